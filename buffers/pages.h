@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_BUFFERS_PAGES_H
+#define RT_BUFFERS_PAGES_H
+
+/*
+ * The page allocator: reference counts over page ids 0..count-1, a LIFO free list, no memory after
+ * init, O(1) per page. It knows ids, not addresses.
+ */
+#include "common/check.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct rt_pages {
+    uint32_t count;
+    uint32_t free_count;
+    int32_t *free_list; /* [count]; the top free_count are free */
+    uint16_t *refs;     /* [count]; 0: free */
+};
+
+/* RT_ERR_NOMEM; RT_ERR_INVALID for 0 pages or more than INT32_MAX. Zeroed on failure. */
+enum rt_status rt_pages_init(struct rt_pages *p, uint64_t count, struct rt_error *err);
+void rt_pages_free(struct rt_pages *p);
+
+/* A page with one reference, or -1 when none is free. */
+int32_t rt_pages_take(struct rt_pages *p);
+/* One more reference; false, unchanged, at the limit of 65535. The page must be in use. */
+bool rt_pages_share(struct rt_pages *p, int32_t page);
+/* One reference less; the page is free again at zero. The page must be in use. */
+void rt_pages_drop(struct rt_pages *p, int32_t page);
+uint32_t rt_pages_refs(const struct rt_pages *p, int32_t page);
+
+#endif

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_GRAPHS_BUILD_H
+#define RT_GRAPHS_BUILD_H
+
+/*
+ * Program -> graph -> executable graph. Our kernels are added as explicit nodes; a caller's stage is
+ * captured into the same graph between them (CUDA) or recorded as a call node (host device). The
+ * graph is a chain: each stage follows the one before, by a programmatic edge where that is safe.
+ */
+#include "graphs/program.h"
+
+struct rt_graph {
+    rt_dgraph graph;
+    rt_dexec exec;
+    uint32_t node_count;
+    uint64_t device_bytes; /* free device memory before minus after instantiate + upload */
+    uint64_t build_ns;     /* build + audit + instantiate + upload */
+    /* Which stage made which nodes, in order of creation: nodes [first_node[i], first_node[i + 1])
+     * belong to stage i. Used by audit and dump. [stage_count + 1] */
+    uint32_t *first_node;
+};
+
+/* Adds the nodes; *out is zeroed on failure. `capture_stream` is used for call stages on CUDA. */
+enum rt_status rt_graph_build(const struct rt_program *p, struct rt_driver *d,
+                              rt_dstream capture_stream, struct rt_graph *out,
+                              struct rt_error *err);
+
+/* Instantiates and uploads; fills device_bytes. Blocks. */
+enum rt_status rt_graph_instantiate(struct rt_graph *g, struct rt_driver *d, rt_dstream stream,
+                                    struct rt_error *err);
+void rt_graph_free(struct rt_graph *g, struct rt_driver *d);
+
+#endif

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_GRAPHS_PROGRAM_H
+#define RT_GRAPHS_PROGRAM_H
+
+/*
+ * A step is data: a list of stages in order. The eager runner walks it on a stream, the builder walks
+ * the same list into a graph, so eager and replay are the same work.
+ */
+#include "common/driver.h"
+
+#define RT_STAGE_LABEL_BYTES 40
+#define RT_NO_LAYER UINT32_MAX
+
+enum rt_stage_kind { RT_STAGE_LAUNCH, RT_STAGE_CALL };
+
+/* The caller's work: puts itself on `stream` (CUDA), or is done when it returns (host device). */
+struct rt_stage_call {
+    int (*fn)(void *user, rt_dstream stream);
+    void *user; /* must outlive the program and every graph built from it */
+};
+
+struct rt_stage {
+    enum rt_stage_kind kind;
+    uint32_t layer;                   /* RT_NO_LAYER for stages of the whole step */
+    char label[RT_STAGE_LABEL_BYTES]; /* "append.12", "before_attention.0" */
+    struct rt_launch *launch;         /* owned by the program; null for a call */
+    struct rt_stage_call call;
+};
+
+struct rt_program {
+    struct rt_stage *stages;
+    uint32_t count, capacity;
+    uint32_t batch, query_len;
+};
+
+/* Zeroed is empty. Appending copies the launch; RT_ERR_NOMEM leaves the program as it was. */
+enum rt_status rt_program_add_launch(struct rt_program *p, const char *label, uint32_t layer,
+                                     const struct rt_launch *launch, struct rt_error *err);
+enum rt_status rt_program_add_call(struct rt_program *p, const char *label, uint32_t layer,
+                                   struct rt_stage_call call, struct rt_error *err);
+void rt_program_free(struct rt_program *p);
+
+/* The edge from stage i-1 into stage i may be programmatic: both are launches and the later waits. */
+bool rt_program_edge_programmatic(const struct rt_program *p, uint32_t i);
+
+/* Walks the list on the stream. Host device: the work is done on return unless the stream is held.
+ * RT_ERR_CALLBACK names the stage and its return value. */
+enum rt_status rt_program_run(const struct rt_program *p, struct rt_driver *d, rt_dstream stream,
+                              struct rt_error *err);
+
+#endif

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPLAYRT_OPS_H
+#define REPLAYRT_OPS_H
+
+/*
+ * The operators, for callers who keep their own graphs and their own KV manager: schedule, append
+ * and decode on raw device pointers and the caller's stream. Stream-ordered: they never allocate,
+ * never synchronise, read no host memory behind a device pointer, and may be captured. On the host
+ * device pointers are host pointers and the work is done on return.
+ *
+ * Order within a step: append (per layer) after the layer's latent is written; schedule once, any
+ * time after lengths are final; decode per layer after both. The schedule depends on the lengths,
+ * the shape and the device, not on layer, tables or values: one serves all layers of a step. It goes
+ * stale with the lengths, so launch it in every step, inside your graph.
+ *
+ * The laws of rt.h hold here too. One rt_ops is used by one thread at a time.
+ */
+#include "replayrt/rt.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct rt_ops rt_ops;
+
+/* Opens the device ("auto", "host", "cuda:N") and loads the kernels. Blocks. The device's primary
+ * context must be the one that the caller's pointers and streams belong to. */
+RT_API enum rt_status rt_ops_create(const char *device, rt_ops **out, struct rt_error *error);
+RT_API void rt_ops_destroy(rt_ops **ops);
+/* The last failure on this handle; never null. */
+RT_API const struct rt_error *rt_ops_last_error(const rt_ops *ops);
+
+/* Absorbed MLA decode of `batch` requests with `query_len` tokens each. */
+struct rt_mla_shape {
+    uint32_t struct_size;
+    uint32_t batch;     /* 1..RT_MAX_BATCH */
+    uint32_t query_len; /* 1..8 */
+    uint32_t heads;     /* 1..128 */
+    uint32_t d_qk, d_v; /* 576/512, 320/256, 288/256 or 512/512 */
+    uint32_t page_size; /* tokens: 16, 32, 64 or 128 */
+    uint32_t max_blocks; /* columns of the block table */
+    uint32_t pages;     /* pages in the pool; ids outside 0..pages-1 are never followed */
+    uint32_t causal;    /* 1: query t sees keys < length - (query_len - 1 - t); 0: all keys */
+    enum rt_backend backend;
+};
+
+/* What to allocate, once, for a shape: all 256-byte aligned, reusable step after step. */
+struct rt_mla_workspace {
+    uint32_t struct_size;
+    uint32_t parts;             /* tile records that the schedule writes */
+    uint64_t tile_bytes;        /* int32 [parts, 8] */
+    uint64_t num_splits_bytes;  /* int32 [batch + 1] */
+    uint64_t partial_out_bytes; /* f32, split rows only; shared by all layers */
+    uint64_t partial_lse_bytes;
+    const char *kernel;         /* entry point that will attend, static storage */
+};
+RT_API enum rt_status rt_mla_workspace_size(rt_ops *ops, const struct rt_mla_shape *shape,
+                                            struct rt_mla_workspace *out);
+
+/* Both or none: tile records and num_splits travel together. */
+struct rt_mla_plan_buffers {
+    uint64_t tiles;       /* int32 [parts, 8] */
+    uint64_t num_splits;  /* int32 [batch + 1] */
+};
+
+struct rt_mla_schedule_args {
+    uint32_t struct_size;
+    uint32_t reserved;
+    struct rt_mla_shape shape;
+    uint64_t lengths; /* int32 [batch] on the device: KV length of each request, new tokens included */
+    struct rt_mla_plan_buffers plan; /* written */
+};
+RT_API enum rt_status rt_mla_schedule(rt_ops *ops, const struct rt_mla_schedule_args *args,
+                                      void *stream);
+
+struct rt_mla_append_args {
+    uint32_t struct_size;
+    uint32_t reserved;
+    struct rt_mla_shape shape;
+    uint64_t latent;      /* bf16 [batch, query_len, d_qk], strides below */
+    uint64_t kv;          /* bf16 [pages, page_size, d_qk] of this layer */
+    uint64_t block_table; /* int32 [batch, max_blocks] */
+    uint64_t positions;   /* int32 [batch]: position of the first new token; negative: skip the row */
+    /* in elements; 0: packed */
+    int64_t latent_row_stride, latent_token_stride, kv_page_stride, kv_token_stride;
+};
+RT_API enum rt_status rt_mla_append(rt_ops *ops, const struct rt_mla_append_args *args,
+                                    void *stream);
+
+struct rt_mla_decode_args {
+    uint32_t struct_size;
+    float softmax_scale;  /* mandatory, > 0 */
+    struct rt_mla_shape shape;
+    uint64_t q;           /* bf16 [batch, query_len, heads, d_qk] */
+    uint64_t kv;          /* bf16 [pages, page_size, d_qk] of this layer */
+    uint64_t block_table; /* int32 [batch, max_blocks]; entries behind a request's length are not read */
+    uint64_t lengths;     /* int32 [batch], the values that the schedule saw */
+    struct rt_mla_plan_buffers plan; /* read */
+    uint64_t partial_out, partial_lse; /* scratch, rt_mla_workspace_size */
+    uint64_t out;         /* bf16 [batch, query_len, heads, d_v]; length 0: 0 */
+    uint64_t lse;         /* f32 [batch, query_len, heads], natural log; length 0: +inf */
+    /* in elements; 0: packed */
+    int64_t q_row_stride, q_token_stride, q_head_stride;
+    int64_t out_row_stride, out_token_stride, out_head_stride;
+    int64_t lse_row_stride, lse_token_stride, lse_head_stride;
+    int64_t kv_page_stride, kv_token_stride;
+};
+RT_API enum rt_status rt_mla_decode(rt_ops *ops, const struct rt_mla_decode_args *args,
+                                    void *stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

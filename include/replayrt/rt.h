@@ -1,0 +1,476 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPLAYRT_RT_H
+#define REPLAYRT_RT_H
+
+/*
+ * replayrt: the attention of multi-head latent attention (MLA) models at decode time, one
+ * CUDA-graph launch per token.
+ *
+ * Laws of this header
+ *  1. Parameter structs need live only until the function returns. Set struct_size to sizeof the
+ *     struct; every other field of a zeroed struct is the documented default.
+ *  2. Device memory, streams and callbacks' user pointers given to rt_create are borrowed: they must
+ *     outlive the runtime, because the captured graphs hold them.
+ *  3. rt_destroy(&x) accepts a null x and writes null.
+ *  4. One rt is used by one thread at a time; different rt are independent. There is no global state.
+ *  5. "must" is checked: a violation returns a code and a sentence with the values in it, and the
+ *     state is as before.
+ *  6. Nothing here blocks, except where the comment says so.
+ *
+ * Words
+ *  sequence  a request with its own KV cache; lives in a *slot* on the device until closed
+ *  row       one sequence's part in one step; query_len tokens wide
+ *  bucket    a captured padded batch size
+ *  d_qk, d_v kv_lora_rank + qk_rope_head_dim, and kv_lora_rank: the absorbed (MQA) form of MLA
+ *  bf16      bfloat16, as uint16_t bits on the host
+ */
+#include "replayrt/status.h"
+#include "replayrt/version.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct rt rt;
+typedef uint64_t rt_seq; /* handle of a sequence; 0 is never valid */
+
+/* "0.1.0", static storage: the library's version, which may differ from the header's. */
+RT_API const char *rt_version(void);
+
+/* ---- configuration ------------------------------------------------------------------------- */
+
+#define RT_MAX_BUCKETS 256
+#define RT_MAX_QUERY_LENS 8
+#define RT_MAX_QUERY_LEN 8
+#define RT_MAX_HEADS 128
+#define RT_MAX_BATCH 4096
+#define RT_MAX_SEQUENCES 65536
+#define RT_MAX_LENGTH 1048576
+
+/* Absorbed MLA as one GPU sees it. Served (d_qk/d_v): 576/512, 320/256, 288/256, 512/512. */
+struct rt_geometry {
+    uint32_t heads;            /* query heads on this GPU, 1..128, any number */
+    uint32_t kv_lora_rank;     /* L: 512 or 256 */
+    uint32_t qk_rope_head_dim; /* R: 64, 32 or 0 */
+    uint32_t layers;           /* attention layers, >= 1 */
+    /* Multiplies q·k. (qk_nope_head_dim + qk_rope_head_dim)^-0.5, times YaRN's mscale squared where
+     * the model has it; never d_qk^-0.5. Mandatory, > 0. */
+    double softmax_scale;
+};
+
+enum rt_kv_layout {
+    RT_KV_BF16 = 0 /* a token is d_qk bf16: normalised latent [L], rotated key part [R] */
+};
+
+enum rt_backend {
+    RT_BACKEND_AUTO = 0, /* the fastest that serves the geometry here; reported with its reason */
+    RT_BACKEND_GENERIC,  /* CUDA kernels for any GPU from sm_80 on; C references on the host device */
+    RT_BACKEND_SM90      /* kernels for Hopper */
+};
+
+/* Which of the data tensors (q, latent, out, lse) every layer has of its own. */
+enum rt_tensor_sharing {
+    RT_TENSORS_SHARED = 0, /* one set, reused by layer after layer: what a model's stages want */
+    RT_TENSORS_PER_LAYER   /* a set per layer: all layers' inputs may be given before one step */
+};
+
+/*
+ * Everything that has a shape, decided before the first token. Plain data without pointers: fill it
+ * by hand after rt_config_default, or by rt_config_load.
+ */
+struct rt_config {
+    uint32_t struct_size;
+    struct rt_geometry geometry;
+    char device[32]; /* "auto", "host" or "cuda:N" */
+
+    uint32_t batch_sizes[RT_MAX_BUCKETS]; /* ascending, unique, 1..RT_MAX_BATCH */
+    uint32_t batch_size_count;
+    uint32_t query_lens[RT_MAX_QUERY_LENS]; /* ascending, unique, 1..8 */
+    uint32_t query_len_count;
+    uint32_t ring_depth; /* steps the host may run ahead: 2..64 */
+
+    uint32_t max_sequences; /* slots, 1..RT_MAX_SEQUENCES */
+    uint32_t max_length;    /* tokens of one sequence, 1..RT_MAX_LENGTH */
+
+    enum rt_kv_layout kv_layout;
+    uint32_t page_size;     /* tokens of a page: 16, 32, 64 or 128; 64 is the tuned one */
+    uint64_t pages;         /* pages of the pool; 0: by memory_fraction */
+    double memory_fraction; /* of the device memory free at create, arena included; (0, 1] */
+
+    enum rt_backend backend;
+    enum rt_tensor_sharing tensors;
+};
+
+/* Defaults: device auto, buckets 1 2 4 8 16 32 64, query length 1, ring depth 8, 64 sequences of
+ * 8192 tokens, bf16 pages of 64 tokens, memory 0.85. The geometry is left zero. */
+RT_API void rt_config_default(struct rt_config *config);
+
+/*
+ * Reads a YAML configuration (docs/configuration.md lists the keys). `model:` paths are relative to
+ * the configuration's own folder. Reads files, so it blocks.
+ * Returns RT_ERR_FILE (missing, unreadable), RT_ERR_CONFIG (file:line, key, value and what would be
+ * valid), RT_ERR_GEOMETRY (a model that no kernel here serves).
+ */
+RT_API enum rt_status rt_config_load(const char *path, struct rt_config *config,
+                                     struct rt_error *error);
+
+/* Checks every field against its range and the others; what rt_create checks first. */
+RT_API enum rt_status rt_config_check(const struct rt_config *config, struct rt_error *error);
+
+/* ---- stages of the caller --------------------------------------------------------------------- */
+
+enum rt_stage_point {
+    RT_STAGE_STEP_BEGIN = 0,   /* after lengths and positions are known, before layer 0 */
+    RT_STAGE_BEFORE_ATTENTION, /* per layer: must leave q and latent of the layer's rows */
+    RT_STAGE_AFTER_ATTENTION,  /* per layer: may read out and lse */
+    RT_STAGE_STEP_END,         /* after the last layer: may write sampled and accepted */
+    RT_STAGE_POINT_COUNT
+};
+
+struct rt_stage_context {
+    uint32_t struct_size;
+    enum rt_stage_point point;
+    uint32_t layer;     /* 0 for the two step points */
+    uint32_t batch;     /* the graph's padded batch size */
+    uint32_t query_len; /* the graph's */
+    uint32_t host;      /* 1: host device, tensor addresses are host pointers, do the work now */
+    void *stream;       /* CUDA: CUstream (= cudaStream_t) to put the work on; null on host */
+    const rt *runtime;  /* for rt_tensor only */
+};
+
+/*
+ * Puts the caller's work of one stage on context->stream. CUDA: called once per graph at create,
+ * with the stream capturing, and again on every eager step; it must not allocate, synchronise or
+ * copy from pageable memory. Host device: called at every step. Rows r >= the live count are
+ * padding: read `live_rows` on the device. Returns 0, or anything else to fail.
+ */
+typedef int (*rt_stage_fn)(void *user, const struct rt_stage_context *context);
+
+/* A device allocation that the caller's stages use: their nodes' pointers are audited against it. */
+struct rt_memory_region {
+    uint64_t address;
+    uint64_t bytes;
+};
+
+/* ---- create and destroy ------------------------------------------------------------------------ */
+
+enum rt_log_level { RT_LOG_INFO = 0, RT_LOG_WARNING };
+typedef void (*rt_log_fn)(void *user, enum rt_log_level level, const char *message);
+/* done graphs of total are captured. */
+typedef void (*rt_progress_fn)(void *user, uint32_t done, uint32_t total);
+
+struct rt_create_params {
+    uint32_t struct_size;
+    uint32_t reserved;
+    const struct rt_config *config;
+
+    rt_stage_fn stages[RT_STAGE_POINT_COUNT]; /* null: no stage at that point */
+    void *stage_user;
+    const struct rt_memory_region *regions; /* memory the stages use; may be null */
+    uint32_t region_count;
+    uint32_t reserved2;
+
+    void *stream; /* CUstream that all work goes to; null: a stream of the runtime's own */
+    /* The caller's memory instead of the runtime's own: both 256-byte aligned, at least as large as
+     * rt_sizes says. 0: allocate. */
+    uint64_t arena_address, arena_bytes;
+    uint64_t pool_address, pool_bytes;
+
+    rt_log_fn log; /* messages of create (device chosen, kernels chosen); may be null */
+    rt_progress_fn progress; /* may be null */
+    void *log_user;
+};
+
+/*
+ * Decides every address, loads every kernel, captures, audits, instantiates and uploads one graph
+ * per (bucket, query length). Blocks for as long as that takes (tens of milliseconds).
+ * On success *out is owned by the caller until rt_destroy. On failure *out is null, everything is
+ * released, and *error says what happened.
+ */
+RT_API enum rt_status rt_create(const struct rt_create_params *params, rt **out,
+                                struct rt_error *error);
+
+/* Waits for the steps in flight, then releases everything and writes null. Blocks. */
+RT_API void rt_destroy(rt **runtime);
+
+struct rt_sizes {
+    uint32_t struct_size;
+    uint32_t reserved;
+    uint64_t arena_bytes;  /* device memory besides the KV pool */
+    uint64_t pool_bytes;   /* KV pool: layers * pages * page_size * d_qk * 2 */
+    uint64_t mapped_bytes; /* pinned host memory, always the runtime's own */
+    uint64_t pages;
+};
+/* What rt_create would allocate on the device that the configuration names. Opens the device. */
+RT_API enum rt_status rt_sizes(const struct rt_config *config, struct rt_sizes *out,
+                               struct rt_error *error);
+
+/* The last failure on this runtime: valid until the next call on it; never null. */
+RT_API const struct rt_error *rt_last_error(const rt *runtime);
+
+/* ---- sequences ---------------------------------------------------------------------------------- */
+
+enum rt_page_owner {
+    RT_PAGES_BUILTIN = 0, /* the runtime's allocator gives pages as the sequence grows */
+    RT_PAGES_CALLER       /* only rt_seq_bind_pages gives pages; they are never freed here */
+};
+
+struct rt_seq_params {
+    uint32_t struct_size;
+    enum rt_page_owner pages;
+    /* Tokens whose KV is in place already, written by somebody else (prefill elsewhere). With
+     * builtin pages their pages are allocated now, to be filled by the caller. */
+    uint32_t length;
+    int32_t last_token; /* what tensor `tokens` gets where a step names no token; -1: none */
+};
+
+/*
+ * Opens a sequence; params may be null for an empty one with builtin pages. The device learns of it
+ * through the next step's record.
+ * Returns RT_ERR_SLOTS, RT_ERR_LENGTH, RT_ERR_PAGES, RT_ERR_BUSY (too much pending for the ring).
+ */
+RT_API enum rt_status rt_seq_open(rt *runtime, const struct rt_seq_params *params, rt_seq *out);
+
+/* Closes it: builtin pages lose a reference, the handle is dead. Steps in flight are unharmed. */
+RT_API enum rt_status rt_seq_close(rt *runtime, rt_seq seq);
+
+/*
+ * A second sequence with the same past: full pages are shared, a partly filled last page is copied
+ * on the device for all layers. Builtin pages only (RT_ERR_UNSUPPORTED otherwise).
+ */
+RT_API enum rt_status rt_seq_fork(rt *runtime, rt_seq seq, rt_seq *out);
+
+/*
+ * Back to `length` tokens (<= its length; RT_ERR_LENGTH otherwise): pages behind it are released; a
+ * partly kept page that another sequence shares is copied first. RT_ERR_BUSY while a step in flight
+ * decides this sequence's length on the device.
+ */
+RT_API enum rt_status rt_seq_rewind(rt *runtime, rt_seq seq, uint32_t length);
+
+/* Tokens in its KV cache after all steps so far (device-decided steps: those known complete). */
+RT_API enum rt_status rt_seq_length(rt *runtime, rt_seq seq, uint32_t *out);
+
+/*
+ * Puts page ids into columns [first, first + count) of the sequence's block table, from the next
+ * step on. RT_PAGES_CALLER sequences only. `first` must not leave a gap. Ids must be < pages.
+ */
+RT_API enum rt_status rt_seq_bind_pages(rt *runtime, rt_seq seq, uint32_t first,
+                                        const int32_t *pages, uint32_t count);
+
+/* Its pages in order; *count gets how many there are, at most capacity are written. */
+RT_API enum rt_status rt_seq_pages(rt *runtime, rt_seq seq, int32_t *pages, uint32_t capacity,
+                                   uint32_t *count);
+
+/* ---- the step ------------------------------------------------------------------------------------ */
+
+#define RT_STEP_EAGER 1u /* walk the same stages on the stream instead of replaying the graph */
+
+#define RT_ACCEPT_ALL 0      /* all query_len tokens stay */
+#define RT_ACCEPT_DEVICE (-1) /* tensor `accepted`, written by a stage, says how many stay */
+
+struct rt_step_params {
+    uint32_t struct_size;
+    uint32_t flags;     /* RT_STEP_* */
+    uint32_t rows;      /* sequences in this step: 1..max_sequences */
+    uint32_t query_len; /* tokens per row, one of the captured; 0 means 1 */
+    const rt_seq *seqs; /* [rows], each at most once */
+    /* [rows, query_len] int32 for tensor `tokens`; null, or -1 in column 0: the slot's last token */
+    const int32_t *tokens;
+    /* [rows] RT_ACCEPT_ALL, RT_ACCEPT_DEVICE or 1..query_len; null: RT_ACCEPT_ALL */
+    const int32_t *accept;
+};
+
+/*
+ * One step: every row's query_len tokens are appended to its KV cache and attended in every layer.
+ * Checks, writes one record, launches one graph: exactly one driver call, no allocation, no lock, no
+ * wait. More rows than the largest bucket are served by several replays, one launch each.
+ * Stream-ordered: inputs (q, latent) must be written on the runtime's stream or be complete before.
+ * *ticket (may be null) is for rt_wait and rt_result.
+ * Returns RT_ERR_BUSY (ring full: wait for an older step), RT_ERR_ROWS, RT_ERR_QUERY_LEN,
+ * RT_ERR_SEQUENCE, RT_ERR_DUPLICATE, RT_ERR_LENGTH, RT_ERR_PAGES, RT_ERR_DRIVER. On any of them
+ * nothing has changed; after RT_ERR_DRIVER the device may be lost.
+ */
+RT_API enum rt_status rt_step(rt *runtime, const struct rt_step_params *params, uint64_t *ticket);
+
+/*
+ * Waits until the step is complete and its outputs are visible, spinning on a word that the device
+ * writes. timeout_ns 0 only looks; UINT64_MAX waits for ever. Blocks.
+ * Returns RT_ERR_TIMEOUT, RT_ERR_INVALID (no such ticket), RT_ERR_DRIVER (the device failed),
+ * RT_ERR_DEVICE_CHECK (the device refused part of this step's record).
+ */
+RT_API enum rt_status rt_wait(rt *runtime, uint64_t ticket, uint64_t timeout_ns);
+
+struct rt_row_result {
+    int32_t accepted; /* tokens that stayed */
+    int32_t sampled;  /* tensor `sampled` of the row; -1 where no stage wrote it */
+};
+/* Results of a completed step by row; RT_ERR_INVALID once the ring has reused its record. */
+RT_API enum rt_status rt_result(rt *runtime, uint64_t ticket, struct rt_row_result *rows,
+                                uint32_t capacity, uint32_t *count);
+
+/* Prompt processing in one call. Not in this version: returns RT_ERR_UNSUPPORTED. */
+struct rt_prefill_params {
+    uint32_t struct_size;
+    uint32_t tokens;
+    rt_seq seq;
+};
+RT_API enum rt_status rt_prefill(rt *runtime, const struct rt_prefill_params *params,
+                                 uint64_t *ticket);
+
+/* ---- static tensors -------------------------------------------------------------------------------- */
+
+enum rt_dtype { RT_DTYPE_BF16 = 1, RT_DTYPE_F32, RT_DTYPE_I32, RT_DTYPE_U8 };
+
+/*
+ * A tensor with a fixed address for the runtime's life. Rows of data tensors are packed for the
+ * step's query length q: row r, token t, head h is at ((r * q + t) * heads + h) * width. A step of
+ * several replays walks rows [row_base, row_base + live) each, see `row_base` and `live_rows`.
+ *
+ *   q            bf16 [rows, q, heads, d_qk]  in: absorbed query [q_nope·W_UK | q_pe]
+ *   latent       bf16 [rows, q, d_qk]         in: new KV rows [normalised latent | rotated k_pe]
+ *   out          bf16 [rows, q, heads, d_v]   out: attention output in latent space; padding: 0
+ *   lse          f32  [rows, q, heads]        out: natural-log LSE; no key seen, padding: +inf
+ *   tokens       i32  [rows, q]               out of step_begin: the step's tokens
+ *   accepted     i32  [rows]                  in by a step-end stage, for RT_ACCEPT_DEVICE rows
+ *   sampled      i32  [rows]                  in by a step-end stage: the slot's next last token
+ * and, by row of the current replay (not offset by row_base):
+ *   slots        i32  [bucket]                slot, -1 for padding
+ *   positions    i32  [bucket]                position of the row's first new token
+ *   lengths      i32  [bucket]                KV length with the new tokens; 0 for padding
+ *   live_rows    i32  [1]     row_base  i32 [1]
+ * and by slot:
+ *   slot_lengths i32  [slots]                 block_table i32 [slots, max_blocks]
+ * and the rest of the plan:
+ *   tile_records i32  [parts, 8]              num_splits  i32 [bucket + 1]
+ *   kv           bf16 [pages, page_size, d_qk]   per layer
+ */
+struct rt_tensor {
+    uint32_t struct_size;
+    enum rt_dtype dtype;
+    uint32_t rank;
+    uint32_t reserved;
+    uint64_t shape[4];  /* capacity, outermost first */
+    uint64_t bytes;
+    uint64_t address;   /* device address; a host pointer on the host device */
+};
+/* layer: for q, latent, out, lse and kv; others ignore it. RT_ERR_INVALID lists the names. */
+RT_API enum rt_status rt_tensor(const rt *runtime, const char *name, uint32_t layer,
+                                struct rt_tensor *out);
+
+/* Copies to or from a static tensor, in order with the steps. Blocks. For tests, tools and inputs
+ * that come from the host; decode loops write tensors on the stream themselves. */
+RT_API enum rt_status rt_tensor_write(rt *runtime, const char *name, uint32_t layer,
+                                      uint64_t offset_bytes, const void *data, uint64_t bytes);
+RT_API enum rt_status rt_tensor_read(rt *runtime, const char *name, uint32_t layer,
+                                     uint64_t offset_bytes, void *data, uint64_t bytes);
+
+/* ---- knowing what happens ---------------------------------------------------------------------------- */
+
+struct rt_bucket_stats {
+    uint32_t batch, query_len;
+    uint64_t replays;
+    uint64_t live_rows;   /* summed over replays */
+    uint64_t padded_rows; /* likewise: batch - live */
+    uint64_t graph_bytes; /* device memory taken by instantiating and uploading the graph */
+    uint64_t capture_ns;  /* build + audit + instantiate + upload */
+    uint32_t nodes;
+    uint32_t reserved;
+};
+
+struct rt_stats {
+    uint32_t struct_size;
+    uint32_t bucket_count;
+    uint64_t steps;       /* rt_step calls that succeeded */
+    uint64_t replays;     /* graph launches of rows */
+    uint64_t eager_steps; /* replays walked on the stream instead */
+    uint64_t control_replays; /* launches that only carried forks, rewinds or bulk page changes */
+    uint64_t busy;        /* RT_ERR_BUSY returned */
+    uint64_t host_ns_last, host_ns_total; /* inside rt_step, launch included */
+    /* From the device's own clock, over the completed steps seen so far. */
+    uint64_t gpu_steps;
+    uint64_t gpu_ns_last, gpu_ns_total;         /* step_begin's start to step_end's end */
+    uint64_t gap_steps;
+    uint64_t gap_ns_last, gap_ns_min, gap_ns_total; /* last attention of a step to first of the next */
+    uint64_t free_pages, open_sequences;
+};
+RT_API enum rt_status rt_get_stats(rt *runtime, struct rt_stats *out);
+RT_API enum rt_status rt_get_bucket_stats(rt *runtime, uint32_t index, struct rt_bucket_stats *out);
+
+struct rt_info {
+    uint32_t struct_size;
+    uint32_t host;          /* 1 on the host device */
+    char device[64];        /* the device's own name */
+    char device_reason[160]; /* why `auto` chose it */
+    uint32_t sm_count;
+    uint32_t graphs;
+    uint64_t pages;
+    uint64_t arena_bytes, pool_bytes, mapped_bytes;
+    uint64_t graph_bytes, capture_ns; /* summed over all graphs */
+};
+RT_API enum rt_status rt_get_info(const rt *runtime, struct rt_info *out);
+
+/* Checks again that every pointer baked into every graph lies in a registered allocation. */
+RT_API enum rt_status rt_audit(rt *runtime);
+
+/* A graph as Graphviz DOT with readable names; *needed counts the final NUL. */
+RT_API enum rt_status rt_dot(const rt *runtime, uint32_t batch, uint32_t query_len, char *text,
+                             size_t capacity, size_t *needed);
+
+/* Time of launching one captured graph bare, for comparing rt_step with it: `repeats` launches of
+ * control-free replays with zero live rows. Median host ns per launch. Blocks. */
+RT_API enum rt_status rt_measure_bare_launch(rt *runtime, uint32_t batch, uint32_t query_len,
+                                             uint32_t repeats, uint64_t *median_ns);
+
+/* ---- plan: what create would do, without doing it ------------------------------------------------------ */
+
+typedef struct rt_plan rt_plan;
+
+/* assume: "h200", "h100", "a100" or "host" for a machine elsewhere; null: the configured device. */
+RT_API enum rt_status rt_plan_create(const struct rt_config *config, const char *assume,
+                                     rt_plan **out, struct rt_error *error);
+RT_API void rt_plan_destroy(rt_plan **plan);
+
+enum rt_plan_region { RT_REGION_ARENA = 0, RT_REGION_MAPPED, RT_REGION_POOL };
+struct rt_plan_buffer {
+    uint32_t struct_size;
+    enum rt_plan_region region;
+    const char *name; /* owned by the plan */
+    enum rt_dtype dtype;
+    uint32_t rank;
+    uint64_t shape[4];
+    uint64_t offset, bytes;
+};
+struct rt_plan_graph {
+    uint32_t struct_size;
+    uint32_t batch, query_len;
+    uint32_t stages;
+    const char *backend; /* owned by the plan, as are the next two */
+    const char *attend;  /* entry point of the chosen attend kernel */
+    const char *reason;  /* why it was chosen */
+    uint32_t parts;      /* parts that the schedule balances work over */
+    uint32_t reserved;
+};
+struct rt_plan_stage {
+    uint32_t struct_size;
+    uint32_t layer;
+    const char *label; /* owned by the plan, as is entry */
+    const char *entry;
+    uint32_t grid[3], block[3];
+    uint32_t smem_bytes;
+    uint32_t programmatic; /* 1: the edge into it is programmatic */
+};
+RT_API const struct rt_info *rt_plan_info(const rt_plan *plan);
+RT_API uint32_t rt_plan_buffer_count(const rt_plan *plan);
+RT_API enum rt_status rt_plan_buffer(const rt_plan *plan, uint32_t index, struct rt_plan_buffer *out);
+RT_API uint32_t rt_plan_graph_count(const rt_plan *plan);
+RT_API enum rt_status rt_plan_graph(const rt_plan *plan, uint32_t index, struct rt_plan_graph *out);
+RT_API enum rt_status rt_plan_stage(const rt_plan *plan, uint32_t graph, uint32_t stage,
+                                    struct rt_plan_stage *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

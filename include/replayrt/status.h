@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPLAYRT_STATUS_H
+#define REPLAYRT_STATUS_H
+
+#if defined(__GNUC__)
+#define RT_API __attribute__((visibility("default")))
+#else
+#define RT_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * Every fallible function returns one of these. Numbers are frozen once released; families leave
+ * gaps for later members. The kind is the code; the story, with the values in it, is the message
+ * in struct rt_error or rt_last_error().
+ */
+#define RT_STATUS_LIST(X)                                                                  \
+    X(RT_OK, 0, "ok")                                                                      \
+    /* what the caller asked for */                                                        \
+    X(RT_ERR_INVALID, 10, "invalid argument")                                              \
+    X(RT_ERR_CONFIG, 12, "invalid configuration")                                          \
+    X(RT_ERR_FILE, 14, "file cannot be read")                                              \
+    X(RT_ERR_GEOMETRY, 16, "model geometry is impossible")                                 \
+    X(RT_ERR_UNSUPPORTED, 18, "not supported here")                                        \
+    /* what has run out */                                                                 \
+    X(RT_ERR_NOMEM, 20, "out of host memory")                                              \
+    X(RT_ERR_DEVICE_MEMORY, 22, "out of device memory")                                    \
+    X(RT_ERR_PAGES, 24, "out of KV cache pages")                                           \
+    X(RT_ERR_BUSY, 26, "too many steps in flight")                                         \
+    X(RT_ERR_TIMEOUT, 28, "time ran out")                                                  \
+    /* sequences and rows of a step */                                                     \
+    X(RT_ERR_SEQUENCE, 30, "unknown or closed sequence")                                   \
+    X(RT_ERR_LENGTH, 32, "sequence length out of range")                                   \
+    X(RT_ERR_ROWS, 34, "row count out of range")                                           \
+    X(RT_ERR_DUPLICATE, 36, "sequence named twice in one step")                            \
+    X(RT_ERR_QUERY_LEN, 38, "query length was not captured")                               \
+    X(RT_ERR_SLOTS, 40, "all sequence slots are open")                                     \
+    /* the device */                                                                       \
+    X(RT_ERR_NO_DEVICE, 50, "no such device")                                              \
+    X(RT_ERR_DRIVER, 52, "driver call failed")                                             \
+    X(RT_ERR_AUDIT, 54, "graph audit failed")                                              \
+    X(RT_ERR_DEVICE_CHECK, 56, "the device refused a step record")                         \
+    X(RT_ERR_CALLBACK, 58, "stage callback failed")                                        \
+    /* ourselves */                                                                        \
+    X(RT_ERR_INTERNAL, 90, "internal error")
+
+enum rt_status {
+#define RT_STATUS_ENUM(name, number, text) name = number,
+    RT_STATUS_LIST(RT_STATUS_ENUM)
+#undef RT_STATUS_ENUM
+};
+
+/*
+ * The kind and the story of one failure. Owned by the caller; {0} is a valid empty one. Functions
+ * that take a struct rt_error accept NULL. It is written on failure only.
+ */
+struct rt_error {
+    enum rt_status status;
+    char message[508]; /* one sentence, NUL-terminated, with the offending values in it */
+};
+
+/* The fixed text of a status ("out of KV cache pages"), never NULL, static storage. */
+RT_API const char *rt_status_string(enum rt_status status);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

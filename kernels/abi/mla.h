@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_KERNELS_ABI_MLA_H
+#define RT_KERNELS_ABI_MLA_H
+
+/*
+ * Parameters of the attention stages. Read by gcc and by nvcc; passed by value; pointers first.
+ *
+ * Shapes: rows = padded batch, q_len = tokens per row, hq = q_len * heads query rows of a batch row
+ * in the order token-major (token t, head h -> t * heads + h). Strides are in elements. `ctrl` may be
+ * null (operators called from outside): then row_base = 0 and every row is live. `row_slot` may be
+ * null: then batch row r uses line r of the block table.
+ */
+#include "common/record.h"
+#include "kernels/abi/step.h"
+
+/* Tokens of a schedule block, whatever the page size. */
+#define RT_BLOCK_TOKENS 64
+
+/*
+ * What one part does: batch rows begin_row..end_row, from block begin_block of the first, up to but
+ * not including block end_block of row end_row (end_block 0: row end_row is not touched). A part
+ * without work has begin_row = rows. begin_split is the piece index of its first piece within
+ * begin_row; every other piece of the part is piece 0 of its row.
+ */
+struct rt_tile_record {
+    int32_t begin_row, begin_block;
+    int32_t end_row, end_block;
+    int32_t begin_split;
+    int32_t reserved[3];
+};
+RT_STATIC_ASSERT(sizeof(struct rt_tile_record) == 32, "tile record is 32 bytes");
+
+/*
+ * schedule: one block, once per step for all layers.
+ *   nb[r] = ceil(row_length[r] / RT_BLOCK_TOKENS); cost c[r] = nb ? nb + overhead : 0
+ *   S = exclusive prefix sum of c, T its total; payload = max(ceil(T / parts), min_blocks + overhead)
+ *   cut(p): x = p * payload. x >= T: (rows, 0). Else the row with S[r] <= x < S[r] + c[r], and
+ *     k = max(x - S[r] - overhead, 0): k < min_blocks -> (r, 0); nb - k < min_blocks -> the next row
+ *     with blocks, block 0, or (rows, 0); else (r, k).
+ *   part p works from cut(p) to cut(p + 1). Parts with cut(p) == cut(p + 1) have begin_row = rows.
+ *   pieces of r = 1 + cuts strictly inside it. num_splits = exclusive prefix sum of (pieces > 1 ?
+ *   pieces : 0), [rows + 1]: the partial slot of a piece is num_splits[r] + its index; a row that is
+ *   not split takes none. At most 2 * parts slots are used.
+ * Padded and empty rows cost nothing.
+ */
+struct rt_schedule_params {
+    const int32_t *row_length; /* [rows]; negative counts as 0 */
+    struct rt_tile_record *tiles; /* [parts] */
+    int32_t *num_splits;       /* [rows + 1] */
+    uint32_t rows;
+    uint32_t parts;
+    uint32_t overhead_blocks;
+    uint32_t min_blocks;       /* >= 1 */
+};
+#define RT_SCHEDULE_POINTERS RT_ABI_POINTERS(struct rt_schedule_params, rows)
+RT_STATIC_ASSERT(sizeof(struct rt_schedule_params) == 3 * 8 + 4 * 4, "schedule ABI");
+
+/*
+ * append: token t of row r goes to position row_position[r] + t: page = table[slot][pos / page_size],
+ * row pos % page_size, copied bit for bit. Nothing is written for rows whose slot or position is negative
+ * (padding), whose column is >= max_blocks or whose page is outside 0..pages-1.
+ */
+struct rt_mla_append_params {
+    const uint16_t *latent;      /* [row_base + rows, q_len, d_qk] bf16 */
+    uint16_t *kv;                /* this layer: [pages, page_size, d_qk] bf16 */
+    const int32_t *block_table;  /* [lines, max_blocks] */
+    const int32_t *row_slot;     /* [rows] or null */
+    const int32_t *row_position; /* [rows] */
+    const struct rt_ctrl *ctrl;  /* or null */
+    int64_t latent_row_stride, latent_token_stride;
+    int64_t kv_page_stride, kv_token_stride;
+    uint32_t rows, q_len, d_qk, page_size, max_blocks, pages;
+};
+#define RT_MLA_APPEND_POINTERS RT_ABI_POINTERS(struct rt_mla_append_params, latent_row_stride)
+RT_STATIC_ASSERT(sizeof(struct rt_mla_append_params) == 10 * 8 + 6 * 4, "append ABI");
+
+/*
+ * attend: out = softmax(scale * q k^T, masked) v with v = the first d_v elements of k, over the
+ * blocks that the tile records give. Query token t of a row sees keys [0, len - (q_len - 1 - t)) if
+ * causal, [0, len) if not.
+ * A row that is not split writes out (bf16) and lse (natural log: ln(sum) + max). A piece of a split
+ * row writes normalised fp32 partial_out [slot, hq, d_v] and base-2 partial_lse [slot, hq].
+ * No key seen: piece -> partial 0 and -inf; whole row -> out 0, lse +inf. Rows of length 0 are not
+ * touched here (reduce writes them). NaN in q or a seen key propagates to that query row alone;
+ * unseen keys, unused pages and unused table entries are never read into the result.
+ */
+struct rt_mla_attend_params {
+    const uint16_t *q;          /* [row_base + rows, q_len, heads, d_qk] bf16 */
+    const uint16_t *kv;         /* this layer: [pages, page_size, d_qk] bf16 */
+    const int32_t *block_table; /* [lines, max_blocks] */
+    const int32_t *row_slot;    /* [rows] or null */
+    const int32_t *row_length;  /* [rows] */
+    const struct rt_tile_record *tiles; /* [parts] */
+    const int32_t *num_splits;  /* [rows + 1] */
+    uint16_t *out;              /* [row_base + rows, q_len, heads, d_v] bf16 */
+    float *lse;                 /* [row_base + rows, q_len, heads] */
+    float *partial_out;         /* [slots, hq, d_v] */
+    float *partial_lse;         /* [slots, hq] */
+    const struct rt_ctrl *ctrl; /* or null */
+    uint64_t *stamp_first;      /* or null: block (0, 0) writes globaltimer after its wait */
+    int64_t q_row_stride, q_token_stride, q_head_stride;
+    int64_t out_row_stride, out_token_stride, out_head_stride;
+    int64_t lse_row_stride, lse_token_stride, lse_head_stride;
+    int64_t kv_page_stride, kv_token_stride;
+    float scale; /* softmax scale, > 0 */
+    uint32_t rows, q_len, heads, d_qk, d_v, page_size, max_blocks, parts, causal, pages;
+    uint32_t reserved;
+};
+#define RT_MLA_ATTEND_POINTERS RT_ABI_POINTERS(struct rt_mla_attend_params, q_row_stride)
+RT_STATIC_ASSERT(sizeof(struct rt_mla_attend_params) == 24 * 8 + 12 * 4, "attend ABI");
+
+/*
+ * reduce: for split rows, per query row: m = max of the pieces' lse (0 if all are -inf),
+ * g = m + log2(sum 2^(lse_i - m)), out = sum 2^(lse_i - g) partial_i in order of i, lse = g * ln 2;
+ * no key seen: out 0, lse +inf. Rows of length 0, padding included: out 0, lse +inf. Rows that are
+ * not split and not empty are left alone.
+ */
+struct rt_mla_reduce_params {
+    const float *partial_out;
+    const float *partial_lse;
+    const int32_t *num_splits;
+    const int32_t *row_length;
+    uint16_t *out;
+    float *lse;
+    const struct rt_ctrl *ctrl; /* or null */
+    uint64_t *stamp_last;       /* or null: atomicMax of globaltimer at each block's end */
+    int64_t out_row_stride, out_token_stride, out_head_stride;
+    int64_t lse_row_stride, lse_token_stride, lse_head_stride;
+    uint32_t rows, q_len, heads, d_v;
+};
+#define RT_MLA_REDUCE_POINTERS RT_ABI_POINTERS(struct rt_mla_reduce_params, out_row_stride)
+RT_STATIC_ASSERT(sizeof(struct rt_mla_reduce_params) == 14 * 8 + 4 * 4, "reduce ABI");
+
+#endif
