@@ -12,7 +12,7 @@
  *  2. Device memory, streams and callbacks' user pointers given to rt_create are borrowed: they must
  *     outlive the runtime, because the captured graphs hold them.
  *  3. rt_destroy(&x) accepts a null x and writes null.
- *  4. One rt is used by one thread at a time; different rt are independent. There is no global state.
+ *  4. One runtime is used by one thread at a time; different ones are independent. There is no global state.
  *  5. "must" is checked: a violation returns a code and a sentence with the values in it, and the
  *     state is as before.
  *  6. Nothing here blocks, except where the comment says so.
@@ -34,7 +34,7 @@
 extern "C" {
 #endif
 
-typedef struct rt rt;
+typedef struct rt_runtime rt_runtime;
 typedef uint64_t rt_seq; /* handle of a sequence; 0 is never valid */
 
 /* "0.1.0", static storage: the library's version, which may differ from the header's. */
@@ -138,7 +138,7 @@ struct rt_stage_context {
     uint32_t query_len; /* the graph's */
     uint32_t host;      /* 1: host device, tensor addresses are host pointers, do the work now */
     void *stream;       /* CUDA: CUstream (= cudaStream_t) to put the work on; null on host */
-    const rt *runtime;  /* for rt_tensor only */
+    const rt_runtime *runtime;  /* for rt_tensor only */
 };
 
 /*
@@ -190,11 +190,11 @@ struct rt_create_params {
  * On success *out is owned by the caller until rt_destroy. On failure *out is null, everything is
  * released, and *error says what happened.
  */
-RT_API enum rt_status rt_create(const struct rt_create_params *params, rt **out,
+RT_API enum rt_status rt_create(const struct rt_create_params *params, rt_runtime **out,
                                 struct rt_error *error);
 
 /* Waits for the steps in flight, then releases everything and writes null. Blocks. */
-RT_API void rt_destroy(rt **runtime);
+RT_API void rt_destroy(rt_runtime **runtime);
 
 struct rt_sizes {
     uint32_t struct_size;
@@ -209,7 +209,7 @@ RT_API enum rt_status rt_sizes(const struct rt_config *config, struct rt_sizes *
                                struct rt_error *error);
 
 /* The last failure on this runtime: valid until the next call on it; never null. */
-RT_API const struct rt_error *rt_last_error(const rt *runtime);
+RT_API const struct rt_error *rt_last_error(const rt_runtime *runtime);
 
 /* ---- sequences ---------------------------------------------------------------------------------- */
 
@@ -232,36 +232,36 @@ struct rt_seq_params {
  * through the next step's record.
  * Returns RT_ERR_SLOTS, RT_ERR_LENGTH, RT_ERR_PAGES, RT_ERR_BUSY (too much pending for the ring).
  */
-RT_API enum rt_status rt_seq_open(rt *runtime, const struct rt_seq_params *params, rt_seq *out);
+RT_API enum rt_status rt_seq_open(rt_runtime *runtime, const struct rt_seq_params *params, rt_seq *out);
 
 /* Closes it: builtin pages lose a reference, the handle is dead. Steps in flight are unharmed. */
-RT_API enum rt_status rt_seq_close(rt *runtime, rt_seq seq);
+RT_API enum rt_status rt_seq_close(rt_runtime *runtime, rt_seq seq);
 
 /*
  * A second sequence with the same past: full pages are shared, a partly filled last page is copied
  * on the device for all layers. Builtin pages only (RT_ERR_UNSUPPORTED otherwise).
  */
-RT_API enum rt_status rt_seq_fork(rt *runtime, rt_seq seq, rt_seq *out);
+RT_API enum rt_status rt_seq_fork(rt_runtime *runtime, rt_seq seq, rt_seq *out);
 
 /*
  * Back to `length` tokens (<= its length; RT_ERR_LENGTH otherwise): pages behind it are released; a
  * partly kept page that another sequence shares is copied first. RT_ERR_BUSY while a step in flight
  * decides this sequence's length on the device.
  */
-RT_API enum rt_status rt_seq_rewind(rt *runtime, rt_seq seq, uint32_t length);
+RT_API enum rt_status rt_seq_rewind(rt_runtime *runtime, rt_seq seq, uint32_t length);
 
 /* Tokens in its KV cache after all steps so far (device-decided steps: those known complete). */
-RT_API enum rt_status rt_seq_length(rt *runtime, rt_seq seq, uint32_t *out);
+RT_API enum rt_status rt_seq_length(rt_runtime *runtime, rt_seq seq, uint32_t *out);
 
 /*
  * Puts page ids into columns [first, first + count) of the sequence's block table, from the next
  * step on. RT_PAGES_CALLER sequences only. `first` must not leave a gap. Ids must be < pages.
  */
-RT_API enum rt_status rt_seq_bind_pages(rt *runtime, rt_seq seq, uint32_t first,
+RT_API enum rt_status rt_seq_bind_pages(rt_runtime *runtime, rt_seq seq, uint32_t first,
                                         const int32_t *pages, uint32_t count);
 
 /* Its pages in order; *count gets how many there are, at most capacity are written. */
-RT_API enum rt_status rt_seq_pages(rt *runtime, rt_seq seq, int32_t *pages, uint32_t capacity,
+RT_API enum rt_status rt_seq_pages(rt_runtime *runtime, rt_seq seq, int32_t *pages, uint32_t capacity,
                                    uint32_t *count);
 
 /* ---- the step ------------------------------------------------------------------------------------ */
@@ -293,7 +293,7 @@ struct rt_step_params {
  * RT_ERR_SEQUENCE, RT_ERR_DUPLICATE, RT_ERR_LENGTH, RT_ERR_PAGES, RT_ERR_DRIVER. On any of them
  * nothing has changed; after RT_ERR_DRIVER the device may be lost.
  */
-RT_API enum rt_status rt_step(rt *runtime, const struct rt_step_params *params, uint64_t *ticket);
+RT_API enum rt_status rt_step(rt_runtime *runtime, const struct rt_step_params *params, uint64_t *ticket);
 
 /*
  * Waits until the step is complete and its outputs are visible, spinning on a word that the device
@@ -301,14 +301,14 @@ RT_API enum rt_status rt_step(rt *runtime, const struct rt_step_params *params, 
  * Returns RT_ERR_TIMEOUT, RT_ERR_INVALID (no such ticket), RT_ERR_DRIVER (the device failed),
  * RT_ERR_DEVICE_CHECK (the device refused part of this step's record).
  */
-RT_API enum rt_status rt_wait(rt *runtime, uint64_t ticket, uint64_t timeout_ns);
+RT_API enum rt_status rt_wait(rt_runtime *runtime, uint64_t ticket, uint64_t timeout_ns);
 
 struct rt_row_result {
     int32_t accepted; /* tokens that stayed */
     int32_t sampled;  /* tensor `sampled` of the row; -1 where no stage wrote it */
 };
 /* Results of a completed step by row; RT_ERR_INVALID once the ring has reused its record. */
-RT_API enum rt_status rt_result(rt *runtime, uint64_t ticket, struct rt_row_result *rows,
+RT_API enum rt_status rt_result(rt_runtime *runtime, uint64_t ticket, struct rt_row_result *rows,
                                 uint32_t capacity, uint32_t *count);
 
 /* Prompt processing in one call. Not in this version: returns RT_ERR_UNSUPPORTED. */
@@ -317,7 +317,7 @@ struct rt_prefill_params {
     uint32_t tokens;
     rt_seq seq;
 };
-RT_API enum rt_status rt_prefill(rt *runtime, const struct rt_prefill_params *params,
+RT_API enum rt_status rt_prefill(rt_runtime *runtime, const struct rt_prefill_params *params,
                                  uint64_t *ticket);
 
 /* ---- static tensors -------------------------------------------------------------------------------- */
@@ -357,14 +357,14 @@ struct rt_tensor {
     uint64_t address;   /* device address; a host pointer on the host device */
 };
 /* layer: for q, latent, out, lse and kv; others ignore it. RT_ERR_INVALID lists the names. */
-RT_API enum rt_status rt_tensor(const rt *runtime, const char *name, uint32_t layer,
+RT_API enum rt_status rt_tensor(const rt_runtime *runtime, const char *name, uint32_t layer,
                                 struct rt_tensor *out);
 
 /* Copies to or from a static tensor, in order with the steps. Blocks. For tests, tools and inputs
  * that come from the host; decode loops write tensors on the stream themselves. */
-RT_API enum rt_status rt_tensor_write(rt *runtime, const char *name, uint32_t layer,
+RT_API enum rt_status rt_tensor_write(rt_runtime *runtime, const char *name, uint32_t layer,
                                       uint64_t offset_bytes, const void *data, uint64_t bytes);
-RT_API enum rt_status rt_tensor_read(rt *runtime, const char *name, uint32_t layer,
+RT_API enum rt_status rt_tensor_read(rt_runtime *runtime, const char *name, uint32_t layer,
                                      uint64_t offset_bytes, void *data, uint64_t bytes);
 
 /* ---- knowing what happens ---------------------------------------------------------------------------- */
@@ -396,8 +396,8 @@ struct rt_stats {
     uint64_t gap_ns_last, gap_ns_min, gap_ns_total; /* last attention of a step to first of the next */
     uint64_t free_pages, open_sequences;
 };
-RT_API enum rt_status rt_get_stats(rt *runtime, struct rt_stats *out);
-RT_API enum rt_status rt_get_bucket_stats(rt *runtime, uint32_t index, struct rt_bucket_stats *out);
+RT_API enum rt_status rt_get_stats(rt_runtime *runtime, struct rt_stats *out);
+RT_API enum rt_status rt_get_bucket_stats(rt_runtime *runtime, uint32_t index, struct rt_bucket_stats *out);
 
 struct rt_info {
     uint32_t struct_size;
@@ -410,18 +410,18 @@ struct rt_info {
     uint64_t arena_bytes, pool_bytes, mapped_bytes;
     uint64_t graph_bytes, capture_ns; /* summed over all graphs */
 };
-RT_API enum rt_status rt_get_info(const rt *runtime, struct rt_info *out);
+RT_API enum rt_status rt_get_info(const rt_runtime *runtime, struct rt_info *out);
 
 /* Checks again that every pointer baked into every graph lies in a registered allocation. */
-RT_API enum rt_status rt_audit(rt *runtime);
+RT_API enum rt_status rt_audit(rt_runtime *runtime);
 
 /* A graph as Graphviz DOT with readable names; *needed counts the final NUL. */
-RT_API enum rt_status rt_dot(const rt *runtime, uint32_t batch, uint32_t query_len, char *text,
+RT_API enum rt_status rt_dot(const rt_runtime *runtime, uint32_t batch, uint32_t query_len, char *text,
                              size_t capacity, size_t *needed);
 
 /* Time of launching one captured graph bare, for comparing rt_step with it: `repeats` launches of
  * control-free replays with zero live rows. Median host ns per launch. Blocks. */
-RT_API enum rt_status rt_measure_bare_launch(rt *runtime, uint32_t batch, uint32_t query_len,
+RT_API enum rt_status rt_measure_bare_launch(rt_runtime *runtime, uint32_t batch, uint32_t query_len,
                                              uint32_t repeats, uint64_t *median_ns);
 
 /* ---- plan: what create would do, without doing it ------------------------------------------------------ */
