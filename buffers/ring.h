@@ -28,8 +28,8 @@ void rt_ring_init(struct rt_ring *r, const struct rt_arena *arena);
 /* Last completed step; everything the device wrote before it is visible after this returns. */
 uint64_t rt_ring_completed(const struct rt_ring *r);
 
-/* How many records can be written now. */
-uint32_t rt_ring_room(const struct rt_ring *r);
+/* How many records can be written when the caller is done with the completions up to `done`. */
+uint32_t rt_ring_room(const struct rt_ring *r, uint64_t done);
 
 /* The record of next_step, to be filled; the caller has checked rt_ring_room. */
 struct rt_record *rt_ring_record(const struct rt_ring *r);

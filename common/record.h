@@ -44,10 +44,13 @@ RT_STATIC_ASSERT(sizeof(struct rt_record_row) == 16, "record row is 16 bytes");
 
 /* One op: 16 bytes, and behind SET_PAGES its pages (int32, padded to 16 bytes). */
 enum rt_record_op_kind {
-    RT_OP_SET_SLOT = 1,  /* slot; a: length; b: last token */
+    RT_OP_SET_SLOT = 1,  /* slot; a: length; b: last token, -1: none, or RT_TOKEN_OF_SLOT(s) */
     RT_OP_SET_PAGES = 2, /* slot; a: first block-table column; b: count; then count page ids */
     RT_OP_COPY_PAGE = 3  /* slot: rows to copy; a: source page; b: destination page; all layers */
 };
+/* The last token that slot s has on the device when the op is applied; b <= -2 decodes as -2 - b. */
+#define RT_TOKEN_OF_SLOT(s) (-2 - (int32_t)(s))
+
 struct rt_record_op {
     uint32_t kind;
     uint32_t slot;

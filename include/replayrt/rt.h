@@ -138,7 +138,7 @@ struct rt_stage_context {
     uint32_t query_len; /* the graph's */
     uint32_t host;      /* 1: host device, tensor addresses are host pointers, do the work now */
     void *stream;       /* CUDA: CUstream (= cudaStream_t) to put the work on; null on host */
-    const rt_runtime *runtime;  /* for rt_tensor only */
+    rt_runtime *runtime;        /* for rt_tensor only */
 };
 
 /*
@@ -357,7 +357,7 @@ struct rt_tensor {
     uint64_t address;   /* device address; a host pointer on the host device */
 };
 /* layer: for q, latent, out, lse and kv; others ignore it. RT_ERR_INVALID lists the names. */
-RT_API enum rt_status rt_tensor(const rt_runtime *runtime, const char *name, uint32_t layer,
+RT_API enum rt_status rt_tensor(rt_runtime *runtime, const char *name, uint32_t layer,
                                 struct rt_tensor *out);
 
 /* Copies to or from a static tensor, in order with the steps. Blocks. For tests, tools and inputs
@@ -370,14 +370,14 @@ RT_API enum rt_status rt_tensor_read(rt_runtime *runtime, const char *name, uint
 /* ---- knowing what happens ---------------------------------------------------------------------------- */
 
 struct rt_bucket_stats {
+    uint32_t struct_size;
+    uint32_t nodes;
     uint32_t batch, query_len;
     uint64_t replays;
     uint64_t live_rows;   /* summed over replays */
     uint64_t padded_rows; /* likewise: batch - live */
     uint64_t graph_bytes; /* device memory taken by instantiating and uploading the graph */
     uint64_t capture_ns;  /* build + audit + instantiate + upload */
-    uint32_t nodes;
-    uint32_t reserved;
 };
 
 struct rt_stats {
