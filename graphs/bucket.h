@@ -10,7 +10,7 @@
 struct rt_buckets {
     const uint32_t *sizes; /* ascending, unique; borrowed */
     uint32_t count;
-    uint16_t *by_rows;     /* [sizes[count-1] + 1]: index of the smallest size >= rows */
+    uint16_t *by_rows; /* [sizes[count-1] + 1]: index of the smallest size >= rows */
 };
 
 enum rt_status rt_buckets_init(struct rt_buckets *b, const uint32_t *sizes, uint32_t count,
@@ -30,7 +30,7 @@ static inline uint32_t rt_bucket_take(const struct rt_buckets *b, uint32_t rows,
 uint32_t rt_bucket_replays(const struct rt_buckets *b, uint32_t rows);
 
 /* Rows the data tensors must have so that row_base + bucket stays inside for any live count up to
- * max_rows. */
+ * max_rows; at least the largest size, whose graph may be replayed without a live row. */
 uint64_t rt_bucket_capacity(const uint32_t *sizes, uint32_t count, uint32_t max_rows);
 
 /* `batch_sizes: auto`: 1, 2, 4, then steps of 8 to 64, of 16 to 256, of 32 to 512, of 64 on, and
