@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "buffers/pages.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+enum rt_status rt_pages_init(struct rt_pages *p, uint64_t count, struct rt_error *err)
+{
+    *p = (struct rt_pages){0};
+    RT_REQUIRE(count >= 1 && count <= INT32_MAX, err, RT_ERR_INVALID,
+               "%" PRIu64 " pages, valid are 1 to %" PRId32, count, INT32_MAX);
+    p->free_list = malloc((size_t)count * sizeof(*p->free_list));
+    p->refs = calloc((size_t)count, sizeof(*p->refs));
+    if (!p->free_list || !p->refs) {
+        rt_pages_free(p);
+        return rt_fail(err, RT_ERR_NOMEM, "no memory to keep account of %" PRIu64 " pages", count);
+    }
+    p->count = (uint32_t)count;
+    p->free_count = (uint32_t)count;
+    /* The lowest ids on top: a young pool is used from its beginning. */
+    for (uint32_t i = 0; i < p->count; i++)
+        p->free_list[i] = (int32_t)(p->count - 1 - i);
+    return RT_OK;
+}
+
+void rt_pages_free(struct rt_pages *p)
+{
+    free(p->free_list);
+    free(p->refs);
+    *p = (struct rt_pages){0};
+}
+
+static bool in_use(const struct rt_pages *p, int32_t page)
+{
+    return page >= 0 && (uint32_t)page < p->count && p->refs[page] > 0;
+}
+
+int32_t rt_pages_take(struct rt_pages *p)
+{
+    if (p->free_count == 0)
+        return -1;
+    const int32_t page = p->free_list[--p->free_count];
+    assert(p->refs[page] == 0);
+    p->refs[page] = 1;
+    return page;
+}
+
+bool rt_pages_share(struct rt_pages *p, int32_t page)
+{
+    assert(in_use(p, page));
+    if (p->refs[page] == UINT16_MAX)
+        return false;
+    p->refs[page]++;
+    return true;
+}
+
+void rt_pages_drop(struct rt_pages *p, int32_t page)
+{
+    assert(in_use(p, page));
+    if (--p->refs[page] == 0)
+        p->free_list[p->free_count++] = page;
+}
+
+uint32_t rt_pages_refs(const struct rt_pages *p, int32_t page)
+{
+    assert(page >= 0 && (uint32_t)page < p->count);
+    return p->refs[page];
+}
