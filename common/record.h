@@ -73,8 +73,8 @@ enum rt_device_error {
     RT_DEV_STEP = 1,      /* value: the step number found */
     RT_DEV_BUCKET = 2,    /* value: the bucket found */
     RT_DEV_QUERY_LEN = 3, /* value: the query length found */
-    RT_DEV_ROWS = 4,      /* value: live_rows */
-    RT_DEV_SLOT = 5,      /* row, value: the slot */
+    RT_DEV_ROWS = 4,      /* value: live_rows, or row_base where that is out of range */
+    RT_DEV_SLOT = 5,      /* row (op number, where an op is at fault), value: the slot */
     RT_DEV_LENGTH = 6,    /* row, value: the length it would reach */
     RT_DEV_PAGE = 7,      /* row, value: the page id */
     RT_DEV_BLOCK = 8,     /* row, value: the block-table column */
@@ -85,7 +85,7 @@ enum rt_device_error {
 /* The device's control block: one writer at a time (step_begin, then the stamps, then step_end). */
 struct rt_ctrl {
     uint64_t step;         /* last step begun */
-    uint32_t live_rows;    /* of the current replay, after dropping refused rows' work */
+    uint32_t live_rows;    /* of the current replay; dropped rows keep their place among them */
     uint32_t row_base;
     uint32_t query_len;
     uint32_t copy_count;   /* page copies of the current record */

@@ -13,42 +13,72 @@
 
 #define RT_ABI_POINTERS(type, first_scalar) (offsetof(type, first_scalar) / 8u)
 
+/* Grids: one block, one block, and (layers, RT_MAX_PAGE_COPIES). */
+#define RT_STEP_BEGIN_THREADS 512
+#define RT_STEP_END_THREADS 512
+#define RT_PAGE_COPY_THREADS 256
+
 /*
  * step_begin: one block. Reads record ring[(ctrl->step + 1) % ring_depth], checks it, applies its
- * ops to the slots, and writes what the rest of the step reads. A record whose header is not the
- * expected one is refused whole: live_rows = 0, ctrl->step unchanged, nothing else written, so a
- * stray replay changes no state.
+ * ops to the slots, and writes what the rest of the step reads.
  *
- * For live row r with slot s (in this order; the first failed check drops the row: row_slot -1,
- * row_length 0, row_position 0, first error of the step kept in ctrl):
- *   slot < slots; new_page, new_block in range, then block_table[s][new_block] = new_page
- *   position = slot_length[s]; position + query_len <= max_length
+ * Header, in this order; error_row is 0:
+ *   record.step == ctrl->step + 1, else RT_DEV_STEP: a stray replay
+ *   record.bucket == bucket, else RT_DEV_BUCKET; record.query_len == query_len, else
+ *   RT_DEV_QUERY_LEN; live_rows <= bucket, else RT_DEV_ROWS; row_base + bucket <= max_rows, else
+ *   RT_DEV_ROWS with row_base as its value
+ * A record that fails is refused whole: no op is applied, ctrl->live_rows, row_base and copy_count
+ * are 0, rows 0..bucket get row_slot -1, row_position 0, row_length 0 (so the stages behind find no
+ * work), tokens, accepted and sampled are left alone. After RT_DEV_STEP ctrl->step is unchanged, so
+ * a stray replay changes no slot, table or page; the other refusals consume their step.
+ *
+ * Ops, in order, each error with the op's number as its row; an op that fails is skipped, except
+ * that RT_DEV_OP for an unknown kind, or for an op that reaches past op_bytes or past the record
+ * (negative count of SET_PAGES included), ends the ops:
+ *   SET_SLOT   slot < slots (RT_DEV_SLOT), 0 <= a <= max_length (RT_DEV_LENGTH, value a)
+ *   SET_PAGES  slot < slots (RT_DEV_SLOT), a >= 0 and a + b <= max_blocks (RT_DEV_BLOCK, value a);
+ *              an id outside 0..pages-1 (RT_DEV_PAGE, the first such) is left out, not the rest
+ *   COPY_PAGE  a, then b, in 0..pages-1 (RT_DEV_PAGE), rows <= page_size (RT_DEV_LENGTH, value
+ *              rows), at most RT_MAX_PAGE_COPIES (RT_DEV_OP); goes to copies[ctrl->copy_count++].
+ *              The caller keeps the pages written by one record apart from those read.
+ *
+ * For live row r with slot s (in this order; the first failed check drops the row: what it has
+ * written so far stays, then it is treated as padding):
+ *   slot < slots; if new_block != -1: new_page in 0..pages-1, new_block in 0..max_blocks-1, then
+ *     block_table[s][new_block] = new_page
+ *   position = slot_length[s] >= 0; position + query_len <= max_length (value: that sum)
  *   accept is RT_ACCEPT_BY_DEVICE or 1..query_len
  * row_slot = s, row_position = position, row_length = position + query_len
- * tokens[row_base + r][t] = record token; column 0 that is -1 becomes slot_token[s]
+ * tokens[row_base + r][t] = record token [r * query_len + t]; column 0 that is -1 becomes
+ *   slot_token[s]
  * accepted[row_base + r] = accept, or query_len for RT_ACCEPT_BY_DEVICE (a stage may overwrite it)
  * sampled[row_base + r] = -1
- * Rows live_rows..bucket: row_slot -1, row_position 0, row_length 0, tokens -1, accepted 0, sampled -1.
+ * Rows live_rows..bucket: row_slot -1, row_position 0, row_length 0, tokens -1, accepted 0,
+ *   sampled -1
+ *
+ * ctrl: step, live_rows (dropped rows included, they keep their place), row_base, query_len of the
+ * record, copy_count, the first error in the order header, ops, rows; t_begin; t_attend_first and
+ * t_attend_last = 0. After RT_DEV_STEP query_len is the graph's. No error: RT_DEV_OK, 0, 0.
  */
 struct rt_step_begin_params {
-    const unsigned char *ring;  /* mapped host memory: ring_depth records of record_bytes */
+    const unsigned char *ring; /* mapped host memory: ring_depth records of record_bytes */
     struct rt_ctrl *ctrl;
-    int32_t *slot_length;       /* [slots] */
-    int32_t *slot_token;        /* [slots] */
-    int32_t *block_table;       /* [slots, max_blocks] */
-    int32_t *row_slot;          /* [bucket] */
-    int32_t *row_position;      /* [bucket] */
-    int32_t *row_length;        /* [bucket] */
-    int32_t *tokens;            /* [max_rows, query_len] */
-    int32_t *accepted;          /* [max_rows] */
-    int32_t *sampled;           /* [max_rows] */
+    int32_t *slot_length;        /* [slots] */
+    int32_t *slot_token;         /* [slots] */
+    int32_t *block_table;        /* [slots, max_blocks] */
+    int32_t *row_slot;           /* [bucket] */
+    int32_t *row_position;       /* [bucket] */
+    int32_t *row_length;         /* [bucket] */
+    int32_t *tokens;             /* [max_rows, query_len] */
+    int32_t *accepted;           /* [max_rows] */
+    int32_t *sampled;            /* [max_rows] */
     struct rt_page_copy *copies; /* [RT_MAX_PAGE_COPIES] */
     uint32_t ring_depth;
-    uint32_t record_bytes;      /* multiple of 64 */
-    uint32_t rows_offset;       /* of rows[] in a record, bytes */
+    uint32_t record_bytes; /* multiple of 64 */
+    uint32_t rows_offset;  /* of rows[] in a record, bytes */
     uint32_t tokens_offset;
     uint32_t ops_offset;
-    uint32_t bucket;            /* rows of this graph; 0 for the control graph */
+    uint32_t bucket; /* rows of this graph; 0 for the control graph */
     uint32_t query_len;
     uint32_t slots;
     uint32_t max_blocks;
@@ -62,12 +92,13 @@ struct rt_step_begin_params {
 RT_STATIC_ASSERT(sizeof(struct rt_step_begin_params) == 12 * 8 + 14 * 4, "step_begin ABI");
 
 /*
- * step_end: one block. For rows that ran: n = accepted[row_base + r], 0..query_len else error
- * RT_DEV_ACCEPT and n = query_len; slot_length = row_position + n; slot_token = sampled where >= 0,
- * else the row's last accepted token where that is >= 0. Writes results and the completion of
- * record ctrl->step, whose `step` word is written last behind a system-wide fence; then *completed.
- * A refused record (ctrl->error RT_DEV_STEP/BUCKET/QUERY_LEN/ROWS) gets no completion, except that
- * BUCKET, QUERY_LEN and ROWS carry the right step number and do complete with their error.
+ * step_end: one block. After RT_DEV_STEP it writes nothing at all. Otherwise, for live rows that
+ * ran (row_slot >= 0): n = accepted[row_base + r], 0..query_len, else error RT_DEV_ACCEPT (kept in
+ * ctrl if it is the step's first) and n = query_len; slot_length = row_position + n; slot_token =
+ * sampled where >= 0, else the row's last accepted token where n > 0 and that is >= 0, else
+ * unchanged; outcome {n, sampled}. Live rows that were dropped: outcome {0, -1}. Outcomes behind
+ * live_rows are left alone. Then the completion of record ctrl->step, reserved = 0, whose `step`
+ * word is written last behind a system-wide fence; then *completed.
  */
 struct rt_step_end_params {
     struct rt_ctrl *ctrl;
@@ -79,24 +110,27 @@ struct rt_step_end_params {
     const int32_t *tokens;
     const int32_t *accepted;
     const int32_t *sampled;
-    unsigned char *completions;  /* mapped: ring_depth completions of completion_bytes */
-    uint64_t *completed;         /* mapped: last completed step */
+    unsigned char *completions; /* mapped: ring_depth completions of completion_bytes */
+    uint64_t *completed;        /* mapped: last completed step */
     uint32_t ring_depth;
-    uint32_t completion_bytes;   /* multiple of 64 */
+    uint32_t completion_bytes; /* multiple of 64 */
     uint32_t bucket;
     uint32_t query_len;
 };
 #define RT_STEP_END_POINTERS RT_ABI_POINTERS(struct rt_step_end_params, ring_depth)
 RT_STATIC_ASSERT(sizeof(struct rt_step_end_params) == 11 * 8 + 4 * 4, "step_end ABI");
 
-/* page_copy: copies ctrl->copy_count pages' first `rows` tokens in every layer. Grid (layers). */
+/*
+ * page_copy: block (l, i) copies the first `rows` tokens of page copies[i].from to page
+ * copies[i].to in layer l, for i < ctrl->copy_count.
+ */
 struct rt_page_copy_params {
     const struct rt_ctrl *ctrl;
     const struct rt_page_copy *copies;
-    uint16_t *kv;            /* [layers, pages, page_size, d_qk] bf16 */
-    int64_t layer_stride;    /* elements */
-    int64_t page_stride;     /* elements */
-    int64_t token_stride;    /* elements */
+    uint16_t *kv;         /* [layers, pages, page_size, d_qk] bf16 */
+    int64_t layer_stride; /* elements */
+    int64_t page_stride;  /* elements */
+    int64_t token_stride; /* elements */
     uint32_t layers;
     uint32_t d_qk;
 };
