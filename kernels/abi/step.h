@@ -34,7 +34,7 @@
  *
  * Ops, in order, each error with the op's number as its row; an op that fails is skipped, except
  * that RT_DEV_OP for an unknown kind, or for an op that reaches past op_bytes or past the record
- * (negative count of SET_PAGES included), ends the ops:
+ * (negative count of SET_PAGES included; value 0 where less than an op is left), ends the ops:
  *   SET_SLOT   slot < slots (RT_DEV_SLOT), 0 <= a <= max_length (RT_DEV_LENGTH, value a)
  *   SET_PAGES  slot < slots (RT_DEV_SLOT), a >= 0 and a + b <= max_blocks (RT_DEV_BLOCK, value a);
  *              an id outside 0..pages-1 (RT_DEV_PAGE, the first such) is left out, not the rest

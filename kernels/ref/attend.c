@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/ref/host.h"
+#include "kernels/ref/keys.h"
+#include "kernels/ref/ref.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+/*
+ * Keys are widened to double a chunk at a time, once for a group of query rows: the chunk and the
+ * group's accumulators together stay in a core's own cache.
+ *
+ *   chunk  [CHUNK_KEYS, d_qk] f64   74 KB
+ *   group  [GROUP_ROWS] x (q [d_qk], acc [d_v]) f64   70 KB
+ */
+#define CHUNK_KEYS 16
+#define GROUP_ROWS 8
+
+struct chunk {
+    double key[CHUNK_KEYS][RT_REF_MAX_D];
+};
+
+/* Online softmax of one query row, base 2. */
+struct query {
+    double q[RT_REF_MAX_D]; /* times scale * log2(e) */
+    double acc[RT_REF_MAX_D];
+    double max, sum;
+    int64_t seen; /* keys [0, seen) are not masked */
+};
+
+/* A piece: blocks of one row, for query rows [first, first + count) of it. */
+struct piece {
+    uint32_t row, first, count;
+    int64_t begin, end; /* tokens */
+    int32_t slot;       /* partial slot, or -1: the row is not split */
+};
+
+static void load_queries(const struct rt_mla_attend_params *p, const struct piece *piece,
+                         struct query *queries)
+{
+    int64_t row_base = p->ctrl ? p->ctrl->row_base : 0;
+    double scale_log2 = (double)p->scale * RT_REF_LOG2_E;
+    for (uint32_t i = 0; i < piece->count; i++) {
+        uint32_t token = (piece->first + i) / p->heads;
+        uint32_t head = (piece->first + i) % p->heads;
+        const uint16_t *q = p->q + (row_base + piece->row) * p->q_row_stride +
+                            token * p->q_token_stride + head * p->q_head_stride;
+        for (uint32_t d = 0; d < p->d_qk; d++)
+            queries[i].q[d] = (double)rt_ref_widen(q[d]) * scale_log2;
+        memset(queries[i].acc, 0, sizeof(queries[i].acc));
+        queries[i].max = -INFINITY;
+        queries[i].sum = 0;
+        queries[i].seen = rt_ref_seen_keys(p, piece->row, token);
+    }
+}
+
+static void accumulate(const struct rt_mla_attend_params *p, struct query *query,
+                       const struct chunk *chunk, int64_t first, int64_t count)
+{
+    double score[CHUNK_KEYS];
+    double max = query->max;
+    if (count > query->seen - first)
+        count = query->seen - first;
+    for (int64_t i = 0; i < count; i++) {
+        score[i] = rt_ref_dot(query->q, chunk->key[i], p->d_qk);
+        max = fmax(max, score[i]);
+    }
+    /* All scores so far -inf (or NaN): any finite reference does, and -inf would make NaN. */
+    double reference = max == -INFINITY ? 0 : max;
+    if (max != query->max) {
+        double shrink = exp2(query->max - reference);
+        query->sum *= shrink;
+        for (uint32_t d = 0; d < p->d_v; d++)
+            query->acc[d] *= shrink;
+        query->max = max;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        double weight = exp2(score[i] - reference);
+        query->sum += weight;
+        rt_ref_add_scaled(query->acc, chunk->key[i], weight, p->d_v);
+    }
+}
+
+/* Undefined scale of an empty row is never used: out is 0 whatever acc holds. */
+static void store_piece(const struct rt_mla_attend_params *p, const struct piece *piece,
+                        const struct query *queries)
+{
+    uint32_t hq = p->heads * p->q_len;
+    for (uint32_t i = 0; i < piece->count; i++) {
+        const struct query *query = &queries[i];
+        size_t at = (size_t)piece->slot * hq + piece->first + i;
+        bool empty = query->sum == 0;
+        for (uint32_t d = 0; d < p->d_v; d++)
+            p->partial_out[at * p->d_v + d] = empty ? 0.0f : (float)(query->acc[d] / query->sum);
+        p->partial_lse[at] = empty ? -INFINITY : (float)(query->max + log2(query->sum));
+    }
+}
+
+static void store_row(const struct rt_mla_attend_params *p, const struct piece *piece,
+                      const struct query *queries)
+{
+    int64_t row = (p->ctrl ? p->ctrl->row_base : 0) + (int64_t)piece->row;
+    for (uint32_t i = 0; i < piece->count; i++) {
+        const struct query *query = &queries[i];
+        uint32_t token = (piece->first + i) / p->heads;
+        uint32_t head = (piece->first + i) % p->heads;
+        uint16_t *out = p->out + row * p->out_row_stride + token * p->out_token_stride +
+                        head * p->out_head_stride;
+        bool empty = query->sum == 0;
+        for (uint32_t d = 0; d < p->d_v; d++)
+            out[d] = empty ? 0 : rt_float_to_bf16((float)(query->acc[d] / query->sum));
+        p->lse[row * p->lse_row_stride + token * p->lse_token_stride + head * p->lse_head_stride] =
+            empty ? INFINITY : (float)((query->max + log2(query->sum)) * RT_REF_LN_2);
+    }
+}
+
+static void attend_piece(const struct rt_mla_attend_params *p, struct piece piece)
+{
+    uint32_t hq = p->heads * p->q_len;
+    struct query queries[GROUP_ROWS];
+    struct chunk chunk;
+    for (piece.first = 0; piece.first < hq; piece.first += GROUP_ROWS) {
+        piece.count = hq - piece.first < GROUP_ROWS ? hq - piece.first : GROUP_ROWS;
+        load_queries(p, &piece, queries);
+        for (int64_t first = piece.begin; first < piece.end; first += CHUNK_KEYS) {
+            int64_t count = piece.end - first < CHUNK_KEYS ? piece.end - first : CHUNK_KEYS;
+            for (int64_t i = 0; i < count; i++)
+                rt_ref_load_key(p, piece.row, first + i, chunk.key[i]);
+            for (uint32_t i = 0; i < piece.count; i++)
+                accumulate(p, &queries[i], &chunk, first, count);
+        }
+        if (piece.slot < 0)
+            store_row(p, &piece, queries);
+        else
+            store_piece(p, &piece, queries);
+    }
+}
+
+static void attend_part(const struct rt_mla_attend_params *p, const struct rt_tile_record *tile)
+{
+    if (tile->begin_row >= (int32_t)p->rows)
+        return;
+    for (int32_t row = tile->begin_row; row <= tile->end_row && row < (int32_t)p->rows; row++) {
+        int64_t length = p->row_length[row];
+        int64_t begin = row == tile->begin_row ? (int64_t)tile->begin_block * RT_BLOCK_TOKENS : 0;
+        int64_t end = row == tile->end_row ? (int64_t)tile->end_block * RT_BLOCK_TOKENS : length;
+        if (end > length)
+            end = length;
+        if (end <= begin)
+            continue;
+        int32_t split = row == tile->begin_row ? tile->begin_split : 0;
+        bool whole = p->num_splits[row] == p->num_splits[row + 1];
+        attend_piece(p, (struct piece){.row = (uint32_t)row,
+                                       .begin = begin,
+                                       .end = end,
+                                       .slot = whole ? -1 : p->num_splits[row] + split});
+    }
+}
+
+void rt_ref_mla_attend(const void *params)
+{
+    const struct rt_mla_attend_params *p = params;
+    if (p->stamp_first)
+        *p->stamp_first = rt_ref_now_ns();
+    if (p->d_qk > RT_REF_MAX_D || p->d_v > p->d_qk)
+        return;
+    for (uint32_t i = 0; i < p->parts; i++)
+        attend_part(p, &p->tiles[i]);
+}

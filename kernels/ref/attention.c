@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/ref/keys.h"
+#include "kernels/ref/ref.h"
+
+#include <math.h>
+#include <string.h>
+
+/*
+ * The plain formula, key by key: scores twice rather than kept, so no memory grows with length, and
+ * nothing of the tiled kernels' order is shared.
+ */
+static void attend_query(const struct rt_mla_attend_params *p, uint32_t row, uint32_t token,
+                         const double *q, double *out, double *lse)
+{
+    double key[RT_REF_MAX_D];
+    int64_t seen = rt_ref_seen_keys(p, row, token);
+    double max = -INFINITY;
+    for (int64_t j = 0; j < seen; j++) {
+        rt_ref_load_key(p, row, j, key);
+        max = fmax(max, rt_ref_dot(q, key, p->d_qk));
+    }
+    if (max == -INFINITY)
+        max = 0;
+
+    double sum = 0;
+    memset(out, 0, p->d_v * sizeof(*out));
+    for (int64_t j = 0; j < seen; j++) {
+        rt_ref_load_key(p, row, j, key);
+        double weight = exp(rt_ref_dot(q, key, p->d_qk) - max);
+        sum += weight;
+        rt_ref_add_scaled(out, key, weight, p->d_v);
+    }
+    for (uint32_t d = 0; d < p->d_v; d++)
+        out[d] = sum == 0 ? 0 : out[d] / sum;
+    *lse = sum == 0 ? INFINITY : max + log(sum);
+}
+
+void rt_ref_mla_attention(const struct rt_mla_attend_params *p, double *out, double *lse)
+{
+    int64_t row_base = p->ctrl ? p->ctrl->row_base : 0;
+    double q[RT_REF_MAX_D];
+    if (p->d_qk > RT_REF_MAX_D || p->d_v > p->d_qk)
+        return;
+    for (uint32_t r = 0; r < p->rows; r++) {
+        for (uint32_t i = 0; i < p->q_len * p->heads; i++) {
+            const uint16_t *bits = p->q + (row_base + r) * p->q_row_stride +
+                                   i / p->heads * p->q_token_stride +
+                                   i % p->heads * p->q_head_stride;
+            for (uint32_t d = 0; d < p->d_qk; d++)
+                q[d] = (double)rt_ref_widen(bits[d]) * (double)p->scale;
+            size_t at = (size_t)r * p->q_len * p->heads + i;
+            attend_query(p, r, i / p->heads, q, out + at * p->d_v, lse + at);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/ref/host.h"
+#include "kernels/ref/keys.h"
+#include "kernels/ref/ref.h"
+
+#include <math.h>
+
+/* One query row: where it is written, and its pieces. */
+struct target {
+    uint16_t *out;
+    float *lse;
+    const float *partial_out; /* of piece 0 */
+    const float *partial_lse;
+    int64_t out_stride, lse_stride; /* from piece to piece */
+    int32_t pieces;
+};
+
+static void store_empty(const struct target *t, uint32_t d_v)
+{
+    for (uint32_t d = 0; d < d_v; d++)
+        t->out[d] = 0;
+    *t->lse = INFINITY;
+}
+
+static void combine(const struct target *t, uint32_t d_v)
+{
+    double max = -INFINITY;
+    for (int32_t i = 0; i < t->pieces; i++)
+        max = fmax(max, (double)t->partial_lse[i * t->lse_stride]);
+    if (max == -INFINITY)
+        max = 0;
+    double sum = 0;
+    for (int32_t i = 0; i < t->pieces; i++)
+        sum += exp2((double)t->partial_lse[i * t->lse_stride] - max);
+    if (sum == 0) {
+        store_empty(t, d_v);
+        return;
+    }
+    double lse = max + log2(sum);
+    double out[RT_REF_MAX_D] = {0};
+    for (int32_t i = 0; i < t->pieces; i++) {
+        double weight = exp2((double)t->partial_lse[i * t->lse_stride] - lse);
+        for (uint32_t d = 0; d < d_v; d++)
+            out[d] += weight * (double)t->partial_out[i * t->out_stride + d];
+    }
+    for (uint32_t d = 0; d < d_v; d++)
+        t->out[d] = rt_float_to_bf16((float)out[d]);
+    *t->lse = (float)(lse * RT_REF_LN_2);
+}
+
+static void reduce_row(const struct rt_mla_reduce_params *p, uint32_t row)
+{
+    int64_t hq = (int64_t)p->heads * p->q_len;
+    int64_t data_row = (p->ctrl ? p->ctrl->row_base : 0) + (int64_t)row;
+    int64_t slot = p->num_splits[row];
+    struct target t = {.pieces = p->num_splits[row + 1] - p->num_splits[row],
+                       .out_stride = hq * p->d_v,
+                       .lse_stride = hq};
+    bool empty = p->row_length[row] <= 0;
+    if (!empty && t.pieces == 0)
+        return;
+    for (int64_t i = 0; i < hq; i++) {
+        int64_t token = i / p->heads, head = i % p->heads;
+        t.out = p->out + data_row * p->out_row_stride + token * p->out_token_stride +
+                head * p->out_head_stride;
+        t.lse = p->lse + data_row * p->lse_row_stride + token * p->lse_token_stride +
+                head * p->lse_head_stride;
+        if (empty) {
+            store_empty(&t, p->d_v);
+            continue;
+        }
+        t.partial_out = p->partial_out + (slot * hq + i) * p->d_v;
+        t.partial_lse = p->partial_lse + slot * hq + i;
+        combine(&t, p->d_v);
+    }
+}
+
+void rt_ref_mla_reduce(const void *params)
+{
+    const struct rt_mla_reduce_params *p = params;
+    if (p->d_v > RT_REF_MAX_D)
+        return;
+    for (uint32_t r = 0; r < p->rows; r++)
+        reduce_row(p, r);
+    if (p->stamp_last) {
+        uint64_t now = rt_ref_now_ns();
+        if (now > *p->stamp_last)
+            *p->stamp_last = now;
+    }
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/ref/host.h"
+#include "kernels/ref/ref.h"
+
+static struct rt_row_outcome end_row(const struct rt_step_end_params *p, uint32_t row)
+{
+    struct rt_ctrl *ctrl = p->ctrl;
+    int32_t slot = p->row_slot[row];
+    if (slot < 0)
+        return (struct rt_row_outcome){.accepted = 0, .sampled = -1};
+
+    size_t data_row = (size_t)ctrl->row_base + row;
+    int32_t accepted = p->accepted[data_row];
+    if (accepted < 0 || (uint32_t)accepted > p->query_len) {
+        if (ctrl->error == RT_DEV_OK) {
+            ctrl->error = RT_DEV_ACCEPT;
+            ctrl->error_row = row;
+            ctrl->error_value = accepted;
+        }
+        accepted = (int32_t)p->query_len;
+    }
+    p->slot_length[slot] = p->row_position[row] + accepted;
+
+    int32_t sampled = p->sampled[data_row];
+    int32_t last = sampled;
+    if (last < 0 && accepted > 0)
+        last = p->tokens[data_row * p->query_len + (uint32_t)accepted - 1];
+    if (last >= 0)
+        p->slot_token[slot] = last;
+    return (struct rt_row_outcome){.accepted = accepted, .sampled = sampled};
+}
+
+void rt_ref_step_end(const void *params)
+{
+    const struct rt_step_end_params *p = params;
+    struct rt_ctrl *ctrl = p->ctrl;
+    if (ctrl->error == RT_DEV_STEP)
+        return;
+
+    unsigned char *bytes = p->completions + ctrl->step % p->ring_depth * p->completion_bytes;
+    struct rt_completion *completion = (void *)bytes;
+    struct rt_row_outcome *outcomes = (void *)(bytes + sizeof(*completion));
+    for (uint32_t r = 0; r < ctrl->live_rows; r++)
+        outcomes[r] = end_row(p, r);
+
+    completion->error = ctrl->error;
+    completion->error_row = ctrl->error_row;
+    completion->error_value = ctrl->error_value;
+    completion->t_begin = ctrl->t_begin;
+    completion->t_attend_first = ctrl->t_attend_first;
+    completion->t_attend_last = ctrl->t_attend_last;
+    completion->t_end = rt_ref_now_ns();
+    completion->live_rows = ctrl->live_rows;
+    completion->reserved = 0;
+    rt_ref_publish(&completion->step, ctrl->step);
+    rt_ref_publish(p->completed, ctrl->step);
+}
