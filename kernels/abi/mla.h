@@ -18,11 +18,10 @@
 
 /*
  * Grids: schedule one block; append ceil(rows * q_len / RT_APPEND_WARPS) blocks, a warp per token;
- * attend (m_tiles, parts); reduce (rows, ceil(hq / RT_REDUCE_WARPS)), a warp per query row.
+ * attend and reduce: see the kernel's own header.
  */
 #define RT_SCHEDULE_THREADS 1024
 #define RT_APPEND_WARPS 8
-#define RT_REDUCE_WARPS 8
 
 /*
  * What one part does: batch rows begin_row..end_row, from block begin_block of the first, up to but

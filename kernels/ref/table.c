@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/abi/attend_generic.h"
+#include "kernels/ref/ref.h"
+
+const struct rt_host_kernel rt_ref_kernels[] = {
+#define RT_KERNEL(entry_, image_, params_, pointers_, smem_, waits_, ref_)                         \
+    {.entry = #entry_, .run = ref_, .param_bytes = sizeof(params_)},
+#include "kernels/kernels.inc"
+};
+
+const uint32_t rt_ref_kernel_count = sizeof(rt_ref_kernels) / sizeof(rt_ref_kernels[0]);
