@@ -35,7 +35,8 @@
  * Ops, in order, each error with the op's number as its row; an op that fails is skipped, except
  * that RT_DEV_OP for an unknown kind, or for an op that reaches past op_bytes or past the record
  * (negative count of SET_PAGES included; value 0 where less than an op is left), ends the ops:
- *   SET_SLOT   slot < slots (RT_DEV_SLOT), 0 <= a <= max_length (RT_DEV_LENGTH, value a)
+ *   SET_SLOT   slot < slots (RT_DEV_SLOT), 0 <= a <= max_length (RT_DEV_LENGTH, value a); b <= -2:
+ *              the slot -2 - b, whose token it takes, < slots (RT_DEV_SLOT, value that slot)
  *   SET_PAGES  slot < slots (RT_DEV_SLOT), a >= 0 and a + b <= max_blocks (RT_DEV_BLOCK, value a);
  *              an id outside 0..pages-1 (RT_DEV_PAGE, the first such) is left out, not the rest
  *   COPY_PAGE  a, then b, in 0..pages-1 (RT_DEV_PAGE), rows <= page_size (RT_DEV_LENGTH, value

@@ -54,13 +54,17 @@ static void pad_row_data(const struct rt_step_begin_params *p, uint32_t row)
 static void op_set_slot(const struct rt_step_begin_params *p, const struct rt_record_op *op,
                         uint32_t number)
 {
+    bool inherits = op->b <= RT_TOKEN_OF_SLOT(0);
+    int32_t source = inherits ? RT_TOKEN_OF_SLOT(op->b) : 0;
     if (op->slot >= p->slots) {
         note(p->ctrl, RT_DEV_SLOT, number, op->slot);
     } else if (op->a < 0 || (uint32_t)op->a > p->max_length) {
         note(p->ctrl, RT_DEV_LENGTH, number, op->a);
+    } else if (inherits && (uint32_t)source >= p->slots) {
+        note(p->ctrl, RT_DEV_SLOT, number, source);
     } else {
         p->slot_length[op->slot] = op->a;
-        p->slot_token[op->slot] = op->b;
+        p->slot_token[op->slot] = inherits ? p->slot_token[source] : op->b;
     }
 }
 
