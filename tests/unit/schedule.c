@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/ref/ref.h"
+
+#include "tests/checkkern/random.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define MAX_ROWS 4096
+#define MAX_PARTS 1000
+#define GUARD 0x5a5a5a5a
+
+struct plan {
+    int32_t lengths[MAX_ROWS];
+    struct rt_tile_record tiles[MAX_PARTS + 1];
+    int32_t num_splits[MAX_ROWS + 2];
+    int32_t pieces[MAX_ROWS];
+    struct rt_schedule_params p;
+};
+
+static int64_t blocks(const struct plan *plan, int32_t row)
+{
+    int64_t length = plan->lengths[row];
+    return length > 0 ? (length + RT_BLOCK_TOKENS - 1) / RT_BLOCK_TOKENS : 0;
+}
+
+/* What a failing property prints before it fails, so that the case can be made again. */
+static void require(const struct plan *plan, bool holds, const char *what, int32_t where)
+{
+    if (holds)
+        return;
+    print_error("schedule of %u rows, %u parts, overhead %u, min %u: %s at %d\n", plan->p.rows,
+                plan->p.parts, plan->p.overhead_blocks, plan->p.min_blocks, what, where);
+    for (uint32_t r = 0; r < plan->p.rows && r < 64; r++)
+        print_error("%d ", plan->lengths[r]);
+    print_error("\n");
+    fail();
+}
+
+static void run(struct plan *plan, uint32_t rows, uint32_t parts, uint32_t overhead, uint32_t min)
+{
+    memset(plan->tiles, 0x5a, sizeof(plan->tiles));
+    memset(plan->num_splits, 0x5a, sizeof(plan->num_splits));
+    plan->p = (struct rt_schedule_params){.row_length = plan->lengths,
+                                          .tiles = plan->tiles,
+                                          .num_splits = plan->num_splits,
+                                          .rows = rows,
+                                          .parts = parts,
+                                          .overhead_blocks = overhead,
+                                          .min_blocks = min};
+    rt_ref_schedule(&plan->p);
+}
+
+struct place {
+    int32_t row;
+    int64_t block;
+};
+
+static struct place skip_empty(const struct plan *plan, int32_t row)
+{
+    while (row < (int32_t)plan->p.rows && blocks(plan, row) == 0)
+        row++;
+    return (struct place){.row = row, .block = 0};
+}
+
+/* One part's pieces, from `at`: returns where it ends and adds to *work what it costs. */
+static struct place walk_part(struct plan *plan, uint32_t part, struct place at, int64_t *work)
+{
+    const struct rt_tile_record *tile = &plan->tiles[part];
+    require(plan, tile->begin_row == at.row && tile->begin_block == at.block,
+            "a part does not begin where the one before ended", (int32_t)part);
+    require(plan,
+            tile->end_row > tile->begin_row ||
+                (tile->end_row == tile->begin_row && tile->end_block > tile->begin_block),
+            "a part with work has none", (int32_t)part);
+    while (at.row < tile->end_row || (at.row == tile->end_row && tile->end_block > 0)) {
+        require(plan, at.row < (int32_t)plan->p.rows, "a part ends behind the rows", (int32_t)part);
+        int64_t end = at.row == tile->end_row ? tile->end_block : blocks(plan, at.row);
+        bool split = at.block > 0 || end < blocks(plan, at.row);
+        require(plan, end <= blocks(plan, at.row), "a piece reaches behind its row", at.row);
+        require(plan, !split || end - at.block >= plan->p.min_blocks, "a piece is too small",
+                at.row);
+        int32_t index = at.row == tile->begin_row ? tile->begin_split : 0;
+        require(plan, index == plan->pieces[at.row], "a piece has the wrong index", at.row);
+        plan->pieces[at.row]++;
+        *work += end - at.block + plan->p.overhead_blocks;
+        if (end < blocks(plan, at.row))
+            return (struct place){.row = at.row, .block = end};
+        at = skip_empty(plan, at.row + 1);
+    }
+    require(plan, tile->end_row == at.row, "a part's end is not a row with work", (int32_t)part);
+    return at;
+}
+
+static bool is_idle(const struct plan *plan, const struct rt_tile_record *tile)
+{
+    struct rt_tile_record idle = {.begin_row = (int32_t)plan->p.rows};
+    return memcmp(tile, &idle, sizeof(idle)) == 0;
+}
+
+static int64_t payload(const struct plan *plan)
+{
+    int64_t total = 0;
+    for (int32_t r = 0; r < (int32_t)plan->p.rows; r++)
+        total += blocks(plan, r) ? blocks(plan, r) + plan->p.overhead_blocks : 0;
+    int64_t share = (total + plan->p.parts - 1) / plan->p.parts;
+    int64_t least = (int64_t)plan->p.min_blocks + plan->p.overhead_blocks;
+    return share > least ? share : least;
+}
+
+static void check_splits(struct plan *plan)
+{
+    int64_t slots = 0;
+    for (int32_t r = 0; r < (int32_t)plan->p.rows; r++) {
+        require(plan, (plan->pieces[r] > 0) == (blocks(plan, r) > 0), "a row is not covered", r);
+        require(plan, plan->num_splits[r] == slots, "num_splits is not the sum before it", r);
+        slots += plan->pieces[r] > 1 ? plan->pieces[r] : 0;
+    }
+    require(plan, plan->num_splits[plan->p.rows] == slots, "num_splits ends wrong", -1);
+    require(plan, slots <= 2 * ((int64_t)plan->p.parts - 1), "too many partial slots", -1);
+    require(plan, plan->num_splits[plan->p.rows + 1] == GUARD, "num_splits overrun", -1);
+}
+
+/* Every property at once, on the plan of the lengths already there. */
+static void check(struct plan *plan, uint32_t rows, uint32_t parts, uint32_t overhead, uint32_t min)
+{
+    run(plan, rows, parts, overhead, min);
+    memset(plan->pieces, 0, sizeof(plan->pieces));
+    int64_t limit = payload(plan) + 2 * (int64_t)min + overhead;
+    struct place at = skip_empty(plan, 0);
+    for (uint32_t part = 0; part < parts; part++) {
+        if (is_idle(plan, &plan->tiles[part]))
+            continue;
+        int64_t work = 0;
+        int32_t first = at.row;
+        at = walk_part(plan, part, at, &work);
+        /* Whole rows pay their overhead in the plan; the first piece of a part pays it again. */
+        require(plan, work <= limit, "a part has more than its share", first);
+        for (int i = 0; i < 3; i++)
+            require(plan, plan->tiles[part].reserved[i] == 0, "reserved is not 0", (int32_t)part);
+    }
+    require(plan, at.row == (int32_t)rows, "the plan ends before the work does", at.row);
+    require(plan, plan->tiles[parts].begin_row == GUARD, "tiles overrun", -1);
+    check_splits(plan);
+}
+
+static void expect(struct plan *plan, const int32_t *lengths, uint32_t rows, uint32_t parts,
+                   const int32_t *num_splits)
+{
+    memcpy(plan->lengths, lengths, rows * sizeof(*lengths));
+    check(plan, rows, parts, 2, 2);
+    assert_memory_equal(plan->num_splits, num_splits, (rows + 1) * sizeof(*num_splits));
+}
+
+/* Worked out by hand from the rule, overhead 2 and at least 2 blocks. */
+static void test_by_hand(void **state)
+{
+    struct plan *plan = *state;
+    expect(plan, (int32_t[]){4096}, 1, 8, (int32_t[]){0, 8});
+    /* T 66, payload 9: cuts at blocks 7, 16, …, 61 */
+    assert_int_equal(plan->tiles[0].end_block, 7);
+    assert_int_equal(plan->tiles[7].begin_block, 61);
+    assert_int_equal(plan->tiles[7].begin_split, 7);
+    assert_int_equal(plan->tiles[7].end_row, 1);
+    assert_int_equal(plan->tiles[7].end_block, 0);
+
+    /* Cost 3 each, payload 4: x = 4 and 8 are within min_blocks of their rows' starts. */
+    expect(plan, (int32_t[]){1, 64, 33}, 3, 4, (int32_t[]){0, 0, 0, 0});
+    assert_int_equal(plan->tiles[0].end_row, 1);
+    assert_int_equal(plan->tiles[1].end_row, 2);
+    assert_int_equal(plan->tiles[2].end_row, 3);
+    assert_int_equal(plan->tiles[3].begin_row, 3);
+    assert_int_equal(plan->tiles[3].end_row, 0);
+
+    /* 8 blocks then 1: T 13, payload 7: one cut at block 5 of row 0. */
+    expect(plan, (int32_t[]){512, 0, -7, 1}, 4, 2, (int32_t[]){0, 2, 2, 2, 2});
+    assert_int_equal(plan->tiles[0].end_block, 5);
+    assert_int_equal(plan->tiles[1].begin_split, 1);
+
+    /* Nothing to do. */
+    expect(plan, (int32_t[]){0, -1, INT32_MIN}, 3, 3, (int32_t[]){0, 0, 0, 0});
+    assert_int_equal(plan->tiles[0].begin_row, 3);
+}
+
+static void test_extremes(void **state)
+{
+    struct plan *plan = *state;
+    for (uint32_t r = 0; r < MAX_ROWS; r++)
+        plan->lengths[r] = 1048576;
+    check(plan, MAX_ROWS, MAX_PARTS, 2, 2);
+    check(plan, MAX_ROWS, 1, 2, 2);
+    check(plan, 1, MAX_PARTS, 0, 1);
+    for (uint32_t r = 0; r < MAX_ROWS; r++)
+        plan->lengths[r] = INT32_MAX;
+    check(plan, MAX_ROWS, 132, 5, 4);
+    for (uint32_t r = 0; r < MAX_ROWS; r++)
+        plan->lengths[r] = r % 2 ? 1 : 0;
+    check(plan, MAX_ROWS, 264, 2, 2);
+    check(plan, MAX_ROWS, 1, 0, 1);
+    check(plan, 1, 1, 100000, 100000);
+}
+
+/* Padding behind the live rows changes nothing but where "no row" is. */
+static void test_padding_is_free(void **state)
+{
+    struct plan *plan = *state;
+    struct ck_random random = {.state = 11};
+    for (uint32_t r = 0; r < 8; r++)
+        plan->lengths[r] = (int32_t)ck_random_below(&random, 100000);
+    memset(plan->lengths + 8, 0, 120 * sizeof(plan->lengths[0]));
+    check(plan, 8, 132, 2, 2);
+    struct rt_tile_record tiles[132];
+    memcpy(tiles, plan->tiles, sizeof(tiles));
+    check(plan, 128, 132, 2, 2);
+    for (uint32_t i = 0; i < 132; i++) {
+        if (tiles[i].begin_row == 8)
+            tiles[i].begin_row = 128;
+        if (tiles[i].end_row == 8)
+            tiles[i].end_row = 128;
+    }
+    assert_memory_equal(tiles, plan->tiles, sizeof(tiles));
+}
+
+/* Lengths around every place where a cut could go wrong: all pairs of small rows. */
+static void test_small_rows(void **state)
+{
+    struct plan *plan = *state;
+    for (int32_t a = 0; a <= 12; a++)
+        for (int32_t b = 0; b <= 12; b++)
+            for (uint32_t parts = 1; parts <= 9; parts++)
+                for (uint32_t min = 1; min <= 4; min++) {
+                    plan->lengths[0] = a * RT_BLOCK_TOKENS;
+                    plan->lengths[1] = b * RT_BLOCK_TOKENS - 63;
+                    plan->lengths[2] = a * RT_BLOCK_TOKENS + 1;
+                    check(plan, 3, parts, min % 3, min);
+                }
+}
+
+static int32_t random_length(struct ck_random *random, uint32_t kind)
+{
+    switch (kind) {
+    case 0:
+        return (int32_t)ck_random_below(random, 1048577);
+    case 1:
+        return (int32_t)ck_random_below(random, 300);
+    case 2:
+        return (int32_t)(ck_random_below(random, 64) * RT_BLOCK_TOKENS +
+                         ck_random_below(random, 3)) -
+               1;
+    case 3: /* one giant among dwarfs */
+        return ck_random_below(random, 50) ? 1 : 1000000;
+    default:
+        return ck_random_below(random, 2) ? 0 : -(int32_t)ck_random_below(random, 1000);
+    }
+}
+
+static void test_random(void **state)
+{
+    struct plan *plan = *state;
+    for (uint64_t seed = 1; seed <= 600; seed++) {
+        struct ck_random random = {.state = seed};
+        /* Mostly small, because the reference takes rows * parts steps. */
+        uint32_t rows = 1 + ck_random_below(&random, seed % 50 ? 100 : MAX_ROWS);
+        uint32_t parts = 1 + ck_random_below(&random, seed % 3 ? 300 : MAX_PARTS);
+        uint32_t kind = ck_random_below(&random, 6);
+        for (uint32_t r = 0; r < rows; r++)
+            plan->lengths[r] =
+                random_length(&random, kind < 5 ? kind : ck_random_below(&random, 5));
+        check(plan, rows, parts, ck_random_below(&random, 7), 1 + ck_random_below(&random, 6));
+    }
+}
+
+static int make_plan(void **state)
+{
+    *state = calloc(1, sizeof(struct plan));
+    return *state ? 0 : -1;
+}
+
+static int free_plan(void **state)
+{
+    free(*state);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_by_hand),         cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_padding_is_free), cmocka_unit_test(test_small_rows),
+        cmocka_unit_test(test_random),
+    };
+    return cmocka_run_group_tests_name("schedule", tests, make_plan, free_plan);
+}
