@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A program of somebody else's, built against an installed copy by a plain compiler. Also compiled
+ * as C++17: the headers promise both. Prints nothing on success; the exit status is the verdict.
+ */
+#include <replayrt/ops.h>
+#include <replayrt/rt.h>
+
+#include <stdio.h>
+#include <string.h>
+
+static int fail(const char *what, const struct rt_error *error)
+{
+    fprintf(stderr, "%s: %s: %s\n", what, rt_status_string(error->status), error->message);
+    return 1;
+}
+
+static int version_matches(void)
+{
+    char expected[32];
+    snprintf(expected, sizeof(expected), "%d.%d.%d", RT_VERSION_MAJOR, RT_VERSION_MINOR,
+             RT_VERSION_PATCH);
+    if (strcmp(rt_version(), expected) == 0)
+        return 1;
+    fprintf(stderr, "the library says %s, its header %s\n", rt_version(), expected);
+    return 0;
+}
+
+int main(void)
+{
+    if (!version_matches())
+        return 1;
+
+    struct rt_config config;
+    rt_config_default(&config);
+    config.geometry.heads = 16;
+    config.geometry.kv_lora_rank = 512;
+    config.geometry.qk_rope_head_dim = 64;
+    config.geometry.layers = 2;
+    config.geometry.softmax_scale = 0.1352;
+    config.max_length = 256;
+    config.pages = 8;
+    strcpy(config.device, "host");
+
+    struct rt_error error;
+    memset(&error, 0, sizeof(error));
+    struct rt_create_params params;
+    memset(&params, 0, sizeof(params));
+    params.struct_size = sizeof(params);
+    params.config = &config;
+    rt *runtime = NULL;
+    if (rt_create(&params, &runtime, &error) != RT_OK)
+        return fail("rt_create", &error);
+    rt_destroy(&runtime);
+
+    rt_ops *ops = NULL;
+    if (rt_ops_create("host", &ops, &error) != RT_OK)
+        return fail("rt_ops_create", &error);
+    rt_ops_destroy(&ops);
+    return runtime || ops; /* both are null again */
+}
