@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Every header stands alone, and may be included twice.
+
+usage: headers.py SOURCE_ROOT
+
+Public headers as C99, C11 and C++17, seeing only include/; the rooms' own headers as C11; those
+that the device compiler reads too also as C++17. With gcc and clang, whichever is there.
+"""
+import pathlib
+import shutil
+import subprocess
+import sys
+
+SKIP = 77
+WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+ROOMS = ("common", "buffers", "kernels", "graphs", "runtime")
+DEVICE_FOLDERS = ("kernels/device/", "kernels/generic/", "kernels/sm90/")
+BOTH_COMPILERS = ("common/math.h", "common/record.h", "kernels/abi/")
+COMPILERS = {"c": ("gcc", "clang"), "c++": ("g++", "clang++")}
+
+
+def jobs(root):
+    """(header, language, standard, include folders), the header named as it is included."""
+    public = sorted((root / "include").rglob("*.h"))
+    for header in public:
+        name = header.relative_to(root / "include").as_posix()
+        for language, standard in (("c", "c99"), ("c", "c11"), ("c++", "c++17")):
+            yield name, language, standard, [root / "include"]
+    for room in ROOMS:
+        for header in sorted((root / room).rglob("*.h")):
+            name = header.relative_to(root).as_posix()
+            if name.startswith(DEVICE_FOLDERS):
+                continue
+            yield name, "c", "c11", [root, root / "include"]
+            if name.startswith(BOTH_COMPILERS):
+                yield name, "c++", "c++17", [root, root / "include"]
+
+
+def compile_alone(compiler, header, language, standard, folders):
+    text = f'#include "{header}"\n#include "{header}"\nint header_stands_alone;\n'
+    command = [compiler, f"-std={standard}", *WARNINGS, "-D_POSIX_C_SOURCE=200809L",
+               *[f"-I{folder}" for folder in folders], "-fsyntax-only", "-x", language, "-"]
+    done = subprocess.run(command, input=text, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT)
+    return f"{compiler} -std={standard} {header}\n{done.stdout}" if done.returncode else None
+
+
+def main():
+    root = pathlib.Path(sys.argv[1]).resolve()
+    complaints, count = [], 0
+    for header, language, standard, folders in jobs(root):
+        for compiler in filter(shutil.which, COMPILERS[language]):
+            count += 1
+            complaint = compile_alone(compiler, header, language, standard, folders)
+            if complaint:
+                complaints.append(complaint)
+    print("\n".join(complaints) if complaints else f"{count} compilations of headers, no warning")
+    if count == 0:
+        sys.exit(SKIP)
+    sys.exit(1 if complaints else 0)
+
+
+main()
