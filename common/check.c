@@ -16,7 +16,7 @@ const char *rt_status_string(enum rt_status status)
     return "unknown status";
 }
 
-enum rt_status rt_fail(struct rt_error *err, enum rt_status status, const char *fmt, ...)
+enum rt_status(rt_fail)(struct rt_error *err, enum rt_status status, const char *fmt, ...)
 {
     if (!err)
         return status;

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Static analysis of every host source that a build knows. A finding fails.
+# usage: tidy.sh [BUILD_DIR [clang-tidy|cppcheck]]    default: build, both
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+build=$(cd "${1:-$root/build}" && pwd)
+only=${2:-}
+cd "$root"
+
+[[ -f $build/compile_commands.json ]] || {
+    echo "tidy.sh: $build has no compile_commands.json: configure it with meson first" >&2
+    exit 2
+}
+
+# The hand-written C files of the compilation database, NUL-separated.
+sources() {
+    python3 - "$build/compile_commands.json" "$build" "$root" <<'PYTHON'
+import json, os, sys
+database, build, root = sys.argv[1:]
+entries = json.load(open(database))
+files = {os.path.realpath(os.path.join(e["directory"], e["file"])) for e in entries}
+own = os.path.realpath(root) + os.sep
+generated = os.path.realpath(build) + os.sep
+for name in sorted(files):
+    if name.startswith(own) and not name.startswith(generated) and name.endswith(".c"):
+        print(os.path.relpath(name, root), end="\0")
+PYTHON
+}
+
+run_clang_tidy() {
+    sources | xargs -0 -r -n 4 -P "$(nproc)" clang-tidy -p "$build" --quiet \
+        --extra-arg=-Wno-unknown-warning-option 2> >(grep -v 'warnings\? generated\.$' >&2)
+}
+
+# Files by name, not by the database: the host code has one configuration, and the database
+# would have each file that several tests link checked once for each of them.
+run_cppcheck() {
+    local -a files
+    mapfile -d '' -t files < <(sources)
+    cppcheck --quiet --error-exitcode=1 --std=c11 --language=c --platform=unix64 -j "$(nproc)" \
+        --enable=warning,performance,portability --inline-suppr \
+        --suppressions-list=scripts/cppcheck.txt --template='{file}:{line}: {id}: {message}' \
+        -I. -Iinclude -D_POSIX_C_SOURCE=200809L -DRT_HAVE_CUDA=1 \
+        -U__clang_analyzer__ -U__cplusplus -U__CUDACC__ "${files[@]}"
+}
+
+analyse() {
+    case $1 in
+        clang-tidy) run_clang_tidy ;;
+        cppcheck) run_cppcheck ;;
+    esac
+}
+
+[[ -n $(sources | tr -d '\0') ]] || {
+    echo "tidy.sh: no source of this tree in $build/compile_commands.json" >&2
+    exit 2
+}
+status=0
+for tool in ${only:-clang-tidy cppcheck}; do
+    if ! command -v "$tool" > /dev/null; then
+        echo "$tool: not installed"
+        [[ -z $only ]] || exit 77
+    elif analyse "$tool"; then
+        echo "$tool: clean"
+    else
+        echo "$tool: findings above"
+        status=1
+    fi
+done
+exit "$status"
