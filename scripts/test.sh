@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# From a fresh clone to the verdict: builds, then runs every test that this machine can run.
+# Closes with one line, `N passed, N failed, N skipped`, summed over all runs below.
+#
+#   build        gcc, warnings are errors, kernels where nvcc is found: all tests
+#   build        again under valgrind: unit and contract tests
+#   build-asan   AddressSanitizer and UndefinedBehaviorSanitizer, host device
+#   build-clang  clang, warnings are errors, host device; and its compile commands for clang-tidy
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+source scripts/build.sh
+
+passed=0 failed=0 skipped=0
+declare -a failures=()
+
+has() { command -v "$1" > /dev/null 2>&1; }
+pass() { passed=$((passed + 1)); }
+skip() { skipped=$((skipped + 1)); printf 'skipped: %s\n' "$*"; }
+fail() { failed=$((failed + 1)); failures+=("$*"); printf 'FAILED: %s\n' "$*"; }
+
+# build DIR [meson options]: one more test, passed where it configures and compiles.
+build() {
+    if configure "$@" && compile "$1"; then
+        pass
+    else
+        fail "$1: does not build"
+        return 1
+    fi
+}
+
+# run_tests DIR NAME [meson test arguments]: adds Meson's own counts.
+run_tests() {
+    local dir=$1 name=$2 log counts
+    shift 2
+    log=$dir/meson-logs/$name.json
+    rm -f "$log"
+    printf '+ meson test -C %s %s\n' "$dir" "$*"
+    meson test -C "$dir" --no-rebuild --print-errorlogs --logbase "$name" "$@" < /dev/null || true
+    if [[ ! -f $log ]]; then
+        fail "$dir: $name left no log"
+        return
+    fi
+    mapfile -t counts < <(scripts/tally.py "$log")
+    read -r p f s <<< "${counts[0]}"
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    failures+=("${counts[@]:1}")
+}
+
+# analyse TOOL: clang-tidy or cppcheck over the clang build's compile commands.
+analyse() {
+    local status=0
+    scripts/tidy.sh build-clang "$1" || status=$?
+    case $status in
+        0) pass ;;
+        77) skip "$1" ;;
+        *) fail "$1" ;;
+    esac
+}
+
+scripts/setup.sh --tests
+
+if build build -Dwerror=true -Dtests=true; then
+    run_tests build default
+    if has valgrind; then
+        run_tests build valgrind --suite unit --suite contract --timeout-multiplier 20 --wrapper \
+            'valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite'
+    else
+        skip valgrind
+    fi
+fi
+
+readonly host=(-Dgpu=disabled -Dwerror=true -Dtests=true)
+export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+if build build-asan "${host[@]}" -Db_sanitize=address,undefined -Db_lundef=false; then
+    run_tests build-asan sanitizers --no-suite lint --timeout-multiplier 10
+fi
+
+if ! has clang; then
+    skip 'clang build'
+elif CC=clang build build-clang "${host[@]}"; then
+    run_tests build-clang clang --suite unit --suite contract
+    analyse clang-tidy
+    analyse cppcheck
+fi
+
+[[ ${#failures[@]} -eq 0 ]] || printf 'failed: %s\n' "${failures[@]}"
+printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+[[ $failed -eq 0 ]]
