@@ -48,7 +48,7 @@ int main(void)
     memset(&params, 0, sizeof(params));
     params.struct_size = sizeof(params);
     params.config = &config;
-    rt *runtime = NULL;
+    rt_runtime *runtime = NULL;
     if (rt_create(&params, &runtime, &error) != RT_OK)
         return fail("rt_create", &error);
     rt_destroy(&runtime);
