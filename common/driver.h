@@ -9,10 +9,12 @@
  *   host  (driver_host.c)  memory in RAM, kernels are C functions, a graph is a recorded list
  *
  * Every operation returns 0 or the back end's own error number; RT_DRV turns that into
- * RT_ERR_DRIVER (RT_ERR_DEVICE_MEMORY where memory ran out) with the call, its values and the back
- * end's text. An operation that fails has changed nothing and has written no output.
+ * RT_ERR_DRIVER (RT_ERR_DEVICE_MEMORY where memory ran out, RT_ERR_CALLBACK where a call node
+ * failed) with the operation, the back end's text and the place. An operation that fails has
+ * changed nothing and has written no output.
  *
- * Threads: a table may be used by one thread at a time, as the runtime that owns it.
+ * Threads: a table may be used by one thread at a time, as the runtime that owns it. On CUDA every
+ * operation but ctx_enter and graph_launch wants the device's context current on that thread.
  */
 #include "common/check.h"
 #include "common/launch.h"
@@ -114,20 +116,31 @@ enum rt_driver_op {
 /*
  * The test seam. Every operation passes through it first: it counts, logs the last calls, and
  * fails the one that a test chose. The releasing operations (ctx_leave, mem_free, host_free,
- * *_destroy, library_unload) are counted in the same sequence; when chosen they report failure
- * after having released, as a driver does that reports an earlier asynchronous error there.
+ * *_destroy, library_unload, graph_capture_end) are counted in the same sequence; when chosen they
+ * report failure after having released, as a driver does that reports an earlier asynchronous error
+ * there.
  */
 #define RT_PROBE_LOG 64
 struct rt_driver_probe {
     uint64_t calls;                /* all operations so far */
     uint64_t per_op[RT_DOP_COUNT]; /* by operation */
     uint64_t fail_at;              /* 1-based number of the call that fails; 0: none */
-    uint64_t live;                 /* objects and allocations created and not yet released */
+    uint64_t live; /* objects, allocations and captures begun and not yet released */
     uint8_t log[RT_PROBE_LOG];     /* enum rt_driver_op of the last calls; newest at (calls-1) % 64 */
 };
 
 /* What an injected failure returns; RT_DRV prints it as "injected failure". */
 #define RT_DRIVER_INJECTED 100000
+
+/* What a replay returns whose call node returned v != 0: RT_DRIVER_CALL_FAILED + v, with v clamped
+ * to +-RT_DRIVER_CALL_RANGE. rt_driver_fail makes RT_ERR_CALLBACK of it. */
+#define RT_DRIVER_CALL_FAILED 1000000
+#define RT_DRIVER_CALL_RANGE 500000
+static inline bool rt_driver_is_call_failure(int code)
+{
+    return code >= RT_DRIVER_CALL_FAILED - RT_DRIVER_CALL_RANGE &&
+           code <= RT_DRIVER_CALL_FAILED + RT_DRIVER_CALL_RANGE;
+}
 
 struct rt_driver {
     struct rt_device_caps caps;
@@ -187,7 +200,8 @@ struct rt_driver {
                                const struct rt_dedge *edges, uint32_t edge_count);
     int (*graph_capture_end)(struct rt_driver *d, rt_dgraph g, rt_dstream s, rt_dnode *tails,
                              uint32_t capacity, uint32_t *count);
-    /* All nodes in the order of their creation; nodes may be null to ask for the count. */
+    /* Nodes in the order of their creation: room for *count of them, *count gets how many were
+     * written; null nodes: *count gets how many there are. */
     int (*graph_nodes)(struct rt_driver *d, rt_dgraph g, rt_dnode *nodes, uint32_t *count);
     int (*graph_node_info)(struct rt_driver *d, rt_dnode n, struct rt_node_info *out);
     /* Instantiate and upload on `s`; blocks until the upload is done. */
@@ -197,7 +211,8 @@ struct rt_driver {
 
     int (*address_range)(struct rt_driver *d, rt_addr addr, struct rt_address_range *out);
 
-    /* Text of an error number, static storage, never null. Not an operation. */
+    /* Name, number and text of an error number; never null, valid until the next call. Not an
+     * operation. */
     const char *(*error_text)(struct rt_driver *d, int code);
     bool (*is_out_of_memory)(struct rt_driver *d, int code);
     void (*close)(struct rt_driver *d); /* see rt_driver_close */
@@ -224,8 +239,10 @@ enum rt_status rt_device_caps_assume(const char *name, struct rt_device_caps *ou
 
 /*
  * Host device only, for tests: while held, graph launches, kernel launches, copies and event
- * records on the stream queue up; releasing runs `count` of them in order (UINT32_MAX: all).
- * stream_query says "not idle" while the queue is not empty; stream_sync runs it dry.
+ * records on the stream queue up; releasing runs `count` of them in order (UINT32_MAX: all) and
+ * returns how many ran. stream_query says "not idle" while the queue is not empty; stream_sync, the
+ * end of holding and stream_destroy run it dry. The first failure of queued work is kept: stream_query
+ * reports it, stream_sync reports and forgets it.
  */
 void rt_driver_host_hold(struct rt_driver *d, rt_dstream s, bool hold);
 uint32_t rt_driver_host_release(struct rt_driver *d, rt_dstream s, uint32_t count);
@@ -241,7 +258,7 @@ static inline bool rt_probe_enter(struct rt_driver *d, enum rt_driver_op op)
     return RT_UNLIKELY(++p->calls == p->fail_at);
 }
 
-/* The story of a failed operation; RT_ERR_DEVICE_MEMORY or RT_ERR_DRIVER. */
+/* The story of a failed operation; RT_ERR_DEVICE_MEMORY, RT_ERR_CALLBACK or RT_ERR_DRIVER. */
 enum rt_status rt_driver_fail(struct rt_driver *d, struct rt_error *err, enum rt_driver_op op,
                               int code, const char *file, int line);
 
