@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fake_cuda.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_BLOCKS 64
+
+struct block {
+    CUdeviceptr base;
+    size_t bytes;
+};
+static struct block blocks[MAX_BLOCKS];
+
+struct fake_state fake = {.kernels = {
+                              {"rt_test_mad", 1, {0}, {16}},
+                              {"rt_test_two", 2, {0, 8}, {8, 4}},
+                          }};
+
+bool fake_fails(const char *name)
+{
+    const char *chosen = getenv("FAKE_CUDA_FAILS");
+    return chosen && strcmp(chosen, name) == 0;
+}
+
+/* ---- errors, devices, fake.contexts ---- */
+
+CUresult cuGetErrorName(CUresult e, const char **out)
+{
+    static const struct {
+        CUresult e;
+        const char *name;
+    } names[] = {{CUDA_ERROR_OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY"},
+                 {CUDA_ERROR_NO_DEVICE, "CUDA_ERROR_NO_DEVICE"},
+                 {CUDA_ERROR_UNKNOWN, "CUDA_ERROR_UNKNOWN"}};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (names[i].e == e) {
+            *out = names[i].name;
+            return CUDA_SUCCESS;
+        }
+    }
+    *out = NULL;
+    return CUDA_ERROR_INVALID_VALUE;
+}
+
+CUresult cuGetErrorString(CUresult e, const char **out)
+{
+    *out = e == CUDA_ERROR_OUT_OF_MEMORY ? "out of memory" : NULL;
+    return *out ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+CUresult cuInit(unsigned flags)
+{
+    return flags == 0 && !fake_fails("cuInit") ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE;
+}
+
+CUresult cuDeviceGetCount(int *out)
+{
+    const char *n = getenv("FAKE_CUDA_DEVICES");
+    *out = n ? atoi(n) : 2;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceGet(CUdevice *out, int ordinal)
+{
+    *out = ordinal;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceGetName(char *name, int len, CUdevice device)
+{
+    snprintf(name, (size_t)len, "fake %d", device);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceTotalMem(size_t *out, CUdevice device)
+{
+    (void)device;
+    *out = (size_t)1 << 32;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceGetAttribute(int *out, CUdevice_attribute a, CUdevice device)
+{
+    (void)device;
+    switch (a) {
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR:
+        *out = 9;
+        return CUDA_SUCCESS;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR:
+        *out = 0;
+        return CUDA_SUCCESS;
+    case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT:
+        *out = 132;
+        return CUDA_SUCCESS;
+    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN:
+        *out = 232448;
+        return CUDA_SUCCESS;
+    case CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE:
+        *out = 62914560;
+        return CUDA_SUCCESS;
+    default:
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+}
+
+CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice device)
+{
+    (void)device;
+    NEED(!fake_fails("cuDevicePrimaryCtxRetain"), CUDA_ERROR_OUT_OF_MEMORY);
+    fake.retained++;
+    *out = &fake.primary;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuDevicePrimaryCtxRelease(CUdevice device)
+{
+    (void)device;
+    NEED(fake.retained > 0, CUDA_ERROR_INVALID_CONTEXT);
+    fake.retained--;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuCtxPushCurrent(CUcontext c)
+{
+    NEED(c == &fake.primary && fake.retained > 0, CUDA_ERROR_INVALID_CONTEXT);
+    fake.contexts++;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuCtxPopCurrent(CUcontext *out)
+{
+    NEED_CONTEXT();
+    fake.contexts--;
+    *out = &fake.primary;
+    return CUDA_SUCCESS;
+}
+
+/* ---- memory ---- */
+
+static struct block *find(CUdeviceptr p, size_t bytes)
+{
+    for (int i = 0; i < MAX_BLOCKS; i++) {
+        struct block *b = &blocks[i];
+        if (b->bytes && p >= b->base && p - b->base < b->bytes && bytes <= b->bytes - (p - b->base))
+            return b;
+    }
+    return NULL;
+}
+
+bool fake_owns(CUdeviceptr p, size_t bytes)
+{
+    return find(p, bytes) != NULL;
+}
+
+CUresult cuMemAlloc(CUdeviceptr *out, size_t bytes)
+{
+    NEED_CONTEXT();
+    NEED(bytes > 0, CUDA_ERROR_INVALID_VALUE);
+    NEED(bytes < (size_t)1 << 32, CUDA_ERROR_OUT_OF_MEMORY);
+    for (int i = 0; i < MAX_BLOCKS; i++) {
+        if (blocks[i].bytes)
+            continue;
+        blocks[i] = (struct block){(uintptr_t)malloc(bytes), bytes};
+        *out = blocks[i].base;
+        return CUDA_SUCCESS;
+    }
+    return CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+CUresult cuMemFree(CUdeviceptr p)
+{
+    NEED_CONTEXT();
+    struct block *b = find(p, 1);
+    NEED(b && b->base == p, CUDA_ERROR_INVALID_VALUE);
+    free((void *)(uintptr_t)p);
+    *b = (struct block){0};
+    return CUDA_SUCCESS;
+}
+
+CUresult cuMemHostAlloc(void **out, size_t bytes, unsigned flags)
+{
+    CUdeviceptr p;
+    NEED(flags == (CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP), CUDA_ERROR_INVALID_VALUE);
+    const CUresult rc = cuMemAlloc(&p, bytes);
+    if (rc == CUDA_SUCCESS)
+        *out = (void *)(uintptr_t)p;
+    return rc;
+}
+
+CUresult cuMemHostGetDevicePointer(CUdeviceptr *out, void *p, unsigned flags)
+{
+    (void)flags;
+    NEED(!fake_fails("cuMemHostGetDevicePointer"), CUDA_ERROR_UNKNOWN);
+    *out = (uintptr_t)p;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuMemFreeHost(void *p)
+{
+    return cuMemFree((uintptr_t)p);
+}
+
+CUresult cuMemGetInfo(size_t *available, size_t *total)
+{
+    NEED_CONTEXT();
+    *available = (size_t)3 << 30;
+    *total = (size_t)1 << 32;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuPointerGetAttributes(unsigned n, CUpointer_attribute *a, void **out, CUdeviceptr p)
+{
+    NEED(n == 2 && a[0] == CU_POINTER_ATTRIBUTE_RANGE_START_ADDR &&
+             a[1] == CU_POINTER_ATTRIBUTE_RANGE_SIZE && p != 0 && p != UINT64_MAX,
+         CUDA_ERROR_INVALID_VALUE);
+    const struct block *b = find(p, 1);
+    const CUdeviceptr base = b ? b->base : 0;
+    const size_t bytes = b ? b->bytes : 0;
+    memcpy(out[0], &base, sizeof(base));
+    memcpy(out[1], &bytes, sizeof(bytes));
+    return CUDA_SUCCESS;
+}
+
+/* ---- kernels ---- */
+
+CUresult cuLibraryLoadData(CUlibrary *out, const void *code, CUjit_option *jit, void **jit_values,
+                           unsigned jit_count, CUlibraryOption *o, void **o_values,
+                           unsigned o_count)
+{
+    NEED(code && !jit && !jit_values && !jit_count && !o && !o_values && !o_count,
+         CUDA_ERROR_INVALID_VALUE);
+    *out = calloc(1, sizeof(**out));
+    return CUDA_SUCCESS;
+}
+
+CUresult cuLibraryUnload(CUlibrary lib)
+{
+    free(lib);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuLibraryGetKernel(CUkernel *out, CUlibrary lib, const char *name)
+{
+    NEED(lib && name, CUDA_ERROR_INVALID_VALUE);
+    for (size_t i = 0; i < sizeof(fake.kernels) / sizeof(fake.kernels[0]); i++) {
+        if (strcmp(fake.kernels[i].name, name) == 0) {
+            *out = &fake.kernels[i];
+            return CUDA_SUCCESS;
+        }
+    }
+    return CUDA_ERROR_NOT_FOUND;
+}
+
+CUresult cuKernelGetFunction(CUfunction *out, CUkernel k)
+{
+    NEED_CONTEXT();
+    *out = (CUfunction)k;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuFuncLoad(CUfunction f)
+{
+    return f ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
+}
+
+CUresult cuKernelSetAttribute(CUfunction_attribute a, int value, CUkernel k, CUdevice d)
+{
+    (void)d;
+    NEED(a == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES && k && value <= 232448,
+         CUDA_ERROR_INVALID_VALUE);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuKernelGetParamInfo(CUkernel k, size_t i, size_t *offset, size_t *size)
+{
+    NEED(i < k->param_count, CUDA_ERROR_INVALID_VALUE);
+    *offset = k->offset[i];
+    *size = k->size[i];
+    return CUDA_SUCCESS;
+}
+
+CUresult cuFuncGetParamInfo(CUfunction f, size_t i, size_t *offset, size_t *size)
+{
+    return cuKernelGetParamInfo((CUkernel)f, i, offset, size);
+}
+
+CUresult cuKernelGetName(const char **out, CUkernel k)
+{
+    *out = k->name;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuFuncGetName(const char **out, CUfunction f)
+{
+    return cuKernelGetName(out, (CUkernel)f);
+}
+
+/* ---- the door ---- */
+
+CUresult cuDriverGetVersion(int *out)
+{
+    *out = 12020;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuGetProcAddress_v2(const char *symbol, void **out, int version, cuuint64_t flags,
+                             CUdriverProcAddressQueryResult *result)
+{
+    (void)result;
+    NEED(flags == CU_GET_PROC_ADDRESS_LEGACY_STREAM, CUDA_ERROR_INVALID_VALUE);
+    const char *lacks = getenv("FAKE_CUDA_LACKS");
+    *out = NULL;
+    NEED(!lacks || strcmp(lacks, symbol) != 0, CUDA_ERROR_NOT_FOUND);
+#define RT_CUDA_SYMBOL(name, wanted)                                                               \
+    if (strcmp(symbol, "cu" #name) == 0 && version == (wanted)) {                                  \
+        const PFN_cu##name##_v##wanted function = cu##name;                                        \
+        memcpy(out, &function, sizeof(function));                                                  \
+        return CUDA_SUCCESS;                                                                       \
+    }
+#include "common/driver_cuda_symbols.inc"
+#undef RT_CUDA_SYMBOL
+    return CUDA_ERROR_NOT_FOUND;
+}

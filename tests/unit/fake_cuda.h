@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_TESTS_UNIT_FAKE_CUDA_H
+#define RT_TESTS_UNIT_FAKE_CUDA_H
+
+/*
+ * A libcuda.so.1 for machines without one: memory is RAM, streams run at once, and its one kernel
+ * is known by name. It is strict where the real driver is: operations want a current context,
+ * handles and addresses must be its own. It takes the CUDA back end through its paths; it proves
+ * nothing about a GPU.
+ *
+ *   FAKE_CUDA_DEVICES=n   how many devices there are (2)
+ *   FAKE_CUDA_LACKS=name  a function that this driver does not have
+ *   FAKE_CUDA_FAILS=name  a function that fails: those that ask fake_fails()
+ */
+#include <cuda.h>
+#include <cudaTypedefs.h>
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define MAX_NODES 64
+#define MAX_EDGES 8
+#define MAX_PARAM_BYTES 64
+
+struct CUkern_st {
+    const char *name;
+    size_t param_count;
+    size_t offset[2], size[2];
+};
+struct CUgraphNode_st {
+    CUgraphNodeType type;
+    CUkernel kernel;
+    CUDA_KERNEL_NODE_PARAMS params;
+    unsigned char bytes[MAX_PARAM_BYTES];
+    void *pointers[2];
+    unsigned cluster_x;
+    CUgraphNode from[MAX_EDGES];
+    size_t from_count;
+    CUdeviceptr dst;
+    unsigned char value;
+    size_t count;
+    CUgraph graph;
+};
+struct CUgraph_st {
+    CUgraphNode nodes[MAX_NODES];
+    size_t count;
+};
+struct CUgraphExec_st {
+    struct CUgraphNode_st nodes[MAX_NODES];
+    size_t count;
+};
+struct CUstream_st {
+    CUgraph capturing;
+    CUgraphNode tails[MAX_EDGES];
+    size_t tail_count;
+};
+struct CUevent_st {
+    bool recorded;
+};
+struct CUlib_st {
+    int unused;
+};
+struct CUctx_st {
+    int unused;
+};
+
+/* The one context; how often it is current and retained. */
+struct fake_state {
+    struct CUctx_st primary;
+    int contexts, retained;
+    struct CUkern_st kernels[2];
+};
+extern struct fake_state fake;
+
+bool fake_fails(const char *name);
+/* One live allocation holds [p, p + bytes). */
+bool fake_owns(CUdeviceptr p, size_t bytes);
+
+#define NEED(cond, code)                                                                           \
+    do {                                                                                           \
+        if (!(cond))                                                                               \
+            return code;                                                                           \
+    } while (0)
+#define NEED_CONTEXT() NEED(fake.contexts > 0, CUDA_ERROR_INVALID_CONTEXT)
+
+#endif

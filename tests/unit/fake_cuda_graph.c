@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fake_cuda.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- graphs ---- */
+
+CUresult cuGraphCreate(CUgraph *out, unsigned flags)
+{
+    (void)flags;
+    *out = calloc(1, sizeof(**out));
+    return CUDA_SUCCESS;
+}
+
+CUresult cuGraphDestroyNode(CUgraphNode n)
+{
+    NEED(n->graph->nodes[n->graph->count - 1] == n, CUDA_ERROR_INVALID_VALUE);
+    n->graph->count--;
+    free(n);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuGraphDestroy(CUgraph g)
+{
+    while (g->count)
+        cuGraphDestroyNode(g->nodes[g->count - 1]);
+    free(g);
+    return CUDA_SUCCESS;
+}
+
+static CUgraphNode append(CUgraph g, CUgraphNodeType type, const CUgraphNode *from, size_t count)
+{
+    if (g->count == MAX_NODES || count > MAX_EDGES)
+        return NULL;
+    for (size_t i = 0; i < count; i++) {
+        if (!from[i] || from[i]->graph != g)
+            return NULL;
+    }
+    CUgraphNode n = calloc(1, sizeof(*n));
+    n->type = type;
+    n->graph = g;
+    n->from_count = count;
+    if (count)
+        memcpy(n->from, from, count * sizeof(*from));
+    g->nodes[g->count++] = n;
+    return n;
+}
+
+static void set_params(CUgraphNode n, CUkernel k, void **params)
+{
+    n->kernel = k;
+    n->params.kern = k;
+    for (size_t i = 0; i < k->param_count; i++) {
+        n->pointers[i] = n->bytes + k->offset[i];
+        memcpy(n->pointers[i], params[i], k->size[i]);
+    }
+    n->params.kernelParams = n->pointers;
+}
+
+static bool edges_valid(const CUgraphNode *from, const CUgraphEdgeData *data, size_t count)
+{
+    for (size_t i = 0; data && i < count; i++) {
+        const bool programmatic = data[i].type == CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC;
+        const int port = programmatic ? CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC : 0;
+        if (data[i].from_port != port || data[i].to_port != 0 || !from[i] ||
+            (programmatic && from[i]->type != CU_GRAPH_NODE_TYPE_KERNEL))
+            return false;
+    }
+    return true;
+}
+
+CUresult cuGraphAddNode(CUgraphNode *out, CUgraph g, const CUgraphNode *from,
+                        const CUgraphEdgeData *data, size_t count, CUgraphNodeParams *p)
+{
+    NEED(p->type == CU_GRAPH_NODE_TYPE_KERNEL && p->kernel.kern && !p->kernel.func &&
+             p->kernel.ctx == &fake.primary && p->kernel.gridDimX && edges_valid(from, data, count),
+         CUDA_ERROR_INVALID_VALUE);
+    CUgraphNode n = append(g, p->type, from, count);
+    NEED(n, CUDA_ERROR_INVALID_VALUE);
+    n->params.gridDimX = p->kernel.gridDimX;
+    n->params.gridDimY = p->kernel.gridDimY;
+    n->params.gridDimZ = p->kernel.gridDimZ;
+    n->params.blockDimX = p->kernel.blockDimX;
+    n->params.blockDimY = p->kernel.blockDimY;
+    n->params.blockDimZ = p->kernel.blockDimZ;
+    n->params.sharedMemBytes = p->kernel.sharedMemBytes;
+    set_params(n, p->kernel.kern, p->kernel.kernelParams);
+    *out = n;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuGraphKernelNodeSetAttribute(CUgraphNode n, CUkernelNodeAttrID id,
+                                       const CUkernelNodeAttrValue *value)
+{
+    NEED(!fake_fails("cuGraphKernelNodeSetAttribute"), CUDA_ERROR_UNKNOWN);
+    NEED(id == CU_KERNEL_NODE_ATTRIBUTE_CLUSTER_DIMENSION && value->clusterDim.y == 1 &&
+             value->clusterDim.z == 1 && n->params.gridDimX % value->clusterDim.x == 0,
+         CUDA_ERROR_INVALID_VALUE);
+    n->cluster_x = value->clusterDim.x;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuGraphKernelNodeGetParams(CUgraphNode n, CUDA_KERNEL_NODE_PARAMS *out)
+{
+    *out = n->params;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuGraphNodeGetType(CUgraphNode n, CUgraphNodeType *out)
+{
+    *out = n->type;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuGraphGetNodes(CUgraph g, CUgraphNode *nodes, size_t *count)
+{
+    if (nodes) {
+        for (size_t i = 0; i < *count; i++)
+            nodes[i] = i < g->count ? g->nodes[i] : NULL;
+    }
+    if (!nodes || *count > g->count)
+        *count = g->count;
+    return CUDA_SUCCESS;
+}
+
+/* rt_test_mad: *p = *p * 3 + value. */
+static void run(const struct CUgraphNode_st *n)
+{
+    if (n->type == CU_GRAPH_NODE_TYPE_MEMSET) {
+        memset((void *)(uintptr_t)n->dst, n->value, n->count);
+        return;
+    }
+    if (n->kernel != &fake.kernels[0])
+        return;
+    uint64_t address;
+    uint32_t value;
+    memcpy(&address, n->bytes, sizeof(address));
+    memcpy(&value, n->bytes + 8, sizeof(value));
+    uint32_t *p = (uint32_t *)(uintptr_t)address;
+    *p = *p * 3 + value;
+}
+
+CUresult cuStreamSynchronize(CUstream s)
+{
+    NEED(!fake_fails("cuStreamSynchronize"), CUDA_ERROR_UNKNOWN);
+    NEED_CONTEXT();
+    NEED(!s || !s->capturing, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuGraphInstantiateWithParams(CUgraphExec *out, CUgraph g, CUDA_GRAPH_INSTANTIATE_PARAMS *p)
+{
+    NEED_CONTEXT();
+    NEED(p->flags == CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD, CUDA_ERROR_INVALID_VALUE);
+    CUgraphExec x = calloc(1, sizeof(*x));
+    for (size_t i = 0; i < g->count; i++)
+        x->nodes[i] = *g->nodes[i];
+    x->count = g->count;
+    *out = x;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuGraphExecDestroy(CUgraphExec x)
+{
+    free(x);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuGraphLaunch(CUgraphExec x, CUstream s)
+{
+    NEED(!s || !s->capturing, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+    for (size_t i = 0; i < x->count; i++)
+        run(&x->nodes[i]);
+    return CUDA_SUCCESS;
+}
+
+/* ---- streams and events ---- */
+
+CUresult cuStreamCreate(CUstream *out, unsigned flags)
+{
+    NEED_CONTEXT();
+    NEED(flags == CU_STREAM_NON_BLOCKING, CUDA_ERROR_INVALID_VALUE);
+    *out = calloc(1, sizeof(**out));
+    return CUDA_SUCCESS;
+}
+
+CUresult cuStreamDestroy(CUstream s)
+{
+    NEED(!s->capturing, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+    free(s);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuStreamQuery(CUstream s)
+{
+    return cuStreamSynchronize(s);
+}
+
+CUresult cuStreamBeginCaptureToGraph(CUstream s, CUgraph g, const CUgraphNode *from,
+                                     const CUgraphEdgeData *data, size_t count,
+                                     CUstreamCaptureMode mode)
+{
+    NEED(s && !s->capturing && count <= MAX_EDGES && edges_valid(from, data, count) &&
+             mode == CU_STREAM_CAPTURE_MODE_THREAD_LOCAL,
+         CUDA_ERROR_INVALID_VALUE);
+    s->capturing = g;
+    s->tail_count = count;
+    if (count)
+        memcpy(s->tails, from, count * sizeof(*from));
+    return CUDA_SUCCESS;
+}
+
+CUresult cuStreamGetCaptureInfo(CUstream s, CUstreamCaptureStatus *status, cuuint64_t *id,
+                                CUgraph *g, const CUgraphNode **nodes, const CUgraphEdgeData **data,
+                                size_t *count)
+{
+    (void)id;
+    (void)g;
+    NEED(data, CUDA_ERROR_LOSSY_QUERY);
+    *status = s->capturing ? CU_STREAM_CAPTURE_STATUS_ACTIVE : CU_STREAM_CAPTURE_STATUS_NONE;
+    *nodes = s->tails;
+    *data = NULL;
+    *count = s->tail_count;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuStreamEndCapture(CUstream s, CUgraph *out)
+{
+    NEED(s->capturing, CUDA_ERROR_ILLEGAL_STATE);
+    *out = s->capturing;
+    s->capturing = NULL;
+    return fake_fails("cuStreamEndCapture") ? CUDA_ERROR_STREAM_CAPTURE_UNJOINED : CUDA_SUCCESS;
+}
+
+/* Runs the node's work, or keeps it as the capture's new tail. */
+static CUresult put(CUstream s, const struct CUgraphNode_st *work)
+{
+    NEED_CONTEXT();
+    if (!s || !s->capturing) {
+        run(work);
+        return CUDA_SUCCESS;
+    }
+    CUgraphNode n = append(s->capturing, work->type, s->tails, s->tail_count);
+    NEED(n, CUDA_ERROR_INVALID_VALUE);
+    if (work->kernel) {
+        void *params[2] = {work->pointers[0], work->pointers[1]};
+        n->params = work->params;
+        set_params(n, work->kernel, params);
+    }
+    n->dst = work->dst;
+    n->value = work->value;
+    n->count = work->count;
+    s->tails[0] = n;
+    s->tail_count = 1;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuMemsetD8Async(CUdeviceptr p, unsigned char value, size_t bytes, CUstream s)
+{
+    NEED(bytes == 0 || fake_owns(p, bytes), CUDA_ERROR_INVALID_VALUE);
+    const struct CUgraphNode_st work = {
+        .type = CU_GRAPH_NODE_TYPE_MEMSET, .dst = p, .value = value, .count = bytes};
+    return put(s, &work);
+}
+
+CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t bytes, CUstream s)
+{
+    NEED_CONTEXT();
+    NEED(fake_owns(to, bytes) && (!s || !s->capturing), CUDA_ERROR_INVALID_VALUE);
+    memcpy((void *)(uintptr_t)to, from, bytes);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuMemcpyDtoHAsync(void *to, CUdeviceptr from, size_t bytes, CUstream s)
+{
+    NEED_CONTEXT();
+    NEED(fake_owns(from, bytes) && (!s || !s->capturing), CUDA_ERROR_INVALID_VALUE);
+    memcpy(to, (void *)(uintptr_t)from, bytes);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuEventCreate(CUevent *out, unsigned flags)
+{
+    NEED_CONTEXT();
+    NEED(flags == CU_EVENT_DEFAULT, CUDA_ERROR_INVALID_VALUE);
+    *out = calloc(1, sizeof(**out));
+    return CUDA_SUCCESS;
+}
+
+CUresult cuEventDestroy(CUevent e)
+{
+    free(e);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuEventRecord(CUevent e, CUstream s)
+{
+    (void)s;
+    e->recorded = true;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuEventSynchronize(CUevent e)
+{
+    (void)e;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuEventElapsedTime(float *out, CUevent from, CUevent to)
+{
+    NEED(from->recorded && to->recorded, CUDA_ERROR_INVALID_HANDLE);
+    *out = 0.5F;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuLaunchKernelEx(const CUlaunchConfig *c, CUfunction f, void **params, void **extra)
+{
+    NEED(f && params && !extra && c->gridDimX && c->blockDimX, CUDA_ERROR_INVALID_VALUE);
+    for (unsigned i = 0; i < c->numAttrs; i++) {
+        const CUlaunchAttribute *a = &c->attrs[i];
+        NEED(a->id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION ||
+                 (a->id == CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION &&
+                  c->gridDimX % a->value.clusterDim.x == 0),
+             CUDA_ERROR_INVALID_VALUE);
+    }
+    struct CUgraphNode_st work = {.type = CU_GRAPH_NODE_TYPE_KERNEL};
+    work.params.gridDimX = c->gridDimX;
+    work.params.blockDimX = c->blockDimX;
+    set_params(&work, (CUkernel)f, params);
+    return put(c->hStream, &work);
+}
