@@ -39,7 +39,7 @@
 #define TILE_WORDS 8u     /* a tile record is eight int32 */
 #define PAGE_COPY_WORDS (sizeof(struct rt_page_copy) / sizeof(int32_t))
 #define COMPLETED_BYTES 64u /* one word, alone in its cache line */
-#define OPS_SPARE_BYTES (16u * 1024u)
+#define OPS_SPARE_BYTES UINT64_C(16384)
 
 struct dims {
     uint32_t rank;

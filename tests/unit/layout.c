@@ -387,6 +387,9 @@ static void test_overflow_is_refused_with_the_values(void **state)
     REFUSED(partial_rows, (UINT64_C(1) << 62) - 1, /* the product fits, the sum does not */
             "partial_lse [4611686018427387903] of 4 bytes an element, 61 layers, ends beyond "
             "64-bit sizes");
+    REFUSED(partial_rows, (UINT64_C(1) << 62) - 9230401, /* the sum fits, its alignment does not */
+            "partial_lse [4611686018418157503] of 4 bytes an element, 61 layers, ends beyond "
+            "64-bit sizes");
     REFUSED(partial_rows, UINT64_C(1) << 53,
             "partial_out [9007199254740992, 512] of 4 bytes an element, 61 layers, ends beyond "
             "64-bit sizes");
