@@ -24,7 +24,7 @@ struct rt_stage {
     uint32_t layer;                   /* RT_NO_LAYER for stages of the whole step */
     char label[RT_STAGE_LABEL_BYTES]; /* "append.12", "before_attention.0" */
     struct rt_launch *launch;         /* owned by the program; null for a call */
-    struct rt_stage_call call;
+    struct rt_stage_call *call;       /* likewise, null for a launch; graphs keep its address */
 };
 
 struct rt_program {
@@ -33,15 +33,21 @@ struct rt_program {
     uint32_t batch, query_len;
 };
 
-/* Zeroed is empty. Appending copies the launch; RT_ERR_NOMEM leaves the program as it was. */
+/* Zeroed is empty. Appending copies label (cut to its field) and launch; RT_ERR_NOMEM leaves the
+ * program as it was. */
 enum rt_status rt_program_add_launch(struct rt_program *p, const char *label, uint32_t layer,
                                      const struct rt_launch *launch, struct rt_error *err);
 enum rt_status rt_program_add_call(struct rt_program *p, const char *label, uint32_t layer,
                                    struct rt_stage_call call, struct rt_error *err);
+/* No graph built from it may be launched any more. */
 void rt_program_free(struct rt_program *p);
 
 /* The edge from stage i-1 into stage i may be programmatic: both are launches and the later waits. */
 bool rt_program_edge_programmatic(const struct rt_program *p, uint32_t i);
+
+/* Puts graph and stage before the story in err and returns `status`. */
+enum rt_status rt_program_stage_failed(const struct rt_program *p, uint32_t i,
+                                       enum rt_status status, struct rt_error *err);
 
 /* Walks the list on the stream. Host device: the work is done on return unless the stream is held.
  * RT_ERR_CALLBACK names the stage and its return value. */
