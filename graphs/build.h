@@ -14,13 +14,17 @@ struct rt_graph {
     rt_dexec exec;
     uint32_t node_count;
     uint64_t device_bytes; /* free device memory before minus after instantiate + upload */
-    uint64_t build_ns;     /* build + audit + instantiate + upload */
+    uint64_t build_ns;     /* build + instantiate + upload; whoever audits adds the audit's */
     /* Which stage made which nodes, in order of creation: nodes [first_node[i], first_node[i + 1])
      * belong to stage i. Used by audit and dump. [stage_count + 1] */
     uint32_t *first_node;
 };
 
-/* Adds the nodes; *out is zeroed on failure. `capture_stream` is used for call stages on CUDA. */
+/* Most branches that a caller's stage may leave unjoined. */
+#define RT_MAX_TAILS 32
+
+/* Adds the nodes; *out is zeroed on failure. The graph refers to the program's calls, so the program
+ * must outlive it. `capture_stream` is used for call stages on CUDA. */
 enum rt_status rt_graph_build(const struct rt_program *p, struct rt_driver *d,
                               rt_dstream capture_stream, struct rt_graph *out,
                               struct rt_error *err);

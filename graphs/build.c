@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "graphs/build.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+/* What the next stage must follow:
+ *
+ *   launch ──> launch ──> [captured stage] ──┬─> tail ──┐
+ *          programmatic                      └─> tail ──┴─> launch ──> …
+ *          if it waits                                full edges
+ */
+struct builder {
+    const struct rt_program *program;
+    struct rt_driver *driver;
+    rt_dstream capture_stream;
+    struct rt_graph *graph;
+    rt_dnode tails[RT_MAX_TAILS];
+    uint32_t tail_count;
+    rt_dnode last_launch; /* node of the last launch stage; null: none yet */
+};
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
+
+static void edges_from_tails(const struct builder *b, bool programmatic,
+                             struct rt_dedge edges[RT_MAX_TAILS])
+{
+    for (uint32_t i = 0; i < b->tail_count; i++)
+        edges[i] = (struct rt_dedge){.from = b->tails[i], .programmatic = programmatic};
+}
+
+static void follow_one(struct builder *b, rt_dnode node)
+{
+    b->tails[0] = node;
+    b->tail_count = 1;
+    b->graph->node_count++;
+}
+
+/* Only a kernel of ours is known to be a predecessor that may be overlapped: it triggers after its
+ * own wait. A callback that put nothing on the stream leaves that kernel the tail. */
+static enum rt_status add_launch(struct builder *b, const struct rt_launch *launch,
+                                 struct rt_error *err)
+{
+    struct rt_dedge edges[RT_MAX_TAILS];
+    rt_dnode node;
+    const bool after_launch = b->tail_count == 1 && b->tails[0] == b->last_launch;
+    edges_from_tails(b, after_launch && launch->waits, edges);
+    RT_TRY(RT_DRV(b->driver, err, graph_add_kernel,
+                  (b->driver, b->graph->graph, launch, edges, b->tail_count, &node)));
+    follow_one(b, node);
+    b->last_launch = node;
+    return RT_OK;
+}
+
+static int run_call(void *user)
+{
+    const struct rt_stage_call *const call = user;
+    return call->fn(call->user, NULL);
+}
+
+static enum rt_status add_call(struct builder *b, struct rt_stage_call *call, struct rt_error *err)
+{
+    struct rt_dedge edges[RT_MAX_TAILS];
+    rt_dnode node;
+    edges_from_tails(b, false, edges);
+    RT_TRY(RT_DRV(b->driver, err, graph_add_call,
+                  (b->driver, b->graph->graph, run_call, call, edges, b->tail_count, &node)));
+    follow_one(b, node);
+    return RT_OK;
+}
+
+/* A capture that has begun is ended whatever the callback says, or its stream would be lost. */
+static enum rt_status capture_call(struct builder *b, const struct rt_stage_call *call,
+                                   struct rt_error *err)
+{
+    struct rt_driver *const d = b->driver;
+    rt_dgraph graph = b->graph->graph;
+    struct rt_dedge edges[RT_MAX_TAILS];
+    uint32_t tail_count = 0;
+    edges_from_tails(b, false, edges);
+    RT_TRY(
+        RT_DRV(d, err, graph_capture_begin, (d, graph, b->capture_stream, edges, b->tail_count)));
+    const int result = call->fn(call->user, b->capture_stream);
+    const int ended =
+        d->graph_capture_end(d, graph, b->capture_stream, b->tails, RT_MAX_TAILS, &tail_count);
+    RT_REQUIRE(result == 0, err, RT_ERR_CALLBACK, "the callback returned %d", result);
+    if (ended != 0)
+        return rt_driver_fail(d, err, RT_DOP_graph_capture_end, ended, __FILE__, __LINE__);
+    RT_REQUIRE(tail_count <= RT_MAX_TAILS, err, RT_ERR_CALLBACK,
+               "the callback left %u branches, at most %d can be joined", tail_count, RT_MAX_TAILS);
+    b->tail_count = tail_count;
+    return RT_DRV(d, err, graph_nodes, (d, graph, NULL, &b->graph->node_count));
+}
+
+static enum rt_status add_stage(struct builder *b, const struct rt_stage *stage,
+                                struct rt_error *err)
+{
+    if (stage->kind == RT_STAGE_LAUNCH)
+        return add_launch(b, stage->launch, err);
+    if (b->driver->caps.kind == RT_DEVICE_KIND_HOST)
+        return add_call(b, stage->call, err);
+    return capture_call(b, stage->call, err);
+}
+
+static enum rt_status add_stages(struct builder *b, struct rt_error *err)
+{
+    for (uint32_t i = 0; i < b->program->count; i++) {
+        b->graph->first_node[i] = b->graph->node_count;
+        const enum rt_status status = add_stage(b, &b->program->stages[i], err);
+        if (status != RT_OK)
+            return rt_program_stage_failed(b->program, i, status, err);
+    }
+    b->graph->first_node[b->program->count] = b->graph->node_count;
+    return RT_OK;
+}
+
+enum rt_status rt_graph_build(const struct rt_program *p, struct rt_driver *d,
+                              rt_dstream capture_stream, struct rt_graph *out, struct rt_error *err)
+{
+    enum rt_status status;
+    const uint64_t start_ns = now_ns();
+    struct builder b = {.program = p, .driver = d, .capture_stream = capture_stream, .graph = out};
+    *out = (struct rt_graph){0};
+    out->first_node = calloc((size_t)p->count + 1, sizeof(*out->first_node));
+    if (!out->first_node)
+        return rt_fail(err, RT_ERR_NOMEM, "no memory for a graph of %u stages", p->count);
+    RT_TRY_GOTO(RT_DRV(d, err, graph_create, (d, &out->graph)));
+    RT_TRY_GOTO(add_stages(&b, err));
+    out->build_ns = now_ns() - start_ns;
+    return RT_OK;
+fail:
+    rt_graph_free(out, d);
+    return status;
+}
+
+enum rt_status rt_graph_instantiate(struct rt_graph *g, struct rt_driver *d, rt_dstream stream,
+                                    struct rt_error *err)
+{
+    enum rt_status status;
+    const uint64_t start_ns = now_ns();
+    uint64_t free_before, free_after, total;
+    RT_TRY(RT_DRV(d, err, mem_info, (d, &free_before, &total)));
+    RT_TRY(RT_DRV(d, err, graph_instantiate, (d, g->graph, stream, &g->exec)));
+    RT_TRY_GOTO(RT_DRV(d, err, mem_info, (d, &free_after, &total)));
+    g->device_bytes = free_before > free_after ? free_before - free_after : 0;
+    g->build_ns += now_ns() - start_ns;
+    return RT_OK;
+fail:
+    (void)d->exec_destroy(d, g->exec);
+    g->exec = NULL;
+    return status;
+}
+
+/* A release that reports an earlier failure has released all the same. */
+void rt_graph_free(struct rt_graph *g, struct rt_driver *d)
+{
+    if (g->exec)
+        (void)d->exec_destroy(d, g->exec);
+    if (g->graph)
+        (void)d->graph_destroy(d, g->graph);
+    free(g->first_node);
+    *g = (struct rt_graph){0};
+}
