@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "graphs/audit.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+struct audit {
+    const struct rt_program *program;
+    struct rt_driver *driver;
+    const struct rt_audit_region *regions;
+    uint32_t region_count;
+};
+
+static const char *type_name(enum rt_node_type type)
+{
+    switch (type) {
+    case RT_NODE_KERNEL:
+        return "kernel";
+    case RT_NODE_CALL:
+        return "call";
+    case RT_NODE_MEMCPY:
+        return "memcpy";
+    case RT_NODE_MEMSET:
+        return "memset";
+    case RT_NODE_HOST:
+        return "host function";
+    case RT_NODE_MEM_ALLOC:
+        return "memory allocation";
+    case RT_NODE_MEM_FREE:
+        return "memory free";
+    case RT_NODE_EMPTY:
+        return "empty";
+    case RT_NODE_OTHER:
+        break;
+    }
+    return "unknown";
+}
+
+static bool registered(const struct audit *a, rt_addr addr)
+{
+    for (uint32_t i = 0; i < a->region_count; i++)
+        if (addr >= a->regions[i].base && addr - a->regions[i].base < a->regions[i].bytes)
+            return true;
+    return false;
+}
+
+static enum rt_status stray(const struct audit *a, const struct rt_stage *s,
+                            const struct rt_node_info *info, uint32_t word, struct rt_error *err)
+{
+    return rt_fail(err, RT_ERR_AUDIT,
+                   "graph (batch %u, query length %u), stage \"%s\", kernel %s: parameter word %u "
+                   "= 0x%" PRIx64 " lies in no registered allocation",
+                   a->program->batch, a->program->query_len, s->label, info->name, word,
+                   info->words[word]);
+}
+
+static enum rt_status check_launch(const struct audit *a, const struct rt_stage *s,
+                                   const struct rt_node_info *info, struct rt_error *err)
+{
+    const uint32_t pointers = s->launch->pointer_count;
+    RT_REQUIRE(pointers <= info->word_count, err, RT_ERR_AUDIT,
+               "graph (batch %u, query length %u), stage \"%s\", kernel %s: %u parameter words "
+               "where %u pointers are expected",
+               a->program->batch, a->program->query_len, s->label, info->name, info->word_count,
+               pointers);
+    for (uint32_t i = 0; i < pointers; i++)
+        if (info->words[i] != 0 && !registered(a, info->words[i]))
+            return stray(a, s, info, i, err);
+    return RT_OK;
+}
+
+static enum rt_status check_foreign(const struct audit *a, uint32_t stage,
+                                    const struct rt_node_info *info, struct rt_error *err)
+{
+    struct rt_driver *const d = a->driver;
+    const struct rt_stage *const s = &a->program->stages[stage];
+    for (uint32_t i = 0; i < info->word_count; i++) {
+        if (info->words[i] == 0 || registered(a, info->words[i]))
+            continue;
+        struct rt_address_range range;
+        const enum rt_status status = RT_DRV(d, err, address_range, (d, info->words[i], &range));
+        if (status != RT_OK)
+            return rt_program_stage_failed(a->program, stage, status, err);
+        if (range.bytes != 0)
+            return stray(a, s, info, i, err);
+    }
+    return RT_OK;
+}
+
+static enum rt_status check_node(const struct audit *a, uint32_t stage, rt_dnode node,
+                                 struct rt_error *err)
+{
+    struct rt_driver *const d = a->driver;
+    const struct rt_stage *const s = &a->program->stages[stage];
+    struct rt_node_info info;
+    const enum rt_status status = RT_DRV(d, err, graph_node_info, (d, node, &info));
+    if (status != RT_OK)
+        return rt_program_stage_failed(a->program, stage, status, err);
+    const bool may_call = d->caps.kind == RT_DEVICE_KIND_HOST && s->kind == RT_STAGE_CALL;
+    if (info.type == RT_NODE_CALL && may_call)
+        return RT_OK;
+    RT_REQUIRE(info.type == RT_NODE_KERNEL, err, RT_ERR_AUDIT,
+               "graph (batch %u, query length %u), stage \"%s\": %s node, only kernels may be in "
+               "the graph",
+               a->program->batch, a->program->query_len, s->label, type_name(info.type));
+    return s->kind == RT_STAGE_LAUNCH ? check_launch(a, s, &info, err)
+                                      : check_foreign(a, stage, &info, err);
+}
+
+static enum rt_status check_nodes(const struct audit *a, const struct rt_graph *g,
+                                  const rt_dnode *nodes, struct rt_error *err)
+{
+    uint32_t stage = 0;
+    for (uint32_t i = 0; i < g->node_count; i++) {
+        while (i >= g->first_node[stage + 1])
+            stage++;
+        RT_TRY(check_node(a, stage, nodes[i], err));
+    }
+    return RT_OK;
+}
+
+enum rt_status rt_graph_audit(const struct rt_graph *g, const struct rt_program *p,
+                              struct rt_driver *d, const struct rt_audit_region *regions,
+                              uint32_t region_count, struct rt_error *err)
+{
+    const struct audit a = {
+        .program = p, .driver = d, .regions = regions, .region_count = region_count};
+    enum rt_status status = RT_OK;
+    uint32_t count = 0;
+    RT_TRY(RT_DRV(d, err, graph_nodes, (d, g->graph, NULL, &count)));
+    RT_REQUIRE(count == g->node_count, err, RT_ERR_AUDIT,
+               "graph (batch %u, query length %u) has %u nodes, %u were built", p->batch,
+               p->query_len, count, g->node_count);
+    rt_dnode *const nodes = calloc((size_t)count + 1, sizeof(rt_dnode));
+    RT_REQUIRE(nodes, err, RT_ERR_NOMEM, "no memory to audit %u nodes", count);
+    RT_TRY_GOTO(RT_DRV(d, err, graph_nodes, (d, g->graph, nodes, &count)));
+    RT_TRY_GOTO(check_nodes(&a, g, nodes, err));
+fail:
+    free(nodes);
+    return status;
+}

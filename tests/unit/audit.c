@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "graphs/audit.h"
+
+#include "tests/unit/capture_bench.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+/* A built graph of four stages: two launches, a callback's two kernels, a launch. */
+struct audit_bench {
+    struct capture_bench capture;
+    struct capture_call call;
+    struct rt_program program;
+    struct rt_graph graph;
+    struct rt_audit_region regions[2];
+    uint32_t region_count;
+    enum rt_node_type fake_type; /* of node fake_node */
+    uint32_t fake_node, asked;
+};
+
+static void add_launch(struct audit_bench *a, const char *label, rt_addr second)
+{
+    struct host_bench *const b = &a->capture.bench;
+    struct rt_launch l = host_bench_launch(b, 1, true);
+    const struct bench_params params = {
+        .log = b->log, .second = second, .value = -1, .scalar = UINT64_MAX};
+    memcpy(l.params, &params, sizeof(params));
+    assert_int_equal(rt_program_add_launch(&a->program, label, 0, &l, NULL), RT_OK);
+}
+
+/* `ours` and `theirs` are the second pointers of stage "append.3" and of the callback's kernels. */
+static void open_bench(struct audit_bench *a, rt_addr ours, rt_addr theirs)
+{
+    memset(a, 0, sizeof(*a));
+    capture_bench_open(&a->capture);
+    a->call =
+        (struct capture_call){.capture = &a->capture, .branches = 2, .value = -7, .second = theirs};
+    a->program = (struct rt_program){.batch = 8, .query_len = 1};
+    add_launch(a, "step_begin", 0);
+    add_launch(a, "append.3", ours);
+    const struct rt_stage_call call = {.fn = capture_bench_put, .user = &a->call};
+    assert_int_equal(rt_program_add_call(&a->program, "after.3", 3, call, NULL), RT_OK);
+    add_launch(a, "step_end", 0);
+    a->regions[0] = (struct rt_audit_region){
+        .base = a->capture.bench.memory, .bytes = BENCH_LOG_BYTES, .name = "arena"};
+    a->region_count = 1;
+}
+
+static void build(struct audit_bench *a)
+{
+    assert_int_equal(rt_graph_build(&a->program, &a->capture.bench.d, NULL, &a->graph, NULL),
+                     RT_OK);
+}
+
+static enum rt_status audit(struct audit_bench *a, struct rt_error *err)
+{
+    a->asked = 0;
+    return rt_graph_audit(&a->graph, &a->program, &a->capture.bench.d, a->regions, a->region_count,
+                          err);
+}
+
+static void close_bench(struct audit_bench *a)
+{
+    rt_graph_free(&a->graph, &a->capture.bench.d);
+    rt_program_free(&a->program);
+    capture_bench_close(&a->capture);
+}
+
+static void assert_passes(struct audit_bench *a)
+{
+    struct rt_error err = {0};
+    if (audit(a, &err) != RT_OK)
+        fail_msg("%s", err.message);
+}
+
+static void assert_fails(struct audit_bench *a, const char *text)
+{
+    struct rt_error err = {0};
+    assert_int_equal(audit(a, &err), RT_ERR_AUDIT);
+    assert_int_equal(err.status, RT_ERR_AUDIT);
+    assert_string_equal(err.message, text);
+    assert_int_equal(audit(a, NULL), RT_ERR_AUDIT);
+}
+
+static void stray_text(char text[512], const char *stage, uint32_t word, uint64_t value)
+{
+    (void)snprintf(text, 512,
+                   "graph (batch 8, query length 1), stage \"%s\", kernel bench_put: parameter "
+                   "word %u = 0x%" PRIx64 " lies in no registered allocation",
+                   stage, word, value);
+}
+
+static void test_clean_graph_passes(void **state)
+{
+    (void)state;
+    struct audit_bench a;
+    open_bench(&a, 0, 0); /* null pointers are fine, and so are scalars that are no addresses */
+    build(&a);
+    assert_int_equal(a.graph.node_count, 5);
+    assert_passes(&a);
+    close_bench(&a);
+}
+
+static void test_stray_pointer_of_ours(void **state)
+{
+    (void)state;
+    struct audit_bench a;
+    char text[512];
+    open_bench(&a, 0x7f00dead0040, 0);
+    build(&a);
+    stray_text(text, "append.3", 1, 0x7f00dead0040);
+    assert_fails(&a, text);
+    close_bench(&a);
+}
+
+static void test_region_edges(void **state)
+{
+    (void)state;
+    static const struct {
+        rt_addr pointer;
+        bool inside;
+    } cases[] = {
+        {0x10000, true}, {0x10fff, true}, {0x11000, false}, {0xffff, false}, {UINT64_MAX, false}};
+    for (uint32_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct audit_bench a;
+        char text[512];
+        open_bench(&a, cases[i].pointer, 0);
+        build(&a);
+        a.regions[1] = (struct rt_audit_region){.base = 0x10000, .bytes = 0x1000, .name = "pool"};
+        a.region_count = 2;
+        stray_text(text, "append.3", 1, cases[i].pointer);
+        if (cases[i].inside)
+            assert_passes(&a);
+        else
+            assert_fails(&a, text);
+        close_bench(&a);
+    }
+}
+
+static void test_empty_region_holds_nothing_and_the_last_byte_counts(void **state)
+{
+    (void)state;
+    struct audit_bench a;
+    char text[512];
+    open_bench(&a, UINT64_MAX, 0);
+    build(&a);
+    a.region_count = 2;
+    a.regions[1] = (struct rt_audit_region){.base = UINT64_MAX, .bytes = 0};
+    stray_text(text, "append.3", 1, UINT64_MAX);
+    assert_fails(&a, text);
+    a.regions[1] = (struct rt_audit_region){.base = UINT64_MAX, .bytes = 1};
+    assert_passes(&a);
+    close_bench(&a);
+}
+
+static void test_no_regions_at_all(void **state)
+{
+    (void)state;
+    struct audit_bench a;
+    char text[512];
+    open_bench(&a, 0, 0);
+    build(&a);
+    a.region_count = 0;
+    stray_text(text, "step_begin", 0, a.capture.bench.memory);
+    assert_fails(&a, text);
+    close_bench(&a);
+}
+
+/* In a caller's kernel only the driver can tell a pointer from a number. */
+static void test_pointers_of_the_caller(void **state)
+{
+    (void)state;
+    struct audit_bench a;
+    char text[512];
+    open_bench(&a, 0, 0x123456); /* no allocation: a number */
+    build(&a);
+    assert_passes(&a);
+    close_bench(&a);
+
+    struct host_bench *const b = &a.capture.bench;
+    rt_addr other;
+    open_bench(&a, 0, 0);
+    assert_int_equal(b->d.mem_alloc(&b->d, 64, &other), 0);
+    a.call.second = other + 63;
+    build(&a);
+    stray_text(text, "after.3", 1, other + 63);
+    assert_fails(&a, text);
+    a.regions[1] = (struct rt_audit_region){.base = other, .bytes = 64, .name = "caller"};
+    a.region_count = 2;
+    assert_passes(&a);
+    assert_int_equal(b->d.mem_free(&b->d, other), 0);
+    close_bench(&a);
+}
+
+static int fake_info(struct rt_driver *d, rt_dnode n, struct rt_node_info *out)
+{
+    struct audit_bench *const a = (struct audit_bench *)(void *)d;
+    const int failed = a->capture.bench.plain.graph_node_info(d, n, out);
+    if (a->asked++ == a->fake_node)
+        out->type = a->fake_type;
+    return failed;
+}
+
+static void test_other_nodes_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        enum rt_node_type type;
+        const char *text;
+    } cases[] = {
+        {RT_NODE_CALL, "call"},
+        {RT_NODE_MEMCPY, "memcpy"},
+        {RT_NODE_MEMSET, "memset"},
+        {RT_NODE_HOST, "host function"},
+        {RT_NODE_MEM_ALLOC, "memory allocation"},
+        {RT_NODE_MEM_FREE, "memory free"},
+        {RT_NODE_EMPTY, "empty"},
+        {RT_NODE_OTHER, "unknown"},
+        {(enum rt_node_type)77, "unknown"},
+    };
+    static const char *const stages[] = {"step_begin", "append.3", "after.3", "after.3",
+                                         "step_end"};
+    struct audit_bench a;
+    open_bench(&a, 0, 0);
+    build(&a);
+    a.capture.bench.d.graph_node_info = fake_info;
+    for (uint32_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        for (a.fake_node = 0; a.fake_node < 5; a.fake_node++) {
+            char text[512];
+            (void)snprintf(text, sizeof(text),
+                           "graph (batch 8, query length 1), stage \"%s\": %s node, only kernels "
+                           "may be in the graph",
+                           stages[a.fake_node], cases[i].text);
+            a.fake_type = cases[i].type;
+            assert_fails(&a, text);
+        }
+    }
+    close_bench(&a);
+}
+
+static int host_call(void *user, rt_dstream stream)
+{
+    (void)user;
+    (void)stream;
+    return 0;
+}
+
+static void test_calls_are_fine_on_the_host_device(void **state)
+{
+    (void)state;
+    struct audit_bench a;
+    open_bench(&a, 0, 0);
+    a.capture.bench.d.caps.kind = RT_DEVICE_KIND_HOST;
+    a.program.stages[2].call->fn = host_call;
+    build(&a);
+    assert_int_equal(a.graph.node_count, 4);
+    assert_passes(&a);
+    /* But not in the place of a kernel of ours. */
+    a.capture.bench.d.graph_node_info = fake_info;
+    a.fake_type = RT_NODE_CALL;
+    assert_fails(&a, "graph (batch 8, query length 1), stage \"step_begin\": call node, only "
+                     "kernels may be in the graph");
+    close_bench(&a);
+}
+
+static int narrow_info(struct rt_driver *d, rt_dnode n, struct rt_node_info *out)
+{
+    const struct audit_bench *const a = (const struct audit_bench *)(const void *)d;
+    const int failed = a->capture.bench.plain.graph_node_info(d, n, out);
+    out->word_count = 1;
+    return failed;
+}
+
+static void test_missing_parameters_are_noticed(void **state)
+{
+    (void)state;
+    struct audit_bench a;
+    open_bench(&a, 0, 0);
+    build(&a);
+    a.capture.bench.d.graph_node_info = narrow_info;
+    assert_fails(&a, "graph (batch 8, query length 1), stage \"step_begin\", kernel bench_put: 1 "
+                     "parameter words where 2 pointers are expected");
+    close_bench(&a);
+}
+
+static void test_nodes_behind_our_back_are_noticed(void **state)
+{
+    (void)state;
+    struct audit_bench a;
+    open_bench(&a, 0, 0);
+    build(&a);
+    struct rt_driver *const d = &a.capture.bench.d;
+    const struct rt_launch l = host_bench_launch(&a.capture.bench, 1, false);
+    rt_dnode node;
+    assert_int_equal(d->graph_add_kernel(d, a.graph.graph, &l, NULL, 0, &node), 0);
+    assert_fails(&a, "graph (batch 8, query length 1) has 6 nodes, 5 were built");
+    close_bench(&a);
+}
+
+static void test_empty_stages_and_empty_graphs(void **state)
+{
+    (void)state;
+    struct audit_bench a;
+    open_bench(&a, 0, 0);
+    a.call.branches = 0;
+    build(&a);
+    assert_int_equal(a.graph.node_count, 3);
+    assert_passes(&a);
+    a.capture.bench.d.graph_node_info = fake_info;
+    a.fake_type = RT_NODE_MEMSET;
+    a.fake_node = 2; /* the stage without nodes is stepped over */
+    assert_fails(&a,
+                 "graph (batch 8, query length 1), stage \"step_end\": memset node, only kernels "
+                 "may be in the graph");
+    close_bench(&a);
+
+    struct host_bench b;
+    const struct rt_program none = {0};
+    struct rt_graph g;
+    host_bench_open(&b);
+    assert_int_equal(rt_graph_build(&none, &b.d, NULL, &g, NULL), RT_OK);
+    assert_int_equal(rt_graph_audit(&g, &none, &b.d, NULL, 0, NULL), RT_OK);
+    rt_graph_free(&g, &b.d);
+    host_bench_close(&b);
+}
+
+static void test_every_failing_call_is_reported(void **state)
+{
+    (void)state;
+    struct audit_bench a;
+    open_bench(&a, 0, 0x123456);
+    build(&a);
+    struct rt_driver_probe *const probe = &a.capture.bench.d.probe;
+    const uint64_t live = probe->live;
+    uint32_t failures = 0;
+    for (enum rt_status status = RT_ERR_DRIVER; status != RT_OK; failures++) {
+        struct rt_error err = {0};
+        probe->fail_at = probe->calls + failures + 1;
+        status = audit(&a, &err);
+        assert_int_equal(probe->live, live);
+        if (status == RT_OK)
+            break;
+        assert_int_equal(status, RT_ERR_DRIVER);
+        assert_non_null(strstr(err.message, "injected failure"));
+    }
+    /* nodes twice, 5 of info; in each of the caller's two kernels two words the driver is asked */
+    assert_int_equal(failures, 2 + 5 + 2 * 2);
+    probe->fail_at = 0;
+    close_bench(&a);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_clean_graph_passes),
+        cmocka_unit_test(test_stray_pointer_of_ours),
+        cmocka_unit_test(test_region_edges),
+        cmocka_unit_test(test_empty_region_holds_nothing_and_the_last_byte_counts),
+        cmocka_unit_test(test_no_regions_at_all),
+        cmocka_unit_test(test_pointers_of_the_caller),
+        cmocka_unit_test(test_other_nodes_are_refused),
+        cmocka_unit_test(test_calls_are_fine_on_the_host_device),
+        cmocka_unit_test(test_missing_parameters_are_noticed),
+        cmocka_unit_test(test_nodes_behind_our_back_are_noticed),
+        cmocka_unit_test(test_empty_stages_and_empty_graphs),
+        cmocka_unit_test(test_every_failing_call_is_reported),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
