@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "graphs/dump.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const char GOLDEN[] =
+    "digraph \"batch 8, query length 2\" {\n"
+    "    node [shape=box];\n"
+    "    s0 [label=\"step_begin\\nrt_step_begin\\ngrid 1x1x1 block 256x1x1\"];\n"
+    "    s1 [label=\"say \\\"hi\\\" \\\\ now\\ncallback\", style=rounded];\n"
+    "    s0 -> s1;\n"
+    "    s2 [label=\"append.0\\nrt_mla_append\\ngrid 16x2x3 block 128x2x1\"];\n"
+    "    s1 -> s2;\n"
+    "    s3 [label=\"attend.0\\nrt_mla_attend\\ngrid 132x4x1 block 384x1x1 cluster 2\\n"
+    "200704 bytes shared\"];\n"
+    "    s2 -> s3 [style=dashed];\n"
+    "}\n";
+
+static int never(void *user, rt_dstream stream)
+{
+    (void)user;
+    (void)stream;
+    return 1;
+}
+
+/* As a plan without a device makes it: kernels are null. */
+static int set_up(void **state)
+{
+    struct rt_program *const p = calloc(1, sizeof(*p));
+    if (!p)
+        return -1;
+    p->batch = 8;
+    p->query_len = 2;
+    const struct rt_launch begin = {
+        .entry = "rt_step_begin", .grid = {1, 1, 1}, .block = {256, 1, 1}, .waits = true};
+    const struct rt_launch append = {
+        .entry = "rt_mla_append", .grid = {16, 2, 3}, .block = {128, 2, 1}, .waits = true};
+    const struct rt_launch attend = {.entry = "rt_mla_attend",
+                                     .grid = {132, 4, 1},
+                                     .block = {384, 1, 1},
+                                     .cluster_x = 2,
+                                     .smem_bytes = 200704,
+                                     .waits = true};
+    const struct rt_stage_call call = {.fn = never};
+    assert_int_equal(rt_program_add_launch(p, "step_begin", RT_NO_LAYER, &begin, NULL), RT_OK);
+    assert_int_equal(rt_program_add_call(p, "say \"hi\" \\\nnow", 0, call, NULL), RT_OK);
+    assert_int_equal(rt_program_add_launch(p, "append.0", 0, &append, NULL), RT_OK);
+    assert_int_equal(rt_program_add_launch(p, "attend.0", 0, &attend, NULL), RT_OK);
+    *state = p;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    rt_program_free(*state);
+    free(*state);
+    return 0;
+}
+
+static void test_matches_the_golden_text(void **state)
+{
+    char text[2048];
+    assert_int_equal(rt_program_dot(*state, text, sizeof(text)), sizeof(GOLDEN));
+    assert_string_equal(text, GOLDEN);
+}
+
+static void test_every_capacity_is_respected(void **state)
+{
+    for (size_t capacity = 0; capacity <= sizeof(GOLDEN) + 1; capacity++) {
+        char text[sizeof(GOLDEN) + 2];
+        memset(text, '#', sizeof(text));
+        assert_int_equal(rt_program_dot(*state, text, capacity), sizeof(GOLDEN));
+        const size_t kept = capacity < sizeof(GOLDEN) ? capacity : sizeof(GOLDEN);
+        if (kept > 0) {
+            assert_memory_equal(text, GOLDEN, kept - 1);
+            assert_int_equal(text[kept - 1], '\0');
+        }
+        for (size_t i = capacity; i < sizeof(text); i++)
+            assert_int_equal(text[i], '#');
+    }
+    assert_int_equal(rt_program_dot(*state, NULL, 0), sizeof(GOLDEN));
+}
+
+static void test_empty_program(void **state)
+{
+    (void)state;
+    const struct rt_program p = {.batch = 1, .query_len = 1};
+    char text[128];
+    (void)rt_program_dot(&p, text, sizeof(text));
+    assert_string_equal(text, "digraph \"batch 1, query length 1\" {\n    node [shape=box];\n}\n");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_matches_the_golden_text, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_every_capacity_is_respected, set_up, tear_down),
+        cmocka_unit_test(test_empty_program),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
