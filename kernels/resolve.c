@@ -39,8 +39,8 @@ static const struct attend_kernel attend_kernels[] = {
      .d_v = (d_v_),                                                                                \
      .tile_rows = (tile_rows_),                                                                    \
      .threads = RT_ATTEND_GENERIC_THREADS,                                                         \
-     .smem_bytes = RT_ATTEND_GENERIC_SMEM(d_qk_, tile_rows_),                                      \
-     .blocks_per_sm = RT_ATTEND_GENERIC_BLOCKS_PER_SM(d_v_, tile_rows_),                           \
+     .smem_bytes = RT_ATTEND_GENERIC_SMEM_BYTES(tile_rows_, d_qk_),                                \
+     .blocks_per_sm = RT_ATTEND_GENERIC_BLOCKS_PER_SM(tile_rows_, d_qk_),                          \
      .overhead_blocks = GENERIC_OVERHEAD_BLOCKS,                                                   \
      .min_blocks = GENERIC_MIN_BLOCKS},
 #include "kernels/kernels.inc"

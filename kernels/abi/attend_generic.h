@@ -23,22 +23,27 @@
 #define RT_ATTEND_GENERIC_STRIDE(d_qk) ((d_qk) + 8u) /* bf16 */
 #define RT_ATTEND_GENERIC_SCORE_STRIDE 36u           /* floats; of a row of probabilities, half */
 
-/* Copies of the scores: the warps that share a score's sum over d_qk leave their parts side by
- * side. */
+/* Copies of the scores: warps that share a score's sum over d_qk each leave a part of it. */
 #define RT_ATTEND_GENERIC_SCORE_COPIES(tile_rows) ((tile_rows) == 64u ? 1u : 2u)
 
-/* Dynamic shared memory of a block: q, kv, scores, three words for each query row. */
-#define RT_ATTEND_GENERIC_SMEM(d_qk, tile_rows)                                                    \
+#define RT_ATTEND_GENERIC_STEPS 4u        /* steps known at a time */
+#define RT_ATTEND_GENERIC_WALK_BYTES 112u /* of the part and of those steps */
+
+/* Dynamic shared memory of a block: q and two buffers of kv, scores, three words a query row. */
+#define RT_ATTEND_GENERIC_SMEM_BYTES(tile_rows, d_qk)                                              \
     (((tile_rows) + RT_ATTEND_GENERIC_BUFFERS * RT_ATTEND_GENERIC_KEYS) *                          \
          RT_ATTEND_GENERIC_STRIDE(d_qk) * 2u +                                                     \
-     RT_ATTEND_GENERIC_SCORE_COPIES(tile_rows) * (tile_rows)*RT_ATTEND_GENERIC_SCORE_STRIDE * 4u + \
-     (tile_rows)*12u)
+     RT_ATTEND_GENERIC_SCORE_COPIES(tile_rows) * RT_ATTEND_GENERIC_SCORE_STRIDE * 4u *             \
+         (tile_rows) +                                                                             \
+     12u * (tile_rows) + RT_ATTEND_GENERIC_WALK_BYTES)
 
 /*
- * Blocks that the registers of one SM hold. Shared memory may allow fewer: each block costs its
- * dynamic bytes and 1 KiB of an SM that has smem_optin_bytes + 1 KiB.
+ * Blocks that one SM holds at most: what the register budget is set for. Half of the largest SM's
+ * 228 KiB, less 1 KiB that each block costs besides, decides; on a smaller SM, of smem_optin_bytes
+ * + 1 KiB, shared memory may allow fewer.
  */
-#define RT_ATTEND_GENERIC_BLOCKS_PER_SM(d_v, tile_rows) ((d_v) * (tile_rows) <= 16384u ? 2u : 1u)
+#define RT_ATTEND_GENERIC_BLOCKS_PER_SM(tile_rows, d_qk)                                           \
+    (RT_ATTEND_GENERIC_SMEM_BYTES(tile_rows, d_qk) <= 113u * 1024u ? 2u : 1u)
 
 #define RT_MLA_REDUCE_THREADS 256u
 #define RT_MLA_REDUCE_WARPS 8u /* query rows of a block at a time */

@@ -97,11 +97,12 @@ RT_STATIC_ASSERT(sizeof(struct rt_mla_append_params) == 10 * 8 + 6 * 4, "append 
  * split row writes normalised fp32 partial_out [slot, hq, d_v] and base-2 partial_lse [slot, hq].
  * No key seen: piece -> partial 0 and -inf; whole row -> out 0, lse +inf. Rows of length 0 are not
  * touched here (reduce writes them); negative lengths count as 0.
- * A score of -inf has weight 0; where all are, no key counts as seen. NaN in q or a seen key
- * propagates to that query row alone; so does a score of +inf, as NaN. Unseen keys, unused pages
- * and unused table entries are never read into the result. A seen key whose column is >=
- * max_blocks, whose page is outside 0..pages-1 or whose row has a negative slot is never followed:
- * it reads as zeros.
+ * A score of -inf has weight 0; where all are, no key counts as seen. A score of +inf is as NaN.
+ * NaN in q stays in its query row; NaN in a key reaches every query row that sees the key, and may
+ * reach earlier tokens of the same batch row, which causally do not (their weight 0 times NaN).
+ * Keys behind the row's length, unused pages and unused table entries are never read into the
+ * result. A seen key whose column is >= max_blocks, whose page is outside 0..pages-1 or whose row
+ * has a negative slot is never followed: it reads as zeros.
  */
 struct rt_mla_attend_params {
     const uint16_t *q;                  /* [row_base + rows, q_len, heads, d_qk] bf16 */
