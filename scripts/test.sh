@@ -5,8 +5,9 @@
 #
 #   build        gcc, warnings are errors, kernels where nvcc is found: all tests
 #   build        again under valgrind: unit and contract tests
+#   build        clang-tidy and cppcheck over its sources
 #   build-asan   AddressSanitizer and UndefinedBehaviorSanitizer, host device
-#   build-clang  clang, warnings are errors, host device; and its compile commands for clang-tidy
+#   build-clang  clang, warnings are errors, host device
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
@@ -48,14 +49,14 @@ run_tests() {
     failures+=("${counts[@]:1}")
 }
 
-# analyse TOOL: clang-tidy or cppcheck over the clang build's compile commands.
+# analyse DIR TOOL: clang-tidy or cppcheck over the sources of a build.
 analyse() {
     local status=0
-    scripts/tidy.sh build-clang "$1" || status=$?
+    scripts/tidy.sh "$1" "$2" || status=$?
     case $status in
         0) pass ;;
-        77) skip "$1" ;;
-        *) fail "$1" ;;
+        77) skip "$2" ;;
+        *) fail "$2" ;;
     esac
 }
 
@@ -69,6 +70,8 @@ if build build -Dwerror=true -Dtests=true; then
     else
         skip valgrind
     fi
+    analyse build clang-tidy
+    analyse build cppcheck
 fi
 
 readonly host=(-Dgpu=disabled -Dwerror=true -Dtests=true)
@@ -82,8 +85,6 @@ if ! has clang; then
     skip 'clang build'
 elif CC=clang build build-clang "${host[@]}"; then
     run_tests build-clang clang --suite unit --suite contract
-    analyse clang-tidy
-    analyse cppcheck
 fi
 
 [[ ${#failures[@]} -eq 0 ]] || printf 'failed: %s\n' "${failures[@]}"

@@ -20,6 +20,10 @@ BOTH_COMPILERS = ("common/math.h", "common/record.h", "kernels/abi/")
 COMPILERS = {"c": ("gcc", "clang"), "c++": ("g++", "clang++")}
 
 
+def needs_toolkit(header):
+    return "#include <cuda" in header.read_text(encoding="utf-8")
+
+
 def jobs(root):
     """(header, language, standard, include folders), the header named as it is included."""
     public = sorted((root / "include").rglob("*.h"))
@@ -30,7 +34,7 @@ def jobs(root):
     for room in ROOMS:
         for header in sorted((root / room).rglob("*.h")):
             name = header.relative_to(root).as_posix()
-            if name.startswith(DEVICE_FOLDERS):
+            if name.startswith(DEVICE_FOLDERS) or needs_toolkit(header):
                 continue
             yield name, "c", "c11", [root, root / "include"]
             if name.startswith(BOTH_COMPILERS):
