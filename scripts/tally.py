@@ -25,7 +25,8 @@ def main():
                 else:
                     failures.append(f'{result["name"]}: {result["result"]}')
     print(passed, len(failures), skipped)
-    print("\n".join(failures))
+    for failure in failures:
+        print(failure)
 
 
 main()

@@ -33,17 +33,18 @@ build() {
 
 # run_tests DIR NAME [meson test arguments]: adds Meson's own counts.
 run_tests() {
-    local dir=$1 name=$2 log counts
+    local dir=$1 name=$2
+    local -a logs counts
     shift 2
-    log=$dir/meson-logs/$name.json
-    rm -f "$log"
+    rm -f "$dir/meson-logs/$name"*.json
     printf '+ meson test -C %s %s\n' "$dir" "$*"
     meson test -C "$dir" --no-rebuild --print-errorlogs --logbase "$name" "$@" < /dev/null || true
-    if [[ ! -f $log ]]; then
+    logs=("$dir/meson-logs/$name"*.json) # Meson adds the wrapper's name
+    if [[ ! -f ${logs[0]} ]]; then
         fail "$dir: $name left no log"
         return
     fi
-    mapfile -t counts < <(scripts/tally.py "$log")
+    mapfile -t counts < <(scripts/tally.py "${logs[@]}")
     read -r p f s <<< "${counts[0]}"
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
     failures+=("${counts[@]:1}")
