@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Every header stands alone, and may be included twice.
+"""Every header stands alone and may be included twice, and the README's example compiles.
 
 usage: headers.py SOURCE_ROOT
 
@@ -8,6 +8,7 @@ Public headers as C99, C11 and C++17, seeing only include/; the rooms' own heade
 that the device compiler reads too also as C++17. With gcc and clang, whichever is there.
 """
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -25,41 +26,47 @@ def needs_toolkit(header):
 
 
 def jobs(root):
-    """(header, language, standard, include folders), the header named as it is included."""
+    """(name, text, language, standard, include folders) of each thing to compile."""
     public = sorted((root / "include").rglob("*.h"))
     for header in public:
         name = header.relative_to(root / "include").as_posix()
         for language, standard in (("c", "c99"), ("c", "c11"), ("c++", "c++17")):
-            yield name, language, standard, [root / "include"]
+            yield name, twice(name), language, standard, [root / "include"]
     for room in ROOMS:
         for header in sorted((root / room).rglob("*.h")):
             name = header.relative_to(root).as_posix()
             if name.startswith(DEVICE_FOLDERS) or needs_toolkit(header):
                 continue
-            yield name, "c", "c11", [root, root / "include"]
+            yield name, twice(name), "c", "c11", [root, root / "include"]
             if name.startswith(BOTH_COMPILERS):
-                yield name, "c++", "c++17", [root, root / "include"]
+                yield name, twice(name), "c++", "c++17", [root, root / "include"]
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    for example in re.findall(r"^```c$(.*?)^```$", readme, flags=re.M | re.S):
+        yield "README.md", example, "c", "c11", [root / "include"]
 
 
-def compile_alone(compiler, header, language, standard, folders):
-    text = f'#include "{header}"\n#include "{header}"\nint header_stands_alone;\n'
+def twice(header):
+    return f'#include "{header}"\n#include "{header}"\nint header_stands_alone;\n'
+
+
+def compile_text(compiler, name, text, language, standard, folders):
     command = [compiler, f"-std={standard}", *WARNINGS, "-D_POSIX_C_SOURCE=200809L",
                *[f"-I{folder}" for folder in folders], "-fsyntax-only", "-x", language, "-"]
     done = subprocess.run(command, input=text, text=True, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT)
-    return f"{compiler} -std={standard} {header}\n{done.stdout}" if done.returncode else None
+    return f"{compiler} -std={standard} {name}\n{done.stdout}" if done.returncode else None
 
 
 def main():
     root = pathlib.Path(sys.argv[1]).resolve()
     complaints, count = [], 0
-    for header, language, standard, folders in jobs(root):
+    for name, text, language, standard, folders in jobs(root):
         for compiler in filter(shutil.which, COMPILERS[language]):
             count += 1
-            complaint = compile_alone(compiler, header, language, standard, folders)
+            complaint = compile_text(compiler, name, text, language, standard, folders)
             if complaint:
                 complaints.append(complaint)
-    print("\n".join(complaints) if complaints else f"{count} compilations of headers, no warning")
+    print("\n".join(complaints) if complaints else f"{count} compilations, no warning")
     if count == 0:
         sys.exit(SKIP)
     sys.exit(1 if complaints else 0)
