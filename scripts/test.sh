@@ -66,8 +66,7 @@ scripts/setup.sh --tests
 if build build -Dwerror=true -Dtests=true; then
     run_tests build default
     if has valgrind; then
-        run_tests build valgrind --suite unit --suite contract --timeout-multiplier 20 --wrapper \
-            'valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite'
+        run_tests build memory --setup valgrind --suite unit --suite contract
     else
         skip valgrind
     fi
