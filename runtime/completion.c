@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What comes back from the device: completions, results, and waiting for them. */
+#include "runtime/runtime.h"
+
+#include <inttypes.h>
+#include <time.h>
+
+/* Spins between two looks at the clock, and looks at the clock between two questions to the driver:
+ * a completion is seen within a cache miss, a dead device within about a millisecond. */
+#define SPINS_PER_CLOCK 256
+#define QUERY_INTERVAL_NS 1000000u
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void pause_cpu(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+/* Lengths of the rows whose tokens the device counted. */
+static void settle_lengths(struct rt_runtime *rt, const struct rt_flight *flight,
+                           const struct rt_completion *completion)
+{
+    const struct rt_record_row *rows =
+        rt_ring_rows(&rt->ring, rt_ring_record_of(&rt->ring, flight->step));
+    const struct rt_row_outcome *outcomes = rt_ring_outcomes(completion);
+    for (uint32_t i = 0; i < flight->rows; i++) {
+        struct rt_slot *slot = &rt->slots[rows[i].slot];
+        if (rows[i].accept != RT_ACCEPT_BY_DEVICE || slot->opened_step > flight->step)
+            continue;
+        slot->undecided -= flight->query_len;
+        slot->length += (uint32_t)outcomes[i].accepted;
+    }
+}
+
+static void count_clocks(struct rt_runtime *rt, const struct rt_flight *flight,
+                         const struct rt_completion *c)
+{
+    if (!flight->rows)
+        return;
+    struct rt_stats *s = &rt->stats;
+    s->gpu_ns_last = c->t_end - c->t_begin;
+    s->gpu_ns_total += s->gpu_ns_last;
+    s->gpu_steps++;
+    if (rt->last_t_attend && c->t_attend_first > rt->last_t_attend) {
+        s->gap_ns_last = c->t_attend_first - rt->last_t_attend;
+        s->gap_ns_total += s->gap_ns_last;
+        if (!s->gap_steps || s->gap_ns_last < s->gap_ns_min)
+            s->gap_ns_min = s->gap_ns_last;
+        s->gap_steps++;
+    }
+    rt->last_t_attend = c->t_attend_last;
+}
+
+void rt_harvest(struct rt_runtime *rt)
+{
+    uint64_t completed = rt_ring_completed(&rt->ring);
+    while (rt->harvested < completed) {
+        uint64_t step = ++rt->harvested;
+        const struct rt_flight *flight = &rt->flights[step % rt->ring.depth];
+        const struct rt_completion *completion = rt_ring_completion(&rt->ring, step);
+        if (RT_UNLIKELY(completion->error != RT_DEV_OK)) {
+            rt->refused_step = step;
+            rt->refusal = *completion;
+        }
+        if (flight->device_decides)
+            settle_lengths(rt, flight, completion);
+        count_clocks(rt, flight, completion);
+    }
+}
+
+static const char *device_error_text(uint32_t error)
+{
+    static const char *const texts[] = {
+        [RT_DEV_OK] = "nothing",
+        [RT_DEV_STEP] = "step number",
+        [RT_DEV_BUCKET] = "bucket",
+        [RT_DEV_QUERY_LEN] = "query length",
+        [RT_DEV_ROWS] = "live row count",
+        [RT_DEV_SLOT] = "slot",
+        [RT_DEV_LENGTH] = "length",
+        [RT_DEV_PAGE] = "page",
+        [RT_DEV_BLOCK] = "block-table column",
+        [RT_DEV_ACCEPT] = "accepted count",
+        [RT_DEV_OP] = "op",
+    };
+    return error < sizeof(texts) / sizeof(texts[0]) ? texts[error] : "unknown";
+}
+
+static enum rt_status wait_for(struct rt_runtime *rt, uint64_t step, uint64_t timeout_ns)
+{
+    if (rt_ring_completed(&rt->ring) >= step)
+        return RT_OK;
+    struct rt_driver *d = &rt->driver;
+    uint64_t begin = now_ns(), asked = begin;
+    for (;;) {
+        for (uint32_t i = 0; i < SPINS_PER_CLOCK; i++) {
+            if (rt_ring_completed(&rt->ring) >= step)
+                return RT_OK;
+            pause_cpu();
+        }
+        uint64_t now = now_ns();
+        if (now - begin >= timeout_ns)
+            return rt_fail(&rt->error, RT_ERR_TIMEOUT,
+                           "step %" PRIu64 " is not complete after %" PRIu64
+                           " ns; completed: %" PRIu64,
+                           step, now - begin, rt_ring_completed(&rt->ring));
+        if (now - asked < QUERY_INTERVAL_NS)
+            continue;
+        asked = now;
+        bool idle;
+        RT_TRY(RT_DRV(d, &rt->error, stream_query, (d, rt->stream, &idle)));
+        RT_REQUIRE(!idle || rt_ring_completed(&rt->ring) >= step, &rt->error, RT_ERR_DEVICE_CHECK,
+                   "the stream is idle but step %" PRIu64 " never completed; completed: %" PRIu64,
+                   step, rt_ring_completed(&rt->ring));
+    }
+}
+
+/* First step of the rt_step call that gave the ticket, while the ring remembers; else the ticket.
+ */
+static uint64_t ticket_first(const struct rt_runtime *rt, uint64_t ticket)
+{
+    const struct rt_flight *flight = &rt->flights[ticket % rt->ring.depth];
+    return flight->step == ticket ? flight->ticket_first : ticket;
+}
+
+static enum rt_status check_ticket(struct rt_runtime *rt, uint64_t ticket)
+{
+    RT_REQUIRE(ticket && ticket < rt->ring.next_step, &rt->error, RT_ERR_INVALID,
+               "ticket %" PRIu64 " was never given; the last is %" PRIu64, ticket,
+               rt->ring.next_step - 1);
+    return RT_OK;
+}
+
+enum rt_status rt_wait(rt_runtime *rt, uint64_t ticket, uint64_t timeout_ns)
+{
+    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_wait: runtime is null");
+    RT_TRY(check_ticket(rt, ticket));
+    RT_TRY(wait_for(rt, ticket, timeout_ns));
+    rt_harvest(rt);
+    uint64_t first = ticket_first(rt, ticket);
+    RT_REQUIRE(rt->refused_step < first || rt->refused_step > ticket, &rt->error,
+               RT_ERR_DEVICE_CHECK, "step %" PRIu64 ", row %u: the device refused %s %" PRId64,
+               rt->refused_step, rt->refusal.error_row, device_error_text(rt->refusal.error),
+               rt->refusal.error_value);
+    return RT_OK;
+}
+
+enum rt_status rt_result(rt_runtime *rt, uint64_t ticket, struct rt_row_result *rows,
+                         uint32_t capacity, uint32_t *count)
+{
+    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_result: runtime is null");
+    RT_REQUIRE(count && (rows || !capacity), &rt->error, RT_ERR_INVALID,
+               "rt_result: count or rows is null");
+    RT_TRY(check_ticket(rt, ticket));
+    rt_harvest(rt);
+    RT_REQUIRE(rt->harvested >= ticket, &rt->error, RT_ERR_INVALID,
+               "step %" PRIu64 " is not complete; completed: %" PRIu64, ticket, rt->harvested);
+    uint64_t first = ticket_first(rt, ticket);
+    RT_REQUIRE(first + rt->ring.depth >= rt->ring.next_step &&
+                   rt->flights[ticket % rt->ring.depth].step == ticket &&
+                   rt->flights[ticket % rt->ring.depth].rows,
+               &rt->error, RT_ERR_INVALID, "the ring no longer holds the results of step %" PRIu64,
+               ticket);
+    uint32_t total = 0;
+    for (uint64_t step = first; step <= ticket; step++) {
+        const struct rt_row_outcome *outcomes =
+            rt_ring_outcomes(rt_ring_completion(&rt->ring, step));
+        uint32_t live = rt->flights[step % rt->ring.depth].rows;
+        for (uint32_t i = 0; i < live; i++, total++)
+            if (total < capacity)
+                rows[total] = (struct rt_row_result){.accepted = outcomes[i].accepted,
+                                                     .sampled = outcomes[i].sampled};
+    }
+    *count = total;
+    return RT_OK;
+}

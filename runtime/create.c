@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Everything that may allocate, load or ask: decided here once, so that rt_step need not. */
+#include "runtime/runtime.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void say(const struct rt_create_params *p, enum rt_log_level level, const char *fmt, ...)
+    RT_PRINTF(3, 4);
+
+static void say(const struct rt_create_params *p, enum rt_log_level level, const char *fmt, ...)
+{
+    if (!p->log)
+        return;
+    char text[320];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    p->log(p->log_user, level, text);
+}
+
+static enum rt_status check_params(const struct rt_create_params *p, struct rt_error *err)
+{
+    RT_REQUIRE_STRUCT(p, err);
+    RT_REQUIRE(p->config, err, RT_ERR_INVALID, "rt_create: params->config is null");
+    RT_REQUIRE(p->regions || !p->region_count, err, RT_ERR_INVALID,
+               "rt_create: %u regions but params->regions is null", p->region_count);
+    for (uint32_t i = 0; i < p->region_count; i++)
+        RT_REQUIRE(p->regions[i].bytes <= UINT64_MAX - p->regions[i].address, err, RT_ERR_INVALID,
+                   "rt_create: region %u at 0x%" PRIx64 " with %" PRIu64 " bytes wraps around", i,
+                   p->regions[i].address, p->regions[i].bytes);
+    return rt_config_check(p->config, err);
+}
+
+/* ---- host state ------------------------------------------------------------------------------ */
+
+static enum rt_status alloc_host(struct rt_runtime *rt, const struct rt_create_params *p,
+                                 struct rt_error *err)
+{
+    const struct rt_config *c = &rt->blueprint.config;
+    const struct rt_layout *l = &rt->blueprint.layout;
+    rt->slots = calloc(c->max_sequences, sizeof(*rt->slots));
+    rt->free_slots = calloc(c->max_sequences, sizeof(*rt->free_slots));
+    rt->table = calloc((size_t)c->max_sequences * l->max_blocks, sizeof(*rt->table));
+    rt->ops = calloc(1, l->record.ops_capacity);
+    rt->flights = calloc(c->ring_depth, sizeof(*rt->flights));
+    rt->captured_count = c->batch_size_count * c->query_len_count;
+    rt->captured = calloc(rt->captured_count, sizeof(*rt->captured));
+    rt->regions = calloc(3 + (size_t)p->region_count, sizeof(*rt->regions));
+    RT_REQUIRE(rt->slots && rt->free_slots && rt->table && rt->ops && rt->flights && rt->captured &&
+                   rt->regions,
+               err, RT_ERR_NOMEM, "out of host memory for %u sequences of %u pages",
+               c->max_sequences, l->max_blocks);
+    for (uint32_t i = 0; i < c->max_sequences; i++) {
+        rt->slots[i].generation = 1;
+        rt->free_slots[i] = i;
+    }
+    rt->free_slot_count = c->max_sequences;
+    RT_TRY(rt_pages_init(&rt->pages, l->shape.pages, err));
+    return rt_buckets_init(&rt->buckets, rt->blueprint.config.batch_sizes, c->batch_size_count,
+                           err);
+}
+
+static void register_regions(struct rt_runtime *rt, const struct rt_create_params *p)
+{
+    const struct rt_layout *l = &rt->blueprint.layout;
+    rt->regions[rt->region_count++] =
+        (struct rt_audit_region){.base = rt->arena.arena, .bytes = l->arena_bytes, .name = "arena"};
+    rt->regions[rt->region_count++] =
+        (struct rt_audit_region){.base = rt->arena.pool, .bytes = l->pool_bytes, .name = "KV pool"};
+    rt->regions[rt->region_count++] = (struct rt_audit_region){
+        .base = rt->arena.mapped_addr, .bytes = l->mapped_bytes, .name = "mapped ring"};
+    for (uint32_t i = 0; i < p->region_count; i++)
+        rt->regions[rt->region_count++] = (struct rt_audit_region){
+            .base = p->regions[i].address, .bytes = p->regions[i].bytes, .name = "caller"};
+}
+
+/* ---- graphs ------------------------------------------------------------------------------------
+ */
+
+static enum rt_status finish_graph(struct rt_runtime *rt, struct rt_captured *g,
+                                   struct rt_error *err)
+{
+    RT_TRY(rt_graph_build(&g->program, &rt->driver, rt->stream, &g->graph, err));
+    RT_TRY(rt_graph_audit(&g->graph, &g->program, &rt->driver, rt->regions, rt->region_count, err));
+    return rt_graph_instantiate(&g->graph, &rt->driver, rt->stream, err);
+}
+
+static enum rt_status capture_all(struct rt_runtime *rt, const struct rt_create_params *p,
+                                  struct rt_error *err)
+{
+    const struct rt_config *c = &rt->blueprint.config;
+    const struct rt_stage_source source = {
+        .blueprint = &rt->blueprint,
+        .arena = &rt->arena,
+        .kernels = &rt->kernels,
+        .runtime = rt,
+        .stages = p->stages,
+        .stage_user = p->stage_user,
+    };
+    RT_TRY(rt_stages_control(&source, &rt->control.program, err));
+    RT_TRY(finish_graph(rt, &rt->control, err));
+    for (uint32_t i = 0; i < rt->captured_count; i++) {
+        struct rt_captured *g = &rt->captured[i];
+        uint32_t batch = c->batch_sizes[i / c->query_len_count];
+        g->bindings = calloc(rt_stage_binding_count(&source), sizeof(*g->bindings));
+        RT_REQUIRE(g->bindings, err, RT_ERR_NOMEM, "out of host memory for stage bindings");
+        RT_TRY(
+            rt_stages_step(&source, batch, i % c->query_len_count, g->bindings, &g->program, err));
+        RT_TRY(finish_graph(rt, g, err));
+        if (p->progress)
+            p->progress(p->log_user, i + 1, rt->captured_count);
+    }
+    return RT_OK;
+}
+
+static void free_captured(struct rt_runtime *rt, struct rt_captured *g)
+{
+    rt_graph_free(&g->graph, &rt->driver);
+    rt_program_free(&g->program);
+    free(g->bindings);
+    *g = (struct rt_captured){0};
+}
+
+/* ---- the device --------------------------------------------------------------------------------
+ */
+
+static enum rt_status open_device(struct rt_runtime *rt, const struct rt_create_params *p,
+                                  struct rt_error *err)
+{
+    RT_TRY(rt_driver_open(p->config->device, &rt->driver, rt->device_reason,
+                          sizeof(rt->device_reason), err));
+    say(p, rt->device_reason[0] ? RT_LOG_WARNING : RT_LOG_INFO, "device %s%s%s",
+        rt->driver.caps.name, rt->device_reason[0] ? ": " : "", rt->device_reason);
+    return RT_OK;
+}
+
+static void say_choices(const struct rt_runtime *rt, const struct rt_create_params *p)
+{
+    const struct rt_config *c = &rt->blueprint.config;
+    for (uint32_t i = 0; i < c->query_len_count; i++)
+        say(p, RT_LOG_INFO, "query length %u: %s, %u parts: %s", c->query_lens[i],
+            rt->blueprint.choices[i].entry, rt->blueprint.choices[i].parts,
+            rt->blueprint.choices[i].reason);
+    const struct rt_layout *l = &rt->blueprint.layout;
+    say(p, RT_LOG_INFO,
+        "%" PRIu64 " pages of %u tokens in %u layers: pool %" PRIu64 " bytes, arena %" PRIu64,
+        l->shape.pages, l->shape.page_size, l->shape.layers, l->pool_bytes, l->arena_bytes);
+}
+
+/* With the device's context current. */
+static enum rt_status build_runtime(struct rt_runtime *rt, const struct rt_create_params *p,
+                                    struct rt_error *err)
+{
+    struct rt_driver *d = &rt->driver;
+    uint64_t free_bytes, total_bytes;
+    RT_TRY(RT_DRV(d, err, mem_info, (d, &free_bytes, &total_bytes)));
+    /* A pool that the caller has allocated is no longer free; it counts as budget. */
+    RT_TRY(rt_blueprint_make(p->config, &d->caps, free_bytes + p->pool_bytes, &rt->blueprint, err));
+    say_choices(rt, p);
+    if (p->stream) {
+        rt->stream = p->stream;
+    } else {
+        RT_TRY(RT_DRV(d, err, stream_create, (d, &rt->stream)));
+        rt->owns_stream = true;
+    }
+    const struct rt_arena_given given = {
+        .arena = p->arena_address,
+        .arena_bytes = p->arena_bytes,
+        .pool = p->pool_address,
+        .pool_bytes = p->pool_bytes,
+    };
+    RT_TRY(rt_arena_init(&rt->arena, d, &rt->blueprint.layout, &given, rt->stream, err));
+    rt_ring_init(&rt->ring, &rt->arena);
+    RT_TRY(rt_kernels_load(d, &rt->kernels, err));
+    RT_TRY(alloc_host(rt, p, err));
+    register_regions(rt, p);
+    return capture_all(rt, p, err);
+}
+
+enum rt_status rt_create(const struct rt_create_params *params, rt_runtime **out,
+                         struct rt_error *error)
+{
+    RT_REQUIRE(out, error, RT_ERR_INVALID, "rt_create: out is null");
+    *out = NULL;
+    RT_TRY(check_params(params, error));
+    struct rt_runtime *rt = calloc(1, sizeof(*rt));
+    RT_REQUIRE(rt, error, RT_ERR_NOMEM, "out of host memory for the runtime");
+    enum rt_status status;
+    RT_TRY_GOTO(open_device(rt, params, error));
+    RT_TRY_GOTO(RT_DRV(&rt->driver, error, ctx_enter, (&rt->driver)));
+    status = build_runtime(rt, params, error);
+    struct rt_error leave_error = {0};
+    enum rt_status left = RT_DRV(&rt->driver, &leave_error, ctx_leave, (&rt->driver));
+    if (status == RT_OK && left != RT_OK) {
+        status = left;
+        if (error)
+            *error = leave_error;
+    }
+    if (status != RT_OK)
+        goto fail;
+    rt->stats.struct_size = sizeof(rt->stats);
+    rt->stats.bucket_count = rt->captured_count;
+    *out = rt;
+    return RT_OK;
+fail:
+    rt_destroy(&rt);
+    return status;
+}
+
+/* A failing release is not reported: there is nobody left to act on it, and the rest must go too.
+ */
+void rt_destroy(rt_runtime **runtime)
+{
+    if (!runtime || !*runtime)
+        return;
+    struct rt_runtime *rt = *runtime;
+    struct rt_driver *d = &rt->driver;
+    if (d->ctx_enter) {
+        (void)d->ctx_enter(d);
+        if (rt->stream || rt->owns_stream)
+            (void)d->stream_sync(d, rt->stream);
+        free_captured(rt, &rt->control);
+        for (uint32_t i = 0; rt->captured && i < rt->captured_count; i++)
+            free_captured(rt, &rt->captured[i]);
+        rt_kernels_unload(&rt->kernels);
+        rt_arena_free(&rt->arena);
+        if (rt->owns_stream)
+            (void)d->stream_destroy(d, rt->stream);
+        (void)d->ctx_leave(d);
+        rt_driver_close(d);
+    }
+    rt_buckets_free(&rt->buckets);
+    rt_pages_free(&rt->pages);
+    free(rt->regions);
+    free(rt->captured);
+    free(rt->flights);
+    free(rt->ops);
+    free(rt->table);
+    free(rt->free_slots);
+    free(rt->slots);
+    free(rt);
+    *runtime = NULL;
+}
+
+enum rt_status rt_sizes(const struct rt_config *config, struct rt_sizes *out,
+                        struct rt_error *error)
+{
+    RT_REQUIRE_STRUCT(out, error);
+    RT_TRY(rt_config_check(config, error));
+    struct rt_driver d;
+    char why[160];
+    RT_TRY(rt_driver_open(config->device, &d, why, sizeof(why), error));
+    struct rt_blueprint *blueprint = calloc(1, sizeof(*blueprint));
+    uint64_t free_bytes, total_bytes;
+    enum rt_status status;
+    if (!blueprint) {
+        status = rt_fail(error, RT_ERR_NOMEM, "out of host memory for a plan");
+        goto fail;
+    }
+    RT_TRY_GOTO(RT_DRV(&d, error, ctx_enter, (&d)));
+    status = RT_DRV(&d, error, mem_info, (&d, &free_bytes, &total_bytes));
+    (void)d.ctx_leave(&d);
+    if (status == RT_OK)
+        status = rt_blueprint_make(config, &d.caps, free_bytes, blueprint, error);
+    if (status == RT_OK) {
+        out->arena_bytes = blueprint->layout.arena_bytes;
+        out->pool_bytes = blueprint->layout.pool_bytes;
+        out->mapped_bytes = blueprint->layout.mapped_bytes;
+        out->pages = blueprint->layout.shape.pages;
+    }
+fail:
+    free(blueprint);
+    rt_driver_close(&d);
+    return status;
+}

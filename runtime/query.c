@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Knowing what happens: counters, descriptions, and the measurements that need the inside. */
+#include "graphs/dump.h"
+#include "runtime/runtime.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define STRINGIFY(x) #x
+#define VERSION_TEXT(major, minor, patch) STRINGIFY(major) "." STRINGIFY(minor) "." STRINGIFY(patch)
+
+const char *rt_version(void)
+{
+    return VERSION_TEXT(RT_VERSION_MAJOR, RT_VERSION_MINOR, RT_VERSION_PATCH);
+}
+
+const struct rt_error *rt_last_error(const rt_runtime *rt)
+{
+    static const struct rt_error none = {.status = RT_ERR_INVALID, .message = "runtime is null"};
+    return rt ? &rt->error : &none;
+}
+
+enum rt_status rt_get_stats(rt_runtime *rt, struct rt_stats *out)
+{
+    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_get_stats: runtime is null");
+    RT_REQUIRE_STRUCT(out, &rt->error);
+    rt_harvest(rt);
+    rt->stats.free_pages = rt->pages.free_count;
+    *out = rt->stats;
+    return RT_OK;
+}
+
+enum rt_status rt_get_bucket_stats(rt_runtime *rt, uint32_t index, struct rt_bucket_stats *out)
+{
+    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_get_bucket_stats: runtime is null");
+    RT_REQUIRE_STRUCT(out, &rt->error);
+    RT_REQUIRE(index < rt->captured_count, &rt->error, RT_ERR_INVALID, "graph %u of %u", index,
+               rt->captured_count);
+    const struct rt_captured *g = &rt->captured[index];
+    *out = (struct rt_bucket_stats){
+        .struct_size = sizeof(*out),
+        .nodes = g->graph.node_count,
+        .batch = g->program.batch,
+        .query_len = g->program.query_len,
+        .replays = g->replays,
+        .live_rows = g->live_rows,
+        .padded_rows = g->padded_rows,
+        .graph_bytes = g->graph.device_bytes,
+        .capture_ns = g->graph.build_ns,
+    };
+    return RT_OK;
+}
+
+enum rt_status rt_get_info(const rt_runtime *rt, struct rt_info *out)
+{
+    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_get_info: runtime is null");
+    RT_REQUIRE_STRUCT(out, NULL);
+    const struct rt_layout *l = &rt->blueprint.layout;
+    *out = (struct rt_info){
+        .struct_size = sizeof(*out),
+        .host = rt->driver.caps.kind == RT_DEVICE_KIND_HOST,
+        .sm_count = rt->driver.caps.sm_count,
+        .graphs = rt->captured_count,
+        .pages = l->shape.pages,
+        .arena_bytes = l->arena_bytes,
+        .pool_bytes = l->pool_bytes,
+        .mapped_bytes = l->mapped_bytes,
+        .graph_bytes = rt->control.graph.device_bytes,
+        .capture_ns = rt->control.graph.build_ns,
+    };
+    snprintf(out->device, sizeof(out->device), "%s", rt->driver.caps.name);
+    snprintf(out->device_reason, sizeof(out->device_reason), "%s", rt->device_reason);
+    for (uint32_t i = 0; i < rt->captured_count; i++) {
+        out->graph_bytes += rt->captured[i].graph.device_bytes;
+        out->capture_ns += rt->captured[i].graph.build_ns;
+    }
+    return RT_OK;
+}
+
+enum rt_status rt_audit(rt_runtime *rt)
+{
+    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_audit: runtime is null");
+    struct rt_driver *d = &rt->driver;
+    RT_TRY(RT_DRV(d, &rt->error, ctx_enter, (d)));
+    enum rt_status status = rt_graph_audit(&rt->control.graph, &rt->control.program, d, rt->regions,
+                                           rt->region_count, &rt->error);
+    for (uint32_t i = 0; i < rt->captured_count && status == RT_OK; i++)
+        status = rt_graph_audit(&rt->captured[i].graph, &rt->captured[i].program, d, rt->regions,
+                                rt->region_count, &rt->error);
+    (void)d->ctx_leave(d);
+    return status;
+}
+
+static const struct rt_captured *find_captured(const struct rt_runtime *rt, uint32_t batch,
+                                               uint32_t query_len)
+{
+    for (uint32_t i = 0; i < rt->captured_count; i++)
+        if (rt->captured[i].program.batch == batch &&
+            rt->captured[i].program.query_len == query_len)
+            return &rt->captured[i];
+    return NULL;
+}
+
+enum rt_status rt_dot(const rt_runtime *rt, uint32_t batch, uint32_t query_len, char *text,
+                      size_t capacity, size_t *needed)
+{
+    RT_REQUIRE(rt && needed && (text || !capacity), NULL, RT_ERR_INVALID,
+               "rt_dot: an argument is null");
+    const struct rt_captured *g = find_captured(rt, batch, query_len);
+    RT_REQUIRE(g, NULL, RT_ERR_INVALID, "no graph for batch %u, query length %u", batch, query_len);
+    *needed = rt_program_dot(&g->program, text, capacity);
+    return RT_OK;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/*
+ * The device refuses every one of these replays, because the ring holds no record for them, so no
+ * state changes; what the host pays is the same.
+ */
+static enum rt_status time_launches(struct rt_runtime *rt, const struct rt_captured *g,
+                                    uint64_t *ns, uint32_t repeats)
+{
+    struct rt_driver *d = &rt->driver;
+    RT_TRY(RT_DRV(d, &rt->error, stream_sync, (d, rt->stream)));
+    for (uint32_t i = 0; i < repeats; i++) {
+        struct timespec from, to;
+        clock_gettime(CLOCK_MONOTONIC, &from);
+        enum rt_status status = RT_DRV(d, &rt->error, graph_launch, (d, g->graph.exec, rt->stream));
+        clock_gettime(CLOCK_MONOTONIC, &to);
+        RT_TRY(status);
+        RT_TRY(RT_DRV(d, &rt->error, stream_sync, (d, rt->stream)));
+        ns[i] = (uint64_t)(to.tv_sec - from.tv_sec) * 1000000000u + (uint64_t)to.tv_nsec -
+                (uint64_t)from.tv_nsec;
+    }
+    return RT_OK;
+}
+
+enum rt_status rt_measure_bare_launch(rt_runtime *rt, uint32_t batch, uint32_t query_len,
+                                      uint32_t repeats, uint64_t *median_ns)
+{
+    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_measure_bare_launch: runtime is null");
+    RT_REQUIRE(median_ns && repeats, &rt->error, RT_ERR_INVALID,
+               "rt_measure_bare_launch: median_ns is null or repeats is 0");
+    const struct rt_captured *g = find_captured(rt, batch, query_len);
+    RT_REQUIRE(g, &rt->error, RT_ERR_INVALID, "no graph for batch %u, query length %u", batch,
+               query_len);
+    uint64_t *ns = calloc(repeats, sizeof(*ns));
+    RT_REQUIRE(ns, &rt->error, RT_ERR_NOMEM, "out of host memory for %u times", repeats);
+    struct rt_driver *d = &rt->driver;
+    enum rt_status status = RT_DRV(d, &rt->error, ctx_enter, (d));
+    if (status == RT_OK) {
+        status = time_launches(rt, g, ns, repeats);
+        (void)d->ctx_leave(d);
+    }
+    if (status == RT_OK) {
+        qsort(ns, repeats, sizeof(*ns), by_value);
+        *median_ns = ns[repeats / 2];
+    }
+    free(ns);
+    return status;
+}

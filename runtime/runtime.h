@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_RUNTIME_RUNTIME_H
+#define RT_RUNTIME_RUNTIME_H
+
+/* The runtime's inside: the only room that knows the others. */
+#include "buffers/arena.h"
+#include "buffers/pages.h"
+#include "buffers/ring.h"
+#include "common/driver.h"
+#include "graphs/audit.h"
+#include "graphs/bucket.h"
+#include "graphs/build.h"
+#include "replayrt/rt.h"
+#include "runtime/blueprint.h"
+#include "runtime/stages.h"
+
+/* A sequence's host half. `length` runs ahead of the device; both agree once steps are complete. */
+struct rt_slot {
+    uint32_t generation; /* of the handle that is or was valid; starts at 1 */
+    bool open;
+    bool builtin_pages;
+    uint32_t length;      /* tokens, without those of device-decided steps still in flight */
+    uint32_t undecided;   /* tokens of device-decided steps still in flight: 0..undecided stay */
+    uint32_t page_count;  /* columns of the table line that hold a page */
+    uint64_t opened_step; /* steps before this number are an earlier sequence's */
+    uint64_t named_in; /* the last step attempt that named it: finds duplicates without clearing */
+};
+
+/* One captured graph and its program. */
+struct rt_captured {
+    struct rt_program program;
+    struct rt_graph graph;
+    struct rt_stage_binding *bindings;
+    uint64_t replays, live_rows, padded_rows;
+};
+
+/* What the host remembers of a step whose record the ring still holds. */
+struct rt_flight {
+    uint64_t step;
+    uint64_t ticket_first; /* first step of the rt_step call it belongs to */
+    uint32_t rows;
+    uint32_t query_len;
+    bool device_decides; /* some row is RT_ACCEPT_DEVICE */
+};
+
+struct rt_runtime {
+    struct rt_driver driver;
+    struct rt_blueprint blueprint;
+    struct rt_arena arena;
+    struct rt_ring ring;
+    struct rt_kernels kernels;
+    struct rt_pages pages;
+    struct rt_buckets buckets;
+
+    rt_dstream stream;
+    bool owns_stream;
+
+    struct rt_captured *captured; /* [bucket * query_len_count + query index] */
+    uint32_t captured_count;
+    struct rt_captured control;
+
+    struct rt_audit_region *regions;
+    uint32_t region_count;
+
+    struct rt_slot *slots; /* [max_sequences] */
+    uint32_t *free_slots;  /* FIFO ring: a slot rests as long as possible before it is reused */
+    uint32_t free_slot_head, free_slot_count;
+    int32_t *table; /* host mirror of the block table: [max_sequences, max_blocks] */
+
+    unsigned char *ops; /* pending ops for the next record */
+    uint32_t ops_bytes, ops_count;
+
+    struct rt_flight *flights; /* [ring_depth], by step % depth */
+    uint64_t harvested;        /* steps whose completion has been looked at */
+    uint64_t attempts;         /* numbers rt_step calls, for rt_slot.named_in */
+    uint64_t last_t_attend;    /* t_attend_last of the last harvested step with rows; 0: none */
+    uint64_t refused_step;     /* last step the device refused part of; 0: none */
+    struct rt_completion refusal;
+
+    struct rt_stats stats;
+    char device_reason[160];
+    struct rt_error error;
+};
+
+/* Looks at completions that have arrived: lengths the device decided, clocks, refusals. */
+void rt_harvest(struct rt_runtime *rt);
+
+/* The open slot of a handle; RT_ERR_SEQUENCE otherwise. */
+enum rt_status rt_slot_of(struct rt_runtime *rt, rt_seq seq, struct rt_slot **out);
+
+static inline uint32_t rt_slot_index(const struct rt_runtime *rt, const struct rt_slot *slot)
+{
+    return (uint32_t)(slot - rt->slots);
+}
+
+static inline int32_t *rt_slot_line(const struct rt_runtime *rt, const struct rt_slot *slot)
+{
+    return rt->table + (size_t)rt_slot_index(rt, slot) * rt->blueprint.layout.max_blocks;
+}
+
+static inline rt_seq rt_seq_handle(const struct rt_runtime *rt, const struct rt_slot *slot)
+{
+    return (rt_seq)slot->generation << 32 | rt_slot_index(rt, slot);
+}
+
+/* Launches a control record with the pending ops; RT_ERR_BUSY, or the driver's failure: unchanged.
+ */
+enum rt_status rt_flush_ops(struct rt_runtime *rt);
+
+/* Moves the pending ops into a record that is about to be launched. */
+void rt_take_ops(struct rt_runtime *rt, struct rt_record *record);
+
+/* Room for `bytes` more pending ops, by flushing if need be. */
+enum rt_status rt_reserve_ops(struct rt_runtime *rt, uint32_t bytes);
+
+/* The public structs' version check: true if the caller's struct is this library's. */
+#define RT_REQUIRE_STRUCT(p, err)                                                                  \
+    do {                                                                                           \
+        RT_REQUIRE((p) != NULL, (err), RT_ERR_INVALID, "%s: " #p " is null", __func__);            \
+        RT_REQUIRE((p)->struct_size == sizeof(*(p)), (err), RT_ERR_INVALID,                        \
+                   "%s: " #p "->struct_size is %u, this library expects %zu", __func__,            \
+                   (p)->struct_size, sizeof(*(p)));                                                \
+    } while (0)
+
+#endif

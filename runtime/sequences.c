@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Sequences: slots, their pages and the ops that tell the device. The host's view changes only once
+ * nothing can fail any more.
+ */
+#include "common/math.h"
+#include "runtime/runtime.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+enum rt_status rt_slot_of(struct rt_runtime *rt, rt_seq seq, struct rt_slot **out)
+{
+    uint32_t index = (uint32_t)seq;
+    uint32_t generation = (uint32_t)(seq >> 32);
+    if (RT_LIKELY(index < rt->blueprint.config.max_sequences)) {
+        struct rt_slot *slot = &rt->slots[index];
+        if (RT_LIKELY(slot->open && slot->generation == generation)) {
+            *out = slot;
+            return RT_OK;
+        }
+    }
+    return rt_fail(&rt->error, RT_ERR_SEQUENCE, "0x%" PRIx64 " is not an open sequence", seq);
+}
+
+/* ---- pending ops -------------------------------------------------------------------------------
+ */
+
+static uint32_t set_pages_bytes(uint32_t count)
+{
+    return (uint32_t)(sizeof(struct rt_record_op) +
+                      rt_align_up_u64((uint64_t)count * sizeof(int32_t), 16));
+}
+
+static void put_op(struct rt_runtime *rt, enum rt_record_op_kind kind, uint32_t slot, int32_t a,
+                   int32_t b)
+{
+    struct rt_record_op op = {.kind = kind, .slot = slot, .a = a, .b = b};
+    memcpy(rt->ops + rt->ops_bytes, &op, sizeof(op));
+    rt->ops_bytes += (uint32_t)sizeof(op);
+    rt->ops_count++;
+}
+
+static void put_set_pages(struct rt_runtime *rt, uint32_t slot, uint32_t first,
+                          const int32_t *pages, uint32_t count)
+{
+    uint32_t bytes = set_pages_bytes(count);
+    put_op(rt, RT_OP_SET_PAGES, slot, (int32_t)first, (int32_t)count);
+    unsigned char *payload = rt->ops + rt->ops_bytes;
+    memset(payload, 0, bytes - sizeof(struct rt_record_op));
+    memcpy(payload, pages, (size_t)count * sizeof(*pages));
+    rt->ops_bytes += bytes - (uint32_t)sizeof(struct rt_record_op);
+}
+
+void rt_take_ops(struct rt_runtime *rt, struct rt_record *record)
+{
+    record->op_count = rt->ops_count;
+    record->op_bytes = rt->ops_bytes;
+    memcpy(rt_ring_ops(&rt->ring, record), rt->ops, rt->ops_bytes);
+    rt->ops_count = 0;
+    rt->ops_bytes = 0;
+}
+
+enum rt_status rt_flush_ops(struct rt_runtime *rt)
+{
+    rt_harvest(rt);
+    if (!rt_ring_room(&rt->ring, rt->harvested)) {
+        rt->stats.busy++;
+        return rt_fail(&rt->error, RT_ERR_BUSY,
+                       "all %u records are in flight and the pending changes fill one",
+                       rt->ring.depth);
+    }
+    struct rt_driver *d = &rt->driver;
+    struct rt_record *record = rt_ring_record(&rt->ring);
+    uint32_t bytes = rt->ops_bytes, count = rt->ops_count;
+    *record = (struct rt_record){.step = rt->ring.next_step, .query_len = 1};
+    rt_take_ops(rt, record);
+    enum rt_status status =
+        RT_DRV(d, &rt->error, graph_launch, (d, rt->control.graph.exec, rt->stream));
+    if (status != RT_OK) {
+        rt->ops_bytes = bytes;
+        rt->ops_count = count;
+        return status;
+    }
+    uint64_t step = rt_ring_advance(&rt->ring);
+    rt->flights[step % rt->ring.depth] = (struct rt_flight){.step = step, .ticket_first = step};
+    rt->stats.control_replays++;
+    return RT_OK;
+}
+
+enum rt_status rt_reserve_ops(struct rt_runtime *rt, uint32_t bytes)
+{
+    if (rt->ops_bytes + (uint64_t)bytes <= rt->blueprint.layout.record.ops_capacity)
+        return RT_OK;
+    return rt_flush_ops(rt);
+}
+
+/* ---- slots and pages ---------------------------------------------------------------------------
+ */
+
+static struct rt_slot *next_slot(const struct rt_runtime *rt)
+{
+    return rt->free_slot_count ? &rt->slots[rt->free_slots[rt->free_slot_head]] : NULL;
+}
+
+static void open_slot(struct rt_runtime *rt, struct rt_slot *slot, bool builtin_pages,
+                      uint32_t length)
+{
+    rt->free_slot_head = (rt->free_slot_head + 1) % rt->blueprint.config.max_sequences;
+    rt->free_slot_count--;
+    slot->open = true;
+    slot->builtin_pages = builtin_pages;
+    slot->length = length;
+    slot->undecided = 0;
+    slot->opened_step = rt->ring.next_step;
+    rt->stats.open_sequences++;
+}
+
+static void close_slot(struct rt_runtime *rt, struct rt_slot *slot)
+{
+    if (slot->builtin_pages)
+        for (uint32_t i = slot->page_count; i-- > 0;)
+            rt_pages_drop(&rt->pages, rt_slot_line(rt, slot)[i]);
+    slot->page_count = 0;
+    slot->open = false;
+    /* Generation 0 is never valid, so that the handle 0 is not. */
+    slot->generation = slot->generation == UINT32_MAX ? 1 : slot->generation + 1;
+    uint32_t size = rt->blueprint.config.max_sequences;
+    rt->free_slots[(rt->free_slot_head + rt->free_slot_count) % size] = rt_slot_index(rt, slot);
+    rt->free_slot_count++;
+    rt->stats.open_sequences--;
+}
+
+static void take_pages(struct rt_runtime *rt, struct rt_slot *slot, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        rt_slot_line(rt, slot)[slot->page_count++] = rt_pages_take(&rt->pages);
+}
+
+static enum rt_status check_decided(struct rt_runtime *rt, const struct rt_slot *slot,
+                                    const char *what)
+{
+    RT_REQUIRE(!slot->undecided, &rt->error, RT_ERR_BUSY,
+               "%s: steps in flight still decide %u tokens of this sequence; wait for them", what,
+               slot->undecided);
+    return RT_OK;
+}
+
+enum rt_status rt_seq_open(rt_runtime *rt, const struct rt_seq_params *params, rt_seq *out)
+{
+    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_seq_open: runtime is null");
+    RT_REQUIRE(out, &rt->error, RT_ERR_INVALID, "rt_seq_open: out is null");
+    const struct rt_seq_params empty = {.struct_size = sizeof(empty), .last_token = -1};
+    if (!params)
+        params = &empty;
+    RT_REQUIRE_STRUCT(params, &rt->error);
+    const struct rt_config *c = &rt->blueprint.config;
+    RT_REQUIRE(params->pages == RT_PAGES_BUILTIN || params->pages == RT_PAGES_CALLER, &rt->error,
+               RT_ERR_INVALID, "rt_seq_open: page owner %d is not one of enum rt_page_owner",
+               (int)params->pages);
+    RT_REQUIRE(params->length <= c->max_length, &rt->error, RT_ERR_LENGTH,
+               "length %u exceeds max_length %u", params->length, c->max_length);
+    struct rt_slot *slot = next_slot(rt);
+    RT_REQUIRE(slot, &rt->error, RT_ERR_SLOTS, "all %u sequences are open", c->max_sequences);
+    bool builtin = params->pages == RT_PAGES_BUILTIN;
+    uint32_t needed = builtin ? rt_ceil_div_u32(params->length, c->page_size) : 0;
+    RT_REQUIRE(needed <= rt->pages.free_count, &rt->error, RT_ERR_PAGES,
+               "length %u needs %u pages, %u of %u are free", params->length, needed,
+               rt->pages.free_count, rt->pages.count);
+    RT_TRY(rt_reserve_ops(rt, (uint32_t)sizeof(struct rt_record_op) + set_pages_bytes(needed)));
+
+    open_slot(rt, slot, builtin, params->length);
+    take_pages(rt, slot, needed);
+    put_op(rt, RT_OP_SET_SLOT, rt_slot_index(rt, slot), (int32_t)params->length,
+           params->last_token);
+    if (needed)
+        put_set_pages(rt, rt_slot_index(rt, slot), 0, rt_slot_line(rt, slot), needed);
+    *out = rt_seq_handle(rt, slot);
+    return RT_OK;
+}
+
+enum rt_status rt_seq_close(rt_runtime *rt, rt_seq seq)
+{
+    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_seq_close: runtime is null");
+    struct rt_slot *slot;
+    RT_TRY(rt_slot_of(rt, seq, &slot));
+    close_slot(rt, slot);
+    return RT_OK;
+}
+
+enum rt_status rt_seq_bind_pages(rt_runtime *rt, rt_seq seq, uint32_t first, const int32_t *pages,
+                                 uint32_t count)
+{
+    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_seq_bind_pages: runtime is null");
+    RT_REQUIRE(pages || !count, &rt->error, RT_ERR_INVALID, "rt_seq_bind_pages: pages is null");
+    struct rt_slot *slot;
+    RT_TRY(rt_slot_of(rt, seq, &slot));
+    const struct rt_layout *l = &rt->blueprint.layout;
+    RT_REQUIRE(!slot->builtin_pages, &rt->error, RT_ERR_UNSUPPORTED,
+               "sequence 0x%" PRIx64 " was opened with builtin pages", seq);
+    RT_REQUIRE(first <= slot->page_count, &rt->error, RT_ERR_INVALID,
+               "column %u leaves a gap: %u columns are bound", first, slot->page_count);
+    RT_REQUIRE(count <= l->max_blocks - first, &rt->error, RT_ERR_LENGTH,
+               "columns %u..%" PRIu64 " exceed the %u of max_length", first,
+               (uint64_t)first + count, l->max_blocks);
+    for (uint32_t i = 0; i < count; i++)
+        RT_REQUIRE(pages[i] >= 0 && (uint64_t)pages[i] < l->shape.pages, &rt->error, RT_ERR_INVALID,
+                   "page %d at column %u is not one of %" PRIu64, pages[i], first + i,
+                   l->shape.pages);
+    if (!count)
+        return RT_OK;
+    RT_TRY(rt_reserve_ops(rt, set_pages_bytes(count)));
+
+    memcpy(rt_slot_line(rt, slot) + first, pages, (size_t)count * sizeof(*pages));
+    slot->page_count = rt_max_u32(slot->page_count, first + count);
+    put_set_pages(rt, rt_slot_index(rt, slot), first, pages, count);
+    return RT_OK;
+}
+
+/* ---- fork and rewind ---------------------------------------------------------------------------
+ */
+
+/* Ops of a fork or rewind, launched at once; on failure none of them stays pending. */
+static enum rt_status flush_or_forget(struct rt_runtime *rt, uint32_t bytes_before,
+                                      uint32_t count_before)
+{
+    enum rt_status status = rt_flush_ops(rt);
+    if (status != RT_OK) {
+        rt->ops_bytes = bytes_before;
+        rt->ops_count = count_before;
+    }
+    return status;
+}
+
+/* Gives `child` the pages of `parent`: full ones shared, a partly filled last one new. */
+static enum rt_status share_pages(struct rt_runtime *rt, const struct rt_slot *parent,
+                                  struct rt_slot *child)
+{
+    uint32_t page_size = rt->blueprint.config.page_size;
+    uint32_t full = parent->length / page_size;
+    const int32_t *from = rt_slot_line(rt, parent);
+    int32_t *to = rt_slot_line(rt, child);
+    for (uint32_t i = 0; i < full; i++) {
+        if (!rt_pages_share(&rt->pages, from[i])) {
+            uint32_t refs = rt_pages_refs(&rt->pages, from[i]);
+            while (i-- > 0)
+                rt_pages_drop(&rt->pages, to[i]);
+            return rt_fail(&rt->error, RT_ERR_PAGES, "page %d is shared %u times already", from[i],
+                           refs);
+        }
+        to[i] = from[i];
+    }
+    child->page_count = full;
+    take_pages(rt, child, parent->length % page_size ? 1 : 0);
+    return RT_OK;
+}
+
+enum rt_status rt_seq_fork(rt_runtime *rt, rt_seq seq, rt_seq *out)
+{
+    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_seq_fork: runtime is null");
+    RT_REQUIRE(out, &rt->error, RT_ERR_INVALID, "rt_seq_fork: out is null");
+    rt_harvest(rt);
+    struct rt_slot *parent;
+    RT_TRY(rt_slot_of(rt, seq, &parent));
+    RT_TRY(check_decided(rt, parent, "fork"));
+    RT_REQUIRE(parent->builtin_pages, &rt->error, RT_ERR_UNSUPPORTED,
+               "sequence 0x%" PRIx64 " has the caller's pages: open another and bind them", seq);
+    struct rt_slot *child = next_slot(rt);
+    RT_REQUIRE(child, &rt->error, RT_ERR_SLOTS, "all %u sequences are open",
+               rt->blueprint.config.max_sequences);
+    uint32_t page_size = rt->blueprint.config.page_size;
+    uint32_t tail = parent->length % page_size, full = parent->length / page_size;
+    RT_REQUIRE(!tail || rt->pages.free_count, &rt->error, RT_ERR_PAGES,
+               "a fork at length %u copies its last page, none of %u is free", parent->length,
+               rt->pages.count);
+    RT_TRY(
+        rt_reserve_ops(rt, 2 * (uint32_t)sizeof(struct rt_record_op) + set_pages_bytes(full + 1)));
+    RT_TRY(share_pages(rt, parent, child));
+    uint32_t bytes = rt->ops_bytes, count = rt->ops_count;
+    open_slot(rt, child, true, parent->length);
+    put_op(rt, RT_OP_SET_SLOT, rt_slot_index(rt, child), (int32_t)parent->length,
+           RT_TOKEN_OF_SLOT(rt_slot_index(rt, parent)));
+    if (child->page_count)
+        put_set_pages(rt, rt_slot_index(rt, child), 0, rt_slot_line(rt, child), child->page_count);
+    if (tail) {
+        put_op(rt, RT_OP_COPY_PAGE, tail, rt_slot_line(rt, parent)[full],
+               rt_slot_line(rt, child)[full]);
+        enum rt_status status = flush_or_forget(rt, bytes, count);
+        if (status != RT_OK) {
+            close_slot(rt, child);
+            return status;
+        }
+    }
+    *out = rt_seq_handle(rt, child);
+    return RT_OK;
+}
+
+enum rt_status rt_seq_rewind(rt_runtime *rt, rt_seq seq, uint32_t length)
+{
+    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_seq_rewind: runtime is null");
+    rt_harvest(rt);
+    struct rt_slot *slot;
+    RT_TRY(rt_slot_of(rt, seq, &slot));
+    RT_TRY(check_decided(rt, slot, "rewind"));
+    RT_REQUIRE(length <= slot->length, &rt->error, RT_ERR_LENGTH,
+               "rewind to %u: the sequence has %u tokens", length, slot->length);
+    uint32_t page_size = rt->blueprint.config.page_size;
+    uint32_t index = rt_slot_index(rt, slot), tail = length % page_size, kept = length / page_size;
+    int32_t *line = rt_slot_line(rt, slot);
+    bool copy = slot->builtin_pages && tail && rt_pages_refs(&rt->pages, line[kept]) > 1;
+    RT_REQUIRE(!copy || rt->pages.free_count, &rt->error, RT_ERR_PAGES,
+               "a rewind to %u copies a shared page, none of %u is free", length, rt->pages.count);
+    RT_TRY(rt_reserve_ops(rt, 2 * (uint32_t)sizeof(struct rt_record_op) + set_pages_bytes(1)));
+
+    uint32_t bytes = rt->ops_bytes, count = rt->ops_count;
+    put_op(rt, RT_OP_SET_SLOT, index, (int32_t)length, -1);
+    if (copy) {
+        int32_t fresh = rt_pages_take(&rt->pages), shared = line[kept];
+        put_set_pages(rt, index, kept, &fresh, 1);
+        put_op(rt, RT_OP_COPY_PAGE, tail, shared, fresh);
+        enum rt_status status = flush_or_forget(rt, bytes, count);
+        if (status != RT_OK) {
+            rt_pages_drop(&rt->pages, fresh);
+            return status;
+        }
+        line[kept] = fresh;
+        rt_pages_drop(&rt->pages, shared);
+    }
+    slot->length = length;
+    uint32_t pages = rt_ceil_div_u32(length, page_size);
+    while (slot->builtin_pages && slot->page_count > pages)
+        rt_pages_drop(&rt->pages, line[--slot->page_count]);
+    return RT_OK;
+}
+
+enum rt_status rt_seq_length(rt_runtime *rt, rt_seq seq, uint32_t *out)
+{
+    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_seq_length: runtime is null");
+    RT_REQUIRE(out, &rt->error, RT_ERR_INVALID, "rt_seq_length: out is null");
+    rt_harvest(rt);
+    struct rt_slot *slot;
+    RT_TRY(rt_slot_of(rt, seq, &slot));
+    *out = slot->length;
+    return RT_OK;
+}
+
+enum rt_status rt_seq_pages(rt_runtime *rt, rt_seq seq, int32_t *pages, uint32_t capacity,
+                            uint32_t *count)
+{
+    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_seq_pages: runtime is null");
+    RT_REQUIRE(count && (pages || !capacity), &rt->error, RT_ERR_INVALID,
+               "rt_seq_pages: count or pages is null");
+    struct rt_slot *slot;
+    RT_TRY(rt_slot_of(rt, seq, &slot));
+    *count = slot->page_count;
+    uint32_t copied = rt_min_u32(capacity, slot->page_count);
+    if (copied)
+        memcpy(pages, rt_slot_line(rt, slot), copied * sizeof(*pages));
+    return RT_OK;
+}

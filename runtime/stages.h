@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_RUNTIME_STAGES_H
+#define RT_RUNTIME_STAGES_H
+
+/* The step of one (batch, query length) as a program: our stages with the caller's between them. */
+#include "buffers/arena.h"
+#include "graphs/program.h"
+#include "runtime/blueprint.h"
+
+/* One call of the caller's: what the stage needs when it runs, for the runtime's life. */
+struct rt_stage_binding {
+    rt_stage_fn fn;
+    void *user;
+    struct rt_stage_context context;
+};
+
+struct rt_stage_source {
+    const struct rt_blueprint *blueprint;
+    const struct rt_arena *arena;     /* addresses; a plan's arena has base 0 */
+    const struct rt_kernels *kernels; /* zeroed in a plan without a device */
+    rt_runtime *runtime;              /* for the callbacks' context; null in a plan */
+    const rt_stage_fn *stages;        /* [RT_STAGE_POINT_COUNT] */
+    void *stage_user;
+};
+
+/* Bindings that one program needs at most. */
+uint32_t rt_stage_binding_count(const struct rt_stage_source *s);
+
+/*
+ * Appends all stages to the empty *p. `bindings` has rt_stage_binding_count elements and outlives
+ * the program. On failure *p may be partly filled; free it.
+ */
+enum rt_status rt_stages_step(const struct rt_stage_source *s, uint32_t batch, uint32_t query_index,
+                              struct rt_stage_binding *bindings, struct rt_program *p,
+                              struct rt_error *err);
+
+/* The control program: step_begin without rows, page_copy, step_end. */
+enum rt_status rt_stages_control(const struct rt_stage_source *s, struct rt_program *p,
+                                 struct rt_error *err);
+
+#endif

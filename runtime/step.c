@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The hot path: check every row, write one record, launch one graph. Nothing here allocates, locks,
+ * waits or asks the device.
+ */
+#include "common/math.h"
+#include "runtime/runtime.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Index of a captured query length, or query_len_count. */
+static uint32_t query_index(const struct rt_config *c, uint32_t query_len)
+{
+    uint32_t i = 0;
+    while (i < c->query_len_count && c->query_lens[i] != query_len)
+        i++;
+    return i;
+}
+
+static enum rt_status refuse_query_len(struct rt_runtime *rt, uint32_t query_len) RT_COLD;
+
+static enum rt_status refuse_query_len(struct rt_runtime *rt, uint32_t query_len)
+{
+    const struct rt_config *c = &rt->blueprint.config;
+    char list[64];
+    size_t used = 0;
+    for (uint32_t i = 0; i < c->query_len_count; i++)
+        used += (size_t)snprintf(list + used, sizeof(list) - used, " %u", c->query_lens[i]);
+    return rt_fail(&rt->error, RT_ERR_QUERY_LEN, "query length %u was not captured; captured:%s",
+                   query_len, list);
+}
+
+/* One row may run: the sequence is open, named once, short enough and has its pages. */
+static enum rt_status check_row(struct rt_runtime *rt, const struct rt_step_params *p, uint32_t row,
+                                uint32_t query_len, uint32_t *new_pages)
+{
+    const struct rt_config *c = &rt->blueprint.config;
+    struct rt_slot *slot;
+    RT_TRY(rt_slot_of(rt, p->seqs[row], &slot));
+    RT_REQUIRE(slot->named_in != rt->attempts, &rt->error, RT_ERR_DUPLICATE,
+               "row %u names sequence 0x%" PRIx64 " a second time in this step", row, p->seqs[row]);
+    slot->named_in = rt->attempts;
+
+    uint32_t longest = slot->length + slot->undecided;
+    RT_REQUIRE(slot->length + query_len <= c->max_length, &rt->error, RT_ERR_LENGTH,
+               "row %u: %u tokens and %u new ones exceed max_length %u", row, slot->length,
+               query_len, c->max_length);
+    RT_REQUIRE(longest + query_len <= c->max_length, &rt->error, RT_ERR_BUSY,
+               "row %u: up to %u tokens and %u new ones may exceed max_length %u; wait for the "
+               "steps that decide its length",
+               row, longest, query_len, c->max_length);
+
+    uint32_t needed = rt_ceil_div_u32(longest + query_len, c->page_size);
+    RT_REQUIRE(needed <= slot->page_count || slot->builtin_pages, &rt->error, RT_ERR_PAGES,
+               "row %u: %u tokens need %u pages, %u are bound", row, longest + query_len, needed,
+               slot->page_count);
+    *new_pages += needed > slot->page_count;
+
+    int32_t accept = p->accept ? p->accept[row] : RT_ACCEPT_ALL;
+    RT_REQUIRE(accept >= RT_ACCEPT_DEVICE && accept <= (int32_t)query_len, &rt->error,
+               RT_ERR_INVALID, "row %u: accept %d is not -1, 0 or 1..%u", row, accept, query_len);
+    return RT_OK;
+}
+
+static enum rt_status check_step(struct rt_runtime *rt, const struct rt_step_params *p,
+                                 uint32_t query_len)
+{
+    const struct rt_config *c = &rt->blueprint.config;
+    RT_REQUIRE(p->rows >= 1 && p->rows <= c->max_sequences, &rt->error, RT_ERR_ROWS,
+               "%u rows; this runtime has 1..%u sequences", p->rows, c->max_sequences);
+    RT_REQUIRE(p->seqs, &rt->error, RT_ERR_INVALID, "rt_step: params->seqs is null");
+    RT_REQUIRE(!(p->flags & ~RT_STEP_EAGER), &rt->error, RT_ERR_INVALID,
+               "rt_step: unknown flags 0x%x", p->flags & ~RT_STEP_EAGER);
+    uint32_t replays = rt_bucket_replays(&rt->buckets, p->rows);
+    /* Room is counted from what has been harvested: an unread completion is not written over. */
+    uint32_t room = rt_ring_room(&rt->ring, rt->harvested);
+    if (RT_UNLIKELY(replays > room)) {
+        RT_REQUIRE(replays <= c->ring_depth, &rt->error, RT_ERR_ROWS,
+                   "%u rows need %u replays of at most %u rows; the ring has %u records", p->rows,
+                   replays, c->batch_sizes[c->batch_size_count - 1], c->ring_depth);
+        rt->stats.busy++;
+        return rt_fail(&rt->error, RT_ERR_BUSY, "%u records needed, %u of %u free", replays, room,
+                       c->ring_depth);
+    }
+    uint32_t new_pages = 0;
+    rt->attempts++;
+    for (uint32_t row = 0; row < p->rows; row++)
+        RT_TRY(check_row(rt, p, row, query_len, &new_pages));
+    RT_REQUIRE(new_pages <= rt->pages.free_count, &rt->error, RT_ERR_PAGES,
+               "the step needs %u new pages, %u of %u are free", new_pages, rt->pages.free_count,
+               rt->pages.count);
+    return RT_OK;
+}
+
+/* Writes a checked row and advances the host's view of its sequence. */
+static bool write_row(struct rt_runtime *rt, const struct rt_step_params *p, uint32_t row,
+                      uint32_t query_len, struct rt_record_row *out)
+{
+    struct rt_slot *slot = &rt->slots[(uint32_t)p->seqs[row]];
+    uint32_t longest = slot->length + slot->undecided + query_len;
+    int32_t accept = p->accept ? p->accept[row] : RT_ACCEPT_ALL;
+    *out = (struct rt_record_row){
+        .slot = rt_slot_index(rt, slot),
+        .accept = accept == RT_ACCEPT_ALL ? (int32_t)query_len : accept,
+        .new_block = -1,
+        .new_page = -1,
+    };
+    if (rt_ceil_div_u32(longest, rt->blueprint.config.page_size) > slot->page_count) {
+        out->new_block = (int32_t)slot->page_count;
+        out->new_page = rt_pages_take(&rt->pages);
+        rt_slot_line(rt, slot)[slot->page_count++] = out->new_page;
+    }
+    if (accept == RT_ACCEPT_DEVICE)
+        slot->undecided += query_len;
+    else
+        slot->length += (uint32_t)out->accept;
+    return accept == RT_ACCEPT_DEVICE;
+}
+
+/* Undoes write_row for the rows of a record that could not be launched. */
+static void unwrite_rows(struct rt_runtime *rt, const struct rt_record_row *rows, uint32_t count,
+                         uint32_t query_len)
+{
+    while (count--) {
+        const struct rt_record_row *row = &rows[count];
+        struct rt_slot *slot = &rt->slots[row->slot];
+        if (row->accept == RT_ACCEPT_BY_DEVICE)
+            slot->undecided -= query_len;
+        else
+            slot->length -= (uint32_t)row->accept;
+        if (row->new_page >= 0) {
+            slot->page_count--;
+            rt_pages_drop(&rt->pages, row->new_page);
+        }
+    }
+}
+
+static void write_tokens(const struct rt_step_params *p, uint32_t first, uint32_t rows,
+                         uint32_t query_len, int32_t *out)
+{
+    size_t count = (size_t)rows * query_len;
+    if (p->tokens)
+        memcpy(out, p->tokens + (size_t)first * query_len, count * sizeof(*out));
+    else
+        memset(out, 0xff, count * sizeof(*out)); /* -1: the slot's last token */
+}
+
+static enum rt_status launch(struct rt_runtime *rt, const struct rt_captured *g, bool eager)
+{
+    struct rt_driver *d = &rt->driver;
+    if (RT_LIKELY(!eager))
+        return RT_DRV(d, &rt->error, graph_launch, (d, g->graph.exec, rt->stream));
+    RT_TRY(RT_DRV(d, &rt->error, ctx_enter, (d)));
+    enum rt_status status = rt_program_run(&g->program, d, rt->stream, &rt->error);
+    (void)d->ctx_leave(d);
+    return status;
+}
+
+/* Rows [first, first + live) in one record and one launch. */
+static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params *p, uint32_t first,
+                             uint32_t live, uint32_t query_len, struct rt_captured *g,
+                             uint64_t ticket_first)
+{
+    struct rt_record *record = rt_ring_record(&rt->ring);
+    struct rt_record_row *rows = rt_ring_rows(&rt->ring, record);
+    *record = (struct rt_record){
+        .step = rt->ring.next_step,
+        .live_rows = live,
+        .row_base = first,
+        .query_len = query_len,
+        .bucket = g->program.batch,
+    };
+    uint32_t taken_bytes = rt->ops_bytes, taken_count = rt->ops_count;
+    rt_take_ops(rt, record);
+    bool device_decides = false;
+    for (uint32_t i = 0; i < live; i++)
+        device_decides |= write_row(rt, p, first + i, query_len, &rows[i]);
+    write_tokens(p, first, live, query_len, rt_ring_tokens(&rt->ring, record));
+
+    enum rt_status status = launch(rt, g, p->flags & RT_STEP_EAGER);
+    if (RT_UNLIKELY(status != RT_OK)) {
+        unwrite_rows(rt, rows, live, query_len);
+        rt->ops_bytes = taken_bytes;
+        rt->ops_count = taken_count;
+        return status;
+    }
+    uint64_t step = rt_ring_advance(&rt->ring);
+    rt->flights[step % rt->ring.depth] = (struct rt_flight){
+        .step = step,
+        .ticket_first = ticket_first,
+        .rows = live,
+        .query_len = query_len,
+        .device_decides = device_decides,
+    };
+    g->replays++;
+    g->live_rows += live;
+    g->padded_rows += g->program.batch - live;
+    rt->stats.replays++;
+    rt->stats.eager_steps += p->flags & RT_STEP_EAGER ? 1 : 0;
+    return RT_OK;
+}
+
+enum rt_status rt_step(rt_runtime *rt, const struct rt_step_params *params, uint64_t *ticket)
+{
+    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_step: runtime is null");
+    RT_REQUIRE_STRUCT(params, &rt->error);
+    uint64_t begin = now_ns();
+    uint32_t query_len = params->query_len ? params->query_len : 1;
+    uint32_t q = query_index(&rt->blueprint.config, query_len);
+    if (RT_UNLIKELY(q == rt->blueprint.config.query_len_count))
+        return refuse_query_len(rt, query_len);
+    rt_harvest(rt);
+    RT_TRY(check_step(rt, params, query_len));
+
+    uint64_t first_step = rt->ring.next_step;
+    for (uint32_t row = 0; row < params->rows;) {
+        uint32_t bucket;
+        uint32_t live = rt_bucket_take(&rt->buckets, params->rows - row, &bucket);
+        uint32_t index = bucket * rt->blueprint.config.query_len_count + q;
+        RT_TRY(replay(rt, params, row, live, query_len, &rt->captured[index], first_step));
+        row += live;
+    }
+    if (ticket)
+        *ticket = rt->ring.next_step - 1;
+    rt->stats.steps++;
+    rt->stats.host_ns_last = now_ns() - begin;
+    rt->stats.host_ns_total += rt->stats.host_ns_last;
+    return RT_OK;
+}
+
+enum rt_status rt_prefill(rt_runtime *rt, const struct rt_prefill_params *params, uint64_t *ticket)
+{
+    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_prefill: runtime is null");
+    RT_REQUIRE_STRUCT(params, &rt->error);
+    (void)ticket;
+    return rt_fail(&rt->error, RT_ERR_UNSUPPORTED,
+                   "prefill of %u tokens: this version has no prefill; feed the prompt through "
+                   "rt_step, or open the sequence with its length and fill its pages",
+                   params->tokens);
+}

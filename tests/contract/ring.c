@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The host running ahead of the device: a full ring is refused, nothing is overwritten, order
+ * holds. Needs the host device, whose stream a test can hold. */
+#include "tests/support/fixture.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static rt_runtime *create_held(void)
+{
+    rt_runtime *rt = fixture_create(NULL);
+    if (rt->driver.caps.kind != RT_DEVICE_KIND_HOST) {
+        rt_destroy(&rt);
+        skip();
+    }
+    fixture_randomise(rt, 11);
+    return rt;
+}
+
+static void hold(rt_runtime *rt, bool held)
+{
+    rt_driver_host_hold(&rt->driver, rt->stream, held);
+}
+
+static void release(rt_runtime *rt, uint32_t count)
+{
+    assert_int_equal(rt_driver_host_release(&rt->driver, rt->stream, count), count);
+}
+
+static void a_full_ring_is_busy(void **state)
+{
+    (void)state;
+    rt_runtime *rt = create_held();
+    rt_seq seq = fixture_open(rt);
+    hold(rt, true);
+    uint64_t tickets[4];
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(fixture_step(rt, &seq, 1, 1, &tickets[i]), RT_OK);
+    struct fixture_snapshot before, after;
+    fixture_snapshot(rt, &before);
+    assert_int_equal(fixture_step(rt, &seq, 1, 1, &tickets[3]), RT_ERR_BUSY);
+    fixture_snapshot(rt, &after);
+    assert_memory_equal(&before, &after, sizeof(after));
+    assert_int_equal(rt_wait(rt, tickets[0], 0), RT_ERR_TIMEOUT);
+    release(rt, 1);
+    assert_int_equal(rt_wait(rt, tickets[0], 0), RT_OK);
+    assert_int_equal(rt_wait(rt, tickets[1], 1000), RT_ERR_TIMEOUT);
+    assert_int_equal(fixture_step(rt, &seq, 1, 1, &tickets[3]), RT_OK);
+    assert_int_equal(fixture_step(rt, &seq, 1, 1, NULL), RT_ERR_BUSY);
+    release(rt, 3);
+    assert_int_equal(rt_wait(rt, tickets[3], 0), RT_OK);
+    uint32_t length;
+    assert_int_equal(rt_seq_length(rt, seq, &length), RT_OK);
+    assert_int_equal(length, 4);
+    struct rt_stats stats = {.struct_size = sizeof(stats)};
+    assert_int_equal(rt_get_stats(rt, &stats), RT_OK);
+    assert_int_equal(stats.busy, 2);
+    assert_int_equal(stats.steps, 4);
+    rt_destroy(&rt);
+}
+
+static void a_batch_of_two_replays_needs_two_records(void **state)
+{
+    (void)state;
+    rt_runtime *rt = create_held();
+    rt_seq seqs[6];
+    for (int i = 0; i < 6; i++)
+        seqs[i] = fixture_open(rt);
+    hold(rt, true);
+    assert_int_equal(fixture_step(rt, seqs, 6, 1, NULL), RT_OK); /* 2 of 3 records */
+    struct fixture_snapshot before, after;
+    fixture_snapshot(rt, &before);
+    assert_int_equal(fixture_step(rt, seqs, 6, 1, NULL), RT_ERR_BUSY);
+    fixture_snapshot(rt, &after);
+    assert_memory_equal(&before, &after, sizeof(after));
+    release(rt, 1);
+    assert_int_equal(fixture_step(rt, seqs, 6, 1, NULL), RT_OK);
+    hold(rt, false);
+    rt_destroy(&rt);
+}
+
+/* The same thousand steps, one runtime waiting for each, one running ahead at random. */
+static void running_ahead_changes_nothing(void **state)
+{
+    (void)state;
+    rt_runtime *a = create_held(), *b = create_held();
+    uint64_t chance = 12345;
+    rt_seq in_a[6] = {0}, in_b[6] = {0};
+    hold(b, true);
+    for (int step = 0; step < 1000; step++) {
+        uint32_t s = (uint32_t)(fixture_random(&chance) >> 33) % 6, length = 0;
+        if (in_a[s])
+            assert_int_equal(rt_seq_length(a, in_a[s], &length), RT_OK);
+        if (in_a[s] && (length >= 70 || fixture_random(&chance) >> 60 == 0)) {
+            assert_int_equal(rt_seq_close(a, in_a[s]), RT_OK);
+            assert_int_equal(rt_seq_close(b, in_b[s]), RT_OK);
+            in_a[s] = in_b[s] = 0;
+        } else if (!in_a[s] && a->pages.free_count >= 6) {
+            in_a[s] = fixture_open(a);
+            in_b[s] = fixture_open(b);
+        }
+        rt_seq rows_a[6], rows_b[6];
+        uint32_t rows = 0;
+        for (int i = 0; i < 6; i++)
+            if (in_a[i] && fixture_random(&chance) >> 63) {
+                rows_a[rows] = in_a[i];
+                rows_b[rows++] = in_b[i];
+            }
+        if (!rows)
+            continue;
+        enum rt_status expected = fixture_step(a, rows_a, rows, 1, NULL), status;
+        while ((status = fixture_step(b, rows_b, rows, 1, NULL)) == RT_ERR_BUSY)
+            release(b, 1);
+        assert_int_equal(status, expected);
+    }
+    hold(b, false);
+    rt_driver_host_release(&b->driver, b->stream, UINT32_MAX);
+    const char *const names[] = {"kv", "out", "lse", "slot_lengths"};
+    for (int n = 0; n < 4; n++) {
+        struct rt_tensor t = {.struct_size = sizeof(t)};
+        assert_int_equal(rt_tensor(a, names[n], 1, &t), RT_OK);
+        void *x = malloc(t.bytes), *y = malloc(t.bytes);
+        assert_int_equal(rt_tensor_read(a, names[n], 1, 0, x, t.bytes), RT_OK);
+        assert_int_equal(rt_tensor_read(b, names[n], 1, 0, y, t.bytes), RT_OK);
+        assert_memory_equal(x, y, t.bytes);
+        free(x);
+        free(y);
+    }
+    rt_destroy(&a);
+    rt_destroy(&b);
+}
+
+static void bulk_changes_wait_for_a_record(void **state)
+{
+    (void)state;
+    struct rt_config config;
+    fixture_config(&config);
+    config.max_length = 64 * 1024;
+    config.pages = 4096;
+    config.max_sequences = 64;
+    rt_runtime *rt = fixture_create(&config);
+    if (rt->driver.caps.kind != RT_DEVICE_KIND_HOST) {
+        rt_destroy(&rt);
+        skip();
+    }
+    int32_t *pages = malloc(4096 * sizeof(*pages));
+    for (int i = 0; i < 4096; i++)
+        pages[i] = 4095 - i;
+    const struct rt_seq_params own = {
+        .struct_size = sizeof(own), .pages = RT_PAGES_CALLER, .last_token = -1};
+    hold(rt, true);
+    /* each bind fills most of a record, so every second one launches what was pending */
+    enum rt_status status = RT_OK;
+    rt_seq seqs[64];
+    uint32_t bound = 0;
+    while (bound < 64 && status == RT_OK) {
+        assert_int_equal(rt_seq_open(rt, &own, &seqs[bound]), RT_OK);
+        status = rt_seq_bind_pages(rt, seqs[bound], 0, pages, 4096);
+        bound += status == RT_OK;
+    }
+    assert_int_equal(status, RT_ERR_BUSY);
+    assert_true(bound >= 3);
+    rt_driver_host_release(&rt->driver, rt->stream, UINT32_MAX);
+    hold(rt, false);
+    assert_int_equal(rt_seq_bind_pages(rt, seqs[bound], 0, pages, 4096), RT_OK);
+    uint64_t ticket;
+    assert_int_equal(fixture_step(rt, seqs, bound + 1, 1, &ticket), RT_OK);
+    assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
+    int32_t *table = malloc(4096 * sizeof(*table));
+    for (uint32_t i = 0; i <= bound; i++) {
+        uint64_t line = (uint64_t)(uint32_t)seqs[i] * 4096 * sizeof(*table);
+        assert_int_equal(rt_tensor_read(rt, "block_table", 0, line, table, 4096 * sizeof(*table)),
+                         RT_OK);
+        assert_memory_equal(table, pages, 4096 * sizeof(*table));
+    }
+    free(table);
+    free(pages);
+    rt_destroy(&rt);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_full_ring_is_busy),
+        cmocka_unit_test(a_batch_of_two_replays_needs_two_records),
+        cmocka_unit_test(running_ahead_changes_nothing),
+        cmocka_unit_test(bulk_changes_wait_for_a_record),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

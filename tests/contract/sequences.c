@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a fork, a rewind, a device-decided length and a stage callback mean, seen from the output.
+ */
+#include "tests/support/fixture.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define HEADS 3
+#define D_QK 288
+#define D_V 256
+
+/* bf16 that depends on (sequence history tag, position, element), so a history can be replayed. */
+static uint16_t value(uint32_t tag, uint32_t position, uint32_t element)
+{
+    uint64_t state = ((uint64_t)tag << 40) + ((uint64_t)position << 20) + element + 1;
+    fixture_random(&state);
+    uint64_t r = fixture_random(&state);
+    return (uint16_t)((r & 0x8000) | (120 + (r >> 20) % 7) << 7 | (r >> 40 & 0x7f));
+}
+
+static void feed_row(rt_runtime *rt, uint32_t row, uint32_t tag, uint32_t position)
+{
+    uint16_t q[HEADS * D_QK], latent[D_QK];
+    for (uint32_t i = 0; i < HEADS * D_QK; i++)
+        q[i] = value(tag + 1000, position, i);
+    for (uint32_t i = 0; i < D_QK; i++)
+        latent[i] = value(tag, position, i);
+    assert_int_equal(rt_tensor_write(rt, "q", 0, row * sizeof(q), q, sizeof(q)), RT_OK);
+    assert_int_equal(rt_tensor_write(rt, "latent", 0, row * sizeof(latent), latent, sizeof(latent)),
+                     RT_OK);
+}
+
+static void step_one(rt_runtime *rt, rt_seq seq, uint32_t tag, uint32_t position)
+{
+    feed_row(rt, 0, tag, position);
+    fixture_step_ok(rt, &seq, 1, 1);
+}
+
+static void read_out(rt_runtime *rt, uint32_t row, uint16_t *out)
+{
+    uint64_t bytes = HEADS * D_V * sizeof(*out);
+    assert_int_equal(rt_tensor_read(rt, "out", 0, row * bytes, out, bytes), RT_OK);
+}
+
+static void grow(rt_runtime *rt, rt_seq seq, uint32_t tag, uint32_t from, uint32_t to)
+{
+    for (uint32_t p = from; p < to; p++)
+        step_one(rt, seq, tag, p);
+}
+
+/* A fresh sequence of tag a up to `fork`, then tag b up to `to`: its last output. */
+static void history(rt_runtime *rt, uint32_t a, uint32_t fork, uint32_t b, uint32_t to,
+                    uint16_t *out)
+{
+    rt_seq seq = fixture_open(rt);
+    grow(rt, seq, a, 0, fork);
+    grow(rt, seq, b, fork, to);
+    read_out(rt, 0, out);
+    assert_int_equal(rt_seq_close(rt, seq), RT_OK);
+}
+
+static void a_fork_shares_the_past_and_not_the_future(void **state)
+{
+    (void)state;
+    const uint32_t lengths[] = {1, 15, 16, 17, 31, 32, 40};
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+        uint32_t n = lengths[i];
+        rt_runtime *rt = fixture_create(NULL);
+        fixture_randomise(rt, 21);
+        uint16_t parent_out[HEADS * D_V], child_out[HEADS * D_V], truth[HEADS * D_V];
+        rt_seq parent = fixture_open(rt), child;
+        grow(rt, parent, 1, 0, n);
+        uint32_t free_before = rt->pages.free_count;
+        assert_int_equal(rt_seq_fork(rt, parent, &child), RT_OK);
+        assert_int_equal(free_before - rt->pages.free_count, n % 16 ? 1 : 0);
+        for (uint32_t p = n; p < n + 20; p++) { /* both grow at once, over a page edge */
+            rt_seq both[2] = {child, parent};
+            feed_row(rt, 0, 2, p);
+            feed_row(rt, 1, 1, p);
+            fixture_step_ok(rt, both, 2, 1);
+        }
+        read_out(rt, 0, child_out);
+        read_out(rt, 1, parent_out);
+        history(rt, 1, n + 20, 1, n + 20, truth);
+        assert_memory_equal(parent_out, truth, sizeof(truth));
+        history(rt, 1, n, 2, n + 20, truth);
+        assert_memory_equal(child_out, truth, sizeof(truth));
+        assert_int_equal(rt_seq_close(rt, parent), RT_OK);
+        step_one(rt, child, 2, n + 20);
+        read_out(rt, 0, child_out);
+        history(rt, 1, n, 2, n + 21, truth);
+        assert_memory_equal(child_out, truth, sizeof(truth));
+        assert_int_equal(rt_seq_close(rt, child), RT_OK);
+        assert_int_equal(rt->pages.free_count, 24);
+        rt_destroy(&rt);
+    }
+}
+
+static void a_rewind_forgets(void **state)
+{
+    (void)state;
+    rt_runtime *rt = fixture_create(NULL);
+    fixture_randomise(rt, 22);
+    const uint32_t backs[] = {40, 39, 33, 32, 31, 16, 1, 0};
+    for (size_t i = 0; i < sizeof(backs) / sizeof(backs[0]); i++) {
+        uint16_t out[HEADS * D_V], truth[HEADS * D_V];
+        rt_seq seq = fixture_open(rt);
+        grow(rt, seq, 1, 0, 40);
+        assert_int_equal(rt_seq_rewind(rt, seq, backs[i]), RT_OK);
+        uint32_t length;
+        assert_int_equal(rt_seq_length(rt, seq, &length), RT_OK);
+        assert_int_equal(length, backs[i]);
+        grow(rt, seq, 2, backs[i], backs[i] + 5);
+        read_out(rt, 0, out);
+        assert_int_equal(rt_seq_close(rt, seq), RT_OK);
+        history(rt, 1, backs[i], 2, backs[i] + 5, truth);
+        assert_memory_equal(out, truth, sizeof(truth));
+    }
+    rt_destroy(&rt);
+}
+
+static void a_rewind_into_a_shared_page_copies_it(void **state)
+{
+    (void)state;
+    rt_runtime *rt = fixture_create(NULL);
+    fixture_randomise(rt, 23);
+    uint16_t out[HEADS * D_V], truth[HEADS * D_V];
+    rt_seq parent = fixture_open(rt), child;
+    grow(rt, parent, 1, 0, 32); /* two full pages, both shared with the child */
+    assert_int_equal(rt_seq_fork(rt, parent, &child), RT_OK);
+    assert_int_equal(rt_seq_rewind(rt, child, 20), RT_OK);
+    grow(rt, child, 2, 20, 36);
+    read_out(rt, 0, out);
+    history(rt, 1, 20, 2, 36, truth);
+    assert_memory_equal(out, truth, sizeof(truth));
+    step_one(rt, parent, 1, 32);
+    read_out(rt, 0, out);
+    history(rt, 1, 33, 1, 33, truth);
+    assert_memory_equal(out, truth, sizeof(truth));
+    rt_destroy(&rt);
+}
+
+/* ---- device-decided lengths and tokens ----------------------------------------------------------
+ */
+
+/* Accepts (step % 3) + 1 of 3 tokens and samples 100 + step, on the device. */
+static int decide(void *user, const struct rt_stage_context *context)
+{
+    uint32_t *step = user;
+    struct rt_tensor accepted = {.struct_size = sizeof(accepted)}, sampled = accepted;
+    if (rt_tensor(context->runtime, "accepted", 0, &accepted) != RT_OK ||
+        rt_tensor(context->runtime, "sampled", 0, &sampled) != RT_OK)
+        return 1;
+    ((int32_t *)(uintptr_t)accepted.address)[0] = (int32_t)(*step % context->query_len) + 1;
+    ((int32_t *)(uintptr_t)sampled.address)[0] = 100 + (int32_t)*step;
+    ++*step;
+    return 0;
+}
+
+static void the_device_decides(void **state)
+{
+    (void)state;
+    struct rt_config config;
+    fixture_config(&config);
+    strcpy(config.device, "host");
+    uint32_t step = 0;
+    const struct rt_create_params params = {.struct_size = sizeof(params),
+                                            .config = &config,
+                                            .stages = {[RT_STAGE_STEP_END] = decide},
+                                            .stage_user = &step};
+    rt_runtime *rt = NULL;
+    assert_int_equal(rt_create(&params, &rt, NULL), RT_OK);
+    fixture_randomise(rt, 24);
+    rt_seq seq = fixture_open(rt);
+    const int32_t accept = RT_ACCEPT_DEVICE;
+    uint32_t expected = 0;
+    rt_driver_host_hold(&rt->driver, rt->stream, true);
+    for (uint32_t i = 0; i < 12; i++) {
+        const struct rt_step_params p = {
+            .struct_size = sizeof(p), .rows = 1, .query_len = 3, .seqs = &seq, .accept = &accept};
+        uint64_t ticket;
+        assert_int_equal(rt_step(rt, &p, &ticket), RT_OK);
+        assert_int_equal(rt_seq_rewind(rt, seq, 0), RT_ERR_BUSY);
+        if (i % 2)
+            assert_int_equal(rt_driver_host_release(&rt->driver, rt->stream, UINT32_MAX), 2);
+        expected += i % 3 + 1;
+        if (i % 2 == 0)
+            continue;
+        uint32_t length;
+        assert_int_equal(rt_wait(rt, ticket, 0), RT_OK);
+        assert_int_equal(rt_seq_length(rt, seq, &length), RT_OK);
+        assert_int_equal(length, expected);
+        struct rt_row_result result;
+        uint32_t count;
+        assert_int_equal(rt_result(rt, ticket, &result, 1, &count), RT_OK);
+        assert_int_equal(result.accepted, i % 3 + 1);
+        assert_int_equal(result.sampled, 100 + (int)i);
+    }
+    rt_driver_host_hold(&rt->driver, rt->stream, false);
+    /* the sampled token is the next step's token where the host names none */
+    fixture_step_ok(rt, &seq, 1, 1);
+    int32_t token;
+    assert_int_equal(rt_tensor_read(rt, "tokens", 0, 0, &token, sizeof(token)), RT_OK);
+    assert_int_equal(token, 111);
+    rt_destroy(&rt);
+}
+
+/* ---- callbacks
+ * ----------------------------------------------------------------------------------- */
+
+struct seen {
+    uint32_t calls[RT_STAGE_POINT_COUNT];
+    uint32_t fail_point; /* RT_STAGE_POINT_COUNT: none */
+};
+
+static int count_stage(void *user, const struct rt_stage_context *context)
+{
+    struct seen *seen = user;
+    assert_int_equal(context->struct_size, sizeof(*context));
+    assert_int_equal(context->host, 1);
+    assert_true(context->layer < 2);
+    seen->calls[context->point]++;
+    return context->point == seen->fail_point ? 7 : 0;
+}
+
+static void stages_run_at_every_step(void **state)
+{
+    (void)state;
+    struct rt_config config;
+    fixture_config(&config);
+    strcpy(config.device, "host");
+    struct seen seen = {.fail_point = RT_STAGE_POINT_COUNT};
+    const struct rt_create_params params = {
+        .struct_size = sizeof(params),
+        .config = &config,
+        .stages = {count_stage, count_stage, count_stage, count_stage},
+        .stage_user = &seen};
+    rt_runtime *rt = NULL;
+    assert_int_equal(rt_create(&params, &rt, NULL), RT_OK);
+    fixture_randomise(rt, 25);
+    memset(seen.calls, 0, sizeof(seen.calls));
+    rt_seq seq = fixture_open(rt);
+    fixture_step_ok(rt, &seq, 1, 1);
+    const uint32_t expected[] = {1, 2, 2, 1};
+    assert_memory_equal(seen.calls, expected, sizeof(expected));
+    struct rt_step_params eager = {
+        .struct_size = sizeof(eager), .flags = RT_STEP_EAGER, .rows = 1, .seqs = &seq};
+    assert_int_equal(rt_step(rt, &eager, NULL), RT_OK);
+    const uint32_t twice[] = {2, 4, 4, 2};
+    assert_memory_equal(seen.calls, twice, sizeof(twice));
+    seen.fail_point = RT_STAGE_AFTER_ATTENTION;
+    eager.flags = 0;
+    assert_int_equal(rt_step(rt, &eager, NULL), RT_ERR_CALLBACK);
+    rt_destroy(&rt);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_fork_shares_the_past_and_not_the_future),
+        cmocka_unit_test(a_rewind_forgets),
+        cmocka_unit_test(a_rewind_into_a_shared_page_copies_it),
+        cmocka_unit_test(the_device_decides),
+        cmocka_unit_test(stages_run_at_every_step),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_TESTS_SUPPORT_FAIL_DRIVER_H
+#define RT_TESTS_SUPPORT_FAIL_DRIVER_H
+
+/*
+ * Reaches the driver table that rt_create opens inside. A program that uses this is linked with
+ * -Wl,--wrap=rt_driver_open -Wl,--wrap=rt_driver_close, so opening and closing pass through here.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+/* The next table opened fails its n-th operation; 0: none. */
+void fail_driver_arm(uint64_t n);
+
+/* Whether the last closed table had come to the operation that fails. */
+bool fail_driver_reached(void);
+
+/* Objects and allocations that the last closed table still had. */
+uint64_t fail_driver_live(void);
+
+#endif

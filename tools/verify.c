@@ -1,0 +1,447 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tools/verify.h"
+
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Longest sequence of a run, in pages: enough for every page edge, short enough to be quick. */
+#define TEST_PAGES 4
+/* Above this, all layers read one set of inputs: filling them would be the whole run time. */
+#define PER_LAYER_BYTES (4u << 20)
+
+#define SIDES 2
+enum side { REPLAY = 0, EAGER = 1 };
+static const char *const side_names[SIDES] = {"replay", "eager"};
+
+struct tracked {
+    rt_seq seqs[SIDES];
+    uint32_t length;
+    bool open;
+};
+
+struct run {
+    struct rt_config config;
+    rt_runtime *rts[SIDES];
+    struct tracked *tracked; /* [max_sequences] */
+    uint32_t longest;        /* tokens of a sequence in this run */
+    uint32_t data_layers;    /* layers with q, latent, out, lse of their own */
+    uint64_t chance;
+    unsigned char *noise; /* random bf16: inputs are windows of it */
+    uint64_t noise_bytes;
+    unsigned char *poison; /* 0xff */
+    unsigned char *seen[SIDES];
+    uint64_t scratch_bytes;
+    struct verify_report *report;
+    struct rt_error *error;
+};
+
+static enum rt_status say(struct rt_error *error, enum rt_status status, const char *what,
+                          const char *detail)
+{
+    if (error) {
+        error->status = status;
+        snprintf(error->message, sizeof(error->message), "%s: %s", what, detail);
+    }
+    return status;
+}
+
+/* Forwards a library failure of one side. */
+static enum rt_status check(struct run *run, int side, enum rt_status status)
+{
+    if (status == RT_OK)
+        return RT_OK;
+    return say(run->error, status, side_names[side], rt_last_error(run->rts[side])->message);
+}
+
+#define TRY(expr)                                                                                  \
+    do {                                                                                           \
+        enum rt_status try_status_ = (expr);                                                       \
+        if (try_status_ != RT_OK)                                                                  \
+            return try_status_;                                                                    \
+    } while (0)
+
+/* xorshift64* */
+static uint64_t draw(struct run *run)
+{
+    uint64_t x = run->chance;
+    x ^= x >> 12;
+    x ^= x << 25;
+    x ^= x >> 27;
+    run->chance = x;
+    return x * 0x2545F4914F6CDD1Dull;
+}
+
+static uint32_t below(struct run *run, uint32_t bound)
+{
+    return (uint32_t)((draw(run) >> 32) * bound >> 32);
+}
+
+/* ---- set-up
+ * -------------------------------------------------------------------------------------- */
+
+static uint64_t query_row_bytes(const struct run *run)
+{
+    const struct rt_geometry *g = &run->config.geometry;
+    return (uint64_t)g->heads * (g->kv_lora_rank + g->qk_rope_head_dim) * sizeof(uint16_t);
+}
+
+/* The user's configuration with a pool and lengths that make the run quick. */
+static void shrink(struct run *run)
+{
+    struct rt_config *c = &run->config;
+    uint32_t q_max = c->query_lens[c->query_len_count - 1];
+    uint32_t largest = c->batch_sizes[c->batch_size_count - 1];
+    run->longest = TEST_PAGES * c->page_size;
+    if (run->longest > c->max_length)
+        run->longest = c->max_length;
+    /* a few sequences more than rows, so that a step is always a choice */
+    uint32_t sequences = largest + largest / 4 + 2;
+    if (c->max_sequences > sequences)
+        c->max_sequences = sequences;
+    c->pages = (uint64_t)c->max_sequences * (TEST_PAGES + 1);
+    uint64_t inputs = query_row_bytes(run) * q_max * largest * c->geometry.layers;
+    c->tensors = inputs <= PER_LAYER_BYTES ? RT_TENSORS_PER_LAYER : RT_TENSORS_SHARED;
+    run->data_layers = c->tensors == RT_TENSORS_PER_LAYER ? c->geometry.layers : 1;
+}
+
+static enum rt_status largest_tensor(struct run *run, uint64_t *bytes)
+{
+    static const char *const names[] = {"q", "latent", "out", "lse", "kv", "block_table"};
+    *bytes = 0;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        struct rt_tensor t = {.struct_size = sizeof(t)};
+        TRY(check(run, REPLAY, rt_tensor(run->rts[REPLAY], names[i], 0, &t)));
+        if (t.bytes > *bytes)
+            *bytes = t.bytes;
+    }
+    return RT_OK;
+}
+
+static void fill_noise(struct run *run)
+{
+    uint16_t *words = (uint16_t *)(void *)run->noise;
+    for (uint64_t i = 0; i < run->noise_bytes / 2; i++) {
+        uint64_t r = draw(run);
+        /* sign, exponent 2^-8 … 2^0, mantissa */
+        words[i] = (uint16_t)((r >> 3 & 0x8000) | (119 + (r >> 20) % 9) << 7 | (r >> 40 & 0x7f));
+    }
+}
+
+static enum rt_status set_up(struct run *run)
+{
+    for (int side = 0; side < SIDES; side++) {
+        const struct rt_create_params params = {.struct_size = sizeof(params),
+                                                .config = &run->config};
+        TRY(rt_create(&params, &run->rts[side], run->error));
+    }
+    TRY(largest_tensor(run, &run->scratch_bytes));
+    run->noise_bytes = 2 * run->scratch_bytes;
+    run->tracked = calloc(run->config.max_sequences, sizeof(*run->tracked));
+    run->noise = malloc(run->noise_bytes);
+    run->poison = malloc(run->scratch_bytes);
+    for (int side = 0; side < SIDES; side++)
+        run->seen[side] = malloc(run->scratch_bytes);
+    if (!run->tracked || !run->noise || !run->poison || !run->seen[0] || !run->seen[1])
+        return say(run->error, RT_ERR_NOMEM, "verify", "out of host memory");
+    memset(run->poison, 0xff, run->scratch_bytes);
+    fill_noise(run);
+    for (int side = 0; side < SIDES; side++)
+        for (uint32_t layer = 0; layer < run->config.geometry.layers; layer++) {
+            struct rt_tensor t = {.struct_size = sizeof(t)};
+            TRY(check(run, side, rt_tensor(run->rts[side], "kv", layer, &t)));
+            TRY(check(run, side,
+                      rt_tensor_write(run->rts[side], "kv", layer, 0, run->poison, t.bytes)));
+        }
+    return RT_OK;
+}
+
+static void tear_down(struct run *run)
+{
+    for (int side = 0; side < SIDES; side++) {
+        rt_destroy(&run->rts[side]);
+        free(run->seen[side]);
+    }
+    free(run->poison);
+    free(run->noise);
+    free(run->tracked);
+}
+
+/* ---- the random history
+ * ----------------------------------------------------------------------------- */
+
+static enum rt_status open_one(struct run *run, struct tracked *t)
+{
+    for (int side = 0; side < SIDES; side++)
+        TRY(check(run, side, rt_seq_open(run->rts[side], NULL, &t->seqs[side])));
+    t->open = true;
+    t->length = 0;
+    return RT_OK;
+}
+
+static enum rt_status close_one(struct run *run, struct tracked *t)
+{
+    for (int side = 0; side < SIDES; side++)
+        TRY(check(run, side, rt_seq_close(run->rts[side], t->seqs[side])));
+    t->open = false;
+    run->report->closes++;
+    return RT_OK;
+}
+
+static enum rt_status fork_one(struct run *run, struct tracked *from, struct tracked *to)
+{
+    for (int side = 0; side < SIDES; side++)
+        TRY(check(run, side, rt_seq_fork(run->rts[side], from->seqs[side], &to->seqs[side])));
+    to->open = true;
+    to->length = from->length;
+    run->report->forks++;
+    return RT_OK;
+}
+
+static enum rt_status rewind_one(struct run *run, struct tracked *t)
+{
+    t->length = below(run, t->length + 1);
+    for (int side = 0; side < SIDES; side++)
+        TRY(check(run, side, rt_seq_rewind(run->rts[side], t->seqs[side], t->length)));
+    run->report->rewinds++;
+    return RT_OK;
+}
+
+/* One slot's turn before a step: most of the time nothing. */
+static enum rt_status disturb(struct run *run, uint32_t q)
+{
+    struct tracked *t = &run->tracked[below(run, run->config.max_sequences)];
+    struct tracked *other = &run->tracked[below(run, run->config.max_sequences)];
+    switch (below(run, 16)) {
+    case 0:
+        return t->open ? close_one(run, t) : RT_OK;
+    case 1:
+        return t->open ? rewind_one(run, t) : RT_OK;
+    case 2:
+        return t->open && !other->open && t->length + q <= run->longest ? fork_one(run, t, other)
+                                                                        : RT_OK;
+    default:
+        return RT_OK;
+    }
+}
+
+/* `live` distinct open sequences with room for q tokens, in random order. */
+static enum rt_status choose_rows(struct run *run, uint32_t live, uint32_t q, uint32_t *rows)
+{
+    uint32_t count = run->config.max_sequences;
+    uint32_t start = below(run, count), found = 0;
+    for (uint32_t i = 0; i < count && found < live; i++) {
+        uint32_t index = (start + i) % count;
+        struct tracked *t = &run->tracked[index];
+        if (t->open && t->length + q > run->longest)
+            TRY(close_one(run, t));
+        if (!t->open)
+            TRY(open_one(run, t));
+        rows[found++] = index;
+    }
+    for (uint32_t i = live; i > 1; i--) {
+        uint32_t j = below(run, i), swap = rows[i - 1];
+        rows[i - 1] = rows[j];
+        rows[j] = swap;
+    }
+    return RT_OK;
+}
+
+/* ---- one step on both sides
+ * ---------------------------------------------------------------------------- */
+
+struct shape {
+    uint32_t batch, q, live;
+    uint64_t q_row, latent_row, out_row, lse_row; /* bytes of one batch row */
+};
+
+static struct shape shape_of(const struct run *run, uint32_t batch, uint32_t q, uint32_t live)
+{
+    const struct rt_geometry *g = &run->config.geometry;
+    uint64_t d_qk = g->kv_lora_rank + g->qk_rope_head_dim;
+    return (struct shape){.batch = batch,
+                          .q = q,
+                          .live = live,
+                          .q_row = q * g->heads * d_qk * 2,
+                          .latent_row = q * d_qk * 2,
+                          .out_row = (uint64_t)q * g->heads * g->kv_lora_rank * 2,
+                          .lse_row = (uint64_t)q * g->heads * 4};
+}
+
+/* Live rows: a window of the noise. Padding: NaN. */
+static enum rt_status write_input(struct run *run, const char *name, uint32_t layer,
+                                  const struct shape *s, uint64_t row_bytes)
+{
+    uint64_t live = s->live * row_bytes, padding = (s->batch - s->live) * row_bytes;
+    uint64_t offset = (draw(run) % (run->noise_bytes - live + 1)) & ~1ull;
+    for (int side = 0; side < SIDES; side++) {
+        rt_runtime *rt = run->rts[side];
+        TRY(check(run, side, rt_tensor_write(rt, name, layer, 0, run->noise + offset, live)));
+        TRY(check(run, side, rt_tensor_write(rt, name, layer, live, run->poison, padding)));
+    }
+    return RT_OK;
+}
+
+static enum rt_status prepare(struct run *run, const struct shape *s)
+{
+    for (uint32_t layer = 0; layer < run->data_layers; layer++) {
+        TRY(write_input(run, "q", layer, s, s->q_row));
+        TRY(write_input(run, "latent", layer, s, s->latent_row));
+        for (int side = 0; side < SIDES; side++) {
+            rt_runtime *rt = run->rts[side];
+            TRY(check(run, side,
+                      rt_tensor_write(rt, "out", layer, 0, run->poison, s->batch * s->out_row)));
+            TRY(check(run, side,
+                      rt_tensor_write(rt, "lse", layer, 0, run->poison, s->batch * s->lse_row)));
+        }
+    }
+    return RT_OK;
+}
+
+static enum rt_status launch(struct run *run, const struct shape *s, const uint32_t *rows,
+                             const int32_t *accept, rt_seq *seqs)
+{
+    for (int side = 0; side < SIDES; side++) {
+        for (uint32_t i = 0; i < s->live; i++)
+            seqs[i] = run->tracked[rows[i]].seqs[side];
+        const struct rt_step_params p = {.struct_size = sizeof(p),
+                                         .flags = side == EAGER ? RT_STEP_EAGER : 0,
+                                         .rows = s->live,
+                                         .query_len = s->q,
+                                         .seqs = seqs,
+                                         .accept = accept};
+        uint64_t ticket;
+        TRY(check(run, side, rt_step(run->rts[side], &p, &ticket)));
+        TRY(check(run, side, rt_wait(run->rts[side], ticket, UINT64_MAX)));
+    }
+    return RT_OK;
+}
+
+static enum rt_status compare(struct run *run, const char *name, uint32_t layer, uint64_t bytes,
+                              const struct shape *s)
+{
+    for (int side = 0; side < SIDES; side++)
+        TRY(check(run, side,
+                  rt_tensor_read(run->rts[side], name, layer, 0, run->seen[side], bytes)));
+    run->report->bytes_compared += bytes;
+    if (!memcmp(run->seen[REPLAY], run->seen[EAGER], bytes))
+        return RT_OK;
+    uint64_t at = 0;
+    while (run->seen[REPLAY][at] == run->seen[EAGER][at])
+        at++;
+    char text[256];
+    snprintf(text, sizeof(text),
+             "tensor %s, layer %u, byte %" PRIu64 ": replay 0x%02x, eager 0x%02x; batch %u, query "
+             "length %u, %u live, step %" PRIu64,
+             name, layer, at, run->seen[REPLAY][at], run->seen[EAGER][at], s->batch, s->q, s->live,
+             run->report->steps);
+    return say(run->error, RT_ERR_INTERNAL, "difference", text);
+}
+
+/* Both sides agree by now; one of them is looked at. */
+static enum rt_status check_padding(struct run *run, const struct shape *s, uint32_t layer)
+{
+    uint64_t from = s->live * s->out_row, bytes = (s->batch - s->live) * s->out_row;
+    unsigned char *seen = run->seen[REPLAY];
+    TRY(check(run, REPLAY, rt_tensor_read(run->rts[REPLAY], "out", layer, from, seen, bytes)));
+    for (uint64_t i = 0; i < bytes; i++)
+        if (seen[i])
+            return say(run->error, RT_ERR_INTERNAL, "padding", "a padded row's output is not zero");
+    TRY(check(run, REPLAY, rt_tensor_read(run->rts[REPLAY], "out", layer, 0, seen, from)));
+    const uint16_t *live = (const uint16_t *)(const void *)seen;
+    for (uint64_t i = 0; i < from / 2; i++)
+        if ((live[i] & 0x7fff) > 0x7f80)
+            return say(run->error, RT_ERR_INTERNAL, "poison", "NaN reached a live row's output");
+    return RT_OK;
+}
+
+static enum rt_status one_step(struct run *run, uint32_t batch, uint32_t q, uint32_t live,
+                               uint32_t *rows, int32_t *accept, rt_seq *seqs)
+{
+    TRY(disturb(run, q));
+    TRY(choose_rows(run, live, q, rows));
+    struct shape s = shape_of(run, batch, q, live);
+    for (uint32_t i = 0; i < live; i++)
+        accept[i] = below(run, 4) ? RT_ACCEPT_ALL : 1 + (int32_t)below(run, q);
+    TRY(prepare(run, &s));
+    TRY(launch(run, &s, rows, accept, seqs));
+    for (uint32_t i = 0; i < live; i++)
+        run->tracked[rows[i]].length += accept[i] ? (uint32_t)accept[i] : q;
+    for (uint32_t layer = 0; layer < run->data_layers; layer++) {
+        TRY(compare(run, "out", layer, batch * s.out_row, &s));
+        TRY(compare(run, "lse", layer, batch * s.lse_row, &s));
+        TRY(check_padding(run, &s, layer));
+    }
+    run->report->steps++;
+    run->report->rows += live;
+    run->report->padded_rows += batch - live;
+    return RT_OK;
+}
+
+static enum rt_status compare_state(struct run *run, const struct shape *s)
+{
+    static const char *const names[] = {"block_table", "slot_lengths"};
+    struct rt_tensor t = {.struct_size = sizeof(t)};
+    for (uint32_t layer = 0; layer < run->config.geometry.layers; layer++) {
+        TRY(check(run, REPLAY, rt_tensor(run->rts[REPLAY], "kv", layer, &t)));
+        TRY(compare(run, "kv", layer, t.bytes, s));
+    }
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        TRY(check(run, REPLAY, rt_tensor(run->rts[REPLAY], names[i], 0, &t)));
+        TRY(compare(run, names[i], 0, t.bytes, s));
+    }
+    return RT_OK;
+}
+
+/* ---- all graphs
+ * ------------------------------------------------------------------------------------------ */
+
+static enum rt_status one_graph(struct run *run, uint32_t bucket, uint32_t q, uint32_t steps,
+                                FILE *progress)
+{
+    const struct rt_config *c = &run->config;
+    uint32_t batch = c->batch_sizes[bucket], low = bucket ? c->batch_sizes[bucket - 1] : 0;
+    if (low >= c->max_sequences || q > run->longest)
+        return RT_OK; /* a bucket that no step of this runtime can reach */
+    uint32_t high = batch < c->max_sequences ? batch : c->max_sequences;
+    uint32_t *rows = calloc(high, sizeof(*rows));
+    int32_t *accept = calloc(high, sizeof(*accept));
+    rt_seq *seqs = calloc(high, sizeof(*seqs));
+    enum rt_status status = RT_OK;
+    if (!rows || !accept || !seqs)
+        status = say(run->error, RT_ERR_NOMEM, "verify", "out of host memory");
+    for (uint32_t i = 0; i < steps && status == RT_OK; i++) {
+        uint32_t live = low + 1 + below(run, high - low);
+        status = one_step(run, batch, q, live, rows, accept, seqs);
+    }
+    if (status == RT_OK) {
+        const struct shape s = shape_of(run, batch, q, 0);
+        status = compare_state(run, &s);
+        run->report->graphs++;
+    }
+    if (status == RT_OK && progress)
+        fprintf(progress, "batch %4u  query length %u  %u steps  bitwise equal\n", batch, q, steps);
+    free(seqs);
+    free(accept);
+    free(rows);
+    return status;
+}
+
+enum rt_status verify_replay(const struct rt_config *config, const struct verify_options *options,
+                             struct verify_report *report, struct rt_error *error)
+{
+    *report = (struct verify_report){0};
+    struct run run = {.config = *config,
+                      .chance = options->seed ? options->seed : 1,
+                      .report = report,
+                      .error = error};
+    shrink(&run);
+    enum rt_status status = set_up(&run);
+    for (uint32_t i = 0; i < run.config.batch_size_count && status == RT_OK; i++)
+        for (uint32_t j = 0; j < run.config.query_len_count && status == RT_OK; j++)
+            status =
+                one_graph(&run, i, run.config.query_lens[j], options->steps, options->progress);
+    tear_down(&run);
+    return status;
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_TOOLS_VERIFY_H
+#define RT_TOOLS_VERIFY_H
+
+/*
+ * Replay against eager, bitwise, on a user's own configuration and device: two runtimes are driven
+ * through the same random history (sequences opening, closing, forking, rewinding, growing over
+ * page edges, accepting some of their tokens), one by replay, one by walking the same stages on a
+ * stream. After every step all rows of the bucket are compared, padding included; at the end of
+ * every graph's share all KV pages, lengths and block tables. Inputs of padded rows, outputs before
+ * the step and unused pages hold NaN.
+ */
+#include "replayrt/rt.h"
+
+#include <stdio.h>
+
+struct verify_options {
+    uint32_t steps; /* per graph */
+    uint64_t seed;
+    FILE *progress; /* a line per graph; null: silent */
+};
+
+struct verify_report {
+    uint64_t graphs, steps, rows, padded_rows, bytes_compared;
+    uint64_t forks, rewinds, closes;
+};
+
+/* RT_OK: bitwise equal throughout. RT_ERR_INTERNAL: a difference, *error says where. Others: what a
+ * call of the library returned. */
+enum rt_status verify_replay(const struct rt_config *config, const struct verify_options *options,
+                             struct verify_report *report, struct rt_error *error);
+
+#endif
