@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_TOOLS_OPTIONS_H
+#define RT_TOOLS_OPTIONS_H
+
+/* The command line: one table per command says which options there are. */
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Exit codes of the command. */
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+struct option {
+    const char *name; /* "--steps" */
+    enum { OPTION_FLAG, OPTION_NUMBER, OPTION_TEXT } kind;
+    void *value;  /* bool, uint64_t or const char * */
+    uint64_t max; /* OPTION_NUMBER: largest accepted */
+};
+
+/*
+ * Reads options and exactly one positional argument (a path), in any order. Numbers are decimal.
+ * False after a message on stderr that names the argument and what would be valid.
+ */
+bool options_read(int argc, char **argv, const struct option *options, unsigned count,
+                  const char **positional);
+
+int cmd_plan(int argc, char **argv);
+int cmd_verify(int argc, char **argv);
+int cmd_bench_step(int argc, char **argv);
+
+#endif
