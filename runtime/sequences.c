@@ -182,7 +182,7 @@ enum rt_status rt_seq_open(rt_runtime *rt, const struct rt_seq_params *params, r
 enum rt_status rt_seq_close(rt_runtime *rt, rt_seq seq)
 {
     RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_seq_close: runtime is null");
-    struct rt_slot *slot;
+    struct rt_slot *slot = NULL;
     RT_TRY(rt_slot_of(rt, seq, &slot));
     close_slot(rt, slot);
     return RT_OK;
@@ -193,7 +193,7 @@ enum rt_status rt_seq_bind_pages(rt_runtime *rt, rt_seq seq, uint32_t first, con
 {
     RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_seq_bind_pages: runtime is null");
     RT_REQUIRE(pages || !count, &rt->error, RT_ERR_INVALID, "rt_seq_bind_pages: pages is null");
-    struct rt_slot *slot;
+    struct rt_slot *slot = NULL;
     RT_TRY(rt_slot_of(rt, seq, &slot));
     const struct rt_layout *l = &rt->blueprint.layout;
     RT_REQUIRE(!slot->builtin_pages, &rt->error, RT_ERR_UNSUPPORTED,
@@ -260,7 +260,7 @@ enum rt_status rt_seq_fork(rt_runtime *rt, rt_seq seq, rt_seq *out)
     RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_seq_fork: runtime is null");
     RT_REQUIRE(out, &rt->error, RT_ERR_INVALID, "rt_seq_fork: out is null");
     rt_harvest(rt);
-    struct rt_slot *parent;
+    struct rt_slot *parent = NULL;
     RT_TRY(rt_slot_of(rt, seq, &parent));
     RT_TRY(check_decided(rt, parent, "fork"));
     RT_REQUIRE(parent->builtin_pages, &rt->error, RT_ERR_UNSUPPORTED,
@@ -299,7 +299,7 @@ enum rt_status rt_seq_rewind(rt_runtime *rt, rt_seq seq, uint32_t length)
 {
     RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_seq_rewind: runtime is null");
     rt_harvest(rt);
-    struct rt_slot *slot;
+    struct rt_slot *slot = NULL;
     RT_TRY(rt_slot_of(rt, seq, &slot));
     RT_TRY(check_decided(rt, slot, "rewind"));
     RT_REQUIRE(length <= slot->length, &rt->error, RT_ERR_LENGTH,
@@ -338,7 +338,7 @@ enum rt_status rt_seq_length(rt_runtime *rt, rt_seq seq, uint32_t *out)
     RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_seq_length: runtime is null");
     RT_REQUIRE(out, &rt->error, RT_ERR_INVALID, "rt_seq_length: out is null");
     rt_harvest(rt);
-    struct rt_slot *slot;
+    struct rt_slot *slot = NULL;
     RT_TRY(rt_slot_of(rt, seq, &slot));
     *out = slot->length;
     return RT_OK;
@@ -350,7 +350,7 @@ enum rt_status rt_seq_pages(rt_runtime *rt, rt_seq seq, int32_t *pages, uint32_t
     RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_seq_pages: runtime is null");
     RT_REQUIRE(count && (pages || !capacity), &rt->error, RT_ERR_INVALID,
                "rt_seq_pages: count or pages is null");
-    struct rt_slot *slot;
+    struct rt_slot *slot = NULL;
     RT_TRY(rt_slot_of(rt, seq, &slot));
     *count = slot->page_count;
     uint32_t copied = rt_min_u32(capacity, slot->page_count);

@@ -45,7 +45,7 @@ static enum rt_status check_row(struct rt_runtime *rt, const struct rt_step_para
                                 uint32_t query_len, uint32_t *new_pages)
 {
     const struct rt_config *c = &rt->blueprint.config;
-    struct rt_slot *slot;
+    struct rt_slot *slot = NULL;
     RT_TRY(rt_slot_of(rt, p->seqs[row], &slot));
     RT_REQUIRE(slot->named_in != rt->attempts, &rt->error, RT_ERR_DUPLICATE,
                "row %u names sequence 0x%" PRIx64 " a second time in this step", row, p->seqs[row]);

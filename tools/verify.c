@@ -42,7 +42,7 @@ static enum rt_status say(struct rt_error *error, enum rt_status status, const c
 {
     if (error) {
         error->status = status;
-        snprintf(error->message, sizeof(error->message), "%s: %s", what, detail);
+        snprintf(error->message, sizeof(error->message), "%s: %.440s", what, detail);
     }
     return status;
 }
@@ -219,8 +219,11 @@ static enum rt_status disturb(struct run *run, uint32_t q)
     case 1:
         return t->open ? rewind_one(run, t) : RT_OK;
     case 2:
-        return t->open && !other->open && t->length + q <= run->longest ? fork_one(run, t, other)
-                                                                        : RT_OK;
+        if (!t->open || t == other || t->length + q > run->longest)
+            return RT_OK;
+        if (other->open)
+            TRY(close_one(run, other));
+        return fork_one(run, t, other);
     default:
         return RT_OK;
     }

@@ -241,7 +241,7 @@ static void create_params(void **state)
     p.config = &config;
     assert_int_equal(rt_create(&p, NULL, &error), RT_ERR_INVALID);
     config.geometry.heads = 129;
-    assert_int_equal(rt_create(&p, &rt, &error), RT_ERR_INVALID);
+    assert_int_equal(rt_create(&p, &rt, &error), RT_ERR_GEOMETRY);
     assert_non_null(strstr(error.message, "129"));
     fixture_config(&config);
     config.geometry.kv_lora_rank = 384;
