@@ -84,7 +84,8 @@ enum rt_device_error {
 
 /* The device's control block: one writer at a time (step_begin, then the stamps, then step_end). */
 struct rt_ctrl {
-    uint64_t step;         /* last step begun */
+    uint64_t step;         /* last step completed; only step_end writes it, so a step that was cut
+                            * short (a failed stage) can be replayed from the same record */
     uint32_t live_rows;    /* of the current replay; dropped rows keep their place among them */
     uint32_t row_base;
     uint32_t query_len;

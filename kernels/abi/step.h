@@ -29,8 +29,9 @@
  *   RT_DEV_ROWS with row_base as its value
  * A record that fails is refused whole: no op is applied, ctrl->live_rows, row_base and copy_count
  * are 0, rows 0..bucket get row_slot -1, row_position 0, row_length 0 (so the stages behind find no
- * work), tokens, accepted and sampled are left alone. After RT_DEV_STEP ctrl->step is unchanged, so
- * a stray replay changes no slot, table or page; the other refusals consume their step.
+ * work), tokens, accepted and sampled are left alone. After RT_DEV_STEP step_end does nothing, so a
+ * stray replay changes no slot, table or page; the other refusals consume their step.
+ * ctrl->step itself is step_end's: a step that never came to its end can be replayed.
  *
  * Ops, in order, each error with the op's number as its row; an op that fails is skipped, except
  * that RT_DEV_OP for an unknown kind, or for an op that reaches past op_bytes or past the record
@@ -57,7 +58,7 @@
  * Rows live_rows..bucket: row_slot -1, row_position 0, row_length 0, tokens -1, accepted 0,
  *   sampled -1
  *
- * ctrl: step, live_rows (dropped rows included, they keep their place), row_base, query_len of the
+ * ctrl: live_rows (dropped rows included, they keep their place), row_base, query_len of the
  * record, copy_count, the first error in the order header, ops, rows; t_begin; t_attend_first and
  * t_attend_last = 0. After RT_DEV_STEP query_len is the graph's. No error: RT_DEV_OK, 0, 0.
  */
@@ -98,8 +99,8 @@ RT_STATIC_ASSERT(sizeof(struct rt_step_begin_params) == 12 * 8 + 14 * 4, "step_b
  * ctrl if it is the step's first) and n = query_len; slot_length = row_position + n; slot_token =
  * sampled where >= 0, else the row's last accepted token where n > 0 and that is >= 0, else
  * unchanged; outcome {n, sampled}. Live rows that were dropped: outcome {0, -1}. Outcomes behind
- * live_rows are left alone. Then the completion of record ctrl->step, reserved = 0, whose `step`
- * word is written last behind a system-wide fence; then *completed.
+ * live_rows are left alone. Then ctrl->step += 1, and the completion of that step, reserved = 0,
+ * whose `step` word is written last behind a system-wide fence; then *completed.
  */
 struct rt_step_end_params {
     struct rt_ctrl *ctrl;

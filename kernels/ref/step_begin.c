@@ -201,10 +201,8 @@ void rt_ref_step_begin(const void *params)
     *ctrl =
         (struct rt_ctrl){.step = ctrl->step, .query_len = p->query_len, .t_begin = rt_ref_now_ns()};
     bool ok = header_ok(p, record);
-    if (ctrl->error != RT_DEV_STEP) {
-        ctrl->step = expected;
+    if (ctrl->error != RT_DEV_STEP)
         ctrl->query_len = record->query_len;
-    }
     if (!ok) {
         for (uint32_t r = 0; r < p->bucket; r++)
             pad_row(p, r);

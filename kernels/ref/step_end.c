@@ -37,7 +37,8 @@ void rt_ref_step_end(const void *params)
     if (ctrl->error == RT_DEV_STEP)
         return;
 
-    unsigned char *bytes = p->completions + ctrl->step % p->ring_depth * p->completion_bytes;
+    uint64_t step = ctrl->step + 1;
+    unsigned char *bytes = p->completions + step % p->ring_depth * p->completion_bytes;
     struct rt_completion *completion = (void *)bytes;
     struct rt_row_outcome *outcomes = (void *)(bytes + sizeof(*completion));
     for (uint32_t r = 0; r < ctrl->live_rows; r++)
@@ -52,6 +53,7 @@ void rt_ref_step_end(const void *params)
     completion->t_end = rt_ref_now_ns();
     completion->live_rows = ctrl->live_rows;
     completion->reserved = 0;
-    rt_ref_publish(&completion->step, ctrl->step);
-    rt_ref_publish(p->completed, ctrl->step);
+    ctrl->step = step;
+    rt_ref_publish(&completion->step, step);
+    rt_ref_publish(p->completed, step);
 }

@@ -256,6 +256,15 @@ static void stages_run_at_every_step(void **state)
     seen.fail_point = RT_STAGE_AFTER_ATTENTION;
     eager.flags = 0;
     assert_int_equal(rt_step(rt, &eager, NULL), RT_ERR_CALLBACK);
+    eager.flags = RT_STEP_EAGER;
+    assert_int_equal(rt_step(rt, &eager, NULL), RT_ERR_CALLBACK);
+    uint32_t length;
+    assert_int_equal(rt_seq_length(rt, seq, &length), RT_OK);
+    assert_int_equal(length, 2);
+    seen.fail_point = RT_STAGE_POINT_COUNT; /* and the step can be taken again */
+    fixture_step_ok(rt, &seq, 1, 1);
+    assert_int_equal(rt_seq_length(rt, seq, &length), RT_OK);
+    assert_int_equal(length, 3);
     rt_destroy(&rt);
 }
 

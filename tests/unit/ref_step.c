@@ -149,7 +149,7 @@ static void test_good_step(void **state)
     rig->slot_token[4] = 44;
     begin(rig);
     expect_error(rig, RT_DEV_OK, 0, 0);
-    assert_int_equal(rig->ctrl.step, 1);
+    assert_int_equal(rig->ctrl.step, 0); /* not before step_end */
     assert_int_equal(rig->ctrl.live_rows, 3);
     assert_int_equal(rig->ctrl.row_base, 5);
     expect_row(rig, 0, 0, 0, 2);
@@ -176,6 +176,7 @@ static void test_good_step(void **state)
     assert_int_equal(rig->slot_length[4], MAX_LENGTH - 1);
     assert_int_equal(rig->slot_token[4], 44);
     const struct slot_completion *c = &rig->completions[1];
+    assert_int_equal(rig->ctrl.step, 1);
     assert_int_equal(rig->completed, 1);
     assert_int_equal(c->head.step, 1);
     assert_int_equal(c->head.live_rows, 3);
