@@ -400,35 +400,60 @@ static enum rt_status compare_state(struct run *run, const struct shape *s)
 /* ---- all graphs
  * ------------------------------------------------------------------------------------------ */
 
-static enum rt_status one_graph(struct run *run, uint32_t bucket, uint32_t q, uint32_t steps,
-                                FILE *progress)
+/* A run of steps with low < live <= high rows. batch 0: steps of several replays, whose rows end
+ * with the live ones as far as this looks. */
+struct share {
+    uint32_t batch, q, low, high, steps;
+};
+
+static enum rt_status one_share(struct run *run, const struct share *share, FILE *progress)
 {
-    const struct rt_config *c = &run->config;
-    uint32_t batch = c->batch_sizes[bucket], low = bucket ? c->batch_sizes[bucket - 1] : 0;
-    if (low >= c->max_sequences || q > run->longest)
-        return RT_OK; /* a bucket that no step of this runtime can reach */
-    uint32_t high = batch < c->max_sequences ? batch : c->max_sequences;
-    uint32_t *rows = calloc(high, sizeof(*rows));
-    int32_t *accept = calloc(high, sizeof(*accept));
-    rt_seq *seqs = calloc(high, sizeof(*seqs));
+    uint32_t *rows = calloc(share->high, sizeof(*rows));
+    int32_t *accept = calloc(share->high, sizeof(*accept));
+    rt_seq *seqs = calloc(share->high, sizeof(*seqs));
     enum rt_status status = RT_OK;
     if (!rows || !accept || !seqs)
         status = say(run->error, RT_ERR_NOMEM, "verify", "out of host memory");
-    for (uint32_t i = 0; i < steps && status == RT_OK; i++) {
-        uint32_t live = low + 1 + below(run, high - low);
-        status = one_step(run, batch, q, live, rows, accept, seqs);
+    for (uint32_t i = 0; i < share->steps && status == RT_OK; i++) {
+        uint32_t live = share->low + 1 + below(run, share->high - share->low);
+        status =
+            one_step(run, share->batch ? share->batch : live, share->q, live, rows, accept, seqs);
     }
     if (status == RT_OK) {
-        const struct shape s = shape_of(run, batch, q, 0);
+        const struct shape s = shape_of(run, share->batch, share->q, 0);
         status = compare_state(run, &s);
-        run->report->graphs++;
     }
-    if (status == RT_OK && progress)
-        fprintf(progress, "batch %4u  query length %u  %u steps  bitwise equal\n", batch, q, steps);
+    if (status == RT_OK && progress && share->batch)
+        fprintf(progress, "batch %4u  query length %u  %u steps  bitwise equal\n", share->batch,
+                share->q, share->steps);
+    if (status == RT_OK && progress && !share->batch)
+        fprintf(progress, "several replays, query length %u  %u steps  bitwise equal\n", share->q,
+                share->steps);
     free(seqs);
     free(accept);
     free(rows);
     return status;
+}
+
+/* Bucket `index`; index batch_size_count stands for batches above the largest. */
+static enum rt_status one_graph(struct run *run, uint32_t index, uint32_t q,
+                                const struct verify_options *options)
+{
+    const struct rt_config *c = &run->config;
+    bool beyond = index == c->batch_size_count;
+    uint32_t batch = beyond ? 0 : c->batch_sizes[index];
+    uint32_t low = index ? c->batch_sizes[index - 1] : 0;
+    if (low >= c->max_sequences || q > run->longest)
+        return RT_OK; /* no step of this runtime can have so many rows */
+    const struct share share = {
+        .batch = batch,
+        .q = q,
+        .low = low,
+        .high = !beyond && batch < c->max_sequences ? batch : c->max_sequences,
+        .steps = options->steps,
+    };
+    run->report->graphs += !beyond;
+    return one_share(run, &share, options->progress);
 }
 
 enum rt_status verify_replay(const struct rt_config *config, const struct verify_options *options,
@@ -441,10 +466,9 @@ enum rt_status verify_replay(const struct rt_config *config, const struct verify
                       .error = error};
     shrink(&run);
     enum rt_status status = set_up(&run);
-    for (uint32_t i = 0; i < run.config.batch_size_count && status == RT_OK; i++)
+    for (uint32_t i = 0; i <= run.config.batch_size_count && status == RT_OK; i++)
         for (uint32_t j = 0; j < run.config.query_len_count && status == RT_OK; j++)
-            status =
-                one_graph(&run, i, run.config.query_lens[j], options->steps, options->progress);
+            status = one_graph(&run, i, run.config.query_lens[j], options);
     tear_down(&run);
     return status;
 }
