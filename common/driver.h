@@ -22,12 +22,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef struct rt_dstream_opaque *rt_dstream; /* CUstream; null is the host device's own stream */
-typedef struct rt_devent_opaque *rt_devent;   /* CUevent */
+typedef struct rt_dstream_opaque *rt_dstream;   /* CUstream; null is the host device's own stream */
+typedef struct rt_devent_opaque *rt_devent;     /* CUevent */
 typedef struct rt_dlibrary_opaque *rt_dlibrary; /* CUlibrary */
-typedef struct rt_dgraph_opaque *rt_dgraph;   /* CUgraph */
-typedef struct rt_dnode_opaque *rt_dnode;     /* CUgraphNode */
-typedef struct rt_dexec_opaque *rt_dexec;     /* CUgraphExec */
+typedef struct rt_dgraph_opaque *rt_dgraph;     /* CUgraph */
+typedef struct rt_dnode_opaque *rt_dnode;       /* CUgraphNode */
+typedef struct rt_dexec_opaque *rt_dexec;       /* CUgraphExec */
 
 enum rt_device_kind { RT_DEVICE_KIND_HOST, RT_DEVICE_KIND_CUDA };
 
@@ -35,9 +35,9 @@ enum rt_device_kind { RT_DEVICE_KIND_HOST, RT_DEVICE_KIND_CUDA };
 struct rt_device_caps {
     enum rt_device_kind kind;
     char name[64];
-    uint32_t ordinal;      /* cuda:N */
-    uint32_t cc;           /* compute capability, 10 * major + minor; 0 on the host device */
-    uint32_t sm_count;     /* multiprocessors; 8 on the host device, so that splits happen there */
+    uint32_t ordinal;  /* cuda:N */
+    uint32_t cc;       /* compute capability, 10 * major + minor; 0 on the host device */
+    uint32_t sm_count; /* multiprocessors; 8 on the host device, so that splits happen there */
     uint32_t smem_optin_bytes; /* most dynamic shared memory of one block */
     uint64_t l2_bytes;
     uint64_t memory_bytes; /* total device memory */
@@ -93,7 +93,8 @@ struct rt_address_range {
     uint64_t bytes;
 };
 
-/* One line per operation: the names are the call log's and the fault injector's vocabulary. */
+/* One entry per operation: the names are the call log's and the fault injector's vocabulary. */
+/* clang-format off */
 #define RT_DRIVER_OPS(X)                                                                           \
     X(ctx_enter) X(ctx_leave) X(mem_info)                                                          \
     X(mem_alloc) X(mem_free) X(host_alloc) X(host_free)                                            \
@@ -105,12 +106,13 @@ struct rt_address_range {
     X(graph_create) X(graph_destroy) X(graph_add_kernel) X(graph_add_call)                         \
     X(graph_capture_begin) X(graph_capture_end) X(graph_nodes) X(graph_node_info)                  \
     X(graph_instantiate) X(exec_destroy) X(graph_launch) X(address_range)
+/* clang-format on */
 
 enum rt_driver_op {
 #define RT_DRIVER_OP_ENUM(name) RT_DOP_##name,
     RT_DRIVER_OPS(RT_DRIVER_OP_ENUM)
 #undef RT_DRIVER_OP_ENUM
-    RT_DOP_COUNT
+        RT_DOP_COUNT
 };
 
 /*
@@ -125,8 +127,8 @@ struct rt_driver_probe {
     uint64_t calls;                /* all operations so far */
     uint64_t per_op[RT_DOP_COUNT]; /* by operation */
     uint64_t fail_at;              /* 1-based number of the call that fails; 0: none */
-    uint64_t live; /* objects, allocations and captures begun and not yet released */
-    uint8_t log[RT_PROBE_LOG];     /* enum rt_driver_op of the last calls; newest at (calls-1) % 64 */
+    uint64_t live;             /* objects, allocations and captures begun and not yet released */
+    uint8_t log[RT_PROBE_LOG]; /* enum rt_driver_op; newest at (calls-1) % 64 */
 };
 
 /* What an injected failure returns; RT_DRV prints it as "injected failure". */
@@ -241,8 +243,8 @@ enum rt_status rt_device_caps_assume(const char *name, struct rt_device_caps *ou
  * Host device only, for tests: while held, graph launches, kernel launches, copies and event
  * records on the stream queue up; releasing runs `count` of them in order (UINT32_MAX: all) and
  * returns how many ran. stream_query says "not idle" while the queue is not empty; stream_sync, the
- * end of holding and stream_destroy run it dry. The first failure of queued work is kept: stream_query
- * reports it, stream_sync reports and forgets it.
+ * end of holding and stream_destroy run it dry. The first failure of queued work is kept:
+ * stream_query reports it, stream_sync reports and forgets it.
  */
 void rt_driver_host_hold(struct rt_driver *d, rt_dstream s, bool hold);
 uint32_t rt_driver_host_release(struct rt_driver *d, rt_dstream s, uint32_t count);
