@@ -26,8 +26,8 @@ static CUresult edges_make(const struct rt_dedge *edges, uint32_t count, struct 
     *out = (struct edge_list){0};
     if (count == 0)
         return CUDA_SUCCESS;
-    out->from = calloc(count, sizeof(*out->from));
-    out->data = calloc(count, sizeof(*out->data));
+    out->from = calloc(count, sizeof(CUgraphNode));
+    out->data = calloc(count, sizeof(CUgraphEdgeData));
     if (!out->from || !out->data) {
         edges_free(out);
         return CUDA_ERROR_OUT_OF_MEMORY;

@@ -105,7 +105,7 @@ static bool graph_grow(rt_dgraph g)
         return false;
     if (capacity == 0)
         capacity = FIRST_CAPACITY;
-    rt_dnode *nodes = realloc(g->nodes, (size_t)capacity * sizeof(*nodes));
+    rt_dnode *nodes = realloc(g->nodes, (size_t)capacity * sizeof(rt_dnode));
     if (!nodes)
         return false;
     g->nodes = nodes;
@@ -204,7 +204,7 @@ static int graph_nodes(struct rt_driver *d, rt_dgraph g, rt_dnode *nodes, uint32
     }
     *count = rt_min_u32(*count, g->count);
     if (*count > 0)
-        memcpy(nodes, g->nodes, *count * sizeof(*nodes));
+        memcpy(nodes, g->nodes, *count * sizeof(rt_dnode));
     return 0;
 }
 

@@ -132,7 +132,7 @@ static void replay_runs_in_order(void **state)
     struct call c = {.value = &f->value};
     rt_dnode n = add_digit(f, 1, NULL);
     n = add_call(f, &c, n);
-    n = add_digit(f, 2, n);
+    add_digit(f, 2, n);
     rt_dexec x = instantiate(f);
     const uint64_t calls = f->d.probe.calls;
     for (int i = 1; i <= 3; i++) {
