@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "fake_cuda.h"
+#include "tests/unit/fake_cuda.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +26,7 @@ bool fake_fails(const char *name)
 
 /* ---- errors, devices, fake.contexts ---- */
 
-CUresult cuGetErrorName(CUresult e, const char **out)
+static CUresult fake_GetErrorName(CUresult e, const char **out)
 {
     static const struct {
         CUresult e;
@@ -44,44 +44,44 @@ CUresult cuGetErrorName(CUresult e, const char **out)
     return CUDA_ERROR_INVALID_VALUE;
 }
 
-CUresult cuGetErrorString(CUresult e, const char **out)
+static CUresult fake_GetErrorString(CUresult e, const char **out)
 {
     *out = e == CUDA_ERROR_OUT_OF_MEMORY ? "out of memory" : NULL;
     return *out ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-CUresult cuInit(unsigned flags)
+static CUresult fake_Init(unsigned flags)
 {
     return flags == 0 && !fake_fails("cuInit") ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE;
 }
 
-CUresult cuDeviceGetCount(int *out)
+static CUresult fake_DeviceGetCount(int *out)
 {
     const char *n = getenv("FAKE_CUDA_DEVICES");
-    *out = n ? atoi(n) : 2;
+    *out = n ? (int)strtol(n, NULL, 10) : 2;
     return CUDA_SUCCESS;
 }
 
-CUresult cuDeviceGet(CUdevice *out, int ordinal)
+static CUresult fake_DeviceGet(CUdevice *out, int ordinal)
 {
     *out = ordinal;
     return CUDA_SUCCESS;
 }
 
-CUresult cuDeviceGetName(char *name, int len, CUdevice device)
+static CUresult fake_DeviceGetName(char *name, int len, CUdevice device)
 {
     snprintf(name, (size_t)len, "fake %d", device);
     return CUDA_SUCCESS;
 }
 
-CUresult cuDeviceTotalMem(size_t *out, CUdevice device)
+static CUresult fake_DeviceTotalMem(size_t *out, CUdevice device)
 {
     (void)device;
     *out = (size_t)1 << 32;
     return CUDA_SUCCESS;
 }
 
-CUresult cuDeviceGetAttribute(int *out, CUdevice_attribute a, CUdevice device)
+static CUresult fake_DeviceGetAttribute(int *out, CUdevice_attribute a, CUdevice device)
 {
     (void)device;
     switch (a) {
@@ -105,7 +105,7 @@ CUresult cuDeviceGetAttribute(int *out, CUdevice_attribute a, CUdevice device)
     }
 }
 
-CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice device)
+static CUresult fake_DevicePrimaryCtxRetain(CUcontext *out, CUdevice device)
 {
     (void)device;
     NEED(!fake_fails("cuDevicePrimaryCtxRetain"), CUDA_ERROR_OUT_OF_MEMORY);
@@ -114,7 +114,7 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *out, CUdevice device)
     return CUDA_SUCCESS;
 }
 
-CUresult cuDevicePrimaryCtxRelease(CUdevice device)
+static CUresult fake_DevicePrimaryCtxRelease(CUdevice device)
 {
     (void)device;
     NEED(fake.retained > 0, CUDA_ERROR_INVALID_CONTEXT);
@@ -122,14 +122,14 @@ CUresult cuDevicePrimaryCtxRelease(CUdevice device)
     return CUDA_SUCCESS;
 }
 
-CUresult cuCtxPushCurrent(CUcontext c)
+static CUresult fake_CtxPushCurrent(CUcontext c)
 {
     NEED(c == &fake.primary && fake.retained > 0, CUDA_ERROR_INVALID_CONTEXT);
     fake.contexts++;
     return CUDA_SUCCESS;
 }
 
-CUresult cuCtxPopCurrent(CUcontext *out)
+static CUresult fake_CtxPopCurrent(CUcontext *out)
 {
     NEED_CONTEXT();
     fake.contexts--;
@@ -154,7 +154,7 @@ bool fake_owns(CUdeviceptr p, size_t bytes)
     return find(p, bytes) != NULL;
 }
 
-CUresult cuMemAlloc(CUdeviceptr *out, size_t bytes)
+static CUresult fake_MemAlloc(CUdeviceptr *out, size_t bytes)
 {
     NEED_CONTEXT();
     NEED(bytes > 0, CUDA_ERROR_INVALID_VALUE);
@@ -169,7 +169,7 @@ CUresult cuMemAlloc(CUdeviceptr *out, size_t bytes)
     return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-CUresult cuMemFree(CUdeviceptr p)
+static CUresult fake_MemFree(CUdeviceptr p)
 {
     NEED_CONTEXT();
     struct block *b = find(p, 1);
@@ -179,17 +179,17 @@ CUresult cuMemFree(CUdeviceptr p)
     return CUDA_SUCCESS;
 }
 
-CUresult cuMemHostAlloc(void **out, size_t bytes, unsigned flags)
+static CUresult fake_MemHostAlloc(void **out, size_t bytes, unsigned flags)
 {
     CUdeviceptr p;
     NEED(flags == (CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP), CUDA_ERROR_INVALID_VALUE);
-    const CUresult rc = cuMemAlloc(&p, bytes);
+    const CUresult rc = fake_MemAlloc(&p, bytes);
     if (rc == CUDA_SUCCESS)
         *out = (void *)(uintptr_t)p;
     return rc;
 }
 
-CUresult cuMemHostGetDevicePointer(CUdeviceptr *out, void *p, unsigned flags)
+static CUresult fake_MemHostGetDevicePointer(CUdeviceptr *out, void *p, unsigned flags)
 {
     (void)flags;
     NEED(!fake_fails("cuMemHostGetDevicePointer"), CUDA_ERROR_UNKNOWN);
@@ -197,12 +197,12 @@ CUresult cuMemHostGetDevicePointer(CUdeviceptr *out, void *p, unsigned flags)
     return CUDA_SUCCESS;
 }
 
-CUresult cuMemFreeHost(void *p)
+static CUresult fake_MemFreeHost(void *p)
 {
-    return cuMemFree((uintptr_t)p);
+    return fake_MemFree((uintptr_t)p);
 }
 
-CUresult cuMemGetInfo(size_t *available, size_t *total)
+static CUresult fake_MemGetInfo(size_t *available, size_t *total)
 {
     NEED_CONTEXT();
     *available = (size_t)3 << 30;
@@ -210,7 +210,8 @@ CUresult cuMemGetInfo(size_t *available, size_t *total)
     return CUDA_SUCCESS;
 }
 
-CUresult cuPointerGetAttributes(unsigned n, CUpointer_attribute *a, void **out, CUdeviceptr p)
+static CUresult fake_PointerGetAttributes(unsigned n, CUpointer_attribute *a, void **out,
+                                          CUdeviceptr p)
 {
     NEED(n == 2 && a[0] == CU_POINTER_ATTRIBUTE_RANGE_START_ADDR &&
              a[1] == CU_POINTER_ATTRIBUTE_RANGE_SIZE && p != 0 && p != UINT64_MAX,
@@ -225,9 +226,9 @@ CUresult cuPointerGetAttributes(unsigned n, CUpointer_attribute *a, void **out, 
 
 /* ---- kernels ---- */
 
-CUresult cuLibraryLoadData(CUlibrary *out, const void *code, CUjit_option *jit, void **jit_values,
-                           unsigned jit_count, CUlibraryOption *o, void **o_values,
-                           unsigned o_count)
+static CUresult fake_LibraryLoadData(CUlibrary *out, const void *code, CUjit_option *jit,
+                                     void **jit_values, unsigned jit_count, CUlibraryOption *o,
+                                     void **o_values, unsigned o_count)
 {
     NEED(code && !jit && !jit_values && !jit_count && !o && !o_values && !o_count,
          CUDA_ERROR_INVALID_VALUE);
@@ -235,13 +236,13 @@ CUresult cuLibraryLoadData(CUlibrary *out, const void *code, CUjit_option *jit, 
     return CUDA_SUCCESS;
 }
 
-CUresult cuLibraryUnload(CUlibrary lib)
+static CUresult fake_LibraryUnload(CUlibrary lib)
 {
     free(lib);
     return CUDA_SUCCESS;
 }
 
-CUresult cuLibraryGetKernel(CUkernel *out, CUlibrary lib, const char *name)
+static CUresult fake_LibraryGetKernel(CUkernel *out, CUlibrary lib, const char *name)
 {
     NEED(lib && name, CUDA_ERROR_INVALID_VALUE);
     for (size_t i = 0; i < sizeof(fake.kernels) / sizeof(fake.kernels[0]); i++) {
@@ -253,19 +254,19 @@ CUresult cuLibraryGetKernel(CUkernel *out, CUlibrary lib, const char *name)
     return CUDA_ERROR_NOT_FOUND;
 }
 
-CUresult cuKernelGetFunction(CUfunction *out, CUkernel k)
+static CUresult fake_KernelGetFunction(CUfunction *out, CUkernel k)
 {
     NEED_CONTEXT();
     *out = (CUfunction)k;
     return CUDA_SUCCESS;
 }
 
-CUresult cuFuncLoad(CUfunction f)
+static CUresult fake_FuncLoad(CUfunction f)
 {
     return f ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
 }
 
-CUresult cuKernelSetAttribute(CUfunction_attribute a, int value, CUkernel k, CUdevice d)
+static CUresult fake_KernelSetAttribute(CUfunction_attribute a, int value, CUkernel k, CUdevice d)
 {
     (void)d;
     NEED(a == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES && k && value <= 232448,
@@ -273,7 +274,7 @@ CUresult cuKernelSetAttribute(CUfunction_attribute a, int value, CUkernel k, CUd
     return CUDA_SUCCESS;
 }
 
-CUresult cuKernelGetParamInfo(CUkernel k, size_t i, size_t *offset, size_t *size)
+static CUresult fake_KernelGetParamInfo(CUkernel k, size_t i, size_t *offset, size_t *size)
 {
     NEED(i < k->param_count, CUDA_ERROR_INVALID_VALUE);
     *offset = k->offset[i];
@@ -281,42 +282,75 @@ CUresult cuKernelGetParamInfo(CUkernel k, size_t i, size_t *offset, size_t *size
     return CUDA_SUCCESS;
 }
 
-CUresult cuFuncGetParamInfo(CUfunction f, size_t i, size_t *offset, size_t *size)
+static CUresult fake_FuncGetParamInfo(CUfunction f, size_t i, size_t *offset, size_t *size)
 {
-    return cuKernelGetParamInfo((CUkernel)f, i, offset, size);
+    return fake_KernelGetParamInfo((CUkernel)f, i, offset, size);
 }
 
-CUresult cuKernelGetName(const char **out, CUkernel k)
+static CUresult fake_KernelGetName(const char **out, CUkernel k)
 {
     *out = k->name;
     return CUDA_SUCCESS;
 }
 
-CUresult cuFuncGetName(const char **out, CUfunction f)
+static CUresult fake_FuncGetName(const char **out, CUfunction f)
 {
-    return cuKernelGetName(out, (CUkernel)f);
+    return fake_KernelGetName(out, (CUkernel)f);
 }
 
 /* ---- the door ---- */
 
-CUresult cuDriverGetVersion(int *out)
+static const struct rt_cuda_api fake_api = {
+    .CtxPopCurrent = fake_CtxPopCurrent,
+    .CtxPushCurrent = fake_CtxPushCurrent,
+    .DeviceGet = fake_DeviceGet,
+    .DeviceGetAttribute = fake_DeviceGetAttribute,
+    .DeviceGetCount = fake_DeviceGetCount,
+    .DeviceGetName = fake_DeviceGetName,
+    .DevicePrimaryCtxRelease = fake_DevicePrimaryCtxRelease,
+    .DevicePrimaryCtxRetain = fake_DevicePrimaryCtxRetain,
+    .DeviceTotalMem = fake_DeviceTotalMem,
+    .FuncGetName = fake_FuncGetName,
+    .FuncGetParamInfo = fake_FuncGetParamInfo,
+    .FuncLoad = fake_FuncLoad,
+    .GetErrorName = fake_GetErrorName,
+    .GetErrorString = fake_GetErrorString,
+    .Init = fake_Init,
+    .KernelGetFunction = fake_KernelGetFunction,
+    .KernelGetName = fake_KernelGetName,
+    .KernelGetParamInfo = fake_KernelGetParamInfo,
+    .KernelSetAttribute = fake_KernelSetAttribute,
+    .LibraryGetKernel = fake_LibraryGetKernel,
+    .LibraryLoadData = fake_LibraryLoadData,
+    .LibraryUnload = fake_LibraryUnload,
+    .MemAlloc = fake_MemAlloc,
+    .MemFree = fake_MemFree,
+    .MemFreeHost = fake_MemFreeHost,
+    .MemGetInfo = fake_MemGetInfo,
+    .MemHostAlloc = fake_MemHostAlloc,
+    .MemHostGetDevicePointer = fake_MemHostGetDevicePointer,
+    .PointerGetAttributes = fake_PointerGetAttributes,
+};
+
+CUresult cuDriverGetVersion(int *driverVersion)
 {
-    *out = 12020;
+    *driverVersion = 12020;
     return CUDA_SUCCESS;
 }
 
-CUresult cuGetProcAddress_v2(const char *symbol, void **out, int version, cuuint64_t flags,
-                             CUdriverProcAddressQueryResult *result)
+CUresult cuGetProcAddress_v2(const char *symbol, void **pfn, int cudaVersion, cuuint64_t flags,
+                             CUdriverProcAddressQueryResult *symbolStatus)
 {
-    (void)result;
+    (void)symbolStatus;
     NEED(flags == CU_GET_PROC_ADDRESS_LEGACY_STREAM, CUDA_ERROR_INVALID_VALUE);
     const char *lacks = getenv("FAKE_CUDA_LACKS");
-    *out = NULL;
+    *pfn = NULL;
     NEED(!lacks || strcmp(lacks, symbol) != 0, CUDA_ERROR_NOT_FOUND);
-#define RT_CUDA_SYMBOL(name, wanted)                                                               \
-    if (strcmp(symbol, "cu" #name) == 0 && version == (wanted)) {                                  \
-        const PFN_cu##name##_v##wanted function = cu##name;                                        \
-        memcpy(out, &function, sizeof(function));                                                  \
+#define RT_CUDA_SYMBOL(name, version)                                                              \
+    if (strcmp(symbol, "cu" #name) == 0 && cudaVersion == (version)) {                             \
+        const PFN_cu##name##_v##version function =                                                 \
+            fake_api.name ? fake_api.name : fake_graph_api.name;                                   \
+        memcpy(pfn, &function, sizeof(function));                                                  \
         return CUDA_SUCCESS;                                                                       \
     }
 #include "common/driver_cuda_symbols.inc"

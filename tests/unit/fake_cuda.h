@@ -12,8 +12,7 @@
  *   FAKE_CUDA_LACKS=name  a function that this driver does not have
  *   FAKE_CUDA_FAILS=name  a function that fails: those that ask fake_fails()
  */
-#include <cuda.h>
-#include <cudaTypedefs.h>
+#include "common/driver_cuda.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -71,6 +70,9 @@ struct fake_state {
     struct CUkern_st kernels[2];
 };
 extern struct fake_state fake;
+
+/* The functions of fake_cuda_graph.c; those of fake_cuda.c are null here. */
+extern const struct rt_cuda_api fake_graph_api;
 
 bool fake_fails(const char *name);
 /* One live allocation holds [p, p + bytes). */

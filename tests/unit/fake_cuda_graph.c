@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "fake_cuda.h"
+#include "tests/unit/fake_cuda.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 /* ---- graphs ---- */
 
-CUresult cuGraphCreate(CUgraph *out, unsigned flags)
+static CUresult fake_GraphCreate(CUgraph *out, unsigned flags)
 {
     (void)flags;
     *out = calloc(1, sizeof(**out));
     return CUDA_SUCCESS;
 }
 
-CUresult cuGraphDestroyNode(CUgraphNode n)
+static CUresult fake_GraphDestroyNode(CUgraphNode n)
 {
     NEED(n->graph->nodes[n->graph->count - 1] == n, CUDA_ERROR_INVALID_VALUE);
     n->graph->count--;
@@ -21,10 +21,10 @@ CUresult cuGraphDestroyNode(CUgraphNode n)
     return CUDA_SUCCESS;
 }
 
-CUresult cuGraphDestroy(CUgraph g)
+static CUresult fake_GraphDestroy(CUgraph g)
 {
     while (g->count)
-        cuGraphDestroyNode(g->nodes[g->count - 1]);
+        fake_GraphDestroyNode(g->nodes[g->count - 1]);
     free(g);
     return CUDA_SUCCESS;
 }
@@ -42,7 +42,7 @@ static CUgraphNode append(CUgraph g, CUgraphNodeType type, const CUgraphNode *fr
     n->graph = g;
     n->from_count = count;
     if (count)
-        memcpy(n->from, from, count * sizeof(*from));
+        memcpy(n->from, from, count * sizeof(CUgraphNode));
     g->nodes[g->count++] = n;
     return n;
 }
@@ -70,8 +70,8 @@ static bool edges_valid(const CUgraphNode *from, const CUgraphEdgeData *data, si
     return true;
 }
 
-CUresult cuGraphAddNode(CUgraphNode *out, CUgraph g, const CUgraphNode *from,
-                        const CUgraphEdgeData *data, size_t count, CUgraphNodeParams *p)
+static CUresult fake_GraphAddNode(CUgraphNode *out, CUgraph g, const CUgraphNode *from,
+                                  const CUgraphEdgeData *data, size_t count, CUgraphNodeParams *p)
 {
     NEED(p->type == CU_GRAPH_NODE_TYPE_KERNEL && p->kernel.kern && !p->kernel.func &&
              p->kernel.ctx == &fake.primary && p->kernel.gridDimX && edges_valid(from, data, count),
@@ -90,8 +90,8 @@ CUresult cuGraphAddNode(CUgraphNode *out, CUgraph g, const CUgraphNode *from,
     return CUDA_SUCCESS;
 }
 
-CUresult cuGraphKernelNodeSetAttribute(CUgraphNode n, CUkernelNodeAttrID id,
-                                       const CUkernelNodeAttrValue *value)
+static CUresult fake_GraphKernelNodeSetAttribute(CUgraphNode n, CUkernelNodeAttrID id,
+                                                 const CUkernelNodeAttrValue *value)
 {
     NEED(!fake_fails("cuGraphKernelNodeSetAttribute"), CUDA_ERROR_UNKNOWN);
     NEED(id == CU_KERNEL_NODE_ATTRIBUTE_CLUSTER_DIMENSION && value->clusterDim.y == 1 &&
@@ -101,19 +101,19 @@ CUresult cuGraphKernelNodeSetAttribute(CUgraphNode n, CUkernelNodeAttrID id,
     return CUDA_SUCCESS;
 }
 
-CUresult cuGraphKernelNodeGetParams(CUgraphNode n, CUDA_KERNEL_NODE_PARAMS *out)
+static CUresult fake_GraphKernelNodeGetParams(CUgraphNode n, CUDA_KERNEL_NODE_PARAMS *out)
 {
     *out = n->params;
     return CUDA_SUCCESS;
 }
 
-CUresult cuGraphNodeGetType(CUgraphNode n, CUgraphNodeType *out)
+static CUresult fake_GraphNodeGetType(CUgraphNode n, CUgraphNodeType *out)
 {
     *out = n->type;
     return CUDA_SUCCESS;
 }
 
-CUresult cuGraphGetNodes(CUgraph g, CUgraphNode *nodes, size_t *count)
+static CUresult fake_GraphGetNodes(CUgraph g, CUgraphNode *nodes, size_t *count)
 {
     if (nodes) {
         for (size_t i = 0; i < *count; i++)
@@ -141,7 +141,7 @@ static void run(const struct CUgraphNode_st *n)
     *p = *p * 3 + value;
 }
 
-CUresult cuStreamSynchronize(CUstream s)
+static CUresult fake_StreamSynchronize(CUstream s)
 {
     NEED(!fake_fails("cuStreamSynchronize"), CUDA_ERROR_UNKNOWN);
     NEED_CONTEXT();
@@ -149,7 +149,8 @@ CUresult cuStreamSynchronize(CUstream s)
     return CUDA_SUCCESS;
 }
 
-CUresult cuGraphInstantiateWithParams(CUgraphExec *out, CUgraph g, CUDA_GRAPH_INSTANTIATE_PARAMS *p)
+static CUresult fake_GraphInstantiateWithParams(CUgraphExec *out, CUgraph g,
+                                                CUDA_GRAPH_INSTANTIATE_PARAMS *p)
 {
     NEED_CONTEXT();
     NEED(p->flags == CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD, CUDA_ERROR_INVALID_VALUE);
@@ -161,13 +162,13 @@ CUresult cuGraphInstantiateWithParams(CUgraphExec *out, CUgraph g, CUDA_GRAPH_IN
     return CUDA_SUCCESS;
 }
 
-CUresult cuGraphExecDestroy(CUgraphExec x)
+static CUresult fake_GraphExecDestroy(CUgraphExec x)
 {
     free(x);
     return CUDA_SUCCESS;
 }
 
-CUresult cuGraphLaunch(CUgraphExec x, CUstream s)
+static CUresult fake_GraphLaunch(CUgraphExec x, CUstream s)
 {
     NEED(!s || !s->capturing, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
     for (size_t i = 0; i < x->count; i++)
@@ -177,7 +178,7 @@ CUresult cuGraphLaunch(CUgraphExec x, CUstream s)
 
 /* ---- streams and events ---- */
 
-CUresult cuStreamCreate(CUstream *out, unsigned flags)
+static CUresult fake_StreamCreate(CUstream *out, unsigned flags)
 {
     NEED_CONTEXT();
     NEED(flags == CU_STREAM_NON_BLOCKING, CUDA_ERROR_INVALID_VALUE);
@@ -185,21 +186,21 @@ CUresult cuStreamCreate(CUstream *out, unsigned flags)
     return CUDA_SUCCESS;
 }
 
-CUresult cuStreamDestroy(CUstream s)
+static CUresult fake_StreamDestroy(CUstream s)
 {
     NEED(!s->capturing, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
     free(s);
     return CUDA_SUCCESS;
 }
 
-CUresult cuStreamQuery(CUstream s)
+static CUresult fake_StreamQuery(CUstream s)
 {
-    return cuStreamSynchronize(s);
+    return fake_StreamSynchronize(s);
 }
 
-CUresult cuStreamBeginCaptureToGraph(CUstream s, CUgraph g, const CUgraphNode *from,
-                                     const CUgraphEdgeData *data, size_t count,
-                                     CUstreamCaptureMode mode)
+static CUresult fake_StreamBeginCaptureToGraph(CUstream s, CUgraph g, const CUgraphNode *from,
+                                               const CUgraphEdgeData *data, size_t count,
+                                               CUstreamCaptureMode mode)
 {
     NEED(s && !s->capturing && count <= MAX_EDGES && edges_valid(from, data, count) &&
              mode == CU_STREAM_CAPTURE_MODE_THREAD_LOCAL,
@@ -207,13 +208,13 @@ CUresult cuStreamBeginCaptureToGraph(CUstream s, CUgraph g, const CUgraphNode *f
     s->capturing = g;
     s->tail_count = count;
     if (count)
-        memcpy(s->tails, from, count * sizeof(*from));
+        memcpy(s->tails, from, count * sizeof(CUgraphNode));
     return CUDA_SUCCESS;
 }
 
-CUresult cuStreamGetCaptureInfo(CUstream s, CUstreamCaptureStatus *status, cuuint64_t *id,
-                                CUgraph *g, const CUgraphNode **nodes, const CUgraphEdgeData **data,
-                                size_t *count)
+static CUresult fake_StreamGetCaptureInfo(CUstream s, CUstreamCaptureStatus *status, cuuint64_t *id,
+                                          CUgraph *g, const CUgraphNode **nodes,
+                                          const CUgraphEdgeData **data, size_t *count)
 {
     (void)id;
     (void)g;
@@ -225,7 +226,7 @@ CUresult cuStreamGetCaptureInfo(CUstream s, CUstreamCaptureStatus *status, cuuin
     return CUDA_SUCCESS;
 }
 
-CUresult cuStreamEndCapture(CUstream s, CUgraph *out)
+static CUresult fake_StreamEndCapture(CUstream s, CUgraph *out)
 {
     NEED(s->capturing, CUDA_ERROR_ILLEGAL_STATE);
     *out = s->capturing;
@@ -256,7 +257,7 @@ static CUresult put(CUstream s, const struct CUgraphNode_st *work)
     return CUDA_SUCCESS;
 }
 
-CUresult cuMemsetD8Async(CUdeviceptr p, unsigned char value, size_t bytes, CUstream s)
+static CUresult fake_MemsetD8Async(CUdeviceptr p, unsigned char value, size_t bytes, CUstream s)
 {
     NEED(bytes == 0 || fake_owns(p, bytes), CUDA_ERROR_INVALID_VALUE);
     const struct CUgraphNode_st work = {
@@ -264,7 +265,7 @@ CUresult cuMemsetD8Async(CUdeviceptr p, unsigned char value, size_t bytes, CUstr
     return put(s, &work);
 }
 
-CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t bytes, CUstream s)
+static CUresult fake_MemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t bytes, CUstream s)
 {
     NEED_CONTEXT();
     NEED(fake_owns(to, bytes) && (!s || !s->capturing), CUDA_ERROR_INVALID_VALUE);
@@ -272,7 +273,7 @@ CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t bytes, CUstr
     return CUDA_SUCCESS;
 }
 
-CUresult cuMemcpyDtoHAsync(void *to, CUdeviceptr from, size_t bytes, CUstream s)
+static CUresult fake_MemcpyDtoHAsync(void *to, CUdeviceptr from, size_t bytes, CUstream s)
 {
     NEED_CONTEXT();
     NEED(fake_owns(from, bytes) && (!s || !s->capturing), CUDA_ERROR_INVALID_VALUE);
@@ -280,7 +281,7 @@ CUresult cuMemcpyDtoHAsync(void *to, CUdeviceptr from, size_t bytes, CUstream s)
     return CUDA_SUCCESS;
 }
 
-CUresult cuEventCreate(CUevent *out, unsigned flags)
+static CUresult fake_EventCreate(CUevent *out, unsigned flags)
 {
     NEED_CONTEXT();
     NEED(flags == CU_EVENT_DEFAULT, CUDA_ERROR_INVALID_VALUE);
@@ -288,33 +289,34 @@ CUresult cuEventCreate(CUevent *out, unsigned flags)
     return CUDA_SUCCESS;
 }
 
-CUresult cuEventDestroy(CUevent e)
+static CUresult fake_EventDestroy(CUevent e)
 {
     free(e);
     return CUDA_SUCCESS;
 }
 
-CUresult cuEventRecord(CUevent e, CUstream s)
+static CUresult fake_EventRecord(CUevent e, CUstream s)
 {
     (void)s;
     e->recorded = true;
     return CUDA_SUCCESS;
 }
 
-CUresult cuEventSynchronize(CUevent e)
+static CUresult fake_EventSynchronize(CUevent e)
 {
     (void)e;
     return CUDA_SUCCESS;
 }
 
-CUresult cuEventElapsedTime(float *out, CUevent from, CUevent to)
+static CUresult fake_EventElapsedTime(float *out, CUevent from, CUevent to)
 {
     NEED(from->recorded && to->recorded, CUDA_ERROR_INVALID_HANDLE);
     *out = 0.5F;
     return CUDA_SUCCESS;
 }
 
-CUresult cuLaunchKernelEx(const CUlaunchConfig *c, CUfunction f, void **params, void **extra)
+static CUresult fake_LaunchKernelEx(const CUlaunchConfig *c, CUfunction f, void **params,
+                                    void **extra)
 {
     NEED(f && params && !extra && c->gridDimX && c->blockDimX, CUDA_ERROR_INVALID_VALUE);
     for (unsigned i = 0; i < c->numAttrs; i++) {
@@ -330,3 +332,33 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig *c, CUfunction f, void **params, 
     set_params(&work, (CUkernel)f, params);
     return put(c->hStream, &work);
 }
+
+const struct rt_cuda_api fake_graph_api = {
+    .EventCreate = fake_EventCreate,
+    .EventDestroy = fake_EventDestroy,
+    .EventElapsedTime = fake_EventElapsedTime,
+    .EventRecord = fake_EventRecord,
+    .EventSynchronize = fake_EventSynchronize,
+    .GraphAddNode = fake_GraphAddNode,
+    .GraphCreate = fake_GraphCreate,
+    .GraphDestroy = fake_GraphDestroy,
+    .GraphDestroyNode = fake_GraphDestroyNode,
+    .GraphExecDestroy = fake_GraphExecDestroy,
+    .GraphGetNodes = fake_GraphGetNodes,
+    .GraphInstantiateWithParams = fake_GraphInstantiateWithParams,
+    .GraphKernelNodeGetParams = fake_GraphKernelNodeGetParams,
+    .GraphKernelNodeSetAttribute = fake_GraphKernelNodeSetAttribute,
+    .GraphLaunch = fake_GraphLaunch,
+    .GraphNodeGetType = fake_GraphNodeGetType,
+    .LaunchKernelEx = fake_LaunchKernelEx,
+    .MemcpyDtoHAsync = fake_MemcpyDtoHAsync,
+    .MemcpyHtoDAsync = fake_MemcpyHtoDAsync,
+    .MemsetD8Async = fake_MemsetD8Async,
+    .StreamBeginCaptureToGraph = fake_StreamBeginCaptureToGraph,
+    .StreamCreate = fake_StreamCreate,
+    .StreamDestroy = fake_StreamDestroy,
+    .StreamEndCapture = fake_StreamEndCapture,
+    .StreamGetCaptureInfo = fake_StreamGetCaptureInfo,
+    .StreamQuery = fake_StreamQuery,
+    .StreamSynchronize = fake_StreamSynchronize,
+};
