@@ -8,10 +8,10 @@
 
 struct rt_arena {
     struct rt_driver *driver;
-    rt_addr arena, pool;   /* device */
+    rt_addr arena, pool; /* device */
     bool owns_arena, owns_pool;
-    void *mapped;          /* host view of the pinned block */
-    rt_addr mapped_addr;   /* the device's view of it */
+    void *mapped;                   /* host view of the pinned block */
+    rt_addr mapped_addr;            /* the device's view of it */
     const struct rt_layout *layout; /* borrowed */
 };
 

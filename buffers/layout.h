@@ -20,9 +20,9 @@
 /* Everything the sizes depend on. All fields are checked by rt_layout_compute. */
 struct rt_shape {
     uint32_t heads, d_qk, d_v, layers;
-    uint32_t slots;        /* sequences */
-    uint32_t max_length;   /* tokens */
-    uint32_t page_size;    /* tokens */
+    uint32_t slots;      /* sequences */
+    uint32_t max_length; /* tokens */
+    uint32_t page_size;  /* tokens */
     uint64_t pages;
     uint32_t bucket_max;   /* largest captured batch */
     uint32_t rows;         /* rows of the data tensors: every row_base + bucket that can occur */
@@ -30,7 +30,7 @@ struct rt_shape {
     uint32_t parts_max;    /* most parts of any graph's schedule */
     uint64_t partial_rows; /* max over graphs of split slots * heads * q_len */
     uint32_t ring_depth;
-    bool per_layer;        /* q, latent, out, lse: one per layer */
+    bool per_layer; /* q, latent, out, lse: one per layer */
 };
 
 /* name, region, dtype; order is address order within a region. */
@@ -63,7 +63,7 @@ enum rt_buffer_id {
 #define RT_BUFFER_ENUM(id, name, region, dtype) RT_BUF_##id,
     RT_BUFFER_LIST(RT_BUFFER_ENUM)
 #undef RT_BUFFER_ENUM
-    RT_BUF_COUNT
+        RT_BUF_COUNT
 };
 
 /* `shape` is one layer's where layer_stride is set; bytes covers all layers. */
@@ -73,7 +73,7 @@ struct rt_buffer {
     enum rt_dtype dtype;
     uint32_t rank;
     uint64_t shape[4];
-    uint64_t offset;       /* within its region */
+    uint64_t offset; /* within its region */
     uint64_t bytes;
     uint64_t layer_stride; /* bytes from layer to layer; 0: not per layer */
 };
@@ -83,8 +83,8 @@ struct rt_record_format {
     uint32_t rows_offset;
     uint32_t tokens_offset;
     uint32_t ops_offset;
-    uint32_t ops_capacity; /* bytes: one whole block-table line, and 16 KiB more */
-    uint32_t record_bytes; /* multiple of 64 */
+    uint32_t ops_capacity;     /* bytes: one whole block-table line, and 16 KiB more */
+    uint32_t record_bytes;     /* multiple of 64 */
     uint32_t completion_bytes; /* multiple of 64: header, then bucket_max outcomes */
 };
 
