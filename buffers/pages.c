@@ -31,11 +31,6 @@ void rt_pages_free(struct rt_pages *p)
     *p = (struct rt_pages){0};
 }
 
-static bool in_use(const struct rt_pages *p, int32_t page)
-{
-    return page >= 0 && (uint32_t)page < p->count && p->refs[page] > 0;
-}
-
 int32_t rt_pages_take(struct rt_pages *p)
 {
     if (p->free_count == 0)
@@ -48,7 +43,7 @@ int32_t rt_pages_take(struct rt_pages *p)
 
 bool rt_pages_share(struct rt_pages *p, int32_t page)
 {
-    assert(in_use(p, page));
+    assert(rt_pages_refs(p, page) > 0);
     if (p->refs[page] == UINT16_MAX)
         return false;
     p->refs[page]++;
@@ -57,7 +52,7 @@ bool rt_pages_share(struct rt_pages *p, int32_t page)
 
 void rt_pages_drop(struct rt_pages *p, int32_t page)
 {
-    assert(in_use(p, page));
+    assert(rt_pages_refs(p, page) > 0);
     if (--p->refs[page] == 0)
         p->free_list[p->free_count++] = page;
 }
