@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct audit {
     const struct rt_program *program;
@@ -54,10 +55,15 @@ static enum rt_status stray(const struct audit *a, const struct rt_stage *s,
                    info->words[word]);
 }
 
+/* The name guards the order: no driver promises to list nodes as they were created. */
 static enum rt_status check_launch(const struct audit *a, const struct rt_stage *s,
                                    const struct rt_node_info *info, struct rt_error *err)
 {
     const uint32_t pointers = s->launch->pointer_count;
+    RT_REQUIRE(info->name[0] == '\0' || strcmp(info->name, s->launch->entry) == 0, err,
+               RT_ERR_AUDIT,
+               "graph (batch %u, query length %u), stage \"%s\": kernel %s where %s is expected",
+               a->program->batch, a->program->query_len, s->label, info->name, s->launch->entry);
     RT_REQUIRE(pointers <= info->word_count, err, RT_ERR_AUDIT,
                "graph (batch %u, query length %u), stage \"%s\", kernel %s: %u parameter words "
                "where %u pointers are expected",

@@ -283,6 +283,18 @@ static void test_missing_parameters_are_noticed(void **state)
     close_bench(&a);
 }
 
+static void test_another_kernel_is_noticed(void **state)
+{
+    (void)state;
+    struct audit_bench a;
+    open_bench(&a, 0, 0);
+    build(&a);
+    a.program.stages[1].launch->entry = "bench_other";
+    assert_fails(&a, "graph (batch 8, query length 1), stage \"append.3\": kernel bench_put where "
+                     "bench_other is expected");
+    close_bench(&a);
+}
+
 static void test_nodes_behind_our_back_are_noticed(void **state)
 {
     (void)state;
@@ -361,6 +373,7 @@ int main(void)
         cmocka_unit_test(test_other_nodes_are_refused),
         cmocka_unit_test(test_calls_are_fine_on_the_host_device),
         cmocka_unit_test(test_missing_parameters_are_noticed),
+        cmocka_unit_test(test_another_kernel_is_noticed),
         cmocka_unit_test(test_nodes_behind_our_back_are_noticed),
         cmocka_unit_test(test_empty_stages_and_empty_graphs),
         cmocka_unit_test(test_every_failing_call_is_reported),
