@@ -96,7 +96,7 @@ struct rt_layout {
     uint64_t arena_bytes, mapped_bytes, pool_bytes;
 };
 
-/* RT_ERR_INVALID for a zero or out-of-range field, or a size that overflows; *out is then zeroed. */
+/* RT_ERR_INVALID for a zero or out-of-range field, or a size that overflows: *out is zeroed. */
 enum rt_status rt_layout_compute(const struct rt_shape *shape, struct rt_layout *out,
                                  struct rt_error *err);
 

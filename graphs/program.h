@@ -3,8 +3,8 @@
 #define RT_GRAPHS_PROGRAM_H
 
 /*
- * A step is data: a list of stages in order. The eager runner walks it on a stream, the builder walks
- * the same list into a graph, so eager and replay are the same work.
+ * A step is data: a list of stages in order. The eager runner walks it on a stream, the builder
+ * walks the same list into a graph, so eager and replay are the same work.
  */
 #include "common/driver.h"
 
@@ -42,7 +42,7 @@ enum rt_status rt_program_add_call(struct rt_program *p, const char *label, uint
 /* No graph built from it may be launched any more. */
 void rt_program_free(struct rt_program *p);
 
-/* The edge from stage i-1 into stage i may be programmatic: both are launches and the later waits. */
+/* The edge from stage i-1 into stage i may be programmatic: both are launches, the later waits. */
 bool rt_program_edge_programmatic(const struct rt_program *p, uint32_t i);
 
 /* Puts graph and stage before the story in err and returns `status`. */
