@@ -123,15 +123,15 @@ enum rt_status rt_graph_build(const struct rt_program *p, struct rt_driver *d,
                               rt_dstream capture_stream, struct rt_graph *out, struct rt_error *err)
 {
     enum rt_status status;
-    const uint64_t start_ns = now_ns();
     struct builder b = {.program = p, .driver = d, .capture_stream = capture_stream, .graph = out};
-    *out = (struct rt_graph){0};
+    *out = (struct rt_graph){.begun_ns = now_ns()};
     out->first_node = calloc((size_t)p->count + 1, sizeof(*out->first_node));
-    if (!out->first_node)
+    if (!out->first_node) {
+        rt_graph_free(out, d);
         return rt_fail(err, RT_ERR_NOMEM, "no memory for a graph of %u stages", p->count);
+    }
     RT_TRY_GOTO(RT_DRV(d, err, graph_create, (d, &out->graph)));
     RT_TRY_GOTO(add_stages(&b, err));
-    out->build_ns = now_ns() - start_ns;
     return RT_OK;
 fail:
     rt_graph_free(out, d);
@@ -142,13 +142,12 @@ enum rt_status rt_graph_instantiate(struct rt_graph *g, struct rt_driver *d, rt_
                                     struct rt_error *err)
 {
     enum rt_status status;
-    const uint64_t start_ns = now_ns();
     uint64_t free_before, free_after, total;
     RT_TRY(RT_DRV(d, err, mem_info, (d, &free_before, &total)));
     RT_TRY(RT_DRV(d, err, graph_instantiate, (d, g->graph, stream, &g->exec)));
     RT_TRY_GOTO(RT_DRV(d, err, mem_info, (d, &free_after, &total)));
     g->device_bytes = free_before > free_after ? free_before - free_after : 0;
-    g->build_ns += now_ns() - start_ns;
+    g->build_ns = now_ns() - g->begun_ns;
     return RT_OK;
 fail:
     (void)d->exec_destroy(d, g->exec);

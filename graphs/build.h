@@ -14,7 +14,8 @@ struct rt_graph {
     rt_dexec exec;
     uint32_t node_count;
     uint64_t device_bytes; /* free device memory before minus after instantiate + upload */
-    uint64_t build_ns;     /* build + instantiate + upload; whoever audits adds the audit's */
+    uint64_t begun_ns;     /* when the build began, by the monotonic clock */
+    uint64_t build_ns;     /* from there to the end of the upload: build, audit, instantiate */
     /* Which stage made which nodes, in order of creation: nodes [first_node[i], first_node[i + 1])
      * belong to stage i. Used by audit and dump. [stage_count + 1] */
     uint32_t *first_node;
@@ -29,7 +30,7 @@ enum rt_status rt_graph_build(const struct rt_program *p, struct rt_driver *d,
                               rt_dstream capture_stream, struct rt_graph *out,
                               struct rt_error *err);
 
-/* Instantiates and uploads; fills device_bytes. Blocks. */
+/* Instantiates and uploads; fills device_bytes and build_ns. Blocks. */
 enum rt_status rt_graph_instantiate(struct rt_graph *g, struct rt_driver *d, rt_dstream stream,
                                     struct rt_error *err);
 void rt_graph_free(struct rt_graph *g, struct rt_driver *d);
