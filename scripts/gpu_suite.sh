@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Everything that only a GPU can prove, from a build directory, on a machine with only a driver:
+#   scripts/gpu_suite.sh BUILD [--sanitize] [--bench]
+# Build it with: meson setup BUILD -Dstatic_deps=true && ninja -C BUILD
+# Exits non-zero where anything failed; closes with the line N passed, N failed, N skipped.
+set -u
+build=${1:?usage: scripts/gpu_suite.sh BUILD [--sanitize] [--bench]}
+shift
+root=$(cd "$(dirname "$0")/.." && pwd)
+build=$(cd "$build" && pwd)
+passed=0 failed=0
+
+# Runs one program; its own output shows the details.
+check() {
+    echo "== $*"
+    if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "-- failed: $*"; fi
+}
+
+suite() {
+    check "$build/tests/checkkern/checkkern" --device cuda:0
+    check "$build/tests/gpu/gpu-tests"
+    for trace in "$root"/tests/data/golden/tiny_*; do
+        check "$build/examples/mla_trace" "$trace" --device cuda:0
+    done
+}
+
+sanitize() {
+    for tool in memcheck racecheck; do
+        local run=(compute-sanitizer --tool "$tool" --error-exitcode 9 --print-limit 20)
+        check "${run[@]}" "$build/tests/checkkern/checkkern" --device cuda:0 --small
+        check "${run[@]}" "$build/tests/gpu/gpu-tests" --quick
+    done
+}
+
+bench() {
+    check "$build/tests/checkkern/checkkern" --device cuda:0 --bench
+    check "$build/tools/replayrt" bench step "$root/examples/bench_deepseek.yaml"
+}
+
+case " $* " in *" --sanitize "*) sanitize ;; *" --bench "*) bench ;; *) suite ;; esac
+echo "$passed passed, $failed failed, 0 skipped"
+[ "$failed" = 0 ]
