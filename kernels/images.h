@@ -16,6 +16,7 @@ enum rt_image_id {
     RT_IMAGE_COUNT
 };
 
+/* In this order in the table that the build writes. */
 struct rt_built_image {
     const char *name;
     const void *fatbin;

@@ -34,8 +34,7 @@ void rt_kernels_unload(struct rt_kernels *k);
 /* Fills a launch's kernel, entry, smem, waits, and parameters for `entry`. RT_ERR_INTERNAL if the
  * entry is unknown or the size differs; RT_ERR_UNSUPPORTED where k is loaded but lacks it. */
 enum rt_status rt_kernels_launch(const struct rt_kernels *k, const char *entry, const void *params,
-                                 uint32_t param_bytes, struct rt_launch *out,
-                                 struct rt_error *err);
+                                 uint32_t param_bytes, struct rt_launch *out, struct rt_error *err);
 
 /* What the attention of one graph needs. */
 struct rt_attend_request {
@@ -49,9 +48,9 @@ struct rt_attend_choice {
     enum rt_backend backend; /* never AUTO */
     const char *entry;       /* attend's entry point, static storage */
     const char *reduce_entry;
-    uint32_t tile_rows;      /* query rows of a tile */
-    uint32_t m_tiles;        /* ceil(heads * q_len / tile_rows) */
-    uint32_t parts;          /* parts of the schedule: max(1, concurrent blocks / m_tiles) */
+    uint32_t tile_rows; /* query rows of a tile */
+    uint32_t m_tiles;   /* ceil(heads * q_len / tile_rows) */
+    uint32_t parts;     /* parts of the schedule: max(1, concurrent blocks / m_tiles) */
     uint32_t threads;
     uint32_t smem_bytes;
     uint32_t overhead_blocks, min_blocks; /* schedule constants measured for this kernel */
