@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/mla.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const struct rt_kernels no_device; /* plans are made with this */
+
+static const struct rt_attend_choice choice = {.entry = "rt_mla_attend_576x512_r16",
+                                               .reduce_entry = "rt_mla_reduce",
+                                               .tile_rows = 16,
+                                               .m_tiles = 3,
+                                               .parts = 44,
+                                               .threads = 256};
+
+static struct rt_mla_attend_params good_attend(void)
+{
+    return (struct rt_mla_attend_params){.q_row_stride = 40 * 576,
+                                         .q_token_stride = 20 * 576,
+                                         .q_head_stride = 576,
+                                         .out_row_stride = 40 * 512,
+                                         .out_token_stride = 20 * 512,
+                                         .out_head_stride = 512,
+                                         .lse_row_stride = 40,
+                                         .lse_token_stride = 20,
+                                         .lse_head_stride = 1,
+                                         .kv_page_stride = 64 * 576,
+                                         .kv_token_stride = 576,
+                                         .scale = 0.1f,
+                                         .rows = 5,
+                                         .q_len = 2,
+                                         .heads = 20,
+                                         .d_qk = 576,
+                                         .d_v = 512,
+                                         .page_size = 64,
+                                         .max_blocks = 9,
+                                         .parts = 44,
+                                         .pages = 100};
+}
+
+static void expect_grid(const struct rt_launch *l, const char *entry, uint32_t x, uint32_t y,
+                        uint32_t threads)
+{
+    assert_string_equal(l->entry, entry);
+    assert_int_equal(l->grid[0], x);
+    assert_int_equal(l->grid[1], y);
+    assert_int_equal(l->grid[2], 1);
+    assert_int_equal(l->block[0], threads);
+    assert_int_equal(l->block[1] * l->block[2], 1);
+    assert_null(l->kernel);
+}
+
+static void test_grids(void **state)
+{
+    (void)state;
+    struct rt_launch l;
+    struct rt_step_begin_params begin = {.ring_depth = 2,
+                                         .record_bytes = 256,
+                                         .rows_offset = 64,
+                                         .tokens_offset = 128,
+                                         .ops_offset = 160,
+                                         .bucket = 4,
+                                         .query_len = 2};
+    assert_int_equal(rt_step_begin_launch(&no_device, &begin, &l, NULL), RT_OK);
+    expect_grid(&l, "rt_step_begin", 1, 1, RT_STEP_BEGIN_THREADS);
+    assert_int_equal(l.pointer_count, 12);
+    assert_memory_equal(l.params, &begin, sizeof(begin));
+
+    struct rt_step_end_params end = {
+        .ring_depth = 2, .completion_bytes = 128, .bucket = 8, .query_len = 1};
+    assert_int_equal(rt_step_end_launch(&no_device, &end, &l, NULL), RT_OK);
+    expect_grid(&l, "rt_step_end", 1, 1, RT_STEP_END_THREADS);
+
+    struct rt_page_copy_params copy = {.layers = 61, .d_qk = 576};
+    assert_int_equal(rt_page_copy_launch(&no_device, &copy, &l, NULL), RT_OK);
+    expect_grid(&l, "rt_page_copy", 61, RT_MAX_PAGE_COPIES, RT_PAGE_COPY_THREADS);
+
+    struct rt_schedule_params schedule = {.rows = 4096, .parts = 264, .min_blocks = 2};
+    assert_int_equal(rt_schedule_launch(&no_device, &schedule, &l, NULL), RT_OK);
+    expect_grid(&l, "rt_schedule", 1, 1, RT_SCHEDULE_THREADS);
+
+    struct rt_mla_append_params append = {.rows = 3, .q_len = 3};
+    assert_int_equal(rt_mla_append_launch(&no_device, &append, &l, NULL), RT_OK);
+    expect_grid(&l, "rt_mla_append", 2, 1, RT_APPEND_WARPS * 32);
+
+    struct rt_mla_attend_params attend = good_attend();
+    assert_int_equal(rt_mla_attend_launch(&no_device, &choice, &attend, &l, NULL), RT_OK);
+    expect_grid(&l, choice.entry, 3, 44, 256);
+    assert_true(l.smem_bytes > 0);
+
+    struct rt_mla_reduce_params reduce = {.rows = 5, .q_len = 2, .heads = 20, .d_v = 512};
+    assert_int_equal(rt_mla_reduce_launch(&no_device, &choice, &reduce, &l, NULL), RT_OK);
+    expect_grid(&l, "rt_mla_reduce", 5, 5, 256);
+}
+
+static void refuse_attend(struct rt_mla_attend_params p, enum rt_status status, const char *words)
+{
+    struct rt_launch l = {.param_bytes = 77};
+    struct rt_error err = {0};
+    assert_int_equal(rt_mla_attend_launch(&no_device, &choice, &p, &l, &err), status);
+    if (!strstr(err.message, words))
+        fail_msg("\"%s\" does not say \"%s\"", err.message, words);
+    assert_int_equal(l.param_bytes, 77);
+}
+
+static void test_refused_attention(void **state)
+{
+    (void)state;
+    struct rt_mla_attend_params p = good_attend();
+    p.rows = 0;
+    refuse_attend(p, RT_ERR_INVALID, "0 rows");
+    p = good_attend();
+    p.rows = RT_MAX_BATCH + 1;
+    refuse_attend(p, RT_ERR_INVALID, "4097");
+    p = good_attend();
+    p.q_len = 9;
+    refuse_attend(p, RT_ERR_INVALID, "length 9");
+    p = good_attend();
+    p.heads = 129;
+    refuse_attend(p, RT_ERR_INVALID, "129 heads");
+    p = good_attend();
+    p.parts = 45;
+    refuse_attend(p, RT_ERR_INTERNAL, "45 parts");
+    p = good_attend();
+    p.heads = 25; /* 50 query rows, the tiles hold 48 */
+    refuse_attend(p, RT_ERR_INTERNAL, "50 query rows");
+    p = good_attend();
+    p.scale = 0;
+    refuse_attend(p, RT_ERR_INVALID, "scale 0");
+    p = good_attend();
+    p.kv_token_stride = 577;
+    refuse_attend(p, RT_ERR_INVALID, "kv token stride is 577");
+    p = good_attend();
+    p.q = (const uint16_t *)8;
+    refuse_attend(p, RT_ERR_INVALID, "not 16-byte aligned");
+}
+
+static void test_refused_records(void **state)
+{
+    (void)state;
+    const struct rt_step_begin_params good = {.ring_depth = 2,
+                                              .record_bytes = 256,
+                                              .rows_offset = 64,
+                                              .tokens_offset = 128,
+                                              .ops_offset = 160,
+                                              .bucket = 4,
+                                              .query_len = 2};
+    struct rt_step_begin_params bad[8];
+    for (int i = 0; i < 8; i++)
+        bad[i] = good;
+    bad[0].record_bytes = 250;
+    bad[1].ring_depth = 0;
+    bad[2].rows_offset = 48;
+    bad[3].rows_offset = 208;
+    bad[4].tokens_offset = 240;
+    bad[5].ops_offset = 272;
+    bad[6].tokens_offset = 132;
+    bad[7].query_len = 0;
+    struct rt_launch l;
+    for (int i = 0; i < 8; i++)
+        assert_int_equal(rt_step_begin_launch(&no_device, &bad[i], &l, NULL), RT_ERR_INVALID);
+    assert_int_equal(rt_step_begin_launch(&no_device, &good, &l, NULL), RT_OK);
+
+    struct rt_step_end_params end = {
+        .ring_depth = 2, .completion_bytes = 128, .bucket = 9, .query_len = 1};
+    assert_int_equal(rt_step_end_launch(&no_device, &end, &l, NULL), RT_ERR_INVALID);
+    struct rt_schedule_params schedule = {.rows = 1, .parts = 0, .min_blocks = 1};
+    assert_int_equal(rt_schedule_launch(&no_device, &schedule, &l, NULL), RT_ERR_INVALID);
+    schedule = (struct rt_schedule_params){.rows = 1, .parts = 1, .min_blocks = 0};
+    assert_int_equal(rt_schedule_launch(&no_device, &schedule, &l, NULL), RT_ERR_INVALID);
+}
+
+static void test_lookup(void **state)
+{
+    (void)state;
+    struct rt_launch l;
+    struct rt_error err = {0};
+    struct rt_schedule_params p = {.rows = 1};
+    assert_int_equal(rt_kernels_launch(&no_device, "rt_nothing", &p, sizeof(p), &l, &err),
+                     RT_ERR_INTERNAL);
+    assert_non_null(strstr(err.message, "rt_nothing"));
+    assert_int_equal(rt_kernels_launch(&no_device, "rt_schedule", &p, sizeof(p) - 1, &l, &err),
+                     RT_ERR_INTERNAL);
+
+    uint32_t count;
+    const struct rt_kernel_entry *entries = rt_kernel_entries(&count);
+    for (uint32_t i = 0; i < count; i++)
+        for (uint32_t j = 0; j < i; j++)
+            assert_string_not_equal(entries[i].entry, entries[j].entry);
+}
+
+static void test_load_on_host(void **state)
+{
+    (void)state;
+    struct rt_driver d;
+    struct rt_kernels k;
+    struct rt_launch l;
+    struct rt_schedule_params p = {.rows = 1, .parts = 1, .min_blocks = 1};
+    assert_int_equal(rt_driver_open_host(&d, NULL), RT_OK);
+    assert_int_equal(rt_kernels_load(&d, &k, NULL), RT_OK);
+    uint32_t count;
+    const struct rt_kernel_entry *entries = rt_kernel_entries(&count);
+    for (uint32_t i = 0; i < count; i++)
+        assert_non_null(k.kernels[i]);
+    assert_string_equal(entries[0].entry, "rt_step_begin");
+    assert_int_equal(rt_schedule_launch(&k, &p, &l, NULL), RT_OK);
+    assert_non_null(l.kernel);
+    rt_kernels_unload(&k);
+    rt_kernels_unload(&k); /* zeroed: nothing to do */
+    assert_int_equal(d.probe.live, 0);
+    rt_driver_close(&d);
+}
+
+/* Each driver call fails once: everything is given back, and the story is the driver's. */
+static void test_load_fails_clean(void **state)
+{
+    (void)state;
+    struct rt_driver d;
+    struct rt_kernels k;
+    struct rt_error err;
+    enum rt_status status = RT_ERR_DRIVER;
+    for (uint64_t n = 1; status != RT_OK; n++) {
+        assert_int_equal(rt_driver_open_host(&d, NULL), RT_OK);
+        d.probe.fail_at = d.probe.calls + n;
+        status = rt_kernels_load(&d, &k, &err);
+        if (status != RT_OK) {
+            assert_int_equal(status, RT_ERR_DRIVER);
+            assert_null(k.driver);
+            assert_null(k.kernels);
+            assert_int_equal(d.probe.live, 0);
+        }
+        rt_kernels_unload(&k);
+        rt_driver_close(&d);
+        assert_true(n < 1000);
+    }
+}
+
+/* A GPU too old for every image: nothing is loaded, and asking for a kernel says why. */
+static void test_old_device(void **state)
+{
+    (void)state;
+    struct rt_driver d;
+    struct rt_kernels k;
+    struct rt_launch l;
+    struct rt_error err = {0};
+    struct rt_schedule_params p = {.rows = 1, .parts = 1, .min_blocks = 1};
+    assert_int_equal(rt_driver_open_host(&d, NULL), RT_OK);
+    d.caps.kind = RT_DEVICE_KIND_CUDA;
+    d.caps.cc = 70;
+    assert_int_equal(rt_kernels_load(&d, &k, &err), RT_OK);
+    assert_int_equal(rt_schedule_launch(&k, &p, &l, &err), RT_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "rt_schedule"));
+    rt_kernels_unload(&k);
+    rt_driver_close(&d);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_grids),           cmocka_unit_test(test_refused_attention),
+        cmocka_unit_test(test_refused_records), cmocka_unit_test(test_lookup),
+        cmocka_unit_test(test_load_on_host),    cmocka_unit_test(test_load_fails_clean),
+        cmocka_unit_test(test_old_device),
+    };
+    return cmocka_run_group_tests_name("launches", tests, NULL, NULL);
+}

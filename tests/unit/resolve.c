@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/kernels.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const struct rt_device_caps h200 = {.kind = RT_DEVICE_KIND_CUDA,
+                                           .name = "H200",
+                                           .cc = 90,
+                                           .sm_count = 132,
+                                           .smem_optin_bytes = 227 * 1024};
+static const struct rt_device_caps small = {.kind = RT_DEVICE_KIND_CUDA,
+                                            .name = "L40",
+                                            .cc = 89,
+                                            .sm_count = 142,
+                                            .smem_optin_bytes = 99 * 1024};
+static const struct rt_device_caps host = {
+    .kind = RT_DEVICE_KIND_HOST, .name = "host", .sm_count = 8, .smem_optin_bytes = 0};
+
+static struct rt_attend_request request(uint32_t heads, uint32_t q_len, enum rt_backend backend)
+{
+    return (struct rt_attend_request){.heads = heads,
+                                      .d_qk = 576,
+                                      .d_v = 512,
+                                      .q_len = q_len,
+                                      .page_size = 64,
+                                      .kv_layout = RT_KV_BF16,
+                                      .backend = backend};
+}
+
+static struct rt_attend_choice resolve(const struct rt_device_caps *caps,
+                                       struct rt_attend_request r)
+{
+    struct rt_attend_choice choice = {0};
+    struct rt_error err = {0};
+    if (rt_kernels_resolve_attend(caps, &r, &choice, &err) != RT_OK)
+        fail_msg("%s", err.message);
+    assert_int_not_equal(choice.backend, RT_BACKEND_AUTO);
+    assert_true(choice.reason[0] != '\0');
+    assert_string_equal(choice.reduce_entry, "rt_mla_reduce");
+    assert_true(choice.m_tiles * choice.tile_rows >= r.heads * r.q_len);
+    assert_true((choice.m_tiles - 1) * choice.tile_rows < r.heads * r.q_len);
+    assert_true(choice.parts >= 1 && choice.min_blocks >= 1);
+    return choice;
+}
+
+static void refuse(const struct rt_device_caps *caps, struct rt_attend_request r,
+                   enum rt_status status, const char *words)
+{
+    struct rt_attend_choice choice = {.parts = 77};
+    struct rt_error err = {0};
+    assert_int_equal(rt_kernels_resolve_attend(caps, &r, &choice, &err), status);
+    if (!strstr(err.message, words))
+        fail_msg("\"%s\" does not say \"%s\"", err.message, words);
+    assert_int_equal(choice.parts, 77);
+}
+
+static void test_tile_by_query_rows(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t heads, q_len, tile_rows;
+    } cases[] = {{1, 1, 16},  {16, 1, 16}, {8, 2, 16},  {17, 1, 32},
+                 {16, 2, 32}, {33, 1, 64}, {64, 1, 64}, {128, 8, 64}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct rt_attend_choice c =
+            resolve(&h200, request(cases[i].heads, cases[i].q_len, RT_BACKEND_GENERIC));
+        assert_int_equal(c.tile_rows, cases[i].tile_rows);
+        assert_int_equal(c.backend, RT_BACKEND_GENERIC);
+    }
+}
+
+/* Blocks that run at once, spread over the tiles; never none. */
+static void test_parts(void **state)
+{
+    (void)state;
+    struct rt_attend_choice one = resolve(&h200, request(64, 1, RT_BACKEND_GENERIC));
+    assert_int_equal(one.m_tiles, 1);
+    assert_true(one.parts == 132 || one.parts == 264);
+    struct rt_attend_choice many = resolve(&h200, request(128, 8, RT_BACKEND_GENERIC));
+    assert_int_equal(many.m_tiles, 16);
+    assert_int_equal(many.parts, one.parts / 16);
+    struct rt_device_caps tiny = h200;
+    tiny.sm_count = 1;
+    assert_int_equal(resolve(&tiny, request(128, 8, RT_BACKEND_GENERIC)).parts, 1);
+}
+
+/* A device with less shared memory gets the largest tile that it has room for. */
+static void test_small_shared_memory(void **state)
+{
+    (void)state;
+    struct rt_attend_choice c = resolve(&small, request(128, 1, RT_BACKEND_GENERIC));
+    assert_int_equal(c.tile_rows, 16);
+    assert_true(c.smem_bytes <= small.smem_optin_bytes);
+    struct rt_attend_request narrow = request(128, 1, RT_BACKEND_GENERIC);
+    narrow.d_qk = 288;
+    narrow.d_v = 256;
+    assert_true(resolve(&small, narrow).tile_rows > 16);
+
+    struct rt_device_caps none = small;
+    none.smem_optin_bytes = 48 * 1024;
+    refuse(&none, request(1, 1, RT_BACKEND_GENERIC), RT_ERR_UNSUPPORTED, "49152");
+}
+
+static void test_host(void **state)
+{
+    (void)state;
+    struct rt_attend_choice c = resolve(&host, request(20, 2, RT_BACKEND_AUTO));
+    assert_int_equal(c.backend, RT_BACKEND_GENERIC);
+    assert_int_equal(c.tile_rows, 64);
+    assert_int_equal(c.parts, 8);
+    assert_int_equal(resolve(&host, request(128, 1, RT_BACKEND_GENERIC)).parts, 4);
+    refuse(&host, request(16, 1, RT_BACKEND_SM90), RT_ERR_UNSUPPORTED, "host device");
+}
+
+static void test_backends(void **state)
+{
+    (void)state;
+    struct rt_attend_choice c = resolve(&small, request(16, 1, RT_BACKEND_AUTO));
+    assert_int_equal(c.backend, RT_BACKEND_GENERIC);
+    assert_non_null(strstr(c.reason, "8.9"));
+    refuse(&small, request(16, 1, RT_BACKEND_SM90), RT_ERR_UNSUPPORTED, "8.9");
+    struct rt_device_caps old = h200;
+    old.cc = 75;
+    refuse(&old, request(16, 1, RT_BACKEND_AUTO), RT_ERR_UNSUPPORTED, "7.5");
+    refuse(&old, request(16, 1, RT_BACKEND_GENERIC), RT_ERR_UNSUPPORTED, "7.5");
+    refuse(&h200, request(16, 1, (enum rt_backend)9), RT_ERR_UNSUPPORTED, "9");
+    assert_string_equal(rt_backend_name(RT_BACKEND_GENERIC), "generic");
+    assert_string_equal(rt_backend_name(RT_BACKEND_SM90), "sm90");
+}
+
+static void test_refused_requests(void **state)
+{
+    (void)state;
+    struct rt_attend_request r = request(16, 1, RT_BACKEND_AUTO);
+    r.d_qk = 640;
+    refuse(&h200, r, RT_ERR_GEOMETRY, "576/512, 320/256, 288/256, 512/512");
+    r.d_qk = 576;
+    r.d_v = 256;
+    refuse(&host, r, RT_ERR_GEOMETRY, "576/256");
+    refuse(&h200, request(0, 1, RT_BACKEND_AUTO), RT_ERR_GEOMETRY, "0 heads");
+    refuse(&h200, request(129, 1, RT_BACKEND_AUTO), RT_ERR_GEOMETRY, "129 heads");
+    refuse(&h200, request(16, 9, RT_BACKEND_AUTO), RT_ERR_UNSUPPORTED, "length 9");
+    refuse(&h200, request(16, 0, RT_BACKEND_AUTO), RT_ERR_UNSUPPORTED, "length 0");
+    r = request(16, 1, RT_BACKEND_AUTO);
+    r.page_size = 48;
+    refuse(&h200, r, RT_ERR_UNSUPPORTED, "page size 48");
+    r.page_size = 64;
+    r.kv_layout = (enum rt_kv_layout)1;
+    refuse(&h200, r, RT_ERR_UNSUPPORTED, "layout 1");
+}
+
+/* What is chosen is in the registry, with the shared memory that the choice says. */
+static void test_choices_exist(void **state)
+{
+    (void)state;
+    static const uint32_t geometry[][2] = {{576, 512}, {320, 256}, {288, 256}, {512, 512}};
+    uint32_t count;
+    const struct rt_kernel_entry *entries = rt_kernel_entries(&count);
+    for (uint32_t heads = 1; heads <= RT_MAX_HEADS; heads++)
+        for (size_t g = 0; g < 4; g++) {
+            struct rt_attend_request r = request(heads, 1 + heads % 8, RT_BACKEND_AUTO);
+            r.d_qk = geometry[g][0];
+            r.d_v = geometry[g][1];
+            struct rt_attend_choice c = resolve(heads % 2 ? &h200 : &small, r);
+            uint32_t i = 0;
+            while (i < count && strcmp(entries[i].entry, c.entry) != 0)
+                i++;
+            assert_true(i < count);
+            assert_int_equal(entries[i].smem_bytes, c.smem_bytes);
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tile_by_query_rows),
+        cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_small_shared_memory),
+        cmocka_unit_test(test_host),
+        cmocka_unit_test(test_backends),
+        cmocka_unit_test(test_refused_requests),
+        cmocka_unit_test(test_choices_exist),
+    };
+    return cmocka_run_group_tests_name("resolve", tests, NULL, NULL);
+}
