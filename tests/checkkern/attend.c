@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/checkkern/attend_case.h"
+
+#include <string.h>
+
+static const struct {
+    uint32_t d_qk, d_v;
+} geometries[] = {{576, 512}, {320, 256}, {288, 256}, {512, 512}};
+#define GEOMETRIES 4u
+
+static const uint32_t page_sizes[] = {64, 16, 128, 32};
+static const uint32_t query_lens[] = {1, 2, 4, 8};
+
+/* (heads of the model over 1 to 8 GPUs, and their neighbours) */
+static const uint32_t head_counts[] = {1, 3, 5, 9, 10, 16, 20, 40, 63, 64, 126, 128};
+#define HEAD_COUNTS 12u
+
+/* Pairs of a query row and a key that a case may cost the reference: about a microsecond each. */
+static uint32_t pair_budget(const struct ck *ck)
+{
+    return (ck_is_cuda(ck) ? 8u : 1u) * (ck->full ? 8u : 1u) * 30000u;
+}
+
+static int32_t edge_length(struct ck_random *random, uint32_t step)
+{
+    int32_t near = (int32_t)ck_random_below(random, 3) - 1;
+    return (int32_t)(ck_random_below(random, 4) * step) + near;
+}
+
+/* Lengths of one kind until `tokens` are used up: 12 rows at most. */
+static void fill_lengths(struct ck_attend *c, struct ck_random *random, uint32_t kind,
+                         uint32_t tokens)
+{
+    uint32_t used = 0;
+    for (c->rows = 0; c->rows < 12 && (used < tokens || c->rows == 0); c->rows++) {
+        uint32_t left = tokens - used;
+        int32_t length;
+        if (kind == 0)
+            length = edge_length(random, c->page_size);
+        else if (kind == 1)
+            length = edge_length(random, RT_BLOCK_TOKENS);
+        else if (kind == 2) /* short: fewer keys than query tokens */
+            length = (int32_t)ck_random_below(random, c->q_len + 2);
+        else if (kind == 3) /* long, then whatever is left */
+            length = 1 + (int32_t)ck_random_below(random, left);
+        else
+            length = (int32_t)ck_random_below(random, 200);
+        if (length > (int32_t)left)
+            length = (int32_t)left;
+        c->lengths[c->rows] = length;
+        used += length > 0 ? (uint32_t)length : 0;
+    }
+}
+
+static void check_all_backends(struct ck *ck, struct ck_attend *c)
+{
+    static const enum rt_backend backends[] = {RT_BACKEND_GENERIC, RT_BACKEND_SM90};
+    for (size_t i = 0; i < sizeof(backends) / sizeof(backends[0]); i++) {
+        c->backend = backends[i];
+        ck_attend_check(ck, c);
+    }
+}
+
+/* Everything that is not geometry, heads or query length turns with `n`, each at its own pace. */
+static struct ck_attend turn(const struct ck *ck, uint32_t geometry, uint32_t heads, uint32_t q_len,
+                             uint32_t n)
+{
+    struct ck_attend c = {.d_qk = geometries[geometry].d_qk,
+                          .d_v = geometries[geometry].d_v,
+                          .heads = heads,
+                          .q_len = q_len,
+                          .page_size = page_sizes[n % 4],
+                          .causal = n % 3 != 2,
+                          .strided = n % 5 == 1,
+                          .slots = n % 2 == 1,
+                          .row_base = n % 7 < 3 ? 1 + n % 7 : 0,
+                          .scale = n % 4 ? 0.1352338f : 0.072f,
+                          .seed = ck->seed * 1000003u + n};
+    struct ck_random random = {.state = c.seed ^ 0x5eedu};
+    uint32_t tokens = pair_budget(ck) / (heads * q_len);
+    fill_lengths(&c, &random, n % 5, tokens < 100 ? 100 : tokens > 4000 ? 4000 : tokens);
+    c.padded = n % 4 == 3 ? ck_random_below(&random, c.rows) : 0;
+    if (n % 6 == 5) { /* a schedule of small pieces */
+        c.parts = 1 + ck_random_below(&random, 40);
+        c.min_blocks = 1;
+    }
+    return c;
+}
+
+static void check_grid(struct ck *ck)
+{
+    uint32_t n = 0;
+    for (uint32_t g = 0; g < GEOMETRIES; g++)
+        for (uint32_t h = 0; h < HEAD_COUNTS; h++)
+            for (uint32_t q = 0; q < 4; q++) {
+                /* Thinned: every head count with one query length, another in each geometry. */
+                if (!ck->full && q != (g + h) % 4)
+                    continue;
+                struct ck_attend c = turn(ck, g, head_counts[h], query_lens[q], n);
+                check_all_backends(ck, &c);
+                if (ck->full) {
+                    c.causal = !c.causal;
+                    c.strided = !c.strided;
+                    check_all_backends(ck, &c);
+                }
+                n++;
+            }
+}
+
+static void check_flavours(struct ck *ck)
+{
+    static const uint32_t heads[] = {3, 16, 33};
+    uint32_t n = 0;
+    for (uint32_t flavour = CK_HUGE; flavour < CK_FLAVOURS; flavour++)
+        for (uint32_t g = 0; g < GEOMETRIES; g++)
+            for (uint32_t h = 0; h < 3; h++, n++) {
+                if (!ck->full && h != (flavour + g) % 3)
+                    continue;
+                struct ck_attend c = turn(ck, g, heads[h], 1 + n % 2, n);
+                c.flavour = (enum ck_flavour)flavour;
+                /* Scores come from the last element, which without a rope part is a value, too. */
+                if (c.d_qk == c.d_v && (flavour == CK_MINUS_INF || flavour == CK_PLUS_INF))
+                    continue;
+                if (c.flavour == CK_HUGE)
+                    c.scale = 40000;
+                /* Seen by every token of the row, as the promise about NaN keys wants it. */
+                c.causal = c.causal && flavour != CK_NAN_KEY && flavour != CK_PLUS_INF;
+                check_all_backends(ck, &c);
+            }
+}
+
+/* Pieces of one block, the last with a single key that early tokens do not see. */
+static void check_small_pieces(struct ck *ck)
+{
+    static const int32_t lengths[] = {129, 65, 193, 64, 1, 257};
+    for (uint32_t n = 0; n < 8; n++) {
+        struct ck_attend c = turn(ck, n % GEOMETRIES, n < 4 ? 2 : 16, query_lens[n % 4], n);
+        memcpy(c.lengths, lengths, sizeof(lengths));
+        c.rows = 6;
+        c.padded = 0;
+        c.causal = true;
+        c.parts = 60;
+        c.overhead_blocks = 0;
+        c.min_blocks = 1;
+        check_all_backends(ck, &c);
+    }
+}
+
+/* Each tile of the generic kernel with query rows that it would not be chosen for. */
+static void check_tiles(struct ck *ck)
+{
+    static const uint32_t tiles[] = {16, 32, 64}, heads[] = {1, 20, 70};
+    for (uint32_t n = 0; n < 36; n++) {
+        if (!ck->full && n % 3 != n / 12)
+            continue;
+        struct ck_attend c = turn(ck, n / 3 % 4, heads[n / 12], 1 + n % 2, n);
+        c.tile_rows = tiles[n % 3];
+        c.backend = RT_BACKEND_GENERIC;
+        ck_attend_check(ck, &c);
+    }
+}
+
+/* A large batch with empty rows between, and one long row that is cut into many pieces. */
+static void check_batches(struct ck *ck)
+{
+    struct ck_attend many = turn(ck, 0, 1, 2, 1);
+    struct ck_random random = {.state = ck->seed};
+    many.rows = 128;
+    for (uint32_t r = 0; r < many.rows; r++)
+        many.lengths[r] = r % 5 == 2 ? 0 : (int32_t)ck_random_below(&random, 150);
+    check_all_backends(ck, &many);
+
+    struct ck_attend one = turn(ck, 0, 2, 1, 0);
+    one.rows = 1;
+    one.padded = 0;
+    one.lengths[0] = (int32_t)(pair_budget(ck) / 8);
+    one.parts = 132;
+    one.overhead_blocks = 2;
+    one.min_blocks = 2;
+    check_all_backends(ck, &one);
+}
+
+static void check_far(struct ck *ck)
+{
+    for (uint32_t g = 0; g < 2; g++) {
+        struct ck_attend c = turn(ck, g, 16, 1, 4);
+        c.rows = 4;
+        c.padded = 0;
+        c.page_size = 64;
+        c.far = true;
+        c.strided = false;
+        for (int32_t r = 0; r < 4; r++)
+            c.lengths[r] = 300 + 321 * r;
+        check_all_backends(ck, &c);
+    }
+}
+
+static void check_million(struct ck *ck)
+{
+    struct ck_attend c = turn(ck, 0, 1, 1, 0);
+    c.rows = 2;
+    c.padded = 0;
+    c.lengths[0] = RT_MAX_LENGTH;
+    c.lengths[1] = 3;
+    check_all_backends(ck, &c);
+}
+
+void ck_attend_run(struct ck *ck)
+{
+    check_grid(ck);
+    check_flavours(ck);
+    check_small_pieces(ck);
+    check_tiles(ck);
+    check_batches(ck);
+    if (ck_is_cuda(ck))
+        check_far(ck);
+    if (ck->full && ck_is_cuda(ck))
+        check_million(ck);
+}

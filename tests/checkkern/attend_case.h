@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_TESTS_CHECKKERN_ATTEND_CASE_H
+#define RT_TESTS_CHECKKERN_ATTEND_CASE_H
+
+/*
+ * One problem for attend and reduce. Everything that must not be read is NaN, or a page id that
+ * leads nowhere: tokens behind a row's length, pages of nobody, gaps between strides, queries of
+ * padded rows, table entries behind the last page. What must be written starts as NaN, too.
+ */
+#include "kernels/mla.h"
+#include "tests/checkkern/harness.h"
+
+#define CK_ATTEND_ROWS 160
+
+enum ck_flavour {
+    CK_PLAIN,     /* normal / 10, clamped to +-1 */
+    CK_HUGE,      /* scores of some +-1e4, exact in float */
+    CK_EQUAL,     /* all queries and keys the same */
+    CK_MINUS_INF, /* scores of -inf: every third key of even rows, all keys of odd ones */
+    CK_PLUS_INF,  /* one score of +inf in even rows */
+    CK_NAN_QUERY, /* NaN in one query row of each batch row */
+    CK_NAN_KEY,   /* NaN in key 0 of even rows */
+    CK_BAD_PAGES, /* seen keys whose page id leads nowhere */
+    CK_FLAVOURS
+};
+
+struct ck_attend {
+    uint32_t d_qk, d_v, heads, q_len, page_size;
+    uint32_t rows, padded; /* the last `padded` of rows are padding */
+    int32_t lengths[CK_ATTEND_ROWS];
+    bool causal;
+    bool strided;      /* gaps everywhere, lse as [row, head, token] */
+    bool slots;        /* rows find their table line through row_slot */
+    bool far;          /* pages 64 MiB apart, beyond 32-bit offsets */
+    uint32_t row_base; /* not 0: through ctrl */
+    enum ck_flavour flavour;
+    enum rt_backend backend;
+    uint32_t tile_rows;                          /* of the generic kernel; 0: the resolver's */
+    uint32_t parts, overhead_blocks, min_blocks; /* of the schedule; parts 0: the resolver's */
+    float scale;
+    uint64_t seed;
+};
+
+struct ck_attend_rig {
+    struct rt_attend_choice choice;
+    struct ck_buffer q, kv, table, slot, length, tiles, num_splits;
+    struct ck_buffer out, lse, partial_out, partial_lse, ctrl;
+    struct rt_mla_attend_params attend; /* of the device side */
+    struct rt_mla_reduce_params reduce;
+    struct rt_mla_attend_params ref; /* of the reference side: for the truth */
+};
+
+/* False where the backend does not serve the case on this device. */
+bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, struct rt_attend_choice *out);
+
+/* Fills every input, plans, uploads. Ended by ck_attend_free. */
+void ck_attend_make(struct ck *ck, const struct ck_attend *c, const struct rt_attend_choice *choice,
+                    struct ck_attend_rig *rig);
+void ck_attend_free(struct ck *ck, struct ck_attend_rig *rig);
+
+/* Launches of the two kernels. */
+void ck_attend_launches(struct ck *ck, const struct ck_attend_rig *rig, struct rt_launch *attend,
+                        struct rt_launch *reduce);
+
+/* Resolves, makes, runs, compares with the truth; nothing where the case is not served. */
+void ck_attend_check(struct ck *ck, const struct ck_attend *c);
+
+#endif

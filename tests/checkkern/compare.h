@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_TESTS_CHECKKERN_COMPARE_H
+#define RT_TESTS_CHECKKERN_COMPARE_H
+
+/*
+ * Floats against the truth. An element is right where it is within the absolute or the relative
+ * bound, or infinite or NaN exactly where the truth is; a tensor also by the cosine between the
+ * two.
+ */
+#include "tests/checkkern/harness.h"
+
+#define CK_OUT_ABS 8e-4
+#define CK_OUT_REL (2.01 / 128)
+#define CK_OUT_COS 5e-6
+#define CK_LSE_ABS 1e-6
+#define CK_LSE_REL (8.01 / 65536)
+
+struct ck_place {
+    uint32_t row, token, head, d;
+};
+
+/* The element that came nearest to its bound, or went farthest beyond. */
+struct ck_worst {
+    double share; /* of the bound; above 1 is wrong */
+    double found, truth;
+    struct ck_place place;
+};
+
+struct ck_floats {
+    const char *name;
+    double abs_bound, rel_bound;
+    struct ck_worst worst;
+    uint64_t count, wrong;
+    double dot, found_norm, truth_norm; /* for the cosine, finite elements */
+};
+
+struct ck_floats ck_floats_out(void);
+struct ck_floats ck_floats_lse(void);
+void ck_floats_add(struct ck_floats *f, double found, double truth, struct ck_place place);
+/* 1 - 2 x·y / (x·x + y·y); 0 where there is nothing to compare. */
+double ck_floats_cosine(const struct ck_floats *f);
+/* Reports what is wrong; cos_bound 0: the cosine is not looked at. */
+void ck_floats_end(struct ck *ck, const struct ck_floats *f, double cos_bound);
+
+#endif

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/checkkern/harness.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void ck_must(struct ck *ck, enum rt_status status, const struct rt_error *err)
+{
+    if (status == RT_OK)
+        return;
+    fprintf(stderr, "checkkern %s: %s\n  case: %s\n  seed: %llu\n", ck->test, err->message,
+            ck->where, (unsigned long long)ck->seed);
+    exit(1);
+}
+
+bool ck_is_cuda(const struct ck *ck)
+{
+    return ck->driver.caps.kind == RT_DEVICE_KIND_CUDA;
+}
+
+void ck_case(struct ck *ck, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    (void)vsnprintf(ck->where, sizeof(ck->where), fmt, args);
+    va_end(args);
+    ck->cases++;
+}
+
+void ck_failed(struct ck *ck, const char *fmt, ...)
+{
+    va_list args;
+    ck->failures++;
+    printf("FAILED %s: ", ck->test);
+    va_start(args, fmt);
+    vprintf(fmt, args);
+    va_end(args);
+    printf("\n  case: %s\n  seed: %llu\n", ck->where, (unsigned long long)ck->seed);
+}
+
+void ck_note_worst(struct ck *ck, const char *tensor, double share, double difference,
+                   double cosine)
+{
+    struct ck_record *r = ck->records;
+    while (r->tensor && strcmp(r->tensor, tensor) != 0 && r < &ck->records[CK_MAX_RECORDS - 1])
+        r++;
+    if (!r->tensor || share > r->share) {
+        r->share = share;
+        r->difference = difference;
+        memcpy(r->where, ck->where, sizeof(r->where));
+    }
+    r->tensor = tensor;
+    if (cosine > r->cosine)
+        r->cosine = cosine;
+}
+
+void *ck_new(struct ck *ck, uint64_t bytes)
+{
+    void *memory = calloc(1, bytes);
+    if (!memory) {
+        fprintf(stderr, "checkkern %s: no memory for %llu bytes\n", ck->test,
+                (unsigned long long)bytes);
+        exit(1);
+    }
+    return memory;
+}
+
+struct ck_buffer ck_alloc(struct ck *ck, const char *name, uint64_t bytes, unsigned char fill)
+{
+    struct ck_buffer b = {.name = name, .bytes = bytes, .ref = ck_new(ck, bytes + CK_GUARD_BYTES)};
+    memset(b.ref, fill, bytes + CK_GUARD_BYTES);
+    CK_DRV(ck, mem_alloc, (&ck->driver, bytes + CK_GUARD_BYTES, &b.device));
+    ck_upload(ck, &b);
+    return b;
+}
+
+struct ck_buffer ck_alloc_mapped(struct ck *ck, const char *name, uint64_t bytes,
+                                 unsigned char fill)
+{
+    struct ck_buffer b = {.name = name, .bytes = bytes, .ref = ck_new(ck, bytes + CK_GUARD_BYTES)};
+    void *mapped = NULL;
+    memset(b.ref, fill, bytes + CK_GUARD_BYTES);
+    CK_DRV(ck, host_alloc, (&ck->driver, bytes + CK_GUARD_BYTES, &mapped, &b.device));
+    b.mapped = mapped;
+    ck_upload(ck, &b);
+    return b;
+}
+
+void ck_free(struct ck *ck, struct ck_buffer *b)
+{
+    if (b->mapped)
+        CK_DRV(ck, host_free, (&ck->driver, b->mapped));
+    else if (b->device)
+        CK_DRV(ck, mem_free, (&ck->driver, b->device));
+    free(b->ref);
+    *b = (struct ck_buffer){0};
+}
+
+void *ck_at(const struct ck_buffer *b, enum ck_side side)
+{
+    return side == CK_REF ? b->ref : (void *)(uintptr_t)b->device;
+}
+
+void ck_upload(struct ck *ck, const struct ck_buffer *b)
+{
+    if (b->mapped) {
+        memcpy(b->mapped, b->ref, b->bytes + CK_GUARD_BYTES);
+        return;
+    }
+    CK_DRV(ck, copy_in, (&ck->driver, b->device, b->ref, b->bytes + CK_GUARD_BYTES, ck->stream));
+    CK_DRV(ck, stream_sync, (&ck->driver, ck->stream));
+}
+
+void ck_download(struct ck *ck, const struct ck_buffer *b, void *to)
+{
+    if (b->mapped) {
+        memcpy(to, b->mapped, b->bytes + CK_GUARD_BYTES);
+        return;
+    }
+    CK_DRV(ck, copy_out, (&ck->driver, to, b->device, b->bytes + CK_GUARD_BYTES, ck->stream));
+    CK_DRV(ck, stream_sync, (&ck->driver, ck->stream));
+}
+
+void ck_launch(struct ck *ck, enum rt_status built, const struct rt_error *err,
+               const struct rt_launch *launch)
+{
+    ck_must(ck, built, err);
+    CK_DRV(ck, launch, (&ck->driver, launch, false, ck->stream));
+    CK_DRV(ck, stream_sync, (&ck->driver, ck->stream));
+}
+
+bool ck_expect_bytes(struct ck *ck, const char *name, const void *found, const void *expected,
+                     uint64_t bytes)
+{
+    if (memcmp(found, expected, bytes) == 0)
+        return true;
+    const unsigned char *f = found, *e = expected;
+    uint64_t at = 0, different = 0;
+    for (uint64_t i = bytes; i-- > 0;)
+        if (f[i] != e[i]) {
+            at = i;
+            different++;
+        }
+    at -= at % 4;
+    uint32_t word[2] = {0};
+    uint64_t rest = bytes - at < 4 ? bytes - at : 4;
+    memcpy(&word[0], f + at, rest);
+    memcpy(&word[1], e + at, rest);
+    ck_failed(ck, "%s differs in %llu of %llu bytes, first at byte %llu: 0x%08x, expected 0x%08x",
+              name, (unsigned long long)different, (unsigned long long)bytes,
+              (unsigned long long)at, word[0], word[1]);
+    return false;
+}
+
+bool ck_expect_same(struct ck *ck, const struct ck_buffer *b)
+{
+    void *found = ck_new(ck, b->bytes + CK_GUARD_BYTES);
+    ck_download(ck, b, found);
+    bool same = ck_expect_bytes(ck, b->name, found, b->ref, b->bytes + CK_GUARD_BYTES);
+    free(found);
+    return same;
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+#define WARM_UP 2
+#define TIMED (CK_REPLAYS - WARM_UP)
+
+static double median_replay_ns(struct ck *ck, rt_dexec exec)
+{
+    struct rt_driver *d = &ck->driver;
+    double ns[TIMED];
+    rt_devent from, to;
+    CK_DRV(ck, event_create, (d, &from));
+    CK_DRV(ck, event_create, (d, &to));
+    for (int i = -WARM_UP; i < TIMED; i++) {
+        float ms = 0;
+        CK_DRV(ck, event_record, (d, from, ck->stream));
+        CK_DRV(ck, graph_launch, (d, exec, ck->stream));
+        CK_DRV(ck, event_record, (d, to, ck->stream));
+        CK_DRV(ck, event_sync, (d, to));
+        CK_DRV(ck, event_elapsed, (d, from, to, &ms));
+        if (i >= 0)
+            ns[i] = (double)ms * 1e6;
+    }
+    CK_DRV(ck, event_destroy, (d, from));
+    CK_DRV(ck, event_destroy, (d, to));
+    qsort(ns, TIMED, sizeof(ns[0]), compare_doubles);
+    return ns[TIMED / 2];
+}
+
+double ck_time_ns(struct ck *ck, const struct rt_launch *launches, uint32_t count)
+{
+    struct rt_driver *d = &ck->driver;
+    rt_dgraph graph;
+    rt_dexec exec;
+    struct rt_dedge edge = {0};
+    CK_DRV(ck, graph_create, (d, &graph));
+    for (uint32_t i = 0; i < count; i++) {
+        rt_dnode node;
+        edge.programmatic = launches[i].waits;
+        CK_DRV(ck, graph_add_kernel, (d, graph, &launches[i], &edge, i > 0, &node));
+        edge.from = node;
+    }
+    CK_DRV(ck, graph_instantiate, (d, graph, ck->stream, &exec));
+    double ns = median_replay_ns(ck, exec) / count;
+    CK_DRV(ck, exec_destroy, (d, exec));
+    CK_DRV(ck, graph_destroy, (d, graph));
+    return ns;
+}

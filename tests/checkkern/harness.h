@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_TESTS_CHECKKERN_HARNESS_H
+#define RT_TESTS_CHECKKERN_HARNESS_H
+
+/*
+ * checkkern holds each device kernel against its C reference, through the driver table. A buffer
+ * has two sides: `ref`, which the C reference works on, and `device`. Both start the same; after
+ * the two have run, they are compared.
+ *
+ * A driver call that fails ends the program: there is nothing to compare then.
+ */
+#include "common/driver.h"
+#include "kernels/kernels.h"
+#include "tests/checkkern/random.h"
+
+/* Bytes behind every buffer that nobody may write. */
+#define CK_GUARD_BYTES 256u
+
+enum ck_side { CK_REF, CK_DEVICE };
+
+struct ck_buffer {
+    const char *name;
+    uint64_t bytes; /* without the guard */
+    unsigned char *ref;
+    rt_addr device;
+    unsigned char *mapped; /* the host's view of the device side, for mapped buffers; else null */
+};
+
+/* The worst that a tensor of some name came to in a test, and in which case. */
+struct ck_record {
+    const char *tensor;
+    double share, difference, cosine;
+    char where[200];
+};
+#define CK_MAX_RECORDS 4
+
+struct ck {
+    struct rt_driver driver;
+    struct rt_kernels kernels;
+    rt_dstream stream;
+    uint64_t seed;
+    bool full;
+    /* What is being checked, for the message of a failure. */
+    const char *test;
+    char where[200];
+    uint32_t cases, failures;
+    struct ck_record records[CK_MAX_RECORDS];
+};
+
+struct ck_test {
+    const char *name;
+    void (*run)(struct ck *ck);
+    void (*bench)(struct ck *ck); /* or null */
+};
+extern const struct ck_test ck_tests[]; /* ends with a null name */
+
+void ck_schedule_run(struct ck *ck);
+void ck_schedule_bench(struct ck *ck);
+void ck_append_run(struct ck *ck);
+void ck_append_bench(struct ck *ck);
+void ck_page_copy_run(struct ck *ck);
+void ck_step_run(struct ck *ck);
+void ck_step_bench(struct ck *ck);
+void ck_attend_run(struct ck *ck);
+void ck_attend_bench(struct ck *ck);
+void ck_reduce_run(struct ck *ck);
+
+/* Ends the program with the error's story. */
+void ck_must(struct ck *ck, enum rt_status status, const struct rt_error *err);
+#define CK_DRV(ck, op, args)                                                                       \
+    do {                                                                                           \
+        struct rt_error ck_err_ = {0};                                                             \
+        enum rt_status ck_status_ = RT_DRV(&(ck)->driver, &ck_err_, op, args);                     \
+        ck_must((ck), ck_status_, &ck_err_);                                                       \
+    } while (0)
+
+bool ck_is_cuda(const struct ck *ck);
+
+/* One case begins: counted, and named in failures. */
+void ck_case(struct ck *ck, const char *fmt, ...) RT_PRINTF(2, 3);
+/* Counts the case as failed and prints why, with the test, the case and the seed. */
+void ck_failed(struct ck *ck, const char *fmt, ...) RT_PRINTF(2, 3);
+
+/* Keeps the worst case of the test by tensor; printed at its end. `share`: of the bound. */
+void ck_note_worst(struct ck *ck, const char *tensor, double share, double difference,
+                   double cosine);
+
+/* Both sides hold `fill`; at least one byte. Ended by ck_free. */
+struct ck_buffer ck_alloc(struct ck *ck, const char *name, uint64_t bytes, unsigned char fill);
+/* The device side is mapped host memory. */
+struct ck_buffer ck_alloc_mapped(struct ck *ck, const char *name, uint64_t bytes,
+                                 unsigned char fill);
+void ck_free(struct ck *ck, struct ck_buffer *b);
+void *ck_at(const struct ck_buffer *b, enum ck_side side);
+
+/* ref -> device, guard included. */
+void ck_upload(struct ck *ck, const struct ck_buffer *b);
+/* device -> `to`, [bytes + CK_GUARD_BYTES]. */
+void ck_download(struct ck *ck, const struct ck_buffer *b, void *to);
+/* Runs one launch to its end; `err` is what building the launch said. */
+void ck_launch(struct ck *ck, enum rt_status built, const struct rt_error *err,
+               const struct rt_launch *launch);
+
+/* The two sides are the same in every byte, guard included. False: printed and counted. */
+bool ck_expect_same(struct ck *ck, const struct ck_buffer *b);
+bool ck_expect_bytes(struct ck *ck, const char *name, const void *found, const void *expected,
+                     uint64_t bytes);
+
+void *ck_new(struct ck *ck, uint64_t bytes); /* zeroed host memory; free() */
+
+/* Replays of a timed graph, those that warm up included. */
+#define CK_REPLAYS 17
+/* Median ns per launch of a graph that replays `launches` one after the other. */
+double ck_time_ns(struct ck *ck, const struct rt_launch *launches, uint32_t count);
+
+#endif
