@@ -28,8 +28,8 @@ MAY_INCLUDE = {
 DEVICE_FOLDERS = ("kernels/device/", "kernels/generic/", "kernels/sm90/")
 # Public headers need nothing but these.
 PUBLIC_SYSTEM = {"stddef.h", "stdint.h", "stdbool.h"}
-# Besides device code, who reads the toolkit's headers: one back end, and users' own kernels.
-CUDA_READERS = ("common/driver_cuda", "examples/own_kernels")
+# Besides device code, who reads the toolkit's headers: one back end, its fake, users' own kernels.
+CUDA_READERS = ("common/driver_cuda", "tests/unit/fake_cuda", "examples/own_kernels")
 CUDA_HEADER = re.compile(r"^(cuda|cublas|nv)|^(mma|cooperative_groups)\.h$")
 
 
