@@ -22,7 +22,7 @@ MAY_INCLUDE = {
     "runtime": {"replayrt", "common", "buffers", "kernels", "graphs"},
     "tools": {"replayrt"},
     "examples": {"replayrt"},
-    "tests": {"replayrt", "common", "buffers", "kernels", "graphs", "runtime"},
+    "tests": {"replayrt", "common", "buffers", "kernels", "graphs", "runtime", "tools", "examples"},
 }
 # Device text, which host code never reads; kernels/abi is the text that both compilers read.
 DEVICE_FOLDERS = ("kernels/device/", "kernels/generic/", "kernels/sm90/")
