@@ -23,7 +23,7 @@ struct rt_launch {
     const char *entry; /* name of the device entry point, static storage */
     uint32_t grid[3];
     uint32_t block[3];
-    uint32_t cluster_x; /* thread block cluster along x; 0 and 1 mean none */
+    uint32_t cluster_x;  /* thread block cluster along x; 0 and 1 mean none */
     uint32_t smem_bytes; /* dynamic shared memory per block */
     /* The kernel waits for its predecessor (griddepcontrol.wait) before its first access to
      * anything a predecessor writes, so the edge into it may be programmatic. */

@@ -21,23 +21,23 @@
 
 /* Header of a record. Written last by the host is nothing: the launch orders it all. */
 struct rt_record {
-    uint64_t step;        /* 1, 2, …; the device expects ctrl.step + 1 */
-    uint32_t live_rows;   /* rows[0..live_rows) are live, the rest of the bucket is padding */
-    uint32_t row_base;    /* first row of this replay in the row-indexed data tensors */
-    uint32_t query_len;   /* must equal the graph's */
-    uint32_t bucket;      /* must equal the graph's; 0: a control record without rows */
-    uint32_t op_count;    /* ops to apply, in order, before the rows are looked at */
-    uint32_t op_bytes;    /* bytes of all ops */
+    uint64_t step;      /* 1, 2, …; the device expects ctrl.step + 1 */
+    uint32_t live_rows; /* rows[0..live_rows) are live, the rest of the bucket is padding */
+    uint32_t row_base;  /* first row of this replay in the row-indexed data tensors */
+    uint32_t query_len; /* must equal the graph's */
+    uint32_t bucket;    /* must equal the graph's; 0: a control record without rows */
+    uint32_t op_count;  /* ops to apply, in order, before the rows are looked at */
+    uint32_t op_bytes;  /* bytes of all ops */
     uint32_t reserved[8];
 };
 RT_STATIC_ASSERT(sizeof(struct rt_record) == 64, "record header is 64 bytes");
 
 /* One live row. Steady state needs nothing else: a step crosses at most one page boundary. */
 struct rt_record_row {
-    uint32_t slot;      /* sequence slot, < slots */
-    int32_t accept;     /* tokens that stay of query_len; RT_ACCEPT_BY_DEVICE: tensor `accepted` */
-    int32_t new_block;  /* block-table column that gets new_page before the step; -1: none */
-    int32_t new_page;   /* page id, < pages */
+    uint32_t slot;     /* sequence slot, < slots */
+    int32_t accept;    /* tokens that stay of query_len; RT_ACCEPT_BY_DEVICE: tensor `accepted` */
+    int32_t new_block; /* block-table column that gets new_page before the step; -1: none */
+    int32_t new_page;  /* page id, < pages */
 };
 RT_STATIC_ASSERT(sizeof(struct rt_record_row) == 16, "record row is 16 bytes");
 #define RT_ACCEPT_BY_DEVICE (-1)
@@ -48,7 +48,7 @@ enum rt_record_op_kind {
     RT_OP_SET_PAGES = 2, /* slot; a: first block-table column; b: count; then count page ids */
     RT_OP_COPY_PAGE = 3  /* slot: rows to copy; a: source page; b: destination page; all layers */
 };
-/* The last token that slot s has on the device when the op is applied; b <= -2 decodes as -2 - b. */
+/* The last token that slot s has on the device when the op is applied. b <= -2: slot -2 - b. */
 #define RT_TOKEN_OF_SLOT(s) (-2 - (int32_t)(s))
 
 struct rt_record_op {
@@ -84,13 +84,13 @@ enum rt_device_error {
 
 /* The device's control block: one writer at a time (step_begin, then the stamps, then step_end). */
 struct rt_ctrl {
-    uint64_t step;         /* last step completed; only step_end writes it, so a step that was cut
+    uint64_t step;      /* last step completed; only step_end writes it, so a step that was cut
                             * short (a failed stage) can be replayed from the same record */
-    uint32_t live_rows;    /* of the current replay; dropped rows keep their place among them */
+    uint32_t live_rows; /* of the current replay; dropped rows keep their place among them */
     uint32_t row_base;
     uint32_t query_len;
-    uint32_t copy_count;   /* page copies of the current record */
-    uint32_t error;        /* enum rt_device_error, first of this step */
+    uint32_t copy_count; /* page copies of the current record */
+    uint32_t error;      /* enum rt_device_error, first of this step */
     uint32_t error_row;
     int64_t error_value;
     uint64_t t_begin;        /* globaltimer ns: step_begin's first instruction */

@@ -10,8 +10,8 @@
  *
  * Order within a step: append (per layer) after the layer's latent is written; schedule once, any
  * time after lengths are final; decode per layer after both. The schedule depends on the lengths,
- * the shape and the device, not on layer, tables or values: one serves all layers of a step. It goes
- * stale with the lengths, so launch it in every step, inside your graph.
+ * the shape and the device, not on layer, tables or values: one serves all layers of a step. It
+ * goes stale with the lengths, so launch it in every step, inside your graph.
  *
  * The laws of rt.h hold here too. One rt_ops is used by one thread at a time.
  */
@@ -33,14 +33,14 @@ RT_API const struct rt_error *rt_ops_last_error(const rt_ops *ops);
 /* Absorbed MLA decode of `batch` requests with `query_len` tokens each. */
 struct rt_mla_shape {
     uint32_t struct_size;
-    uint32_t batch;     /* 1..RT_MAX_BATCH */
-    uint32_t query_len; /* 1..8 */
-    uint32_t heads;     /* 1..128 */
-    uint32_t d_qk, d_v; /* 576/512, 320/256, 288/256 or 512/512 */
-    uint32_t page_size; /* tokens: 16, 32, 64 or 128 */
+    uint32_t batch;      /* 1..RT_MAX_BATCH */
+    uint32_t query_len;  /* 1..8 */
+    uint32_t heads;      /* 1..128 */
+    uint32_t d_qk, d_v;  /* 576/512, 320/256, 288/256 or 512/512 */
+    uint32_t page_size;  /* tokens: 16, 32, 64 or 128 */
     uint32_t max_blocks; /* columns of the block table */
-    uint32_t pages;     /* pages in the pool; ids outside 0..pages-1 are never followed */
-    uint32_t causal;    /* 1: query t sees keys < length - (query_len - 1 - t); 0: all keys */
+    uint32_t pages;      /* pages in the pool; ids outside 0..pages-1 are never followed */
+    uint32_t causal;     /* 1: query t sees keys < length - (query_len - 1 - t); 0: all keys */
     enum rt_backend backend;
 };
 
@@ -52,22 +52,22 @@ struct rt_mla_workspace {
     uint64_t num_splits_bytes;  /* int32 [batch + 1] */
     uint64_t partial_out_bytes; /* f32, split rows only; shared by all layers */
     uint64_t partial_lse_bytes;
-    const char *kernel;         /* entry point that will attend, static storage */
+    const char *kernel; /* entry point that will attend, static storage */
 };
 RT_API enum rt_status rt_mla_workspace_size(rt_ops *ops, const struct rt_mla_shape *shape,
                                             struct rt_mla_workspace *out);
 
 /* Both or none: tile records and num_splits travel together. */
 struct rt_mla_plan_buffers {
-    uint64_t tiles;       /* int32 [parts, 8] */
-    uint64_t num_splits;  /* int32 [batch + 1] */
+    uint64_t tiles;      /* int32 [parts, 8] */
+    uint64_t num_splits; /* int32 [batch + 1] */
 };
 
 struct rt_mla_schedule_args {
     uint32_t struct_size;
     uint32_t reserved;
     struct rt_mla_shape shape;
-    uint64_t lengths; /* int32 [batch] on the device: KV length of each request, new tokens included */
+    uint64_t lengths; /* int32 [batch]: each request's KV length, new tokens included */
     struct rt_mla_plan_buffers plan; /* written */
 };
 RT_API enum rt_status rt_mla_schedule(rt_ops *ops, const struct rt_mla_schedule_args *args,
@@ -80,7 +80,7 @@ struct rt_mla_append_args {
     uint64_t latent;      /* bf16 [batch, query_len, d_qk], strides below */
     uint64_t kv;          /* bf16 [pages, page_size, d_qk] of this layer */
     uint64_t block_table; /* int32 [batch, max_blocks] */
-    uint64_t positions;   /* int32 [batch]: position of the first new token; negative: skip the row */
+    uint64_t positions;   /* int32 [batch]: position of the first new token; < 0: skip the row */
     /* in elements; 0: packed */
     int64_t latent_row_stride, latent_token_stride, kv_page_stride, kv_token_stride;
 };
@@ -89,16 +89,16 @@ RT_API enum rt_status rt_mla_append(rt_ops *ops, const struct rt_mla_append_args
 
 struct rt_mla_decode_args {
     uint32_t struct_size;
-    float softmax_scale;  /* mandatory, > 0 */
+    float softmax_scale; /* mandatory, > 0 */
     struct rt_mla_shape shape;
     uint64_t q;           /* bf16 [batch, query_len, heads, d_qk] */
     uint64_t kv;          /* bf16 [pages, page_size, d_qk] of this layer */
-    uint64_t block_table; /* int32 [batch, max_blocks]; entries behind a request's length are not read */
+    uint64_t block_table; /* int32 [batch, max_blocks]; behind a request's length: not read */
     uint64_t lengths;     /* int32 [batch], the values that the schedule saw */
-    struct rt_mla_plan_buffers plan; /* read */
+    struct rt_mla_plan_buffers plan;   /* read */
     uint64_t partial_out, partial_lse; /* scratch, rt_mla_workspace_size */
-    uint64_t out;         /* bf16 [batch, query_len, heads, d_v]; length 0: 0 */
-    uint64_t lse;         /* f32 [batch, query_len, heads], natural log; length 0: +inf */
+    uint64_t out;                      /* bf16 [batch, query_len, heads, d_v]; length 0: 0 */
+    uint64_t lse; /* f32 [batch, query_len, heads], natural log; length 0: +inf */
     /* in elements; 0: packed */
     int64_t q_row_stride, q_token_stride, q_head_stride;
     int64_t out_row_stride, out_token_stride, out_head_stride;

@@ -9,10 +9,11 @@
  * Laws of this header
  *  1. Parameter structs need live only until the function returns. Set struct_size to sizeof the
  *     struct; every other field of a zeroed struct is the documented default.
- *  2. Device memory, streams and callbacks' user pointers given to rt_create are borrowed: they must
- *     outlive the runtime, because the captured graphs hold them.
+ *  2. Device memory, streams and callbacks' user pointers given to rt_create are borrowed: they
+ *     must outlive the runtime, because the captured graphs hold them.
  *  3. rt_destroy(&x) accepts a null x and writes null.
- *  4. One runtime is used by one thread at a time; different ones are independent. There is no global state.
+ *  4. One runtime is used by one thread at a time; different ones are independent. There is no
+ *     global state.
  *  5. "must" is checked: a violation returns a code and a sentence with the values in it, and the
  *     state is as before.
  *  6. Nothing here blocks, except where the comment says so.
@@ -40,7 +41,7 @@ typedef uint64_t rt_seq; /* handle of a sequence; 0 is never valid */
 /* "0.1.0", static storage: the library's version, which may differ from the header's. */
 RT_API const char *rt_version(void);
 
-/* ---- configuration ------------------------------------------------------------------------- */
+/* ---- configuration --------------------------------------------------------------------------- */
 
 #define RT_MAX_BUCKETS 256
 #define RT_MAX_QUERY_LENS 8
@@ -67,7 +68,7 @@ enum rt_kv_layout {
 
 enum rt_backend {
     RT_BACKEND_AUTO = 0, /* the fastest that serves the geometry here; reported with its reason */
-    RT_BACKEND_GENERIC,  /* CUDA kernels for any GPU from sm_80 on; C references on the host device */
+    RT_BACKEND_GENERIC,  /* CUDA kernels for sm_80 and later; C references on the host device */
     RT_BACKEND_SM90      /* kernels for Hopper */
 };
 
@@ -120,7 +121,7 @@ RT_API enum rt_status rt_config_load(const char *path, struct rt_config *config,
 /* Checks every field against its range and the others; what rt_create checks first. */
 RT_API enum rt_status rt_config_check(const struct rt_config *config, struct rt_error *error);
 
-/* ---- stages of the caller --------------------------------------------------------------------- */
+/* ---- stages of the caller -------------------------------------------------------------------- */
 
 enum rt_stage_point {
     RT_STAGE_STEP_BEGIN = 0,   /* after lengths and positions are known, before layer 0 */
@@ -133,12 +134,12 @@ enum rt_stage_point {
 struct rt_stage_context {
     uint32_t struct_size;
     enum rt_stage_point point;
-    uint32_t layer;     /* 0 for the two step points */
-    uint32_t batch;     /* the graph's padded batch size */
-    uint32_t query_len; /* the graph's */
-    uint32_t host;      /* 1: host device, tensor addresses are host pointers, do the work now */
-    void *stream;       /* CUDA: CUstream (= cudaStream_t) to put the work on; null on host */
-    rt_runtime *runtime;        /* for rt_tensor only */
+    uint32_t layer;      /* 0 for the two step points */
+    uint32_t batch;      /* the graph's padded batch size */
+    uint32_t query_len;  /* the graph's */
+    uint32_t host;       /* 1: host device, tensor addresses are host pointers, do the work now */
+    void *stream;        /* CUDA: CUstream (= cudaStream_t) to put the work on; null on host */
+    rt_runtime *runtime; /* for rt_tensor only */
 };
 
 /*
@@ -149,13 +150,13 @@ struct rt_stage_context {
  */
 typedef int (*rt_stage_fn)(void *user, const struct rt_stage_context *context);
 
-/* A device allocation that the caller's stages use: their nodes' pointers are audited against it. */
+/* A device allocation that the caller's stages use: their nodes' pointers are audited by it. */
 struct rt_memory_region {
     uint64_t address;
     uint64_t bytes;
 };
 
-/* ---- create and destroy ------------------------------------------------------------------------ */
+/* ---- create and destroy ---------------------------------------------------------------------- */
 
 enum rt_log_level { RT_LOG_INFO = 0, RT_LOG_WARNING };
 typedef void (*rt_log_fn)(void *user, enum rt_log_level level, const char *message);
@@ -179,7 +180,7 @@ struct rt_create_params {
     uint64_t arena_address, arena_bytes;
     uint64_t pool_address, pool_bytes;
 
-    rt_log_fn log; /* messages of create (device chosen, kernels chosen); may be null */
+    rt_log_fn log;           /* messages of create (device chosen, kernels chosen); may be null */
     rt_progress_fn progress; /* may be null */
     void *log_user;
 };
@@ -211,7 +212,7 @@ RT_API enum rt_status rt_sizes(const struct rt_config *config, struct rt_sizes *
 /* The last failure on this runtime: valid until the next call on it; never null. */
 RT_API const struct rt_error *rt_last_error(const rt_runtime *runtime);
 
-/* ---- sequences ---------------------------------------------------------------------------------- */
+/* ---- sequences ------------------------------------------------------------------------------- */
 
 enum rt_page_owner {
     RT_PAGES_BUILTIN = 0, /* the runtime's allocator gives pages as the sequence grows */
@@ -232,7 +233,8 @@ struct rt_seq_params {
  * through the next step's record.
  * Returns RT_ERR_SLOTS, RT_ERR_LENGTH, RT_ERR_PAGES, RT_ERR_BUSY (too much pending for the ring).
  */
-RT_API enum rt_status rt_seq_open(rt_runtime *runtime, const struct rt_seq_params *params, rt_seq *out);
+RT_API enum rt_status rt_seq_open(rt_runtime *runtime, const struct rt_seq_params *params,
+                                  rt_seq *out);
 
 /* Closes it: builtin pages lose a reference, the handle is dead. Steps in flight are unharmed. */
 RT_API enum rt_status rt_seq_close(rt_runtime *runtime, rt_seq seq);
@@ -261,14 +263,14 @@ RT_API enum rt_status rt_seq_bind_pages(rt_runtime *runtime, rt_seq seq, uint32_
                                         const int32_t *pages, uint32_t count);
 
 /* Its pages in order; *count gets how many there are, at most capacity are written. */
-RT_API enum rt_status rt_seq_pages(rt_runtime *runtime, rt_seq seq, int32_t *pages, uint32_t capacity,
-                                   uint32_t *count);
+RT_API enum rt_status rt_seq_pages(rt_runtime *runtime, rt_seq seq, int32_t *pages,
+                                   uint32_t capacity, uint32_t *count);
 
-/* ---- the step ------------------------------------------------------------------------------------ */
+/* ---- the step -------------------------------------------------------------------------------- */
 
 #define RT_STEP_EAGER 1u /* walk the same stages on the stream instead of replaying the graph */
 
-#define RT_ACCEPT_ALL 0      /* all query_len tokens stay */
+#define RT_ACCEPT_ALL 0       /* all query_len tokens stay */
 #define RT_ACCEPT_DEVICE (-1) /* tensor `accepted`, written by a stage, says how many stay */
 
 struct rt_step_params {
@@ -277,7 +279,7 @@ struct rt_step_params {
     uint32_t rows;      /* sequences in this step: 1..max_sequences */
     uint32_t query_len; /* tokens per row, one of the captured; 0 means 1 */
     const rt_seq *seqs; /* [rows], each at most once */
-    /* [rows, query_len] int32 for tensor `tokens`; null, or -1 in column 0: the slot's last token */
+    /* [rows, query_len] int32, tensor `tokens`; null, or -1 in column 0: the slot's last token */
     const int32_t *tokens;
     /* [rows] RT_ACCEPT_ALL, RT_ACCEPT_DEVICE or 1..query_len; null: RT_ACCEPT_ALL */
     const int32_t *accept;
@@ -285,15 +287,16 @@ struct rt_step_params {
 
 /*
  * One step: every row's query_len tokens are appended to its KV cache and attended in every layer.
- * Checks, writes one record, launches one graph: exactly one driver call, no allocation, no lock, no
- * wait. More rows than the largest bucket are served by several replays, one launch each.
+ * Checks, writes one record, launches one graph: exactly one driver call, no allocation, no lock,
+ * no wait. More rows than the largest bucket are served by several replays, one launch each.
  * Stream-ordered: inputs (q, latent) must be written on the runtime's stream or be complete before.
  * *ticket (may be null) is for rt_wait and rt_result.
  * Returns RT_ERR_BUSY (ring full: wait for an older step), RT_ERR_ROWS, RT_ERR_QUERY_LEN,
  * RT_ERR_SEQUENCE, RT_ERR_DUPLICATE, RT_ERR_LENGTH, RT_ERR_PAGES, RT_ERR_DRIVER. On any of them
  * nothing has changed; after RT_ERR_DRIVER the device may be lost.
  */
-RT_API enum rt_status rt_step(rt_runtime *runtime, const struct rt_step_params *params, uint64_t *ticket);
+RT_API enum rt_status rt_step(rt_runtime *runtime, const struct rt_step_params *params,
+                              uint64_t *ticket);
 
 /*
  * Waits until the step is complete and its outputs are visible, spinning on a word that the device
@@ -320,7 +323,7 @@ struct rt_prefill_params {
 RT_API enum rt_status rt_prefill(rt_runtime *runtime, const struct rt_prefill_params *params,
                                  uint64_t *ticket);
 
-/* ---- static tensors -------------------------------------------------------------------------------- */
+/* ---- static tensors -------------------------------------------------------------------------- */
 
 enum rt_dtype { RT_DTYPE_BF16 = 1, RT_DTYPE_F32, RT_DTYPE_I32, RT_DTYPE_U8 };
 
@@ -352,9 +355,9 @@ struct rt_tensor {
     enum rt_dtype dtype;
     uint32_t rank;
     uint32_t reserved;
-    uint64_t shape[4];  /* capacity, outermost first */
+    uint64_t shape[4]; /* capacity, outermost first */
     uint64_t bytes;
-    uint64_t address;   /* device address; a host pointer on the host device */
+    uint64_t address; /* device address; a host pointer on the host device */
 };
 /* layer: for q, latent, out, lse and kv; others ignore it. RT_ERR_INVALID lists the names. */
 RT_API enum rt_status rt_tensor(rt_runtime *runtime, const char *name, uint32_t layer,
@@ -367,7 +370,7 @@ RT_API enum rt_status rt_tensor_write(rt_runtime *runtime, const char *name, uin
 RT_API enum rt_status rt_tensor_read(rt_runtime *runtime, const char *name, uint32_t layer,
                                      uint64_t offset_bytes, void *data, uint64_t bytes);
 
-/* ---- knowing what happens ---------------------------------------------------------------------------- */
+/* ---- knowing what happens -------------------------------------------------------------------- */
 
 struct rt_bucket_stats {
     uint32_t struct_size;
@@ -383,26 +386,28 @@ struct rt_bucket_stats {
 struct rt_stats {
     uint32_t struct_size;
     uint32_t bucket_count;
-    uint64_t steps;       /* rt_step calls that succeeded */
-    uint64_t replays;     /* graph launches of rows */
-    uint64_t eager_steps; /* replays walked on the stream instead */
+    uint64_t steps;           /* rt_step calls that succeeded */
+    uint64_t replays;         /* graph launches of rows */
+    uint64_t eager_steps;     /* replays walked on the stream instead */
     uint64_t control_replays; /* launches that only carried forks, rewinds or bulk page changes */
-    uint64_t busy;        /* RT_ERR_BUSY returned */
+    uint64_t busy;            /* RT_ERR_BUSY returned */
     uint64_t host_ns_last, host_ns_total; /* inside rt_step, launch included */
     /* From the device's own clock, over the completed steps seen so far. */
     uint64_t gpu_steps;
-    uint64_t gpu_ns_last, gpu_ns_total;         /* step_begin's start to step_end's end */
+    uint64_t gpu_ns_last, gpu_ns_total; /* step_begin's start to step_end's end */
     uint64_t gap_steps;
-    uint64_t gap_ns_last, gap_ns_min, gap_ns_total; /* last attention of a step to first of the next */
+    /* From the end of a step's last attention to the start of the next step's first. */
+    uint64_t gap_ns_last, gap_ns_min, gap_ns_total;
     uint64_t free_pages, open_sequences;
 };
 RT_API enum rt_status rt_get_stats(rt_runtime *runtime, struct rt_stats *out);
-RT_API enum rt_status rt_get_bucket_stats(rt_runtime *runtime, uint32_t index, struct rt_bucket_stats *out);
+RT_API enum rt_status rt_get_bucket_stats(rt_runtime *runtime, uint32_t index,
+                                          struct rt_bucket_stats *out);
 
 struct rt_info {
     uint32_t struct_size;
-    uint32_t host;          /* 1 on the host device */
-    char device[64];        /* the device's own name */
+    uint32_t host;           /* 1 on the host device */
+    char device[64];         /* the device's own name */
     char device_reason[160]; /* why `auto` chose it */
     uint32_t sm_count;
     uint32_t graphs;
@@ -416,15 +421,16 @@ RT_API enum rt_status rt_get_info(const rt_runtime *runtime, struct rt_info *out
 RT_API enum rt_status rt_audit(rt_runtime *runtime);
 
 /* A graph as Graphviz DOT with readable names; *needed counts the final NUL. */
-RT_API enum rt_status rt_dot(const rt_runtime *runtime, uint32_t batch, uint32_t query_len, char *text,
-                             size_t capacity, size_t *needed);
+RT_API enum rt_status rt_dot(const rt_runtime *runtime, uint32_t batch, uint32_t query_len,
+                             char *text, size_t capacity, size_t *needed);
 
 /* Time of launching one captured graph bare, for comparing rt_step with it: `repeats` launches of
  * control-free replays with zero live rows. Median host ns per launch. Blocks. */
-RT_API enum rt_status rt_measure_bare_launch(rt_runtime *runtime, uint32_t batch, uint32_t query_len,
-                                             uint32_t repeats, uint64_t *median_ns);
+RT_API enum rt_status rt_measure_bare_launch(rt_runtime *runtime, uint32_t batch,
+                                             uint32_t query_len, uint32_t repeats,
+                                             uint64_t *median_ns);
 
-/* ---- plan: what create would do, without doing it ------------------------------------------------------ */
+/* ---- plan: what create would do, without doing it -------------------------------------------- */
 
 typedef struct rt_plan rt_plan;
 
@@ -464,7 +470,8 @@ struct rt_plan_stage {
 };
 RT_API const struct rt_info *rt_plan_info(const rt_plan *plan);
 RT_API uint32_t rt_plan_buffer_count(const rt_plan *plan);
-RT_API enum rt_status rt_plan_buffer(const rt_plan *plan, uint32_t index, struct rt_plan_buffer *out);
+RT_API enum rt_status rt_plan_buffer(const rt_plan *plan, uint32_t index,
+                                     struct rt_plan_buffer *out);
 RT_API uint32_t rt_plan_graph_count(const rt_plan *plan);
 RT_API enum rt_status rt_plan_graph(const rt_plan *plan, uint32_t index, struct rt_plan_graph *out);
 RT_API enum rt_status rt_plan_stage(const rt_plan *plan, uint32_t graph, uint32_t stage,

@@ -17,34 +17,34 @@ extern "C" {
  * gaps for later members. The kind is the code; the story, with the values in it, is the message
  * in struct rt_error or rt_last_error().
  */
-#define RT_STATUS_LIST(X)                                                                  \
-    X(RT_OK, 0, "ok")                                                                      \
-    /* what the caller asked for */                                                        \
-    X(RT_ERR_INVALID, 10, "invalid argument")                                              \
-    X(RT_ERR_CONFIG, 12, "invalid configuration")                                          \
-    X(RT_ERR_FILE, 14, "file cannot be read")                                              \
-    X(RT_ERR_GEOMETRY, 16, "model geometry is impossible")                                 \
-    X(RT_ERR_UNSUPPORTED, 18, "not supported here")                                        \
-    /* what has run out */                                                                 \
-    X(RT_ERR_NOMEM, 20, "out of host memory")                                              \
-    X(RT_ERR_DEVICE_MEMORY, 22, "out of device memory")                                    \
-    X(RT_ERR_PAGES, 24, "out of KV cache pages")                                           \
-    X(RT_ERR_BUSY, 26, "too many steps in flight")                                         \
-    X(RT_ERR_TIMEOUT, 28, "time ran out")                                                  \
-    /* sequences and rows of a step */                                                     \
-    X(RT_ERR_SEQUENCE, 30, "unknown or closed sequence")                                   \
-    X(RT_ERR_LENGTH, 32, "sequence length out of range")                                   \
-    X(RT_ERR_ROWS, 34, "row count out of range")                                           \
-    X(RT_ERR_DUPLICATE, 36, "sequence named twice in one step")                            \
-    X(RT_ERR_QUERY_LEN, 38, "query length was not captured")                               \
-    X(RT_ERR_SLOTS, 40, "all sequence slots are open")                                     \
-    /* the device */                                                                       \
-    X(RT_ERR_NO_DEVICE, 50, "no such device")                                              \
-    X(RT_ERR_DRIVER, 52, "driver call failed")                                             \
-    X(RT_ERR_AUDIT, 54, "graph audit failed")                                              \
-    X(RT_ERR_DEVICE_CHECK, 56, "the device refused a step record")                         \
-    X(RT_ERR_CALLBACK, 58, "stage callback failed")                                        \
-    /* ourselves */                                                                        \
+#define RT_STATUS_LIST(X)                                                                          \
+    X(RT_OK, 0, "ok")                                                                              \
+    /* what the caller asked for */                                                                \
+    X(RT_ERR_INVALID, 10, "invalid argument")                                                      \
+    X(RT_ERR_CONFIG, 12, "invalid configuration")                                                  \
+    X(RT_ERR_FILE, 14, "file cannot be read")                                                      \
+    X(RT_ERR_GEOMETRY, 16, "model geometry is impossible")                                         \
+    X(RT_ERR_UNSUPPORTED, 18, "not supported here")                                                \
+    /* what has run out */                                                                         \
+    X(RT_ERR_NOMEM, 20, "out of host memory")                                                      \
+    X(RT_ERR_DEVICE_MEMORY, 22, "out of device memory")                                            \
+    X(RT_ERR_PAGES, 24, "out of KV cache pages")                                                   \
+    X(RT_ERR_BUSY, 26, "too many steps in flight")                                                 \
+    X(RT_ERR_TIMEOUT, 28, "time ran out")                                                          \
+    /* sequences and rows of a step */                                                             \
+    X(RT_ERR_SEQUENCE, 30, "unknown or closed sequence")                                           \
+    X(RT_ERR_LENGTH, 32, "sequence length out of range")                                           \
+    X(RT_ERR_ROWS, 34, "row count out of range")                                                   \
+    X(RT_ERR_DUPLICATE, 36, "sequence named twice in one step")                                    \
+    X(RT_ERR_QUERY_LEN, 38, "query length was not captured")                                       \
+    X(RT_ERR_SLOTS, 40, "all sequence slots are open")                                             \
+    /* the device */                                                                               \
+    X(RT_ERR_NO_DEVICE, 50, "no such device")                                                      \
+    X(RT_ERR_DRIVER, 52, "driver call failed")                                                     \
+    X(RT_ERR_AUDIT, 54, "graph audit failed")                                                      \
+    X(RT_ERR_DEVICE_CHECK, 56, "the device refused a step record")                                 \
+    X(RT_ERR_CALLBACK, 58, "stage callback failed")                                                \
+    /* ourselves */                                                                                \
     X(RT_ERR_INTERNAL, 90, "internal error")
 
 enum rt_status {
