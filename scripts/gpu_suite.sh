@@ -28,7 +28,7 @@ suite() {
 sanitize() {
     for tool in memcheck racecheck; do
         local run=(compute-sanitizer --tool "$tool" --error-exitcode 9 --print-limit 20)
-        check "${run[@]}" "$build/tests/checkkern/checkkern" --device cuda:0 --small
+        check "${run[@]}" "$build/tests/checkkern/checkkern" --device cuda:0
         check "${run[@]}" "$build/tests/gpu/gpu-tests" --quick
     done
 }
