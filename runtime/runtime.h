@@ -14,16 +14,20 @@
 #include "runtime/blueprint.h"
 #include "runtime/stages.h"
 
-/* A sequence's host half. `length` runs ahead of the device; both agree once steps are complete. */
+/*
+ * A sequence's host half. `length` runs ahead of the device; both agree once steps are complete.
+ * What rt_step reads for every row comes first and shares a cache line.
+ */
 struct rt_slot {
-    uint32_t generation; /* of the handle that is or was valid; starts at 1 */
-    bool open;
+    rt_seq handle;      /* the valid handle; 0 while the slot is closed */
+    uint64_t named_in;  /* the last step attempt that named it: finds duplicates without clearing */
+    uint32_t length;    /* tokens, without those of device-decided steps still in flight */
+    uint32_t undecided; /* tokens of device-decided steps still in flight: 0..undecided stay */
+    uint32_t capacity;  /* tokens that the bound pages hold */
+    uint32_t page_count; /* columns of the table line that hold a page */
     bool builtin_pages;
-    uint32_t length;      /* tokens, without those of device-decided steps still in flight */
-    uint32_t undecided;   /* tokens of device-decided steps still in flight: 0..undecided stay */
-    uint32_t page_count;  /* columns of the table line that hold a page */
+    uint32_t generation;  /* of the next handle; starts at 1 */
     uint64_t opened_step; /* steps before this number are an earlier sequence's */
-    uint64_t named_in; /* the last step attempt that named it: finds duplicates without clearing */
 };
 
 /* One captured graph and its program. */
@@ -85,6 +89,16 @@ struct rt_runtime {
 /* Looks at completions that have arrived: lengths the device decided, clocks, refusals. */
 void rt_harvest(struct rt_runtime *rt);
 
+/* The open slot of a handle, or null. */
+static inline struct rt_slot *rt_slot_find(const struct rt_runtime *rt, rt_seq seq)
+{
+    uint32_t index = (uint32_t)seq;
+    if (RT_UNLIKELY(index >= rt->blueprint.config.max_sequences || !seq ||
+                    rt->slots[index].handle != seq))
+        return NULL;
+    return &rt->slots[index];
+}
+
 /* The open slot of a handle; RT_ERR_SEQUENCE otherwise. */
 enum rt_status rt_slot_of(struct rt_runtime *rt, rt_seq seq, struct rt_slot **out);
 
@@ -96,11 +110,6 @@ static inline uint32_t rt_slot_index(const struct rt_runtime *rt, const struct r
 static inline int32_t *rt_slot_line(const struct rt_runtime *rt, const struct rt_slot *slot)
 {
     return rt->table + (size_t)rt_slot_index(rt, slot) * rt->blueprint.layout.max_blocks;
-}
-
-static inline rt_seq rt_seq_handle(const struct rt_runtime *rt, const struct rt_slot *slot)
-{
-    return (rt_seq)slot->generation << 32 | rt_slot_index(rt, slot);
 }
 
 /* Launches a control record with the pending ops; RT_ERR_BUSY, or the driver's failure: unchanged.

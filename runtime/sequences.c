@@ -11,16 +11,9 @@
 
 enum rt_status rt_slot_of(struct rt_runtime *rt, rt_seq seq, struct rt_slot **out)
 {
-    uint32_t index = (uint32_t)seq;
-    uint32_t generation = (uint32_t)(seq >> 32);
-    if (RT_LIKELY(index < rt->blueprint.config.max_sequences)) {
-        struct rt_slot *slot = &rt->slots[index];
-        if (RT_LIKELY(slot->open && slot->generation == generation)) {
-            *out = slot;
-            return RT_OK;
-        }
-    }
-    return rt_fail(&rt->error, RT_ERR_SEQUENCE, "0x%" PRIx64 " is not an open sequence", seq);
+    *out = rt_slot_find(rt, seq);
+    RT_REQUIRE(*out, &rt->error, RT_ERR_SEQUENCE, "0x%" PRIx64 " is not an open sequence", seq);
+    return RT_OK;
 }
 
 /* ---- pending ops -------------------------------------------------------------------------------
@@ -98,6 +91,12 @@ enum rt_status rt_reserve_ops(struct rt_runtime *rt, uint32_t bytes)
 /* ---- slots and pages ---------------------------------------------------------------------------
  */
 
+static void set_page_count(const struct rt_runtime *rt, struct rt_slot *slot, uint32_t count)
+{
+    slot->page_count = count;
+    slot->capacity = count * rt->blueprint.config.page_size;
+}
+
 static struct rt_slot *next_slot(const struct rt_runtime *rt)
 {
     return rt->free_slot_count ? &rt->slots[rt->free_slots[rt->free_slot_head]] : NULL;
@@ -108,7 +107,7 @@ static void open_slot(struct rt_runtime *rt, struct rt_slot *slot, bool builtin_
 {
     rt->free_slot_head = (rt->free_slot_head + 1) % rt->blueprint.config.max_sequences;
     rt->free_slot_count--;
-    slot->open = true;
+    slot->handle = (rt_seq)slot->generation << 32 | rt_slot_index(rt, slot);
     slot->builtin_pages = builtin_pages;
     slot->length = length;
     slot->undecided = 0;
@@ -121,8 +120,8 @@ static void close_slot(struct rt_runtime *rt, struct rt_slot *slot)
     if (slot->builtin_pages)
         for (uint32_t i = slot->page_count; i-- > 0;)
             rt_pages_drop(&rt->pages, rt_slot_line(rt, slot)[i]);
-    slot->page_count = 0;
-    slot->open = false;
+    set_page_count(rt, slot, 0);
+    slot->handle = 0;
     /* Generation 0 is never valid, so that the handle 0 is not. */
     slot->generation = slot->generation == UINT32_MAX ? 1 : slot->generation + 1;
     uint32_t size = rt->blueprint.config.max_sequences;
@@ -133,8 +132,10 @@ static void close_slot(struct rt_runtime *rt, struct rt_slot *slot)
 
 static void take_pages(struct rt_runtime *rt, struct rt_slot *slot, uint32_t count)
 {
+    int32_t *line = rt_slot_line(rt, slot);
     for (uint32_t i = 0; i < count; i++)
-        rt_slot_line(rt, slot)[slot->page_count++] = rt_pages_take(&rt->pages);
+        line[slot->page_count + i] = rt_pages_take(&rt->pages);
+    set_page_count(rt, slot, slot->page_count + count);
 }
 
 static enum rt_status check_decided(struct rt_runtime *rt, const struct rt_slot *slot,
@@ -175,7 +176,7 @@ enum rt_status rt_seq_open(rt_runtime *rt, const struct rt_seq_params *params, r
            params->last_token);
     if (needed)
         put_set_pages(rt, rt_slot_index(rt, slot), 0, rt_slot_line(rt, slot), needed);
-    *out = rt_seq_handle(rt, slot);
+    *out = slot->handle;
     return RT_OK;
 }
 
@@ -212,7 +213,7 @@ enum rt_status rt_seq_bind_pages(rt_runtime *rt, rt_seq seq, uint32_t first, con
     RT_TRY(rt_reserve_ops(rt, set_pages_bytes(count)));
 
     memcpy(rt_slot_line(rt, slot) + first, pages, (size_t)count * sizeof(*pages));
-    slot->page_count = rt_max_u32(slot->page_count, first + count);
+    set_page_count(rt, slot, rt_max_u32(slot->page_count, first + count));
     put_set_pages(rt, rt_slot_index(rt, slot), first, pages, count);
     return RT_OK;
 }
@@ -250,7 +251,7 @@ static enum rt_status share_pages(struct rt_runtime *rt, const struct rt_slot *p
         }
         to[i] = from[i];
     }
-    child->page_count = full;
+    set_page_count(rt, child, full);
     take_pages(rt, child, parent->length % page_size ? 1 : 0);
     return RT_OK;
 }
@@ -291,7 +292,7 @@ enum rt_status rt_seq_fork(rt_runtime *rt, rt_seq seq, rt_seq *out)
             return status;
         }
     }
-    *out = rt_seq_handle(rt, child);
+    *out = child->handle;
     return RT_OK;
 }
 
@@ -328,8 +329,10 @@ enum rt_status rt_seq_rewind(rt_runtime *rt, rt_seq seq, uint32_t length)
     }
     slot->length = length;
     uint32_t pages = rt_ceil_div_u32(length, page_size);
-    while (slot->builtin_pages && slot->page_count > pages)
-        rt_pages_drop(&rt->pages, line[--slot->page_count]);
+    while (slot->builtin_pages && slot->page_count > pages) {
+        set_page_count(rt, slot, slot->page_count - 1);
+        rt_pages_drop(&rt->pages, line[slot->page_count]);
+    }
     return RT_OK;
 }
 

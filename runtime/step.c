@@ -11,6 +11,10 @@
 #include <string.h>
 #include <time.h>
 
+#define CACHE_LINE 64u
+/* More rows than this are not prefetched in one go: the core tracks a few tens of misses. */
+#define PREFETCH_ROWS 128u
+
 static uint64_t now_ns(void)
 {
     struct timespec t;
@@ -40,35 +44,63 @@ static enum rt_status refuse_query_len(struct rt_runtime *rt, uint32_t query_len
                    query_len, list);
 }
 
-/* One row may run: the sequence is open, named once, short enough and has its pages. */
-static enum rt_status check_row(struct rt_runtime *rt, const struct rt_step_params *p, uint32_t row,
-                                uint32_t query_len, uint32_t *new_pages)
+/* Why a row may not run. The checks of row_may_run, one by one. */
+static enum rt_status refuse_row(struct rt_runtime *rt, const struct rt_step_params *p,
+                                 uint32_t row, uint32_t query_len) RT_COLD;
+
+static enum rt_status refuse_row(struct rt_runtime *rt, const struct rt_step_params *p,
+                                 uint32_t row, uint32_t query_len)
 {
     const struct rt_config *c = &rt->blueprint.config;
-    struct rt_slot *slot = NULL;
+    struct rt_error *err = &rt->error;
+    struct rt_slot *slot;
     RT_TRY(rt_slot_of(rt, p->seqs[row], &slot));
-    RT_REQUIRE(slot->named_in != rt->attempts, &rt->error, RT_ERR_DUPLICATE,
+    RT_REQUIRE(slot->named_in != rt->attempts, err, RT_ERR_DUPLICATE,
                "row %u names sequence 0x%" PRIx64 " a second time in this step", row, p->seqs[row]);
-    slot->named_in = rt->attempts;
-
-    uint32_t longest = slot->length + slot->undecided;
-    RT_REQUIRE(slot->length + query_len <= c->max_length, &rt->error, RT_ERR_LENGTH,
+    RT_REQUIRE(slot->length + query_len <= c->max_length, err, RT_ERR_LENGTH,
                "row %u: %u tokens and %u new ones exceed max_length %u", row, slot->length,
                query_len, c->max_length);
-    RT_REQUIRE(longest + query_len <= c->max_length, &rt->error, RT_ERR_BUSY,
+    uint32_t longest = slot->length + slot->undecided;
+    RT_REQUIRE(longest + query_len <= c->max_length, err, RT_ERR_BUSY,
                "row %u: up to %u tokens and %u new ones may exceed max_length %u; wait for the "
                "steps that decide its length",
                row, longest, query_len, c->max_length);
+    return rt_fail(err, RT_ERR_PAGES, "row %u: %u tokens need %u pages, %u are bound", row,
+                   longest + query_len, rt_ceil_div_u32(longest + query_len, c->page_size),
+                   slot->page_count);
+}
 
-    uint32_t needed = rt_ceil_div_u32(longest + query_len, c->page_size);
-    RT_REQUIRE(needed <= slot->page_count || slot->builtin_pages, &rt->error, RT_ERR_PAGES,
-               "row %u: %u tokens need %u pages, %u are bound", row, longest + query_len, needed,
-               slot->page_count);
-    *new_pages += needed > slot->page_count;
+/* The sequence is open, named once, short enough and has its pages, or gets one more. */
+static inline bool row_may_run(struct rt_runtime *rt, rt_seq seq, uint32_t query_len,
+                               uint32_t *new_pages)
+{
+    struct rt_slot *slot = rt_slot_find(rt, seq);
+    if (RT_UNLIKELY(!slot || slot->named_in == rt->attempts))
+        return false;
+    uint32_t reach = slot->length + slot->undecided + query_len;
+    bool grows = reach > slot->capacity;
+    if (RT_UNLIKELY(reach > rt->blueprint.config.max_length || (grows && !slot->builtin_pages)))
+        return false;
+    slot->named_in = rt->attempts;
+    *new_pages += grows;
+    return true;
+}
 
-    int32_t accept = p->accept ? p->accept[row] : RT_ACCEPT_ALL;
-    RT_REQUIRE(accept >= RT_ACCEPT_DEVICE && accept <= (int32_t)query_len, &rt->error,
-               RT_ERR_INVALID, "row %u: accept %d is not -1, 0 or 1..%u", row, accept, query_len);
+static enum rt_status check_rows(struct rt_runtime *rt, const struct rt_step_params *p,
+                                 uint32_t query_len)
+{
+    uint32_t new_pages = 0;
+    rt->attempts++;
+    for (uint32_t row = 0; row < p->rows; row++)
+        if (RT_UNLIKELY(!row_may_run(rt, p->seqs[row], query_len, &new_pages)))
+            return refuse_row(rt, p, row, query_len);
+    for (uint32_t row = 0; p->accept && row < p->rows; row++)
+        RT_REQUIRE(p->accept[row] >= RT_ACCEPT_DEVICE && p->accept[row] <= (int32_t)query_len,
+                   &rt->error, RT_ERR_INVALID, "row %u: accept %d is not -1, 0 or 1..%u", row,
+                   p->accept[row], query_len);
+    RT_REQUIRE(new_pages <= rt->pages.free_count, &rt->error, RT_ERR_PAGES,
+               "the step needs %u new pages, %u of %u are free", new_pages, rt->pages.free_count,
+               rt->pages.count);
     return RT_OK;
 }
 
@@ -92,38 +124,37 @@ static enum rt_status check_step(struct rt_runtime *rt, const struct rt_step_par
         return rt_fail(&rt->error, RT_ERR_BUSY, "%u records needed, %u of %u free", replays, room,
                        c->ring_depth);
     }
-    uint32_t new_pages = 0;
-    rt->attempts++;
-    for (uint32_t row = 0; row < p->rows; row++)
-        RT_TRY(check_row(rt, p, row, query_len, &new_pages));
-    RT_REQUIRE(new_pages <= rt->pages.free_count, &rt->error, RT_ERR_PAGES,
-               "the step needs %u new pages, %u of %u are free", new_pages, rt->pages.free_count,
-               rt->pages.count);
-    return RT_OK;
+    return check_rows(rt, p, query_len);
 }
 
-/* Writes a checked row and advances the host's view of its sequence. */
-static bool write_row(struct rt_runtime *rt, const struct rt_step_params *p, uint32_t row,
-                      uint32_t query_len, struct rt_record_row *out)
+/* A page for the row that has outgrown its pages: about one row in page_size. */
+static void grow(struct rt_runtime *rt, struct rt_slot *slot, struct rt_record_row *out)
 {
-    struct rt_slot *slot = &rt->slots[(uint32_t)p->seqs[row]];
-    uint32_t longest = slot->length + slot->undecided + query_len;
-    int32_t accept = p->accept ? p->accept[row] : RT_ACCEPT_ALL;
-    *out = (struct rt_record_row){
-        .slot = rt_slot_index(rt, slot),
+    out->new_block = (int32_t)slot->page_count;
+    out->new_page = rt_pages_take(&rt->pages);
+    rt_slot_line(rt, slot)[slot->page_count++] = out->new_page;
+    slot->capacity += rt->blueprint.config.page_size;
+}
+
+/* Writes a checked row and advances the host's view of its sequence. True: the device decides. */
+static inline bool write_row(struct rt_runtime *rt, rt_seq seq, int32_t accept, uint32_t query_len,
+                             struct rt_record_row *out)
+{
+    struct rt_slot *slot = &rt->slots[(uint32_t)seq];
+    uint32_t reach = slot->length + slot->undecided + query_len;
+    struct rt_record_row row = {
+        .slot = (uint32_t)seq,
         .accept = accept == RT_ACCEPT_ALL ? (int32_t)query_len : accept,
         .new_block = -1,
         .new_page = -1,
     };
-    if (rt_ceil_div_u32(longest, rt->blueprint.config.page_size) > slot->page_count) {
-        out->new_block = (int32_t)slot->page_count;
-        out->new_page = rt_pages_take(&rt->pages);
-        rt_slot_line(rt, slot)[slot->page_count++] = out->new_page;
-    }
-    if (accept == RT_ACCEPT_DEVICE)
-        slot->undecided += query_len;
+    if (RT_UNLIKELY(reach > slot->capacity))
+        grow(rt, slot, &row);
+    *out = row; /* one store: the line may have to come from the device's side first */
+    if (RT_LIKELY(accept != RT_ACCEPT_DEVICE))
+        slot->length += (uint32_t)row.accept;
     else
-        slot->length += (uint32_t)out->accept;
+        slot->undecided += query_len;
     return accept == RT_ACCEPT_DEVICE;
 }
 
@@ -140,6 +171,7 @@ static void unwrite_rows(struct rt_runtime *rt, const struct rt_record_row *rows
             slot->length -= (uint32_t)row->accept;
         if (row->new_page >= 0) {
             slot->page_count--;
+            slot->capacity -= rt->blueprint.config.page_size;
             rt_pages_drop(&rt->pages, row->new_page);
         }
     }
@@ -184,7 +216,9 @@ static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params 
     rt_take_ops(rt, record);
     bool device_decides = false;
     for (uint32_t i = 0; i < live; i++)
-        device_decides |= write_row(rt, p, first + i, query_len, &rows[i]);
+        device_decides |=
+            write_row(rt, p->seqs[first + i], p->accept ? p->accept[first + i] : RT_ACCEPT_ALL,
+                      query_len, &rows[i]);
     write_tokens(p, first, live, query_len, rt_ring_tokens(&rt->ring, record));
 
     enum rt_status status = launch(rt, g, p->flags & RT_STEP_EAGER);
@@ -210,6 +244,22 @@ static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params 
     return RT_OK;
 }
 
+/*
+ * The device has read this record's last life over the bus, so its cache lines are not ours to write
+ * yet. Asking for them before the checks hides most of that.
+ */
+static void prefetch_record(const struct rt_runtime *rt, uint32_t rows)
+{
+    struct rt_record *record = rt_ring_record(&rt->ring);
+    const char *tokens = (const char *)rt_ring_tokens(&rt->ring, record);
+    const char *row = (const char *)rt_ring_rows(&rt->ring, record);
+    __builtin_prefetch(record, 1);
+    for (uint32_t at = 0; at < rows * sizeof(struct rt_record_row); at += CACHE_LINE)
+        __builtin_prefetch(row + at, 1);
+    for (uint32_t at = 0; at < rows * sizeof(int32_t); at += CACHE_LINE)
+        __builtin_prefetch(tokens + at, 1);
+}
+
 enum rt_status rt_step(rt_runtime *rt, const struct rt_step_params *params, uint64_t *ticket)
 {
     RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_step: runtime is null");
@@ -219,6 +269,7 @@ enum rt_status rt_step(rt_runtime *rt, const struct rt_step_params *params, uint
     uint32_t q = query_index(&rt->blueprint.config, query_len);
     if (RT_UNLIKELY(q == rt->blueprint.config.query_len_count))
         return refuse_query_len(rt, query_len);
+    prefetch_record(rt, rt_min_u32(params->rows, PREFETCH_ROWS));
     rt_harvest(rt);
     RT_TRY(check_step(rt, params, query_len));
 

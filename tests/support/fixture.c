@@ -143,8 +143,7 @@ void fixture_snapshot(rt_runtime *rt, struct fixture_snapshot *out)
     };
     for (uint32_t i = 0; i < rt->blueprint.config.max_sequences; i++) {
         const struct rt_slot *s = &rt->slots[i];
-        const uint64_t fields[] = {s->open ? s->generation : 0, s->open, s->length, s->undecided,
-                                   s->page_count};
+        const uint64_t fields[] = {s->handle, s->length, s->undecided, s->page_count, s->capacity};
         out->slots_hash = hash(out->slots_hash, fields, sizeof(fields));
         out->table_hash =
             hash(out->table_hash, rt_slot_line(rt, s), s->page_count * sizeof(int32_t));
