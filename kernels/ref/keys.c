@@ -26,23 +26,33 @@ void rt_ref_load_key(const struct rt_mla_attend_params *p, uint32_t row, int64_t
                      double *key)
 {
     const uint16_t *bits = find_key(p, row, position);
-    for (uint32_t d = 0; d < p->d_qk; d++)
+    for (size_t d = 0; d < p->d_qk; d++)
         key[d] = bits ? (double)rt_ref_widen(bits[d]) : 0;
 }
 
-/* Eight sums, so that the compiler may use vectors without reordering one. */
-double rt_ref_dot(const double *a, const double *b, uint32_t n)
+/* Sums side by side, so that the compiler may use vectors without reordering one. */
+double rt_ref_dot(const double *restrict a, const double *restrict b, size_t n)
 {
-    double s[8] = {0};
-    for (uint32_t d = 0; d < n; d += 8)
-        for (uint32_t i = 0; i < 8; i++)
-            s[i] += a[d + i] * b[d + i];
-    return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+    double s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0;
+    for (size_t d = 0; d < n; d += 8) {
+        s0 += a[d] * b[d];
+        s1 += a[d + 1] * b[d + 1];
+        s2 += a[d + 2] * b[d + 2];
+        s3 += a[d + 3] * b[d + 3];
+        s4 += a[d + 4] * b[d + 4];
+        s5 += a[d + 5] * b[d + 5];
+        s6 += a[d + 6] * b[d + 6];
+        s7 += a[d + 7] * b[d + 7];
+    }
+    return ((s0 + s4) + (s2 + s6)) + ((s1 + s5) + (s3 + s7));
 }
 
-void rt_ref_add_scaled(double *sum, const double *a, double scale, uint32_t n)
+void rt_ref_add_scaled(double *restrict sum, const double *restrict a, double scale, size_t n)
 {
-    for (uint32_t d = 0; d < n; d += 8)
-        for (uint32_t i = 0; i < 8; i++)
-            sum[d + i] += scale * a[d + i];
+    for (size_t d = 0; d < n; d += 4) {
+        sum[d] += scale * a[d];
+        sum[d + 1] += scale * a[d + 1];
+        sum[d + 2] += scale * a[d + 2];
+        sum[d + 3] += scale * a[d + 3];
+    }
 }

@@ -27,7 +27,7 @@ void rt_ref_load_key(const struct rt_mla_attend_params *p, uint32_t row, int64_t
                      double *key);
 
 /* n is a multiple of 8, as every head dimension served is. */
-double rt_ref_dot(const double *a, const double *b, uint32_t n);
-void rt_ref_add_scaled(double *sum, const double *a, double scale, uint32_t n);
+double rt_ref_dot(const double *restrict a, const double *restrict b, size_t n);
+void rt_ref_add_scaled(double *restrict sum, const double *restrict a, double scale, size_t n);
 
 #endif
