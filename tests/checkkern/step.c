@@ -140,17 +140,20 @@ static unsigned char *next_record(const struct rig *rig)
     return rig->b[RING].ref + (ref_ctrl(rig)->step + 1) % DEPTH * RECORD_BYTES;
 }
 
+/* An op that is longer than what is left, or than anybody's ids, is written without them. */
 static void add_op(unsigned char *record, struct rt_record_op op, const int32_t *ids)
 {
     struct rt_record *head = (void *)record;
     uint32_t count = op.kind == RT_OP_SET_PAGES && op.b > 0 ? (uint32_t)op.b : 0;
-    uint32_t bytes = (uint32_t)sizeof(op) + (count * 4 + 15) / 16 * 16;
-    if (OPS_OFFSET + head->op_bytes + bytes > RECORD_BYTES)
+    uint32_t room = RECORD_BYTES - OPS_OFFSET - head->op_bytes;
+    if (count > MAX_BLOCKS || sizeof(op) + (count * 4 + 15) / 16 * 16 > room)
+        count = 0;
+    if (sizeof(op) > room)
         return;
     unsigned char *to = record + OPS_OFFSET + head->op_bytes;
     memcpy(to, &op, sizeof(op));
     memcpy(to + sizeof(op), ids, count * sizeof(*ids));
-    head->op_bytes += bytes;
+    head->op_bytes += (uint32_t)sizeof(op) + (count * 4 + 15) / 16 * 16;
     head->op_count++;
 }
 
