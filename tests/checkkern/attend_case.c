@@ -188,6 +188,7 @@ static void alloc_inputs(struct ck *ck, const struct ck_attend *c, struct ck_att
     rig->tiles = ck_alloc(ck, "tiles", p->parts * sizeof(struct rt_tile_record), 0);
     rig->num_splits = ck_alloc(ck, "num_splits", (c->rows + 1) * 4, 0);
     rig->ctrl = ck_alloc(ck, "ctrl", sizeof(struct rt_ctrl), 0);
+    rig->stamps = ck_alloc(ck, "stamps", 2 * sizeof(uint64_t), 0);
     rig->out = ck_alloc(ck, "out", data_rows * (uint64_t)p->out_row_stride * 2, POISON);
     rig->lse = ck_alloc(ck, "lse", data_rows * (uint64_t)p->lse_row_stride * 4, POISON);
 }
@@ -276,13 +277,17 @@ void ck_attend_make(struct ck *ck, const struct ck_attend *c, const struct rt_at
     point(c, rig, CK_REF, &rig->ref);
     point(c, rig, CK_DEVICE, &rig->attend);
     rig->reduce = reduce_of(&rig->attend);
+    uint64_t *stamps = ck_at(&rig->stamps, CK_DEVICE);
+    rig->attend.stamp_first = &stamps[0];
+    rig->reduce.stamp_last = &stamps[1];
 }
 
 void ck_attend_free(struct ck *ck, struct ck_attend_rig *rig)
 {
     struct ck_buffer *all[] = {&rig->q,          &rig->kv,    &rig->table,       &rig->slot,
                                &rig->length,     &rig->tiles, &rig->out,         &rig->lse,
-                               &rig->num_splits, &rig->ctrl,  &rig->partial_out, &rig->partial_lse};
+                               &rig->num_splits, &rig->ctrl,  &rig->partial_out, &rig->partial_lse,
+                               &rig->stamps};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         ck_free(ck, all[i]);
 }

@@ -45,6 +45,7 @@ struct ck_attend_rig {
     struct rt_attend_choice choice;
     struct ck_buffer q, kv, table, slot, length, tiles, num_splits;
     struct ck_buffer out, lse, partial_out, partial_lse, ctrl;
+    struct ck_buffer stamps;            /* first of attend, last of reduce */
     struct rt_mla_attend_params attend; /* of the device side */
     struct rt_mla_reduce_params reduce;
     struct rt_mla_attend_params ref; /* of the reference side: for the truth */

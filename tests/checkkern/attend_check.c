@@ -81,6 +81,15 @@ static void check_guard(struct ck *ck, const struct ck_buffer *b)
     free(found);
 }
 
+static void check_stamps(struct ck *ck, const struct ck_buffer *b)
+{
+    uint64_t found[2 + CK_GUARD_BYTES / sizeof(uint64_t)];
+    ck_download(ck, b, found);
+    if (found[0] == 0 || found[1] < found[0])
+        ck_failed(ck, "attention begins at %llu ns and ends at %llu", (unsigned long long)found[0],
+                  (unsigned long long)found[1]);
+}
+
 void ck_attend_check(struct ck *ck, const struct ck_attend *c)
 {
     static const char *const flavours[CK_FLAVOURS] = {"plain", "huge",      "equal",   "-inf",
@@ -105,5 +114,6 @@ void ck_attend_check(struct ck *ck, const struct ck_attend *c)
     compare(ck, c, &rig);
     check_guard(ck, &rig.partial_out);
     check_guard(ck, &rig.partial_lse);
+    check_stamps(ck, &rig.stamps);
     ck_attend_free(ck, &rig);
 }
