@@ -175,7 +175,7 @@ static int compare_doubles(const void *a, const void *b)
 static double median_replay_ns(struct ck *ck, rt_dexec exec)
 {
     struct rt_driver *d = &ck->driver;
-    double ns[TIMED];
+    double ns[TIMED] = {0};
     rt_devent from, to;
     CK_DRV(ck, event_create, (d, &from));
     CK_DRV(ck, event_create, (d, &to));
