@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A model's config.json of any bytes is refused with a sentence, or gives a geometry served here.
+ */
+#include "runtime/geometry.h"
+#include "runtime/model.h"
+#include "tests/fuzz/fuzz.h"
+
+#include <math.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
+{
+    const struct rt_yaml_source source = {
+        .text = (const char *)data, .bytes = bytes, .name = "fuzz"};
+    struct rt_geometry g;
+    struct rt_error err = {.message = ""};
+    memset(&g, FUZZ_FILL, sizeof(g));
+    enum rt_status status = rt_model_parse(&source, &g, &err);
+    if (status == RT_OK) {
+        fuzz_expect(g.heads >= 1 && g.layers >= 1, "heads and layers are there");
+        fuzz_expect(g.softmax_scale > 0.0 && isfinite(g.softmax_scale), "the scale is a scale");
+        fuzz_expect(rt_geometry_is_served(g.kv_lora_rank, g.qk_rope_head_dim), "it is served");
+    } else {
+        fuzz_expect_refusal(status, &err);
+        fuzz_expect_untouched(&g, sizeof(g));
+    }
+    return 0;
+}
