@@ -49,14 +49,17 @@ static void count_clocks(struct rt_runtime *rt, const struct rt_flight *flight,
     s->gpu_ns_last = c->t_end - c->t_begin;
     s->gpu_ns_total += s->gpu_ns_last;
     s->gpu_steps++;
-    if (rt->last_t_attend && c->t_attend_first > rt->last_t_attend) {
-        s->gap_ns_last = c->t_attend_first - rt->last_t_attend;
+    if (rt->last.step && c->t_attend_first > rt->last.t_attend_last) {
+        s->gap_ns_last = c->t_attend_first - rt->last.t_attend_last;
         s->gap_ns_total += s->gap_ns_last;
         if (!s->gap_steps || s->gap_ns_last < s->gap_ns_min)
             s->gap_ns_min = s->gap_ns_last;
         s->gap_steps++;
+        s->gap_end_ns = rt->last.t_end - rt->last.t_attend_last;
+        s->gap_graph_ns = c->t_begin - rt->last.t_end;
+        s->gap_begin_ns = c->t_attend_first - c->t_begin;
     }
-    rt->last_t_attend = c->t_attend_last;
+    rt->last = *c;
 }
 
 void rt_harvest(struct rt_runtime *rt)

@@ -77,7 +77,7 @@ struct rt_runtime {
     struct rt_flight *flights; /* [ring_depth], by step % depth */
     uint64_t harvested;        /* steps whose completion has been looked at */
     uint64_t attempts;         /* numbers rt_step calls, for rt_slot.named_in */
-    uint64_t last_t_attend;    /* t_attend_last of the last harvested step with rows; 0: none */
+    struct rt_completion last; /* of the last harvested step with rows; step 0: none */
     uint64_t refused_step;     /* last step the device refused part of; 0: none */
     struct rt_completion refusal;
 

@@ -20,15 +20,18 @@
 
 struct numbers {
     uint32_t batch, query_len, nodes;
-    uint64_t bare_ns, step_ns, step_p99_ns, gpu_ns, gap_ns, gap_p99_ns;
+    uint64_t bare_ns, step_ns, step_p99_ns; /* on an idle stream */
+    uint64_t ahead_ns;                      /* rt_step while the device is a step behind */
+    uint64_t gpu_ns, gap_ns, gap_p99_ns;
+    uint64_t gap_part_ns[3]; /* to step_end's completion, to the next graph, to attention */
     uint64_t graph_bytes, capture_ns;
 };
 
 struct bench {
     rt_runtime *rt;
     rt_seq *seqs;
-    uint64_t *host_ns, *gpu_ns, *gap_ns;
-    uint32_t steps, length;
+    uint64_t *host_ns, *gpu_ns, *gap_ns, *gap_part_ns[3];
+    uint32_t steps, length, rows;
 };
 
 static uint64_t now_ns(void)
@@ -73,6 +76,16 @@ static enum rt_status one_step(struct bench *b, const struct numbers *n, uint64_
     return status;
 }
 
+/* Until the stream is idle, as rt_measure_bare_launch waits: a completion is seen before that. */
+static enum rt_status wait_idle(struct bench *b, uint64_t ticket)
+{
+    int32_t word;
+    enum rt_status status = rt_wait(b->rt, ticket, UINT64_MAX);
+    if (status != RT_OK)
+        return status;
+    return rt_tensor_read(b->rt, "live_rows", 0, 0, &word, sizeof(word));
+}
+
 /* Each step waited for: the launch finds an idle stream, as the bare launch does. */
 static enum rt_status measure_host(struct bench *b, struct numbers *n)
 {
@@ -81,7 +94,7 @@ static enum rt_status measure_host(struct bench *b, struct numbers *n)
         uint64_t ticket, ns;
         status = one_step(b, n, &ticket, &ns);
         if (status == RT_OK)
-            status = rt_wait(b->rt, ticket, UINT64_MAX);
+            status = wait_idle(b, ticket);
         if (i >= WARM_UP)
             b->host_ns[i - WARM_UP] = ns;
     }
@@ -93,6 +106,16 @@ static enum rt_status measure_host(struct bench *b, struct numbers *n)
     n->step_ns = percentile(b->host_ns, b->steps, 50);
     n->step_p99_ns = percentile(b->host_ns, b->steps, 99);
     return RT_OK;
+}
+
+static void keep(struct bench *b, uint32_t i, uint64_t host_ns, const struct rt_stats *stats)
+{
+    b->host_ns[i] = host_ns;
+    b->gpu_ns[i] = stats->gpu_ns_last;
+    b->gap_ns[i] = stats->gap_ns_last;
+    b->gap_part_ns[0][i] = stats->gap_end_ns;
+    b->gap_part_ns[1][i] = stats->gap_graph_ns;
+    b->gap_part_ns[2][i] = stats->gap_begin_ns;
 }
 
 /* The host one step ahead: the next record waits in the ring before the device needs it. */
@@ -109,14 +132,15 @@ static enum rt_status measure_back_to_back(struct bench *b, struct numbers *n)
         struct rt_stats stats = {.struct_size = sizeof(stats)};
         if (status == RT_OK)
             status = rt_get_stats(b->rt, &stats);
-        if (i > WARM_UP) {
-            b->gpu_ns[i - WARM_UP - 1] = stats.gpu_ns_last;
-            b->gap_ns[i - WARM_UP - 1] = stats.gap_ns_last;
-        }
+        if (i > WARM_UP)
+            keep(b, i - WARM_UP - 1, ns, &stats);
     }
     if (status == RT_OK)
         status = rt_wait(b->rt, tickets[(WARM_UP + b->steps) % 2], UINT64_MAX);
+    n->ahead_ns = percentile(b->host_ns, b->steps, 50);
     n->gpu_ns = percentile(b->gpu_ns, b->steps, 50);
+    for (int part = 0; part < 3; part++)
+        n->gap_part_ns[part] = percentile(b->gap_part_ns[part], b->steps, 50);
     n->gap_ns = percentile(b->gap_ns, b->steps, 50);
     n->gap_p99_ns = percentile(b->gap_ns, b->steps, 99);
     return status;
@@ -144,19 +168,27 @@ static enum rt_status measure(struct bench *b, uint32_t index, struct numbers *n
 static void print_head(const struct rt_info *info, uint32_t length)
 {
     printf("device %s; sequences of %u tokens; medians\n", info->device, length);
-    printf("%5s %2s %5s | %9s %9s %9s %9s | %10s | %8s %8s | %9s %9s\n", "batch", "q", "nodes",
-           "bare ns", "step ns", "over ns", "p99 ns", "GPU us", "gap us", "p99 us", "graph KiB",
-           "build us");
+    printf("host ns: bare launch, rt_step, the difference, p99 of rt_step, rt_step a step ahead\n");
+    printf("gap us: last attention to next first, p99; parts: to completion, to next graph, to "
+           "attention\n");
+    printf("%5s %2s %5s | %6s %6s %6s %6s %6s | %10s | %6s %6s = %5s %5s %5s | %6s\n", "batch", "q",
+           "nodes", "bare", "step", "over", "p99", "ahead", "GPU us", "gap", "p99", "end", "graph",
+           "begin", "build us");
+}
+
+static double us(uint64_t ns)
+{
+    return (double)ns / 1e3;
 }
 
 static void print_row(const struct numbers *n)
 {
-    printf("%5u %2u %5u | %9" PRIu64 " %9" PRIu64 " %9" PRId64 " %9" PRIu64
-           " | %10.2f | %8.2f %8.2f | %9" PRIu64 " %9" PRIu64 "\n",
+    printf("%5u %2u %5u | %6" PRIu64 " %6" PRIu64 " %6" PRId64 " %6" PRIu64 " %6" PRIu64
+           " | %10.2f | %6.2f %6.2f = %5.2f %5.2f %5.2f | %6" PRIu64 "\n",
            n->batch, n->query_len, n->nodes, n->bare_ns, n->step_ns,
-           (int64_t)(n->step_ns - n->bare_ns), n->step_p99_ns, (double)n->gpu_ns / 1e3,
-           (double)n->gap_ns / 1e3, (double)n->gap_p99_ns / 1e3, n->graph_bytes >> 10,
-           n->capture_ns / 1000);
+           (int64_t)(n->step_ns - n->bare_ns), n->step_p99_ns, n->ahead_ns, us(n->gpu_ns),
+           us(n->gap_ns), us(n->gap_p99_ns), us(n->gap_part_ns[0]), us(n->gap_part_ns[1]),
+           us(n->gap_part_ns[2]), n->capture_ns / 1000);
 }
 
 static void json_row(struct json_out *j, const struct numbers *n)
@@ -168,9 +200,13 @@ static void json_row(struct json_out *j, const struct numbers *n)
     json_uint(j, "bare_launch_ns", n->bare_ns);
     json_uint(j, "rt_step_ns", n->step_ns);
     json_uint(j, "rt_step_p99_ns", n->step_p99_ns);
+    json_uint(j, "rt_step_ahead_ns", n->ahead_ns);
     json_uint(j, "gpu_ns", n->gpu_ns);
     json_uint(j, "gap_ns", n->gap_ns);
     json_uint(j, "gap_p99_ns", n->gap_p99_ns);
+    json_uint(j, "gap_end_ns", n->gap_part_ns[0]);
+    json_uint(j, "gap_graph_ns", n->gap_part_ns[1]);
+    json_uint(j, "gap_begin_ns", n->gap_part_ns[2]);
     json_uint(j, "graph_bytes", n->graph_bytes);
     json_uint(j, "capture_ns", n->capture_ns);
     json_close(j, '}');
@@ -269,17 +305,18 @@ static enum rt_status set_up(struct bench *b, const struct rt_config *config,
     b->host_ns = calloc(b->steps, sizeof(*b->host_ns));
     b->gpu_ns = calloc(b->steps, sizeof(*b->gpu_ns));
     b->gap_ns = calloc(b->steps, sizeof(*b->gap_ns));
-    if (!b->seqs || !b->host_ns || !b->gpu_ns || !b->gap_ns)
+    bool room = b->seqs && b->host_ns && b->gpu_ns && b->gap_ns;
+    for (int part = 0; part < 3; part++) {
+        b->gap_part_ns[part] = calloc(b->steps, sizeof(*b->gap_part_ns[part]));
+        room &= b->gap_part_ns[part] != NULL;
+    }
+    if (!room)
         return RT_ERR_NOMEM;
     status = fill_pool(b->rt, config->geometry.layers);
     const struct rt_seq_params past = {
         .struct_size = sizeof(past), .length = b->length, .last_token = -1};
-    uint32_t rows = config->batch_sizes[config->batch_size_count - 1];
-    for (uint32_t i = 0; i < rows && i < config->max_sequences && status == RT_OK; i++) {
+    for (uint32_t i = 0; i < b->rows && status == RT_OK; i++)
         status = rt_seq_open(b->rt, &past, &b->seqs[i]);
-        if (status == RT_ERR_PAGES) /* rows beyond the chosen batch */
-            return RT_OK;
-    }
     return status;
 }
 
@@ -347,6 +384,8 @@ int cmd_bench_step(int argc, char **argv)
     if (status == RT_OK && !fit(&config, &choice))
         return EXIT_USAGE;
     b.length = (uint32_t)choice.length;
+    b.rows =
+        choice.batch ? (uint32_t)choice.batch : config.batch_sizes[config.batch_size_count - 1];
     if (status == RT_OK && device)
         snprintf(config.device, sizeof(config.device), "%s", device);
     if (status == RT_OK)
@@ -357,6 +396,8 @@ int cmd_bench_step(int argc, char **argv)
         fprintf(stderr, "replayrt: %s: %s\n", rt_status_string(status),
                 b.rt ? rt_last_error(b.rt)->message : error.message);
     rt_destroy(&b.rt);
+    for (int part = 0; part < 3; part++)
+        free(b.gap_part_ns[part]);
     free(b.gap_ns);
     free(b.gpu_ns);
     free(b.host_ns);

@@ -398,6 +398,8 @@ struct rt_stats {
     uint64_t gap_steps;
     /* From the end of a step's last attention to the start of the next step's first. */
     uint64_t gap_ns_last, gap_ns_min, gap_ns_total;
+    /* The last gap in three: to step_end's completion, to the next graph's start, to attention. */
+    uint64_t gap_end_ns, gap_graph_ns, gap_begin_ns;
     uint64_t free_pages, open_sequences;
 };
 RT_API enum rt_status rt_get_stats(rt_runtime *runtime, struct rt_stats *out);

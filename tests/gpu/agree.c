@@ -11,7 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* bf16 outputs of two correct kernels differ by their roundings: FlashMLA's bound. */
+/* bf16 outputs of two correct kernels differ by their roundings: FlashMLA's bound, for inputs like
+ * FlashMLA's, a few tenths at most. */
 static bool close_enough(uint16_t a, uint16_t b)
 {
     float x = rt_bf16_to_float(a), y = rt_bf16_to_float(b), d = fabsf(x - y);
@@ -26,7 +27,7 @@ static uint16_t draw_bf16(uint64_t *state)
     x ^= x >> 27;
     *state = x;
     x *= 0x2545F4914F6CDD1Dull;
-    return (uint16_t)((x >> 3 & 0x8000) | (119 + (x >> 20) % 8) << 7 | (x >> 40 & 0x7f));
+    return (uint16_t)((x >> 3 & 0x8000) | (115 + (x >> 20) % 8) << 7 | (x >> 40 & 0x7f));
 }
 
 struct pair {
