@@ -245,8 +245,8 @@ static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params 
 }
 
 /*
- * The device has read this record's last life over the bus, so its cache lines are not ours to write
- * yet. Asking for them before the checks hides most of that.
+ * The device has read this record's last life over the bus, so its cache lines are not ours to
+ * write yet. Asking for them before the checks hides most of that.
  */
 static void prefetch_record(const struct rt_runtime *rt, uint32_t rows)
 {

@@ -104,7 +104,7 @@ enum gpu_outcome gpu_host_agrees(const struct gpu_suite *suite)
     return outcome;
 }
 
-/* ---- operators on a runtime's own memory must write what the runtime wrote ------------------------ */
+/* ---- operators on a runtime's memory must write what the runtime wrote -------------------- */
 
 static uint64_t address(rt_runtime *rt, const char *name)
 {

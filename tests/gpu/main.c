@@ -77,6 +77,7 @@ int main(int argc, char **argv)
     struct gpu_suite suite = {.device = "cuda:0"};
     uint32_t count[3] = {0};
     static const char *const words[] = {"passed", "failed", "skipped"};
+    setvbuf(stdout, NULL, _IOLBF, BUFSIZ); /* what was seen must survive a crash */
     for (int i = 1; i < argc; i++)
         if (!strcmp(argv[i], "--quick"))
             suite.quick = true;
