@@ -28,7 +28,6 @@ for name in sorted(files):
 PYTHON
 }
 
-# One file to a process: clang-tidy 14 carries what it knows of a va_list into the next file.
 run_clang_tidy() {
     sources | xargs -0 -r -n 1 -P "$(nproc)" clang-tidy -p "$build" --quiet \
         --extra-arg=-Wno-unknown-warning-option 2> >(grep -v 'warnings\? generated\.$' >&2)
