@@ -86,7 +86,7 @@ enum rt_status rt_tensor(rt_runtime *rt, const char *name, uint32_t layer, struc
 static enum rt_status find_range(struct rt_runtime *rt, const char *name, uint32_t layer,
                                  uint64_t offset, const void *data, uint64_t bytes, rt_addr *out)
 {
-    struct rt_tensor tensor;
+    struct rt_tensor tensor = {0};
     RT_TRY(find(rt, name, layer, &tensor));
     RT_REQUIRE(offset <= tensor.bytes && bytes <= tensor.bytes - offset, &rt->error, RT_ERR_INVALID,
                "tensor %s has %" PRIu64 " bytes; offset %" PRIu64 " and %" PRIu64

@@ -155,7 +155,7 @@ static void bulk_changes_wait_for_a_record(void **state)
     hold(rt, true);
     /* each bind fills most of a record, so every second one launches what was pending */
     enum rt_status status = RT_OK;
-    rt_seq seqs[64];
+    rt_seq seqs[65] = {0};
     uint32_t bound = 0;
     while (bound < 64 && status == RT_OK) {
         assert_int_equal(rt_seq_open(rt, &own, &seqs[bound]), RT_OK);

@@ -121,12 +121,9 @@ void fixture_randomise(rt_runtime *rt, uint64_t seed)
         poison_pool(rt, layer);
 }
 
-static uint64_t hash(uint64_t h, const void *data, size_t bytes)
+static uint64_t mix(uint64_t h, uint64_t value)
 {
-    const unsigned char *p = data;
-    for (size_t i = 0; i < bytes; i++)
-        h = (h ^ p[i]) * 0x100000001B3ull;
-    return h;
+    return (h ^ value) * 0x100000001B3ull;
 }
 
 void fixture_snapshot(rt_runtime *rt, struct fixture_snapshot *out)
@@ -144,8 +141,10 @@ void fixture_snapshot(rt_runtime *rt, struct fixture_snapshot *out)
     for (uint32_t i = 0; i < rt->blueprint.config.max_sequences; i++) {
         const struct rt_slot *s = &rt->slots[i];
         const uint64_t fields[] = {s->handle, s->length, s->undecided, s->page_count, s->capacity};
-        out->slots_hash = hash(out->slots_hash, fields, sizeof(fields));
-        out->table_hash =
-            hash(out->table_hash, rt_slot_line(rt, s), s->page_count * sizeof(int32_t));
+        for (size_t k = 0; k < sizeof(fields) / sizeof(fields[0]); k++)
+            out->slots_hash = mix(out->slots_hash, fields[k]);
+        const int32_t *line = rt_slot_line(rt, s);
+        for (uint32_t k = 0; k < s->page_count; k++)
+            out->table_hash = mix(out->table_hash, (uint32_t)line[k]);
     }
 }
