@@ -27,7 +27,7 @@
 #define RT_ATTEND_GENERIC_SCORE_COPIES(tile_rows) ((tile_rows) == 64u ? 1u : 2u)
 
 #define RT_ATTEND_GENERIC_STEPS 4u        /* steps known at a time */
-#define RT_ATTEND_GENERIC_WALK_BYTES 112u /* of the part and of those steps */
+#define RT_ATTEND_GENERIC_WALK_BYTES 128u /* of the part and of those steps */
 
 /* Dynamic shared memory of a block: q and two buffers of kv, scores, three words a query row. */
 #define RT_ATTEND_GENERIC_SMEM_BYTES(tile_rows, d_qk)                                              \

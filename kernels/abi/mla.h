@@ -9,6 +9,9 @@
  * in the order token-major (token t, head h -> t * heads + h). Strides are in elements. `ctrl` may
  * be null (operators called from outside): then row_base = 0 and every row is live. `row_slot` may
  * be null: then batch row r uses line r of the block table.
+ *
+ * Rows are moved 16 bytes at a time: q, latent, kv, out and partial_out are 16-byte aligned, and
+ * their strides multiples of 8 elements. lse, partial_lse and the strides of lse are free.
  */
 #include "common/record.h"
 #include "kernels/abi/step.h"
