@@ -100,7 +100,8 @@ RT_STATIC_ASSERT(sizeof(struct rt_step_begin_params) == 12 * 8 + 14 * 4, "step_b
  * sampled where >= 0, else the row's last accepted token where n > 0 and that is >= 0, else
  * unchanged; outcome {n, sampled}. Live rows that were dropped: outcome {0, -1}. Outcomes behind
  * live_rows are left alone. Then ctrl->step += 1, and the completion of that step, reserved = 0,
- * whose `step` word is written last behind a system-wide fence; then *completed.
+ * whose `step` word is written last behind a system-wide fence; then *completed, behind the
+ * same fence: whoever sees *completed sees all of it, but perhaps not yet the step word.
  */
 struct rt_step_end_params {
     struct rt_ctrl *ctrl;
