@@ -10,6 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* griddepcontrol.wait is of sm_90; below it a programmatic edge would be a race. */
+#define WAITS_FROM_CC 90u
+
 #define RT_KERNEL(entry_, image_, params_, pointers_, smem_, waits_, ref_)                         \
     RT_STATIC_ASSERT(sizeof(params_) <= RT_LAUNCH_PARAM_BYTES, #entry_ " parameters");             \
     RT_STATIC_ASSERT(sizeof(#entry_) <= RT_LAUNCH_NAME_BYTES, #entry_ " name");
@@ -97,6 +100,7 @@ enum rt_status rt_kernels_load(struct rt_driver *d, struct rt_kernels *out, stru
 {
     enum rt_status status = RT_OK;
     *out = (struct rt_kernels){.driver = d,
+                               .cc = d->caps.cc,
                                .libraries = calloc(RT_IMAGE_COUNT, sizeof(*out->libraries)),
                                .kernels = calloc(ENTRY_COUNT, sizeof(*out->kernels))};
     if (!out->libraries || !out->kernels) {
@@ -158,7 +162,7 @@ enum rt_status rt_kernels_launch(const struct rt_kernels *k, const char *entry, 
     *out = (struct rt_launch){.kernel = k->driver ? k->kernels[i] : NULL,
                               .entry = line->entry,
                               .smem_bytes = line->smem_bytes,
-                              .waits = line->waits,
+                              .waits = line->waits && (k->cc == 0 || k->cc >= WAITS_FROM_CC),
                               .param_bytes = param_bytes,
                               .pointer_count = line->pointer_count};
     memcpy(out->params, params, param_bytes);

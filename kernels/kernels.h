@@ -22,6 +22,7 @@ const struct rt_kernel_entry *rt_kernel_entries(uint32_t *count);
 /* The kernels of one device. Zeroed = nothing loaded, which is what plans without a device use. */
 struct rt_kernels {
     struct rt_driver *driver;
+    uint32_t cc; /* of the device; kernels wait (rt_launch.waits) from 90 on and on the host, 0 */
     rt_dlibrary *libraries; /* one per image */
     rt_dkernel *kernels;    /* one per entry; null where the device cannot run it */
 };

@@ -104,20 +104,24 @@ enum rt_status rt_page_copy_launch(const struct rt_kernels *k, const struct rt_p
     return launch(k, "rt_page_copy", p, sizeof(*p), grid, RT_PAGE_COPY_THREADS, out, err);
 }
 
-enum rt_status rt_schedule_launch(const struct rt_kernels *k, const struct rt_schedule_params *p,
-                                  struct rt_launch *out, struct rt_error *err)
+static enum rt_status check_schedule(const struct rt_schedule_params *p, struct rt_error *err)
 {
     RT_TRY(check_rows(p->rows, 1, err));
     RT_REQUIRE(p->parts >= 1 && p->parts <= UINT16_MAX && p->min_blocks >= 1, err, RT_ERR_INVALID,
                "a schedule of %u parts with at least %u blocks: 1 to 65535 parts, 1 block or more",
                p->parts, p->min_blocks);
+    return RT_OK;
+}
+
+enum rt_status rt_schedule_launch(const struct rt_kernels *k, const struct rt_schedule_params *p,
+                                  struct rt_launch *out, struct rt_error *err)
+{
+    RT_TRY(check_schedule(p, err));
     const uint32_t grid[2] = {1, 1};
     return launch(k, "rt_schedule", p, sizeof(*p), grid, RT_SCHEDULE_THREADS, out, err);
 }
 
-enum rt_status rt_mla_append_launch(const struct rt_kernels *k,
-                                    const struct rt_mla_append_params *p, struct rt_launch *out,
-                                    struct rt_error *err)
+static enum rt_status check_append(const struct rt_mla_append_params *p, struct rt_error *err)
 {
     RT_TRY(check_rows(p->rows, p->q_len, err));
     RT_TRY(check_pointer("latent", p->latent, err));
@@ -125,10 +129,30 @@ enum rt_status rt_mla_append_launch(const struct rt_kernels *k,
     RT_TRY(check_stride("latent row stride", p->latent_row_stride, err));
     RT_TRY(check_stride("latent token stride", p->latent_token_stride, err));
     RT_TRY(check_stride("kv page stride", p->kv_page_stride, err));
-    RT_TRY(check_stride("kv token stride", p->kv_token_stride, err));
+    return check_stride("kv token stride", p->kv_token_stride, err);
+}
+
+enum rt_status rt_mla_append_launch(const struct rt_kernels *k,
+                                    const struct rt_mla_append_params *p, struct rt_launch *out,
+                                    struct rt_error *err)
+{
+    RT_TRY(check_append(p, err));
     const uint32_t grid[2] = {rt_ceil_div_u32(p->rows * p->q_len, RT_APPEND_WARPS), 1};
     return launch(k, "rt_mla_append", p, sizeof(*p), grid, RT_APPEND_WARPS * WARP_THREADS, out,
                   err);
+}
+
+enum rt_status rt_schedule_append_launch(const struct rt_kernels *k,
+                                         const struct rt_schedule_append_params *p,
+                                         struct rt_launch *out, struct rt_error *err)
+{
+    const struct rt_schedule_params schedule = rt_schedule_half(p);
+    const struct rt_mla_append_params append = rt_append_half(p);
+    RT_TRY(check_schedule(&schedule, err));
+    RT_TRY(check_append(&append, err));
+    const uint32_t warps = RT_SCHEDULE_THREADS / WARP_THREADS;
+    const uint32_t grid[2] = {1 + rt_ceil_div_u32(p->rows * p->q_len, warps), 1};
+    return launch(k, "rt_schedule_append", p, sizeof(*p), grid, RT_SCHEDULE_THREADS, out, err);
 }
 
 static enum rt_status check_attend(const struct rt_attend_choice *c,

@@ -19,6 +19,10 @@ enum rt_status rt_schedule_launch(const struct rt_kernels *k, const struct rt_sc
 enum rt_status rt_mla_append_launch(const struct rt_kernels *k,
                                     const struct rt_mla_append_params *p, struct rt_launch *out,
                                     struct rt_error *err);
+/* Both halves are checked as rt_schedule_launch and rt_mla_append_launch check them. */
+enum rt_status rt_schedule_append_launch(const struct rt_kernels *k,
+                                         const struct rt_schedule_append_params *p,
+                                         struct rt_launch *out, struct rt_error *err);
 enum rt_status rt_mla_attend_launch(const struct rt_kernels *k, const struct rt_attend_choice *c,
                                     const struct rt_mla_attend_params *p, struct rt_launch *out,
                                     struct rt_error *err);

@@ -156,6 +156,18 @@ enum rt_status rt_wait(rt_runtime *rt, uint64_t ticket, uint64_t timeout_ns)
     return RT_OK;
 }
 
+enum rt_status rt_synchronize(rt_runtime *rt)
+{
+    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_synchronize: runtime is null");
+    struct rt_driver *d = &rt->driver;
+    RT_TRY(RT_DRV(d, &rt->error, ctx_enter, (d)));
+    enum rt_status status = RT_DRV(d, &rt->error, stream_sync, (d, rt->stream));
+    (void)d->ctx_leave(d);
+    if (status == RT_OK)
+        rt_harvest(rt);
+    return status;
+}
+
 enum rt_status rt_result(rt_runtime *rt, uint64_t ticket, struct rt_row_result *rows,
                          uint32_t capacity, uint32_t *count)
 {

@@ -56,7 +56,7 @@ static void fill_info(struct rt_plan *plan)
 static enum rt_status build_programs(struct rt_plan *plan, struct rt_error *err)
 {
     const struct rt_arena arena = {.layout = &plan->blueprint.layout};
-    const struct rt_kernels kernels = {0};
+    const struct rt_kernels kernels = {.cc = plan->blueprint.caps.cc};
     const rt_stage_fn no_stages[RT_STAGE_POINT_COUNT] = {0};
     const struct rt_stage_source source = {
         .blueprint = &plan->blueprint, .arena = &arena, .kernels = &kernels, .stages = no_stages};

@@ -165,20 +165,37 @@ static enum rt_status add_page_copy(struct builder *b)
     return add(b, "page_copy", RT_NO_LAYER, &launch);
 }
 
-static enum rt_status add_schedule(struct builder *b)
+/* The first layer's append shares a node with the schedule: attention waits for both anyway. */
+static enum rt_status add_schedule_append(struct builder *b)
 {
-    struct rt_schedule_params p = {
+    const struct rt_layout *l = &b->s->blueprint->layout;
+    struct rt_schedule_append_params p = {
         .row_length = at(b, RT_BUF_ROW_LENGTH, 0),
         .tiles = at(b, RT_BUF_TILES, 0),
         .num_splits = at(b, RT_BUF_NUM_SPLITS, 0),
+        .latent = at(b, RT_BUF_LATENT, 0),
+        .kv = at(b, RT_BUF_KV, 0),
+        .block_table = at(b, RT_BUF_BLOCK_TABLE, 0),
+        .row_slot = at(b, RT_BUF_ROW_SLOT, 0),
+        .row_position = at(b, RT_BUF_ROW_POSITION, 0),
+        .ctrl = at(b, RT_BUF_CTRL, 0),
+        .latent_row_stride = (int64_t)b->query_len * l->shape.d_qk,
+        .latent_token_stride = l->shape.d_qk,
+        .kv_page_stride = (int64_t)l->shape.page_size * l->shape.d_qk,
+        .kv_token_stride = l->shape.d_qk,
         .rows = b->batch,
         .parts = b->choice->parts,
         .overhead_blocks = b->choice->overhead_blocks,
         .min_blocks = b->choice->min_blocks,
+        .q_len = b->query_len,
+        .d_qk = l->shape.d_qk,
+        .page_size = l->shape.page_size,
+        .max_blocks = l->max_blocks,
+        .pages = (uint32_t)l->shape.pages,
     };
     struct rt_launch launch;
-    RT_TRY(rt_schedule_launch(b->s->kernels, &p, &launch, b->err));
-    return add(b, "schedule", RT_NO_LAYER, &launch);
+    RT_TRY(rt_schedule_append_launch(b->s->kernels, &p, &launch, b->err));
+    return add(b, "schedule_append", 0, &launch);
 }
 
 static enum rt_status add_append(struct builder *b, uint32_t layer)
@@ -299,11 +316,10 @@ enum rt_status rt_stages_step(const struct rt_stage_source *s, uint32_t batch, u
     p->batch = b.batch;
     p->query_len = b.query_len;
     RT_TRY(add_step_begin(&b));
-    RT_TRY(add_schedule(&b));
     RT_TRY(add_user_stage(&b, RT_STAGE_STEP_BEGIN, RT_NO_LAYER));
     for (uint32_t layer = 0; layer < s->blueprint->config.geometry.layers; layer++) {
         RT_TRY(add_user_stage(&b, RT_STAGE_BEFORE_ATTENTION, layer));
-        RT_TRY(add_append(&b, layer));
+        RT_TRY(layer ? add_append(&b, layer) : add_schedule_append(&b));
         RT_TRY(add_attend(&b, layer));
         RT_TRY(add_reduce(&b, layer));
         RT_TRY(add_user_stage(&b, RT_STAGE_AFTER_ATTENTION, layer));

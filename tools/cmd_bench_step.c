@@ -76,16 +76,6 @@ static enum rt_status one_step(struct bench *b, const struct numbers *n, uint64_
     return status;
 }
 
-/* Until the stream is idle, as rt_measure_bare_launch waits: a completion is seen before that. */
-static enum rt_status wait_idle(struct bench *b, uint64_t ticket)
-{
-    int32_t word;
-    enum rt_status status = rt_wait(b->rt, ticket, UINT64_MAX);
-    if (status != RT_OK)
-        return status;
-    return rt_tensor_read(b->rt, "live_rows", 0, 0, &word, sizeof(word));
-}
-
 /* Each step waited for: the launch finds an idle stream, as the bare launch does. */
 static enum rt_status measure_host(struct bench *b, struct numbers *n)
 {
@@ -94,7 +84,7 @@ static enum rt_status measure_host(struct bench *b, struct numbers *n)
         uint64_t ticket, ns;
         status = one_step(b, n, &ticket, &ns);
         if (status == RT_OK)
-            status = wait_idle(b, ticket);
+            status = rt_synchronize(b->rt);
         if (i >= WARM_UP)
             b->host_ns[i - WARM_UP] = ns;
     }

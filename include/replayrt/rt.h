@@ -306,6 +306,10 @@ RT_API enum rt_status rt_step(rt_runtime *runtime, const struct rt_step_params *
  */
 RT_API enum rt_status rt_wait(rt_runtime *runtime, uint64_t ticket, uint64_t timeout_ns);
 
+/* Waits until the runtime's stream is idle: every step and every copy on it is done. Blocks; for
+ * leaving the hot path, e.g. before memory that stages use is freed. Returns RT_ERR_DRIVER. */
+RT_API enum rt_status rt_synchronize(rt_runtime *runtime);
+
 struct rt_row_result {
     int32_t accepted; /* tokens that stayed */
     int32_t sampled;  /* tensor `sampled` of the row; -1 where no stage wrote it */

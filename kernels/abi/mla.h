@@ -13,6 +13,7 @@
  * Rows are moved 16 bytes at a time: q, latent, kv, out and partial_out are 16-byte aligned, and
  * their strides multiples of 8 elements. lse, partial_lse and the strides of lse are free.
  */
+#include "common/math.h"
 #include "common/record.h"
 #include "kernels/abi/step.h"
 
@@ -21,6 +22,7 @@
 
 /*
  * Grids: schedule one block; append ceil(rows * q_len / RT_APPEND_WARPS) blocks, a warp per token;
+ * schedule_append one block that schedules, and blocks of RT_SCHEDULE_THREADS that append;
  * attend and reduce: see the kernel's own header.
  */
 #define RT_SCHEDULE_THREADS 1024
@@ -91,6 +93,68 @@ struct rt_mla_append_params {
 };
 #define RT_MLA_APPEND_POINTERS RT_ABI_POINTERS(struct rt_mla_append_params, latent_row_stride)
 RT_STATIC_ASSERT(sizeof(struct rt_mla_append_params) == 10 * 8 + 6 * 4, "append ABI");
+
+/*
+ * schedule_append: schedule and one layer's append as one launch. Both halves as above; pointers
+ * first, so the halves are interleaved here and taken apart by the two functions below.
+ */
+struct rt_schedule_append_params {
+    const int32_t *row_length;
+    struct rt_tile_record *tiles;
+    int32_t *num_splits;
+    const uint16_t *latent;
+    uint16_t *kv;
+    const int32_t *block_table;
+    const int32_t *row_slot;
+    const int32_t *row_position;
+    const struct rt_ctrl *ctrl;
+    int64_t latent_row_stride, latent_token_stride;
+    int64_t kv_page_stride, kv_token_stride;
+    uint32_t rows, parts, overhead_blocks, min_blocks; /* rows: of both halves */
+    uint32_t q_len, d_qk, page_size, max_blocks, pages;
+    uint32_t reserved;
+};
+#define RT_SCHEDULE_APPEND_POINTERS                                                                \
+    RT_ABI_POINTERS(struct rt_schedule_append_params, latent_row_stride)
+RT_STATIC_ASSERT(sizeof(struct rt_schedule_append_params) == 13 * 8 + 10 * 4,
+                 "schedule_append ABI");
+
+static RT_HD inline struct rt_schedule_params
+rt_schedule_half(const struct rt_schedule_append_params *p)
+{
+    struct rt_schedule_params half;
+    half.row_length = p->row_length;
+    half.tiles = p->tiles;
+    half.num_splits = p->num_splits;
+    half.rows = p->rows;
+    half.parts = p->parts;
+    half.overhead_blocks = p->overhead_blocks;
+    half.min_blocks = p->min_blocks;
+    return half;
+}
+
+static RT_HD inline struct rt_mla_append_params
+rt_append_half(const struct rt_schedule_append_params *p)
+{
+    struct rt_mla_append_params half;
+    half.latent = p->latent;
+    half.kv = p->kv;
+    half.block_table = p->block_table;
+    half.row_slot = p->row_slot;
+    half.row_position = p->row_position;
+    half.ctrl = p->ctrl;
+    half.latent_row_stride = p->latent_row_stride;
+    half.latent_token_stride = p->latent_token_stride;
+    half.kv_page_stride = p->kv_page_stride;
+    half.kv_token_stride = p->kv_token_stride;
+    half.rows = p->rows;
+    half.q_len = p->q_len;
+    half.d_qk = p->d_qk;
+    half.page_size = p->page_size;
+    half.max_blocks = p->max_blocks;
+    half.pages = p->pages;
+    return half;
+}
 
 /*
  * attend: out = softmax(scale * q k^T, masked) v with v = the first d_v elements of k, over the

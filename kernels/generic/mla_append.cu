@@ -1,90 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * append: new latent rows -> their places in their pages, bit for bit. The rule is in
- * kernels/abi/mla.h, the timeline in cycles in docs/schedule.md.
- *
- *   latent [row_base + rows, q_len, d_qk] bf16 -> kv [pages, page_size, d_qk] bf16
- *
- * Block b, warp w: token b * RT_APPEND_WARPS + w, row-major over (row, token of the row). A warp
- * makes three dependent trips to memory, the least there can be:
- *
- *   row_slot, row_position, row_base  ->  table entry     ->  store
- *                                         latent row
- *
- * Pages are found with 64-bit offsets: a pool is larger than 2^31 elements.
- */
-#include "kernels/abi/mla.h"
-#include "kernels/device/copy.cuh"
-#include "kernels/device/divisor.cuh"
-#include "kernels/device/ptx/pdl.cuh"
-#include "kernels/device/ptx/settle.cuh"
+/* append on its own, a block of RT_APPEND_WARPS tokens; the body is in mla_append.cuh. */
+#include "kernels/generic/mla_append.cuh"
 
-#define THREADS (RT_APPEND_WARPS * RT_WARP_LANES)
-
-/* What is known of a token before the step's lengths are: where to look, and how to divide. */
-struct token_place {
-    const int32_t *slot;      /* null: the row's own number */
-    const int32_t *position;  /* of the row's first token */
-    const uint32_t *row_base; /* null: 0 */
-    const uint16_t *latent;   /* for row_base 0 */
-    uint32_t row, token;
-};
-
-static __device__ __forceinline__ struct token_place
-find_token(const struct rt_mla_append_params &p)
-{
-    const uint32_t index = blockIdx.x * RT_APPEND_WARPS + threadIdx.x / RT_WARP_LANES;
-    struct token_place place = {};
-    place.row = index / p.q_len;
-    place.token = index - place.row * p.q_len;
-    place.slot = p.row_slot ? p.row_slot + place.row : nullptr;
-    place.position = p.row_position + place.row;
-    place.row_base = p.ctrl ? &p.ctrl->row_base : nullptr;
-    place.latent = p.latent + place.row * p.latent_row_stride + place.token * p.latent_token_stride;
-    return place;
-}
-
-/* Where the token goes; null where it goes nowhere. `slot` and `position` are not negative. */
-static __device__ __forceinline__ uint4 *page_row(const struct rt_mla_append_params &p,
-                                                  const rt_divisor<uint32_t> &page_size,
-                                                  uint32_t slot, uint32_t position)
-{
-    const uint32_t column = page_size.quotient(position);
-    if (column >= p.max_blocks)
-        return nullptr;
-    const int32_t page = p.block_table[(uint64_t)slot * p.max_blocks + column];
-    if (page < 0 || (uint32_t)page >= p.pages)
-        return nullptr;
-    return reinterpret_cast<uint4 *>(p.kv + page * p.kv_page_stride +
-                                     (int64_t)(position - column * p.page_size) *
-                                         p.kv_token_stride);
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(RT_APPEND_WARPS *RT_WARP_LANES)
     rt_mla_append(const __grid_constant__ struct rt_mla_append_params p)
 {
-    const struct token_place place = find_token(p);
-    const rt_divisor<uint32_t> page_size(p.page_size);
-    rt_settle(place.slot);
-    rt_settle(place.position);
-    rt_settle(place.row_base);
-    rt_settle(place.latent);
-    rt_settle(page_size.inverse);
-    rt_pdl_wait();
-    rt_pdl_launch_dependents();
-    if (place.row >= p.rows)
-        return;
-
-    const int32_t slot = place.slot ? *place.slot : (int32_t)place.row;
-    const int32_t position = *place.position;
-    const uint32_t row_base = place.row_base ? *place.row_base : 0;
-    if (slot < 0 || position < 0)
-        return;
-    const uint4 *from =
-        reinterpret_cast<const uint4 *>(place.latent + row_base * p.latent_row_stride);
-    const uint32_t vectors = p.d_qk / RT_VECTOR_ELEMENTS;
-    const struct rt_row_piece piece = rt_load_row(from, vectors);
-    uint4 *to = page_row(p, page_size, (uint32_t)slot, (uint32_t)position + place.token);
-    if (to)
-        rt_store_row(to, from, vectors, piece);
+    append_token(p, blockIdx.x * RT_APPEND_WARPS + threadIdx.x / RT_WARP_LANES);
 }

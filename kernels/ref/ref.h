@@ -15,6 +15,7 @@ void rt_ref_step_end(const void *params);
 void rt_ref_page_copy(const void *params);
 void rt_ref_schedule(const void *params);
 void rt_ref_mla_append(const void *params);
+void rt_ref_schedule_append(const void *params);
 void rt_ref_mla_attend(const void *params);
 void rt_ref_mla_reduce(const void *params);
 

@@ -56,6 +56,7 @@ extern const struct ck_test ck_tests[]; /* ends with a null name */
 
 void ck_schedule_run(struct ck *ck);
 void ck_schedule_bench(struct ck *ck);
+void ck_schedule_append_run(struct ck *ck);
 void ck_append_run(struct ck *ck);
 void ck_append_bench(struct ck *ck);
 void ck_page_copy_run(struct ck *ck);

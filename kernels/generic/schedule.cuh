@@ -1,0 +1,409 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_KERNELS_GENERIC_SCHEDULE_CUH
+#define RT_KERNELS_GENERIC_SCHEDULE_CUH
+
+/*
+ * schedule: lengths -> tile records and num_splits, by the rule of kernels/abi/mla.h.
+ * docs/schedule.md draws the rule and proves what is used here. One block, once per step.
+ *
+ *   warp w        rows 128 w .. 128 w + 127, four neighbours a lane     (w < row warps)
+ *   warp 31 - v   parts 31 v .. 31 v + 30, one cut a lane               (counted from the end)
+ *
+ *   row warps    lengths -> costs -> sums -A- base -> board -B- cuts inside -C- num_splits
+ *   part warps                             -A-               -B- search -> cut -> record
+ *
+ *   barrier   makes visible                             and frees
+ *   0         blank, before some warps leave            -
+ *   A         warp_cost, warp_rows                      -
+ *   B         start, row                                -
+ *   C         warp_slots                                -  (part warps have left)
+ *   D         -                                         warp_cost, warp_rows for the wide plan
+ *
+ * Rows and parts sit in different warps, so both halves behind B run at the same time, with 512
+ * rows up to 868 parts; warps with neither leave at once and take no issue slots from those that
+ * work. At most MAX_ROWS rows: the launch refuses more.
+ */
+#include "common/math.h"
+#include "kernels/abi/mla.h"
+#include "kernels/device/divisor.cuh"
+#include "kernels/device/ptx/pdl.cuh"
+#include "kernels/device/ptx/settle.cuh"
+#include "kernels/device/scan.cuh"
+#include "replayrt/rt.h"
+
+#define LANE_ROWS 4u
+#define WARP_ROWS (LANE_ROWS * RT_WARP_LANES)
+#define MAX_ROWS (LANE_ROWS * RT_SCHEDULE_THREADS)
+#define WARPS (RT_SCHEDULE_THREADS / RT_WARP_LANES)
+#define WARP_PARTS (RT_WARP_LANES - 1u) /* 32 cuts bound 31 parts */
+#define SEARCH_FAN 8u
+
+RT_STATIC_ASSERT(MAX_ROWS >= RT_MAX_BATCH, "every batch fits one pass");
+RT_STATIC_ASSERT(MAX_ROWS <= UINT16_MAX + 1, "a row fits 16 bits");
+RT_STATIC_ASSERT(WARPS <= RT_WARP_LANES, "one lane per warp holds all warps' sums");
+
+/*
+ * Where 32-bit sums are enough. All costs together are at most
+ * 2^12 rows * (2^19 + 2^16) = 2^31 + 2^28; the end of the last part at most that plus 2^12, or
+ * 2^12 parts * 2^17 = 2^29. All below 2^32. Beyond (a row of 32 million tokens), 64-bit sums.
+ */
+#define NARROW_ROW_BLOCKS (1u << 19)
+#define NARROW_CONSTANT (1u << 16)
+#define NARROW_PARTS (1u << 12)
+RT_STATIC_ASSERT(MAX_ROWS <= 1u << 12, "the bound above");
+
+#define TOO_WIDE 0x80000000u /* in warp_rows */
+
+/*
+ * Rows with blocks, pushed together: entry j is the j-th of them. Entries behind the last are
+ * blank, all ones, as far as a search looks, so that it need not ask where the end is. That is
+ * written before the wait, where it costs nothing, for both types of Sum.
+ */
+template <typename Sum> struct board {
+    union {
+        Sum start[MAX_ROWS + 1]; /* cost of all before; behind the last: of all */
+        uint4 blank[MAX_ROWS / 2 + 1];
+    };
+    uint16_t row[MAX_ROWS + 1]; /* behind the last: the number of rows */
+    Sum warp_cost[WARPS];
+    uint32_t warp_rows[WARPS];
+    uint32_t warp_slots[WARPS];
+};
+RT_STATIC_ASSERT(sizeof(uint4[MAX_ROWS / 2 + 1]) >= sizeof(uint64_t[MAX_ROWS + 1]), "all blank");
+RT_STATIC_ASSERT(sizeof(board<uint64_t>) <= 48 * 1024, "static shared memory");
+
+/* A lane's rows. Rows behind the last count as empty. */
+struct lane_rows {
+    uint32_t first;
+    uint32_t blocks[LANE_ROWS];
+};
+
+/* Sums over the lanes before this one, within the warp. */
+template <typename Sum> struct lane_base {
+    Sum cost;
+    uint32_t rows; /* with blocks */
+};
+
+/* What every thread knows behind barrier A. */
+template <typename Sum> struct totals {
+    Sum cost;        /* of all rows */
+    uint32_t rows;   /* with blocks */
+    Sum cost_before; /* of the warps before this one */
+    uint32_t rows_before;
+    bool too_wide;
+};
+
+struct cut {
+    uint32_t row, block;
+    uint32_t split; /* cuts strictly inside row up to this one; 0 where block is 0 */
+};
+
+static __device__ __forceinline__ uint32_t first_part(void)
+{
+    return (WARPS - 1 - threadIdx.x / RT_WARP_LANES) * WARP_PARTS;
+}
+
+static __device__ __forceinline__ struct lane_rows load_rows(const struct rt_schedule_params &p)
+{
+    struct lane_rows mine = {.first = threadIdx.x * LANE_ROWS, .blocks = {}};
+    int32_t length[LANE_ROWS];
+#pragma unroll
+    for (uint32_t i = 0; i < LANE_ROWS; i++)
+        length[i] = mine.first + i < p.rows ? p.row_length[mine.first + i] : 0;
+#pragma unroll
+    for (uint32_t i = 0; i < LANE_ROWS; i++)
+        mine.blocks[i] = ((uint32_t)max(length[i], 0) + RT_BLOCK_TOKENS - 1) / RT_BLOCK_TOKENS;
+    return mine;
+}
+
+template <typename Sum>
+static __device__ __forceinline__ Sum row_cost(const struct rt_schedule_params &p, uint32_t blocks)
+{
+    return blocks ? (Sum)blocks + p.overhead_blocks : 0;
+}
+
+template <typename Sum>
+static __device__ __forceinline__ Sum lane_cost(const struct rt_schedule_params &p,
+                                                const struct lane_rows &mine)
+{
+    Sum cost = 0;
+#pragma unroll
+    for (uint32_t i = 0; i < LANE_ROWS; i++)
+        cost += row_cost<Sum>(p, mine.blocks[i]);
+    return cost;
+}
+
+/* Rows with blocks in the lanes selected by `lanes`. */
+static __device__ __forceinline__ uint32_t count_rows(const uint32_t (&with_blocks)[LANE_ROWS],
+                                                      uint32_t lanes)
+{
+    uint32_t count = 0;
+#pragma unroll
+    for (uint32_t i = 0; i < LANE_ROWS; i++)
+        count += __popc(with_blocks[i] & lanes);
+    return count;
+}
+
+/* Sums inside the warp, and the warp's own onto the board. Returns what the lanes before hold. */
+template <typename Sum>
+static __device__ __forceinline__ lane_base<Sum>
+sum_rows(const struct rt_schedule_params &p, const struct lane_rows &mine, board<Sum> &board)
+{
+    uint32_t with_blocks[LANE_ROWS];
+    bool wide = false;
+#pragma unroll
+    for (uint32_t i = 0; i < LANE_ROWS; i++) {
+        with_blocks[i] = __ballot_sync(RT_FULL_WARP, mine.blocks[i] > 0);
+        wide |= mine.blocks[i] > NARROW_ROW_BLOCKS;
+    }
+    const bool too_wide = sizeof(Sum) == sizeof(uint32_t) && __any_sync(RT_FULL_WARP, wide);
+
+    const uint32_t lane = rt_lane();
+    const Sum cost = lane_cost<Sum>(p, mine);
+    const Sum upto = rt_warp_inclusive_sum(cost);
+    if (lane == RT_WARP_LANES - 1) {
+        const uint32_t warp = threadIdx.x / RT_WARP_LANES;
+        board.warp_cost[warp] = upto;
+        board.warp_rows[warp] = count_rows(with_blocks, RT_FULL_WARP) | (too_wide ? TOO_WIDE : 0);
+    }
+    return {upto - cost, count_rows(with_blocks, (1u << lane) - 1)};
+}
+
+/* Lane i reads warp i's sums, so that a sum over lanes is a sum over warps. */
+template <typename Sum>
+static __device__ __forceinline__ totals<Sum> read_totals(const board<Sum> &board,
+                                                          uint32_t row_warps)
+{
+    const uint32_t lane = rt_lane();
+    const Sum cost = lane < row_warps ? board.warp_cost[lane] : 0;
+    const uint32_t marked = lane < row_warps ? board.warp_rows[lane] : 0;
+    const uint32_t rows = marked & ~TOO_WIDE;
+    const bool before = lane < threadIdx.x / RT_WARP_LANES;
+    totals<Sum> all;
+    all.cost = rt_warp_sum(cost);
+    all.rows = rt_warp_sum(rows);
+    all.cost_before = rt_warp_sum(before ? cost : 0);
+    all.rows_before = rt_warp_sum(before ? rows : 0);
+    all.too_wide = __any_sync(RT_FULL_WARP, (marked & TOO_WIDE) != 0);
+    return all;
+}
+
+/* Puts the lane's rows with blocks on the board, the first of them at `at` with cost `start`. */
+template <typename Sum>
+static __device__ __forceinline__ void push_rows(const struct rt_schedule_params &p,
+                                                 const struct lane_rows &mine, Sum start,
+                                                 uint32_t at, board<Sum> &board)
+{
+#pragma unroll
+    for (uint32_t i = 0; i < LANE_ROWS; i++) {
+        if (mine.blocks[i] > 0) {
+            board.start[at] = start;
+            board.row[at] = (uint16_t)(mine.first + i);
+            at++;
+        }
+        start += row_cost<Sum>(p, mine.blocks[i]);
+    }
+}
+
+/*
+ * Partial slots of a row: its pieces where there is more than one. Without a branch, so that the
+ * lane's four rows overlap; a row without room for a cut may underflow on the way.
+ */
+template <typename Sum>
+static __device__ __forceinline__ uint32_t row_slots(const struct rt_schedule_params &p, Sum start,
+                                                     uint32_t blocks,
+                                                     const rt_divisor<Sum> &payload)
+{
+    const Sum body = start + p.overhead_blocks;
+    const Sum upto_last = payload.quotient(body + blocks - p.min_blocks);
+    const Sum before_first = payload.quotient(body + p.min_blocks - 1);
+    const bool room = blocks / 2 >= p.min_blocks;
+    return room && upto_last != before_first ? (uint32_t)(upto_last - before_first) + 1 : 0;
+}
+
+/* Entries that a search among so many rows looks at: a power of SEARCH_FAN. */
+static __device__ __forceinline__ uint32_t search_reach(uint32_t rows)
+{
+    if (rows > 512)
+        return MAX_ROWS;
+    return rows > 64 ? 512 : 64;
+}
+
+/* One level: of the entries at, at + STRIDE, …, at + 7 STRIDE the last whose start is <= x. */
+template <uint32_t STRIDE, typename Sum>
+static __device__ __forceinline__ uint32_t narrow_down(const board<Sum> &board, uint32_t at, Sum x)
+{
+    bool passed[SEARCH_FAN];
+#pragma unroll
+    for (uint32_t i = 1; i < SEARCH_FAN; i++)
+        passed[i] = board.start[at + i * STRIDE] <= x;
+    /* They are sorted, so three choices do what seven additions in a row would. */
+    const uint32_t low = passed[2] ? 2 + passed[3] : passed[1];
+    const uint32_t high = passed[6] ? 6 + passed[7] : 4 + passed[5];
+    return at + (passed[4] ? high : low) * STRIDE;
+}
+
+/*
+ * The last entry whose start is <= x: the row that x falls into, where x is below the total. Seven
+ * probes in flight at once cost hardly more than one: 512 rows are three levels instead of nine.
+ */
+template <typename Sum>
+static __device__ __forceinline__ uint32_t find_row(const board<Sum> &board, uint32_t rows, Sum x)
+{
+    uint32_t at = 0;
+    if (rows > 512)
+        at = narrow_down<512>(board, at, x);
+    if (rows > 64)
+        at = narrow_down<64>(board, at, x);
+    if (rows > 8)
+        at = narrow_down<8>(board, at, x);
+    return narrow_down<1>(board, at, x);
+}
+RT_STATIC_ASSERT(MAX_ROWS == SEARCH_FAN * SEARCH_FAN * SEARCH_FAN * SEARCH_FAN, "four levels");
+
+template <typename Sum>
+static __device__ __forceinline__ struct cut cut_at(const struct rt_schedule_params &p,
+                                                    const board<Sum> &board, const totals<Sum> &all,
+                                                    const rt_divisor<Sum> &payload, Sum x)
+{
+    /* Everything is loaded at once and chosen from: no branch waits for a load of its own. */
+    const uint32_t at = find_row(board, all.rows, x);
+    const Sum body = board.start[at] + p.overhead_blocks;
+    const Sum blocks = board.start[at + 1] - body;
+    const uint32_t row = board.row[at], next_row = board.row[at + 1];
+
+    const Sum k = x > body ? x - body : 0;
+    const bool behind_all = x >= all.cost;
+    const bool back = k < p.min_blocks;
+    const bool ahead = !back && blocks - k < p.min_blocks;
+    const bool inside = !behind_all && !back && !ahead;
+    const uint32_t split = (uint32_t)payload.quotient(k - p.min_blocks) + 1;
+    return {behind_all ? p.rows
+            : ahead    ? next_row
+                       : row,
+            inside ? (uint32_t)k : 0, inside ? split : 0};
+}
+
+static __device__ __forceinline__ void write_record(struct rt_tile_record *record, uint32_t rows,
+                                                    const struct cut &begin, const struct cut &end)
+{
+    const bool idle = begin.row == end.row && begin.block == end.block;
+    int4 *to = reinterpret_cast<int4 *>(record);
+    to[0] = idle ? make_int4((int)rows, 0, 0, 0)
+                 : make_int4((int)begin.row, (int)begin.block, (int)end.row, (int)end.block);
+    to[1] = make_int4(idle ? 0 : (int)begin.split, 0, 0, 0);
+}
+
+/* Lane i finds cut first + i; a part's end is the next lane's cut. */
+template <typename Sum>
+static __device__ __forceinline__ void write_parts(const struct rt_schedule_params &p,
+                                                   const board<Sum> &board, const totals<Sum> &all,
+                                                   const rt_divisor<Sum> &payload)
+{
+    for (uint32_t first = first_part(); first < p.parts; first += WARPS * WARP_PARTS) {
+        const uint32_t part = first + rt_lane();
+        const struct cut begin = cut_at(p, board, all, payload, min(part, p.parts) * payload.by);
+        struct cut end = {};
+        end.row = __shfl_down_sync(RT_FULL_WARP, begin.row, 1);
+        end.block = __shfl_down_sync(RT_FULL_WARP, begin.block, 1);
+        if (rt_lane() < WARP_PARTS && part < p.parts)
+            write_record(p.tiles + part, p.rows, begin, end);
+    }
+}
+
+/* num_splits of the lane's rows, the first of which has `value`. */
+static __device__ __forceinline__ void write_splits(const struct rt_schedule_params &p,
+                                                    const struct lane_rows &mine,
+                                                    const uint32_t (&slots)[LANE_ROWS],
+                                                    uint32_t value)
+{
+#pragma unroll
+    for (uint32_t i = 0; i < LANE_ROWS; i++) {
+        const uint32_t row = mine.first + i;
+        if (row < p.rows)
+            p.num_splits[row] = (int32_t)value;
+        value += slots[i];
+        if (row + 1 == p.rows)
+            p.num_splits[p.rows] = (int32_t)value;
+    }
+}
+
+/* The whole plan; false, with nothing written, where sums of this type may overflow. */
+template <typename Sum>
+static __device__ __forceinline__ bool plan(const struct rt_schedule_params &p,
+                                            const struct lane_rows &mine, uint32_t row_warps,
+                                            const rt_divisor<Sum> &parts, board<Sum> &board)
+{
+    const uint32_t warp = threadIdx.x / RT_WARP_LANES;
+    const bool has_rows = warp < row_warps;
+    lane_base<Sum> base = {};
+    if (has_rows)
+        base = sum_rows(p, mine, board);
+    __syncthreads(); /* A */
+    const totals<Sum> all = read_totals(board, row_warps);
+    if (all.too_wide)
+        return false;
+
+    const Sum least = (Sum)p.min_blocks + p.overhead_blocks;
+    const rt_divisor<Sum> payload(max(parts.quotient(all.cost + p.parts - 1), least));
+    Sum start = all.cost_before + base.cost;
+    if (has_rows)
+        push_rows(p, mine, start, all.rows_before + base.rows, board);
+    if (threadIdx.x == 0) {
+        board.start[all.rows] = all.cost;
+        board.row[all.rows] = (uint16_t)p.rows;
+    }
+    __syncthreads(); /* B */
+
+    uint32_t slots[LANE_ROWS], lane_slots = 0, upto = 0;
+    if (has_rows) {
+#pragma unroll
+        for (uint32_t i = 0; i < LANE_ROWS; i++) {
+            slots[i] = row_slots(p, start, mine.blocks[i], payload);
+            start += row_cost<Sum>(p, mine.blocks[i]);
+            lane_slots += slots[i];
+        }
+        upto = rt_warp_inclusive_sum(lane_slots);
+        if (rt_lane() == RT_WARP_LANES - 1)
+            board.warp_slots[warp] = upto;
+    }
+    write_parts(p, board, all, payload);
+    if (!has_rows)
+        return true;
+    __syncthreads(); /* C */
+    const uint32_t before = rt_warp_sum(rt_lane() < warp ? board.warp_slots[rt_lane()] : 0);
+    write_splits(p, mine, slots, before + upto - lane_slots);
+    return true;
+}
+
+/* The work of one block of RT_SCHEDULE_THREADS threads, waiting for its predecessor included. */
+static __device__ __forceinline__ void schedule_block(const struct rt_schedule_params &p)
+{
+    __shared__ __align__(16) unsigned char memory[sizeof(board<uint64_t>)];
+    void *base = rt_settle_shared(memory);
+    board<uint32_t> &narrow = *static_cast<board<uint32_t> *>(base);
+    board<uint64_t> &wide = *static_cast<board<uint64_t> *>(base);
+    for (uint32_t i = threadIdx.x; i < search_reach(p.rows) / 2 + 1; i += RT_SCHEDULE_THREADS)
+        narrow.blank[i] = make_uint4(~0u, ~0u, ~0u, ~0u);
+    const uint32_t row_warps = max(rt_ceil_div_u32(p.rows, WARP_ROWS), 1u);
+    const bool idle = threadIdx.x / RT_WARP_LANES >= row_warps && first_part() >= p.parts;
+    const bool fits = p.overhead_blocks <= NARROW_CONSTANT && p.min_blocks <= NARROW_CONSTANT &&
+                      p.parts <= NARROW_PARTS;
+    const rt_divisor<uint32_t> parts(p.parts);
+    rt_settle(parts.inverse);
+    __syncthreads(); /* 0 */
+    rt_pdl_wait();
+    rt_pdl_launch_dependents();
+    if (idle)
+        return;
+    if (threadIdx.x == 0 && p.rows == 0)
+        p.num_splits[0] = 0;
+
+    const struct lane_rows mine = load_rows(p);
+    if (fits && plan(p, mine, row_warps, parts, narrow))
+        return;
+    __syncthreads(); /* D */
+    plan(p, mine, row_warps, rt_divisor<uint64_t>(p.parts), wide);
+}
+
+#endif
