@@ -17,7 +17,7 @@
  *   barrier    makes visible                                   and frees
  *   A          kv(i) and q, copied by every thread             -
  *   B          scores of all warps                             q, where the batch row ends
- *   C          probabilities, rescale factors, limits          -
+ *   C          probabilities, rescale factors                  -
  *   D          -                                               buffer i % 2, scores, probabilities
  *
  *   work of a warp    scores: a 16-row tile times 8 or 16 keys, over all or half of D_QK
@@ -32,6 +32,7 @@
 #include "kernels/device/ptx/mma.cuh"
 #include "kernels/device/ptx/opaque.cuh"
 #include "kernels/device/ptx/pdl.cuh"
+#include "kernels/device/ptx/settle.cuh"
 #include "kernels/device/ptx/timer.cuh"
 #include "kernels/generic/mla_attend_walk.cuh"
 
@@ -130,7 +131,7 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
     __device__ __forceinline__ int find_page(const struct rt_attend_step &at) const
     {
         const int key = at.key + (int)(thread / COPY_THREADS);
-        const uint32_t column = (uint32_t)key / p.page_size;
+        const uint32_t column = s.walk.page.quotient((uint32_t)key);
         if (key >= at.end || at.line < 0 || column >= p.max_blocks)
             return -1;
         return p.block_table[(int64_t)at.line * p.max_blocks + column];
@@ -142,7 +143,8 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
         if (at.row == RT_ATTEND_NONE)
             return;
         const uint32_t slot = thread / COPY_THREADS;
-        const uint32_t offset = ((uint32_t)at.key + slot) % p.page_size;
+        const uint32_t key = (uint32_t)at.key + slot;
+        const uint32_t offset = key - s.walk.page.quotient(key) * p.page_size;
         const bool valid = (uint32_t)page < p.pages;
         const uint16_t *from = p.kv;
         if (valid)
@@ -223,8 +225,7 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
         const int row = (int)(thread / ROW_THREADS);
         const int first_key = (int)(thread % ROW_THREADS * ROW_KEYS);
         const int query = first_query() + row;
-        const int limit =
-            query < query_rows() ? rt_attend_key_limit(p, at.length, query / (int)p.heads) : 0;
+        const int limit = s.limit[row];
         const float scale_log2 = p.scale * RT_ATTEND_LOG2_E;
         float x[ROW_KEYS];
         float top = row_max;
@@ -256,10 +257,8 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
             row_sum += low + high;
             *(uint32_t *)&s.probability[row][first_key + i] = rt_pack_bf16x2(low, high);
         }
-        if (thread % ROW_THREADS == 0) {
+        if (thread % ROW_THREADS == 0)
             s.factor[row] = factor;
-            s.limit[row] = limit;
-        }
         if (last)
             finish_row(at, row, query);
     }
@@ -420,8 +419,14 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
         }
     }
 
-    __device__ __forceinline__ void clear(void)
+    /* Nothing summed up yet, and what each query row sees of the batch row that comes. */
+    __device__ __forceinline__ void begin_row(const struct rt_attend_step &at)
     {
+        if (thread < TILE_ROWS) {
+            const int query = first_query() + (int)thread;
+            const int token = query / (int)p.heads;
+            s.limit[thread] = query < query_rows() ? rt_attend_key_limit(p, at.length, token) : 0;
+        }
         row_max = -RT_ATTEND_INFINITY;
         row_sum = 0.0f;
 #pragma unroll
@@ -448,7 +453,7 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
         rt_cp_async_commit();
         load_kv(1, step(1), find_page(step(1)));
         rt_cp_async_commit();
-        clear();
+        begin_row(step(0));
         for (int i = 0; step(i).row != RT_ATTEND_NONE; i++) {
             /* All but the newest group: kv of this step, and q that was asked for before it. */
             rt_cp_async_wait<1>();
@@ -470,7 +475,7 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
             rt_cp_async_commit();
             if (last) {
                 store_out(step(i).row);
-                clear();
+                begin_row(step(i + 1));
             }
         }
     }
@@ -481,11 +486,12 @@ static __device__ __forceinline__ void rt_attend_entry(const struct rt_mla_atten
 {
     extern __shared__ __align__(16) unsigned char rt_attend_shared[];
     using block = rt_attend_block<D_QK, D_V, TILE_ROWS>;
+    void *shared = rt_settle_shared(rt_attend_shared);
     rt_pdl_wait();
     rt_pdl_launch_dependents();
     if (p.stamp_first && threadIdx.x == 0 && blockIdx.x == 0 && blockIdx.y == 0)
         *p.stamp_first = rt_globaltimer_ns();
-    block(p, *(typename block::smem *)rt_attend_shared).run();
+    block(p, *(typename block::smem *)shared).run();
 }
 
 /* One device entry point: its name is its registry line. */

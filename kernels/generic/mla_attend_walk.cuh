@@ -13,6 +13,7 @@
  */
 #include "kernels/abi/attend_generic.h"
 #include "kernels/abi/mla.h"
+#include "kernels/device/divisor.cuh"
 
 #define RT_ATTEND_NONE (-1) /* row of the step after the last */
 #define RT_ATTEND_FULL_WARP 0xffffffffu
@@ -38,6 +39,7 @@ struct rt_attend_part {
 
 struct alignas(16) rt_attend_walk {
     struct rt_attend_part part;
+    struct rt_divisor<uint32_t> page;                    /* key -> column of the block table */
     struct rt_attend_step step[RT_ATTEND_GENERIC_STEPS]; /* step i in i % STEPS */
 };
 static_assert(sizeof(struct rt_attend_walk) == RT_ATTEND_GENERIC_WALK_BYTES, "walk's formula");
@@ -134,6 +136,7 @@ static __device__ __forceinline__ void rt_attend_begin_walk(const struct rt_mla_
     const struct rt_attend_step second = rt_attend_next_step(p, part, first, lane);
     if (lane == 0) {
         walk.part = part;
+        walk.page = rt_divisor<uint32_t>(p.page_size);
         walk.step[0] = first;
         walk.step[1] = second;
     }
