@@ -23,6 +23,18 @@ const struct rt_error *rt_last_error(const rt_runtime *rt)
     return rt ? &rt->error : &none;
 }
 
+enum rt_status rt_thread_enter(rt_runtime *rt)
+{
+    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_thread_enter: runtime is null");
+    return RT_DRV(&rt->driver, &rt->error, ctx_enter, (&rt->driver));
+}
+
+enum rt_status rt_thread_leave(rt_runtime *rt)
+{
+    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_thread_leave: runtime is null");
+    return RT_DRV(&rt->driver, &rt->error, ctx_leave, (&rt->driver));
+}
+
 enum rt_status rt_get_stats(rt_runtime *rt, struct rt_stats *out)
 {
     RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_get_stats: runtime is null");

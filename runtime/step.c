@@ -11,10 +11,6 @@
 #include <string.h>
 #include <time.h>
 
-#define CACHE_LINE 64u
-/* More rows than this are not prefetched in one go: the core tracks a few tens of misses. */
-#define PREFETCH_ROWS 128u
-
 static uint64_t now_ns(void)
 {
     struct timespec t;
@@ -150,7 +146,7 @@ static inline bool write_row(struct rt_runtime *rt, rt_seq seq, int32_t accept, 
     };
     if (RT_UNLIKELY(reach > slot->capacity))
         grow(rt, slot, &row);
-    *out = row; /* one store: the line may have to come from the device's side first */
+    *out = row;
     if (RT_LIKELY(accept != RT_ACCEPT_DEVICE))
         slot->length += (uint32_t)row.accept;
     else
@@ -244,22 +240,6 @@ static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params 
     return RT_OK;
 }
 
-/*
- * The device has read this record's last life over the bus, so its cache lines are not ours to
- * write yet. Asking for them before the checks hides most of that.
- */
-static void prefetch_record(const struct rt_runtime *rt, uint32_t rows)
-{
-    struct rt_record *record = rt_ring_record(&rt->ring);
-    const char *tokens = (const char *)rt_ring_tokens(&rt->ring, record);
-    const char *row = (const char *)rt_ring_rows(&rt->ring, record);
-    __builtin_prefetch(record, 1);
-    for (uint32_t at = 0; at < rows * sizeof(struct rt_record_row); at += CACHE_LINE)
-        __builtin_prefetch(row + at, 1);
-    for (uint32_t at = 0; at < rows * sizeof(int32_t); at += CACHE_LINE)
-        __builtin_prefetch(tokens + at, 1);
-}
-
 enum rt_status rt_step(rt_runtime *rt, const struct rt_step_params *params, uint64_t *ticket)
 {
     RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_step: runtime is null");
@@ -269,7 +249,6 @@ enum rt_status rt_step(rt_runtime *rt, const struct rt_step_params *params, uint
     uint32_t q = query_index(&rt->blueprint.config, query_len);
     if (RT_UNLIKELY(q == rt->blueprint.config.query_len_count))
         return refuse_query_len(rt, query_len);
-    prefetch_record(rt, rt_min_u32(params->rows, PREFETCH_ROWS));
     rt_harvest(rt);
     RT_TRY(check_step(rt, params, query_len));
 

@@ -380,8 +380,11 @@ int cmd_bench_step(int argc, char **argv)
         snprintf(config.device, sizeof(config.device), "%s", device);
     if (status == RT_OK)
         status = set_up(&b, &config, &error);
-    if (status == RT_OK)
+    bool entered = status == RT_OK && (status = rt_thread_enter(b.rt)) == RT_OK;
+    if (entered)
         status = run(&b, &config, &choice);
+    if (entered)
+        (void)rt_thread_leave(b.rt);
     if (status != RT_OK)
         fprintf(stderr, "replayrt: %s: %s\n", rt_status_string(status),
                 b.rt ? rt_last_error(b.rt)->message : error.message);
