@@ -210,10 +210,10 @@ RT_API enum rt_status rt_sizes(const struct rt_config *config, struct rt_sizes *
                                struct rt_error *error);
 
 /*
- * Makes the device's context current on the calling thread until rt_thread_leave, which restores what
- * was current before; the two nest. Optional: everything works without. But a launch from a thread
- * that has the context current is cheaper, and a decode loop's thread mostly has it anyway, from the
- * CUDA runtime or from its own driver calls. Nothing on the host device.
+ * Makes the device's context current on the calling thread until rt_thread_leave, which restores
+ * what was current before; the two nest. Optional: everything works without. But a launch from a
+ * thread that has the context current is cheaper, and a decode loop's thread mostly has it anyway,
+ * from the CUDA runtime or from its own driver calls. Nothing on the host device.
  */
 RT_API enum rt_status rt_thread_enter(rt_runtime *runtime);
 RT_API enum rt_status rt_thread_leave(rt_runtime *runtime);

@@ -79,9 +79,9 @@ rt_attend_begin_row(const struct rt_mla_attend_params &p, const struct rt_attend
 }
 
 /*
- * First step of the first batch row from `row` on that has keys: 128 rows at a look, since a part
- * may end with hundreds of padded ones. Every such row gets a step, also where no query row of this
- * tile sees a key of this part: its output is still to be written. By a whole warp.
+ * First step of the first batch row from `row` on that has keys: 128 rows at a look, since a
+ * part may end with hundreds of padded ones. Every such row gets a step, also where no query row
+ * of this tile sees a key of this part: its output is still to be written. By a whole warp.
  */
 static __device__ __forceinline__ struct rt_attend_step
 rt_attend_find_row(const struct rt_mla_attend_params &p, const struct rt_attend_part &part, int row,
