@@ -26,6 +26,8 @@ MAY_INCLUDE = {
 }
 # Device text, which host code never reads; kernels/abi is the text that both compilers read.
 DEVICE_FOLDERS = ("kernels/device/", "kernels/generic/", "kernels/sm90/")
+# Compiles device text for the CPU: a reader of it, like the CUDA compiler.
+EMULATOR = "tests/emu/"
 # Public headers need nothing but these.
 PUBLIC_SYSTEM = {"stddef.h", "stdint.h", "stdbool.h"}
 # Besides device code, who reads the toolkit's headers: one back end, its fake, users' own kernels.
@@ -36,7 +38,7 @@ CUDA_HEADER = re.compile(r"^(cuda|cublas|nv)|^(mma|cooperative_groups)\.h$")
 def objection(path, quoted, name, exists):
     """Why `path` may not include `name`, or None. `exists` tells whether a path is in the tree."""
     room = path.split("/")[0]
-    host = path.endswith(HOST) and not path.startswith(DEVICE_FOLDERS)
+    host = path.endswith(HOST) and not path.startswith((*DEVICE_FOLDERS, EMULATOR))
     if not quoted and not name.startswith("replayrt/"):
         if room == "include" and name not in PUBLIC_SYSTEM:
             return f"public headers include only {', '.join(sorted(PUBLIC_SYSTEM))}"

@@ -1,0 +1,414 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The generic attend and reduce kernels, run by the emulator, against the plain formula in double.
+ * Random shapes, schedules cut at random blocks, strides with gaps, NaN in everything that must not
+ * be read, and in some of what must. Usage: emu_attend [cases [first seed [geometry tile_rows]]]
+ */
+#include "kernels/abi/attend_generic.h"
+#include "kernels/abi/mla.h"
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#include "tests/emu/emu.h"
+
+#define GEOMETRIES(X) X(576, 512) X(320, 256) X(288, 256) X(512, 512)
+#define DECLARE(d_qk, d_v)                                                                         \
+    extern "C" void rt_mla_attend_##d_qk##x##d_v##_r16(const struct rt_mla_attend_params p);       \
+    extern "C" void rt_mla_attend_##d_qk##x##d_v##_r32(const struct rt_mla_attend_params p);       \
+    extern "C" void rt_mla_attend_##d_qk##x##d_v##_r64(const struct rt_mla_attend_params p);
+GEOMETRIES(DECLARE)
+extern "C" void rt_mla_reduce(const struct rt_mla_reduce_params p);
+
+typedef void (*attend_fn)(const struct rt_mla_attend_params p);
+#define LINE(d_qk, d_v)                                                                            \
+    {d_qk,                                                                                         \
+     d_v,                                                                                          \
+     {rt_mla_attend_##d_qk##x##d_v##_r16, rt_mla_attend_##d_qk##x##d_v##_r32,                      \
+      rt_mla_attend_##d_qk##x##d_v##_r64}},
+static const struct geometry {
+    unsigned d_qk, d_v;
+    attend_fn entry[3];
+} geometries[] = {GEOMETRIES(LINE)};
+
+static const uint16_t NAN_BITS = 0x7fc1, SENTINEL = 0x4321;
+static const float SENTINEL_F = 12345.0f;
+
+static uint64_t rng;
+static unsigned below(unsigned n)
+{
+    rng ^= rng << 13;
+    rng ^= rng >> 7;
+    rng ^= rng << 17;
+    return (unsigned)(rng % n);
+}
+static float normal(void)
+{
+    float sum = 0;
+    for (int i = 0; i < 12; i++)
+        sum += (float)below(1 << 20) / (1 << 20);
+    return sum - 6.0f;
+}
+static double widen(uint16_t bits)
+{
+    return emu_float((uint32_t)bits << 16);
+}
+
+struct problem {
+    struct rt_mla_attend_params a;
+    struct rt_mla_reduce_params r;
+    struct rt_ctrl ctrl;
+    unsigned tile_rows, tile_index;
+    const struct geometry *g;
+    std::vector<uint16_t> q, kv, out;
+    std::vector<float> lse, partial_out, partial_lse;
+    std::vector<int32_t> table, slot, length, splits;
+    std::vector<struct rt_tile_record> tiles;
+    uint64_t stamp_first, stamp_last;
+    size_t rows_stored;
+};
+
+/* A random cut of the rows' blocks into parts, some without work. */
+static void schedule(struct problem *p, unsigned parts)
+{
+    std::vector<std::pair<int, int>> cuts;
+    const int rows = (int)p->a.rows;
+    for (unsigned i = 0; i + 1 < parts; i++) {
+        const int row = (int)below((unsigned)rows);
+        const int blocks = (p->length[row] + 63) / 64;
+        if (blocks <= 0)
+            continue;
+        const int block = below(3) == 0 ? 0 : (int)below((unsigned)blocks);
+        cuts.push_back({row, block});
+    }
+    cuts.push_back({rows, 0});
+    for (size_t i = 0; i < cuts.size(); i++)
+        for (size_t j = i + 1; j < cuts.size(); j++)
+            if (cuts[j] < cuts[i])
+                std::swap(cuts[i], cuts[j]);
+    std::vector<int> pieces(rows, 1);
+    std::pair<int, int> from = {0, 0};
+    while (from.first < rows && p->length[from.first] <= 0)
+        from.first++;
+    for (auto cut : cuts) {
+        if (cut <= from)
+            continue;
+        struct rt_tile_record t = {};
+        t.begin_row = from.first;
+        t.begin_block = from.second;
+        t.end_row = cut.first;
+        t.end_block = cut.second;
+        t.begin_split = from.second > 0 ? pieces[from.first] - 1 : 0;
+        p->tiles.push_back(t);
+        if (cut.second > 0)
+            pieces[cut.first]++;
+        from = cut;
+    }
+    struct rt_tile_record none = {};
+    none.begin_row = rows;
+    while (p->tiles.size() < parts)
+        p->tiles.insert(p->tiles.begin() + below((unsigned)p->tiles.size() + 1), none);
+    p->splits.push_back(0);
+    for (int r = 0; r < rows; r++)
+        p->splits.push_back(p->splits.back() + (pieces[r] > 1 ? pieces[r] : 0));
+}
+
+static void make_pages(struct problem *p, unsigned lines, bool poison)
+{
+    struct rt_mla_attend_params *a = &p->a;
+    std::vector<int> free_pages;
+    for (unsigned i = 0; i < a->pages; i++)
+        free_pages.insert(free_pages.begin() + below(i + 1), (int)i);
+    p->table.assign((size_t)lines * a->max_blocks, 2147480000);
+    p->kv.assign((size_t)a->pages * a->kv_page_stride, NAN_BITS);
+    for (unsigned r = 0; r < a->rows; r++) {
+        const int line = a->row_slot ? p->slot[r] : (int)r;
+        for (int k = 0; k < p->length[r]; k++) {
+            int32_t *entry = &p->table[(size_t)line * a->max_blocks + k / (int)a->page_size];
+            if (k % (int)a->page_size == 0) {
+                *entry = free_pages.back();
+                free_pages.pop_back();
+            }
+            uint16_t *key =
+                &p->kv[*entry * a->kv_page_stride + k % (int)a->page_size * a->kv_token_stride];
+            for (unsigned d = 0; d < a->d_qk; d++)
+                key[d] = emu_bf16(normal() * 0.1f);
+            const int from_end = p->length[r] - 1 - k;
+            if (poison && (from_end < 8 ? below(3) == 0 : below(400) == 0))
+                key[below(2) ? below(a->d_v) : below(a->d_qk)] = below(4) ? NAN_BITS : 0x7f80;
+        }
+        /* An entry that leads nowhere reads as zeros. */
+        if (p->length[r] > 0 && below(12) == 0)
+            p->table[(size_t)line * a->max_blocks + below((unsigned)p->length[r]) / a->page_size] =
+                below(2) ? -1 : (int)a->pages;
+    }
+}
+
+static void make(struct problem *p, uint64_t seed, int only_geometry, int only_tile)
+{
+    rng = seed * 0x9e3779b97f4a7c15ull + 1;
+    for (int i = 0; i < 20; i++)
+        below(2);
+    struct rt_mla_attend_params *a = &p->a;
+    memset(a, 0, sizeof(*a));
+    static const unsigned pages[] = {16, 32, 64, 128}, heads[] = {1, 5, 8, 10, 16, 20, 33, 40};
+    unsigned geometry = below(4), tile = below(3);
+    p->g = &geometries[only_geometry >= 0 ? (unsigned)only_geometry : geometry];
+    p->tile_index = only_tile >= 0 ? (unsigned)only_tile : tile;
+    p->tile_rows = 16u << p->tile_index;
+    a->d_qk = p->g->d_qk;
+    a->d_v = p->g->d_v;
+    a->rows = 1 + below(4);
+    a->q_len = below(2) ? 1 + below(8) : 1;
+    a->heads = heads[below(8)];
+    a->causal = below(4) != 0;
+    a->page_size = pages[below(4)];
+    static const float scales[] = {0.06f, 0.5f, 4.0f};
+    a->scale = scales[below(3)];
+    const bool slots = below(2), poison = below(3) == 0, gaps = below(2);
+    unsigned lines = slots ? a->rows + 3 : a->rows, longest = 1;
+    for (unsigned r = 0; r < a->rows; r++) {
+        const unsigned kind = below(8);
+        int length = kind == 0   ? 0
+                     : kind == 1 ? (int)below(10)
+                     : kind == 2 ? 64 * (int)(1 + below(4)) + (int)below(3) - 1
+                                 : (int)below(330);
+        p->length.push_back(kind == 0 && below(2) ? -5 : length);
+        longest = length > (int)longest ? (unsigned)length : longest;
+    }
+    a->max_blocks = (longest + a->page_size - 1) / a->page_size + below(3);
+    a->pages = a->rows * a->max_blocks + 5;
+    a->kv_token_stride = a->d_qk + (gaps ? 8 * below(4) : 0);
+    a->kv_page_stride = a->kv_token_stride * a->page_size + (gaps ? 64 : 0);
+    for (unsigned r = 0; slots && r < a->rows; r++)
+        p->slot.push_back(p->length[r] > 0 ? (int)((r * 2 + 1) % lines) : -1);
+    if (slots && lines % 2 == 0)
+        for (unsigned r = 0; r < a->rows; r++)
+            p->slot[r] = p->length[r] > 0 ? (int)(lines - 1 - r) : -1;
+    a->row_slot = slots ? p->slot.data() : nullptr;
+    make_pages(p, lines, poison);
+    schedule(p, 1 + below(6));
+    a->parts = (uint32_t)p->tiles.size();
+
+    memset(&p->ctrl, 0, sizeof(p->ctrl));
+    p->ctrl.row_base = below(3);
+    const bool with_ctrl = below(2);
+    p->rows_stored = a->rows + (with_ctrl ? p->ctrl.row_base : 0);
+    a->q_head_stride = a->d_qk + (gaps ? 8 : 0);
+    a->q_token_stride = a->q_head_stride * a->heads + (gaps ? 16 : 0);
+    a->q_row_stride = a->q_token_stride * a->q_len;
+    a->out_head_stride = a->d_v + (gaps ? 8 : 0);
+    a->out_token_stride = a->out_head_stride * a->heads;
+    a->out_row_stride = a->out_token_stride * a->q_len + (gaps ? 8 : 0);
+    const bool head_major = below(2);
+    a->lse_head_stride = head_major ? a->q_len : 1;
+    a->lse_token_stride = head_major ? 1 : a->heads;
+    a->lse_row_stride = a->heads * a->q_len + below(2);
+    p->q.resize(p->rows_stored * a->q_row_stride);
+    for (auto &x : p->q)
+        x = emu_bf16(normal());
+    for (unsigned i = 0; poison && i < 2; i++)
+        p->q[below((unsigned)p->q.size())] = NAN_BITS;
+    const unsigned hq = a->heads * a->q_len;
+    p->out.assign(p->rows_stored * a->out_row_stride, SENTINEL);
+    p->lse.assign(p->rows_stored * a->lse_row_stride, SENTINEL_F);
+    const size_t slots_used = (size_t)p->splits.back() + 1;
+    p->partial_out.assign(slots_used * hq * a->d_v, NAN);
+    p->partial_lse.assign(slots_used * hq, NAN);
+    p->stamp_first = p->stamp_last = 0;
+    a->q = p->q.data();
+    a->kv = p->kv.data();
+    a->block_table = p->table.data();
+    a->row_length = p->length.data();
+    a->tiles = p->tiles.data();
+    a->num_splits = p->splits.data();
+    a->out = p->out.data();
+    a->lse = p->lse.data();
+    a->partial_out = p->partial_out.data();
+    a->partial_lse = p->partial_lse.data();
+    a->ctrl = with_ctrl ? &p->ctrl : nullptr;
+    a->stamp_first = &p->stamp_first;
+    struct rt_mla_reduce_params *r = &p->r;
+    memset(r, 0, sizeof(*r));
+    r->partial_out = a->partial_out;
+    r->partial_lse = a->partial_lse;
+    r->num_splits = a->num_splits;
+    r->row_length = a->row_length;
+    r->out = a->out;
+    r->lse = a->lse;
+    r->ctrl = a->ctrl;
+    r->stamp_last = &p->stamp_last;
+    r->out_row_stride = a->out_row_stride;
+    r->out_token_stride = a->out_token_stride;
+    r->out_head_stride = a->out_head_stride;
+    r->lse_row_stride = a->lse_row_stride;
+    r->lse_token_stride = a->lse_token_stride;
+    r->lse_head_stride = a->lse_head_stride;
+    r->rows = a->rows;
+    r->q_len = a->q_len;
+    r->heads = a->heads;
+    r->d_v = a->d_v;
+}
+
+static attend_fn running;
+static void run_attend(const void *params)
+{
+    running(*(const struct rt_mla_attend_params *)params);
+}
+static void run_reduce(const void *params)
+{
+    rt_mla_reduce(*(const struct rt_mla_reduce_params *)params);
+}
+
+static void run(struct problem *p, uint64_t seed)
+{
+    const unsigned hq = p->a.heads * p->a.q_len;
+    running = p->g->entry[p->tile_index];
+    struct emu_launch launch = {};
+    launch.grid_x = (hq + p->tile_rows - 1) / p->tile_rows;
+    launch.grid_y = p->a.parts;
+    launch.threads = RT_ATTEND_GENERIC_THREADS;
+    launch.shared_bytes = RT_ATTEND_GENERIC_SMEM_BYTES(p->tile_rows, p->a.d_qk);
+    launch.seed = seed;
+    launch.thread = run_attend;
+    launch.params = &p->a;
+    emu_run(&launch);
+    const unsigned groups = (hq + RT_MLA_REDUCE_WARPS - 1) / RT_MLA_REDUCE_WARPS;
+    launch.grid_x = p->a.rows;
+    launch.grid_y = 1 + (unsigned)(seed % groups);
+    launch.threads = RT_MLA_REDUCE_THREADS;
+    launch.shared_bytes = 0;
+    launch.thread = run_reduce;
+    launch.params = &p->r;
+    emu_run(&launch);
+}
+
+/* The formula for one query row. */
+static void truth(const struct problem *p, unsigned r, unsigned t, unsigned h,
+                  std::vector<double> &out, double *lse)
+{
+    const struct rt_mla_attend_params *a = &p->a;
+    const size_t base = a->ctrl ? a->ctrl->row_base : 0;
+    const uint16_t *q =
+        a->q + (base + r) * a->q_row_stride + t * a->q_token_stride + h * a->q_head_stride;
+    const int seen = a->causal ? p->length[r] - (int)(a->q_len - 1 - t) : p->length[r];
+    std::vector<double> x;
+    std::vector<const uint16_t *> keys;
+    double top = -INFINITY, sum = 0;
+    out.assign(a->d_v, 0);
+    for (int k = 0; k < seen; k++) {
+        const int line = a->row_slot ? a->row_slot[r] : (int)r;
+        const int page = a->block_table[(size_t)line * a->max_blocks + k / (int)a->page_size];
+        const bool valid = page >= 0 && page < (int)a->pages;
+        keys.push_back(valid ? a->kv + page * a->kv_page_stride +
+                                   k % (int)a->page_size * a->kv_token_stride
+                             : nullptr);
+        double dot = 0;
+        for (unsigned d = 0; valid && d < a->d_qk; d++)
+            dot += widen(q[d]) * widen(keys.back()[d]);
+        for (unsigned d = 0; !valid && d < a->d_qk; d++)
+            dot += widen(q[d]) * 0.0;
+        x.push_back(dot * a->scale);
+        top = fmax(top, x.back());
+    }
+    for (size_t k = 0; k < x.size(); k++) {
+        const double weight = exp(x[k] - (top == -INFINITY ? 0 : top));
+        sum += weight;
+        for (unsigned d = 0; keys[k] && d < a->d_v; d++)
+            out[d] += weight * widen(keys[k][d]);
+    }
+    for (unsigned d = 0; d < a->d_v; d++)
+        out[d] = sum == 0 ? 0 : out[d] / sum;
+    *lse = sum == 0 ? INFINITY : top + log(sum);
+}
+
+static bool close_to(double got, double want, double absolute, double relative, double *worst)
+{
+    if (std::isnan(want) || std::isnan(got))
+        return std::isnan(want) && std::isnan(got);
+    if (std::isinf(want) || std::isinf(got))
+        return got == want;
+    const double error = fabs(got - want) / (absolute + relative * fabs(want));
+    *worst = fmax(*worst, error);
+    return error <= 1;
+}
+
+static bool check(const struct problem *p, uint64_t seed, double *worst)
+{
+    const struct rt_mla_attend_params *a = &p->a;
+    const size_t base = a->ctrl ? a->ctrl->row_base : 0;
+    std::vector<bool> written(p->out.size()), written_lse(p->lse.size());
+    std::vector<double> want;
+    for (unsigned r = 0; r < a->rows; r++)
+        for (unsigned t = 0; t < a->q_len; t++)
+            for (unsigned h = 0; h < a->heads; h++) {
+                double lse;
+                truth(p, r, t, h, want, &lse);
+                const size_t at = (base + r) * a->out_row_stride + t * a->out_token_stride +
+                                  h * a->out_head_stride;
+                const size_t at_lse = (base + r) * a->lse_row_stride + t * a->lse_token_stride +
+                                      h * a->lse_head_stride;
+                written_lse[at_lse] = true;
+                if (!close_to(p->lse[at_lse], lse, 1e-5, 8.01 / 65536, worst)) {
+                    printf("seed %llu row %u token %u head %u lse %g, not %g\n",
+                           (unsigned long long)seed, r, t, h, p->lse[at_lse], lse);
+                    return false;
+                }
+                for (unsigned d = 0; d < a->d_v; d++) {
+                    written[at + d] = true;
+                    if (!close_to(widen(p->out[at + d]), want[d], 8e-4, 2.01 / 128, worst)) {
+                        printf("seed %llu row %u token %u head %u column %u: %g, not %g\n",
+                               (unsigned long long)seed, r, t, h, d, widen(p->out[at + d]),
+                               want[d]);
+                        return false;
+                    }
+                }
+            }
+    for (size_t i = 0; i < written.size(); i++)
+        if (!written[i] && p->out[i] != SENTINEL)
+            return printf("seed %llu: out %zu written\n", (unsigned long long)seed, i), false;
+    for (size_t i = 0; i < written_lse.size(); i++)
+        if (!written_lse[i] && p->lse[i] != SENTINEL_F)
+            return printf("seed %llu: lse %zu written\n", (unsigned long long)seed, i), false;
+    return p->stamp_first == 1 && p->stamp_last == 1;
+}
+
+int main(int argc, char **argv)
+{
+    const unsigned cases = argc > 1 ? (unsigned)atoi(argv[1]) : 20;
+    const uint64_t first = argc > 2 ? strtoull(argv[2], nullptr, 10) : 1;
+    const int geometry = argc > 3 ? atoi(argv[3]) : -1, tile = argc > 4 ? atoi(argv[4]) : -1;
+    unsigned failed = 0;
+    double worst = 0;
+    for (uint64_t seed = first; seed < first + cases; seed++) {
+        struct problem p, again;
+        make(&p, seed, geometry, tile);
+        run(&p, seed);
+        double error = 0;
+        bool good = check(&p, seed, &error);
+        make(&again, seed, geometry, tile);
+        run(&again, seed + 1000);
+        if (p.out != again.out || memcmp(p.lse.data(), again.lse.data(), 4 * p.lse.size()) != 0) {
+            printf("seed %llu: two runs differ\n", (unsigned long long)seed);
+            good = false;
+        }
+        failed += !good;
+        worst = fmax(worst, error);
+        if (!good || argc > 5)
+            printf(
+                "seed %llu: %ux%u r%u heads %u q_len %u rows %u parts %u page %u causal %u slots "
+                "%d lengths",
+                (unsigned long long)seed, p.a.d_qk, p.a.d_v, p.tile_rows, p.a.heads, p.a.q_len,
+                p.a.rows, p.a.parts, p.a.page_size, p.a.causal, p.splits.back());
+        for (size_t i = 0; i < p.length.size() && (!good || argc > 5); i++)
+            printf(" %d%s", p.length[i],
+                   i + 1 == p.length.size() ? (good ? ": good\n" : ": BAD\n") : "");
+        fflush(stdout);
+    }
+    printf("%u cases, %u failed, worst error %.3f of the bound\n", cases, failed, worst);
+    return failed != 0;
+}

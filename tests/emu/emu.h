@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_TESTS_EMU_EMU_H
+#define RT_TESTS_EMU_EMU_H
+
+/*
+ * Runs a block of a CUDA kernel on the CPU: every thread is a fiber, warps exchange values where
+ * the hardware does, barriers are barriers. Included before the kernel's source; the headers of
+ * kernels/device/ptx are replaced by this folder's.
+ *
+ * What it finds: wrong indices (the numbers differ), missing barriers (fibers run in random order,
+ * an asynchronous copy poisons its destination when it is issued and lands only when it is waited
+ * for, and under the thread sanitizer every fiber is a thread of its own), divergence inside a
+ * warp's collective operation, misaligned matrix rows, writes behind the shared memory asked for.
+ */
+#include "tests/emu/run.h"
+
+#include <cmath>
+#include <cstdint>
+
+#define __global__
+#define __device__
+#define __shared__
+#define __forceinline__ inline
+#define __grid_constant__
+#define __launch_bounds__(...)
+#define __align__(bytes) __attribute__((aligned(bytes)))
+
+struct emu_dim {
+    unsigned x, y, z;
+};
+struct alignas(8) float2 {
+    float x, y;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
+
+extern struct emu_dim blockIdx, gridDim;
+struct emu_dim emu_thread_index(void);
+#define threadIdx emu_thread_index()
+
+/* What the lane brings; returns what all 32 lanes of the warp have brought, each 8 words. */
+typedef uint32_t emu_words[8];
+const emu_words *emu_exchange(int operation, const uint32_t *words, int count);
+
+void __syncthreads(void);
+void __syncwarp(void);
+void emu_copy_async(void *to, const void *from, bool valid);
+void emu_copy_commit(void);
+void emu_copy_wait(int pending);
+void emu_load_row(uint32_t (&words)[4], const void *row);
+
+int emu_lane(void);
+float emu_float(uint32_t bits);
+uint32_t emu_bits(float value);
+uint16_t emu_bf16(float value);
+
+enum { EMU_SHUFFLE = 1, EMU_VOTE, EMU_MMA, EMU_LDMATRIX, EMU_SYNCWARP };
+
+static inline float __uint_as_float(uint32_t bits)
+{
+    return emu_float(bits);
+}
+
+static inline uint32_t emu_shuffle(uint32_t value, int from)
+{
+    return emu_exchange(EMU_SHUFFLE, &value, 1)[from][0];
+}
+
+static inline float __shfl_sync(unsigned, float value, int from)
+{
+    return emu_float(emu_shuffle(emu_bits(value), from));
+}
+
+static inline int __shfl_sync(unsigned, int value, int from)
+{
+    return (int)emu_shuffle((uint32_t)value, from);
+}
+
+static inline float __shfl_xor_sync(unsigned, float value, int distance)
+{
+    return emu_float(emu_shuffle(emu_bits(value), emu_lane() ^ distance));
+}
+
+static inline unsigned __ballot_sync(unsigned, bool vote)
+{
+    const uint32_t mine = vote;
+    const emu_words *all = emu_exchange(EMU_VOTE, &mine, 1);
+    unsigned ballot = 0;
+    for (int i = 0; i < 32; i++)
+        ballot |= all[i][0] << i;
+    return ballot;
+}
+
+static inline bool __any_sync(unsigned mask, bool vote)
+{
+    return __ballot_sync(mask, vote) != 0;
+}
+
+static inline int __ffs(int word)
+{
+    return __builtin_ffs(word);
+}
+
+static inline uint32_t __umulhi(uint32_t a, uint32_t b)
+{
+    return (uint32_t)((uint64_t)a * b >> 32);
+}
+
+static inline int min(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+static inline int max(int a, int b)
+{
+    return a > b ? a : b;
+}
+
+static inline float2 make_float2(float x, float y)
+{
+    return {x, y};
+}
+
+static inline uint2 make_uint2(unsigned x, unsigned y)
+{
+    return {x, y};
+}
+
+static inline unsigned long long atomicMax(unsigned long long *at, unsigned long long value)
+{
+    const unsigned long long old = *at;
+    *at = old > value ? old : value;
+    return old;
+}
+
+#endif

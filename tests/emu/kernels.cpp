@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The kernels that are emulated, as C++. */
+#include "tests/emu/emu.h"
+
+#include "kernels/generic/mla_attend_288x256.cu"
+#include "kernels/generic/mla_attend_320x256.cu"
+#include "kernels/generic/mla_attend_512x512.cu"
+#include "kernels/generic/mla_attend_576x512.cu"
+#include "kernels/generic/mla_reduce.cu"

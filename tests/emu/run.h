@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_TESTS_EMU_RUN_H
+#define RT_TESTS_EMU_RUN_H
+
+/* The emulator's door: kernels of CUDA C on the CPU. See emu.h for what it finds. */
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct emu_launch {
+    unsigned grid_x, grid_y;
+    unsigned threads, shared_bytes; /* of a block */
+    uint64_t seed;                  /* decides the order of blocks and threads */
+    void (*thread)(const void *params);
+    const void *params;
+};
+
+/* Runs a grid to its end; ends the program where a thread does what no thread may. */
+void emu_run(const struct emu_launch *launch);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
