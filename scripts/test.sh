@@ -78,7 +78,7 @@ readonly host=(-Dgpu=disabled -Dwerror=true -Dtests=true)
 export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 if build build-asan "${host[@]}" -Db_sanitize=address,undefined -Db_lundef=false; then
-    run_tests build-asan sanitizers --no-suite lint --timeout-multiplier 10
+    run_tests build-asan sanitizers --no-suite lint --no-suite emu --timeout-multiplier 10
 fi
 
 if ! has clang; then
