@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The plan: what create would do, from the same blueprint and the same stage list, with no device.
  */
+#include "graphs/dump.h"
 #include "runtime/runtime.h"
 
 #include <stdio.h>
@@ -164,5 +165,14 @@ enum rt_status rt_plan_stage(const rt_plan *plan, uint32_t graph, uint32_t stage
     memcpy(out->block, s->launch->block, sizeof(out->block));
     out->smem_bytes = s->launch->smem_bytes;
     out->programmatic = rt_program_edge_programmatic(p, stage);
+    return RT_OK;
+}
+
+enum rt_status rt_plan_dot(const rt_plan *plan, uint32_t graph, char *text, size_t capacity,
+                           size_t *needed)
+{
+    RT_REQUIRE(plan && graph < plan->info.graphs && needed && (text || !capacity), NULL,
+               RT_ERR_INVALID, "no such graph, or an argument is null");
+    *needed = rt_program_dot(&plan->programs[graph], text, capacity);
     return RT_OK;
 }

@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 static const char *const regions[] = {"arena", "mapped", "pool"};
 
@@ -171,16 +172,41 @@ static void json_plan(const rt_plan *plan, bool stages)
     json_close(&j, '}');
 }
 
+/* The graph of one batch size, at its first query length. */
+static int print_dot(const rt_plan *plan, uint32_t batch)
+{
+    struct rt_plan_graph g = {.struct_size = sizeof(g)};
+    uint32_t i = 0;
+    while (rt_plan_graph(plan, i, &g) == RT_OK && g.batch != batch)
+        i++;
+    size_t needed = 0;
+    if (rt_plan_dot(plan, i, NULL, 0, &needed) != RT_OK) {
+        fprintf(stderr, "replayrt: batch %u is not captured by this configuration\n", batch);
+        return EXIT_USAGE;
+    }
+    char *text = malloc(needed);
+    if (!text || rt_plan_dot(plan, i, text, needed, &needed) != RT_OK) {
+        free(text);
+        fputs("replayrt: out of host memory\n", stderr);
+        return EXIT_FAILED;
+    }
+    fputs(text, stdout);
+    free(text);
+    return EXIT_OK;
+}
+
 int cmd_plan(int argc, char **argv)
 {
     bool json = false, stages = false;
+    uint64_t dot = 0;
     const char *assume = NULL, *path;
     const struct option options[] = {
         {"--json", OPTION_FLAG, &json, 0},
         {"--stages", OPTION_FLAG, &stages, 0},
         {"--assume", OPTION_TEXT, &assume, 0},
+        {"--dot", OPTION_NUMBER, &dot, RT_MAX_BATCH},
     };
-    if (!options_read(argc, argv, options, 3, &path))
+    if (!options_read(argc, argv, options, sizeof(options) / sizeof(options[0]), &path))
         return EXIT_USAGE;
     struct rt_config config;
     struct rt_error error = {0};
@@ -190,10 +216,13 @@ int cmd_plan(int argc, char **argv)
         fprintf(stderr, "replayrt: %s\n", error.message);
         return EXIT_FAILED;
     }
-    if (json)
+    int code = EXIT_OK;
+    if (dot)
+        code = print_dot(plan, (uint32_t)dot);
+    else if (json)
         json_plan(plan, stages);
     else
         print_plan(plan, stages);
     rt_plan_destroy(&plan);
-    return EXIT_OK;
+    return code;
 }

@@ -12,6 +12,7 @@ static const char help[] =
     "  plan CONFIG        every buffer, graph, stage and kernel that a runtime would have\n"
     "      --assume NAME  for a device that is elsewhere: h200, h100, a100 or host\n"
     "      --stages       list every stage of every graph\n"
+    "      --dot BATCH    that batch size's graph, for Graphviz\n"
     "      --json\n"
     "  verify CONFIG      replay against eager, bitwise, on the configured device\n"
     "      --steps N      steps per graph (100)\n"

@@ -492,6 +492,10 @@ RT_API enum rt_status rt_plan_graph(const rt_plan *plan, uint32_t index, struct 
 RT_API enum rt_status rt_plan_stage(const rt_plan *plan, uint32_t graph, uint32_t stage,
                                     struct rt_plan_stage *out);
 
+/* A planned graph as Graphviz DOT, as rt_dot gives it for a captured one. */
+RT_API enum rt_status rt_plan_dot(const rt_plan *plan, uint32_t graph, char *text, size_t capacity,
+                                  size_t *needed);
+
 #ifdef __cplusplus
 }
 #endif
