@@ -371,13 +371,15 @@ int cmd_bench_step(int argc, char **argv)
     struct bench b = {.steps = choice.steps ? (uint32_t)choice.steps : 1};
     choice.steps = b.steps;
     enum rt_status status = rt_config_load(path, &config, &error);
-    if (status == RT_OK && !fit(&config, &choice))
-        return EXIT_USAGE;
-    b.length = (uint32_t)choice.length;
-    b.rows =
-        choice.batch ? (uint32_t)choice.batch : config.batch_sizes[config.batch_size_count - 1];
-    if (status == RT_OK && device)
-        snprintf(config.device, sizeof(config.device), "%s", device);
+    if (status == RT_OK) {
+        if (!fit(&config, &choice))
+            return EXIT_USAGE;
+        b.length = (uint32_t)choice.length;
+        b.rows =
+            choice.batch ? (uint32_t)choice.batch : config.batch_sizes[config.batch_size_count - 1];
+        if (device)
+            snprintf(config.device, sizeof(config.device), "%s", device);
+    }
     if (status == RT_OK)
         status = set_up(&b, &config, &error);
     bool entered = status == RT_OK && (status = rt_thread_enter(b.rt)) == RT_OK;
