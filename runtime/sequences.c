@@ -161,6 +161,9 @@ enum rt_status rt_seq_open(rt_runtime *rt, const struct rt_seq_params *params, r
                (int)params->pages);
     RT_REQUIRE(params->length <= c->max_length, &rt->error, RT_ERR_LENGTH,
                "length %u exceeds max_length %u", params->length, c->max_length);
+    /* Below -1 the record's op means another slot's token. */
+    RT_REQUIRE(params->last_token >= -1, &rt->error, RT_ERR_INVALID,
+               "rt_seq_open: last_token %d is neither a token nor -1", params->last_token);
     struct rt_slot *slot = next_slot(rt);
     RT_REQUIRE(slot, &rt->error, RT_ERR_SLOTS, "all %u sequences are open", c->max_sequences);
     bool builtin = params->pages == RT_PAGES_BUILTIN;

@@ -107,6 +107,23 @@ static void the_seventh_sequence(void **state)
     rt_destroy(&rt);
 }
 
+/* In a record a last token below -1 names another sequence's: none may be asked for from outside. */
+static void a_last_token_below_none(void **state)
+{
+    (void)state;
+    rt_runtime *rt = fixture_create(NULL);
+    const int32_t bad[] = {-2, -7, -8, INT32_MIN};
+    struct fixture_snapshot before;
+    fixture_snapshot(rt, &before);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        const struct rt_seq_params p = {.struct_size = sizeof(p), .last_token = bad[i]};
+        rt_seq out = 5;
+        refused(rt, rt_seq_open(rt, &p, &out), RT_ERR_INVALID, &before, "neither a token nor -1");
+        assert_int_equal(out, 5);
+    }
+    rt_destroy(&rt);
+}
+
 static void a_length_past_the_maximum(void **state)
 {
     (void)state;
@@ -264,6 +281,7 @@ int main(void)
         cmocka_unit_test(a_handle_dies_with_its_sequence),
         cmocka_unit_test(rows_and_query_lengths),
         cmocka_unit_test(the_seventh_sequence),
+        cmocka_unit_test(a_last_token_below_none),
         cmocka_unit_test(a_length_past_the_maximum),
         cmocka_unit_test(out_of_pages),
         cmocka_unit_test(pages_of_the_caller),
