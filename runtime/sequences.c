@@ -115,11 +115,17 @@ static void open_slot(struct rt_runtime *rt, struct rt_slot *slot, bool builtin_
     rt->stats.open_sequences++;
 }
 
+static void drop_pages(struct rt_runtime *rt, struct rt_slot *slot)
+{
+    for (uint32_t i = slot->page_count; i-- > 0;)
+        rt_pages_drop(&rt->pages, rt_slot_line(rt, slot)[i]);
+    set_page_count(rt, slot, 0);
+}
+
 static void close_slot(struct rt_runtime *rt, struct rt_slot *slot)
 {
     if (slot->builtin_pages)
-        for (uint32_t i = slot->page_count; i-- > 0;)
-            rt_pages_drop(&rt->pages, rt_slot_line(rt, slot)[i]);
+        drop_pages(rt, slot);
     set_page_count(rt, slot, 0);
     slot->handle = 0;
     /* Generation 0 is never valid, so that the handle 0 is not. */
@@ -281,7 +287,6 @@ enum rt_status rt_seq_fork(rt_runtime *rt, rt_seq seq, rt_seq *out)
         rt_reserve_ops(rt, 2 * (uint32_t)sizeof(struct rt_record_op) + set_pages_bytes(full + 1)));
     RT_TRY(share_pages(rt, parent, child));
     uint32_t bytes = rt->ops_bytes, count = rt->ops_count;
-    open_slot(rt, child, true, parent->length);
     put_op(rt, RT_OP_SET_SLOT, rt_slot_index(rt, child), (int32_t)parent->length,
            RT_TOKEN_OF_SLOT(rt_slot_index(rt, parent)));
     if (child->page_count)
@@ -291,10 +296,11 @@ enum rt_status rt_seq_fork(rt_runtime *rt, rt_seq seq, rt_seq *out)
                rt_slot_line(rt, child)[full]);
         enum rt_status status = flush_or_forget(rt, bytes, count);
         if (status != RT_OK) {
-            close_slot(rt, child);
+            drop_pages(rt, child);
             return status;
         }
     }
+    open_slot(rt, child, true, parent->length);
     *out = child->handle;
     return RT_OK;
 }

@@ -86,33 +86,36 @@ static bool run_script(uint64_t n)
 {
     rt_runtime *rt = fixture_create(NULL);
     fixture_randomise(rt, 3);
-    rt_seq a = fixture_open(rt), b = fixture_open(rt), fork = 0;
+    rt_seq a = fixture_open(rt), b = fixture_open(rt), fork = 0, twin = 0;
     rt_seq both[2] = {a, b};
     for (int i = 0; i < 5; i++)
         fixture_step_ok(rt, both, 2, 3);
     rt->driver.probe.fail_at = rt->driver.probe.calls + n;
     struct fixture_snapshot before, after;
     enum rt_status status = RT_OK;
-    for (int op = 0; op < 6 && status == RT_OK; op++) {
+    for (int op = 0; op < 7 && status == RT_OK; op++) {
         uint64_t ticket;
         fixture_snapshot(rt, &before);
         switch (op) {
-        case 0:
-            status = fixture_step(rt, both, 2, 1, &ticket);
-            break;
-        case 1:
+        case 0: /* 15 tokens: the last page is copied */
             status = rt_seq_fork(rt, a, &fork);
             break;
-        case 2:
-            status = rt_seq_rewind(rt, fork, 9);
+        case 1:
+            status = fixture_step(rt, both, 2, 1, &ticket);
             break;
-        case 3: {
+        case 2: /* 16 tokens: the only page is shared */
+            status = rt_seq_fork(rt, a, &twin);
+            break;
+        case 3: /* and copied */
+            status = rt_seq_rewind(rt, twin, 9);
+            break;
+        case 4: {
             const struct rt_step_params eager = {
                 .struct_size = sizeof(eager), .flags = RT_STEP_EAGER, .rows = 2, .seqs = both};
             status = rt_step(rt, &eager, &ticket);
             break;
         }
-        case 4: {
+        case 5: {
             uint16_t word = 0;
             status = rt_tensor_read(rt, "out", 0, 0, &word, sizeof(word));
             break;
