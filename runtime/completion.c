@@ -64,6 +64,7 @@ static void count_clocks(struct rt_runtime *rt, const struct rt_flight *flight,
         s->gap_begin_ns = c->t_attend_first - c->t_begin;
     }
     rt->last = *c;
+    rt->last.step = flight->step; /* the completion's own word may arrive later than the rest */
 }
 
 /*
@@ -124,14 +125,24 @@ static const char *device_error_text(uint32_t error)
     return error < sizeof(texts) / sizeof(texts[0]) ? texts[error] : "unknown";
 }
 
+/* Is the device still alive, and does it still have work? The caller's thread may never have met its
+ * context. */
+static enum rt_status ask_driver(struct rt_runtime *rt, bool *idle)
+{
+    struct rt_driver *d = &rt->driver;
+    RT_TRY(RT_DRV(d, &rt->error, ctx_enter, (d)));
+    enum rt_status status = RT_DRV(d, &rt->error, stream_query, (d, rt->stream, idle));
+    (void)d->ctx_leave(d);
+    return status;
+}
+
 static enum rt_status wait_for(struct rt_runtime *rt, uint64_t step, uint64_t timeout_ns)
 {
     if (rt_ring_completed(&rt->ring) >= step)
         return RT_OK;
-    struct rt_driver *d = &rt->driver;
     uint64_t begin = now_ns(), asked = begin;
     for (;;) {
-        for (uint32_t i = 0; i < SPINS_PER_CLOCK; i++) {
+        for (uint32_t i = 0; timeout_ns && i < SPINS_PER_CLOCK; i++) {
             if (rt_ring_completed(&rt->ring) >= step)
                 return RT_OK;
             pause_cpu();
@@ -145,8 +156,8 @@ static enum rt_status wait_for(struct rt_runtime *rt, uint64_t step, uint64_t ti
         if (now - asked < QUERY_INTERVAL_NS)
             continue;
         asked = now;
-        bool idle;
-        RT_TRY(RT_DRV(d, &rt->error, stream_query, (d, rt->stream, &idle)));
+        bool idle = false;
+        RT_TRY(ask_driver(rt, &idle));
         RT_REQUIRE(!idle || rt_ring_completed(&rt->ring) >= step, &rt->error, RT_ERR_DEVICE_CHECK,
                    "the stream is idle but step %" PRIu64 " never completed; completed: %" PRIu64,
                    step, rt_ring_completed(&rt->ring));
@@ -169,6 +180,15 @@ static enum rt_status check_ticket(struct rt_runtime *rt, uint64_t ticket)
     return RT_OK;
 }
 
+static enum rt_status check_completion(struct rt_runtime *rt, uint64_t step,
+                                       const struct rt_completion *c)
+{
+    RT_REQUIRE(c->error == RT_DEV_OK, &rt->error, RT_ERR_DEVICE_CHECK,
+               "step %" PRIu64 ", row %u: the device refused %s %" PRId64, step, c->error_row,
+               device_error_text(c->error), c->error_value);
+    return RT_OK;
+}
+
 enum rt_status rt_wait(rt_runtime *rt, uint64_t ticket, uint64_t timeout_ns)
 {
     RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_wait: runtime is null");
@@ -176,10 +196,12 @@ enum rt_status rt_wait(rt_runtime *rt, uint64_t ticket, uint64_t timeout_ns)
     RT_TRY(wait_for(rt, ticket, timeout_ns));
     rt_harvest(rt);
     uint64_t first = ticket_first(rt, ticket);
-    RT_REQUIRE(rt->refused_step < first || rt->refused_step > ticket, &rt->error,
-               RT_ERR_DEVICE_CHECK, "step %" PRIu64 ", row %u: the device refused %s %" PRId64,
-               rt->refused_step, rt->refusal.error_row, device_error_text(rt->refusal.error),
-               rt->refusal.error_value);
+    /* Of the steps that the ring has forgotten, the last refusal is remembered. */
+    if (rt->refused_step >= first && rt->refused_step <= ticket)
+        return check_completion(rt, rt->refused_step, &rt->refusal);
+    for (uint64_t step = first; step <= ticket; step++)
+        if (step + rt->ring.depth >= rt->ring.next_step)
+            RT_TRY(check_completion(rt, step, rt_ring_completion(&rt->ring, step)));
     return RT_OK;
 }
 

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The host running ahead of the device: a full ring is refused, nothing is overwritten, order
  * holds. Needs the host device, whose stream a test can hold. */
+#include "common/driver_host.h"
 #include "tests/support/fixture.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -182,6 +184,74 @@ static void bulk_changes_wait_for_a_record(void **state)
     rt_destroy(&rt);
 }
 
+/* Accepts one token more than there are. */
+static int accept_too_many(void *user, const struct rt_stage_context *context)
+{
+    struct rt_tensor accepted = {.struct_size = sizeof(accepted)};
+    (void)user;
+    if (rt_tensor(context->runtime, "accepted", 0, &accepted) != RT_OK)
+        return 1;
+    *(int32_t *)(uintptr_t)accepted.address = (int32_t)context->query_len + 1;
+    return 0;
+}
+
+/* Several refusals are seen at once: each step's wait still tells its own. */
+static void every_refused_step_is_reported(void **state)
+{
+    (void)state;
+    struct rt_config config;
+    fixture_config(&config);
+    strcpy(config.device, "host");
+    const struct rt_create_params params = {.struct_size = sizeof(params),
+                                            .config = &config,
+                                            .stages = {[RT_STAGE_STEP_END] = accept_too_many}};
+    rt_runtime *rt = NULL;
+    assert_int_equal(rt_create(&params, &rt, NULL), RT_OK);
+    fixture_randomise(rt, 12);
+    rt_seq seq = fixture_open(rt);
+    uint64_t tickets[3];
+    hold(rt, true);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(fixture_step(rt, &seq, 1, 1, &tickets[i]), RT_OK);
+    release(rt, 3);
+    for (int i = 0; i < 3; i++) {
+        char step[32];
+        snprintf(step, sizeof(step), "step %d, row 0", i + 1);
+        assert_int_equal(rt_wait(rt, tickets[i], 0), RT_ERR_DEVICE_CHECK);
+        assert_non_null(strstr(rt_last_error(rt)->message, step));
+        assert_non_null(strstr(rt_last_error(rt)->message, "accepted count 2"));
+    }
+    rt_destroy(&rt);
+}
+
+static int query_in_context(struct rt_driver *d, rt_dstream s, bool *out_idle)
+{
+    (void)s;
+    assert_true(rt_host_of(d)->contexts > 0);
+    *out_idle = false;
+    return 0;
+}
+
+/* Only a launch may come from a thread that has not entered the device's context. */
+static void a_long_wait_asks_the_driver_in_its_context(void **state)
+{
+    (void)state;
+    rt_runtime *rt = create_held();
+    rt_seq seq = fixture_open(rt);
+    uint64_t ticket, asked = rt->driver.probe.per_op[RT_DOP_ctx_enter];
+    hold(rt, true);
+    assert_int_equal(fixture_step(rt, &seq, 1, 1, &ticket), RT_OK);
+    int (*query)(struct rt_driver *, rt_dstream, bool *) = rt->driver.stream_query;
+    rt->driver.stream_query = query_in_context;
+    assert_int_equal(rt_wait(rt, ticket, 100000000), RT_ERR_TIMEOUT);
+    assert_true(rt->driver.probe.per_op[RT_DOP_ctx_enter] > asked);
+    assert_int_equal(rt_host_of(&rt->driver)->contexts, 0);
+    rt->driver.stream_query = query;
+    hold(rt, false);
+    assert_int_equal(rt_wait(rt, ticket, 0), RT_OK);
+    rt_destroy(&rt);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -189,6 +259,8 @@ int main(void)
         cmocka_unit_test(a_batch_of_two_replays_needs_two_records),
         cmocka_unit_test(running_ahead_changes_nothing),
         cmocka_unit_test(bulk_changes_wait_for_a_record),
+        cmocka_unit_test(every_refused_step_is_reported),
+        cmocka_unit_test(a_long_wait_asks_the_driver_in_its_context),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
