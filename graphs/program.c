@@ -93,7 +93,9 @@ static enum rt_status run_stage(const struct rt_program *p, uint32_t i, struct r
     const struct rt_stage *const s = &p->stages[i];
     if (s->kind == RT_STAGE_LAUNCH)
         return RT_DRV(d, err, launch, (d, s->launch, rt_program_edge_programmatic(p, i), stream));
-    const int result = s->call->fn(s->call->user, stream);
+    /* The host device's streams are nothing that a callback could use. */
+    const bool host = d->caps.kind == RT_DEVICE_KIND_HOST;
+    const int result = s->call->fn(s->call->user, host ? NULL : stream);
     RT_REQUIRE(result == 0, err, RT_ERR_CALLBACK, "the callback returned %d", result);
     return RT_OK;
 }

@@ -13,7 +13,8 @@
 
 enum rt_stage_kind { RT_STAGE_LAUNCH, RT_STAGE_CALL };
 
-/* The caller's work: puts itself on `stream` (CUDA), or is done when it returns (host device). */
+/* The caller's work: puts itself on `stream` (CUDA), or is done when it returns (host device, where
+ * `stream` is null). */
 struct rt_stage_call {
     int (*fn)(void *user, rt_dstream stream);
     void *user; /* must outlive the program and every graph built from it */

@@ -223,6 +223,7 @@ static int count_stage(void *user, const struct rt_stage_context *context)
     struct seen *seen = user;
     assert_int_equal(context->struct_size, sizeof(*context));
     assert_int_equal(context->host, 1);
+    assert_null(context->stream);
     assert_true(context->layer < 2);
     seen->calls[context->point]++;
     return context->point == seen->fail_point ? 7 : 0;
