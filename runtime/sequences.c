@@ -71,6 +71,7 @@ enum rt_status rt_flush_ops(struct rt_runtime *rt)
     enum rt_status status =
         RT_DRV(d, &rt->error, graph_launch, (d, rt->control.graph.exec, rt->stream));
     if (status != RT_OK) {
+        record->step = 0; /* no replay may take it for the next step's */
         rt->ops_bytes = bytes;
         rt->ops_count = count;
         return status;

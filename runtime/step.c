@@ -190,6 +190,10 @@ static enum rt_status launch(struct rt_runtime *rt, const struct rt_captured *g,
         return RT_DRV(d, &rt->error, graph_launch, (d, g->graph.exec, rt->stream));
     RT_TRY(RT_DRV(d, &rt->error, ctx_enter, (d)));
     enum rt_status status = rt_program_run(&g->program, d, rt->stream, &rt->error);
+    /* Stages before the one that failed may still read the record, which is about to be taken back.
+     */
+    if (status != RT_OK)
+        (void)d->stream_sync(d, rt->stream);
     (void)d->ctx_leave(d);
     return status;
 }
@@ -220,6 +224,7 @@ static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params 
     enum rt_status status = launch(rt, g, p->flags & RT_STEP_EAGER);
     if (RT_UNLIKELY(status != RT_OK)) {
         unwrite_rows(rt, rows, live, query_len);
+        record->step = 0; /* no replay may take it for the next step's */
         rt->ops_bytes = taken_bytes;
         rt->ops_count = taken_count;
         return status;

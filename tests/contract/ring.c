@@ -224,6 +224,37 @@ static void every_refused_step_is_reported(void **state)
     rt_destroy(&rt);
 }
 
+static int failing_stage(void *user, const struct rt_stage_context *context)
+{
+    (void)user;
+    (void)context;
+    return 1;
+}
+
+/* What an eager step has launched before its stage fails reads its record, which the next step
+ * writes over. */
+static void a_failed_eager_step_leaves_nothing_in_flight(void **state)
+{
+    (void)state;
+    struct rt_config config;
+    fixture_config(&config);
+    strcpy(config.device, "host");
+    const struct rt_create_params params = {.struct_size = sizeof(params),
+                                            .config = &config,
+                                            .stages = {[RT_STAGE_AFTER_ATTENTION] = failing_stage}};
+    rt_runtime *rt = NULL;
+    assert_int_equal(rt_create(&params, &rt, NULL), RT_OK);
+    fixture_randomise(rt, 13);
+    rt_seq seq = fixture_open(rt);
+    const struct rt_step_params eager = {
+        .struct_size = sizeof(eager), .flags = RT_STEP_EAGER, .rows = 1, .seqs = &seq};
+    hold(rt, true);
+    assert_int_equal(rt_step(rt, &eager, NULL), RT_ERR_CALLBACK);
+    assert_int_equal(rt_driver_host_release(&rt->driver, rt->stream, UINT32_MAX), 0);
+    hold(rt, false);
+    rt_destroy(&rt);
+}
+
 static int query_in_context(struct rt_driver *d, rt_dstream s, bool *out_idle)
 {
     (void)s;
@@ -260,6 +291,7 @@ int main(void)
         cmocka_unit_test(running_ahead_changes_nothing),
         cmocka_unit_test(bulk_changes_wait_for_a_record),
         cmocka_unit_test(every_refused_step_is_reported),
+        cmocka_unit_test(a_failed_eager_step_leaves_nothing_in_flight),
         cmocka_unit_test(a_long_wait_asks_the_driver_in_its_context),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -262,7 +262,11 @@ static void stages_run_at_every_step(void **state)
     uint32_t length;
     assert_int_equal(rt_seq_length(rt, seq, &length), RT_OK);
     assert_int_equal(length, 2);
-    seen.fail_point = RT_STAGE_POINT_COUNT; /* and the step can be taken again */
+    seen.fail_point = RT_STAGE_POINT_COUNT; /* nobody takes what is left of it for a step */
+    uint64_t bare_ns;
+    assert_int_equal(rt_measure_bare_launch(rt, 1, 1, 3, &bare_ns), RT_OK);
+    assert_int_equal(rt_ring_completed(&rt->ring), 2);
+    /* and the step can be taken again */
     fixture_step_ok(rt, &seq, 1, 1);
     assert_int_equal(rt_seq_length(rt, seq, &length), RT_OK);
     assert_int_equal(length, 3);
