@@ -221,7 +221,7 @@ void rt_destroy(rt_runtime **runtime)
     struct rt_runtime *rt = *runtime;
     struct rt_driver *d = &rt->driver;
     if (d->ctx_enter) {
-        (void)d->ctx_enter(d);
+        bool entered = d->ctx_enter(d) == 0; /* what was not entered is not ours to leave */
         if (rt->stream || rt->owns_stream)
             (void)d->stream_sync(d, rt->stream);
         free_captured(rt, &rt->control);
@@ -231,7 +231,8 @@ void rt_destroy(rt_runtime **runtime)
         rt_arena_free(&rt->arena);
         if (rt->owns_stream)
             (void)d->stream_destroy(d, rt->stream);
-        (void)d->ctx_leave(d);
+        if (entered)
+            (void)d->ctx_leave(d);
         rt_driver_close(d);
     }
     rt_buckets_free(&rt->buckets);

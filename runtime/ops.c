@@ -44,9 +44,10 @@ void rt_ops_destroy(rt_ops **ops)
         return;
     struct rt_driver *d = &(*ops)->driver;
     if (d->ctx_enter) {
-        (void)d->ctx_enter(d);
+        bool entered = d->ctx_enter(d) == 0; /* what was not entered is not ours to leave */
         rt_kernels_unload(&(*ops)->kernels);
-        (void)d->ctx_leave(d);
+        if (entered)
+            (void)d->ctx_leave(d);
         rt_driver_close(d);
     }
     free(*ops);

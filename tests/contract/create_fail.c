@@ -76,6 +76,8 @@ static void every_call_of_destroy(void **state)
         rt_destroy(&rt);
         assert_null(rt);
         assert_int_equal(fail_driver_live(), 0);
+        /* n == 1 is entering itself: then the caller's context is not left instead */
+        assert_int_equal(fail_driver_contexts(), n == 1 ? 1 : 0);
         if (!fail_driver_reached())
             break;
     }

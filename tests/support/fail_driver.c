@@ -6,6 +6,7 @@
 static uint64_t armed;
 static bool reached;
 static uint64_t live;
+static int64_t contexts;
 
 enum rt_status __real_rt_driver_open(const char *device, struct rt_driver *out, char *why,
                                      size_t why_bytes, struct rt_error *err);
@@ -25,7 +26,9 @@ enum rt_status __wrap_rt_driver_open(const char *device, struct rt_driver *out, 
 
 void __wrap_rt_driver_close(struct rt_driver *d)
 {
-    live = d->probe.live;
+    const struct rt_driver_probe *p = &d->probe;
+    live = p->live;
+    contexts = (int64_t)p->per_op[RT_DOP_ctx_enter] - (int64_t)p->per_op[RT_DOP_ctx_leave];
     reached = d->probe.fail_at && d->probe.calls >= d->probe.fail_at;
     __real_rt_driver_close(d);
 }
@@ -43,4 +46,9 @@ bool fail_driver_reached(void)
 uint64_t fail_driver_live(void)
 {
     return live;
+}
+
+int64_t fail_driver_contexts(void)
+{
+    return contexts;
 }

@@ -18,4 +18,7 @@ bool fail_driver_reached(void);
 /* Objects and allocations that the last closed table still had. */
 uint64_t fail_driver_live(void);
 
+/* Calls of the last closed table that entered its context, less those that left it. */
+int64_t fail_driver_contexts(void);
+
 #endif
