@@ -25,7 +25,6 @@ static void say(const struct rt_create_params *p, enum rt_log_level level, const
 
 static enum rt_status check_params(const struct rt_create_params *p, struct rt_error *err)
 {
-    RT_REQUIRE_STRUCT(p, err);
     RT_REQUIRE(p->config, err, RT_ERR_INVALID, "rt_create: params->config is null");
     RT_REQUIRE(p->regions || !p->region_count, err, RT_ERR_INVALID,
                "rt_create: %u regions but params->regions is null", p->region_count);
@@ -152,15 +151,39 @@ static void say_choices(const struct rt_runtime *rt, const struct rt_create_para
         l->shape.pages, l->shape.page_size, l->shape.layers, l->pool_bytes, l->arena_bytes);
 }
 
+/* What a caller made for a GPU means nothing on the host device, which `auto` may have chosen. */
+static enum rt_status check_given(const struct rt_runtime *rt, const struct rt_create_params *p,
+                                  struct rt_error *err)
+{
+    const bool given = p->stream || p->arena_address || p->pool_address;
+    RT_REQUIRE(rt->driver.caps.kind != RT_DEVICE_KIND_HOST || !given, err, RT_ERR_UNSUPPORTED,
+               "the host device takes no stream (%p), arena (0x%" PRIx64 ") or pool (0x%" PRIx64
+               ") of the caller%s%s",
+               p->stream, p->arena_address, p->pool_address,
+               rt->device_reason[0] ? "; it was chosen because " : "", rt->device_reason);
+    return RT_OK;
+}
+
+/* Free memory, and what the caller has allocated of it for this runtime. */
+static uint64_t memory_budget(uint64_t free_bytes, const struct rt_create_params *p)
+{
+    const uint64_t given[] = {p->arena_address ? p->arena_bytes : 0,
+                              p->pool_address ? p->pool_bytes : 0};
+    for (size_t i = 0; i < sizeof(given) / sizeof(given[0]); i++)
+        free_bytes = given[i] < UINT64_MAX - free_bytes ? free_bytes + given[i] : UINT64_MAX;
+    return free_bytes;
+}
+
 /* With the device's context current. */
 static enum rt_status build_runtime(struct rt_runtime *rt, const struct rt_create_params *p,
                                     struct rt_error *err)
 {
     struct rt_driver *d = &rt->driver;
     uint64_t free_bytes, total_bytes;
+    RT_TRY(check_given(rt, p, err));
     RT_TRY(RT_DRV(d, err, mem_info, (d, &free_bytes, &total_bytes)));
-    /* A pool that the caller has allocated is no longer free; it counts as budget. */
-    RT_TRY(rt_blueprint_make(p->config, &d->caps, free_bytes + p->pool_bytes, &rt->blueprint, err));
+    RT_TRY(
+        rt_blueprint_make(p->config, &d->caps, memory_budget(free_bytes, p), &rt->blueprint, err));
     say_choices(rt, p);
     if (p->stream) {
         rt->stream = p->stream;
@@ -187,6 +210,7 @@ enum rt_status rt_create(const struct rt_create_params *params, rt_runtime **out
 {
     RT_REQUIRE(out, error, RT_ERR_INVALID, "rt_create: out is null");
     *out = NULL;
+    RT_REQUIRE_STRUCT(params, error);
     RT_TRY(check_params(params, error));
     struct rt_runtime *rt = calloc(1, sizeof(*rt));
     RT_REQUIRE(rt, error, RT_ERR_NOMEM, "out of host memory for the runtime");

@@ -155,6 +155,8 @@ static void *device(uint64_t address)
 static enum rt_status launch(struct rt_ops *ops, const struct rt_launch *l, void *stream)
 {
     struct rt_driver *d = &ops->driver;
+    RT_REQUIRE(d->caps.kind != RT_DEVICE_KIND_HOST || !stream, &ops->error, RT_ERR_INVALID,
+               "%s: the host device has no streams, stream is %p", l->entry, stream);
     RT_TRY(RT_DRV(d, &ops->error, ctx_enter, (d)));
     enum rt_status status = RT_DRV(d, &ops->error, launch, (d, l, false, stream));
     (void)d->ctx_leave(d);

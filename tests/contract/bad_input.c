@@ -249,6 +249,7 @@ static void create_params(void **state)
     assert_null(rt);
     p.struct_size = 1;
     assert_int_equal(rt_create(&p, &rt, &error), RT_ERR_INVALID);
+    assert_non_null(strstr(error.message, "rt_create: params->struct_size is 1"));
     p.struct_size = sizeof(p);
     p.region_count = 2;
     assert_int_equal(rt_create(&p, &rt, &error), RT_ERR_INVALID);
@@ -268,9 +269,17 @@ static void create_params(void **state)
     strcpy(config.device, "cuda:77");
     assert_int_equal(rt_create(&p, &rt, &error), RT_ERR_NO_DEVICE);
     fixture_config(&config);
+    const bool host = strcmp(config.device, "host") == 0;
     p.arena_address = 256;
     p.arena_bytes = 1;
-    assert_int_equal(rt_create(&p, &rt, &error), RT_ERR_INVALID);
+    assert_int_equal(rt_create(&p, &rt, &error), host ? RT_ERR_UNSUPPORTED : RT_ERR_INVALID);
+    assert_null(rt);
+    /* a stream of another device's: the host device would take it for its own */
+    strcpy(config.device, "host");
+    p.arena_address = 0;
+    p.stream = &error;
+    assert_int_equal(rt_create(&p, &rt, &error), RT_ERR_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "no stream"));
     assert_null(rt);
 }
 

@@ -143,8 +143,9 @@ static enum gpu_outcome decode_again(rt_runtime *rt, rt_ops *ops, uint32_t rows)
                                               .partial_lse = address(rt, "partial_lse"),
                                               .out = address(rt, "out"),
                                               .lse = address(rt, "lse")};
-    if (rt_mla_schedule(ops, &schedule, rt->stream) != RT_OK ||
-        rt_mla_decode(ops, &decode, rt->stream) != RT_OK)
+    void *stream = rt->driver.caps.kind == RT_DEVICE_KIND_HOST ? NULL : rt->stream;
+    if (rt_mla_schedule(ops, &schedule, stream) != RT_OK ||
+        rt_mla_decode(ops, &decode, stream) != RT_OK)
         return gpu_fail("%s", rt_ops_last_error(ops)->message);
     return GPU_PASSED;
 }
