@@ -324,7 +324,9 @@ enum rt_status rt_seq_rewind(rt_runtime *rt, rt_seq seq, uint32_t length)
     RT_TRY(rt_reserve_ops(rt, 2 * (uint32_t)sizeof(struct rt_record_op) + set_pages_bytes(1)));
 
     uint32_t bytes = rt->ops_bytes, count = rt->ops_count;
-    put_op(rt, RT_OP_SET_SLOT, index, (int32_t)length, -1);
+    /* What was sampled behind another past than this is no token of it. */
+    put_op(rt, RT_OP_SET_SLOT, index, (int32_t)length,
+           length == slot->length ? RT_TOKEN_OF_SLOT(index) : -1);
     if (copy) {
         int32_t fresh = rt_pages_take(&rt->pages), shared = line[kept];
         put_set_pages(rt, index, kept, &fresh, 1);

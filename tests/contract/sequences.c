@@ -124,6 +124,31 @@ static void a_rewind_forgets(void **state)
     rt_destroy(&rt);
 }
 
+static int32_t step_token(rt_runtime *rt, rt_seq seq)
+{
+    int32_t token;
+    fixture_step_ok(rt, &seq, 1, 1);
+    assert_int_equal(rt_tensor_read(rt, "tokens", 0, 0, &token, sizeof(token)), RT_OK);
+    return token;
+}
+
+static void a_rewind_forgets_the_last_token_only_with_its_past(void **state)
+{
+    (void)state;
+    rt_runtime *rt = fixture_create(NULL);
+    fixture_randomise(rt, 26);
+    const struct rt_seq_params params = {.struct_size = sizeof(params), .last_token = 42};
+    rt_seq seq;
+    assert_int_equal(rt_seq_open(rt, &params, &seq), RT_OK);
+    assert_int_equal(rt_seq_rewind(rt, seq, 0), RT_OK); /* opened and rewound in one record */
+    assert_int_equal(step_token(rt, seq), 42);
+    assert_int_equal(rt_seq_rewind(rt, seq, 1), RT_OK);
+    assert_int_equal(step_token(rt, seq), 42);
+    assert_int_equal(rt_seq_rewind(rt, seq, 1), RT_OK);
+    assert_int_equal(step_token(rt, seq), -1);
+    rt_destroy(&rt);
+}
+
 static void a_rewind_into_a_shared_page_copies_it(void **state)
 {
     (void)state;
@@ -278,6 +303,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_fork_shares_the_past_and_not_the_future),
         cmocka_unit_test(a_rewind_forgets),
+        cmocka_unit_test(a_rewind_forgets_the_last_token_only_with_its_past),
         cmocka_unit_test(a_rewind_into_a_shared_page_copies_it),
         cmocka_unit_test(the_device_decides),
         cmocka_unit_test(stages_run_at_every_step),
