@@ -148,10 +148,12 @@ static void take_pages(struct rt_runtime *rt, struct rt_slot *slot, uint32_t cou
 static enum rt_status check_decided(struct rt_runtime *rt, const struct rt_slot *slot,
                                     const char *what)
 {
-    RT_REQUIRE(!slot->undecided, &rt->error, RT_ERR_BUSY,
-               "%s: steps in flight still decide %u tokens of this sequence; wait for them", what,
-               slot->undecided);
-    return RT_OK;
+    if (!slot->undecided)
+        return RT_OK;
+    rt->stats.busy++;
+    return rt_fail(&rt->error, RT_ERR_BUSY,
+                   "%s: steps in flight still decide %u tokens of this sequence; wait for them",
+                   what, slot->undecided);
 }
 
 enum rt_status rt_seq_open(rt_runtime *rt, const struct rt_seq_params *params, rt_seq *out)

@@ -57,10 +57,13 @@ static enum rt_status refuse_row(struct rt_runtime *rt, const struct rt_step_par
                "row %u: %u tokens and %u new ones exceed max_length %u", row, slot->length,
                query_len, c->max_length);
     uint32_t longest = slot->length + slot->undecided;
-    RT_REQUIRE(longest + query_len <= c->max_length, err, RT_ERR_BUSY,
-               "row %u: up to %u tokens and %u new ones may exceed max_length %u; wait for the "
-               "steps that decide its length",
-               row, longest, query_len, c->max_length);
+    if (longest + query_len > c->max_length) {
+        rt->stats.busy++;
+        return rt_fail(err, RT_ERR_BUSY,
+                       "row %u: up to %u tokens and %u new ones may exceed max_length %u; wait for "
+                       "the steps that decide its length",
+                       row, longest, query_len, c->max_length);
+    }
     return rt_fail(err, RT_ERR_PAGES, "row %u: %u tokens need %u pages, %u are bound", row,
                    longest + query_len, rt_ceil_div_u32(longest + query_len, c->page_size),
                    slot->page_count);

@@ -227,6 +227,9 @@ static void the_device_decides(void **state)
         assert_int_equal(result.sampled, 100 + (int)i);
     }
     rt_driver_host_hold(&rt->driver, rt->stream, false);
+    struct rt_stats stats = {.struct_size = sizeof(stats)};
+    assert_int_equal(rt_get_stats(rt, &stats), RT_OK);
+    assert_int_equal(stats.busy, 12); /* the rewinds */
     /* the sampled token is the next step's token where the host names none */
     fixture_step_ok(rt, &seq, 1, 1);
     int32_t token;
