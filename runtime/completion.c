@@ -125,7 +125,7 @@ static const char *device_error_text(uint32_t error)
     return error < sizeof(texts) / sizeof(texts[0]) ? texts[error] : "unknown";
 }
 
-/* Is the device still alive, and does it still have work? The caller's thread may never have met its
+/* Is the device alive, and does it have work left? The caller's thread may never have met its
  * context. */
 static enum rt_status ask_driver(struct rt_runtime *rt, bool *idle)
 {

@@ -107,7 +107,7 @@ static void the_seventh_sequence(void **state)
     rt_destroy(&rt);
 }
 
-/* In a record a last token below -1 names another sequence's: none may be asked for from outside. */
+/* In a record a last token below -1 names another sequence's: nobody outside may ask for that. */
 static void a_last_token_below_none(void **state)
 {
     (void)state;
