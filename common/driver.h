@@ -95,7 +95,6 @@ struct rt_address_range {
 
 /* One entry per operation: the names are the call log's and the fault injector's vocabulary. */
 /* clang-format off */
-/* clang-format off */
 #define RT_DRIVER_OPS(X)                                                                           \
     X(ctx_enter) X(ctx_leave) X(mem_info)                                                          \
     X(mem_alloc) X(mem_free) X(host_alloc) X(host_free)                                            \
@@ -107,7 +106,6 @@ struct rt_address_range {
     X(graph_create) X(graph_destroy) X(graph_add_kernel) X(graph_add_call)                         \
     X(graph_capture_begin) X(graph_capture_end) X(graph_nodes) X(graph_node_info)                  \
     X(graph_instantiate) X(exec_destroy) X(graph_launch) X(address_range)
-/* clang-format on */
 /* clang-format on */
 
 enum rt_driver_op {
