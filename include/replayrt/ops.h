@@ -6,7 +6,10 @@
  * The operators, for callers who keep their own graphs and their own KV manager: schedule, append
  * and decode on raw device pointers and the caller's stream. Stream-ordered: they never allocate,
  * never synchronise, read no host memory behind a device pointer, and may be captured. On the host
- * device pointers are host pointers and the work is done on return.
+ * device pointers are host pointers, the stream is null, and the work is done on return.
+ *
+ * Every address is a multiple of 16 bytes; strides are not negative, and those of q, latent, kv and
+ * out are multiples of 8 elements.
  *
  * Order within a step: append (per layer) after the layer's latent is written; schedule once, any
  * time after lengths are final; decode per layer after both. The schedule depends on the lengths,

@@ -144,9 +144,11 @@ struct rt_stage_context {
 
 /*
  * Puts the caller's work of one stage on context->stream. CUDA: called once per graph at create,
- * with the stream capturing, and again on every eager step; it must not allocate, synchronise or
- * copy from pageable memory. Host device: called at every step. Rows r >= the live count are
- * padding: read `live_rows` on the device. Returns 0, or anything else to fail.
+ * with the stream capturing, and again on every eager step; it must launch kernels and nothing
+ * else: a copy, a fill or a host function in the graph fails rt_create with RT_ERR_AUDIT, as does a
+ * pointer into an allocation that is not among the regions. Host device: called at every step.
+ * Rows r >= the live count are padding: read `live_rows` on the device. Returns 0, or anything else
+ * to fail.
  */
 typedef int (*rt_stage_fn)(void *user, const struct rt_stage_context *context);
 
@@ -174,6 +176,7 @@ struct rt_create_params {
     uint32_t region_count;
     uint32_t reserved2;
 
+    /* On the host device the next five must be 0: RT_ERR_UNSUPPORTED. */
     void *stream; /* CUstream that all work goes to; null: a stream of the runtime's own */
     /* The caller's memory instead of the runtime's own: both 256-byte aligned, at least as large as
      * rt_sizes says. 0: allocate. */
@@ -234,13 +237,15 @@ struct rt_seq_params {
     /* Tokens whose KV is in place already, written by somebody else (prefill elsewhere). With
      * builtin pages their pages are allocated now, to be filled by the caller. */
     uint32_t length;
-    int32_t last_token; /* what tensor `tokens` gets where a step names no token; -1: none */
+    /* What tensor `tokens` gets where a step names no token, >= 0; -1: none. */
+    int32_t last_token;
 };
 
 /*
  * Opens a sequence; params may be null for an empty one with builtin pages. The device learns of it
  * through the next step's record.
- * Returns RT_ERR_SLOTS, RT_ERR_LENGTH, RT_ERR_PAGES, RT_ERR_BUSY (too much pending for the ring).
+ * Returns RT_ERR_INVALID, RT_ERR_SLOTS, RT_ERR_LENGTH, RT_ERR_PAGES, RT_ERR_BUSY (too much pending
+ * for the ring), RT_ERR_DRIVER.
  */
 RT_API enum rt_status rt_seq_open(rt_runtime *runtime, const struct rt_seq_params *params,
                                   rt_seq *out);
@@ -251,13 +256,16 @@ RT_API enum rt_status rt_seq_close(rt_runtime *runtime, rt_seq seq);
 /*
  * A second sequence with the same past: full pages are shared, a partly filled last page is copied
  * on the device for all layers. Builtin pages only (RT_ERR_UNSUPPORTED otherwise).
+ * Returns RT_ERR_SEQUENCE, RT_ERR_SLOTS, RT_ERR_PAGES, RT_ERR_DRIVER, RT_ERR_BUSY (a step in flight
+ * decides this sequence's length on the device, or the ring has no record for the copy).
  */
 RT_API enum rt_status rt_seq_fork(rt_runtime *runtime, rt_seq seq, rt_seq *out);
 
 /*
  * Back to `length` tokens (<= its length; RT_ERR_LENGTH otherwise): pages behind it are released; a
- * partly kept page that another sequence shares is copied first. RT_ERR_BUSY while a step in flight
- * decides this sequence's length on the device.
+ * partly kept page that another sequence shares is copied first. A shorter past has no last token:
+ * the next step must name one.
+ * Returns RT_ERR_SEQUENCE, RT_ERR_PAGES, RT_ERR_DRIVER, RT_ERR_BUSY (as rt_seq_fork).
  */
 RT_API enum rt_status rt_seq_rewind(rt_runtime *runtime, rt_seq seq, uint32_t length);
 
@@ -267,6 +275,11 @@ RT_API enum rt_status rt_seq_length(rt_runtime *runtime, rt_seq seq, uint32_t *o
 /*
  * Puts page ids into columns [first, first + count) of the sequence's block table, from the next
  * step on. RT_PAGES_CALLER sequences only. `first` must not leave a gap. Ids must be < pages.
+ * The allocator of builtin pages does not know which are bound here. Where both kinds of sequences
+ * live in one runtime, bind pages that a builtin sequence holds for the caller: rt_seq_open with a
+ * length, then rt_seq_pages.
+ * Returns RT_ERR_SEQUENCE, RT_ERR_UNSUPPORTED (builtin pages), RT_ERR_INVALID, RT_ERR_LENGTH
+ * (columns behind max_length), RT_ERR_BUSY (too much pending for the ring), RT_ERR_DRIVER.
  */
 RT_API enum rt_status rt_seq_bind_pages(rt_runtime *runtime, rt_seq seq, uint32_t first,
                                         const int32_t *pages, uint32_t count);
@@ -288,7 +301,8 @@ struct rt_step_params {
     uint32_t rows;      /* sequences in this step: 1..max_sequences */
     uint32_t query_len; /* tokens per row, one of the captured; 0 means 1 */
     const rt_seq *seqs; /* [rows], each at most once */
-    /* [rows, query_len] int32, tensor `tokens`; null, or -1 in column 0: the slot's last token */
+    /* [rows, query_len] int32, tensor `tokens`; null, or -1 in column 0: the slot's last token, and
+     * where that is none, -1. Null leaves the other columns -1. */
     const int32_t *tokens;
     /* [rows] RT_ACCEPT_ALL, RT_ACCEPT_DEVICE or 1..query_len; null: RT_ACCEPT_ALL */
     const int32_t *accept;
@@ -300,9 +314,13 @@ struct rt_step_params {
  * no wait. More rows than the largest bucket are served by several replays, one launch each.
  * Stream-ordered: inputs (q, latent) must be written on the runtime's stream or be complete before.
  * *ticket (may be null) is for rt_wait and rt_result.
- * Returns RT_ERR_BUSY (ring full: wait for an older step), RT_ERR_ROWS, RT_ERR_QUERY_LEN,
- * RT_ERR_SEQUENCE, RT_ERR_DUPLICATE, RT_ERR_LENGTH, RT_ERR_PAGES, RT_ERR_DRIVER. On any of them
- * nothing has changed; after RT_ERR_DRIVER the device may be lost.
+ * Returns RT_ERR_BUSY (ring full, or a length that steps in flight decide: wait for an older step),
+ * RT_ERR_INVALID, RT_ERR_ROWS (also where the rows need more replays than ring_depth),
+ * RT_ERR_QUERY_LEN, RT_ERR_SEQUENCE, RT_ERR_DUPLICATE, RT_ERR_LENGTH, RT_ERR_PAGES, RT_ERR_DRIVER,
+ * RT_ERR_CALLBACK (a stage failed: host device, or an eager step, which then waits for what it had
+ * launched). On any of them nothing has changed, with one exception: where a later one of several
+ * replays fails, the rows of those before it have had their step. After RT_ERR_DRIVER the device
+ * may be lost.
  */
 RT_API enum rt_status rt_step(rt_runtime *runtime, const struct rt_step_params *params,
                               uint64_t *ticket);
@@ -310,8 +328,10 @@ RT_API enum rt_status rt_step(rt_runtime *runtime, const struct rt_step_params *
 /*
  * Waits until the step is complete and its outputs are visible, spinning on a word that the device
  * writes. timeout_ns 0 only looks; UINT64_MAX waits for ever. Blocks.
- * Returns RT_ERR_TIMEOUT, RT_ERR_INVALID (no such ticket), RT_ERR_DRIVER (the device failed),
- * RT_ERR_DEVICE_CHECK (the device refused part of this step's record).
+ * Returns RT_ERR_TIMEOUT, RT_ERR_INVALID (no such ticket), RT_ERR_DRIVER (the device failed; the
+ * driver is asked once per millisecond of one wait, so a shorter timeout never learns of it),
+ * RT_ERR_CALLBACK (likewise, a stage on the host device), RT_ERR_DEVICE_CHECK (the device refused
+ * part of this step's record, or is idle without having completed the step).
  */
 RT_API enum rt_status rt_wait(rt_runtime *runtime, uint64_t ticket, uint64_t timeout_ns);
 
@@ -323,7 +343,8 @@ struct rt_row_result {
     int32_t accepted; /* tokens that stayed */
     int32_t sampled;  /* tensor `sampled` of the row; -1 where no stage wrote it */
 };
-/* Results of a completed step by row; RT_ERR_INVALID once the ring has reused its record. */
+/* Results of a completed step by row: at most capacity are written, *count gets how many there are.
+ * RT_ERR_INVALID before the step is complete and once the ring has reused its record. */
 RT_API enum rt_status rt_result(rt_runtime *runtime, uint64_t ticket, struct rt_row_result *rows,
                                 uint32_t capacity, uint32_t *count);
 
@@ -400,8 +421,8 @@ struct rt_stats {
     uint32_t struct_size;
     uint32_t bucket_count;
     uint64_t steps;           /* rt_step calls that succeeded */
-    uint64_t replays;         /* graph launches of rows */
-    uint64_t eager_steps;     /* replays walked on the stream instead */
+    uint64_t replays;         /* records of rows: graph launches, and those walked instead */
+    uint64_t eager_steps;     /* of these, the ones walked on the stream */
     uint64_t control_replays; /* launches that only carried forks, rewinds or bulk page changes */
     uint64_t busy;            /* RT_ERR_BUSY returned */
     uint64_t host_ns_last, host_ns_total; /* inside rt_step, launch included */
