@@ -301,6 +301,57 @@ static void stages_run_at_every_step(void **state)
     rt_destroy(&rt);
 }
 
+/* Fails where the graph is the small one: the last replay of a large batch. */
+static int fail_small(void *user, const struct rt_stage_context *context)
+{
+    return *(bool *)user && context->batch == 2;
+}
+
+static void assert_lengths(rt_runtime *rt, const rt_seq *seqs, uint32_t first_four, uint32_t others)
+{
+    for (int i = 0; i < 6; i++) {
+        uint32_t length;
+        assert_int_equal(rt_seq_length(rt, seqs[i], &length), RT_OK);
+        assert_int_equal(length, i < 4 ? first_four : others);
+    }
+}
+
+/* The one failure that is not as if nothing had been asked for: what ran stays, the rest is as it
+ * was, and all of it goes on from there. */
+static void a_later_replay_fails_by_itself(void **state)
+{
+    (void)state;
+    struct rt_config config;
+    fixture_config(&config);
+    strcpy(config.device, "host");
+    bool failing = true;
+    const struct rt_create_params params = {.struct_size = sizeof(params),
+                                            .config = &config,
+                                            .stages = {[RT_STAGE_AFTER_ATTENTION] = fail_small},
+                                            .stage_user = &failing};
+    rt_runtime *rt = NULL;
+    assert_int_equal(rt_create(&params, &rt, NULL), RT_OK);
+    fixture_randomise(rt, 27);
+    rt_seq seqs[6];
+    for (int i = 0; i < 6; i++)
+        seqs[i] = fixture_open(rt);
+    const uint32_t flags[] = {0, RT_STEP_EAGER};
+    for (uint32_t i = 0; i < 2; i++) {
+        const struct rt_step_params p = {
+            .struct_size = sizeof(p), .flags = flags[i], .rows = 6, .seqs = seqs};
+        assert_int_equal(rt_step(rt, &p, NULL), RT_ERR_CALLBACK);
+        assert_lengths(rt, seqs, i + 1, 0);
+        assert_int_equal(rt->pages.free_count, 20);
+    }
+    failing = false;
+    fixture_step_ok(rt, seqs, 6, 1);
+    assert_lengths(rt, seqs, 3, 1);
+    for (int i = 0; i < 6; i++)
+        assert_int_equal(rt_seq_close(rt, seqs[i]), RT_OK);
+    assert_int_equal(rt->pages.free_count, 24);
+    rt_destroy(&rt);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -310,6 +361,7 @@ int main(void)
         cmocka_unit_test(a_rewind_into_a_shared_page_copies_it),
         cmocka_unit_test(the_device_decides),
         cmocka_unit_test(stages_run_at_every_step),
+        cmocka_unit_test(a_later_replay_fails_by_itself),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
