@@ -30,7 +30,7 @@ static const char help[] =
     "\n"
     "Exit code: 0 done, 1 failed, 2 the command line is wrong.\n";
 
-int main(int argc, char **argv)
+static int run(int argc, char **argv)
 {
     if (argc == 2 && !strcmp(argv[1], "--help")) {
         fputs(help, stdout);
@@ -50,4 +50,16 @@ int main(int argc, char **argv)
         fprintf(stderr, "replayrt: unknown command %s\n", argv[1]);
     fputs(help, stderr);
     return EXIT_USAGE;
+}
+
+/* Results that never arrived are a failure too: a full disk, a closed pipe. */
+int main(int argc, char **argv)
+{
+    int code = run(argc, argv);
+    bool lost = ferror(stdout) != 0;
+    if ((fflush(stdout) != 0 || lost) && code == EXIT_OK) {
+        fputs("replayrt: standard output could not be written\n", stderr);
+        return EXIT_FAILED;
+    }
+    return code;
 }
