@@ -66,11 +66,25 @@ static bool check_number(struct rt_config_fault *fault, enum rt_config_key key, 
     return fault_words(fault, key, -1, NULL);
 }
 
+/* Kernels take it as a float, where 1e300 is infinite and 1e-60 is 0. */
+static bool check_scale(struct rt_config_fault *fault, double value)
+{
+    if (check_number(fault, RT_KEY_SOFTMAX_SCALE, value, DBL_MAX))
+        return true;
+    if (value >= (double)FLT_MIN && value <= (double)FLT_MAX)
+        return false;
+    char must[64];
+    (void)snprintf(must, sizeof(must), "from %.3g to %.3g, as a float", (double)FLT_MIN,
+                   (double)FLT_MAX);
+    (void)snprintf(fault->value, sizeof(fault->value), "%g", value);
+    return fault_words(fault, RT_KEY_SOFTMAX_SCALE, -1, must);
+}
+
 static bool check_geometry(struct rt_config_fault *fault, const struct rt_geometry *g)
 {
     if (check_range(fault, RT_KEY_HEADS, g->heads, 1, RT_MAX_HEADS) ||
         check_range(fault, RT_KEY_LAYERS, g->layers, 1, UINT32_MAX) ||
-        check_number(fault, RT_KEY_SOFTMAX_SCALE, g->softmax_scale, DBL_MAX))
+        check_scale(fault, g->softmax_scale))
         return true;
     if (rt_geometry_is_served(g->kv_lora_rank, g->qk_rope_head_dim))
         return false;
