@@ -357,19 +357,18 @@ int cmd_bench_step(int argc, char **argv)
     struct choice choice = {.length = 4096, .steps = 200};
     const char *device = NULL, *path;
     const struct option options[] = {
-        {"--batch", OPTION_NUMBER, &choice.batch, RT_MAX_BATCH},
-        {"--query-len", OPTION_NUMBER, &choice.query_len, RT_MAX_QUERY_LEN},
-        {"--length", OPTION_NUMBER, &choice.length, RT_MAX_LENGTH},
-        {"--steps", OPTION_NUMBER, &choice.steps, 100000},
-        {"--device", OPTION_TEXT, &device, 0},
-        {"--json", OPTION_FLAG, &choice.json, 0},
+        {"--batch", OPTION_NUMBER, &choice.batch, 1, RT_MAX_BATCH},
+        {"--query-len", OPTION_NUMBER, &choice.query_len, 1, RT_MAX_QUERY_LEN},
+        {"--length", OPTION_NUMBER, &choice.length, 0, RT_MAX_LENGTH},
+        {"--steps", OPTION_NUMBER, &choice.steps, 1, 100000},
+        {"--device", OPTION_TEXT, &device, 0, 0},
+        {"--json", OPTION_FLAG, &choice.json, 0, 0},
     };
     if (!options_read(argc, argv, options, sizeof(options) / sizeof(options[0]), &path))
         return EXIT_USAGE;
     struct rt_config config;
     struct rt_error error = {0};
-    struct bench b = {.steps = choice.steps ? (uint32_t)choice.steps : 1};
-    choice.steps = b.steps;
+    struct bench b = {.steps = (uint32_t)choice.steps};
     enum rt_status status = rt_config_load(path, &config, &error);
     if (status == RT_OK) {
         if (!fit(&config, &choice))

@@ -201,10 +201,10 @@ int cmd_plan(int argc, char **argv)
     uint64_t dot = 0;
     const char *assume = NULL, *path;
     const struct option options[] = {
-        {"--json", OPTION_FLAG, &json, 0},
-        {"--stages", OPTION_FLAG, &stages, 0},
-        {"--assume", OPTION_TEXT, &assume, 0},
-        {"--dot", OPTION_NUMBER, &dot, RT_MAX_BATCH},
+        {"--json", OPTION_FLAG, &json, 0, 0},
+        {"--stages", OPTION_FLAG, &stages, 0, 0},
+        {"--assume", OPTION_TEXT, &assume, 0, 0},
+        {"--dot", OPTION_NUMBER, &dot, 1, RT_MAX_BATCH},
     };
     if (!options_read(argc, argv, options, sizeof(options) / sizeof(options[0]), &path))
         return EXIT_USAGE;

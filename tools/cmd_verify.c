@@ -12,9 +12,9 @@ int cmd_verify(int argc, char **argv)
     uint64_t steps = 100, seed = 1;
     const char *device = NULL, *path;
     const struct option options[] = {
-        {"--steps", OPTION_NUMBER, &steps, 1000000},
-        {"--seed", OPTION_NUMBER, &seed, UINT64_MAX},
-        {"--device", OPTION_TEXT, &device, 0},
+        {"--steps", OPTION_NUMBER, &steps, 1, 1000000},
+        {"--seed", OPTION_NUMBER, &seed, 0, UINT64_MAX},
+        {"--device", OPTION_TEXT, &device, 0, 0},
     };
     if (!options_read(argc, argv, options, 3, &path))
         return EXIT_USAGE;

@@ -13,9 +13,10 @@ static bool read_number(const struct option *option, const char *text)
     char *end;
     errno = 0;
     unsigned long long value = strtoull(text, &end, 10);
-    if (!isdigit((unsigned char)text[0]) || *end || errno || value > option->max) {
-        fprintf(stderr, "replayrt: %s %s: expected a number from 0 to %" PRIu64 "\n", option->name,
-                text, option->max);
+    if (!isdigit((unsigned char)text[0]) || *end || errno || value < option->least ||
+        value > option->most) {
+        fprintf(stderr, "replayrt: %s %s: expected a number from %" PRIu64 " to %" PRIu64 "\n",
+                option->name, text, option->least, option->most);
         return false;
     }
     *(uint64_t *)option->value = value;

@@ -12,8 +12,8 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 struct option {
     const char *name; /* "--steps" */
     enum { OPTION_FLAG, OPTION_NUMBER, OPTION_TEXT } kind;
-    void *value;  /* bool, uint64_t or const char * */
-    uint64_t max; /* OPTION_NUMBER: largest accepted */
+    void *value;          /* bool, uint64_t or const char * */
+    uint64_t least, most; /* OPTION_NUMBER: accepted values */
 };
 
 /*
