@@ -26,6 +26,10 @@ static void say(const struct rt_create_params *p, enum rt_log_level level, const
 static enum rt_status check_params(const struct rt_create_params *p, struct rt_error *err)
 {
     RT_REQUIRE(p->config, err, RT_ERR_INVALID, "rt_create: params->config is null");
+    RT_REQUIRE(p->arena_address || !p->arena_bytes, err, RT_ERR_INVALID,
+               "rt_create: an arena of %" PRIu64 " bytes but its address is null", p->arena_bytes);
+    RT_REQUIRE(p->pool_address || !p->pool_bytes, err, RT_ERR_INVALID,
+               "rt_create: a pool of %" PRIu64 " bytes but its address is null", p->pool_bytes);
     RT_REQUIRE(p->regions || !p->region_count, err, RT_ERR_INVALID,
                "rt_create: %u regions but params->regions is null", p->region_count);
     for (uint32_t i = 0; i < p->region_count; i++)
