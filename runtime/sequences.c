@@ -294,14 +294,15 @@ enum rt_status rt_seq_fork(rt_runtime *rt, rt_seq seq, rt_seq *out)
            RT_TOKEN_OF_SLOT(rt_slot_index(rt, parent)));
     if (child->page_count)
         put_set_pages(rt, rt_slot_index(rt, child), 0, rt_slot_line(rt, child), child->page_count);
-    if (tail) {
+    if (tail)
         put_op(rt, RT_OP_COPY_PAGE, tail, rt_slot_line(rt, parent)[full],
                rt_slot_line(rt, child)[full]);
-        enum rt_status status = flush_or_forget(rt, bytes, count);
-        if (status != RT_OK) {
-            drop_pages(rt, child);
-            return status;
-        }
+    /* At once even without a page to copy: a failed step applies its ops again, and by then the
+     * parent's token could be another. */
+    enum rt_status status = flush_or_forget(rt, bytes, count);
+    if (status != RT_OK) {
+        drop_pages(rt, child);
+        return status;
     }
     open_slot(rt, child, true, parent->length);
     *out = child->handle;
