@@ -277,6 +277,9 @@ static void create_params(void **state)
     /* a stream of another device's: the host device would take it for its own */
     strcpy(config.device, "host");
     p.arena_address = 0;
+    assert_int_equal(rt_create(&p, &rt, &error), RT_ERR_INVALID); /* a size without an address */
+    assert_non_null(strstr(error.message, "address is null"));
+    p.arena_bytes = 0;
     p.stream = &error;
     assert_int_equal(rt_create(&p, &rt, &error), RT_ERR_UNSUPPORTED);
     assert_non_null(strstr(error.message, "no stream"));
