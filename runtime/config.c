@@ -83,7 +83,7 @@ static bool check_scale(struct rt_config_fault *fault, double value)
 static bool check_geometry(struct rt_config_fault *fault, const struct rt_geometry *g)
 {
     if (check_range(fault, RT_KEY_HEADS, g->heads, 1, RT_MAX_HEADS) ||
-        check_range(fault, RT_KEY_LAYERS, g->layers, 1, UINT32_MAX) ||
+        check_range(fault, RT_KEY_LAYERS, g->layers, 1, RT_MAX_LAYERS) ||
         check_scale(fault, g->softmax_scale))
         return true;
     if (rt_geometry_is_served(g->kv_lora_rank, g->qk_rope_head_dim))
@@ -183,16 +183,6 @@ static bool check_together(struct rt_config_fault *fault, const struct rt_config
                        c->max_sequences, c->page_size);
         (void)fault_integer(fault, RT_KEY_MAX_LENGTH, c->max_length);
         return fault_words(fault, RT_KEY_MAX_LENGTH, -1, must);
-    }
-    uint64_t token_bytes = 2 * ((uint64_t)c->geometry.kv_lora_rank + c->geometry.qk_rope_head_dim);
-    uint64_t bytes = 0;
-    if (!rt_mul_u64(c->pages, c->page_size * token_bytes, &bytes) ||
-        !rt_mul_u64(bytes, c->geometry.layers, &bytes)) {
-        (void)snprintf(must, sizeof(must),
-                       "fewer: in %u layers, pages of %u tokens of %llu bytes pass 2^64 bytes",
-                       c->geometry.layers, c->page_size, (unsigned long long)token_bytes);
-        (void)fault_integer(fault, RT_KEY_PAGES, c->pages);
-        return fault_words(fault, RT_KEY_PAGES, -1, must);
     }
     return false;
 }

@@ -21,7 +21,8 @@
     X(RANK, "geometry.kv_lora_rank", "geometry.kv_lora_rank",                                      \
       "512 or 256, and with qk_rope_head_dim give " RT_SERVED_GEOMETRIES)                          \
     X(ROPE_DIM, "geometry.qk_rope_head_dim", "geometry.qk_rope_head_dim", "64, 32 or 0")           \
-    X(LAYERS, "geometry.layers", "geometry.layers", "an integer, at least 1")                      \
+    X(LAYERS, "geometry.layers", "geometry.layers",                                                \
+      "an integer from 1 to " RT_TEXT(RT_MAX_LAYERS))                                              \
     X(SOFTMAX_SCALE, "geometry.softmax_scale", "geometry.softmax_scale", "a number above 0")       \
     X(DEVICE, "device", "device", "auto, host or cuda:N with N from 0 to 9999")                    \
     X(GRAPHS, "graphs", "graphs", "a mapping of batch_sizes, query_lens, max_batch, ring_depth")   \

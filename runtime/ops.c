@@ -26,6 +26,11 @@ enum rt_status rt_ops_create(const char *device, rt_ops **out, struct rt_error *
     char why[160];
     enum rt_status status;
     RT_TRY_GOTO(rt_driver_open(device, d, why, sizeof(why), error));
+    /* The caller's pointers are of one kind or the other; a quiet change would follow the wrong. */
+    if (why[0]) {
+        status = rt_fail(error, RT_ERR_NO_DEVICE, "%s; name \"host\" for host pointers", why);
+        goto fail;
+    }
     RT_TRY_GOTO(RT_DRV(d, error, ctx_enter, (d)));
     status = rt_kernels_load(d, &ops->kernels, error);
     (void)d->ctx_leave(d);

@@ -19,6 +19,13 @@ static bool ctrl_word(const char *name, size_t *offset)
     return true;
 }
 
+/* Also where all layers share one: a layer that does not exist is a mistake either way. */
+static bool of_a_layer(enum rt_buffer_id id)
+{
+    return id == RT_BUF_Q || id == RT_BUF_LATENT || id == RT_BUF_OUT || id == RT_BUF_LSE ||
+           id == RT_BUF_KV;
+}
+
 static bool is_public(const struct rt_layout *l, enum rt_buffer_id id)
 {
     return id != RT_BUF_COUNT && id != RT_BUF_CTRL && id != RT_BUF_PAGE_COPIES &&
@@ -60,7 +67,7 @@ static enum rt_status find(struct rt_runtime *rt, const char *name, uint32_t lay
     if (!is_public(l, id))
         return refuse_name(l, name, err);
     const struct rt_buffer *buffer = &l->buffers[id];
-    RT_REQUIRE(!buffer->layer_stride || layer < l->shape.layers, err, RT_ERR_INVALID,
+    RT_REQUIRE(!of_a_layer(id) || layer < l->shape.layers, err, RT_ERR_INVALID,
                "tensor %s: layer %u of %u", name, layer, l->shape.layers);
     *out = (struct rt_tensor){
         .struct_size = sizeof(*out),

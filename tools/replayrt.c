@@ -21,7 +21,7 @@ static const char help[] =
     "  bench step CONFIG  what a step costs on the host and on the GPU\n"
     "      --batch N      one captured batch size (all)\n"
     "      --query-len N  one captured query length (the first)\n"
-    "      --length N     tokens of every sequence (4096, or what fits)\n"
+    "      --length N     tokens of every sequence (4096; pages are made for it)\n"
     "      --steps N      measured steps (200)\n"
     "      --device NAME  instead of the configured one\n"
     "      --json\n"

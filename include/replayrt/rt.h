@@ -8,7 +8,9 @@
  *
  * Laws of this header
  *  1. Parameter structs need live only until the function returns. Set struct_size to sizeof the
- *     struct; every other field of a zeroed struct is the documented default.
+ *     struct (a value that is not this library's is refused); every other field of a zeroed
+ *     struct is the documented default. Two exceptions: a struct rt_config starts from
+ *     rt_config_default, and a zeroed rt_seq_params.last_token is token 0, not -1 for none.
  *  2. Device memory, streams and callbacks' user pointers given to rt_create are borrowed: they
  *     must outlive the runtime, because the captured graphs hold them.
  *  3. rt_destroy(&x) accepts a null x and writes null.
@@ -47,6 +49,7 @@ RT_API const char *rt_version(void);
 #define RT_MAX_QUERY_LENS 8
 #define RT_MAX_QUERY_LEN 8
 #define RT_MAX_HEADS 128
+#define RT_MAX_LAYERS 1024
 #define RT_MAX_BATCH 4096
 #define RT_MAX_SEQUENCES 65536
 #define RT_MAX_LENGTH 1048576

@@ -54,8 +54,8 @@ enum rt_status {
 };
 
 /*
- * The kind and the story of one failure. Owned by the caller; {0} is a valid empty one. Functions
- * that take a struct rt_error accept NULL. It is written on failure only.
+ * The kind and the story of one failure. Owned by the caller; {0} (C) or {} (C++) is an empty one.
+ * Functions that take a struct rt_error accept NULL. It is written on failure only.
  */
 struct rt_error {
     enum rt_status status;
