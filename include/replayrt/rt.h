@@ -374,7 +374,7 @@ enum rt_dtype { RT_DTYPE_BF16 = 1, RT_DTYPE_F32, RT_DTYPE_I32, RT_DTYPE_U8 };
  *   out          bf16 [rows, q, heads, d_v]   out: attention output in latent space; padding: 0
  *   lse          f32  [rows, q, heads]        out: natural-log LSE; no key seen, padding: +inf
  *   tokens       i32  [rows, q]               out of step_begin: the step's tokens
- *   accepted     i32  [rows]                  in by a step-end stage, for RT_ACCEPT_DEVICE rows
+ *   accepted     i32  [rows]                  in by a step-end stage, RT_ACCEPT_DEVICE rows only
  *   sampled      i32  [rows]                  in by a step-end stage: the slot's next last token
  * and, by row of the current replay (not offset by row_base):
  *   slots        i32  [bucket]                slot, -1 for padding
