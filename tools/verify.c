@@ -445,13 +445,14 @@ static enum rt_status one_graph(struct run *run, uint32_t index, uint32_t q,
     uint32_t low = index ? c->batch_sizes[index - 1] : 0;
     /* a step has a replay for each record of the ring at most */
     uint32_t most = beyond ? low * c->ring_depth : batch;
-    if (low >= c->max_sequences || q > run->longest)
+    uint32_t high = most < c->max_sequences ? most : c->max_sequences;
+    if (high <= low || q > run->longest)
         return RT_OK; /* no step of this runtime can have so many rows */
     const struct share share = {
         .batch = batch,
         .q = q,
         .low = low,
-        .high = most < c->max_sequences ? most : c->max_sequences,
+        .high = high,
         .steps = options->steps,
     };
     run->report->graphs += !beyond;
