@@ -7,4 +7,11 @@
 #define RT_LIKELY(x) __builtin_expect(!!(x), 1)
 #define RT_UNLIKELY(x) __builtin_expect(!!(x), 0)
 
+/* For structs that the host and the device compiler share. */
+#ifdef __cplusplus
+#define RT_ALIGNAS(bytes) alignas(bytes)
+#else
+#define RT_ALIGNAS(bytes) _Alignas(bytes)
+#endif
+
 #endif

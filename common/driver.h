@@ -102,7 +102,7 @@ struct rt_address_range {
     X(event_create) X(event_destroy) X(event_record) X(event_sync) X(event_elapsed)                \
     X(copy_in) X(copy_out) X(fill)                                                                 \
     X(library_load) X(library_unload) X(kernel_get) X(kernel_set_smem) X(kernel_param_bytes)       \
-    X(launch)                                                                                      \
+    X(tensor_map) X(launch)                                                                        \
     X(graph_create) X(graph_destroy) X(graph_add_kernel) X(graph_add_call)                         \
     X(graph_capture_begin) X(graph_capture_end) X(graph_nodes) X(graph_node_info)                  \
     X(graph_instantiate) X(exec_destroy) X(graph_launch) X(address_range)
@@ -185,6 +185,12 @@ struct rt_driver {
     /* Size of the kernel's one parameter, to hold against sizeof of the ABI struct. */
     int (*kernel_param_bytes)(struct rt_driver *d, rt_dkernel k, uint32_t *out);
 
+    /* Encodes a map for a kernel's parameters. A spec that breaks its limits is an invalid value
+     * before the driver is asked. CUDA: from compute capability 9.0 on. Host device: the map holds
+     * the address and zeros, for nobody: its kernels use plain pointers. */
+    int (*tensor_map)(struct rt_driver *d, const struct rt_tensor_map_spec *spec,
+                      struct rt_tensor_map *out);
+
     /* Enqueue one kernel; `programmatic` allows it to start before its predecessor's end. */
     int (*launch)(struct rt_driver *d, const struct rt_launch *l, bool programmatic, rt_dstream s);
 
@@ -229,6 +235,10 @@ enum rt_status rt_driver_open(const char *device, struct rt_driver *out, char *w
                               size_t why_bytes, struct rt_error *err);
 /* Accepts a zeroed table. Everything created through it must have been released. */
 void rt_driver_close(struct rt_driver *d);
+
+/* Every limit that rt_tensor_map_spec states is kept. One test for both back ends, so that what a
+ * GPU refuses is refused on the host device too. */
+bool rt_tensor_map_spec_valid(const struct rt_tensor_map_spec *spec);
 
 /* The back ends' own doors, for rt_driver_open and for tests. */
 enum rt_status rt_driver_open_host(struct rt_driver *out, struct rt_error *err);

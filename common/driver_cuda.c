@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/driver_cuda.h"
 
+#include <string.h>
+
 /* ---- context and memory ---- */
 
 static int ctx_enter(struct rt_driver *d)
@@ -278,6 +280,28 @@ static int kernel_param_bytes(struct rt_driver *d, rt_dkernel k, uint32_t *out)
     return 0;
 }
 
+/* The driver writes into its own type, whose alignment grew to 128 in CUDA 13; the hardware and the
+ * driver's function ask for 64. */
+static int tensor_map(struct rt_driver *d, const struct rt_tensor_map_spec *spec,
+                      struct rt_tensor_map *out)
+{
+    if (rt_probe_enter(d, RT_DOP_tensor_map))
+        return RT_DRIVER_INJECTED;
+    if (!rt_tensor_map_spec_valid(spec))
+        return CUDA_ERROR_INVALID_VALUE;
+    static const cuuint32_t every_element[RT_TENSOR_MAP_DIMS] = {1, 1, 1, 1};
+    CUtensorMap map;
+    _Static_assert(sizeof(map) == sizeof(*out), "a tensor map is a CUtensorMap");
+    const CUresult rc = rt_cuda_of(d)->api.TensorMapEncodeTiled(
+        &map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, spec->dims, (void *)(uintptr_t)spec->address,
+        spec->size, spec->stride_bytes + 1, spec->box, every_element, CU_TENSOR_MAP_INTERLEAVE_NONE,
+        CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (rc == CUDA_SUCCESS)
+        memcpy(out, &map, sizeof(*out));
+    return (int)rc;
+}
+
 static int launch(struct rt_driver *d, const struct rt_launch *l, bool programmatic, rt_dstream s)
 {
     if (rt_probe_enter(d, RT_DOP_launch))
@@ -336,5 +360,6 @@ void rt_cuda_bind(struct rt_driver *d)
     d->kernel_get = kernel_get;
     d->kernel_set_smem = kernel_set_smem;
     d->kernel_param_bytes = kernel_param_bytes;
+    d->tensor_map = tensor_map;
     d->launch = launch;
 }

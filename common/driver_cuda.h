@@ -6,7 +6,7 @@
  * Inside of the CUDA back end. cuda.h is met here and nowhere else; nothing links the driver.
  *
  *   driver_cuda_load.c   the driver's library and its functions, opening and closing a device
- *   driver_cuda.c        context, memory, streams, events, copies, kernels
+ *   driver_cuda.c        context, memory, streams, events, copies, kernels, tensor maps
  *   driver_cuda_graph.c  graphs: explicit nodes, capture, reading back, instantiating, launching
  *   driver_cuda_none.c   instead of all of them where the build has no CUDA toolkit
  */

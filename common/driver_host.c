@@ -314,6 +314,17 @@ static int kernel_param_bytes(struct rt_driver *d, rt_dkernel k, uint32_t *out)
     return 0;
 }
 
+static int tensor_map(struct rt_driver *d, const struct rt_tensor_map_spec *spec,
+                      struct rt_tensor_map *out)
+{
+    if (rt_probe_enter(d, RT_DOP_tensor_map))
+        return RT_DRIVER_INJECTED;
+    if (!rt_tensor_map_spec_valid(spec))
+        return RT_HOST_INVALID;
+    *out = (struct rt_tensor_map){.words = {spec->address}};
+    return 0;
+}
+
 /* ---- the table ---- */
 
 static const char *error_text(struct rt_driver *d, int code)
@@ -382,6 +393,7 @@ enum rt_status rt_driver_open_host(struct rt_driver *out, struct rt_error *err)
                               .kernel_get = kernel_get,
                               .kernel_set_smem = kernel_set_smem,
                               .kernel_param_bytes = kernel_param_bytes,
+                              .tensor_map = tensor_map,
                               .error_text = error_text,
                               .is_out_of_memory = is_out_of_memory,
                               .close = close_host};

@@ -5,7 +5,7 @@
 /*
  * Inside of the host device. The handles of driver.h are these structs themselves.
  *
- *   driver_host.c         the table, memory, libraries of C functions
+ *   driver_host.c         the table, memory, libraries of C functions, tensor maps
  *   driver_host_stream.c  streams, events, copies, kernel launches
  *   driver_host_graph.c   graphs as recorded lists, their immutable copies, replay
  *

@@ -6,6 +6,8 @@
  * One kernel launch as plain data. `kernels` fills it, `graphs` turns it into a node or hands it to
  * the driver, and neither knows the other.
  */
+#include "common/attributes.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -14,6 +16,26 @@ typedef uint64_t rt_addr;
 
 /* A loaded kernel: a CUkernel on CUDA, a struct rt_host_kernel on the host device. */
 typedef struct rt_dkernel_opaque *rt_dkernel;
+
+/* A TMA tensor map as the hardware takes it: opaque, 64-byte aligned (CUtensorMap). */
+struct rt_tensor_map {
+    RT_ALIGNAS(64) uint64_t words[16];
+};
+
+#define RT_TENSOR_MAP_DIMS 4
+
+/*
+ * What a tensor map describes: bf16 elements, dimension 0 contiguous, and the box of them that one
+ * instruction moves, in shared memory with the 128-byte swizzle. Outside of the tensor is zero, L2
+ * is asked for 256 bytes at a time, nothing is interleaved.
+ */
+struct rt_tensor_map_spec {
+    rt_addr address;                           /* multiple of 16, not null */
+    uint32_t dims;                             /* 2..RT_TENSOR_MAP_DIMS */
+    uint64_t size[RT_TENSOR_MAP_DIMS];         /* elements; 1..2^32 */
+    uint64_t stride_bytes[RT_TENSOR_MAP_DIMS]; /* multiples of 16, < 2^40; [0] ignored: 2 bytes */
+    uint32_t box[RT_TENSOR_MAP_DIMS];          /* elements; 1..256, [0] a multiple of 8 up to 64 */
+};
 
 #define RT_LAUNCH_PARAM_BYTES 768
 #define RT_LAUNCH_NAME_BYTES 48
@@ -29,10 +51,11 @@ struct rt_launch {
      * anything a predecessor writes, so the edge into it may be programmatic. */
     bool waits;
     /* Every kernel takes one struct by value. Its first `pointer_count` 8-byte words are device
-     * addresses or null, and no other word is: that is what the graph audit reads. */
+     * addresses or null, and no other word is: that is what the graph audit reads. It cannot read
+     * tensor maps, so the address in each of them stands among the pointers too. */
     uint32_t param_bytes;
     uint32_t pointer_count;
-    _Alignas(64) unsigned char params[RT_LAUNCH_PARAM_BYTES];
+    RT_ALIGNAS(64) unsigned char params[RT_LAUNCH_PARAM_BYTES];
 };
 
 #endif

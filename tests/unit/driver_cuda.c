@@ -137,6 +137,11 @@ static int try_memory(struct life *l)
         assert_int_equal(range.base, 0);
         assert_int_equal(range.bytes, 0);
     }
+    struct rt_tensor_map map;
+    const struct rt_tensor_map_spec spec = {
+        .address = l->mem, .dims = 2, .size = {8, 2}, .stride_bytes = {0, 16}, .box = {8, 2}};
+    if (d->caps.cc >= 90)
+        TRY(d->tensor_map(d, &spec, &map));
     return 0;
 }
 
@@ -420,7 +425,8 @@ static void says_what_is_missing(void **state)
 static void refuses_old_drivers(void **state)
 {
     (void)state;
-    static const char *const symbols[] = {"cuFuncLoad", "cuInit", "cuStreamSynchronize"};
+    static const char *const symbols[] = {"cuFuncLoad", "cuInit", "cuStreamSynchronize",
+                                          "cuTensorMapEncodeTiled"};
     for (size_t i = 0; i < sizeof(symbols) / sizeof(symbols[0]); i++) {
         struct rt_driver d;
         struct rt_error err = {.status = RT_OK};

@@ -352,6 +352,7 @@ static int live_memory(struct life *l)
     struct rt_driver *d = l->d;
     uint64_t available, total;
     struct rt_address_range range;
+    struct rt_tensor_map map;
     char byte = 0;
     bool is_idle;
     float ms;
@@ -370,6 +371,9 @@ static int live_memory(struct life *l)
     TRY(d->event_elapsed(d, l->e, l->e, &ms));
     TRY(d->stream_query(d, l->s, &is_idle));
     TRY(d->stream_sync(d, l->s));
+    const struct rt_tensor_map_spec spec = {
+        .address = l->mem, .dims = 2, .size = {8, 1}, .stride_bytes = {0, 16}, .box = {8, 1}};
+    TRY(d->tensor_map(d, &spec, &map));
     return d->address_range(d, l->mem, &range);
 }
 

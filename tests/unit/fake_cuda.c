@@ -298,6 +298,30 @@ static CUresult fake_FuncGetName(const char **out, CUfunction f)
     return fake_KernelGetName(out, (CUkernel)f);
 }
 
+static CUresult fake_TensorMapEncodeTiled(CUtensorMap *out, CUtensorMapDataType type,
+                                          cuuint32_t rank, void *address, const cuuint64_t *size,
+                                          const cuuint64_t *stride, const cuuint32_t *box,
+                                          const cuuint32_t *step, CUtensorMapInterleave interleave,
+                                          CUtensorMapSwizzle swizzle, CUtensorMapL2promotion l2,
+                                          CUtensorMapFloatOOBfill fill)
+{
+    NEED_CONTEXT();
+    NEED(!fake_fails("cuTensorMapEncodeTiled"), CUDA_ERROR_UNKNOWN);
+    NEED((uintptr_t)out % _Alignof(CUtensorMap) == 0 && rank >= 1 && rank <= 4,
+         CUDA_ERROR_INVALID_VALUE);
+    memset(out, 0, sizeof(*out));
+    out->opaque[0] = (uintptr_t)address;
+    out->opaque[1] = (cuuint64_t)type | (cuuint64_t)rank << 8 | (cuuint64_t)interleave << 16 |
+                     (cuuint64_t)swizzle << 24 | (cuuint64_t)l2 << 32 | (cuuint64_t)fill << 40;
+    for (cuuint32_t i = 0; i < rank; i++) {
+        out->opaque[2 + i] = size[i];
+        if (i + 1 < rank)
+            out->opaque[6 + i] = stride[i];
+        out->opaque[9 + i] = box[i] | (cuuint64_t)step[i] << 32;
+    }
+    return CUDA_SUCCESS;
+}
+
 /* ---- the door ---- */
 
 static const struct rt_cuda_api fake_api = {
@@ -330,6 +354,7 @@ static const struct rt_cuda_api fake_api = {
     .MemHostAlloc = fake_MemHostAlloc,
     .MemHostGetDevicePointer = fake_MemHostGetDevicePointer,
     .PointerGetAttributes = fake_PointerGetAttributes,
+    .TensorMapEncodeTiled = fake_TensorMapEncodeTiled,
 };
 
 CUresult cuDriverGetVersion(int *driverVersion)

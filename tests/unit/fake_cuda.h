@@ -8,6 +8,14 @@
  * handles and addresses must be its own. It takes the CUDA back end through its paths; it proves
  * nothing about a GPU.
  *
+ * A tensor map of its own making says what it was made from:
+ *
+ *   word 0       address
+ *   word 1       bytes, lowest first: type, rank, interleave, swizzle, L2 promotion, fill
+ *   words 2..5   size of dimension i
+ *   words 6..8   stride of dimension i + 1
+ *   words 9..12  box of dimension i, and in the high half the step between its elements
+ *
  *   FAKE_CUDA_DEVICES=n   how many devices there are (2)
  *   FAKE_CUDA_LACKS=name  a function that this driver does not have
  *   FAKE_CUDA_FAILS=name  a function that fails: those that ask fake_fails()
