@@ -16,6 +16,7 @@ static struct block blocks[MAX_BLOCKS];
 struct fake_state fake = {.kernels = {
                               {"rt_test_mad", 1, {0}, {16}},
                               {"rt_test_two", 2, {0, 8}, {8, 4}},
+                              {"rt_test_wide", 1, {0}, {512}},
                           }};
 
 bool fake_fails(const char *name)

@@ -3,8 +3,8 @@
 #define RT_TESTS_UNIT_FAKE_CUDA_H
 
 /*
- * A libcuda.so.1 for machines without one: memory is RAM, streams run at once, and its one kernel
- * is known by name. It is strict where the real driver is: operations want a current context,
+ * A libcuda.so.1 for machines without one: memory is RAM, streams run at once, and its kernels are
+ * known by name. It is strict where the real driver is: operations want a current context,
  * handles and addresses must be its own. It takes the CUDA back end through its paths; it proves
  * nothing about a GPU.
  *
@@ -27,7 +27,7 @@
 
 #define MAX_NODES 64
 #define MAX_EDGES 8
-#define MAX_PARAM_BYTES 64
+#define MAX_PARAM_BYTES 512
 
 struct CUkern_st {
     const char *name;
@@ -75,7 +75,7 @@ struct CUctx_st {
 struct fake_state {
     struct CUctx_st primary;
     int contexts, retained;
-    struct CUkern_st kernels[2];
+    struct CUkern_st kernels[3];
 };
 extern struct fake_state fake;
 

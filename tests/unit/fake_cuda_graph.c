@@ -124,21 +124,22 @@ static CUresult fake_GraphGetNodes(CUgraph g, CUgraphNode *nodes, size_t *count)
     return CUDA_SUCCESS;
 }
 
-/* rt_test_mad: *p = *p * 3 + value. */
+/* rt_test_mad: *p = *p * 3 + value. rt_test_wide: *p = the last word + blocks of a cluster. */
 static void run(const struct CUgraphNode_st *n)
 {
     if (n->type == CU_GRAPH_NODE_TYPE_MEMSET) {
         memset((void *)(uintptr_t)n->dst, n->value, n->count);
         return;
     }
-    if (n->kernel != &fake.kernels[0])
+    const bool wide = n->kernel == &fake.kernels[2];
+    if (n->kernel != &fake.kernels[0] && !wide)
         return;
     uint64_t address;
     uint32_t value;
     memcpy(&address, n->bytes, sizeof(address));
-    memcpy(&value, n->bytes + 8, sizeof(value));
+    memcpy(&value, n->bytes + (wide ? 508 : 8), sizeof(value));
     uint32_t *p = (uint32_t *)(uintptr_t)address;
-    *p = *p * 3 + value;
+    *p = wide ? value + (n->cluster_x ? n->cluster_x : 1) : *p * 3 + value;
 }
 
 static CUresult fake_StreamSynchronize(CUstream s)
@@ -248,6 +249,7 @@ static CUresult put(CUstream s, const struct CUgraphNode_st *work)
         void *params[2] = {work->pointers[0], work->pointers[1]};
         n->params = work->params;
         set_params(n, work->kernel, params);
+        n->cluster_x = work->cluster_x;
     }
     n->dst = work->dst;
     n->value = work->value;
@@ -319,14 +321,16 @@ static CUresult fake_LaunchKernelEx(const CUlaunchConfig *c, CUfunction f, void 
                                     void **extra)
 {
     NEED(f && params && !extra && c->gridDimX && c->blockDimX, CUDA_ERROR_INVALID_VALUE);
+    struct CUgraphNode_st work = {.type = CU_GRAPH_NODE_TYPE_KERNEL};
     for (unsigned i = 0; i < c->numAttrs; i++) {
         const CUlaunchAttribute *a = &c->attrs[i];
         NEED(a->id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION ||
                  (a->id == CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION &&
                   c->gridDimX % a->value.clusterDim.x == 0),
              CUDA_ERROR_INVALID_VALUE);
+        if (a->id == CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION)
+            work.cluster_x = a->value.clusterDim.x;
     }
-    struct CUgraphNode_st work = {.type = CU_GRAPH_NODE_TYPE_KERNEL};
     work.params.gridDimX = c->gridDimX;
     work.params.blockDimX = c->blockDimX;
     set_params(&work, (CUkernel)f, params);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tensor maps on both back ends. Without a GPU that knows them only the host device is tested; with
- * RT_TEST_FAKE_CUDA set, the driver is the one of fake_cuda.c, whose maps say what they were made
- * from.
+ * Tensor maps on both back ends, and kernels that take them by value. Without a GPU that knows them
+ * only the host device is tested; with RT_TEST_FAKE_CUDA set, the driver is the one of fake_cuda.c,
+ * whose maps say what they were made from.
  */
 #include "common/driver.h"
 
@@ -15,6 +15,28 @@
 
 #define INVALID 1 /* CUDA_ERROR_INVALID_VALUE and RT_HOST_INVALID */
 #define TENSOR_BYTES 65536u
+
+/* rt_test_wide: *p = last word of its 512 bytes of parameters + blocks of its cluster. */
+static const char ptx[] = ".version 8.0\n.target sm_90\n.address_size 64\n"
+                          ".visible .entry rt_test_wide(.param .align 64 .b8 p[512])\n"
+                          "{\n"
+                          "    .reg .b32 %r<4>;\n    .reg .b64 %d<3>;\n"
+                          "    griddepcontrol.wait;\n"
+                          "    ld.param.u64 %d1, [p];\n"
+                          "    ld.param.u32 %r1, [p+508];\n"
+                          "    mov.u32 %r2, %cluster_nctaid.x;\n"
+                          "    add.u32 %r3, %r1, %r2;\n"
+                          "    cvta.to.global.u64 %d2, %d1;\n"
+                          "    st.global.u32 [%d2], %r3;\n"
+                          "    ret;\n"
+                          "}\n";
+
+struct wide_params {
+    rt_addr p, tensor;
+    struct rt_tensor_map maps[3];
+    uint32_t filling[15], last;
+};
+_Static_assert(sizeof(struct wide_params) == 512, "three maps and a line before and after");
 
 struct fixture {
     struct rt_driver d;
@@ -204,6 +226,88 @@ static void driver_gets_every_value(void **state)
     assert_int_equal(early_rc, INVALID);
 }
 
+static struct rt_launch wide_launch(struct fixture *f, rt_dkernel kernel, uint32_t value,
+                                    uint32_t cluster_x)
+{
+    const struct rt_tensor_map_spec spec = good_spec(f);
+    struct wide_params p = {.p = f->mem, .tensor = spec.address, .last = value};
+    for (uint32_t i = 0; i < 3; i++)
+        assert_int_equal(f->d.tensor_map(&f->d, &spec, &p.maps[i]), 0);
+    struct rt_launch l = {.kernel = kernel,
+                          .entry = "rt_test_wide",
+                          .grid = {4, 1, 1},
+                          .block = {1, 1, 1},
+                          .cluster_x = cluster_x,
+                          .waits = true,
+                          .param_bytes = sizeof(p),
+                          .pointer_count = 2};
+    memcpy(l.params, &p, sizeof(p));
+    return l;
+}
+
+static void assert_value(struct fixture *f, rt_dstream s, uint32_t want)
+{
+    uint32_t value = 0;
+    assert_int_equal(f->d.copy_out(&f->d, &value, f->mem, sizeof(value), s), 0);
+    assert_int_equal(f->d.stream_sync(&f->d, s), 0);
+    assert_int_equal(value, want);
+}
+
+static void replays(struct fixture *f, rt_dkernel kernel, rt_dstream s)
+{
+    struct rt_driver *const d = &f->d;
+    rt_dgraph g = NULL;
+    rt_dnode nodes[2];
+    rt_dexec x = NULL;
+    const struct rt_launch first = wide_launch(f, kernel, 50, 0);
+    const struct rt_launch second = wide_launch(f, kernel, 60, 4);
+    assert_int_equal(d->graph_create(d, &g), 0);
+    assert_int_equal(d->graph_add_kernel(d, g, &first, NULL, 0, &nodes[0]), 0);
+    const struct rt_dedge edge = {.from = nodes[0], .programmatic = true};
+    assert_int_equal(d->graph_add_kernel(d, g, &second, &edge, 1, &nodes[1]), 0);
+    for (int i = 0; i < 2; i++) {
+        struct rt_node_info info;
+        assert_int_equal(d->graph_node_info(d, nodes[i], &info), 0);
+        assert_string_equal(info.name, "rt_test_wide");
+        assert_int_equal(info.grid[0], 4);
+        assert_int_equal(info.word_count, 64);
+        assert_memory_equal(info.words, i == 0 ? first.params : second.params, 512);
+    }
+    assert_int_equal(d->graph_instantiate(d, g, s, &x), 0);
+    assert_int_equal(d->graph_launch(d, x, s), 0);
+    assert_value(f, s, 64);
+    assert_int_equal(d->exec_destroy(d, x), 0);
+    assert_int_equal(d->graph_destroy(d, g), 0);
+}
+
+/* Blocks of a cluster in all four ways: launch and node, in the wake of another kernel or not. */
+static void kernels_take_maps_in_clusters(void **state)
+{
+    struct fixture *const f = *state;
+    struct rt_driver *const d = &f->d;
+    const struct rt_image image = {.fatbin = ptx, .fatbin_bytes = sizeof(ptx)};
+    rt_dlibrary lib = NULL;
+    rt_dkernel kernel = NULL;
+    rt_dstream s = NULL;
+    uint32_t bytes = 0;
+    assert_int_equal(d->library_load(d, &image, &lib), 0);
+    assert_int_equal(d->kernel_get(d, lib, "rt_test_wide", &kernel), 0);
+    assert_int_equal(d->kernel_param_bytes(d, kernel, &bytes), 0);
+    assert_int_equal(bytes, sizeof(struct wide_params));
+    assert_int_equal(d->stream_create(d, &s), 0);
+    for (uint32_t cluster_x = 1; cluster_x <= 4; cluster_x *= 2) {
+        const struct rt_launch l = wide_launch(f, kernel, 100 * cluster_x, cluster_x);
+        assert_int_equal(d->launch(d, &l, false, s), 0);
+        assert_value(f, s, 101 * cluster_x);
+        assert_int_equal(d->fill(d, f->mem, 0, 4, s), 0);
+        assert_int_equal(d->launch(d, &l, true, s), 0);
+        assert_value(f, s, 101 * cluster_x);
+    }
+    replays(f, kernel, s);
+    assert_int_equal(d->stream_destroy(d, s), 0);
+    assert_int_equal(d->library_unload(d, lib), 0);
+}
+
 static bool cuda_has_maps(void)
 {
     struct rt_driver d;
@@ -226,6 +330,7 @@ int main(void)
     const struct CMUnitTest cuda[] = {
         CUDA(refuses_what_no_map_can_say),
         CUDA(fails_when_told_to),
+        CUDA(kernels_take_maps_in_clusters),
     };
     const struct CMUnitTest fake[] = {
         CUDA(takes_the_limits),
