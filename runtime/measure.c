@@ -121,23 +121,35 @@ enum rt_status rt_measure_get_info(const rt_measure *m, struct rt_measure_info *
 
 /* ---- the pool -------------------------------------------------------------------------------- */
 
-static enum rt_status grow_pool(struct rt_measure *m, uint64_t bytes)
+/* What the pool could be if it were made anew. */
+static enum rt_status find_room(struct rt_measure *m, uint64_t wanted, uint64_t *bytes)
+{
+    struct rt_driver *d = &m->driver;
+    uint64_t free_bytes, total;
+    RT_TRY(RT_DRV(d, &m->error, mem_info, (d, &free_bytes, &total)));
+    uint64_t room = (free_bytes + m->pool_bytes) / 100 * POOL_PERCENT;
+    *bytes = rt_align_up_u64(wanted, ALIGN);
+    if (*bytes > room)
+        *bytes = room / ALIGN * ALIGN;
+    RT_REQUIRE(*bytes, &m->error, RT_ERR_DEVICE_MEMORY,
+               "no device memory for KV: %llu bytes are free", (unsigned long long)free_bytes);
+    return RT_OK;
+}
+
+static enum rt_status grow_pool(struct rt_measure *m, uint64_t wanted)
 {
     struct rt_driver *d = &m->driver;
     struct rt_error *err = &m->error;
-    uint64_t free_bytes, total;
+    uint64_t bytes = 0;
     rt_addr old = m->pool, pool;
+    RT_TRY(find_room(m, wanted, &bytes));
+    /* Memory that is full is not filled again for a little more, shape after shape. */
+    if (bytes < wanted && bytes <= m->pool_bytes + m->pool_bytes / 16)
+        return RT_OK;
     m->pool = 0;
     m->pool_bytes = 0;
     if (old)
         RT_TRY(RT_DRV(d, err, mem_free, (d, old)));
-    RT_TRY(RT_DRV(d, err, mem_info, (d, &free_bytes, &total)));
-    uint64_t room = free_bytes / 100 * POOL_PERCENT;
-    bytes = rt_align_up_u64(bytes, ALIGN);
-    if (bytes > room)
-        bytes = room / ALIGN * ALIGN;
-    RT_REQUIRE(bytes, err, RT_ERR_DEVICE_MEMORY, "no device memory for KV: %llu bytes are free",
-               (unsigned long long)free_bytes);
     RT_TRY(RT_DRV(d, err, mem_alloc, (d, bytes, &pool)));
     enum rt_status status = rt_measure_fill(m, pool, bytes);
     if (status != RT_OK) {

@@ -51,11 +51,11 @@ struct rt_measure_info {
 RT_API enum rt_status rt_measure_get_info(const rt_measure *measure, struct rt_measure_info *out);
 
 /*
- * The device memory that KV is read from, full of noise: made of `bytes`, or of 85 % of what is
- * free where that is less, if it has fewer now. rt_measure_attention asks for what it needs;
- * whoever needs more later, or wants to lend it to rt_create as its pool between two measurements
- * (not on the host device), asks first, because growing releases the old and fills the new. Blocks.
- * RT_ERR_DEVICE_MEMORY: there is none at all then.
+ * The device memory that KV is read from, full of noise: of `bytes`, or of about 85 % of what is
+ * free where that is less, unless there is as much already. rt_measure_attention asks for what it
+ * needs. Whoever wants to lend it to rt_create as its pool, between two measurements and not on the
+ * host device, asks here; growing it releases what was there before. Blocks.
+ * RT_ERR_INVALID, RT_ERR_DEVICE_MEMORY, RT_ERR_DRIVER: a pool that was to grow may be gone.
  */
 RT_API enum rt_status rt_measure_pool(rt_measure *measure, uint64_t bytes,
                                       struct rt_memory_region *out);
