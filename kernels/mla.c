@@ -201,6 +201,7 @@ enum rt_status rt_mla_reduce_launch(const struct rt_kernels *k, const struct rt_
     RT_TRY(check_stride("out row stride", p->out_row_stride, err));
     RT_TRY(check_stride("out token stride", p->out_token_stride, err));
     RT_TRY(check_stride("out head stride", p->out_head_stride, err));
-    const uint32_t grid[2] = {p->rows, rt_ceil_div_u32(p->heads * p->q_len, RT_MLA_REDUCE_WARPS)};
+    const uint32_t items = p->rows * p->heads * p->q_len * (p->d_v / RT_MLA_REDUCE_LEAST_COLUMNS);
+    const uint32_t grid[2] = {rt_min_u32(items, RT_MLA_REDUCE_MOST_BLOCKS), 1};
     return launch(k, c->reduce_entry, p, sizeof(*p), grid, RT_MLA_REDUCE_THREADS, out, err);
 }

@@ -43,6 +43,7 @@ sanitize() {
 bench() {
     check "$build/tests/checkkern/checkkern" --device cuda:0 --bench
     check "$build/tools/replayrt" bench step "$root/examples/bench_deepseek.yaml"
+    check "$build/tools/replayrt" bench attention --shapes "$root/examples/shapes_h200.jsonl"
 }
 
 case " $* " in *" --sanitize "*) sanitize ;; *" --bench "*) bench ;; *) suite ;; esac

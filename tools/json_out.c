@@ -19,12 +19,21 @@ static void escaped(FILE *to, const char *text)
     fputc('"', to);
 }
 
+static void new_line(const struct json_out *j)
+{
+    if (j->line)
+        return;
+    fputc('\n', j->to);
+    for (unsigned i = 0; i < j->depth; i++)
+        fputs("  ", j->to);
+}
+
 static void start(struct json_out *j, const char *key)
 {
     if (j->depth) {
-        fputs(j->first ? "\n" : ",\n", j->to);
-        for (unsigned i = 0; i < j->depth; i++)
-            fputs("  ", j->to);
+        if (!j->first)
+            fputs(j->line ? ", " : ",", j->to);
+        new_line(j);
     }
     j->first = false;
     if (key) {
@@ -46,11 +55,8 @@ void json_close(struct json_out *j, char bracket)
     bool empty = j->first;
     j->depth--;
     j->first = false;
-    if (!empty) {
-        fputc('\n', j->to);
-        for (unsigned i = 0; i < j->depth; i++)
-            fputs("  ", j->to);
-    }
+    if (!empty)
+        new_line(j);
     fputc(bracket, j->to);
     if (!j->depth)
         fputc('\n', j->to);

@@ -11,6 +11,7 @@ struct json_out {
     FILE *to;
     unsigned depth;
     bool first; /* nothing written yet at this depth */
+    bool line;  /* everything on one line, for a file with an object a line */
 };
 
 /* key: null inside an array and at the top. */

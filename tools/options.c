@@ -59,11 +59,15 @@ static bool read_option(int argc, char **argv, int *at, const struct option *opt
 bool options_read(int argc, char **argv, const struct option *options, unsigned count,
                   const char **positional)
 {
-    *positional = NULL;
+    if (positional)
+        *positional = NULL;
     for (int i = 0; i < argc; i++) {
         if (!strncmp(argv[i], "--", 2)) {
             if (!read_option(argc, argv, &i, options, count))
                 return false;
+        } else if (!positional) {
+            fprintf(stderr, "replayrt: %s: only options are expected here\n", argv[i]);
+            return false;
         } else if (*positional) {
             fprintf(stderr, "replayrt: one configuration at a time: %s, then %s\n", *positional,
                     argv[i]);
@@ -72,7 +76,8 @@ bool options_read(int argc, char **argv, const struct option *options, unsigned 
             *positional = argv[i];
         }
     }
-    if (!*positional)
-        fputs("replayrt: which configuration? see replayrt --help\n", stderr);
-    return *positional != NULL;
+    if (!positional || *positional)
+        return true;
+    fputs("replayrt: which configuration? see replayrt --help\n", stderr);
+    return false;
 }

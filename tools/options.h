@@ -17,14 +17,16 @@ struct option {
 };
 
 /*
- * Reads options and exactly one positional argument (a path), in any order. Numbers are decimal.
- * False after a message on stderr that names the argument and what would be valid.
+ * Reads options and exactly one positional argument (a path), in any order; none where positional
+ * is null. Numbers are decimal. False after a message on stderr that names the argument and what
+ * would be valid.
  */
 bool options_read(int argc, char **argv, const struct option *options, unsigned count,
                   const char **positional);
 
 int cmd_plan(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
+int cmd_bench_attention(int argc, char **argv);
 int cmd_bench_step(int argc, char **argv);
 
 #endif

@@ -25,6 +25,13 @@ static const char help[] =
     "      --steps N      measured steps (200)\n"
     "      --device NAME  instead of the configured one\n"
     "      --json\n"
+    "  bench attention    what attention costs a layer, for every shape of a list\n"
+    "      --shapes FILE  the list, an object a line; see docs/bench_attention.md\n"
+    "      --out FILE     all figures, an object a line\n"
+    "      --backend NAME auto, sm90 or generic (auto)\n"
+    "      --device NAME  auto, host or cuda:N (auto)\n"
+    "      --only TEXT    shapes whose label has it\n"
+    "      --no-step      leave the whole steps out\n"
     "\n"
     "  --version, --help\n"
     "\n"
@@ -46,6 +53,8 @@ static int run(int argc, char **argv)
         return cmd_verify(argc - 2, argv + 2);
     if (argc >= 3 && !strcmp(argv[1], "bench") && !strcmp(argv[2], "step"))
         return cmd_bench_step(argc - 3, argv + 3);
+    if (argc >= 3 && !strcmp(argv[1], "bench") && !strcmp(argv[2], "attention"))
+        return cmd_bench_attention(argc - 3, argv + 3);
     if (argc >= 2)
         fprintf(stderr, "replayrt: unknown command %s\n", argv[1]);
     fputs(help, stderr);

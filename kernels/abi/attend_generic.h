@@ -7,8 +7,9 @@
  * gcc and by nvcc; constant expressions for constant arguments.
  *
  * attend  grid (ceil(heads * q_len / tile_rows), parts), one tile of query rows and one part each
- * reduce  grid (rows, y), y from 1 to ceil(heads * q_len / RT_MLA_REDUCE_WARPS): a block takes
- * every y-th group of query rows, so any y is right
+ * reduce  grid (x, 1): blocks share the work evenly, whatever x is. What there is of it only the
+ * device knows; the launch takes rows * heads * q_len * d_v / RT_MLA_REDUCE_LEAST_COLUMNS blocks, a
+ * block for the least that one works on, but not more than RT_MLA_REDUCE_MOST_BLOCKS
  */
 
 #define RT_ATTEND_GENERIC_THREADS 256u
@@ -46,6 +47,9 @@
     (RT_ATTEND_GENERIC_SMEM_BYTES(tile_rows, d_qk) <= 113u * 1024u ? 2u : 1u)
 
 #define RT_MLA_REDUCE_THREADS 256u
-#define RT_MLA_REDUCE_WARPS 8u /* query rows of a block at a time */
+#define RT_MLA_REDUCE_WARPS 8u
+#define RT_MLA_REDUCE_LEAST_COLUMNS 32u
+#define RT_MLA_REDUCE_BLOCKS_PER_SM 3u
+#define RT_MLA_REDUCE_MOST_BLOCKS (132u * RT_MLA_REDUCE_BLOCKS_PER_SM) /* all of an H100 or H200 */
 
 #endif

@@ -198,9 +198,12 @@ RT_STATIC_ASSERT(sizeof(struct rt_mla_attend_params) == 24 * 8 + 12 * 4, "attend
 
 /*
  * reduce: for split rows, per query row: m = max of the pieces' lse (0 if all are -inf),
- * g = m + log2(sum 2^(lse_i - m)), out = sum 2^(lse_i - g) partial_i in order of i, lse = g * ln 2;
- * no key seen: out 0, lse +inf. Rows of length <= 0, padding included: out 0, lse +inf. Rows that
- * are not split and not empty are left alone.
+ * g = m + log2(sum 2^(lse_i - m)), out = sum 2^(lse_i - g) partial_i, lse = g * ln 2; no key seen:
+ * out 0, lse +inf. Rows of length <= 0, padding included: out 0, lse +inf. Rows that are not split
+ * and not empty are left alone. The order of the sums follows from the shapes, the grid, the
+ * lengths and num_splits, so that two runs agree bitwise.
+ * stamp_last becomes at least the time, by globaltimer, at which the last output was written; where
+ * there was none to write, a time at which attend was complete.
  */
 struct rt_mla_reduce_params {
     const float *partial_out;
@@ -210,7 +213,7 @@ struct rt_mla_reduce_params {
     uint16_t *out;
     float *lse;
     const struct rt_ctrl *ctrl; /* or null */
-    uint64_t *stamp_last;       /* or null: atomicMax of globaltimer at each block's end */
+    uint64_t *stamp_last;       /* or null: see above */
     int64_t out_row_stride, out_token_stride, out_head_stride;
     int64_t lse_row_stride, lse_token_stride, lse_head_stride;
     uint32_t rows, q_len, heads, d_v;

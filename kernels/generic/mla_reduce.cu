@@ -5,140 +5,412 @@
  *
  *   m = max lse_i     g = m + log2(sum 2^(lse_i - m))     out = sum 2^(lse_i - g) partial_i
  *
- * Block (x, y): batch row x, query rows y * 8 .. + 8 and every further gridDim.y-th eight of them;
- * a warp per query row. Lanes share the pieces for g, then each lane owns VECTORS float4 columns
- * and adds the pieces in their order. Batch rows without keys get their zeros here, batch rows that
- * were never split cost one look at num_splits.
+ * Grid (x, 1), any x: every block lists the batch rows that need it, the same list in each, and
+ * takes every x-th item of it. The lists are made for RT_REDUCE_WINDOW rows at a time:
+ *
+ *   front  many pieces: an item is a query row's columns 0..127, 128..255, … or narrower, and the
+ *          block's; its warps share the pieces
+ *   back   few pieces or, where the row is empty, none: an item is a warp's
+ *
+ * A lane loads the lse and 16 bytes of RT_REDUCE_DEPTH pieces before it uses the first. It keeps a
+ * maximum and sums of its own; they meet where all of them are known, in one order, so two runs
+ * give the same bits. Where items are so few that blocks would be idle, a warp's lanes form 2 or 4
+ * teams, each with every second or fourth piece and a half or a quarter of the columns.
+ *
+ *   shared memory     bytes
+ *   list               8192   a row to list, 8 bytes
+ *   sums               4096   a lane each
+ *   tops, totals         64   a warp each
+ *   counts              256   of rows to list, 32 warps' worth of them, of two windows
+ *
+ *   barrier   makes visible                 and frees
+ *   A         counts                        the list; counts of the window before
+ *   B         list                          -
+ *   C         -                             sums, tops, totals of the item before
+ *   D         sums, tops, totals            -
+ *
+ *   lengths, splits │ A │ list │ B │ lse, pieces │ C │ sums │ D │ warp 0: out, lse
  */
 #include "kernels/abi/attend_generic.h"
 #include "kernels/abi/mla.h"
+#include "kernels/device/divisor.cuh"
 #include "kernels/device/ptx/convert.cuh"
 #include "kernels/device/ptx/pdl.cuh"
+#include "kernels/device/ptx/settle.cuh"
 #include "kernels/device/ptx/timer.cuh"
+#include "kernels/device/scan.cuh"
 
-#define RT_REDUCE_FULL_WARP 0xffffffffu
 #define RT_REDUCE_LN_2 0.6931471805599453f
 #define RT_REDUCE_INFINITY __builtin_huge_valf()
-#define RT_REDUCE_LANE_COLUMNS 4 /* of a vector: 16 bytes */
-#define RT_REDUCE_WARP_COLUMNS (32 * RT_REDUCE_LANE_COLUMNS)
+#define RT_REDUCE_LANE_COLUMNS 4u /* of a vector: 16 bytes */
+#define RT_REDUCE_WARP_COLUMNS (RT_WARP_LANES * RT_REDUCE_LANE_COLUMNS)
+#define RT_REDUCE_DEPTH 8 /* vectors of a lane in flight */
+#define RT_REDUCE_FEW 8   /* pieces that one warp takes alone */
+#define RT_REDUCE_THREAD_ROWS 4u
+#define RT_REDUCE_WINDOW (RT_REDUCE_THREAD_ROWS * RT_MLA_REDUCE_THREADS)
 
-/* Where a query row is written. */
-struct rt_reduce_target {
-    uint16_t *out; /* at this lane's first column */
-    float *lse;
+RT_STATIC_ASSERT(RT_REDUCE_THREAD_ROWS *RT_MLA_REDUCE_WARPS == RT_WARP_LANES, "a count for a lane");
+RT_STATIC_ASSERT(RT_REDUCE_WARP_COLUMNS == 4 * RT_MLA_REDUCE_LEAST_COLUMNS, "four teams at most");
+
+/* A batch row to work on. The schedule has at most 65535 parts, and a row not more pieces. */
+struct rt_reduce_row {
+    int32_t slot; /* of piece 0 */
+    uint16_t row;
+    uint16_t pieces; /* 0: the row is empty */
 };
 
-static __device__ __forceinline__ struct rt_reduce_target
-rt_reduce_target_of(const struct rt_mla_reduce_params &p, int query, int lane)
+struct rt_reduce_board {
+    struct rt_reduce_row list[RT_REDUCE_WINDOW];
+    float4 sum[RT_MLA_REDUCE_THREADS];
+    float top[RT_MLA_REDUCE_WARPS], total[RT_MLA_REDUCE_WARPS];
+    uint32_t counts[2][RT_WARP_LANES]; /* many in the low half, few in the high half */
+};
+RT_STATIC_ASSERT(sizeof(struct rt_reduce_board) == 8192 + 4096 + 64 + 256, "the table above");
+
+static __shared__ __align__(16) struct rt_reduce_board rt_reduce_memory;
+
+/* The same for every item; all but row_base is known before the wait. */
+struct rt_reduce_shape {
+    rt_divisor<uint32_t> query_rows, heads;
+    uint32_t chunks_log2; /* of RT_REDUCE_WARP_COLUMNS columns in a query row */
+    uint32_t row_base;
+};
+
+/* The lengths of the two lists. */
+struct rt_reduce_found {
+    uint32_t many, few;
+};
+
+/* A query row of a listed batch row, from column `column` of this lane on. */
+struct rt_reduce_target {
+    struct rt_reduce_row row;
+    uint32_t query, column;
+};
+
+/* Sums of 2^(lse - top) and of 2^(lse - top) partial; top is the largest lse, -inf if none. */
+template <int VECTORS> struct rt_reduce_sum {
+    float top, total;
+    float4 out[VECTORS];
+};
+
+/* In exponents, 0 stands for a maximum of -inf: -inf less -inf would be NaN. */
+static __device__ __forceinline__ float rt_reduce_base(float top)
 {
-    const int64_t row = (p.ctrl ? (int64_t)p.ctrl->row_base : 0) + blockIdx.x;
-    const int token = query / (int)p.heads;
-    const int head = query % (int)p.heads;
-    return {p.out + row * p.out_row_stride + token * p.out_token_stride + head * p.out_head_stride +
-                lane * RT_REDUCE_LANE_COLUMNS,
-            p.lse + row * p.lse_row_stride + token * p.lse_token_stride + head * p.lse_head_stride};
+    return top == -RT_REDUCE_INFINITY ? 0.0f : top;
 }
 
-/* log2 of the sum over all pieces; -inf where no piece has seen a key. The same in every lane. */
-static __device__ __forceinline__ float rt_reduce_total(const float *lse, int64_t stride,
-                                                        int pieces, int lane)
+static __device__ __forceinline__ void rt_reduce_fma(float4 &sum, float weight, const float4 &x)
 {
-    float top = -RT_REDUCE_INFINITY;
-    for (int i = lane; i < pieces; i += 32)
-        top = fmaxf(top, lse[i * stride]);
-    for (int distance = 16; distance > 0; distance /= 2)
-        top = fmaxf(top, __shfl_xor_sync(RT_REDUCE_FULL_WARP, top, distance));
-    const float base = top == -RT_REDUCE_INFINITY ? 0.0f : top;
-    float sum = 0.0f;
-    for (int i = lane; i < pieces; i += 32)
-        sum += exp2f(lse[i * stride] - base);
-    for (int distance = 16; distance > 0; distance /= 2)
-        sum += __shfl_xor_sync(RT_REDUCE_FULL_WARP, sum, distance);
-    return base + log2f(sum);
+    sum.x = fmaf(weight, x.x, sum.x);
+    sum.y = fmaf(weight, x.y, sum.y);
+    sum.z = fmaf(weight, x.z, sum.z);
+    sum.w = fmaf(weight, x.w, sum.w);
+}
+
+static __device__ __forceinline__ float4 rt_reduce_scaled(const float4 &x, float factor)
+{
+    return make_float4(x.x * factor, x.y * factor, x.z * factor, x.w * factor);
+}
+
+/* The same sums with respect to a larger maximum. */
+template <int VECTORS>
+static __device__ __forceinline__ void rt_reduce_raise(rt_reduce_sum<VECTORS> &sum, float top)
+{
+    const float factor = exp2f(sum.top - rt_reduce_base(top));
+    sum.top = top;
+    sum.total *= factor;
+#pragma unroll
+    for (int v = 0; v < VECTORS; v++)
+        sum.out[v] = rt_reduce_scaled(sum.out[v], factor);
+}
+
+/*
+ * Loads PIECES pieces, `first` and every `step`-th behind it, and adds them; those that are not
+ * there weigh nothing. Addresses are derived here, from little: there is no register for more.
+ */
+template <int VECTORS, int PIECES>
+static __device__ __forceinline__ void rt_reduce_add(const struct rt_mla_reduce_params &p,
+                                                     const struct rt_reduce_target &of, int first,
+                                                     int step, rt_reduce_sum<VECTORS> &sum)
+{
+    const int64_t query_rows = (int64_t)(p.q_len * p.heads);
+    const int64_t at = (of.row.slot + first) * query_rows + of.query;
+    const float *lse_at = p.partial_lse + at;
+    const float *x_at = p.partial_out + at * p.d_v + of.column;
+    float lse[PIECES];
+    float4 x[PIECES][VECTORS];
+#pragma unroll
+    for (int i = 0; i < PIECES; i++) {
+        const bool have = first + i * step < of.row.pieces;
+        lse[i] = have ? *lse_at : -RT_REDUCE_INFINITY;
+#pragma unroll
+        for (int v = 0; v < VECTORS; v++)
+            x[i][v] = have ? *(const float4 *)(x_at + v * (int)RT_REDUCE_WARP_COLUMNS)
+                           : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        lse_at += step * query_rows;
+        x_at += step * query_rows * p.d_v;
+    }
+    float top = sum.top;
+#pragma unroll
+    for (int i = 0; i < PIECES; i++)
+        top = fmaxf(top, lse[i]);
+    rt_reduce_raise(sum, top);
+#pragma unroll
+    for (int i = 0; i < PIECES; i++) {
+        const float weight = exp2f(lse[i] - rt_reduce_base(top));
+        sum.total += weight;
+#pragma unroll
+        for (int v = 0; v < VECTORS; v++)
+            rt_reduce_fma(sum.out[v], weight, x[i][v]);
+    }
+}
+
+/* Piece `first` and every `step`-th behind it. */
+template <int VECTORS>
+static __device__ __forceinline__ rt_reduce_sum<VECTORS>
+rt_reduce_add_all(const struct rt_mla_reduce_params &p, const struct rt_reduce_target &of,
+                  int first, int step)
+{
+    rt_reduce_sum<VECTORS> sum = {-RT_REDUCE_INFINITY, 0.0f, {}};
+    constexpr int PIECES = RT_REDUCE_DEPTH / VECTORS;
+    for (; first < of.row.pieces; first += PIECES * step)
+        rt_reduce_add<VECTORS, PIECES>(p, of, first, step, sum);
+    return sum;
 }
 
 template <int VECTORS>
-static __device__ __forceinline__ void rt_reduce_store(const struct rt_reduce_target &to,
-                                                       const float4 (&sum)[VECTORS])
+static __device__ __forceinline__ void
+rt_reduce_store(const struct rt_mla_reduce_params &p, const struct rt_reduce_shape &shape,
+                const struct rt_reduce_target &to, const rt_reduce_sum<VECTORS> &sum)
 {
+    const int64_t row = (int64_t)(shape.row_base + to.row.row);
+    const uint32_t token = shape.heads.quotient(to.query);
+    const uint32_t head = to.query - token * p.heads;
+    const bool empty = sum.total == 0.0f;
+    const float factor = empty ? 0.0f : 1.0f / sum.total;
+    uint16_t *out = p.out + row * p.out_row_stride + token * p.out_token_stride +
+                    head * p.out_head_stride + to.column;
 #pragma unroll
     for (int v = 0; v < VECTORS; v++) {
-        const uint2 packed =
-            make_uint2(rt_pack_bf16x2(sum[v].x, sum[v].y), rt_pack_bf16x2(sum[v].z, sum[v].w));
-        *(uint2 *)(to.out + v * RT_REDUCE_WARP_COLUMNS) = packed;
+        const float4 x = rt_reduce_scaled(sum.out[v], factor);
+        const uint2 packed = make_uint2(rt_pack_bf16x2(x.x, x.y), rt_pack_bf16x2(x.z, x.w));
+        *(uint2 *)(out + v * (int)RT_REDUCE_WARP_COLUMNS) = packed;
+    }
+    if (to.column == 0)
+        p.lse[row * p.lse_row_stride + token * p.lse_token_stride + head * p.lse_head_stride] =
+            empty ? RT_REDUCE_INFINITY : (sum.top + log2f(sum.total)) * RT_REDUCE_LN_2;
+}
+
+/* Item `item` of the listed rows from `list` on, of 1 << chunks_log2 items for a query row. */
+static __device__ __forceinline__ struct rt_reduce_target
+rt_reduce_target_of(const struct rt_reduce_shape &shape, const struct rt_reduce_row *list,
+                    uint32_t item, uint32_t chunks_log2, uint32_t lanes)
+{
+    const uint32_t chunk = item & ((1u << chunks_log2) - 1);
+    const uint32_t index = shape.query_rows.quotient(item >> chunks_log2);
+    const uint32_t query = (item >> chunks_log2) - index * shape.query_rows.by;
+    const uint32_t column = (chunk * lanes + (rt_lane() & (lanes - 1))) * RT_REDUCE_LANE_COLUMNS;
+    return {list[index], query, column};
+}
+
+/* The sums of the warp's teams, of `lanes` lanes each, into every one of them. */
+static __device__ __forceinline__ void rt_reduce_join_teams(rt_reduce_sum<1> &sum, uint32_t lanes)
+{
+    float top = sum.top;
+    for (uint32_t distance = lanes; distance < RT_WARP_LANES; distance *= 2)
+        top = fmaxf(top, __shfl_xor_sync(RT_FULL_WARP, top, distance));
+    rt_reduce_raise(sum, top);
+    for (uint32_t distance = lanes; distance < RT_WARP_LANES; distance *= 2) {
+        sum.total += __shfl_xor_sync(RT_FULL_WARP, sum.total, distance);
+        sum.out[0].x += __shfl_xor_sync(RT_FULL_WARP, sum.out[0].x, distance);
+        sum.out[0].y += __shfl_xor_sync(RT_FULL_WARP, sum.out[0].y, distance);
+        sum.out[0].z += __shfl_xor_sync(RT_FULL_WARP, sum.out[0].z, distance);
+        sum.out[0].w += __shfl_xor_sync(RT_FULL_WARP, sum.out[0].w, distance);
     }
 }
 
-/* The weighted sum of 32 pieces or fewer. Four of them are loaded before the first is added. */
-template <int VECTORS>
-static __device__ __forceinline__ void rt_reduce_add(const float *piece, int64_t stride, int count,
-                                                     float weight, float4 (&sum)[VECTORS])
+/* The sums of all warps. */
+static __device__ __forceinline__ rt_reduce_sum<1>
+rt_reduce_join_warps(const struct rt_reduce_board &board)
 {
-#pragma unroll 4
-    for (int i = 0; i < count; i++) {
-        const float w = __shfl_sync(RT_REDUCE_FULL_WARP, weight, i);
+    rt_reduce_sum<1> sum = {-RT_REDUCE_INFINITY, 0.0f, {}};
 #pragma unroll
-        for (int v = 0; v < VECTORS; v++) {
-            const float4 x = *(const float4 *)(piece + i * stride + v * RT_REDUCE_WARP_COLUMNS);
-            sum[v].x = fmaf(w, x.x, sum[v].x);
-            sum[v].y = fmaf(w, x.y, sum[v].y);
-            sum[v].z = fmaf(w, x.z, sum[v].z);
-            sum[v].w = fmaf(w, x.w, sum[v].w);
-        }
+    for (uint32_t w = 0; w < RT_MLA_REDUCE_WARPS; w++)
+        sum.top = fmaxf(sum.top, board.top[w]);
+#pragma unroll
+    for (uint32_t w = 0; w < RT_MLA_REDUCE_WARPS; w++) {
+        const float factor = exp2f(board.top[w] - rt_reduce_base(sum.top));
+        sum.total = fmaf(factor, board.total[w], sum.total);
+        rt_reduce_fma(sum.out[0], factor, board.sum[w * RT_WARP_LANES + rt_lane()]);
+    }
+    return sum;
+}
+
+/* The block's items among rows of many pieces. Returns this block's place among those that follow.
+ */
+static __device__ __forceinline__ uint32_t rt_reduce_many(const struct rt_mla_reduce_params &p,
+                                                          const struct rt_reduce_shape &shape,
+                                                          uint32_t rows,
+                                                          struct rt_reduce_board &board)
+{
+    uint32_t items = rows * shape.query_rows.by << shape.chunks_log2;
+    uint32_t teams_log2 = 0;
+    while (teams_log2 < 2 && items * 2 <= gridDim.x) {
+        teams_log2++;
+        items *= 2;
+    }
+    const uint32_t lanes = RT_WARP_LANES >> teams_log2;
+    const uint32_t warp = threadIdx.x / RT_WARP_LANES;
+    const uint32_t reader = (warp << teams_log2) + (rt_lane() >> (5 - teams_log2));
+    uint32_t item = blockIdx.x;
+    for (; item < items; item += gridDim.x) {
+        const struct rt_reduce_target target =
+            rt_reduce_target_of(shape, board.list, item, shape.chunks_log2 + teams_log2, lanes);
+        rt_reduce_sum<1> sum =
+            rt_reduce_add_all<1>(p, target, (int)reader, (int)(RT_MLA_REDUCE_WARPS << teams_log2));
+        rt_reduce_join_teams(sum, lanes);
+        __syncthreads(); /* C */
+        board.sum[threadIdx.x] = sum.out[0];
+        board.top[warp] = sum.top;
+        board.total[warp] = sum.total;
+        __syncthreads(); /* D */
+        if (threadIdx.x < lanes)
+            rt_reduce_store(p, shape, target, rt_reduce_join_warps(board));
+    }
+    return item - items;
+}
+
+/* A warp's share of the rows of few pieces: the unit is VECTORS * 128 columns of a query row. */
+template <int VECTORS>
+static __device__ __forceinline__ void
+rt_reduce_units(const struct rt_mla_reduce_params &p, const struct rt_reduce_shape &shape,
+                const struct rt_reduce_row *list, uint32_t unit, uint32_t units)
+{
+    const uint32_t chunks_log2 = VECTORS == 1 ? shape.chunks_log2 : 0;
+    for (; unit < units; unit += gridDim.x * RT_MLA_REDUCE_WARPS) {
+        const struct rt_reduce_target target =
+            rt_reduce_target_of(shape, list, unit, chunks_log2, RT_WARP_LANES);
+        rt_reduce_store(p, shape, target, rt_reduce_add_all<VECTORS>(p, target, 0, 1));
     }
 }
 
-template <int VECTORS>
-static __device__ __forceinline__ void rt_reduce_query(const struct rt_mla_reduce_params &p,
-                                                       int query, int64_t slot, int pieces)
+/*
+ * The rows of few pieces; `place` as rt_reduce_many returns it. Neighbouring units go to different
+ * blocks, so that few of them have many SMs. Once every warp has one, whole query rows keep more
+ * of two pieces in flight than a quarter of it would.
+ */
+static __device__ __forceinline__ void rt_reduce_few(const struct rt_mla_reduce_params &p,
+                                                     const struct rt_reduce_shape &shape,
+                                                     const struct rt_reduce_row *list,
+                                                     uint32_t rows, uint32_t place)
 {
-    const int lane = (int)threadIdx.x % 32;
-    const int64_t query_rows = (int64_t)p.q_len * p.heads;
-    const float *lse = p.partial_lse + slot * query_rows + query;
-    const struct rt_reduce_target to = rt_reduce_target_of(p, query, lane);
-    const float total = rt_reduce_total(lse, query_rows, pieces, lane);
-    const bool empty = total == -RT_REDUCE_INFINITY;
-    float4 sum[VECTORS] = {};
-    if (!empty) {
-        const float *piece =
-            p.partial_out + (slot * query_rows + query) * p.d_v + lane * RT_REDUCE_LANE_COLUMNS;
-        const int64_t stride = query_rows * p.d_v;
-        for (int first = 0; first < pieces; first += 32) {
-            const int mine = first + lane;
-            const float weight = mine < pieces ? exp2f(lse[mine * query_rows] - total) : 0.0f;
-            rt_reduce_add(piece + first * stride, stride, min(pieces - first, 32), weight, sum);
-        }
+    const uint32_t first = threadIdx.x / RT_WARP_LANES * gridDim.x + place;
+    const uint32_t queries = rows * shape.query_rows.by;
+    const uint32_t units = queries << shape.chunks_log2;
+    if (units <= gridDim.x * RT_MLA_REDUCE_WARPS)
+        rt_reduce_units<1>(p, shape, list, first, units);
+    else if (shape.chunks_log2 == 2)
+        rt_reduce_units<4>(p, shape, list, first, queries);
+    else
+        rt_reduce_units<2>(p, shape, list, first, queries);
+}
+
+/* The rows of the window that this thread looks at: nothing, many pieces, few or empty. */
+struct rt_reduce_look {
+    struct rt_reduce_row row[RT_REDUCE_THREAD_ROWS];
+    uint32_t many[RT_REDUCE_THREAD_ROWS], few[RT_REDUCE_THREAD_ROWS]; /* of the warp's lanes */
+};
+
+/* Looks at the window and counts. */
+static __device__ __forceinline__ struct rt_reduce_look
+rt_reduce_scan(const struct rt_mla_reduce_params &p, uint32_t window,
+               uint32_t (&counts)[RT_WARP_LANES])
+{
+    int32_t length[RT_REDUCE_THREAD_ROWS], slot[RT_REDUCE_THREAD_ROWS], end[RT_REDUCE_THREAD_ROWS];
+#pragma unroll
+    for (uint32_t i = 0; i < RT_REDUCE_THREAD_ROWS; i++) {
+        const uint32_t row = window + i * RT_MLA_REDUCE_THREADS + threadIdx.x;
+        const bool have = row < p.rows;
+        length[i] = have ? p.row_length[row] : 1;
+        slot[i] = have ? p.num_splits[row] : 0;
+        end[i] = have ? p.num_splits[row + 1] : 0;
     }
-    rt_reduce_store(to, sum);
-    if (lane == 0)
-        *to.lse = empty ? RT_REDUCE_INFINITY : total * RT_REDUCE_LN_2;
+    struct rt_reduce_look look = {};
+#pragma unroll
+    for (uint32_t i = 0; i < RT_REDUCE_THREAD_ROWS; i++) {
+        const uint32_t row = window + i * RT_MLA_REDUCE_THREADS + threadIdx.x;
+        const bool empty = length[i] <= 0;
+        const int pieces = empty ? 0 : end[i] - slot[i];
+        look.row[i] = {slot[i], (uint16_t)row, (uint16_t)pieces};
+        look.many[i] = __ballot_sync(RT_FULL_WARP, pieces > RT_REDUCE_FEW);
+        look.few[i] = __ballot_sync(RT_FULL_WARP, empty || (pieces > 0 && pieces <= RT_REDUCE_FEW));
+        if (rt_lane() == 0)
+            counts[i * RT_MLA_REDUCE_WARPS + threadIdx.x / RT_WARP_LANES] =
+                __popc(look.many[i]) | __popc(look.few[i]) << 16;
+    }
+    return look;
 }
 
-template <int VECTORS>
-static __device__ __forceinline__ void rt_reduce_row(const struct rt_mla_reduce_params &p)
+/* Rows of many pieces from the front, the others from the back, both in rising order. */
+static __device__ __forceinline__ struct rt_reduce_found
+rt_reduce_push(const struct rt_reduce_look &look, const uint32_t (&counts)[RT_WARP_LANES],
+               struct rt_reduce_row *list)
 {
-    const int row = (int)blockIdx.x;
-    const bool empty = p.row_length[row] <= 0;
-    const int slot = p.num_splits[row];
-    const int pieces = empty ? 0 : p.num_splits[row + 1] - slot;
-    if (!empty && pieces <= 0)
-        return;
-    const int query_rows = (int)(p.q_len * p.heads);
-    const int first = (int)(blockIdx.y * RT_MLA_REDUCE_WARPS + threadIdx.x / 32);
-    for (int query = first; query < query_rows; query += (int)(gridDim.y * RT_MLA_REDUCE_WARPS))
-        rt_reduce_query<VECTORS>(p, query, slot, pieces);
+    const uint32_t mine = counts[rt_lane()];
+    const uint32_t upto = rt_warp_inclusive_sum(mine);
+    const uint32_t all = __shfl_sync(RT_FULL_WARP, upto, RT_WARP_LANES - 1);
+    const struct rt_reduce_found found = {all & 0xffffu, all >> 16};
+    struct rt_reduce_row *few = list + RT_REDUCE_WINDOW - found.few;
+    const uint32_t below = (1u << rt_lane()) - 1;
+#pragma unroll
+    for (uint32_t i = 0; i < RT_REDUCE_THREAD_ROWS; i++) {
+        const uint32_t before = __shfl_sync(RT_FULL_WARP, upto - mine,
+                                            i * RT_MLA_REDUCE_WARPS + threadIdx.x / RT_WARP_LANES);
+        if (look.many[i] >> rt_lane() & 1)
+            list[(before & 0xffffu) + __popc(look.many[i] & below)] = look.row[i];
+        if (look.few[i] >> rt_lane() & 1)
+            few[(before >> 16) + __popc(look.few[i] & below)] = look.row[i];
+    }
+    return found;
 }
 
-extern "C" __global__ void __launch_bounds__(RT_MLA_REDUCE_THREADS)
+/* True where this block may have written something. */
+static __device__ __forceinline__ bool rt_reduce_rows(const struct rt_mla_reduce_params &p,
+                                                      const struct rt_reduce_shape &shape,
+                                                      struct rt_reduce_board &board)
+{
+    bool worked = false;
+    uint32_t turn = 0;
+    for (uint32_t window = 0; window < p.rows; window += RT_REDUCE_WINDOW, turn ^= 1) {
+        const struct rt_reduce_look look = rt_reduce_scan(p, window, board.counts[turn]);
+        __syncthreads(); /* A */
+        const struct rt_reduce_found found = rt_reduce_push(look, board.counts[turn], board.list);
+        if (found.many + found.few == 0)
+            continue;
+        __syncthreads(); /* B */
+        const uint32_t place = rt_reduce_many(p, shape, found.many, board);
+        rt_reduce_few(p, shape, board.list + RT_REDUCE_WINDOW - found.few, found.few, place);
+        worked = true;
+    }
+    return worked;
+}
+
+extern "C" __global__ void __launch_bounds__(RT_MLA_REDUCE_THREADS, RT_MLA_REDUCE_BLOCKS_PER_SM)
     rt_mla_reduce(const __grid_constant__ struct rt_mla_reduce_params p)
 {
+    struct rt_reduce_board &board =
+        *static_cast<struct rt_reduce_board *>(rt_settle_shared(&rt_reduce_memory));
+    struct rt_reduce_shape shape = {rt_divisor<uint32_t>(p.q_len * p.heads),
+                                    rt_divisor<uint32_t>(p.heads),
+                                    p.d_v == 4 * RT_REDUCE_WARP_COLUMNS ? 2u : 1u, 0};
+    rt_settle(shape.query_rows.inverse);
+    rt_settle(shape.heads.inverse);
     rt_pdl_wait();
     rt_pdl_launch_dependents();
-    if (p.d_v == 4 * RT_REDUCE_WARP_COLUMNS)
-        rt_reduce_row<4>(p);
-    else
-        rt_reduce_row<2>(p);
-    if (p.stamp_last) {
+    if (p.ctrl)
+        shape.row_base = p.ctrl->row_base; /* now, not when an item waits to be stored */
+    /* Block 0 speaks for those that have nothing to do: attend is complete for all of them. */
+    if ((rt_reduce_rows(p, shape, board) || blockIdx.x == 0) && p.stamp_last) {
         __syncthreads(); /* every warp of the block is done */
         if (threadIdx.x == 0)
             atomicMax((unsigned long long *)p.stamp_last, rt_globaltimer_ns());

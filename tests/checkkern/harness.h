@@ -65,6 +65,7 @@ void ck_step_bench(struct ck *ck);
 void ck_attend_run(struct ck *ck);
 void ck_attend_bench(struct ck *ck);
 void ck_reduce_run(struct ck *ck);
+void ck_reduce_bench(struct ck *ck);
 
 /* Ends the program with the error's story. */
 void ck_must(struct ck *ck, enum rt_status status, const struct rt_error *err);

@@ -14,7 +14,7 @@ const struct ck_test ck_tests[] = {
     {"schedule_append", ck_schedule_append_run, NULL},
     {"page_copy", ck_page_copy_run, NULL},
     {"step", ck_step_run, ck_step_bench},
-    {"reduce", ck_reduce_run, NULL},
+    {"reduce", ck_reduce_run, ck_reduce_bench},
     {"attend", ck_attend_run, ck_attend_bench},
     {NULL, NULL, NULL},
 };

@@ -3,17 +3,18 @@
 #include "kernels/ref/ref.h"
 #include "tests/checkkern/compare.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
-#define MOST_PIECES 40u
-
 struct reduce_case {
-    uint32_t rows, q_len, heads, d_v, row_base, most_pieces;
+    uint32_t rows, q_len, heads, d_v, row_base;
+    uint32_t least_pieces, most_pieces;    /* of a split row */
+    uint32_t split_percent, empty_percent; /* of the rows; the others are whole */
     bool strided;
 };
 
 struct reduce_buffers {
-    struct ck_buffer partial_out, partial_lse, num_splits, length, out, lse, ctrl;
+    struct ck_buffer partial_out, partial_lse, num_splits, length, out, lse, ctrl, stamp;
 };
 
 static struct rt_mla_reduce_params params_of(const struct reduce_case *c,
@@ -38,23 +39,44 @@ static struct rt_mla_reduce_params params_of(const struct reduce_case *c,
                                      .d_v = c->d_v};
     if (c->row_base > 0)
         p.ctrl = ck_at(&b->ctrl, side);
+    if (side == CK_DEVICE)
+        p.stamp_last = ck_at(&b->stamp, side);
     return p;
 }
 
-static struct reduce_buffers make_buffers(struct ck *ck, const struct reduce_case *c)
+/* Empty, whole and split rows; the partial slots that they take. */
+static uint32_t plan(struct ck_random *random, const struct reduce_case *c, int32_t *length,
+                     int32_t *num_splits)
 {
-    struct reduce_buffers none = {0};
-    struct rt_mla_reduce_params p = params_of(c, &none, CK_REF);
-    uint64_t hq = c->q_len * c->heads, slots = (uint64_t)c->rows * c->most_pieces;
-    uint64_t rows = c->row_base + c->rows;
-    return (struct reduce_buffers){
-        .partial_out = ck_alloc(ck, "partial_out", slots * hq * c->d_v * 4, 0xff),
-        .partial_lse = ck_alloc(ck, "partial_lse", slots * hq * 4, 0xff),
-        .num_splits = ck_alloc(ck, "num_splits", (c->rows + 1) * 4, 0),
-        .length = ck_alloc(ck, "row_length", c->rows * 4, 0),
-        .out = ck_alloc(ck, "out", rows * (uint64_t)p.out_row_stride * 2, 0xff),
-        .lse = ck_alloc(ck, "lse", rows * hq * 4, 0xff),
-        .ctrl = ck_alloc(ck, "ctrl", sizeof(struct rt_ctrl), 0)};
+    for (uint32_t r = 0; r < c->rows; r++) {
+        uint32_t kind = ck_random_below(random, 100);
+        bool split = kind < c->split_percent;
+        bool empty = !split && kind < c->split_percent + c->empty_percent;
+        uint32_t range = c->most_pieces - c->least_pieces + 1;
+        uint32_t pieces = split ? c->least_pieces + ck_random_below(random, range) : 0;
+        length[r] = empty ? -(int32_t)ck_random_below(random, 3) : 5000;
+        num_splits[r + 1] = num_splits[r] + (int32_t)pieces;
+    }
+    return (uint32_t)num_splits[c->rows];
+}
+
+static struct reduce_buffers make_buffers(struct ck *ck, struct ck_random *random,
+                                          const struct reduce_case *c)
+{
+    struct reduce_buffers b = {.num_splits = ck_alloc(ck, "num_splits", (c->rows + 1) * 4, 0),
+                               .length = ck_alloc(ck, "row_length", c->rows * 4, 0),
+                               .ctrl = ck_alloc(ck, "ctrl", sizeof(struct rt_ctrl), 0),
+                               .stamp = ck_alloc(ck, "stamp", sizeof(uint64_t), 0)};
+    struct rt_mla_reduce_params p = params_of(c, &b, CK_REF);
+    uint64_t hq = c->q_len * c->heads, rows = c->row_base + c->rows;
+    uint64_t slots = plan(random, c, ck_at(&b.length, CK_REF), ck_at(&b.num_splits, CK_REF));
+    slots += slots == 0;
+    *(struct rt_ctrl *)ck_at(&b.ctrl, CK_REF) = (struct rt_ctrl){.row_base = c->row_base};
+    b.partial_out = ck_alloc(ck, "partial_out", slots * hq * c->d_v * 4, 0xff);
+    b.partial_lse = ck_alloc(ck, "partial_lse", slots * hq * 4, 0xff);
+    b.out = ck_alloc(ck, "out", rows * (uint64_t)p.out_row_stride * 2, 0xff);
+    b.lse = ck_alloc(ck, "lse", rows * hq * 4, 0xff);
+    return b;
 }
 
 static void free_buffers(struct ck *ck, struct reduce_buffers *b)
@@ -66,6 +88,7 @@ static void free_buffers(struct ck *ck, struct reduce_buffers *b)
     ck_free(ck, &b->out);
     ck_free(ck, &b->lse);
     ck_free(ck, &b->ctrl);
+    ck_free(ck, &b->stamp);
 }
 
 /* A query row of one piece. kind 0: any; 1: all pieces empty; 2: a NaN among them; 3: far apart. */
@@ -83,23 +106,17 @@ static void fill_piece(struct ck_random *random, uint32_t kind, float *out, floa
 static void fill(struct ck *ck, struct ck_random *random, const struct reduce_case *c,
                  struct reduce_buffers *b)
 {
-    int32_t *num_splits = ck_at(&b->num_splits, CK_REF), *length = ck_at(&b->length, CK_REF);
+    const int32_t *num_splits = ck_at(&b->num_splits, CK_REF);
     float *out = ck_at(&b->partial_out, CK_REF), *lse = ck_at(&b->partial_lse, CK_REF);
     uint64_t hq = c->q_len * c->heads;
-    for (uint32_t r = 0; r < c->rows; r++) {
-        uint32_t shape = ck_random_below(random, 4); /* empty, whole, or split */
-        uint32_t pieces = shape < 2 ? 0 : 2 + ck_random_below(random, c->most_pieces - 1);
-        length[r] = shape == 0 ? -(int32_t)ck_random_below(random, 3) : 5000;
-        num_splits[r + 1] = num_splits[r] + (int32_t)pieces;
+    for (uint32_t r = 0; r < c->rows; r++)
         for (uint64_t i = 0; i < hq; i++) {
             uint32_t kind = ck_random_below(random, 6);
-            for (uint64_t piece = 0; piece < pieces; piece++) {
-                uint64_t at = ((uint64_t)num_splits[r] + piece) * hq + i;
+            for (int32_t slot = num_splits[r]; slot < num_splits[r + 1]; slot++) {
+                uint64_t at = (uint64_t)slot * hq + i;
                 fill_piece(random, kind, out + at * c->d_v, lse + at, c->d_v);
             }
         }
-    }
-    *(struct rt_ctrl *)ck_at(&b->ctrl, CK_REF) = (struct rt_ctrl){.row_base = c->row_base};
     const struct ck_buffer *all[] = {&b->partial_out, &b->partial_lse, &b->num_splits, &b->length,
                                      &b->ctrl};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
@@ -135,11 +152,23 @@ static void compare(struct ck *ck, const struct reduce_case *c, const struct red
     free(lse);
 }
 
+/* Attention has an end, whether reduce had something to do or not. */
+static void check_stamp(struct ck *ck, const struct ck_buffer *b)
+{
+    uint64_t found[1 + CK_GUARD_BYTES / sizeof(uint64_t)];
+    ck_download(ck, b, found);
+    if (found[0] == 0)
+        ck_failed(ck, "the end of attention has no time");
+}
+
 static void check(struct ck *ck, struct ck_random *random, const struct reduce_case *c)
 {
-    ck_case(ck, "%u rows, query length %u, %u heads, d_v %u, to %u pieces, row_base %u%s", c->rows,
-            c->q_len, c->heads, c->d_v, c->most_pieces, c->row_base, c->strided ? ", strided" : "");
-    struct reduce_buffers b = make_buffers(ck, c);
+    ck_case(ck,
+            "%u rows (%u %% split, %u %% empty), query length %u, %u heads, d_v %u, %u to %u "
+            "pieces, row_base %u%s",
+            c->rows, c->split_percent, c->empty_percent, c->q_len, c->heads, c->d_v,
+            c->least_pieces, c->most_pieces, c->row_base, c->strided ? ", strided" : "");
+    struct reduce_buffers b = make_buffers(ck, random, c);
     fill(ck, random, c, &b);
     struct rt_mla_reduce_params ref = params_of(c, &b, CK_REF);
     struct rt_mla_reduce_params device = params_of(c, &b, CK_DEVICE);
@@ -150,23 +179,71 @@ static void check(struct ck *ck, struct ck_random *random, const struct reduce_c
     enum rt_status status = rt_mla_reduce_launch(&ck->kernels, &choice, &device, &launch, &err);
     ck_launch(ck, status, &err, &launch);
     compare(ck, c, &b);
+    check_stamp(ck, &b.stamp);
     free_buffers(ck, &b);
+}
+
+/* Small batches, of which half the rows are split. */
+static void check_random(struct ck *ck, struct ck_random *random)
+{
+    static const uint32_t heads[] = {1, 3, 5, 9, 16, 20, 64, 128};
+    static const uint32_t pieces[] = {8, 40, 3, 17, 200};
+    uint32_t rounds = ck->full ? 200 : 32;
+    for (uint32_t i = 0; i < rounds; i++) {
+        struct reduce_case c = {.heads = heads[i % 8],
+                                .q_len = 1 + ck_random_below(random, heads[i % 8] > 16 ? 2 : 8),
+                                .d_v = i % 3 ? 512 : 256,
+                                .row_base = i % 4 == 1 ? 3 : 0,
+                                .least_pieces = 2,
+                                .most_pieces = pieces[i % 5],
+                                .split_percent = 50,
+                                .empty_percent = 25,
+                                .strided = i % 4 == 2};
+        /* The partials of a case stay below some 20 MB. */
+        c.rows = 1 + 10000 / (c.heads * c.q_len * c.most_pieces);
+        check(ck, random, &c);
+    }
+}
+
+/* One row of so many pieces: where a warp has none, one, as many as it loads at once, one more. */
+static void check_pieces(struct ck *ck, struct ck_random *random)
+{
+    static const uint32_t pieces[] = {1,  2,  7,  8,  9,  15,  16,  17,  31,  32,  33,
+                                      63, 64, 65, 66, 72, 127, 128, 132, 255, 257, 264};
+    static const uint32_t heads[] = {16, 1, 40, 3};
+    for (uint32_t i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
+        struct reduce_case c = {.rows = 1,
+                                .q_len = 1,
+                                .heads = heads[i % 4],
+                                .d_v = i % 3 ? 512 : 256,
+                                .least_pieces = pieces[i],
+                                .most_pieces = pieces[i],
+                                .split_percent = 100};
+        check(ck, random, &c);
+    }
+}
+
+/* Batches of every kind: of all items, of none, of one in many, of more rows than are listed at
+ * once. */
+static void check_batches(struct ck *ck, struct ck_random *random)
+{
+    static const struct reduce_case cases[] = {
+        {1, 1, 128, 512, 0, 64, 64, 100, 0, false}, {3, 8, 128, 256, 2, 9, 20, 60, 20, true},
+        {40, 1, 128, 512, 0, 2, 2, 90, 0, false},   {40, 1, 128, 256, 0, 1, 9, 90, 5, false},
+        {24, 2, 64, 512, 0, 2, 12, 80, 10, false},  {512, 1, 16, 256, 0, 2, 4, 0, 0, false},
+        {512, 1, 16, 256, 0, 2, 30, 2, 0, true},    {512, 1, 16, 256, 1, 2, 4, 0, 40, false},
+        {513, 2, 3, 512, 0, 2, 12, 30, 20, false},  {1024, 1, 1, 512, 0, 2, 9, 30, 10, false},
+        {1025, 1, 5, 256, 0, 2, 12, 5, 5, false},   {4096, 1, 2, 256, 5, 2, 20, 3, 1, false},
+        {4096, 1, 1, 256, 0, 2, 3, 0, 0, false},    {3000, 1, 1, 512, 0, 2, 12, 0, 100, false},
+    };
+    for (uint32_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        check(ck, random, &cases[i]);
 }
 
 void ck_reduce_run(struct ck *ck)
 {
-    static const uint32_t heads[] = {1, 3, 5, 9, 16, 20, 64, 128};
     struct ck_random random = {.state = ck->seed};
-    uint32_t rounds = ck->full ? 200 : 32;
-    for (uint32_t i = 0; i < rounds; i++) {
-        struct reduce_case c = {.heads = heads[i % 8],
-                                .q_len = 1 + ck_random_below(&random, heads[i % 8] > 16 ? 2 : 8),
-                                .d_v = i % 3 ? 512 : 256,
-                                .row_base = i % 4 == 1 ? 3 : 0,
-                                .most_pieces = i % 5 == 4 ? 200 : MOST_PIECES,
-                                .strided = i % 4 == 2};
-        /* The partials of a case stay below some 20 MB. */
-        c.rows = 1 + 10000 / (c.heads * c.q_len * c.most_pieces);
-        check(ck, &random, &c);
-    }
+    check_random(ck, &random);
+    check_pieces(ck, &random);
+    check_batches(ck, &random);
 }

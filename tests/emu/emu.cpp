@@ -261,6 +261,7 @@ UNSEEN static bool run_one(void)
 UNSEEN static void run_block(unsigned shared_bytes)
 {
     memset(rt_attend_shared, 0xa5, sizeof(rt_attend_shared));
+    emu_poison_shared();
     memset(warps, 0, sizeof(warps));
     memset(&block, 0, sizeof(block));
     for (int i = 0; i < thread_count; i++)

@@ -51,6 +51,7 @@ void __syncwarp(void);
 void emu_copy_async(void *to, const void *from, bool valid);
 void emu_copy_commit(void);
 void emu_copy_wait(int pending);
+void emu_poison_shared(void); /* of kernels that declare their own; beside their source */
 void emu_load_row(uint32_t (&words)[4], const void *row);
 
 int emu_lane(void);
@@ -70,6 +71,11 @@ static inline uint32_t emu_shuffle(uint32_t value, int from)
     return emu_exchange(EMU_SHUFFLE, &value, 1)[from][0];
 }
 
+static inline uint32_t __shfl_sync(unsigned, uint32_t value, int from)
+{
+    return emu_shuffle(value, from);
+}
+
 static inline float __shfl_sync(unsigned, float value, int from)
 {
     return emu_float(emu_shuffle(emu_bits(value), from));
@@ -83,6 +89,27 @@ static inline int __shfl_sync(unsigned, int value, int from)
 static inline float __shfl_xor_sync(unsigned, float value, int distance)
 {
     return emu_float(emu_shuffle(emu_bits(value), emu_lane() ^ distance));
+}
+
+static inline uint64_t __shfl_xor_sync(unsigned, uint64_t value, int distance)
+{
+    const uint32_t words[2] = {(uint32_t)value, (uint32_t)(value >> 32)};
+    const uint32_t *from = emu_exchange(EMU_SHUFFLE, words, 2)[emu_lane() ^ distance];
+    return from[0] | (uint64_t)from[1] << 32;
+}
+
+static inline uint32_t __shfl_up_sync(unsigned, uint32_t value, int distance)
+{
+    return emu_shuffle(value, emu_lane() < distance ? emu_lane() : emu_lane() - distance);
+}
+
+static inline uint32_t __reduce_add_sync(unsigned, uint32_t value)
+{
+    const emu_words *all = emu_exchange(EMU_SHUFFLE, &value, 1);
+    uint32_t sum = 0;
+    for (int i = 0; i < 32; i++)
+        sum += all[i][0];
+    return sum;
 }
 
 static inline unsigned __ballot_sync(unsigned, bool vote)
@@ -105,6 +132,11 @@ static inline int __ffs(int word)
     return __builtin_ffs(word);
 }
 
+static inline uint32_t __popc(uint32_t word)
+{
+    return (uint32_t)__builtin_popcount(word);
+}
+
 static inline uint32_t __umulhi(uint32_t a, uint32_t b)
 {
     return (uint32_t)((uint64_t)a * b >> 32);
@@ -123,6 +155,11 @@ static inline int max(int a, int b)
 static inline float2 make_float2(float x, float y)
 {
     return {x, y};
+}
+
+static inline float4 make_float4(float x, float y, float z, float w)
+{
+    return {x, y, z, w};
 }
 
 static inline uint2 make_uint2(unsigned x, unsigned y)

@@ -36,13 +36,15 @@ static void thread_reduce(const void *params)
     rt_mla_reduce(*(const struct rt_mla_reduce_params *)params);
 }
 
-/* Any height of the grid is right, so it is not always the same. */
+/* Any number of blocks is right, so it is not always the same: a few, or enough for all items of a
+ * row or two, which with a single row are then as narrow as they get. */
 static void grid_reduce(const void *params)
 {
     const struct rt_mla_reduce_params *p = params;
-    uint32_t groups = (p->heads * p->q_len + RT_MLA_REDUCE_WARPS - 1) / RT_MLA_REDUCE_WARPS;
-    emu_run(&(struct emu_launch){.grid_x = p->rows,
-                                 .grid_y = 1 + p->rows % groups,
+    uint32_t items = p->heads * p->q_len * p->d_v / RT_MLA_REDUCE_LEAST_COLUMNS;
+    uint32_t blocks = items < 128 ? items : 128;
+    emu_run(&(struct emu_launch){.grid_x = p->heads % 3 == 0 ? 1 + p->rows % 7 : blocks,
+                                 .grid_y = 1,
                                  .threads = RT_MLA_REDUCE_THREADS,
                                  .seed = p->rows + p->heads,
                                  .thread = thread_reduce,

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/abi/attend_generic.h"
 #include "kernels/mla.h"
 
 #include <setjmp.h>
@@ -94,7 +95,12 @@ static void test_grids(void **state)
 
     struct rt_mla_reduce_params reduce = {.rows = 5, .q_len = 2, .heads = 20, .d_v = 512};
     assert_int_equal(rt_mla_reduce_launch(&no_device, &choice, &reduce, &l, NULL), RT_OK);
-    expect_grid(&l, "rt_mla_reduce", 5, 5, 256);
+    expect_grid(&l, "rt_mla_reduce", RT_MLA_REDUCE_MOST_BLOCKS, 1, RT_MLA_REDUCE_THREADS);
+    reduce.rows = 1;
+    reduce.heads = 3;
+    reduce.d_v = 256;
+    assert_int_equal(rt_mla_reduce_launch(&no_device, &choice, &reduce, &l, NULL), RT_OK);
+    expect_grid(&l, "rt_mla_reduce", 3 * 2 * (256 / RT_MLA_REDUCE_LEAST_COLUMNS), 1, 256);
 }
 
 static void refuse_attend(struct rt_mla_attend_params p, enum rt_status status, const char *words)
