@@ -2,6 +2,7 @@
 #include "kernels/kernels.h"
 
 #include "kernels/abi/attend_generic.h"
+#include "kernels/abi/attend_sm90.h"
 #include "kernels/abi/mla.h"
 #include "kernels/abi/step.h"
 #include "kernels/images.h"

@@ -51,6 +51,7 @@ struct rt_attend_choice {
     const char *reduce_entry;
     uint32_t tile_rows; /* query rows of a tile */
     uint32_t m_tiles;   /* ceil(heads * q_len / tile_rows) */
+    uint32_t cluster;   /* neighbouring tiles that share the keys they load */
     uint32_t parts;     /* parts of the schedule: max(1, concurrent blocks / m_tiles) */
     uint32_t threads;
     uint32_t smem_bytes;

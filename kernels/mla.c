@@ -3,12 +3,21 @@
 
 #include "common/math.h"
 #include "kernels/abi/attend_generic.h"
+#include "kernels/abi/attend_sm90.h"
+
+#include <string.h>
 
 #define WARP_THREADS 32u
 
 /* Rows are read and written sixteen bytes at a time. */
 #define VECTOR_BYTES 16u
 #define VECTOR_ELEMENTS 8
+
+/* Of a tile that the copy engine brings: 128 bytes, its swizzle. */
+#define TILE_ELEMENTS 64u
+
+/* Batch rows that q has at most: row_base is known to the device only. */
+#define MOST_Q_ROWS (1u << 24)
 
 static enum rt_status launch(const struct rt_kernels *k, const char *entry, const void *params,
                              uint32_t param_bytes, const uint32_t grid[2], uint32_t threads,
@@ -182,13 +191,49 @@ static enum rt_status check_attend(const struct rt_attend_choice *c,
     return RT_OK;
 }
 
+/* The tensors that the copy engine reads, as kernels/abi/attend_sm90.h has them. */
+static enum rt_status make_maps(const struct rt_kernels *k, const struct rt_attend_choice *c,
+                                struct rt_attend_sm90_params *sm90, struct rt_error *err)
+{
+    const struct rt_mla_attend_params *p = &sm90->attend;
+    const uint64_t element = sizeof(uint16_t);
+    const struct rt_tensor_map_spec kv = {
+        .address = (uintptr_t)p->kv,
+        .dims = 3,
+        .size = {p->d_qk, p->page_size, p->pages},
+        .stride_bytes = {0, (uint64_t)p->kv_token_stride * element,
+                         (uint64_t)p->kv_page_stride * element},
+        .box = {TILE_ELEMENTS, rt_min_u32(p->page_size, RT_BLOCK_TOKENS), 1},
+    };
+    const int64_t spacing = p->heads == 1 ? p->q_token_stride : p->q_head_stride;
+    const struct rt_tensor_map_spec q = {
+        .address = (uintptr_t)p->q,
+        .dims = 3,
+        .size = {p->d_qk, (uint64_t)p->heads * p->q_len, MOST_Q_ROWS},
+        .stride_bytes = {0, (uint64_t)spacing * element, (uint64_t)p->q_row_stride * element},
+        .box = {TILE_ELEMENTS, c->tile_rows, 1},
+    };
+    sm90->q_even = p->q_len == 1 || p->q_token_stride == p->heads * spacing;
+    RT_TRY(RT_DRV(k->driver, err, tensor_map, (k->driver, &kv, &sm90->kv_map)));
+    if (sm90->q_even)
+        RT_TRY(RT_DRV(k->driver, err, tensor_map, (k->driver, &q, &sm90->q_map)));
+    return RT_OK;
+}
+
 enum rt_status rt_mla_attend_launch(const struct rt_kernels *k, const struct rt_attend_choice *c,
                                     const struct rt_mla_attend_params *p, struct rt_launch *out,
                                     struct rt_error *err)
 {
     RT_TRY(check_attend(c, p, err));
     const uint32_t grid[2] = {c->m_tiles, c->parts};
-    return launch(k, c->entry, p, sizeof(*p), grid, c->threads, out, err);
+    if (c->backend != RT_BACKEND_SM90)
+        return launch(k, c->entry, p, sizeof(*p), grid, c->threads, out, err);
+    struct rt_attend_sm90_params sm90 = {.attend = *p};
+    if (k->driver)
+        RT_TRY(make_maps(k, c, &sm90, err));
+    RT_TRY(launch(k, c->entry, &sm90, sizeof(sm90), grid, c->threads, out, err));
+    out->cluster_x = c->cluster;
+    return RT_OK;
 }
 
 enum rt_status rt_mla_reduce_launch(const struct rt_kernels *k, const struct rt_attend_choice *c,

@@ -3,6 +3,8 @@
 
 #include "common/math.h"
 #include "kernels/abi/attend_generic.h"
+#include "kernels/abi/attend_sm90.h"
+#include "kernels/images.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -10,6 +12,10 @@
 /* The schedule's price of a piece, and its least size, in blocks of 64 tokens. */
 #define GENERIC_OVERHEAD_BLOCKS 2
 #define GENERIC_MIN_BLOCKS 2
+#define SM90_NARROW_OVERHEAD_BLOCKS 2
+#define SM90_NARROW_MIN_BLOCKS 2
+#define SM90_WIDE_OVERHEAD_BLOCKS 2
+#define SM90_WIDE_MIN_BLOCKS 2
 
 /* The C references know no tiles; this keeps plans on the host like those on a large GPU. */
 #define HOST_TILE_ROWS 64
@@ -23,7 +29,7 @@
 struct attend_kernel {
     enum rt_backend backend;
     const char *entry;
-    uint32_t d_qk, d_v, tile_rows;
+    uint32_t d_qk, d_v, tile_rows, cluster;
     uint32_t threads, smem_bytes;
     uint32_t blocks_per_sm; /* that its registers allow */
     uint32_t overhead_blocks, min_blocks;
@@ -38,11 +44,25 @@ static const struct attend_kernel attend_kernels[] = {
      .d_qk = (d_qk_),                                                                              \
      .d_v = (d_v_),                                                                                \
      .tile_rows = (tile_rows_),                                                                    \
+     .cluster = 1,                                                                                 \
      .threads = RT_ATTEND_GENERIC_THREADS,                                                         \
      .smem_bytes = RT_ATTEND_GENERIC_SMEM_BYTES(tile_rows_, d_qk_),                                \
      .blocks_per_sm = RT_ATTEND_GENERIC_BLOCKS_PER_SM(tile_rows_, d_qk_),                          \
      .overhead_blocks = GENERIC_OVERHEAD_BLOCKS,                                                   \
      .min_blocks = GENERIC_MIN_BLOCKS},
+#define RT_ATTEND_SM90(d_qk_, d_v_, kind_, tile_rows_, cluster_)                                   \
+    {.backend = RT_BACKEND_SM90,                                                                   \
+     .entry = "rt_mla_sm90_" #d_qk_ "x" #d_v_ "_" #kind_,                                          \
+     .d_qk = (d_qk_),                                                                              \
+     .d_v = (d_v_),                                                                                \
+     .tile_rows = (tile_rows_),                                                                    \
+     .cluster = (cluster_),                                                                        \
+     .threads = RT_ATTEND_SM90_THREADS,                                                            \
+     .smem_bytes = RT_ATTEND_SM90_SMEM_BYTES(tile_rows_, d_qk_, d_v_),                             \
+     .blocks_per_sm = 1,                                                                           \
+     .overhead_blocks =                                                                            \
+         (tile_rows_) < 64 ? SM90_NARROW_OVERHEAD_BLOCKS : SM90_WIDE_OVERHEAD_BLOCKS,              \
+     .min_blocks = (tile_rows_) < 64 ? SM90_NARROW_MIN_BLOCKS : SM90_WIDE_MIN_BLOCKS},
 #include "kernels/kernels.inc"
 };
 #define ATTEND_COUNT (sizeof(attend_kernels) / sizeof(attend_kernels[0]))
@@ -104,8 +124,17 @@ static enum rt_status check_request(const struct rt_attend_request *request, str
     return RT_OK;
 }
 
+/* A build without any device code plans for all devices; one with some has what it has. */
+static bool sm90_is_built(void)
+{
+    const struct rt_built_image *built = rt_built_images;
+    while (built->name && strncmp(built->name, "mla_sm90_", strlen("mla_sm90_")) != 0)
+        built++;
+    return built->name || !rt_built_images[0].name;
+}
+
 /* The first reason why the Hopper kernels cannot serve. */
-static enum rt_status resolve_sm90(const struct rt_device_caps *caps, struct rt_error *err)
+static enum rt_status check_sm90(const struct rt_device_caps *caps, struct rt_error *err)
 {
     if (caps->kind == RT_DEVICE_KIND_HOST)
         return rt_fail(err, RT_ERR_UNSUPPORTED,
@@ -114,7 +143,27 @@ static enum rt_status resolve_sm90(const struct rt_device_caps *caps, struct rt_
         return rt_fail(err, RT_ERR_UNSUPPORTED,
                        "backend sm90 needs compute capability 9.0, %s has %u.%u", caps->name,
                        caps->cc / 10, caps->cc % 10);
-    return rt_fail(err, RT_ERR_UNSUPPORTED, "backend sm90: this version has no sm90 kernels yet");
+    RT_REQUIRE(sm90_is_built(), err, RT_ERR_UNSUPPORTED,
+               "backend sm90: this build's gpu_archs have no 90a");
+    return RT_OK;
+}
+
+/* The smallest tile that holds all query rows; 64 at a time where there are more, and where their
+ * tiles come in pairs, those share their keys. */
+static const struct attend_kernel *pick_sm90(const struct rt_attend_request *request)
+{
+    const uint32_t wanted = request->heads * request->q_len;
+    const struct attend_kernel *best = NULL;
+    for (size_t i = 0; i < ATTEND_COUNT; i++) {
+        const struct attend_kernel *kernel = &attend_kernels[i];
+        if (kernel->backend != RT_BACKEND_SM90 || !serves(kernel, request))
+            continue;
+        if (rt_ceil_div_u32(wanted, kernel->tile_rows) % kernel->cluster != 0)
+            continue;
+        if (!best || best->tile_rows < wanted)
+            best = kernel;
+    }
+    return best;
 }
 
 /* The smallest tile that holds all query rows, or the largest that the device has room for. */
@@ -159,23 +208,27 @@ static void describe(const struct rt_device_caps *caps, const struct rt_attend_r
                      const struct attend_kernel *kernel, const struct rt_attend_choice *choice,
                      const char *why_not, char *text)
 {
+    const uint32_t rows = request->heads * request->q_len;
     if (caps->kind == RT_DEVICE_KIND_HOST)
         (void)snprintf(text, RT_REASON_BYTES, "generic: the C references of the host device");
+    else if (kernel->backend == RT_BACKEND_SM90)
+        (void)snprintf(text, RT_REASON_BYTES, "sm90%s, tiles of %u rows for %u%s, %u parts",
+                       request->backend == RT_BACKEND_AUTO ? "" : " as asked for",
+                       kernel->tile_rows, rows, kernel->cluster > 1 ? ", two share their keys" : "",
+                       choice->parts);
     else if (request->backend == RT_BACKEND_AUTO)
-        (void)snprintf(text, RT_REASON_BYTES, "generic, tiles of %u rows for %u; not sm90: %s",
-                       kernel->tile_rows, request->heads * request->q_len, why_not);
+        (void)snprintf(text, RT_REASON_BYTES, "generic, tiles of %u rows for %u; not sm90: %.120s",
+                       kernel->tile_rows, rows, why_not);
     else
         (void)snprintf(text, RT_REASON_BYTES,
                        "generic as asked for, tiles of %u rows for %u, %u parts", kernel->tile_rows,
-                       request->heads * request->q_len, choice->parts);
+                       rows, choice->parts);
 }
 
-static enum rt_status resolve_generic(const struct rt_device_caps *caps,
-                                      const struct rt_attend_request *request, const char *why_not,
-                                      struct rt_attend_choice *out, struct rt_error *err)
+static void choose(const struct rt_device_caps *caps, const struct rt_attend_request *request,
+                   const struct attend_kernel *kernel, const char *why_not,
+                   struct rt_attend_choice *out)
 {
-    const struct attend_kernel *kernel;
-    RT_TRY(pick_generic(caps, request, &kernel, err));
     uint32_t m_tiles = rt_ceil_div_u32(request->heads * request->q_len, kernel->tile_rows);
     struct rt_attend_choice choice = {
         .backend = kernel->backend,
@@ -183,6 +236,7 @@ static enum rt_status resolve_generic(const struct rt_device_caps *caps,
         .reduce_entry = "rt_mla_reduce",
         .tile_rows = kernel->tile_rows,
         .m_tiles = m_tiles,
+        .cluster = kernel->cluster,
         .parts = rt_max_u32(1, concurrent_blocks(caps, kernel) / m_tiles),
         .threads = kernel->threads,
         .smem_bytes = kernel->smem_bytes,
@@ -191,7 +245,6 @@ static enum rt_status resolve_generic(const struct rt_device_caps *caps,
     };
     describe(caps, request, kernel, &choice, why_not, choice.reason);
     *out = choice;
-    return RT_OK;
 }
 
 enum rt_status rt_kernels_resolve_attend(const struct rt_device_caps *caps,
@@ -200,15 +253,24 @@ enum rt_status rt_kernels_resolve_attend(const struct rt_device_caps *caps,
 {
     RT_TRY(check_request(request, err));
     struct rt_error why_not = {0};
+    const struct attend_kernel *kernel;
     switch (request->backend) {
     case RT_BACKEND_SM90:
-        return resolve_sm90(caps, err);
+        RT_TRY(check_sm90(caps, err));
+        kernel = pick_sm90(request);
+        break;
     case RT_BACKEND_AUTO:
-        if (resolve_sm90(caps, &why_not) == RT_OK)
-            return RT_OK;
-        return resolve_generic(caps, request, why_not.message, out, err);
+        if (check_sm90(caps, &why_not) == RT_OK)
+            kernel = pick_sm90(request);
+        else
+            RT_TRY(pick_generic(caps, request, &kernel, err));
+        break;
     case RT_BACKEND_GENERIC:
-        return resolve_generic(caps, request, "", out, err);
+        RT_TRY(pick_generic(caps, request, &kernel, err));
+        break;
+    default:
+        return rt_fail(err, RT_ERR_UNSUPPORTED, "backend %d is not known", (int)request->backend);
     }
-    return rt_fail(err, RT_ERR_UNSUPPORTED, "backend %d is not known", (int)request->backend);
+    choose(caps, request, kernel, why_not.message, out);
+    return RT_OK;
 }

@@ -264,6 +264,8 @@ static enum rt_status add_attend(struct builder *b, uint32_t layer)
         .parts = b->choice->parts,
         .causal = 1,
         .pages = (uint32_t)l->shape.pages,
+        /* The first layer's plan is written by the launch in front of it. */
+        .early = layer > 0,
     };
     struct rt_launch launch;
     RT_TRY(rt_mla_attend_launch(b->s->kernels, b->choice, &p, &launch, b->err));

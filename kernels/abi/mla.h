@@ -191,7 +191,9 @@ struct rt_mla_attend_params {
     int64_t kv_page_stride, kv_token_stride;
     float scale; /* softmax scale, > 0 */
     uint32_t rows, q_len, heads, d_qk, d_v, page_size, max_blocks, parts, causal, pages;
-    uint32_t reserved;
+    /* 1: the plan, the lengths, the block table, and all keys but a row's last q_len, were complete
+     * before the launch in front of this one began, so they may be read before the wait. */
+    uint32_t early;
 };
 #define RT_MLA_ATTEND_POINTERS RT_ABI_POINTERS(struct rt_mla_attend_params, q_row_stride)
 RT_STATIC_ASSERT(sizeof(struct rt_mla_attend_params) == 24 * 8 + 12 * 4, "attend ABI");

@@ -405,8 +405,8 @@ extern "C" __global__ void __launch_bounds__(RT_MLA_REDUCE_THREADS, RT_MLA_REDUC
                                     p.d_v == 4 * RT_REDUCE_WARP_COLUMNS ? 2u : 1u, 0};
     rt_settle(shape.query_rows.inverse);
     rt_settle(shape.heads.inverse);
-    rt_pdl_wait();
     rt_pdl_launch_dependents();
+    rt_pdl_wait();
     if (p.ctrl)
         shape.row_base = p.ctrl->row_base; /* now, not when an item waits to be stored */
     /* Block 0 speaks for those that have nothing to do: attend is complete for all of them. */

@@ -5,6 +5,7 @@
  * runs on the host device, checkkern above all, runs them.
  */
 #include "kernels/abi/attend_generic.h"
+#include "kernels/abi/attend_sm90.h"
 #include "kernels/ref/ref.h"
 #include "tests/emu/run.h"
 

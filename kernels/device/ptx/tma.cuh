@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_KERNELS_DEVICE_PTX_TMA_CUH
+#define RT_KERNELS_DEVICE_PTX_TMA_CUH
+
+/*
+ * Boxes of a tensor, copied from global to shared memory by the copy engine: PTX ISA,
+ * "cp.async.bulk.tensor". One thread asks; the bytes of the whole box, zeros for what lies outside
+ * the tensor included, are counted at the barrier. `shared` is a multiple of 1024 bytes from where
+ * the 128-byte swizzle starts. The map is a kernel parameter.
+ * volatile, memory: the copy must not move across the waits that free its destination.
+ */
+#include "kernels/device/ptx/mbarrier.cuh"
+
+/* Brings the map itself closer: PTX ISA, "prefetch.tensormap". */
+static __device__ __forceinline__ void rt_tma_prefetch_map(const void *map)
+{
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+/* What is read once leaves L2 first: PTX ISA, "createpolicy". */
+static __device__ __forceinline__ uint64_t rt_tma_evict_first(void)
+{
+    uint64_t policy;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+
+static __device__ __forceinline__ void rt_tma_load(void *shared, const void *map, uint64_t *barrier,
+                                                   int x, int y, int z, uint64_t policy)
+{
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
+        ".L2::cache_hint [%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(rt_shared_address(shared)),
+        "l"(map), "r"(rt_shared_address(barrier)), "r"(x), "r"(y), "r"(z), "l"(policy)
+        : "memory");
+}
+
+/* The same box to the same place of every block in `blocks`, a bit per rank in the cluster; each
+ * block's own barrier counts the bytes. */
+static __device__ __forceinline__ void rt_tma_load_multicast(void *shared, const void *map,
+                                                             uint64_t *barrier, int x, int y, int z,
+                                                             uint16_t blocks, uint64_t policy)
+{
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                 ".multicast::cluster.L2::cache_hint [%0], [%1, {%3, %4, %5}], [%2], %6, %7;" ::"r"(
+                     rt_shared_address(shared)),
+                 "l"(map), "r"(rt_shared_address(barrier)), "r"(x), "r"(y), "r"(z), "h"(blocks),
+                 "l"(policy)
+                 : "memory");
+}
+
+#endif

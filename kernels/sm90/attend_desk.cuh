@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_KERNELS_SM90_ATTEND_DESK_CUH
+#define RT_KERNELS_SM90_ATTEND_DESK_CUH
+
+/*
+ * Shared memory of a block of the sm_90 attend kernels, and who tells whom what through it.
+ *
+ *   stages  STAGES times: tiles 0 .. TILES - 1 of a block of 64 keys, [key][64 elements] each
+ *   q       TILES tiles, [query row][64 elements] each
+ *   staging partials on their way out, where query rows are few
+ *   desk    this struct
+ *
+ * All tiles are in the copy engine's 128-byte swizzle. Warp group 0 loads: warp 0 walks and brings
+ * keys, warp 1 brings q. Warp groups 1 and 2, the workers 0 and 1, compute: both add up values, each
+ * the columns of one half of d_v; blocks come in pairs, and the scores and the softmax of the first, a, belong to worker 0, those of
+ * the second, b, to worker 1.
+ *
+ *   barrier        arrives                                  waits      means
+ *   kv_full[s][h]  warp 0, bytes                            workers    half h of stage s is there
+ *   kv_empty[s][h] warps of worker h (all of the cluster)   warp 0     no product reads it any more
+ *   q_full         warp 1 (bytes)                           workers    q of the segment is there
+ *   q_empty        warps of both workers                    warp 1     no score of the segment open
+ *   seg_full[i]    warp 0                                   the others segment i % SEGMENTS is there
+ *   seg_empty[i]   workers' warps, warp 1                   warp 0     all have copied it
+ */
+#include "kernels/abi/attend_sm90.h"
+#include "kernels/device/ptx/mbarrier.cuh"
+#include "kernels/device/ptx/sync.cuh"
+
+#define RT_SM90_SEGMENTS 2
+#define RT_SM90_WORKERS 2
+#define RT_SM90_WORKER_WARPS 4
+#define RT_SM90_WORKER_THREADS 128u
+#define RT_SM90_INFINITY __builtin_huge_valf()
+#define RT_SM90_LN_2 0.6931471805599453f
+#define RT_SM90_LOG2_E 1.4426950408889634f
+
+/* Named barriers; 0 is __syncthreads. */
+enum {
+    RT_SM90_BAR_WORKER = 1, /* and 2: a worker's 128 threads */
+    RT_SM90_BAR_TOP_A = 3,  /* from worker 0: the maximum up to a */
+    RT_SM90_BAR_A = 4,      /* from worker 0: a's weights */
+    RT_SM90_BAR_B = 5,      /* from worker 1: b's weights, and the maximum up to b */
+    RT_SM90_BAR_SCORES = 6, /* from worker 0: a's scores are done */
+    RT_SM90_BAR_BOTH = 7    /* both workers, at a segment's end */
+};
+
+/* A part's piece of a batch row. */
+struct rt_sm90_segment {
+    int row;    /* or RT_ATTEND_NONE: no more */
+    int key;    /* first key, a multiple of 64 */
+    int length; /* of the batch row */
+    int blocks;
+    int slot; /* of the partials; -1 where the row is not split */
+};
+
+template <int STAGES, int TILE_ROWS> struct alignas(16) rt_sm90_desk {
+    uint64_t kv_full[STAGES][2], kv_empty[STAGES][2];
+    uint64_t q_full, q_empty;
+    uint64_t seg_full[RT_SM90_SEGMENTS], seg_empty[RT_SM90_SEGMENTS];
+    struct rt_sm90_segment segment[RT_SM90_SEGMENTS];
+    int lag[TILE_ROWS];      /* keys at the row's end that the query row does not see */
+    float top[2][TILE_ROWS]; /* maximum up to a, up to b; in exponents of 2 */
+    float warp_top[RT_SM90_WORKERS * RT_SM90_WORKER_WARPS][TILE_ROWS];
+    float sum[RT_SM90_WORKERS * RT_SM90_WORKER_WARPS][TILE_ROWS];
+};
+
+template <int D_QK_, int D_V_, int TILE_ROWS_, int CLUSTER_> struct rt_sm90_shape {
+    static constexpr int D_QK = D_QK_, D_V = D_V_, TILE_ROWS = TILE_ROWS_, CLUSTER = CLUSTER_;
+    static constexpr int TILES = RT_ATTEND_SM90_TILES(D_QK);
+    static constexpr int STAGES = RT_ATTEND_SM90_STAGES(D_QK);
+    static constexpr int STAGE_TILES = RT_ATTEND_SM90_STAGE_TILES(D_QK, D_V);
+    static constexpr int STAGE_BYTES = STAGE_TILES * RT_ATTEND_SM90_TILE_BYTES;
+    static constexpr int V_TILES = D_V / 64;
+    static constexpr int HALF_TILES = V_TILES / 2; /* of a worker's columns */
+    static constexpr int P_TILE = V_TILES;         /* of a stage, for probabilities */
+    static constexpr int Q_TILE_BYTES = 128 * TILE_ROWS;
+    static constexpr int LAST_STEPS = (D_QK - 64 * (TILES - 1)) / 16; /* of the last tile */
+    static constexpr int STAGING_BYTES = RT_ATTEND_SM90_STAGING_BYTES(TILE_ROWS, D_V);
+    typedef rt_sm90_desk<STAGES, TILE_ROWS> desk;
+    static_assert(sizeof(desk) <= RT_ATTEND_SM90_DESK_BYTES(TILE_ROWS), "desk's formula");
+};
+
+/* Where things are. */
+template <class SHAPE> struct rt_sm90_room {
+    unsigned char *stages, *q;
+    float *staging;
+    typename SHAPE::desk &desk;
+
+    explicit __device__ __forceinline__ rt_sm90_room(unsigned char *shared)
+        : stages(shared), q(shared + SHAPE::STAGES * SHAPE::STAGE_BYTES),
+          staging((float *)(q + SHAPE::TILES * SHAPE::Q_TILE_BYTES)),
+          desk(*(typename SHAPE::desk *)(q + SHAPE::TILES * SHAPE::Q_TILE_BYTES +
+                                         SHAPE::STAGING_BYTES))
+    {
+    }
+
+    __device__ __forceinline__ unsigned char *tile(uint32_t stage, int tile) const
+    {
+        return stages + stage * SHAPE::STAGE_BYTES + tile * RT_ATTEND_SM90_TILE_BYTES;
+    }
+};
+
+/* By one thread, before a barrier of the block, or of the cluster. */
+template <class SHAPE>
+static __device__ __forceinline__ void rt_sm90_init_barriers(typename SHAPE::desk &desk)
+{
+    for (int stage = 0; stage < SHAPE::STAGES; stage++)
+        for (int half = 0; half < 2; half++) {
+            rt_mbarrier_init(&desk.kv_full[stage][half], 1);
+            rt_mbarrier_init(&desk.kv_empty[stage][half], RT_SM90_WORKER_WARPS * SHAPE::CLUSTER);
+        }
+    rt_mbarrier_init(&desk.q_full, 1);
+    rt_mbarrier_init(&desk.q_empty, RT_SM90_WORKERS * RT_SM90_WORKER_WARPS);
+    for (int i = 0; i < RT_SM90_SEGMENTS; i++) {
+        rt_mbarrier_init(&desk.seg_full[i], 1);
+        rt_mbarrier_init(&desk.seg_empty[i], RT_SM90_WORKERS * RT_SM90_WORKER_WARPS + 1);
+    }
+    rt_mbarrier_init_fence();
+}
+
+/* Segment number `n`, copied; by a whole warp. Shuffled, which tells the compiler that all lanes have
+ * the same: it does not overlap products of a warp group in what may be divergent loops. */
+template <class DESK>
+static __device__ __forceinline__ struct rt_sm90_segment rt_sm90_take_segment(DESK &desk,
+                                                                              uint32_t n)
+{
+    const uint32_t i = n % RT_SM90_SEGMENTS;
+    rt_mbarrier_wait(&desk.seg_full[i], n / RT_SM90_SEGMENTS & 1);
+    struct rt_sm90_segment segment = desk.segment[i];
+    segment.row = __shfl_sync(0xffffffffu, segment.row, 0);
+    segment.key = __shfl_sync(0xffffffffu, segment.key, 0);
+    segment.length = __shfl_sync(0xffffffffu, segment.length, 0);
+    segment.blocks = __shfl_sync(0xffffffffu, segment.blocks, 0);
+    segment.slot = __shfl_sync(0xffffffffu, segment.slot, 0);
+    if (rt_elected())
+        rt_mbarrier_arrive(&desk.seg_empty[i]);
+    return segment;
+}
+
+#endif

@@ -1,0 +1,457 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_KERNELS_SM90_ATTEND_WIDE_CUH
+#define RT_KERNELS_SM90_ATTEND_WIDE_CUH
+
+/*
+ * Many query rows: 64 of them on the wide side of the products.
+ *
+ *   scores [64][64 keys]  = q [64][D_QK]  k^T [D_QK][64]
+ *   out    [64][D_V / 2] += p [64][64 keys]  v [64][D_V / 2]            a worker's half of D_V
+ *
+ * The owner of a block multiplies its weights from registers, the other worker from shared memory.
+ * A thread holds two query rows, 16 warp + lane / 4 and that + 8, and of every 8 keys or columns
+ * two neighbours, 2 (lane % 4) and the next.
+ */
+#include "kernels/device/ptx/convert.cuh"
+#include "kernels/device/ptx/exp2.cuh"
+#include "kernels/device/ptx/stmatrix.cuh"
+#include "kernels/sm90/attend_work.cuh"
+
+template <class SHAPE, int WORKER> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE, WORKER> {
+    typedef SHAPE shape;
+    typedef rt_sm90_worker_base<SHAPE, WORKER> base;
+    static constexpr int COLUMNS = SHAPE::D_V / 2; /* of a worker */
+    typedef rt_wgmma<64> score_product;
+    typedef rt_wgmma<COLUMNS> value_product;
+    static_assert(SHAPE::TILE_ROWS == 64, "rows of a product");
+    using base::lane;
+    using base::p;
+    using base::room;
+    using base::scale;
+    using base::stage_of;
+    using base::warp;
+    using base::worker;
+
+    float out[COLUMNS / 2];
+    float score[32];
+    uint32_t weight[4][4];   /* of 16 keys each, as the product takes them */
+    float top[2], factor[2]; /* of this thread's two query rows */
+    float sum[2];            /* over this thread's keys of own blocks */
+
+    __device__ __forceinline__ rt_sm90_wide(const struct rt_mla_attend_params &p_,
+                                            const rt_sm90_room<SHAPE> &room_)
+        : base(p_, room_)
+    {
+    }
+
+    __device__ __forceinline__ int my_row(int i) const
+    {
+        return warp * 16 + lane / 4 + i * 8;
+    }
+
+    __device__ __forceinline__ void begin_segment(void)
+    {
+#pragma unroll
+        for (int i = 0; i < COLUMNS / 2; i++)
+            out[i] = 0.0f;
+        settle_out(); /* zeros in registers, before the first product is asked for */
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            top[i] = -RT_SM90_INFINITY;
+            sum[i] = 0.0f;
+        }
+    }
+
+    __device__ __forceinline__ void settle_out(void)
+    {
+        rt_wgmma_settle(out);
+    }
+
+    __device__ __forceinline__ void settle_scores(void)
+    {
+        rt_wgmma_settle(score);
+    }
+
+    /* ---- products ---- */
+
+    __device__ __forceinline__ void score_tile(uint32_t stage, int tile, int steps, int keep)
+    {
+        const uint64_t k = rt_wgmma_operand(rt_shared_address(room.tile(stage, tile)), 0);
+        const uint64_t q =
+            rt_wgmma_operand(rt_shared_address(room.q + tile * SHAPE::Q_TILE_BYTES), 0);
+#pragma unroll
+        for (int step = 0; step < steps; step++)
+            score_product::template shared<0, 0>(score, rt_wgmma_further(q, step * 32),
+                                                 rt_wgmma_further(k, step * 32), keep || step > 0);
+    }
+
+    __device__ __forceinline__ void score_tiles(uint32_t stage, int from, int fresh)
+    {
+#pragma unroll
+        for (int t = 0; t < SHAPE::HALF_TILES; t++)
+            score_tile(stage, from + t, 4, !fresh || t > 0);
+    }
+
+    __device__ __forceinline__ void score_rest(uint32_t stage)
+    {
+        if (SHAPE::TILES > SHAPE::V_TILES)
+            score_tile(stage, SHAPE::TILES - 1, SHAPE::LAST_STEPS, 1);
+    }
+
+    __device__ __forceinline__ uint64_t values(uint32_t stage) const
+    {
+        return rt_wgmma_operand(rt_shared_address(room.tile(stage, worker * SHAPE::HALF_TILES)),
+                                RT_ATTEND_SM90_TILE_BYTES);
+    }
+
+    __device__ __forceinline__ void add_values(uint32_t stage)
+    {
+        const uint64_t v = values(stage);
+#pragma unroll
+        for (int step = 0; step < 4; step++)
+            value_product::template registers<1>(out, weight[step],
+                                                 rt_wgmma_further(v, step * 2048));
+    }
+
+    __device__ __forceinline__ void add_values_shared(uint32_t stage)
+    {
+        const uint64_t v = values(stage);
+        const uint64_t w = rt_wgmma_operand(rt_shared_address(room.tile(stage, SHAPE::P_TILE)), 0);
+#pragma unroll
+        for (int step = 0; step < 4; step++)
+            value_product::template shared<0, 1>(out, rt_wgmma_further(w, step * 32),
+                                                 rt_wgmma_further(v, step * 2048));
+    }
+
+    /* ---- softmax ---- */
+
+    __device__ __forceinline__ void mask(int start)
+    {
+        if (this->all_seen(start))
+            return;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int limit = this->length - room.desk.lag[my_row(i)] - start - lane % 4 * 2;
+#pragma unroll
+            for (int j = 0; j < 8; j++)
+#pragma unroll
+                for (int e = 0; e < 2; e++) {
+                    float *of_key = &score[j * 4 + i * 2 + e];
+                    *of_key = j * 8 + e < limit ? *of_key : -RT_SM90_INFINITY;
+                }
+        }
+    }
+
+    /* A new maximum; where there is none yet 0 stands for it, so that weights are 2^-inf = 0. */
+    __device__ __forceinline__ void raise_top(int i, float to)
+    {
+        factor[i] = rt_exp2(top[i] - (to == -RT_SM90_INFINITY ? 0.0f : to));
+        top[i] = to;
+        sum[i] *= factor[i];
+    }
+
+    __device__ __forceinline__ float score_top(int i) const
+    {
+        float most = -RT_SM90_INFINITY;
+#pragma unroll
+        for (int k = 0; k < 16; k++)
+            most = fmaxf(most, score[k / 2 * 4 + i * 2 + k % 2]);
+        most = fmaxf(most, __shfl_xor_sync(RT_ATTEND_FULL_WARP, most, 1));
+        return fmaxf(most, __shfl_xor_sync(RT_ATTEND_FULL_WARP, most, 2)) * scale;
+    }
+
+    /* Scores become weights, in registers; the maximum is told. */
+    __device__ __forceinline__ void weigh(void)
+    {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const float base_exponent = top[i] == -RT_SM90_INFINITY ? 0.0f : top[i];
+            if (lane % 4 == 0)
+                room.desk.top[worker][my_row(i)] = top[i];
+#pragma unroll
+            for (int k = 0; k < 16; k++) {
+                float *of_key = &score[k / 2 * 4 + i * 2 + k % 2];
+                *of_key = rt_exp2(fmaf(*of_key, scale, -base_exponent));
+                sum[i] += *of_key;
+            }
+        }
+#pragma unroll
+        for (int step = 0; step < 4; step++)
+            pack(step, weight[step], 1.0f, 1.0f);
+    }
+
+    /* Weights of 16 keys in bf16, times a factor of either query row. */
+    __device__ __forceinline__ void pack(int step, uint32_t (&to)[4], float upper,
+                                         float lower) const
+    {
+        const float *from = &score[step * 8];
+        to[0] = rt_pack_bf16x2(from[0] * upper, from[1] * upper);
+        to[1] = rt_pack_bf16x2(from[2] * lower, from[3] * lower);
+        to[2] = rt_pack_bf16x2(from[4] * upper, from[5] * upper);
+        to[3] = rt_pack_bf16x2(from[6] * lower, from[7] * lower);
+    }
+
+    /* Sixteen keys' weights to shared memory, [query row][key]. */
+    __device__ __forceinline__ void store_weights(uint32_t stage, int step,
+                                                  const uint32_t (&from)[4]) const
+    {
+        unsigned char *row = room.tile(stage, SHAPE::P_TILE) + (warp * 16 + lane % 16) * 128;
+        rt_stmatrix_x4(row + ((step * 2 + lane / 16) ^ lane % 8) * 16, from[0], from[1], from[2],
+                       from[3]);
+    }
+
+    /* Most blocks leave every maximum where it was. */
+    __device__ __forceinline__ void rescale(void)
+    {
+        if (!__any_sync(RT_ATTEND_FULL_WARP, factor[0] != 1.0f || factor[1] != 1.0f))
+            return;
+#pragma unroll
+        for (int i = 0; i < COLUMNS / 2; i++)
+            out[i] *= factor[i / 2 % 2];
+    }
+
+    /* ---- the order of a pair ---- */
+
+    /* The half that the owner is done with first was brought first. */
+    __device__ __forceinline__ void find_scores(uint32_t j, bool last)
+    {
+        const uint32_t stage = stage_of(j);
+        this->wait_for_half(j, worker);
+        rt_wgmma_begin();
+        score_tiles(stage, worker * SHAPE::HALF_TILES, 1);
+        this->wait_for_half(j, worker ^ 1);
+        rt_wgmma_begin();
+        score_tiles(stage, (worker ^ 1) * SHAPE::HALF_TILES, 0);
+        score_rest(stage);
+        rt_wgmma_commit();
+        rt_wgmma_wait<0>();
+        settle_scores();
+        if (last)
+            this->release_q();
+    }
+
+    /* From registers, of an own block. */
+    __device__ __forceinline__ void issue_own_values(uint32_t j, int start)
+    {
+        this->clear_tail(j, start);
+        rescale();
+        rt_wgmma_begin();
+        add_values(stage_of(j));
+        rt_wgmma_commit();
+    }
+
+    /* From shared memory, of the other's; the output is already in the weights' exponents. */
+    __device__ __forceinline__ void issue_other_values(uint32_t j)
+    {
+        rt_wgmma_begin();
+        add_values_shared(stage_of(j));
+        rt_wgmma_commit();
+    }
+
+    __device__ __forceinline__ void finish_values(uint32_t j)
+    {
+        rt_wgmma_wait<0>();
+        settle_out();
+        this->release(j);
+    }
+
+    /*
+     * Each worker adds its own block's values first, and the other's when they are there:
+     *
+     *   worker 0   s(a) | softmax | v(a)   weights of a in b's exponents | v(b)
+     *   worker 1   s(b)           | softmax | v(b)                         v(a)
+     *
+     * so that halves of stages come free at four different times. s(b) waits for s(a): side by side
+     * both would end late, with nothing left to do during the first softmax. b's maximum covers a, and worker
+     * 1 adds b first: a's weights reach it multiplied by what that maximum makes of them.
+     */
+    __device__ __forceinline__ void first_of_pair(const struct rt_sm90_pair &pair)
+    {
+        const uint32_t a = pair.first, b = a + 1;
+        find_scores(a, pair.is_last);
+        if (pair.has_b)
+            rt_bar_arrive(RT_SM90_BAR_SCORES, 2 * RT_SM90_WORKER_THREADS);
+        mask(pair.key);
+        raise_top(0, fmaxf(top[0], score_top(0)));
+        raise_top(1, fmaxf(top[1], score_top(1)));
+        weigh();
+        this->tell(RT_SM90_BAR_TOP_A);
+        issue_own_values(a, pair.key);
+        if (pair.has_b) {
+            this->hear(RT_SM90_BAR_B);
+            raise_top(0, room.desk.top[1][my_row(0)]);
+            raise_top(1, room.desk.top[1][my_row(1)]);
+        } else {
+            factor[0] = factor[1] = 1.0f;
+        }
+#pragma unroll
+        for (int step = 0; step < 4; step++) {
+            uint32_t moved[4];
+            pack(step, moved, factor[0], factor[1]);
+            store_weights(stage_of(a), step, moved);
+        }
+        this->tell(RT_SM90_BAR_A);
+        finish_values(a);
+        if (!pair.has_b)
+            return;
+        this->wait_for_half(b, worker);
+        this->clear_tail(b, pair.key + 64);
+        rescale();
+        issue_other_values(b);
+        finish_values(b);
+    }
+
+    __device__ __forceinline__ void second_of_pair(const struct rt_sm90_pair &pair)
+    {
+        const uint32_t a = pair.first, b = a + 1;
+        if (!pair.has_b) {
+            this->release_q();
+            this->hear(RT_SM90_BAR_TOP_A);
+            raise_top(0, room.desk.top[0][my_row(0)]);
+            raise_top(1, room.desk.top[0][my_row(1)]);
+            this->hear(RT_SM90_BAR_A);
+            this->wait_for_half(a, worker);
+            this->clear_tail(a, pair.key);
+            rescale();
+            issue_other_values(a);
+            finish_values(a);
+            return;
+        }
+        this->hear(RT_SM90_BAR_SCORES);
+        find_scores(b, pair.is_last);
+        mask(pair.key + 64);
+        const float most[2] = {score_top(0), score_top(1)};
+        this->hear(RT_SM90_BAR_TOP_A);
+        raise_top(0, fmaxf(room.desk.top[0][my_row(0)], most[0]));
+        raise_top(1, fmaxf(room.desk.top[0][my_row(1)], most[1]));
+        weigh();
+#pragma unroll
+        for (int step = 0; step < 4; step++)
+            store_weights(stage_of(b), step, weight[step]);
+        this->tell(RT_SM90_BAR_B);
+        issue_own_values(b, pair.key + 64);
+        this->hear(RT_SM90_BAR_A);
+        this->wait_for_half(a, worker);
+        issue_other_values(a);
+        rt_wgmma_wait<1>();
+        this->release(b);
+        finish_values(a);
+    }
+
+    /* ---- the end of a segment ---- */
+
+    __device__ __forceinline__ void end_segment(const struct rt_sm90_segment &segment)
+    {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            sum[i] += __shfl_xor_sync(RT_ATTEND_FULL_WARP, sum[i], 1);
+            sum[i] += __shfl_xor_sync(RT_ATTEND_FULL_WARP, sum[i], 2);
+            if (lane % 4 == 0)
+                room.desk.sum[worker][my_row(i)] = sum[i];
+        }
+        this->sync_both();
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int query = (int)blockIdx.x * 64 + my_row(i);
+            const float all = room.desk.sum[0][my_row(i)] + room.desk.sum[1][my_row(i)];
+            if (worker == 0 && lane % 4 == 0 && query < (int)(p.q_len * p.heads))
+                rt_sm90_store_lse(p, segment, query, all, top[i]);
+            factor[i] = all == 0.0f ? 0.0f : 1.0f / all; /* 0: no key seen */
+        }
+        this->sync_both(); /* sums are free again */
+        if (segment.slot >= 0)
+            store_partial(segment);
+        else
+            store_out(segment);
+    }
+
+    static __device__ __forceinline__ float scaled(float value, float by)
+    {
+        return by == 0.0f ? 0.0f : value * by;
+    }
+
+    /*
+     * Of two groups of eight columns each lane of four has two columns; after an exchange with its
+     * neighbour it has four of one of them, 16 bytes, and the four lanes 64.
+     */
+    __device__ __forceinline__ void store_partial(const struct rt_sm90_segment &segment) const
+    {
+        const int hq = (int)(p.q_len * p.heads);
+        const bool odd = lane % 2 != 0;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int query = (int)blockIdx.x * 64 + my_row(i);
+            float *to = p.partial_out + ((int64_t)segment.slot * hq + query) * SHAPE::D_V +
+                        worker * COLUMNS + lane % 2 * 8 + lane % 4 / 2 * 4;
+#pragma unroll
+            for (int j = 0; j < COLUMNS / 8; j += 2) {
+                const float x0 = scaled(out[j * 4 + i * 2], factor[i]);
+                const float x1 = scaled(out[j * 4 + i * 2 + 1], factor[i]);
+                const float y0 = scaled(out[j * 4 + i * 2 + 4], factor[i]);
+                const float y1 = scaled(out[j * 4 + i * 2 + 5], factor[i]);
+                const float z0 = __shfl_xor_sync(RT_ATTEND_FULL_WARP, odd ? x0 : y0, 1);
+                const float z1 = __shfl_xor_sync(RT_ATTEND_FULL_WARP, odd ? x1 : y1, 1);
+                if (query < hq)
+                    *(float4 *)(to + j * 8) =
+                        odd ? make_float4(z0, z1, y0, y1) : make_float4(x0, x1, z0, z1);
+            }
+        }
+    }
+
+    __device__ __forceinline__ void drain(void) const
+    {
+    }
+
+    /*
+     * Of four groups of eight columns each lane of four has two columns; after two exchanges lane c
+     * has the eight columns of group c, 16 bytes to write at once.
+     */
+    static __device__ __forceinline__ void gather(uint32_t (&r)[4], int c)
+    {
+        const uint32_t a = __shfl_xor_sync(RT_ATTEND_FULL_WARP, c & 1 ? r[0] : r[1], 1);
+        const uint32_t b = __shfl_xor_sync(RT_ATTEND_FULL_WARP, c & 1 ? r[2] : r[3], 1);
+        if (c & 1) {
+            r[0] = a;
+            r[2] = b;
+        } else {
+            r[1] = a;
+            r[3] = b;
+        }
+        const uint32_t d = __shfl_xor_sync(RT_ATTEND_FULL_WARP, c & 2 ? r[0] : r[2], 2);
+        const uint32_t e = __shfl_xor_sync(RT_ATTEND_FULL_WARP, c & 2 ? r[1] : r[3], 2);
+        if (c & 2) {
+            r[0] = d;
+            r[1] = e;
+        } else {
+            r[2] = d;
+            r[3] = e;
+        }
+    }
+
+    __device__ __forceinline__ void store_out(const struct rt_sm90_segment &segment) const
+    {
+        const int64_t data_row = (p.ctrl ? (int64_t)p.ctrl->row_base : 0) + segment.row;
+        const int c = lane % 4;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int query = (int)blockIdx.x * 64 + my_row(i);
+            const bool there = query < (int)(p.q_len * p.heads);
+            uint16_t *to = p.out + data_row * p.out_row_stride +
+                           query / (int)p.heads * p.out_token_stride +
+                           query % (int)p.heads * p.out_head_stride + worker * COLUMNS + c * 8;
+#pragma unroll
+            for (int j = 0; j < COLUMNS / 8; j += 4) {
+                uint32_t r[4];
+#pragma unroll
+                for (int g = 0; g < 4; g++)
+                    r[g] = rt_pack_bf16x2(scaled(out[(j + g) * 4 + i * 2], factor[i]),
+                                          scaled(out[(j + g) * 4 + i * 2 + 1], factor[i]));
+                gather(r, c);
+                if (there)
+                    *(uint4 *)(to + j * 8) = make_uint4(r[0], r[1], r[2], r[3]);
+            }
+        }
+    }
+};
+
+#endif

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_KERNELS_SM90_ATTEND_WORK_CUH
+#define RT_KERNELS_SM90_ATTEND_WORK_CUH
+
+/*
+ * What the two workers do, whatever the shape of their products: MATH has the products, the softmax,
+ * the order of the two and the output; this file has what surrounds them.
+ *
+ * Blocks come in pairs: worker 0 owns the first, a, worker 1 the second, b. A segment with an odd
+ * number of blocks ends with an a alone. s are a block's scores and softmax, by its owner; v adds a
+ * block's values to a worker's half of the output, which both do.
+ */
+#include "kernels/device/ptx/wgmma.cuh"
+#include "kernels/generic/mla_attend_walk.cuh"
+#include "kernels/sm90/attend_desk.cuh"
+
+/* lse of one query row: natural for a whole batch row, base 2 for a piece. No key seen: sum 0. */
+static __device__ __forceinline__ void rt_sm90_store_lse(const struct rt_mla_attend_params &p,
+                                                         const struct rt_sm90_segment &segment,
+                                                         int query, float sum, float top)
+{
+    const bool empty = sum == 0.0f;
+    const float lse = log2f(sum) + top;
+    if (segment.slot >= 0) {
+        p.partial_lse[(int64_t)segment.slot * p.q_len * p.heads + query] =
+            empty ? -RT_SM90_INFINITY : lse;
+        return;
+    }
+    const int64_t data_row = (p.ctrl ? (int64_t)p.ctrl->row_base : 0) + segment.row;
+    p.lse[data_row * p.lse_row_stride + query / (int)p.heads * p.lse_token_stride +
+          query % (int)p.heads * p.lse_head_stride] = empty ? RT_SM90_INFINITY : lse * RT_SM90_LN_2;
+}
+
+/* A pair of blocks; of the segment's last one b may be missing. */
+struct rt_sm90_pair {
+    uint32_t first; /* number of a in the whole part */
+    int key;        /* a's first key */
+    bool has_b, is_first, is_last;
+};
+
+template <class SHAPE, int WORKER> struct rt_sm90_worker_base {
+    static constexpr int worker = WORKER;
+
+    const struct rt_mla_attend_params &p;
+    const rt_sm90_room<SHAPE> &room;
+    const int warp, lane;
+    const float scale; /* to exponents of 2 */
+    int length;        /* of the segment's batch row */
+
+    __device__ __forceinline__ rt_sm90_worker_base(const struct rt_mla_attend_params &p_,
+                                                   const rt_sm90_room<SHAPE> &room_)
+        : p(p_), room(room_), warp((int)threadIdx.x / 32 % 4), lane((int)threadIdx.x % 32),
+          scale(p_.scale * RT_SM90_LOG2_E), length(0)
+    {
+    }
+
+    static __device__ __forceinline__ uint32_t stage_of(uint32_t j)
+    {
+        return j % SHAPE::STAGES;
+    }
+
+    __device__ __forceinline__ void wait_for_half(uint32_t j, int half) const
+    {
+        rt_mbarrier_wait(&room.desk.kv_full[stage_of(j)][half], j / SHAPE::STAGES & 1);
+    }
+
+    /* No product of this warp reads this worker's half of block j any more. */
+    __device__ __forceinline__ void release(uint32_t j) const
+    {
+        uint64_t *empty = &room.desk.kv_empty[stage_of(j)][worker];
+        if (SHAPE::CLUSTER == 1) {
+            if (rt_elected())
+                rt_mbarrier_arrive(empty);
+        } else if (threadIdx.x % 32 < SHAPE::CLUSTER) {
+            rt_mbarrier_arrive_at(empty, threadIdx.x % 32);
+        }
+    }
+
+    __device__ __forceinline__ void release_q(void) const
+    {
+        if (rt_elected())
+            rt_mbarrier_arrive(&room.desk.q_empty);
+    }
+
+    __device__ __forceinline__ void sync_worker(void) const
+    {
+        rt_bar_sync(RT_SM90_BAR_WORKER + worker, RT_SM90_WORKER_THREADS);
+    }
+
+    __device__ __forceinline__ void sync_both(void) const
+    {
+        rt_bar_sync(RT_SM90_BAR_BOTH, 2 * RT_SM90_WORKER_THREADS);
+    }
+
+    /* Tells the other worker; what this thread has put into shared memory is seen by its products.
+     */
+    static __device__ __forceinline__ void tell(uint32_t barrier)
+    {
+        rt_fence_async();
+        rt_bar_arrive(barrier, 2 * RT_SM90_WORKER_THREADS);
+    }
+
+    static __device__ __forceinline__ void hear(uint32_t barrier)
+    {
+        rt_bar_sync(barrier, 2 * RT_SM90_WORKER_THREADS);
+    }
+
+    /* Keys behind the row's end are whatever the page held; as values they must be zeros. */
+    __device__ __forceinline__ void clear_tail(uint32_t j, int start) const
+    {
+        constexpr int VECTORS = SHAPE::HALF_TILES * 8; /* 16 bytes each, of a key */
+        const int valid = length - start;
+        if (valid >= 64)
+            return;
+        const int thread = (int)threadIdx.x % (int)RT_SM90_WORKER_THREADS;
+        unsigned char *tiles = room.tile(stage_of(j), worker * SHAPE::HALF_TILES);
+        for (int i = thread; i < (64 - valid) * VECTORS; i += (int)RT_SM90_WORKER_THREADS) {
+            const int key = valid + i / VECTORS, vector = i % VECTORS;
+            *(uint4 *)(tiles + vector / 8 * RT_ATTEND_SM90_TILE_BYTES + key * 128 +
+                       vector % 8 * 16) = make_uint4(0, 0, 0, 0);
+        }
+        rt_fence_async();
+        sync_worker();
+    }
+
+    /* Whether all query rows of the tile see the whole block. */
+    __device__ __forceinline__ bool all_seen(int start) const
+    {
+        return start + 64 <= length - (p.causal ? (int)p.q_len - 1 : 0);
+    }
+};
+
+template <class MATH> struct rt_sm90_worker : MATH {
+    using shape = typename MATH::shape;
+
+    __device__ __forceinline__ rt_sm90_worker(const struct rt_mla_attend_params &p,
+                                              const rt_sm90_room<shape> &room)
+        : MATH(p, room)
+    {
+    }
+
+    __device__ __forceinline__ void run_segment(const struct rt_sm90_segment &segment, uint32_t n,
+                                                uint32_t begin)
+    {
+        struct rt_sm90_pair pair = {begin, segment.key, true, true, false};
+        this->length = segment.length;
+        this->begin_segment();
+        rt_mbarrier_wait(&this->room.desk.q_full, n & 1);
+        for (int left = segment.blocks; left > 0; left -= 2) {
+            pair.has_b = left > 1;
+            pair.is_last = left <= 2;
+            if (MATH::worker == 0)
+                this->first_of_pair(pair);
+            else
+                this->second_of_pair(pair);
+            pair.is_first = false;
+            pair.first += 2;
+            pair.key += 128;
+        }
+        this->end_segment(segment);
+    }
+
+    __device__ __forceinline__ void run(void)
+    {
+        uint32_t block = 0;
+        for (uint32_t n = 0;; n++) {
+            const struct rt_sm90_segment segment = rt_sm90_take_segment(this->room.desk, n);
+            if (segment.row == RT_ATTEND_NONE)
+                break;
+            run_segment(segment, n, block);
+            block += (uint32_t)segment.blocks;
+        }
+        this->drain();
+    }
+};
+
+#endif
