@@ -39,6 +39,7 @@ enum rt_status rt_kernels_launch(const struct rt_kernels *k, const char *entry, 
 
 /* What the attention of one graph needs. */
 struct rt_attend_request {
+    uint32_t batch; /* rows of the graph or call, padding included */
     uint32_t heads, d_qk, d_v, q_len, page_size;
     enum rt_kv_layout kv_layout;
     enum rt_backend backend; /* AUTO: the fastest that serves it */
@@ -46,17 +47,18 @@ struct rt_attend_request {
 
 #define RT_REASON_BYTES 192
 struct rt_attend_choice {
-    enum rt_backend backend; /* never AUTO */
-    const char *entry;       /* attend's entry point, static storage */
-    const char *reduce_entry;
-    uint32_t tile_rows; /* query rows of a tile */
-    uint32_t m_tiles;   /* ceil(heads * q_len / tile_rows) */
-    uint32_t cluster;   /* neighbouring tiles that share the keys they load */
-    uint32_t parts;     /* parts of the schedule: max(1, concurrent blocks / m_tiles) */
+    enum rt_backend backend;  /* never AUTO */
+    const char *entry;        /* attend's entry point, static storage */
+    const char *reduce_entry; /* null: attend adds up pieces itself, and writes empty rows */
+    uint32_t tile_rows;       /* query rows of a tile */
+    uint32_t m_tiles;         /* ceil(heads * q_len / tile_rows) */
+    uint32_t team;            /* blocks, a cluster, that share a tile and a part; 1: no cluster */
+    uint32_t parts;           /* parts of the schedule: max(1, concurrent teams / m_tiles) */
     uint32_t threads;
     uint32_t smem_bytes;
     uint32_t overhead_blocks, min_blocks; /* schedule constants measured for this kernel */
-    char reason[RT_REASON_BYTES];         /* one sentence */
+    uint32_t most_batch; /* the choice is the same from the request's batch up to this one */
+    char reason[RT_REASON_BYTES]; /* one sentence */
 };
 
 /*

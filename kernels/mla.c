@@ -225,14 +225,14 @@ enum rt_status rt_mla_attend_launch(const struct rt_kernels *k, const struct rt_
                                     struct rt_error *err)
 {
     RT_TRY(check_attend(c, p, err));
-    const uint32_t grid[2] = {c->m_tiles, c->parts};
+    const uint32_t grid[2] = {c->m_tiles * c->team, c->parts};
     if (c->backend != RT_BACKEND_SM90)
         return launch(k, c->entry, p, sizeof(*p), grid, c->threads, out, err);
     struct rt_attend_sm90_params sm90 = {.attend = *p};
     if (k->driver)
         RT_TRY(make_maps(k, c, &sm90, err));
     RT_TRY(launch(k, c->entry, &sm90, sizeof(sm90), grid, c->threads, out, err));
-    out->cluster_x = c->cluster;
+    out->cluster_x = c->team;
     return RT_OK;
 }
 

@@ -12,10 +12,10 @@
 /* The schedule's price of a piece, and its least size, in blocks of 64 tokens. */
 #define GENERIC_OVERHEAD_BLOCKS 2
 #define GENERIC_MIN_BLOCKS 2
-#define SM90_NARROW_OVERHEAD_BLOCKS 2
-#define SM90_NARROW_MIN_BLOCKS 2
-#define SM90_WIDE_OVERHEAD_BLOCKS 2
-#define SM90_WIDE_MIN_BLOCKS 2
+#define SM90_OVERHEAD_BLOCKS 2
+#define SM90_MIN_BLOCKS 2
+#define SM90_TEAM_OVERHEAD_BLOCKS 0
+#define SM90_TEAM_MIN_BLOCKS 8
 
 /* The C references know no tiles; this keeps plans on the host like those on a large GPU. */
 #define HOST_TILE_ROWS 64
@@ -29,7 +29,7 @@
 struct attend_kernel {
     enum rt_backend backend;
     const char *entry;
-    uint32_t d_qk, d_v, tile_rows, cluster;
+    uint32_t d_qk, d_v, tile_rows, team;
     uint32_t threads, smem_bytes;
     uint32_t blocks_per_sm; /* that its registers allow */
     uint32_t overhead_blocks, min_blocks;
@@ -44,25 +44,24 @@ static const struct attend_kernel attend_kernels[] = {
      .d_qk = (d_qk_),                                                                              \
      .d_v = (d_v_),                                                                                \
      .tile_rows = (tile_rows_),                                                                    \
-     .cluster = 1,                                                                                 \
+     .team = 1,                                                                                    \
      .threads = RT_ATTEND_GENERIC_THREADS,                                                         \
      .smem_bytes = RT_ATTEND_GENERIC_SMEM_BYTES(tile_rows_, d_qk_),                                \
      .blocks_per_sm = RT_ATTEND_GENERIC_BLOCKS_PER_SM(tile_rows_, d_qk_),                          \
      .overhead_blocks = GENERIC_OVERHEAD_BLOCKS,                                                   \
      .min_blocks = GENERIC_MIN_BLOCKS},
-#define RT_ATTEND_SM90(d_qk_, d_v_, kind_, tile_rows_, cluster_)                                   \
+#define RT_ATTEND_SM90(d_qk_, d_v_, kind_, tile_rows_, team_)                                      \
     {.backend = RT_BACKEND_SM90,                                                                   \
      .entry = "rt_mla_sm90_" #d_qk_ "x" #d_v_ "_" #kind_,                                          \
      .d_qk = (d_qk_),                                                                              \
      .d_v = (d_v_),                                                                                \
      .tile_rows = (tile_rows_),                                                                    \
-     .cluster = (cluster_),                                                                        \
+     .team = (team_),                                                                              \
      .threads = RT_ATTEND_SM90_THREADS,                                                            \
-     .smem_bytes = RT_ATTEND_SM90_SMEM_BYTES(tile_rows_, d_qk_, d_v_),                             \
+     .smem_bytes = RT_ATTEND_SM90_SMEM_BYTES(tile_rows_, d_qk_, d_v_, team_),                      \
      .blocks_per_sm = 1,                                                                           \
-     .overhead_blocks =                                                                            \
-         (tile_rows_) < 64 ? SM90_NARROW_OVERHEAD_BLOCKS : SM90_WIDE_OVERHEAD_BLOCKS,              \
-     .min_blocks = (tile_rows_) < 64 ? SM90_NARROW_MIN_BLOCKS : SM90_WIDE_MIN_BLOCKS},
+     .overhead_blocks = (team_) > 1 ? SM90_TEAM_OVERHEAD_BLOCKS : SM90_OVERHEAD_BLOCKS,            \
+     .min_blocks = (team_) > 1 ? SM90_TEAM_MIN_BLOCKS : SM90_MIN_BLOCKS},
 #include "kernels/kernels.inc"
 };
 #define ATTEND_COUNT (sizeof(attend_kernels) / sizeof(attend_kernels[0]))
@@ -148,22 +147,44 @@ static enum rt_status check_sm90(const struct rt_device_caps *caps, struct rt_er
     return RT_OK;
 }
 
-/* The smallest tile that holds all query rows; 64 at a time where there are more, and where their
- * tiles come in pairs, those share their keys. */
-static const struct attend_kernel *pick_sm90(const struct rt_attend_request *request)
+/* Up to this many rows a tile, teams have all the device, and a row's pieces are worth their while.
+ */
+#define SM90_TEAM_MOST_ROWS 16
+
+static uint32_t concurrent_blocks(const struct rt_device_caps *caps,
+                                  const struct attend_kernel *kernel);
+
+/* The smallest tile that holds all query rows; where there are more, 64 at a time. */
+static const struct attend_kernel *pick_sm90_tile(const struct rt_attend_request *request,
+                                                  bool team)
 {
     const uint32_t wanted = request->heads * request->q_len;
     const struct attend_kernel *best = NULL;
     for (size_t i = 0; i < ATTEND_COUNT; i++) {
         const struct attend_kernel *kernel = &attend_kernels[i];
-        if (kernel->backend != RT_BACKEND_SM90 || !serves(kernel, request))
-            continue;
-        if (rt_ceil_div_u32(wanted, kernel->tile_rows) % kernel->cluster != 0)
+        if (kernel->backend != RT_BACKEND_SM90 || !serves(kernel, request) ||
+            (kernel->team > 1) != team)
             continue;
         if (!best || best->tile_rows < wanted)
             best = kernel;
     }
     return best;
+}
+
+/*
+ * Few batch rows: a team for each, so that its pieces meet inside a cluster. Many: blocks on their
+ * own, whose keys flow from row to row without a halt.
+ */
+static const struct attend_kernel *pick_sm90(const struct rt_device_caps *caps,
+                                             const struct rt_attend_request *request,
+                                             uint32_t *most_batch)
+{
+    const struct attend_kernel *team = pick_sm90_tile(request, true);
+    const uint32_t tiles = rt_ceil_div_u32(request->heads * request->q_len, team->tile_rows);
+    const uint32_t teams = concurrent_blocks(caps, team) / team->team;
+    const uint32_t limit = SM90_TEAM_MOST_ROWS / tiles;
+    *most_batch = request->batch <= limit ? limit : UINT32_MAX;
+    return request->batch <= limit && tiles <= teams ? team : pick_sm90_tile(request, false);
 }
 
 /* The smallest tile that holds all query rows, or the largest that the device has room for. */
@@ -212,10 +233,10 @@ static void describe(const struct rt_device_caps *caps, const struct rt_attend_r
     if (caps->kind == RT_DEVICE_KIND_HOST)
         (void)snprintf(text, RT_REASON_BYTES, "generic: the C references of the host device");
     else if (kernel->backend == RT_BACKEND_SM90)
-        (void)snprintf(text, RT_REASON_BYTES, "sm90%s, tiles of %u rows for %u%s, %u parts",
+        (void)snprintf(text, RT_REASON_BYTES, "sm90%s, tiles of %u rows for %u, %u parts%s",
                        request->backend == RT_BACKEND_AUTO ? "" : " as asked for",
-                       kernel->tile_rows, rows, kernel->cluster > 1 ? ", two share their keys" : "",
-                       choice->parts);
+                       kernel->tile_rows, rows, choice->parts,
+                       kernel->team > 1 ? ", each a team's: few batch rows" : "");
     else if (request->backend == RT_BACKEND_AUTO)
         (void)snprintf(text, RT_REASON_BYTES, "generic, tiles of %u rows for %u; not sm90: %.120s",
                        kernel->tile_rows, rows, why_not);
@@ -226,22 +247,23 @@ static void describe(const struct rt_device_caps *caps, const struct rt_attend_r
 }
 
 static void choose(const struct rt_device_caps *caps, const struct rt_attend_request *request,
-                   const struct attend_kernel *kernel, const char *why_not,
+                   const struct attend_kernel *kernel, uint32_t most_batch, const char *why_not,
                    struct rt_attend_choice *out)
 {
     uint32_t m_tiles = rt_ceil_div_u32(request->heads * request->q_len, kernel->tile_rows);
     struct rt_attend_choice choice = {
         .backend = kernel->backend,
         .entry = kernel->entry,
-        .reduce_entry = "rt_mla_reduce",
+        .reduce_entry = kernel->team > 1 ? NULL : "rt_mla_reduce",
         .tile_rows = kernel->tile_rows,
         .m_tiles = m_tiles,
-        .cluster = kernel->cluster,
-        .parts = rt_max_u32(1, concurrent_blocks(caps, kernel) / m_tiles),
+        .team = kernel->team,
+        .parts = rt_max_u32(1, concurrent_blocks(caps, kernel) / kernel->team / m_tiles),
         .threads = kernel->threads,
         .smem_bytes = kernel->smem_bytes,
         .overhead_blocks = kernel->overhead_blocks,
         .min_blocks = kernel->min_blocks,
+        .most_batch = most_batch,
     };
     describe(caps, request, kernel, &choice, why_not, choice.reason);
     *out = choice;
@@ -254,14 +276,15 @@ enum rt_status rt_kernels_resolve_attend(const struct rt_device_caps *caps,
     RT_TRY(check_request(request, err));
     struct rt_error why_not = {0};
     const struct attend_kernel *kernel;
+    uint32_t most_batch = UINT32_MAX;
     switch (request->backend) {
     case RT_BACKEND_SM90:
         RT_TRY(check_sm90(caps, err));
-        kernel = pick_sm90(request);
+        kernel = pick_sm90(caps, request, &most_batch);
         break;
     case RT_BACKEND_AUTO:
         if (check_sm90(caps, &why_not) == RT_OK)
-            kernel = pick_sm90(request);
+            kernel = pick_sm90(caps, request, &most_batch);
         else
             RT_TRY(pick_generic(caps, request, &kernel, err));
         break;
@@ -271,6 +294,6 @@ enum rt_status rt_kernels_resolve_attend(const struct rt_device_caps *caps,
     default:
         return rt_fail(err, RT_ERR_UNSUPPORTED, "backend %d is not known", (int)request->backend);
     }
-    choose(caps, request, kernel, why_not.message, out);
+    choose(caps, request, kernel, most_batch, why_not.message, out);
     return RT_OK;
 }

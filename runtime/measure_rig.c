@@ -327,8 +327,7 @@ enum rt_status rt_rig_add_attend(const struct rt_rig *rig, enum rt_rig_side side
     struct rt_decode_launches l;
     RT_TRY(rt_ops_attend_params(&args, choice, &params, &rig->m->error));
     /* As in a step: what a layer reads early is complete, but for the plan of the launch before. */
-    params.early =
-        !p->count || strcmp(p->stages[p->count - 1].launch->entry, "rt_schedule") != 0;
+    params.early = !p->count || strcmp(p->stages[p->count - 1].launch->entry, "rt_schedule") != 0;
     RT_TRY(rt_ops_decode_launches(&rig->m->kernels, choice, &params, &l, &rig->m->error));
     RT_TRY(add(rig, "attend", layer, &l.attend, p));
     return l.reduces ? add(rig, "reduce", layer, &l.reduce, p) : RT_OK;

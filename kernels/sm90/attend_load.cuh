@@ -6,7 +6,7 @@
  * The loading warps of the sm_90 attend kernels.
  *
  * Warp 0 walks the part, a segment per batch row, and brings 64 keys at a time into the next stage
- * as its halves come free. In a cluster each block brings every CLUSTER-th tile, to all of them.
+ * as its halves come free.
  *
  * Where the launch says so (early), warp 0 starts before the kernel in front of this one has ended:
  * only the last q_len keys of a row and q are of this step. It waits in front of the first block
@@ -60,15 +60,20 @@ struct rt_sm90_pages {
         next_id = find(first + 32 + threadIdx.x % 32);
     }
 
-    /* Page of a box; boxes are asked for in order. By the whole warp. */
-    __device__ __forceinline__ int of(uint32_t box)
+    /* Goes on to the pair of blocks that starts at `key`: its boxes are all in one window of 32. */
+    __device__ __forceinline__ void advance(uint32_t key)
     {
-        if (box >= first + 32) {
-            first += 32;
-            id = next_id;
-            next_id = find(first + 32 + threadIdx.x % 32);
-        }
-        return __shfl_sync(RT_ATTEND_FULL_WARP, id, (int)(box - first));
+        if (key / box_tokens < first + 32)
+            return;
+        first += 32;
+        id = next_id;
+        next_id = find(first + 32 + threadIdx.x % 32);
+    }
+
+    /* Page of a key of that pair. By the whole warp. */
+    __device__ __forceinline__ int of(uint32_t key) const
+    {
+        return __shfl_sync(RT_ATTEND_FULL_WARP, id, (int)(key / box_tokens - first));
     }
 };
 
@@ -96,19 +101,14 @@ template <class SHAPE> struct rt_sm90_loader {
         waited = true;
     }
 
-    /* One box of every tile of [from, to) that this block of the cluster brings. */
+    /* One box of the tiles [from, to). */
     __device__ __forceinline__ void bring(uint32_t stage, int from, int to, uint64_t *full,
                                           uint32_t box, int token, int page) const
     {
-        const uint32_t rank = SHAPE::CLUSTER > 1 ? rt_cluster_rank() : 0;
-        for (int tile = from; tile < to; tile++) {
-            unsigned char *at = room.tile(stage, tile) + box * pages.box_tokens * 128;
-            if (SHAPE::CLUSTER == 1)
-                rt_tma_load(at, &p.kv_map, full, tile * 64, token, page, policy);
-            else if ((uint32_t)tile % SHAPE::CLUSTER == rank)
-                rt_tma_load_multicast(at, &p.kv_map, full, tile * 64, token, page,
-                                      (1u << SHAPE::CLUSTER) - 1, policy);
-        }
+#pragma unroll 1
+        for (int tile = from; tile < to; tile++)
+            rt_tma_load(room.tile(stage, tile) + box * pages.box_tokens * 128, &p.kv_map, full,
+                        tile * 64, token, page, policy);
     }
 
     /*
@@ -116,58 +116,63 @@ template <class SHAPE> struct rt_sm90_loader {
      * other half also brings what is no value, whose place weights took: it comes second, so that
      * both workers are done with the stage by then.
      */
-    __device__ __forceinline__ void bring_half(uint32_t j, int half, bool second, int key,
-                                               const int (&page)[4]) const
+    __device__ __forceinline__ void bring_half(uint32_t j, int half, bool second, int key)
     {
         const uint32_t stage = j % SHAPE::STAGES, parity = (j / SHAPE::STAGES & 1) ^ 1;
         const int from = half * SHAPE::HALF_TILES, to = from + SHAPE::HALF_TILES;
-        uint64_t *full = &room.desk.kv_full[stage][half];
-        if (SHAPE::CLUSTER > 1)
-            rt_mbarrier_wait_cluster(&room.desk.kv_empty[stage][half], parity);
-        else
-            rt_mbarrier_wait(&room.desk.kv_empty[stage][half], parity);
-        if (!rt_elected())
-            return;
         const int rest = second ? TILES - SHAPE::V_TILES : 0;
-        rt_mbarrier_arrive_expect(full, (SHAPE::HALF_TILES + rest) * RT_ATTEND_SM90_TILE_BYTES);
-#pragma unroll
-        for (uint32_t box = 0; box < 4; box++) {
-            if (box >= pages.boxes)
-                break;
-            const int token = pages.token_of((uint32_t)key + box * pages.box_tokens);
-            bring(stage, from, to, full, box, token, page[box]);
-            if (second)
-                bring(stage, SHAPE::V_TILES, TILES, full, box, token, page[box]);
+        uint64_t *full = &room.desk.kv_full[stage][half];
+        rt_mbarrier_wait(&room.desk.kv_empty[stage][half], parity);
+        if (rt_elected())
+            rt_mbarrier_arrive_expect(full, (SHAPE::HALF_TILES + rest) * RT_ATTEND_SM90_TILE_BYTES);
+#pragma unroll 1
+        for (uint32_t box = 0; box < pages.boxes; box++) {
+            const uint32_t box_key = (uint32_t)key + box * pages.box_tokens;
+            const int page = pages.of(box_key);
+            const int token = pages.token_of(box_key);
+            if (!rt_elected())
+                continue;
+            bring(stage, from, to, full, box, token, page);
+            bring(stage, SHAPE::V_TILES, SHAPE::V_TILES + rest, full, box, token, page);
         }
     }
 
-    /* Pages of a block; waits where it holds keys of this step. */
-    __device__ __forceinline__ void find_block(const struct rt_attend_step &at, int key,
-                                               int (&page)[4])
-    {
-        if (key + 64 > at.length - (int)p.attend.q_len)
-            wait_for_predecessor();
-#pragma unroll
-        for (uint32_t box = 0; box < 4; box++)
-            page[box] = box < pages.boxes ? pages.of((uint32_t)key / pages.box_tokens + box) : -1;
-    }
-
-    /* A pair of blocks, a and b, in the order in which their halves come free. */
+    /*
+     * Pairs of blocks, a and b, in the order in which their halves come free:
+     *
+     *   turn   0      1      2      3
+     *   block  a      b      b      a
+     *   half   0      1      0      1
+     */
     __device__ __forceinline__ void bring_segment(const struct rt_attend_step &at, int blocks)
     {
-        int page_a[4], page_b[4];
+        const int settled = at.length - (int)p.attend.q_len; /* keys older than the step */
         pages.begin(at);
         for (int key = at.key; blocks > 0; blocks -= 2, key += 128) {
-            find_block(at, key, page_a);
-            bring_half(block, 0, false, key, page_a);
-            if (blocks > 1) {
-                find_block(at, key + 64, page_b);
-                bring_half(block + 1, 1, false, key + 64, page_b);
-                bring_half(block + 1, 0, true, key + 64, page_b);
+            pages.advance((uint32_t)key);
+#pragma unroll 1
+            for (int turn = 0; turn < 4; turn++) {
+                const bool is_b = turn == 1 || turn == 2;
+                const int block_key = is_b ? key + 64 : key;
+                if (is_b && blocks == 1)
+                    continue;
+                if (block_key + 64 > settled)
+                    wait_for_predecessor();
+                bring_half(block + (is_b ? 1 : 0), turn & 1, turn > 1, block_key);
             }
-            bring_half(block, 1, true, key, page_a);
             block += blocks > 1 ? 2 : 1;
         }
+    }
+
+    /* This block's share of the segment's blocks, in a team. */
+    static __device__ __forceinline__ int take_share(struct rt_attend_step &at, int blocks)
+    {
+        if (SHAPE::TEAM == 1)
+            return blocks;
+        const int rank = (int)rt_cluster_rank();
+        const int first = blocks * rank / SHAPE::TEAM;
+        at.key += first * 64;
+        return blocks * (rank + 1) / SHAPE::TEAM - first;
     }
 
     __device__ __forceinline__ void publish(uint32_t n, const struct rt_attend_part &part,
@@ -175,15 +180,16 @@ template <class SHAPE> struct rt_sm90_loader {
     {
         auto &desk = room.desk;
         const uint32_t i = n % RT_SM90_SEGMENTS;
-        int slot = -1;
+        int slot = -1, first = 0, pieces = 0;
         if (at.row != RT_ATTEND_NONE) {
-            const int first = p.attend.num_splits[at.row];
-            if (p.attend.num_splits[at.row + 1] > first)
+            first = p.attend.num_splits[at.row];
+            pieces = p.attend.num_splits[at.row + 1] - first;
+            if (pieces > 0)
                 slot = first + (at.row == part.begin_row ? part.begin_split : 0);
         }
         rt_mbarrier_wait(&desk.seg_empty[i], (n / RT_SM90_SEGMENTS & 1) ^ 1);
         if (rt_elected()) {
-            desk.segment[i] = {at.row, at.key, at.length, blocks, slot};
+            desk.segment[i] = {at.row, at.key, at.length, blocks, slot, first, pieces};
             rt_mbarrier_arrive(&desk.seg_full[i]);
         }
         __syncwarp();
@@ -211,10 +217,13 @@ template <class SHAPE> struct rt_sm90_loader {
         const struct rt_attend_part part = rt_attend_read_part(p.attend, 0, last_query);
         struct rt_attend_step at = first_row(part);
         for (uint32_t n = 0;; n++) {
-            const int blocks = at.row == RT_ATTEND_NONE ? 0 : (at.end - at.key + 63) / 64;
+            const int all = at.row == RT_ATTEND_NONE ? 0 : (at.end - at.key + 63) / 64;
+            const int blocks = take_share(at, all);
             publish(n, part, at, blocks);
             if (at.row == RT_ATTEND_NONE)
                 break;
+            if (SHAPE::TEAM > 1 && n > 0) /* sums are where the keys go */
+                rt_mbarrier_wait(&room.desk.team_done, (n - 1) & 1);
             bring_segment(at, blocks);
             at = rt_attend_find_row(p.attend, part, at.row + 1, lane);
         }
@@ -226,7 +235,7 @@ template <class SHAPE> struct rt_sm90_loader {
     {
         constexpr int VECTORS = SHAPE::D_QK / 8;
         const struct rt_mla_attend_params &a = p.attend;
-        const int first = (int)blockIdx.x * SHAPE::TILE_ROWS;
+        const int first = rt_sm90_first_query<SHAPE>();
         const int rows = min((int)(a.q_len * a.heads) - first, SHAPE::TILE_ROWS);
         for (int i = (int)threadIdx.x % 32; i < rows * VECTORS; i += 32) {
             const int row = i / VECTORS, vector = i % VECTORS;
@@ -255,9 +264,10 @@ template <class SHAPE> struct rt_sm90_loader {
             return;
         }
         rt_mbarrier_arrive_expect(full, TILES * SHAPE::Q_TILE_BYTES);
+#pragma unroll 1
         for (int tile = 0; tile < TILES; tile++)
             rt_tma_load(room.q + tile * SHAPE::Q_TILE_BYTES, &p.q_map, full, tile * 64,
-                        (int)blockIdx.x * SHAPE::TILE_ROWS, (int)data_row, policy);
+                        rt_sm90_first_query<SHAPE>(), (int)data_row, policy);
     }
 
     __device__ __forceinline__ void stamp(void) const

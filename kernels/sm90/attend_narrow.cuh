@@ -18,11 +18,12 @@
 #include "kernels/device/ptx/stmatrix.cuh"
 #include "kernels/sm90/attend_work.cuh"
 
-template <class SHAPE, int WORKER> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE, WORKER> {
+template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
     typedef SHAPE shape;
-    typedef rt_sm90_worker_base<SHAPE, WORKER> base;
+    typedef rt_sm90_worker_base<SHAPE> base;
     static constexpr int ROWS = SHAPE::TILE_ROWS;
-    static constexpr int MINE = ROWS / 4; /* query rows that a thread has to do with */
+    static constexpr int MINE = ROWS / 4;              /* query rows that a thread has to do with */
+    static constexpr int TEAM_STRIDE = SHAPE::D_V + 4; /* floats; other banks for other rows */
     typedef rt_wgmma<ROWS> product;
     using base::lane;
     using base::p;
@@ -38,8 +39,8 @@ template <class SHAPE, int WORKER> struct rt_sm90_narrow : rt_sm90_worker_base<S
     float sum[MINE];               /* over this thread's keys of own blocks */
 
     __device__ __forceinline__ rt_sm90_narrow(const struct rt_mla_attend_params &p_,
-                                              const rt_sm90_room<SHAPE> &room_)
-        : base(p_, room_)
+                                              const rt_sm90_room<SHAPE> &room_, int worker_)
+        : base(p_, room_, worker_)
     {
     }
 
@@ -89,11 +90,14 @@ template <class SHAPE, int WORKER> struct rt_sm90_narrow : rt_sm90_worker_base<S
                                            rt_wgmma_further(q, step * 32), keep || step > 0);
     }
 
-    __device__ __forceinline__ void score_tiles(uint32_t stage, int from, int fresh)
+    /* Rolled up: code that runs once is slow to come, and most of a short row's time. */
+    __device__ __forceinline__ void score_tiles(uint32_t stage, int from, int keep)
     {
-#pragma unroll
-        for (int t = 0; t < SHAPE::HALF_TILES; t++)
-            score_tile(stage, from + t, 4, !fresh || t > 0);
+#pragma unroll 1
+        for (int t = 0; t < SHAPE::HALF_TILES; t++) {
+            rt_wgmma_begin();
+            score_tile(stage, from + t, 4, keep + t);
+        }
     }
 
     __device__ __forceinline__ void score_rest(uint32_t stage)
@@ -245,11 +249,9 @@ template <class SHAPE, int WORKER> struct rt_sm90_narrow : rt_sm90_worker_base<S
     {
         const uint32_t stage = stage_of(j);
         this->wait_for_half(j, worker);
-        rt_wgmma_begin();
-        score_tiles(stage, worker * SHAPE::HALF_TILES, 1);
+        score_tiles(stage, worker * SHAPE::HALF_TILES, 0);
         this->wait_for_half(j, worker ^ 1);
-        rt_wgmma_begin();
-        score_tiles(stage, (worker ^ 1) * SHAPE::HALF_TILES, 0);
+        score_tiles(stage, (worker ^ 1) * SHAPE::HALF_TILES, 1);
         score_rest(stage);
         rt_wgmma_commit();
     }
@@ -321,17 +323,15 @@ template <class SHAPE, int WORKER> struct rt_sm90_narrow : rt_sm90_worker_base<S
         }
         if (pair.is_first) { /* both blocks were asked for at once */
             issue_scores(b);
-            follow(pair);
-            rt_wgmma_wait<1>();
-            lead(b, pair.key + 64, pair.is_last, RT_SM90_BAR_B);
-            finish_values(a);
-        } else { /* b may still be on its way, and a's stage is wanted */
-            follow(pair);
-            finish_values(a);
+            rt_wgmma_wait<0>();
+        }
+        follow(pair);
+        finish_values(a);
+        if (!pair.is_first) { /* b may still be on its way, and a's stage is wanted */
             issue_scores(b);
             rt_wgmma_wait<0>();
-            lead(b, pair.key + 64, pair.is_last, RT_SM90_BAR_B);
         }
+        lead(b, pair.key + 64, pair.is_last, RT_SM90_BAR_B);
         issue_values(b, pair.key + 64);
         finish_values(b);
     }
@@ -365,21 +365,54 @@ template <class SHAPE, int WORKER> struct rt_sm90_narrow : rt_sm90_worker_base<S
         this->sync_both(); /* sums are free again */
     }
 
-    __device__ __forceinline__ void end_segment(const struct rt_sm90_segment &segment)
+    /* Maximum and sum of every query row, for all; and what makes outputs of the sums. */
+    __device__ __forceinline__ void leave_state(void)
     {
         float all[MINE];
         total(all);
 #pragma unroll
         for (int i = 0; i < MINE; i++) {
-            const int query = (int)blockIdx.x * ROWS + my_row(i);
-            if (worker == 0 && warp == 0 && lane < 4 && query < (int)(p.q_len * p.heads))
-                rt_sm90_store_lse(p, segment, query, all[i], top[i]);
-            factor[i] = all[i] == 0.0f ? 0.0f : 1.0f / all[i]; /* 0: no key seen */
+            if (worker == 0 && warp == 0 && lane < 4)
+                room.desk.state[my_row(i)] = make_float2(top[i], all[i]);
+            factor[i] = all[i] == 0.0f ? 0.0f : rt_reciprocal(all[i]); /* 0: no key seen */
+        }
+    }
+
+    __device__ __forceinline__ void end_segment(const struct rt_sm90_segment &segment)
+    {
+        leave_state();
+        if (worker == 0) {
+            this->sync_worker();
+            rt_sm90_store_lse(p, room, segment);
         }
         if (segment.slot >= 0)
             store_partial(segment);
         else
             store_out(segment);
+    }
+
+    /* For the team: the output, in the units of the maximum. */
+    __device__ __forceinline__ void leave_out(float *to) const
+    {
+        to += worker * (SHAPE::D_V / 2) + warp * 16 + lane / 4;
+#pragma unroll
+        for (int t = 0; t < SHAPE::HALF_TILES; t++)
+#pragma unroll
+            for (int i = 0; i < MINE; i++) {
+                float *at = to + my_row(i) * TEAM_STRIDE + t * 64;
+                at[0] = out[t][i / 2 * 4 + i % 2];
+                at[8] = out[t][i / 2 * 4 + i % 2 + 2];
+            }
+    }
+
+    static __device__ __forceinline__ int first_query(void)
+    {
+        return rt_sm90_first_query<SHAPE>();
+    }
+
+    __device__ __forceinline__ int hq(void) const
+    {
+        return (int)(p.q_len * p.heads);
     }
 
     static __device__ __forceinline__ float scaled(float value, float by)
@@ -393,9 +426,9 @@ template <class SHAPE, int WORKER> struct rt_sm90_narrow : rt_sm90_worker_base<S
         constexpr int COLUMNS = RT_ATTEND_SM90_STAGING_COLUMNS(ROWS, SHAPE::D_V);
         constexpr int STRIDE = RT_ATTEND_SM90_STAGING_STRIDE(ROWS, SHAPE::D_V);
         constexpr int TILES = COLUMNS / 64; /* of a round */
-        const int hq = (int)(p.q_len * p.heads), query = (int)blockIdx.x * ROWS + lane;
+        const int query = first_query() + lane;
         float *staging = room.staging + worker * ROWS * STRIDE;
-        float *to = p.partial_out + ((int64_t)segment.slot * hq + query) * SHAPE::D_V +
+        float *to = p.partial_out + ((int64_t)segment.slot * hq() + query) * SHAPE::D_V +
                     worker * (SHAPE::D_V / 2);
 #pragma unroll
         for (int round = 0; round < SHAPE::HALF_TILES / TILES; round++) {
@@ -413,7 +446,7 @@ template <class SHAPE, int WORKER> struct rt_sm90_narrow : rt_sm90_worker_base<S
                 }
             rt_fence_async();
             this->sync_worker();
-            if (warp == 0 && lane < ROWS && query < hq)
+            if (warp == 0 && lane < ROWS && query < hq())
                 rt_bulk_store(to + round * COLUMNS, staging + lane * STRIDE, COLUMNS * 4);
             if (warp == 0)
                 rt_bulk_store_commit();
@@ -423,7 +456,7 @@ template <class SHAPE, int WORKER> struct rt_sm90_narrow : rt_sm90_worker_base<S
     /* Before the block ends. */
     __device__ __forceinline__ void drain(void) const
     {
-        if (warp == 0)
+        if (SHAPE::TEAM == 1 && warp == 0)
             rt_bulk_store_wait();
     }
 
@@ -433,12 +466,10 @@ template <class SHAPE, int WORKER> struct rt_sm90_narrow : rt_sm90_worker_base<S
         const int64_t data_row = (p.ctrl ? (int64_t)p.ctrl->row_base : 0) + segment.row;
 #pragma unroll
         for (int j = 0; j < ROWS / 8; j++) {
-            const int query = (int)blockIdx.x * ROWS + j * 8 + lane / 4;
-            const bool there = query < (int)(p.q_len * p.heads);
-            uint16_t *to = p.out + data_row * p.out_row_stride +
-                           query / (int)p.heads * p.out_token_stride +
-                           query % (int)p.heads * p.out_head_stride + worker * (SHAPE::D_V / 2) +
-                           warp * 16 + lane % 4 * 2;
+            const int row = j * 8 + lane / 4;
+            const bool there = first_query() + row < hq();
+            uint16_t *to = p.out + data_row * p.out_row_stride + room.desk.out_at[row] +
+                           worker * (SHAPE::D_V / 2) + warp * 16 + lane % 4 * 2;
 #pragma unroll
             for (int t = 0; t < SHAPE::HALF_TILES; t++)
 #pragma unroll

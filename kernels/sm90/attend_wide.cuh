@@ -17,13 +17,14 @@
 #include "kernels/device/ptx/stmatrix.cuh"
 #include "kernels/sm90/attend_work.cuh"
 
-template <class SHAPE, int WORKER> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE, WORKER> {
+template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
     typedef SHAPE shape;
-    typedef rt_sm90_worker_base<SHAPE, WORKER> base;
+    typedef rt_sm90_worker_base<SHAPE> base;
     static constexpr int COLUMNS = SHAPE::D_V / 2; /* of a worker */
     typedef rt_wgmma<64> score_product;
     typedef rt_wgmma<COLUMNS> value_product;
     static_assert(SHAPE::TILE_ROWS == 64, "rows of a product");
+    static constexpr int TEAM_STRIDE = SHAPE::D_V + 8; /* floats; other banks for other rows */
     using base::lane;
     using base::p;
     using base::room;
@@ -39,8 +40,8 @@ template <class SHAPE, int WORKER> struct rt_sm90_wide : rt_sm90_worker_base<SHA
     float sum[2];            /* over this thread's keys of own blocks */
 
     __device__ __forceinline__ rt_sm90_wide(const struct rt_mla_attend_params &p_,
-                                            const rt_sm90_room<SHAPE> &room_)
-        : base(p_, room_)
+                                            const rt_sm90_room<SHAPE> &room_, int worker_)
+        : base(p_, room_, worker_)
     {
     }
 
@@ -85,11 +86,14 @@ template <class SHAPE, int WORKER> struct rt_sm90_wide : rt_sm90_worker_base<SHA
                                                  rt_wgmma_further(k, step * 32), keep || step > 0);
     }
 
-    __device__ __forceinline__ void score_tiles(uint32_t stage, int from, int fresh)
+    /* Rolled up: code that runs once is slow to come, and most of a short row's time. */
+    __device__ __forceinline__ void score_tiles(uint32_t stage, int from, int keep)
     {
-#pragma unroll
-        for (int t = 0; t < SHAPE::HALF_TILES; t++)
-            score_tile(stage, from + t, 4, !fresh || t > 0);
+#pragma unroll 1
+        for (int t = 0; t < SHAPE::HALF_TILES; t++) {
+            rt_wgmma_begin();
+            score_tile(stage, from + t, 4, keep + t);
+        }
     }
 
     __device__ __forceinline__ void score_rest(uint32_t stage)
@@ -217,11 +221,9 @@ template <class SHAPE, int WORKER> struct rt_sm90_wide : rt_sm90_worker_base<SHA
     {
         const uint32_t stage = stage_of(j);
         this->wait_for_half(j, worker);
-        rt_wgmma_begin();
-        score_tiles(stage, worker * SHAPE::HALF_TILES, 1);
+        score_tiles(stage, worker * SHAPE::HALF_TILES, 0);
         this->wait_for_half(j, worker ^ 1);
-        rt_wgmma_begin();
-        score_tiles(stage, (worker ^ 1) * SHAPE::HALF_TILES, 0);
+        score_tiles(stage, (worker ^ 1) * SHAPE::HALF_TILES, 1);
         score_rest(stage);
         rt_wgmma_commit();
         rt_wgmma_wait<0>();
@@ -261,16 +263,13 @@ template <class SHAPE, int WORKER> struct rt_sm90_wide : rt_sm90_worker_base<SHA
      *   worker 0   s(a) | softmax | v(a)   weights of a in b's exponents | v(b)
      *   worker 1   s(b)           | softmax | v(b)                         v(a)
      *
-     * so that halves of stages come free at four different times. s(b) waits for s(a): side by side
-     * both would end late, with nothing left to do during the first softmax. b's maximum covers a, and worker
+     * so that halves of stages come free at four different times. b's maximum covers a, and worker
      * 1 adds b first: a's weights reach it multiplied by what that maximum makes of them.
      */
     __device__ __forceinline__ void first_of_pair(const struct rt_sm90_pair &pair)
     {
         const uint32_t a = pair.first, b = a + 1;
         find_scores(a, pair.is_last);
-        if (pair.has_b)
-            rt_bar_arrive(RT_SM90_BAR_SCORES, 2 * RT_SM90_WORKER_THREADS);
         mask(pair.key);
         raise_top(0, fmaxf(top[0], score_top(0)));
         raise_top(1, fmaxf(top[1], score_top(1)));
@@ -317,7 +316,6 @@ template <class SHAPE, int WORKER> struct rt_sm90_wide : rt_sm90_worker_base<SHA
             finish_values(a);
             return;
         }
-        this->hear(RT_SM90_BAR_SCORES);
         find_scores(b, pair.is_last);
         mask(pair.key + 64);
         const float most[2] = {score_top(0), score_top(1)};
@@ -340,7 +338,8 @@ template <class SHAPE, int WORKER> struct rt_sm90_wide : rt_sm90_worker_base<SHA
 
     /* ---- the end of a segment ---- */
 
-    __device__ __forceinline__ void end_segment(const struct rt_sm90_segment &segment)
+    /* The sums of both workers. */
+    __device__ __forceinline__ void total(float (&all)[2])
     {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
@@ -351,18 +350,57 @@ template <class SHAPE, int WORKER> struct rt_sm90_wide : rt_sm90_worker_base<SHA
         }
         this->sync_both();
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const int query = (int)blockIdx.x * 64 + my_row(i);
-            const float all = room.desk.sum[0][my_row(i)] + room.desk.sum[1][my_row(i)];
-            if (worker == 0 && lane % 4 == 0 && query < (int)(p.q_len * p.heads))
-                rt_sm90_store_lse(p, segment, query, all, top[i]);
-            factor[i] = all == 0.0f ? 0.0f : 1.0f / all; /* 0: no key seen */
-        }
+        for (int i = 0; i < 2; i++)
+            all[i] = room.desk.sum[0][my_row(i)] + room.desk.sum[1][my_row(i)];
         this->sync_both(); /* sums are free again */
+    }
+
+    /* Maximum and sum of every query row, for all; and what makes outputs of the sums. */
+    __device__ __forceinline__ void leave_state(void)
+    {
+        float all[2];
+        total(all);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            if (worker == 0 && lane % 4 == 0)
+                room.desk.state[my_row(i)] = make_float2(top[i], all[i]);
+            factor[i] = all[i] == 0.0f ? 0.0f : rt_reciprocal(all[i]); /* 0: no key seen */
+        }
+    }
+
+    __device__ __forceinline__ void end_segment(const struct rt_sm90_segment &segment)
+    {
+        leave_state();
+        if (worker == 0) {
+            this->sync_worker();
+            rt_sm90_store_lse(p, room, segment);
+        }
         if (segment.slot >= 0)
             store_partial(segment);
         else
             store_out(segment);
+    }
+
+    /* For the team: the output, in the units of the maximum. */
+    __device__ __forceinline__ void leave_out(float *to) const
+    {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float *at = to + my_row(i) * TEAM_STRIDE + worker * COLUMNS + lane % 4 * 2;
+#pragma unroll
+            for (int j = 0; j < COLUMNS / 8; j++)
+                *(float2 *)(at + j * 8) = make_float2(out[j * 4 + i * 2], out[j * 4 + i * 2 + 1]);
+        }
+    }
+
+    static __device__ __forceinline__ int first_query(void)
+    {
+        return rt_sm90_first_query<SHAPE>();
+    }
+
+    __device__ __forceinline__ int hq(void) const
+    {
+        return (int)(p.q_len * p.heads);
     }
 
     static __device__ __forceinline__ float scaled(float value, float by)
@@ -376,12 +414,11 @@ template <class SHAPE, int WORKER> struct rt_sm90_wide : rt_sm90_worker_base<SHA
      */
     __device__ __forceinline__ void store_partial(const struct rt_sm90_segment &segment) const
     {
-        const int hq = (int)(p.q_len * p.heads);
         const bool odd = lane % 2 != 0;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            const int query = (int)blockIdx.x * 64 + my_row(i);
-            float *to = p.partial_out + ((int64_t)segment.slot * hq + query) * SHAPE::D_V +
+            const int query = first_query() + my_row(i);
+            float *to = p.partial_out + ((int64_t)segment.slot * hq() + query) * SHAPE::D_V +
                         worker * COLUMNS + lane % 2 * 8 + lane % 4 / 2 * 4;
 #pragma unroll
             for (int j = 0; j < COLUMNS / 8; j += 2) {
@@ -391,7 +428,7 @@ template <class SHAPE, int WORKER> struct rt_sm90_wide : rt_sm90_worker_base<SHA
                 const float y1 = scaled(out[j * 4 + i * 2 + 5], factor[i]);
                 const float z0 = __shfl_xor_sync(RT_ATTEND_FULL_WARP, odd ? x0 : y0, 1);
                 const float z1 = __shfl_xor_sync(RT_ATTEND_FULL_WARP, odd ? x1 : y1, 1);
-                if (query < hq)
+                if (query < hq())
                     *(float4 *)(to + j * 8) =
                         odd ? make_float4(z0, z1, y0, y1) : make_float4(x0, x1, z0, z1);
             }
@@ -434,11 +471,9 @@ template <class SHAPE, int WORKER> struct rt_sm90_wide : rt_sm90_worker_base<SHA
         const int c = lane % 4;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            const int query = (int)blockIdx.x * 64 + my_row(i);
-            const bool there = query < (int)(p.q_len * p.heads);
-            uint16_t *to = p.out + data_row * p.out_row_stride +
-                           query / (int)p.heads * p.out_token_stride +
-                           query % (int)p.heads * p.out_head_stride + worker * COLUMNS + c * 8;
+            const bool there = first_query() + my_row(i) < hq();
+            uint16_t *to = p.out + data_row * p.out_row_stride + room.desk.out_at[my_row(i)] +
+                           worker * COLUMNS + c * 8;
 #pragma unroll
             for (int j = 0; j < COLUMNS / 8; j += 4) {
                 uint32_t r[4];

@@ -10,25 +10,32 @@
  * number of blocks ends with an a alone. s are a block's scores and softmax, by its owner; v adds a
  * block's values to a worker's half of the output, which both do.
  */
+#include "kernels/device/ptx/timer.cuh"
 #include "kernels/device/ptx/wgmma.cuh"
 #include "kernels/generic/mla_attend_walk.cuh"
 #include "kernels/sm90/attend_desk.cuh"
 
-/* lse of one query row: natural for a whole batch row, base 2 for a piece. No key seen: sum 0. */
+/* lse of the tile's query rows, from their state: natural for a whole batch row, base 2 for a piece.
+ * No key seen: sum 0. By the first TILE_ROWS threads of one worker. */
+template <class SHAPE>
 static __device__ __forceinline__ void rt_sm90_store_lse(const struct rt_mla_attend_params &p,
-                                                         const struct rt_sm90_segment &segment,
-                                                         int query, float sum, float top)
+                                                         const rt_sm90_room<SHAPE> &room,
+                                                         const struct rt_sm90_segment &segment)
 {
-    const bool empty = sum == 0.0f;
-    const float lse = log2f(sum) + top;
+    const int row = (int)threadIdx.x % (int)RT_SM90_WORKER_THREADS;
+    const int query = rt_sm90_first_query<SHAPE>() + row, hq = (int)(p.q_len * p.heads);
+    if (row >= SHAPE::TILE_ROWS || query >= hq)
+        return;
+    const float2 state = room.desk.state[row];
+    const bool empty = state.y == 0.0f;
+    const float lse = rt_log2(state.y) + state.x;
     if (segment.slot >= 0) {
-        p.partial_lse[(int64_t)segment.slot * p.q_len * p.heads + query] =
-            empty ? -RT_SM90_INFINITY : lse;
+        p.partial_lse[(int64_t)segment.slot * hq + query] = empty ? -RT_SM90_INFINITY : lse;
         return;
     }
     const int64_t data_row = (p.ctrl ? (int64_t)p.ctrl->row_base : 0) + segment.row;
-    p.lse[data_row * p.lse_row_stride + query / (int)p.heads * p.lse_token_stride +
-          query % (int)p.heads * p.lse_head_stride] = empty ? RT_SM90_INFINITY : lse * RT_SM90_LN_2;
+    p.lse[data_row * p.lse_row_stride + room.desk.lse_at[row]] =
+        empty ? RT_SM90_INFINITY : lse * RT_SM90_LN_2;
 }
 
 /* A pair of blocks; of the segment's last one b may be missing. */
@@ -38,19 +45,17 @@ struct rt_sm90_pair {
     bool has_b, is_first, is_last;
 };
 
-template <class SHAPE, int WORKER> struct rt_sm90_worker_base {
-    static constexpr int worker = WORKER;
-
+template <class SHAPE> struct rt_sm90_worker_base {
     const struct rt_mla_attend_params &p;
     const rt_sm90_room<SHAPE> &room;
-    const int warp, lane;
+    const int worker, warp, lane;
     const float scale; /* to exponents of 2 */
     int length;        /* of the segment's batch row */
 
     __device__ __forceinline__ rt_sm90_worker_base(const struct rt_mla_attend_params &p_,
-                                                   const rt_sm90_room<SHAPE> &room_)
-        : p(p_), room(room_), warp((int)threadIdx.x / 32 % 4), lane((int)threadIdx.x % 32),
-          scale(p_.scale * RT_SM90_LOG2_E), length(0)
+                                                   const rt_sm90_room<SHAPE> &room_, int worker_)
+        : p(p_), room(room_), worker(worker_), warp((int)threadIdx.x / 32 % 4),
+          lane((int)threadIdx.x % 32), scale(p_.scale * RT_SM90_LOG2_E), length(0)
     {
     }
 
@@ -67,13 +72,8 @@ template <class SHAPE, int WORKER> struct rt_sm90_worker_base {
     /* No product of this warp reads this worker's half of block j any more. */
     __device__ __forceinline__ void release(uint32_t j) const
     {
-        uint64_t *empty = &room.desk.kv_empty[stage_of(j)][worker];
-        if (SHAPE::CLUSTER == 1) {
-            if (rt_elected())
-                rt_mbarrier_arrive(empty);
-        } else if (threadIdx.x % 32 < SHAPE::CLUSTER) {
-            rt_mbarrier_arrive_at(empty, threadIdx.x % 32);
-        }
+        if (rt_elected())
+            rt_mbarrier_arrive(&room.desk.kv_empty[stage_of(j)][worker]);
     }
 
     __device__ __forceinline__ void release_q(void) const
@@ -114,6 +114,7 @@ template <class SHAPE, int WORKER> struct rt_sm90_worker_base {
             return;
         const int thread = (int)threadIdx.x % (int)RT_SM90_WORKER_THREADS;
         unsigned char *tiles = room.tile(stage_of(j), worker * SHAPE::HALF_TILES);
+#pragma unroll 1
         for (int i = thread; i < (64 - valid) * VECTORS; i += (int)RT_SM90_WORKER_THREADS) {
             const int key = valid + i / VECTORS, vector = i % VECTORS;
             *(uint4 *)(tiles + vector / 8 * RT_ATTEND_SM90_TILE_BYTES + key * 128 +
@@ -130,12 +131,16 @@ template <class SHAPE, int WORKER> struct rt_sm90_worker_base {
     }
 };
 
+template <class MATH>
+static __device__ __forceinline__ void
+rt_sm90_share(MATH &math, const struct rt_sm90_segment &segment, uint32_t n);
+
 template <class MATH> struct rt_sm90_worker : MATH {
     using shape = typename MATH::shape;
 
     __device__ __forceinline__ rt_sm90_worker(const struct rt_mla_attend_params &p,
-                                              const rt_sm90_room<shape> &room)
-        : MATH(p, room)
+                                              const rt_sm90_room<shape> &room, int worker)
+        : MATH(p, room, worker)
     {
     }
 
@@ -146,10 +151,12 @@ template <class MATH> struct rt_sm90_worker : MATH {
         this->length = segment.length;
         this->begin_segment();
         rt_mbarrier_wait(&this->room.desk.q_full, n & 1);
+        if (shape::TEAM > 1 && segment.blocks == 0)
+            this->release_q();
         for (int left = segment.blocks; left > 0; left -= 2) {
             pair.has_b = left > 1;
             pair.is_last = left <= 2;
-            if (MATH::worker == 0)
+            if (this->worker == 0)
                 this->first_of_pair(pair);
             else
                 this->second_of_pair(pair);
@@ -157,7 +164,10 @@ template <class MATH> struct rt_sm90_worker : MATH {
             pair.first += 2;
             pair.key += 128;
         }
-        this->end_segment(segment);
+        if (shape::TEAM > 1)
+            rt_sm90_share<MATH>(*this, segment, n);
+        else
+            this->end_segment(segment);
     }
 
     __device__ __forceinline__ void run(void)
@@ -171,6 +181,8 @@ template <class MATH> struct rt_sm90_worker : MATH {
             block += (uint32_t)segment.blocks;
         }
         this->drain();
+        if (shape::TEAM > 1 && this->p.stamp_last && threadIdx.x == RT_SM90_WORKER_THREADS)
+            atomicMax((unsigned long long *)this->p.stamp_last, rt_globaltimer_ns());
     }
 };
 

@@ -52,11 +52,16 @@ static void fill_lengths(struct ck_attend *c, struct ck_random *random, uint32_t
     }
 }
 
+/* Of sm90 what is for few batch rows, and what is for many. */
 static void check_all_backends(struct ck *ck, struct ck_attend *c)
 {
-    static const enum rt_backend backends[] = {RT_BACKEND_GENERIC, RT_BACKEND_SM90};
-    for (size_t i = 0; i < sizeof(backends) / sizeof(backends[0]); i++) {
-        c->backend = backends[i];
+    static const struct {
+        enum rt_backend backend;
+        uint32_t batch;
+    } kinds[] = {{RT_BACKEND_GENERIC, 0}, {RT_BACKEND_SM90, 1}, {RT_BACKEND_SM90, RT_MAX_BATCH}};
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        c->backend = kinds[i].backend;
+        c->batch = kinds[i].batch;
         ck_attend_check(ck, c);
     }
 }

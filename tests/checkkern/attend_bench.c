@@ -57,12 +57,13 @@ static double time_layers(struct ck *ck, struct ck_attend_rig *rig)
 {
     rt_addr pools[MOST_LAYERS];
     uint32_t layers = make_layers(ck, rig, pools);
-    struct rt_launch *launches = ck_new(ck, 2u * MOST_LAYERS * sizeof(*launches));
+    struct rt_launch *launches = ck_new(ck, (2u * MOST_LAYERS + 1) * sizeof(*launches));
+    uint32_t each = rig->choice.reduce_entry ? 2 : 1;
     for (uint32_t i = 0; i < layers; i++) {
         rig->attend.kv = (const uint16_t *)(uintptr_t)pools[i];
-        ck_attend_launches(ck, rig, &launches[2 * i], &launches[2 * i + 1]);
+        ck_attend_launches(ck, rig, &launches[each * i], &launches[each * i + 1]);
     }
-    double ns = 2 * ck_time_ns(ck, launches, 2 * layers);
+    double ns = each * ck_time_ns(ck, launches, each * layers);
     for (uint32_t i = 1; i < layers; i++)
         CK_DRV(ck, mem_free, (&ck->driver, pools[i]));
     free(launches);

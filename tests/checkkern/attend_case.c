@@ -186,7 +186,8 @@ static void alloc_inputs(struct ck *ck, const struct ck_attend *c, struct ck_att
     rig->slot = ck_alloc(ck, "row_slot", c->rows * 4, POISON);
     rig->length = ck_alloc(ck, "row_length", c->rows * 4, 0);
     rig->tiles = ck_alloc(ck, "tiles", p->parts * sizeof(struct rt_tile_record), 0);
-    rig->num_splits = ck_alloc(ck, "num_splits", (c->rows + 1) * 4, 0);
+    rig->num_splits =
+        ck_alloc(ck, "num_splits", (rt_arrivals_at(c->rows) + rt_arrivals(&rig->choice)) * 4u, 0);
     rig->ctrl = ck_alloc(ck, "ctrl", sizeof(struct rt_ctrl), 0);
     rig->stamps = ck_alloc(ck, "stamps", 2 * sizeof(uint64_t), 0);
     rig->out = ck_alloc(ck, "out", data_rows * (uint64_t)p->out_row_stride * 2, POISON);
@@ -210,12 +211,13 @@ static void fill_plan(struct ck *ck, const struct ck_attend *c, struct ck_attend
                                       .rows = c->rows,
                                       .parts = rig->choice.parts,
                                       .overhead_blocks = rig->choice.overhead_blocks,
-                                      .min_blocks = rig->choice.min_blocks};
+                                      .min_blocks = rig->choice.min_blocks,
+                                      .arrivals = rt_arrivals(&rig->choice)};
     rt_ref_schedule(&plan);
     uint64_t rows =
         (uint64_t)rt_max_u32((uint32_t)plan.num_splits[c->rows], 1) * c->heads * c->q_len;
     rig->partial_out = ck_alloc(ck, "partial_out", rows * c->d_v * 4, POISON);
-    rig->partial_lse = ck_alloc(ck, "partial_lse", rows * 4, POISON);
+    rig->partial_lse = ck_alloc(ck, "partial_lse", rows * rig->choice.team * 4, POISON);
 }
 
 static void point(const struct ck_attend *c, const struct ck_attend_rig *rig, enum ck_side side,
@@ -279,6 +281,7 @@ void ck_attend_make(struct ck *ck, const struct ck_attend *c, const struct rt_at
     rig->reduce = reduce_of(&rig->attend);
     uint64_t *stamps = ck_at(&rig->stamps, CK_DEVICE);
     rig->attend.stamp_first = &stamps[0];
+    rig->attend.stamp_last = choice->reduce_entry ? NULL : &stamps[1];
     rig->reduce.stamp_last = &stamps[1];
 }
 
@@ -297,7 +300,9 @@ void ck_attend_launches(struct ck *ck, const struct ck_attend_rig *rig, struct r
 {
     struct rt_error err = {0};
     ck_must(ck, rt_mla_attend_launch(&ck->kernels, &rig->choice, &rig->attend, attend, &err), &err);
-    ck_must(ck, rt_mla_reduce_launch(&ck->kernels, &rig->choice, &rig->reduce, reduce, &err), &err);
+    if (rig->choice.reduce_entry)
+        ck_must(ck, rt_mla_reduce_launch(&ck->kernels, &rig->choice, &rig->reduce, reduce, &err),
+                &err);
 }
 
 /* Another tile of the generic kernel: what a device with less shared memory would be given. */
@@ -321,7 +326,8 @@ static bool choose_tile(struct ck *ck, const struct ck_attend *c, struct rt_atte
 
 bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, struct rt_attend_choice *out)
 {
-    struct rt_attend_request request = {.heads = c->heads,
+    struct rt_attend_request request = {.batch = c->batch ? c->batch : c->rows,
+                                        .heads = c->heads,
                                         .d_qk = c->d_qk,
                                         .d_v = c->d_v,
                                         .q_len = c->q_len,

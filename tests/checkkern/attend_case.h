@@ -35,6 +35,7 @@ struct ck_attend {
     uint32_t row_base; /* not 0: through ctrl */
     enum ck_flavour flavour;
     enum rt_backend backend;
+    uint32_t batch;                              /* that the kernel is chosen for; 0: rows */
     uint32_t tile_rows;                          /* of the generic kernel; 0: the resolver's */
     uint32_t parts, overhead_blocks, min_blocks; /* of the schedule; parts 0: the resolver's */
     float scale;

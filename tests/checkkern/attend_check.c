@@ -110,7 +110,8 @@ void ck_attend_check(struct ck *ck, const struct ck_attend *c)
     ck_attend_make(ck, c, &choice, &rig);
     ck_attend_launches(ck, &rig, &attend, &reduce);
     ck_launch(ck, RT_OK, &none, &attend);
-    ck_launch(ck, RT_OK, &none, &reduce);
+    if (choice.reduce_entry)
+        ck_launch(ck, RT_OK, &none, &reduce);
     compare(ck, c, &rig);
     check_guard(ck, &rig.partial_out);
     check_guard(ck, &rig.partial_lse);

@@ -13,4 +13,20 @@ static __device__ __forceinline__ float rt_exp2(float x)
     return y;
 }
 
+/* log2 x, off by 2^-22 at most: PTX ISA, "lg2.approx.ftz.f32". */
+static __device__ __forceinline__ float rt_log2(float x)
+{
+    float y;
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* 1 / x to one unit in the last place: PTX ISA, "rcp.approx.ftz.f32". */
+static __device__ __forceinline__ float rt_reciprocal(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 #endif

@@ -34,6 +34,38 @@ static __device__ __forceinline__ uint32_t rt_cluster_rank(void)
     return rank;
 }
 
+/* The address, in the cluster's shared memory, of this block's `shared` in block `rank`: PTX ISA,
+ * "mapa". */
+static __device__ __forceinline__ uint32_t rt_cluster_address(const void *shared, uint32_t rank)
+{
+    uint32_t address;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;"
+        : "=r"(address)
+        : "r"((uint32_t)__cvta_generic_to_shared(shared)), "r"(rank));
+    return address;
+}
+
+/* From another block's shared memory: PTX ISA, "ld.shared::cluster". */
+static __device__ __forceinline__ float4 rt_cluster_load_4(uint32_t address)
+{
+    float4 v;
+    asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                 : "r"(address)
+                 : "memory");
+    return v;
+}
+
+static __device__ __forceinline__ float2 rt_cluster_load_2(uint32_t address)
+{
+    float2 v;
+    asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];"
+                 : "=f"(v.x), "=f"(v.y)
+                 : "r"(address)
+                 : "memory");
+    return v;
+}
+
 /* All threads of all blocks of the cluster: PTX ISA, "barrier.cluster". */
 static __device__ __forceinline__ void rt_cluster_arrive(void)
 {

@@ -35,18 +35,4 @@ static __device__ __forceinline__ void rt_tma_load(void *shared, const void *map
         : "memory");
 }
 
-/* The same box to the same place of every block in `blocks`, a bit per rank in the cluster; each
- * block's own barrier counts the bytes. */
-static __device__ __forceinline__ void rt_tma_load_multicast(void *shared, const void *map,
-                                                             uint64_t *barrier, int x, int y, int z,
-                                                             uint16_t blocks, uint64_t policy)
-{
-    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
-                 ".multicast::cluster.L2::cache_hint [%0], [%1, {%3, %4, %5}], [%2], %6, %7;" ::"r"(
-                     rt_shared_address(shared)),
-                 "l"(map), "r"(rt_shared_address(barrier)), "r"(x), "r"(y), "r"(z), "h"(blocks),
-                 "l"(policy)
-                 : "memory");
-}
-
 #endif
