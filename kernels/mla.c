@@ -191,33 +191,70 @@ static enum rt_status check_attend(const struct rt_attend_choice *c,
     return RT_OK;
 }
 
+/*
+ * Rows of `d_v` elements in tiles, `box_tiles` of them to a box, and what is behind them: rows are
+ * `row_bytes` apart, `rows` to a group, groups `group_bytes` apart.
+ */
+struct rows_of_tiles {
+    const uint16_t *address;
+    uint64_t rows, row_bytes, groups, group_bytes;
+    uint32_t box_rows, box_tiles;
+};
+
+static enum rt_status make_map(const struct rt_kernels *k, const struct rt_mla_attend_params *p,
+                               const struct rows_of_tiles *r, struct rt_tensor_map *map,
+                               struct rt_tensor_map *rest_map, struct rt_error *err)
+{
+    const uint64_t tile_bytes = TILE_ELEMENTS * sizeof(uint16_t);
+    const struct rt_tensor_map_spec tiles = {
+        .address = (uintptr_t)r->address,
+        .dims = 4,
+        .size = {TILE_ELEMENTS, r->rows, p->d_v / TILE_ELEMENTS, r->groups},
+        .stride_bytes = {0, r->row_bytes, tile_bytes, r->group_bytes},
+        .box = {TILE_ELEMENTS, r->box_rows, r->box_tiles, 1},
+    };
+    const struct rt_tensor_map_spec rest = {
+        .address = (uintptr_t)(r->address + p->d_v),
+        .dims = 3,
+        .size = {p->d_qk - p->d_v, r->rows, r->groups},
+        .stride_bytes = {0, r->row_bytes, r->group_bytes},
+        .box = {TILE_ELEMENTS, r->box_rows, 1},
+    };
+    RT_TRY(RT_DRV(k->driver, err, tensor_map, (k->driver, &tiles, map)));
+    if (p->d_qk == p->d_v)
+        return RT_OK;
+    return RT_DRV(k->driver, err, tensor_map, (k->driver, &rest, rest_map));
+}
+
 /* The tensors that the copy engine reads, as kernels/abi/attend_sm90.h has them. */
 static enum rt_status make_maps(const struct rt_kernels *k, const struct rt_attend_choice *c,
                                 struct rt_attend_sm90_params *sm90, struct rt_error *err)
 {
     const struct rt_mla_attend_params *p = &sm90->attend;
     const uint64_t element = sizeof(uint16_t);
-    const struct rt_tensor_map_spec kv = {
-        .address = (uintptr_t)p->kv,
-        .dims = 3,
-        .size = {p->d_qk, p->page_size, p->pages},
-        .stride_bytes = {0, (uint64_t)p->kv_token_stride * element,
-                         (uint64_t)p->kv_page_stride * element},
-        .box = {TILE_ELEMENTS, rt_min_u32(p->page_size, RT_BLOCK_TOKENS), 1},
-    };
     const int64_t spacing = p->heads == 1 ? p->q_token_stride : p->q_head_stride;
-    const struct rt_tensor_map_spec q = {
-        .address = (uintptr_t)p->q,
-        .dims = 3,
-        .size = {p->d_qk, (uint64_t)p->heads * p->q_len, MOST_Q_ROWS},
-        .stride_bytes = {0, (uint64_t)spacing * element, (uint64_t)p->q_row_stride * element},
-        .box = {TILE_ELEMENTS, c->tile_rows, 1},
+    const struct rows_of_tiles kv = {
+        .address = p->kv,
+        .rows = p->page_size,
+        .row_bytes = (uint64_t)p->kv_token_stride * element,
+        .groups = p->pages,
+        .group_bytes = (uint64_t)p->kv_page_stride * element,
+        .box_rows = rt_min_u32(p->page_size, RT_BLOCK_TOKENS),
+        /* A box puts its tiles one behind the other; those of a block have 64 rows. */
+        .box_tiles = p->page_size >= RT_BLOCK_TOKENS ? p->d_v / TILE_ELEMENTS / 2 : 1,
+    };
+    const struct rows_of_tiles q = {
+        .address = p->q,
+        .rows = (uint64_t)p->heads * p->q_len,
+        .row_bytes = (uint64_t)spacing * element,
+        .groups = MOST_Q_ROWS,
+        .group_bytes = (uint64_t)p->q_row_stride * element,
+        .box_rows = c->tile_rows,
+        .box_tiles = p->d_v / TILE_ELEMENTS,
     };
     sm90->q_even = p->q_len == 1 || p->q_token_stride == p->heads * spacing;
-    RT_TRY(RT_DRV(k->driver, err, tensor_map, (k->driver, &kv, &sm90->kv_map)));
-    if (sm90->q_even)
-        RT_TRY(RT_DRV(k->driver, err, tensor_map, (k->driver, &q, &sm90->q_map)));
-    return RT_OK;
+    RT_TRY(make_map(k, p, &kv, &sm90->kv_map, &sm90->kv_rest_map, err));
+    return sm90->q_even ? make_map(k, p, &q, &sm90->q_map, &sm90->q_rest_map, err) : RT_OK;
 }
 
 enum rt_status rt_mla_attend_launch(const struct rt_kernels *k, const struct rt_attend_choice *c,

@@ -15,19 +15,25 @@
 #include "kernels/abi/mla.h"
 
 /*
- * attend's parameters and the two tensors that the copy engine reads:
- *   kv_map  (d_qk, page_size, pages) by boxes of (64, min(page_size, 64), 1)
- *   q_map   (d_qk, hq, row_base + rows and more) by boxes of (64, tile_rows, 1); only where the
- *           query rows of a batch row are evenly spaced, q_even.
- * The address in each stands among attend's pointers, which the graph audit reads.
+ * attend's parameters, and the tensors that the copy engine reads. A copy costs its thread more
+ * than a hundred cycles whatever its size, so they are few: the elements of a token or query row
+ * are taken as tiles of 64, and a box has many tiles, one behind the other in shared memory.
+ *   kv_map       (64, page_size, d_v / 64, pages) by boxes of (64, tokens, d_v / 128, 1), of
+ *                (64, page_size, 1, 1) where pages are smaller than a block
+ *   kv_rest_map  (d_qk - d_v, page_size, pages) by (64, tokens, 1): what is no value
+ *   q_map        (64, hq, d_v / 64, batch rows) by (64, tile_rows, d_v / 64, 1)
+ *   q_rest_map   (d_qk - d_v, hq, batch rows) by (64, tile_rows, 1)
+ * with tokens = min(page_size, 64). The maps of q are only there where the query rows of a batch
+ * row are evenly spaced, q_even; those of the rest only where there is one. The addresses in them
+ * are inside what attend's pointers, which the graph audit reads, point at.
  */
 struct rt_attend_sm90_params {
     struct rt_mla_attend_params attend;
     uint32_t q_even;
     uint32_t reserved;
-    struct rt_tensor_map kv_map, q_map;
+    struct rt_tensor_map kv_map, kv_rest_map, q_map, q_rest_map;
 };
-RT_STATIC_ASSERT(sizeof(struct rt_attend_sm90_params) == 512, "sm90 attend ABI");
+RT_STATIC_ASSERT(sizeof(struct rt_attend_sm90_params) == 768, "sm90 attend ABI");
 
 /* A warp group that loads, two that compute. */
 #define RT_ATTEND_SM90_THREADS 384u
@@ -50,15 +56,15 @@ RT_STATIC_ASSERT(sizeof(struct rt_attend_sm90_params) == 512, "sm90 attend ABI")
 #define RT_ATTEND_SM90_TEAM 8u
 
 /*
- * Few query rows' partials are put in order here, [worker][query row][column], before they leave
- * in whole rows; of 32 query rows half of the columns at a time. Rows are 16 bytes longer than
- * their content so that threads write to different banks. 64 query rows leave from registers.
+ * Few query rows' output is put in order here, [query row][worker][column], before it leaves in
+ * whole lines; of 32 query rows half of the columns at a time. Rows are 16 bytes longer than their
+ * content so that threads write to different banks. 64 query rows leave from registers.
  */
 #define RT_ATTEND_SM90_STAGING_COLUMNS(tile_rows, d_v) ((tile_rows) <= 16u ? (d_v) / 2u : 128u)
 #define RT_ATTEND_SM90_STAGING_STRIDE(tile_rows, d_v)                                              \
-    (RT_ATTEND_SM90_STAGING_COLUMNS(tile_rows, d_v) + 4u)
+    (2u * RT_ATTEND_SM90_STAGING_COLUMNS(tile_rows, d_v) + 4u)
 #define RT_ATTEND_SM90_STAGING_BYTES(tile_rows, d_v)                                               \
-    ((tile_rows) < 64u ? 8u * (tile_rows)*RT_ATTEND_SM90_STAGING_STRIDE(tile_rows, d_v) : 0u)
+    ((tile_rows) < 64u ? 4u * (tile_rows)*RT_ATTEND_SM90_STAGING_STRIDE(tile_rows, d_v) : 0u)
 
 /* Dynamic shared memory: stages, q, staging, desk. A team exchanges its sums where the keys were. */
 #define RT_ATTEND_SM90_SMEM_BYTES(tile_rows, d_qk, d_v, team)                                      \

@@ -86,17 +86,25 @@ static __device__ __forceinline__ void rt_sm90_attend(const struct rt_attend_sm9
     /* A shuffle tells the compiler that a warp takes one branch. */
     const int group = __shfl_sync(RT_ATTEND_FULL_WARP, (int)threadIdx.x / 128, 0);
     if (group == 0) {
-        rt_registers_down<RT_SM90_LOADER_REGISTERS>();
+        if (SHAPE::TILE_ROWS == 64)
+            rt_registers_down<RT_SM90_LOADER_REGISTERS>();
         rt_sm90_load<SHAPE>(p, room);
     } else {
-        rt_registers_up<RT_SM90_WORKER_REGISTERS>();
+        if (SHAPE::TILE_ROWS == 64)
+            rt_registers_up<RT_SM90_WORKER_REGISTERS>();
         rt_sm90_worker<MATH<SHAPE>> worker(p.attend, room, group - 1);
         worker.run();
     }
 }
 
+/*
+ * Few query rows need few registers: 65536 / 512 = 128 a thread leave room on the SM for a block of
+ * reduce or append, so that the next attention can start while those wait for this one.
+ */
+#define RT_SM90_BOUND(tile_rows) ((tile_rows) < 64 ? 512 : RT_ATTEND_SM90_THREADS)
+
 #define RT_SM90_ENTRY(name, math, d_qk, d_v, tile_rows, team)                                      \
-    extern "C" __global__ void __launch_bounds__(RT_ATTEND_SM90_THREADS, 1)                        \
+    extern "C" __global__ void __launch_bounds__(RT_SM90_BOUND(tile_rows), 1)                      \
         name(const __grid_constant__ struct rt_attend_sm90_params p)                               \
     {                                                                                              \
         using shape = rt_sm90_shape<d_qk, d_v, tile_rows, team>;                                   \

@@ -77,6 +77,50 @@ struct rt_sm90_pages {
     }
 };
 
+/*
+ * What the walk wants to know of batch rows. Of 32 or fewer a lane each asks for one, at the same
+ * time as for the tile record: the first keys then are two trips to memory away.
+ */
+struct rt_sm90_rows {
+    const struct rt_mla_attend_params &p;
+    const bool few;
+    int length, line, splits, next_splits;
+
+    explicit __device__ __forceinline__ rt_sm90_rows(const struct rt_mla_attend_params &p_)
+        : p(p_), few(p_.rows <= 32), length(0), line(-1), splits(0), next_splits(0)
+    {
+    }
+
+    __device__ __forceinline__ void load(int row)
+    {
+        const bool there = row < (int)p.rows;
+        length = there ? p.row_length[row] : 0;
+        line = there && p.row_slot ? p.row_slot[row] : row;
+        splits = there ? p.num_splits[row] : 0;
+        next_splits = there ? p.num_splits[row + 1] : 0;
+    }
+
+    __device__ __forceinline__ void begin(void)
+    {
+        if (few)
+            load((int)threadIdx.x % 32);
+    }
+
+    /* All lanes get what there is to know of the row. */
+    __device__ __forceinline__ void look(int row)
+    {
+        if (!few) {
+            load(row);
+            return;
+        }
+        const struct rt_sm90_rows mine = *this;
+        length = __shfl_sync(RT_ATTEND_FULL_WARP, mine.length, row);
+        line = __shfl_sync(RT_ATTEND_FULL_WARP, mine.line, row);
+        splits = __shfl_sync(RT_ATTEND_FULL_WARP, mine.splits, row);
+        next_splits = __shfl_sync(RT_ATTEND_FULL_WARP, mine.next_splits, row);
+    }
+};
+
 template <class SHAPE> struct rt_sm90_loader {
     static constexpr int TILES = SHAPE::TILES;
 
@@ -101,16 +145,6 @@ template <class SHAPE> struct rt_sm90_loader {
         waited = true;
     }
 
-    /* One box of the tiles [from, to). */
-    __device__ __forceinline__ void bring(uint32_t stage, int from, int to, uint64_t *full,
-                                          uint32_t box, int token, int page) const
-    {
-#pragma unroll 1
-        for (int tile = from; tile < to; tile++)
-            rt_tma_load(room.tile(stage, tile) + box * pages.box_tokens * 128, &p.kv_map, full,
-                        tile * 64, token, page, policy);
-    }
-
     /*
      * Half `half` of block j's values; its owner is done with the half of its own number first. The
      * other half also brings what is no value, whose place weights took: it comes second, so that
@@ -119,22 +153,41 @@ template <class SHAPE> struct rt_sm90_loader {
     __device__ __forceinline__ void bring_half(uint32_t j, int half, bool second, int key)
     {
         const uint32_t stage = j % SHAPE::STAGES, parity = (j / SHAPE::STAGES & 1) ^ 1;
-        const int from = half * SHAPE::HALF_TILES, to = from + SHAPE::HALF_TILES;
-        const int rest = second ? TILES - SHAPE::V_TILES : 0;
+        const bool rest = second && TILES > SHAPE::V_TILES;
+        const uint32_t tiles = SHAPE::HALF_TILES + (rest ? 1 : 0);
         uint64_t *full = &room.desk.kv_full[stage][half];
         rt_mbarrier_wait(&room.desk.kv_empty[stage][half], parity);
         if (rt_elected())
-            rt_mbarrier_arrive_expect(full, (SHAPE::HALF_TILES + rest) * RT_ATTEND_SM90_TILE_BYTES);
-#pragma unroll 1
-        for (uint32_t box = 0; box < pages.boxes; box++) {
-            const uint32_t box_key = (uint32_t)key + box * pages.box_tokens;
-            const int page = pages.of(box_key);
-            const int token = pages.token_of(box_key);
-            if (!rt_elected())
-                continue;
-            bring(stage, from, to, full, box, token, page);
-            bring(stage, SHAPE::V_TILES, SHAPE::V_TILES + rest, full, box, token, page);
+            rt_mbarrier_arrive_expect(full, tiles * RT_ATTEND_SM90_TILE_BYTES);
+        if (pages.boxes == 1) {
+            bring_box(stage, half, rest, full, 0, key);
+            return;
         }
+        /* A box of four tiles has them one behind the other: smaller pages come tile by tile. */
+#pragma unroll 1
+        for (uint32_t box = 0; box < pages.boxes; box++)
+            bring_box(stage, half, rest, full, box, key);
+    }
+
+    __device__ __forceinline__ void bring_box(uint32_t stage, int half, bool rest, uint64_t *full,
+                                              uint32_t box, int key) const
+    {
+        const uint32_t box_key = (uint32_t)key + box * pages.box_tokens;
+        const int page = pages.of(box_key), token = pages.token_of(box_key);
+        const uint32_t offset = box * pages.box_tokens * 128;
+        if (!rt_elected())
+            return;
+        const int from = half * SHAPE::HALF_TILES;
+        if (pages.boxes == 1)
+            rt_tma_load_4(room.tile(stage, from), &p.kv_map, full, 0, token, from, page, policy);
+        else
+#pragma unroll 1
+            for (int tile = from; tile < from + SHAPE::HALF_TILES; tile++)
+                rt_tma_load_4(room.tile(stage, tile) + offset, &p.kv_map, full, 0, token, tile,
+                              page, policy);
+        if (rest)
+            rt_tma_load_3(room.tile(stage, SHAPE::V_TILES) + offset, &p.kv_rest_map, full, 0, token,
+                          page, policy);
     }
 
     /*
@@ -176,56 +229,62 @@ template <class SHAPE> struct rt_sm90_loader {
     }
 
     __device__ __forceinline__ void publish(uint32_t n, const struct rt_attend_part &part,
-                                            const struct rt_attend_step &at, int blocks) const
+                                            const struct rt_attend_step &at,
+                                            const struct rt_sm90_rows &rows, int blocks) const
     {
         auto &desk = room.desk;
         const uint32_t i = n % RT_SM90_SEGMENTS;
-        int slot = -1, first = 0, pieces = 0;
-        if (at.row != RT_ATTEND_NONE) {
-            first = p.attend.num_splits[at.row];
-            pieces = p.attend.num_splits[at.row + 1] - first;
-            if (pieces > 0)
-                slot = first + (at.row == part.begin_row ? part.begin_split : 0);
-        }
+        const int first = rows.splits, pieces = rows.next_splits - first;
+        const int split = at.row == part.begin_row ? part.begin_split : 0;
         rt_mbarrier_wait(&desk.seg_empty[i], (n / RT_SM90_SEGMENTS & 1) ^ 1);
         if (rt_elected()) {
-            desk.segment[i] = {at.row, at.key, at.length, blocks, slot, first, pieces};
+            desk.segment[i] = {at.row, at.key, at.length, blocks, pieces > 0 ? first + split : -1,
+                               first,  pieces};
             rt_mbarrier_arrive(&desk.seg_full[i]);
         }
         __syncwarp();
     }
 
-    /* A part begins in a row that has keys: no search. */
+    /* The next row with keys from `row` on. */
     __device__ __forceinline__ struct rt_attend_step
-    first_row(const struct rt_attend_part &part) const
+    find_row(const struct rt_attend_part &part, int row, const struct rt_sm90_rows &few) const
     {
-        const int row = part.begin_row;
-        if (row >= part.stop_row)
+        const int lane = (int)threadIdx.x % 32;
+        if (!few.few)
+            return rt_attend_find_row(p.attend, part, row, lane);
+        const unsigned found = __ballot_sync(RT_ATTEND_FULL_WARP,
+                                             few.length > 0 && lane >= row && lane < part.stop_row);
+        if (found == 0)
             return {RT_ATTEND_NONE, 0, 0, 0, -1};
-        return rt_attend_begin_row(p.attend, part, row, p.attend.row_length[row],
-                                   p.attend.row_slot ? p.attend.row_slot[row] : row);
+        struct rt_sm90_rows at = few;
+        const int next = __ffs((int)found) - 1;
+        at.look(next);
+        return rt_attend_begin_row(p.attend, part, next, at.length, at.line);
     }
 
     /* Warp 0. */
     __device__ __forceinline__ void run_keys(void)
     {
-        const int lane = (int)threadIdx.x % 32;
         if (!p.attend.early)
             wait_for_predecessor();
+        struct rt_sm90_rows few(p.attend);
+        few.begin();
         /* A segment ends where the row's last token sees no more. */
         const int last_query = (int)(p.attend.q_len * p.attend.heads) - 1;
         const struct rt_attend_part part = rt_attend_read_part(p.attend, 0, last_query);
-        struct rt_attend_step at = first_row(part);
+        struct rt_attend_step at = find_row(part, part.begin_row, few);
         for (uint32_t n = 0;; n++) {
+            struct rt_sm90_rows row = few;
+            row.look(at.row == RT_ATTEND_NONE ? 0 : at.row);
             const int all = at.row == RT_ATTEND_NONE ? 0 : (at.end - at.key + 63) / 64;
             const int blocks = take_share(at, all);
-            publish(n, part, at, blocks);
+            publish(n, part, at, row, blocks);
             if (at.row == RT_ATTEND_NONE)
                 break;
             if (SHAPE::TEAM > 1 && n > 0) /* sums are where the keys go */
                 rt_mbarrier_wait(&room.desk.team_done, (n - 1) & 1);
             bring_segment(at, blocks);
-            at = rt_attend_find_row(p.attend, part, at.row + 1, lane);
+            at = find_row(part, at.row + 1, few);
         }
         wait_for_predecessor();
     }
@@ -263,11 +322,12 @@ template <class SHAPE> struct rt_sm90_loader {
             rt_mbarrier_arrive(full);
             return;
         }
+        const int query = rt_sm90_first_query<SHAPE>();
         rt_mbarrier_arrive_expect(full, TILES * SHAPE::Q_TILE_BYTES);
-#pragma unroll 1
-        for (int tile = 0; tile < TILES; tile++)
-            rt_tma_load(room.q + tile * SHAPE::Q_TILE_BYTES, &p.q_map, full, tile * 64,
-                        rt_sm90_first_query<SHAPE>(), (int)data_row, policy);
+        rt_tma_load_4(room.q, &p.q_map, full, 0, query, 0, (int)data_row, policy);
+        if (TILES > SHAPE::V_TILES)
+            rt_tma_load_3(room.q + SHAPE::V_TILES * SHAPE::Q_TILE_BYTES, &p.q_rest_map, full, 0,
+                          query, (int)data_row, policy);
     }
 
     __device__ __forceinline__ void stamp(void) const

@@ -12,7 +12,6 @@
  * A thread holds, of every 8 query rows, two neighbours: columns 8 j + 2 (lane % 4) and the next;
  * of the 64 keys or columns of a product two: 16 warp + lane / 4 and that + 8.
  */
-#include "kernels/device/ptx/bulk_store.cuh"
 #include "kernels/device/ptx/convert.cuh"
 #include "kernels/device/ptx/exp2.cuh"
 #include "kernels/device/ptx/stmatrix.cuh"
@@ -24,6 +23,9 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
     static constexpr int ROWS = SHAPE::TILE_ROWS;
     static constexpr int MINE = ROWS / 4;              /* query rows that a thread has to do with */
     static constexpr int TEAM_STRIDE = SHAPE::D_V + 4; /* floats; other banks for other rows */
+    static constexpr int ROUND_COLUMNS = RT_ATTEND_SM90_STAGING_COLUMNS(ROWS, SHAPE::D_V);
+    static constexpr int ROUND_TILES = ROUND_COLUMNS / 64;
+    static constexpr int STAGING_STRIDE = RT_ATTEND_SM90_STAGING_STRIDE(ROWS, SHAPE::D_V);
     typedef rt_wgmma<ROWS> product;
     using base::lane;
     using base::p;
@@ -90,14 +92,11 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
                                            rt_wgmma_further(q, step * 32), keep || step > 0);
     }
 
-    /* Rolled up: code that runs once is slow to come, and most of a short row's time. */
     __device__ __forceinline__ void score_tiles(uint32_t stage, int from, int keep)
     {
-#pragma unroll 1
-        for (int t = 0; t < SHAPE::HALF_TILES; t++) {
-            rt_wgmma_begin();
+#pragma unroll
+        for (int t = 0; t < SHAPE::HALF_TILES; t++)
             score_tile(stage, from + t, 4, keep + t);
-        }
     }
 
     __device__ __forceinline__ void score_rest(uint32_t stage)
@@ -245,95 +244,75 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
     /* ---- the order of a pair ---- */
 
     /* The half that the owner is done with first was brought first. */
-    __device__ __forceinline__ void issue_scores(uint32_t j)
+    __device__ __forceinline__ void find_scores(uint32_t j)
     {
         const uint32_t stage = stage_of(j);
         this->wait_for_half(j, worker);
+        rt_wgmma_begin();
         score_tiles(stage, worker * SHAPE::HALF_TILES, 0);
         this->wait_for_half(j, worker ^ 1);
+        rt_wgmma_begin();
         score_tiles(stage, (worker ^ 1) * SHAPE::HALF_TILES, 1);
         score_rest(stage);
         rt_wgmma_commit();
+        rt_wgmma_wait<0>();
+        settle_scores();
     }
 
-    __device__ __forceinline__ void issue_values(uint32_t j, int start)
+    __device__ __forceinline__ void find_values(uint32_t j, int start)
     {
         this->clear_tail(j, start);
         rescale();
         rt_wgmma_begin();
         add_values(stage_of(j));
         rt_wgmma_commit();
-    }
-
-    __device__ __forceinline__ void finish_values(uint32_t j)
-    {
         rt_wgmma_wait<0>();
         settle_out();
         this->release(j);
     }
 
     /* The scores of block j are done: its weights, for both workers. */
-    __device__ __forceinline__ void lead(uint32_t j, int start, bool last, uint32_t barrier)
+    __device__ __forceinline__ void lead(uint32_t j, int start)
     {
-        settle_scores();
-        if (last)
-            this->release_q();
         softmax(j, start);
-        this->tell(barrier);
+        this->tell(RT_SM90_BAR_A + worker);
         this->sync_worker();
+        find_values(j, start);
+    }
+
+    __device__ __forceinline__ void follow(uint32_t j, int start)
+    {
+        this->hear(RT_SM90_BAR_A + (worker ^ 1));
+        this->wait_for_half(j, worker);
+        read_top();
+        find_values(j, start);
     }
 
     /*
      * worker 0   s(a) | v(a) v(b)            worker 1   s(b)  v(a) | v(b)       first pair
      *            s(a) | v(a) v(b)                       v(a)  s(b) | v(b)       the others
+     *
+     * The first pair's blocks were asked for at once. Later b may still be on its way when a's
+     * stage is wanted.
      */
-    __device__ __forceinline__ void first_of_pair(const struct rt_sm90_pair &pair)
+    __device__ __forceinline__ void run_pair(const struct rt_sm90_pair &pair)
     {
-        const uint32_t a = pair.first, b = a + 1;
-        issue_scores(a);
-        rt_wgmma_wait<0>();
-        lead(a, pair.key, pair.is_last, RT_SM90_BAR_A);
-        issue_values(a, pair.key);
-        finish_values(a);
-        if (!pair.has_b)
-            return;
-        this->hear(RT_SM90_BAR_B);
-        this->wait_for_half(b, worker);
-        read_top();
-        issue_values(b, pair.key + 64);
-        finish_values(b);
-    }
-
-    __device__ __forceinline__ void follow(const struct rt_sm90_pair &pair)
-    {
-        this->hear(RT_SM90_BAR_A);
-        this->wait_for_half(pair.first, worker);
-        read_top();
-        issue_values(pair.first, pair.key);
-    }
-
-    __device__ __forceinline__ void second_of_pair(const struct rt_sm90_pair &pair)
-    {
-        const uint32_t a = pair.first, b = a + 1;
-        if (!pair.has_b) {
+        const uint32_t own = pair.first + (uint32_t)worker;
+        const int start = pair.key + worker * 64;
+        const bool has_own = worker == 0 || pair.has_b;
+        const bool early = worker == 0 || pair.is_first;
+        if (has_own && early)
+            find_scores(own);
+        if (worker == 1)
+            follow(pair.first, pair.key);
+        if (has_own && !early)
+            find_scores(own);
+        if (pair.is_last)
             this->release_q();
-            follow(pair);
-            finish_values(a);
-            return;
-        }
-        if (pair.is_first) { /* both blocks were asked for at once */
-            issue_scores(b);
-            rt_wgmma_wait<0>();
-        }
-        follow(pair);
-        finish_values(a);
-        if (!pair.is_first) { /* b may still be on its way, and a's stage is wanted */
-            issue_scores(b);
-            rt_wgmma_wait<0>();
-        }
-        lead(b, pair.key + 64, pair.is_last, RT_SM90_BAR_B);
-        issue_values(b, pair.key + 64);
-        finish_values(b);
+        if (has_own)
+            lead(own, start);
+        if (worker == 0 && pair.has_b)
+            follow(pair.first + 1, pair.key + 64);
     }
 
     /* ---- the end of a segment ---- */
@@ -381,14 +360,15 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
     __device__ __forceinline__ void end_segment(const struct rt_sm90_segment &segment)
     {
         leave_state();
-        if (worker == 0) {
+#pragma unroll
+        for (int round = 0; round < SHAPE::HALF_TILES / ROUND_TILES; round++) {
+            this->sync_worker(); /* state, and the round before has left */
+            stage_out(round * ROUND_TILES);
             this->sync_worker();
-            rt_sm90_store_lse(p, room, segment);
+            store_round(segment, round * ROUND_COLUMNS);
         }
-        if (segment.slot >= 0)
-            store_partial(segment);
-        else
-            store_out(segment);
+        if (worker == 0)
+            rt_sm90_store_lse(p, room, segment);
     }
 
     /* For the team: the output, in the units of the maximum. */
@@ -420,66 +400,43 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
         return by == 0.0f ? 0.0f : value * by;
     }
 
-    /* Through shared memory, so that a query row leaves as a whole. */
-    __device__ __forceinline__ void store_partial(const struct rt_sm90_segment &segment) const
+    __device__ __forceinline__ float *staging(void) const
     {
-        constexpr int COLUMNS = RT_ATTEND_SM90_STAGING_COLUMNS(ROWS, SHAPE::D_V);
-        constexpr int STRIDE = RT_ATTEND_SM90_STAGING_STRIDE(ROWS, SHAPE::D_V);
-        constexpr int TILES = COLUMNS / 64; /* of a round */
-        const int query = first_query() + lane;
-        float *staging = room.staging + worker * ROWS * STRIDE;
-        float *to = p.partial_out + ((int64_t)segment.slot * hq() + query) * SHAPE::D_V +
-                    worker * (SHAPE::D_V / 2);
-#pragma unroll
-        for (int round = 0; round < SHAPE::HALF_TILES / TILES; round++) {
-            if (warp == 0)
-                rt_bulk_store_wait_read(); /* of the round before */
-            this->sync_worker();
-#pragma unroll
-            for (int t = 0; t < TILES; t++)
-#pragma unroll
-                for (int i = 0; i < MINE; i++) {
-                    float *at = staging + my_row(i) * STRIDE + t * 64 + warp * 16 + lane / 4;
-                    const float *from = &out[round * TILES + t][i / 2 * 4 + i % 2];
-                    at[0] = scaled(from[0], factor[i]);
-                    at[8] = scaled(from[2], factor[i]);
-                }
-            rt_fence_async();
-            this->sync_worker();
-            if (warp == 0 && lane < ROWS && query < hq())
-                rt_bulk_store(to + round * COLUMNS, staging + lane * STRIDE, COLUMNS * 4);
-            if (warp == 0)
-                rt_bulk_store_commit();
-        }
+        return room.staging + worker * ROUND_COLUMNS;
     }
 
-    /* Before the block ends. */
-    __device__ __forceinline__ void drain(void) const
+    __device__ __forceinline__ void stage_out(int from) const
     {
-        if (SHAPE::TEAM == 1 && warp == 0)
-            rt_bulk_store_wait();
+        float *to = staging() + warp * 16 + lane / 4;
+#pragma unroll
+        for (int t = 0; t < ROUND_TILES; t++)
+#pragma unroll
+            for (int i = 0; i < MINE; i++) {
+                float *at = to + my_row(i) * STAGING_STRIDE + t * 64;
+                at[0] = scaled(out[from + t][i / 2 * 4 + i % 2], factor[i]);
+                at[8] = scaled(out[from + t][i / 2 * 4 + i % 2 + 2], factor[i]);
+            }
     }
 
-    /* An 8x8 matrix at a time, transposed between lanes: a lane then has two columns of a row. */
-    __device__ __forceinline__ void store_out(const struct rt_sm90_segment &segment) const
+    /* A warp writes 128 columns of a query row at a time. */
+    __device__ __forceinline__ void store_round(const struct rt_sm90_segment &segment,
+                                                int columns) const
     {
+        constexpr int PIECES = ROUND_COLUMNS / 128;
         const int64_t data_row = (p.ctrl ? (int64_t)p.ctrl->row_base : 0) + segment.row;
-#pragma unroll
-        for (int j = 0; j < ROWS / 8; j++) {
-            const int row = j * 8 + lane / 4;
-            const bool there = first_query() + row < hq();
-            uint16_t *to = p.out + data_row * p.out_row_stride + room.desk.out_at[row] +
-                           worker * (SHAPE::D_V / 2) + warp * 16 + lane % 4 * 2;
-#pragma unroll
-            for (int t = 0; t < SHAPE::HALF_TILES; t++)
-#pragma unroll
-                for (int half = 0; half < 2; half++) {
-                    const float *pair = &out[t][j * 4 + half * 2];
-                    const uint32_t packed = rt_movmatrix_trans(rt_pack_bf16x2(
-                        scaled(pair[0], factor[2 * j]), scaled(pair[1], factor[2 * j + 1])));
-                    if (there)
-                        *(uint32_t *)(to + t * 64 + half * 8) = packed;
-                }
+        const int rows = min(hq() - first_query(), ROWS);
+        columns += worker * (SHAPE::D_V / 2);
+#pragma unroll 4
+        for (int item = warp; item < rows * PIECES; item += RT_SM90_WORKER_WARPS) {
+            const int row = item / PIECES, column = item % PIECES * 128 + lane * 4;
+            const float4 x = *(const float4 *)(staging() + row * STAGING_STRIDE + column);
+            if (segment.slot >= 0)
+                *(float4 *)(p.partial_out +
+                            ((int64_t)segment.slot * hq() + first_query() + row) * SHAPE::D_V +
+                            columns + column) = x;
+            else
+                *(uint2 *)(p.out + data_row * p.out_row_stride + room.desk.out_at[row] + columns +
+                           column) = make_uint2(rt_pack_bf16x2(x.x, x.y), rt_pack_bf16x2(x.z, x.w));
         }
     }
 };

@@ -164,18 +164,41 @@ template <class SHAPE, int STRIDE> struct rt_sm90_team {
         return room.desk.is_last != 0;
     }
 
-    /* All pieces of four columns of a query row, in their order. */
+    /*
+     * All pieces of four columns of a query row, in their order, eight asked for at once: after
+     * each eight the sums are in units of the maximum so far.
+     */
     __device__ __forceinline__ struct rt_sm90_sum gather(int row, int vector) const
     {
+        constexpr int ATONCE = 8;
         struct rt_sm90_sum all = {make_float4(0, 0, 0, 0), -RT_SM90_INFINITY, 0.0f};
-        for (int i = 0; i < segment.pieces; i++)
-            all.top = fmaxf(all.top, __ldcg(lse_of(segment.first + i, row)));
-#pragma unroll 4
-        for (int i = 0; i < segment.pieces; i++) {
-            const float weight = rt_sm90_weight(__ldcg(lse_of(segment.first + i, row)), all.top);
-            const float4 x = __ldcg((const float4 *)out_of(segment.first + i, row, vector));
-            rt_sm90_add(all.out, weight, x);
-            all.sum += weight;
+#pragma unroll 1
+        for (int first = 0; first < segment.pieces; first += ATONCE) {
+            float lse[ATONCE];
+            float4 part[ATONCE];
+#pragma unroll
+            for (int i = 0; i < ATONCE; i++) {
+                const int slot = segment.first + min(first + i, segment.pieces - 1);
+                lse[i] = __ldcg(lse_of(slot, row));
+                part[i] = __ldcg((const float4 *)out_of(slot, row, vector));
+            }
+            float top = all.top;
+#pragma unroll
+            for (int i = 0; i < ATONCE; i++)
+                top = fmaxf(top, lse[i]);
+            const float factor = rt_sm90_weight(all.top, top);
+            all.out = make_float4(all.out.x * factor, all.out.y * factor, all.out.z * factor,
+                                  all.out.w * factor);
+            all.sum *= factor;
+            all.top = top;
+#pragma unroll
+            for (int i = 0; i < ATONCE; i++) {
+                if (first + i >= segment.pieces)
+                    break;
+                const float weight = rt_sm90_weight(lse[i], top);
+                rt_sm90_add(all.out, weight, part[i]);
+                all.sum += weight;
+            }
         }
         return all;
     }

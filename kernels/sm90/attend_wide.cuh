@@ -86,14 +86,11 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
                                                  rt_wgmma_further(k, step * 32), keep || step > 0);
     }
 
-    /* Rolled up: code that runs once is slow to come, and most of a short row's time. */
     __device__ __forceinline__ void score_tiles(uint32_t stage, int from, int keep)
     {
-#pragma unroll 1
-        for (int t = 0; t < SHAPE::HALF_TILES; t++) {
-            rt_wgmma_begin();
+#pragma unroll
+        for (int t = 0; t < SHAPE::HALF_TILES; t++)
             score_tile(stage, from + t, 4, keep + t);
-        }
     }
 
     __device__ __forceinline__ void score_rest(uint32_t stage)
@@ -217,19 +214,19 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
     /* ---- the order of a pair ---- */
 
     /* The half that the owner is done with first was brought first. */
-    __device__ __forceinline__ void find_scores(uint32_t j, bool last)
+    __device__ __forceinline__ void find_scores(uint32_t j)
     {
         const uint32_t stage = stage_of(j);
         this->wait_for_half(j, worker);
+        rt_wgmma_begin();
         score_tiles(stage, worker * SHAPE::HALF_TILES, 0);
         this->wait_for_half(j, worker ^ 1);
+        rt_wgmma_begin();
         score_tiles(stage, (worker ^ 1) * SHAPE::HALF_TILES, 1);
         score_rest(stage);
         rt_wgmma_commit();
         rt_wgmma_wait<0>();
         settle_scores();
-        if (last)
-            this->release_q();
     }
 
     /* From registers, of an own block. */
@@ -266,11 +263,25 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
      * so that halves of stages come free at four different times. b's maximum covers a, and worker
      * 1 adds b first: a's weights reach it multiplied by what that maximum makes of them.
      */
+    __device__ __forceinline__ void run_pair(const struct rt_sm90_pair &pair)
+    {
+        if (worker == 0 || pair.has_b) {
+            find_scores(pair.first + (uint32_t)worker);
+            mask(pair.key + worker * 64);
+        }
+        if (pair.is_last)
+            this->release_q();
+        if (worker == 0)
+            first_of_pair(pair);
+        else if (pair.has_b)
+            second_of_pair(pair);
+        else
+            second_without_own(pair);
+    }
+
     __device__ __forceinline__ void first_of_pair(const struct rt_sm90_pair &pair)
     {
         const uint32_t a = pair.first, b = a + 1;
-        find_scores(a, pair.is_last);
-        mask(pair.key);
         raise_top(0, fmaxf(top[0], score_top(0)));
         raise_top(1, fmaxf(top[1], score_top(1)));
         weigh();
@@ -300,24 +311,23 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
         finish_values(b);
     }
 
+    __device__ __forceinline__ void second_without_own(const struct rt_sm90_pair &pair)
+    {
+        const uint32_t a = pair.first;
+        this->hear(RT_SM90_BAR_TOP_A);
+        raise_top(0, room.desk.top[0][my_row(0)]);
+        raise_top(1, room.desk.top[0][my_row(1)]);
+        this->hear(RT_SM90_BAR_A);
+        this->wait_for_half(a, worker);
+        this->clear_tail(a, pair.key);
+        rescale();
+        issue_other_values(a);
+        finish_values(a);
+    }
+
     __device__ __forceinline__ void second_of_pair(const struct rt_sm90_pair &pair)
     {
         const uint32_t a = pair.first, b = a + 1;
-        if (!pair.has_b) {
-            this->release_q();
-            this->hear(RT_SM90_BAR_TOP_A);
-            raise_top(0, room.desk.top[0][my_row(0)]);
-            raise_top(1, room.desk.top[0][my_row(1)]);
-            this->hear(RT_SM90_BAR_A);
-            this->wait_for_half(a, worker);
-            this->clear_tail(a, pair.key);
-            rescale();
-            issue_other_values(a);
-            finish_values(a);
-            return;
-        }
-        find_scores(b, pair.is_last);
-        mask(pair.key + 64);
         const float most[2] = {score_top(0), score_top(1)};
         this->hear(RT_SM90_BAR_TOP_A);
         raise_top(0, fmaxf(room.desk.top[0][my_row(0)], most[0]));
@@ -433,10 +443,6 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
                         odd ? make_float4(z0, z1, y0, y1) : make_float4(x0, x1, z0, z1);
             }
         }
-    }
-
-    __device__ __forceinline__ void drain(void) const
-    {
     }
 
     /*

@@ -156,10 +156,7 @@ template <class MATH> struct rt_sm90_worker : MATH {
         for (int left = segment.blocks; left > 0; left -= 2) {
             pair.has_b = left > 1;
             pair.is_last = left <= 2;
-            if (this->worker == 0)
-                this->first_of_pair(pair);
-            else
-                this->second_of_pair(pair);
+            this->run_pair(pair);
             pair.is_first = false;
             pair.first += 2;
             pair.key += 128;
@@ -180,7 +177,6 @@ template <class MATH> struct rt_sm90_worker : MATH {
             run_segment(segment, n, block);
             block += (uint32_t)segment.blocks;
         }
-        this->drain();
         if (shape::TEAM > 1 && this->p.stamp_last && threadIdx.x == RT_SM90_WORKER_THREADS)
             atomicMax((unsigned long long *)this->p.stamp_last, rt_globaltimer_ns());
     }

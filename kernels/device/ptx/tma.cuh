@@ -25,13 +25,27 @@ static __device__ __forceinline__ uint64_t rt_tma_evict_first(void)
     return policy;
 }
 
-static __device__ __forceinline__ void rt_tma_load(void *shared, const void *map, uint64_t *barrier,
-                                                   int x, int y, int z, uint64_t policy)
+/* A box of a tensor with three dimensions. */
+static __device__ __forceinline__ void rt_tma_load_3(void *shared, const void *map,
+                                                     uint64_t *barrier, int x, int y, int z,
+                                                     uint64_t policy)
 {
     asm volatile(
         "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
         ".L2::cache_hint [%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(rt_shared_address(shared)),
         "l"(map), "r"(rt_shared_address(barrier)), "r"(x), "r"(y), "r"(z), "l"(policy)
+        : "memory");
+}
+
+/* With four. */
+static __device__ __forceinline__ void rt_tma_load_4(void *shared, const void *map,
+                                                     uint64_t *barrier, int x, int y, int z, int w,
+                                                     uint64_t policy)
+{
+    asm volatile(
+        "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
+        ".L2::cache_hint [%0], [%1, {%3, %4, %5, %6}], [%2], %7;" ::"r"(rt_shared_address(shared)),
+        "l"(map), "r"(rt_shared_address(barrier)), "r"(x), "r"(y), "r"(z), "r"(w), "l"(policy)
         : "memory");
 }
 
