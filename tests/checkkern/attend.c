@@ -52,20 +52,6 @@ static void fill_lengths(struct ck_attend *c, struct ck_random *random, uint32_t
     }
 }
 
-/* Of sm90 what is for few batch rows, and what is for many. */
-static void check_all_backends(struct ck *ck, struct ck_attend *c)
-{
-    static const struct {
-        enum rt_backend backend;
-        uint32_t batch;
-    } kinds[] = {{RT_BACKEND_GENERIC, 0}, {RT_BACKEND_SM90, 1}, {RT_BACKEND_SM90, RT_MAX_BATCH}};
-    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
-        c->backend = kinds[i].backend;
-        c->batch = kinds[i].batch;
-        ck_attend_check(ck, c);
-    }
-}
-
 /* Everything that is not geometry, heads or query length turns with `n`, each at its own pace. */
 static struct ck_attend turn(const struct ck *ck, uint32_t geometry, uint32_t heads, uint32_t q_len,
                              uint32_t n)
@@ -102,11 +88,11 @@ static void check_grid(struct ck *ck)
                 if (!ck->full && q != (g + h) % 4)
                     continue;
                 struct ck_attend c = turn(ck, g, head_counts[h], query_lens[q], n);
-                check_all_backends(ck, &c);
+                ck_attend_check(ck, &c);
                 if (ck->full) {
                     c.causal = !c.causal;
                     c.strided = !c.strided;
-                    check_all_backends(ck, &c);
+                    ck_attend_check(ck, &c);
                 }
                 n++;
             }
@@ -130,7 +116,7 @@ static void check_flavours(struct ck *ck)
                     c.scale = 40000;
                 /* Seen by every token of the row, as the promise about NaN keys wants it. */
                 c.causal = c.causal && flavour != CK_NAN_KEY && flavour != CK_PLUS_INF;
-                check_all_backends(ck, &c);
+                ck_attend_check(ck, &c);
             }
 }
 
@@ -147,7 +133,7 @@ static void check_small_pieces(struct ck *ck)
         c.parts = 60;
         c.overhead_blocks = 0;
         c.min_blocks = 1;
-        check_all_backends(ck, &c);
+        ck_attend_check(ck, &c);
     }
 }
 
@@ -160,7 +146,6 @@ static void check_tiles(struct ck *ck)
             continue;
         struct ck_attend c = turn(ck, n / 3 % 4, heads[n / 12], 1 + n % 2, n);
         c.tile_rows = tiles[n % 3];
-        c.backend = RT_BACKEND_GENERIC;
         ck_attend_check(ck, &c);
     }
 }
@@ -173,7 +158,7 @@ static void check_batches(struct ck *ck)
     many.rows = 128;
     for (uint32_t r = 0; r < many.rows; r++)
         many.lengths[r] = r % 5 == 2 ? 0 : (int32_t)ck_random_below(&random, 150);
-    check_all_backends(ck, &many);
+    ck_attend_check(ck, &many);
 
     struct ck_attend one = turn(ck, 0, 2, 1, 0);
     one.rows = 1;
@@ -182,7 +167,7 @@ static void check_batches(struct ck *ck)
     one.parts = 132;
     one.overhead_blocks = 2;
     one.min_blocks = 2;
-    check_all_backends(ck, &one);
+    ck_attend_check(ck, &one);
 }
 
 static void check_far(struct ck *ck)
@@ -196,7 +181,7 @@ static void check_far(struct ck *ck)
         c.strided = false;
         for (int32_t r = 0; r < 4; r++)
             c.lengths[r] = 300 + 321 * r;
-        check_all_backends(ck, &c);
+        ck_attend_check(ck, &c);
     }
 }
 
@@ -207,7 +192,7 @@ static void check_million(struct ck *ck)
     c.padded = 0;
     c.lengths[0] = RT_MAX_LENGTH;
     c.lengths[1] = 3;
-    check_all_backends(ck, &c);
+    ck_attend_check(ck, &c);
 }
 
 void ck_attend_run(struct ck *ck)
