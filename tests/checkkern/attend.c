@@ -9,13 +9,15 @@ static const struct {
 #define GEOMETRIES 4u
 
 static const uint32_t page_sizes[] = {64, 16, 128, 32};
-static const uint32_t query_lens[] = {1, 2, 4, 8};
+static const uint32_t query_lens[] = {1, 2, 4, 8, 3, 5, 6, 7};
+#define QUERY_LENS 8u
 
-/* (heads of the model over 1 to 8 GPUs, and their neighbours) */
-static const uint32_t head_counts[] = {1, 3, 5, 9, 10, 16, 20, 40, 63, 64, 126, 128};
-#define HEAD_COUNTS 12u
+/* (heads of models over 1 to 8 GPUs, and their neighbours) */
+static const uint32_t head_counts[] = {1, 3, 5, 9, 10, 16, 20, 24, 40, 48, 63, 64, 96, 126, 128};
+#define HEAD_COUNTS 15u
 
-/* Pairs of a query row and a key that a case may cost: for the truth, half a microsecond each. */
+/* Pairs of a query row and a key that a case may have: where the kernels are the C references, a
+ * pair costs half a microsecond. */
 static uint32_t pair_budget(const struct ck *ck)
 {
     return (ck_is_cuda(ck) ? 8u : 1u) * (ck->full ? 4u : 1u) * 30000u;
@@ -60,7 +62,7 @@ static struct ck_attend turn(const struct ck *ck, uint32_t geometry, uint32_t he
                           .d_v = geometries[geometry].d_v,
                           .heads = heads,
                           .q_len = q_len,
-                          .page_size = page_sizes[n % 4],
+                          .page_size = page_sizes[(n + n / 8 + n / 32) % 4],
                           .causal = n % 3 != 2,
                           .strided = n % 5 == 1,
                           .slots = n % 2 == 1,
@@ -83,9 +85,9 @@ static void check_grid(struct ck *ck)
     uint32_t n = 0;
     for (uint32_t g = 0; g < GEOMETRIES; g++)
         for (uint32_t h = 0; h < HEAD_COUNTS; h++)
-            for (uint32_t q = 0; q < 4; q++) {
+            for (uint32_t q = 0; q < QUERY_LENS; q++) {
                 /* Thinned: every head count with one query length, another in each geometry. */
-                if (!ck->full && q != (g + h) % 4)
+                if (!ck->full && q != (g + h) % QUERY_LENS)
                     continue;
                 struct ck_attend c = turn(ck, g, head_counts[h], query_lens[q], n);
                 ck_attend_check(ck, &c);
@@ -96,6 +98,25 @@ static void check_grid(struct ck *ck)
                 }
                 n++;
             }
+}
+
+/* Query rows at the edges of tiles of every size, and one beside them. */
+static void check_edges(struct ck *ck)
+{
+    static const struct {
+        uint32_t heads, q_len;
+    } edges[] = {{7, 1},  {8, 1},  {3, 3},  {5, 3},  {4, 4},   {17, 1},  {23, 1},
+                 {8, 3},  {5, 5},  {31, 1}, {16, 2}, {11, 3},  {47, 1},  {8, 6},
+                 {7, 7},  {9, 7},  {32, 2}, {13, 5}, {127, 1}, {64, 2},  {43, 3},
+                 {51, 5}, {64, 4}, {37, 7}, {73, 7}, {128, 4}, {127, 8}, {128, 8}};
+    for (uint32_t i = 0; i < sizeof(edges) / sizeof(edges[0]); i++)
+        for (uint32_t g = 0; g < GEOMETRIES; g++) {
+            /* Thinned: each in one geometry, and on the host every second of them. */
+            if (!ck->full && (g != i % GEOMETRIES || (!ck_is_cuda(ck) && i / 4 % 2)))
+                continue;
+            struct ck_attend c = turn(ck, g, edges[i].heads, edges[i].q_len, 5 * i + g);
+            ck_attend_check(ck, &c);
+        }
 }
 
 static void check_flavours(struct ck *ck)
@@ -198,10 +219,12 @@ static void check_million(struct ck *ck)
 void ck_attend_run(struct ck *ck)
 {
     check_grid(ck);
+    check_edges(ck);
     check_flavours(ck);
     check_small_pieces(ck);
     check_tiles(ck);
     check_batches(ck);
+    ck_attend_peer_run(ck);
     if (ck_is_cuda(ck))
         check_far(ck);
     if (ck->full && ck_is_cuda(ck))

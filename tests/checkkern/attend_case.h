@@ -78,4 +78,7 @@ void ck_attend_launches(struct ck *ck, const struct ck_attend_rig *rig, struct r
  * and compares with the truth. */
 void ck_attend_check(struct ck *ck, const struct ck_attend *c);
 
+/* Cases with the shapes of another implementation's tests. */
+void ck_attend_peer_run(struct ck *ck);
+
 #endif
