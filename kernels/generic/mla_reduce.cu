@@ -271,8 +271,10 @@ static __device__ __forceinline__ uint32_t rt_reduce_many(const struct rt_mla_re
         rt_reduce_join_teams(sum, lanes);
         __syncthreads(); /* C */
         board.sum[threadIdx.x] = sum.out[0];
-        board.top[warp] = sum.top;
-        board.total[warp] = sum.total;
+        if (rt_lane() == 0) {
+            board.top[warp] = sum.top;
+            board.total[warp] = sum.total;
+        }
         __syncthreads(); /* D */
         if (threadIdx.x < lanes)
             rt_reduce_store(p, shape, target, rt_reduce_join_warps(board));

@@ -35,21 +35,27 @@ static void attend_query(const struct rt_mla_attend_params *p, uint32_t row, uin
     *lse = sum == 0 ? INFINITY : max + log(sum);
 }
 
-void rt_ref_mla_attention(const struct rt_mla_attend_params *p, double *out, double *lse)
+void rt_ref_mla_attention_query(const struct rt_mla_attend_params *p, uint32_t row, uint32_t query,
+                                double *out, double *lse)
 {
     int64_t row_base = p->ctrl ? p->ctrl->row_base : 0;
+    uint32_t token = query / p->heads, head = query % p->heads;
+    const uint16_t *bits = p->q + (row_base + row) * p->q_row_stride + token * p->q_token_stride +
+                           head * p->q_head_stride;
     double q[RT_REF_MAX_D];
     if (p->d_qk > RT_REF_MAX_D || p->d_v > p->d_qk)
         return;
-    for (uint32_t r = 0; r < p->rows; r++) {
-        for (uint32_t i = 0; i < p->q_len * p->heads; i++) {
-            const uint16_t *bits = p->q + (row_base + r) * p->q_row_stride +
-                                   i / p->heads * p->q_token_stride +
-                                   i % p->heads * p->q_head_stride;
-            for (uint32_t d = 0; d < p->d_qk; d++)
-                q[d] = (double)rt_ref_widen(bits[d]) * (double)p->scale;
-            size_t at = (size_t)r * p->q_len * p->heads + i;
-            attend_query(p, r, i / p->heads, q, out + at * p->d_v, lse + at);
+    for (uint32_t d = 0; d < p->d_qk; d++)
+        q[d] = (double)rt_ref_widen(bits[d]) * (double)p->scale;
+    attend_query(p, row, token, q, out, lse);
+}
+
+void rt_ref_mla_attention(const struct rt_mla_attend_params *p, double *out, double *lse)
+{
+    uint32_t query_rows = p->q_len * p->heads;
+    for (uint32_t r = 0; r < p->rows; r++)
+        for (uint32_t i = 0; i < query_rows; i++) {
+            size_t at = (size_t)r * query_rows + i;
+            rt_ref_mla_attention_query(p, r, i, out + at * p->d_v, lse + at);
         }
-    }
 }

@@ -25,6 +25,9 @@ void rt_ref_mla_reduce(const void *params);
  * double: out [rows, q_len, heads, d_v], lse [rows, q_len, heads], both packed from row 0.
  */
 void rt_ref_mla_attention(const struct rt_mla_attend_params *p, double *out, double *lse);
+/* One query row of it, token * heads + head of batch row `row`: out [d_v], lse [1]. */
+void rt_ref_mla_attention_query(const struct rt_mla_attend_params *p, uint32_t row, uint32_t query,
+                                double *out, double *lse);
 
 /* bf16 <-> float: exact one way, round to nearest even the other (NaN stays NaN). */
 float rt_bf16_to_float(uint16_t bits);

@@ -9,13 +9,15 @@ static const struct {
 #define GEOMETRIES 4u
 
 static const uint32_t page_sizes[] = {64, 16, 128, 32};
-static const uint32_t query_lens[] = {1, 2, 4, 8};
+static const uint32_t query_lens[] = {1, 2, 4, 8, 3, 5, 6, 7};
+#define QUERY_LENS 8u
 
-/* (heads of the model over 1 to 8 GPUs, and their neighbours) */
-static const uint32_t head_counts[] = {1, 3, 5, 9, 10, 16, 20, 40, 63, 64, 126, 128};
-#define HEAD_COUNTS 12u
+/* (heads of models over 1 to 8 GPUs, and their neighbours) */
+static const uint32_t head_counts[] = {1, 3, 5, 9, 10, 16, 20, 24, 40, 48, 63, 64, 96, 126, 128};
+#define HEAD_COUNTS 15u
 
-/* Pairs of a query row and a key that a case may cost: for the truth, half a microsecond each. */
+/* Pairs of a query row and a key that a case may have: where the kernels are the C references, a
+ * pair costs half a microsecond. */
 static uint32_t pair_budget(const struct ck *ck)
 {
     return (ck_is_cuda(ck) ? 8u : 1u) * (ck->full ? 4u : 1u) * 30000u;
@@ -52,20 +54,6 @@ static void fill_lengths(struct ck_attend *c, struct ck_random *random, uint32_t
     }
 }
 
-/* Of sm90 what is for few batch rows, and what is for many. */
-static void check_all_backends(struct ck *ck, struct ck_attend *c)
-{
-    static const struct {
-        enum rt_backend backend;
-        uint32_t batch;
-    } kinds[] = {{RT_BACKEND_GENERIC, 0}, {RT_BACKEND_SM90, 1}, {RT_BACKEND_SM90, RT_MAX_BATCH}};
-    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
-        c->backend = kinds[i].backend;
-        c->batch = kinds[i].batch;
-        ck_attend_check(ck, c);
-    }
-}
-
 /* Everything that is not geometry, heads or query length turns with `n`, each at its own pace. */
 static struct ck_attend turn(const struct ck *ck, uint32_t geometry, uint32_t heads, uint32_t q_len,
                              uint32_t n)
@@ -74,7 +62,7 @@ static struct ck_attend turn(const struct ck *ck, uint32_t geometry, uint32_t he
                           .d_v = geometries[geometry].d_v,
                           .heads = heads,
                           .q_len = q_len,
-                          .page_size = page_sizes[n % 4],
+                          .page_size = page_sizes[(n + n / 8 + n / 32) % 4],
                           .causal = n % 3 != 2,
                           .strided = n % 5 == 1,
                           .slots = n % 2 == 1,
@@ -97,19 +85,38 @@ static void check_grid(struct ck *ck)
     uint32_t n = 0;
     for (uint32_t g = 0; g < GEOMETRIES; g++)
         for (uint32_t h = 0; h < HEAD_COUNTS; h++)
-            for (uint32_t q = 0; q < 4; q++) {
+            for (uint32_t q = 0; q < QUERY_LENS; q++) {
                 /* Thinned: every head count with one query length, another in each geometry. */
-                if (!ck->full && q != (g + h) % 4)
+                if (!ck->full && q != (g + h) % QUERY_LENS)
                     continue;
                 struct ck_attend c = turn(ck, g, head_counts[h], query_lens[q], n);
-                check_all_backends(ck, &c);
+                ck_attend_check(ck, &c);
                 if (ck->full) {
                     c.causal = !c.causal;
                     c.strided = !c.strided;
-                    check_all_backends(ck, &c);
+                    ck_attend_check(ck, &c);
                 }
                 n++;
             }
+}
+
+/* Query rows at the edges of tiles of every size, and one beside them. */
+static void check_edges(struct ck *ck)
+{
+    static const struct {
+        uint32_t heads, q_len;
+    } edges[] = {{7, 1},  {8, 1},  {3, 3},  {5, 3},  {4, 4},   {17, 1},  {23, 1},
+                 {8, 3},  {5, 5},  {31, 1}, {16, 2}, {11, 3},  {47, 1},  {8, 6},
+                 {7, 7},  {9, 7},  {32, 2}, {13, 5}, {127, 1}, {64, 2},  {43, 3},
+                 {51, 5}, {64, 4}, {37, 7}, {73, 7}, {128, 4}, {127, 8}, {128, 8}};
+    for (uint32_t i = 0; i < sizeof(edges) / sizeof(edges[0]); i++)
+        for (uint32_t g = 0; g < GEOMETRIES; g++) {
+            /* Thinned: each in one geometry, and on the host every second of them. */
+            if (!ck->full && (g != i % GEOMETRIES || (!ck_is_cuda(ck) && i / 4 % 2)))
+                continue;
+            struct ck_attend c = turn(ck, g, edges[i].heads, edges[i].q_len, 5 * i + g);
+            ck_attend_check(ck, &c);
+        }
 }
 
 static void check_flavours(struct ck *ck)
@@ -130,7 +137,7 @@ static void check_flavours(struct ck *ck)
                     c.scale = 40000;
                 /* Seen by every token of the row, as the promise about NaN keys wants it. */
                 c.causal = c.causal && flavour != CK_NAN_KEY && flavour != CK_PLUS_INF;
-                check_all_backends(ck, &c);
+                ck_attend_check(ck, &c);
             }
 }
 
@@ -147,7 +154,7 @@ static void check_small_pieces(struct ck *ck)
         c.parts = 60;
         c.overhead_blocks = 0;
         c.min_blocks = 1;
-        check_all_backends(ck, &c);
+        ck_attend_check(ck, &c);
     }
 }
 
@@ -160,7 +167,6 @@ static void check_tiles(struct ck *ck)
             continue;
         struct ck_attend c = turn(ck, n / 3 % 4, heads[n / 12], 1 + n % 2, n);
         c.tile_rows = tiles[n % 3];
-        c.backend = RT_BACKEND_GENERIC;
         ck_attend_check(ck, &c);
     }
 }
@@ -173,7 +179,7 @@ static void check_batches(struct ck *ck)
     many.rows = 128;
     for (uint32_t r = 0; r < many.rows; r++)
         many.lengths[r] = r % 5 == 2 ? 0 : (int32_t)ck_random_below(&random, 150);
-    check_all_backends(ck, &many);
+    ck_attend_check(ck, &many);
 
     struct ck_attend one = turn(ck, 0, 2, 1, 0);
     one.rows = 1;
@@ -182,7 +188,7 @@ static void check_batches(struct ck *ck)
     one.parts = 132;
     one.overhead_blocks = 2;
     one.min_blocks = 2;
-    check_all_backends(ck, &one);
+    ck_attend_check(ck, &one);
 }
 
 static void check_far(struct ck *ck)
@@ -196,7 +202,7 @@ static void check_far(struct ck *ck)
         c.strided = false;
         for (int32_t r = 0; r < 4; r++)
             c.lengths[r] = 300 + 321 * r;
-        check_all_backends(ck, &c);
+        ck_attend_check(ck, &c);
     }
 }
 
@@ -207,16 +213,18 @@ static void check_million(struct ck *ck)
     c.padded = 0;
     c.lengths[0] = RT_MAX_LENGTH;
     c.lengths[1] = 3;
-    check_all_backends(ck, &c);
+    ck_attend_check(ck, &c);
 }
 
 void ck_attend_run(struct ck *ck)
 {
     check_grid(ck);
+    check_edges(ck);
     check_flavours(ck);
     check_small_pieces(ck);
     check_tiles(ck);
     check_batches(ck);
+    ck_attend_peer_run(ck);
     if (ck_is_cuda(ck))
         check_far(ck);
     if (ck->full && ck_is_cuda(ck))

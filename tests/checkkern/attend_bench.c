@@ -80,21 +80,22 @@ static void bench(struct ck *ck, const struct shape *s, uint32_t d_qk, uint32_t 
                           .page_size = 64,
                           .rows = s->batch,
                           .causal = s->q_len > 1,
-                          .backend = backend,
                           .scale = 0.1352338f,
                           .seed = ck->seed};
     struct rt_attend_choice choice;
     for (uint32_t r = 0; r < c.rows; r++)
         c.lengths[r] = s->length;
-    if (!ck_attend_resolve(ck, &c, &choice))
+    if (!ck_attend_resolve(ck, &c, (struct ck_kind){backend, 0}, &choice))
         return;
     struct ck_attend_rig rig;
-    ck_attend_make(ck, &c, &choice, &rig);
+    ck_attend_inputs(ck, &c, &rig);
+    ck_attend_plan(ck, &c, &choice, &rig);
     double ns = time_layers(ck, &rig);
     printf("attend     %-8s %u/%u batch %3u heads %3u q %u length %5d: %9.2f us %6.0f GB/s %6.1f "
            "TFLOPS (%u parts, tiles of %u)\n",
            rt_backend_name(backend), d_qk, d_v, s->batch, s->heads, s->q_len, s->length, ns / 1e3,
            bytes_of(&c) / ns, flops_of(&c) / ns / 1e3, choice.parts, choice.tile_rows);
+    ck_attend_unplan(ck, &rig);
     ck_attend_free(ck, &rig);
 }
 

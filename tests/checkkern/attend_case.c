@@ -3,6 +3,7 @@
 
 #include "common/math.h"
 #include "kernels/ref/ref.h"
+#include "tests/checkkern/parallel.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,8 @@
 #define SPARE_COLUMNS 2u
 #define FAR_STRIDE (INT64_C(1) << 25) /* elements */
 #define FAR_PAGES 80u
+#define VALUES 4096u /* of a case, from which all its elements are drawn */
+#define SLICES 16u   /* that a row's keys are filled in */
 
 static uint32_t row_tokens(const struct ck_attend *c, uint32_t row)
 {
@@ -89,10 +92,37 @@ static double value_of(const struct ck_attend *c, struct ck_random *random)
     return c->flavour == CK_HUGE ? round(x * 16) / 16 : x;
 }
 
-static void fill_row(const struct ck_attend *c, struct ck_random *random, uint16_t *to)
+/* What is filled by many hands: queries or keys. */
+struct filling {
+    const struct ck_attend *c;
+    const struct rt_mla_attend_params *p;
+    uint16_t values[VALUES];
+    uint16_t *to;
+    const int32_t *table;
+};
+
+static void start_filling(struct ck_random *random, struct filling *f)
 {
-    for (uint32_t d = 0; d < c->d_qk; d++)
-        to[d] = rt_float_to_bf16((float)value_of(c, random));
+    for (uint32_t i = 0; i < VALUES; i++)
+        f->values[i] = rt_float_to_bf16((float)value_of(f->c, random));
+}
+
+/* A stream of its own for each hand, so that the outcome does not depend on who comes first. */
+static struct ck_random random_of(const struct ck_attend *c, uint32_t kind, uint32_t row,
+                                  uint32_t slice)
+{
+    struct ck_random mix = {.state =
+                                c->seed ^ ((uint64_t)kind << 60 | (uint64_t)slice << 32 | row)};
+    return (struct ck_random){.state = ck_random_u64(&mix)};
+}
+
+static void fill_row(const struct filling *f, struct ck_random *random, uint16_t *to)
+{
+    for (uint32_t d = 0; d < f->c->d_qk; d += 4) {
+        uint64_t z = ck_random_u64(random);
+        for (uint32_t i = 0; i < 4; i++)
+            to[d + i] = f->values[(z >> 16 * i) % VALUES];
+    }
 }
 
 /* The last element of q and k is 1 and +-inf: in the part that is not a value, if there is one. */
@@ -107,21 +137,21 @@ static void spoil_key(const struct ck_attend *c, uint32_t row, uint32_t position
         key[7] = rt_float_to_bf16(NAN);
 }
 
-static void fill_queries(const struct ck_attend *c, struct ck_random *random,
-                         const struct rt_mla_attend_params *p, uint16_t *q)
+static void fill_queries(void *arg, uint32_t row)
 {
+    const struct filling *f = arg;
+    const struct ck_attend *c = f->c;
+    struct ck_random random = random_of(c, 1, row, 0);
     bool infinite = c->flavour == CK_MINUS_INF || c->flavour == CK_PLUS_INF;
-    for (uint32_t r = 0; r < c->rows - c->padded; r++) {
-        uint32_t marked = ck_random_below(random, c->q_len * c->heads);
-        for (uint32_t i = 0; i < c->q_len * c->heads; i++) {
-            uint16_t *to = q + (c->row_base + (int64_t)r) * p->q_row_stride +
-                           i / c->heads * p->q_token_stride + i % c->heads * p->q_head_stride;
-            fill_row(c, random, to);
-            if (infinite)
-                to[c->d_qk - 1] = rt_float_to_bf16(1);
-            if (c->flavour == CK_NAN_QUERY && i == marked)
-                to[ck_random_below(random, c->d_qk)] = rt_float_to_bf16(NAN);
-        }
+    uint32_t marked = ck_random_below(&random, c->q_len * c->heads);
+    for (uint32_t i = 0; i < c->q_len * c->heads; i++) {
+        uint16_t *to = f->to + (c->row_base + (int64_t)row) * f->p->q_row_stride +
+                       i / c->heads * f->p->q_token_stride + i % c->heads * f->p->q_head_stride;
+        fill_row(f, &random, to);
+        if (infinite)
+            to[c->d_qk - 1] = rt_float_to_bf16(1);
+        if (c->flavour == CK_NAN_QUERY && i == marked)
+            to[ck_random_below(&random, c->d_qk)] = rt_float_to_bf16(NAN);
     }
 }
 
@@ -144,23 +174,41 @@ static void fill_table(const struct ck_attend *c, struct ck_random *random, int3
     free(ids);
 }
 
-static void fill_keys(struct ck *ck, const struct ck_attend *c, struct ck_random *random,
-                      struct ck_attend_rig *rig)
+static uint16_t *key_at(const struct filling *f, uint32_t row, uint32_t position)
 {
-    const struct rt_mla_attend_params *p = &rig->ref;
-    int32_t *table = ck_at(&rig->table, CK_REF);
-    uint16_t *kv = ck_at(&rig->kv, CK_REF);
-    for (uint32_t r = 0; r < c->rows; r++)
-        for (uint32_t i = 0; i < row_tokens(c, r); i++) {
-            int64_t page = table[table_line(c, r) * p->max_blocks + i / c->page_size];
-            uint16_t *key = kv + page * p->kv_page_stride + i % c->page_size * p->kv_token_stride;
-            fill_row(c, random, key);
-            spoil_key(c, r, i, key);
-            if (c->far)
-                CK_DRV(ck, copy_in,
-                       (&ck->driver, rig->kv.device + (uint64_t)((char *)key - (char *)kv), key,
-                        c->d_qk * sizeof(*key), ck->stream));
+    const struct ck_attend *c = f->c;
+    int64_t page = f->table[table_line(c, row) * f->p->max_blocks + position / c->page_size];
+    return f->to + page * f->p->kv_page_stride + position % c->page_size * f->p->kv_token_stride;
+}
+
+static void fill_keys(void *arg, uint32_t i)
+{
+    const struct filling *f = arg;
+    uint32_t row = i / SLICES, slice = i % SLICES;
+    struct ck_random random = random_of(f->c, 2, row, slice);
+    uint64_t tokens = row_tokens(f->c, row);
+    for (uint64_t t = tokens * slice / SLICES; t < tokens * (slice + 1) / SLICES; t++) {
+        uint16_t *key = key_at(f, row, (uint32_t)t);
+        fill_row(f, &random, key);
+        spoil_key(f->c, row, (uint32_t)t, key);
+    }
+}
+
+/* Far pages are mostly holes: only their keys travel. */
+static void upload_far(struct ck *ck, const struct filling *f, const struct ck_buffer *kv)
+{
+    for (uint32_t r = 0; r < f->c->rows; r++)
+        for (uint32_t i = 0; i < row_tokens(f->c, r); i++) {
+            unsigned char *key = (unsigned char *)key_at(f, r, i);
+            CK_DRV(ck, copy_in,
+                   (&ck->driver, kv->device + (uint64_t)(key - kv->ref), key,
+                    f->c->d_qk * sizeof(uint16_t), ck->stream));
         }
+}
+
+static void spoil_table(const struct ck_attend *c, const struct rt_mla_attend_params *p,
+                        int32_t *table)
+{
     for (uint32_t r = 0; c->flavour == CK_BAD_PAGES && r < c->rows; r++)
         for (uint32_t i = r % 2; i < row_pages(c, r); i += 3)
             table[table_line(c, r) * p->max_blocks + i] = i % 2 ? (int32_t)p->pages : -1;
@@ -180,22 +228,16 @@ static void alloc_inputs(struct ck *ck, const struct ck_attend *c, struct ck_att
     uint64_t data_rows = c->row_base + c->rows + 1;
     uint64_t kv_bytes = p->pages * (uint64_t)p->kv_page_stride * 2;
     uint64_t table_bytes = (uint64_t)table_lines(c) * p->max_blocks * 4;
-    rig->q = ck_alloc(ck, "q", data_rows * (uint64_t)p->q_row_stride * 2, POISON);
-    rig->kv = c->far ? alloc_far(ck, kv_bytes) : ck_alloc(ck, "kv", kv_bytes, POISON);
-    rig->table = ck_alloc(ck, "table", table_bytes, POISON);
-    rig->slot = ck_alloc(ck, "row_slot", c->rows * 4, POISON);
-    rig->length = ck_alloc(ck, "row_length", c->rows * 4, 0);
-    rig->tiles = ck_alloc(ck, "tiles", p->parts * sizeof(struct rt_tile_record), 0);
-    rig->num_splits =
-        ck_alloc(ck, "num_splits", (rt_arrivals_at(c->rows) + rt_arrivals(&rig->choice)) * 4u, 0);
-    rig->ctrl = ck_alloc(ck, "ctrl", sizeof(struct rt_ctrl), 0);
-    rig->stamps = ck_alloc(ck, "stamps", 2 * sizeof(uint64_t), 0);
-    rig->out = ck_alloc(ck, "out", data_rows * (uint64_t)p->out_row_stride * 2, POISON);
-    rig->lse = ck_alloc(ck, "lse", data_rows * (uint64_t)p->lse_row_stride * 4, POISON);
+    rig->q = ck_alloc_later(ck, "q", data_rows * (uint64_t)p->q_row_stride * 2, POISON);
+    rig->kv = c->far ? alloc_far(ck, kv_bytes) : ck_alloc_later(ck, "kv", kv_bytes, POISON);
+    rig->table = ck_alloc_later(ck, "table", table_bytes, POISON);
+    rig->slot = ck_alloc_later(ck, "row_slot", c->rows * 4, POISON);
+    rig->length = ck_alloc_later(ck, "row_length", c->rows * 4, 0);
+    rig->ctrl = ck_alloc_later(ck, "ctrl", sizeof(struct rt_ctrl), 0);
 }
 
-/* Lengths, slots, ctrl and the plan; then the partial buffers, of exactly the plan's slots. */
-static void fill_plan(struct ck *ck, const struct ck_attend *c, struct ck_attend_rig *rig)
+/* Lengths, slots and ctrl. */
+static void fill_rows(const struct ck_attend *c, struct ck_attend_rig *rig)
 {
     int32_t *slot = ck_at(&rig->slot, CK_REF), *length = ck_at(&rig->length, CK_REF);
     struct rt_ctrl *ctrl = ck_at(&rig->ctrl, CK_REF);
@@ -205,35 +247,16 @@ static void fill_plan(struct ck *ck, const struct ck_attend *c, struct ck_attend
         length[r] = live ? c->lengths[r] : 0;
     }
     *ctrl = (struct rt_ctrl){.row_base = c->row_base, .live_rows = c->rows - c->padded};
-    struct rt_schedule_params plan = {.row_length = length,
-                                      .tiles = ck_at(&rig->tiles, CK_REF),
-                                      .num_splits = ck_at(&rig->num_splits, CK_REF),
-                                      .rows = c->rows,
-                                      .parts = rig->choice.parts,
-                                      .overhead_blocks = rig->choice.overhead_blocks,
-                                      .min_blocks = rig->choice.min_blocks,
-                                      .arrivals = rt_arrivals(&rig->choice)};
-    rt_ref_schedule(&plan);
-    uint64_t rows =
-        (uint64_t)rt_max_u32((uint32_t)plan.num_splits[c->rows], 1) * c->heads * c->q_len;
-    rig->partial_out = ck_alloc(ck, "partial_out", rows * c->d_v * 4, POISON);
-    rig->partial_lse = ck_alloc(ck, "partial_lse", rows * rig->choice.team * 4, POISON);
 }
 
-static void point(const struct ck_attend *c, const struct ck_attend_rig *rig, enum ck_side side,
-                  struct rt_mla_attend_params *p)
+static void point_inputs(const struct ck_attend *c, const struct ck_attend_rig *rig,
+                         enum ck_side side, struct rt_mla_attend_params *p)
 {
     p->q = ck_at(&rig->q, side);
     p->kv = ck_at(&rig->kv, side);
     p->block_table = ck_at(&rig->table, side);
     p->row_slot = c->slots ? ck_at(&rig->slot, side) : NULL;
     p->row_length = ck_at(&rig->length, side);
-    p->tiles = ck_at(&rig->tiles, side);
-    p->num_splits = ck_at(&rig->num_splits, side);
-    p->out = ck_at(&rig->out, side);
-    p->lse = ck_at(&rig->lse, side);
-    p->partial_out = ck_at(&rig->partial_out, side);
-    p->partial_lse = ck_at(&rig->partial_lse, side);
     p->ctrl = c->row_base > 0 || c->padded > 0 ? ck_at(&rig->ctrl, side) : NULL;
 }
 
@@ -258,26 +281,73 @@ static struct rt_mla_reduce_params reduce_of(const struct rt_mla_attend_params *
                                          .d_v = p->d_v};
 }
 
-void ck_attend_make(struct ck *ck, const struct ck_attend *c, const struct rt_attend_choice *choice,
-                    struct ck_attend_rig *rig)
+void ck_attend_inputs(struct ck *ck, const struct ck_attend *c, struct ck_attend_rig *rig)
 {
     struct ck_random random = {.state = c->seed};
-    *rig = (struct ck_attend_rig){.choice = *choice, .ref = shape_of(c)};
-    rig->ref.parts = choice->parts;
+    *rig = (struct ck_attend_rig){.ref = shape_of(c)};
     alloc_inputs(ck, c, rig);
-    fill_plan(ck, c, rig);
+    fill_rows(c, rig);
     fill_table(c, &random, ck_at(&rig->table, CK_REF));
-    fill_queries(c, &random, &rig->ref, ck_at(&rig->q, CK_REF));
-    fill_keys(ck, c, &random, rig);
-    const struct ck_buffer *inputs[] = {&rig->q,     &rig->table,      &rig->slot, &rig->length,
-                                        &rig->tiles, &rig->num_splits, &rig->ctrl};
-    for (size_t i = 0; i < sizeof(inputs) / sizeof(inputs[0]); i++)
+    struct filling *f = ck_new(ck, sizeof(*f));
+    *f = (struct filling){.c = c, .p = &rig->ref, .table = ck_at(&rig->table, CK_REF)};
+    start_filling(&random, f);
+    f->to = ck_at(&rig->q, CK_REF);
+    ck_parallel(c->rows - c->padded, fill_queries, f);
+    f->to = ck_at(&rig->kv, CK_REF);
+    ck_parallel(c->rows * SLICES, fill_keys, f);
+    if (c->far)
+        upload_far(ck, f, &rig->kv);
+    free(f);
+    spoil_table(c, &rig->ref, ck_at(&rig->table, CK_REF));
+    const struct ck_buffer *inputs[] = {&rig->q,      &rig->table, &rig->slot,
+                                        &rig->length, &rig->ctrl,  &rig->kv};
+    for (size_t i = 0; i < sizeof(inputs) / sizeof(inputs[0]) - c->far; i++)
         ck_upload(ck, inputs[i]);
-    if (!c->far)
-        ck_upload(ck, &rig->kv);
+    point_inputs(c, rig, CK_REF, &rig->ref);
+}
+
+/* The schedule, and partial buffers of exactly its slots. */
+static void fill_plan(struct ck *ck, const struct ck_attend *c, struct ck_attend_rig *rig)
+{
+    struct rt_schedule_params plan = {.row_length = ck_at(&rig->length, CK_REF),
+                                      .tiles = ck_at(&rig->tiles, CK_REF),
+                                      .num_splits = ck_at(&rig->num_splits, CK_REF),
+                                      .rows = c->rows,
+                                      .parts = rig->choice.parts,
+                                      .overhead_blocks = rig->choice.overhead_blocks,
+                                      .min_blocks = rig->choice.min_blocks,
+                                      .arrivals = rt_arrivals(&rig->choice)};
+    rt_ref_schedule(&plan);
+    uint64_t rows =
+        (uint64_t)rt_max_u32((uint32_t)plan.num_splits[c->rows], 1) * c->heads * c->q_len;
+    rig->partial_out = ck_alloc(ck, "partial_out", rows * c->d_v * 4, POISON);
+    rig->partial_lse = ck_alloc(ck, "partial_lse", rows * rig->choice.team * 4, POISON);
+    ck_upload(ck, &rig->tiles);
+    ck_upload(ck, &rig->num_splits);
+}
+
+void ck_attend_plan(struct ck *ck, const struct ck_attend *c, const struct rt_attend_choice *choice,
+                    struct ck_attend_rig *rig)
+{
+    uint64_t data_rows = c->row_base + c->rows + 1;
+    uint64_t tiles_bytes = choice->parts * sizeof(struct rt_tile_record);
+    uint64_t splits_bytes = (rt_arrivals_at(c->rows) + rt_arrivals(choice)) * 4u;
+    rig->choice = *choice;
+    rig->ref.parts = choice->parts;
+    rig->tiles = ck_alloc_later(ck, "tiles", tiles_bytes, 0);
+    rig->num_splits = ck_alloc_later(ck, "num_splits", splits_bytes, 0);
+    rig->stamps = ck_alloc(ck, "stamps", 2 * sizeof(uint64_t), 0);
+    rig->out = ck_alloc(ck, "out", data_rows * (uint64_t)rig->ref.out_row_stride * 2, POISON);
+    rig->lse = ck_alloc(ck, "lse", data_rows * (uint64_t)rig->ref.lse_row_stride * 4, POISON);
+    fill_plan(ck, c, rig);
     rig->attend = rig->ref;
-    point(c, rig, CK_REF, &rig->ref);
-    point(c, rig, CK_DEVICE, &rig->attend);
+    point_inputs(c, rig, CK_DEVICE, &rig->attend);
+    rig->attend.tiles = ck_at(&rig->tiles, CK_DEVICE);
+    rig->attend.num_splits = ck_at(&rig->num_splits, CK_DEVICE);
+    rig->attend.out = ck_at(&rig->out, CK_DEVICE);
+    rig->attend.lse = ck_at(&rig->lse, CK_DEVICE);
+    rig->attend.partial_out = ck_at(&rig->partial_out, CK_DEVICE);
+    rig->attend.partial_lse = ck_at(&rig->partial_lse, CK_DEVICE);
     rig->reduce = reduce_of(&rig->attend);
     uint64_t *stamps = ck_at(&rig->stamps, CK_DEVICE);
     rig->attend.stamp_first = &stamps[0];
@@ -285,14 +355,24 @@ void ck_attend_make(struct ck *ck, const struct ck_attend *c, const struct rt_at
     rig->reduce.stamp_last = &stamps[1];
 }
 
+static void free_all(struct ck *ck, struct ck_buffer *const *all, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        ck_free(ck, all[i]);
+}
+
+void ck_attend_unplan(struct ck *ck, struct ck_attend_rig *rig)
+{
+    struct ck_buffer *all[] = {&rig->tiles,       &rig->num_splits,  &rig->out,   &rig->lse,
+                               &rig->partial_out, &rig->partial_lse, &rig->stamps};
+    free_all(ck, all, sizeof(all) / sizeof(all[0]));
+}
+
 void ck_attend_free(struct ck *ck, struct ck_attend_rig *rig)
 {
-    struct ck_buffer *all[] = {&rig->q,          &rig->kv,    &rig->table,       &rig->slot,
-                               &rig->length,     &rig->tiles, &rig->out,         &rig->lse,
-                               &rig->num_splits, &rig->ctrl,  &rig->partial_out, &rig->partial_lse,
-                               &rig->stamps};
-    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
-        ck_free(ck, all[i]);
+    struct ck_buffer *all[] = {&rig->q,    &rig->kv,     &rig->table,
+                               &rig->slot, &rig->length, &rig->ctrl};
+    free_all(ck, all, sizeof(all) / sizeof(all[0]));
 }
 
 void ck_attend_launches(struct ck *ck, const struct ck_attend_rig *rig, struct rt_launch *attend,
@@ -324,16 +404,17 @@ static bool choose_tile(struct ck *ck, const struct ck_attend *c, struct rt_atte
     return false;
 }
 
-bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, struct rt_attend_choice *out)
+bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, struct ck_kind kind,
+                       struct rt_attend_choice *out)
 {
-    struct rt_attend_request request = {.batch = c->batch ? c->batch : c->rows,
+    struct rt_attend_request request = {.batch = kind.batch ? kind.batch : c->rows,
                                         .heads = c->heads,
                                         .d_qk = c->d_qk,
                                         .d_v = c->d_v,
                                         .q_len = c->q_len,
                                         .page_size = c->page_size,
                                         .kv_layout = RT_KV_BF16,
-                                        .backend = c->backend};
+                                        .backend = kind.backend};
     struct rt_error err = {0};
     enum rt_status status = rt_kernels_resolve_attend(&ck->driver.caps, &request, out, &err);
     if (status == RT_ERR_UNSUPPORTED)

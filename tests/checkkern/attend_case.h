@@ -34,8 +34,6 @@ struct ck_attend {
     bool far;          /* pages 64 MiB apart, beyond 32-bit offsets */
     uint32_t row_base; /* not 0: through ctrl */
     enum ck_flavour flavour;
-    enum rt_backend backend;
-    uint32_t batch;                              /* that the kernel is chosen for; 0: rows */
     uint32_t tile_rows;                          /* of the generic kernel; 0: the resolver's */
     uint32_t parts, overhead_blocks, min_blocks; /* of the schedule; parts 0: the resolver's */
     float scale;
@@ -52,19 +50,35 @@ struct ck_attend_rig {
     struct rt_mla_attend_params ref; /* of the reference side: for the truth */
 };
 
-/* False where the backend does not serve the case on this device. */
-bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, struct rt_attend_choice *out);
+/* A kernel to ask the resolver for. */
+struct ck_kind {
+    enum rt_backend backend;
+    uint32_t batch; /* that it is chosen for; 0: the case's rows */
+};
 
-/* Fills every input, plans, uploads. Ended by ck_attend_free. */
-void ck_attend_make(struct ck *ck, const struct ck_attend *c, const struct rt_attend_choice *choice,
-                    struct ck_attend_rig *rig);
+/* False where the backend does not serve the case on this device. */
+bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, struct ck_kind kind,
+                       struct rt_attend_choice *out);
+
+/* Fills every input and uploads it: all that the truth needs. Ended by ck_attend_free. */
+void ck_attend_inputs(struct ck *ck, const struct ck_attend *c, struct ck_attend_rig *rig);
 void ck_attend_free(struct ck *ck, struct ck_attend_rig *rig);
+
+/* What a kernel needs besides: its plan, partials and outputs. Ended by ck_attend_unplan, after
+ * which another kernel may be given the same inputs. */
+void ck_attend_plan(struct ck *ck, const struct ck_attend *c, const struct rt_attend_choice *choice,
+                    struct ck_attend_rig *rig);
+void ck_attend_unplan(struct ck *ck, struct ck_attend_rig *rig);
 
 /* Launches of the two kernels. */
 void ck_attend_launches(struct ck *ck, const struct ck_attend_rig *rig, struct rt_launch *attend,
                         struct rt_launch *reduce);
 
-/* Resolves, makes, runs, compares with the truth; nothing where the case is not served. */
+/* Runs the case on every kernel that serves it, or with a tile_rows on that of the generic ones,
+ * and compares with the truth. */
 void ck_attend_check(struct ck *ck, const struct ck_attend *c);
+
+/* Cases with the shapes of another implementation's tests. */
+void ck_attend_peer_run(struct ck *ck);
 
 #endif

@@ -1,75 +1,117 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/ref/keys.h"
 #include "kernels/ref/ref.h"
 #include "tests/checkkern/attend_case.h"
+#include "tests/checkkern/attend_truth.h"
 #include "tests/checkkern/compare.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* What came back, and what should have. */
+/* Of plain values: their clamp, which no weighted mean of them leaves. */
+#define MOST_OUT 1.0f
+
+/* What came back: as on the device, guard included. */
 struct outcome {
-    uint16_t *out; /* as on the device, guard included */
+    uint16_t *out;
     float *lse;
-    double *true_out, *true_lse; /* packed, row 0 first */
 };
 
-static struct outcome read_outcome(struct ck *ck, const struct ck_attend *c,
-                                   const struct ck_attend_rig *rig)
+/* One query row of it. */
+struct found {
+    struct ck_place place;
+    uint16_t *out;
+    float *lse;
+};
+
+static struct outcome read_outcome(struct ck *ck, const struct ck_attend_rig *rig)
 {
-    uint64_t query_rows = (uint64_t)c->rows * c->q_len * c->heads;
     struct outcome o = {.out = ck_new(ck, rig->out.bytes + CK_GUARD_BYTES),
-                        .lse = ck_new(ck, rig->lse.bytes + CK_GUARD_BYTES),
-                        .true_out = ck_new(ck, query_rows * c->d_v * sizeof(double)),
-                        .true_lse = ck_new(ck, query_rows * sizeof(double))};
+                        .lse = ck_new(ck, rig->lse.bytes + CK_GUARD_BYTES)};
     ck_download(ck, &rig->out, o.out);
     ck_download(ck, &rig->lse, o.lse);
-    rt_ref_mla_attention(&rig->ref, o.true_out, o.true_lse);
     return o;
 }
 
-static void free_outcome(struct outcome *o)
+static struct found found_at(const struct ck_attend *c, const struct rt_mla_attend_params *p,
+                             const struct outcome *o, uint32_t row, uint32_t query)
 {
-    free(o->out);
-    free(o->lse);
-    free(o->true_out);
-    free(o->true_lse);
+    int64_t data_row = c->row_base + (int64_t)row;
+    struct ck_place place = {row, query / c->heads, query % c->heads, 0};
+    return (struct found){place,
+                          o->out + data_row * p->out_row_stride +
+                              place.token * p->out_token_stride + place.head * p->out_head_stride,
+                          o->lse + data_row * p->lse_row_stride +
+                              place.token * p->lse_token_stride + place.head * p->lse_head_stride};
 }
 
-/* Compares one query row, and puts back the poison that it overwrote. */
-static void compare_query(const struct ck_attend *c, const struct rt_mla_attend_params *p,
-                          struct outcome *o, struct ck_place place, struct ck_floats *outs,
-                          struct ck_floats *lses)
+static void compare_query(struct found f, uint32_t d_v, const double *out, double lse,
+                          struct ck_floats *outs, struct ck_floats *lses)
 {
-    int64_t data_row = c->row_base + (int64_t)place.row;
-    uint64_t packed = ((uint64_t)place.row * c->q_len + place.token) * c->heads + place.head;
-    uint16_t *out = o->out + data_row * p->out_row_stride + place.token * p->out_token_stride +
-                    place.head * p->out_head_stride;
-    float *lse = o->lse + data_row * p->lse_row_stride + place.token * p->lse_token_stride +
-                 place.head * p->lse_head_stride;
-    ck_floats_add(lses, (double)*lse, o->true_lse[packed], place);
-    for (place.d = 0; place.d < c->d_v; place.d++)
-        ck_floats_add(outs, (double)rt_bf16_to_float(out[place.d]),
-                      o->true_out[packed * c->d_v + place.d], place);
-    memset(out, 0xff, c->d_v * sizeof(*out));
-    memset(lse, 0xff, sizeof(*lse));
+    ck_floats_add(lses, (double)*f.lse, lse, f.place);
+    for (f.place.d = 0; f.place.d < d_v; f.place.d++)
+        ck_floats_add(outs, (double)rt_bf16_to_float(f.out[f.place.d]), out[f.place.d], f.place);
 }
 
-static void compare(struct ck *ck, const struct ck_attend *c, const struct ck_attend_rig *rig)
+/* What can be said of a query row without its truth; poison, being NaN, is outside. */
+static bool plausible(const struct rt_mla_attend_params *p, const struct found *f)
 {
-    struct outcome o = read_outcome(ck, c, rig);
+    bool seen =
+        p->row_length[f->place.row] > 0 && rt_ref_seen_keys(p, f->place.row, f->place.token) > 0;
+    float most = seen ? MOST_OUT : 0;
+    bool good = seen ? isfinite(*f->lse) : *f->lse == INFINITY;
+    for (uint32_t d = 0; d < p->d_v; d++)
+        good &= fabsf(rt_bf16_to_float(f->out[d])) <= most;
+    return good;
+}
+
+/* Every query row, against its truth or against what is possible; then it is poison again. */
+static void compare_rows(struct ck *ck, const struct ck_attend *c, const struct ck_attend_rig *rig,
+                         const struct ck_truth *truth, const struct outcome *o)
+{
+    const struct rt_mla_attend_params *p = &rig->ref;
     struct ck_floats outs = ck_floats_out(), lses = ck_floats_lse();
-    for (uint32_t r = 0; r < c->rows; r++)
-        for (uint32_t t = 0; t < c->q_len; t++)
-            for (uint32_t h = 0; h < c->heads; h++)
-                compare_query(c, &rig->ref, &o, (struct ck_place){r, t, h, 0}, &outs, &lses);
+    struct ck_place first = {0};
+    uint32_t query_rows = c->q_len * c->heads, next = 0, wrong = 0;
+    for (uint32_t i = 0; i < c->rows * query_rows; i++) {
+        uint32_t row = i / query_rows, query = i % query_rows;
+        struct found f = found_at(c, p, o, row, query);
+        const struct ck_query *at = &truth->at[next];
+        if (next < truth->count && at->row == row && at->query == query) {
+            compare_query(f, c->d_v, truth->out + (size_t)next * c->d_v, truth->lse[next], &outs,
+                          &lses);
+            next++;
+        } else if (!plausible(p, &f)) {
+            if (wrong == 0)
+                first = f.place;
+            wrong++;
+        }
+        memset(f.out, 0xff, c->d_v * sizeof(*f.out));
+        memset(f.lse, 0xff, sizeof(*f.lse));
+    }
     ck_floats_end(ck, &outs, CK_OUT_COS);
     ck_floats_end(ck, &lses, 0);
+    if (wrong > 0)
+        ck_failed(
+            ck,
+            "%u query rows that were not compared cannot be right, first at row %u, token %u, "
+            "head %u",
+            wrong, first.row, first.token, first.head);
+}
+
+static void compare(struct ck *ck, const struct ck_attend *c, const struct ck_attend_rig *rig,
+                    const struct ck_truth *truth)
+{
+    struct outcome o = read_outcome(ck, rig);
+    compare_rows(ck, c, rig, truth, &o);
     /* ref's out and lse were never written: all poison. So must be the rest of the device's. */
     ck_expect_bytes(ck, "out beside the rows", o.out, rig->out.ref,
                     rig->out.bytes + CK_GUARD_BYTES);
     ck_expect_bytes(ck, "lse beside the rows", o.lse, rig->lse.ref,
                     rig->lse.bytes + CK_GUARD_BYTES);
-    free_outcome(&o);
+    free(o.out);
+    free(o.lse);
 }
 
 /* Partial buffers are of exactly the size that the plan asks for. */
@@ -90,31 +132,71 @@ static void check_stamps(struct ck *ck, const struct ck_buffer *b)
                   (unsigned long long)found[1]);
 }
 
-void ck_attend_check(struct ck *ck, const struct ck_attend *c)
+static void name_case(struct ck *ck, const struct ck_attend *c,
+                      const struct rt_attend_choice *choice)
 {
     static const char *const flavours[CK_FLAVOURS] = {"plain", "huge",      "equal",   "-inf",
                                                       "+inf",  "NaN query", "NaN key", "bad pages"};
-    struct rt_attend_choice choice;
-    if (!ck_attend_resolve(ck, c, &choice))
-        return;
     ck_case(ck,
             "%s, %u heads, query length %u%s, %u rows (%u padded; %d, %d, %d, …), page %u, "
             "row_base %u%s%s%s, %u parts, %s",
-            choice.entry, c->heads, c->q_len, c->causal ? " causal" : "", c->rows, c->padded,
+            choice->entry, c->heads, c->q_len, c->causal ? " causal" : "", c->rows, c->padded,
             c->lengths[0], c->lengths[1], c->lengths[2], c->page_size, c->row_base,
             c->slots ? ", slots" : "", c->strided ? ", strided" : "", c->far ? ", far" : "",
-            choice.parts, flavours[c->flavour]);
-    struct ck_attend_rig rig;
+            choice->parts, flavours[c->flavour]);
+}
+
+static void run(struct ck *ck, const struct ck_attend *c, const struct rt_attend_choice *choice,
+                struct ck_attend_rig *rig, const struct ck_truth *truth)
+{
     struct rt_launch attend, reduce;
     struct rt_error none = {0};
-    ck_attend_make(ck, c, &choice, &rig);
-    ck_attend_launches(ck, &rig, &attend, &reduce);
+    name_case(ck, c, choice);
+    ck_count(ck, rt_backend_name(choice->backend), truth->count,
+             (uint64_t)c->rows * c->q_len * c->heads);
+    ck_attend_plan(ck, c, choice, rig);
+    ck_attend_launches(ck, rig, &attend, &reduce);
     ck_launch(ck, RT_OK, &none, &attend);
-    if (choice.reduce_entry)
+    if (choice->reduce_entry)
         ck_launch(ck, RT_OK, &none, &reduce);
-    compare(ck, c, &rig);
-    check_guard(ck, &rig.partial_out);
-    check_guard(ck, &rig.partial_lse);
-    check_stamps(ck, &rig.stamps);
+    compare(ck, c, rig, truth);
+    check_guard(ck, &rig->partial_out);
+    check_guard(ck, &rig->partial_lse);
+    check_stamps(ck, &rig->stamps);
+    ck_attend_unplan(ck, rig);
+}
+
+/* Of sm90 what is for few batch rows, and what is for many, where that is not the same. */
+#define KINDS 3u
+static uint32_t choose(struct ck *ck, const struct ck_attend *c, struct rt_attend_choice *choices)
+{
+    static const struct ck_kind kinds[KINDS] = {
+        {RT_BACKEND_GENERIC, 0}, {RT_BACKEND_SM90, 1}, {RT_BACKEND_SM90, RT_MAX_BATCH}};
+    uint32_t served = 0;
+    for (uint32_t i = 0; i < (c->tile_rows ? 1 : KINDS); i++) {
+        struct rt_attend_choice *choice = &choices[served];
+        if (!ck_attend_resolve(ck, c, kinds[i], choice))
+            continue;
+        bool again = served > 0 && strcmp(choice->entry, choice[-1].entry) == 0 &&
+                     choice->parts == choice[-1].parts && choice->team == choice[-1].team;
+        served += !again;
+    }
+    return served;
+}
+
+void ck_attend_check(struct ck *ck, const struct ck_attend *c)
+{
+    struct rt_attend_choice choices[KINDS];
+    uint32_t served = choose(ck, c, choices);
+    if (served == 0)
+        return;
+    struct ck_attend_rig rig;
+    (void)snprintf(ck->where, sizeof(ck->where), "inputs for %u rows, %u heads, query length %u",
+                   c->rows, c->heads, c->q_len);
+    ck_attend_inputs(ck, c, &rig);
+    struct ck_truth truth = ck_truth_make(ck, c, &rig.ref);
+    for (uint32_t i = 0; i < served; i++)
+        run(ck, c, &choices[i], &rig, &truth);
+    ck_truth_free(&truth);
     ck_attend_free(ck, &rig);
 }

@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/checkkern/harness.h"
 
+#include "tests/checkkern/parallel.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* A hand's share of filling a buffer: below it, nobody else is called. */
+#define FILL_BYTES (UINT64_C(8) << 20)
 
 void ck_must(struct ck *ck, enum rt_status status, const struct rt_error *err)
 {
@@ -56,6 +61,17 @@ void ck_note_worst(struct ck *ck, const char *tensor, double share, double diffe
         r->cosine = cosine;
 }
 
+void ck_count(struct ck *ck, const char *backend, uint64_t compared, uint64_t query_rows)
+{
+    struct ck_tally *t = ck->tallies;
+    while (t->backend && strcmp(t->backend, backend) != 0 && t < &ck->tallies[CK_MAX_TALLIES - 1])
+        t++;
+    t->backend = backend;
+    t->cases++;
+    t->compared += compared;
+    t->query_rows += query_rows;
+}
+
 void *ck_new(struct ck *ck, uint64_t bytes)
 {
     void *memory = calloc(1, bytes);
@@ -67,11 +83,30 @@ void *ck_new(struct ck *ck, uint64_t bytes)
     return memory;
 }
 
-struct ck_buffer ck_alloc(struct ck *ck, const char *name, uint64_t bytes, unsigned char fill)
+struct filling {
+    const struct ck_buffer *b;
+    unsigned char fill;
+};
+
+static void fill_slice(void *arg, uint32_t i)
+{
+    const struct filling *f = arg;
+    uint64_t bytes = f->b->bytes + CK_GUARD_BYTES, first = i * FILL_BYTES;
+    memset(f->b->ref + first, f->fill, bytes - first < FILL_BYTES ? bytes - first : FILL_BYTES);
+}
+
+struct ck_buffer ck_alloc_later(struct ck *ck, const char *name, uint64_t bytes, unsigned char fill)
 {
     struct ck_buffer b = {.name = name, .bytes = bytes, .ref = ck_new(ck, bytes + CK_GUARD_BYTES)};
-    memset(b.ref, fill, bytes + CK_GUARD_BYTES);
+    struct filling f = {&b, fill};
+    ck_parallel((uint32_t)((bytes + CK_GUARD_BYTES + FILL_BYTES - 1) / FILL_BYTES), fill_slice, &f);
     CK_DRV(ck, mem_alloc, (&ck->driver, bytes + CK_GUARD_BYTES, &b.device));
+    return b;
+}
+
+struct ck_buffer ck_alloc(struct ck *ck, const char *name, uint64_t bytes, unsigned char fill)
+{
+    struct ck_buffer b = ck_alloc_later(ck, name, bytes, fill);
     ck_upload(ck, &b);
     return b;
 }

@@ -34,6 +34,14 @@ struct ck_record {
 };
 #define CK_MAX_RECORDS 4
 
+/* What a test has seen of one backend. */
+struct ck_tally {
+    const char *backend;
+    uint32_t cases;
+    uint64_t compared, query_rows; /* held against the truth, of all */
+};
+#define CK_MAX_TALLIES 4
+
 struct ck {
     struct rt_driver driver;
     struct rt_kernels kernels;
@@ -45,6 +53,7 @@ struct ck {
     char where[200];
     uint32_t cases, failures;
     struct ck_record records[CK_MAX_RECORDS];
+    struct ck_tally tallies[CK_MAX_TALLIES];
 };
 
 struct ck_test {
@@ -87,8 +96,14 @@ void ck_failed(struct ck *ck, const char *fmt, ...) RT_PRINTF(2, 3);
 void ck_note_worst(struct ck *ck, const char *tensor, double share, double difference,
                    double cosine);
 
+/* One case more of that backend, of which so many query rows met the truth; printed at the end. */
+void ck_count(struct ck *ck, const char *backend, uint64_t compared, uint64_t query_rows);
+
 /* Both sides hold `fill`; at least one byte. Ended by ck_free. */
 struct ck_buffer ck_alloc(struct ck *ck, const char *name, uint64_t bytes, unsigned char fill);
+/* The device side is undefined until ck_upload: for what is large and filled by the caller. */
+struct ck_buffer ck_alloc_later(struct ck *ck, const char *name, uint64_t bytes,
+                                unsigned char fill);
 /* The device side is mapped host memory. */
 struct ck_buffer ck_alloc_mapped(struct ck *ck, const char *name, uint64_t bytes,
                                  unsigned char fill);

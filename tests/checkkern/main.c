@@ -83,6 +83,7 @@ static void run_test(struct ck *ck, const struct ck_test *t, const struct option
     ck->test = t->name;
     ck->cases = 0;
     memset(ck->records, 0, sizeof(ck->records));
+    memset(ck->tallies, 0, sizeof(ck->tallies));
     uint32_t before = ck->failures;
     (void)snprintf(ck->where, sizeof(ck->where), "setting up");
     if (o->bench) {
@@ -93,6 +94,10 @@ static void run_test(struct ck *ck, const struct ck_test *t, const struct option
     t->run(ck);
     uint32_t failed = ck->failures - before;
     printf("%-10s %5u cases, %u failed\n", t->name, ck->cases, failed);
+    for (const struct ck_tally *b = ck->tallies; b < &ck->tallies[CK_MAX_TALLIES] && b->backend;
+         b++)
+        printf("  %-8s %5u cases, %llu of %llu query rows compared with the truth\n", b->backend,
+               b->cases, (unsigned long long)b->compared, (unsigned long long)b->query_rows);
     for (const struct ck_record *r = ck->records; r < &ck->records[CK_MAX_RECORDS] && r->tensor;
          r++)
         printf("  worst %s: off by %.3g, %.3g of its bound, cosine difference %.3g\n    in %s\n",
