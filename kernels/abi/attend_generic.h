@@ -49,7 +49,7 @@
 #define RT_MLA_REDUCE_THREADS 256u
 #define RT_MLA_REDUCE_WARPS 8u
 #define RT_MLA_REDUCE_LEAST_COLUMNS 32u
-#define RT_MLA_REDUCE_BLOCKS_PER_SM 3u
-#define RT_MLA_REDUCE_MOST_BLOCKS (132u * RT_MLA_REDUCE_BLOCKS_PER_SM) /* all of an H100 or H200 */
+#define RT_MLA_REDUCE_BLOCKS_PER_SM 4u        /* 64 registers: beside an sm90 attend of few rows */
+#define RT_MLA_REDUCE_MOST_BLOCKS 132u /* all of an H100 or H200 */
 
 #endif

@@ -29,7 +29,9 @@
  *   C         -                             sums, tops, totals of the item before
  *   D         sums, tops, totals            -
  *
- *   lengths, splits │ A │ list │ B │ lse, pieces │ C │ sums │ D │ warp 0: out, lse
+ *   lengths, splits │ A │ list │ B │ wait │ lse, pieces │ C │ sums │ D │ warp 0: out, lse
+ *
+ * What stands in front of the wait was complete when attend passed its own, and so when this began.
  */
 #include "kernels/abi/attend_generic.h"
 #include "kernels/abi/mla.h"
@@ -390,6 +392,7 @@ static __device__ __forceinline__ bool rt_reduce_rows(const struct rt_mla_reduce
         if (found.many + found.few == 0)
             continue;
         __syncthreads(); /* B */
+        rt_pdl_wait();   /* the pieces; what a row is was there before attend began */
         const uint32_t place = rt_reduce_many(p, shape, found.many, board);
         rt_reduce_few(p, shape, board.list + RT_REDUCE_WINDOW - found.few, found.few, place);
         worked = true;
@@ -408,11 +411,13 @@ extern "C" __global__ void __launch_bounds__(RT_MLA_REDUCE_THREADS, RT_MLA_REDUC
     rt_settle(shape.query_rows.inverse);
     rt_settle(shape.heads.inverse);
     rt_pdl_launch_dependents();
-    rt_pdl_wait();
     if (p.ctrl)
         shape.row_base = p.ctrl->row_base; /* now, not when an item waits to be stored */
-    /* Block 0 speaks for those that have nothing to do: attend is complete for all of them. */
-    if ((rt_reduce_rows(p, shape, board) || blockIdx.x == 0) && p.stamp_last) {
+    const bool worked = rt_reduce_rows(p, shape, board);
+    /* Block 0 waits and speaks for those that have nothing to do, and leave. */
+    if (blockIdx.x == 0)
+        rt_pdl_wait();
+    if ((worked || blockIdx.x == 0) && p.stamp_last) {
         __syncthreads(); /* every warp of the block is done */
         if (threadIdx.x == 0)
             atomicMax((unsigned long long *)p.stamp_last, rt_globaltimer_ns());

@@ -317,58 +317,54 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
 
     /* ---- the end of a segment ---- */
 
-    /* All sums of a query row, in one order. */
-    __device__ __forceinline__ void total(float (&all)[MINE])
+    /* This warp's sums, and the maximum, for all. */
+    __device__ __forceinline__ void leave_sums(void)
     {
 #pragma unroll
-        for (int i = 0; i < MINE; i++) {
+        for (int distance = 4; distance < 32; distance *= 2)
 #pragma unroll
-            for (int distance = 4; distance < 32; distance *= 2)
+            for (int i = 0; i < MINE; i++)
                 sum[i] += __shfl_xor_sync(RT_ATTEND_FULL_WARP, sum[i], distance);
-            all[i] = 0.0f;
-        }
-        auto &sums = room.desk.sum;
         if (lane < 4)
 #pragma unroll
-            for (int i = 0; i < MINE; i += 2)
-                *(float2 *)&sums[worker * 4 + warp][my_row(i)] = make_float2(sum[i], sum[i + 1]);
-        this->sync_both();
-#pragma unroll
-        for (int i = 0; i < MINE; i += 2)
-#pragma unroll
-            for (int w = 0; w < RT_SM90_WORKERS * RT_SM90_WORKER_WARPS; w++) {
-                const float2 part = *(const float2 *)&sums[w][my_row(i)];
-                all[i] += part.x;
-                all[i + 1] += part.y;
+            for (int i = 0; i < MINE; i += 2) {
+                *(float2 *)&room.desk.sum[worker * 4 + warp][my_row(i)] =
+                    make_float2(sum[i], sum[i + 1]);
+                if (worker == 0 && warp == 0)
+                    *(float2 *)&room.desk.top[0][my_row(i)] = make_float2(top[i], top[i + 1]);
             }
-        this->sync_both(); /* sums are free again */
     }
 
-    /* Maximum and sum of every query row, for all; and what makes outputs of the sums. */
-    __device__ __forceinline__ void leave_state(void)
+    /* Maximum and sum of a query row, all sums in one order. Behind a barrier of both. */
+    __device__ __forceinline__ float2 state_of(int row) const
     {
-        float all[MINE];
-        total(all);
+        float all = 0.0f;
 #pragma unroll
-        for (int i = 0; i < MINE; i++) {
-            if (worker == 0 && warp == 0 && lane < 4)
-                room.desk.state[my_row(i)] = make_float2(top[i], all[i]);
-            factor[i] = all[i] == 0.0f ? 0.0f : rt_reciprocal(all[i]); /* 0: no key seen */
-        }
+        for (int w = 0; w < RT_SM90_WORKERS * RT_SM90_WORKER_WARPS; w++)
+            all += room.desk.sum[w][row];
+        return make_float2(room.desk.top[0][row], all);
     }
 
     __device__ __forceinline__ void end_segment(const struct rt_sm90_segment &segment)
     {
-        leave_state();
+        leave_sums();
 #pragma unroll
         for (int round = 0; round < SHAPE::HALF_TILES / ROUND_TILES; round++) {
-            this->sync_worker(); /* state, and the round before has left */
             stage_out(round * ROUND_TILES);
-            this->sync_worker();
-            store_round(segment, round * ROUND_COLUMNS);
+            this->sync_both();
+            store_round(segment, round);
+            this->sync_both(); /* staging and sums are free again */
         }
-        if (worker == 0)
-            rt_sm90_store_lse(p, room, segment);
+    }
+
+    /* For the team: maximum and sum, once both workers have left theirs. */
+    __device__ __forceinline__ void leave_state(void)
+    {
+        leave_sums();
+        this->sync_both();
+        const int row = (int)threadIdx.x - (int)RT_SM90_WORKER_THREADS;
+        if (row < ROWS)
+            room.desk.state[row] = state_of(row);
     }
 
     /* For the team: the output, in the units of the maximum. */
@@ -395,48 +391,42 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
         return (int)(p.q_len * p.heads);
     }
 
-    static __device__ __forceinline__ float scaled(float value, float by)
-    {
-        return by == 0.0f ? 0.0f : value * by;
-    }
-
-    __device__ __forceinline__ float *staging(void) const
-    {
-        return room.staging + worker * ROUND_COLUMNS;
-    }
-
+    /* In the units of the maximum. */
     __device__ __forceinline__ void stage_out(int from) const
     {
-        float *to = staging() + warp * 16 + lane / 4;
+        float *to = room.staging + worker * ROUND_COLUMNS + warp * 16 + lane / 4;
 #pragma unroll
         for (int t = 0; t < ROUND_TILES; t++)
 #pragma unroll
             for (int i = 0; i < MINE; i++) {
                 float *at = to + my_row(i) * STAGING_STRIDE + t * 64;
-                at[0] = scaled(out[from + t][i / 2 * 4 + i % 2], factor[i]);
-                at[8] = scaled(out[from + t][i / 2 * 4 + i % 2 + 2], factor[i]);
+                at[0] = out[from + t][i / 2 * 4 + i % 2];
+                at[8] = out[from + t][i / 2 * 4 + i % 2 + 2];
             }
     }
 
-    /* A warp writes 128 columns of a query row at a time. */
+    /* A warp of either worker takes a query row at a time, 128 columns at once. */
     __device__ __forceinline__ void store_round(const struct rt_sm90_segment &segment,
-                                                int columns) const
+                                                int round) const
     {
-        constexpr int PIECES = ROUND_COLUMNS / 128;
-        const int64_t data_row = (p.ctrl ? (int64_t)p.ctrl->row_base : 0) + segment.row;
         const int rows = min(hq() - first_query(), ROWS);
-        columns += worker * (SHAPE::D_V / 2);
-#pragma unroll 4
-        for (int item = warp; item < rows * PIECES; item += RT_SM90_WORKER_WARPS) {
-            const int row = item / PIECES, column = item % PIECES * 128 + lane * 4;
-            const float4 x = *(const float4 *)(staging() + row * STAGING_STRIDE + column);
-            if (segment.slot >= 0)
-                *(float4 *)(p.partial_out +
-                            ((int64_t)segment.slot * hq() + first_query() + row) * SHAPE::D_V +
-                            columns + column) = x;
-            else
-                *(uint2 *)(p.out + data_row * p.out_row_stride + room.desk.out_at[row] + columns +
-                           column) = make_uint2(rt_pack_bf16x2(x.x, x.y), rt_pack_bf16x2(x.z, x.w));
+#pragma unroll 1
+        for (int row = worker * 4 + warp; row < rows; row += 8) {
+            const float2 state = state_of(row);
+            const float by = state.y == 0.0f ? 0.0f : rt_reciprocal(state.y);
+            if (round == 0 && lane == 0)
+                rt_sm90_store_lse(p, room, segment, row, state);
+#pragma unroll
+            for (int piece = 0; piece < 2 * ROUND_COLUMNS / 128; piece++) {
+                const int staged = piece * 128 + lane * 4;
+                const int half = piece / (ROUND_COLUMNS / 128);
+                const int column =
+                    staged + half * (SHAPE::D_V / 2 - ROUND_COLUMNS) + round * ROUND_COLUMNS;
+                float4 x = *(const float4 *)(room.staging + row * STAGING_STRIDE + staged);
+                x = by == 0.0f ? make_float4(0, 0, 0, 0) /* no key seen */
+                               : make_float4(x.x * by, x.y * by, x.z * by, x.w * by);
+                rt_sm90_store_out<SHAPE>(p, room, segment, row, column, x);
+            }
         }
     }
 };

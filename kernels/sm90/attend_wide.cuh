@@ -381,10 +381,11 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
     __device__ __forceinline__ void end_segment(const struct rt_sm90_segment &segment)
     {
         leave_state();
-        if (worker == 0) {
-            this->sync_worker();
-            rt_sm90_store_lse(p, room, segment);
-        }
+        if (worker == 0 && lane % 4 == 0)
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+                if (first_query() + my_row(i) < hq())
+                    rt_sm90_store_lse(p, room, segment, my_row(i), room.desk.state[my_row(i)]);
         if (segment.slot >= 0)
             store_partial(segment);
         else

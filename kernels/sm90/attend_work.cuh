@@ -10,32 +10,57 @@
  * number of blocks ends with an a alone. s are a block's scores and softmax, by its owner; v adds a
  * block's values to a worker's half of the output, which both do.
  */
+#include "kernels/device/ptx/convert.cuh"
+#include "kernels/device/ptx/exp2.cuh"
 #include "kernels/device/ptx/timer.cuh"
 #include "kernels/device/ptx/wgmma.cuh"
 #include "kernels/generic/mla_attend_walk.cuh"
 #include "kernels/sm90/attend_desk.cuh"
 
-/* lse of the tile's query rows, from their state: natural for a whole batch row, base 2 for a piece.
- * No key seen: sum 0. By the first TILE_ROWS threads of one worker. */
+/* Where a query row of the tile is in the partials. */
 template <class SHAPE>
-static __device__ __forceinline__ void rt_sm90_store_lse(const struct rt_mla_attend_params &p,
-                                                         const rt_sm90_room<SHAPE> &room,
-                                                         const struct rt_sm90_segment &segment)
+static __device__ __forceinline__ int64_t rt_sm90_partial_row(const struct rt_mla_attend_params &p,
+                                                              const struct rt_sm90_segment &segment,
+                                                              int row)
 {
-    const int row = (int)threadIdx.x % (int)RT_SM90_WORKER_THREADS;
-    const int query = rt_sm90_first_query<SHAPE>() + row, hq = (int)(p.q_len * p.heads);
-    if (row >= SHAPE::TILE_ROWS || query >= hq)
-        return;
-    const float2 state = room.desk.state[row];
+    return (int64_t)segment.slot * p.q_len * p.heads + rt_sm90_first_query<SHAPE>() + row;
+}
+
+static __device__ __forceinline__ int64_t rt_sm90_data_row(const struct rt_mla_attend_params &p,
+                                                           const struct rt_sm90_segment &segment)
+{
+    return (p.ctrl ? (int64_t)p.ctrl->row_base : 0) + segment.row;
+}
+
+/* lse of a query row from maximum and sum: natural for a whole batch row, base 2 for a piece. No
+ * key seen: sum 0. */
+template <class SHAPE>
+static __device__ __forceinline__ void
+rt_sm90_store_lse(const struct rt_mla_attend_params &p, const rt_sm90_room<SHAPE> &room,
+                  const struct rt_sm90_segment &segment, int row, const float2 &state)
+{
     const bool empty = state.y == 0.0f;
     const float lse = rt_log2(state.y) + state.x;
-    if (segment.slot >= 0) {
-        p.partial_lse[(int64_t)segment.slot * hq + query] = empty ? -RT_SM90_INFINITY : lse;
-        return;
-    }
-    const int64_t data_row = (p.ctrl ? (int64_t)p.ctrl->row_base : 0) + segment.row;
-    p.lse[data_row * p.lse_row_stride + room.desk.lse_at[row]] =
-        empty ? RT_SM90_INFINITY : lse * RT_SM90_LN_2;
+    if (segment.slot >= 0)
+        p.partial_lse[rt_sm90_partial_row<SHAPE>(p, segment, row)] =
+            empty ? -RT_SM90_INFINITY : lse;
+    else
+        p.lse[rt_sm90_data_row(p, segment) * p.lse_row_stride + room.desk.lse_at[row]] =
+            empty ? RT_SM90_INFINITY : lse * RT_SM90_LN_2;
+}
+
+/* Four columns of a query row, to where the segment's output goes. */
+template <class SHAPE>
+static __device__ __forceinline__ void
+rt_sm90_store_out(const struct rt_mla_attend_params &p, const rt_sm90_room<SHAPE> &room,
+                  const struct rt_sm90_segment &segment, int row, int column, const float4 &x)
+{
+    if (segment.slot >= 0)
+        *(float4 *)(p.partial_out + rt_sm90_partial_row<SHAPE>(p, segment, row) * SHAPE::D_V +
+                    column) = x;
+    else
+        *(uint2 *)(p.out + rt_sm90_data_row(p, segment) * p.out_row_stride + room.desk.out_at[row] +
+                   column) = make_uint2(rt_pack_bf16x2(x.x, x.y), rt_pack_bf16x2(x.z, x.w));
 }
 
 /* A pair of blocks; of the segment's last one b may be missing. */
