@@ -29,8 +29,6 @@ struct rt_shape {
     uint32_t q_max;        /* longest captured query */
     uint32_t parts_max;    /* most parts of any graph's schedule */
     uint64_t partial_rows; /* max over graphs of split slots * heads * q_len */
-    uint64_t partial_lses; /* floats of partial_lse, likewise */
-    uint32_t arrivals_max; /* words behind num_splits, likewise */
     uint32_t ring_depth;
     bool per_layer; /* q, latent, out, lse: one per layer */
 };

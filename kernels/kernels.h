@@ -47,13 +47,12 @@ struct rt_attend_request {
 
 #define RT_REASON_BYTES 192
 struct rt_attend_choice {
-    enum rt_backend backend;  /* never AUTO */
-    const char *entry;        /* attend's entry point, static storage */
-    const char *reduce_entry; /* null: attend adds up pieces itself, and writes empty rows */
-    uint32_t tile_rows;       /* query rows of a tile */
-    uint32_t m_tiles;         /* ceil(heads * q_len / tile_rows) */
-    uint32_t team;            /* blocks, a cluster, that share a tile and a part; 1: no cluster */
-    uint32_t parts;           /* parts of the schedule: max(1, concurrent teams / m_tiles) */
+    enum rt_backend backend; /* never AUTO */
+    const char *entry;       /* attend's entry point, static storage */
+    const char *reduce_entry;
+    uint32_t tile_rows; /* query rows of a tile */
+    uint32_t m_tiles;   /* ceil(heads * q_len / tile_rows) */
+    uint32_t parts;     /* parts of the schedule: max(1, concurrent blocks / m_tiles) */
     uint32_t threads;
     uint32_t smem_bytes;
     uint32_t overhead_blocks, min_blocks; /* schedule constants measured for this kernel */

@@ -262,15 +262,13 @@ enum rt_status rt_mla_attend_launch(const struct rt_kernels *k, const struct rt_
                                     struct rt_error *err)
 {
     RT_TRY(check_attend(c, p, err));
-    const uint32_t grid[2] = {c->m_tiles * c->team, c->parts};
+    const uint32_t grid[2] = {c->m_tiles, c->parts};
     if (c->backend != RT_BACKEND_SM90)
         return launch(k, c->entry, p, sizeof(*p), grid, c->threads, out, err);
     struct rt_attend_sm90_params sm90 = {.attend = *p};
     if (k->driver)
         RT_TRY(make_maps(k, c, &sm90, err));
-    RT_TRY(launch(k, c->entry, &sm90, sizeof(sm90), grid, c->threads, out, err));
-    out->cluster_x = c->team;
-    return RT_OK;
+    return launch(k, c->entry, &sm90, sizeof(sm90), grid, c->threads, out, err);
 }
 
 enum rt_status rt_mla_reduce_launch(const struct rt_kernels *k, const struct rt_attend_choice *c,
@@ -284,6 +282,6 @@ enum rt_status rt_mla_reduce_launch(const struct rt_kernels *k, const struct rt_
     RT_TRY(check_stride("out token stride", p->out_token_stride, err));
     RT_TRY(check_stride("out head stride", p->out_head_stride, err));
     const uint32_t items = p->rows * p->heads * p->q_len * (p->d_v / RT_MLA_REDUCE_LEAST_COLUMNS);
-    const uint32_t grid[2] = {rt_min_u32(items, RT_MLA_REDUCE_MOST_BLOCKS), 1};
+    const uint32_t grid[2] = {rt_min_u32(items, RT_MLA_REDUCE_MOST_BLOCKS(p->heads * p->q_len)), 1};
     return launch(k, c->reduce_entry, p, sizeof(*p), grid, RT_MLA_REDUCE_THREADS, out, err);
 }

@@ -36,17 +36,4 @@ static inline uint32_t rt_max_split_slots(uint32_t parts)
     return 2 * parts;
 }
 
-/* Floats of partial_lse for so many query rows of a batch row: every block of a team has its own.
- */
-static inline uint64_t rt_partial_lse_count(const struct rt_attend_choice *c, uint32_t query_rows)
-{
-    return (uint64_t)rt_max_split_slots(c->parts) * query_rows * c->team;
-}
-
-/* Words behind num_splits that attend counts pieces in, see rt_arrivals_at; 0 with a reduce. */
-static inline uint32_t rt_arrivals(const struct rt_attend_choice *c)
-{
-    return c->reduce_entry ? 0 : rt_max_split_slots(c->parts) * c->m_tiles * c->team;
-}
-
 #endif

@@ -14,8 +14,6 @@
 #define GENERIC_MIN_BLOCKS 2
 #define SM90_OVERHEAD_BLOCKS 2
 #define SM90_MIN_BLOCKS 2
-#define SM90_TEAM_OVERHEAD_BLOCKS 0
-#define SM90_TEAM_MIN_BLOCKS 8
 
 /* The C references know no tiles; this keeps plans on the host like those on a large GPU. */
 #define HOST_TILE_ROWS 64
@@ -29,7 +27,7 @@
 struct attend_kernel {
     enum rt_backend backend;
     const char *entry;
-    uint32_t d_qk, d_v, tile_rows, team;
+    uint32_t d_qk, d_v, tile_rows;
     uint32_t threads, smem_bytes;
     uint32_t blocks_per_sm; /* that its registers allow */
     uint32_t overhead_blocks, min_blocks;
@@ -44,24 +42,22 @@ static const struct attend_kernel attend_kernels[] = {
      .d_qk = (d_qk_),                                                                              \
      .d_v = (d_v_),                                                                                \
      .tile_rows = (tile_rows_),                                                                    \
-     .team = 1,                                                                                    \
      .threads = RT_ATTEND_GENERIC_THREADS,                                                         \
      .smem_bytes = RT_ATTEND_GENERIC_SMEM_BYTES(tile_rows_, d_qk_),                                \
      .blocks_per_sm = RT_ATTEND_GENERIC_BLOCKS_PER_SM(tile_rows_, d_qk_),                          \
      .overhead_blocks = GENERIC_OVERHEAD_BLOCKS,                                                   \
      .min_blocks = GENERIC_MIN_BLOCKS},
-#define RT_ATTEND_SM90(d_qk_, d_v_, kind_, tile_rows_, team_)                                      \
+#define RT_ATTEND_SM90(d_qk_, d_v_, kind_, tile_rows_)                                             \
     {.backend = RT_BACKEND_SM90,                                                                   \
      .entry = "rt_mla_sm90_" #d_qk_ "x" #d_v_ "_" #kind_,                                          \
      .d_qk = (d_qk_),                                                                              \
      .d_v = (d_v_),                                                                                \
      .tile_rows = (tile_rows_),                                                                    \
-     .team = (team_),                                                                              \
      .threads = RT_ATTEND_SM90_THREADS,                                                            \
-     .smem_bytes = RT_ATTEND_SM90_SMEM_BYTES(tile_rows_, d_qk_, d_v_, team_),                      \
+     .smem_bytes = RT_ATTEND_SM90_SMEM_BYTES(tile_rows_, d_qk_, d_v_),                             \
      .blocks_per_sm = 1,                                                                           \
-     .overhead_blocks = (team_) > 1 ? SM90_TEAM_OVERHEAD_BLOCKS : SM90_OVERHEAD_BLOCKS,            \
-     .min_blocks = (team_) > 1 ? SM90_TEAM_MIN_BLOCKS : SM90_MIN_BLOCKS},
+     .overhead_blocks = SM90_OVERHEAD_BLOCKS,                                                      \
+     .min_blocks = SM90_MIN_BLOCKS},
 #include "kernels/kernels.inc"
 };
 #define ATTEND_COUNT (sizeof(attend_kernels) / sizeof(attend_kernels[0]))
@@ -147,44 +143,18 @@ static enum rt_status check_sm90(const struct rt_device_caps *caps, struct rt_er
     return RT_OK;
 }
 
-/* Up to this many rows a tile, teams have all the device, and a row's pieces are worth their while.
- */
-#define SM90_TEAM_MOST_ROWS 16
-
-static uint32_t concurrent_blocks(const struct rt_device_caps *caps,
-                                  const struct attend_kernel *kernel);
-
 /* The smallest tile that holds all query rows; where there are more, 64 at a time. */
-static const struct attend_kernel *pick_sm90_tile(const struct rt_attend_request *request,
-                                                  bool team)
+static const struct attend_kernel *pick_sm90(const struct rt_attend_request *request)
 {
     const uint32_t wanted = request->heads * request->q_len;
     const struct attend_kernel *best = NULL;
     for (size_t i = 0; i < ATTEND_COUNT; i++) {
         const struct attend_kernel *kernel = &attend_kernels[i];
-        if (kernel->backend != RT_BACKEND_SM90 || !serves(kernel, request) ||
-            (kernel->team > 1) != team)
-            continue;
-        if (!best || best->tile_rows < wanted)
+        if (kernel->backend == RT_BACKEND_SM90 && serves(kernel, request) &&
+            (!best || best->tile_rows < wanted))
             best = kernel;
     }
     return best;
-}
-
-/*
- * Few batch rows: a team for each, so that its pieces meet inside a cluster. Many: blocks on their
- * own, whose keys flow from row to row without a halt.
- */
-static const struct attend_kernel *pick_sm90(const struct rt_device_caps *caps,
-                                             const struct rt_attend_request *request,
-                                             uint32_t *most_batch)
-{
-    const struct attend_kernel *team = pick_sm90_tile(request, true);
-    const uint32_t tiles = rt_ceil_div_u32(request->heads * request->q_len, team->tile_rows);
-    const uint32_t teams = concurrent_blocks(caps, team) / team->team;
-    const uint32_t limit = SM90_TEAM_MOST_ROWS / tiles;
-    *most_batch = request->batch <= limit ? limit : UINT32_MAX;
-    return request->batch <= limit && tiles <= teams ? team : pick_sm90_tile(request, false);
 }
 
 /* The smallest tile that holds all query rows, or the largest that the device has room for. */
@@ -233,10 +203,9 @@ static void describe(const struct rt_device_caps *caps, const struct rt_attend_r
     if (caps->kind == RT_DEVICE_KIND_HOST)
         (void)snprintf(text, RT_REASON_BYTES, "generic: the C references of the host device");
     else if (kernel->backend == RT_BACKEND_SM90)
-        (void)snprintf(text, RT_REASON_BYTES, "sm90%s, tiles of %u rows for %u, %u parts%s",
+        (void)snprintf(text, RT_REASON_BYTES, "sm90%s, tiles of %u rows for %u, %u parts",
                        request->backend == RT_BACKEND_AUTO ? "" : " as asked for",
-                       kernel->tile_rows, rows, choice->parts,
-                       kernel->team > 1 ? ", each a team's: few batch rows" : "");
+                       kernel->tile_rows, rows, choice->parts);
     else if (request->backend == RT_BACKEND_AUTO)
         (void)snprintf(text, RT_REASON_BYTES, "generic, tiles of %u rows for %u; not sm90: %.120s",
                        kernel->tile_rows, rows, why_not);
@@ -254,11 +223,10 @@ static void choose(const struct rt_device_caps *caps, const struct rt_attend_req
     struct rt_attend_choice choice = {
         .backend = kernel->backend,
         .entry = kernel->entry,
-        .reduce_entry = kernel->team > 1 ? NULL : "rt_mla_reduce",
+        .reduce_entry = "rt_mla_reduce",
         .tile_rows = kernel->tile_rows,
         .m_tiles = m_tiles,
-        .team = kernel->team,
-        .parts = rt_max_u32(1, concurrent_blocks(caps, kernel) / kernel->team / m_tiles),
+        .parts = rt_max_u32(1, concurrent_blocks(caps, kernel) / m_tiles),
         .threads = kernel->threads,
         .smem_bytes = kernel->smem_bytes,
         .overhead_blocks = kernel->overhead_blocks,
@@ -280,11 +248,11 @@ enum rt_status rt_kernels_resolve_attend(const struct rt_device_caps *caps,
     switch (request->backend) {
     case RT_BACKEND_SM90:
         RT_TRY(check_sm90(caps, err));
-        kernel = pick_sm90(caps, request, &most_batch);
+        kernel = pick_sm90(request);
         break;
     case RT_BACKEND_AUTO:
         if (check_sm90(caps, &why_not) == RT_OK)
-            kernel = pick_sm90(caps, request, &most_batch);
+            kernel = pick_sm90(request);
         else
             RT_TRY(pick_generic(caps, request, &kernel, err));
         break;

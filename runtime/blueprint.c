@@ -58,11 +58,8 @@ static void widen(struct rt_shape *shape, const struct rt_attend_choice *choice,
                   uint32_t query_rows)
 {
     uint64_t rows = (uint64_t)rt_max_split_slots(choice->parts) * query_rows;
-    uint64_t lses = rt_partial_lse_count(choice, query_rows);
     shape->parts_max = rt_max_u32(shape->parts_max, choice->parts);
-    shape->arrivals_max = rt_max_u32(shape->arrivals_max, rt_arrivals(choice));
     shape->partial_rows = rows > shape->partial_rows ? rows : shape->partial_rows;
-    shape->partial_lses = lses > shape->partial_lses ? lses : shape->partial_lses;
 }
 
 static void fill_shape(const struct rt_blueprint *b, uint64_t pages, struct rt_shape *shape)

@@ -48,12 +48,11 @@ void rt_ops_workspace(const struct rt_mla_shape *shape, const struct rt_attend_c
 {
     uint32_t query_rows = shape->query_len * shape->heads;
     uint64_t rows = (uint64_t)rt_max_split_slots(choice->parts) * query_rows;
-    uint64_t words = (uint64_t)rt_arrivals_at(shape->batch) + rt_arrivals(choice);
     out->parts = choice->parts;
     out->tile_bytes = choice->parts * sizeof(struct rt_tile_record);
-    out->num_splits_bytes = words * sizeof(int32_t);
+    out->num_splits_bytes = ((uint64_t)shape->batch + 1) * sizeof(int32_t);
     out->partial_out_bytes = rows * shape->d_v * sizeof(float);
-    out->partial_lse_bytes = rt_partial_lse_count(choice, query_rows) * sizeof(float);
+    out->partial_lse_bytes = rows * sizeof(float);
     out->kernel = choice->entry;
 }
 
@@ -113,7 +112,6 @@ enum rt_status rt_ops_schedule_launch(const struct rt_kernels *k,
         .parts = choice->parts,
         .overhead_blocks = choice->overhead_blocks,
         .min_blocks = choice->min_blocks,
-        .arrivals = rt_arrivals(choice),
     };
     return rt_schedule_launch(k, &p, out, err);
 }

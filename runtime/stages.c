@@ -194,7 +194,6 @@ static enum rt_status add_schedule_append(struct builder *b)
         .parts = b->choice->parts,
         .overhead_blocks = b->choice->overhead_blocks,
         .min_blocks = b->choice->min_blocks,
-        .arrivals = rt_arrivals(b->choice),
         .q_len = b->query_len,
         .d_qk = l->shape.d_qk,
         .page_size = l->shape.page_size,
@@ -250,7 +249,6 @@ static enum rt_status add_attend(struct builder *b, uint32_t layer)
         .partial_lse = at(b, RT_BUF_PARTIAL_LSE, 0),
         .ctrl = at(b, RT_BUF_CTRL, 0),
         .stamp_first = layer == 0 ? ctrl_stamp(b, offsetof(struct rt_ctrl, t_attend_first)) : NULL,
-        .stamp_last = b->choice->reduce_entry ? NULL : last_stamp(b, layer),
         .q_row_stride = b->query_len * heads * l->shape.d_qk,
         .q_token_stride = heads * l->shape.d_qk,
         .q_head_stride = l->shape.d_qk,
@@ -331,8 +329,7 @@ enum rt_status rt_stages_step(const struct rt_stage_source *s, uint32_t batch, u
         RT_TRY(add_user_stage(&b, RT_STAGE_BEFORE_ATTENTION, layer));
         RT_TRY(layer ? add_append(&b, layer) : add_schedule_append(&b));
         RT_TRY(add_attend(&b, layer));
-        if (b.choice->reduce_entry)
-            RT_TRY(add_reduce(&b, layer));
+        RT_TRY(add_reduce(&b, layer));
         RT_TRY(add_user_stage(&b, RT_STAGE_AFTER_ATTENTION, layer));
     }
     RT_TRY(add_user_stage(&b, RT_STAGE_STEP_END, RT_NO_LAYER));

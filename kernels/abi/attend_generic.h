@@ -49,7 +49,11 @@
 #define RT_MLA_REDUCE_THREADS 256u
 #define RT_MLA_REDUCE_WARPS 8u
 #define RT_MLA_REDUCE_LEAST_COLUMNS 32u
-#define RT_MLA_REDUCE_BLOCKS_PER_SM 4u        /* 64 registers: beside an sm90 attend of few rows */
-#define RT_MLA_REDUCE_MOST_BLOCKS 132u /* all of an H100 or H200 */
+#define RT_MLA_REDUCE_BLOCKS_PER_SM 4u /* 64 registers: beside an sm90 attend of few rows */
+/*
+ * Blocks of reduce on an H100 or H200. Few query rows: one an SM, which finds room beside the sm90
+ * attend in front of it, so that all are there when it ends. Many: enough to have all SMs read.
+ */
+#define RT_MLA_REDUCE_MOST_BLOCKS(query_rows) ((query_rows) <= 32u ? 132u : 528u)
 
 #endif

@@ -6,10 +6,7 @@
  * What the launch of the sm_90 attend kernels has to know of their insides. Read by gcc and by
  * nvcc; constant expressions for constant arguments.
  *
- * attend  grid (ceil(heads * q_len / tile_rows) * team, parts), one tile of query rows and one part
- *         for each team: a cluster along x whose blocks share a part's keys among them. A team of
- *         1 leaves the pieces of split rows, and rows without keys, to reduce; a larger one does
- *         without it
+ * attend  grid (ceil(heads * q_len / tile_rows), parts), one tile of query rows and one part each
  */
 #include "common/launch.h"
 #include "kernels/abi/mla.h"
@@ -30,7 +27,7 @@
 struct rt_attend_sm90_params {
     struct rt_mla_attend_params attend;
     uint32_t q_even;
-    uint32_t reserved;
+    uint32_t reserved[3];
     struct rt_tensor_map kv_map, kv_rest_map, q_map, q_rest_map;
 };
 RT_STATIC_ASSERT(sizeof(struct rt_attend_sm90_params) == 768, "sm90 attend ABI");
@@ -52,9 +49,6 @@ RT_STATIC_ASSERT(sizeof(struct rt_attend_sm90_params) == 768, "sm90 attend ABI")
 /* Barriers, segments, maxima, sums. */
 #define RT_ATTEND_SM90_DESK_BYTES(tile_rows) (512u + 120u * (tile_rows))
 
-/* Blocks of a team that is more than one: the largest cluster that every device takes. */
-#define RT_ATTEND_SM90_TEAM 8u
-
 /*
  * Few query rows' output is put in order here, [query row][worker][column], before it leaves in
  * whole lines; of 32 query rows half of the columns at a time. Rows are 16 bytes longer than their
@@ -66,12 +60,11 @@ RT_STATIC_ASSERT(sizeof(struct rt_attend_sm90_params) == 768, "sm90 attend ABI")
 #define RT_ATTEND_SM90_STAGING_BYTES(tile_rows, d_v)                                               \
     ((tile_rows) < 64u ? 4u * (tile_rows)*RT_ATTEND_SM90_STAGING_STRIDE(tile_rows, d_v) : 0u)
 
-/* Dynamic shared memory: stages, q, staging, desk. A team exchanges its sums where the keys were. */
-#define RT_ATTEND_SM90_SMEM_BYTES(tile_rows, d_qk, d_v, team)                                      \
+/* Dynamic shared memory: stages, q, staging, desk. */
+#define RT_ATTEND_SM90_SMEM_BYTES(tile_rows, d_qk, d_v)                                            \
     (RT_ATTEND_SM90_STAGES(d_qk) * RT_ATTEND_SM90_STAGE_TILES(d_qk, d_v) *                         \
          RT_ATTEND_SM90_TILE_BYTES +                                                               \
      RT_ATTEND_SM90_TILES(d_qk) * 128u * (tile_rows) +                                             \
-     ((team) > 1u ? 0u : RT_ATTEND_SM90_STAGING_BYTES(tile_rows, d_v)) +                           \
-     RT_ATTEND_SM90_DESK_BYTES(tile_rows))
+     RT_ATTEND_SM90_STAGING_BYTES(tile_rows, d_v) + RT_ATTEND_SM90_DESK_BYTES(tile_rows))
 
 #endif

@@ -59,29 +59,20 @@ RT_STATIC_ASSERT(sizeof(struct rt_tile_record) == 32, "tile record is 32 bytes")
  *     that one included
  *   num_splits = exclusive prefix sum of (pieces > 1 ? pieces : 0), [rows + 1]: the partial slot of
  *     a piece is num_splits[r] + its index; a row that is not split takes none.
- * arrivals words behind num_splits, from rt_arrivals_at(rows) on, are set to 0.
  * At most 2 * (parts - 1) slots are used; a piece of a split row has at least min_blocks blocks.
  * Sums and cuts are 64-bit: any int32 length is served. Padded and empty rows cost nothing.
  */
 struct rt_schedule_params {
     const int32_t *row_length;    /* [rows]; negative counts as 0 */
     struct rt_tile_record *tiles; /* [parts] */
-    int32_t *num_splits;          /* [rows + 1], and arrivals behind it */
+    int32_t *num_splits;          /* [rows + 1] */
     uint32_t rows;
     uint32_t parts;
     uint32_t overhead_blocks;
     uint32_t min_blocks; /* >= 1 */
-    uint32_t arrivals;   /* words to set to 0 from num_splits[rt_arrivals_at(rows)] on */
-    uint32_t reserved;
 };
 #define RT_SCHEDULE_POINTERS RT_ABI_POINTERS(struct rt_schedule_params, rows)
-RT_STATIC_ASSERT(sizeof(struct rt_schedule_params) == 3 * 8 + 6 * 4, "schedule ABI");
-
-/* Where, behind num_splits, attend counts the pieces of split rows that are there. */
-static RT_HD inline uint32_t rt_arrivals_at(uint32_t rows)
-{
-    return (rows + 4) & ~3u;
-}
+RT_STATIC_ASSERT(sizeof(struct rt_schedule_params) == 3 * 8 + 4 * 4, "schedule ABI");
 
 /*
  * append: token t of row r goes to position row_position[r] + t: page = table[slot][position /
@@ -121,7 +112,7 @@ struct rt_schedule_append_params {
     int64_t kv_page_stride, kv_token_stride;
     uint32_t rows, parts, overhead_blocks, min_blocks; /* rows: of both halves */
     uint32_t q_len, d_qk, page_size, max_blocks, pages;
-    uint32_t arrivals; /* of the schedule */
+    uint32_t reserved;
 };
 #define RT_SCHEDULE_APPEND_POINTERS                                                                \
     RT_ABI_POINTERS(struct rt_schedule_append_params, latent_row_stride)
@@ -139,8 +130,6 @@ rt_schedule_half(const struct rt_schedule_append_params *p)
     half.parts = p->parts;
     half.overhead_blocks = p->overhead_blocks;
     half.min_blocks = p->min_blocks;
-    half.arrivals = p->arrivals;
-    half.reserved = 0;
     return half;
 }
 
@@ -196,7 +185,6 @@ struct rt_mla_attend_params {
     float *partial_lse;                 /* [slots, hq] */
     const struct rt_ctrl *ctrl;         /* or null */
     uint64_t *stamp_first; /* or null: block (0, 0) writes globaltimer after its wait */
-    uint64_t *stamp_last;  /* or null: where no reduce follows, as reduce's */
     int64_t q_row_stride, q_token_stride, q_head_stride;
     int64_t out_row_stride, out_token_stride, out_head_stride;
     int64_t lse_row_stride, lse_token_stride, lse_head_stride;
@@ -208,7 +196,7 @@ struct rt_mla_attend_params {
     uint32_t early;
 };
 #define RT_MLA_ATTEND_POINTERS RT_ABI_POINTERS(struct rt_mla_attend_params, q_row_stride)
-RT_STATIC_ASSERT(sizeof(struct rt_mla_attend_params) == 25 * 8 + 12 * 4, "attend ABI");
+RT_STATIC_ASSERT(sizeof(struct rt_mla_attend_params) == 24 * 8 + 12 * 4, "attend ABI");
 
 /*
  * reduce: for split rows, per query row: m = max of the pieces' lse (0 if all are -inf),

@@ -394,8 +394,6 @@ static __device__ __forceinline__ void schedule_block(const struct rt_schedule_p
     __syncthreads(); /* 0 */
     rt_pdl_wait();
     rt_pdl_launch_dependents();
-    for (uint32_t i = threadIdx.x; i < p.arrivals; i += RT_SCHEDULE_THREADS)
-        p.num_splits[rt_arrivals_at(p.rows) + i] = 0;
     if (idle)
         return;
     if (threadIdx.x == 0 && p.rows == 0)

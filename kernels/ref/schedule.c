@@ -89,6 +89,4 @@ void rt_ref_schedule(const void *params)
         p->num_splits[r] = slots;
         slots += cuts > 0 ? cuts + 1 : 0;
     }
-    for (uint32_t i = 0; i < p->arrivals; i++)
-        p->num_splits[rt_arrivals_at(p->rows) + i] = 0;
 }

@@ -22,12 +22,6 @@
  *   q_empty        warps of both workers                    warp 1     no score of the segment open
  *   seg_full[i]    warp 0                                   the others segment i % SEGMENTS is there
  *   seg_empty[i]   workers' warps, warp 1                   warp 0     all have copied it
- *
- * and where a team shares the part, at each segment's end:
- *
- *   team_full      workers' warps of the whole team         workers    everybody's sums are there
- *   team_empty     the same                                 workers    nobody reads this block's sums
- *   team_done      workers' warps                           warp 0     keys may come there again
  */
 #include "kernels/abi/attend_sm90.h"
 #include "kernels/device/ptx/mbarrier.cuh"
@@ -56,29 +50,25 @@ struct rt_sm90_segment {
     int key;    /* first key, a multiple of 64 */
     int length; /* of the batch row */
     int blocks;
-    int slot;   /* of the partials; -1 where the row is not split */
-    int first;  /* slot of the row's piece 0 */
-    int pieces; /* of the row */
+    int slot; /* of the partials; -1 where the row is not split */
 };
 
 template <int STAGES, int TILE_ROWS> struct alignas(16) rt_sm90_desk {
     uint64_t kv_full[STAGES][2], kv_empty[STAGES][2];
     uint64_t q_full, q_empty;
     uint64_t seg_full[RT_SM90_SEGMENTS], seg_empty[RT_SM90_SEGMENTS];
-    uint64_t team_full, team_empty, team_done;
-    int is_last; /* of all pieces of the row */
     struct rt_sm90_segment segment[RT_SM90_SEGMENTS];
     /* Of each query row, from the batch row's: where its output and its lse are. */
     int64_t out_at[TILE_ROWS], lse_at[TILE_ROWS];
-    float2 state[TILE_ROWS]; /* maximum and sum of this block, for its team */
+    float2 state[TILE_ROWS]; /* maximum and sum */
     int lag[TILE_ROWS];      /* keys at the row's end that the query row does not see */
     float top[2][TILE_ROWS]; /* maximum up to a, up to b; in exponents of 2 */
     float warp_top[RT_SM90_WORKERS * RT_SM90_WORKER_WARPS][TILE_ROWS];
     float sum[RT_SM90_WORKERS * RT_SM90_WORKER_WARPS][TILE_ROWS];
 };
 
-template <int D_QK_, int D_V_, int TILE_ROWS_, int TEAM_> struct rt_sm90_shape {
-    static constexpr int D_QK = D_QK_, D_V = D_V_, TILE_ROWS = TILE_ROWS_, TEAM = TEAM_;
+template <int D_QK_, int D_V_, int TILE_ROWS_> struct rt_sm90_shape {
+    static constexpr int D_QK = D_QK_, D_V = D_V_, TILE_ROWS = TILE_ROWS_;
     static constexpr int TILES = RT_ATTEND_SM90_TILES(D_QK);
     static constexpr int STAGES = RT_ATTEND_SM90_STAGES(D_QK);
     static constexpr int STAGE_TILES = RT_ATTEND_SM90_STAGE_TILES(D_QK, D_V);
@@ -88,8 +78,7 @@ template <int D_QK_, int D_V_, int TILE_ROWS_, int TEAM_> struct rt_sm90_shape {
     static constexpr int P_TILE = V_TILES;         /* of a stage, for probabilities */
     static constexpr int Q_TILE_BYTES = 128 * TILE_ROWS;
     static constexpr int LAST_STEPS = (D_QK - 64 * (TILES - 1)) / 16; /* of the last tile */
-    static constexpr int STAGING_BYTES = TEAM > 1 ? 0
-                                                  : RT_ATTEND_SM90_STAGING_BYTES(TILE_ROWS, D_V);
+    static constexpr int STAGING_BYTES = RT_ATTEND_SM90_STAGING_BYTES(TILE_ROWS, D_V);
     typedef rt_sm90_desk<STAGES, TILE_ROWS> desk;
     static_assert(sizeof(desk) <= RT_ATTEND_SM90_DESK_BYTES(TILE_ROWS), "desk's formula");
 };
@@ -97,7 +86,7 @@ template <int D_QK_, int D_V_, int TILE_ROWS_, int TEAM_> struct rt_sm90_shape {
 /* The first query row of the tile that a block works on. */
 template <class SHAPE> static __device__ __forceinline__ int rt_sm90_first_query(void)
 {
-    return (int)blockIdx.x / SHAPE::TEAM * SHAPE::TILE_ROWS;
+    return (int)blockIdx.x * SHAPE::TILE_ROWS;
 }
 
 /* Where things are. */
@@ -135,9 +124,6 @@ static __device__ __forceinline__ void rt_sm90_init_barriers(typename SHAPE::des
         rt_mbarrier_init(&desk.seg_full[i], 1);
         rt_mbarrier_init(&desk.seg_empty[i], RT_SM90_WORKERS * RT_SM90_WORKER_WARPS + 1);
     }
-    rt_mbarrier_init(&desk.team_full, RT_SM90_WORKERS * RT_SM90_WORKER_WARPS * SHAPE::TEAM);
-    rt_mbarrier_init(&desk.team_empty, RT_SM90_WORKERS * RT_SM90_WORKER_WARPS * SHAPE::TEAM);
-    rt_mbarrier_init(&desk.team_done, RT_SM90_WORKERS * RT_SM90_WORKER_WARPS);
     rt_mbarrier_init_fence();
 }
 
@@ -155,8 +141,6 @@ static __device__ __forceinline__ struct rt_sm90_segment rt_sm90_take_segment(DE
     segment.length = __shfl_sync(0xffffffffu, segment.length, 0);
     segment.blocks = __shfl_sync(0xffffffffu, segment.blocks, 0);
     segment.slot = __shfl_sync(0xffffffffu, segment.slot, 0);
-    segment.first = __shfl_sync(0xffffffffu, segment.first, 0);
-    segment.pieces = __shfl_sync(0xffffffffu, segment.pieces, 0);
     if (rt_elected())
         rt_mbarrier_arrive(&desk.seg_empty[i]);
     return segment;

@@ -6,10 +6,8 @@
  * The sm_90 attend kernels: 384 threads, one warp group that loads and two that compute, one block
  * on an SM. docs/mla_attend_sm90.md draws them.
  */
-#include "kernels/sm90/attend_empty.cuh"
 #include "kernels/sm90/attend_load.cuh"
 #include "kernels/sm90/attend_narrow.cuh"
-#include "kernels/sm90/attend_team.cuh"
 #include "kernels/sm90/attend_wide.cuh"
 
 /* 128 * 56 + 256 * 224 = 64512 registers, as at the launch: 384 * 168. */
@@ -38,16 +36,9 @@ static __device__ __forceinline__ void rt_sm90_fill_desk(const struct rt_mla_att
  * A block without work leaves without waiting, and makes room for blocks that have some: a grid is
  * over when all its blocks are, and its first block always waits.
  */
-template <class SHAPE>
 static __device__ __forceinline__ bool rt_sm90_leaves(const struct rt_mla_attend_params &p)
 {
-    if (!p.early || blockIdx.y == 0 || p.tiles[blockIdx.y].begin_row < (int)p.rows)
-        return false;
-    if (SHAPE::TEAM > 1 && rt_sm90_has_empty(p)) {
-        rt_pdl_wait();
-        rt_sm90_clear_empty<SHAPE>(p, (int)threadIdx.x, (int)blockDim.x);
-    }
-    return true;
+    return p.early && blockIdx.y > 0 && p.tiles[blockIdx.y].begin_row >= (int)p.rows;
 }
 
 template <class SHAPE>
@@ -55,13 +46,37 @@ static __device__ __forceinline__ void rt_sm90_load(const struct rt_attend_sm90_
                                                     const rt_sm90_room<SHAPE> &room)
 {
     rt_sm90_loader<SHAPE> loader(p, room);
-    if (threadIdx.x < 32) {
+    if (threadIdx.x < 32)
         loader.run_keys();
-    } else if (threadIdx.x < 64) {
+    else if (threadIdx.x < 64)
         loader.run_queries();
-    } else if (SHAPE::TEAM > 1 && threadIdx.x < 96) {
-        rt_pdl_wait();
-        rt_sm90_clear_empty<SHAPE>(p.attend, (int)threadIdx.x - 64, 32);
+}
+
+/*
+ * 64 query rows: registers move from those that load to those that work, and each worker has its own
+ * code, in which its number is a constant. Few query rows: what runs once or twice is the rule,
+ * and then less code is quicker.
+ */
+template <class SHAPE, template <class> class MATH>
+static __device__ __forceinline__ void rt_sm90_divide(const struct rt_attend_sm90_params &p,
+                                                      const rt_sm90_room<SHAPE> &room)
+{
+    constexpr bool WIDE = SHAPE::TILE_ROWS == 64;
+    typedef rt_sm90_worker<MATH<SHAPE>> worker;
+    /* A shuffle tells the compiler that a warp takes one branch. */
+    const int group = __shfl_sync(RT_ATTEND_FULL_WARP, (int)threadIdx.x / 128, 0);
+    if (group == 0) {
+        if (WIDE)
+            rt_registers_down<RT_SM90_LOADER_REGISTERS>();
+        rt_sm90_load<SHAPE>(p, room);
+    } else if (!WIDE) {
+        worker(p.attend, room, group - 1).run();
+    } else if (group == 1) {
+        rt_registers_up<RT_SM90_WORKER_REGISTERS>();
+        worker(p.attend, room, 0).run();
+    } else {
+        rt_registers_up<RT_SM90_WORKER_REGISTERS>();
+        worker(p.attend, room, 1).run();
     }
 }
 
@@ -69,7 +84,7 @@ template <class SHAPE, template <class> class MATH>
 static __device__ __forceinline__ void rt_sm90_attend(const struct rt_attend_sm90_params &p)
 {
     extern __shared__ __align__(1024) unsigned char rt_sm90_shared[];
-    if (rt_sm90_leaves<SHAPE>(p.attend))
+    if (rt_sm90_leaves(p.attend))
         return;
     const rt_sm90_room<SHAPE> room(rt_sm90_shared);
     if (threadIdx.x == 0) {
@@ -79,22 +94,7 @@ static __device__ __forceinline__ void rt_sm90_attend(const struct rt_attend_sm9
     }
     rt_sm90_fill_desk<SHAPE>(p.attend, room.desk);
     __syncthreads();
-    if (SHAPE::TEAM > 1) { /* nobody arrives at a barrier that is not there yet */
-        rt_cluster_arrive();
-        rt_cluster_wait();
-    }
-    /* A shuffle tells the compiler that a warp takes one branch. */
-    const int group = __shfl_sync(RT_ATTEND_FULL_WARP, (int)threadIdx.x / 128, 0);
-    if (group == 0) {
-        if (SHAPE::TILE_ROWS == 64)
-            rt_registers_down<RT_SM90_LOADER_REGISTERS>();
-        rt_sm90_load<SHAPE>(p, room);
-    } else {
-        if (SHAPE::TILE_ROWS == 64)
-            rt_registers_up<RT_SM90_WORKER_REGISTERS>();
-        rt_sm90_worker<MATH<SHAPE>> worker(p.attend, room, group - 1);
-        worker.run();
-    }
+    rt_sm90_divide<SHAPE, MATH>(p, room);
 }
 
 /*
@@ -103,24 +103,20 @@ static __device__ __forceinline__ void rt_sm90_attend(const struct rt_attend_sm9
  */
 #define RT_SM90_BOUND(tile_rows) ((tile_rows) < 64 ? 512 : RT_ATTEND_SM90_THREADS)
 
-#define RT_SM90_ENTRY(name, math, d_qk, d_v, tile_rows, team)                                      \
+/* One device entry point: its name is its registry line. */
+#define RT_SM90_ENTRY(d_qk, d_v, kind, math, tile_rows)                                            \
     extern "C" __global__ void __launch_bounds__(RT_SM90_BOUND(tile_rows), 1)                      \
-        name(const __grid_constant__ struct rt_attend_sm90_params p)                               \
+        rt_mla_sm90_##d_qk##x##d_v##_##kind(                                                       \
+            const __grid_constant__ struct rt_attend_sm90_params p)                                \
     {                                                                                              \
-        using shape = rt_sm90_shape<d_qk, d_v, tile_rows, team>;                                   \
+        using shape = rt_sm90_shape<d_qk, d_v, tile_rows>;                                         \
         rt_sm90_attend<shape, math>(p);                                                            \
     }
 
-/* One device entry point each: its name is its registry line. */
-#define RT_SM90_PAIR(d_qk, d_v, kind, math, tile_rows)                                             \
-    RT_SM90_ENTRY(rt_mla_sm90_##d_qk##x##d_v##_##kind, math, d_qk, d_v, tile_rows, 1)              \
-    RT_SM90_ENTRY(rt_mla_sm90_##d_qk##x##d_v##_##kind##_team, math, d_qk, d_v, tile_rows,          \
-                  RT_ATTEND_SM90_TEAM)
-
 #define RT_SM90_GEOMETRY(d_qk, d_v)                                                                \
-    RT_SM90_PAIR(d_qk, d_v, n8, rt_sm90_narrow, 8)                                                 \
-    RT_SM90_PAIR(d_qk, d_v, n16, rt_sm90_narrow, 16)                                               \
-    RT_SM90_PAIR(d_qk, d_v, n32, rt_sm90_narrow, 32)                                               \
-    RT_SM90_PAIR(d_qk, d_v, m64, rt_sm90_wide, 64)
+    RT_SM90_ENTRY(d_qk, d_v, n8, rt_sm90_narrow, 8)                                                \
+    RT_SM90_ENTRY(d_qk, d_v, n16, rt_sm90_narrow, 16)                                              \
+    RT_SM90_ENTRY(d_qk, d_v, n32, rt_sm90_narrow, 32)                                              \
+    RT_SM90_ENTRY(d_qk, d_v, m64, rt_sm90_wide, 64)
 
 #endif

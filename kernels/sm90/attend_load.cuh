@@ -217,17 +217,6 @@ template <class SHAPE> struct rt_sm90_loader {
         }
     }
 
-    /* This block's share of the segment's blocks, in a team. */
-    static __device__ __forceinline__ int take_share(struct rt_attend_step &at, int blocks)
-    {
-        if (SHAPE::TEAM == 1)
-            return blocks;
-        const int rank = (int)rt_cluster_rank();
-        const int first = blocks * rank / SHAPE::TEAM;
-        at.key += first * 64;
-        return blocks * (rank + 1) / SHAPE::TEAM - first;
-    }
-
     __device__ __forceinline__ void publish(uint32_t n, const struct rt_attend_part &part,
                                             const struct rt_attend_step &at,
                                             const struct rt_sm90_rows &rows, int blocks) const
@@ -238,8 +227,7 @@ template <class SHAPE> struct rt_sm90_loader {
         const int split = at.row == part.begin_row ? part.begin_split : 0;
         rt_mbarrier_wait(&desk.seg_empty[i], (n / RT_SM90_SEGMENTS & 1) ^ 1);
         if (rt_elected()) {
-            desk.segment[i] = {at.row, at.key, at.length, blocks, pieces > 0 ? first + split : -1,
-                               first,  pieces};
+            desk.segment[i] = {at.row, at.key, at.length, blocks, pieces > 0 ? first + split : -1};
             rt_mbarrier_arrive(&desk.seg_full[i]);
         }
         __syncwarp();
@@ -276,13 +264,10 @@ template <class SHAPE> struct rt_sm90_loader {
         for (uint32_t n = 0;; n++) {
             struct rt_sm90_rows row = few;
             row.look(at.row == RT_ATTEND_NONE ? 0 : at.row);
-            const int all = at.row == RT_ATTEND_NONE ? 0 : (at.end - at.key + 63) / 64;
-            const int blocks = take_share(at, all);
+            const int blocks = at.row == RT_ATTEND_NONE ? 0 : (at.end - at.key + 63) / 64;
             publish(n, part, at, row, blocks);
             if (at.row == RT_ATTEND_NONE)
                 break;
-            if (SHAPE::TEAM > 1 && n > 0) /* sums are where the keys go */
-                rt_mbarrier_wait(&room.desk.team_done, (n - 1) & 1);
             bring_segment(at, blocks);
             at = find_row(part, at.row + 1, few);
         }

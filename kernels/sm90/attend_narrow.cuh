@@ -21,8 +21,7 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
     typedef SHAPE shape;
     typedef rt_sm90_worker_base<SHAPE> base;
     static constexpr int ROWS = SHAPE::TILE_ROWS;
-    static constexpr int MINE = ROWS / 4;              /* query rows that a thread has to do with */
-    static constexpr int TEAM_STRIDE = SHAPE::D_V + 4; /* floats; other banks for other rows */
+    static constexpr int MINE = ROWS / 4; /* query rows that a thread has to do with */
     static constexpr int ROUND_COLUMNS = RT_ATTEND_SM90_STAGING_COLUMNS(ROWS, SHAPE::D_V);
     static constexpr int ROUND_TILES = ROUND_COLUMNS / 64;
     static constexpr int STAGING_STRIDE = RT_ATTEND_SM90_STAGING_STRIDE(ROWS, SHAPE::D_V);
@@ -357,30 +356,6 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
         }
     }
 
-    /* For the team: maximum and sum, once both workers have left theirs. */
-    __device__ __forceinline__ void leave_state(void)
-    {
-        leave_sums();
-        this->sync_both();
-        const int row = (int)threadIdx.x - (int)RT_SM90_WORKER_THREADS;
-        if (row < ROWS)
-            room.desk.state[row] = state_of(row);
-    }
-
-    /* For the team: the output, in the units of the maximum. */
-    __device__ __forceinline__ void leave_out(float *to) const
-    {
-        to += worker * (SHAPE::D_V / 2) + warp * 16 + lane / 4;
-#pragma unroll
-        for (int t = 0; t < SHAPE::HALF_TILES; t++)
-#pragma unroll
-            for (int i = 0; i < MINE; i++) {
-                float *at = to + my_row(i) * TEAM_STRIDE + t * 64;
-                at[0] = out[t][i / 2 * 4 + i % 2];
-                at[8] = out[t][i / 2 * 4 + i % 2 + 2];
-            }
-    }
-
     static __device__ __forceinline__ int first_query(void)
     {
         return rt_sm90_first_query<SHAPE>();
@@ -409,25 +384,57 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
     __device__ __forceinline__ void store_round(const struct rt_sm90_segment &segment,
                                                 int round) const
     {
+        constexpr int PIECES = 2 * ROUND_COLUMNS / 128;
         const int rows = min(hq() - first_query(), ROWS);
 #pragma unroll 1
         for (int row = worker * 4 + warp; row < rows; row += 8) {
+            const float *staged = room.staging + row * STAGING_STRIDE + lane * 4;
+            float4 x[PIECES];
+#pragma unroll
+            for (int piece = 0; piece < PIECES; piece++)
+                x[piece] = *(const float4 *)(staged + piece * 128);
             const float2 state = state_of(row);
             const float by = state.y == 0.0f ? 0.0f : rt_reciprocal(state.y);
+#pragma unroll
+            for (int piece = 0; piece < PIECES; piece++)
+                x[piece] = rt_sm90_scaled(x[piece], by);
+            if (segment.slot >= 0)
+                store_partial(segment, row, round, x);
+            else
+                store_out(segment, row, round, x);
             if (round == 0 && lane == 0)
                 rt_sm90_store_lse(p, room, segment, row, state);
-#pragma unroll
-            for (int piece = 0; piece < 2 * ROUND_COLUMNS / 128; piece++) {
-                const int staged = piece * 128 + lane * 4;
-                const int half = piece / (ROUND_COLUMNS / 128);
-                const int column =
-                    staged + half * (SHAPE::D_V / 2 - ROUND_COLUMNS) + round * ROUND_COLUMNS;
-                float4 x = *(const float4 *)(room.staging + row * STAGING_STRIDE + staged);
-                x = by == 0.0f ? make_float4(0, 0, 0, 0) /* no key seen */
-                               : make_float4(x.x * by, x.y * by, x.z * by, x.w * by);
-                rt_sm90_store_out<SHAPE>(p, room, segment, row, column, x);
-            }
         }
+    }
+
+    /* Column of a piece's first four of this lane: a round has the same columns of both halves. */
+    __device__ __forceinline__ int column_of(int piece, int round) const
+    {
+        const int half = piece / (ROUND_COLUMNS / 128);
+        return piece * 128 + lane * 4 + half * (SHAPE::D_V / 2 - ROUND_COLUMNS) +
+               round * ROUND_COLUMNS;
+    }
+
+    template <int PIECES>
+    __device__ __forceinline__ void store_partial(const struct rt_sm90_segment &segment, int row,
+                                                  int round, const float4 (&x)[PIECES]) const
+    {
+        float *to = p.partial_out + rt_sm90_partial_row<SHAPE>(p, segment, row) * SHAPE::D_V;
+#pragma unroll
+        for (int piece = 0; piece < PIECES; piece++)
+            *(float4 *)(to + column_of(piece, round)) = x[piece];
+    }
+
+    template <int PIECES>
+    __device__ __forceinline__ void store_out(const struct rt_sm90_segment &segment, int row,
+                                              int round, const float4 (&x)[PIECES]) const
+    {
+        uint16_t *to =
+            p.out + rt_sm90_data_row(p, segment) * p.out_row_stride + room.desk.out_at[row];
+#pragma unroll
+        for (int piece = 0; piece < PIECES; piece++)
+            *(uint2 *)(to + column_of(piece, round)) = make_uint2(
+                rt_pack_bf16x2(x[piece].x, x[piece].y), rt_pack_bf16x2(x[piece].z, x[piece].w));
     }
 };
 

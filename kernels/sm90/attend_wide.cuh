@@ -24,7 +24,6 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
     typedef rt_wgmma<64> score_product;
     typedef rt_wgmma<COLUMNS> value_product;
     static_assert(SHAPE::TILE_ROWS == 64, "rows of a product");
-    static constexpr int TEAM_STRIDE = SHAPE::D_V + 8; /* floats; other banks for other rows */
     using base::lane;
     using base::p;
     using base::room;
@@ -390,18 +389,6 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
             store_partial(segment);
         else
             store_out(segment);
-    }
-
-    /* For the team: the output, in the units of the maximum. */
-    __device__ __forceinline__ void leave_out(float *to) const
-    {
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            float *at = to + my_row(i) * TEAM_STRIDE + worker * COLUMNS + lane % 4 * 2;
-#pragma unroll
-            for (int j = 0; j < COLUMNS / 8; j++)
-                *(float2 *)(at + j * 8) = make_float2(out[j * 4 + i * 2], out[j * 4 + i * 2 + 1]);
-        }
     }
 
     static __device__ __forceinline__ int first_query(void)

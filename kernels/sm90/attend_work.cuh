@@ -12,7 +12,6 @@
  */
 #include "kernels/device/ptx/convert.cuh"
 #include "kernels/device/ptx/exp2.cuh"
-#include "kernels/device/ptx/timer.cuh"
 #include "kernels/device/ptx/wgmma.cuh"
 #include "kernels/generic/mla_attend_walk.cuh"
 #include "kernels/sm90/attend_desk.cuh"
@@ -49,18 +48,11 @@ rt_sm90_store_lse(const struct rt_mla_attend_params &p, const rt_sm90_room<SHAPE
             empty ? RT_SM90_INFINITY : lse * RT_SM90_LN_2;
 }
 
-/* Four columns of a query row, to where the segment's output goes. */
-template <class SHAPE>
-static __device__ __forceinline__ void
-rt_sm90_store_out(const struct rt_mla_attend_params &p, const rt_sm90_room<SHAPE> &room,
-                  const struct rt_sm90_segment &segment, int row, int column, const float4 &x)
+/* By 0: no key was seen, and what the sums hold may be anything. */
+static __device__ __forceinline__ float4 rt_sm90_scaled(const float4 &x, float by)
 {
-    if (segment.slot >= 0)
-        *(float4 *)(p.partial_out + rt_sm90_partial_row<SHAPE>(p, segment, row) * SHAPE::D_V +
-                    column) = x;
-    else
-        *(uint2 *)(p.out + rt_sm90_data_row(p, segment) * p.out_row_stride + room.desk.out_at[row] +
-                   column) = make_uint2(rt_pack_bf16x2(x.x, x.y), rt_pack_bf16x2(x.z, x.w));
+    return by == 0.0f ? make_float4(0, 0, 0, 0)
+                      : make_float4(x.x * by, x.y * by, x.z * by, x.w * by);
 }
 
 /* A pair of blocks; of the segment's last one b may be missing. */
@@ -156,10 +148,6 @@ template <class SHAPE> struct rt_sm90_worker_base {
     }
 };
 
-template <class MATH>
-static __device__ __forceinline__ void
-rt_sm90_share(MATH &math, const struct rt_sm90_segment &segment, uint32_t n);
-
 template <class MATH> struct rt_sm90_worker : MATH {
     using shape = typename MATH::shape;
 
@@ -176,8 +164,6 @@ template <class MATH> struct rt_sm90_worker : MATH {
         this->length = segment.length;
         this->begin_segment();
         rt_mbarrier_wait(&this->room.desk.q_full, n & 1);
-        if (shape::TEAM > 1 && segment.blocks == 0)
-            this->release_q();
         for (int left = segment.blocks; left > 0; left -= 2) {
             pair.has_b = left > 1;
             pair.is_last = left <= 2;
@@ -186,10 +172,7 @@ template <class MATH> struct rt_sm90_worker : MATH {
             pair.first += 2;
             pair.key += 128;
         }
-        if (shape::TEAM > 1)
-            rt_sm90_share<MATH>(*this, segment, n);
-        else
-            this->end_segment(segment);
+        this->end_segment(segment);
     }
 
     __device__ __forceinline__ void run(void)
@@ -202,8 +185,6 @@ template <class MATH> struct rt_sm90_worker : MATH {
             run_segment(segment, n, block);
             block += (uint32_t)segment.blocks;
         }
-        if (shape::TEAM > 1 && this->p.stamp_last && threadIdx.x == RT_SM90_WORKER_THREADS)
-            atomicMax((unsigned long long *)this->p.stamp_last, rt_globaltimer_ns());
     }
 };
 

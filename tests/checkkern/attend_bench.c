@@ -58,7 +58,7 @@ static double time_layers(struct ck *ck, struct ck_attend_rig *rig)
     rt_addr pools[MOST_LAYERS];
     uint32_t layers = make_layers(ck, rig, pools);
     struct rt_launch *launches = ck_new(ck, (2u * MOST_LAYERS + 1) * sizeof(*launches));
-    uint32_t each = rig->choice.reduce_entry ? 2 : 1;
+    uint32_t each = 2; /* attend and reduce */
     for (uint32_t i = 0; i < layers; i++) {
         rig->attend.kv = (const uint16_t *)(uintptr_t)pools[i];
         ck_attend_launches(ck, rig, &launches[each * i], &launches[each * i + 1]);

@@ -315,13 +315,12 @@ static void fill_plan(struct ck *ck, const struct ck_attend *c, struct ck_attend
                                       .rows = c->rows,
                                       .parts = rig->choice.parts,
                                       .overhead_blocks = rig->choice.overhead_blocks,
-                                      .min_blocks = rig->choice.min_blocks,
-                                      .arrivals = rt_arrivals(&rig->choice)};
+                                      .min_blocks = rig->choice.min_blocks};
     rt_ref_schedule(&plan);
     uint64_t rows =
         (uint64_t)rt_max_u32((uint32_t)plan.num_splits[c->rows], 1) * c->heads * c->q_len;
     rig->partial_out = ck_alloc(ck, "partial_out", rows * c->d_v * 4, POISON);
-    rig->partial_lse = ck_alloc(ck, "partial_lse", rows * rig->choice.team * 4, POISON);
+    rig->partial_lse = ck_alloc(ck, "partial_lse", rows * 4, POISON);
     ck_upload(ck, &rig->tiles);
     ck_upload(ck, &rig->num_splits);
 }
@@ -331,7 +330,7 @@ void ck_attend_plan(struct ck *ck, const struct ck_attend *c, const struct rt_at
 {
     uint64_t data_rows = c->row_base + c->rows + 1;
     uint64_t tiles_bytes = choice->parts * sizeof(struct rt_tile_record);
-    uint64_t splits_bytes = (rt_arrivals_at(c->rows) + rt_arrivals(choice)) * 4u;
+    uint64_t splits_bytes = (c->rows + 1) * 4u;
     rig->choice = *choice;
     rig->ref.parts = choice->parts;
     rig->tiles = ck_alloc_later(ck, "tiles", tiles_bytes, 0);
@@ -351,7 +350,6 @@ void ck_attend_plan(struct ck *ck, const struct ck_attend *c, const struct rt_at
     rig->reduce = reduce_of(&rig->attend);
     uint64_t *stamps = ck_at(&rig->stamps, CK_DEVICE);
     rig->attend.stamp_first = &stamps[0];
-    rig->attend.stamp_last = choice->reduce_entry ? NULL : &stamps[1];
     rig->reduce.stamp_last = &stamps[1];
 }
 
@@ -380,9 +378,7 @@ void ck_attend_launches(struct ck *ck, const struct ck_attend_rig *rig, struct r
 {
     struct rt_error err = {0};
     ck_must(ck, rt_mla_attend_launch(&ck->kernels, &rig->choice, &rig->attend, attend, &err), &err);
-    if (rig->choice.reduce_entry)
-        ck_must(ck, rt_mla_reduce_launch(&ck->kernels, &rig->choice, &rig->reduce, reduce, &err),
-                &err);
+    ck_must(ck, rt_mla_reduce_launch(&ck->kernels, &rig->choice, &rig->reduce, reduce, &err), &err);
 }
 
 /* Another tile of the generic kernel: what a device with less shared memory would be given. */

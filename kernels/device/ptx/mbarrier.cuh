@@ -43,18 +43,6 @@ static __device__ __forceinline__ void rt_mbarrier_arrive_expect(uint64_t *barri
         : "memory");
 }
 
-/* Arrives at the barrier of the same place in block `rank` of the cluster. */
-static __device__ __forceinline__ void rt_mbarrier_arrive_at(uint64_t *barrier, uint32_t rank)
-{
-    asm volatile("{\n"
-                 ".reg .b32 remote;\n"
-                 "mapa.shared::cluster.u32 remote, %0, %1;\n"
-                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n"
-                 "}" ::"r"(rt_shared_address(barrier)),
-                 "r"(rank)
-                 : "memory");
-}
-
 /* True once the phase of that parity is over; may suspend the thread for a while. */
 static __device__ __forceinline__ bool rt_mbarrier_try(uint64_t *barrier, uint32_t parity)
 {
@@ -73,27 +61,6 @@ static __device__ __forceinline__ bool rt_mbarrier_try(uint64_t *barrier, uint32
 static __device__ __forceinline__ void rt_mbarrier_wait(uint64_t *barrier, uint32_t parity)
 {
     while (!rt_mbarrier_try(barrier, parity)) {
-    }
-}
-
-/* Likewise, for arrivals from another block of the cluster. */
-static __device__ __forceinline__ bool rt_mbarrier_try_cluster(uint64_t *barrier, uint32_t parity)
-{
-    uint32_t over;
-    asm volatile("{\n"
-                 ".reg .pred p;\n"
-                 "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
-                 "selp.u32 %0, 1, 0, p;\n"
-                 "}"
-                 : "=r"(over)
-                 : "r"(rt_shared_address(barrier)), "r"(parity)
-                 : "memory");
-    return over != 0;
-}
-
-static __device__ __forceinline__ void rt_mbarrier_wait_cluster(uint64_t *barrier, uint32_t parity)
-{
-    while (!rt_mbarrier_try_cluster(barrier, parity)) {
     }
 }
 

@@ -37,12 +37,4 @@ static __device__ __forceinline__ void rt_stmatrix_x2_trans(void *row, uint32_t 
                  : "memory");
 }
 
-/* Transposes an 8x8 matrix between the lanes of a warp: PTX ISA, "movmatrix". */
-static __device__ __forceinline__ uint32_t rt_movmatrix_trans(uint32_t a)
-{
-    uint32_t d;
-    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(d) : "r"(a));
-    return d;
-}
-
 #endif

@@ -3,7 +3,7 @@
 #define RT_KERNELS_DEVICE_PTX_SYNC_CUH
 
 /*
- * Named barriers, proxies, clusters and register budgets of sm_90.
+ * Named barriers, proxies and register budgets of sm_90.
  * volatile, memory: accesses on either side stay there.
  */
 #include <stdint.h>
@@ -25,56 +25,6 @@ static __device__ __forceinline__ void rt_bar_arrive(uint32_t id, uint32_t threa
 static __device__ __forceinline__ void rt_fence_async(void)
 {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-
-static __device__ __forceinline__ uint32_t rt_cluster_rank(void)
-{
-    uint32_t rank;
-    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return rank;
-}
-
-/* The address, in the cluster's shared memory, of this block's `shared` in block `rank`: PTX ISA,
- * "mapa". */
-static __device__ __forceinline__ uint32_t rt_cluster_address(const void *shared, uint32_t rank)
-{
-    uint32_t address;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;"
-        : "=r"(address)
-        : "r"((uint32_t)__cvta_generic_to_shared(shared)), "r"(rank));
-    return address;
-}
-
-/* From another block's shared memory: PTX ISA, "ld.shared::cluster". */
-static __device__ __forceinline__ float4 rt_cluster_load_4(uint32_t address)
-{
-    float4 v;
-    asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
-                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-                 : "r"(address)
-                 : "memory");
-    return v;
-}
-
-static __device__ __forceinline__ float2 rt_cluster_load_2(uint32_t address)
-{
-    float2 v;
-    asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];"
-                 : "=f"(v.x), "=f"(v.y)
-                 : "r"(address)
-                 : "memory");
-    return v;
-}
-
-/* All threads of all blocks of the cluster: PTX ISA, "barrier.cluster". */
-static __device__ __forceinline__ void rt_cluster_arrive(void)
-{
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-}
-
-static __device__ __forceinline__ void rt_cluster_wait(void)
-{
-    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
 /* Registers of each thread of this warp group from here on: PTX ISA, "setmaxnreg". */
