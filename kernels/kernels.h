@@ -39,7 +39,6 @@ enum rt_status rt_kernels_launch(const struct rt_kernels *k, const char *entry, 
 
 /* What the attention of one graph needs. */
 struct rt_attend_request {
-    uint32_t batch; /* rows of the graph or call, padding included */
     uint32_t heads, d_qk, d_v, q_len, page_size;
     enum rt_kv_layout kv_layout;
     enum rt_backend backend; /* AUTO: the fastest that serves it */
@@ -56,8 +55,7 @@ struct rt_attend_choice {
     uint32_t threads;
     uint32_t smem_bytes;
     uint32_t overhead_blocks, min_blocks; /* schedule constants measured for this kernel */
-    uint32_t most_batch; /* the choice is the same from the request's batch up to this one */
-    char reason[RT_REASON_BYTES]; /* one sentence */
+    char reason[RT_REASON_BYTES];         /* one sentence */
 };
 
 /*

@@ -12,8 +12,8 @@
 /* The schedule's price of a piece, and its least size, in blocks of 64 tokens. */
 #define GENERIC_OVERHEAD_BLOCKS 2
 #define GENERIC_MIN_BLOCKS 2
-#define SM90_OVERHEAD_BLOCKS 2
-#define SM90_MIN_BLOCKS 2
+#define SM90_OVERHEAD_BLOCKS 0
+#define SM90_MIN_BLOCKS 1
 
 /* The C references know no tiles; this keeps plans on the host like those on a large GPU. */
 #define HOST_TILE_ROWS 64
@@ -216,7 +216,7 @@ static void describe(const struct rt_device_caps *caps, const struct rt_attend_r
 }
 
 static void choose(const struct rt_device_caps *caps, const struct rt_attend_request *request,
-                   const struct attend_kernel *kernel, uint32_t most_batch, const char *why_not,
+                   const struct attend_kernel *kernel, const char *why_not,
                    struct rt_attend_choice *out)
 {
     uint32_t m_tiles = rt_ceil_div_u32(request->heads * request->q_len, kernel->tile_rows);
@@ -231,7 +231,6 @@ static void choose(const struct rt_device_caps *caps, const struct rt_attend_req
         .smem_bytes = kernel->smem_bytes,
         .overhead_blocks = kernel->overhead_blocks,
         .min_blocks = kernel->min_blocks,
-        .most_batch = most_batch,
     };
     describe(caps, request, kernel, &choice, why_not, choice.reason);
     *out = choice;
@@ -244,7 +243,6 @@ enum rt_status rt_kernels_resolve_attend(const struct rt_device_caps *caps,
     RT_TRY(check_request(request, err));
     struct rt_error why_not = {0};
     const struct attend_kernel *kernel;
-    uint32_t most_batch = UINT32_MAX;
     switch (request->backend) {
     case RT_BACKEND_SM90:
         RT_TRY(check_sm90(caps, err));
@@ -262,6 +260,6 @@ enum rt_status rt_kernels_resolve_attend(const struct rt_device_caps *caps,
     default:
         return rt_fail(err, RT_ERR_UNSUPPORTED, "backend %d is not known", (int)request->backend);
     }
-    choose(caps, request, kernel, most_batch, why_not.message, out);
+    choose(caps, request, kernel, why_not.message, out);
     return RT_OK;
 }

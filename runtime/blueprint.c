@@ -11,55 +11,22 @@
 /* The host device is for development and tests: a fraction of all RAM would serve nobody there. */
 #define HOST_BUDGET_BYTES (2ull << 30)
 
-/* One query length's choices, range of batches after range. */
-static enum rt_status choose_ranges(struct rt_blueprint *b, uint32_t query_index,
-                                    struct rt_error *err)
+static enum rt_status choose_kernels(struct rt_blueprint *b, struct rt_error *err)
 {
     const struct rt_config *c = &b->config;
-    struct rt_attend_choice *choices = b->choices[query_index];
-    uint32_t i = 0;
-    do {
+    for (uint32_t i = 0; i < c->query_len_count; i++) {
         struct rt_attend_request request = {
-            .batch = i ? choices[i - 1].most_batch + 1 : 1,
             .heads = c->geometry.heads,
             .d_qk = b->d_qk,
             .d_v = b->d_v,
-            .q_len = c->query_lens[query_index],
+            .q_len = c->query_lens[i],
             .page_size = c->page_size,
             .kv_layout = c->kv_layout,
             .backend = c->backend,
         };
-        RT_REQUIRE(i < RT_BLUEPRINT_RANGES, err, RT_ERR_INTERNAL,
-                   "more than %u ranges of batches for query length %u", RT_BLUEPRINT_RANGES,
-                   request.q_len);
-        RT_TRY(rt_kernels_resolve_attend(&b->caps, &request, &choices[i], err));
-    } while (choices[i++].most_batch < RT_MAX_BATCH);
+        RT_TRY(rt_kernels_resolve_attend(&b->caps, &request, &b->choices[i], err));
+    }
     return RT_OK;
-}
-
-static enum rt_status choose_kernels(struct rt_blueprint *b, struct rt_error *err)
-{
-    for (uint32_t i = 0; i < b->config.query_len_count; i++)
-        RT_TRY(choose_ranges(b, i, err));
-    return RT_OK;
-}
-
-const struct rt_attend_choice *rt_blueprint_choice(const struct rt_blueprint *b, uint32_t batch,
-                                                   uint32_t query_index)
-{
-    const struct rt_attend_choice *choice = b->choices[query_index];
-    while (batch > choice->most_batch)
-        choice++;
-    return choice;
-}
-
-/* Room for what one graph's attention leaves between its launches. */
-static void widen(struct rt_shape *shape, const struct rt_attend_choice *choice,
-                  uint32_t query_rows)
-{
-    uint64_t rows = (uint64_t)rt_max_split_slots(choice->parts) * query_rows;
-    shape->parts_max = rt_max_u32(shape->parts_max, choice->parts);
-    shape->partial_rows = rows > shape->partial_rows ? rows : shape->partial_rows;
 }
 
 static void fill_shape(const struct rt_blueprint *b, uint64_t pages, struct rt_shape *shape)
@@ -80,10 +47,14 @@ static void fill_shape(const struct rt_blueprint *b, uint64_t pages, struct rt_s
         .ring_depth = c->ring_depth,
         .per_layer = c->tensors == RT_TENSORS_PER_LAYER,
     };
-    for (uint32_t i = 0; i < c->query_len_count; i++)
-        for (uint32_t j = 0; j < c->batch_size_count; j++)
-            widen(shape, rt_blueprint_choice(b, c->batch_sizes[j], i),
-                  c->geometry.heads * c->query_lens[i]);
+    for (uint32_t i = 0; i < c->query_len_count; i++) {
+        const struct rt_attend_choice *choice = &b->choices[i];
+        uint64_t rows =
+            (uint64_t)rt_max_split_slots(choice->parts) * c->geometry.heads * c->query_lens[i];
+        shape->parts_max = rt_max_u32(shape->parts_max, choice->parts);
+        if (rows > shape->partial_rows)
+            shape->partial_rows = rows;
+    }
 }
 
 /* Pages that the memory budget holds, and no more than all sequences at full length can use. */

@@ -145,17 +145,10 @@ static enum rt_status open_device(struct rt_runtime *rt, const struct rt_create_
 static void say_choices(const struct rt_runtime *rt, const struct rt_create_params *p)
 {
     const struct rt_config *c = &rt->blueprint.config;
-    const struct rt_attend_choice *said = NULL;
     for (uint32_t i = 0; i < c->query_len_count; i++)
-        for (uint32_t j = 0; j < c->batch_size_count; j++) {
-            const struct rt_attend_choice *choice =
-                rt_blueprint_choice(&rt->blueprint, c->batch_sizes[j], i);
-            if (choice != said)
-                say(p, RT_LOG_INFO, "query length %u, batch %u and more: %s, %u parts: %s",
-                    c->query_lens[i], c->batch_sizes[j], choice->entry, choice->parts,
-                    choice->reason);
-            said = choice;
-        }
+        say(p, RT_LOG_INFO, "query length %u: %s, %u parts: %s", c->query_lens[i],
+            rt->blueprint.choices[i].entry, rt->blueprint.choices[i].parts,
+            rt->blueprint.choices[i].reason);
     const struct rt_layout *l = &rt->blueprint.layout;
     say(p, RT_LOG_INFO,
         "%" PRIu64 " pages of %u tokens in %u layers: pool %" PRIu64 " bytes, arena %" PRIu64,

@@ -330,5 +330,5 @@ enum rt_status rt_rig_add_attend(const struct rt_rig *rig, enum rt_rig_side side
     params.early = !p->count || strcmp(p->stages[p->count - 1].launch->entry, "rt_schedule") != 0;
     RT_TRY(rt_ops_decode_launches(&rig->m->kernels, choice, &params, &l, &rig->m->error));
     RT_TRY(add(rig, "attend", layer, &l.attend, p));
-    return l.reduces ? add(rig, "reduce", layer, &l.reduce, p) : RT_OK;
+    return add(rig, "reduce", layer, &l.reduce, p);
 }

@@ -120,5 +120,5 @@ enum rt_status rt_mla_decode(rt_ops *ops, const struct rt_mla_decode_args *args,
     RT_TRY(rt_ops_attend_params(args, &choice, &attend, err));
     RT_TRY(rt_ops_decode_launches(&ops->kernels, &choice, &attend, &l, err));
     RT_TRY(launch(ops, &l.attend, stream));
-    return l.reduces ? launch(ops, &l.reduce, stream) : RT_OK;
+    return launch(ops, &l.reduce, stream);
 }

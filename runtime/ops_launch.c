@@ -34,7 +34,6 @@ enum rt_status rt_ops_choose(const struct rt_device_caps *caps, const struct rt_
         .heads = s->heads,
         .d_qk = s->d_qk,
         .d_v = s->d_v,
-        .batch = s->batch,
         .q_len = s->query_len,
         .page_size = s->page_size,
         .kv_layout = RT_KV_BF16,
@@ -236,6 +235,5 @@ enum rt_status rt_ops_decode_launches(const struct rt_kernels *k,
 {
     const struct rt_mla_reduce_params reduce = reduce_params(attend);
     RT_TRY(rt_mla_attend_launch(k, choice, attend, &out->attend, err));
-    out->reduces = choice->reduce_entry != NULL;
-    return out->reduces ? rt_mla_reduce_launch(k, choice, &reduce, &out->reduce, err) : RT_OK;
+    return rt_mla_reduce_launch(k, choice, &reduce, &out->reduce, err);
 }

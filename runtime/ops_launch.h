@@ -33,7 +33,6 @@ enum rt_status rt_ops_attend_params(const struct rt_mla_decode_args *args,
 
 struct rt_decode_launches {
     struct rt_launch attend, reduce;
-    bool reduces; /* false: attend does it itself, reduce is unset */
 };
 enum rt_status rt_ops_decode_launches(const struct rt_kernels *k,
                                       const struct rt_attend_choice *choice,

@@ -139,8 +139,7 @@ enum rt_status rt_plan_graph(const rt_plan *plan, uint32_t index, struct rt_plan
     RT_REQUIRE(plan && index < plan->info.graphs, NULL, RT_ERR_INVALID, "no such graph");
     RT_REQUIRE_STRUCT(out, NULL);
     const struct rt_attend_choice *choice =
-        rt_blueprint_choice(&plan->blueprint, plan->programs[index].batch,
-                            index % plan->blueprint.config.query_len_count);
+        &plan->blueprint.choices[index % plan->blueprint.config.query_len_count];
     out->batch = plan->programs[index].batch;
     out->query_len = plan->programs[index].query_len;
     out->stages = plan->programs[index].count;

@@ -27,13 +27,6 @@ static uint64_t *ctrl_stamp(const struct builder *b, size_t offset)
     return (uint64_t *)(uintptr_t)(rt_arena_addr(b->s->arena, RT_BUF_CTRL, 0) + offset);
 }
 
-/* Where the last layer's attention says when it was done. */
-static uint64_t *last_stamp(const struct builder *b, uint32_t layer)
-{
-    bool last = layer + 1 == b->s->blueprint->layout.shape.layers;
-    return last ? ctrl_stamp(b, offsetof(struct rt_ctrl, t_attend_last)) : NULL;
-}
-
 static enum rt_status add(struct builder *b, const char *name, uint32_t layer,
                           const struct rt_launch *launch)
 {
@@ -282,6 +275,7 @@ static enum rt_status add_attend(struct builder *b, uint32_t layer)
 static enum rt_status add_reduce(struct builder *b, uint32_t layer)
 {
     const struct rt_layout *l = &b->s->blueprint->layout;
+    bool last = layer + 1 == l->shape.layers;
     int64_t heads = l->shape.heads;
     struct rt_mla_reduce_params p = {
         .partial_out = at(b, RT_BUF_PARTIAL_OUT, 0),
@@ -291,7 +285,7 @@ static enum rt_status add_reduce(struct builder *b, uint32_t layer)
         .out = at(b, RT_BUF_OUT, layer),
         .lse = at(b, RT_BUF_LSE, layer),
         .ctrl = at(b, RT_BUF_CTRL, 0),
-        .stamp_last = last_stamp(b, layer),
+        .stamp_last = last ? ctrl_stamp(b, offsetof(struct rt_ctrl, t_attend_last)) : NULL,
         .out_row_stride = b->query_len * heads * l->shape.d_v,
         .out_token_stride = heads * l->shape.d_v,
         .out_head_stride = l->shape.d_v,
@@ -317,7 +311,7 @@ enum rt_status rt_stages_step(const struct rt_stage_source *s, uint32_t batch, u
         .p = p,
         .batch = batch,
         .query_len = s->blueprint->config.query_lens[query_index],
-        .choice = rt_blueprint_choice(s->blueprint, batch, query_index),
+        .choice = &s->blueprint->choices[query_index],
         .bindings = bindings,
         .err = err,
     };

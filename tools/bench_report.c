@@ -109,7 +109,7 @@ static void json_measured(struct json_out *j, const struct bench_row *row)
     const struct figures f = figures_of(row);
     json_text(j, "backend", backend_name(r->backend));
     json_text(j, "kernel", r->kernel);
-    json_text(j, "reduction", r->reduction ? r->reduction : "");
+    json_text(j, "reduction", r->reduction);
     json_uint(j, "parts", r->parts);
     json_uint(j, "layers", r->layers);
     json_uint(j, "layer_bytes", r->layer_bytes);

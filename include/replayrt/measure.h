@@ -84,7 +84,7 @@ struct rt_measure_attention_result {
     uint32_t struct_size;
     enum rt_backend backend; /* never auto */
     const char *kernel;      /* attend's entry point; static storage, as is reduction */
-    const char *reduction;   /* null where attend does it itself */
+    const char *reduction;
     uint32_t parts;          /* of the schedule */
     uint32_t layers;         /* of the graphs below */
     uint64_t layer_bytes;    /* one layer's KV pool */

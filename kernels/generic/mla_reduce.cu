@@ -18,10 +18,10 @@
  * teams, each with every second or fourth piece and a half or a quarter of the columns.
  *
  *   shared memory     bytes
- *   list               8192   a row to list, 8 bytes
+ *   list               4096   a row to list, 8 bytes; no more, so as to fit beside an sm90 attend
  *   sums               4096   a lane each
  *   tops, totals         64   a warp each
- *   counts              256   of rows to list, 32 warps' worth of them, of two windows
+ *   counts              128   of rows to list, 16 warps' worth of them, of two windows
  *
  *   barrier   makes visible                 and frees
  *   A         counts                        the list; counts of the window before
@@ -48,10 +48,12 @@
 #define RT_REDUCE_WARP_COLUMNS (RT_WARP_LANES * RT_REDUCE_LANE_COLUMNS)
 #define RT_REDUCE_DEPTH 8 /* vectors of a lane in flight */
 #define RT_REDUCE_FEW 8   /* pieces that one warp takes alone */
-#define RT_REDUCE_THREAD_ROWS 4u
+#define RT_REDUCE_THREAD_ROWS 2u
 #define RT_REDUCE_WINDOW (RT_REDUCE_THREAD_ROWS * RT_MLA_REDUCE_THREADS)
 
-RT_STATIC_ASSERT(RT_REDUCE_THREAD_ROWS *RT_MLA_REDUCE_WARPS == RT_WARP_LANES, "a count for a lane");
+#define RT_REDUCE_COUNTS (RT_REDUCE_THREAD_ROWS * RT_MLA_REDUCE_WARPS)
+
+RT_STATIC_ASSERT(RT_REDUCE_COUNTS <= RT_WARP_LANES, "a lane for each count");
 RT_STATIC_ASSERT(RT_REDUCE_WARP_COLUMNS == 4 * RT_MLA_REDUCE_LEAST_COLUMNS, "four teams at most");
 
 /* A batch row to work on. The schedule has at most 65535 parts, and a row not more pieces. */
@@ -65,9 +67,9 @@ struct rt_reduce_board {
     struct rt_reduce_row list[RT_REDUCE_WINDOW];
     float4 sum[RT_MLA_REDUCE_THREADS];
     float top[RT_MLA_REDUCE_WARPS], total[RT_MLA_REDUCE_WARPS];
-    uint32_t counts[2][RT_WARP_LANES]; /* many in the low half, few in the high half */
+    uint32_t counts[2][RT_REDUCE_COUNTS]; /* many in the low half, few in the high half */
 };
-RT_STATIC_ASSERT(sizeof(struct rt_reduce_board) == 8192 + 4096 + 64 + 256, "the table above");
+RT_STATIC_ASSERT(sizeof(struct rt_reduce_board) == 4096 + 4096 + 64 + 128, "the table above");
 
 static __shared__ __align__(16) struct rt_reduce_board rt_reduce_memory;
 
@@ -328,7 +330,7 @@ struct rt_reduce_look {
 /* Looks at the window and counts. */
 static __device__ __forceinline__ struct rt_reduce_look
 rt_reduce_scan(const struct rt_mla_reduce_params &p, uint32_t window,
-               uint32_t (&counts)[RT_WARP_LANES])
+               uint32_t (&counts)[RT_REDUCE_COUNTS])
 {
     int32_t length[RT_REDUCE_THREAD_ROWS], slot[RT_REDUCE_THREAD_ROWS], end[RT_REDUCE_THREAD_ROWS];
 #pragma unroll
@@ -357,10 +359,10 @@ rt_reduce_scan(const struct rt_mla_reduce_params &p, uint32_t window,
 
 /* Rows of many pieces from the front, the others from the back, both in rising order. */
 static __device__ __forceinline__ struct rt_reduce_found
-rt_reduce_push(const struct rt_reduce_look &look, const uint32_t (&counts)[RT_WARP_LANES],
+rt_reduce_push(const struct rt_reduce_look &look, const uint32_t (&counts)[RT_REDUCE_COUNTS],
                struct rt_reduce_row *list)
 {
-    const uint32_t mine = counts[rt_lane()];
+    const uint32_t mine = rt_lane() < RT_REDUCE_COUNTS ? counts[rt_lane()] : 0;
     const uint32_t upto = rt_warp_inclusive_sum(mine);
     const uint32_t all = __shfl_sync(RT_FULL_WARP, upto, RT_WARP_LANES - 1);
     const struct rt_reduce_found found = {all & 0xffffu, all >> 16};

@@ -52,11 +52,8 @@ static __device__ __forceinline__ void rt_sm90_load(const struct rt_attend_sm90_
         loader.run_queries();
 }
 
-/*
- * 64 query rows: registers move from those that load to those that work, and each worker has its own
- * code, in which its number is a constant. Few query rows: what runs once or twice is the rule,
- * and then less code is quicker.
- */
+/* With 64 query rows registers move from those that load to those that work. Both workers run the
+ * same code: what runs once or twice is the rule for short rows, and then less code is quicker. */
 template <class SHAPE, template <class> class MATH>
 static __device__ __forceinline__ void rt_sm90_divide(const struct rt_attend_sm90_params &p,
                                                       const rt_sm90_room<SHAPE> &room)
@@ -69,14 +66,10 @@ static __device__ __forceinline__ void rt_sm90_divide(const struct rt_attend_sm9
         if (WIDE)
             rt_registers_down<RT_SM90_LOADER_REGISTERS>();
         rt_sm90_load<SHAPE>(p, room);
-    } else if (!WIDE) {
-        worker(p.attend, room, group - 1).run();
-    } else if (group == 1) {
-        rt_registers_up<RT_SM90_WORKER_REGISTERS>();
-        worker(p.attend, room, 0).run();
     } else {
-        rt_registers_up<RT_SM90_WORKER_REGISTERS>();
-        worker(p.attend, room, 1).run();
+        if (WIDE)
+            rt_registers_up<RT_SM90_WORKER_REGISTERS>();
+        worker(p.attend, room, group - 1).run();
     }
 }
 

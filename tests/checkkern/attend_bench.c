@@ -85,7 +85,7 @@ static void bench(struct ck *ck, const struct shape *s, uint32_t d_qk, uint32_t 
     struct rt_attend_choice choice;
     for (uint32_t r = 0; r < c.rows; r++)
         c.lengths[r] = s->length;
-    if (!ck_attend_resolve(ck, &c, (struct ck_kind){backend, 0}, &choice))
+    if (!ck_attend_resolve(ck, &c, backend, &choice))
         return;
     struct ck_attend_rig rig;
     ck_attend_inputs(ck, &c, &rig);

@@ -350,6 +350,8 @@ void ck_attend_plan(struct ck *ck, const struct ck_attend *c, const struct rt_at
     rig->reduce = reduce_of(&rig->attend);
     uint64_t *stamps = ck_at(&rig->stamps, CK_DEVICE);
     rig->attend.stamp_first = &stamps[0];
+    /* Nothing is in flight here: blocks without work may leave, and keys come before the wait. */
+    rig->attend.early = c->seed % 2;
     rig->reduce.stamp_last = &stamps[1];
 }
 
@@ -400,17 +402,16 @@ static bool choose_tile(struct ck *ck, const struct ck_attend *c, struct rt_atte
     return false;
 }
 
-bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, struct ck_kind kind,
+bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, enum rt_backend backend,
                        struct rt_attend_choice *out)
 {
-    struct rt_attend_request request = {.batch = kind.batch ? kind.batch : c->rows,
-                                        .heads = c->heads,
+    struct rt_attend_request request = {.heads = c->heads,
                                         .d_qk = c->d_qk,
                                         .d_v = c->d_v,
                                         .q_len = c->q_len,
                                         .page_size = c->page_size,
                                         .kv_layout = RT_KV_BF16,
-                                        .backend = kind.backend};
+                                        .backend = backend};
     struct rt_error err = {0};
     enum rt_status status = rt_kernels_resolve_attend(&ck->driver.caps, &request, out, &err);
     if (status == RT_ERR_UNSUPPORTED)

@@ -50,14 +50,8 @@ struct ck_attend_rig {
     struct rt_mla_attend_params ref; /* of the reference side: for the truth */
 };
 
-/* A kernel to ask the resolver for. */
-struct ck_kind {
-    enum rt_backend backend;
-    uint32_t batch; /* that it is chosen for; 0: the case's rows */
-};
-
 /* False where the backend does not serve the case on this device. */
-bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, struct ck_kind kind,
+bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, enum rt_backend backend,
                        struct rt_attend_choice *out);
 
 /* Fills every input and uploads it: all that the truth needs. Ended by ck_attend_free. */

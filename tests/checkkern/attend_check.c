@@ -165,27 +165,19 @@ static void run(struct ck *ck, const struct ck_attend *c, const struct rt_attend
     ck_attend_unplan(ck, rig);
 }
 
-/* Of sm90 what is for few batch rows, and what is for many, where that is not the same. */
-#define KINDS 3u
+#define BACKENDS 2u
 static uint32_t choose(struct ck *ck, const struct ck_attend *c, struct rt_attend_choice *choices)
 {
-    static const struct ck_kind kinds[KINDS] = {
-        {RT_BACKEND_GENERIC, 0}, {RT_BACKEND_SM90, 1}, {RT_BACKEND_SM90, RT_MAX_BATCH}};
+    static const enum rt_backend backends[BACKENDS] = {RT_BACKEND_GENERIC, RT_BACKEND_SM90};
     uint32_t served = 0;
-    for (uint32_t i = 0; i < (c->tile_rows ? 1 : KINDS); i++) {
-        struct rt_attend_choice *choice = &choices[served];
-        if (!ck_attend_resolve(ck, c, kinds[i], choice))
-            continue;
-        bool again = served > 0 && strcmp(choice->entry, choice[-1].entry) == 0 &&
-                     choice->parts == choice[-1].parts;
-        served += !again;
-    }
+    for (uint32_t i = 0; i < (c->tile_rows ? 1 : BACKENDS); i++)
+        served += ck_attend_resolve(ck, c, backends[i], &choices[served]);
     return served;
 }
 
 void ck_attend_check(struct ck *ck, const struct ck_attend *c)
 {
-    struct rt_attend_choice choices[KINDS];
+    struct rt_attend_choice choices[BACKENDS];
     uint32_t served = choose(ck, c, choices);
     if (served == 0)
         return;
