@@ -95,7 +95,8 @@ static void test_grids(void **state)
 
     struct rt_mla_reduce_params reduce = {.rows = 5, .q_len = 2, .heads = 20, .d_v = 512};
     assert_int_equal(rt_mla_reduce_launch(&no_device, &choice, &reduce, &l, NULL), RT_OK);
-    expect_grid(&l, "rt_mla_reduce", RT_MLA_REDUCE_MOST_BLOCKS(reduce.heads * reduce.q_len), 1, RT_MLA_REDUCE_THREADS);
+    expect_grid(&l, "rt_mla_reduce", RT_MLA_REDUCE_MOST_BLOCKS(reduce.heads * reduce.q_len), 1,
+                RT_MLA_REDUCE_THREADS);
     reduce.rows = 1;
     reduce.heads = 3;
     reduce.d_v = 256;
