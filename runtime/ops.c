@@ -73,13 +73,20 @@ enum rt_status rt_mla_workspace_size(rt_ops *ops, const struct rt_mla_shape *sha
     return RT_OK;
 }
 
-static enum rt_status launch(struct rt_ops *ops, const struct rt_launch *l, void *stream)
+/* Inside of the device's context. */
+static enum rt_status put(struct rt_ops *ops, const struct rt_launch *l, void *stream)
 {
     struct rt_driver *d = &ops->driver;
     RT_REQUIRE(d->caps.kind != RT_DEVICE_KIND_HOST || !stream, &ops->error, RT_ERR_INVALID,
                "%s: the host device has no streams, stream is %p", l->entry, stream);
+    return RT_DRV(d, &ops->error, launch, (d, l, false, stream));
+}
+
+static enum rt_status launch(struct rt_ops *ops, const struct rt_launch *l, void *stream)
+{
+    struct rt_driver *d = &ops->driver;
     RT_TRY(RT_DRV(d, &ops->error, ctx_enter, (d)));
-    enum rt_status status = RT_DRV(d, &ops->error, launch, (d, l, false, stream));
+    enum rt_status status = put(ops, l, stream);
     (void)d->ctx_leave(d);
     return status;
 }
@@ -108,17 +115,28 @@ enum rt_status rt_mla_append(rt_ops *ops, const struct rt_mla_append_args *args,
     return launch(ops, &l, stream);
 }
 
+/* Tensor maps are made where the context is: launches are built inside of it. */
+static enum rt_status decode(struct rt_ops *ops, const struct rt_attend_choice *choice,
+                             const struct rt_mla_attend_params *attend, void *stream)
+{
+    struct rt_decode_launches l;
+    RT_TRY(rt_ops_decode_launches(&ops->kernels, choice, attend, &l, &ops->error));
+    RT_TRY(put(ops, &l.attend, stream));
+    return put(ops, &l.reduce, stream);
+}
+
 enum rt_status rt_mla_decode(rt_ops *ops, const struct rt_mla_decode_args *args, void *stream)
 {
     RT_REQUIRE(ops, NULL, RT_ERR_INVALID, "rt_mla_decode: ops is null");
     struct rt_error *err = &ops->error;
+    struct rt_driver *d = &ops->driver;
     RT_REQUIRE_STRUCT(args, err);
     struct rt_attend_choice choice;
     struct rt_mla_attend_params attend;
-    struct rt_decode_launches l;
     RT_TRY(rt_ops_choose(&ops->driver.caps, &args->shape, &choice, err));
     RT_TRY(rt_ops_attend_params(args, &choice, &attend, err));
-    RT_TRY(rt_ops_decode_launches(&ops->kernels, &choice, &attend, &l, err));
-    RT_TRY(launch(ops, &l.attend, stream));
-    return launch(ops, &l.reduce, stream);
+    RT_TRY(RT_DRV(d, err, ctx_enter, (d)));
+    enum rt_status status = decode(ops, &choice, &attend, stream);
+    (void)d->ctx_leave(d);
+    return status;
 }

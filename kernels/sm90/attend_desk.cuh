@@ -11,16 +11,16 @@
  *   desk    this struct
  *
  * All tiles are in the copy engine's 128-byte swizzle. Warp group 0 loads: warp 0 walks and brings
- * keys, warp 1 brings q. Warp groups 1 and 2, the workers 0 and 1, compute: both add up values, each
- * the columns of one half of d_v; blocks come in pairs, and the scores and the softmax of the first, a, belong to worker 0, those of
- * the second, b, to worker 1.
+ * keys, warp 1 brings q. Warp groups 1 and 2, the workers 0 and 1, compute: both add up values,
+ * each the columns of one half of d_v; blocks come in pairs, and the scores and the softmax of the
+ * first, a, belong to worker 0, those of the second, b, to worker 1.
  *
  *   barrier        arrives                                  waits      means
  *   kv_full[s][h]  warp 0, bytes                            workers    half h of stage s is there
  *   kv_empty[s][h] warps of worker h                        warp 0     no product reads it any more
  *   q_full         warp 1 (bytes)                           workers    q of the segment is there
  *   q_empty        warps of both workers                    warp 1     no score of the segment open
- *   seg_full[i]    warp 0                                   the others segment i % SEGMENTS is there
+ *   seg_full[i]    warp 0                                   others     a segment is there
  *   seg_empty[i]   workers' warps, warp 1                   warp 0     all have copied it
  */
 #include "kernels/abi/attend_sm90.h"
@@ -62,7 +62,7 @@ template <int STAGES, int TILE_ROWS> struct alignas(16) rt_sm90_desk {
     int64_t out_at[TILE_ROWS], lse_at[TILE_ROWS];
     float2 state[TILE_ROWS]; /* maximum and sum */
     int lag[TILE_ROWS];      /* keys at the row's end that the query row does not see */
-    float top[2][TILE_ROWS]; /* maximum up to a, up to b; in exponents of 2 */
+    float top[2][TILE_ROWS]; /* maximum up to a, up to b, of its owner; in exponents of 2 */
     float warp_top[RT_SM90_WORKERS * RT_SM90_WORKER_WARPS][TILE_ROWS];
     float sum[RT_SM90_WORKERS * RT_SM90_WORKER_WARPS][TILE_ROWS];
 };
@@ -127,8 +127,8 @@ static __device__ __forceinline__ void rt_sm90_init_barriers(typename SHAPE::des
     rt_mbarrier_init_fence();
 }
 
-/* Segment number `n`, copied; by a whole warp. Shuffled, which tells the compiler that all lanes have
- * the same: it does not overlap products of a warp group in what may be divergent loops. */
+/* Segment number `n`, copied; by a whole warp. Shuffled, which tells the compiler that all lanes
+ * have the same: it does not overlap products of a warp group in what may be divergent loops. */
 template <class DESK>
 static __device__ __forceinline__ struct rt_sm90_segment rt_sm90_take_segment(DESK &desk,
                                                                               uint32_t n)

@@ -181,7 +181,7 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
         if (warp == 0 && lane < 4)
 #pragma unroll
             for (int i = 0; i < MINE; i += 2)
-                *(float2 *)&room.desk.top[j & 1][my_row(i)] = make_float2(top[i], top[i + 1]);
+                *(float2 *)&room.desk.top[worker][my_row(i)] = make_float2(top[i], top[i + 1]);
         weigh(stage_of(j));
     }
 

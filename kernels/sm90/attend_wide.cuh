@@ -291,6 +291,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
             raise_top(0, room.desk.top[1][my_row(0)]);
             raise_top(1, room.desk.top[1][my_row(1)]);
         } else {
+            this->sync_worker(); /* the tile that takes weights: no score reads it any more */
             factor[0] = factor[1] = 1.0f;
         }
 #pragma unroll

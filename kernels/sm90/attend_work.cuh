@@ -3,8 +3,8 @@
 #define RT_KERNELS_SM90_ATTEND_WORK_CUH
 
 /*
- * What the two workers do, whatever the shape of their products: MATH has the products, the softmax,
- * the order of the two and the output; this file has what surrounds them.
+ * What the two workers do, whatever the shape of their products: MATH has the products, the
+ * softmax, the order of the two and the output; this file has what surrounds them.
  *
  * Blocks come in pairs: worker 0 owns the first, a, worker 1 the second, b. A segment with an odd
  * number of blocks ends with an a alone. s are a block's scores and softmax, by its owner; v adds a

@@ -158,6 +158,29 @@ static void check_small_pieces(struct ck *ck)
     }
 }
 
+/*
+ * Long parts over many rows of odd and of even numbers of blocks: whatever a kernel counts over the
+ * whole part meets every beginning of a row odd and even.
+ */
+static void check_long_parts(struct ck *ck)
+{
+    static const int32_t blocks[] = {3, 4, 5, 1, 2, 6, 1, 7, 4, 3};
+    static const uint32_t heads[] = {5, 16, 20, 64};
+    for (uint32_t n = 0; n < 16; n++) {
+        if (!ck->full && !ck_is_cuda(ck) && n % 4 != n / 4)
+            continue;
+        struct ck_attend c = turn(ck, n % GEOMETRIES, heads[n / 4], 1, n);
+        c.rows = 10;
+        c.padded = 0;
+        for (uint32_t r = 0; r < c.rows; r++)
+            c.lengths[r] = 64 * blocks[r] - (int32_t)(r % 3 ? 7 * r : 0);
+        c.parts = 1 + n % 3;
+        c.overhead_blocks = 0;
+        c.min_blocks = 1;
+        ck_attend_check(ck, &c);
+    }
+}
+
 /* Each tile of the generic kernel with query rows that it would not be chosen for. */
 static void check_tiles(struct ck *ck)
 {
@@ -222,6 +245,7 @@ void ck_attend_run(struct ck *ck)
     check_edges(ck);
     check_flavours(ck);
     check_small_pieces(ck);
+    check_long_parts(ck);
     check_tiles(ck);
     check_batches(ck);
     ck_attend_peer_run(ck);
