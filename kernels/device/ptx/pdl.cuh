@@ -9,9 +9,9 @@
 
 /*
  * Returns once the grids before this one are complete and their writes are visible to plain loads
- * (not to ld.global.nc: nothing a predecessor writes may be read through __ldg). Every block of
- * every kernel must pass here, also one that leaves early: a grid that finishes without having
- * waited would let its successor overtake its predecessor.
+ * (not to ld.global.nc: nothing a predecessor writes may be read through __ldg). A grid must not
+ * finish without having waited, or its successor would overtake its predecessor: every block
+ * passes here, or at least one that is always there.
  */
 static __device__ __forceinline__ void rt_pdl_wait(void)
 {
