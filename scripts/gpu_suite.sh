@@ -42,7 +42,7 @@ sanitize() {
 
 bench() {
     check "$build/tests/checkkern/checkkern" --device cuda:0 --bench
-    check "$build/tools/replayrt" bench step "$root/examples/bench_deepseek.yaml"
+    check "$build/tools/replayrt" bench step "$root/examples/bench_deepseek.yaml" --length 1024
     check "$build/tools/replayrt" bench attention --shapes "$root/examples/shapes_h200.jsonl"
 }
 

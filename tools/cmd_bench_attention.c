@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* (128 + 64)^-0.5 with YaRN's factor of DeepSeek-V3: a real model's, for all shapes alike. */
 #define SOFTMAX_SCALE 0.1352338
@@ -196,6 +197,23 @@ static enum rt_status open_device(struct bench *b, struct rt_error *error)
     return status;
 }
 
+static bool same_file(const char *a, const char *b)
+{
+    struct stat one, other;
+    return b && !stat(a, &one) && !stat(b, &other) && one.st_dev == other.st_dev &&
+           one.st_ino == other.st_ino;
+}
+
+/* Last of all: a file of earlier figures outlives a device that does not open. */
+static enum rt_status open_lines(struct bench *b, struct rt_error *error)
+{
+    if (!b->choice.out || (b->report.lines = fopen(b->choice.out, "w")))
+        return RT_OK;
+    (void)snprintf(error->message, sizeof(error->message), "--out %.300s cannot be written: %s",
+                   b->choice.out, strerror(errno));
+    return RT_ERR_INVALID;
+}
+
 static enum rt_status set_up(struct bench *b, struct rt_error *error)
 {
     enum rt_status status = shapes_load(b->choice.shapes, &b->shapes, error);
@@ -206,13 +224,14 @@ static enum rt_status set_up(struct bench *b, struct rt_error *error)
                        b->choice.shapes, b->choice.only);
         return RT_ERR_INVALID;
     }
-    if (b->choice.out && !(b->report.lines = fopen(b->choice.out, "w"))) {
-        (void)snprintf(error->message, sizeof(error->message), "%.300s: %s", b->choice.out,
-                       strerror(errno));
-        return RT_ERR_FILE;
+    if (same_file(b->choice.shapes, b->choice.out)) {
+        (void)snprintf(error->message, sizeof(error->message),
+                       "--out %.300s is the list of shapes itself", b->choice.out);
+        return RT_ERR_INVALID;
     }
     b->report.softmax_scale = SOFTMAX_SCALE;
-    return open_device(b, error);
+    status = open_device(b, error);
+    return status == RT_OK ? open_lines(b, error) : status;
 }
 
 /* False after a message: what was written never arrived. */

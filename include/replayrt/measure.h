@@ -25,7 +25,7 @@ struct rt_measure_params {
     uint32_t reserved;
     const char *device; /* "auto", "host" or "cuda:N" */
     /* bf16 values that KV, queries and new rows are made of, by copying pieces of it: finite, such
-     * as a layer normally has. A multiple of 256 bytes from 4096 on; a repeat is farther apart the
+     * as a layer normally has. A multiple of 256 bytes, 4096 to 2^30; a repeat is farther apart the
      * larger it is. Kept in pinned memory. */
     const uint16_t *noise;
     uint64_t noise_bytes;
@@ -104,8 +104,9 @@ struct rt_measure_attention_result {
 };
 
 /*
- * Measures one shape. Wrong output is not a failure of this call: see `problem`. Blocks, for some
- * hundred replays of a layer's time. Returns RT_ERR_INVALID, RT_ERR_GEOMETRY, RT_ERR_UNSUPPORTED
+ * Measures one shape. Wrong output is not a failure of this call: see `problem`. Blocks, for
+ * some 40 replays of all layers that make KV cold, 3 to 1024 of them (docs/bench_attention.md), and
+ * the time to make their graphs. Returns RT_ERR_INVALID, RT_ERR_GEOMETRY, RT_ERR_UNSUPPORTED
  * (the backend cannot serve it), RT_ERR_DEVICE_MEMORY (a layer does not fit), RT_ERR_NOMEM,
  * RT_ERR_DRIVER.
  */

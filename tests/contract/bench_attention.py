@@ -111,9 +111,16 @@ def refusals(folder):
         code, _, err, _ = run(folder, json.dumps(Q1), *options)
         expect(code == 2 and words in err, f"{options}: exit {code}, {err!r}")
     code, _, err, _ = run(folder, json.dumps(Q1), "--out", folder / "no" / "such" / "folder")
-    expect(code == 1 and "folder: " in err, f"--out nowhere: exit {code}, {err!r}")
-    code, _, err, _ = run(folder, json.dumps(Q1), "--device", "cuda:9999")
+    expect(code == 1 and "cannot be written: " in err, f"--out nowhere: exit {code}, {err!r}")
+    shapes = folder / "shapes.jsonl"
+    code, _, err, _ = run(folder, json.dumps(Q1), "--out", shapes)
+    expect(code == 1 and "is the list of shapes itself" in err
+           and shapes.read_text(encoding="utf-8") == json.dumps(Q1), f"--out list: {code}, {err!r}")
+    kept = folder / "kept.jsonl"
+    kept.write_text("earlier figures", encoding="utf-8")
+    code, _, err, _ = run(folder, json.dumps(Q1), "--device", "cuda:9999", "--out", kept)
     expect(code == 1 and "no such device" in err, f"--device: exit {code}, {err!r}")
+    expect(kept.read_text(encoding="utf-8") == "earlier figures", "--out of a device that is not")
 
 
 def main():
