@@ -109,7 +109,7 @@ template <class SHAPE> struct rt_sm90_room {
     }
 };
 
-/* By one thread, before a barrier of the block, or of the cluster. */
+/* By one thread, before a barrier of the block. */
 template <class SHAPE>
 static __device__ __forceinline__ void rt_sm90_init_barriers(typename SHAPE::desk &desk)
 {

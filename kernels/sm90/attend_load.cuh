@@ -163,7 +163,7 @@ template <class SHAPE> struct rt_sm90_loader {
             bring_box(stage, half, rest, full, 0, key);
             return;
         }
-        /* A box of four tiles has them one behind the other: smaller pages come tile by tile. */
+        /* A box of many tiles has them one behind the other: smaller pages come tile by tile. */
 #pragma unroll 1
         for (uint32_t box = 0; box < pages.boxes; box++)
             bring_box(stage, half, rest, full, box, key);
