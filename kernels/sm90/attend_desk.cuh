@@ -141,6 +141,7 @@ static __device__ __forceinline__ struct rt_sm90_segment rt_sm90_take_segment(DE
     segment.length = __shfl_sync(0xffffffffu, segment.length, 0);
     segment.blocks = __shfl_sync(0xffffffffu, segment.blocks, 0);
     segment.slot = __shfl_sync(0xffffffffu, segment.slot, 0);
+    __syncwarp(); /* all lanes have read it */
     if (rt_elected())
         rt_mbarrier_arrive(&desk.seg_empty[i]);
     return segment;

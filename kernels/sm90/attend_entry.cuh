@@ -26,7 +26,7 @@ static __device__ __forceinline__ void rt_sm90_fill_desk(const struct rt_mla_att
         const int token = query / (int)p.heads, head = query % (int)p.heads;
         desk.out_at[row] = token * p.out_token_stride + head * p.out_head_stride;
         desk.lse_at[row] = token * p.lse_token_stride + head * p.lse_head_stride;
-        desk.lag[row] = token >= (int)p.q_len ? 0x7fffffff
+        desk.lag[row] = token >= (int)p.q_len ? 0x3fffffff
                         : p.causal            ? (int)p.q_len - 1 - token
                                               : 0;
     }

@@ -42,7 +42,7 @@ struct rt_sm90_pages {
         int page = -1;
         if (line >= 0 && column < p.max_blocks)
             page = p.block_table[(int64_t)line * p.max_blocks + column];
-        return key < (uint32_t)length ? page : -1;
+        return key < (uint32_t)length && (uint32_t)page < p.pages ? page : -1;
     }
 
     /* Place of a key in its page. */
@@ -264,7 +264,8 @@ template <class SHAPE> struct rt_sm90_loader {
         for (uint32_t n = 0;; n++) {
             struct rt_sm90_rows row = few;
             row.look(at.row == RT_ATTEND_NONE ? 0 : at.row);
-            const int blocks = at.row == RT_ATTEND_NONE ? 0 : (at.end - at.key + 63) / 64;
+            /* None where a caller has shortened the row since its schedule. */
+            const int blocks = at.row == RT_ATTEND_NONE ? 0 : max((at.end - at.key + 63) / 64, 0);
             publish(n, part, at, row, blocks);
             if (at.row == RT_ATTEND_NONE)
                 break;

@@ -177,7 +177,7 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
         find_top(most);
 #pragma unroll
         for (int i = 0; i < MINE; i++)
-            raise_top(i, fmaxf(top[i], most[i] * scale));
+            raise_top(i, fmaxf(top[i], this->exponent(most[i])));
         if (warp == 0 && lane < 4)
 #pragma unroll
             for (int i = 0; i < MINE; i += 2)
@@ -193,8 +193,8 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
         for (int i = 0; i < MINE; i++) {
             const float base = top[i] == -RT_SM90_INFINITY ? 0.0f : top[i];
             float *of_row = &score[i / 2 * 4 + i % 2];
-            of_row[0] = rt_exp2(fmaf(of_row[0], scale, -base));
-            of_row[2] = rt_exp2(fmaf(of_row[2], scale, -base));
+            of_row[0] = rt_exp2(this->exponent(of_row[0]) - base);
+            of_row[2] = rt_exp2(this->exponent(of_row[2]) - base);
             sum[i] += of_row[0] + of_row[2];
         }
 #pragma unroll
@@ -316,7 +316,7 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
 
     /* ---- the end of a segment ---- */
 
-    /* This warp's sums, and the maximum, for all. */
+    /* This warp's sums, for all. */
     __device__ __forceinline__ void leave_sums(void)
     {
 #pragma unroll
@@ -326,22 +326,21 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
                 sum[i] += __shfl_xor_sync(RT_ATTEND_FULL_WARP, sum[i], distance);
         if (lane < 4)
 #pragma unroll
-            for (int i = 0; i < MINE; i += 2) {
+            for (int i = 0; i < MINE; i += 2)
                 *(float2 *)&room.desk.sum[worker * 4 + warp][my_row(i)] =
                     make_float2(sum[i], sum[i + 1]);
-                if (worker == 0 && warp == 0)
-                    *(float2 *)&room.desk.top[0][my_row(i)] = make_float2(top[i], top[i + 1]);
-            }
     }
 
-    /* Maximum and sum of a query row, all sums in one order. Behind a barrier of both. */
-    __device__ __forceinline__ float2 state_of(int row) const
+    /* Maximum and sum of a query row, all sums in one order. Behind a barrier of both. The maximum
+     * is the one that the last block's owner has left, and anything where there was no block. */
+    __device__ __forceinline__ float2 state_of(const struct rt_sm90_segment &segment, int row) const
     {
+        const int owner = (segment.blocks & 1) ^ 1;
         float all = 0.0f;
 #pragma unroll
         for (int w = 0; w < RT_SM90_WORKERS * RT_SM90_WORKER_WARPS; w++)
             all += room.desk.sum[w][row];
-        return make_float2(room.desk.top[0][row], all);
+        return make_float2(room.desk.top[owner][row], all);
     }
 
     __device__ __forceinline__ void end_segment(const struct rt_sm90_segment &segment)
@@ -393,7 +392,7 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
 #pragma unroll
             for (int piece = 0; piece < PIECES; piece++)
                 x[piece] = *(const float4 *)(staged + piece * 128);
-            const float2 state = state_of(row);
+            const float2 state = state_of(segment, row);
             const float by = state.y == 0.0f ? 0.0f : rt_reciprocal(state.y);
 #pragma unroll
             for (int piece = 0; piece < PIECES; piece++)

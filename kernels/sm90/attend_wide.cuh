@@ -157,7 +157,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
         for (int k = 0; k < 16; k++)
             most = fmaxf(most, score[k / 2 * 4 + i * 2 + k % 2]);
         most = fmaxf(most, __shfl_xor_sync(RT_ATTEND_FULL_WARP, most, 1));
-        return fmaxf(most, __shfl_xor_sync(RT_ATTEND_FULL_WARP, most, 2)) * scale;
+        return this->exponent(fmaxf(most, __shfl_xor_sync(RT_ATTEND_FULL_WARP, most, 2)));
     }
 
     /* Scores become weights, in registers; the maximum is told. */
@@ -171,7 +171,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
 #pragma unroll
             for (int k = 0; k < 16; k++) {
                 float *of_key = &score[k / 2 * 4 + i * 2 + k % 2];
-                *of_key = rt_exp2(fmaf(*of_key, scale, -base_exponent));
+                *of_key = rt_exp2(this->exponent(*of_key) - base_exponent);
                 sum[i] += *of_key;
             }
         }
@@ -231,6 +231,8 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
     /* From registers, of an own block. */
     __device__ __forceinline__ void issue_own_values(uint32_t j, int start)
     {
+        if (this->has_tail(start))
+            this->sync_worker(); /* no score of another warp reads it any more */
         this->clear_tail(j, start);
         rescale();
         rt_wgmma_begin();
@@ -286,12 +288,11 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
         weigh();
         this->tell(RT_SM90_BAR_TOP_A);
         issue_own_values(a, pair.key);
+        this->hear(RT_SM90_BAR_B);
         if (pair.has_b) {
-            this->hear(RT_SM90_BAR_B);
             raise_top(0, room.desk.top[1][my_row(0)]);
             raise_top(1, room.desk.top[1][my_row(1)]);
         } else {
-            this->sync_worker(); /* the tile that takes weights: no score reads it any more */
             factor[0] = factor[1] = 1.0f;
         }
 #pragma unroll
@@ -317,6 +318,8 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
         this->hear(RT_SM90_BAR_TOP_A);
         raise_top(0, room.desk.top[0][my_row(0)]);
         raise_top(1, room.desk.top[0][my_row(1)]);
+        /* It has taken the weights before these: worker 0 must not tell of new ones before. */
+        this->tell(RT_SM90_BAR_B);
         this->hear(RT_SM90_BAR_A);
         this->wait_for_half(a, worker);
         this->clear_tail(a, pair.key);

@@ -76,6 +76,13 @@ template <class SHAPE> struct rt_sm90_worker_base {
     {
     }
 
+    /* A score's exponent of 2, rounded the same for a maximum and for what is weighed against it:
+     * a product fused with the difference leaves the rounding of a huge maximum as an exponent. */
+    __device__ __forceinline__ float exponent(float score) const
+    {
+        return __fmul_rn(score, scale);
+    }
+
     static __device__ __forceinline__ uint32_t stage_of(uint32_t j)
     {
         return j % SHAPE::STAGES;
@@ -122,13 +129,18 @@ template <class SHAPE> struct rt_sm90_worker_base {
         rt_bar_sync(barrier, 2 * RT_SM90_WORKER_THREADS);
     }
 
+    __device__ __forceinline__ bool has_tail(int start) const
+    {
+        return length - start < 64;
+    }
+
     /* Keys behind the row's end are whatever the page held; as values they must be zeros. */
     __device__ __forceinline__ void clear_tail(uint32_t j, int start) const
     {
         constexpr int VECTORS = SHAPE::HALF_TILES * 8; /* 16 bytes each, of a key */
-        const int valid = length - start;
-        if (valid >= 64)
+        if (!has_tail(start))
             return;
+        const int valid = length - start;
         const int thread = (int)threadIdx.x % (int)RT_SM90_WORKER_THREADS;
         unsigned char *tiles = room.tile(stage_of(j), worker * SHAPE::HALF_TILES);
 #pragma unroll 1
@@ -164,6 +176,8 @@ template <class MATH> struct rt_sm90_worker : MATH {
         this->length = segment.length;
         this->begin_segment();
         rt_mbarrier_wait(&this->room.desk.q_full, n & 1);
+        if (segment.blocks == 0)
+            this->release_q();
         for (int left = segment.blocks; left > 0; left -= 2) {
             pair.has_b = left > 1;
             pair.is_last = left <= 2;

@@ -141,6 +141,25 @@ static void check_flavours(struct ck *ck)
             }
 }
 
+/* A row's only key has weight 1, whatever its score: also where the rounding of its exponent is
+ * larger than the exponents that have a power of 2. */
+static void check_single_keys(struct ck *ck)
+{
+    static const uint32_t heads[] = {3, 16, 20, 64};
+    static const float scales[] = {1e7f, 1e10f, 1e13f, 1e30f};
+    for (uint32_t n = 0; n < 16; n++) {
+        if (!ck->full && n % 4 != n / 4)
+            continue;
+        struct ck_attend c = turn(ck, n % GEOMETRIES, heads[n / 4], 1, n);
+        c.rows = 3;
+        c.padded = 0;
+        c.scale = scales[(n + n / 4) % 4];
+        for (uint32_t r = 0; r < c.rows; r++)
+            c.lengths[r] = 1;
+        ck_attend_check(ck, &c);
+    }
+}
+
 /* Pieces of one block, the last with a single key that early tokens do not see. */
 static void check_small_pieces(struct ck *ck)
 {
@@ -244,6 +263,7 @@ void ck_attend_run(struct ck *ck)
     check_grid(ck);
     check_edges(ck);
     check_flavours(ck);
+    check_single_keys(ck);
     check_small_pieces(ck);
     check_long_parts(ck);
     check_tiles(ck);

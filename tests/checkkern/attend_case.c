@@ -209,9 +209,10 @@ static void upload_far(struct ck *ck, const struct filling *f, const struct ck_b
 static void spoil_table(const struct ck_attend *c, const struct rt_mla_attend_params *p,
                         int32_t *table)
 {
+    const int32_t bad[] = {-1, (int32_t)p->pages, INT32_MIN, INT32_MAX};
     for (uint32_t r = 0; c->flavour == CK_BAD_PAGES && r < c->rows; r++)
         for (uint32_t i = r % 2; i < row_pages(c, r); i += 3)
-            table[table_line(c, r) * p->max_blocks + i] = i % 2 ? (int32_t)p->pages : -1;
+            table[table_line(c, r) * p->max_blocks + i] = bad[(r + i) % 4];
 }
 
 static struct ck_buffer alloc_far(struct ck *ck, uint64_t bytes)
