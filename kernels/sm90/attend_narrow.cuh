@@ -73,36 +73,7 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
             rt_wgmma_settle(out[t]);
     }
 
-    __device__ __forceinline__ void settle_scores(void)
-    {
-        rt_wgmma_settle(score);
-    }
-
     /* ---- products ---- */
-
-    __device__ __forceinline__ void score_tile(uint32_t stage, int tile, int steps, int keep)
-    {
-        const uint64_t k = rt_wgmma_operand(rt_shared_address(room.tile(stage, tile)), 0);
-        const uint64_t q =
-            rt_wgmma_operand(rt_shared_address(room.q + tile * SHAPE::Q_TILE_BYTES), 0);
-#pragma unroll
-        for (int step = 0; step < steps; step++)
-            product::template shared<0, 0>(score, rt_wgmma_further(k, step * 32),
-                                           rt_wgmma_further(q, step * 32), keep || step > 0);
-    }
-
-    __device__ __forceinline__ void score_tiles(uint32_t stage, int from, int keep)
-    {
-#pragma unroll
-        for (int t = 0; t < SHAPE::HALF_TILES; t++)
-            score_tile(stage, from + t, 4, keep + t);
-    }
-
-    __device__ __forceinline__ void score_rest(uint32_t stage)
-    {
-        if (SHAPE::TILES > SHAPE::V_TILES)
-            score_tile(stage, SHAPE::TILES - 1, SHAPE::LAST_STEPS, 1);
-    }
 
     __device__ __forceinline__ void add_values(uint32_t stage)
     {
@@ -242,22 +213,6 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
 
     /* ---- the order of a pair ---- */
 
-    /* The half that the owner is done with first was brought first. */
-    __device__ __forceinline__ void find_scores(uint32_t j)
-    {
-        const uint32_t stage = stage_of(j);
-        this->wait_for_half(j, worker);
-        rt_wgmma_begin();
-        score_tiles(stage, worker * SHAPE::HALF_TILES, 0);
-        this->wait_for_half(j, worker ^ 1);
-        rt_wgmma_begin();
-        score_tiles(stage, (worker ^ 1) * SHAPE::HALF_TILES, 1);
-        score_rest(stage);
-        rt_wgmma_commit();
-        rt_wgmma_wait<0>();
-        settle_scores();
-    }
-
     __device__ __forceinline__ void find_values(uint32_t j, int start)
     {
         this->clear_tail(j, start);
@@ -301,11 +256,11 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
         const bool has_own = worker == 0 || pair.has_b;
         const bool early = worker == 0 || pair.is_first;
         if (has_own && early)
-            find_scores(own);
+            this->find_scores(own, score);
         if (worker == 1)
             follow(pair.first, pair.key);
         if (has_own && !early)
-            find_scores(own);
+            this->find_scores(own, score);
         if (pair.is_last)
             this->release_q();
         if (has_own)

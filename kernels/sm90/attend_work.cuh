@@ -106,6 +106,49 @@ template <class SHAPE> struct rt_sm90_worker_base {
             rt_mbarrier_arrive(&room.desk.q_empty);
     }
 
+    /* ---- scores: keys on the narrow side of 64 query rows, on the wide side of fewer ---- */
+
+    typedef float score_registers[SHAPE::TILE_ROWS / 2];
+
+    __device__ __forceinline__ void score_tile(uint32_t stage, int tile, int steps, int keep,
+                                               score_registers &score) const
+    {
+        constexpr bool WIDE = SHAPE::TILE_ROWS == 64;
+        const uint64_t k = rt_wgmma_operand(rt_shared_address(room.tile(stage, tile)), 0);
+        const uint64_t q =
+            rt_wgmma_operand(rt_shared_address(room.q + tile * SHAPE::Q_TILE_BYTES), 0);
+#pragma unroll
+        for (int step = 0; step < steps; step++)
+            rt_wgmma<SHAPE::TILE_ROWS>::template shared<0, 0>(
+                score, rt_wgmma_further(WIDE ? q : k, step * 32),
+                rt_wgmma_further(WIDE ? k : q, step * 32), keep || step > 0);
+    }
+
+    __device__ __forceinline__ void score_half(uint32_t stage, int half, int keep,
+                                               score_registers &score) const
+    {
+#pragma unroll
+        for (int t = 0; t < SHAPE::HALF_TILES; t++)
+            score_tile(stage, half * SHAPE::HALF_TILES + t, 4, keep + t, score);
+    }
+
+    /* Of an own block. The half that the owner is done with first was brought first. */
+    __device__ __forceinline__ void find_scores(uint32_t j, score_registers &score) const
+    {
+        const uint32_t stage = stage_of(j);
+        wait_for_half(j, worker);
+        rt_wgmma_begin();
+        score_half(stage, worker, 0, score);
+        wait_for_half(j, worker ^ 1);
+        rt_wgmma_begin();
+        score_half(stage, worker ^ 1, 1, score);
+        if (SHAPE::TILES > SHAPE::V_TILES)
+            score_tile(stage, SHAPE::TILES - 1, SHAPE::LAST_STEPS, 1, score);
+        rt_wgmma_commit();
+        rt_wgmma_wait<0>();
+        rt_wgmma_settle(score);
+    }
+
     __device__ __forceinline__ void sync_worker(void) const
     {
         rt_bar_sync(RT_SM90_BAR_WORKER + worker, RT_SM90_WORKER_THREADS);
