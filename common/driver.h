@@ -36,7 +36,7 @@ struct rt_device_caps {
     enum rt_device_kind kind;
     char name[64];
     uint32_t ordinal;  /* cuda:N */
-    uint32_t cc;       /* compute capability, 10 * major + minor; 0 on the host device */
+    uint32_t cc;       /* compute capability, 10 * major + minor; 0 on a host that emulates none */
     uint32_t sm_count; /* multiprocessors; 8 on the host device, so that splits happen there */
     uint32_t smem_optin_bytes; /* most dynamic shared memory of one block */
     uint64_t l2_bytes;

@@ -131,7 +131,7 @@ static bool sm90_is_built(void)
 /* The first reason why the Hopper kernels cannot serve. */
 static enum rt_status check_sm90(const struct rt_device_caps *caps, struct rt_error *err)
 {
-    if (caps->kind == RT_DEVICE_KIND_HOST)
+    if (caps->kind == RT_DEVICE_KIND_HOST && caps->cc == 0)
         return rt_fail(err, RT_ERR_UNSUPPORTED,
                        "backend sm90 needs compute capability 9.0, this is the host device");
     if (caps->cc != SM90_CC)
@@ -200,12 +200,12 @@ static void describe(const struct rt_device_caps *caps, const struct rt_attend_r
                      const char *why_not, char *text)
 {
     const uint32_t rows = request->heads * request->q_len;
-    if (caps->kind == RT_DEVICE_KIND_HOST)
-        (void)snprintf(text, RT_REASON_BYTES, "generic: the C references of the host device");
-    else if (kernel->backend == RT_BACKEND_SM90)
+    if (kernel->backend == RT_BACKEND_SM90)
         (void)snprintf(text, RT_REASON_BYTES, "sm90%s, tiles of %u rows for %u, %u parts",
                        request->backend == RT_BACKEND_AUTO ? "" : " as asked for",
                        kernel->tile_rows, rows, choice->parts);
+    else if (caps->kind == RT_DEVICE_KIND_HOST)
+        (void)snprintf(text, RT_REASON_BYTES, "generic: the C references of the host device");
     else if (request->backend == RT_BACKEND_AUTO)
         (void)snprintf(text, RT_REASON_BYTES, "generic, tiles of %u rows for %u; not sm90: %.120s",
                        kernel->tile_rows, rows, why_not);

@@ -6,6 +6,7 @@
 #   build        gcc, warnings are errors, kernels where nvcc is found: all tests
 #   build        again under valgrind: unit and contract tests
 #   build        clang-tidy and cppcheck over its sources
+#   build-order  ThreadSanitizer: the attention kernels, emulated thread by thread
 #   build-asan   AddressSanitizer and UndefinedBehaviorSanitizer, host device
 #   build-clang  clang, warnings are errors, host device
 set -euo pipefail
@@ -75,6 +76,25 @@ if build build -Dwerror=true -Dtests=true; then
 fi
 
 readonly host=(-Dgpu=disabled -Dwerror=true -Dtests=true)
+
+# Not every kernel lays memory out as the sanitizer's runtime wants it.
+thread_sanitizer_runs() {
+    local at runs=1
+    at=$(mktemp -d)
+    printf 'int main(void) { return 0; }\n' > "$at/none.c"
+    if "${CC:-cc}" -fsanitize=thread -o "$at/none" "$at/none.c" 2> /dev/null; then
+        "$at/none" 2> /dev/null && runs=0
+    fi
+    rm -rf "$at"
+    return $runs
+}
+
+if ! thread_sanitizer_runs; then
+    skip 'order of accesses: the thread sanitizer does not run here'
+elif build build-order "${host[@]}" -Db_sanitize=thread -Db_lundef=false; then
+    run_tests build-order order --suite order
+fi
+
 export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 if build build-asan "${host[@]}" -Db_sanitize=address,undefined -Db_lundef=false; then

@@ -1,117 +1,154 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "tests/emu/emu.h"
+#include "tests/emu/access.h"
+#include "tests/emu/core.h"
 
+#include <csetjmp>
+#include <cstdarg>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <ucontext.h>
 
-/* Under the thread sanitizer a fiber is a thread, and only barriers put one before another; what
- * the emulator itself does is not looked at. */
-#ifdef __SANITIZE_THREAD__
-#include <sanitizer/tsan_interface.h>
-#define UNSEEN __attribute__((no_sanitize_thread, noinline))
-static void order_before(void *at)
-{
-    __tsan_release(at);
-}
-static void order_after(void *at)
-{
-    __tsan_acquire(at);
-}
-#else
-#define UNSEEN
-static void order_before(void *)
-{
-}
-static void order_after(void *)
-{
-}
-#endif
+enum { STACK_BYTES = 512 * 1024, MAX_WARPS = EMU_MAX_THREADS / 32 };
 
-enum { MAX_THREADS = 1024, STACK_BYTES = 256 * 1024, SHARED_BYTES = 227 * 1024, MAX_COPIES = 512 };
-
-alignas(1024) unsigned char rt_attend_shared[SHARED_BYTES];
+alignas(1024) unsigned char rt_attend_shared[EMU_SHARED_BYTES];
+extern unsigned char rt_sm90_shared[EMU_SHARED_BYTES] __attribute__((alias("rt_attend_shared")));
 struct emu_dim blockIdx, gridDim;
+uint64_t emu_seed;
+void (*emu_grid_begins)(void), (*emu_grid_ends)(void);
 
-struct copy {
-    unsigned char *to;
-    const unsigned char *from;
-    int group;
+/* Where a fiber, or the scheduler, goes on. A jump needs no system call, a context does; it is for
+ * the first time, and for the thread sanitizer, which follows contexts only. */
+struct place {
+    ucontext_t context;
+    jmp_buf jump;
+    bool jumps;
 };
 
 struct fiber {
-    ucontext_t context;
-    void *race_id;
+    struct place place;
+    struct emu_clocks clocks;
+    struct emu_wish wish;
     bool runnable, done;
-    int copy_group, copy_count;
-    struct copy copies[MAX_COPIES];
 };
 
 /* Where a warp or a block meets. Two sets, so that the fast may be one meeting ahead. */
 struct meeting {
     int arrived, number, operation;
-    char order[2];
+    struct emu_order order[2];
     emu_words words[2][32];
 };
 
-static struct fiber fibers[MAX_THREADS];
-static struct meeting warps[MAX_THREADS / 32], block;
-static ucontext_t scheduler;
-#ifdef __SANITIZE_THREAD__
-static void *scheduler_race_id;
-#endif
+/* Who runs next. Warps in an order that seldom changes leave some of them far behind the others. */
+enum policy { ANYBODY, ANYBODY_COPIES_LAST, RANKED, RANKED_COPIES_LAST, POLICIES };
+
+static struct fiber fibers[EMU_MAX_THREADS];
+static struct meeting warps[MAX_WARPS], block;
+static int runnable_in[MAX_WARPS], rank[MAX_WARPS];
+static struct place scheduler;
 static int self, thread_count;
 static uint64_t random_state;
-static void (*kernel_run)(const void *params);
-static const void *kernel_params;
-static char block_order[2];
+static const struct emu_launch *launch;
+static struct emu_order block_order[2], grid_order;
+static bool grid_waited, grid_over;
+static enum policy policy;
 
-[[noreturn]] static void fail(const char *text)
+void emu_fail(const char *format, ...)
 {
-    fprintf(stderr, "emu: block (%u, %u) thread %d: %s\n", blockIdx.x, blockIdx.y, self, text);
+    va_list more;
+    va_start(more, format);
+    fprintf(stderr, "emu: block (%u, %u) thread %d: ", blockIdx.x, blockIdx.y, self);
+    vfprintf(stderr, format, more);
+    fputc('\n', stderr);
+    va_end(more);
     abort();
 }
 
-UNSEEN struct emu_dim emu_thread_index(void)
+struct emu_dim emu_thread_index(void)
 {
     return {(unsigned)self, 0, 0};
 }
 
-UNSEEN int emu_lane(void)
+int emu_lane(void)
 {
     return self % 32;
 }
 
-UNSEEN static void to_scheduler(void)
+int emu_self(void)
 {
-#ifdef __SANITIZE_THREAD__
-    __tsan_switch_to_fiber(scheduler_race_id, __tsan_switch_to_fiber_no_sync);
-#endif
-    swapcontext(&fibers[self].context, &scheduler);
+    return self;
 }
 
-/* Returns the meeting's number once everybody has come. */
-UNSEEN static int meet(struct meeting *m, int first, int count, int operation)
+uint64_t emu_random(void)
+{
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return random_state;
+}
+
+/* ---- sleep ---- */
+
+static void go(struct place *from, struct place *to)
+{
+#ifdef EMU_ORDER
+    swapcontext(&from->context, &to->context);
+#else
+    from->jumps = true;
+    if (_setjmp(from->jump) != 0)
+        return;
+    if (to->jumps)
+        _longjmp(to->jump, 1);
+    setcontext(&to->context);
+#endif
+}
+
+static void set_runnable(int i, bool runnable)
+{
+    runnable_in[i / 32] += (int)runnable - (int)fibers[i].runnable;
+    fibers[i].runnable = runnable;
+}
+
+static void to_scheduler(void)
+{
+    emu_clocks_leave();
+    go(&fibers[self].place, &scheduler);
+}
+
+void emu_sleep(struct emu_wish wish)
+{
+    fibers[self].wish = wish;
+    set_runnable(self, false);
+    to_scheduler();
+}
+
+void emu_wake(int thread)
+{
+    if (!fibers[thread].done)
+        set_runnable(thread, true);
+}
+
+/* ---- meetings ---- */
+
+/* Returns once everybody has come. Who wakes a sleeper for something else finds it asleep again. */
+static void meet(struct meeting *m, int first, int count, int operation)
 {
     const int number = m->number;
     if (m->arrived == 0)
         m->operation = operation;
     if (m->operation != operation)
-        fail("lanes meet in different operations");
+        emu_fail("lanes meet in different operations, %d and %d", m->operation, operation);
     if (++m->arrived < count) {
-        fibers[self].runnable = false;
-        to_scheduler();
-        return number;
+        while (m->number == number)
+            emu_sleep({"a meeting in operation", operation, m->arrived});
+        return;
     }
     m->arrived = 0;
     m->number++;
     for (int i = 0; i < count; i++)
-        fibers[first + i].runnable = true;
-    return number;
+        emu_wake(first + i);
 }
 
-UNSEEN const emu_words *emu_exchange(int operation, const uint32_t *words, int count)
+const emu_words *emu_exchange(int operation, const uint32_t *words, int count)
 {
     struct meeting *m = &warps[self / 32];
     const int set = m->number % 2;
@@ -121,63 +158,68 @@ UNSEEN const emu_words *emu_exchange(int operation, const uint32_t *words, int c
     return m->words[set];
 }
 
-UNSEEN void __syncwarp(void)
+void __syncwarp(void)
 {
     struct meeting *m = &warps[self / 32];
-    char *order = &m->order[m->number % 2];
-    order_before(order);
+    struct emu_order *order = &m->order[m->number % 2];
+    emu_release(order);
     meet(m, self / 32 * 32, 32, EMU_SYNCWARP);
-    order_after(order);
+    emu_acquire(order);
 }
 
-UNSEEN void __syncthreads(void)
+void __syncthreads(void)
 {
-    char *order = &block.order[block.number % 2];
-    order_before(order);
+    struct emu_order *order = &block.order[block.number % 2];
+    emu_release(order);
     meet(&block, 0, thread_count, 0);
-    order_after(order);
+    emu_acquire(order);
 }
 
-/* A copy that has not landed looks like NaN, to a reader that is early and to one that is late. */
-void emu_copy_async(void *to, const void *from, bool valid)
+/* ---- the grid before this one ---- */
+
+void emu_grid_wait(void)
 {
-    struct fiber *f = &fibers[self];
-    if ((uintptr_t)to % 16 != 0 || (valid && (uintptr_t)from % 16 != 0))
-        fail("misaligned copy");
-    if (f->copy_count == MAX_COPIES)
-        fail("too many copies in flight");
-    memset(to, 0xff, 16);
-    f->copies[f->copy_count++] = {(unsigned char *)to,
-                                  valid ? (const unsigned char *)from : nullptr, f->copy_group};
+    while (!grid_over)
+        emu_sleep({"the grid before", 0, 0});
+    grid_waited = true;
+    emu_acquire(&grid_order);
 }
 
-void emu_copy_commit(void)
+static bool end_grid_before(void)
 {
-    fibers[self].copy_group++;
+    if (grid_over)
+        return false;
+    grid_over = true;
+    if (emu_grid_ends)
+        emu_grid_ends();
+    emu_release(&grid_order);
+    for (int i = 0; i < thread_count; i++)
+        emu_wake(i);
+    return true;
 }
 
-void emu_copy_wait(int pending)
+/* ---- values ---- */
+
+static void *matrix_row(const void *row)
 {
-    struct fiber *f = &fibers[self];
-    int left = 0;
-    for (int i = 0; i < f->copy_count; i++) {
-        const struct copy c = f->copies[i];
-        if (c.group >= f->copy_group - pending)
-            f->copies[left++] = c;
-        else if (c.from)
-            memcpy(c.to, c.from, 16);
-        else
-            memset(c.to, 0, 16);
-    }
-    f->copy_count = left;
+    const unsigned char *at = (const unsigned char *)row;
+    if ((uintptr_t)at % 16 != 0 || at < rt_attend_shared ||
+        at >= rt_attend_shared + EMU_SHARED_BYTES)
+        emu_fail("bad matrix row");
+    return (void *)row;
 }
 
 void emu_load_row(uint32_t (&words)[4], const void *row)
 {
-    const unsigned char *at = (const unsigned char *)row;
-    if ((uintptr_t)at % 16 != 0 || at < rt_attend_shared || at >= rt_attend_shared + SHARED_BYTES)
-        fail("bad matrix row");
-    memcpy(words, at, 16);
+    const struct emu_16_bytes value = emu_load_16(matrix_row(row));
+    memcpy(words, &value, sizeof(value));
+}
+
+void emu_store_row(void *row, const uint32_t (&words)[4])
+{
+    struct emu_16_bytes value;
+    memcpy(&value, words, sizeof(value));
+    emu_store_16(matrix_row(row), value);
 }
 
 float emu_float(uint32_t bits)
@@ -202,97 +244,158 @@ uint16_t emu_bf16(float value)
     return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
-UNSEEN static void fiber_main(void)
+/* ---- a block ---- */
+
+static void fiber_main(void)
 {
-    order_after(&block_order[0]);
-    kernel_run(kernel_params);
+    emu_acquire(&block_order[0]);
+    launch->thread(launch->params);
     emu_copy_wait(0);
-    order_before(&block_order[1]);
+    emu_release(&block_order[1]);
     fibers[self].done = true;
-    fibers[self].runnable = false;
+    set_runnable(self, false);
     to_scheduler();
 }
 
-static uint64_t next_random(void)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state;
-}
-
-UNSEEN static void start_fiber(int i)
+static void start_fiber(int i)
 {
     static unsigned char *stacks;
     if (!stacks)
-        stacks = (unsigned char *)malloc((size_t)MAX_THREADS * STACK_BYTES);
+        stacks = (unsigned char *)malloc((size_t)EMU_MAX_THREADS * STACK_BYTES);
     struct fiber *f = &fibers[i];
-#ifdef __SANITIZE_THREAD__
-    if (!f->race_id)
-        f->race_id = __tsan_create_fiber(0);
-#endif
-    getcontext(&f->context);
-    f->context.uc_stack.ss_sp = stacks + (size_t)i * STACK_BYTES;
-    f->context.uc_stack.ss_size = STACK_BYTES;
-    f->context.uc_link = nullptr;
-    makecontext(&f->context, fiber_main, 0);
-    f->runnable = true;
-    f->done = false;
-    f->copy_group = f->copy_count = 0;
+    emu_clocks_make(&f->clocks);
+    struct place *at = &f->place;
+    at->jumps = false;
+    getcontext(&at->context);
+    at->context.uc_stack.ss_sp = stacks + (size_t)i * STACK_BYTES;
+    at->context.uc_stack.ss_size = STACK_BYTES;
+    at->context.uc_link = nullptr;
+    makecontext(&at->context, fiber_main, 0);
+    f->done = f->runnable = false;
+    set_runnable(i, true);
 }
 
-UNSEEN static bool run_one(void)
+static void swap_ranks(int a, int b)
 {
-    const int from = (int)(next_random() % (uint64_t)thread_count);
-    for (int i = 0; i < thread_count; i++) {
-        const int at = (from + i) % thread_count;
-        if (!fibers[at].runnable)
-            continue;
-        self = at;
-#ifdef __SANITIZE_THREAD__
-        __tsan_switch_to_fiber(fibers[at].race_id, __tsan_switch_to_fiber_no_sync);
-#endif
-        swapcontext(&scheduler, &fibers[at].context);
+    const int was = rank[a];
+    rank[a] = rank[b];
+    rank[b] = was;
+}
+
+/* Warp groups one behind the other, in any order; and every now and then a warp changes place. */
+static void make_ranks(int warp_count)
+{
+    const int shift = (int)(emu_random() % (uint64_t)warp_count);
+    for (int w = 0; w < warp_count; w++)
+        rank[w] = (w + shift / 4 * 4) % warp_count;
+    if (emu_random() % 2)
+        for (int w = warp_count - 1; w > 0; w--)
+            swap_ranks(w, (int)(emu_random() % (uint64_t)(w + 1)));
+}
+
+static int pick_warp(int warp_count)
+{
+    const bool ranked = policy >= RANKED;
+    if (ranked && emu_random() % 4096 == 0)
+        swap_ranks((int)(emu_random() % (uint64_t)warp_count),
+                   (int)(emu_random() % (uint64_t)warp_count));
+    const int from = ranked ? 0 : (int)(emu_random() % (uint64_t)warp_count);
+    for (int i = 0; i < warp_count; i++) {
+        const int warp = ranked ? rank[i] : (from + i) % warp_count;
+        if (runnable_in[warp] > 0)
+            return warp;
+    }
+    return -1;
+}
+
+static void run_fiber(int warp)
+{
+    const int from = (int)(emu_random() % 32);
+    for (int i = 0; i < 32; i++) {
+        self = warp * 32 + (from + i) % 32;
+        if (fibers[self].runnable)
+            break;
+    }
+    emu_clocks_switch(&fibers[self].clocks);
+    go(&scheduler, &fibers[self].place);
+}
+
+static bool run_one(int warp_count)
+{
+    const int warp = pick_warp(warp_count);
+    const bool copies_first = policy == RANKED || (policy == ANYBODY && emu_random() % 4 == 0);
+    if (emu_async_pending() && (warp < 0 || copies_first)) {
+        emu_async_step();
         return true;
     }
-    return false;
+    if (warp < 0)
+        return end_grid_before();
+    run_fiber(warp);
+    return true;
 }
 
-UNSEEN static void run_block(unsigned shared_bytes)
+static void tell_wishes(void)
+{
+    for (int i = 0; i < thread_count; i++) {
+        const struct emu_wish *wish = &fibers[i].wish, *before = &fibers[i - (i % 32 != 0)].wish;
+        if (fibers[i].done || (i % 32 != 0 && !fibers[i - 1].done && wish->what == before->what &&
+                               wish->which == before->which))
+            continue;
+        fprintf(stderr, "  thread %d waits for %s %d (%d)\n", i, wish->what, wish->which,
+                wish->more);
+    }
+}
+
+static void run_block(void)
 {
     memset(rt_attend_shared, 0xa5, sizeof(rt_attend_shared));
     emu_poison_shared();
     memset(warps, 0, sizeof(warps));
     memset(&block, 0, sizeof(block));
+    memset(runnable_in, 0, sizeof(runnable_in));
+    policy = (enum policy)(emu_random() % POLICIES);
+    const int warp_count = (thread_count + 31) / 32;
+    make_ranks(warp_count);
+    emu_copy_begin();
+    emu_async_begin();
     for (int i = 0; i < thread_count; i++)
         start_fiber(i);
-    order_before(&block_order[0]);
-    while (run_one())
+    grid_over = grid_waited = false;
+    if (emu_grid_begins)
+        emu_grid_begins();
+    emu_release(&block_order[0]);
+    while (run_one(warp_count))
         ;
-    order_after(&block_order[1]);
+    emu_acquire(&block_order[1]);
+    bool stuck = false;
     for (int i = 0; i < thread_count; i++)
-        if (!fibers[i].done)
-            fail("deadlock");
-    for (size_t i = shared_bytes; i < sizeof(rt_attend_shared); i++)
+        stuck |= !fibers[i].done;
+    if (stuck) {
+        tell_wishes();
+        emu_fail("deadlock, policy %d", policy);
+    }
+    emu_async_end();
+    for (size_t i = launch->shared_bytes; i < sizeof(rt_attend_shared); i++)
         if (rt_attend_shared[i] != 0xa5)
-            fail("write behind the shared memory");
+            emu_fail("byte %zu behind the shared memory is written", i - launch->shared_bytes);
 }
 
-void emu_run(const struct emu_launch *launch)
+void emu_run(const struct emu_launch *l)
 {
-#ifdef __SANITIZE_THREAD__
-    scheduler_race_id = __tsan_get_current_fiber();
-#endif
-    gridDim = {launch->grid_x, launch->grid_y, 1};
-    thread_count = (int)launch->threads;
-    kernel_run = launch->thread;
-    kernel_params = launch->params;
-    random_state = launch->seed * 2654435761u + 88172645463325252ull;
+    const emu_unseen unseen;
+    launch = l;
+    gridDim = {l->grid_x, l->grid_y, 1};
+    thread_count = (int)l->threads;
+    random_state = (l->seed + emu_seed) * 2654435761u + 88172645463325252ull;
     const unsigned blocks = gridDim.x * gridDim.y;
-    const unsigned shift = (unsigned)(next_random() % blocks);
+    const unsigned shift = (unsigned)(emu_random() % blocks);
+    bool waited = false;
     for (unsigned i = 0; i < blocks; i++) {
         const unsigned b = (i + shift) % blocks;
         blockIdx = {b % gridDim.x, b / gridDim.x, 0};
-        run_block(launch->shared_bytes);
+        run_block();
+        waited |= grid_waited;
     }
+    if (!waited)
+        emu_fail("no block has waited for the grid before");
 }

@@ -7,10 +7,13 @@
  * the hardware does, barriers are barriers. Included before the kernel's source; the headers of
  * kernels/device/ptx are replaced by this folder's.
  *
- * What it finds: wrong indices (the numbers differ), missing barriers (fibers run in random order,
- * an asynchronous copy poisons its destination when it is issued and lands only when it is waited
- * for, and under the thread sanitizer every fiber is a thread of its own), divergence inside a
- * warp's collective operation, misaligned matrix rows, writes behind the shared memory asked for.
+ * What it finds: wrong indices (the numbers differ); missing barriers (fibers run in random order,
+ * whole warps late or early; an asynchronous copy poisons its destination when it is issued and
+ * lands at the last moment or at any; products of warp groups are done as late and as early; under
+ * the thread sanitizer order.h says what is in order); barriers that are come to twice or forever;
+ * registers touched while a product has them; data of the grid before this one, read before it is
+ * over; divergence inside a warp's collective operation; misaligned matrix rows; writes behind the
+ * shared memory asked for.
  */
 #include "tests/emu/run.h"
 
@@ -37,6 +40,9 @@ struct alignas(16) float4 {
 struct alignas(8) uint2 {
     unsigned x, y;
 };
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
 
 extern struct emu_dim blockIdx, gridDim;
 struct emu_dim emu_thread_index(void);
@@ -53,13 +59,27 @@ void emu_copy_commit(void);
 void emu_copy_wait(int pending);
 void emu_poison_shared(void); /* of kernels that declare their own; beside their source */
 void emu_load_row(uint32_t (&words)[4], const void *row);
+void emu_store_row(void *row, const uint32_t (&words)[4]);
+void emu_grid_wait(void);
 
 int emu_lane(void);
 float emu_float(uint32_t bits);
 uint32_t emu_bits(float value);
 uint16_t emu_bf16(float value);
 
-enum { EMU_SHUFFLE = 1, EMU_VOTE, EMU_MMA, EMU_LDMATRIX, EMU_SYNCWARP };
+enum {
+    EMU_SHUFFLE = 1,
+    EMU_VOTE,
+    EMU_MMA,
+    EMU_LDMATRIX,
+    EMU_STMATRIX,
+    EMU_SYNCWARP,
+    EMU_WAIT,
+    EMU_PRODUCT,
+    EMU_PRODUCT_FENCE,
+    EMU_PRODUCT_COMMIT,
+    EMU_PRODUCT_WAIT
+};
 
 static inline float __uint_as_float(uint32_t bits)
 {
@@ -89,6 +109,11 @@ static inline int __shfl_sync(unsigned, int value, int from)
 static inline float __shfl_xor_sync(unsigned, float value, int distance)
 {
     return emu_float(emu_shuffle(emu_bits(value), emu_lane() ^ distance));
+}
+
+static inline uint32_t __shfl_xor_sync(unsigned, uint32_t value, int distance)
+{
+    return emu_shuffle(value, emu_lane() ^ distance);
 }
 
 static inline uint64_t __shfl_xor_sync(unsigned, uint64_t value, int distance)
@@ -152,6 +177,17 @@ static inline int max(int a, int b)
     return a > b ? a : b;
 }
 
+static inline uint32_t min(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Never fused with what follows. */
+static inline float __fmul_rn(float a, float b)
+{
+    return a * b;
+}
+
 static inline float2 make_float2(float x, float y)
 {
     return {x, y};
@@ -165,6 +201,11 @@ static inline float4 make_float4(float x, float y, float z, float w)
 static inline uint2 make_uint2(unsigned x, unsigned y)
 {
     return {x, y};
+}
+
+static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w)
+{
+    return {x, y, z, w};
 }
 
 static inline unsigned long long atomicMax(unsigned long long *at, unsigned long long value)

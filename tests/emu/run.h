@@ -17,6 +17,13 @@ struct emu_launch {
     const void *params;
 };
 
+/* Added to every launch's seed. */
+extern uint64_t emu_seed;
+
+/* The grid before, which is over when a block can go no further without it; for every block, so
+ * that each meets it. Null: it does nothing. */
+extern void (*emu_grid_begins)(void), (*emu_grid_ends)(void);
+
 /* Runs a grid to its end; ends the program where a thread does what no thread may. */
 void emu_run(const struct emu_launch *launch);
 

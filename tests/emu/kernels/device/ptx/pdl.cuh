@@ -6,6 +6,7 @@
 
 static inline void rt_pdl_wait(void)
 {
+    emu_grid_wait();
 }
 
 static inline void rt_pdl_launch_dependents(void)

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/emu/access.h"
+
+struct emu_16_bytes emu_load_16(const void *from)
+{
+    return *(const struct emu_16_bytes *)from;
+}
+
+void emu_store_16(void *to, struct emu_16_bytes value)
+{
+    *(struct emu_16_bytes *)to = value;
+}

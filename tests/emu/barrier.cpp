@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Named barriers, and barriers in shared memory. */
+#include "tests/emu/barrier.h"
+
+#include <cstring>
+
+enum { NAMED = 16, MOST_BARRIERS = 64 };
+static const uint64_t MARK = 0x6d62617272696572ull; /* in place of a barrier; beside its number */
+
+struct named {
+    unsigned threads, arrived; /* expected, and come so far */
+    uint32_t phase;
+    bool is_here[EMU_MAX_THREADS], sleeps[EMU_MAX_THREADS];
+    struct emu_order order[2];
+};
+struct phases {
+    int count, pending, bytes;
+    uint32_t phase;
+    bool sleeps[EMU_MAX_THREADS];
+    struct emu_order order[2]; /* of phases with an even number, with an odd one */
+};
+
+static struct named named[NAMED];
+static struct phases barriers[MOST_BARRIERS];
+static int barrier_count;
+
+void emu_barrier_begin(void)
+{
+    memset(named, 0, sizeof(named));
+    memset(barriers, 0, sizeof(barriers));
+    barrier_count = 0;
+}
+
+static void wake_all(bool (&sleeps)[EMU_MAX_THREADS])
+{
+    for (int i = 0; i < EMU_MAX_THREADS; i++) {
+        if (sleeps[i])
+            emu_wake(i);
+        sleeps[i] = false;
+    }
+}
+
+/* ---- named ---- */
+
+/* A thread that comes twice before the others have come makes a phase end without them. */
+static struct named *come(unsigned id, unsigned threads)
+{
+    struct named *n = &named[id % NAMED];
+    if (id == 0 || id >= NAMED || threads == 0 || threads % 32 != 0)
+        emu_fail("bad barrier %u of %u threads", id, threads);
+    if (n->arrived > 0 && n->threads != threads)
+        emu_fail("barrier %u of %u threads is one of %u threads", id, n->threads, threads);
+    if (n->is_here[emu_self()])
+        emu_fail("barrier %u: comes again before the phase is over", id);
+    n->threads = threads;
+    n->is_here[emu_self()] = true;
+    n->arrived++;
+    emu_release(&n->order[n->phase % 2]);
+    return n;
+}
+
+static bool end_named(struct named *n)
+{
+    if (n->arrived < n->threads)
+        return false;
+    n->arrived = 0;
+    n->phase++;
+    memset(n->is_here, 0, sizeof(n->is_here));
+    wake_all(n->sleeps);
+    return true;
+}
+
+void emu_bar_arrive(unsigned id, unsigned threads)
+{
+    end_named(come(id, threads));
+}
+
+void emu_bar_sync(unsigned id, unsigned threads)
+{
+    struct named *n = come(id, threads);
+    const uint32_t phase = n->phase;
+    if (!end_named(n))
+        while (n->phase == phase) {
+            n->sleeps[emu_self()] = true;
+            emu_sleep({"named barrier", (int)id, (int)n->arrived});
+        }
+    emu_acquire(&n->order[phase % 2]);
+}
+
+/* ---- in shared memory ---- */
+
+static struct phases *find(const uint64_t *at)
+{
+    uint64_t word;
+    memcpy(&word, at, sizeof(word));
+    const uint64_t number = word - MARK;
+    if (number >= (uint64_t)barrier_count)
+        emu_fail("no barrier at byte %td of shared memory",
+                 (const unsigned char *)at - rt_attend_shared);
+    return &barriers[number];
+}
+
+void emu_mbarrier_init(uint64_t *at, unsigned count)
+{
+    if (barrier_count == MOST_BARRIERS)
+        emu_fail("too many barriers");
+    struct phases *b = &barriers[barrier_count];
+    b->count = b->pending = (int)count;
+    const uint64_t word = MARK + (uint64_t)barrier_count++;
+    memcpy(at, &word, sizeof(word));
+}
+
+static void end_phase(struct phases *b)
+{
+    if (b->pending < 0)
+        emu_fail("barrier %td: more arrivals than its %d", b - barriers, b->count);
+    if (b->pending > 0 || b->bytes != 0)
+        return;
+    b->pending = b->count;
+    b->phase++;
+    wake_all(b->sleeps);
+}
+
+void emu_mbarrier_arrive(uint64_t *at, unsigned bytes)
+{
+    struct phases *b = find(at);
+    b->bytes += (int)bytes;
+    b->pending--;
+    emu_release(&b->order[b->phase % 2]);
+    end_phase(b);
+}
+
+struct emu_order *emu_mbarrier_order(const uint64_t *at)
+{
+    struct phases *b = find(at);
+    return &b->order[b->phase % 2];
+}
+
+void emu_mbarrier_copied(const uint64_t *at, unsigned bytes)
+{
+    struct phases *b = find(at);
+    b->bytes -= (int)bytes;
+    end_phase(b);
+}
+
+/*
+ * By a whole warp, whose lanes look at the barrier in one instruction and leave together. A lane
+ * that looked by itself could come when the phase after next has begun, and wait for good: on the
+ * hardware too, were the warp to diverge there.
+ */
+void emu_mbarrier_wait(const uint64_t *at, unsigned parity)
+{
+    struct phases *b = find(at);
+    emu_exchange(EMU_WAIT, nullptr, 0);
+    while (emu_lane() == 0 && b->phase % 2 == parity) {
+        b->sleeps[emu_self()] = true;
+        emu_sleep({"phase of barrier", (int)(b - barriers), (int)b->phase});
+    }
+    emu_exchange(EMU_WAIT, nullptr, 0);
+    emu_acquire(&b->order[parity]);
+}

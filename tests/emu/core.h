@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_TESTS_EMU_CORE_H
+#define RT_TESTS_EMU_CORE_H
+
+/* What the parts of the emulator want of each other. */
+#include "tests/emu/emu.h"
+#include "tests/emu/order.h"
+
+#include <cstdlib>
+
+enum { EMU_MAX_THREADS = 1024, EMU_SHARED_BYTES = 227 * 1024 };
+alignas(1024) extern unsigned char rt_attend_shared[EMU_SHARED_BYTES];
+
+/* What a thread waits for, for the message where it waits forever. */
+struct emu_wish {
+    const char *what;
+    int which, more;
+};
+
+[[noreturn]] void emu_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+int emu_self(void); /* number of the thread that runs, in its block */
+uint64_t emu_random(void);
+
+/* The thread sleeps until somebody wakes it; it looks itself whether what it waits for is there. */
+void emu_sleep(struct emu_wish wish);
+void emu_wake(int thread);
+
+void emu_copy_begin(void); /* cp.async, of a block */
+
+/* What runs beside the threads: copies and products that were asked for. */
+void emu_async_begin(void); /* of a block */
+bool emu_async_pending(void);
+void emu_async_step(void); /* does one of them, any that may be next */
+void emu_async_end(void);  /* fails where something is left */
+
+void emu_product_begin(void);
+bool emu_product_pending(void);
+void emu_product_step(void);
+void emu_product_end(void);
+
+#endif

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_TESTS_EMU_DEVICE_H
+#define RT_TESTS_EMU_DEVICE_H
+
+#include "kernels/abi/mla.h"
+
+#include <stdbool.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct emu_attend_kernel {
+    const char *entry;
+    uint32_t d_qk, d_v, tile_rows;
+    bool sm90;
+};
+
+/* Launches attend on the emulated device, through the library. Ends the program where it can't. */
+void emu_attend(const struct emu_attend_kernel *kernel, const struct rt_mla_attend_params *p);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

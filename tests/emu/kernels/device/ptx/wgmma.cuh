@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_TESTS_EMU_KERNELS_DEVICE_PTX_WGMMA_CUH
+#define RT_TESTS_EMU_KERNELS_DEVICE_PTX_WGMMA_CUH
+
+#include "tests/emu/wgmma.h"
+
+/* As kernels/device/ptx/wgmma.cuh draws it. */
+static inline uint64_t rt_wgmma_operand(uint32_t shared_address, uint32_t tile_bytes)
+{
+    return 1ull << 62 | 64ull << 32 | (uint64_t)((tile_bytes >> 4) & 0x3fff) << 16 |
+           ((shared_address >> 4) & 0x3fff);
+}
+
+static inline uint64_t rt_wgmma_further(uint64_t operand, uint32_t bytes)
+{
+    return operand + (bytes >> 4);
+}
+
+static inline void rt_wgmma_begin(void)
+{
+    emu_product_fence();
+}
+
+static inline void rt_wgmma_commit(void)
+{
+    emu_product_commit();
+}
+
+template <int PENDING> static inline void rt_wgmma_wait(void)
+{
+    emu_product_wait(PENDING);
+}
+
+template <int COUNT> static inline void rt_wgmma_settle(float (&)[COUNT])
+{
+}
+
+template <int N> struct rt_wgmma {
+    template <int A_ACROSS, int B_ACROSS>
+    static inline void shared(float (&d)[N / 2], uint64_t a, uint64_t b, int keep = 1)
+    {
+        const struct emu_product p = {d, N, a, b, nullptr, A_ACROSS != 0, B_ACROSS != 0, keep != 0};
+        emu_product_issue(&p);
+    }
+
+    template <int B_ACROSS>
+    static inline void registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b)
+    {
+        const struct emu_product p = {d, N, 0, b, a, false, B_ACROSS != 0, true};
+        emu_product_issue(&p);
+    }
+};
+
+#endif

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/emu/order.h"
+
+#ifdef EMU_ORDER
+#include <sanitizer/tsan_interface.h>
+
+static struct emu_clocks *now; /* of the thread that runs; null: the scheduler */
+static void *scheduler, *interrupted;
+
+static void switch_to(void *clock)
+{
+    __tsan_switch_to_fiber(clock, __tsan_switch_to_fiber_no_sync);
+}
+
+void emu_clocks_make(struct emu_clocks *clocks)
+{
+    if (!clocks->own) {
+        clocks->own = __tsan_create_fiber(0);
+        clocks->async = __tsan_create_fiber(0);
+    }
+}
+
+void emu_clocks_switch(struct emu_clocks *clocks)
+{
+    if (!now)
+        scheduler = __tsan_get_current_fiber();
+    now = clocks;
+    switch_to(clocks->own);
+}
+
+void emu_clocks_leave(void)
+{
+    now = nullptr;
+    switch_to(scheduler);
+}
+
+void emu_release(struct emu_order *order)
+{
+    __tsan_release(&order->own);
+    if (!now) {
+        __tsan_release(&order->async);
+        return;
+    }
+    switch_to(now->async);
+    __tsan_release(&order->async);
+    switch_to(now->own);
+}
+
+void emu_acquire(struct emu_order *order)
+{
+    __tsan_acquire(&order->own);
+    if (!now) {
+        __tsan_acquire(&order->async);
+        return;
+    }
+    switch_to(now->async);
+    __tsan_acquire(&order->async);
+    switch_to(now->own);
+}
+
+void emu_order_fence(void)
+{
+    char *between = (char *)now;
+    __tsan_release(between);
+    switch_to(now->async);
+    __tsan_acquire(between);
+    switch_to(now->own);
+}
+
+extern "C" void __tsan_ignore_thread_begin(void);
+extern "C" void __tsan_ignore_thread_end(void);
+
+emu_unseen::emu_unseen()
+{
+    __tsan_ignore_thread_begin();
+}
+
+emu_unseen::~emu_unseen()
+{
+    __tsan_ignore_thread_end();
+}
+
+void *emu_agent_make(void)
+{
+    return __tsan_create_fiber(0);
+}
+
+void emu_agent_enter(void *agent, struct emu_order *asked)
+{
+    interrupted = now ? now->own : __tsan_get_current_fiber();
+    switch_to(agent);
+    if (asked)
+        __tsan_acquire(&asked->async);
+}
+
+void emu_agent_leave(struct emu_order *done)
+{
+    if (done) {
+        __tsan_release(&done->own);
+        __tsan_release(&done->async);
+    }
+    switch_to(interrupted);
+}
+#else
+void emu_clocks_make(struct emu_clocks *)
+{
+}
+void emu_clocks_switch(struct emu_clocks *)
+{
+}
+void emu_clocks_leave(void)
+{
+}
+void emu_release(struct emu_order *)
+{
+}
+void emu_acquire(struct emu_order *)
+{
+}
+void emu_order_fence(void)
+{
+}
+emu_unseen::emu_unseen()
+{
+}
+emu_unseen::~emu_unseen()
+{
+}
+void *emu_agent_make(void)
+{
+    return nullptr;
+}
+void emu_agent_enter(void *, struct emu_order *)
+{
+}
+void emu_agent_leave(struct emu_order *)
+{
+}
+#endif

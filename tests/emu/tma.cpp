@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The copy engine. A box lands whole, at any time after it was asked for. */
+#include "tests/emu/tma.h"
+
+#include "tests/emu/access.h"
+#include "tests/emu/barrier.h"
+
+#include <cstddef>
+#include <cstring>
+#include <vector>
+
+enum { VECTOR = 16, ROW = 128 };
+
+struct box {
+    unsigned char *to;
+    uint64_t *barrier;
+    uint64_t map[EMU_MAP_WORDS]; /* the parameter that it was in is gone when its thread is */
+    int at[RT_TENSOR_MAP_DIMS];
+    void *agent;
+};
+
+static std::vector<struct box> boxes;
+static std::vector<void *> idle_agents; /* no two copies on their way have the same */
+static struct emu_order asked[EMU_MAX_THREADS];
+
+void emu_async_begin(void)
+{
+    boxes.clear();
+    emu_barrier_begin();
+    emu_product_begin();
+}
+
+void emu_async_end(void)
+{
+    if (!boxes.empty())
+        emu_fail("%zu boxes are still on their way", boxes.size());
+    emu_product_end();
+}
+
+bool emu_async_pending(void)
+{
+    return !boxes.empty() || emu_product_pending();
+}
+
+static uint64_t bytes_of(const uint64_t *map)
+{
+    uint64_t bytes = 2;
+    for (unsigned i = 0; i < map[EMU_MAP_DIMS]; i++)
+        bytes *= map[EMU_MAP_BOX + i];
+    return bytes;
+}
+
+/* Rows of the box are a line of shared memory each, whatever the row's length in the tensor. */
+static unsigned char *swizzled(unsigned char *to, uint64_t byte)
+{
+    const uint64_t at = (uint64_t)(to - rt_attend_shared) + byte;
+    return rt_attend_shared + (at ^ (at >> 7 & 7) << 4);
+}
+
+/* Where 16 bytes of the tensor are; null outside of it. */
+static const unsigned char *source(const struct box *b, const uint64_t *index)
+{
+    const unsigned char *from = (const unsigned char *)(uintptr_t)b->map[EMU_MAP_ADDRESS];
+    for (unsigned i = 0; i < b->map[EMU_MAP_DIMS]; i++) {
+        const int64_t at = b->at[i] + (int64_t)index[i];
+        if (at < 0 || at >= (int64_t)b->map[EMU_MAP_SIZE + i])
+            return nullptr;
+        from += at * (int64_t)(i == 0 ? 2 : b->map[EMU_MAP_STRIDE + i]);
+    }
+    return from;
+}
+
+/* By the copy's agent. */
+static void copy_vectors(const struct box *b, bool poison)
+{
+    const uint64_t count = bytes_of(b->map) / VECTOR, of_row = b->map[EMU_MAP_BOX] * 2 / VECTOR;
+    for (uint64_t n = 0; n < count; n++) {
+        uint64_t index[RT_TENSOR_MAP_DIMS] = {n % of_row * 8}, row = n / of_row;
+        for (unsigned i = 1; i < b->map[EMU_MAP_DIMS]; i++) {
+            index[i] = row % b->map[EMU_MAP_BOX + i];
+            row /= b->map[EMU_MAP_BOX + i];
+        }
+        struct emu_16_bytes value = {0, 0};
+        const unsigned char *from = source(b, index);
+        if (poison)
+            value = {UINT64_MAX, UINT64_MAX};
+        else if (from)
+            value = emu_load_16(from);
+        emu_store_16(swizzled(b->to, n / of_row * ROW + n % of_row * VECTOR), value);
+    }
+}
+
+static void check_box(const struct box *b, int dims)
+{
+    const ptrdiff_t at = b->to - rt_attend_shared;
+    if (b->map[EMU_MAP_MARK] != EMU_MAP_IS_ONE || b->map[EMU_MAP_DIMS] != (uint64_t)dims)
+        emu_fail("no tensor map of %d dimensions", dims);
+    if (at < 0 || at % ROW != 0 || at + (ptrdiff_t)bytes_of(b->map) > EMU_SHARED_BYTES)
+        emu_fail("box to byte %td of shared memory", at);
+    if (b->map[EMU_MAP_BOX] * 2 != ROW)
+        emu_fail("rows of %llu bytes in a box", (unsigned long long)b->map[EMU_MAP_BOX] * 2);
+}
+
+void emu_tma_load(void *shared, const void *map, uint64_t *barrier, int dims, const int *at)
+{
+    const emu_unseen unseen;
+    struct box b = {};
+    b.to = (unsigned char *)shared;
+    memcpy(b.map, map, sizeof(b.map));
+    b.barrier = barrier;
+    memcpy(b.at, at, (size_t)dims * sizeof(*at));
+    check_box(&b, dims);
+    if (idle_agents.empty())
+        idle_agents.push_back(emu_agent_make());
+    b.agent = idle_agents.back();
+    idle_agents.pop_back();
+    emu_release(&asked[emu_self()]);
+    emu_agent_enter(b.agent, &asked[emu_self()]);
+    copy_vectors(&b, true);
+    emu_agent_leave(nullptr);
+    boxes.push_back(b);
+}
+
+static void land(void)
+{
+    const size_t i = emu_random() % boxes.size();
+    const struct box b = boxes[i];
+    boxes[i] = boxes.back();
+    boxes.pop_back();
+    emu_agent_enter(b.agent, nullptr);
+    copy_vectors(&b, false);
+    emu_agent_leave(emu_mbarrier_order(b.barrier));
+    idle_agents.push_back(b.agent);
+    emu_mbarrier_copied(b.barrier, (unsigned)bytes_of(b.map));
+}
+
+void emu_async_step(void)
+{
+    if (boxes.empty() || (emu_product_pending() && emu_random() % 2))
+        emu_product_step();
+    else
+        land();
+}

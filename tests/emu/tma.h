@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_TESTS_EMU_TMA_H
+#define RT_TESTS_EMU_TMA_H
+
+/* Tensor maps as the emulated device makes them, and copies of boxes. Read by C and by C++. */
+#include "common/launch.h"
+
+/* The words of a map: what it was made from. */
+enum {
+    EMU_MAP_MARK,
+    EMU_MAP_ADDRESS,
+    EMU_MAP_DIMS,
+    EMU_MAP_SIZE,
+    EMU_MAP_STRIDE = EMU_MAP_SIZE + RT_TENSOR_MAP_DIMS,
+    EMU_MAP_BOX = EMU_MAP_STRIDE + RT_TENSOR_MAP_DIMS,
+    EMU_MAP_WORDS = EMU_MAP_BOX + RT_TENSOR_MAP_DIMS
+};
+#define EMU_MAP_IS_ONE UINT64_C(0x70616d2075)
+
+#ifdef __cplusplus
+/* Boxes of a tensor; at[0] is the innermost coordinate. */
+void emu_tma_load(void *shared, const void *map, uint64_t *barrier, int dims, const int *at);
+#endif
+
+#endif
