@@ -446,7 +446,7 @@ static bool check(const struct problem *p, uint64_t seed, double *worst)
     for (size_t i = 0; i < written_lse.size(); i++)
         if (!written_lse[i] && p->lse[i] != SENTINEL_F)
             return printf("seed %llu: lse %zu written\n", (unsigned long long)seed, i), false;
-    return p->stamp_first == 1 && p->stamp_last == 1;
+    return p->stamp_first > 0 && p->stamp_last >= p->stamp_first;
 }
 
 int main(int argc, char **argv)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The host device with the CUDA kernels in place of the C references where they can be emulated,
- * and of compute capability 9.0. Linked ahead of the library, whose own table is then left out, and
- * with rt_driver_open wrapped: whatever runs on the host device, checkkern above all, runs them.
+ * The host device with the emulated CUDA kernels in place of the C references, and of compute
+ * capability 9.0. Linked ahead of the library, whose own table is then left out, and with
+ * rt_driver_open wrapped: whatever runs on the host device, checkkern above all, runs them.
  */
 #include "tests/emu/device.h"
 
@@ -48,29 +48,52 @@ struct generic_params {
          RT_ATTEND_SM90_THREADS, RT_ATTEND_SM90_SMEM_BYTES(tile_rows, d_qk, d_v))
 #include "kernels/kernels.inc"
 
-void rt_mla_reduce(struct rt_mla_reduce_params p);
+/* The others: grids as kernels/mla.c makes them. */
+#define PLAIN(name, threads_, grid_x_, grid_y_)                                                    \
+    void rt_##name(struct rt_##name##_params p);                                                   \
+    static void thread_##name(const void *params)                                                  \
+    {                                                                                              \
+        rt_##name(*(const struct rt_##name##_params *)params);                                     \
+    }                                                                                              \
+    static void grid_##name(const void *params)                                                    \
+    {                                                                                              \
+        const struct rt_##name##_params *p = params;                                               \
+        (void)p;                                                                                   \
+        emu_run(&(struct emu_launch){.grid_x = (grid_x_),                                          \
+                                     .grid_y = (grid_y_),                                          \
+                                     .threads = (threads_),                                        \
+                                     .seed = (grid_x_),                                            \
+                                     .thread = thread_##name,                                      \
+                                     .params = params});                                           \
+    }
 
-static void thread_reduce(const void *params)
+#define WARP_THREADS 32u
+
+/* Any number of blocks is right for reduce, so it is not always the same: a few, or enough for all
+ * items of a row or two, which with a single row are then as narrow as they get. */
+static uint32_t reduce_blocks(const struct rt_mla_reduce_params *p)
 {
-    rt_mla_reduce(*(const struct rt_mla_reduce_params *)params);
+    const uint32_t items = p->heads * p->q_len * p->d_v / RT_MLA_REDUCE_LEAST_COLUMNS;
+    return p->heads % 3 == 0 ? 1 + p->rows % 7 : rt_min_u32(items, 128);
 }
 
-/* Any number of blocks is right, so it is not always the same: a few, or enough for all items of a
- * row or two, which with a single row are then as narrow as they get. */
-static void grid_reduce(const void *params)
-{
-    const struct rt_mla_reduce_params *p = params;
-    uint32_t items = p->heads * p->q_len * p->d_v / RT_MLA_REDUCE_LEAST_COLUMNS;
-    uint32_t blocks = items < 128 ? items : 128;
-    emu_run(&(struct emu_launch){.grid_x = p->heads % 3 == 0 ? 1 + p->rows % 7 : blocks,
-                                 .grid_y = 1,
-                                 .threads = RT_MLA_REDUCE_THREADS,
-                                 .seed = p->rows + p->heads,
-                                 .thread = thread_reduce,
-                                 .params = p});
-}
+PLAIN(step_begin, RT_STEP_BEGIN_THREADS, 1, 1)
+PLAIN(step_end, RT_STEP_END_THREADS, 1, 1)
+PLAIN(page_copy, RT_PAGE_COPY_THREADS, p->layers, RT_MAX_PAGE_COPIES)
+PLAIN(schedule, RT_SCHEDULE_THREADS, 1, 1)
+PLAIN(mla_append, RT_APPEND_WARPS *WARP_THREADS,
+      rt_ceil_div_u32(p->rows * p->q_len, RT_APPEND_WARPS), 1)
+PLAIN(schedule_append, RT_SCHEDULE_THREADS,
+      1 + rt_ceil_div_u32(p->rows * p->q_len, RT_SCHEDULE_THREADS / WARP_THREADS), 1)
+PLAIN(mla_reduce, RT_MLA_REDUCE_THREADS, reduce_blocks(p), 1)
 
-#define rt_ref_mla_reduce grid_reduce
+#define rt_ref_step_begin grid_step_begin
+#define rt_ref_step_end grid_step_end
+#define rt_ref_page_copy grid_page_copy
+#define rt_ref_schedule grid_schedule
+#define rt_ref_mla_append grid_mla_append
+#define rt_ref_schedule_append grid_schedule_append
+#define rt_ref_mla_reduce grid_mla_reduce
 const struct rt_host_kernel rt_ref_kernels[] = {
 #define RT_KERNEL(entry_, image_, params_, pointers_, smem_, waits_, ref_)                         \
     {.entry = #entry_, .run = ref_, .param_bytes = sizeof(params_)},

@@ -34,6 +34,7 @@ struct fiber {
 /* Where a warp or a block meets. Two sets, so that the fast may be one meeting ahead. */
 struct meeting {
     int arrived, number, operation;
+    bool vote[2];
     struct emu_order order[2];
     emu_words words[2][32];
 };
@@ -45,7 +46,7 @@ static struct fiber fibers[EMU_MAX_THREADS];
 static struct meeting warps[MAX_WARPS], block;
 static int runnable_in[MAX_WARPS], rank[MAX_WARPS];
 static struct place scheduler;
-static int self, thread_count;
+static int self, thread_count, threads_left;
 static uint64_t random_state;
 static const struct emu_launch *launch;
 static struct emu_order block_order[2], grid_order;
@@ -129,23 +130,30 @@ void emu_wake(int thread)
 
 /* ---- meetings ---- */
 
-/* Returns once everybody has come. Who wakes a sleeper for something else finds it asleep again. */
-static void meet(struct meeting *m, int first, int count, int operation)
+static void end_meeting(struct meeting *m, int first, int size)
+{
+    m->arrived = 0;
+    m->number++;
+    m->vote[m->number % 2] = false;
+    for (int i = 0; i < size; i++)
+        emu_wake(first + i);
+}
+
+/* Returns once `count` of `size` threads, all that are there, have come. Who wakes a sleeper for
+ * something else finds it asleep again. */
+static void meet(struct meeting *m, int first, int size, int count, int operation)
 {
     const int number = m->number;
     if (m->arrived == 0)
         m->operation = operation;
     if (m->operation != operation)
         emu_fail("lanes meet in different operations, %d and %d", m->operation, operation);
-    if (++m->arrived < count) {
-        while (m->number == number)
-            emu_sleep({"a meeting in operation", operation, m->arrived});
+    if (++m->arrived == count) {
+        end_meeting(m, first, size);
         return;
     }
-    m->arrived = 0;
-    m->number++;
-    for (int i = 0; i < count; i++)
-        emu_wake(first + i);
+    while (m->number == number)
+        emu_sleep({"a meeting in operation", operation, m->arrived});
 }
 
 const emu_words *emu_exchange(int operation, const uint32_t *words, int count)
@@ -154,7 +162,7 @@ const emu_words *emu_exchange(int operation, const uint32_t *words, int count)
     const int set = m->number % 2;
     for (int i = 0; i < count; i++)
         m->words[set][self % 32][i] = words[i];
-    meet(m, self / 32 * 32, 32, operation);
+    meet(m, self / 32 * 32, 32, 32, operation);
     return m->words[set];
 }
 
@@ -163,16 +171,33 @@ void __syncwarp(void)
     struct meeting *m = &warps[self / 32];
     struct emu_order *order = &m->order[m->number % 2];
     emu_release(order);
-    meet(m, self / 32 * 32, 32, EMU_SYNCWARP);
+    meet(m, self / 32 * 32, 32, 32, EMU_SYNCWARP);
     emu_acquire(order);
+}
+
+/* Threads that have left are not waited for. */
+bool __syncthreads_or(bool vote)
+{
+    const int set = block.number % 2;
+    block.vote[set] |= vote;
+    emu_release(&block.order[set]);
+    meet(&block, 0, thread_count, threads_left, 0);
+    emu_acquire(&block.order[set]);
+    return block.vote[set];
 }
 
 void __syncthreads(void)
 {
-    struct emu_order *order = &block.order[block.number % 2];
-    emu_release(order);
-    meet(&block, 0, thread_count, 0);
-    emu_acquire(order);
+    __syncthreads_or(false);
+}
+
+static void leave(void)
+{
+    fibers[self].done = true;
+    set_runnable(self, false);
+    threads_left--;
+    if (block.arrived > 0 && block.arrived == threads_left)
+        end_meeting(&block, 0, thread_count);
 }
 
 /* ---- the grid before this one ---- */
@@ -236,6 +261,16 @@ uint32_t emu_bits(float value)
     return bits;
 }
 
+void emu_atomic_min(uint32_t *at, uint32_t value)
+{
+    *at = value < *at ? value : *at;
+}
+
+void emu_atomic_min(unsigned long long *at, unsigned long long value)
+{
+    *at = value < *at ? value : *at;
+}
+
 uint16_t emu_bf16(float value)
 {
     const uint32_t bits = emu_bits(value);
@@ -252,8 +287,7 @@ static void fiber_main(void)
     launch->thread(launch->params);
     emu_copy_wait(0);
     emu_release(&block_order[1]);
-    fibers[self].done = true;
-    set_runnable(self, false);
+    leave();
     to_scheduler();
 }
 
@@ -360,6 +394,7 @@ static void run_block(void)
     emu_async_begin();
     for (int i = 0; i < thread_count; i++)
         start_fiber(i);
+    threads_left = thread_count;
     grid_over = grid_waited = false;
     if (emu_grid_begins)
         emu_grid_begins();

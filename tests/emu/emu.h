@@ -43,6 +43,9 @@ struct alignas(8) uint2 {
 struct alignas(16) uint4 {
     unsigned x, y, z, w;
 };
+struct alignas(16) int4 {
+    int x, y, z, w;
+};
 
 extern struct emu_dim blockIdx, gridDim;
 struct emu_dim emu_thread_index(void);
@@ -53,6 +56,7 @@ typedef uint32_t emu_words[8];
 const emu_words *emu_exchange(int operation, const uint32_t *words, int count);
 
 void __syncthreads(void);
+bool __syncthreads_or(bool vote);
 void __syncwarp(void);
 void emu_copy_async(void *to, const void *from, bool valid);
 void emu_copy_commit(void);
@@ -61,6 +65,8 @@ void emu_poison_shared(void); /* of kernels that declare their own; beside their
 void emu_load_row(uint32_t (&words)[4], const void *row);
 void emu_store_row(void *row, const uint32_t (&words)[4]);
 void emu_grid_wait(void);
+void emu_atomic_min(uint32_t *at, uint32_t value);
+void emu_atomic_min(unsigned long long *at, unsigned long long value);
 
 int emu_lane(void);
 float emu_float(uint32_t bits);
@@ -128,6 +134,19 @@ static inline uint32_t __shfl_up_sync(unsigned, uint32_t value, int distance)
     return emu_shuffle(value, emu_lane() < distance ? emu_lane() : emu_lane() - distance);
 }
 
+static inline uint64_t __shfl_up_sync(unsigned, uint64_t value, int distance)
+{
+    const uint32_t words[2] = {(uint32_t)value, (uint32_t)(value >> 32)};
+    const emu_words *all = emu_exchange(EMU_SHUFFLE, words, 2);
+    const uint32_t *from = all[emu_lane() < distance ? emu_lane() : emu_lane() - distance];
+    return from[0] | (uint64_t)from[1] << 32;
+}
+
+static inline uint32_t __shfl_down_sync(unsigned, uint32_t value, int distance)
+{
+    return emu_shuffle(value, emu_lane() + distance < 32 ? emu_lane() + distance : emu_lane());
+}
+
 static inline uint32_t __reduce_add_sync(unsigned, uint32_t value)
 {
     const emu_words *all = emu_exchange(EMU_SHUFFLE, &value, 1);
@@ -182,6 +201,21 @@ static inline uint32_t min(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
+static inline uint32_t min(uint32_t a, int b)
+{
+    return min(a, (uint32_t)b);
+}
+
+static inline uint32_t max(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+static inline uint64_t max(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
 /* Never fused with what follows. */
 static inline float __fmul_rn(float a, float b)
 {
@@ -203,9 +237,24 @@ static inline uint2 make_uint2(unsigned x, unsigned y)
     return {x, y};
 }
 
+static inline int4 make_int4(int x, int y, int z, int w)
+{
+    return {x, y, z, w};
+}
+
 static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w)
 {
     return {x, y, z, w};
+}
+
+static inline void atomicMin(uint32_t *at, uint32_t value)
+{
+    emu_atomic_min(at, value);
+}
+
+static inline void atomicMin(unsigned long long *at, unsigned long long value)
+{
+    emu_atomic_min(at, value);
 }
 
 static inline unsigned long long atomicMax(unsigned long long *at, unsigned long long value)
