@@ -12,6 +12,7 @@
 #include "kernels/kernels.h"
 #include "kernels/mla.h"
 #include "kernels/ref/ref.h"
+#include "tests/emu/chain.h"
 #include "tests/emu/run.h"
 #include "tests/emu/tma.h"
 
@@ -108,13 +109,34 @@ const struct rt_host_kernel rt_ref_kernels[] = {
 
 const uint32_t rt_ref_kernel_count = sizeof(rt_ref_kernels) / sizeof(rt_ref_kernels[0]);
 
-static int (*host_tensor_map)(struct rt_driver *d, const struct rt_tensor_map_spec *spec,
-                              struct rt_tensor_map *out);
+static struct rt_driver host; /* its operations, as they are without the emulator */
+
+static int mem_alloc(struct rt_driver *d, uint64_t bytes, rt_addr *out)
+{
+    const int rc = host.mem_alloc(d, bytes, out);
+    if (rc == 0)
+        emu_chain_add((void *)(uintptr_t)*out, (size_t)bytes);
+    return rc;
+}
+
+static int mem_free(struct rt_driver *d, rt_addr at)
+{
+    emu_chain_remove((void *)(uintptr_t)at);
+    return host.mem_free(d, at);
+}
+
+static int graph_launch(struct rt_driver *d, rt_dexec x, rt_dstream s)
+{
+    emu_chain_begin();
+    const int rc = host.graph_launch(d, x, s);
+    emu_chain_end();
+    return rc;
+}
 
 static int tensor_map(struct rt_driver *d, const struct rt_tensor_map_spec *spec,
                       struct rt_tensor_map *out)
 {
-    const int rc = host_tensor_map(d, spec, out); /* checks it */
+    const int rc = host.tensor_map(d, spec, out); /* checks it */
     if (rc != 0)
         return rc;
     uint64_t *w = out->words;
@@ -144,7 +166,10 @@ enum rt_status __wrap_rt_driver_open(const char *device, struct rt_driver *out, 
         return status;
     (void)snprintf(out->caps.name, sizeof(out->caps.name), "host (emulated CUDA kernels)");
     out->caps.cc = 90;
-    host_tensor_map = out->tensor_map;
+    host = *out;
+    out->mem_alloc = mem_alloc;
+    out->mem_free = mem_free;
+    out->graph_launch = graph_launch;
     out->tensor_map = tensor_map;
     return RT_OK;
 }

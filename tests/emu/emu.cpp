@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/emu/access.h"
+#include "tests/emu/chain.h"
 #include "tests/emu/core.h"
 
 #include <csetjmp>
@@ -28,7 +29,7 @@ struct fiber {
     struct place place;
     struct emu_clocks clocks;
     struct emu_wish wish;
-    bool runnable, done;
+    bool runnable, done, waited;
 };
 
 /* Where a warp or a block meets. Two sets, so that the fast may be one meeting ahead. */
@@ -50,7 +51,7 @@ static int self, thread_count, threads_left;
 static uint64_t random_state;
 static const struct emu_launch *launch;
 static struct emu_order block_order[2], grid_order;
-static bool grid_waited, grid_over;
+static bool grid_waited, grid_over, triggered, waits_before_trigger;
 static enum policy policy;
 
 void emu_fail(const char *format, ...)
@@ -206,8 +207,16 @@ void emu_grid_wait(void)
 {
     while (!grid_over)
         emu_sleep({"the grid before", 0, 0});
-    grid_waited = true;
+    grid_waited = fibers[self].waited = true;
     emu_acquire(&grid_order);
+}
+
+/* All blocks must have come here, one thread of each, or have left, before the next grid starts.
+ * That another thread has waited by then is luck. */
+void emu_grid_trigger(void)
+{
+    waits_before_trigger |= !triggered && fibers[self].waited;
+    triggered = true;
 }
 
 static bool end_grid_before(void)
@@ -215,6 +224,7 @@ static bool end_grid_before(void)
     if (grid_over)
         return false;
     grid_over = true;
+    emu_chain_reveal();
     if (emu_grid_ends)
         emu_grid_ends();
     emu_release(&grid_order);
@@ -305,7 +315,7 @@ static void start_fiber(int i)
     at->context.uc_stack.ss_size = STACK_BYTES;
     at->context.uc_link = nullptr;
     makecontext(&at->context, fiber_main, 0);
-    f->done = f->runnable = false;
+    f->done = f->runnable = f->waited = false;
     set_runnable(i, true);
 }
 
@@ -395,7 +405,8 @@ static void run_block(void)
     for (int i = 0; i < thread_count; i++)
         start_fiber(i);
     threads_left = thread_count;
-    grid_over = grid_waited = false;
+    grid_over = grid_waited = triggered = false;
+    emu_chain_hide();
     if (emu_grid_begins)
         emu_grid_begins();
     emu_release(&block_order[0]);
@@ -410,6 +421,8 @@ static void run_block(void)
         emu_fail("deadlock, policy %d", policy);
     }
     emu_async_end();
+    emu_chain_reveal();
+    waits_before_trigger |= !triggered && grid_waited;
     for (size_t i = launch->shared_bytes; i < sizeof(rt_attend_shared); i++)
         if (rt_attend_shared[i] != 0xa5)
             emu_fail("byte %zu behind the shared memory is written", i - launch->shared_bytes);
@@ -425,12 +438,15 @@ void emu_run(const struct emu_launch *l)
     const unsigned blocks = gridDim.x * gridDim.y;
     const unsigned shift = (unsigned)(emu_random() % blocks);
     bool waited = false;
+    waits_before_trigger = false;
+    emu_chain_kernel_begins();
     for (unsigned i = 0; i < blocks; i++) {
         const unsigned b = (i + shift) % blocks;
         blockIdx = {b % gridDim.x, b / gridDim.x, 0};
         run_block();
         waited |= grid_waited;
     }
+    emu_chain_kernel_ends(waits_before_trigger);
     if (!waited)
         emu_fail("no block has waited for the grid before");
 }

@@ -65,6 +65,7 @@ void emu_poison_shared(void); /* of kernels that declare their own; beside their
 void emu_load_row(uint32_t (&words)[4], const void *row);
 void emu_store_row(void *row, const uint32_t (&words)[4]);
 void emu_grid_wait(void);
+void emu_grid_trigger(void);
 void emu_atomic_min(uint32_t *at, uint32_t value);
 void emu_atomic_min(unsigned long long *at, unsigned long long value);
 

@@ -11,6 +11,7 @@ static inline void rt_pdl_wait(void)
 
 static inline void rt_pdl_launch_dependents(void)
 {
+    emu_grid_trigger();
 }
 
 #endif
