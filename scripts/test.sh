@@ -77,16 +77,16 @@ fi
 
 readonly host=(-Dgpu=disabled -Dwerror=true -Dtests=true)
 
-# Not every kernel lays memory out as the sanitizer's runtime wants it.
+# Not every operating system lays memory out as the sanitizer's runtime wants it.
 thread_sanitizer_runs() {
-    local at runs=1
+    local at status
     at=$(mktemp -d)
-    printf 'int main(void) { return 0; }\n' > "$at/none.c"
-    if "${CC:-cc}" -fsanitize=thread -o "$at/none" "$at/none.c" 2> /dev/null; then
-        "$at/none" 2> /dev/null && runs=0
-    fi
+    printf 'int main() { return 0; }\n' > "$at/none.cpp"
+    "${CXX:-c++}" -fsanitize=thread -o "$at/none" "$at/none.cpp" > "$at/log" 2>&1 &&
+        "$at/none" > "$at/log" 2>&1
+    status=$?
     rm -rf "$at"
-    return $runs
+    return "$status"
 }
 
 if ! thread_sanitizer_runs; then

@@ -29,7 +29,6 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
     using base::lane;
     using base::p;
     using base::room;
-    using base::scale;
     using base::stage_of;
     using base::warp;
     using base::worker;

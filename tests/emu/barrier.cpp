@@ -45,6 +45,11 @@ static void wake_all(bool (&sleeps)[EMU_MAX_THREADS])
 /* A thread that comes twice before the others have come makes a phase end without them. */
 static struct named *come(unsigned id, unsigned threads)
 {
+    const uint32_t mine[2] = {id, threads};
+    const emu_words *all = emu_exchange(EMU_BARRIER, mine, 2);
+    for (int i = 0; i < 32; i++)
+        if (all[i][0] != id || all[i][1] != threads)
+            emu_fail("barrier %u, and lane %d comes to %u", id, i, all[i][0]);
     struct named *n = &named[id % NAMED];
     if (id == 0 || id >= NAMED || threads == 0 || threads % 32 != 0)
         emu_fail("bad barrier %u of %u threads", id, threads);

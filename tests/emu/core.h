@@ -26,6 +26,7 @@ void emu_sleep(struct emu_wish wish);
 void emu_wake(int thread);
 
 void emu_copy_begin(void); /* cp.async, of a block */
+void emu_copy_read(void);  /* all that were asked for read their source, at the latest now */
 
 /* What runs beside the threads: copies and products that were asked for. */
 void emu_async_begin(void); /* of a block */

@@ -7,8 +7,9 @@ enum { MAX_COPIES = 512 };
 
 struct copy {
     void *to;
-    const void *from; /* null: zeros */
+    const void *from; /* null: zeros, or read already */
     int group;
+    struct emu_16_bytes value;
 };
 static struct copies {
     int group, count; /* group of the next commit */
@@ -30,7 +31,18 @@ void emu_copy_async(void *to, const void *from, bool valid)
     if (c->count == MAX_COPIES)
         emu_fail("too many copies in flight");
     emu_store_16(to, {UINT64_MAX, UINT64_MAX});
-    c->of[c->count++] = {to, valid ? from : nullptr, c->group};
+    c->of[c->count++] = {to, valid ? from : nullptr, c->group, {0, 0}};
+}
+
+void emu_copy_read(void)
+{
+    for (auto &of_thread : copies)
+        for (int i = 0; i < of_thread.count; i++) {
+            struct copy *c = &of_thread.of[i];
+            if (c->from)
+                c->value = emu_load_16(c->from);
+            c->from = nullptr;
+        }
 }
 
 void emu_copy_commit(void)
@@ -47,7 +59,7 @@ void emu_copy_wait(int pending)
         if (at.group >= c->group - pending)
             c->of[left++] = at;
         else
-            emu_store_16(at.to, at.from ? emu_load_16(at.from) : emu_16_bytes{0, 0});
+            emu_store_16(at.to, at.from ? emu_load_16(at.from) : at.value);
     }
     c->count = left;
 }

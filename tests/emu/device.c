@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The host device with the emulated CUDA kernels in place of the C references, and of compute
- * capability 9.0. Linked ahead of the library, whose own table is then left out, and with
- * rt_driver_open wrapped: whatever runs on the host device, checkkern above all, runs them.
+ * capability 9.0. Linked ahead of the library, whose own table is then left out, with
+ * rt_driver_open and rt_host_run_kernel wrapped: whatever runs on the host device, checkkern above
+ * all, runs them, with the grid, block and shared memory of its launch.
  */
 #include "tests/emu/device.h"
 
@@ -18,92 +19,49 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-#define RT_KERNEL(entry_, image_, params_, pointers_, smem_, waits_, ref_)
-#define GRID(entry_, params_, attend_, tile_rows_, threads_, shared_bytes_)                        \
+static const struct rt_launch *now; /* the launch that runs */
+
+void __real_rt_host_run_kernel(const struct rt_launch *l);
+void __wrap_rt_host_run_kernel(const struct rt_launch *l);
+
+void __wrap_rt_host_run_kernel(const struct rt_launch *l)
+{
+    now = l;
+    __real_rt_host_run_kernel(l);
+}
+
+/* As it was launched, but for reduce: for it any number of blocks is right, so it is not always the
+ * same, and a few are quicker. */
+static void run(void (*thread)(const void *params), const void *params)
+{
+    const bool any_grid = strcmp(now->entry, "rt_mla_reduce") == 0;
+    const uint32_t blocks = any_grid ? 1 + now->grid[0] % 29 : now->grid[0];
+    emu_run(&(struct emu_launch){.grid_x = blocks,
+                                 .grid_y = now->grid[1],
+                                 .threads = now->block[0],
+                                 .shared_bytes = now->smem_bytes,
+                                 .seed = now->grid[0] + now->grid[1],
+                                 .thread = thread,
+                                 .params = params});
+}
+
+#define RT_KERNEL(entry_, image_, params_, pointers_, smem_, waits_, ref_)                         \
     void entry_(params_ p);                                                                        \
     static void thread_##entry_(const void *params)                                                \
     {                                                                                              \
         entry_(*(const params_ *)params);                                                          \
     }                                                                                              \
-    static void grid_##entry_(const void *params)                                                  \
+    static void run_##entry_(const void *params)                                                   \
     {                                                                                              \
-        const struct rt_mla_attend_params *p = &((const params_ *)params)->attend_;                \
-        emu_run(                                                                                   \
-            &(struct emu_launch){.grid_x = (p->heads * p->q_len + (tile_rows_)-1) / (tile_rows_),  \
-                                 .grid_y = p->parts,                                               \
-                                 .threads = (threads_),                                            \
-                                 .shared_bytes = (shared_bytes_),                                  \
-                                 .seed = p->rows + p->heads,                                       \
-                                 .thread = thread_##entry_,                                        \
-                                 .params = params});                                               \
+        run(thread_##entry_, params);                                                              \
     }
-struct generic_params {
-    struct rt_mla_attend_params attend;
-};
-#define RT_ATTEND_GENERIC(d_qk, d_v, tile_rows)                                                    \
-    GRID(rt_mla_attend_##d_qk##x##d_v##_r##tile_rows, struct generic_params, attend, tile_rows,    \
-         RT_ATTEND_GENERIC_THREADS, RT_ATTEND_GENERIC_SMEM_BYTES(tile_rows, d_qk))
-#define RT_ATTEND_SM90(d_qk, d_v, kind, tile_rows)                                                 \
-    GRID(rt_mla_sm90_##d_qk##x##d_v##_##kind, struct rt_attend_sm90_params, attend, tile_rows,     \
-         RT_ATTEND_SM90_THREADS, RT_ATTEND_SM90_SMEM_BYTES(tile_rows, d_qk, d_v))
 #include "kernels/kernels.inc"
 
-/* The others: grids as kernels/mla.c makes them. */
-#define PLAIN(name, threads_, grid_x_, grid_y_)                                                    \
-    void rt_##name(struct rt_##name##_params p);                                                   \
-    static void thread_##name(const void *params)                                                  \
-    {                                                                                              \
-        rt_##name(*(const struct rt_##name##_params *)params);                                     \
-    }                                                                                              \
-    static void grid_##name(const void *params)                                                    \
-    {                                                                                              \
-        const struct rt_##name##_params *p = params;                                               \
-        (void)p;                                                                                   \
-        emu_run(&(struct emu_launch){.grid_x = (grid_x_),                                          \
-                                     .grid_y = (grid_y_),                                          \
-                                     .threads = (threads_),                                        \
-                                     .seed = (grid_x_),                                            \
-                                     .thread = thread_##name,                                      \
-                                     .params = params});                                           \
-    }
-
-#define WARP_THREADS 32u
-
-/* Any number of blocks is right for reduce, so it is not always the same: a few, or enough for all
- * items of a row or two, which with a single row are then as narrow as they get. */
-static uint32_t reduce_blocks(const struct rt_mla_reduce_params *p)
-{
-    const uint32_t items = p->heads * p->q_len * p->d_v / RT_MLA_REDUCE_LEAST_COLUMNS;
-    return p->heads % 3 == 0 ? 1 + p->rows % 7 : rt_min_u32(items, 128);
-}
-
-PLAIN(step_begin, RT_STEP_BEGIN_THREADS, 1, 1)
-PLAIN(step_end, RT_STEP_END_THREADS, 1, 1)
-PLAIN(page_copy, RT_PAGE_COPY_THREADS, p->layers, RT_MAX_PAGE_COPIES)
-PLAIN(schedule, RT_SCHEDULE_THREADS, 1, 1)
-PLAIN(mla_append, RT_APPEND_WARPS *WARP_THREADS,
-      rt_ceil_div_u32(p->rows * p->q_len, RT_APPEND_WARPS), 1)
-PLAIN(schedule_append, RT_SCHEDULE_THREADS,
-      1 + rt_ceil_div_u32(p->rows * p->q_len, RT_SCHEDULE_THREADS / WARP_THREADS), 1)
-PLAIN(mla_reduce, RT_MLA_REDUCE_THREADS, reduce_blocks(p), 1)
-
-#define rt_ref_step_begin grid_step_begin
-#define rt_ref_step_end grid_step_end
-#define rt_ref_page_copy grid_page_copy
-#define rt_ref_schedule grid_schedule
-#define rt_ref_mla_append grid_mla_append
-#define rt_ref_schedule_append grid_schedule_append
-#define rt_ref_mla_reduce grid_mla_reduce
 const struct rt_host_kernel rt_ref_kernels[] = {
 #define RT_KERNEL(entry_, image_, params_, pointers_, smem_, waits_, ref_)                         \
-    {.entry = #entry_, .run = ref_, .param_bytes = sizeof(params_)},
-#define EMULATED(entry_, params_)                                                                  \
-    {.entry = #entry_, .run = grid_##entry_, .param_bytes = sizeof(params_)},
-#define RT_ATTEND_GENERIC(d_qk, d_v, tile_rows)                                                    \
-    EMULATED(rt_mla_attend_##d_qk##x##d_v##_r##tile_rows, struct rt_mla_attend_params)
-#define RT_ATTEND_SM90(d_qk, d_v, kind, tile_rows)                                                 \
-    EMULATED(rt_mla_sm90_##d_qk##x##d_v##_##kind, struct rt_attend_sm90_params)
+    {.entry = #entry_, .run = run_##entry_, .param_bytes = sizeof(params_)},
 #include "kernels/kernels.inc"
 };
 

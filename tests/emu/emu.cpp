@@ -224,6 +224,7 @@ static bool end_grid_before(void)
     if (grid_over)
         return false;
     grid_over = true;
+    emu_copy_read();
     emu_chain_reveal();
     if (emu_grid_ends)
         emu_grid_ends();
@@ -269,16 +270,6 @@ uint32_t emu_bits(float value)
     uint32_t bits;
     memcpy(&bits, &value, 4);
     return bits;
-}
-
-void emu_atomic_min(uint32_t *at, uint32_t value)
-{
-    *at = value < *at ? value : *at;
-}
-
-void emu_atomic_min(unsigned long long *at, unsigned long long value)
-{
-    *at = value < *at ? value : *at;
 }
 
 uint16_t emu_bf16(float value)

@@ -66,8 +66,6 @@ void emu_load_row(uint32_t (&words)[4], const void *row);
 void emu_store_row(void *row, const uint32_t (&words)[4]);
 void emu_grid_wait(void);
 void emu_grid_trigger(void);
-void emu_atomic_min(uint32_t *at, uint32_t value);
-void emu_atomic_min(unsigned long long *at, unsigned long long value);
 
 int emu_lane(void);
 float emu_float(uint32_t bits);
@@ -81,6 +79,7 @@ enum {
     EMU_LDMATRIX,
     EMU_STMATRIX,
     EMU_SYNCWARP,
+    EMU_BARRIER,
     EMU_WAIT,
     EMU_PRODUCT,
     EMU_PRODUCT_FENCE,
@@ -248,21 +247,24 @@ static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w)
     return {x, y, z, w};
 }
 
-static inline void atomicMin(uint32_t *at, uint32_t value)
+/* Atomic, and no more: it puts nothing before anything. */
+template <typename T, typename CHOOSE> static inline T emu_atomic(T *at, T value, CHOOSE choose)
 {
-    emu_atomic_min(at, value);
-}
-
-static inline void atomicMin(unsigned long long *at, unsigned long long value)
-{
-    emu_atomic_min(at, value);
-}
-
-static inline unsigned long long atomicMax(unsigned long long *at, unsigned long long value)
-{
-    const unsigned long long old = *at;
-    *at = old > value ? old : value;
+    T old = __atomic_load_n(at, __ATOMIC_RELAXED);
+    while (!__atomic_compare_exchange_n(at, &old, choose(old, value), false, __ATOMIC_RELAXED,
+                                        __ATOMIC_RELAXED)) {
+    }
     return old;
+}
+
+template <typename T, typename V> static inline T atomicMin(T *at, V value)
+{
+    return emu_atomic(at, (T)value, [](T a, T b) { return a < b ? a : b; });
+}
+
+template <typename T, typename V> static inline T atomicMax(T *at, V value)
+{
+    return emu_atomic(at, (T)value, [](T a, T b) { return a > b ? a : b; });
 }
 
 #endif

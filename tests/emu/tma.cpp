@@ -7,9 +7,10 @@
 
 #include <cstddef>
 #include <cstring>
+#include <deque>
 #include <vector>
 
-enum { VECTOR = 16, ROW = 128 };
+enum { VECTOR = 16, ROW = 128, LEAST_AGENTS = 64 };
 
 struct box {
     unsigned char *to;
@@ -20,7 +21,9 @@ struct box {
 };
 
 static std::vector<struct box> boxes;
-static std::vector<void *> idle_agents; /* no two copies on their way have the same */
+/* The longest idle is next: two copies one behind the other have no order by their agent. */
+static std::deque<void *> idle_agents;
+static int agent_count;
 static struct emu_order asked[EMU_MAX_THREADS];
 
 void emu_async_begin(void)
@@ -110,10 +113,12 @@ void emu_tma_load(void *shared, const void *map, uint64_t *barrier, int dims, co
     b.barrier = barrier;
     memcpy(b.at, at, (size_t)dims * sizeof(*at));
     check_box(&b, dims);
-    if (idle_agents.empty())
-        idle_agents.push_back(emu_agent_make());
-    b.agent = idle_agents.back();
-    idle_agents.pop_back();
+    while (idle_agents.empty() || agent_count < LEAST_AGENTS) {
+        idle_agents.push_front(emu_agent_make());
+        agent_count++;
+    }
+    b.agent = idle_agents.front();
+    idle_agents.pop_front();
     emu_release(&asked[emu_self()]);
     emu_agent_enter(b.agent, &asked[emu_self()]);
     copy_vectors(&b, true);

@@ -29,14 +29,15 @@ struct result {
     float value[MOST_N / 2];
 };
 struct lane {
-    int group; /* of the next commit */
+    int group, fences; /* group of the next commit */
     bool fenced, sleeps;
-    int result_count;
+    int result_count, known_count;
     struct result results[MOST_RESULTS];
+    struct result known[MOST_RESULTS]; /* every result of the block so far, as at the last fence */
 };
 struct share {
     struct emu_product p;
-    int group;
+    int group, fence;
     float *value[32];
     const uint32_t *a_registers[32];
     uint32_t a_copy[32][4];
@@ -44,7 +45,7 @@ struct share {
 
 static struct lane lanes[EMU_MAX_THREADS];
 static std::deque<struct share> shares[MAX_WARPS];
-static struct emu_order asked[MAX_WARPS], done[MAX_WARPS][ORDERS];
+static struct emu_order asked[MAX_WARPS][ORDERS], done[MAX_WARPS][ORDERS];
 static void *agents[MAX_WARPS];
 
 void emu_product_begin(void)
@@ -52,7 +53,7 @@ void emu_product_begin(void)
     for (auto &of_warp : shares)
         of_warp.clear();
     for (auto &l : lanes) {
-        l.group = l.result_count = 0;
+        l.group = l.fences = l.result_count = l.known_count = 0;
         l.fenced = l.sleeps = false;
     }
 }
@@ -74,13 +75,31 @@ void emu_product_end(void)
 
 void emu_product_fence(void)
 {
-    const int warp = emu_self() / 32;
-    emu_release(&asked[warp]);
+    struct lane *l = &lanes[emu_self()];
+    l->fences++;
+    emu_release(&asked[emu_self() / 32][l->fences % ORDERS]);
     emu_exchange(EMU_PRODUCT_FENCE, nullptr, 0);
-    lanes[emu_self()].fenced = true;
+    l->fenced = true;
+    for (int i = 0; i < l->known_count; i++)
+        memcpy(l->known[i].value, l->known[i].d, (size_t)l->known[i].count * sizeof(float));
 }
 
 /* ---- asking ---- */
+
+/* What changes behind the fence is not what the product starts from. */
+static void check_since_fence(struct lane *l, const struct emu_product *p)
+{
+    for (int i = 0; i < l->known_count; i++)
+        if (l->known[i].d == p->d) {
+            if (memcmp(l->known[i].value, p->d, (size_t)l->known[i].count * sizeof(float)) != 0)
+                emu_fail("registers of a product have changed since the fence before it");
+            return;
+        }
+    if (l->known_count == MOST_RESULTS)
+        emu_fail("too many results");
+    l->known[l->known_count].d = p->d;
+    l->known[l->known_count++].count = p->n / 2;
+}
 
 static struct result *find_result(const struct emu_product *p)
 {
@@ -93,6 +112,7 @@ static struct result *find_result(const struct emu_product *p)
         emu_fail("a product's registers without a fence before it");
     if (l->result_count == MOST_RESULTS)
         emu_fail("too many results in flight");
+    check_since_fence(l, p);
     struct result *r = &l->results[l->result_count++];
     r->d = p->d;
     r->count = p->n / 2;
@@ -113,6 +133,7 @@ static void add_share(const struct emu_product *p, const emu_words *all)
     struct share s;
     s.p = *p;
     s.group = lanes[emu_self()].group;
+    s.fence = lanes[emu_self()].fences;
     for (int i = 0; i < 32; i++) {
         if (all[i][4] != (uint32_t)p->a || all[i][5] != (uint32_t)p->b)
             emu_fail("lane %d brings another operand", i);
@@ -245,17 +266,20 @@ static void multiply(const struct share *s, const float (&a)[K][M], const float 
 
 static void do_share(int warp)
 {
-    static float a[K][M], b[K][MOST_N];
+    static float a[K][M], all_a[K][4 * M], b[K][MOST_N];
     const struct share *s = &shares[warp].front();
     if (!agents[warp])
         agents[warp] = emu_agent_make();
-    emu_agent_enter(agents[warp], &asked[warp]);
+    emu_agent_enter(agents[warp], &asked[warp][s->fence % ORDERS]);
+    /* Nobody says that a warp's share reads no more than the warp's rows. */
     if (!s->p.a_registers)
-        load_operand(&a[0][0], M, s->p.a, s->p.a_across, warp % 4 * M, M);
+        load_operand(&all_a[0][0], 4 * M, s->p.a, s->p.a_across, 0, 4 * M);
     load_operand(&b[0][0], MOST_N, s->p.b, s->p.b_across, 0, s->p.n);
     emu_agent_leave(&done[warp][s->group % ORDERS]);
     if (s->p.a_registers)
         load_a_registers(a, s);
+    for (int k = 0; k < K && !s->p.a_registers; k++)
+        memcpy(a[k], &all_a[k][warp % 4 * M], sizeof(a[k]));
     multiply(s, a, b);
     shares[warp].pop_front();
     for (int l = warp * 32; l < warp * 32 + 32; l++) {
