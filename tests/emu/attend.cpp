@@ -157,14 +157,18 @@ static const struct emu_attend_kernel *next_kernel(const char *part, uint64_t tu
     exit(2);
 }
 
-static void make(struct problem *p, uint64_t seed, const char *part)
+/* What else is chosen of a problem. */
+struct choices {
+    bool slots, poison, gaps, with_ctrl;
+    unsigned lines; /* of the block table */
+};
+
+static struct choices make_shape(struct problem *p, const char *part, uint64_t seed)
 {
-    rng = seed * 0x9e3779b97f4a7c15ull + 1;
-    for (int i = 0; i < 20; i++)
-        below(2);
+    static const unsigned pages[] = {16, 32, 64, 128}, heads[] = {1, 5, 8, 10, 16, 20, 33, 40};
+    static const float scales[] = {0.06f, 0.5f, 4.0f};
     struct rt_mla_attend_params *a = &p->a;
     memset(a, 0, sizeof(*a));
-    static const unsigned pages[] = {16, 32, 64, 128}, heads[] = {1, 5, 8, 10, 16, 20, 33, 40};
     p->kernel = next_kernel(part, seed);
     a->d_qk = p->kernel->d_qk;
     a->d_v = p->kernel->d_v;
@@ -174,10 +178,19 @@ static void make(struct problem *p, uint64_t seed, const char *part)
     a->heads = heads[below(8)];
     a->causal = below(4) != 0;
     a->page_size = pages[below(4)];
-    static const float scales[] = {0.06f, 0.5f, 4.0f};
     a->scale = scales[below(3)];
-    const bool slots = below(2), poison = below(3) == 0, gaps = below(2);
-    unsigned lines = slots ? a->rows + 3 : a->rows, longest = 1;
+    struct choices c = {};
+    c.slots = below(2);
+    c.poison = below(3) == 0;
+    c.gaps = below(2);
+    c.lines = c.slots ? a->rows + 3 : a->rows;
+    return c;
+}
+
+static void make_lengths(struct problem *p, const struct choices &c)
+{
+    struct rt_mla_attend_params *a = &p->a;
+    unsigned longest = 1;
     for (unsigned r = 0; r < a->rows; r++) {
         const unsigned kind = below(8);
         int length = kind == 0   ? 0
@@ -189,46 +202,47 @@ static void make(struct problem *p, uint64_t seed, const char *part)
     }
     a->max_blocks = (longest + a->page_size - 1) / a->page_size + below(3);
     a->pages = a->rows * a->max_blocks + 5;
-    a->kv_token_stride = a->d_qk + (gaps ? 8 * below(4) : 0);
-    a->kv_page_stride = a->kv_token_stride * a->page_size + (gaps ? 64 : 0);
-    for (unsigned r = 0; slots && r < a->rows; r++)
-        p->slot.push_back(p->length[r] > 0 ? (int)((r * 2 + 1) % lines) : -1);
-    if (slots && lines % 2 == 0)
-        for (unsigned r = 0; r < a->rows; r++)
-            p->slot[r] = p->length[r] > 0 ? (int)(lines - 1 - r) : -1;
-    a->row_slot = slots ? p->slot.data() : nullptr;
-    make_pages(p, lines, poison);
-    schedule(p, 1 + below(6));
-    /* A caller may shorten a row behind its schedule's back: then parts find nothing to do. */
-    for (unsigned r = 0; p->kernel->sm90 && !poison && below(8) == 0 && r < a->rows; r++)
-        p->length[r] = p->length[r] > 0 ? 1 + (int)below((unsigned)p->length[r]) : p->length[r];
-    a->parts = (uint32_t)p->tiles.size();
+    a->kv_token_stride = a->d_qk + (c.gaps ? 8 * below(4) : 0);
+    a->kv_page_stride = a->kv_token_stride * a->page_size + (c.gaps ? 64 : 0);
+    for (unsigned r = 0; c.slots && r < a->rows; r++) {
+        const unsigned slot = c.lines % 2 == 0 ? c.lines - 1 - r : (r * 2 + 1) % c.lines;
+        p->slot.push_back(p->length[r] > 0 ? (int)slot : -1);
+    }
+    a->row_slot = c.slots ? p->slot.data() : nullptr;
+}
 
+static void make_strides(struct problem *p, struct choices *c)
+{
+    struct rt_mla_attend_params *a = &p->a;
     memset(&p->ctrl, 0, sizeof(p->ctrl));
     p->ctrl.row_base = below(3);
-    const bool with_ctrl = below(2);
-    p->rows_stored = a->rows + (with_ctrl ? p->ctrl.row_base : 0);
-    a->q_head_stride = a->d_qk + (gaps ? 8 : 0);
-    a->q_token_stride = a->q_head_stride * a->heads + (gaps ? 16 : 0);
+    c->with_ctrl = below(2);
+    p->rows_stored = a->rows + (c->with_ctrl ? p->ctrl.row_base : 0);
+    a->q_head_stride = a->d_qk + (c->gaps ? 8 : 0);
+    a->q_token_stride = a->q_head_stride * a->heads + (c->gaps ? 16 : 0);
     a->q_row_stride = a->q_token_stride * a->q_len;
-    a->out_head_stride = a->d_v + (gaps ? 8 : 0);
+    a->out_head_stride = a->d_v + (c->gaps ? 8 : 0);
     a->out_token_stride = a->out_head_stride * a->heads;
-    a->out_row_stride = a->out_token_stride * a->q_len + (gaps ? 8 : 0);
+    a->out_row_stride = a->out_token_stride * a->q_len + (c->gaps ? 8 : 0);
     const bool head_major = below(2);
     a->lse_head_stride = head_major ? a->q_len : 1;
     a->lse_token_stride = head_major ? 1 : a->heads;
     a->lse_row_stride = a->heads * a->q_len + below(2);
+}
+
+static void make_tensors(struct problem *p, const struct choices &c)
+{
+    struct rt_mla_attend_params *a = &p->a;
     p->q.resize(p->rows_stored * a->q_row_stride);
     for (auto &x : p->q)
         x = emu_bf16(normal());
-    for (unsigned i = 0; poison && i < 2; i++)
+    for (unsigned i = 0; c.poison && i < 2; i++)
         p->q[below((unsigned)p->q.size())] = NAN_BITS;
-    const unsigned hq = a->heads * a->q_len;
+    const size_t pieces = ((size_t)p->splits.back() + 1) * a->heads * a->q_len;
     p->out.assign(p->rows_stored * a->out_row_stride, SENTINEL);
     p->lse.assign(p->rows_stored * a->lse_row_stride, SENTINEL_F);
-    const size_t slots_used = (size_t)p->splits.back() + 1;
-    p->partial_out.assign(slots_used * hq * a->d_v, NAN);
-    p->partial_lse.assign(slots_used * hq, NAN);
+    p->partial_out.assign(pieces * a->d_v, NAN);
+    p->partial_lse.assign(pieces, NAN);
     p->stamp_first = p->stamp_last = 0;
     a->q = p->q.data();
     a->kv = p->kv.data();
@@ -240,8 +254,13 @@ static void make(struct problem *p, uint64_t seed, const char *part)
     a->lse = p->lse.data();
     a->partial_out = p->partial_out.data();
     a->partial_lse = p->partial_lse.data();
-    a->ctrl = with_ctrl ? &p->ctrl : nullptr;
+    a->ctrl = c.with_ctrl ? &p->ctrl : nullptr;
     a->stamp_first = &p->stamp_first;
+}
+
+static void make_reduce(struct problem *p)
+{
+    const struct rt_mla_attend_params *a = &p->a;
     struct rt_mla_reduce_params *r = &p->r;
     memset(r, 0, sizeof(*r));
     r->partial_out = a->partial_out;
@@ -262,6 +281,24 @@ static void make(struct problem *p, uint64_t seed, const char *part)
     r->q_len = a->q_len;
     r->heads = a->heads;
     r->d_v = a->d_v;
+}
+
+static void make(struct problem *p, uint64_t seed, const char *part)
+{
+    rng = seed * 0x9e3779b97f4a7c15ull + 1;
+    for (int i = 0; i < 20; i++)
+        below(2);
+    struct choices c = make_shape(p, part, seed);
+    make_lengths(p, c);
+    make_pages(p, c.lines, c.poison);
+    schedule(p, 1 + below(6));
+    p->a.parts = (uint32_t)p->tiles.size();
+    /* A caller may shorten a row behind its schedule's back: then parts find nothing to do. */
+    for (unsigned r = 0; p->kernel->sm90 && !c.poison && below(8) == 0 && r < p->a.rows; r++)
+        p->length[r] = p->length[r] > 0 ? 1 + (int)below((unsigned)p->length[r]) : p->length[r];
+    make_strides(p, &c);
+    make_tensors(p, c);
+    make_reduce(p);
 }
 
 /* ---- the grid before: it writes q and each row's last keys; without `early` the plan, too ---- */
@@ -450,7 +487,12 @@ static bool check(const struct problem *p, uint64_t seed, double *worst)
     for (size_t i = 0; i < written_lse.size(); i++)
         if (!written_lse[i] && p->lse[i] != SENTINEL_F)
             return printf("seed %llu: lse %zu written\n", (unsigned long long)seed, i), false;
-    return p->stamp_first > 0 && p->stamp_last >= p->stamp_first;
+    if (p->stamp_first == 0 || p->stamp_last < p->stamp_first)
+        return printf("seed %llu: attention begins at %llu ns and ends at %llu\n",
+                      (unsigned long long)seed, (unsigned long long)p->stamp_first,
+                      (unsigned long long)p->stamp_last),
+               false;
+    return true;
 }
 
 int main(int argc, char **argv)

@@ -11,6 +11,7 @@
 
 #include <cstring>
 #include <deque>
+#include <vector>
 
 enum {
     MAX_WARPS = EMU_MAX_THREADS / 32,
@@ -43,7 +44,15 @@ struct share {
     uint32_t a_copy[32][4];
 };
 
+/* Products that a warp group has asked for, by its first warp to do so; and how many each has. */
+struct request {
+    uint64_t a, b;
+    int n, flags;
+};
+
 static struct lane lanes[EMU_MAX_THREADS];
+static std::vector<struct request> requests[MAX_WARPS / 4];
+static size_t request_count[MAX_WARPS];
 static std::deque<struct share> shares[MAX_WARPS];
 static struct emu_order asked[MAX_WARPS][ORDERS], done[MAX_WARPS][ORDERS];
 static void *agents[MAX_WARPS];
@@ -52,6 +61,9 @@ void emu_product_begin(void)
 {
     for (auto &of_warp : shares)
         of_warp.clear();
+    for (auto &of_group : requests)
+        of_group.clear();
+    memset(request_count, 0, sizeof(request_count));
     for (auto &l : lanes) {
         l.group = l.fences = l.result_count = l.known_count = 0;
         l.fenced = l.sleeps = false;
@@ -71,6 +83,10 @@ void emu_product_end(void)
     for (int i = 0; i < EMU_MAX_THREADS; i++)
         if (lanes[i].result_count > 0)
             emu_fail("thread %d has left with a product in flight", i);
+    for (int warp = 0; warp < MAX_WARPS; warp++)
+        if (request_count[warp] != requests[warp / 4].size())
+            emu_fail("warp %d has asked for %zu of its group's %zu products", warp,
+                     request_count[warp], requests[warp / 4].size());
 }
 
 void emu_product_fence(void)
@@ -127,9 +143,25 @@ template <typename T> static T *pointer_of(const uint32_t *words)
     return (T *)(uintptr_t)(words[0] | (uint64_t)words[1] << 32);
 }
 
+/* The four warps of a group ask for the same. */
+static void check_request(const struct emu_product *p)
+{
+    const int warp = emu_self() / 32;
+    const struct request mine = {
+        p->a, p->b, p->n, p->a_across | p->b_across << 1 | p->keep << 2 | (p->a_registers ? 8 : 0)};
+    std::vector<struct request> &all = requests[warp / 4];
+    const size_t number = request_count[warp]++;
+    if (number == all.size())
+        all.push_back(mine);
+    const struct request &first = all[number];
+    if (first.a != mine.a || first.b != mine.b || first.n != mine.n || first.flags != mine.flags)
+        emu_fail("product %zu is another in another warp of the group", number);
+}
+
 static void add_share(const struct emu_product *p, const emu_words *all)
 {
     const emu_unseen unseen;
+    check_request(p);
     struct share s;
     s.p = *p;
     s.group = lanes[emu_self()].group;
