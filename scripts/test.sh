@@ -6,7 +6,7 @@
 #   build        gcc, warnings are errors, kernels where nvcc is found: all tests
 #   build        again under valgrind: unit and contract tests
 #   build        clang-tidy and cppcheck over its sources
-#   build-order  ThreadSanitizer: the attention kernels, emulated thread by thread
+#   build-order  ThreadSanitizer: the kernels, emulated thread by thread
 #   build-asan   AddressSanitizer and UndefinedBehaviorSanitizer, host device
 #   build-clang  clang, warnings are errors, host device
 set -euo pipefail

@@ -118,7 +118,8 @@ enum rt_status __wrap_rt_driver_open(const char *device, struct rt_driver *out, 
                                      size_t why_bytes, struct rt_error *err)
 {
     const char *seed = getenv("RT_EMU_SEED");
-    emu_seed = seed ? strtoull(seed, NULL, 10) : 0;
+    if (seed)
+        emu_seed = strtoull(seed, NULL, 10);
     const enum rt_status status = __real_rt_driver_open(device, out, why, why_bytes, err);
     if (status != RT_OK || out->caps.kind != RT_DEVICE_KIND_HOST)
         return status;
@@ -165,9 +166,7 @@ void emu_attend(const struct emu_attend_kernel *kernel, const struct rt_mla_atte
         .parts = p->parts,
         .threads = kernel->sm90 ? RT_ATTEND_SM90_THREADS : RT_ATTEND_GENERIC_THREADS,
     };
-    const uint64_t seed = emu_seed;
     struct rt_kernels *k = kernels_of_device();
-    emu_seed = seed; /* opening has taken another */
     struct rt_launch launch;
     struct rt_error err = {0};
     must(rt_mla_attend_launch(k, &choice, p, &launch, &err) == RT_OK, kernel->entry, &err);

@@ -34,28 +34,25 @@ void emu_clocks_leave(void)
     switch_to(scheduler);
 }
 
+/* By both clocks of the thread that runs; the scheduler has one. */
+static void both(struct emu_order *order, void (*operation)(void *))
+{
+    operation(&order->own);
+    if (now)
+        switch_to(now->async);
+    operation(&order->async);
+    if (now)
+        switch_to(now->own);
+}
+
 void emu_release(struct emu_order *order)
 {
-    __tsan_release(&order->own);
-    if (!now) {
-        __tsan_release(&order->async);
-        return;
-    }
-    switch_to(now->async);
-    __tsan_release(&order->async);
-    switch_to(now->own);
+    both(order, __tsan_release);
 }
 
 void emu_acquire(struct emu_order *order)
 {
-    __tsan_acquire(&order->own);
-    if (!now) {
-        __tsan_acquire(&order->async);
-        return;
-    }
-    switch_to(now->async);
-    __tsan_acquire(&order->async);
-    switch_to(now->own);
+    both(order, __tsan_acquire);
 }
 
 void emu_order_fence(void)

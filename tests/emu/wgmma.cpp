@@ -245,8 +245,8 @@ static void load(float *to, int step, uint64_t operand, uint64_t byte)
         to[i * step] = emu_float((uint32_t)of[i] << 16);
 }
 
-/* to[k][i], `width` to a row, of rows or columns first .. first + count - 1. */
-static void load_operand(float *to, int width, uint64_t operand, bool across, int first, int count)
+/* to[k][i], `width` to a row, of rows or columns 0 .. count - 1. */
+static void load_operand(float *to, int width, uint64_t operand, bool across, int count)
 {
     const uint64_t tile_bytes = (operand >> 16 & 0x3fff) << 4,
                    group_bytes = (operand >> 32 & 0x3fff) << 4;
@@ -255,13 +255,12 @@ static void load_operand(float *to, int width, uint64_t operand, bool across, in
     for (int i = 0; i < count && !across; i++)
         for (int k = 0; k < K; k += 8)
             load(to + k * width + i, width, operand,
-                 (uint64_t)(first + i) / 8 * 1024 + (uint64_t)(first + i) % 8 * 128 +
-                     (uint64_t)k * 2);
+                 (uint64_t)i / 8 * 1024 + (uint64_t)i % 8 * 128 + (uint64_t)k * 2);
     for (int k = 0; k < K && across; k++)
         for (int i = 0; i < count; i += 8)
             load(to + k * width + i, 1, operand,
-                 (uint64_t)(first + i) / 64 * tile_bytes + (uint64_t)k / 8 * 1024 +
-                     (uint64_t)k % 8 * 128 + (uint64_t)(first + i) % 64 * 2);
+                 (uint64_t)i / 64 * tile_bytes + (uint64_t)k / 8 * 1024 + (uint64_t)k % 8 * 128 +
+                     (uint64_t)i % 64 * 2);
 }
 
 static void load_a_registers(float (&to)[K][M], const struct share *s)
@@ -305,8 +304,8 @@ static void do_share(int warp)
     emu_agent_enter(agents[warp], &asked[warp][s->fence % ORDERS]);
     /* Nobody says that a warp's share reads no more than the warp's rows. */
     if (!s->p.a_registers)
-        load_operand(&all_a[0][0], 4 * M, s->p.a, s->p.a_across, 0, 4 * M);
-    load_operand(&b[0][0], MOST_N, s->p.b, s->p.b_across, 0, s->p.n);
+        load_operand(&all_a[0][0], 4 * M, s->p.a, s->p.a_across, 4 * M);
+    load_operand(&b[0][0], MOST_N, s->p.b, s->p.b_across, s->p.n);
     emu_agent_leave(&done[warp][s->group % ORDERS]);
     if (s->p.a_registers)
         load_a_registers(a, s);
