@@ -33,8 +33,4 @@ uint32_t rt_bucket_replays(const struct rt_buckets *b, uint32_t rows);
  * max_rows; at least the largest size, whose graph may be replayed without a live row. */
 uint64_t rt_bucket_capacity(const uint32_t *sizes, uint32_t count, uint32_t max_rows);
 
-/* `batch_sizes: auto`: 1, 2, 4, then steps of 8 to 64, of 16 to 256, of 32 to 512, of 64 on, and
- * max_batch itself. Writes at most RT_MAX_BUCKETS ascending sizes, returns how many. */
-uint32_t rt_bucket_ladder(uint32_t max_batch, uint32_t *sizes);
-
 #endif

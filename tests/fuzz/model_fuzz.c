@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A model's config.json of any bytes is refused with a sentence, or gives a geometry served here.
  */
-#include "runtime/geometry.h"
-#include "runtime/model.h"
+#include "config/geometry.h"
+#include "config/model.h"
 #include "tests/fuzz/fuzz.h"
 
 #include <math.h>

@@ -16,13 +16,15 @@ DEVICE = (".cu", ".cuh")
 MAY_INCLUDE = {
     "include": set(),
     "common": {"replayrt"},
+    "config": {"replayrt", "common"},
     "buffers": {"replayrt", "common"},
     "kernels": {"replayrt", "common"},
     "graphs": {"replayrt", "common"},
-    "runtime": {"replayrt", "common", "buffers", "kernels", "graphs"},
+    "runtime": {"replayrt", "common", "config", "buffers", "kernels", "graphs"},
     "tools": {"replayrt"},
     "examples": {"replayrt"},
-    "tests": {"replayrt", "common", "buffers", "kernels", "graphs", "runtime", "tools", "examples"},
+    "tests": {"replayrt", "common", "config", "buffers", "kernels", "graphs", "runtime", "tools",
+              "examples"},
 }
 # Device text, which host code never reads; kernels/abi is the text that both compilers read.
 DEVICE_FOLDERS = ("kernels/device/", "kernels/generic/", "kernels/sm90/")
@@ -99,6 +101,8 @@ def self_test():
         ("buffers/arena.c", True, "kernels/kernels.h"),
         ("kernels/mla.c", True, "graphs/program.h"),
         ("graphs/build.c", True, "runtime/runtime.h"),
+        ("config/config_load.c", True, "graphs/bucket.h"),
+        ("buffers/layout.c", True, "config/config.h"),
         ("common/check.c", True, "buffers/arena.h"),
         ("include/replayrt/rt.h", True, "common/check.h"),
         ("include/replayrt/rt.h", False, "stdio.h"),

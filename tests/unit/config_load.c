@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "runtime/config_schema.h"
+#include "config/config_schema.h"
 
 #include "tests/unit/expect.h"
 

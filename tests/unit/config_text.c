@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Configuration files, from memory: what each bad one is told, what each good one gives. */
-#include "runtime/config.h"
+#include "config/config.h"
 #include "tests/unit/expect.h"
 
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "runtime/model.h"
+#include "config/model.h"
 
 #include "tests/unit/expect.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_RUNTIME_CONFIG_H
-#define RT_RUNTIME_CONFIG_H
+#ifndef RT_CONFIG_CONFIG_H
+#define RT_CONFIG_CONFIG_H
 
 /* A configuration's inside: where it is wrong, and reading one from memory. */
-#include "runtime/config_schema.h"
+#include "config/config_schema.h"
 
 /* The first thing wrong with a configuration, fit for a message about the struct or the file. */
 struct rt_config_fault {

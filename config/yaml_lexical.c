@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "runtime/yaml_lexical.h"
+#include "config/yaml_lexical.h"
 
 #include <string.h>
 

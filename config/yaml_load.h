@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_RUNTIME_YAML_LOAD_H
-#define RT_RUNTIME_YAML_LOAD_H
+#ifndef RT_CONFIG_YAML_LOAD_H
+#define RT_CONFIG_YAML_LOAD_H
 
 /* An indexed text into typed values, by libcyaml. */
-#include "runtime/yaml_index.h"
+#include "config/yaml_index.h"
 
 /*
  * Loads the text by its schema. `rules` may hold another variant of the schema than the index was

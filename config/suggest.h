@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_RUNTIME_SUGGEST_H
-#define RT_RUNTIME_SUGGEST_H
+#ifndef RT_CONFIG_SUGGEST_H
+#define RT_CONFIG_SUGGEST_H
 
 /* What a misspelt word was meant to be. */
 #include <stdint.h>

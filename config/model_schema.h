@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_RUNTIME_MODEL_SCHEMA_H
-#define RT_RUNTIME_MODEL_SCHEMA_H
+#ifndef RT_CONFIG_MODEL_SCHEMA_H
+#define RT_CONFIG_MODEL_SCHEMA_H
 
 /* The few keys of a Hugging Face config.json that decide the geometry; null where missing or null.
  */
-#include "runtime/yaml_index.h"
+#include "config/yaml_index.h"
 
 struct rt_model_rope {
     char *rope_type;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_RUNTIME_GEOMETRY_H
-#define RT_RUNTIME_GEOMETRY_H
+#ifndef RT_CONFIG_GEOMETRY_H
+#define RT_CONFIG_GEOMETRY_H
 
 /* Which absorbed geometries exist at all; which kernel serves one is the resolver's to say. */
 #include <stdbool.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "runtime/text_file.h"
+#include "config/text_file.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "runtime/yaml_index.h"
+#include "config/yaml_index.h"
 
 #include "common/math.h"
-#include "runtime/suggest.h"
-#include "runtime/yaml_lexical.h"
+#include "config/suggest.h"
+#include "config/yaml_lexical.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_RUNTIME_MODEL_H
-#define RT_RUNTIME_MODEL_H
+#ifndef RT_CONFIG_MODEL_H
+#define RT_CONFIG_MODEL_H
 
 /*
  * A Hugging Face config.json -> the geometry of its MLA attention. The softmax scale is
@@ -11,8 +11,8 @@
  *                                                and apply_yarn_scaling is not false
  *   m = 1                                        otherwise
  */
+#include "config/yaml_index.h"
 #include "replayrt/rt.h"
-#include "runtime/yaml_index.h"
 
 /*
  * The whole model's geometry: `heads` are all heads, not yet one GPU's.

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_RUNTIME_CONFIG_SCHEMA_H
-#define RT_RUNTIME_CONFIG_SCHEMA_H
+#ifndef RT_CONFIG_CONFIG_SCHEMA_H
+#define RT_CONFIG_CONFIG_SCHEMA_H
 
 /* The keys of a configuration file: their names, what they must be, and libcyaml's schema. */
+#include "config/geometry.h"
+#include "config/yaml_index.h"
 #include "replayrt/rt.h"
-#include "runtime/geometry.h"
-#include "runtime/yaml_index.h"
 
 #define RT_TEXT_(x) #x
 #define RT_TEXT(x) RT_TEXT_(x)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "runtime/model_schema.h"
+#include "config/model_schema.h"
 
 #include <assert.h>
 #include <stddef.h>

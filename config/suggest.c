@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "runtime/suggest.h"
+#include "config/suggest.h"
 
 #include "common/math.h"
 

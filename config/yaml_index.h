@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_RUNTIME_YAML_INDEX_H
-#define RT_RUNTIME_YAML_INDEX_H
+#ifndef RT_CONFIG_YAML_INDEX_H
+#define RT_CONFIG_YAML_INDEX_H
 
 /*
  * A YAML or JSON text read twice: first event by event alongside its libcyaml schema, which gives
@@ -10,7 +10,7 @@
  * must not be: it takes 64.5 for 64, -18446744073709551615 for 1, and 010 for 8.
  */
 #include "common/check.h"
-#include "runtime/text_file.h"
+#include "config/text_file.h"
 
 #include <cyaml/cyaml.h>
 #include <stdbool.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "runtime/yaml_load.h"
+#include "config/yaml_load.h"
 
 #include <locale.h>
 #include <stdio.h>

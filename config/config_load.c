@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "graphs/bucket.h"
-#include "runtime/config.h"
-#include "runtime/model.h"
-#include "runtime/yaml_load.h"
+#include "config/config.h"
+#include "config/ladder.h"
+#include "config/model.h"
+#include "config/yaml_load.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,7 +83,7 @@ static void apply_graphs(const struct rt_config_graphs *graphs, const struct rt_
         memcpy(config->batch_sizes, graphs->batch_sizes,
                graphs->batch_sizes_count * sizeof(*graphs->batch_sizes));
     } else if (graphs->automatic) {
-        config->batch_size_count = rt_bucket_ladder(graphs->max_batch, config->batch_sizes);
+        config->batch_size_count = rt_config_ladder(graphs->max_batch, config->batch_sizes);
     }
     if (graphs->query_lens) {
         config->query_len_count = graphs->query_lens_count;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_RUNTIME_TEXT_FILE_H
-#define RT_RUNTIME_TEXT_FILE_H
+#ifndef RT_CONFIG_TEXT_FILE_H
+#define RT_CONFIG_TEXT_FILE_H
 
 /* Small files read whole, and file names fit for messages. */
 #include "common/check.h"

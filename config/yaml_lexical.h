@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_RUNTIME_YAML_LEXICAL_H
-#define RT_RUNTIME_YAML_LEXICAL_H
+#ifndef RT_CONFIG_YAML_LEXICAL_H
+#define RT_CONFIG_YAML_LEXICAL_H
 
 /* How a scalar is written, and whether that fits its type in the schema. */
-#include "runtime/yaml_index.h"
+#include "config/yaml_index.h"
 
 #include <yaml.h>
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "runtime/model.h"
+#include "config/model.h"
 
-#include "runtime/geometry.h"
-#include "runtime/model_schema.h"
-#include "runtime/yaml_load.h"
+#include "config/geometry.h"
+#include "config/model_schema.h"
+#include "config/yaml_load.h"
 
 #include <math.h>
 #include <stdio.h>
