@@ -2,198 +2,252 @@
 #include "config/config.h"
 #include "config/ladder.h"
 #include "config/model.h"
-#include "config/yaml_load.h"
+#include "config/scalar.h"
+#include "config/suggest.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const struct rt_yaml_node *node_of(const struct rt_yaml_index *index, enum rt_config_key key)
+#define PATH_BYTES 80
+#define NAMES_BYTES 200
+
+struct reader {
+    const struct rt_source *source;
+    struct rt_config_draft *draft;
+    struct rt_error *err;
+};
+
+/* ---- names ----------------------------------------------------------------------------------- */
+
+/* "" or "graphs": the key's name there, which is a section's where it lies deeper; false where it
+ * does not lie there, or in a section that the key before it has named. */
+static bool name_in(enum rt_key_id id, const char *section, char out[PATH_BYTES])
 {
-    return rt_yaml_find(index, rt_config_key_words(key)->key);
+    const char *path = rt_key_of(id)->path;
+    size_t length = strlen(section);
+    if (length > 0 && (strncmp(path, section, length) != 0 || path[length] != '.'))
+        return false;
+    if (length > 0)
+        path += length + 1;
+    size_t bytes = strcspn(path, ".");
+    if (path[bytes] == '.' && id > 0 &&
+        strncmp(rt_key_of((enum rt_key_id)(id - 1))->path, path, bytes + 1) == 0)
+        return false;
+    (void)snprintf(out, PATH_BYTES, "%.*s", (int)bytes, path);
+    return true;
 }
 
-static bool is_given(const struct rt_yaml_index *index, enum rt_config_key key)
+static void list_names(const char *section, char out[NAMES_BYTES])
 {
-    return node_of(index, key) != NULL;
+    char name[PATH_BYTES];
+    size_t used = 0;
+    out[0] = '\0';
+    for (uint32_t id = 0; id < RT_KEY_COUNT && used < NAMES_BYTES; id++) {
+        if (!name_in((enum rt_key_id)id, section, name))
+            continue;
+        int wrote = snprintf(out + used, NAMES_BYTES - used, "%s%s", used ? ", " : "", name);
+        used += wrote > 0 ? (size_t)wrote : 0;
+    }
 }
 
-/* ---- a file's values into the configuration -------------------------------------------------- */
+static bool is_section(const char *name)
+{
+    char first[PATH_BYTES];
+    for (uint32_t id = 0; id < RT_KEY_COUNT; id++)
+        if (name_in((enum rt_key_id)id, name, first))
+            return true;
+    return false;
+}
+
+/* The nearest name of the same mapping, if near enough to be a slip of the finger; else of the key
+ * that lies one level down and was written one level too high. */
+static void suggest(const char *section, const char *key, char out[PATH_BYTES])
+{
+    char name[PATH_BYTES];
+    uint32_t nearest = (uint32_t)strlen(key) / 3 + 2;
+    out[0] = '\0';
+    for (uint32_t id = 0; id < RT_KEY_COUNT; id++) {
+        const char *path = rt_key_of((enum rt_key_id)id)->path;
+        const char *dot = strchr(path, '.');
+        if (section[0] == '\0' && dot && strcmp(dot + 1, key) == 0) {
+            (void)snprintf(out, PATH_BYTES, "%s", path);
+            return;
+        }
+        if (!name_in((enum rt_key_id)id, section, name) || rt_edit_distance(key, name) >= nearest)
+            continue;
+        nearest = rt_edit_distance(key, name);
+        (void)snprintf(out, PATH_BYTES, "%s", name);
+    }
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+/* About the value at `line`. */
+static enum rt_status fail_value(const struct rt_source *source, uint32_t line, const char *path,
+                                 const struct rt_key_fault *fault, struct rt_error *err)
+{
+    char element[16] = "";
+    if (fault->element >= 0)
+        (void)snprintf(element, sizeof(element), "[%d]", fault->element);
+    if (line == 0)
+        return rt_fail(err, fault->status, "%s: %s%s is %s: must be %s", source->name, path,
+                       element, fault->value, fault->must);
+    return rt_fail(err, fault->status, "%s:%u: %s%s is %s: must be %s", source->name, line, path,
+                   element, fault->value, fault->must);
+}
+
+/* In the line of the value, or of its element; without one where the file does not give it. */
+static enum rt_status fail_fault(const struct rt_source *source,
+                                 const struct rt_config_draft *draft,
+                                 const struct rt_key_fault *fault, struct rt_error *err)
+{
+    const struct rt_node *node = draft->given[fault->id];
+    const struct rt_node *child = node ? node->first : NULL;
+    for (int32_t i = 0; child && i < fault->element; i++)
+        child = child->next;
+    if (child && fault->element >= 0)
+        node = child;
+    return fail_value(source, node ? node->line : 0, rt_key_of(fault->id)->path, fault, err);
+}
+
+static enum rt_status fail_unknown(const struct reader *r, const char *section,
+                                   const struct rt_node *member)
+{
+    char key[RT_NODE_SHOWN_BYTES], names[NAMES_BYTES], near[PATH_BYTES];
+    rt_text_show(member->key, member->key_bytes, key);
+    list_names(section, names);
+    suggest(section, key, near);
+    return rt_fail(r->err, RT_ERR_CONFIG, "%s:%u: unknown key %s%s%s%s%s%s: valid here are %s",
+                   r->source->name, member->key_line, section, section[0] ? "." : "", key,
+                   near[0] ? " (did you mean " : "", near, near[0] ? "?)" : "", names);
+}
+
+static enum rt_status read_mapping(const struct reader *r, const struct rt_node *mapping,
+                                   const char *section);
+
+static enum rt_status read_section(const struct reader *r, const struct rt_node *node)
+{
+    struct rt_key_fault fault = {.status = RT_ERR_CONFIG, .element = -1};
+    char names[NAMES_BYTES];
+    if (node->kind == RT_NODE_MAPPING)
+        return read_mapping(r, node, node->key);
+    list_names(node->key, names);
+    rt_node_show(node, fault.value);
+    (void)snprintf(fault.must, sizeof(fault.must), "a mapping of %s", names);
+    return fail_value(r->source, node->line, node->key, &fault, r->err);
+}
+
+static enum rt_status read_member(const struct reader *r, const char *section,
+                                  const struct rt_node *mapping, const struct rt_node *member)
+{
+    char path[PATH_BYTES];
+    struct rt_key_fault fault = {.element = -1};
+    int length =
+        snprintf(path, sizeof(path), "%s%s%s", section, section[0] ? "." : "", member->key);
+    bool is_word = strlen(member->key) == member->key_bytes && length < PATH_BYTES;
+    uint32_t id = 0;
+    while (id < RT_KEY_COUNT && strcmp(rt_key_of((enum rt_key_id)id)->path, path) != 0)
+        id++;
+    bool is_known = id < RT_KEY_COUNT || (section[0] == '\0' && path[0] && is_section(path));
+    if (!is_word || !is_known)
+        return fail_unknown(r, section, member);
+    const struct rt_node *first = rt_node_member(mapping, member->key);
+    RT_REQUIRE(first == member, r->err, RT_ERR_CONFIG, "%s:%u: %s is given twice, first in line %u",
+               r->source->name, member->key_line, path, first->key_line);
+    if (id == RT_KEY_COUNT)
+        return read_section(r, member);
+    r->draft->given[id] = member;
+    if (!rt_key_read((enum rt_key_id)id, member, r->draft, &fault))
+        return fail_fault(r->source, r->draft, &fault, r->err);
+    return RT_OK;
+}
+
+static enum rt_status read_mapping(const struct reader *r, const struct rt_node *mapping,
+                                   const char *section)
+{
+    char name[PATH_BYTES];
+    for (const struct rt_node *member = mapping->first; member; member = member->next)
+        RT_TRY(read_member(r, section, mapping, member));
+    for (uint32_t id = 0; section[0] && id < RT_KEY_COUNT; id++) {
+        const struct rt_key *key = rt_key_of((enum rt_key_id)id);
+        RT_REQUIRE(!key->required || r->draft->given[id] ||
+                       !name_in((enum rt_key_id)id, section, name),
+                   r->err, RT_ERR_CONFIG, "%s:%u: %s is missing: must be %s", r->source->name,
+                   mapping->line, key->path, key->must);
+    }
+    return RT_OK;
+}
 
 /* Keys that exclude or need one another. */
-static enum rt_status check_keys(const struct rt_yaml_source *source,
-                                 const struct rt_yaml_index *index, bool automatic,
-                                 struct rt_error *err)
+static enum rt_status check_keys(const struct reader *r)
 {
-    const struct rt_yaml_node *model = node_of(index, RT_KEY_MODEL);
-    const struct rt_yaml_node *geometry = node_of(index, RT_KEY_GEOMETRY);
-    const struct rt_yaml_node *parallel = node_of(index, RT_KEY_TENSOR_PARALLEL);
-    const struct rt_yaml_node *sizes = node_of(index, RT_KEY_BATCH_SIZES);
-    const struct rt_yaml_node *max_batch = node_of(index, RT_KEY_MAX_BATCH);
-    const struct rt_yaml_node *pages = node_of(index, RT_KEY_PAGES);
-    RT_REQUIRE(model || geometry, err, RT_ERR_CONFIG,
-               "%s: neither model nor geometry is given: must be one of them", source->name);
-    RT_REQUIRE(!model || !geometry, err, RT_ERR_CONFIG,
-               "%s:%u: geometry is given beside model (line %u): must be one of them", source->name,
+    const struct rt_node *const *given = r->draft->given;
+    const struct rt_node *geometry = rt_node_member(r->draft->tree.root, "geometry");
+    const struct rt_node *model = given[RT_KEY_MODEL], *parallel = given[RT_KEY_TENSOR_PARALLEL];
+    const struct rt_node *sizes = given[RT_KEY_BATCH_SIZES], *max_batch = given[RT_KEY_MAX_BATCH];
+    const struct rt_node *pages = given[RT_KEY_PAGES];
+    const char *name = r->source->name;
+    bool automatic = sizes && sizes->kind == RT_NODE_SCALAR;
+    RT_REQUIRE(model || geometry, r->err, RT_ERR_CONFIG,
+               "%s: neither model nor geometry is given: must be one of them", name);
+    RT_REQUIRE(!model || !geometry, r->err, RT_ERR_CONFIG,
+               "%s:%u: geometry is given beside model (line %u): must be one of them", name,
                geometry ? geometry->line : 0, model ? model->line : 0);
-    RT_REQUIRE(model || !parallel, err, RT_ERR_CONFIG,
+    RT_REQUIRE(model || !parallel, r->err, RT_ERR_CONFIG,
                "%s:%u: tensor_parallel is %s without model: geometry.heads are one GPU's already",
-               source->name, parallel ? parallel->line : 0, parallel ? parallel->value : "");
-    RT_REQUIRE(!automatic || max_batch, err, RT_ERR_CONFIG,
-               "%s:%u: graphs.batch_sizes is auto without graphs.max_batch: must have it, %s",
-               source->name, sizes ? sizes->line : 0, rt_config_key_words(RT_KEY_MAX_BATCH)->must);
-    RT_REQUIRE(automatic || !max_batch, err, RT_ERR_CONFIG,
+               name, parallel ? parallel->line : 0, parallel ? parallel->text : "");
+    RT_REQUIRE(!automatic || max_batch, r->err, RT_ERR_CONFIG,
+               "%s:%u: graphs.batch_sizes is auto without graphs.max_batch: must have it, %s", name,
+               sizes ? sizes->line : 0, rt_key_of(RT_KEY_MAX_BATCH)->must);
+    RT_REQUIRE(automatic || !max_batch, r->err, RT_ERR_CONFIG,
                "%s:%u: graphs.max_batch is %s without graphs.batch_sizes: auto, must go with it",
-               source->name, max_batch ? max_batch->line : 0, max_batch ? max_batch->value : "");
-    RT_REQUIRE(!pages || !is_given(index, RT_KEY_MEMORY), err, RT_ERR_CONFIG,
-               "%s:%u: kv_cache.pages is %s beside kv_cache.memory: must be one of them",
-               source->name, pages ? pages->line : 0, pages ? pages->value : "");
+               name, max_batch ? max_batch->line : 0, max_batch ? max_batch->text : "");
+    RT_REQUIRE(!pages || !given[RT_KEY_MEMORY], r->err, RT_ERR_CONFIG,
+               "%s:%u: kv_cache.pages is %s beside kv_cache.memory: must be one of them", name,
+               pages ? pages->line : 0, pages ? pages->text : "");
     return RT_OK;
-}
-
-/* What struct rt_config cannot hold, so that rt_config_find_fault would not see it. */
-static enum rt_status check_values(const struct rt_yaml_source *source,
-                                   const struct rt_yaml_index *index,
-                                   const struct rt_config_file *file, struct rt_error *err)
-{
-    const struct {
-        enum rt_config_key key;
-        bool fits;
-    } checks[] = {
-        {RT_KEY_DEVICE,
-         !file->device || strlen(file->device) < sizeof(((struct rt_config *)0)->device)},
-        {RT_KEY_TENSOR_PARALLEL, file->tensor_parallel >= 1 && file->tensor_parallel <= 1024},
-        {RT_KEY_MAX_BATCH, file->graphs.max_batch >= 1 && file->graphs.max_batch <= RT_MAX_BATCH},
-        {RT_KEY_PAGES, file->kv_cache.pages >= 1},
-    };
-    for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
-        const struct rt_yaml_node *node = node_of(index, checks[i].key);
-        if (node && !checks[i].fits)
-            return rt_yaml_fail(source, node, NULL, err);
-    }
-    return RT_OK;
-}
-
-/* The schema has bounded the lists' lengths. */
-static void apply_graphs(const struct rt_config_graphs *graphs, const struct rt_yaml_index *index,
-                         struct rt_config *config)
-{
-    if (graphs->batch_sizes) {
-        config->batch_size_count = graphs->batch_sizes_count;
-        memcpy(config->batch_sizes, graphs->batch_sizes,
-               graphs->batch_sizes_count * sizeof(*graphs->batch_sizes));
-    } else if (graphs->automatic) {
-        config->batch_size_count = rt_config_ladder(graphs->max_batch, config->batch_sizes);
-    }
-    if (graphs->query_lens) {
-        config->query_len_count = graphs->query_lens_count;
-        memcpy(config->query_lens, graphs->query_lens,
-               graphs->query_lens_count * sizeof(*graphs->query_lens));
-    }
-    if (is_given(index, RT_KEY_RING_DEPTH))
-        config->ring_depth = graphs->ring_depth;
-}
-
-/* Only what is given: the rest keeps its default. */
-static void apply(const struct rt_config_file *file, const struct rt_yaml_index *index,
-                  struct rt_config *config)
-{
-    if (is_given(index, RT_KEY_GEOMETRY))
-        config->geometry = file->geometry;
-    if (file->device) {
-        memset(config->device, 0, sizeof(config->device));
-        memcpy(config->device, file->device, strlen(file->device));
-    }
-    apply_graphs(&file->graphs, index, config);
-    if (is_given(index, RT_KEY_MAX_SEQUENCES))
-        config->max_sequences = file->sequences.max;
-    if (is_given(index, RT_KEY_MAX_LENGTH))
-        config->max_length = file->sequences.max_length;
-    if (is_given(index, RT_KEY_LAYOUT))
-        config->kv_layout = file->kv_cache.layout;
-    if (is_given(index, RT_KEY_PAGE_SIZE))
-        config->page_size = file->kv_cache.page_size;
-    if (is_given(index, RT_KEY_PAGES))
-        config->pages = file->kv_cache.pages;
-    if (is_given(index, RT_KEY_MEMORY))
-        config->memory_fraction = file->kv_cache.memory;
-    if (is_given(index, RT_KEY_BACKEND))
-        config->backend = file->attention.backend;
-    if (is_given(index, RT_KEY_TENSORS))
-        config->tensors = file->attention.tensors;
 }
 
 /* ---- draft ----------------------------------------------------------------------------------- */
 
-static enum rt_status fill_draft(const struct rt_yaml_source *source,
-                                 const struct rt_config_file *file, bool automatic,
-                                 struct rt_config_draft *draft, struct rt_error *err)
-{
-    RT_TRY(check_keys(source, &draft->index, automatic, err));
-    RT_TRY(check_values(source, &draft->index, file, err));
-    apply(file, &draft->index, &draft->config);
-    if (is_given(&draft->index, RT_KEY_TENSOR_PARALLEL))
-        draft->tensor_parallel = file->tensor_parallel;
-    if (file->model) {
-        draft->model_path = rt_path_beside("", file->model);
-        RT_REQUIRE(draft->model_path, err, RT_ERR_NOMEM, "no memory to load %s", source->name);
-    }
-    return RT_OK;
-}
-
-enum rt_status rt_config_draft_parse(const struct rt_yaml_source *source,
-                                     struct rt_config_draft *draft, struct rt_error *err)
+enum rt_status rt_config_draft_parse(const struct rt_source *source, struct rt_config_draft *draft,
+                                     struct rt_error *err)
 {
     enum rt_status status = RT_OK;
-    void *file = NULL;
-    *draft = (struct rt_config_draft){.tensor_parallel = 1};
-    rt_config_default(&draft->config);
-    RT_TRY(rt_yaml_index_build(source, rt_config_rules(false), &draft->index, err));
-    const struct rt_yaml_node *sizes = node_of(&draft->index, RT_KEY_BATCH_SIZES);
-    bool automatic = sizes && sizes->kind == RT_YAML_SCALAR;
-    const struct rt_yaml_rules *rules = rt_config_rules(automatic);
-    RT_TRY_GOTO(rt_yaml_load(source, rules, &draft->index, &file, err));
-    RT_TRY_GOTO(fill_draft(source, file, automatic, draft, err));
-    rt_yaml_unload(rules, file);
+    struct rt_config *config = &draft->config;
+    const struct reader reader = {.source = source, .draft = draft, .err = err};
+    memset(draft, 0, sizeof(*draft));
+    config->struct_size = sizeof(*config);
+    for (uint32_t id = 0; id < RT_KEY_COUNT; id++)
+        rt_key_reset((enum rt_key_id)id, draft);
+    RT_TRY(rt_tree_read(source, &draft->tree, err));
+    RT_TRY_GOTO(read_mapping(&reader, draft->tree.root, ""));
+    RT_TRY_GOTO(check_keys(&reader));
+    if (draft->max_batch) {
+        memset(config->batch_sizes, 0, sizeof(config->batch_sizes));
+        config->batch_size_count = rt_config_ladder(draft->max_batch, config->batch_sizes);
+    }
     return RT_OK;
 fail:
-    rt_yaml_unload(rules, file);
     rt_config_draft_free(draft);
     return status;
 }
 
 void rt_config_draft_free(struct rt_config_draft *draft)
 {
-    free(draft->model_path);
+    rt_tree_free(&draft->tree);
     draft->model_path = NULL;
-    rt_yaml_index_free(&draft->index);
-}
-
-static enum rt_status fail_fault(const struct rt_yaml_source *source,
-                                 const struct rt_yaml_index *index,
-                                 const struct rt_config_fault *fault, struct rt_error *err)
-{
-    char path[RT_YAML_PATH_BYTES];
-    const char *key = rt_config_key_words(fault->key)->key;
-    int length = snprintf(path, sizeof(path), "%s", key);
-    if (fault->element >= 0 && length > 0 && (size_t)length < sizeof(path))
-        (void)snprintf(path + length, sizeof(path) - (size_t)length, "[%d]", fault->element);
-    const struct rt_yaml_node *node = rt_yaml_find(index, path);
-    if (!node)
-        return rt_fail(err, fault->status, "%s: %s is %s: must be %s", source->name, path,
-                       fault->value, fault->must);
-    return rt_fail(err, fault->status, "%s:%u: %s is %s: must be %s", source->name, node->line,
-                   path, fault->value, fault->must);
 }
 
 /* One GPU's share of the model's heads. */
-static enum rt_status split_heads(const struct rt_yaml_source *source,
+static enum rt_status split_heads(const struct rt_source *source,
                                   const struct rt_config_draft *draft, uint32_t heads,
                                   uint32_t *out, struct rt_error *err)
 {
-    const struct rt_yaml_node *node = node_of(&draft->index, RT_KEY_TENSOR_PARALLEL);
+    const struct rt_node *node = draft->given[RT_KEY_TENSOR_PARALLEL];
     if (!node)
-        node = node_of(&draft->index, RT_KEY_MODEL);
+        node = draft->given[RT_KEY_MODEL];
     uint32_t line = node ? node->line : 0;
     uint32_t ways = draft->tensor_parallel;
     RT_REQUIRE(heads % ways == 0, err, RT_ERR_CONFIG,
@@ -207,19 +261,19 @@ static enum rt_status split_heads(const struct rt_yaml_source *source,
     return RT_OK;
 }
 
-enum rt_status rt_config_draft_finish(const struct rt_yaml_source *source,
+enum rt_status rt_config_draft_finish(const struct rt_source *source,
                                       const struct rt_config_draft *draft,
                                       const struct rt_geometry *model, struct rt_config *out,
                                       struct rt_error *err)
 {
-    struct rt_config_fault fault = {.element = -1};
+    struct rt_key_fault fault = {.element = -1};
     struct rt_config config = draft->config;
     if (model) {
         config.geometry = *model;
         RT_TRY(split_heads(source, draft, model->heads, &config.geometry.heads, err));
     }
-    if (rt_config_find_fault(&config, &fault))
-        return fail_fault(source, &draft->index, &fault, err);
+    if (!rt_config_is_good(&config, &fault))
+        return fail_fault(source, draft, &fault, err);
     *out = config;
     return RT_OK;
 }
@@ -227,12 +281,12 @@ enum rt_status rt_config_draft_finish(const struct rt_yaml_source *source,
 /* ---- files ----------------------------------------------------------------------------------- */
 
 /* The story of the model's file, told from the line that names it. */
-static enum rt_status load_model(const char *path, const struct rt_yaml_source *source,
+static enum rt_status load_model(const char *path, const struct rt_source *source,
                                  const struct rt_config_draft *draft, struct rt_geometry *out,
                                  struct rt_error *err)
 {
     struct rt_error story = {.status = RT_OK};
-    const struct rt_yaml_node *node = node_of(&draft->index, RT_KEY_MODEL);
+    const struct rt_node *node = draft->given[RT_KEY_MODEL];
     char *model_path = rt_path_beside(path, draft->model_path);
     RT_REQUIRE(model_path, err, RT_ERR_NOMEM, "no memory to load %s", source->name);
     enum rt_status status = rt_model_load(model_path, out, &story);
@@ -243,7 +297,7 @@ static enum rt_status load_model(const char *path, const struct rt_yaml_source *
     return RT_OK;
 }
 
-static enum rt_status load_source(const char *path, const struct rt_yaml_source *source,
+static enum rt_status load_source(const char *path, const struct rt_source *source,
                                   struct rt_config *config, struct rt_error *err)
 {
     struct rt_config_draft draft;
@@ -261,7 +315,7 @@ fail:
 
 enum rt_status rt_config_load(const char *path, struct rt_config *config, struct rt_error *error)
 {
-    struct rt_yaml_source source = {.text = NULL};
+    struct rt_source source = {.text = NULL};
     char *text = NULL;
     RT_REQUIRE(path, error, RT_ERR_INVALID, "path is null: must name a configuration file");
     RT_REQUIRE(config, error, RT_ERR_INVALID, "config is null: must point to a struct rt_config");

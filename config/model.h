@@ -2,24 +2,16 @@
 #ifndef RT_CONFIG_MODEL_H
 #define RT_CONFIG_MODEL_H
 
-/*
- * A Hugging Face config.json -> the geometry of its MLA attention. The softmax scale is
- *
- *   (qk_nope_head_dim + qk_rope_head_dim)^-0.5 * m^2
- *   m = 0.1 * mscale_all_dim * ln(factor) + 1    where the model's rope type is not "default",
- *                                                mscale_all_dim is given and not 0, factor > 1
- *                                                and apply_yarn_scaling is not false
- *   m = 1                                        otherwise
- */
-#include "config/yaml_index.h"
+/* A Hugging Face config.json -> the geometry of its MLA attention. */
+#include "config/tree.h"
 #include "replayrt/rt.h"
 
 /*
  * The whole model's geometry: `heads` are all heads, not yet one GPU's.
- * RT_ERR_CONFIG (a key missing, null or of the wrong type, an unknown family), RT_ERR_GEOMETRY (no
- * kernel serves it), RT_ERR_NOMEM; each names file, line and key.
+ * RT_ERR_CONFIG (a key missing, null or of the wrong type, an unknown family, no MLA),
+ * RT_ERR_GEOMETRY (no kernel serves it), RT_ERR_NOMEM; each names file, line and key.
  */
-enum rt_status rt_model_parse(const struct rt_yaml_source *source, struct rt_geometry *out,
+enum rt_status rt_model_parse(const struct rt_source *source, struct rt_geometry *out,
                               struct rt_error *err);
 
 /* The same from a file; also RT_ERR_FILE. Blocks. */

@@ -54,7 +54,6 @@ ensure_build_packages() {
     has meson || missing+=(meson)
     has python3 || missing+=(python3)
     has pkg-config || missing+=(pkg-config)
-    has_library libcyaml || missing+=(libcyaml-dev)
     has_library yaml-0.1 || missing+=(libyaml-dev)
     has_library cmocka || missing+=(libcmocka-dev)
     has_library libcjson || missing+=(libcjson-dev)

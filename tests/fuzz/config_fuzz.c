@@ -5,8 +5,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
-    const struct rt_yaml_source source = {
-        .text = (const char *)data, .bytes = bytes, .name = "fuzz"};
+    const struct rt_source source = {.text = (const char *)data, .bytes = bytes, .name = "fuzz"};
     /* The model's file is not opened: whatever it is called, it is this. */
     const struct rt_geometry model = {.heads = 128,
                                       .kv_lora_rank = 512,

@@ -9,8 +9,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
-    const struct rt_yaml_source source = {
-        .text = (const char *)data, .bytes = bytes, .name = "fuzz"};
+    const struct rt_source source = {.text = (const char *)data, .bytes = bytes, .name = "fuzz"};
     struct rt_geometry g;
     struct rt_error err = {.message = ""};
     memset(&g, FUZZ_FILL, sizeof(g));

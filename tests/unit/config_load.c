@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "config/config_schema.h"
+#include "config/config.h"
 
 #include "tests/unit/expect.h"
 
@@ -108,28 +108,6 @@ static void test_model_example(void **state)
     assert_memory_equal(c.batch_sizes, sizes, sizeof(sizes));
     assert_true(c.memory_fraction == 1.0);
     assert_int_equal(c.backend, RT_BACKEND_GENERIC);
-}
-
-/* docs/configuration.md has a row for each key that takes a value. */
-static void test_documented(void **state)
-{
-    (void)state;
-    struct rt_error err = {.message = ""};
-    char *text = NULL;
-    size_t bytes = 0;
-    const char *path = RT_TEST_DATA "/../../docs/configuration.md";
-    if (rt_text_file_read(path, &text, &bytes, &err) != RT_OK)
-        fail_msg("%s", err.message);
-    text[bytes - 1] = '\0';
-    for (uint32_t i = 0; i < RT_KEY_COUNT; i++) {
-        const struct rt_config_key_words *words = rt_config_key_words((enum rt_config_key)i);
-        char row[80];
-        (void)snprintf(row, sizeof(row), "\n| `%s` |", words->key);
-        bool takes_value = !strstr(words->must, "a mapping") && !strchr(words->key, '[');
-        if (takes_value && !strstr(text, row))
-            fail_msg("docs/configuration.md has no row for %s", words->key);
-    }
-    free(text);
 }
 
 /* ---- paths ----------------------------------------------------------------------------------- */
@@ -281,10 +259,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_examples),       cmocka_unit_test(test_model_example),
-        cmocka_unit_test(test_documented),     cmocka_unit_test(test_relative_paths),
-        cmocka_unit_test(test_model_failures), cmocka_unit_test(test_file_failures),
-        cmocka_unit_test(test_sizes),          cmocka_unit_test(test_rubbish),
-        cmocka_unit_test(test_locale),
+        cmocka_unit_test(test_relative_paths), cmocka_unit_test(test_model_failures),
+        cmocka_unit_test(test_file_failures),  cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_rubbish),        cmocka_unit_test(test_locale),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -20,7 +20,7 @@ static enum rt_status parse(const char *text, struct rt_config *out, struct rt_e
     char *copy = malloc(bytes ? bytes : 1);
     assert_non_null(copy);
     memcpy(copy, text, bytes);
-    const struct rt_yaml_source source = {.text = copy, .bytes = bytes, .name = "bad.yaml"};
+    const struct rt_source source = {.text = copy, .bytes = bytes, .name = "bad.yaml"};
     struct rt_config_draft draft;
     enum rt_status status = rt_config_draft_parse(&source, &draft, err);
     if (status == RT_OK) {

@@ -3,6 +3,7 @@
 
 #include "tests/unit/expect.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 /* ---- real families --------------------------------------------------------------------------- */
@@ -10,7 +11,8 @@
 struct good {
     const char *file; /* below tests/data */
     uint32_t heads, rank, rope, layers;
-    double scale;
+    double scale; /* 0: by the formula with these */
+    double qk_dim, mscale_all_dim, factor;
 };
 
 /* 192^-0.5, 192^-0.5 * 1.3688879^2, ... computed apart from this library. */
@@ -28,10 +30,31 @@ static const struct good GOOD[] = {
     {"models/minicpm3.json", 40, 256, 32, 62, 0.10206207261596575},
     {"models/mistral_small_4.json", 32, 256, 64, 36, 0.19496949473302969},
     {"models/youtu_llm_2b.json", 16, 512, 64, 32, 0.07216878364870322},
+    /* qk_dim^-0.5 * (0.1 * mscale_all_dim * ln(factor) + 1)^2; the family's own numbers */
+    {"models/ax_k1.json", 64, 512, 64, 61, 0, 128 + 64, 1.0, 32},
+    {"models/deepseek_vl2.json", 32, 512, 64, 30, 0, 128 + 64, 0, 1},
+    {"models/gigachat_3_5.json", 64, 512, 64, 10, 0, 128 + 64, 1.0, 32},
+    {"models/glm_5_3_flash.json", 64, 512, 0, 11, 0, 256 + 0, 0, 1},
+    {"models/glm_5_3_flash_types.json", 64, 512, 0, 11, 0, 256 + 0, 0, 1},
+    {"models/hy_v4_preview.json", 64, 512, 64, 78, 0, 192 + 64, 0, 1},
+    {"models/joyai_llm_flash.json", 32, 512, 64, 40, 0, 128 + 64, 0, 1},
+    {"models/k2_vl.json", 64, 512, 64, 61, 0, 128 + 64, 1.0, 32},
+    {"models/kimi_k3.json", 96, 512, 64, 24, 0, 128 + 64, 0, 1},
+    {"models/ling_3_tiny.json", 16, 512, 64, 24 / 4, 0, 128 + 64, 0, 1},
+    {"models/longcat_flash_lite.json", 32, 512, 64, 2 * 14, 0, 128 + 64, 0, 1},
+    {"models/longcat_next.json", 64, 512, 64, 2 * 28, 0, 128 + 64, 0, 1},
+    {"models/pangu_ultra_moe.json", 128, 512, 64, 61, 0, 128 + 64, 0, 1},
+    {"models/sarvam_105b.json", 64, 512, 64, 32, 0, 128 + 64, 1.0, 40},
     {"golden/tiny_deepseek_v2/config.json", 4, 512, 64, 2, 0.07216878364870322},
     {"golden/tiny_deepseek_v3/config.json", 4, 512, 64, 2, 0.09356516759751216},
     {"golden/tiny_mistral4/config.json", 4, 256, 64, 2, 0.19496949473302969},
 };
+
+static double scale_of(const struct good *want)
+{
+    double mscale = 0.1 * want->mscale_all_dim * log(want->factor) + 1.0;
+    return want->scale > 0.0 ? want->scale : mscale * mscale / sqrt(want->qk_dim);
+}
 
 static void test_families(void **state)
 {
@@ -45,7 +68,7 @@ static void test_families(void **state)
         enum rt_status status = rt_model_load(path, &g, &err);
         if (status != RT_OK)
             fail_msg("%s: %s: %s", want->file, rt_status_string(status), err.message);
-        double error = g.softmax_scale / want->scale - 1.0;
+        double error = g.softmax_scale / scale_of(want) - 1.0;
         if (g.heads != want->heads || g.kv_lora_rank != want->rank ||
             g.qk_rope_head_dim != want->rope || g.layers != want->layers || error > 1e-15 ||
             error < -1e-15)
@@ -64,17 +87,24 @@ static void test_families(void **state)
 #define PLAIN 0.07216878364870322
 #define YARN40 0.1352337788608801
 
-static enum rt_status parse(const char *text, size_t bytes, struct rt_geometry *g,
-                            struct rt_error *err)
+static enum rt_status parse_as(const char *name, const char *text, size_t bytes,
+                               struct rt_geometry *g, struct rt_error *err)
 {
     /* An exact allocation, so that a sanitizer sees one byte too many. */
     char *copy = malloc(bytes ? bytes : 1);
     assert_non_null(copy);
     memcpy(copy, text, bytes);
-    const struct rt_yaml_source source = {.text = copy, .bytes = bytes, .name = "config.json"};
+    struct rt_source source = {.text = copy, .bytes = bytes};
+    (void)snprintf(source.name, sizeof(source.name), "%s", name);
     enum rt_status status = rt_model_parse(&source, g, err);
     free(copy);
     return status;
+}
+
+static enum rt_status parse(const char *text, size_t bytes, struct rt_geometry *g,
+                            struct rt_error *err)
+{
+    return parse_as("config.json", text, bytes, g, err);
 }
 
 struct scale {
@@ -109,22 +139,64 @@ static const struct scale SCALES[] = {
      YARN40},
 };
 
-static void test_scales(void **state)
+/* Where what is said of it lies deeper, beside nothing, or in a family with a rule of its own. */
+#define DEEP "{\"rope_type\": \"yarn\", \"factor\": 40, \"mscale_all_dim\": 1}"
+
+static const struct scale NESTED[] = {
+    {" \"rope_parameters\": {\"full_attention\": " DEEP "}}", YARN40},
+    {" \"rope_parameters\": {\"main\": " DEEP ", \"rope_theta\": 10000}}", YARN40},
+    {" \"rope_parameters\": {\"full_attention\": " DEEP
+     ", \"linear_attention\": {\"rope_type\": \"default\"}}}",
+     YARN40},
+    {" \"rope_parameters\": {\"deepseek_sparse_attention\": " DEEP
+     ", \"sliding_attention\": {\"rope_type\": \"default\"}}}",
+     YARN40},
+    {" \"rope_parameters\": {\"full_attention\": {\"rope_type\": \"default\"}}}", PLAIN},
+    {" \"rope_scaling\": {\"full_attention\": " DEEP "}}", YARN40},
+    {" \"rope_parameters\": {\"full_attention\": " DEEP "}, \"rope_scaling\": " DEEP "}", YARN40},
+    {" \"rope_parameters\": {}, \"rope_scaling\": " DEEP "}", YARN40},
+    {" \"rope_parameters\": null, \"rope_scaling\": " DEEP "}", YARN40},
+    {" \"rope_parameters\": {\"rope_theta\": 10000}, \"rope_scaling\": " DEEP "}", YARN40},
+    {" \"rope_parameters\": {\"full_attention\": {\"rope_theta\": 1}}, \"rope_scaling\": " DEEP "}",
+     YARN40},
+    {" \"rope_parameters\": {\"rope_theta\": 10000}}", PLAIN},
+};
+
+static void expect_scales(const char *head, const struct scale *scales, size_t count)
 {
-    (void)state;
-    for (size_t i = 0; i < COUNT(SCALES); i++) {
+    for (size_t i = 0; i < count; i++) {
         char text[1024];
         struct rt_geometry g = {.heads = 0};
         struct rt_error err = {.message = ""};
-        int bytes = snprintf(text, sizeof(text), ALL "%s", SCALES[i].tail);
+        int bytes = snprintf(text, sizeof(text), "%s%s", head, scales[i].tail);
         if (parse(text, (size_t)bytes, &g, &err) != RT_OK)
-            fail_msg("%s: %s", SCALES[i].tail, err.message);
-        double error = g.softmax_scale / SCALES[i].scale - 1.0;
+            fail_msg("%s: %s", scales[i].tail, err.message);
+        double error = g.softmax_scale / scales[i].scale - 1.0;
         if (error > 1e-15 || error < -1e-15)
-            fail_msg("%s: scale %.17g", SCALES[i].tail, g.softmax_scale);
+            fail_msg("%s: scale %.17g", scales[i].tail, g.softmax_scale);
     }
 }
 
+#define GIGACHAT                                                                                   \
+    "{\"model_type\": \"gigachat3_5\", \"num_attention_heads\": 64, \"num_hidden_layers\": 8,\n"   \
+    " \"full_attention_layers\": [0, 7],\n" RANK DIMS
+#define HY                                                                                         \
+    "{\"model_type\": \"hy_v4\", \"num_attention_heads\": 64, \"num_hidden_layers\": 8,\n" RANK DIMS
+
+static void test_scales(void **state)
+{
+    (void)state;
+    static const struct scale gigachat[] = {
+        {" \"rope_parameters\": " DEEP "}", YARN40},
+        {" \"rope_scaling\": {\"type\": \"deepseek_yarn\", \"factor\": 40, \"mscale_all_dim\": 1}}",
+         PLAIN},
+    };
+    static const struct scale hy[] = {{" \"rope_parameters\": " DEEP "}", PLAIN}};
+    expect_scales(ALL, SCALES, COUNT(SCALES));
+    expect_scales(ALL, NESTED, COUNT(NESTED));
+    expect_scales(GIGACHAT, gigachat, COUNT(gigachat));
+    expect_scales(HY, hy, COUNT(hy));
+}
 /* Texts that real files hold and that a YAML parser could stumble over. */
 static const char *const STRANGE[] = {
     ALL " \"a\": \"\\ud83d\\ude00 \\u00e9 \\\\ud83d \\/ \\\" \\\\\", \"z\": 1e-06}",
@@ -136,6 +208,10 @@ static const char *const STRANGE[] = {
         " \"layer_types\": null, \"linear_attn_config\": null, \"\": 1}",
     ALL " \"layer_types\": [\"full_attention\", \"deepseek_sparse_attention\"]}",
     ALL " \"id2label\": {\"0\": \"LABEL_0\"}, \"null\": null, \"~\": \"~\"}",
+    "\t" ALL " \"colon\"\n\t:\n\"on another line\", \"empty\": {}, \"half\": \"\\udc00 \\ud800\"}",
+    "{\"architectures\": [\"DeepseekV3ForCausalLM\"], \"num_attention_heads\": 128,\n" RANK DIMS
+        LAYERS " \"model_type\": null}",
+    ALL " \"use_mla\": true, \"language_config\": null}",
     "{\"qk_rope_head_dim\":64,\"qk_nope_head_dim\":128,\"kv_lora_rank\":512,\"x\":-1,"
     "\"num_attention_heads\":128,\"num_hidden_layers\":61,\"model_type\":\"deepseek_v3\"}",
 };
@@ -163,7 +239,10 @@ static void test_huge(void **state)
     size_t used = (size_t)snprintf(text, capacity, "{\"modules\": [");
     for (int i = 0; i < 100000; i++)
         used += (size_t)snprintf(text + used, capacity - used, "\"layers.%d\", ", i);
-    used += (size_t)snprintf(text + used, capacity - used, "0], \"template\": \"");
+    used += (size_t)snprintf(text + used, capacity - used, "0], \"");
+    memset(text + used, 'k', 5000); /* libyaml takes no key of more than 1024 characters */
+    used += 5000;
+    used += (size_t)snprintf(text + used, capacity - used, "\": 1, \"template\": \"");
     memset(text + used, 'x', 1 << 20);
     used += 1 << 20;
     used += (size_t)snprintf(text + used, capacity - used, "\",\n%s \"end\": 1}", &ALL[1]);
@@ -181,16 +260,55 @@ static void test_huge(void **state)
     "{\"model_type\": \"kimi_linear\", \"num_attention_heads\": 32,\n" RANK DIMS                   \
     " \"num_hidden_layers\": 4,\n"
 
-static void test_layer_types(void **state)
+#define GLM                                                                                        \
+    "{\"model_type\": \"glm5_next_text\", \"num_attention_heads\": 64,\n" RANK DIMS                \
+    " \"num_hidden_layers\": 4,\n"
+#define LING "{\"model_type\": \"bailing_hybrid\", \"num_attention_heads\": 64,\n" RANK DIMS
+#define LISTED(list) " \"linear_attn_config\": {\"full_attn_layers\": " list "}}"
+#define TYPED(a, b, c, d) " \"layer_types\": [\"" a "\", \"" b "\", \"" c "\", \"" d "\"]}"
+
+static const struct {
+    const char *text;
+    uint32_t layers;
+} LAYER_TEXTS[] = {
+    {KIMI TYPED("linear_attention", "full_attention", "linear_attention", "full_attention"), 2},
+    {KIMI LISTED("[1, 4]"), 2},
+    {KIMI " \"full_attention_layers\": [3]}", 1},
+    {GLM LISTED("[0, 3]"), 2},
+    {GLM LISTED("[1, 2, 4]"), 3},
+    {GLM LISTED("[0, 1, 2, 3]"), 4},
+    {GLM LISTED("[1, 2, 3, 4]"), 4},
+    {GLM TYPED("linear_attention", "deepseek_sparse_attention", "full_attention",
+               "linear_attention"),
+     2},
+    {"{\"model_type\": \"gigachat3_5\", \"num_attention_heads\": 64,\n" RANK DIMS
+     " \"num_hidden_layers\": 4, \"linear_attention_type\": null}",
+     4},
+    /* the last of every group, and what does not fill one */
+    {LING " \"num_hidden_layers\": 80, \"layer_group_size\": 8}", 10},
+    {LING " \"num_hidden_layers\": 42, \"layer_group_size\": 4}", 12},
+    {LING " \"num_hidden_layers\": 5, \"layer_group_size\": 1}", 5},
+    {LING " \"num_hidden_layers\": 3, \"layer_group_size\": 4}", 3},
+    {LING " \"num_hidden_layers\": 4," TYPED("linear_attention", "linear_attention",
+                                             "linear_attention", "full_attention"),
+     1},
+    /* num_layers has the last word */
+    {"{\"model_type\": \"longcat_flash\", \"num_attention_heads\": 64,\n" RANK DIMS
+     " \"num_layers\": 28, \"num_hidden_layers\": 56}",
+     56},
+};
+
+static void test_layers(void **state)
 {
     (void)state;
-    static const char text[] =
-        KIMI " \"layer_types\": [\"linear_attention\", \"full_attention\", \"linear_attention\","
-             " \"full_attention\"]}";
-    struct rt_geometry g = {.heads = 0};
-    struct rt_error err = {.message = ""};
-    assert_int_equal(parse(text, strlen(text), &g, &err), RT_OK);
-    assert_int_equal(g.layers, 2);
+    for (size_t i = 0; i < COUNT(LAYER_TEXTS); i++) {
+        struct rt_geometry g = {.heads = 0};
+        struct rt_error err = {.message = ""};
+        if (parse(LAYER_TEXTS[i].text, strlen(LAYER_TEXTS[i].text), &g, &err) != RT_OK)
+            fail_msg("%s\n%s", LAYER_TEXTS[i].text, err.message);
+        if (g.layers != LAYER_TEXTS[i].layers)
+            fail_msg("%s\n%u layers", LAYER_TEXTS[i].text, g.layers);
+    }
 }
 
 /* ---- refusals -------------------------------------------------------------------------------- */
@@ -217,7 +335,8 @@ static const struct bad BAD[] = {
     {"{\"model_type\": 3}", RT_ERR_CONFIG, {"config.json:1: model_type is 3: must be one of"}},
     {"{\n\"model_type\": \"llama\"}",
      RT_ERR_CONFIG,
-     {"config.json:2: model_type is \"llama\": must be one of", "longcat_flash", "mistral4"}},
+     {"config.json:2: model_type is \"llama\": must be one of", "longcat_flash",
+      "; for other MLA give geometry: instead of model:"}},
     {"{\"model_type\": \"mistral3\",\n\"text_config\": {\"model_type\": \"mistral\"}}",
      RT_ERR_CONFIG,
      {"config.json:2: text_config.model_type is \"mistral\""}},
@@ -282,8 +401,7 @@ static const struct bad BAD[] = {
          " {\"type\": \"yarn\", \"factor\": 40, \"mscale_all_dim\": 1}}",
      RT_ERR_CONFIG,
      {"rope_parameters gives the mscale 1 and rope_scaling 1.36889: must agree"}},
-    {"{\"model_type\": \"longcat_flash\", \"num_attention_heads\": 64,\n" RANK DIMS LAYERS
-     " \"x\": 1}",
+    {"{\"model_type\": \"longcat_flash\", \"num_attention_heads\": 64,\n" RANK DIMS " \"x\": 1}",
      RT_ERR_CONFIG,
      {"num_layers is missing: a longcat_flash model"}},
     {"{\"model_type\": \"longcat_flash\", \"num_attention_heads\": 64,\n" RANK DIMS
@@ -309,10 +427,48 @@ static const struct bad BAD[] = {
     {KIMI " \"layer_types\": [\"full_attention\"]}",
      RT_ERR_CONFIG,
      {"layer_types is a list of 1: must be a list of num_hidden_layers, 4, words"}},
-    {"{\"a\": &x 1, \"b\": *x}", RT_ERR_CONFIG, {"config.json:1: aliases are not allowed"}},
+    {"{\"a\": &x 1, \"b\": *x}",
+     RT_ERR_CONFIG,
+     {"config.json:1: not JSON: a is &x: must be a str"}},
+    {ALL "\n \"use_mla\": false}",
+     RT_ERR_CONFIG,
+     {"config.json:7: use_mla is false: must be true: without it the attention is not MLA"}},
+    {"{\"model_type\": \"deepseek_vl_v2\", \"language_config\": " ALL " \"use_mla\": false}}",
+     RT_ERR_CONFIG,
+     {"language_config.use_mla is false"}},
+    {"{\"model_type\": \"x\", \"language_config\": {\n}}",
+     RT_ERR_CONFIG,
+     {"config.json: language_config.model_type is missing"}},
+    {KIMI TYPED("full_attention", "full_attention", "full_attention", "sliding"),
+     RT_ERR_CONFIG,
+     {"layer_types[3] is \"sliding\": must be full_attention, deepseek_sparse_attention or "
+      "linear"}},
+    {GLM LISTED("[0, 4]"),
+     RT_ERR_CONFIG,
+     {"full_attn_layers[1] is 4: must be an integer from 1 to 3"}},
+    {GLM LISTED("[5]"),
+     RT_ERR_CONFIG,
+     {"full_attn_layers[0] is 5: must be an integer from 0 to 4"}},
+    {"{\"model_type\": \"gigachat3_5\", \"num_attention_heads\": 64,\n" RANK DIMS LAYERS
+     " \"full_attention_layers\": [3, 61]}",
+     RT_ERR_CONFIG,
+     {"full_attention_layers[1] is 61: must be an integer from 4 to 60"}},
+    {LING LAYERS " \"x\": 1}", RT_ERR_CONFIG, {"layer_group_size is missing: a bailing_hybrid"}},
+    {LING LAYERS " \"layer_group_size\": 0}",
+     RT_ERR_CONFIG,
+     {"layer_group_size is 0: must be an int"}},
+    {ALL " \"rope_parameters\": {\"full_attention\": " DEEP ", \"rope_type\": \"default\"}}",
+     RT_ERR_CONFIG,
+     {"rope_parameters gives the mscale 1 and rope_parameters.full_attention 1.36889: must agree"}},
+    {ALL " \"rope_parameters\": {\"a\": " DEEP ", \"b\": {\"rope_type\": \"default\"}}}",
+     RT_ERR_CONFIG,
+     {"rope_parameters.a gives the mscale 1.36889 and rope_parameters.b 1: must agree"}},
+    {ALL "\n \"rope_parameters\": {\"full_attention\": {\"factor\": \"40\"}}}",
+     RT_ERR_CONFIG,
+     {"config.json:7: rope_parameters.full_attention.factor is \"40\": must be a number"}},
     {ALL " \"a\": 1}\n---\n{}", RT_ERR_CONFIG, {"config.json:7: a second document begins"}},
-    {"{\"model_type\\0\": \"deepseek_v3\"}", RT_ERR_CONFIG, {"a key has a NUL in it"}},
-    {"{\"model_type\": \"deepseek_v3\\0\"}", RT_ERR_CONFIG, {"model_type is \"deepseek_v3?\""}},
+    {"{\"model_type\\u0000\": \"deepseek_v3\"}", RT_ERR_CONFIG, {"a key has a NUL in it"}},
+    {"{\"model_type\": \"deepseek_v3\\u0000\"}", RT_ERR_CONFIG, {"model_type is \"deepseek_v3?\""}},
 };
 
 static void test_refusals(void **state)
@@ -372,7 +528,7 @@ int main(void)
         cmocka_unit_test(test_scales),
         cmocka_unit_test(test_strange),
         cmocka_unit_test(test_huge),
-        cmocka_unit_test(test_layer_types),
+        cmocka_unit_test(test_layers),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_deep),
         cmocka_unit_test(test_truncated),
