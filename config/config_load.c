@@ -145,7 +145,8 @@ static enum rt_status read_member(const struct reader *r, const char *section,
     struct rt_key_fault fault = {.element = -1};
     int length =
         snprintf(path, sizeof(path), "%s%s%s", section, section[0] ? "." : "", member->key);
-    bool is_word = strlen(member->key) == member->key_bytes && length < PATH_BYTES;
+    bool is_word = strlen(member->key) == member->key_bytes && !strchr(member->key, '.') &&
+                   length < PATH_BYTES;
     uint32_t id = 0;
     while (id < RT_KEY_COUNT && strcmp(rt_key_of((enum rt_key_id)id)->path, path) != 0)
         id++;

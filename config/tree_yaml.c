@@ -4,8 +4,9 @@
 #include <string.h>
 #include <yaml.h>
 
-/* libyaml compares each %TAG with all before it: megabytes of them would take minutes. */
-#define MAX_DIRECTIVES 16u
+/* libyaml compares each %TAG of a document with all before it: megabytes of them would take
+ * minutes. */
+#define MAX_TAG_DIRECTIVES 16u
 
 struct yaml {
     struct rt_tree_build *build;
@@ -29,25 +30,18 @@ static uint32_t line_at(const struct rt_source *source, size_t end)
 
 /* ---- before libyaml -------------------------------------------------------------------------- */
 
-/* Directives can only stand before everything else but comments. */
+/* Wherever they stand: a text that only quotes so many of them is none of ours either. */
 static enum rt_status check_directives(const struct rt_tree_build *b)
 {
+    static const char word[] = "%TAG";
     const char *text = b->source->text, *end = text + b->source->bytes;
     uint32_t count = 0;
-    if (b->source->bytes >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0)
-        text += 3;
-    while (text < end) {
-        const char *word = text;
-        while (word < end && (*word == ' ' || *word == '\t' || *word == '\r'))
-            word++;
-        if (word < end && *word != '%' && *word != '#' && *word != '\n')
-            return RT_OK;
-        count += word < end && *word == '%';
-        RT_REQUIRE(count <= MAX_DIRECTIVES, b->err, RT_ERR_CONFIG,
-                   "%s:%u: more than %u directives: must be fewer", b->source->name,
-                   line_at(b->source, (size_t)(text - b->source->text)), MAX_DIRECTIVES);
-        const char *stop = word < end ? memchr(word, '\n', (size_t)(end - word)) : NULL;
-        text = stop ? stop + 1 : end;
+    while (text < end && (text = memchr(text, word[0], (size_t)(end - text))) != NULL) {
+        count += (size_t)(end - text) >= strlen(word) && memcmp(text, word, strlen(word)) == 0;
+        RT_REQUIRE(count <= MAX_TAG_DIRECTIVES, b->err, RT_ERR_CONFIG,
+                   "%s:%u: more than %u %s directives: must be fewer", b->source->name,
+                   line_at(b->source, (size_t)(text - b->source->text)), MAX_TAG_DIRECTIVES, word);
+        text++;
     }
     return RT_OK;
 }

@@ -1,19 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A model's config.json of any bytes is refused with a sentence, or gives a geometry served here.
- */
+/* A model's config.json of any bytes is refused with a sentence, or gives a geometry served here:
+ * as JSON, and as YAML. */
 #include "config/geometry.h"
 #include "config/model.h"
 #include "tests/fuzz/fuzz.h"
 
 #include <math.h>
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
+static void read_source(const struct rt_source *source)
 {
-    const struct rt_source source = {.text = (const char *)data, .bytes = bytes, .name = "fuzz"};
     struct rt_geometry g;
     struct rt_error err = {.message = ""};
     memset(&g, FUZZ_FILL, sizeof(g));
-    enum rt_status status = rt_model_parse(&source, &g, &err);
+    enum rt_status status = rt_model_parse(source, &g, &err);
     if (status == RT_OK) {
         fuzz_expect(g.heads >= 1 && g.layers >= 1, "heads and layers are there");
         fuzz_expect(g.softmax_scale > 0.0 && isfinite(g.softmax_scale), "the scale is a scale");
@@ -22,5 +21,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         fuzz_expect_refusal(status, &err);
         fuzz_expect_untouched(&g, sizeof(g));
     }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
+{
+    const struct rt_source json = {.text = (const char *)data, .bytes = bytes, .name = "fuzz.json"};
+    const struct rt_source yaml = {.text = (const char *)data, .bytes = bytes, .name = "fuzz"};
+    read_source(&json);
+    read_source(&yaml);
     return 0;
 }

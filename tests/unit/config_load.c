@@ -172,6 +172,32 @@ static void test_model_failures(void **state)
     expect_name_failure("a.yaml", RT_ERR_CONFIG, "a.yaml: model_type is missing");
 }
 
+/* By its name a file is JSON, and then nothing else; by any other name it is YAML. */
+static void test_json(void **state)
+{
+    (void)state;
+    static const char json[] =
+        "\t{\"geometry\"\n:\n{\"heads\": 16, \"kv_lora_rank\": 512, \"layers\": 61,\n"
+        "\"qk_rope_head_dim\": 64, \"softmax_scale\": 0.1352}}\n";
+    static const char flow[] = "{geometry: {heads: 16, kv_lora_rank: 512, qk_rope_head_dim: 64,\n"
+                               "layers: 61, softmax_scale: 0.1352}}\n";
+    static const char wrong[] = "{\"geometry\": {\"heads\": 16,\n\"headz\": 1}}\n";
+    struct rt_config c;
+    char path[128];
+    write_file("a.json", json, strlen(json));
+    path_of("a.json", path);
+    load_good(path, &c);
+    assert_int_equal(c.geometry.layers, 61);
+    write_file("a.json", wrong, strlen(wrong));
+    expect_name_failure("a.json", RT_ERR_CONFIG,
+                        "a.json:2: unknown key geometry.headz (did you mean heads?)");
+    write_file("a.json", flow, strlen(flow));
+    expect_name_failure("a.json", RT_ERR_CONFIG, "a.json:1: not JSON: did not find expected key");
+    write_file("a.yaml", flow, strlen(flow));
+    path_of("a.yaml", path);
+    load_good(path, &c);
+}
+
 /* ---- files that are none --------------------------------------------------------------------- */
 
 static void test_file_failures(void **state)
@@ -194,6 +220,8 @@ static void test_file_failures(void **state)
     path_of("pipe", path);
     assert_int_equal(mkfifo(path, 0600), 0);
     expect_failure(path, RT_ERR_FILE, "it is a device, pipe or socket");
+    write_file("a.yaml", "model: pipe\n", 12);
+    expect_name_failure("a.yaml", RT_ERR_FILE, "/pipe: it is a device, pipe or socket");
     write_file("a.yaml", "", 0);
     expect_name_failure("a.yaml", RT_ERR_CONFIG, "a.yaml: is empty: must be YAML with keys");
 }
@@ -262,6 +290,7 @@ int main(void)
         cmocka_unit_test(test_relative_paths), cmocka_unit_test(test_model_failures),
         cmocka_unit_test(test_file_failures),  cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_rubbish),        cmocka_unit_test(test_locale),
+        cmocka_unit_test(test_json),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
