@@ -60,8 +60,8 @@ static bool is_section(const char *name)
     return false;
 }
 
-/* The nearest name of the same mapping, if near enough to be a slip of the finger; else of the key
- * that lies one level down and was written one level too high. */
+/* The key of exactly this name one level down: it was written one level too high. Else the nearest
+ * name of the same mapping, if near enough to be a slip of the finger. "": neither. */
 static void suggest(const char *section, const char *key, char out[PATH_BYTES])
 {
     char name[PATH_BYTES];

@@ -115,19 +115,17 @@ static const struct rt_model_family *find_family(const struct rt_node *const *gi
     return NULL;
 }
 
+/* The way out comes first: behind long paths the end of so long a list would be cut off. */
 static enum rt_status fail_family(const struct rt_model_text *text, const struct rt_node *node,
                                   struct rt_error *err)
 {
-    char must[480] = "one of";
+    char must[480] = "one of these, or for another MLA model geometry: be given instead of model:";
     size_t used = strlen(must);
     for (size_t i = 0; i < FAMILY_COUNT && used < sizeof(must); i++) {
         int wrote = snprintf(must + used, sizeof(must) - used, "%s %s", i ? "," : "",
                              families[i].model_type);
         used += wrote > 0 ? (size_t)wrote : 0;
     }
-    if (used < sizeof(must))
-        (void)snprintf(must + used, sizeof(must) - used,
-                       "; for other MLA give geometry: instead of model:");
     return rt_model_fail(text, node, outer_keys[MODEL_TYPE].key, must, err);
 }
 

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "config/pick.h"
 
-#include "config/scalar.h"
-
 #include <string.h>
 
 static bool fits(const struct rt_node *node, enum rt_pick_type type)
@@ -91,11 +89,6 @@ enum rt_status rt_pick(const struct rt_source *source, const struct rt_node *map
         RT_TRY(check_type(source, n, path, wanted[i].type, err));
     }
     return RT_OK;
-}
-
-bool rt_pick_is_given(const struct rt_node *node)
-{
-    return node && !rt_scalar_is_null(node);
 }
 
 const char *rt_pick_text(const struct rt_node *node)

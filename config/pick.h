@@ -3,7 +3,7 @@
 #define RT_CONFIG_PICK_H
 
 /* The few members of a mapping that matter, out of many that do not. */
-#include "config/tree.h"
+#include "config/scalar.h"
 
 enum rt_pick_type {
     RT_PICK_TEXT = 0,
@@ -29,12 +29,14 @@ enum rt_status rt_pick(const struct rt_source *source, const struct rt_node *map
                        const char *path, const struct rt_pick *wanted, uint32_t count,
                        const struct rt_node **given, struct rt_error *err);
 
+static inline bool rt_pick_is_given(const struct rt_node *node)
+{
+    return node && !rt_scalar_is_null(node);
+}
+
 /* The values of nodes that rt_pick has let pass; a default where the node is null or says null. */
 const char *rt_pick_text(const struct rt_node *node);
 uint32_t rt_pick_count(const struct rt_node *node);
 double rt_pick_number(const struct rt_node *node);
 bool rt_pick_boolean(const struct rt_node *node, bool otherwise);
-/* Given, and not null. */
-bool rt_pick_is_given(const struct rt_node *node);
-
 #endif

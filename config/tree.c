@@ -3,6 +3,7 @@
 
 #include "config/tree_build.h"
 
+#include <stdalign.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 struct rt_tree_block {
     struct rt_tree_block *before;
     size_t used, bytes;
-    max_align_t memory[];
+    alignas(struct rt_node) char memory[];
 };
 
 /* ---- building -------------------------------------------------------------------------------- */
@@ -20,7 +21,7 @@ struct rt_tree_block {
 void *rt_tree_reserve(struct rt_tree *tree, size_t bytes)
 {
     struct rt_tree_block *block = tree->blocks;
-    const size_t align = sizeof(max_align_t);
+    const size_t align = alignof(struct rt_node);
     bytes = (bytes + align - 1) / align * align;
     if (!block || block->bytes - block->used < bytes) {
         size_t room = bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES;
@@ -32,7 +33,7 @@ void *rt_tree_reserve(struct rt_tree *tree, size_t bytes)
         block->bytes = room;
         tree->blocks = block;
     }
-    void *memory = (char *)block->memory + block->used;
+    void *memory = block->memory + block->used;
     block->used += bytes;
     return memory;
 }

@@ -15,7 +15,7 @@
 #define RT_NODE_SHOWN_BYTES 48
 /* Deeper texts are refused: libyaml's work grows with the square of the depth. */
 #define RT_TREE_MAX_DEPTH 64u
-/* As many values as a text of 4 MiB could well have; a hostile one costs 64 MiB. */
+/* More than any file of 4 MiB has that means something; a hostile one costs some 80 MiB. */
 #define RT_TREE_MAX_NODES (1u << 20)
 
 struct rt_source {

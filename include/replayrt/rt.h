@@ -113,8 +113,9 @@ struct rt_config {
 RT_API void rt_config_default(struct rt_config *config);
 
 /*
- * Reads a YAML configuration (docs/configuration.md lists the keys). `model:` paths are relative to
- * the configuration's own folder. Reads files, so it blocks.
+ * Reads a YAML configuration, or a JSON one where its name ends in .json (docs/configuration.md
+ * lists the keys). `model:` paths are relative to the configuration's own folder. Reads files, so
+ * it blocks.
  * Returns RT_ERR_FILE (missing, unreadable), RT_ERR_CONFIG (file:line, key, value and what would be
  * valid), RT_ERR_GEOMETRY (a model that no kernel here serves).
  */

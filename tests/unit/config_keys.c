@@ -87,11 +87,13 @@ static char *read_document(const char *path, char **table, char **rest)
     if (rt_text_file_read(path, &text, &bytes, &err) != RT_OK)
         fail_msg("%s", err.message);
     text[bytes] = '\0';
-    *table = strstr(text, BEGIN);
-    *rest = strstr(text, END);
-    if (!*table || !*rest)
+    char *begin = strstr(text, BEGIN);
+    *rest = begin ? strstr(begin, END) : NULL;
+    if (!begin || !*rest) {
         fail_msg("%s has no marks: %s...%s", path, BEGIN, END);
-    *table += strlen(BEGIN);
+        return text;
+    }
+    *table = begin + strlen(BEGIN);
     return text;
 }
 
@@ -101,8 +103,9 @@ static void test_documented(void **state)
     char *table = NULL, *rest = NULL;
     char *want = write_table();
     char *text = read_document(DOCUMENT, &table, &rest);
-    *rest = '\0';
-    if (strcmp(table, want) != 0)
+    if (rest)
+        *rest = '\0';
+    if (!table || strcmp(table, want) != 0)
         fail_msg("docs/configuration.md has another table of keys: unit_config_keys FILE writes "
                  "this\n%s",
                  want);

@@ -88,10 +88,10 @@ static void test_lines(void **state)
     read_good("a", text, strlen(text), &tree);
     const struct rt_node *b = rt_node_member(tree.root, "b");
     const struct rt_node *c = rt_node_member(tree.root, "c");
-    assert_true(b && b->kind == RT_NODE_LIST && b->count == 2 && b->key_line == 2 && b->line == 3);
+    assert_true(b->kind == RT_NODE_LIST && b->count == 2 && b->key_line == 2 && b->line == 3);
     assert_true(b->first->line == 3 && !b->first->quoted);
     assert_true(b->first->next->line == 4 && b->first->next->quoted && !b->first->next->next);
-    assert_true(c && c->first->quoted && c->first->line == 6);
+    assert_true(c->first->quoted && c->first->line == 6);
     assert_string_equal(c->first->text, "z\n");
     assert_null(rt_node_member(tree.root, "d"));
     rt_tree_free(&tree);
