@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "common/driver_host.h"
+#include "driver/host/host_device.h"
 
 #include "common/math.h"
 

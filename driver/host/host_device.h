@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_COMMON_DRIVER_HOST_H
-#define RT_COMMON_DRIVER_HOST_H
+#ifndef RT_DRIVER_HOST_HOST_DEVICE_H
+#define RT_DRIVER_HOST_HOST_DEVICE_H
 
 /*
  * Inside of the host device. The handles of driver.h are these structs themselves.
  *
- *   driver_host.c         the table, memory, libraries of C functions, tensor maps
- *   driver_host_stream.c  streams, events, copies, kernel launches
- *   driver_host_graph.c   graphs as recorded lists, their immutable copies, replay
+ *   host_device.c  the table, memory, libraries of C functions, tensor maps
+ *   host_stream.c  streams, events, copies, kernel launches
+ *   host_graph.c   graphs as recorded lists, their immutable copies, replay
  *
  * A stream that is not held runs its work at once, in the caller's thread. A held one queues it:
  *
  *   submit -> check -> held? --no--> run
  *                        \--yes-> | work | work | work | --release, sync, destroy--> check -> run
  */
-#include "common/driver.h"
+#include "driver/driver.h"
 
 /* Errors of the host device: name, number, text. */
 #define RT_HOST_ERRORS(X)                                                                          \

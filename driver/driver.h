@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_COMMON_DRIVER_H
-#define RT_COMMON_DRIVER_H
+#ifndef RT_DRIVER_DRIVER_H
+#define RT_DRIVER_DRIVER_H
 
 /*
  * The driver is a table. Everything above it is the same code on a GPU and on the host device.
  *
- *   CUDA  (driver_cuda.c)  function pointers taken at run time from the driver's own library
- *   host  (driver_host.c)  memory in RAM, kernels are C functions, a graph is a recorded list
+ *   CUDA  (cuda/)  function pointers taken at run time from the driver's own library
+ *   host  (host/)  memory in RAM, kernels are C functions, a graph is a recorded list
  *
  * Every operation returns 0 or the back end's own error number; RT_DRV turns that into
  * RT_ERR_DRIVER (RT_ERR_DEVICE_MEMORY where memory ran out, RT_ERR_CALLBACK where a call node

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "common/driver_cuda.h"
+#include "driver/cuda/cuda_device.h"
 
 #include <dlfcn.h>
 #include <stddef.h>
@@ -17,7 +17,7 @@ struct symbol {
 
 static const struct symbol symbols[] = {
 #define RT_CUDA_SYMBOL(name, version) {"cu" #name, version, offsetof(struct rt_cuda_api, name)},
-#include "common/driver_cuda_symbols.inc"
+#include "driver/cuda/cuda_symbols.inc"
 #undef RT_CUDA_SYMBOL
 };
 #define SYMBOL_COUNT (sizeof(symbols) / sizeof(symbols[0]))

@@ -1,27 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_COMMON_DRIVER_CUDA_H
-#define RT_COMMON_DRIVER_CUDA_H
+#ifndef RT_DRIVER_CUDA_CUDA_DEVICE_H
+#define RT_DRIVER_CUDA_CUDA_DEVICE_H
 
 /*
  * Inside of the CUDA back end. cuda.h is met here and nowhere else; nothing links the driver.
  *
- *   driver_cuda_load.c   the driver's library and its functions, opening and closing a device
- *   driver_cuda.c        context, memory, streams, events, copies, kernels, tensor maps
- *   driver_cuda_graph.c  graphs: explicit nodes, capture, reading back, instantiating, launching
- *   driver_cuda_none.c   instead of all of them where the build has no CUDA toolkit
+ *   cuda_load.c    the driver's library and its functions, opening and closing a device
+ *   cuda_device.c  context, memory, streams, events, copies, kernels, tensor maps
+ *   cuda_graph.c   graphs: explicit nodes, capture, reading back, instantiating, launching
+ *   cuda_none.c    instead of all of them where the build has no CUDA toolkit
  */
-#include "common/driver.h"
+#include "driver/driver.h"
 
 #include <cuda.h>
 #include <cudaTypedefs.h>
 
-/* The newest function of driver_cuda_symbols.inc came with CUDA 12.4. */
+/* The newest function of cuda_symbols.inc came with CUDA 12.4. */
 #define RT_CUDA_OLDEST "12.4"
 _Static_assert(CUDA_VERSION >= 12040, "build with the toolkit of CUDA 12.4 or later");
 
 struct rt_cuda_api {
 #define RT_CUDA_SYMBOL(name, version) PFN_cu##name##_v##version name;
-#include "common/driver_cuda_symbols.inc"
+#include "driver/cuda/cuda_symbols.inc"
 #undef RT_CUDA_SYMBOL
 };
 

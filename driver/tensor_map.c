@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "common/driver.h"
+#include "driver/driver.h"
 
 /* Limits of the hardware, as cuTensorMapEncodeTiled states them. */
 #define ALIGN_BYTES 16u

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "common/driver_cuda.h"
+#include "driver/cuda/cuda_device.h"
 
 #include "common/math.h"
 
