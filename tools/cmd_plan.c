@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* replayrt plan: what create would do, without a device if need be. */
 #include "replayrt/rt.h"
+#include "tools/commands.h"
 #include "tools/json_out.h"
 #include "tools/options.h"
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The command: picks the subcommand, nothing else. */
 #include "replayrt/rt.h"
-#include "tools/options.h"
+#include "tools/commands.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 

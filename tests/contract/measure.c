@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Measuring attention: figures and a verdict on the host device, wrong output found, bad input and
  * every failing driver call refused with a sentence and nothing left behind. */
-#include "replayrt/measure.h"
+#include "bench/measure.h"
 
 #include "kernels/mla.h"
 #include "tests/support/fail_driver.h"

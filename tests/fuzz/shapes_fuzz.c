@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A line of any bytes is refused with a sentence, or gives a shape whose every value is in range.
  */
+#include "bench/roofline.h"
+#include "bench/shapes.h"
 #include "tests/fuzz/fuzz.h"
-#include "tools/roofline.h"
-#include "tools/shapes.h"
 
 #include <math.h>
 

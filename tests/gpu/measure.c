@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Measuring attention on the device: whatever serves a shape there agrees with the generic kernel,
  * and a runtime can run on the pool of a measurement. */
-#include "replayrt/measure.h"
+#include "bench/measure.h"
 #include "tests/gpu/suite.h"
 
 #include <stdio.h>

@@ -22,6 +22,7 @@ MAY_INCLUDE = {
     "graphs": {"replayrt", "common", "driver"},
     "runtime": {"replayrt", "common", "driver", "buffers", "kernels", "graphs"},
     "tools": {"replayrt"},
+    "bench": {"replayrt", "common", "driver", "buffers", "kernels", "graphs", "runtime", "tools"},
     "examples": {"replayrt"},
 }
 MAY_INCLUDE["tests"] = set(MAY_INCLUDE) - {"include"} | {"replayrt"}
@@ -106,6 +107,8 @@ def self_test():
         ("include/replayrt/rt.h", True, "common/check.h"),
         ("include/replayrt/rt.h", False, "stdio.h"),
         ("tools/plan.c", True, "common/check.h"),
+        ("tools/plan.c", True, "bench/measure.h"),
+        ("runtime/step.c", True, "bench/measure.h"),
         ("examples/loop.c", True, "kernels/abi/mla.h"),
         ("examples/loop.c", True, "tools/json.h"),
         ("runtime/step.c", True, "../common/check.h"),
@@ -123,6 +126,8 @@ def self_test():
         ("include/replayrt/ops.h", True, "replayrt/rt.h"),
         ("examples/loop.c", False, "replayrt/rt.h"),
         ("examples/loop.c", True, "examples/tensors.h"),
+        ("bench/measure.c", True, "runtime/runtime.h"),
+        ("bench/cmd_bench.c", True, "tools/options.h"),
     ]
     wrong = [c for c in refused if not objection(*c, lambda _: True)]
     wrong += [c for c in allowed if objection(*c, lambda _: True)]

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Lists of shapes: what a bad line is told, what a good one gives, and its floor and class. */
-#include "tools/shapes.h"
+#include "bench/shapes.h"
+#include "bench/roofline.h"
 #include "tests/unit/expect.h"
 #include "tools/json_in.h"
-#include "tools/roofline.h"
 
 #include <math.h>
 #include <stdlib.h>

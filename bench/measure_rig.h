@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_RUNTIME_MEASURE_RIG_H
-#define RT_RUNTIME_MEASURE_RIG_H
+#ifndef RT_BENCH_MEASURE_RIG_H
+#define RT_BENCH_MEASURE_RIG_H
 
 /* One shape set up for measuring: its device memory, its inputs, and the launches on them. */
+#include "bench/measure.h"
 #include "graphs/program.h"
 #include "kernels/kernels.h"
-#include "replayrt/measure.h"
 #include "runtime/ops_launch.h"
 
 struct rt_measure {

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_TOOLS_BENCH_REPORT_H
-#define RT_TOOLS_BENCH_REPORT_H
+#ifndef RT_BENCH_BENCH_REPORT_H
+#define RT_BENCH_BENCH_REPORT_H
 
 /* What `bench attention` says: a line a shape, a summary by class, an object a line for programs.
  */
-#include "replayrt/measure.h"
-#include "tools/bench_whole_step.h"
-#include "tools/roofline.h"
+#include "bench/bench_whole_step.h"
+#include "bench/measure.h"
+#include "bench/roofline.h"
 
 #include <stdbool.h>
 #include <stdio.h>

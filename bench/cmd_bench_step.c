@@ -6,6 +6,7 @@
  *   gap      last attention of a step to the first of the next, with the host a step ahead
  */
 #include "replayrt/rt.h"
+#include "tools/commands.h"
 #include "tools/json_out.h"
 #include "tools/options.h"
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Measuring attention: the handle, its pool, and one shape's measurements in order. */
-#include "replayrt/measure.h"
+#include "bench/measure.h"
 
+#include "bench/measure_check.h"
+#include "bench/measure_time.h"
 #include "common/math.h"
-#include "runtime/measure_check.h"
-#include "runtime/measure_time.h"
 #include "runtime/runtime.h"
 
 #include <math.h>

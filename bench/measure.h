@@ -1,20 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef REPLAYRT_MEASURE_H
-#define REPLAYRT_MEASURE_H
+#ifndef RT_BENCH_MEASURE_H
+#define RT_BENCH_MEASURE_H
 
 /*
  * What attention costs on a device: the kernels that the library would choose for a shape, timed in
  * CUDA graphs built as a runtime builds its own, and their output compared with another kernel's in
- * the same call. For benchmarks; `replayrt bench attention` is a program of this header.
+ * the same call. `replayrt bench attention` is a program of this header.
  *
  * The laws of rt.h hold here too. One rt_measure is used by one thread at a time. It borrows
  * nothing: what it is given is copied, and its device memory is its own.
  */
 #include "replayrt/rt.h"
-
-#ifdef __cplusplus
-extern "C" {
-#endif
 
 typedef struct rt_measure rt_measure;
 
@@ -32,11 +28,11 @@ struct rt_measure_params {
 };
 
 /* Opens the device and loads the kernels. Blocks. On failure *out is null. */
-RT_API enum rt_status rt_measure_create(const struct rt_measure_params *params, rt_measure **out,
-                                        struct rt_error *error);
-RT_API void rt_measure_destroy(rt_measure **measure);
+enum rt_status rt_measure_create(const struct rt_measure_params *params, rt_measure **out,
+                                 struct rt_error *error);
+void rt_measure_destroy(rt_measure **measure);
 /* The last failure on this handle; never null. */
-RT_API const struct rt_error *rt_measure_last_error(const rt_measure *measure);
+const struct rt_error *rt_measure_last_error(const rt_measure *measure);
 
 struct rt_measure_info {
     uint32_t struct_size;
@@ -48,7 +44,7 @@ struct rt_measure_info {
     uint32_t reserved;
     uint64_t l2_bytes; /* of its L2 cache; 0 on the host device */
 };
-RT_API enum rt_status rt_measure_get_info(const rt_measure *measure, struct rt_measure_info *out);
+enum rt_status rt_measure_get_info(const rt_measure *measure, struct rt_measure_info *out);
 
 /*
  * The device memory that KV is read from, full of noise: of `bytes`, or of about 85 % of what is
@@ -57,8 +53,7 @@ RT_API enum rt_status rt_measure_get_info(const rt_measure *measure, struct rt_m
  * host device, asks here; growing it releases what was there before. Blocks.
  * RT_ERR_INVALID, RT_ERR_DEVICE_MEMORY, RT_ERR_DRIVER: a pool that was to grow may be gone.
  */
-RT_API enum rt_status rt_measure_pool(rt_measure *measure, uint64_t bytes,
-                                      struct rt_memory_region *out);
+enum rt_status rt_measure_pool(rt_measure *measure, uint64_t bytes, struct rt_memory_region *out);
 
 struct rt_measure_attention_params {
     uint32_t struct_size;
@@ -110,11 +105,8 @@ struct rt_measure_attention_result {
  * (the backend cannot serve it), RT_ERR_DEVICE_MEMORY (a layer does not fit), RT_ERR_NOMEM,
  * RT_ERR_DRIVER.
  */
-RT_API enum rt_status rt_measure_attention(rt_measure *measure,
-                                           const struct rt_measure_attention_params *params,
-                                           struct rt_measure_attention_result *out);
+enum rt_status rt_measure_attention(rt_measure *measure,
+                                    const struct rt_measure_attention_params *params,
+                                    struct rt_measure_attention_result *out);
 
-#ifdef __cplusplus
-}
-#endif
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_TOOLS_SHAPES_H
-#define RT_TOOLS_SHAPES_H
+#ifndef RT_BENCH_SHAPES_H
+#define RT_BENCH_SHAPES_H
 
 /*
  * Shapes of decode attention, one JSON object a line:

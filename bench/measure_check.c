@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "runtime/measure_check.h"
+#include "bench/measure_check.h"
 
+#include "bench/measure_time.h"
 #include "graphs/build.h"
-#include "runtime/measure_time.h"
 
 #include <math.h>
 #include <stdio.h>

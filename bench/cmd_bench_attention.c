@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* replayrt bench attention: every shape of a list, one after the other, on one device. */
-#include "replayrt/measure.h"
-#include "tools/bench_report.h"
-#include "tools/bench_whole_step.h"
-#include "tools/noise.h"
+#include "bench/bench_report.h"
+#include "bench/bench_whole_step.h"
+#include "bench/measure.h"
+#include "bench/noise.h"
+#include "bench/roofline.h"
+#include "bench/shapes.h"
+#include "tools/commands.h"
 #include "tools/options.h"
-#include "tools/roofline.h"
-#include "tools/shapes.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "runtime/measure_rig.h"
+#include "bench/measure_rig.h"
 
 #include "common/math.h"
 

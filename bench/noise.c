@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "tools/noise.h"
+#include "bench/noise.h"
 
 #include <stdlib.h>
 #include <string.h>

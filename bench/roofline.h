@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_TOOLS_ROOFLINE_H
-#define RT_TOOLS_ROOFLINE_H
+#ifndef RT_BENCH_ROOFLINE_H
+#define RT_BENCH_ROOFLINE_H
 
 /* The work of a shape's attention, and the least time that one device allows for it. */
-#include "tools/shapes.h"
+#include "bench/shapes.h"
 
 /* Measured on an NVIDIA H200: a bf16 GEMM of 8192 x 8192 x 8192, a read-only stream over 8 GiB. */
 #define ROOFLINE_TFLOPS 784.0

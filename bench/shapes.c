@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "tools/shapes.h"
+#include "bench/shapes.h"
 
 #include "tools/json_in.h"
 

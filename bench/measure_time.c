@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "runtime/measure_time.h"
+#include "bench/measure_time.h"
 
 #include "graphs/build.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_RUNTIME_MEASURE_TIME_H
-#define RT_RUNTIME_MEASURE_TIME_H
+#ifndef RT_BENCH_MEASURE_TIME_H
+#define RT_BENCH_MEASURE_TIME_H
 
 /* A program as a graph, built as a step is, and the device's time for a replay of it. */
-#include "runtime/measure_rig.h"
+#include "bench/measure_rig.h"
 
 /* Replays once, waits. */
 enum rt_status rt_measure_replay(struct rt_measure *m, const struct rt_program *p);

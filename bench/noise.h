@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_TOOLS_NOISE_H
-#define RT_TOOLS_NOISE_H
+#ifndef RT_BENCH_NOISE_H
+#define RT_BENCH_NOISE_H
 
 #include <stddef.h>
 #include <stdint.h>

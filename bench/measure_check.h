@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_RUNTIME_MEASURE_CHECK_H
-#define RT_RUNTIME_MEASURE_CHECK_H
+#ifndef RT_BENCH_MEASURE_CHECK_H
+#define RT_BENCH_MEASURE_CHECK_H
 
 /* The timed kernel's output against the generic one's. */
-#include "runtime/measure_rig.h"
+#include "bench/measure_rig.h"
 
 struct rt_measure_check {
     uint16_t *first; /* out of layer 0 from a launch on its own, for rt_measure_check_again */

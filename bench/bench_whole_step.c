@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "tools/bench_whole_step.h"
+#include "bench/bench_whole_step.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "tools/roofline.h"
+#include "bench/roofline.h"
 
 #include <math.h>
 

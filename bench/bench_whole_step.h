@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_TOOLS_BENCH_WHOLE_STEP_H
-#define RT_TOOLS_BENCH_WHOLE_STEP_H
+#ifndef RT_BENCH_BENCH_WHOLE_STEP_H
+#define RT_BENCH_BENCH_WHOLE_STEP_H
 
 /* A whole step of a model whose attention is one shape, as rt_step runs it. */
-#include "replayrt/measure.h"
-#include "tools/shapes.h"
+#include "bench/measure.h"
+#include "bench/shapes.h"
 
 #include <stdbool.h>
 
