@@ -45,7 +45,6 @@ static enum rt_status measure_layer(struct bench *b, struct bench_row *row)
 {
     const struct shape *s = row->shape;
     const struct rt_measure_attention_params params = {
-        .struct_size = sizeof(params),
         .batch = s->batch,
         .lengths = s->lengths,
         .query_len = s->query_len,
@@ -57,7 +56,7 @@ static enum rt_status measure_layer(struct bench *b, struct bench_row *row)
         .backend = b->choice.backend,
         .softmax_scale = (float)SOFTMAX_SCALE,
     };
-    row->r = (struct rt_measure_attention_result){.struct_size = sizeof(row->r)};
+    row->r = (struct rt_measure_attention_result){0};
     enum rt_status status = rt_measure_attention(b->measure, &params, &row->r);
     row->measured = status == RT_OK;
     row->failed = status != RT_OK || row->r.problem[0];
@@ -171,13 +170,10 @@ static enum rt_status open_device(struct bench *b, struct rt_error *error)
         (void)snprintf(error->message, sizeof(error->message), "out of host memory for noise");
         return RT_ERR_NOMEM;
     }
-    const struct rt_measure_params params = {.struct_size = sizeof(params),
-                                             .device = b->choice.device,
-                                             .noise = b->noise,
-                                             .noise_bytes = bytes};
+    const struct rt_measure_params params = {
+        .device = b->choice.device, .noise = b->noise, .noise_bytes = bytes};
     enum rt_status status = rt_measure_create(&params, &b->measure, error);
     struct rt_measure_info *info = &b->report.device;
-    info->struct_size = sizeof(*info);
     if (status == RT_OK)
         status = rt_measure_get_info(b->measure, info);
     b->setup = (struct whole_step_setup){.device = info->opens,

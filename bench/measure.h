@@ -7,18 +7,19 @@
  * CUDA graphs built as a runtime builds its own, and their output compared with another kernel's in
  * the same call. `replayrt bench attention` is a program of this header.
  *
- * The laws of rt.h hold here too. One rt_measure is used by one thread at a time. It borrows
- * nothing: what it is given is copied, and its device memory is its own.
+ * The laws of rt.h hold here too, but structs carry no size: nobody links an older copy of this.
+ * One rt_measure is used by one thread at a time. It borrows nothing: what it is given is copied,
+ * and its device memory is its own.
  */
 #include "replayrt/rt.h"
+
+#include <stdbool.h>
 
 typedef struct rt_measure rt_measure;
 
 #define RT_MEASURE_MAX_REPLAYS 64
 
 struct rt_measure_params {
-    uint32_t struct_size;
-    uint32_t reserved;
     const char *device; /* "auto", "host" or "cuda:N" */
     /* bf16 values that KV, queries and new rows are made of, by copying pieces of it: finite, such
      * as a layer normally has. A multiple of 256 bytes, 4096 to 2^30; a repeat is farther apart the
@@ -35,13 +36,11 @@ void rt_measure_destroy(rt_measure **measure);
 const struct rt_error *rt_measure_last_error(const rt_measure *measure);
 
 struct rt_measure_info {
-    uint32_t struct_size;
-    uint32_t host;           /* 1 on the host device */
+    bool host;
     char device[64];         /* the device's own name */
     char opens[32];          /* "host" or "cuda:N": what opens the same device again */
     char device_reason[160]; /* why `auto` chose it */
     uint32_t sm_count;
-    uint32_t reserved;
     uint64_t l2_bytes; /* of its L2 cache; 0 on the host device */
 };
 enum rt_status rt_measure_get_info(const rt_measure *measure, struct rt_measure_info *out);
@@ -56,7 +55,6 @@ enum rt_status rt_measure_get_info(const rt_measure *measure, struct rt_measure_
 enum rt_status rt_measure_pool(rt_measure *measure, uint64_t bytes, struct rt_memory_region *out);
 
 struct rt_measure_attention_params {
-    uint32_t struct_size;
     uint32_t batch;         /* 1..RT_MAX_BATCH */
     const int32_t *lengths; /* [batch] KV lengths, new tokens included: query_len..RT_MAX_LENGTH */
     uint32_t query_len;     /* 1..8 */
@@ -76,7 +74,6 @@ struct rt_measure_attention_params {
  * the pool has no room. The pages of a request are scattered over its layer's pool.
  */
 struct rt_measure_attention_result {
-    uint32_t struct_size;
     enum rt_backend backend; /* never auto */
     const char *kernel;      /* attend's entry point; static storage, as is reduction */
     const char *reduction;

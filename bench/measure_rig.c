@@ -134,29 +134,6 @@ static uint64_t carve(struct rt_rig *rig, rt_addr base)
 
 /* ---- inputs --------------------------------------------------------------------------------- */
 
-/* Varying places: piece i begins where a multiplicative hash of i says, in the first half. */
-static uint64_t place_of(uint64_t i, uint64_t half_bytes)
-{
-    uint64_t slots = half_bytes / ALIGN;
-    return (i * UINT64_C(0x9e3779b97f4a7c15) >> 32) % slots * ALIGN;
-}
-
-enum rt_status rt_measure_fill(struct rt_measure *m, rt_addr to, uint64_t bytes)
-{
-    struct rt_driver *d = &m->driver;
-    enum rt_status status = RT_OK;
-    uint64_t at = 0;
-    for (uint64_t i = 0; at < bytes && status == RT_OK; i++) {
-        uint64_t place = place_of(i, m->noise_bytes / 2), piece = m->noise_bytes - place;
-        piece = piece < bytes - at ? piece : bytes - at;
-        status = RT_DRV(d, &m->error, copy_in,
-                        (d, to + at, (const char *)m->noise + place, piece, m->stream));
-        at += piece;
-    }
-    RT_TRY(status);
-    return RT_DRV(d, &m->error, stream_sync, (d, m->stream));
-}
-
 /* A permutation of the pool's pages, the same in every run. */
 static void shuffle(int32_t *ids, uint32_t count)
 {

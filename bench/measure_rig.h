@@ -3,23 +3,9 @@
 #define RT_BENCH_MEASURE_RIG_H
 
 /* One shape set up for measuring: its device memory, its inputs, and the launches on them. */
-#include "bench/measure.h"
+#include "bench/measure_device.h"
 #include "graphs/program.h"
-#include "kernels/kernels.h"
 #include "runtime/ops_launch.h"
-
-struct rt_measure {
-    struct rt_driver driver;
-    struct rt_kernels kernels;
-    rt_dstream stream;
-    rt_devent events[2 * RT_MEASURE_MAX_REPLAYS]; /* around each measured replay */
-    void *noise;                                  /* pinned */
-    uint64_t noise_bytes;
-    rt_addr pool; /* 0: none yet */
-    uint64_t pool_bytes;
-    char device_reason[160];
-    struct rt_error error;
-};
 
 /* Whose plan, partial buffers and output: the kernel's that is timed, or the one's it is held to.
  */
@@ -68,8 +54,5 @@ enum rt_status rt_rig_add_attend(const struct rt_rig *rig, enum rt_rig_side side
 
 /* Poisons what attend writes. */
 enum rt_status rt_rig_poison(const struct rt_rig *rig, enum rt_rig_side side);
-
-/* Copies noise to the device, piece by piece from varying places. Waits for the copies. */
-enum rt_status rt_measure_fill(struct rt_measure *m, rt_addr to, uint64_t bytes);
 
 #endif

@@ -3,7 +3,8 @@
 #define RT_BENCH_MEASURE_TIME_H
 
 /* A program as a graph, built as a step is, and the device's time for a replay of it. */
-#include "bench/measure_rig.h"
+#include "bench/measure_device.h"
+#include "graphs/program.h"
 
 /* Replays once, waits. */
 enum rt_status rt_measure_replay(struct rt_measure *m, const struct rt_program *p);
