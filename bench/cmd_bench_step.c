@@ -5,6 +5,7 @@
  *   GPU      step_begin's start to step_end's end, from the device's clock
  *   gap      last attention of a step to the first of the next, with the host a step ahead
  */
+#include "bench/bare_launch.h"
 #include "replayrt/rt.h"
 #include "tools/commands.h"
 #include "tools/json_out.h"
@@ -94,7 +95,7 @@ static enum rt_status measure_host(struct bench *b, struct numbers *n)
         if (status == RT_OK)
             status = rt_synchronize(b->rt);
         if (status == RT_OK)
-            status = rt_measure_bare_launch(b->rt, n->batch, n->query_len, 1, &bare_ns);
+            status = bare_launch(b->rt, n->batch, n->query_len, &bare_ns);
         if (i < WARM_UP)
             continue;
         b->host_ns[i - WARM_UP] = step_ns;
