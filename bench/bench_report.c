@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench/bench_report.h"
 
-#include "tools/json_out.h"
+#include "tools/json.h"
 
 #include <math.h>
 #include <string.h>
@@ -79,13 +79,13 @@ static void print_row(const struct bench_row *row)
 
 /* ---- an object a line ----------------------------------------------------------------------- */
 
-static void json_shape(struct json_out *j, const struct bench_row *row)
+static void json_shape(cJSON *j, const struct bench_row *row)
 {
     const struct shape *s = row->shape;
     uint64_t tokens = 0;
     for (uint32_t i = 0; i < s->batch; i++)
         tokens += (uint64_t)s->lengths[i];
-    json_text(j, "label", s->label);
+    cJSON_AddStringToObject(j, "label", s->label);
     json_uint(j, "batch", s->batch);
     json_uint(j, "heads", s->heads);
     json_uint(j, "s_q", s->query_len);
@@ -93,61 +93,60 @@ static void json_shape(struct json_out *j, const struct bench_row *row)
     json_uint(j, "rope_dim", s->qk_rope_head_dim);
     json_uint(j, "page_size", s->page_size);
     json_uint(j, "kv_tokens", tokens);
-    json_text(j, "class", roofline_class_name(row->roofline.of));
-    json_real(j, "flop", row->roofline.flop);
-    json_real(j, "bytes", row->roofline.bytes);
-    json_real(j, "floor_us", row->roofline.floor_us);
+    cJSON_AddStringToObject(j, "class", roofline_class_name(row->roofline.of));
+    cJSON_AddNumberToObject(j, "flop", row->roofline.flop);
+    cJSON_AddNumberToObject(j, "bytes", row->roofline.bytes);
+    cJSON_AddNumberToObject(j, "floor_us", row->roofline.floor_us);
     if (s->peer_layer_us > 0)
-        json_real(j, "flashmla_layer_us", s->peer_layer_us);
+        cJSON_AddNumberToObject(j, "flashmla_layer_us", s->peer_layer_us);
     if (s->peer_metadata_us > 0)
-        json_real(j, "flashmla_metadata_us", s->peer_metadata_us);
+        cJSON_AddNumberToObject(j, "flashmla_metadata_us", s->peer_metadata_us);
 }
 
-static void json_measured(struct json_out *j, const struct bench_row *row)
+static void json_measured(cJSON *j, const struct bench_row *row)
 {
     const struct rt_measure_attention_result *r = &row->r;
     const struct figures f = figures_of(row);
-    json_text(j, "backend", backend_name(r->backend));
-    json_text(j, "kernel", r->kernel);
-    json_text(j, "reduction", r->reduction);
+    cJSON_AddStringToObject(j, "backend", backend_name(r->backend));
+    cJSON_AddStringToObject(j, "kernel", r->kernel);
+    cJSON_AddStringToObject(j, "reduction", r->reduction);
     json_uint(j, "parts", r->parts);
     json_uint(j, "layers", r->layers);
     json_uint(j, "layer_bytes", r->layer_bytes);
-    json_real(j, "layer_us", f.layer_us);
-    json_real(j, "append_attend_us", r->append_attend_ns / 1e3);
-    json_real(j, "schedule_us", r->schedule_ns / 1e3);
-    json_real(j, "append_us", r->append_ns / 1e3);
-    json_real(j, "tflops", f.tflops);
-    json_real(j, "gbps", f.gbps);
-    json_real(j, "layer_per_floor", f.of_floor);
+    cJSON_AddNumberToObject(j, "layer_us", f.layer_us);
+    cJSON_AddNumberToObject(j, "append_attend_us", r->append_attend_ns / 1e3);
+    cJSON_AddNumberToObject(j, "schedule_us", r->schedule_ns / 1e3);
+    cJSON_AddNumberToObject(j, "append_us", r->append_ns / 1e3);
+    cJSON_AddNumberToObject(j, "tflops", f.tflops);
+    cJSON_AddNumberToObject(j, "gbps", f.gbps);
+    cJSON_AddNumberToObject(j, "layer_per_floor", f.of_floor);
     if (f.peer > 0)
-        json_real(j, "peer_per_ours", f.peer);
+        cJSON_AddNumberToObject(j, "peer_per_ours", f.peer);
     json_uint(j, "compared", r->compared);
     json_uint(j, "wrong", r->wrong);
-    json_real(j, "worst_share", r->worst_share);
-    json_real(j, "cosine", r->cosine);
+    cJSON_AddNumberToObject(j, "worst_share", r->worst_share);
+    cJSON_AddNumberToObject(j, "cosine", r->cosine);
     json_uint(j, "step_layers", row->step.layers);
     if (row->step.layers) {
-        json_real(j, "step_us", row->step.ns / 1e3);
-        json_real(j, "step_other_us", f.step_other_us);
+        cJSON_AddNumberToObject(j, "step_us", row->step.ns / 1e3);
+        cJSON_AddNumberToObject(j, "step_other_us", f.step_other_us);
     } else if (row->step.why_not[0]) {
-        json_text(j, "step_why_not", row->step.why_not);
+        cJSON_AddStringToObject(j, "step_why_not", row->step.why_not);
     }
 }
 
 static void write_line(const struct bench_report *report, const struct bench_row *row)
 {
-    struct json_out j = {.to = report->lines, .first = true, .line = true};
-    json_open(&j, NULL, '{');
-    json_text(&j, "device", report->device.device);
-    json_real(&j, "softmax_scale", report->softmax_scale);
-    json_shape(&j, row);
+    cJSON *j = cJSON_CreateObject();
+    cJSON_AddStringToObject(j, "device", report->device.device);
+    cJSON_AddNumberToObject(j, "softmax_scale", report->softmax_scale);
+    json_shape(j, row);
     if (row->measured)
-        json_measured(&j, row);
-    json_bool(&j, "ok", !row->failed);
+        json_measured(j, row);
+    cJSON_AddBoolToObject(j, "ok", !row->failed);
     if (row->failed)
-        json_text(&j, "problem", row->problem);
-    json_close(&j, '}');
+        cJSON_AddStringToObject(j, "problem", row->problem);
+    json_end(j, false, report->lines);
     (void)fflush(report->lines);
 }
 

@@ -8,7 +8,7 @@
 #include "bench/bare_launch.h"
 #include "replayrt/rt.h"
 #include "tools/commands.h"
-#include "tools/json_out.h"
+#include "tools/json.h"
 #include "tools/options.h"
 
 #include <inttypes.h>
@@ -193,15 +193,15 @@ static void print_row(const struct numbers *n)
            us(n->gap_part_ns[1]), us(n->gap_part_ns[2]), n->capture_ns / 1000);
 }
 
-static void json_row(struct json_out *j, const struct numbers *n)
+static void json_row(cJSON *graphs, const struct numbers *n)
 {
-    json_open(j, NULL, '{');
+    cJSON *j = json_element(graphs);
     json_uint(j, "batch", n->batch);
     json_uint(j, "query_len", n->query_len);
     json_uint(j, "nodes", n->nodes);
     json_uint(j, "bare_launch_ns", n->bare_ns);
     json_uint(j, "rt_step_ns", n->step_ns);
-    json_real(j, "rt_step_over_ns", (double)n->over_ns);
+    cJSON_AddNumberToObject(j, "rt_step_over_ns", (double)n->over_ns);
     json_uint(j, "rt_step_p99_ns", n->step_p99_ns);
     json_uint(j, "rt_step_ahead_ns", n->ahead_ns);
     json_uint(j, "gpu_ns", n->gpu_ns);
@@ -212,7 +212,6 @@ static void json_row(struct json_out *j, const struct numbers *n)
     json_uint(j, "gap_begin_ns", n->gap_part_ns[2]);
     json_uint(j, "graph_bytes", n->graph_bytes);
     json_uint(j, "capture_ns", n->capture_ns);
-    json_close(j, '}');
 }
 
 /* ---- set-up
@@ -323,45 +322,59 @@ static enum rt_status set_up(struct bench *b, const struct rt_config *config,
     return status;
 }
 
-static enum rt_status run(struct bench *b, const struct rt_config *config,
-                          const struct choice *choice)
+/* The document's head; the rows go into its graphs. */
+static cJSON *json_head(const struct bench *b, const struct rt_config *config,
+                        const struct rt_info *info)
 {
-    struct rt_info info = {.struct_size = sizeof(info)};
-    struct json_out j = {.to = stdout, .first = true};
-    enum rt_status status = rt_get_info(b->rt, &info);
-    if (choice->json) {
-        json_open(&j, NULL, '{');
-        json_text(&j, "device", info.device);
-        json_uint(&j, "layers", config->geometry.layers);
-        json_uint(&j, "heads", config->geometry.heads);
-        json_uint(&j, "length", b->length);
-        json_uint(&j, "graph_bytes", info.graph_bytes);
-        json_uint(&j, "capture_ns", info.capture_ns);
-        json_open(&j, "graphs", '[');
-    } else {
-        print_head(&info, b->length);
-    }
-    for (uint32_t i = 0; i < info.graphs && status == RT_OK; i++) {
+    cJSON *j = cJSON_CreateObject();
+    cJSON_AddStringToObject(j, "device", info->device);
+    json_uint(j, "layers", config->geometry.layers);
+    json_uint(j, "heads", config->geometry.heads);
+    json_uint(j, "length", b->length);
+    json_uint(j, "graph_bytes", info->graph_bytes);
+    json_uint(j, "capture_ns", info->capture_ns);
+    cJSON_AddArrayToObject(j, "graphs");
+    return j;
+}
+
+/* Rows into the document, or where there is none to people. */
+static enum rt_status measure_all(struct bench *b, const struct rt_config *config,
+                                  const struct choice *choice, uint32_t count, cJSON *document)
+{
+    for (uint32_t i = 0; i < count; i++) {
         uint32_t batch = config->batch_sizes[i / config->query_len_count];
         uint32_t query_len = config->query_lens[i % config->query_len_count];
         struct numbers n;
         if ((choice->batch && batch != choice->batch) || query_len != choice->query_len)
             continue;
-        status = measure(b, i, &n);
+        enum rt_status status = measure(b, i, &n);
         if (status != RT_OK)
-            break;
-        if (choice->json)
-            json_row(&j, &n);
+            return status;
+        if (document)
+            json_row(cJSON_GetObjectItemCaseSensitive(document, "graphs"), &n);
         else
             print_row(&n);
     }
+    return RT_OK;
+}
+
+static enum rt_status run(struct bench *b, const struct rt_config *config,
+                          const struct choice *choice)
+{
+    struct rt_info info = {.struct_size = sizeof(info)};
+    enum rt_status status = rt_get_info(b->rt, &info);
+    if (status != RT_OK)
+        return status;
     if (choice->json) {
-        json_close(&j, ']');
-        json_close(&j, '}');
-    } else {
-        printf("all graphs: %" PRIu64 " KiB of device memory, captured in %.1f ms\n",
-               info.graph_bytes >> 10, (double)info.capture_ns / 1e6);
+        cJSON *document = json_head(b, config, &info);
+        status = measure_all(b, config, choice, info.graphs, document);
+        json_end(document, true, stdout);
+        return status;
     }
+    print_head(&info, b->length);
+    status = measure_all(b, config, choice, info.graphs, NULL);
+    printf("all graphs: %" PRIu64 " KiB of device memory, captured in %.1f ms\n",
+           info.graph_bytes >> 10, (double)info.capture_ns / 1e6);
     return status;
 }
 

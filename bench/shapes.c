@@ -1,24 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench/shapes.h"
 
-#include "tools/json_in.h"
+#include "runtime/text_file.h"
 
-#include <errno.h>
+#include <cjson/cJSON.h>
 #include <math.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MOST_FILE_BYTES ((size_t)64 << 20)
-#define NUMBER_BYTES 40
-#define NAME_BYTES 160 /* of the file's name in a message */
+#define SHOWN_BYTES 40 /* of a value in a message */
 
 struct reader {
     const char *name;
     uint32_t line;
-    const char *text;
-    struct json_in j;
     struct shape *shape;
     struct rt_error *error;
 };
@@ -30,9 +27,9 @@ static enum rt_status
 refuse(const struct reader *r, const char *format, ...)
 {
     struct rt_error *e = r->error;
-    size_t length = strlen(r->name), skip = length < NAME_BYTES ? 0 : length - NAME_BYTES;
-    int used = snprintf(e->message, sizeof(e->message), "%s%s:%u: ", skip ? "..." : "",
-                        r->name + skip, r->line);
+    char name[RT_FILE_NAME_BYTES];
+    rt_file_name(r->name, name);
+    int used = snprintf(e->message, sizeof(e->message), "%s:%u: ", name, r->line);
     va_list values;
     va_start(values, format);
     (void)vsnprintf(e->message + used, sizeof(e->message) - (size_t)used, format, values);
@@ -40,39 +37,14 @@ refuse(const struct reader *r, const char *format, ...)
     return e->status = RT_ERR_CONFIG;
 }
 
-/* ---- numbers -------------------------------------------------------------------------------- */
-
-struct text {
-    char of[NUMBER_BYTES];
-};
-
-/* For a message and for strtod: cut where it is longer than any number that means something. */
-static struct text text_of(const struct json_number *number)
+/* "KEY is VALUE: must be ..." */
+static enum rt_status refuse_value(const struct reader *r, const char *key, const cJSON *value,
+                                   const char *must)
 {
-    struct text t;
-    (void)snprintf(t.of, sizeof(t.of), "%.*s",
-                   (int)(number->length < sizeof(t.of) - 1 ? number->length : sizeof(t.of) - 1),
-                   number->text);
-    return t;
-}
-
-static bool to_integer(const struct json_number *number, int64_t *out)
-{
-    struct text t = text_of(number);
-    errno = 0;
-    *out = strtoll(t.of, NULL, 10);
-    return number->integer && number->length < sizeof(t.of) && errno == 0;
-}
-
-static enum rt_status read_number(struct reader *r, const char *key, const char *must,
-                                  struct json_number *out)
-{
-    struct json_in before = r->j;
-    if (json_in_number(&r->j, out))
-        return RT_OK;
-    (void)json_in_end(&before); /* to the value itself */
-    int shown = before.end - before.at < 20 ? (int)(before.end - before.at) : 20;
-    return refuse(r, "%s is %.*s: must be %s", key, shown, before.at, must);
+    char *text = cJSON_PrintUnformatted(value);
+    (void)refuse(r, "%s is %.*s: must be %s", key, SHOWN_BYTES, text ? text : "too long", must);
+    cJSON_free(text);
+    return RT_ERR_CONFIG;
 }
 
 /* ---- keys ----------------------------------------------------------------------------------- */
@@ -132,115 +104,103 @@ static const struct key {
      .must = "a number above 0"},
 };
 #define KEY_COUNT (sizeof(keys) / sizeof(keys[0]))
-#define KEY_BYTES 32 /* more than the longest */
 
-static bool count_fits(const struct key *key, int64_t value)
+/* JSON has no integers: 16, 16.0 and 1.6e1 are the same number. */
+static bool whole(const cJSON *value, uint32_t most)
 {
-    if (!key->among)
-        return value >= 1 && value <= key->most;
-    const uint32_t *one = key->among;
-    while (*one != UINT32_MAX && *one != value)
-        one++;
-    return *one != UINT32_MAX;
+    double number = value->valuedouble;
+    return cJSON_IsNumber(value) && number >= 0 && number <= most && number == floor(number);
 }
 
-static enum rt_status read_count(struct reader *r, const struct key *key)
+static bool count_fits(const struct key *key, const cJSON *value)
 {
-    struct json_number number;
-    int64_t value;
-    enum rt_status status = read_number(r, key->name, key->must, &number);
-    if (status != RT_OK)
-        return status;
-    if (!to_integer(&number, &value) || !count_fits(key, value))
-        return refuse(r, "%s is %s: must be %s", key->name, text_of(&number).of, key->must);
-    *(uint32_t *)(void *)((char *)r->shape + key->offset) = (uint32_t)value;
+    if (!key->among)
+        return whole(value, key->most) && value->valuedouble >= 1;
+    const uint32_t *one = key->among;
+    while (*one != UINT32_MAX && *one != value->valuedouble)
+        one++;
+    return cJSON_IsNumber(value) && *one != UINT32_MAX;
+}
+
+static enum rt_status read_count(struct reader *r, const struct key *key, const cJSON *value)
+{
+    if (!count_fits(key, value))
+        return refuse_value(r, key->name, value, key->must);
+    *(uint32_t *)(void *)((char *)r->shape + key->offset) = (uint32_t)value->valuedouble;
     return RT_OK;
 }
 
-static enum rt_status read_time(struct reader *r, const struct key *key)
+static enum rt_status read_time(struct reader *r, const struct key *key, const cJSON *value)
 {
-    struct json_number number;
-    enum rt_status status = read_number(r, key->name, key->must, &number);
-    if (status != RT_OK)
-        return status;
-    double value = strtod(text_of(&number).of, NULL);
-    if (number.length >= NUMBER_BYTES || !isfinite(value) || value <= 0)
-        return refuse(r, "%s is %s: must be %s", key->name, text_of(&number).of, key->must);
-    *(double *)(void *)((char *)r->shape + key->offset) = value;
+    if (!cJSON_IsNumber(value) || !isfinite(value->valuedouble) || value->valuedouble <= 0)
+        return refuse_value(r, key->name, value, key->must);
+    *(double *)(void *)((char *)r->shape + key->offset) = value->valuedouble;
     return RT_OK;
 }
 
 /* Against s_q they are checked when all keys are there. */
-static enum rt_status read_lengths(struct reader *r, const struct key *key)
+static enum rt_status read_lengths(struct reader *r, const struct key *key, const cJSON *list)
 {
     struct shape *s = r->shape;
-    if (!json_in_take(&r->j, '['))
-        return refuse(r, "kv_lens is no list: must be %s", key->must);
-    if (json_in_take(&r->j, ']'))
-        return refuse(r, "kv_lens is []: must be %s", key->must);
-    do {
-        char element[KEY_BYTES];
-        struct json_number number;
-        int64_t value;
-        (void)snprintf(element, sizeof(element), "kv_lens[%u]", s->batch);
+    const cJSON *value;
+    if (!cJSON_IsArray(list) || !list->child)
+        return refuse_value(r, key->name, list, key->must);
+    cJSON_ArrayForEach(value, list)
+    {
+        char element[32];
         if (s->batch == RT_MAX_BATCH)
             return refuse(r, "kv_lens has more than %u elements: must be %s", s->batch, key->must);
-        enum rt_status status = read_number(r, element, "an integer", &number);
-        if (status != RT_OK)
-            return status;
-        if (!to_integer(&number, &value) || value < 1 || value > RT_MAX_LENGTH)
-            return refuse(r, "%s is %s: must be an integer from 1 to %d", element,
-                          text_of(&number).of, RT_MAX_LENGTH);
-        s->lengths[s->batch++] = (int32_t)value;
-    } while (json_in_take(&r->j, ','));
-    if (!json_in_take(&r->j, ']'))
-        return refuse(r, "kv_lens does not end behind element %u: must be %s", s->batch - 1,
-                      key->must);
+        (void)snprintf(element, sizeof(element), "kv_lens[%u]", s->batch);
+        if (!whole(value, RT_MAX_LENGTH) || value->valuedouble < 1)
+            return refuse_value(r, element, value, "an integer from 1 to 1048576");
+        s->lengths[s->batch++] = (int32_t)value->valuedouble;
+    }
     return RT_OK;
 }
 
-static enum rt_status read_label(struct reader *r, const struct key *key)
+/* It is printed in a table: what would move the cursor becomes '?'. */
+static enum rt_status read_label(struct reader *r, const struct key *key, const cJSON *value)
 {
-    size_t length = 0;
-    if (!json_in_string(&r->j, r->shape->label, sizeof(r->shape->label), &length))
-        return refuse(r, "label is no text: must be %s", key->must);
+    if (!cJSON_IsString(value))
+        return refuse_value(r, key->name, value, key->must);
+    size_t length = strlen(value->valuestring);
     if (length < 1 || length >= sizeof(r->shape->label))
         return refuse(r, "label has %zu bytes: must be %s", length, key->must);
+    for (size_t i = 0; i < length; i++) {
+        char c = value->valuestring[i];
+        r->shape->label[i] = (unsigned char)c < 0x20 || c == 0x7f ? '?' : c;
+    }
     return RT_OK;
 }
 
-static enum rt_status read_value(struct reader *r, const struct key *key)
+static enum rt_status read_value(struct reader *r, const struct key *key, const cJSON *value)
 {
     switch (key->kind) {
     case KIND_COUNT:
-        return read_count(r, key);
+        return read_count(r, key, value);
     case KIND_LENGTHS:
-        return read_lengths(r, key);
+        return read_lengths(r, key, value);
     case KIND_LABEL:
-        return read_label(r, key);
+        return read_label(r, key, value);
     case KIND_TIME:
-        return read_time(r, key);
+        return read_time(r, key, value);
     }
     return RT_OK;
 }
 
 /* ---- one line ------------------------------------------------------------------------------- */
 
-static enum rt_status read_pair(struct reader *r, bool seen[KEY_COUNT])
+static enum rt_status read_pair(struct reader *r, const cJSON *value, bool seen[KEY_COUNT])
 {
-    char name[KEY_BYTES];
-    size_t length, i = 0;
-    if (!json_in_string(&r->j, name, sizeof(name), &length) || !json_in_take(&r->j, ':'))
-        return refuse(r, "a key in quotes and a colon were expected in column %u",
-                      (unsigned)(r->j.at - r->text) + 1);
-    while (i < KEY_COUNT && strcmp(keys[i].name, name) != 0)
+    size_t i = 0;
+    while (i < KEY_COUNT && strcmp(keys[i].name, value->string) != 0)
         i++;
     if (i == KEY_COUNT)
-        return json_in_skip(&r->j) ? RT_OK : refuse(r, "the value of %s is not JSON", name);
+        return RT_OK;
     if (seen[i])
-        return refuse(r, "%s is given twice", name);
+        return refuse(r, "%s is given twice", keys[i].name);
     seen[i] = true;
-    return read_value(r, &keys[i]);
+    return read_value(r, &keys[i], value);
 }
 
 static enum rt_status finish(const struct reader *r, const bool seen[KEY_COUNT])
@@ -259,38 +219,49 @@ static enum rt_status finish(const struct reader *r, const bool seen[KEY_COUNT])
     return RT_OK;
 }
 
-static enum rt_status read_object(struct reader *r)
+static enum rt_status read_object(struct reader *r, const cJSON *object)
 {
     bool seen[KEY_COUNT] = {false};
-    if (!json_in_take(&r->j, '{'))
-        return refuse(r, "an object was expected: {\"heads\": 16, ...}");
-    do {
-        enum rt_status status = read_pair(r, seen);
+    const cJSON *value;
+    if (!cJSON_IsObject(object))
+        return refuse(r, "an object was expected");
+    cJSON_ArrayForEach(value, object)
+    {
+        enum rt_status status = read_pair(r, value, seen);
         if (status != RT_OK)
             return status;
-    } while (json_in_take(&r->j, ','));
-    if (!json_in_take(&r->j, '}') || !json_in_end(&r->j))
-        return refuse(r, "the line goes on where the object should end, in column %u",
-                      (unsigned)(r->j.at - r->text) + 1);
+    }
     return finish(r, seen);
 }
 
-enum rt_status shape_read(const char *name, uint32_t line, const char *text, size_t bytes,
-                          struct shape *out, struct rt_error *error)
+static enum rt_status read_text(struct reader *r, const char *text)
+{
+    const char *end = text;
+    cJSON *object = cJSON_ParseWithOpts(text, &end, false);
+    enum rt_status status;
+    if (!object)
+        status = refuse(r, "not JSON near column %u", (unsigned)(end - text) + 1);
+    else if (end[strspn(end, " \t\r\n")])
+        status = refuse(r, "the line goes on where the object should end, in column %u",
+                        (unsigned)(end - text) + 1);
+    else
+        status = read_object(r, object);
+    cJSON_Delete(object);
+    return status;
+}
+
+enum rt_status shape_read(const char *name, uint32_t line, const char *text, struct shape *out,
+                          struct rt_error *error)
 {
     struct rt_error unused = {0};
     struct shape *shape = calloc(1, sizeof(*shape));
-    struct reader r = {.name = name,
-                       .line = line,
-                       .text = text,
-                       .j = {.at = text, .end = text + bytes},
-                       .shape = shape,
-                       .error = error ? error : &unused};
+    struct reader r = {
+        .name = name, .line = line, .shape = shape, .error = error ? error : &unused};
     if (!shape) {
         (void)refuse(&r, "out of host memory");
         return r.error->status = RT_ERR_NOMEM;
     }
-    enum rt_status status = read_object(&r);
+    enum rt_status status = read_text(&r, text);
     if (status == RT_OK)
         *out = *shape;
     free(shape);
@@ -299,83 +270,45 @@ enum rt_status shape_read(const char *name, uint32_t line, const char *text, siz
 
 /* ---- a file --------------------------------------------------------------------------------- */
 
-static enum rt_status fail(struct rt_error *e, enum rt_status status, const char *path,
-                           const char *why)
-{
-    (void)snprintf(e->message, sizeof(e->message), "%.*s: %s", NAME_BYTES, path, why);
-    return e->status = status;
-}
-
-/* The whole file; *text is the caller's to free. */
-static enum rt_status read_file(const char *path, char **text, size_t *bytes, struct rt_error *e)
-{
-    FILE *file = fopen(path, "rb");
-    if (!file)
-        return fail(e, RT_ERR_FILE, path, strerror(errno));
-    size_t capacity = 1 << 16, used = 0;
-    char *all = malloc(capacity);
-    enum rt_status status = all ? RT_OK : fail(e, RT_ERR_NOMEM, path, "out of host memory");
-    while (status == RT_OK) {
-        used += fread(all + used, 1, capacity - used, file);
-        if (used < capacity)
-            break;
-        char *more = capacity < MOST_FILE_BYTES ? realloc(all, 2 * capacity) : NULL;
-        if (!more)
-            status = fail(e, RT_ERR_FILE, path, "too large for a list of shapes");
-        else
-            all = more;
-        capacity *= 2;
-    }
-    if (status == RT_OK && ferror(file))
-        status = fail(e, RT_ERR_FILE, path, "reading failed");
-    (void)fclose(file);
-    if (status != RT_OK) {
-        free(all);
-        return status;
-    }
-    *text = all;
-    *bytes = used;
-    return RT_OK;
-}
-
-static bool blank(const char *text, const char *end)
-{
-    struct json_in j = {.at = text, .end = end};
-    return json_in_end(&j);
-}
-
 static enum rt_status add(struct shapes *shapes, const char *path, uint32_t line, const char *text,
-                          const char *end, struct rt_error *e)
+                          struct rt_error *e)
 {
     struct shape *list = realloc(shapes->list, (shapes->count + 1) * sizeof(*list));
-    if (!list)
-        return fail(e, RT_ERR_NOMEM, path, "out of host memory");
+    RT_REQUIRE(list, e, RT_ERR_NOMEM, "out of host memory for %u shapes", shapes->count + 1);
     shapes->list = list;
-    enum rt_status status =
-        shape_read(path, line, text, (size_t)(end - text), &list[shapes->count], e);
+    enum rt_status status = shape_read(path, line, text, &list[shapes->count], e);
     shapes->count += status == RT_OK;
     return status;
 }
 
+/* Cuts the text into lines, each with its own NUL. */
+static enum rt_status read_lines(struct shapes *shapes, const char *path, char *text, char *end,
+                                 struct rt_error *e)
+{
+    uint32_t line = 1;
+    for (char *at = text; at < end; line++) {
+        char *newline = memchr(at, '\n', (size_t)(end - at));
+        char *stop = newline ? newline : end;
+        *stop = '\0';
+        if (strlen(at) != (size_t)(stop - at))
+            return rt_fail(e, RT_ERR_CONFIG, "%s:%u: a NUL byte is no text", path, line);
+        if (at[strspn(at, " \t\r")])
+            RT_TRY(add(shapes, path, line, at, e));
+        at = stop + 1;
+    }
+    return RT_OK;
+}
+
 enum rt_status shapes_load(const char *path, struct shapes *out, struct rt_error *error)
 {
-    char *text;
+    char *text, name[RT_FILE_NAME_BYTES];
     size_t bytes;
     struct shapes shapes = {0};
-    enum rt_status status = read_file(path, &text, &bytes, error);
-    if (status != RT_OK)
-        return status;
-    const char *end = text + bytes;
-    uint32_t line = 1;
-    for (const char *at = text; at < end && status == RT_OK; line++) {
-        const char *newline = memchr(at, '\n', (size_t)(end - at));
-        const char *stop = newline ? newline : end;
-        if (!blank(at, stop))
-            status = add(&shapes, path, line, at, stop, error);
-        at = newline ? newline + 1 : end;
-    }
+    RT_TRY(rt_text_file_read(path, &text, &bytes, error));
+    rt_file_name(path, name);
+    enum rt_status status = read_lines(&shapes, name, text, text + bytes, error);
     if (status == RT_OK && !shapes.count)
-        status = fail(error, RT_ERR_CONFIG, path, "no shape in it");
+        status = rt_fail(error, RT_ERR_CONFIG, "%s: no shape in it", name);
     free(text);
     if (status == RT_OK)
         *out = shapes;

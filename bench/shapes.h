@@ -24,15 +24,15 @@ struct shape {
 };
 
 /* One line. RT_ERR_CONFIG: "NAME:LINE: KEY is VALUE: must be …", and *out is as before. */
-enum rt_status shape_read(const char *name, uint32_t line, const char *text, size_t bytes,
-                          struct shape *out, struct rt_error *error);
+enum rt_status shape_read(const char *name, uint32_t line, const char *text, struct shape *out,
+                          struct rt_error *error);
 
 struct shapes {
     struct shape *list;
     uint32_t count;
 };
 
-/* All lines of a file but the blank ones. RT_ERR_FILE, RT_ERR_NOMEM, RT_ERR_CONFIG. */
+/* All lines of a regular file but the blank ones. RT_ERR_FILE, RT_ERR_NOMEM, RT_ERR_CONFIG. */
 enum rt_status shapes_load(const char *path, struct shapes *out, struct rt_error *error);
 void shapes_free(struct shapes *shapes);
 
