@@ -4,7 +4,7 @@
 
 /* The three allocations behind a layout, and the address of every buffer in them. */
 #include "buffers/layout.h"
-#include "common/driver.h"
+#include "driver/driver.h"
 
 struct rt_arena {
     struct rt_driver *driver;

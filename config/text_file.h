@@ -16,7 +16,8 @@
 void rt_file_name(const char *path, char out[RT_FILE_NAME_BYTES]);
 
 /*
- * Reads a regular file of at most RT_TEXT_FILE_MAX_BYTES. *text is the caller's to free. Never
+ * Reads a regular file of at most RT_TEXT_FILE_MAX_BYTES. *text is the caller's to free, with room
+ * for a NUL behind it. Never
  * waits for a pipe's other end. RT_ERR_FILE names the path and the reason; RT_ERR_NOMEM.
  */
 enum rt_status rt_text_file_read(const char *path, char **text, size_t *bytes,

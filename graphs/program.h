@@ -6,7 +6,7 @@
  * A step is data: a list of stages in order. The eager runner walks it on a stream, the builder
  * walks the same list into a graph, so eager and replay are the same work.
  */
-#include "common/driver.h"
+#include "driver/driver.h"
 
 #define RT_STAGE_LABEL_BYTES 40
 #define RT_NO_LAYER UINT32_MAX

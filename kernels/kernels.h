@@ -3,7 +3,7 @@
 #define RT_KERNELS_KERNELS_H
 
 /* Which kernels exist (registry), which one serves a request (resolver), and their loading. */
-#include "common/driver.h"
+#include "driver/driver.h"
 #include "replayrt/rt.h"
 
 /* One device entry point: a line of kernels.inc. */

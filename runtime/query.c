@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Knowing what happens: counters, descriptions, and the measurements that need the inside. */
+/* Knowing what happens: counters and descriptions. */
 #include "graphs/dump.h"
 #include "runtime/runtime.h"
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define STRINGIFY(x) #x
 #define VERSION_TEXT(major, minor, patch) STRINGIFY(major) "." STRINGIFY(minor) "." STRINGIFY(patch)
@@ -125,57 +123,4 @@ enum rt_status rt_dot(const rt_runtime *rt, uint32_t batch, uint32_t query_len, 
     RT_REQUIRE(g, NULL, RT_ERR_INVALID, "no graph for batch %u, query length %u", batch, query_len);
     *needed = rt_program_dot(&g->program, text, capacity);
     return RT_OK;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
-/*
- * The device refuses every one of these replays, because the ring holds no record for them, so no
- * state changes; what the host pays is the same.
- */
-static enum rt_status time_launches(struct rt_runtime *rt, const struct rt_captured *g,
-                                    uint64_t *ns, uint32_t repeats)
-{
-    struct rt_driver *d = &rt->driver;
-    RT_TRY(RT_DRV(d, &rt->error, stream_sync, (d, rt->stream)));
-    for (uint32_t i = 0; i < repeats; i++) {
-        struct timespec from, to;
-        clock_gettime(CLOCK_MONOTONIC, &from);
-        enum rt_status status = RT_DRV(d, &rt->error, graph_launch, (d, g->graph.exec, rt->stream));
-        clock_gettime(CLOCK_MONOTONIC, &to);
-        RT_TRY(status);
-        RT_TRY(RT_DRV(d, &rt->error, stream_sync, (d, rt->stream)));
-        ns[i] = (uint64_t)(to.tv_sec - from.tv_sec) * 1000000000u + (uint64_t)to.tv_nsec -
-                (uint64_t)from.tv_nsec;
-    }
-    return RT_OK;
-}
-
-enum rt_status rt_measure_bare_launch(rt_runtime *rt, uint32_t batch, uint32_t query_len,
-                                      uint32_t repeats, uint64_t *median_ns)
-{
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_measure_bare_launch: runtime is null");
-    RT_REQUIRE(median_ns && repeats, &rt->error, RT_ERR_INVALID,
-               "rt_measure_bare_launch: median_ns is null or repeats is 0");
-    const struct rt_captured *g = find_captured(rt, batch, query_len);
-    RT_REQUIRE(g, &rt->error, RT_ERR_INVALID, "no graph for batch %u, query length %u", batch,
-               query_len);
-    uint64_t *ns = calloc(repeats, sizeof(*ns));
-    RT_REQUIRE(ns, &rt->error, RT_ERR_NOMEM, "out of host memory for %u times", repeats);
-    struct rt_driver *d = &rt->driver;
-    enum rt_status status = RT_DRV(d, &rt->error, ctx_enter, (d));
-    if (status == RT_OK) {
-        status = time_launches(rt, g, ns, repeats);
-        (void)d->ctx_leave(d);
-    }
-    if (status == RT_OK) {
-        qsort(ns, repeats, sizeof(*ns), by_value);
-        *median_ns = ns[repeats / 2];
-    }
-    free(ns);
-    return status;
 }

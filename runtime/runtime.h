@@ -6,7 +6,7 @@
 #include "buffers/arena.h"
 #include "buffers/pages.h"
 #include "buffers/ring.h"
-#include "common/driver.h"
+#include "driver/driver.h"
 #include "graphs/audit.h"
 #include "graphs/bucket.h"
 #include "graphs/build.h"

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* replayrt plan: what create would do, without a device if need be. */
 #include "replayrt/rt.h"
-#include "tools/json_out.h"
+#include "tools/commands.h"
+#include "tools/json.h"
 #include "tools/options.h"
 
 #include <inttypes.h>
@@ -93,83 +94,79 @@ static void print_plan(const rt_plan *plan, bool stages)
 /* ---- for programs
  * ---------------------------------------------------------------------------------- */
 
-static void json_buffers(struct json_out *j, const rt_plan *plan)
+static void json_buffers(cJSON *j, const rt_plan *plan)
 {
-    json_open(j, "buffers", '[');
+    cJSON *buffers = cJSON_AddArrayToObject(j, "buffers");
     for (uint32_t i = 0; i < rt_plan_buffer_count(plan); i++) {
         struct rt_plan_buffer b = {.struct_size = sizeof(b)};
         if (rt_plan_buffer(plan, i, &b) != RT_OK)
             continue;
-        json_open(j, NULL, '{');
-        json_text(j, "region", regions[b.region]);
-        json_text(j, "name", b.name);
-        json_text(j, "dtype", dtype_name(b.dtype));
-        json_open(j, "shape", '[');
+        cJSON *one = json_element(buffers);
+        cJSON_AddStringToObject(one, "region", regions[b.region]);
+        cJSON_AddStringToObject(one, "name", b.name);
+        cJSON_AddStringToObject(one, "dtype", dtype_name(b.dtype));
+        cJSON *shape = cJSON_AddArrayToObject(one, "shape");
         for (uint32_t k = 0; k < b.rank; k++)
-            json_uint(j, NULL, b.shape[k]);
-        json_close(j, ']');
-        json_uint(j, "offset", b.offset);
-        json_uint(j, "bytes", b.bytes);
-        json_close(j, '}');
+            json_uint(shape, NULL, b.shape[k]);
+        json_uint(one, "offset", b.offset);
+        json_uint(one, "bytes", b.bytes);
     }
-    json_close(j, ']');
 }
 
-static void json_stages(struct json_out *j, const rt_plan *plan, uint32_t graph, uint32_t count)
+static void json_stages(cJSON *j, const rt_plan *plan, uint32_t graph, uint32_t count)
 {
-    json_open(j, "stages", '[');
+    cJSON *stages = cJSON_AddArrayToObject(j, "stages");
     for (uint32_t i = 0; i < count; i++) {
         struct rt_plan_stage s = {.struct_size = sizeof(s)};
         if (rt_plan_stage(plan, graph, i, &s) != RT_OK)
             continue;
-        json_open(j, NULL, '{');
-        json_text(j, "label", s.label);
-        json_text(j, "entry", s.entry);
-        json_open(j, "grid", '[');
+        cJSON *one = json_element(stages);
+        cJSON_AddStringToObject(one, "label", s.label);
+        cJSON_AddStringToObject(one, "entry", s.entry);
+        cJSON *grid = cJSON_AddArrayToObject(one, "grid");
         for (int k = 0; k < 3; k++)
-            json_uint(j, NULL, s.grid[k]);
-        json_close(j, ']');
-        json_uint(j, "threads", s.block[0]);
-        json_uint(j, "smem_bytes", s.smem_bytes);
-        json_bool(j, "programmatic", s.programmatic);
-        json_close(j, '}');
+            json_uint(grid, NULL, s.grid[k]);
+        json_uint(one, "threads", s.block[0]);
+        json_uint(one, "smem_bytes", s.smem_bytes);
+        cJSON_AddBoolToObject(one, "programmatic", s.programmatic);
     }
-    json_close(j, ']');
 }
 
-static void json_plan(const rt_plan *plan, bool stages)
+static void json_graphs(cJSON *j, const rt_plan *plan, bool stages)
 {
-    struct json_out j = {.to = stdout, .first = true};
-    const struct rt_info *info = rt_plan_info(plan);
-    json_open(&j, NULL, '{');
-    json_text(&j, "version", rt_version());
-    json_text(&j, "device", info->device);
-    json_text(&j, "device_reason", info->device_reason);
-    json_uint(&j, "sm_count", info->sm_count);
-    json_uint(&j, "arena_bytes", info->arena_bytes);
-    json_uint(&j, "pool_bytes", info->pool_bytes);
-    json_uint(&j, "mapped_bytes", info->mapped_bytes);
-    json_uint(&j, "pages", info->pages);
-    json_buffers(&j, plan);
-    json_open(&j, "graphs", '[');
+    cJSON *graphs = cJSON_AddArrayToObject(j, "graphs");
     for (uint32_t i = 0; i < rt_plan_graph_count(plan); i++) {
         struct rt_plan_graph g = {.struct_size = sizeof(g)};
         if (rt_plan_graph(plan, i, &g) != RT_OK)
             continue;
-        json_open(&j, NULL, '{');
-        json_uint(&j, "batch", g.batch);
-        json_uint(&j, "query_len", g.query_len);
-        json_uint(&j, "parts", g.parts);
-        json_text(&j, "backend", g.backend);
-        json_text(&j, "attend", g.attend);
-        json_text(&j, "reason", g.reason);
-        json_uint(&j, "stage_count", g.stages);
+        cJSON *one = json_element(graphs);
+        json_uint(one, "batch", g.batch);
+        json_uint(one, "query_len", g.query_len);
+        json_uint(one, "parts", g.parts);
+        cJSON_AddStringToObject(one, "backend", g.backend);
+        cJSON_AddStringToObject(one, "attend", g.attend);
+        cJSON_AddStringToObject(one, "reason", g.reason);
+        json_uint(one, "stage_count", g.stages);
         if (stages)
-            json_stages(&j, plan, i, g.stages);
-        json_close(&j, '}');
+            json_stages(one, plan, i, g.stages);
     }
-    json_close(&j, ']');
-    json_close(&j, '}');
+}
+
+static void json_plan(const rt_plan *plan, bool stages)
+{
+    cJSON *j = cJSON_CreateObject();
+    const struct rt_info *info = rt_plan_info(plan);
+    cJSON_AddStringToObject(j, "version", rt_version());
+    cJSON_AddStringToObject(j, "device", info->device);
+    cJSON_AddStringToObject(j, "device_reason", info->device_reason);
+    json_uint(j, "sm_count", info->sm_count);
+    json_uint(j, "arena_bytes", info->arena_bytes);
+    json_uint(j, "pool_bytes", info->pool_bytes);
+    json_uint(j, "mapped_bytes", info->mapped_bytes);
+    json_uint(j, "pages", info->pages);
+    json_buffers(j, plan);
+    json_graphs(j, plan, stages);
+    json_end(j, true, stdout);
 }
 
 /* The graph of one batch size, at its first query length. */

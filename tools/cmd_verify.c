@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* replayrt verify: the user's own configuration, replay against eager. */
+#include "tools/commands.h"
 #include "tools/options.h"
 #include "tools/verify.h"
 

@@ -6,9 +6,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Exit codes of the command. */
-enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
-
 struct option {
     const char *name; /* "--steps" */
     enum { OPTION_FLAG, OPTION_NUMBER, OPTION_TEXT } kind;
@@ -23,10 +20,5 @@ struct option {
  */
 bool options_read(int argc, char **argv, const struct option *options, unsigned count,
                   const char **positional);
-
-int cmd_plan(int argc, char **argv);
-int cmd_verify(int argc, char **argv);
-int cmd_bench_attention(int argc, char **argv);
-int cmd_bench_step(int argc, char **argv);
 
 #endif

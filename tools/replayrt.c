@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The command: picks the subcommand, nothing else. */
 #include "replayrt/rt.h"
-#include "tools/options.h"
+#include "tools/commands.h"
+#include "tools/json.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -64,6 +66,7 @@ static int run(int argc, char **argv)
 /* Results that never arrived are a failure too: a full disk, a closed pipe. */
 int main(int argc, char **argv)
 {
+    json_begin();
     int code = run(argc, argv);
     bool lost = ferror(stdout) != 0;
     if ((fflush(stdout) != 0 || lost) && code == EXIT_OK) {

@@ -464,12 +464,6 @@ RT_API enum rt_status rt_audit(rt_runtime *runtime);
 RT_API enum rt_status rt_dot(const rt_runtime *runtime, uint32_t batch, uint32_t query_len,
                              char *text, size_t capacity, size_t *needed);
 
-/* Time of launching one captured graph bare, for comparing rt_step with it: `repeats` launches of
- * control-free replays with zero live rows. Median host ns per launch. Blocks. */
-RT_API enum rt_status rt_measure_bare_launch(rt_runtime *runtime, uint32_t batch,
-                                             uint32_t query_len, uint32_t repeats,
-                                             uint64_t *median_ns);
-
 /* ---- plan: what create would do, without doing it -------------------------------------------- */
 
 typedef struct rt_plan rt_plan;

@@ -6,7 +6,7 @@
  * The definition of correct: plain C, double accumulation. These are also the host device's
  * kernels. Each takes the parameter struct that its CUDA twin takes by value.
  */
-#include "common/driver.h"
+#include "driver/driver.h"
 #include "kernels/abi/mla.h"
 #include "kernels/abi/step.h"
 

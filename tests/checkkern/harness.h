@@ -9,7 +9,7 @@
  *
  * A driver call that fails ends the program: there is nothing to compare then.
  */
-#include "common/driver.h"
+#include "driver/driver.h"
 #include "kernels/kernels.h"
 #include "tests/checkkern/random.h"
 

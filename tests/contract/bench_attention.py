@@ -105,7 +105,7 @@ def refusals(folder):
             (json.dumps(Q1) + "\n{\"heads\": 0}", "shapes.jsonl:2: heads is 0: must be"),
             (json.dumps(dict(Q1, page_size="64")), 'shapes.jsonl:1: page_size is "64"'),
             (json.dumps(dict(Q1, kv_lens=[0])), "kv_lens[0] is 0"),
-            ("not JSON", "an object was expected")]:
+            ("not JSON", "shapes.jsonl:1: not JSON near column")]:
         code, out, err, objects = run(folder, text)
         expect(code == 1 and words in err and not out and not objects,
                f"{text!r}: exit {code}, {err!r} must have {words!r}")

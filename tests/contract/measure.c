@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Measuring attention: figures and a verdict on the host device, wrong output found, bad input and
  * every failing driver call refused with a sentence and nothing left behind. */
-#include "replayrt/measure.h"
+#include "bench/measure.h"
 
 #include "kernels/mla.h"
 #include "tests/support/fail_driver.h"
@@ -85,10 +85,8 @@ static void make_noise(void)
 
 static struct rt_measure_params good_params(void)
 {
-    return (struct rt_measure_params){.struct_size = sizeof(struct rt_measure_params),
-                                      .device = "host",
-                                      .noise = noise,
-                                      .noise_bytes = sizeof(noise)};
+    return (struct rt_measure_params){
+        .device = "host", .noise = noise, .noise_bytes = sizeof(noise)};
 }
 
 /* The third is split: it is longer than the two blocks of the least piece. */
@@ -97,7 +95,6 @@ static const int32_t lengths[] = {2, 17, 400};
 static struct rt_measure_attention_params good_shape(void)
 {
     return (struct rt_measure_attention_params){
-        .struct_size = sizeof(struct rt_measure_attention_params),
         .batch = 3,
         .lengths = lengths,
         .query_len = 2,
@@ -124,7 +121,7 @@ static rt_measure *open_measure(void)
 static struct rt_measure_attention_result measure(rt_measure *m,
                                                   const struct rt_measure_attention_params *p)
 {
-    struct rt_measure_attention_result r = {.struct_size = sizeof(r)};
+    struct rt_measure_attention_result r = {0};
     attends = reductions = 0;
     if (rt_measure_attention(m, p, &r) != RT_OK)
         fail_msg("%s", rt_measure_last_error(m)->message);
@@ -196,14 +193,13 @@ static void what_the_device_is(void **state)
 {
     (void)state;
     rt_measure *m = open_measure();
-    struct rt_measure_info info = {.struct_size = sizeof(info)};
+    struct rt_measure_info info = {0};
     assert_int_equal(rt_measure_get_info(m, &info), RT_OK);
     assert_int_equal(info.host, 1);
     assert_string_equal(info.opens, "host");
     assert_string_equal(info.device_reason, "");
     assert_true(info.device[0] && info.sm_count > 0);
-    info.struct_size = 1;
-    assert_int_equal(rt_measure_get_info(m, &info), RT_ERR_INVALID);
+    assert_int_equal(rt_measure_get_info(m, NULL), RT_ERR_INVALID);
     assert_int_equal(rt_measure_get_info(NULL, &info), RT_ERR_INVALID);
     rt_measure_destroy(&m);
 }
@@ -236,7 +232,6 @@ static void refused(rt_measure *m, struct rt_measure_attention_params p, enum rt
 {
     struct rt_measure_attention_result r, before;
     memset(&r, 0x5a, sizeof(r));
-    r.struct_size = sizeof(r);
     before = r;
     enum rt_status status = rt_measure_attention(m, &p, &r);
     if (status != expected)
@@ -261,7 +256,6 @@ static void bad_shapes(void **state)
         p.change;                                                                                  \
         refused(m, p, (status), (words));                                                          \
     } while (0)
-    REFUSED(struct_size = 8, RT_ERR_INVALID, "struct_size is 8");
     REFUSED(batch = 0, RT_ERR_INVALID, "batch 0");
     REFUSED(batch = RT_MAX_BATCH + 1, RT_ERR_INVALID, "batch 4097");
     REFUSED(lengths = NULL, RT_ERR_INVALID, "lengths is null");
@@ -279,8 +273,7 @@ static void bad_shapes(void **state)
     REFUSED(softmax_scale = INFINITY, RT_ERR_INVALID, "softmax_scale");
     REFUSED(replays = RT_MEASURE_MAX_REPLAYS + 1, RT_ERR_INVALID, "replays 65");
 #undef REFUSED
-    struct rt_measure_attention_result r = {.struct_size = 3};
-    assert_int_equal(rt_measure_attention(m, &good, &r), RT_ERR_INVALID);
+    struct rt_measure_attention_result r = {0};
     assert_int_equal(rt_measure_attention(m, &good, NULL), RT_ERR_INVALID);
     assert_int_equal(rt_measure_attention(m, NULL, &r), RT_ERR_INVALID);
     assert_int_equal(rt_measure_attention(NULL, &good, &r), RT_ERR_INVALID);
@@ -309,7 +302,6 @@ static void bad_handles(void **state)
         assert_int_equal(error.status, (status_));                                                 \
         assert_null(m);                                                                            \
     } while (0)
-    REFUSED(struct_size = 0, RT_ERR_INVALID);
     REFUSED(device = NULL, RT_ERR_INVALID);
     REFUSED(device = "gpu", RT_ERR_INVALID);
     REFUSED(device = "cuda:9999", RT_ERR_NO_DEVICE);
@@ -357,7 +349,7 @@ static bool measure_failing_at(uint64_t n, uint64_t calls_of_create, uint64_t *f
 {
     const struct rt_measure_params params = good_params();
     struct rt_measure_attention_params p = good_shape();
-    struct rt_measure_attention_result r = {.struct_size = sizeof(r)};
+    struct rt_measure_attention_result r = {0};
     rt_measure *m = NULL;
     fail_driver_arm(calls_of_create + n);
     assert_int_equal(rt_measure_create(&params, &m, NULL), RT_OK);
@@ -370,7 +362,7 @@ static bool measure_failing_at(uint64_t n, uint64_t calls_of_create, uint64_t *f
         assert_int_equal(rt_measure_last_error(m)->status, status);
         assert_non_null(strstr(rt_measure_last_error(m)->message, "injected failure"));
         /* it was one failure: the next measurement is as good as any */
-        r = (struct rt_measure_attention_result){.struct_size = sizeof(r)};
+        r = (struct rt_measure_attention_result){0};
         status = rt_measure_attention(m, &p, &r);
     }
     assert_int_equal(status, RT_OK);

@@ -7,7 +7,7 @@
  */
 #include "tests/emu/device.h"
 
-#include "common/driver.h"
+#include "driver/driver.h"
 #include "kernels/abi/attend_generic.h"
 #include "kernels/abi/attend_sm90.h"
 #include "kernels/kernels.h"

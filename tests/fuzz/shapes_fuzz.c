@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A line of any bytes is refused with a sentence, or gives a shape whose every value is in range.
  */
+#include "bench/roofline.h"
+#include "bench/shapes.h"
 #include "tests/fuzz/fuzz.h"
-#include "tools/roofline.h"
-#include "tools/shapes.h"
 
 #include <math.h>
 
@@ -25,9 +25,14 @@ static void expect_shape(const struct shape *s)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     struct shape shape;
+    char *text = malloc(bytes + 1);
+    fuzz_expect(text != NULL, "host memory");
+    memcpy(text, data, bytes);
+    text[bytes] = '\0';
     struct rt_error err = {.message = ""};
     memset(&shape, FUZZ_FILL, sizeof(shape));
-    enum rt_status status = shape_read("fuzz", 1, (const char *)data, bytes, &shape, &err);
+    enum rt_status status = shape_read("fuzz", 1, text, &shape, &err);
+    free(text);
     if (status == RT_OK) {
         expect_shape(&shape);
     } else {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "common/driver.h"
+#include "driver/driver.h"
 #include "tests/gpu/suite.h"
 
 #include <stdarg.h>

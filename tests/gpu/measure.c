@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Measuring attention on the device: whatever serves a shape there agrees with the generic kernel,
  * and a runtime can run on the pool of a measurement. */
-#include "replayrt/measure.h"
+#include "bench/measure.h"
 #include "tests/gpu/suite.h"
 
 #include <stdio.h>
@@ -27,8 +27,7 @@ static enum gpu_outcome one_shape(rt_measure *m, uint32_t heads, uint32_t query_
                                   uint32_t d_v, uint32_t page_size)
 {
     const int32_t lengths[] = {(int32_t)query_len, 64, 65, 1000, 300, 8, 129, 513};
-    const struct rt_measure_attention_params p = {.struct_size = sizeof(p),
-                                                  .batch = 8,
+    const struct rt_measure_attention_params p = {.batch = 8,
                                                   .lengths = lengths,
                                                   .query_len = query_len,
                                                   .heads = heads,
@@ -38,7 +37,7 @@ static enum gpu_outcome one_shape(rt_measure *m, uint32_t heads, uint32_t query_
                                                   .causal = query_len > 1,
                                                   .softmax_scale = 0.1352338f,
                                                   .replays = 1};
-    struct rt_measure_attention_result r = {.struct_size = sizeof(r)};
+    struct rt_measure_attention_result r = {0};
     if (rt_measure_attention(m, &p, &r) != RT_OK)
         return gpu_fail("%s", rt_measure_last_error(m)->message);
     if (r.problem[0])
@@ -98,11 +97,9 @@ static enum gpu_outcome lend_pool(const struct gpu_suite *suite, rt_measure *m)
 enum gpu_outcome gpu_measure(const struct gpu_suite *suite)
 {
     uint16_t *noise = make_noise();
-    const struct rt_measure_params params = {.struct_size = sizeof(params),
-                                             .device = suite->device,
-                                             .noise = noise,
-                                             .noise_bytes = NOISE_BYTES};
-    struct rt_measure_info info = {.struct_size = sizeof(info)};
+    const struct rt_measure_params params = {
+        .device = suite->device, .noise = noise, .noise_bytes = NOISE_BYTES};
+    struct rt_measure_info info = {0};
     struct rt_error error = {0};
     rt_measure *m = NULL;
     enum gpu_outcome outcome;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/support/fail_driver.h"
 
-#include "common/driver.h"
+#include "driver/driver.h"
 
 static uint64_t armed;
 static bool reached;

@@ -3,7 +3,7 @@
  * The CUDA back end. Without a GPU only its refusals are tested and the rest is skipped; with
  * RT_TEST_FAKE_CUDA set, the driver found is the one of fake_cuda.c and all of it runs.
  */
-#include "common/driver.h"
+#include "driver/driver.h"
 
 #include <dlfcn.h>
 #include <setjmp.h>

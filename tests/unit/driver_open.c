@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Opening devices by name, the stories of failures, assumed devices. */
-#include "common/driver.h"
+#include "driver/driver.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

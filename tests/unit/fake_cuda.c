@@ -379,7 +379,7 @@ CUresult cuGetProcAddress_v2(const char *symbol, void **pfn, int cudaVersion, cu
         memcpy(pfn, &function, sizeof(function));                                                  \
         return CUDA_SUCCESS;                                                                       \
     }
-#include "common/driver_cuda_symbols.inc"
+#include "driver/cuda/cuda_symbols.inc"
 #undef RT_CUDA_SYMBOL
     return CUDA_ERROR_NOT_FOUND;
 }

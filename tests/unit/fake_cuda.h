@@ -20,7 +20,7 @@
  *   FAKE_CUDA_LACKS=name  a function that this driver does not have
  *   FAKE_CUDA_FAILS=name  a function that fails: those that ask fake_fails()
  */
-#include "common/driver_cuda.h"
+#include "driver/cuda/cuda_device.h"
 
 #include <stdbool.h>
 #include <stdint.h>

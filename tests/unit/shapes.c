@@ -1,22 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Lists of shapes: what a bad line is told, what a good one gives, and its floor and class. */
-#include "tools/shapes.h"
+#include "bench/shapes.h"
+#include "bench/roofline.h"
 #include "tests/unit/expect.h"
-#include "tools/json_in.h"
-#include "tools/roofline.h"
 
 #include <math.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static enum rt_status read_line(const char *text, struct shape *out, struct rt_error *err)
 {
-    size_t bytes = strlen(text);
-    /* An exact allocation, so that a sanitizer sees one byte too many. */
-    char *copy = malloc(bytes ? bytes : 1);
+    /* An allocation of its own, so that a sanitizer sees one byte too many. */
+    char *copy = strdup(text);
     assert_non_null(copy);
-    memcpy(copy, text, bytes);
-    enum rt_status status = shape_read("bad.jsonl", 7, copy, bytes, out, err);
+    enum rt_status status = shape_read("bad.jsonl", 7, copy, out, err);
     free(copy);
     return status;
 }
@@ -31,24 +29,22 @@ struct bad {
 
 static const struct bad BAD[] = {
     /* not an object on a line */
-    {"", {"bad.jsonl:7: an object was expected"}},
+    {"", {"bad.jsonl:7: not JSON near column"}},
     {"[]", {"an object was expected"}},
-    {"{}", {"a key in quotes", "column 2"}},
-    {"{heads: 1}", {"a key in quotes"}},
-    {"{\"heads\" 1}", {"a key in quotes and a colon"}},
-    {"{\"heads\": 1,}", {"a key in quotes"}},
+    {"{}", {"heads is missing"}},
+    {"{heads: 1}", {"not JSON near column"}},
+    {"{\"heads\" 1}", {"not JSON near column"}},
+    {"{\"heads\": 1,}", {"not JSON near column"}},
     {"{\"heads\": 1, " REST LENS " {}", {"goes on where the object should end"}},
-    {"{\"heads\": 1, " REST ", \"kv_lens\": [4, 5]", {"should end"}},
+    {"{\"heads\": 1, " REST ", \"kv_lens\": [4, 5]", {"not JSON near column"}},
     {"{\"heads\": 1, \"heads\": 1, " REST LENS, {"heads is given twice"}},
-    {"{\"heads\": 1, \"note\": {\"a\": [1, }, " REST LENS, {"the value of note is not JSON"}},
+    {"{\"heads\": 1, \"note\": {\"a\": [1, }, " REST LENS, {"not JSON near column"}},
     /* missing */
     {"{" REST LENS, {"heads is missing", "an integer from 1 to 128"}},
     {"{\"heads\": 1, " REST "}", {"kv_lens is missing", "a list of 1 to 4096 lengths"}},
     /* wrong types and values */
     {"{\"heads\": \"16\", " REST LENS, {"heads is \"16\"", "must be an integer from 1 to 128"}},
-    {"{\"heads\": 16.0, " REST LENS, {"heads is 16.0: must be an integer"}},
-    {"{\"heads\": 1e1, " REST LENS, {"heads is 1e1: must be an integer"}},
-    {"{\"heads\": 016, " REST LENS, {"heads is 016"}},
+    {"{\"heads\": 16.5, " REST LENS, {"heads is 16.5: must be an integer"}},
     {"{\"heads\": 0, " REST LENS, {"heads is 0: must be"}},
     {"{\"heads\": -1, " REST LENS, {"heads is -1: must be"}},
     {"{\"heads\": 129, " REST LENS, {"heads is 129: must be"}},
@@ -65,28 +61,28 @@ static const struct bad BAD[] = {
      {"page_size is 8: must be 16, 32, 64 or 128"}},
     {"{\"heads\": 1, \"s_q\": 1, \"kv_rank\": 512, \"rope_dim\": 4294967295, \"page_size\": 8" LENS,
      {"rope_dim is 4294967295"}},
-    {"{\"heads\": 1, " REST ", \"kv_lens\": 4}", {"kv_lens is no list"}},
+    {"{\"heads\": 1, " REST ", \"kv_lens\": 4}",
+     {"kv_lens is 4: must be a list of 1 to 4096 lengths"}},
     {"{\"heads\": 1, " REST ", \"kv_lens\": []}", {"kv_lens is []"}},
     {"{\"heads\": 1, " REST ", \"kv_lens\": [4, null]}", {"kv_lens[1] is null"}},
-    {"{\"heads\": 1, " REST ", \"kv_lens\": [4,]}", {"kv_lens[1] is ]"}},
-    {"{\"heads\": 1, " REST ", \"kv_lens\": [4 5]}", {"does not end behind element 0"}},
+    {"{\"heads\": 1, " REST ", \"kv_lens\": [4,]}", {"not JSON near column"}},
+    {"{\"heads\": 1, " REST ", \"kv_lens\": [4 5]}", {"not JSON near column"}},
     {"{\"heads\": 1, " REST ", \"kv_lens\": [0]}", {"kv_lens[0] is 0", "from 1 to 1048576"}},
     {"{\"heads\": 1, " REST ", \"kv_lens\": [1048577]}", {"kv_lens[0] is 1048577"}},
     {"{\"kv_lens\": [9, 1], \"heads\": 1, \"s_q\": 2, \"kv_rank\": 512, \"rope_dim\": 64, "
      "\"page_size\": 64}",
      {"kv_lens[1] is 1: must be at least s_q, 2"}},
-    {"{\"label\": 5, \"heads\": 1, " REST LENS, {"label is no text"}},
+    {"{\"label\": 5, \"heads\": 1, " REST LENS, {"label is 5: must be a text"}},
     {"{\"label\": \"\", \"heads\": 1, " REST LENS, {"label has 0 bytes"}},
-    {"{\"label\": \"\\x\", \"heads\": 1, " REST LENS, {"label is no text"}},
-    {"{\"label\": \"\\u12\", \"heads\": 1, " REST LENS, {"label is no text"}},
-    {"{\"label\": \"a\tb\", \"heads\": 1, " REST LENS, {"label is no text"}},
+    {"{\"label\": \"\\x\", \"heads\": 1, " REST LENS, {"not JSON near column"}},
+    {"{\"label\": \"\\u12\", \"heads\": 1, " REST LENS, {"not JSON near column"}},
     {"{\"label\": \"0123456789012345678901234567890123456789012345678901234567890123\", "
      "\"heads\": 1, " REST LENS,
      {"label has 64 bytes: must be a text of 1 to 63 bytes"}},
     {"{\"floor_us\": 0, \"heads\": 1, " REST LENS, {"floor_us is 0: must be a number above 0"}},
     {"{\"floor_us\": -1.5, \"heads\": 1, " REST LENS, {"floor_us is -1.5"}},
-    {"{\"floor_us\": 1e999, \"heads\": 1, " REST LENS, {"floor_us is 1e999"}},
-    {"{\"floor_us\": 1., \"heads\": 1, " REST LENS, {"floor_us is 1., \"heads\"", "above 0"}},
+    {"{\"floor_us\": 1e999, \"heads\": 1, " REST LENS,
+     {"floor_us is null: must be a number above 0"}},
     {"{\"flashmla_layer_us\": true, \"heads\": 1, " REST LENS, {"flashmla_layer_us is true"}},
 };
 
@@ -119,8 +115,8 @@ static void too_many_requests(void **state)
         size_t used = (size_t)snprintf(text, BYTES, "{\"heads\": 1, " REST ", \"kv_lens\": [1");
         for (uint32_t i = 1; i < count; i++, used += 2)
             memcpy(text + used, ",1", 2);
-        memcpy(text + used, "]}", 2);
-        enum rt_status status = shape_read("long", 1, text, used + 2, shape, &err);
+        memcpy(text + used, "]}", 3);
+        enum rt_status status = shape_read("long", 1, text, shape, &err);
         if (count == RT_MAX_BATCH) {
             assert_int_equal(status, RT_OK);
             assert_int_equal(shape->batch, RT_MAX_BATCH);
@@ -146,7 +142,7 @@ static void a_line_with_everything(void **state)
         "\"kv_lens\":[ 8 ,1048576]}\t\r";
     if (read_line(text, &s, &err) != RT_OK)
         fail_msg("%s", err.message);
-    assert_string_equal(s.label, "a\"b A??\xc3\xa9");
+    assert_string_equal(s.label, "a\"b A\xc3\xa9?\xc3\xa9");
     assert_int_equal(s.heads, 128);
     assert_int_equal(s.query_len, 8);
     assert_int_equal(s.kv_lora_rank, 512);
@@ -156,6 +152,17 @@ static void a_line_with_everything(void **state)
     assert_int_equal(s.lengths[0], 8);
     assert_int_equal(s.lengths[1], RT_MAX_LENGTH);
     assert_true(s.floor_us == 0.25 && s.peer_layer_us == 10 && s.peer_metadata_us == 92.4);
+}
+
+/* JSON has one kind of number. */
+static void numbers_that_are_whole(void **state)
+{
+    (void)state;
+    struct shape s;
+    assert_int_equal(read_line("{\"heads\": 16.0, " REST LENS, &s, NULL), RT_OK);
+    assert_int_equal(s.heads, 16);
+    assert_int_equal(read_line("{\"heads\": 1.6e1, " REST LENS, &s, NULL), RT_OK);
+    assert_int_equal(s.heads, 16);
 }
 
 static void a_line_without_label(void **state)
@@ -207,8 +214,25 @@ static void files_of_lines(void **state)
     struct shapes shapes = {0};
     struct rt_error err = {0};
     const char *words = "/nowhere/shapes.jsonl: ";
-    expect("a file that is not there", shapes_load(words, &shapes, &err), &err, RT_ERR_FILE, &words,
-           1);
+    expect("a file that is not there", shapes_load("/nowhere/shapes.jsonl", &shapes, &err), &err,
+           RT_ERR_FILE, &words, 1);
+}
+
+/* Nobody writes to it: whoever opens it to read waits for ever. */
+static void a_pipe_is_not_waited_for(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/rt_shapes_XXXXXX", path[64];
+    assert_non_null(mkdtemp(folder));
+    (void)snprintf(path, sizeof(path), "%s/pipe", folder);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    struct shapes shapes = {0};
+    struct rt_error err = {0};
+    enum rt_status status = shapes_load(path, &shapes, &err);
+    unlink(path);
+    rmdir(folder);
+    const char *words = "must be a regular file";
+    expect("a pipe", status, &err, RT_ERR_FILE, &words, 1);
 }
 
 /* ---- floors and classes --------------------------------------------------------------------- */
@@ -253,51 +277,14 @@ static void a_floor_by_hand(void **state)
     assert_string_equal(roofline_class_name(r.of), "latency");
 }
 
-/* ---- JSON ----------------------------------------------------------------------------------- */
-
-static void values_that_are_skipped(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *text;
-        bool good;
-    } cases[] = {
-        {"1", true},         {"-0.5E+3", true},
-        {"[]", true},        {"{}", true},
-        {"[[[]]]", true},    {"{\"a\":{}}", true},
-        {"[1,2,[3]]", true}, {"\"\\\\\"", true},
-        {"null", true},      {"{\"a\":1,\"b\":[]}", true},
-        {"", false},         {"[", false},
-        {"[1", false},       {"[1 2]", false},
-        {"[,1]", false},     {"[1,]", false},
-        {"{\"a\"}", false},  {"{1:2}", false},
-        {"{\"a\":}", false}, {"[}", false},
-        {"nul", false},      {"+1", false},
-        {".5", false},       {"\"\\u00g0\"", false},
-        {"-", false},        {"\"abc", false},
-    };
-    for (size_t i = 0; i < COUNT(cases); i++) {
-        struct json_in j = {.at = cases[i].text, .end = cases[i].text + strlen(cases[i].text)};
-        bool good = json_in_skip(&j) && json_in_end(&j);
-        if (good != cases[i].good)
-            fail_msg("%s: %d", cases[i].text, good);
-    }
-    for (int depth = 32; depth <= 33; depth++) {
-        char text[80] = {0};
-        memset(text, '[', (size_t)depth);
-        memset(text + depth, ']', (size_t)depth);
-        struct json_in j = {.at = text, .end = text + 2 * (size_t)depth};
-        assert_int_equal(json_in_skip(&j), depth == 32);
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_lines_are_told_why), cmocka_unit_test(too_many_requests),
         cmocka_unit_test(a_line_with_everything), cmocka_unit_test(a_line_without_label),
         cmocka_unit_test(files_of_lines),         cmocka_unit_test(floors_and_classes),
-        cmocka_unit_test(a_floor_by_hand),        cmocka_unit_test(values_that_are_skipped),
+        cmocka_unit_test(a_floor_by_hand),        cmocka_unit_test(a_pipe_is_not_waited_for),
+        cmocka_unit_test(numbers_that_are_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,7 +4,7 @@
  * only the host device is tested; with RT_TEST_FAKE_CUDA set, the driver is the one of fake_cuda.c,
  * whose maps say what they were made from.
  */
-#include "common/driver.h"
+#include "driver/driver.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

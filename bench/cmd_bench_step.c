@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * replayrt bench step: what one step costs. Three numbers per graph:
+ *   host     rt_step against a bare launch of the same graph, alternating with waits, medians
+ *   GPU      step_begin's start to step_end's end, from the device's clock
+ *   gap      last attention of a step to the first of the next, with the host a step ahead
+ */
+#include "bench/bare_launch.h"
+#include "replayrt/rt.h"
+#include "tools/commands.h"
+#include "tools/json.h"
+#include "tools/options.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define WARM_UP 20
+/* Keeps differences positive while they are sorted: a second. */
+#define OVER_BIAS_NS 1000000000u
+
+struct numbers {
+    uint32_t batch, query_len, nodes;
+    uint64_t bare_ns, step_ns, step_p99_ns; /* on an idle stream */
+    int64_t over_ns;                        /* median difference of the two, pair by pair */
+    uint64_t ahead_ns;                      /* rt_step while the device is a step behind */
+    uint64_t gpu_ns, gap_ns, gap_p99_ns;
+    uint64_t gap_part_ns[3]; /* to step_end's completion, to the next graph, to attention */
+    uint64_t graph_bytes, capture_ns;
+};
+
+struct bench {
+    rt_runtime *rt;
+    rt_seq *seqs;
+    uint64_t *host_ns, *gpu_ns, *gap_ns, *gap_part_ns[3];
+    uint32_t steps, length, rows;
+};
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Sorts, so that the caller may ask for several. */
+static uint64_t percentile(uint64_t *values, uint32_t count, uint32_t percent)
+{
+    qsort(values, count, sizeof(*values), by_value);
+    return values[(uint64_t)(count - 1) * percent / 100];
+}
+
+/* Sequences are rewound between the measurements, so that every step sees the same length. */
+static enum rt_status rewind_all(struct bench *b, uint32_t batch)
+{
+    for (uint32_t i = 0; i < batch; i++) {
+        enum rt_status status = rt_seq_rewind(b->rt, b->seqs[i], b->length);
+        if (status != RT_OK)
+            return status;
+    }
+    return RT_OK;
+}
+
+static enum rt_status one_step(struct bench *b, const struct numbers *n, uint64_t *ticket,
+                               uint64_t *ns)
+{
+    const struct rt_step_params p = {
+        .struct_size = sizeof(p), .rows = n->batch, .query_len = n->query_len, .seqs = b->seqs};
+    uint64_t begin = now_ns();
+    enum rt_status status = rt_step(b->rt, &p, ticket);
+    *ns = now_ns() - begin;
+    return status;
+}
+
+/*
+ * Each step waited for, and a bare launch of the same graph after it, also waited for: both find an
+ * idle stream and the caches as a decode loop leaves them, and a slow moment of the machine meets
+ * both. `over` is the median of the pairs' differences.
+ */
+static enum rt_status measure_host(struct bench *b, struct numbers *n)
+{
+    enum rt_status status = rewind_all(b, n->batch);
+    for (uint32_t i = 0; i < WARM_UP + b->steps && status == RT_OK; i++) {
+        uint64_t ticket, step_ns, bare_ns = 0;
+        status = one_step(b, n, &ticket, &step_ns);
+        if (status == RT_OK)
+            status = rt_synchronize(b->rt);
+        if (status == RT_OK)
+            status = bare_launch(b->rt, n->batch, n->query_len, &bare_ns);
+        if (i < WARM_UP)
+            continue;
+        b->host_ns[i - WARM_UP] = step_ns;
+        b->gpu_ns[i - WARM_UP] = bare_ns;
+        b->gap_ns[i - WARM_UP] = OVER_BIAS_NS + step_ns - bare_ns;
+    }
+    if (status != RT_OK)
+        return status;
+    n->step_ns = percentile(b->host_ns, b->steps, 50);
+    n->step_p99_ns = percentile(b->host_ns, b->steps, 99);
+    n->bare_ns = percentile(b->gpu_ns, b->steps, 50);
+    n->over_ns = (int64_t)(percentile(b->gap_ns, b->steps, 50) - OVER_BIAS_NS);
+    return RT_OK;
+}
+
+static void keep(struct bench *b, uint32_t i, uint64_t host_ns, const struct rt_stats *stats)
+{
+    b->host_ns[i] = host_ns;
+    b->gpu_ns[i] = stats->gpu_ns_last;
+    b->gap_ns[i] = stats->gap_ns_last;
+    b->gap_part_ns[0][i] = stats->gap_end_ns;
+    b->gap_part_ns[1][i] = stats->gap_graph_ns;
+    b->gap_part_ns[2][i] = stats->gap_begin_ns;
+}
+
+/* The host one step ahead: the next record waits in the ring before the device needs it. */
+static enum rt_status measure_back_to_back(struct bench *b, struct numbers *n)
+{
+    uint64_t tickets[2], ns;
+    enum rt_status status = rewind_all(b, n->batch);
+    if (status == RT_OK)
+        status = one_step(b, n, &tickets[0], &ns);
+    for (uint32_t i = 1; i <= WARM_UP + b->steps && status == RT_OK; i++) {
+        status = one_step(b, n, &tickets[i % 2], &ns);
+        if (status == RT_OK)
+            status = rt_wait(b->rt, tickets[(i + 1) % 2], UINT64_MAX);
+        struct rt_stats stats = {.struct_size = sizeof(stats)};
+        if (status == RT_OK)
+            status = rt_get_stats(b->rt, &stats);
+        if (i > WARM_UP)
+            keep(b, i - WARM_UP - 1, ns, &stats);
+    }
+    if (status == RT_OK)
+        status = rt_wait(b->rt, tickets[(WARM_UP + b->steps) % 2], UINT64_MAX);
+    n->ahead_ns = percentile(b->host_ns, b->steps, 50);
+    n->gpu_ns = percentile(b->gpu_ns, b->steps, 50);
+    for (int part = 0; part < 3; part++)
+        n->gap_part_ns[part] = percentile(b->gap_part_ns[part], b->steps, 50);
+    n->gap_ns = percentile(b->gap_ns, b->steps, 50);
+    n->gap_p99_ns = percentile(b->gap_ns, b->steps, 99);
+    return status;
+}
+
+static enum rt_status measure(struct bench *b, uint32_t index, struct numbers *n)
+{
+    struct rt_bucket_stats stats = {.struct_size = sizeof(stats)};
+    enum rt_status status = rt_get_bucket_stats(b->rt, index, &stats);
+    *n = (struct numbers){.batch = stats.batch,
+                          .query_len = stats.query_len,
+                          .nodes = stats.nodes,
+                          .graph_bytes = stats.graph_bytes,
+                          .capture_ns = stats.capture_ns};
+    if (status == RT_OK)
+        status = measure_host(b, n);
+    if (status == RT_OK)
+        status = measure_back_to_back(b, n);
+    return status;
+}
+
+/* ---- output
+ * ----------------------------------------------------------------------------------------- */
+
+static void print_head(const struct rt_info *info, uint32_t length)
+{
+    printf("device %s; sequences of %u tokens; medians\n", info->device, length);
+    printf("host ns: bare launch, rt_step, the difference, p99 of rt_step, rt_step a step ahead\n");
+    printf("gap us: last attention to next first, p99; parts: to completion, to next graph, to "
+           "attention\n");
+    printf("%5s %2s %5s | %6s %6s %6s %6s %6s | %10s | %6s %6s = %5s %5s %5s | %6s\n", "batch", "q",
+           "nodes", "bare", "step", "over", "p99", "ahead", "GPU us", "gap", "p99", "end", "graph",
+           "begin", "build us");
+}
+
+static double us(uint64_t ns)
+{
+    return (double)ns / 1e3;
+}
+
+static void print_row(const struct numbers *n)
+{
+    printf("%5u %2u %5u | %6" PRIu64 " %6" PRIu64 " %6" PRId64 " %6" PRIu64 " %6" PRIu64
+           " | %10.2f | %6.2f %6.2f = %5.2f %5.2f %5.2f | %6" PRIu64 "\n",
+           n->batch, n->query_len, n->nodes, n->bare_ns, n->step_ns, n->over_ns, n->step_p99_ns,
+           n->ahead_ns, us(n->gpu_ns), us(n->gap_ns), us(n->gap_p99_ns), us(n->gap_part_ns[0]),
+           us(n->gap_part_ns[1]), us(n->gap_part_ns[2]), n->capture_ns / 1000);
+}
+
+static void json_row(cJSON *graphs, const struct numbers *n)
+{
+    cJSON *j = json_element(graphs);
+    json_uint(j, "batch", n->batch);
+    json_uint(j, "query_len", n->query_len);
+    json_uint(j, "nodes", n->nodes);
+    json_uint(j, "bare_launch_ns", n->bare_ns);
+    json_uint(j, "rt_step_ns", n->step_ns);
+    cJSON_AddNumberToObject(j, "rt_step_over_ns", (double)n->over_ns);
+    json_uint(j, "rt_step_p99_ns", n->step_p99_ns);
+    json_uint(j, "rt_step_ahead_ns", n->ahead_ns);
+    json_uint(j, "gpu_ns", n->gpu_ns);
+    json_uint(j, "gap_ns", n->gap_ns);
+    json_uint(j, "gap_p99_ns", n->gap_p99_ns);
+    json_uint(j, "gap_end_ns", n->gap_part_ns[0]);
+    json_uint(j, "gap_graph_ns", n->gap_part_ns[1]);
+    json_uint(j, "gap_begin_ns", n->gap_part_ns[2]);
+    json_uint(j, "graph_bytes", n->graph_bytes);
+    json_uint(j, "capture_ns", n->capture_ns);
+}
+
+/* ---- set-up
+ * ----------------------------------------------------------------------------------------- */
+
+struct choice {
+    uint64_t batch, query_len, length, steps;
+    bool json;
+};
+
+static bool captured(const uint32_t *list, uint32_t count, uint64_t value)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (list[i] == value)
+            return true;
+    return false;
+}
+
+/* Fits the configuration to the measurement: pages for every row at full length, no more. */
+static bool fit(struct rt_config *c, struct choice *choice)
+{
+    uint32_t largest = c->batch_sizes[c->batch_size_count - 1];
+    if (!choice->query_len)
+        choice->query_len = c->query_lens[0];
+    if ((choice->batch && !captured(c->batch_sizes, c->batch_size_count, choice->batch)) ||
+        !captured(c->query_lens, c->query_len_count, choice->query_len)) {
+        fprintf(stderr,
+                "replayrt: batch %" PRIu64 " with query length %" PRIu64
+                " is not captured by this configuration\n",
+                choice->batch, choice->query_len);
+        return false;
+    }
+    /* every step grows the sequences; a measurement rewinds them only at its start */
+    uint64_t grown = (WARM_UP + choice->steps + 2) * choice->query_len;
+    if (choice->length + grown > RT_MAX_LENGTH) {
+        fprintf(stderr, "replayrt: %" PRIu64 " tokens and %" PRIu64 " more exceed %d\n",
+                choice->length, grown, RT_MAX_LENGTH);
+        return false;
+    }
+    uint32_t rows = choice->batch ? (uint32_t)choice->batch : largest;
+    if (c->max_length < choice->length + grown)
+        c->max_length = (uint32_t)(choice->length + grown);
+    if (c->max_sequences < rows)
+        c->max_sequences = rows;
+    uint64_t per_row = (choice->length + grown) / c->page_size + 1;
+    c->pages = rows * per_row;
+    return true;
+}
+
+/* Finite values everywhere: the pages of the past were written by nobody. */
+static enum rt_status fill_pool(rt_runtime *rt, uint32_t layers)
+{
+    enum { CHUNK = 1 << 22 };
+    uint16_t *noise = malloc(CHUNK);
+    if (!noise)
+        return RT_ERR_NOMEM;
+    uint32_t state = 1;
+    for (uint32_t i = 0; i < CHUNK / 2; i++) {
+        state = state * 1664525u + 1013904223u;
+        noise[i] = (uint16_t)((state >> 16 & 0x8000) | (119 + (state >> 8) % 8) << 7 |
+                              (state >> 20 & 0x7f));
+    }
+    enum rt_status status = RT_OK;
+    const char *const names[] = {"kv", "q", "latent"};
+    for (int n = 0; n < 3; n++)
+        for (uint32_t layer = 0; layer < layers && status == RT_OK; layer++) {
+            struct rt_tensor t = {.struct_size = sizeof(t)};
+            status = rt_tensor(rt, names[n], layer, &t);
+            for (uint64_t at = 0; at < t.bytes && status == RT_OK; at += CHUNK)
+                status = rt_tensor_write(rt, names[n], layer, at, noise,
+                                         t.bytes - at < CHUNK ? t.bytes - at : CHUNK);
+        }
+    free(noise);
+    return status;
+}
+
+static void progress(void *user, uint32_t done, uint32_t total)
+{
+    (void)user;
+    fprintf(stderr, "\rcaptured %u of %u graphs%s", done, total, done == total ? "\n" : "");
+}
+
+static enum rt_status set_up(struct bench *b, const struct rt_config *config,
+                             struct rt_error *error)
+{
+    const struct rt_create_params params = {.struct_size = sizeof(params),
+                                            .config = config,
+                                            .progress = isatty(STDERR_FILENO) ? progress : NULL};
+    enum rt_status status = rt_create(&params, &b->rt, error);
+    if (status != RT_OK)
+        return status;
+    b->seqs = calloc(config->max_sequences, sizeof(*b->seqs));
+    b->host_ns = calloc(b->steps, sizeof(*b->host_ns));
+    b->gpu_ns = calloc(b->steps, sizeof(*b->gpu_ns));
+    b->gap_ns = calloc(b->steps, sizeof(*b->gap_ns));
+    bool room = b->seqs && b->host_ns && b->gpu_ns && b->gap_ns;
+    for (int part = 0; part < 3; part++) {
+        b->gap_part_ns[part] = calloc(b->steps, sizeof(*b->gap_part_ns[part]));
+        room &= b->gap_part_ns[part] != NULL;
+    }
+    if (!room)
+        return RT_ERR_NOMEM;
+    status = fill_pool(b->rt, config->geometry.layers);
+    const struct rt_seq_params past = {
+        .struct_size = sizeof(past), .length = b->length, .last_token = -1};
+    for (uint32_t i = 0; i < b->rows && status == RT_OK; i++)
+        status = rt_seq_open(b->rt, &past, &b->seqs[i]);
+    return status;
+}
+
+/* The document's head; the rows go into its graphs. */
+static cJSON *json_head(const struct bench *b, const struct rt_config *config,
+                        const struct rt_info *info)
+{
+    cJSON *j = cJSON_CreateObject();
+    cJSON_AddStringToObject(j, "device", info->device);
+    json_uint(j, "layers", config->geometry.layers);
+    json_uint(j, "heads", config->geometry.heads);
+    json_uint(j, "length", b->length);
+    json_uint(j, "graph_bytes", info->graph_bytes);
+    json_uint(j, "capture_ns", info->capture_ns);
+    cJSON_AddArrayToObject(j, "graphs");
+    return j;
+}
+
+/* Rows into the document, or where there is none to people. */
+static enum rt_status measure_all(struct bench *b, const struct rt_config *config,
+                                  const struct choice *choice, uint32_t count, cJSON *document)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t batch = config->batch_sizes[i / config->query_len_count];
+        uint32_t query_len = config->query_lens[i % config->query_len_count];
+        struct numbers n;
+        if ((choice->batch && batch != choice->batch) || query_len != choice->query_len)
+            continue;
+        enum rt_status status = measure(b, i, &n);
+        if (status != RT_OK)
+            return status;
+        if (document)
+            json_row(cJSON_GetObjectItemCaseSensitive(document, "graphs"), &n);
+        else
+            print_row(&n);
+    }
+    return RT_OK;
+}
+
+static enum rt_status run(struct bench *b, const struct rt_config *config,
+                          const struct choice *choice)
+{
+    struct rt_info info = {.struct_size = sizeof(info)};
+    enum rt_status status = rt_get_info(b->rt, &info);
+    if (status != RT_OK)
+        return status;
+    if (choice->json) {
+        cJSON *document = json_head(b, config, &info);
+        status = measure_all(b, config, choice, info.graphs, document);
+        json_end(document, true, stdout);
+        return status;
+    }
+    print_head(&info, b->length);
+    status = measure_all(b, config, choice, info.graphs, NULL);
+    printf("all graphs: %" PRIu64 " KiB of device memory, captured in %.1f ms\n",
+           info.graph_bytes >> 10, (double)info.capture_ns / 1e6);
+    return status;
+}
+
+int cmd_bench_step(int argc, char **argv)
+{
+    struct choice choice = {.length = 4096, .steps = 200};
+    const char *device = NULL, *path;
+    const struct option options[] = {
+        {"--batch", OPTION_NUMBER, &choice.batch, 1, RT_MAX_BATCH},
+        {"--query-len", OPTION_NUMBER, &choice.query_len, 1, RT_MAX_QUERY_LEN},
+        {"--length", OPTION_NUMBER, &choice.length, 0, RT_MAX_LENGTH},
+        {"--steps", OPTION_NUMBER, &choice.steps, 1, 100000},
+        {"--device", OPTION_TEXT, &device, 0, 0},
+        {"--json", OPTION_FLAG, &choice.json, 0, 0},
+    };
+    if (!options_read(argc, argv, options, sizeof(options) / sizeof(options[0]), &path))
+        return EXIT_USAGE;
+    struct rt_config config;
+    struct rt_error error = {0};
+    struct bench b = {.steps = (uint32_t)choice.steps};
+    enum rt_status status = rt_config_load(path, &config, &error);
+    if (status == RT_OK) {
+        if (!fit(&config, &choice))
+            return EXIT_USAGE;
+        b.length = (uint32_t)choice.length;
+        b.rows =
+            choice.batch ? (uint32_t)choice.batch : config.batch_sizes[config.batch_size_count - 1];
+        if (device)
+            snprintf(config.device, sizeof(config.device), "%s", device);
+    }
+    if (status == RT_OK)
+        status = set_up(&b, &config, &error);
+    bool entered = status == RT_OK && (status = rt_thread_enter(b.rt)) == RT_OK;
+    if (entered)
+        status = run(&b, &config, &choice);
+    if (entered)
+        (void)rt_thread_leave(b.rt);
+    if (status != RT_OK)
+        fprintf(stderr, "replayrt: %s: %s\n", rt_status_string(status),
+                b.rt ? rt_last_error(b.rt)->message : error.message);
+    rt_destroy(&b.rt);
+    for (int part = 0; part < 3; part++)
+        free(b.gap_part_ns[part]);
+    free(b.gap_ns);
+    free(b.gpu_ns);
+    free(b.host_ns);
+    free(b.seqs);
+    return status == RT_OK ? EXIT_OK : EXIT_FAILED;
+}

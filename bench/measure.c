@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "bench/measure.h"
+
+#include "bench/measure_check.h"
+#include "bench/measure_time.h"
+
+#include <math.h>
+
+#define DEFAULT_REPLAYS 15u
+/* Stages in a chain of schedules or appends: the cost of launching a graph is a part this small. */
+#define CHAIN 64u
+
+/* What a chain is made of: `count` links, each an append, an attend with its reduction, or both. */
+enum link { LINK_ATTEND, LINK_APPEND_ATTEND, LINK_SCHEDULE, LINK_APPEND };
+
+static enum rt_status add_link(const struct rt_rig *rig, enum link link, uint32_t layer,
+                               struct rt_program *p)
+{
+    if (link == LINK_SCHEDULE)
+        return rt_rig_add_schedule(rig, RT_RIG_TIMED, p);
+    if (link == LINK_APPEND || link == LINK_APPEND_ATTEND)
+        RT_TRY(rt_rig_add_append(rig, layer, p));
+    return link == LINK_APPEND ? RT_OK : rt_rig_add_attend(rig, RT_RIG_TIMED, layer, p);
+}
+
+/* Layers from the last to the first: what the first leaves can be held against a launch alone. */
+static enum rt_status time_chain(const struct rt_rig *rig, enum link link, uint32_t count,
+                                 double *link_ns)
+{
+    struct rt_program p = {.batch = rig->shape.batch, .query_len = rig->shape.query_len};
+    uint32_t replays = rig->params->replays ? rig->params->replays : DEFAULT_REPLAYS;
+    double ns = 0;
+    enum rt_status status = RT_OK;
+    for (uint32_t i = count; i-- > 0 && status == RT_OK;)
+        status = add_link(rig, link, i % rig->layers, &p);
+    if (status == RT_OK)
+        status = rt_measure_replays(rig->m, &p, replays, &ns);
+    rt_program_free(&p);
+    *link_ns = ns / count;
+    return status;
+}
+
+static enum rt_status measure(const struct rt_rig *rig, struct rt_measure_check *check,
+                              struct rt_measure_attention_result *r)
+{
+    RT_TRY(rt_measure_check_layer(rig, check, r));
+    RT_TRY(time_chain(rig, LINK_ATTEND, rig->layers, &r->layer_ns));
+    RT_TRY(rt_measure_check_again(rig, check, r));
+    RT_TRY(time_chain(rig, LINK_APPEND_ATTEND, rig->layers, &r->append_attend_ns));
+    RT_TRY(time_chain(rig, LINK_SCHEDULE, CHAIN, &r->schedule_ns));
+    return time_chain(rig, LINK_APPEND, CHAIN, &r->append_ns);
+}
+
+static enum rt_status measure_shape(struct rt_measure *m,
+                                    const struct rt_measure_attention_params *params,
+                                    struct rt_measure_attention_result *out)
+{
+    struct rt_rig rig;
+    RT_TRY(rt_rig_make(m, params, &rig));
+    const struct rt_attend_choice *choice = &rig.choices[RT_RIG_TIMED];
+    struct rt_measure_attention_result result = {.backend = choice->backend,
+                                                 .kernel = choice->entry,
+                                                 .reduction = choice->reduce_entry,
+                                                 .parts = choice->parts,
+                                                 .layers = rig.layers,
+                                                 .layer_bytes = rig.layer_bytes};
+    struct rt_measure_check check = {0};
+    enum rt_status status = measure(&rig, &check, &result);
+    if (status == RT_OK)
+        *out = result;
+    rt_measure_check_free(&check);
+    rt_rig_free(&rig);
+    return status;
+}
+
+enum rt_status rt_measure_attention(rt_measure *m, const struct rt_measure_attention_params *params,
+                                    struct rt_measure_attention_result *out)
+{
+    RT_REQUIRE(m, NULL, RT_ERR_INVALID, "rt_measure_attention: measure is null");
+    struct rt_error *err = &m->error;
+    RT_REQUIRE(params && out, err, RT_ERR_INVALID, "rt_measure_attention: params or out is null");
+    RT_REQUIRE(params->lengths, err, RT_ERR_INVALID, "rt_measure_attention: lengths is null");
+    RT_REQUIRE(isfinite(params->softmax_scale) && params->softmax_scale > 0, err, RT_ERR_INVALID,
+               "rt_measure_attention: softmax_scale %g is not a positive number",
+               (double)params->softmax_scale);
+    RT_REQUIRE(params->replays <= RT_MEASURE_MAX_REPLAYS, err, RT_ERR_INVALID,
+               "rt_measure_attention: replays %u is not 0..%d", params->replays,
+               RT_MEASURE_MAX_REPLAYS);
+    struct rt_driver *d = &m->driver;
+    RT_TRY(RT_DRV(d, err, ctx_enter, (d)));
+    enum rt_status status = measure_shape(m, params, out);
+    (void)d->ctx_leave(d);
+    return status;
+}

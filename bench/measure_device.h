@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_BENCH_MEASURE_DEVICE_H
+#define RT_BENCH_MEASURE_DEVICE_H
+
+/* What all shapes are measured on: a device, its kernels, and memory full of noise. */
+#include "bench/measure.h"
+#include "kernels/kernels.h"
+
+struct rt_measure {
+    struct rt_driver driver;
+    struct rt_kernels kernels;
+    rt_dstream stream;
+    rt_devent events[2 * RT_MEASURE_MAX_REPLAYS]; /* around each measured replay */
+    void *noise;                                  /* pinned */
+    uint64_t noise_bytes;
+    rt_addr pool; /* 0: none yet */
+    uint64_t pool_bytes;
+    char device_reason[160];
+    struct rt_error error;
+};
+
+/* Copies noise to the device, piece by piece from varying places. Waits for the copies. */
+enum rt_status rt_measure_fill(struct rt_measure *m, rt_addr to, uint64_t bytes);
+
+#endif

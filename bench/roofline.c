@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "bench/roofline.h"
+
+#include <math.h>
+
+#define LATENCY_BELOW_US 10.0
+#define BF16_BYTES 2.0
+
+struct roofline roofline_of(const struct shape *s)
+{
+    double d_v = s->kv_lora_rank, d_qk = d_v + s->qk_rope_head_dim, tokens = 0;
+    for (uint32_t i = 0; i < s->batch; i++)
+        tokens += s->lengths[i];
+    double query_rows = (double)s->query_len * s->heads;
+    struct roofline r = {
+        .flop = 2 * (d_qk + d_v) * tokens * query_rows,
+        .bytes = BF16_BYTES * (tokens * d_qk + s->batch * query_rows * (d_qk + d_v)),
+    };
+    double flop_us = r.flop / ROOFLINE_TFLOPS / 1e6, bytes_us = r.bytes / ROOFLINE_GBPS / 1e3;
+    r.floor_us = s->floor_us > 0 ? s->floor_us : fmax(flop_us, bytes_us);
+    r.of = r.floor_us < LATENCY_BELOW_US ? ROOFLINE_LATENCY
+           : flop_us >= bytes_us         ? ROOFLINE_COMPUTE
+                                         : ROOFLINE_MEMORY;
+    return r;
+}
+
+const char *roofline_class_name(enum roofline_class of)
+{
+    static const char *const names[ROOFLINE_CLASSES] = {"latency", "memory", "compute"};
+    return names[of];
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_DRIVER_CUDA_CUDA_DEVICE_H
+#define RT_DRIVER_CUDA_CUDA_DEVICE_H
+
+/*
+ * Inside of the CUDA back end. cuda.h is met here and nowhere else; nothing links the driver.
+ *
+ *   cuda_load.c    the driver's library and its functions, opening and closing a device
+ *   cuda_device.c  context, memory, streams, events, copies, kernels, tensor maps
+ *   cuda_graph.c   graphs: explicit nodes, capture, reading back, instantiating, launching
+ *   cuda_none.c    instead of all of them where the build has no CUDA toolkit
+ */
+#include "driver/driver.h"
+
+#include <cuda.h>
+#include <cudaTypedefs.h>
+
+/* The newest function of cuda_symbols.inc came with CUDA 12.4. */
+#define RT_CUDA_OLDEST "12.4"
+_Static_assert(CUDA_VERSION >= 12040, "build with the toolkit of CUDA 12.4 or later");
+
+struct rt_cuda_api {
+#define RT_CUDA_SYMBOL(name, version) PFN_cu##name##_v##version name;
+#include "driver/cuda/cuda_symbols.inc"
+#undef RT_CUDA_SYMBOL
+};
+
+struct rt_cuda {
+    struct rt_cuda_api api;
+    void *library; /* of dlopen */
+    CUdevice device;
+    CUcontext context; /* the device's primary one, retained */
+    char text[192];    /* of the last error asked for */
+};
+
+static inline struct rt_cuda *rt_cuda_of(struct rt_driver *d)
+{
+    return d->impl;
+}
+
+/* Counts what an operation created: passes rc on. */
+static inline int rt_cuda_created(struct rt_driver *d, CUresult rc)
+{
+    if (rc == CUDA_SUCCESS)
+        d->probe.live++;
+    return (int)rc;
+}
+
+/* The other way. The driver may report an error of earlier work here and has released all the same;
+ * only what it does not know at all was never counted. */
+static inline int rt_cuda_released(struct rt_driver *d, bool injected, CUresult rc)
+{
+    if (rc == CUDA_ERROR_INVALID_VALUE || rc == CUDA_ERROR_INVALID_HANDLE)
+        return (int)rc;
+    d->probe.live--;
+    return injected ? RT_DRIVER_INJECTED : (int)rc;
+}
+
+void rt_cuda_bind(struct rt_driver *d);
+void rt_cuda_bind_graphs(struct rt_driver *d);
+
+#endif

@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_DRIVER_DRIVER_H
+#define RT_DRIVER_DRIVER_H
+
+/*
+ * The driver is a table. Everything above it is the same code on a GPU and on the host device.
+ *
+ *   CUDA  (cuda/)  function pointers taken at run time from the driver's own library
+ *   host  (host/)  memory in RAM, kernels are C functions, a graph is a recorded list
+ *
+ * Every operation returns 0 or the back end's own error number; RT_DRV turns that into
+ * RT_ERR_DRIVER (RT_ERR_DEVICE_MEMORY where memory ran out, RT_ERR_CALLBACK where a call node
+ * failed) with the operation, the back end's text and the place. An operation that fails has
+ * changed nothing and has written no output.
+ *
+ * Threads: a table may be used by one thread at a time, as the runtime that owns it. On CUDA every
+ * operation but ctx_enter and graph_launch wants the device's context current on that thread.
+ */
+#include "common/check.h"
+#include "common/launch.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct rt_dstream_opaque *rt_dstream;   /* CUstream; null is the host device's own stream */
+typedef struct rt_devent_opaque *rt_devent;     /* CUevent */
+typedef struct rt_dlibrary_opaque *rt_dlibrary; /* CUlibrary */
+typedef struct rt_dgraph_opaque *rt_dgraph;     /* CUgraph */
+typedef struct rt_dnode_opaque *rt_dnode;       /* CUgraphNode */
+typedef struct rt_dexec_opaque *rt_dexec;       /* CUgraphExec */
+
+enum rt_device_kind { RT_DEVICE_KIND_HOST, RT_DEVICE_KIND_CUDA };
+
+/* What a resolver may ask of a device. Plain data, so that a plan can be made for an absent one. */
+struct rt_device_caps {
+    enum rt_device_kind kind;
+    char name[64];
+    uint32_t ordinal;  /* cuda:N */
+    uint32_t cc;       /* compute capability, 10 * major + minor; 0 on a host that emulates none */
+    uint32_t sm_count; /* multiprocessors; 8 on the host device, so that splits happen there */
+    uint32_t smem_optin_bytes; /* most dynamic shared memory of one block */
+    uint64_t l2_bytes;
+    uint64_t memory_bytes; /* total device memory */
+};
+
+/* A kernel of the host device: `params` is the struct that the CUDA kernel would take by value. */
+struct rt_host_kernel {
+    const char *entry;
+    void (*run)(const void *params);
+    uint32_t param_bytes;
+};
+
+/* A loadable image: a fat binary for CUDA, a table of C functions for the host device. */
+struct rt_image {
+    const void *fatbin; /* null: no device code in this build */
+    size_t fatbin_bytes;
+    const struct rt_host_kernel *host_kernels;
+    uint32_t host_kernel_count;
+};
+
+/* An edge into a node that is being added. */
+struct rt_dedge {
+    rt_dnode from;
+    bool programmatic;
+};
+
+enum rt_node_type {
+    RT_NODE_KERNEL,
+    RT_NODE_CALL, /* host device only: a user callback */
+    RT_NODE_MEMCPY,
+    RT_NODE_MEMSET,
+    RT_NODE_HOST,
+    RT_NODE_MEM_ALLOC,
+    RT_NODE_MEM_FREE,
+    RT_NODE_EMPTY,
+    RT_NODE_OTHER
+};
+
+#define RT_NODE_MAX_WORDS 512
+struct rt_node_info {
+    enum rt_node_type type;
+    char name[128]; /* kernel name where known */
+    uint32_t grid[3], block[3];
+    uint32_t smem_bytes;
+    /* Kernel parameters as 8-byte words, in order, tails zero-padded; for the audit. */
+    uint32_t word_count;
+    uint64_t words[RT_NODE_MAX_WORDS];
+};
+
+/* The allocation that an address lies in; bytes = 0 where the driver knows none. */
+struct rt_address_range {
+    rt_addr base;
+    uint64_t bytes;
+};
+
+/* One entry per operation: the names are the call log's and the fault injector's vocabulary. */
+/* clang-format off */
+#define RT_DRIVER_OPS(X)                                                                           \
+    X(ctx_enter) X(ctx_leave) X(mem_info)                                                          \
+    X(mem_alloc) X(mem_free) X(host_alloc) X(host_free)                                            \
+    X(stream_create) X(stream_destroy) X(stream_sync) X(stream_query)                              \
+    X(event_create) X(event_destroy) X(event_record) X(event_sync) X(event_elapsed)                \
+    X(copy_in) X(copy_out) X(fill)                                                                 \
+    X(library_load) X(library_unload) X(kernel_get) X(kernel_set_smem) X(kernel_param_bytes)       \
+    X(tensor_map) X(launch)                                                                        \
+    X(graph_create) X(graph_destroy) X(graph_add_kernel) X(graph_add_call)                         \
+    X(graph_capture_begin) X(graph_capture_end) X(graph_nodes) X(graph_node_info)                  \
+    X(graph_instantiate) X(exec_destroy) X(graph_launch) X(address_range)
+/* clang-format on */
+
+enum rt_driver_op {
+#define RT_DRIVER_OP_ENUM(name) RT_DOP_##name,
+    RT_DRIVER_OPS(RT_DRIVER_OP_ENUM)
+#undef RT_DRIVER_OP_ENUM
+        RT_DOP_COUNT
+};
+
+/*
+ * The test seam. Every operation passes through it first: it counts, logs the last calls, and
+ * fails the one that a test chose. The releasing operations (ctx_leave, mem_free, host_free,
+ * *_destroy, library_unload, graph_capture_end) are counted in the same sequence; when chosen they
+ * report failure after having released, as a driver does that reports an earlier asynchronous error
+ * there.
+ */
+#define RT_PROBE_LOG 64
+struct rt_driver_probe {
+    uint64_t calls;                /* all operations so far */
+    uint64_t per_op[RT_DOP_COUNT]; /* by operation */
+    uint64_t fail_at;              /* 1-based number of the call that fails; 0: none */
+    uint64_t live;             /* objects, allocations and captures begun and not yet released */
+    uint8_t log[RT_PROBE_LOG]; /* enum rt_driver_op; newest at (calls-1) % 64 */
+};
+
+/* What an injected failure returns; RT_DRV prints it as "injected failure". */
+#define RT_DRIVER_INJECTED 100000
+
+/* What a replay returns whose call node returned v != 0: RT_DRIVER_CALL_FAILED + v, with v clamped
+ * to +-RT_DRIVER_CALL_RANGE. rt_driver_fail makes RT_ERR_CALLBACK of it. */
+#define RT_DRIVER_CALL_FAILED 1000000
+#define RT_DRIVER_CALL_RANGE 500000
+static inline bool rt_driver_is_call_failure(int code)
+{
+    return code >= RT_DRIVER_CALL_FAILED - RT_DRIVER_CALL_RANGE &&
+           code <= RT_DRIVER_CALL_FAILED + RT_DRIVER_CALL_RANGE;
+}
+
+struct rt_driver {
+    struct rt_device_caps caps;
+    struct rt_driver_probe probe;
+    void *impl; /* the back end's own state */
+
+    /* Make the device's context current on this thread, and restore what was. */
+    int (*ctx_enter)(struct rt_driver *d);
+    int (*ctx_leave)(struct rt_driver *d);
+    int (*mem_info)(struct rt_driver *d, uint64_t *free_bytes, uint64_t *total_bytes);
+
+    /* Device memory; contents undefined (the host device fills it with 0xC3). */
+    int (*mem_alloc)(struct rt_driver *d, uint64_t bytes, rt_addr *out);
+    int (*mem_free)(struct rt_driver *d, rt_addr addr);
+    /* Pinned host memory that the device reads and writes through *out_addr. */
+    int (*host_alloc)(struct rt_driver *d, uint64_t bytes, void **out_host, rt_addr *out_addr);
+    int (*host_free)(struct rt_driver *d, void *host);
+
+    int (*stream_create)(struct rt_driver *d, rt_dstream *out); /* non-blocking with stream 0 */
+    int (*stream_destroy)(struct rt_driver *d, rt_dstream s);
+    int (*stream_sync)(struct rt_driver *d, rt_dstream s);
+    int (*stream_query)(struct rt_driver *d, rt_dstream s, bool *out_idle);
+
+    int (*event_create)(struct rt_driver *d, rt_devent *out); /* with timing */
+    int (*event_destroy)(struct rt_driver *d, rt_devent e);
+    int (*event_record)(struct rt_driver *d, rt_devent e, rt_dstream s);
+    int (*event_sync)(struct rt_driver *d, rt_devent e);
+    int (*event_elapsed)(struct rt_driver *d, rt_devent from, rt_devent to, float *out_ms);
+
+    /* Stream-ordered copies; the host side must stay valid until the stream has passed them. */
+    int (*copy_in)(struct rt_driver *d, rt_addr to, const void *from, uint64_t bytes, rt_dstream s);
+    int (*copy_out)(struct rt_driver *d, void *to, rt_addr from, uint64_t bytes, rt_dstream s);
+    int (*fill)(struct rt_driver *d, rt_addr to, uint8_t value, uint64_t bytes, rt_dstream s);
+
+    int (*library_load)(struct rt_driver *d, const struct rt_image *image, rt_dlibrary *out);
+    int (*library_unload)(struct rt_driver *d, rt_dlibrary lib);
+    /* Loads the kernel's code eagerly: nothing is left for the first launch. */
+    int (*kernel_get)(struct rt_driver *d, rt_dlibrary lib, const char *entry, rt_dkernel *out);
+    int (*kernel_set_smem)(struct rt_driver *d, rt_dkernel k, uint32_t dynamic_bytes);
+    /* Size of the kernel's one parameter, to hold against sizeof of the ABI struct. */
+    int (*kernel_param_bytes)(struct rt_driver *d, rt_dkernel k, uint32_t *out);
+
+    /* Encodes a map for a kernel's parameters. A spec that breaks its limits is an invalid value
+     * before the driver is asked. CUDA: from compute capability 9.0 on. Host device: the map holds
+     * the address and zeros, for nobody: its kernels use plain pointers. */
+    int (*tensor_map)(struct rt_driver *d, const struct rt_tensor_map_spec *spec,
+                      struct rt_tensor_map *out);
+
+    /* Enqueue one kernel; `programmatic` allows it to start before its predecessor's end. */
+    int (*launch)(struct rt_driver *d, const struct rt_launch *l, bool programmatic, rt_dstream s);
+
+    int (*graph_create)(struct rt_driver *d, rt_dgraph *out);
+    int (*graph_destroy)(struct rt_driver *d, rt_dgraph g);
+    int (*graph_add_kernel)(struct rt_driver *d, rt_dgraph g, const struct rt_launch *l,
+                            const struct rt_dedge *edges, uint32_t edge_count, rt_dnode *out);
+    /* Host device only: a node that runs fn(user) at every replay; a failing fn stops the replay
+     * and is reported by graph_launch. CUDA: fails with its "not supported". */
+    int (*graph_add_call)(struct rt_driver *d, rt_dgraph g, int (*fn)(void *user), void *user,
+                          const struct rt_dedge *edges, uint32_t edge_count, rt_dnode *out);
+    /* Work put on `s` between the two goes into g after the edges' nodes. At the end *count is the
+     * number of nodes later work must follow; at most `capacity` are written. Host: unsupported. */
+    int (*graph_capture_begin)(struct rt_driver *d, rt_dgraph g, rt_dstream s,
+                               const struct rt_dedge *edges, uint32_t edge_count);
+    int (*graph_capture_end)(struct rt_driver *d, rt_dgraph g, rt_dstream s, rt_dnode *tails,
+                             uint32_t capacity, uint32_t *count);
+    /* Nodes in the order of their creation: room for *count of them, *count gets how many were
+     * written; null nodes: *count gets how many there are. */
+    int (*graph_nodes)(struct rt_driver *d, rt_dgraph g, rt_dnode *nodes, uint32_t *count);
+    int (*graph_node_info)(struct rt_driver *d, rt_dnode n, struct rt_node_info *out);
+    /* Instantiate and upload on `s`; blocks until the upload is done. */
+    int (*graph_instantiate)(struct rt_driver *d, rt_dgraph g, rt_dstream s, rt_dexec *out);
+    int (*exec_destroy)(struct rt_driver *d, rt_dexec x);
+    int (*graph_launch)(struct rt_driver *d, rt_dexec x, rt_dstream s);
+
+    int (*address_range)(struct rt_driver *d, rt_addr addr, struct rt_address_range *out);
+
+    /* Name, number and text of an error number; never null, valid until the next call. Not an
+     * operation. */
+    const char *(*error_text)(struct rt_driver *d, int code);
+    bool (*is_out_of_memory)(struct rt_driver *d, int code);
+    void (*close)(struct rt_driver *d); /* see rt_driver_close */
+};
+
+/*
+ * Opens a device: "auto" (the first CUDA device, else host), "host" or "cuda:N". On "auto" without
+ * a usable GPU, why[0..why_bytes) gets the reason in words; it is "" otherwise. *out is zeroed on
+ * failure. RT_ERR_NO_DEVICE names what is missing (the driver's library, a symbol, the ordinal).
+ */
+enum rt_status rt_driver_open(const char *device, struct rt_driver *out, char *why,
+                              size_t why_bytes, struct rt_error *err);
+/* Accepts a zeroed table. Everything created through it must have been released. */
+void rt_driver_close(struct rt_driver *d);
+
+/* Every limit that rt_tensor_map_spec states is kept. One test for both back ends, so that what a
+ * GPU refuses is refused on the host device too. */
+bool rt_tensor_map_spec_valid(const struct rt_tensor_map_spec *spec);
+
+/* The back ends' own doors, for rt_driver_open and for tests. */
+enum rt_status rt_driver_open_host(struct rt_driver *out, struct rt_error *err);
+enum rt_status rt_driver_open_cuda(uint32_t ordinal, struct rt_driver *out, struct rt_error *err);
+uint32_t rt_driver_cuda_count(void); /* 0 without a driver */
+
+/* Known devices by name ("h200", "h100", "a100", "host"), for plans made elsewhere. */
+enum rt_status rt_device_caps_assume(const char *name, struct rt_device_caps *out,
+                                     struct rt_error *err);
+
+/*
+ * Host device only, for tests: while held, graph launches, kernel launches, copies and event
+ * records on the stream queue up; releasing runs `count` of them in order (UINT32_MAX: all) and
+ * returns how many ran. stream_query says "not idle" while the queue is not empty; stream_sync, the
+ * end of holding and stream_destroy run it dry. The first failure of queued work is kept:
+ * stream_query reports it, stream_sync reports and forgets it.
+ */
+void rt_driver_host_hold(struct rt_driver *d, rt_dstream s, bool hold);
+uint32_t rt_driver_host_release(struct rt_driver *d, rt_dstream s, uint32_t count);
+
+const char *rt_driver_op_name(enum rt_driver_op op);
+
+/* Called first by every operation of both back ends. True: fail this call. */
+static inline bool rt_probe_enter(struct rt_driver *d, enum rt_driver_op op)
+{
+    struct rt_driver_probe *p = &d->probe;
+    p->log[p->calls % RT_PROBE_LOG] = (uint8_t)op;
+    p->per_op[op]++;
+    return RT_UNLIKELY(++p->calls == p->fail_at);
+}
+
+/* The story of a failed operation; RT_ERR_DEVICE_MEMORY, RT_ERR_CALLBACK or RT_ERR_DRIVER. */
+enum rt_status rt_driver_fail(struct rt_driver *d, struct rt_error *err, enum rt_driver_op op,
+                              int code, const char *file, int line);
+
+/* RT_DRV(d, err, mem_alloc, (d, bytes, &addr)) as an expression of type enum rt_status. */
+#define RT_DRV(d, err, op, args)                                                                   \
+    rt_drv_check_((d), (err), RT_DOP_##op, (d)->op args, __FILE__, __LINE__)
+
+static inline enum rt_status rt_drv_check_(struct rt_driver *d, struct rt_error *err,
+                                           enum rt_driver_op op, int code, const char *file,
+                                           int line)
+{
+    return RT_LIKELY(code == 0) ? RT_OK : rt_driver_fail(d, err, op, code, file, line);
+}
+
+#endif

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_DRIVER_HOST_HOST_DEVICE_H
+#define RT_DRIVER_HOST_HOST_DEVICE_H
+
+/*
+ * Inside of the host device. The handles of driver.h are these structs themselves.
+ *
+ *   host_device.c  the table, memory, libraries of C functions, tensor maps
+ *   host_stream.c  streams, events, copies, kernel launches
+ *   host_graph.c   graphs as recorded lists, their immutable copies, replay
+ *
+ * A stream that is not held runs its work at once, in the caller's thread. A held one queues it:
+ *
+ *   submit -> check -> held? --no--> run
+ *                        \--yes-> | work | work | work | --release, sync, destroy--> check -> run
+ */
+#include "driver/driver.h"
+
+/* Errors of the host device: name, number, text. */
+#define RT_HOST_ERRORS(X)                                                                          \
+    X(RT_HOST_INVALID, 1, "invalid argument")                                                      \
+    X(RT_HOST_NO_MEMORY, 2, "out of memory")                                                       \
+    X(RT_HOST_NOT_FOUND, 3, "no such kernel, image or allocation")                                 \
+    X(RT_HOST_RANGE, 4, "addresses are not inside one live allocation")                            \
+    X(RT_HOST_UNSUPPORTED, 5, "not supported on the host device")                                  \
+    X(RT_HOST_PARAMS, 6, "parameter block is not of the kernel's size")                            \
+    X(RT_HOST_NO_CONTEXT, 7, "no context was entered")                                             \
+    X(RT_HOST_NOT_READY, 8, "event is not recorded yet")
+
+enum rt_host_error {
+#define RT_HOST_ERROR_ENUM(name, number, text) name = number,
+    RT_HOST_ERRORS(RT_HOST_ERROR_ENUM)
+#undef RT_HOST_ERROR_ENUM
+};
+
+struct rt_host_block {
+    struct rt_host_block *next;
+    rt_addr base;
+    uint64_t bytes;
+    bool pinned; /* from host_alloc, to be released by host_free */
+};
+
+enum rt_host_work_kind {
+    RT_HOST_WORK_KERNEL,
+    RT_HOST_WORK_GRAPH,
+    RT_HOST_WORK_COPY_IN,
+    RT_HOST_WORK_COPY_OUT,
+    RT_HOST_WORK_FILL,
+    RT_HOST_WORK_EVENT
+};
+
+/* One thing put on a stream. A queued one has its own copy of the launch and holds a reference to
+ * its graph or event. */
+struct rt_host_work {
+    enum rt_host_work_kind kind;
+    uint8_t value; /* FILL */
+    struct rt_host_work *next;
+    const struct rt_launch *launch; /* KERNEL */
+    struct rt_launch *owned_launch; /* KERNEL, queued */
+    rt_dexec exec;                  /* GRAPH */
+    rt_devent event;                /* EVENT */
+    rt_addr device;                 /* COPY_IN, COPY_OUT, FILL */
+    const void *from;               /* COPY_IN */
+    void *to;                       /* COPY_OUT */
+    uint64_t bytes;                 /* COPY_IN, COPY_OUT, FILL */
+};
+
+struct rt_dstream_opaque {
+    struct rt_host_work *first, *last;
+    bool held;
+    int error; /* first failure of queued work, until stream_sync has reported it */
+};
+
+struct rt_devent_opaque {
+    bool recorded;
+    bool destroyed;    /* released by its owner while records of it were still queued */
+    uint32_t queued;   /* records of it in queues */
+    rt_dstream stream; /* whose queue they are in: one at a time */
+    int64_t ns;        /* of the last record that has run */
+};
+
+struct rt_dlibrary_opaque {
+    struct rt_dlibrary_opaque *next;
+    const struct rt_host_kernel *kernels;
+    uint32_t kernel_count;
+};
+
+struct rt_dnode_opaque {
+    enum rt_node_type type; /* KERNEL or CALL */
+    struct rt_launch launch;
+    int (*fn)(void *user);
+    void *user;
+};
+
+/* An edge can only come from a node that exists already, so the order of creation is topological
+ * and replay needs no edges. */
+struct rt_dgraph_opaque {
+    rt_dnode *nodes;
+    uint32_t count, capacity;
+};
+
+struct rt_dexec_opaque {
+    uint32_t users; /* its owner and the queued launches */
+    uint32_t count;
+    struct rt_dnode_opaque *nodes; /* copies, in order */
+};
+
+struct rt_host {
+    struct rt_host_block *blocks;
+    struct rt_dlibrary_opaque *libraries;
+    struct rt_dstream_opaque own_stream; /* the null stream */
+    uint32_t contexts;                   /* entered and not left */
+    char text[64];
+};
+
+static inline struct rt_host *rt_host_of(struct rt_driver *d)
+{
+    return d->impl;
+}
+
+/* 0 where [addr, addr + bytes) lies in one live allocation, or is empty; else RT_HOST_RANGE. */
+int rt_host_check_range(const struct rt_host *h, rt_addr addr, uint64_t bytes);
+/* 0 where the kernel is loaded and the device could run the launch. */
+int rt_host_check_launch(const struct rt_host *h, const struct rt_launch *l);
+void rt_host_run_kernel(const struct rt_launch *l);
+/* Zeroed memory, aligned for struct rt_launch; free() releases it. Null: no memory. */
+void *rt_host_alloc_aligned(uint64_t bytes);
+
+/* Runs the work now, or queues a copy of it where the stream is held. */
+int rt_host_submit(struct rt_host *h, rt_dstream s, const struct rt_host_work *work);
+void rt_host_drain(struct rt_host *h, rt_dstream s);
+
+int rt_host_replay(const struct rt_dexec_opaque *x);
+void rt_host_exec_release(rt_dexec x);
+
+void rt_host_bind_streams(struct rt_driver *d);
+void rt_host_bind_graphs(struct rt_driver *d);
+
+#endif

@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "driver/host/host_device.h"
+
+#include "common/math.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FIRST_CAPACITY 16
+
+/* ---- replay ---- */
+
+static int call_error(int value)
+{
+    if (value < -RT_DRIVER_CALL_RANGE)
+        value = -RT_DRIVER_CALL_RANGE;
+    if (value > RT_DRIVER_CALL_RANGE)
+        value = RT_DRIVER_CALL_RANGE;
+    return RT_DRIVER_CALL_FAILED + value;
+}
+
+int rt_host_replay(const struct rt_dexec_opaque *x)
+{
+    for (uint32_t i = 0; i < x->count; i++) {
+        const struct rt_dnode_opaque *n = &x->nodes[i];
+        if (n->type == RT_NODE_KERNEL) {
+            rt_host_run_kernel(&n->launch);
+            continue;
+        }
+        const int value = n->fn(n->user);
+        if (value != 0)
+            return call_error(value);
+    }
+    return 0;
+}
+
+void rt_host_exec_release(rt_dexec x)
+{
+    if (--x->users > 0)
+        return;
+    free(x->nodes);
+    free(x);
+}
+
+/* ---- recording ---- */
+
+static int graph_create(struct rt_driver *d, rt_dgraph *out)
+{
+    if (rt_probe_enter(d, RT_DOP_graph_create))
+        return RT_DRIVER_INJECTED;
+    rt_dgraph g = calloc(1, sizeof(*g));
+    if (!g)
+        return RT_HOST_NO_MEMORY;
+    d->probe.live++;
+    *out = g;
+    return 0;
+}
+
+static int graph_destroy(struct rt_driver *d, rt_dgraph g)
+{
+    const bool injected = rt_probe_enter(d, RT_DOP_graph_destroy);
+    if (!g)
+        return RT_HOST_INVALID;
+    for (uint32_t i = 0; i < g->count; i++)
+        free(g->nodes[i]);
+    free(g->nodes);
+    free(g);
+    d->probe.live--;
+    return injected ? RT_DRIVER_INJECTED : 0;
+}
+
+static bool graph_has(const struct rt_dgraph_opaque *g, rt_dnode n)
+{
+    /* From the end: edges mostly come from the node before. */
+    for (uint32_t i = g->count; i-- > 0;) {
+        if (g->nodes[i] == n)
+            return true;
+    }
+    return false;
+}
+
+/* As on CUDA: a programmatic edge joins two kernels. */
+static int check_edges(const struct rt_dgraph_opaque *g, enum rt_node_type into,
+                       const struct rt_dedge *edges, uint32_t edge_count)
+{
+    if (!g || (edge_count > 0 && !edges))
+        return RT_HOST_INVALID;
+    for (uint32_t i = 0; i < edge_count; i++) {
+        if (!graph_has(g, edges[i].from))
+            return RT_HOST_INVALID;
+        if (edges[i].programmatic &&
+            (into != RT_NODE_KERNEL || edges[i].from->type != RT_NODE_KERNEL))
+            return RT_HOST_INVALID;
+    }
+    return 0;
+}
+
+static bool graph_grow(rt_dgraph g)
+{
+    if (g->count < g->capacity)
+        return true;
+    uint64_t capacity;
+    if (!rt_mul_u64(g->capacity, 2, &capacity) || capacity > UINT32_MAX)
+        return false;
+    if (capacity == 0)
+        capacity = FIRST_CAPACITY;
+    rt_dnode *nodes = realloc(g->nodes, (size_t)capacity * sizeof(rt_dnode));
+    if (!nodes)
+        return false;
+    g->nodes = nodes;
+    g->capacity = (uint32_t)capacity;
+    return true;
+}
+
+/* Null: no memory. */
+static rt_dnode graph_append(rt_dgraph g, enum rt_node_type type)
+{
+    if (!graph_grow(g))
+        return NULL;
+    rt_dnode n = rt_host_alloc_aligned(sizeof(*n));
+    if (!n)
+        return NULL;
+    n->type = type;
+    g->nodes[g->count++] = n;
+    return n;
+}
+
+static int graph_add_kernel(struct rt_driver *d, rt_dgraph g, const struct rt_launch *l,
+                            const struct rt_dedge *edges, uint32_t edge_count, rt_dnode *out)
+{
+    if (rt_probe_enter(d, RT_DOP_graph_add_kernel))
+        return RT_DRIVER_INJECTED;
+    if (!l)
+        return RT_HOST_INVALID;
+    int rc = check_edges(g, RT_NODE_KERNEL, edges, edge_count);
+    if (rc == 0)
+        rc = rt_host_check_launch(rt_host_of(d), l);
+    if (rc != 0)
+        return rc;
+    rt_dnode n = graph_append(g, RT_NODE_KERNEL);
+    if (!n)
+        return RT_HOST_NO_MEMORY;
+    n->launch = *l;
+    *out = n;
+    return 0;
+}
+
+static int graph_add_call(struct rt_driver *d, rt_dgraph g, int (*fn)(void *user), void *user,
+                          const struct rt_dedge *edges, uint32_t edge_count, rt_dnode *out)
+{
+    if (rt_probe_enter(d, RT_DOP_graph_add_call))
+        return RT_DRIVER_INJECTED;
+    if (!fn)
+        return RT_HOST_INVALID;
+    const int rc = check_edges(g, RT_NODE_CALL, edges, edge_count);
+    if (rc != 0)
+        return rc;
+    rt_dnode n = graph_append(g, RT_NODE_CALL);
+    if (!n)
+        return RT_HOST_NO_MEMORY;
+    n->fn = fn;
+    n->user = user;
+    *out = n;
+    return 0;
+}
+
+static int graph_capture_begin(struct rt_driver *d, rt_dgraph g, rt_dstream s,
+                               const struct rt_dedge *edges, uint32_t edge_count)
+{
+    (void)g;
+    (void)s;
+    (void)edges;
+    (void)edge_count;
+    if (rt_probe_enter(d, RT_DOP_graph_capture_begin))
+        return RT_DRIVER_INJECTED;
+    return RT_HOST_UNSUPPORTED;
+}
+
+static int graph_capture_end(struct rt_driver *d, rt_dgraph g, rt_dstream s, rt_dnode *tails,
+                             uint32_t capacity, uint32_t *count)
+{
+    (void)g;
+    (void)s;
+    (void)tails;
+    (void)capacity;
+    (void)count;
+    if (rt_probe_enter(d, RT_DOP_graph_capture_end))
+        return RT_DRIVER_INJECTED;
+    return RT_HOST_UNSUPPORTED;
+}
+
+/* ---- reading back ---- */
+
+static int graph_nodes(struct rt_driver *d, rt_dgraph g, rt_dnode *nodes, uint32_t *count)
+{
+    if (rt_probe_enter(d, RT_DOP_graph_nodes))
+        return RT_DRIVER_INJECTED;
+    if (!g || !count)
+        return RT_HOST_INVALID;
+    if (!nodes) {
+        *count = g->count;
+        return 0;
+    }
+    *count = rt_min_u32(*count, g->count);
+    if (*count > 0)
+        memcpy(nodes, g->nodes, *count * sizeof(rt_dnode));
+    return 0;
+}
+
+static int graph_node_info(struct rt_driver *d, rt_dnode n, struct rt_node_info *out)
+{
+    if (rt_probe_enter(d, RT_DOP_graph_node_info))
+        return RT_DRIVER_INJECTED;
+    if (!n)
+        return RT_HOST_INVALID;
+    *out = (struct rt_node_info){.type = n->type};
+    if (n->type != RT_NODE_KERNEL)
+        return 0;
+    const struct rt_launch *l = &n->launch;
+    snprintf(out->name, sizeof(out->name), "%s", ((const struct rt_host_kernel *)l->kernel)->entry);
+    memcpy(out->grid, l->grid, sizeof(out->grid));
+    memcpy(out->block, l->block, sizeof(out->block));
+    out->smem_bytes = l->smem_bytes;
+    _Static_assert(RT_LAUNCH_PARAM_BYTES <= sizeof(out->words), "a launch fits a node's words");
+    memcpy(out->words, l->params, l->param_bytes);
+    out->word_count = rt_ceil_div_u32(l->param_bytes, sizeof(out->words[0]));
+    return 0;
+}
+
+/* ---- executable graphs ---- */
+
+static int graph_instantiate(struct rt_driver *d, rt_dgraph g, rt_dstream s, rt_dexec *out)
+{
+    (void)s; /* there is nothing to upload */
+    if (rt_probe_enter(d, RT_DOP_graph_instantiate))
+        return RT_DRIVER_INJECTED;
+    if (!g)
+        return RT_HOST_INVALID;
+    rt_dexec x = calloc(1, sizeof(*x));
+    if (!x)
+        return RT_HOST_NO_MEMORY;
+    if (g->count > 0) {
+        x->nodes = rt_host_alloc_aligned(g->count * (uint64_t)sizeof(*x->nodes));
+        if (!x->nodes) {
+            free(x);
+            return RT_HOST_NO_MEMORY;
+        }
+    }
+    for (uint32_t i = 0; i < g->count; i++)
+        x->nodes[i] = *g->nodes[i];
+    x->count = g->count;
+    x->users = 1;
+    d->probe.live++;
+    *out = x;
+    return 0;
+}
+
+static int exec_destroy(struct rt_driver *d, rt_dexec x)
+{
+    const bool injected = rt_probe_enter(d, RT_DOP_exec_destroy);
+    if (!x)
+        return RT_HOST_INVALID;
+    rt_host_exec_release(x);
+    d->probe.live--;
+    return injected ? RT_DRIVER_INJECTED : 0;
+}
+
+static int graph_launch(struct rt_driver *d, rt_dexec x, rt_dstream s)
+{
+    if (rt_probe_enter(d, RT_DOP_graph_launch))
+        return RT_DRIVER_INJECTED;
+    if (!x)
+        return RT_HOST_INVALID;
+    const struct rt_host_work work = {.kind = RT_HOST_WORK_GRAPH, .exec = x};
+    return rt_host_submit(rt_host_of(d), s, &work);
+}
+
+void rt_host_bind_graphs(struct rt_driver *d)
+{
+    d->graph_create = graph_create;
+    d->graph_destroy = graph_destroy;
+    d->graph_add_kernel = graph_add_kernel;
+    d->graph_add_call = graph_add_call;
+    d->graph_capture_begin = graph_capture_begin;
+    d->graph_capture_end = graph_capture_end;
+    d->graph_nodes = graph_nodes;
+    d->graph_node_info = graph_node_info;
+    d->graph_instantiate = graph_instantiate;
+    d->exec_destroy = exec_destroy;
+    d->graph_launch = graph_launch;
+}
