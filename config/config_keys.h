@@ -19,12 +19,13 @@ enum rt_key_id {
     RT_KEY_COUNT
 };
 
+/* A list whose `must` begins with auto has that word in a file too: it writes nothing. */
 enum rt_key_holds {
     RT_HOLDS_INTEGER = 0, /* uint32_t or uint64_t, min..max */
     RT_HOLDS_CHOICE,      /* uint32_t, one of the numbers in `must` */
     RT_HOLDS_NUMBER,      /* double, above 0, at most `most` */
     RT_HOLDS_WORD,        /* an enum: the place of the word in `must` */
-    RT_HOLDS_LIST,        /* uint32_t[capacity], ascending, each min..max; a count beside it */
+    RT_HOLDS_LIST,        /* uint32_t[capacity], ascending, each min..max, a count beside it */
     RT_HOLDS_DEVICE,      /* char[]: auto, host, cuda:N */
     RT_HOLDS_PATH         /* const char *, the text of the node it was read from */
 };
