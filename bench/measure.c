@@ -27,7 +27,7 @@ static enum rt_status add_link(const struct rt_rig *rig, enum link link, uint32_
 static enum rt_status time_chain(const struct rt_rig *rig, enum link link, uint32_t count,
                                  double *link_ns)
 {
-    struct rt_program p = {.batch = rig->shape.batch, .query_len = rig->shape.query_len};
+    struct rt_program p = {.spec = rt_rig_spec(rig)};
     uint32_t replays = rig->params->replays ? rig->params->replays : DEFAULT_REPLAYS;
     double ns = 0;
     enum rt_status status = RT_OK;
@@ -57,11 +57,11 @@ static enum rt_status measure_shape(struct rt_measure *m,
 {
     struct rt_rig rig;
     RT_TRY(rt_rig_make(m, params, &rig));
-    const struct rt_attend_choice *choice = &rig.choices[RT_RIG_TIMED];
-    struct rt_measure_attention_result result = {.backend = choice->backend,
-                                                 .kernel = choice->entry,
-                                                 .reduction = choice->reduce_entry,
-                                                 .parts = choice->parts,
+    const struct rt_ops_choice *choice = &rig.choices[RT_RIG_TIMED];
+    struct rt_measure_attention_result result = {.backend = choice->attend.backend,
+                                                 .kernel = choice->attend.entry,
+                                                 .reduction = choice->reduce.entry,
+                                                 .parts = choice->attend.parts,
                                                  .layers = rig.layers,
                                                  .layer_bytes = rig.layer_bytes};
     struct rt_measure_check check = {0};

@@ -120,7 +120,7 @@ static enum rt_status take_outputs(const struct rt_rig *rig, struct outputs *o)
 {
     for (uint32_t side = 0; side < RT_RIG_SIDES; side++) {
         const struct rt_rig_buffer *b = rig->outputs[side];
-        struct rt_program p = {.batch = rig->shape.batch, .query_len = rig->shape.query_len};
+        struct rt_program p = {.spec = rt_rig_spec(rig)};
         enum rt_status status = run_side(rig, side, &p);
         rt_program_free(&p);
         RT_TRY(status);

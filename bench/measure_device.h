@@ -4,7 +4,7 @@
 
 /* What all shapes are measured on: a device, its kernels, and memory full of noise. */
 #include "bench/measure.h"
-#include "kernels/kernels.h"
+#include "kernels/registry.h"
 
 struct rt_measure {
     struct rt_driver driver;

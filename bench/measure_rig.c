@@ -66,12 +66,12 @@ static enum rt_status decide_shape(struct rt_rig *rig, struct rt_error *err)
 /* The generic kernel; where that is the timed one, with other cuts: partial sums of other keys. */
 static enum rt_status choose_truth(struct rt_rig *rig, struct rt_error *err)
 {
-    struct rt_attend_choice *truth = &rig->choices[RT_RIG_TRUTH];
+    struct rt_ops_choice *truth = &rig->choices[RT_RIG_TRUTH];
     struct rt_mla_shape shape = rig->shape;
     shape.backend = RT_BACKEND_GENERIC;
     RT_TRY(rt_ops_choose(&rig->m->driver.caps, &shape, truth, err));
-    if (!strcmp(truth->entry, rig->choices[RT_RIG_TIMED].entry))
-        truth->parts += truth->parts / 2 + 1;
+    if (!strcmp(truth->attend.entry, rig->choices[RT_RIG_TIMED].attend.entry))
+        truth->attend.parts += truth->attend.parts / 2 + 1;
     return RT_OK;
 }
 
@@ -113,7 +113,7 @@ static uint64_t carve(struct rt_rig *rig, rt_addr base)
         struct rt_mla_workspace w;
         rt_ops_workspace(s, &rig->choices[side], &w);
         const uint64_t bytes[RT_RIG_OUTPUTS] = {
-            [RT_RIG_TILES] = w.tile_bytes,
+            [RT_RIG_PARTS] = w.part_bytes,
             [RT_RIG_NUM_SPLITS] = w.num_splits_bytes,
             [RT_RIG_PARTIAL_OUT] = w.partial_out_bytes,
             [RT_RIG_PARTIAL_LSE] = w.partial_lse_bytes,
@@ -233,11 +233,11 @@ enum rt_status rt_rig_poison(const struct rt_rig *rig, enum rt_rig_side side)
 /* ---- launches ------------------------------------------------------------------------------- */
 
 static enum rt_status add(const struct rt_rig *rig, const char *name, uint32_t layer,
-                          const struct rt_launch *launch, struct rt_program *p)
+                          const struct rt_work *work, struct rt_program *p)
 {
-    char label[RT_STAGE_LABEL_BYTES];
+    char label[RT_LABEL_BYTES];
     (void)snprintf(label, sizeof(label), "%s.%u", name, layer);
-    return rt_program_add_launch(p, label, layer, launch, &rig->m->error);
+    return rt_program_add(p, label, layer, work, &rig->m->error);
 }
 
 static rt_addr output(const struct rt_rig *rig, enum rt_rig_side side, enum rt_rig_output which)
@@ -245,10 +245,10 @@ static rt_addr output(const struct rt_rig *rig, enum rt_rig_side side, enum rt_r
     return rig->outputs[side][which].address;
 }
 
-static struct rt_mla_plan_buffers plan_of(const struct rt_rig *rig, enum rt_rig_side side)
+static struct rt_mla_schedule_buffers schedule_of(const struct rt_rig *rig, enum rt_rig_side side)
 {
-    return (struct rt_mla_plan_buffers){.tiles = output(rig, side, RT_RIG_TILES),
-                                        .num_splits = output(rig, side, RT_RIG_NUM_SPLITS)};
+    return (struct rt_mla_schedule_buffers){.parts = output(rig, side, RT_RIG_PARTS),
+                                            .num_splits = output(rig, side, RT_RIG_NUM_SPLITS)};
 }
 
 static rt_addr layer_of(const struct rt_rig *rig, uint32_t layer)
@@ -262,11 +262,11 @@ enum rt_status rt_rig_add_schedule(const struct rt_rig *rig, enum rt_rig_side si
     const struct rt_mla_schedule_args args = {.struct_size = sizeof(args),
                                               .shape = rig->shape,
                                               .lengths = rig->lengths.address,
-                                              .plan = plan_of(rig, side)};
-    struct rt_launch launch;
-    RT_TRY(rt_ops_schedule_launch(&rig->m->kernels, &rig->choices[side], &args, &launch,
-                                  &rig->m->error));
-    return add(rig, "schedule", 0, &launch, p);
+                                              .schedule = schedule_of(rig, side)};
+    struct rt_work work;
+    RT_TRY(
+        rt_ops_schedule_work(&rig->m->kernels, &rig->choices[side], &args, &work, &rig->m->error));
+    return add(rig, "schedule", 0, &work, p);
 }
 
 enum rt_status rt_rig_add_append(const struct rt_rig *rig, uint32_t layer, struct rt_program *p)
@@ -277,9 +277,10 @@ enum rt_status rt_rig_add_append(const struct rt_rig *rig, uint32_t layer, struc
                                             .kv = layer_of(rig, layer),
                                             .block_table = rig->table.address,
                                             .positions = rig->positions.address};
-    struct rt_launch launch;
-    RT_TRY(rt_ops_append_launch(&rig->m->kernels, &args, &launch, &rig->m->error));
-    return add(rig, "append", layer, &launch, p);
+    struct rt_work work;
+    RT_TRY(rt_ops_append_work(&rig->m->kernels, &rig->choices[RT_RIG_TIMED], &args, &work,
+                              &rig->m->error));
+    return add(rig, "append", layer, &work, p);
 }
 
 enum rt_status rt_rig_add_attend(const struct rt_rig *rig, enum rt_rig_side side, uint32_t layer,
@@ -293,19 +294,20 @@ enum rt_status rt_rig_add_attend(const struct rt_rig *rig, enum rt_rig_side side
         .kv = layer_of(rig, layer),
         .block_table = rig->table.address,
         .lengths = rig->lengths.address,
-        .plan = plan_of(rig, side),
+        .schedule = schedule_of(rig, side),
         .partial_out = output(rig, side, RT_RIG_PARTIAL_OUT),
         .partial_lse = output(rig, side, RT_RIG_PARTIAL_LSE),
         .out = output(rig, side, RT_RIG_OUT),
         .lse = output(rig, side, RT_RIG_LSE),
     };
-    const struct rt_attend_choice *choice = &rig->choices[side];
-    struct rt_mla_attend_params params;
-    struct rt_decode_launches l;
+    const struct rt_ops_choice *choice = &rig->choices[side];
+    struct rt_attend_params params;
+    struct rt_decode_work work;
     RT_TRY(rt_ops_attend_params(&args, choice, &params, &rig->m->error));
-    /* As in a step: what a layer reads early is complete, but for the plan of the launch before. */
-    params.early = !p->count || strcmp(p->stages[p->count - 1].launch->entry, "rt_schedule") != 0;
-    RT_TRY(rt_ops_decode_launches(&rig->m->kernels, choice, &params, &l, &rig->m->error));
-    RT_TRY(add(rig, "attend", layer, &l.attend, p));
-    return add(rig, "reduce", layer, &l.reduce, p);
+    /* As in a step: what a layer reads early is complete, but for the schedule just before. */
+    params.early =
+        !p->count || strcmp(rt_work_name(p->stages[p->count - 1].work), "rt_schedule") != 0;
+    RT_TRY(rt_ops_decode_work(&rig->m->kernels, choice, &params, &work, &rig->m->error));
+    RT_TRY(add(rig, "attend", layer, &work.attend, p));
+    return add(rig, "reduce", layer, &work.reduce, p);
 }

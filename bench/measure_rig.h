@@ -5,7 +5,7 @@
 /* One shape set up for measuring: its device memory, its inputs, and the launches on them. */
 #include "bench/measure_device.h"
 #include "graphs/program.h"
-#include "runtime/ops_launch.h"
+#include "runtime/ops_work.h"
 
 /* Whose plan, partial buffers and output: the kernel's that is timed, or the one's it is held to.
  */
@@ -13,7 +13,7 @@ enum rt_rig_side { RT_RIG_TIMED, RT_RIG_TRUTH, RT_RIG_SIDES };
 
 /* Of each side, behind the inputs that both have. */
 enum rt_rig_output {
-    RT_RIG_TILES,
+    RT_RIG_PARTS,
     RT_RIG_NUM_SPLITS,
     RT_RIG_PARTIAL_OUT,
     RT_RIG_PARTIAL_LSE,
@@ -31,7 +31,7 @@ struct rt_rig {
     struct rt_measure *m;
     const struct rt_measure_attention_params *params;
     struct rt_mla_shape shape;
-    struct rt_attend_choice choices[RT_RIG_SIDES];
+    struct rt_ops_choice choices[RT_RIG_SIDES];
     struct rt_memory_region pool;
     uint64_t layer_bytes;
     uint32_t layers;
@@ -51,6 +51,15 @@ enum rt_status rt_rig_add_schedule(const struct rt_rig *rig, enum rt_rig_side si
 enum rt_status rt_rig_add_append(const struct rt_rig *rig, uint32_t layer, struct rt_program *p);
 enum rt_status rt_rig_add_attend(const struct rt_rig *rig, enum rt_rig_side side, uint32_t layer,
                                  struct rt_program *p);
+
+/* The shape as a graph's. */
+static inline struct rt_graph_spec rt_rig_spec(const struct rt_rig *rig)
+{
+    return (struct rt_graph_spec){.phase = RT_PHASE_DECODE,
+                                  .rows = rig->shape.batch,
+                                  .tokens = rig->shape.batch * rig->shape.query_len,
+                                  .decode_rows = rig->shape.batch};
+}
 
 /* Poisons what attend writes. */
 enum rt_status rt_rig_poison(const struct rt_rig *rig, enum rt_rig_side side);

@@ -13,8 +13,8 @@ static enum rt_status check_given(const char *what, rt_addr base, uint64_t bytes
     if (base == 0)
         return RT_OK;
     uint64_t end;
-    RT_REQUIRE(base % RT_BUFFER_ALIGN == 0, err, RT_ERR_INVALID,
-               "%s address 0x%" PRIx64 " is not aligned to %u bytes", what, base, RT_BUFFER_ALIGN);
+    RT_REQUIRE(base % RT_TENSOR_ALIGN == 0, err, RT_ERR_INVALID,
+               "%s address 0x%" PRIx64 " is not aligned to %u bytes", what, base, RT_TENSOR_ALIGN);
     RT_REQUIRE(bytes >= needed, err, RT_ERR_INVALID,
                "%s of %" PRIu64 " bytes is too small, %" PRIu64 " are needed", what, bytes, needed);
     RT_REQUIRE(rt_add_u64(base, bytes, &end), err, RT_ERR_INVALID,
@@ -23,7 +23,7 @@ static enum rt_status check_given(const char *what, rt_addr base, uint64_t bytes
     return RT_OK;
 }
 
-static enum rt_status check_all_given(const struct rt_layout *l, const struct rt_arena_given *g,
+static enum rt_status check_all_given(const struct rt_placement *l, const struct rt_arena_given *g,
                                       struct rt_error *err)
 {
     RT_TRY(check_given("arena", g->arena, g->arena_bytes, l->arena_bytes, err));
@@ -48,19 +48,21 @@ static enum rt_status take_device(struct rt_driver *d, rt_addr given, uint64_t b
 }
 
 enum rt_status rt_arena_init(struct rt_arena *out, struct rt_driver *d,
-                             const struct rt_layout *layout, const struct rt_arena_given *given,
-                             rt_dstream stream, struct rt_error *err)
+                             const struct rt_placement *placement,
+                             const struct rt_arena_given *given, rt_dstream stream,
+                             struct rt_error *err)
 {
     enum rt_status status;
-    *out = (struct rt_arena){.driver = d, .layout = layout};
-    RT_TRY_GOTO(check_all_given(layout, given, err));
+    *out = (struct rt_arena){.driver = d, .placement = placement};
+    RT_TRY_GOTO(check_all_given(placement, given, err));
     RT_TRY_GOTO(
-        RT_DRV(d, err, host_alloc, (d, layout->mapped_bytes, &out->mapped, &out->mapped_addr)));
-    memset(out->mapped, 0, (size_t)layout->mapped_bytes);
+        RT_DRV(d, err, host_alloc, (d, placement->mapped_bytes, &out->mapped, &out->mapped_addr)));
+    memset(out->mapped, 0, (size_t)placement->mapped_bytes);
     RT_TRY_GOTO(
-        take_device(d, given->arena, layout->arena_bytes, &out->arena, &out->owns_arena, err));
-    RT_TRY_GOTO(take_device(d, given->pool, layout->pool_bytes, &out->pool, &out->owns_pool, err));
-    RT_TRY_GOTO(RT_DRV(d, err, fill, (d, out->arena, 0, layout->arena_bytes, stream)));
+        take_device(d, given->arena, placement->arena_bytes, &out->arena, &out->owns_arena, err));
+    RT_TRY_GOTO(
+        take_device(d, given->pool, placement->pool_bytes, &out->pool, &out->owns_pool, err));
+    RT_TRY_GOTO(RT_DRV(d, err, fill, (d, out->arena, 0, placement->arena_bytes, stream)));
     RT_TRY_GOTO(RT_DRV(d, err, stream_sync, (d, stream)));
     return RT_OK;
 fail:
@@ -93,16 +95,16 @@ static rt_addr region_base(const struct rt_arena *a, enum rt_plan_region region)
     return 0;
 }
 
-rt_addr rt_arena_addr(const struct rt_arena *a, enum rt_buffer_id id, uint32_t layer)
+rt_addr rt_arena_addr(const struct rt_arena *a, enum rt_tensor_id id, uint32_t layer)
 {
-    const struct rt_buffer *const b = &a->layout->buffers[id];
-    assert(b->layer_stride == 0 || layer < a->layout->shape.layers);
+    const struct rt_placed *const b = &a->placement->tensors[id];
+    assert(b->layer_stride == 0 || layer < a->placement->dims.layers);
     return region_base(a, b->region) + b->offset + layer * b->layer_stride;
 }
 
-void *rt_arena_host(const struct rt_arena *a, enum rt_buffer_id id)
+void *rt_arena_host(const struct rt_arena *a, enum rt_tensor_id id)
 {
-    const struct rt_buffer *const b = &a->layout->buffers[id];
+    const struct rt_placed *const b = &a->placement->tensors[id];
     assert(b->region == RT_REGION_MAPPED);
     return (unsigned char *)a->mapped + b->offset;
 }

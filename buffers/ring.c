@@ -6,11 +6,11 @@
 void rt_ring_init(struct rt_ring *r, const struct rt_arena *arena)
 {
     *r = (struct rt_ring){
-        .records = rt_arena_host(arena, RT_BUF_RECORDS),
-        .completions = rt_arena_host(arena, RT_BUF_COMPLETIONS),
-        .completed = rt_arena_host(arena, RT_BUF_COMPLETED),
-        .depth = arena->layout->shape.ring_depth,
-        .format = arena->layout->record,
+        .records = rt_arena_host(arena, RT_TENSOR_RECORDS),
+        .completions = rt_arena_host(arena, RT_TENSOR_COMPLETIONS),
+        .completed = rt_arena_host(arena, RT_TENSOR_COMPLETED),
+        .depth = arena->placement->dims.ring_depth,
+        .format = arena->placement->record,
         .next_step = 1,
     };
 }

@@ -37,7 +37,7 @@ struct rt_tensor_map_spec {
     uint32_t box[RT_TENSOR_MAP_DIMS];          /* elements; 1..256, [0] a multiple of 8 up to 64 */
 };
 
-#define RT_LAUNCH_PARAM_BYTES 768
+#define RT_LAUNCH_PARAM_BYTES 832
 #define RT_LAUNCH_NAME_BYTES 48
 
 struct rt_launch {
@@ -50,11 +50,11 @@ struct rt_launch {
     /* The kernel waits for its predecessor (griddepcontrol.wait) before its first access to
      * anything a predecessor writes, so the edge into it may be programmatic. */
     bool waits;
-    /* Every kernel takes one struct by value. Its first `pointer_count` 8-byte words are device
-     * addresses or null, and no other word is: that is what the graph audit reads. It cannot read
-     * tensor maps, so the address in each of them stands among the pointers too. */
+    /* Every kernel takes one struct by value. Bit i of the mask: its i-th 8-byte word is a device
+     * address or null; no other word is one: that is what the graph audit reads. It cannot read
+     * tensor maps, so the address in each of them stands among those words too. */
+    uint64_t address_mask;
     uint32_t param_bytes;
-    uint32_t pointer_count;
     RT_ALIGNAS(64) unsigned char params[RT_LAUNCH_PARAM_BYTES];
 };
 

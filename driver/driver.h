@@ -17,12 +17,11 @@
  * operation but ctx_enter and graph_launch wants the device's context current on that thread.
  */
 #include "common/check.h"
-#include "common/launch.h"
+#include "common/work.h"
 
 #include <stddef.h>
 #include <stdint.h>
 
-typedef struct rt_dstream_opaque *rt_dstream;   /* CUstream; null is the host device's own stream */
 typedef struct rt_devent_opaque *rt_devent;     /* CUevent */
 typedef struct rt_dlibrary_opaque *rt_dlibrary; /* CUlibrary */
 typedef struct rt_dgraph_opaque *rt_dgraph;     /* CUgraph */
@@ -66,7 +65,9 @@ struct rt_dedge {
 
 enum rt_node_type {
     RT_NODE_KERNEL,
-    RT_NODE_CALL, /* host device only: a user callback */
+    RT_NODE_MATMUL, /* host device only, as are the next two: work as it was added */
+    RT_NODE_COLLECTIVE,
+    RT_NODE_CALL,
     RT_NODE_MEMCPY,
     RT_NODE_MEMSET,
     RT_NODE_HOST,
@@ -85,6 +86,8 @@ struct rt_node_info {
     /* Kernel parameters as 8-byte words, in order, tails zero-padded; for the audit. */
     uint32_t word_count;
     uint64_t words[RT_NODE_MAX_WORDS];
+    struct rt_matmul matmul;         /* of a MATMUL node */
+    struct rt_collective collective; /* of a COLLECTIVE node */
 };
 
 /* The allocation that an address lies in; bytes = 0 where the driver knows none. */
@@ -102,8 +105,8 @@ struct rt_address_range {
     X(event_create) X(event_destroy) X(event_record) X(event_sync) X(event_elapsed)                \
     X(copy_in) X(copy_out) X(fill)                                                                 \
     X(library_load) X(library_unload) X(kernel_get) X(kernel_set_smem) X(kernel_param_bytes)       \
-    X(tensor_map) X(launch)                                                                        \
-    X(graph_create) X(graph_destroy) X(graph_add_kernel) X(graph_add_call)                         \
+    X(tensor_map) X(launch) X(matmul) X(collective)                                                \
+    X(graph_create) X(graph_destroy) X(graph_add_kernel) X(graph_add_work)                         \
     X(graph_capture_begin) X(graph_capture_end) X(graph_nodes) X(graph_node_info)                  \
     X(graph_instantiate) X(exec_destroy) X(graph_launch) X(address_range)
 /* clang-format on */
@@ -147,7 +150,8 @@ static inline bool rt_driver_is_call_failure(int code)
 struct rt_driver {
     struct rt_device_caps caps;
     struct rt_driver_probe probe;
-    void *impl; /* the back end's own state */
+    void *impl;           /* the back end's own state */
+    uint32_t failed_node; /* the last call node that failed a replay: its number, by creation */
 
     /* Make the device's context current on this thread, and restore what was. */
     int (*ctx_enter)(struct rt_driver *d);
@@ -193,14 +197,19 @@ struct rt_driver {
 
     /* Enqueue one kernel; `programmatic` allows it to start before its predecessor's end. */
     int (*launch)(struct rt_driver *d, const struct rt_launch *l, bool programmatic, rt_dstream s);
+    /* Enqueue one product, one exchange. Operands that break the struct's rules are an invalid
+     * value. CUDA: fails with its "not supported" where the library is not loaded. */
+    int (*matmul)(struct rt_driver *d, const struct rt_matmul *m, rt_dstream s);
+    int (*collective)(struct rt_driver *d, const struct rt_collective *c, rt_dstream s);
 
     int (*graph_create)(struct rt_driver *d, rt_dgraph *out);
     int (*graph_destroy)(struct rt_driver *d, rt_dgraph g);
     int (*graph_add_kernel)(struct rt_driver *d, rt_dgraph g, const struct rt_launch *l,
                             const struct rt_dedge *edges, uint32_t edge_count, rt_dnode *out);
-    /* Host device only: a node that runs fn(user) at every replay; a failing fn stops the replay
-     * and is reported by graph_launch. CUDA: fails with its "not supported". */
-    int (*graph_add_call)(struct rt_driver *d, rt_dgraph g, int (*fn)(void *user), void *user,
+    /* Host device only: a node that does a MATMUL, COLLECTIVE or CALL at every replay; a call that
+     * fails stops the replay, is reported by graph_launch and named by failed_node. CUDA, where
+     * such work is captured: fails with its "not supported". */
+    int (*graph_add_work)(struct rt_driver *d, rt_dgraph g, const struct rt_work *work,
                           const struct rt_dedge *edges, uint32_t edge_count, rt_dnode *out);
     /* Work put on `s` between the two goes into g after the edges' nodes. At the end *count is the
      * number of nodes later work must follow; at most `capacity` are written. Host: unsupported. */

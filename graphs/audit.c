@@ -5,6 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* For messages, which all name the graph. */
+#define ROWS(a) ((a)->program->spec.rows)
+#define QUERY_LEN(a) (rt_spec_query_len(&(a)->program->spec))
+
 struct audit {
     const struct rt_program *program;
     struct rt_driver *driver;
@@ -17,6 +21,10 @@ static const char *type_name(enum rt_node_type type)
     switch (type) {
     case RT_NODE_KERNEL:
         return "kernel";
+    case RT_NODE_MATMUL:
+        return "matmul";
+    case RT_NODE_COLLECTIVE:
+        return "collective";
     case RT_NODE_CALL:
         return "call";
     case RT_NODE_MEMCPY:
@@ -37,11 +45,14 @@ static const char *type_name(enum rt_node_type type)
     return "unknown";
 }
 
-static bool registered(const struct audit *a, rt_addr addr)
+/* All of [addr, addr + bytes) in one of the regions. */
+static bool registered(const struct audit *a, rt_addr addr, uint64_t bytes)
 {
-    for (uint32_t i = 0; i < a->region_count; i++)
-        if (addr >= a->regions[i].base && addr - a->regions[i].base < a->regions[i].bytes)
+    for (uint32_t i = 0; i < a->region_count; i++) {
+        const struct rt_audit_region *const r = &a->regions[i];
+        if (addr >= r->base && addr - r->base < r->bytes && bytes <= r->bytes - (addr - r->base))
             return true;
+    }
     return false;
 }
 
@@ -51,37 +62,49 @@ static enum rt_status stray(const struct audit *a, const struct rt_stage *s,
     return rt_fail(err, RT_ERR_AUDIT,
                    "graph (batch %u, query length %u), stage \"%s\", kernel %s: parameter word %u "
                    "= 0x%" PRIx64 " lies in no registered allocation",
-                   a->program->batch, a->program->query_len, s->label, info->name, word,
-                   info->words[word]);
+                   ROWS(a), QUERY_LEN(a), s->label, info->name, word, info->words[word]);
 }
 
 /* The name guards the order: no driver promises to list nodes as they were created. */
 static enum rt_status check_launch(const struct audit *a, const struct rt_stage *s,
                                    const struct rt_node_info *info, struct rt_error *err)
 {
-    const uint32_t pointers = s->launch->pointer_count;
-    RT_REQUIRE(info->name[0] == '\0' || strcmp(info->name, s->launch->entry) == 0, err,
-               RT_ERR_AUDIT,
+    const struct rt_launch *const launch = &s->work->launch;
+    const uint64_t mask = launch->address_mask;
+    const uint32_t words = mask ? 64u - (uint32_t)__builtin_clzll(mask) : 0;
+    RT_REQUIRE(info->name[0] == '\0' || strcmp(info->name, launch->entry) == 0, err, RT_ERR_AUDIT,
                "graph (batch %u, query length %u), stage \"%s\": kernel %s where %s is expected",
-               a->program->batch, a->program->query_len, s->label, info->name, s->launch->entry);
-    RT_REQUIRE(pointers <= info->word_count, err, RT_ERR_AUDIT,
+               ROWS(a), QUERY_LEN(a), s->label, info->name, launch->entry);
+    RT_REQUIRE(words <= info->word_count, err, RT_ERR_AUDIT,
                "graph (batch %u, query length %u), stage \"%s\", kernel %s: %u parameter words "
-               "where %u pointers are expected",
-               a->program->batch, a->program->query_len, s->label, info->name, info->word_count,
-               pointers);
-    for (uint32_t i = 0; i < pointers; i++)
-        if (info->words[i] != 0 && !registered(a, info->words[i]))
+               "where at least %u are expected",
+               ROWS(a), QUERY_LEN(a), s->label, info->name, info->word_count, words);
+    for (uint32_t i = 0; i < words; i++)
+        if (mask >> i & 1 && info->words[i] != 0 && !registered(a, info->words[i], 1))
             return stray(a, s, info, i, err);
     return RT_OK;
 }
 
-static enum rt_status check_foreign(const struct audit *a, uint32_t stage,
-                                    const struct rt_node_info *info, struct rt_error *err)
+/* What a library's work reads and writes is known whole, not only where it begins. */
+static enum rt_status check_spans(const struct audit *a, const struct rt_stage *s,
+                                  const struct rt_span *spans, uint32_t count, struct rt_error *err)
+{
+    for (uint32_t i = 0; i < count; i++)
+        RT_REQUIRE(registered(a, spans[i].address, spans[i].bytes), err, RT_ERR_AUDIT,
+                   "graph (batch %u, query length %u), stage \"%s\", %s: %s, %" PRIu64
+                   " bytes at 0x%" PRIx64 ", lies in no registered allocation",
+                   ROWS(a), QUERY_LEN(a), s->label, rt_work_name(s->work), spans[i].name,
+                   spans[i].bytes, spans[i].address);
+    return RT_OK;
+}
+
+static enum rt_status check_captured(const struct audit *a, uint32_t stage,
+                                     const struct rt_node_info *info, struct rt_error *err)
 {
     struct rt_driver *const d = a->driver;
     const struct rt_stage *const s = &a->program->stages[stage];
     for (uint32_t i = 0; i < info->word_count; i++) {
-        if (info->words[i] == 0 || registered(a, info->words[i]))
+        if (info->words[i] == 0 || registered(a, info->words[i], 1))
             continue;
         struct rt_address_range range;
         const enum rt_status status = RT_DRV(d, err, address_range, (d, info->words[i], &range));
@@ -102,15 +125,20 @@ static enum rt_status check_node(const struct audit *a, uint32_t stage, rt_dnode
     const enum rt_status status = RT_DRV(d, err, graph_node_info, (d, node, &info));
     if (status != RT_OK)
         return rt_program_stage_failed(a->program, stage, status, err);
-    const bool may_call = d->caps.kind == RT_DEVICE_KIND_HOST && s->kind == RT_STAGE_CALL;
-    if (info.type == RT_NODE_CALL && may_call)
+    struct rt_span spans[RT_MAX_SPANS];
+    if (s->work->kind == RT_WORK_MATMUL && info.type == RT_NODE_MATMUL)
+        return check_spans(a, s, spans, rt_matmul_spans(&info.matmul, spans), err);
+    if (s->work->kind == RT_WORK_COLLECTIVE && info.type == RT_NODE_COLLECTIVE)
+        return check_spans(a, s, spans, rt_collective_spans(&info.collective, spans), err);
+    if (s->work->kind == RT_WORK_CALL && info.type == RT_NODE_CALL &&
+        d->caps.kind == RT_DEVICE_KIND_HOST)
         return RT_OK;
     RT_REQUIRE(info.type == RT_NODE_KERNEL, err, RT_ERR_AUDIT,
                "graph (batch %u, query length %u), stage \"%s\": %s node, only kernels may be in "
                "the graph",
-               a->program->batch, a->program->query_len, s->label, type_name(info.type));
-    return s->kind == RT_STAGE_LAUNCH ? check_launch(a, s, &info, err)
-                                      : check_foreign(a, stage, &info, err);
+               ROWS(a), QUERY_LEN(a), s->label, type_name(info.type));
+    return s->work->kind == RT_WORK_LAUNCH ? check_launch(a, s, &info, err)
+                                           : check_captured(a, stage, &info, err);
 }
 
 static enum rt_status check_nodes(const struct audit *a, const struct rt_graph *g,
@@ -135,8 +163,8 @@ enum rt_status rt_graph_audit(const struct rt_graph *g, const struct rt_program 
     uint32_t count = 0;
     RT_TRY(RT_DRV(d, err, graph_nodes, (d, g->graph, NULL, &count)));
     RT_REQUIRE(count == g->node_count, err, RT_ERR_AUDIT,
-               "graph (batch %u, query length %u) has %u nodes, %u were built", p->batch,
-               p->query_len, count, g->node_count);
+               "graph (batch %u, query length %u) has %u nodes, %u were built", p->spec.rows,
+               rt_spec_query_len(&p->spec), count, g->node_count);
     rt_dnode *const nodes = calloc((size_t)count + 1, sizeof(rt_dnode));
     RT_REQUIRE(nodes, err, RT_ERR_NOMEM, "no memory to audit %u nodes", count);
     RT_TRY_GOTO(RT_DRV(d, err, graph_nodes, (d, g->graph, nodes, &count)));

@@ -4,11 +4,12 @@
 
 /*
  * The audit reads the graph back from the driver, not from our notes: every address baked into a
- * node must lie in a registered allocation, and a node may be a kernel (or, on the host device, a
- * call), nothing else.
+ * node must lie in a registered allocation, and a node may be a kernel (or, on the host device,
+ * work of another kind that its stage is of), nothing else.
  *
- * In our own kernels the pointers are known (pointer_count, pointers first). In a caller's kernel a
- * parameter word counts as a pointer where the driver knows an allocation at that address.
+ * In our own kernels the addresses are known (rt_launch.address_mask). Of a library's work on the
+ * host device all memory is known, and must be registered whole. In a captured kernel a parameter
+ * word counts as an address where the driver knows an allocation at it.
  */
 #include "graphs/build.h"
 

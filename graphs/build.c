@@ -57,25 +57,20 @@ static enum rt_status add_launch(struct builder *b, const struct rt_launch *laun
     return RT_OK;
 }
 
-static int run_call(void *user)
-{
-    const struct rt_stage_call *const call = user;
-    return call->fn(call->user, NULL);
-}
-
-static enum rt_status add_call(struct builder *b, struct rt_stage_call *call, struct rt_error *err)
+/* The host device has no capture: it takes the work as it is. */
+static enum rt_status add_work(struct builder *b, const struct rt_work *work, struct rt_error *err)
 {
     struct rt_dedge edges[RT_MAX_TAILS];
     rt_dnode node;
     edges_from_tails(b, false, edges);
-    RT_TRY(RT_DRV(b->driver, err, graph_add_call,
-                  (b->driver, b->graph->graph, run_call, call, edges, b->tail_count, &node)));
+    RT_TRY(RT_DRV(b->driver, err, graph_add_work,
+                  (b->driver, b->graph->graph, work, edges, b->tail_count, &node)));
     follow_one(b, node);
     return RT_OK;
 }
 
-/* A capture that has begun is ended whatever the callback says, or its stream would be lost. */
-static enum rt_status capture_call(struct builder *b, const struct rt_stage_call *call,
+/* A capture that has begun is ended whatever the work says, or its stream would be lost. */
+static enum rt_status capture_work(struct builder *b, const struct rt_work *work,
                                    struct rt_error *err)
 {
     struct rt_driver *const d = b->driver;
@@ -85,10 +80,10 @@ static enum rt_status capture_call(struct builder *b, const struct rt_stage_call
     edges_from_tails(b, false, edges);
     RT_TRY(
         RT_DRV(d, err, graph_capture_begin, (d, graph, b->capture_stream, edges, b->tail_count)));
-    const int result = call->fn(call->user, b->capture_stream);
+    const enum rt_status status = rt_work_put(work, d, false, b->capture_stream, err);
     const int ended =
         d->graph_capture_end(d, graph, b->capture_stream, b->tails, RT_MAX_TAILS, &tail_count);
-    RT_REQUIRE(result == 0, err, RT_ERR_CALLBACK, "the callback returned %d", result);
+    RT_TRY(status);
     if (ended != 0)
         return rt_driver_fail(d, err, RT_DOP_graph_capture_end, ended, __FILE__, __LINE__);
     RT_REQUIRE(tail_count <= RT_MAX_TAILS, err, RT_ERR_CALLBACK,
@@ -97,21 +92,20 @@ static enum rt_status capture_call(struct builder *b, const struct rt_stage_call
     return RT_DRV(d, err, graph_nodes, (d, graph, NULL, &b->graph->node_count));
 }
 
-static enum rt_status add_stage(struct builder *b, const struct rt_stage *stage,
-                                struct rt_error *err)
+static enum rt_status add_stage(struct builder *b, const struct rt_work *work, struct rt_error *err)
 {
-    if (stage->kind == RT_STAGE_LAUNCH)
-        return add_launch(b, stage->launch, err);
+    if (work->kind == RT_WORK_LAUNCH)
+        return add_launch(b, &work->launch, err);
     if (b->driver->caps.kind == RT_DEVICE_KIND_HOST)
-        return add_call(b, stage->call, err);
-    return capture_call(b, stage->call, err);
+        return add_work(b, work, err);
+    return capture_work(b, work, err);
 }
 
 static enum rt_status add_stages(struct builder *b, struct rt_error *err)
 {
     for (uint32_t i = 0; i < b->program->count; i++) {
         b->graph->first_node[i] = b->graph->node_count;
-        const enum rt_status status = add_stage(b, &b->program->stages[i], err);
+        const enum rt_status status = add_stage(b, b->program->stages[i].work, err);
         if (status != RT_OK)
             return rt_program_stage_failed(b->program, i, status, err);
     }

@@ -3,9 +3,10 @@
 #define RT_GRAPHS_BUILD_H
 
 /*
- * Program -> graph -> executable graph. Our kernels are added as explicit nodes; a caller's stage
- * is captured into the same graph between them (CUDA) or recorded as a call node (host device). The
- * graph is a chain: each stage follows the one before, by a programmatic edge where that is safe.
+ * Program -> graph -> executable graph. Our kernels are added as explicit nodes; other work, a
+ * caller's or a library's, is captured into the same graph between them (CUDA) or recorded as a
+ * node of its own kind (host device). The graph is a chain: each stage follows the one before, by a
+ * programmatic edge where that is safe.
  */
 #include "graphs/program.h"
 
@@ -24,8 +25,8 @@ struct rt_graph {
 /* Most branches that a caller's stage may leave unjoined. */
 #define RT_MAX_TAILS 32
 
-/* Adds the nodes; *out is zeroed on failure. The graph refers to the program's calls, so the
- * program must outlive it. `capture_stream` is used for call stages on CUDA. */
+/* Adds the nodes; *out is zeroed on failure. What the program's calls refer to must outlive the
+ * graph. `capture_stream` is used on CUDA, for work that is no launch. */
 enum rt_status rt_graph_build(const struct rt_program *p, struct rt_driver *d,
                               rt_dstream capture_stream, struct rt_graph *out,
                               struct rt_error *err);

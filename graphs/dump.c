@@ -4,6 +4,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#define DESCRIPTION_BYTES 128
+
 /* Counts everything and writes what fits, so that one walk both measures and prints. */
 struct writer {
     char *text;
@@ -29,37 +31,31 @@ static RT_PRINTF(2, 3) void put(struct writer *w, const char *fmt, ...)
     w->used += length > 0 ? (size_t)length : 0;
 }
 
-static void put_escaped(struct writer *w, const char *s)
+static void put_escaped(struct writer *w, const char *s, const char *line_end)
 {
     for (; *s; s++) {
         if (*s == '"' || *s == '\\')
             put_char(w, '\\');
-        put_char(w, (char)(*s == '\n' ? ' ' : *s));
+        if (*s == '\n')
+            put(w, "%s", line_end);
+        else
+            put_char(w, *s);
     }
-}
-
-static void put_launch(struct writer *w, const struct rt_launch *l)
-{
-    put(w, "\\n");
-    put_escaped(w, l->entry);
-    put(w, "\\ngrid %ux%ux%u block %ux%ux%u", l->grid[0], l->grid[1], l->grid[2], l->block[0],
-        l->block[1], l->block[2]);
-    if (l->cluster_x > 1)
-        put(w, " cluster %u", l->cluster_x);
-    if (l->smem_bytes > 0)
-        put(w, "\\n%u bytes shared", l->smem_bytes);
 }
 
 static void put_stage(struct writer *w, const struct rt_program *p, uint32_t i)
 {
     const struct rt_stage *const s = &p->stages[i];
+    char what[DESCRIPTION_BYTES];
+    rt_work_describe(s->work, what, sizeof(what));
     put(w, "    s%u [label=\"", i);
-    put_escaped(w, s->label);
-    if (s->kind == RT_STAGE_LAUNCH)
-        put_launch(w, s->launch);
-    else
-        put(w, "\\ncallback");
-    put(w, "\"%s];\n", s->kind == RT_STAGE_CALL ? ", style=rounded" : "");
+    put_escaped(w, s->label, " ");
+    put(w, "\\n");
+    put_escaped(w, rt_work_name(s->work), " ");
+    if (what[0])
+        put(w, "\\n");
+    put_escaped(w, what, "\\n");
+    put(w, "\"%s];\n", s->work->kind == RT_WORK_CALL ? ", style=rounded" : "");
     if (i > 0)
         put(w, "    s%u -> s%u%s;\n", i - 1, i,
             rt_program_edge_programmatic(p, i) ? " [style=dashed]" : "");
@@ -68,8 +64,8 @@ static void put_stage(struct writer *w, const struct rt_program *p, uint32_t i)
 size_t rt_program_dot(const struct rt_program *p, char *text, size_t capacity)
 {
     struct writer w = {.text = text, .capacity = capacity};
-    put(&w, "digraph \"batch %u, query length %u\" {\n    node [shape=box];\n", p->batch,
-        p->query_len);
+    put(&w, "digraph \"batch %u, query length %u\" {\n    node [shape=box];\n", p->spec.rows,
+        rt_spec_query_len(&p->spec));
     for (uint32_t i = 0; i < p->count; i++)
         put_stage(&w, p, i);
     put(&w, "}\n");

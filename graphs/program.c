@@ -8,7 +8,7 @@ static enum rt_status no_memory(const struct rt_program *p, const char *label, s
 {
     return rt_fail(err, RT_ERR_NOMEM,
                    "no memory for stage %u \"%s\" of the graph (batch %u, query length %u)",
-                   p->count, label, p->batch, p->query_len);
+                   p->count, label, p->spec.rows, rt_spec_query_len(&p->spec));
 }
 
 static bool grow(struct rt_program *p)
@@ -24,57 +24,34 @@ static bool grow(struct rt_program *p)
     return true;
 }
 
-/* The caller has grown the list. */
-static struct rt_stage *append(struct rt_program *p, enum rt_stage_kind kind, const char *label,
-                               uint32_t layer)
+enum rt_status rt_program_add(struct rt_program *p, const char *label, uint32_t layer,
+                              const struct rt_work *work, struct rt_error *err)
 {
+    /* malloc aligns less than a launch's parameter block asks for. */
+    struct rt_work *const copy = aligned_alloc(_Alignof(struct rt_work), sizeof(*copy));
+    if (!copy || !grow(p)) {
+        free(copy);
+        return no_memory(p, label, err);
+    }
+    *copy = *work;
     struct rt_stage *const stage = &p->stages[p->count++];
-    *stage = (struct rt_stage){.kind = kind, .layer = layer};
+    *stage = (struct rt_stage){.layer = layer, .work = copy};
     (void)snprintf(stage->label, sizeof(stage->label), "%s", label);
-    return stage;
-}
-
-enum rt_status rt_program_add_launch(struct rt_program *p, const char *label, uint32_t layer,
-                                     const struct rt_launch *launch, struct rt_error *err)
-{
-    /* malloc aligns less than the parameter block asks for. */
-    struct rt_launch *const copy = aligned_alloc(_Alignof(struct rt_launch), sizeof(*copy));
-    if (!copy || !grow(p)) {
-        free(copy);
-        return no_memory(p, label, err);
-    }
-    *copy = *launch;
-    append(p, RT_STAGE_LAUNCH, label, layer)->launch = copy;
-    return RT_OK;
-}
-
-enum rt_status rt_program_add_call(struct rt_program *p, const char *label, uint32_t layer,
-                                   struct rt_stage_call call, struct rt_error *err)
-{
-    struct rt_stage_call *const copy = malloc(sizeof(*copy));
-    if (!copy || !grow(p)) {
-        free(copy);
-        return no_memory(p, label, err);
-    }
-    *copy = call;
-    append(p, RT_STAGE_CALL, label, layer)->call = copy;
     return RT_OK;
 }
 
 void rt_program_free(struct rt_program *p)
 {
-    for (uint32_t i = 0; i < p->count; i++) {
-        free(p->stages[i].launch);
-        free(p->stages[i].call);
-    }
+    for (uint32_t i = 0; i < p->count; i++)
+        free(p->stages[i].work);
     free(p->stages);
     *p = (struct rt_program){0};
 }
 
 bool rt_program_edge_programmatic(const struct rt_program *p, uint32_t i)
 {
-    return i > 0 && p->stages[i - 1].kind == RT_STAGE_LAUNCH &&
-           p->stages[i].kind == RT_STAGE_LAUNCH && p->stages[i].launch->waits;
+    return i > 0 && p->stages[i - 1].work->kind == RT_WORK_LAUNCH &&
+           p->stages[i].work->kind == RT_WORK_LAUNCH && p->stages[i].work->launch.waits;
 }
 
 enum rt_status rt_program_stage_failed(const struct rt_program *p, uint32_t i,
@@ -83,19 +60,26 @@ enum rt_status rt_program_stage_failed(const struct rt_program *p, uint32_t i,
     if (!err)
         return status;
     const struct rt_error cause = *err;
-    return rt_fail(err, status, "graph (batch %u, query length %u), stage \"%s\": %s", p->batch,
-                   p->query_len, p->stages[i].label, cause.message);
+    return rt_fail(err, status, "graph (batch %u, query length %u), stage \"%s\": %s", p->spec.rows,
+                   rt_spec_query_len(&p->spec), p->stages[i].label, cause.message);
 }
 
-static enum rt_status run_stage(const struct rt_program *p, uint32_t i, struct rt_driver *d,
-                                rt_dstream stream, struct rt_error *err)
+enum rt_status rt_work_put(const struct rt_work *work, struct rt_driver *d, bool programmatic,
+                           rt_dstream stream, struct rt_error *err)
 {
-    const struct rt_stage *const s = &p->stages[i];
-    if (s->kind == RT_STAGE_LAUNCH)
-        return RT_DRV(d, err, launch, (d, s->launch, rt_program_edge_programmatic(p, i), stream));
     /* The host device's streams are nothing that a callback could use. */
     const bool host = d->caps.kind == RT_DEVICE_KIND_HOST;
-    const int result = s->call->fn(s->call->user, host ? NULL : stream);
+    switch (work->kind) {
+    case RT_WORK_LAUNCH:
+        return RT_DRV(d, err, launch, (d, &work->launch, programmatic, stream));
+    case RT_WORK_MATMUL:
+        return RT_DRV(d, err, matmul, (d, &work->matmul, stream));
+    case RT_WORK_COLLECTIVE:
+        return RT_DRV(d, err, collective, (d, &work->collective, stream));
+    case RT_WORK_CALL:
+        break;
+    }
+    const int result = work->call.fn(work->call.user, host ? NULL : stream);
     RT_REQUIRE(result == 0, err, RT_ERR_CALLBACK, "the callback returned %d", result);
     return RT_OK;
 }
@@ -104,7 +88,8 @@ enum rt_status rt_program_run(const struct rt_program *p, struct rt_driver *d, r
                               struct rt_error *err)
 {
     for (uint32_t i = 0; i < p->count; i++) {
-        const enum rt_status status = run_stage(p, i, d, stream, err);
+        const enum rt_status status =
+            rt_work_put(p->stages[i].work, d, rt_program_edge_programmatic(p, i), stream, err);
         if (status != RT_OK)
             return rt_program_stage_failed(p, i, status, err);
     }

@@ -7,39 +7,27 @@
  * walks the same list into a graph, so eager and replay are the same work.
  */
 #include "driver/driver.h"
+#include "graphs/spec.h"
 
-#define RT_STAGE_LABEL_BYTES 40
+#define RT_LABEL_BYTES 40
 #define RT_NO_LAYER UINT32_MAX
 
-enum rt_stage_kind { RT_STAGE_LAUNCH, RT_STAGE_CALL };
-
-/* The caller's work: puts itself on `stream` (CUDA), or is done when it returns (host device, where
- * `stream` is null). */
-struct rt_stage_call {
-    int (*fn)(void *user, rt_dstream stream);
-    void *user; /* must outlive the program and every graph built from it */
-};
-
 struct rt_stage {
-    enum rt_stage_kind kind;
-    uint32_t layer;                   /* RT_NO_LAYER for stages of the whole step */
-    char label[RT_STAGE_LABEL_BYTES]; /* "append.12", "before_attention.0" */
-    struct rt_launch *launch;         /* owned by the program; null for a call */
-    struct rt_stage_call *call;       /* likewise, null for a launch; graphs keep its address */
+    uint32_t layer;             /* RT_NO_LAYER for stages of the whole step */
+    char label[RT_LABEL_BYTES]; /* "append.12", "before_attention.0" */
+    struct rt_work *work;       /* owned by the program */
 };
 
 struct rt_program {
+    struct rt_graph_spec spec;
     struct rt_stage *stages;
     uint32_t count, capacity;
-    uint32_t batch, query_len;
 };
 
-/* Zeroed is empty. Appending copies label (cut to its field) and launch; RT_ERR_NOMEM leaves the
+/* Zeroed is empty. Appending copies label (cut to its field) and work; RT_ERR_NOMEM leaves the
  * program as it was. */
-enum rt_status rt_program_add_launch(struct rt_program *p, const char *label, uint32_t layer,
-                                     const struct rt_launch *launch, struct rt_error *err);
-enum rt_status rt_program_add_call(struct rt_program *p, const char *label, uint32_t layer,
-                                   struct rt_stage_call call, struct rt_error *err);
+enum rt_status rt_program_add(struct rt_program *p, const char *label, uint32_t layer,
+                              const struct rt_work *work, struct rt_error *err);
 /* No graph built from it may be launched any more. */
 void rt_program_free(struct rt_program *p);
 
@@ -49,6 +37,10 @@ bool rt_program_edge_programmatic(const struct rt_program *p, uint32_t i);
 /* Puts graph and stage before the story in err and returns `status`. */
 enum rt_status rt_program_stage_failed(const struct rt_program *p, uint32_t i,
                                        enum rt_status status, struct rt_error *err);
+
+/* Puts one piece of work on the stream: what a walk does, and what a capture records. */
+enum rt_status rt_work_put(const struct rt_work *work, struct rt_driver *d, bool programmatic,
+                           rt_dstream stream, struct rt_error *err);
 
 /* Walks the list on the stream. Host device: the work is done on return unless the stream is held.
  * RT_ERR_CALLBACK names the stage and its return value. */

@@ -2,8 +2,6 @@
 #include "runtime/blueprint.h"
 
 #include "common/math.h"
-#include "graphs/bucket.h"
-#include "kernels/mla.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -11,66 +9,79 @@
 /* The host device is for development and tests: a fraction of all RAM would serve nobody there. */
 #define HOST_BUDGET_BYTES (2ull << 30)
 
-static enum rt_status choose_kernels(struct rt_blueprint *b, struct rt_error *err)
+static enum rt_status resolve_all(const struct rt_op_request *request, struct rt_variant *variants,
+                                  struct rt_error *err)
 {
-    const struct rt_config *c = &b->config;
-    for (uint32_t i = 0; i < c->query_len_count; i++) {
-        struct rt_attend_request request = {
-            .heads = c->geometry.heads,
-            .d_qk = b->d_qk,
-            .d_v = b->d_v,
-            .q_len = c->query_lens[i],
-            .page_size = c->page_size,
-            .kv_layout = c->kv_layout,
-            .backend = c->backend,
-        };
-        RT_TRY(rt_kernels_resolve_attend(&b->caps, &request, &b->choices[i], err));
-    }
+    /* Attention first: of several reasons, its is the one to read. */
+    RT_TRY(rt_op_resolve(RT_OP_ATTEND, request, &variants[RT_OP_ATTEND], err));
+    for (uint32_t op = 0; op < RT_OP_COUNT; op++)
+        if (op != RT_OP_ATTEND)
+            RT_TRY(rt_op_resolve((enum rt_op_id)op, request, &variants[op], err));
     return RT_OK;
 }
 
-static void fill_shape(const struct rt_blueprint *b, uint64_t pages, struct rt_shape *shape)
+static enum rt_status choose_kernels(struct rt_blueprint *b, const struct rt_kv_format *kv,
+                                     struct rt_error *err)
 {
     const struct rt_config *c = &b->config;
-    *shape = (struct rt_shape){
+    struct rt_op_request request = {
+        .caps = &b->caps,
+        .kv = kv,
         .heads = c->geometry.heads,
-        .d_qk = b->d_qk,
-        .d_v = b->d_v,
+        .page_size = c->page_size,
+        .backend = c->backend,
+    };
+    for (uint32_t i = 0; i < c->query_len_count; i++) {
+        request.q_len = c->query_lens[i];
+        RT_TRY(resolve_all(&request, b->variants[request.q_len], err));
+    }
+    /* What opens and closes a step is the same in all graphs. */
+    memcpy(b->variants[0], b->variants[c->query_lens[0]], sizeof(b->variants[0]));
+    return RT_OK;
+}
+
+static void fill_dims(const struct rt_blueprint *b, const struct rt_kv_format *kv, uint64_t pages,
+                      struct rt_dims *dims)
+{
+    const struct rt_config *c = &b->config;
+    *dims = (struct rt_dims){
+        .kv = *kv,
+        .heads = c->geometry.heads,
         .layers = c->geometry.layers,
         .slots = c->max_sequences,
         .max_length = c->max_length,
         .page_size = c->page_size,
         .pages = pages,
-        .bucket_max = c->batch_sizes[c->batch_size_count - 1],
-        .rows = (uint32_t)rt_bucket_capacity(c->batch_sizes, c->batch_size_count, c->max_sequences),
-        .q_max = c->query_lens[c->query_len_count - 1],
+        .rows = (uint32_t)rt_specs_capacity(b->specs, b->spec_count, c->max_sequences),
         .ring_depth = c->ring_depth,
         .per_layer = c->tensors == RT_TENSORS_PER_LAYER,
     };
-    for (uint32_t i = 0; i < c->query_len_count; i++) {
-        const struct rt_attend_choice *choice = &b->choices[i];
-        uint64_t rows =
-            (uint64_t)rt_max_split_slots(choice->parts) * c->geometry.heads * c->query_lens[i];
-        shape->parts_max = rt_max_u32(shape->parts_max, choice->parts);
-        if (rows > shape->partial_rows)
-            shape->partial_rows = rows;
+    for (uint32_t i = 0; i < b->spec_count; i++) {
+        const uint32_t q_len = rt_spec_query_len(&b->specs[i]);
+        const uint32_t parts = b->variants[q_len][RT_OP_ATTEND].parts;
+        const uint64_t rows = (uint64_t)rt_max_split_slots(parts) * c->geometry.heads * q_len;
+        dims->bucket_max = rt_max_u32(dims->bucket_max, b->specs[i].rows);
+        dims->q_max = rt_max_u32(dims->q_max, q_len);
+        dims->parts_max = rt_max_u32(dims->parts_max, parts);
+        if (rows > dims->partial_rows)
+            dims->partial_rows = rows;
     }
 }
 
 /* Pages that the memory budget holds, and no more than all sequences at full length can use. */
-static enum rt_status budget_pages(const struct rt_blueprint *b, uint64_t free_bytes,
-                                   uint64_t *pages, struct rt_error *err)
+static enum rt_status budget_pages(const struct rt_blueprint *b, const struct rt_kv_format *kv,
+                                   uint64_t free_bytes, uint64_t *pages, struct rt_error *err)
 {
     const struct rt_config *c = &b->config;
-    struct rt_shape shape;
-    struct rt_layout probe;
-    fill_shape(b, 1, &shape);
-    RT_TRY(rt_layout_compute(&shape, &probe, err));
+    struct rt_dims dims;
+    struct rt_placement probe;
+    fill_dims(b, kv, 1, &dims);
+    RT_TRY(rt_placement_make(&dims, &probe, err));
 
     if (b->caps.kind == RT_DEVICE_KIND_HOST && free_bytes > HOST_BUDGET_BYTES)
         free_bytes = HOST_BUDGET_BYTES;
     uint64_t budget = (uint64_t)((double)free_bytes * c->memory_fraction);
-    uint64_t page_bytes = rt_layout_page_bytes(&shape);
+    uint64_t page_bytes = rt_placement_page_bytes(&dims);
     uint64_t useful = (uint64_t)c->max_sequences * probe.max_blocks;
     uint64_t fit = 0;
     if (page_bytes && budget > probe.arena_bytes)
@@ -87,18 +98,21 @@ enum rt_status rt_blueprint_make(const struct rt_config *config, const struct rt
                                  uint64_t free_bytes, struct rt_blueprint *out,
                                  struct rt_error *err)
 {
+    struct rt_kv_format kv;
+    struct rt_dims dims;
     RT_TRY(rt_config_check(config, err));
     *out = (struct rt_blueprint){
-        .config = *config,
-        .caps = *caps,
-        .d_qk = config->geometry.kv_lora_rank + config->geometry.qk_rope_head_dim,
-        .d_v = config->geometry.kv_lora_rank,
-    };
-    RT_TRY(choose_kernels(out, err));
+        .config = *config, .caps = *caps, .control = {.phase = RT_PHASE_CONTROL}};
+    RT_REQUIRE(rt_kv_format_make(config->kv_layout,
+                                 config->geometry.kv_lora_rank + config->geometry.qk_rope_head_dim,
+                                 config->geometry.kv_lora_rank, &kv),
+               err, RT_ERR_CONFIG, "kv_layout %d is not known", (int)config->kv_layout);
+    RT_TRY(choose_kernels(out, &kv, err));
+    out->spec_count = rt_specs_of_buckets(config->batch_sizes, config->batch_size_count,
+                                          config->query_lens, config->query_len_count, out->specs);
     uint64_t pages = config->pages;
     if (!pages)
-        RT_TRY(budget_pages(out, free_bytes, &pages, err));
-    struct rt_shape shape;
-    fill_shape(out, pages, &shape);
-    return rt_layout_compute(&shape, &out->layout, err);
+        RT_TRY(budget_pages(out, &kv, free_bytes, &pages, err));
+    fill_dims(out, &kv, pages, &dims);
+    return rt_placement_make(&dims, &out->placement, err);
 }

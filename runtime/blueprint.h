@@ -6,17 +6,28 @@
  * Configuration and device capabilities -> everything that has a shape. Pure: the same function
  * serves rt_create, rt_sizes and plans for machines that are elsewhere.
  */
-#include "buffers/layout.h"
-#include "kernels/kernels.h"
+#include "buffers/placement.h"
+#include "graphs/spec.h"
+#include "kernels/op.h"
 #include "replayrt/rt.h"
 
 struct rt_blueprint {
     struct rt_config config;
     struct rt_device_caps caps;
-    uint32_t d_qk, d_v;
-    struct rt_attend_choice choices[RT_MAX_QUERY_LENS]; /* by index into config.query_lens */
-    struct rt_layout layout;
+    struct rt_graph_spec control; /* the graph without rows */
+    struct rt_graph_spec specs[RT_MAX_SPECS];
+    uint32_t spec_count;
+    /* What serves the graphs of each captured query length; [0]: the control graph. */
+    struct rt_variant variants[RT_MAX_QUERY_LEN + 1][RT_OP_COUNT];
+    struct rt_placement placement;
 };
+
+/* [RT_OP_COUNT]: what serves this graph. */
+static inline const struct rt_variant *rt_blueprint_variants(const struct rt_blueprint *b,
+                                                             const struct rt_graph_spec *spec)
+{
+    return b->variants[spec->phase == RT_PHASE_CONTROL ? 0 : rt_spec_query_len(spec)];
+}
 
 /*
  * free_bytes: device memory that memory_fraction is a fraction of; not read where pages are given.

@@ -45,13 +45,13 @@ static enum rt_status alloc_host(struct rt_runtime *rt, const struct rt_create_p
                                  struct rt_error *err)
 {
     const struct rt_config *c = &rt->blueprint.config;
-    const struct rt_layout *l = &rt->blueprint.layout;
+    const struct rt_placement *l = &rt->blueprint.placement;
     rt->slots = calloc(c->max_sequences, sizeof(*rt->slots));
     rt->free_slots = calloc(c->max_sequences, sizeof(*rt->free_slots));
     rt->table = calloc((size_t)c->max_sequences * l->max_blocks, sizeof(*rt->table));
     rt->ops = calloc(1, l->record.ops_capacity);
     rt->flights = calloc(c->ring_depth, sizeof(*rt->flights));
-    rt->captured_count = c->batch_size_count * c->query_len_count;
+    rt->captured_count = rt->blueprint.spec_count;
     rt->captured = calloc(rt->captured_count, sizeof(*rt->captured));
     rt->regions = calloc(3 + (size_t)p->region_count, sizeof(*rt->regions));
     RT_REQUIRE(rt->slots && rt->free_slots && rt->table && rt->ops && rt->flights && rt->captured &&
@@ -63,14 +63,13 @@ static enum rt_status alloc_host(struct rt_runtime *rt, const struct rt_create_p
         rt->free_slots[i] = i;
     }
     rt->free_slot_count = c->max_sequences;
-    RT_TRY(rt_pages_init(&rt->pages, l->shape.pages, err));
-    return rt_buckets_init(&rt->buckets, rt->blueprint.config.batch_sizes, c->batch_size_count,
-                           err);
+    RT_TRY(rt_pages_init(&rt->pages, l->dims.pages, err));
+    return rt_spec_index_init(&rt->spec_index, rt->blueprint.specs, rt->blueprint.spec_count, err);
 }
 
 static void register_regions(struct rt_runtime *rt, const struct rt_create_params *p)
 {
-    const struct rt_layout *l = &rt->blueprint.layout;
+    const struct rt_placement *l = &rt->blueprint.placement;
     rt->regions[rt->region_count++] =
         (struct rt_audit_region){.base = rt->arena.arena, .bytes = l->arena_bytes, .name = "arena"};
     rt->regions[rt->region_count++] =
@@ -96,8 +95,7 @@ static enum rt_status finish_graph(struct rt_runtime *rt, struct rt_captured *g,
 static enum rt_status capture_all(struct rt_runtime *rt, const struct rt_create_params *p,
                                   struct rt_error *err)
 {
-    const struct rt_config *c = &rt->blueprint.config;
-    const struct rt_stage_source source = {
+    const struct rt_recipe_source source = {
         .blueprint = &rt->blueprint,
         .arena = &rt->arena,
         .kernels = &rt->kernels,
@@ -105,15 +103,13 @@ static enum rt_status capture_all(struct rt_runtime *rt, const struct rt_create_
         .stages = p->stages,
         .stage_user = p->stage_user,
     };
-    RT_TRY(rt_stages_control(&source, &rt->control.program, err));
+    RT_TRY(rt_recipe_make(&source, &rt->blueprint.control, NULL, &rt->control.program, err));
     RT_TRY(finish_graph(rt, &rt->control, err));
     for (uint32_t i = 0; i < rt->captured_count; i++) {
         struct rt_captured *g = &rt->captured[i];
-        uint32_t batch = c->batch_sizes[i / c->query_len_count];
-        g->bindings = calloc(rt_stage_binding_count(&source), sizeof(*g->bindings));
+        g->bindings = calloc(rt_recipe_binding_count(&source), sizeof(*g->bindings));
         RT_REQUIRE(g->bindings, err, RT_ERR_NOMEM, "out of host memory for stage bindings");
-        RT_TRY(
-            rt_stages_step(&source, batch, i % c->query_len_count, g->bindings, &g->program, err));
+        RT_TRY(rt_recipe_make(&source, &rt->blueprint.specs[i], g->bindings, &g->program, err));
         RT_TRY(finish_graph(rt, g, err));
         if (p->progress)
             p->progress(p->log_user, i + 1, rt->captured_count);
@@ -145,14 +141,15 @@ static enum rt_status open_device(struct rt_runtime *rt, const struct rt_create_
 static void say_choices(const struct rt_runtime *rt, const struct rt_create_params *p)
 {
     const struct rt_config *c = &rt->blueprint.config;
-    for (uint32_t i = 0; i < c->query_len_count; i++)
-        say(p, RT_LOG_INFO, "query length %u: %s, %u parts: %s", c->query_lens[i],
-            rt->blueprint.choices[i].entry, rt->blueprint.choices[i].parts,
-            rt->blueprint.choices[i].reason);
-    const struct rt_layout *l = &rt->blueprint.layout;
+    for (uint32_t i = 0; i < c->query_len_count; i++) {
+        const struct rt_variant *attend = &rt->blueprint.variants[c->query_lens[i]][RT_OP_ATTEND];
+        say(p, RT_LOG_INFO, "query length %u: %s, %u parts: %s", c->query_lens[i], attend->entry,
+            attend->parts, attend->reason);
+    }
+    const struct rt_placement *l = &rt->blueprint.placement;
     say(p, RT_LOG_INFO,
         "%" PRIu64 " pages of %u tokens in %u layers: pool %" PRIu64 " bytes, arena %" PRIu64,
-        l->shape.pages, l->shape.page_size, l->shape.layers, l->pool_bytes, l->arena_bytes);
+        l->dims.pages, l->dims.page_size, l->dims.layers, l->pool_bytes, l->arena_bytes);
 }
 
 /* What a caller made for a GPU means nothing on the host device, which `auto` may have chosen. */
@@ -201,7 +198,7 @@ static enum rt_status build_runtime(struct rt_runtime *rt, const struct rt_creat
         .pool = p->pool_address,
         .pool_bytes = p->pool_bytes,
     };
-    RT_TRY(rt_arena_init(&rt->arena, d, &rt->blueprint.layout, &given, rt->stream, err));
+    RT_TRY(rt_arena_init(&rt->arena, d, &rt->blueprint.placement, &given, rt->stream, err));
     rt_ring_init(&rt->ring, &rt->arena);
     RT_TRY(rt_kernels_load(d, &rt->kernels, err));
     RT_TRY(alloc_host(rt, p, err));
@@ -214,7 +211,8 @@ enum rt_status rt_create(const struct rt_create_params *params, rt_runtime **out
 {
     RT_REQUIRE(out, error, RT_ERR_INVALID, "rt_create: out is null");
     *out = NULL;
-    RT_REQUIRE_STRUCT(params, error);
+    struct rt_create_params mine;
+    RT_TAKE_STRUCT(params, mine, error);
     RT_TRY(check_params(params, error));
     struct rt_runtime *rt = calloc(1, sizeof(*rt));
     RT_REQUIRE(rt, error, RT_ERR_NOMEM, "out of host memory for the runtime");
@@ -263,7 +261,7 @@ void rt_destroy(rt_runtime **runtime)
             (void)d->ctx_leave(d);
         rt_driver_close(d);
     }
-    rt_buckets_free(&rt->buckets);
+    rt_spec_index_free(&rt->spec_index);
     rt_pages_free(&rt->pages);
     free(rt->regions);
     free(rt->captured);
@@ -279,7 +277,7 @@ void rt_destroy(rt_runtime **runtime)
 enum rt_status rt_sizes(const struct rt_config *config, struct rt_sizes *out,
                         struct rt_error *error)
 {
-    RT_REQUIRE_STRUCT(out, error);
+    RT_CHECK_STRUCT(out, error);
     RT_TRY(rt_config_check(config, error));
     struct rt_driver d;
     char why[160];
@@ -297,10 +295,12 @@ enum rt_status rt_sizes(const struct rt_config *config, struct rt_sizes *out,
     if (status == RT_OK)
         status = rt_blueprint_make(config, &d.caps, free_bytes, blueprint, error);
     if (status == RT_OK) {
-        out->arena_bytes = blueprint->layout.arena_bytes;
-        out->pool_bytes = blueprint->layout.pool_bytes;
-        out->mapped_bytes = blueprint->layout.mapped_bytes;
-        out->pages = blueprint->layout.shape.pages;
+        const struct rt_placement *l = &blueprint->placement;
+        const struct rt_sizes sizes = {.arena_bytes = l->arena_bytes,
+                                       .pool_bytes = l->pool_bytes,
+                                       .mapped_bytes = l->mapped_bytes,
+                                       .pages = l->dims.pages};
+        rt_struct_write(out, &sizes, sizeof(sizes));
     }
 fail:
     free(blueprint);

@@ -2,8 +2,8 @@
 /* The operators: the same kernels on the caller's pointers, stream and graphs. */
 #include "replayrt/ops.h"
 
-#include "runtime/ops_launch.h"
-#include "runtime/runtime.h"
+#include "common/struct_size.h"
+#include "runtime/ops_work.h"
 
 #include <stdlib.h>
 
@@ -66,27 +66,30 @@ enum rt_status rt_mla_workspace_size(rt_ops *ops, const struct rt_mla_shape *sha
                                      struct rt_mla_workspace *out)
 {
     RT_REQUIRE(ops, NULL, RT_ERR_INVALID, "rt_mla_workspace_size: ops is null");
-    RT_REQUIRE_STRUCT(out, &ops->error);
-    struct rt_attend_choice choice;
+    RT_REQUIRE(shape, &ops->error, RT_ERR_INVALID, "rt_mla_workspace_size: shape is null");
+    RT_CHECK_STRUCT(out, &ops->error);
+    struct rt_ops_choice choice;
+    struct rt_mla_workspace mine = {0};
     RT_TRY(rt_ops_choose(&ops->driver.caps, shape, &choice, &ops->error));
-    rt_ops_workspace(shape, &choice, out);
+    rt_ops_workspace(shape, &choice, &mine);
+    rt_struct_write(out, &mine, sizeof(mine));
     return RT_OK;
 }
 
 /* Inside of the device's context. */
-static enum rt_status put(struct rt_ops *ops, const struct rt_launch *l, void *stream)
+static enum rt_status put(struct rt_ops *ops, const struct rt_work *work, void *stream)
 {
     struct rt_driver *d = &ops->driver;
     RT_REQUIRE(d->caps.kind != RT_DEVICE_KIND_HOST || !stream, &ops->error, RT_ERR_INVALID,
-               "%s: the host device has no streams, stream is %p", l->entry, stream);
-    return RT_DRV(d, &ops->error, launch, (d, l, false, stream));
+               "%s: the host device has no streams, stream is %p", rt_work_name(work), stream);
+    return RT_DRV(d, &ops->error, launch, (d, &work->launch, false, stream));
 }
 
-static enum rt_status launch(struct rt_ops *ops, const struct rt_launch *l, void *stream)
+static enum rt_status launch(struct rt_ops *ops, const struct rt_work *work, void *stream)
 {
     struct rt_driver *d = &ops->driver;
     RT_TRY(RT_DRV(d, &ops->error, ctx_enter, (d)));
-    enum rt_status status = put(ops, l, stream);
+    enum rt_status status = put(ops, work, stream);
     (void)d->ctx_leave(d);
     return status;
 }
@@ -95,34 +98,36 @@ enum rt_status rt_mla_schedule(rt_ops *ops, const struct rt_mla_schedule_args *a
 {
     RT_REQUIRE(ops, NULL, RT_ERR_INVALID, "rt_mla_schedule: ops is null");
     struct rt_error *err = &ops->error;
-    RT_REQUIRE_STRUCT(args, err);
-    struct rt_attend_choice choice;
-    struct rt_launch l;
+    struct rt_mla_schedule_args mine;
+    RT_TAKE_STRUCT(args, mine, err);
+    struct rt_ops_choice choice;
+    struct rt_work work;
     RT_TRY(rt_ops_choose(&ops->driver.caps, &args->shape, &choice, err));
-    RT_TRY(rt_ops_schedule_launch(&ops->kernels, &choice, args, &l, err));
-    return launch(ops, &l, stream);
+    RT_TRY(rt_ops_schedule_work(&ops->kernels, &choice, args, &work, err));
+    return launch(ops, &work, stream);
 }
 
 enum rt_status rt_mla_append(rt_ops *ops, const struct rt_mla_append_args *args, void *stream)
 {
     RT_REQUIRE(ops, NULL, RT_ERR_INVALID, "rt_mla_append: ops is null");
     struct rt_error *err = &ops->error;
-    RT_REQUIRE_STRUCT(args, err);
-    struct rt_attend_choice choice;
-    struct rt_launch l;
+    struct rt_mla_append_args mine;
+    RT_TAKE_STRUCT(args, mine, err);
+    struct rt_ops_choice choice;
+    struct rt_work work;
     RT_TRY(rt_ops_choose(&ops->driver.caps, &args->shape, &choice, err));
-    RT_TRY(rt_ops_append_launch(&ops->kernels, args, &l, err));
-    return launch(ops, &l, stream);
+    RT_TRY(rt_ops_append_work(&ops->kernels, &choice, args, &work, err));
+    return launch(ops, &work, stream);
 }
 
 /* Tensor maps are made where the context is: launches are built inside of it. */
-static enum rt_status decode(struct rt_ops *ops, const struct rt_attend_choice *choice,
-                             const struct rt_mla_attend_params *attend, void *stream)
+static enum rt_status decode(struct rt_ops *ops, const struct rt_ops_choice *choice,
+                             const struct rt_attend_params *attend, void *stream)
 {
-    struct rt_decode_launches l;
-    RT_TRY(rt_ops_decode_launches(&ops->kernels, choice, attend, &l, &ops->error));
-    RT_TRY(put(ops, &l.attend, stream));
-    return put(ops, &l.reduce, stream);
+    struct rt_decode_work work;
+    RT_TRY(rt_ops_decode_work(&ops->kernels, choice, attend, &work, &ops->error));
+    RT_TRY(put(ops, &work.attend, stream));
+    return put(ops, &work.reduce, stream);
 }
 
 enum rt_status rt_mla_decode(rt_ops *ops, const struct rt_mla_decode_args *args, void *stream)
@@ -130,9 +135,10 @@ enum rt_status rt_mla_decode(rt_ops *ops, const struct rt_mla_decode_args *args,
     RT_REQUIRE(ops, NULL, RT_ERR_INVALID, "rt_mla_decode: ops is null");
     struct rt_error *err = &ops->error;
     struct rt_driver *d = &ops->driver;
-    RT_REQUIRE_STRUCT(args, err);
-    struct rt_attend_choice choice;
-    struct rt_mla_attend_params attend;
+    struct rt_mla_decode_args mine;
+    RT_TAKE_STRUCT(args, mine, err);
+    struct rt_ops_choice choice;
+    struct rt_attend_params attend;
     RT_TRY(rt_ops_choose(&ops->driver.caps, &args->shape, &choice, err));
     RT_TRY(rt_ops_attend_params(args, &choice, &attend, err));
     RT_TRY(RT_DRV(d, err, ctx_enter, (d)));

@@ -41,14 +41,14 @@ static enum rt_status look_at_device(const struct rt_config *config, const char 
 
 static void fill_info(struct rt_plan *plan)
 {
-    const struct rt_layout *l = &plan->blueprint.layout;
+    const struct rt_placement *l = &plan->blueprint.placement;
     struct rt_info *info = &plan->info;
     info->struct_size = sizeof(*info);
     info->host = plan->blueprint.caps.kind == RT_DEVICE_KIND_HOST;
     snprintf(info->device, sizeof(info->device), "%s", plan->blueprint.caps.name);
     info->sm_count = plan->blueprint.caps.sm_count;
-    info->graphs = plan->blueprint.config.batch_size_count * plan->blueprint.config.query_len_count;
-    info->pages = l->shape.pages;
+    info->graphs = plan->blueprint.spec_count;
+    info->pages = l->dims.pages;
     info->arena_bytes = l->arena_bytes;
     info->pool_bytes = l->pool_bytes;
     info->mapped_bytes = l->mapped_bytes;
@@ -56,18 +56,16 @@ static void fill_info(struct rt_plan *plan)
 
 static enum rt_status build_programs(struct rt_plan *plan, struct rt_error *err)
 {
-    const struct rt_arena arena = {.layout = &plan->blueprint.layout};
+    const struct rt_arena arena = {.placement = &plan->blueprint.placement};
     const struct rt_kernels kernels = {.cc = plan->blueprint.caps.cc};
     const rt_stage_fn no_stages[RT_STAGE_POINT_COUNT] = {0};
-    const struct rt_stage_source source = {
+    const struct rt_recipe_source source = {
         .blueprint = &plan->blueprint, .arena = &arena, .kernels = &kernels, .stages = no_stages};
     plan->programs = calloc(plan->info.graphs, sizeof(*plan->programs));
     RT_REQUIRE(plan->programs, err, RT_ERR_NOMEM, "out of host memory for %u graphs",
                plan->info.graphs);
-    uint32_t query_lens = plan->blueprint.config.query_len_count;
     for (uint32_t i = 0; i < plan->info.graphs; i++)
-        RT_TRY(rt_stages_step(&source, plan->blueprint.config.batch_sizes[i / query_lens],
-                              i % query_lens, NULL, &plan->programs[i], err));
+        RT_TRY(rt_recipe_make(&source, &plan->blueprint.specs[i], NULL, &plan->programs[i], err));
     return RT_OK;
 }
 
@@ -111,21 +109,22 @@ const struct rt_info *rt_plan_info(const rt_plan *plan)
 
 uint32_t rt_plan_buffer_count(const rt_plan *plan)
 {
-    return plan ? RT_BUF_COUNT : 0;
+    return plan ? RT_TENSOR_COUNT : 0;
 }
 
 enum rt_status rt_plan_buffer(const rt_plan *plan, uint32_t index, struct rt_plan_buffer *out)
 {
-    RT_REQUIRE(plan && index < RT_BUF_COUNT, NULL, RT_ERR_INVALID, "no such buffer");
-    RT_REQUIRE_STRUCT(out, NULL);
-    const struct rt_buffer *b = &plan->blueprint.layout.buffers[index];
-    out->region = b->region;
-    out->name = b->name;
-    out->dtype = b->dtype;
-    out->rank = b->rank;
-    memcpy(out->shape, b->shape, sizeof(out->shape));
-    out->offset = b->offset;
-    out->bytes = b->bytes;
+    RT_REQUIRE(plan && index < RT_TENSOR_COUNT, NULL, RT_ERR_INVALID, "no such buffer");
+    RT_CHECK_STRUCT(out, NULL);
+    const struct rt_placed *t = &plan->blueprint.placement.tensors[index];
+    struct rt_plan_buffer mine = {.region = t->region,
+                                  .name = t->name,
+                                  .dtype = t->dtype,
+                                  .rank = t->rank,
+                                  .offset = t->offset,
+                                  .bytes = t->bytes};
+    memcpy(mine.shape, t->shape, sizeof(mine.shape));
+    rt_struct_write(out, &mine, sizeof(mine));
     return RT_OK;
 }
 
@@ -137,16 +136,18 @@ uint32_t rt_plan_graph_count(const rt_plan *plan)
 enum rt_status rt_plan_graph(const rt_plan *plan, uint32_t index, struct rt_plan_graph *out)
 {
     RT_REQUIRE(plan && index < plan->info.graphs, NULL, RT_ERR_INVALID, "no such graph");
-    RT_REQUIRE_STRUCT(out, NULL);
-    const struct rt_attend_choice *choice =
-        &plan->blueprint.choices[index % plan->blueprint.config.query_len_count];
-    out->batch = plan->programs[index].batch;
-    out->query_len = plan->programs[index].query_len;
-    out->stages = plan->programs[index].count;
-    out->backend = rt_backend_name(choice->backend);
-    out->attend = choice->entry;
-    out->reason = choice->reason;
-    out->parts = choice->parts;
+    RT_CHECK_STRUCT(out, NULL);
+    const struct rt_program *p = &plan->programs[index];
+    const struct rt_variant *attend =
+        &rt_blueprint_variants(&plan->blueprint, &p->spec)[RT_OP_ATTEND];
+    const struct rt_plan_graph mine = {.batch = p->spec.rows,
+                                       .query_len = rt_spec_query_len(&p->spec),
+                                       .stages = p->count,
+                                       .backend = rt_backend_name(attend->backend),
+                                       .attend = attend->entry,
+                                       .reason = attend->reason,
+                                       .parts = attend->parts};
+    rt_struct_write(out, &mine, sizeof(mine));
     return RT_OK;
 }
 
@@ -155,16 +156,20 @@ enum rt_status rt_plan_stage(const rt_plan *plan, uint32_t graph, uint32_t stage
 {
     RT_REQUIRE(plan && graph < plan->info.graphs && stage < plan->programs[graph].count, NULL,
                RT_ERR_INVALID, "no such stage");
-    RT_REQUIRE_STRUCT(out, NULL);
+    RT_CHECK_STRUCT(out, NULL);
     const struct rt_program *p = &plan->programs[graph];
     const struct rt_stage *s = &p->stages[stage];
-    out->layer = s->layer == RT_NO_LAYER ? 0 : s->layer;
-    out->label = s->label;
-    out->entry = s->launch->entry;
-    memcpy(out->grid, s->launch->grid, sizeof(out->grid));
-    memcpy(out->block, s->launch->block, sizeof(out->block));
-    out->smem_bytes = s->launch->smem_bytes;
-    out->programmatic = rt_program_edge_programmatic(p, stage);
+    struct rt_plan_stage mine = {.layer = s->layer == RT_NO_LAYER ? 0 : s->layer,
+                                 .label = s->label,
+                                 .entry = rt_work_name(s->work),
+                                 .programmatic = rt_program_edge_programmatic(p, stage)};
+    if (s->work->kind == RT_WORK_LAUNCH) {
+        const struct rt_launch *l = &s->work->launch;
+        memcpy(mine.grid, l->grid, sizeof(mine.grid));
+        memcpy(mine.block, l->block, sizeof(mine.block));
+        mine.smem_bytes = l->smem_bytes;
+    }
+    rt_struct_write(out, &mine, sizeof(mine));
     return RT_OK;
 }
 

@@ -36,57 +36,57 @@ enum rt_status rt_thread_leave(rt_runtime *rt)
 enum rt_status rt_get_stats(rt_runtime *rt, struct rt_stats *out)
 {
     RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_get_stats: runtime is null");
-    RT_REQUIRE_STRUCT(out, &rt->error);
+    RT_CHECK_STRUCT(out, &rt->error);
     rt_harvest(rt);
     rt->stats.free_pages = rt->pages.free_count;
-    *out = rt->stats;
+    rt_struct_write(out, &rt->stats, sizeof(rt->stats));
     return RT_OK;
 }
 
 enum rt_status rt_get_bucket_stats(rt_runtime *rt, uint32_t index, struct rt_bucket_stats *out)
 {
     RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_get_bucket_stats: runtime is null");
-    RT_REQUIRE_STRUCT(out, &rt->error);
+    RT_CHECK_STRUCT(out, &rt->error);
     RT_REQUIRE(index < rt->captured_count, &rt->error, RT_ERR_INVALID, "graph %u of %u", index,
                rt->captured_count);
     const struct rt_captured *g = &rt->captured[index];
-    *out = (struct rt_bucket_stats){
-        .struct_size = sizeof(*out),
+    const struct rt_bucket_stats mine = {
         .nodes = g->graph.node_count,
-        .batch = g->program.batch,
-        .query_len = g->program.query_len,
+        .batch = g->program.spec.rows,
+        .query_len = rt_spec_query_len(&g->program.spec),
         .replays = g->replays,
         .live_rows = g->live_rows,
         .padded_rows = g->padded_rows,
         .graph_bytes = g->graph.device_bytes,
         .capture_ns = g->graph.build_ns,
     };
+    rt_struct_write(out, &mine, sizeof(mine));
     return RT_OK;
 }
 
 enum rt_status rt_get_info(const rt_runtime *rt, struct rt_info *out)
 {
     RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_get_info: runtime is null");
-    RT_REQUIRE_STRUCT(out, NULL);
-    const struct rt_layout *l = &rt->blueprint.layout;
-    *out = (struct rt_info){
-        .struct_size = sizeof(*out),
+    RT_CHECK_STRUCT(out, NULL);
+    const struct rt_placement *l = &rt->blueprint.placement;
+    struct rt_info mine = {
         .host = rt->driver.caps.kind == RT_DEVICE_KIND_HOST,
         .sm_count = rt->driver.caps.sm_count,
         .graphs = rt->captured_count,
-        .pages = l->shape.pages,
+        .pages = l->dims.pages,
         .arena_bytes = l->arena_bytes,
         .pool_bytes = l->pool_bytes,
         .mapped_bytes = l->mapped_bytes,
         .graph_bytes = rt->control.graph.device_bytes,
         .capture_ns = rt->control.graph.build_ns,
     };
-    snprintf(out->device, sizeof(out->device), "%s", rt->driver.caps.name);
-    snprintf(out->device_reason, sizeof(out->device_reason), "%s", rt->device_reason);
+    snprintf(mine.device, sizeof(mine.device), "%s", rt->driver.caps.name);
+    snprintf(mine.device_reason, sizeof(mine.device_reason), "%s", rt->device_reason);
     for (uint32_t i = 0; i < rt->captured_count; i++) {
-        out->graph_bytes += rt->captured[i].graph.device_bytes;
-        out->capture_ns += rt->captured[i].graph.build_ns;
+        mine.graph_bytes += rt->captured[i].graph.device_bytes;
+        mine.capture_ns += rt->captured[i].graph.build_ns;
     }
+    rt_struct_write(out, &mine, sizeof(mine));
     return RT_OK;
 }
 
@@ -108,8 +108,8 @@ static const struct rt_captured *find_captured(const struct rt_runtime *rt, uint
                                                uint32_t query_len)
 {
     for (uint32_t i = 0; i < rt->captured_count; i++)
-        if (rt->captured[i].program.batch == batch &&
-            rt->captured[i].program.query_len == query_len)
+        if (rt->captured[i].program.spec.rows == batch &&
+            rt_spec_query_len(&rt->captured[i].program.spec) == query_len)
             return &rt->captured[i];
     return NULL;
 }

@@ -6,13 +6,12 @@
 #include "buffers/arena.h"
 #include "buffers/pages.h"
 #include "buffers/ring.h"
+#include "common/struct_size.h"
 #include "driver/driver.h"
 #include "graphs/audit.h"
-#include "graphs/bucket.h"
 #include "graphs/build.h"
 #include "replayrt/rt.h"
-#include "runtime/blueprint.h"
-#include "runtime/stages.h"
+#include "runtime/recipe.h"
 
 /*
  * A sequence's host half. `length` runs ahead of the device; both agree once steps are complete.
@@ -54,12 +53,12 @@ struct rt_runtime {
     struct rt_ring ring;
     struct rt_kernels kernels;
     struct rt_pages pages;
-    struct rt_buckets buckets;
+    struct rt_spec_index spec_index;
 
     rt_dstream stream;
     bool owns_stream;
 
-    struct rt_captured *captured; /* [bucket * query_len_count + query index] */
+    struct rt_captured *captured; /* by spec, as in the blueprint */
     uint32_t captured_count;
     struct rt_captured control;
 
@@ -109,7 +108,7 @@ static inline uint32_t rt_slot_index(const struct rt_runtime *rt, const struct r
 
 static inline int32_t *rt_slot_line(const struct rt_runtime *rt, const struct rt_slot *slot)
 {
-    return rt->table + (size_t)rt_slot_index(rt, slot) * rt->blueprint.layout.max_blocks;
+    return rt->table + (size_t)rt_slot_index(rt, slot) * rt->blueprint.placement.max_blocks;
 }
 
 /* Launches a control record with the pending ops; RT_ERR_BUSY, or the driver's failure: unchanged.
@@ -121,14 +120,5 @@ void rt_take_ops(struct rt_runtime *rt, struct rt_record *record);
 
 /* Room for `bytes` more pending ops, by flushing if need be. */
 enum rt_status rt_reserve_ops(struct rt_runtime *rt, uint32_t bytes);
-
-/* The public structs' version check: true if the caller's struct is this library's. */
-#define RT_REQUIRE_STRUCT(p, err)                                                                  \
-    do {                                                                                           \
-        RT_REQUIRE((p) != NULL, (err), RT_ERR_INVALID, "%s: " #p " is null", __func__);            \
-        RT_REQUIRE((p)->struct_size == sizeof(*(p)), (err), RT_ERR_INVALID,                        \
-                   "%s: " #p "->struct_size is %u, this library expects %zu", __func__,            \
-                   (p)->struct_size, sizeof(*(p)));                                                \
-    } while (0)
 
 #endif

@@ -84,7 +84,7 @@ enum rt_status rt_flush_ops(struct rt_runtime *rt)
 
 enum rt_status rt_reserve_ops(struct rt_runtime *rt, uint32_t bytes)
 {
-    if (rt->ops_bytes + (uint64_t)bytes <= rt->blueprint.layout.record.ops_capacity)
+    if (rt->ops_bytes + (uint64_t)bytes <= rt->blueprint.placement.record.ops_capacity)
         return RT_OK;
     return rt_flush_ops(rt);
 }
@@ -163,7 +163,8 @@ enum rt_status rt_seq_open(rt_runtime *rt, const struct rt_seq_params *params, r
     const struct rt_seq_params empty = {.struct_size = sizeof(empty), .last_token = -1};
     if (!params)
         params = &empty;
-    RT_REQUIRE_STRUCT(params, &rt->error);
+    struct rt_seq_params mine;
+    RT_TAKE_STRUCT(params, mine, &rt->error);
     const struct rt_config *c = &rt->blueprint.config;
     RT_REQUIRE(params->pages == RT_PAGES_BUILTIN || params->pages == RT_PAGES_CALLER, &rt->error,
                RT_ERR_INVALID, "rt_seq_open: page owner %d is not one of enum rt_page_owner",
@@ -208,7 +209,7 @@ enum rt_status rt_seq_bind_pages(rt_runtime *rt, rt_seq seq, uint32_t first, con
     RT_REQUIRE(pages || !count, &rt->error, RT_ERR_INVALID, "rt_seq_bind_pages: pages is null");
     struct rt_slot *slot = NULL;
     RT_TRY(rt_slot_of(rt, seq, &slot));
-    const struct rt_layout *l = &rt->blueprint.layout;
+    const struct rt_placement *l = &rt->blueprint.placement;
     RT_REQUIRE(!slot->builtin_pages, &rt->error, RT_ERR_UNSUPPORTED,
                "sequence 0x%" PRIx64 " was opened with builtin pages", seq);
     RT_REQUIRE(first <= slot->page_count, &rt->error, RT_ERR_INVALID,
@@ -217,9 +218,9 @@ enum rt_status rt_seq_bind_pages(rt_runtime *rt, rt_seq seq, uint32_t first, con
                "columns %u..%" PRIu64 " exceed the %u of max_length", first,
                (uint64_t)first + count, l->max_blocks);
     for (uint32_t i = 0; i < count; i++)
-        RT_REQUIRE(pages[i] >= 0 && (uint64_t)pages[i] < l->shape.pages, &rt->error, RT_ERR_INVALID,
+        RT_REQUIRE(pages[i] >= 0 && (uint64_t)pages[i] < l->dims.pages, &rt->error, RT_ERR_INVALID,
                    "page %d at column %u is not one of %" PRIu64, pages[i], first + i,
-                   l->shape.pages);
+                   l->dims.pages);
     if (!count)
         return RT_OK;
     RT_TRY(rt_reserve_ops(rt, set_pages_bytes(count)));

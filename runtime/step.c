@@ -18,15 +18,6 @@ static uint64_t now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* Index of a captured query length, or query_len_count. */
-static uint32_t query_index(const struct rt_config *c, uint32_t query_len)
-{
-    uint32_t i = 0;
-    while (i < c->query_len_count && c->query_lens[i] != query_len)
-        i++;
-    return i;
-}
-
 static enum rt_status refuse_query_len(struct rt_runtime *rt, uint32_t query_len) RT_COLD;
 
 static enum rt_status refuse_query_len(struct rt_runtime *rt, uint32_t query_len)
@@ -112,13 +103,13 @@ static enum rt_status check_step(struct rt_runtime *rt, const struct rt_step_par
     RT_REQUIRE(p->seqs, &rt->error, RT_ERR_INVALID, "rt_step: params->seqs is null");
     RT_REQUIRE(!(p->flags & ~RT_STEP_EAGER), &rt->error, RT_ERR_INVALID,
                "rt_step: unknown flags 0x%x", p->flags & ~RT_STEP_EAGER);
-    uint32_t replays = rt_bucket_replays(&rt->buckets, p->rows);
+    uint32_t replays = rt_spec_replays(&rt->spec_index, query_len, p->rows);
     /* Room is counted from what has been harvested: an unread completion is not written over. */
     uint32_t room = rt_ring_room(&rt->ring, rt->harvested);
     if (RT_UNLIKELY(replays > room)) {
         RT_REQUIRE(replays <= c->ring_depth, &rt->error, RT_ERR_ROWS,
                    "%u rows need %u replays of at most %u rows; the ring has %u records", p->rows,
-                   replays, c->batch_sizes[c->batch_size_count - 1], c->ring_depth);
+                   replays, rt->spec_index.largest[query_len], c->ring_depth);
         rt->stats.busy++;
         return rt_fail(&rt->error, RT_ERR_BUSY, "%u records needed, %u of %u free", replays, room,
                        c->ring_depth);
@@ -213,7 +204,7 @@ static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params 
         .live_rows = live,
         .row_base = first,
         .query_len = query_len,
-        .bucket = g->program.batch,
+        .bucket = g->program.spec.rows,
     };
     uint32_t taken_bytes = rt->ops_bytes, taken_count = rt->ops_count;
     rt_take_ops(rt, record);
@@ -242,7 +233,7 @@ static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params 
     };
     g->replays++;
     g->live_rows += live;
-    g->padded_rows += g->program.batch - live;
+    g->padded_rows += g->program.spec.rows - live;
     rt->stats.replays++;
     rt->stats.eager_steps += p->flags & RT_STEP_EAGER ? 1 : 0;
     return RT_OK;
@@ -251,21 +242,20 @@ static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params 
 enum rt_status rt_step(rt_runtime *rt, const struct rt_step_params *params, uint64_t *ticket)
 {
     RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_step: runtime is null");
-    RT_REQUIRE_STRUCT(params, &rt->error);
+    struct rt_step_params mine;
+    RT_TAKE_STRUCT(params, mine, &rt->error);
     uint64_t begin = now_ns();
     uint32_t query_len = params->query_len ? params->query_len : 1;
-    uint32_t q = query_index(&rt->blueprint.config, query_len);
-    if (RT_UNLIKELY(q == rt->blueprint.config.query_len_count))
+    if (RT_UNLIKELY(!rt_spec_captured(&rt->spec_index, query_len)))
         return refuse_query_len(rt, query_len);
     rt_harvest(rt);
     RT_TRY(check_step(rt, params, query_len));
 
     uint64_t first_step = rt->ring.next_step;
     for (uint32_t row = 0; row < params->rows;) {
-        uint32_t bucket;
-        uint32_t live = rt_bucket_take(&rt->buckets, params->rows - row, &bucket);
-        uint32_t index = bucket * rt->blueprint.config.query_len_count + q;
-        RT_TRY(replay(rt, params, row, live, query_len, &rt->captured[index], first_step));
+        uint32_t spec;
+        uint32_t live = rt_spec_take(&rt->spec_index, query_len, params->rows - row, &spec);
+        RT_TRY(replay(rt, params, row, live, query_len, &rt->captured[spec], first_step));
         row += live;
     }
     if (ticket)
@@ -279,7 +269,8 @@ enum rt_status rt_step(rt_runtime *rt, const struct rt_step_params *params, uint
 enum rt_status rt_prefill(rt_runtime *rt, const struct rt_prefill_params *params, uint64_t *ticket)
 {
     RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_prefill: runtime is null");
-    RT_REQUIRE_STRUCT(params, &rt->error);
+    struct rt_prefill_params mine;
+    RT_TAKE_STRUCT(params, mine, &rt->error);
     (void)ticket;
     return rt_fail(&rt->error, RT_ERR_UNSUPPORTED,
                    "prefill of %u tokens: this version has no prefill; feed the prompt through "

@@ -8,40 +8,35 @@
 #include <string.h>
 
 /* Words of the control block that stages may read. */
-static bool ctrl_word(const char *name, size_t *offset)
-{
-    if (!strcmp(name, "live_rows"))
-        *offset = offsetof(struct rt_ctrl, live_rows);
-    else if (!strcmp(name, "row_base"))
-        *offset = offsetof(struct rt_ctrl, row_base);
-    else
-        return false;
-    return true;
-}
+static const struct {
+    const char *name;
+    size_t offset;
+} words[] = {
+#define RT_TENSOR_WORD(name_, member) {name_, offsetof(struct rt_ctrl, member)},
+#include "buffers/tensors.inc"
+};
+#define WORD_COUNT (sizeof(words) / sizeof(words[0]))
 
 /* Also where all layers share one: a layer that does not exist is a mistake either way. */
-static bool of_a_layer(enum rt_buffer_id id)
+static bool of_a_layer(const struct rt_placed *t)
 {
-    return id == RT_BUF_Q || id == RT_BUF_LATENT || id == RT_BUF_OUT || id == RT_BUF_LSE ||
-           id == RT_BUF_KV;
+    return t->scope == RT_SCOPE_LAYER || t->scope == RT_SCOPE_DATA;
 }
 
-static bool is_public(const struct rt_layout *l, enum rt_buffer_id id)
-{
-    return id != RT_BUF_COUNT && id != RT_BUF_CTRL && id != RT_BUF_PAGE_COPIES &&
-           l->buffers[id].region != RT_REGION_MAPPED;
-}
-
-static enum rt_status refuse_name(const struct rt_layout *l, const char *name,
+static enum rt_status refuse_name(const struct rt_placement *l, const char *name,
                                   struct rt_error *err) RT_COLD;
 
-static enum rt_status refuse_name(const struct rt_layout *l, const char *name, struct rt_error *err)
+static enum rt_status refuse_name(const struct rt_placement *l, const char *name,
+                                  struct rt_error *err)
 {
-    char list[320] = "live_rows, row_base";
-    size_t used = strlen(list);
-    for (int id = 0; id < RT_BUF_COUNT && used < sizeof(list); id++)
-        if (is_public(l, (enum rt_buffer_id)id))
-            used += (size_t)snprintf(list + used, sizeof(list) - used, ", %s", l->buffers[id].name);
+    char list[320] = "";
+    size_t used = 0;
+    for (size_t i = 0; i < WORD_COUNT && used < sizeof(list); i++)
+        used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", used ? ", " : "",
+                                 words[i].name);
+    for (int id = 0; id < RT_TENSOR_COUNT && used < sizeof(list); id++)
+        if (l->tensors[id].is_public)
+            used += (size_t)snprintf(list + used, sizeof(list) - used, ", %s", l->tensors[id].name);
     return rt_fail(err, RT_ERR_INVALID, "no tensor is named \"%s\"; there are %s", name, list);
 }
 
@@ -49,36 +44,35 @@ static enum rt_status find(struct rt_runtime *rt, const char *name, uint32_t lay
                            struct rt_tensor *out)
 {
     struct rt_error *err = &rt->error;
-    const struct rt_layout *l = &rt->blueprint.layout;
+    const struct rt_placement *l = &rt->blueprint.placement;
     RT_REQUIRE(name, err, RT_ERR_INVALID, "rt_tensor: name is null");
-    size_t offset;
-    if (ctrl_word(name, &offset)) {
+    for (size_t i = 0; i < WORD_COUNT; i++) {
+        if (strcmp(name, words[i].name) != 0)
+            continue;
         *out = (struct rt_tensor){
-            .struct_size = sizeof(*out),
             .dtype = RT_DTYPE_I32,
             .rank = 1,
             .shape = {1},
             .bytes = sizeof(int32_t),
-            .address = rt_arena_addr(&rt->arena, RT_BUF_CTRL, 0) + offset,
+            .address = rt_arena_addr(&rt->arena, RT_TENSOR_CTRL, 0) + words[i].offset,
         };
         return RT_OK;
     }
-    enum rt_buffer_id id = rt_layout_find(l, name);
-    if (!is_public(l, id))
+    enum rt_tensor_id id = rt_tensor_find(l, name);
+    if (id == RT_TENSOR_COUNT || !l->tensors[id].is_public)
         return refuse_name(l, name, err);
-    const struct rt_buffer *buffer = &l->buffers[id];
-    RT_REQUIRE(!of_a_layer(id) || layer < l->shape.layers, err, RT_ERR_INVALID,
-               "tensor %s: layer %u of %u", name, layer, l->shape.layers);
+    const struct rt_placed *t = &l->tensors[id];
+    RT_REQUIRE(!of_a_layer(t) || layer < l->dims.layers, err, RT_ERR_INVALID,
+               "tensor %s: layer %u of %u", name, layer, l->dims.layers);
     *out = (struct rt_tensor){
-        .struct_size = sizeof(*out),
-        .dtype = buffer->dtype,
-        .rank = buffer->rank,
-        .bytes = rt_dtype_bytes(buffer->dtype),
+        .dtype = t->dtype,
+        .rank = t->rank,
+        .bytes = rt_dtype_bytes(t->dtype),
         .address = rt_arena_addr(&rt->arena, id, layer),
     };
-    for (uint32_t i = 0; i < buffer->rank; i++) {
-        out->shape[i] = buffer->shape[i];
-        out->bytes *= buffer->shape[i];
+    for (uint32_t i = 0; i < t->rank; i++) {
+        out->shape[i] = t->shape[i];
+        out->bytes *= t->shape[i];
     }
     return RT_OK;
 }
@@ -86,8 +80,11 @@ static enum rt_status find(struct rt_runtime *rt, const char *name, uint32_t lay
 enum rt_status rt_tensor(rt_runtime *rt, const char *name, uint32_t layer, struct rt_tensor *out)
 {
     RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_tensor: runtime is null");
-    RT_REQUIRE_STRUCT(out, &rt->error);
-    return find(rt, name, layer, out);
+    struct rt_tensor mine;
+    RT_CHECK_STRUCT(out, &rt->error);
+    RT_TRY(find(rt, name, layer, &mine));
+    rt_struct_write(out, &mine, sizeof(mine));
+    return RT_OK;
 }
 
 static enum rt_status find_range(struct rt_runtime *rt, const char *name, uint32_t layer,

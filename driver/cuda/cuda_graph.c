@@ -121,16 +121,15 @@ static int graph_add_kernel(struct rt_driver *d, rt_dgraph g, const struct rt_la
     return (int)rc;
 }
 
-static int graph_add_call(struct rt_driver *d, rt_dgraph g, int (*fn)(void *user), void *user,
+static int graph_add_work(struct rt_driver *d, rt_dgraph g, const struct rt_work *work,
                           const struct rt_dedge *edges, uint32_t edge_count, rt_dnode *out)
 {
     (void)g;
-    (void)fn;
-    (void)user;
+    (void)work;
     (void)edges;
     (void)edge_count;
     (void)out;
-    if (rt_probe_enter(d, RT_DOP_graph_add_call))
+    if (rt_probe_enter(d, RT_DOP_graph_add_work))
         return RT_DRIVER_INJECTED;
     return CUDA_ERROR_NOT_SUPPORTED;
 }
@@ -374,7 +373,7 @@ void rt_cuda_bind_graphs(struct rt_driver *d)
     d->graph_create = graph_create;
     d->graph_destroy = graph_destroy;
     d->graph_add_kernel = graph_add_kernel;
-    d->graph_add_call = graph_add_call;
+    d->graph_add_work = graph_add_work;
     d->graph_capture_begin = graph_capture_begin;
     d->graph_capture_end = graph_capture_end;
     d->graph_nodes = graph_nodes;

@@ -8,6 +8,7 @@
  *   host_device.c  the table, memory, libraries of C functions, tensor maps
  *   host_stream.c  streams, events, copies, kernel launches
  *   host_graph.c   graphs as recorded lists, their immutable copies, replay
+ *   host_twins.c   products and exchanges, which on CUDA are libraries'
  *
  * A stream that is not held runs its work at once, in the caller's thread. A held one queues it:
  *
@@ -42,6 +43,8 @@ struct rt_host_block {
 
 enum rt_host_work_kind {
     RT_HOST_WORK_KERNEL,
+    RT_HOST_WORK_MATMUL,
+    RT_HOST_WORK_COLLECTIVE,
     RT_HOST_WORK_GRAPH,
     RT_HOST_WORK_COPY_IN,
     RT_HOST_WORK_COPY_OUT,
@@ -55,14 +58,16 @@ struct rt_host_work {
     enum rt_host_work_kind kind;
     uint8_t value; /* FILL */
     struct rt_host_work *next;
-    const struct rt_launch *launch; /* KERNEL */
-    struct rt_launch *owned_launch; /* KERNEL, queued */
-    rt_dexec exec;                  /* GRAPH */
-    rt_devent event;                /* EVENT */
-    rt_addr device;                 /* COPY_IN, COPY_OUT, FILL */
-    const void *from;               /* COPY_IN */
-    void *to;                       /* COPY_OUT */
-    uint64_t bytes;                 /* COPY_IN, COPY_OUT, FILL */
+    const struct rt_launch *launch;  /* KERNEL */
+    struct rt_launch *owned_launch;  /* KERNEL, queued */
+    struct rt_matmul matmul;         /* MATMUL */
+    struct rt_collective collective; /* COLLECTIVE */
+    rt_dexec exec;                   /* GRAPH */
+    rt_devent event;                 /* EVENT */
+    rt_addr device;                  /* COPY_IN, COPY_OUT, FILL */
+    const void *from;                /* COPY_IN */
+    void *to;                        /* COPY_OUT */
+    uint64_t bytes;                  /* COPY_IN, COPY_OUT, FILL */
 };
 
 struct rt_dstream_opaque {
@@ -86,10 +91,7 @@ struct rt_dlibrary_opaque {
 };
 
 struct rt_dnode_opaque {
-    enum rt_node_type type; /* KERNEL or CALL */
-    struct rt_launch launch;
-    int (*fn)(void *user);
-    void *user;
+    struct rt_work work; /* the node has a copy */
 };
 
 /* An edge can only come from a node that exists already, so the order of creation is topological
@@ -110,6 +112,7 @@ struct rt_host {
     struct rt_dlibrary_opaque *libraries;
     struct rt_dstream_opaque own_stream; /* the null stream */
     uint32_t contexts;                   /* entered and not left */
+    uint32_t *failed_node;               /* of the table */
     char text[64];
 };
 
@@ -130,7 +133,14 @@ void *rt_host_alloc_aligned(uint64_t bytes);
 int rt_host_submit(struct rt_host *h, rt_dstream s, const struct rt_host_work *work);
 void rt_host_drain(struct rt_host *h, rt_dstream s);
 
-int rt_host_replay(const struct rt_dexec_opaque *x);
+/* The libraries' twins: 0 where operands keep the struct's rules and lie in live allocations. */
+int rt_host_check_matmul(const struct rt_host *h, const struct rt_matmul *m);
+int rt_host_check_collective(const struct rt_host *h, const struct rt_collective *c);
+void rt_host_run_matmul(const struct rt_matmul *m);
+void rt_host_run_collective(const struct rt_collective *c);
+
+/* The first failure, *failed_node its node's number. */
+int rt_host_replay(const struct rt_dexec_opaque *x, uint32_t *failed_node);
 void rt_host_exec_release(rt_dexec x);
 
 void rt_host_bind_streams(struct rt_driver *d);

@@ -20,17 +20,34 @@ static int call_error(int value)
     return RT_DRIVER_CALL_FAILED + value;
 }
 
-int rt_host_replay(const struct rt_dexec_opaque *x)
+static int run_work(const struct rt_work *work)
+{
+    switch (work->kind) {
+    case RT_WORK_LAUNCH:
+        rt_host_run_kernel(&work->launch);
+        break;
+    case RT_WORK_MATMUL:
+        rt_host_run_matmul(&work->matmul);
+        break;
+    case RT_WORK_COLLECTIVE:
+        rt_host_run_collective(&work->collective);
+        break;
+    case RT_WORK_CALL: {
+        const int value = work->call.fn(work->call.user, NULL);
+        return value == 0 ? 0 : call_error(value);
+    }
+    }
+    return 0;
+}
+
+int rt_host_replay(const struct rt_dexec_opaque *x, uint32_t *failed_node)
 {
     for (uint32_t i = 0; i < x->count; i++) {
-        const struct rt_dnode_opaque *n = &x->nodes[i];
-        if (n->type == RT_NODE_KERNEL) {
-            rt_host_run_kernel(&n->launch);
-            continue;
+        const int rc = run_work(&x->nodes[i].work);
+        if (rc != 0) {
+            *failed_node = i;
+            return rc;
         }
-        const int value = n->fn(n->user);
-        if (value != 0)
-            return call_error(value);
     }
     return 0;
 }
@@ -81,7 +98,7 @@ static bool graph_has(const struct rt_dgraph_opaque *g, rt_dnode n)
 }
 
 /* As on CUDA: a programmatic edge joins two kernels. */
-static int check_edges(const struct rt_dgraph_opaque *g, enum rt_node_type into,
+static int check_edges(const struct rt_dgraph_opaque *g, enum rt_work_kind into,
                        const struct rt_dedge *edges, uint32_t edge_count)
 {
     if (!g || (edge_count > 0 && !edges))
@@ -90,7 +107,7 @@ static int check_edges(const struct rt_dgraph_opaque *g, enum rt_node_type into,
         if (!graph_has(g, edges[i].from))
             return RT_HOST_INVALID;
         if (edges[i].programmatic &&
-            (into != RT_NODE_KERNEL || edges[i].from->type != RT_NODE_KERNEL))
+            (into != RT_WORK_LAUNCH || edges[i].from->work.kind != RT_WORK_LAUNCH))
             return RT_HOST_INVALID;
     }
     return 0;
@@ -114,14 +131,14 @@ static bool graph_grow(rt_dgraph g)
 }
 
 /* Null: no memory. */
-static rt_dnode graph_append(rt_dgraph g, enum rt_node_type type)
+static rt_dnode graph_append(rt_dgraph g, enum rt_work_kind kind)
 {
     if (!graph_grow(g))
         return NULL;
     rt_dnode n = rt_host_alloc_aligned(sizeof(*n));
     if (!n)
         return NULL;
-    n->type = type;
+    n->work.kind = kind;
     g->nodes[g->count++] = n;
     return n;
 }
@@ -133,34 +150,50 @@ static int graph_add_kernel(struct rt_driver *d, rt_dgraph g, const struct rt_la
         return RT_DRIVER_INJECTED;
     if (!l)
         return RT_HOST_INVALID;
-    int rc = check_edges(g, RT_NODE_KERNEL, edges, edge_count);
+    int rc = check_edges(g, RT_WORK_LAUNCH, edges, edge_count);
     if (rc == 0)
         rc = rt_host_check_launch(rt_host_of(d), l);
     if (rc != 0)
         return rc;
-    rt_dnode n = graph_append(g, RT_NODE_KERNEL);
+    rt_dnode n = graph_append(g, RT_WORK_LAUNCH);
     if (!n)
         return RT_HOST_NO_MEMORY;
-    n->launch = *l;
+    n->work.launch = *l;
     *out = n;
     return 0;
 }
 
-static int graph_add_call(struct rt_driver *d, rt_dgraph g, int (*fn)(void *user), void *user,
+static int check_work(const struct rt_host *h, const struct rt_work *work)
+{
+    switch (work->kind) {
+    case RT_WORK_MATMUL:
+        return rt_host_check_matmul(h, &work->matmul);
+    case RT_WORK_COLLECTIVE:
+        return rt_host_check_collective(h, &work->collective);
+    case RT_WORK_CALL:
+        return work->call.fn ? 0 : RT_HOST_INVALID;
+    case RT_WORK_LAUNCH:
+        break;
+    }
+    return RT_HOST_INVALID;
+}
+
+static int graph_add_work(struct rt_driver *d, rt_dgraph g, const struct rt_work *work,
                           const struct rt_dedge *edges, uint32_t edge_count, rt_dnode *out)
 {
-    if (rt_probe_enter(d, RT_DOP_graph_add_call))
+    if (rt_probe_enter(d, RT_DOP_graph_add_work))
         return RT_DRIVER_INJECTED;
-    if (!fn)
+    if (!work)
         return RT_HOST_INVALID;
-    const int rc = check_edges(g, RT_NODE_CALL, edges, edge_count);
+    int rc = check_edges(g, work->kind, edges, edge_count);
+    if (rc == 0)
+        rc = check_work(rt_host_of(d), work);
     if (rc != 0)
         return rc;
-    rt_dnode n = graph_append(g, RT_NODE_CALL);
+    rt_dnode n = graph_append(g, work->kind);
     if (!n)
         return RT_HOST_NO_MEMORY;
-    n->fn = fn;
-    n->user = user;
+    n->work = *work;
     *out = n;
     return 0;
 }
@@ -214,10 +247,18 @@ static int graph_node_info(struct rt_driver *d, rt_dnode n, struct rt_node_info 
         return RT_DRIVER_INJECTED;
     if (!n)
         return RT_HOST_INVALID;
-    *out = (struct rt_node_info){.type = n->type};
-    if (n->type != RT_NODE_KERNEL)
+    static const enum rt_node_type types[] = {[RT_WORK_LAUNCH] = RT_NODE_KERNEL,
+                                              [RT_WORK_MATMUL] = RT_NODE_MATMUL,
+                                              [RT_WORK_COLLECTIVE] = RT_NODE_COLLECTIVE,
+                                              [RT_WORK_CALL] = RT_NODE_CALL};
+    *out = (struct rt_node_info){.type = types[n->work.kind]};
+    if (n->work.kind == RT_WORK_MATMUL)
+        out->matmul = n->work.matmul;
+    if (n->work.kind == RT_WORK_COLLECTIVE)
+        out->collective = n->work.collective;
+    if (n->work.kind != RT_WORK_LAUNCH)
         return 0;
-    const struct rt_launch *l = &n->launch;
+    const struct rt_launch *l = &n->work.launch;
     snprintf(out->name, sizeof(out->name), "%s", ((const struct rt_host_kernel *)l->kernel)->entry);
     memcpy(out->grid, l->grid, sizeof(out->grid));
     memcpy(out->block, l->block, sizeof(out->block));
@@ -281,7 +322,7 @@ void rt_host_bind_graphs(struct rt_driver *d)
     d->graph_create = graph_create;
     d->graph_destroy = graph_destroy;
     d->graph_add_kernel = graph_add_kernel;
-    d->graph_add_call = graph_add_call;
+    d->graph_add_work = graph_add_work;
     d->graph_capture_begin = graph_capture_begin;
     d->graph_capture_end = graph_capture_end;
     d->graph_nodes = graph_nodes;

@@ -27,6 +27,10 @@ static int work_check(const struct rt_host *h, const struct rt_host_work *w)
     switch (w->kind) {
     case RT_HOST_WORK_KERNEL:
         return rt_host_check_launch(h, w->launch);
+    case RT_HOST_WORK_MATMUL:
+        return rt_host_check_matmul(h, &w->matmul);
+    case RT_HOST_WORK_COLLECTIVE:
+        return rt_host_check_collective(h, &w->collective);
     case RT_HOST_WORK_COPY_IN:
     case RT_HOST_WORK_COPY_OUT:
     case RT_HOST_WORK_FILL:
@@ -38,15 +42,21 @@ static int work_check(const struct rt_host *h, const struct rt_host_work *w)
     return 0;
 }
 
-static int work_run(const struct rt_host_work *w)
+static int work_run(struct rt_host *h, const struct rt_host_work *w)
 {
     void *const device = (void *)(uintptr_t)w->device;
     switch (w->kind) {
     case RT_HOST_WORK_KERNEL:
         rt_host_run_kernel(w->launch);
         break;
+    case RT_HOST_WORK_MATMUL:
+        rt_host_run_matmul(&w->matmul);
+        break;
+    case RT_HOST_WORK_COLLECTIVE:
+        rt_host_run_collective(&w->collective);
+        break;
     case RT_HOST_WORK_GRAPH:
-        return rt_host_replay(w->exec);
+        return rt_host_replay(w->exec, h->failed_node);
     case RT_HOST_WORK_COPY_IN:
         memmove(device, w->from, (size_t)w->bytes);
         break;
@@ -106,7 +116,7 @@ int rt_host_submit(struct rt_host *h, rt_dstream s, const struct rt_host_work *w
         return rc;
     s = stream_of(h, s);
     if (!s->held)
-        return work_run(work);
+        return work_run(h, work);
     struct rt_host_work *copy = work_clone(work, s);
     if (!copy)
         return RT_HOST_NO_MEMORY;
@@ -130,7 +140,7 @@ static bool stream_advance(struct rt_host *h, rt_dstream s)
         s->last = NULL;
     int rc = work_check(h, w);
     if (rc == 0)
-        rc = work_run(w);
+        rc = work_run(h, w);
     if (s->error == 0)
         s->error = rc;
     work_free(w);
@@ -325,8 +335,30 @@ static int launch(struct rt_driver *d, const struct rt_launch *l, bool programma
     return rt_host_submit(rt_host_of(d), s, &work);
 }
 
+static int matmul(struct rt_driver *d, const struct rt_matmul *m, rt_dstream s)
+{
+    if (rt_probe_enter(d, RT_DOP_matmul))
+        return RT_DRIVER_INJECTED;
+    if (!m)
+        return RT_HOST_INVALID;
+    const struct rt_host_work work = {.kind = RT_HOST_WORK_MATMUL, .matmul = *m};
+    return rt_host_submit(rt_host_of(d), s, &work);
+}
+
+static int collective(struct rt_driver *d, const struct rt_collective *c, rt_dstream s)
+{
+    if (rt_probe_enter(d, RT_DOP_collective))
+        return RT_DRIVER_INJECTED;
+    if (!c)
+        return RT_HOST_INVALID;
+    const struct rt_host_work work = {.kind = RT_HOST_WORK_COLLECTIVE, .collective = *c};
+    return rt_host_submit(rt_host_of(d), s, &work);
+}
+
 void rt_host_bind_streams(struct rt_driver *d)
 {
+    d->matmul = matmul;
+    d->collective = collective;
     d->stream_create = stream_create;
     d->stream_destroy = stream_destroy;
     d->stream_sync = stream_sync;

@@ -38,23 +38,23 @@ RT_API const struct rt_error *rt_ops_last_error(const rt_ops *ops);
 
 /* Absorbed MLA decode of `batch` requests with `query_len` tokens each. */
 struct rt_mla_shape {
-    uint32_t struct_size;
-    uint32_t batch;      /* 1..RT_MAX_BATCH */
-    uint32_t query_len;  /* 1..8 */
-    uint32_t heads;      /* 1..128 */
-    uint32_t d_qk, d_v;  /* 576/512, 320/256, 288/256 or 512/512 */
-    uint32_t page_size;  /* tokens: 16, 32, 64 or 128 */
-    uint32_t max_blocks; /* columns of the block table */
-    uint32_t pages;      /* pages in the pool; ids outside 0..pages-1 are never followed */
-    uint32_t causal;     /* 1: query t sees keys < length - (query_len - 1 - t); 0: all keys */
+    uint32_t struct_size; /* sizeof(struct rt_mla_shape), exactly: it lies inside of others */
+    uint32_t batch;       /* 1..RT_MAX_BATCH */
+    uint32_t query_len;   /* 1..8 */
+    uint32_t heads;       /* 1..128 */
+    uint32_t d_qk, d_v;   /* 576/512, 320/256, 288/256 or 512/512 */
+    uint32_t page_size;   /* tokens: 16, 32, 64 or 128 */
+    uint32_t max_blocks;  /* columns of the block table */
+    uint32_t pages;       /* pages in the pool; ids outside 0..pages-1 are never followed */
+    uint32_t causal;      /* 1: query t sees keys < length - (query_len - 1 - t); 0: all keys */
     enum rt_backend backend;
 };
 
 /* What to allocate, once, for a shape: all 256-byte aligned, reusable step after step. */
 struct rt_mla_workspace {
     uint32_t struct_size;
-    uint32_t parts;             /* tile records that the schedule writes */
-    uint64_t tile_bytes;        /* int32 [parts, 8] */
+    uint32_t parts;             /* that the schedule shares keys out to */
+    uint64_t part_bytes;        /* int32 [parts, 8] */
     uint64_t num_splits_bytes;  /* int32 [batch + 1] */
     uint64_t partial_out_bytes; /* f32, split rows only; shared by all layers */
     uint64_t partial_lse_bytes;
@@ -63,9 +63,9 @@ struct rt_mla_workspace {
 RT_API enum rt_status rt_mla_workspace_size(rt_ops *ops, const struct rt_mla_shape *shape,
                                             struct rt_mla_workspace *out);
 
-/* Both or none: tile records and num_splits travel together. */
-struct rt_mla_plan_buffers {
-    uint64_t tiles;      /* int32 [parts, 8] */
+/* How the keys are shared out. Both or none: they travel together. */
+struct rt_mla_schedule_buffers {
+    uint64_t parts;      /* int32 [parts, 8] */
     uint64_t num_splits; /* int32 [batch + 1] */
 };
 
@@ -74,7 +74,7 @@ struct rt_mla_schedule_args {
     uint32_t reserved;
     struct rt_mla_shape shape;
     uint64_t lengths; /* int32 [batch]: each request's KV length, new tokens included */
-    struct rt_mla_plan_buffers plan; /* written */
+    struct rt_mla_schedule_buffers schedule; /* written */
 };
 RT_API enum rt_status rt_mla_schedule(rt_ops *ops, const struct rt_mla_schedule_args *args,
                                       void *stream);
@@ -101,9 +101,9 @@ struct rt_mla_decode_args {
     uint64_t kv;          /* bf16 [pages, page_size, d_qk] of this layer */
     uint64_t block_table; /* int32 [batch, max_blocks]; behind a request's length: not read */
     uint64_t lengths;     /* int32 [batch], the values that the schedule saw */
-    struct rt_mla_plan_buffers plan;   /* read */
-    uint64_t partial_out, partial_lse; /* scratch, rt_mla_workspace_size */
-    uint64_t out;                      /* bf16 [batch, query_len, heads, d_v]; length 0: 0 */
+    struct rt_mla_schedule_buffers schedule; /* read */
+    uint64_t partial_out, partial_lse;       /* scratch, rt_mla_workspace_size */
+    uint64_t out;                            /* bf16 [batch, query_len, heads, d_v]; length 0: 0 */
     uint64_t lse; /* f32 [batch, query_len, heads], natural log; length 0: +inf */
     /* in elements; 0: packed */
     int64_t q_row_stride, q_token_stride, q_head_stride;

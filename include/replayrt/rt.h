@@ -8,9 +8,11 @@
  *
  * Laws of this header
  *  1. Parameter structs need live only until the function returns. Set struct_size to sizeof the
- *     struct (a value that is not this library's is refused); every other field of a zeroed
- *     struct is the documented default. Two exceptions: a struct rt_config starts from
- *     rt_config_default, and a zeroed rt_seq_params.last_token is token 0, not -1 for none.
+ *     struct; every other field of a zeroed struct is the documented default. Two exceptions: a
+ *     struct rt_config starts from rt_config_default, and a zeroed rt_seq_params.last_token is
+ *     token 0, not -1 for none. Structs grow at their end: a struct_size smaller than this
+ *     library's means the default for what is missing, of a result that much less is written; a
+ *     larger one is refused unless its tail is zero. A struct inside another does not grow.
  *  2. Device memory, streams and callbacks' user pointers given to rt_create are borrowed: they
  *     must outlive the runtime, because the captured graphs hold them.
  *  3. rt_destroy(&x) accepts a null x and writes null.
@@ -384,8 +386,8 @@ enum rt_dtype { RT_DTYPE_BF16 = 1, RT_DTYPE_F32, RT_DTYPE_I32, RT_DTYPE_U8 };
  *   live_rows    i32  [1]     row_base  i32 [1]
  * and by slot:
  *   slot_lengths i32  [slots]                 block_table i32 [slots, max_blocks]
- * and the rest of the plan:
- *   tile_records i32  [parts, 8]              num_splits  i32 [bucket + 1]
+ * and how the keys are shared out:
+ *   parts        i32  [parts, 8]              num_splits  i32 [bucket + 1]
  *   kv           bf16 [pages, page_size, d_qk]   per layer
  */
 struct rt_tensor {

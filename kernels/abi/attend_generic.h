@@ -3,13 +3,10 @@
 #define RT_KERNELS_ABI_ATTEND_GENERIC_H
 
 /*
- * What the launch of the generic attend and reduce kernels has to know of their insides. Read by
+ * What the launch of the generic attend kernels has to know of their insides. Read by
  * gcc and by nvcc; constant expressions for constant arguments.
  *
  * attend  grid (ceil(heads * q_len / tile_rows), parts), one tile of query rows and one part each
- * reduce  grid (x, 1): blocks share the work evenly, whatever x is. What there is of it only the
- * device knows; the launch takes rows * heads * q_len * d_v / RT_MLA_REDUCE_LEAST_COLUMNS blocks, a
- * block for the least that one works on, but not more than RT_MLA_REDUCE_MOST_BLOCKS
  */
 
 #define RT_ATTEND_GENERIC_THREADS 256u
@@ -45,15 +42,5 @@
  */
 #define RT_ATTEND_GENERIC_BLOCKS_PER_SM(tile_rows, d_qk)                                           \
     (RT_ATTEND_GENERIC_SMEM_BYTES(tile_rows, d_qk) <= 113u * 1024u ? 2u : 1u)
-
-#define RT_MLA_REDUCE_THREADS 256u
-#define RT_MLA_REDUCE_WARPS 8u
-#define RT_MLA_REDUCE_LEAST_COLUMNS 32u
-#define RT_MLA_REDUCE_BLOCKS_PER_SM 4u /* 64 registers: beside an sm90 attend of few rows */
-/*
- * Blocks of reduce on an H100 or H200. Few query rows: one an SM, which finds room beside the sm90
- * attend in front of it, so that all are there when it ends. Many: enough to have all SMs read.
- */
-#define RT_MLA_REDUCE_MOST_BLOCKS(query_rows) ((query_rows) <= 32u ? 132u : 528u)
 
 #endif

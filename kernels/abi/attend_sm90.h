@@ -9,7 +9,7 @@
  * attend  grid (ceil(heads * q_len / tile_rows), parts), one tile of query rows and one part each
  */
 #include "common/launch.h"
-#include "kernels/abi/mla.h"
+#include "kernels/abi/attend.h"
 
 /*
  * attend's parameters, and the tensors that the copy engine reads. A copy costs its thread more
@@ -25,12 +25,12 @@
  * are inside what attend's pointers, which the graph audit reads, point at.
  */
 struct rt_attend_sm90_params {
-    struct rt_mla_attend_params attend;
+    struct rt_attend_params attend;
     uint32_t q_even;
-    uint32_t reserved[3];
+    uint32_t reserved[15];
     struct rt_tensor_map kv_map, kv_rest_map, q_map, q_rest_map;
 };
-RT_STATIC_ASSERT(sizeof(struct rt_attend_sm90_params) == 768, "sm90 attend ABI");
+RT_STATIC_ASSERT(sizeof(struct rt_attend_sm90_params) == 832, "sm90 attend ABI");
 
 /* A warp group that loads, two that compute. */
 #define RT_ATTEND_SM90_THREADS 384u

@@ -4,14 +4,11 @@
 
 /*
  * Parameters of the kernels that open and close a step. Read by gcc and by nvcc; passed by value.
- * In every ABI struct the device pointers come first and nothing else is an address.
+ * In those of step_begin and step_end the addresses come first.
  */
-#include "common/record.h"
+#include "kernels/abi/views.h"
 
-#include <stddef.h>
-#include <stdint.h>
-
-#define RT_ABI_POINTERS(type, first_scalar) (offsetof(type, first_scalar) / 8u)
+#define RT_ADDRESSES_BEFORE(type, first_scalar) (RT_ADDRESS(type, first_scalar) - 1u)
 
 /* Grids: one block, one block, and (layers, RT_MAX_PAGE_COPIES). */
 #define RT_STEP_BEGIN_THREADS 512
@@ -90,7 +87,7 @@ struct rt_step_begin_params {
     uint32_t max_rows;
     uint32_t reserved;
 };
-#define RT_STEP_BEGIN_POINTERS RT_ABI_POINTERS(struct rt_step_begin_params, ring_depth)
+#define RT_STEP_BEGIN_PARAMS_ADDRESSES(type, at) RT_ADDRESSES_BEFORE(type, at ring_depth)
 RT_STATIC_ASSERT(sizeof(struct rt_step_begin_params) == 12 * 8 + 14 * 4, "step_begin ABI");
 
 /*
@@ -120,7 +117,7 @@ struct rt_step_end_params {
     uint32_t bucket;
     uint32_t query_len;
 };
-#define RT_STEP_END_POINTERS RT_ABI_POINTERS(struct rt_step_end_params, ring_depth)
+#define RT_STEP_END_PARAMS_ADDRESSES(type, at) RT_ADDRESSES_BEFORE(type, at ring_depth)
 RT_STATIC_ASSERT(sizeof(struct rt_step_end_params) == 11 * 8 + 4 * 4, "step_end ABI");
 
 /*
@@ -130,14 +127,13 @@ RT_STATIC_ASSERT(sizeof(struct rt_step_end_params) == 11 * 8 + 4 * 4, "step_end 
 struct rt_page_copy_params {
     const struct rt_ctrl *ctrl;
     const struct rt_page_copy *copies;
-    uint16_t *kv;         /* [layers, pages, page_size, d_qk] bf16 */
-    int64_t layer_stride; /* elements */
-    int64_t page_stride;  /* elements */
-    int64_t token_stride; /* elements */
+    struct rt_kv_view kv;       /* of layer 0; its table is not read */
+    int64_t layer_stride_bytes; /* from layer to layer */
     uint32_t layers;
-    uint32_t d_qk;
+    uint32_t token_bytes; /* of a token's content, a multiple of 16 */
 };
-#define RT_PAGE_COPY_POINTERS RT_ABI_POINTERS(struct rt_page_copy_params, layer_stride)
-RT_STATIC_ASSERT(sizeof(struct rt_page_copy_params) == 6 * 8 + 2 * 4, "page_copy ABI");
+#define RT_PAGE_COPY_PARAMS_ADDRESSES(type, at)                                                    \
+    (RT_ADDRESS(type, at ctrl) | RT_ADDRESS(type, at copies) | RT_KV_ADDRESSES(type, at kv))
+RT_STATIC_ASSERT(sizeof(struct rt_page_copy_params) == 80, "page_copy ABI");
 
 #endif

@@ -24,8 +24,9 @@
  *                     softmax: TILE_ROWS / 8 rows
  *                     out: all rows, D_V / 8 columns, in TILE_ROWS * D_V / 256 registers per thread
  */
+#include "kernels/abi/attend.h"
 #include "kernels/abi/attend_generic.h"
-#include "kernels/abi/mla.h"
+#include "kernels/device/attend_walk.cuh"
 #include "kernels/device/ptx/convert.cuh"
 #include "kernels/device/ptx/cp_async.cuh"
 #include "kernels/device/ptx/ldmatrix.cuh"
@@ -34,7 +35,6 @@
 #include "kernels/device/ptx/pdl.cuh"
 #include "kernels/device/ptx/settle.cuh"
 #include "kernels/device/ptx/timer.cuh"
-#include "kernels/generic/mla_attend_walk.cuh"
 
 #define RT_ATTEND_LOG2_E 1.4426950408889634f
 #define RT_ATTEND_LN_2 0.6931471805599453f
@@ -85,15 +85,14 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
     static_assert(sizeof(smem) == RT_ATTEND_GENERIC_SMEM_BYTES(TILE_ROWS, D_QK),
                   "shared memory formula");
 
-    const struct rt_mla_attend_params &p;
+    const struct rt_attend_params &p;
     smem &s;
     uint32_t thread, warp, lane;
     /* Softmax of this thread's query row: the maximum is the row's, the sum is of its own keys. */
     float row_max, row_sum;
     float out[ROW_TILES][OUT_TILES][4];
 
-    __device__ __forceinline__ rt_attend_block(const struct rt_mla_attend_params &params,
-                                               smem &shared)
+    __device__ __forceinline__ rt_attend_block(const struct rt_attend_params &params, smem &shared)
         : p(params), s(shared), thread(threadIdx.x), warp(threadIdx.x / 32), lane(threadIdx.x % 32)
     {
     }
@@ -111,7 +110,7 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
     /* Of a batch row. */
     __device__ __forceinline__ int query_rows(void) const
     {
-        return (int)(p.q_len * p.heads);
+        return (int)(p.rows.q_len * p.heads);
     }
 
     /* Of the tile. */
@@ -132,9 +131,9 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
     {
         const int key = at.key + (int)(thread / COPY_THREADS);
         const uint32_t column = s.walk.page.quotient((uint32_t)key);
-        if (key >= at.end || at.line < 0 || column >= p.max_blocks)
+        if (key >= at.end || at.line < 0 || column >= p.kv.max_blocks)
             return -1;
-        return p.block_table[(int64_t)at.line * p.max_blocks + column];
+        return p.kv.table[(int64_t)at.line * p.kv.max_blocks + column];
     }
 
     /* Rows without a key become zeros: what is left there may be NaN, and 0 * NaN is NaN. */
@@ -144,12 +143,12 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
             return;
         const uint32_t slot = thread / COPY_THREADS;
         const uint32_t key = (uint32_t)at.key + slot;
-        const uint32_t offset = key - s.walk.page.quotient(key) * p.page_size;
-        const bool valid = (uint32_t)page < p.pages;
-        const uint16_t *from = p.kv;
+        const uint32_t offset = key - s.walk.page.quotient(key) * p.kv.page_size;
+        const bool valid = (uint32_t)page < p.kv.pages;
+        const unsigned char *from = p.kv.base;
         if (valid)
-            from += page * p.kv_page_stride + offset * p.kv_token_stride;
-        copy_row(s.kv[buffer][slot], from, valid);
+            from += page * p.kv.page_stride_bytes + offset * p.kv.token_stride_bytes;
+        copy_row(s.kv[buffer][slot], (const uint16_t *)from, valid);
     }
 
     __device__ __forceinline__ void load_q(int row)
@@ -157,11 +156,11 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
         for (uint32_t tile_row = thread / COPY_THREADS; tile_row < TILE_ROWS; tile_row += KEYS) {
             const int query = first_query() + (int)tile_row;
             const bool valid = query < query_rows();
-            const uint16_t *from = p.q;
+            const uint16_t *from = (const uint16_t *)p.q.base;
             if (valid)
-                from += (s.walk.part.row_base + row) * p.q_row_stride +
-                        query / (int)p.heads * p.q_token_stride +
-                        query % (int)p.heads * p.q_head_stride;
+                from += (s.walk.part.row_base + row) * p.q.row_stride +
+                        query / (int)p.heads * p.q.token_stride +
+                        query % (int)p.heads * p.q.head_stride;
             copy_row(s.q[tile_row], from, valid);
         }
     }
@@ -279,12 +278,12 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
             return;
         const int slot = split_slot(at.row);
         if (slot >= 0) {
-            p.partial_lse[(int64_t)slot * query_rows() + query] =
+            p.partials.lse[(int64_t)slot * query_rows() + query] =
                 empty ? -RT_ATTEND_INFINITY : lse_log2;
         } else {
-            p.lse[(s.walk.part.row_base + at.row) * p.lse_row_stride +
-                  query / (int)p.heads * p.lse_token_stride +
-                  query % (int)p.heads * p.lse_head_stride] =
+            ((float *)p.lse.base)[(s.walk.part.row_base + at.row) * p.lse.row_stride +
+                                  query / (int)p.heads * p.lse.token_stride +
+                                  query % (int)p.heads * p.lse.head_stride] =
                 empty ? RT_ATTEND_INFINITY : lse_log2 * RT_ATTEND_LN_2;
         }
     }
@@ -292,8 +291,8 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
     /* Partial slot of this part's piece of the batch row; -1 where the row is not split. */
     __device__ __forceinline__ int split_slot(int row) const
     {
-        const int slot = p.num_splits[row];
-        if (p.num_splits[row + 1] <= slot)
+        const int slot = p.schedule.num_splits[row];
+        if (p.schedule.num_splits[row + 1] <= slot)
             return -1;
         return slot + (row == s.walk.part.begin_row ? s.walk.part.begin_split : 0);
     }
@@ -402,15 +401,16 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
             const float(*from)[4] = out[half / 2];
             const int at = half % 2 * 2;
             if (slot >= 0) {
-                float *to = p.partial_out + ((int64_t)slot * query_rows() + query) * D_V + column;
+                float *to = p.partials.out + ((int64_t)slot * query_rows() + query) * D_V + column;
 #pragma unroll
                 for (int n = 0; n < OUT_TILES; n++)
                     *(float2 *)(to + n * 8) =
                         make_float2(scaled(from[n][at], inverse), scaled(from[n][at + 1], inverse));
             } else {
-                uint16_t *to = p.out + (s.walk.part.row_base + row) * p.out_row_stride +
-                               query / (int)p.heads * p.out_token_stride +
-                               query % (int)p.heads * p.out_head_stride + column;
+                uint16_t *to = (uint16_t *)p.out.base +
+                               (s.walk.part.row_base + row) * p.out.row_stride +
+                               query / (int)p.heads * p.out.token_stride +
+                               query % (int)p.heads * p.out.head_stride + column;
 #pragma unroll
                 for (int n = 0; n < OUT_TILES; n++)
                     *(uint32_t *)(to + n * 8) = rt_pack_bf16x2(scaled(from[n][at], inverse),
@@ -482,7 +482,7 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
 };
 
 template <int D_QK, int D_V, int TILE_ROWS>
-static __device__ __forceinline__ void rt_attend_entry(const struct rt_mla_attend_params &p)
+static __device__ __forceinline__ void rt_attend_entry(const struct rt_attend_params &p)
 {
     extern __shared__ __align__(16) unsigned char rt_attend_shared[];
     using block = rt_attend_block<D_QK, D_V, TILE_ROWS>;
@@ -499,7 +499,7 @@ static __device__ __forceinline__ void rt_attend_entry(const struct rt_mla_atten
     extern "C" __global__ void __launch_bounds__(RT_ATTEND_GENERIC_THREADS,                        \
                                                  RT_ATTEND_GENERIC_BLOCKS_PER_SM(tile_rows, d_qk)) \
         rt_mla_attend_##d_qk##x##d_v##_r##tile_rows(                                               \
-            const __grid_constant__ struct rt_mla_attend_params p)                                 \
+            const __grid_constant__ struct rt_attend_params p)                                     \
     {                                                                                              \
         rt_attend_entry<d_qk, d_v, tile_rows>(p);                                                  \
     }

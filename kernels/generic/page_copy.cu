@@ -20,25 +20,26 @@ extern "C" __global__ void __launch_bounds__(RT_PAGE_COPY_THREADS)
     if (blockIdx.y >= p.ctrl->copy_count)
         return;
     const struct rt_page_copy copy = p.copies[blockIdx.y];
-    uint16_t *layer = p.kv + blockIdx.x * p.layer_stride;
-    const uint16_t *from = layer + copy.from * p.page_stride;
-    uint16_t *to = layer + copy.to * p.page_stride;
+    unsigned char *layer = p.kv.base + blockIdx.x * p.layer_stride_bytes;
+    const unsigned char *from = layer + copy.from * p.kv.page_stride_bytes;
+    unsigned char *to = layer + copy.to * p.kv.page_stride_bytes;
     const uint32_t rows = (uint32_t)max(copy.rows, 0);
-    const uint32_t vectors = p.d_qk / RT_VECTOR_ELEMENTS;
+    const uint32_t vectors = p.token_bytes / sizeof(uint4);
     for (uint32_t first = threadIdx.x / RT_WARP_LANES; first < rows;
          first += ROWS_IN_FLIGHT * WARPS) {
         struct rt_row_piece pieces[ROWS_IN_FLIGHT];
 #pragma unroll
         for (uint32_t i = 0; i < ROWS_IN_FLIGHT; i++) {
             const uint32_t row = first + i * WARPS;
-            pieces[i] = rt_load_row(reinterpret_cast<const uint4 *>(from + row * p.token_stride),
-                                    row < rows ? vectors : 0);
+            pieces[i] =
+                rt_load_row(reinterpret_cast<const uint4 *>(from + row * p.kv.token_stride_bytes),
+                            row < rows ? vectors : 0);
         }
 #pragma unroll
         for (uint32_t i = 0; i < ROWS_IN_FLIGHT; i++) {
             const uint32_t row = first + i * WARPS;
-            rt_store_row(reinterpret_cast<uint4 *>(to + row * p.token_stride),
-                         reinterpret_cast<const uint4 *>(from + row * p.token_stride),
+            rt_store_row(reinterpret_cast<uint4 *>(to + row * p.kv.token_stride_bytes),
+                         reinterpret_cast<const uint4 *>(from + row * p.kv.token_stride_bytes),
                          row < rows ? vectors : 0, pieces[i]);
         }
     }

@@ -3,7 +3,7 @@
 #define RT_KERNELS_GENERIC_SCHEDULE_CUH
 
 /*
- * schedule: lengths -> tile records and num_splits, by the rule of kernels/abi/mla.h.
+ * schedule: lengths -> tile records and num_splits, by the rule of kernels/abi/schedule.h.
  * docs/schedule.md draws the rule and proves what is used here. One block, once per step.
  *
  *   warp w        rows 128 w .. 128 w + 127, four neighbours a lane     (w < row warps)
@@ -24,7 +24,7 @@
  * work. At most MAX_ROWS rows: the launch refuses more.
  */
 #include "common/math.h"
-#include "kernels/abi/mla.h"
+#include "kernels/abi/schedule.h"
 #include "kernels/device/divisor.cuh"
 #include "kernels/device/ptx/pdl.cuh"
 #include "kernels/device/ptx/settle.cuh"
@@ -109,7 +109,7 @@ static __device__ __forceinline__ struct lane_rows load_rows(const struct rt_sch
     int32_t length[LANE_ROWS];
 #pragma unroll
     for (uint32_t i = 0; i < LANE_ROWS; i++)
-        length[i] = mine.first + i < p.rows ? p.row_length[mine.first + i] : 0;
+        length[i] = mine.first + i < p.rows.count ? p.rows.length[mine.first + i] : 0;
 #pragma unroll
     for (uint32_t i = 0; i < LANE_ROWS; i++)
         mine.blocks[i] = ((uint32_t)max(length[i], 0) + RT_BLOCK_TOKENS - 1) / RT_BLOCK_TOKENS;
@@ -278,13 +278,13 @@ static __device__ __forceinline__ struct cut cut_at(const struct rt_schedule_par
     const bool ahead = !back && blocks - k < p.min_blocks;
     const bool inside = !behind_all && !back && !ahead;
     const uint32_t split = (uint32_t)payload.quotient(k - p.min_blocks) + 1;
-    return {behind_all ? p.rows
+    return {behind_all ? p.rows.count
             : ahead    ? next_row
                        : row,
             inside ? (uint32_t)k : 0, inside ? split : 0};
 }
 
-static __device__ __forceinline__ void write_record(struct rt_tile_record *record, uint32_t rows,
+static __device__ __forceinline__ void write_record(struct rt_part *record, uint32_t rows,
                                                     const struct cut &begin, const struct cut &end)
 {
     const bool idle = begin.row == end.row && begin.block == end.block;
@@ -300,14 +300,16 @@ static __device__ __forceinline__ void write_parts(const struct rt_schedule_para
                                                    const board<Sum> &board, const totals<Sum> &all,
                                                    const rt_divisor<Sum> &payload)
 {
-    for (uint32_t first = first_part(); first < p.parts; first += WARPS * WARP_PARTS) {
+    for (uint32_t first = first_part(); first < p.schedule.part_count;
+         first += WARPS * WARP_PARTS) {
         const uint32_t part = first + rt_lane();
-        const struct cut begin = cut_at(p, board, all, payload, min(part, p.parts) * payload.by);
+        const struct cut begin =
+            cut_at(p, board, all, payload, min(part, p.schedule.part_count) * payload.by);
         struct cut end = {};
         end.row = __shfl_down_sync(RT_FULL_WARP, begin.row, 1);
         end.block = __shfl_down_sync(RT_FULL_WARP, begin.block, 1);
-        if (rt_lane() < WARP_PARTS && part < p.parts)
-            write_record(p.tiles + part, p.rows, begin, end);
+        if (rt_lane() < WARP_PARTS && part < p.schedule.part_count)
+            write_record(p.schedule.parts + part, p.rows.count, begin, end);
     }
 }
 
@@ -320,11 +322,11 @@ static __device__ __forceinline__ void write_splits(const struct rt_schedule_par
 #pragma unroll
     for (uint32_t i = 0; i < LANE_ROWS; i++) {
         const uint32_t row = mine.first + i;
-        if (row < p.rows)
-            p.num_splits[row] = (int32_t)value;
+        if (row < p.rows.count)
+            p.schedule.num_splits[row] = (int32_t)value;
         value += slots[i];
-        if (row + 1 == p.rows)
-            p.num_splits[p.rows] = (int32_t)value;
+        if (row + 1 == p.rows.count)
+            p.schedule.num_splits[p.rows.count] = (int32_t)value;
     }
 }
 
@@ -345,13 +347,13 @@ static __device__ __forceinline__ bool plan(const struct rt_schedule_params &p,
         return false;
 
     const Sum least = (Sum)p.min_blocks + p.overhead_blocks;
-    const rt_divisor<Sum> payload(max(parts.quotient(all.cost + p.parts - 1), least));
+    const rt_divisor<Sum> payload(max(parts.quotient(all.cost + p.schedule.part_count - 1), least));
     Sum start = all.cost_before + base.cost;
     if (has_rows)
         push_rows(p, mine, start, all.rows_before + base.rows, board);
     if (threadIdx.x == 0) {
         board.start[all.rows] = all.cost;
-        board.row[all.rows] = (uint16_t)p.rows;
+        board.row[all.rows] = (uint16_t)p.rows.count;
     }
     __syncthreads(); /* B */
 
@@ -383,27 +385,28 @@ static __device__ __forceinline__ void schedule_block(const struct rt_schedule_p
     void *base = rt_settle_shared(memory);
     board<uint32_t> &narrow = *static_cast<board<uint32_t> *>(base);
     board<uint64_t> &wide = *static_cast<board<uint64_t> *>(base);
-    for (uint32_t i = threadIdx.x; i < search_reach(p.rows) / 2 + 1; i += RT_SCHEDULE_THREADS)
+    for (uint32_t i = threadIdx.x; i < search_reach(p.rows.count) / 2 + 1; i += RT_SCHEDULE_THREADS)
         narrow.blank[i] = make_uint4(~0u, ~0u, ~0u, ~0u);
-    const uint32_t row_warps = max(rt_ceil_div_u32(p.rows, WARP_ROWS), 1u);
-    const bool idle = threadIdx.x / RT_WARP_LANES >= row_warps && first_part() >= p.parts;
+    const uint32_t row_warps = max(rt_ceil_div_u32(p.rows.count, WARP_ROWS), 1u);
+    const bool idle =
+        threadIdx.x / RT_WARP_LANES >= row_warps && first_part() >= p.schedule.part_count;
     const bool fits = p.overhead_blocks <= NARROW_CONSTANT && p.min_blocks <= NARROW_CONSTANT &&
-                      p.parts <= NARROW_PARTS;
-    const rt_divisor<uint32_t> parts(p.parts);
+                      p.schedule.part_count <= NARROW_PARTS;
+    const rt_divisor<uint32_t> parts(p.schedule.part_count);
     rt_settle(parts.inverse);
     __syncthreads(); /* 0 */
     rt_pdl_wait();
     rt_pdl_launch_dependents();
     if (idle)
         return;
-    if (threadIdx.x == 0 && p.rows == 0)
-        p.num_splits[0] = 0;
+    if (threadIdx.x == 0 && p.rows.count == 0)
+        p.schedule.num_splits[0] = 0;
 
     const struct lane_rows mine = load_rows(p);
     if (fits && plan(p, mine, row_warps, parts, narrow))
         return;
     __syncthreads(); /* D */
-    plan(p, mine, row_warps, rt_divisor<uint64_t>(p.parts), wide);
+    plan(p, mine, row_warps, rt_divisor<uint64_t>(p.schedule.part_count), wide);
 }
 
 #endif

@@ -36,18 +36,19 @@ struct piece {
     int32_t slot;       /* partial slot, or -1: the row is not split */
 };
 
-static void load_queries(const struct rt_mla_attend_params *p, const struct piece *piece,
+static void load_queries(const struct rt_attend_params *p, const struct piece *piece,
                          struct query *queries)
 {
-    int64_t row_base = p->ctrl ? p->ctrl->row_base : 0;
+    int64_t row_base = p->rows.ctrl ? p->rows.ctrl->row_base : 0;
     double scale_log2 = (double)p->scale * RT_REF_LOG2_E;
     for (uint32_t i = 0; i < piece->count; i++) {
         uint32_t token = (piece->first + i) / p->heads;
         uint32_t head = (piece->first + i) % p->heads;
-        const uint16_t *q = p->q + (row_base + piece->row) * p->q_row_stride +
-                            token * p->q_token_stride + head * p->q_head_stride;
+        const uint16_t *q = (const uint16_t *)p->q.base +
+                            (row_base + piece->row) * p->q.row_stride + token * p->q.token_stride +
+                            head * p->q.head_stride;
         for (uint32_t d = 0; d < p->d_qk; d++)
-            queries[i].q[d] = (double)rt_ref_widen(q[d]) * scale_log2;
+            queries[i].q[d] = (double)rt_bf16_to_float(q[d]) * scale_log2;
         memset(queries[i].acc, 0, sizeof(queries[i].acc));
         queries[i].max = -INFINITY;
         queries[i].sum = 0;
@@ -55,7 +56,7 @@ static void load_queries(const struct rt_mla_attend_params *p, const struct piec
     }
 }
 
-static void accumulate(const struct rt_mla_attend_params *p, struct query *query,
+static void accumulate(const struct rt_attend_params *p, struct query *query,
                        const struct chunk *chunk, int64_t first, int64_t count)
 {
     double score[CHUNK_KEYS];
@@ -83,41 +84,42 @@ static void accumulate(const struct rt_mla_attend_params *p, struct query *query
 }
 
 /* Undefined scale of an empty row is never used: out is 0 whatever acc holds. */
-static void store_piece(const struct rt_mla_attend_params *p, const struct piece *piece,
+static void store_piece(const struct rt_attend_params *p, const struct piece *piece,
                         const struct query *queries)
 {
-    uint32_t hq = p->heads * p->q_len;
+    uint32_t hq = p->heads * p->rows.q_len;
     for (uint32_t i = 0; i < piece->count; i++) {
         const struct query *query = &queries[i];
         size_t at = (size_t)piece->slot * hq + piece->first + i;
         bool empty = query->sum == 0;
         for (uint32_t d = 0; d < p->d_v; d++)
-            p->partial_out[at * p->d_v + d] = empty ? 0.0f : (float)(query->acc[d] / query->sum);
-        p->partial_lse[at] = empty ? -INFINITY : (float)(query->max + log2(query->sum));
+            p->partials.out[at * p->d_v + d] = empty ? 0.0f : (float)(query->acc[d] / query->sum);
+        p->partials.lse[at] = empty ? -INFINITY : (float)(query->max + log2(query->sum));
     }
 }
 
-static void store_row(const struct rt_mla_attend_params *p, const struct piece *piece,
+static void store_row(const struct rt_attend_params *p, const struct piece *piece,
                       const struct query *queries)
 {
-    int64_t row = (p->ctrl ? p->ctrl->row_base : 0) + (int64_t)piece->row;
+    int64_t row = (p->rows.ctrl ? p->rows.ctrl->row_base : 0) + (int64_t)piece->row;
     for (uint32_t i = 0; i < piece->count; i++) {
         const struct query *query = &queries[i];
         uint32_t token = (piece->first + i) / p->heads;
         uint32_t head = (piece->first + i) % p->heads;
-        uint16_t *out = p->out + row * p->out_row_stride + token * p->out_token_stride +
-                        head * p->out_head_stride;
+        uint16_t *out = (uint16_t *)p->out.base + row * p->out.row_stride +
+                        token * p->out.token_stride + head * p->out.head_stride;
         bool empty = query->sum == 0;
         for (uint32_t d = 0; d < p->d_v; d++)
             out[d] = empty ? 0 : rt_float_to_bf16((float)(query->acc[d] / query->sum));
-        p->lse[row * p->lse_row_stride + token * p->lse_token_stride + head * p->lse_head_stride] =
+        ((float *)p->lse.base)[row * p->lse.row_stride + token * p->lse.token_stride +
+                               head * p->lse.head_stride] =
             empty ? INFINITY : (float)((query->max + log2(query->sum)) * RT_REF_LN_2);
     }
 }
 
-static void attend_piece(const struct rt_mla_attend_params *p, struct piece piece)
+static void attend_piece(const struct rt_attend_params *p, struct piece piece)
 {
-    uint32_t hq = p->heads * p->q_len;
+    uint32_t hq = p->heads * p->rows.q_len;
     struct query queries[GROUP_ROWS];
     struct chunk chunk;
     for (piece.first = 0; piece.first < hq; piece.first += GROUP_ROWS) {
@@ -137,34 +139,35 @@ static void attend_piece(const struct rt_mla_attend_params *p, struct piece piec
     }
 }
 
-static void attend_part(const struct rt_mla_attend_params *p, const struct rt_tile_record *tile)
+static void attend_part(const struct rt_attend_params *p, const struct rt_part *part)
 {
-    if (tile->begin_row >= (int32_t)p->rows)
+    if (part->begin_row >= (int32_t)p->rows.count)
         return;
-    for (int32_t row = tile->begin_row; row <= tile->end_row && row < (int32_t)p->rows; row++) {
-        int64_t length = p->row_length[row];
-        int64_t begin = row == tile->begin_row ? (int64_t)tile->begin_block * RT_BLOCK_TOKENS : 0;
-        int64_t end = row == tile->end_row ? (int64_t)tile->end_block * RT_BLOCK_TOKENS : length;
+    for (int32_t row = part->begin_row; row <= part->end_row && row < (int32_t)p->rows.count;
+         row++) {
+        int64_t length = p->rows.length[row];
+        int64_t begin = row == part->begin_row ? (int64_t)part->begin_block * RT_BLOCK_TOKENS : 0;
+        int64_t end = row == part->end_row ? (int64_t)part->end_block * RT_BLOCK_TOKENS : length;
         if (end > length)
             end = length;
         if (end <= begin)
             continue;
-        int32_t split = row == tile->begin_row ? tile->begin_split : 0;
-        bool whole = p->num_splits[row] == p->num_splits[row + 1];
+        int32_t split = row == part->begin_row ? part->begin_split : 0;
+        bool whole = p->schedule.num_splits[row] == p->schedule.num_splits[row + 1];
         attend_piece(p, (struct piece){.row = (uint32_t)row,
                                        .begin = begin,
                                        .end = end,
-                                       .slot = whole ? -1 : p->num_splits[row] + split});
+                                       .slot = whole ? -1 : p->schedule.num_splits[row] + split});
     }
 }
 
-void rt_ref_mla_attend(const void *params)
+void rt_ref_attend(const void *params)
 {
-    const struct rt_mla_attend_params *p = params;
+    const struct rt_attend_params *p = params;
     if (p->stamp_first)
         *p->stamp_first = rt_ref_now_ns();
     if (p->d_qk > RT_REF_MAX_D || p->d_v > p->d_qk)
         return;
-    for (uint32_t i = 0; i < p->parts; i++)
-        attend_part(p, &p->tiles[i]);
+    for (uint32_t i = 0; i < p->schedule.part_count; i++)
+        attend_part(p, &p->schedule.parts[i]);
 }

@@ -9,7 +9,7 @@
  * The plain formula, key by key: scores twice rather than kept, so no memory grows with length, and
  * nothing of the tiled kernels' order is shared.
  */
-static void attend_query(const struct rt_mla_attend_params *p, uint32_t row, uint32_t token,
+static void attend_query(const struct rt_attend_params *p, uint32_t row, uint32_t token,
                          const double *q, double *out, double *lse)
 {
     double key[RT_REF_MAX_D];
@@ -35,25 +35,25 @@ static void attend_query(const struct rt_mla_attend_params *p, uint32_t row, uin
     *lse = sum == 0 ? INFINITY : max + log(sum);
 }
 
-void rt_ref_mla_attention_query(const struct rt_mla_attend_params *p, uint32_t row, uint32_t query,
+void rt_ref_mla_attention_query(const struct rt_attend_params *p, uint32_t row, uint32_t query,
                                 double *out, double *lse)
 {
-    int64_t row_base = p->ctrl ? p->ctrl->row_base : 0;
+    int64_t row_base = p->rows.ctrl ? p->rows.ctrl->row_base : 0;
     uint32_t token = query / p->heads, head = query % p->heads;
-    const uint16_t *bits = p->q + (row_base + row) * p->q_row_stride + token * p->q_token_stride +
-                           head * p->q_head_stride;
+    const uint16_t *bits = (const uint16_t *)p->q.base + (row_base + row) * p->q.row_stride +
+                           token * p->q.token_stride + head * p->q.head_stride;
     double q[RT_REF_MAX_D];
     if (p->d_qk > RT_REF_MAX_D || p->d_v > p->d_qk)
         return;
     for (uint32_t d = 0; d < p->d_qk; d++)
-        q[d] = (double)rt_ref_widen(bits[d]) * (double)p->scale;
+        q[d] = (double)rt_bf16_to_float(bits[d]) * (double)p->scale;
     attend_query(p, row, token, q, out, lse);
 }
 
-void rt_ref_mla_attention(const struct rt_mla_attend_params *p, double *out, double *lse)
+void rt_ref_mla_attention(const struct rt_attend_params *p, double *out, double *lse)
 {
-    uint32_t query_rows = p->q_len * p->heads;
-    for (uint32_t r = 0; r < p->rows; r++)
+    uint32_t query_rows = p->rows.q_len * p->heads;
+    for (uint32_t r = 0; r < p->rows.count; r++)
         for (uint32_t i = 0; i < query_rows; i++) {
             size_t at = (size_t)r * query_rows + i;
             rt_ref_mla_attention_query(p, r, i, out + at * p->d_v, lse + at);

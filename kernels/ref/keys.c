@@ -2,32 +2,31 @@
 #include "kernels/ref/keys.h"
 #include "kernels/ref/ref.h"
 
-int64_t rt_ref_seen_keys(const struct rt_mla_attend_params *p, uint32_t row, uint32_t token)
+int64_t rt_ref_seen_keys(const struct rt_attend_params *p, uint32_t row, uint32_t token)
 {
-    int64_t length = p->row_length[row];
-    return p->causal ? length - (int64_t)(p->q_len - 1 - token) : length;
+    int64_t length = p->rows.length[row];
+    return p->causal ? length - (int64_t)(p->rows.q_len - 1 - token) : length;
 }
 
 /* The key's place in the pool, or null. */
-static const uint16_t *find_key(const struct rt_mla_attend_params *p, uint32_t row,
-                                int64_t position)
+static const uint16_t *find_key(const struct rt_attend_params *p, uint32_t row, int64_t position)
 {
-    int64_t slot = p->row_slot ? p->row_slot[row] : (int64_t)row;
-    int64_t column = position / p->page_size;
-    if (slot < 0 || column >= (int64_t)p->max_blocks)
+    int64_t slot = p->rows.slot ? p->rows.slot[row] : (int64_t)row;
+    int64_t column = position / p->kv.page_size;
+    if (slot < 0 || column >= (int64_t)p->kv.max_blocks)
         return NULL;
-    int32_t page = p->block_table[slot * p->max_blocks + column];
-    if (page < 0 || (uint32_t)page >= p->pages)
+    int32_t page = p->kv.table[slot * p->kv.max_blocks + column];
+    if (page < 0 || (uint32_t)page >= p->kv.pages)
         return NULL;
-    return p->kv + page * p->kv_page_stride + position % p->page_size * p->kv_token_stride;
+    return (const void *)(p->kv.base + page * p->kv.page_stride_bytes +
+                          position % p->kv.page_size * p->kv.token_stride_bytes);
 }
 
-void rt_ref_load_key(const struct rt_mla_attend_params *p, uint32_t row, int64_t position,
-                     double *key)
+void rt_ref_load_key(const struct rt_attend_params *p, uint32_t row, int64_t position, double *key)
 {
     const uint16_t *bits = find_key(p, row, position);
     for (size_t d = 0; d < p->d_qk; d++)
-        key[d] = bits ? (double)rt_ref_widen(bits[d]) : 0;
+        key[d] = bits ? (double)rt_bf16_to_float(bits[d]) : 0;
 }
 
 /* Sums side by side, so that the compiler may use vectors without reordering one. */

@@ -3,7 +3,7 @@
 #define RT_KERNELS_REF_KEYS_H
 
 /* What the tiled reference and the tile-free truth share: which key is where, and who sees it. */
-#include "kernels/abi/mla.h"
+#include "kernels/abi/attend.h"
 
 #include <string.h>
 
@@ -11,20 +11,11 @@
 #define RT_REF_LOG2_E 1.4426950408889634074
 #define RT_REF_LN_2 0.69314718055994530942
 
-static inline float rt_ref_widen(uint16_t bits)
-{
-    uint32_t word = (uint32_t)bits << 16;
-    float value;
-    memcpy(&value, &word, sizeof(value));
-    return value;
-}
-
 /* Keys [0, result) are seen by query token `token` of the row; <= 0: none. */
-int64_t rt_ref_seen_keys(const struct rt_mla_attend_params *p, uint32_t row, uint32_t token);
+int64_t rt_ref_seen_keys(const struct rt_attend_params *p, uint32_t row, uint32_t token);
 
 /* Key `position` of the row, widened, [d_qk]; zeros where the table leads nowhere. */
-void rt_ref_load_key(const struct rt_mla_attend_params *p, uint32_t row, int64_t position,
-                     double *key);
+void rt_ref_load_key(const struct rt_attend_params *p, uint32_t row, int64_t position, double *key);
 
 /* n is a multiple of 8, as every head dimension served is. */
 double rt_ref_dot(const double *restrict a, const double *restrict b, size_t n);

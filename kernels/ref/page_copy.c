@@ -8,15 +8,15 @@ void rt_ref_page_copy(const void *params)
     const struct rt_page_copy_params *p = params;
     uint32_t count = p->ctrl->copy_count;
     for (uint32_t layer = 0; layer < p->layers; layer++) {
-        uint16_t *kv = p->kv + (int64_t)layer * p->layer_stride;
+        unsigned char *kv = p->kv.base + layer * p->layer_stride_bytes;
         for (uint32_t i = 0; i < count && i < RT_MAX_PAGE_COPIES; i++) {
             const struct rt_page_copy *copy = &p->copies[i];
-            const uint16_t *from = kv + (int64_t)copy->from * p->page_stride;
-            uint16_t *to = kv + (int64_t)copy->to * p->page_stride;
+            const unsigned char *from = kv + copy->from * p->kv.page_stride_bytes;
+            unsigned char *to = kv + copy->to * p->kv.page_stride_bytes;
             /* memmove: a page may be copied onto itself. */
             for (int64_t row = 0; row < copy->rows; row++)
-                memmove(to + row * p->token_stride, from + row * p->token_stride,
-                        p->d_qk * sizeof(*to));
+                memmove(to + row * p->kv.token_stride_bytes, from + row * p->kv.token_stride_bytes,
+                        p->token_bytes);
         }
     }
 }

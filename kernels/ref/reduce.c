@@ -48,39 +48,39 @@ static void combine(const struct target *t, uint32_t d_v)
     *t->lse = (float)(lse * RT_REF_LN_2);
 }
 
-static void reduce_row(const struct rt_mla_reduce_params *p, uint32_t row)
+static void reduce_row(const struct rt_reduce_params *p, uint32_t row)
 {
-    int64_t hq = (int64_t)p->heads * p->q_len;
-    int64_t data_row = (p->ctrl ? p->ctrl->row_base : 0) + (int64_t)row;
-    int64_t slot = p->num_splits[row];
-    struct target t = {.pieces = p->num_splits[row + 1] - p->num_splits[row],
+    int64_t hq = (int64_t)p->heads * p->rows.q_len;
+    int64_t data_row = (p->rows.ctrl ? p->rows.ctrl->row_base : 0) + (int64_t)row;
+    int64_t slot = p->schedule.num_splits[row];
+    struct target t = {.pieces = p->schedule.num_splits[row + 1] - p->schedule.num_splits[row],
                        .out_stride = hq * p->d_v,
                        .lse_stride = hq};
-    bool empty = p->row_length[row] <= 0;
+    bool empty = p->rows.length[row] <= 0;
     if (!empty && t.pieces == 0)
         return;
     for (int64_t i = 0; i < hq; i++) {
         int64_t token = i / p->heads, head = i % p->heads;
-        t.out = p->out + data_row * p->out_row_stride + token * p->out_token_stride +
-                head * p->out_head_stride;
-        t.lse = p->lse + data_row * p->lse_row_stride + token * p->lse_token_stride +
-                head * p->lse_head_stride;
+        t.out = (uint16_t *)p->out.base + data_row * p->out.row_stride +
+                token * p->out.token_stride + head * p->out.head_stride;
+        t.lse = (float *)p->lse.base + data_row * p->lse.row_stride + token * p->lse.token_stride +
+                head * p->lse.head_stride;
         if (empty) {
             store_empty(&t, p->d_v);
             continue;
         }
-        t.partial_out = p->partial_out + (slot * hq + i) * p->d_v;
-        t.partial_lse = p->partial_lse + slot * hq + i;
+        t.partial_out = p->partials.out + (slot * hq + i) * p->d_v;
+        t.partial_lse = p->partials.lse + slot * hq + i;
         combine(&t, p->d_v);
     }
 }
 
-void rt_ref_mla_reduce(const void *params)
+void rt_ref_reduce(const void *params)
 {
-    const struct rt_mla_reduce_params *p = params;
+    const struct rt_reduce_params *p = params;
     if (p->d_v > RT_REF_MAX_D)
         return;
-    for (uint32_t r = 0; r < p->rows; r++)
+    for (uint32_t r = 0; r < p->rows.count; r++)
         reduce_row(p, r);
     if (p->stamp_last) {
         uint64_t now = rt_ref_now_ns();

@@ -6,32 +6,31 @@
  * The definition of correct: plain C, double accumulation. These are also the host device's
  * kernels. Each takes the parameter struct that its CUDA twin takes by value.
  */
+#include "common/bf16.h"
 #include "driver/driver.h"
-#include "kernels/abi/mla.h"
+#include "kernels/abi/append.h"
+#include "kernels/abi/attend.h"
+#include "kernels/abi/reduce.h"
 #include "kernels/abi/step.h"
 
 void rt_ref_step_begin(const void *params);
 void rt_ref_step_end(const void *params);
 void rt_ref_page_copy(const void *params);
 void rt_ref_schedule(const void *params);
-void rt_ref_mla_append(const void *params);
+void rt_ref_append(const void *params);
 void rt_ref_schedule_append(const void *params);
-void rt_ref_mla_attend(const void *params);
-void rt_ref_mla_reduce(const void *params);
+void rt_ref_attend(const void *params);
+void rt_ref_reduce(const void *params);
 
 /*
  * Attention without tiles, splits or partials: what attend and reduce together must give. Reads the
  * same struct (tiles, num_splits, partials unused) and writes every row, padding included, in
  * double: out [rows, q_len, heads, d_v], lse [rows, q_len, heads], both packed from row 0.
  */
-void rt_ref_mla_attention(const struct rt_mla_attend_params *p, double *out, double *lse);
+void rt_ref_mla_attention(const struct rt_attend_params *p, double *out, double *lse);
 /* One query row of it, token * heads + head of batch row `row`: out [d_v], lse [1]. */
-void rt_ref_mla_attention_query(const struct rt_mla_attend_params *p, uint32_t row, uint32_t query,
+void rt_ref_mla_attention_query(const struct rt_attend_params *p, uint32_t row, uint32_t query,
                                 double *out, double *lse);
-
-/* bf16 <-> float: exact one way, round to nearest even the other (NaN stays NaN). */
-float rt_bf16_to_float(uint16_t bits);
-uint16_t rt_float_to_bf16(float value);
 
 /* The table that the host device loads. */
 extern const struct rt_host_kernel rt_ref_kernels[];

@@ -10,7 +10,7 @@ struct cut {
 
 static int64_t row_blocks(const struct rt_schedule_params *p, uint32_t row)
 {
-    int64_t length = p->row_length[row] > 0 ? p->row_length[row] : 0;
+    int64_t length = p->rows.length[row] > 0 ? p->rows.length[row] : 0;
     return (length + RT_BLOCK_TOKENS - 1) / RT_BLOCK_TOKENS;
 }
 
@@ -23,16 +23,16 @@ static int64_t row_cost(const struct rt_schedule_params *p, uint32_t row)
 static int64_t part_payload(const struct rt_schedule_params *p)
 {
     int64_t total = 0;
-    for (uint32_t r = 0; r < p->rows; r++)
+    for (uint32_t r = 0; r < p->rows.count; r++)
         total += row_cost(p, r);
-    int64_t share = (total + p->parts - 1) / p->parts;
+    int64_t share = (total + p->schedule.part_count - 1) / p->schedule.part_count;
     int64_t least = (int64_t)p->min_blocks + p->overhead_blocks;
     return share > least ? share : least;
 }
 
 static struct cut next_row_start(const struct rt_schedule_params *p, uint32_t row)
 {
-    while (row < p->rows && row_blocks(p, row) == 0)
+    while (row < p->rows.count && row_blocks(p, row) == 0)
         row++;
     return (struct cut){.row = (int32_t)row, .block = 0};
 }
@@ -40,7 +40,7 @@ static struct cut next_row_start(const struct rt_schedule_params *p, uint32_t ro
 /* The cut nearest to `x` units of cost from the start that leaves no piece too small. */
 static struct cut cut_at(const struct rt_schedule_params *p, int64_t x)
 {
-    for (uint32_t r = 0; r < p->rows; r++) {
+    for (uint32_t r = 0; r < p->rows.count; r++) {
         int64_t cost = row_cost(p, r);
         if (x >= cost) {
             x -= cost;
@@ -53,40 +53,40 @@ static struct cut cut_at(const struct rt_schedule_params *p, int64_t x)
             return next_row_start(p, r + 1);
         return (struct cut){.row = (int32_t)r, .block = (int32_t)block};
     }
-    return (struct cut){.row = (int32_t)p->rows, .block = 0};
+    return (struct cut){.row = (int32_t)p->rows.count, .block = 0};
 }
 
 void rt_ref_schedule(const void *params)
 {
     const struct rt_schedule_params *p = params;
-    for (uint32_t r = 0; r <= p->rows; r++)
-        p->num_splits[r] = 0;
+    for (uint32_t r = 0; r <= p->rows.count; r++)
+        p->schedule.num_splits[r] = 0;
 
     int64_t payload = part_payload(p);
     struct cut begin = cut_at(p, 0);
     int32_t split = 0; /* cuts strictly inside begin.row, up to begin */
-    for (uint32_t part = 0; part < p->parts; part++) {
+    for (uint32_t part = 0; part < p->schedule.part_count; part++) {
         struct cut end = cut_at(p, (part + (int64_t)1) * payload);
         bool idle = begin.row == end.row && begin.block == end.block;
-        p->tiles[part] = idle ? (struct rt_tile_record){.begin_row = (int32_t)p->rows}
-                              : (struct rt_tile_record){.begin_row = begin.row,
-                                                        .begin_block = begin.block,
-                                                        .end_row = end.row,
-                                                        .end_block = end.block,
-                                                        .begin_split = split};
+        p->schedule.parts[part] = idle ? (struct rt_part){.begin_row = (int32_t)p->rows.count}
+                                       : (struct rt_part){.begin_row = begin.row,
+                                                          .begin_block = begin.block,
+                                                          .end_row = end.row,
+                                                          .end_block = end.block,
+                                                          .begin_split = split};
         if (end.row != begin.row)
             split = 0;
         if (end.block > 0) {
             split++;
-            p->num_splits[end.row] = split;
+            p->schedule.num_splits[end.row] = split;
         }
         begin = end;
     }
 
     int32_t slots = 0;
-    for (uint32_t r = 0; r <= p->rows; r++) {
-        int32_t cuts = p->num_splits[r];
-        p->num_splits[r] = slots;
+    for (uint32_t r = 0; r <= p->rows.count; r++) {
+        int32_t cuts = p->schedule.num_splits[r];
+        p->schedule.num_splits[r] = slots;
         slots += cuts > 0 ? cuts + 1 : 0;
     }
 }

@@ -4,7 +4,7 @@
 #include "kernels/ref/ref.h"
 
 const struct rt_host_kernel rt_ref_kernels[] = {
-#define RT_KERNEL(entry_, image_, params_, pointers_, smem_, waits_, ref_)                         \
+#define RT_KERNEL(entry_, image_, params_, addresses_, smem_, waits_, ref_)                        \
     {.entry = #entry_, .run = ref_, .param_bytes = sizeof(params_)},
 #include "kernels/kernels.inc"
 };

@@ -17,18 +17,18 @@
 /* What is the same for every batch row: where a query row's output goes, and the keys at the row's
  * end that it does not see; rows behind the last see none. */
 template <class SHAPE>
-static __device__ __forceinline__ void rt_sm90_fill_desk(const struct rt_mla_attend_params &p,
+static __device__ __forceinline__ void rt_sm90_fill_desk(const struct rt_attend_params &p,
                                                          typename SHAPE::desk &desk)
 {
     const int row = (int)threadIdx.x;
     if (row < SHAPE::TILE_ROWS) {
         const int query = rt_sm90_first_query<SHAPE>() + row;
         const int token = query / (int)p.heads, head = query % (int)p.heads;
-        desk.out_at[row] = token * p.out_token_stride + head * p.out_head_stride;
-        desk.lse_at[row] = token * p.lse_token_stride + head * p.lse_head_stride;
-        desk.lag[row] = token >= (int)p.q_len ? 0x3fffffff
-                        : p.causal            ? (int)p.q_len - 1 - token
-                                              : 0;
+        desk.out_at[row] = token * p.out.token_stride + head * p.out.head_stride;
+        desk.lse_at[row] = token * p.lse.token_stride + head * p.lse.head_stride;
+        desk.lag[row] = token >= (int)p.rows.q_len ? 0x3fffffff
+                        : p.causal                 ? (int)p.rows.q_len - 1 - token
+                                                   : 0;
     }
 }
 
@@ -36,9 +36,9 @@ static __device__ __forceinline__ void rt_sm90_fill_desk(const struct rt_mla_att
  * A block without work leaves without waiting, and makes room for blocks that have some: a grid is
  * over when all its blocks are, and its first block always waits.
  */
-static __device__ __forceinline__ bool rt_sm90_leaves(const struct rt_mla_attend_params &p)
+static __device__ __forceinline__ bool rt_sm90_leaves(const struct rt_attend_params &p)
 {
-    return p.early && blockIdx.y > 0 && p.tiles[blockIdx.y].begin_row >= (int)p.rows;
+    return p.early && blockIdx.y > 0 && p.schedule.parts[blockIdx.y].begin_row >= (int)p.rows.count;
 }
 
 template <class SHAPE>

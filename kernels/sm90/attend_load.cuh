@@ -12,23 +12,23 @@
  * only the last q_len keys of a row and q are of this step. It waits in front of the first block
  * that holds one of those.
  */
+#include "kernels/device/attend_walk.cuh"
 #include "kernels/device/ptx/pdl.cuh"
 #include "kernels/device/ptx/timer.cuh"
 #include "kernels/device/ptx/tma.cuh"
-#include "kernels/generic/mla_attend_walk.cuh"
 #include "kernels/sm90/attend_desk.cuh"
 
 /* Boxes of keys that a block of 64 takes, and which page each lies in. */
 struct rt_sm90_pages {
-    const struct rt_mla_attend_params &p;
+    const struct rt_attend_params &p;
     struct rt_divisor<uint32_t> page_size;
     uint32_t box_tokens, boxes; /* tokens of a box, boxes of a block */
     int line, length;
     uint32_t first;  /* box that lane 0 holds */
     int id, next_id; /* this lane's page ids: boxes first + lane, and 32 further */
 
-    explicit __device__ __forceinline__ rt_sm90_pages(const struct rt_mla_attend_params &p_)
-        : p(p_), page_size(p_.page_size), box_tokens(min(p_.page_size, 64u)),
+    explicit __device__ __forceinline__ rt_sm90_pages(const struct rt_attend_params &p_)
+        : p(p_), page_size(p_.kv.page_size), box_tokens(min(p_.kv.page_size, 64u)),
           boxes(64u / box_tokens), line(-1), length(0), first(0), id(-1), next_id(-1)
     {
     }
@@ -40,15 +40,15 @@ struct rt_sm90_pages {
         const uint32_t key = box * box_tokens;
         const uint32_t column = page_size.quotient(key);
         int page = -1;
-        if (line >= 0 && column < p.max_blocks)
-            page = p.block_table[(int64_t)line * p.max_blocks + column];
-        return key < (uint32_t)length && (uint32_t)page < p.pages ? page : -1;
+        if (line >= 0 && column < p.kv.max_blocks)
+            page = p.kv.table[(int64_t)line * p.kv.max_blocks + column];
+        return key < (uint32_t)length && (uint32_t)page < p.kv.pages ? page : -1;
     }
 
     /* Place of a key in its page. */
     __device__ __forceinline__ int token_of(uint32_t key) const
     {
-        return (int)(key - page_size.quotient(key) * p.page_size);
+        return (int)(key - page_size.quotient(key) * p.kv.page_size);
     }
 
     __device__ __forceinline__ void begin(const struct rt_attend_step &at)
@@ -82,22 +82,22 @@ struct rt_sm90_pages {
  * time as for the tile record: the first keys then are two trips to memory away.
  */
 struct rt_sm90_rows {
-    const struct rt_mla_attend_params &p;
+    const struct rt_attend_params &p;
     const bool few;
     int length, line, splits, next_splits;
 
-    explicit __device__ __forceinline__ rt_sm90_rows(const struct rt_mla_attend_params &p_)
-        : p(p_), few(p_.rows <= 32), length(0), line(-1), splits(0), next_splits(0)
+    explicit __device__ __forceinline__ rt_sm90_rows(const struct rt_attend_params &p_)
+        : p(p_), few(p_.rows.count <= 32), length(0), line(-1), splits(0), next_splits(0)
     {
     }
 
     __device__ __forceinline__ void load(int row)
     {
-        const bool there = row < (int)p.rows;
-        length = there ? p.row_length[row] : 0;
-        line = there && p.row_slot ? p.row_slot[row] : row;
-        splits = there ? p.num_splits[row] : 0;
-        next_splits = there ? p.num_splits[row + 1] : 0;
+        const bool there = row < (int)p.rows.count;
+        length = there ? p.rows.length[row] : 0;
+        line = there && p.rows.slot ? p.rows.slot[row] : row;
+        splits = there ? p.schedule.num_splits[row] : 0;
+        next_splits = there ? p.schedule.num_splits[row + 1] : 0;
     }
 
     __device__ __forceinline__ void begin(void)
@@ -199,7 +199,7 @@ template <class SHAPE> struct rt_sm90_loader {
      */
     __device__ __forceinline__ void bring_segment(const struct rt_attend_step &at, int blocks)
     {
-        const int settled = at.length - (int)p.attend.q_len; /* keys older than the step */
+        const int settled = at.length - (int)p.attend.rows.q_len; /* keys older than the step */
         pages.begin(at);
         for (int key = at.key; blocks > 0; blocks -= 2, key += 128) {
             pages.advance((uint32_t)key);
@@ -258,7 +258,7 @@ template <class SHAPE> struct rt_sm90_loader {
         struct rt_sm90_rows few(p.attend);
         few.begin();
         /* A segment ends where the row's last token sees no more. */
-        const int last_query = (int)(p.attend.q_len * p.attend.heads) - 1;
+        const int last_query = (int)(p.attend.rows.q_len * p.attend.heads) - 1;
         const struct rt_attend_part part = rt_attend_read_part(p.attend, 0, last_query);
         struct rt_attend_step at = find_row(part, part.begin_row, few);
         for (uint32_t n = 0;; n++) {
@@ -279,15 +279,15 @@ template <class SHAPE> struct rt_sm90_loader {
     __device__ __forceinline__ void copy_q(int64_t data_row) const
     {
         constexpr int VECTORS = SHAPE::D_QK / 8;
-        const struct rt_mla_attend_params &a = p.attend;
+        const struct rt_attend_params &a = p.attend;
         const int first = rt_sm90_first_query<SHAPE>();
-        const int rows = min((int)(a.q_len * a.heads) - first, SHAPE::TILE_ROWS);
+        const int rows = min((int)(a.rows.q_len * a.heads) - first, SHAPE::TILE_ROWS);
         for (int i = (int)threadIdx.x % 32; i < rows * VECTORS; i += 32) {
             const int row = i / VECTORS, vector = i % VECTORS;
             const int query = first + row;
-            const uint16_t *from = a.q + data_row * a.q_row_stride +
-                                   query / (int)a.heads * a.q_token_stride +
-                                   query % (int)a.heads * a.q_head_stride + vector * 8;
+            const uint16_t *from = (const uint16_t *)a.q.base + data_row * a.q.row_stride +
+                                   query / (int)a.heads * a.q.token_stride +
+                                   query % (int)a.heads * a.q.head_stride + vector * 8;
             unsigned char *to =
                 room.q + vector / 8 * SHAPE::Q_TILE_BYTES + row * 128 + (vector % 8 ^ row % 8) * 16;
             *(uint4 *)to = *(const uint4 *)from;
@@ -298,7 +298,8 @@ template <class SHAPE> struct rt_sm90_loader {
 
     __device__ __forceinline__ void bring_q(int row) const
     {
-        const int64_t data_row = (p.attend.ctrl ? (int64_t)p.attend.ctrl->row_base : 0) + row;
+        const int64_t data_row =
+            (p.attend.rows.ctrl ? (int64_t)p.attend.rows.ctrl->row_base : 0) + row;
         uint64_t *full = &room.desk.q_full;
         if (!p.q_even)
             copy_q(data_row);

@@ -38,7 +38,7 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
     float top[MINE], factor[MINE]; /* maximum so far; what it makes of sums up to now */
     float sum[MINE];               /* over this thread's keys of own blocks */
 
-    __device__ __forceinline__ rt_sm90_narrow(const struct rt_mla_attend_params &p_,
+    __device__ __forceinline__ rt_sm90_narrow(const struct rt_attend_params &p_,
                                               const rt_sm90_room<SHAPE> &room_, int worker_)
         : base(p_, room_, worker_)
     {
@@ -316,7 +316,7 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
 
     __device__ __forceinline__ int hq(void) const
     {
-        return (int)(p.q_len * p.heads);
+        return (int)(p.rows.q_len * p.heads);
     }
 
     /* In the units of the maximum. */
@@ -372,7 +372,7 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
     __device__ __forceinline__ void store_partial(const struct rt_sm90_segment &segment, int row,
                                                   int round, const float4 (&x)[PIECES]) const
     {
-        float *to = p.partial_out + rt_sm90_partial_row<SHAPE>(p, segment, row) * SHAPE::D_V;
+        float *to = p.partials.out + rt_sm90_partial_row<SHAPE>(p, segment, row) * SHAPE::D_V;
 #pragma unroll
         for (int piece = 0; piece < PIECES; piece++)
             *(float4 *)(to + column_of(piece, round)) = x[piece];
@@ -382,8 +382,8 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
     __device__ __forceinline__ void store_out(const struct rt_sm90_segment &segment, int row,
                                               int round, const float4 (&x)[PIECES]) const
     {
-        uint16_t *to =
-            p.out + rt_sm90_data_row(p, segment) * p.out_row_stride + room.desk.out_at[row];
+        uint16_t *to = (uint16_t *)p.out.base + rt_sm90_data_row(p, segment) * p.out.row_stride +
+                       room.desk.out_at[row];
 #pragma unroll
         for (int piece = 0; piece < PIECES; piece++)
             *(uint2 *)(to + column_of(piece, round)) = make_uint2(

@@ -36,7 +36,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
     float top[2], factor[2]; /* of this thread's two query rows */
     float sum[2];            /* over this thread's keys of own blocks */
 
-    __device__ __forceinline__ rt_sm90_wide(const struct rt_mla_attend_params &p_,
+    __device__ __forceinline__ rt_sm90_wide(const struct rt_attend_params &p_,
                                             const rt_sm90_room<SHAPE> &room_, int worker_)
         : base(p_, room_, worker_)
     {
@@ -355,7 +355,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
 
     __device__ __forceinline__ int hq(void) const
     {
-        return (int)(p.q_len * p.heads);
+        return (int)(p.rows.q_len * p.heads);
     }
 
     static __device__ __forceinline__ float scaled(float value, float by)
@@ -373,7 +373,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             const int query = first_query() + my_row(i);
-            float *to = p.partial_out + ((int64_t)segment.slot * hq() + query) * SHAPE::D_V +
+            float *to = p.partials.out + ((int64_t)segment.slot * hq() + query) * SHAPE::D_V +
                         worker * COLUMNS + lane % 2 * 8 + lane % 4 / 2 * 4;
 #pragma unroll
             for (int j = 0; j < COLUMNS / 8; j += 2) {
@@ -418,13 +418,13 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
 
     __device__ __forceinline__ void store_out(const struct rt_sm90_segment &segment) const
     {
-        const int64_t data_row = (p.ctrl ? (int64_t)p.ctrl->row_base : 0) + segment.row;
+        const int64_t data_row = (p.rows.ctrl ? (int64_t)p.rows.ctrl->row_base : 0) + segment.row;
         const int c = lane % 4;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             const bool there = first_query() + my_row(i) < hq();
-            uint16_t *to = p.out + data_row * p.out_row_stride + room.desk.out_at[my_row(i)] +
-                           worker * COLUMNS + c * 8;
+            uint16_t *to = (uint16_t *)p.out.base + data_row * p.out.row_stride +
+                           room.desk.out_at[my_row(i)] + worker * COLUMNS + c * 8;
 #pragma unroll
             for (int j = 0; j < COLUMNS / 8; j += 4) {
                 uint32_t r[4];

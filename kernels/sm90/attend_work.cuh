@@ -10,41 +10,42 @@
  * number of blocks ends with an a alone. s are a block's scores and softmax, by its owner; v adds a
  * block's values to a worker's half of the output, which both do.
  */
+#include "kernels/device/attend_walk.cuh"
 #include "kernels/device/ptx/convert.cuh"
 #include "kernels/device/ptx/exp2.cuh"
 #include "kernels/device/ptx/wgmma.cuh"
-#include "kernels/generic/mla_attend_walk.cuh"
 #include "kernels/sm90/attend_desk.cuh"
 
 /* Where a query row of the tile is in the partials. */
 template <class SHAPE>
-static __device__ __forceinline__ int64_t rt_sm90_partial_row(const struct rt_mla_attend_params &p,
+static __device__ __forceinline__ int64_t rt_sm90_partial_row(const struct rt_attend_params &p,
                                                               const struct rt_sm90_segment &segment,
                                                               int row)
 {
-    return (int64_t)segment.slot * p.q_len * p.heads + rt_sm90_first_query<SHAPE>() + row;
+    return (int64_t)segment.slot * p.rows.q_len * p.heads + rt_sm90_first_query<SHAPE>() + row;
 }
 
-static __device__ __forceinline__ int64_t rt_sm90_data_row(const struct rt_mla_attend_params &p,
+static __device__ __forceinline__ int64_t rt_sm90_data_row(const struct rt_attend_params &p,
                                                            const struct rt_sm90_segment &segment)
 {
-    return (p.ctrl ? (int64_t)p.ctrl->row_base : 0) + segment.row;
+    return (p.rows.ctrl ? (int64_t)p.rows.ctrl->row_base : 0) + segment.row;
 }
 
 /* lse of a query row from maximum and sum: natural for a whole batch row, base 2 for a piece. No
  * key seen: sum 0. */
 template <class SHAPE>
 static __device__ __forceinline__ void
-rt_sm90_store_lse(const struct rt_mla_attend_params &p, const rt_sm90_room<SHAPE> &room,
+rt_sm90_store_lse(const struct rt_attend_params &p, const rt_sm90_room<SHAPE> &room,
                   const struct rt_sm90_segment &segment, int row, const float2 &state)
 {
     const bool empty = state.y == 0.0f;
     const float lse = rt_log2(state.y) + state.x;
     if (segment.slot >= 0)
-        p.partial_lse[rt_sm90_partial_row<SHAPE>(p, segment, row)] =
+        p.partials.lse[rt_sm90_partial_row<SHAPE>(p, segment, row)] =
             empty ? -RT_SM90_INFINITY : lse;
     else
-        p.lse[rt_sm90_data_row(p, segment) * p.lse_row_stride + room.desk.lse_at[row]] =
+        ((float *)
+             p.lse.base)[rt_sm90_data_row(p, segment) * p.lse.row_stride + room.desk.lse_at[row]] =
             empty ? RT_SM90_INFINITY : lse * RT_SM90_LN_2;
 }
 
@@ -63,13 +64,13 @@ struct rt_sm90_pair {
 };
 
 template <class SHAPE> struct rt_sm90_worker_base {
-    const struct rt_mla_attend_params &p;
+    const struct rt_attend_params &p;
     const rt_sm90_room<SHAPE> &room;
     const int worker, warp, lane;
     const float scale; /* to exponents of 2 */
     int length;        /* of the segment's batch row */
 
-    __device__ __forceinline__ rt_sm90_worker_base(const struct rt_mla_attend_params &p_,
+    __device__ __forceinline__ rt_sm90_worker_base(const struct rt_attend_params &p_,
                                                    const rt_sm90_room<SHAPE> &room_, int worker_)
         : p(p_), room(room_), worker(worker_), warp((int)threadIdx.x / 32 % 4),
           lane((int)threadIdx.x % 32), scale(p_.scale * RT_SM90_LOG2_E), length(0)
@@ -199,14 +200,14 @@ template <class SHAPE> struct rt_sm90_worker_base {
     /* Whether all query rows of the tile see the whole block. */
     __device__ __forceinline__ bool all_seen(int start) const
     {
-        return start + 64 <= length - (p.causal ? (int)p.q_len - 1 : 0);
+        return start + 64 <= length - (p.causal ? (int)p.rows.q_len - 1 : 0);
     }
 };
 
 template <class MATH> struct rt_sm90_worker : MATH {
     using shape = typename MATH::shape;
 
-    __device__ __forceinline__ rt_sm90_worker(const struct rt_mla_attend_params &p,
+    __device__ __forceinline__ rt_sm90_worker(const struct rt_attend_params &p,
                                               const rt_sm90_room<shape> &room, int worker)
         : MATH(p, room, worker)
     {

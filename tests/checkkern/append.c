@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "kernels/mla.h"
+#include "kernels/ops/op_build.h"
 #include "kernels/ref/ref.h"
 #include "tests/checkkern/harness.h"
 
@@ -26,28 +26,29 @@ static uint32_t pages_of(const struct append_case *c)
     return c->rows * COLUMNS + 3;
 }
 
-static struct rt_mla_append_params params_of(const struct append_case *c,
-                                             const struct append_buffers *b, enum ck_side side)
+static struct rt_append_params params_of(const struct append_case *c,
+                                         const struct append_buffers *b, enum ck_side side)
 {
     int64_t token = c->d_qk + (c->strided ? 8 : 0);
-    struct rt_mla_append_params p = {.latent = ck_at(&b->latent, side),
-                                     .kv = ck_at(&b->kv, side),
-                                     .block_table = ck_at(&b->table, side),
-                                     .row_position = ck_at(&b->position, side),
-                                     .latent_token_stride = token,
-                                     .latent_row_stride = c->q_len * token + (c->strided ? 16 : 0),
-                                     .kv_token_stride = token,
-                                     .kv_page_stride = c->page_size * token + (c->strided ? 64 : 0),
-                                     .rows = c->rows,
-                                     .q_len = c->q_len,
-                                     .d_qk = c->d_qk,
-                                     .page_size = c->page_size,
-                                     .max_blocks = COLUMNS,
-                                     .pages = pages_of(c)};
+    struct rt_append_params p = {.latent.base = ck_at(&b->latent, side),
+                                 .kv.base = ck_at(&b->kv, side),
+                                 .kv.table = ck_at(&b->table, side),
+                                 .rows.position = ck_at(&b->position, side),
+                                 .latent.token_stride = token,
+                                 .latent.row_stride = c->q_len * token + (c->strided ? 16 : 0),
+                                 .kv.token_stride_bytes = 2 * token,
+                                 .kv.page_stride_bytes =
+                                     2 * (c->page_size * token + (c->strided ? 64 : 0)),
+                                 .rows.count = c->rows,
+                                 .rows.q_len = c->q_len,
+                                 .d_qk = c->d_qk,
+                                 .kv.page_size = c->page_size,
+                                 .kv.max_blocks = COLUMNS,
+                                 .kv.pages = pages_of(c)};
     if (c->slots)
-        p.row_slot = ck_at(&b->slot, side);
+        p.rows.slot = ck_at(&b->slot, side);
     if (c->row_base > 0)
-        p.ctrl = ck_at(&b->ctrl, side);
+        p.rows.ctrl = ck_at(&b->ctrl, side);
     return p;
 }
 
@@ -94,11 +95,11 @@ static void fill(struct ck *ck, struct ck_random *random, const struct append_ca
 static struct append_buffers make_buffers(struct ck *ck, const struct append_case *c)
 {
     struct append_buffers none = {0};
-    struct rt_mla_append_params p = params_of(c, &none, CK_REF);
+    struct rt_append_params p = params_of(c, &none, CK_REF);
     uint64_t rows = c->row_base + c->rows;
     return (struct append_buffers){
-        .latent = ck_alloc(ck, "latent", rows * (uint64_t)p.latent_row_stride * 2, 0),
-        .kv = ck_alloc(ck, "kv", p.pages * (uint64_t)p.kv_page_stride * 2, 0x77),
+        .latent = ck_alloc(ck, "latent", rows * (uint64_t)p.latent.row_stride * 2, 0),
+        .kv = ck_alloc(ck, "kv", p.kv.pages * (uint64_t)p.kv.page_stride_bytes, 0x77),
         .table = ck_alloc(ck, "table", (uint64_t)c->rows * COLUMNS * 4, 0),
         .slot = ck_alloc(ck, "row_slot", c->rows * 4, 0),
         .position = ck_alloc(ck, "row_position", c->rows * 4, 0),
@@ -122,12 +123,12 @@ static void check(struct ck *ck, struct ck_random *random, const struct append_c
             c->strided ? ", strided" : "");
     struct append_buffers b = make_buffers(ck, c);
     fill(ck, random, c, &b);
-    struct rt_mla_append_params ref = params_of(c, &b, CK_REF);
-    struct rt_mla_append_params device = params_of(c, &b, CK_DEVICE);
+    struct rt_append_params ref = params_of(c, &b, CK_REF);
+    struct rt_append_params device = params_of(c, &b, CK_DEVICE);
     struct rt_launch launch;
     struct rt_error err = {0};
-    rt_ref_mla_append(&ref);
-    enum rt_status status = rt_mla_append_launch(&ck->kernels, &device, &launch, &err);
+    rt_ref_append(&ref);
+    enum rt_status status = ck_build(ck, RT_OP_APPEND, &device, sizeof(device), &launch, &err);
     ck_launch(ck, status, &err, &launch);
     ck_expect_same(ck, &b.kv);
     free_buffers(ck, &b);
@@ -155,13 +156,13 @@ static void check_far(struct ck *ck)
 
     rt_addr pool = 0;
     CK_DRV(ck, mem_alloc, (&ck->driver, FAR_PAGES * FAR_STRIDE * 2, &pool));
-    struct rt_mla_append_params p = params_of(&c, &b, CK_DEVICE);
-    p.kv = (uint16_t *)(uintptr_t)pool;
-    p.kv_page_stride = FAR_STRIDE;
-    p.pages = FAR_PAGES;
+    struct rt_append_params p = params_of(&c, &b, CK_DEVICE);
+    p.kv.base = (unsigned char *)(uintptr_t)pool;
+    p.kv.page_stride_bytes = 2 * FAR_STRIDE;
+    p.kv.pages = FAR_PAGES;
     struct rt_launch launch;
     struct rt_error err = {0};
-    ck_launch(ck, rt_mla_append_launch(&ck->kernels, &p, &launch, &err), &err, &launch);
+    ck_launch(ck, ck_build(ck, RT_OP_APPEND, &p, sizeof(p), &launch, &err), &err, &launch);
     for (uint32_t r = 0; r < 4; r++) {
         uint16_t found[576];
         uint64_t at = ((uint64_t)pages[r] * FAR_STRIDE + (uint64_t)position[r] * c.d_qk) * 2;
@@ -206,18 +207,18 @@ static void copy_on(struct ck *ck, const struct copy_case *c, const struct ck_bu
     int64_t page_stride = c->page_size * c->token_stride;
     struct rt_page_copy_params p = {.ctrl = ck_at(ctrl, side),
                                     .copies = ck_at(list, side),
-                                    .kv = ck_at(kv, side),
-                                    .layer_stride = COPY_PAGES * page_stride,
-                                    .page_stride = page_stride,
-                                    .token_stride = c->token_stride,
+                                    .kv.base = ck_at(kv, side),
+                                    .kv.page_stride_bytes = 2 * page_stride,
+                                    .kv.token_stride_bytes = 2 * c->token_stride,
+                                    .layer_stride_bytes = 2 * COPY_PAGES * page_stride,
                                     .layers = c->layers,
-                                    .d_qk = c->d_qk};
+                                    .token_bytes = 2 * c->d_qk};
     struct rt_launch launch;
     struct rt_error err = {0};
     if (side == CK_REF)
         rt_ref_page_copy(&p);
     else
-        ck_launch(ck, rt_page_copy_launch(&ck->kernels, &p, &launch, &err), &err, &launch);
+        ck_launch(ck, ck_build(ck, RT_OP_PAGE_COPY, &p, sizeof(p), &launch, &err), &err, &launch);
 }
 
 static void check_copy(struct ck *ck, struct ck_random *random, const struct copy_case *c)
@@ -273,11 +274,11 @@ void ck_append_bench(struct ck *ck)
         struct append_case c = {.rows = batches[i], .q_len = 1, .d_qk = 576, .page_size = 64};
         struct append_buffers b = make_buffers(ck, &c);
         fill(ck, &random, &c, &b);
-        struct rt_mla_append_params p = params_of(&c, &b, CK_DEVICE);
+        struct rt_append_params p = params_of(&c, &b, CK_DEVICE);
         struct rt_launch launches[BENCH_LAUNCHES];
         struct rt_error err = {0};
         for (int l = 0; l < BENCH_LAUNCHES; l++)
-            ck_must(ck, rt_mla_append_launch(&ck->kernels, &p, &launches[l], &err), &err);
+            ck_must(ck, ck_build(ck, RT_OP_APPEND, &p, sizeof(p), &launches[l], &err), &err);
         printf("append     batch %4u, d_qk 576: %8.2f us\n", c.rows,
                ck_time_ns(ck, launches, BENCH_LAUNCHES) / 1e3);
         free_buffers(ck, &b);

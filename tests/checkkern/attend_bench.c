@@ -60,7 +60,7 @@ static double time_layers(struct ck *ck, struct ck_attend_rig *rig)
     struct rt_launch *launches = ck_new(ck, (2u * MOST_LAYERS + 1) * sizeof(*launches));
     uint32_t each = 2; /* attend and reduce */
     for (uint32_t i = 0; i < layers; i++) {
-        rig->attend.kv = (const uint16_t *)(uintptr_t)pools[i];
+        rig->attend.kv.base = (unsigned char *)(uintptr_t)pools[i];
         ck_attend_launches(ck, rig, &launches[each * i], &launches[each * i + 1]);
     }
     double ns = each * ck_time_ns(ck, launches, each * layers);
@@ -82,7 +82,7 @@ static void bench(struct ck *ck, const struct shape *s, uint32_t d_qk, uint32_t 
                           .causal = s->q_len > 1,
                           .scale = 0.1352338f,
                           .seed = ck->seed};
-    struct rt_attend_choice choice;
+    struct rt_variant choice;
     for (uint32_t r = 0; r < c.rows; r++)
         c.lengths[r] = s->length;
     if (!ck_attend_resolve(ck, &c, backend, &choice))

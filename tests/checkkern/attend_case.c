@@ -54,33 +54,33 @@ static uint32_t table_lines(const struct ck_attend *c)
     return c->rows + 2;
 }
 
-static struct rt_mla_attend_params shape_of(const struct ck_attend *c)
+static struct rt_attend_params shape_of(const struct ck_attend *c)
 {
     int64_t gap = c->strided ? 8 : 0;
     int64_t q_head = c->d_qk + gap, q_token = c->heads * q_head + 2 * gap;
     int64_t out_head = c->d_v + gap, out_token = c->heads * out_head + gap;
     int64_t kv_token = c->d_qk + gap, kv_page = c->page_size * kv_token + 5 * gap;
-    return (struct rt_mla_attend_params){.q_head_stride = q_head,
-                                         .q_token_stride = q_token,
-                                         .q_row_stride = c->q_len * q_token + 4 * gap,
-                                         .out_head_stride = out_head,
-                                         .out_token_stride = out_token,
-                                         .out_row_stride = c->q_len * out_token + 3 * gap,
-                                         .lse_head_stride = c->strided ? c->q_len : 1,
-                                         .lse_token_stride = c->strided ? 1 : c->heads,
-                                         .lse_row_stride = c->q_len * c->heads + gap,
-                                         .kv_token_stride = kv_token,
-                                         .kv_page_stride = c->far ? FAR_STRIDE : kv_page,
-                                         .scale = c->scale,
-                                         .rows = c->rows,
-                                         .q_len = c->q_len,
-                                         .heads = c->heads,
-                                         .d_qk = c->d_qk,
-                                         .d_v = c->d_v,
-                                         .page_size = c->page_size,
-                                         .max_blocks = table_columns(c),
-                                         .causal = c->causal,
-                                         .pages = pool_pages(c)};
+    return (struct rt_attend_params){.q.head_stride = q_head,
+                                     .q.token_stride = q_token,
+                                     .q.row_stride = c->q_len * q_token + 4 * gap,
+                                     .out.head_stride = out_head,
+                                     .out.token_stride = out_token,
+                                     .out.row_stride = c->q_len * out_token + 3 * gap,
+                                     .lse.head_stride = c->strided ? c->q_len : 1,
+                                     .lse.token_stride = c->strided ? 1 : c->heads,
+                                     .lse.row_stride = c->q_len * c->heads + gap,
+                                     .kv.token_stride_bytes = 2 * kv_token,
+                                     .kv.page_stride_bytes = 2 * (c->far ? FAR_STRIDE : kv_page),
+                                     .scale = c->scale,
+                                     .rows.count = c->rows,
+                                     .rows.q_len = c->q_len,
+                                     .heads = c->heads,
+                                     .d_qk = c->d_qk,
+                                     .d_v = c->d_v,
+                                     .kv.page_size = c->page_size,
+                                     .kv.max_blocks = table_columns(c),
+                                     .causal = c->causal,
+                                     .kv.pages = pool_pages(c)};
 }
 
 static double value_of(const struct ck_attend *c, struct ck_random *random)
@@ -95,7 +95,7 @@ static double value_of(const struct ck_attend *c, struct ck_random *random)
 /* What is filled by many hands: queries or keys. */
 struct filling {
     const struct ck_attend *c;
-    const struct rt_mla_attend_params *p;
+    const struct rt_attend_params *p;
     uint16_t values[VALUES];
     uint16_t *to;
     const int32_t *table;
@@ -145,8 +145,8 @@ static void fill_queries(void *arg, uint32_t row)
     bool infinite = c->flavour == CK_MINUS_INF || c->flavour == CK_PLUS_INF;
     uint32_t marked = ck_random_below(&random, c->q_len * c->heads);
     for (uint32_t i = 0; i < c->q_len * c->heads; i++) {
-        uint16_t *to = f->to + (c->row_base + (int64_t)row) * f->p->q_row_stride +
-                       i / c->heads * f->p->q_token_stride + i % c->heads * f->p->q_head_stride;
+        uint16_t *to = f->to + (c->row_base + (int64_t)row) * f->p->q.row_stride +
+                       i / c->heads * f->p->q.token_stride + i % c->heads * f->p->q.head_stride;
         fill_row(f, &random, to);
         if (infinite)
             to[c->d_qk - 1] = rt_float_to_bf16(1);
@@ -177,8 +177,9 @@ static void fill_table(const struct ck_attend *c, struct ck_random *random, int3
 static uint16_t *key_at(const struct filling *f, uint32_t row, uint32_t position)
 {
     const struct ck_attend *c = f->c;
-    int64_t page = f->table[table_line(c, row) * f->p->max_blocks + position / c->page_size];
-    return f->to + page * f->p->kv_page_stride + position % c->page_size * f->p->kv_token_stride;
+    int64_t page = f->table[table_line(c, row) * f->p->kv.max_blocks + position / c->page_size];
+    return f->to + page * f->p->kv.page_stride_bytes / 2 +
+           position % c->page_size * f->p->kv.token_stride_bytes / 2;
 }
 
 static void fill_keys(void *arg, uint32_t i)
@@ -206,13 +207,12 @@ static void upload_far(struct ck *ck, const struct filling *f, const struct ck_b
         }
 }
 
-static void spoil_table(const struct ck_attend *c, const struct rt_mla_attend_params *p,
-                        int32_t *table)
+static void spoil_table(const struct ck_attend *c, const struct rt_attend_params *p, int32_t *table)
 {
-    const int32_t bad[] = {-1, (int32_t)p->pages, INT32_MIN, INT32_MAX};
+    const int32_t bad[] = {-1, (int32_t)p->kv.pages, INT32_MIN, INT32_MAX};
     for (uint32_t r = 0; c->flavour == CK_BAD_PAGES && r < c->rows; r++)
         for (uint32_t i = r % 2; i < row_pages(c, r); i += 3)
-            table[table_line(c, r) * p->max_blocks + i] = bad[(r + i) % 4];
+            table[table_line(c, r) * p->kv.max_blocks + i] = bad[(r + i) % 4];
 }
 
 static struct ck_buffer alloc_far(struct ck *ck, uint64_t bytes)
@@ -225,11 +225,11 @@ static struct ck_buffer alloc_far(struct ck *ck, uint64_t bytes)
 
 static void alloc_inputs(struct ck *ck, const struct ck_attend *c, struct ck_attend_rig *rig)
 {
-    const struct rt_mla_attend_params *p = &rig->ref;
+    const struct rt_attend_params *p = &rig->ref;
     uint64_t data_rows = c->row_base + c->rows + 1;
-    uint64_t kv_bytes = p->pages * (uint64_t)p->kv_page_stride * 2;
-    uint64_t table_bytes = (uint64_t)table_lines(c) * p->max_blocks * 4;
-    rig->q = ck_alloc_later(ck, "q", data_rows * (uint64_t)p->q_row_stride * 2, POISON);
+    uint64_t kv_bytes = p->kv.pages * (uint64_t)p->kv.page_stride_bytes;
+    uint64_t table_bytes = (uint64_t)table_lines(c) * p->kv.max_blocks * 4;
+    rig->q = ck_alloc_later(ck, "q", data_rows * (uint64_t)p->q.row_stride * 2, POISON);
     rig->kv = c->far ? alloc_far(ck, kv_bytes) : ck_alloc_later(ck, "kv", kv_bytes, POISON);
     rig->table = ck_alloc_later(ck, "table", table_bytes, POISON);
     rig->slot = ck_alloc_later(ck, "row_slot", c->rows * 4, POISON);
@@ -251,35 +251,25 @@ static void fill_rows(const struct ck_attend *c, struct ck_attend_rig *rig)
 }
 
 static void point_inputs(const struct ck_attend *c, const struct ck_attend_rig *rig,
-                         enum ck_side side, struct rt_mla_attend_params *p)
+                         enum ck_side side, struct rt_attend_params *p)
 {
-    p->q = ck_at(&rig->q, side);
-    p->kv = ck_at(&rig->kv, side);
-    p->block_table = ck_at(&rig->table, side);
-    p->row_slot = c->slots ? ck_at(&rig->slot, side) : NULL;
-    p->row_length = ck_at(&rig->length, side);
-    p->ctrl = c->row_base > 0 || c->padded > 0 ? ck_at(&rig->ctrl, side) : NULL;
+    p->q.base = ck_at(&rig->q, side);
+    p->kv.base = ck_at(&rig->kv, side);
+    p->kv.table = ck_at(&rig->table, side);
+    p->rows.slot = c->slots ? ck_at(&rig->slot, side) : NULL;
+    p->rows.length = ck_at(&rig->length, side);
+    p->rows.ctrl = c->row_base > 0 || c->padded > 0 ? ck_at(&rig->ctrl, side) : NULL;
 }
 
-static struct rt_mla_reduce_params reduce_of(const struct rt_mla_attend_params *p)
+static struct rt_reduce_params reduce_of(const struct rt_attend_params *p)
 {
-    return (struct rt_mla_reduce_params){.partial_out = p->partial_out,
-                                         .partial_lse = p->partial_lse,
-                                         .num_splits = p->num_splits,
-                                         .row_length = p->row_length,
-                                         .out = p->out,
-                                         .lse = p->lse,
-                                         .ctrl = p->ctrl,
-                                         .out_row_stride = p->out_row_stride,
-                                         .out_token_stride = p->out_token_stride,
-                                         .out_head_stride = p->out_head_stride,
-                                         .lse_row_stride = p->lse_row_stride,
-                                         .lse_token_stride = p->lse_token_stride,
-                                         .lse_head_stride = p->lse_head_stride,
-                                         .rows = p->rows,
-                                         .q_len = p->q_len,
-                                         .heads = p->heads,
-                                         .d_v = p->d_v};
+    return (struct rt_reduce_params){.partials = p->partials,
+                                     .schedule = p->schedule,
+                                     .rows = p->rows,
+                                     .out = p->out,
+                                     .lse = p->lse,
+                                     .heads = p->heads,
+                                     .d_v = p->d_v};
 }
 
 void ck_attend_inputs(struct ck *ck, const struct ck_attend *c, struct ck_attend_rig *rig)
@@ -310,44 +300,44 @@ void ck_attend_inputs(struct ck *ck, const struct ck_attend *c, struct ck_attend
 /* The schedule, and partial buffers of exactly its slots. */
 static void fill_plan(struct ck *ck, const struct ck_attend *c, struct ck_attend_rig *rig)
 {
-    struct rt_schedule_params plan = {.row_length = ck_at(&rig->length, CK_REF),
-                                      .tiles = ck_at(&rig->tiles, CK_REF),
-                                      .num_splits = ck_at(&rig->num_splits, CK_REF),
-                                      .rows = c->rows,
-                                      .parts = rig->choice.parts,
+    struct rt_schedule_params plan = {.rows.length = ck_at(&rig->length, CK_REF),
+                                      .schedule.parts = ck_at(&rig->tiles, CK_REF),
+                                      .schedule.num_splits = ck_at(&rig->num_splits, CK_REF),
+                                      .rows.count = c->rows,
+                                      .schedule.part_count = rig->choice.parts,
                                       .overhead_blocks = rig->choice.overhead_blocks,
                                       .min_blocks = rig->choice.min_blocks};
     rt_ref_schedule(&plan);
     uint64_t rows =
-        (uint64_t)rt_max_u32((uint32_t)plan.num_splits[c->rows], 1) * c->heads * c->q_len;
+        (uint64_t)rt_max_u32((uint32_t)plan.schedule.num_splits[c->rows], 1) * c->heads * c->q_len;
     rig->partial_out = ck_alloc(ck, "partial_out", rows * c->d_v * 4, POISON);
     rig->partial_lse = ck_alloc(ck, "partial_lse", rows * 4, POISON);
     ck_upload(ck, &rig->tiles);
     ck_upload(ck, &rig->num_splits);
 }
 
-void ck_attend_plan(struct ck *ck, const struct ck_attend *c, const struct rt_attend_choice *choice,
+void ck_attend_plan(struct ck *ck, const struct ck_attend *c, const struct rt_variant *choice,
                     struct ck_attend_rig *rig)
 {
     uint64_t data_rows = c->row_base + c->rows + 1;
-    uint64_t tiles_bytes = choice->parts * sizeof(struct rt_tile_record);
+    uint64_t tiles_bytes = choice->parts * sizeof(struct rt_part);
     uint64_t splits_bytes = (c->rows + 1) * 4u;
     rig->choice = *choice;
-    rig->ref.parts = choice->parts;
+    rig->ref.schedule.part_count = choice->parts;
     rig->tiles = ck_alloc_later(ck, "tiles", tiles_bytes, 0);
     rig->num_splits = ck_alloc_later(ck, "num_splits", splits_bytes, 0);
     rig->stamps = ck_alloc(ck, "stamps", 2 * sizeof(uint64_t), 0);
-    rig->out = ck_alloc(ck, "out", data_rows * (uint64_t)rig->ref.out_row_stride * 2, POISON);
-    rig->lse = ck_alloc(ck, "lse", data_rows * (uint64_t)rig->ref.lse_row_stride * 4, POISON);
+    rig->out = ck_alloc(ck, "out", data_rows * (uint64_t)rig->ref.out.row_stride * 2, POISON);
+    rig->lse = ck_alloc(ck, "lse", data_rows * (uint64_t)rig->ref.lse.row_stride * 4, POISON);
     fill_plan(ck, c, rig);
     rig->attend = rig->ref;
     point_inputs(c, rig, CK_DEVICE, &rig->attend);
-    rig->attend.tiles = ck_at(&rig->tiles, CK_DEVICE);
-    rig->attend.num_splits = ck_at(&rig->num_splits, CK_DEVICE);
-    rig->attend.out = ck_at(&rig->out, CK_DEVICE);
-    rig->attend.lse = ck_at(&rig->lse, CK_DEVICE);
-    rig->attend.partial_out = ck_at(&rig->partial_out, CK_DEVICE);
-    rig->attend.partial_lse = ck_at(&rig->partial_lse, CK_DEVICE);
+    rig->attend.schedule.parts = ck_at(&rig->tiles, CK_DEVICE);
+    rig->attend.schedule.num_splits = ck_at(&rig->num_splits, CK_DEVICE);
+    rig->attend.out.base = ck_at(&rig->out, CK_DEVICE);
+    rig->attend.lse.base = ck_at(&rig->lse, CK_DEVICE);
+    rig->attend.partials.out = ck_at(&rig->partial_out, CK_DEVICE);
+    rig->attend.partials.lse = ck_at(&rig->partial_lse, CK_DEVICE);
     rig->reduce = reduce_of(&rig->attend);
     uint64_t *stamps = ck_at(&rig->stamps, CK_DEVICE);
     rig->attend.stamp_first = &stamps[0];
@@ -380,12 +370,13 @@ void ck_attend_launches(struct ck *ck, const struct ck_attend_rig *rig, struct r
                         struct rt_launch *reduce)
 {
     struct rt_error err = {0};
-    ck_must(ck, rt_mla_attend_launch(&ck->kernels, &rig->choice, &rig->attend, attend, &err), &err);
-    ck_must(ck, rt_mla_reduce_launch(&ck->kernels, &rig->choice, &rig->reduce, reduce, &err), &err);
+    ck_must(ck, ck_build_variant(ck, &rig->choice, &rig->attend, sizeof(rig->attend), attend, &err),
+            &err);
+    ck_must(ck, ck_build(ck, RT_OP_REDUCE, &rig->reduce, sizeof(rig->reduce), reduce, &err), &err);
 }
 
 /* Another tile of the generic kernel: what a device with less shared memory would be given. */
-static bool choose_tile(struct ck *ck, const struct ck_attend *c, struct rt_attend_choice *choice)
+static bool choose_tile(struct ck *ck, const struct ck_attend *c, struct rt_variant *choice)
 {
     char name[RT_LAUNCH_NAME_BYTES];
     uint32_t count;
@@ -404,17 +395,18 @@ static bool choose_tile(struct ck *ck, const struct ck_attend *c, struct rt_atte
 }
 
 bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, enum rt_backend backend,
-                       struct rt_attend_choice *out)
+                       struct rt_variant *out)
 {
-    struct rt_attend_request request = {.heads = c->heads,
-                                        .d_qk = c->d_qk,
-                                        .d_v = c->d_v,
-                                        .q_len = c->q_len,
-                                        .page_size = c->page_size,
-                                        .kv_layout = RT_KV_BF16,
-                                        .backend = backend};
+    struct rt_kv_format kv;
+    (void)rt_kv_format_make(RT_KV_BF16, c->d_qk, c->d_v, &kv);
+    const struct rt_op_request request = {.caps = &ck->driver.caps,
+                                          .kv = &kv,
+                                          .heads = c->heads,
+                                          .q_len = c->q_len,
+                                          .page_size = c->page_size,
+                                          .backend = backend};
     struct rt_error err = {0};
-    enum rt_status status = rt_kernels_resolve_attend(&ck->driver.caps, &request, out, &err);
+    enum rt_status status = rt_op_resolve(RT_OP_ATTEND, &request, out, &err);
     if (status == RT_ERR_UNSUPPORTED)
         return false;
     ck_must(ck, status, &err);

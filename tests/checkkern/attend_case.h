@@ -7,7 +7,7 @@
  * leads nowhere: tokens behind a row's length, pages of nobody, gaps between strides, queries of
  * padded rows, table entries behind the last page. What must be written starts as NaN, too.
  */
-#include "kernels/mla.h"
+#include "kernels/ops/op_build.h"
 #include "tests/checkkern/harness.h"
 
 #define CK_ATTEND_ROWS 160
@@ -41,18 +41,18 @@ struct ck_attend {
 };
 
 struct ck_attend_rig {
-    struct rt_attend_choice choice;
+    struct rt_variant choice;
     struct ck_buffer q, kv, table, slot, length, tiles, num_splits;
     struct ck_buffer out, lse, partial_out, partial_lse, ctrl;
-    struct ck_buffer stamps;            /* first of attend, last of reduce */
-    struct rt_mla_attend_params attend; /* of the device side */
-    struct rt_mla_reduce_params reduce;
-    struct rt_mla_attend_params ref; /* of the reference side: for the truth */
+    struct ck_buffer stamps;        /* first of attend, last of reduce */
+    struct rt_attend_params attend; /* of the device side */
+    struct rt_reduce_params reduce;
+    struct rt_attend_params ref; /* of the reference side: for the truth */
 };
 
 /* False where the backend does not serve the case on this device. */
 bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, enum rt_backend backend,
-                       struct rt_attend_choice *out);
+                       struct rt_variant *out);
 
 /* Fills every input and uploads it: all that the truth needs. Ended by ck_attend_free. */
 void ck_attend_inputs(struct ck *ck, const struct ck_attend *c, struct ck_attend_rig *rig);
@@ -60,7 +60,7 @@ void ck_attend_free(struct ck *ck, struct ck_attend_rig *rig);
 
 /* What a kernel needs besides: its plan, partials and outputs. Ended by ck_attend_unplan, after
  * which another kernel may be given the same inputs. */
-void ck_attend_plan(struct ck *ck, const struct ck_attend *c, const struct rt_attend_choice *choice,
+void ck_attend_plan(struct ck *ck, const struct ck_attend *c, const struct rt_variant *choice,
                     struct ck_attend_rig *rig);
 void ck_attend_unplan(struct ck *ck, struct ck_attend_rig *rig);
 

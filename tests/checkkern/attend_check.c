@@ -34,16 +34,16 @@ static struct outcome read_outcome(struct ck *ck, const struct ck_attend_rig *ri
     return o;
 }
 
-static struct found found_at(const struct ck_attend *c, const struct rt_mla_attend_params *p,
+static struct found found_at(const struct ck_attend *c, const struct rt_attend_params *p,
                              const struct outcome *o, uint32_t row, uint32_t query)
 {
     int64_t data_row = c->row_base + (int64_t)row;
     struct ck_place place = {row, query / c->heads, query % c->heads, 0};
     return (struct found){place,
-                          o->out + data_row * p->out_row_stride +
-                              place.token * p->out_token_stride + place.head * p->out_head_stride,
-                          o->lse + data_row * p->lse_row_stride +
-                              place.token * p->lse_token_stride + place.head * p->lse_head_stride};
+                          o->out + data_row * p->out.row_stride +
+                              place.token * p->out.token_stride + place.head * p->out.head_stride,
+                          o->lse + data_row * p->lse.row_stride +
+                              place.token * p->lse.token_stride + place.head * p->lse.head_stride};
 }
 
 static void compare_query(struct found f, uint32_t d_v, const double *out, double lse,
@@ -55,10 +55,10 @@ static void compare_query(struct found f, uint32_t d_v, const double *out, doubl
 }
 
 /* What can be said of a query row without its truth; poison, being NaN, is outside. */
-static bool plausible(const struct rt_mla_attend_params *p, const struct found *f)
+static bool plausible(const struct rt_attend_params *p, const struct found *f)
 {
     bool seen =
-        p->row_length[f->place.row] > 0 && rt_ref_seen_keys(p, f->place.row, f->place.token) > 0;
+        p->rows.length[f->place.row] > 0 && rt_ref_seen_keys(p, f->place.row, f->place.token) > 0;
     float most = seen ? MOST_OUT : 0;
     bool good = seen ? isfinite(*f->lse) : *f->lse == INFINITY;
     for (uint32_t d = 0; d < p->d_v; d++)
@@ -70,7 +70,7 @@ static bool plausible(const struct rt_mla_attend_params *p, const struct found *
 static void compare_rows(struct ck *ck, const struct ck_attend *c, const struct ck_attend_rig *rig,
                          const struct ck_truth *truth, const struct outcome *o)
 {
-    const struct rt_mla_attend_params *p = &rig->ref;
+    const struct rt_attend_params *p = &rig->ref;
     struct ck_floats outs = ck_floats_out(), lses = ck_floats_lse();
     struct ck_place first = {0};
     uint32_t query_rows = c->q_len * c->heads, next = 0, wrong = 0;
@@ -132,8 +132,7 @@ static void check_stamps(struct ck *ck, const struct ck_buffer *b)
                   (unsigned long long)found[1]);
 }
 
-static void name_case(struct ck *ck, const struct ck_attend *c,
-                      const struct rt_attend_choice *choice)
+static void name_case(struct ck *ck, const struct ck_attend *c, const struct rt_variant *choice)
 {
     static const char *const flavours[CK_FLAVOURS] = {"plain", "huge",      "equal",   "-inf",
                                                       "+inf",  "NaN query", "NaN key", "bad pages"};
@@ -146,7 +145,7 @@ static void name_case(struct ck *ck, const struct ck_attend *c,
             choice->parts, flavours[c->flavour]);
 }
 
-static void run(struct ck *ck, const struct ck_attend *c, const struct rt_attend_choice *choice,
+static void run(struct ck *ck, const struct ck_attend *c, const struct rt_variant *choice,
                 struct ck_attend_rig *rig, const struct ck_truth *truth)
 {
     struct rt_launch attend, reduce;
@@ -166,7 +165,7 @@ static void run(struct ck *ck, const struct ck_attend *c, const struct rt_attend
 }
 
 #define BACKENDS 2u
-static uint32_t choose(struct ck *ck, const struct ck_attend *c, struct rt_attend_choice *choices)
+static uint32_t choose(struct ck *ck, const struct ck_attend *c, struct rt_variant *choices)
 {
     static const enum rt_backend backends[BACKENDS] = {RT_BACKEND_GENERIC, RT_BACKEND_SM90};
     uint32_t served = 0;
@@ -177,7 +176,7 @@ static uint32_t choose(struct ck *ck, const struct ck_attend *c, struct rt_atten
 
 void ck_attend_check(struct ck *ck, const struct ck_attend *c)
 {
-    struct rt_attend_choice choices[BACKENDS];
+    struct rt_variant choices[BACKENDS];
     uint32_t served = choose(ck, c, choices);
     if (served == 0)
         return;

@@ -60,7 +60,7 @@ static void mark_sample(const struct ck *ck, const struct ck_attend *c, unsigned
 }
 
 struct work {
-    const struct rt_mla_attend_params *p;
+    const struct rt_attend_params *p;
     struct ck_truth *truth;
 };
 
@@ -73,7 +73,7 @@ static void one_query(void *arg, uint32_t i)
 }
 
 struct ck_truth ck_truth_make(struct ck *ck, const struct ck_attend *c,
-                              const struct rt_mla_attend_params *p)
+                              const struct rt_attend_params *p)
 {
     uint32_t query_rows = c->q_len * c->heads, all = c->rows * query_rows;
     unsigned char *marked = ck_new(ck, all);

@@ -24,7 +24,7 @@ struct ck_truth {
 /* `p`: of the reference side, with everything that ck_attend_inputs fills. Ended by ck_truth_free.
  */
 struct ck_truth ck_truth_make(struct ck *ck, const struct ck_attend *c,
-                              const struct rt_mla_attend_params *p);
+                              const struct rt_attend_params *p);
 void ck_truth_free(struct ck_truth *truth);
 
 #endif

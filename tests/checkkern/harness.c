@@ -158,6 +158,24 @@ void ck_download(struct ck *ck, const struct ck_buffer *b, void *to)
     CK_DRV(ck, stream_sync, (&ck->driver, ck->stream));
 }
 
+enum rt_status ck_build_variant(struct ck *ck, const struct rt_variant *variant, const void *params,
+                                size_t param_bytes, struct rt_launch *out, struct rt_error *err)
+{
+    struct rt_work work;
+    RT_TRY(rt_op_build(&ck->kernels, variant, params, param_bytes, &work, err));
+    *out = work.launch;
+    return RT_OK;
+}
+
+enum rt_status ck_build(struct ck *ck, enum rt_op_id op, const void *params, size_t param_bytes,
+                        struct rt_launch *out, struct rt_error *err)
+{
+    const struct rt_op_request request = {.caps = &ck->driver.caps};
+    struct rt_variant variant;
+    RT_TRY(rt_op_resolve(op, &request, &variant, err));
+    return ck_build_variant(ck, &variant, params, param_bytes, out, err);
+}
+
 void ck_launch(struct ck *ck, enum rt_status built, const struct rt_error *err,
                const struct rt_launch *launch)
 {

@@ -10,7 +10,7 @@
  * A driver call that fails ends the program: there is nothing to compare then.
  */
 #include "driver/driver.h"
-#include "kernels/kernels.h"
+#include "kernels/op.h"
 #include "tests/checkkern/random.h"
 
 /* Bytes behind every buffer that nobody may write. */
@@ -114,6 +114,11 @@ void *ck_at(const struct ck_buffer *b, enum ck_side side);
 void ck_upload(struct ck *ck, const struct ck_buffer *b);
 /* device -> `to`, [bytes + CK_GUARD_BYTES]. */
 void ck_download(struct ck *ck, const struct ck_buffer *b, void *to);
+/* One operator's launch: of its plain variant, or of the one that is given. */
+enum rt_status ck_build(struct ck *ck, enum rt_op_id op, const void *params, size_t param_bytes,
+                        struct rt_launch *out, struct rt_error *err);
+enum rt_status ck_build_variant(struct ck *ck, const struct rt_variant *variant, const void *params,
+                                size_t param_bytes, struct rt_launch *out, struct rt_error *err);
 /* Runs one launch to its end; `err` is what building the launch said. */
 void ck_launch(struct ck *ck, enum rt_status built, const struct rt_error *err,
                const struct rt_launch *launch);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "kernels/mla.h"
+#include "kernels/ops/op_build.h"
 #include "kernels/ref/ref.h"
 #include "tests/checkkern/compare.h"
 
@@ -17,28 +17,28 @@ struct reduce_buffers {
     struct ck_buffer partial_out, partial_lse, num_splits, length, out, lse, ctrl, stamp;
 };
 
-static struct rt_mla_reduce_params params_of(const struct reduce_case *c,
-                                             const struct reduce_buffers *b, enum ck_side side)
+static struct rt_reduce_params params_of(const struct reduce_case *c,
+                                         const struct reduce_buffers *b, enum ck_side side)
 {
     int64_t head = c->d_v + (c->strided ? 8 : 0);
-    struct rt_mla_reduce_params p = {.partial_out = ck_at(&b->partial_out, side),
-                                     .partial_lse = ck_at(&b->partial_lse, side),
-                                     .num_splits = ck_at(&b->num_splits, side),
-                                     .row_length = ck_at(&b->length, side),
-                                     .out = ck_at(&b->out, side),
-                                     .lse = ck_at(&b->lse, side),
-                                     .out_head_stride = head,
-                                     .out_token_stride = head * c->heads,
-                                     .out_row_stride = head * c->heads * c->q_len,
-                                     .lse_head_stride = c->strided ? c->q_len : 1,
-                                     .lse_token_stride = c->strided ? 1 : c->heads,
-                                     .lse_row_stride = c->heads * c->q_len,
-                                     .rows = c->rows,
-                                     .q_len = c->q_len,
-                                     .heads = c->heads,
-                                     .d_v = c->d_v};
+    struct rt_reduce_params p = {.partials.out = ck_at(&b->partial_out, side),
+                                 .partials.lse = ck_at(&b->partial_lse, side),
+                                 .schedule.num_splits = ck_at(&b->num_splits, side),
+                                 .rows.length = ck_at(&b->length, side),
+                                 .out.base = ck_at(&b->out, side),
+                                 .lse.base = ck_at(&b->lse, side),
+                                 .out.head_stride = head,
+                                 .out.token_stride = head * c->heads,
+                                 .out.row_stride = head * c->heads * c->q_len,
+                                 .lse.head_stride = c->strided ? c->q_len : 1,
+                                 .lse.token_stride = c->strided ? 1 : c->heads,
+                                 .lse.row_stride = c->heads * c->q_len,
+                                 .rows.count = c->rows,
+                                 .rows.q_len = c->q_len,
+                                 .heads = c->heads,
+                                 .d_v = c->d_v};
     if (c->row_base > 0)
-        p.ctrl = ck_at(&b->ctrl, side);
+        p.rows.ctrl = ck_at(&b->ctrl, side);
     if (side == CK_DEVICE)
         p.stamp_last = ck_at(&b->stamp, side);
     return p;
@@ -67,14 +67,14 @@ static struct reduce_buffers make_buffers(struct ck *ck, struct ck_random *rando
                                .length = ck_alloc(ck, "row_length", c->rows * 4, 0),
                                .ctrl = ck_alloc(ck, "ctrl", sizeof(struct rt_ctrl), 0),
                                .stamp = ck_alloc(ck, "stamp", sizeof(uint64_t), 0)};
-    struct rt_mla_reduce_params p = params_of(c, &b, CK_REF);
+    struct rt_reduce_params p = params_of(c, &b, CK_REF);
     uint64_t hq = c->q_len * c->heads, rows = c->row_base + c->rows;
     uint64_t slots = plan(random, c, ck_at(&b.length, CK_REF), ck_at(&b.num_splits, CK_REF));
     slots += slots == 0;
     *(struct rt_ctrl *)ck_at(&b.ctrl, CK_REF) = (struct rt_ctrl){.row_base = c->row_base};
     b.partial_out = ck_alloc(ck, "partial_out", slots * hq * c->d_v * 4, 0xff);
     b.partial_lse = ck_alloc(ck, "partial_lse", slots * hq * 4, 0xff);
-    b.out = ck_alloc(ck, "out", rows * (uint64_t)p.out_row_stride * 2, 0xff);
+    b.out = ck_alloc(ck, "out", rows * (uint64_t)p.out.row_stride * 2, 0xff);
     b.lse = ck_alloc(ck, "lse", rows * hq * 4, 0xff);
     return b;
 }
@@ -133,17 +133,17 @@ static void compare(struct ck *ck, const struct reduce_case *c, const struct red
     const float *ref_lse = ck_at(&b->lse, CK_REF);
     ck_download(ck, &b->out, out);
     ck_download(ck, &b->lse, lse);
-    struct rt_mla_reduce_params p = params_of(c, b, CK_REF);
+    struct rt_reduce_params p = params_of(c, b, CK_REF);
     struct ck_floats outs = ck_floats_out(), lses = ck_floats_lse();
     for (uint64_t i = 0; i < (b->out.bytes + CK_GUARD_BYTES) / 2; i++) {
-        struct ck_place place = {(uint32_t)(i / (uint64_t)p.out_row_stride), 0, 0,
-                                 (uint32_t)(i % (uint64_t)p.out_row_stride)};
+        struct ck_place place = {(uint32_t)(i / (uint64_t)p.out.row_stride), 0, 0,
+                                 (uint32_t)(i % (uint64_t)p.out.row_stride)};
         ck_floats_add(&outs, (double)rt_bf16_to_float(out[i]), (double)rt_bf16_to_float(ref_out[i]),
                       place);
     }
     for (uint64_t i = 0; i < (b->lse.bytes + CK_GUARD_BYTES) / 4; i++) {
-        struct ck_place place = {(uint32_t)(i / (uint64_t)p.lse_row_stride), 0,
-                                 (uint32_t)(i % (uint64_t)p.lse_row_stride), 0};
+        struct ck_place place = {(uint32_t)(i / (uint64_t)p.lse.row_stride), 0,
+                                 (uint32_t)(i % (uint64_t)p.lse.row_stride), 0};
         ck_floats_add(&lses, (double)lse[i], (double)ref_lse[i], place);
     }
     ck_floats_end(ck, &outs, CK_OUT_COS);
@@ -170,13 +170,12 @@ static void check(struct ck *ck, struct ck_random *random, const struct reduce_c
             c->least_pieces, c->most_pieces, c->row_base, c->strided ? ", strided" : "");
     struct reduce_buffers b = make_buffers(ck, random, c);
     fill(ck, random, c, &b);
-    struct rt_mla_reduce_params ref = params_of(c, &b, CK_REF);
-    struct rt_mla_reduce_params device = params_of(c, &b, CK_DEVICE);
-    struct rt_attend_choice choice = {.reduce_entry = "rt_mla_reduce"};
+    struct rt_reduce_params ref = params_of(c, &b, CK_REF);
+    struct rt_reduce_params device = params_of(c, &b, CK_DEVICE);
     struct rt_launch launch;
     struct rt_error err = {0};
-    rt_ref_mla_reduce(&ref);
-    enum rt_status status = rt_mla_reduce_launch(&ck->kernels, &choice, &device, &launch, &err);
+    rt_ref_reduce(&ref);
+    enum rt_status status = ck_build(ck, RT_OP_REDUCE, &device, sizeof(device), &launch, &err);
     ck_launch(ck, status, &err, &launch);
     compare(ck, c, &b);
     check_stamp(ck, &b.stamp);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "kernels/mla.h"
+#include "kernels/ops/op_build.h"
 #include "tests/checkkern/harness.h"
 
 #include <stdio.h>
@@ -47,26 +47,25 @@ static void drop(struct ck *ck, struct rig *rig)
 static struct rt_launch launch_of(struct ck *ck, const struct shape *s, uint32_t d_v,
                                   const struct rig *rig, rt_addr partials)
 {
-    struct rt_mla_reduce_params p = {.partial_out = (const float *)(uintptr_t)partials,
-                                     .partial_lse = ck_at(&rig->partial_lse, CK_DEVICE),
-                                     .num_splits = ck_at(&rig->num_splits, CK_DEVICE),
-                                     .row_length = ck_at(&rig->length, CK_DEVICE),
-                                     .out = ck_at(&rig->out, CK_DEVICE),
-                                     .lse = ck_at(&rig->lse, CK_DEVICE),
-                                     .out_row_stride = (int64_t)s->heads * d_v,
-                                     .out_token_stride = (int64_t)s->heads * d_v,
-                                     .out_head_stride = d_v,
-                                     .lse_row_stride = s->heads,
-                                     .lse_token_stride = s->heads,
-                                     .lse_head_stride = 1,
-                                     .rows = s->rows,
-                                     .q_len = 1,
-                                     .heads = s->heads,
-                                     .d_v = d_v};
-    struct rt_attend_choice choice = {.reduce_entry = "rt_mla_reduce"};
+    struct rt_reduce_params p = {.partials.out = (float *)(uintptr_t)partials,
+                                 .partials.lse = ck_at(&rig->partial_lse, CK_DEVICE),
+                                 .schedule.num_splits = ck_at(&rig->num_splits, CK_DEVICE),
+                                 .rows.length = ck_at(&rig->length, CK_DEVICE),
+                                 .out.base = ck_at(&rig->out, CK_DEVICE),
+                                 .lse.base = ck_at(&rig->lse, CK_DEVICE),
+                                 .out.row_stride = (int64_t)s->heads * d_v,
+                                 .out.token_stride = (int64_t)s->heads * d_v,
+                                 .out.head_stride = d_v,
+                                 .lse.row_stride = s->heads,
+                                 .lse.token_stride = s->heads,
+                                 .lse.head_stride = 1,
+                                 .rows.count = s->rows,
+                                 .rows.q_len = 1,
+                                 .heads = s->heads,
+                                 .d_v = d_v};
     struct rt_launch launch;
     struct rt_error err = {0};
-    ck_must(ck, rt_mla_reduce_launch(&ck->kernels, &choice, &p, &launch, &err), &err);
+    ck_must(ck, ck_build(ck, RT_OP_REDUCE, &p, sizeof(p), &launch, &err), &err);
     return launch;
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "kernels/mla.h"
+#include "kernels/ops/op_build.h"
 #include "kernels/ref/ref.h"
 #include "tests/checkkern/harness.h"
 
@@ -18,11 +18,11 @@ struct schedule_buffers {
 static struct rt_schedule_params params_of(const struct schedule_case *c,
                                            const struct schedule_buffers *b, enum ck_side side)
 {
-    return (struct rt_schedule_params){.row_length = ck_at(&b->lengths, side),
-                                       .tiles = ck_at(&b->tiles, side),
-                                       .num_splits = ck_at(&b->num_splits, side),
-                                       .rows = c->rows,
-                                       .parts = c->parts,
+    return (struct rt_schedule_params){.rows.length = ck_at(&b->lengths, side),
+                                       .schedule.parts = ck_at(&b->tiles, side),
+                                       .schedule.num_splits = ck_at(&b->num_splits, side),
+                                       .rows.count = c->rows,
+                                       .schedule.part_count = c->parts,
                                        .overhead_blocks = c->overhead,
                                        .min_blocks = c->min};
 }
@@ -32,7 +32,7 @@ static struct schedule_buffers make_buffers(struct ck *ck, const struct schedule
 {
     struct schedule_buffers b = {
         .lengths = ck_alloc(ck, "lengths", c->rows * sizeof(int32_t), 0x11),
-        .tiles = ck_alloc(ck, "tiles", c->parts * sizeof(struct rt_tile_record), 0x77),
+        .tiles = ck_alloc(ck, "tiles", c->parts * sizeof(struct rt_part), 0x77),
         .num_splits = ck_alloc(ck, "num_splits", (c->rows + 1) * sizeof(int32_t), 0x77)};
     memcpy(b.lengths.ref, lengths, c->rows * sizeof(int32_t));
     ck_upload(ck, &b.lengths);
@@ -57,7 +57,7 @@ static void check(struct ck *ck, const struct schedule_case *c, const int32_t *l
     struct rt_launch launch;
     struct rt_error err = {0};
     rt_ref_schedule(&ref);
-    enum rt_status status = rt_schedule_launch(&ck->kernels, &device, &launch, &err);
+    enum rt_status status = ck_build(ck, RT_OP_SCHEDULE, &device, sizeof(device), &launch, &err);
     ck_launch(ck, status, &err, &launch);
     ck_expect_same(ck, &b.tiles);
     ck_expect_same(ck, &b.num_splits);
@@ -153,7 +153,7 @@ void ck_schedule_bench(struct ck *ck)
         struct rt_launch launches[BENCH_LAUNCHES];
         struct rt_error err = {0};
         for (int l = 0; l < BENCH_LAUNCHES; l++)
-            ck_must(ck, rt_schedule_launch(&ck->kernels, &p, &launches[l], &err), &err);
+            ck_must(ck, ck_build(ck, RT_OP_SCHEDULE, &p, sizeof(p), &launches[l], &err), &err);
         printf("schedule   batch %4u, lengths to 131072, %u parts: %8.2f us\n", c.rows, c.parts,
                ck_time_ns(ck, launches, BENCH_LAUNCHES) / 1e3);
         free_buffers(ck, &b);

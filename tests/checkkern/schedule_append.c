@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The shared node of schedule and append: what its two halves write together is what they write
  * alone; their own edges are in schedule.c and append.c. */
-#include "kernels/mla.h"
+#include "kernels/ops/op_build.h"
 #include "kernels/ref/ref.h"
 #include "tests/checkkern/harness.h"
 
@@ -19,28 +19,32 @@ struct shared_buffers {
 static struct rt_schedule_append_params params_of(const struct shared_case *c,
                                                   const struct shared_buffers *b, enum ck_side side)
 {
-    return (struct rt_schedule_append_params){.row_length = ck_at(&b->lengths, side),
-                                              .tiles = ck_at(&b->tiles, side),
-                                              .num_splits = ck_at(&b->num_splits, side),
-                                              .latent = ck_at(&b->latent, side),
-                                              .kv = ck_at(&b->kv, side),
-                                              .block_table = ck_at(&b->table, side),
-                                              .row_slot = ck_at(&b->slots, side),
-                                              .row_position = ck_at(&b->positions, side),
-                                              .ctrl = ck_at(&b->ctrl, side),
-                                              .latent_row_stride = c->q_len * (int64_t)c->d_qk,
-                                              .latent_token_stride = c->d_qk,
-                                              .kv_page_stride = PAGE_SIZE * (int64_t)c->d_qk,
-                                              .kv_token_stride = c->d_qk,
-                                              .rows = c->rows,
-                                              .parts = c->parts,
-                                              .overhead_blocks = 2,
-                                              .min_blocks = 2,
-                                              .q_len = c->q_len,
-                                              .d_qk = c->d_qk,
-                                              .page_size = PAGE_SIZE,
-                                              .max_blocks = COLUMNS,
-                                              .pages = c->rows * COLUMNS};
+    const struct rt_rows_view rows = {.slot = ck_at(&b->slots, side),
+                                      .position = ck_at(&b->positions, side),
+                                      .length = ck_at(&b->lengths, side),
+                                      .ctrl = ck_at(&b->ctrl, side),
+                                      .count = c->rows,
+                                      .q_len = c->q_len};
+    return (struct rt_schedule_append_params){
+        .schedule = {.rows = rows,
+                     .schedule = {.parts = ck_at(&b->tiles, side),
+                                  .num_splits = ck_at(&b->num_splits, side),
+                                  .part_count = c->parts},
+                     .overhead_blocks = 2,
+                     .min_blocks = 2},
+        .append = {.latent = {.base = ck_at(&b->latent, side),
+                              .row_stride = c->q_len * (int64_t)c->d_qk,
+                              .token_stride = c->d_qk},
+                   .kv = {.base = ck_at(&b->kv, side),
+                          .table = ck_at(&b->table, side),
+                          .page_stride_bytes = 2 * PAGE_SIZE * (int64_t)c->d_qk,
+                          .token_stride_bytes = 2 * (int64_t)c->d_qk,
+                          .page_size = PAGE_SIZE,
+                          .max_blocks = COLUMNS,
+                          .pages = c->rows * COLUMNS},
+                   .rows = rows,
+                   .d_qk = c->d_qk},
+    };
 }
 
 static struct shared_buffers make_buffers(struct ck *ck, const struct shared_case *c)
@@ -50,7 +54,7 @@ static struct shared_buffers make_buffers(struct ck *ck, const struct shared_cas
         .lengths = ck_alloc(ck, "lengths", rows * 4, 0),
         .positions = ck_alloc(ck, "row_position", rows * 4, 0),
         .slots = ck_alloc(ck, "row_slot", rows * 4, 0),
-        .tiles = ck_alloc(ck, "tiles", c->parts * sizeof(struct rt_tile_record), 0x77),
+        .tiles = ck_alloc(ck, "tiles", c->parts * sizeof(struct rt_part), 0x77),
         .num_splits = ck_alloc(ck, "num_splits", (rows + 1) * 4, 0x77),
         .latent = ck_alloc(ck, "latent", (rows + 1) * c->q_len * c->d_qk * 2, 0),
         .kv = ck_alloc(ck, "kv", rows * COLUMNS * PAGE_SIZE * c->d_qk * 2, 0x77),
@@ -93,7 +97,8 @@ static void check(struct ck *ck, struct ck_random *random, const struct shared_c
     struct rt_launch launch;
     struct rt_error err = {0};
     rt_ref_schedule_append(&ref);
-    enum rt_status status = rt_schedule_append_launch(&ck->kernels, &device, &launch, &err);
+    enum rt_status status =
+        ck_build(ck, RT_OP_SCHEDULE_APPEND, &device, sizeof(device), &launch, &err);
     ck_launch(ck, status, &err, &launch);
     struct ck_buffer *all[] = {&b.lengths, &b.positions, &b.slots, &b.tiles, &b.num_splits,
                                &b.latent,  &b.kv,        &b.table, &b.ctrl};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "kernels/mla.h"
+#include "kernels/ops/op_build.h"
 #include "kernels/ref/ref.h"
 #include "tests/checkkern/harness.h"
 
@@ -304,7 +304,7 @@ static void run_begin(struct ck *ck, struct rig *rig, uint64_t *clock)
     struct rt_error err = {0};
     ck_upload(ck, &rig->b[RING]);
     rt_ref_step_begin(&ref);
-    enum rt_status status = rt_step_begin_launch(&ck->kernels, &device, &launch, &err);
+    enum rt_status status = ck_build(ck, RT_OP_STEP_BEGIN, &device, sizeof(device), &launch, &err);
     ck_launch(ck, status, &err, &launch);
     struct {
         struct rt_ctrl ctrl;
@@ -347,7 +347,7 @@ static void run_end(struct ck *ck, struct rig *rig, uint64_t *clock)
     struct rt_error err = {0};
     bool completes = ref_ctrl(rig)->error != RT_DEV_STEP;
     rt_ref_step_end(&ref);
-    enum rt_status status = rt_step_end_launch(&ck->kernels, &device, &launch, &err);
+    enum rt_status status = ck_build(ck, RT_OP_STEP_END, &device, sizeof(device), &launch, &err);
     ck_launch(ck, status, &err, &launch);
     if (completes) {
         uint64_t at = ref_ctrl(rig)->step % DEPTH * COMPLETION_BYTES;
@@ -416,8 +416,10 @@ void ck_step_bench(struct ck *ck)
         begin.ring = ck_at(&ring, CK_DEVICE);
         begin.ring_depth = BENCH_DEPTH;
         for (int l = 0; l < 2 * BENCH_PAIRS; l += 2) {
-            ck_must(ck, rt_step_begin_launch(&ck->kernels, &begin, &launches[l], &err), &err);
-            ck_must(ck, rt_step_end_launch(&ck->kernels, &end, &launches[l + 1], &err), &err);
+            ck_must(ck, ck_build(ck, RT_OP_STEP_BEGIN, &begin, sizeof(begin), &launches[l], &err),
+                    &err);
+            ck_must(ck, ck_build(ck, RT_OP_STEP_END, &end, sizeof(end), &launches[l + 1], &err),
+                    &err);
         }
         printf("step       batch %4u, begin and end: %8.2f us\n", buckets[i],
                2 * ck_time_ns(ck, launches, 2 * BENCH_PAIRS) / 1e3);

@@ -76,8 +76,10 @@ static void rows_and_query_lengths(void **state)
     refused(rt, fixture_step(rt, NULL, 1, 1, NULL), RT_ERR_INVALID, &before, "seqs is null");
     seqs[1] = seqs[0];
     refused(rt, fixture_step(rt, seqs, 2, 1, NULL), RT_ERR_DUPLICATE, &before, "row 1");
-    struct rt_step_params p = {.struct_size = 4, .rows = 1, .seqs = seqs};
-    refused(rt, rt_step(rt, &p, NULL), RT_ERR_INVALID, &before, "struct_size is 4");
+    struct rt_step_params p = {.struct_size = 3, .rows = 1, .seqs = seqs};
+    refused(rt, rt_step(rt, &p, NULL), RT_ERR_INVALID, &before, "struct_size is 3");
+    p.struct_size = 4; /* nothing but itself: no rows */
+    refused(rt, rt_step(rt, &p, NULL), RT_ERR_ROWS, &before, "0 rows");
     p.struct_size = sizeof(p);
     p.flags = 0x80;
     refused(rt, rt_step(rt, &p, NULL), RT_ERR_INVALID, &before, "0x80");

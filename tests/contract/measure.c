@@ -3,7 +3,7 @@
  * every failing driver call refused with a sentence and nothing left behind. */
 #include "bench/measure.h"
 
-#include "kernels/mla.h"
+#include "kernels/ops/op_build.h"
 #include "tests/support/fail_driver.h"
 
 #include <inttypes.h>
@@ -22,48 +22,42 @@ enum sabotage { NONE, WRONG_SCALE, NO_REDUCTION, LOST_ROW, WRONG_IN_CHAINS };
 static enum sabotage sabotage;
 static uint32_t attends, reductions;
 
-enum rt_status __real_rt_mla_attend_launch(const struct rt_kernels *k,
-                                           const struct rt_attend_choice *c,
-                                           const struct rt_mla_attend_params *p,
-                                           struct rt_launch *out, struct rt_error *err);
-enum rt_status __wrap_rt_mla_attend_launch(const struct rt_kernels *k,
-                                           const struct rt_attend_choice *c,
-                                           const struct rt_mla_attend_params *p,
-                                           struct rt_launch *out, struct rt_error *err);
+enum rt_status __real_rt_attend_build(const struct rt_kernels *k, const struct rt_variant *v,
+                                      const void *params, struct rt_launch *out,
+                                      struct rt_error *err);
+enum rt_status __wrap_rt_attend_build(const struct rt_kernels *k, const struct rt_variant *v,
+                                      const void *params, struct rt_launch *out,
+                                      struct rt_error *err);
 
 /* The first attend is the timed kernel's on its own, the second its truth's, then come chains. */
-enum rt_status __wrap_rt_mla_attend_launch(const struct rt_kernels *k,
-                                           const struct rt_attend_choice *c,
-                                           const struct rt_mla_attend_params *p,
-                                           struct rt_launch *out, struct rt_error *err)
+enum rt_status __wrap_rt_attend_build(const struct rt_kernels *k, const struct rt_variant *v,
+                                      const void *params, struct rt_launch *out,
+                                      struct rt_error *err)
 {
-    struct rt_mla_attend_params changed = *p;
+    struct rt_attend_params changed = *(const struct rt_attend_params *)params;
     uint32_t number = attends++;
     if ((sabotage == WRONG_SCALE && number == 0) || (sabotage == WRONG_IN_CHAINS && number >= 2))
         changed.scale *= 4;
     if (sabotage == LOST_ROW && number == 0)
-        changed.out_row_stride = 0;
-    return __real_rt_mla_attend_launch(k, c, &changed, out, err);
+        changed.out.row_stride = 0;
+    return __real_rt_attend_build(k, v, &changed, out, err);
 }
 
-enum rt_status __real_rt_mla_reduce_launch(const struct rt_kernels *k,
-                                           const struct rt_attend_choice *c,
-                                           const struct rt_mla_reduce_params *p,
-                                           struct rt_launch *out, struct rt_error *err);
-enum rt_status __wrap_rt_mla_reduce_launch(const struct rt_kernels *k,
-                                           const struct rt_attend_choice *c,
-                                           const struct rt_mla_reduce_params *p,
-                                           struct rt_launch *out, struct rt_error *err);
-enum rt_status __wrap_rt_mla_reduce_launch(const struct rt_kernels *k,
-                                           const struct rt_attend_choice *c,
-                                           const struct rt_mla_reduce_params *p,
-                                           struct rt_launch *out, struct rt_error *err)
+enum rt_status __real_rt_reduce_build(const struct rt_kernels *k, const struct rt_variant *v,
+                                      const void *params, struct rt_launch *out,
+                                      struct rt_error *err);
+enum rt_status __wrap_rt_reduce_build(const struct rt_kernels *k, const struct rt_variant *v,
+                                      const void *params, struct rt_launch *out,
+                                      struct rt_error *err);
+enum rt_status __wrap_rt_reduce_build(const struct rt_kernels *k, const struct rt_variant *v,
+                                      const void *params, struct rt_launch *out,
+                                      struct rt_error *err)
 {
-    struct rt_mla_reduce_params changed = *p;
+    struct rt_reduce_params changed = *(const struct rt_reduce_params *)params;
     if (sabotage == NO_REDUCTION && reductions == 0)
         changed.heads = 1; /* of three */
     reductions++;
-    return __real_rt_mla_reduce_launch(k, c, &changed, out, err);
+    return __real_rt_reduce_build(k, v, &changed, out, err);
 }
 
 /* ---- a small measurement ------------------------------------------------------------------------
@@ -140,7 +134,7 @@ static void figures_and_a_verdict(void **state)
         assert_string_equal(r.problem, "");
         assert_int_equal(r.backend, RT_BACKEND_GENERIC);
         assert_non_null(strstr(r.kernel, "rt_mla_attend_288x256"));
-        assert_string_equal(r.reduction, "rt_mla_reduce");
+        assert_string_equal(r.reduction, "rt_reduce");
         assert_int_equal(r.layers, 3);
         assert_int_equal(r.layer_bytes, (1 + 2 + 25) * 16 * 288 * 2);
         assert_int_equal(r.compared, 3 * 2 * 3 * (256 + 1));

@@ -8,6 +8,7 @@
  */
 #include "kernels/abi/attend_generic.h"
 #include "kernels/abi/attend_sm90.h"
+#include "kernels/abi/reduce.h"
 
 #include <cmath>
 #include <cstdio>
@@ -18,9 +19,9 @@
 #include "tests/emu/device.h"
 #include "tests/emu/emu.h"
 
-extern "C" void rt_mla_reduce(const struct rt_mla_reduce_params p);
+extern "C" void rt_reduce(const struct rt_reduce_params p);
 
-#define RT_KERNEL(entry, image, params, pointers, smem, waits, ref)
+#define RT_KERNEL(entry, image, params, addresses, smem, waits, ref)
 #define RT_ATTEND_GENERIC(d_qk, d_v, tile_rows)                                                    \
     {"rt_mla_attend_" #d_qk "x" #d_v "_r" #tile_rows, d_qk, d_v, tile_rows, false},
 #define RT_ATTEND_SM90(d_qk, d_v, kind, tile_rows)                                                 \
@@ -54,14 +55,14 @@ static double widen(uint16_t bits)
 }
 
 struct problem {
-    struct rt_mla_attend_params a;
-    struct rt_mla_reduce_params r;
+    struct rt_attend_params a;
+    struct rt_reduce_params r;
     struct rt_ctrl ctrl;
     const struct emu_attend_kernel *kernel;
     std::vector<uint16_t> q, kv, out;
     std::vector<float> lse, partial_out, partial_lse;
     std::vector<int32_t> table, slot, length, splits;
-    std::vector<struct rt_tile_record> tiles;
+    std::vector<struct rt_part> tiles;
     uint64_t stamp_first, stamp_last;
     size_t rows_stored;
 };
@@ -70,7 +71,7 @@ struct problem {
 static void schedule(struct problem *p, unsigned parts)
 {
     std::vector<std::pair<int, int>> cuts;
-    const int rows = (int)p->a.rows;
+    const int rows = (int)p->a.rows.count;
     for (unsigned i = 0; i + 1 < parts; i++) {
         const int row = (int)below((unsigned)rows);
         const int blocks = (p->length[row] + 63) / 64;
@@ -91,7 +92,7 @@ static void schedule(struct problem *p, unsigned parts)
     for (auto cut : cuts) {
         if (cut <= from)
             continue;
-        struct rt_tile_record t = {};
+        struct rt_part t = {};
         t.begin_row = from.first;
         t.begin_block = from.second;
         t.end_row = cut.first;
@@ -102,7 +103,7 @@ static void schedule(struct problem *p, unsigned parts)
             pieces[cut.first]++;
         from = cut;
     }
-    struct rt_tile_record none = {};
+    struct rt_part none = {};
     none.begin_row = rows;
     while (p->tiles.size() < parts)
         p->tiles.insert(p->tiles.begin() + below((unsigned)p->tiles.size() + 1), none);
@@ -111,36 +112,44 @@ static void schedule(struct problem *p, unsigned parts)
         p->splits.push_back(p->splits.back() + (pieces[r] > 1 ? pieces[r] : 0));
 }
 
+/* Element of the pool where key `k` of a row begins, which lies in page `page`. */
+static size_t key_at(const struct rt_attend_params *a, int page, int k)
+{
+    return (page * a->kv.page_stride_bytes + k % (int)a->kv.page_size * a->kv.token_stride_bytes) /
+           2;
+}
+
 static void make_pages(struct problem *p, unsigned lines, bool poison)
 {
-    struct rt_mla_attend_params *a = &p->a;
+    struct rt_attend_params *a = &p->a;
     std::vector<int> free_pages;
-    for (unsigned i = 0; i < a->pages; i++)
+    for (unsigned i = 0; i < a->kv.pages; i++)
         free_pages.insert(free_pages.begin() + below(i + 1), (int)i);
-    p->table.assign((size_t)lines * a->max_blocks, 2147480000);
-    p->kv.assign((size_t)a->pages * a->kv_page_stride, NAN_BITS);
-    for (unsigned r = 0; r < a->rows; r++) {
-        const int line = a->row_slot ? p->slot[r] : (int)r;
+    p->table.assign((size_t)lines * a->kv.max_blocks, 2147480000);
+    p->kv.assign((size_t)a->kv.pages * a->kv.page_stride_bytes / 2, NAN_BITS);
+    for (unsigned r = 0; r < a->rows.count; r++) {
+        const int line = a->rows.slot ? p->slot[r] : (int)r;
         for (int k = 0; k < p->length[r]; k++) {
-            int32_t *entry = &p->table[(size_t)line * a->max_blocks + k / (int)a->page_size];
-            if (k % (int)a->page_size == 0) {
+            int32_t *entry = &p->table[(size_t)line * a->kv.max_blocks + k / (int)a->kv.page_size];
+            if (k % (int)a->kv.page_size == 0) {
                 *entry = free_pages.back();
                 free_pages.pop_back();
             }
-            uint16_t *key =
-                &p->kv[*entry * a->kv_page_stride + k % (int)a->page_size * a->kv_token_stride];
+            uint16_t *key = &p->kv[key_at(a, *entry, k)];
             for (unsigned d = 0; d < a->d_qk; d++)
                 key[d] = emu_bf16(normal() * 0.1f);
             const int from_end = p->length[r] - 1 - k;
             /* A key that only some tokens see reaches the others there: docs/mla_attend_sm90.md. */
-            const bool shared = !p->kernel->sm90 || !a->causal || from_end >= (int)a->q_len - 1;
+            const bool shared =
+                !p->kernel->sm90 || !a->causal || from_end >= (int)a->rows.q_len - 1;
             if (poison && shared && (from_end < 8 ? below(3) == 0 : below(400) == 0))
                 key[below(2) ? below(a->d_v) : below(a->d_qk)] = below(4) ? NAN_BITS : 0x7f80;
         }
         /* An entry that leads nowhere reads as zeros. */
         if (p->length[r] > 0 && below(12) == 0)
-            p->table[(size_t)line * a->max_blocks + below((unsigned)p->length[r]) / a->page_size] =
-                below(2) ? -1 : (int)a->pages;
+            p->table[(size_t)line * a->kv.max_blocks +
+                     below((unsigned)p->length[r]) / a->kv.page_size] =
+                below(2) ? -1 : (int)a->kv.pages;
     }
 }
 
@@ -167,31 +176,31 @@ static struct choices make_shape(struct problem *p, const char *part, uint64_t s
 {
     static const unsigned pages[] = {16, 32, 64, 128}, heads[] = {1, 5, 8, 10, 16, 20, 33, 40};
     static const float scales[] = {0.06f, 0.5f, 4.0f};
-    struct rt_mla_attend_params *a = &p->a;
+    struct rt_attend_params *a = &p->a;
     memset(a, 0, sizeof(*a));
     p->kernel = next_kernel(part, seed);
     a->d_qk = p->kernel->d_qk;
     a->d_v = p->kernel->d_v;
     a->early = below(2);
-    a->rows = 1 + below(4);
-    a->q_len = below(2) ? 1 + below(8) : 1;
+    a->rows.count = 1 + below(4);
+    a->rows.q_len = below(2) ? 1 + below(8) : 1;
     a->heads = heads[below(8)];
     a->causal = below(4) != 0;
-    a->page_size = pages[below(4)];
+    a->kv.page_size = pages[below(4)];
     a->scale = scales[below(3)];
     struct choices c = {};
     c.slots = below(2);
     c.poison = below(3) == 0;
     c.gaps = below(2);
-    c.lines = c.slots ? a->rows + 3 : a->rows;
+    c.lines = c.slots ? a->rows.count + 3 : a->rows.count;
     return c;
 }
 
 static void make_lengths(struct problem *p, const struct choices &c)
 {
-    struct rt_mla_attend_params *a = &p->a;
+    struct rt_attend_params *a = &p->a;
     unsigned longest = 1;
-    for (unsigned r = 0; r < a->rows; r++) {
+    for (unsigned r = 0; r < a->rows.count; r++) {
         const unsigned kind = below(8);
         int length = kind == 0   ? 0
                      : kind == 1 ? (int)below(10)
@@ -200,85 +209,75 @@ static void make_lengths(struct problem *p, const struct choices &c)
         p->length.push_back(kind == 0 && below(2) ? -5 : length);
         longest = length > (int)longest ? (unsigned)length : longest;
     }
-    a->max_blocks = (longest + a->page_size - 1) / a->page_size + below(3);
-    a->pages = a->rows * a->max_blocks + 5;
-    a->kv_token_stride = a->d_qk + (c.gaps ? 8 * below(4) : 0);
-    a->kv_page_stride = a->kv_token_stride * a->page_size + (c.gaps ? 64 : 0);
-    for (unsigned r = 0; c.slots && r < a->rows; r++) {
+    a->kv.max_blocks = (longest + a->kv.page_size - 1) / a->kv.page_size + below(3);
+    a->kv.pages = a->rows.count * a->kv.max_blocks + 5;
+    a->kv.token_stride_bytes = 2 * (a->d_qk + (c.gaps ? 8 * below(4) : 0));
+    a->kv.page_stride_bytes = a->kv.token_stride_bytes * a->kv.page_size + (c.gaps ? 128 : 0);
+    for (unsigned r = 0; c.slots && r < a->rows.count; r++) {
         const unsigned slot = c.lines % 2 == 0 ? c.lines - 1 - r : (r * 2 + 1) % c.lines;
         p->slot.push_back(p->length[r] > 0 ? (int)slot : -1);
     }
-    a->row_slot = c.slots ? p->slot.data() : nullptr;
+    a->rows.slot = c.slots ? p->slot.data() : nullptr;
 }
 
 static void make_strides(struct problem *p, struct choices *c)
 {
-    struct rt_mla_attend_params *a = &p->a;
+    struct rt_attend_params *a = &p->a;
     memset(&p->ctrl, 0, sizeof(p->ctrl));
     p->ctrl.row_base = below(3);
     c->with_ctrl = below(2);
-    p->rows_stored = a->rows + (c->with_ctrl ? p->ctrl.row_base : 0);
-    a->q_head_stride = a->d_qk + (c->gaps ? 8 : 0);
-    a->q_token_stride = a->q_head_stride * a->heads + (c->gaps ? 16 : 0);
-    a->q_row_stride = a->q_token_stride * a->q_len;
-    a->out_head_stride = a->d_v + (c->gaps ? 8 : 0);
-    a->out_token_stride = a->out_head_stride * a->heads;
-    a->out_row_stride = a->out_token_stride * a->q_len + (c->gaps ? 8 : 0);
+    p->rows_stored = a->rows.count + (c->with_ctrl ? p->ctrl.row_base : 0);
+    a->q.head_stride = a->d_qk + (c->gaps ? 8 : 0);
+    a->q.token_stride = a->q.head_stride * a->heads + (c->gaps ? 16 : 0);
+    a->q.row_stride = a->q.token_stride * a->rows.q_len;
+    a->out.head_stride = a->d_v + (c->gaps ? 8 : 0);
+    a->out.token_stride = a->out.head_stride * a->heads;
+    a->out.row_stride = a->out.token_stride * a->rows.q_len + (c->gaps ? 8 : 0);
     const bool head_major = below(2);
-    a->lse_head_stride = head_major ? a->q_len : 1;
-    a->lse_token_stride = head_major ? 1 : a->heads;
-    a->lse_row_stride = a->heads * a->q_len + below(2);
+    a->lse.head_stride = head_major ? a->rows.q_len : 1;
+    a->lse.token_stride = head_major ? 1 : a->heads;
+    a->lse.row_stride = a->heads * a->rows.q_len + below(2);
 }
 
 static void make_tensors(struct problem *p, const struct choices &c)
 {
-    struct rt_mla_attend_params *a = &p->a;
-    p->q.resize(p->rows_stored * a->q_row_stride);
+    struct rt_attend_params *a = &p->a;
+    p->q.resize(p->rows_stored * a->q.row_stride);
     for (auto &x : p->q)
         x = emu_bf16(normal());
     for (unsigned i = 0; c.poison && i < 2; i++)
         p->q[below((unsigned)p->q.size())] = NAN_BITS;
-    const size_t pieces = ((size_t)p->splits.back() + 1) * a->heads * a->q_len;
-    p->out.assign(p->rows_stored * a->out_row_stride, SENTINEL);
-    p->lse.assign(p->rows_stored * a->lse_row_stride, SENTINEL_F);
+    const size_t pieces = ((size_t)p->splits.back() + 1) * a->heads * a->rows.q_len;
+    p->out.assign(p->rows_stored * a->out.row_stride, SENTINEL);
+    p->lse.assign(p->rows_stored * a->lse.row_stride, SENTINEL_F);
     p->partial_out.assign(pieces * a->d_v, NAN);
     p->partial_lse.assign(pieces, NAN);
     p->stamp_first = p->stamp_last = 0;
-    a->q = p->q.data();
-    a->kv = p->kv.data();
-    a->block_table = p->table.data();
-    a->row_length = p->length.data();
-    a->tiles = p->tiles.data();
-    a->num_splits = p->splits.data();
-    a->out = p->out.data();
-    a->lse = p->lse.data();
-    a->partial_out = p->partial_out.data();
-    a->partial_lse = p->partial_lse.data();
-    a->ctrl = c.with_ctrl ? &p->ctrl : nullptr;
+    a->q.base = p->q.data();
+    a->kv.base = (unsigned char *)p->kv.data();
+    a->kv.table = p->table.data();
+    a->rows.length = p->length.data();
+    a->schedule.parts = p->tiles.data();
+    a->schedule.num_splits = p->splits.data();
+    a->out.base = p->out.data();
+    a->lse.base = p->lse.data();
+    a->partials.out = p->partial_out.data();
+    a->partials.lse = p->partial_lse.data();
+    a->rows.ctrl = c.with_ctrl ? &p->ctrl : nullptr;
     a->stamp_first = &p->stamp_first;
 }
 
 static void make_reduce(struct problem *p)
 {
-    const struct rt_mla_attend_params *a = &p->a;
-    struct rt_mla_reduce_params *r = &p->r;
+    const struct rt_attend_params *a = &p->a;
+    struct rt_reduce_params *r = &p->r;
     memset(r, 0, sizeof(*r));
-    r->partial_out = a->partial_out;
-    r->partial_lse = a->partial_lse;
-    r->num_splits = a->num_splits;
-    r->row_length = a->row_length;
+    r->partials = a->partials;
+    r->schedule = a->schedule;
+    r->rows = a->rows;
     r->out = a->out;
     r->lse = a->lse;
-    r->ctrl = a->ctrl;
     r->stamp_last = &p->stamp_last;
-    r->out_row_stride = a->out_row_stride;
-    r->out_token_stride = a->out_token_stride;
-    r->out_head_stride = a->out_head_stride;
-    r->lse_row_stride = a->lse_row_stride;
-    r->lse_token_stride = a->lse_token_stride;
-    r->lse_head_stride = a->lse_head_stride;
-    r->rows = a->rows;
-    r->q_len = a->q_len;
     r->heads = a->heads;
     r->d_v = a->d_v;
 }
@@ -292,9 +291,9 @@ static void make(struct problem *p, uint64_t seed, const char *part)
     make_lengths(p, c);
     make_pages(p, c.lines, c.poison);
     schedule(p, 1 + below(6));
-    p->a.parts = (uint32_t)p->tiles.size();
+    p->a.schedule.part_count = (uint32_t)p->tiles.size();
     /* A caller may shorten a row behind its schedule's back: then parts find nothing to do. */
-    for (unsigned r = 0; p->kernel->sm90 && !c.poison && below(8) == 0 && r < p->a.rows; r++)
+    for (unsigned r = 0; p->kernel->sm90 && !c.poison && below(8) == 0 && r < p->a.rows.count; r++)
         p->length[r] = p->length[r] > 0 ? 1 + (int)below((unsigned)p->length[r]) : p->length[r];
     make_strides(p, &c);
     make_tensors(p, c);
@@ -309,20 +308,20 @@ static struct hidden {
     std::vector<std::vector<uint16_t>> keys;
     std::vector<float> partial_out, lse;
     std::vector<int32_t> table, length, splits;
-    std::vector<struct rt_tile_record> tiles;
+    std::vector<struct rt_part> tiles;
 } hidden;
 
 /* Of row r, the k-th from its end; null where there is none. */
 static uint16_t *last_key(struct problem *p, unsigned r, unsigned k)
 {
-    const struct rt_mla_attend_params *a = &p->a;
-    const int key = hidden.length[r] - 1 - (int)k, line = a->row_slot ? p->slot[r] : (int)r;
+    const struct rt_attend_params *a = &p->a;
+    const int key = hidden.length[r] - 1 - (int)k, line = a->rows.slot ? p->slot[r] : (int)r;
     if (key < 0)
         return nullptr;
-    const int page = hidden.table[(size_t)line * a->max_blocks + key / (int)a->page_size];
-    if (page < 0 || page >= (int)a->pages)
+    const int page = hidden.table[(size_t)line * a->kv.max_blocks + key / (int)a->kv.page_size];
+    if (page < 0 || page >= (int)a->kv.pages)
         return nullptr;
-    return &p->kv[page * a->kv_page_stride + key % (int)a->page_size * a->kv_token_stride];
+    return &p->kv[key_at(a, page, key)];
 }
 
 static void grid_begins(void)
@@ -338,8 +337,8 @@ static void grid_begins(void)
     hidden.tiles = p->tiles;
     hidden.keys.clear();
     p->q.assign(p->q.size(), NAN_BITS);
-    for (unsigned r = 0; r < p->a.rows; r++)
-        for (unsigned k = 0; k < p->a.q_len; k++) {
+    for (unsigned r = 0; r < p->a.rows.count; r++)
+        for (unsigned k = 0; k < p->a.rows.q_len; k++) {
             uint16_t *key = last_key(p, r, k);
             if (!key)
                 continue;
@@ -369,8 +368,8 @@ static void grid_ends(void)
     p->splits = hidden.splits;
     p->tiles = hidden.tiles;
     size_t next = 0;
-    for (unsigned r = 0; r < p->a.rows; r++)
-        for (unsigned k = 0; k < p->a.q_len; k++) {
+    for (unsigned r = 0; r < p->a.rows.count; r++)
+        for (unsigned k = 0; k < p->a.rows.q_len; k++) {
             uint16_t *key = last_key(p, r, k);
             if (key)
                 memcpy(key, hidden.keys[next++].data(), 2 * p->a.d_qk);
@@ -379,7 +378,7 @@ static void grid_ends(void)
 
 static void run_reduce(const void *params)
 {
-    rt_mla_reduce(*(const struct rt_mla_reduce_params *)params);
+    rt_reduce(*(const struct rt_reduce_params *)params);
 }
 
 static void run(struct problem *p, uint64_t seed)
@@ -394,7 +393,7 @@ static void run(struct problem *p, uint64_t seed)
     struct emu_launch launch = {};
     launch.grid_x = 1 + (unsigned)(seed % SECOND_RUN * 7 % 60);
     launch.grid_y = 1;
-    launch.threads = RT_MLA_REDUCE_THREADS;
+    launch.threads = RT_REDUCE_THREADS;
     launch.thread = run_reduce;
     launch.params = &p->r;
     emu_run(&launch);
@@ -404,22 +403,20 @@ static void run(struct problem *p, uint64_t seed)
 static void truth(const struct problem *p, unsigned r, unsigned t, unsigned h,
                   std::vector<double> &out, double *lse)
 {
-    const struct rt_mla_attend_params *a = &p->a;
-    const size_t base = a->ctrl ? a->ctrl->row_base : 0;
+    const struct rt_attend_params *a = &p->a;
+    const size_t base = a->rows.ctrl ? a->rows.ctrl->row_base : 0;
     const uint16_t *q =
-        a->q + (base + r) * a->q_row_stride + t * a->q_token_stride + h * a->q_head_stride;
-    const int seen = a->causal ? p->length[r] - (int)(a->q_len - 1 - t) : p->length[r];
+        p->q.data() + (base + r) * a->q.row_stride + t * a->q.token_stride + h * a->q.head_stride;
+    const int seen = a->causal ? p->length[r] - (int)(a->rows.q_len - 1 - t) : p->length[r];
     std::vector<double> x;
     std::vector<const uint16_t *> keys;
     double top = -INFINITY, sum = 0;
     out.assign(a->d_v, 0);
     for (int k = 0; k < seen; k++) {
-        const int line = a->row_slot ? a->row_slot[r] : (int)r;
-        const int page = a->block_table[(size_t)line * a->max_blocks + k / (int)a->page_size];
-        const bool valid = page >= 0 && page < (int)a->pages;
-        keys.push_back(valid ? a->kv + page * a->kv_page_stride +
-                                   k % (int)a->page_size * a->kv_token_stride
-                             : nullptr);
+        const int line = a->rows.slot ? a->rows.slot[r] : (int)r;
+        const int page = a->kv.table[(size_t)line * a->kv.max_blocks + k / (int)a->kv.page_size];
+        const bool valid = page >= 0 && page < (int)a->kv.pages;
+        keys.push_back(valid ? &p->kv[key_at(a, page, k)] : nullptr);
         double dot = 0;
         for (unsigned d = 0; valid && d < a->d_qk; d++)
             dot += widen(q[d]) * widen(keys.back()[d]);
@@ -452,19 +449,19 @@ static bool close_to(double got, double want, double absolute, double relative, 
 
 static bool check(const struct problem *p, uint64_t seed, double *worst)
 {
-    const struct rt_mla_attend_params *a = &p->a;
-    const size_t base = a->ctrl ? a->ctrl->row_base : 0;
+    const struct rt_attend_params *a = &p->a;
+    const size_t base = a->rows.ctrl ? a->rows.ctrl->row_base : 0;
     std::vector<bool> written(p->out.size()), written_lse(p->lse.size());
     std::vector<double> want;
-    for (unsigned r = 0; r < a->rows; r++)
-        for (unsigned t = 0; t < a->q_len; t++)
+    for (unsigned r = 0; r < a->rows.count; r++)
+        for (unsigned t = 0; t < a->rows.q_len; t++)
             for (unsigned h = 0; h < a->heads; h++) {
                 double lse;
                 truth(p, r, t, h, want, &lse);
-                const size_t at = (base + r) * a->out_row_stride + t * a->out_token_stride +
-                                  h * a->out_head_stride;
-                const size_t at_lse = (base + r) * a->lse_row_stride + t * a->lse_token_stride +
-                                      h * a->lse_head_stride;
+                const size_t at = (base + r) * a->out.row_stride + t * a->out.token_stride +
+                                  h * a->out.head_stride;
+                const size_t at_lse = (base + r) * a->lse.row_stride + t * a->lse.token_stride +
+                                      h * a->lse.head_stride;
                 written_lse[at_lse] = true;
                 if (!close_to(p->lse[at_lse], lse, 1e-5, 8.01 / 65536, worst)) {
                     printf("seed %llu row %u token %u head %u lse %g, not %g\n",
@@ -521,8 +518,9 @@ int main(int argc, char **argv)
             printf(
                 "seed %llu: %s heads %u q_len %u rows %u parts %u page %u causal %u early %u slots "
                 "%d lengths",
-                (unsigned long long)seed, p.kernel->entry, p.a.heads, p.a.q_len, p.a.rows,
-                p.a.parts, p.a.page_size, p.a.causal, p.a.early, p.splits.back());
+                (unsigned long long)seed, p.kernel->entry, p.a.heads, p.a.rows.q_len,
+                p.a.rows.count, p.a.schedule.part_count, p.a.kv.page_size, p.a.causal, p.a.early,
+                p.splits.back());
         for (size_t i = 0; i < p.length.size() && (!good || verbose); i++)
             printf(" %d%s", p.length[i],
                    i + 1 == p.length.size() ? (good ? ": good\n" : ": BAD\n") : "");

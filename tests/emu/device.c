@@ -10,9 +10,9 @@
 #include "driver/driver.h"
 #include "kernels/abi/attend_generic.h"
 #include "kernels/abi/attend_sm90.h"
-#include "kernels/kernels.h"
-#include "kernels/mla.h"
+#include "kernels/ops/op_build.h"
 #include "kernels/ref/ref.h"
+#include "kernels/registry.h"
 #include "tests/emu/chain.h"
 #include "tests/emu/run.h"
 #include "tests/emu/tma.h"
@@ -36,7 +36,7 @@ void __wrap_rt_host_run_kernel(const struct rt_launch *l)
  * same, and a few are quicker. */
 static void run(void (*thread)(const void *params), const void *params)
 {
-    const bool any_grid = strcmp(now->entry, "rt_mla_reduce") == 0;
+    const bool any_grid = strcmp(now->entry, "rt_reduce") == 0;
     const uint32_t blocks = any_grid ? 1 + now->grid[0] % 29 : now->grid[0];
     emu_run(&(struct emu_launch){.grid_x = blocks,
                                  .grid_y = now->grid[1],
@@ -47,7 +47,7 @@ static void run(void (*thread)(const void *params), const void *params)
                                  .params = params});
 }
 
-#define RT_KERNEL(entry_, image_, params_, pointers_, smem_, waits_, ref_)                         \
+#define RT_KERNEL(entry_, image_, params_, addresses_, smem_, waits_, ref_)                        \
     void entry_(params_ p);                                                                        \
     static void thread_##entry_(const void *params)                                                \
     {                                                                                              \
@@ -60,7 +60,7 @@ static void run(void (*thread)(const void *params), const void *params)
 #include "kernels/kernels.inc"
 
 const struct rt_host_kernel rt_ref_kernels[] = {
-#define RT_KERNEL(entry_, image_, params_, pointers_, smem_, waits_, ref_)                         \
+#define RT_KERNEL(entry_, image_, params_, addresses_, smem_, waits_, ref_)                        \
     {.entry = #entry_, .run = run_##entry_, .param_bytes = sizeof(params_)},
 #include "kernels/kernels.inc"
 };
@@ -155,20 +155,21 @@ static struct rt_kernels *kernels_of_device(void)
     return &kernels;
 }
 
-void emu_attend(const struct emu_attend_kernel *kernel, const struct rt_mla_attend_params *p)
+void emu_attend(const struct emu_attend_kernel *kernel, const struct rt_attend_params *p)
 {
-    const uint32_t hq = p->heads * p->q_len;
-    const struct rt_attend_choice choice = {
+    const uint32_t hq = p->heads * p->rows.q_len;
+    const struct rt_variant choice = {
+        .op = RT_OP_ATTEND,
         .backend = kernel->sm90 ? RT_BACKEND_SM90 : RT_BACKEND_GENERIC,
         .entry = kernel->entry,
         .tile_rows = kernel->tile_rows,
         .m_tiles = (hq + kernel->tile_rows - 1) / kernel->tile_rows,
-        .parts = p->parts,
+        .parts = p->schedule.part_count,
         .threads = kernel->sm90 ? RT_ATTEND_SM90_THREADS : RT_ATTEND_GENERIC_THREADS,
     };
     struct rt_kernels *k = kernels_of_device();
-    struct rt_launch launch;
+    struct rt_work work;
     struct rt_error err = {0};
-    must(rt_mla_attend_launch(k, &choice, p, &launch, &err) == RT_OK, kernel->entry, &err);
-    must(k->driver->launch(k->driver, &launch, false, NULL) == 0, "launch", &err);
+    must(rt_op_build(k, &choice, p, sizeof(*p), &work, &err) == RT_OK, kernel->entry, &err);
+    must(k->driver->launch(k->driver, &work.launch, false, NULL) == 0, "launch", &err);
 }

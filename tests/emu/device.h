@@ -2,7 +2,7 @@
 #ifndef RT_TESTS_EMU_DEVICE_H
 #define RT_TESTS_EMU_DEVICE_H
 
-#include "kernels/abi/mla.h"
+#include "kernels/abi/attend.h"
 
 #include <stdbool.h>
 
@@ -17,7 +17,7 @@ struct emu_attend_kernel {
 };
 
 /* Launches attend on the emulated device, through the library. Ends the program where it can't. */
-void emu_attend(const struct emu_attend_kernel *kernel, const struct rt_mla_attend_params *p);
+void emu_attend(const struct emu_attend_kernel *kernel, const struct rt_attend_params *p);
 
 #ifdef __cplusplus
 }

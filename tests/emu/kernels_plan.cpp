@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/emu/shared.h"
 
-#include "kernels/generic/mla_append.cu"
+#include "kernels/generic/append.cu"
 #include "kernels/generic/schedule.cu"
 #include "kernels/generic/schedule_append.cu"

@@ -114,7 +114,7 @@ static uint64_t address(rt_runtime *rt, const char *name)
 
 static enum gpu_outcome decode_again(rt_runtime *rt, rt_ops *ops, uint32_t rows)
 {
-    const struct rt_layout *l = &rt->blueprint.layout;
+    const struct rt_placement *l = &rt->blueprint.placement;
     const struct rt_mla_shape shape = {.struct_size = sizeof(shape),
                                        .batch = rows,
                                        .query_len = 1,
@@ -123,14 +123,13 @@ static enum gpu_outcome decode_again(rt_runtime *rt, rt_ops *ops, uint32_t rows)
                                        .d_v = 512,
                                        .page_size = 64,
                                        .max_blocks = l->max_blocks,
-                                       .pages = (uint32_t)l->shape.pages,
+                                       .pages = (uint32_t)l->dims.pages,
                                        .causal = 1};
-    const struct rt_mla_plan_buffers plan = {address(rt, "tile_records"),
-                                             address(rt, "num_splits")};
+    const struct rt_mla_schedule_buffers shared = {address(rt, "parts"), address(rt, "num_splits")};
     const struct rt_mla_schedule_args schedule = {.struct_size = sizeof(schedule),
                                                   .shape = shape,
                                                   .lengths = address(rt, "lengths"),
-                                                  .plan = plan};
+                                                  .schedule = shared};
     const struct rt_mla_decode_args decode = {.struct_size = sizeof(decode),
                                               .softmax_scale = 0.1352337788608801f,
                                               .shape = shape,
@@ -138,7 +137,7 @@ static enum gpu_outcome decode_again(rt_runtime *rt, rt_ops *ops, uint32_t rows)
                                               .kv = address(rt, "kv"),
                                               .block_table = address(rt, "block_table"),
                                               .lengths = address(rt, "lengths"),
-                                              .plan = plan,
+                                              .schedule = shared,
                                               .partial_out = address(rt, "partial_out"),
                                               .partial_lse = address(rt, "partial_lse"),
                                               .out = address(rt, "out"),

@@ -103,7 +103,7 @@ def self_test():
         ("buffers/arena.c", True, "kernels/kernels.h"),
         ("kernels/mla.c", True, "graphs/program.h"),
         ("graphs/build.c", True, "runtime/runtime.h"),
-        ("config/config_load.c", True, "graphs/bucket.h"),
+        ("config/config_load.c", True, "graphs/spec.h"),
         ("buffers/layout.c", True, "config/config.h"),
         ("common/check.c", True, "buffers/arena.h"),
         ("common/check.c", True, "driver/driver.h"),

@@ -8,10 +8,9 @@
 
 #include <cmocka.h>
 
-static const struct rt_shape SHAPE = {
+static const struct rt_dims SHAPE = {
+    .kv = {.d_qk = 288, .d_v = 256, .token_bytes = 576},
     .heads = 3,
-    .d_qk = 288,
-    .d_v = 256,
     .layers = 4,
     .slots = 5,
     .max_length = 1000,
@@ -29,7 +28,7 @@ static const struct rt_arena_given OWN = {0};
 
 struct bench {
     struct rt_driver d;
-    struct rt_layout layout;
+    struct rt_placement layout;
     struct rt_arena arena;
 };
 
@@ -37,7 +36,7 @@ static int set_up(void **state)
 {
     struct bench *const b = test_calloc(1, sizeof(*b));
     *state = b;
-    assert_int_equal(rt_layout_compute(&SHAPE, &b->layout, NULL), RT_OK);
+    assert_int_equal(rt_placement_make(&SHAPE, &b->layout, NULL), RT_OK);
     assert_int_equal(rt_driver_open_host(&b->d, NULL), RT_OK);
     return b->d.ctx_enter(&b->d);
 }
@@ -94,21 +93,21 @@ static void test_addresses(void **state)
     const rt_addr bases[] = {[RT_REGION_ARENA] = a->arena,
                              [RT_REGION_MAPPED] = a->mapped_addr,
                              [RT_REGION_POOL] = a->pool};
-    for (uint32_t id = 0; id < RT_BUF_COUNT; id++) {
-        const struct rt_buffer *const buffer = &b->layout.buffers[id];
+    for (uint32_t id = 0; id < RT_TENSOR_COUNT; id++) {
+        const struct rt_placed *const buffer = &b->layout.tensors[id];
         for (uint32_t layer = 0; layer < SHAPE.layers; layer++) {
-            const rt_addr addr = rt_arena_addr(a, (enum rt_buffer_id)id, layer);
+            const rt_addr addr = rt_arena_addr(a, (enum rt_tensor_id)id, layer);
             assert_int_equal(addr,
                              bases[buffer->region] + buffer->offset + layer * buffer->layer_stride);
-            assert_int_equal(addr % RT_BUFFER_ALIGN, 0);
+            assert_int_equal(addr % RT_TENSOR_ALIGN, 0);
             memset(at(addr), 0x11, buffer->layer_stride ? buffer->layer_stride : buffer->bytes);
         }
         if (buffer->region == RT_REGION_MAPPED)
-            assert_ptr_equal(rt_arena_host(a, (enum rt_buffer_id)id),
-                             at(rt_arena_addr(a, (enum rt_buffer_id)id, 0)));
+            assert_ptr_equal(rt_arena_host(a, (enum rt_tensor_id)id),
+                             at(rt_arena_addr(a, (enum rt_tensor_id)id, 0)));
         if (!buffer->layer_stride)
-            assert_int_equal(rt_arena_addr(a, (enum rt_buffer_id)id, UINT32_MAX),
-                             rt_arena_addr(a, (enum rt_buffer_id)id, 0));
+            assert_int_equal(rt_arena_addr(a, (enum rt_tensor_id)id, UINT32_MAX),
+                             rt_arena_addr(a, (enum rt_tensor_id)id, 0));
     }
     rt_arena_free(&b->arena);
 }

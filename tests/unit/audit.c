@@ -25,7 +25,7 @@ static void add_launch(struct audit_bench *a, const char *label, rt_addr second)
     const struct bench_params params = {
         .log = b->log, .second = second, .value = -1, .scalar = UINT64_MAX};
     memcpy(l.params, &params, sizeof(params));
-    assert_int_equal(rt_program_add_launch(&a->program, label, 0, &l, NULL), RT_OK);
+    assert_int_equal(bench_add_launch(&a->program, label, 0, &l, NULL), RT_OK);
 }
 
 /* `ours` and `theirs` are the second pointers of stage "append.3" and of the callback's kernels. */
@@ -35,11 +35,11 @@ static void open_bench(struct audit_bench *a, rt_addr ours, rt_addr theirs)
     capture_bench_open(&a->capture);
     a->call =
         (struct capture_call){.capture = &a->capture, .branches = 2, .value = -7, .second = theirs};
-    a->program = (struct rt_program){.batch = 8, .query_len = 1};
+    a->program = (struct rt_program){.spec = bench_spec(8, 1)};
     add_launch(a, "step_begin", 0);
     add_launch(a, "append.3", ours);
-    const struct rt_stage_call call = {.fn = capture_bench_put, .user = &a->call};
-    assert_int_equal(rt_program_add_call(&a->program, "after.3", 3, call, NULL), RT_OK);
+    const struct rt_call call = {.fn = capture_bench_put, .user = &a->call};
+    assert_int_equal(bench_add_call(&a->program, "after.3", 3, call, NULL), RT_OK);
     add_launch(a, "step_end", 0);
     a->regions[0] = (struct rt_audit_region){
         .base = a->capture.bench.memory, .bytes = BENCH_LOG_BYTES, .name = "arena"};
@@ -251,7 +251,7 @@ static void test_calls_are_fine_on_the_host_device(void **state)
     struct audit_bench a;
     open_bench(&a, 0, 0);
     a.capture.bench.d.caps.kind = RT_DEVICE_KIND_HOST;
-    a.program.stages[2].call->fn = host_call;
+    a.program.stages[2].work->call.fn = host_call;
     build(&a);
     assert_int_equal(a.graph.node_count, 4);
     assert_passes(&a);
@@ -279,7 +279,7 @@ static void test_missing_parameters_are_noticed(void **state)
     build(&a);
     a.capture.bench.d.graph_node_info = narrow_info;
     assert_fails(&a, "graph (batch 8, query length 1), stage \"step_begin\", kernel bench_put: 1 "
-                     "parameter words where 2 pointers are expected");
+                     "parameter words where at least 2 are expected");
     close_bench(&a);
 }
 
@@ -289,7 +289,7 @@ static void test_another_kernel_is_noticed(void **state)
     struct audit_bench a;
     open_bench(&a, 0, 0);
     build(&a);
-    a.program.stages[1].launch->entry = "bench_other";
+    a.program.stages[1].work->launch.entry = "bench_other";
     assert_fails(&a, "graph (batch 8, query length 1), stage \"append.3\": kernel bench_put where "
                      "bench_other is expected");
     close_bench(&a);

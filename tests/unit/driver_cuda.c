@@ -211,7 +211,7 @@ static int try_graph(struct life *l)
     launch = mad_launch(l, 2);
     launch.cluster_x = hopper ? 2 : 0;
     TRY(d->graph_add_kernel(d, l->g, &launch, &edge, 1, &n));
-    int rc = d->graph_add_call(d, l->g, NULL, NULL, NULL, 0, &n);
+    int rc = d->graph_add_work(d, l->g, &(struct rt_work){.kind = RT_WORK_CALL}, NULL, 0, &n);
     if (rc == RT_DRIVER_INJECTED)
         return rc;
     assert_int_not_equal(rc, 0);

@@ -94,19 +94,27 @@ struct call {
     int times;
 };
 
-static int call(void *user)
+static int call(void *user, rt_dstream stream)
 {
+    assert_null(stream);
     struct call *c = user;
     c->times++;
     *c->value = *c->value * 10 + 9;
     return c->result;
 }
 
+#define CALL(fn_, user_)                                                                           \
+    (struct rt_work)                                                                               \
+    {                                                                                              \
+        .kind = RT_WORK_CALL, .call = {.fn = (fn_), .user = (user_) }                              \
+    }
+
 static rt_dnode add_call(struct fixture *f, struct call *c, rt_dnode after)
 {
     const struct rt_dedge edge = {.from = after};
     rt_dnode n = NULL;
-    assert_int_equal(f->d.graph_add_call(&f->d, f->graph, call, c, &edge, after ? 1 : 0, &n), 0);
+    assert_int_equal(f->d.graph_add_work(&f->d, f->graph, &CALL(call, c), &edge, after ? 1 : 0, &n),
+                     0);
     return n;
 }
 
@@ -153,7 +161,7 @@ static void exec_is_immutable(void **state)
     for (uint64_t i = 2; i <= 40; i++)
         n = add_digit(f, i % 10, n);
     rt_dexec many = instantiate(f);
-    f->graph->nodes[0]->launch.params[8] = 5;
+    f->graph->nodes[0]->work.launch.params[8] = 5;
     assert_int_equal(f->d.graph_destroy(&f->d, f->graph), 0);
     f->graph = NULL;
     assert_int_equal(replay(f, one), 0);
@@ -222,6 +230,7 @@ static void held_replays_queue(void **state)
     assert_int_equal(rt_driver_host_release(d, s, 1), 1);
     assert_int_equal(f->value, 19);
     assert_int_equal(d->stream_sync(d, s), RT_DRIVER_CALL_FAILED + 4);
+    assert_int_equal(d->failed_node, 1);
     assert_int_equal(f->value, 191919);
     assert_int_equal(d->stream_sync(d, s), 0);
     assert_int_equal(d->stream_destroy(d, s), 0);
@@ -243,9 +252,10 @@ static void edges_are_checked(void **state)
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         assert_int_equal(d->graph_add_kernel(d, f->graph, &l, &bad[i], 1, &n), RT_HOST_INVALID);
     const struct rt_dedge early = {.from = kernel, .programmatic = true};
-    assert_int_equal(d->graph_add_call(d, f->graph, call, &c, &early, 1, &n), RT_HOST_INVALID);
-    assert_int_equal(d->graph_add_call(d, f->graph, NULL, &c, NULL, 0, &n), RT_HOST_INVALID);
-    assert_int_equal(d->graph_add_call(d, f->graph, call, &c, NULL, 1, &n), RT_HOST_INVALID);
+    assert_int_equal(d->graph_add_work(d, f->graph, &CALL(call, &c), &early, 1, &n),
+                     RT_HOST_INVALID);
+    assert_int_equal(d->graph_add_work(d, f->graph, &CALL(NULL, &c), NULL, 0, &n), RT_HOST_INVALID);
+    assert_int_equal(d->graph_add_work(d, f->graph, &CALL(call, &c), NULL, 1, &n), RT_HOST_INVALID);
     assert_int_equal(d->graph_add_kernel(d, NULL, &l, NULL, 0, &n), RT_HOST_INVALID);
     assert_int_equal(d->graph_add_kernel(d, f->graph, NULL, NULL, 0, &n), RT_HOST_INVALID);
     struct rt_launch wrong = l;
@@ -392,9 +402,15 @@ static int live_graph(struct life *l)
     TRY(d->kernel_set_smem(d, launch.kernel, 64));
     TRY(d->kernel_param_bytes(d, launch.kernel, &bytes));
     TRY(d->launch(d, &launch, true, l->s));
+    TRY(d->matmul(d,
+                  &(struct rt_matmul){.input_dtype = RT_DTYPE_F32,
+                                      .output_dtype = RT_DTYPE_F32,
+                                      .b_column_stride = 1},
+                  l->s));
+    TRY(d->collective(d, &(struct rt_collective){.dtype = RT_DTYPE_F32, .ranks = 1}, l->s));
     TRY(d->graph_create(d, &l->g));
     TRY(d->graph_add_kernel(d, l->g, &launch, NULL, 0, &node));
-    TRY(d->graph_add_call(d, l->g, call, &c, NULL, 0, &called));
+    TRY(d->graph_add_work(d, l->g, &CALL(call, &c), NULL, 0, &called));
     int rc = d->graph_capture_begin(d, l->g, l->s, NULL, 0);
     if (rc != RT_HOST_UNSUPPORTED)
         return rc;

@@ -15,11 +15,15 @@ static const char GOLDEN[] =
     "    s0 [label=\"step_begin\\nrt_step_begin\\ngrid 1x1x1 block 256x1x1\"];\n"
     "    s1 [label=\"say \\\"hi\\\" \\\\ now\\ncallback\", style=rounded];\n"
     "    s0 -> s1;\n"
-    "    s2 [label=\"append.0\\nrt_mla_append\\ngrid 16x2x3 block 128x2x1\"];\n"
+    "    s2 [label=\"append.0\\nrt_append\\ngrid 16x2x3 block 128x2x1\"];\n"
     "    s1 -> s2;\n"
     "    s3 [label=\"attend.0\\nrt_mla_attend\\ngrid 132x4x1 block 384x1x1 cluster 2\\n"
     "200704 bytes shared\"];\n"
     "    s2 -> s3 [style=dashed];\n"
+    "    s4 [label=\"o_proj.0\\nmatmul\\n1 x [8, 2048] by [7168, 2048], bf16 to f32, bias\"];\n"
+    "    s3 -> s4;\n"
+    "    s5 [label=\"sum.0\\nall_reduce\\n57344 bf16, 4 ranks\"];\n"
+    "    s4 -> s5;\n"
     "}\n";
 
 static int never(void *user, rt_dstream stream)
@@ -35,23 +39,52 @@ static int set_up(void **state)
     struct rt_program *const p = calloc(1, sizeof(*p));
     if (!p)
         return -1;
-    p->batch = 8;
-    p->query_len = 2;
-    const struct rt_launch begin = {
-        .entry = "rt_step_begin", .grid = {1, 1, 1}, .block = {256, 1, 1}, .waits = true};
-    const struct rt_launch append = {
-        .entry = "rt_mla_append", .grid = {16, 2, 3}, .block = {128, 2, 1}, .waits = true};
-    const struct rt_launch attend = {.entry = "rt_mla_attend",
-                                     .grid = {132, 4, 1},
-                                     .block = {384, 1, 1},
-                                     .cluster_x = 2,
-                                     .smem_bytes = 200704,
-                                     .waits = true};
-    const struct rt_stage_call call = {.fn = never};
-    assert_int_equal(rt_program_add_launch(p, "step_begin", RT_NO_LAYER, &begin, NULL), RT_OK);
-    assert_int_equal(rt_program_add_call(p, "say \"hi\" \\\nnow", 0, call, NULL), RT_OK);
-    assert_int_equal(rt_program_add_launch(p, "append.0", 0, &append, NULL), RT_OK);
-    assert_int_equal(rt_program_add_launch(p, "attend.0", 0, &attend, NULL), RT_OK);
+    p->spec =
+        (struct rt_graph_spec){.phase = RT_PHASE_DECODE, .rows = 8, .tokens = 16, .decode_rows = 8};
+    const struct {
+        const char *label;
+        uint32_t layer;
+        struct rt_work work;
+    } stages[] = {
+        {"step_begin",
+         RT_NO_LAYER,
+         {.kind = RT_WORK_LAUNCH,
+          .launch =
+              {.entry = "rt_step_begin", .grid = {1, 1, 1}, .block = {256, 1, 1}, .waits = true}}},
+        {"say \"hi\" \\\nnow", 0, {.kind = RT_WORK_CALL, .call = {.fn = never}}},
+        {"append.0",
+         0,
+         {.kind = RT_WORK_LAUNCH,
+          .launch =
+              {.entry = "rt_append", .grid = {16, 2, 3}, .block = {128, 2, 1}, .waits = true}}},
+        {"attend.0",
+         0,
+         {.kind = RT_WORK_LAUNCH,
+          .launch = {.entry = "rt_mla_attend",
+                     .grid = {132, 4, 1},
+                     .block = {384, 1, 1},
+                     .cluster_x = 2,
+                     .smem_bytes = 200704,
+                     .waits = true}}},
+        {"o_proj.0",
+         0,
+         {.kind = RT_WORK_MATMUL,
+          .matmul = {.bias = 256,
+                     .input_dtype = RT_DTYPE_BF16,
+                     .output_dtype = RT_DTYPE_F32,
+                     .batch = 1,
+                     .m = 8,
+                     .n = 7168,
+                     .k = 2048}}},
+        {"sum.0",
+         0,
+         {.kind = RT_WORK_COLLECTIVE,
+          .collective =
+              {.kind = RT_ALL_REDUCE, .dtype = RT_DTYPE_BF16, .count = 57344, .ranks = 4}}},
+    };
+    for (size_t i = 0; i < sizeof(stages) / sizeof(stages[0]); i++)
+        assert_int_equal(rt_program_add(p, stages[i].label, stages[i].layer, &stages[i].work, NULL),
+                         RT_OK);
     *state = p;
     return 0;
 }
@@ -90,7 +123,7 @@ static void test_every_capacity_is_respected(void **state)
 static void test_empty_program(void **state)
 {
     (void)state;
-    const struct rt_program p = {.batch = 1, .query_len = 1};
+    const struct rt_program p = {.spec = {.phase = RT_PHASE_DECODE, .rows = 1, .tokens = 1}};
     char text[128];
     (void)rt_program_dot(&p, text, sizeof(text));
     assert_string_equal(text, "digraph \"batch 1, query length 1\" {\n    node [shape=box];\n}\n");

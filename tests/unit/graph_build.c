@@ -51,13 +51,13 @@ static void add_launch(struct rt_program *p, const struct host_bench *b, const c
                        int64_t value, bool waits)
 {
     const struct rt_launch l = host_bench_launch(b, value, waits);
-    assert_int_equal(rt_program_add_launch(p, label, RT_NO_LAYER, &l, NULL), RT_OK);
+    assert_int_equal(bench_add_launch(p, label, RT_NO_LAYER, &l, NULL), RT_OK);
 }
 
 static void add_capture(struct rt_program *p, struct capture_call *c, const char *label)
 {
-    const struct rt_stage_call call = {.fn = capture_bench_put, .user = c};
-    assert_int_equal(rt_program_add_call(p, label, 0, call, NULL), RT_OK);
+    const struct rt_call call = {.fn = capture_bench_put, .user = c};
+    assert_int_equal(bench_add_call(p, label, 0, call, NULL), RT_OK);
 }
 
 /* ---- host device: calls are nodes -------------------------------------------------------------
@@ -80,12 +80,12 @@ static int host_call_fn(void *user, rt_dstream stream)
 
 static void host_program(struct rt_program *p, struct host_bench *b, struct host_call *call)
 {
-    *p = (struct rt_program){.batch = 8, .query_len = 2};
+    *p = (struct rt_program){.spec = bench_spec(8, 2)};
     *call = (struct host_call){.bench = b, .value = 3};
-    const struct rt_stage_call stage = {.fn = host_call_fn, .user = call};
+    const struct rt_call stage = {.fn = host_call_fn, .user = call};
     add_launch(p, b, "one", 1, true);
     add_launch(p, b, "two", 2, true);
-    assert_int_equal(rt_program_add_call(p, "three", 0, stage, NULL), RT_OK);
+    assert_int_equal(bench_add_call(p, "three", 0, stage, NULL), RT_OK);
     add_launch(p, b, "four", 4, true);
 }
 
@@ -244,7 +244,7 @@ static void test_edges_follow_the_tails(void **state)
 {
     (void)state;
     struct spy s;
-    struct rt_program p = {.batch = 4, .query_len = 1};
+    struct rt_program p = {.spec = bench_spec(4, 1)};
     struct rt_graph g;
     open_capturing(&s);
     struct host_bench *const b = &s.capture.bench;
@@ -337,7 +337,7 @@ static void test_failing_capture_callback_ends_the_capture(void **state)
 {
     (void)state;
     struct spy s;
-    struct rt_program p = {.batch = 4, .query_len = 1};
+    struct rt_program p = {.spec = bench_spec(4, 1)};
     struct rt_graph g;
     struct rt_error err = {0};
     open_capturing(&s);
@@ -367,7 +367,7 @@ static void test_every_failing_call_of_a_capture_leaves_nothing(void **state)
 {
     (void)state;
     struct spy s;
-    struct rt_program p = {.batch = 4, .query_len = 1};
+    struct rt_program p = {.spec = bench_spec(4, 1)};
     open_capturing(&s);
     struct host_bench *const b = &s.capture.bench;
     b->d.graph_add_kernel = b->plain.graph_add_kernel;
@@ -385,7 +385,7 @@ static void test_too_many_branches_are_refused(void **state)
 {
     (void)state;
     struct spy s;
-    struct rt_program p = {.batch = 4, .query_len = 1};
+    struct rt_program p = {.spec = bench_spec(4, 1)};
     struct rt_graph g;
     struct rt_error err = {0};
     open_capturing(&s);

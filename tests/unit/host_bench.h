@@ -91,10 +91,31 @@ static inline struct rt_launch host_bench_launch(const struct host_bench *b, int
                           .block = {32, 1, 1},
                           .waits = waits,
                           .param_bytes = sizeof(struct bench_params),
-                          .pointer_count = 2};
+                          .address_mask = 3};
     const struct bench_params params = {.log = b->log, .value = value};
     memcpy(l.params, &params, sizeof(params));
     return l;
+}
+
+static inline struct rt_graph_spec bench_spec(uint32_t rows, uint32_t query_len)
+{
+    return (struct rt_graph_spec){
+        .phase = RT_PHASE_DECODE, .rows = rows, .tokens = rows * query_len, .decode_rows = rows};
+}
+
+static inline enum rt_status bench_add_launch(struct rt_program *p, const char *label,
+                                              uint32_t layer, const struct rt_launch *l,
+                                              struct rt_error *err)
+{
+    const struct rt_work work = {.kind = RT_WORK_LAUNCH, .launch = *l};
+    return rt_program_add(p, label, layer, &work, err);
+}
+
+static inline enum rt_status bench_add_call(struct rt_program *p, const char *label, uint32_t layer,
+                                            struct rt_call call, struct rt_error *err)
+{
+    const struct rt_work work = {.kind = RT_WORK_CALL, .call = call};
+    return rt_program_add(p, label, layer, &work, err);
 }
 
 static inline void assert_log(const struct host_bench *b, const int64_t *values, uint64_t count)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/abi/attend_generic.h"
-#include "kernels/mla.h"
+#include "kernels/ops/op_build.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,36 +11,59 @@
 
 static const struct rt_kernels no_device; /* plans are made with this */
 
-static const struct rt_attend_choice choice = {.entry = "rt_mla_attend_576x512_r16",
-                                               .reduce_entry = "rt_mla_reduce",
-                                               .tile_rows = 16,
-                                               .m_tiles = 3,
-                                               .parts = 44,
-                                               .threads = 256};
-
-static struct rt_mla_attend_params good_attend(void)
-{
-    return (struct rt_mla_attend_params){.q_row_stride = 40 * 576,
-                                         .q_token_stride = 20 * 576,
-                                         .q_head_stride = 576,
-                                         .out_row_stride = 40 * 512,
-                                         .out_token_stride = 20 * 512,
-                                         .out_head_stride = 512,
-                                         .lse_row_stride = 40,
-                                         .lse_token_stride = 20,
-                                         .lse_head_stride = 1,
-                                         .kv_page_stride = 64 * 576,
-                                         .kv_token_stride = 576,
-                                         .scale = 0.1f,
-                                         .rows = 5,
-                                         .q_len = 2,
-                                         .heads = 20,
-                                         .d_qk = 576,
-                                         .d_v = 512,
-                                         .page_size = 64,
-                                         .max_blocks = 9,
+static const struct rt_variant choice = {.op = RT_OP_ATTEND,
+                                         .entry = "rt_mla_attend_576x512_r16",
+                                         .tile_rows = 16,
+                                         .m_tiles = 3,
                                          .parts = 44,
-                                         .pages = 100};
+                                         .threads = 256};
+
+static enum rt_status build(const struct rt_kernels *k, const struct rt_variant *variant,
+                            const void *params, size_t bytes, struct rt_launch *out,
+                            struct rt_error *err)
+{
+    struct rt_work work;
+    RT_TRY(rt_op_build(k, variant, params, bytes, &work, err));
+    assert_int_equal(work.kind, RT_WORK_LAUNCH);
+    *out = work.launch;
+    return RT_OK;
+}
+
+static enum rt_status build_plain(const struct rt_kernels *k, enum rt_op_id op, const void *params,
+                                  size_t bytes, struct rt_launch *out, struct rt_error *err)
+{
+    const struct rt_device_caps host = {.kind = RT_DEVICE_KIND_HOST};
+    const struct rt_op_request request = {.caps = &host};
+    struct rt_variant variant;
+    RT_TRY(rt_op_resolve(op, &request, &variant, err));
+    return build(k, &variant, params, bytes, out, err);
+}
+#define BUILD(k, op, params, out, err)                                                             \
+    build_plain((k), RT_OP_##op, &(params), sizeof(params), (out), (err))
+
+static struct rt_attend_params good_attend(void)
+{
+    return (struct rt_attend_params){.q.row_stride = 40 * 576,
+                                     .q.token_stride = 20 * 576,
+                                     .q.head_stride = 576,
+                                     .out.row_stride = 40 * 512,
+                                     .out.token_stride = 20 * 512,
+                                     .out.head_stride = 512,
+                                     .lse.row_stride = 40,
+                                     .lse.token_stride = 20,
+                                     .lse.head_stride = 1,
+                                     .kv.page_stride_bytes = 2 * 64 * 576,
+                                     .kv.token_stride_bytes = 2 * 576,
+                                     .scale = 0.1f,
+                                     .rows.count = 5,
+                                     .rows.q_len = 2,
+                                     .heads = 20,
+                                     .d_qk = 576,
+                                     .d_v = 512,
+                                     .kv.page_size = 64,
+                                     .kv.max_blocks = 9,
+                                     .schedule.part_count = 44,
+                                     .kv.pages = 100};
 }
 
 static void expect_grid(const struct rt_launch *l, const char *entry, uint32_t x, uint32_t y,
@@ -66,49 +89,50 @@ static void test_grids(void **state)
                                          .ops_offset = 160,
                                          .bucket = 4,
                                          .query_len = 2};
-    assert_int_equal(rt_step_begin_launch(&no_device, &begin, &l, NULL), RT_OK);
+    assert_int_equal(BUILD(&no_device, STEP_BEGIN, begin, &l, NULL), RT_OK);
     expect_grid(&l, "rt_step_begin", 1, 1, RT_STEP_BEGIN_THREADS);
-    assert_int_equal(l.pointer_count, 12);
+    assert_int_equal(l.address_mask, 0xfff);
     assert_memory_equal(l.params, &begin, sizeof(begin));
 
     struct rt_step_end_params end = {
         .ring_depth = 2, .completion_bytes = 128, .bucket = 8, .query_len = 1};
-    assert_int_equal(rt_step_end_launch(&no_device, &end, &l, NULL), RT_OK);
+    assert_int_equal(BUILD(&no_device, STEP_END, end, &l, NULL), RT_OK);
     expect_grid(&l, "rt_step_end", 1, 1, RT_STEP_END_THREADS);
 
-    struct rt_page_copy_params copy = {.layers = 61, .d_qk = 576};
-    assert_int_equal(rt_page_copy_launch(&no_device, &copy, &l, NULL), RT_OK);
+    struct rt_page_copy_params copy = {.layers = 61, .token_bytes = 1152};
+    assert_int_equal(BUILD(&no_device, PAGE_COPY, copy, &l, NULL), RT_OK);
     expect_grid(&l, "rt_page_copy", 61, RT_MAX_PAGE_COPIES, RT_PAGE_COPY_THREADS);
 
-    struct rt_schedule_params schedule = {.rows = 4096, .parts = 264, .min_blocks = 2};
-    assert_int_equal(rt_schedule_launch(&no_device, &schedule, &l, NULL), RT_OK);
+    struct rt_schedule_params schedule = {
+        .rows.count = 4096, .schedule.part_count = 264, .min_blocks = 2};
+    assert_int_equal(BUILD(&no_device, SCHEDULE, schedule, &l, NULL), RT_OK);
     expect_grid(&l, "rt_schedule", 1, 1, RT_SCHEDULE_THREADS);
 
-    struct rt_mla_append_params append = {.rows = 3, .q_len = 3};
-    assert_int_equal(rt_mla_append_launch(&no_device, &append, &l, NULL), RT_OK);
-    expect_grid(&l, "rt_mla_append", 2, 1, RT_APPEND_WARPS * 32);
+    struct rt_append_params append = {.rows.count = 3, .rows.q_len = 3};
+    assert_int_equal(BUILD(&no_device, APPEND, append, &l, NULL), RT_OK);
+    expect_grid(&l, "rt_append", 2, 1, RT_APPEND_WARPS * 32);
 
-    struct rt_mla_attend_params attend = good_attend();
-    assert_int_equal(rt_mla_attend_launch(&no_device, &choice, &attend, &l, NULL), RT_OK);
+    struct rt_attend_params attend = good_attend();
+    assert_int_equal(build(&no_device, &choice, &attend, sizeof(attend), &l, NULL), RT_OK);
     expect_grid(&l, choice.entry, 3, 44, 256);
     assert_true(l.smem_bytes > 0);
 
-    struct rt_mla_reduce_params reduce = {.rows = 5, .q_len = 2, .heads = 20, .d_v = 512};
-    assert_int_equal(rt_mla_reduce_launch(&no_device, &choice, &reduce, &l, NULL), RT_OK);
-    expect_grid(&l, "rt_mla_reduce", RT_MLA_REDUCE_MOST_BLOCKS(reduce.heads * reduce.q_len), 1,
-                RT_MLA_REDUCE_THREADS);
-    reduce.rows = 1;
+    struct rt_reduce_params reduce = {.rows.count = 5, .rows.q_len = 2, .heads = 20, .d_v = 512};
+    assert_int_equal(BUILD(&no_device, REDUCE, reduce, &l, NULL), RT_OK);
+    expect_grid(&l, "rt_reduce", RT_REDUCE_MOST_BLOCKS(reduce.heads * reduce.rows.q_len), 1,
+                RT_REDUCE_THREADS);
+    reduce.rows.count = 1;
     reduce.heads = 3;
     reduce.d_v = 256;
-    assert_int_equal(rt_mla_reduce_launch(&no_device, &choice, &reduce, &l, NULL), RT_OK);
-    expect_grid(&l, "rt_mla_reduce", 3 * 2 * (256 / RT_MLA_REDUCE_LEAST_COLUMNS), 1, 256);
+    assert_int_equal(BUILD(&no_device, REDUCE, reduce, &l, NULL), RT_OK);
+    expect_grid(&l, "rt_reduce", 3 * 2 * (256 / RT_REDUCE_LEAST_COLUMNS), 1, 256);
 }
 
-static void refuse_attend(struct rt_mla_attend_params p, enum rt_status status, const char *words)
+static void refuse_attend(struct rt_attend_params p, enum rt_status status, const char *words)
 {
     struct rt_launch l = {.param_bytes = 77};
     struct rt_error err = {0};
-    assert_int_equal(rt_mla_attend_launch(&no_device, &choice, &p, &l, &err), status);
+    assert_int_equal(build(&no_device, &choice, &p, sizeof(p), &l, &err), status);
     if (!strstr(err.message, words))
         fail_msg("\"%s\" does not say \"%s\"", err.message, words);
     assert_int_equal(l.param_bytes, 77);
@@ -117,20 +141,20 @@ static void refuse_attend(struct rt_mla_attend_params p, enum rt_status status, 
 static void test_refused_attention(void **state)
 {
     (void)state;
-    struct rt_mla_attend_params p = good_attend();
-    p.rows = 0;
+    struct rt_attend_params p = good_attend();
+    p.rows.count = 0;
     refuse_attend(p, RT_ERR_INVALID, "0 rows");
     p = good_attend();
-    p.rows = RT_MAX_BATCH + 1;
+    p.rows.count = RT_MAX_BATCH + 1;
     refuse_attend(p, RT_ERR_INVALID, "4097");
     p = good_attend();
-    p.q_len = 9;
+    p.rows.q_len = 9;
     refuse_attend(p, RT_ERR_INVALID, "length 9");
     p = good_attend();
     p.heads = 129;
     refuse_attend(p, RT_ERR_INVALID, "129 heads");
     p = good_attend();
-    p.parts = 45;
+    p.schedule.part_count = 45;
     refuse_attend(p, RT_ERR_INTERNAL, "45 parts");
     p = good_attend();
     p.heads = 25; /* 50 query rows, the tiles hold 48 */
@@ -139,10 +163,10 @@ static void test_refused_attention(void **state)
     p.scale = 0;
     refuse_attend(p, RT_ERR_INVALID, "scale 0");
     p = good_attend();
-    p.kv_token_stride = 577;
-    refuse_attend(p, RT_ERR_INVALID, "kv token stride is 577");
+    p.kv.token_stride_bytes = 2 * 577;
+    refuse_attend(p, RT_ERR_INVALID, "kv token stride in bytes is 1154");
     p = good_attend();
-    p.q = (const uint16_t *)8;
+    p.q.base = (void *)8;
     refuse_attend(p, RT_ERR_INVALID, "not 16-byte aligned");
 }
 
@@ -169,16 +193,18 @@ static void test_refused_records(void **state)
     bad[7].query_len = 0;
     struct rt_launch l;
     for (int i = 0; i < 8; i++)
-        assert_int_equal(rt_step_begin_launch(&no_device, &bad[i], &l, NULL), RT_ERR_INVALID);
-    assert_int_equal(rt_step_begin_launch(&no_device, &good, &l, NULL), RT_OK);
+        assert_int_equal(BUILD(&no_device, STEP_BEGIN, bad[i], &l, NULL), RT_ERR_INVALID);
+    assert_int_equal(BUILD(&no_device, STEP_BEGIN, good, &l, NULL), RT_OK);
 
     struct rt_step_end_params end = {
         .ring_depth = 2, .completion_bytes = 128, .bucket = 9, .query_len = 1};
-    assert_int_equal(rt_step_end_launch(&no_device, &end, &l, NULL), RT_ERR_INVALID);
-    struct rt_schedule_params schedule = {.rows = 1, .parts = 0, .min_blocks = 1};
-    assert_int_equal(rt_schedule_launch(&no_device, &schedule, &l, NULL), RT_ERR_INVALID);
-    schedule = (struct rt_schedule_params){.rows = 1, .parts = 1, .min_blocks = 0};
-    assert_int_equal(rt_schedule_launch(&no_device, &schedule, &l, NULL), RT_ERR_INVALID);
+    assert_int_equal(BUILD(&no_device, STEP_END, end, &l, NULL), RT_ERR_INVALID);
+    struct rt_schedule_params schedule = {
+        .rows.count = 1, .schedule.part_count = 0, .min_blocks = 1};
+    assert_int_equal(BUILD(&no_device, SCHEDULE, schedule, &l, NULL), RT_ERR_INVALID);
+    schedule =
+        (struct rt_schedule_params){.rows.count = 1, .schedule.part_count = 1, .min_blocks = 0};
+    assert_int_equal(BUILD(&no_device, SCHEDULE, schedule, &l, NULL), RT_ERR_INVALID);
 }
 
 static void test_lookup(void **state)
@@ -186,7 +212,7 @@ static void test_lookup(void **state)
     (void)state;
     struct rt_launch l;
     struct rt_error err = {0};
-    struct rt_schedule_params p = {.rows = 1};
+    struct rt_schedule_params p = {.rows.count = 1};
     assert_int_equal(rt_kernels_launch(&no_device, "rt_nothing", &p, sizeof(p), &l, &err),
                      RT_ERR_INTERNAL);
     assert_non_null(strstr(err.message, "rt_nothing"));
@@ -206,7 +232,7 @@ static void test_load_on_host(void **state)
     struct rt_driver d;
     struct rt_kernels k;
     struct rt_launch l;
-    struct rt_schedule_params p = {.rows = 1, .parts = 1, .min_blocks = 1};
+    struct rt_schedule_params p = {.rows.count = 1, .schedule.part_count = 1, .min_blocks = 1};
     assert_int_equal(rt_driver_open_host(&d, NULL), RT_OK);
     assert_int_equal(rt_kernels_load(&d, &k, NULL), RT_OK);
     uint32_t count;
@@ -214,7 +240,7 @@ static void test_load_on_host(void **state)
     for (uint32_t i = 0; i < count; i++)
         assert_non_null(k.kernels[i]);
     assert_string_equal(entries[0].entry, "rt_step_begin");
-    assert_int_equal(rt_schedule_launch(&k, &p, &l, NULL), RT_OK);
+    assert_int_equal(BUILD(&k, SCHEDULE, p, &l, NULL), RT_OK);
     assert_non_null(l.kernel);
     rt_kernels_unload(&k);
     rt_kernels_unload(&k); /* zeroed: nothing to do */
@@ -254,12 +280,12 @@ static void test_old_device(void **state)
     struct rt_kernels k;
     struct rt_launch l;
     struct rt_error err = {0};
-    struct rt_schedule_params p = {.rows = 1, .parts = 1, .min_blocks = 1};
+    struct rt_schedule_params p = {.rows.count = 1, .schedule.part_count = 1, .min_blocks = 1};
     assert_int_equal(rt_driver_open_host(&d, NULL), RT_OK);
     d.caps.kind = RT_DEVICE_KIND_CUDA;
     d.caps.cc = 70;
     assert_int_equal(rt_kernels_load(&d, &k, &err), RT_OK);
-    assert_int_equal(rt_schedule_launch(&k, &p, &l, &err), RT_ERR_UNSUPPORTED);
+    assert_int_equal(BUILD(&k, SCHEDULE, p, &l, &err), RT_ERR_UNSUPPORTED);
     assert_non_null(strstr(err.message, "rt_schedule"));
     rt_kernels_unload(&k);
     rt_driver_close(&d);

@@ -22,13 +22,13 @@ static void add_launch(struct rt_program *p, const struct host_bench *b, const c
                        int64_t value, bool waits)
 {
     const struct rt_launch l = host_bench_launch(b, value, waits);
-    assert_int_equal(rt_program_add_launch(p, label, RT_NO_LAYER, &l, NULL), RT_OK);
+    assert_int_equal(bench_add_launch(p, label, RT_NO_LAYER, &l, NULL), RT_OK);
 }
 
 static void add_call(struct rt_program *p, struct call *c, const char *label)
 {
-    const struct rt_stage_call call = {.fn = call_fn, .user = c};
-    assert_int_equal(rt_program_add_call(p, label, 7, call, NULL), RT_OK);
+    const struct rt_call call = {.fn = call_fn, .user = c};
+    assert_int_equal(bench_add_call(p, label, 7, call, NULL), RT_OK);
 }
 
 static void test_stages_are_copies(void **state)
@@ -36,11 +36,11 @@ static void test_stages_are_copies(void **state)
     (void)state;
     struct host_bench b;
     host_bench_open(&b);
-    struct rt_program p = {.batch = 8, .query_len = 1};
+    struct rt_program p = {.spec = bench_spec(8, 1)};
     struct call c = {.bench = &b};
     struct rt_launch l = host_bench_launch(&b, 5, true);
     char label[] = "append.3";
-    assert_int_equal(rt_program_add_launch(&p, label, 3, &l, NULL), RT_OK);
+    assert_int_equal(bench_add_launch(&p, label, 3, &l, NULL), RT_OK);
     add_call(&p, &c, "call");
     struct rt_launch before;
     memcpy(&before, &l, sizeof(before));
@@ -48,19 +48,17 @@ static void test_stages_are_copies(void **state)
     memset(label, 'x', sizeof(label) - 1);
 
     assert_int_equal(p.count, 2);
-    assert_int_equal(p.stages[0].kind, RT_STAGE_LAUNCH);
+    assert_int_equal(p.stages[0].work->kind, RT_WORK_LAUNCH);
     assert_int_equal(p.stages[0].layer, 3);
     assert_string_equal(p.stages[0].label, "append.3");
-    assert_memory_equal(p.stages[0].launch, &before, sizeof(before));
-    assert_int_equal((uintptr_t)p.stages[0].launch % _Alignof(struct rt_launch), 0);
-    assert_null(p.stages[0].call);
-    assert_int_equal(p.stages[1].kind, RT_STAGE_CALL);
+    assert_memory_equal(&p.stages[0].work->launch, &before, sizeof(before));
+    assert_int_equal((uintptr_t)p.stages[0].work % _Alignof(struct rt_launch), 0);
+    assert_int_equal(p.stages[1].work->kind, RT_WORK_CALL);
     assert_int_equal(p.stages[1].layer, 7);
-    assert_null(p.stages[1].launch);
-    assert_ptr_equal(p.stages[1].call->user, &c);
+    assert_ptr_equal(p.stages[1].work->call.user, &c);
     rt_program_free(&p);
     assert_null(p.stages);
-    assert_int_equal(p.count + p.capacity + p.batch + p.query_len, 0);
+    assert_int_equal(p.count + p.capacity + p.spec.rows + p.spec.tokens, 0);
     rt_program_free(&p);
     host_bench_close(&b);
 }
@@ -73,7 +71,7 @@ static void test_long_labels_are_cut(void **state)
     struct rt_program p = {0};
     const char *const fits = "0123456789012345678901234567890123456.8";
     const char *const longer = "0123456789012345678901234567890123456.89 and more";
-    assert_int_equal(strlen(fits), RT_STAGE_LABEL_BYTES - 1);
+    assert_int_equal(strlen(fits), RT_LABEL_BYTES - 1);
     struct call c = {.bench = &b};
     add_launch(&p, &b, fits, 0, false);
     add_launch(&p, &b, longer, 0, false);
@@ -96,21 +94,18 @@ static void test_growth_keeps_order_and_addresses(void **state)
     host_bench_open(&b);
     struct rt_program p = {0};
     struct call c = {.bench = &b};
-    const struct rt_stage_call *calls[STAGES];
-    const struct rt_launch *launches[STAGES];
+    const struct rt_work *works[STAGES];
     for (uint32_t i = 0; i < STAGES; i++) {
         if (i % 3 == 0)
             add_call(&p, &c, "call");
         else
             add_launch(&p, &b, "launch", i, false);
-        calls[i] = p.stages[i].call;
-        launches[i] = p.stages[i].launch;
+        works[i] = p.stages[i].work;
     }
     assert_int_equal(p.count, STAGES);
     for (uint32_t i = 0; i < STAGES; i++) {
-        assert_int_equal(p.stages[i].kind, i % 3 == 0 ? RT_STAGE_CALL : RT_STAGE_LAUNCH);
-        assert_ptr_equal(p.stages[i].call, calls[i]);
-        assert_ptr_equal(p.stages[i].launch, launches[i]);
+        assert_int_equal(p.stages[i].work->kind, i % 3 == 0 ? RT_WORK_CALL : RT_WORK_LAUNCH);
+        assert_ptr_equal(p.stages[i].work, works[i]);
     }
     rt_program_free(&p);
     host_bench_close(&b);
@@ -186,7 +181,7 @@ static void test_failing_callback_is_named(void **state)
     (void)state;
     struct host_bench b;
     host_bench_open(&b);
-    struct rt_program p = {.batch = 8, .query_len = 2};
+    struct rt_program p = {.spec = bench_spec(8, 2)};
     struct call c = {.bench = &b, .value = 2, .result = -42};
     add_launch(&p, &b, "first", 1, false);
     add_call(&p, &c, "before_attention.4");
@@ -208,7 +203,7 @@ static void test_every_failing_launch_is_named(void **state)
     static const char *const labels[] = {"one", "two", "three"};
     struct host_bench b;
     host_bench_open(&b);
-    struct rt_program p = {.batch = 1, .query_len = 1};
+    struct rt_program p = {.spec = bench_spec(1, 1)};
     for (uint32_t i = 0; i < 3; i++)
         add_launch(&p, &b, labels[i], i, true);
     for (uint32_t i = 0; i < 3; i++) {

@@ -57,10 +57,10 @@ struct rig {
     uint16_t q[ROWS * HQ * D_QK], kv[PAGES * PAGE * D_QK], out[ROWS * HQ * D_V];
     float lse[ROWS * HQ];
     int32_t table[ROWS * COLUMNS], length[ROWS], num_splits[ROWS + 1];
-    struct rt_tile_record tiles[PARTS];
+    struct rt_part tiles[PARTS];
     float partial_out[2 * PARTS * HQ * D_V], partial_lse[2 * PARTS * HQ];
     double true_out[ROWS * HQ * D_V], true_lse[ROWS * HQ];
-    struct rt_mla_attend_params p;
+    struct rt_attend_params p;
 };
 
 static uint16_t *key_of(struct rig *rig, uint32_t row, int32_t position)
@@ -89,36 +89,36 @@ static void set_lengths(struct rig *rig, const int32_t *lengths, uint64_t seed)
 
 static void run(struct rig *rig)
 {
-    struct rt_schedule_params schedule = {.row_length = rig->length,
-                                          .tiles = rig->tiles,
-                                          .num_splits = rig->num_splits,
-                                          .rows = ROWS,
-                                          .parts = PARTS,
+    struct rt_schedule_params schedule = {.rows.length = rig->length,
+                                          .schedule.parts = rig->tiles,
+                                          .schedule.num_splits = rig->num_splits,
+                                          .rows.count = ROWS,
+                                          .schedule.part_count = PARTS,
                                           .overhead_blocks = 0,
                                           .min_blocks = 1};
-    struct rt_mla_reduce_params reduce = {.partial_out = rig->partial_out,
-                                          .partial_lse = rig->partial_lse,
-                                          .num_splits = rig->num_splits,
-                                          .row_length = rig->length,
-                                          .out = rig->out,
-                                          .lse = rig->lse,
-                                          .out_row_stride = HQ * D_V,
-                                          .out_token_stride = HEADS * D_V,
-                                          .out_head_stride = D_V,
-                                          .lse_row_stride = HQ,
-                                          .lse_token_stride = HEADS,
-                                          .lse_head_stride = 1,
-                                          .rows = ROWS,
-                                          .q_len = Q_LEN,
-                                          .heads = HEADS,
-                                          .d_v = D_V};
+    struct rt_reduce_params reduce = {.partials.out = rig->partial_out,
+                                      .partials.lse = rig->partial_lse,
+                                      .schedule.num_splits = rig->num_splits,
+                                      .rows.length = rig->length,
+                                      .out.base = rig->out,
+                                      .lse.base = rig->lse,
+                                      .out.row_stride = HQ * D_V,
+                                      .out.token_stride = HEADS * D_V,
+                                      .out.head_stride = D_V,
+                                      .lse.row_stride = HQ,
+                                      .lse.token_stride = HEADS,
+                                      .lse.head_stride = 1,
+                                      .rows.count = ROWS,
+                                      .rows.q_len = Q_LEN,
+                                      .heads = HEADS,
+                                      .d_v = D_V};
     memset(rig->out, 0xff, sizeof(rig->out)); /* NaN: every element must be written */
     memset(rig->lse, 0xff, sizeof(rig->lse));
     memset(rig->partial_out, 0xff, sizeof(rig->partial_out));
     memset(rig->partial_lse, 0xff, sizeof(rig->partial_lse));
     rt_ref_schedule(&schedule);
-    rt_ref_mla_attend(&rig->p);
-    rt_ref_mla_reduce(&reduce);
+    rt_ref_attend(&rig->p);
+    rt_ref_reduce(&reduce);
     rt_ref_mla_attention(&rig->p, rig->true_out, rig->true_lse);
 }
 
@@ -251,22 +251,22 @@ static void test_append_guards(void **state)
     rig->table[3 * COLUMNS] = 4;
     rig->table[3 * COLUMNS + 1] = -7; /* token 1 of row 0 has nowhere to go */
     rig->table[2 * COLUMNS + COLUMNS - 1] = PAGES - 1;
-    struct rt_mla_append_params p = {.latent = latent,
-                                     .kv = rig->kv,
-                                     .block_table = rig->table,
-                                     .row_slot = slot,
-                                     .row_position = position,
-                                     .latent_row_stride = Q_LEN * D_QK,
-                                     .latent_token_stride = D_QK,
-                                     .kv_page_stride = PAGE * D_QK,
-                                     .kv_token_stride = D_QK,
-                                     .rows = ROWS,
-                                     .q_len = Q_LEN,
-                                     .d_qk = D_QK,
-                                     .page_size = PAGE,
-                                     .max_blocks = COLUMNS,
-                                     .pages = PAGES};
-    rt_ref_mla_append(&p);
+    struct rt_append_params p = {.latent.base = latent,
+                                 .kv.base = (unsigned char *)rig->kv,
+                                 .kv.table = rig->table,
+                                 .rows.slot = slot,
+                                 .rows.position = position,
+                                 .latent.row_stride = Q_LEN * D_QK,
+                                 .latent.token_stride = D_QK,
+                                 .kv.page_stride_bytes = 2 * PAGE * D_QK,
+                                 .kv.token_stride_bytes = 2 * D_QK,
+                                 .rows.count = ROWS,
+                                 .rows.q_len = Q_LEN,
+                                 .d_qk = D_QK,
+                                 .kv.page_size = PAGE,
+                                 .kv.max_blocks = COLUMNS,
+                                 .kv.pages = PAGES};
+    rt_ref_append(&p);
     for (size_t token = 0; token < PAGES * PAGE; token++) {
         bool written = token == 4 * PAGE + PAGE - 1 || token == PAGES * PAGE - 1;
         for (uint32_t d = 0; d < D_QK; d++)
@@ -284,12 +284,12 @@ static void test_page_copy(void **state)
         rig->kv[i] = (uint16_t)(i / page);
     struct rt_page_copy_params p = {.ctrl = &ctrl,
                                     .copies = copies,
-                                    .kv = rig->kv,
-                                    .layer_stride = 10 * (int64_t)page,
-                                    .page_stride = (int64_t)page,
-                                    .token_stride = D_QK,
+                                    .kv.base = (unsigned char *)rig->kv,
+                                    .layer_stride_bytes = 20 * (int64_t)page,
+                                    .kv.page_stride_bytes = 2 * (int64_t)page,
+                                    .kv.token_stride_bytes = 2 * D_QK,
                                     .layers = 2,
-                                    .d_qk = D_QK};
+                                    .token_bytes = 2 * D_QK};
     rt_ref_page_copy(&p);
     for (uint16_t layer = 0; layer < 2; layer++) {
         const uint16_t *kv = rig->kv + layer * 10 * page;
@@ -307,37 +307,37 @@ static int make_rig(void **state)
     struct rig *rig = calloc(1, sizeof(*rig));
     if (!rig)
         return -1;
-    rig->p = (struct rt_mla_attend_params){.q = rig->q,
-                                           .kv = rig->kv,
-                                           .block_table = rig->table,
-                                           .row_length = rig->length,
-                                           .tiles = rig->tiles,
-                                           .num_splits = rig->num_splits,
-                                           .out = rig->out,
-                                           .lse = rig->lse,
-                                           .partial_out = rig->partial_out,
-                                           .partial_lse = rig->partial_lse,
-                                           .q_row_stride = HQ * D_QK,
-                                           .q_token_stride = HEADS * D_QK,
-                                           .q_head_stride = D_QK,
-                                           .out_row_stride = HQ * D_V,
-                                           .out_token_stride = HEADS * D_V,
-                                           .out_head_stride = D_V,
-                                           .lse_row_stride = HQ,
-                                           .lse_token_stride = HEADS,
-                                           .lse_head_stride = 1,
-                                           .kv_page_stride = PAGE * D_QK,
-                                           .kv_token_stride = D_QK,
-                                           .scale = 0.1f,
-                                           .rows = ROWS,
-                                           .q_len = Q_LEN,
-                                           .heads = HEADS,
-                                           .d_qk = D_QK,
-                                           .d_v = D_V,
-                                           .page_size = PAGE,
-                                           .max_blocks = COLUMNS,
-                                           .parts = PARTS,
-                                           .pages = PAGES};
+    rig->p = (struct rt_attend_params){.q.base = rig->q,
+                                       .kv.base = (unsigned char *)rig->kv,
+                                       .kv.table = rig->table,
+                                       .rows.length = rig->length,
+                                       .schedule.parts = rig->tiles,
+                                       .schedule.num_splits = rig->num_splits,
+                                       .out.base = rig->out,
+                                       .lse.base = rig->lse,
+                                       .partials.out = rig->partial_out,
+                                       .partials.lse = rig->partial_lse,
+                                       .q.row_stride = HQ * D_QK,
+                                       .q.token_stride = HEADS * D_QK,
+                                       .q.head_stride = D_QK,
+                                       .out.row_stride = HQ * D_V,
+                                       .out.token_stride = HEADS * D_V,
+                                       .out.head_stride = D_V,
+                                       .lse.row_stride = HQ,
+                                       .lse.token_stride = HEADS,
+                                       .lse.head_stride = 1,
+                                       .kv.page_stride_bytes = 2 * PAGE * D_QK,
+                                       .kv.token_stride_bytes = 2 * D_QK,
+                                       .scale = 0.1f,
+                                       .rows.count = ROWS,
+                                       .rows.q_len = Q_LEN,
+                                       .heads = HEADS,
+                                       .d_qk = D_QK,
+                                       .d_v = D_V,
+                                       .kv.page_size = PAGE,
+                                       .kv.max_blocks = COLUMNS,
+                                       .schedule.part_count = PARTS,
+                                       .kv.pages = PAGES};
     *state = rig;
     return 0;
 }

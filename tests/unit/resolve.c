@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "kernels/kernels.h"
+#include "kernels/op.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -21,39 +21,58 @@ static const struct rt_device_caps small = {.kind = RT_DEVICE_KIND_CUDA,
 static const struct rt_device_caps host = {
     .kind = RT_DEVICE_KIND_HOST, .name = "host", .sm_count = 8, .smem_optin_bytes = 0};
 
-static struct rt_attend_request request(uint32_t heads, uint32_t q_len, enum rt_backend backend)
+/* What a test asks for: the request's format is made of it. */
+struct wanted {
+    uint32_t heads, q_len, d_qk, d_v, page_size;
+    enum rt_kv_layout kv_layout;
+    enum rt_backend backend;
+};
+
+static struct wanted request(uint32_t heads, uint32_t q_len, enum rt_backend backend)
 {
-    return (struct rt_attend_request){.heads = heads,
-                                      .d_qk = 576,
-                                      .d_v = 512,
-                                      .q_len = q_len,
-                                      .page_size = 64,
-                                      .kv_layout = RT_KV_BF16,
-                                      .backend = backend};
+    return (struct wanted){.heads = heads,
+                           .d_qk = 576,
+                           .d_v = 512,
+                           .q_len = q_len,
+                           .page_size = 64,
+                           .kv_layout = RT_KV_BF16,
+                           .backend = backend};
 }
 
-static struct rt_attend_choice resolve(const struct rt_device_caps *caps,
-                                       struct rt_attend_request r)
+static enum rt_status ask(const struct rt_device_caps *caps, const struct wanted *w,
+                          enum rt_op_id op, struct rt_variant *out, struct rt_error *err)
 {
-    struct rt_attend_choice choice = {0};
+    const struct rt_kv_format kv = {.layout = w->kv_layout, .d_qk = w->d_qk, .d_v = w->d_v};
+    const struct rt_op_request r = {.caps = caps,
+                                    .kv = &kv,
+                                    .heads = w->heads,
+                                    .q_len = w->q_len,
+                                    .page_size = w->page_size,
+                                    .backend = w->backend};
+    return rt_op_resolve(op, &r, out, err);
+}
+
+static struct rt_variant resolve(const struct rt_device_caps *caps, struct wanted r)
+{
+    struct rt_variant choice = {0};
     struct rt_error err = {0};
-    if (rt_kernels_resolve_attend(caps, &r, &choice, &err) != RT_OK)
+    if (ask(caps, &r, RT_OP_ATTEND, &choice, &err) != RT_OK)
         fail_msg("%s", err.message);
     assert_int_not_equal(choice.backend, RT_BACKEND_AUTO);
     assert_true(choice.reason[0] != '\0');
-    assert_string_equal(choice.reduce_entry, "rt_mla_reduce");
+    assert_int_equal(choice.op, RT_OP_ATTEND);
     assert_true(choice.m_tiles * choice.tile_rows >= r.heads * r.q_len);
     assert_true((choice.m_tiles - 1) * choice.tile_rows < r.heads * r.q_len);
     assert_true(choice.parts >= 1 && choice.min_blocks >= 1);
     return choice;
 }
 
-static void refuse(const struct rt_device_caps *caps, struct rt_attend_request r,
-                   enum rt_status status, const char *words)
+static void refuse(const struct rt_device_caps *caps, struct wanted r, enum rt_status status,
+                   const char *words)
 {
-    struct rt_attend_choice choice = {.parts = 77};
+    struct rt_variant choice = {.parts = 77};
     struct rt_error err = {0};
-    assert_int_equal(rt_kernels_resolve_attend(caps, &r, &choice, &err), status);
+    assert_int_equal(ask(caps, &r, RT_OP_ATTEND, &choice, &err), status);
     if (!strstr(err.message, words))
         fail_msg("\"%s\" does not say \"%s\"", err.message, words);
     assert_int_equal(choice.parts, 77);
@@ -67,7 +86,7 @@ static void test_tile_by_query_rows(void **state)
     } cases[] = {{1, 1, 16},  {16, 1, 16}, {8, 2, 16},  {17, 1, 32},
                  {16, 2, 32}, {33, 1, 64}, {64, 1, 64}, {128, 8, 64}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct rt_attend_choice c =
+        struct rt_variant c =
             resolve(&h200, request(cases[i].heads, cases[i].q_len, RT_BACKEND_GENERIC));
         assert_int_equal(c.tile_rows, cases[i].tile_rows);
         assert_int_equal(c.backend, RT_BACKEND_GENERIC);
@@ -78,10 +97,10 @@ static void test_tile_by_query_rows(void **state)
 static void test_parts(void **state)
 {
     (void)state;
-    struct rt_attend_choice one = resolve(&h200, request(64, 1, RT_BACKEND_GENERIC));
+    struct rt_variant one = resolve(&h200, request(64, 1, RT_BACKEND_GENERIC));
     assert_int_equal(one.m_tiles, 1);
     assert_true(one.parts == 132 || one.parts == 264);
-    struct rt_attend_choice many = resolve(&h200, request(128, 8, RT_BACKEND_GENERIC));
+    struct rt_variant many = resolve(&h200, request(128, 8, RT_BACKEND_GENERIC));
     assert_int_equal(many.m_tiles, 16);
     assert_int_equal(many.parts, one.parts / 16);
     struct rt_device_caps tiny = h200;
@@ -93,10 +112,10 @@ static void test_parts(void **state)
 static void test_small_shared_memory(void **state)
 {
     (void)state;
-    struct rt_attend_choice c = resolve(&small, request(128, 1, RT_BACKEND_GENERIC));
+    struct rt_variant c = resolve(&small, request(128, 1, RT_BACKEND_GENERIC));
     assert_int_equal(c.tile_rows, 16);
     assert_true(c.smem_bytes <= small.smem_optin_bytes);
-    struct rt_attend_request narrow = request(128, 1, RT_BACKEND_GENERIC);
+    struct wanted narrow = request(128, 1, RT_BACKEND_GENERIC);
     narrow.d_qk = 288;
     narrow.d_v = 256;
     assert_true(resolve(&small, narrow).tile_rows > 16);
@@ -109,7 +128,7 @@ static void test_small_shared_memory(void **state)
 static void test_host(void **state)
 {
     (void)state;
-    struct rt_attend_choice c = resolve(&host, request(20, 2, RT_BACKEND_AUTO));
+    struct rt_variant c = resolve(&host, request(20, 2, RT_BACKEND_AUTO));
     assert_int_equal(c.backend, RT_BACKEND_GENERIC);
     assert_int_equal(c.tile_rows, 64);
     assert_int_equal(c.parts, 8);
@@ -120,7 +139,7 @@ static void test_host(void **state)
 static void test_backends(void **state)
 {
     (void)state;
-    struct rt_attend_choice c = resolve(&small, request(16, 1, RT_BACKEND_AUTO));
+    struct rt_variant c = resolve(&small, request(16, 1, RT_BACKEND_AUTO));
     assert_int_equal(c.backend, RT_BACKEND_GENERIC);
     assert_non_null(strstr(c.reason, "8.9"));
     refuse(&small, request(16, 1, RT_BACKEND_SM90), RT_ERR_UNSUPPORTED, "8.9");
@@ -133,10 +152,32 @@ static void test_backends(void **state)
     assert_string_equal(rt_backend_name(RT_BACKEND_SM90), "sm90");
 }
 
+/* Every other operator is one kernel everywhere, from the first device that the library serves. */
+static void test_plain_operators(void **state)
+{
+    (void)state;
+    const struct wanted w = request(16, 1, RT_BACKEND_AUTO);
+    struct rt_device_caps old = h200;
+    old.cc = 75;
+    for (int op = 0; op < RT_OP_COUNT; op++) {
+        struct rt_variant v = {.parts = 77};
+        struct rt_error err = {0};
+        assert_int_equal(ask(&old, &w, (enum rt_op_id)op, &v, &err), RT_ERR_UNSUPPORTED);
+        assert_int_equal(v.parts, 77);
+        if (!strstr(err.message, "7.5"))
+            fail_msg("\"%s\" does not say 7.5", err.message);
+        if (op == RT_OP_ATTEND)
+            continue;
+        assert_int_equal(ask(&host, &w, (enum rt_op_id)op, &v, NULL), RT_OK);
+        assert_int_equal(v.op, op);
+        assert_string_equal(v.entry + strlen("rt_"), rt_op_name((enum rt_op_id)op));
+    }
+}
+
 static void test_refused_requests(void **state)
 {
     (void)state;
-    struct rt_attend_request r = request(16, 1, RT_BACKEND_AUTO);
+    struct wanted r = request(16, 1, RT_BACKEND_AUTO);
     r.d_qk = 640;
     refuse(&h200, r, RT_ERR_GEOMETRY, "576/512, 320/256, 288/256, 512/512");
     r.d_qk = 576;
@@ -163,10 +204,10 @@ static void test_choices_exist(void **state)
     const struct rt_kernel_entry *entries = rt_kernel_entries(&count);
     for (uint32_t heads = 1; heads <= RT_MAX_HEADS; heads++)
         for (size_t g = 0; g < 4; g++) {
-            struct rt_attend_request r = request(heads, 1 + heads % 8, RT_BACKEND_AUTO);
+            struct wanted r = request(heads, 1 + heads % 8, RT_BACKEND_AUTO);
             r.d_qk = geometry[g][0];
             r.d_v = geometry[g][1];
-            struct rt_attend_choice c = resolve(heads % 2 ? &h200 : &small, r);
+            struct rt_variant c = resolve(heads % 2 ? &h200 : &small, r);
             uint32_t i = 0;
             while (i < count && strcmp(entries[i].entry, c.entry) != 0)
                 i++;
@@ -183,6 +224,7 @@ int main(void)
         cmocka_unit_test(test_small_shared_memory),
         cmocka_unit_test(test_host),
         cmocka_unit_test(test_backends),
+        cmocka_unit_test(test_plain_operators),
         cmocka_unit_test(test_refused_requests),
         cmocka_unit_test(test_choices_exist),
     };

@@ -18,7 +18,7 @@
 
 /* A ring over plain memory, and the device's half of the protocol. */
 struct bench {
-    struct rt_layout layout;
+    struct rt_placement layout;
     struct rt_arena arena;
     struct rt_ring ring;
     uint64_t device_step;
@@ -26,25 +26,24 @@ struct bench {
 
 static int set_up(void **state)
 {
-    const struct rt_shape shape = {.heads = 1,
-                                   .d_qk = 288,
-                                   .d_v = 256,
-                                   .layers = 1,
-                                   .slots = 5,
-                                   .max_length = 1000,
-                                   .page_size = 16,
-                                   .pages = 7,
-                                   .bucket_max = BUCKET,
-                                   .rows = BUCKET,
-                                   .q_max = QUERY_LEN,
-                                   .parts_max = 1,
-                                   .partial_rows = 1,
-                                   .ring_depth = DEPTH};
+    const struct rt_dims shape = {.heads = 1,
+                                  .kv = {.d_qk = 288, .d_v = 256, .token_bytes = 576},
+                                  .layers = 1,
+                                  .slots = 5,
+                                  .max_length = 1000,
+                                  .page_size = 16,
+                                  .pages = 7,
+                                  .bucket_max = BUCKET,
+                                  .rows = BUCKET,
+                                  .q_max = QUERY_LEN,
+                                  .parts_max = 1,
+                                  .partial_rows = 1,
+                                  .ring_depth = DEPTH};
     struct bench *const b = calloc(1, sizeof(*b));
-    if (!b || rt_layout_compute(&shape, &b->layout, NULL) != RT_OK)
+    if (!b || rt_placement_make(&shape, &b->layout, NULL) != RT_OK)
         return -1;
-    b->arena.layout = &b->layout;
-    b->arena.mapped = aligned_alloc(RT_BUFFER_ALIGN, (size_t)b->layout.mapped_bytes);
+    b->arena.placement = &b->layout;
+    b->arena.mapped = aligned_alloc(RT_TENSOR_ALIGN, (size_t)b->layout.mapped_bytes);
     if (!b->arena.mapped)
         return -1;
     memset(b->arena.mapped, 0, (size_t)b->layout.mapped_bytes);
@@ -67,8 +66,8 @@ static bool device_runs_one(struct bench *b)
 {
     const struct rt_record_format *f = &b->layout.record;
     const uint64_t step = b->device_step + 1;
-    unsigned char *const records = rt_arena_host(&b->arena, RT_BUF_RECORDS);
-    unsigned char *const completions = rt_arena_host(&b->arena, RT_BUF_COMPLETIONS);
+    unsigned char *const records = rt_arena_host(&b->arena, RT_TENSOR_RECORDS);
+    unsigned char *const completions = rt_arena_host(&b->arena, RT_TENSOR_COMPLETIONS);
     unsigned char *const record = records + step % DEPTH * f->record_bytes;
     struct rt_record header;
     struct rt_record_row rows[BUCKET];
@@ -82,7 +81,7 @@ static bool device_runs_one(struct bench *b)
     unsigned char *const completion = completions + step % DEPTH * f->completion_bytes;
     memcpy(completion + sizeof(done), outcomes, sizeof(outcomes));
     memcpy(completion, &done, sizeof(done));
-    _Atomic uint64_t *const word = rt_arena_host(&b->arena, RT_BUF_COMPLETED);
+    _Atomic uint64_t *const word = rt_arena_host(&b->arena, RT_TENSOR_COMPLETED);
     atomic_store_explicit(word, step, memory_order_release);
     b->device_step = step;
     return header.step == step;
@@ -153,19 +152,19 @@ static void test_parts_of_a_record(void **state)
     for (uint64_t step = 1; step <= 3 * DEPTH; step++) {
         struct rt_record *const record = rt_ring_record(&b->ring);
         unsigned char *const expected =
-            base + b->layout.buffers[RT_BUF_RECORDS].offset + step % DEPTH * f->record_bytes;
+            base + b->layout.tensors[RT_TENSOR_RECORDS].offset + step % DEPTH * f->record_bytes;
         assert_ptr_equal(record, expected);
         assert_ptr_equal(rt_ring_record_of(&b->ring, step), expected);
         assert_ptr_equal(rt_ring_rows(&b->ring, record), expected + f->rows_offset);
         assert_ptr_equal(rt_ring_tokens(&b->ring, record), expected + f->tokens_offset);
         assert_ptr_equal(rt_ring_ops(&b->ring, record), expected + f->ops_offset);
         assert_ptr_equal(rt_ring_completion(&b->ring, step),
-                         base + b->layout.buffers[RT_BUF_COMPLETIONS].offset +
+                         base + b->layout.tensors[RT_TENSOR_COMPLETIONS].offset +
                              step % DEPTH * f->completion_bytes);
         memset(record, 0xA5, f->record_bytes); /* under a sanitizer: every byte is ours */
         assert_true(rt_ring_advance(&b->ring) == step);
     }
-    const uint64_t word = *(const uint64_t *)rt_arena_host(&b->arena, RT_BUF_COMPLETED);
+    const uint64_t word = *(const uint64_t *)rt_arena_host(&b->arena, RT_TENSOR_COMPLETED);
     assert_true(word == 0);
 }
 
@@ -202,7 +201,7 @@ static void test_last_depth_steps_stay_readable(void **state)
 /* The word behind `completed` is free: it stands for the launches. */
 static _Atomic uint64_t *launched_word(const struct bench *b)
 {
-    return (_Atomic uint64_t *)rt_arena_host(&b->arena, RT_BUF_COMPLETED) + 1;
+    return (_Atomic uint64_t *)rt_arena_host(&b->arena, RT_TENSOR_COMPLETED) + 1;
 }
 
 /* Returns the bench where a record was not the expected one. */

@@ -18,7 +18,7 @@
 
 struct plan {
     int32_t lengths[MAX_ROWS];
-    struct rt_tile_record tiles[MAX_PARTS + 1];
+    struct rt_part tiles[MAX_PARTS + 1];
     int32_t num_splits[MAX_ROWS + 2];
     int32_t pieces[MAX_ROWS];
     struct rt_schedule_params p;
@@ -35,9 +35,10 @@ static void require(const struct plan *plan, bool holds, const char *what, int32
 {
     if (holds)
         return;
-    print_error("schedule of %u rows, %u parts, overhead %u, min %u: %s at %d\n", plan->p.rows,
-                plan->p.parts, plan->p.overhead_blocks, plan->p.min_blocks, what, where);
-    for (uint32_t r = 0; r < plan->p.rows && r < 64; r++)
+    print_error("schedule of %u rows, %u parts, overhead %u, min %u: %s at %d\n",
+                plan->p.rows.count, plan->p.schedule.part_count, plan->p.overhead_blocks,
+                plan->p.min_blocks, what, where);
+    for (uint32_t r = 0; r < plan->p.rows.count && r < 64; r++)
         print_error("%d ", plan->lengths[r]);
     print_error("\n");
     fail();
@@ -47,11 +48,11 @@ static void run(struct plan *plan, uint32_t rows, uint32_t parts, uint32_t overh
 {
     memset(plan->tiles, 0x5a, sizeof(plan->tiles));
     memset(plan->num_splits, 0x5a, sizeof(plan->num_splits));
-    plan->p = (struct rt_schedule_params){.row_length = plan->lengths,
-                                          .tiles = plan->tiles,
-                                          .num_splits = plan->num_splits,
-                                          .rows = rows,
-                                          .parts = parts,
+    plan->p = (struct rt_schedule_params){.rows.length = plan->lengths,
+                                          .schedule.parts = plan->tiles,
+                                          .schedule.num_splits = plan->num_splits,
+                                          .rows.count = rows,
+                                          .schedule.part_count = parts,
                                           .overhead_blocks = overhead,
                                           .min_blocks = min};
     rt_ref_schedule(&plan->p);
@@ -64,7 +65,7 @@ struct place {
 
 static struct place skip_empty(const struct plan *plan, int32_t row)
 {
-    while (row < (int32_t)plan->p.rows && blocks(plan, row) == 0)
+    while (row < (int32_t)plan->p.rows.count && blocks(plan, row) == 0)
         row++;
     return (struct place){.row = row, .block = 0};
 }
@@ -72,7 +73,7 @@ static struct place skip_empty(const struct plan *plan, int32_t row)
 /* One part's pieces, from `at`: returns where it ends and adds to *work what it costs. */
 static struct place walk_part(struct plan *plan, uint32_t part, struct place at, int64_t *work)
 {
-    const struct rt_tile_record *tile = &plan->tiles[part];
+    const struct rt_part *tile = &plan->tiles[part];
     require(plan, tile->begin_row == at.row && tile->begin_block == at.block,
             "a part does not begin where the one before ended", (int32_t)part);
     require(plan,
@@ -80,7 +81,8 @@ static struct place walk_part(struct plan *plan, uint32_t part, struct place at,
                 (tile->end_row == tile->begin_row && tile->end_block > tile->begin_block),
             "a part with work has none", (int32_t)part);
     while (at.row < tile->end_row || (at.row == tile->end_row && tile->end_block > 0)) {
-        require(plan, at.row < (int32_t)plan->p.rows, "a part ends behind the rows", (int32_t)part);
+        require(plan, at.row < (int32_t)plan->p.rows.count, "a part ends behind the rows",
+                (int32_t)part);
         int64_t end = at.row == tile->end_row ? tile->end_block : blocks(plan, at.row);
         bool split = at.block > 0 || end < blocks(plan, at.row);
         require(plan, end <= blocks(plan, at.row), "a piece reaches behind its row", at.row);
@@ -98,18 +100,18 @@ static struct place walk_part(struct plan *plan, uint32_t part, struct place at,
     return at;
 }
 
-static bool is_idle(const struct plan *plan, const struct rt_tile_record *tile)
+static bool is_idle(const struct plan *plan, const struct rt_part *tile)
 {
-    struct rt_tile_record idle = {.begin_row = (int32_t)plan->p.rows};
+    struct rt_part idle = {.begin_row = (int32_t)plan->p.rows.count};
     return memcmp(tile, &idle, sizeof(idle)) == 0;
 }
 
 static int64_t payload(const struct plan *plan)
 {
     int64_t total = 0;
-    for (int32_t r = 0; r < (int32_t)plan->p.rows; r++)
+    for (int32_t r = 0; r < (int32_t)plan->p.rows.count; r++)
         total += blocks(plan, r) ? blocks(plan, r) + plan->p.overhead_blocks : 0;
-    int64_t share = (total + plan->p.parts - 1) / plan->p.parts;
+    int64_t share = (total + plan->p.schedule.part_count - 1) / plan->p.schedule.part_count;
     int64_t least = (int64_t)plan->p.min_blocks + plan->p.overhead_blocks;
     return share > least ? share : least;
 }
@@ -117,14 +119,15 @@ static int64_t payload(const struct plan *plan)
 static void check_splits(struct plan *plan)
 {
     int64_t slots = 0;
-    for (int32_t r = 0; r < (int32_t)plan->p.rows; r++) {
+    for (int32_t r = 0; r < (int32_t)plan->p.rows.count; r++) {
         require(plan, (plan->pieces[r] > 0) == (blocks(plan, r) > 0), "a row is not covered", r);
         require(plan, plan->num_splits[r] == slots, "num_splits is not the sum before it", r);
         slots += plan->pieces[r] > 1 ? plan->pieces[r] : 0;
     }
-    require(plan, plan->num_splits[plan->p.rows] == slots, "num_splits ends wrong", -1);
-    require(plan, slots <= 2 * ((int64_t)plan->p.parts - 1), "too many partial slots", -1);
-    require(plan, plan->num_splits[plan->p.rows + 1] == GUARD, "num_splits overrun", -1);
+    require(plan, plan->num_splits[plan->p.rows.count] == slots, "num_splits ends wrong", -1);
+    require(plan, slots <= 2 * ((int64_t)plan->p.schedule.part_count - 1), "too many partial slots",
+            -1);
+    require(plan, plan->num_splits[plan->p.rows.count + 1] == GUARD, "num_splits overrun", -1);
 }
 
 /* Every property at once, on the plan of the lengths already there. */
@@ -215,7 +218,7 @@ static void test_padding_is_free(void **state)
         plan->lengths[r] = (int32_t)ck_random_below(&random, 100000);
     memset(plan->lengths + 8, 0, 120 * sizeof(plan->lengths[0]));
     check(plan, 8, 132, 2, 2);
-    struct rt_tile_record tiles[132];
+    struct rt_part tiles[132];
     memcpy(tiles, plan->tiles, sizeof(tiles));
     check(plan, 128, 132, 2, 2);
     for (uint32_t i = 0; i < 132; i++) {

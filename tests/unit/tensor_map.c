@@ -240,7 +240,7 @@ static struct rt_launch wide_launch(struct fixture *f, rt_dkernel kernel, uint32
                           .cluster_x = cluster_x,
                           .waits = true,
                           .param_bytes = sizeof(p),
-                          .pointer_count = 2};
+                          .address_mask = 3};
     memcpy(l.params, &p, sizeof(p));
     return l;
 }

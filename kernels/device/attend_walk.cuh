@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_KERNELS_GENERIC_MLA_ATTEND_WALK_CUH
-#define RT_KERNELS_GENERIC_MLA_ATTEND_WALK_CUH
+#ifndef RT_KERNELS_DEVICE_ATTEND_WALK_CUH
+#define RT_KERNELS_DEVICE_ATTEND_WALK_CUH
 
 /*
  * What a block does after what: its part's batch rows as one stream of steps of up to 32 keys.
@@ -11,8 +11,8 @@
  * One warp walks, two steps ahead of the work; the block reads the steps in shared memory. So the
  * arithmetic is done once, and takes no registers from the other warps.
  */
+#include "kernels/abi/attend.h"
 #include "kernels/abi/attend_generic.h"
-#include "kernels/abi/mla.h"
 #include "kernels/device/divisor.cuh"
 
 #define RT_ATTEND_NONE (-1) /* row of the step after the last */
@@ -45,33 +45,33 @@ struct alignas(16) rt_attend_walk {
 static_assert(sizeof(struct rt_attend_walk) == RT_ATTEND_GENERIC_WALK_BYTES, "walk's formula");
 
 static __device__ __forceinline__ struct rt_attend_part
-rt_attend_read_part(const struct rt_mla_attend_params &p, int first_query, int last_query)
+rt_attend_read_part(const struct rt_attend_params &p, int first_query, int last_query)
 {
-    const struct rt_tile_record *record = p.tiles + blockIdx.y;
+    const struct rt_part *record = p.schedule.parts + blockIdx.y;
     struct rt_attend_part part;
     part.begin_row = record->begin_row;
     part.begin_key = record->begin_block * RT_BLOCK_TOKENS;
     part.end_row = record->end_row;
     part.end_key = record->end_block * RT_BLOCK_TOKENS;
-    part.stop_row = min(part.end_row + (part.end_key > 0 ? 1 : 0), (int)p.rows);
+    part.stop_row = min(part.end_row + (part.end_key > 0 ? 1 : 0), (int)p.rows.count);
     part.begin_split = record->begin_split;
     part.first_token = first_query / (int)p.heads;
     part.last_token = last_query / (int)p.heads;
-    part.row_base = p.ctrl ? (int64_t)p.ctrl->row_base : 0;
+    part.row_base = p.rows.ctrl ? (int64_t)p.rows.ctrl->row_base : 0;
     return part;
 }
 
 /* Keys below it are seen by the query token. */
-static __device__ __forceinline__ int rt_attend_key_limit(const struct rt_mla_attend_params &p,
+static __device__ __forceinline__ int rt_attend_key_limit(const struct rt_attend_params &p,
                                                           int length, int token)
 {
-    return p.causal ? length - ((int)p.q_len - 1 - token) : length;
+    return p.causal ? length - ((int)p.rows.q_len - 1 - token) : length;
 }
 
 /* A batch row's keys that this part and this tile are about, as its first step. */
 static __device__ __forceinline__ struct rt_attend_step
-rt_attend_begin_row(const struct rt_mla_attend_params &p, const struct rt_attend_part &part,
-                    int row, int length, int line)
+rt_attend_begin_row(const struct rt_attend_params &p, const struct rt_attend_part &part, int row,
+                    int length, int line)
 {
     const int stop = row == part.end_row ? min(part.end_key, length) : length;
     return {row, row == part.begin_row ? part.begin_key : 0,
@@ -84,7 +84,7 @@ rt_attend_begin_row(const struct rt_mla_attend_params &p, const struct rt_attend
  * of this tile sees a key of this part: its output is still to be written. By a whole warp.
  */
 static __device__ __forceinline__ struct rt_attend_step
-rt_attend_find_row(const struct rt_mla_attend_params &p, const struct rt_attend_part &part, int row,
+rt_attend_find_row(const struct rt_attend_params &p, const struct rt_attend_part &part, int row,
                    int lane)
 {
     for (; row < part.stop_row; row += 128) {
@@ -93,8 +93,8 @@ rt_attend_find_row(const struct rt_mla_attend_params &p, const struct rt_attend_
         for (int i = 0; i < 4; i++) {
             const int mine = row + i * 32 + lane;
             const bool there = mine < part.stop_row;
-            length[i] = there ? p.row_length[mine] : 0;
-            line[i] = there && p.row_slot ? p.row_slot[mine] : mine;
+            length[i] = there ? p.rows.length[mine] : 0;
+            line[i] = there && p.rows.slot ? p.rows.slot[mine] : mine;
         }
         int found_row = RT_ATTEND_NONE, found_length = 0, found_line = 0;
 #pragma unroll
@@ -114,7 +114,7 @@ rt_attend_find_row(const struct rt_mla_attend_params &p, const struct rt_attend_
 }
 
 static __device__ __forceinline__ struct rt_attend_step
-rt_attend_next_step(const struct rt_mla_attend_params &p, const struct rt_attend_part &part,
+rt_attend_next_step(const struct rt_attend_params &p, const struct rt_attend_part &part,
                     const struct rt_attend_step &at, int lane)
 {
     const int key = at.key + (int)RT_ATTEND_GENERIC_KEYS;
@@ -126,7 +126,7 @@ rt_attend_next_step(const struct rt_mla_attend_params &p, const struct rt_attend
 }
 
 /* By a whole warp: part and steps 0 and 1. */
-static __device__ __forceinline__ void rt_attend_begin_walk(const struct rt_mla_attend_params &p,
+static __device__ __forceinline__ void rt_attend_begin_walk(const struct rt_attend_params &p,
                                                             struct rt_attend_walk &walk,
                                                             int first_query, int last_query,
                                                             int lane)
@@ -136,14 +136,14 @@ static __device__ __forceinline__ void rt_attend_begin_walk(const struct rt_mla_
     const struct rt_attend_step second = rt_attend_next_step(p, part, first, lane);
     if (lane == 0) {
         walk.part = part;
-        walk.page = rt_divisor<uint32_t>(p.page_size);
+        walk.page = rt_divisor<uint32_t>(p.kv.page_size);
         walk.step[0] = first;
         walk.step[1] = second;
     }
 }
 
 /* By the same warp, while step i is worked on: step i + 2. Its place was step i - 2's. */
-static __device__ __forceinline__ void rt_attend_continue_walk(const struct rt_mla_attend_params &p,
+static __device__ __forceinline__ void rt_attend_continue_walk(const struct rt_attend_params &p,
                                                                struct rt_attend_walk &walk, int i,
                                                                int lane)
 {

@@ -33,8 +33,7 @@
  *
  * What stands in front of the wait was complete when attend passed its own, and so when this began.
  */
-#include "kernels/abi/attend_generic.h"
-#include "kernels/abi/mla.h"
+#include "kernels/abi/reduce.h"
 #include "kernels/device/divisor.cuh"
 #include "kernels/device/ptx/convert.cuh"
 #include "kernels/device/ptx/pdl.cuh"
@@ -49,12 +48,12 @@
 #define RT_REDUCE_DEPTH 8 /* vectors of a lane in flight */
 #define RT_REDUCE_FEW 8   /* pieces that one warp takes alone */
 #define RT_REDUCE_THREAD_ROWS 2u
-#define RT_REDUCE_WINDOW (RT_REDUCE_THREAD_ROWS * RT_MLA_REDUCE_THREADS)
+#define RT_REDUCE_WINDOW (RT_REDUCE_THREAD_ROWS * RT_REDUCE_THREADS)
 
-#define RT_REDUCE_COUNTS (RT_REDUCE_THREAD_ROWS * RT_MLA_REDUCE_WARPS)
+#define RT_REDUCE_COUNTS (RT_REDUCE_THREAD_ROWS * RT_REDUCE_WARPS)
 
 RT_STATIC_ASSERT(RT_REDUCE_COUNTS <= RT_WARP_LANES, "a lane for each count");
-RT_STATIC_ASSERT(RT_REDUCE_WARP_COLUMNS == 4 * RT_MLA_REDUCE_LEAST_COLUMNS, "four teams at most");
+RT_STATIC_ASSERT(RT_REDUCE_WARP_COLUMNS == 4 * RT_REDUCE_LEAST_COLUMNS, "four teams at most");
 
 /* A batch row to work on. The schedule has at most 65535 parts, and a row not more pieces. */
 struct rt_reduce_row {
@@ -65,8 +64,8 @@ struct rt_reduce_row {
 
 struct rt_reduce_board {
     struct rt_reduce_row list[RT_REDUCE_WINDOW];
-    float4 sum[RT_MLA_REDUCE_THREADS];
-    float top[RT_MLA_REDUCE_WARPS], total[RT_MLA_REDUCE_WARPS];
+    float4 sum[RT_REDUCE_THREADS];
+    float top[RT_REDUCE_WARPS], total[RT_REDUCE_WARPS];
     uint32_t counts[2][RT_REDUCE_COUNTS]; /* many in the low half, few in the high half */
 };
 RT_STATIC_ASSERT(sizeof(struct rt_reduce_board) == 4096 + 4096 + 64 + 128, "the table above");
@@ -133,14 +132,14 @@ static __device__ __forceinline__ void rt_reduce_raise(rt_reduce_sum<VECTORS> &s
  * there weigh nothing. Addresses are derived here, from little: there is no register for more.
  */
 template <int VECTORS, int PIECES>
-static __device__ __forceinline__ void rt_reduce_add(const struct rt_mla_reduce_params &p,
+static __device__ __forceinline__ void rt_reduce_add(const struct rt_reduce_params &p,
                                                      const struct rt_reduce_target &of, int first,
                                                      int step, rt_reduce_sum<VECTORS> &sum)
 {
-    const int64_t query_rows = (int64_t)(p.q_len * p.heads);
+    const int64_t query_rows = (int64_t)(p.rows.q_len * p.heads);
     const int64_t at = (of.row.slot + first) * query_rows + of.query;
-    const float *lse_at = p.partial_lse + at;
-    const float *x_at = p.partial_out + at * p.d_v + of.column;
+    const float *lse_at = p.partials.lse + at;
+    const float *x_at = p.partials.out + at * p.d_v + of.column;
     float lse[PIECES];
     float4 x[PIECES][VECTORS];
 #pragma unroll
@@ -172,8 +171,8 @@ static __device__ __forceinline__ void rt_reduce_add(const struct rt_mla_reduce_
 /* Piece `first` and every `step`-th behind it. */
 template <int VECTORS>
 static __device__ __forceinline__ rt_reduce_sum<VECTORS>
-rt_reduce_add_all(const struct rt_mla_reduce_params &p, const struct rt_reduce_target &of,
-                  int first, int step)
+rt_reduce_add_all(const struct rt_reduce_params &p, const struct rt_reduce_target &of, int first,
+                  int step)
 {
     rt_reduce_sum<VECTORS> sum = {-RT_REDUCE_INFINITY, 0.0f, {}};
     constexpr int PIECES = RT_REDUCE_DEPTH / VECTORS;
@@ -184,7 +183,7 @@ rt_reduce_add_all(const struct rt_mla_reduce_params &p, const struct rt_reduce_t
 
 template <int VECTORS>
 static __device__ __forceinline__ void
-rt_reduce_store(const struct rt_mla_reduce_params &p, const struct rt_reduce_shape &shape,
+rt_reduce_store(const struct rt_reduce_params &p, const struct rt_reduce_shape &shape,
                 const struct rt_reduce_target &to, const rt_reduce_sum<VECTORS> &sum)
 {
     const int64_t row = (int64_t)(shape.row_base + to.row.row);
@@ -192,8 +191,8 @@ rt_reduce_store(const struct rt_mla_reduce_params &p, const struct rt_reduce_sha
     const uint32_t head = to.query - token * p.heads;
     const bool empty = sum.total == 0.0f;
     const float factor = empty ? 0.0f : 1.0f / sum.total;
-    uint16_t *out = p.out + row * p.out_row_stride + token * p.out_token_stride +
-                    head * p.out_head_stride + to.column;
+    uint16_t *out = (uint16_t *)p.out.base + row * p.out.row_stride + token * p.out.token_stride +
+                    head * p.out.head_stride + to.column;
 #pragma unroll
     for (int v = 0; v < VECTORS; v++) {
         const float4 x = rt_reduce_scaled(sum.out[v], factor);
@@ -201,7 +200,8 @@ rt_reduce_store(const struct rt_mla_reduce_params &p, const struct rt_reduce_sha
         *(uint2 *)(out + v * (int)RT_REDUCE_WARP_COLUMNS) = packed;
     }
     if (to.column == 0)
-        p.lse[row * p.lse_row_stride + token * p.lse_token_stride + head * p.lse_head_stride] =
+        ((float *)p.lse.base)[row * p.lse.row_stride + token * p.lse.token_stride +
+                              head * p.lse.head_stride] =
             empty ? RT_REDUCE_INFINITY : (sum.top + log2f(sum.total)) * RT_REDUCE_LN_2;
 }
 
@@ -239,10 +239,10 @@ rt_reduce_join_warps(const struct rt_reduce_board &board)
 {
     rt_reduce_sum<1> sum = {-RT_REDUCE_INFINITY, 0.0f, {}};
 #pragma unroll
-    for (uint32_t w = 0; w < RT_MLA_REDUCE_WARPS; w++)
+    for (uint32_t w = 0; w < RT_REDUCE_WARPS; w++)
         sum.top = fmaxf(sum.top, board.top[w]);
 #pragma unroll
-    for (uint32_t w = 0; w < RT_MLA_REDUCE_WARPS; w++) {
+    for (uint32_t w = 0; w < RT_REDUCE_WARPS; w++) {
         const float factor = exp2f(board.top[w] - rt_reduce_base(sum.top));
         sum.total = fmaf(factor, board.total[w], sum.total);
         rt_reduce_fma(sum.out[0], factor, board.sum[w * RT_WARP_LANES + rt_lane()]);
@@ -252,7 +252,7 @@ rt_reduce_join_warps(const struct rt_reduce_board &board)
 
 /* The block's items among rows of many pieces. Returns this block's place among those that follow.
  */
-static __device__ __forceinline__ uint32_t rt_reduce_many(const struct rt_mla_reduce_params &p,
+static __device__ __forceinline__ uint32_t rt_reduce_many(const struct rt_reduce_params &p,
                                                           const struct rt_reduce_shape &shape,
                                                           uint32_t rows,
                                                           struct rt_reduce_board &board)
@@ -271,7 +271,7 @@ static __device__ __forceinline__ uint32_t rt_reduce_many(const struct rt_mla_re
         const struct rt_reduce_target target =
             rt_reduce_target_of(shape, board.list, item, shape.chunks_log2 + teams_log2, lanes);
         rt_reduce_sum<1> sum =
-            rt_reduce_add_all<1>(p, target, (int)reader, (int)(RT_MLA_REDUCE_WARPS << teams_log2));
+            rt_reduce_add_all<1>(p, target, (int)reader, (int)(RT_REDUCE_WARPS << teams_log2));
         rt_reduce_join_teams(sum, lanes);
         __syncthreads(); /* C */
         board.sum[threadIdx.x] = sum.out[0];
@@ -289,11 +289,11 @@ static __device__ __forceinline__ uint32_t rt_reduce_many(const struct rt_mla_re
 /* A warp's share of the rows of few pieces: the unit is VECTORS * 128 columns of a query row. */
 template <int VECTORS>
 static __device__ __forceinline__ void
-rt_reduce_units(const struct rt_mla_reduce_params &p, const struct rt_reduce_shape &shape,
+rt_reduce_units(const struct rt_reduce_params &p, const struct rt_reduce_shape &shape,
                 const struct rt_reduce_row *list, uint32_t unit, uint32_t units)
 {
     const uint32_t chunks_log2 = VECTORS == 1 ? shape.chunks_log2 : 0;
-    for (; unit < units; unit += gridDim.x * RT_MLA_REDUCE_WARPS) {
+    for (; unit < units; unit += gridDim.x * RT_REDUCE_WARPS) {
         const struct rt_reduce_target target =
             rt_reduce_target_of(shape, list, unit, chunks_log2, RT_WARP_LANES);
         rt_reduce_store(p, shape, target, rt_reduce_add_all<VECTORS>(p, target, 0, 1));
@@ -305,7 +305,7 @@ rt_reduce_units(const struct rt_mla_reduce_params &p, const struct rt_reduce_sha
  * blocks, so that few of them have many SMs. Once every warp has one, whole query rows keep more
  * of two pieces in flight than a quarter of it would.
  */
-static __device__ __forceinline__ void rt_reduce_few(const struct rt_mla_reduce_params &p,
+static __device__ __forceinline__ void rt_reduce_few(const struct rt_reduce_params &p,
                                                      const struct rt_reduce_shape &shape,
                                                      const struct rt_reduce_row *list,
                                                      uint32_t rows, uint32_t place)
@@ -313,7 +313,7 @@ static __device__ __forceinline__ void rt_reduce_few(const struct rt_mla_reduce_
     const uint32_t first = threadIdx.x / RT_WARP_LANES * gridDim.x + place;
     const uint32_t queries = rows * shape.query_rows.by;
     const uint32_t units = queries << shape.chunks_log2;
-    if (units <= gridDim.x * RT_MLA_REDUCE_WARPS)
+    if (units <= gridDim.x * RT_REDUCE_WARPS)
         rt_reduce_units<1>(p, shape, list, first, units);
     else if (shape.chunks_log2 == 2)
         rt_reduce_units<4>(p, shape, list, first, queries);
@@ -329,29 +329,29 @@ struct rt_reduce_look {
 
 /* Looks at the window and counts. */
 static __device__ __forceinline__ struct rt_reduce_look
-rt_reduce_scan(const struct rt_mla_reduce_params &p, uint32_t window,
+rt_reduce_scan(const struct rt_reduce_params &p, uint32_t window,
                uint32_t (&counts)[RT_REDUCE_COUNTS])
 {
     int32_t length[RT_REDUCE_THREAD_ROWS], slot[RT_REDUCE_THREAD_ROWS], end[RT_REDUCE_THREAD_ROWS];
 #pragma unroll
     for (uint32_t i = 0; i < RT_REDUCE_THREAD_ROWS; i++) {
-        const uint32_t row = window + i * RT_MLA_REDUCE_THREADS + threadIdx.x;
-        const bool have = row < p.rows;
-        length[i] = have ? p.row_length[row] : 1;
-        slot[i] = have ? p.num_splits[row] : 0;
-        end[i] = have ? p.num_splits[row + 1] : 0;
+        const uint32_t row = window + i * RT_REDUCE_THREADS + threadIdx.x;
+        const bool have = row < p.rows.count;
+        length[i] = have ? p.rows.length[row] : 1;
+        slot[i] = have ? p.schedule.num_splits[row] : 0;
+        end[i] = have ? p.schedule.num_splits[row + 1] : 0;
     }
     struct rt_reduce_look look = {};
 #pragma unroll
     for (uint32_t i = 0; i < RT_REDUCE_THREAD_ROWS; i++) {
-        const uint32_t row = window + i * RT_MLA_REDUCE_THREADS + threadIdx.x;
+        const uint32_t row = window + i * RT_REDUCE_THREADS + threadIdx.x;
         const bool empty = length[i] <= 0;
         const int pieces = empty ? 0 : end[i] - slot[i];
         look.row[i] = {slot[i], (uint16_t)row, (uint16_t)pieces};
         look.many[i] = __ballot_sync(RT_FULL_WARP, pieces > RT_REDUCE_FEW);
         look.few[i] = __ballot_sync(RT_FULL_WARP, empty || (pieces > 0 && pieces <= RT_REDUCE_FEW));
         if (rt_lane() == 0)
-            counts[i * RT_MLA_REDUCE_WARPS + threadIdx.x / RT_WARP_LANES] =
+            counts[i * RT_REDUCE_WARPS + threadIdx.x / RT_WARP_LANES] =
                 __popc(look.many[i]) | __popc(look.few[i]) << 16;
     }
     return look;
@@ -371,7 +371,7 @@ rt_reduce_push(const struct rt_reduce_look &look, const uint32_t (&counts)[RT_RE
 #pragma unroll
     for (uint32_t i = 0; i < RT_REDUCE_THREAD_ROWS; i++) {
         const uint32_t before = __shfl_sync(RT_FULL_WARP, upto - mine,
-                                            i * RT_MLA_REDUCE_WARPS + threadIdx.x / RT_WARP_LANES);
+                                            i * RT_REDUCE_WARPS + threadIdx.x / RT_WARP_LANES);
         if (look.many[i] >> rt_lane() & 1)
             list[(before & 0xffffu) + __popc(look.many[i] & below)] = look.row[i];
         if (look.few[i] >> rt_lane() & 1)
@@ -381,13 +381,13 @@ rt_reduce_push(const struct rt_reduce_look &look, const uint32_t (&counts)[RT_RE
 }
 
 /* True where this block may have written something. */
-static __device__ __forceinline__ bool rt_reduce_rows(const struct rt_mla_reduce_params &p,
+static __device__ __forceinline__ bool rt_reduce_rows(const struct rt_reduce_params &p,
                                                       const struct rt_reduce_shape &shape,
                                                       struct rt_reduce_board &board)
 {
     bool worked = false;
     uint32_t turn = 0;
-    for (uint32_t window = 0; window < p.rows; window += RT_REDUCE_WINDOW, turn ^= 1) {
+    for (uint32_t window = 0; window < p.rows.count; window += RT_REDUCE_WINDOW, turn ^= 1) {
         const struct rt_reduce_look look = rt_reduce_scan(p, window, board.counts[turn]);
         __syncthreads(); /* A */
         const struct rt_reduce_found found = rt_reduce_push(look, board.counts[turn], board.list);
@@ -402,19 +402,19 @@ static __device__ __forceinline__ bool rt_reduce_rows(const struct rt_mla_reduce
     return worked;
 }
 
-extern "C" __global__ void __launch_bounds__(RT_MLA_REDUCE_THREADS, RT_MLA_REDUCE_BLOCKS_PER_SM)
-    rt_mla_reduce(const __grid_constant__ struct rt_mla_reduce_params p)
+extern "C" __global__ void __launch_bounds__(RT_REDUCE_THREADS, RT_REDUCE_BLOCKS_PER_SM)
+    rt_reduce(const __grid_constant__ struct rt_reduce_params p)
 {
     struct rt_reduce_board &board =
         *static_cast<struct rt_reduce_board *>(rt_settle_shared(&rt_reduce_memory));
-    struct rt_reduce_shape shape = {rt_divisor<uint32_t>(p.q_len * p.heads),
+    struct rt_reduce_shape shape = {rt_divisor<uint32_t>(p.rows.q_len * p.heads),
                                     rt_divisor<uint32_t>(p.heads),
                                     p.d_v == 4 * RT_REDUCE_WARP_COLUMNS ? 2u : 1u, 0};
     rt_settle(shape.query_rows.inverse);
     rt_settle(shape.heads.inverse);
     rt_pdl_launch_dependents();
-    if (p.ctrl)
-        shape.row_base = p.ctrl->row_base; /* now, not when an item waits to be stored */
+    if (p.rows.ctrl)
+        shape.row_base = p.rows.ctrl->row_base; /* now, not when an item waits to be stored */
     const bool worked = rt_reduce_rows(p, shape, board);
     /* Block 0 waits and speaks for those that have nothing to do, and leave. */
     if (blockIdx.x == 0)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_KERNELS_GENERIC_MLA_APPEND_CUH
-#define RT_KERNELS_GENERIC_MLA_APPEND_CUH
+#ifndef RT_KERNELS_GENERIC_APPEND_CUH
+#define RT_KERNELS_GENERIC_APPEND_CUH
 
 /*
  * append: new latent rows -> their places in their pages, bit for bit. The rule is in
- * kernels/abi/mla.h, the timeline in cycles in docs/schedule.md.
+ * kernels/abi/append.h, the timeline in cycles in docs/schedule.md.
  *
  *   latent [row_base + rows, q_len, d_qk] bf16 -> kv [pages, page_size, d_qk] bf16
  *
@@ -16,7 +16,7 @@
  *
  * Pages are found with 64-bit offsets: a pool is larger than 2^31 elements.
  */
-#include "kernels/abi/mla.h"
+#include "kernels/abi/append.h"
 #include "kernels/device/copy.cuh"
 #include "kernels/device/divisor.cuh"
 #include "kernels/device/ptx/pdl.cuh"
@@ -31,41 +31,42 @@ struct token_place {
     uint32_t row, token;
 };
 
-static __device__ __forceinline__ struct token_place
-find_token(const struct rt_mla_append_params &p, uint32_t index)
+static __device__ __forceinline__ struct token_place find_token(const struct rt_append_params &p,
+                                                                uint32_t index)
 {
     struct token_place place = {};
-    place.row = index / p.q_len;
-    place.token = index - place.row * p.q_len;
-    place.slot = p.row_slot ? p.row_slot + place.row : nullptr;
-    place.position = p.row_position + place.row;
-    place.row_base = p.ctrl ? &p.ctrl->row_base : nullptr;
-    place.latent = p.latent + place.row * p.latent_row_stride + place.token * p.latent_token_stride;
+    place.row = index / p.rows.q_len;
+    place.token = index - place.row * p.rows.q_len;
+    place.slot = p.rows.slot ? p.rows.slot + place.row : nullptr;
+    place.position = p.rows.position + place.row;
+    place.row_base = p.rows.ctrl ? &p.rows.ctrl->row_base : nullptr;
+    place.latent =
+        p.latent.base + place.row * p.latent.row_stride + place.token * p.latent.token_stride;
     return place;
 }
 
 /* Where the token goes; null where it goes nowhere. `slot` and `position` are not negative. */
-static __device__ __forceinline__ uint4 *page_row(const struct rt_mla_append_params &p,
+static __device__ __forceinline__ uint4 *page_row(const struct rt_append_params &p,
                                                   const rt_divisor<uint32_t> &page_size,
                                                   uint32_t slot, uint32_t position)
 {
     const uint32_t column = page_size.quotient(position);
-    if (column >= p.max_blocks)
+    if (column >= p.kv.max_blocks)
         return nullptr;
-    const int32_t page = p.block_table[(uint64_t)slot * p.max_blocks + column];
-    if (page < 0 || (uint32_t)page >= p.pages)
+    const int32_t page = p.kv.table[(uint64_t)slot * p.kv.max_blocks + column];
+    if (page < 0 || (uint32_t)page >= p.kv.pages)
         return nullptr;
-    return reinterpret_cast<uint4 *>(p.kv + page * p.kv_page_stride +
-                                     (int64_t)(position - column * p.page_size) *
-                                         p.kv_token_stride);
+    return reinterpret_cast<uint4 *>(p.kv.base + page * p.kv.page_stride_bytes +
+                                     (int64_t)(position - column * p.kv.page_size) *
+                                         p.kv.token_stride_bytes);
 }
 
 /* The work of one warp, waiting for its predecessor included: token `index`, or none. */
-static __device__ __forceinline__ void append_token(const struct rt_mla_append_params &p,
+static __device__ __forceinline__ void append_token(const struct rt_append_params &p,
                                                     uint32_t index)
 {
     const struct token_place place = find_token(p, index);
-    const rt_divisor<uint32_t> page_size(p.page_size);
+    const rt_divisor<uint32_t> page_size(p.kv.page_size);
     rt_settle(place.slot);
     rt_settle(place.position);
     rt_settle(place.row_base);
@@ -73,7 +74,7 @@ static __device__ __forceinline__ void append_token(const struct rt_mla_append_p
     rt_settle(page_size.inverse);
     rt_pdl_wait();
     rt_pdl_launch_dependents();
-    if (place.row >= p.rows)
+    if (place.row >= p.rows.count)
         return;
 
     const int32_t slot = place.slot ? *place.slot : (int32_t)place.row;
@@ -82,7 +83,7 @@ static __device__ __forceinline__ void append_token(const struct rt_mla_append_p
     if (slot < 0 || position < 0)
         return;
     const uint4 *from =
-        reinterpret_cast<const uint4 *>(place.latent + row_base * p.latent_row_stride);
+        reinterpret_cast<const uint4 *>(place.latent + row_base * p.latent.row_stride);
     const uint32_t vectors = p.d_qk / RT_VECTOR_ELEMENTS;
     const struct rt_row_piece piece = rt_load_row(from, vectors);
     uint4 *to = page_row(p, page_size, (uint32_t)slot, (uint32_t)position + place.token);

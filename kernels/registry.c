@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "kernels/kernels.h"
+#include "kernels/registry.h"
 
+#include "kernels/abi/append.h"
 #include "kernels/abi/attend_generic.h"
 #include "kernels/abi/attend_sm90.h"
-#include "kernels/abi/mla.h"
+#include "kernels/abi/reduce.h"
 #include "kernels/abi/step.h"
 #include "kernels/images.h"
 #include "kernels/ref/ref.h"
@@ -14,17 +15,17 @@
 /* griddepcontrol.wait is of sm_90; below it a programmatic edge would be a race. */
 #define WAITS_FROM_CC 90u
 
-#define RT_KERNEL(entry_, image_, params_, pointers_, smem_, waits_, ref_)                         \
+#define RT_KERNEL(entry_, image_, params_, addresses_, smem_, waits_, ref_)                        \
     RT_STATIC_ASSERT(sizeof(params_) <= RT_LAUNCH_PARAM_BYTES, #entry_ " parameters");             \
     RT_STATIC_ASSERT(sizeof(#entry_) <= RT_LAUNCH_NAME_BYTES, #entry_ " name");
 #include "kernels/kernels.inc"
 
 static const struct rt_kernel_entry kernel_entries[] = {
-#define RT_KERNEL(entry_, image_, params_, pointers_, smem_, waits_, ref_)                         \
+#define RT_KERNEL(entry_, image_, params_, addresses_, smem_, waits_, ref_)                        \
     {.entry = #entry_,                                                                             \
      .image = RT_IMAGE_##image_,                                                                   \
      .param_bytes = sizeof(params_),                                                               \
-     .pointer_count = (pointers_),                                                                 \
+     .address_mask = (addresses_),                                                                 \
      .smem_bytes = (smem_),                                                                        \
      .waits = (waits_)},
 #include "kernels/kernels.inc"
@@ -165,7 +166,7 @@ enum rt_status rt_kernels_launch(const struct rt_kernels *k, const char *entry, 
                               .smem_bytes = line->smem_bytes,
                               .waits = line->waits && (k->cc == 0 || k->cc >= WAITS_FROM_CC),
                               .param_bytes = param_bytes,
-                              .pointer_count = line->pointer_count};
+                              .address_mask = line->address_mask};
     memcpy(out->params, params, param_bytes);
     return RT_OK;
 }

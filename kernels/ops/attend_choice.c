@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "kernels/kernels.h"
-
+/* Which attention kernel serves a request, or the first reason why none does. */
 #include "common/math.h"
 #include "kernels/abi/attend_generic.h"
 #include "kernels/abi/attend_sm90.h"
 #include "kernels/images.h"
+#include "kernels/ops/op_build.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -18,7 +18,6 @@
 /* The C references know no tiles; this keeps plans on the host like those on a large GPU. */
 #define HOST_TILE_ROWS 64
 
-#define GENERIC_CC_MIN 80
 #define SM90_CC 90
 
 /* What the hardware takes of an SM's shared memory for each resident block. */
@@ -35,7 +34,7 @@ struct attend_kernel {
 
 /* By backend, then geometry, then rising tile_rows. */
 static const struct attend_kernel attend_kernels[] = {
-#define RT_KERNEL(entry_, image_, params_, pointers_, smem_, waits_, ref_)
+#define RT_KERNEL(entry_, image_, params_, addresses_, smem_, waits_, ref_)
 #define RT_ATTEND_GENERIC(d_qk_, d_v_, tile_rows_)                                                 \
     {.backend = RT_BACKEND_GENERIC,                                                                \
      .entry = "rt_mla_attend_" #d_qk_ "x" #d_v_ "_r" #tile_rows_,                                  \
@@ -75,9 +74,9 @@ const char *rt_backend_name(enum rt_backend backend)
     return "unknown";
 }
 
-static bool serves(const struct attend_kernel *kernel, const struct rt_attend_request *request)
+static bool serves(const struct attend_kernel *kernel, const struct rt_op_request *request)
 {
-    return kernel->d_qk == request->d_qk && kernel->d_v == request->d_v;
+    return kernel->d_qk == request->kv->d_qk && kernel->d_v == request->kv->d_v;
 }
 
 /* "576/512, 320/256, …": geometries stand together in the table. */
@@ -96,7 +95,7 @@ static void list_geometries(char *text, size_t bytes)
     }
 }
 
-static enum rt_status check_request(const struct rt_attend_request *request, struct rt_error *err)
+static enum rt_status check_request(const struct rt_op_request *request, struct rt_error *err)
 {
     size_t i = 0;
     while (i < ATTEND_COUNT && !serves(&attend_kernels[i], request))
@@ -105,7 +104,7 @@ static enum rt_status check_request(const struct rt_attend_request *request, str
         char served[128];
         list_geometries(served, sizeof(served));
         return rt_fail(err, RT_ERR_GEOMETRY, "no kernel serves d_qk/d_v %u/%u; served are %s",
-                       request->d_qk, request->d_v, served);
+                       request->kv->d_qk, request->kv->d_v, served);
     }
     RT_REQUIRE(request->heads >= 1 && request->heads <= RT_MAX_HEADS, err, RT_ERR_GEOMETRY,
                "%u heads per GPU; 1 to %u are served", request->heads, RT_MAX_HEADS);
@@ -114,8 +113,8 @@ static enum rt_status check_request(const struct rt_attend_request *request, str
     uint32_t page = request->page_size;
     RT_REQUIRE(page == 16 || page == 32 || page == 64 || page == 128, err, RT_ERR_UNSUPPORTED,
                "page size %u; 16, 32, 64 and 128 are served", page);
-    RT_REQUIRE(request->kv_layout == RT_KV_BF16, err, RT_ERR_UNSUPPORTED,
-               "KV layout %d; only bf16 (0) is served", (int)request->kv_layout);
+    RT_REQUIRE(request->kv->layout == RT_KV_BF16, err, RT_ERR_UNSUPPORTED,
+               "KV layout %d; only bf16 (0) is served", (int)request->kv->layout);
     return RT_OK;
 }
 
@@ -144,7 +143,7 @@ static enum rt_status check_sm90(const struct rt_device_caps *caps, struct rt_er
 }
 
 /* The smallest tile that holds all query rows; where there are more, 64 at a time. */
-static const struct attend_kernel *pick_sm90(const struct rt_attend_request *request)
+static const struct attend_kernel *pick_sm90(const struct rt_op_request *request)
 {
     const uint32_t wanted = request->heads * request->q_len;
     const struct attend_kernel *best = NULL;
@@ -159,14 +158,14 @@ static const struct attend_kernel *pick_sm90(const struct rt_attend_request *req
 
 /* The smallest tile that holds all query rows, or the largest that the device has room for. */
 static enum rt_status pick_generic(const struct rt_device_caps *caps,
-                                   const struct rt_attend_request *request,
+                                   const struct rt_op_request *request,
                                    const struct attend_kernel **out, struct rt_error *err)
 {
     bool host = caps->kind == RT_DEVICE_KIND_HOST;
     uint32_t wanted = host ? HOST_TILE_ROWS : request->heads * request->q_len;
     uint32_t least_bytes = UINT32_MAX;
     *out = NULL;
-    if (!host && caps->cc < GENERIC_CC_MIN)
+    if (!host && caps->cc < RT_GENERIC_CC_MIN)
         return rt_fail(err, RT_ERR_UNSUPPORTED,
                        "backend generic needs compute capability 8.0 or later, %s has %u.%u",
                        caps->name, caps->cc / 10, caps->cc % 10);
@@ -195,8 +194,8 @@ static uint32_t concurrent_blocks(const struct rt_device_caps *caps,
     return caps->sm_count * rt_min_u32(per_sm, kernel->blocks_per_sm);
 }
 
-static void describe(const struct rt_device_caps *caps, const struct rt_attend_request *request,
-                     const struct attend_kernel *kernel, const struct rt_attend_choice *choice,
+static void describe(const struct rt_device_caps *caps, const struct rt_op_request *request,
+                     const struct attend_kernel *kernel, const struct rt_variant *choice,
                      const char *why_not, char *text)
 {
     const uint32_t rows = request->heads * request->q_len;
@@ -215,15 +214,14 @@ static void describe(const struct rt_device_caps *caps, const struct rt_attend_r
                        rows, choice->parts);
 }
 
-static void choose(const struct rt_device_caps *caps, const struct rt_attend_request *request,
-                   const struct attend_kernel *kernel, const char *why_not,
-                   struct rt_attend_choice *out)
+static void choose(const struct rt_device_caps *caps, const struct rt_op_request *request,
+                   const struct attend_kernel *kernel, const char *why_not, struct rt_variant *out)
 {
     uint32_t m_tiles = rt_ceil_div_u32(request->heads * request->q_len, kernel->tile_rows);
-    struct rt_attend_choice choice = {
+    struct rt_variant choice = {
+        .op = RT_OP_ATTEND,
         .backend = kernel->backend,
         .entry = kernel->entry,
-        .reduce_entry = "rt_mla_reduce",
         .tile_rows = kernel->tile_rows,
         .m_tiles = m_tiles,
         .parts = rt_max_u32(1, concurrent_blocks(caps, kernel) / m_tiles),
@@ -236,10 +234,10 @@ static void choose(const struct rt_device_caps *caps, const struct rt_attend_req
     *out = choice;
 }
 
-enum rt_status rt_kernels_resolve_attend(const struct rt_device_caps *caps,
-                                         const struct rt_attend_request *request,
-                                         struct rt_attend_choice *out, struct rt_error *err)
+enum rt_status rt_attend_resolve(const struct rt_op_request *request, struct rt_variant *out,
+                                 struct rt_error *err)
 {
+    const struct rt_device_caps *caps = request->caps;
     RT_TRY(check_request(request, err));
     struct rt_error why_not = {0};
     const struct attend_kernel *kernel;

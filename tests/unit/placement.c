@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "buffers/layout.h"
+#include "buffers/placement.h"
 
-#include "common/record.h"
+#include "common/work.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,10 +15,9 @@
 
 /* DeepSeek-V3 with all 128 heads, batch 128, on 132 multiprocessors: 66 parts, 194 partial slots.
  */
-static const struct rt_shape DEEPSEEK_V3 = {
+static const struct rt_dims DEEPSEEK_V3 = {
+    .kv = {.layout = RT_KV_BF16, .d_qk = 576, .d_v = 512, .token_bytes = 1152},
     .heads = 128,
-    .d_qk = 576,
-    .d_v = 512,
     .layers = 61,
     .slots = 128,
     .max_length = 131072,
@@ -33,7 +32,7 @@ static const struct rt_shape DEEPSEEK_V3 = {
 };
 
 struct place {
-    enum rt_buffer_id id;
+    enum rt_tensor_id id;
     uint64_t offset, bytes;
 };
 
@@ -41,35 +40,35 @@ static void test_deepseek_v3_to_the_byte(void **state)
 {
     (void)state;
     static const struct place expected[] = {
-        {RT_BUF_CTRL, 0, 128},
-        {RT_BUF_SLOT_LENGTH, 256, 512},
-        {RT_BUF_SLOT_TOKEN, 768, 512},
-        {RT_BUF_BLOCK_TABLE, 1280, 1048576},
-        {RT_BUF_ROW_SLOT, 1049856, 512},
-        {RT_BUF_ROW_POSITION, 1050368, 512},
-        {RT_BUF_ROW_LENGTH, 1050880, 512},
-        {RT_BUF_TOKENS, 1051392, 512},
-        {RT_BUF_ACCEPTED, 1051904, 512},
-        {RT_BUF_SAMPLED, 1052416, 512},
-        {RT_BUF_PAGE_COPIES, 1052928, 1024},
-        {RT_BUF_TILES, 1053952, 2112},
-        {RT_BUF_NUM_SPLITS, 1056256, 516},
-        {RT_BUF_Q, 1057024, 18874368},
-        {RT_BUF_LATENT, 19931392, 147456},
-        {RT_BUF_OUT, 20078848, 16777216},
-        {RT_BUF_LSE, 36856064, 65536},
-        {RT_BUF_PARTIAL_LSE, 36921600, 99328},
-        {RT_BUF_PARTIAL_OUT, 37020928, 50855936},
-        {RT_BUF_RECORDS, 0, 217600},
-        {RT_BUF_COMPLETIONS, 217600, 8704},
-        {RT_BUF_COMPLETED, 226304, 64},
-        {RT_BUF_KV, 0, UINT64_C(147371065344)},
+        {RT_TENSOR_CTRL, 0, 128},
+        {RT_TENSOR_SLOT_LENGTH, 256, 512},
+        {RT_TENSOR_SLOT_TOKEN, 768, 512},
+        {RT_TENSOR_BLOCK_TABLE, 1280, 1048576},
+        {RT_TENSOR_ROW_SLOT, 1049856, 512},
+        {RT_TENSOR_ROW_POSITION, 1050368, 512},
+        {RT_TENSOR_ROW_LENGTH, 1050880, 512},
+        {RT_TENSOR_TOKENS, 1051392, 512},
+        {RT_TENSOR_ACCEPTED, 1051904, 512},
+        {RT_TENSOR_SAMPLED, 1052416, 512},
+        {RT_TENSOR_PAGE_COPIES, 1052928, 1024},
+        {RT_TENSOR_PARTS, 1053952, 2112},
+        {RT_TENSOR_NUM_SPLITS, 1056256, 516},
+        {RT_TENSOR_Q, 1057024, 18874368},
+        {RT_TENSOR_LATENT, 19931392, 147456},
+        {RT_TENSOR_OUT, 20078848, 16777216},
+        {RT_TENSOR_LSE, 36856064, 65536},
+        {RT_TENSOR_PARTIAL_LSE, 36921600, 99328},
+        {RT_TENSOR_PARTIAL_OUT, 37020928, 50855936},
+        {RT_TENSOR_RECORDS, 0, 217600},
+        {RT_TENSOR_COMPLETIONS, 217600, 8704},
+        {RT_TENSOR_COMPLETED, 226304, 64},
+        {RT_TENSOR_KV, 0, UINT64_C(147371065344)},
     };
-    assert_int_equal(COUNT(expected), RT_BUF_COUNT);
-    struct rt_layout l;
-    assert_int_equal(rt_layout_compute(&DEEPSEEK_V3, &l, NULL), RT_OK);
+    assert_int_equal(COUNT(expected), RT_TENSOR_COUNT);
+    struct rt_placement l;
+    assert_int_equal(rt_placement_make(&DEEPSEEK_V3, &l, NULL), RT_OK);
     for (size_t i = 0; i < COUNT(expected); i++) {
-        const struct rt_buffer *b = &l.buffers[expected[i].id];
+        const struct rt_placed *b = &l.tensors[expected[i].id];
         if (b->offset != expected[i].offset || b->bytes != expected[i].bytes)
             fail_msg("%s: %llu bytes at %llu, expected %llu at %llu", b->name,
                      (unsigned long long)b->bytes, (unsigned long long)b->offset,
@@ -79,15 +78,15 @@ static void test_deepseek_v3_to_the_byte(void **state)
     assert_true(l.arena_bytes == 87876864);
     assert_true(l.mapped_bytes == 226560);
     assert_true(l.pool_bytes == UINT64_C(147371065344));
-    assert_true(l.buffers[RT_BUF_KV].layer_stride == UINT64_C(2415919104));
-    assert_true(rt_layout_page_bytes(&DEEPSEEK_V3) == UINT64_C(147371065344) / 32768);
+    assert_true(l.tensors[RT_TENSOR_KV].layer_stride == UINT64_C(2415919104));
+    assert_true(rt_placement_page_bytes(&DEEPSEEK_V3) == UINT64_C(147371065344) / 32768);
 }
 
 static void test_record_format_of_deepseek_v3(void **state)
 {
     (void)state;
-    struct rt_layout l;
-    assert_int_equal(rt_layout_compute(&DEEPSEEK_V3, &l, NULL), RT_OK);
+    struct rt_placement l;
+    assert_int_equal(rt_placement_make(&DEEPSEEK_V3, &l, NULL), RT_OK);
     assert_int_equal(l.record.rows_offset, 64);
     assert_int_equal(l.record.tokens_offset, 64 + 128 * 16);
     assert_int_equal(l.record.ops_offset, 64 + 128 * 16 + 128 * 4);
@@ -99,13 +98,13 @@ static void test_record_format_of_deepseek_v3(void **state)
 static void test_odd_sizes_are_rounded_up(void **state)
 {
     (void)state;
-    struct rt_shape s = DEEPSEEK_V3;
+    struct rt_dims s = DEEPSEEK_V3;
     s.bucket_max = 3;
     s.rows = 5;
     s.q_max = 3;
     s.max_length = 65;
-    struct rt_layout l;
-    assert_int_equal(rt_layout_compute(&s, &l, NULL), RT_OK);
+    struct rt_placement l;
+    assert_int_equal(rt_placement_make(&s, &l, NULL), RT_OK);
     assert_int_equal(l.max_blocks, 2);
     assert_int_equal(l.record.tokens_offset, 64 + 48);
     assert_int_equal(l.record.ops_offset, 64 + 48 + 48); /* 36 bytes of tokens */
@@ -114,12 +113,12 @@ static void test_odd_sizes_are_rounded_up(void **state)
     assert_int_equal(l.record.completion_bytes, 128);    /* 88 */
 }
 
-static void assert_shape_is(const struct rt_layout *l, const char *name, uint32_t rank, uint64_t a,
-                            uint64_t b, uint64_t c, uint64_t d)
+static void assert_shape_is(const struct rt_placement *l, const char *name, uint32_t rank,
+                            uint64_t a, uint64_t b, uint64_t c, uint64_t d)
 {
-    const enum rt_buffer_id id = rt_layout_find(l, name);
-    assert_int_not_equal(id, RT_BUF_COUNT);
-    const struct rt_buffer *buffer = &l->buffers[id];
+    const enum rt_tensor_id id = rt_tensor_find(l, name);
+    assert_int_not_equal(id, RT_TENSOR_COUNT);
+    const struct rt_placed *buffer = &l->tensors[id];
     const uint64_t shape[4] = {a, b, c, d};
     assert_string_equal(buffer->name, name);
     assert_int_equal(buffer->rank, rank);
@@ -129,12 +128,12 @@ static void assert_shape_is(const struct rt_layout *l, const char *name, uint32_
 static void test_shapes_by_name(void **state)
 {
     (void)state;
-    struct rt_shape s = DEEPSEEK_V3;
+    struct rt_dims s = DEEPSEEK_V3;
     s.slots = 100;
     s.rows = 160;
     s.q_max = 4;
-    struct rt_layout l;
-    assert_int_equal(rt_layout_compute(&s, &l, NULL), RT_OK);
+    struct rt_placement l;
+    assert_int_equal(rt_placement_make(&s, &l, NULL), RT_OK);
     assert_shape_is(&l, "ctrl", 1, sizeof(struct rt_ctrl), 0, 0, 0);
     assert_shape_is(&l, "slot_lengths", 1, 100, 0, 0, 0);
     assert_shape_is(&l, "slot_tokens", 1, 100, 0, 0, 0);
@@ -146,7 +145,7 @@ static void test_shapes_by_name(void **state)
     assert_shape_is(&l, "accepted", 1, 160, 0, 0, 0);
     assert_shape_is(&l, "sampled", 1, 160, 0, 0, 0);
     assert_shape_is(&l, "page_copies", 2, RT_MAX_PAGE_COPIES, 4, 0, 0);
-    assert_shape_is(&l, "tile_records", 2, 66, 8, 0, 0);
+    assert_shape_is(&l, "parts", 2, 66, 8, 0, 0);
     assert_shape_is(&l, "num_splits", 1, 129, 0, 0, 0);
     assert_shape_is(&l, "q", 4, 160, 4, 128, 576);
     assert_shape_is(&l, "latent", 3, 160, 4, 576, 0);
@@ -158,34 +157,34 @@ static void test_shapes_by_name(void **state)
     assert_shape_is(&l, "completions", 2, 8, l.record.completion_bytes, 0, 0);
     assert_shape_is(&l, "completed", 1, 64, 0, 0, 0);
     assert_shape_is(&l, "kv", 3, 32768, 64, 576, 0);
-    assert_int_equal(rt_layout_find(&l, "kvx"), RT_BUF_COUNT);
-    assert_int_equal(rt_layout_find(&l, ""), RT_BUF_COUNT);
+    assert_int_equal(rt_tensor_find(&l, "kvx"), RT_TENSOR_COUNT);
+    assert_int_equal(rt_tensor_find(&l, ""), RT_TENSOR_COUNT);
 }
 
 static void test_per_layer_tensors(void **state)
 {
     (void)state;
-    struct rt_shape s = DEEPSEEK_V3;
+    struct rt_dims s = DEEPSEEK_V3;
     s.heads = 5;
     s.bucket_max = 3;
     s.rows = 3;
     s.per_layer = true;
-    struct rt_layout l;
-    assert_int_equal(rt_layout_compute(&s, &l, NULL), RT_OK);
-    assert_true(l.buffers[RT_BUF_Q].layer_stride == 17408);     /* 17280 bytes */
-    assert_true(l.buffers[RT_BUF_LATENT].layer_stride == 3584); /* 3456 bytes */
-    assert_true(l.buffers[RT_BUF_OUT].layer_stride == 15360);
-    assert_true(l.buffers[RT_BUF_LSE].layer_stride == 256); /* 60 bytes */
-    for (uint32_t id = 0; id < RT_BUF_COUNT; id++) {
-        const struct rt_buffer *b = &l.buffers[id];
-        const bool layered = (id >= RT_BUF_Q && id <= RT_BUF_LSE) || id == RT_BUF_KV;
+    struct rt_placement l;
+    assert_int_equal(rt_placement_make(&s, &l, NULL), RT_OK);
+    assert_true(l.tensors[RT_TENSOR_Q].layer_stride == 17408);     /* 17280 bytes */
+    assert_true(l.tensors[RT_TENSOR_LATENT].layer_stride == 3584); /* 3456 bytes */
+    assert_true(l.tensors[RT_TENSOR_OUT].layer_stride == 15360);
+    assert_true(l.tensors[RT_TENSOR_LSE].layer_stride == 256); /* 60 bytes */
+    for (uint32_t id = 0; id < RT_TENSOR_COUNT; id++) {
+        const struct rt_placed *b = &l.tensors[id];
+        const bool layered = (id >= RT_TENSOR_Q && id <= RT_TENSOR_LSE) || id == RT_TENSOR_KV;
         assert_int_equal(b->layer_stride != 0, layered);
         if (layered)
             assert_true(b->bytes == b->layer_stride * 61);
     }
     s.per_layer = false;
-    assert_int_equal(rt_layout_compute(&s, &l, NULL), RT_OK);
-    assert_true(l.buffers[RT_BUF_Q].layer_stride == 0 && l.buffers[RT_BUF_Q].bytes == 17280);
+    assert_int_equal(rt_placement_make(&s, &l, NULL), RT_OK);
+    assert_true(l.tensors[RT_TENSOR_Q].layer_stride == 0 && l.tensors[RT_TENSOR_Q].bytes == 17280);
 }
 
 static uint32_t below(uint64_t *random, uint32_t limit)
@@ -194,14 +193,13 @@ static uint32_t below(uint64_t *random, uint32_t limit)
     return (uint32_t)((*random >> 33) % limit);
 }
 
-static struct rt_shape random_shape(uint64_t *random)
+static struct rt_dims random_shape(uint64_t *random)
 {
     const uint32_t bucket_max = 1 + below(random, RT_MAX_BATCH);
     const uint32_t d_qk = 8 * (1 + below(random, 128));
-    return (struct rt_shape){
+    return (struct rt_dims){
+        .kv = {.d_qk = d_qk, .d_v = 8 * (1 + below(random, d_qk / 8)), .token_bytes = 2 * d_qk},
         .heads = 1 + below(random, RT_MAX_HEADS),
-        .d_qk = d_qk,
-        .d_v = 8 * (1 + below(random, d_qk / 8)),
         .layers = 1 + below(random, 100),
         .slots = 1 + below(random, RT_MAX_SEQUENCES),
         .max_length = 1 + below(random, RT_MAX_LENGTH),
@@ -217,7 +215,7 @@ static struct rt_shape random_shape(uint64_t *random)
     };
 }
 
-static uint64_t naive_bytes(const struct rt_buffer *b, uint32_t layers)
+static uint64_t naive_bytes(const struct rt_placed *b, uint32_t layers)
 {
     uint64_t bytes = rt_dtype_bytes(b->dtype);
     for (uint32_t i = 0; i < b->rank; i++)
@@ -226,25 +224,25 @@ static uint64_t naive_bytes(const struct rt_buffer *b, uint32_t layers)
 }
 
 /* Order, alignment, no overlap, exact cover; the same answer whatever was in *out before. */
-static void assert_sound(const struct rt_shape *s, struct rt_layout *l)
+static void assert_sound(const struct rt_dims *s, struct rt_placement *l)
 {
-    struct rt_layout again;
+    struct rt_placement again;
     memset(l, 0xA5, sizeof(*l));
     memset(&again, 0x5A, sizeof(again));
-    assert_int_equal(rt_layout_compute(s, l, NULL), RT_OK);
-    assert_int_equal(rt_layout_compute(s, &again, NULL), RT_OK);
+    assert_int_equal(rt_placement_make(s, l, NULL), RT_OK);
+    assert_int_equal(rt_placement_make(s, &again, NULL), RT_OK);
     uint64_t end[3] = {0};
-    for (uint32_t id = 0; id < RT_BUF_COUNT; id++) {
-        const struct rt_buffer *b = &l->buffers[id];
+    for (uint32_t id = 0; id < RT_TENSOR_COUNT; id++) {
+        const struct rt_placed *b = &l->tensors[id];
         assert_true(b->offset == end[b->region]);
         assert_true(b->bytes > 0 && b->bytes == naive_bytes(b, s->layers));
-        assert_true(b->offset == again.buffers[id].offset && b->bytes == again.buffers[id].bytes);
+        assert_true(b->offset == again.tensors[id].offset && b->bytes == again.tensors[id].bytes);
         end[b->region] = (b->offset + b->bytes + 255) / 256 * 256;
     }
     assert_true(l->arena_bytes == end[RT_REGION_ARENA]);
     assert_true(l->mapped_bytes == end[RT_REGION_MAPPED]);
     assert_true(l->pool_bytes == end[RT_REGION_POOL]);
-    assert_true(l->pool_bytes == s->pages * rt_layout_page_bytes(s));
+    assert_true(l->pool_bytes == s->pages * rt_placement_page_bytes(s));
     const struct rt_record_format *f = &l->record;
     assert_int_equal(f->rows_offset, sizeof(struct rt_record));
     assert_true(f->tokens_offset >= f->rows_offset + 16 * s->bucket_max);
@@ -261,8 +259,8 @@ static void test_random_shapes_are_sound(void **state)
     (void)state;
     uint64_t random = SEED;
     for (uint32_t i = 0; i < 2000; i++) {
-        const struct rt_shape s = random_shape(&random);
-        struct rt_layout l;
+        const struct rt_dims s = random_shape(&random);
+        struct rt_placement l;
         assert_sound(&s, &l);
     }
 }
@@ -273,10 +271,10 @@ static void test_sizes_grow_with_the_shape(void **state)
     (void)state;
     uint64_t random = SEED + 1;
     for (uint32_t i = 0; i < 2000; i++) {
-        const struct rt_shape s = random_shape(&random);
-        struct rt_shape more = s;
-        struct rt_layout small, large;
-        assert_int_equal(rt_layout_compute(&s, &small, NULL), RT_OK);
+        const struct rt_dims s = random_shape(&random);
+        struct rt_dims more = s;
+        struct rt_placement small, large;
+        assert_int_equal(rt_placement_make(&s, &small, NULL), RT_OK);
         switch (below(&random, 8)) {
         case 0:
             more.layers++;
@@ -303,12 +301,12 @@ static void test_sizes_grow_with_the_shape(void **state)
             more.per_layer = true;
             break;
         }
-        assert_int_equal(rt_layout_compute(&more, &large, NULL), RT_OK);
-        for (uint32_t id = 0; id < RT_BUF_COUNT; id++) {
-            if (large.buffers[id].bytes < small.buffers[id].bytes ||
-                large.buffers[id].offset < small.buffers[id].offset)
+        assert_int_equal(rt_placement_make(&more, &large, NULL), RT_OK);
+        for (uint32_t id = 0; id < RT_TENSOR_COUNT; id++) {
+            if (large.tensors[id].bytes < small.tensors[id].bytes ||
+                large.tensors[id].offset < small.tensors[id].offset)
                 fail_msg("seed 0x%llx, shape %u: %s shrank", (unsigned long long)SEED + 1, i,
-                         small.buffers[id].name);
+                         small.tensors[id].name);
         }
         assert_true(large.arena_bytes >= small.arena_bytes);
         assert_true(large.mapped_bytes >= small.mapped_bytes);
@@ -316,23 +314,23 @@ static void test_sizes_grow_with_the_shape(void **state)
     }
 }
 
-static void assert_refused(const struct rt_shape *s, const char *text)
+static void assert_refused(const struct rt_dims *s, const char *text)
 {
-    static const struct rt_layout zero;
-    struct rt_layout l;
+    static const struct rt_placement zero;
+    struct rt_placement l;
     memset(&l, 0xA5, sizeof(l));
     struct rt_error err = {0};
-    assert_int_equal(rt_layout_compute(s, &l, &err), RT_ERR_INVALID);
+    assert_int_equal(rt_placement_make(s, &l, &err), RT_ERR_INVALID);
     assert_int_equal(err.status, RT_ERR_INVALID);
     assert_string_equal(err.message, text);
     assert_int_equal(l.arena_bytes + l.mapped_bytes + l.pool_bytes, 0);
-    assert_int_equal(l.shape.heads, 0);
-    assert_memory_equal(l.buffers, zero.buffers, sizeof(l.buffers));
+    assert_int_equal(l.dims.heads, 0);
+    assert_memory_equal(l.tensors, zero.tensors, sizeof(l.tensors));
 }
 
 #define REFUSED(field, value, text)                                                                \
     do {                                                                                           \
-        struct rt_shape s = DEEPSEEK_V3;                                                           \
+        struct rt_dims s = DEEPSEEK_V3;                                                            \
         s.field = (value);                                                                         \
         assert_refused(&s, text);                                                                  \
     } while (0)
@@ -341,8 +339,8 @@ static void test_zero_fields_are_refused(void **state)
 {
     (void)state;
     REFUSED(heads, 0, "heads = 0 is outside 1..128");
-    REFUSED(d_qk, 0, "d_qk = 0 is outside 8..1024");
-    REFUSED(d_v, 0, "d_v = 0 is outside 8..576");
+    REFUSED(kv.d_qk, 0, "d_qk = 0 is outside 8..1024");
+    REFUSED(kv.d_v, 0, "d_v = 0 is outside 8..576");
     REFUSED(layers, 0, "layers = 0 is outside 1..4294967295");
     REFUSED(slots, 0, "slots = 0 is outside 1..65536");
     REFUSED(max_length, 0, "max_length = 0 is outside 1..1048576");
@@ -360,10 +358,10 @@ static void test_fields_out_of_range_are_refused(void **state)
 {
     (void)state;
     REFUSED(heads, 129, "heads = 129 is outside 1..128");
-    REFUSED(d_qk, 1032, "d_qk = 1032 is outside 8..1024");
-    REFUSED(d_qk, 577, "d_qk = 577 is no multiple of 8");
-    REFUSED(d_v, 584, "d_v = 584 is outside 8..576");
-    REFUSED(d_v, 511, "d_v = 511 is no multiple of 8");
+    REFUSED(kv.d_qk, 1032, "d_qk = 1032 is outside 8..1024");
+    REFUSED(kv.d_qk, 577, "d_qk = 577 is no multiple of 8");
+    REFUSED(kv.d_v, 584, "d_v = 584 is outside 8..576");
+    REFUSED(kv.d_v, 511, "d_v = 511 is no multiple of 8");
     REFUSED(slots, 65537, "slots = 65537 is outside 1..65536");
     REFUSED(max_length, 1048577, "max_length = 1048577 is outside 1..1048576");
     REFUSED(page_size, 48, "page_size = 48, valid are 16, 32, 64 and 128");
@@ -393,7 +391,7 @@ static void test_overflow_is_refused_with_the_values(void **state)
     REFUSED(partial_rows, UINT64_C(1) << 53,
             "partial_out [9007199254740992, 512] of 4 bytes an element, 61 layers, ends beyond "
             "64-bit sizes");
-    struct rt_shape s = DEEPSEEK_V3;
+    struct rt_dims s = DEEPSEEK_V3;
     s.layers = UINT32_MAX;
     s.pages = INT32_MAX;
     assert_refused(&s, "kv [2147483647, 64, 576] of 2 bytes an element, 4294967295 layers, ends "
@@ -407,10 +405,10 @@ static void test_overflow_is_refused_with_the_values(void **state)
 static void test_page_bytes(void **state)
 {
     (void)state;
-    struct rt_shape s = DEEPSEEK_V3;
-    assert_true(rt_layout_page_bytes(&s) == 61 * 64 * 576 * 2);
-    s.layers = s.page_size = s.d_qk = UINT32_MAX;
-    assert_true(rt_layout_page_bytes(&s) == 0);
+    struct rt_dims s = DEEPSEEK_V3;
+    assert_true(rt_placement_page_bytes(&s) == 61 * 64 * 576 * 2);
+    s.layers = s.page_size = s.kv.token_bytes = UINT32_MAX;
+    assert_true(rt_placement_page_bytes(&s) == 0);
 }
 
 static void test_dtype_bytes(void **state)

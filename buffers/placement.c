@@ -23,10 +23,10 @@
  *           +-----------------------------+-----------------------------+---+
  *            <------- layer_stride ------->
  */
-#include "buffers/layout.h"
+#include "buffers/placement.h"
 
 #include "common/math.h"
-#include "common/record.h"
+#include "common/work.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -36,15 +36,31 @@
  */
 #define MAX_WIDTH 1024u
 #define WIDTH_MULTIPLE 8u /* rows of bf16 then begin at multiples of 16 bytes */
-#define TILE_WORDS 8u     /* a tile record is eight int32 */
-#define PAGE_COPY_WORDS (sizeof(struct rt_page_copy) / sizeof(int32_t))
-#define COMPLETED_BYTES 64u /* one word, alone in its cache line */
 #define OPS_SPARE_BYTES UINT64_C(16384)
 
-struct dims {
-    uint32_t rank;
-    uint64_t shape[4];
-    bool layered;
+enum dim {
+    DIM_NONE, /* behind a tensor's last */
+#define DIM_ENUM(name, value) DIM_##name,
+    RT_DIM_LIST(DIM_ENUM)
+#undef DIM_ENUM
+};
+
+static const struct line {
+    struct rt_placed tensor; /* what does not depend on dimensions */
+    enum dim dims[4];
+} lines[RT_TENSOR_COUNT] = {
+#define D(name) DIM_##name
+#define RT_TENSOR(id, name_, dtype_, scope_, region_, access_, ...)                                \
+    [RT_TENSOR_##id] = {.tensor = {.name = name_,                                                  \
+                                   .region = RT_REGION_##region_,                                  \
+                                   .dtype = RT_DTYPE_##dtype_,                                     \
+                                   .scope = RT_SCOPE_##scope_,                                     \
+                                   .is_public = ACCESS_##access_},                                 \
+                        .dims = {__VA_ARGS__}},
+#define ACCESS_PUBLIC true
+#define ACCESS_PRIVATE false
+#include "buffers/tensors.inc"
+#undef D
 };
 
 static enum rt_status check_range(struct rt_error *err, const char *name, uint64_t value,
@@ -64,11 +80,11 @@ static enum rt_status check_width(struct rt_error *err, const char *name, uint32
     return RT_OK;
 }
 
-static enum rt_status check_shape(const struct rt_shape *s, struct rt_error *err)
+static enum rt_status check_dims(const struct rt_dims *s, struct rt_error *err)
 {
     RT_TRY(check_range(err, "heads", s->heads, 1, RT_MAX_HEADS));
-    RT_TRY(check_width(err, "d_qk", s->d_qk, MAX_WIDTH));
-    RT_TRY(check_width(err, "d_v", s->d_v, s->d_qk));
+    RT_TRY(check_width(err, "d_qk", s->kv.d_qk, MAX_WIDTH));
+    RT_TRY(check_width(err, "d_v", s->kv.d_v, s->kv.d_qk));
     RT_TRY(check_range(err, "layers", s->layers, 1, UINT32_MAX));
     RT_TRY(check_range(err, "slots", s->slots, 1, RT_MAX_SEQUENCES));
     RT_TRY(check_range(err, "max_length", s->max_length, 1, RT_MAX_LENGTH));
@@ -84,8 +100,8 @@ static enum rt_status check_shape(const struct rt_shape *s, struct rt_error *err
     return check_range(err, "ring_depth", s->ring_depth, 2, 64);
 }
 
-/* Bounded by check_shape: a record is below half a megabyte. */
-static struct rt_record_format record_format(const struct rt_shape *s, uint32_t max_blocks)
+/* Bounded by check_dims: a record is below half a megabyte. */
+static struct rt_record_format record_format(const struct rt_dims *s, uint32_t max_blocks)
 {
     const uint64_t rows = sizeof(struct rt_record);
     const uint64_t tokens =
@@ -104,49 +120,31 @@ static struct rt_record_format record_format(const struct rt_shape *s, uint32_t 
     };
 }
 
-static void fill_dims(const struct rt_layout *l, struct dims out[RT_BUF_COUNT])
+static uint64_t dim_value(const struct rt_placement *p, enum dim dim)
 {
-    const struct rt_shape *s = &l->shape;
-    const struct rt_record_format *f = &l->record;
-    const struct dims table[RT_BUF_COUNT] = {
-        [RT_BUF_CTRL] = {1, {sizeof(struct rt_ctrl)}, false},
-        [RT_BUF_SLOT_LENGTH] = {1, {s->slots}, false},
-        [RT_BUF_SLOT_TOKEN] = {1, {s->slots}, false},
-        [RT_BUF_BLOCK_TABLE] = {2, {s->slots, l->max_blocks}, false},
-        [RT_BUF_ROW_SLOT] = {1, {s->bucket_max}, false},
-        [RT_BUF_ROW_POSITION] = {1, {s->bucket_max}, false},
-        [RT_BUF_ROW_LENGTH] = {1, {s->bucket_max}, false},
-        [RT_BUF_TOKENS] = {2, {s->rows, s->q_max}, false},
-        [RT_BUF_ACCEPTED] = {1, {s->rows}, false},
-        [RT_BUF_SAMPLED] = {1, {s->rows}, false},
-        [RT_BUF_PAGE_COPIES] = {2, {RT_MAX_PAGE_COPIES, PAGE_COPY_WORDS}, false},
-        [RT_BUF_TILES] = {2, {s->parts_max, TILE_WORDS}, false},
-        [RT_BUF_NUM_SPLITS] = {1, {s->bucket_max + UINT64_C(1)}, false},
-        [RT_BUF_Q] = {4, {s->rows, s->q_max, s->heads, s->d_qk}, s->per_layer},
-        [RT_BUF_LATENT] = {3, {s->rows, s->q_max, s->d_qk}, s->per_layer},
-        [RT_BUF_OUT] = {4, {s->rows, s->q_max, s->heads, s->d_v}, s->per_layer},
-        [RT_BUF_LSE] = {3, {s->rows, s->q_max, s->heads}, s->per_layer},
-        [RT_BUF_PARTIAL_LSE] = {1, {s->partial_rows}, false},
-        [RT_BUF_PARTIAL_OUT] = {2, {s->partial_rows, s->d_v}, false},
-        [RT_BUF_RECORDS] = {2, {s->ring_depth, f->record_bytes}, false},
-        [RT_BUF_COMPLETIONS] = {2, {s->ring_depth, f->completion_bytes}, false},
-        [RT_BUF_COMPLETED] = {1, {COMPLETED_BYTES}, false},
-        [RT_BUF_KV] = {3, {s->pages, s->page_size, s->d_qk}, true},
-    };
-    memcpy(out, table, sizeof(table));
+    switch (dim) {
+#define DIM_VALUE(name, value)                                                                     \
+    case DIM_##name:                                                                               \
+        return (value);
+        RT_DIM_LIST(DIM_VALUE)
+#undef DIM_VALUE
+    case DIM_NONE:
+        break;
+    }
+    return 0;
 }
 
 static bool align_up(uint64_t value, uint64_t *out)
 {
     uint64_t room;
-    if (!rt_add_u64(value, RT_BUFFER_ALIGN - 1, &room))
+    if (!rt_add_u64(value, RT_TENSOR_ALIGN - 1, &room))
         return false;
-    *out = rt_align_up_u64(value, RT_BUFFER_ALIGN);
+    *out = rt_align_up_u64(value, RT_TENSOR_ALIGN);
     return true;
 }
 
 /* Puts the buffer at *end and moves *end behind it; false where a size does not fit 64 bits. */
-static bool place(struct rt_buffer *b, bool layered, uint32_t layers, uint64_t *end)
+static bool place(struct rt_placed *b, bool layered, uint32_t layers, uint64_t *end)
 {
     uint64_t bytes = rt_dtype_bytes(b->dtype);
     for (uint32_t i = 0; i < b->rank; i++)
@@ -161,7 +159,7 @@ static bool place(struct rt_buffer *b, bool layered, uint32_t layers, uint64_t *
     return rt_add_u64(b->offset, b->bytes, &behind) && align_up(behind, end);
 }
 
-static enum rt_status too_large(const struct rt_buffer *b, uint32_t layers, struct rt_error *err)
+static enum rt_status too_large(const struct rt_placed *b, uint32_t layers, struct rt_error *err)
 {
     char shape[4 * 24] = "";
     size_t used = 0;
@@ -173,76 +171,60 @@ static enum rt_status too_large(const struct rt_buffer *b, uint32_t layers, stru
                    shape, rt_dtype_bytes(b->dtype), layers);
 }
 
-static enum rt_status place_all(struct rt_layout *l, struct rt_error *err)
+static bool layered(const struct rt_dims *d, enum rt_tensor_scope scope)
 {
-    static const struct rt_buffer names[RT_BUF_COUNT] = {
-#define RT_BUFFER_NAME(id, text, where, type)                                                      \
-    [RT_BUF_##id] = {.name = text, .region = where, .dtype = type},
-        RT_BUFFER_LIST(RT_BUFFER_NAME)
-#undef RT_BUFFER_NAME
-    };
-    struct dims dims[RT_BUF_COUNT];
-    fill_dims(l, dims);
+    return scope == RT_SCOPE_LAYER || (scope == RT_SCOPE_DATA && d->per_layer);
+}
+
+static enum rt_status place_all(struct rt_placement *p, struct rt_error *err)
+{
     uint64_t end[] = {[RT_REGION_ARENA] = 0, [RT_REGION_MAPPED] = 0, [RT_REGION_POOL] = 0};
-    for (uint32_t id = 0; id < RT_BUF_COUNT; id++) {
-        struct rt_buffer *const b = &l->buffers[id];
-        *b = names[id];
-        b->rank = dims[id].rank;
-        memcpy(b->shape, dims[id].shape, sizeof(b->shape));
-        if (!place(b, dims[id].layered, l->shape.layers, &end[b->region]))
-            return too_large(b, l->shape.layers, err);
+    for (uint32_t id = 0; id < RT_TENSOR_COUNT; id++) {
+        struct rt_placed *const t = &p->tensors[id];
+        *t = lines[id].tensor;
+        while (t->rank < 4 && lines[id].dims[t->rank] != DIM_NONE) {
+            t->shape[t->rank] = dim_value(p, lines[id].dims[t->rank]);
+            t->rank++;
+        }
+        if (!place(t, layered(&p->dims, t->scope), p->dims.layers, &end[t->region]))
+            return too_large(t, p->dims.layers, err);
     }
-    l->arena_bytes = end[RT_REGION_ARENA];
-    l->mapped_bytes = end[RT_REGION_MAPPED];
-    l->pool_bytes = end[RT_REGION_POOL];
+    p->arena_bytes = end[RT_REGION_ARENA];
+    p->mapped_bytes = end[RT_REGION_MAPPED];
+    p->pool_bytes = end[RT_REGION_POOL];
     return RT_OK;
 }
 
-enum rt_status rt_layout_compute(const struct rt_shape *shape, struct rt_layout *out,
+enum rt_status rt_placement_make(const struct rt_dims *dims, struct rt_placement *out,
                                  struct rt_error *err)
 {
     enum rt_status status;
-    RT_TRY_GOTO(check_shape(shape, err));
-    const uint32_t max_blocks = rt_ceil_div_u32(shape->max_length, shape->page_size);
-    *out = (struct rt_layout){
-        .shape = *shape,
+    RT_TRY_GOTO(check_dims(dims, err));
+    const uint32_t max_blocks = rt_ceil_div_u32(dims->max_length, dims->page_size);
+    *out = (struct rt_placement){
+        .dims = *dims,
         .max_blocks = max_blocks,
-        .record = record_format(shape, max_blocks),
+        .record = record_format(dims, max_blocks),
     };
     RT_TRY_GOTO(place_all(out, err));
     return RT_OK;
 fail:
-    *out = (struct rt_layout){0};
+    *out = (struct rt_placement){0};
     return status;
 }
 
-uint64_t rt_layout_page_bytes(const struct rt_shape *shape)
+uint64_t rt_placement_page_bytes(const struct rt_dims *dims)
 {
-    uint64_t bytes = rt_dtype_bytes(RT_DTYPE_BF16);
-    if (!rt_mul_u64(bytes, shape->page_size, &bytes) || !rt_mul_u64(bytes, shape->d_qk, &bytes) ||
-        !rt_mul_u64(bytes, shape->layers, &bytes))
+    uint64_t bytes;
+    if (!rt_mul_u64(rt_kv_page_bytes(&dims->kv, dims->page_size), dims->layers, &bytes))
         return 0;
     return bytes;
 }
 
-uint32_t rt_dtype_bytes(enum rt_dtype dtype)
-{
-    switch (dtype) {
-    case RT_DTYPE_U8:
-        return 1;
-    case RT_DTYPE_BF16:
-        return 2;
-    case RT_DTYPE_F32:
-    case RT_DTYPE_I32:
-        return 4;
-    }
-    return 0;
-}
-
-enum rt_buffer_id rt_layout_find(const struct rt_layout *layout, const char *name)
+enum rt_tensor_id rt_tensor_find(const struct rt_placement *placement, const char *name)
 {
     uint32_t id = 0;
-    while (id < RT_BUF_COUNT && strcmp(layout->buffers[id].name, name) != 0)
+    while (id < RT_TENSOR_COUNT && strcmp(placement->tensors[id].name, name) != 0)
         id++;
-    return (enum rt_buffer_id)id;
+    return (enum rt_tensor_id)id;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_RUNTIME_STAGES_H
-#define RT_RUNTIME_STAGES_H
+#ifndef RT_RUNTIME_RECIPE_H
+#define RT_RUNTIME_RECIPE_H
 
-/* The step of one (batch, query length) as a program: our stages with the caller's between them. */
+/* A graph's spec -> its program: our operators in order, with the caller's stages between them. */
 #include "buffers/arena.h"
 #include "graphs/program.h"
 #include "runtime/blueprint.h"
@@ -14,7 +14,7 @@ struct rt_stage_binding {
     struct rt_stage_context context;
 };
 
-struct rt_stage_source {
+struct rt_recipe_source {
     const struct rt_blueprint *blueprint;
     const struct rt_arena *arena;     /* addresses; a plan's arena has base 0 */
     const struct rt_kernels *kernels; /* zeroed in a plan without a device */
@@ -24,18 +24,15 @@ struct rt_stage_source {
 };
 
 /* Bindings that one program needs at most. */
-uint32_t rt_stage_binding_count(const struct rt_stage_source *s);
+uint32_t rt_recipe_binding_count(const struct rt_recipe_source *s);
 
 /*
- * Appends all stages to the empty *p. `bindings` has rt_stage_binding_count elements and outlives
- * the program. On failure *p may be partly filled; free it.
+ * Appends all stages to the empty *p, which becomes the spec's. `bindings` has
+ * rt_recipe_binding_count elements and outlives the program; a control graph and a plan need none.
+ * On failure *p may be partly filled; free it.
  */
-enum rt_status rt_stages_step(const struct rt_stage_source *s, uint32_t batch, uint32_t query_index,
+enum rt_status rt_recipe_make(const struct rt_recipe_source *s, const struct rt_graph_spec *spec,
                               struct rt_stage_binding *bindings, struct rt_program *p,
                               struct rt_error *err);
-
-/* The control program: step_begin without rows, page_copy, step_end. */
-enum rt_status rt_stages_control(const struct rt_stage_source *s, struct rt_program *p,
-                                 struct rt_error *err);
 
 #endif

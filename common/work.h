@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_COMMON_WORK_H
+#define RT_COMMON_WORK_H
+
+/*
+ * One piece of a step as plain data: what a stage does. `kernels` and `runtime` fill it, `graphs`
+ * turns it into nodes, prints and audits it, `driver` does it. Each kind has a twin on the host
+ * device, so that whatever is built of them runs without a GPU.
+ *
+ *   LAUNCH      one kernel of ours                 an explicit node
+ *   MATMUL      one product by a library           captured; host device: a typed node
+ *   COLLECTIVE  one exchange between ranks         captured; host device: a typed node
+ *   CALL        a caller's function                captured; host device: a typed node
+ */
+#include "common/launch.h"
+#include "replayrt/rt.h"
+
+#include <stddef.h>
+
+typedef struct rt_dstream_opaque *rt_dstream; /* CUstream; null is the host device's own stream */
+
+enum rt_work_kind { RT_WORK_LAUNCH, RT_WORK_MATMUL, RT_WORK_COLLECTIVE, RT_WORK_CALL };
+
+/*
+ * d[z, i, j] = bias[j] + sum over l of a[z, i, l] * b[z, j, l], summed in float or better.
+ * a and b have one dtype, d and bias another: bf16 or f32 each. Weights are taken as they lie: of
+ * b's two strides one is 1. Strides in elements, not negative. Null bias: none. m 0: no work.
+ */
+struct rt_matmul {
+    rt_addr a;    /* [batch, m, k] */
+    rt_addr b;    /* [batch, n, k] */
+    rt_addr bias; /* [n] or null */
+    rt_addr d;    /* [batch, m, n], overlaps no other */
+    enum rt_dtype input_dtype, output_dtype;
+    uint32_t batch, m, n, k;
+    int64_t a_batch_stride, a_row_stride;
+    int64_t b_batch_stride, b_row_stride, b_column_stride; /* of j, of l */
+    int64_t d_batch_stride, d_row_stride;
+};
+
+enum rt_collective_kind {
+    RT_ALL_REDUCE,
+    RT_ALL_GATHER,
+    RT_REDUCE_SCATTER
+}; /* reductions are sums */
+
+/* What every rank of `comm` does together, in the same order. */
+struct rt_collective {
+    enum rt_collective_kind kind;
+    enum rt_dtype dtype;
+    rt_addr from;   /* [count]; REDUCE_SCATTER [ranks, count] */
+    rt_addr to;     /* [count]; ALL_GATHER [ranks, count]; may be `from` itself in ALL_REDUCE */
+    uint64_t count; /* elements */
+    uint32_t ranks;
+    void *comm; /* of the driver's library; null: a group of one */
+};
+
+/* The caller's work: puts itself on `stream` (CUDA), or is done when it returns (host device, where
+ * `stream` is null). 0 or a number of the caller's that means failure. */
+struct rt_call {
+    int (*fn)(void *user, rt_dstream stream);
+    void *user; /* must outlive whatever was built of the call */
+};
+
+struct rt_work {
+    enum rt_work_kind kind;
+    union {
+        struct rt_launch launch;
+        struct rt_matmul matmul;
+        struct rt_collective collective;
+        struct rt_call call;
+    };
+};
+
+/* A kernel's entry point, "matmul", "all_reduce", …, "callback": static storage. */
+const char *rt_work_name(const struct rt_work *work);
+
+/* For people: grid and blocks and on a line of its own what else, or shapes and dtypes. Cut to the
+ * text's size; "" for a call. */
+void rt_work_describe(const struct rt_work *work, char *text, size_t bytes);
+
+/* Memory that a MATMUL or COLLECTIVE reads or writes. */
+struct rt_span {
+    const char *name;
+    rt_addr address;
+    uint64_t bytes;
+};
+#define RT_MAX_SPANS 4
+/* How many there are. A size beyond 64 bits is UINT64_MAX, which fits nowhere. */
+uint32_t rt_matmul_spans(const struct rt_matmul *m, struct rt_span spans[RT_MAX_SPANS]);
+uint32_t rt_collective_spans(const struct rt_collective *c, struct rt_span spans[RT_MAX_SPANS]);
+
+/* Bytes of one element. */
+uint32_t rt_dtype_bytes(enum rt_dtype dtype);
+const char *rt_dtype_name(enum rt_dtype dtype);
+
+#endif

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Products and exchanges in plain C: what on CUDA are cuBLASLt and NCCL. Sums in double. */
+#include "common/bf16.h"
+#include "driver/host/host_device.h"
+
+#include <string.h>
+
+static bool is_float(enum rt_dtype dtype)
+{
+    return dtype == RT_DTYPE_BF16 || dtype == RT_DTYPE_F32;
+}
+
+static int check_spans(const struct rt_host *h, const struct rt_span *spans, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        const int rc = rt_host_check_range(h, spans[i].address, spans[i].bytes);
+        if (rc != 0)
+            return rc;
+    }
+    return 0;
+}
+
+int rt_host_check_matmul(const struct rt_host *h, const struct rt_matmul *m)
+{
+    struct rt_span spans[RT_MAX_SPANS];
+    if (!is_float(m->input_dtype) || !is_float(m->output_dtype) ||
+        (m->b_row_stride != 1 && m->b_column_stride != 1))
+        return RT_HOST_INVALID;
+    return check_spans(h, spans, rt_matmul_spans(m, spans));
+}
+
+/* A group of one: larger ones bring a communicator. */
+int rt_host_check_collective(const struct rt_host *h, const struct rt_collective *c)
+{
+    struct rt_span spans[RT_MAX_SPANS];
+    if (rt_dtype_bytes(c->dtype) == 0)
+        return RT_HOST_INVALID;
+    if (c->ranks != 1 || c->comm)
+        return RT_HOST_UNSUPPORTED;
+    return check_spans(h, spans, rt_collective_spans(c, spans));
+}
+
+static double load(rt_addr base, int64_t element, enum rt_dtype dtype)
+{
+    if (dtype == RT_DTYPE_F32)
+        return (double)((const float *)(uintptr_t)base)[element];
+    return (double)rt_bf16_to_float(((const uint16_t *)(uintptr_t)base)[element]);
+}
+
+static void store(rt_addr base, int64_t element, enum rt_dtype dtype, double value)
+{
+    if (dtype == RT_DTYPE_F32)
+        ((float *)(uintptr_t)base)[element] = (float)value;
+    else
+        ((uint16_t *)(uintptr_t)base)[element] = rt_float_to_bf16((float)value);
+}
+
+static double product(const struct rt_matmul *m, uint32_t z, uint32_t i, uint32_t j)
+{
+    const int64_t a = z * m->a_batch_stride + i * m->a_row_stride;
+    const int64_t b = z * m->b_batch_stride + j * m->b_row_stride;
+    double sum = m->bias ? load(m->bias, j, m->output_dtype) : 0;
+    for (uint32_t l = 0; l < m->k; l++)
+        sum += load(m->a, a + l, m->input_dtype) *
+               load(m->b, b + l * m->b_column_stride, m->input_dtype);
+    return sum;
+}
+
+void rt_host_run_matmul(const struct rt_matmul *m)
+{
+    for (uint32_t z = 0; z < m->batch; z++)
+        for (uint32_t i = 0; i < m->m; i++)
+            for (uint32_t j = 0; j < m->n; j++)
+                store(m->d, z * m->d_batch_stride + i * m->d_row_stride + j, m->output_dtype,
+                      product(m, z, i, j));
+}
+
+void rt_host_run_collective(const struct rt_collective *c)
+{
+    memmove((void *)(uintptr_t)c->to, (const void *)(uintptr_t)c->from,
+            (size_t)(c->count * rt_dtype_bytes(c->dtype)));
+}

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "graphs/spec.h"
+
+#include "common/math.h"
+
+#include <stdlib.h>
+
+uint32_t rt_specs_of_buckets(const uint32_t *batch_sizes, uint32_t batch_size_count,
+                             const uint32_t *query_lens, uint32_t query_len_count,
+                             struct rt_graph_spec *out)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < batch_size_count; i++)
+        for (uint32_t j = 0; j < query_len_count; j++)
+            out[count++] = (struct rt_graph_spec){.phase = RT_PHASE_DECODE,
+                                                  .rows = batch_sizes[i],
+                                                  .tokens = batch_sizes[i] * query_lens[j],
+                                                  .decode_rows = batch_sizes[i]};
+    return count;
+}
+
+static bool serves(const struct rt_graph_spec *spec, uint32_t query_len)
+{
+    return spec->phase == RT_PHASE_DECODE && rt_spec_query_len(spec) == query_len;
+}
+
+/* The graph of that query length with the fewest rows that hold so many; `count`: none. */
+static uint32_t smallest(const struct rt_graph_spec *specs, uint32_t count, uint32_t query_len,
+                         uint32_t rows)
+{
+    uint32_t best = count;
+    for (uint32_t i = 0; i < count; i++)
+        if (serves(&specs[i], query_len) && specs[i].rows >= rows &&
+            (best == count || specs[i].rows < specs[best].rows))
+            best = i;
+    return best;
+}
+
+static uint32_t largest_rows(const struct rt_graph_spec *specs, uint32_t count, uint32_t query_len)
+{
+    uint32_t largest = 0;
+    for (uint32_t i = 0; i < count; i++)
+        if (serves(&specs[i], query_len))
+            largest = rt_max_u32(largest, specs[i].rows);
+    return largest;
+}
+
+/* The last replay starts behind the full ones and may be padded. One live row more never needs
+ * fewer tensor rows, so the worst live count is max_rows itself. */
+uint64_t rt_specs_capacity(const struct rt_graph_spec *specs, uint32_t count, uint32_t max_rows)
+{
+    uint64_t capacity = 0;
+    for (uint32_t query_len = 1; query_len <= RT_MAX_QUERY_LEN; query_len++) {
+        const uint32_t largest = largest_rows(specs, count, query_len);
+        if (largest == 0)
+            continue;
+        uint64_t rows = largest;
+        if (max_rows > largest) {
+            const uint32_t row_base = (max_rows - 1) / largest * largest;
+            rows = (uint64_t)row_base +
+                   specs[smallest(specs, count, query_len, max_rows - row_base)].rows;
+        }
+        capacity = rows > capacity ? rows : capacity;
+    }
+    return capacity;
+}
+
+static enum rt_status check_spec(const struct rt_graph_spec *specs, uint32_t at,
+                                 struct rt_error *err)
+{
+    const struct rt_graph_spec *s = &specs[at];
+    RT_REQUIRE(s->phase == RT_PHASE_DECODE && s->rows >= 1 && s->rows <= RT_MAX_BATCH &&
+                   s->decode_rows == s->rows,
+               err, RT_ERR_INVALID,
+               "graph %u: phase %d, %u rows, %u of them decode; a step's graph decodes all of 1 to "
+               "%d rows",
+               at, (int)s->phase, s->rows, s->decode_rows, RT_MAX_BATCH);
+    RT_REQUIRE(s->tokens % s->rows == 0 && s->tokens / s->rows >= 1 &&
+                   s->tokens / s->rows <= RT_MAX_QUERY_LEN,
+               err, RT_ERR_INVALID,
+               "graph %u: %u tokens in %u rows are no whole query length from 1 to %d", at,
+               s->tokens, s->rows, RT_MAX_QUERY_LEN);
+    for (uint32_t i = 0; i < at; i++)
+        RT_REQUIRE(specs[i].rows != s->rows || specs[i].tokens != s->tokens, err, RT_ERR_INVALID,
+                   "graphs %u and %u both have %u rows and %u tokens", i, at, s->rows, s->tokens);
+    return RT_OK;
+}
+
+static enum rt_status fill_table(struct rt_spec_index *index, const struct rt_graph_spec *specs,
+                                 uint32_t count, uint32_t query_len, struct rt_error *err)
+{
+    const uint32_t largest = largest_rows(specs, count, query_len);
+    if (largest == 0)
+        return RT_OK;
+    uint16_t *const by_rows = malloc(((size_t)largest + 1) * sizeof(*by_rows));
+    RT_REQUIRE(by_rows, err, RT_ERR_NOMEM, "no memory for a table of %u batch sizes", largest);
+    uint32_t spec = count;
+    for (uint32_t rows = 0; rows <= largest; rows++) {
+        if (spec == count || specs[spec].rows < rows)
+            spec = smallest(specs, count, query_len, rows);
+        by_rows[rows] = (uint16_t)spec;
+    }
+    index->by_rows[query_len] = by_rows;
+    index->largest[query_len] = largest;
+    return RT_OK;
+}
+
+enum rt_status rt_spec_index_init(struct rt_spec_index *index, const struct rt_graph_spec *specs,
+                                  uint32_t count, struct rt_error *err)
+{
+    enum rt_status status;
+    *index = (struct rt_spec_index){0};
+    RT_REQUIRE(specs && count >= 1 && count <= RT_MAX_SPECS, err, RT_ERR_INVALID,
+               "%u graphs, valid are 1 to %d", count, RT_MAX_SPECS);
+    for (uint32_t i = 0; i < count; i++)
+        RT_TRY(check_spec(specs, i, err));
+    for (uint32_t query_len = 1; query_len <= RT_MAX_QUERY_LEN; query_len++)
+        RT_TRY_GOTO(fill_table(index, specs, count, query_len, err));
+    return RT_OK;
+fail:
+    rt_spec_index_free(index);
+    return status;
+}
+
+void rt_spec_index_free(struct rt_spec_index *index)
+{
+    for (uint32_t query_len = 0; query_len <= RT_MAX_QUERY_LEN; query_len++)
+        free(index->by_rows[query_len]);
+    *index = (struct rt_spec_index){0};
+}
+
+uint32_t rt_spec_replays(const struct rt_spec_index *index, uint32_t query_len, uint32_t rows)
+{
+    return rt_ceil_div_u32(rows, index->largest[query_len]);
+}

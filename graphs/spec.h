@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_GRAPHS_SPEC_H
+#define RT_GRAPHS_SPEC_H
+
+/*
+ * Which graphs there are, as a list, and which of them serves a step. Pure. Buckets times query
+ * lengths are one way of filling the list; nobody behind it multiplies an index again.
+ */
+#include "common/check.h"
+#include "replayrt/rt.h"
+
+#include <stdbool.h>
+
+enum rt_phase {
+    RT_PHASE_CONTROL, /* no rows: forks, rewinds, bulk page changes */
+    RT_PHASE_DECODE   /* every row the same number of tokens */
+};
+
+struct rt_graph_spec {
+    enum rt_phase phase;
+    uint32_t rows;        /* padded */
+    uint32_t tokens;      /* of all rows */
+    uint32_t decode_rows; /* rows that decode; all of them in DECODE */
+};
+
+/* Tokens of a row; 1 in a graph without rows. */
+static inline uint32_t rt_spec_query_len(const struct rt_graph_spec *spec)
+{
+    return spec->rows ? spec->tokens / spec->rows : 1;
+}
+
+#define RT_MAX_SPECS (RT_MAX_BUCKETS * RT_MAX_QUERY_LENS)
+
+/* Every batch size with every query length, batch sizes first. Returns how many: at most
+ * RT_MAX_SPECS. */
+uint32_t rt_specs_of_buckets(const uint32_t *batch_sizes, uint32_t batch_size_count,
+                             const uint32_t *query_lens, uint32_t query_len_count,
+                             struct rt_graph_spec *out);
+
+/* Rows the data tensors must have so that row_base + rows stays inside for any live count up to
+ * max_rows; at least those of the largest graph, which may be replayed without a live row. */
+uint64_t rt_specs_capacity(const struct rt_graph_spec *specs, uint32_t count, uint32_t max_rows);
+
+/* The list by what a step asks for. */
+struct rt_spec_index {
+    uint32_t largest[RT_MAX_QUERY_LEN + 1]; /* most rows of a graph of that query length; 0: none */
+    uint16_t *by_rows[RT_MAX_QUERY_LEN + 1]; /* [largest + 1]: the spec with the fewest rows that
+                                                hold so many */
+};
+
+/* RT_ERR_INVALID for a spec out of range or one that stands twice; RT_ERR_NOMEM. Zeroed on
+ * failure. */
+enum rt_status rt_spec_index_init(struct rt_spec_index *index, const struct rt_graph_spec *specs,
+                                  uint32_t count, struct rt_error *err);
+void rt_spec_index_free(struct rt_spec_index *index);
+
+/* Is there a graph for this query length? */
+static inline bool rt_spec_captured(const struct rt_spec_index *index, uint32_t query_len)
+{
+    return query_len <= RT_MAX_QUERY_LEN && index->largest[query_len] > 0;
+}
+
+/* Rows of the next replay when `rows` remain, and its graph: at most the largest one's. */
+static inline uint32_t rt_spec_take(const struct rt_spec_index *index, uint32_t query_len,
+                                    uint32_t rows, uint32_t *spec)
+{
+    uint32_t largest = index->largest[query_len];
+    uint32_t take = rows < largest ? rows : largest;
+    *spec = index->by_rows[query_len][take];
+    return take;
+}
+
+/* Replays that `rows` rows need. */
+uint32_t rt_spec_replays(const struct rt_spec_index *index, uint32_t query_len, uint32_t rows);
+
+#endif

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_KERNELS_ABI_ATTEND_H
+#define RT_KERNELS_ABI_ATTEND_H
+
+#include "kernels/abi/views.h"
+
+/*
+ * attend: out = softmax(scale * q k^T, masked) v with v = the first d_v elements of k, over the
+ * blocks that the tile records give. Query token t of a row sees keys [0, len - (q_len - 1 - t)) if
+ * causal, [0, len) if not.
+ * A row that is not split writes out (bf16) and lse (natural log: ln(sum) + max). A piece of a
+ * split row writes normalised fp32 partials.out [slot, hq, d_v] and base-2 partials.lse [slot, hq].
+ * No key seen: piece -> partial 0 and -inf; whole row -> out 0, lse +inf. Rows of length 0 are not
+ * touched here (reduce writes them); negative lengths count as 0.
+ * A score of -inf has weight 0; where all are, no key counts as seen. A score of +inf is as NaN.
+ * NaN in q stays in its query row; NaN in a key reaches every query row that sees the key, and may
+ * reach earlier tokens of the same batch row, which causally do not (their weight 0 times NaN).
+ * Keys behind the row's length, unused pages and unused table entries are never read into the
+ * result. A seen key whose column is >= max_blocks, whose page is outside 0..pages-1 or whose row
+ * has a negative slot is never followed: it reads as zeros.
+ */
+struct rt_attend_params {
+    struct rt_heads_view q;           /* [row_base + rows, q_len, heads, d_qk] bf16 */
+    struct rt_heads_view out;         /* [row_base + rows, q_len, heads, d_v] bf16 */
+    struct rt_heads_view lse;         /* [row_base + rows, q_len, heads] f32 */
+    struct rt_kv_view kv;             /* of this layer */
+    struct rt_rows_view rows;         /* slot, length */
+    struct rt_schedule_view schedule; /* read */
+    struct rt_partials_view partials;
+    uint64_t *stamp_first; /* or null: block (0, 0) writes globaltimer after its wait */
+    float scale;           /* softmax scale, > 0 */
+    uint32_t heads, d_qk, d_v, causal;
+    /* 1: the schedule, the lengths, the block table, and all keys but a row's last q_len, were
+     * complete before the launch in front of this one began, so they may be read before the wait.
+     */
+    uint32_t early;
+};
+#define RT_ATTEND_PARAMS_ADDRESSES(type, at)                                                       \
+    (RT_ADDRESS(type, at q.base) | RT_ADDRESS(type, at out.base) | RT_ADDRESS(type, at lse.base) | \
+     RT_KV_ADDRESSES(type, at kv) | RT_ROWS_ADDRESSES(type, at rows) |                             \
+     RT_SCHEDULE_ADDRESSES(type, at schedule) | RT_PARTIALS_ADDRESSES(type, at partials) |         \
+     RT_ADDRESS(type, at stamp_first))
+RT_STATIC_ASSERT(sizeof(struct rt_attend_params) == 256, "attend ABI");
+
+#endif

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_KERNELS_ABI_REDUCE_H
+#define RT_KERNELS_ABI_REDUCE_H
+
+#include "kernels/abi/views.h"
+
+/*
+ * reduce  grid (x, 1): blocks share the work evenly, whatever x is. What there is of it only the
+ * device knows; the launch takes rows * heads * q_len * d_v / RT_REDUCE_LEAST_COLUMNS blocks, a
+ * block for the least that one works on, but not more than RT_REDUCE_MOST_BLOCKS
+ */
+#define RT_REDUCE_THREADS 256u
+#define RT_REDUCE_WARPS 8u
+#define RT_REDUCE_LEAST_COLUMNS 32u
+#define RT_REDUCE_BLOCKS_PER_SM 4u /* 64 registers: beside an sm90 attend of few rows */
+/*
+ * Blocks of reduce on an H100 or H200. Few query rows: one an SM, which finds room beside the sm90
+ * attend in front of it, so that all are there when it ends. Many: enough to have all SMs read.
+ */
+#define RT_REDUCE_MOST_BLOCKS(query_rows) ((query_rows) <= 32u ? 132u : 528u)
+
+/*
+ * reduce: for split rows, per query row: m = max of the pieces' lse (0 if all are -inf),
+ * g = m + log2(sum 2^(lse_i - m)), out = sum 2^(lse_i - g) partial_i, lse = g * ln 2; no key seen:
+ * out 0, lse +inf. Rows of length <= 0, padding included: out 0, lse +inf. Rows that are not split
+ * and not empty are left alone. The order of the sums follows from the shapes, the grid, the
+ * lengths and num_splits, so that two runs agree bitwise.
+ * stamp_last becomes at least the time, by globaltimer, at which the last output was written; where
+ * there was none to write, a time at which attend was complete.
+ */
+struct rt_reduce_params {
+    struct rt_partials_view partials;
+    struct rt_schedule_view schedule; /* num_splits */
+    struct rt_rows_view rows;         /* length */
+    struct rt_heads_view out;         /* [row_base + rows, q_len, heads, d_v] bf16 */
+    struct rt_heads_view lse;         /* [row_base + rows, q_len, heads] f32 */
+    uint64_t *stamp_last;             /* or null: see above */
+    uint32_t heads, d_v;
+};
+#define RT_REDUCE_PARAMS_ADDRESSES(type, at)                                                       \
+    (RT_PARTIALS_ADDRESSES(type, at partials) | RT_SCHEDULE_ADDRESSES(type, at schedule) |         \
+     RT_ROWS_ADDRESSES(type, at rows) | RT_ADDRESS(type, at out.base) |                            \
+     RT_ADDRESS(type, at lse.base) | RT_ADDRESS(type, at stamp_last))
+RT_STATIC_ASSERT(sizeof(struct rt_reduce_params) == 160, "reduce ABI");
+
+#endif

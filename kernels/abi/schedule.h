@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_KERNELS_ABI_SCHEDULE_H
+#define RT_KERNELS_ABI_SCHEDULE_H
+
+#include "kernels/abi/views.h"
+
+#define RT_SCHEDULE_THREADS 1024
+
+/*
+ * schedule: one block, once per step for all layers.
+ *   nb[r] = ceil(rows.length[r] / RT_BLOCK_TOKENS); cost c[r] = nb ? nb + overhead : 0
+ *   S = exclusive prefix sum of c, T its total
+ *   payload = max(ceil(T / part_count), min_blocks + overhead)
+ *   cut(p): x = p * payload. x >= T: (rows, 0). Else the row with S[r] <= x < S[r] + c[r], and
+ *     k = max(x - S[r] - overhead, 0): k < min_blocks -> (r, 0); nb - k < min_blocks -> the next
+ *     row with blocks, block 0, or (rows, 0); else (r, k).
+ *   part p works from cut(p) to cut(p + 1), its begin and its end; no work where they are equal.
+ *   A cut (r, k) with k > 0 is strictly inside r; no two of those are equal (payload > overhead).
+ *   pieces of r = 1 + cuts strictly inside r
+ *   begin_split of a part that begins strictly inside r = cuts strictly inside r up to its begin,
+ *     that one included
+ *   num_splits = exclusive prefix sum of (pieces > 1 ? pieces : 0), [rows + 1]: the partial slot of
+ *     a piece is num_splits[r] + its index; a row that is not split takes none.
+ * At most 2 * (part_count - 1) slots are used; a piece of a split row has at least min_blocks.
+ * Sums and cuts are 64-bit: any int32 length is served. Padded and empty rows cost nothing.
+ */
+struct rt_schedule_params {
+    struct rt_rows_view rows;         /* length; negative counts as 0 */
+    struct rt_schedule_view schedule; /* written */
+    uint32_t overhead_blocks;
+    uint32_t min_blocks; /* >= 1 */
+};
+#define RT_SCHEDULE_PARAMS_ADDRESSES(type, at)                                                     \
+    (RT_ROWS_ADDRESSES(type, at rows) | RT_SCHEDULE_ADDRESSES(type, at schedule))
+RT_STATIC_ASSERT(sizeof(struct rt_schedule_params) == 72, "schedule ABI");
+
+#endif

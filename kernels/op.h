@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_KERNELS_OP_H
+#define RT_KERNELS_OP_H
+
+/*
+ * An operator: what a step is made of. Whoever wants one asks twice: once which variant serves here
+ * (resolve), and then for the work of one call (build). The runtime and the operators of
+ * replayrt/ops.h go through the same two functions.
+ */
+#include "common/kv_format.h"
+#include "common/work.h"
+#include "kernels/registry.h"
+
+enum rt_op_id {
+#define RT_OP(id, name, params, resolve, build) RT_OP_##id,
+#include "kernels/ops.inc"
+    RT_OP_COUNT
+};
+
+/* What a graph asks of its operators. */
+struct rt_op_request {
+    const struct rt_device_caps *caps;
+    const struct rt_kv_format *kv;
+    uint32_t heads, q_len, page_size;
+    enum rt_backend backend; /* AUTO: the fastest that serves it */
+};
+
+#define RT_REASON_BYTES 192
+struct rt_variant {
+    enum rt_op_id op;
+    enum rt_backend backend; /* never AUTO */
+    const char *entry;       /* the kernel's entry point, static storage */
+    /* Of attend alone, the rest 0 and empty: */
+    uint32_t tile_rows; /* query rows of a tile */
+    uint32_t m_tiles;   /* ceil(heads * q_len / tile_rows) */
+    uint32_t parts;     /* parts of the schedule: max(1, concurrent blocks / m_tiles) */
+    uint32_t threads;
+    uint32_t smem_bytes;
+    uint32_t overhead_blocks, min_blocks; /* schedule constants measured for this kernel */
+    char reason[RT_REASON_BYTES];         /* one sentence: why this one */
+};
+
+/*
+ * Pure: the variant that serves the request, or the first reason why none does.
+ * An explicit backend is served or refused (RT_ERR_UNSUPPORTED), never replaced.
+ * RT_ERR_GEOMETRY: no kernel anywhere serves the geometry; the message lists those that are served.
+ */
+enum rt_status rt_op_resolve(enum rt_op_id op, const struct rt_op_request *request,
+                             struct rt_variant *out, struct rt_error *err);
+
+/*
+ * The work of one call. `params` is the operator's struct of kernels/abi: views, filled. Checks it,
+ * sets the grid. The device's context is current (attend encodes tensor maps) unless nothing is
+ * loaded. RT_ERR_INVALID; RT_ERR_UNSUPPORTED where k is loaded but lacks the kernel;
+ * RT_ERR_INTERNAL where the params are not the operator's or not what was resolved.
+ */
+enum rt_status rt_op_build(const struct rt_kernels *k, const struct rt_variant *variant,
+                           const void *params, size_t param_bytes, struct rt_work *out,
+                           struct rt_error *err);
+
+/* "step_begin", "attend", …: static storage. */
+const char *rt_op_name(enum rt_op_id op);
+
+/* "generic" or "sm90". */
+const char *rt_backend_name(enum rt_backend backend);
+
+/* Split slots that `parts` parts can need: the partial buffers have this many. */
+static inline uint32_t rt_max_split_slots(uint32_t parts)
+{
+    return 2 * parts;
+}
+
+#endif

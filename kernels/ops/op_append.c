@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* schedule, append, and the two in one. */
+#include "kernels/ops/op_build.h"
+
+#include "common/math.h"
+
+static enum rt_status check_schedule(const struct rt_schedule_params *p, struct rt_error *err)
+{
+    const uint32_t parts = p->schedule.part_count;
+    RT_TRY(rt_check_rows(p->rows.count, 1, err));
+    RT_REQUIRE(parts >= 1 && parts <= UINT16_MAX && p->min_blocks >= 1, err, RT_ERR_INVALID,
+               "a schedule of %u parts with at least %u blocks: 1 to 65535 parts, 1 block or more",
+               parts, p->min_blocks);
+    return RT_OK;
+}
+
+static enum rt_status check_append(const struct rt_append_params *p, struct rt_error *err)
+{
+    RT_TRY(rt_check_rows(p->rows.count, p->rows.q_len, err));
+    RT_TRY(rt_check_pointer("latent", p->latent.base, err));
+    RT_TRY(rt_check_stride("latent row stride in elements", p->latent.row_stride, sizeof(uint16_t),
+                           err));
+    RT_TRY(rt_check_stride("latent token stride in elements", p->latent.token_stride,
+                           sizeof(uint16_t), err));
+    return rt_check_kv(&p->kv, err);
+}
+
+enum rt_status rt_schedule_build(const struct rt_kernels *k, const struct rt_variant *variant,
+                                 const void *params, struct rt_launch *out, struct rt_error *err)
+{
+    const struct rt_schedule_params *p = params;
+    RT_TRY(check_schedule(p, err));
+    return rt_launch_grid(k, variant->entry, p, sizeof(*p), 1, 1, RT_SCHEDULE_THREADS, out, err);
+}
+
+enum rt_status rt_append_build(const struct rt_kernels *k, const struct rt_variant *variant,
+                               const void *params, struct rt_launch *out, struct rt_error *err)
+{
+    const struct rt_append_params *p = params;
+    RT_TRY(check_append(p, err));
+    const uint32_t blocks = rt_ceil_div_u32(p->rows.count * p->rows.q_len, RT_APPEND_WARPS);
+    return rt_launch_grid(k, variant->entry, p, sizeof(*p), blocks, 1,
+                          RT_APPEND_WARPS * RT_WARP_THREADS, out, err);
+}
+
+/* Both halves are checked as they are alone. */
+enum rt_status rt_schedule_append_build(const struct rt_kernels *k,
+                                        const struct rt_variant *variant, const void *params,
+                                        struct rt_launch *out, struct rt_error *err)
+{
+    const struct rt_schedule_append_params *p = params;
+    const struct rt_rows_view *rows = &p->append.rows;
+    RT_TRY(check_schedule(&p->schedule, err));
+    RT_TRY(check_append(&p->append, err));
+    const uint32_t warps = RT_SCHEDULE_THREADS / RT_WARP_THREADS;
+    return rt_launch_grid(k, variant->entry, p, sizeof(*p),
+                          1 + rt_ceil_div_u32(rows->count * rows->q_len, warps), 1,
+                          RT_SCHEDULE_THREADS, out, err);
+}

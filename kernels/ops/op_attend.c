@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/abi/attend_sm90.h"
+#include "kernels/ops/op_build.h"
+
+#include "common/math.h"
+
+/* Of a tile that the copy engine brings: 128 bytes, its swizzle. */
+#define TILE_ELEMENTS 64u
+
+/* Batch rows that q has at most: row_base is known to the device only. */
+#define MOST_Q_ROWS (1u << 24)
+
+static enum rt_status check_attend(const struct rt_variant *v, const struct rt_attend_params *p,
+                                   struct rt_error *err)
+{
+    const uint32_t query_rows = p->heads * p->rows.q_len;
+    RT_TRY(rt_check_rows(p->rows.count, p->rows.q_len, err));
+    RT_REQUIRE(p->heads >= 1 && p->heads <= RT_MAX_HEADS, err, RT_ERR_INVALID,
+               "%u heads, not 1 to %u", p->heads, RT_MAX_HEADS);
+    RT_REQUIRE(p->schedule.part_count == v->parts && v->m_tiles * v->tile_rows >= query_rows, err,
+               RT_ERR_INTERNAL,
+               "%u parts and %u query rows were planned as %u parts, %u tiles of %u",
+               p->schedule.part_count, query_rows, v->parts, v->m_tiles, v->tile_rows);
+    /* Written so that NaN fails too. */
+    RT_REQUIRE(p->scale > 0, err, RT_ERR_INVALID, "softmax scale %g is not above 0",
+               (double)p->scale);
+    RT_TRY(rt_check_heads("q", &p->q, err));
+    RT_TRY(rt_check_heads("out", &p->out, err));
+    return rt_check_kv(&p->kv, err);
+}
+
+/*
+ * Rows of `d_v` elements in tiles, `box_tiles` of them to a box, and what is behind them: rows are
+ * `row_bytes` apart, `rows` to a group, groups `group_bytes` apart.
+ */
+struct rows_of_tiles {
+    rt_addr address;
+    uint64_t rows, row_bytes, groups, group_bytes;
+    uint32_t box_rows, box_tiles;
+};
+
+static enum rt_status make_map(const struct rt_kernels *k, const struct rt_attend_params *p,
+                               const struct rows_of_tiles *r, struct rt_tensor_map *map,
+                               struct rt_tensor_map *rest_map, struct rt_error *err)
+{
+    const uint64_t tile_bytes = TILE_ELEMENTS * sizeof(uint16_t);
+    const struct rt_tensor_map_spec tiles = {
+        .address = r->address,
+        .dims = 4,
+        .size = {TILE_ELEMENTS, r->rows, p->d_v / TILE_ELEMENTS, r->groups},
+        .stride_bytes = {0, r->row_bytes, tile_bytes, r->group_bytes},
+        .box = {TILE_ELEMENTS, r->box_rows, r->box_tiles, 1},
+    };
+    const struct rt_tensor_map_spec rest = {
+        .address = r->address + p->d_v * sizeof(uint16_t),
+        .dims = 3,
+        .size = {p->d_qk - p->d_v, r->rows, r->groups},
+        .stride_bytes = {0, r->row_bytes, r->group_bytes},
+        .box = {TILE_ELEMENTS, r->box_rows, 1},
+    };
+    RT_TRY(RT_DRV(k->driver, err, tensor_map, (k->driver, &tiles, map)));
+    if (p->d_qk == p->d_v)
+        return RT_OK;
+    return RT_DRV(k->driver, err, tensor_map, (k->driver, &rest, rest_map));
+}
+
+/* The tensors that the copy engine reads, as kernels/abi/attend_sm90.h has them. */
+static enum rt_status make_maps(const struct rt_kernels *k, const struct rt_variant *v,
+                                struct rt_attend_sm90_params *sm90, struct rt_error *err)
+{
+    const struct rt_attend_params *p = &sm90->attend;
+    const uint64_t element = sizeof(uint16_t);
+    const int64_t spacing = p->heads == 1 ? p->q.token_stride : p->q.head_stride;
+    const struct rows_of_tiles kv = {
+        .address = (uintptr_t)p->kv.base,
+        .rows = p->kv.page_size,
+        .row_bytes = (uint64_t)p->kv.token_stride_bytes,
+        .groups = p->kv.pages,
+        .group_bytes = (uint64_t)p->kv.page_stride_bytes,
+        .box_rows = rt_min_u32(p->kv.page_size, RT_BLOCK_TOKENS),
+        /* A box puts its tiles one behind the other; those of a block have 64 rows. */
+        .box_tiles = p->kv.page_size >= RT_BLOCK_TOKENS ? p->d_v / TILE_ELEMENTS / 2 : 1,
+    };
+    const struct rows_of_tiles q = {
+        .address = (uintptr_t)p->q.base,
+        .rows = (uint64_t)p->heads * p->rows.q_len,
+        .row_bytes = (uint64_t)spacing * element,
+        .groups = MOST_Q_ROWS,
+        .group_bytes = (uint64_t)p->q.row_stride * element,
+        .box_rows = v->tile_rows,
+        .box_tiles = p->d_v / TILE_ELEMENTS,
+    };
+    sm90->q_even = p->rows.q_len == 1 || p->q.token_stride == p->heads * spacing;
+    RT_TRY(make_map(k, p, &kv, &sm90->kv_map, &sm90->kv_rest_map, err));
+    return sm90->q_even ? make_map(k, p, &q, &sm90->q_map, &sm90->q_rest_map, err) : RT_OK;
+}
+
+enum rt_status rt_attend_build(const struct rt_kernels *k, const struct rt_variant *variant,
+                               const void *params, struct rt_launch *out, struct rt_error *err)
+{
+    const struct rt_attend_params *p = params;
+    RT_TRY(check_attend(variant, p, err));
+    if (variant->backend != RT_BACKEND_SM90)
+        return rt_launch_grid(k, variant->entry, p, sizeof(*p), variant->m_tiles, variant->parts,
+                              variant->threads, out, err);
+    struct rt_attend_sm90_params sm90 = {.attend = *p};
+    if (k->driver)
+        RT_TRY(make_maps(k, variant, &sm90, err));
+    return rt_launch_grid(k, variant->entry, &sm90, sizeof(sm90), variant->m_tiles, variant->parts,
+                          variant->threads, out, err);
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_KERNELS_OPS_OP_BUILD_H
+#define RT_KERNELS_OPS_OP_BUILD_H
+
+/*
+ * The host half of the kernels, one file an operator: parameters -> one checked launch with its
+ * grid. Pure but for the registry's lookup and attend's tensor maps. Called through kernels/op.h.
+ */
+#include "kernels/abi/append.h"
+#include "kernels/abi/attend.h"
+#include "kernels/abi/reduce.h"
+#include "kernels/abi/step.h"
+#include "kernels/op.h"
+
+/* The generic kernels' least device. */
+#define RT_GENERIC_CC_MIN 80u
+
+#define RT_WARP_THREADS 32u
+
+/* For operators with one variant everywhere: *out comes with its op, backend and entry. */
+enum rt_status rt_plain_resolve(const struct rt_op_request *request, struct rt_variant *out,
+                                struct rt_error *err);
+enum rt_status rt_attend_resolve(const struct rt_op_request *request, struct rt_variant *out,
+                                 struct rt_error *err);
+
+#define RT_OP(id, name, params_type, resolve, build)                                               \
+    enum rt_status build(const struct rt_kernels *k, const struct rt_variant *variant,             \
+                         const void *params, struct rt_launch *out, struct rt_error *err);
+#include "kernels/ops.inc"
+
+/* Shared by them: a launch of one-dimensional blocks, and the checks that name what is wrong. */
+enum rt_status rt_launch_grid(const struct rt_kernels *k, const char *entry, const void *params,
+                              size_t param_bytes, uint32_t grid_x, uint32_t grid_y,
+                              uint32_t threads, struct rt_launch *out, struct rt_error *err);
+enum rt_status rt_check_rows(uint32_t rows, uint32_t q_len, struct rt_error *err);
+/* Rows are moved 16 bytes at a time. */
+enum rt_status rt_check_pointer(const char *name, const void *pointer, struct rt_error *err);
+/* Of `element_bytes` each. */
+enum rt_status rt_check_stride(const char *name, int64_t stride, uint32_t element_bytes,
+                               struct rt_error *err);
+enum rt_status rt_check_kv(const struct rt_kv_view *kv, struct rt_error *err);
+/* q or out: base and three strides. */
+enum rt_status rt_check_heads(const char *name, const struct rt_heads_view *view,
+                              struct rt_error *err);
+
+#endif

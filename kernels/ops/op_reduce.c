@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/ops/op_build.h"
+
+#include "common/math.h"
+
+enum rt_status rt_reduce_build(const struct rt_kernels *k, const struct rt_variant *variant,
+                               const void *params, struct rt_launch *out, struct rt_error *err)
+{
+    const struct rt_reduce_params *p = params;
+    const uint32_t query_rows = p->heads * p->rows.q_len;
+    RT_TRY(rt_check_rows(p->rows.count, p->rows.q_len, err));
+    RT_TRY(rt_check_pointer("partials.out", p->partials.out, err));
+    RT_TRY(rt_check_heads("out", &p->out, err));
+    const uint32_t items = p->rows.count * query_rows * (p->d_v / RT_REDUCE_LEAST_COLUMNS);
+    return rt_launch_grid(k, variant->entry, p, sizeof(*p),
+                          rt_min_u32(items, RT_REDUCE_MOST_BLOCKS(query_rows)), 1,
+                          RT_REDUCE_THREADS, out, err);
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What opens and closes a step: step_begin, step_end, page_copy. */
+#include "kernels/ops/op_build.h"
+
+/* Everything that step_begin reads of a record lies inside it. */
+static enum rt_status check_record(const struct rt_step_begin_params *p, struct rt_error *err)
+{
+    uint64_t rows_end = p->rows_offset + (uint64_t)p->bucket * sizeof(struct rt_record_row);
+    uint64_t tokens_end = p->tokens_offset + (uint64_t)p->bucket * p->query_len * sizeof(int32_t);
+    RT_REQUIRE(p->record_bytes % 64 == 0 && p->ring_depth >= 1, err, RT_ERR_INVALID,
+               "%u records of %u bytes: at least 1, of a multiple of 64 bytes", p->ring_depth,
+               p->record_bytes);
+    RT_REQUIRE(p->rows_offset >= sizeof(struct rt_record) && rows_end <= p->record_bytes &&
+                   tokens_end <= p->record_bytes && p->ops_offset <= p->record_bytes,
+               err, RT_ERR_INVALID,
+               "rows at %u, tokens at %u, ops at %u do not fit a record of %u bytes for %u rows",
+               p->rows_offset, p->tokens_offset, p->ops_offset, p->record_bytes, p->bucket);
+    RT_REQUIRE((p->rows_offset | p->tokens_offset | p->ops_offset) % 16 == 0, err, RT_ERR_INVALID,
+               "rows at %u, tokens at %u, ops at %u: not all multiples of 16", p->rows_offset,
+               p->tokens_offset, p->ops_offset);
+    return RT_OK;
+}
+
+enum rt_status rt_step_begin_build(const struct rt_kernels *k, const struct rt_variant *variant,
+                                   const void *params, struct rt_launch *out, struct rt_error *err)
+{
+    const struct rt_step_begin_params *p = params;
+    if (p->bucket > 0)
+        RT_TRY(rt_check_rows(p->bucket, p->query_len, err));
+    RT_TRY(check_record(p, err));
+    return rt_launch_grid(k, variant->entry, p, sizeof(*p), 1, 1, RT_STEP_BEGIN_THREADS, out, err);
+}
+
+enum rt_status rt_step_end_build(const struct rt_kernels *k, const struct rt_variant *variant,
+                                 const void *params, struct rt_launch *out, struct rt_error *err)
+{
+    const struct rt_step_end_params *p = params;
+    uint64_t bytes = sizeof(struct rt_completion) + p->bucket * sizeof(struct rt_row_outcome);
+    if (p->bucket > 0)
+        RT_TRY(rt_check_rows(p->bucket, p->query_len, err));
+    RT_REQUIRE(
+        p->ring_depth >= 1 && p->completion_bytes % 64 == 0 && bytes <= p->completion_bytes, err,
+        RT_ERR_INVALID,
+        "%u completions of %u bytes: at least 1, of a multiple of 64 bytes, %llu for %u rows",
+        p->ring_depth, p->completion_bytes, (unsigned long long)bytes, p->bucket);
+    return rt_launch_grid(k, variant->entry, p, sizeof(*p), 1, 1, RT_STEP_END_THREADS, out, err);
+}
+
+enum rt_status rt_page_copy_build(const struct rt_kernels *k, const struct rt_variant *variant,
+                                  const void *params, struct rt_launch *out, struct rt_error *err)
+{
+    const struct rt_page_copy_params *p = params;
+    RT_REQUIRE(p->layers >= 1, err, RT_ERR_INVALID, "0 layers to copy pages in");
+    RT_TRY(rt_check_kv(&p->kv, err));
+    RT_TRY(rt_check_stride("kv layer stride in bytes", p->layer_stride_bytes, 1, err));
+    RT_TRY(rt_check_stride("a token's bytes", p->token_bytes, 1, err));
+    return rt_launch_grid(k, variant->entry, p, sizeof(*p), p->layers, RT_MAX_PAGE_COPIES,
+                          RT_PAGE_COPY_THREADS, out, err);
+}

@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "runtime/ops_work.h"
+
+#include "kernels/abi/append.h"
+#include "kernels/abi/reduce.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+static enum rt_status check_shape(const struct rt_mla_shape *shape, struct rt_error *err)
+{
+    /* It lies inside of other structs, where it cannot grow. */
+    RT_REQUIRE(shape->struct_size == sizeof(*shape), err, RT_ERR_INVALID,
+               "shape.struct_size is %u, not %zu", shape->struct_size, sizeof(*shape));
+    RT_REQUIRE(shape->batch >= 1 && shape->batch <= RT_MAX_BATCH, err, RT_ERR_INVALID,
+               "batch %u is not 1..%d", shape->batch, RT_MAX_BATCH);
+    RT_REQUIRE(shape->query_len >= 1 && shape->query_len <= RT_MAX_QUERY_LEN, err, RT_ERR_INVALID,
+               "query_len %u is not 1..%d", shape->query_len, RT_MAX_QUERY_LEN);
+    RT_REQUIRE(shape->heads >= 1 && shape->heads <= RT_MAX_HEADS, err, RT_ERR_INVALID,
+               "heads %u is not 1..%d", shape->heads, RT_MAX_HEADS);
+    RT_REQUIRE(shape->page_size == 16 || shape->page_size == 32 || shape->page_size == 64 ||
+                   shape->page_size == 128,
+               err, RT_ERR_INVALID, "page_size %u is not 16, 32, 64 or 128", shape->page_size);
+    RT_REQUIRE(shape->max_blocks >= 1 && shape->max_blocks <= RT_MAX_LENGTH / 16, err,
+               RT_ERR_INVALID, "max_blocks %u is not 1..%d", shape->max_blocks, RT_MAX_LENGTH / 16);
+    RT_REQUIRE(shape->pages >= 1 && shape->pages <= INT32_MAX, err, RT_ERR_INVALID,
+               "pages %u is not 1..%d", shape->pages, INT32_MAX);
+    RT_REQUIRE(shape->causal <= 1, err, RT_ERR_INVALID, "causal %u is not 0 or 1", shape->causal);
+    return RT_OK;
+}
+
+enum rt_status rt_ops_choose(const struct rt_device_caps *caps, const struct rt_mla_shape *s,
+                             struct rt_ops_choice *out, struct rt_error *err)
+{
+    RT_TRY(check_shape(s, err));
+    if (!rt_kv_format_make(RT_KV_BF16, s->d_qk, s->d_v, &out->kv))
+        return rt_fail(err, RT_ERR_INTERNAL, "the bf16 format is gone");
+    const struct rt_op_request request = {
+        .caps = caps,
+        .kv = &out->kv,
+        .heads = s->heads,
+        .q_len = s->query_len,
+        .page_size = s->page_size,
+        .backend = s->backend,
+    };
+    RT_TRY(rt_op_resolve(RT_OP_ATTEND, &request, &out->attend, err));
+    RT_TRY(rt_op_resolve(RT_OP_SCHEDULE, &request, &out->schedule, err));
+    RT_TRY(rt_op_resolve(RT_OP_APPEND, &request, &out->append, err));
+    return rt_op_resolve(RT_OP_REDUCE, &request, &out->reduce, err);
+}
+
+void rt_ops_workspace(const struct rt_mla_shape *shape, const struct rt_ops_choice *choice,
+                      struct rt_mla_workspace *out)
+{
+    const struct rt_variant *attend = &choice->attend;
+    uint32_t query_rows = shape->query_len * shape->heads;
+    uint64_t rows = (uint64_t)rt_max_split_slots(attend->parts) * query_rows;
+    out->parts = attend->parts;
+    out->part_bytes = attend->parts * sizeof(struct rt_part);
+    out->num_splits_bytes = ((uint64_t)shape->batch + 1) * sizeof(int32_t);
+    out->partial_out_bytes = rows * shape->d_v * sizeof(float);
+    out->partial_lse_bytes = rows * sizeof(float);
+    out->kernel = attend->entry;
+}
+
+/* Every pointer of an args struct, by name, for one check. */
+struct named_pointer {
+    const char *name;
+    uint64_t address;
+};
+
+static enum rt_status check_pointers(const char *op, const struct named_pointer *pointers,
+                                     uint32_t count, struct rt_error *err)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        RT_REQUIRE(pointers[i].address, err, RT_ERR_INVALID, "%s: %s is null", op,
+                   pointers[i].name);
+        RT_REQUIRE(pointers[i].address % 16 == 0, err, RT_ERR_INVALID,
+                   "%s: %s = 0x%" PRIx64 " is not 16-byte aligned", op, pointers[i].name,
+                   pointers[i].address);
+    }
+    return RT_OK;
+}
+#define CHECK_POINTERS(op, list, err)                                                              \
+    check_pointers((op), (list), (uint32_t)(sizeof(list) / sizeof((list)[0])), (err))
+
+/* A given stride in elements, or the packed one for 0. Kernels move 16 bytes at a time: multiples
+ * of 8 of them, but for lse. */
+static enum rt_status stride(const char *name, int64_t given, int64_t packed, int64_t multiple,
+                             int64_t *out, struct rt_error *err)
+{
+    RT_REQUIRE(given >= 0 && given % multiple == 0, err, RT_ERR_INVALID,
+               "%s = %" PRId64 " is not a non-negative multiple of %" PRId64, name, given,
+               multiple);
+    *out = given ? given : packed;
+    return RT_OK;
+}
+#define STRIDE(args, name, packed, multiple, out, err)                                             \
+    stride(#name, (args)->name, (packed), (multiple), (out), (err))
+
+static void *device(uint64_t address)
+{
+    return (void *)(uintptr_t)address;
+}
+
+/* ---- views of the caller's memory ------------------------------------------------------------ */
+
+static struct rt_rows_view rows_view(const struct rt_mla_shape *s)
+{
+    return (struct rt_rows_view){.count = s->batch, .q_len = s->query_len};
+}
+
+static struct rt_schedule_view schedule_view(const struct rt_mla_schedule_buffers *b,
+                                             const struct rt_ops_choice *choice)
+{
+    return (struct rt_schedule_view){.parts = device(b->parts),
+                                     .num_splits = device(b->num_splits),
+                                     .part_count = choice->attend.parts};
+}
+
+/* Strides of a cache are given in elements, those of a view are bytes. */
+static enum rt_status kv_view(const struct rt_mla_shape *s, const struct rt_kv_format *format,
+                              uint64_t kv, uint64_t table, int64_t kv_page_stride,
+                              int64_t kv_token_stride, struct rt_kv_view *out, struct rt_error *err)
+{
+    const int64_t element_bytes = format->token_bytes / s->d_qk;
+    int64_t page = 0, token = 0;
+    RT_TRY(
+        stride("kv_page_stride", kv_page_stride, (int64_t)s->page_size * s->d_qk, 8, &page, err));
+    RT_TRY(stride("kv_token_stride", kv_token_stride, s->d_qk, 8, &token, err));
+    RT_REQUIRE(page <= INT64_MAX / element_bytes && token <= INT64_MAX / element_bytes, err,
+               RT_ERR_INVALID,
+               "kv_page_stride = %" PRId64 ", kv_token_stride = %" PRId64
+               " are beyond 64-bit sizes",
+               page, token);
+    *out = (struct rt_kv_view){
+        .base = device(kv),
+        .table = device(table),
+        .page_stride_bytes = page * element_bytes,
+        .token_stride_bytes = token * element_bytes,
+        .page_size = s->page_size,
+        .max_blocks = s->max_blocks,
+        .pages = s->pages,
+    };
+    return RT_OK;
+}
+
+/* ---- the operators --------------------------------------------------------------------------- */
+
+enum rt_status rt_ops_schedule_work(const struct rt_kernels *k, const struct rt_ops_choice *choice,
+                                    const struct rt_mla_schedule_args *args, struct rt_work *out,
+                                    struct rt_error *err)
+{
+    const struct named_pointer pointers[] = {{"lengths", args->lengths},
+                                             {"schedule.parts", args->schedule.parts},
+                                             {"schedule.num_splits", args->schedule.num_splits}};
+    RT_TRY(CHECK_POINTERS("rt_mla_schedule", pointers, err));
+    struct rt_schedule_params p = {
+        .rows = rows_view(&args->shape),
+        .schedule = schedule_view(&args->schedule, choice),
+        .overhead_blocks = choice->attend.overhead_blocks,
+        .min_blocks = choice->attend.min_blocks,
+    };
+    p.rows.length = device(args->lengths);
+    return rt_op_build(k, &choice->schedule, &p, sizeof(p), out, err);
+}
+
+enum rt_status rt_ops_append_work(const struct rt_kernels *k, const struct rt_ops_choice *choice,
+                                  const struct rt_mla_append_args *args, struct rt_work *out,
+                                  struct rt_error *err)
+{
+    const struct rt_mla_shape *s = &args->shape;
+    const struct named_pointer pointers[] = {{"latent", args->latent},
+                                             {"kv", args->kv},
+                                             {"block_table", args->block_table},
+                                             {"positions", args->positions}};
+    RT_TRY(CHECK_POINTERS("rt_mla_append", pointers, err));
+    struct rt_append_params p = {
+        .latent = {.base = device(args->latent)}, .rows = rows_view(s), .d_qk = s->d_qk};
+    p.rows.position = device(args->positions);
+    RT_TRY(STRIDE(args, latent_row_stride, (int64_t)s->query_len * s->d_qk, 8, &p.latent.row_stride,
+                  err));
+    RT_TRY(STRIDE(args, latent_token_stride, s->d_qk, 8, &p.latent.token_stride, err));
+    RT_TRY(kv_view(s, &choice->kv, args->kv, args->block_table, args->kv_page_stride,
+                   args->kv_token_stride, &p.kv, err));
+    return rt_op_build(k, &choice->append, &p, sizeof(p), out, err);
+}
+
+static enum rt_status check_decode(const struct rt_mla_decode_args *args, struct rt_error *err)
+{
+    RT_REQUIRE(isfinite(args->softmax_scale) && args->softmax_scale > 0, err, RT_ERR_INVALID,
+               "rt_mla_decode: softmax_scale %g is not a positive number; it is "
+               "(qk_nope_head_dim + qk_rope_head_dim)^-0.5, times the model's YaRN factor",
+               (double)args->softmax_scale);
+    const struct named_pointer pointers[] = {{"q", args->q},
+                                             {"kv", args->kv},
+                                             {"block_table", args->block_table},
+                                             {"lengths", args->lengths},
+                                             {"schedule.parts", args->schedule.parts},
+                                             {"schedule.num_splits", args->schedule.num_splits},
+                                             {"partial_out", args->partial_out},
+                                             {"partial_lse", args->partial_lse},
+                                             {"out", args->out},
+                                             {"lse", args->lse}};
+    return CHECK_POINTERS("rt_mla_decode", pointers, err);
+}
+
+enum rt_status rt_ops_attend_params(const struct rt_mla_decode_args *args,
+                                    const struct rt_ops_choice *choice, struct rt_attend_params *p,
+                                    struct rt_error *err)
+{
+    RT_TRY(check_decode(args, err));
+    const struct rt_mla_shape *s = &args->shape;
+    const int64_t heads = s->heads, q_len = s->query_len;
+    *p = (struct rt_attend_params){
+        .q = {.base = device(args->q)},
+        .out = {.base = device(args->out)},
+        .lse = {.base = device(args->lse)},
+        .rows = rows_view(s),
+        .schedule = schedule_view(&args->schedule, choice),
+        .partials = {.out = device(args->partial_out), .lse = device(args->partial_lse)},
+        .scale = args->softmax_scale,
+        .heads = s->heads,
+        .d_qk = s->d_qk,
+        .d_v = s->d_v,
+        .causal = s->causal,
+    };
+    p->rows.length = device(args->lengths);
+    RT_TRY(STRIDE(args, q_row_stride, q_len * heads * s->d_qk, 8, &p->q.row_stride, err));
+    RT_TRY(STRIDE(args, q_token_stride, heads * s->d_qk, 8, &p->q.token_stride, err));
+    RT_TRY(STRIDE(args, q_head_stride, s->d_qk, 8, &p->q.head_stride, err));
+    RT_TRY(STRIDE(args, out_row_stride, q_len * heads * s->d_v, 8, &p->out.row_stride, err));
+    RT_TRY(STRIDE(args, out_token_stride, heads * s->d_v, 8, &p->out.token_stride, err));
+    RT_TRY(STRIDE(args, out_head_stride, s->d_v, 8, &p->out.head_stride, err));
+    RT_TRY(STRIDE(args, lse_row_stride, q_len * heads, 1, &p->lse.row_stride, err));
+    RT_TRY(STRIDE(args, lse_token_stride, heads, 1, &p->lse.token_stride, err));
+    RT_TRY(STRIDE(args, lse_head_stride, 1, 1, &p->lse.head_stride, err));
+    return kv_view(s, &choice->kv, args->kv, args->block_table, args->kv_page_stride,
+                   args->kv_token_stride, &p->kv, err);
+}
+
+enum rt_status rt_ops_decode_work(const struct rt_kernels *k, const struct rt_ops_choice *choice,
+                                  const struct rt_attend_params *attend, struct rt_decode_work *out,
+                                  struct rt_error *err)
+{
+    const struct rt_reduce_params reduce = {
+        .partials = attend->partials,
+        .schedule = attend->schedule,
+        .rows = attend->rows,
+        .out = attend->out,
+        .lse = attend->lse,
+        .heads = attend->heads,
+        .d_v = attend->d_v,
+    };
+    RT_TRY(rt_op_build(k, &choice->attend, attend, sizeof(*attend), &out->attend, err));
+    return rt_op_build(k, &choice->reduce, &reduce, sizeof(reduce), &out->reduce, err);
+}

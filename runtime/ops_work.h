@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_RUNTIME_OPS_WORK_H
+#define RT_RUNTIME_OPS_WORK_H
+
+/*
+ * An operator's arguments -> its work, checked. Nothing is launched here: the operators put it on a
+ * stream, a benchmark into a graph of its own.
+ */
+#include "kernels/abi/attend.h"
+#include "kernels/op.h"
+#include "replayrt/ops.h"
+
+/* What serves a shape: of each operator, and the cache's format. */
+struct rt_ops_choice {
+    struct rt_kv_format kv;
+    struct rt_variant schedule, append, attend, reduce;
+};
+
+/* RT_ERR_INVALID for a shape out of range, else what the resolver says. */
+enum rt_status rt_ops_choose(const struct rt_device_caps *caps, const struct rt_mla_shape *s,
+                             struct rt_ops_choice *out, struct rt_error *err);
+
+/* Everything of *out but struct_size. */
+void rt_ops_workspace(const struct rt_mla_shape *shape, const struct rt_ops_choice *choice,
+                      struct rt_mla_workspace *out);
+
+enum rt_status rt_ops_schedule_work(const struct rt_kernels *k, const struct rt_ops_choice *choice,
+                                    const struct rt_mla_schedule_args *args, struct rt_work *out,
+                                    struct rt_error *err);
+enum rt_status rt_ops_append_work(const struct rt_kernels *k, const struct rt_ops_choice *choice,
+                                  const struct rt_mla_append_args *args, struct rt_work *out,
+                                  struct rt_error *err);
+
+/* Strides of 0 become the packed ones. */
+enum rt_status rt_ops_attend_params(const struct rt_mla_decode_args *args,
+                                    const struct rt_ops_choice *choice, struct rt_attend_params *p,
+                                    struct rt_error *err);
+
+struct rt_decode_work {
+    struct rt_work attend, reduce;
+};
+enum rt_status rt_ops_decode_work(const struct rt_kernels *k, const struct rt_ops_choice *choice,
+                                  const struct rt_attend_params *attend, struct rt_decode_work *out,
+                                  struct rt_error *err);
+
+#endif
