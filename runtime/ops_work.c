@@ -141,6 +141,7 @@ static enum rt_status kv_view(const struct rt_mla_shape *s, const struct rt_kv_f
         .page_size = s->page_size,
         .max_blocks = s->max_blocks,
         .pages = s->pages,
+        .token_bytes = format->token_bytes,
     };
     return RT_OK;
 }
@@ -175,8 +176,7 @@ enum rt_status rt_ops_append_work(const struct rt_kernels *k, const struct rt_op
                                              {"block_table", args->block_table},
                                              {"positions", args->positions}};
     RT_TRY(CHECK_POINTERS("rt_mla_append", pointers, err));
-    struct rt_append_params p = {
-        .latent = {.base = device(args->latent)}, .rows = rows_view(s), .d_qk = s->d_qk};
+    struct rt_append_params p = {.latent = {.base = device(args->latent)}, .rows = rows_view(s)};
     p.rows.position = device(args->positions);
     RT_TRY(STRIDE(args, latent_row_stride, (int64_t)s->query_len * s->d_qk, 8, &p.latent.row_stride,
                   err));

@@ -76,6 +76,7 @@ static struct rt_kv_view kv_view(const struct recipe *b, uint32_t layer)
         .page_size = l->dims.page_size,
         .max_blocks = l->max_blocks,
         .pages = (uint32_t)l->dims.pages,
+        .token_bytes = l->dims.kv.token_bytes,
     };
 }
 
@@ -230,7 +231,6 @@ static enum rt_status add_page_copy(struct recipe *b)
         .kv = kv_view(b, 0),
         .layer_stride_bytes = (int64_t)l->tensors[RT_TENSOR_KV].layer_stride,
         .layers = l->dims.layers,
-        .token_bytes = l->dims.kv.token_bytes,
     };
     return add_op(b, RT_OP_PAGE_COPY, RT_NO_LAYER, &p, sizeof(p));
 }
@@ -242,7 +242,6 @@ static struct rt_append_params append_params(const struct recipe *b, uint32_t la
         .latent = tokens_view(b, RT_TENSOR_LATENT, layer, d_qk),
         .kv = kv_view(b, layer),
         .rows = rows_view(b),
-        .d_qk = d_qk,
     };
 }
 

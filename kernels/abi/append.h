@@ -15,15 +15,14 @@
  * its page outside 0..pages-1.
  */
 struct rt_append_params {
-    struct rt_tokens_view latent; /* [row_base + rows, q_len, d_qk] bf16 */
+    struct rt_tokens_view latent; /* [row_base + rows, q_len] tokens */
     struct rt_kv_view kv;         /* of this layer, written */
     struct rt_rows_view rows;     /* slot, position */
-    uint32_t d_qk, reserved;
 };
 #define RT_APPEND_PARAMS_ADDRESSES(type, at)                                                       \
     (RT_ADDRESS(type, at latent.base) | RT_KV_ADDRESSES(type, at kv) |                             \
      RT_ROWS_ADDRESSES(type, at rows))
-RT_STATIC_ASSERT(sizeof(struct rt_append_params) == 120, "append ABI");
+RT_STATIC_ASSERT(sizeof(struct rt_append_params) == 112, "append ABI, and two lines");
 
 /* schedule_append: schedule and one layer's append, over the same rows, as one launch. */
 struct rt_schedule_append_params {
@@ -33,6 +32,6 @@ struct rt_schedule_append_params {
 #define RT_SCHEDULE_APPEND_PARAMS_ADDRESSES(type, at)                                              \
     (RT_SCHEDULE_PARAMS_ADDRESSES(type, at schedule.) |                                            \
      RT_APPEND_PARAMS_ADDRESSES(type, at append.))
-RT_STATIC_ASSERT(sizeof(struct rt_schedule_append_params) == 192, "schedule_append ABI");
+RT_STATIC_ASSERT(sizeof(struct rt_schedule_append_params) == 184, "schedule_append ABI");
 
 #endif

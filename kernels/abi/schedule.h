@@ -25,13 +25,14 @@
  * Sums and cuts are 64-bit: any int32 length is served. Padded and empty rows cost nothing.
  */
 struct rt_schedule_params {
-    struct rt_rows_view rows;         /* length; negative counts as 0 */
     struct rt_schedule_view schedule; /* written */
     uint32_t overhead_blocks;
-    uint32_t min_blocks; /* >= 1 */
+    uint32_t min_blocks;      /* >= 1 */
+    struct rt_rows_view rows; /* length; negative counts as 0 */
 };
 #define RT_SCHEDULE_PARAMS_ADDRESSES(type, at)                                                     \
     (RT_ROWS_ADDRESSES(type, at rows) | RT_SCHEDULE_ADDRESSES(type, at schedule))
 RT_STATIC_ASSERT(sizeof(struct rt_schedule_params) == 72, "schedule ABI");
+RT_STATIC_ASSERT(offsetof(struct rt_schedule_params, rows.slot) == 48, "schedule reads one line");
 
 #endif

@@ -129,8 +129,7 @@ struct rt_page_copy_params {
     const struct rt_page_copy *copies;
     struct rt_kv_view kv;       /* of layer 0; its table is not read */
     int64_t layer_stride_bytes; /* from layer to layer */
-    uint32_t layers;
-    uint32_t token_bytes; /* of a token's content, a multiple of 16 */
+    uint32_t layers, reserved;
 };
 #define RT_PAGE_COPY_PARAMS_ADDRESSES(type, at)                                                    \
     (RT_ADDRESS(type, at ctrl) | RT_ADDRESS(type, at copies) | RT_KV_ADDRESSES(type, at kv))

@@ -12,6 +12,10 @@
  * Rows of data are moved 16 bytes at a time: q, latent, kv, out and partials.out are 16-byte
  * aligned, and their strides multiples of 16 bytes. lse, partials.lse and lse's strides are free.
  *
+ * Their order is a matter of time: a kernel's parameters begin 16 bytes into a line of 64 of the
+ * constant cache, which is cold at its start, and each line costs a short kernel some 50 ns. What
+ * schedule reads fits the first line, what append reads the first two.
+ *
  * Which words of a struct are device addresses is said by a mask, bit i for its i-th 8 bytes: that
  * is what the graph audit reads. A view brings a macro for its part of the mask.
  */
@@ -25,12 +29,12 @@
 
 /* The rows of one replay. */
 struct rt_rows_view {
+    const int32_t *length; /* [count] KV length, new tokens included; 0 and less: padding */
+    uint32_t count, q_len;
     const int32_t *slot;        /* [count] line of the block table, negative: padding; or null: row
                                    r uses line r */
     const int32_t *position;    /* [count] of the first new token; negative: it has none */
-    const int32_t *length;      /* [count] KV length, new tokens included; 0 and less: padding */
     const struct rt_ctrl *ctrl; /* or null, as operators have it: row_base is 0 */
-    uint32_t count, q_len;
 };
 #define RT_ROWS_ADDRESSES(type, member)                                                            \
     (RT_ADDRESS(type, member.slot) | RT_ADDRESS(type, member.position) |                           \
@@ -41,7 +45,8 @@ struct rt_kv_view {
     unsigned char *base;  /* [pages, page_size] tokens */
     const int32_t *table; /* [lines, max_blocks] page ids */
     int64_t page_stride_bytes, token_stride_bytes;
-    uint32_t page_size, max_blocks, pages, reserved;
+    uint32_t page_size, max_blocks, pages;
+    uint32_t token_bytes; /* of a token's content, a multiple of 16 */
 };
 #define RT_KV_ADDRESSES(type, member)                                                              \
     (RT_ADDRESS(type, member.base) | RT_ADDRESS(type, member.table))

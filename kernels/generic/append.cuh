@@ -84,7 +84,7 @@ static __device__ __forceinline__ void append_token(const struct rt_append_param
         return;
     const uint4 *from =
         reinterpret_cast<const uint4 *>(place.latent + row_base * p.latent.row_stride);
-    const uint32_t vectors = p.d_qk / RT_VECTOR_ELEMENTS;
+    const uint32_t vectors = p.kv.token_bytes / sizeof(uint4);
     const struct rt_row_piece piece = rt_load_row(from, vectors);
     uint4 *to = page_row(p, page_size, (uint32_t)slot, (uint32_t)position + place.token);
     if (to)

@@ -24,7 +24,7 @@ extern "C" __global__ void __launch_bounds__(RT_PAGE_COPY_THREADS)
     const unsigned char *from = layer + copy.from * p.kv.page_stride_bytes;
     unsigned char *to = layer + copy.to * p.kv.page_stride_bytes;
     const uint32_t rows = (uint32_t)max(copy.rows, 0);
-    const uint32_t vectors = p.token_bytes / sizeof(uint4);
+    const uint32_t vectors = p.kv.token_bytes / sizeof(uint4);
     for (uint32_t first = threadIdx.x / RT_WARP_LANES; first < rows;
          first += ROWS_IN_FLIGHT * WARPS) {
         struct rt_row_piece pieces[ROWS_IN_FLIGHT];

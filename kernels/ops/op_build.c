@@ -47,7 +47,8 @@ enum rt_status rt_check_kv(const struct rt_kv_view *kv, struct rt_error *err)
 {
     RT_TRY(rt_check_pointer("kv", kv->base, err));
     RT_TRY(rt_check_stride("kv page stride in bytes", kv->page_stride_bytes, 1, err));
-    return rt_check_stride("kv token stride in bytes", kv->token_stride_bytes, 1, err);
+    RT_TRY(rt_check_stride("kv token stride in bytes", kv->token_stride_bytes, 1, err));
+    return rt_check_stride("kv bytes of a token", kv->token_bytes, 1, err);
 }
 
 enum rt_status rt_check_heads(const char *name, const struct rt_heads_view *view,

@@ -53,7 +53,6 @@ enum rt_status rt_page_copy_build(const struct rt_kernels *k, const struct rt_va
     RT_REQUIRE(p->layers >= 1, err, RT_ERR_INVALID, "0 layers to copy pages in");
     RT_TRY(rt_check_kv(&p->kv, err));
     RT_TRY(rt_check_stride("kv layer stride in bytes", p->layer_stride_bytes, 1, err));
-    RT_TRY(rt_check_stride("a token's bytes", p->token_bytes, 1, err));
     return rt_launch_grid(k, variant->entry, p, sizeof(*p), p->layers, RT_MAX_PAGE_COPIES,
                           RT_PAGE_COPY_THREADS, out, err);
 }

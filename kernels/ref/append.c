@@ -14,7 +14,7 @@ static void append_token(const struct rt_append_params *p, const int32_t *line, 
         return;
     unsigned char *to = p->kv.base + page * p->kv.page_stride_bytes +
                         position % p->kv.page_size * p->kv.token_stride_bytes;
-    memcpy(to, latent, p->d_qk * sizeof(*latent));
+    memcpy(to, latent, p->kv.token_bytes);
 }
 
 void rt_ref_append(const void *params)

@@ -16,7 +16,7 @@ void rt_ref_page_copy(const void *params)
             /* memmove: a page may be copied onto itself. */
             for (int64_t row = 0; row < copy->rows; row++)
                 memmove(to + row * p->kv.token_stride_bytes, from + row * p->kv.token_stride_bytes,
-                        p->token_bytes);
+                        p->kv.token_bytes);
         }
     }
 }

@@ -41,7 +41,7 @@ static struct rt_append_params params_of(const struct append_case *c,
                                      2 * (c->page_size * token + (c->strided ? 64 : 0)),
                                  .rows.count = c->rows,
                                  .rows.q_len = c->q_len,
-                                 .d_qk = c->d_qk,
+                                 .kv.token_bytes = 2 * c->d_qk,
                                  .kv.page_size = c->page_size,
                                  .kv.max_blocks = COLUMNS,
                                  .kv.pages = pages_of(c)};
@@ -211,8 +211,8 @@ static void copy_on(struct ck *ck, const struct copy_case *c, const struct ck_bu
                                     .kv.page_stride_bytes = 2 * page_stride,
                                     .kv.token_stride_bytes = 2 * c->token_stride,
                                     .layer_stride_bytes = 2 * COPY_PAGES * page_stride,
-                                    .layers = c->layers,
-                                    .token_bytes = 2 * c->d_qk};
+                                    .kv.token_bytes = 2 * c->d_qk,
+                                    .layers = c->layers};
     struct rt_launch launch;
     struct rt_error err = {0};
     if (side == CK_REF)

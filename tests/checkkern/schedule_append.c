@@ -41,9 +41,9 @@ static struct rt_schedule_append_params params_of(const struct shared_case *c,
                           .token_stride_bytes = 2 * (int64_t)c->d_qk,
                           .page_size = PAGE_SIZE,
                           .max_blocks = COLUMNS,
-                          .pages = c->rows * COLUMNS},
-                   .rows = rows,
-                   .d_qk = c->d_qk},
+                          .pages = c->rows * COLUMNS,
+                          .token_bytes = 2 * c->d_qk},
+                   .rows = rows},
     };
 }
 

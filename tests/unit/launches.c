@@ -99,7 +99,7 @@ static void test_grids(void **state)
     assert_int_equal(BUILD(&no_device, STEP_END, end, &l, NULL), RT_OK);
     expect_grid(&l, "rt_step_end", 1, 1, RT_STEP_END_THREADS);
 
-    struct rt_page_copy_params copy = {.layers = 61, .token_bytes = 1152};
+    struct rt_page_copy_params copy = {.layers = 61, .kv.token_bytes = 1152};
     assert_int_equal(BUILD(&no_device, PAGE_COPY, copy, &l, NULL), RT_OK);
     expect_grid(&l, "rt_page_copy", 61, RT_MAX_PAGE_COPIES, RT_PAGE_COPY_THREADS);
 

@@ -262,7 +262,7 @@ static void test_append_guards(void **state)
                                  .kv.token_stride_bytes = 2 * D_QK,
                                  .rows.count = ROWS,
                                  .rows.q_len = Q_LEN,
-                                 .d_qk = D_QK,
+                                 .kv.token_bytes = 2 * D_QK,
                                  .kv.page_size = PAGE,
                                  .kv.max_blocks = COLUMNS,
                                  .kv.pages = PAGES};
@@ -288,8 +288,8 @@ static void test_page_copy(void **state)
                                     .layer_stride_bytes = 20 * (int64_t)page,
                                     .kv.page_stride_bytes = 2 * (int64_t)page,
                                     .kv.token_stride_bytes = 2 * D_QK,
-                                    .layers = 2,
-                                    .token_bytes = 2 * D_QK};
+                                    .kv.token_bytes = 2 * D_QK,
+                                    .layers = 2};
     rt_ref_page_copy(&p);
     for (uint16_t layer = 0; layer < 2; layer++) {
         const uint16_t *kv = rig->kv + layer * 10 * page;
