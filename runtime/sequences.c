@@ -246,27 +246,30 @@ static enum rt_status flush_or_forget(struct rt_runtime *rt, uint32_t bytes_befo
     return status;
 }
 
+/* Every full page of the sequence can have one owner more. Asked before anything changes, so that
+ * sharing them needs no way back. */
+static enum rt_status check_shareable(struct rt_runtime *rt, const struct rt_slot *parent)
+{
+    const int32_t *from = rt_slot_line(rt, parent);
+    for (uint32_t i = 0; i < parent->length / rt->blueprint.config.page_size; i++)
+        RT_REQUIRE(rt_pages_refs(&rt->pages, from[i]) < RT_PAGES_MAX_REFS, &rt->error, RT_ERR_PAGES,
+                   "page %d is shared %u times already", from[i], RT_PAGES_MAX_REFS);
+    return RT_OK;
+}
+
 /* Gives `child` the pages of `parent`: full ones shared, a partly filled last one new. */
-static enum rt_status share_pages(struct rt_runtime *rt, const struct rt_slot *parent,
-                                  struct rt_slot *child)
+static void share_pages(struct rt_runtime *rt, const struct rt_slot *parent, struct rt_slot *child)
 {
     uint32_t page_size = rt->blueprint.config.page_size;
     uint32_t full = parent->length / page_size;
     const int32_t *from = rt_slot_line(rt, parent);
     int32_t *to = rt_slot_line(rt, child);
     for (uint32_t i = 0; i < full; i++) {
-        if (!rt_pages_share(&rt->pages, from[i])) {
-            uint32_t refs = rt_pages_refs(&rt->pages, from[i]);
-            while (i-- > 0)
-                rt_pages_drop(&rt->pages, to[i]);
-            return rt_fail(&rt->error, RT_ERR_PAGES, "page %d is shared %u times already", from[i],
-                           refs);
-        }
+        rt_pages_share(&rt->pages, from[i]);
         to[i] = from[i];
     }
     set_page_count(rt, child, full);
     take_pages(rt, child, parent->length % page_size ? 1 : 0);
-    return RT_OK;
 }
 
 enum rt_status rt_seq_fork(rt_runtime *rt, rt_seq seq, rt_seq *out)
@@ -287,9 +290,10 @@ enum rt_status rt_seq_fork(rt_runtime *rt, rt_seq seq, rt_seq *out)
     RT_REQUIRE(!tail || rt->pages.free_count, &rt->error, RT_ERR_PAGES,
                "a fork at length %u copies its last page, none of %u is free", parent->length,
                rt->pages.count);
-    RT_TRY(
-        rt_reserve_ops(rt, 2 * (uint32_t)sizeof(struct rt_record_op) + set_pages_bytes(full + 1)));
-    RT_TRY(share_pages(rt, parent, child));
+    RT_TRY(check_shareable(rt, parent));
+    RT_TRY(rt_reserve_ops(rt, 2 * (uint32_t)sizeof(struct rt_record_op) +
+                                  set_pages_bytes(full + (tail ? 1 : 0))));
+    share_pages(rt, parent, child);
     uint32_t bytes = rt->ops_bytes, count = rt->ops_count;
     put_op(rt, RT_OP_SET_SLOT, rt_slot_index(rt, child), (int32_t)parent->length,
            RT_TOKEN_OF_SLOT(rt_slot_index(rt, parent)));
