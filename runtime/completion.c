@@ -41,6 +41,8 @@ static void settle_lengths(struct rt_runtime *rt, const struct rt_flight *flight
             continue;
         slot->undecided -= flight->query_len;
         slot->length += (uint32_t)outcomes[i].accepted;
+        if (outcomes[i].sampled >= 0) /* known, even where no token stayed */
+            slot->nameless = RT_NEVER_NAMELESS;
     }
 }
 

@@ -13,6 +13,9 @@
 #include "replayrt/rt.h"
 #include "runtime/recipe.h"
 
+/* No length is this one. */
+#define RT_NEVER_NAMELESS UINT32_MAX
+
 /*
  * A sequence's host half. `length` runs ahead of the device; both agree once steps are complete.
  * What rt_step reads for every row comes first and shares a cache line.
@@ -24,6 +27,7 @@ struct rt_slot {
     uint32_t undecided; /* tokens of device-decided steps still in flight: 0..undecided stay */
     uint32_t capacity;  /* tokens that the bound pages hold */
     uint32_t page_count; /* columns of the table line that hold a page */
+    uint32_t nameless;   /* length at which no last token is known; RT_NEVER_NAMELESS: at none */
     bool builtin_pages;
     uint32_t generation;  /* of the next handle; starts at 1 */
     uint64_t opened_step; /* steps before this number are an earlier sequence's */

@@ -112,6 +112,7 @@ static void open_slot(struct rt_runtime *rt, struct rt_slot *slot, bool builtin_
     slot->builtin_pages = builtin_pages;
     slot->length = length;
     slot->undecided = 0;
+    slot->nameless = RT_NEVER_NAMELESS;
     slot->opened_step = rt->ring.next_step;
     rt->stats.open_sequences++;
 }
@@ -310,6 +311,7 @@ enum rt_status rt_seq_fork(rt_runtime *rt, rt_seq seq, rt_seq *out)
         return status;
     }
     open_slot(rt, child, true, parent->length);
+    child->nameless = parent->nameless;
     *out = child->handle;
     return RT_OK;
 }
@@ -347,6 +349,8 @@ enum rt_status rt_seq_rewind(rt_runtime *rt, rt_seq seq, uint32_t length)
         line[kept] = fresh;
         rt_pages_drop(&rt->pages, shared);
     }
+    if (length < slot->length)
+        slot->nameless = length;
     slot->length = length;
     uint32_t pages = rt_ceil_div_u32(length, page_size);
     while (slot->builtin_pages && slot->page_count > pages) {

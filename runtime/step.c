@@ -31,6 +31,11 @@ static enum rt_status refuse_query_len(struct rt_runtime *rt, uint32_t query_len
                    query_len, list);
 }
 
+static inline bool names_token(const struct rt_step_params *p, uint32_t row, uint32_t query_len)
+{
+    return p->tokens && p->tokens[(size_t)row * query_len] >= 0;
+}
+
 /* Why a row may not run. The checks of row_may_run, one by one. */
 static enum rt_status refuse_row(struct rt_runtime *rt, const struct rt_step_params *p,
                                  uint32_t row, uint32_t query_len) RT_COLD;
@@ -48,6 +53,10 @@ static enum rt_status refuse_row(struct rt_runtime *rt, const struct rt_step_par
                "row %u: %u tokens and %u new ones exceed max_length %u", row, slot->length,
                query_len, c->max_length);
     uint32_t longest = slot->length + slot->undecided;
+    RT_REQUIRE(longest != slot->nameless || names_token(p, row, query_len), err, RT_ERR_INVALID,
+               "row %u: sequence 0x%" PRIx64 " was rewound to %u tokens and has no last one; the "
+               "step must name its token",
+               row, p->seqs[row], longest);
     if (longest + query_len > c->max_length) {
         rt->stats.busy++;
         return rt_fail(err, RT_ERR_BUSY,
@@ -60,20 +69,46 @@ static enum rt_status refuse_row(struct rt_runtime *rt, const struct rt_step_par
                    slot->page_count);
 }
 
-/* The sequence is open, named once, short enough and has its pages, or gets one more. */
-static inline bool row_may_run(struct rt_runtime *rt, rt_seq seq, uint32_t query_len,
-                               uint32_t *new_pages)
+/* The sequence is open, named once, short enough, goes on from a token, and has its pages or gets
+ * one more. */
+static inline bool row_may_run(struct rt_runtime *rt, const struct rt_step_params *p, uint32_t row,
+                               uint32_t query_len, uint32_t *new_pages)
 {
-    struct rt_slot *slot = rt_slot_find(rt, seq);
+    struct rt_slot *slot = rt_slot_find(rt, p->seqs[row]);
     if (RT_UNLIKELY(!slot || slot->named_in == rt->attempts))
         return false;
-    uint32_t reach = slot->length + slot->undecided + query_len;
+    uint32_t longest = slot->length + slot->undecided, reach = longest + query_len;
     bool grows = reach > slot->capacity;
+    if (RT_UNLIKELY(longest == slot->nameless && !names_token(p, row, query_len)))
+        return false;
     if (RT_UNLIKELY(reach > rt->blueprint.config.max_length || (grows && !slot->builtin_pages)))
         return false;
     slot->named_in = rt->attempts;
     *new_pages += grows;
     return true;
+}
+
+static enum rt_status refuse_token(struct rt_runtime *rt, const int32_t *tokens,
+                                   uint32_t query_len) RT_COLD;
+
+static enum rt_status refuse_token(struct rt_runtime *rt, const int32_t *tokens, uint32_t query_len)
+{
+    size_t i = 0;
+    while (tokens[i] >= -1)
+        i++;
+    return rt_fail(&rt->error, RT_ERR_INVALID, "row %zu: token %zu is %d, neither a token nor -1",
+                   i / query_len, i % query_len, tokens[i]);
+}
+
+/* All of them, in a loop that has no way out and so runs several at a time. */
+static enum rt_status check_tokens(struct rt_runtime *rt, const struct rt_step_params *p,
+                                   uint32_t query_len)
+{
+    size_t count = p->tokens ? (size_t)p->rows * query_len : 0;
+    int32_t least = 0;
+    for (size_t i = 0; i < count; i++)
+        least = p->tokens[i] < least ? p->tokens[i] : least;
+    return RT_LIKELY(least >= -1) ? RT_OK : refuse_token(rt, p->tokens, query_len);
 }
 
 static enum rt_status check_rows(struct rt_runtime *rt, const struct rt_step_params *p,
@@ -82,12 +117,13 @@ static enum rt_status check_rows(struct rt_runtime *rt, const struct rt_step_par
     uint32_t new_pages = 0;
     rt->attempts++;
     for (uint32_t row = 0; row < p->rows; row++)
-        if (RT_UNLIKELY(!row_may_run(rt, p->seqs[row], query_len, &new_pages)))
+        if (RT_UNLIKELY(!row_may_run(rt, p, row, query_len, &new_pages)))
             return refuse_row(rt, p, row, query_len);
     for (uint32_t row = 0; p->accept && row < p->rows; row++)
         RT_REQUIRE(p->accept[row] >= RT_ACCEPT_DEVICE && p->accept[row] <= (int32_t)query_len,
                    &rt->error, RT_ERR_INVALID, "row %u: accept %d is not -1, 0 or 1..%u", row,
                    p->accept[row], query_len);
+    RT_TRY(check_tokens(rt, p, query_len));
     RT_REQUIRE(new_pages <= rt->pages.free_count, &rt->error, RT_ERR_PAGES,
                "the step needs %u new pages, %u of %u are free", new_pages, rt->pages.free_count,
                rt->pages.count);

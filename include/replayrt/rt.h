@@ -269,7 +269,7 @@ RT_API enum rt_status rt_seq_fork(rt_runtime *runtime, rt_seq seq, rt_seq *out);
 /*
  * Back to `length` tokens (<= its length; RT_ERR_LENGTH otherwise): pages behind it are released; a
  * partly kept page that another sequence shares is copied first. A shorter past has no last token:
- * the next step must name one.
+ * the next step must name one (rt_step: RT_ERR_INVALID), as must that of a fork.
  * Returns RT_ERR_SEQUENCE, RT_ERR_PAGES, RT_ERR_DRIVER, RT_ERR_BUSY (as rt_seq_fork).
  */
 RT_API enum rt_status rt_seq_rewind(rt_runtime *runtime, rt_seq seq, uint32_t length);
@@ -306,8 +306,9 @@ struct rt_step_params {
     uint32_t rows;      /* sequences in this step: 1..max_sequences */
     uint32_t query_len; /* tokens per row, one of the captured; 0 means 1 */
     const rt_seq *seqs; /* [rows], each at most once */
-    /* [rows, query_len] int32, tensor `tokens`; null, or -1 in column 0: the slot's last token, and
-     * where that is none, -1. Null leaves the other columns -1. */
+    /* [rows, query_len] int32 >= -1, tensor `tokens`; null, or -1 in column 0: the slot's last
+     * token, and where that is none, -1. Null leaves the other columns -1. A sequence rewound to a
+     * shorter past must have its token named here, in column 0. */
     const int32_t *tokens;
     /* [rows] RT_ACCEPT_ALL, RT_ACCEPT_DEVICE or 1..query_len; null: RT_ACCEPT_ALL */
     const int32_t *accept;
