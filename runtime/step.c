@@ -288,14 +288,16 @@ enum rt_status rt_step(rt_runtime *rt, const struct rt_step_params *params, uint
     RT_TRY(check_step(rt, params, query_len));
 
     uint64_t first_step = rt->ring.next_step;
-    for (uint32_t row = 0; row < params->rows;) {
+    enum rt_status status = RT_OK;
+    for (uint32_t row = 0; row < params->rows && status == RT_OK;) {
         uint32_t spec;
         uint32_t live = rt_spec_take(&rt->spec_index, query_len, params->rows - row, &spec);
-        RT_TRY(replay(rt, params, row, live, query_len, &rt->captured[spec], first_step));
+        status = replay(rt, params, row, live, query_len, &rt->captured[spec], first_step);
         row += live;
     }
-    if (ticket)
+    if (ticket && rt->ring.next_step > first_step)
         *ticket = rt->ring.next_step - 1;
+    RT_TRY(status);
     rt->stats.steps++;
     rt->stats.host_ns_last = now_ns() - begin;
     rt->stats.host_ns_total += rt->stats.host_ns_last;

@@ -324,9 +324,9 @@ struct rt_step_params {
  * RT_ERR_INVALID, RT_ERR_ROWS (also where the rows need more replays than ring_depth),
  * RT_ERR_QUERY_LEN, RT_ERR_SEQUENCE, RT_ERR_DUPLICATE, RT_ERR_LENGTH, RT_ERR_PAGES, RT_ERR_DRIVER,
  * RT_ERR_CALLBACK (a stage failed: host device, or an eager step, which then waits for what it had
- * launched). On any of them nothing has changed, with one exception: where a later one of several
- * replays fails, the rows of those before it have had their step. After RT_ERR_DRIVER the device
- * may be lost.
+ * launched). On any of them nothing has changed, *ticket included. One exception: where a later one
+ * of several replays fails, the rows of those before it have had their step, and *ticket is that of
+ * the last of these, so that rt_result counts the rows. After RT_ERR_DRIVER the device may be lost.
  */
 RT_API enum rt_status rt_step(rt_runtime *runtime, const struct rt_step_params *params,
                               uint64_t *ticket);

@@ -400,10 +400,22 @@ static void a_later_replay_fails_by_itself(void **state)
     for (uint32_t i = 0; i < 2; i++) {
         const struct rt_step_params p = {
             .struct_size = sizeof(p), .flags = flags[i], .rows = 6, .seqs = seqs};
-        assert_int_equal(rt_step(rt, &p, NULL), RT_ERR_CALLBACK);
+        uint64_t ticket = 77;
+        assert_int_equal(rt_step(rt, &p, &ticket), RT_ERR_CALLBACK);
+        assert_int_equal(ticket, i + 1); /* of the four rows that have had their step */
+        assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
+        struct rt_row_result results[6];
+        uint32_t count = 0;
+        assert_int_equal(rt_result(rt, ticket, results, 6, &count), RT_OK);
+        assert_int_equal(count, 4);
         assert_lengths(rt, seqs, i + 1, 0);
         assert_int_equal(rt->pages.free_count, 20);
     }
+    const struct rt_step_params first_fails = {
+        .struct_size = sizeof(first_fails), .rows = 2, .seqs = seqs};
+    uint64_t untouched = 77;
+    assert_int_equal(rt_step(rt, &first_fails, &untouched), RT_ERR_CALLBACK);
+    assert_int_equal(untouched, 77);
     failing = false;
     fixture_step_ok(rt, seqs, 6, 1);
     assert_lengths(rt, seqs, 3, 1);
