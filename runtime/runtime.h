@@ -48,6 +48,7 @@ struct rt_flight {
     uint32_t rows;
     uint32_t query_len;
     bool device_decides; /* some row is RT_ACCEPT_DEVICE */
+    bool ends_call;      /* the last replay of its rt_step call: with it the step is complete */
 };
 
 struct rt_runtime {
@@ -77,11 +78,12 @@ struct rt_runtime {
     unsigned char *ops; /* pending ops for the next record */
     uint32_t ops_bytes, ops_count;
 
-    struct rt_flight *flights; /* [ring_depth], by step % depth */
-    uint64_t harvested;        /* steps whose completion has been looked at */
-    uint64_t attempts;         /* numbers rt_step calls, for rt_slot.named_in */
-    struct rt_completion last; /* of the last harvested step with rows; step 0: none */
-    uint64_t refused_step;     /* last step the device refused part of; 0: none */
+    struct rt_flight *flights;  /* [ring_depth], by step % depth */
+    uint64_t harvested;         /* steps whose completion has been looked at */
+    uint64_t attempts;          /* numbers rt_step calls, for rt_slot.named_in */
+    struct rt_completion first; /* first replay of the step whose replays are being seen */
+    struct rt_completion last;  /* last replay of the step before it; step 0: none, or half a one */
+    uint64_t refused_step;      /* last step the device refused part of; 0: none */
     struct rt_completion refusal;
 
     struct rt_stats stats;

@@ -266,12 +266,12 @@ static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params 
         .rows = live,
         .query_len = query_len,
         .device_decides = device_decides,
+        .ends_call = first + live == p->rows,
     };
     g->replays++;
     g->live_rows += live;
     g->padded_rows += g->program.spec.rows - live;
     rt->stats.replays++;
-    rt->stats.eager_steps += p->flags & RT_STEP_EAGER ? 1 : 0;
     return RT_OK;
 }
 
@@ -299,6 +299,7 @@ enum rt_status rt_step(rt_runtime *rt, const struct rt_step_params *params, uint
         *ticket = rt->ring.next_step - 1;
     RT_TRY(status);
     rt->stats.steps++;
+    rt->stats.eager_steps += params->flags & RT_STEP_EAGER ? 1 : 0;
     rt->stats.host_ns_last = now_ns() - begin;
     rt->stats.host_ns_total += rt->stats.host_ns_last;
     return RT_OK;

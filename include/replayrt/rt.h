@@ -428,15 +428,17 @@ struct rt_stats {
     uint32_t bucket_count;
     uint64_t steps;           /* rt_step calls that succeeded */
     uint64_t replays;         /* records of rows: graph launches, and those walked instead */
-    uint64_t eager_steps;     /* of these, the ones walked on the stream */
+    uint64_t eager_steps;     /* of the steps, those walked on the stream */
     uint64_t control_replays; /* launches that only carried forks, rewinds or bulk page changes */
     uint64_t busy;            /* RT_ERR_BUSY returned */
     uint64_t host_ns_last, host_ns_total; /* inside rt_step, launch included */
-    /* From the device's own clock, over the completed steps seen so far. */
+    /* From the device's own clock, over the completed steps seen so far. A step is an rt_step call
+     * that succeeded, of however many replays; a control replay is none. */
     uint64_t gpu_steps;
-    uint64_t gpu_ns_last, gpu_ns_total; /* step_begin's start to step_end's end */
+    uint64_t gpu_ns_last, gpu_ns_total; /* the first replay's start to the last one's end */
     uint64_t gap_steps;
-    /* From the end of a step's last attention to the start of the next step's first. */
+    /* From the end of a step's last attention to the start of the next step's first; not over a
+     * step that failed half-way. */
     uint64_t gap_ns_last, gap_ns_min, gap_ns_total;
     /* The last gap in three: to step_end's completion, to the next graph's start, to attention. */
     uint64_t gap_end_ns, gap_graph_ns, gap_begin_ns;
