@@ -459,14 +459,14 @@ struct rt_info {
     uint64_t arena_bytes, pool_bytes, mapped_bytes;
     uint64_t graph_bytes, capture_ns; /* summed over all graphs */
 };
-RT_API enum rt_status rt_get_info(const rt_runtime *runtime, struct rt_info *out);
+RT_API enum rt_status rt_get_info(rt_runtime *runtime, struct rt_info *out);
 
 /* Checks again that every pointer baked into every graph lies in a registered allocation. */
 RT_API enum rt_status rt_audit(rt_runtime *runtime);
 
 /* A graph as Graphviz DOT with readable names; *needed counts the final NUL. */
-RT_API enum rt_status rt_dot(const rt_runtime *runtime, uint32_t batch, uint32_t query_len,
-                             char *text, size_t capacity, size_t *needed);
+RT_API enum rt_status rt_dot(rt_runtime *runtime, uint32_t batch, uint32_t query_len, char *text,
+                             size_t capacity, size_t *needed);
 
 /* ---- plan: what create would do, without doing it -------------------------------------------- */
 
@@ -476,6 +476,10 @@ typedef struct rt_plan rt_plan;
 RT_API enum rt_status rt_plan_create(const struct rt_config *config, const char *assume,
                                      rt_plan **out, struct rt_error *error);
 RT_API void rt_plan_destroy(rt_plan **plan);
+/* The last failure of the functions below on this plan: valid until the next one; never null. They
+ * return RT_ERR_INVALID where something is null, of another size, or not there. A plan is used by
+ * one thread at a time. */
+RT_API const struct rt_error *rt_plan_last_error(const rt_plan *plan);
 
 enum rt_plan_region { RT_REGION_ARENA = 0, RT_REGION_MAPPED, RT_REGION_POOL };
 struct rt_plan_buffer {
