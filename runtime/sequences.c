@@ -114,6 +114,8 @@ static void open_slot(struct rt_runtime *rt, struct rt_slot *slot, bool builtin_
     slot->undecided = 0;
     slot->nameless = RT_NEVER_NAMELESS;
     slot->opened_step = rt->ring.next_step;
+    /* Its pages may be those of a sequence that steps in flight still write. */
+    slot->touched_by = slot->page_count ? rt->ring.next_step - 1 : 0;
     rt->stats.open_sequences++;
 }
 
@@ -184,8 +186,8 @@ enum rt_status rt_seq_open(rt_runtime *rt, const struct rt_seq_params *params, r
                rt->pages.free_count, rt->pages.count);
     RT_TRY(rt_reserve_ops(rt, (uint32_t)sizeof(struct rt_record_op) + set_pages_bytes(needed)));
 
-    open_slot(rt, slot, builtin, params->length);
     take_pages(rt, slot, needed);
+    open_slot(rt, slot, builtin, params->length);
     put_op(rt, RT_OP_SET_SLOT, rt_slot_index(rt, slot), (int32_t)params->length,
            params->last_token);
     if (needed)
@@ -228,6 +230,7 @@ enum rt_status rt_seq_bind_pages(rt_runtime *rt, rt_seq seq, uint32_t first, con
 
     memcpy(rt_slot_line(rt, slot) + first, pages, (size_t)count * sizeof(*pages));
     set_page_count(rt, slot, rt_max_u32(slot->page_count, first + count));
+    slot->touched_by = rt->ring.next_step - 1; /* nobody here knows whose they were */
     put_set_pages(rt, rt_slot_index(rt, slot), first, pages, count);
     return RT_OK;
 }
@@ -312,6 +315,7 @@ enum rt_status rt_seq_fork(rt_runtime *rt, rt_seq seq, rt_seq *out)
     }
     open_slot(rt, child, true, parent->length);
     child->nameless = parent->nameless;
+    parent->touched_by = rt->ring.next_step - 1;
     *out = child->handle;
     return RT_OK;
 }
@@ -347,6 +351,7 @@ enum rt_status rt_seq_rewind(rt_runtime *rt, rt_seq seq, uint32_t length)
             return status;
         }
         line[kept] = fresh;
+        slot->touched_by = rt->ring.next_step - 1;
         rt_pages_drop(&rt->pages, shared);
     }
     if (length < slot->length)
@@ -368,6 +373,19 @@ enum rt_status rt_seq_length(rt_runtime *rt, rt_seq seq, uint32_t *out)
     struct rt_slot *slot = NULL;
     RT_TRY(rt_slot_of(rt, seq, &slot));
     *out = slot->length;
+    return RT_OK;
+}
+
+enum rt_status rt_seq_quiet(rt_runtime *rt, rt_seq seq, uint64_t *ticket)
+{
+    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_seq_quiet: runtime is null");
+    RT_REQUIRE(ticket, &rt->error, RT_ERR_INVALID, "rt_seq_quiet: ticket is null");
+    rt_harvest(rt);
+    struct rt_slot *slot = NULL;
+    RT_TRY(rt_slot_of(rt, seq, &slot));
+    uint64_t launched = rt->ring.next_step - 1;
+    uint64_t last = slot->touched_by < launched ? slot->touched_by : launched;
+    *ticket = last > rt->harvested ? last : 0;
     return RT_OK;
 }
 

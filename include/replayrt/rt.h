@@ -240,7 +240,8 @@ struct rt_seq_params {
     uint32_t struct_size;
     enum rt_page_owner pages;
     /* Tokens whose KV is in place already, written by somebody else (prefill elsewhere). With
-     * builtin pages their pages are allocated now, to be filled by the caller. */
+     * builtin pages their pages are allocated now, to be filled by the caller: on the runtime's
+     * stream, or by any other way once rt_seq_quiet says that no step in flight writes them. */
     uint32_t length;
     /* What tensor `tokens` gets where a step names no token, >= 0; -1: none. */
     int32_t last_token;
@@ -255,7 +256,11 @@ struct rt_seq_params {
 RT_API enum rt_status rt_seq_open(rt_runtime *runtime, const struct rt_seq_params *params,
                                   rt_seq *out);
 
-/* Closes it: builtin pages lose a reference, the handle is dead. Steps in flight are unharmed. */
+/*
+ * Closes it: builtin pages lose a reference, the handle is dead. Steps in flight are unharmed: they
+ * go on reading and writing its pages, which the next rt_seq_open may get. Who reuses pages of the
+ * caller asks rt_seq_quiet before closing.
+ */
 RT_API enum rt_status rt_seq_close(rt_runtime *runtime, rt_seq seq);
 
 /*
@@ -278,11 +283,23 @@ RT_API enum rt_status rt_seq_rewind(rt_runtime *runtime, rt_seq seq, uint32_t le
 RT_API enum rt_status rt_seq_length(rt_runtime *runtime, rt_seq seq, uint32_t *out);
 
 /*
+ * The ticket after which the pages that the sequence holds now are quiet: no step launched so far
+ * reads or writes them any more, not even one of a sequence that held them before. *ticket is 0
+ * where that is so already, else one for rt_wait. What is put on the runtime's stream needs no such
+ * wait. Pages shared by rt_seq_fork are read by the other sequence's steps, and stay nobody's to
+ * write. Returns RT_ERR_SEQUENCE, RT_ERR_INVALID.
+ */
+RT_API enum rt_status rt_seq_quiet(rt_runtime *runtime, rt_seq seq, uint64_t *ticket);
+
+/*
  * Puts page ids into columns [first, first + count) of the sequence's block table, from the next
  * step on. RT_PAGES_CALLER sequences only. `first` must not leave a gap. Ids must be < pages.
  * The allocator of builtin pages does not know which are bound here. Where both kinds of sequences
  * live in one runtime, bind pages that a builtin sequence holds for the caller: rt_seq_open with a
  * length, then rt_seq_pages.
+ * Several sequences may hold the same page as long as none of them writes it: a full page of a
+ * common past. A partly filled one is written by the next step, so each needs its own copy of it;
+ * two that share it write over each other's tokens. Nothing here checks that.
  * Returns RT_ERR_SEQUENCE, RT_ERR_UNSUPPORTED (builtin pages), RT_ERR_INVALID, RT_ERR_LENGTH
  * (columns behind max_length), RT_ERR_BUSY (too much pending for the ring), RT_ERR_DRIVER.
  */
