@@ -148,16 +148,31 @@ struct rt_stage_context {
 };
 
 /*
- * Puts the caller's work of one stage on context->stream. CUDA: called once per graph at create,
- * with the stream capturing, and again on every eager step; it must launch kernels and nothing
- * else: a copy, a fill or a host function in the graph fails rt_create with RT_ERR_AUDIT, as does a
- * pointer into an allocation that is not among the regions. Host device: called at every step.
- * Rows r >= the live count are padding: read `live_rows` on the device. Returns 0, or anything else
- * to fail.
+ * Puts the caller's work of one stage on context->stream. Returns 0, or anything else to fail.
+ * Rows r >= the live count are padding: read `live_rows` on the device. Of this runtime a stage may
+ * call rt_tensor only.
+ *
+ * CUDA: called once per graph at create, with the stream capturing in thread-local mode
+ * (CU_STREAM_CAPTURE_MODE_THREAD_LOCAL), and again on every eager step, without capture. It may
+ * launch kernels, and fork to streams of its own that it joins again by events, with at most 32
+ * ends. It must not synchronise, query, allocate or use the legacy default stream on this thread:
+ * the driver fails that and ends the capture (RT_ERR_DRIVER). Other threads are free. What it
+ * captures is replayed as it is: addresses and launch sizes are those of create.
+ *
+ * Host device: called at every step, in the thread that runs the step's work, and does it at once.
  */
 typedef int (*rt_stage_fn)(void *user, const struct rt_stage_context *context);
 
-/* A device allocation that the caller's stages use: their nodes' pointers are audited by it. */
+/*
+ * A device allocation that the caller's stages use. What the audit rejects, at create and in
+ * rt_audit, with RT_ERR_AUDIT and the stage's name:
+ *   - a node that is not a kernel: copy, fill, host function, allocation, empty node, child graph
+ *   - in a kernel of a stage, an aligned 8-byte word of the parameters that is an address in an
+ *     allocation known to the driver (device, managed or pinned memory) but in none of the regions,
+ *     the arena, the pool and the mapped ring
+ *   - in a kernel of the runtime's own, any pointer that lies in none of these
+ * What it cannot see: pointers in device memory, and words that only become an address there.
+ */
 struct rt_memory_region {
     uint64_t address;
     uint64_t bytes;
@@ -182,7 +197,9 @@ struct rt_create_params {
     uint32_t reserved2;
 
     /* On the host device the next five must be 0: RT_ERR_UNSUPPORTED. */
-    void *stream; /* CUstream that all work goes to; null: a stream of the runtime's own */
+    /* CUstream that all work goes to, one that may be captured. Null: a stream of the runtime's own,
+     * which does not wait for the legacy default stream, nor that for it. */
+    void *stream;
     /* The caller's memory instead of the runtime's own: both 256-byte aligned, at least as large as
      * rt_sizes says. 0: allocate. */
     uint64_t arena_address, arena_bytes;
