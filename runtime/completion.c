@@ -160,6 +160,10 @@ static enum rt_status wait_for(struct rt_runtime *rt, uint64_t step, uint64_t ti
 {
     if (rt_ring_completed(&rt->ring) >= step)
         return RT_OK;
+    RT_REQUIRE(!rt->held || timeout_ns != UINT64_MAX, &rt->error, RT_ERR_TIMEOUT,
+               "step %" PRIu64 " is held back and nothing runs while this waits; see "
+               "rt_host_release",
+               step);
     uint64_t begin = now_ns(), asked = begin;
     for (;;) {
         for (uint32_t i = 0; timeout_ns && i < SPINS_PER_CLOCK; i++) {

@@ -63,6 +63,7 @@ struct rt_runtime {
 
     rt_dstream stream;
     bool owns_stream;
+    bool held; /* rt_host_hold */
 
     struct rt_captured *captured; /* by spec, as in the blueprint */
     uint32_t captured_count;

@@ -139,6 +139,8 @@ static enum rt_status check_step(struct rt_runtime *rt, const struct rt_step_par
     RT_REQUIRE(p->seqs, &rt->error, RT_ERR_INVALID, "rt_step: params->seqs is null");
     RT_REQUIRE(!(p->flags & ~RT_STEP_EAGER), &rt->error, RT_ERR_INVALID,
                "rt_step: unknown flags 0x%x", p->flags & ~RT_STEP_EAGER);
+    RT_REQUIRE(!rt->held || !(p->flags & RT_STEP_EAGER), &rt->error, RT_ERR_UNSUPPORTED,
+               "rt_step: an eager step's stages run at once and cannot be held, see rt_host_hold");
     uint32_t replays = rt_spec_replays(&rt->spec_index, query_len, p->rows);
     /* Room is counted from what has been harvested: an unread completion is not written over. */
     uint32_t room = rt_ring_room(&rt->ring, rt->harvested);

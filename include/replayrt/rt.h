@@ -197,8 +197,8 @@ struct rt_create_params {
     uint32_t reserved2;
 
     /* On the host device the next five must be 0: RT_ERR_UNSUPPORTED. */
-    /* CUstream that all work goes to, one that may be captured. Null: a stream of the runtime's own,
-     * which does not wait for the legacy default stream, nor that for it. */
+    /* CUstream that all work goes to, one that may be captured. Null: a stream of the runtime's
+     * own, which does not wait for the legacy default stream, nor that for it. */
     void *stream;
     /* The caller's memory instead of the runtime's own: both 256-byte aligned, at least as large as
      * rt_sizes says. 0: allocate. */
@@ -368,10 +368,10 @@ RT_API enum rt_status rt_step(rt_runtime *runtime, const struct rt_step_params *
 /*
  * Waits until the step is complete and its outputs are visible, spinning on a word that the device
  * writes. timeout_ns 0 only looks; UINT64_MAX waits for ever. Blocks.
- * Returns RT_ERR_TIMEOUT, RT_ERR_INVALID (no such ticket), RT_ERR_DRIVER (the device failed; the
- * driver is asked once per millisecond of one wait, so a shorter timeout never learns of it),
- * RT_ERR_CALLBACK (likewise, a stage on the host device), RT_ERR_DEVICE_CHECK (the device refused
- * part of this step's record, or is idle without having completed the step).
+ * Returns RT_ERR_TIMEOUT (see also rt_host_hold), RT_ERR_INVALID (no such ticket), RT_ERR_DRIVER
+ * (the device failed; the driver is asked once per millisecond of one wait, so a shorter timeout
+ * never learns of it), RT_ERR_CALLBACK (likewise, a stage on the host device), RT_ERR_DEVICE_CHECK
+ * (the device refused part of this step's record, or is idle without having completed the step).
  */
 RT_API enum rt_status rt_wait(rt_runtime *runtime, uint64_t ticket, uint64_t timeout_ns);
 
@@ -501,6 +501,22 @@ RT_API enum rt_status rt_audit(rt_runtime *runtime);
 /* A graph as Graphviz DOT with readable names; *needed counts the final NUL. */
 RT_API enum rt_status rt_dot(rt_runtime *runtime, uint32_t batch, uint32_t query_len, char *text,
                              size_t capacity, size_t *needed);
+
+/* ---- a busy device for tests ----------------------------------------------------------------- */
+
+/*
+ * Host device only (RT_ERR_UNSUPPORTED elsewhere): while held, launches and copies wait in order in
+ * place of running inside of the call, so that a caller's own run-ahead and its RT_ERR_BUSY can be
+ * tested without a GPU. hold 0 runs what waits, and ends it.
+ * Meanwhile rt_wait runs out of time, at once where it would be for ever; it tells of a stage that
+ * failed when it was released. rt_synchronize, rt_tensor_read, rt_tensor_write and rt_destroy wait
+ * for the device, so they run all that waits. An eager step is RT_ERR_UNSUPPORTED.
+ */
+RT_API enum rt_status rt_host_hold(rt_runtime *runtime, uint32_t hold);
+
+/* Runs the `count` oldest of what waits, or all where there are fewer: a replay is one, as are a
+ * control replay and a copy. *ran (may be null) gets how many there were. */
+RT_API enum rt_status rt_host_release(rt_runtime *runtime, uint32_t count, uint32_t *ran);
 
 /* ---- plan: what create would do, without doing it -------------------------------------------- */
 
