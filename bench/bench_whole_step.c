@@ -22,6 +22,7 @@ struct step_bench {
     rt_runtime *rt;
     struct rt_config config;
     rt_seq seqs[RT_MAX_BATCH];
+    int32_t tokens[RT_MAX_BATCH * RT_MAX_QUERY_LEN]; /* a rewound sequence's must be named */
     double ns[STEPS];
 };
 
@@ -127,7 +128,8 @@ static enum rt_status one_step(struct step_bench *b, double *ns)
     const struct rt_step_params p = {.struct_size = sizeof(p),
                                      .rows = b->shape->batch,
                                      .query_len = b->shape->query_len,
-                                     .seqs = b->seqs};
+                                     .seqs = b->seqs,
+                                     .tokens = b->tokens};
     struct rt_stats stats = {.struct_size = sizeof(stats)};
     uint64_t ticket;
     enum rt_status status = rt_step(b->rt, &p, &ticket);

@@ -35,6 +35,7 @@ struct numbers {
 struct bench {
     rt_runtime *rt;
     rt_seq *seqs;
+    int32_t *tokens; /* a rewound sequence's must be named */
     uint64_t *host_ns, *gpu_ns, *gap_ns, *gap_part_ns[3];
     uint32_t steps, length, rows;
 };
@@ -73,8 +74,11 @@ static enum rt_status rewind_all(struct bench *b, uint32_t batch)
 static enum rt_status one_step(struct bench *b, const struct numbers *n, uint64_t *ticket,
                                uint64_t *ns)
 {
-    const struct rt_step_params p = {
-        .struct_size = sizeof(p), .rows = n->batch, .query_len = n->query_len, .seqs = b->seqs};
+    const struct rt_step_params p = {.struct_size = sizeof(p),
+                                     .rows = n->batch,
+                                     .query_len = n->query_len,
+                                     .seqs = b->seqs,
+                                     .tokens = b->tokens};
     uint64_t begin = now_ns();
     enum rt_status status = rt_step(b->rt, &p, ticket);
     *ns = now_ns() - begin;
@@ -304,10 +308,11 @@ static enum rt_status set_up(struct bench *b, const struct rt_config *config,
     if (status != RT_OK)
         return status;
     b->seqs = calloc(config->max_sequences, sizeof(*b->seqs));
+    b->tokens = calloc((size_t)config->max_sequences * RT_MAX_QUERY_LEN, sizeof(*b->tokens));
     b->host_ns = calloc(b->steps, sizeof(*b->host_ns));
     b->gpu_ns = calloc(b->steps, sizeof(*b->gpu_ns));
     b->gap_ns = calloc(b->steps, sizeof(*b->gap_ns));
-    bool room = b->seqs && b->host_ns && b->gpu_ns && b->gap_ns;
+    bool room = b->seqs && b->tokens && b->host_ns && b->gpu_ns && b->gap_ns;
     for (int part = 0; part < 3; part++) {
         b->gap_part_ns[part] = calloc(b->steps, sizeof(*b->gap_part_ns[part]));
         room &= b->gap_part_ns[part] != NULL;
@@ -421,6 +426,7 @@ int cmd_bench_step(int argc, char **argv)
     free(b.gap_ns);
     free(b.gpu_ns);
     free(b.host_ns);
+    free(b.tokens);
     free(b.seqs);
     return status == RT_OK ? EXIT_OK : EXIT_FAILED;
 }

@@ -41,13 +41,10 @@ int32_t rt_pages_take(struct rt_pages *p)
     return page;
 }
 
-bool rt_pages_share(struct rt_pages *p, int32_t page)
+void rt_pages_share(struct rt_pages *p, int32_t page)
 {
-    assert(rt_pages_refs(p, page) > 0);
-    if (p->refs[page] == UINT16_MAX)
-        return false;
+    assert(rt_pages_refs(p, page) > 0 && rt_pages_refs(p, page) < RT_PAGES_MAX_REFS);
     p->refs[page]++;
-    return true;
 }
 
 void rt_pages_drop(struct rt_pages *p, int32_t page)

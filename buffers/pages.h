@@ -8,8 +8,9 @@
  */
 #include "common/check.h"
 
-#include <stdbool.h>
 #include <stdint.h>
+
+#define RT_PAGES_MAX_REFS ((uint32_t)UINT16_MAX)
 
 struct rt_pages {
     uint32_t count;
@@ -24,8 +25,8 @@ void rt_pages_free(struct rt_pages *p);
 
 /* A page with one reference, or -1 when none is free. */
 int32_t rt_pages_take(struct rt_pages *p);
-/* One more reference; false, unchanged, at the limit of 65535. The page must be in use. */
-bool rt_pages_share(struct rt_pages *p, int32_t page);
+/* One more reference. The page must be in use and have fewer than RT_PAGES_MAX_REFS. */
+void rt_pages_share(struct rt_pages *p, int32_t page);
 /* One reference less; the page is free again at zero. The page must be in use. */
 void rt_pages_drop(struct rt_pages *p, int32_t page);
 uint32_t rt_pages_refs(const struct rt_pages *p, int32_t page);

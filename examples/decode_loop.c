@@ -3,21 +3,19 @@
  * The decode loop to copy: sequences of different lengths decode together, the host stays one step
  * ahead of the device, and a sequence that is done leaves the batch.
  *
- *   decode_loop [auto|host|cuda:N]
+ *   cc decode_loop.c $(pkg-config --cflags --libs replayrt)
+ *   ./a.out [auto|host|cuda:N]
  *
  * The model around the attention is missing here, so q and latent are made up and written once; in
  * an engine, stages put the kernels that compute them into the graph: see own_kernels.
  */
-#include "examples/bf16.h"
-
 #include <replayrt/rt.h>
 
-#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
+#define SCALE 0.0721687836 /* (128 + 64)^-0.5: a head before it was absorbed was that wide */
 enum { HEADS = 8, RANK = 512, ROPE = 64, WIDTH = RANK + ROPE, LAYERS = 2, SEQUENCES = 5 };
 
 static bool good(rt_runtime *runtime, enum rt_status status)
@@ -62,12 +60,13 @@ static bool decode(rt_runtime *runtime, uint32_t *steps)
 
 /* ---- what surrounds it --------------------------------------------------------------------- */
 
-/* bf16 numbers in [-1, 1), the same on every machine. */
+/* bf16 numbers of either sign, 2^-7 to 1 in size, the same on every machine. */
 static void make_up(uint32_t seed, size_t count, uint16_t *out)
 {
     for (size_t i = 0; i < count; i++) {
         seed = seed * 1664525u + 1013904223u;
-        out[i] = bf16_from_float((float)(seed >> 8) / 8388608.0f - 1.0f);
+        const uint32_t exponent = 120 + (seed >> 16) % 7;
+        out[i] = (uint16_t)((seed >> 31) << 15 | exponent << 7 | (seed >> 24 & 0x7f));
     }
 }
 
@@ -86,17 +85,17 @@ static bool write_inputs(rt_runtime *runtime, const uint16_t *latent)
     return true;
 }
 
-/* The last step's only row against the latent: a unit of bf16 more or less. */
+/* The last step's only row against the latent: a bf16 or two beside it, counted by their bits. */
 static bool check_output(rt_runtime *runtime, const uint16_t *latent)
 {
     uint16_t out[HEADS * RANK];
     if (!good(runtime, rt_tensor_read(runtime, "out", 0, 0, out, sizeof out)))
         return false;
     for (uint32_t i = 0; i < HEADS * RANK; i++) {
-        const float is = bf16_to_float(out[i]), should = bf16_to_float(latent[i % RANK]);
-        if (!(fabsf(is - should) <= fabsf(should) / 64.0f)) {
-            fprintf(stderr, "decode_loop: head %u element %u is %g, not %g\n", i / RANK, i % RANK,
-                    (double)is, (double)should);
+        const uint16_t should = latent[i % RANK];
+        if (abs(out[i] - should) > 2) {
+            fprintf(stderr, "decode_loop: head %u element %u is bf16 0x%04x, not 0x%04x\n",
+                    i / RANK, i % RANK, out[i], should);
             return false;
         }
     }
@@ -129,7 +128,7 @@ int main(int argc, char **argv)
                                            .kv_lora_rank = RANK,
                                            .qk_rope_head_dim = ROPE,
                                            .layers = LAYERS,
-                                           .softmax_scale = 1.0 / sqrt(128 + ROPE)};
+                                           .softmax_scale = SCALE};
     config.max_length = 128;
     config.max_sequences = SEQUENCES;
     config.pages = 16;

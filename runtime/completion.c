@@ -41,30 +41,50 @@ static void settle_lengths(struct rt_runtime *rt, const struct rt_flight *flight
             continue;
         slot->undecided -= flight->query_len;
         slot->length += (uint32_t)outcomes[i].accepted;
+        if (outcomes[i].sampled >= 0) /* known, even where no token stayed */
+            slot->nameless = RT_NEVER_NAMELESS;
     }
 }
 
+static void count_gap(struct rt_stats *s, const struct rt_completion *from,
+                      const struct rt_completion *to)
+{
+    if (!from->step || to->t_attend_first <= from->t_attend_last)
+        return;
+    s->gap_ns_last = to->t_attend_first - from->t_attend_last;
+    s->gap_ns_total += s->gap_ns_last;
+    if (!s->gap_steps || s->gap_ns_last < s->gap_ns_min)
+        s->gap_ns_min = s->gap_ns_last;
+    s->gap_steps++;
+    s->gap_end_ns = from->t_end - from->t_attend_last;
+    s->gap_graph_ns = to->t_begin - from->t_end;
+    s->gap_begin_ns = to->t_attend_first - to->t_begin;
+}
+
+/* A step may be several replays, and is one once the last of them is seen: one that failed half-way
+ * has no time, and neither ends a gap nor begins one. */
 static void count_clocks(struct rt_runtime *rt, const struct rt_flight *flight,
                          const struct rt_completion *c)
 {
     if (!flight->rows)
         return;
+    if (flight->step == flight->ticket_first) {
+        if (rt->first.step) /* never ended */
+            rt->last.step = 0;
+        rt->first = *c;
+        rt->first.step =
+            flight->step; /* the completion's own word may arrive later than the rest */
+    }
+    if (!flight->ends_call)
+        return;
     struct rt_stats *s = &rt->stats;
-    s->gpu_ns_last = c->t_end - c->t_begin;
+    s->gpu_ns_last = c->t_end - rt->first.t_begin;
     s->gpu_ns_total += s->gpu_ns_last;
     s->gpu_steps++;
-    if (rt->last.step && c->t_attend_first > rt->last.t_attend_last) {
-        s->gap_ns_last = c->t_attend_first - rt->last.t_attend_last;
-        s->gap_ns_total += s->gap_ns_last;
-        if (!s->gap_steps || s->gap_ns_last < s->gap_ns_min)
-            s->gap_ns_min = s->gap_ns_last;
-        s->gap_steps++;
-        s->gap_end_ns = rt->last.t_end - rt->last.t_attend_last;
-        s->gap_graph_ns = c->t_begin - rt->last.t_end;
-        s->gap_begin_ns = c->t_attend_first - c->t_begin;
-    }
+    count_gap(s, &rt->last, &rt->first);
+    rt->first.step = 0;
     rt->last = *c;
-    rt->last.step = flight->step; /* the completion's own word may arrive later than the rest */
+    rt->last.step = flight->step;
 }
 
 /*
@@ -140,6 +160,10 @@ static enum rt_status wait_for(struct rt_runtime *rt, uint64_t step, uint64_t ti
 {
     if (rt_ring_completed(&rt->ring) >= step)
         return RT_OK;
+    RT_REQUIRE(!rt->held || timeout_ns != UINT64_MAX, &rt->error, RT_ERR_TIMEOUT,
+               "step %" PRIu64 " is held back and nothing runs while this waits; see "
+               "rt_host_release",
+               step);
     uint64_t begin = now_ns(), asked = begin;
     for (;;) {
         for (uint32_t i = 0; timeout_ns && i < SPINS_PER_CLOCK; i++) {

@@ -12,6 +12,8 @@ struct rt_plan {
     struct rt_blueprint blueprint;
     struct rt_info info;
     struct rt_program *programs; /* [info.graphs] */
+    struct rt_error *error;      /* &last_error: a plan that is only asked stays const */
+    struct rt_error last_error;
 };
 
 /* Capabilities and free memory of the configured device, or of the assumed one when it is empty. */
@@ -77,6 +79,7 @@ enum rt_status rt_plan_create(const struct rt_config *config, const char *assume
     RT_TRY(rt_config_check(config, error));
     struct rt_plan *plan = calloc(1, sizeof(*plan));
     RT_REQUIRE(plan, error, RT_ERR_NOMEM, "out of host memory for a plan");
+    plan->error = &plan->last_error;
     struct rt_device_caps caps;
     uint64_t free_bytes = 0;
     enum rt_status status;
@@ -102,6 +105,12 @@ void rt_plan_destroy(rt_plan **plan)
     *plan = NULL;
 }
 
+const struct rt_error *rt_plan_last_error(const rt_plan *plan)
+{
+    static const struct rt_error none = {.status = RT_ERR_INVALID, .message = "plan is null"};
+    return plan ? plan->error : &none;
+}
+
 const struct rt_info *rt_plan_info(const rt_plan *plan)
 {
     return plan ? &plan->info : NULL;
@@ -114,8 +123,10 @@ uint32_t rt_plan_buffer_count(const rt_plan *plan)
 
 enum rt_status rt_plan_buffer(const rt_plan *plan, uint32_t index, struct rt_plan_buffer *out)
 {
-    RT_REQUIRE(plan && index < RT_TENSOR_COUNT, NULL, RT_ERR_INVALID, "no such buffer");
-    RT_CHECK_STRUCT(out, NULL);
+    RT_REQUIRE(plan, NULL, RT_ERR_INVALID, "rt_plan_buffer: plan is null");
+    RT_REQUIRE(index < RT_TENSOR_COUNT, plan->error, RT_ERR_INVALID, "buffer %u of %d", index,
+               RT_TENSOR_COUNT);
+    RT_CHECK_STRUCT(out, plan->error);
     const struct rt_placed *t = &plan->blueprint.placement.tensors[index];
     struct rt_plan_buffer mine = {.region = t->region,
                                   .name = t->name,
@@ -133,10 +144,18 @@ uint32_t rt_plan_graph_count(const rt_plan *plan)
     return plan ? plan->info.graphs : 0;
 }
 
+static enum rt_status check_graph(const rt_plan *plan, uint32_t index, const char *who)
+{
+    RT_REQUIRE(plan, NULL, RT_ERR_INVALID, "%s: plan is null", who);
+    RT_REQUIRE(index < plan->info.graphs, plan->error, RT_ERR_INVALID, "graph %u of %u", index,
+               plan->info.graphs);
+    return RT_OK;
+}
+
 enum rt_status rt_plan_graph(const rt_plan *plan, uint32_t index, struct rt_plan_graph *out)
 {
-    RT_REQUIRE(plan && index < plan->info.graphs, NULL, RT_ERR_INVALID, "no such graph");
-    RT_CHECK_STRUCT(out, NULL);
+    RT_TRY(check_graph(plan, index, __func__));
+    RT_CHECK_STRUCT(out, plan->error);
     const struct rt_program *p = &plan->programs[index];
     const struct rt_variant *attend =
         &rt_blueprint_variants(&plan->blueprint, &p->spec)[RT_OP_ATTEND];
@@ -154,10 +173,10 @@ enum rt_status rt_plan_graph(const rt_plan *plan, uint32_t index, struct rt_plan
 enum rt_status rt_plan_stage(const rt_plan *plan, uint32_t graph, uint32_t stage,
                              struct rt_plan_stage *out)
 {
-    RT_REQUIRE(plan && graph < plan->info.graphs && stage < plan->programs[graph].count, NULL,
-               RT_ERR_INVALID, "no such stage");
-    RT_CHECK_STRUCT(out, NULL);
+    RT_TRY(check_graph(plan, graph, __func__));
+    RT_CHECK_STRUCT(out, plan->error);
     const struct rt_program *p = &plan->programs[graph];
+    RT_REQUIRE(stage < p->count, plan->error, RT_ERR_INVALID, "stage %u of %u", stage, p->count);
     const struct rt_stage *s = &p->stages[stage];
     struct rt_plan_stage mine = {.layer = s->layer == RT_NO_LAYER ? 0 : s->layer,
                                  .label = s->label,
@@ -176,8 +195,9 @@ enum rt_status rt_plan_stage(const rt_plan *plan, uint32_t graph, uint32_t stage
 enum rt_status rt_plan_dot(const rt_plan *plan, uint32_t graph, char *text, size_t capacity,
                            size_t *needed)
 {
-    RT_REQUIRE(plan && graph < plan->info.graphs && needed && (text || !capacity), NULL,
-               RT_ERR_INVALID, "no such graph, or an argument is null");
+    RT_TRY(check_graph(plan, graph, __func__));
+    RT_REQUIRE(needed, plan->error, RT_ERR_INVALID, "rt_plan_dot: needed is null");
+    RT_REQUIRE(text || !capacity, plan->error, RT_ERR_INVALID, "rt_plan_dot: text is null");
     *needed = rt_program_dot(&plan->programs[graph], text, capacity);
     return RT_OK;
 }

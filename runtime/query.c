@@ -64,10 +64,10 @@ enum rt_status rt_get_bucket_stats(rt_runtime *rt, uint32_t index, struct rt_buc
     return RT_OK;
 }
 
-enum rt_status rt_get_info(const rt_runtime *rt, struct rt_info *out)
+enum rt_status rt_get_info(rt_runtime *rt, struct rt_info *out)
 {
     RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_get_info: runtime is null");
-    RT_CHECK_STRUCT(out, NULL);
+    RT_CHECK_STRUCT(out, &rt->error);
     const struct rt_placement *l = &rt->blueprint.placement;
     struct rt_info mine = {
         .host = rt->driver.caps.kind == RT_DEVICE_KIND_HOST,
@@ -114,13 +114,15 @@ static const struct rt_captured *find_captured(const struct rt_runtime *rt, uint
     return NULL;
 }
 
-enum rt_status rt_dot(const rt_runtime *rt, uint32_t batch, uint32_t query_len, char *text,
+enum rt_status rt_dot(rt_runtime *rt, uint32_t batch, uint32_t query_len, char *text,
                       size_t capacity, size_t *needed)
 {
-    RT_REQUIRE(rt && needed && (text || !capacity), NULL, RT_ERR_INVALID,
-               "rt_dot: an argument is null");
+    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_dot: runtime is null");
+    RT_REQUIRE(needed, &rt->error, RT_ERR_INVALID, "rt_dot: needed is null");
+    RT_REQUIRE(text || !capacity, &rt->error, RT_ERR_INVALID, "rt_dot: text is null");
     const struct rt_captured *g = find_captured(rt, batch, query_len);
-    RT_REQUIRE(g, NULL, RT_ERR_INVALID, "no graph for batch %u, query length %u", batch, query_len);
+    RT_REQUIRE(g, &rt->error, RT_ERR_INVALID, "no graph for batch %u, query length %u", batch,
+               query_len);
     *needed = rt_program_dot(&g->program, text, capacity);
     return RT_OK;
 }

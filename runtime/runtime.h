@@ -13,6 +13,9 @@
 #include "replayrt/rt.h"
 #include "runtime/recipe.h"
 
+/* No length is this one. */
+#define RT_NEVER_NAMELESS UINT32_MAX
+
 /*
  * A sequence's host half. `length` runs ahead of the device; both agree once steps are complete.
  * What rt_step reads for every row comes first and shares a cache line.
@@ -24,9 +27,11 @@ struct rt_slot {
     uint32_t undecided; /* tokens of device-decided steps still in flight: 0..undecided stay */
     uint32_t capacity;  /* tokens that the bound pages hold */
     uint32_t page_count; /* columns of the table line that hold a page */
+    uint32_t nameless;   /* length at which no last token is known; RT_NEVER_NAMELESS: at none */
     bool builtin_pages;
     uint32_t generation;  /* of the next handle; starts at 1 */
     uint64_t opened_step; /* steps before this number are an earlier sequence's */
+    uint64_t touched_by; /* the last record that reads or writes a page it holds; may have failed */
 };
 
 /* One captured graph and its program. */
@@ -44,6 +49,7 @@ struct rt_flight {
     uint32_t rows;
     uint32_t query_len;
     bool device_decides; /* some row is RT_ACCEPT_DEVICE */
+    bool ends_call;      /* the last replay of its rt_step call: with it the step is complete */
 };
 
 struct rt_runtime {
@@ -57,6 +63,7 @@ struct rt_runtime {
 
     rt_dstream stream;
     bool owns_stream;
+    bool held; /* rt_host_hold */
 
     struct rt_captured *captured; /* by spec, as in the blueprint */
     uint32_t captured_count;
@@ -73,11 +80,12 @@ struct rt_runtime {
     unsigned char *ops; /* pending ops for the next record */
     uint32_t ops_bytes, ops_count;
 
-    struct rt_flight *flights; /* [ring_depth], by step % depth */
-    uint64_t harvested;        /* steps whose completion has been looked at */
-    uint64_t attempts;         /* numbers rt_step calls, for rt_slot.named_in */
-    struct rt_completion last; /* of the last harvested step with rows; step 0: none */
-    uint64_t refused_step;     /* last step the device refused part of; 0: none */
+    struct rt_flight *flights;  /* [ring_depth], by step % depth */
+    uint64_t harvested;         /* steps whose completion has been looked at */
+    uint64_t attempts;          /* numbers rt_step calls, for rt_slot.named_in */
+    struct rt_completion first; /* first replay of the step whose replays are being seen */
+    struct rt_completion last;  /* last replay of the step before it; step 0: none, or half a one */
+    uint64_t refused_step;      /* last step the device refused part of; 0: none */
     struct rt_completion refusal;
 
     struct rt_stats stats;

@@ -112,7 +112,10 @@ static void open_slot(struct rt_runtime *rt, struct rt_slot *slot, bool builtin_
     slot->builtin_pages = builtin_pages;
     slot->length = length;
     slot->undecided = 0;
+    slot->nameless = RT_NEVER_NAMELESS;
     slot->opened_step = rt->ring.next_step;
+    /* Its pages may be those of a sequence that steps in flight still write. */
+    slot->touched_by = slot->page_count ? rt->ring.next_step - 1 : 0;
     rt->stats.open_sequences++;
 }
 
@@ -183,8 +186,8 @@ enum rt_status rt_seq_open(rt_runtime *rt, const struct rt_seq_params *params, r
                rt->pages.free_count, rt->pages.count);
     RT_TRY(rt_reserve_ops(rt, (uint32_t)sizeof(struct rt_record_op) + set_pages_bytes(needed)));
 
-    open_slot(rt, slot, builtin, params->length);
     take_pages(rt, slot, needed);
+    open_slot(rt, slot, builtin, params->length);
     put_op(rt, RT_OP_SET_SLOT, rt_slot_index(rt, slot), (int32_t)params->length,
            params->last_token);
     if (needed)
@@ -227,6 +230,7 @@ enum rt_status rt_seq_bind_pages(rt_runtime *rt, rt_seq seq, uint32_t first, con
 
     memcpy(rt_slot_line(rt, slot) + first, pages, (size_t)count * sizeof(*pages));
     set_page_count(rt, slot, rt_max_u32(slot->page_count, first + count));
+    slot->touched_by = rt->ring.next_step - 1; /* nobody here knows whose they were */
     put_set_pages(rt, rt_slot_index(rt, slot), first, pages, count);
     return RT_OK;
 }
@@ -246,27 +250,30 @@ static enum rt_status flush_or_forget(struct rt_runtime *rt, uint32_t bytes_befo
     return status;
 }
 
+/* Every full page of the sequence can have one owner more. Asked before anything changes, so that
+ * sharing them needs no way back. */
+static enum rt_status check_shareable(struct rt_runtime *rt, const struct rt_slot *parent)
+{
+    const int32_t *from = rt_slot_line(rt, parent);
+    for (uint32_t i = 0; i < parent->length / rt->blueprint.config.page_size; i++)
+        RT_REQUIRE(rt_pages_refs(&rt->pages, from[i]) < RT_PAGES_MAX_REFS, &rt->error, RT_ERR_PAGES,
+                   "page %d is shared %u times already", from[i], RT_PAGES_MAX_REFS);
+    return RT_OK;
+}
+
 /* Gives `child` the pages of `parent`: full ones shared, a partly filled last one new. */
-static enum rt_status share_pages(struct rt_runtime *rt, const struct rt_slot *parent,
-                                  struct rt_slot *child)
+static void share_pages(struct rt_runtime *rt, const struct rt_slot *parent, struct rt_slot *child)
 {
     uint32_t page_size = rt->blueprint.config.page_size;
     uint32_t full = parent->length / page_size;
     const int32_t *from = rt_slot_line(rt, parent);
     int32_t *to = rt_slot_line(rt, child);
     for (uint32_t i = 0; i < full; i++) {
-        if (!rt_pages_share(&rt->pages, from[i])) {
-            uint32_t refs = rt_pages_refs(&rt->pages, from[i]);
-            while (i-- > 0)
-                rt_pages_drop(&rt->pages, to[i]);
-            return rt_fail(&rt->error, RT_ERR_PAGES, "page %d is shared %u times already", from[i],
-                           refs);
-        }
+        rt_pages_share(&rt->pages, from[i]);
         to[i] = from[i];
     }
     set_page_count(rt, child, full);
     take_pages(rt, child, parent->length % page_size ? 1 : 0);
-    return RT_OK;
 }
 
 enum rt_status rt_seq_fork(rt_runtime *rt, rt_seq seq, rt_seq *out)
@@ -287,9 +294,10 @@ enum rt_status rt_seq_fork(rt_runtime *rt, rt_seq seq, rt_seq *out)
     RT_REQUIRE(!tail || rt->pages.free_count, &rt->error, RT_ERR_PAGES,
                "a fork at length %u copies its last page, none of %u is free", parent->length,
                rt->pages.count);
-    RT_TRY(
-        rt_reserve_ops(rt, 2 * (uint32_t)sizeof(struct rt_record_op) + set_pages_bytes(full + 1)));
-    RT_TRY(share_pages(rt, parent, child));
+    RT_TRY(check_shareable(rt, parent));
+    RT_TRY(rt_reserve_ops(rt, 2 * (uint32_t)sizeof(struct rt_record_op) +
+                                  set_pages_bytes(full + (tail ? 1 : 0))));
+    share_pages(rt, parent, child);
     uint32_t bytes = rt->ops_bytes, count = rt->ops_count;
     put_op(rt, RT_OP_SET_SLOT, rt_slot_index(rt, child), (int32_t)parent->length,
            RT_TOKEN_OF_SLOT(rt_slot_index(rt, parent)));
@@ -306,6 +314,8 @@ enum rt_status rt_seq_fork(rt_runtime *rt, rt_seq seq, rt_seq *out)
         return status;
     }
     open_slot(rt, child, true, parent->length);
+    child->nameless = parent->nameless;
+    parent->touched_by = rt->ring.next_step - 1;
     *out = child->handle;
     return RT_OK;
 }
@@ -341,8 +351,11 @@ enum rt_status rt_seq_rewind(rt_runtime *rt, rt_seq seq, uint32_t length)
             return status;
         }
         line[kept] = fresh;
+        slot->touched_by = rt->ring.next_step - 1;
         rt_pages_drop(&rt->pages, shared);
     }
+    if (length < slot->length)
+        slot->nameless = length;
     slot->length = length;
     uint32_t pages = rt_ceil_div_u32(length, page_size);
     while (slot->builtin_pages && slot->page_count > pages) {
@@ -360,6 +373,19 @@ enum rt_status rt_seq_length(rt_runtime *rt, rt_seq seq, uint32_t *out)
     struct rt_slot *slot = NULL;
     RT_TRY(rt_slot_of(rt, seq, &slot));
     *out = slot->length;
+    return RT_OK;
+}
+
+enum rt_status rt_seq_quiet(rt_runtime *rt, rt_seq seq, uint64_t *ticket)
+{
+    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_seq_quiet: runtime is null");
+    RT_REQUIRE(ticket, &rt->error, RT_ERR_INVALID, "rt_seq_quiet: ticket is null");
+    rt_harvest(rt);
+    struct rt_slot *slot = NULL;
+    RT_TRY(rt_slot_of(rt, seq, &slot));
+    uint64_t launched = rt->ring.next_step - 1;
+    uint64_t last = slot->touched_by < launched ? slot->touched_by : launched;
+    *ticket = last > rt->harvested ? last : 0;
     return RT_OK;
 }
 

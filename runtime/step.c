@@ -31,6 +31,11 @@ static enum rt_status refuse_query_len(struct rt_runtime *rt, uint32_t query_len
                    query_len, list);
 }
 
+static inline bool names_token(const struct rt_step_params *p, uint32_t row, uint32_t query_len)
+{
+    return p->tokens && p->tokens[(size_t)row * query_len] >= 0;
+}
+
 /* Why a row may not run. The checks of row_may_run, one by one. */
 static enum rt_status refuse_row(struct rt_runtime *rt, const struct rt_step_params *p,
                                  uint32_t row, uint32_t query_len) RT_COLD;
@@ -48,6 +53,10 @@ static enum rt_status refuse_row(struct rt_runtime *rt, const struct rt_step_par
                "row %u: %u tokens and %u new ones exceed max_length %u", row, slot->length,
                query_len, c->max_length);
     uint32_t longest = slot->length + slot->undecided;
+    RT_REQUIRE(longest != slot->nameless || names_token(p, row, query_len), err, RT_ERR_INVALID,
+               "row %u: sequence 0x%" PRIx64 " was rewound to %u tokens and has no last one; the "
+               "step must name its token",
+               row, p->seqs[row], longest);
     if (longest + query_len > c->max_length) {
         rt->stats.busy++;
         return rt_fail(err, RT_ERR_BUSY,
@@ -60,20 +69,46 @@ static enum rt_status refuse_row(struct rt_runtime *rt, const struct rt_step_par
                    slot->page_count);
 }
 
-/* The sequence is open, named once, short enough and has its pages, or gets one more. */
-static inline bool row_may_run(struct rt_runtime *rt, rt_seq seq, uint32_t query_len,
-                               uint32_t *new_pages)
+/* The sequence is open, named once, short enough, goes on from a token, and has its pages or gets
+ * one more. */
+static inline bool row_may_run(struct rt_runtime *rt, const struct rt_step_params *p, uint32_t row,
+                               uint32_t query_len, uint32_t *new_pages)
 {
-    struct rt_slot *slot = rt_slot_find(rt, seq);
+    struct rt_slot *slot = rt_slot_find(rt, p->seqs[row]);
     if (RT_UNLIKELY(!slot || slot->named_in == rt->attempts))
         return false;
-    uint32_t reach = slot->length + slot->undecided + query_len;
+    uint32_t longest = slot->length + slot->undecided, reach = longest + query_len;
     bool grows = reach > slot->capacity;
+    if (RT_UNLIKELY(longest == slot->nameless && !names_token(p, row, query_len)))
+        return false;
     if (RT_UNLIKELY(reach > rt->blueprint.config.max_length || (grows && !slot->builtin_pages)))
         return false;
     slot->named_in = rt->attempts;
     *new_pages += grows;
     return true;
+}
+
+static enum rt_status refuse_token(struct rt_runtime *rt, const int32_t *tokens,
+                                   uint32_t query_len) RT_COLD;
+
+static enum rt_status refuse_token(struct rt_runtime *rt, const int32_t *tokens, uint32_t query_len)
+{
+    size_t i = 0;
+    while (tokens[i] >= -1)
+        i++;
+    return rt_fail(&rt->error, RT_ERR_INVALID, "row %zu: token %zu is %d, neither a token nor -1",
+                   i / query_len, i % query_len, tokens[i]);
+}
+
+/* All of them, in a loop that has no way out and so runs several at a time. */
+static enum rt_status check_tokens(struct rt_runtime *rt, const struct rt_step_params *p,
+                                   uint32_t query_len)
+{
+    size_t count = p->tokens ? (size_t)p->rows * query_len : 0;
+    int32_t least = 0;
+    for (size_t i = 0; i < count; i++)
+        least = p->tokens[i] < least ? p->tokens[i] : least;
+    return RT_LIKELY(least >= -1) ? RT_OK : refuse_token(rt, p->tokens, query_len);
 }
 
 static enum rt_status check_rows(struct rt_runtime *rt, const struct rt_step_params *p,
@@ -82,12 +117,13 @@ static enum rt_status check_rows(struct rt_runtime *rt, const struct rt_step_par
     uint32_t new_pages = 0;
     rt->attempts++;
     for (uint32_t row = 0; row < p->rows; row++)
-        if (RT_UNLIKELY(!row_may_run(rt, p->seqs[row], query_len, &new_pages)))
+        if (RT_UNLIKELY(!row_may_run(rt, p, row, query_len, &new_pages)))
             return refuse_row(rt, p, row, query_len);
     for (uint32_t row = 0; p->accept && row < p->rows; row++)
         RT_REQUIRE(p->accept[row] >= RT_ACCEPT_DEVICE && p->accept[row] <= (int32_t)query_len,
                    &rt->error, RT_ERR_INVALID, "row %u: accept %d is not -1, 0 or 1..%u", row,
                    p->accept[row], query_len);
+    RT_TRY(check_tokens(rt, p, query_len));
     RT_REQUIRE(new_pages <= rt->pages.free_count, &rt->error, RT_ERR_PAGES,
                "the step needs %u new pages, %u of %u are free", new_pages, rt->pages.free_count,
                rt->pages.count);
@@ -103,6 +139,8 @@ static enum rt_status check_step(struct rt_runtime *rt, const struct rt_step_par
     RT_REQUIRE(p->seqs, &rt->error, RT_ERR_INVALID, "rt_step: params->seqs is null");
     RT_REQUIRE(!(p->flags & ~RT_STEP_EAGER), &rt->error, RT_ERR_INVALID,
                "rt_step: unknown flags 0x%x", p->flags & ~RT_STEP_EAGER);
+    RT_REQUIRE(!rt->held || !(p->flags & RT_STEP_EAGER), &rt->error, RT_ERR_UNSUPPORTED,
+               "rt_step: an eager step's stages run at once and cannot be held, see rt_host_hold");
     uint32_t replays = rt_spec_replays(&rt->spec_index, query_len, p->rows);
     /* Room is counted from what has been harvested: an unread completion is not written over. */
     uint32_t room = rt_ring_room(&rt->ring, rt->harvested);
@@ -141,6 +179,7 @@ static inline bool write_row(struct rt_runtime *rt, rt_seq seq, int32_t accept, 
     if (RT_UNLIKELY(reach > slot->capacity))
         grow(rt, slot, &row);
     *out = row;
+    slot->touched_by = rt->ring.next_step;
     if (RT_LIKELY(accept != RT_ACCEPT_DEVICE))
         slot->length += (uint32_t)row.accept;
     else
@@ -230,12 +269,12 @@ static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params 
         .rows = live,
         .query_len = query_len,
         .device_decides = device_decides,
+        .ends_call = first + live == p->rows,
     };
     g->replays++;
     g->live_rows += live;
     g->padded_rows += g->program.spec.rows - live;
     rt->stats.replays++;
-    rt->stats.eager_steps += p->flags & RT_STEP_EAGER ? 1 : 0;
     return RT_OK;
 }
 
@@ -252,15 +291,18 @@ enum rt_status rt_step(rt_runtime *rt, const struct rt_step_params *params, uint
     RT_TRY(check_step(rt, params, query_len));
 
     uint64_t first_step = rt->ring.next_step;
-    for (uint32_t row = 0; row < params->rows;) {
+    enum rt_status status = RT_OK;
+    for (uint32_t row = 0; row < params->rows && status == RT_OK;) {
         uint32_t spec;
         uint32_t live = rt_spec_take(&rt->spec_index, query_len, params->rows - row, &spec);
-        RT_TRY(replay(rt, params, row, live, query_len, &rt->captured[spec], first_step));
+        status = replay(rt, params, row, live, query_len, &rt->captured[spec], first_step);
         row += live;
     }
-    if (ticket)
+    if (ticket && rt->ring.next_step > first_step)
         *ticket = rt->ring.next_step - 1;
+    RT_TRY(status);
     rt->stats.steps++;
+    rt->stats.eager_steps += params->flags & RT_STEP_EAGER ? 1 : 0;
     rt->stats.host_ns_last = now_ns() - begin;
     rt->stats.host_ns_total += rt->stats.host_ns_last;
     return RT_OK;

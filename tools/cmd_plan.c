@@ -2,6 +2,7 @@
 /* replayrt plan: what create would do, without a device if need be. */
 #include "replayrt/rt.h"
 #include "tools/commands.h"
+#include "tools/complain.h"
 #include "tools/json.h"
 #include "tools/options.h"
 
@@ -178,7 +179,7 @@ static int print_dot(const rt_plan *plan, uint32_t batch)
         i++;
     size_t needed = 0;
     if (rt_plan_dot(plan, i, NULL, 0, &needed) != RT_OK) {
-        fprintf(stderr, "replayrt: batch %u is not captured by this configuration\n", batch);
+        complain("batch %u is not captured by this configuration", batch);
         return EXIT_USAGE;
     }
     char *text = malloc(needed);
@@ -210,7 +211,7 @@ int cmd_plan(int argc, char **argv)
     rt_plan *plan = NULL;
     if (rt_config_load(path, &config, &error) != RT_OK ||
         rt_plan_create(&config, assume, &plan, &error) != RT_OK) {
-        fprintf(stderr, "replayrt: %s\n", error.message);
+        complain("%s", error.message);
         return EXIT_FAILED;
     }
     int code = EXIT_OK;

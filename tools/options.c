@@ -1,12 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tools/options.h"
 
+#include "tools/complain.h"
+#include "tools/nearest.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* No command has as many. */
+#define MOST_OPTIONS 16
 
 static bool read_number(const struct option *option, const char *text)
 {
@@ -15,8 +21,8 @@ static bool read_number(const struct option *option, const char *text)
     unsigned long long value = strtoull(text, &end, 10);
     if (!isdigit((unsigned char)text[0]) || *end || errno || value < option->least ||
         value > option->most) {
-        fprintf(stderr, "replayrt: %s %s: expected a number from %" PRIu64 " to %" PRIu64 "\n",
-                option->name, text, option->least, option->most);
+        complain("%s %s: expected a number from %" PRIu64 " to %" PRIu64, option->name, text,
+                 option->least, option->most);
         return false;
     }
     *(uint64_t *)option->value = value;
@@ -25,10 +31,16 @@ static bool read_number(const struct option *option, const char *text)
 
 static bool unknown(const char *name, const struct option *options, unsigned count)
 {
-    fprintf(stderr, "replayrt: unknown option %s; there are", name);
-    for (unsigned i = 0; i < count; i++)
-        fprintf(stderr, " %s", options[i].name);
-    fputc('\n', stderr);
+    const char *names[MOST_OPTIONS] = {NULL};
+    char list[512] = "";
+    size_t used = 0;
+    for (unsigned i = 0; i < count && i < MOST_OPTIONS && used < sizeof(list); i++) {
+        names[i] = options[i].name;
+        used += (size_t)snprintf(list + used, sizeof(list) - used, " %s", names[i]);
+    }
+    const char *meant = nearest(name, names, count < MOST_OPTIONS ? count : MOST_OPTIONS);
+    complain("unknown option %s%s%s%s; there are%s", name, meant ? "; did you mean " : "",
+             meant ? meant : "", meant ? "?" : "", list);
     return false;
 }
 
@@ -47,7 +59,7 @@ static bool read_option(int argc, char **argv, int *at, const struct option *opt
         return true;
     }
     if (++*at == argc) {
-        fprintf(stderr, "replayrt: %s needs a value\n", name);
+        complain("%s needs a value", name);
         return false;
     }
     if (options[i].kind == OPTION_NUMBER)
@@ -62,15 +74,15 @@ bool options_read(int argc, char **argv, const struct option *options, unsigned 
     if (positional)
         *positional = NULL;
     for (int i = 0; i < argc; i++) {
-        if (!strncmp(argv[i], "--", 2)) {
+        /* A path that begins with a dash is written ./-path. */
+        if (argv[i][0] == '-') {
             if (!read_option(argc, argv, &i, options, count))
                 return false;
         } else if (!positional) {
-            fprintf(stderr, "replayrt: %s: only options are expected here\n", argv[i]);
+            complain("%s: only options are expected here", argv[i]);
             return false;
         } else if (*positional) {
-            fprintf(stderr, "replayrt: one configuration at a time: %s, then %s\n", *positional,
-                    argv[i]);
+            complain("one configuration at a time: %s, then %s", *positional, argv[i]);
             return false;
         } else {
             *positional = argv[i];
@@ -78,6 +90,6 @@ bool options_read(int argc, char **argv, const struct option *options, unsigned 
     }
     if (!positional || *positional)
         return true;
-    fputs("replayrt: which configuration? see replayrt --help\n", stderr);
+    complain("which configuration? see replayrt --help");
     return false;
 }

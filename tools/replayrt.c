@@ -1,65 +1,133 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The command: picks the subcommand, nothing else. */
+/* The command: picks the subcommand, explains it, nothing else. */
 #include "replayrt/rt.h"
 #include "tools/commands.h"
+#include "tools/complain.h"
 #include "tools/json.h"
+#include "tools/nearest.h"
 
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
-static const char help[] =
-    "usage: replayrt COMMAND CONFIG [options]\n"
+struct command {
+    const char *name; /* one word or two */
+    int (*run)(int argc, char **argv);
+    const char *help; /* its lines of replayrt --help; man/ says the same at length */
+};
+
+static const struct command commands[] = {
+    {"plan", cmd_plan,
+     "  plan CONFIG        every buffer, graph, stage and kernel that a runtime would have\n"
+     "      --assume NAME  for a device that is elsewhere: h200, h100, a100 or host\n"
+     "      --stages       list every stage of every graph\n"
+     "      --dot BATCH    that batch size's graph, for Graphviz\n"
+     "      --json\n"},
+    {"verify", cmd_verify,
+     "  verify CONFIG      replay against eager, bitwise, on the configured device\n"
+     "      --steps N      steps per graph (100)\n"
+     "      --seed N       of the random history (1)\n"
+     "      --device NAME  instead of the configured one\n"
+     "      --json         the result; progress goes to stderr\n"},
+    {"bench step", cmd_bench_step,
+     "  bench step CONFIG  what a step costs on the host and on the GPU\n"
+     "      --batch N      one captured batch size (all)\n"
+     "      --query-len N  one captured query length (the first)\n"
+     "      --length N     tokens of every sequence (4096; pages are made for it)\n"
+     "      --steps N      measured steps (200)\n"
+     "      --device NAME  instead of the configured one\n"
+     "      --json\n"},
+    {"bench attention", cmd_bench_attention,
+     "  bench attention    what attention costs a layer, for every shape of a list\n"
+     "      --shapes FILE  the list, an object a line; see docs/bench_attention.md\n"
+     "      --out FILE     all figures, an object a line\n"
+     "      --backend NAME auto, sm90 or generic (auto)\n"
+     "      --device NAME  auto, host or cuda:N (auto)\n"
+     "      --only TEXT    shapes whose label has it\n"
+     "      --no-step      leave the whole steps out\n"},
+};
+enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };
+
+static const char usage[] = "usage: replayrt COMMAND CONFIG [options]\n\n";
+static const char closing[] =
     "\n"
-    "  plan CONFIG        every buffer, graph, stage and kernel that a runtime would have\n"
-    "      --assume NAME  for a device that is elsewhere: h200, h100, a100 or host\n"
-    "      --stages       list every stage of every graph\n"
-    "      --dot BATCH    that batch size's graph, for Graphviz\n"
-    "      --json\n"
-    "  verify CONFIG      replay against eager, bitwise, on the configured device\n"
-    "      --steps N      steps per graph (100)\n"
-    "      --seed N       of the random history (1)\n"
-    "      --device NAME  instead of the configured one\n"
-    "  bench step CONFIG  what a step costs on the host and on the GPU\n"
-    "      --batch N      one captured batch size (all)\n"
-    "      --query-len N  one captured query length (the first)\n"
-    "      --length N     tokens of every sequence (4096; pages are made for it)\n"
-    "      --steps N      measured steps (200)\n"
-    "      --device NAME  instead of the configured one\n"
-    "      --json\n"
-    "  bench attention    what attention costs a layer, for every shape of a list\n"
-    "      --shapes FILE  the list, an object a line; see docs/bench_attention.md\n"
-    "      --out FILE     all figures, an object a line\n"
-    "      --backend NAME auto, sm90 or generic (auto)\n"
-    "      --device NAME  auto, host or cuda:N (auto)\n"
-    "      --only TEXT    shapes whose label has it\n"
-    "      --no-step      leave the whole steps out\n"
-    "\n"
-    "  --version, --help\n"
+    "  --version, --help; replayrt COMMAND --help for one command's part\n"
     "\n"
     "Exit code: 0 done, 1 failed, 2 the command line is wrong.\n";
 
+/* All of it, or where `group` is not null that of the commands which begin with its words. */
+static void print_help(FILE *to, const char *group)
+{
+    fputs(usage, to);
+    for (int i = 0; i < COMMANDS; i++)
+        if (!group || !strncmp(commands[i].name, group, strlen(group)))
+            fputs(commands[i].help, to);
+    fputs(closing, to);
+}
+
+static bool is_help(const char *word)
+{
+    return !strcmp(word, "--help") || !strcmp(word, "-h");
+}
+
+static bool asks_for_help(int argc, char **argv)
+{
+    for (int i = 0; i < argc; i++)
+        if (is_help(argv[i]))
+            return true;
+    return false;
+}
+
+/* How many of the words name the command: 0 where they do not. */
+static int words_of(const struct command *command, int argc, char **argv)
+{
+    const char *space = strchr(command->name, ' ');
+    size_t first = space ? (size_t)(space - command->name) : strlen(command->name);
+    if (strlen(argv[0]) != first || strncmp(argv[0], command->name, first) != 0)
+        return 0;
+    if (!space)
+        return 1;
+    return argc > 1 && !strcmp(argv[1], space + 1) ? 2 : 0;
+}
+
+static int unknown(int argc, char **argv)
+{
+    char typed[64];
+    snprintf(typed, sizeof(typed), "%s%s%s", argv[0], argc > 1 ? " " : "", argc > 1 ? argv[1] : "");
+    const char *names[COMMANDS];
+    for (int i = 0; i < COMMANDS; i++)
+        names[i] = commands[i].name;
+    const char *meant = nearest(argv[0], names, COMMANDS);
+    if (!meant)
+        meant = nearest(typed, names, COMMANDS);
+    complain("unknown command %s%s%s%s; there are plan, verify, bench step and bench attention",
+             meant && strchr(meant, ' ') ? typed : argv[0], meant ? "; did you mean " : "",
+             meant ? meant : "", meant ? "?" : "");
+    return EXIT_USAGE;
+}
+
 static int run(int argc, char **argv)
 {
-    if (argc == 2 && !strcmp(argv[1], "--help")) {
-        fputs(help, stdout);
+    for (int i = 0; argc > 0 && i < COMMANDS; i++) {
+        const int words = words_of(&commands[i], argc, argv);
+        if (!words)
+            continue;
+        if (!asks_for_help(argc - words, argv + words))
+            return commands[i].run(argc - words, argv + words);
+        print_help(stdout, commands[i].name);
         return EXIT_OK;
     }
-    if (argc == 2 && !strcmp(argv[1], "--version")) {
+    if (argc == 1 && !strcmp(argv[0], "--version")) {
         printf("replayrt %s\n", rt_version());
         return EXIT_OK;
     }
-    if (argc >= 2 && !strcmp(argv[1], "plan"))
-        return cmd_plan(argc - 2, argv + 2);
-    if (argc >= 2 && !strcmp(argv[1], "verify"))
-        return cmd_verify(argc - 2, argv + 2);
-    if (argc >= 3 && !strcmp(argv[1], "bench") && !strcmp(argv[2], "step"))
-        return cmd_bench_step(argc - 3, argv + 3);
-    if (argc >= 3 && !strcmp(argv[1], "bench") && !strcmp(argv[2], "attention"))
-        return cmd_bench_attention(argc - 3, argv + 3);
-    if (argc >= 2)
-        fprintf(stderr, "replayrt: unknown command %s\n", argv[1]);
-    fputs(help, stderr);
+    const bool group = argc > 0 && !strcmp(argv[0], "bench");
+    if (argc > 0 && is_help(argv[argc - 1]) && (argc == 1 || group)) {
+        print_help(stdout, group ? argv[0] : NULL);
+        return EXIT_OK;
+    }
+    if (argc > (group ? 1 : 0))
+        return unknown(argc, argv);
+    print_help(stderr, group ? argv[0] : NULL);
     return EXIT_USAGE;
 }
 
@@ -67,7 +135,9 @@ static int run(int argc, char **argv)
 int main(int argc, char **argv)
 {
     json_begin();
-    int code = run(argc, argv);
+    /* A line is out when it is complete: whoever follows a log sees how far a long run has come. */
+    (void)setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
+    int code = run(argc - 1, argv + 1);
     bool lost = ferror(stdout) != 0;
     if ((fflush(stdout) != 0 || lost) && code == EXIT_OK) {
         fputs("replayrt: standard output could not be written\n", stderr);

@@ -302,18 +302,26 @@ static enum rt_status prepare(struct run *run, const struct shape *s)
     return RT_OK;
 }
 
-static enum rt_status launch(struct run *run, const struct shape *s, const uint32_t *rows,
-                             const int32_t *accept, rt_seq *seqs)
+/* A step's rows, and what it says of each. */
+struct batch {
+    uint32_t *rows;  /* [live] of run.tracked */
+    int32_t *accept; /* [live] */
+    int32_t *tokens; /* [live, query_len] */
+    rt_seq *seqs;    /* [live] of one side */
+};
+
+static enum rt_status launch(struct run *run, const struct shape *s, const struct batch *b)
 {
     for (int side = 0; side < SIDES; side++) {
         for (uint32_t i = 0; i < s->live; i++)
-            seqs[i] = run->tracked[rows[i]].seqs[side];
+            b->seqs[i] = run->tracked[b->rows[i]].seqs[side];
         const struct rt_step_params p = {.struct_size = sizeof(p),
                                          .flags = side == EAGER ? RT_STEP_EAGER : 0,
                                          .rows = s->live,
                                          .query_len = s->q,
-                                         .seqs = seqs,
-                                         .accept = accept};
+                                         .seqs = b->seqs,
+                                         .tokens = b->tokens,
+                                         .accept = b->accept};
         uint64_t ticket;
         TRY(check(run, side, rt_step(run->rts[side], &p, &ticket)));
         TRY(check(run, side, rt_wait(run->rts[side], ticket, UINT64_MAX)));
@@ -360,17 +368,20 @@ static enum rt_status check_padding(struct run *run, const struct shape *s, uint
 }
 
 static enum rt_status one_step(struct run *run, uint32_t batch, uint32_t q, uint32_t live,
-                               uint32_t *rows, int32_t *accept, rt_seq *seqs)
+                               const struct batch *b)
 {
     TRY(disturb(run, q));
-    TRY(choose_rows(run, live, q, rows));
+    TRY(choose_rows(run, live, q, b->rows));
     struct shape s = shape_of(run, batch, q, live);
     for (uint32_t i = 0; i < live; i++)
-        accept[i] = below(run, 4) ? RT_ACCEPT_ALL : 1 + (int32_t)below(run, q);
+        b->accept[i] = below(run, 4) ? RT_ACCEPT_ALL : 1 + (int32_t)below(run, q);
+    for (uint32_t i = 0; i < live * q; i++)
+        b->tokens[i] = (int32_t)below(run, INT32_MAX);
     TRY(prepare(run, &s));
-    TRY(launch(run, &s, rows, accept, seqs));
+    TRY(launch(run, &s, b));
     for (uint32_t i = 0; i < live; i++)
-        run->tracked[rows[i]].length += accept[i] ? (uint32_t)accept[i] : q;
+        run->tracked[b->rows[i]].length += b->accept[i] ? (uint32_t)b->accept[i] : q;
+    TRY(compare(run, "tokens", 0, (uint64_t)live * q * sizeof(*b->tokens), &s));
     for (uint32_t layer = 0; layer < run->data_layers; layer++) {
         TRY(compare(run, "out", layer, batch * s.out_row, &s));
         TRY(compare(run, "lse", layer, batch * s.lse_row, &s));
@@ -408,16 +419,18 @@ struct share {
 
 static enum rt_status one_share(struct run *run, const struct share *share, FILE *progress)
 {
-    uint32_t *rows = calloc(share->high, sizeof(*rows));
-    int32_t *accept = calloc(share->high, sizeof(*accept));
-    rt_seq *seqs = calloc(share->high, sizeof(*seqs));
+    const struct batch b = {
+        .rows = calloc(share->high, sizeof(*b.rows)),
+        .accept = calloc(share->high, sizeof(*b.accept)),
+        .tokens = calloc((size_t)share->high * share->q, sizeof(*b.tokens)),
+        .seqs = calloc(share->high, sizeof(*b.seqs)),
+    };
     enum rt_status status = RT_OK;
-    if (!rows || !accept || !seqs)
+    if (!b.rows || !b.accept || !b.tokens || !b.seqs)
         status = say(run->error, RT_ERR_NOMEM, "verify", "out of host memory");
     for (uint32_t i = 0; i < share->steps && status == RT_OK; i++) {
         uint32_t live = share->low + 1 + below(run, share->high - share->low);
-        status =
-            one_step(run, share->batch ? share->batch : live, share->q, live, rows, accept, seqs);
+        status = one_step(run, share->batch ? share->batch : live, share->q, live, &b);
     }
     if (status == RT_OK) {
         const struct shape s = shape_of(run, share->batch, share->q, 0);
@@ -429,9 +442,10 @@ static enum rt_status one_share(struct run *run, const struct share *share, FILE
     if (status == RT_OK && progress && !share->batch)
         fprintf(progress, "several replays, query length %u  %u steps  bitwise equal\n", share->q,
                 share->steps);
-    free(seqs);
-    free(accept);
-    free(rows);
+    free(b.seqs);
+    free(b.tokens);
+    free(b.accept);
+    free(b.rows);
     return status;
 }
 

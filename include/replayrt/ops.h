@@ -5,8 +5,10 @@
 /*
  * The operators, for callers who keep their own graphs and their own KV manager: schedule, append
  * and decode on raw device pointers and the caller's stream. Stream-ordered: they never allocate,
- * never synchronise, read no host memory behind a device pointer, and may be captured. On the host
- * device pointers are host pointers, the stream is null, and the work is done on return.
+ * never synchronise, read no host memory behind a device pointer, and may be captured, as kernel
+ * nodes alone. A null stream is the legacy default stream of the device's primary context, also in
+ * a program built for per-thread default streams; it cannot be captured. On the host device
+ * pointers are host pointers, the stream is null, and the work is done on return.
  *
  * Every address is a multiple of 16 bytes; strides are not negative, and those of q, latent, kv and
  * out are multiples of 8 elements.

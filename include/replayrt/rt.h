@@ -149,16 +149,31 @@ struct rt_stage_context {
 };
 
 /*
- * Puts the caller's work of one stage on context->stream. CUDA: called once per graph at create,
- * with the stream capturing, and again on every eager step; it must launch kernels and nothing
- * else: a copy, a fill or a host function in the graph fails rt_create with RT_ERR_AUDIT, as does a
- * pointer into an allocation that is not among the regions. Host device: called at every step.
- * Rows r >= the live count are padding: read `live_rows` on the device. Returns 0, or anything else
- * to fail.
+ * Puts the caller's work of one stage on context->stream. Returns 0, or anything else to fail.
+ * Rows r >= the live count are padding: read `live_rows` on the device. Of this runtime a stage may
+ * call rt_tensor only.
+ *
+ * CUDA: called once per graph at create, with the stream capturing in thread-local mode
+ * (CU_STREAM_CAPTURE_MODE_THREAD_LOCAL), and again on every eager step, without capture. It may
+ * launch kernels, and fork to streams of its own that it joins again by events, with at most 32
+ * ends. It must not synchronise, query, allocate or use the legacy default stream on this thread:
+ * the driver fails that and ends the capture (RT_ERR_DRIVER). Other threads are free. What it
+ * captures is replayed as it is: addresses and launch sizes are those of create.
+ *
+ * Host device: called at every step, in the thread that runs the step's work, and does it at once.
  */
 typedef int (*rt_stage_fn)(void *user, const struct rt_stage_context *context);
 
-/* A device allocation that the caller's stages use: their nodes' pointers are audited by it. */
+/*
+ * A device allocation that the caller's stages use. What the audit rejects, at create and in
+ * rt_audit, with RT_ERR_AUDIT and the stage's name:
+ *   - a node that is not a kernel: copy, fill, host function, allocation, empty node, child graph
+ *   - in a kernel of a stage, an aligned 8-byte word of the parameters that is an address in an
+ *     allocation known to the driver (device, managed or pinned memory) but in none of the regions,
+ *     the arena, the pool and the mapped ring
+ *   - in a kernel of the runtime's own, any pointer that lies in none of these
+ * What it cannot see: pointers in device memory, and words that only become an address there.
+ */
 struct rt_memory_region {
     uint64_t address;
     uint64_t bytes;
@@ -183,7 +198,9 @@ struct rt_create_params {
     uint32_t reserved2;
 
     /* On the host device the next five must be 0: RT_ERR_UNSUPPORTED. */
-    void *stream; /* CUstream that all work goes to; null: a stream of the runtime's own */
+    /* CUstream that all work goes to, one that may be captured. Null: a stream of the runtime's
+     * own, which does not wait for the legacy default stream, nor that for it. */
+    void *stream;
     /* The caller's memory instead of the runtime's own: both 256-byte aligned, at least as large as
      * rt_sizes says. 0: allocate. */
     uint64_t arena_address, arena_bytes;
@@ -241,7 +258,8 @@ struct rt_seq_params {
     uint32_t struct_size;
     enum rt_page_owner pages;
     /* Tokens whose KV is in place already, written by somebody else (prefill elsewhere). With
-     * builtin pages their pages are allocated now, to be filled by the caller. */
+     * builtin pages their pages are allocated now, to be filled by the caller: on the runtime's
+     * stream, or by any other way once rt_seq_quiet says that no step in flight writes them. */
     uint32_t length;
     /* What tensor `tokens` gets where a step names no token, >= 0; -1: none. */
     int32_t last_token;
@@ -256,7 +274,11 @@ struct rt_seq_params {
 RT_API enum rt_status rt_seq_open(rt_runtime *runtime, const struct rt_seq_params *params,
                                   rt_seq *out);
 
-/* Closes it: builtin pages lose a reference, the handle is dead. Steps in flight are unharmed. */
+/*
+ * Closes it: builtin pages lose a reference, the handle is dead. Steps in flight are unharmed: they
+ * go on reading and writing its pages, which the next rt_seq_open may get. Who reuses pages of the
+ * caller asks rt_seq_quiet before closing.
+ */
 RT_API enum rt_status rt_seq_close(rt_runtime *runtime, rt_seq seq);
 
 /*
@@ -270,7 +292,7 @@ RT_API enum rt_status rt_seq_fork(rt_runtime *runtime, rt_seq seq, rt_seq *out);
 /*
  * Back to `length` tokens (<= its length; RT_ERR_LENGTH otherwise): pages behind it are released; a
  * partly kept page that another sequence shares is copied first. A shorter past has no last token:
- * the next step must name one.
+ * the next step must name one (rt_step: RT_ERR_INVALID), as must that of a fork.
  * Returns RT_ERR_SEQUENCE, RT_ERR_PAGES, RT_ERR_DRIVER, RT_ERR_BUSY (as rt_seq_fork).
  */
 RT_API enum rt_status rt_seq_rewind(rt_runtime *runtime, rt_seq seq, uint32_t length);
@@ -279,11 +301,23 @@ RT_API enum rt_status rt_seq_rewind(rt_runtime *runtime, rt_seq seq, uint32_t le
 RT_API enum rt_status rt_seq_length(rt_runtime *runtime, rt_seq seq, uint32_t *out);
 
 /*
+ * The ticket after which the pages that the sequence holds now are quiet: no step launched so far
+ * reads or writes them any more, not even one of a sequence that held them before. *ticket is 0
+ * where that is so already, else one for rt_wait. What is put on the runtime's stream needs no such
+ * wait. Pages shared by rt_seq_fork are read by the other sequence's steps, and stay nobody's to
+ * write. Returns RT_ERR_SEQUENCE, RT_ERR_INVALID.
+ */
+RT_API enum rt_status rt_seq_quiet(rt_runtime *runtime, rt_seq seq, uint64_t *ticket);
+
+/*
  * Puts page ids into columns [first, first + count) of the sequence's block table, from the next
  * step on. RT_PAGES_CALLER sequences only. `first` must not leave a gap. Ids must be < pages.
  * The allocator of builtin pages does not know which are bound here. Where both kinds of sequences
  * live in one runtime, bind pages that a builtin sequence holds for the caller: rt_seq_open with a
  * length, then rt_seq_pages.
+ * Several sequences may hold the same page as long as none of them writes it: a full page of a
+ * common past. A partly filled one is written by the next step, so each needs its own copy of it;
+ * two that share it write over each other's tokens. Nothing here checks that.
  * Returns RT_ERR_SEQUENCE, RT_ERR_UNSUPPORTED (builtin pages), RT_ERR_INVALID, RT_ERR_LENGTH
  * (columns behind max_length), RT_ERR_BUSY (too much pending for the ring), RT_ERR_DRIVER.
  */
@@ -307,8 +341,9 @@ struct rt_step_params {
     uint32_t rows;      /* sequences in this step: 1..max_sequences */
     uint32_t query_len; /* tokens per row, one of the captured; 0 means 1 */
     const rt_seq *seqs; /* [rows], each at most once */
-    /* [rows, query_len] int32, tensor `tokens`; null, or -1 in column 0: the slot's last token, and
-     * where that is none, -1. Null leaves the other columns -1. */
+    /* [rows, query_len] int32 >= -1, tensor `tokens`; null, or -1 in column 0: the slot's last
+     * token, and where that is none, -1. Null leaves the other columns -1. A sequence rewound to a
+     * shorter past must have its token named here, in column 0. */
     const int32_t *tokens;
     /* [rows] RT_ACCEPT_ALL, RT_ACCEPT_DEVICE or 1..query_len; null: RT_ACCEPT_ALL */
     const int32_t *accept;
@@ -324,9 +359,9 @@ struct rt_step_params {
  * RT_ERR_INVALID, RT_ERR_ROWS (also where the rows need more replays than ring_depth),
  * RT_ERR_QUERY_LEN, RT_ERR_SEQUENCE, RT_ERR_DUPLICATE, RT_ERR_LENGTH, RT_ERR_PAGES, RT_ERR_DRIVER,
  * RT_ERR_CALLBACK (a stage failed: host device, or an eager step, which then waits for what it had
- * launched). On any of them nothing has changed, with one exception: where a later one of several
- * replays fails, the rows of those before it have had their step. After RT_ERR_DRIVER the device
- * may be lost.
+ * launched). On any of them nothing has changed, *ticket included. One exception: where a later one
+ * of several replays fails, the rows of those before it have had their step, and *ticket is that of
+ * the last of these, so that rt_result counts the rows. After RT_ERR_DRIVER the device may be lost.
  */
 RT_API enum rt_status rt_step(rt_runtime *runtime, const struct rt_step_params *params,
                               uint64_t *ticket);
@@ -334,10 +369,10 @@ RT_API enum rt_status rt_step(rt_runtime *runtime, const struct rt_step_params *
 /*
  * Waits until the step is complete and its outputs are visible, spinning on a word that the device
  * writes. timeout_ns 0 only looks; UINT64_MAX waits for ever. Blocks.
- * Returns RT_ERR_TIMEOUT, RT_ERR_INVALID (no such ticket), RT_ERR_DRIVER (the device failed; the
- * driver is asked once per millisecond of one wait, so a shorter timeout never learns of it),
- * RT_ERR_CALLBACK (likewise, a stage on the host device), RT_ERR_DEVICE_CHECK (the device refused
- * part of this step's record, or is idle without having completed the step).
+ * Returns RT_ERR_TIMEOUT (see also rt_host_hold), RT_ERR_INVALID (no such ticket), RT_ERR_DRIVER
+ * (the device failed; the driver is asked once per millisecond of one wait, so a shorter timeout
+ * never learns of it), RT_ERR_CALLBACK (likewise, a stage on the host device), RT_ERR_DEVICE_CHECK
+ * (the device refused part of this step's record, or is idle without having completed the step).
  */
 RT_API enum rt_status rt_wait(rt_runtime *runtime, uint64_t ticket, uint64_t timeout_ns);
 
@@ -428,15 +463,17 @@ struct rt_stats {
     uint32_t bucket_count;
     uint64_t steps;           /* rt_step calls that succeeded */
     uint64_t replays;         /* records of rows: graph launches, and those walked instead */
-    uint64_t eager_steps;     /* of these, the ones walked on the stream */
+    uint64_t eager_steps;     /* of the steps, those walked on the stream */
     uint64_t control_replays; /* launches that only carried forks, rewinds or bulk page changes */
     uint64_t busy;            /* RT_ERR_BUSY returned */
     uint64_t host_ns_last, host_ns_total; /* inside rt_step, launch included */
-    /* From the device's own clock, over the completed steps seen so far. */
+    /* From the device's own clock, over the completed steps seen so far. A step is an rt_step call
+     * that succeeded, of however many replays; a control replay is none. */
     uint64_t gpu_steps;
-    uint64_t gpu_ns_last, gpu_ns_total; /* step_begin's start to step_end's end */
+    uint64_t gpu_ns_last, gpu_ns_total; /* the first replay's start to the last one's end */
     uint64_t gap_steps;
-    /* From the end of a step's last attention to the start of the next step's first. */
+    /* From the end of a step's last attention to the start of the next step's first; not over a
+     * step that failed half-way. */
     uint64_t gap_ns_last, gap_ns_min, gap_ns_total;
     /* The last gap in three: to step_end's completion, to the next graph's start, to attention. */
     uint64_t gap_end_ns, gap_graph_ns, gap_begin_ns;
@@ -457,14 +494,30 @@ struct rt_info {
     uint64_t arena_bytes, pool_bytes, mapped_bytes;
     uint64_t graph_bytes, capture_ns; /* summed over all graphs */
 };
-RT_API enum rt_status rt_get_info(const rt_runtime *runtime, struct rt_info *out);
+RT_API enum rt_status rt_get_info(rt_runtime *runtime, struct rt_info *out);
 
 /* Checks again that every pointer baked into every graph lies in a registered allocation. */
 RT_API enum rt_status rt_audit(rt_runtime *runtime);
 
 /* A graph as Graphviz DOT with readable names; *needed counts the final NUL. */
-RT_API enum rt_status rt_dot(const rt_runtime *runtime, uint32_t batch, uint32_t query_len,
-                             char *text, size_t capacity, size_t *needed);
+RT_API enum rt_status rt_dot(rt_runtime *runtime, uint32_t batch, uint32_t query_len, char *text,
+                             size_t capacity, size_t *needed);
+
+/* ---- a busy device for tests ----------------------------------------------------------------- */
+
+/*
+ * Host device only (RT_ERR_UNSUPPORTED elsewhere): while held, launches and copies wait in order in
+ * place of running inside of the call, so that a caller's own run-ahead and its RT_ERR_BUSY can be
+ * tested without a GPU. hold 0 runs what waits, and ends it.
+ * Meanwhile rt_wait runs out of time, at once where it would be for ever; it tells of a stage that
+ * failed when it was released. rt_synchronize, rt_tensor_read, rt_tensor_write and rt_destroy wait
+ * for the device, so they run all that waits. An eager step is RT_ERR_UNSUPPORTED.
+ */
+RT_API enum rt_status rt_host_hold(rt_runtime *runtime, uint32_t hold);
+
+/* Runs the `count` oldest of what waits, or all where there are fewer: a replay is one, as are a
+ * control replay and a copy. *ran (may be null) gets how many there were. */
+RT_API enum rt_status rt_host_release(rt_runtime *runtime, uint32_t count, uint32_t *ran);
 
 /* ---- plan: what create would do, without doing it -------------------------------------------- */
 
@@ -474,6 +527,10 @@ typedef struct rt_plan rt_plan;
 RT_API enum rt_status rt_plan_create(const struct rt_config *config, const char *assume,
                                      rt_plan **out, struct rt_error *error);
 RT_API void rt_plan_destroy(rt_plan **plan);
+/* The last failure of the functions below on this plan: valid until the next one; never null. They
+ * return RT_ERR_INVALID where something is null, of another size, or not there. A plan is used by
+ * one thread at a time. */
+RT_API const struct rt_error *rt_plan_last_error(const rt_plan *plan);
 
 enum rt_plan_region { RT_REGION_ARENA = 0, RT_REGION_MAPPED, RT_REGION_POOL };
 struct rt_plan_buffer {

@@ -59,7 +59,9 @@ enum rt_status {
  */
 struct rt_error {
     enum rt_status status;
-    char message[508]; /* one sentence, NUL-terminated, with the offending values in it */
+    /* One sentence on one line, NUL-terminated, with the offending values in it. Control characters
+     * of a name in it are written as \xNN. */
+    char message[508];
 };
 
 /* The fixed text of a status ("out of KV cache pages"), never NULL, static storage. */

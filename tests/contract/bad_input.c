@@ -4,6 +4,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -91,6 +92,84 @@ static void rows_and_query_lengths(void **state)
     }
     refused(rt, rt_step(rt, NULL, NULL), RT_ERR_INVALID, &before, "params is null");
     assert_int_equal(rt_step(NULL, &p, NULL), RT_ERR_INVALID);
+    rt_destroy(&rt);
+}
+
+/* A token is at least 0; -1 says that there is none. Every row's every column is looked at. */
+static void tokens_below_none(void **state)
+{
+    (void)state;
+    rt_runtime *rt = fixture_create(NULL);
+    struct fixture_snapshot before;
+    rt_seq seqs[6];
+    for (int i = 0; i < 6; i++)
+        seqs[i] = fixture_open(rt);
+    fixture_snapshot(rt, &before);
+    const int32_t bad[] = {-2, -77, INT32_MIN};
+    for (uint32_t at = 0; at < 18; at++)
+        for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+            int32_t tokens[18];
+            for (uint32_t k = 0; k < 18; k++)
+                tokens[k] = k % 2 ? -1 : INT32_MAX;
+            tokens[at] = bad[i];
+            const struct rt_step_params p = {.struct_size = sizeof(p),
+                                             .rows = 6,
+                                             .query_len = 3,
+                                             .seqs = seqs,
+                                             .tokens = tokens};
+            char words[64];
+            snprintf(words, sizeof(words), "row %u: token %u is %d", at / 3, at % 3, bad[i]);
+            refused(rt, rt_step(rt, &p, NULL), RT_ERR_INVALID, &before, words);
+        }
+    rt_destroy(&rt);
+}
+
+static void step_token(rt_runtime *rt, rt_seq seq, int32_t token)
+{
+    const struct rt_step_params p = {
+        .struct_size = sizeof(p), .rows = 1, .seqs = &seq, .tokens = &token};
+    uint64_t ticket;
+    if (rt_step(rt, &p, &ticket) != RT_OK || rt_wait(rt, ticket, UINT64_MAX) != RT_OK)
+        fail_msg("a step with token %d: %s", token, rt_last_error(rt)->message);
+}
+
+/* A shorter past has no last token, and a fork of it has none either. */
+static void a_rewound_sequence_without_a_token(void **state)
+{
+    (void)state;
+    rt_runtime *rt = fixture_create(NULL);
+    fixture_randomise(rt, 8);
+    rt_seq seqs[2] = {fixture_open(rt), fixture_open(rt)}, fork = 0;
+    for (int i = 0; i < 3; i++)
+        fixture_step_ok(rt, seqs, 2, 3);
+    assert_int_equal(rt_seq_rewind(rt, seqs[1], 9), RT_OK); /* no shorter */
+    fixture_step_ok(rt, seqs, 2, 1);
+    assert_int_equal(rt_seq_rewind(rt, seqs[1], 9), RT_OK);
+    assert_int_equal(rt_seq_rewind(rt, seqs[1], 9), RT_OK);
+    assert_int_equal(rt_seq_fork(rt, seqs[1], &fork), RT_OK);
+    struct fixture_snapshot before;
+    rt_harvest(rt);
+    fixture_snapshot(rt, &before);
+    const char *words = "row 1: sequence";
+    refused(rt, fixture_step(rt, seqs, 2, 1, NULL), RT_ERR_INVALID, &before, words);
+    const int32_t tokens[] = {7, -1, 8, -1, -1, 9}; /* one column and three */
+    struct rt_step_params p = {.struct_size = sizeof(p), .rows = 2, .seqs = seqs, .tokens = tokens};
+    refused(rt, rt_step(rt, &p, NULL), RT_ERR_INVALID, &before, "rewound to 9 tokens");
+    p.query_len = 3;
+    refused(rt, rt_step(rt, &p, NULL), RT_ERR_INVALID, &before, words);
+    refused(rt, fixture_step(rt, &fork, 1, 1, NULL), RT_ERR_INVALID, &before, "name its token");
+    if (rt->driver.caps.kind == RT_DEVICE_KIND_HOST) { /* a failed launch changes nothing */
+        rt->driver.probe.fail_at = rt->driver.probe.calls + 1;
+        p = (struct rt_step_params){
+            .struct_size = sizeof(p), .rows = 1, .seqs = &fork, .tokens = tokens};
+        refused(rt, rt_step(rt, &p, NULL), RT_ERR_DRIVER, &before, "injected");
+        refused(rt, fixture_step(rt, &fork, 1, 1, NULL), RT_ERR_INVALID, &before, "rewound");
+        rt->driver.probe.fail_at = 0;
+    }
+    step_token(rt, fork, 0);
+    step_token(rt, seqs[1], 5);
+    fixture_step_ok(rt, &fork, 1, 1);
+    fixture_step_ok(rt, seqs, 2, 1); /* the last token is known again */
     rt_destroy(&rt);
 }
 
@@ -294,6 +373,8 @@ int main(void)
         cmocka_unit_test(unknown_and_closed_sequences),
         cmocka_unit_test(a_handle_dies_with_its_sequence),
         cmocka_unit_test(rows_and_query_lengths),
+        cmocka_unit_test(tokens_below_none),
+        cmocka_unit_test(a_rewound_sequence_without_a_token),
         cmocka_unit_test(the_seventh_sequence),
         cmocka_unit_test(a_last_token_below_none),
         cmocka_unit_test(a_length_past_the_maximum),

@@ -1,12 +1,21 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The command's exit codes where nothing can be done: 1 with a sentence, 2 for a wrong line."""
+"""The command line: exit codes 1 with a sentence and 2 for a wrong line, help, JSON, progress.
+
+usage: command.py REPLAYRT CONFIG.yaml
+"""
+import json
+import os
+import pathlib
 import subprocess
 import sys
+import tempfile
+import time
 
-COMMAND = sys.argv[1]
+COMMAND, CONFIG = sys.argv[1:3]
 MISSING = "/nowhere/replayrt.yaml"
-CASES = [
+# Arguments, exit code, words of stderr.
+REFUSED = [
     (["plan", MISSING], 1, MISSING),
     (["verify", MISSING], 1, MISSING),
     (["bench", "step", MISSING], 1, MISSING),
@@ -19,16 +28,107 @@ CASES = [
     (["bench"], 2, "usage"),
     (["plan"], 2, "which configuration"),
     (["plan", "a", "b"], 2, "one configuration"),
-    (["verify", MISSING, "--seeds", "1"], 2, "--seed"),
+    (["verify", MISSING, "--seeds", "1"], 2, "--seeds; did you mean --seed?; there are --steps"),
+    (["verify", MISSING, "--stpes", "1"], 2, "did you mean --steps?"),
+    (["plan", MISSING, "--frobnicate"], 2, "unknown option --frobnicate; there are --json"),
+    (["plan", MISSING, "-j"], 2, "unknown option -j"),
     (["verify", MISSING, "--steps"], 2, "needs a value"),
     (["verify", MISSING, "--steps", "-1"], 2, "expected a number"),
+    (["plna", MISSING], 2, "unknown command plna; did you mean plan?"),
+    (["verfiy"], 2, "did you mean verify?"),
+    (["bench", "setp"], 2, "unknown command bench setp; did you mean bench step?"),
+    (["bench", "atention", "--shapes", MISSING], 2, "did you mean bench attention?"),
+    (["frobnicate"], 2, "unknown command frobnicate; there are plan, verify"),
+    (["plan", "a\x1b[31m\n\rb\x7f", "c"], 2, r"a\x1b[31m\x0a\x0db\x7f, then c"),
+    (["plan", "/nowhere/\x1b[31m\nok"], 1, r"/nowhere/\x1b[31m\x0aok"),
+    (["\x07bell"], 2, r"unknown command \x07bell"),
+]
+# Arguments, words that stdout has, words that it has not.
+HELP = [
+    (["--help"], ["plan CONFIG", "verify CONFIG", "bench step", "bench attention"], []),
+    (["-h"], ["plan CONFIG", "bench attention"], []),
+    (["plan", "--help"], ["plan CONFIG", "--assume"], ["verify CONFIG", "--shapes"]),
+    (["verify", "-h"], ["--seed"], ["--assume"]),
+    (["verify", MISSING, "--steps", "3", "-h"], ["--seed"], ["--assume"]),
+    (["bench", "--help"], ["bench step", "bench attention"], ["--assume"]),
+    (["bench", "step", "-h"], ["--query-len"], ["--shapes", "--assume"]),
+    (["bench", "attention", "--help"], ["--shapes"], ["--query-len"]),
 ]
 
-failed = 0
-for arguments, code, words in CASES:
-    done = subprocess.run([COMMAND, *arguments], capture_output=True, text=True, timeout=60)
-    if done.returncode != code or words not in done.stderr:
-        failed += 1
-        print(f"replayrt {' '.join(arguments)}: exit {done.returncode}, expected {code}; stderr "
-              f"{done.stderr!r} must have {words!r}")
-sys.exit(1 if failed else 0)
+complaints = []
+
+
+def replayrt(*arguments):
+    return subprocess.run([COMMAND, *arguments], capture_output=True, text=True, timeout=60)
+
+
+def complain(arguments, done, expected):
+    complaints.append(f"replayrt {' '.join(map(repr, arguments))}: exit {done.returncode}, stdout "
+                      f"{done.stdout[:300]!r}, stderr {done.stderr[:300]!r}: expected {expected}")
+
+
+def check_refused():
+    for arguments, code, words in REFUSED:
+        done = replayrt(*arguments)
+        if done.returncode != code or words not in done.stderr or done.stdout:
+            complain(arguments, done, f"exit {code} and {words!r}")
+
+
+def check_help():
+    for arguments, has, has_not in HELP:
+        done = replayrt(*arguments)
+        wrong = [w for w in has if w not in done.stdout] + [w for w in has_not if w in done.stdout]
+        if done.returncode or wrong or done.stderr:
+            complain(arguments, done, f"{has} and not {has_not}")
+
+
+def check_json():
+    arguments = ["verify", CONFIG, "--device", "host", "--steps", "3", "--seed", "7", "--json"]
+    done = replayrt(*arguments)
+    report = json.loads(done.stdout)
+    if done.returncode or report["equal"] is not True or report["seed"] != 7 or \
+            not report["graphs"] or not report["steps"] or "bitwise equal" not in done.stderr:
+        complain(arguments, done, "a report")
+    arguments = ["verify", CONFIG, "--device", "cuda:99", "--json"]
+    done = replayrt(*arguments)
+    report = json.loads(done.stdout)
+    if done.returncode != 1 or report["equal"] is not False or "message" not in report:
+        complain(arguments, done, "a report of the failure")
+
+
+def check_progress():
+    """A line of progress is in the file as soon as it is complete, not when the run is over."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "log"
+        arguments = ["verify", CONFIG, "--device", "host", "--steps", "1000000"]
+        with open(path, "wb") as log:
+            run = subprocess.Popen([COMMAND, *arguments[:-1], "300"], stdout=log)
+        seen_while_running = False
+        while run.poll() is None and not seen_while_running:
+            time.sleep(0.001)
+            seen_while_running = b"bitwise equal\n" in path.read_bytes() and run.poll() is None
+        if seen_while_running:
+            run.kill()
+        run.wait()
+        if not seen_while_running:
+            complaints.append("no line of verify's progress was in its file before it ended")
+
+
+def check_odd_paths():
+    """A configuration may lie where its path has anything in it; a dash comes behind ./"""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("-config.yaml", "tab\there.yaml", "line\nbreak.yaml"):
+            path = os.path.join(folder, name)
+            pathlib.Path(path).write_bytes(pathlib.Path(CONFIG).read_bytes())
+            done = replayrt("plan", path, "--assume", "host")
+            if done.returncode:
+                complain(["plan", path], done, "a plan")
+
+
+check_refused()
+check_help()
+check_json()
+check_progress()
+check_odd_paths()
+print("\n".join(complaints))
+sys.exit(1 if complaints else 0)

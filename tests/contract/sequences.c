@@ -36,10 +36,16 @@ static void feed_row(rt_runtime *rt, uint32_t row, uint32_t tag, uint32_t positi
                      RT_OK);
 }
 
+/* Names a token: the sequence may have been rewound. */
 static void step_one(rt_runtime *rt, rt_seq seq, uint32_t tag, uint32_t position)
 {
     feed_row(rt, 0, tag, position);
-    fixture_step_ok(rt, &seq, 1, 1);
+    const int32_t token = (int32_t)position;
+    const struct rt_step_params p = {
+        .struct_size = sizeof(p), .rows = 1, .seqs = &seq, .tokens = &token};
+    uint64_t ticket;
+    if (rt_step(rt, &p, &ticket) != RT_OK || rt_wait(rt, ticket, UINT64_MAX) != RT_OK)
+        fail_msg("position %u: %s", position, rt_last_error(rt)->message);
 }
 
 static void read_out(rt_runtime *rt, uint32_t row, uint16_t *out)
@@ -146,7 +152,59 @@ static void a_rewind_forgets_the_last_token_only_with_its_past(void **state)
     assert_int_equal(rt_seq_rewind(rt, seq, 1), RT_OK);
     assert_int_equal(step_token(rt, seq), 42);
     assert_int_equal(rt_seq_rewind(rt, seq, 1), RT_OK);
-    assert_int_equal(step_token(rt, seq), -1);
+    assert_int_equal(fixture_step(rt, &seq, 1, 1, NULL), RT_ERR_INVALID);
+    step_one(rt, seq, 1, 7); /* names token 7 */
+    assert_int_equal(step_token(rt, seq), 7);
+    rt_destroy(&rt);
+}
+
+/* Accepts nothing, and samples what the test says. */
+static int accept_nothing(void *user, const struct rt_stage_context *context)
+{
+    struct rt_tensor accepted = {.struct_size = sizeof(accepted)}, sampled = accepted;
+    if (rt_tensor(context->runtime, "accepted", 0, &accepted) != RT_OK ||
+        rt_tensor(context->runtime, "sampled", 0, &sampled) != RT_OK)
+        return 1;
+    *(int32_t *)(uintptr_t)accepted.address = 0;
+    *(int32_t *)(uintptr_t)sampled.address = *(int32_t *)user;
+    return 0;
+}
+
+/* Where the device keeps none of the step's tokens, the past is as short as before: only a sampled
+ * token is one that the next step can go on from. */
+static void a_step_that_keeps_nothing_leaves_no_last_token(void **state)
+{
+    (void)state;
+    struct rt_config config;
+    fixture_config(&config);
+    strcpy(config.device, "host");
+    int32_t sampled = -1;
+    const struct rt_create_params params = {.struct_size = sizeof(params),
+                                            .config = &config,
+                                            .stages = {[RT_STAGE_STEP_END] = accept_nothing},
+                                            .stage_user = &sampled};
+    rt_runtime *rt = NULL;
+    assert_int_equal(rt_create(&params, &rt, NULL), RT_OK);
+    fixture_randomise(rt, 28);
+    const struct rt_seq_params past = {.struct_size = sizeof(past), .length = 3};
+    rt_seq seq;
+    assert_int_equal(rt_seq_open(rt, &past, &seq), RT_OK);
+    assert_int_equal(rt_seq_rewind(rt, seq, 2), RT_OK);
+    const int32_t tokens[] = {4, 5, 6}, accept = RT_ACCEPT_DEVICE;
+    struct rt_step_params p = {.struct_size = sizeof(p),
+                               .rows = 1,
+                               .query_len = 3,
+                               .seqs = &seq,
+                               .tokens = tokens,
+                               .accept = &accept};
+    for (sampled = -1; sampled < 1; sampled++) {
+        uint64_t ticket;
+        assert_int_equal(rt_step(rt, &p, &ticket), RT_OK);
+        assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
+        p.tokens = NULL;
+        assert_int_equal(rt_step(rt, &p, &ticket), sampled < 0 ? RT_ERR_INVALID : RT_OK);
+        p.tokens = tokens;
+    }
     rt_destroy(&rt);
 }
 
@@ -342,10 +400,22 @@ static void a_later_replay_fails_by_itself(void **state)
     for (uint32_t i = 0; i < 2; i++) {
         const struct rt_step_params p = {
             .struct_size = sizeof(p), .flags = flags[i], .rows = 6, .seqs = seqs};
-        assert_int_equal(rt_step(rt, &p, NULL), RT_ERR_CALLBACK);
+        uint64_t ticket = 77;
+        assert_int_equal(rt_step(rt, &p, &ticket), RT_ERR_CALLBACK);
+        assert_int_equal(ticket, i + 1); /* of the four rows that have had their step */
+        assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
+        struct rt_row_result results[6];
+        uint32_t count = 0;
+        assert_int_equal(rt_result(rt, ticket, results, 6, &count), RT_OK);
+        assert_int_equal(count, 4);
         assert_lengths(rt, seqs, i + 1, 0);
         assert_int_equal(rt->pages.free_count, 20);
     }
+    const struct rt_step_params first_fails = {
+        .struct_size = sizeof(first_fails), .rows = 2, .seqs = seqs};
+    uint64_t untouched = 77;
+    assert_int_equal(rt_step(rt, &first_fails, &untouched), RT_ERR_CALLBACK);
+    assert_int_equal(untouched, 77);
     failing = false;
     fixture_step_ok(rt, seqs, 6, 1);
     assert_lengths(rt, seqs, 3, 1);
@@ -361,6 +431,7 @@ int main(void)
         cmocka_unit_test(a_fork_shares_the_past_and_not_the_future),
         cmocka_unit_test(a_rewind_forgets),
         cmocka_unit_test(a_rewind_forgets_the_last_token_only_with_its_past),
+        cmocka_unit_test(a_step_that_keeps_nothing_leaves_no_last_token),
         cmocka_unit_test(a_rewind_into_a_shared_page_copies_it),
         cmocka_unit_test(the_device_decides),
         cmocka_unit_test(stages_run_at_every_step),

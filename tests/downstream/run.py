@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Installs the build into a scratch folder and builds somebody else's program against that copy.
+"""Installs the build, moves the installed tree, and builds somebody else's programs against it.
 
-usage: run.py MESON MESON_BUILD_DIR SOURCE.c
+usage: run.py MESON MESON_BUILD_DIR PROGRAM.c DECODE_LOOP.c
 
-Plain compilers and pkg-config only, as C11 and C++17, against the shared library and the archive.
+Plain compilers and pkg-config only. PROGRAM.c as C11 and C++17, against the shared library and the
+archive; DECODE_LOOP.c copied out alone; the command from where the tree has been moved to. Programs
+find the library by LD_LIBRARY_PATH and by a run path relative to themselves.
 """
 import os
 import pathlib
@@ -16,9 +18,12 @@ import tempfile
 
 SKIP = 77
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+CLEAN = {name: value for name, value in os.environ.items()
+         if name not in ("LD_LIBRARY_PATH", "PKG_CONFIG_PATH", "PKG_CONFIG_SYSROOT_DIR")}
 
 
 def run(command, **options):
+    options.setdefault("env", CLEAN)
     done = subprocess.run(command, stdin=subprocess.DEVNULL, text=True, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, **options)
     if done.returncode != 0:
@@ -26,53 +31,100 @@ def run(command, **options):
     return done.stdout
 
 
-def install(meson, build, scratch):
-    """Returns the folder of replayrt.pc in the installed copy."""
-    run([meson, "install", "-C", build, "--no-rebuild", "--quiet", "--destdir", str(scratch)])
-    found = list(scratch.rglob("replayrt.pc"))
+def only(folder, name):
+    found = list(folder.rglob(name))
     if len(found) != 1:
-        sys.exit(f"{len(found)} replayrt.pc were installed, expected 1")
-    return found[0].parent
+        sys.exit(f"{len(found)} of {name} were installed, expected 1")
+    return found[0]
 
 
-def pkg_config(pc_dir, scratch, *arguments):
-    environment = dict(os.environ, PKG_CONFIG_PATH=str(pc_dir), PKG_CONFIG_SYSROOT_DIR=str(scratch))
-    return shlex.split(run(["pkg-config", *arguments, "replayrt"], env=environment))
+def install_and_move(meson, build, scratch):
+    """Returns the prefix in the tree that was installed with DESTDIR and then moved."""
+    staged = scratch / "staged"
+    run([meson, "install", "-C", build, "--no-rebuild", "--quiet", "--destdir", str(staged)])
+    prefix = only(staged, "rt.h").parents[2]
+    moved = scratch / "moved"
+    prefix.rename(moved)
+    shutil.rmtree(staged)
+    return moved
 
 
-def check_program(compiler, language, source, program, pc_dir, scratch, archive):
-    """archive: None links the shared library."""
-    flags = pkg_config(pc_dir, scratch, "--cflags")
-    if archive:
-        libs = [str(archive) if word == "-lreplayrt" else word
-                for word in pkg_config(pc_dir, scratch, "--static", "--libs")]
-    else:
-        libs = pkg_config(pc_dir, scratch, "--libs")
-    run([*compiler, *WARNINGS, *flags, "-x", language, str(source), "-x", "none",
-         "-o", str(program), *libs])
-    run([str(program)], env=dict(os.environ, LD_LIBRARY_PATH=str(pc_dir.parent)))
+class Installed:
+    def __init__(self, prefix):
+        self.prefix = prefix
+        self.pc_dir = only(prefix, "replayrt.pc").parent
+        self.lib_dir = self.pc_dir.parent
+        self.archive = only(prefix, "libreplayrt.a")
+
+    def flags(self, *arguments):
+        environment = dict(CLEAN, PKG_CONFIG_PATH=str(self.pc_dir))
+        return shlex.split(run(["pkg-config", *arguments, "replayrt"], env=environment))
+
+    def libraries(self, kind):
+        if kind == "archive":
+            return [str(self.archive) if word == "-lreplayrt" else word
+                    for word in self.flags("--static", "--libs")]
+        return self.flags("--libs")
+
+    def run(self, program, *arguments):
+        run([str(program), *arguments], env=dict(CLEAN, LD_LIBRARY_PATH=str(self.lib_dir)))
+
+
+def check_program(installed, compiler, language, source, kind):
+    program = installed.prefix / "bin" / "program"
+    run([*compiler, *WARNINGS, *installed.flags("--cflags"), "-x", language, str(source), "-x",
+         "none", "-o", str(program), *installed.libraries(kind)])
+    installed.run(program)
+    print(f"{language} {kind}: ok")
+
+
+def check_run_path(installed, source):
+    """Needs neither ldconfig nor the environment, and moves with the tree."""
+    program = installed.prefix / "bin" / "relative"
+    relative = os.path.relpath(installed.lib_dir, program.parent)
+    run(["cc", *installed.flags("--cflags"), str(source), "-o", str(program),
+         *installed.libraries("shared"), f"-Wl,-rpath,$ORIGIN/{relative}"])
+    run([str(program)])
+    print("relative run path: ok")
+
+
+def check_decode_loop(installed, source, scratch):
+    """As its first lines say, from a folder that has nothing else."""
+    alone = scratch / "alone"
+    alone.mkdir()
+    shutil.copy(source, alone)
+    for standard in ([], ["-std=c11", *WARNINGS]):
+        run(["cc", *standard, source.name, *installed.flags("--cflags", "--libs")], cwd=alone)
+        installed.run(alone / "a.out", "host")
+    print("decode_loop.c alone: ok")
+
+
+def check_command(installed):
+    """The command carries the library inside itself."""
+    command = installed.prefix / "bin" / "replayrt"
+    if command.exists():
+        run([str(command), "--version"])
+        print("the command, moved: ok")
 
 
 def main():
-    meson, build, source = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
+    meson, build, source, decode_loop = sys.argv[1], sys.argv[2], *map(pathlib.Path, sys.argv[3:])
     compilers = (("c", ["cc", "-std=c11"]), ("c++", ["c++", "-std=c++17"]))
     with tempfile.TemporaryDirectory(prefix="replayrt-installed-") as name:
         scratch = pathlib.Path(name)
-        pc_dir = install(meson, build, scratch)
-        archives = list(scratch.rglob("libreplayrt.a"))
-        if len(archives) != 1:
-            sys.exit(f"{len(archives)} libreplayrt.a were installed, expected 1")
-        ran = 0
+        installed = Installed(install_and_move(meson, build, scratch))
+        (installed.prefix / "bin").mkdir(exist_ok=True)
+        check_command(installed)
+        if not shutil.which("cc"):
+            sys.exit(SKIP)
+        check_decode_loop(installed, decode_loop, scratch)
+        check_run_path(installed, source)
         for language, compiler in compilers:
             if not shutil.which(compiler[0]):
                 print(f"{language}: no {compiler[0]}, skipped")
                 continue
-            for kind, archive in (("shared", None), ("archive", archives[0])):
-                check_program(compiler, language, source, scratch / "program", pc_dir, scratch,
-                              archive)
-                print(f"{language} {kind}: ok")
-                ran += 1
-    sys.exit(0 if ran else SKIP)
+            for kind in ("shared", "archive"):
+                check_program(installed, compiler, language, source, kind)
 
 
 main()

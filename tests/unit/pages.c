@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -55,18 +56,16 @@ static void test_is_a_stack(void **state)
     rt_pages_free(&p);
 }
 
-static void test_share_stops_at_its_limit(void **state)
+static void test_shares_up_to_its_limit(void **state)
 {
     (void)state;
     struct rt_pages p;
     assert_int_equal(rt_pages_init(&p, 2, NULL), RT_OK);
     const int32_t page = rt_pages_take(&p);
-    for (uint32_t refs = 1; refs < UINT16_MAX; refs++)
-        assert_true(rt_pages_share(&p, page));
+    for (uint32_t refs = 1; refs < RT_PAGES_MAX_REFS; refs++)
+        rt_pages_share(&p, page);
     assert_int_equal(rt_pages_refs(&p, page), 65535);
-    assert_false(rt_pages_share(&p, page));
-    assert_int_equal(rt_pages_refs(&p, page), 65535);
-    for (uint32_t refs = UINT16_MAX; refs > 1; refs--)
+    for (uint32_t refs = RT_PAGES_MAX_REFS; refs > 1; refs--)
         rt_pages_drop(&p, page);
     assert_int_equal(p.free_count, 1);
     rt_pages_drop(&p, page);
@@ -110,7 +109,7 @@ static void walk_one(struct rt_pages *p, uint32_t *refs, uint64_t *random)
             refs[page] = 1;
         }
     } else if (what == 2) {
-        assert_true(rt_pages_share(p, (int32_t)used));
+        rt_pages_share(p, (int32_t)used);
         refs[used]++;
     } else {
         rt_pages_drop(p, (int32_t)used);
@@ -167,18 +166,25 @@ static void drop_twice(void)
     rt_pages_drop(&p, page);
 }
 
-static void test_double_drop_is_caught_in_debug(void **state)
+static void share_too_often(void)
 {
-    (void)state;
-    if (!ASSERTIONS)
-        skip();
+    struct rt_pages p;
+    if (rt_pages_init(&p, 3, NULL) != RT_OK)
+        return;
+    const int32_t page = rt_pages_take(&p);
+    for (uint32_t refs = 1; refs <= RT_PAGES_MAX_REFS; refs++)
+        rt_pages_share(&p, page);
+}
+
+static void assert_aborts(void (*mistake)(void))
+{
     fflush(NULL);
     const pid_t child = fork();
     assert_int_not_equal(child, -1);
     if (child == 0) {
         if (!freopen("/dev/null", "w", stderr))
             _exit(1);
-        drop_twice();
+        mistake();
         _exit(0);
     }
     int result = 0;
@@ -187,15 +193,24 @@ static void test_double_drop_is_caught_in_debug(void **state)
     assert_int_equal(WTERMSIG(result), SIGABRT);
 }
 
+static void test_misuse_is_caught_in_debug(void **state)
+{
+    (void)state;
+    if (!ASSERTIONS)
+        skip();
+    assert_aborts(drop_twice);
+    assert_aborts(share_too_often);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_takes_every_page_once),
         cmocka_unit_test(test_is_a_stack),
-        cmocka_unit_test(test_share_stops_at_its_limit),
+        cmocka_unit_test(test_shares_up_to_its_limit),
         cmocka_unit_test(test_random_walk_against_a_model),
         cmocka_unit_test(test_bad_counts_are_refused),
-        cmocka_unit_test(test_double_drop_is_caught_in_debug),
+        cmocka_unit_test(test_misuse_is_caught_in_debug),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

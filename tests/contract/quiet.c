@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* When a page may be filled from outside: closing a sequence hands its pages on while steps in
+ * flight still write them. Needs the host device, whose work a test can hold back. */
+#include "tests/support/fixture.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define PAGE 16
+#define D_QK 288
+
+static rt_runtime *create_held(void)
+{
+    struct rt_config config;
+    fixture_config(&config);
+    config.ring_depth = 8;
+    rt_runtime *rt = fixture_create(&config);
+    if (rt->driver.caps.kind != RT_DEVICE_KIND_HOST) {
+        rt_destroy(&rt);
+        skip();
+    }
+    fixture_randomise(rt, 51);
+    rt_driver_host_hold(&rt->driver, rt->stream, true);
+    return rt;
+}
+
+static rt_seq open_with(rt_runtime *rt, uint32_t length)
+{
+    const struct rt_seq_params params = {.struct_size = sizeof(params), .length = length};
+    rt_seq seq = 0;
+    assert_int_equal(rt_seq_open(rt, &params, &seq), RT_OK);
+    return seq;
+}
+
+static uint64_t step(rt_runtime *rt, rt_seq seq)
+{
+    uint64_t ticket = 0;
+    assert_int_equal(fixture_step(rt, &seq, 1, 1, &ticket), RT_OK);
+    return ticket;
+}
+
+static uint64_t quiet(rt_runtime *rt, rt_seq seq)
+{
+    uint64_t ticket = 99;
+    assert_int_equal(rt_seq_quiet(rt, seq, &ticket), RT_OK);
+    return ticket;
+}
+
+static void release(rt_runtime *rt, uint32_t count)
+{
+    assert_int_equal(rt_driver_host_release(&rt->driver, rt->stream, count), count);
+}
+
+/* What somebody else's prefill would write into the first page that both sequences have had. */
+static uint16_t *first_token(rt_runtime *rt, rt_seq seq)
+{
+    struct rt_tensor kv = {.struct_size = sizeof(kv)};
+    int32_t page;
+    uint32_t count;
+    assert_int_equal(rt_seq_pages(rt, seq, &page, 1, &count), RT_OK);
+    assert_int_equal(rt_tensor(rt, "kv", 0, &kv), RT_OK);
+    return (uint16_t *)(uintptr_t)kv.address + (size_t)page * PAGE * D_QK;
+}
+
+static void pages_of_a_closed_sequence_are_still_written(void **state)
+{
+    (void)state;
+    rt_runtime *rt = create_held();
+    rt_seq first = fixture_open(rt);
+    step(rt, first);
+    uint16_t *early = first_token(rt, first);
+    assert_int_equal(rt_seq_close(rt, first), RT_OK);
+    rt_seq second = open_with(rt, 4);
+    assert_ptr_equal(first_token(rt, second), early); /* the same page */
+    assert_int_equal(quiet(rt, second), 1);
+    *early = 0x1234;
+    uint64_t later = step(rt, fixture_open(rt));
+    assert_int_equal(later, 2);
+    assert_int_equal(quiet(rt, second), 1); /* later steps of others do not matter */
+    release(rt, 1);
+    assert_int_not_equal(*early, 0x1234); /* too early: the first sequence's step was in flight */
+    assert_int_equal(rt_wait(rt, 1, 0), RT_OK);
+    assert_int_equal(quiet(rt, second), 0);
+    *early = 0x1234;
+    release(rt, 1);
+    assert_int_equal(*early, 0x1234);
+    rt_destroy(&rt);
+}
+
+static void steps_forks_and_rewinds_of_a_sequence(void **state)
+{
+    (void)state;
+    rt_runtime *rt = create_held();
+    rt_seq seq = open_with(rt, 20), other = fixture_open(rt), fork;
+    assert_int_equal(quiet(rt, seq), 0);
+    assert_int_equal(step(rt, seq), 1);
+    assert_int_equal(step(rt, other), 2);
+    assert_int_equal(quiet(rt, seq), 1);
+    assert_int_equal(quiet(rt, other), 2);
+    assert_int_equal(rt_seq_fork(rt, seq, &fork), RT_OK); /* step 3 copies a page of both */
+    assert_int_equal(quiet(rt, seq), 3);
+    assert_int_equal(quiet(rt, fork), 3);
+    assert_int_equal(rt_seq_rewind(rt, fork, 5), RT_OK); /* step 4 copies the shared page */
+    assert_int_equal(quiet(rt, seq), 3);
+    assert_int_equal(quiet(rt, fork), 4);
+    assert_int_equal(rt_wait(rt, 4, 0), RT_ERR_TIMEOUT); /* its ticket is one like any other */
+    release(rt, 4);
+    assert_int_equal(rt_wait(rt, 4, 0), RT_OK);
+    assert_int_equal(quiet(rt, fork), 0);
+    rt_destroy(&rt);
+}
+
+/* Whoever had the pages before: the runtime does not know, so all steps before count. */
+static void pages_that_the_caller_binds(void **state)
+{
+    (void)state;
+    rt_runtime *rt = create_held();
+    const struct rt_seq_params own = {.struct_size = sizeof(own), .pages = RT_PAGES_CALLER};
+    rt_seq seq, other = fixture_open(rt);
+    assert_int_equal(rt_seq_open(rt, &own, &seq), RT_OK);
+    step(rt, other);
+    assert_int_equal(quiet(rt, seq), 0);
+    const int32_t page = 9;
+    assert_int_equal(rt_seq_bind_pages(rt, seq, 0, &page, 1), RT_OK);
+    step(rt, other);
+    assert_int_equal(quiet(rt, seq), 1);
+    assert_int_equal(step(rt, seq), 3);
+    assert_int_equal(quiet(rt, seq), 3);
+    rt_destroy(&rt);
+}
+
+static void a_step_that_failed_is_waited_for_by_nobody(void **state)
+{
+    (void)state;
+    rt_runtime *rt = create_held();
+    rt_seq seq = fixture_open(rt);
+    assert_int_equal(step(rt, seq), 1);
+    rt->driver.probe.fail_at = rt->driver.probe.calls + 1;
+    assert_int_equal(fixture_step(rt, &seq, 1, 1, NULL), RT_ERR_DRIVER);
+    rt->driver.probe.fail_at = 0;
+    assert_int_equal(quiet(rt, seq), 1);
+    release(rt, 1);
+    assert_int_equal(quiet(rt, seq), 0);
+    uint64_t ticket = 99;
+    assert_int_equal(rt_seq_quiet(rt, seq + 1, &ticket), RT_ERR_SEQUENCE);
+    assert_int_equal(rt_seq_quiet(rt, seq, NULL), RT_ERR_INVALID);
+    assert_int_equal(rt_seq_quiet(NULL, seq, &ticket), RT_ERR_INVALID);
+    assert_int_equal(ticket, 99);
+    rt_destroy(&rt);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(pages_of_a_closed_sequence_are_still_written),
+        cmocka_unit_test(steps_forks_and_rewinds_of_a_sequence),
+        cmocka_unit_test(pages_that_the_caller_binds),
+        cmocka_unit_test(a_step_that_failed_is_waited_for_by_nobody),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
