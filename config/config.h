@@ -8,6 +8,10 @@
 /* False, and the first thing that is wrong, where something is; struct_size is not looked at. */
 bool rt_config_is_good(const struct rt_config *config, struct rt_key_fault *fault);
 
+/* The caller's struct in this library's size, checked: what a shorter one lacks is the default. */
+enum rt_status rt_config_take(const struct rt_config *given, struct rt_config *out,
+                              struct rt_error *err);
+
 /* A file read as far as it goes by itself: its model is still to be read. */
 struct rt_config_draft {
     struct rt_config config; /* first: config_keys.h says why */

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/math.h"
+#include "common/struct_size.h"
 #include "config/config.h"
 #include "config/geometry.h"
 
 #include <float.h>
 #include <stdio.h>
+#include <string.h>
 
 void rt_config_default(struct rt_config *config)
 {
@@ -73,19 +75,25 @@ bool rt_config_is_good(const struct rt_config *config, struct rt_key_fault *faul
            check_geometry(&config->geometry, fault) && check_lengths(config, fault);
 }
 
-enum rt_status rt_config_check(const struct rt_config *config, struct rt_error *error)
+enum rt_status rt_config_take(const struct rt_config *given, struct rt_config *out,
+                              struct rt_error *err)
 {
     struct rt_key_fault fault = {.element = -1};
     char element[16] = "";
-    RT_REQUIRE(config, error, RT_ERR_INVALID, "config is null: must point to a struct rt_config");
-    RT_REQUIRE(config->struct_size == sizeof(*config), error, RT_ERR_INVALID,
-               "struct_size is %u: must be %zu, sizeof(struct rt_config) of this library, as "
-               "rt_config_default sets it",
-               config->struct_size, sizeof(*config));
-    if (rt_config_is_good(config, &fault))
+    RT_TRY(rt_struct_check(given, sizeof(*out), "rt_config_check", "config", err));
+    rt_config_default(out);
+    memcpy(out, given, rt_min_u32(given->struct_size, sizeof(*out)));
+    out->struct_size = sizeof(*out);
+    if (rt_config_is_good(out, &fault))
         return RT_OK;
     if (fault.element >= 0)
         (void)snprintf(element, sizeof(element), "[%d]", fault.element);
-    return rt_fail(error, fault.status, "%s%s is %s: must be %s", rt_key_of(fault.id)->field,
-                   element, fault.value, fault.must);
+    return rt_fail(err, fault.status, "%s%s is %s: must be %s", rt_key_of(fault.id)->field, element,
+                   fault.value, fault.must);
+}
+
+enum rt_status rt_config_check(const struct rt_config *config, struct rt_error *error)
+{
+    struct rt_config whole;
+    return rt_config_take(config, &whole, error);
 }

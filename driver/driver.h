@@ -150,8 +150,10 @@ static inline bool rt_driver_is_call_failure(int code)
 struct rt_driver {
     struct rt_device_caps caps;
     struct rt_driver_probe probe;
-    void *impl;           /* the back end's own state */
-    uint32_t failed_node; /* the last call node that failed a replay: its number, by creation */
+    void *impl; /* the back end's own state */
+    /* The last call node that failed a replay: of which graph, and its number by creation. */
+    rt_dexec failed_exec;
+    uint32_t failed_node;
 
     /* Make the device's context current on this thread, and restore what was. */
     int (*ctx_enter)(struct rt_driver *d);

@@ -10,6 +10,9 @@
  * In our own kernels the addresses are known (rt_launch.address_mask). Of a library's work on the
  * host device all memory is known, and must be registered whole. In a captured kernel a parameter
  * word counts as an address where the driver knows an allocation at it.
+ *
+ * A stage that its caller calls foreign is not proved: it may copy and fill, and its addresses are
+ * not looked at.
  */
 #include "graphs/build.h"
 

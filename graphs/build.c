@@ -149,6 +149,14 @@ fail:
     return status;
 }
 
+uint32_t rt_graph_stage_of(const struct rt_graph *g, const struct rt_program *p, uint32_t node)
+{
+    uint32_t stage = 0;
+    while (stage + 1 < p->count && node >= g->first_node[stage + 1])
+        stage++;
+    return stage;
+}
+
 /* A release that reports an earlier failure has released all the same. */
 void rt_graph_free(struct rt_graph *g, struct rt_driver *d)
 {

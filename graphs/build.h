@@ -34,6 +34,16 @@ enum rt_status rt_graph_build(const struct rt_program *p, struct rt_driver *d,
 /* Instantiates and uploads; fills device_bytes and build_ns. Blocks. */
 enum rt_status rt_graph_instantiate(struct rt_graph *g, struct rt_driver *d, rt_dstream stream,
                                     struct rt_error *err);
+
+/* The stage that made node number `node`, by order of creation. */
+uint32_t rt_graph_stage_of(const struct rt_graph *g, const struct rt_program *p, uint32_t node);
+
+/* A caller's or a library's stage that left no node: what it launched went to another stream. */
+static inline bool rt_graph_stage_is_empty(const struct rt_graph *g, uint32_t stage)
+{
+    return g->first_node[stage] == g->first_node[stage + 1];
+}
+
 void rt_graph_free(struct rt_graph *g, struct rt_driver *d);
 
 #endif

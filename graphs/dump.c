@@ -55,6 +55,8 @@ static void put_stage(struct writer *w, const struct rt_program *p, uint32_t i)
     if (what[0])
         put(w, "\\n");
     put_escaped(w, what, "\\n");
+    if (s->trust != RT_STAGE_AUDITED)
+        put(w, "\\nforeign: not audited");
     put(w, "\"%s];\n", s->work->kind == RT_WORK_CALL ? ", style=rounded" : "");
     if (i > 0)
         put(w, "    s%u -> s%u%s;\n", i - 1, i,

@@ -12,10 +12,18 @@
 #define RT_LABEL_BYTES 40
 #define RT_NO_LAYER UINT32_MAX
 
+/* How far the audit looks into a captured stage. */
+enum rt_stage_trust {
+    RT_STAGE_AUDITED,     /* kernels only, every address registered */
+    RT_STAGE_FOREIGN,     /* a library's: copies and fills too, addresses are its own */
+    RT_STAGE_FOREIGN_HOST /* host functions besides */
+};
+
 struct rt_stage {
     uint32_t layer;             /* RT_NO_LAYER for stages of the whole step */
     char label[RT_LABEL_BYTES]; /* "append.12", "before_attention.0" */
     struct rt_work *work;       /* owned by the program */
+    enum rt_stage_trust trust;
 };
 
 struct rt_program {

@@ -153,7 +153,7 @@ static enum rt_status ask_driver(struct rt_runtime *rt, bool *idle)
     RT_TRY(RT_DRV(d, &rt->error, ctx_enter, (d)));
     enum rt_status status = RT_DRV(d, &rt->error, stream_query, (d, rt->stream, idle));
     (void)d->ctx_leave(d);
-    return status;
+    return rt_stage_outcome(rt, status);
 }
 
 static enum rt_status wait_for(struct rt_runtime *rt, uint64_t step, uint64_t timeout_ns)
@@ -215,7 +215,7 @@ static enum rt_status check_completion(struct rt_runtime *rt, uint64_t step,
 
 enum rt_status rt_wait(rt_runtime *rt, uint64_t ticket, uint64_t timeout_ns)
 {
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_wait: runtime is null");
+    RT_ENTER(rt);
     RT_TRY(check_ticket(rt, ticket));
     RT_TRY(wait_for(rt, ticket, timeout_ns));
     rt_harvest(rt);
@@ -231,20 +231,20 @@ enum rt_status rt_wait(rt_runtime *rt, uint64_t ticket, uint64_t timeout_ns)
 
 enum rt_status rt_synchronize(rt_runtime *rt)
 {
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_synchronize: runtime is null");
+    RT_ENTER(rt);
     struct rt_driver *d = &rt->driver;
     RT_TRY(RT_DRV(d, &rt->error, ctx_enter, (d)));
     enum rt_status status = RT_DRV(d, &rt->error, stream_sync, (d, rt->stream));
     (void)d->ctx_leave(d);
     if (status == RT_OK)
         rt_harvest(rt);
-    return status;
+    return rt_stage_outcome(rt, status);
 }
 
 enum rt_status rt_result(rt_runtime *rt, uint64_t ticket, struct rt_row_result *rows,
                          uint32_t capacity, uint32_t *count)
 {
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_result: runtime is null");
+    RT_ENTER(rt);
     RT_REQUIRE(count && (rows || !capacity), &rt->error, RT_ERR_INVALID,
                "rt_result: count or rows is null");
     RT_TRY(check_ticket(rt, ticket));

@@ -25,7 +25,16 @@ static void say(const struct rt_create_params *p, enum rt_log_level level, const
 
 static enum rt_status check_params(const struct rt_create_params *p, struct rt_error *err)
 {
+    const uint32_t all_stages = (1u << RT_STAGE_POINT_COUNT) - 1;
     RT_REQUIRE(p->config, err, RT_ERR_INVALID, "rt_create: params->config is null");
+    RT_REQUIRE(!(p->flags & ~RT_CREATE_NO_EMPTY_STAGES), err, RT_ERR_INVALID,
+               "rt_create: unknown flags 0x%x", p->flags & ~RT_CREATE_NO_EMPTY_STAGES);
+    RT_REQUIRE(!(p->foreign_stages & ~all_stages), err, RT_ERR_INVALID,
+               "rt_create: foreign_stages 0x%x has bits that are no stage point",
+               p->foreign_stages);
+    RT_REQUIRE(!(p->host_function_stages & ~p->foreign_stages), err, RT_ERR_INVALID,
+               "rt_create: host_function_stages 0x%x are not all among foreign_stages 0x%x",
+               p->host_function_stages, p->foreign_stages);
     RT_REQUIRE(p->arena_address || !p->arena_bytes, err, RT_ERR_INVALID,
                "rt_create: an arena of %" PRIu64 " bytes but its address is null", p->arena_bytes);
     RT_REQUIRE(p->pool_address || !p->pool_bytes, err, RT_ERR_INVALID,
@@ -36,7 +45,7 @@ static enum rt_status check_params(const struct rt_create_params *p, struct rt_e
         RT_REQUIRE(p->regions[i].bytes <= UINT64_MAX - p->regions[i].address, err, RT_ERR_INVALID,
                    "rt_create: region %u at 0x%" PRIx64 " with %" PRIu64 " bytes wraps around", i,
                    p->regions[i].address, p->regions[i].bytes);
-    return rt_config_check(p->config, err);
+    return RT_OK;
 }
 
 /* ---- host state ------------------------------------------------------------------------------ */
@@ -92,6 +101,41 @@ static enum rt_status finish_graph(struct rt_runtime *rt, struct rt_captured *g,
     return rt_graph_instantiate(&g->graph, &rt->driver, rt->stream, err);
 }
 
+/* A stage whose work went to another stream leaves no node, and every step without it. The same
+ * stages do so in all graphs, so the first one's are told. */
+static enum rt_status look_for_empty_stages(const struct rt_captured *g, bool tell,
+                                            const struct rt_create_params *p, struct rt_error *err)
+{
+    uint32_t empty = 0, first = 0;
+    for (uint32_t i = g->program.count; i-- > 0;) {
+        if (!rt_graph_stage_is_empty(&g->graph, i))
+            continue;
+        empty++;
+        first = i;
+    }
+    if (!empty)
+        return RT_OK;
+    struct rt_error story = {0};
+    (void)rt_fail(&story, RT_ERR_CALLBACK,
+                  "the callback captured nothing (as do %u others of this graph): what it launched "
+                  "went to another stream than context->stream",
+                  empty - 1);
+    (void)rt_program_stage_failed(&g->program, first, RT_ERR_CALLBACK, &story);
+    RT_REQUIRE(!(p->flags & RT_CREATE_NO_EMPTY_STAGES), err, RT_ERR_CALLBACK, "%s", story.message);
+    if (tell)
+        say(p, RT_LOG_WARNING, "%s", story.message);
+    return RT_OK;
+}
+
+static void say_foreign(const struct rt_create_params *p)
+{
+    for (uint32_t i = 0; i < RT_STAGE_POINT_COUNT; i++)
+        if (p->stages[i] && p->foreign_stages >> i & 1)
+            say(p, RT_LOG_INFO, "stage %s is foreign: the audit proves nothing of it%s",
+                rt_stage_point_name((enum rt_stage_point)i),
+                p->host_function_stages >> i & 1 ? ", and it may call host functions" : "");
+}
+
 static enum rt_status capture_all(struct rt_runtime *rt, const struct rt_create_params *p,
                                   struct rt_error *err)
 {
@@ -100,8 +144,11 @@ static enum rt_status capture_all(struct rt_runtime *rt, const struct rt_create_
         .arena = &rt->arena,
         .kernels = &rt->kernels,
         .runtime = rt,
+        .running = &rt->in_stage,
         .stages = p->stages,
         .stage_user = p->stage_user,
+        .foreign = p->foreign_stages,
+        .host_nodes = p->host_function_stages,
     };
     RT_TRY(rt_recipe_make(&source, &rt->blueprint.control, NULL, &rt->control.program, err));
     RT_TRY(finish_graph(rt, &rt->control, err));
@@ -111,6 +158,7 @@ static enum rt_status capture_all(struct rt_runtime *rt, const struct rt_create_
         RT_REQUIRE(g->bindings, err, RT_ERR_NOMEM, "out of host memory for stage bindings");
         RT_TRY(rt_recipe_make(&source, &rt->blueprint.specs[i], g->bindings, &g->program, err));
         RT_TRY(finish_graph(rt, g, err));
+        RT_TRY(look_for_empty_stages(g, i == 0, p, err));
         if (p->progress)
             p->progress(p->log_user, i + 1, rt->captured_count);
     }
@@ -186,6 +234,7 @@ static enum rt_status build_runtime(struct rt_runtime *rt, const struct rt_creat
     RT_TRY(
         rt_blueprint_make(p->config, &d->caps, memory_budget(free_bytes, p), &rt->blueprint, err));
     say_choices(rt, p);
+    say_foreign(p);
     if (p->stream) {
         rt->stream = p->stream;
     } else {
@@ -212,8 +261,13 @@ enum rt_status rt_create(const struct rt_create_params *params, rt_runtime **out
     RT_REQUIRE(out, error, RT_ERR_INVALID, "rt_create: out is null");
     *out = NULL;
     struct rt_create_params mine;
+    struct rt_config config;
     RT_TAKE_STRUCT(params, mine, error);
     RT_TRY(check_params(params, error));
+    RT_TRY(rt_config_take(params->config, &config, error));
+    mine = *params;
+    mine.config = &config;
+    params = &mine;
     struct rt_runtime *rt = calloc(1, sizeof(*rt));
     RT_REQUIRE(rt, error, RT_ERR_NOMEM, "out of host memory for the runtime");
     enum rt_status status;
@@ -246,6 +300,10 @@ void rt_destroy(rt_runtime **runtime)
         return;
     struct rt_runtime *rt = *runtime;
     struct rt_driver *d = &rt->driver;
+    if (rt->in_stage) {
+        (void)rt_refuse_in_stage(rt, __func__);
+        return;
+    }
     if (d->ctx_enter) {
         bool entered = d->ctx_enter(d) == 0; /* what was not entered is not ours to leave */
         if (rt->stream || rt->owns_stream)
@@ -277,8 +335,10 @@ void rt_destroy(rt_runtime **runtime)
 enum rt_status rt_sizes(const struct rt_config *config, struct rt_sizes *out,
                         struct rt_error *error)
 {
+    struct rt_config whole;
     RT_CHECK_STRUCT(out, error);
-    RT_TRY(rt_config_check(config, error));
+    RT_TRY(rt_config_take(config, &whole, error));
+    config = &whole;
     struct rt_driver d;
     char why[160];
     RT_TRY(rt_driver_open(config->device, &d, why, sizeof(why), error));

@@ -11,7 +11,7 @@ static enum rt_status check_host(struct rt_runtime *rt)
 
 enum rt_status rt_host_hold(rt_runtime *rt, uint32_t hold)
 {
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_host_hold: runtime is null");
+    RT_ENTER(rt);
     RT_TRY(check_host(rt));
     rt->held = hold != 0;
     rt_driver_host_hold(&rt->driver, rt->stream, rt->held);
@@ -20,7 +20,7 @@ enum rt_status rt_host_hold(rt_runtime *rt, uint32_t hold)
 
 enum rt_status rt_host_release(rt_runtime *rt, uint32_t count, uint32_t *ran)
 {
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_host_release: runtime is null");
+    RT_ENTER(rt);
     RT_TRY(check_host(rt));
     uint32_t released = rt_driver_host_release(&rt->driver, rt->stream, count);
     if (ran)

@@ -76,7 +76,9 @@ enum rt_status rt_plan_create(const struct rt_config *config, const char *assume
 {
     RT_REQUIRE(out, error, RT_ERR_INVALID, "rt_plan_create: out is null");
     *out = NULL;
-    RT_TRY(rt_config_check(config, error));
+    struct rt_config whole;
+    RT_TRY(rt_config_take(config, &whole, error));
+    config = &whole;
     struct rt_plan *plan = calloc(1, sizeof(*plan));
     RT_REQUIRE(plan, error, RT_ERR_NOMEM, "out of host memory for a plan");
     plan->error = &plan->last_error;

@@ -23,19 +23,19 @@ const struct rt_error *rt_last_error(const rt_runtime *rt)
 
 enum rt_status rt_thread_enter(rt_runtime *rt)
 {
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_thread_enter: runtime is null");
+    RT_ENTER(rt);
     return RT_DRV(&rt->driver, &rt->error, ctx_enter, (&rt->driver));
 }
 
 enum rt_status rt_thread_leave(rt_runtime *rt)
 {
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_thread_leave: runtime is null");
+    RT_ENTER(rt);
     return RT_DRV(&rt->driver, &rt->error, ctx_leave, (&rt->driver));
 }
 
 enum rt_status rt_get_stats(rt_runtime *rt, struct rt_stats *out)
 {
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_get_stats: runtime is null");
+    RT_ENTER(rt);
     RT_CHECK_STRUCT(out, &rt->error);
     rt_harvest(rt);
     rt->stats.free_pages = rt->pages.free_count;
@@ -45,7 +45,7 @@ enum rt_status rt_get_stats(rt_runtime *rt, struct rt_stats *out)
 
 enum rt_status rt_get_bucket_stats(rt_runtime *rt, uint32_t index, struct rt_bucket_stats *out)
 {
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_get_bucket_stats: runtime is null");
+    RT_ENTER(rt);
     RT_CHECK_STRUCT(out, &rt->error);
     RT_REQUIRE(index < rt->captured_count, &rt->error, RT_ERR_INVALID, "graph %u of %u", index,
                rt->captured_count);
@@ -66,7 +66,7 @@ enum rt_status rt_get_bucket_stats(rt_runtime *rt, uint32_t index, struct rt_buc
 
 enum rt_status rt_get_info(rt_runtime *rt, struct rt_info *out)
 {
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_get_info: runtime is null");
+    RT_ENTER(rt);
     RT_CHECK_STRUCT(out, &rt->error);
     const struct rt_placement *l = &rt->blueprint.placement;
     struct rt_info mine = {
@@ -92,7 +92,7 @@ enum rt_status rt_get_info(rt_runtime *rt, struct rt_info *out)
 
 enum rt_status rt_audit(rt_runtime *rt)
 {
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_audit: runtime is null");
+    RT_ENTER(rt);
     struct rt_driver *d = &rt->driver;
     RT_TRY(RT_DRV(d, &rt->error, ctx_enter, (d)));
     enum rt_status status = rt_graph_audit(&rt->control.graph, &rt->control.program, d, rt->regions,
@@ -117,7 +117,7 @@ static const struct rt_captured *find_captured(const struct rt_runtime *rt, uint
 enum rt_status rt_dot(rt_runtime *rt, uint32_t batch, uint32_t query_len, char *text,
                       size_t capacity, size_t *needed)
 {
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_dot: runtime is null");
+    RT_ENTER(rt);
     RT_REQUIRE(needed, &rt->error, RT_ERR_INVALID, "rt_dot: needed is null");
     RT_REQUIRE(text || !capacity, &rt->error, RT_ERR_INVALID, "rt_dot: text is null");
     const struct rt_captured *g = find_captured(rt, batch, query_len);

@@ -8,6 +8,7 @@
 
 #include <stddef.h>
 #include <stdio.h>
+#include <string.h>
 
 struct recipe {
     const struct rt_recipe_source *s;
@@ -130,12 +131,28 @@ static const char *const point_names[RT_STAGE_POINT_COUNT] = {
     [RT_STAGE_STEP_END] = "user_step_end",
 };
 
+const char *rt_stage_point_name(enum rt_stage_point point)
+{
+    return point_names[point] + strlen("user_");
+}
+
 static int run_binding(void *user, rt_dstream stream)
 {
     const struct rt_stage_binding *binding = user;
     struct rt_stage_context context = binding->context;
     context.stream = stream;
-    return binding->fn(binding->user, &context);
+    *binding->running = &context;
+    const int result = binding->fn(binding->user, &context);
+    *binding->running = NULL;
+    return result;
+}
+
+/* What the audit may expect of the stage. */
+static enum rt_stage_trust trust_of(const struct rt_recipe_source *s, enum rt_stage_point point)
+{
+    if (!(s->foreign >> point & 1))
+        return RT_STAGE_AUDITED;
+    return s->host_nodes >> point & 1 ? RT_STAGE_FOREIGN_HOST : RT_STAGE_FOREIGN;
 }
 
 static enum rt_status add_user_stage(struct recipe *b, enum rt_stage_point point, uint32_t layer)
@@ -153,10 +170,13 @@ static enum rt_status add_user_stage(struct recipe *b, enum rt_stage_point point
                     .query_len = b->query_len,
                     .host = b->s->blueprint->caps.kind == RT_DEVICE_KIND_HOST,
                     .runtime = b->s->runtime},
+        .running = b->s->running,
     };
     const struct rt_work work = {.kind = RT_WORK_CALL,
                                  .call = {.fn = run_binding, .user = binding}};
-    return add_work(b, point_names[point], layer, &work);
+    RT_TRY(add_work(b, point_names[point], layer, &work));
+    b->p->stages[b->p->count - 1].trust = trust_of(b->s, point);
+    return RT_OK;
 }
 
 uint32_t rt_recipe_binding_count(const struct rt_recipe_source *s)

@@ -12,16 +12,22 @@ struct rt_stage_binding {
     rt_stage_fn fn;
     void *user;
     struct rt_stage_context context;
+    const struct rt_stage_context **running; /* told while it runs */
 };
 
 struct rt_recipe_source {
     const struct rt_blueprint *blueprint;
-    const struct rt_arena *arena;     /* addresses; a plan's arena has base 0 */
-    const struct rt_kernels *kernels; /* zeroed in a plan without a device */
-    rt_runtime *runtime;              /* for the callbacks' context; null in a plan */
-    const rt_stage_fn *stages;        /* [RT_STAGE_POINT_COUNT] */
+    const struct rt_arena *arena;            /* addresses; a plan's arena has base 0 */
+    const struct rt_kernels *kernels;        /* zeroed in a plan without a device */
+    rt_runtime *runtime;                     /* for the callbacks' context; null in a plan */
+    const struct rt_stage_context **running; /* where a stage is noted while it runs */
+    const rt_stage_fn *stages;               /* [RT_STAGE_POINT_COUNT] */
     void *stage_user;
+    uint32_t foreign, host_nodes; /* bits by stage point, as in rt_create_params */
 };
+
+/* "before_attention", …: static storage. */
+const char *rt_stage_point_name(enum rt_stage_point point);
 
 /* Bindings that one program needs at most. */
 uint32_t rt_recipe_binding_count(const struct rt_recipe_source *s);

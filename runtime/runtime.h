@@ -7,6 +7,7 @@
 #include "buffers/pages.h"
 #include "buffers/ring.h"
 #include "common/struct_size.h"
+#include "config/config.h"
 #include "driver/driver.h"
 #include "graphs/audit.h"
 #include "graphs/build.h"
@@ -88,10 +89,31 @@ struct rt_runtime {
     uint64_t refused_step;      /* last step the device refused part of; 0: none */
     struct rt_completion refusal;
 
+    /* The stage of the caller's that runs just now, or null: it may call almost nothing. */
+    const struct rt_stage_context *in_stage;
+
     struct rt_stats stats;
     char device_reason[160];
     struct rt_error error;
 };
+
+/* Opens every public function but rt_tensor and rt_last_error: a runtime, and no stage of its. */
+#define RT_ENTER(rt)                                                                               \
+    do {                                                                                           \
+        RT_REQUIRE((rt), NULL, RT_ERR_INVALID, "%s: runtime is null", __func__);                   \
+        if (RT_UNLIKELY((rt)->in_stage))                                                           \
+            return rt_refuse_in_stage((rt), __func__);                                             \
+    } while (0)
+enum rt_status rt_refuse_in_stage(struct rt_runtime *rt, const char *function) RT_COLD;
+
+/* Where a replay on the host device failed in a stage: puts graph and stage before the story in
+ * rt->error. Returns `status`. */
+enum rt_status rt_name_failed_stage(struct rt_runtime *rt, enum rt_status status) RT_COLD;
+
+static inline enum rt_status rt_stage_outcome(struct rt_runtime *rt, enum rt_status status)
+{
+    return RT_LIKELY(status == RT_OK) ? RT_OK : rt_name_failed_stage(rt, status);
+}
 
 /* Looks at completions that have arrived: lengths the device decided, clocks, refusals. */
 void rt_harvest(struct rt_runtime *rt);

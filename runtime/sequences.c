@@ -161,7 +161,7 @@ static enum rt_status check_decided(struct rt_runtime *rt, const struct rt_slot 
 
 enum rt_status rt_seq_open(rt_runtime *rt, const struct rt_seq_params *params, rt_seq *out)
 {
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_seq_open: runtime is null");
+    RT_ENTER(rt);
     RT_REQUIRE(out, &rt->error, RT_ERR_INVALID, "rt_seq_open: out is null");
     const struct rt_seq_params empty = {.struct_size = sizeof(empty), .last_token = -1};
     if (!params)
@@ -198,7 +198,7 @@ enum rt_status rt_seq_open(rt_runtime *rt, const struct rt_seq_params *params, r
 
 enum rt_status rt_seq_close(rt_runtime *rt, rt_seq seq)
 {
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_seq_close: runtime is null");
+    RT_ENTER(rt);
     struct rt_slot *slot = NULL;
     RT_TRY(rt_slot_of(rt, seq, &slot));
     close_slot(rt, slot);
@@ -208,7 +208,7 @@ enum rt_status rt_seq_close(rt_runtime *rt, rt_seq seq)
 enum rt_status rt_seq_bind_pages(rt_runtime *rt, rt_seq seq, uint32_t first, const int32_t *pages,
                                  uint32_t count)
 {
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_seq_bind_pages: runtime is null");
+    RT_ENTER(rt);
     RT_REQUIRE(pages || !count, &rt->error, RT_ERR_INVALID, "rt_seq_bind_pages: pages is null");
     struct rt_slot *slot = NULL;
     RT_TRY(rt_slot_of(rt, seq, &slot));
@@ -278,7 +278,7 @@ static void share_pages(struct rt_runtime *rt, const struct rt_slot *parent, str
 
 enum rt_status rt_seq_fork(rt_runtime *rt, rt_seq seq, rt_seq *out)
 {
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_seq_fork: runtime is null");
+    RT_ENTER(rt);
     RT_REQUIRE(out, &rt->error, RT_ERR_INVALID, "rt_seq_fork: out is null");
     rt_harvest(rt);
     struct rt_slot *parent = NULL;
@@ -322,7 +322,7 @@ enum rt_status rt_seq_fork(rt_runtime *rt, rt_seq seq, rt_seq *out)
 
 enum rt_status rt_seq_rewind(rt_runtime *rt, rt_seq seq, uint32_t length)
 {
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_seq_rewind: runtime is null");
+    RT_ENTER(rt);
     rt_harvest(rt);
     struct rt_slot *slot = NULL;
     RT_TRY(rt_slot_of(rt, seq, &slot));
@@ -367,7 +367,7 @@ enum rt_status rt_seq_rewind(rt_runtime *rt, rt_seq seq, uint32_t length)
 
 enum rt_status rt_seq_length(rt_runtime *rt, rt_seq seq, uint32_t *out)
 {
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_seq_length: runtime is null");
+    RT_ENTER(rt);
     RT_REQUIRE(out, &rt->error, RT_ERR_INVALID, "rt_seq_length: out is null");
     rt_harvest(rt);
     struct rt_slot *slot = NULL;
@@ -378,7 +378,7 @@ enum rt_status rt_seq_length(rt_runtime *rt, rt_seq seq, uint32_t *out)
 
 enum rt_status rt_seq_quiet(rt_runtime *rt, rt_seq seq, uint64_t *ticket)
 {
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_seq_quiet: runtime is null");
+    RT_ENTER(rt);
     RT_REQUIRE(ticket, &rt->error, RT_ERR_INVALID, "rt_seq_quiet: ticket is null");
     rt_harvest(rt);
     struct rt_slot *slot = NULL;
@@ -392,7 +392,7 @@ enum rt_status rt_seq_quiet(rt_runtime *rt, rt_seq seq, uint64_t *ticket)
 enum rt_status rt_seq_pages(rt_runtime *rt, rt_seq seq, int32_t *pages, uint32_t capacity,
                             uint32_t *count)
 {
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_seq_pages: runtime is null");
+    RT_ENTER(rt);
     RT_REQUIRE(count && (pages || !capacity), &rt->error, RT_ERR_INVALID,
                "rt_seq_pages: count or pages is null");
     struct rt_slot *slot = NULL;

@@ -220,7 +220,8 @@ static enum rt_status launch(struct rt_runtime *rt, const struct rt_captured *g,
 {
     struct rt_driver *d = &rt->driver;
     if (RT_LIKELY(!eager))
-        return RT_DRV(d, &rt->error, graph_launch, (d, g->graph.exec, rt->stream));
+        return rt_stage_outcome(
+            rt, RT_DRV(d, &rt->error, graph_launch, (d, g->graph.exec, rt->stream)));
     RT_TRY(RT_DRV(d, &rt->error, ctx_enter, (d)));
     enum rt_status status = rt_program_run(&g->program, d, rt->stream, &rt->error);
     /* Stages before the one that failed may still read the record, which is about to be taken back.
@@ -280,7 +281,7 @@ static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params 
 
 enum rt_status rt_step(rt_runtime *rt, const struct rt_step_params *params, uint64_t *ticket)
 {
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_step: runtime is null");
+    RT_ENTER(rt);
     struct rt_step_params mine;
     RT_TAKE_STRUCT(params, mine, &rt->error);
     uint64_t begin = now_ns();
@@ -310,7 +311,7 @@ enum rt_status rt_step(rt_runtime *rt, const struct rt_step_params *params, uint
 
 enum rt_status rt_prefill(rt_runtime *rt, const struct rt_prefill_params *params, uint64_t *ticket)
 {
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_prefill: runtime is null");
+    RT_ENTER(rt);
     struct rt_prefill_params mine;
     RT_TAKE_STRUCT(params, mine, &rt->error);
     (void)ticket;

@@ -104,7 +104,7 @@ static enum rt_status find_range(struct rt_runtime *rt, const char *name, uint32
 enum rt_status rt_tensor_write(rt_runtime *rt, const char *name, uint32_t layer,
                                uint64_t offset_bytes, const void *data, uint64_t bytes)
 {
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_tensor_write: runtime is null");
+    RT_ENTER(rt);
     rt_addr to = 0;
     RT_TRY(find_range(rt, name, layer, offset_bytes, data, bytes, &to));
     if (!bytes)
@@ -121,7 +121,7 @@ enum rt_status rt_tensor_write(rt_runtime *rt, const char *name, uint32_t layer,
 enum rt_status rt_tensor_read(rt_runtime *rt, const char *name, uint32_t layer,
                               uint64_t offset_bytes, void *data, uint64_t bytes)
 {
-    RT_REQUIRE(rt, NULL, RT_ERR_INVALID, "rt_tensor_read: runtime is null");
+    RT_ENTER(rt);
     rt_addr from = 0;
     RT_TRY(find_range(rt, name, layer, offset_bytes, data, bytes, &from));
     if (!bytes)

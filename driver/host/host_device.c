@@ -397,7 +397,7 @@ enum rt_status rt_driver_open_host(struct rt_driver *out, struct rt_error *err)
                               .error_text = error_text,
                               .is_out_of_memory = is_out_of_memory,
                               .close = close_host};
-    h->failed_node = &out->failed_node;
+    h->table = out;
     rt_host_bind_streams(out);
     rt_host_bind_graphs(out);
     return RT_OK;

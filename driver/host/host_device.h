@@ -112,7 +112,7 @@ struct rt_host {
     struct rt_dlibrary_opaque *libraries;
     struct rt_dstream_opaque own_stream; /* the null stream */
     uint32_t contexts;                   /* entered and not left */
-    uint32_t *failed_node;               /* of the table */
+    struct rt_driver *table;             /* that this is the inside of */
     char text[64];
 };
 
@@ -139,8 +139,8 @@ int rt_host_check_collective(const struct rt_host *h, const struct rt_collective
 void rt_host_run_matmul(const struct rt_matmul *m);
 void rt_host_run_collective(const struct rt_collective *c);
 
-/* The first failure, *failed_node its node's number. */
-int rt_host_replay(const struct rt_dexec_opaque *x, uint32_t *failed_node);
+/* The first failure; the table then names its node. */
+int rt_host_replay(struct rt_host *h, rt_dexec x);
 void rt_host_exec_release(rt_dexec x);
 
 void rt_host_bind_streams(struct rt_driver *d);

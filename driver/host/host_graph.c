@@ -40,12 +40,13 @@ static int run_work(const struct rt_work *work)
     return 0;
 }
 
-int rt_host_replay(const struct rt_dexec_opaque *x, uint32_t *failed_node)
+int rt_host_replay(struct rt_host *h, rt_dexec x)
 {
     for (uint32_t i = 0; i < x->count; i++) {
         const int rc = run_work(&x->nodes[i].work);
         if (rc != 0) {
-            *failed_node = i;
+            h->table->failed_exec = x;
+            h->table->failed_node = i;
             return rc;
         }
     }

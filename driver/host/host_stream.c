@@ -56,7 +56,7 @@ static int work_run(struct rt_host *h, const struct rt_host_work *w)
         rt_host_run_collective(&w->collective);
         break;
     case RT_HOST_WORK_GRAPH:
-        return rt_host_replay(w->exec, h->failed_node);
+        return rt_host_replay(h, w->exec);
     case RT_HOST_WORK_COPY_IN:
         memmove(device, w->from, (size_t)w->bytes);
         break;

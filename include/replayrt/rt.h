@@ -161,6 +161,9 @@ struct rt_stage_context {
  * captures is replayed as it is: addresses and launch sizes are those of create.
  *
  * Host device: called at every step, in the thread that runs the step's work, and does it at once.
+ *
+ * Anything else that it calls on this runtime is refused: RT_ERR_INVALID, and rt_destroy does
+ * nothing but leave its sentence.
  */
 typedef int (*rt_stage_fn)(void *user, const struct rt_stage_context *context);
 
@@ -173,6 +176,10 @@ typedef int (*rt_stage_fn)(void *user, const struct rt_stage_context *context);
  *     the arena, the pool and the mapped ring
  *   - in a kernel of the runtime's own, any pointer that lies in none of these
  * What it cannot see: pointers in device memory, and words that only become an address there.
+ *
+ * A stage of rt_create_params.foreign_stages may copy and fill besides (nodes of copies, fills,
+ * nothing) and none of its pointers is looked at: it is what an NCCL collective or a cuBLAS product
+ * captures, see docs/stages.md. Memory that it uses must stay where it is for the runtime's life.
  */
 struct rt_memory_region {
     uint64_t address;
@@ -186,16 +193,21 @@ typedef void (*rt_log_fn)(void *user, enum rt_log_level level, const char *messa
 /* done graphs of total are captured. */
 typedef void (*rt_progress_fn)(void *user, uint32_t done, uint32_t total);
 
+/* A stage that captured nothing fails rt_create (RT_ERR_CALLBACK); without it, create only warns. */
+#define RT_CREATE_NO_EMPTY_STAGES 1u
+
 struct rt_create_params {
     uint32_t struct_size;
-    uint32_t reserved;
+    uint32_t flags; /* RT_CREATE_* */
     const struct rt_config *config;
 
     rt_stage_fn stages[RT_STAGE_POINT_COUNT]; /* null: no stage at that point */
     void *stage_user;
     const struct rt_memory_region *regions; /* memory the stages use; may be null */
     uint32_t region_count;
-    uint32_t reserved2;
+    /* Stages that are foreign, bit RT_STAGE_* each: libraries' own nodes and memory, see
+     * struct rt_memory_region. The audit proves nothing of them; create's log and rt_dot name them. */
+    uint32_t foreign_stages;
 
     /* On the host device the next five must be 0: RT_ERR_UNSUPPORTED. */
     /* CUstream that all work goes to, one that may be captured. Null: a stream of the runtime's
@@ -209,6 +221,10 @@ struct rt_create_params {
     rt_log_fn log;           /* messages of create (device chosen, kernels chosen); may be null */
     rt_progress_fn progress; /* may be null */
     void *log_user;
+    /* Of the foreign stages, those that may also capture host functions: each stops the device for
+     * some ten microseconds of every replay. */
+    uint32_t host_function_stages;
+    uint32_t reserved;
 };
 
 /*

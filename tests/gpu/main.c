@@ -18,6 +18,7 @@ static const struct {
     {"audit", gpu_audit},
     {"host_agrees", gpu_host_agrees},
     {"operators", gpu_operators},
+    {"stages", gpu_stages},
     {"measure", gpu_measure},
     {"nothing_leaks", gpu_nothing_leaks},
     {"every_call_fails_once", gpu_every_call_fails_once},

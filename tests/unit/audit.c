@@ -238,6 +238,45 @@ static void test_other_nodes_are_refused(void **state)
     close_bench(&a);
 }
 
+/* A foreign stage: copies and fills, and any address; host functions where those are asked for. */
+static void test_foreign_stages(void **state)
+{
+    (void)state;
+    static const struct {
+        enum rt_node_type type;
+        enum rt_stage_trust least; /* from which it passes */
+    } cases[] = {{RT_NODE_KERNEL, RT_STAGE_FOREIGN},
+                 {RT_NODE_MEMCPY, RT_STAGE_FOREIGN},
+                 {RT_NODE_MEMSET, RT_STAGE_FOREIGN},
+                 {RT_NODE_EMPTY, RT_STAGE_FOREIGN},
+                 {RT_NODE_HOST, RT_STAGE_FOREIGN_HOST},
+                 {RT_NODE_MEM_ALLOC, RT_STAGE_FOREIGN_HOST + 1},
+                 {RT_NODE_MEM_FREE, RT_STAGE_FOREIGN_HOST + 1},
+                 {RT_NODE_OTHER, RT_STAGE_FOREIGN_HOST + 1}};
+    struct audit_bench a;
+    rt_addr other;
+    open_bench(&a, 0, 0);
+    struct host_bench *const b = &a.capture.bench;
+    assert_int_equal(b->d.mem_alloc(&b->d, 64, &other), 0);
+    a.call.second = other; /* a stray pointer */
+    build(&a);
+    b->d.graph_node_info = fake_info;
+    a.fake_node = 2; /* the first of the callback's two */
+    for (uint32_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        for (uint32_t trust = RT_STAGE_AUDITED; trust <= RT_STAGE_FOREIGN_HOST; trust++) {
+            a.fake_type = cases[i].type;
+            a.program.stages[2].trust = (enum rt_stage_trust)trust;
+            assert_int_equal(audit(&a, NULL),
+                             trust >= (uint32_t)cases[i].least ? RT_OK : RT_ERR_AUDIT);
+        }
+    /* Our own stages stay what they are. */
+    a.fake_node = 0;
+    a.fake_type = RT_NODE_MEMSET;
+    assert_int_equal(audit(&a, NULL), RT_ERR_AUDIT);
+    assert_int_equal(b->d.mem_free(&b->d, other), 0);
+    close_bench(&a);
+}
+
 static int host_call(void *user, rt_dstream stream)
 {
     (void)user;
@@ -371,6 +410,7 @@ int main(void)
         cmocka_unit_test(test_no_regions_at_all),
         cmocka_unit_test(test_pointers_of_the_caller),
         cmocka_unit_test(test_other_nodes_are_refused),
+        cmocka_unit_test(test_foreign_stages),
         cmocka_unit_test(test_calls_are_fine_on_the_host_device),
         cmocka_unit_test(test_missing_parameters_are_noticed),
         cmocka_unit_test(test_another_kernel_is_noticed),

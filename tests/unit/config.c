@@ -116,8 +116,9 @@ struct edit {
     }
 
 static const struct edit EDITS[] = {
-    U32(struct_size, 0, RT_ERR_INVALID, "struct_size is 0: must be"),
-    U32(struct_size, sizeof(struct rt_config) - 8, RT_ERR_INVALID, "sizeof(struct rt_config)"),
+    U32(struct_size, 0, RT_ERR_INVALID, "config->struct_size is 0, this library's is"),
+    U32(struct_size, 65537, RT_ERR_INVALID, "struct_size is 65537"),
+    U32(struct_size, 4, RT_ERR_GEOMETRY, "geometry.heads is 0"), /* the defaults have no heads */
     U32(geometry.heads, 0, RT_ERR_GEOMETRY,
         "geometry.heads is 0: must be an integer from 1 to 128"),
     U32(geometry.heads, 129, RT_ERR_GEOMETRY, "geometry.heads is 129"),

@@ -326,6 +326,11 @@ static void test_captures_at_the_start_of_the_graph(void **state)
     add_launch(&p, b, "ours", 1, true);
     assert_int_equal(rt_graph_build(&p, &b->d, NULL, &g, NULL), RT_OK);
     assert_memory_equal(g.first_node, ((uint32_t[]){0, 0, 1, 2}), 4 * sizeof(uint32_t));
+    assert_true(rt_graph_stage_is_empty(&g, 0));
+    assert_false(rt_graph_stage_is_empty(&g, 1));
+    assert_int_equal(rt_graph_stage_of(&g, &p, 0), 1);
+    assert_int_equal(rt_graph_stage_of(&g, &p, 1), 2);
+    assert_int_equal(rt_graph_stage_of(&g, &p, 99), 2);
     assert_int_equal(s.added[0].edge_count, 1);
     assert_false(s.added[0].edges[0].programmatic);
     rt_graph_free(&g, &b->d);
