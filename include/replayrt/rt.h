@@ -193,7 +193,7 @@ typedef void (*rt_log_fn)(void *user, enum rt_log_level level, const char *messa
 /* done graphs of total are captured. */
 typedef void (*rt_progress_fn)(void *user, uint32_t done, uint32_t total);
 
-/* A stage that captured nothing fails rt_create (RT_ERR_CALLBACK); without it, create only warns. */
+/* A stage that captured nothing fails rt_create (RT_ERR_CALLBACK); else create only warns. */
 #define RT_CREATE_NO_EMPTY_STAGES 1u
 
 struct rt_create_params {
@@ -206,7 +206,8 @@ struct rt_create_params {
     const struct rt_memory_region *regions; /* memory the stages use; may be null */
     uint32_t region_count;
     /* Stages that are foreign, bit RT_STAGE_* each: libraries' own nodes and memory, see
-     * struct rt_memory_region. The audit proves nothing of them; create's log and rt_dot name them. */
+     * struct rt_memory_region. The audit proves nothing of them; create's log and rt_dot name
+     * them. */
     uint32_t foreign_stages;
 
     /* On the host device the next five must be 0: RT_ERR_UNSUPPORTED. */
