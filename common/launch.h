@@ -27,7 +27,7 @@ struct rt_tensor_map {
 /*
  * What a tensor map describes: bf16 elements, dimension 0 contiguous, and the box of them that one
  * instruction moves, in shared memory with the 128-byte swizzle. Outside of the tensor is zero, L2
- * is asked for 256 bytes at a time, nothing is interleaved.
+ * is asked for 128 bytes at a time, nothing is interleaved.
  */
 struct rt_tensor_map_spec {
     rt_addr address;                           /* multiple of 16, not null */

@@ -202,8 +202,8 @@ static void driver_gets_every_value(void **state)
     struct rt_tensor_map_spec spec = good_spec(f);
     struct rt_tensor_map map;
     const uint64_t step = UINT64_C(1) << 32;
-    /* CU_TENSOR_MAP_: DATA_TYPE_BFLOAT16 9, SWIZZLE_128B 3, L2_PROMOTION_L2_256B 3, the rest 0. */
-    const uint64_t kinds = UINT64_C(9) | UINT64_C(3) << 24 | UINT64_C(3) << 32;
+    /* CU_TENSOR_MAP_: DATA_TYPE_BFLOAT16 9, SWIZZLE_128B 3, L2_PROMOTION_L2_128B 2, the rest 0. */
+    const uint64_t kinds = UINT64_C(9) | UINT64_C(3) << 24 | UINT64_C(2) << 32;
     const struct rt_tensor_map four = {.words = {f->mem + 16, kinds | 4 << 8, 576, 3, 4, 2, 1152,
                                                  3456, 16384, step | 64, step | 1, step | 5,
                                                  step | 6}};
