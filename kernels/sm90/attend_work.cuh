@@ -133,16 +133,17 @@ template <class SHAPE> struct rt_sm90_worker_base {
             score_tile(stage, half * SHAPE::HALF_TILES + t, 4, keep + t, score);
     }
 
-    /* Of an own block. The half that the owner is done with first was brought first. */
+    /* Of an own block, its halves as they were asked for. */
     __device__ __forceinline__ void find_scores(uint32_t j, score_registers &score) const
     {
         const uint32_t stage = stage_of(j);
-        wait_for_half(j, worker);
+        const int first = SHAPE::TILE_ROWS == 64 ? worker : 0;
+        wait_for_half(j, first);
         rt_wgmma_begin();
-        score_half(stage, worker, 0, score);
-        wait_for_half(j, worker ^ 1);
+        score_half(stage, first, 0, score);
+        wait_for_half(j, first ^ 1);
         rt_wgmma_begin();
-        score_half(stage, worker ^ 1, 1, score);
+        score_half(stage, first ^ 1, 1, score);
         if (SHAPE::TILES > SHAPE::V_TILES)
             score_tile(stage, SHAPE::TILES - 1, SHAPE::LAST_STEPS, 1, score);
         rt_wgmma_commit();
