@@ -12,6 +12,11 @@
  *          block's; its warps share the pieces
  *   back   few pieces or, where the row is empty, none: an item is a warp's
  *
+ * Many are more than RT_REDUCE_FEW. But where blocks would have to take a second item of those, up
+ * to RT_REDUCE_FEW_OF_MANY count as few: a block's items come one after the other, each with two
+ * barriers and a trip to memory, while its eight warps take eight items at once, each with up to
+ * RT_REDUCE_FEW_OF_MANY / RT_REDUCE_DEPTH trips.
+ *
  * A lane loads the lse and 16 bytes of RT_REDUCE_DEPTH pieces before it uses the first. It keeps a
  * maximum and sums of its own; they meet where all of them are known, in one order, so two runs
  * give the same bits. Where items are so few that blocks would be idle, a warp's lanes form 2 or 4
@@ -45,8 +50,9 @@
 #define RT_REDUCE_INFINITY __builtin_huge_valf()
 #define RT_REDUCE_LANE_COLUMNS 4u /* of a vector: 16 bytes */
 #define RT_REDUCE_WARP_COLUMNS (RT_WARP_LANES * RT_REDUCE_LANE_COLUMNS)
-#define RT_REDUCE_DEPTH 8 /* vectors of a lane in flight */
-#define RT_REDUCE_FEW 8   /* pieces that one warp takes alone */
+#define RT_REDUCE_DEPTH 8        /* vectors of a lane in flight */
+#define RT_REDUCE_FEW 8          /* pieces that one warp takes alone */
+#define RT_REDUCE_FEW_OF_MANY 32 /* likewise, where there are many items */
 #define RT_REDUCE_THREAD_ROWS 2u
 #define RT_REDUCE_WINDOW (RT_REDUCE_THREAD_ROWS * RT_REDUCE_THREADS)
 
@@ -66,7 +72,7 @@ struct rt_reduce_board {
     struct rt_reduce_row list[RT_REDUCE_WINDOW];
     float4 sum[RT_REDUCE_THREADS];
     float top[RT_REDUCE_WARPS], total[RT_REDUCE_WARPS];
-    uint32_t counts[2][RT_REDUCE_COUNTS]; /* many in the low half, few in the high half */
+    uint32_t counts[2][RT_REDUCE_COUNTS]; /* each of three counts, as rt_reduce_count has them */
 };
 RT_STATIC_ASSERT(sizeof(struct rt_reduce_board) == 4096 + 4096 + 64 + 128, "the table above");
 
@@ -321,10 +327,34 @@ static __device__ __forceinline__ void rt_reduce_few(const struct rt_reduce_para
         rt_reduce_units<2>(p, shape, list, first, queries);
 }
 
-/* The rows of the window that this thread looks at: nothing, many pieces, few or empty. */
+/* A warp's rows of few pieces or none, of more than RT_REDUCE_FEW, of still more: ten bits each,
+ * which hold a whole window's. */
+#define RT_REDUCE_COUNT_BITS 10
+#define RT_REDUCE_COUNT_MASK ((1u << RT_REDUCE_COUNT_BITS) - 1)
+RT_STATIC_ASSERT(RT_REDUCE_WINDOW <= RT_REDUCE_COUNT_MASK, "counts of a window");
+
+static __device__ __forceinline__ uint32_t rt_reduce_count(bool listed, int pieces)
+{
+    const uint32_t all = __popc(__ballot_sync(RT_FULL_WARP, listed));
+    const uint32_t more = __popc(__ballot_sync(RT_FULL_WARP, pieces > RT_REDUCE_FEW));
+    const uint32_t most = __popc(__ballot_sync(RT_FULL_WARP, pieces > RT_REDUCE_FEW_OF_MANY));
+    return (all - more) | (more - most) << RT_REDUCE_COUNT_BITS | most << 2 * RT_REDUCE_COUNT_BITS;
+}
+
+/* As the two lists have them; `few_of_many` goes to either. */
+static __device__ __forceinline__ struct rt_reduce_found rt_reduce_found_of(uint32_t count,
+                                                                            bool few_of_many)
+{
+    const uint32_t few = count & RT_REDUCE_COUNT_MASK;
+    const uint32_t more = count >> RT_REDUCE_COUNT_BITS & RT_REDUCE_COUNT_MASK;
+    const uint32_t most = count >> 2 * RT_REDUCE_COUNT_BITS;
+    return few_of_many ? rt_reduce_found{most, few + more} : rt_reduce_found{most + more, few};
+}
+
+/* The rows of the window that this thread looks at. */
 struct rt_reduce_look {
     struct rt_reduce_row row[RT_REDUCE_THREAD_ROWS];
-    uint32_t many[RT_REDUCE_THREAD_ROWS], few[RT_REDUCE_THREAD_ROWS]; /* of the warp's lanes */
+    bool listed[RT_REDUCE_THREAD_ROWS]; /* split or empty */
 };
 
 /* Looks at the window and counts. */
@@ -348,34 +378,42 @@ rt_reduce_scan(const struct rt_reduce_params &p, uint32_t window,
         const bool empty = length[i] <= 0;
         const int pieces = empty ? 0 : end[i] - slot[i];
         look.row[i] = {slot[i], (uint16_t)row, (uint16_t)pieces};
-        look.many[i] = __ballot_sync(RT_FULL_WARP, pieces > RT_REDUCE_FEW);
-        look.few[i] = __ballot_sync(RT_FULL_WARP, empty || (pieces > 0 && pieces <= RT_REDUCE_FEW));
+        look.listed[i] = empty || pieces > 0;
+        const uint32_t count = rt_reduce_count(look.listed[i], pieces);
         if (rt_lane() == 0)
-            counts[i * RT_REDUCE_WARPS + threadIdx.x / RT_WARP_LANES] =
-                __popc(look.many[i]) | __popc(look.few[i]) << 16;
+            counts[i * RT_REDUCE_WARPS + threadIdx.x / RT_WARP_LANES] = count;
     }
     return look;
 }
 
 /* Rows of many pieces from the front, the others from the back, both in rising order. */
 static __device__ __forceinline__ struct rt_reduce_found
-rt_reduce_push(const struct rt_reduce_look &look, const uint32_t (&counts)[RT_REDUCE_COUNTS],
-               struct rt_reduce_row *list)
+rt_reduce_push(const struct rt_reduce_shape &shape, const struct rt_reduce_look &look,
+               const uint32_t (&counts)[RT_REDUCE_COUNTS], struct rt_reduce_row *list)
 {
     const uint32_t mine = rt_lane() < RT_REDUCE_COUNTS ? counts[rt_lane()] : 0;
     const uint32_t upto = rt_warp_inclusive_sum(mine);
     const uint32_t all = __shfl_sync(RT_FULL_WARP, upto, RT_WARP_LANES - 1);
-    const struct rt_reduce_found found = {all & 0xffffu, all >> 16};
+    const uint32_t rows = rt_reduce_found_of(all, false).many;
+    const bool few_of_many = rows * shape.query_rows.by << shape.chunks_log2 > gridDim.x;
+    const int limit = few_of_many ? RT_REDUCE_FEW_OF_MANY : RT_REDUCE_FEW;
+    const struct rt_reduce_found found = rt_reduce_found_of(all, few_of_many);
     struct rt_reduce_row *few = list + RT_REDUCE_WINDOW - found.few;
     const uint32_t below = (1u << rt_lane()) - 1;
 #pragma unroll
     for (uint32_t i = 0; i < RT_REDUCE_THREAD_ROWS; i++) {
-        const uint32_t before = __shfl_sync(RT_FULL_WARP, upto - mine,
-                                            i * RT_REDUCE_WARPS + threadIdx.x / RT_WARP_LANES);
-        if (look.many[i] >> rt_lane() & 1)
-            list[(before & 0xffffu) + __popc(look.many[i] & below)] = look.row[i];
-        if (look.few[i] >> rt_lane() & 1)
-            few[(before >> 16) + __popc(look.few[i] & below)] = look.row[i];
+        const struct rt_reduce_found before =
+            rt_reduce_found_of(__shfl_sync(RT_FULL_WARP, upto - mine,
+                                           i * RT_REDUCE_WARPS + threadIdx.x / RT_WARP_LANES),
+                               few_of_many);
+        const bool is_many = look.listed[i] && look.row[i].pieces > limit;
+        const bool is_few = look.listed[i] && !is_many;
+        const uint32_t many_lanes = __ballot_sync(RT_FULL_WARP, is_many);
+        const uint32_t few_lanes = __ballot_sync(RT_FULL_WARP, is_few);
+        if (is_many)
+            list[before.many + __popc(many_lanes & below)] = look.row[i];
+        if (is_few)
+            few[before.few + __popc(few_lanes & below)] = look.row[i];
     }
     return found;
 }
@@ -390,7 +428,8 @@ static __device__ __forceinline__ bool rt_reduce_rows(const struct rt_reduce_par
     for (uint32_t window = 0; window < p.rows.count; window += RT_REDUCE_WINDOW, turn ^= 1) {
         const struct rt_reduce_look look = rt_reduce_scan(p, window, board.counts[turn]);
         __syncthreads(); /* A */
-        const struct rt_reduce_found found = rt_reduce_push(look, board.counts[turn], board.list);
+        const struct rt_reduce_found found =
+            rt_reduce_push(shape, look, board.counts[turn], board.list);
         if (found.many + found.few == 0)
             continue;
         __syncthreads(); /* B */

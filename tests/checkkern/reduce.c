@@ -239,10 +239,25 @@ static void check_batches(struct ck *ck, struct ck_random *random)
         check(ck, random, &cases[i]);
 }
 
+/* Rows of more pieces than a warp takes alone where items are few, about as many as a warp takes
+ * where they are many: items enough for one a block, and for more. */
+static void check_shares(struct ck *ck, struct ck_random *random)
+{
+    static const struct reduce_case cases[] = {
+        {2, 1, 16, 512, 0, 9, 33, 100, 0, false},  {3, 1, 16, 512, 0, 9, 33, 100, 0, false},
+        {8, 1, 32, 512, 0, 8, 33, 100, 0, false},  {8, 1, 32, 512, 0, 17, 17, 100, 0, true},
+        {20, 2, 32, 256, 1, 7, 34, 60, 20, false}, {5, 1, 128, 256, 0, 9, 40, 100, 0, false},
+        {700, 1, 2, 256, 0, 2, 40, 30, 5, false},  {1100, 1, 4, 256, 0, 8, 9, 20, 5, true},
+    };
+    for (uint32_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        check(ck, random, &cases[i]);
+}
+
 void ck_reduce_run(struct ck *ck)
 {
     struct ck_random random = {.state = ck->seed};
     check_random(ck, &random);
     check_pieces(ck, &random);
     check_batches(ck, &random);
+    check_shares(ck, &random);
 }
