@@ -38,10 +38,9 @@
 /* Named barriers; 0 is __syncthreads. */
 enum {
     RT_SM90_BAR_WORKER = 1, /* and 2: a worker's 128 threads */
-    RT_SM90_BAR_TOP_A = 3,  /* from worker 0: the maximum up to a */
-    RT_SM90_BAR_A = 4,      /* from worker 0: a's weights */
-    RT_SM90_BAR_B = 5,      /* from worker 1: b's weights, and the maximum up to b */
-    RT_SM90_BAR_BOTH = 6    /* both workers, at a segment's end */
+    RT_SM90_BAR_A = 3,      /* from worker 0: a's weights, and the maximum up to a */
+    RT_SM90_BAR_B = 4,      /* from worker 1: b's weights, and the maximum up to b */
+    RT_SM90_BAR_BOTH = 5    /* both workers, at a segment's end */
 };
 
 /* A part's piece of a batch row. */

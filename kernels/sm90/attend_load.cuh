@@ -123,7 +123,6 @@ struct rt_sm90_rows {
 
 template <class SHAPE> struct rt_sm90_loader {
     static constexpr int TILES = SHAPE::TILES;
-    static constexpr bool WIDE = SHAPE::TILE_ROWS == 64;
 
     const struct rt_attend_sm90_params &p;
     const rt_sm90_room<SHAPE> &room;
@@ -147,13 +146,13 @@ template <class SHAPE> struct rt_sm90_loader {
     }
 
     /*
-     * Half `half` of block j's values. The half that comes second also brings what is no value,
-     * whose place weights took: both workers are done with the stage by then.
+     * Half `half` of block j's values. Half 1 comes second and also brings what is no value, whose
+     * place weights took: both workers are done with the stage by then.
      */
-    __device__ __forceinline__ void bring_half(uint32_t j, int half, bool second, int key)
+    __device__ __forceinline__ void bring_half(uint32_t j, int half, int key)
     {
         const uint32_t stage = j % SHAPE::STAGES, parity = (j / SHAPE::STAGES & 1) ^ 1;
-        const bool rest = second && TILES > SHAPE::V_TILES;
+        const bool rest = half == 1 && TILES > SHAPE::V_TILES;
         const uint32_t tiles = SHAPE::HALF_TILES + (rest ? 1 : 0);
         uint64_t *full = &room.desk.kv_full[stage][half];
         rt_mbarrier_wait(&room.desk.kv_empty[stage][half], parity);
@@ -193,11 +192,9 @@ template <class SHAPE> struct rt_sm90_loader {
     /*
      * Pairs of blocks, a and b, in the order in which their halves come free:
      *
-     *   turn            0      1      2      3
-     *   wide    block   a      b      b      a      each worker adds its own block first
-     *           half    0      1      0      1
-     *   narrow  block   a      a      b      b      both add a, then both add b
-     *           half    0      1      0      1
+     *   turn   0      1      2      3
+     *   block  a      a      b      b      both workers add a, then both add b
+     *   half   0      1      0      1
      */
     __device__ __forceinline__ void bring_segment(const struct rt_attend_step &at, int blocks)
     {
@@ -207,14 +204,13 @@ template <class SHAPE> struct rt_sm90_loader {
             pages.advance((uint32_t)key);
 #pragma unroll 1
             for (int turn = 0; turn < 4; turn++) {
-                const bool is_b = WIDE ? turn == 1 || turn == 2 : turn > 1;
+                const bool is_b = turn > 1;
                 const int block_key = is_b ? key + 64 : key;
                 if (is_b && blocks == 1)
                     continue;
                 if (block_key + 64 > settled)
                     wait_for_predecessor();
-                const bool second = WIDE ? turn > 1 : turn % 2 != 0;
-                bring_half(block + (is_b ? 1 : 0), turn % 2, second, block_key);
+                bring_half(block + (is_b ? 1 : 0), turn % 2, block_key);
             }
             block += blocks > 1 ? 2 : 1;
         }

@@ -11,6 +11,25 @@
  * The owner of a block multiplies its weights from registers, the other worker from shared memory.
  * A thread holds two query rows, 16 warp + lane / 4 and that + 8, and of every 8 keys or columns
  * two neighbours, 2 (lane % 4) and the next.
+ *
+ * A pair is a relay: both workers add a, then both add b, and what passes between them is a block's
+ * weights with the maximum that they are relative to. b's softmax runs beside the values of a.
+ *
+ *   worker 0   s(a)   │ softmax(a) W A▸ │ v(a), registers                  │ ▸B v(b), shared    │
+ *   worker 1     s(b)              │ ▸A │ v(a), shared: softmax(b) B▸      │ v(b), registers    │
+ *   free                                                           a/0, a/1            b/0, b/1
+ *
+ *   barrier   arrives                   waits      means
+ *   W         worker 0, behind s(a)     worker 0   no product reads a's rope part any more: weights
+ *                                                  may go there
+ *   A         worker 0, weights stored  worker 1   a's weights and maximum are there; s(a) is over,
+ *                                                  and so is s(b) in all warps that wait
+ *   B         worker 1, weights stored  worker 0   b's weights and maximum are there; s(b) is over
+ *   BOTH      both                      both       a segment's sums, at its end
+ *
+ * None is told twice in a phase: of the next a worker 0 tells behind B, which worker 1 told behind
+ * A; and an a alone is its segment's last, before whose BOTH worker 1 has heard. For the same
+ * reason a maximum has been read before the next one is left in its place.
  */
 #include "kernels/device/ptx/convert.cuh"
 #include "kernels/device/ptx/exp2.cuh"
@@ -129,7 +148,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
         return this->exponent(fmaxf(most, __shfl_xor_sync(RT_ATTEND_FULL_WARP, most, 2)));
     }
 
-    /* Scores become weights, in registers; the maximum is told. */
+    /* Scores become weights, in registers; the maximum is left for the other worker. */
     __device__ __forceinline__ void weigh(void)
     {
 #pragma unroll
@@ -145,19 +164,8 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
             }
         }
 #pragma unroll
-        for (int step = 0; step < 4; step++)
-            pack(step, weight[step], 1.0f, 1.0f);
-    }
-
-    /* Weights of 16 keys in bf16, times a factor of either query row. */
-    __device__ __forceinline__ void pack(int step, uint32_t (&to)[4], float upper,
-                                         float lower) const
-    {
-        const float *from = &score[step * 8];
-        to[0] = rt_pack_bf16x2(from[0] * upper, from[1] * upper);
-        to[1] = rt_pack_bf16x2(from[2] * lower, from[3] * lower);
-        to[2] = rt_pack_bf16x2(from[4] * upper, from[5] * upper);
-        to[3] = rt_pack_bf16x2(from[6] * lower, from[7] * lower);
+        for (int i = 0; i < 16; i++)
+            weight[i / 4][i % 4] = rt_pack_bf16x2(score[2 * i], score[2 * i + 1]);
     }
 
     /* Sixteen keys' weights to shared memory, [query row][key]. */
@@ -181,21 +189,48 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
 
     /* ---- the order of a pair ---- */
 
-    /* From registers, of an own block. */
-    __device__ __forceinline__ void issue_own_values(uint32_t j, int start)
+    /* The maximum that the other worker's block has left. */
+    __device__ __forceinline__ void read_top(void)
     {
-        if (this->has_tail(start))
-            this->sync_worker(); /* no score of another warp reads it any more */
+        raise_top(0, room.desk.top[worker ^ 1][my_row(0)]);
+        raise_top(1, room.desk.top[worker ^ 1][my_row(1)]);
+    }
+
+    __device__ __forceinline__ void softmax(const float (&most)[2])
+    {
+        raise_top(0, fmaxf(top[0], most[0]));
+        raise_top(1, fmaxf(top[1], most[1]));
+        weigh();
+    }
+
+    /* For the other worker, once no score reads the rope part of that stage's keys. */
+    __device__ __forceinline__ void tell_weights(uint32_t stage) const
+    {
+#pragma unroll
+        for (int step = 0; step < 4; step++)
+            store_weights(stage, step, weight[step]);
+        this->tell(RT_SM90_BAR_A + worker);
+    }
+
+    /* From registers, of an own block, whose scores are done in all warps of this worker. */
+    __device__ __forceinline__ void find_own_values(uint32_t j, int start)
+    {
         this->clear_tail(j, start);
         rescale();
         rt_wgmma_begin();
         add_values(stage_of(j));
         rt_wgmma_commit();
+        finish_values(j);
     }
 
-    /* From shared memory, of the other's; the output is already in the weights' exponents. */
-    __device__ __forceinline__ void issue_other_values(uint32_t j)
+    /* From shared memory, of the other's, once it has told. */
+    __device__ __forceinline__ void issue_other_values(uint32_t j, int start)
     {
+        this->hear(RT_SM90_BAR_A + (worker ^ 1));
+        this->wait_for_half(j, worker);
+        read_top();
+        this->clear_tail(j, start);
+        rescale();
         rt_wgmma_begin();
         add_values_shared(stage_of(j));
         rt_wgmma_commit();
@@ -208,15 +243,6 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
         this->release(j);
     }
 
-    /*
-     * Each worker adds its own block's values first, and the other's when they are there:
-     *
-     *   worker 0   s(a) | softmax | v(a)   weights of a in b's exponents | v(b)
-     *   worker 1   s(b)           | softmax | v(b)                         v(a)
-     *
-     * so that halves of stages come free at four different times. b's maximum covers a, and worker
-     * 1 adds b first: a's weights reach it multiplied by what that maximum makes of them.
-     */
     __device__ __forceinline__ void run_pair(const struct rt_sm90_pair &pair)
     {
         if (worker == 0 || pair.has_b) {
@@ -236,70 +262,32 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
     __device__ __forceinline__ void first_of_pair(const struct rt_sm90_pair &pair)
     {
         const uint32_t a = pair.first, b = a + 1;
-        raise_top(0, fmaxf(top[0], score_top(0)));
-        raise_top(1, fmaxf(top[1], score_top(1)));
-        weigh();
-        this->tell(RT_SM90_BAR_TOP_A);
-        issue_own_values(a, pair.key);
-        this->hear(RT_SM90_BAR_B);
-        if (pair.has_b) {
-            raise_top(0, room.desk.top[1][my_row(0)]);
-            raise_top(1, room.desk.top[1][my_row(1)]);
-        } else {
-            factor[0] = factor[1] = 1.0f;
-        }
-#pragma unroll
-        for (int step = 0; step < 4; step++) {
-            uint32_t moved[4];
-            pack(step, moved, factor[0], factor[1]);
-            store_weights(stage_of(a), step, moved);
-        }
-        this->tell(RT_SM90_BAR_A);
-        finish_values(a);
+        softmax({score_top(0), score_top(1)});
+        this->sync_worker(); /* no score of another warp reads the weights' place any more */
+        tell_weights(stage_of(a));
+        find_own_values(a, pair.key);
         if (!pair.has_b)
             return;
-        this->wait_for_half(b, worker);
-        this->clear_tail(b, pair.key + 64);
-        rescale();
-        issue_other_values(b);
+        issue_other_values(b, pair.key + 64);
         finish_values(b);
     }
 
-    __device__ __forceinline__ void second_without_own(const struct rt_sm90_pair &pair)
-    {
-        const uint32_t a = pair.first;
-        this->hear(RT_SM90_BAR_TOP_A);
-        raise_top(0, room.desk.top[0][my_row(0)]);
-        raise_top(1, room.desk.top[0][my_row(1)]);
-        /* It has taken the weights before these: worker 0 must not tell of new ones before. */
-        this->tell(RT_SM90_BAR_B);
-        this->hear(RT_SM90_BAR_A);
-        this->wait_for_half(a, worker);
-        this->clear_tail(a, pair.key);
-        rescale();
-        issue_other_values(a);
-        finish_values(a);
-    }
-
+    /* b's softmax runs beside the values of a; behind A no score of any warp is open. */
     __device__ __forceinline__ void second_of_pair(const struct rt_sm90_pair &pair)
     {
         const uint32_t a = pair.first, b = a + 1;
         const float most[2] = {score_top(0), score_top(1)};
-        this->hear(RT_SM90_BAR_TOP_A);
-        raise_top(0, fmaxf(room.desk.top[0][my_row(0)], most[0]));
-        raise_top(1, fmaxf(room.desk.top[0][my_row(1)], most[1]));
-        weigh();
-#pragma unroll
-        for (int step = 0; step < 4; step++)
-            store_weights(stage_of(b), step, weight[step]);
-        this->tell(RT_SM90_BAR_B);
-        issue_own_values(b, pair.key + 64);
-        this->hear(RT_SM90_BAR_A);
-        this->wait_for_half(a, worker);
-        issue_other_values(a);
-        rt_wgmma_wait<1>();
-        this->release(b);
+        issue_other_values(a, pair.key);
+        softmax(most);
+        tell_weights(stage_of(b));
         finish_values(a);
+        find_own_values(b, pair.key + 64);
+    }
+
+    __device__ __forceinline__ void second_without_own(const struct rt_sm90_pair &pair)
+    {
+        issue_other_values(pair.first, pair.key);
+        finish_values(pair.first);
     }
 
     /* ---- the end of a segment ---- */

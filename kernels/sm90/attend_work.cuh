@@ -137,13 +137,12 @@ template <class SHAPE> struct rt_sm90_worker_base {
     __device__ __forceinline__ void find_scores(uint32_t j, score_registers &score) const
     {
         const uint32_t stage = stage_of(j);
-        const int first = SHAPE::TILE_ROWS == 64 ? worker : 0;
-        wait_for_half(j, first);
+        wait_for_half(j, 0);
         rt_wgmma_begin();
-        score_half(stage, first, 0, score);
-        wait_for_half(j, first ^ 1);
+        score_half(stage, 0, 0, score);
+        wait_for_half(j, 1);
         rt_wgmma_begin();
-        score_half(stage, first ^ 1, 1, score);
+        score_half(stage, 1, 1, score);
         if (SHAPE::TILES > SHAPE::V_TILES)
             score_tile(stage, SHAPE::TILES - 1, SHAPE::LAST_STEPS, 1, score);
         rt_wgmma_commit();
