@@ -7,6 +7,7 @@
 #include "bench/roofline.h"
 #include "bench/shapes.h"
 #include "tools/commands.h"
+#include "tools/complain.h"
 #include "tools/options.h"
 
 #include <errno.h>
@@ -118,7 +119,7 @@ static bool read_options(int argc, char **argv, struct choice *c)
     if (!options_read(argc, argv, options, sizeof(options) / sizeof(options[0]), NULL))
         return false;
     if (!c->shapes) {
-        fputs("replayrt: bench attention needs --shapes FILE\n", stderr);
+        complain("bench attention needs --shapes FILE");
         return false;
     }
     for (int i = 0; i < 3; i++)
@@ -126,7 +127,7 @@ static bool read_options(int argc, char **argv, struct choice *c)
             c->backend = backends[i];
             return true;
         }
-    fprintf(stderr, "replayrt: --backend %s: expected auto, sm90 or generic\n", c->backend_name);
+    complain("--backend %s: expected auto, sm90 or generic", c->backend_name);
     return false;
 }
 
@@ -239,7 +240,7 @@ static bool close_lines(struct bench *b)
     if (lines && fclose(lines) != 0)
         lost = true;
     if (lost)
-        fprintf(stderr, "replayrt: %s could not be written\n", b->choice.out);
+        complain("%s could not be written", b->choice.out);
     return !lost;
 }
 
@@ -256,7 +257,7 @@ int cmd_bench_attention(int argc, char **argv)
             error = *rt_measure_last_error(b.measure);
     }
     if (status != RT_OK)
-        fprintf(stderr, "replayrt: %s: %s\n", rt_status_string(status), error.message);
+        complain("%s: %s", rt_status_string(status), error.message);
     bool arrived = close_lines(&b);
     rt_measure_destroy(&b.measure);
     free(b.noise);

@@ -3,12 +3,14 @@
 
 #include "examples/mla_cpu.h"
 #include "examples/problem.h"
+#include "examples/regular_file.h"
 #include "examples/safetensors.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MAX_CONFIG_BYTES 1048576u
 #define PATH_BYTES 4096
@@ -26,26 +28,24 @@ static enum rt_status join_path(const char *directory, const char *name, char *p
 static enum rt_status read_config_file(const char *path, struct mla_config *config,
                                        struct rt_error *error)
 {
-    FILE *file = fopen(path, "rb");
-    if (file == NULL)
-        return problem(error, RT_ERR_FILE, "%s: %s", path, strerror(errno));
-    enum rt_status status;
-    char *text = malloc(MAX_CONFIG_BYTES + 1);
-    if (text == NULL) {
+    int fd;
+    size_t bytes = 0;
+    enum rt_status status = regular_file_open(path, &fd, &bytes, error);
+    if (status != RT_OK)
+        return status;
+    char *text = NULL;
+    if (bytes > MAX_CONFIG_BYTES)
+        status = problem(error, RT_ERR_FILE, "%s: longer than %u bytes", path, MAX_CONFIG_BYTES);
+    else if ((text = calloc(1, bytes + 1)) == NULL)
         status = problem(error, RT_ERR_NOMEM, "%s: no memory to read it", path);
-    } else {
-        const size_t bytes = fread(text, 1, MAX_CONFIG_BYTES + 1, file);
-        text[bytes <= MAX_CONFIG_BYTES ? bytes : 0] = '\0';
-        if (ferror(file) != 0)
-            status = problem(error, RT_ERR_FILE, "%s: %s", path, strerror(errno));
-        else if (bytes > MAX_CONFIG_BYTES)
-            status =
-                problem(error, RT_ERR_FILE, "%s: longer than %u bytes", path, MAX_CONFIG_BYTES);
-        else
-            status = mla_config_parse(text, path, config, error);
-    }
+    else if (read(fd, text, bytes) != (ssize_t)bytes)
+        status = problem(error, RT_ERR_FILE, "%s: %s", path, strerror(errno));
+    else if (memchr(text, '\0', bytes) != NULL)
+        status = problem(error, RT_ERR_FILE, "%s: has a NUL in it", path);
+    else
+        status = mla_config_parse(text, path, config, error);
     free(text);
-    (void)fclose(file);
+    (void)close(fd);
     return status;
 }
 

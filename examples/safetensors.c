@@ -3,10 +3,11 @@
 
 #include "examples/bf16.h"
 #include "examples/problem.h"
+#include "examples/regular_file.h"
+#include "examples/strict_json.h"
 
 #include <cjson/cJSON.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -14,10 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define LENGTH_BYTES 8u
+static const char metadata[] = "__metadata__"; /* the one entry that is no tensor */
 /* Above this a double, which is what a JSON number becomes here, no longer counts one by one. */
 #define MAX_EXACT 9007199254740992.0
 
@@ -135,12 +136,15 @@ static enum rt_status read_tensor(const char *label, const cJSON *item, uint64_t
     *tensor = (struct safetensors_tensor){.name = item->string};
     if (!cJSON_IsObject(item))
         return problem(error, RT_ERR_FILE, "%s: entry %.64s is not an object", label, item->string);
+    enum rt_status status = strict_json_keys(item, label, item->string, error);
+    if (status != RT_OK)
+        return status;
     const cJSON *dtype = cJSON_GetObjectItemCaseSensitive(item, "dtype");
     if (!cJSON_IsString(dtype))
         return problem(error, RT_ERR_FILE, "%s: dtype of tensor %.64s is not a string", label,
                        tensor->name);
     tensor->dtype_name = dtype->valuestring;
-    enum rt_status status = read_shape(label, item, tensor, error);
+    status = read_shape(label, item, tensor, error);
     if (status == RT_OK)
         status = read_offsets(label, item, data_bytes, data, tensor, error);
     if (status != RT_OK)
@@ -199,18 +203,6 @@ static enum rt_status check_cover(struct safetensors *file, const unsigned char 
     return RT_OK;
 }
 
-static enum rt_status check_names(struct safetensors *file, struct rt_error *error)
-{
-    if (file->count > 0)
-        qsort(file->tensors, file->count, sizeof file->tensors[0], by_name);
-    for (size_t i = 1; i < file->count; i++) {
-        if (strcmp(file->tensors[i - 1].name, file->tensors[i].name) == 0)
-            return problem(error, RT_ERR_FILE, "%s: two tensors are named %.64s", file->label,
-                           file->tensors[i].name);
-    }
-    return RT_OK;
-}
-
 static enum rt_status read_tensors(struct safetensors *file, const unsigned char *data,
                                    uint64_t data_bytes, struct rt_error *error)
 {
@@ -218,28 +210,36 @@ static enum rt_status read_tensors(struct safetensors *file, const unsigned char
     file->tensors = calloc(entries > 0 ? entries : 1, sizeof file->tensors[0]);
     if (file->tensors == NULL)
         return problem(error, RT_ERR_NOMEM, "%s: no memory for %zu tensors", file->label, entries);
+    enum rt_status status = strict_json_keys(file->header, file->label, "the header", error);
     const cJSON *item;
     cJSON_ArrayForEach(item, file->header)
     {
-        if (strcmp(item->string, "__metadata__") == 0)
-            continue;
-        const enum rt_status status =
-            read_tensor(file->label, item, data_bytes, data, &file->tensors[file->count], error);
         if (status != RT_OK)
             return status;
-        file->count++;
+        if (strcmp(item->string, metadata) == 0) {
+            status = strict_json_keys(item, file->label, metadata, error);
+            continue;
+        }
+        status =
+            read_tensor(file->label, item, data_bytes, data, &file->tensors[file->count], error);
+        file->count += status == RT_OK;
     }
-    const enum rt_status status = check_cover(file, data, data_bytes, error);
-    return status != RT_OK ? status : check_names(file, error);
+    if (status == RT_OK)
+        status = check_cover(file, data, data_bytes, error);
+    if (file->count > 0)
+        qsort(file->tensors, file->count, sizeof file->tensors[0], by_name);
+    return status;
 }
 
 /* Parses header_bytes at `text` into file->header. */
 static enum rt_status read_header(struct safetensors *file, const unsigned char *text,
                                   size_t header_bytes, struct rt_error *error)
 {
-    if (memchr(text, '\0', header_bytes) != NULL)
-        return problem(error, RT_ERR_FILE, "%s: the header of %zu bytes has a NUL in it",
-                       file->label, header_bytes);
+    size_t at = 0;
+    const char *objection = strict_json_objection(text, header_bytes, &at);
+    if (objection != NULL)
+        return problem(error, RT_ERR_FILE, "%s: the header of %zu bytes has %s at byte %zu",
+                       file->label, header_bytes, objection, at);
     /* A copy with an end: the parser is only safe on terminated text, and the file has none. */
     char *copy = malloc(header_bytes + 1);
     if (copy == NULL)
@@ -304,24 +304,18 @@ static enum rt_status map_file(const char *path, void **out, size_t *out_bytes,
 {
     *out = NULL;
     *out_bytes = 0;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return problem(error, RT_ERR_FILE, "%s: %s", path, strerror(errno));
-    enum rt_status status = RT_OK;
-    struct stat info;
-    if (fstat(fd, &info) != 0) {
-        status = problem(error, RT_ERR_FILE, "%s: %s", path, strerror(errno));
-    } else if (!S_ISREG(info.st_mode)) {
-        status = problem(error, RT_ERR_FILE, "%s: not a regular file", path);
-    } else if (info.st_size > 0) {
-        void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (map == MAP_FAILED) {
-            status = problem(error, RT_ERR_FILE, "%s: mapping %jd bytes: %s", path,
-                             (intmax_t)info.st_size, strerror(errno));
-        } else {
-            *out = map;
-            *out_bytes = (size_t)info.st_size;
-        }
+    int fd;
+    size_t bytes = 0;
+    enum rt_status status = regular_file_open(path, &fd, &bytes, error);
+    if (status != RT_OK)
+        return status;
+    void *map = bytes > 0 ? mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0) : NULL;
+    if (map == MAP_FAILED) {
+        status =
+            problem(error, RT_ERR_FILE, "%s: mapping %zu bytes: %s", path, bytes, strerror(errno));
+    } else {
+        *out = map;
+        *out_bytes = bytes;
     }
     close(fd);
     return status;

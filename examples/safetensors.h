@@ -10,9 +10,10 @@
  *
  *   {"name": {"dtype": "BF16", "shape": [256, 64], "data_offsets": [begin, end]}, ...}
  *
- * The file is mapped, not read: opening costs as much as its header. Everything the header says is
- * checked at open, so a tensor that was found can be read without further care. A file that another
- * process shortens while it is mapped ends the program with SIGBUS; don't do that to checkpoints.
+ * The header must be UTF-8 without a NUL, and no key may stand twice in an object of it. The file
+ * is mapped, not read: opening costs as much as its header. Everything the header says is checked
+ * at open, so a tensor that was found can be read without further care. A file that another process
+ * shortens while it is mapped ends the program with SIGBUS; don't do that to checkpoints.
  */
 #include "replayrt/status.h"
 

@@ -41,6 +41,9 @@ REFUSED = [
     (["frobnicate"], 2, "unknown command frobnicate; there are plan, verify"),
     (["plan", "a\x1b[31m\n\rb\x7f", "c"], 2, r"a\x1b[31m\x0a\x0db\x7f, then c"),
     (["plan", "/nowhere/\x1b[31m\nok"], 1, r"/nowhere/\x1b[31m\x0aok"),
+    (["bench", "attention", "--shapes", "a\x1b[31m\n"], 1, r"a\x1b[31m\x0a"),
+    (["bench", "attention", "--shapes", MISSING, "--backend", "\x1b[2J"], 2, r"--backend \x1b[2J:"),
+    (["bench", "step", "a\x1b[31m\n"], 1, r"a\x1b[31m\x0a"),
     (["\x07bell"], 2, r"unknown command \x07bell"),
 ]
 # Arguments, words that stdout has, words that it has not.

@@ -55,6 +55,7 @@ class Installed:
         self.pc_dir = only(prefix, "replayrt.pc").parent
         self.lib_dir = self.pc_dir.parent
         self.archive = only(prefix, "libreplayrt.a")
+        only(prefix, "replayrt.3*")
 
     def flags(self, *arguments):
         environment = dict(CLEAN, PKG_CONFIG_PATH=str(self.pc_dir))
@@ -104,6 +105,7 @@ def check_command(installed):
     command = installed.prefix / "bin" / "replayrt"
     if command.exists():
         run([str(command), "--version"])
+        only(installed.prefix, "replayrt.1*")
         print("the command, moved: ok")
 
 

@@ -20,6 +20,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -284,16 +286,38 @@ static void test_long_queries_are_scaled(void **state)
     bench_close(&b);
 }
 
+/* A pipe that nobody writes into is refused, not waited for; what stands behind a NUL counts. */
+static void test_config_files(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/replayrt-model-XXXXXX", path[64];
+    struct mla_model model;
+    struct rt_error error;
+    assert_non_null(mkdtemp(folder));
+    (void)snprintf(path, sizeof path, "%s/config.json", folder);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    (void)alarm(20);
+    assert_int_equal(mla_model_open(folder, &model, &error), RT_ERR_FILE);
+    (void)alarm(0);
+    assert_non_null(strstr(error.message, "config.json: not a regular file"));
+    assert_int_equal(remove(path), 0);
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite("{}\0{}", 1, 5, file), 5);
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(mla_model_open(folder, &model, &error), RT_ERR_FILE);
+    assert_non_null(strstr(error.message, "has a NUL"));
+    assert_int_equal(remove(path), 0);
+    assert_int_equal(remove(folder), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_deepseek_v2),
-        cmocka_unit_test(test_deepseek_v3),
-        cmocka_unit_test(test_mistral4),
-        cmocka_unit_test(test_mistakes_are_seen),
-        cmocka_unit_test(test_nan_is_a_mismatch),
-        cmocka_unit_test(test_bad_configs),
-        cmocka_unit_test(test_long_queries_are_scaled),
+        cmocka_unit_test(test_deepseek_v2),       cmocka_unit_test(test_deepseek_v3),
+        cmocka_unit_test(test_mistral4),          cmocka_unit_test(test_mistakes_are_seen),
+        cmocka_unit_test(test_nan_is_a_mismatch), cmocka_unit_test(test_bad_configs),
+        cmocka_unit_test(test_config_files),      cmocka_unit_test(test_long_queries_are_scaled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

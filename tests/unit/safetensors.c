@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -231,7 +233,7 @@ static void test_bad_cover(void **state)
     (void)state;
     const char *twice =
         "{\"t\":" ENTRY("F32", "[1]", "0", "4") ",\"t\":" ENTRY("F32", "[1]", "4", "8") "}";
-    expect_refused(twice, 8, "two tensors are named t");
+    expect_refused(twice, 8, "key t stands twice in the header");
     const char *overlap =
         "{\"a\":" ENTRY("F32", "[1]", "0", "4") ",\"b\":" ENTRY("F32", "[1]", "2", "6") "}";
     expect_refused(overlap, 6, "b begins at byte 2 of the data, the one before it ends at 4");
@@ -273,6 +275,62 @@ static void test_bad_length(void **state)
     free(nul.bytes);
 }
 
+/* A reader that takes the first of two and one that takes the last would differ. */
+static void test_keys_that_stand_twice(void **state)
+{
+    (void)state;
+    const char *entry =
+        "{\"t\":" ENTRY("F32", "[1]", "0", "4") ",\"\\u0074\":" ENTRY("F32", "[1]", "4", "8") "}";
+    expect_refused(entry, 8, "key t stands twice in the header");
+    expect_refused("{\"__metadata__\":{},\"__metadata__\":{}}", 0, "key __metadata__ stands twice");
+    expect_refused("{\"__metadata__\":{\"a\":\"1\",\"b\":\"2\",\"a\":\"3\"}}", 0,
+                   "key a stands twice in __metadata__");
+    expect_refused(
+        "{\"t\":{\"dtype\":\"F32\",\"dtype\":\"I32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4,
+        "key dtype stands twice in t");
+    expect_refused("{\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4],\"shape\":[2]}}",
+                   4, "key shape stands twice in t");
+    expect_refused("{\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4],"
+                   "\"data_offsets\":[0,4]}}",
+                   4, "key data_offsets stands twice in t");
+}
+
+static void test_text_that_is_no_utf8(void **state)
+{
+    (void)state;
+    static const char *const good[] = {"\xc2\x80",         "\xdf\xbf",         "\xe0\xa0\x80",
+                                       "\xed\x9f\xbf",     "\xee\x80\x80",     "\xef\xbf\xbf",
+                                       "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf", "\\\\u0000"};
+    static const char *const bad[] = {
+        "\x80",         "\xc0\x80",         "\xc1\xbf",         "\xc2",
+        "\xc2x",        "\xe0\x9f\xbf",     "\xe1\x80",         "\xed\xa0\x80",
+        "\xed\xbf\xbf", "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80",
+        "\xff",         "\xe2\x82"};
+    char header[256];
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        struct image image;
+        struct safetensors *file;
+        struct rt_error error = {0};
+        (void)snprintf(header, sizeof header, "{\"%s\":" ENTRY("F32", "[1]", "0", "4") "}",
+                       good[i]);
+        if (parse(header, 4, &image, &file, &error) != RT_OK)
+            fail_msg("%s: %s", header, error.message);
+        safetensors_close(&file);
+        free(image.bytes);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        (void)snprintf(header, sizeof header, "{\"%s\":" ENTRY("F32", "[1]", "0", "4") "}", bad[i]);
+        expect_refused(header, 4, "has text that is no UTF-8 at byte");
+        (void)snprintf(header, sizeof header, "{\"__metadata__\":{\"a\":\"%s\"}}", bad[i]);
+        expect_refused(header, 0, "has text that is no UTF-8 at byte");
+    }
+    expect_refused("{\"t\\u0000x\":" ENTRY("F32", "[1]", "0", "4") "}", 4,
+                   "has an escaped NUL at byte 3");
+    expect_refused("{\"\\\\\\u0000\":" ENTRY("F32", "[1]", "0", "4") "}", 4, "an escaped NUL");
+    expect_refused("\xc3", 0, "no UTF-8 at byte 0");
+    expect_refused("{}\\", 0, "no JSON");
+}
+
 /* Every beginning of a good file is a bad file. */
 static void test_truncated(void **state)
 {
@@ -310,6 +368,17 @@ static void test_files(void **state)
     assert_non_null(strstr(error.message, "not a regular file"));
     assert_int_equal(safetensors_open("/dev/null", &file, &error), RT_ERR_FILE);
     assert_non_null(strstr(error.message, "not a regular file"));
+    /* Nobody writes into it: who waited for that would wait for ever. */
+    char folder[] = "/tmp/replayrt-safetensors-XXXXXX", pipe[64];
+    assert_non_null(mkdtemp(folder));
+    (void)snprintf(pipe, sizeof pipe, "%s/pipe", folder);
+    assert_int_equal(mkfifo(pipe, 0600), 0);
+    (void)alarm(20);
+    assert_int_equal(safetensors_open(pipe, &file, &error), RT_ERR_FILE);
+    assert_non_null(strstr(error.message, "not a regular file"));
+    (void)alarm(0);
+    assert_int_equal(remove(pipe), 0);
+    assert_int_equal(remove(folder), 0);
 
     char path[] = "/tmp/replayrt-safetensors-XXXXXX";
     const int fd = mkstemp(path);
@@ -346,6 +415,8 @@ int main(void)
         cmocka_unit_test(test_bad_numbers),
         cmocka_unit_test(test_bad_cover),
         cmocka_unit_test(test_bad_length),
+        cmocka_unit_test(test_keys_that_stand_twice),
+        cmocka_unit_test(test_text_that_is_no_utf8),
         cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_files),
     };

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Whatever makes an object from nothing is cut short at each of its allocations and driver calls in
+ * turn: a code and a sentence come back, nothing is given, nothing is left on the device. What is
+ * left on the host is seen where this runs under AddressSanitizer or valgrind. */
+#include "replayrt/ops.h"
+#include "tests/support/fail_driver.h"
+#include "tests/support/fixture.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* The linker sends the library's allocations here. */
+static uint64_t until_failure; /* 0: none fails */
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *old, size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_realloc(void *old, size_t size);
+
+static bool fails(void)
+{
+    return until_failure && --until_failure == 0;
+}
+
+void *__wrap_malloc(size_t size)
+{
+    return fails() ? NULL : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return fails() ? NULL : __real_calloc(count, size);
+}
+
+void *__wrap_realloc(void *old, size_t size)
+{
+    return fails() ? NULL : __real_realloc(old, size);
+}
+
+static char config_path[] = "/tmp/replayrt-fail-XXXXXX";
+
+/* Each makes its object and destroys it again. */
+
+static int no_work(void *user, const struct rt_stage_context *context)
+{
+    (void)user;
+    (void)context;
+    return 0;
+}
+
+static enum rt_status make_runtime(struct rt_error *error)
+{
+    struct rt_config config;
+    fixture_config(&config);
+    strcpy(config.device, "host");
+    const struct rt_create_params params = {.struct_size = sizeof(params),
+                                            .config = &config,
+                                            .stages = {no_work, no_work, no_work, no_work}};
+    rt_runtime *rt = NULL;
+    const enum rt_status status = rt_create(&params, &rt, error);
+    assert_int_equal(rt != NULL, status == RT_OK);
+    rt_destroy(&rt);
+    return status;
+}
+
+static enum rt_status make_plan(struct rt_error *error)
+{
+    struct rt_config config;
+    fixture_config(&config);
+    strcpy(config.device, "host");
+    rt_plan *plan = NULL;
+    const enum rt_status status = rt_plan_create(&config, NULL, &plan, error);
+    assert_int_equal(plan != NULL, status == RT_OK);
+    rt_plan_destroy(&plan);
+    return status;
+}
+
+static enum rt_status make_sizes(struct rt_error *error)
+{
+    struct rt_config config;
+    fixture_config(&config);
+    strcpy(config.device, "host");
+    struct rt_sizes sizes = {.struct_size = sizeof(sizes)};
+    return rt_sizes(&config, &sizes, error);
+}
+
+static enum rt_status make_ops(struct rt_error *error)
+{
+    rt_ops *ops = NULL;
+    const enum rt_status status = rt_ops_create("host", &ops, error);
+    assert_int_equal(ops != NULL, status == RT_OK);
+    rt_ops_destroy(&ops);
+    return status;
+}
+
+static enum rt_status make_config(struct rt_error *error)
+{
+    struct rt_config config;
+    return rt_config_load(config_path, &config, error);
+}
+
+typedef enum rt_status (*make_fn)(struct rt_error *error);
+
+/* Cuts `make` short at that allocation or driver call; true once it is past the end. */
+static bool cut_short(make_fn make, uint64_t memory, uint64_t call)
+{
+    struct rt_error error = {0};
+    fail_driver_arm(call);
+    until_failure = memory;
+    const enum rt_status status = make(&error);
+    const bool past = call ? !fail_driver_reached() : until_failure > 0;
+    until_failure = 0;
+    fail_driver_arm(0);
+    assert_int_equal(fail_driver_live(), 0);
+    if (past) {
+        assert_int_equal(status, RT_OK);
+        return true;
+    }
+    if (status == RT_OK) /* a release that failed: nobody is left to act on it */
+        return false;
+    assert_int_equal(error.status, status);
+    assert_true(error.message[0] != '\0');
+    if (memory && status != RT_ERR_NOMEM && status != RT_ERR_DEVICE_MEMORY)
+        fail_msg("allocation %u: %s: %s", (unsigned)memory, rt_status_string(status),
+                 error.message);
+    return false;
+}
+
+/* What is made, and how often it allocates and calls the driver at least. */
+static const struct maker {
+    make_fn make;
+    uint64_t allocations, calls;
+} makers[] = {
+    {make_runtime, 50, 50}, {make_plan, 5, 3},   {make_sizes, 2, 3},
+    {make_ops, 2, 3},       {make_config, 2, 0},
+};
+#define MAKERS (sizeof(makers) / sizeof(makers[0]))
+
+static void every_allocation(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < MAKERS; i++) {
+        uint64_t n = 1;
+        while (!cut_short(makers[i].make, n, 0))
+            n++;
+        assert_true(n > makers[i].allocations);
+    }
+}
+
+static void every_driver_call(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < MAKERS; i++) {
+        uint64_t n = 1;
+        while (makers[i].calls && !cut_short(makers[i].make, 0, n))
+            n++;
+        assert_true(n >= makers[i].calls);
+    }
+}
+
+static int write_config(void **state)
+{
+    (void)state;
+    static const char text[] = "geometry: {heads: 3, kv_lora_rank: 256, qk_rope_head_dim: 32, "
+                               "layers: 2, softmax_scale: 0.1}\ndevice: host\n";
+    const int fd = mkstemp(config_path);
+    if (fd < 0 || write(fd, text, sizeof(text) - 1) != (ssize_t)sizeof(text) - 1)
+        return -1;
+    return close(fd);
+}
+
+static int remove_config(void **state)
+{
+    (void)state;
+    return remove(config_path);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_allocation),
+        cmocka_unit_test(every_driver_call),
+    };
+    return cmocka_run_group_tests(tests, write_config, remove_config);
+}
