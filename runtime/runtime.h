@@ -55,7 +55,6 @@ struct rt_flight {
 
 struct rt_runtime {
     struct rt_driver driver;
-    struct rt_blueprint blueprint;
     struct rt_arena arena;
     struct rt_ring ring;
     struct rt_kernels kernels;
@@ -95,6 +94,8 @@ struct rt_runtime {
     struct rt_stats stats;
     char device_reason[160];
     struct rt_error error;
+    /* Last: tens of kilobytes, of which the hot path reads the configuration alone. */
+    struct rt_blueprint blueprint;
 };
 
 /* Opens every public function but rt_tensor and rt_last_error: a runtime, and no stage of its. */
