@@ -122,16 +122,12 @@ static struct rt_record_format record_format(const struct rt_dims *s, uint32_t m
 
 static uint64_t dim_value(const struct rt_placement *p, enum dim dim)
 {
-    switch (dim) {
-#define DIM_VALUE(name, value)                                                                     \
-    case DIM_##name:                                                                               \
-        return (value);
-        RT_DIM_LIST(DIM_VALUE)
+    const uint64_t values[] = {[DIM_NONE] = 0,
+#define DIM_VALUE(name, value) [DIM_##name] = (value),
+                               RT_DIM_LIST(DIM_VALUE)
 #undef DIM_VALUE
-    case DIM_NONE:
-        break;
-    }
-    return 0;
+    };
+    return values[dim];
 }
 
 static bool align_up(uint64_t value, uint64_t *out)

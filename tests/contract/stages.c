@@ -153,7 +153,8 @@ static int visit(void *user, const struct rt_stage_context *context)
     assert_int_equal(rt_tensor(context->runtime, "q", context->layer, &t), RT_OK);
     for (size_t i = 0; v->visits && i < TRY_COUNT; i++) {
         v->status[i] = tries[i].fn(context->runtime, v->seq);
-        (void)strcpy(v->sentence[i], rt_last_error(context->runtime)->message);
+        (void)snprintf(v->sentence[i], sizeof(v->sentence[i]), "%s",
+                       rt_last_error(context->runtime)->message);
         v->visited++;
     }
     v->visits = false;

@@ -81,7 +81,7 @@ static void expect_grid(const struct rt_launch *l, const char *entry, uint32_t x
 static void test_grids(void **state)
 {
     (void)state;
-    struct rt_launch l;
+    struct rt_launch l = {0};
     struct rt_step_begin_params begin = {.ring_depth = 2,
                                          .record_bytes = 256,
                                          .rows_offset = 64,
@@ -191,7 +191,7 @@ static void test_refused_records(void **state)
     bad[5].ops_offset = 272;
     bad[6].tokens_offset = 132;
     bad[7].query_len = 0;
-    struct rt_launch l;
+    struct rt_launch l = {0};
     for (int i = 0; i < 8; i++)
         assert_int_equal(BUILD(&no_device, STEP_BEGIN, bad[i], &l, NULL), RT_ERR_INVALID);
     assert_int_equal(BUILD(&no_device, STEP_BEGIN, good, &l, NULL), RT_OK);
@@ -210,7 +210,7 @@ static void test_refused_records(void **state)
 static void test_lookup(void **state)
 {
     (void)state;
-    struct rt_launch l;
+    struct rt_launch l = {0};
     struct rt_error err = {0};
     struct rt_schedule_params p = {.rows.count = 1};
     assert_int_equal(rt_kernels_launch(&no_device, "rt_nothing", &p, sizeof(p), &l, &err),
@@ -231,7 +231,7 @@ static void test_load_on_host(void **state)
     (void)state;
     struct rt_driver d;
     struct rt_kernels k;
-    struct rt_launch l;
+    struct rt_launch l = {0};
     struct rt_schedule_params p = {.rows.count = 1, .schedule.part_count = 1, .min_blocks = 1};
     assert_int_equal(rt_driver_open_host(&d, NULL), RT_OK);
     assert_int_equal(rt_kernels_load(&d, &k, NULL), RT_OK);
@@ -278,7 +278,7 @@ static void test_old_device(void **state)
     (void)state;
     struct rt_driver d;
     struct rt_kernels k;
-    struct rt_launch l;
+    struct rt_launch l = {0};
     struct rt_error err = {0};
     struct rt_schedule_params p = {.rows.count = 1, .schedule.part_count = 1, .min_blocks = 1};
     assert_int_equal(rt_driver_open_host(&d, NULL), RT_OK);

@@ -20,7 +20,7 @@ struct longer {
 static enum rt_status take(const void *given, struct mine *out, struct rt_error *err)
 {
     const struct mine *p = given;
-    struct mine copy;
+    struct mine copy = {0};
     RT_TAKE_STRUCT(p, copy, err);
     *out = *p;
     return RT_OK;
@@ -33,7 +33,7 @@ static void test_same_size_is_taken_as_it_is(void **state)
     const struct mine *p = &given;
     struct mine copy;
     assert_int_equal(rt_struct_check(p, sizeof(copy), "f", "p", NULL), RT_OK);
-    struct mine out;
+    struct mine out = {0};
     assert_int_equal(take(p, &out, NULL), RT_OK);
     assert_memory_equal(&out, &given, sizeof(out));
 }
@@ -41,7 +41,7 @@ static void test_same_size_is_taken_as_it_is(void **state)
 static void test_missing_tail_is_zero(void **state)
 {
     (void)state;
-    struct mine out;
+    struct mine out = {0};
     for (uint32_t size = 4; size <= 8; size += 4) {
         const struct mine given = {.struct_size = size, .a = 7, .b = UINT64_MAX};
         assert_int_equal(take(&given, &out, NULL), RT_OK);
@@ -55,7 +55,7 @@ static void test_longer_with_a_zero_tail(void **state)
 {
     (void)state;
     const struct longer given = {.struct_size = sizeof(given), .a = 1, .b = 2};
-    struct mine out;
+    struct mine out = {0};
     assert_int_equal(take(&given, &out, NULL), RT_OK);
     assert_int_equal(out.struct_size, sizeof(out));
     assert_int_equal(out.a, 1);
