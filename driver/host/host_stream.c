@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "driver/host/host_device.h"
+#include "driver/host/host_parts.h"
 
 #include <stdlib.h>
 #include <string.h>

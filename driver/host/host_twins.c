@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Products and exchanges in plain C: what on CUDA are cuBLASLt and NCCL. Sums in double. */
 #include "common/bf16.h"
-#include "driver/host/host_device.h"
+#include "driver/host/host_parts.h"
 
 #include <string.h>
 

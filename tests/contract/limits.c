@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Every limit at its edge and one past it, and every change that is taken back half-way: what was
  * refused has left the runtime as it was, pages' references included. */
-#include "driver/host/host_device.h"
+#include "driver/host/host_parts.h"
 #include "tests/support/fixture.h"
 
 #include <setjmp.h>

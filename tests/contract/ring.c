@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The host running ahead of the device: a full ring is refused, nothing is overwritten, order
  * holds. Needs the host device, whose stream a test can hold. */
-#include "driver/host/host_device.h"
+#include "driver/host/host_parts.h"
 #include "tests/support/fixture.h"
 
 #include <setjmp.h>

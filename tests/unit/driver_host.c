@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The host device: memory, copies, kernels, streams, events. */
-#include "driver/host/host_device.h"
+#include "driver/host/host_parts.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The host device: graphs, their copies, call nodes; then every operation failed once. */
-#include "driver/host/host_device.h"
+#include "driver/host/host_parts.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RT_DRIVER_HOST_HOST_DEVICE_H
-#define RT_DRIVER_HOST_HOST_DEVICE_H
+#ifndef RT_DRIVER_HOST_HOST_PARTS_H
+#define RT_DRIVER_HOST_HOST_PARTS_H
 
 /*
  * Inside of the host device. The handles of driver.h are these structs themselves.
  *
- *   host_device.c  the table, memory, libraries of C functions, tensor maps
- *   host_stream.c  streams, events, copies, kernel launches
- *   host_graph.c   graphs as recorded lists, their immutable copies, replay
- *   host_twins.c   products and exchanges, which on CUDA are libraries'
+ *   host_device.c   opening it, its context, its errors
+ *   host_graph.c    graphs as recorded lists, their immutable copies
+ *   host_stream.c   streams, events, copies, queued work
+ *   host_exec.c     a replay
+ *   host_kernels.c  libraries of C functions, checked launches, tensor maps
+ *   host_twins.c    products and exchanges, which on CUDA are libraries'
+ *   host_memory.c   allocations, and what lies in one
+ * each calls those below it only.
  *
  * A stream that is not held runs its work at once, in the caller's thread. A held one queues it:
  *
@@ -143,6 +147,8 @@ void rt_host_run_collective(const struct rt_collective *c);
 int rt_host_replay(struct rt_host *h, rt_dexec x);
 void rt_host_exec_release(rt_dexec x);
 
+void rt_host_bind_memory(struct rt_driver *d);
+void rt_host_bind_kernels(struct rt_driver *d);
 void rt_host_bind_streams(struct rt_driver *d);
 void rt_host_bind_graphs(struct rt_driver *d);
 
