@@ -4,6 +4,7 @@
 #include "config/model.h"
 #include "config/scalar.h"
 #include "config/suggest.h"
+#include "config/tree_read.h"
 
 #include <stdio.h>
 #include <stdlib.h>

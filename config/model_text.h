@@ -53,6 +53,8 @@ enum rt_model_key {
     RT_MODEL_KEY_COUNT
 };
 
+extern const struct rt_pick rt_model_keys[RT_MODEL_KEY_COUNT];
+
 struct rt_model_text {
     const struct rt_source *source;
     const struct rt_model_family *family;

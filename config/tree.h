@@ -3,7 +3,7 @@
 #define RT_CONFIG_TREE_H
 
 /*
- * A text as a tree of values, read once: YAML by libyaml's events (tree_yaml.c), JSON by a strict
+ * A text as a tree of values, read once (tree_read.h): YAML by libyaml's events (tree_yaml.c), JSON by a strict
  * reader of our own (tree_json.c). What a value means is for others to say: here a scalar is the
  * characters of it, and every value knows its line, because every error must name it.
  */
@@ -43,16 +43,12 @@ struct rt_tree {
     uint32_t nodes;
 };
 
-/*
- * RT_ERR_CONFIG: not YAML or not JSON, empty, no mapping, several documents, an alias, a tag other
- * than !!str, a key that is no word, too deep, too many values. RT_ERR_NOMEM. On failure *out is
- * zeroed.
- */
-enum rt_status rt_tree_read(const struct rt_source *source, struct rt_tree *out,
-                            struct rt_error *err);
+/* Memory of the tree, released with it; null: out of memory. */
+void *rt_tree_reserve(struct rt_tree *tree, size_t bytes);
 void rt_tree_free(struct rt_tree *tree);
 
-/* "YAML" or "JSON", by the source's name. */
+/* By the source's name; "YAML" or "JSON". */
+bool rt_source_is_json(const struct rt_source *source);
 const char *rt_source_language(const struct rt_source *source);
 
 /* The first member of that key, or null. */

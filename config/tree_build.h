@@ -16,9 +16,6 @@ struct rt_tree_build {
     uint32_t key_bytes, key_line;
 };
 
-/* Memory of the tree, released with it; null: out of memory. */
-void *rt_tree_reserve(struct rt_tree *tree, size_t bytes);
-
 /* Within a mapping: the next value is a key's. */
 static inline bool rt_build_wants_key(const struct rt_tree_build *b)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The tree of a text: what YAML and JSON give alike, and what each refuses. */
-#include "config/tree.h"
+#include "config/tree_read.h"
 
 #include "config/scalar.h"
 #include "tests/unit/expect.h"
