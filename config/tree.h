@@ -3,9 +3,9 @@
 #define RT_CONFIG_TREE_H
 
 /*
- * A text as a tree of values, read once (tree_read.h): YAML by libyaml's events (tree_yaml.c), JSON by a strict
- * reader of our own (tree_json.c). What a value means is for others to say: here a scalar is the
- * characters of it, and every value knows its line, because every error must name it.
+ * A text as a tree of values, read once (tree_read.h): YAML by libyaml's events (tree_yaml.c), JSON
+ * by a strict reader of our own (tree_json.c). What a value means is for others to say: here a
+ * scalar is the characters of it, and every value knows its line, because every error must name it.
  */
 #include "config/text_file.h"
 
