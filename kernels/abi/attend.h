@@ -13,8 +13,8 @@
  * No key seen: piece -> partial 0 and -inf; whole row -> out 0, lse +inf. Rows of length 0 are not
  * touched here (reduce writes them); negative lengths count as 0.
  * A score of -inf has weight 0; where all are, no key counts as seen. A score of +inf is as NaN.
- * NaN in q stays in its query row; NaN in a key reaches every query row that sees the key, and may
- * reach earlier tokens of the same batch row, which causally do not (their weight 0 times NaN).
+ * NaN in q stays in its query row; NaN or an infinity in a key reaches the query rows that see the
+ * key, and no other.
  * Keys behind the row's length, unused pages and unused table entries are never read into the
  * result. A seen key whose column is >= max_blocks, whose page is outside 0..pages-1 or whose row
  * has a negative slot is never followed: it reads as zeros.

@@ -10,6 +10,8 @@
 /* Batch rows that q has at most: row_base is known to the device only. */
 #define MOST_Q_ROWS (1u << 24)
 
+RT_STATIC_ASSERT(RT_MAX_QUERY_LEN <= 8, "sm90 attend notes a draft's place in three bits");
+
 static enum rt_status check_attend(const struct rt_variant *v, const struct rt_attend_params *p,
                                    struct rt_error *err)
 {

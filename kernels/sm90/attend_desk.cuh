@@ -32,6 +32,8 @@
 #define RT_SM90_WORKER_WARPS 4
 #define RT_SM90_WORKER_THREADS 128u
 #define RT_SM90_INFINITY __builtin_huge_valf()
+#define RT_SM90_NAN __builtin_nanf("")
+#define RT_SM90_NAN_BF16 0x7fffu
 #define RT_SM90_LN_2 0.6931471805599453f
 #define RT_SM90_LOG2_E 1.4426950408889634f
 
@@ -52,7 +54,7 @@ struct rt_sm90_segment {
     int slot; /* of the partials; -1 where the row is not split */
 };
 
-template <int STAGES, int TILE_ROWS> struct alignas(16) rt_sm90_desk {
+template <int STAGES, int TILE_ROWS, int VECTORS> struct alignas(16) rt_sm90_desk {
     uint64_t kv_full[STAGES][2], kv_empty[STAGES][2];
     uint64_t q_full, q_empty;
     uint64_t seg_full[RT_SM90_SEGMENTS], seg_empty[RT_SM90_SEGMENTS];
@@ -64,6 +66,9 @@ template <int STAGES, int TILE_ROWS> struct alignas(16) rt_sm90_desk {
     float top[2][TILE_ROWS]; /* maximum up to a, up to b, of its owner; in exponents of 2 */
     float warp_top[RT_SM90_WORKERS * RT_SM90_WORKER_WARPS][TILE_ROWS];
     float sum[RT_SM90_WORKERS * RT_SM90_WORKER_WARPS][TILE_ROWS];
+    /* Eight columns a word, four bits each: from which key on, counted from the row's end, the
+     * column is not finite for query rows that see the key; 0: nowhere. See part_drafts. */
+    uint32_t spoilt[RT_SM90_WORKERS][VECTORS];
 };
 
 template <int D_QK_, int D_V_, int TILE_ROWS_> struct rt_sm90_shape {
@@ -78,7 +83,8 @@ template <int D_QK_, int D_V_, int TILE_ROWS_> struct rt_sm90_shape {
     static constexpr int Q_TILE_BYTES = 128 * TILE_ROWS;
     static constexpr int LAST_STEPS = (D_QK - 64 * (TILES - 1)) / 16; /* of the last tile */
     static constexpr int STAGING_BYTES = RT_ATTEND_SM90_STAGING_BYTES(TILE_ROWS, D_V);
-    typedef rt_sm90_desk<STAGES, TILE_ROWS> desk;
+    static constexpr int VECTORS = HALF_TILES * 8; /* 16 bytes each, of a key's half */
+    typedef rt_sm90_desk<STAGES, TILE_ROWS, VECTORS> desk;
     static_assert(sizeof(desk) <= RT_ATTEND_SM90_DESK_BYTES(TILE_ROWS), "desk's formula");
 };
 

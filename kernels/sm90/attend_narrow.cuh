@@ -214,7 +214,7 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
 
     __device__ __forceinline__ void find_values(uint32_t j, int start)
     {
-        this->clear_tail(j, start);
+        this->part_keys(j, start);
         rescale();
         rt_wgmma_begin();
         add_values(stage_of(j));
@@ -331,6 +331,19 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
                 at[0] = out[from + t][i / 2 * 4 + i % 2];
                 at[8] = out[from + t][i / 2 * 4 + i % 2 + 2];
             }
+        if (this->spoilt)
+            spoil_staged(from, to);
+    }
+
+    /* What this thread has staged. */
+    __device__ __forceinline__ void spoil_staged(int from, float *to) const
+    {
+#pragma unroll 1
+        for (int n = 0; n < ROUND_TILES * MINE * 2; n++) {
+            const int row = my_row(n / 2 % MINE), of_round = n / 2 / MINE * 64 + n % 2 * 8;
+            if (this->is_spoilt(row, from * 64 + warp * 16 + lane / 4 + of_round))
+                to[row * STAGING_STRIDE + of_round] = RT_SM90_NAN;
+        }
     }
 
     /* A warp of either worker takes a query row at a time, 128 columns at once. */

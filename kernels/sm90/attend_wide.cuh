@@ -215,7 +215,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
     /* From registers, of an own block, whose scores are done in all warps of this worker. */
     __device__ __forceinline__ void find_own_values(uint32_t j, int start)
     {
-        this->clear_tail(j, start);
+        this->part_keys(j, start);
         rescale();
         rt_wgmma_begin();
         add_values(stage_of(j));
@@ -229,7 +229,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
         this->hear(RT_SM90_BAR_A + (worker ^ 1));
         this->wait_for_half(j, worker);
         read_top();
-        this->clear_tail(j, start);
+        this->part_keys(j, start);
         rescale();
         rt_wgmma_begin();
         add_values_shared(stage_of(j));
@@ -334,6 +334,8 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
             store_partial(segment);
         else
             store_out(segment);
+        if (this->spoilt)
+            spoil_stored(segment);
     }
 
     static __device__ __forceinline__ int first_query(void)
@@ -424,6 +426,26 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
                 if (there)
                     *(uint4 *)(to + j * 8) = make_uint4(r[0], r[1], r[2], r[3]);
             }
+        }
+    }
+
+    /* Every fourth column of this thread's query rows, which are NaN instead of what was stored. */
+    __device__ __forceinline__ void spoil_stored(const struct rt_sm90_segment &segment) const
+    {
+        __syncwarp(); /* by other lanes */
+#pragma unroll 1
+        for (int n = lane % 4; n < 2 * COLUMNS; n += 4) {
+            const int i = n / COLUMNS, row = my_row(i), column = n % COLUMNS;
+            const float by = i == 0 ? factor[0] : factor[1]; /* 0: no key seen */
+            if (by == 0.0f || first_query() + row >= hq() || !this->is_spoilt(row, column))
+                continue;
+            if (segment.slot >= 0)
+                p.partials.out[rt_sm90_partial_row<SHAPE>(p, segment, row) * SHAPE::D_V +
+                               worker * COLUMNS + column] = RT_SM90_NAN;
+            else
+                ((uint16_t *)p.out.base)[rt_sm90_data_row(p, segment) * p.out.row_stride +
+                                         room.desk.out_at[row] + worker * COLUMNS + column] =
+                    RT_SM90_NAN_BF16;
         }
     }
 };

@@ -69,11 +69,13 @@ template <class SHAPE> struct rt_sm90_worker_base {
     const int worker, warp, lane;
     const float scale; /* to exponents of 2 */
     int length;        /* of the segment's batch row */
+    bool spoilt;       /* columns of the segment are noted */
+    static constexpr int VECTORS = SHAPE::VECTORS;
 
     __device__ __forceinline__ rt_sm90_worker_base(const struct rt_attend_params &p_,
                                                    const rt_sm90_room<SHAPE> &room_, int worker_)
         : p(p_), room(room_), worker(worker_), warp((int)threadIdx.x / 32 % 4),
-          lane((int)threadIdx.x % 32), scale(p_.scale * RT_SM90_LOG2_E), length(0)
+          lane((int)threadIdx.x % 32), scale(p_.scale * RT_SM90_LOG2_E), length(0), spoilt(false)
     {
     }
 
@@ -173,28 +175,116 @@ template <class SHAPE> struct rt_sm90_worker_base {
         rt_bar_sync(barrier, 2 * RT_SM90_WORKER_THREADS);
     }
 
-    __device__ __forceinline__ bool has_tail(int start) const
+    /* ---- keys that a product of values must not meet: 0 times NaN is NaN ---- */
+
+    /* Eight columns of a key of block j, of this worker's half. */
+    __device__ __forceinline__ uint4 *vector_of(uint32_t j, int key, int vector) const
     {
-        return length - start < 64;
+        return (uint4 *)(room.tile(stage_of(j), worker * SHAPE::HALF_TILES + vector / 8) +
+                         key * 128 + (vector ^ key) % 8 * 16);
     }
 
-    /* Keys behind the row's end are whatever the page held; as values they must be zeros. */
-    __device__ __forceinline__ void clear_tail(uint32_t j, int start) const
+    /* Keys from `valid` on are behind the row's end, and whatever the page held: zeros instead. */
+    __device__ __forceinline__ void clear_tail(uint32_t j, int valid) const
     {
-        constexpr int VECTORS = SHAPE::HALF_TILES * 8; /* 16 bytes each, of a key */
-        if (!has_tail(start))
-            return;
-        const int valid = length - start;
         const int thread = (int)threadIdx.x % (int)RT_SM90_WORKER_THREADS;
-        unsigned char *tiles = room.tile(stage_of(j), worker * SHAPE::HALF_TILES);
 #pragma unroll 1
-        for (int i = thread; i < (64 - valid) * VECTORS; i += (int)RT_SM90_WORKER_THREADS) {
-            const int key = valid + i / VECTORS, vector = i % VECTORS;
-            *(uint4 *)(tiles + vector / 8 * RT_ATTEND_SM90_TILE_BYTES + key * 128 +
-                       vector % 8 * 16) = make_uint4(0, 0, 0, 0);
-        }
+        for (int i = thread; i < (64 - valid) * VECTORS; i += (int)RT_SM90_WORKER_THREADS)
+            *vector_of(j, valid + i / VECTORS, i % VECTORS) = make_uint4(0, 0, 0, 0);
         rt_fence_async();
         sync_worker();
+    }
+
+    /* Of two bf16 the signs, where they are NaN or infinite: exponents carry into them. */
+    static __device__ __forceinline__ uint32_t not_finite(uint32_t pair)
+    {
+        return ((pair & 0x7fff7fffu) + 0x00800080u) & 0x80008000u;
+    }
+
+    static __device__ __forceinline__ bool not_finite(const uint4 &x)
+    {
+        return (not_finite(x.x) | not_finite(x.y) | not_finite(x.z) | not_finite(x.w)) != 0;
+    }
+
+    /* Keys of the block from `from` up to `end`, which not all query rows of the tile see: whether
+     * one is not finite in this worker's half. Each warp looks for itself, and none waits. */
+    __device__ __forceinline__ bool find_spoilt(uint32_t j, int from, int end) const
+    {
+        bool found = false;
+#pragma unroll 1
+        for (int key = from; key < end; key++)
+            found |= not_finite(*vector_of(j, key, lane % VECTORS));
+        return __any_sync(RT_ATTEND_FULL_WARP, found);
+    }
+
+    /* Which of eight columns are not finite: four bits each, `mark` or 0. */
+    static __device__ __forceinline__ uint32_t marks(const uint4 &x, uint32_t mark)
+    {
+        const uint32_t pair[4] = {x.x, x.y, x.z, x.w};
+        uint32_t all = 0;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            all |= (not_finite(pair[i]) & 0x8000u ? mark : 0) << i * 8;
+            all |= (not_finite(pair[i]) & 0x80000000u ? mark : 0) << (i * 8 + 4);
+        }
+        return all;
+    }
+
+    /* By one warp, a vector a lane. Of the keys that spoil a column the first counts: fewer query
+     * rows see the others. */
+    __device__ __forceinline__ void clear_spoilt(uint32_t j, int start, int from, int end) const
+    {
+        uint32_t word = spoilt ? room.desk.spoilt[worker][lane] : 0;
+#pragma unroll 1
+        for (int key = from; key < end; key++) {
+            uint4 *at = vector_of(j, key, lane);
+            const uint4 x = *at;
+            if (!not_finite(x))
+                continue;
+            const uint32_t taken = ((word | word >> 1 | word >> 2) & 0x11111111u) * 15;
+            word |= marks(x, (uint32_t)(length - start - key)) & ~taken;
+            *at = make_uint4(0, 0, 0, 0);
+        }
+        room.desk.spoilt[worker][lane] = word;
+    }
+
+    /*
+     * The tile's first query row does not see the batch row's last keys, those of the block from
+     * `from` on; the later a query row, the more it sees. A value that is not finite makes its
+     * key's score NaN or infinite, and the weight NaN or 0: either way a query row that sees the
+     * key has a NaN in that column, and the others must not. So the product is spared such values,
+     * and the columns are noted; their NaN comes at the segment's end. Where all is finite, which
+     * each warp finds out for itself, this costs a load a key and a vote.
+     */
+    __device__ __forceinline__ void part_drafts(uint32_t j, int start, int end)
+    {
+        const int from = max(length - room.desk.lag[0] - start, 0);
+        if (!find_spoilt(j, from, end))
+            return;
+        sync_worker(); /* all have looked */
+        if (warp == 0 && lane < VECTORS)
+            clear_spoilt(j, start, from, end);
+        spoilt = true;
+        rt_fence_async();
+        sync_worker();
+    }
+
+    /* Behind the scores of block j: its values in this worker's half become fit for the product. */
+    __device__ __forceinline__ void part_keys(uint32_t j, int start)
+    {
+        if (all_seen(start))
+            return;
+        if (p.rows.q_len > 1)
+            part_drafts(j, start, min(length - start, 64));
+        if (length - start < 64)
+            clear_tail(j, length - start);
+    }
+
+    /* Whether a column of this worker's becomes NaN for a query row. */
+    __device__ __forceinline__ bool is_spoilt(int row, int column) const
+    {
+        const uint32_t mark = room.desk.spoilt[worker][column / 8] >> column % 8 * 4 & 15;
+        return room.desk.lag[row] < (int)mark;
     }
 
     /* Whether all query rows of the tile see the whole block. */
@@ -218,6 +308,7 @@ template <class MATH> struct rt_sm90_worker : MATH {
     {
         struct rt_sm90_pair pair = {begin, segment.key, true, true, false};
         this->length = segment.length;
+        this->spoilt = false;
         this->begin_segment();
         rt_mbarrier_wait(&this->room.desk.q_full, n & 1);
         if (segment.blocks == 0)

@@ -141,6 +141,36 @@ static void check_flavours(struct ck *ck)
             }
 }
 
+/*
+ * Drafts that are not finite reach the tokens that see them, and those alone: in tiles of every
+ * kind and geometry, with the drafts in a block of their own, over a block's edge, in a piece of
+ * their own, and more of them than there are keys.
+ */
+static void check_drafts(struct ck *ck)
+{
+    static const int32_t lengths[] = {65, 64, 130, 200, 3, 67, 128, 1, 191, 66, 195, 259};
+    static const struct {
+        uint32_t heads, q_len;
+    } shapes[] = {{2, 3}, {1, 8}, {5, 3}, {2, 8}, {16, 2}, {4, 7}, {20, 3}, {9, 7}, {128, 2}};
+    const uint32_t count = sizeof(shapes) / sizeof(shapes[0]);
+    for (uint32_t n = 0; n < count * GEOMETRIES; n++) {
+        const uint32_t s = n / GEOMETRIES;
+        /* Thinned: of two shapes of a tile, either in two geometries. */
+        if (!ck->full && (s == count - 1 ? n % GEOMETRIES != 0 : (n + s) % 2 != 0))
+            continue;
+        struct ck_attend c = turn(ck, n % GEOMETRIES, shapes[s].heads, shapes[s].q_len, n);
+        memcpy(c.lengths, lengths, sizeof(lengths));
+        c.rows = shapes[s].heads == 128 && !ck_is_cuda(ck) ? 4 : 12;
+        c.padded = 0;
+        c.causal = true;
+        c.flavour = CK_BAD_DRAFT;
+        c.parts = n % 3 == 0 ? 40 : 3;
+        c.overhead_blocks = 0;
+        c.min_blocks = 1;
+        ck_attend_check(ck, &c);
+    }
+}
+
 /* A row's only key has weight 1, whatever its score: also where the rounding of its exponent is
  * larger than the exponents that have a power of 2. */
 static void check_single_keys(struct ck *ck)
@@ -263,6 +293,7 @@ void ck_attend_run(struct ck *ck)
     check_grid(ck);
     check_edges(ck);
     check_flavours(ck);
+    check_drafts(ck);
     check_single_keys(ck);
     check_small_pieces(ck);
     check_long_parts(ck);

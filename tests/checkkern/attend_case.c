@@ -137,6 +137,26 @@ static void spoil_key(const struct ck_attend *c, uint32_t row, uint32_t position
         key[7] = rt_float_to_bf16(NAN);
 }
 
+/*
+ * One of the keys that the row's first token does not see: three kinds of element, as a value or in
+ * the rope part, sometimes two of them. A piece whose only score is -inf is empty, whatever 0 times
+ * the value is, so infinity is no value of the first key of a block.
+ */
+static void spoil_draft(const struct ck_attend *c, uint32_t row, uint32_t position, uint16_t *key)
+{
+    const bool alone = position % RT_BLOCK_TOKENS == 0;
+    const float bad[] = {NAN, INFINITY, -INFINITY};
+    const uint32_t from_end = row_tokens(c, row) - 1 - position, rope = c->d_qk - c->d_v;
+    if (c->flavour != CK_BAD_DRAFT || c->q_len == 1 || from_end != row / 2 % (c->q_len - 1))
+        return;
+    if (row / 3 % 2 && rope)
+        key[c->d_v + row * 7 % rope] = rt_float_to_bf16(bad[row % 3]);
+    else
+        key[row * 97 % c->d_v] = rt_float_to_bf16(alone ? NAN : bad[row % 3]);
+    if (row % 4 == 3)
+        key[row * 31 % c->d_v] = rt_float_to_bf16(alone ? NAN : bad[(row + 1) % 3]);
+}
+
 static void fill_queries(void *arg, uint32_t row)
 {
     const struct filling *f = arg;
@@ -192,6 +212,7 @@ static void fill_keys(void *arg, uint32_t i)
         uint16_t *key = key_at(f, row, (uint32_t)t);
         fill_row(f, &random, key);
         spoil_key(f->c, row, (uint32_t)t, key);
+        spoil_draft(f->c, row, (uint32_t)t, key);
     }
 }
 

@@ -20,6 +20,7 @@ enum ck_flavour {
     CK_PLUS_INF,  /* one score of +inf in even rows */
     CK_NAN_QUERY, /* NaN in one query row of each batch row */
     CK_NAN_KEY,   /* NaN in key 0 of even rows */
+    CK_BAD_DRAFT, /* NaN, +inf or -inf in keys that a row's first tokens do not see */
     CK_BAD_PAGES, /* seen keys whose page id leads nowhere */
     CK_FLAVOURS
 };

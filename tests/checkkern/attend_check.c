@@ -134,8 +134,8 @@ static void check_stamps(struct ck *ck, const struct ck_buffer *b)
 
 static void name_case(struct ck *ck, const struct ck_attend *c, const struct rt_variant *choice)
 {
-    static const char *const flavours[CK_FLAVOURS] = {"plain", "huge",      "equal",   "-inf",
-                                                      "+inf",  "NaN query", "NaN key", "bad pages"};
+    static const char *const flavours[CK_FLAVOURS] = {
+        "plain", "huge", "equal", "-inf", "+inf", "NaN query", "NaN key", "bad draft", "bad pages"};
     ck_case(ck,
             "%s, %u heads, query length %u%s, %u rows (%u padded; %d, %d, %d, …), page %u, "
             "row_base %u%s%s%s, %u parts, %s",

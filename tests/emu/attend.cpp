@@ -139,11 +139,11 @@ static void make_pages(struct problem *p, unsigned lines, bool poison)
             for (unsigned d = 0; d < a->d_qk; d++)
                 key[d] = emu_bf16(normal() * 0.1f);
             const int from_end = p->length[r] - 1 - k;
-            /* A key that only some tokens see reaches the others there: docs/mla_attend_sm90.md. */
-            const bool shared =
-                !p->kernel->sm90 || !a->causal || from_end >= (int)a->rows.q_len - 1;
-            if (poison && shared && (from_end < 8 ? below(3) == 0 : below(400) == 0))
-                key[below(2) ? below(a->d_v) : below(a->d_qk)] = below(4) ? NAN_BITS : 0x7f80;
+            /* A piece in which all scores seen are -inf is empty, whatever 0 times their values is:
+             * infinities only behind keys that are not. */
+            const uint16_t bad = k % 64 < 8 || below(2) ? NAN_BITS : below(2) ? 0x7f80 : 0xff80;
+            if (poison && (from_end < 8 ? below(3) == 0 : below(400) == 0))
+                key[below(2) ? below(a->d_v) : below(a->d_qk)] = bad;
         }
         /* An entry that leads nowhere reads as zeros. */
         if (p->length[r] > 0 && below(12) == 0)
