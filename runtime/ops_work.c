@@ -21,8 +21,8 @@ static enum rt_status check_shape(const struct rt_mla_shape *shape, struct rt_er
     RT_REQUIRE(shape->page_size == 16 || shape->page_size == 32 || shape->page_size == 64 ||
                    shape->page_size == 128,
                err, RT_ERR_INVALID, "page_size %u is not 16, 32, 64 or 128", shape->page_size);
-    RT_REQUIRE(shape->max_blocks >= 1 && shape->max_blocks <= RT_MAX_LENGTH / 16, err,
-               RT_ERR_INVALID, "max_blocks %u is not 1..%d", shape->max_blocks, RT_MAX_LENGTH / 16);
+    RT_REQUIRE(shape->max_blocks <= RT_MAX_LENGTH / 16, err, RT_ERR_INVALID,
+               "max_blocks %u is not 0..%d", shape->max_blocks, RT_MAX_LENGTH / 16);
     RT_REQUIRE(shape->pages >= 1 && shape->pages <= INT32_MAX, err, RT_ERR_INVALID,
                "pages %u is not 1..%d", shape->pages, INT32_MAX);
     RT_REQUIRE(shape->causal <= 1, err, RT_ERR_INVALID, "causal %u is not 0 or 1", shape->causal);
@@ -46,6 +46,7 @@ enum rt_status rt_ops_choose(const struct rt_device_caps *caps, const struct rt_
     RT_TRY(rt_op_resolve(RT_OP_ATTEND, &request, &out->attend, err));
     RT_TRY(rt_op_resolve(RT_OP_SCHEDULE, &request, &out->schedule, err));
     RT_TRY(rt_op_resolve(RT_OP_APPEND, &request, &out->append, err));
+    RT_TRY(rt_op_resolve(RT_OP_APPEND_GENERAL, &request, &out->append_general, err));
     return rt_op_resolve(RT_OP_REDUCE, &request, &out->reduce, err);
 }
 
@@ -67,22 +68,34 @@ void rt_ops_workspace(const struct rt_mla_shape *shape, const struct rt_ops_choi
 struct named_pointer {
     const char *name;
     uint64_t address;
+    uint32_t align; /* of what kernels move at a time: an element, or VECTOR */
 };
+#define VECTOR 16u
+#define INT32 4u
+#define FLOAT32 4u
 
 static enum rt_status check_pointers(const char *op, const struct named_pointer *pointers,
                                      uint32_t count, struct rt_error *err)
 {
     for (uint32_t i = 0; i < count; i++) {
-        RT_REQUIRE(pointers[i].address, err, RT_ERR_INVALID, "%s: %s is null", op,
-                   pointers[i].name);
-        RT_REQUIRE(pointers[i].address % 16 == 0, err, RT_ERR_INVALID,
-                   "%s: %s = 0x%" PRIx64 " is not 16-byte aligned", op, pointers[i].name,
-                   pointers[i].address);
+        const struct named_pointer *p = &pointers[i];
+        RT_REQUIRE(p->address, err, RT_ERR_INVALID, "%s: %s is null", op, p->name);
+        RT_REQUIRE(p->address % p->align == 0, err, RT_ERR_INVALID,
+                   "%s: %s = 0x%" PRIx64 " is not %u-byte aligned", op, p->name, p->address,
+                   p->align);
     }
     return RT_OK;
 }
 #define CHECK_POINTERS(op, list, err)                                                              \
     check_pointers((op), (list), (uint32_t)(sizeof(list) / sizeof((list)[0])), (err))
+
+/* Where there are no columns nobody looks at it. */
+static enum rt_status check_table(const char *op, const struct rt_mla_shape *s, uint64_t table,
+                                  struct rt_error *err)
+{
+    const struct named_pointer pointers[] = {{"block_table", table, INT32}};
+    return s->max_blocks == 0 ? RT_OK : CHECK_POINTERS(op, pointers, err);
+}
 
 /* A given stride in elements, or the packed one for 0. Kernels move 16 bytes at a time: multiples
  * of 8 of them, but for lse. */
@@ -152,9 +165,10 @@ enum rt_status rt_ops_schedule_work(const struct rt_kernels *k, const struct rt_
                                     const struct rt_mla_schedule_args *args, struct rt_work *out,
                                     struct rt_error *err)
 {
-    const struct named_pointer pointers[] = {{"lengths", args->lengths},
-                                             {"schedule.parts", args->schedule.parts},
-                                             {"schedule.num_splits", args->schedule.num_splits}};
+    const struct named_pointer pointers[] = {
+        {"lengths", args->lengths, INT32},
+        {"schedule.parts", args->schedule.parts, VECTOR},
+        {"schedule.num_splits", args->schedule.num_splits, INT32}};
     RT_TRY(CHECK_POINTERS("rt_mla_schedule", pointers, err));
     struct rt_schedule_params p = {
         .rows = rows_view(&args->shape),
@@ -166,24 +180,78 @@ enum rt_status rt_ops_schedule_work(const struct rt_kernels *k, const struct rt_
     return rt_op_build(k, &choice->schedule, &p, sizeof(p), out, err);
 }
 
+/* One way to say where tokens go, and not two. */
+static enum rt_status check_places(const struct rt_mla_append_args *args, struct rt_error *err)
+{
+    RT_REQUIRE(!args->slot_mapping || (!args->block_table && !args->positions), err, RT_ERR_INVALID,
+               "rt_mla_append: slot_mapping = 0x%" PRIx64 " beside block_table = 0x%" PRIx64
+               " and positions = 0x%" PRIx64 ": either the one or the other two",
+               args->slot_mapping, args->block_table, args->positions);
+    if (args->slot_mapping) {
+        const struct named_pointer slots[] = {
+            {"slot_mapping", args->slot_mapping, sizeof(int64_t)}};
+        return CHECK_POINTERS("rt_mla_append", slots, err);
+    }
+    const struct named_pointer positions[] = {{"positions", args->positions, INT32}};
+    RT_REQUIRE(args->block_table || args->positions, err, RT_ERR_INVALID,
+               "rt_mla_append: slot_mapping, block_table and positions are null: either the first "
+               "or the other two");
+    RT_TRY(check_table("rt_mla_append", &args->shape, args->block_table, err));
+    return CHECK_POINTERS("rt_mla_append", positions, err);
+}
+
+static enum rt_status check_append(const struct rt_mla_append_args *args, struct rt_error *err)
+{
+    const struct named_pointer rows[] = {{"latent", args->latent, VECTOR},
+                                         {"kv", args->kv, VECTOR}};
+    const struct named_pointer rope[] = {{"rope", args->rope, VECTOR}};
+    RT_TRY(CHECK_POINTERS("rt_mla_append", rows, err));
+    RT_TRY(check_places(args, err));
+    if (args->rope) {
+        RT_REQUIRE(args->shape.d_qk > args->shape.d_v, err, RT_ERR_INVALID,
+                   "rt_mla_append: rope = 0x%" PRIx64 ", but all %u elements are the latent's, d_v",
+                   args->rope, args->shape.d_v);
+        return CHECK_POINTERS("rt_mla_append", rope, err);
+    }
+    RT_REQUIRE(!args->rope_row_stride && !args->rope_token_stride, err, RT_ERR_INVALID,
+               "rt_mla_append: rope is null, its strides are %" PRId64 " and %" PRId64,
+               args->rope_row_stride, args->rope_token_stride);
+    return RT_OK;
+}
+
+/* Rows and places as the step's own append has them: the general one begins likewise. */
+static enum rt_status append_params(const struct rt_ops_choice *choice,
+                                    const struct rt_mla_append_args *args,
+                                    struct rt_append_params *p, struct rt_error *err)
+{
+    const struct rt_mla_shape *s = &args->shape;
+    const int64_t width = args->rope ? s->d_v : s->d_qk, q_len = s->query_len;
+    *p = (struct rt_append_params){.latent.base = device(args->latent), .rows = rows_view(s)};
+    p->rows.position = device(args->positions);
+    RT_TRY(STRIDE(args, latent_row_stride, q_len * width, 8, &p->latent.row_stride, err));
+    RT_TRY(STRIDE(args, latent_token_stride, width, 8, &p->latent.token_stride, err));
+    return kv_view(s, &choice->kv, args->kv, args->block_table, args->kv_page_stride,
+                   args->kv_token_stride, &p->kv, err);
+}
+
 enum rt_status rt_ops_append_work(const struct rt_kernels *k, const struct rt_ops_choice *choice,
                                   const struct rt_mla_append_args *args, struct rt_work *out,
                                   struct rt_error *err)
 {
     const struct rt_mla_shape *s = &args->shape;
-    const struct named_pointer pointers[] = {{"latent", args->latent},
-                                             {"kv", args->kv},
-                                             {"block_table", args->block_table},
-                                             {"positions", args->positions}};
-    RT_TRY(CHECK_POINTERS("rt_mla_append", pointers, err));
-    struct rt_append_params p = {.latent = {.base = device(args->latent)}, .rows = rows_view(s)};
-    p.rows.position = device(args->positions);
-    RT_TRY(STRIDE(args, latent_row_stride, (int64_t)s->query_len * s->d_qk, 8, &p.latent.row_stride,
-                  err));
-    RT_TRY(STRIDE(args, latent_token_stride, s->d_qk, 8, &p.latent.token_stride, err));
-    RT_TRY(kv_view(s, &choice->kv, args->kv, args->block_table, args->kv_page_stride,
-                   args->kv_token_stride, &p.kv, err));
-    return rt_op_build(k, &choice->append, &p, sizeof(p), out, err);
+    const int64_t width = s->d_qk - s->d_v, q_len = s->query_len;
+    struct rt_append_general_params p = {.slots = device(args->slot_mapping),
+                                         .rope.base = device(args->rope)};
+    RT_TRY(check_append(args, err));
+    RT_TRY(append_params(choice, args, &p.append, err));
+    if (!args->rope && !args->slot_mapping)
+        return rt_op_build(k, &choice->append, &p.append, sizeof(p.append), out, err);
+    if (args->rope) {
+        p.rope_bytes = choice->kv.token_bytes / s->d_qk * (uint32_t)width;
+        RT_TRY(STRIDE(args, rope_row_stride, q_len * width, 8, &p.rope.row_stride, err));
+        RT_TRY(STRIDE(args, rope_token_stride, width, 8, &p.rope.token_stride, err));
+    }
+    return rt_op_build(k, &choice->append_general, &p, sizeof(p), out, err);
 }
 
 static enum rt_status check_decode(const struct rt_mla_decode_args *args, struct rt_error *err)
@@ -192,16 +260,17 @@ static enum rt_status check_decode(const struct rt_mla_decode_args *args, struct
                "rt_mla_decode: softmax_scale %g is not a positive number; it is "
                "(qk_nope_head_dim + qk_rope_head_dim)^-0.5, times the model's YaRN factor",
                (double)args->softmax_scale);
-    const struct named_pointer pointers[] = {{"q", args->q},
-                                             {"kv", args->kv},
-                                             {"block_table", args->block_table},
-                                             {"lengths", args->lengths},
-                                             {"schedule.parts", args->schedule.parts},
-                                             {"schedule.num_splits", args->schedule.num_splits},
-                                             {"partial_out", args->partial_out},
-                                             {"partial_lse", args->partial_lse},
-                                             {"out", args->out},
-                                             {"lse", args->lse}};
+    const struct named_pointer pointers[] = {
+        {"q", args->q, VECTOR},
+        {"kv", args->kv, VECTOR},
+        {"lengths", args->lengths, INT32},
+        {"schedule.parts", args->schedule.parts, VECTOR},
+        {"schedule.num_splits", args->schedule.num_splits, INT32},
+        {"partial_out", args->partial_out, VECTOR},
+        {"partial_lse", args->partial_lse, FLOAT32},
+        {"out", args->out, VECTOR},
+        {"lse", args->lse, FLOAT32}};
+    RT_TRY(check_table("rt_mla_decode", &args->shape, args->block_table, err));
     return CHECK_POINTERS("rt_mla_decode", pointers, err);
 }
 

@@ -13,7 +13,7 @@
 /* What serves a shape: of each operator, and the cache's format. */
 struct rt_ops_choice {
     struct rt_kv_format kv;
-    struct rt_variant schedule, append, attend, reduce;
+    struct rt_variant schedule, append, append_general, attend, reduce;
 };
 
 /* RT_ERR_INVALID for a shape out of range, else what the resolver says. */

@@ -25,8 +25,8 @@ suite() {
     done
 }
 
-# memcheck runs everything. racecheck, which cannot follow a hand-over by mbarrier and reports correct
-# ones (tests/gpu/mbarrier_handover.cu shows it), runs the kernels that have none: all but sm_90
+# memcheck runs everything. racecheck cannot follow a hand-over by mbarrier and reports correct ones
+# (tests/gpu/mbarrier_handover.cu shows it), so it runs the kernels that have none: all but sm_90
 # attention, whose judge is the emulator's check of all accesses (docs/emulator.md).
 sanitize() {
     local memcheck racecheck

@@ -10,8 +10,10 @@
  * a program built for per-thread default streams; it cannot be captured. On the host device
  * pointers are host pointers, the stream is null, and the work is done on return.
  *
- * Every address is a multiple of 16 bytes; strides are not negative, and those of q, latent, kv and
- * out are multiples of 8 elements.
+ * Rows are moved 16 bytes at a time: the addresses of q, latent, rope, kv, out, schedule.parts and
+ * partial_out are multiples of 16 bytes, and the strides of the first five multiples of 8 elements.
+ * Everything else (lengths, positions, block_table, slot_mapping, lse, …) needs the alignment of
+ * its elements alone, so lengths + k is as good as lengths. No stride is negative.
  *
  * Order within a step: append (per layer) after the layer's latent is written; schedule once, any
  * time after lengths are final; decode per layer after both. The schedule depends on the lengths,
@@ -46,7 +48,8 @@ struct rt_mla_shape {
     uint32_t heads;       /* 1..128 */
     uint32_t d_qk, d_v;   /* 576/512, 320/256, 288/256 or 512/512 */
     uint32_t page_size;   /* tokens: 16, 32, 64 or 128 */
-    uint32_t max_blocks;  /* columns of the block table */
+    uint32_t max_blocks;  /* columns of the block table; 0: there is none, and its address is not
+                             looked at */
     uint32_t pages;       /* pages in the pool; ids outside 0..pages-1 are never followed */
     uint32_t causal;      /* 1: query t sees keys < length - (query_len - 1 - t); 0: all keys */
     enum rt_backend backend;
@@ -81,16 +84,30 @@ struct rt_mla_schedule_args {
 RT_API enum rt_status rt_mla_schedule(rt_ops *ops, const struct rt_mla_schedule_args *args,
                                       void *stream);
 
+/*
+ * Writes the new tokens into the cache, bit for bit. A token comes whole, or its latent and its
+ * rope part from two tensors. Where it goes is said in one of two ways, never both:
+ *
+ *   block_table, positions   token t of request r to position positions[r] + t of its pages
+ *   slot_mapping             token t of request r to slot slot_mapping[r * query_len + t]:
+ *                            page slot / page_size, row slot % page_size; -1 skips the token
+ *
+ * A position or a slot that is negative, a column or a page that there is not: nothing is written.
+ * Two tokens of one slot: one of them stays, or some of each.
+ */
 struct rt_mla_append_args {
     uint32_t struct_size;
     uint32_t reserved;
     struct rt_mla_shape shape;
-    uint64_t latent;      /* bf16 [batch, query_len, d_qk], strides below */
+    uint64_t latent;      /* bf16 [batch, query_len, d_qk], of d_v where rope is given */
     uint64_t kv;          /* bf16 [pages, page_size, d_qk] of this layer */
     uint64_t block_table; /* int32 [batch, max_blocks] */
     uint64_t positions;   /* int32 [batch]: position of the first new token; < 0: skip the row */
     /* in elements; 0: packed */
     int64_t latent_row_stride, latent_token_stride, kv_page_stride, kv_token_stride;
+    uint64_t rope; /* bf16 [batch, query_len, d_qk - d_v], or 0: latent has all of d_qk */
+    int64_t rope_row_stride, rope_token_stride;
+    uint64_t slot_mapping; /* int64 [batch, query_len], packed; or 0 */
 };
 RT_API enum rt_status rt_mla_append(rt_ops *ops, const struct rt_mla_append_args *args,
                                     void *stream);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* schedule, append, and the two in one. */
+/* schedule, append in its two forms, and the two in one. */
 #include "kernels/ops/op_build.h"
 
 #include "common/math.h"
+
+#include <stdio.h>
 
 static enum rt_status check_schedule(const struct rt_schedule_params *p, struct rt_error *err)
 {
@@ -14,14 +16,21 @@ static enum rt_status check_schedule(const struct rt_schedule_params *p, struct 
     return RT_OK;
 }
 
+static enum rt_status check_tokens(const char *name, const struct rt_tokens_view *view,
+                                   struct rt_error *err)
+{
+    char row[48], token[48];
+    (void)snprintf(row, sizeof(row), "%s row stride in elements", name);
+    (void)snprintf(token, sizeof(token), "%s token stride in elements", name);
+    RT_TRY(rt_check_pointer(name, view->base, err));
+    RT_TRY(rt_check_stride(row, view->row_stride, sizeof(uint16_t), err));
+    return rt_check_stride(token, view->token_stride, sizeof(uint16_t), err);
+}
+
 static enum rt_status check_append(const struct rt_append_params *p, struct rt_error *err)
 {
     RT_TRY(rt_check_rows(p->rows.count, p->rows.q_len, err));
-    RT_TRY(rt_check_pointer("latent", p->latent.base, err));
-    RT_TRY(rt_check_stride("latent row stride in elements", p->latent.row_stride, sizeof(uint16_t),
-                           err));
-    RT_TRY(rt_check_stride("latent token stride in elements", p->latent.token_stride,
-                           sizeof(uint16_t), err));
+    RT_TRY(check_tokens("latent", &p->latent, err));
     return rt_check_kv(&p->kv, err);
 }
 
@@ -33,13 +42,34 @@ enum rt_status rt_schedule_build(const struct rt_kernels *k, const struct rt_var
     return rt_launch_grid(k, variant->entry, p, sizeof(*p), 1, 1, RT_SCHEDULE_THREADS, out, err);
 }
 
+/* A warp a token. */
+static uint32_t append_blocks(const struct rt_rows_view *rows)
+{
+    return rt_ceil_div_u32(rows->count * rows->q_len, RT_APPEND_WARPS);
+}
+
 enum rt_status rt_append_build(const struct rt_kernels *k, const struct rt_variant *variant,
                                const void *params, struct rt_launch *out, struct rt_error *err)
 {
     const struct rt_append_params *p = params;
     RT_TRY(check_append(p, err));
-    const uint32_t blocks = rt_ceil_div_u32(p->rows.count * p->rows.q_len, RT_APPEND_WARPS);
-    return rt_launch_grid(k, variant->entry, p, sizeof(*p), blocks, 1,
+    return rt_launch_grid(k, variant->entry, p, sizeof(*p), append_blocks(&p->rows), 1,
+                          RT_APPEND_WARPS * RT_WARP_THREADS, out, err);
+}
+
+enum rt_status rt_append_general_build(const struct rt_kernels *k, const struct rt_variant *variant,
+                                       const void *params, struct rt_launch *out,
+                                       struct rt_error *err)
+{
+    const struct rt_append_general_params *p = params;
+    RT_TRY(check_append(&p->append, err));
+    RT_TRY(check_tokens("rope", &p->rope, err));
+    RT_TRY(rt_check_stride("rope bytes of a token", p->rope_bytes, 1, err));
+    RT_REQUIRE(p->rope.base ? p->rope_bytes > 0 && p->rope_bytes < p->append.kv.token_bytes
+                            : p->rope_bytes == 0,
+               err, RT_ERR_INVALID, "%u of a token's %u bytes come from rope, which is at %p",
+               p->rope_bytes, p->append.kv.token_bytes, (const void *)p->rope.base);
+    return rt_launch_grid(k, variant->entry, p, sizeof(*p), append_blocks(&p->append.rows), 1,
                           RT_APPEND_WARPS * RT_WARP_THREADS, out, err);
 }
 

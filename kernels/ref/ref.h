@@ -18,6 +18,7 @@ void rt_ref_step_end(const void *params);
 void rt_ref_page_copy(const void *params);
 void rt_ref_schedule(const void *params);
 void rt_ref_append(const void *params);
+void rt_ref_append_general(const void *params);
 void rt_ref_schedule_append(const void *params);
 void rt_ref_attend(const void *params);
 void rt_ref_reduce(const void *params);

@@ -68,6 +68,7 @@ void ck_schedule_bench(struct ck *ck);
 void ck_schedule_append_run(struct ck *ck);
 void ck_append_run(struct ck *ck);
 void ck_append_bench(struct ck *ck);
+void ck_append_general_run(struct ck *ck);
 void ck_page_copy_run(struct ck *ck);
 void ck_step_run(struct ck *ck);
 void ck_step_bench(struct ck *ck);

@@ -11,6 +11,7 @@
 const struct ck_test ck_tests[] = {
     {"schedule", ck_schedule_run, ck_schedule_bench},
     {"append", ck_append_run, ck_append_bench},
+    {"append_general", ck_append_general_run, NULL},
     {"schedule_append", ck_schedule_append_run, NULL},
     {"page_copy", ck_page_copy_run, NULL},
     {"step", ck_step_run, ck_step_bench},

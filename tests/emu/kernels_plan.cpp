@@ -2,5 +2,6 @@
 #include "tests/emu/shared.h"
 
 #include "kernels/generic/append.cu"
+#include "kernels/generic/append_general.cu"
 #include "kernels/generic/schedule.cu"
 #include "kernels/generic/schedule_append.cu"

@@ -112,6 +112,17 @@ static void test_grids(void **state)
     assert_int_equal(BUILD(&no_device, APPEND, append, &l, NULL), RT_OK);
     expect_grid(&l, "rt_append", 2, 1, RT_APPEND_WARPS * 32);
 
+    struct rt_append_general_params general = {.append = append};
+    general.append.kv.token_bytes = 1152;
+    assert_int_equal(BUILD(&no_device, APPEND_GENERAL, general, &l, NULL), RT_OK);
+    expect_grid(&l, "rt_append_general", 2, 1, RT_APPEND_WARPS * 32);
+    general.rope_bytes = 128; /* and no rope */
+    assert_int_equal(BUILD(&no_device, APPEND_GENERAL, general, &l, NULL), RT_ERR_INVALID);
+    general.rope.base = (void *)16;
+    assert_int_equal(BUILD(&no_device, APPEND_GENERAL, general, &l, NULL), RT_OK);
+    general.rope_bytes = 1152;
+    assert_int_equal(BUILD(&no_device, APPEND_GENERAL, general, &l, NULL), RT_ERR_INVALID);
+
     struct rt_attend_params attend = good_attend();
     assert_int_equal(build(&no_device, &choice, &attend, sizeof(attend), &l, NULL), RT_OK);
     expect_grid(&l, choice.entry, 3, 44, 256);

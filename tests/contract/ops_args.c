@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The arguments of replayrt/ops.h: what is refused, by name and with its values, and what is
+ * served. */
+#include "replayrt/ops.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define BATCH 2
+#define QUERY_LEN 2
+#define D_QK 288
+#define D_V 256
+#define PAGE 16
+#define PAGES 4
+#define HEADS 3
+#define FREE 0x5555 /* what nobody has written */
+
+/* Everything that the operators may want, of the narrowest geometry. */
+struct rig {
+    _Alignas(256) uint16_t kv[PAGES * PAGE * D_QK];
+    _Alignas(256) uint16_t latent[BATCH * QUERY_LEN * D_QK];
+    _Alignas(256) uint16_t rope[BATCH * QUERY_LEN * D_QK];
+    _Alignas(256) uint16_t q[BATCH * QUERY_LEN * HEADS * D_QK];
+    _Alignas(256) uint16_t out[BATCH * QUERY_LEN * HEADS * D_V];
+    _Alignas(256) float lse[BATCH * QUERY_LEN * HEADS + 1];
+    _Alignas(256) int32_t lengths[BATCH + 2], positions[BATCH + 2], table[BATCH + 2];
+    _Alignas(256) int32_t num_splits[BATCH + 2];
+    _Alignas(256) int64_t slots[BATCH * QUERY_LEN + 1];
+    rt_ops *ops;
+    struct rt_mla_shape shape;
+    void *parts, *partial_out, *partial_lse;
+};
+
+static void *scratch(uint64_t bytes)
+{
+    void *memory = aligned_alloc(256, (bytes + 255) / 256 * 256);
+    assert_non_null(memory);
+    return memory;
+}
+
+static int set_up(void **state)
+{
+    struct rig *r = aligned_alloc(256, sizeof(*r));
+    assert_non_null(r);
+    memset(r, 0, sizeof(*r));
+    assert_int_equal(rt_ops_create("host", &r->ops, NULL), RT_OK);
+    r->shape = (struct rt_mla_shape){.struct_size = sizeof(r->shape),
+                                     .batch = BATCH,
+                                     .query_len = QUERY_LEN,
+                                     .heads = HEADS,
+                                     .d_qk = D_QK,
+                                     .d_v = D_V,
+                                     .page_size = PAGE,
+                                     .max_blocks = 1,
+                                     .pages = PAGES,
+                                     .causal = 1};
+    struct rt_mla_workspace w = {.struct_size = sizeof(w)};
+    assert_int_equal(rt_mla_workspace_size(r->ops, &r->shape, &w), RT_OK);
+    r->parts = scratch(w.part_bytes);
+    r->partial_out = scratch(w.partial_out_bytes);
+    r->partial_lse = scratch(w.partial_lse_bytes);
+    for (size_t i = 0; i < sizeof(r->kv) / 2; i++)
+        r->kv[i] = FREE;
+    for (size_t i = 0; i < sizeof(r->latent) / 2; i++) {
+        r->latent[i] = (uint16_t)(0x3c00 + i % 997);
+        r->rope[i] = (uint16_t)(0x3d00 + i % 251);
+    }
+    *state = r;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct rig *r = *state;
+    free(r->parts);
+    free(r->partial_out);
+    free(r->partial_lse);
+    rt_ops_destroy(&r->ops);
+    free(r);
+    return 0;
+}
+
+static uint64_t at(const void *pointer)
+{
+    return (uintptr_t)pointer;
+}
+
+static struct rt_mla_append_args by_table(const struct rig *r)
+{
+    return (struct rt_mla_append_args){.struct_size = sizeof(struct rt_mla_append_args),
+                                       .shape = r->shape,
+                                       .latent = at(r->latent),
+                                       .kv = at(r->kv),
+                                       .block_table = at(r->table),
+                                       .positions = at(r->positions)};
+}
+
+static struct rt_mla_append_args by_slots(const struct rig *r)
+{
+    struct rt_mla_append_args a = by_table(r);
+    a.block_table = a.positions = 0;
+    a.slot_mapping = at(r->slots);
+    return a;
+}
+
+static void refuse_append(struct rig *r, struct rt_mla_append_args args, const char *words)
+{
+    assert_int_equal(rt_mla_append(r->ops, &args, NULL), RT_ERR_INVALID);
+    const char *message = rt_ops_last_error(r->ops)->message;
+    if (!strstr(message, words))
+        fail_msg("\"%s\" does not say \"%s\"", message, words);
+    for (size_t i = 0; i < sizeof(r->kv) / 2; i++)
+        assert_int_equal(r->kv[i], FREE);
+}
+
+/* Where tokens go is said once. */
+static void one_way_and_not_two(void **state)
+{
+    struct rig *r = *state;
+    char words[128];
+    struct rt_mla_append_args a = by_table(r);
+    a.slot_mapping = at(r->slots);
+    (void)snprintf(words, sizeof(words),
+                   "slot_mapping = 0x%" PRIx64 " beside block_table = 0x%" PRIx64, a.slot_mapping,
+                   a.block_table);
+    refuse_append(r, a, words);
+    a.block_table = 0;
+    (void)snprintf(words, sizeof(words), "and positions = 0x%" PRIx64, a.positions);
+    refuse_append(r, a, words);
+    a = by_slots(r);
+    a.block_table = at(r->table);
+    refuse_append(r, a, "and positions = 0x0: either");
+    a = by_slots(r);
+    a.slot_mapping = 0;
+    refuse_append(r, a, "slot_mapping, block_table and positions are null");
+    a = by_table(r);
+    a.positions = 0;
+    refuse_append(r, a, "positions is null");
+    a = by_table(r);
+    a.block_table = 0;
+    refuse_append(r, a, "block_table is null");
+}
+
+static void addresses_and_strides(void **state)
+{
+    struct rig *r = *state;
+    const struct {
+        size_t member;
+        uint64_t off;
+        const char *words;
+    } bad[] = {
+        {offsetof(struct rt_mla_append_args, latent), 8, "is not 16-byte aligned"},
+        {offsetof(struct rt_mla_append_args, rope), 8, "is not 16-byte aligned"},
+        {offsetof(struct rt_mla_append_args, kv), 4, "is not 16-byte aligned"},
+        {offsetof(struct rt_mla_append_args, slot_mapping), 4, "is not 8-byte aligned"},
+        {offsetof(struct rt_mla_append_args, rope_row_stride), 4, "rope_row_stride = 4 is not"},
+        {offsetof(struct rt_mla_append_args, rope_token_stride), 36, "rope_token_stride = 36"},
+        {offsetof(struct rt_mla_append_args, rope_token_stride), (uint64_t)-8, "= -8 is not"},
+    };
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct rt_mla_append_args a = by_slots(r);
+        a.rope = at(r->rope);
+        uint64_t value;
+        memcpy(&value, (char *)&a + bad[i].member, sizeof(value));
+        value += bad[i].off;
+        memcpy((char *)&a + bad[i].member, &value, sizeof(value));
+        refuse_append(r, a, bad[i].words);
+    }
+    struct rt_mla_append_args a = by_table(r);
+    a.positions += 2;
+    refuse_append(r, a, "is not 4-byte aligned");
+    a = by_table(r);
+    a.block_table += 2;
+    refuse_append(r, a, "is not 4-byte aligned");
+    a = by_slots(r);
+    a.rope_row_stride = 64;
+    refuse_append(r, a, "rope is null, its strides are 64 and 0");
+    a = by_slots(r);
+    a.rope = at(r->rope);
+    a.shape.d_qk = a.shape.d_v = 512;
+    refuse_append(r, a, "but all 512 elements are the latent's");
+}
+
+/* A token's two parts, of row-major tensors with gaps, and slots that nothing may follow. */
+static void slots_and_two_parts(void **state)
+{
+    struct rig *r = *state;
+    const int64_t slots[BATCH * QUERY_LEN] = {PAGES * PAGE - 1, -1, PAGES * PAGE, 17};
+    const int64_t bad[] = {INT64_MIN, INT64_MAX, INT64_C(1) << 32, -2};
+    struct rt_mla_append_args a = by_slots(r);
+    a.rope = at(r->rope);
+    a.latent_token_stride = D_V + 8;
+    a.latent_row_stride = QUERY_LEN * (D_V + 8);
+    a.rope_token_stride = D_QK - D_V + 16;
+    a.rope_row_stride = QUERY_LEN * (D_QK - D_V + 16);
+    a.slot_mapping += sizeof(int64_t);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        memcpy(r->slots + 1, slots, sizeof(slots));
+        r->slots[2] = bad[i];
+        assert_int_equal(rt_mla_append(r->ops, &a, NULL), RT_OK);
+    }
+    for (int64_t slot = 0; slot < PAGES * PAGE; slot++)
+        for (int64_t d = 0; d < D_QK; d++) {
+            const int64_t token = slot == slots[0] ? 0 : slot == slots[3] ? 3 : -1;
+            const uint16_t want = token < 0 ? FREE
+                                  : d < D_V ? r->latent[token * (D_V + 8) + d]
+                                            : r->rope[token * (D_QK - D_V + 16) + d - D_V];
+            assert_int_equal(r->kv[slot * D_QK + d], want);
+        }
+}
+
+static enum rt_status decode(struct rig *r, const int32_t *lengths, const int32_t *table,
+                             float *lse, int32_t *num_splits)
+{
+    const struct rt_mla_schedule_buffers schedule = {at(r->parts), at(num_splits)};
+    const struct rt_mla_schedule_args plan = {.struct_size = sizeof(plan),
+                                              .shape = r->shape,
+                                              .lengths = at(lengths),
+                                              .schedule = schedule};
+    const struct rt_mla_decode_args args = {.struct_size = sizeof(args),
+                                            .softmax_scale = 0.1f,
+                                            .shape = r->shape,
+                                            .q = at(r->q),
+                                            .kv = at(r->kv),
+                                            .block_table = at(table),
+                                            .lengths = at(lengths),
+                                            .schedule = schedule,
+                                            .partial_out = at(r->partial_out),
+                                            .partial_lse = at(r->partial_lse),
+                                            .out = at(r->out),
+                                            .lse = at(lse)};
+    const enum rt_status status = rt_mla_schedule(r->ops, &plan, NULL);
+    return status == RT_OK ? rt_mla_decode(r->ops, &args, NULL) : status;
+}
+
+/* lengths + 1 is as good as lengths, and likewise every tensor of single numbers. */
+static void slices(void **state)
+{
+    struct rig *r = *state;
+    struct rt_mla_append_args a = by_table(r);
+    float whole[BATCH * QUERY_LEN * HEADS];
+    for (uint32_t i = 0; i < BATCH + 2; i++) {
+        r->lengths[i] = i % 2 ? 9 : 5;
+        r->positions[i] = r->lengths[i] - QUERY_LEN;
+        r->table[i] = (int32_t)i;
+    }
+    memset(r->kv, 0, sizeof(r->kv));
+    a.positions = at(r->positions + 1);
+    a.block_table = at(r->table + 1);
+    for (size_t i = 0; i < sizeof(r->q) / 2; i++)
+        r->q[i] = (uint16_t)(0x3c00 + i % 89);
+    assert_int_equal(rt_mla_append(r->ops, &a, NULL), RT_OK);
+    assert_memory_equal(r->kv + (PAGE + 7) * D_QK, r->latent, QUERY_LEN * D_QK * 2);
+    assert_int_equal(decode(r, r->lengths + 1, r->table + 1, r->lse + 1, r->num_splits + 1), RT_OK);
+    memcpy(whole, r->lse + 1, sizeof(whole));
+    memmove(r->lengths, r->lengths + 1, sizeof(r->lengths) - sizeof(int32_t));
+    memmove(r->table, r->table + 1, sizeof(r->table) - sizeof(int32_t));
+    assert_int_equal(decode(r, r->lengths, r->table, r->lse, r->num_splits), RT_OK);
+    assert_memory_equal(whole, r->lse, sizeof(whole));
+    assert_int_equal(
+        decode(r, (const int32_t *)((const char *)r->lengths + 2), r->table, r->lse, r->num_splits),
+        RT_ERR_INVALID);
+    assert_non_null(strstr(rt_ops_last_error(r->ops)->message, "is not 4-byte aligned"));
+}
+
+/* No columns, no table: what is read is nothing, and what is written is the empty row's. */
+static void a_table_of_no_columns(void **state)
+{
+    struct rig *r = *state;
+    memset(r->out, 0x77, sizeof(r->out));
+    r->shape.max_blocks = 0;
+    struct rt_mla_append_args a = by_table(r);
+    a.block_table = 0;
+    assert_int_equal(rt_mla_append(r->ops, &a, NULL), RT_OK);
+    for (size_t i = 0; i < sizeof(r->kv) / 2; i++)
+        assert_int_equal(r->kv[i], FREE);
+    assert_int_equal(decode(r, r->lengths, NULL, r->lse, r->num_splits), RT_OK);
+    for (size_t i = 0; i < sizeof(r->out) / 2; i++)
+        assert_int_equal(r->out[i], 0);
+    r->shape.max_blocks = 1;
+    assert_int_equal(decode(r, r->lengths, NULL, r->lse, r->num_splits), RT_ERR_INVALID);
+    assert_non_null(strstr(rt_ops_last_error(r->ops)->message, "block_table is null"));
+    r->shape.max_blocks = UINT32_MAX;
+    assert_int_equal(decode(r, r->lengths, NULL, r->lse, r->num_splits), RT_ERR_INVALID);
+    assert_non_null(strstr(rt_ops_last_error(r->ops)->message, "max_blocks 4294967295 is not 0.."));
+}
+
+/* A caller built before rope and slot_mapping were there has the table's way. */
+static void a_shorter_struct(void **state)
+{
+    struct rig *r = *state;
+    struct rt_mla_append_args a = by_table(r);
+    a.struct_size = offsetof(struct rt_mla_append_args, rope);
+    a.rope = a.slot_mapping = 1; /* lies behind the caller's struct */
+    assert_int_equal(rt_mla_append(r->ops, &a, NULL), RT_OK);
+    assert_memory_equal(r->kv, r->latent + QUERY_LEN * D_QK, QUERY_LEN * D_QK * 2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(one_way_and_not_two, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(addresses_and_strides, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(slots_and_two_parts, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(slices, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_table_of_no_columns, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_shorter_struct, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
