@@ -97,6 +97,23 @@ static enum rt_status check_table(const char *op, const struct rt_mla_shape *s, 
     return s->max_blocks == 0 ? RT_OK : CHECK_POINTERS(op, pointers, err);
 }
 
+/* The second of two tensors, which holds what d_v leaves of d_qk; or none, and no strides. */
+static enum rt_status check_second(const char *op, const char *name, uint64_t address,
+                                   const int64_t strides[3], const struct rt_mla_shape *s,
+                                   struct rt_error *err)
+{
+    const struct named_pointer pointers[] = {{name, address, VECTOR}};
+    if (!address) {
+        RT_REQUIRE(!strides[0] && !strides[1] && !strides[2], err, RT_ERR_INVALID,
+                   "%s: %s is null, its strides are %" PRId64 ", %" PRId64 " and %" PRId64, op,
+                   name, strides[0], strides[1], strides[2]);
+        return RT_OK;
+    }
+    RT_REQUIRE(s->d_qk > s->d_v, err, RT_ERR_INVALID,
+               "%s: %s = 0x%" PRIx64 ", but d_v has all %u elements", op, name, address, s->d_v);
+    return CHECK_POINTERS(op, pointers, err);
+}
+
 /* A given stride in elements, or the packed one for 0. Kernels move 16 bytes at a time: multiples
  * of 8 of them, but for lse. */
 static enum rt_status stride(const char *name, int64_t given, int64_t packed, int64_t multiple,
@@ -204,19 +221,10 @@ static enum rt_status check_append(const struct rt_mla_append_args *args, struct
 {
     const struct named_pointer rows[] = {{"latent", args->latent, VECTOR},
                                          {"kv", args->kv, VECTOR}};
-    const struct named_pointer rope[] = {{"rope", args->rope, VECTOR}};
     RT_TRY(CHECK_POINTERS("rt_mla_append", rows, err));
     RT_TRY(check_places(args, err));
-    if (args->rope) {
-        RT_REQUIRE(args->shape.d_qk > args->shape.d_v, err, RT_ERR_INVALID,
-                   "rt_mla_append: rope = 0x%" PRIx64 ", but all %u elements are the latent's, d_v",
-                   args->rope, args->shape.d_v);
-        return CHECK_POINTERS("rt_mla_append", rope, err);
-    }
-    RT_REQUIRE(!args->rope_row_stride && !args->rope_token_stride, err, RT_ERR_INVALID,
-               "rt_mla_append: rope is null, its strides are %" PRId64 " and %" PRId64,
-               args->rope_row_stride, args->rope_token_stride);
-    return RT_OK;
+    const int64_t strides[] = {args->rope_row_stride, args->rope_token_stride, 0};
+    return check_second("rt_mla_append", "rope", args->rope, strides, &args->shape, err);
 }
 
 /* Rows and places as the step's own append has them: the general one begins likewise. */
@@ -270,8 +278,31 @@ static enum rt_status check_decode(const struct rt_mla_decode_args *args, struct
         {"partial_lse", args->partial_lse, FLOAT32},
         {"out", args->out, VECTOR},
         {"lse", args->lse, FLOAT32}};
+    const int64_t rope[] = {args->q_rope_row_stride, args->q_rope_token_stride,
+                            args->q_rope_head_stride};
     RT_TRY(check_table("rt_mla_decode", &args->shape, args->block_table, err));
+    RT_TRY(check_second("rt_mla_decode", "q_rope", args->q_rope, rope, &args->shape, err));
     return CHECK_POINTERS("rt_mla_decode", pointers, err);
+}
+
+/* Of one tensor, or of two. */
+static enum rt_status q_views(const struct rt_mla_decode_args *args, struct rt_attend_params *p,
+                              struct rt_error *err)
+{
+    const struct rt_mla_shape *s = &args->shape;
+    const int64_t heads = s->heads, q_len = s->query_len, rest = s->d_qk - s->d_v;
+    const int64_t width = args->q_rope ? s->d_v : s->d_qk;
+    p->q.base = device(args->q);
+    RT_TRY(STRIDE(args, q_row_stride, q_len * heads * width, 8, &p->q.row_stride, err));
+    RT_TRY(STRIDE(args, q_token_stride, heads * width, 8, &p->q.token_stride, err));
+    RT_TRY(STRIDE(args, q_head_stride, width, 8, &p->q.head_stride, err));
+    if (!args->q_rope)
+        return RT_OK;
+    struct rt_heads_view *rope = &p->q_rope;
+    rope->base = device(args->q_rope);
+    RT_TRY(STRIDE(args, q_rope_row_stride, q_len * heads * rest, 8, &rope->row_stride, err));
+    RT_TRY(STRIDE(args, q_rope_token_stride, heads * rest, 8, &rope->token_stride, err));
+    return STRIDE(args, q_rope_head_stride, rest, 8, &rope->head_stride, err);
 }
 
 enum rt_status rt_ops_attend_params(const struct rt_mla_decode_args *args,
@@ -282,7 +313,6 @@ enum rt_status rt_ops_attend_params(const struct rt_mla_decode_args *args,
     const struct rt_mla_shape *s = &args->shape;
     const int64_t heads = s->heads, q_len = s->query_len;
     *p = (struct rt_attend_params){
-        .q = {.base = device(args->q)},
         .out = {.base = device(args->out)},
         .lse = {.base = device(args->lse)},
         .rows = rows_view(s),
@@ -295,9 +325,7 @@ enum rt_status rt_ops_attend_params(const struct rt_mla_decode_args *args,
         .causal = s->causal,
     };
     p->rows.length = device(args->lengths);
-    RT_TRY(STRIDE(args, q_row_stride, q_len * heads * s->d_qk, 8, &p->q.row_stride, err));
-    RT_TRY(STRIDE(args, q_token_stride, heads * s->d_qk, 8, &p->q.token_stride, err));
-    RT_TRY(STRIDE(args, q_head_stride, s->d_qk, 8, &p->q.head_stride, err));
+    RT_TRY(q_views(args, p, err));
     RT_TRY(STRIDE(args, out_row_stride, q_len * heads * s->d_v, 8, &p->out.row_stride, err));
     RT_TRY(STRIDE(args, out_token_stride, heads * s->d_v, 8, &p->out.token_stride, err));
     RT_TRY(STRIDE(args, out_head_stride, s->d_v, 8, &p->out.head_stride, err));

@@ -10,8 +10,9 @@
  * a program built for per-thread default streams; it cannot be captured. On the host device
  * pointers are host pointers, the stream is null, and the work is done on return.
  *
- * Rows are moved 16 bytes at a time: the addresses of q, latent, rope, kv, out, schedule.parts and
- * partial_out are multiples of 16 bytes, and the strides of the first five multiples of 8 elements.
+ * Rows are moved 16 bytes at a time: the addresses of q, q_rope, latent, rope, kv, out,
+ * schedule.parts and partial_out are multiples of 16 bytes, and the strides of the first six
+ * multiples of 8 elements.
  * Everything else (lengths, positions, block_table, slot_mapping, lse, …) needs the alignment of
  * its elements alone, so lengths + k is as good as lengths. No stride is negative.
  *
@@ -116,7 +117,7 @@ struct rt_mla_decode_args {
     uint32_t struct_size;
     float softmax_scale; /* mandatory, > 0 */
     struct rt_mla_shape shape;
-    uint64_t q;           /* bf16 [batch, query_len, heads, d_qk] */
+    uint64_t q;           /* bf16 [batch, query_len, heads, d_qk], of d_v where q_rope is given */
     uint64_t kv;          /* bf16 [pages, page_size, d_qk] of this layer */
     uint64_t block_table; /* int32 [batch, max_blocks]; behind a request's length: not read */
     uint64_t lengths;     /* int32 [batch], the values that the schedule saw */
@@ -129,6 +130,11 @@ struct rt_mla_decode_args {
     int64_t out_row_stride, out_token_stride, out_head_stride;
     int64_t lse_row_stride, lse_token_stride, lse_head_stride;
     int64_t kv_page_stride, kv_token_stride;
+    /* bf16 [batch, query_len, heads, d_qk - d_v], or 0: q has all of d_qk. The sm90 kernels take it
+     * where query_len is 1, or in q and in q_rope a token's stride is heads times a head's
+     * (RT_ERR_UNSUPPORTED otherwise, also where auto has chosen them); generic ones always. */
+    uint64_t q_rope;
+    int64_t q_rope_row_stride, q_rope_token_stride, q_rope_head_stride;
 };
 RT_API enum rt_status rt_mla_decode(rt_ops *ops, const struct rt_mla_decode_args *args,
                                     void *stream);

@@ -20,7 +20,7 @@
  * has a negative slot is never followed: it reads as zeros.
  */
 struct rt_attend_params {
-    struct rt_heads_view q;           /* [row_base + rows, q_len, heads, d_qk] bf16 */
+    struct rt_heads_view q;           /* [row_base + rows, q_len, heads, d_qk or d_v] bf16 */
     struct rt_heads_view out;         /* [row_base + rows, q_len, heads, d_v] bf16 */
     struct rt_heads_view lse;         /* [row_base + rows, q_len, heads] f32 */
     struct rt_kv_view kv;             /* of this layer */
@@ -34,12 +34,15 @@ struct rt_attend_params {
      * complete before the launch in front of this one began, so they may be read before the wait.
      */
     uint32_t early;
+    /* [row_base + rows, q_len, heads, d_qk - d_v] bf16: the elements of a query from d_v on, and q
+     * then has those before; or null: q has all. */
+    struct rt_heads_view q_rope;
 };
 #define RT_ATTEND_PARAMS_ADDRESSES(type, at)                                                       \
     (RT_ADDRESS(type, at q.base) | RT_ADDRESS(type, at out.base) | RT_ADDRESS(type, at lse.base) | \
      RT_KV_ADDRESSES(type, at kv) | RT_ROWS_ADDRESSES(type, at rows) |                             \
      RT_SCHEDULE_ADDRESSES(type, at schedule) | RT_PARTIALS_ADDRESSES(type, at partials) |         \
-     RT_ADDRESS(type, at stamp_first))
-RT_STATIC_ASSERT(sizeof(struct rt_attend_params) == 256, "attend ABI");
+     RT_ADDRESS(type, at stamp_first) | RT_ADDRESS(type, at q_rope.base))
+RT_STATIC_ASSERT(sizeof(struct rt_attend_params) == 288, "attend ABI");
 
 #endif

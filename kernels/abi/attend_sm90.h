@@ -20,14 +20,15 @@
  *   kv_rest_map  (d_qk - d_v, page_size, pages) by (64, tokens, 1): what is no value
  *   q_map        (64, hq, d_v / 64, batch rows) by (64, tile_rows, d_v / 64, 1)
  *   q_rest_map   (d_qk - d_v, hq, batch rows) by (64, tile_rows, 1)
- * with tokens = min(page_size, 64). The maps of q are only there where the query rows of a batch
- * row are evenly spaced, q_even; those of the rest only where there is one. The addresses in them
- * are inside what attend's pointers, which the graph audit reads, point at.
+ * with tokens = min(page_size, 64). q_rest_map is of q_rope where that is given. The maps of q are
+ * only there where the query rows of a batch row are evenly spaced, q_even, as those of q_rope must
+ * be; those of the rest only where there is one. The addresses in them are inside what attend's
+ * pointers, which the graph audit reads, point at.
  */
 struct rt_attend_sm90_params {
     struct rt_attend_params attend;
     uint32_t q_even;
-    uint32_t reserved[15];
+    uint32_t reserved[7];
     struct rt_tensor_map kv_map, kv_rest_map, q_map, q_rest_map;
 };
 RT_STATIC_ASSERT(sizeof(struct rt_attend_sm90_params) == 832, "sm90 attend ABI");

@@ -148,7 +148,7 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
         const unsigned char *from = p.kv.base;
         if (valid)
             from += page * p.kv.page_stride_bytes + offset * p.kv.token_stride_bytes;
-        copy_row(s.kv[buffer][slot], (const uint16_t *)from, valid);
+        copy_row(s.kv[buffer][slot], (const uint16_t *)from, (const uint16_t *)from + D_V, valid);
     }
 
     __device__ __forceinline__ void load_q(int row)
@@ -156,22 +156,34 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
         for (uint32_t tile_row = thread / COPY_THREADS; tile_row < TILE_ROWS; tile_row += KEYS) {
             const int query = first_query() + (int)tile_row;
             const bool valid = query < query_rows();
-            const uint16_t *from = (const uint16_t *)p.q.base;
+            const uint16_t *from = (const uint16_t *)p.q.base, *rope = from;
             if (valid)
-                from += (s.walk.part.row_base + row) * p.q.row_stride +
-                        query / (int)p.heads * p.q.token_stride +
-                        query % (int)p.heads * p.q.head_stride;
-            copy_row(s.q[tile_row], from, valid);
+                from = find_q(p.q, row, query);
+            if (D_QK > D_V && valid)
+                rope = p.q_rope.base ? find_q(p.q_rope, row, query) : from + D_V;
+            copy_row(s.q[tile_row], from, rope, valid);
         }
     }
 
-    __device__ __forceinline__ void copy_row(uint16_t *to, const uint16_t *from, bool valid) const
+    __device__ __forceinline__ const uint16_t *find_q(const struct rt_heads_view &view, int row,
+                                                      int query) const
     {
+        return (const uint16_t *)view.base + (s.walk.part.row_base + row) * view.row_stride +
+               query / (int)p.heads * view.token_stride + query % (int)p.heads * view.head_stride;
+    }
+
+    /* D_V elements from one place, what is behind them from another. */
+    __device__ __forceinline__ void copy_row(uint16_t *to, const uint16_t *from,
+                                             const uint16_t *rope, bool valid) const
+    {
+        static_assert(D_V / 8 % COPY_THREADS == 0, "a round is of one place");
 #pragma unroll
         for (int i = 0; i < COPIES; i++) {
             const uint32_t chunk = i * COPY_THREADS + thread % COPY_THREADS;
+            const uint16_t *at =
+                i * COPY_THREADS * 8 < D_V ? from + chunk * 8 : rope + (chunk * 8 - D_V);
             if (CHUNKS % COPY_THREADS == 0 || chunk < CHUNKS)
-                rt_cp_async_16(to + chunk * 8, from + chunk * 8, valid);
+                rt_cp_async_16(to + chunk * 8, at, valid);
         }
     }
 

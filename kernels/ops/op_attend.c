@@ -27,19 +27,34 @@ static enum rt_status check_attend(const struct rt_variant *v, const struct rt_a
     RT_REQUIRE(p->scale > 0, err, RT_ERR_INVALID, "softmax scale %g is not above 0",
                (double)p->scale);
     RT_TRY(rt_check_heads("q", &p->q, err));
+    RT_TRY(rt_check_heads("q_rope", &p->q_rope, err));
+    RT_REQUIRE(!p->q_rope.base || p->d_qk > p->d_v, err, RT_ERR_INVALID,
+               "q_rope is at %p, but all %u elements are q's, d_v", p->q_rope.base, p->d_v);
     RT_TRY(rt_check_heads("out", &p->out, err));
     return rt_check_kv(&p->kv, err);
 }
 
+/* Rows of elements: `row_bytes` apart within a group, groups `group_bytes` apart. */
+struct spaced_rows {
+    rt_addr address;
+    uint64_t row_bytes, group_bytes;
+};
+
 /*
- * Rows of `d_v` elements in tiles, `box_tiles` of them to a box, and what is behind them: rows are
- * `row_bytes` apart, `rows` to a group, groups `group_bytes` apart.
+ * Rows of `d_v` elements in tiles, `box_tiles` of them to a box, and what stands behind those in a
+ * row, or elsewhere: `rows` to a group.
  */
 struct rows_of_tiles {
-    rt_addr address;
-    uint64_t rows, row_bytes, groups, group_bytes;
+    struct spaced_rows values, rest;
+    uint64_t rows, groups;
     uint32_t box_rows, box_tiles;
 };
+
+static struct spaced_rows behind(struct spaced_rows values, uint32_t d_v)
+{
+    values.address += d_v * sizeof(uint16_t);
+    return values;
+}
 
 static enum rt_status make_map(const struct rt_kernels *k, const struct rt_attend_params *p,
                                const struct rows_of_tiles *r, struct rt_tensor_map *map,
@@ -47,17 +62,17 @@ static enum rt_status make_map(const struct rt_kernels *k, const struct rt_atten
 {
     const uint64_t tile_bytes = TILE_ELEMENTS * sizeof(uint16_t);
     const struct rt_tensor_map_spec tiles = {
-        .address = r->address,
+        .address = r->values.address,
         .dims = 4,
         .size = {TILE_ELEMENTS, r->rows, p->d_v / TILE_ELEMENTS, r->groups},
-        .stride_bytes = {0, r->row_bytes, tile_bytes, r->group_bytes},
+        .stride_bytes = {0, r->values.row_bytes, tile_bytes, r->values.group_bytes},
         .box = {TILE_ELEMENTS, r->box_rows, r->box_tiles, 1},
     };
     const struct rt_tensor_map_spec rest = {
-        .address = r->address + p->d_v * sizeof(uint16_t),
+        .address = r->rest.address,
         .dims = 3,
         .size = {p->d_qk - p->d_v, r->rows, r->groups},
-        .stride_bytes = {0, r->row_bytes, r->group_bytes},
+        .stride_bytes = {0, r->rest.row_bytes, r->rest.group_bytes},
         .box = {TILE_ELEMENTS, r->box_rows, 1},
     };
     RT_TRY(RT_DRV(k->driver, err, tensor_map, (k->driver, &tiles, map)));
@@ -66,33 +81,67 @@ static enum rt_status make_map(const struct rt_kernels *k, const struct rt_atten
     return RT_DRV(k->driver, err, tensor_map, (k->driver, &rest, rest_map));
 }
 
+/* Query rows that are evenly spaced can be rows of a map. */
+static int64_t spacing(const struct rt_attend_params *p, const struct rt_heads_view *q)
+{
+    return p->heads == 1 ? q->token_stride : q->head_stride;
+}
+
+static bool is_even(const struct rt_attend_params *p, const struct rt_heads_view *q)
+{
+    return p->rows.q_len == 1 || q->token_stride == p->heads * spacing(p, q);
+}
+
+static struct spaced_rows query_rows(const struct rt_attend_params *p,
+                                     const struct rt_heads_view *q)
+{
+    return (struct spaced_rows){.address = (uintptr_t)q->base,
+                                .row_bytes = (uint64_t)spacing(p, q) * sizeof(uint16_t),
+                                .group_bytes = (uint64_t)q->row_stride * sizeof(uint16_t)};
+}
+
+/* Rows that no map has are copied by threads, and those know q alone. */
+static enum rt_status check_rope(const struct rt_attend_params *p, struct rt_error *err)
+{
+    if (!p->q_rope.base)
+        return RT_OK;
+    const struct rt_heads_view *uneven = is_even(p, &p->q) ? &p->q_rope : &p->q;
+    RT_REQUIRE(
+        is_even(p, uneven), err, RT_ERR_UNSUPPORTED,
+        "backend sm90 takes q of two tensors where a row's %u tokens are evenly spaced: %s token "
+        "stride %lld is not %u heads of stride %lld; backend generic takes any",
+        p->rows.q_len, uneven == &p->q ? "q" : "q_rope", (long long)uneven->token_stride, p->heads,
+        (long long)uneven->head_stride);
+    return RT_OK;
+}
+
 /* The tensors that the copy engine reads, as kernels/abi/attend_sm90.h has them. */
 static enum rt_status make_maps(const struct rt_kernels *k, const struct rt_variant *v,
                                 struct rt_attend_sm90_params *sm90, struct rt_error *err)
 {
     const struct rt_attend_params *p = &sm90->attend;
-    const uint64_t element = sizeof(uint16_t);
-    const int64_t spacing = p->heads == 1 ? p->q.token_stride : p->q.head_stride;
+    const struct spaced_rows keys = {.address = (uintptr_t)p->kv.base,
+                                     .row_bytes = (uint64_t)p->kv.token_stride_bytes,
+                                     .group_bytes = (uint64_t)p->kv.page_stride_bytes};
+    const struct spaced_rows queries = query_rows(p, &p->q);
     const struct rows_of_tiles kv = {
-        .address = (uintptr_t)p->kv.base,
+        .values = keys,
+        .rest = behind(keys, p->d_v),
         .rows = p->kv.page_size,
-        .row_bytes = (uint64_t)p->kv.token_stride_bytes,
         .groups = p->kv.pages,
-        .group_bytes = (uint64_t)p->kv.page_stride_bytes,
         .box_rows = rt_min_u32(p->kv.page_size, RT_BLOCK_TOKENS),
         /* A box puts its tiles one behind the other; those of a block have 64 rows. */
         .box_tiles = p->kv.page_size >= RT_BLOCK_TOKENS ? p->d_v / TILE_ELEMENTS / 2 : 1,
     };
     const struct rows_of_tiles q = {
-        .address = (uintptr_t)p->q.base,
+        .values = queries,
+        .rest = p->q_rope.base ? query_rows(p, &p->q_rope) : behind(queries, p->d_v),
         .rows = (uint64_t)p->heads * p->rows.q_len,
-        .row_bytes = (uint64_t)spacing * element,
         .groups = MOST_Q_ROWS,
-        .group_bytes = (uint64_t)p->q.row_stride * element,
         .box_rows = v->tile_rows,
         .box_tiles = p->d_v / TILE_ELEMENTS,
     };
-    sm90->q_even = p->rows.q_len == 1 || p->q.token_stride == p->heads * spacing;
+    sm90->q_even = is_even(p, &p->q);
     RT_TRY(make_map(k, p, &kv, &sm90->kv_map, &sm90->kv_rest_map, err));
     return sm90->q_even ? make_map(k, p, &q, &sm90->q_map, &sm90->q_rest_map, err) : RT_OK;
 }
@@ -105,6 +154,7 @@ enum rt_status rt_attend_build(const struct rt_kernels *k, const struct rt_varia
     if (variant->backend != RT_BACKEND_SM90)
         return rt_launch_grid(k, variant->entry, p, sizeof(*p), variant->m_tiles, variant->parts,
                               variant->threads, out, err);
+    RT_TRY(check_rope(p, err));
     struct rt_attend_sm90_params sm90 = {.attend = *p};
     if (k->driver)
         RT_TRY(make_maps(k, variant, &sm90, err));

@@ -39,16 +39,10 @@ struct piece {
 static void load_queries(const struct rt_attend_params *p, const struct piece *piece,
                          struct query *queries)
 {
-    int64_t row_base = p->rows.ctrl ? p->rows.ctrl->row_base : 0;
     double scale_log2 = (double)p->scale * RT_REF_LOG2_E;
     for (uint32_t i = 0; i < piece->count; i++) {
         uint32_t token = (piece->first + i) / p->heads;
-        uint32_t head = (piece->first + i) % p->heads;
-        const uint16_t *q = (const uint16_t *)p->q.base +
-                            (row_base + piece->row) * p->q.row_stride + token * p->q.token_stride +
-                            head * p->q.head_stride;
-        for (uint32_t d = 0; d < p->d_qk; d++)
-            queries[i].q[d] = (double)rt_bf16_to_float(q[d]) * scale_log2;
+        rt_ref_load_query(p, piece->row, piece->first + i, scale_log2, queries[i].q);
         memset(queries[i].acc, 0, sizeof(queries[i].acc));
         queries[i].max = -INFINITY;
         queries[i].sum = 0;

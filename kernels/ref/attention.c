@@ -38,16 +38,11 @@ static void attend_query(const struct rt_attend_params *p, uint32_t row, uint32_
 void rt_ref_mla_attention_query(const struct rt_attend_params *p, uint32_t row, uint32_t query,
                                 double *out, double *lse)
 {
-    int64_t row_base = p->rows.ctrl ? p->rows.ctrl->row_base : 0;
-    uint32_t token = query / p->heads, head = query % p->heads;
-    const uint16_t *bits = (const uint16_t *)p->q.base + (row_base + row) * p->q.row_stride +
-                           token * p->q.token_stride + head * p->q.head_stride;
     double q[RT_REF_MAX_D];
     if (p->d_qk > RT_REF_MAX_D || p->d_v > p->d_qk)
         return;
-    for (uint32_t d = 0; d < p->d_qk; d++)
-        q[d] = (double)rt_bf16_to_float(bits[d]) * (double)p->scale;
-    attend_query(p, row, token, q, out, lse);
+    rt_ref_load_query(p, row, query, (double)p->scale, q);
+    attend_query(p, row, query / p->heads, q, out, lse);
 }
 
 void rt_ref_mla_attention(const struct rt_attend_params *p, double *out, double *lse)

@@ -29,6 +29,28 @@ void rt_ref_load_key(const struct rt_attend_params *p, uint32_t row, int64_t pos
         key[d] = bits ? (double)rt_bf16_to_float(bits[d]) : 0;
 }
 
+static const uint16_t *find_query(const struct rt_attend_params *p,
+                                  const struct rt_heads_view *view, uint32_t row, uint32_t query)
+{
+    const int64_t row_base = p->rows.ctrl ? p->rows.ctrl->row_base : 0;
+    return (const uint16_t *)view->base + (row_base + row) * view->row_stride +
+           query / p->heads * view->token_stride + query % p->heads * view->head_stride;
+}
+
+void rt_ref_load_query(const struct rt_attend_params *p, uint32_t row, uint32_t query, double scale,
+                       double *q)
+{
+    const uint16_t *bits = find_query(p, &p->q, row, query);
+    const uint32_t width = p->q_rope.base ? p->d_v : p->d_qk;
+    for (uint32_t d = 0; d < width; d++)
+        q[d] = (double)rt_bf16_to_float(bits[d]) * scale;
+    if (!p->q_rope.base)
+        return;
+    bits = find_query(p, &p->q_rope, row, query);
+    for (uint32_t d = width; d < p->d_qk; d++)
+        q[d] = (double)rt_bf16_to_float(bits[d - width]) * scale;
+}
+
 /* Sums side by side, so that the compiler may use vectors without reordering one. */
 double rt_ref_dot(const double *restrict a, const double *restrict b, size_t n)
 {

@@ -2,7 +2,8 @@
 #ifndef RT_KERNELS_REF_KEYS_H
 #define RT_KERNELS_REF_KEYS_H
 
-/* What the tiled reference and the tile-free truth share: which key is where, and who sees it. */
+/* What the tiled reference and the tile-free truth share: which query and key is where, and who
+ * sees it. */
 #include "kernels/abi/attend.h"
 
 #include <string.h>
@@ -16,6 +17,10 @@ int64_t rt_ref_seen_keys(const struct rt_attend_params *p, uint32_t row, uint32_
 
 /* Key `position` of the row, widened, [d_qk]; zeros where the table leads nowhere. */
 void rt_ref_load_key(const struct rt_attend_params *p, uint32_t row, int64_t position, double *key);
+
+/* Query row `query` = token * heads + head of the row, times scale, [d_qk]. */
+void rt_ref_load_query(const struct rt_attend_params *p, uint32_t row, uint32_t query, double scale,
+                       double *q);
 
 /* n is a multiple of 8, as every head dimension served is. */
 double rt_ref_dot(const double *restrict a, const double *restrict b, size_t n);

@@ -282,6 +282,16 @@ static void point_inputs(const struct ck_attend *c, const struct ck_attend_rig *
     p->rows.ctrl = c->row_base > 0 || c->padded > 0 ? ck_at(&rig->ctrl, side) : NULL;
 }
 
+/* Of every third case the kernels, and not the truth, are given q as two tensors, which lie in one;
+ * sm_90 takes no two that are unevenly spaced. */
+static struct rt_heads_view q_rope_of(const struct ck_attend *c, const struct rt_attend_params *p)
+{
+    struct rt_heads_view rope = p->q;
+    rope.base = (uint16_t *)p->q.base + c->d_v;
+    const bool two = c->seed % 3 == 0 && c->d_qk > c->d_v && (c->q_len == 1 || !c->strided);
+    return two ? rope : (struct rt_heads_view){0};
+}
+
 static struct rt_reduce_params reduce_of(const struct rt_attend_params *p)
 {
     return (struct rt_reduce_params){.partials = p->partials,
@@ -364,6 +374,7 @@ void ck_attend_plan(struct ck *ck, const struct ck_attend *c, const struct rt_va
     rig->attend.stamp_first = &stamps[0];
     /* Nothing is in flight here: blocks without work may leave, and keys come before the wait. */
     rig->attend.early = c->seed % 2;
+    rig->attend.q_rope = q_rope_of(c, &rig->attend);
     rig->reduce.stamp_last = &stamps[1];
 }
 

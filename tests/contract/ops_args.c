@@ -181,11 +181,11 @@ static void addresses_and_strides(void **state)
     refuse_append(r, a, "is not 4-byte aligned");
     a = by_slots(r);
     a.rope_row_stride = 64;
-    refuse_append(r, a, "rope is null, its strides are 64 and 0");
+    refuse_append(r, a, "rope is null, its strides are 64, 0 and 0");
     a = by_slots(r);
     a.rope = at(r->rope);
     a.shape.d_qk = a.shape.d_v = 512;
-    refuse_append(r, a, "but all 512 elements are the latent's");
+    refuse_append(r, a, "but d_v has all 512 elements");
 }
 
 /* A token's two parts, of row-major tensors with gaps, and slots that nothing may follow. */
@@ -270,6 +270,51 @@ static void slices(void **state)
     assert_non_null(strstr(rt_ops_last_error(r->ops)->message, "is not 4-byte aligned"));
 }
 
+static void q_of_two_tensors(void **state)
+{
+    struct rig *r = *state;
+    struct rt_mla_decode_args args = {.struct_size = sizeof(args),
+                                      .softmax_scale = 0.1f,
+                                      .shape = r->shape,
+                                      .q = at(r->q),
+                                      .kv = at(r->kv),
+                                      .block_table = at(r->table),
+                                      .lengths = at(r->lengths),
+                                      .schedule = {at(r->parts), at(r->num_splits)},
+                                      .partial_out = at(r->partial_out),
+                                      .partial_lse = at(r->partial_lse),
+                                      .out = at(r->out),
+                                      .lse = at(r->lse)};
+    const struct {
+        uint64_t address;
+        int64_t strides[3];
+        uint32_t d_qk;
+        const char *words;
+    } bad[] = {
+        {at(r->rope) + 8, {0, 0, 0}, D_QK, "is not 16-byte aligned"},
+        {0, {8, 0, -8}, D_QK, "q_rope is null, its strides are 8, 0 and -8"},
+        {at(r->rope), {0, 0, 33}, D_QK, "q_rope_head_stride = 33 is not"},
+        {at(r->rope), {0, -8, 0}, D_QK, "q_rope_token_stride = -8 is not"},
+        {at(r->rope), {4, 0, 0}, D_QK, "q_rope_row_stride = 4 is not"},
+        {at(r->rope), {0, 0, 0}, 512, "but d_v has all 512 elements"},
+    };
+    memset(r->out, 0x77, sizeof(r->out));
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        args.q_rope = bad[i].address;
+        args.q_rope_row_stride = bad[i].strides[0];
+        args.q_rope_token_stride = bad[i].strides[1];
+        args.q_rope_head_stride = bad[i].strides[2];
+        args.shape.d_qk = bad[i].d_qk;
+        args.shape.d_v = bad[i].d_qk == D_QK ? D_V : bad[i].d_qk;
+        assert_int_equal(rt_mla_decode(r->ops, &args, NULL), RT_ERR_INVALID);
+        if (!strstr(rt_ops_last_error(r->ops)->message, bad[i].words))
+            fail_msg("\"%s\" does not say \"%s\"", rt_ops_last_error(r->ops)->message,
+                     bad[i].words);
+    }
+    for (size_t i = 0; i < sizeof(r->out) / 2; i++)
+        assert_int_equal(r->out[i], 0x7777);
+}
+
 /* No columns, no table: what is read is nothing, and what is written is the empty row's. */
 static void a_table_of_no_columns(void **state)
 {
@@ -310,6 +355,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(addresses_and_strides, set_up, tear_down),
         cmocka_unit_test_setup_teardown(slots_and_two_parts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(slices, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(q_of_two_tensors, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_table_of_no_columns, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_shorter_struct, set_up, tear_down),
     };

@@ -179,6 +179,10 @@ static void test_refused_attention(void **state)
     p = good_attend();
     p.q.base = (void *)8;
     refuse_attend(p, RT_ERR_INVALID, "not 16-byte aligned");
+    p = good_attend();
+    p.q_rope.base = (void *)16;
+    p.q_rope.head_stride = 65;
+    refuse_attend(p, RT_ERR_INVALID, "q_rope head stride in elements is 65");
 }
 
 static void test_refused_records(void **state)
