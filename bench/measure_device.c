@@ -162,7 +162,7 @@ static enum rt_status grow_pool(struct rt_measure *m, uint64_t wanted)
     m->pool_bytes = 0;
     if (old)
         RT_TRY(RT_DRV(d, err, mem_free, (d, old)));
-    RT_TRY(RT_DRV(d, err, mem_alloc, (d, bytes, &pool)));
+    RT_TRY(rt_driver_wanted(RT_DRV(d, err, mem_alloc, (d, bytes, &pool)), "the pool", bytes, err));
     enum rt_status status = rt_measure_fill(m, pool, bytes);
     if (status != RT_OK) {
         (void)d->mem_free(d, pool);

@@ -200,7 +200,8 @@ enum rt_status rt_rig_make(struct rt_measure *m, const struct rt_measure_attenti
     RT_TRY_GOTO(choose_truth(rig, &m->error));
     RT_TRY_GOTO(decide_layers(rig, &m->error));
     uint64_t bytes = carve(rig, 0);
-    RT_TRY_GOTO(RT_DRV(d, &m->error, mem_alloc, (d, bytes, &rig->memory)));
+    RT_TRY_GOTO(rt_driver_wanted(RT_DRV(d, &m->error, mem_alloc, (d, bytes, &rig->memory)),
+                                 "the memory of a shape", bytes, &m->error));
     carve(rig, rig->memory);
     RT_TRY_GOTO(upload_integers(rig));
     RT_TRY_GOTO(rt_measure_fill(m, rig->q.address, rig->q.bytes));

@@ -36,13 +36,13 @@ static enum rt_status check_all_given(const struct rt_placement *l, const struct
     return RT_OK;
 }
 
-static enum rt_status take_device(struct rt_driver *d, rt_addr given, uint64_t bytes, rt_addr *out,
-                                  bool *owned, struct rt_error *err)
+static enum rt_status take_device(struct rt_driver *d, const char *what, rt_addr given,
+                                  uint64_t bytes, rt_addr *out, bool *owned, struct rt_error *err)
 {
     *out = given;
     if (given)
         return RT_OK;
-    RT_TRY(RT_DRV(d, err, mem_alloc, (d, bytes, out)));
+    RT_TRY(rt_driver_wanted(RT_DRV(d, err, mem_alloc, (d, bytes, out)), what, bytes, err));
     *owned = true;
     return RT_OK;
 }
@@ -55,13 +55,14 @@ enum rt_status rt_arena_init(struct rt_arena *out, struct rt_driver *d,
     enum rt_status status;
     *out = (struct rt_arena){.driver = d, .placement = placement};
     RT_TRY_GOTO(check_all_given(placement, given, err));
-    RT_TRY_GOTO(
-        RT_DRV(d, err, host_alloc, (d, placement->mapped_bytes, &out->mapped, &out->mapped_addr)));
+    RT_TRY_GOTO(rt_driver_wanted(
+        RT_DRV(d, err, host_alloc, (d, placement->mapped_bytes, &out->mapped, &out->mapped_addr)),
+        "the pinned host memory", placement->mapped_bytes, err));
     memset(out->mapped, 0, (size_t)placement->mapped_bytes);
-    RT_TRY_GOTO(
-        take_device(d, given->arena, placement->arena_bytes, &out->arena, &out->owns_arena, err));
-    RT_TRY_GOTO(
-        take_device(d, given->pool, placement->pool_bytes, &out->pool, &out->owns_pool, err));
+    RT_TRY_GOTO(take_device(d, "the arena", given->arena, placement->arena_bytes, &out->arena,
+                            &out->owns_arena, err));
+    RT_TRY_GOTO(take_device(d, "the KV pool", given->pool, placement->pool_bytes, &out->pool,
+                            &out->owns_pool, err));
     RT_TRY_GOTO(RT_DRV(d, err, fill, (d, out->arena, 0, placement->arena_bytes, stream)));
     RT_TRY_GOTO(RT_DRV(d, err, stream_sync, (d, stream)));
     return RT_OK;

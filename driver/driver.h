@@ -238,10 +238,18 @@ struct rt_driver {
 };
 
 /*
- * Opens a device: "auto" (the first CUDA device, else host), "host" or "cuda:N". On "auto" without
- * a usable GPU, why[0..why_bytes) gets the reason in words; it is "" otherwise. *out is zeroed on
- * failure. RT_ERR_NO_DEVICE names what is missing (the driver's library, a symbol, the ordinal).
+ * Opens a device: "auto", "host" or "cuda:N". *out is zeroed on failure.
+ *
+ * "auto" is the first CUDA device that opens, one that is too old, in use or failing being passed
+ * over; the host where there is no driver or no device. A driver that is there and serves nothing
+ * is an error, with the reason of every device. why[0..why_bytes) gets the choice and its reason in
+ * words; it is "" where the device was named.
+ *
+ * RT_ERR_NO_DEVICE: there is no driver, no device at all, or none of that ordinal. A driver that
+ * fails or lacks a symbol is RT_ERR_DRIVER (RT_ERR_DEVICE_MEMORY where memory ran out), a device
+ * older than RT_OLDEST_CC RT_ERR_UNSUPPORTED.
  */
+#define RT_OLDEST_CC 80u
 enum rt_status rt_driver_open(const char *device, struct rt_driver *out, char *why,
                               size_t why_bytes, struct rt_error *err);
 /* Accepts a zeroed table. Everything created through it must have been released. */
@@ -254,7 +262,9 @@ bool rt_tensor_map_spec_valid(const struct rt_tensor_map_spec *spec);
 /* The back ends' own doors, for rt_driver_open and for tests. */
 enum rt_status rt_driver_open_host(struct rt_driver *out, struct rt_error *err);
 enum rt_status rt_driver_open_cuda(uint32_t ordinal, struct rt_driver *out, struct rt_error *err);
-uint32_t rt_driver_cuda_count(void); /* 0 without a driver */
+/* How many there are, and at least one: RT_ERR_NO_DEVICE where there is no driver or no device,
+ * another code where there is a driver and it fails. *out is 0 then. */
+enum rt_status rt_driver_cuda_count(uint32_t *out, struct rt_error *err);
 
 /* Known devices by name ("h200", "h100", "a100", "host"), for plans made elsewhere. */
 enum rt_status rt_device_caps_assume(const char *name, struct rt_device_caps *out,
@@ -281,9 +291,14 @@ static inline bool rt_probe_enter(struct rt_driver *d, enum rt_driver_op op)
     return RT_UNLIKELY(++p->calls == p->fail_at);
 }
 
-/* The story of a failed operation; RT_ERR_DEVICE_MEMORY, RT_ERR_CALLBACK or RT_ERR_DRIVER. */
+/* The story of a failed operation, where memory ran out with what is free; RT_ERR_DEVICE_MEMORY,
+ * RT_ERR_CALLBACK or RT_ERR_DRIVER. */
 enum rt_status rt_driver_fail(struct rt_driver *d, struct rt_error *err, enum rt_driver_op op,
                               int code, const char *file, int line);
+
+/* Passes status on; where memory ran out, err says first what did not fit, and how large it is. */
+enum rt_status rt_driver_wanted(enum rt_status status, const char *what, uint64_t bytes,
+                                struct rt_error *err);
 
 /* RT_DRV(d, err, mem_alloc, (d, bytes, &addr)) as an expression of type enum rt_status. */
 #define RT_DRV(d, err, op, args)                                                                   \

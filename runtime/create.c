@@ -181,7 +181,9 @@ static enum rt_status open_device(struct rt_runtime *rt, const struct rt_create_
 {
     RT_TRY(rt_driver_open(p->config->device, &rt->driver, rt->device_reason,
                           sizeof(rt->device_reason), err));
-    say(p, rt->device_reason[0] ? RT_LOG_WARNING : RT_LOG_INFO, "device %s%s%s",
+    const struct rt_device_caps *caps = &rt->driver.caps;
+    const bool is_second = caps->kind == RT_DEVICE_KIND_HOST || caps->ordinal > 0;
+    say(p, rt->device_reason[0] && is_second ? RT_LOG_WARNING : RT_LOG_INFO, "device %s%s%s",
         rt->driver.caps.name, rt->device_reason[0] ? ": " : "", rt->device_reason);
     return RT_OK;
 }

@@ -24,7 +24,7 @@ enum rt_status rt_ops_create(const char *device, rt_ops **out, struct rt_error *
     enum rt_status status;
     RT_TRY_GOTO(rt_driver_open(device, d, why, sizeof(why), error));
     /* The caller's pointers are of one kind or the other; a quiet change would follow the wrong. */
-    if (why[0]) {
+    if (why[0] && d->caps.kind == RT_DEVICE_KIND_HOST) {
         status = rt_fail(error, RT_ERR_NO_DEVICE, "%s; name \"host\" for host pointers", why);
         goto fail;
     }

@@ -2,6 +2,7 @@
 #include "driver/cuda/cuda_device.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,10 +71,19 @@ static enum rt_status lacks(void *library, const char *symbol, struct rt_error *
 {
     char version[32];
     version_text(library, version, sizeof(version));
-    return rt_fail(err, RT_ERR_NO_DEVICE,
+    return rt_fail(err, RT_ERR_DRIVER,
                    "the NVIDIA driver (%s) lacks %s; needed is one for CUDA " RT_CUDA_OLDEST
                    " or later",
                    version, symbol);
+}
+
+/* "Not found" in dlerror's words, of the library itself. One that is there and cannot be loaded,
+ * for it is damaged or lacks a library in turn, is a driver that fails. */
+static bool is_missing(const char *reason)
+{
+    char not_found[128];
+    return strerror_r(ENOENT, not_found, sizeof(not_found)) == 0 && strstr(reason, LIBRARY ": ") &&
+           strstr(reason, not_found);
 }
 
 /* RTLD_NODELETE: the driver has threads and exit handlers of its own that outlive the handle. */
@@ -82,7 +92,9 @@ static enum rt_status load(struct rt_cuda *c, struct rt_error *err)
     c->library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     if (!c->library) {
         const char *reason = dlerror();
-        return rt_fail(err, RT_ERR_NO_DEVICE, "no NVIDIA driver: %s", reason ? reason : LIBRARY);
+        reason = reason ? reason : LIBRARY;
+        RT_REQUIRE(!is_missing(reason), err, RT_ERR_NO_DEVICE, "no NVIDIA driver: %s", reason);
+        return rt_fail(err, RT_ERR_DRIVER, "the NVIDIA driver cannot be loaded: %s", reason);
     }
     static const char getter[] = "cuGetProcAddress_v2";
     PFN_cuGetProcAddress_v12000 get_address = NULL;
@@ -102,11 +114,20 @@ static enum rt_status load(struct rt_cuda *c, struct rt_error *err)
     return RT_OK;
 }
 
-static enum rt_status failed(struct rt_driver *d, const char *call, CUresult rc,
-                             enum rt_status status, struct rt_error *err)
+/* where: "" or "cuda:N: ". */
+static enum rt_status failed(struct rt_driver *d, const char *where, const char *call, CUresult rc,
+                             struct rt_error *err)
 {
-    return rt_fail(err, is_out_of_memory(d, (int)rc) ? RT_ERR_DEVICE_MEMORY : status,
-                   "%s failed: %s", call, error_text(d, (int)rc));
+    enum rt_status status = RT_ERR_DRIVER;
+    if (rc == CUDA_ERROR_NO_DEVICE)
+        status = RT_ERR_NO_DEVICE;
+    else if (is_out_of_memory(d, (int)rc))
+        status = RT_ERR_DEVICE_MEMORY;
+    /* The driver's own text does not tell why, and the reason is nearly always this one. */
+    const char *hint = rc == CUDA_ERROR_NOT_INITIALIZED
+                           ? "; a process forked from one that uses CUDA has no driver"
+                           : "";
+    return rt_fail(err, status, "%s%s failed: %s%s", where, call, error_text(d, (int)rc), hint);
 }
 
 static CUresult read_caps(const struct rt_cuda *c, struct rt_device_caps *caps)
@@ -141,40 +162,46 @@ static CUresult read_caps(const struct rt_cuda *c, struct rt_device_caps *caps)
     return c->api.DeviceGetName(caps->name, (int)sizeof(caps->name), c->device);
 }
 
-/* Initialises the driver and counts its devices. */
+/* Initialises the driver and counts its devices; none is RT_ERR_NO_DEVICE. */
 static enum rt_status count_devices(struct rt_driver *d, uint32_t *out, struct rt_error *err)
 {
     const struct rt_cuda *c = rt_cuda_of(d);
     int count = 0;
     CUresult rc = c->api.Init(0);
     if (rc != CUDA_SUCCESS)
-        return failed(d, "cuInit", rc, RT_ERR_NO_DEVICE, err);
+        return failed(d, "", "cuInit", rc, err);
     rc = c->api.DeviceGetCount(&count);
     if (rc != CUDA_SUCCESS)
-        return failed(d, "cuDeviceGetCount", rc, RT_ERR_NO_DEVICE, err);
-    *out = count > 0 ? (uint32_t)count : 0;
+        return failed(d, "", "cuDeviceGetCount", rc, err);
+    RT_REQUIRE(count > 0, err, RT_ERR_NO_DEVICE, "the NVIDIA driver has no device");
+    *out = (uint32_t)count;
     return RT_OK;
 }
 
 static enum rt_status open_device(struct rt_driver *d, uint32_t ordinal, struct rt_error *err)
 {
     struct rt_cuda *c = rt_cuda_of(d);
+    char where[24];
     uint32_t count = 0;
+    snprintf(where, sizeof(where), "cuda:%u: ", ordinal);
     RT_TRY(count_devices(d, &count, err));
     RT_REQUIRE(ordinal < count, err, RT_ERR_NO_DEVICE,
                "cuda:%u does not exist: the driver has %u device%s", ordinal, count,
                count == 1 ? "" : "s");
     CUresult rc = c->api.DeviceGet(&c->device, (int)ordinal);
     if (rc != CUDA_SUCCESS)
-        return failed(d, "cuDeviceGet", rc, RT_ERR_NO_DEVICE, err);
+        return failed(d, where, "cuDeviceGet", rc, err);
     rc = read_caps(c, &d->caps);
     if (rc != CUDA_SUCCESS)
-        return failed(d, "reading the device's properties", rc, RT_ERR_DRIVER, err);
+        return failed(d, where, "reading the device's properties", rc, err);
     d->caps.ordinal = ordinal;
+    RT_REQUIRE(d->caps.cc >= RT_OLDEST_CC, err, RT_ERR_UNSUPPORTED,
+               "%s%s has compute capability %u.%u, needed is %u.%u or later", where, d->caps.name,
+               d->caps.cc / 10, d->caps.cc % 10, RT_OLDEST_CC / 10, RT_OLDEST_CC % 10);
     rc = c->api.DevicePrimaryCtxRetain(&c->context, c->device);
     if (rc != CUDA_SUCCESS) {
         c->context = NULL;
-        return failed(d, "cuDevicePrimaryCtxRetain", rc, RT_ERR_DRIVER, err);
+        return failed(d, where, "cuDevicePrimaryCtxRetain", rc, err);
     }
     return RT_OK;
 }
@@ -206,12 +233,13 @@ fail:
     return status;
 }
 
-uint32_t rt_driver_cuda_count(void)
+enum rt_status rt_driver_cuda_count(uint32_t *out, struct rt_error *err)
 {
     struct rt_driver d;
-    uint32_t count = 0;
-    if (open_driver(&d, NULL) == RT_OK && count_devices(&d, &count, NULL) != RT_OK)
-        count = 0;
+    *out = 0;
+    enum rt_status status = open_driver(&d, err);
+    if (status == RT_OK)
+        status = count_devices(&d, out, err);
     rt_driver_close(&d);
-    return count;
+    return status;
 }

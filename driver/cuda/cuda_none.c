@@ -9,7 +9,8 @@ enum rt_status rt_driver_open_cuda(uint32_t ordinal, struct rt_driver *out, stru
     return rt_fail(err, RT_ERR_NO_DEVICE, "cuda:%u: this build has no CUDA kernels", ordinal);
 }
 
-uint32_t rt_driver_cuda_count(void)
+enum rt_status rt_driver_cuda_count(uint32_t *out, struct rt_error *err)
 {
-    return 0;
+    *out = 0;
+    return rt_fail(err, RT_ERR_NO_DEVICE, "this build has no CUDA kernels");
 }

@@ -33,8 +33,9 @@ typedef struct rt_ops rt_ops;
 
 /*
  * Opens the device ("auto", "host", "cuda:N") and loads the kernels. Blocks. "auto" is the first
- * CUDA device and never the host, where pointers mean something else (RT_ERR_NO_DEVICE). The
- * device's primary context must be the one that the caller's pointers and streams belong to.
+ * CUDA device that opens, as in rt.h, and never the host, where pointers mean something else
+ * (RT_ERR_NO_DEVICE). The device's primary context must be the one that the caller's pointers and
+ * streams belong to.
  */
 RT_API enum rt_status rt_ops_create(const char *device, rt_ops **out, struct rt_error *error);
 RT_API void rt_ops_destroy(rt_ops **ops);

@@ -90,7 +90,9 @@ enum rt_tensor_sharing {
 struct rt_config {
     uint32_t struct_size;
     struct rt_geometry geometry;
-    char device[32]; /* "auto", "host" or "cuda:N" */
+    /* "host", "cuda:N", or "auto": the first CUDA device that opens and is not older than sm_80;
+     * the host where there is no driver or no device. A driver that fails is an error. */
+    char device[32];
 
     uint32_t batch_sizes[RT_MAX_BUCKETS]; /* ascending, unique, 1..RT_MAX_BATCH */
     uint32_t batch_size_count;
@@ -504,7 +506,7 @@ struct rt_info {
     uint32_t struct_size;
     uint32_t host;           /* 1 on the host device */
     char device[64];         /* the device's own name */
-    char device_reason[160]; /* why `auto` chose it */
+    char device_reason[160]; /* where `auto` chose it: "cuda:N: " and why; of the host, why */
     uint32_t sm_count;
     uint32_t graphs;
     uint64_t pages;

@@ -13,7 +13,7 @@
 #include "kernels/op.h"
 
 /* The generic kernels' least device. */
-#define RT_GENERIC_CC_MIN 80u
+#define RT_GENERIC_CC_MIN RT_OLDEST_CC
 
 #define RT_WARP_THREADS 32u
 

@@ -25,6 +25,12 @@ bool fake_fails(const char *name)
     return chosen && strcmp(chosen, name) == 0;
 }
 
+static bool is_listed(const char *variable, CUdevice device)
+{
+    const char *digits = getenv(variable);
+    return digits && strchr(digits, '0' + device);
+}
+
 /* ---- errors, devices, fake.contexts ---- */
 
 static CUresult fake_GetErrorName(CUresult e, const char **out)
@@ -34,6 +40,9 @@ static CUresult fake_GetErrorName(CUresult e, const char **out)
         const char *name;
     } names[] = {{CUDA_ERROR_OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY"},
                  {CUDA_ERROR_NO_DEVICE, "CUDA_ERROR_NO_DEVICE"},
+                 {CUDA_ERROR_NOT_INITIALIZED, "CUDA_ERROR_NOT_INITIALIZED"},
+                 {CUDA_ERROR_DEVICE_UNAVAILABLE, "CUDA_ERROR_DEVICE_UNAVAILABLE"},
+                 {CUDA_ERROR_SYSTEM_DRIVER_MISMATCH, "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"},
                  {CUDA_ERROR_UNKNOWN, "CUDA_ERROR_UNKNOWN"}};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if (names[i].e == e) {
@@ -53,7 +62,9 @@ static CUresult fake_GetErrorString(CUresult e, const char **out)
 
 static CUresult fake_Init(unsigned flags)
 {
-    return flags == 0 && !fake_fails("cuInit") ? CUDA_SUCCESS : CUDA_ERROR_NO_DEVICE;
+    const char *code = getenv("FAKE_CUDA_INIT");
+    NEED(flags == 0, CUDA_ERROR_INVALID_VALUE);
+    return code ? (CUresult)strtol(code, NULL, 10) : CUDA_SUCCESS;
 }
 
 static CUresult fake_DeviceGetCount(int *out)
@@ -84,10 +95,9 @@ static CUresult fake_DeviceTotalMem(size_t *out, CUdevice device)
 
 static CUresult fake_DeviceGetAttribute(int *out, CUdevice_attribute a, CUdevice device)
 {
-    (void)device;
     switch (a) {
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR:
-        *out = 9;
+        *out = is_listed("FAKE_CUDA_OLD", device) ? 7 : 9;
         return CUDA_SUCCESS;
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR:
         *out = 0;
@@ -108,8 +118,8 @@ static CUresult fake_DeviceGetAttribute(int *out, CUdevice_attribute a, CUdevice
 
 static CUresult fake_DevicePrimaryCtxRetain(CUcontext *out, CUdevice device)
 {
-    (void)device;
-    NEED(!fake_fails("cuDevicePrimaryCtxRetain"), CUDA_ERROR_OUT_OF_MEMORY);
+    NEED(!is_listed("FAKE_CUDA_BUSY", device), CUDA_ERROR_DEVICE_UNAVAILABLE);
+    NEED(!is_listed("FAKE_CUDA_FULL", device), CUDA_ERROR_OUT_OF_MEMORY);
     fake.retained++;
     *out = &fake.primary;
     return CUDA_SUCCESS;

@@ -19,6 +19,10 @@
  *   FAKE_CUDA_DEVICES=n   how many devices there are (2)
  *   FAKE_CUDA_LACKS=name  a function that this driver does not have
  *   FAKE_CUDA_FAILS=name  a function that fails: those that ask fake_fails()
+ *   FAKE_CUDA_INIT=code   what cuInit returns (0)
+ *   FAKE_CUDA_OLD=digits  devices of compute capability 7.0, as "02" (none; the others have 9.0)
+ *   FAKE_CUDA_BUSY=digits devices that another process holds for itself: no context (none)
+ *   FAKE_CUDA_FULL=digits devices without memory for a context (none)
  */
 #include "driver/cuda/cuda_device.h"
 
