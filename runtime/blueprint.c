@@ -4,6 +4,7 @@
 #include "common/math.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 /* The host device is for development and tests: a fraction of all RAM would serve nobody there. */
@@ -69,7 +70,7 @@ static void fill_dims(const struct rt_blueprint *b, const struct rt_kv_format *k
 }
 
 /* Pages that the memory budget holds, and no more than all sequences at full length can use. */
-static enum rt_status budget_pages(const struct rt_blueprint *b, const struct rt_kv_format *kv,
+static enum rt_status budget_pages(struct rt_blueprint *b, const struct rt_kv_format *kv,
                                    uint64_t free_bytes, uint64_t *pages, struct rt_error *err)
 {
     const struct rt_config *c = &b->config;
@@ -91,7 +92,25 @@ static enum rt_status budget_pages(const struct rt_blueprint *b, const struct rt
                ", the arena takes %" PRIu64 " and one page of all layers %" PRIu64,
                c->memory_fraction, free_bytes, budget, probe.arena_bytes, page_bytes);
     *pages = fit < useful ? fit : useful;
+    b->pages_limit = fit < useful ? RT_LIMIT_MEMORY : RT_LIMIT_SEQUENCES;
     return RT_OK;
+}
+
+void rt_blueprint_info(const struct rt_blueprint *b, struct rt_info *info)
+{
+    const struct rt_placement *l = &b->placement;
+    info->host = b->caps.kind == RT_DEVICE_KIND_HOST;
+    snprintf(info->device, sizeof(info->device), "%s", b->caps.name);
+    info->sm_count = b->caps.sm_count;
+    info->graphs = b->spec_count;
+    info->pages = l->dims.pages;
+    info->arena_bytes = l->arena_bytes;
+    info->pool_bytes = l->pool_bytes;
+    info->mapped_bytes = l->mapped_bytes;
+    info->tokens = l->dims.pages * l->dims.page_size;
+    info->full_sequences = l->dims.pages / l->max_blocks;
+    info->memory_bytes = b->free_bytes;
+    info->pages_limit = b->pages_limit;
 }
 
 enum rt_status rt_blueprint_make(const struct rt_config *config, const struct rt_device_caps *caps,
@@ -101,8 +120,10 @@ enum rt_status rt_blueprint_make(const struct rt_config *config, const struct rt
     struct rt_kv_format kv;
     struct rt_dims dims;
     RT_TRY(rt_config_check(config, err));
-    *out = (struct rt_blueprint){
-        .config = *config, .caps = *caps, .control = {.phase = RT_PHASE_CONTROL}};
+    *out = (struct rt_blueprint){.config = *config,
+                                 .caps = *caps,
+                                 .control = {.phase = RT_PHASE_CONTROL},
+                                 .free_bytes = free_bytes};
     RT_REQUIRE(rt_kv_format_make(config->kv_layout,
                                  config->geometry.kv_lora_rank + config->geometry.qk_rope_head_dim,
                                  config->geometry.kv_lora_rank, &kv),

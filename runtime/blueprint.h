@@ -20,6 +20,8 @@ struct rt_blueprint {
     /* What serves the graphs of each captured query length; [0]: the control graph. */
     struct rt_variant variants[RT_MAX_QUERY_LEN + 1][RT_OP_COUNT];
     struct rt_placement placement;
+    enum rt_pages_limit pages_limit;
+    uint64_t free_bytes; /* as given */
 };
 
 /* [RT_OP_COUNT]: what serves this graph. */
@@ -28,6 +30,9 @@ static inline const struct rt_variant *rt_blueprint_variants(const struct rt_blu
 {
     return b->variants[spec->phase == RT_PHASE_CONTROL ? 0 : rt_spec_query_len(spec)];
 }
+
+/* Fills what follows from the blueprint; the rest of *info stays. */
+void rt_blueprint_info(const struct rt_blueprint *b, struct rt_info *info);
 
 /*
  * free_bytes: device memory that memory_fraction is a fraction of; not read where pages are given.

@@ -41,21 +41,6 @@ static enum rt_status look_at_device(const struct rt_config *config, const char 
     return status;
 }
 
-static void fill_info(struct rt_plan *plan)
-{
-    const struct rt_placement *l = &plan->blueprint.placement;
-    struct rt_info *info = &plan->info;
-    info->struct_size = sizeof(*info);
-    info->host = plan->blueprint.caps.kind == RT_DEVICE_KIND_HOST;
-    snprintf(info->device, sizeof(info->device), "%s", plan->blueprint.caps.name);
-    info->sm_count = plan->blueprint.caps.sm_count;
-    info->graphs = plan->blueprint.spec_count;
-    info->pages = l->dims.pages;
-    info->arena_bytes = l->arena_bytes;
-    info->pool_bytes = l->pool_bytes;
-    info->mapped_bytes = l->mapped_bytes;
-}
-
 static enum rt_status build_programs(struct rt_plan *plan, struct rt_error *err)
 {
     const struct rt_arena arena = {.placement = &plan->blueprint.placement};
@@ -87,7 +72,8 @@ enum rt_status rt_plan_create(const struct rt_config *config, const char *assume
     enum rt_status status;
     RT_TRY_GOTO(look_at_device(config, assume, &caps, &free_bytes, &plan->info, error));
     RT_TRY_GOTO(rt_blueprint_make(config, &caps, free_bytes, &plan->blueprint, error));
-    fill_info(plan);
+    plan->info.struct_size = sizeof(plan->info);
+    rt_blueprint_info(&plan->blueprint, &plan->info);
     RT_TRY_GOTO(build_programs(plan, error));
     *out = plan;
     return RT_OK;

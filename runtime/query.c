@@ -68,19 +68,11 @@ enum rt_status rt_get_info(rt_runtime *rt, struct rt_info *out)
 {
     RT_ENTER(rt);
     RT_CHECK_STRUCT(out, &rt->error);
-    const struct rt_placement *l = &rt->blueprint.placement;
     struct rt_info mine = {
-        .host = rt->driver.caps.kind == RT_DEVICE_KIND_HOST,
-        .sm_count = rt->driver.caps.sm_count,
-        .graphs = rt->captured_count,
-        .pages = l->dims.pages,
-        .arena_bytes = l->arena_bytes,
-        .pool_bytes = l->pool_bytes,
-        .mapped_bytes = l->mapped_bytes,
         .graph_bytes = rt->control.graph.device_bytes,
         .capture_ns = rt->control.graph.build_ns,
     };
-    snprintf(mine.device, sizeof(mine.device), "%s", rt->driver.caps.name);
+    rt_blueprint_info(&rt->blueprint, &mine);
     snprintf(mine.device_reason, sizeof(mine.device_reason), "%s", rt->device_reason);
     for (uint32_t i = 0; i < rt->captured_count; i++) {
         mine.graph_bytes += rt->captured[i].graph.device_bytes;

@@ -10,6 +10,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define GIB 1073741824.0
+
+static const struct {
+    const char *key, *words;
+} limits[] = {{"configured", "the configuration"},
+              {"memory", "the memory budget"},
+              {"sequences", "all sequences at full length"}};
 static const char *const regions[] = {"arena", "mapped", "pool"};
 
 static const char *dtype_name(enum rt_dtype dtype)
@@ -77,14 +84,32 @@ static void print_graphs(const rt_plan *plan, bool stages)
     }
 }
 
-static void print_plan(const rt_plan *plan, bool stages)
+static void print_geometry(const struct rt_config *config)
+{
+    const struct rt_geometry *g = &config->geometry;
+    printf("%u heads, L %u, R %u, d_qk/d_v %u/%u, %u layers, softmax scale %.9g\n", g->heads,
+           g->kv_lora_rank, g->qk_rope_head_dim, g->kv_lora_rank + g->qk_rope_head_dim,
+           g->kv_lora_rank, g->layers, g->softmax_scale);
+}
+
+static void print_size(const char *what, uint64_t bytes)
+{
+    printf("%s %.3f GiB (%" PRIu64 " bytes)\n", what, (double)bytes / GIB, bytes);
+}
+
+static void print_plan(const rt_plan *plan, const struct rt_config *config, bool stages)
 {
     const struct rt_info *info = rt_plan_info(plan);
     printf("device %s, %u multiprocessors%s%s\n", info->device, info->sm_count,
            info->device_reason[0] ? ": " : "", info->device_reason);
-    printf("arena %" PRIu64 " bytes, pool %" PRIu64 " bytes in %" PRIu64
-           " pages, mapped host memory %" PRIu64 " bytes\n\n",
-           info->arena_bytes, info->pool_bytes, info->pages, info->mapped_bytes);
+    print_geometry(config);
+    print_size("arena", info->arena_bytes);
+    print_size("pool", info->pool_bytes);
+    print_size("mapped host memory", info->mapped_bytes);
+    printf("%" PRIu64 " pages of %u tokens, set by %s: %" PRIu64 " tokens, %" PRIu64
+           " sequences of %u\n\n",
+           info->pages, config->page_size, limits[info->pages_limit].words, info->tokens,
+           info->full_sequences, config->max_length);
     print_buffers(plan);
     putchar('\n');
     print_graphs(plan, stages);
@@ -153,7 +178,20 @@ static void json_graphs(cJSON *j, const rt_plan *plan, bool stages)
     }
 }
 
-static void json_plan(const rt_plan *plan, bool stages)
+static void json_geometry(cJSON *j, const struct rt_config *config)
+{
+    const struct rt_geometry *g = &config->geometry;
+    cJSON *geometry = cJSON_AddObjectToObject(j, "geometry");
+    json_uint(geometry, "heads", g->heads);
+    json_uint(geometry, "kv_lora_rank", g->kv_lora_rank);
+    json_uint(geometry, "qk_rope_head_dim", g->qk_rope_head_dim);
+    json_uint(geometry, "layers", g->layers);
+    json_uint(geometry, "d_qk", g->kv_lora_rank + g->qk_rope_head_dim);
+    json_uint(geometry, "d_v", g->kv_lora_rank);
+    cJSON_AddNumberToObject(j, "softmax_scale", g->softmax_scale);
+}
+
+static void json_plan(const rt_plan *plan, const struct rt_config *config, bool stages)
 {
     cJSON *j = cJSON_CreateObject();
     const struct rt_info *info = rt_plan_info(plan);
@@ -165,6 +203,11 @@ static void json_plan(const rt_plan *plan, bool stages)
     json_uint(j, "pool_bytes", info->pool_bytes);
     json_uint(j, "mapped_bytes", info->mapped_bytes);
     json_uint(j, "pages", info->pages);
+    cJSON_AddStringToObject(j, "pages_set_by", limits[info->pages_limit].key);
+    json_uint(j, "tokens", info->tokens);
+    json_uint(j, "full_sequences", info->full_sequences);
+    json_uint(j, "memory_bytes", info->memory_bytes);
+    json_geometry(j, config);
     json_buffers(j, plan);
     json_graphs(j, plan, stages);
     json_end(j, true, stdout);
@@ -193,6 +236,20 @@ static int print_dot(const rt_plan *plan, uint32_t batch)
     return EXIT_OK;
 }
 
+/* A plan is printed before it is refused: its sizes are what one needs to mend it. */
+static bool fits(const rt_plan *plan)
+{
+    const struct rt_info *info = rt_plan_info(plan);
+    const uint64_t wanted = info->arena_bytes + info->pool_bytes;
+    if (wanted <= info->memory_bytes)
+        return true;
+    complain("arena and pool of %.3f GiB (%" PRIu64 " bytes) do not fit %s: %.3f GiB (%" PRIu64
+             " bytes) are free",
+             (double)wanted / GIB, wanted, info->device, (double)info->memory_bytes / GIB,
+             info->memory_bytes);
+    return false;
+}
+
 int cmd_plan(int argc, char **argv)
 {
     bool json = false, stages = false;
@@ -218,9 +275,11 @@ int cmd_plan(int argc, char **argv)
     if (dot)
         code = print_dot(plan, (uint32_t)dot);
     else if (json)
-        json_plan(plan, stages);
+        json_plan(plan, &config, stages);
     else
-        print_plan(plan, stages);
+        print_plan(plan, &config, stages);
+    if (code == EXIT_OK && !fits(plan))
+        code = EXIT_FAILED;
     rt_plan_destroy(&plan);
     return code;
 }

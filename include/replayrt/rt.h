@@ -502,6 +502,7 @@ RT_API enum rt_status rt_get_stats(rt_runtime *runtime, struct rt_stats *out);
 RT_API enum rt_status rt_get_bucket_stats(rt_runtime *runtime, uint32_t index,
                                           struct rt_bucket_stats *out);
 
+enum rt_pages_limit { RT_LIMIT_CONFIGURED = 0, RT_LIMIT_MEMORY, RT_LIMIT_SEQUENCES };
 struct rt_info {
     uint32_t struct_size;
     uint32_t host;           /* 1 on the host device */
@@ -512,6 +513,11 @@ struct rt_info {
     uint64_t pages;
     uint64_t arena_bytes, pool_bytes, mapped_bytes;
     uint64_t graph_bytes, capture_ns; /* summed over all graphs */
+    uint64_t tokens;                  /* pages * page_size */
+    uint64_t full_sequences;          /* of max_length tokens that the pages hold at once */
+    uint64_t memory_bytes; /* free before anything was allocated; all of an assumed device */
+    enum rt_pages_limit pages_limit; /* what set `pages`: all sequences at full length, or less */
+    uint32_t reserved;
 };
 RT_API enum rt_status rt_get_info(rt_runtime *runtime, struct rt_info *out);
 

@@ -99,6 +99,37 @@ def check_json():
         complain(arguments, done, "a report of the failure")
 
 
+def check_plan():
+    geometry = "geometry: {heads: 16, kv_lora_rank: 512, qk_rope_head_dim: 64, layers: 61, " \
+               "softmax_scale: 0.1352}\n"
+    page = 61 * 64 * 576 * 2
+    # Lines of the file, exit code, what set the pages, words of stdout.
+    cases = [("kv_cache: {pages: 1000}\n", 0, "configured",
+              [f"pool {1000 * page / 2**30:.3f} GiB ({1000 * page} bytes)",
+               "64000 tokens, 7 sequences of 8192", "d_qk/d_v 576/512, 61 layers",
+               "softmax scale 0.1352"]),
+             ("sequences: {max: 2}\n", 0, "sequences", ["set by all sequences at full length"]),
+             ("sequences: {max: 4096}\n", 0, "memory", ["set by the memory budget"]),
+             ("kv_cache: {pages: 100000}\n", 1, "configured", ["100000 pages of 64 tokens"])]
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "plan.yaml")
+        for lines, code, limit, words in cases:
+            pathlib.Path(path).write_text(geometry + lines)
+            arguments = ["plan", path, "--assume", "h200"]
+            done = replayrt(*arguments)
+            told = "do not fit NVIDIA H200: 140.401 GiB (150754820096 bytes)" in done.stderr
+            if done.returncode != code or told != (code == 1) or \
+                    any(w not in done.stdout for w in words):
+                complain(arguments + [lines], done, f"exit {code} and {words}")
+            done = replayrt(*arguments, "--json")
+            plan = json.loads(done.stdout)
+            if done.returncode != code or plan["pages_set_by"] != limit or \
+                    plan["tokens"] != 64 * plan["pages"] or plan["softmax_scale"] != 0.1352 or \
+                    plan["full_sequences"] != plan["pages"] // 128 or \
+                    plan["geometry"]["d_qk"] != 576:
+                complain(arguments + [lines, "--json"], done, f"exit {code}, set by {limit}")
+
+
 def check_progress():
     """A line of progress is in the file as soon as it is complete, not when the run is over."""
     with tempfile.TemporaryDirectory() as folder:
@@ -131,6 +162,7 @@ def check_odd_paths():
 check_refused()
 check_help()
 check_json()
+check_plan()
 check_progress()
 check_odd_paths()
 print("\n".join(complaints))
