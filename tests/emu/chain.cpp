@@ -13,13 +13,13 @@ struct memory {
     std::vector<unsigned char> left;    /* by the kernel before */
 };
 /* Bytes that a kernel wrote which may not be over. */
-struct hidden {
+struct hidden_bytes {
     unsigned char *at;
     std::vector<unsigned char> before, after;
 };
 
 static std::vector<struct memory> memories;
-static std::vector<struct hidden> hidden;
+static std::vector<struct hidden_bytes> hidden;
 static bool chained, first, is_hidden;
 
 void emu_chain_add(void *at, size_t bytes)
