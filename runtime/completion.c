@@ -156,35 +156,45 @@ static enum rt_status ask_driver(struct rt_runtime *rt, bool *idle)
     return rt_stage_outcome(rt, status);
 }
 
+/* Seldom, and also for who only looks, again and again: a dead device never completes a step. */
+static enum rt_status look_for_life(struct rt_runtime *rt, uint64_t step, uint64_t now)
+{
+    bool idle = false;
+    RT_TRY(ask_driver(rt, &idle));
+    rt->asked_ns = now; /* a failure is told again at once */
+    RT_REQUIRE(!idle || rt_ring_completed(&rt->ring) >= step, &rt->error, RT_ERR_DEVICE_CHECK,
+               "the stream is idle but step %" PRIu64 " never completed; completed: %" PRIu64, step,
+               rt_ring_completed(&rt->ring));
+    return RT_OK;
+}
+
 static enum rt_status wait_for(struct rt_runtime *rt, uint64_t step, uint64_t timeout_ns)
 {
     if (rt_ring_completed(&rt->ring) >= step)
         return RT_OK;
-    RT_REQUIRE(!rt->held || timeout_ns != UINT64_MAX, &rt->error, RT_ERR_TIMEOUT,
-               "step %" PRIu64 " is held back and nothing runs while this waits; see "
-               "rt_host_release",
-               step);
-    uint64_t begin = now_ns(), asked = begin;
+    const uint64_t begin = now_ns();
+    const bool for_ever = timeout_ns == UINT64_MAX;
+    if (timeout_ns >= QUERY_INTERVAL_NS && !rt->held)
+        rt->asked_ns = begin;
     for (;;) {
         for (uint32_t i = 0; timeout_ns && i < SPINS_PER_CLOCK; i++) {
             if (rt_ring_completed(&rt->ring) >= step)
                 return RT_OK;
             pause_cpu();
         }
-        uint64_t now = now_ns();
+        const uint64_t now = now_ns();
+        const bool no_end = rt->held && for_ever;
+        if (now - rt->asked_ns >= QUERY_INTERVAL_NS || no_end)
+            RT_TRY(look_for_life(rt, step, now));
+        RT_REQUIRE(!no_end, &rt->error, RT_ERR_TIMEOUT,
+                   "step %" PRIu64 " is held back and nothing runs while this waits; see "
+                   "rt_host_release",
+                   step);
         if (now - begin >= timeout_ns)
             return rt_fail(&rt->error, RT_ERR_TIMEOUT,
                            "step %" PRIu64 " is not complete after %" PRIu64
                            " ns; completed: %" PRIu64,
                            step, now - begin, rt_ring_completed(&rt->ring));
-        if (now - asked < QUERY_INTERVAL_NS)
-            continue;
-        asked = now;
-        bool idle = false;
-        RT_TRY(ask_driver(rt, &idle));
-        RT_REQUIRE(!idle || rt_ring_completed(&rt->ring) >= step, &rt->error, RT_ERR_DEVICE_CHECK,
-                   "the stream is idle but step %" PRIu64 " never completed; completed: %" PRIu64,
-                   step, rt_ring_completed(&rt->ring));
     }
 }
 

@@ -63,7 +63,8 @@ struct rt_runtime {
 
     rt_dstream stream;
     bool owns_stream;
-    bool held; /* rt_host_hold */
+    bool held;         /* rt_host_hold */
+    uint64_t asked_ns; /* the driver, by rt_wait, whether the device is alive */
 
     struct rt_captured *captured; /* by spec, as in the blueprint */
     uint32_t captured_count;

@@ -77,7 +77,7 @@ struct rt_host_work {
 struct rt_dstream_opaque {
     struct rt_host_work *first, *last;
     bool held;
-    int error; /* first failure of queued work, until stream_sync has reported it */
+    int error; /* of queued work: nothing runs here any more, as on a device that has failed */
 };
 
 struct rt_devent_opaque {

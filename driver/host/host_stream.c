@@ -115,6 +115,8 @@ int rt_host_submit(struct rt_host *h, rt_dstream s, const struct rt_host_work *w
     if (rc != 0)
         return rc;
     s = stream_of(h, s);
+    if (s->error != 0)
+        return s->error;
     if (!s->held)
         return work_run(h, work);
     struct rt_host_work *copy = work_clone(work, s);
@@ -129,7 +131,7 @@ int rt_host_submit(struct rt_host *h, rt_dstream s, const struct rt_host_work *w
 }
 
 /* Runs the oldest work of the queue; false where there is none. What it needs is checked again: a
- * test may have freed memory that queued work still wants. */
+ * test may have freed memory that queued work still wants. Behind a failure nothing runs. */
 static bool stream_advance(struct rt_host *h, rt_dstream s)
 {
     struct rt_host_work *w = s->first;
@@ -138,11 +140,10 @@ static bool stream_advance(struct rt_host *h, rt_dstream s)
     s->first = w->next;
     if (!s->first)
         s->last = NULL;
-    int rc = work_check(h, w);
-    if (rc == 0)
-        rc = work_run(h, w);
     if (s->error == 0)
-        s->error = rc;
+        s->error = work_check(h, w);
+    if (s->error == 0)
+        s->error = work_run(h, w);
     work_free(w);
     return true;
 }
@@ -209,9 +210,7 @@ static int stream_sync(struct rt_driver *d, rt_dstream s)
     struct rt_host *h = rt_host_of(d);
     s = stream_of(h, s);
     rt_host_drain(h, s);
-    const int rc = s->error;
-    s->error = 0;
-    return rc;
+    return s->error;
 }
 
 static int stream_query(struct rt_driver *d, rt_dstream s, bool *out_idle)

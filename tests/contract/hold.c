@@ -110,6 +110,53 @@ static void a_held_stage_that_fails_is_told_by_the_wait(void **state)
     rt_destroy(&rt);
 }
 
+/* Fails and says so a single time. */
+static int fail_once(void *user, const struct rt_stage_context *context)
+{
+    (void)context;
+    int32_t *calls_left = user;
+    return (*calls_left)-- == 0;
+}
+
+/* As on a GPU: nothing runs behind a stage that failed, and every wait from there on tells of it,
+ * however long it would wait. */
+static void nothing_runs_behind_a_held_stage_that_failed(void **state)
+{
+    (void)state;
+    static const uint64_t timeouts[] = {UINT64_MAX, 0, 1000000000};
+    struct rt_config config;
+    fixture_config(&config);
+    strcpy(config.device, "host");
+    int32_t calls_left = -1;
+    const struct rt_create_params params = {.struct_size = sizeof(params),
+                                            .config = &config,
+                                            .stages = {[RT_STAGE_BEFORE_ATTENTION] = fail_once},
+                                            .stage_user = &calls_left};
+    rt_runtime *rt = NULL;
+    assert_int_equal(rt_create(&params, &rt, NULL), RT_OK);
+    rt_seq seqs[2] = {fixture_open(rt), fixture_open(rt)};
+    uint64_t tickets[3];
+    assert_int_equal(rt_host_hold(rt, 1), RT_OK);
+    for (uint32_t i = 0; i < 3; i++) /* of different graphs */
+        assert_int_equal(fixture_step(rt, seqs, i == 0 ? 1 : 2, 1, &tickets[i]), RT_OK);
+    release(rt, 1, 1);
+    assert_int_equal(rt_wait(rt, tickets[0], UINT64_MAX), RT_OK);
+    calls_left = 0;
+    release(rt, 1, 1);
+    for (uint32_t i = 0; i < 3; i++)
+        assert_int_equal(rt_wait(rt, tickets[1], timeouts[i]), RT_ERR_CALLBACK);
+    release(rt, 1, 1);
+    const int32_t left = calls_left;
+    assert_int_equal(rt_wait(rt, tickets[1], UINT64_MAX), RT_ERR_CALLBACK);
+    assert_int_equal(rt_wait(rt, tickets[2], UINT64_MAX), RT_ERR_CALLBACK);
+    assert_int_equal(rt_wait(rt, tickets[0], UINT64_MAX), RT_OK);
+    assert_int_equal(fixture_step(rt, seqs, 1, 1, NULL), RT_ERR_CALLBACK);
+    assert_int_equal(rt_host_hold(rt, 0), RT_OK);
+    assert_int_equal(fixture_step(rt, seqs, 1, 1, NULL), RT_ERR_CALLBACK);
+    assert_int_equal(calls_left, left);
+    rt_destroy(&rt);
+}
+
 /* Its callbacks do their work at once, before the held kernels in front of them. */
 static void an_eager_step_is_not_held(void **state)
 {
@@ -150,6 +197,7 @@ int main(void)
         cmocka_unit_test(a_loop_meets_a_full_ring),
         cmocka_unit_test(an_endless_wait_for_held_work_ends),
         cmocka_unit_test(a_held_stage_that_fails_is_told_by_the_wait),
+        cmocka_unit_test(nothing_runs_behind_a_held_stage_that_failed),
         cmocka_unit_test(an_eager_step_is_not_held),
         cmocka_unit_test(another_device_is_not_held),
     };
