@@ -29,6 +29,7 @@
  *  d_qk, d_v kv_lora_rank + qk_rope_head_dim, and kv_lora_rank: the absorbed (MQA) form of MLA
  *  bf16      bfloat16, as uint16_t bits on the host
  */
+#include "replayrt/rt_config.h"
 #include "replayrt/status.h"
 #include "replayrt/version.h"
 
@@ -44,90 +45,6 @@ typedef uint64_t rt_seq; /* handle of a sequence; 0 is never valid */
 
 /* "0.1.0", static storage: the library's version, which may differ from the header's. */
 RT_API const char *rt_version(void);
-
-/* ---- configuration --------------------------------------------------------------------------- */
-
-#define RT_MAX_BUCKETS 256
-#define RT_MAX_QUERY_LENS 8
-#define RT_MAX_QUERY_LEN 8
-#define RT_MAX_HEADS 128
-#define RT_MAX_LAYERS 1024
-#define RT_MAX_BATCH 4096
-#define RT_MAX_SEQUENCES 65536
-#define RT_MAX_LENGTH 1048576
-
-/* Absorbed MLA as one GPU sees it. Served (d_qk/d_v): 576/512, 320/256, 288/256, 512/512. */
-struct rt_geometry {
-    uint32_t heads;            /* query heads on this GPU, 1..128, any number */
-    uint32_t kv_lora_rank;     /* L: 512 or 256 */
-    uint32_t qk_rope_head_dim; /* R: 64, 32 or 0 */
-    uint32_t layers;           /* attention layers, >= 1 */
-    /* Multiplies q·k. (qk_nope_head_dim + qk_rope_head_dim)^-0.5, times YaRN's mscale squared where
-     * the model has it; never d_qk^-0.5. Mandatory, > 0. */
-    double softmax_scale;
-};
-
-enum rt_kv_layout {
-    RT_KV_BF16 = 0 /* a token is d_qk bf16: normalised latent [L], rotated key part [R] */
-};
-
-enum rt_backend {
-    RT_BACKEND_AUTO = 0, /* the fastest that serves the geometry here; reported with its reason */
-    RT_BACKEND_GENERIC,  /* CUDA kernels for sm_80 and later; C references on the host device */
-    RT_BACKEND_SM90      /* kernels for Hopper */
-};
-
-/* Which of the data tensors (q, latent, out, lse) every layer has of its own. */
-enum rt_tensor_sharing {
-    RT_TENSORS_SHARED = 0, /* one set, reused by layer after layer: what a model's stages want */
-    RT_TENSORS_PER_LAYER   /* a set per layer: all layers' inputs may be given before one step */
-};
-
-/*
- * Everything that has a shape, decided before the first token. Plain data without pointers: fill it
- * by hand after rt_config_default, or by rt_config_load.
- */
-struct rt_config {
-    uint32_t struct_size;
-    struct rt_geometry geometry;
-    /* "host", "cuda:N", or "auto": the first CUDA device that opens and is not older than sm_80;
-     * the host where there is no driver or no device. A driver that fails is an error. */
-    char device[32];
-
-    uint32_t batch_sizes[RT_MAX_BUCKETS]; /* ascending, unique, 1..RT_MAX_BATCH */
-    uint32_t batch_size_count;
-    uint32_t query_lens[RT_MAX_QUERY_LENS]; /* ascending, unique, 1..8 */
-    uint32_t query_len_count;
-    uint32_t ring_depth; /* steps the host may run ahead: 2..64 */
-
-    uint32_t max_sequences; /* slots, 1..RT_MAX_SEQUENCES */
-    uint32_t max_length;    /* tokens of one sequence, 1..RT_MAX_LENGTH */
-
-    enum rt_kv_layout kv_layout;
-    uint32_t page_size;     /* tokens of a page: 16, 32, 64 or 128; 64 is the tuned one */
-    uint64_t pages;         /* pages of the pool; 0: by memory_fraction */
-    double memory_fraction; /* of the device memory free at create, arena included; (0, 1] */
-
-    enum rt_backend backend;
-    enum rt_tensor_sharing tensors;
-};
-
-/* Defaults: device auto, buckets 1 2 4 8 16 32 64, query length 1, ring depth 8, 64 sequences of
- * 8192 tokens, bf16 pages of 64 tokens, memory 0.85. The geometry is left zero. */
-RT_API void rt_config_default(struct rt_config *config);
-
-/*
- * Reads a YAML configuration, or a JSON one where its name ends in .json (docs/configuration.md
- * lists the keys). `model:` paths are relative to the configuration's own folder. Reads files, so
- * it blocks.
- * Returns RT_ERR_FILE (missing, unreadable), RT_ERR_CONFIG (file:line, key, value and what would be
- * valid), RT_ERR_GEOMETRY (a model that no kernel here serves).
- */
-RT_API enum rt_status rt_config_load(const char *path, struct rt_config *config,
-                                     struct rt_error *error);
-
-/* Checks every field against its range and the others; what rt_create checks first. */
-RT_API enum rt_status rt_config_check(const struct rt_config *config, struct rt_error *error);
 
 /* ---- stages of the caller -------------------------------------------------------------------- */
 
@@ -431,12 +348,13 @@ enum rt_dtype { RT_DTYPE_BF16 = 1, RT_DTYPE_F32, RT_DTYPE_I32, RT_DTYPE_U8 };
  *   out          bf16 [rows, q, heads, d_v]   out: attention output in latent space; padding: 0
  *   lse          f32  [rows, q, heads]        out: natural-log LSE; no key seen, padding: +inf
  *   tokens       i32  [rows, q]               out of step_begin: the step's tokens
- *   accepted     i32  [rows]                  in by a step-end stage, RT_ACCEPT_DEVICE rows only
+ *   accepted     i32  [rows]                  in by a step-end stage; counts where accept is -1
  *   sampled      i32  [rows]                  in by a step-end stage: the slot's next last token
  * and, by row of the current replay (not offset by row_base):
  *   slots        i32  [bucket]                slot, -1 for padding
  *   positions    i32  [bucket]                position of the row's first new token
  *   lengths      i32  [bucket]                KV length with the new tokens; 0 for padding
+ *   accept       i32  [bucket]                the step's; -1, RT_ACCEPT_DEVICE; 0 for padding
  *   live_rows    i32  [1]     row_base  i32 [1]
  * and by slot:
  *   slot_lengths i32  [slots]                 block_table i32 [slots, max_blocks]
@@ -494,7 +412,7 @@ struct rt_stats {
     /* From the end of a step's last attention to the start of the next step's first; not over a
      * step that failed half-way. */
     uint64_t gap_ns_last, gap_ns_min, gap_ns_total;
-    /* The last gap in three: to step_end's completion, to the next graph's start, to attention. */
+    /* The last one in three: to step_end's completion, the next graph's start, attention. */
     uint64_t gap_end_ns, gap_graph_ns, gap_begin_ns;
     uint64_t free_pages, open_sequences;
 };
@@ -534,9 +452,10 @@ RT_API enum rt_status rt_dot(rt_runtime *runtime, uint32_t batch, uint32_t query
  * Host device only (RT_ERR_UNSUPPORTED elsewhere): while held, launches and copies wait in order in
  * place of running inside of the call, so that a caller's own run-ahead and its RT_ERR_BUSY can be
  * tested without a GPU. hold 0 runs what waits, and ends it.
- * Meanwhile rt_wait runs out of time, at once where it would be for ever; it tells of a stage that
- * failed when it was released. rt_synchronize, rt_tensor_read, rt_tensor_write and rt_destroy wait
- * for the device, so they run all that waits. An eager step is RT_ERR_UNSUPPORTED.
+ * Meanwhile rt_wait runs out of time, at once where it would be for ever. rt_synchronize,
+ * rt_tensor_read, rt_tensor_write and rt_destroy wait for the device, so they run all that waits.
+ * An eager step is RT_ERR_UNSUPPORTED. A stage that fails when it is released has stopped the
+ * device, as on CUDA: nothing queued runs, and every call that needs it tells of the failure.
  */
 RT_API enum rt_status rt_host_hold(rt_runtime *runtime, uint32_t hold);
 

@@ -25,9 +25,10 @@
  *   RT_DEV_QUERY_LEN; live_rows <= bucket, else RT_DEV_ROWS; row_base + bucket <= max_rows, else
  *   RT_DEV_ROWS with row_base as its value
  * A record that fails is refused whole: no op is applied, ctrl->live_rows, row_base and copy_count
- * are 0, rows 0..bucket get row_slot -1, row_position 0, row_length 0 (so the stages behind find no
- * work), tokens, accepted and sampled are left alone. After RT_DEV_STEP step_end does nothing, so a
- * stray replay changes no slot, table or page; the other refusals consume their step.
+ * are 0, rows 0..bucket get row_slot -1, row_position 0, row_length 0, row_accept 0 (so the stages
+ * behind find no work), tokens, accepted and sampled are left alone. After RT_DEV_STEP step_end
+ * does nothing, so a stray replay changes no slot, table or page; the other refusals consume their
+ * step.
  * ctrl->step itself is step_end's: a step that never came to its end can be replayed.
  *
  * Ops, in order, each error with the op's number as its row; an op that fails is skipped, except
@@ -47,13 +48,13 @@
  *     block_table[s][new_block] = new_page
  *   position = slot_length[s] >= 0; position + query_len <= max_length (value: that sum)
  *   accept is RT_ACCEPT_BY_DEVICE or 1..query_len
- * row_slot = s, row_position = position, row_length = position + query_len
+ * row_slot = s, row_position = position, row_length = position + query_len, row_accept = accept
  * tokens[row_base + r][t] = record token [r * query_len + t]; column 0 that is -1 becomes
  *   slot_token[s]
  * accepted[row_base + r] = accept, or query_len for RT_ACCEPT_BY_DEVICE (a stage may overwrite it)
  * sampled[row_base + r] = -1
- * Rows live_rows..bucket: row_slot -1, row_position 0, row_length 0, tokens -1, accepted 0,
- *   sampled -1
+ * Rows live_rows..bucket: row_slot -1, row_position 0, row_length 0, row_accept 0, tokens -1,
+ *   accepted 0, sampled -1
  *
  * ctrl: live_rows (dropped rows included, they keep their place), row_base, query_len of the
  * record, copy_count, the first error in the order header, ops, rows; t_begin; t_attend_first and
@@ -68,6 +69,7 @@ struct rt_step_begin_params {
     int32_t *row_slot;           /* [bucket] */
     int32_t *row_position;       /* [bucket] */
     int32_t *row_length;         /* [bucket] */
+    int32_t *row_accept;         /* [bucket] */
     int32_t *tokens;             /* [max_rows, query_len] */
     int32_t *accepted;           /* [max_rows] */
     int32_t *sampled;            /* [max_rows] */
@@ -88,12 +90,13 @@ struct rt_step_begin_params {
     uint32_t reserved;
 };
 #define RT_STEP_BEGIN_PARAMS_ADDRESSES(type, at) RT_ADDRESSES_BEFORE(type, at ring_depth)
-RT_STATIC_ASSERT(sizeof(struct rt_step_begin_params) == 12 * 8 + 14 * 4, "step_begin ABI");
+RT_STATIC_ASSERT(sizeof(struct rt_step_begin_params) == 13 * 8 + 14 * 4, "step_begin ABI");
 
 /*
  * step_end: one block. After RT_DEV_STEP it writes nothing at all. Otherwise, for live rows that
- * ran (row_slot >= 0): n = accepted[row_base + r], 0..query_len, else error RT_DEV_ACCEPT (kept in
- * ctrl if it is the step's first) and n = query_len; slot_length = row_position + n; slot_token =
+ * ran (row_slot >= 0): n = row_accept, or where that is RT_ACCEPT_BY_DEVICE accepted[row_base + r],
+ * 0..query_len, else error RT_DEV_ACCEPT (kept in ctrl if it is the step's first) and n =
+ * query_len; slot_length = row_position + n; slot_token =
  * sampled where >= 0, else the row's last accepted token where n > 0 and that is >= 0, else
  * unchanged; outcome {n, sampled}. Live rows that were dropped: outcome {0, -1}. Outcomes behind
  * live_rows are left alone. Then ctrl->step += 1, and the completion of that step, reserved = 0,
@@ -106,7 +109,7 @@ struct rt_step_end_params {
     int32_t *slot_token;
     const int32_t *row_slot;
     const int32_t *row_position;
-    const int32_t *row_length;
+    const int32_t *row_accept;
     const int32_t *tokens;
     const int32_t *accepted;
     const int32_t *sampled;

@@ -165,6 +165,7 @@ static __device__ __forceinline__ void refuse(const struct rt_step_begin_params 
         p.row_slot[r] = -1;
         p.row_position[r] = 0;
         p.row_length[r] = 0;
+        p.row_accept[r] = 0;
     }
     if (threadIdx.x != SCRIBE)
         return;
@@ -361,6 +362,7 @@ static __device__ __forceinline__ void write_row(const struct rt_step_begin_para
     p.row_slot[number] = runs ? (int32_t)row.slot : -1;
     p.row_position[number] = runs ? slot.length : 0;
     p.row_length[number] = runs ? slot.length + query_len : 0;
+    p.row_accept[number] = runs ? row.accept : 0;
 
     const uint64_t data_row = (uint64_t)row_base + number;
     int32_t *to = p.tokens + data_row * p.query_len;

@@ -3,7 +3,7 @@
  * step_end: the step's outcome -> the slots and the host. The rule is in kernels/abi/step.h, the
  * timeline in cycles in docs/schedule.md. One block, last node of the graph.
  *
- *   all        ctrl, and row r's slot, position, accepted count,  \ one trip to L2, or two where
+ *   all        ctrl, and row r's slot, position, both counts,     \ one trip to L2, or two where
  *              sampled token and last token                       / row_base is not 0
  *   thread r   slot length and token; outcome r to the host
  *                                                     -A- all outcomes are on their way
@@ -30,9 +30,16 @@ struct row_data {
     int32_t accepted, sampled, last;
 };
 
+/* accept: RT_ACCEPT_BY_DEVICE, or the count that the host has decided, and counted already. */
 struct row_place {
-    int32_t slot, position;
+    int32_t slot, position, accept;
 };
+
+static __device__ __forceinline__ struct row_place load_place(const struct rt_step_end_params &p,
+                                                              uint32_t row)
+{
+    return {p.row_slot[row], p.row_position[row], p.row_accept[row]};
+}
 
 static __device__ __forceinline__ struct row_data load_data(const struct rt_step_end_params &p,
                                                             uint64_t data_row)
@@ -113,10 +120,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 
     /* Asked for before ctrl has arrived: the bucket bounds them, and row_base is 0 wherever a step
      * is one replay. */
-    struct row_place place = {-1, 0};
+    struct row_place place = {-1, 0, 0};
     struct row_data data = {};
     if (threadIdx.x < p.bucket) {
-        place = {p.row_slot[threadIdx.x], p.row_position[threadIdx.x]};
+        place = load_place(p, threadIdx.x);
         data = load_data(p, threadIdx.x);
     }
     struct rt_ctrl ctrl = *p.ctrl;
@@ -132,9 +139,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     for (uint32_t row = threadIdx.x; row < live_rows; row += THREADS) {
         const uint64_t data_row = (uint64_t)ctrl.row_base + row;
         if (row >= THREADS)
-            place = {p.row_slot[row], p.row_position[row]};
+            place = load_place(p, row);
         if (row >= THREADS || ctrl.row_base > 0)
             data = load_data(p, data_row);
+        if (place.accept != RT_ACCEPT_BY_DEVICE)
+            data.accepted = place.accept;
         const struct rt_row_outcome outcome = end_row(p, place, data, data_row);
         outcomes[row] = make_uint2((uint32_t)outcome.accepted, (uint32_t)outcome.sampled);
         if (place.slot >= 0 && outcome.accepted != data.accepted && bad_row == NO_ROW) {

@@ -40,6 +40,7 @@ static void pad_row(const struct rt_step_begin_params *p, uint32_t row)
     p->row_slot[row] = -1;
     p->row_position[row] = 0;
     p->row_length[row] = 0;
+    p->row_accept[row] = 0;
 }
 
 static void pad_row_data(const struct rt_step_begin_params *p, uint32_t row)
@@ -181,6 +182,7 @@ static void begin_row(const struct rt_step_begin_params *p, const struct rt_reco
     p->row_slot[number] = (int32_t)row->slot;
     p->row_position[number] = p->slot_length[row->slot];
     p->row_length[number] = p->slot_length[row->slot] + query_len;
+    p->row_accept[number] = row->accept;
 
     int32_t *out = p->tokens + data_row * p->query_len;
     memcpy(out, tokens, p->query_len * sizeof(*out));

@@ -10,7 +10,9 @@ static struct rt_row_outcome end_row(const struct rt_step_end_params *p, uint32_
         return (struct rt_row_outcome){.accepted = 0, .sampled = -1};
 
     size_t data_row = (size_t)ctrl->row_base + row;
-    int32_t accepted = p->accepted[data_row];
+    /* What the host has decided it has counted already: a stage has no say there. */
+    const bool by_device = p->row_accept[row] == RT_ACCEPT_BY_DEVICE;
+    int32_t accepted = by_device ? p->accepted[data_row] : p->row_accept[row];
     if (accepted < 0 || (uint32_t)accepted > p->query_len) {
         if (ctrl->error == RT_DEV_OK) {
             ctrl->error = RT_DEV_ACCEPT;

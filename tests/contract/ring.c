@@ -210,9 +210,12 @@ static void every_refused_step_is_reported(void **state)
     fixture_randomise(rt, 12);
     rt_seq seq = fixture_open(rt);
     uint64_t tickets[3];
+    const int32_t accept = RT_ACCEPT_DEVICE;
+    const struct rt_step_params p = {
+        .struct_size = sizeof(p), .rows = 1, .query_len = 1, .seqs = &seq, .accept = &accept};
     hold(rt, true);
     for (int i = 0; i < 3; i++)
-        assert_int_equal(fixture_step(rt, &seq, 1, 1, &tickets[i]), RT_OK);
+        assert_int_equal(rt_step(rt, &p, &tickets[i]), RT_OK);
     release(rt, 3);
     for (int i = 0; i < 3; i++) {
         char step[32];

@@ -208,6 +208,53 @@ static void a_step_that_keeps_nothing_leaves_no_last_token(void **state)
     rt_destroy(&rt);
 }
 
+static int accept_one_each(void *user, const struct rt_stage_context *context)
+{
+    (void)user;
+    struct rt_tensor accepted = {.struct_size = sizeof(accepted)};
+    if (rt_tensor(context->runtime, "accepted", 0, &accepted) != RT_OK)
+        return 1;
+    for (uint32_t r = 0; r < context->batch; r++)
+        ((int32_t *)(uintptr_t)accepted.address)[r] = 1;
+    return 0;
+}
+
+/* A captured stage writes all rows; those that are not left to it keep what the step says. */
+static void a_stage_decides_only_where_it_may(void **state)
+{
+    (void)state;
+    static const uint32_t kept[] = {3, 1, 2};
+    static const int32_t accept[] = {RT_ACCEPT_ALL, RT_ACCEPT_DEVICE, 2};
+    struct rt_config config;
+    fixture_config(&config);
+    strcpy(config.device, "host");
+    const struct rt_create_params params = {.struct_size = sizeof(params),
+                                            .config = &config,
+                                            .stages = {[RT_STAGE_STEP_END] = accept_one_each}};
+    rt_runtime *rt = NULL;
+    assert_int_equal(rt_create(&params, &rt, NULL), RT_OK);
+    rt_seq seqs[] = {fixture_open(rt), fixture_open(rt), fixture_open(rt)};
+    const struct rt_step_params p = {
+        .struct_size = sizeof(p), .rows = 3, .query_len = 3, .seqs = seqs, .accept = accept};
+    for (uint32_t step = 1; step <= 3; step++) {
+        struct rt_row_result results[3];
+        uint32_t length, count;
+        uint64_t ticket;
+        int32_t device[3];
+        assert_int_equal(rt_step(rt, &p, &ticket), RT_OK);
+        assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
+        assert_int_equal(rt_result(rt, ticket, results, 3, &count), RT_OK);
+        assert_int_equal(rt_tensor_read(rt, "slot_lengths", 0, 0, device, sizeof(device)), RT_OK);
+        for (uint32_t r = 0; r < 3; r++) {
+            assert_int_equal(results[r].accepted, kept[r]);
+            assert_int_equal(rt_seq_length(rt, seqs[r], &length), RT_OK);
+            assert_int_equal(length, step * kept[r]);
+            assert_int_equal(device[r], step * kept[r]);
+        }
+    }
+    rt_destroy(&rt);
+}
+
 static void a_rewind_into_a_shared_page_copies_it(void **state)
 {
     (void)state;
@@ -432,6 +479,7 @@ int main(void)
         cmocka_unit_test(a_rewind_forgets),
         cmocka_unit_test(a_rewind_forgets_the_last_token_only_with_its_past),
         cmocka_unit_test(a_step_that_keeps_nothing_leaves_no_last_token),
+        cmocka_unit_test(a_stage_decides_only_where_it_may),
         cmocka_unit_test(a_rewind_into_a_shared_page_copies_it),
         cmocka_unit_test(the_device_decides),
         cmocka_unit_test(stages_run_at_every_step),

@@ -22,7 +22,8 @@ COMMANDS = {
     "replayrt-bench-step.1": ["bench", "step"],
     "replayrt-bench-attention.1": ["bench", "attention"],
 }
-HEADERS = {"rt.h": "replayrt.3", "ops.h": "replayrt-ops.3", "status.h": "replayrt-status.3",
+HEADERS = {"rt.h": "replayrt.3", "rt_config.h": "replayrt.3",
+           "ops.h": "replayrt-ops.3", "status.h": "replayrt-status.3",
            "version.h": "replayrt-status.3"}
 FIRST = ['.\\" SPDX-License-Identifier: Apache-2.0', ".Dd ", ".Dt ", ".Os ", ".Sh NAME", ".Nm ",
          ".Nd "]

@@ -91,7 +91,7 @@ static void test_grids(void **state)
                                          .query_len = 2};
     assert_int_equal(BUILD(&no_device, STEP_BEGIN, begin, &l, NULL), RT_OK);
     expect_grid(&l, "rt_step_begin", 1, 1, RT_STEP_BEGIN_THREADS);
-    assert_int_equal(l.address_mask, 0xfff);
+    assert_int_equal(l.address_mask, 0x1fff);
     assert_memory_equal(l.params, &begin, sizeof(begin));
 
     struct rt_step_end_params end = {

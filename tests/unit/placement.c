@@ -47,18 +47,19 @@ static void test_deepseek_v3_to_the_byte(void **state)
         {RT_TENSOR_ROW_SLOT, 1049856, 512},
         {RT_TENSOR_ROW_POSITION, 1050368, 512},
         {RT_TENSOR_ROW_LENGTH, 1050880, 512},
-        {RT_TENSOR_TOKENS, 1051392, 512},
-        {RT_TENSOR_ACCEPTED, 1051904, 512},
-        {RT_TENSOR_SAMPLED, 1052416, 512},
-        {RT_TENSOR_PAGE_COPIES, 1052928, 1024},
-        {RT_TENSOR_PARTS, 1053952, 2112},
-        {RT_TENSOR_NUM_SPLITS, 1056256, 516},
-        {RT_TENSOR_Q, 1057024, 18874368},
-        {RT_TENSOR_LATENT, 19931392, 147456},
-        {RT_TENSOR_OUT, 20078848, 16777216},
-        {RT_TENSOR_LSE, 36856064, 65536},
-        {RT_TENSOR_PARTIAL_LSE, 36921600, 99328},
-        {RT_TENSOR_PARTIAL_OUT, 37020928, 50855936},
+        {RT_TENSOR_ROW_ACCEPT, 1051392, 512},
+        {RT_TENSOR_TOKENS, 1051904, 512},
+        {RT_TENSOR_ACCEPTED, 1052416, 512},
+        {RT_TENSOR_SAMPLED, 1052928, 512},
+        {RT_TENSOR_PAGE_COPIES, 1053440, 1024},
+        {RT_TENSOR_PARTS, 1054464, 2112},
+        {RT_TENSOR_NUM_SPLITS, 1056768, 516},
+        {RT_TENSOR_Q, 1057536, 18874368},
+        {RT_TENSOR_LATENT, 19931904, 147456},
+        {RT_TENSOR_OUT, 20079360, 16777216},
+        {RT_TENSOR_LSE, 36856576, 65536},
+        {RT_TENSOR_PARTIAL_LSE, 36922112, 99328},
+        {RT_TENSOR_PARTIAL_OUT, 37021440, 50855936},
         {RT_TENSOR_RECORDS, 0, 217600},
         {RT_TENSOR_COMPLETIONS, 217600, 8704},
         {RT_TENSOR_COMPLETED, 226304, 64},
@@ -75,7 +76,7 @@ static void test_deepseek_v3_to_the_byte(void **state)
                      (unsigned long long)expected[i].bytes, (unsigned long long)expected[i].offset);
     }
     assert_int_equal(l.max_blocks, 2048);
-    assert_true(l.arena_bytes == 87876864);
+    assert_true(l.arena_bytes == 87877376);
     assert_true(l.mapped_bytes == 226560);
     assert_true(l.pool_bytes == UINT64_C(147371065344));
     assert_true(l.tensors[RT_TENSOR_KV].layer_stride == UINT64_C(2415919104));
@@ -141,6 +142,7 @@ static void test_shapes_by_name(void **state)
     assert_shape_is(&l, "slots", 1, 128, 0, 0, 0);
     assert_shape_is(&l, "positions", 1, 128, 0, 0, 0);
     assert_shape_is(&l, "lengths", 1, 128, 0, 0, 0);
+    assert_shape_is(&l, "accept", 1, 128, 0, 0, 0);
     assert_shape_is(&l, "tokens", 2, 160, 4, 0, 0);
     assert_shape_is(&l, "accepted", 1, 160, 0, 0, 0);
     assert_shape_is(&l, "sampled", 1, 160, 0, 0, 0);

@@ -39,7 +39,7 @@ struct rig {
     uint64_t completed;
     struct rt_ctrl ctrl;
     int32_t slot_length[SLOTS], slot_token[SLOTS], table[SLOTS * MAX_BLOCKS];
-    int32_t row_slot[BUCKET], row_position[BUCKET], row_length[BUCKET];
+    int32_t row_slot[BUCKET], row_position[BUCKET], row_length[BUCKET], row_accept[BUCKET];
     int32_t tokens[MAX_ROWS * QUERY_LEN], accepted[MAX_ROWS], sampled[MAX_ROWS];
     struct rt_page_copy copies[RT_MAX_PAGE_COPIES];
 };
@@ -54,6 +54,7 @@ static void begin(struct rig *rig)
                                      .row_slot = rig->row_slot,
                                      .row_position = rig->row_position,
                                      .row_length = rig->row_length,
+                                     .row_accept = rig->row_accept,
                                      .tokens = rig->tokens,
                                      .accepted = rig->accepted,
                                      .sampled = rig->sampled,
@@ -81,7 +82,7 @@ static void end(struct rig *rig)
                                    .slot_token = rig->slot_token,
                                    .row_slot = rig->row_slot,
                                    .row_position = rig->row_position,
-                                   .row_length = rig->row_length,
+                                   .row_accept = rig->row_accept,
                                    .tokens = rig->tokens,
                                    .accepted = rig->accepted,
                                    .sampled = rig->sampled,
@@ -410,7 +411,8 @@ static void test_ops_that_lie(void **state)
 static void test_bad_accept_at_end(void **state)
 {
     struct rig *rig = *state;
-    write_record(rig, 3);
+    struct slot_record *record = write_record(rig, 3);
+    record->rows[1].accept = record->rows[2].accept = RT_ACCEPT_BY_DEVICE;
     begin(rig);
     rig->accepted[1] = -1;
     rig->accepted[2] = QUERY_LEN + 1;
@@ -421,6 +423,27 @@ static void test_bad_accept_at_end(void **state)
     assert_int_equal(c->head.error_value, -1);
     assert_int_equal(c->outcomes[1].accepted, QUERY_LEN);
     assert_int_equal(rig->slot_length[2], QUERY_LEN);
+}
+
+/* A stage that writes every row's count decides for those alone that were left to it. */
+static void test_accept_of_the_host(void **state)
+{
+    struct rig *rig = *state;
+    struct slot_record *record = write_record(rig, 3);
+    record->rows[1].accept = RT_ACCEPT_BY_DEVICE;
+    begin(rig);
+    assert_int_equal(rig->row_accept[0], QUERY_LEN);
+    assert_int_equal(rig->row_accept[1], RT_ACCEPT_BY_DEVICE);
+    assert_int_equal(rig->row_accept[3], 0);
+    for (int r = 0; r < 3; r++)
+        rig->accepted[r] = r == 2 ? 77 : 1;
+    end(rig);
+    const struct slot_completion *c = &rig->completions[1];
+    assert_int_equal(c->head.error, RT_DEV_OK);
+    for (int r = 0; r < 3; r++) {
+        assert_int_equal(c->outcomes[r].accepted, r == 1 ? 1 : QUERY_LEN);
+        assert_int_equal(rig->slot_length[r], r == 1 ? 1 : QUERY_LEN);
+    }
 }
 
 static int make_rig(void **state)
@@ -448,7 +471,7 @@ int main(void)
         RIG_TEST(test_stray_replay),      RIG_TEST(test_refused_headers),
         RIG_TEST(test_refused_rows),      RIG_TEST(test_ops),
         RIG_TEST(test_bad_ops),           RIG_TEST(test_ops_that_lie),
-        RIG_TEST(test_bad_accept_at_end),
+        RIG_TEST(test_bad_accept_at_end), RIG_TEST(test_accept_of_the_host),
     };
     return cmocka_run_group_tests_name("ref_step", tests, NULL, NULL);
 }

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPLAYRT_RT_CONFIG_H
+#define REPLAYRT_RT_CONFIG_H
+
+/*
+ * What a runtime is made for: geometry, device, captured batch sizes, sequences, KV cache. Part of
+ * replayrt/rt.h, whose laws hold here.
+ */
+#include "replayrt/status.h"
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define RT_MAX_BUCKETS 256
+#define RT_MAX_QUERY_LENS 8
+#define RT_MAX_QUERY_LEN 8
+#define RT_MAX_HEADS 128
+#define RT_MAX_LAYERS 1024
+#define RT_MAX_BATCH 4096
+#define RT_MAX_SEQUENCES 65536
+#define RT_MAX_LENGTH 1048576
+
+/* Absorbed MLA as one GPU sees it. Served (d_qk/d_v): 576/512, 320/256, 288/256, 512/512. */
+struct rt_geometry {
+    uint32_t heads;            /* query heads on this GPU, 1..128, any number */
+    uint32_t kv_lora_rank;     /* L: 512 or 256 */
+    uint32_t qk_rope_head_dim; /* R: 64, 32 or 0 */
+    uint32_t layers;           /* attention layers, >= 1 */
+    /* Multiplies q·k. (qk_nope_head_dim + qk_rope_head_dim)^-0.5, times YaRN's mscale squared where
+     * the model has it; never d_qk^-0.5. Mandatory, > 0. */
+    double softmax_scale;
+};
+
+enum rt_kv_layout {
+    RT_KV_BF16 = 0 /* a token is d_qk bf16: normalised latent [L], rotated key part [R] */
+};
+
+enum rt_backend {
+    RT_BACKEND_AUTO = 0, /* the fastest that serves the geometry here; reported with its reason */
+    RT_BACKEND_GENERIC,  /* CUDA kernels for sm_80 and later; C references on the host device */
+    RT_BACKEND_SM90      /* kernels for Hopper */
+};
+
+/* Which of the data tensors (q, latent, out, lse) every layer has of its own. */
+enum rt_tensor_sharing {
+    RT_TENSORS_SHARED = 0, /* one set, reused by layer after layer: what a model's stages want */
+    RT_TENSORS_PER_LAYER   /* a set per layer: all layers' inputs may be given before one step */
+};
+
+/*
+ * Everything that has a shape, decided before the first token. Plain data without pointers: fill it
+ * by hand after rt_config_default, or by rt_config_load.
+ */
+struct rt_config {
+    uint32_t struct_size;
+    struct rt_geometry geometry;
+    /* "host", "cuda:N", or "auto": the first CUDA device that opens and is not older than sm_80;
+     * the host where there is no driver or no device. A driver that fails is an error. */
+    char device[32];
+
+    uint32_t batch_sizes[RT_MAX_BUCKETS]; /* ascending, unique, 1..RT_MAX_BATCH */
+    uint32_t batch_size_count;
+    uint32_t query_lens[RT_MAX_QUERY_LENS]; /* ascending, unique, 1..8 */
+    uint32_t query_len_count;
+    uint32_t ring_depth; /* steps the host may run ahead: 2..64 */
+
+    uint32_t max_sequences; /* slots, 1..RT_MAX_SEQUENCES */
+    uint32_t max_length;    /* tokens of one sequence, 1..RT_MAX_LENGTH */
+
+    enum rt_kv_layout kv_layout;
+    uint32_t page_size;     /* tokens of a page: 16, 32, 64 or 128; 64 is the tuned one */
+    uint64_t pages;         /* pages of the pool; 0: by memory_fraction */
+    double memory_fraction; /* of the device memory free at create, arena included; (0, 1] */
+
+    enum rt_backend backend;
+    enum rt_tensor_sharing tensors;
+};
+
+/* Defaults: device auto, buckets 1 2 4 8 16 32 64, query length 1, ring depth 8, 64 sequences of
+ * 8192 tokens, bf16 pages of 64 tokens, memory 0.85. The geometry is left zero. */
+RT_API void rt_config_default(struct rt_config *config);
+
+/*
+ * Reads a YAML configuration, or a JSON one where its name ends in .json (docs/configuration.md
+ * lists the keys). `model:` paths are relative to the configuration's own folder. Reads files, so
+ * it blocks.
+ * Returns RT_ERR_FILE (missing, unreadable), RT_ERR_CONFIG (file:line, key, value and what would be
+ * valid), RT_ERR_GEOMETRY (a model that no kernel here serves).
+ */
+RT_API enum rt_status rt_config_load(const char *path, struct rt_config *config,
+                                     struct rt_error *error);
+
+/* Checks every field against its range and the others; what rt_create checks first. */
+RT_API enum rt_status rt_config_check(const struct rt_config *config, struct rt_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
