@@ -25,9 +25,10 @@ suite() {
     done
 }
 
-# memcheck runs everything. racecheck cannot follow a hand-over by mbarrier and reports correct ones
-# (tests/gpu/mbarrier_handover.cu shows it), so it runs the kernels that have none: all but sm_90
-# attention, whose judge is the emulator's check of all accesses (docs/emulator.md).
+# memcheck runs everything. racecheck cannot follow an mbarrier at which one lane arrives for its
+# warp, and reports correct kernels (tests/gpu/mbarrier_handover.cu shows it), so it runs those that
+# have none: all but sm_90 attention, whose judge is the emulator's check of all accesses
+# (docs/emulator.md).
 sanitize() {
     local memcheck racecheck
     # A kernel's parameter list ends, by the driver's own design, in an API error.
