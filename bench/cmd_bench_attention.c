@@ -257,7 +257,7 @@ int cmd_bench_attention(int argc, char **argv)
             error = *rt_measure_last_error(b.measure);
     }
     if (status != RT_OK)
-        complain("%s: %s", rt_status_string(status), error.message);
+        complain_failure(status, error.message);
     bool arrived = close_lines(&b);
     rt_measure_destroy(&b.measure);
     free(b.noise);

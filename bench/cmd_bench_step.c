@@ -8,6 +8,7 @@
 #include "bench/bare_launch.h"
 #include "replayrt/rt.h"
 #include "tools/commands.h"
+#include "tools/complain.h"
 #include "tools/json.h"
 #include "tools/options.h"
 
@@ -418,8 +419,7 @@ int cmd_bench_step(int argc, char **argv)
     if (entered)
         (void)rt_thread_leave(b.rt);
     if (status != RT_OK)
-        fprintf(stderr, "replayrt: %s: %s\n", rt_status_string(status),
-                b.rt ? rt_last_error(b.rt)->message : error.message);
+        complain_failure(status, b.rt ? rt_last_error(b.rt)->message : error.message);
     rt_destroy(&b.rt);
     for (int part = 0; part < 3; part++)
         free(b.gap_part_ns[part]);

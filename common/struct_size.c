@@ -16,8 +16,14 @@ enum rt_status rt_struct_check(const void *given, size_t bytes, const char *func
 {
     RT_REQUIRE(given, err, RT_ERR_INVALID, "%s: %s is null", function, name);
     const uint32_t size = size_of(given);
-    RT_REQUIRE(size >= sizeof(size) && size <= RT_STRUCT_MAX_BYTES, err, RT_ERR_INVALID,
-               "%s: %s->struct_size is %u, this library's is %zu", function, name, size, bytes);
+    RT_REQUIRE(size >= sizeof(size), err, RT_ERR_INVALID,
+               "%s: %s->struct_size is %u, this library's is %zu: it is to be sizeof the struct, "
+               "at least %zu",
+               function, name, size, bytes, sizeof(size));
+    RT_REQUIRE(size <= RT_STRUCT_MAX_BYTES, err, RT_ERR_INVALID,
+               "%s: %s->struct_size is %u, this library's is %zu: no struct of any version is "
+               "larger than %u, so it was not set",
+               function, name, size, bytes, RT_STRUCT_MAX_BYTES);
     for (size_t i = bytes; i < size; i++)
         RT_REQUIRE(((const unsigned char *)given)[i] == 0, err, RT_ERR_INVALID,
                    "%s: %s->struct_size is %u, this library's is %zu, and byte %zu behind that is "

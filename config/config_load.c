@@ -61,8 +61,9 @@ static bool is_section(const char *name)
     return false;
 }
 
-/* The key of exactly this name one level down: it was written one level too high. Else the nearest
- * name of the same mapping, if near enough to be a slip of the finger. "": neither. */
+/* The key of exactly this name one level down: it was written one level too high, or with a dot in
+ * place of the section. Else the nearest name of the same mapping, if near enough to be a slip of
+ * the finger. "": neither. */
 static void suggest(const char *section, const char *key, char out[PATH_BYTES])
 {
     char name[PATH_BYTES];
@@ -71,8 +72,8 @@ static void suggest(const char *section, const char *key, char out[PATH_BYTES])
     for (uint32_t id = 0; id < RT_KEY_COUNT; id++) {
         const char *path = rt_key_of((enum rt_key_id)id)->path;
         const char *dot = strchr(path, '.');
-        if (section[0] == '\0' && dot && strcmp(dot + 1, key) == 0) {
-            (void)snprintf(out, PATH_BYTES, "%s", path);
+        if (section[0] == '\0' && dot && (strcmp(dot + 1, key) == 0 || strcmp(path, key) == 0)) {
+            (void)snprintf(out, PATH_BYTES, "%.*s: {%s: ...}", (int)(dot - path), path, dot + 1);
             return;
         }
         if (!name_in((enum rt_key_id)id, section, name) || rt_edit_distance(key, name) >= nearest)

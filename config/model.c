@@ -71,7 +71,8 @@ static const struct rt_model_family *find_family(const struct rt_node *const *gi
 static enum rt_status fail_family(const struct rt_model_text *text, const struct rt_node *node,
                                   struct rt_error *err)
 {
-    char must[480] = "one of these, or for another MLA model geometry: be given instead of model:";
+    char must[480] = "one of those known (another MLA model is given by geometry: in place of "
+                     "model:), which are";
     size_t used = strlen(must);
     for (size_t i = 0; i < FAMILY_COUNT && used < sizeof(must); i++) {
         int wrote = snprintf(must + used, sizeof(must) - used, "%s %s", i ? "," : "",

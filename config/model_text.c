@@ -32,9 +32,11 @@ enum rt_status rt_model_fail(const struct rt_model_text *text, const struct rt_n
                              const char *key, const char *must, struct rt_error *err)
 {
     char shown[RT_NODE_SHOWN_BYTES];
-    const char *type = text->family ? text->family->model_type : "MLA";
+    char type[48] = "an MLA";
+    if (text->family)
+        (void)snprintf(type, sizeof(type), "a %s", text->family->model_type);
     if (!node)
-        return rt_fail(err, RT_ERR_CONFIG, "%s: %s%s is missing: a %s model must have it, %s",
+        return rt_fail(err, RT_ERR_CONFIG, "%s: %s%s is missing: %s model must have it, %s",
                        text->source->name, text->prefix, key, type, must);
     rt_node_show(node, shown);
     return rt_fail(err, RT_ERR_CONFIG, "%s:%u: %s%s is %s: must be %s", text->source->name,

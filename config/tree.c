@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define BLOCK_BYTES ((size_t)64 << 10)
 
@@ -37,7 +38,7 @@ void *rt_tree_reserve(struct rt_tree *tree, size_t bytes)
 bool rt_source_is_json(const struct rt_source *source)
 {
     size_t length = strlen(source->name);
-    return length >= 5 && strcmp(source->name + length - 5, ".json") == 0;
+    return length >= 5 && strcasecmp(source->name + length - 5, ".json") == 0;
 }
 
 const char *rt_source_language(const struct rt_source *source)

@@ -151,6 +151,9 @@ enum rt_status rt_driver_fail(struct rt_driver *d, struct rt_error *err, enum rt
 {
     const char *text = code == RT_DRIVER_INJECTED ? "injected failure" : d->error_text(d, code);
     const enum rt_status status = status_of(d, code);
+    /* Which of the driver's calls found it says nothing: the story is the stage's. */
+    if (status == RT_ERR_CALLBACK)
+        return rt_fail(err, status, "%s", text);
     char room[96] = "";
     if (status == RT_ERR_DEVICE_MEMORY && op != RT_DOP_host_alloc)
         free_text(d, room, sizeof(room));

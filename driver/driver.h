@@ -141,6 +141,8 @@ struct rt_driver_probe {
  * to +-RT_DRIVER_CALL_RANGE. rt_driver_fail makes RT_ERR_CALLBACK of it. */
 #define RT_DRIVER_CALL_FAILED 1000000
 #define RT_DRIVER_CALL_RANGE 500000
+/* Of either runner: a call is the function of a stage of the caller. */
+#define RT_CALL_FAILED_TEXT "the stage's function returned %d"
 static inline bool rt_driver_is_call_failure(int code)
 {
     return code >= RT_DRIVER_CALL_FAILED - RT_DRIVER_CALL_RANGE &&

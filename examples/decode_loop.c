@@ -27,6 +27,16 @@ static bool good(rt_runtime *runtime, enum rt_status status)
 
 /* ---- the loop ----------------------------------------------------------------------------- */
 
+/* A full ring is no failure: an older step is waited for, and the step is tried once more. */
+static bool step_when_there_is_room(rt_runtime *runtime, const struct rt_step_params *step,
+                                    uint64_t older, uint64_t *ticket)
+{
+    enum rt_status status = rt_step(runtime, step, ticket);
+    if (status == RT_ERR_BUSY && older && good(runtime, rt_wait(runtime, older, UINT64_MAX)))
+        status = rt_step(runtime, step, ticket);
+    return good(runtime, status);
+}
+
 static bool decode(rt_runtime *runtime, uint32_t *steps)
 {
     rt_seq seqs[SEQUENCES];
@@ -39,7 +49,7 @@ static bool decode(rt_runtime *runtime, uint32_t *steps)
     uint64_t ticket, previous = 0;
     for (*steps = 0; live > 0; ++*steps) {
         const struct rt_step_params step = {.struct_size = sizeof step, .rows = live, .seqs = seqs};
-        if (!good(runtime, rt_step(runtime, &step, &ticket)))
+        if (!step_when_there_is_room(runtime, &step, previous, &ticket))
             return false;
         /* The device works on this step while the host looks at the one before it. */
         if (*steps > 0 && !good(runtime, rt_wait(runtime, previous, UINT64_MAX)))

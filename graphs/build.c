@@ -87,7 +87,8 @@ static enum rt_status capture_work(struct builder *b, const struct rt_work *work
     if (ended != 0)
         return rt_driver_fail(d, err, RT_DOP_graph_capture_end, ended, __FILE__, __LINE__);
     RT_REQUIRE(tail_count <= RT_MAX_TAILS, err, RT_ERR_CALLBACK,
-               "the callback left %u branches, at most %d can be joined", tail_count, RT_MAX_TAILS);
+               "the stage's function left %u branches, at most %d can be joined", tail_count,
+               RT_MAX_TAILS);
     b->tail_count = tail_count;
     return RT_DRV(d, err, graph_nodes, (d, graph, NULL, &b->graph->node_count));
 }

@@ -80,7 +80,7 @@ enum rt_status rt_work_put(const struct rt_work *work, struct rt_driver *d, bool
         break;
     }
     const int result = work->call.fn(work->call.user, host ? NULL : stream);
-    RT_REQUIRE(result == 0, err, RT_ERR_CALLBACK, "the callback returned %d", result);
+    RT_REQUIRE(result == 0, err, RT_ERR_CALLBACK, RT_CALL_FAILED_TEXT, result);
     return RT_OK;
 }
 

@@ -117,8 +117,8 @@ static enum rt_status look_for_empty_stages(const struct rt_captured *g, bool te
         return RT_OK;
     struct rt_error story = {0};
     (void)rt_fail(&story, RT_ERR_CALLBACK,
-                  "the callback captured nothing (as do %u others of this graph): what it launched "
-                  "went to another stream than context->stream",
+                  "the stage's function captured nothing (as do %u others of this graph): what it "
+                  "launched went to another stream than context->stream",
                   empty - 1);
     (void)rt_program_stage_failed(&g->program, first, RT_ERR_CALLBACK, &story);
     RT_REQUIRE(!(p->flags & RT_CREATE_NO_EMPTY_STAGES), err, RT_ERR_CALLBACK, "%s", story.message);

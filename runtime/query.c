@@ -24,12 +24,16 @@ const struct rt_error *rt_last_error(const rt_runtime *rt)
 enum rt_status rt_thread_enter(rt_runtime *rt)
 {
     RT_ENTER(rt);
+    if (rt->driver.caps.kind == RT_DEVICE_KIND_HOST)
+        return RT_OK;
     return RT_DRV(&rt->driver, &rt->error, ctx_enter, (&rt->driver));
 }
 
 enum rt_status rt_thread_leave(rt_runtime *rt)
 {
     RT_ENTER(rt);
+    if (rt->driver.caps.kind == RT_DEVICE_KIND_HOST)
+        return RT_OK;
     return RT_DRV(&rt->driver, &rt->error, ctx_leave, (&rt->driver));
 }
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # From a fresh clone to the main job: a recorded DeepSeek-V3-architecture decode trace, replayed
-# through rt_step on the best device of this machine and compared with the trace.
+# through rt_step on the best device of this machine and compared with the trace. A few minutes,
+# most of it kernels where a CUDA toolkit is there.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"

@@ -60,19 +60,24 @@ static void print_buffers(const rt_plan *plan)
     }
 }
 
-static void print_stages(const rt_plan *plan, uint32_t graph, uint32_t count)
+/* True where one of them has an arrow that is to be explained. */
+static bool print_stages(const rt_plan *plan, uint32_t graph, uint32_t count)
 {
+    bool programmatic = false;
     for (uint32_t i = 0; i < count; i++) {
         struct rt_plan_stage s = {.struct_size = sizeof(s)};
         if (rt_plan_stage(plan, graph, i, &s) != RT_OK)
             continue;
         printf("    %s %-16s %-28s grid %u,%u,%u block %u smem %u\n", s.programmatic ? "~>" : "->",
                s.label, s.entry, s.grid[0], s.grid[1], s.grid[2], s.block[0], s.smem_bytes);
+        programmatic |= s.programmatic;
     }
+    return programmatic;
 }
 
 static void print_graphs(const rt_plan *plan, bool stages)
 {
+    bool programmatic = false;
     for (uint32_t i = 0; i < rt_plan_graph_count(plan); i++) {
         struct rt_plan_graph g = {.struct_size = sizeof(g)};
         if (rt_plan_graph(plan, i, &g) != RT_OK)
@@ -80,8 +85,12 @@ static void print_graphs(const rt_plan *plan, bool stages)
         printf("graph  batch %4u  query length %u  %4u stages  %3u parts  %s: %s\n", g.batch,
                g.query_len, g.stages, g.parts, g.attend, g.reason);
         if (stages)
-            print_stages(plan, i, g.stages);
+            programmatic |= print_stages(plan, i, g.stages);
     }
+    if (programmatic)
+        puts("\n~> is a programmatic edge: the kernel may start before the one in front has ended");
+    else if (!stages)
+        puts("\n--stages lists the stages");
 }
 
 static void print_geometry(const struct rt_config *config)
@@ -113,8 +122,6 @@ static void print_plan(const rt_plan *plan, const struct rt_config *config, bool
     print_buffers(plan);
     putchar('\n');
     print_graphs(plan, stages);
-    if (!stages)
-        puts("\n--stages lists the stages; ~> is a programmatic edge");
 }
 
 /* ---- for programs
@@ -213,6 +220,23 @@ static void json_plan(const rt_plan *plan, const struct rt_config *config, bool 
     json_end(j, true, stdout);
 }
 
+static void complain_of_batch(const rt_plan *plan, uint32_t batch)
+{
+    char sizes[800] = "";
+    size_t used = 0;
+    uint32_t last = 0;
+    struct rt_plan_graph g = {.struct_size = sizeof(g)};
+    for (uint32_t i = 0; used < sizeof(sizes) && rt_plan_graph(plan, i, &g) == RT_OK; i++) {
+        if (g.batch == last)
+            continue;
+        last = g.batch;
+        used +=
+            (size_t)snprintf(sizes + used, sizeof(sizes) - used, "%s%u", used ? ", " : "", g.batch);
+    }
+    complain("batch %u is not captured by this configuration; captured are %s%s", batch, sizes,
+             used < sizeof(sizes) ? "" : "...");
+}
+
 /* The graph of one batch size, at its first query length. */
 static int print_dot(const rt_plan *plan, uint32_t batch)
 {
@@ -222,7 +246,7 @@ static int print_dot(const rt_plan *plan, uint32_t batch)
         i++;
     size_t needed = 0;
     if (rt_plan_dot(plan, i, NULL, 0, &needed) != RT_OK) {
-        complain("batch %u is not captured by this configuration", batch);
+        complain_of_batch(plan, batch);
         return EXIT_USAGE;
     }
     char *text = malloc(needed);

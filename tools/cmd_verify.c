@@ -11,9 +11,12 @@
 #include <string.h>
 
 static void print_json(enum rt_status status, const struct rt_error *error,
-                       const struct verify_report *r, uint64_t seed)
+                       const struct verify_report *r, uint64_t seed, const char *path)
 {
     cJSON *j = cJSON_CreateObject();
+    cJSON_AddStringToObject(j, "version", rt_version());
+    cJSON_AddStringToObject(j, "configuration", path);
+    cJSON_AddStringToObject(j, "device", r->device);
     cJSON_AddBoolToObject(j, "equal", status == RT_OK);
     if (status != RT_OK) {
         cJSON_AddStringToObject(j, "status", rt_status_string(status));
@@ -66,7 +69,7 @@ int cmd_verify(int argc, char **argv)
     struct verify_report report;
     const enum rt_status status = verify_replay(&config, &verify, &report, &error);
     if (json)
-        print_json(status, &error, &report, seed);
+        print_json(status, &error, &report, seed, path);
     else if (status == RT_OK)
         print_report(&report, seed);
     if (status == RT_OK)

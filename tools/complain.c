@@ -23,3 +23,11 @@ void complain(const char *format, ...)
     }
     fputc('\n', stderr);
 }
+
+void complain_failure(enum rt_status status, const char *message)
+{
+    if (status == RT_ERR_FILE)
+        complain("%s", message);
+    else
+        complain("%s: %s", rt_status_string(status), message);
+}

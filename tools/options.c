@@ -29,8 +29,26 @@ static bool read_number(const struct option *option, const char *text)
     return true;
 }
 
+/* A known option whose value hangs on it by a =. */
+static bool with_equals(const char *name, const struct option *options, unsigned count)
+{
+    const char *equals = strchr(name, '=');
+    for (unsigned i = 0; equals && i < count; i++) {
+        const size_t bytes = (size_t)(equals - name);
+        if (strlen(options[i].name) != bytes || strncmp(options[i].name, name, bytes) != 0)
+            continue;
+        const bool flag = options[i].kind == OPTION_FLAG;
+        complain("%s: options take no =, write %s%s%s", name, options[i].name, flag ? "" : " ",
+                 flag ? "" : equals + 1);
+        return true;
+    }
+    return false;
+}
+
 static bool unknown(const char *name, const struct option *options, unsigned count)
 {
+    if (with_equals(name, options, count))
+        return false;
     const char *names[MOST_OPTIONS] = {NULL};
     char list[512] = "";
     size_t used = 0;

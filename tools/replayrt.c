@@ -21,7 +21,8 @@ static const struct command commands[] = {
      "      --assume NAME  for a device that is elsewhere: h200, h100, a100 or host\n"
      "      --stages       list every stage of every graph\n"
      "      --dot BATCH    that batch size's graph, for Graphviz\n"
-     "      --json\n"},
+     "      --json\n"
+     "      Exit code 1 where arena and pool do not fit the device's memory.\n"},
     {"verify", cmd_verify,
      "  verify CONFIG      replay against eager, bitwise, on the configured device\n"
      "      --steps N      steps per graph (100)\n"
@@ -93,15 +94,16 @@ static int unknown(int argc, char **argv)
 {
     char typed[64];
     snprintf(typed, sizeof(typed), "%s%s%s", argv[0], argc > 1 ? " " : "", argc > 1 ? argv[1] : "");
-    const char *names[COMMANDS];
+    const char *names[COMMANDS + 2] = {[COMMANDS] = "help", "version"};
     for (int i = 0; i < COMMANDS; i++)
         names[i] = commands[i].name;
-    const char *meant = nearest(argv[0], names, COMMANDS);
+    const char *meant = nearest(argv[0] + strspn(argv[0], "-"), names, COMMANDS + 2);
     if (!meant)
         meant = nearest(typed, names, COMMANDS);
-    complain("unknown command %s%s%s%s; there are plan, verify, bench step and bench attention",
+    const bool option = meant && (meant == names[COMMANDS] || meant == names[COMMANDS + 1]);
+    complain("unknown command %s%s%s%s%s; there are plan, verify, bench step and bench attention",
              meant && strchr(meant, ' ') ? typed : argv[0], meant ? "; did you mean " : "",
-             meant ? meant : "", meant ? "?" : "");
+             option ? "--" : "", meant ? meant : "", meant ? "?" : "");
     return EXIT_USAGE;
 }
 

@@ -136,6 +136,9 @@ static enum rt_status set_up(struct run *run)
                                                 .config = &run->config};
         TRY(rt_create(&params, &run->rts[side], run->error));
     }
+    struct rt_info info = {.struct_size = sizeof(info)};
+    if (rt_get_info(run->rts[0], &info) == RT_OK)
+        memcpy(run->report->device, info.device, sizeof(info.device));
     TRY(largest_tensor(run, &run->scratch_bytes));
     run->noise_bytes = 2 * run->scratch_bytes;
     run->tracked = calloc(run->config.max_sequences, sizeof(*run->tracked));

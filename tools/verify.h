@@ -23,6 +23,7 @@ struct verify_options {
 struct verify_report {
     uint64_t graphs, steps, rows, padded_rows, bytes_compared;
     uint64_t forks, rewinds, closes;
+    char device[64]; /* its own name; "" until it has been opened */
 };
 
 /* RT_OK: bitwise equal throughout. RT_ERR_INTERNAL: a difference, *error says where. Others: what a

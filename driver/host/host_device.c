@@ -64,7 +64,7 @@ static const char *error_text(struct rt_driver *d, int code)
     }
     struct rt_host *h = rt_host_of(d);
     if (rt_driver_is_call_failure(code))
-        snprintf(h->text, sizeof(h->text), "a call node returned %d", code - RT_DRIVER_CALL_FAILED);
+        snprintf(h->text, sizeof(h->text), RT_CALL_FAILED_TEXT, code - RT_DRIVER_CALL_FAILED);
     else
         snprintf(h->text, sizeof(h->text), "unknown error %d", code);
     return h->text;

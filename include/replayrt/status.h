@@ -43,7 +43,7 @@ extern "C" {
     X(RT_ERR_DRIVER, 52, "driver call failed")                                                     \
     X(RT_ERR_AUDIT, 54, "graph audit failed")                                                      \
     X(RT_ERR_DEVICE_CHECK, 56, "the device refused a step record")                                 \
-    X(RT_ERR_CALLBACK, 58, "stage callback failed")                                                \
+    X(RT_ERR_CALLBACK, 58, "a stage's function failed")                                            \
     /* ourselves */                                                                                \
     X(RT_ERR_INTERNAL, 90, "internal error")
 

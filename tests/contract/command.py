@@ -38,6 +38,14 @@ REFUSED = [
     (["verfiy"], 2, "did you mean verify?"),
     (["bench", "setp"], 2, "unknown command bench setp; did you mean bench step?"),
     (["bench", "atention", "--shapes", MISSING], 2, "did you mean bench attention?"),
+    (["help"], 2, "did you mean --help?"),
+    (["version"], 2, "did you mean --version?"),
+    (["--verson"], 2, "did you mean --version?"),
+    (["plan", MISSING, "--json=1"], 2, "--json=1: options take no =, write --json\n"),
+    (["plan", MISSING, "--dot=3"], 2, "--dot=3: options take no =, write --dot 3\n"),
+    (["bench", "attention", "--shapes", MISSING], 1, f"replayrt: cannot read {MISSING}: "),
+    (["bench", "step", MISSING], 1, f"replayrt: cannot read {MISSING}: "),
+    (["plan", CONFIG, "--assume", "host", "--dot", "4"], 2, "captured are 1, 2, 3, 8\n"),
     (["frobnicate"], 2, "unknown command frobnicate; there are plan, verify"),
     (["plan", "a\x1b[31m\n\rb\x7f", "c"], 2, r"a\x1b[31m\x0a\x0db\x7f, then c"),
     (["plan", "/nowhere/\x1b[31m\nok"], 1, r"/nowhere/\x1b[31m\x0aok"),
@@ -90,12 +98,15 @@ def check_json():
     done = replayrt(*arguments)
     report = json.loads(done.stdout)
     if done.returncode or report["equal"] is not True or report["seed"] != 7 or \
+            report["configuration"] != CONFIG or "host" not in report["device"] or \
+            f"replayrt {report['version']}\n" != replayrt("--version").stdout or \
             not report["graphs"] or not report["steps"] or "bitwise equal" not in done.stderr:
         complain(arguments, done, "a report")
     arguments = ["verify", CONFIG, "--device", "cuda:99", "--json"]
     done = replayrt(*arguments)
     report = json.loads(done.stdout)
-    if done.returncode != 1 or report["equal"] is not False or "message" not in report:
+    if done.returncode != 1 or report["equal"] is not False or "message" not in report or \
+            report["device"]:
         complain(arguments, done, "a report of the failure")
 
 

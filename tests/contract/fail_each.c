@@ -6,6 +6,7 @@
 #include "tests/support/fail_driver.h"
 #include "tests/support/fixture.h"
 
+#include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -109,6 +110,34 @@ static enum rt_status make_config(struct rt_error *error)
 
 typedef enum rt_status (*make_fn)(struct rt_error *error);
 
+/* What rt_create allocates of the device, by what it is called where it does not fit. */
+static struct want {
+    const char *name;
+    uint64_t bytes;
+    bool told;
+} wants[] = {{.name = "the pinned host memory"}, {.name = "the arena"}, {.name = "the KV pool"}};
+#define WANTS (sizeof(wants) / sizeof(wants[0]))
+
+static void size_wants(void)
+{
+    struct rt_config config;
+    fixture_config(&config);
+    strcpy(config.device, "host");
+    struct rt_sizes sizes = {.struct_size = sizeof(sizes)};
+    assert_int_equal(rt_sizes(&config, &sizes, NULL), RT_OK);
+    wants[0].bytes = sizes.mapped_bytes;
+    wants[1].bytes = sizes.arena_bytes;
+    wants[2].bytes = sizes.pool_bytes;
+}
+
+static bool says(const char *message, const char *name, uint64_t bytes)
+{
+    char words[128];
+    (void)snprintf(words, sizeof(words), "%s of %.3f GiB (%" PRIu64 " bytes) does not fit: ", name,
+                   (double)bytes / (1 << 30), bytes);
+    return strncmp(message, words, strlen(words)) == 0;
+}
+
 /* Cuts `make` short at that allocation or driver call; true once it is past the end. */
 static bool cut_short(make_fn make, uint64_t memory, uint64_t call)
 {
@@ -128,6 +157,8 @@ static bool cut_short(make_fn make, uint64_t memory, uint64_t call)
         return false;
     assert_int_equal(error.status, status);
     assert_true(error.message[0] != '\0');
+    for (size_t i = 0; i < WANTS; i++)
+        wants[i].told |= says(error.message, wants[i].name, wants[i].bytes);
     if (memory && status != RT_ERR_NOMEM && status != RT_ERR_DEVICE_MEMORY)
         fail_msg("allocation %u: %s: %s", (unsigned)memory, rt_status_string(status),
                  error.message);
@@ -147,12 +178,37 @@ static const struct maker {
 static void every_allocation(void **state)
 {
     (void)state;
+    size_wants();
     for (size_t i = 0; i < MAKERS; i++) {
         uint64_t n = 1;
         while (!cut_short(makers[i].make, n, 0))
             n++;
         assert_true(n > makers[i].allocations);
     }
+    for (size_t i = 0; i < WANTS; i++)
+        if (!wants[i].told)
+            fail_msg("nobody said that %s does not fit", wants[i].name);
+}
+
+static void a_pool_larger_than_the_memory(void **state)
+{
+    (void)state;
+    struct rt_config config;
+    fixture_config(&config);
+    strcpy(config.device, "host");
+    config.max_sequences = 65536;
+    config.max_length = 32767;
+    config.page_size = 128;
+    config.pages = 2147483647;
+    const struct rt_create_params params = {.struct_size = sizeof(params), .config = &config};
+    struct rt_error error = {0};
+    rt_runtime *rt = NULL;
+    assert_int_equal(rt_create(&params, &rt, &error), RT_ERR_DEVICE_MEMORY);
+    assert_null(rt);
+    const uint64_t token_bytes = (256 + 32) * sizeof(uint16_t);
+    if (!says(error.message, "the KV pool",
+              config.geometry.layers * config.pages * 128 * token_bytes))
+        fail_msg("\"%s\" does not say how large the pool is", error.message);
 }
 
 static void every_driver_call(void **state)
@@ -188,6 +244,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_allocation),
         cmocka_unit_test(every_driver_call),
+        cmocka_unit_test(a_pool_larger_than_the_memory),
     };
     return cmocka_run_group_tests(tests, write_config, remove_config);
 }

@@ -191,6 +191,20 @@ static void another_device_is_not_held(void **state)
     rt_destroy(&rt);
 }
 
+static void threads_enter_nothing(void **state)
+{
+    (void)state;
+    int32_t calls = 0;
+    rt_runtime *rt = create_host(&calls);
+    assert_int_equal(rt_thread_leave(rt), RT_OK);
+    assert_int_equal(rt_thread_enter(rt), RT_OK);
+    rt_seq seq = fixture_open(rt);
+    fixture_step_ok(rt, &seq, 1, 1);
+    assert_int_equal(rt_thread_leave(rt), RT_OK);
+    assert_int_equal(rt_thread_leave(rt), RT_OK);
+    rt_destroy(&rt);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -200,6 +214,7 @@ int main(void)
         cmocka_unit_test(nothing_runs_behind_a_held_stage_that_failed),
         cmocka_unit_test(an_eager_step_is_not_held),
         cmocka_unit_test(another_device_is_not_held),
+        cmocka_unit_test(threads_enter_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -220,17 +220,20 @@ static void a_failed_stage_is_named(void **state)
     struct visitor v = {.result = 7, .fail_layer = 1};
     rt_runtime *rt = create_with(&v, RT_STAGE_BEFORE_ATTENTION);
     const char *words = "graph (batch 1, query length 1), stage \"user_before_attention.1\": "
-                        "graph_launch failed: a call node returned 7";
+                        "the stage's function returned 7";
     failed(rt, fixture_step(rt, &v.seq, 1, 1, NULL), words);
     failed(rt, fixture_step(rt, &v.seq, 1, 3, NULL), "graph (batch 1, query length 3), stage");
+    /* Eager says the same. */
+    const struct rt_step_params eager = {
+        .struct_size = sizeof(eager), .flags = RT_STEP_EAGER, .rows = 1, .seqs = &v.seq};
+    failed(rt, rt_step(rt, &eager, NULL), words);
 
     /* Held work fails where it is waited for. */
     uint64_t ticket = 0;
     assert_int_equal(rt_host_hold(rt, 1), RT_OK);
     assert_int_equal(fixture_step(rt, &v.seq, 1, 1, &ticket), RT_OK);
     assert_int_equal(rt_host_hold(rt, 0), RT_OK);
-    failed(rt, rt_wait(rt, ticket, UINT64_MAX),
-           "graph (batch 1, query length 1), stage \"user_before_attention.1\": stream_query");
+    failed(rt, rt_wait(rt, ticket, UINT64_MAX), words);
     rt_destroy(&rt);
 }
 

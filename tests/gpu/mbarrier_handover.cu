@@ -2,8 +2,8 @@
 /*
  * Why scripts/gpu_suite.sh leaves the sm_90 attention kernels out of racecheck: a producer and a
  * consumer share nothing but what two mbarriers order. Where each thread arrives for itself,
- * racecheck follows. Where a warp meets in __syncwarp and one lane arrives for all, as those kernels
- * do it, it reports the same accesses. Where it no longer does, they belong back into it.
+ * racecheck follows. Where a warp meets in __syncwarp and one lane arrives for all, as those
+ * kernels do it, it reports the same accesses. Where it no longer does, they belong back into it.
  *   nvcc -std=c++17 -arch=sm_90a -I. -o handover tests/gpu/mbarrier_handover.cu
  *   compute-sanitizer --tool racecheck ./handover each     # nothing
  *   compute-sanitizer --tool racecheck ./handover one      # errors

@@ -59,7 +59,7 @@ static enum gpu_outcome check_empty(const struct gpu_suite *suite, bool host)
     struct stage_user u = {0};
     struct rt_error error = {0};
     rt_runtime *rt = NULL;
-    const char *words = "stage \"user_after_attention.0\": the callback captured nothing";
+    const char *words = "stage \"user_after_attention.0\": the stage's function captured nothing";
     if (create(suite, &u, put_nothing, 0, 0, &rt, &error) != RT_OK)
         return gpu_fail("rt_create: %s", error.message);
     rt_destroy(&rt);

@@ -357,7 +357,7 @@ static void test_failing_capture_callback_ends_the_capture(void **state)
         b->d.probe.fail_at = end_fails ? b->d.probe.calls + 5 : 0;
         assert_int_equal(rt_graph_build(&p, &b->d, NULL, &g, &err), RT_ERR_CALLBACK);
         assert_string_equal(err.message, "graph (batch 4, query length 1), stage "
-                                         "\"after_attention.2\": the callback returned 9");
+                                         "\"after_attention.2\": the stage's function returned 9");
         assert_null(s.capture.graph);
         assert_int_equal(s.capture.ended, end_fails + 1);
         assert_int_equal(b->d.probe.live, live);
@@ -403,9 +403,10 @@ static void test_too_many_branches_are_refused(void **state)
     rt_graph_free(&g, &b->d);
     fork.branches = RT_MAX_TAILS + 1;
     assert_int_equal(rt_graph_build(&p, &b->d, NULL, &g, &err), RT_ERR_CALLBACK);
-    assert_string_equal(err.message,
-                        "graph (batch 4, query length 1), stage \"wide\": the callback left 33 "
-                        "branches, at most 32 can be joined");
+    assert_string_equal(
+        err.message,
+        "graph (batch 4, query length 1), stage \"wide\": the stage's function left 33 "
+        "branches, at most 32 can be joined");
     rt_program_free(&p);
     capture_bench_close(&s.capture);
 }

@@ -190,7 +190,7 @@ static void test_failing_callback_is_named(void **state)
     assert_int_equal(rt_program_run(&p, &b.d, NULL, &err), RT_ERR_CALLBACK);
     assert_int_equal(err.status, RT_ERR_CALLBACK);
     assert_string_equal(err.message, "graph (batch 8, query length 2), stage "
-                                     "\"before_attention.4\": the callback returned -42");
+                                     "\"before_attention.4\": the stage's function returned -42");
     assert_log(&b, (const int64_t[]){1, 2}, 2);
     assert_int_equal(rt_program_run(&p, &b.d, NULL, NULL), RT_ERR_CALLBACK);
     rt_program_free(&p);

@@ -79,7 +79,8 @@ static void test_refusals(void **state)
     const uint32_t sizes[] = {0, 1, 3, 65537, UINT32_MAX};
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         const struct mine given = {.struct_size = sizes[i]};
-        refused(&given, "this library's is 16");
+        refused(&given, "this library's is 16: ");
+        refused(&given, sizes[i] < 4 ? "sizeof the struct, at least 4" : "larger than 65536");
     }
     const struct longer asks = {.struct_size = sizeof(asks), .c = UINT64_C(1) << 40};
     refused(&asks, "struct_size is 24, this library's is 16, and byte 21 behind that is not 0");
