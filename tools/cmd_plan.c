@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define GIB 1073741824.0
 
@@ -42,8 +43,7 @@ static void shape_text(const struct rt_plan_buffer *b, char *text, size_t size)
             (size_t)snprintf(text + used, size - used, "%s%" PRIu64, i ? " x " : "", b->shape[i]);
 }
 
-/* ---- for people
- * ---------------------------------------------------------------------------------- */
+/* ---- for people ------------------------------------------------------------------------------ */
 
 static void print_buffers(const rt_plan *plan)
 {
@@ -60,17 +60,72 @@ static void print_buffers(const rt_plan *plan)
     }
 }
 
-/* True where one of them has an arrow that is to be explained. */
+static struct rt_plan_stage stage_at(const rt_plan *plan, uint32_t graph, uint32_t index)
+{
+    struct rt_plan_stage s = {.struct_size = sizeof(s)};
+    (void)rt_plan_stage(plan, graph, index, &s);
+    return s;
+}
+
+/* All but the layer's number. */
+static bool same_stage(const struct rt_plan_stage *a, const struct rt_plan_stage *b)
+{
+    const size_t stem = strcspn(a->label, ".");
+    return strcspn(b->label, ".") == stem && strncmp(a->label, b->label, stem) == 0 &&
+           strcmp(a->entry, b->entry) == 0 && memcmp(a->grid, b->grid, sizeof(a->grid)) == 0 &&
+           memcmp(a->block, b->block, sizeof(a->block)) == 0 && a->smem_bytes == b->smem_bytes &&
+           a->programmatic == b->programmatic;
+}
+
+/* How many stages from `first` on are one layer's, and how many layers are equal from there on. */
+struct equal_layers {
+    uint32_t stages, layers;
+};
+
+static struct equal_layers look_for_equal(const rt_plan *plan, uint32_t graph, uint32_t first,
+                                          uint32_t count)
+{
+    struct equal_layers e = {.stages = 1, .layers = 1};
+    const struct rt_plan_stage s = stage_at(plan, graph, first);
+    if (!strchr(s.label, '.'))
+        return e;
+    while (first + e.stages < count && stage_at(plan, graph, first + e.stages).layer == s.layer &&
+           strchr(stage_at(plan, graph, first + e.stages).label, '.'))
+        e.stages++;
+    uint32_t i = first + e.stages;
+    for (; i < count; i++) {
+        const struct rt_plan_stage a = stage_at(plan, graph, i - e.stages),
+                                   b = stage_at(plan, graph, i);
+        if (!same_stage(&a, &b))
+            break;
+    }
+    e.layers = (i - first) / e.stages;
+    return e;
+}
+
+static void print_stage(const struct rt_plan_stage *s, const char *last)
+{
+    char label[64];
+    snprintf(label, sizeof(label), "%s%s%s", s->label, *last ? "-" : "", last);
+    printf("    %s %-18s %-28s grid %u,%u,%u block %u smem %u\n", s->programmatic ? "~>" : "->",
+           label, s->entry, s->grid[0], s->grid[1], s->grid[2], s->block[0], s->smem_bytes);
+}
+
+/* Equal layers as one. True where one of the stages has an arrow that is to be explained. */
 static bool print_stages(const rt_plan *plan, uint32_t graph, uint32_t count)
 {
     bool programmatic = false;
-    for (uint32_t i = 0; i < count; i++) {
-        struct rt_plan_stage s = {.struct_size = sizeof(s)};
-        if (rt_plan_stage(plan, graph, i, &s) != RT_OK)
-            continue;
-        printf("    %s %-16s %-28s grid %u,%u,%u block %u smem %u\n", s.programmatic ? "~>" : "->",
-               s.label, s.entry, s.grid[0], s.grid[1], s.grid[2], s.block[0], s.smem_bytes);
-        programmatic |= s.programmatic;
+    for (uint32_t i = 0; i < count;) {
+        const struct equal_layers e = look_for_equal(plan, graph, i, count);
+        char last[16] = "";
+        if (e.layers > 1)
+            snprintf(last, sizeof(last), "%u", stage_at(plan, graph, i).layer + e.layers - 1);
+        for (uint32_t k = i; k < i + e.stages; k++) {
+            const struct rt_plan_stage s = stage_at(plan, graph, k);
+            print_stage(&s, last);
+            programmatic |= s.programmatic;
+        }
+        i += e.stages * e.layers;
     }
     return programmatic;
 }
@@ -124,8 +179,7 @@ static void print_plan(const rt_plan *plan, const struct rt_config *config, bool
     print_graphs(plan, stages);
 }
 
-/* ---- for programs
- * ---------------------------------------------------------------------------------- */
+/* ---- for programs ---------------------------------------------------------------------------- */
 
 static void json_buffers(cJSON *j, const rt_plan *plan)
 {

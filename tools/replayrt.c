@@ -19,7 +19,7 @@ static const struct command commands[] = {
     {"plan", cmd_plan,
      "  plan CONFIG        every buffer, graph, stage and kernel that a runtime would have\n"
      "      --assume NAME  for a device that is elsewhere: h200, h100, a100 or host\n"
-     "      --stages       list every stage of every graph\n"
+     "      --stages       list every graph's stages, equal layers as one\n"
      "      --dot BATCH    that batch size's graph, for Graphviz\n"
      "      --json\n"
      "      Exit code 1 where arena and pool do not fit the device's memory.\n"},

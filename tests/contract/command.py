@@ -7,6 +7,7 @@ usage: command.py REPLAYRT CONFIG.yaml
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -141,6 +142,30 @@ def check_plan():
                 complain(arguments + [lines, "--json"], done, f"exit {code}, set by {limit}")
 
 
+def check_plan_stages():
+    """Equal layers are one; the JSON has them all."""
+    begin = ["step_begin", "schedule_append.0", "attend.0", "reduce.0"]
+    cases = [(1, begin + ["step_end"]),
+             (2, begin + ["append.1", "attend.1", "reduce.1", "step_end"]),
+             (61, begin + ["append.1-60", "attend.1-60", "reduce.1-60", "step_end"])]
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "plan.yaml")
+        for layers, labels in cases:
+            pathlib.Path(path).write_text(
+                "geometry: {heads: 16, kv_lora_rank: 512, qk_rope_head_dim: 64, "
+                f"layers: {layers}, softmax_scale: 0.1352}}\nkv_cache: {{pages: 100}}\n"
+                "graphs: {batch_sizes: [1]}\n")
+            arguments = ["plan", path, "--assume", "h200", "--stages"]
+            done = replayrt(*arguments)
+            found = re.findall(r"^ {4}[-~]> (\S+) +rt_\w+ +grid ", done.stdout, flags=re.M)
+            if done.returncode or found != labels:
+                complain(arguments + [layers], done, f"{labels}")
+            done = replayrt(*arguments, "--json")
+            graph = json.loads(done.stdout)["graphs"][0]
+            if {len(graph["stages"]), graph["stage_count"]} != {3 * layers + 2}:
+                complain(arguments + [layers, "--json"], done, f"{3 * layers + 2} stages")
+
+
 def check_progress():
     """A line of progress is in the file as soon as it is complete, not when the run is over."""
     with tempfile.TemporaryDirectory() as folder:
@@ -174,6 +199,7 @@ check_refused()
 check_help()
 check_json()
 check_plan()
+check_plan_stages()
 check_progress()
 check_odd_paths()
 print("\n".join(complaints))
