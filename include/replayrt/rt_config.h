@@ -34,6 +34,46 @@ struct rt_geometry {
     double softmax_scale;
 };
 
+enum rt_rope_type {
+    RT_ROPE_DEFAULT = 0, /* pair i turns by theta^(-2i / R) a position */
+    RT_ROPE_NONE,        /* nothing turns: the R elements stay as they are */
+    RT_ROPE_YARN,        /* NTK by parts: pairs that turn seldom are slowed down by `factor` */
+    RT_ROPE_LONGROPE     /* every pair slowed down by a factor of its own */
+};
+
+/* Which two of the R elements are a pair; q and keys alike, so it is part of the cache's layout. */
+enum rt_rope_order {
+    RT_ROPE_INTERLEAVED = 0, /* (2i, 2i + 1) */
+    RT_ROPE_HALF             /* (i, i + R / 2) */
+};
+
+#define RT_MAX_ROPE_PAIRS 32
+
+/*
+ * How positions turn the R elements of queries and keys, and scale queries. Pair (a, b) at position
+ * p becomes (a cos x - b sin x, a sin x + b cos x) with x = p * (radians a position of its pair).
+ * Fields and formulas are those of Hugging Face transformers (modeling_rope_utils), where a model's
+ * config.json has them under rope_parameters. A field whose type is not this one's is ignored.
+ */
+struct rt_rope {
+    enum rt_rope_type type;
+    enum rt_rope_order order;
+    double theta;                 /* > 1; rope_theta */
+    double factor;                /* yarn: > 0 */
+    uint32_t original_max_length; /* tokens, > 0; yarn, longrope and query_scale_beta */
+    uint32_t truncate;            /* yarn: 1: the range of pairs in between is of whole numbers, as
+                                     transformers does by default; 0: as it is */
+    double beta_fast, beta_slow;  /* yarn: turns within original_max_length above which a pair keeps
+                                     its speed, and below which it has 1 / factor; 32 and 1 */
+    double attention_factor;      /* multiplies cosine and sine; 0: 1 */
+    /* longrope: divides the speed of pair i, > 0. The long ones where the runtime's max_length is
+     * above original_max_length, from the first token on: cached keys are not turned again. */
+    double short_factor[RT_MAX_ROPE_PAIRS], long_factor[RT_MAX_ROPE_PAIRS];
+    /* q *= 1 + beta * ln(1 + floor(position / original_max_length)); 0: none. Mistral's
+     * llama_4_scaling_beta. */
+    double query_scale_beta;
+};
+
 enum rt_kv_layout {
     RT_KV_BF16 = 0 /* a token is d_qk bf16: normalised latent [L], rotated key part [R] */
 };
