@@ -23,6 +23,9 @@ struct rt_op_request {
     const struct rt_kv_format *kv;
     uint32_t heads, q_len, page_size;
     enum rt_backend backend; /* AUTO: the fastest that serves it */
+    /* Of project alone: */
+    uint32_t m, k;   /* vectors of x and their length */
+    bool transposed; /* the weight's row_stride is 1 */
 };
 
 #define RT_REASON_BYTES 192

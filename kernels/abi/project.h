@@ -4,6 +4,14 @@
 
 #include "kernels/abi/norm.h"
 
+/*
+ * The generic kernel's grid is one line: a block for RT_PROJECT_ROWS rows of the weight, for
+ * RT_PROJECT_VECTORS vectors of x, and for one z.
+ */
+#define RT_PROJECT_THREADS 256u
+#define RT_PROJECT_ROWS 64u
+#define RT_PROJECT_VECTORS 8u
+
 /* [batch, rows, columns]: columns packed, strides in elements. */
 struct rt_matrix_view {
     void *base;

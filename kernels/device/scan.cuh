@@ -27,6 +27,15 @@ static __device__ __forceinline__ uint64_t rt_warp_sum(uint64_t value)
     return value;
 }
 
+/* In one order, so that two runs agree. */
+static __device__ __forceinline__ float rt_warp_sum(float value)
+{
+#pragma unroll
+    for (uint32_t distance = 1; distance < RT_WARP_LANES; distance *= 2)
+        value += __shfl_xor_sync(RT_FULL_WARP, value, distance);
+    return value;
+}
+
 /* The values of the lanes up to and including this one. */
 template <typename Sum> static __device__ __forceinline__ Sum rt_warp_inclusive_sum(Sum value)
 {

@@ -8,6 +8,7 @@
  */
 #include "kernels/abi/append.h"
 #include "kernels/abi/attend.h"
+#include "kernels/abi/project.h"
 #include "kernels/abi/reduce.h"
 #include "kernels/abi/step.h"
 #include "kernels/op.h"
@@ -22,6 +23,8 @@ enum rt_status rt_plain_resolve(const struct rt_op_request *request, struct rt_v
                                 struct rt_error *err);
 enum rt_status rt_attend_resolve(const struct rt_op_request *request, struct rt_variant *out,
                                  struct rt_error *err);
+enum rt_status rt_project_resolve(const struct rt_op_request *request, struct rt_variant *out,
+                                  struct rt_error *err);
 
 #define RT_OP(id, name, params_type, resolve, build)                                               \
     enum rt_status build(const struct rt_kernels *k, const struct rt_variant *variant,             \

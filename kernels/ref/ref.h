@@ -10,6 +10,7 @@
 #include "driver/driver.h"
 #include "kernels/abi/append.h"
 #include "kernels/abi/attend.h"
+#include "kernels/abi/project.h"
 #include "kernels/abi/reduce.h"
 #include "kernels/abi/step.h"
 
@@ -22,6 +23,7 @@ void rt_ref_append_general(const void *params);
 void rt_ref_schedule_append(const void *params);
 void rt_ref_attend(const void *params);
 void rt_ref_reduce(const void *params);
+void rt_ref_project(const void *params);
 
 /*
  * Attention without tiles, splits or partials: what attend and reduce together must give. Reads the

@@ -128,6 +128,14 @@ static void test_grids(void **state)
     expect_grid(&l, choice.entry, 3, 44, 256);
     assert_true(l.smem_bytes > 0);
 
+    const struct rt_weight_view weight = {.rows = 1536, .row_stride = 7168, .column_stride = 1};
+    struct rt_project_params project = {.w = {weight, weight}, .batch = 1, .m = 17, .k = 7168};
+    assert_int_equal(BUILD(&no_device, PROJECT, project, &l, NULL), RT_OK);
+    expect_grid(&l, "rt_project", 48 * 3, 1, RT_PROJECT_THREADS);
+    project.w[1].row_stride = 1; /* weights of two orders */
+    project.w[1].column_stride = 1536;
+    assert_int_equal(BUILD(&no_device, PROJECT, project, &l, NULL), RT_ERR_INVALID);
+
     struct rt_reduce_params reduce = {.rows.count = 5, .rows.q_len = 2, .heads = 20, .d_v = 512};
     assert_int_equal(BUILD(&no_device, REDUCE, reduce, &l, NULL), RT_OK);
     expect_grid(&l, "rt_reduce", RT_REDUCE_MOST_BLOCKS(reduce.heads * reduce.rows.q_len), 1,
