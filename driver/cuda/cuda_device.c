@@ -259,8 +259,14 @@ static int kernel_set_smem(struct rt_driver *d, rt_dkernel k, uint32_t dynamic_b
     if (dynamic_bytes > INT32_MAX)
         return CUDA_ERROR_INVALID_VALUE;
     const struct rt_cuda *c = rt_cuda_of(d);
-    return (int)c->api.KernelSetAttribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-                                          (int)dynamic_bytes, (CUkernel)k, c->device);
+    const CUresult rc = c->api.KernelSetAttribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                                                  (int)dynamic_bytes, (CUkernel)k, c->device);
+    /* Blocks of the next kernel find room beside this one's: an SM that gave the rest to its L1
+     * would have to run empty first. */
+    return rc ? (int)rc
+              : (int)c->api.KernelSetAttribute(CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT,
+                                               CU_SHAREDMEM_CARVEOUT_MAX_SHARED, (CUkernel)k,
+                                               c->device);
 }
 
 /* A second parameter would be one that no ABI struct describes. */

@@ -280,8 +280,9 @@ static CUresult fake_FuncLoad(CUfunction f)
 static CUresult fake_KernelSetAttribute(CUfunction_attribute a, int value, CUkernel k, CUdevice d)
 {
     (void)d;
-    NEED(a == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES && k && value <= 232448,
-         CUDA_ERROR_INVALID_VALUE);
+    const bool bytes = a == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES && value <= 232448;
+    const bool share = a == CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT && value <= 100;
+    NEED(k && (bytes || share), CUDA_ERROR_INVALID_VALUE);
     return CUDA_SUCCESS;
 }
 
