@@ -25,6 +25,7 @@ struct rt_op_request {
     enum rt_backend backend; /* AUTO: the fastest that serves it */
     /* Of project alone: */
     uint32_t m, k;   /* vectors of x and their length */
+    uint32_t rows;   /* of the weights, of the whole batch */
     bool transposed; /* the weight's row_stride is 1 */
 };
 
@@ -33,10 +34,10 @@ struct rt_variant {
     enum rt_op_id op;
     enum rt_backend backend; /* never AUTO */
     const char *entry;       /* the kernel's entry point, static storage */
-    /* Of attend alone, the rest 0 and empty: */
+    /* Of attend, and of project where its comment says so; the rest 0 and empty: */
     uint32_t tile_rows; /* query rows of a tile */
-    uint32_t m_tiles;   /* ceil(heads * q_len / tile_rows) */
-    uint32_t parts;     /* parts of the schedule: max(1, concurrent blocks / m_tiles) */
+    uint32_t m_tiles;   /* ceil(heads * q_len / tile_rows); project: tiles of a pass */
+    uint32_t parts;     /* of the schedule: max(1, concurrent blocks / m_tiles); project: blocks */
     uint32_t threads;
     uint32_t smem_bytes;
     uint32_t overhead_blocks, min_blocks; /* schedule constants measured for this kernel */

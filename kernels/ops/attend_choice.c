@@ -3,6 +3,7 @@
 #include "common/math.h"
 #include "kernels/abi/attend_generic.h"
 #include "kernels/abi/attend_sm90.h"
+#include "kernels/abi/project_sm90.h"
 #include "kernels/images.h"
 #include "kernels/ops/op_build.h"
 
@@ -127,8 +128,7 @@ static bool sm90_is_built(void)
     return built->name || !rt_built_images[0].name;
 }
 
-/* The first reason why the Hopper kernels cannot serve. */
-static enum rt_status check_sm90(const struct rt_device_caps *caps, struct rt_error *err)
+enum rt_status rt_check_sm90(const struct rt_device_caps *caps, struct rt_error *err)
 {
     if (caps->kind == RT_DEVICE_KIND_HOST && caps->cc == 0)
         return rt_fail(err, RT_ERR_UNSUPPORTED,
@@ -243,11 +243,11 @@ enum rt_status rt_attend_resolve(const struct rt_op_request *request, struct rt_
     const struct attend_kernel *kernel;
     switch (request->backend) {
     case RT_BACKEND_SM90:
-        RT_TRY(check_sm90(caps, err));
+        RT_TRY(rt_check_sm90(caps, err));
         kernel = pick_sm90(request);
         break;
     case RT_BACKEND_AUTO:
-        if (check_sm90(caps, &why_not) == RT_OK)
+        if (rt_check_sm90(caps, &why_not) == RT_OK)
             kernel = pick_sm90(request);
         else
             RT_TRY(pick_generic(caps, request, &kernel, err));

@@ -26,6 +26,9 @@ enum rt_status rt_attend_resolve(const struct rt_op_request *request, struct rt_
 enum rt_status rt_project_resolve(const struct rt_op_request *request, struct rt_variant *out,
                                   struct rt_error *err);
 
+/* The first reason why the Hopper kernels cannot serve. */
+enum rt_status rt_check_sm90(const struct rt_device_caps *caps, struct rt_error *err);
+
 #define RT_OP(id, name, params_type, resolve, build)                                               \
     enum rt_status build(const struct rt_kernels *k, const struct rt_variant *variant,             \
                          const void *params, struct rt_launch *out, struct rt_error *err);

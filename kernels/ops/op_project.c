@@ -1,17 +1,113 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Products with weights: which kernel serves one, and how it is launched. */
+#include "kernels/abi/project_sm90.h"
 #include "kernels/ops/op_build.h"
 
 #include "common/math.h"
 
 #include <stdio.h>
 
+/* Rows are moved 16 bytes at a time. */
+#define VECTOR_ELEMENTS 8u
+
+/* What a block of the sm90 kernel takes of shared memory: two of them share an SM. */
+#define SM90_SMEM_BYTES ((RT_PROJECT_SM90_SMEM_BYTES + 1024u) / 2u - 1024u)
+
+/* Weights of a block on their way while its ring fills first. */
+#define SM90_EARLY_BYTES (48u * 1024u)
+
+struct sm90_kernel {
+    const char *entry;
+    uint32_t vectors;
+    uint32_t tiles; /* of a pass; 0: for weights that lie across */
+};
+
+/* Rising in vectors, then in tiles. */
+static const struct sm90_kernel sm90_kernels[] = {
+    {"rt_project_sm90_across8", 8, 0},    {"rt_project_sm90_along8x1", 8, 1},
+    {"rt_project_sm90_along8x2", 8, 2},   {"rt_project_sm90_along8x4", 8, 4},
+    {"rt_project_sm90_across16", 16, 0},  {"rt_project_sm90_along16x1", 16, 1},
+    {"rt_project_sm90_along16x2", 16, 2}, {"rt_project_sm90_along16x4", 16, 4},
+};
+#define SM90_COUNT (sizeof(sm90_kernels) / sizeof(sm90_kernels[0]))
+
+/* Why the Hopper kernels do not take the product. */
+static enum rt_status check_sm90_product(const struct rt_op_request *request, struct rt_error *err)
+{
+    RT_TRY(rt_check_sm90(request->caps, err));
+    RT_REQUIRE(request->m <= RT_PROJECT_SM90_MOST_VECTORS, err, RT_ERR_UNSUPPORTED,
+               "backend sm90 multiplies up to %u vectors, not %u", RT_PROJECT_SM90_MOST_VECTORS,
+               request->m);
+    RT_REQUIRE(request->k % VECTOR_ELEMENTS == 0, err, RT_ERR_UNSUPPORTED,
+               "backend sm90 takes vectors of a multiple of %u numbers, not %u", VECTOR_ELEMENTS,
+               request->k);
+    return RT_OK;
+}
+
+/* As few tiles as hold a block's share, all alike. */
+static uint32_t tile_rows(uint32_t share)
+{
+    return rt_ceil_div_u32(share, rt_ceil_div_u32(share, RT_PROJECT_SM90_TILE_ROWS));
+}
+
+/* The one with the least room for that many vectors, and for a block's share in one pass; else the
+ * one with the largest passes. */
+static const struct sm90_kernel *pick_sm90(const struct rt_op_request *request)
+{
+    const uint32_t share = rt_ceil_div_u32(request->rows, request->caps->sm_count);
+    const struct sm90_kernel *best = NULL;
+    for (size_t i = 0; i < SM90_COUNT; i++) {
+        const struct sm90_kernel *kernel = &sm90_kernels[i];
+        if (request->m > kernel->vectors || request->transposed != (kernel->tiles == 0))
+            continue;
+        if (best &&
+            (best->vectors < kernel->vectors || best->tiles * RT_PROJECT_SM90_TILE_ROWS >= share))
+            break;
+        best = kernel;
+    }
+    return best;
+}
+
+static void choose_sm90(const struct rt_op_request *request, struct rt_variant *out)
+{
+    const struct sm90_kernel *kernel = pick_sm90(request);
+    out->backend = RT_BACKEND_SM90;
+    out->entry = kernel->entry;
+    out->m_tiles = kernel->tiles;
+    out->parts = request->caps->sm_count;
+    out->threads = request->transposed ? RT_PROJECT_SM90_ACROSS_THREADS : RT_PROJECT_SM90_THREADS;
+    out->smem_bytes =
+        request->transposed ? RT_PROJECT_SM90_ACROSS_BYTES(request->m) : SM90_SMEM_BYTES;
+    (void)snprintf(out->reason, sizeof(out->reason), "sm90%s, up to %u vectors for %u, %u blocks",
+                   request->backend == RT_BACKEND_AUTO ? "" : " as asked for", kernel->vectors,
+                   request->m, out->parts);
+}
+
+/* m 0: nothing is known of the product yet, and nobody asks for it. */
 enum rt_status rt_project_resolve(const struct rt_op_request *request, struct rt_variant *out,
                                   struct rt_error *err)
 {
+    struct rt_error why_not = {0};
     RT_TRY(rt_plain_resolve(request, out, err));
-    (void)snprintf(out->reason, sizeof(out->reason), "generic, %u vectors of %u", request->m,
-                   request->k);
-    return RT_OK;
+    switch (request->m > 0 ? request->backend : RT_BACKEND_GENERIC) {
+    case RT_BACKEND_SM90:
+        RT_TRY(check_sm90_product(request, err));
+        choose_sm90(request, out);
+        return RT_OK;
+    case RT_BACKEND_AUTO:
+        if (check_sm90_product(request, &why_not) == RT_OK) {
+            choose_sm90(request, out);
+            return RT_OK;
+        }
+        (void)snprintf(out->reason, sizeof(out->reason), "generic; not sm90: %.150s",
+                       why_not.message);
+        return RT_OK;
+    case RT_BACKEND_GENERIC:
+        (void)snprintf(out->reason, sizeof(out->reason), "generic as asked for");
+        return RT_OK;
+    default:
+        return rt_fail(err, RT_ERR_UNSUPPORTED, "backend %d is not known", (int)request->backend);
+    }
 }
 
 static enum rt_status check_project(const struct rt_project_params *p, struct rt_error *err)
@@ -22,16 +118,18 @@ static enum rt_status check_project(const struct rt_project_params *p, struct rt
     const bool along = p->w[0].column_stride == 1;
     for (int i = 0; i < 2 && p->w[i].rows > 0; i++) {
         const struct rt_weight_view *w = &p->w[i];
-        RT_REQUIRE(
-            along ? w->column_stride == 1 : w->row_stride == 1, err, RT_ERR_INVALID,
-            "weight %d has row stride %lld, column stride %lld: one of the two is 1, and the "
-            "same one in both weights",
-            i, (long long)w->row_stride, (long long)w->column_stride);
+        RT_REQUIRE(along ? w->column_stride == 1 : w->row_stride == 1, err, RT_ERR_INVALID,
+                   "weight %d has row stride %lld, column stride %lld: one of the two is 1, and "
+                   "the same one in both weights",
+                   i, (long long)w->row_stride, (long long)w->column_stride);
         RT_REQUIRE(!w->bias || p->batch == 1, err, RT_ERR_INVALID, "a bias in a batch of %u",
                    p->batch);
     }
     RT_REQUIRE(!p->norm.weight || p->norm.width == p->k, err, RT_ERR_INVALID,
                "a norm of %u numbers for vectors of %u", p->norm.width, p->k);
+    RT_REQUIRE((uint64_t)p->batch * ((uint64_t)p->w[0].rows + p->w[1].rows) <= INT32_MAX, err,
+               RT_ERR_INVALID, "%u times %u + %u rows are too many", p->batch, p->w[0].rows,
+               p->w[1].rows);
     return RT_OK;
 }
 
@@ -47,10 +145,97 @@ static enum rt_status build_generic(const struct rt_kernels *k, const struct rt_
                           err);
 }
 
+/* ---- sm90 ---- */
+
+static enum rt_status check_strides(const char *name, const int64_t strides[2],
+                                    struct rt_error *err)
+{
+    static const char *const what[] = {"batch", "row"};
+    for (int i = 0; i < 2; i++) {
+        char text[48];
+        (void)snprintf(text, sizeof(text), "%s %s stride in elements", name, what[i]);
+        RT_TRY(rt_check_stride(text, strides[i], sizeof(uint16_t), err));
+    }
+    return RT_OK;
+}
+
+static enum rt_status check_sm90(const struct rt_variant *v, const struct rt_project_params *p,
+                                 struct rt_error *err)
+{
+    const bool across = p->w[0].column_stride != 1;
+    const struct sm90_kernel *kernel = sm90_kernels, *end = kernel + SM90_COUNT;
+    while (kernel < end && kernel->entry != v->entry)
+        kernel++;
+    RT_REQUIRE(kernel < end && p->m <= kernel->vectors && across == (kernel->tiles == 0), err,
+               RT_ERR_INTERNAL, "%u vectors, weights that lie %s, were planned as %s", p->m,
+               across ? "across" : "along", v->entry);
+    RT_REQUIRE(!across || (!p->norm.weight && p->w[1].rows == 0), err, RT_ERR_UNSUPPORTED,
+               "backend sm90 takes one transposed weight, without a norm; backend generic takes "
+               "any");
+    RT_TRY(rt_check_pointer("x", p->x.base, err));
+    RT_TRY(check_strides("x", (int64_t[]){p->x.batch_stride, p->x.row_stride}, err));
+    RT_TRY(rt_check_pointer("norm", p->norm.weight, err));
+    for (int i = 0; i < 2 && p->w[i].rows > 0; i++) {
+        const struct rt_weight_view *w = &p->w[i];
+        const int64_t outer = across ? w->column_stride : w->row_stride;
+        RT_TRY(rt_check_pointer("weight", w->base, err));
+        RT_TRY(check_strides("weight", (int64_t[]){w->batch_stride, outer}, err));
+    }
+    return RT_OK;
+}
+
+/* Where what lies in a block's shared memory; whatever remains is the ring. */
+static enum rt_status place_along(const struct rt_variant *v, struct rt_project_sm90_params *sm90,
+                                  uint32_t *smem_bytes, struct rt_error *err)
+{
+    const struct rt_project_params *p = &sm90->project;
+    const uint32_t rows = p->batch * (p->w[0].rows + p->w[1].rows);
+    const uint32_t share = rt_ceil_div_u32(rows, v->parts);
+    sm90->tile_rows = tile_rows(share);
+    const uint32_t tiles = rt_min_u32(rt_ceil_div_u32(share, sm90->tile_rows), v->m_tiles);
+    const uint32_t stage_bytes = sm90->tile_rows * RT_PROJECT_SM90_ROW_BYTES;
+    sm90->sums_stride = RT_PROJECT_SM90_SUMS_STRIDE(tiles);
+    sm90->norm_at =
+        RT_PROJECT_SM90_DESK_BYTES + RT_PROJECT_SM90_SUMS_BYTES(p->m, sm90->sums_stride);
+    sm90->ring_at =
+        sm90->norm_at + (uint32_t)rt_align_up_u64(p->norm.weight ? 2 * (uint64_t)p->k : 0, 128);
+    RT_REQUIRE(sm90->ring_at + 2 * stage_bytes <= v->smem_bytes, err, RT_ERR_UNSUPPORTED,
+               "backend sm90 has no room for %u vectors of %u in %u bytes; backend generic takes "
+               "any",
+               p->m, p->k, v->smem_bytes);
+    /* More than the block has to bring is no use. */
+    const uint64_t chunks = rt_ceil_div_u32(p->k, RT_PROJECT_SM90_CHUNK);
+    const uint64_t wanted = chunks * rt_ceil_div_u32(share, sm90->tile_rows);
+    const uint32_t fit = (v->smem_bytes - sm90->ring_at) / stage_bytes;
+    sm90->stages = rt_min_u32(rt_min_u32(fit, RT_PROJECT_SM90_MOST_STAGES),
+                              wanted < 2 ? 2 : (uint32_t)rt_min_u32((uint32_t)wanted, UINT16_MAX));
+    sm90->early = rt_max_u32(1, SM90_EARLY_BYTES / stage_bytes);
+    *smem_bytes = sm90->ring_at + sm90->stages * stage_bytes;
+    return RT_OK;
+}
+
+static enum rt_status build_sm90(const struct rt_kernels *k, const struct rt_variant *v,
+                                 const struct rt_project_params *p, struct rt_launch *out,
+                                 struct rt_error *err)
+{
+    struct rt_project_sm90_params sm90 = {.project = *p};
+    uint32_t smem_bytes = RT_PROJECT_SM90_ACROSS_BYTES(p->m);
+    RT_TRY(check_sm90(v, p, err));
+    if (p->w[0].column_stride == 1)
+        RT_TRY(place_along(v, &sm90, &smem_bytes, err));
+    else
+        sm90.sums_stride = RT_PROJECT_SM90_SUMS_STRIDE(4u);
+    RT_TRY(rt_launch_grid(k, v->entry, &sm90, sizeof(sm90), v->parts, 1, v->threads, out, err));
+    out->smem_bytes = smem_bytes;
+    return RT_OK;
+}
+
 enum rt_status rt_project_build(const struct rt_kernels *k, const struct rt_variant *variant,
                                 const void *params, struct rt_launch *out, struct rt_error *err)
 {
     const struct rt_project_params *p = params;
     RT_TRY(check_project(p, err));
+    if (variant->backend == RT_BACKEND_SM90)
+        return build_sm90(k, variant, p, out, err);
     return build_generic(k, p, variant->entry, out, err);
 }

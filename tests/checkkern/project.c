@@ -86,6 +86,7 @@ static bool resolve(struct ck *ck, const struct ck_project *c, enum rt_backend b
     const struct rt_op_request request = {.caps = &ck->driver.caps,
                                           .m = c->m,
                                           .k = c->k,
+                                          .rows = c->batch * (c->rows[0] + c->rows[1]),
                                           .transposed = c->transposed,
                                           .backend = backend};
     struct rt_error err = {0};
@@ -96,22 +97,42 @@ static bool resolve(struct ck *ck, const struct ck_project *c, enum rt_backend b
     return true;
 }
 
-static void check(struct ck *ck, const struct ck_project *c)
+static void check_variant(struct ck *ck, const struct ck_project *c,
+                          const struct ck_project_rig *rig, const struct ck_project_truth *truth,
+                          const struct rt_variant *choice)
 {
     char text[160];
-    struct rt_variant choice;
     struct rt_error err = {0};
-    if (!resolve(ck, c, RT_BACKEND_GENERIC, &choice))
-        return;
+    struct rt_launch launch;
     ck_project_describe(c, text, sizeof(text));
-    ck_case(ck, "%s, %s", rt_backend_name(choice.backend), text);
+    ck_case(ck, "%s, %u blocks, %u bytes: %s", rt_backend_name(choice->backend), choice->parts,
+            choice->smem_bytes, text);
+    const struct rt_project_params p = ck_project_params(c, rig, CK_DEVICE);
+    enum rt_status status = ck_build_variant(ck, choice, &p, sizeof(p), &launch, &err);
+    ck_upload(ck, &rig->y);
+    ck_launch(ck, status, &err, &launch);
+    ck_project_compare(ck, c, rig, truth);
+    const uint64_t vectors = (uint64_t)c->batch * c->m;
+    ck_count(ck, rt_backend_name(choice->backend), vectors, vectors);
+}
+
+/* By every kernel that serves it; the tuned one also with other blocks and rings. */
+static void check(struct ck *ck, struct ck_random *random, const struct ck_project *c)
+{
+    static const uint32_t parts[] = {1, 2, 7, 8, 132};
+    const bool odd = c->transposed && (c->norm || c->rows[1] > 0);
+    struct rt_variant choice;
     struct ck_project_rig rig = ck_project_make(ck, c);
     struct ck_project_truth truth = ck_project_truth(ck, c, &rig);
-    const struct rt_project_params p = ck_project_params(c, &rig, CK_DEVICE);
-    struct rt_launch launch;
-    enum rt_status status = ck_build_variant(ck, &choice, &p, sizeof(p), &launch, &err);
-    ck_launch(ck, status, &err, &launch);
-    ck_project_compare(ck, c, &rig, &truth);
+    if (resolve(ck, c, RT_BACKEND_GENERIC, &choice))
+        check_variant(ck, c, &rig, &truth, &choice);
+    if (!odd && resolve(ck, c, RT_BACKEND_SM90, &choice)) {
+        check_variant(ck, c, &rig, &truth, &choice);
+        choice.parts = parts[ck_random_below(random, 5)];
+        if (!c->transposed)
+            choice.smem_bytes = (106 + ck_random_below(random, 121)) * 1024;
+        check_variant(ck, c, &rig, &truth, &choice);
+    }
     ck_project_forget(&truth);
     ck_project_free(ck, &rig);
 }
@@ -133,7 +154,7 @@ static void check_models(struct ck *ck, struct ck_random *random, uint64_t most)
                                               (i % 2 ? CK_PROJECT_TROUBLES : 1));
         c.seed = ck_random_u64(random) >> 8;
         shrink(&c, most);
-        check(ck, &c);
+        check(ck, random, &c);
     }
 }
 
@@ -157,7 +178,7 @@ static void check_lengths(struct ck *ck, struct ck_random *random, uint64_t most
             if (turn == 0)
                 c.rows[1] = 1 + ck_random_below(random, 40);
             shrink(&c, most);
-            check(ck, &c);
+            check(ck, random, &c);
         }
 }
 

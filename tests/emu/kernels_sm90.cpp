@@ -6,3 +6,4 @@
 #include "kernels/sm90/mla_sm90_320x256.cu"
 #include "kernels/sm90/mla_sm90_512x512.cu"
 #include "kernels/sm90/mla_sm90_576x512.cu"
+#include "kernels/sm90/project_sm90.cu"

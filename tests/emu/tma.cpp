@@ -17,6 +17,8 @@ struct box {
     uint64_t *barrier;
     uint64_t map[EMU_MAP_WORDS]; /* the parameter that it was in is gone when its thread is */
     int at[RT_TENSOR_MAP_DIMS];
+    const unsigned char *from; /* of a bulk copy, which is no box and has no map: null else */
+    uint32_t bytes;
     void *agent;
 };
 
@@ -45,11 +47,13 @@ bool emu_async_pending(void)
     return !boxes.empty() || emu_product_pending();
 }
 
-static uint64_t bytes_of(const uint64_t *map)
+static uint64_t bytes_of(const struct box *b)
 {
     uint64_t bytes = 2;
-    for (unsigned i = 0; i < map[EMU_MAP_DIMS]; i++)
-        bytes *= map[EMU_MAP_BOX + i];
+    if (b->from)
+        return b->bytes;
+    for (unsigned i = 0; i < b->map[EMU_MAP_DIMS]; i++)
+        bytes *= b->map[EMU_MAP_BOX + i];
     return bytes;
 }
 
@@ -74,9 +78,21 @@ static const unsigned char *source(const struct box *b, const uint64_t *index)
 }
 
 /* By the copy's agent. */
+static void copy_bytes(const struct box *b, bool poison)
+{
+    const struct emu_16_bytes nothing = {UINT64_MAX, UINT64_MAX};
+    for (uint32_t i = 0; i < b->bytes; i += VECTOR)
+        emu_store_16(b->to + i, poison ? nothing : emu_load_16(b->from + i));
+}
+
+/* Likewise. */
 static void copy_vectors(const struct box *b, bool poison)
 {
-    const uint64_t count = bytes_of(b->map) / VECTOR, of_row = b->map[EMU_MAP_BOX] * 2 / VECTOR;
+    if (b->from) {
+        copy_bytes(b, poison);
+        return;
+    }
+    const uint64_t count = bytes_of(b) / VECTOR, of_row = b->map[EMU_MAP_BOX] * 2 / VECTOR;
     for (uint64_t n = 0; n < count; n++) {
         uint64_t index[RT_TENSOR_MAP_DIMS] = {n % of_row * 8}, row = n / of_row;
         for (unsigned i = 1; i < b->map[EMU_MAP_DIMS]; i++) {
@@ -98,21 +114,14 @@ static void check_box(const struct box *b, int dims)
     const ptrdiff_t at = b->to - rt_attend_shared;
     if (b->map[EMU_MAP_MARK] != EMU_MAP_IS_ONE || b->map[EMU_MAP_DIMS] != (uint64_t)dims)
         emu_fail("no tensor map of %d dimensions", dims);
-    if (at < 0 || at % ROW != 0 || at + (ptrdiff_t)bytes_of(b->map) > EMU_SHARED_BYTES)
+    if (at < 0 || at % ROW != 0 || at + (ptrdiff_t)bytes_of(b) > EMU_SHARED_BYTES)
         emu_fail("box to byte %td of shared memory", at);
     if (b->map[EMU_MAP_BOX] * 2 != ROW)
         emu_fail("rows of %llu bytes in a box", (unsigned long long)b->map[EMU_MAP_BOX] * 2);
 }
 
-void emu_tma_load(void *shared, const void *map, uint64_t *barrier, int dims, const int *at)
+static void ask(struct box b)
 {
-    const emu_unseen unseen;
-    struct box b = {};
-    b.to = (unsigned char *)shared;
-    memcpy(b.map, map, sizeof(b.map));
-    b.barrier = barrier;
-    memcpy(b.at, at, (size_t)dims * sizeof(*at));
-    check_box(&b, dims);
     while (idle_agents.empty() || agent_count < LEAST_AGENTS) {
         idle_agents.push_front(emu_agent_make());
         agent_count++;
@@ -126,6 +135,33 @@ void emu_tma_load(void *shared, const void *map, uint64_t *barrier, int dims, co
     boxes.push_back(b);
 }
 
+void emu_tma_load(void *shared, const void *map, uint64_t *barrier, int dims, const int *at)
+{
+    const emu_unseen unseen;
+    struct box b = {};
+    b.to = (unsigned char *)shared;
+    memcpy(b.map, map, sizeof(b.map));
+    b.barrier = barrier;
+    memcpy(b.at, at, (size_t)dims * sizeof(*at));
+    check_box(&b, dims);
+    ask(b);
+}
+
+void emu_bulk_load(void *shared, const void *global, uint32_t bytes, uint64_t *barrier)
+{
+    const emu_unseen unseen;
+    struct box b = {};
+    b.to = (unsigned char *)shared;
+    b.barrier = barrier;
+    b.from = (const unsigned char *)global;
+    b.bytes = bytes;
+    const ptrdiff_t at = b.to - rt_attend_shared;
+    if (at < 0 || at + (ptrdiff_t)bytes > EMU_SHARED_BYTES || bytes == 0 ||
+        (at | (ptrdiff_t)bytes | (ptrdiff_t)(uintptr_t)global) % VECTOR != 0)
+        emu_fail("bulk copy of %u bytes to byte %td of shared memory", bytes, at);
+    ask(b);
+}
+
 static void land(void)
 {
     const size_t i = emu_random() % boxes.size();
@@ -136,7 +172,7 @@ static void land(void)
     copy_vectors(&b, false);
     emu_agent_leave(emu_mbarrier_order(b.barrier));
     idle_agents.push_back(b.agent);
-    emu_mbarrier_copied(b.barrier, (unsigned)bytes_of(b.map));
+    emu_mbarrier_copied(b.barrier, (unsigned)bytes_of(&b));
 }
 
 void emu_async_step(void)

@@ -20,6 +20,8 @@ enum {
 #ifdef __cplusplus
 /* Boxes of a tensor; at[0] is the innermost coordinate. */
 void emu_tma_load(void *shared, const void *map, uint64_t *barrier, int dims, const int *at);
+/* Bytes one behind the other. */
+void emu_bulk_load(void *shared, const void *global, uint32_t bytes, uint64_t *barrier);
 #endif
 
 #endif

@@ -174,6 +174,54 @@ static void test_plain_operators(void **state)
     }
 }
 
+static void expect_project(const struct rt_device_caps *caps, struct rt_op_request r,
+                           const char *entry)
+{
+    struct rt_variant choice = {0};
+    struct rt_error err = {0};
+    r.caps = caps;
+    if (rt_op_resolve(RT_OP_PROJECT, &r, &choice, &err) != RT_OK)
+        fail_msg("%s", err.message);
+    assert_string_equal(choice.entry, entry);
+    assert_int_equal(choice.backend, strstr(entry, "sm90") ? RT_BACKEND_SM90 : RT_BACKEND_GENERIC);
+    assert_true(choice.reason[0] != '\0');
+}
+
+/* By vectors, by a block's share of the rows, and by how the weight lies. */
+static void test_project(void **state)
+{
+    (void)state;
+    const struct rt_op_request qkv_a = {.m = 1, .k = 7168, .rows = 2112};
+    const struct rt_op_request q_b = {.m = 9, .k = 1536, .rows = 3072};
+    const struct rt_op_request out = {.m = 16, .k = 2048, .rows = 7168};
+    const struct rt_op_request keys = {.m = 8, .k = 128, .rows = 8192, .transposed = true};
+    struct rt_op_request r = {0};
+    expect_project(&h200, r, "rt_project"); /* nothing is known of it yet */
+    expect_project(&h200, qkv_a, "rt_project_sm90_along8x1");
+    expect_project(&h200, q_b, "rt_project_sm90_along16x2");
+    expect_project(&h200, out, "rt_project_sm90_along16x4");
+    expect_project(&h200, keys, "rt_project_sm90_across8");
+    expect_project(&small, qkv_a, "rt_project");
+    expect_project(&host, qkv_a, "rt_project");
+
+    struct rt_variant choice = {0};
+    struct rt_error err = {0};
+    r = out;
+    r.caps = &h200;
+    r.backend = RT_BACKEND_GENERIC;
+    expect_project(&h200, r, "rt_project");
+    r.backend = RT_BACKEND_SM90;
+    expect_project(&h200, r, "rt_project_sm90_along16x4");
+    r.m = 17;
+    assert_int_equal(rt_op_resolve(RT_OP_PROJECT, &r, &choice, &err), RT_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "up to 16 vectors, not 17"));
+    r.m = 16;
+    r.k = 2052;
+    assert_int_equal(rt_op_resolve(RT_OP_PROJECT, &r, &choice, &err), RT_ERR_UNSUPPORTED);
+    r.backend = RT_BACKEND_AUTO;
+    expect_project(&h200, r, "rt_project");
+}
+
 static void test_refused_requests(void **state)
 {
     (void)state;
@@ -225,6 +273,7 @@ int main(void)
         cmocka_unit_test(test_host),
         cmocka_unit_test(test_backends),
         cmocka_unit_test(test_plain_operators),
+        cmocka_unit_test(test_project),
         cmocka_unit_test(test_refused_requests),
         cmocka_unit_test(test_choices_exist),
     };

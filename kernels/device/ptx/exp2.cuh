@@ -29,4 +29,12 @@ static __device__ __forceinline__ float rt_reciprocal(float x)
     return y;
 }
 
+/* x^-1/2, off by 2^-22 relatively at most: PTX ISA, "rsqrt.approx.f32". */
+static __device__ __forceinline__ float rt_inverse_root(float x)
+{
+    float y;
+    asm("rsqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 #endif

@@ -24,4 +24,9 @@ static inline float rt_reciprocal(float x)
     return rt_flushed(1.0f / rt_flushed(x));
 }
 
+static inline float rt_inverse_root(float x)
+{
+    return 1.0f / sqrtf(x);
+}
+
 #endif
