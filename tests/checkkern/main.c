@@ -17,7 +17,7 @@ const struct ck_test ck_tests[] = {
     {"step", ck_step_run, ck_step_bench},
     {"reduce", ck_reduce_run, ck_reduce_bench},
     {"attend", ck_attend_run, ck_attend_bench},
-    {"project", ck_project_run, NULL},
+    {"project", ck_project_run, ck_project_bench},
     {NULL, NULL, NULL},
 };
 
