@@ -5,6 +5,8 @@
 #include "kernels/abi/attend_generic.h"
 #include "kernels/abi/attend_sm90.h"
 #include "kernels/abi/project_sm90.h"
+#include "kernels/abi/preattend.h"
+#include "kernels/abi/project.h"
 #include "kernels/abi/reduce.h"
 #include "kernels/abi/step.h"
 #include "kernels/images.h"

@@ -7,12 +7,13 @@
 /*
  * RMSNorm of a vector x of `width` numbers: y = x * (mean(x^2) + eps)^-1/2 * (weight + offset) *
  * scale, in float or better, rounded once. offset is 1 where a model's weights are zero-centred,
- * scale what longcat and gigachat multiply the low-rank vectors by.
+ * scale what longcat and gigachat multiply the low-rank vectors by. A number that is not finite
+ * makes all of its y NaN or 0; so may squares whose sum is beyond float's range.
  */
 struct rt_norm_view {
-    const uint16_t *weight; /* bf16 [width]; null: no norm, y = x */
+    const uint16_t *weight; /* bf16 [width], 16-byte aligned, constant; null: no norm, y = x */
     float eps, offset, scale;
-    uint32_t width;
+    uint32_t width; /* a multiple of 8 */
 };
 #define RT_NORM_ADDRESSES(type, member) RT_ADDRESS(type, member.weight)
 

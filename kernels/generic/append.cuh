@@ -46,19 +46,19 @@ static __device__ __forceinline__ struct token_place find_token(const struct rt_
 }
 
 /* Where the token goes; null where it goes nowhere. `slot` and `position` are not negative. */
-static __device__ __forceinline__ uint4 *page_row(const struct rt_append_params &p,
+static __device__ __forceinline__ uint4 *page_row(const struct rt_kv_view &kv,
                                                   const rt_divisor<uint32_t> &page_size,
                                                   uint32_t slot, uint32_t position)
 {
     const uint32_t column = page_size.quotient(position);
-    if (column >= p.kv.max_blocks)
+    if (column >= kv.max_blocks)
         return nullptr;
-    const int32_t page = p.kv.table[(uint64_t)slot * p.kv.max_blocks + column];
-    if (page < 0 || (uint32_t)page >= p.kv.pages)
+    const int32_t page = kv.table[(uint64_t)slot * kv.max_blocks + column];
+    if (page < 0 || (uint32_t)page >= kv.pages)
         return nullptr;
-    return reinterpret_cast<uint4 *>(p.kv.base + page * p.kv.page_stride_bytes +
-                                     (int64_t)(position - column * p.kv.page_size) *
-                                         p.kv.token_stride_bytes);
+    return reinterpret_cast<uint4 *>(kv.base + page * kv.page_stride_bytes +
+                                     (int64_t)(position - column * kv.page_size) *
+                                         kv.token_stride_bytes);
 }
 
 /* The work of one warp, waiting for its predecessor included: token `index`, or none. */
@@ -86,7 +86,7 @@ static __device__ __forceinline__ void append_token(const struct rt_append_param
         reinterpret_cast<const uint4 *>(place.latent + row_base * p.latent.row_stride);
     const uint32_t vectors = p.kv.token_bytes / sizeof(uint4);
     const struct rt_row_piece piece = rt_load_row(from, vectors);
-    uint4 *to = page_row(p, page_size, (uint32_t)slot, (uint32_t)position + place.token);
+    uint4 *to = page_row(p.kv, page_size, (uint32_t)slot, (uint32_t)position + place.token);
     if (to)
         rt_store_row(to, from, vectors, piece);
 }

@@ -35,7 +35,7 @@ static __device__ __forceinline__ uint4 *table_row(const struct rt_append_params
     const int32_t position = p.rows.position[row];
     if (slot < 0 || position < 0)
         return nullptr;
-    return page_row(p, rt_divisor<uint32_t>(p.kv.page_size), (uint32_t)slot,
+    return page_row(p.kv, rt_divisor<uint32_t>(p.kv.page_size), (uint32_t)slot,
                     (uint32_t)position + token);
 }
 

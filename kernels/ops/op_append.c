@@ -4,8 +4,6 @@
 
 #include "common/math.h"
 
-#include <stdio.h>
-
 static enum rt_status check_schedule(const struct rt_schedule_params *p, struct rt_error *err)
 {
     const uint32_t parts = p->schedule.part_count;
@@ -16,21 +14,10 @@ static enum rt_status check_schedule(const struct rt_schedule_params *p, struct 
     return RT_OK;
 }
 
-static enum rt_status check_tokens(const char *name, const struct rt_tokens_view *view,
-                                   struct rt_error *err)
-{
-    char row[48], token[48];
-    (void)snprintf(row, sizeof(row), "%s row stride in elements", name);
-    (void)snprintf(token, sizeof(token), "%s token stride in elements", name);
-    RT_TRY(rt_check_pointer(name, view->base, err));
-    RT_TRY(rt_check_stride(row, view->row_stride, sizeof(uint16_t), err));
-    return rt_check_stride(token, view->token_stride, sizeof(uint16_t), err);
-}
-
 static enum rt_status check_append(const struct rt_append_params *p, struct rt_error *err)
 {
     RT_TRY(rt_check_rows(p->rows.count, p->rows.q_len, err));
-    RT_TRY(check_tokens("latent", &p->latent, err));
+    RT_TRY(rt_check_tokens("latent", &p->latent, err));
     return rt_check_kv(&p->kv, err);
 }
 
@@ -63,7 +50,7 @@ enum rt_status rt_append_general_build(const struct rt_kernels *k, const struct 
 {
     const struct rt_append_general_params *p = params;
     RT_TRY(check_append(&p->append, err));
-    RT_TRY(check_tokens("rope", &p->rope, err));
+    RT_TRY(rt_check_tokens("rope", &p->rope, err));
     RT_TRY(rt_check_stride("rope bytes of a token", p->rope_bytes, 1, err));
     RT_REQUIRE(p->rope.base ? p->rope_bytes > 0 && p->rope_bytes < p->append.kv.token_bytes
                             : p->rope_bytes == 0,

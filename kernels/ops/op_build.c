@@ -67,3 +67,34 @@ enum rt_status rt_check_heads(const char *name, const struct rt_heads_view *view
     }
     return RT_OK;
 }
+
+enum rt_status rt_check_tokens(const char *name, const struct rt_tokens_view *view,
+                               struct rt_error *err)
+{
+    char row[48], token[48];
+    (void)snprintf(row, sizeof(row), "%s row stride in elements", name);
+    (void)snprintf(token, sizeof(token), "%s token stride in elements", name);
+    RT_TRY(rt_check_pointer(name, view->base, err));
+    RT_TRY(rt_check_stride(row, view->row_stride, sizeof(uint16_t), err));
+    return rt_check_stride(token, view->token_stride, sizeof(uint16_t), err);
+}
+
+enum rt_status rt_check_norm(const char *name, const struct rt_norm_view *norm, uint32_t most,
+                             struct rt_error *err)
+{
+    char weight[48];
+    (void)snprintf(weight, sizeof(weight), "%s weight", name);
+    RT_TRY(rt_check_pointer(weight, norm->weight, err));
+    RT_REQUIRE(norm->width >= 8 && norm->width <= most && norm->width % 8 == 0, err, RT_ERR_INVALID,
+               "%s of %u numbers, not a multiple of 8 up to %u", name, norm->width, most);
+    return RT_OK;
+}
+
+enum rt_status rt_check_f32(const struct rt_kernels *k, const struct rt_variant *variant,
+                            uint32_t is_f32, struct rt_error *err)
+{
+    RT_REQUIRE(!is_f32 || !k->driver || k->driver->caps.kind == RT_DEVICE_KIND_HOST, err,
+               RT_ERR_UNSUPPORTED, "kernel %s: f32 is served on the host device alone, not on %s",
+               variant->entry, k->driver->caps.name);
+    return RT_OK;
+}

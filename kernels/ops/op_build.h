@@ -8,6 +8,7 @@
  */
 #include "kernels/abi/append.h"
 #include "kernels/abi/attend.h"
+#include "kernels/abi/preattend.h"
 #include "kernels/abi/project.h"
 #include "kernels/abi/reduce.h"
 #include "kernels/abi/step.h"
@@ -48,5 +49,13 @@ enum rt_status rt_check_kv(const struct rt_kv_view *kv, struct rt_error *err);
 /* q or out: base and three strides. */
 enum rt_status rt_check_heads(const char *name, const struct rt_heads_view *view,
                               struct rt_error *err);
+enum rt_status rt_check_tokens(const char *name, const struct rt_tokens_view *view,
+                               struct rt_error *err);
+/* At most `most` wide. */
+enum rt_status rt_check_norm(const char *name, const struct rt_norm_view *norm, uint32_t most,
+                             struct rt_error *err);
+/* RT_ERR_UNSUPPORTED for f32 where CUDA kernels are loaded. */
+enum rt_status rt_check_f32(const struct rt_kernels *k, const struct rt_variant *variant,
+                            uint32_t is_f32, struct rt_error *err);
 
 #endif

@@ -248,11 +248,10 @@ static double median_replay_ns(struct ck *ck, rt_dexec exec)
     return ns[TIMED / 2];
 }
 
-double ck_time_ns(struct ck *ck, const struct rt_launch *launches, uint32_t count)
+static rt_dgraph make_graph(struct ck *ck, const struct rt_launch *launches, uint32_t count)
 {
     struct rt_driver *d = &ck->driver;
     rt_dgraph graph;
-    rt_dexec exec;
     struct rt_dedge edge = {0};
     CK_DRV(ck, graph_create, (d, &graph));
     for (uint32_t i = 0; i < count; i++) {
@@ -261,6 +260,26 @@ double ck_time_ns(struct ck *ck, const struct rt_launch *launches, uint32_t coun
         CK_DRV(ck, graph_add_kernel, (d, graph, &launches[i], &edge, i > 0, &node));
         edge.from = node;
     }
+    return graph;
+}
+
+void ck_launch_chain(struct ck *ck, const struct rt_launch *launches, uint32_t count)
+{
+    struct rt_driver *d = &ck->driver;
+    rt_dgraph graph = make_graph(ck, launches, count);
+    rt_dexec exec;
+    CK_DRV(ck, graph_instantiate, (d, graph, ck->stream, &exec));
+    CK_DRV(ck, graph_launch, (d, exec, ck->stream));
+    CK_DRV(ck, stream_sync, (d, ck->stream));
+    CK_DRV(ck, exec_destroy, (d, exec));
+    CK_DRV(ck, graph_destroy, (d, graph));
+}
+
+double ck_time_ns(struct ck *ck, const struct rt_launch *launches, uint32_t count)
+{
+    struct rt_driver *d = &ck->driver;
+    rt_dgraph graph = make_graph(ck, launches, count);
+    rt_dexec exec;
     CK_DRV(ck, graph_instantiate, (d, graph, ck->stream, &exec));
     double ns = median_replay_ns(ck, exec) / count;
     CK_DRV(ck, exec_destroy, (d, exec));

@@ -69,6 +69,8 @@ void ck_schedule_append_run(struct ck *ck);
 void ck_append_run(struct ck *ck);
 void ck_append_bench(struct ck *ck);
 void ck_append_general_run(struct ck *ck);
+void ck_preattend_run(struct ck *ck);
+void ck_preattend_bench(struct ck *ck);
 void ck_page_copy_run(struct ck *ck);
 void ck_step_run(struct ck *ck);
 void ck_step_bench(struct ck *ck);
@@ -125,6 +127,9 @@ enum rt_status ck_build_variant(struct ck *ck, const struct rt_variant *variant,
 /* Runs one launch to its end; `err` is what building the launch said. */
 void ck_launch(struct ck *ck, enum rt_status built, const struct rt_error *err,
                const struct rt_launch *launch);
+
+/* As nodes of a graph, one behind the other, along programmatic edges where a launch waits. */
+void ck_launch_chain(struct ck *ck, const struct rt_launch *launches, uint32_t count);
 
 /* The two sides are the same in every byte, guard included. False: printed and counted. */
 bool ck_expect_same(struct ck *ck, const struct ck_buffer *b);

@@ -33,11 +33,12 @@ void __wrap_rt_host_run_kernel(const struct rt_launch *l)
     __real_rt_host_run_kernel(l);
 }
 
-/* As it was launched, but for reduce: for it any number of blocks is right, so it is not always the
- * same, and a few are quicker. */
+/* As it was launched, but for reduce and preattend: for them any number of blocks is right, so it
+ * is not always the same, and a few are quicker. */
 static void run(void (*thread)(const void *params), const void *params)
 {
-    const bool any_grid = strcmp(now->entry, "rt_reduce") == 0;
+    const bool any_grid =
+        strcmp(now->entry, "rt_reduce") == 0 || strcmp(now->entry, "rt_preattend") == 0;
     const uint32_t blocks = any_grid ? 1 + now->grid[0] % 29 : now->grid[0];
     emu_run(&(struct emu_launch){.grid_x = blocks,
                                  .grid_y = now->grid[1],

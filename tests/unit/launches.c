@@ -230,6 +230,119 @@ static void test_refused_records(void **state)
     assert_int_equal(BUILD(&no_device, SCHEDULE, schedule, &l, NULL), RT_ERR_INVALID);
 }
 
+static void refuse(enum rt_op_id op, const void *params, size_t bytes, const char *words)
+{
+    struct rt_launch l = {.param_bytes = 77};
+    struct rt_error err = {0};
+    assert_int_equal(build_plain(&no_device, op, params, bytes, &l, &err), RT_ERR_INVALID);
+    if (!strstr(err.message, words))
+        fail_msg("\"%s\" does not say \"%s\"", err.message, words);
+    assert_int_equal(l.param_bytes, 77);
+}
+
+static struct rt_preattend_params good_preattend(void)
+{
+    return (struct rt_preattend_params){
+        .rows = {.count = 3, .q_len = 2},
+        .kv = {.page_stride_bytes = 64 * 1152, .token_stride_bytes = 1152, .token_bytes = 1152},
+        .q_a = {(void *)16, 2 * 1536, 1536},
+        .kv_a = {(void *)16, 2 * 576, 576},
+        .q_in = {(void *)16, 40 * 192, 20 * 192, 192},
+        .q_out = {(void *)16, 40 * 576, 20 * 576, 576},
+        .q_a_norm.width = 1536,
+        .kv_a_norm.width = 512,
+        .heads = 20,
+        .nope_dim = 128,
+        .latent_dim = 512,
+        .rope_dim = 64};
+}
+
+static void test_preattend(void **state)
+{
+    (void)state;
+    struct rt_launch l = {0};
+    struct rt_preattend_params p = good_preattend();
+    /* A block for each of 6 tokens, a warp for each, and one for each 8 of 20 heads. */
+    assert_int_equal(BUILD(&no_device, PREATTEND, p, &l, NULL), RT_OK);
+    expect_grid(&l, "rt_preattend", 6 + (6 + 6 * 3 + 7) / 8, 1, RT_PREATTEND_WARPS * 32);
+    assert_true(l.address_mask == UINT64_C(0x19222487d));
+    p.q_a.base = NULL;
+    p.kv_a.base = NULL;
+    assert_int_equal(BUILD(&no_device, PREATTEND, p, &l, NULL), RT_OK);
+    assert_int_equal(l.grid[0], (6 * 3 + 7) / 8);
+    p.q_in.base = NULL;
+    refuse(RT_OP_PREATTEND, &p, sizeof(p), "none of q_a, kv_a and q_in");
+    p = good_preattend();
+    p.is_f32 = 1; /* four bytes a number */
+    refuse(RT_OP_PREATTEND, &p, sizeof(p), "1152 bytes a token");
+    p.kv.token_bytes = 2 * 1152;
+    assert_int_equal(BUILD(&no_device, PREATTEND, p, &l, NULL), RT_OK);
+}
+
+static void test_refused_preattend(void **state)
+{
+    (void)state;
+    struct rt_preattend_params bad[16];
+    const char *words[16] = {"0 rows",
+                             "query length 9",
+                             "a latent of 384",
+                             "a rotated part of 48",
+                             "0 heads",
+                             "129 heads",
+                             "100 numbers of a head",
+                             "q_out no address",
+                             "q_a norm of 1540 numbers",
+                             "q_a norm of 4104 numbers",
+                             "a norm of 256 numbers",
+                             "q_a row stride in elements is 1537",
+                             "kv_a is at 0x8",
+                             "kv token stride in bytes is 1150",
+                             "q_in head stride in elements is 196",
+                             "rope table is at 0x4"};
+    for (int i = 0; i < 16; i++)
+        bad[i] = good_preattend();
+    bad[0].rows.count = 0;
+    bad[1].rows.q_len = 9;
+    bad[2].latent_dim = 384;
+    bad[3].rope_dim = 48;
+    bad[4].heads = 0;
+    bad[5].heads = 129;
+    bad[6].nope_dim = 100;
+    bad[7].q_out.base = NULL;
+    bad[8].q_a_norm.width = 1540;
+    bad[9].q_a_norm.width = 4104;
+    bad[10].kv_a_norm.width = 256;
+    bad[11].q_a.row_stride = 1537;
+    bad[12].kv_a.base = (void *)8;
+    bad[13].kv.token_stride_bytes = 1150;
+    bad[14].q_in.head_stride = 196;
+    bad[15].rope.table = (void *)4;
+    for (int i = 0; i < 16; i++)
+        refuse(RT_OP_PREATTEND, &bad[i], sizeof(bad[i]), words[i]);
+}
+
+/* What only the host device does is refused on another, by the kernel's name. */
+static void test_f32_on_cuda(void **state)
+{
+    (void)state;
+    struct rt_driver d;
+    struct rt_kernels k;
+    struct rt_launch l = {0};
+    struct rt_error err = {0};
+    struct rt_preattend_params p = good_preattend();
+    p.is_f32 = 1;
+    p.kv.token_bytes = 2 * 1152;
+    assert_int_equal(rt_driver_open_host(&d, NULL), RT_OK);
+    assert_int_equal(rt_kernels_load(&d, &k, NULL), RT_OK);
+    assert_int_equal(BUILD(&k, PREATTEND, p, &l, &err), RT_OK);
+    d.caps.kind = RT_DEVICE_KIND_CUDA;
+    assert_int_equal(BUILD(&k, PREATTEND, p, &l, &err), RT_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "rt_preattend"));
+    d.caps.kind = RT_DEVICE_KIND_HOST;
+    rt_kernels_unload(&k);
+    rt_driver_close(&d);
+}
+
 static void test_lookup(void **state)
 {
     (void)state;
@@ -317,9 +430,15 @@ static void test_old_device(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_grids),           cmocka_unit_test(test_refused_attention),
-        cmocka_unit_test(test_refused_records), cmocka_unit_test(test_lookup),
-        cmocka_unit_test(test_load_on_host),    cmocka_unit_test(test_load_fails_clean),
+        cmocka_unit_test(test_grids),
+        cmocka_unit_test(test_refused_attention),
+        cmocka_unit_test(test_refused_records),
+        cmocka_unit_test(test_preattend),
+        cmocka_unit_test(test_refused_preattend),
+        cmocka_unit_test(test_f32_on_cuda),
+        cmocka_unit_test(test_lookup),
+        cmocka_unit_test(test_load_on_host),
+        cmocka_unit_test(test_load_fails_clean),
         cmocka_unit_test(test_old_device),
     };
     return cmocka_run_group_tests_name("launches", tests, NULL, NULL);

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/ops/op_build.h"
+
+static enum rt_status check_dims(const struct rt_preattend_params *p, struct rt_error *err)
+{
+    RT_REQUIRE(p->latent_dim == 512 || p->latent_dim == 256, err, RT_ERR_INVALID,
+               "a latent of %u numbers, not 512 or 256", p->latent_dim);
+    RT_REQUIRE(p->rope_dim == 64 || p->rope_dim == 32 || p->rope_dim == 0, err, RT_ERR_INVALID,
+               "a rotated part of %u numbers, not 64, 32 or 0", p->rope_dim);
+    return rt_check_pointer("rope table", p->rope.table, err);
+}
+
+static enum rt_status check_kv_a(const struct rt_preattend_params *p, struct rt_error *err)
+{
+    const uint32_t token_bytes = (p->latent_dim + p->rope_dim) * (p->is_f32 ? 4u : 2u);
+    RT_TRY(rt_check_tokens("kv_a", &p->kv_a, err));
+    RT_TRY(rt_check_norm("kv_a norm", &p->kv_a_norm, p->latent_dim, err));
+    RT_REQUIRE(p->kv_a_norm.width == p->latent_dim && p->kv.token_bytes == token_bytes, err,
+               RT_ERR_INVALID,
+               "a norm of %u numbers and a cache of %u bytes a token for L %u, R %u",
+               p->kv_a_norm.width, p->kv.token_bytes, p->latent_dim, p->rope_dim);
+    return rt_check_kv(&p->kv, err);
+}
+
+static enum rt_status check_q(const struct rt_preattend_params *p, struct rt_error *err)
+{
+    RT_REQUIRE(p->heads >= 1 && p->heads <= RT_MAX_HEADS, err, RT_ERR_INVALID,
+               "%u heads, not 1 to %u", p->heads, RT_MAX_HEADS);
+    RT_REQUIRE(p->nope_dim % 8 == 0, err, RT_ERR_INVALID,
+               "%u numbers of a head are not rotated, not a multiple of 8", p->nope_dim);
+    RT_REQUIRE(p->q_out.base || p->rope_dim == 0, err, RT_ERR_INVALID,
+               "q has %u rotated numbers, and q_out no address", p->rope_dim);
+    RT_TRY(rt_check_heads("q_in", &p->q_in, err));
+    return rt_check_heads("q_out", &p->q_out, err);
+}
+
+enum rt_status rt_preattend_build(const struct rt_kernels *k, const struct rt_variant *variant,
+                                  const void *params, struct rt_launch *out, struct rt_error *err)
+{
+    const struct rt_preattend_params *p = params;
+    RT_TRY(rt_check_rows(p->rows.count, p->rows.q_len, err));
+    RT_TRY(check_dims(p, err));
+    RT_REQUIRE(p->q_a.base || p->kv_a.base || p->q_in.base, err, RT_ERR_INVALID,
+               "preattend has none of q_a, kv_a and q_in");
+    if (p->q_a.base) {
+        RT_TRY(rt_check_tokens("q_a", &p->q_a, err));
+        RT_TRY(rt_check_norm("q_a norm", &p->q_a_norm, RT_PREATTEND_MOST_WIDTH, err));
+    }
+    if (p->kv_a.base)
+        RT_TRY(check_kv_a(p, err));
+    if (p->q_in.base)
+        RT_TRY(check_q(p, err));
+    RT_TRY(rt_check_f32(k, variant, p->is_f32, err));
+    return rt_launch_grid(k, variant->entry, p, sizeof(*p),
+                          rt_preattend_blocks(p, RT_PREATTEND_WARPS), 1,
+                          RT_PREATTEND_WARPS * RT_WARP_THREADS, out, err);
+}
