@@ -36,7 +36,8 @@ sanitize() {
     racecheck=(compute-sanitizer --tool racecheck --report-api-errors no --error-exitcode 9)
     check "${memcheck[@]}" "$build/tests/checkkern/checkkern" --device cuda:0
     check "${memcheck[@]}" "$build/tests/gpu/gpu-tests" --quick
-    for test in append append_general page_copy preattend reduce schedule schedule_append step; do
+    for test in append append_general input_norm page_copy preattend reduce \
+        schedule schedule_append step; do
         check "${racecheck[@]}" "$build/tests/checkkern/checkkern" --device cuda:0 --test "$test"
     done
 }

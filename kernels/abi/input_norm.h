@@ -4,14 +4,20 @@
 
 #include "kernels/abi/norm.h"
 
+/* A block a token, which holds the token's numbers in registers. */
+#define RT_INPUT_NORM_WARPS 16u
+#define RT_INPUT_NORM_MOST_WIDTH 16384u
+
 /*
  * input_norm: what stands in front of a block that adds its residual itself. Per token:
  *   residual = residual + hidden (rounded once; where `first` is set: residual = hidden)
  *   normed   = norm(residual as stored; norm)
- * Tokens are tokens of rows 0..rows-1, packed; padding is computed like the rest.
+ * Tokens are tokens of rows 0..rows-1, packed; padding is computed like the rest. residual may be
+ * hidden itself where `first` is set; otherwise no two of the three overlap.
  */
 struct rt_input_norm_params {
-    const uint16_t *hidden; /* [tokens, norm.width], rows `stride` apart like the other two */
+    const uint16_t *hidden; /* [tokens, norm.width], rows `stride` apart like the other two;
+                             * 16-byte aligned like them */
     uint16_t *residual, *normed;
     int64_t stride; /* in elements, a multiple of 8 */
     struct rt_norm_view norm;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/emu/shared.h"
 
+#include "kernels/generic/input_norm.cu"
 #include "kernels/generic/preattend.cu"

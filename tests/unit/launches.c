@@ -321,6 +321,33 @@ static void test_refused_preattend(void **state)
         refuse(RT_OP_PREATTEND, &bad[i], sizeof(bad[i]), words[i]);
 }
 
+static void test_input_norm(void **state)
+{
+    (void)state;
+    struct rt_launch l = {0};
+    const struct rt_input_norm_params good = {.stride = 7168, .norm.width = 7168, .tokens = 12};
+    assert_int_equal(BUILD(&no_device, INPUT_NORM, good, &l, NULL), RT_OK);
+    expect_grid(&l, "rt_input_norm", 12, 1, RT_INPUT_NORM_WARPS * 32);
+    assert_int_equal(l.address_mask, 0x17);
+    struct rt_input_norm_params bad[6];
+    static const char *const words[6] = {"0 tokens",
+                                         "32769 tokens",
+                                         "residual is at 0x8",
+                                         "stride in elements is 7170",
+                                         "input norm of 7172 numbers",
+                                         "input norm of 16392 numbers"};
+    for (int i = 0; i < 6; i++)
+        bad[i] = good;
+    bad[0].tokens = 0;
+    bad[1].tokens = RT_MAX_BATCH * RT_MAX_QUERY_LEN + 1;
+    bad[2].residual = (void *)8;
+    bad[3].stride = 7170;
+    bad[4].norm.width = 7172;
+    bad[5].norm.width = 16392;
+    for (int i = 0; i < 6; i++)
+        refuse(RT_OP_INPUT_NORM, &bad[i], sizeof(bad[i]), words[i]);
+}
+
 /* What only the host device does is refused on another, by the kernel's name. */
 static void test_f32_on_cuda(void **state)
 {
@@ -338,6 +365,9 @@ static void test_f32_on_cuda(void **state)
     d.caps.kind = RT_DEVICE_KIND_CUDA;
     assert_int_equal(BUILD(&k, PREATTEND, p, &l, &err), RT_ERR_UNSUPPORTED);
     assert_non_null(strstr(err.message, "rt_preattend"));
+    struct rt_input_norm_params norm = {.norm.width = 8, .tokens = 1, .is_f32 = 1};
+    assert_int_equal(BUILD(&k, INPUT_NORM, norm, &l, &err), RT_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "rt_input_norm"));
     d.caps.kind = RT_DEVICE_KIND_HOST;
     rt_kernels_unload(&k);
     rt_driver_close(&d);
@@ -435,6 +465,7 @@ int main(void)
         cmocka_unit_test(test_refused_records),
         cmocka_unit_test(test_preattend),
         cmocka_unit_test(test_refused_preattend),
+        cmocka_unit_test(test_input_norm),
         cmocka_unit_test(test_f32_on_cuda),
         cmocka_unit_test(test_lookup),
         cmocka_unit_test(test_load_on_host),

@@ -191,6 +191,50 @@ static void test_dead_tokens(void **state)
     }
 }
 
+/* Two tokens, 3 apart, of 2 numbers, though no kernel serves so few: 3 and 4, then 5 and 12. */
+static void test_input_norm(void **state)
+{
+    (void)state;
+    const uint16_t weight[2] = {rt_float_to_bf16(1.0f), rt_float_to_bf16(3.0f)};
+    float hidden[6] = {1, 2, POISON, 5, -4, POISON}, normed[6], residual[6];
+    for (int i = 0; i < 6; i++)
+        residual[i] = normed[i] = POISON;
+    residual[0] = residual[1] = 2;
+    residual[3] = 0;
+    residual[4] = 16;
+    struct rt_input_norm_params p = {
+        .hidden = (void *)hidden,
+        .residual = (void *)residual,
+        .normed = (void *)normed,
+        .stride = 3,
+        .norm = {.weight = weight, .eps = 3.5f, .offset = -1.0f, .scale = 2.0f, .width = 2},
+        .tokens = 2,
+        .is_f32 = 1};
+    rt_ref_input_norm(&p);
+    assert_true(residual[0] == 3 && residual[1] == 4 && residual[3] == 5 && residual[4] == 12);
+    assert_true(normed[0] == 0 && normed[3] == 0); /* 1 - 1 */
+    near("of 3 and 4", (double)normed[1], 4 * 2 * 2 / 4.0);
+    near("of 5 and 12", (double)normed[4], 12 * 2 * 2 / sqrt(88.0));
+    assert_true(hidden[2] == POISON && residual[2] == POISON && normed[2] == POISON &&
+                residual[5] == POISON && normed[5] == POISON);
+    p.first = 1;
+    p.norm.weight = NULL;
+    rt_ref_input_norm(&p);
+    assert_true(residual[0] == 1 && residual[1] == 2 && residual[3] == 5 && residual[4] == -4);
+    assert_true(normed[0] == 1 && normed[1] == 2 && normed[3] == 5 && normed[4] == -4);
+}
+
+/* In bf16 the norm is of the residual as it is stored: 257 is 256. */
+static void test_input_norm_rounds_once(void **state)
+{
+    (void)state;
+    uint16_t hidden = rt_float_to_bf16(1.0f), residual = rt_float_to_bf16(256.0f), normed;
+    const struct rt_input_norm_params p = {
+        .hidden = &hidden, .residual = &residual, .normed = &normed, .norm.width = 1, .tokens = 1};
+    rt_ref_input_norm(&p);
+    assert_true(rt_bf16_to_float(residual) == 256.0f && rt_bf16_to_float(normed) == 256.0f);
+}
+
 #define RIG_TEST(name) cmocka_unit_test_setup_teardown(name, make_rig, free_rig)
 
 int main(void)
@@ -200,6 +244,8 @@ int main(void)
         RIG_TEST(test_halves_and_factors),
         RIG_TEST(test_nothing_turned),
         RIG_TEST(test_dead_tokens),
+        cmocka_unit_test(test_input_norm),
+        cmocka_unit_test(test_input_norm_rounds_once),
     };
     return cmocka_run_group_tests_name("ref_layer", tests, NULL, NULL);
 }
