@@ -27,11 +27,16 @@ enum rt_status rt_config_draft_parse(const struct rt_source *source, struct rt_c
                                      struct rt_error *err);
 void rt_config_draft_free(struct rt_config_draft *draft);
 
-/* `model` is the whole model's geometry, null where the draft has none. Checks everything; *out is
- * written on success only. */
+/* What a config.json says. */
+struct rt_model {
+    struct rt_geometry geometry; /* of the whole model */
+    struct rt_block block;       /* zero where the draft does not want layers */
+};
+
+/* `model` is null where the draft has none. Checks everything; *out is written on success only. */
 enum rt_status rt_config_draft_finish(const struct rt_source *source,
                                       const struct rt_config_draft *draft,
-                                      const struct rt_geometry *model, struct rt_config *out,
+                                      const struct rt_model *model, struct rt_config *out,
                                       struct rt_error *err);
 
 #endif

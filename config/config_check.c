@@ -64,6 +64,71 @@ static bool check_lengths(const struct rt_config *c, struct rt_key_fault *fault)
     return true;
 }
 
+/* ---- the block ------------------------------------------------------------------------------- */
+
+static bool blame_number(struct rt_key_fault *fault, enum rt_key_id id, double value,
+                         const char *must)
+{
+    (void)snprintf(fault->value, sizeof(fault->value), "%g", value);
+    return rt_key_blame(fault, id, must);
+}
+
+static bool check_dimensions(const struct rt_block *b, struct rt_key_fault *fault)
+{
+    const struct {
+        enum rt_key_id id;
+        uint32_t value, least;
+    } dims[] = {{RT_KEY_HIDDEN_SIZE, b->hidden_size, 8},
+                {RT_KEY_Q_LORA_RANK, b->q_lora_rank, 0},
+                {RT_KEY_NOPE_DIM, b->qk_nope_head_dim, 8},
+                {RT_KEY_V_DIM, b->v_head_dim, 8}};
+    for (size_t i = 0; i < sizeof(dims) / sizeof(dims[0]); i++)
+        if (dims[i].value < dims[i].least || dims[i].value % 8 != 0)
+            return blame_number(fault, dims[i].id, dims[i].value, NULL);
+    return true;
+}
+
+static bool check_factors(enum rt_key_id id, const double *factors, uint32_t pairs,
+                          struct rt_key_fault *fault)
+{
+    char must[80];
+    uint32_t count = 0;
+    while (count < RT_MAX_ROPE_PAIRS && factors[count] > 0.0)
+        count++;
+    if (count == pairs)
+        return true;
+    (void)snprintf(fault->value, sizeof(fault->value), "a list of %u", count);
+    (void)snprintf(must, sizeof(must), "a list of %u, half of qk_rope_head_dim", pairs);
+    return rt_key_blame(fault, id, must);
+}
+
+static bool check_rope(const struct rt_rope *r, uint32_t rope_dim, struct rt_key_fault *fault)
+{
+    const bool yarn = r->type == RT_ROPE_YARN, longrope = r->type == RT_ROPE_LONGROPE;
+    if (yarn && r->factor == 0.0)
+        return blame_number(fault, RT_KEY_ROPE_FACTOR, 0, "a number above 0, for yarn");
+    if ((yarn || longrope || r->query_scale_beta > 0.0) && r->original_max_length == 0)
+        return blame_number(fault, RT_KEY_ROPE_LENGTH, 0,
+                            "at least 1, for yarn, longrope and query_scale_beta");
+    return !longrope || (check_factors(RT_KEY_ROPE_SHORT, r->short_factor, rope_dim / 2, fault) &&
+                         check_factors(RT_KEY_ROPE_LONG, r->long_factor, rope_dim / 2, fault));
+}
+
+static bool check_block(const struct rt_config *c, struct rt_key_fault *fault)
+{
+    if (c->precision == RT_PRECISION_F32 && strncmp(c->device, "cuda", 4) == 0) {
+        (void)snprintf(fault->value, sizeof(fault->value), "f32 with device %s", c->device);
+        return rt_key_blame(fault, RT_KEY_PRECISION, "bf16 there: f32 is the host device's alone");
+    }
+    if (!c->layer)
+        return !c->input_norm || blame_number(fault, RT_KEY_INPUT_NORM, 1, "false without layer");
+    if (c->tensors == RT_TENSORS_PER_LAYER)
+        return blame_number(fault, RT_KEY_TENSORS, c->tensors,
+                            "shared with layer, whose data one layer hands to the next");
+    return check_dimensions(&c->block, fault) &&
+           check_rope(&c->block.rope, c->geometry.qk_rope_head_dim, fault);
+}
+
 bool rt_config_is_good(const struct rt_config *config, struct rt_key_fault *fault)
 {
     for (uint32_t id = 0; id < RT_KEY_COUNT; id++)
@@ -72,7 +137,8 @@ bool rt_config_is_good(const struct rt_config *config, struct rt_key_fault *faul
             return false;
     fault->element = -1;
     return check_scale(config->geometry.softmax_scale, fault) &&
-           check_geometry(&config->geometry, fault) && check_lengths(config, fault);
+           check_geometry(&config->geometry, fault) && check_lengths(config, fault) &&
+           check_block(config, fault);
 }
 
 enum rt_status rt_config_take(const struct rt_config *given, struct rt_config *out,

@@ -25,6 +25,10 @@
 #define ANY_INTEGER(words) .holds = RT_HOLDS_INTEGER, .max = UINT32_MAX, .must = words
 #define CHOICE(words) .holds = RT_HOLDS_CHOICE, .must = words
 #define NUMBER(words, high) .holds = RT_HOLDS_NUMBER, .most = (high), .must = words
+#define BOOLEAN .holds = RT_HOLDS_BOOLEAN, .must = "true or false"
+#define NUMBERS(most_)                                                                             \
+    .holds = RT_HOLDS_NUMBERS, .capacity = (most_), .each = "a number above 0",                    \
+    .must = "a list of 1 to " TEXT(most_) " numbers above 0"
 #define WORD(words) .holds = RT_HOLDS_WORD, .must = words
 #define LIST(or, field_of_count, most, low, high)                                                  \
     .holds = RT_HOLDS_LIST, .count_offset = offsetof(struct rt_config, field_of_count),            \
@@ -149,12 +153,15 @@ static bool is_automatic(const struct rt_key *key, const struct rt_node *node)
 static bool set_scalar(const struct rt_key *key, const struct rt_node *node, void *values)
 {
     uint64_t integer = 0;
+    bool boolean = false;
     switch (key->holds) {
     case RT_HOLDS_INTEGER:
     case RT_HOLDS_CHOICE:
         return rt_scalar_integer(node, &integer) && set_integer(key, integer, values);
     case RT_HOLDS_NUMBER:
         return rt_scalar_number(node, field_of(key, values));
+    case RT_HOLDS_BOOLEAN:
+        return rt_scalar_boolean(node, &boolean) && set_integer(key, boolean, values);
     case RT_HOLDS_WORD:
         if (!rt_scalar_is_text(node) || place_of(key->must, node->text) < 0)
             return false;
@@ -241,19 +248,42 @@ static bool blame_count(struct rt_key_fault *fault, enum rt_key_id id, uint32_t 
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
+static bool is_list(enum rt_key_id id, const struct rt_node *node, struct rt_key_fault *fault)
+{
+    if (node->kind != RT_NODE_LIST)
+        return blame_node(fault, id, node);
+    if (node->count > keys[id].capacity)
+        return blame_count(fault, id, node->count);
+    if (node->count > 0)
+        return true;
+    (void)snprintf(fault->value, sizeof(fault->value), "an empty list");
+    return rt_key_blame(fault, id, NULL);
+}
+
+static bool read_numbers(enum rt_key_id id, const struct rt_node *node, void *values,
+                         struct rt_key_fault *fault)
+{
+    double *list = field_of(&keys[id], values);
+    if (!is_list(id, node, fault))
+        return false;
+    memset(list, 0, keys[id].bytes);
+    uint32_t i = 0;
+    for (const struct rt_node *child = node->first; child; child = child->next, i++) {
+        fault->element = (int32_t)i;
+        if (!rt_scalar_number(child, &list[i]) || list[i] <= 0.0)
+            return blame_node(fault, id, child);
+    }
+    fault->element = -1;
+    return true;
+}
+
 static bool read_list(enum rt_key_id id, const struct rt_node *node, void *values,
                       struct rt_key_fault *fault)
 {
     const struct rt_key *key = &keys[id];
     uint32_t *list = field_of(key, values);
-    if (node->kind != RT_NODE_LIST)
-        return blame_node(fault, id, node);
-    if (node->count > key->capacity)
-        return blame_count(fault, id, node->count);
-    if (node->count == 0) {
-        (void)snprintf(fault->value, sizeof(fault->value), "an empty list");
-        return rt_key_blame(fault, id, NULL);
-    }
+    if (!is_list(id, node, fault))
+        return false;
     memset(list, 0, key->bytes);
     uint32_t i = 0;
     for (const struct rt_node *child = node->first; child; child = child->next, i++) {
@@ -277,6 +307,9 @@ bool rt_key_read(enum rt_key_id id, const struct rt_node *node, void *values,
         return true;
     if (key->holds == RT_HOLDS_LIST) {
         if (!read_list(id, node, values, fault))
+            return false;
+    } else if (key->holds == RT_HOLDS_NUMBERS) {
+        if (!read_numbers(id, node, values, fault))
             return false;
     } else if (!set_scalar(key, node, values)) {
         return blame_node(fault, id, node);
@@ -310,7 +343,8 @@ static bool check_number(enum rt_key_id id, const void *values, struct rt_key_fa
 {
     double value = 0.0;
     memcpy(&value, value_of(&keys[id], values), sizeof(value));
-    if (value > 0.0 && value <= keys[id].most)
+    bool is_unset = value == 0.0 && !keys[id].preset && !keys[id].required;
+    if (is_unset || (value > 0.0 && value <= keys[id].most))
         return true;
     (void)snprintf(fault->value, sizeof(fault->value), "%g", value);
     return rt_key_blame(fault, id, NULL);
@@ -335,6 +369,22 @@ static bool check_list(enum rt_key_id id, const void *values, struct rt_key_faul
         }
     }
     fault->element = -1;
+    return true;
+}
+
+/* Those that are given come first, and what follows is 0. */
+static bool check_numbers(enum rt_key_id id, const void *values, struct rt_key_fault *fault)
+{
+    const double *list = value_of(&keys[id], values);
+    bool ended = false;
+    for (uint32_t i = 0; i < keys[id].capacity; i++) {
+        ended = ended || list[i] == 0.0;
+        if (ended ? list[i] == 0.0 : list[i] > 0.0 && list[i] <= DBL_MAX)
+            continue;
+        fault->element = (int32_t)i;
+        (void)snprintf(fault->value, sizeof(fault->value), "%g", list[i]);
+        return rt_key_blame(fault, id, NULL);
+    }
     return true;
 }
 
@@ -367,6 +417,11 @@ bool rt_key_check(enum rt_key_id id, const void *values, struct rt_key_fault *fa
         return check_choice(id, values, fault);
     case RT_HOLDS_NUMBER:
         return check_number(id, values, fault);
+    case RT_HOLDS_BOOLEAN:
+        return get_integer(&keys[id], values) <= 1 ||
+               blame_integer(fault, id, get_integer(&keys[id], values));
+    case RT_HOLDS_NUMBERS:
+        return check_numbers(id, values, fault);
     case RT_HOLDS_WORD:
         return get_integer(&keys[id], values) < count_words(keys[id].must) ||
                blame_integer(fault, id, get_integer(&keys[id], values));

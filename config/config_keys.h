@@ -25,7 +25,9 @@ enum rt_key_holds {
     RT_HOLDS_CHOICE,      /* uint32_t, one of the numbers in `must` */
     RT_HOLDS_NUMBER,      /* double, above 0, at most `most` */
     RT_HOLDS_WORD,        /* an enum: the place of the word in `must` */
+    RT_HOLDS_BOOLEAN,     /* uint32_t, 0 or 1 */
     RT_HOLDS_LIST,        /* uint32_t[capacity], ascending, each min..max, a count beside it */
+    RT_HOLDS_NUMBERS,     /* double[capacity], each above 0, 0 behind the last */
     RT_HOLDS_DEVICE,      /* char[]: auto, host, cuda:N */
     RT_HOLDS_PATH         /* const char *, the text of the node it was read from */
 };

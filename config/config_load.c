@@ -182,6 +182,32 @@ static enum rt_status read_mapping(const struct reader *r, const struct rt_node 
     return RT_OK;
 }
 
+/* What a block has around attention comes from the model where there is one, and means nothing
+ * where no layers are wanted. */
+static enum rt_status check_block_keys(const struct reader *r, const struct rt_node *model)
+{
+    static const char *const sections[] = {"block", "rope"};
+    static const enum rt_key_id with_layer[] = {RT_KEY_INPUT_NORM, RT_KEY_PROJECTIONS};
+    const bool layer = r->draft->config.layer;
+    for (size_t i = 0; i < sizeof(sections) / sizeof(sections[0]); i++) {
+        const struct rt_node *section = rt_node_member(r->draft->tree.root, sections[i]);
+        RT_REQUIRE(!section || !model, r->err, RT_ERR_CONFIG,
+                   "%s:%u: %s is given beside model (line %u): must be one of them",
+                   r->source->name, section ? section->line : 0, sections[i],
+                   model ? model->line : 0);
+        RT_REQUIRE(!section || layer, r->err, RT_ERR_CONFIG,
+                   "%s:%u: %s is given without layer: true, must go with it", r->source->name,
+                   section ? section->line : 0, sections[i]);
+    }
+    for (size_t i = 0; i < sizeof(with_layer) / sizeof(with_layer[0]); i++) {
+        const struct rt_node *node = r->draft->given[with_layer[i]];
+        RT_REQUIRE(!node || layer, r->err, RT_ERR_CONFIG,
+                   "%s:%u: %s is given without layer: true, must go with it", r->source->name,
+                   node ? node->line : 0, rt_key_of(with_layer[i])->path);
+    }
+    return RT_OK;
+}
+
 /* Keys that exclude or need one another. */
 static enum rt_status check_keys(const struct reader *r)
 {
@@ -194,6 +220,7 @@ static enum rt_status check_keys(const struct reader *r)
     bool automatic = sizes && sizes->kind == RT_NODE_SCALAR;
     RT_REQUIRE(model || geometry, r->err, RT_ERR_CONFIG,
                "%s: neither model nor geometry is given: must be one of them", name);
+    RT_TRY(check_block_keys(r, model));
     RT_REQUIRE(!model || !geometry, r->err, RT_ERR_CONFIG,
                "%s:%u: geometry is given beside model (line %u): must be one of them", name,
                geometry ? geometry->line : 0, model ? model->line : 0);
@@ -266,14 +293,16 @@ static enum rt_status split_heads(const struct rt_source *source,
 
 enum rt_status rt_config_draft_finish(const struct rt_source *source,
                                       const struct rt_config_draft *draft,
-                                      const struct rt_geometry *model, struct rt_config *out,
+                                      const struct rt_model *model, struct rt_config *out,
                                       struct rt_error *err)
 {
     struct rt_key_fault fault = {.element = -1};
     struct rt_config config = draft->config;
     if (model) {
-        config.geometry = *model;
-        RT_TRY(split_heads(source, draft, model->heads, &config.geometry.heads, err));
+        config.geometry = model->geometry;
+        RT_TRY(split_heads(source, draft, model->geometry.heads, &config.geometry.heads, err));
+        if (config.layer)
+            config.block = model->block;
     }
     if (!rt_config_is_good(&config, &fault))
         return fail_fault(source, draft, &fault, err);
@@ -285,14 +314,15 @@ enum rt_status rt_config_draft_finish(const struct rt_source *source,
 
 /* The story of the model's file, told from the line that names it. */
 static enum rt_status load_model(const char *path, const struct rt_source *source,
-                                 const struct rt_config_draft *draft, struct rt_geometry *out,
+                                 const struct rt_config_draft *draft, struct rt_model *out,
                                  struct rt_error *err)
 {
     struct rt_error story = {.status = RT_OK};
     const struct rt_node *node = draft->given[RT_KEY_MODEL];
     char *model_path = rt_path_beside(path, draft->model_path);
     RT_REQUIRE(model_path, err, RT_ERR_NOMEM, "no memory to load %s", source->name);
-    enum rt_status status = rt_model_load(model_path, out, &story);
+    enum rt_status status =
+        rt_model_load(model_path, &out->geometry, draft->config.layer ? &out->block : NULL, &story);
     free(model_path);
     if (status != RT_OK)
         return rt_fail(err, status, "%s:%u: model: %s", source->name, node ? node->line : 0,
@@ -304,7 +334,7 @@ static enum rt_status load_source(const char *path, const struct rt_source *sour
                                   struct rt_config *config, struct rt_error *err)
 {
     struct rt_config_draft draft;
-    struct rt_geometry model;
+    struct rt_model model = {.block = {.hidden_size = 0}};
     enum rt_status status = RT_OK;
     RT_TRY(rt_config_draft_parse(source, &draft, err));
     if (draft.model_path)

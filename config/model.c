@@ -19,12 +19,12 @@ static const struct rt_model_family families[] = {
     {"axk1"},
     {"bailing_hybrid", .layers = RT_LAYERS_GROUPED},
     {"gigachat3_5", .layers = RT_LAYERS_FULL, .numbers = RT_NUMBERS_FROM_0,
-     .mscale = RT_MSCALE_YARN},
+     .mscale = RT_MSCALE_YARN, .no_block = "a gate on its attention's output"},
     {"glm4_moe_lite"},
     {"glm5_next", .layers = RT_LAYERS_FULL, .numbers = RT_NUMBERS_FROM_ANY},
     {"glm5_next_text", .layers = RT_LAYERS_FULL, .numbers = RT_NUMBERS_FROM_ANY},
     {"glm_moe_dsa"},
-    {"hy_v4", .mscale = RT_MSCALE_NEVER},
+    {"hy_v4", .mscale = RT_MSCALE_NEVER, .no_block = "a sink and a gate on its attention's output"},
     {"joyai_llm_flash"},
     {"kimi_k2"},
     {"kimi_linear", .layers = RT_LAYERS_FULL},
@@ -32,7 +32,7 @@ static const struct rt_model_family families[] = {
     {"longcat_flash_ngram", .layers = RT_LAYERS_TWICE},
     {"longcat_flash_sparse", .layers = RT_LAYERS_TWICE},
     {"longcat_next", .layers = RT_LAYERS_TWICE},
-    {"minicpm3"},
+    {"minicpm3", .is_half = true},
     {"mistral4"},
     {"pangu_ultra_moe"},
     {"sarvam_mla"},
@@ -93,6 +93,7 @@ static enum rt_status choose_text(struct rt_model_text *text, const struct rt_no
     const struct rt_node *below = outer[is_language ? LANGUAGE_CONFIG : TEXT_CONFIG];
     const struct rt_node *type = outer[MODEL_TYPE];
     text->family = find_family(outer);
+    text->whole_type = rt_pick_text(type);
     *chosen = root;
     if (rt_pick_is_given(below)) {
         const char *prefix = is_language ? "language_config." : "text_config.";
@@ -110,32 +111,26 @@ static enum rt_status choose_text(struct rt_model_text *text, const struct rt_no
 
 /* ---- geometry -------------------------------------------------------------------------------- */
 
-/* openPangu has names of its own for the dimensions that all others call alike. */
-static enum rt_model_key name_of(const struct rt_model_text *text, enum rt_model_key id)
-{
-    enum rt_model_key other = (enum rt_model_key)(id + RT_MODEL_PANGU_RANK - RT_MODEL_RANK);
-    bool is_pangu = strcmp(text->family->model_type, "pangu_ultra_moe") == 0;
-    return is_pangu && !text->given[id] ? other : id;
-}
-
 static enum rt_status read_geometry(const struct rt_model_text *text, struct rt_geometry *out,
                                     struct rt_error *err)
 {
     struct rt_geometry g = {.heads = 0};
     uint32_t nope = 0;
-    const struct rt_node *rank = text->given[name_of(text, RT_MODEL_RANK)];
+    const struct rt_node *rank = text->given[rt_model_name_of(text, RT_MODEL_RANK)];
     RT_TRY(rt_model_need(text, RT_MODEL_HEADS, &g.heads, err));
-    RT_TRY(rt_model_need(text, name_of(text, RT_MODEL_RANK), &g.kv_lora_rank, err));
-    RT_TRY(rt_model_need(text, name_of(text, RT_MODEL_ROPE_DIM), &g.qk_rope_head_dim, err));
+    RT_TRY(rt_model_need(text, rt_model_name_of(text, RT_MODEL_RANK), &g.kv_lora_rank, err));
+    RT_TRY(
+        rt_model_need(text, rt_model_name_of(text, RT_MODEL_ROPE_DIM), &g.qk_rope_head_dim, err));
     RT_TRY(rt_model_count_layers(text, &g.layers, err));
-    RT_TRY(rt_model_need(text, name_of(text, RT_MODEL_NOPE_DIM), &nope, err));
+    RT_TRY(rt_model_need(text, rt_model_name_of(text, RT_MODEL_NOPE_DIM), &nope, err));
     RT_TRY(rt_model_scale(text, nope, g.qk_rope_head_dim, &g.softmax_scale, err));
     RT_REQUIRE(
         rt_geometry_is_served(g.kv_lora_rank, g.qk_rope_head_dim), err, RT_ERR_GEOMETRY,
         "%s:%u: %s%s %u with %s %u is d_qk/d_v %llu/%u: must be one of " RT_SERVED_GEOMETRIES,
         text->source->name, rank ? rank->line : 0, text->prefix, rank ? rank->key : "",
-        g.kv_lora_rank, rt_model_keys[name_of(text, RT_MODEL_ROPE_DIM)].key, g.qk_rope_head_dim,
-        (unsigned long long)g.kv_lora_rank + g.qk_rope_head_dim, g.kv_lora_rank);
+        g.kv_lora_rank, rt_model_keys[rt_model_name_of(text, RT_MODEL_ROPE_DIM)].key,
+        g.qk_rope_head_dim, (unsigned long long)g.kv_lora_rank + g.qk_rope_head_dim,
+        g.kv_lora_rank);
     RT_REQUIRE(g.heads >= 1 && g.layers >= 1, err, RT_ERR_GEOMETRY,
                "%s: %u heads in %u layers of attention: must be at least 1 of each",
                text->source->name, g.heads, g.layers);
@@ -144,7 +139,8 @@ static enum rt_status read_geometry(const struct rt_model_text *text, struct rt_
 }
 
 static enum rt_status read_root(const struct rt_source *source, const struct rt_node *root,
-                                struct rt_geometry *out, struct rt_error *err)
+                                struct rt_geometry *out, struct rt_block *block,
+                                struct rt_error *err)
 {
     struct rt_model_text text = {.source = source};
     const struct rt_node *chosen = NULL;
@@ -155,27 +151,33 @@ static enum rt_status read_root(const struct rt_source *source, const struct rt_
         return rt_model_fail(&text, text.given[RT_MODEL_USE_MLA],
                              rt_model_keys[RT_MODEL_USE_MLA].key,
                              "true: without it the attention is not MLA", err);
-    return read_geometry(&text, out, err);
+    struct rt_geometry g = {.heads = 0};
+    RT_TRY(read_geometry(&text, &g, err));
+    if (block)
+        RT_TRY(rt_model_block(&text, &g, block, err));
+    *out = g;
+    return RT_OK;
 }
 
 enum rt_status rt_model_parse(const struct rt_source *source, struct rt_geometry *out,
-                              struct rt_error *err)
+                              struct rt_block *block, struct rt_error *err)
 {
     struct rt_tree tree;
     RT_TRY(rt_tree_read(source, &tree, err));
-    enum rt_status status = read_root(source, tree.root, out, err);
+    enum rt_status status = read_root(source, tree.root, out, block, err);
     rt_tree_free(&tree);
     return status;
 }
 
-enum rt_status rt_model_load(const char *path, struct rt_geometry *out, struct rt_error *err)
+enum rt_status rt_model_load(const char *path, struct rt_geometry *out, struct rt_block *block,
+                             struct rt_error *err)
 {
     struct rt_source source = {.text = NULL};
     char *text = NULL;
     RT_TRY(rt_text_file_read(path, &text, &source.bytes, err));
     source.text = text;
     rt_file_name(path, source.name);
-    enum rt_status status = rt_model_parse(&source, out, err);
+    enum rt_status status = rt_model_parse(&source, out, block, err);
     free(text);
     return status;
 }

@@ -2,6 +2,7 @@
 #include "config/model_text.h"
 
 #include <stdio.h>
+#include <string.h>
 
 const struct rt_pick rt_model_keys[RT_MODEL_KEY_COUNT] = {
     [RT_MODEL_HEADS] = {"num_attention_heads", RT_PICK_COUNT},
@@ -21,7 +22,34 @@ const struct rt_pick rt_model_keys[RT_MODEL_KEY_COUNT] = {
     [RT_MODEL_ROPE_PARAMETERS] = {"rope_parameters", RT_PICK_MAPPING},
     [RT_MODEL_ROPE_SCALING] = {"rope_scaling", RT_PICK_MAPPING},
     [RT_MODEL_USE_MLA] = {"use_mla", RT_PICK_BOOLEAN},
+    [RT_MODEL_HIDDEN_SIZE] = {"hidden_size", RT_PICK_COUNT},
+    [RT_MODEL_Q_RANK] = {"q_lora_rank", RT_PICK_COUNT},
+    [RT_MODEL_V_DIM] = {"v_head_dim", RT_PICK_COUNT},
+    [RT_MODEL_PANGU_Q_RANK] = {"attention_q_lora_dim", RT_PICK_COUNT},
+    [RT_MODEL_PANGU_V_DIM] = {"attention_v_dim", RT_PICK_COUNT},
+    [RT_MODEL_NORM_EPS] = {"rms_norm_eps", RT_PICK_NUMBER},
+    [RT_MODEL_ROPE_THETA] = {"rope_theta", RT_PICK_NUMBER},
+    [RT_MODEL_ROPE_INTERLEAVE] = {"rope_interleave", RT_PICK_BOOLEAN},
+    [RT_MODEL_MAX_POSITIONS] = {"max_position_embeddings", RT_PICK_COUNT},
+    [RT_MODEL_NO_ROPE] = {"mla_use_nope", RT_PICK_BOOLEAN},
+    [RT_MODEL_SCALE_Q] = {"mla_scale_q_lora", RT_PICK_BOOLEAN},
+    [RT_MODEL_SCALE_KV] = {"mla_scale_kv_lora", RT_PICK_BOOLEAN},
+    [RT_MODEL_SCALE_BOTH] = {"use_mla_scaling_factor", RT_PICK_BOOLEAN},
 };
+
+/* openPangu alone has names of its own. */
+enum rt_model_key rt_model_name_of(const struct rt_model_text *text, enum rt_model_key id)
+{
+    static const enum rt_model_key others[RT_MODEL_KEY_COUNT] = {
+        [RT_MODEL_RANK] = RT_MODEL_PANGU_RANK,
+        [RT_MODEL_NOPE_DIM] = RT_MODEL_PANGU_NOPE_DIM,
+        [RT_MODEL_ROPE_DIM] = RT_MODEL_PANGU_ROPE_DIM,
+        [RT_MODEL_Q_RANK] = RT_MODEL_PANGU_Q_RANK,
+        [RT_MODEL_V_DIM] = RT_MODEL_PANGU_V_DIM,
+    };
+    bool is_pangu = strcmp(text->family->model_type, "pangu_ultra_moe") == 0;
+    return is_pangu && others[id] && !text->given[id] ? others[id] : id;
+}
 
 const char *rt_model_key_name(enum rt_model_key id)
 {

@@ -5,6 +5,7 @@
 /* The text model of a config.json, and the two questions about it that differ by family: how many
  * of its layers have MLA, and with which softmax scale. */
 #include "config/pick.h"
+#include "replayrt/rt_config.h"
 
 /* Which layers have MLA. */
 enum rt_model_layers {
@@ -30,6 +31,8 @@ struct rt_model_family {
     enum rt_model_layers layers;
     enum rt_model_numbers numbers;
     enum rt_model_mscale mscale;
+    bool is_half; /* RoPE turns pairs (i, i + R/2) and not (2i, 2i + 1), if the file says nothing */
+    const char *no_block; /* what its block has that ours has not; null: nothing */
 };
 
 enum rt_model_key {
@@ -50,6 +53,19 @@ enum rt_model_key {
     RT_MODEL_ROPE_PARAMETERS,
     RT_MODEL_ROPE_SCALING,
     RT_MODEL_USE_MLA,
+    RT_MODEL_HIDDEN_SIZE,
+    RT_MODEL_Q_RANK,
+    RT_MODEL_V_DIM,
+    RT_MODEL_PANGU_Q_RANK,
+    RT_MODEL_PANGU_V_DIM,
+    RT_MODEL_NORM_EPS,
+    RT_MODEL_ROPE_THETA,
+    RT_MODEL_ROPE_INTERLEAVE,
+    RT_MODEL_MAX_POSITIONS,
+    RT_MODEL_NO_ROPE,
+    RT_MODEL_SCALE_Q,
+    RT_MODEL_SCALE_KV,
+    RT_MODEL_SCALE_BOTH,
     RT_MODEL_KEY_COUNT
 };
 
@@ -58,9 +74,13 @@ extern const struct rt_pick rt_model_keys[RT_MODEL_KEY_COUNT];
 struct rt_model_text {
     const struct rt_source *source;
     const struct rt_model_family *family;
-    const char *prefix; /* of its keys: "", "text_config." or "language_config." */
+    const char *whole_type; /* model_type at the file's top; "": none */
+    const char *prefix;     /* of its keys: "", "text_config." or "language_config." */
     const struct rt_node *given[RT_MODEL_KEY_COUNT];
 };
+
+/* The name the family has for a dimension that all others call alike. */
+enum rt_model_key rt_model_name_of(const struct rt_model_text *text, enum rt_model_key id);
 
 /* The key is missing, null, or has a value that is not what it must be. */
 enum rt_status rt_model_fail(const struct rt_model_text *text, const struct rt_node *node,
@@ -83,5 +103,12 @@ enum rt_status rt_model_count_layers(const struct rt_model_text *text, uint32_t 
  */
 enum rt_status rt_model_scale(const struct rt_model_text *text, uint32_t nope, uint32_t rope,
                               double *out, struct rt_error *err);
+
+/* What the block has around attention: dimensions, norms, RoPE (modeling_rope_utils of Hugging Face
+ * transformers). RT_ERR_CONFIG also where the family's block is not one that the library has. */
+enum rt_status rt_model_block(const struct rt_model_text *text, const struct rt_geometry *geometry,
+                              struct rt_block *out, struct rt_error *err);
+enum rt_status rt_model_rope(const struct rt_model_text *text, uint32_t rope_dim,
+                             struct rt_rope *out, struct rt_error *err);
 
 #endif

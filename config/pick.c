@@ -34,6 +34,7 @@ static const char *words_of(enum rt_pick_type type)
         [RT_PICK_MAPPING] = "a mapping",
         [RT_PICK_TEXTS] = "a list of strings",
         [RT_PICK_COUNTS] = "a list of integers",
+        [RT_PICK_NUMBERS] = "a list of numbers",
     };
     return words[type];
 }
@@ -66,6 +67,8 @@ static enum rt_status check_type(const struct rt_source *source, const struct rt
         return check_elements(source, node, path, RT_PICK_TEXT, err);
     if (type == RT_PICK_COUNTS)
         return check_elements(source, node, path, RT_PICK_COUNT, err);
+    if (type == RT_PICK_NUMBERS)
+        return check_elements(source, node, path, RT_PICK_NUMBER, err);
     return RT_OK;
 }
 

@@ -12,7 +12,8 @@ enum rt_pick_type {
     RT_PICK_BOOLEAN,
     RT_PICK_MAPPING,
     RT_PICK_TEXTS, /* lists */
-    RT_PICK_COUNTS
+    RT_PICK_COUNTS,
+    RT_PICK_NUMBERS
 };
 
 struct rt_pick {

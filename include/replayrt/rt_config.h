@@ -22,6 +22,7 @@ extern "C" {
 #define RT_MAX_BATCH 4096
 #define RT_MAX_SEQUENCES 65536
 #define RT_MAX_LENGTH 1048576
+#define RT_MAX_HIDDEN 65536
 
 /* Absorbed MLA as one GPU sees it. Served (d_qk/d_v): 576/512, 320/256, 288/256, 512/512. */
 struct rt_geometry {
@@ -90,6 +91,33 @@ enum rt_tensor_sharing {
     RT_TENSORS_PER_LAYER   /* a set per layer: all layers' inputs may be given before one step */
 };
 
+/* ---- the MLA block around attention ---------------------------------------------------------- */
+
+/* What a block has beside its attention; read where rt_config.layer is 1. Dimensions are multiples
+ * of 8. */
+struct rt_block {
+    uint32_t hidden_size;
+    uint32_t q_lora_rank;      /* 0: q straight from hidden */
+    uint32_t qk_nope_head_dim; /* P */
+    uint32_t v_head_dim;       /* V */
+    double norm_eps;           /* of all RMSNorms */
+    uint32_t norm_one_plus;    /* 1: norms multiply by 1 + weight */
+    uint32_t reserved;
+    double q_a_scale, kv_a_scale; /* multiply the normalised low-rank vectors */
+    struct rt_rope rope;
+};
+
+enum rt_projections {
+    RT_PROJECTIONS_AUTO = 0, /* for each product what is faster; reported with its reason */
+    RT_PROJECTIONS_CUBLASLT, /* all by cuBLASLt, which is loaded then */
+    RT_PROJECTIONS_OWN       /* all by kernels of this library */
+};
+
+enum rt_precision {
+    RT_PRECISION_BF16 = 0,
+    RT_PRECISION_F32 /* the host device alone: cache and data tensors are f32, for comparisons */
+};
+
 /*
  * Everything that has a shape, decided before the first token. Plain data without pointers: fill it
  * by hand after rt_config_default, or by rt_config_load.
@@ -117,6 +145,13 @@ struct rt_config {
 
     enum rt_backend backend;
     enum rt_tensor_sharing tensors;
+
+    /* 1: every layer is a whole MLA block, hidden to hidden, see replayrt/layer.h. */
+    uint32_t layer;
+    uint32_t input_norm; /* 1, with layer: residual add and RMSNorm in front of every block */
+    enum rt_projections projections;
+    enum rt_precision precision;
+    struct rt_block block;
 };
 
 /* Defaults: device auto, buckets 1 2 4 8 16 32 64, query length 1, ring depth 8, 64 sequences of

@@ -7,11 +7,13 @@
 static void read_source(const struct rt_source *source)
 {
     /* The model's file is not opened: whatever it is called, it is this. */
-    const struct rt_geometry model = {.heads = 128,
-                                      .kv_lora_rank = 512,
-                                      .qk_rope_head_dim = 64,
-                                      .layers = 61,
-                                      .softmax_scale = 0.1352337788608801};
+    const struct rt_model model = {
+        .geometry = {.heads = 128,
+                     .kv_lora_rank = 512,
+                     .qk_rope_head_dim = 64,
+                     .layers = 61,
+                     .softmax_scale = 0.1352337788608801},
+        .block = {.hidden_size = 7168, .qk_nope_head_dim = 128, .v_head_dim = 128}};
     struct rt_config_draft draft;
     struct rt_config config;
     struct rt_error err = {.message = ""};

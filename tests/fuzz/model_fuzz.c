@@ -10,9 +10,11 @@
 static void read_source(const struct rt_source *source)
 {
     struct rt_geometry g;
+    struct rt_block block;
     struct rt_error err = {.message = ""};
     memset(&g, FUZZ_FILL, sizeof(g));
-    enum rt_status status = rt_model_parse(source, &g, &err);
+    memset(&block, FUZZ_FILL, sizeof(block));
+    enum rt_status status = rt_model_parse(source, &g, &block, &err);
     if (status == RT_OK) {
         fuzz_expect(g.heads >= 1 && g.layers >= 1, "heads and layers are there");
         fuzz_expect(g.softmax_scale > 0.0 && isfinite(g.softmax_scale), "the scale is a scale");
@@ -20,6 +22,7 @@ static void read_source(const struct rt_source *source)
     } else {
         fuzz_expect_refusal(status, &err);
         fuzz_expect_untouched(&g, sizeof(g));
+        fuzz_expect_untouched(&block, sizeof(block));
     }
 }
 

@@ -24,7 +24,8 @@ static enum rt_status parse(const char *text, struct rt_config *out, struct rt_e
     struct rt_config_draft draft;
     enum rt_status status = rt_config_draft_parse(&source, &draft, err);
     if (status == RT_OK) {
-        const struct rt_geometry *model = draft.model_path ? &MODEL : NULL;
+        const struct rt_model whole = {.geometry = MODEL};
+        const struct rt_model *model = draft.model_path ? &whole : NULL;
         status = rt_config_draft_finish(&source, &draft, model, out, err);
         rt_config_draft_free(&draft);
     }
@@ -54,7 +55,59 @@ struct bad {
     const char *want[3];
 };
 
+#define BLOCK "layer: true\nblock: {hidden_size: 7168, qk_nope_head_dim: 128, v_head_dim: 128}\n"
+
 static const struct bad BAD[] = {
+    /* the block */
+    {GEOMETRY "layer: yes\n", RT_ERR_CONFIG, {"bad.yaml:2: layer is yes: must be true or false"}},
+    {GEOMETRY "layer: true\n",
+     RT_ERR_CONFIG,
+     {"block.hidden_size is 0: must be an integer from 8"}},
+    {GEOMETRY "block: {hidden_size: 64}\n",
+     RT_ERR_CONFIG,
+     {"bad.yaml:2: block is given without layer: true, must go with it"}},
+    {GEOMETRY "projections: own\n",
+     RT_ERR_CONFIG,
+     {"bad.yaml:2: projections is given without layer: true"}},
+    {GEOMETRY "input_norm: true\n", RT_ERR_CONFIG, {"bad.yaml:2: input_norm is given without"}},
+    {"model: a.json\nlayer: true\nrope: {theta: 1}\n",
+     RT_ERR_CONFIG,
+     {"bad.yaml:3: rope is given beside model (line 1): must be one of them"}},
+    {GEOMETRY "layer: true\nblock: {hidden_size: 7170, qk_nope_head_dim: 128, v_head_dim: 128}\n",
+     RT_ERR_CONFIG,
+     {"bad.yaml:3: block.hidden_size is 7170: must be", "a multiple of 8"}},
+    {GEOMETRY "layer: true\nblock: {hidden_size: 64, q_lora_rank: 12, qk_nope_head_dim: 128,"
+              " v_head_dim: 128}\n",
+     RT_ERR_CONFIG,
+     {"block.q_lora_rank is 12: must be"}},
+    {GEOMETRY BLOCK "attention: {tensors: per_layer}\n",
+     RT_ERR_CONFIG,
+     {"attention.tensors is 1: must be shared with layer"}},
+    {GEOMETRY BLOCK "rope: {type: yarn, original_max_length: 64}\n",
+     RT_ERR_CONFIG,
+     {"rope.factor is 0: must be a number above 0, for yarn"}},
+    {GEOMETRY BLOCK "rope: {type: yarn, factor: 4}\n",
+     RT_ERR_CONFIG,
+     {"rope.original_max_length is 0: must be at least 1"}},
+    {GEOMETRY BLOCK "rope: {query_scale_beta: 0.1}\n",
+     RT_ERR_CONFIG,
+     {"rope.original_max_length is 0: must be at least 1"}},
+    {GEOMETRY BLOCK "rope: {type: longrope, original_max_length: 64,\n"
+                    "  short_factor: [1, 2], long_factor: [1, 2]}\n",
+     RT_ERR_CONFIG,
+     {"bad.yaml:5: rope.short_factor is a list of 2: must be a list of 32, half of"}},
+    {GEOMETRY BLOCK "rope: {long_factor: [1, 0, 2]}\n",
+     RT_ERR_CONFIG,
+     {"bad.yaml:4: rope.long_factor[1] is 0: must be a number above 0"}},
+    {GEOMETRY BLOCK "rope: {long_factor: []}\n",
+     RT_ERR_CONFIG,
+     {"rope.long_factor is an empty list: must be a list of 1 to"}},
+    {GEOMETRY BLOCK "rope: {type: dynamic}\n",
+     RT_ERR_CONFIG,
+     {"rope.type is dynamic: must be default, none, yarn or longrope"}},
+    {GEOMETRY BLOCK "device: cuda:0\nprecision: f32\n",
+     RT_ERR_CONFIG,
+     {"bad.yaml:5: precision is f32 with device cuda:0: must be bf16 there"}},
     /* not a configuration at all */
     {"", RT_ERR_CONFIG, {"bad.yaml: is empty"}},
     {"# only a comment\n", RT_ERR_CONFIG, {"bad.yaml: is empty"}},
@@ -388,6 +441,34 @@ static void test_every_key(void **state)
     assert_true(c.memory_fraction == 0.5);
 }
 
+static void test_block(void **state)
+{
+    (void)state;
+    struct rt_config c = {.struct_size = 0};
+    parse_good(GEOMETRY BLOCK, &c);
+    assert_true(c.layer == 1 && c.input_norm == 0 && c.precision == RT_PRECISION_BF16);
+    assert_int_equal(c.block.hidden_size, 7168);
+    assert_int_equal(c.block.q_lora_rank, 0);
+    assert_true(c.block.norm_eps == 1e-6 && c.block.q_a_scale == 1.0);
+    assert_true(c.block.rope.theta == 10000.0 && c.block.rope.truncate == 1);
+    parse_good(GEOMETRY "layer: true\ninput_norm: true\nprojections: own\nprecision: f32\n"
+                        "block: {hidden_size: 64, q_lora_rank: 48, qk_nope_head_dim: 8,\n"
+                        "  v_head_dim: 16, norm_eps: 1e-5, norm_one_plus: true, kv_a_scale: 2}\n"
+                        "rope: {type: yarn, order: half, theta: 1e6, factor: 4,\n"
+                        "  original_max_length: 64, beta_fast: 16, attention_factor: 1.5,\n"
+                        "  short_factor: [1, 2.5], query_scale_beta: 0.1, truncate: false}\n",
+               &c);
+    assert_true(c.input_norm == 1 && c.projections == RT_PROJECTIONS_OWN);
+    assert_int_equal(c.precision, RT_PRECISION_F32);
+    assert_true(c.block.q_lora_rank == 48 && c.block.v_head_dim == 16);
+    assert_true(c.block.norm_one_plus == 1 && c.block.kv_a_scale == 2.0);
+    assert_int_equal(c.block.rope.type, RT_ROPE_YARN);
+    assert_int_equal(c.block.rope.order, RT_ROPE_HALF);
+    assert_true(c.block.rope.factor == 4.0 && c.block.rope.beta_fast == 16.0);
+    assert_true(c.block.rope.short_factor[1] == 2.5 && c.block.rope.short_factor[2] == 0.0);
+    assert_true(c.block.rope.query_scale_beta == 0.1 && c.block.rope.truncate == 0);
+}
+
 static void test_ladder(void **state)
 {
     (void)state;
@@ -429,6 +510,7 @@ int main(void)
         cmocka_unit_test(test_bad),           cmocka_unit_test(test_long_list),
         cmocka_unit_test(test_defaults_stay), cmocka_unit_test(test_every_key),
         cmocka_unit_test(test_ladder),        cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_block),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

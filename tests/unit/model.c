@@ -65,7 +65,7 @@ static void test_families(void **state)
         struct rt_error err = {.message = ""};
         char path[512];
         (void)snprintf(path, sizeof(path), "%s/%s", RT_TEST_DATA, want->file);
-        enum rt_status status = rt_model_load(path, &g, &err);
+        enum rt_status status = rt_model_load(path, &g, NULL, &err);
         if (status != RT_OK)
             fail_msg("%s: %s: %s", want->file, rt_status_string(status), err.message);
         double error = g.softmax_scale / scale_of(want) - 1.0;
@@ -96,7 +96,7 @@ static enum rt_status parse_as(const char *name, const char *text, size_t bytes,
     memcpy(copy, text, bytes);
     struct rt_source source = {.text = copy, .bytes = bytes};
     (void)snprintf(source.name, sizeof(source.name), "%s", name);
-    enum rt_status status = rt_model_parse(&source, g, err);
+    enum rt_status status = rt_model_parse(&source, g, NULL, err);
     free(copy);
     return status;
 }
@@ -519,7 +519,7 @@ static void test_no_error_struct(void **state)
     (void)state;
     struct rt_geometry g = {.heads = 0};
     assert_int_equal(parse("{}", 2, &g, NULL), RT_ERR_CONFIG);
-    assert_int_equal(rt_model_load("/nowhere/config.json", &g, NULL), RT_ERR_FILE);
+    assert_int_equal(rt_model_load("/nowhere/config.json", &g, NULL, NULL), RT_ERR_FILE);
 }
 
 int main(void)
