@@ -81,9 +81,18 @@ static void describe_launch(const struct rt_launch *l, char *text, size_t bytes)
         (void)snprintf(text + used, bytes - used, "\n%u bytes shared", l->smem_bytes);
 }
 
+/* "bf16 to f32", or with weights that differ "f32 by bf16 to f32". */
+static void describe_matmul(const struct rt_matmul *m, char *text, size_t bytes)
+{
+    const bool mixed = m->weight_dtype != m->input_dtype;
+    (void)snprintf(text, bytes, "%u x [%u, %u] by [%u, %u], %s%s%s to %s%s", m->batch, m->m, m->k,
+                   m->n, m->k, rt_dtype_name(m->input_dtype), mixed ? " by " : "",
+                   mixed ? rt_dtype_name(m->weight_dtype) : "", rt_dtype_name(m->output_dtype),
+                   m->bias ? ", bias" : "");
+}
+
 void rt_work_describe(const struct rt_work *work, char *text, size_t bytes)
 {
-    const struct rt_matmul *const m = &work->matmul;
     const struct rt_collective *const c = &work->collective;
     if (bytes > 0)
         text[0] = '\0';
@@ -92,9 +101,7 @@ void rt_work_describe(const struct rt_work *work, char *text, size_t bytes)
         describe_launch(&work->launch, text, bytes);
         break;
     case RT_WORK_MATMUL:
-        (void)snprintf(text, bytes, "%u x [%u, %u] by [%u, %u], %s to %s%s", m->batch, m->m, m->k,
-                       m->n, m->k, rt_dtype_name(m->input_dtype), rt_dtype_name(m->output_dtype),
-                       m->bias ? ", bias" : "");
+        describe_matmul(&work->matmul, text, bytes);
         break;
     case RT_WORK_COLLECTIVE:
         (void)snprintf(text, bytes, "%" PRIu64 " %s, %u ranks", c->count, rt_dtype_name(c->dtype),
@@ -135,13 +142,13 @@ uint32_t rt_matmul_spans(const struct rt_matmul *m, struct rt_span spans[RT_MAX_
         extent(m->batch, m->a_batch_stride, m->m, m->a_row_stride, m->k, 1, m->input_dtype)};
     spans[count++] = (struct rt_span){"b", m->b,
                                       extent(m->batch, m->b_batch_stride, m->n, m->b_row_stride,
-                                             m->k, m->b_column_stride, m->input_dtype)};
+                                             m->k, m->b_column_stride, m->weight_dtype)};
     spans[count++] = (struct rt_span){
         "d", m->d,
         extent(m->batch, m->d_batch_stride, m->m, m->d_row_stride, m->n, 1, m->output_dtype)};
     if (m->bias)
         spans[count++] =
-            (struct rt_span){"bias", m->bias, (uint64_t)m->n * rt_dtype_bytes(m->output_dtype)};
+            (struct rt_span){"bias", m->bias, (uint64_t)m->n * rt_dtype_bytes(m->weight_dtype)};
     return count;
 }
 

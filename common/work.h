@@ -22,16 +22,20 @@ typedef struct rt_dstream_opaque *rt_dstream; /* CUstream; null is the host devi
 enum rt_work_kind { RT_WORK_LAUNCH, RT_WORK_MATMUL, RT_WORK_COLLECTIVE, RT_WORK_CALL };
 
 /*
- * d[z, i, j] = bias[j] + sum over l of a[z, i, l] * b[z, j, l], summed in float or better.
- * a and b have one dtype, d and bias another: bf16 or f32 each. Weights are taken as they lie: of
- * b's two strides one is 1. Strides in elements, not negative. Null bias: none. m 0: no work.
+ * d[z, i, j] = bias[j] + sum over l of a[z, i, l] * b[z, j, l], summed in float or better and
+ * rounded once. Weights are taken as they lie: of b's two strides one is 1. Strides in elements,
+ * not negative. Null bias: none. m 0: no work.
+ *
+ * Each dtype is bf16 or f32. A bias lies beside its weight in a checkpoint, and has its dtype. The
+ * host device takes any mix: f32 numbers by bf16 weights are what comparisons want.
  */
 struct rt_matmul {
     rt_addr a;    /* [batch, m, k] */
     rt_addr b;    /* [batch, n, k] */
     rt_addr bias; /* [n] or null */
     rt_addr d;    /* [batch, m, n], overlaps no other */
-    enum rt_dtype input_dtype, output_dtype;
+    /* of a; of b and bias; of d */
+    enum rt_dtype input_dtype, weight_dtype, output_dtype;
     uint32_t batch, m, n, k;
     int64_t a_batch_stride, a_row_stride;
     int64_t b_batch_stride, b_row_stride, b_column_stride; /* of j, of l */

@@ -23,7 +23,7 @@ static int check_spans(const struct rt_host *h, const struct rt_span *spans, uin
 int rt_host_check_matmul(const struct rt_host *h, const struct rt_matmul *m)
 {
     struct rt_span spans[RT_MAX_SPANS];
-    if (!is_float(m->input_dtype) || !is_float(m->output_dtype) ||
+    if (!is_float(m->input_dtype) || !is_float(m->weight_dtype) || !is_float(m->output_dtype) ||
         (m->b_row_stride != 1 && m->b_column_stride != 1))
         return RT_HOST_INVALID;
     return check_spans(h, spans, rt_matmul_spans(m, spans));
@@ -59,10 +59,10 @@ static double product(const struct rt_matmul *m, uint32_t z, uint32_t i, uint32_
 {
     const int64_t a = z * m->a_batch_stride + i * m->a_row_stride;
     const int64_t b = z * m->b_batch_stride + j * m->b_row_stride;
-    double sum = m->bias ? load(m->bias, j, m->output_dtype) : 0;
+    double sum = m->bias ? load(m->bias, j, m->weight_dtype) : 0;
     for (uint32_t l = 0; l < m->k; l++)
         sum += load(m->a, a + l, m->input_dtype) *
-               load(m->b, b + l * m->b_column_stride, m->input_dtype);
+               load(m->b, b + l * m->b_column_stride, m->weight_dtype);
     return sum;
 }
 

@@ -403,6 +403,7 @@ static int live_graph(struct life *l)
     TRY(d->launch(d, &launch, true, l->s));
     TRY(d->matmul(d,
                   &(struct rt_matmul){.input_dtype = RT_DTYPE_F32,
+                                      .weight_dtype = RT_DTYPE_F32,
                                       .output_dtype = RT_DTYPE_F32,
                                       .b_column_stride = 1},
                   l->s));

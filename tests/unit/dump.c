@@ -71,6 +71,7 @@ static int set_up(void **state)
          {.kind = RT_WORK_MATMUL,
           .matmul = {.bias = 256,
                      .input_dtype = RT_DTYPE_BF16,
+                     .weight_dtype = RT_DTYPE_BF16,
                      .output_dtype = RT_DTYPE_F32,
                      .batch = 1,
                      .m = 8,

@@ -40,6 +40,7 @@ static struct rt_matmul small_matmul(const struct twin_bench *t, bool across)
                               .bias = t->at + 200 * sizeof(float),
                               .d = t->at + 300 * sizeof(float),
                               .input_dtype = RT_DTYPE_F32,
+                              .weight_dtype = RT_DTYPE_F32,
                               .output_dtype = RT_DTYPE_F32,
                               .batch = 2,
                               .m = 2,
@@ -112,6 +113,7 @@ static void test_matmul_in_bf16(void **state)
                                 .b = t.at + 32,
                                 .d = t.at + 64,
                                 .input_dtype = RT_DTYPE_BF16,
+                                .weight_dtype = RT_DTYPE_BF16,
                                 .output_dtype = RT_DTYPE_BF16,
                                 .batch = 1,
                                 .m = 1,
@@ -120,6 +122,36 @@ static void test_matmul_in_bf16(void **state)
                                 .b_column_stride = 1};
     assert_int_equal(d->matmul(d, &m, NULL), 0);
     assert_int_equal(x[32], rt_float_to_bf16(1.5f));
+    close_twins(&t);
+}
+
+/* Numbers in float by weights and bias as a checkpoint has them. */
+static void test_matmul_of_two_dtypes(void **state)
+{
+    (void)state;
+    struct twin_bench t;
+    open_twins(&t);
+    struct rt_driver *d = &t.bench.d;
+    float *const x = floats(&t);
+    uint16_t *const w = (uint16_t *)(uintptr_t)(t.at + 64);
+    x[0] = 1.0000001f;
+    x[1] = -1;
+    w[0] = w[1] = rt_float_to_bf16(2);
+    w[8] = rt_float_to_bf16(0.25f);
+    const struct rt_matmul m = {.a = t.at,
+                                .b = t.at + 64,
+                                .bias = t.at + 64 + 16,
+                                .d = t.at + 128,
+                                .input_dtype = RT_DTYPE_F32,
+                                .weight_dtype = RT_DTYPE_BF16,
+                                .output_dtype = RT_DTYPE_F32,
+                                .batch = 1,
+                                .m = 1,
+                                .n = 1,
+                                .k = 2,
+                                .b_column_stride = 1};
+    assert_int_equal(d->matmul(d, &m, NULL), 0);
+    assert_true(x[32] == (float)(0.25 + 2.0 * (double)x[0] - 2.0));
     close_twins(&t);
 }
 
@@ -132,6 +164,9 @@ static void test_refused_operands(void **state)
     const struct rt_matmul good = small_matmul(&t, false);
     struct rt_matmul m = good;
     m.input_dtype = RT_DTYPE_I32;
+    assert_int_equal(d->matmul(d, &m, NULL), 1);
+    m = good;
+    m.weight_dtype = RT_DTYPE_I32;
     assert_int_equal(d->matmul(d, &m, NULL), 1);
     m = good;
     m.output_dtype = RT_DTYPE_U8;
@@ -170,7 +205,8 @@ static void test_spans(void **state)
                                 .b = 2000,
                                 .bias = 3000,
                                 .d = 4000,
-                                .input_dtype = RT_DTYPE_BF16,
+                                .input_dtype = RT_DTYPE_F32,
+                                .weight_dtype = RT_DTYPE_BF16,
                                 .output_dtype = RT_DTYPE_F32,
                                 .batch = 2,
                                 .m = 3,
@@ -184,12 +220,15 @@ static void test_spans(void **state)
                                 .d_batch_stride = 50,
                                 .d_row_stride = 6};
     assert_int_equal(rt_matmul_spans(&m, s), 4);
-    assert_true(s[0].address == 1000 && s[0].bytes == 2 * (100 + 20 + 6 + 1));
+    assert_true(s[0].address == 1000 && s[0].bytes == 4 * (100 + 20 + 6 + 1));
     assert_true(s[1].address == 2000 && s[1].bytes == 2 * (1000 + 4 + 48 + 1));
     assert_true(s[2].address == 4000 && s[2].bytes == 4 * (50 + 12 + 4 + 1));
-    assert_true(s[3].address == 3000 && s[3].bytes == 4 * 5);
-    const struct rt_matmul none = {
-        .input_dtype = RT_DTYPE_F32, .output_dtype = RT_DTYPE_F32, .n = 5, .k = 7};
+    assert_true(s[3].address == 3000 && s[3].bytes == 2 * 5);
+    const struct rt_matmul none = {.input_dtype = RT_DTYPE_F32,
+                                   .weight_dtype = RT_DTYPE_F32,
+                                   .output_dtype = RT_DTYPE_F32,
+                                   .n = 5,
+                                   .k = 7};
     assert_int_equal(rt_matmul_spans(&none, s), 3);
     assert_true(s[0].bytes + s[1].bytes + s[2].bytes == 0);
 
@@ -316,6 +355,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matmul_both_ways_round),
         cmocka_unit_test(test_matmul_in_bf16),
+        cmocka_unit_test(test_matmul_of_two_dtypes),
         cmocka_unit_test(test_refused_operands),
         cmocka_unit_test(test_spans),
         cmocka_unit_test(test_held_twins_wait),
