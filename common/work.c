@@ -85,10 +85,10 @@ static void describe_launch(const struct rt_launch *l, char *text, size_t bytes)
 static void describe_matmul(const struct rt_matmul *m, char *text, size_t bytes)
 {
     const bool mixed = m->weight_dtype != m->input_dtype;
-    (void)snprintf(text, bytes, "%u x [%u, %u] by [%u, %u], %s%s%s to %s%s", m->batch, m->m, m->k,
-                   m->n, m->k, rt_dtype_name(m->input_dtype), mixed ? " by " : "",
+    (void)snprintf(text, bytes, "%u x [%u, %u] by [%u, %u], %s%s%s to %s%s%s%s", m->batch, m->m,
+                   m->k, m->n, m->k, rt_dtype_name(m->input_dtype), mixed ? " by " : "",
                    mixed ? rt_dtype_name(m->weight_dtype) : "", rt_dtype_name(m->output_dtype),
-                   m->bias ? ", bias" : "");
+                   m->bias ? ", bias" : "", m->plan ? "\n" : "", m->plan ? m->plan->text : "");
 }
 
 void rt_work_describe(const struct rt_work *work, char *text, size_t bytes)
@@ -149,6 +149,8 @@ uint32_t rt_matmul_spans(const struct rt_matmul *m, struct rt_span spans[RT_MAX_
     if (m->bias)
         spans[count++] =
             (struct rt_span){"bias", m->bias, (uint64_t)m->n * rt_dtype_bytes(m->weight_dtype)};
+    if (m->workspace_bytes > 0)
+        spans[count++] = (struct rt_span){"workspace", m->workspace, m->workspace_bytes};
     return count;
 }
 

@@ -27,7 +27,8 @@ enum rt_work_kind { RT_WORK_LAUNCH, RT_WORK_MATMUL, RT_WORK_COLLECTIVE, RT_WORK_
  * not negative. Null bias: none. m 0: no work.
  *
  * Each dtype is bf16 or f32. A bias lies beside its weight in a checkpoint, and has its dtype. The
- * host device takes any mix: f32 numbers by bf16 weights are what comparisons want.
+ * host device takes any mix: f32 numbers by bf16 weights are what comparisons want. CUDA takes bf16
+ * by bf16 to either and f32 throughout, and a bias where d has its dtype; the rest is refused.
  */
 struct rt_matmul {
     rt_addr a;    /* [batch, m, k] */
@@ -40,6 +41,23 @@ struct rt_matmul {
     int64_t a_batch_stride, a_row_stride;
     int64_t b_batch_stride, b_row_stride, b_column_stride; /* of j, of l */
     int64_t d_batch_stride, d_row_stride;
+    const struct rt_matmul_plan *plan; /* CUDA: needed; outlives what was built of the product */
+    rt_addr workspace;                 /* on RT_WORKSPACE_ALIGN; as many bytes as the plan wants */
+    uint64_t workspace_bytes;          /* or more; 0: none */
+};
+
+/*
+ * How the device does a product: made by the driver's matmul_prepare, good for every product of the
+ * same dtypes, shape and strides whose addresses are aligned no worse. The back end's own part lies
+ * behind it.
+ */
+#define RT_WORKSPACE_ALIGN 256u
+#define RT_MATMUL_PLAN_TEXT 128
+struct rt_matmul_plan {
+    uint32_t candidates;            /* ways to do it, the fastest by estimate first; at least 1 */
+    uint32_t selected;              /* one of them, below too */
+    uint64_t workspace_bytes;       /* that it wants */
+    char text[RT_MATMUL_PLAN_TEXT]; /* for people: "algo 66, tile 64x64, split-K 5" */
 };
 
 enum rt_collective_kind {
@@ -79,8 +97,8 @@ struct rt_work {
 /* A kernel's entry point, "matmul", "all_reduce", …, "callback": static storage. */
 const char *rt_work_name(const struct rt_work *work);
 
-/* For people: grid and blocks and on a line of its own what else, or shapes and dtypes. Cut to the
- * text's size; "" for a call. */
+/* For people: grid and blocks and on a line of its own what else, or shapes and dtypes, and a
+ * product's plan on a line of its own. Cut to the text's size; "" for a call. */
 void rt_work_describe(const struct rt_work *work, char *text, size_t bytes);
 
 /* Memory that a MATMUL or COLLECTIVE reads or writes. */
@@ -89,7 +107,7 @@ struct rt_span {
     rt_addr address;
     uint64_t bytes;
 };
-#define RT_MAX_SPANS 4
+#define RT_MAX_SPANS 5
 /* How many there are. A size beyond 64 bits is UINT64_MAX, which fits nowhere. */
 uint32_t rt_matmul_spans(const struct rt_matmul *m, struct rt_span spans[RT_MAX_SPANS]);
 uint32_t rt_collective_spans(const struct rt_collective *c, struct rt_span spans[RT_MAX_SPANS]);

@@ -74,3 +74,10 @@ enum rt_status rt_driver_wanted(enum rt_status status, const char *what, uint64_
     return rt_fail(err, status, "%s of %.3f GiB (%" PRIu64 " bytes) does not fit: %s", what,
                    (double)bytes / GIB, bytes, reason.message);
 }
+
+enum rt_status rt_driver_open_blas(struct rt_driver *d, struct rt_error *err)
+{
+    if (rt_probe_enter(d, RT_DOP_open_blas))
+        return rt_driver_fail(d, err, RT_DOP_open_blas, RT_DRIVER_INJECTED, __FILE__, __LINE__);
+    return d->open_blas(d, err);
+}

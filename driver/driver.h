@@ -106,6 +106,7 @@ struct rt_address_range {
     X(copy_in) X(copy_out) X(fill)                                                                 \
     X(library_load) X(library_unload) X(kernel_get) X(kernel_set_smem) X(kernel_param_bytes)       \
     X(tensor_map) X(launch) X(matmul) X(collective)                                                \
+    X(open_blas) X(matmul_prepare) X(matmul_select) X(matmul_release)                              \
     X(graph_create) X(graph_destroy) X(graph_add_kernel) X(graph_add_work)                         \
     X(graph_capture_begin) X(graph_capture_end) X(graph_nodes) X(graph_node_info)                  \
     X(graph_instantiate) X(exec_destroy) X(graph_launch) X(address_range)
@@ -121,9 +122,9 @@ enum rt_driver_op {
 /*
  * The test seam. Every operation passes through it first: it counts, logs the last calls, and
  * fails the one that a test chose. The releasing operations (ctx_leave, mem_free, host_free,
- * *_destroy, library_unload, graph_capture_end) are counted in the same sequence; when chosen they
- * report failure after having released, as a driver does that reports an earlier asynchronous error
- * there.
+ * *_destroy, library_unload, matmul_release, graph_capture_end) are counted in the same sequence;
+ * when chosen they report failure after having released, as a driver does that reports an earlier
+ * asynchronous error there.
  */
 #define RT_PROBE_LOG 64
 struct rt_driver_probe {
@@ -202,9 +203,22 @@ struct rt_driver {
     /* Enqueue one kernel; `programmatic` allows it to start before its predecessor's end. */
     int (*launch)(struct rt_driver *d, const struct rt_launch *l, bool programmatic, rt_dstream s);
     /* Enqueue one product, one exchange. Operands that break the struct's rules are an invalid
-     * value. CUDA: fails with its "not supported" where the library is not loaded. */
+     * value, as is a product that its plan does not serve. CUDA: fails with its "not supported"
+     * where the library is not open, and wants a plan; the library loads a kernel's code at its
+     * first use, so a product outside of a capture comes before one inside. */
     int (*matmul)(struct rt_driver *d, const struct rt_matmul *m, rt_dstream s);
     int (*collective)(struct rt_driver *d, const struct rt_collective *c, rt_dstream s);
+
+    /* See rt_driver_open_blas, its only caller. */
+    enum rt_status (*open_blas)(struct rt_driver *d, struct rt_error *err);
+    /* Asks the library for at most `most` ways to do the product in no more than its
+     * workspace_bytes, and selects the first. Nothing is run or read: of the addresses the
+     * alignment counts, and of the workspace the size. Fails where there is no way. */
+    int (*matmul_prepare)(struct rt_driver *d, const struct rt_matmul *m, uint32_t most,
+                          struct rt_matmul_plan **out);
+    /* Selects plan->candidates' i-th, for products from now on: what was captured stays. */
+    int (*matmul_select)(struct rt_driver *d, struct rt_matmul_plan *plan, uint32_t i);
+    int (*matmul_release)(struct rt_driver *d, struct rt_matmul_plan *plan);
 
     int (*graph_create)(struct rt_driver *d, rt_dgraph *out);
     int (*graph_destroy)(struct rt_driver *d, rt_dgraph g);
@@ -256,6 +270,16 @@ enum rt_status rt_driver_open(const char *device, struct rt_driver *out, char *w
                               size_t why_bytes, struct rt_error *err);
 /* Accepts a zeroed table. Everything created through it must have been released. */
 void rt_driver_close(struct rt_driver *d);
+
+/*
+ * Makes products possible: CUDA loads cuBLASLt, which stays until the table is closed; the host
+ * device has its own. Needs no current context; once more does nothing.
+ *
+ * RT_ERR_UNSUPPORTED: no cuBLASLt is found, it cannot be loaded, is older than RT_BLAS_OLDEST or
+ * lacks a function. RT_ERR_DRIVER, RT_ERR_DEVICE_MEMORY: it is there and does not start.
+ */
+#define RT_BLAS_OLDEST "12.0"
+enum rt_status rt_driver_open_blas(struct rt_driver *d, struct rt_error *err);
 
 /* Every limit that rt_tensor_map_spec states is kept. One test for both back ends, so that what a
  * GPU refuses is refused on the host device too. */

@@ -4,7 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#define DESCRIPTION_BYTES 128
+#define DESCRIPTION_BYTES 256
 
 /* Counts everything and writes what fits, so that one walk both measures and prints. */
 struct writer {

@@ -340,15 +340,6 @@ static int launch(struct rt_driver *d, const struct rt_launch *l, bool programma
     return (int)rt_cuda_of(d)->api.LaunchKernelEx(&config, (CUfunction)l->kernel, params, NULL);
 }
 
-static int matmul(struct rt_driver *d, const struct rt_matmul *m, rt_dstream s)
-{
-    (void)m;
-    (void)s;
-    if (rt_probe_enter(d, RT_DOP_matmul))
-        return RT_DRIVER_INJECTED;
-    return CUDA_ERROR_NOT_SUPPORTED;
-}
-
 static int collective(struct rt_driver *d, const struct rt_collective *c, rt_dstream s)
 {
     (void)c;
@@ -387,6 +378,5 @@ void rt_cuda_bind(struct rt_driver *d)
     d->kernel_param_bytes = kernel_param_bytes;
     d->tensor_map = tensor_map;
     d->launch = launch;
-    d->matmul = matmul;
     d->collective = collective;
 }

@@ -5,10 +5,11 @@
 /*
  * Inside of the CUDA back end. cuda.h is met here and nowhere else; nothing links the driver.
  *
- *   cuda_load.c    the driver's library and its functions, opening and closing a device
- *   cuda_device.c  context, memory, streams, events, copies, kernels, tensor maps
- *   cuda_graph.c   graphs: explicit nodes, capture, reading back, instantiating, launching
- *   cuda_none.c    instead of all of them where the build has no CUDA toolkit
+ *   cuda_load.c       the driver's library and its functions, opening and closing a device
+ *   cuda_device.c     context, memory, streams, events, copies, kernels, tensor maps
+ *   cuda_graph.c      graphs: explicit nodes, capture, reading back, instantiating, launching
+ *   cuda_blas_none.c  products: refused
+ *   cuda_none.c       instead of all of them where the build has no CUDA toolkit
  */
 #include "driver/driver.h"
 
@@ -58,5 +59,6 @@ static inline int rt_cuda_released(struct rt_driver *d, bool injected, CUresult 
 
 void rt_cuda_bind(struct rt_driver *d);
 void rt_cuda_bind_graphs(struct rt_driver *d);
+void rt_cuda_bind_blas(struct rt_driver *d);
 
 #endif

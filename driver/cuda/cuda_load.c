@@ -227,6 +227,7 @@ enum rt_status rt_driver_open_cuda(uint32_t ordinal, struct rt_driver *out, stru
     RT_TRY_GOTO(open_device(out, ordinal, err));
     rt_cuda_bind(out);
     rt_cuda_bind_graphs(out);
+    rt_cuda_bind_blas(out);
     return RT_OK;
 fail:
     rt_driver_close(out);

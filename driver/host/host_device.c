@@ -115,5 +115,6 @@ enum rt_status rt_driver_open_host(struct rt_driver *out, struct rt_error *err)
     rt_host_bind_kernels(out);
     rt_host_bind_streams(out);
     rt_host_bind_graphs(out);
+    rt_host_bind_twins(out);
     return RT_OK;
 }

@@ -115,8 +115,10 @@ static int graph_add_kernel(struct rt_driver *d, rt_dgraph g, const struct rt_la
 static int check_work(const struct rt_host *h, const struct rt_work *work)
 {
     switch (work->kind) {
-    case RT_WORK_MATMUL:
-        return rt_host_check_matmul(h, &work->matmul);
+    case RT_WORK_MATMUL: {
+        const int rc = rt_host_check_plan(&work->matmul);
+        return rc == 0 ? rt_host_check_matmul(h, &work->matmul) : rc;
+    }
     case RT_WORK_COLLECTIVE:
         return rt_host_check_collective(h, &work->collective);
     case RT_WORK_CALL:

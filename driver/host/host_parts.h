@@ -137,6 +137,9 @@ void *rt_host_alloc_aligned(uint64_t bytes);
 int rt_host_submit(struct rt_host *h, rt_dstream s, const struct rt_host_work *work);
 void rt_host_drain(struct rt_host *h, rt_dstream s);
 
+/* 0 where there is no plan or it serves. Asked once, when work is given: queued work may outlive
+ * its plan. */
+int rt_host_check_plan(const struct rt_matmul *m);
 /* The libraries' twins: 0 where operands keep the struct's rules and lie in live allocations. */
 int rt_host_check_matmul(const struct rt_host *h, const struct rt_matmul *m);
 int rt_host_check_collective(const struct rt_host *h, const struct rt_collective *c);
@@ -151,5 +154,6 @@ void rt_host_bind_memory(struct rt_driver *d);
 void rt_host_bind_kernels(struct rt_driver *d);
 void rt_host_bind_streams(struct rt_driver *d);
 void rt_host_bind_graphs(struct rt_driver *d);
+void rt_host_bind_twins(struct rt_driver *d);
 
 #endif

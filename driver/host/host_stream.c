@@ -338,7 +338,7 @@ static int matmul(struct rt_driver *d, const struct rt_matmul *m, rt_dstream s)
 {
     if (rt_probe_enter(d, RT_DOP_matmul))
         return RT_DRIVER_INJECTED;
-    if (!m)
+    if (!m || rt_host_check_plan(m) != 0)
         return RT_HOST_INVALID;
     const struct rt_host_work work = {.kind = RT_HOST_WORK_MATMUL, .matmul = *m};
     return rt_host_submit(rt_host_of(d), s, &work);

@@ -2,7 +2,10 @@
 /* Products and exchanges in plain C: what on CUDA are cuBLASLt and NCCL. Sums in double. */
 #include "common/bf16.h"
 #include "driver/host/host_parts.h"
+#include "driver/matmul_plan.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static bool is_float(enum rt_dtype dtype)
@@ -81,4 +84,67 @@ void rt_host_run_collective(const struct rt_collective *c)
         return;
     memmove((void *)(uintptr_t)c->to, (const void *)(uintptr_t)c->from,
             (size_t)(c->count * rt_dtype_bytes(c->dtype)));
+}
+
+/* ---- plans ---- */
+
+/* There is one way to do it; a plan is needed by nobody here and held to its rules all the same. */
+struct host_plan {
+    struct rt_matmul_plan plan; /* first: what others see of it */
+    struct rt_matmul product;   /* that it was made of */
+};
+
+int rt_host_check_plan(const struct rt_matmul *m)
+{
+    const struct host_plan *const p = (const struct host_plan *)(const void *)m->plan;
+    return !p || rt_matmul_plan_serves(&p->product, m) ? 0 : RT_HOST_INVALID;
+}
+
+static enum rt_status open_blas(struct rt_driver *d, struct rt_error *err)
+{
+    (void)d;
+    (void)err;
+    return RT_OK;
+}
+
+static int matmul_prepare(struct rt_driver *d, const struct rt_matmul *m, uint32_t most,
+                          struct rt_matmul_plan **out)
+{
+    if (rt_probe_enter(d, RT_DOP_matmul_prepare))
+        return RT_DRIVER_INJECTED;
+    if (!m || most == 0 || !rt_matmul_plannable(m))
+        return RT_HOST_INVALID;
+    struct host_plan *const p = calloc(1, sizeof(*p));
+    if (!p)
+        return RT_HOST_NO_MEMORY;
+    *p = (struct host_plan){.plan.candidates = 1, .product = *m};
+    snprintf(p->plan.text, sizeof(p->plan.text), "plain C");
+    d->probe.live++;
+    *out = &p->plan;
+    return 0;
+}
+
+static int matmul_select(struct rt_driver *d, struct rt_matmul_plan *plan, uint32_t i)
+{
+    if (rt_probe_enter(d, RT_DOP_matmul_select))
+        return RT_DRIVER_INJECTED;
+    return plan && i < plan->candidates ? 0 : RT_HOST_INVALID;
+}
+
+static int matmul_release(struct rt_driver *d, struct rt_matmul_plan *plan)
+{
+    const bool injected = rt_probe_enter(d, RT_DOP_matmul_release);
+    if (!plan)
+        return RT_HOST_INVALID;
+    free(plan);
+    d->probe.live--;
+    return injected ? RT_DRIVER_INJECTED : 0;
+}
+
+void rt_host_bind_twins(struct rt_driver *d)
+{
+    d->open_blas = open_blas;
+    d->matmul_prepare = matmul_prepare;
+    d->matmul_select = matmul_select;
+    d->matmul_release = matmul_release;
 }

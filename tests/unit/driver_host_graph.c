@@ -344,6 +344,7 @@ struct life {
     rt_dstream s;
     rt_devent e;
     rt_dlibrary lib;
+    struct rt_matmul_plan *plan;
     rt_dgraph g;
     rt_dexec x;
     uint64_t value;
@@ -386,6 +387,26 @@ static int live_memory(struct life *l)
     return d->address_range(d, l->mem, &range);
 }
 
+static int live_product(struct life *l)
+{
+    struct rt_driver *d = l->d;
+    const struct rt_matmul m = {.a = l->mem,
+                                .b = l->mem,
+                                .d = l->mem + 4,
+                                .input_dtype = RT_DTYPE_F32,
+                                .weight_dtype = RT_DTYPE_F32,
+                                .output_dtype = RT_DTYPE_F32,
+                                .batch = 1,
+                                .m = 1,
+                                .n = 1,
+                                .k = 1,
+                                .b_column_stride = 1};
+    TRY(rt_driver_open_blas(d, NULL) == RT_OK ? 0 : RT_DRIVER_INJECTED);
+    TRY(d->matmul_prepare(d, &m, 1, &l->plan));
+    TRY(d->matmul_select(d, l->plan, 0));
+    return d->matmul(d, &m, l->s);
+}
+
 static int live_graph(struct life *l)
 {
     struct rt_driver *d = l->d;
@@ -401,12 +422,7 @@ static int live_graph(struct life *l)
     TRY(d->kernel_set_smem(d, launch.kernel, 64));
     TRY(d->kernel_param_bytes(d, launch.kernel, &bytes));
     TRY(d->launch(d, &launch, true, l->s));
-    TRY(d->matmul(d,
-                  &(struct rt_matmul){.input_dtype = RT_DTYPE_F32,
-                                      .weight_dtype = RT_DTYPE_F32,
-                                      .output_dtype = RT_DTYPE_F32,
-                                      .b_column_stride = 1},
-                  l->s));
+    TRY(live_product(l));
     TRY(d->collective(d, &(struct rt_collective){.dtype = RT_DTYPE_F32, .ranks = 1}, l->s));
     TRY(d->graph_create(d, &l->g));
     TRY(d->graph_add_kernel(d, l->g, &launch, NULL, 0, &node));
@@ -431,7 +447,8 @@ static int end(struct life *l)
         l->x ? d->exec_destroy(d, l->x) : 0,       l->g ? d->graph_destroy(d, l->g) : 0,
         l->lib ? d->library_unload(d, l->lib) : 0, l->e ? d->event_destroy(d, l->e) : 0,
         l->s ? d->stream_destroy(d, l->s) : 0,     l->host ? d->host_free(d, l->host) : 0,
-        l->mem ? d->mem_free(d, l->mem) : 0,       l->entered ? d->ctx_leave(d) : 0,
+        l->mem ? d->mem_free(d, l->mem) : 0,       l->plan ? d->matmul_release(d, l->plan) : 0,
+        l->entered ? d->ctx_leave(d) : 0,
     };
     for (size_t i = 0; i < sizeof(results) / sizeof(results[0]); i++) {
         if (results[i] != 0)

@@ -20,11 +20,14 @@ static const char GOLDEN[] =
     "    s3 [label=\"attend.0\\nrt_mla_attend\\ngrid 132x4x1 block 384x1x1 cluster 2\\n"
     "200704 bytes shared\"];\n"
     "    s2 -> s3 [style=dashed];\n"
-    "    s4 [label=\"o_proj.0\\nmatmul\\n1 x [8, 2048] by [7168, 2048], bf16 to f32, bias\"];\n"
+    "    s4 [label=\"o_proj.0\\nmatmul\\n1 x [8, 2048] by [7168, 2048], bf16 to f32, bias\\n"
+    "algo 66, \\\"split-K\\\" 5\"];\n"
     "    s3 -> s4;\n"
     "    s5 [label=\"sum.0\\nall_reduce\\n57344 bf16, 4 ranks\"];\n"
     "    s4 -> s5;\n"
     "}\n";
+
+static const struct rt_matmul_plan PLAN = {.candidates = 1, .text = "algo 66, \"split-K\" 5"};
 
 static int never(void *user, rt_dstream stream)
 {
@@ -76,7 +79,8 @@ static int set_up(void **state)
                      .batch = 1,
                      .m = 8,
                      .n = 7168,
-                     .k = 2048}}},
+                     .k = 2048,
+                     .plan = &PLAN}}},
         {"sum.0",
          0,
          {.kind = RT_WORK_COLLECTIVE,

@@ -245,6 +245,29 @@ static void test_spans(void **state)
     assert_true(s[0].bytes == UINT64_MAX);
 }
 
+static void test_descriptions(void **state)
+{
+    (void)state;
+    char text[128];
+    const struct rt_matmul_plan plan = {.candidates = 1, .text = "plain C"};
+    struct rt_work w = {.kind = RT_WORK_MATMUL,
+                        .matmul = {.input_dtype = RT_DTYPE_F32,
+                                   .weight_dtype = RT_DTYPE_BF16,
+                                   .output_dtype = RT_DTYPE_F32,
+                                   .batch = 1,
+                                   .m = 2,
+                                   .n = 3,
+                                   .k = 4}};
+    rt_work_describe(&w, text, sizeof(text));
+    assert_string_equal(text, "1 x [2, 4] by [3, 4], f32 by bf16 to f32");
+    w.matmul.weight_dtype = RT_DTYPE_F32;
+    w.matmul.plan = &plan;
+    rt_work_describe(&w, text, sizeof(text));
+    assert_string_equal(text, "1 x [2, 4] by [3, 4], f32 to f32\nplain C");
+    rt_work_describe(&w, text, 8);
+    assert_string_equal(text, "1 x [2,");
+}
+
 static void test_held_twins_wait(void **state)
 {
     (void)state;
@@ -358,6 +381,7 @@ int main(void)
         cmocka_unit_test(test_matmul_of_two_dtypes),
         cmocka_unit_test(test_refused_operands),
         cmocka_unit_test(test_spans),
+        cmocka_unit_test(test_descriptions),
         cmocka_unit_test(test_held_twins_wait),
         cmocka_unit_test(test_replay_is_eager),
         cmocka_unit_test(test_audit_knows_whole_operands),
