@@ -38,6 +38,18 @@ static int matmul(struct rt_driver *d, const struct rt_matmul *m, rt_dstream s)
     return rt_probe_enter(d, RT_DOP_matmul) ? RT_DRIVER_INJECTED : CUDA_ERROR_NOT_SUPPORTED;
 }
 
+bool rt_cuda_blas_error_text(struct rt_cuda *c, int code)
+{
+    (void)c;
+    (void)code;
+    return false;
+}
+
+void rt_cuda_close_blas(struct rt_cuda *c)
+{
+    (void)c;
+}
+
 void rt_cuda_bind_blas(struct rt_driver *d)
 {
     d->open_blas = open_blas;

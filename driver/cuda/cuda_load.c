@@ -30,6 +30,8 @@ static const char *error_text(struct rt_driver *d, int code)
 {
     struct rt_cuda *c = rt_cuda_of(d);
     const char *name = NULL, *text = NULL;
+    if (rt_cuda_blas_error_text(c, code))
+        return c->text;
     if (c->api.GetErrorName((CUresult)code, &name) != CUDA_SUCCESS || !name)
         name = "unknown error";
     if (c->api.GetErrorString((CUresult)code, &text) != CUDA_SUCCESS || !text)
@@ -41,12 +43,13 @@ static const char *error_text(struct rt_driver *d, int code)
 static bool is_out_of_memory(struct rt_driver *d, int code)
 {
     (void)d;
-    return code == CUDA_ERROR_OUT_OF_MEMORY;
+    return code == CUDA_ERROR_OUT_OF_MEMORY || code == RT_CUDA_BLAS_NO_MEMORY;
 }
 
 static void close_cuda(struct rt_driver *d)
 {
     struct rt_cuda *c = rt_cuda_of(d);
+    rt_cuda_close_blas(c);
     if (c->context)
         c->api.DevicePrimaryCtxRelease(c->device);
     if (c->library)
@@ -77,13 +80,14 @@ static enum rt_status lacks(void *library, const char *symbol, struct rt_error *
                    version, symbol);
 }
 
-/* "Not found" in dlerror's words, of the library itself. One that is there and cannot be loaded,
- * for it is damaged or lacks a library in turn, is a driver that fails. */
-static bool is_missing(const char *reason)
+/* "Not found" in dlerror's words, of the library itself. */
+bool rt_cuda_library_is_missing(const char *name, const char *reason)
 {
     char not_found[128];
-    return strerror_r(ENOENT, not_found, sizeof(not_found)) == 0 && strstr(reason, LIBRARY ": ") &&
-           strstr(reason, not_found);
+    const size_t length = strlen(name);
+    const char *const at = strstr(reason, name);
+    return strerror_r(ENOENT, not_found, sizeof(not_found)) == 0 && at &&
+           strncmp(at + length, ": ", 2) == 0 && strstr(reason, not_found);
 }
 
 /* RTLD_NODELETE: the driver has threads and exit handlers of its own that outlive the handle. */
@@ -93,7 +97,8 @@ static enum rt_status load(struct rt_cuda *c, struct rt_error *err)
     if (!c->library) {
         const char *reason = dlerror();
         reason = reason ? reason : LIBRARY;
-        RT_REQUIRE(!is_missing(reason), err, RT_ERR_NO_DEVICE, "no NVIDIA driver: %s", reason);
+        RT_REQUIRE(!rt_cuda_library_is_missing(LIBRARY, reason), err, RT_ERR_NO_DEVICE,
+                   "no NVIDIA driver: %s", reason);
         return rt_fail(err, RT_ERR_DRIVER, "the NVIDIA driver cannot be loaded: %s", reason);
     }
     static const char getter[] = "cuGetProcAddress_v2";
