@@ -19,6 +19,7 @@ static const struct {
     {"host_agrees", gpu_host_agrees},
     {"operators", gpu_operators},
     {"stages", gpu_stages},
+    {"products", gpu_products},
     {"measure", gpu_measure},
     {"nothing_leaks", gpu_nothing_leaks},
     {"every_call_fails_once", gpu_every_call_fails_once},
