@@ -8,8 +8,9 @@
  * attend: out = softmax(scale * q k^T, masked) v with v = the first d_v elements of k, over the
  * blocks that the tile records give. Query token t of a row sees keys [0, len - (q_len - 1 - t)) if
  * causal, [0, len) if not.
- * A row that is not split writes out (bf16) and lse (natural log: ln(sum) + max). A piece of a
- * split row writes normalised fp32 partials.out [slot, hq, d_v] and base-2 partials.lse [slot, hq].
+ * A row that is not split writes out (bf16) and lse (ln(sum) + max, or with lse_base2 that times
+ * log2(e)). A piece of a split row writes normalised fp32 partials.out [slot, hq, d_v] and, in any
+ * case, base-2 partials.lse [slot, hq].
  * No key seen: piece -> partial 0 and -inf; whole row -> out 0, lse +inf. Rows of length 0 are not
  * touched here (reduce writes them); negative lengths count as 0.
  * A score of -inf has weight 0; where all are, no key counts as seen. A score of +inf is as NaN.
@@ -34,6 +35,8 @@ struct rt_attend_params {
      * complete before the launch in front of this one began, so they may be read before the wait.
      */
     uint32_t early;
+    uint32_t lse_base2; /* 1: lse is of base 2; 0: natural */
+    uint32_t reserved;
     /* [row_base + rows, q_len, heads, d_qk - d_v] bf16: the elements of a query from d_v on, and q
      * then has those before; or null: q has all. */
     struct rt_heads_view q_rope;
@@ -43,6 +46,6 @@ struct rt_attend_params {
      RT_KV_ADDRESSES(type, at kv) | RT_ROWS_ADDRESSES(type, at rows) |                             \
      RT_SCHEDULE_ADDRESSES(type, at schedule) | RT_PARTIALS_ADDRESSES(type, at partials) |         \
      RT_ADDRESS(type, at stamp_first) | RT_ADDRESS(type, at q_rope.base))
-RT_STATIC_ASSERT(sizeof(struct rt_attend_params) == 288, "attend ABI");
+RT_STATIC_ASSERT(sizeof(struct rt_attend_params) == 296, "attend ABI");
 
 #endif

@@ -296,7 +296,7 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
             ((float *)p.lse.base)[(s.walk.part.row_base + at.row) * p.lse.row_stride +
                                   query / (int)p.heads * p.lse.token_stride +
                                   query % (int)p.heads * p.lse.head_stride] =
-                empty ? RT_ATTEND_INFINITY : lse_log2 * RT_ATTEND_LN_2;
+                empty ? RT_ATTEND_INFINITY : lse_log2 * (p.lse_base2 ? 1.0f : RT_ATTEND_LN_2);
         }
     }
 

@@ -208,7 +208,8 @@ rt_reduce_store(const struct rt_reduce_params &p, const struct rt_reduce_shape &
     if (to.column == 0)
         ((float *)p.lse.base)[row * p.lse.row_stride + token * p.lse.token_stride +
                               head * p.lse.head_stride] =
-            empty ? RT_REDUCE_INFINITY : (sum.top + log2f(sum.total)) * RT_REDUCE_LN_2;
+            empty ? RT_REDUCE_INFINITY
+                  : (sum.top + log2f(sum.total)) * (p.lse_base2 ? 1.0f : RT_REDUCE_LN_2);
 }
 
 /* Item `item` of the listed rows from `list` on, of 1 << chunks_log2 items for a query row. */

@@ -107,7 +107,8 @@ static void store_row(const struct rt_attend_params *p, const struct piece *piec
             out[d] = empty ? 0 : rt_float_to_bf16((float)(query->acc[d] / query->sum));
         ((float *)p->lse.base)[row * p->lse.row_stride + token * p->lse.token_stride +
                                head * p->lse.head_stride] =
-            empty ? INFINITY : (float)((query->max + log2(query->sum)) * RT_REF_LN_2);
+            empty ? INFINITY
+                  : (float)rt_ref_lse_of_base2(query->max + log2(query->sum), p->lse_base2);
     }
 }
 

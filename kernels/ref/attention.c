@@ -32,7 +32,7 @@ static void attend_query(const struct rt_attend_params *p, uint32_t row, uint32_
     }
     for (uint32_t d = 0; d < p->d_v; d++)
         out[d] = sum == 0 ? 0 : out[d] / sum;
-    *lse = sum == 0 ? INFINITY : max + log(sum);
+    *lse = sum == 0 ? INFINITY : rt_ref_lse_of_natural(max + log(sum), p->lse_base2);
 }
 
 void rt_ref_mla_attention_query(const struct rt_attend_params *p, uint32_t row, uint32_t query,

@@ -12,6 +12,17 @@
 #define RT_REF_LOG2_E 1.4426950408889634074
 #define RT_REF_LN_2 0.69314718055994530942
 
+/* What a natural or a base-2 LSE is in the base that the caller wants. */
+static inline double rt_ref_lse_of_natural(double lse, uint32_t lse_base2)
+{
+    return lse_base2 ? lse * RT_REF_LOG2_E : lse;
+}
+
+static inline double rt_ref_lse_of_base2(double lse, uint32_t lse_base2)
+{
+    return lse_base2 ? lse : lse * RT_REF_LN_2;
+}
+
 /* Keys [0, result) are seen by query token `token` of the row; <= 0: none. */
 int64_t rt_ref_seen_keys(const struct rt_attend_params *p, uint32_t row, uint32_t token);
 

@@ -22,7 +22,7 @@ static void store_empty(const struct target *t, uint32_t d_v)
     *t->lse = INFINITY;
 }
 
-static void combine(const struct target *t, uint32_t d_v)
+static void combine(const struct target *t, uint32_t d_v, uint32_t lse_base2)
 {
     double max = -INFINITY;
     for (int32_t i = 0; i < t->pieces; i++)
@@ -45,7 +45,7 @@ static void combine(const struct target *t, uint32_t d_v)
     }
     for (uint32_t d = 0; d < d_v; d++)
         t->out[d] = rt_float_to_bf16((float)out[d]);
-    *t->lse = (float)(lse * RT_REF_LN_2);
+    *t->lse = (float)rt_ref_lse_of_base2(lse, lse_base2);
 }
 
 static void reduce_row(const struct rt_reduce_params *p, uint32_t row)
@@ -71,7 +71,7 @@ static void reduce_row(const struct rt_reduce_params *p, uint32_t row)
         }
         t.partial_out = p->partials.out + (slot * hq + i) * p->d_v;
         t.partial_lse = p->partials.lse + slot * hq + i;
-        combine(&t, p->d_v);
+        combine(&t, p->d_v, p->lse_base2);
     }
 }
 

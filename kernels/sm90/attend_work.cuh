@@ -31,8 +31,8 @@ static __device__ __forceinline__ int64_t rt_sm90_data_row(const struct rt_atten
     return (p.rows.ctrl ? (int64_t)p.rows.ctrl->row_base : 0) + segment.row;
 }
 
-/* lse of a query row from maximum and sum: natural for a whole batch row, base 2 for a piece. No
- * key seen: sum 0. */
+/* lse of a query row from maximum and sum: for a whole batch row as the caller wants it, base 2 for
+ * a piece. No key seen: sum 0. */
 template <class SHAPE>
 static __device__ __forceinline__ void
 rt_sm90_store_lse(const struct rt_attend_params &p, const rt_sm90_room<SHAPE> &room,
@@ -46,7 +46,7 @@ rt_sm90_store_lse(const struct rt_attend_params &p, const rt_sm90_room<SHAPE> &r
     else
         ((float *)
              p.lse.base)[rt_sm90_data_row(p, segment) * p.lse.row_stride + room.desk.lse_at[row]] =
-            empty ? RT_SM90_INFINITY : lse * RT_SM90_LN_2;
+            empty ? RT_SM90_INFINITY : lse * (p.lse_base2 ? 1.0f : RT_SM90_LN_2);
 }
 
 /* By 0: no key was seen, and what the sums hold may be anything. */

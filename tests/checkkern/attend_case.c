@@ -80,6 +80,7 @@ static struct rt_attend_params shape_of(const struct ck_attend *c)
                                      .kv.page_size = c->page_size,
                                      .kv.max_blocks = table_columns(c),
                                      .causal = c->causal,
+                                     .lse_base2 = c->lse_base2,
                                      .kv.pages = pool_pages(c)};
 }
 
@@ -300,7 +301,8 @@ static struct rt_reduce_params reduce_of(const struct rt_attend_params *p)
                                      .out = p->out,
                                      .lse = p->lse,
                                      .heads = p->heads,
-                                     .d_v = p->d_v};
+                                     .d_v = p->d_v,
+                                     .lse_base2 = p->lse_base2};
 }
 
 void ck_attend_inputs(struct ck *ck, const struct ck_attend *c, struct ck_attend_rig *rig)

@@ -32,6 +32,7 @@ struct ck_attend {
     bool causal;
     bool strided;      /* gaps everywhere, lse as [row, head, token] */
     bool slots;        /* rows find their table line through row_slot */
+    bool lse_base2;    /* natural else */
     bool far;          /* pages 64 MiB apart, beyond 32-bit offsets */
     uint32_t row_base; /* not 0: through ctrl */
     enum ck_flavour flavour;

@@ -10,7 +10,7 @@ struct reduce_case {
     uint32_t rows, q_len, heads, d_v, row_base;
     uint32_t least_pieces, most_pieces;    /* of a split row */
     uint32_t split_percent, empty_percent; /* of the rows; the others are whole */
-    bool strided;
+    bool strided, lse_base2;
 };
 
 struct reduce_buffers {
@@ -36,7 +36,8 @@ static struct rt_reduce_params params_of(const struct reduce_case *c,
                                  .rows.count = c->rows,
                                  .rows.q_len = c->q_len,
                                  .heads = c->heads,
-                                 .d_v = c->d_v};
+                                 .d_v = c->d_v,
+                                 .lse_base2 = c->lse_base2};
     if (c->row_base > 0)
         p.rows.ctrl = ck_at(&b->ctrl, side);
     if (side == CK_DEVICE)
@@ -165,9 +166,10 @@ static void check(struct ck *ck, struct ck_random *random, const struct reduce_c
 {
     ck_case(ck,
             "%u rows (%u %% split, %u %% empty), query length %u, %u heads, d_v %u, %u to %u "
-            "pieces, row_base %u%s",
+            "pieces, row_base %u%s%s",
             c->rows, c->split_percent, c->empty_percent, c->q_len, c->heads, c->d_v,
-            c->least_pieces, c->most_pieces, c->row_base, c->strided ? ", strided" : "");
+            c->least_pieces, c->most_pieces, c->row_base, c->strided ? ", strided" : "",
+            c->lse_base2 ? ", base-2 lse" : "");
     struct reduce_buffers b = make_buffers(ck, random, c);
     fill(ck, random, c, &b);
     struct rt_reduce_params ref = params_of(c, &b, CK_REF);
@@ -197,7 +199,8 @@ static void check_random(struct ck *ck, struct ck_random *random)
                                 .most_pieces = pieces[i % 5],
                                 .split_percent = 50,
                                 .empty_percent = 25,
-                                .strided = i % 4 == 2};
+                                .strided = i % 4 == 2,
+                                .lse_base2 = i / 2 % 2};
         /* The partials of a case stay below some 20 MB. */
         c.rows = 1 + 10000 / (c.heads * c.q_len * c.most_pieces);
         check(ck, random, &c);
@@ -217,7 +220,19 @@ static void check_pieces(struct ck *ck, struct ck_random *random)
                                 .d_v = i % 3 ? 512 : 256,
                                 .least_pieces = pieces[i],
                                 .most_pieces = pieces[i],
-                                .split_percent = 100};
+                                .split_percent = 100,
+                                .lse_base2 = i % 2};
+        check(ck, random, &c);
+    }
+}
+
+/* Turning the base of lse. */
+static void check_each(struct ck *ck, struct ck_random *random, const struct reduce_case *cases,
+                       size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct reduce_case c = cases[i];
+        c.lse_base2 = i % 2;
         check(ck, random, &c);
     }
 }
@@ -235,8 +250,7 @@ static void check_batches(struct ck *ck, struct ck_random *random)
         {1025, 1, 5, 256, 0, 2, 12, 5, 5, false},   {4096, 1, 2, 256, 5, 2, 20, 3, 1, false},
         {4096, 1, 1, 256, 0, 2, 3, 0, 0, false},    {3000, 1, 1, 512, 0, 2, 12, 0, 100, false},
     };
-    for (uint32_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
-        check(ck, random, &cases[i]);
+    check_each(ck, random, cases, sizeof(cases) / sizeof(cases[0]));
 }
 
 /* Rows of more pieces than a warp takes alone where items are few, about as many as a warp takes
@@ -249,8 +263,7 @@ static void check_shares(struct ck *ck, struct ck_random *random)
         {20, 2, 32, 256, 1, 7, 34, 60, 20, false}, {5, 1, 128, 256, 0, 9, 40, 100, 0, false},
         {700, 1, 2, 256, 0, 2, 40, 30, 5, false},  {1100, 1, 4, 256, 0, 8, 9, 20, 5, true},
     };
-    for (uint32_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
-        check(ck, random, &cases[i]);
+    check_each(ck, random, cases, sizeof(cases) / sizeof(cases[0]));
 }
 
 void ck_reduce_run(struct ck *ck)

@@ -186,6 +186,7 @@ static struct choices make_shape(struct problem *p, const char *part, uint64_t s
     a->rows.q_len = below(2) ? 1 + below(8) : 1;
     a->heads = heads[below(8)];
     a->causal = below(4) != 0;
+    a->lse_base2 = below(2);
     a->kv.page_size = pages[below(4)];
     a->scale = scales[below(3)];
     struct choices c = {};
@@ -280,6 +281,7 @@ static void make_reduce(struct problem *p)
     r->stamp_last = &p->stamp_last;
     r->heads = a->heads;
     r->d_v = a->d_v;
+    r->lse_base2 = a->lse_base2;
 }
 
 static void make(struct problem *p, uint64_t seed, const char *part)
@@ -433,7 +435,7 @@ static void truth(const struct problem *p, unsigned r, unsigned t, unsigned h,
     }
     for (unsigned d = 0; d < a->d_v; d++)
         out[d] = sum == 0 ? 0 : out[d] / sum;
-    *lse = sum == 0 ? INFINITY : top + log(sum);
+    *lse = sum == 0 ? INFINITY : (top + log(sum)) / (a->lse_base2 ? log(2.0) : 1);
 }
 
 static bool close_to(double got, double want, double absolute, double relative, double *worst)

@@ -111,7 +111,8 @@ static void run(struct rig *rig)
                                       .rows.count = ROWS,
                                       .rows.q_len = Q_LEN,
                                       .heads = HEADS,
-                                      .d_v = D_V};
+                                      .d_v = D_V,
+                                      .lse_base2 = rig->p.lse_base2};
     memset(rig->out, 0xff, sizeof(rig->out)); /* NaN: every element must be written */
     memset(rig->lse, 0xff, sizeof(rig->lse));
     memset(rig->partial_out, 0xff, sizeof(rig->partial_out));
@@ -175,6 +176,27 @@ static void test_by_hand(void **state)
     expect_near(rig->true_lse[2 * HQ], log(2.0), 1e-9, 0);
     expect_near(rig->true_out[(2 * HQ + HEADS) * D_V], 1.0, 1e-9, 0);
     expect_near(rig->true_lse[2 * HQ + HEADS], log(3.0), 1e-9, 0);
+    expect_truth(rig);
+}
+
+/* In base 2 lse is another number for split rows, whole ones and the truth, and nothing else is. */
+static void test_base_of_lse(void **state)
+{
+    struct rig *rig = *state;
+    set_lengths(rig, (int32_t[]){200, 1, 0, 70}, 11);
+    rig->p.causal = 1;
+    run(rig);
+    struct rig natural = *rig;
+    rig->p.lse_base2 = 1;
+    run(rig);
+    assert_true(rig->num_splits[ROWS] > 0 && rig->num_splits[1] == rig->num_splits[2]);
+    for (size_t i = 0; i < ROWS * HQ; i++) {
+        expect_near(rig->true_lse[i], natural.true_lse[i] / log(2.0), 1e-12, i);
+        expect_near((double)rig->lse[i], (double)natural.lse[i] / log(2.0), 1e-6, i);
+    }
+    assert_true(rig->lse[HQ] == INFINITY && rig->lse[2 * HQ] == INFINITY);
+    assert_memory_equal(rig->out, natural.out, sizeof(natural.out));
+    assert_memory_equal(rig->partial_lse, natural.partial_lse, sizeof(natural.partial_lse));
     expect_truth(rig);
 }
 
@@ -353,15 +375,11 @@ static int free_rig(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bf16),
-        RIG_TEST(test_against_truth),
-        RIG_TEST(test_by_hand),
-        RIG_TEST(test_infinite_scores),
-        RIG_TEST(test_nan_stays_in_its_row),
-        RIG_TEST(test_bad_pages),
-        RIG_TEST(test_huge_scores),
-        RIG_TEST(test_append_guards),
-        RIG_TEST(test_page_copy),
+        cmocka_unit_test(test_bf16),    RIG_TEST(test_against_truth),
+        RIG_TEST(test_by_hand),         RIG_TEST(test_base_of_lse),
+        RIG_TEST(test_infinite_scores), RIG_TEST(test_nan_stays_in_its_row),
+        RIG_TEST(test_bad_pages),       RIG_TEST(test_huge_scores),
+        RIG_TEST(test_append_guards),   RIG_TEST(test_page_copy),
     };
     return cmocka_run_group_tests_name("ref", tests, NULL, NULL);
 }
