@@ -268,6 +268,10 @@ static enum rt_status check_decode(const struct rt_mla_decode_args *args, struct
                "rt_mla_decode: softmax_scale %g is not a positive number; it is "
                "(qk_nope_head_dim + qk_rope_head_dim)^-0.5, times the model's YaRN factor",
                (double)args->softmax_scale);
+    RT_REQUIRE(args->lse_base == RT_LSE_NATURAL || args->lse_base == RT_LSE_BASE2, err,
+               RT_ERR_INVALID,
+               "rt_mla_decode: lse_base %d is not RT_LSE_NATURAL, %d, or RT_LSE_BASE2, %d",
+               (int)args->lse_base, RT_LSE_NATURAL, RT_LSE_BASE2);
     const struct named_pointer pointers[] = {
         {"q", args->q, VECTOR},
         {"kv", args->kv, VECTOR},
@@ -323,6 +327,7 @@ enum rt_status rt_ops_attend_params(const struct rt_mla_decode_args *args,
         .d_qk = s->d_qk,
         .d_v = s->d_v,
         .causal = s->causal,
+        .lse_base2 = args->lse_base == RT_LSE_BASE2,
     };
     p->rows.length = device(args->lengths);
     RT_TRY(q_views(args, p, err));
@@ -348,6 +353,7 @@ enum rt_status rt_ops_decode_work(const struct rt_kernels *k, const struct rt_op
         .lse = attend->lse,
         .heads = attend->heads,
         .d_v = attend->d_v,
+        .lse_base2 = attend->lse_base2,
     };
     RT_TRY(rt_op_build(k, &choice->attend, attend, sizeof(*attend), &out->attend, err));
     return rt_op_build(k, &choice->reduce, &reduce, sizeof(reduce), &out->reduce, err);

@@ -114,6 +114,13 @@ struct rt_mla_append_args {
 RT_API enum rt_status rt_mla_append(rt_ops *ops, const struct rt_mla_append_args *args,
                                     void *stream);
 
+/* What lse is of the scores s, times softmax_scale, of the keys that a query sees. Where it sees
+ * none it is +inf, in either base. */
+enum rt_lse_base {
+    RT_LSE_NATURAL = 0, /* ln(sum exp(s)) */
+    RT_LSE_BASE2        /* log2(sum exp(s)), which is the natural one times log2(e) */
+};
+
 struct rt_mla_decode_args {
     uint32_t struct_size;
     float softmax_scale; /* mandatory, > 0 */
@@ -125,7 +132,7 @@ struct rt_mla_decode_args {
     struct rt_mla_schedule_buffers schedule; /* read */
     uint64_t partial_out, partial_lse;       /* scratch, rt_mla_workspace_size */
     uint64_t out;                            /* bf16 [batch, query_len, heads, d_v]; length 0: 0 */
-    uint64_t lse; /* f32 [batch, query_len, heads], natural log; length 0: +inf */
+    uint64_t lse; /* f32 [batch, query_len, heads], as lse_base says; length 0: +inf */
     /* in elements; 0: packed */
     int64_t q_row_stride, q_token_stride, q_head_stride;
     int64_t out_row_stride, out_token_stride, out_head_stride;
@@ -136,6 +143,8 @@ struct rt_mla_decode_args {
      * (RT_ERR_UNSUPPORTED otherwise, also where auto has chosen them); generic ones always. */
     uint64_t q_rope;
     int64_t q_rope_row_stride, q_rope_token_stride, q_rope_head_stride;
+    enum rt_lse_base lse_base;
+    uint32_t reserved;
 };
 RT_API enum rt_status rt_mla_decode(rt_ops *ops, const struct rt_mla_decode_args *args,
                                     void *stream);

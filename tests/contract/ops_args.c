@@ -5,6 +5,7 @@
 
 #include <inttypes.h>
 #include <limits.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -216,28 +217,41 @@ static void slots_and_two_parts(void **state)
         }
 }
 
+static struct rt_mla_decode_args decode_args(const struct rig *r)
+{
+    return (struct rt_mla_decode_args){.struct_size = sizeof(struct rt_mla_decode_args),
+                                       .softmax_scale = 0.1f,
+                                       .shape = r->shape,
+                                       .q = at(r->q),
+                                       .kv = at(r->kv),
+                                       .block_table = at(r->table),
+                                       .lengths = at(r->lengths),
+                                       .schedule = {at(r->parts), at(r->num_splits)},
+                                       .partial_out = at(r->partial_out),
+                                       .partial_lse = at(r->partial_lse),
+                                       .out = at(r->out),
+                                       .lse = at(r->lse)};
+}
+
+static enum rt_status schedule_and_decode(struct rig *r, const struct rt_mla_decode_args *args)
+{
+    const struct rt_mla_schedule_args plan = {.struct_size = sizeof(plan),
+                                              .shape = r->shape,
+                                              .lengths = args->lengths,
+                                              .schedule = args->schedule};
+    const enum rt_status status = rt_mla_schedule(r->ops, &plan, NULL);
+    return status == RT_OK ? rt_mla_decode(r->ops, args, NULL) : status;
+}
+
 static enum rt_status decode(struct rig *r, const int32_t *lengths, const int32_t *table,
                              float *lse, int32_t *num_splits)
 {
-    const struct rt_mla_schedule_buffers schedule = {at(r->parts), at(num_splits)};
-    const struct rt_mla_schedule_args plan = {.struct_size = sizeof(plan),
-                                              .shape = r->shape,
-                                              .lengths = at(lengths),
-                                              .schedule = schedule};
-    const struct rt_mla_decode_args args = {.struct_size = sizeof(args),
-                                            .softmax_scale = 0.1f,
-                                            .shape = r->shape,
-                                            .q = at(r->q),
-                                            .kv = at(r->kv),
-                                            .block_table = at(table),
-                                            .lengths = at(lengths),
-                                            .schedule = schedule,
-                                            .partial_out = at(r->partial_out),
-                                            .partial_lse = at(r->partial_lse),
-                                            .out = at(r->out),
-                                            .lse = at(lse)};
-    const enum rt_status status = rt_mla_schedule(r->ops, &plan, NULL);
-    return status == RT_OK ? rt_mla_decode(r->ops, &args, NULL) : status;
+    struct rt_mla_decode_args args = decode_args(r);
+    args.block_table = at(table);
+    args.lengths = at(lengths);
+    args.schedule.num_splits = at(num_splits);
+    args.lse = at(lse);
+    return schedule_and_decode(r, &args);
 }
 
 /* lengths + 1 is as good as lengths, and likewise every tensor of single numbers. */
@@ -273,18 +287,7 @@ static void slices(void **state)
 static void q_of_two_tensors(void **state)
 {
     struct rig *r = *state;
-    struct rt_mla_decode_args args = {.struct_size = sizeof(args),
-                                      .softmax_scale = 0.1f,
-                                      .shape = r->shape,
-                                      .q = at(r->q),
-                                      .kv = at(r->kv),
-                                      .block_table = at(r->table),
-                                      .lengths = at(r->lengths),
-                                      .schedule = {at(r->parts), at(r->num_splits)},
-                                      .partial_out = at(r->partial_out),
-                                      .partial_lse = at(r->partial_lse),
-                                      .out = at(r->out),
-                                      .lse = at(r->lse)};
+    struct rt_mla_decode_args args = decode_args(r);
     const struct {
         uint64_t address;
         int64_t strides[3];
@@ -348,6 +351,50 @@ static void a_shorter_struct(void **state)
     assert_memory_equal(r->kv, r->latent + QUERY_LEN * D_QK, QUERY_LEN * D_QK * 2);
 }
 
+static void expect_lse(const float *lse, const int32_t *lengths, double unit)
+{
+    for (uint32_t i = 0; i < BATCH * QUERY_LEN * HEADS; i++) {
+        const int32_t length = lengths[i / HEADS / QUERY_LEN];
+        const int32_t seen = length - 1 + (int32_t)(i / HEADS % QUERY_LEN);
+        const double want = length ? log(seen) / unit : (double)INFINITY;
+        if ((double)lse[i] != want && !(fabs((double)lse[i] - want) < 1e-6))
+            fail_msg("lse %u is %.9g, not %.9g", i, (double)lse[i], want);
+    }
+}
+
+/* Keys of zeros have scores of zero, so lse is the logarithm of how many a query sees. */
+static void base_of_lse(void **state)
+{
+    struct rig *r = *state;
+    struct rt_mla_decode_args args = decode_args(r);
+    memset(r->kv, 0, sizeof(r->kv));
+    r->lengths[0] = 9;
+    assert_int_equal(schedule_and_decode(r, &args), RT_OK);
+    expect_lse(r->lse, r->lengths, 1);
+    args.lse_base = RT_LSE_BASE2;
+    assert_int_equal(schedule_and_decode(r, &args), RT_OK);
+    expect_lse(r->lse, r->lengths, log(2));
+
+    /* Nobody's: neither the one nor the other. */
+    const int bad[] = {2, -1, INT_MIN, INT_MAX};
+    memset(r->lse, 0x77, sizeof(r->lse));
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        char words[64];
+        memcpy(&args.lse_base, &bad[i], sizeof(bad[i]));
+        (void)snprintf(words, sizeof(words), "lse_base %d is not RT_LSE_NATURAL, 0, or", bad[i]);
+        assert_int_equal(schedule_and_decode(r, &args), RT_ERR_INVALID);
+        if (!strstr(rt_ops_last_error(r->ops)->message, words))
+            fail_msg("\"%s\" does not say \"%s\"", rt_ops_last_error(r->ops)->message, words);
+    }
+    for (uint32_t i = 0; i < sizeof(r->lse) / sizeof(int32_t); i++)
+        assert_memory_equal(&r->lse[i], "wwww", sizeof(int32_t));
+
+    /* A caller built before lse_base was there; what lies behind its struct is not looked at. */
+    args.struct_size = offsetof(struct rt_mla_decode_args, lse_base);
+    assert_int_equal(schedule_and_decode(r, &args), RT_OK);
+    expect_lse(r->lse, r->lengths, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -356,6 +403,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(slots_and_two_parts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(slices, set_up, tear_down),
         cmocka_unit_test_setup_teardown(q_of_two_tensors, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(base_of_lse, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_table_of_no_columns, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_shorter_struct, set_up, tear_down),
     };

@@ -25,6 +25,7 @@ struct ops_case {
     enum rt_backend backend;
     const char *kind; /* end of the kernel's name */
     bool slots, rope, q_rope;
+    enum rt_lse_base lse_base;
 };
 
 struct rig {
@@ -45,8 +46,9 @@ struct rig {
 
 static void fail(const struct rig *r, const char *what, const char *detail)
 {
-    printf("%s, %u heads, query length %u, page %u%s%s: %s: %s\n", r->workspace.kernel, r->c.heads,
-           r->c.q_len, r->c.page_size, r->c.slots ? ", slots" : "", r->c.rope ? ", rope" : "", what,
+    printf("%s, %u heads, query length %u, page %u%s%s%s: %s: %s\n", r->workspace.kernel,
+           r->c.heads, r->c.q_len, r->c.page_size, r->c.slots ? ", slots" : "",
+           r->c.rope ? ", rope" : "", r->c.lse_base == RT_LSE_BASE2 ? ", base-2 lse" : "", what,
            detail);
     exit(1);
 }
@@ -285,7 +287,8 @@ static void check_decode(const struct rig *r)
         .heads = c->heads,
         .d_qk = c->d_qk,
         .d_v = c->d_v,
-        .causal = 1};
+        .causal = 1,
+        .lse_base2 = c->lse_base == RT_LSE_BASE2};
     double *out = calloc(queries * (c->d_v + 1), sizeof(double));
     if (!out)
         fail(r, "truth", "no memory");
@@ -326,7 +329,8 @@ static void run_decode(struct rig *r)
                                       .partial_out = (uintptr_t)r->partial_out,
                                       .partial_lse = (uintptr_t)r->partial_lse,
                                       .out = (uintptr_t)r->out,
-                                      .lse = (uintptr_t)r->lse};
+                                      .lse = (uintptr_t)r->lse,
+                                      .lse_base = r->c.lse_base};
     if (r->c.q_rope) {
         args.q_rope = (uintptr_t)rope.base;
         args.q_rope_row_stride = rope.row_stride;
@@ -355,7 +359,13 @@ static void run_case(rt_ops *ops, const struct ops_case *c, uint32_t n)
 /* A batch whose requests have no key needs no table: nothing is kept anywhere. */
 static void run_without_a_table(rt_ops *ops)
 {
-    struct rig r = {.c = {576, 512, 4, 1, 64, RT_BACKEND_SM90, "n8", false, false, false},
+    struct rig r = {.c = {.d_qk = 576,
+                          .d_v = 512,
+                          .heads = 4,
+                          .q_len = 1,
+                          .page_size = 64,
+                          .backend = RT_BACKEND_SM90,
+                          .kind = "n8"},
                     .ops = ops};
     set_shape(&r);
     take_tensors(&r);
@@ -395,6 +405,7 @@ int main(void)
         c.q_rope = n / kind_count / 4 && c.d_qk > c.d_v;
         c.slots = n % 2;
         c.rope = n % 3 && c.d_qk > c.d_v;
+        c.lse_base = (n / kind_count + n / kind_count / 4) % 2 ? RT_LSE_BASE2 : RT_LSE_NATURAL;
         run_case(ops, &c, n);
     }
     run_without_a_table(ops);
