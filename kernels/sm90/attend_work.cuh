@@ -214,6 +214,7 @@ template <class SHAPE> struct rt_sm90_worker_base {
 #pragma unroll 1
         for (int key = from; key < end; key++)
             found |= not_finite(*vector_of(j, key, lane % VECTORS));
+        rt_fence_async(); /* the copy engine may write there once the stage is free */
         return __any_sync(RT_ATTEND_FULL_WARP, found);
     }
 
