@@ -114,6 +114,9 @@ static enum rt_status check_second(const char *op, const char *name, uint64_t ad
     return CHECK_POINTERS(op, pointers, err);
 }
 
+/* What the copy engine can be told, 2^40 bytes; the same for all kernels, whether they use it. */
+#define STRIDE_END (INT64_C(1) << 39)
+
 /* A given stride in elements, or the packed one for 0. Kernels move 16 bytes at a time: multiples
  * of 8 of them, but for lse. */
 static enum rt_status stride(const char *name, int64_t given, int64_t packed, int64_t multiple,
@@ -122,6 +125,8 @@ static enum rt_status stride(const char *name, int64_t given, int64_t packed, in
     RT_REQUIRE(given >= 0 && given % multiple == 0, err, RT_ERR_INVALID,
                "%s = %" PRId64 " is not a non-negative multiple of %" PRId64, name, given,
                multiple);
+    RT_REQUIRE(given < STRIDE_END, err, RT_ERR_INVALID,
+               "%s = %" PRId64 " is not below 2^39 elements", name, given);
     *out = given ? given : packed;
     return RT_OK;
 }
@@ -158,11 +163,6 @@ static enum rt_status kv_view(const struct rt_mla_shape *s, const struct rt_kv_f
     RT_TRY(
         stride("kv_page_stride", kv_page_stride, (int64_t)s->page_size * s->d_qk, 8, &page, err));
     RT_TRY(stride("kv_token_stride", kv_token_stride, s->d_qk, 8, &token, err));
-    RT_REQUIRE(page <= INT64_MAX / element_bytes && token <= INT64_MAX / element_bytes, err,
-               RT_ERR_INVALID,
-               "kv_page_stride = %" PRId64 ", kv_token_stride = %" PRId64
-               " are beyond 64-bit sizes",
-               page, token);
     *out = (struct rt_kv_view){
         .base = device(kv),
         .table = device(table),

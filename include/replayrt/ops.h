@@ -14,7 +14,8 @@
  * schedule.parts and partial_out are multiples of 16 bytes, and the strides of the first six
  * multiples of 8 elements.
  * Everything else (lengths, positions, block_table, slot_mapping, lse, …) needs the alignment of
- * its elements alone, so lengths + k is as good as lengths. No stride is negative.
+ * its elements alone, so lengths + k is as good as lengths. No stride is negative, none as large as
+ * 2^39 elements.
  *
  * Order within a step: append (per layer) after the layer's latent is written; schedule once, any
  * time after lengths are final; decode per layer after both. The schedule depends on the lengths,

@@ -299,6 +299,10 @@ static void q_of_two_tensors(void **state)
         {at(r->rope), {0, 0, 33}, D_QK, "q_rope_head_stride = 33 is not"},
         {at(r->rope), {0, -8, 0}, D_QK, "q_rope_token_stride = -8 is not"},
         {at(r->rope), {4, 0, 0}, D_QK, "q_rope_row_stride = 4 is not"},
+        {at(r->rope),
+         {0, 0, INT64_C(1) << 39},
+         D_QK,
+         "q_rope_head_stride = 549755813888 is not below 2^39 elements"},
         {at(r->rope), {0, 0, 0}, 512, "but d_v has all 512 elements"},
     };
     memset(r->out, 0x77, sizeof(r->out));
@@ -316,6 +320,29 @@ static void q_of_two_tensors(void **state)
     }
     for (size_t i = 0; i < sizeof(r->out) / 2; i++)
         assert_int_equal(r->out[i], 0x7777);
+}
+
+/* Of a single page, whose stride nobody goes: the largest that kernels can be told, and more. */
+static void the_largest_stride(void **state)
+{
+    struct rig *r = *state;
+    const int64_t end = INT64_C(1) << 39;
+    r->shape.pages = 1;
+    memset(r->kv, 0, sizeof(r->kv));
+    r->lengths[0] = r->lengths[1] = 9;
+    struct rt_mla_append_args append = by_table(r);
+    struct rt_mla_decode_args args = decode_args(r);
+    append.kv_page_stride = args.kv_page_stride = end - 8;
+    assert_int_equal(rt_mla_append(r->ops, &append, NULL), RT_OK);
+    assert_int_equal(schedule_and_decode(r, &args), RT_OK);
+    for (int op = 0; op < 2; op++) {
+        append.kv_page_stride = args.kv_page_stride = end;
+        const enum rt_status status =
+            op ? schedule_and_decode(r, &args) : rt_mla_append(r->ops, &append, NULL);
+        assert_int_equal(status, RT_ERR_INVALID);
+        assert_non_null(strstr(rt_ops_last_error(r->ops)->message,
+                               "kv_page_stride = 549755813888 is not below 2^39 elements"));
+    }
 }
 
 /* No columns, no table: what is read is nothing, and what is written is the empty row's. */
@@ -404,6 +431,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(slices, set_up, tear_down),
         cmocka_unit_test_setup_teardown(q_of_two_tensors, set_up, tear_down),
         cmocka_unit_test_setup_teardown(base_of_lse, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_largest_stride, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_table_of_no_columns, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_shorter_struct, set_up, tear_down),
     };
