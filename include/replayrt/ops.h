@@ -139,9 +139,9 @@ struct rt_mla_decode_args {
     int64_t out_row_stride, out_token_stride, out_head_stride;
     int64_t lse_row_stride, lse_token_stride, lse_head_stride;
     int64_t kv_page_stride, kv_token_stride;
-    /* bf16 [batch, query_len, heads, d_qk - d_v], or 0: q has all of d_qk. The sm90 kernels take it
-     * where query_len is 1, or in q and in q_rope a token's stride is heads times a head's
-     * (RT_ERR_UNSUPPORTED otherwise, also where auto has chosen them); generic ones always. */
+    /* bf16 [batch, query_len, heads, d_qk - d_v], or 0: q has all of d_qk. All strides are served.
+     * The sm90 kernels fetch q with the copy engine where query_len is 1, or a token's stride is
+     * heads times a head's in q and in q_rope; elsewhere by hand. */
     uint64_t q_rope;
     int64_t q_rope_row_stride, q_rope_token_stride, q_rope_head_stride;
     enum rt_lse_base lse_base;

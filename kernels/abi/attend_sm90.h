@@ -21,9 +21,9 @@
  *   q_map        (64, hq, d_v / 64, batch rows) by (64, tile_rows, d_v / 64, 1)
  *   q_rest_map   (d_qk - d_v, hq, batch rows) by (64, tile_rows, 1)
  * with tokens = min(page_size, 64). q_rest_map is of q_rope where that is given. The maps of q are
- * only there where the query rows of a batch row are evenly spaced, q_even, as those of q_rope must
- * be; those of the rest only where there is one. The addresses in them are inside what attend's
- * pointers, which the graph audit reads, point at.
+ * only there where the query rows of a batch row are evenly spaced in q and in q_rope, q_even:
+ * other queries a warp copies. Those of the rest are only there where there is one. The addresses
+ * in them are inside what attend's pointers, which the graph audit reads, point at.
  */
 struct rt_attend_sm90_params {
     struct rt_attend_params attend;

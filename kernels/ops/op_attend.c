@@ -100,21 +100,6 @@ static struct spaced_rows query_rows(const struct rt_attend_params *p,
                                 .group_bytes = (uint64_t)q->row_stride * sizeof(uint16_t)};
 }
 
-/* Rows that no map has are copied by threads, and those know q alone. */
-static enum rt_status check_rope(const struct rt_attend_params *p, struct rt_error *err)
-{
-    if (!p->q_rope.base)
-        return RT_OK;
-    const struct rt_heads_view *uneven = is_even(p, &p->q) ? &p->q_rope : &p->q;
-    RT_REQUIRE(
-        is_even(p, uneven), err, RT_ERR_UNSUPPORTED,
-        "backend sm90 takes q of two tensors where a row's %u tokens are evenly spaced: %s token "
-        "stride %lld is not %u heads of stride %lld; backend generic takes any",
-        p->rows.q_len, uneven == &p->q ? "q" : "q_rope", (long long)uneven->token_stride, p->heads,
-        (long long)uneven->head_stride);
-    return RT_OK;
-}
-
 /* The tensors that the copy engine reads, as kernels/abi/attend_sm90.h has them. */
 static enum rt_status make_maps(const struct rt_kernels *k, const struct rt_variant *v,
                                 struct rt_attend_sm90_params *sm90, struct rt_error *err)
@@ -141,7 +126,7 @@ static enum rt_status make_maps(const struct rt_kernels *k, const struct rt_vari
         .box_rows = v->tile_rows,
         .box_tiles = p->d_v / TILE_ELEMENTS,
     };
-    sm90->q_even = is_even(p, &p->q);
+    sm90->q_even = is_even(p, &p->q) && (!p->q_rope.base || is_even(p, &p->q_rope));
     RT_TRY(make_map(k, p, &kv, &sm90->kv_map, &sm90->kv_rest_map, err));
     return sm90->q_even ? make_map(k, p, &q, &sm90->q_map, &sm90->q_rest_map, err) : RT_OK;
 }
@@ -154,7 +139,6 @@ enum rt_status rt_attend_build(const struct rt_kernels *k, const struct rt_varia
     if (variant->backend != RT_BACKEND_SM90)
         return rt_launch_grid(k, variant->entry, p, sizeof(*p), variant->m_tiles, variant->parts,
                               variant->threads, out, err);
-    RT_TRY(check_rope(p, err));
     struct rt_attend_sm90_params sm90 = {.attend = *p};
     if (k->driver)
         RT_TRY(make_maps(k, variant, &sm90, err));

@@ -274,19 +274,29 @@ template <class SHAPE> struct rt_sm90_loader {
         wait_for_predecessor();
     }
 
-    /* q of unevenly spaced rows: 16 bytes a lane, swizzled by hand. */
+    /* 16 bytes of a query row. */
+    __device__ __forceinline__ const uint16_t *
+    vector_of_q(const struct rt_heads_view &view, int64_t data_row, int query, int vector) const
+    {
+        const int heads = (int)p.attend.heads;
+        return (const uint16_t *)view.base + data_row * view.row_stride +
+               query / heads * view.token_stride + query % heads * view.head_stride + vector * 8;
+    }
+
+    /* Unevenly spaced query rows, of one tensor or of two: a vector a lane, swizzled by hand. */
     __device__ __forceinline__ void copy_q(int64_t data_row) const
     {
-        constexpr int VECTORS = SHAPE::D_QK / 8;
+        constexpr int VECTORS = SHAPE::D_QK / 8, V_VECTORS = SHAPE::D_V / 8;
         const struct rt_attend_params &a = p.attend;
+        const bool two = VECTORS > V_VECTORS && a.q_rope.base;
         const int first = rt_sm90_first_query<SHAPE>();
         const int rows = min((int)(a.rows.q_len * a.heads) - first, SHAPE::TILE_ROWS);
         for (int i = (int)threadIdx.x % 32; i < rows * VECTORS; i += 32) {
             const int row = i / VECTORS, vector = i % VECTORS;
-            const int query = first + row;
-            const uint16_t *from = (const uint16_t *)a.q.base + data_row * a.q.row_stride +
-                                   query / (int)a.heads * a.q.token_stride +
-                                   query % (int)a.heads * a.q.head_stride + vector * 8;
+            const uint16_t *from =
+                two && vector >= V_VECTORS
+                    ? vector_of_q(a.q_rope, data_row, first + row, vector - V_VECTORS)
+                    : vector_of_q(a.q, data_row, first + row, vector);
             unsigned char *to =
                 room.q + vector / 8 * SHAPE::Q_TILE_BYTES + row * 128 + (vector % 8 ^ row % 8) * 16;
             *(uint4 *)to = *(const uint4 *)from;

@@ -17,6 +17,7 @@
 #define FAR_PAGES 80u
 #define VALUES 4096u /* of a case, from which all its elements are drawn */
 #define SLICES 16u   /* that a row's keys are filled in */
+#define MOST_ROPE 64u
 
 static uint32_t row_tokens(const struct ck_attend *c, uint32_t row)
 {
@@ -82,6 +83,20 @@ static struct rt_attend_params shape_of(const struct ck_attend *c)
                                      .causal = c->causal,
                                      .lse_base2 = c->lse_base2,
                                      .kv.pages = pool_pages(c)};
+}
+
+bool ck_attend_has_q_rope(const struct ck_attend *c)
+{
+    return c->seed % 3 == 0 && c->d_qk > c->d_v;
+}
+
+/* Heads, tokens and rows with gaps or without, whatever q has. */
+static struct rt_heads_view q_rope_of(const struct ck_attend *c, void *base)
+{
+    const int64_t head = c->d_qk - c->d_v + 8 * (int64_t)(c->seed / 3 % 2);
+    const int64_t token = c->heads * head + 24 * (int64_t)(c->seed / 6 % 2);
+    return (struct rt_heads_view){base, c->q_len * token + 8 * (int64_t)(c->seed / 12 % 3), token,
+                                  head};
 }
 
 static double value_of(const struct ck_attend *c, struct ck_random *random)
@@ -158,6 +173,13 @@ static void spoil_draft(const struct ck_attend *c, uint32_t row, uint32_t positi
         key[row * 31 % c->d_v] = rt_float_to_bf16(alone ? NAN : bad[(row + 1) % 3]);
 }
 
+static uint16_t *query_at(const struct ck_attend *c, const struct rt_heads_view *view,
+                          uint16_t *base, uint32_t row, uint32_t query)
+{
+    return base + (c->row_base + (int64_t)row) * view->row_stride +
+           query / c->heads * view->token_stride + query % c->heads * view->head_stride;
+}
+
 static void fill_queries(void *arg, uint32_t row)
 {
     const struct filling *f = arg;
@@ -166,8 +188,7 @@ static void fill_queries(void *arg, uint32_t row)
     bool infinite = c->flavour == CK_MINUS_INF || c->flavour == CK_PLUS_INF;
     uint32_t marked = ck_random_below(&random, c->q_len * c->heads);
     for (uint32_t i = 0; i < c->q_len * c->heads; i++) {
-        uint16_t *to = f->to + (c->row_base + (int64_t)row) * f->p->q.row_stride +
-                       i / c->heads * f->p->q.token_stride + i % c->heads * f->p->q.head_stride;
+        uint16_t *to = query_at(c, &f->p->q, f->to, row, i);
         fill_row(f, &random, to);
         if (infinite)
             to[c->d_qk - 1] = rt_float_to_bf16(1);
@@ -245,6 +266,36 @@ static struct ck_buffer alloc_far(struct ck *ck, uint64_t bytes)
     return b;
 }
 
+/* The rope parts of q against what q_rope has in their place. */
+static void swap_rope(const struct ck_attend *c, const struct ck_attend_rig *rig)
+{
+    const size_t bytes = (c->d_qk - c->d_v) * sizeof(uint16_t);
+    const struct rt_heads_view rope = q_rope_of(c, NULL);
+    uint16_t *q = ck_at(&rig->q, CK_REF), *to = ck_at(&rig->q_rope, CK_REF), kept[MOST_ROPE];
+    for (uint32_t row = 0; row < c->rows - c->padded; row++)
+        for (uint32_t i = 0; i < c->q_len * c->heads; i++) {
+            uint16_t *of_q = query_at(c, &rig->ref.q, q, row, i) + c->d_v;
+            uint16_t *of_rope = query_at(c, &rope, to, row, i);
+            memcpy(kept, of_q, bytes);
+            memcpy(of_q, of_rope, bytes);
+            memcpy(of_rope, kept, bytes);
+        }
+}
+
+/* Where kernels have two tensors, the rope part of their q is poison. */
+static void upload_queries(struct ck *ck, const struct ck_attend *c,
+                           const struct ck_attend_rig *rig)
+{
+    if (!ck_attend_has_q_rope(c)) {
+        ck_upload(ck, &rig->q);
+        return;
+    }
+    swap_rope(c, rig);
+    ck_upload(ck, &rig->q);
+    ck_upload(ck, &rig->q_rope);
+    swap_rope(c, rig);
+}
+
 static void alloc_inputs(struct ck *ck, const struct ck_attend *c, struct ck_attend_rig *rig)
 {
     const struct rt_attend_params *p = &rig->ref;
@@ -252,6 +303,9 @@ static void alloc_inputs(struct ck *ck, const struct ck_attend *c, struct ck_att
     uint64_t kv_bytes = p->kv.pages * (uint64_t)p->kv.page_stride_bytes;
     uint64_t table_bytes = (uint64_t)table_lines(c) * p->kv.max_blocks * 4;
     rig->q = ck_alloc_later(ck, "q", data_rows * (uint64_t)p->q.row_stride * 2, POISON);
+    if (ck_attend_has_q_rope(c))
+        rig->q_rope = ck_alloc_later(
+            ck, "q_rope", data_rows * (uint64_t)q_rope_of(c, NULL).row_stride * 2, POISON);
     rig->kv = c->far ? alloc_far(ck, kv_bytes) : ck_alloc_later(ck, "kv", kv_bytes, POISON);
     rig->table = ck_alloc_later(ck, "table", table_bytes, POISON);
     rig->slot = ck_alloc_later(ck, "row_slot", c->rows * 4, POISON);
@@ -281,16 +335,6 @@ static void point_inputs(const struct ck_attend *c, const struct ck_attend_rig *
     p->rows.slot = c->slots ? ck_at(&rig->slot, side) : NULL;
     p->rows.length = ck_at(&rig->length, side);
     p->rows.ctrl = c->row_base > 0 || c->padded > 0 ? ck_at(&rig->ctrl, side) : NULL;
-}
-
-/* Of every third case the kernels, and not the truth, are given q as two tensors, which lie in one;
- * sm_90 takes no two that are unevenly spaced. */
-static struct rt_heads_view q_rope_of(const struct ck_attend *c, const struct rt_attend_params *p)
-{
-    struct rt_heads_view rope = p->q;
-    rope.base = (uint16_t *)p->q.base + c->d_v;
-    const bool two = c->seed % 3 == 0 && c->d_qk > c->d_v && (c->q_len == 1 || !c->strided);
-    return two ? rope : (struct rt_heads_view){0};
 }
 
 static struct rt_reduce_params reduce_of(const struct rt_attend_params *p)
@@ -323,8 +367,9 @@ void ck_attend_inputs(struct ck *ck, const struct ck_attend *c, struct ck_attend
         upload_far(ck, f, &rig->kv);
     free(f);
     spoil_table(c, &rig->ref, ck_at(&rig->table, CK_REF));
-    const struct ck_buffer *inputs[] = {&rig->q,      &rig->table, &rig->slot,
-                                        &rig->length, &rig->ctrl,  &rig->kv};
+    upload_queries(ck, c, rig);
+    const struct ck_buffer *inputs[] = {&rig->table, &rig->slot, &rig->length, &rig->ctrl,
+                                        &rig->kv};
     for (size_t i = 0; i < sizeof(inputs) / sizeof(inputs[0]) - c->far; i++)
         ck_upload(ck, inputs[i]);
     point_inputs(c, rig, CK_REF, &rig->ref);
@@ -376,7 +421,8 @@ void ck_attend_plan(struct ck *ck, const struct ck_attend *c, const struct rt_va
     rig->attend.stamp_first = &stamps[0];
     /* Nothing is in flight here: blocks without work may leave, and keys come before the wait. */
     rig->attend.early = c->seed % 2;
-    rig->attend.q_rope = q_rope_of(c, &rig->attend);
+    if (ck_attend_has_q_rope(c))
+        rig->attend.q_rope = q_rope_of(c, ck_at(&rig->q_rope, CK_DEVICE));
     rig->reduce.stamp_last = &stamps[1];
 }
 
@@ -395,7 +441,7 @@ void ck_attend_unplan(struct ck *ck, struct ck_attend_rig *rig)
 
 void ck_attend_free(struct ck *ck, struct ck_attend_rig *rig)
 {
-    struct ck_buffer *all[] = {&rig->q,    &rig->kv,     &rig->table,
+    struct ck_buffer *all[] = {&rig->q,    &rig->q_rope, &rig->kv,  &rig->table,
                                &rig->slot, &rig->length, &rig->ctrl};
     free_all(ck, all, sizeof(all) / sizeof(all[0]));
 }

@@ -6,6 +6,9 @@
  * One problem for attend and reduce. Everything that must not be read is NaN, or a page id that
  * leads nowhere: tokens behind a row's length, pages of nobody, gaps between strides, queries of
  * padded rows, table entries behind the last page. What must be written starts as NaN, too.
+ *
+ * Of every third case the kernels, and not the truth, are given q as two tensors, each with strides
+ * of its own.
  */
 #include "kernels/ops/op_build.h"
 #include "tests/checkkern/harness.h"
@@ -42,9 +45,12 @@ struct ck_attend {
     uint64_t seed;
 };
 
+/* Whether kernels are given q as two tensors. */
+bool ck_attend_has_q_rope(const struct ck_attend *c);
+
 struct ck_attend_rig {
     struct rt_variant choice;
-    struct ck_buffer q, kv, table, slot, length, tiles, num_splits;
+    struct ck_buffer q, q_rope, kv, table, slot, length, tiles, num_splits;
     struct ck_buffer out, lse, partial_out, partial_lse, ctrl;
     struct ck_buffer stamps;        /* first of attend, last of reduce */
     struct rt_attend_params attend; /* of the device side */

@@ -59,7 +59,7 @@ struct problem {
     struct rt_reduce_params r;
     struct rt_ctrl ctrl;
     const struct emu_attend_kernel *kernel;
-    std::vector<uint16_t> q, kv, out;
+    std::vector<uint16_t> q, q_rope, kv, out;
     std::vector<float> lse, partial_out, partial_lse;
     std::vector<int32_t> table, slot, length, splits;
     std::vector<struct rt_part> tiles;
@@ -228,9 +228,15 @@ static void make_strides(struct problem *p, struct choices *c)
     p->ctrl.row_base = below(3);
     c->with_ctrl = below(2);
     p->rows_stored = a->rows.count + (c->with_ctrl ? p->ctrl.row_base : 0);
-    a->q.head_stride = a->d_qk + (c->gaps ? 8 : 0);
+    const bool two = a->d_qk > a->d_v && below(3);
+    a->q.head_stride = (two ? a->d_v : a->d_qk) + (c->gaps ? 8 : 0);
     a->q.token_stride = a->q.head_stride * a->heads + (c->gaps ? 16 : 0);
     a->q.row_stride = a->q.token_stride * a->rows.q_len;
+    if (two) {
+        a->q_rope.head_stride = a->d_qk - a->d_v + 8 * below(2);
+        a->q_rope.token_stride = a->q_rope.head_stride * a->heads + 24 * below(2);
+        a->q_rope.row_stride = a->q_rope.token_stride * a->rows.q_len + 8 * below(3);
+    }
     a->out.head_stride = a->d_v + (c->gaps ? 8 : 0);
     a->out.token_stride = a->out.head_stride * a->heads;
     a->out.row_stride = a->out.token_stride * a->rows.q_len + (c->gaps ? 8 : 0);
@@ -244,10 +250,13 @@ static void make_tensors(struct problem *p, const struct choices &c)
 {
     struct rt_attend_params *a = &p->a;
     p->q.resize(p->rows_stored * a->q.row_stride);
-    for (auto &x : p->q)
-        x = emu_bf16(normal());
-    for (unsigned i = 0; c.poison && i < 2; i++)
-        p->q[below((unsigned)p->q.size())] = NAN_BITS;
+    p->q_rope.resize(p->rows_stored * a->q_rope.row_stride);
+    for (auto q : {&p->q, &p->q_rope}) {
+        for (auto &x : *q)
+            x = emu_bf16(normal());
+        for (unsigned i = 0; c.poison && !q->empty() && i < 2; i++)
+            (*q)[below((unsigned)q->size())] = NAN_BITS;
+    }
     const size_t pieces = ((size_t)p->splits.back() + 1) * a->heads * a->rows.q_len;
     p->out.assign(p->rows_stored * a->out.row_stride, SENTINEL);
     p->lse.assign(p->rows_stored * a->lse.row_stride, SENTINEL_F);
@@ -255,6 +264,7 @@ static void make_tensors(struct problem *p, const struct choices &c)
     p->partial_lse.assign(pieces, NAN);
     p->stamp_first = p->stamp_last = 0;
     a->q.base = p->q.data();
+    a->q_rope.base = p->q_rope.empty() ? nullptr : p->q_rope.data();
     a->kv.base = (unsigned char *)p->kv.data();
     a->kv.table = p->table.data();
     a->rows.length = p->length.data();
@@ -306,7 +316,7 @@ static void make(struct problem *p, uint64_t seed, const char *part)
 
 static struct hidden {
     struct problem *p;
-    std::vector<uint16_t> q, out;
+    std::vector<uint16_t> q, q_rope, out;
     std::vector<std::vector<uint16_t>> keys;
     std::vector<float> partial_out, lse;
     std::vector<int32_t> table, length, splits;
@@ -330,6 +340,7 @@ static void grid_begins(void)
 {
     struct problem *p = hidden.p;
     hidden.q = p->q;
+    hidden.q_rope = p->q_rope;
     hidden.out = p->out;
     hidden.lse = p->lse;
     hidden.partial_out = p->partial_out;
@@ -339,6 +350,7 @@ static void grid_begins(void)
     hidden.tiles = p->tiles;
     hidden.keys.clear();
     p->q.assign(p->q.size(), NAN_BITS);
+    p->q_rope.assign(p->q_rope.size(), NAN_BITS);
     for (unsigned r = 0; r < p->a.rows.count; r++)
         for (unsigned k = 0; k < p->a.rows.q_len; k++) {
             uint16_t *key = last_key(p, r, k);
@@ -365,6 +377,7 @@ static void grid_ends(void)
         exit(1);
     }
     p->q = hidden.q;
+    p->q_rope = hidden.q_rope;
     p->table = hidden.table;
     p->length = hidden.length;
     p->splits = hidden.splits;
@@ -401,14 +414,26 @@ static void run(struct problem *p, uint64_t seed)
     emu_run(&launch);
 }
 
+/* A query row, in one piece. */
+static std::vector<uint16_t> query_of(const struct problem *p, unsigned r, unsigned t, unsigned h)
+{
+    const struct rt_attend_params *a = &p->a;
+    const size_t row = (a->rows.ctrl ? a->rows.ctrl->row_base : 0) + r;
+    const uint16_t *from =
+        p->q.data() + row * a->q.row_stride + t * a->q.token_stride + h * a->q.head_stride;
+    std::vector<uint16_t> q(from, from + (a->q_rope.base ? a->d_v : a->d_qk));
+    from = p->q_rope.data() + row * a->q_rope.row_stride + t * a->q_rope.token_stride +
+           h * a->q_rope.head_stride;
+    q.insert(q.end(), from, from + (a->d_qk - q.size()));
+    return q;
+}
+
 /* The formula for one query row. */
 static void truth(const struct problem *p, unsigned r, unsigned t, unsigned h,
                   std::vector<double> &out, double *lse)
 {
     const struct rt_attend_params *a = &p->a;
-    const size_t base = a->rows.ctrl ? a->rows.ctrl->row_base : 0;
-    const uint16_t *q =
-        p->q.data() + (base + r) * a->q.row_stride + t * a->q.token_stride + h * a->q.head_stride;
+    const std::vector<uint16_t> q = query_of(p, r, t, h);
     const int seen = a->causal ? p->length[r] - (int)(a->rows.q_len - 1 - t) : p->length[r];
     std::vector<double> x;
     std::vector<const uint16_t *> keys;
@@ -517,12 +542,12 @@ int main(int argc, char **argv)
         failed += !good;
         worst = fmax(worst, error);
         if (!good || verbose)
-            printf(
-                "seed %llu: %s heads %u q_len %u rows %u parts %u page %u causal %u early %u slots "
-                "%d lengths",
-                (unsigned long long)seed, p.kernel->entry, p.a.heads, p.a.rows.q_len,
-                p.a.rows.count, p.a.schedule.part_count, p.a.kv.page_size, p.a.causal, p.a.early,
-                p.splits.back());
+            printf("seed %llu: %s heads %u q_len %u rows %u parts %u page %u causal %u early %u "
+                   "q_rope "
+                   "%d slots %d lengths",
+                   (unsigned long long)seed, p.kernel->entry, p.a.heads, p.a.rows.q_len,
+                   p.a.rows.count, p.a.schedule.part_count, p.a.kv.page_size, p.a.causal, p.a.early,
+                   p.a.q_rope.base != nullptr, p.splits.back());
         for (size_t i = 0; i < p.length.size() && (!good || verbose); i++)
             printf(" %d%s", p.length[i],
                    i + 1 == p.length.size() ? (good ? ": good\n" : ": BAD\n") : "");

@@ -25,6 +25,7 @@ struct ops_case {
     enum rt_backend backend;
     const char *kind; /* end of the kernel's name */
     bool slots, rope, q_rope;
+    bool uneven, rope_uneven; /* tokens are farther apart than heads times a head */
     enum rt_lse_base lse_base;
 };
 
@@ -46,10 +47,11 @@ struct rig {
 
 static void fail(const struct rig *r, const char *what, const char *detail)
 {
-    printf("%s, %u heads, query length %u, page %u%s%s%s: %s: %s\n", r->workspace.kernel,
+    printf("%s, %u heads, query length %u, page %u%s%s%s%s%s%s: %s: %s\n", r->workspace.kernel,
            r->c.heads, r->c.q_len, r->c.page_size, r->c.slots ? ", slots" : "",
-           r->c.rope ? ", rope" : "", r->c.lse_base == RT_LSE_BASE2 ? ", base-2 lse" : "", what,
-           detail);
+           r->c.rope ? ", rope" : "", r->c.q_rope ? ", q_rope" : "",
+           r->c.uneven ? ", uneven q" : "", r->c.rope_uneven ? ", uneven q_rope" : "",
+           r->c.lse_base == RT_LSE_BASE2 ? ", base-2 lse" : "", what, detail);
     exit(1);
 }
 
@@ -125,13 +127,19 @@ static void set_shape(struct rig *r)
         fail(r, "meant to be", c->kind);
 }
 
+/* Room for either part of q, with gaps between the tokens. */
+static size_t q_elements(const struct ops_case *c)
+{
+    return (size_t)BATCH * c->q_len * (c->heads * c->d_qk + 64);
+}
+
 static void take_tensors(struct rig *r)
 {
     const struct ops_case *c = &r->c;
     const size_t tokens = (size_t)BATCH * c->q_len, queries = tokens * c->heads;
     const size_t kv = (size_t)PAGES * c->page_size * c->d_qk;
-    r->q = take(r, 2 * queries * c->d_qk, 0);
-    r->q_rope = take(r, 2 * queries * c->d_qk, 0);
+    r->q = take(r, 2 * q_elements(c), 0);
+    r->q_rope = take(r, 2 * q_elements(c), 0);
     r->kv = take(r, 2 * kv, 0);
     r->kv_truth = take(r, 2 * kv, 0);
     r->latent = take(r, 2 * tokens * c->d_qk, 0);
@@ -162,8 +170,8 @@ static void fill_tensors(struct rig *r)
     const size_t tokens = (size_t)BATCH * c->q_len;
     const int32_t lengths[BATCH] = {200, 0, (int32_t)(c->page_size + c->q_len)};
     const uint32_t columns = r->shape.max_blocks;
-    fill(r, r->q, tokens * c->heads * c->d_qk);
-    fill(r, r->q_rope, tokens * c->heads * c->d_qk);
+    fill(r, r->q, q_elements(c));
+    fill(r, r->q_rope, q_elements(c));
     fill(r, r->latent, tokens * c->d_qk);
     fill(r, r->rope, tokens * c->d_qk);
     for (uint32_t i = 0; i < BATCH; i++) {
@@ -265,21 +273,31 @@ static void expect_near(const struct rig *r, const char *what, double got, doubl
     fail(r, what, text);
 }
 
+/* One tensor, or the values alone. */
+static struct rt_heads_view q_view(const struct rig *r)
+{
+    const struct ops_case *c = &r->c;
+    const int64_t head = c->q_rope ? c->d_v : c->d_qk;
+    const int64_t token = c->heads * head + (c->uneven ? 8 : 0);
+    return (struct rt_heads_view){r->q, c->q_len * token, token, head};
+}
+
 /* The rope part of q has gaps between heads, and between requests. */
 static struct rt_heads_view q_rope_view(const struct rig *r)
 {
     const struct ops_case *c = &r->c;
-    const int64_t head = c->d_qk - c->d_v + 8, token = c->heads * head;
-    return (struct rt_heads_view){c->q_rope ? r->q_rope : NULL, c->q_len * token + 16, token, head};
+    const int64_t head = c->d_qk - c->d_v + 8, token = c->heads * head + (c->rope_uneven ? 24 : 0);
+    if (!c->q_rope)
+        return (struct rt_heads_view){0};
+    return (struct rt_heads_view){r->q_rope, c->q_len * token + 16, token, head};
 }
 
 static void check_decode(const struct rig *r)
 {
     const struct ops_case *c = &r->c;
     const size_t queries = (size_t)BATCH * c->q_len * c->heads;
-    const int64_t width = c->q_rope ? c->d_v : c->d_qk;
     const struct rt_attend_params p = {
-        .q = {r->q, c->q_len * c->heads * width, c->heads * width, width},
+        .q = q_view(r),
         .q_rope = q_rope_view(r),
         .kv = kv_view(r, r->kv_truth),
         .rows = {.length = r->lengths, .count = BATCH, .q_len = c->q_len},
@@ -302,26 +320,14 @@ static void check_decode(const struct rig *r)
     free(out);
 }
 
-/* Tokens that are no heads * a head apart have no map: sm90 says so, generic copies them. */
-static void check_uneven(const struct rig *r, struct rt_mla_decode_args args)
-{
-    args.q_rope_token_stride += 8;
-    args.q_rope_row_stride += 8 * r->c.q_len;
-    const enum rt_status status = rt_mla_decode(r->ops, &args, NULL);
-    const bool refused = r->c.backend == RT_BACKEND_SM90;
-    if (status != (refused ? RT_ERR_UNSUPPORTED : RT_OK))
-        fail(r, "uneven q", rt_status_string(status));
-    if (refused && !strstr(rt_ops_last_error(r->ops)->message, "q_rope token stride"))
-        fail(r, "uneven q", rt_ops_last_error(r->ops)->message);
-}
-
 static void run_decode(struct rig *r)
 {
-    const struct rt_heads_view rope = q_rope_view(r);
+    const struct rt_heads_view q = q_view(r), rope = q_rope_view(r);
+    const size_t queries = (size_t)BATCH * r->c.q_len * r->c.heads;
     struct rt_mla_decode_args args = {.struct_size = sizeof(args),
                                       .softmax_scale = SCALE,
                                       .shape = r->shape,
-                                      .q = (uintptr_t)r->q,
+                                      .q = (uintptr_t)q.base,
                                       .kv = (uintptr_t)r->kv,
                                       .block_table = (uintptr_t)r->table,
                                       .lengths = (uintptr_t)r->lengths,
@@ -330,15 +336,18 @@ static void run_decode(struct rig *r)
                                       .partial_lse = (uintptr_t)r->partial_lse,
                                       .out = (uintptr_t)r->out,
                                       .lse = (uintptr_t)r->lse,
+                                      .q_rope = (uintptr_t)rope.base,
+                                      .q_rope_row_stride = rope.row_stride,
+                                      .q_rope_token_stride = rope.token_stride,
+                                      .q_rope_head_stride = rope.head_stride,
                                       .lse_base = r->c.lse_base};
-    if (r->c.q_rope) {
-        args.q_rope = (uintptr_t)rope.base;
-        args.q_rope_row_stride = rope.row_stride;
-        args.q_rope_token_stride = rope.token_stride;
-        args.q_rope_head_stride = rope.head_stride;
+    if (r->c.uneven) { /* it is packed else */
+        args.q_row_stride = q.row_stride;
+        args.q_token_stride = q.token_stride;
+        args.q_head_stride = q.head_stride;
     }
-    if (r->c.q_rope && r->c.q_len > 1)
-        check_uneven(r, args);
+    memset(r->out, 0xff, 2 * queries * r->c.d_v);
+    memset(r->lse, 0xff, 4 * queries);
     must(r, rt_mla_decode(r->ops, &args, NULL), "decode");
     check_decode(r);
 }
@@ -351,7 +360,11 @@ static void run_case(rt_ops *ops, const struct ops_case *c, uint32_t n)
     fill_tensors(&r);
     run_append(&r);
     run_schedule(&r);
-    run_decode(&r);
+    for (uint32_t gaps = 0; gaps < (c->q_len == 1 ? 1 : c->q_rope ? 4 : 2); gaps++) {
+        r.c.uneven = gaps % 2;
+        r.c.rope_uneven = gaps / 2;
+        run_decode(&r);
+    }
     for (uint32_t i = 0; i < r.held_count; i++)
         free(r.held[i]);
 }
@@ -369,7 +382,7 @@ static void run_without_a_table(rt_ops *ops)
                     .ops = ops};
     set_shape(&r);
     take_tensors(&r);
-    fill(&r, r.q, (size_t)BATCH * 4 * 576);
+    fill(&r, r.q, q_elements(&r.c));
     r.table = NULL;
     r.shape.max_blocks = 0;
     for (uint32_t i = 0; i < BATCH; i++)
@@ -410,6 +423,6 @@ int main(void)
     }
     run_without_a_table(ops);
     rt_ops_destroy(&ops);
-    printf("%u kernels through ops.h, of one q and of two\n", 4 * kind_count);
+    printf("%u kernels through ops.h, of one q and of two, even and uneven\n", 4 * kind_count);
     return 0;
 }
