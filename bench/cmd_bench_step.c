@@ -6,6 +6,7 @@
  *   gap      last attention of a step to the first of the next, with the host a step ahead
  */
 #include "bench/bare_launch.h"
+#include "bench/bench_rows.h"
 #include "replayrt/rt.h"
 #include "tools/commands.h"
 #include "tools/complain.h"
@@ -35,10 +36,9 @@ struct numbers {
 
 struct bench {
     rt_runtime *rt;
-    rt_seq *seqs;
-    int32_t *tokens; /* a rewound sequence's must be named */
+    struct bench_rows rows;
     uint64_t *host_ns, *gpu_ns, *gap_ns, *gap_part_ns[3];
-    uint32_t steps, length, rows;
+    uint32_t steps;
 };
 
 static uint64_t now_ns(void)
@@ -61,25 +61,10 @@ static uint64_t percentile(uint64_t *values, uint32_t count, uint32_t percent)
     return values[(uint64_t)(count - 1) * percent / 100];
 }
 
-/* Sequences are rewound between the measurements, so that every step sees the same length. */
-static enum rt_status rewind_all(struct bench *b, uint32_t batch)
-{
-    for (uint32_t i = 0; i < batch; i++) {
-        enum rt_status status = rt_seq_rewind(b->rt, b->seqs[i], b->length);
-        if (status != RT_OK)
-            return status;
-    }
-    return RT_OK;
-}
-
 static enum rt_status one_step(struct bench *b, const struct numbers *n, uint64_t *ticket,
                                uint64_t *ns)
 {
-    const struct rt_step_params p = {.struct_size = sizeof(p),
-                                     .rows = n->batch,
-                                     .query_len = n->query_len,
-                                     .seqs = b->seqs,
-                                     .tokens = b->tokens};
+    const struct rt_step_params p = bench_rows_params(&b->rows, n->batch, n->query_len);
     uint64_t begin = now_ns();
     enum rt_status status = rt_step(b->rt, &p, ticket);
     *ns = now_ns() - begin;
@@ -93,7 +78,7 @@ static enum rt_status one_step(struct bench *b, const struct numbers *n, uint64_
  */
 static enum rt_status measure_host(struct bench *b, struct numbers *n)
 {
-    enum rt_status status = rewind_all(b, n->batch);
+    enum rt_status status = bench_rows_rewind(&b->rows, n->batch);
     for (uint32_t i = 0; i < WARM_UP + b->steps && status == RT_OK; i++) {
         uint64_t ticket, step_ns, bare_ns = 0;
         status = one_step(b, n, &ticket, &step_ns);
@@ -130,7 +115,7 @@ static void keep(struct bench *b, uint32_t i, uint64_t host_ns, const struct rt_
 static enum rt_status measure_back_to_back(struct bench *b, struct numbers *n)
 {
     uint64_t tickets[2], ns;
-    enum rt_status status = rewind_all(b, n->batch);
+    enum rt_status status = bench_rows_rewind(&b->rows, n->batch);
     if (status == RT_OK)
         status = one_step(b, n, &tickets[0], &ns);
     for (uint32_t i = 1; i <= WARM_UP + b->steps && status == RT_OK; i++) {
@@ -222,74 +207,14 @@ static void json_row(cJSON *graphs, const struct numbers *n)
 /* ---- set-up
  * ----------------------------------------------------------------------------------------- */
 
-struct choice {
-    uint64_t batch, query_len, length, steps;
-    bool json;
-};
-
-static bool captured(const uint32_t *list, uint32_t count, uint64_t value)
+/* Finite values everywhere. */
+static enum rt_status fill_all(rt_runtime *rt, uint32_t layers)
 {
-    for (uint32_t i = 0; i < count; i++)
-        if (list[i] == value)
-            return true;
-    return false;
-}
-
-/* Fits the configuration to the measurement: pages for every row at full length, no more. */
-static bool fit(struct rt_config *c, struct choice *choice)
-{
-    uint32_t largest = c->batch_sizes[c->batch_size_count - 1];
-    if (!choice->query_len)
-        choice->query_len = c->query_lens[0];
-    if ((choice->batch && !captured(c->batch_sizes, c->batch_size_count, choice->batch)) ||
-        !captured(c->query_lens, c->query_len_count, choice->query_len)) {
-        fprintf(stderr,
-                "replayrt: batch %" PRIu64 " with query length %" PRIu64
-                " is not captured by this configuration\n",
-                choice->batch, choice->query_len);
-        return false;
-    }
-    /* every step grows the sequences; a measurement rewinds them only at its start */
-    uint64_t grown = (WARM_UP + choice->steps + 2) * choice->query_len;
-    if (choice->length + grown > RT_MAX_LENGTH) {
-        fprintf(stderr, "replayrt: %" PRIu64 " tokens and %" PRIu64 " more exceed %d\n",
-                choice->length, grown, RT_MAX_LENGTH);
-        return false;
-    }
-    uint32_t rows = choice->batch ? (uint32_t)choice->batch : largest;
-    if (c->max_length < choice->length + grown)
-        c->max_length = (uint32_t)(choice->length + grown);
-    if (c->max_sequences < rows)
-        c->max_sequences = rows;
-    uint64_t per_row = (choice->length + grown) / c->page_size + 1;
-    c->pages = rows * per_row;
-    return true;
-}
-
-/* Finite values everywhere: the pages of the past were written by nobody. */
-static enum rt_status fill_pool(rt_runtime *rt, uint32_t layers)
-{
-    enum { CHUNK = 1 << 22 };
-    uint16_t *noise = malloc(CHUNK);
-    if (!noise)
-        return RT_ERR_NOMEM;
-    uint32_t state = 1;
-    for (uint32_t i = 0; i < CHUNK / 2; i++) {
-        state = state * 1664525u + 1013904223u;
-        noise[i] = (uint16_t)((state >> 16 & 0x8000) | (119 + (state >> 8) % 8) << 7 |
-                              (state >> 20 & 0x7f));
-    }
-    enum rt_status status = RT_OK;
     const char *const names[] = {"kv", "q", "latent"};
+    enum rt_status status = RT_OK;
     for (int n = 0; n < 3; n++)
-        for (uint32_t layer = 0; layer < layers && status == RT_OK; layer++) {
-            struct rt_tensor t = {.struct_size = sizeof(t)};
-            status = rt_tensor(rt, names[n], layer, &t);
-            for (uint64_t at = 0; at < t.bytes && status == RT_OK; at += CHUNK)
-                status = rt_tensor_write(rt, names[n], layer, at, noise,
-                                         t.bytes - at < CHUNK ? t.bytes - at : CHUNK);
-        }
-    free(noise);
+        for (uint32_t layer = 0; layer < layers && status == RT_OK; layer++)
+            status = bench_fill(rt, names[n], layer);
     return status;
 }
 
@@ -300,7 +225,7 @@ static void progress(void *user, uint32_t done, uint32_t total)
 }
 
 static enum rt_status set_up(struct bench *b, const struct rt_config *config,
-                             struct rt_error *error)
+                             const struct bench_choice *choice, struct rt_error *error)
 {
     const struct rt_create_params params = {.struct_size = sizeof(params),
                                             .config = config,
@@ -308,24 +233,18 @@ static enum rt_status set_up(struct bench *b, const struct rt_config *config,
     enum rt_status status = rt_create(&params, &b->rt, error);
     if (status != RT_OK)
         return status;
-    b->seqs = calloc(config->max_sequences, sizeof(*b->seqs));
-    b->tokens = calloc((size_t)config->max_sequences * RT_MAX_QUERY_LEN, sizeof(*b->tokens));
     b->host_ns = calloc(b->steps, sizeof(*b->host_ns));
     b->gpu_ns = calloc(b->steps, sizeof(*b->gpu_ns));
     b->gap_ns = calloc(b->steps, sizeof(*b->gap_ns));
-    bool room = b->seqs && b->tokens && b->host_ns && b->gpu_ns && b->gap_ns;
+    bool room = b->host_ns && b->gpu_ns && b->gap_ns;
     for (int part = 0; part < 3; part++) {
         b->gap_part_ns[part] = calloc(b->steps, sizeof(*b->gap_part_ns[part]));
         room &= b->gap_part_ns[part] != NULL;
     }
     if (!room)
         return RT_ERR_NOMEM;
-    status = fill_pool(b->rt, config->geometry.layers);
-    const struct rt_seq_params past = {
-        .struct_size = sizeof(past), .length = b->length, .last_token = -1};
-    for (uint32_t i = 0; i < b->rows && status == RT_OK; i++)
-        status = rt_seq_open(b->rt, &past, &b->seqs[i]);
-    return status;
+    status = fill_all(b->rt, config->geometry.layers);
+    return status == RT_OK ? bench_rows_open(&b->rows, b->rt, config, choice) : status;
 }
 
 /* The document's head; the rows go into its graphs. */
@@ -336,7 +255,7 @@ static cJSON *json_head(const struct bench *b, const struct rt_config *config,
     cJSON_AddStringToObject(j, "device", info->device);
     json_uint(j, "layers", config->geometry.layers);
     json_uint(j, "heads", config->geometry.heads);
-    json_uint(j, "length", b->length);
+    json_uint(j, "length", b->rows.length);
     json_uint(j, "graph_bytes", info->graph_bytes);
     json_uint(j, "capture_ns", info->capture_ns);
     cJSON_AddArrayToObject(j, "graphs");
@@ -345,13 +264,14 @@ static cJSON *json_head(const struct bench *b, const struct rt_config *config,
 
 /* Rows into the document, or where there is none to people. */
 static enum rt_status measure_all(struct bench *b, const struct rt_config *config,
-                                  const struct choice *choice, uint32_t count, cJSON *document)
+                                  const struct bench_choice *choice, uint32_t count,
+                                  cJSON *document)
 {
     for (uint32_t i = 0; i < count; i++) {
         uint32_t batch = config->batch_sizes[i / config->query_len_count];
         uint32_t query_len = config->query_lens[i % config->query_len_count];
         struct numbers n;
-        if ((choice->batch && batch != choice->batch) || query_len != choice->query_len)
+        if (!bench_chosen(choice, batch, query_len))
             continue;
         enum rt_status status = measure(b, i, &n);
         if (status != RT_OK)
@@ -365,7 +285,7 @@ static enum rt_status measure_all(struct bench *b, const struct rt_config *confi
 }
 
 static enum rt_status run(struct bench *b, const struct rt_config *config,
-                          const struct choice *choice)
+                          const struct bench_choice *choice)
 {
     struct rt_info info = {.struct_size = sizeof(info)};
     enum rt_status status = rt_get_info(b->rt, &info);
@@ -377,7 +297,7 @@ static enum rt_status run(struct bench *b, const struct rt_config *config,
         json_end(document, true, stdout);
         return status;
     }
-    print_head(&info, b->length);
+    print_head(&info, b->rows.length);
     status = measure_all(b, config, choice, info.graphs, NULL);
     printf("all graphs: %" PRIu64 " KiB of device memory, captured in %.1f ms\n",
            info.graph_bytes >> 10, (double)info.capture_ns / 1e6);
@@ -386,7 +306,7 @@ static enum rt_status run(struct bench *b, const struct rt_config *config,
 
 int cmd_bench_step(int argc, char **argv)
 {
-    struct choice choice = {.length = 4096, .steps = 200};
+    struct bench_choice choice = {.length = 4096, .steps = 200};
     const char *device = NULL, *path;
     const struct option options[] = {
         {"--batch", OPTION_NUMBER, &choice.batch, 1, RT_MAX_BATCH},
@@ -403,16 +323,13 @@ int cmd_bench_step(int argc, char **argv)
     struct bench b = {.steps = (uint32_t)choice.steps};
     enum rt_status status = rt_config_load(path, &config, &error);
     if (status == RT_OK) {
-        if (!fit(&config, &choice))
+        if (!bench_fit(&config, &choice, WARM_UP + choice.steps + 2))
             return EXIT_USAGE;
-        b.length = (uint32_t)choice.length;
-        b.rows =
-            choice.batch ? (uint32_t)choice.batch : config.batch_sizes[config.batch_size_count - 1];
         if (device)
             snprintf(config.device, sizeof(config.device), "%s", device);
     }
     if (status == RT_OK)
-        status = set_up(&b, &config, &error);
+        status = set_up(&b, &config, &choice, &error);
     bool entered = status == RT_OK && (status = rt_thread_enter(b.rt)) == RT_OK;
     if (entered)
         status = run(&b, &config, &choice);
@@ -426,7 +343,6 @@ int cmd_bench_step(int argc, char **argv)
     free(b.gap_ns);
     free(b.gpu_ns);
     free(b.host_ns);
-    free(b.tokens);
-    free(b.seqs);
+    bench_rows_free(&b.rows);
     return status == RT_OK ? EXIT_OK : EXIT_FAILED;
 }

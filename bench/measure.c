@@ -27,6 +27,7 @@ static enum rt_status add_link(const struct rt_rig *rig, enum link link, uint32_
 static enum rt_status time_chain(const struct rt_rig *rig, enum link link, uint32_t count,
                                  double *link_ns)
 {
+    const struct rt_stopwatch stopwatch = rt_measure_stopwatch(rig->m);
     struct rt_program p = {.spec = rt_rig_spec(rig)};
     uint32_t replays = rig->params->replays ? rig->params->replays : DEFAULT_REPLAYS;
     double ns = 0;
@@ -34,7 +35,7 @@ static enum rt_status time_chain(const struct rt_rig *rig, enum link link, uint3
     for (uint32_t i = count; i-- > 0 && status == RT_OK;)
         status = add_link(rig, link, i % rig->layers, &p);
     if (status == RT_OK)
-        status = rt_measure_replays(rig->m, &p, replays, &ns);
+        status = rt_stopwatch_replays(&stopwatch, &p, replays, &ns);
     rt_program_free(&p);
     *link_ns = ns / count;
     return status;

@@ -109,10 +109,11 @@ static enum rt_status run_side(const struct rt_rig *rig, enum rt_rig_side side,
                                struct rt_program *p)
 {
     struct rt_measure *m = rig->m;
+    const struct rt_stopwatch stopwatch = rt_measure_stopwatch(m);
     RT_TRY(rt_rig_poison(rig, side));
     RT_TRY(rt_rig_add_schedule(rig, side, p));
     RT_TRY(rt_rig_add_attend(rig, side, 0, p));
-    return side == RT_RIG_TIMED ? rt_measure_replay(m, p)
+    return side == RT_RIG_TIMED ? rt_stopwatch_replay(&stopwatch, p)
                                 : rt_program_run(p, &m->driver, m->stream, &m->error);
 }
 

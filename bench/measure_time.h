@@ -6,11 +6,25 @@
 #include "bench/measure_device.h"
 #include "graphs/program.h"
 
+/* Whose time is taken, and with what; all borrowed. The device's context is current. */
+struct rt_stopwatch {
+    struct rt_driver *driver;
+    rt_dstream stream;
+    rt_devent *events; /* [2 * RT_MEASURE_MAX_REPLAYS] */
+    struct rt_error *error;
+};
+
+static inline struct rt_stopwatch rt_measure_stopwatch(struct rt_measure *m)
+{
+    return (struct rt_stopwatch){
+        .driver = &m->driver, .stream = m->stream, .events = m->events, .error = &m->error};
+}
+
 /* Replays once, waits. */
-enum rt_status rt_measure_replay(struct rt_measure *m, const struct rt_program *p);
+enum rt_status rt_stopwatch_replay(const struct rt_stopwatch *w, const struct rt_program *p);
 
 /* Median time of `replays` replays behind some that are not measured. */
-enum rt_status rt_measure_replays(struct rt_measure *m, const struct rt_program *p,
-                                  uint32_t replays, double *median_ns);
+enum rt_status rt_stopwatch_replays(const struct rt_stopwatch *w, const struct rt_program *p,
+                                    uint32_t replays, double *median_ns);
 
 #endif

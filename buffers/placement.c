@@ -45,6 +45,9 @@ enum dim {
 #undef DIM_ENUM
 };
 
+/* Of the table alone: as the configuration's precision is. */
+#define RT_DTYPE_DATA ((enum rt_dtype)0)
+
 static const struct line {
     struct rt_placed tensor; /* what does not depend on dimensions */
     enum dim dims[4];
@@ -178,6 +181,8 @@ static enum rt_status place_all(struct rt_placement *p, struct rt_error *err)
     for (uint32_t id = 0; id < RT_TENSOR_COUNT; id++) {
         struct rt_placed *const t = &p->tensors[id];
         *t = lines[id].tensor;
+        if (t->dtype == RT_DTYPE_DATA)
+            t->dtype = p->dims.is_f32 ? RT_DTYPE_F32 : RT_DTYPE_BF16;
         while (t->rank < 4 && lines[id].dims[t->rank] != DIM_NONE) {
             t->shape[t->rank] = dim_value(p, lines[id].dims[t->rank]);
             t->rank++;

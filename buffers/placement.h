@@ -33,6 +33,15 @@ struct rt_dims {
     uint64_t partial_rows; /* max over graphs of split slots * heads * q_len */
     uint32_t ring_depth;
     bool per_layer; /* q, latent, out, lse: one per layer */
+    bool is_f32;    /* data tensors and cache */
+    /* Of blocks, all 0 where there are none: then their tensors are absent. */
+    uint32_t hidden;
+    uint32_t input_norm_rows; /* bucket_max where the block normalises its input itself */
+    uint32_t a_width;         /* of hidden's first product */
+    uint32_t q_width; /* of q before absorption, all heads; 0: it is part of the first product */
+    uint32_t v_width; /* of all heads' values */
+    uint32_t rope_positions, rope_pairs, query_scales;
+    uint64_t workspace_bytes; /* of a library's products */
 };
 
 /* The symbolic dimensions of tensors.inc, and the value of each in a placement p. */
@@ -42,6 +51,18 @@ struct rt_dims {
     X(BUCKET, (p)->dims.bucket_max)                                                                \
     X(BUCKET_AND_ONE, (p)->dims.bucket_max + UINT64_C(1))                                          \
     X(ROWS, (p)->dims.rows)                                                                        \
+    X(DATA_ROWS, (p)->dims.hidden ? (p)->dims.bucket_max : (p)->dims.rows)                         \
+    X(LATENT_ROWS, (p)->dims.hidden ? 0 : (p)->dims.rows)                                          \
+    X(INPUT_NORM_ROWS, (p)->dims.input_norm_rows)                                                  \
+    X(HIDDEN, (p)->dims.hidden)                                                                    \
+    X(A_WIDTH, (p)->dims.a_width)                                                                  \
+    X(Q_WIDTH, (p)->dims.q_width)                                                                  \
+    X(V_WIDTH, (p)->dims.v_width)                                                                  \
+    X(ROPE_POSITIONS, (p)->dims.rope_positions)                                                    \
+    X(ROPE_PAIRS, (p)->dims.rope_pairs)                                                            \
+    X(COS_SIN, 2)                                                                                  \
+    X(QUERY_SCALES, (p)->dims.query_scales)                                                        \
+    X(WORKSPACE_BYTES, (p)->dims.workspace_bytes)                                                  \
     X(Q_MAX, (p)->dims.q_max)                                                                      \
     X(HEADS, (p)->dims.heads)                                                                      \
     X(D_QK, (p)->dims.kv.d_qk)                                                                     \
@@ -67,13 +88,14 @@ enum rt_tensor_id {
     RT_TENSOR_COUNT
 };
 
-/* `shape` is one layer's where layer_stride is set; bytes covers all layers. */
+/* `shape` is one layer's where layer_stride is set; bytes covers all layers, and is 0 where this
+ * configuration has no such tensor: a dimension of it is 0. */
 struct rt_placed {
     const char *name;
     enum rt_plan_region region;
     enum rt_dtype dtype;
     enum rt_tensor_scope scope;
-    bool is_public; /* by rt_tensor */
+    bool is_public; /* by rt_tensor, where it is not absent */
     uint32_t rank;
     uint64_t shape[4];
     uint64_t offset; /* within its region */

@@ -36,8 +36,8 @@ struct rt_kv_format {
 };
 
 /* False, and *out zeroed, where there is no such layout. Pure. */
-bool rt_kv_format_make(enum rt_kv_layout layout, uint32_t d_qk, uint32_t d_v,
-                       struct rt_kv_format *out);
+bool rt_kv_format_make(enum rt_kv_layout layout, enum rt_precision precision, uint32_t d_qk,
+                       uint32_t d_v, struct rt_kv_format *out);
 
 static inline uint64_t rt_kv_page_bytes(const struct rt_kv_format *format, uint32_t page_size)
 {

@@ -40,11 +40,12 @@ static enum rt_status check_served(const struct rt_model_text *text, struct rt_e
 enum rt_status rt_model_block(const struct rt_model_text *text, const struct rt_geometry *geometry,
                               struct rt_block *out, struct rt_error *err)
 {
-    struct rt_block b = {.norm_eps = 1e-6};
+    /* The low-rank vectors' norms are made without the model's eps, and have their class's. */
+    struct rt_block b = {.norm_eps = 1e-6, .input_norm_eps = 1e-6};
     RT_TRY(check_served(text, err));
     RT_TRY(read_dimensions(text, &b, err));
     if (rt_pick_is_given(text->given[RT_MODEL_NORM_EPS]))
-        b.norm_eps = rt_pick_number(text->given[RT_MODEL_NORM_EPS]);
+        b.input_norm_eps = rt_pick_number(text->given[RT_MODEL_NORM_EPS]);
     b.q_a_scale = scale_of(text, RT_MODEL_SCALE_Q, b.hidden_size, b.q_lora_rank);
     b.kv_a_scale = scale_of(text, RT_MODEL_SCALE_KV, b.hidden_size, geometry->kv_lora_rank);
     RT_TRY(rt_model_rope(text, geometry->qk_rope_head_dim, &b.rope, err));

@@ -40,6 +40,7 @@ struct rt_device_caps {
     uint32_t smem_optin_bytes; /* most dynamic shared memory of one block */
     uint64_t l2_bytes;
     uint64_t memory_bytes; /* total device memory */
+    bool has_blas;         /* products by a library: on CUDA from rt_driver_open_blas on */
 };
 
 /* A kernel of the host device: `params` is the struct that the CUDA kernel would take by value. */
@@ -94,6 +95,7 @@ struct rt_node_info {
 struct rt_address_range {
     rt_addr base;
     uint64_t bytes;
+    uint32_t ordinal; /* of the device whose memory it is, or by whose context it was pinned */
 };
 
 /* One entry per operation: the names are the call log's and the fault injector's vocabulary. */
@@ -305,6 +307,11 @@ enum rt_status rt_device_caps_assume(const char *name, struct rt_device_caps *ou
  */
 void rt_driver_host_hold(struct rt_driver *d, rt_dstream s, bool hold);
 uint32_t rt_driver_host_release(struct rt_driver *d, rt_dstream s, uint32_t count);
+
+/* Host device only: memory of the caller's that products of this device may read; an operand may
+ * lie across two ranges where the one behind is given behind the other. Nothing is owned; forgotten
+ * when the device is closed. */
+int rt_driver_host_adopt(struct rt_driver *d, rt_addr addr, uint64_t bytes);
 
 const char *rt_driver_op_name(enum rt_driver_op op);
 

@@ -45,15 +45,28 @@ static const char *type_name(enum rt_node_type type)
     return "unknown";
 }
 
-/* All of [addr, addr + bytes) in one of the regions. */
-static bool registered(const struct audit *a, rt_addr addr, uint64_t bytes)
+/* Bytes from addr to the end of a region that it lies in; 0: it lies in none. */
+static uint64_t held_from(const struct audit *a, rt_addr addr)
 {
     for (uint32_t i = 0; i < a->region_count; i++) {
         const struct rt_audit_region *const r = &a->regions[i];
-        if (addr >= r->base && addr - r->base < r->bytes && bytes <= r->bytes - (addr - r->base))
-            return true;
+        if (addr >= r->base && addr - r->base < r->bytes)
+            return r->bytes - (addr - r->base);
     }
-    return false;
+    return 0;
+}
+
+/* All of [addr, addr + bytes) in regions, of which one may begin where another ends: two weights
+ * that are one operand. */
+static bool registered(const struct audit *a, rt_addr addr, uint64_t bytes)
+{
+    uint64_t held = held_from(a, addr);
+    while (held > 0 && held < bytes) {
+        addr += held;
+        bytes -= held;
+        held = held_from(a, addr);
+    }
+    return held > 0;
 }
 
 static enum rt_status stray(const struct audit *a, const struct rt_stage *s,

@@ -24,6 +24,7 @@ struct rt_stage {
     char label[RT_LABEL_BYTES]; /* "append.12", "before_attention.0" */
     struct rt_work *work;       /* owned by the program */
     enum rt_stage_trust trust;
+    const char *reason; /* why this work and not another, static storage; null: there is none */
 };
 
 struct rt_program {

@@ -2,6 +2,7 @@
 #include "runtime/blueprint.h"
 
 #include "common/math.h"
+#include "runtime/multiply.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -41,6 +42,31 @@ static enum rt_status choose_kernels(struct rt_blueprint *b, const struct rt_kv_
     return RT_OK;
 }
 
+/* Whether some product of some graph may be the library's. */
+static bool needs_workspace(const struct rt_blueprint *b)
+{
+    return b->caps.kind == RT_DEVICE_KIND_CUDA && b->caps.has_blas &&
+           b->config.projections != RT_PROJECTIONS_OWN;
+}
+
+static void fill_block_dims(const struct rt_blueprint *b, struct rt_dims *dims)
+{
+    const struct rt_config *c = &b->config;
+    const struct rt_block *block = &c->block;
+    const uint32_t rope = c->geometry.qk_rope_head_dim, heads = c->geometry.heads;
+    const uint32_t q = heads * (block->qk_nope_head_dim + rope);
+    const bool turns = rope > 0 && block->rope.type != RT_ROPE_NONE;
+    dims->hidden = block->hidden_size;
+    dims->input_norm_rows = c->input_norm ? dims->bucket_max : 0;
+    dims->a_width = (block->q_lora_rank ? block->q_lora_rank : q) + dims->kv.d_qk;
+    dims->q_width = block->q_lora_rank ? q : 0;
+    dims->v_width = heads * block->v_head_dim;
+    dims->rope_positions = turns ? c->max_length : 0;
+    dims->rope_pairs = turns ? rope / 2 : 0;
+    dims->query_scales = block->rope.query_scale_beta > 0.0 ? c->max_length : 0;
+    dims->workspace_bytes = needs_workspace(b) ? RT_WORKSPACE_BYTES : 0;
+}
+
 static void fill_dims(const struct rt_blueprint *b, const struct rt_kv_format *kv, uint64_t pages,
                       struct rt_dims *dims)
 {
@@ -57,6 +83,7 @@ static void fill_dims(const struct rt_blueprint *b, const struct rt_kv_format *k
         .ring_depth = c->ring_depth,
         .per_layer = c->tensors == RT_TENSORS_PER_LAYER,
     };
+    dims->is_f32 = c->precision == RT_PRECISION_F32;
     for (uint32_t i = 0; i < b->spec_count; i++) {
         const uint32_t q_len = rt_spec_query_len(&b->specs[i]);
         const uint32_t parts = b->variants[q_len][RT_OP_ATTEND].parts;
@@ -67,6 +94,8 @@ static void fill_dims(const struct rt_blueprint *b, const struct rt_kv_format *k
         if (rows > dims->partial_rows)
             dims->partial_rows = rows;
     }
+    if (c->layer)
+        fill_block_dims(b, dims);
 }
 
 /* Pages that the memory budget holds, and no more than all sequences at full length can use. */
@@ -124,10 +153,15 @@ enum rt_status rt_blueprint_make(const struct rt_config *config, const struct rt
                                  .caps = *caps,
                                  .control = {.phase = RT_PHASE_CONTROL},
                                  .free_bytes = free_bytes};
-    RT_REQUIRE(rt_kv_format_make(config->kv_layout,
+    RT_REQUIRE(rt_kv_format_make(config->kv_layout, config->precision,
                                  config->geometry.kv_lora_rank + config->geometry.qk_rope_head_dim,
                                  config->geometry.kv_lora_rank, &kv),
                err, RT_ERR_CONFIG, "kv_layout %d is not known", (int)config->kv_layout);
+    RT_REQUIRE(config->precision == RT_PRECISION_BF16 || caps->kind == RT_DEVICE_KIND_HOST, err,
+               RT_ERR_UNSUPPORTED,
+               "precision f32 is the host device's alone, this is %s: must be bf16", caps->name);
+    RT_REQUIRE(config->projections != RT_PROJECTIONS_CUBLASLT || caps->has_blas, err,
+               RT_ERR_UNSUPPORTED, "projections cublaslt: %s has none", caps->name);
     RT_TRY(choose_kernels(out, &kv, err));
     out->spec_count = rt_specs_of_buckets(config->batch_sizes, config->batch_size_count,
                                           config->query_lens, config->query_len_count, out->specs);

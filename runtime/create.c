@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Everything that may allocate, load or ask: decided here once, so that rt_step need not. */
+#include "runtime/block_tables.h"
+#include "runtime/open.h"
 #include "runtime/runtime.h"
 
 #include <inttypes.h>
@@ -62,7 +64,8 @@ static enum rt_status alloc_host(struct rt_runtime *rt, const struct rt_create_p
     rt->flights = calloc(c->ring_depth, sizeof(*rt->flights));
     rt->captured_count = rt->blueprint.spec_count;
     rt->captured = calloc(rt->captured_count, sizeof(*rt->captured));
-    rt->regions = calloc(3 + (size_t)p->region_count, sizeof(*rt->regions));
+    rt->regions =
+        calloc(3 + (size_t)p->region_count + rt_weights_slots(&rt->weights), sizeof(*rt->regions));
     RT_REQUIRE(rt->slots && rt->free_slots && rt->table && rt->ops && rt->flights && rt->captured &&
                    rt->regions,
                err, RT_ERR_NOMEM, "out of host memory for %u sequences of %u pages",
@@ -88,6 +91,12 @@ static void register_regions(struct rt_runtime *rt, const struct rt_create_param
     for (uint32_t i = 0; i < p->region_count; i++)
         rt->regions[rt->region_count++] = (struct rt_audit_region){
             .base = p->regions[i].address, .bytes = p->regions[i].bytes, .name = "caller"};
+    for (uint64_t i = 0; i < rt_weights_slots(&rt->weights); i++)
+        if (rt->weights.bound[i].address)
+            rt->regions[rt->region_count++] =
+                (struct rt_audit_region){.base = rt->weights.bound[i].address,
+                                         .bytes = rt_bound_weight_bytes(&rt->weights.bound[i]),
+                                         .name = "weight"};
 }
 
 /* ---- graphs ------------------------------------------------------------------------------------
@@ -96,6 +105,7 @@ static void register_regions(struct rt_runtime *rt, const struct rt_create_param
 static enum rt_status finish_graph(struct rt_runtime *rt, struct rt_captured *g,
                                    struct rt_error *err)
 {
+    RT_TRY(rt_products_plan(&rt->products, &g->program, &rt->driver, rt->stream, err));
     RT_TRY(rt_graph_build(&g->program, &rt->driver, rt->stream, &g->graph, err));
     RT_TRY(rt_graph_audit(&g->graph, &g->program, &rt->driver, rt->regions, rt->region_count, err));
     return rt_graph_instantiate(&g->graph, &rt->driver, rt->stream, err);
@@ -149,6 +159,7 @@ static enum rt_status capture_all(struct rt_runtime *rt, const struct rt_create_
         .stage_user = p->stage_user,
         .foreign = p->foreign_stages,
         .host_nodes = p->host_function_stages,
+        .weights = &rt->weights,
     };
     RT_TRY(rt_recipe_make(&source, &rt->blueprint.control, NULL, &rt->control.program, err));
     RT_TRY(finish_graph(rt, &rt->control, err));
@@ -179,8 +190,11 @@ static void free_captured(struct rt_runtime *rt, struct rt_captured *g)
 static enum rt_status open_device(struct rt_runtime *rt, const struct rt_create_params *p,
                                   struct rt_error *err)
 {
-    RT_TRY(rt_driver_open(p->config->device, &rt->driver, rt->device_reason,
-                          sizeof(rt->device_reason), err));
+    char why_not[240];
+    RT_TRY(rt_open_for(p->config, &rt->driver, rt->device_reason, sizeof(rt->device_reason),
+                       why_not, sizeof(why_not), err));
+    if (why_not[0])
+        say(p, RT_LOG_WARNING, "kernels of our own multiply, for %s", why_not);
     const struct rt_device_caps *caps = &rt->driver.caps;
     const bool is_second = caps->kind == RT_DEVICE_KIND_HOST || caps->ordinal > 0;
     say(p, rt->device_reason[0] && is_second ? RT_LOG_WARNING : RT_LOG_INFO, "device %s%s%s",
@@ -225,6 +239,17 @@ static uint64_t memory_budget(uint64_t free_bytes, const struct rt_create_params
     return free_bytes;
 }
 
+static enum rt_status take_weights(struct rt_runtime *rt, const struct rt_create_params *p,
+                                   struct rt_error *err)
+{
+    RT_REQUIRE(p->config->layer || !p->weights, err, RT_ERR_INVALID,
+               "rt_create: params->weights are given without layer: true, must go with it");
+    if (!p->config->layer)
+        return RT_OK;
+    RT_TRY(rt_weights_take(p->weights, p->config, &rt->weights, err));
+    return rt_weights_on_device(&rt->weights, &rt->driver, err);
+}
+
 /* With the device's context current. */
 static enum rt_status build_runtime(struct rt_runtime *rt, const struct rt_create_params *p,
                                     struct rt_error *err)
@@ -232,6 +257,7 @@ static enum rt_status build_runtime(struct rt_runtime *rt, const struct rt_creat
     struct rt_driver *d = &rt->driver;
     uint64_t free_bytes, total_bytes;
     RT_TRY(check_given(rt, p, err));
+    RT_TRY(take_weights(rt, p, err));
     RT_TRY(RT_DRV(d, err, mem_info, (d, &free_bytes, &total_bytes)));
     RT_TRY(
         rt_blueprint_make(p->config, &d->caps, memory_budget(free_bytes, p), &rt->blueprint, err));
@@ -250,6 +276,8 @@ static enum rt_status build_runtime(struct rt_runtime *rt, const struct rt_creat
         .pool_bytes = p->pool_bytes,
     };
     RT_TRY(rt_arena_init(&rt->arena, d, &rt->blueprint.placement, &given, rt->stream, err));
+    if (p->config->layer)
+        RT_TRY(rt_block_tables_fill(p->config, &rt->arena, d, rt->stream, err));
     rt_ring_init(&rt->ring, &rt->arena);
     RT_TRY(rt_kernels_load(d, &rt->kernels, err));
     RT_TRY(alloc_host(rt, p, err));
@@ -313,6 +341,7 @@ void rt_destroy(rt_runtime **runtime)
         free_captured(rt, &rt->control);
         for (uint32_t i = 0; rt->captured && i < rt->captured_count; i++)
             free_captured(rt, &rt->captured[i]);
+        rt_products_free(&rt->products, d);
         rt_kernels_unload(&rt->kernels);
         rt_arena_free(&rt->arena);
         if (rt->owns_stream)
@@ -323,6 +352,7 @@ void rt_destroy(rt_runtime **runtime)
     }
     rt_spec_index_free(&rt->spec_index);
     rt_pages_free(&rt->pages);
+    rt_weights_free(&rt->weights);
     free(rt->regions);
     free(rt->captured);
     free(rt->flights);
@@ -342,8 +372,8 @@ enum rt_status rt_sizes(const struct rt_config *config, struct rt_sizes *out,
     RT_TRY(rt_config_take(config, &whole, error));
     config = &whole;
     struct rt_driver d;
-    char why[160];
-    RT_TRY(rt_driver_open(config->device, &d, why, sizeof(why), error));
+    char why[160], why_not[240];
+    RT_TRY(rt_open_for(config, &d, why, sizeof(why), why_not, sizeof(why_not), error));
     struct rt_blueprint *blueprint = calloc(1, sizeof(*blueprint));
     uint64_t free_bytes, total_bytes;
     enum rt_status status;

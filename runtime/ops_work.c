@@ -33,7 +33,7 @@ enum rt_status rt_ops_choose(const struct rt_device_caps *caps, const struct rt_
                              struct rt_ops_choice *out, struct rt_error *err)
 {
     RT_TRY(check_shape(s, err));
-    if (!rt_kv_format_make(RT_KV_BF16, s->d_qk, s->d_v, &out->kv))
+    if (!rt_kv_format_make(RT_KV_BF16, RT_PRECISION_BF16, s->d_qk, s->d_v, &out->kv))
         return rt_fail(err, RT_ERR_INTERNAL, "the bf16 format is gone");
     const struct rt_op_request request = {
         .caps = caps,

@@ -2,6 +2,7 @@
 /* The plan: what create would do, from the same blueprint and the same stage list, with no device.
  */
 #include "graphs/dump.h"
+#include "runtime/open.h"
 #include "runtime/runtime.h"
 
 #include <stdio.h>
@@ -11,6 +12,7 @@
 struct rt_plan {
     struct rt_blueprint blueprint;
     struct rt_info info;
+    struct rt_weights weights;   /* of blocks: none are bound, but shaped */
     struct rt_program *programs; /* [info.graphs] */
     struct rt_error *error;      /* &last_error: a plan that is only asked stays const */
     struct rt_error last_error;
@@ -29,8 +31,9 @@ static enum rt_status look_at_device(const struct rt_config *config, const char 
     }
     struct rt_driver d;
     uint64_t total;
-    RT_TRY(
-        rt_driver_open(config->device, &d, info->device_reason, sizeof(info->device_reason), err));
+    char why_not[240];
+    RT_TRY(rt_open_for(config, &d, info->device_reason, sizeof(info->device_reason), why_not,
+                       sizeof(why_not), err));
     enum rt_status status = RT_DRV(&d, err, ctx_enter, (&d));
     if (status == RT_OK) {
         status = RT_DRV(&d, err, mem_info, (&d, free_bytes, &total));
@@ -46,8 +49,13 @@ static enum rt_status build_programs(struct rt_plan *plan, struct rt_error *err)
     const struct rt_arena arena = {.placement = &plan->blueprint.placement};
     const struct rt_kernels kernels = {.cc = plan->blueprint.caps.cc};
     const rt_stage_fn no_stages[RT_STAGE_POINT_COUNT] = {0};
-    const struct rt_recipe_source source = {
-        .blueprint = &plan->blueprint, .arena = &arena, .kernels = &kernels, .stages = no_stages};
+    const struct rt_recipe_source source = {.blueprint = &plan->blueprint,
+                                            .arena = &arena,
+                                            .kernels = &kernels,
+                                            .stages = no_stages,
+                                            .weights = &plan->weights};
+    if (plan->blueprint.config.layer)
+        RT_TRY(rt_weights_assume(&plan->blueprint.config, &plan->weights, err));
     plan->programs = calloc(plan->info.graphs, sizeof(*plan->programs));
     RT_REQUIRE(plan->programs, err, RT_ERR_NOMEM, "out of host memory for %u graphs",
                plan->info.graphs);
@@ -89,6 +97,7 @@ void rt_plan_destroy(rt_plan **plan)
     for (uint32_t i = 0; (*plan)->programs && i < (*plan)->info.graphs; i++)
         rt_program_free(&(*plan)->programs[i]);
     free((*plan)->programs);
+    rt_weights_free(&(*plan)->weights);
     free(*plan);
     *plan = NULL;
 }
@@ -104,18 +113,32 @@ const struct rt_info *rt_plan_info(const rt_plan *plan)
     return plan ? &plan->info : NULL;
 }
 
+/* The index-th tensor that this configuration has; RT_TENSOR_COUNT: there are fewer. */
+static uint32_t tensor_at(const rt_plan *plan, uint32_t index)
+{
+    uint32_t id = 0;
+    for (; id < RT_TENSOR_COUNT; id++)
+        if (plan->blueprint.placement.tensors[id].bytes > 0 && index-- == 0)
+            break;
+    return id;
+}
+
 uint32_t rt_plan_buffer_count(const rt_plan *plan)
 {
-    return plan ? RT_TENSOR_COUNT : 0;
+    uint32_t count = 0;
+    while (plan && tensor_at(plan, count) < RT_TENSOR_COUNT)
+        count++;
+    return count;
 }
 
 enum rt_status rt_plan_buffer(const rt_plan *plan, uint32_t index, struct rt_plan_buffer *out)
 {
     RT_REQUIRE(plan, NULL, RT_ERR_INVALID, "rt_plan_buffer: plan is null");
-    RT_REQUIRE(index < RT_TENSOR_COUNT, plan->error, RT_ERR_INVALID, "buffer %u of %d", index,
-               RT_TENSOR_COUNT);
+    const uint32_t id = tensor_at(plan, index);
+    RT_REQUIRE(id < RT_TENSOR_COUNT, plan->error, RT_ERR_INVALID, "buffer %u of %u", index,
+               rt_plan_buffer_count(plan));
     RT_CHECK_STRUCT(out, plan->error);
-    const struct rt_placed *t = &plan->blueprint.placement.tensors[index];
+    const struct rt_placed *t = &plan->blueprint.placement.tensors[id];
     struct rt_plan_buffer mine = {.region = t->region,
                                   .name = t->name,
                                   .dtype = t->dtype,
@@ -169,7 +192,8 @@ enum rt_status rt_plan_stage(const rt_plan *plan, uint32_t graph, uint32_t stage
     struct rt_plan_stage mine = {.layer = s->layer == RT_NO_LAYER ? 0 : s->layer,
                                  .label = s->label,
                                  .entry = rt_work_name(s->work),
-                                 .programmatic = rt_program_edge_programmatic(p, stage)};
+                                 .programmatic = rt_program_edge_programmatic(p, stage),
+                                 .reason = s->reason ? s->reason : ""};
     if (s->work->kind == RT_WORK_LAUNCH) {
         const struct rt_launch *l = &s->work->launch;
         memcpy(mine.grid, l->grid, sizeof(mine.grid));

@@ -91,8 +91,10 @@ enum rt_status rt_audit(rt_runtime *rt)
     RT_ENTER(rt);
     struct rt_driver *d = &rt->driver;
     RT_TRY(RT_DRV(d, &rt->error, ctx_enter, (d)));
-    enum rt_status status = rt_graph_audit(&rt->control.graph, &rt->control.program, d, rt->regions,
-                                           rt->region_count, &rt->error);
+    enum rt_status status = rt_weights_still_there(&rt->weights, d, &rt->error);
+    if (status == RT_OK)
+        status = rt_graph_audit(&rt->control.graph, &rt->control.program, d, rt->regions,
+                                rt->region_count, &rt->error);
     for (uint32_t i = 0; i < rt->captured_count && status == RT_OK; i++)
         status = rt_graph_audit(&rt->captured[i].graph, &rt->captured[i].program, d, rt->regions,
                                 rt->region_count, &rt->error);

@@ -6,6 +6,7 @@
 #include "buffers/arena.h"
 #include "graphs/program.h"
 #include "runtime/blueprint.h"
+#include "runtime/weights.h"
 
 /* One call of the caller's: what the stage needs when it runs, for the runtime's life. */
 struct rt_stage_binding {
@@ -23,7 +24,8 @@ struct rt_recipe_source {
     const struct rt_stage_context **running; /* where a stage is noted while it runs */
     const rt_stage_fn *stages;               /* [RT_STAGE_POINT_COUNT] */
     void *stage_user;
-    uint32_t foreign, host_nodes; /* bits by stage point, as in rt_create_params */
+    uint32_t foreign, host_nodes;     /* bits by stage point, as in rt_create_params */
+    const struct rt_weights *weights; /* of blocks; null without */
 };
 
 /* "before_attention", …: static storage. */

@@ -12,7 +12,9 @@
 #include "graphs/audit.h"
 #include "graphs/build.h"
 #include "replayrt/rt.h"
+#include "runtime/products.h"
 #include "runtime/recipe.h"
+#include "runtime/weights.h"
 
 /* No length is this one. */
 #define RT_NEVER_NAMELESS UINT32_MAX
@@ -70,6 +72,8 @@ struct rt_runtime {
     uint32_t captured_count;
     struct rt_captured control;
 
+    struct rt_weights weights;   /* of blocks; zeroed without */
+    struct rt_products products; /* that the library does */
     struct rt_audit_region *regions;
     uint32_t region_count;
 

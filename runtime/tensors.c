@@ -23,6 +23,11 @@ static bool of_a_layer(const struct rt_placed *t)
     return t->scope == RT_SCOPE_LAYER || t->scope == RT_SCOPE_DATA;
 }
 
+static bool is_there(const struct rt_placed *t)
+{
+    return t->is_public && t->bytes > 0;
+}
+
 static enum rt_status refuse_name(const struct rt_placement *l, const char *name,
                                   struct rt_error *err) RT_COLD;
 
@@ -35,7 +40,7 @@ static enum rt_status refuse_name(const struct rt_placement *l, const char *name
         used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", used ? ", " : "",
                                  words[i].name);
     for (int id = 0; id < RT_TENSOR_COUNT && used < sizeof(list); id++)
-        if (l->tensors[id].is_public)
+        if (is_there(&l->tensors[id]))
             used += (size_t)snprintf(list + used, sizeof(list) - used, ", %s", l->tensors[id].name);
     return rt_fail(err, RT_ERR_INVALID, "no tensor is named \"%s\"; there are %s", name, list);
 }
@@ -59,7 +64,7 @@ static enum rt_status find(struct rt_runtime *rt, const char *name, uint32_t lay
         return RT_OK;
     }
     enum rt_tensor_id id = rt_tensor_find(l, name);
-    if (id == RT_TENSOR_COUNT || !l->tensors[id].is_public)
+    if (id == RT_TENSOR_COUNT || !is_there(&l->tensors[id]))
         return refuse_name(l, name, err);
     const struct rt_placed *t = &l->tensors[id];
     RT_REQUIRE(!of_a_layer(t) || layer < l->dims.layers, err, RT_ERR_INVALID,

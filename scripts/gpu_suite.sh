@@ -20,8 +20,13 @@ check() {
 suite() {
     check "$build/tests/checkkern/checkkern" --device cuda:0
     check "$build/tests/gpu/gpu-tests"
+    local trace
     for trace in "$root"/tests/data/golden/tiny_*; do
-        check "$build/examples/mla_trace" "$trace" --device cuda:0
+        if [ -f "$trace/replayrt.yaml" ]; then
+            check "$build/examples/mla_trace" "$trace" --device cuda:0
+        fi
+        check "$build/tests/layer/layer_trace" "$trace" --device cuda:0 --projections own
+        check "$build/tests/layer/layer_trace" "$trace" --device cuda:0 --query-len 4
     done
 }
 
@@ -45,6 +50,7 @@ sanitize() {
 bench() {
     check "$build/tests/checkkern/checkkern" --device cuda:0 --bench
     check "$build/tools/replayrt" bench step "$root/examples/bench_deepseek.yaml" --length 1024
+    check "$build/tools/replayrt" bench layer "$root/examples/bench_layer.yaml"
     check "$build/tools/replayrt" bench attention --shapes "$root/examples/shapes_h200.jsonl"
 }
 

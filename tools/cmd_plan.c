@@ -107,8 +107,9 @@ static void print_stage(const struct rt_plan_stage *s, const char *last)
 {
     char label[64];
     snprintf(label, sizeof(label), "%s%s%s", s->label, *last ? "-" : "", last);
-    printf("    %s %-18s %-28s grid %u,%u,%u block %u smem %u\n", s->programmatic ? "~>" : "->",
-           label, s->entry, s->grid[0], s->grid[1], s->grid[2], s->block[0], s->smem_bytes);
+    printf("    %s %-18s %-28s grid %u,%u,%u block %u smem %u%s%s\n", s->programmatic ? "~>" : "->",
+           label, s->entry, s->grid[0], s->grid[1], s->grid[2], s->block[0], s->smem_bytes,
+           *s->reason ? ": " : "", s->reason);
 }
 
 /* Equal layers as one. True where one of the stages has an arrow that is to be explained. */
@@ -215,6 +216,8 @@ static void json_stages(cJSON *j, const rt_plan *plan, uint32_t graph, uint32_t 
             json_uint(grid, NULL, s.grid[k]);
         json_uint(one, "threads", s.block[0]);
         json_uint(one, "smem_bytes", s.smem_bytes);
+        if (*s.reason)
+            cJSON_AddStringToObject(one, "reason", s.reason);
         cJSON_AddBoolToObject(one, "programmatic", s.programmatic);
     }
 }

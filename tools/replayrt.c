@@ -37,6 +37,19 @@ static const struct command commands[] = {
      "      --steps N      measured steps (200)\n"
      "      --device NAME  instead of the configured one\n"
      "      --json\n"},
+    {"bench layer", cmd_bench_layer,
+     "  bench layer CONFIG what a whole block costs a layer, and each of its stages; with layer: "
+     "true\n"
+     "      --batch N      one captured batch size (all)\n"
+     "      --query-len N  one captured query length (the first)\n"
+     "      --length N     tokens of every sequence (4096; pages are made for it)\n"
+     "      --steps N      measured steps (100)\n"
+     "      --heads N      instead of the configured ones\n"
+     "      --layers N     instead of the configured ones\n"
+     "      --versus-library\n"
+     "                     again with every product by cuBLASLt\n"
+     "      --device NAME  instead of the configured one\n"
+     "      --json\n"},
     {"bench attention", cmd_bench_attention,
      "  bench attention    what attention costs a layer, for every shape of a list\n"
      "      --shapes FILE  the list, an object a line; see docs/bench_attention.md\n"
@@ -101,7 +114,8 @@ static int unknown(int argc, char **argv)
     if (!meant)
         meant = nearest(typed, names, COMMANDS);
     const bool option = meant && (meant == names[COMMANDS] || meant == names[COMMANDS + 1]);
-    complain("unknown command %s%s%s%s%s; there are plan, verify, bench step and bench attention",
+    complain("unknown command %s%s%s%s%s; there are plan, verify, bench step, bench layer and "
+             "bench attention",
              meant && strchr(meant, ' ') ? typed : argv[0], meant ? "; did you mean " : "",
              option ? "--" : "", meant ? meant : "", meant ? "?" : "");
     return EXIT_USAGE;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tools/verify.h"
 
+#include "tools/random_weights.h"
+
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -21,9 +23,37 @@ struct tracked {
     bool open;
 };
 
+/* A tensor of a step's data. */
+struct data {
+    const char *name;
+    bool given;           /* live rows are written in front of a step */
+    bool made;            /* compared behind it */
+    bool zero;            /* padded rows are zero behind it, live ones hold no NaN */
+    uint64_t token_bytes; /* of one token of a row */
+    uint32_t rows;        /* that it has */
+};
+
+static const struct data attention_data[] = {
+    {.name = "q", .given = true},
+    {.name = "latent", .given = true},
+    {.name = "out", .made = true, .zero = true},
+    {.name = "lse", .made = true},
+};
+static const struct data block_data[] = {
+    {.name = "hidden", .given = true, .made = true, .zero = true},
+    {.name = "q", .made = true},
+    {.name = "out", .made = true, .zero = true},
+    {.name = "lse", .made = true},
+    {.name = "residual", .made = true}, /* last: with input_norm alone */
+};
+#define MOST_DATA (sizeof(block_data) / sizeof(block_data[0]))
+
 struct run {
     struct rt_config config;
+    struct random_weights weights; /* of blocks, the same for both sides */
     rt_runtime *rts[SIDES];
+    struct data data[MOST_DATA];
+    uint32_t data_count;
     struct tracked *tracked; /* [max_sequences] */
     uint32_t longest;        /* tokens of a sequence in this run */
     uint32_t data_layers;    /* layers with q, latent, out, lse of their own */
@@ -78,8 +108,7 @@ static uint32_t below(struct run *run, uint32_t bound)
     return (uint32_t)((draw(run) >> 32) * bound >> 32);
 }
 
-/* ---- set-up
- * -------------------------------------------------------------------------------------- */
+/* ---- set-up ---------------------------------------------------------------------------------- */
 
 static uint64_t query_row_bytes(const struct run *run)
 {
@@ -102,19 +131,35 @@ static void shrink(struct run *run)
         c->max_sequences = sequences;
     c->pages = (uint64_t)c->max_sequences * (TEST_PAGES + 1);
     uint64_t inputs = query_row_bytes(run) * q_max * largest * c->geometry.layers;
-    c->tensors = inputs <= PER_LAYER_BYTES ? RT_TENSORS_PER_LAYER : RT_TENSORS_SHARED;
+    /* a block's data are handed from layer to layer */
+    c->tensors = inputs <= PER_LAYER_BYTES && !c->layer ? RT_TENSORS_PER_LAYER : RT_TENSORS_SHARED;
     run->data_layers = c->tensors == RT_TENSORS_PER_LAYER ? c->geometry.layers : 1;
 }
 
-static enum rt_status largest_tensor(struct run *run, uint64_t *bytes)
+static void choose_data(struct run *run)
 {
-    static const char *const names[] = {"q", "latent", "out", "lse", "kv", "block_table"};
-    *bytes = 0;
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        struct rt_tensor t = {.struct_size = sizeof(t)};
-        TRY(check(run, REPLAY, rt_tensor(run->rts[REPLAY], names[i], 0, &t)));
-        if (t.bytes > *bytes)
-            *bytes = t.bytes;
+    const struct rt_config *c = &run->config;
+    const uint32_t blocks = MOST_DATA - (c->input_norm ? 0 : 1);
+    run->data_count = c->layer ? blocks : sizeof(attention_data) / sizeof(attention_data[0]);
+    memcpy(run->data, c->layer ? block_data : attention_data,
+           run->data_count * sizeof(run->data[0]));
+}
+
+/* The largest of all that is written and read. */
+static enum rt_status measure_tensors(struct run *run)
+{
+    const char *const others[] = {"kv", "block_table"};
+    struct rt_tensor t = {.struct_size = sizeof(t)};
+    for (uint32_t i = 0; i < run->data_count; i++) {
+        struct data *d = &run->data[i];
+        TRY(check(run, REPLAY, rt_tensor(run->rts[REPLAY], d->name, 0, &t)));
+        d->rows = (uint32_t)t.shape[0];
+        d->token_bytes = t.bytes / (t.shape[0] * t.shape[1]);
+        run->scratch_bytes = t.bytes > run->scratch_bytes ? t.bytes : run->scratch_bytes;
+    }
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        TRY(check(run, REPLAY, rt_tensor(run->rts[REPLAY], others[i], 0, &t)));
+        run->scratch_bytes = t.bytes > run->scratch_bytes ? t.bytes : run->scratch_bytes;
     }
     return RT_OK;
 }
@@ -124,22 +169,24 @@ static void fill_noise(struct run *run)
     uint16_t *words = (uint16_t *)(void *)run->noise;
     for (uint64_t i = 0; i < run->noise_bytes / 2; i++) {
         uint64_t r = draw(run);
-        /* sign, exponent 2^-8 … 2^0, mantissa */
+        /* sign, exponent 2^-8 … 2^0, mantissa; two of them are such an f32 too */
         words[i] = (uint16_t)((r >> 3 & 0x8000) | (119 + (r >> 20) % 9) << 7 | (r >> 40 & 0x7f));
     }
 }
 
-static enum rt_status set_up(struct run *run)
+static enum rt_status set_up(struct run *run, uint64_t seed)
 {
+    if (run->config.layer)
+        TRY(random_weights_create(&run->config, seed, &run->weights, run->error));
     for (int side = 0; side < SIDES; side++) {
-        const struct rt_create_params params = {.struct_size = sizeof(params),
-                                                .config = &run->config};
+        const struct rt_create_params params = {
+            .struct_size = sizeof(params), .config = &run->config, .weights = run->weights.table};
         TRY(rt_create(&params, &run->rts[side], run->error));
     }
     struct rt_info info = {.struct_size = sizeof(info)};
     if (rt_get_info(run->rts[0], &info) == RT_OK)
         memcpy(run->report->device, info.device, sizeof(info.device));
-    TRY(largest_tensor(run, &run->scratch_bytes));
+    TRY(measure_tensors(run));
     run->noise_bytes = 2 * run->scratch_bytes;
     run->tracked = calloc(run->config.max_sequences, sizeof(*run->tracked));
     run->noise = malloc(run->noise_bytes);
@@ -166,13 +213,13 @@ static void tear_down(struct run *run)
         rt_destroy(&run->rts[side]);
         free(run->seen[side]);
     }
+    random_weights_destroy(&run->weights);
     free(run->poison);
     free(run->noise);
     free(run->tracked);
 }
 
-/* ---- the random history
- * ----------------------------------------------------------------------------- */
+/* ---- the random history ---------------------------------------------------------------------- */
 
 static enum rt_status open_one(struct run *run, struct tracked *t)
 {
@@ -254,54 +301,59 @@ static enum rt_status choose_rows(struct run *run, uint32_t live, uint32_t q, ui
     return RT_OK;
 }
 
-/* ---- one step on both sides
- * ---------------------------------------------------------------------------- */
+/* ---- one step on both sides ------------------------------------------------------------------ */
 
+/*
+ * Rows of a step's data. Attention's lie behind each other, whatever replays they are of. Blocks'
+ * are rows 0..bucket - 1 of each replay, so behind a step of several the last one's are seen, and
+ * above them what earlier ones left; what one replay made of hidden is what the next is given.
+ */
 struct shape {
-    uint32_t batch, q, live;
-    uint64_t q_row, latent_row, out_row, lse_row; /* bytes of one batch row */
+    uint32_t q;
+    uint32_t given;       /* rows that are written with numbers; above them poison */
+    uint32_t rows;        /* that are written, and compared */
+    uint32_t live, batch; /* of the last replay, or of all: zero from live to batch */
 };
 
 static struct shape shape_of(const struct run *run, uint32_t batch, uint32_t q, uint32_t live)
 {
-    const struct rt_geometry *g = &run->config.geometry;
-    uint64_t d_qk = g->kv_lora_rank + g->qk_rope_head_dim;
-    return (struct shape){.batch = batch,
-                          .q = q,
-                          .live = live,
-                          .q_row = q * g->heads * d_qk * 2,
-                          .latent_row = q * d_qk * 2,
-                          .out_row = (uint64_t)q * g->heads * g->kv_lora_rank * 2,
-                          .lse_row = (uint64_t)q * g->heads * 4};
+    const struct rt_config *c = &run->config;
+    const uint32_t largest = c->batch_sizes[c->batch_size_count - 1];
+    struct shape s = {.q = q, .given = live, .rows = batch, .live = live, .batch = batch};
+    if (!c->layer)
+        return s;
+    uint32_t bucket = 0;
+    s.given = live < largest ? live : largest;
+    s.rows = largest;
+    s.live = live ? (live - 1) % largest + 1 : 0;
+    while (c->batch_sizes[bucket] < s.live)
+        bucket++;
+    s.batch = c->batch_sizes[bucket];
+    return s;
 }
 
-/* Live rows: a window of the noise. Padding: NaN. */
-static enum rt_status write_input(struct run *run, const char *name, uint32_t layer,
-                                  const struct shape *s, uint64_t row_bytes)
+/* Windows of the noise, where they are given; the rest is NaN. */
+static enum rt_status write_data(struct run *run, const struct data *d, uint32_t layer,
+                                 const struct shape *s)
 {
-    uint64_t live = s->live * row_bytes, padding = (s->batch - s->live) * row_bytes;
-    uint64_t offset = (draw(run) % (run->noise_bytes - live + 1)) & ~1ull;
+    const uint64_t row_bytes = s->q * d->token_bytes, live = d->given ? s->given * row_bytes : 0;
+    const uint64_t padding = s->rows * row_bytes - live;
+    uint64_t offset = 0;
+    if (d->given)
+        offset = (draw(run) % (run->noise_bytes - live + 1)) & ~1ull;
     for (int side = 0; side < SIDES; side++) {
         rt_runtime *rt = run->rts[side];
-        TRY(check(run, side, rt_tensor_write(rt, name, layer, 0, run->noise + offset, live)));
-        TRY(check(run, side, rt_tensor_write(rt, name, layer, live, run->poison, padding)));
+        TRY(check(run, side, rt_tensor_write(rt, d->name, layer, 0, run->noise + offset, live)));
+        TRY(check(run, side, rt_tensor_write(rt, d->name, layer, live, run->poison, padding)));
     }
     return RT_OK;
 }
 
 static enum rt_status prepare(struct run *run, const struct shape *s)
 {
-    for (uint32_t layer = 0; layer < run->data_layers; layer++) {
-        TRY(write_input(run, "q", layer, s, s->q_row));
-        TRY(write_input(run, "latent", layer, s, s->latent_row));
-        for (int side = 0; side < SIDES; side++) {
-            rt_runtime *rt = run->rts[side];
-            TRY(check(run, side,
-                      rt_tensor_write(rt, "out", layer, 0, run->poison, s->batch * s->out_row)));
-            TRY(check(run, side,
-                      rt_tensor_write(rt, "lse", layer, 0, run->poison, s->batch * s->lse_row)));
-        }
-    }
+    for (uint32_t layer = 0; layer < run->data_layers; layer++)
+        for (uint32_t i = 0; i < run->data_count; i++)
+            TRY(write_data(run, &run->data[i], layer, s));
     return RT_OK;
 }
 
@@ -313,15 +365,15 @@ struct batch {
     rt_seq *seqs;    /* [live] of one side */
 };
 
-static enum rt_status launch(struct run *run, const struct shape *s, const struct batch *b)
+static enum rt_status launch(struct run *run, uint32_t live, uint32_t q, const struct batch *b)
 {
     for (int side = 0; side < SIDES; side++) {
-        for (uint32_t i = 0; i < s->live; i++)
+        for (uint32_t i = 0; i < live; i++)
             b->seqs[i] = run->tracked[b->rows[i]].seqs[side];
         const struct rt_step_params p = {.struct_size = sizeof(p),
                                          .flags = side == EAGER ? RT_STEP_EAGER : 0,
-                                         .rows = s->live,
-                                         .query_len = s->q,
+                                         .rows = live,
+                                         .query_len = q,
                                          .seqs = b->seqs,
                                          .tokens = b->tokens,
                                          .accept = b->accept};
@@ -353,20 +405,49 @@ static enum rt_status compare(struct run *run, const char *name, uint32_t layer,
     return say(run->error, RT_ERR_INTERNAL, "difference", text);
 }
 
-/* Both sides agree by now; one of them is looked at. */
-static enum rt_status check_padding(struct run *run, const struct shape *s, uint32_t layer)
+static bool holds_nan(const struct run *run, const unsigned char *at, uint64_t bytes)
 {
-    uint64_t from = s->live * s->out_row, bytes = (s->batch - s->live) * s->out_row;
+    const bool f32 = run->config.precision == RT_PRECISION_F32;
+    for (uint64_t i = 0; i < bytes; i += f32 ? sizeof(uint32_t) : sizeof(uint16_t)) {
+        uint32_t bits;
+        uint16_t half; /* of an f32 the upper one */
+        memcpy(&half, at + i, sizeof(half));
+        if (f32)
+            memcpy(&bits, at + i, sizeof(bits));
+        else
+            bits = (uint32_t)half << 16;
+        if ((bits & 0x7fffffff) > 0x7f800000)
+            return true;
+    }
+    return false;
+}
+
+/* Both sides agree by now; one of them is looked at. */
+static enum rt_status check_padding(struct run *run, const struct data *d, uint32_t layer,
+                                    const struct shape *s)
+{
+    const uint64_t row_bytes = s->q * d->token_bytes, from = s->live * row_bytes;
+    const uint64_t bytes = s->batch * row_bytes;
     unsigned char *seen = run->seen[REPLAY];
-    TRY(check(run, REPLAY, rt_tensor_read(run->rts[REPLAY], "out", layer, from, seen, bytes)));
-    for (uint64_t i = 0; i < bytes; i++)
+    TRY(check(run, REPLAY, rt_tensor_read(run->rts[REPLAY], d->name, layer, 0, seen, bytes)));
+    for (uint64_t i = from; i < bytes; i++)
         if (seen[i])
-            return say(run->error, RT_ERR_INTERNAL, "padding", "a padded row's output is not zero");
-    TRY(check(run, REPLAY, rt_tensor_read(run->rts[REPLAY], "out", layer, 0, seen, from)));
-    const uint16_t *live = (const uint16_t *)(const void *)seen;
-    for (uint64_t i = 0; i < from / 2; i++)
-        if ((live[i] & 0x7fff) > 0x7f80)
-            return say(run->error, RT_ERR_INTERNAL, "poison", "NaN reached a live row's output");
+            return say(run->error, RT_ERR_INTERNAL, "a padded row is not zero", d->name);
+    if (holds_nan(run, seen, from))
+        return say(run->error, RT_ERR_INTERNAL, "NaN reached a live row", d->name);
+    return RT_OK;
+}
+
+static enum rt_status compare_data(struct run *run, const struct shape *s)
+{
+    for (uint32_t layer = 0; layer < run->data_layers; layer++)
+        for (uint32_t i = 0; i < run->data_count; i++) {
+            const struct data *d = &run->data[i];
+            if (d->made)
+                TRY(compare(run, d->name, layer, s->rows * s->q * d->token_bytes, s));
+            if (d->zero)
+                TRY(check_padding(run, d, layer, s));
+        }
     return RT_OK;
 }
 
@@ -381,15 +462,11 @@ static enum rt_status one_step(struct run *run, uint32_t batch, uint32_t q, uint
     for (uint32_t i = 0; i < live * q; i++)
         b->tokens[i] = (int32_t)below(run, INT32_MAX);
     TRY(prepare(run, &s));
-    TRY(launch(run, &s, b));
+    TRY(launch(run, live, q, b));
     for (uint32_t i = 0; i < live; i++)
         run->tracked[b->rows[i]].length += b->accept[i] ? (uint32_t)b->accept[i] : q;
     TRY(compare(run, "tokens", 0, (uint64_t)live * q * sizeof(*b->tokens), &s));
-    for (uint32_t layer = 0; layer < run->data_layers; layer++) {
-        TRY(compare(run, "out", layer, batch * s.out_row, &s));
-        TRY(compare(run, "lse", layer, batch * s.lse_row, &s));
-        TRY(check_padding(run, &s, layer));
-    }
+    TRY(compare_data(run, &s));
     run->report->steps++;
     run->report->rows += live;
     run->report->padded_rows += batch - live;
@@ -411,8 +488,7 @@ static enum rt_status compare_state(struct run *run, const struct shape *s)
     return RT_OK;
 }
 
-/* ---- all graphs
- * ------------------------------------------------------------------------------------------ */
+/* ---- all graphs ------------------------------------------------------------------------------ */
 
 /* A run of steps with low < live <= high rows. batch 0: steps of several replays, whose rows end
  * with the live ones as far as this looks. */
@@ -485,7 +561,8 @@ enum rt_status verify_replay(const struct rt_config *config, const struct verify
                       .report = report,
                       .error = error};
     shrink(&run);
-    enum rt_status status = set_up(&run);
+    choose_data(&run);
+    enum rt_status status = set_up(&run, options->seed);
     for (uint32_t i = 0; i <= run.config.batch_size_count && status == RT_OK; i++)
         for (uint32_t j = 0; j < run.config.query_len_count && status == RT_OK; j++)
             status = one_graph(&run, i, run.config.query_lens[j], options);

@@ -9,6 +9,10 @@
  * stream. After every step all rows of the bucket are compared, padding included; at the end of
  * every graph's share all KV pages, lengths and block tables. Inputs of padded rows, outputs before
  * the step and unused pages hold NaN.
+ *
+ * With layer the step is blocks of random weights. The first layer's input is written, and what
+ * hidden, q, out, lse and residual hold behind the last layer is compared: behind a step of several
+ * replays these are the last one's rows, and what earlier ones left above them.
  */
 #include "replayrt/rt.h"
 

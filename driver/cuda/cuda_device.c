@@ -90,17 +90,20 @@ static int address_range(struct rt_driver *d, rt_addr addr, struct rt_address_ra
         return RT_DRIVER_INJECTED;
     CUdeviceptr base = 0;
     size_t bytes = 0;
+    int ordinal = 0;
     CUpointer_attribute attributes[] = {CU_POINTER_ATTRIBUTE_RANGE_START_ADDR,
-                                        CU_POINTER_ATTRIBUTE_RANGE_SIZE};
-    void *values[] = {&base, &bytes};
+                                        CU_POINTER_ATTRIBUTE_RANGE_SIZE,
+                                        CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL};
+    void *values[] = {&base, &bytes, &ordinal};
     if (addr != 0) {
-        const CUresult rc = rt_cuda_of(d)->api.PointerGetAttributes(2, attributes, values, addr);
+        const CUresult rc = rt_cuda_of(d)->api.PointerGetAttributes(3, attributes, values, addr);
         if (rc != CUDA_SUCCESS && rc != CUDA_ERROR_INVALID_VALUE)
             return (int)rc;
         if (rc == CUDA_ERROR_INVALID_VALUE || base == 0)
             base = bytes = 0;
     }
-    *out = (struct rt_address_range){.base = base, .bytes = bytes};
+    *out = (struct rt_address_range){
+        .base = base, .bytes = bytes, .ordinal = ordinal > 0 ? (uint32_t)ordinal : 0};
     return 0;
 }
 

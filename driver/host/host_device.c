@@ -80,6 +80,7 @@ static void close_host(struct rt_driver *d)
 {
     struct rt_host *h = rt_host_of(d);
     rt_host_drain(h, &h->own_stream);
+    rt_host_forget_adopted(h);
     free(h);
 }
 
@@ -93,7 +94,8 @@ static struct rt_device_caps host_caps(void)
                                    .name = "host (C reference kernels)",
                                    .sm_count = SM_COUNT,
                                    .smem_optin_bytes = UINT32_MAX,
-                                   .memory_bytes = memory_bytes};
+                                   .memory_bytes = memory_bytes,
+                                   .has_blas = true};
 }
 
 enum rt_status rt_driver_open_host(struct rt_driver *out, struct rt_error *err)

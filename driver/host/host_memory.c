@@ -26,7 +26,7 @@ static bool has_room(const struct rt_driver *d, uint64_t bytes)
     uint64_t used = bytes;
     for (const struct rt_host_block *b = ((const struct rt_host *)d->impl)->blocks; b;
          b = b->next) {
-        if (!rt_add_u64(used, b->bytes, &used))
+        if (!b->adopted && !rt_add_u64(used, b->bytes, &used))
             return false;
     }
     return used <= (d->caps.memory_bytes ? d->caps.memory_bytes : PTRDIFF_MAX);
@@ -59,7 +59,7 @@ static int block_remove(struct rt_host *h, void *memory, bool pinned)
 {
     for (struct rt_host_block **link = &h->blocks; *link; link = &(*link)->next) {
         struct rt_host_block *b = *link;
-        if (b->base != (uintptr_t)memory || b->pinned != pinned)
+        if (b->base != (uintptr_t)memory || b->pinned != pinned || b->adopted)
             continue;
         *link = b->next;
         free(b);
@@ -139,6 +139,48 @@ static int address_range(struct rt_driver *d, rt_addr addr, struct rt_address_ra
     const struct rt_host_block *b = block_find(rt_host_of(d), addr);
     *out = (struct rt_address_range){.base = b ? b->base : 0, .bytes = b ? b->bytes : 0};
     return 0;
+}
+
+/* Adopted memory that holds the range, or ends where it begins; null: there is none. */
+static struct rt_host_block *find_adopted(struct rt_host *h, rt_addr addr, uint64_t bytes)
+{
+    for (struct rt_host_block *b = h->blocks; b; b = b->next)
+        if (b->adopted && addr >= b->base &&
+            (addr - b->base == b->bytes ||
+             (addr - b->base < b->bytes && bytes <= b->bytes - (addr - b->base))))
+            return b;
+    return NULL;
+}
+
+/* What lies behind each other is one block: it may be one operand. */
+int rt_driver_host_adopt(struct rt_driver *d, rt_addr addr, uint64_t bytes)
+{
+    struct rt_host *h = rt_host_of(d);
+    struct rt_host_block *b = find_adopted(h, addr, bytes);
+    if (b) {
+        b->bytes += addr - b->base == b->bytes ? bytes : 0;
+        return 0;
+    }
+    b = calloc(1, sizeof(*b));
+    if (!b)
+        return RT_HOST_NO_MEMORY;
+    *b = (struct rt_host_block){.next = h->blocks, .base = addr, .bytes = bytes, .adopted = true};
+    h->blocks = b;
+    return 0;
+}
+
+void rt_host_forget_adopted(struct rt_host *h)
+{
+    struct rt_host_block **link = &h->blocks;
+    while (*link) {
+        struct rt_host_block *b = *link;
+        if (!b->adopted) {
+            link = &b->next;
+            continue;
+        }
+        *link = b->next;
+        free(b);
+    }
 }
 
 void rt_host_bind_memory(struct rt_driver *d)

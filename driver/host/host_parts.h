@@ -42,7 +42,8 @@ struct rt_host_block {
     struct rt_host_block *next;
     rt_addr base;
     uint64_t bytes;
-    bool pinned; /* from host_alloc, to be released by host_free */
+    bool pinned;  /* from host_alloc, to be released by host_free */
+    bool adopted; /* the caller's */
 };
 
 enum rt_host_work_kind {
@@ -151,6 +152,7 @@ int rt_host_replay(struct rt_host *h, rt_dexec x);
 void rt_host_exec_release(rt_dexec x);
 
 void rt_host_bind_memory(struct rt_driver *d);
+void rt_host_forget_adopted(struct rt_host *h);
 void rt_host_bind_kernels(struct rt_driver *d);
 void rt_host_bind_streams(struct rt_driver *d);
 void rt_host_bind_graphs(struct rt_driver *d);

@@ -41,7 +41,8 @@ extern "C" {
 #endif
 
 typedef struct rt_runtime rt_runtime;
-typedef uint64_t rt_seq; /* handle of a sequence; 0 is never valid */
+typedef struct rt_weights rt_weights; /* see replayrt/layer.h */
+typedef uint64_t rt_seq;              /* handle of a sequence; 0 is never valid */
 
 /* "0.1.0", static storage: the library's version, which may differ from the header's. */
 RT_API const char *rt_version(void);
@@ -145,6 +146,7 @@ struct rt_create_params {
      * some ten microseconds of every replay. */
     uint32_t host_function_stages;
     uint32_t reserved;
+    const rt_weights *weights; /* with rt_config.layer, null without: copied */
 };
 
 /*
@@ -361,6 +363,10 @@ enum rt_dtype { RT_DTYPE_BF16 = 1, RT_DTYPE_F32, RT_DTYPE_I32, RT_DTYPE_U8 };
  * and how the keys are shared out:
  *   parts        i32  [parts, 8]              num_splits  i32 [bucket + 1]
  *   kv           bf16 [pages, page_size, d_qk]   per layer
+ * and where rt_config.layer is set, by row of the current replay, as q, out and lse are then too:
+ *   hidden       bf16 [bucket, q, hidden_size]  in and out of every block, see replayrt/layer.h
+ *   residual     bf16 [bucket, q, hidden_size]  with input_norm: the sum that blocks add to
+ * There is no latent then. With rt_config.precision f32, what is bf16 here is f32.
  */
 struct rt_tensor {
     uint32_t struct_size;
@@ -499,11 +505,12 @@ struct rt_plan_graph {
 struct rt_plan_stage {
     uint32_t struct_size;
     uint32_t layer;
-    const char *label; /* owned by the plan, as is entry */
+    const char *label; /* owned by the plan, as are entry and reason */
     const char *entry;
     uint32_t grid[3], block[3];
     uint32_t smem_bytes;
     uint32_t programmatic; /* 1: the edge into it is programmatic */
+    const char *reason;    /* of a block's products: why these multiply; "" for all else */
 };
 RT_API const struct rt_info *rt_plan_info(const rt_plan *plan);
 RT_API uint32_t rt_plan_buffer_count(const rt_plan *plan);

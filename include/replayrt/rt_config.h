@@ -100,8 +100,9 @@ struct rt_block {
     uint32_t q_lora_rank;      /* 0: q straight from hidden */
     uint32_t qk_nope_head_dim; /* P */
     uint32_t v_head_dim;       /* V */
-    double norm_eps;           /* of all RMSNorms */
-    uint32_t norm_one_plus;    /* 1: norms multiply by 1 + weight */
+    double norm_eps;        /* of the low-rank vectors' norms: mostly 1e-6, whatever the model's */
+    double input_norm_eps;  /* of the input's norm: the model's rms_norm_eps */
+    uint32_t norm_one_plus; /* 1: norms multiply by 1 + weight */
     uint32_t reserved;
     double q_a_scale, kv_a_scale; /* multiply the normalised low-rank vectors */
     struct rt_rope rope;

@@ -36,7 +36,7 @@ struct rt_attend_params {
      */
     uint32_t early;
     uint32_t lse_base2; /* 1: lse is of base 2; 0: natural */
-    uint32_t reserved;
+    uint32_t is_f32;    /* host device alone: q, out and the cache are f32 */
     /* [row_base + rows, q_len, heads, d_qk - d_v] bf16: the elements of a query from d_v on, and q
      * then has those before; or null: q has all. */
     struct rt_heads_view q_rope;

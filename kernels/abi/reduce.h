@@ -37,7 +37,7 @@ struct rt_reduce_params {
     uint64_t *stamp_last;             /* or null: see above */
     uint32_t heads, d_v;
     uint32_t lse_base2; /* 1: lse is of base 2; 0: natural */
-    uint32_t reserved;
+    uint32_t is_f32;    /* host device alone: out is f32 */
 };
 #define RT_REDUCE_PARAMS_ADDRESSES(type, at)                                                       \
     (RT_PARTIALS_ADDRESSES(type, at partials) | RT_SCHEDULE_ADDRESSES(type, at schedule) |         \

@@ -28,6 +28,7 @@ static __device__ __forceinline__ uint64_t rt_warp_sum(uint64_t value)
 }
 
 /* In one order, so that two runs agree. */
+/* The same bits in every lane. */
 static __device__ __forceinline__ float rt_warp_sum(float value)
 {
 #pragma unroll

@@ -14,7 +14,7 @@
 #define SM90_SMEM_BYTES ((RT_PROJECT_SM90_SMEM_BYTES + 1024u) / 2u - 1024u)
 
 /* Weights of a block on their way while its ring fills first. */
-#define SM90_EARLY_BYTES (48u * 1024u)
+#define SM90_EARLY_BYTES (32u * 1024u)
 
 struct sm90_kernel {
     const char *entry;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/ref/host.h"
 #include "kernels/ref/keys.h"
+#include "kernels/ref/number.h"
 #include "kernels/ref/ref.h"
 
 #include <math.h>
@@ -100,11 +101,11 @@ static void store_row(const struct rt_attend_params *p, const struct piece *piec
         const struct query *query = &queries[i];
         uint32_t token = (piece->first + i) / p->heads;
         uint32_t head = (piece->first + i) % p->heads;
-        uint16_t *out = (uint16_t *)p->out.base + row * p->out.row_stride +
-                        token * p->out.token_stride + head * p->out.head_stride;
+        const int64_t out =
+            row * p->out.row_stride + token * p->out.token_stride + head * p->out.head_stride;
         bool empty = query->sum == 0;
         for (uint32_t d = 0; d < p->d_v; d++)
-            out[d] = empty ? 0 : rt_float_to_bf16((float)(query->acc[d] / query->sum));
+            rt_ref_store(p->out.base, out + d, p->is_f32, empty ? 0 : query->acc[d] / query->sum);
         ((float *)p->lse.base)[row * p->lse.row_stride + token * p->lse.token_stride +
                                head * p->lse.head_stride] =
             empty ? INFINITY

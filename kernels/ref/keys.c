@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/ref/keys.h"
+#include "kernels/ref/number.h"
 #include "kernels/ref/ref.h"
 
 int64_t rt_ref_seen_keys(const struct rt_attend_params *p, uint32_t row, uint32_t token)
@@ -9,7 +10,7 @@ int64_t rt_ref_seen_keys(const struct rt_attend_params *p, uint32_t row, uint32_
 }
 
 /* The key's place in the pool, or null. */
-static const uint16_t *find_key(const struct rt_attend_params *p, uint32_t row, int64_t position)
+static const void *find_key(const struct rt_attend_params *p, uint32_t row, int64_t position)
 {
     int64_t slot = p->rows.slot ? p->rows.slot[row] : (int64_t)row;
     int64_t column = position / p->kv.page_size;
@@ -18,37 +19,43 @@ static const uint16_t *find_key(const struct rt_attend_params *p, uint32_t row, 
     int32_t page = p->kv.table[slot * p->kv.max_blocks + column];
     if (page < 0 || (uint32_t)page >= p->kv.pages)
         return NULL;
-    return (const void *)(p->kv.base + page * p->kv.page_stride_bytes +
-                          position % p->kv.page_size * p->kv.token_stride_bytes);
+    return p->kv.base + page * p->kv.page_stride_bytes +
+           position % p->kv.page_size * p->kv.token_stride_bytes;
+}
+
+static void widen(const void *from, int64_t first, double scale, uint32_t count, bool is_f32,
+                  double *to)
+{
+    for (uint32_t d = 0; d < count; d++)
+        to[d] = rt_ref_load(from, first + d, is_f32) * scale;
 }
 
 void rt_ref_load_key(const struct rt_attend_params *p, uint32_t row, int64_t position, double *key)
 {
-    const uint16_t *bits = find_key(p, row, position);
-    for (size_t d = 0; d < p->d_qk; d++)
-        key[d] = bits ? (double)rt_bf16_to_float(bits[d]) : 0;
+    const void *token = find_key(p, row, position);
+    if (token)
+        widen(token, 0, 1, p->d_qk, p->is_f32, key);
+    else
+        memset(key, 0, p->d_qk * sizeof(*key));
 }
 
-static const uint16_t *find_query(const struct rt_attend_params *p,
-                                  const struct rt_heads_view *view, uint32_t row, uint32_t query)
+/* Where it begins, in elements from the view's base. */
+static int64_t find_query(const struct rt_attend_params *p, const struct rt_heads_view *view,
+                          uint32_t row, uint32_t query)
 {
     const int64_t row_base = p->rows.ctrl ? p->rows.ctrl->row_base : 0;
-    return (const uint16_t *)view->base + (row_base + row) * view->row_stride +
-           query / p->heads * view->token_stride + query % p->heads * view->head_stride;
+    return (row_base + row) * view->row_stride + query / p->heads * view->token_stride +
+           query % p->heads * view->head_stride;
 }
 
 void rt_ref_load_query(const struct rt_attend_params *p, uint32_t row, uint32_t query, double scale,
                        double *q)
 {
-    const uint16_t *bits = find_query(p, &p->q, row, query);
     const uint32_t width = p->q_rope.base ? p->d_v : p->d_qk;
-    for (uint32_t d = 0; d < width; d++)
-        q[d] = (double)rt_bf16_to_float(bits[d]) * scale;
-    if (!p->q_rope.base)
-        return;
-    bits = find_query(p, &p->q_rope, row, query);
-    for (uint32_t d = width; d < p->d_qk; d++)
-        q[d] = (double)rt_bf16_to_float(bits[d - width]) * scale;
+    widen(p->q.base, find_query(p, &p->q, row, query), scale, width, p->is_f32, q);
+    if (p->q_rope.base)
+        widen(p->q_rope.base, find_query(p, &p->q_rope, row, query), scale, p->d_qk - width,
+              p->is_f32, q + width);
 }
 
 /* Sums side by side, so that the compiler may use vectors without reordering one. */

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/ref/host.h"
 #include "kernels/ref/keys.h"
+#include "kernels/ref/number.h"
 #include "kernels/ref/ref.h"
 
 #include <math.h>
 
 /* One query row: where it is written, and its pieces. */
 struct target {
-    uint16_t *out;
+    void *out_base;
+    int64_t out; /* elements behind it */
+    bool is_f32;
     float *lse;
     const float *partial_out; /* of piece 0 */
     const float *partial_lse;
@@ -18,7 +21,7 @@ struct target {
 static void store_empty(const struct target *t, uint32_t d_v)
 {
     for (uint32_t d = 0; d < d_v; d++)
-        t->out[d] = 0;
+        rt_ref_store(t->out_base, t->out + d, t->is_f32, 0);
     *t->lse = INFINITY;
 }
 
@@ -44,7 +47,7 @@ static void combine(const struct target *t, uint32_t d_v, uint32_t lse_base2)
             out[d] += weight * (double)t->partial_out[i * t->out_stride + d];
     }
     for (uint32_t d = 0; d < d_v; d++)
-        t->out[d] = rt_float_to_bf16((float)out[d]);
+        rt_ref_store(t->out_base, t->out + d, t->is_f32, out[d]);
     *t->lse = (float)rt_ref_lse_of_base2(lse, lse_base2);
 }
 
@@ -54,6 +57,8 @@ static void reduce_row(const struct rt_reduce_params *p, uint32_t row)
     int64_t data_row = (p->rows.ctrl ? p->rows.ctrl->row_base : 0) + (int64_t)row;
     int64_t slot = p->schedule.num_splits[row];
     struct target t = {.pieces = p->schedule.num_splits[row + 1] - p->schedule.num_splits[row],
+                       .out_base = p->out.base,
+                       .is_f32 = p->is_f32,
                        .out_stride = hq * p->d_v,
                        .lse_stride = hq};
     bool empty = p->rows.length[row] <= 0;
@@ -61,8 +66,8 @@ static void reduce_row(const struct rt_reduce_params *p, uint32_t row)
         return;
     for (int64_t i = 0; i < hq; i++) {
         int64_t token = i / p->heads, head = i % p->heads;
-        t.out = (uint16_t *)p->out.base + data_row * p->out.row_stride +
-                token * p->out.token_stride + head * p->out.head_stride;
+        t.out =
+            data_row * p->out.row_stride + token * p->out.token_stride + head * p->out.head_stride;
         t.lse = (float *)p->lse.base + data_row * p->lse.row_stride + token * p->lse.token_stride +
                 head * p->lse.head_stride;
         if (empty) {

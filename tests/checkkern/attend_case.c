@@ -478,7 +478,7 @@ bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, enum rt_backend
                        struct rt_variant *out)
 {
     struct rt_kv_format kv;
-    (void)rt_kv_format_make(RT_KV_BF16, c->d_qk, c->d_v, &kv);
+    (void)rt_kv_format_make(RT_KV_BF16, RT_PRECISION_BF16, c->d_qk, c->d_v, &kv);
     const struct rt_op_request request = {.caps = &ck->driver.caps,
                                           .kv = &kv,
                                           .heads = c->heads,

@@ -47,7 +47,7 @@ struct ck {
     struct rt_kernels kernels;
     rt_dstream stream;
     uint64_t seed;
-    bool full;
+    bool full, quick; /* many more cases; of tests with many, fewer */
     /* What is being checked, for the message of a failure. */
     const char *test;
     char where[200];

@@ -26,16 +26,18 @@ const struct ck_test ck_tests[] = {
 struct options {
     const char *test, *device;
     uint64_t seed;
-    bool bench, full, list, help;
+    bool bench, full, quick, list, help;
 };
 
 static void usage(FILE *to)
 {
-    fprintf(to, "usage: checkkern [--test NAME] [--seed N] [--device auto|host|cuda:N] [--full]\n"
+    fprintf(to, "usage: checkkern [--test NAME] [--seed N] [--device auto|host|cuda:N]\n"
+                "                 [--full|--quick]\n"
                 "                 [--bench] [--list]\n"
                 "  --test NAME  only that test; --list prints the names\n"
                 "  --seed N     of all random inputs (1)\n"
                 "  --full       every combination, longer sequences\n"
+                "  --quick      fewer cases where there are many\n"
                 "  --bench      time the kernels instead of checking them\n"
                 "Ends with 1 where a kernel is wrong, 77 where the device is absent.\n");
 }
@@ -56,6 +58,8 @@ static bool parse(int argc, char **argv, struct options *o)
             o->bench = true;
         } else if (strcmp(argv[i], "--full") == 0) {
             o->full = true;
+        } else if (strcmp(argv[i], "--quick") == 0) {
+            o->quick = true;
         } else if (strcmp(argv[i], "--list") == 0) {
             o->list = true;
         } else if (strcmp(argv[i], "--help") == 0) {
@@ -137,7 +141,7 @@ int main(int argc, char **argv)
             printf("%s\n", t->name);
         return 0;
     }
-    struct ck ck = {.seed = o.seed, .full = o.full};
+    struct ck ck = {.seed = o.seed, .full = o.full, .quick = o.quick};
     struct rt_error err = {0};
     char why[256] = "";
     enum rt_status status = rt_driver_open(o.device, &ck.driver, why, sizeof(why), &err);

@@ -21,6 +21,7 @@ REFUSED = [
     (["verify", MISSING], 1, MISSING),
     (["bench", "step", MISSING], 1, MISSING),
     (["bench", "step", MISSING, "--json", "--length", "1", "--device", "host"], 1, MISSING),
+    (["bench", "layer", MISSING, "--json", "--length", "1", "--device", "host"], 1, MISSING),
     (["bench", "attention", "--shapes", MISSING], 1, MISSING),
     (["bench", "attention"], 2, "needs --shapes"),
     (["bench", "attention", MISSING, "--shapes", MISSING], 2, "only options"),
@@ -38,6 +39,7 @@ REFUSED = [
     (["plna", MISSING], 2, "unknown command plna; did you mean plan?"),
     (["verfiy"], 2, "did you mean verify?"),
     (["bench", "setp"], 2, "unknown command bench setp; did you mean bench step?"),
+    (["bench", "layr"], 2, "unknown command bench layr; did you mean bench layer?"),
     (["bench", "atention", "--shapes", MISSING], 2, "did you mean bench attention?"),
     (["help"], 2, "did you mean --help?"),
     (["version"], 2, "did you mean --version?"),
@@ -57,13 +59,15 @@ REFUSED = [
 ]
 # Arguments, words that stdout has, words that it has not.
 HELP = [
-    (["--help"], ["plan CONFIG", "verify CONFIG", "bench step", "bench attention"], []),
+    (["--help"], ["plan CONFIG", "verify CONFIG", "bench step", "bench layer", "bench attention"],
+     []),
     (["-h"], ["plan CONFIG", "bench attention"], []),
     (["plan", "--help"], ["plan CONFIG", "--assume"], ["verify CONFIG", "--shapes"]),
     (["verify", "-h"], ["--seed"], ["--assume"]),
     (["verify", MISSING, "--steps", "3", "-h"], ["--seed"], ["--assume"]),
-    (["bench", "--help"], ["bench step", "bench attention"], ["--assume"]),
+    (["bench", "--help"], ["bench step", "bench layer", "bench attention"], ["--assume"]),
     (["bench", "step", "-h"], ["--query-len"], ["--shapes", "--assume"]),
+    (["bench", "layer", "-h"], ["--versus-library"], ["--shapes", "--assume"]),
     (["bench", "attention", "--help"], ["--shapes"], ["--query-len"]),
 ]
 

@@ -286,10 +286,17 @@ fail:
     return status;
 }
 
+/* Skipped: one that the audit refuses, as it does a way that fills memory first; the runtime does
+ * not choose it (runtime/products.c). */
 static enum gpu_outcome check_way(struct bench *b)
 {
     struct rt_error err = {.status = RT_OK};
-    if (run_eager(b, &err) != RT_OK || run_graph(b, &err) != RT_OK)
+    if (run_eager(b, &err) != RT_OK)
+        return gpu_fail("%s", err.message);
+    const enum rt_status status = run_graph(b, &err);
+    if (status == RT_ERR_AUDIT)
+        return check_result(b) == GPU_PASSED ? GPU_SKIPPED : GPU_FAILED;
+    if (status != RT_OK)
         return gpu_fail("%s", err.message);
     if (memcmp(b->eager, b->replay, b->d_bytes) != 0)
         return gpu_fail("the graph's result is not the stream's");
@@ -308,17 +315,24 @@ static enum gpu_outcome check_ways(struct bench *b, const char *name)
     memcpy(first, plan->text, sizeof(first));
     b->m.plan = plan;
     enum gpu_outcome outcome = GPU_PASSED;
-    for (uint32_t i = 0; i < plan->candidates && outcome == GPU_PASSED; i++) {
+    uint32_t refused = 0;
+    for (uint32_t i = 0; i < plan->candidates && outcome != GPU_FAILED; i++) {
         if (b->d->matmul_select(b->d, plan, i) != 0)
             outcome = gpu_fail("way %u cannot be selected", i);
         else
             outcome = check_way(b);
-        if (outcome != GPU_PASSED)
+        refused += outcome == GPU_SKIPPED;
+        if (outcome == GPU_FAILED)
             (void)gpu_fail("%s: way %u of %u: %s", name, i, plan->candidates, plan->text);
     }
-    if (outcome == GPU_PASSED)
-        printf("    %s: %u ways, the first %s; at most %.3f of the bound\n", name, plan->candidates,
-               first, b->worst);
+    if (outcome != GPU_FAILED && refused == plan->candidates)
+        outcome = gpu_fail("%s: the audit refuses all %u ways", name, refused);
+    if (outcome != GPU_FAILED) {
+        outcome = GPU_PASSED;
+        printf(
+            "    %s: %u ways, %u refused by the audit, the first %s; at most %.3f of the bound\n",
+            name, plan->candidates, refused, first, b->worst);
+    }
     return b->d->matmul_release(b->d, plan) == 0 ? outcome : GPU_FAILED;
 }
 

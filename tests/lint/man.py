@@ -20,9 +20,11 @@ COMMANDS = {
     "replayrt-plan.1": ["plan"],
     "replayrt-verify.1": ["verify"],
     "replayrt-bench-step.1": ["bench", "step"],
+    "replayrt-bench-layer.1": ["bench", "layer"],
     "replayrt-bench-attention.1": ["bench", "attention"],
 }
 HEADERS = {"rt.h": "replayrt.3", "rt_config.h": "replayrt.3",
+           "layer.h": "replayrt-layer.3", "memory.h": "replayrt-layer.3",
            "ops.h": "replayrt-ops.3", "status.h": "replayrt-status.3",
            "version.h": "replayrt-status.3"}
 FIRST = ['.\\" SPDX-License-Identifier: Apache-2.0', ".Dd ", ".Dt ", ".Os ", ".Sh NAME", ".Nm ",

@@ -177,6 +177,28 @@ static void assert_range(struct rt_driver *d, rt_addr addr, rt_addr base, uint64
     assert_int_equal(r.bytes, bytes);
 }
 
+/* The caller's memory: ranges that follow each other are one, and again is nothing new. */
+static void adopted_ranges_join(void **state)
+{
+    struct rt_driver *d = &((struct fixture *)*state)->d;
+    static const struct {
+        rt_addr base;
+        uint64_t bytes;
+    } given[] = {{0x1000, 0x200}, {0x5000, 0x10}, {0x1200, 0x100}, {0x1000, 0x200}, {0x5010, 0x10}};
+    struct rt_address_range r;
+    for (size_t i = 0; i < sizeof(given) / sizeof(given[0]); i++)
+        assert_int_equal(rt_driver_host_adopt(d, given[i].base, given[i].bytes), 0);
+    assert_int_equal(d->address_range(d, 0x12ff, &r), 0);
+    assert_int_equal(r.base, 0x1000);
+    assert_int_equal(r.bytes, 0x300);
+    assert_int_equal(d->address_range(d, 0x1000, &r), 0);
+    assert_int_equal(r.bytes, 0x300);
+    assert_int_equal(d->address_range(d, 0x5000, &r), 0);
+    assert_int_equal(r.bytes, 0x20);
+    assert_int_equal(d->address_range(d, 0x1300, &r), 0);
+    assert_int_equal(r.bytes, 0);
+}
+
 static void address_range_edges(void **state)
 {
     struct fixture *f = *state;
@@ -525,6 +547,7 @@ int main(void)
         TEST(memory_is_poisoned_and_counted),
         TEST(memory_refuses),
         TEST(memory_info_is_sane),
+        TEST(adopted_ranges_join),
         TEST(address_range_edges),
         TEST(contexts_must_balance),
         TEST(copies_move_bytes),

@@ -224,14 +224,16 @@ static CUresult fake_MemGetInfo(size_t *available, size_t *total)
 static CUresult fake_PointerGetAttributes(unsigned n, CUpointer_attribute *a, void **out,
                                           CUdeviceptr p)
 {
-    NEED(n == 2 && a[0] == CU_POINTER_ATTRIBUTE_RANGE_START_ADDR &&
-             a[1] == CU_POINTER_ATTRIBUTE_RANGE_SIZE && p != 0 && p != UINT64_MAX,
+    NEED(n == 3 && a[0] == CU_POINTER_ATTRIBUTE_RANGE_START_ADDR &&
+             a[1] == CU_POINTER_ATTRIBUTE_RANGE_SIZE &&
+             a[2] == CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL && p != 0 && p != UINT64_MAX,
          CUDA_ERROR_INVALID_VALUE);
     const struct block *b = find(p, 1);
     const CUdeviceptr base = b ? b->base : 0;
     const size_t bytes = b ? b->bytes : 0;
     memcpy(out[0], &base, sizeof(base));
     memcpy(out[1], &bytes, sizeof(bytes));
+    memset(out[2], 0, sizeof(int));
     return CUDA_SUCCESS;
 }
 

@@ -71,11 +71,11 @@ static void test_families(void **state)
         if (load(want->file, &g, &b, &err) != RT_OK)
             fail_msg("%s: %s", want->file, err.message);
         if (b.hidden_size != want->hidden || b.q_lora_rank != want->q_rank ||
-            b.qk_nope_head_dim != want->nope || b.v_head_dim != want->v ||
-            b.norm_eps != want->eps || b.q_a_scale != want->q_scale ||
+            b.qk_nope_head_dim != want->nope || b.v_head_dim != want->v || b.norm_eps != 1e-6 ||
+            b.input_norm_eps != want->eps || b.q_a_scale != want->q_scale ||
             b.kv_a_scale != want->kv_scale)
             fail_msg("%s: %u %u %u %u %g %g %g", want->file, b.hidden_size, b.q_lora_rank,
-                     b.qk_nope_head_dim, b.v_head_dim, b.norm_eps, b.q_a_scale, b.kv_a_scale);
+                     b.qk_nope_head_dim, b.v_head_dim, b.input_norm_eps, b.q_a_scale, b.kv_a_scale);
         const struct rt_rope *r = &b.rope, *w = &want->rope;
         if (r->type != w->type || r->order != w->order || r->theta != w->theta ||
             r->factor != w->factor || r->original_max_length != w->original_max_length ||
@@ -126,7 +126,7 @@ static void test_rope(void **state)
 {
     (void)state;
     struct rt_block b = good(V3 BLOCK "\"rope_theta\": 5e4, \"rms_norm_eps\": 1e-5}");
-    assert_true(b.rope.theta == 5e4 && b.norm_eps == 1e-5);
+    assert_true(b.rope.theta == 5e4 && b.input_norm_eps == 1e-5);
     assert_true(b.rope.type == RT_ROPE_DEFAULT && b.rope.order == RT_ROPE_INTERLEAVED);
     b = good(V3 BLOCK "\"rope_theta\": 5e4, \"rope_interleave\": false, \"rope_parameters\":"
                       " {\"rope_theta\": 7, \"full_attention\": {\"rope_theta\": 8}}}");

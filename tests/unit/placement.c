@@ -65,9 +65,12 @@ static void test_deepseek_v3_to_the_byte(void **state)
         {RT_TENSOR_COMPLETED, 226304, 64},
         {RT_TENSOR_KV, 0, UINT64_C(147371065344)},
     };
-    assert_int_equal(COUNT(expected), RT_TENSOR_COUNT);
     struct rt_placement l;
     assert_int_equal(rt_placement_make(&DEEPSEEK_V3, &l, NULL), RT_OK);
+    uint32_t present = 0;
+    for (uint32_t id = 0; id < RT_TENSOR_COUNT; id++)
+        present += l.tensors[id].bytes > 0;
+    assert_int_equal(COUNT(expected), present);
     for (size_t i = 0; i < COUNT(expected); i++) {
         const struct rt_placed *b = &l.tensors[expected[i].id];
         if (b->offset != expected[i].offset || b->bytes != expected[i].bytes)
@@ -237,7 +240,7 @@ static void assert_sound(const struct rt_dims *s, struct rt_placement *l)
     for (uint32_t id = 0; id < RT_TENSOR_COUNT; id++) {
         const struct rt_placed *b = &l->tensors[id];
         assert_true(b->offset == end[b->region]);
-        assert_true(b->bytes > 0 && b->bytes == naive_bytes(b, s->layers));
+        assert_true(b->bytes == naive_bytes(b, s->layers));
         assert_true(b->offset == again.tensors[id].offset && b->bytes == again.tensors[id].bytes);
         end[b->region] = (b->offset + b->bytes + 255) / 256 * 256;
     }

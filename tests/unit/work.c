@@ -341,14 +341,17 @@ static void test_replay_is_eager(void **state)
     close_twins(&t);
 }
 
+/* Of the operands `bytes` are registered, as two regions with `gap` bytes between them. */
 static void audit_says(const struct rt_graph *g, const struct rt_program *p, struct twin_bench *t,
-                       uint64_t bytes, const char *words)
+                       uint64_t bytes, uint64_t gap, const char *words)
 {
+    const uint64_t half = 320 * sizeof(float); /* in the midst of d */
     const struct rt_audit_region regions[] = {
         {.base = t->bench.memory, .bytes = BENCH_LOG_BYTES, .name = "log"},
-        {.base = t->at, .bytes = bytes, .name = "operands"}};
+        {.base = t->at + half + gap, .bytes = bytes - half - gap, .name = "more operands"},
+        {.base = t->at, .bytes = half, .name = "operands"}};
     struct rt_error err = {0};
-    const enum rt_status status = rt_graph_audit(g, p, &t->bench.d, regions, 2, &err);
+    const enum rt_status status = rt_graph_audit(g, p, &t->bench.d, regions, 3, &err);
     assert_int_equal(status, words ? RT_ERR_AUDIT : RT_OK);
     if (words && !strstr(err.message, words))
         fail_msg("\"%s\" does not say \"%s\"", err.message, words);
@@ -364,10 +367,11 @@ static void test_audit_knows_whole_operands(void **state)
     open_twins(&t);
     make_program(&t, &p);
     assert_int_equal(rt_graph_build(&p, &t.bench.d, NULL, &g, NULL), RT_OK);
-    audit_says(&g, &p, &t, 504 * sizeof(float), NULL);
-    audit_says(&g, &p, &t, 504 * sizeof(float) - 1,
+    audit_says(&g, &p, &t, 504 * sizeof(float), 0, NULL);
+    audit_says(&g, &p, &t, 504 * sizeof(float) - 1, 0,
                "stage \"gather.0\", all_gather: to, 16 bytes at");
-    audit_says(&g, &p, &t, 325 * sizeof(float), "stage \"o_proj.0\", matmul: d, 104 bytes at");
+    audit_says(&g, &p, &t, 325 * sizeof(float), 0, "stage \"o_proj.0\", matmul: d, 104 bytes at");
+    audit_says(&g, &p, &t, 504 * sizeof(float), 1, "stage \"o_proj.0\", matmul: d, 104 bytes at");
     rt_graph_free(&g, &t.bench.d);
     rt_program_free(&p);
     close_twins(&t);

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_RUNTIME_MULTIPLY_H
+#define RT_RUNTIME_MULTIPLY_H
+
+/* Who multiplies by a weight: kernels of our own, or the library. */
+#include "driver/driver.h"
+#include "replayrt/rt.h"
+
+/* Vectors up to which our kernels read weights faster than a library that cannot ask for them
+ * before its predecessor is done. */
+#define RT_OWN_MOST_VECTORS 16u
+/* Bytes of a weight from which on a library's more bytes a second outweigh that. */
+#define RT_OWN_MOST_BYTES (UINT64_C(40) << 20)
+/* What a library may use for one product. */
+#define RT_WORKSPACE_BYTES (UINT64_C(32) << 20)
+
+/*
+ * Pure: true: the library. weight_bytes: of all heads. *reason gets a sentence in static storage.
+ * The configuration's projections decide; with auto the library is taken where the device has it
+ * and there are more vectors, or larger weights, than the two limits, or no kernel of ours is tuned
+ * for the device.
+ */
+bool rt_multiply_by_library(const struct rt_config *config, const struct rt_device_caps *caps,
+                            uint32_t vectors, uint64_t weight_bytes, const char **reason);
+
+#endif

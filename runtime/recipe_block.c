@@ -1,0 +1,403 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The MLA block as stages:
+ *
+ *   hidden ─(input_norm)─> qkv_a ─> (preattend: q_a) ─> q_b ─> preattend ─> w_uk ─> attend, reduce
+ *                                                                                        │
+ *   hidden <─ o_proj <─ w_uv <───────────────────────────────────────────────────────────┘
+ *
+ * The norm of q's low-rank vector is part of q_b where our kernel multiplies, and of a preattend of
+ * its own where the library does. Without q_lora_rank there is no q_b: qkv_a gives q itself.
+ */
+#include "kernels/abi/input_norm.h"
+#include "kernels/abi/preattend.h"
+#include "kernels/abi/project.h"
+#include "runtime/multiply.h"
+#include "runtime/recipe_parts.h"
+
+/* Where vectors lie: [batch, m, k], k packed. */
+struct vectors {
+    void *base;
+    int64_t batch_stride, row_stride;
+};
+
+/* One product, y = norm(x) w^T + bias; w[1].rows 0: there is one weight. */
+struct product {
+    const char *name;
+    struct vectors x, y;
+    struct rt_weight_view w[2];
+    struct rt_norm_view norm;
+    uint32_t batch, k;
+};
+
+static const struct rt_config *config_of(const struct recipe *b)
+{
+    return &b->s->blueprint->config;
+}
+
+static uint32_t tokens_of(const struct recipe *b)
+{
+    return b->spec->rows * b->query_len;
+}
+
+/* Elements of a data tensor are of the configuration's precision. */
+static void *behind(const struct recipe *b, void *base, uint64_t elements)
+{
+    const bool is_f32 = config_of(b)->precision == RT_PRECISION_F32;
+    return (char *)base + elements * (is_f32 ? sizeof(float) : sizeof(uint16_t));
+}
+
+/* ---- weights --------------------------------------------------------------------------------- */
+
+static const uint16_t *pointer(rt_addr address)
+{
+    return (const uint16_t *)(uintptr_t)address;
+}
+
+static struct rt_weight_view weight(const struct recipe *b, uint32_t layer, enum rt_weight_id id,
+                                    enum rt_weight_id bias)
+{
+    const struct rt_bound_weight *w = rt_weight_of(b->s->weights, layer, id);
+    const rt_addr bias_address =
+        bias == RT_WEIGHT_COUNT ? 0 : rt_weight_of(b->s->weights, layer, bias)->address;
+    return (struct rt_weight_view){
+        .base = pointer(w->address),
+        .bias = pointer(bias_address),
+        .row_stride = w->row_stride,
+        .column_stride = w->column_stride,
+        .rows = (uint32_t)w->rows,
+    };
+}
+
+static struct rt_norm_view norm(const struct recipe *b, uint32_t layer, enum rt_weight_id id,
+                                double eps, double scale)
+{
+    const struct rt_block *block = &config_of(b)->block;
+    const struct rt_bound_weight *w = rt_weight_of(b->s->weights, layer, id);
+    return (struct rt_norm_view){
+        .weight = pointer(w->address),
+        .eps = (float)eps,
+        .offset = block->norm_one_plus ? 1.0f : 0.0f,
+        .scale = (float)scale,
+        .width = (uint32_t)w->columns,
+    };
+}
+
+/* A head's W_UK [P, L] or W_UV [V, L] in kv_b_proj as it lies: `skip` rows into each head's. */
+static struct rt_weight_view kv_b(const struct recipe *b, uint32_t layer, uint32_t skip)
+{
+    const struct rt_block *block = &config_of(b)->block;
+    struct rt_weight_view w = weight(b, layer, RT_WEIGHT_KV_B, RT_WEIGHT_COUNT);
+    w.base += skip * w.row_stride;
+    w.batch_stride = ((int64_t)block->qk_nope_head_dim + block->v_head_dim) * w.row_stride;
+    w.rows = block->v_head_dim;
+    return w;
+}
+
+/* ---- products -------------------------------------------------------------------------------- */
+
+static bool lies_along_k(const struct rt_weight_view *w)
+{
+    return w->column_stride == 1;
+}
+
+static bool by_library(const struct recipe *b, const struct product *p, const char **reason)
+{
+    const uint64_t rows = (uint64_t)p->w[0].rows + p->w[1].rows;
+    return rt_multiply_by_library(config_of(b), &b->s->blueprint->caps, tokens_of(b),
+                                  rows * p->k * p->batch * sizeof(uint16_t), reason);
+}
+
+static enum rt_status add_own(struct recipe *b, uint32_t layer, const struct product *p)
+{
+    const struct rt_config *c = config_of(b);
+    const struct rt_op_request request = {
+        .caps = &b->s->blueprint->caps,
+        .kv = &b->s->blueprint->placement.dims.kv,
+        .heads = c->geometry.heads,
+        .q_len = b->query_len,
+        .page_size = c->page_size,
+        .backend = c->backend,
+        .m = tokens_of(b),
+        .k = p->k,
+        .rows = (p->w[0].rows + p->w[1].rows) * p->batch,
+        .transposed = !lies_along_k(&p->w[0]),
+    };
+    const struct rt_project_params params = {
+        .x = {p->x.base, p->x.batch_stride, p->x.row_stride},
+        .y = {p->y.base, p->y.batch_stride, p->y.row_stride},
+        .w = {p->w[0], p->w[1]},
+        .norm = p->norm,
+        .batch = p->batch,
+        .m = request.m,
+        .k = p->k,
+        .is_f32 = c->precision == RT_PRECISION_F32,
+    };
+    struct rt_variant variant;
+    struct rt_work work;
+    RT_TRY(rt_op_resolve(RT_OP_PROJECT, &request, &variant, b->err));
+    RT_TRY(rt_op_build(b->s->kernels, &variant, &params, sizeof(params), &work, b->err));
+    return rt_recipe_add(b, p->name, layer, &work);
+}
+
+/* Of one weight; y at `column` of its rows. */
+static enum rt_status add_matmul(struct recipe *b, uint32_t layer, const struct product *p,
+                                 const struct rt_weight_view *w, uint32_t column)
+{
+    const bool is_f32 = config_of(b)->precision == RT_PRECISION_F32;
+    const struct rt_dims *dims = &b->s->blueprint->placement.dims;
+    const struct rt_work work = {
+        .kind = RT_WORK_MATMUL,
+        .matmul = {.a = (uintptr_t)p->x.base,
+                   .b = (uintptr_t)w->base,
+                   .bias = (uintptr_t)w->bias,
+                   .d = (uintptr_t)behind(b, p->y.base, column),
+                   .input_dtype = is_f32 ? RT_DTYPE_F32 : RT_DTYPE_BF16,
+                   .weight_dtype = RT_DTYPE_BF16,
+                   .output_dtype = is_f32 ? RT_DTYPE_F32 : RT_DTYPE_BF16,
+                   .batch = p->batch,
+                   .m = tokens_of(b),
+                   .n = w->rows,
+                   .k = p->k,
+                   .a_batch_stride = p->x.batch_stride,
+                   .a_row_stride = p->x.row_stride,
+                   .b_batch_stride = w->batch_stride,
+                   .b_row_stride = w->row_stride,
+                   .b_column_stride = w->column_stride,
+                   .d_batch_stride = p->y.batch_stride,
+                   .d_row_stride = p->y.row_stride,
+                   .workspace_bytes = dims->workspace_bytes,
+                   .workspace = dims->workspace_bytes
+                                    ? (uintptr_t)rt_recipe_at(b, RT_TENSOR_WORKSPACE, 0)
+                                    : 0},
+    };
+    return rt_recipe_add(b, p->name, layer, &work);
+}
+
+/* Two weights that lie one behind the other are one. */
+static bool are_one(const struct rt_weight_view w[2])
+{
+    return lies_along_k(&w[0]) && lies_along_k(&w[1]) && w[0].row_stride == w[1].row_stride &&
+           w[1].base == w[0].base + w[0].rows * w[0].row_stride && !w[0].bias && !w[1].bias;
+}
+
+static enum rt_status add_by_library(struct recipe *b, uint32_t layer, const struct product *p)
+{
+    struct rt_weight_view whole = p->w[0];
+    if (p->w[1].rows == 0)
+        return add_matmul(b, layer, p, &p->w[0], 0);
+    if (are_one(p->w)) {
+        whole.rows += p->w[1].rows;
+        return add_matmul(b, layer, p, &whole, 0);
+    }
+    RT_TRY(add_matmul(b, layer, p, &p->w[0], 0));
+    return add_matmul(b, layer, p, &p->w[1], p->w[0].rows);
+}
+
+/* By our kernel: two weights that lie differently are two products. */
+static enum rt_status add_by_kernel(struct recipe *b, uint32_t layer, const struct product *p)
+{
+    if (p->w[1].rows == 0 || lies_along_k(&p->w[0]) == lies_along_k(&p->w[1]))
+        return add_own(b, layer, p);
+    struct product first = *p, second = *p;
+    first.w[1].rows = 0;
+    second.w[0] = p->w[1];
+    second.w[1].rows = 0;
+    second.y.base = behind(b, p->y.base, p->w[0].rows);
+    RT_TRY(add_own(b, layer, &first));
+    return add_own(b, layer, &second);
+}
+
+static enum rt_status add_product(struct recipe *b, uint32_t layer, const struct product *p)
+{
+    const char *reason;
+    const uint32_t first = b->p->count;
+    const bool library = by_library(b, p, &reason);
+    RT_TRY(library ? add_by_library(b, layer, p) : add_by_kernel(b, layer, p));
+    for (uint32_t i = first; i < b->p->count; i++)
+        b->p->stages[i].reason = reason;
+    return RT_OK;
+}
+
+/* ---- the block ------------------------------------------------------------------------------- */
+
+static struct vectors packed(const struct recipe *b, enum rt_tensor_id id, uint32_t width)
+{
+    return (struct vectors){.base = rt_recipe_at(b, id, 0), .row_stride = width};
+}
+
+/* Head by head within each token. */
+static struct vectors of_heads(const struct recipe *b, enum rt_tensor_id id, uint32_t width)
+{
+    return (struct vectors){.base = rt_recipe_at(b, id, 0),
+                            .batch_stride = width,
+                            .row_stride = (int64_t)config_of(b)->geometry.heads * width};
+}
+
+static enum rt_status add_input_norm(struct recipe *b, uint32_t layer)
+{
+    const struct rt_input_norm_params p = {
+        .hidden = rt_recipe_at(b, RT_TENSOR_HIDDEN, 0),
+        .residual = rt_recipe_at(b, RT_TENSOR_RESIDUAL, 0),
+        .normed = rt_recipe_at(b, RT_TENSOR_NORMED, 0),
+        .stride = config_of(b)->block.hidden_size,
+        .norm = norm(b, layer, RT_WEIGHT_INPUT_NORM, config_of(b)->block.input_norm_eps, 1.0),
+        .tokens = tokens_of(b),
+        .first = layer == 0,
+        .is_f32 = config_of(b)->precision == RT_PRECISION_F32,
+    };
+    return rt_recipe_add_op(b, RT_OP_INPUT_NORM, layer, &p, sizeof(p));
+}
+
+static struct product qkv_a(const struct recipe *b, uint32_t layer)
+{
+    const struct rt_config *c = config_of(b);
+    const bool lora = c->block.q_lora_rank > 0;
+    return (struct product){
+        .name = "qkv_a",
+        .x = packed(b, c->input_norm ? RT_TENSOR_NORMED : RT_TENSOR_HIDDEN, c->block.hidden_size),
+        .y = packed(b, RT_TENSOR_QKV_A, b->s->blueprint->placement.dims.a_width),
+        .w = {lora ? weight(b, layer, RT_WEIGHT_Q_A, RT_WEIGHT_Q_A_BIAS)
+                   : weight(b, layer, RT_WEIGHT_Q, RT_WEIGHT_Q_BIAS),
+              weight(b, layer, RT_WEIGHT_KV_A, RT_WEIGHT_KV_A_BIAS)},
+        .batch = 1,
+        .k = c->block.hidden_size,
+    };
+}
+
+static struct product q_b(const struct recipe *b, uint32_t layer)
+{
+    const struct rt_dims *dims = &b->s->blueprint->placement.dims;
+    const struct rt_block *block = &config_of(b)->block;
+    return (struct product){
+        .name = "q_b",
+        .x = packed(b, RT_TENSOR_QKV_A, dims->a_width),
+        .y = packed(b, RT_TENSOR_Q_FULL, dims->q_width),
+        .w = {weight(b, layer, RT_WEIGHT_Q_B, RT_WEIGHT_Q_B_BIAS)},
+        .norm = norm(b, layer, RT_WEIGHT_Q_A_NORM, block->norm_eps, block->q_a_scale),
+        .batch = 1,
+        .k = block->q_lora_rank,
+    };
+}
+
+/* The whole node, to be left without the parts that are not wanted. */
+static struct rt_preattend_params preattend(const struct recipe *b, uint32_t layer)
+{
+    const struct rt_config *c = config_of(b);
+    const struct rt_dims *dims = &b->s->blueprint->placement.dims;
+    const uint32_t a = dims->a_width,
+                   head = c->block.qk_nope_head_dim + c->geometry.qk_rope_head_dim;
+    const uint32_t q_row = c->block.q_lora_rank ? dims->q_width : a;
+    void *const first = rt_recipe_at(b, RT_TENSOR_QKV_A, 0);
+    const struct rt_tokens_view tokens = {
+        .base = first, .row_stride = (int64_t)b->query_len * a, .token_stride = a};
+    struct rt_preattend_params p = {
+        .rows = rt_recipe_rows_view(b),
+        .kv = rt_recipe_kv_view(b, layer),
+        .q_a = tokens,
+        .kv_a = tokens,
+        .q_in = {.base = c->block.q_lora_rank ? rt_recipe_at(b, RT_TENSOR_Q_FULL, 0) : first,
+                 .row_stride = (int64_t)b->query_len * q_row,
+                 .token_stride = q_row,
+                 .head_stride = head},
+        .q_out = rt_recipe_heads_view(b, RT_TENSOR_Q, 0, dims->kv.d_qk),
+        .q_a_norm = norm(b, layer, RT_WEIGHT_Q_A_NORM, c->block.norm_eps, c->block.q_a_scale),
+        .kv_a_norm = norm(b, layer, RT_WEIGHT_KV_A_NORM, c->block.norm_eps, c->block.kv_a_scale),
+        .rope = {.table = dims->rope_positions ? rt_recipe_at(b, RT_TENSOR_ROPE_TABLE, 0) : NULL,
+                 .query_scale =
+                     dims->query_scales ? rt_recipe_at(b, RT_TENSOR_QUERY_SCALE, 0) : NULL,
+                 .capacity = c->max_length,
+                 .half_order = c->block.rope.order == RT_ROPE_HALF},
+        .heads = c->geometry.heads,
+        .nope_dim = c->block.qk_nope_head_dim,
+        .latent_dim = c->geometry.kv_lora_rank,
+        .rope_dim = c->geometry.qk_rope_head_dim,
+        .is_f32 = c->precision == RT_PRECISION_F32,
+        /* What step_begin wrote was complete before the schedule let its successor begin. */
+        .early = 1,
+    };
+    p.kv_a.base = behind(b, first, a - p.latent_dim - p.rope_dim);
+    return p;
+}
+
+/* From hidden to what attention reads. */
+static enum rt_status add_query(struct recipe *b, uint32_t layer)
+{
+    const struct product a = qkv_a(b, layer);
+    RT_TRY(add_product(b, layer, &a));
+    struct rt_preattend_params rest = preattend(b, layer);
+    if (config_of(b)->block.q_lora_rank) {
+        struct product q = q_b(b, layer);
+        const char *reason;
+        if (by_library(b, &q, &reason)) {
+            struct rt_preattend_params first = rest;
+            first.q_in.base = NULL;
+            rest.kv_a.base = NULL;
+            q.norm.weight = NULL;
+            RT_TRY(rt_recipe_add_op(b, RT_OP_PREATTEND, layer, &first, sizeof(first)));
+        }
+        RT_TRY(add_product(b, layer, &q));
+    }
+    rest.q_a.base = NULL;
+    return rt_recipe_add_op(b, RT_OP_PREATTEND, layer, &rest, sizeof(rest));
+}
+
+/* q's first part becomes a query of latents: per head q nope [P] times W_UK [P, L]. */
+static struct product absorb(const struct recipe *b, uint32_t layer,
+                             const struct rt_heads_view *q_in)
+{
+    const struct rt_config *c = config_of(b);
+    struct product p = {
+        .name = "w_uk",
+        .x = {.base = q_in->base,
+              .batch_stride = q_in->head_stride,
+              .row_stride = q_in->token_stride},
+        .y = of_heads(b, RT_TENSOR_Q, b->s->blueprint->placement.dims.kv.d_qk),
+        .w = {kv_b(b, layer, 0)},
+        .batch = c->geometry.heads,
+        .k = c->block.qk_nope_head_dim,
+    };
+    const int64_t along_p = p.w[0].row_stride;
+    p.w[0].row_stride = p.w[0].column_stride;
+    p.w[0].column_stride = along_p;
+    p.w[0].rows = c->geometry.kv_lora_rank;
+    return p;
+}
+
+/* What attention wrote becomes values, and those hidden. */
+static enum rt_status add_output(struct recipe *b, uint32_t layer)
+{
+    const struct rt_config *c = config_of(b);
+    const struct rt_dims *dims = &b->s->blueprint->placement.dims;
+    const struct product values = {
+        .name = "w_uv",
+        .x = of_heads(b, RT_TENSOR_OUT, dims->kv.d_v),
+        .y = of_heads(b, RT_TENSOR_VALUES, c->block.v_head_dim),
+        .w = {kv_b(b, layer, c->block.qk_nope_head_dim)},
+        .batch = c->geometry.heads,
+        .k = c->geometry.kv_lora_rank,
+    };
+    const struct product hidden = {
+        .name = "o_proj",
+        .x = packed(b, RT_TENSOR_VALUES, dims->v_width),
+        .y = packed(b, RT_TENSOR_HIDDEN, c->block.hidden_size),
+        .w = {weight(b, layer, RT_WEIGHT_O, RT_WEIGHT_O_BIAS)},
+        .batch = 1,
+        .k = dims->v_width,
+    };
+    RT_TRY(add_product(b, layer, &values));
+    return add_product(b, layer, &hidden);
+}
+
+enum rt_status rt_recipe_add_block(struct recipe *b, uint32_t layer)
+{
+    if (config_of(b)->input_norm)
+        RT_TRY(add_input_norm(b, layer));
+    RT_TRY(add_query(b, layer));
+    const struct rt_preattend_params q = preattend(b, layer);
+    const struct product p = absorb(b, layer, &q.q_in);
+    RT_TRY(add_product(b, layer, &p));
+    RT_TRY(rt_recipe_add_attend(b, layer));
+    RT_TRY(rt_recipe_add_reduce(b, layer));
+    return add_output(b, layer);
+}
