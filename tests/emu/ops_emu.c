@@ -45,7 +45,7 @@ struct rig {
     float *lse, *partial_out, *partial_lse;
 };
 
-static void fail(const struct rig *r, const char *what, const char *detail)
+static _Noreturn void fail(const struct rig *r, const char *what, const char *detail)
 {
     printf("%s, %u heads, query length %u, page %u%s%s%s%s%s%s: %s: %s\n", r->workspace.kernel,
            r->c.heads, r->c.q_len, r->c.page_size, r->c.slots ? ", slots" : "",

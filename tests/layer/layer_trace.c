@@ -43,10 +43,12 @@ static bool open_files(struct layer_trace *t, const char *folder)
 
 static bool is_weight(const struct safetensors_tensor *tensor, uint32_t *layer)
 {
-    unsigned number;
-    const bool of_layer = sscanf(tensor->name, "model.layers.%u.", &number) == 1;
-    *layer = of_layer ? number : 0;
-    return of_layer && strstr(tensor->name, ".self_attn.") != NULL;
+    static const char layers[] = "model.layers.";
+    const size_t length = sizeof(layers) - 1;
+    if (strncmp(tensor->name, layers, length) != 0)
+        return false;
+    *layer = (uint32_t)strtoul(tensor->name + length, NULL, 10);
+    return strstr(tensor->name, ".self_attn.") != NULL;
 }
 
 /* Copies the blocks' weights behind each other into device memory, and binds them. */

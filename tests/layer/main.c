@@ -43,7 +43,7 @@ int main(int argc, char **argv)
     }
     const char *projections = option(argc, argv, "--projections", "auto");
     const char *precision = option(argc, argv, "--precision", "bf16");
-    const uint32_t query_len = (uint32_t)atoi(option(argc, argv, "--query-len", "1"));
+    const uint32_t query_len = (uint32_t)strtoul(option(argc, argv, "--query-len", "1"), NULL, 10);
     rt_config_default(&options);
     (void)snprintf(options.device, sizeof(options.device), "%s",
                    option(argc, argv, "--device", "host"));
