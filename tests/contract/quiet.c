@@ -13,10 +13,12 @@
 #define PAGE 16
 #define D_QK 288
 
-static rt_runtime *create_held(void)
+static rt_runtime *create_held(const struct rt_config *given)
 {
     struct rt_config config;
     fixture_config(&config);
+    if (given)
+        config = *given;
     config.ring_depth = 8;
     rt_runtime *rt = fixture_create(&config);
     if (rt->driver.caps.kind != RT_DEVICE_KIND_HOST) {
@@ -69,7 +71,7 @@ static uint16_t *first_token(rt_runtime *rt, rt_seq seq)
 static void pages_of_a_closed_sequence_are_still_written(void **state)
 {
     (void)state;
-    rt_runtime *rt = create_held();
+    rt_runtime *rt = create_held(NULL);
     rt_seq first = fixture_open(rt);
     step(rt, first);
     uint16_t *early = first_token(rt, first);
@@ -94,7 +96,7 @@ static void pages_of_a_closed_sequence_are_still_written(void **state)
 static void steps_forks_and_rewinds_of_a_sequence(void **state)
 {
     (void)state;
-    rt_runtime *rt = create_held();
+    rt_runtime *rt = create_held(NULL);
     rt_seq seq = open_with(rt, 20), other = fixture_open(rt), fork;
     assert_int_equal(quiet(rt, seq), 0);
     assert_int_equal(step(rt, seq), 1);
@@ -114,11 +116,52 @@ static void steps_forks_and_rewinds_of_a_sequence(void **state)
     rt_destroy(&rt);
 }
 
+/* The step in flight has a row of the slot, but of the sequence that had it before. */
+static void a_slot_that_is_used_again(void **state)
+{
+    (void)state;
+    struct rt_config config;
+    fixture_config(&config);
+    config.max_sequences = 1;
+    rt_runtime *rt = create_held(&config);
+    rt_seq first = fixture_open(rt);
+    step(rt, first);
+    assert_int_equal(rt_seq_close(rt, first), RT_OK);
+    rt_seq second = fixture_open(rt);
+    assert_int_equal((uint32_t)second, (uint32_t)first);
+    assert_int_equal(quiet(rt, second), 0);
+    assert_int_equal(step(rt, second), 2); /* with the page that step 1 still writes */
+    assert_int_equal(quiet(rt, second), 2);
+    rt_destroy(&rt);
+}
+
+/* Four rows and two: each waits for its own replay, not for the call's last one. */
+static void rows_of_several_replays(void **state)
+{
+    (void)state;
+    rt_runtime *rt = create_held(NULL);
+    rt_seq seqs[6];
+    for (int i = 0; i < 6; i++)
+        seqs[i] = fixture_open(rt);
+    for (uint64_t call = 0; call < 3; call++) {
+        assert_int_equal(fixture_step(rt, seqs, 6, 1, NULL), RT_OK);
+        for (uint64_t i = 0; i < 6; i++)
+            assert_int_equal(quiet(rt, seqs[i]), 2 * call + 1 + i / 4);
+    }
+    release(rt, 5);
+    assert_int_equal(quiet(rt, seqs[3]), 0);
+    assert_int_equal(quiet(rt, seqs[4]), 6);
+    assert_int_equal(step(rt, seqs[3]), 7);
+    assert_int_equal(quiet(rt, seqs[3]), 7);
+    assert_int_equal(quiet(rt, seqs[4]), 6);
+    rt_destroy(&rt);
+}
+
 /* Whoever had the pages before: the runtime does not know, so all steps before count. */
 static void pages_that_the_caller_binds(void **state)
 {
     (void)state;
-    rt_runtime *rt = create_held();
+    rt_runtime *rt = create_held(NULL);
     const struct rt_seq_params own = {.struct_size = sizeof(own), .pages = RT_PAGES_CALLER};
     rt_seq seq, other = fixture_open(rt);
     assert_int_equal(rt_seq_open(rt, &own, &seq), RT_OK);
@@ -136,7 +179,7 @@ static void pages_that_the_caller_binds(void **state)
 static void a_step_that_failed_is_waited_for_by_nobody(void **state)
 {
     (void)state;
-    rt_runtime *rt = create_held();
+    rt_runtime *rt = create_held(NULL);
     rt_seq seq = fixture_open(rt);
     assert_int_equal(step(rt, seq), 1);
     rt->driver.probe.fail_at = rt->driver.probe.calls + 1;
@@ -158,6 +201,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pages_of_a_closed_sequence_are_still_written),
         cmocka_unit_test(steps_forks_and_rewinds_of_a_sequence),
+        cmocka_unit_test(a_slot_that_is_used_again),
+        cmocka_unit_test(rows_of_several_replays),
         cmocka_unit_test(pages_that_the_caller_binds),
         cmocka_unit_test(a_step_that_failed_is_waited_for_by_nobody),
     };

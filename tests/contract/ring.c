@@ -227,6 +227,33 @@ static void every_refused_step_is_reported(void **state)
     rt_destroy(&rt);
 }
 
+/* The ring's first record had a new page for the row; its second round has the same row without. */
+static void a_records_last_round_is_forgotten(void **state)
+{
+    (void)state;
+    struct rt_config config;
+    fixture_config(&config);
+    config.max_sequences = 1;
+    rt_runtime *rt = fixture_create(&config);
+    fixture_randomise(rt, 14);
+    rt_seq seq = fixture_open(rt);
+    for (int i = 0; i < 3; i++)
+        fixture_step_ok(rt, &seq, 1, 1);
+    int32_t page, bound;
+    uint32_t count;
+    assert_int_equal(rt_seq_pages(rt, seq, &page, 1, &count), RT_OK);
+    assert_int_equal(rt_seq_close(rt, seq), RT_OK);
+    const struct rt_seq_params own = {.struct_size = sizeof(own), .pages = RT_PAGES_CALLER};
+    assert_int_equal(rt_seq_open(rt, &own, &seq), RT_OK);
+    const int32_t other = page + 1;
+    assert_int_equal(rt_seq_bind_pages(rt, seq, 0, &other, 1), RT_OK);
+    fixture_step_ok(rt, &seq, 1, 1);
+    assert_int_equal(rt->ring.next_step - 1, 1 + rt->ring.depth); /* the first record again */
+    assert_int_equal(rt_tensor_read(rt, "block_table", 0, 0, &bound, sizeof(bound)), RT_OK);
+    assert_int_equal(bound, other);
+    rt_destroy(&rt);
+}
+
 static int failing_stage(void *user, const struct rt_stage_context *context)
 {
     (void)user;
@@ -294,6 +321,7 @@ int main(void)
         cmocka_unit_test(running_ahead_changes_nothing),
         cmocka_unit_test(bulk_changes_wait_for_a_record),
         cmocka_unit_test(every_refused_step_is_reported),
+        cmocka_unit_test(a_records_last_round_is_forgotten),
         cmocka_unit_test(a_failed_eager_step_leaves_nothing_in_flight),
         cmocka_unit_test(a_long_wait_asks_the_driver_in_its_context),
     };

@@ -344,6 +344,50 @@ static void the_device_decides(void **state)
     rt_destroy(&rt);
 }
 
+/* While steps in flight may still add six tokens or none, what is certain is told, and what may be
+ * has its room. */
+static void lengths_that_are_not_decided_yet(void **state)
+{
+    (void)state;
+    struct rt_config config;
+    fixture_config(&config);
+    strcpy(config.device, "host");
+    config.ring_depth = 8;
+    uint32_t step = 0, length;
+    const struct rt_create_params params = {.struct_size = sizeof(params),
+                                            .config = &config,
+                                            .stages = {[RT_STAGE_STEP_END] = decide},
+                                            .stage_user = &step};
+    rt_runtime *rt = NULL;
+    assert_int_equal(rt_create(&params, &rt, NULL), RT_OK);
+    fixture_randomise(rt, 29);
+    const struct rt_seq_params past = {.struct_size = sizeof(past), .length = 73};
+    rt_seq seq;
+    assert_int_equal(rt_seq_open(rt, &past, &seq), RT_OK);
+    const int32_t accept = RT_ACCEPT_DEVICE;
+    const struct rt_step_params p = {
+        .struct_size = sizeof(p), .rows = 1, .query_len = 3, .seqs = &seq, .accept = &accept};
+    rt_driver_host_hold(&rt->driver, rt->stream, true);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(rt_step(rt, &p, NULL), RT_OK);
+        assert_int_equal(rt_seq_length(rt, seq, &length), RT_OK);
+        assert_int_equal(length, 73);
+    }
+    assert_int_equal(rt_step(rt, &p, NULL), RT_ERR_BUSY);
+    assert_non_null(strstr(rt_last_error(rt)->message, "up to 79 tokens and 3 new ones"));
+    assert_int_equal(fixture_step(rt, &seq, 1, 1, NULL), RT_OK);
+    assert_int_equal(rt_seq_length(rt, seq, &length), RT_OK);
+    assert_int_equal(length, 74);
+    assert_int_equal(fixture_step(rt, &seq, 1, 1, NULL), RT_ERR_BUSY);
+    rt_driver_host_hold(&rt->driver, rt->stream, false);
+    assert_int_equal(rt_seq_length(rt, seq, &length), RT_OK);
+    assert_int_equal(length, 73 + 1 + 2 + 1);
+    fixture_step_ok(rt, &seq, 1, 3);
+    assert_int_equal(fixture_step(rt, &seq, 1, 1, NULL), RT_ERR_LENGTH);
+    assert_non_null(strstr(rt_last_error(rt)->message, "80 tokens and 1 new ones"));
+    rt_destroy(&rt);
+}
+
 /* ---- callbacks
  * ----------------------------------------------------------------------------------- */
 
@@ -482,6 +526,7 @@ int main(void)
         cmocka_unit_test(a_stage_decides_only_where_it_may),
         cmocka_unit_test(a_rewind_into_a_shared_page_copies_it),
         cmocka_unit_test(the_device_decides),
+        cmocka_unit_test(lengths_that_are_not_decided_yet),
         cmocka_unit_test(stages_run_at_every_step),
         cmocka_unit_test(a_later_replay_fails_by_itself),
     };
