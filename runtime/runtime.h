@@ -34,7 +34,7 @@ struct rt_slot {
     bool builtin_pages;
     uint32_t generation;  /* of the next handle; starts at 1 */
     uint64_t opened_step; /* steps before this number are an earlier sequence's */
-    uint64_t touched_by; /* the last record that reads or writes a page it holds; may have failed */
+    uint64_t touched_by;  /* the last record that touches a page it holds, but with no row of it */
 };
 
 /* One captured graph and its program. */

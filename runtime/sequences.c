@@ -376,6 +376,21 @@ enum rt_status rt_seq_length(rt_runtime *rt, rt_seq seq, uint32_t *out)
     return RT_OK;
 }
 
+/* The last step in flight whose record has a row of the slot's sequence; 0: none. Looked for here,
+ * so that rt_step need not note it in every slot. */
+static uint64_t last_row_in_flight(const struct rt_runtime *rt, const struct rt_slot *slot)
+{
+    uint64_t opened = slot->opened_step;
+    for (uint64_t step = rt->ring.next_step - 1; step > rt->harvested && step >= opened; step--) {
+        const struct rt_record_row *rows =
+            rt_ring_rows(&rt->ring, rt_ring_record_of(&rt->ring, step));
+        for (uint32_t i = 0; i < rt->flights[step % rt->ring.depth].rows; i++)
+            if (rows[i].slot == rt_slot_index(rt, slot))
+                return step;
+    }
+    return 0;
+}
+
 enum rt_status rt_seq_quiet(rt_runtime *rt, rt_seq seq, uint64_t *ticket)
 {
     RT_ENTER(rt);
@@ -383,8 +398,8 @@ enum rt_status rt_seq_quiet(rt_runtime *rt, rt_seq seq, uint64_t *ticket)
     rt_harvest(rt);
     struct rt_slot *slot = NULL;
     RT_TRY(rt_slot_of(rt, seq, &slot));
-    uint64_t launched = rt->ring.next_step - 1;
-    uint64_t last = slot->touched_by < launched ? slot->touched_by : launched;
+    uint64_t own = last_row_in_flight(rt, slot), others = slot->touched_by;
+    uint64_t last = own > others ? own : others;
     *ticket = last > rt->harvested ? last : 0;
     return RT_OK;
 }

@@ -179,7 +179,6 @@ static inline bool write_row(struct rt_runtime *rt, rt_seq seq, int32_t accept, 
     if (RT_UNLIKELY(reach > slot->capacity))
         grow(rt, slot, &row);
     *out = row;
-    slot->touched_by = rt->ring.next_step;
     if (RT_LIKELY(accept != RT_ACCEPT_DEVICE))
         slot->length += (uint32_t)row.accept;
     else
