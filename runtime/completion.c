@@ -37,10 +37,11 @@ static void settle_lengths(struct rt_runtime *rt, const struct rt_flight *flight
     const struct rt_row_outcome *outcomes = rt_ring_outcomes(completion);
     for (uint32_t i = 0; i < flight->rows; i++) {
         struct rt_slot *slot = &rt->slots[rows[i].slot];
-        if (rows[i].accept != RT_ACCEPT_BY_DEVICE || slot->opened_step > flight->step)
+        if (rows[i].accept != RT_ACCEPT_BY_DEVICE ||
+            rt_slot_rest(rt, slot)->opened_step > flight->step)
             continue;
         slot->undecided -= flight->query_len;
-        slot->length += (uint32_t)outcomes[i].accepted;
+        slot->length -= flight->query_len - (uint32_t)outcomes[i].accepted;
         if (outcomes[i].sampled >= 0) /* known, even where no token stayed */
             slot->nameless = RT_NEVER_NAMELESS;
     }

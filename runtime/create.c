@@ -58,6 +58,7 @@ static enum rt_status alloc_host(struct rt_runtime *rt, const struct rt_create_p
     const struct rt_config *c = &rt->blueprint.config;
     const struct rt_placement *l = &rt->blueprint.placement;
     rt->slots = calloc(c->max_sequences, sizeof(*rt->slots));
+    rt->slot_rests = calloc(c->max_sequences, sizeof(*rt->slot_rests));
     rt->free_slots = calloc(c->max_sequences, sizeof(*rt->free_slots));
     rt->table = calloc((size_t)c->max_sequences * l->max_blocks, sizeof(*rt->table));
     rt->ops = calloc(1, l->record.ops_capacity);
@@ -66,12 +67,12 @@ static enum rt_status alloc_host(struct rt_runtime *rt, const struct rt_create_p
     rt->captured = calloc(rt->captured_count, sizeof(*rt->captured));
     rt->regions =
         calloc(3 + (size_t)p->region_count + rt_weights_slots(&rt->weights), sizeof(*rt->regions));
-    RT_REQUIRE(rt->slots && rt->free_slots && rt->table && rt->ops && rt->flights && rt->captured &&
-                   rt->regions,
+    RT_REQUIRE(rt->slots && rt->slot_rests && rt->free_slots && rt->table && rt->ops &&
+                   rt->flights && rt->captured && rt->regions,
                err, RT_ERR_NOMEM, "out of host memory for %u sequences of %u pages",
                c->max_sequences, l->max_blocks);
     for (uint32_t i = 0; i < c->max_sequences; i++) {
-        rt->slots[i].generation = 1;
+        rt->slot_rests[i].generation = 1;
         rt->free_slots[i] = i;
     }
     rt->free_slot_count = c->max_sequences;
@@ -359,6 +360,7 @@ void rt_destroy(rt_runtime **runtime)
     free(rt->ops);
     free(rt->table);
     free(rt->free_slots);
+    free(rt->slot_rests);
     free(rt->slots);
     free(rt);
     *runtime = NULL;

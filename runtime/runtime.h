@@ -20,21 +20,26 @@
 #define RT_NEVER_NAMELESS UINT32_MAX
 
 /*
- * A sequence's host half. `length` runs ahead of the device; both agree once steps are complete.
- * What rt_step reads for every row comes first and shares a cache line.
+ * A sequence's host half: what rt_step reads and writes for every row, half a cache line of it.
+ * `length` runs ahead of the device; it is known once no step in flight decides.
  */
 struct rt_slot {
     rt_seq handle;      /* the valid handle; 0 while the slot is closed */
     uint64_t named_in;  /* the last step attempt that named it: finds duplicates without clearing */
-    uint32_t length;    /* tokens, without those of device-decided steps still in flight */
-    uint32_t undecided; /* tokens of device-decided steps still in flight: 0..undecided stay */
-    uint32_t capacity;  /* tokens that the bound pages hold */
-    uint32_t page_count; /* columns of the table line that hold a page */
-    uint32_t nameless;   /* length at which no last token is known; RT_NEVER_NAMELESS: at none */
-    bool builtin_pages;
+    uint32_t length;    /* tokens, all of device-decided steps still in flight among them */
+    uint32_t undecided; /* those of device-decided steps still in flight: 0..undecided stay */
+    uint32_t capacity;  /* tokens that the bound pages hold, at most max_length */
+    uint32_t nameless;  /* length at which no last token is known; RT_NEVER_NAMELESS: at none */
+};
+_Static_assert(sizeof(struct rt_slot) == 32, "two slots a cache line: a batch of 512 in 16 KiB");
+
+/* The rest of a slot, by the same index. */
+struct rt_slot_rest {
+    uint32_t page_count;  /* columns of the table line that hold a page */
     uint32_t generation;  /* of the next handle; starts at 1 */
     uint64_t opened_step; /* steps before this number are an earlier sequence's */
     uint64_t touched_by;  /* the last record that touches a page it holds, but with no row of it */
+    bool builtin_pages;
 };
 
 /* One captured graph and its program. */
@@ -77,8 +82,9 @@ struct rt_runtime {
     struct rt_audit_region *regions;
     uint32_t region_count;
 
-    struct rt_slot *slots; /* [max_sequences] */
-    uint32_t *free_slots;  /* FIFO ring: a slot rests as long as possible before it is reused */
+    struct rt_slot *slots; /* [max_sequences], as is slot_rests */
+    struct rt_slot_rest *slot_rests;
+    uint32_t *free_slots; /* FIFO ring: a slot rests as long as possible before it is reused */
     uint32_t free_slot_head, free_slot_count;
     int32_t *table; /* host mirror of the block table: [max_sequences, max_blocks] */
 
@@ -134,12 +140,21 @@ static inline struct rt_slot *rt_slot_find(const struct rt_runtime *rt, rt_seq s
     return &rt->slots[index];
 }
 
+/* The first `count` columns of the slot's table line hold a page. */
+void rt_slot_set_page_count(const struct rt_runtime *rt, struct rt_slot *slot, uint32_t count);
+
 /* The open slot of a handle; RT_ERR_SEQUENCE otherwise. */
 enum rt_status rt_slot_of(struct rt_runtime *rt, rt_seq seq, struct rt_slot **out);
 
 static inline uint32_t rt_slot_index(const struct rt_runtime *rt, const struct rt_slot *slot)
 {
     return (uint32_t)(slot - rt->slots);
+}
+
+static inline struct rt_slot_rest *rt_slot_rest(const struct rt_runtime *rt,
+                                                const struct rt_slot *slot)
+{
+    return &rt->slot_rests[rt_slot_index(rt, slot)];
 }
 
 static inline int32_t *rt_slot_line(const struct rt_runtime *rt, const struct rt_slot *slot)

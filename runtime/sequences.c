@@ -92,10 +92,11 @@ enum rt_status rt_reserve_ops(struct rt_runtime *rt, uint32_t bytes)
 /* ---- slots and pages ---------------------------------------------------------------------------
  */
 
-static void set_page_count(const struct rt_runtime *rt, struct rt_slot *slot, uint32_t count)
+void rt_slot_set_page_count(const struct rt_runtime *rt, struct rt_slot *slot, uint32_t count)
 {
-    slot->page_count = count;
-    slot->capacity = count * rt->blueprint.config.page_size;
+    const struct rt_config *c = &rt->blueprint.config;
+    rt_slot_rest(rt, slot)->page_count = count;
+    slot->capacity = rt_min_u32(count * c->page_size, c->max_length);
 }
 
 static struct rt_slot *next_slot(const struct rt_runtime *rt)
@@ -108,32 +109,34 @@ static void open_slot(struct rt_runtime *rt, struct rt_slot *slot, bool builtin_
 {
     rt->free_slot_head = (rt->free_slot_head + 1) % rt->blueprint.config.max_sequences;
     rt->free_slot_count--;
-    slot->handle = (rt_seq)slot->generation << 32 | rt_slot_index(rt, slot);
-    slot->builtin_pages = builtin_pages;
+    struct rt_slot_rest *rest = rt_slot_rest(rt, slot);
+    slot->handle = (rt_seq)rest->generation << 32 | rt_slot_index(rt, slot);
+    rest->builtin_pages = builtin_pages;
     slot->length = length;
     slot->undecided = 0;
     slot->nameless = RT_NEVER_NAMELESS;
-    slot->opened_step = rt->ring.next_step;
+    rest->opened_step = rt->ring.next_step;
     /* Its pages may be those of a sequence that steps in flight still write. */
-    slot->touched_by = slot->page_count ? rt->ring.next_step - 1 : 0;
+    rest->touched_by = rest->page_count ? rt->ring.next_step - 1 : 0;
     rt->stats.open_sequences++;
 }
 
 static void drop_pages(struct rt_runtime *rt, struct rt_slot *slot)
 {
-    for (uint32_t i = slot->page_count; i-- > 0;)
+    for (uint32_t i = rt_slot_rest(rt, slot)->page_count; i-- > 0;)
         rt_pages_drop(&rt->pages, rt_slot_line(rt, slot)[i]);
-    set_page_count(rt, slot, 0);
+    rt_slot_set_page_count(rt, slot, 0);
 }
 
 static void close_slot(struct rt_runtime *rt, struct rt_slot *slot)
 {
-    if (slot->builtin_pages)
+    struct rt_slot_rest *rest = rt_slot_rest(rt, slot);
+    if (rest->builtin_pages)
         drop_pages(rt, slot);
-    set_page_count(rt, slot, 0);
+    rt_slot_set_page_count(rt, slot, 0);
     slot->handle = 0;
     /* Generation 0 is never valid, so that the handle 0 is not. */
-    slot->generation = slot->generation == UINT32_MAX ? 1 : slot->generation + 1;
+    rest->generation = rest->generation == UINT32_MAX ? 1 : rest->generation + 1;
     uint32_t size = rt->blueprint.config.max_sequences;
     rt->free_slots[(rt->free_slot_head + rt->free_slot_count) % size] = rt_slot_index(rt, slot);
     rt->free_slot_count++;
@@ -142,10 +145,11 @@ static void close_slot(struct rt_runtime *rt, struct rt_slot *slot)
 
 static void take_pages(struct rt_runtime *rt, struct rt_slot *slot, uint32_t count)
 {
+    uint32_t held = rt_slot_rest(rt, slot)->page_count;
     int32_t *line = rt_slot_line(rt, slot);
     for (uint32_t i = 0; i < count; i++)
-        line[slot->page_count + i] = rt_pages_take(&rt->pages);
-    set_page_count(rt, slot, slot->page_count + count);
+        line[held + i] = rt_pages_take(&rt->pages);
+    rt_slot_set_page_count(rt, slot, held + count);
 }
 
 static enum rt_status check_decided(struct rt_runtime *rt, const struct rt_slot *slot,
@@ -213,10 +217,11 @@ enum rt_status rt_seq_bind_pages(rt_runtime *rt, rt_seq seq, uint32_t first, con
     struct rt_slot *slot = NULL;
     RT_TRY(rt_slot_of(rt, seq, &slot));
     const struct rt_placement *l = &rt->blueprint.placement;
-    RT_REQUIRE(!slot->builtin_pages, &rt->error, RT_ERR_UNSUPPORTED,
+    struct rt_slot_rest *rest = rt_slot_rest(rt, slot);
+    RT_REQUIRE(!rest->builtin_pages, &rt->error, RT_ERR_UNSUPPORTED,
                "sequence 0x%" PRIx64 " was opened with builtin pages", seq);
-    RT_REQUIRE(first <= slot->page_count, &rt->error, RT_ERR_INVALID,
-               "column %u leaves a gap: %u columns are bound", first, slot->page_count);
+    RT_REQUIRE(first <= rest->page_count, &rt->error, RT_ERR_INVALID,
+               "column %u leaves a gap: %u columns are bound", first, rest->page_count);
     RT_REQUIRE(count <= l->max_blocks - first, &rt->error, RT_ERR_LENGTH,
                "columns %u..%" PRIu64 " exceed the %u of max_length", first,
                (uint64_t)first + count, l->max_blocks);
@@ -229,8 +234,8 @@ enum rt_status rt_seq_bind_pages(rt_runtime *rt, rt_seq seq, uint32_t first, con
     RT_TRY(rt_reserve_ops(rt, set_pages_bytes(count)));
 
     memcpy(rt_slot_line(rt, slot) + first, pages, (size_t)count * sizeof(*pages));
-    set_page_count(rt, slot, rt_max_u32(slot->page_count, first + count));
-    slot->touched_by = rt->ring.next_step - 1; /* nobody here knows whose they were */
+    rt_slot_set_page_count(rt, slot, rt_max_u32(rest->page_count, first + count));
+    rest->touched_by = rt->ring.next_step - 1; /* nobody here knows whose they were */
     put_set_pages(rt, rt_slot_index(rt, slot), first, pages, count);
     return RT_OK;
 }
@@ -272,7 +277,7 @@ static void share_pages(struct rt_runtime *rt, const struct rt_slot *parent, str
         rt_pages_share(&rt->pages, from[i]);
         to[i] = from[i];
     }
-    set_page_count(rt, child, full);
+    rt_slot_set_page_count(rt, child, full);
     take_pages(rt, child, parent->length % page_size ? 1 : 0);
 }
 
@@ -284,7 +289,7 @@ enum rt_status rt_seq_fork(rt_runtime *rt, rt_seq seq, rt_seq *out)
     struct rt_slot *parent = NULL;
     RT_TRY(rt_slot_of(rt, seq, &parent));
     RT_TRY(check_decided(rt, parent, "fork"));
-    RT_REQUIRE(parent->builtin_pages, &rt->error, RT_ERR_UNSUPPORTED,
+    RT_REQUIRE(rt_slot_rest(rt, parent)->builtin_pages, &rt->error, RT_ERR_UNSUPPORTED,
                "sequence 0x%" PRIx64 " has the caller's pages: open another and bind them", seq);
     struct rt_slot *child = next_slot(rt);
     RT_REQUIRE(child, &rt->error, RT_ERR_SLOTS, "all %u sequences are open",
@@ -301,8 +306,9 @@ enum rt_status rt_seq_fork(rt_runtime *rt, rt_seq seq, rt_seq *out)
     uint32_t bytes = rt->ops_bytes, count = rt->ops_count;
     put_op(rt, RT_OP_SET_SLOT, rt_slot_index(rt, child), (int32_t)parent->length,
            RT_TOKEN_OF_SLOT(rt_slot_index(rt, parent)));
-    if (child->page_count)
-        put_set_pages(rt, rt_slot_index(rt, child), 0, rt_slot_line(rt, child), child->page_count);
+    uint32_t pages = rt_slot_rest(rt, child)->page_count;
+    if (pages)
+        put_set_pages(rt, rt_slot_index(rt, child), 0, rt_slot_line(rt, child), pages);
     if (tail)
         put_op(rt, RT_OP_COPY_PAGE, tail, rt_slot_line(rt, parent)[full],
                rt_slot_line(rt, child)[full]);
@@ -315,7 +321,7 @@ enum rt_status rt_seq_fork(rt_runtime *rt, rt_seq seq, rt_seq *out)
     }
     open_slot(rt, child, true, parent->length);
     child->nameless = parent->nameless;
-    parent->touched_by = rt->ring.next_step - 1;
+    rt_slot_rest(rt, parent)->touched_by = rt->ring.next_step - 1;
     *out = child->handle;
     return RT_OK;
 }
@@ -332,7 +338,8 @@ enum rt_status rt_seq_rewind(rt_runtime *rt, rt_seq seq, uint32_t length)
     uint32_t page_size = rt->blueprint.config.page_size;
     uint32_t index = rt_slot_index(rt, slot), tail = length % page_size, kept = length / page_size;
     int32_t *line = rt_slot_line(rt, slot);
-    bool copy = slot->builtin_pages && tail && rt_pages_refs(&rt->pages, line[kept]) > 1;
+    struct rt_slot_rest *rest = rt_slot_rest(rt, slot);
+    bool copy = rest->builtin_pages && tail && rt_pages_refs(&rt->pages, line[kept]) > 1;
     RT_REQUIRE(!copy || rt->pages.free_count, &rt->error, RT_ERR_PAGES,
                "a rewind to %u copies a shared page, none of %u is free", length, rt->pages.count);
     RT_TRY(rt_reserve_ops(rt, 2 * (uint32_t)sizeof(struct rt_record_op) + set_pages_bytes(1)));
@@ -351,16 +358,16 @@ enum rt_status rt_seq_rewind(rt_runtime *rt, rt_seq seq, uint32_t length)
             return status;
         }
         line[kept] = fresh;
-        slot->touched_by = rt->ring.next_step - 1;
+        rest->touched_by = rt->ring.next_step - 1;
         rt_pages_drop(&rt->pages, shared);
     }
     if (length < slot->length)
         slot->nameless = length;
     slot->length = length;
     uint32_t pages = rt_ceil_div_u32(length, page_size);
-    while (slot->builtin_pages && slot->page_count > pages) {
-        set_page_count(rt, slot, slot->page_count - 1);
-        rt_pages_drop(&rt->pages, line[slot->page_count]);
+    while (rest->builtin_pages && rest->page_count > pages) {
+        rt_slot_set_page_count(rt, slot, rest->page_count - 1);
+        rt_pages_drop(&rt->pages, line[rest->page_count]);
     }
     return RT_OK;
 }
@@ -372,7 +379,7 @@ enum rt_status rt_seq_length(rt_runtime *rt, rt_seq seq, uint32_t *out)
     rt_harvest(rt);
     struct rt_slot *slot = NULL;
     RT_TRY(rt_slot_of(rt, seq, &slot));
-    *out = slot->length;
+    *out = slot->length - slot->undecided;
     return RT_OK;
 }
 
@@ -380,7 +387,7 @@ enum rt_status rt_seq_length(rt_runtime *rt, rt_seq seq, uint32_t *out)
  * so that rt_step need not note it in every slot. */
 static uint64_t last_row_in_flight(const struct rt_runtime *rt, const struct rt_slot *slot)
 {
-    uint64_t opened = slot->opened_step;
+    uint64_t opened = rt_slot_rest(rt, slot)->opened_step;
     for (uint64_t step = rt->ring.next_step - 1; step > rt->harvested && step >= opened; step--) {
         const struct rt_record_row *rows =
             rt_ring_rows(&rt->ring, rt_ring_record_of(&rt->ring, step));
@@ -398,7 +405,7 @@ enum rt_status rt_seq_quiet(rt_runtime *rt, rt_seq seq, uint64_t *ticket)
     rt_harvest(rt);
     struct rt_slot *slot = NULL;
     RT_TRY(rt_slot_of(rt, seq, &slot));
-    uint64_t own = last_row_in_flight(rt, slot), others = slot->touched_by;
+    uint64_t own = last_row_in_flight(rt, slot), others = rt_slot_rest(rt, slot)->touched_by;
     uint64_t last = own > others ? own : others;
     *ticket = last > rt->harvested ? last : 0;
     return RT_OK;
@@ -412,8 +419,8 @@ enum rt_status rt_seq_pages(rt_runtime *rt, rt_seq seq, int32_t *pages, uint32_t
                "rt_seq_pages: count or pages is null");
     struct rt_slot *slot = NULL;
     RT_TRY(rt_slot_of(rt, seq, &slot));
-    *count = slot->page_count;
-    uint32_t copied = rt_min_u32(capacity, slot->page_count);
+    *count = rt_slot_rest(rt, slot)->page_count;
+    uint32_t copied = rt_min_u32(capacity, *count);
     if (copied)
         memcpy(pages, rt_slot_line(rt, slot), copied * sizeof(*pages));
     return RT_OK;

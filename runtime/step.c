@@ -49,10 +49,10 @@ static enum rt_status refuse_row(struct rt_runtime *rt, const struct rt_step_par
     RT_TRY(rt_slot_of(rt, p->seqs[row], &slot));
     RT_REQUIRE(slot->named_in != rt->attempts, err, RT_ERR_DUPLICATE,
                "row %u names sequence 0x%" PRIx64 " a second time in this step", row, p->seqs[row]);
-    RT_REQUIRE(slot->length + query_len <= c->max_length, err, RT_ERR_LENGTH,
-               "row %u: %u tokens and %u new ones exceed max_length %u", row, slot->length,
-               query_len, c->max_length);
-    uint32_t longest = slot->length + slot->undecided;
+    uint32_t longest = slot->length, decided = longest - slot->undecided;
+    RT_REQUIRE(decided + query_len <= c->max_length, err, RT_ERR_LENGTH,
+               "row %u: %u tokens and %u new ones exceed max_length %u", row, decided, query_len,
+               c->max_length);
     RT_REQUIRE(longest != slot->nameless || names_token(p, row, query_len), err, RT_ERR_INVALID,
                "row %u: sequence 0x%" PRIx64 " was rewound to %u tokens and has no last one; the "
                "step must name its token",
@@ -66,7 +66,7 @@ static enum rt_status refuse_row(struct rt_runtime *rt, const struct rt_step_par
     }
     return rt_fail(err, RT_ERR_PAGES, "row %u: %u tokens need %u pages, %u are bound", row,
                    longest + query_len, rt_ceil_div_u32(longest + query_len, c->page_size),
-                   slot->page_count);
+                   rt_slot_rest(rt, slot)->page_count);
 }
 
 /* The sequence is open, named once, short enough, goes on from a token, and has its pages or gets
@@ -77,14 +77,15 @@ static inline bool row_may_run(struct rt_runtime *rt, const struct rt_step_param
     struct rt_slot *slot = rt_slot_find(rt, p->seqs[row]);
     if (RT_UNLIKELY(!slot || slot->named_in == rt->attempts))
         return false;
-    uint32_t longest = slot->length + slot->undecided, reach = longest + query_len;
-    bool grows = reach > slot->capacity;
-    if (RT_UNLIKELY(longest == slot->nameless && !names_token(p, row, query_len)))
+    if (RT_UNLIKELY(slot->length == slot->nameless && !names_token(p, row, query_len)))
         return false;
-    if (RT_UNLIKELY(reach > rt->blueprint.config.max_length || (grows && !slot->builtin_pages)))
-        return false;
+    uint32_t reach = slot->length + query_len;
+    if (RT_UNLIKELY(reach > slot->capacity)) {
+        if (reach > rt->blueprint.config.max_length || !rt_slot_rest(rt, slot)->builtin_pages)
+            return false;
+        ++*new_pages;
+    }
     slot->named_in = rt->attempts;
-    *new_pages += grows;
     return true;
 }
 
@@ -156,33 +157,35 @@ static enum rt_status check_step(struct rt_runtime *rt, const struct rt_step_par
 }
 
 /* A page for the row that has outgrown its pages: about one row in page_size. */
-static void grow(struct rt_runtime *rt, struct rt_slot *slot, struct rt_record_row *out)
+static void grow(struct rt_runtime *rt, struct rt_slot *slot, struct rt_record_row *row)
 {
-    out->new_block = (int32_t)slot->page_count;
-    out->new_page = rt_pages_take(&rt->pages);
-    rt_slot_line(rt, slot)[slot->page_count++] = out->new_page;
-    slot->capacity += rt->blueprint.config.page_size;
+    uint32_t count = rt_slot_rest(rt, slot)->page_count;
+    row->new_block = (int32_t)count;
+    row->new_page = rt_pages_take(&rt->pages);
+    rt_slot_line(rt, slot)[count] = row->new_page;
+    rt_slot_set_page_count(rt, slot, count + 1);
 }
 
 /* Writes a checked row and advances the host's view of its sequence. True: the device decides. */
 static inline bool write_row(struct rt_runtime *rt, rt_seq seq, int32_t accept, uint32_t query_len,
-                             struct rt_record_row *out)
+                             struct rt_record_row *row)
 {
     struct rt_slot *slot = &rt->slots[(uint32_t)seq];
-    uint32_t reach = slot->length + slot->undecided + query_len;
-    struct rt_record_row row = {
+    *row = (struct rt_record_row){
         .slot = (uint32_t)seq,
         .accept = accept == RT_ACCEPT_ALL ? (int32_t)query_len : accept,
         .new_block = -1,
         .new_page = -1,
     };
-    if (RT_UNLIKELY(reach > slot->capacity))
-        grow(rt, slot, &row);
-    *out = row;
-    if (RT_LIKELY(accept != RT_ACCEPT_DEVICE))
-        slot->length += (uint32_t)row.accept;
-    else
+    slot->length += query_len;
+    if (RT_UNLIKELY(slot->length > slot->capacity))
+        grow(rt, slot, row);
+    if (RT_LIKELY(accept == RT_ACCEPT_ALL))
+        return false;
+    if (accept == RT_ACCEPT_DEVICE)
         slot->undecided += query_len;
+    else
+        slot->length -= query_len - (uint32_t)accept;
     return accept == RT_ACCEPT_DEVICE;
 }
 
@@ -193,13 +196,11 @@ static void unwrite_rows(struct rt_runtime *rt, const struct rt_record_row *rows
     while (count--) {
         const struct rt_record_row *row = &rows[count];
         struct rt_slot *slot = &rt->slots[row->slot];
-        if (row->accept == RT_ACCEPT_BY_DEVICE)
-            slot->undecided -= query_len;
-        else
-            slot->length -= (uint32_t)row->accept;
+        const bool by_device = row->accept == RT_ACCEPT_BY_DEVICE;
+        slot->length -= by_device ? query_len : (uint32_t)row->accept;
+        slot->undecided -= by_device ? query_len : 0;
         if (row->new_page >= 0) {
-            slot->page_count--;
-            slot->capacity -= rt->blueprint.config.page_size;
+            rt_slot_set_page_count(rt, slot, rt_slot_rest(rt, slot)->page_count - 1);
             rt_pages_drop(&rt->pages, row->new_page);
         }
     }

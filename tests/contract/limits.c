@@ -239,7 +239,7 @@ static void generations_wrap_past_zero(void **state)
     (void)state;
     rt_runtime *rt = fixture_create(NULL);
     for (uint32_t i = 0; i < 6; i++)
-        rt->slots[i].generation = UINT32_MAX;
+        rt->slot_rests[i].generation = UINT32_MAX;
     rt_seq last = fixture_open(rt);
     assert_int_equal(last >> 32, UINT32_MAX);
     assert_int_equal(rt_seq_close(rt, last), RT_OK);

@@ -140,11 +140,12 @@ void fixture_snapshot(rt_runtime *rt, struct fixture_snapshot *out)
     };
     for (uint32_t i = 0; i < rt->blueprint.config.max_sequences; i++) {
         const struct rt_slot *s = &rt->slots[i];
-        const uint64_t fields[] = {s->handle, s->length, s->undecided, s->page_count, s->capacity};
+        const uint32_t pages = rt_slot_rest(rt, s)->page_count;
+        const uint64_t fields[] = {s->handle, s->length, s->undecided, pages, s->capacity};
         for (size_t k = 0; k < sizeof(fields) / sizeof(fields[0]); k++)
             out->slots_hash = mix(out->slots_hash, fields[k]);
         const int32_t *line = rt_slot_line(rt, s);
-        for (uint32_t k = 0; k < s->page_count; k++)
+        for (uint32_t k = 0; k < pages; k++)
             out->table_hash = mix(out->table_hash, (uint32_t)line[k]);
     }
 }
