@@ -166,30 +166,36 @@ static void grow(struct rt_runtime *rt, struct rt_slot *slot, struct rt_record_r
     rt_slot_set_page_count(rt, slot, count + 1);
 }
 
-/* Writes a checked row and advances the host's view of its sequence. True: the device decides. */
-static inline bool write_row(struct rt_runtime *rt, rt_seq seq, int32_t accept, uint32_t query_len,
-                             struct rt_record_row *row)
+/* Writes checked rows and advances the host's view of their sequences. True: the device decides how
+ * many tokens of some row stay. */
+static inline bool write_rows(struct rt_runtime *rt, const rt_seq *seqs, const int32_t *accept,
+                              uint32_t count, uint32_t query_len, struct rt_record_row *rows)
 {
-    struct rt_slot *slot = &rt->slots[(uint32_t)seq];
-    *row = (struct rt_record_row){
-        .slot = (uint32_t)seq,
-        .accept = accept == RT_ACCEPT_ALL ? (int32_t)query_len : accept,
-        .new_block = -1,
-        .new_page = -1,
-    };
-    slot->length += query_len;
-    if (RT_UNLIKELY(slot->length > slot->capacity))
-        grow(rt, slot, row);
-    if (RT_LIKELY(accept == RT_ACCEPT_ALL))
-        return false;
-    if (accept == RT_ACCEPT_DEVICE)
-        slot->undecided += query_len;
-    else
-        slot->length -= query_len - (uint32_t)accept;
-    return accept == RT_ACCEPT_DEVICE;
+    struct rt_slot *const slots = rt->slots;
+    bool device_decides = false;
+    for (uint32_t i = 0; i < count; i++) {
+        struct rt_slot *const slot = &slots[(uint32_t)seqs[i]];
+        const bool all = !accept || accept[i] == RT_ACCEPT_ALL;
+        rows[i] = (struct rt_record_row){.slot = (uint32_t)seqs[i],
+                                         .accept = all ? (int32_t)query_len : accept[i],
+                                         .new_block = -1,
+                                         .new_page = -1};
+        slot->length += query_len;
+        if (RT_UNLIKELY(slot->length > slot->capacity))
+            grow(rt, slot, &rows[i]);
+        if (RT_LIKELY(all))
+            continue;
+        if (accept[i] == RT_ACCEPT_DEVICE) {
+            slot->undecided += query_len;
+            device_decides = true;
+        } else {
+            slot->length -= query_len - (uint32_t)accept[i];
+        }
+    }
+    return device_decides;
 }
 
-/* Undoes write_row for the rows of a record that could not be launched. */
+/* Undoes write_rows for the rows of a record that could not be launched. */
 static void unwrite_rows(struct rt_runtime *rt, const struct rt_record_row *rows, uint32_t count,
                          uint32_t query_len)
 {
@@ -248,11 +254,10 @@ static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params 
     };
     uint32_t taken_bytes = rt->ops_bytes, taken_count = rt->ops_count;
     rt_take_ops(rt, record);
-    bool device_decides = false;
-    for (uint32_t i = 0; i < live; i++)
-        device_decides |=
-            write_row(rt, p->seqs[first + i], p->accept ? p->accept[first + i] : RT_ACCEPT_ALL,
-                      query_len, &rows[i]);
+    /* A loop each: most steps name no accepted counts, and then nothing asks for them. */
+    const rt_seq *seqs = p->seqs + first;
+    bool device_decides = p->accept ? write_rows(rt, seqs, p->accept + first, live, query_len, rows)
+                                    : write_rows(rt, seqs, NULL, live, query_len, rows);
     write_tokens(p, first, live, query_len, rt_ring_tokens(&rt->ring, record));
 
     enum rt_status status = launch(rt, g, p->flags & RT_STEP_EAGER);
