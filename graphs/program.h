@@ -10,6 +10,7 @@
 #include "graphs/spec.h"
 
 #define RT_LABEL_BYTES 40
+#define RT_STAGE_REASON_BYTES 256
 #define RT_NO_LAYER UINT32_MAX
 
 /* How far the audit looks into a captured stage. */
@@ -24,7 +25,7 @@ struct rt_stage {
     char label[RT_LABEL_BYTES]; /* "append.12", "before_attention.0" */
     struct rt_work *work;       /* owned by the program */
     enum rt_stage_trust trust;
-    const char *reason; /* why this work and not another, static storage; null: there is none */
+    char reason[RT_STAGE_REASON_BYTES]; /* why this work and not another; "": nobody asks */
 };
 
 struct rt_program {

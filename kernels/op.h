@@ -17,16 +17,17 @@ enum rt_op_id {
     RT_OP_COUNT
 };
 
+struct rt_project_params; /* kernels/abi/project.h */
+
 /* What a graph asks of its operators. */
 struct rt_op_request {
     const struct rt_device_caps *caps;
     const struct rt_kv_format *kv;
     uint32_t heads, q_len, page_size;
     enum rt_backend backend; /* AUTO: the fastest that serves it */
-    /* Of project alone: */
-    uint32_t m, k;   /* vectors of x and their length */
-    uint32_t rows;   /* of the weights, of the whole batch */
-    bool transposed; /* the weight's row_stride is 1 */
+    /* Of project alone, which kernel takes it depends on all of it: what will be built, or null
+     * while nothing is known of it. Other addresses are as good where they are aligned no worse. */
+    const struct rt_project_params *product;
 };
 
 #define RT_REASON_BYTES 192
@@ -45,7 +46,8 @@ struct rt_variant {
 };
 
 /*
- * Pure: the variant that serves the request, or the first reason why none does.
+ * Pure: the variant that serves the request, or the first reason why none does. Build takes what
+ * was resolved: what no other variant could serve is all that it refuses by itself.
  * An explicit backend is served or refused (RT_ERR_UNSUPPORTED), never replaced.
  * RT_ERR_GEOMETRY: no kernel anywhere serves the geometry; the message lists those that are served.
  */

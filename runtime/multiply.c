@@ -1,24 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/multiply.h"
 
-bool rt_multiply_by_library(const struct rt_config *config, const struct rt_device_caps *caps,
-                            uint32_t vectors, uint64_t weight_bytes, const char **reason)
+#include "kernels/abi/preattend.h"
+
+bool rt_multiply_by_library(enum rt_projections projections, const struct rt_device_caps *caps,
+                            const struct rt_multiplication *product, const char **reason)
 {
     struct answer {
         bool library;
         const char *reason;
     } a;
-    if (config->projections != RT_PROJECTIONS_AUTO)
-        a = (struct answer){config->projections == RT_PROJECTIONS_CUBLASLT, "asked for"};
+    if (projections != RT_PROJECTIONS_AUTO)
+        a = (struct answer){projections == RT_PROJECTIONS_CUBLASLT, "asked for"};
     else if (caps->kind == RT_DEVICE_KIND_HOST)
         a = (struct answer){false, "plain C on the host device"};
     else if (!caps->has_blas)
         a = (struct answer){false, "there is no cuBLASLt"};
+    else if (product->norm_width > RT_PREATTEND_MOST_WIDTH)
+        a = (struct answer){false, "a norm too wide for the node in front of a library's product"};
     else if (caps->cc != 90)
         a = (struct answer){true, "no kernel of our own is tuned for this device"};
-    else if (vectors > RT_OWN_MOST_VECTORS)
+    else if (product->vectors > RT_OWN_MOST_VECTORS)
         a = (struct answer){true, "many vectors"};
-    else if (weight_bytes > RT_OWN_MOST_BYTES)
+    else if (product->weight_bytes > RT_OWN_MOST_BYTES)
         a = (struct answer){true, "a large weight"};
     else
         a = (struct answer){false, "few vectors: weights are asked for early"};

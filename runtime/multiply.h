@@ -14,13 +14,19 @@
 /* What a library may use for one product. */
 #define RT_WORKSPACE_BYTES (UINT64_C(32) << 20)
 
+struct rt_multiplication {
+    uint32_t vectors;
+    uint32_t norm_width;   /* of the norm of the vectors that belongs to it; 0: none */
+    uint64_t weight_bytes; /* of all heads */
+};
+
 /*
- * Pure: true: the library. weight_bytes: of all heads. *reason gets a sentence in static storage.
- * The configuration's projections decide; with auto the library is taken where the device has it
- * and there are more vectors, or larger weights, than the two limits, or no kernel of ours is tuned
- * for the device.
+ * Pure: true: the library. *reason gets a sentence in static storage. What is asked for decides;
+ * with auto the library is taken where the device has it and there are more vectors, or larger
+ * weights, than the two limits, or no kernel of ours is tuned for the device; but not where the
+ * norm, a node of its own in front of the library, is wider than that node takes.
  */
-bool rt_multiply_by_library(const struct rt_config *config, const struct rt_device_caps *caps,
-                            uint32_t vectors, uint64_t weight_bytes, const char **reason);
+bool rt_multiply_by_library(enum rt_projections projections, const struct rt_device_caps *caps,
+                            const struct rt_multiplication *product, const char **reason);
 
 #endif

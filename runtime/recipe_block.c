@@ -15,6 +15,8 @@
 #include "runtime/multiply.h"
 #include "runtime/recipe_parts.h"
 
+#include <stdio.h>
+
 /* Where vectors lie: [batch, m, k], k packed. */
 struct vectors {
     void *base;
@@ -104,40 +106,45 @@ static bool lies_along_k(const struct rt_weight_view *w)
 static bool by_library(const struct recipe *b, const struct product *p, const char **reason)
 {
     const uint64_t rows = (uint64_t)p->w[0].rows + p->w[1].rows;
-    return rt_multiply_by_library(config_of(b), &b->s->blueprint->caps, tokens_of(b),
-                                  rows * p->k * p->batch * sizeof(uint16_t), reason);
+    const struct rt_multiplication product = {
+        .vectors = tokens_of(b),
+        .norm_width = p->norm.weight ? p->norm.width : 0,
+        .weight_bytes = rows * p->k * p->batch * sizeof(uint16_t),
+    };
+    return rt_multiply_by_library(config_of(b)->projections, &b->s->blueprint->caps, &product,
+                                  reason);
+}
+
+/* Why this kernel, until add_product puts in front why a kernel at all. */
+static void note_kernel(const struct recipe *b, const struct rt_variant *variant)
+{
+    struct rt_stage *stage = &b->p->stages[b->p->count - 1];
+    if (b->s->blueprint->caps.kind != RT_DEVICE_KIND_HOST)
+        (void)snprintf(stage->reason, sizeof(stage->reason), "%s", variant->reason);
 }
 
 static enum rt_status add_own(struct recipe *b, uint32_t layer, const struct product *p)
 {
     const struct rt_config *c = config_of(b);
-    const struct rt_op_request request = {
-        .caps = &b->s->blueprint->caps,
-        .kv = &b->s->blueprint->placement.dims.kv,
-        .heads = c->geometry.heads,
-        .q_len = b->query_len,
-        .page_size = c->page_size,
-        .backend = c->backend,
-        .m = tokens_of(b),
-        .k = p->k,
-        .rows = (p->w[0].rows + p->w[1].rows) * p->batch,
-        .transposed = !lies_along_k(&p->w[0]),
-    };
     const struct rt_project_params params = {
         .x = {p->x.base, p->x.batch_stride, p->x.row_stride},
         .y = {p->y.base, p->y.batch_stride, p->y.row_stride},
         .w = {p->w[0], p->w[1]},
         .norm = p->norm,
         .batch = p->batch,
-        .m = request.m,
+        .m = tokens_of(b),
         .k = p->k,
         .is_f32 = c->precision == RT_PRECISION_F32,
     };
+    const struct rt_op_request request = {
+        .caps = &b->s->blueprint->caps, .backend = c->backend, .product = &params};
     struct rt_variant variant;
     struct rt_work work;
     RT_TRY(rt_op_resolve(RT_OP_PROJECT, &request, &variant, b->err));
     RT_TRY(rt_op_build(b->s->kernels, &variant, &params, sizeof(params), &work, b->err));
-    return rt_recipe_add(b, p->name, layer, &work);
+    RT_TRY(rt_recipe_add(b, p->name, layer, &work));
+    note_kernel(b, &variant);
+    return RT_OK;
 }
 
 /* Of one weight; y at `column` of its rows. */
@@ -208,6 +215,14 @@ static enum rt_status add_by_kernel(struct recipe *b, uint32_t layer, const stru
     return add_own(b, layer, &second);
 }
 
+static void put_in_front(const char *reason, char text[RT_STAGE_REASON_BYTES])
+{
+    char kernel[RT_STAGE_REASON_BYTES];
+    (void)snprintf(kernel, sizeof(kernel), "%s", text);
+    (void)snprintf(text, RT_STAGE_REASON_BYTES, "%.60s%s%.190s", reason, kernel[0] ? "; " : "",
+                   kernel);
+}
+
 static enum rt_status add_product(struct recipe *b, uint32_t layer, const struct product *p)
 {
     const char *reason;
@@ -215,7 +230,7 @@ static enum rt_status add_product(struct recipe *b, uint32_t layer, const struct
     const bool library = by_library(b, p, &reason);
     RT_TRY(library ? add_by_library(b, layer, p) : add_by_kernel(b, layer, p));
     for (uint32_t i = first; i < b->p->count; i++)
-        b->p->stages[i].reason = reason;
+        put_in_front(reason, b->p->stages[i].reason);
     return RT_OK;
 }
 

@@ -31,91 +31,31 @@ static const struct sm90_kernel sm90_kernels[] = {
 };
 #define SM90_COUNT (sizeof(sm90_kernels) / sizeof(sm90_kernels[0]))
 
-/* Why the Hopper kernels do not take the product. */
-static enum rt_status check_sm90_product(const struct rt_op_request *request, struct rt_error *err)
-{
-    RT_TRY(rt_check_sm90(request->caps, err));
-    RT_REQUIRE(request->m <= RT_PROJECT_SM90_MOST_VECTORS, err, RT_ERR_UNSUPPORTED,
-               "backend sm90 multiplies up to %u vectors, not %u", RT_PROJECT_SM90_MOST_VECTORS,
-               request->m);
-    RT_REQUIRE(request->k % VECTOR_ELEMENTS == 0, err, RT_ERR_UNSUPPORTED,
-               "backend sm90 takes vectors of a multiple of %u numbers, not %u", VECTOR_ELEMENTS,
-               request->k);
-    return RT_OK;
-}
-
 /* As few tiles as hold a block's share, all alike. */
 static uint32_t tile_rows(uint32_t share)
 {
     return rt_ceil_div_u32(share, rt_ceil_div_u32(share, RT_PROJECT_SM90_TILE_ROWS));
 }
 
-/* The one with the least room for that many vectors, and for a block's share in one pass; else the
- * one with the largest passes. */
-static const struct sm90_kernel *pick_sm90(const struct rt_op_request *request)
+/* Rows of all weights of the batch: check_project bounds them. */
+static uint32_t all_rows(const struct rt_project_params *p)
 {
-    const uint32_t share = rt_ceil_div_u32(request->rows, request->caps->sm_count);
-    const struct sm90_kernel *best = NULL;
-    for (size_t i = 0; i < SM90_COUNT; i++) {
-        const struct sm90_kernel *kernel = &sm90_kernels[i];
-        if (request->m > kernel->vectors || request->transposed != (kernel->tiles == 0))
-            continue;
-        if (best &&
-            (best->vectors < kernel->vectors || best->tiles * RT_PROJECT_SM90_TILE_ROWS >= share))
-            break;
-        best = kernel;
-    }
-    return best;
+    return p->batch * (p->w[0].rows + p->w[1].rows);
 }
 
-static void choose_sm90(const struct rt_op_request *request, struct rt_variant *out)
+static bool lies_across(const struct rt_project_params *p)
 {
-    const struct sm90_kernel *kernel = pick_sm90(request);
-    out->backend = RT_BACKEND_SM90;
-    out->entry = kernel->entry;
-    out->m_tiles = kernel->tiles;
-    out->parts = request->caps->sm_count;
-    out->threads = request->transposed ? RT_PROJECT_SM90_ACROSS_THREADS : RT_PROJECT_SM90_THREADS;
-    out->smem_bytes =
-        request->transposed ? RT_PROJECT_SM90_ACROSS_BYTES(request->m) : SM90_SMEM_BYTES;
-    (void)snprintf(out->reason, sizeof(out->reason), "sm90%s, up to %u vectors for %u, %u blocks",
-                   request->backend == RT_BACKEND_AUTO ? "" : " as asked for", kernel->vectors,
-                   request->m, out->parts);
+    return p->w[0].column_stride != 1;
 }
 
-/* m 0: nothing is known of the product yet, and nobody asks for it. */
-enum rt_status rt_project_resolve(const struct rt_op_request *request, struct rt_variant *out,
-                                  struct rt_error *err)
-{
-    struct rt_error why_not = {0};
-    RT_TRY(rt_plain_resolve(request, out, err));
-    switch (request->m > 0 ? request->backend : RT_BACKEND_GENERIC) {
-    case RT_BACKEND_SM90:
-        RT_TRY(check_sm90_product(request, err));
-        choose_sm90(request, out);
-        return RT_OK;
-    case RT_BACKEND_AUTO:
-        if (check_sm90_product(request, &why_not) == RT_OK) {
-            choose_sm90(request, out);
-            return RT_OK;
-        }
-        (void)snprintf(out->reason, sizeof(out->reason), "generic; not sm90: %.150s",
-                       why_not.message);
-        return RT_OK;
-    case RT_BACKEND_GENERIC:
-        (void)snprintf(out->reason, sizeof(out->reason), "generic as asked for");
-        return RT_OK;
-    default:
-        return rt_fail(err, RT_ERR_UNSUPPORTED, "backend %d is not known", (int)request->backend);
-    }
-}
+/* ---- what is a product at all ---------------------------------------------------------------- */
 
 static enum rt_status check_project(const struct rt_project_params *p, struct rt_error *err)
 {
     RT_REQUIRE(p->batch >= 1 && p->m >= 1 && p->k >= 1 && p->w[0].rows >= 1, err, RT_ERR_INVALID,
                "a product of %u times %u vectors of %u with %u rows: at least 1 of each", p->batch,
                p->m, p->k, p->w[0].rows);
-    const bool along = p->w[0].column_stride == 1;
+    const bool along = !lies_across(p);
     for (int i = 0; i < 2 && p->w[i].rows > 0; i++) {
         const struct rt_weight_view *w = &p->w[i];
         RT_REQUIRE(along ? w->column_stride == 1 : w->row_stride == 1, err, RT_ERR_INVALID,
@@ -133,19 +73,7 @@ static enum rt_status check_project(const struct rt_project_params *p, struct rt
     return RT_OK;
 }
 
-static enum rt_status build_generic(const struct rt_kernels *k, const struct rt_project_params *p,
-                                    const char *entry, struct rt_launch *out, struct rt_error *err)
-{
-    const uint64_t blocks =
-        (uint64_t)rt_ceil_div_u32(p->w[0].rows + p->w[1].rows, RT_PROJECT_ROWS) *
-        rt_ceil_div_u32(p->m, RT_PROJECT_VECTORS) * p->batch;
-    RT_REQUIRE(blocks <= INT32_MAX, err, RT_ERR_INVALID, "a product of %llu blocks is too large",
-               (unsigned long long)blocks);
-    return rt_launch_grid(k, entry, p, sizeof(*p), (uint32_t)blocks, 1, RT_PROJECT_THREADS, out,
-                          err);
-}
-
-/* ---- sm90 ---- */
+/* ---- what the Hopper kernels take of them ---------------------------------------------------- */
 
 static enum rt_status check_strides(const char *name, const int64_t strides[2],
                                     struct rt_error *err)
@@ -159,29 +87,61 @@ static enum rt_status check_strides(const char *name, const int64_t strides[2],
     return RT_OK;
 }
 
-static enum rt_status check_sm90(const struct rt_variant *v, const struct rt_project_params *p,
-                                 struct rt_error *err)
+/* They move 16 bytes at a time. */
+static enum rt_status check_alignment(const struct rt_project_params *p, struct rt_error *err)
 {
-    const bool across = p->w[0].column_stride != 1;
-    const struct sm90_kernel *kernel = sm90_kernels, *end = kernel + SM90_COUNT;
-    while (kernel < end && kernel->entry != v->entry)
-        kernel++;
-    RT_REQUIRE(kernel < end && p->m <= kernel->vectors && across == (kernel->tiles == 0), err,
-               RT_ERR_INTERNAL, "%u vectors, weights that lie %s, were planned as %s", p->m,
-               across ? "across" : "along", v->entry);
-    RT_REQUIRE(!across || (!p->norm.weight && p->w[1].rows == 0), err, RT_ERR_UNSUPPORTED,
-               "backend sm90 takes one transposed weight, without a norm; backend generic takes "
-               "any");
     RT_TRY(rt_check_pointer("x", p->x.base, err));
     RT_TRY(check_strides("x", (int64_t[]){p->x.batch_stride, p->x.row_stride}, err));
     RT_TRY(rt_check_pointer("norm", p->norm.weight, err));
     for (int i = 0; i < 2 && p->w[i].rows > 0; i++) {
         const struct rt_weight_view *w = &p->w[i];
-        const int64_t outer = across ? w->column_stride : w->row_stride;
+        const int64_t outer = lies_across(p) ? w->column_stride : w->row_stride;
         RT_TRY(rt_check_pointer("weight", w->base, err));
         RT_TRY(check_strides("weight", (int64_t[]){w->batch_stride, outer}, err));
     }
     return RT_OK;
+}
+
+/* Why they do not take the product, but for their room. */
+static enum rt_status check_sm90(const struct rt_project_params *p, struct rt_error *err)
+{
+    struct rt_error story = {0};
+    RT_REQUIRE(!p->is_f32, err, RT_ERR_UNSUPPORTED,
+               "backend sm90 takes bf16, not f32, which is the C references' alone");
+    RT_REQUIRE(p->m <= RT_PROJECT_SM90_MOST_VECTORS, err, RT_ERR_UNSUPPORTED,
+               "backend sm90 multiplies up to %u vectors, not %u", RT_PROJECT_SM90_MOST_VECTORS,
+               p->m);
+    RT_REQUIRE(p->k % VECTOR_ELEMENTS == 0, err, RT_ERR_UNSUPPORTED,
+               "backend sm90 takes vectors of a multiple of %u numbers, not %u", VECTOR_ELEMENTS,
+               p->k);
+    RT_REQUIRE(!lies_across(p) || !p->norm.weight, err, RT_ERR_UNSUPPORTED,
+               "backend sm90 takes a weight that lies across, with row stride 1, only without a "
+               "norm; backend generic takes any");
+    RT_REQUIRE(!lies_across(p) || p->w[1].rows == 0, err, RT_ERR_UNSUPPORTED,
+               "backend sm90 takes one weight that lies across, with row stride 1, not two of %u "
+               "and %u rows; backend generic takes any",
+               p->w[0].rows, p->w[1].rows);
+    if (check_alignment(p, &story) != RT_OK)
+        return rt_fail(err, RT_ERR_UNSUPPORTED, "backend sm90: %s", story.message);
+    return RT_OK;
+}
+
+/* The one with the least room for that many vectors, and for a block's share in one pass; else the
+ * one with the largest passes. */
+static const struct sm90_kernel *pick_sm90(const struct rt_project_params *p, uint32_t blocks)
+{
+    const uint32_t share = rt_ceil_div_u32(all_rows(p), blocks);
+    const struct sm90_kernel *best = NULL;
+    for (size_t i = 0; i < SM90_COUNT; i++) {
+        const struct sm90_kernel *kernel = &sm90_kernels[i];
+        if (p->m > kernel->vectors || lies_across(p) != (kernel->tiles == 0))
+            continue;
+        if (best &&
+            (best->vectors < kernel->vectors || best->tiles * RT_PROJECT_SM90_TILE_ROWS >= share))
+            break;
+        best = kernel;
+    }
+    return best;
 }
 
 /* Where what lies in a block's shared memory; whatever remains is the ring. */
@@ -189,8 +149,7 @@ static enum rt_status place_along(const struct rt_variant *v, struct rt_project_
                                   uint32_t *smem_bytes, struct rt_error *err)
 {
     const struct rt_project_params *p = &sm90->project;
-    const uint32_t rows = p->batch * (p->w[0].rows + p->w[1].rows);
-    const uint32_t share = rt_ceil_div_u32(rows, v->parts);
+    const uint32_t share = rt_ceil_div_u32(all_rows(p), v->parts);
     sm90->tile_rows = tile_rows(share);
     const uint32_t tiles = rt_min_u32(rt_ceil_div_u32(share, sm90->tile_rows), v->m_tiles);
     const uint32_t stage_bytes = sm90->tile_rows * RT_PROJECT_SM90_ROW_BYTES;
@@ -214,18 +173,106 @@ static enum rt_status place_along(const struct rt_variant *v, struct rt_project_
     return RT_OK;
 }
 
+/* The whole of what a variant's launch has to know. */
+static enum rt_status make_sm90(const struct rt_variant *v, const struct rt_project_params *p,
+                                struct rt_project_sm90_params *out, uint32_t *smem_bytes,
+                                struct rt_error *err)
+{
+    *out = (struct rt_project_sm90_params){.project = *p};
+    if (!lies_across(p))
+        return place_along(v, out, smem_bytes, err);
+    out->sums_stride = RT_PROJECT_SM90_SUMS_STRIDE(4u);
+    *smem_bytes = RT_PROJECT_SM90_ACROSS_BYTES(p->m);
+    return RT_OK;
+}
+
+/* ---- resolve --------------------------------------------------------------------------------- */
+
+static enum rt_status resolve_sm90(const struct rt_op_request *request, struct rt_variant *out,
+                                   struct rt_error *err)
+{
+    const struct rt_project_params *p = request->product;
+    struct rt_project_sm90_params params;
+    uint32_t smem_bytes;
+    RT_TRY(rt_check_sm90(request->caps, err));
+    RT_TRY(check_sm90(p, err));
+    const struct sm90_kernel *kernel = pick_sm90(p, request->caps->sm_count);
+    struct rt_variant v = {
+        .op = out->op,
+        .backend = RT_BACKEND_SM90,
+        .entry = kernel->entry,
+        .m_tiles = kernel->tiles,
+        .parts = request->caps->sm_count,
+        .threads = lies_across(p) ? RT_PROJECT_SM90_ACROSS_THREADS : RT_PROJECT_SM90_THREADS,
+        .smem_bytes = lies_across(p) ? RT_PROJECT_SM90_ACROSS_BYTES(p->m) : SM90_SMEM_BYTES,
+    };
+    RT_TRY(make_sm90(&v, p, &params, &smem_bytes, err));
+    (void)snprintf(v.reason, sizeof(v.reason), "sm90%s, up to %u vectors for %u, %u blocks",
+                   request->backend == RT_BACKEND_AUTO ? "" : " as asked for", kernel->vectors,
+                   p->m, v.parts);
+    *out = v;
+    return RT_OK;
+}
+
+enum rt_status rt_project_resolve(const struct rt_op_request *request, struct rt_variant *out,
+                                  struct rt_error *err)
+{
+    struct rt_error why_not = {0};
+    RT_TRY(rt_plain_resolve(request, out, err));
+    if (request->product)
+        RT_TRY(check_project(request->product, err));
+    switch (request->product ? request->backend : RT_BACKEND_GENERIC) {
+    case RT_BACKEND_SM90:
+        return resolve_sm90(request, out, err);
+    case RT_BACKEND_AUTO:
+        if (resolve_sm90(request, out, &why_not) != RT_OK)
+            (void)snprintf(out->reason, sizeof(out->reason), "generic; not sm90: %.150s",
+                           why_not.message);
+        return RT_OK;
+    case RT_BACKEND_GENERIC:
+        (void)snprintf(out->reason, sizeof(out->reason), "generic as asked for");
+        return RT_OK;
+    default:
+        return rt_fail(err, RT_ERR_UNSUPPORTED, "backend %d is not known", (int)request->backend);
+    }
+}
+
+/* ---- build ----------------------------------------------------------------------------------- */
+
+static enum rt_status build_generic(const struct rt_kernels *k, const struct rt_project_params *p,
+                                    const char *entry, struct rt_launch *out, struct rt_error *err)
+{
+    const uint64_t blocks =
+        (uint64_t)rt_ceil_div_u32(p->w[0].rows + p->w[1].rows, RT_PROJECT_ROWS) *
+        rt_ceil_div_u32(p->m, RT_PROJECT_VECTORS) * p->batch;
+    RT_REQUIRE(blocks <= INT32_MAX, err, RT_ERR_INVALID, "a product of %llu blocks is too large",
+               (unsigned long long)blocks);
+    return rt_launch_grid(k, entry, p, sizeof(*p), (uint32_t)blocks, 1, RT_PROJECT_THREADS, out,
+                          err);
+}
+
+/* What is built is what was resolved, but for its addresses. */
+static enum rt_status check_variant(const struct rt_variant *v, const struct rt_project_params *p,
+                                    struct rt_error *err)
+{
+    const struct sm90_kernel *kernel = sm90_kernels, *end = kernel + SM90_COUNT;
+    while (kernel < end && kernel->entry != v->entry)
+        kernel++;
+    RT_REQUIRE(kernel < end && p->m <= kernel->vectors && lies_across(p) == (kernel->tiles == 0),
+               err, RT_ERR_INTERNAL, "%u vectors, weights that lie %s, were planned as %s", p->m,
+               lies_across(p) ? "across" : "along", v->entry);
+    return check_sm90(p, err);
+}
+
 static enum rt_status build_sm90(const struct rt_kernels *k, const struct rt_variant *v,
                                  const struct rt_project_params *p, struct rt_launch *out,
                                  struct rt_error *err)
 {
-    struct rt_project_sm90_params sm90 = {.project = *p};
-    uint32_t smem_bytes = RT_PROJECT_SM90_ACROSS_BYTES(p->m);
-    RT_TRY(check_sm90(v, p, err));
-    if (p->w[0].column_stride == 1)
-        RT_TRY(place_along(v, &sm90, &smem_bytes, err));
-    else
-        sm90.sums_stride = RT_PROJECT_SM90_SUMS_STRIDE(4u);
-    RT_TRY(rt_launch_grid(k, v->entry, &sm90, sizeof(sm90), v->parts, 1, v->threads, out, err));
+    struct rt_project_sm90_params params;
+    uint32_t smem_bytes;
+    RT_TRY(check_variant(v, p, err));
+    RT_TRY(make_sm90(v, p, &params, &smem_bytes, err));
+    RT_TRY(rt_launch_grid(k, v->entry, &params, sizeof(params), v->parts, 1, v->threads, out, err));
     out->smem_bytes = smem_bytes;
     return RT_OK;
 }
@@ -235,6 +282,7 @@ enum rt_status rt_project_build(const struct rt_kernels *k, const struct rt_vari
 {
     const struct rt_project_params *p = params;
     RT_TRY(check_project(p, err));
+    RT_TRY(rt_check_f32(k, variant, p->is_f32, err));
     if (variant->backend == RT_BACKEND_SM90)
         return build_sm90(k, variant, p, out, err);
     return build_generic(k, p, variant->entry, out, err);

@@ -80,15 +80,11 @@ static void shrink(struct ck_project *c, uint64_t most)
     }
 }
 
-static bool resolve(struct ck *ck, const struct ck_project *c, enum rt_backend backend,
+static bool resolve(struct ck *ck, const struct rt_project_params *p, enum rt_backend backend,
                     struct rt_variant *out)
 {
-    const struct rt_op_request request = {.caps = &ck->driver.caps,
-                                          .m = c->m,
-                                          .k = c->k,
-                                          .rows = c->batch * (c->rows[0] + c->rows[1]),
-                                          .transposed = c->transposed,
-                                          .backend = backend};
+    const struct rt_op_request request = {
+        .caps = &ck->driver.caps, .backend = backend, .product = p};
     struct rt_error err = {0};
     const enum rt_status status = rt_op_resolve(RT_OP_PROJECT, &request, out, &err);
     if (status == RT_ERR_UNSUPPORTED)
@@ -120,13 +116,13 @@ static void check_variant(struct ck *ck, const struct ck_project *c,
 static void check(struct ck *ck, struct ck_random *random, const struct ck_project *c)
 {
     static const uint32_t parts[] = {1, 2, 7, 8, 132};
-    const bool odd = c->transposed && (c->norm || c->rows[1] > 0);
     struct rt_variant choice;
     struct ck_project_rig rig = ck_project_make(ck, c);
     struct ck_project_truth truth = ck_project_truth(ck, c, &rig);
-    if (resolve(ck, c, RT_BACKEND_GENERIC, &choice))
+    const struct rt_project_params p = ck_project_params(c, &rig, CK_DEVICE);
+    if (resolve(ck, &p, RT_BACKEND_GENERIC, &choice))
         check_variant(ck, c, &rig, &truth, &choice);
-    if (!odd && resolve(ck, c, RT_BACKEND_SM90, &choice)) {
+    if (resolve(ck, &p, RT_BACKEND_SM90, &choice)) {
         check_variant(ck, c, &rig, &truth, &choice);
         choice.parts = parts[ck_random_below(random, 5)];
         if (!c->transposed)

@@ -100,16 +100,12 @@ static void place(const struct bench *b, struct rt_project_params *p, uint64_t a
 static bool resolve(struct ck *ck, const struct rt_project_params *p, const struct knobs *knobs,
                     struct rt_variant *choice)
 {
-    const struct rt_op_request request = {.caps = &ck->driver.caps,
-                                          .m = p->m,
-                                          .k = p->k,
-                                          .rows = p->batch * (p->w[0].rows + p->w[1].rows),
-                                          .transposed = p->w[0].row_stride == 1,
-                                          .backend = RT_BACKEND_SM90};
+    const struct rt_op_request request = {
+        .caps = &ck->driver.caps, .backend = RT_BACKEND_SM90, .product = p};
     struct rt_error err = {0};
     if (rt_op_resolve(RT_OP_PROJECT, &request, choice, &err) != RT_OK)
         return false;
-    if (knobs->smem_kb > 0 && !request.transposed)
+    if (knobs->smem_kb > 0 && p->w[0].row_stride != 1)
         choice->smem_bytes = knobs->smem_kb * 1024;
     if (knobs->per_sm > 0)
         choice->parts *= knobs->per_sm;

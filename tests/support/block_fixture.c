@@ -55,6 +55,12 @@ bool block_weight(const struct rt_config *c, uint32_t i, const char **name, uint
     return false;
 }
 
+/* What a weight takes of the numbers. */
+static uint64_t room(const struct rt_weight *w)
+{
+    return (w->rows * w->columns + 127) / 128 * 128;
+}
+
 void block_open(struct block_fixture *b, const struct rt_config *config, uint64_t seed)
 {
     struct rt_error err = {.status = RT_OK};
@@ -74,12 +80,46 @@ void block_open(struct block_fixture *b, const struct rt_config *config, uint64_
             for (uint64_t k = 0; k < w.rows * w.columns; k++)
                 b->numbers[at + k] = rt_float_to_bf16((float)(int32_t)fixture_random(&seed) *
                                                       (0.2f / 2147483648.0f));
-            at += (w.rows * w.columns + 127) / 128 * 128;
+            at += room(&w);
             assert_true(at <= MOST_ELEMENTS);
             if (rt_weights_bind(b->weights, layer, name, &w, &err) != RT_OK)
                 fail_msg("%s", err.message);
         }
     }
+}
+
+static void transpose(uint16_t *numbers, uint64_t rows, uint64_t columns)
+{
+    uint16_t *old = malloc(rows * columns * sizeof(*old));
+    assert_non_null(old);
+    memcpy(old, numbers, rows * columns * sizeof(*old));
+    for (uint64_t k = 0; k < rows * columns; k++)
+        numbers[k % columns * rows + k / columns] = old[k];
+    free(old);
+}
+
+bool block_lay_across(struct block_fixture *b, uint32_t i)
+{
+    struct rt_error err = {.status = RT_OK};
+    uint64_t at = 0;
+    uint32_t laid = 0;
+    for (uint32_t layer = 0; layer < b->config.geometry.layers; layer++) {
+        const char *name;
+        struct rt_weight w = {.struct_size = sizeof(w), .dtype = RT_DTYPE_BF16};
+        for (uint32_t n = 0; block_weight(&b->config, n, &name, &w.rows, &w.columns);
+             at += room(&w), n++) {
+            if (w.rows == 1 || (i != n && i != BLOCK_ALL))
+                continue;
+            transpose(b->numbers + at, w.rows, w.columns);
+            w.address = (uintptr_t)(b->numbers + at);
+            w.row_stride = 1;
+            w.column_stride = (int64_t)w.rows;
+            if (rt_weights_bind(b->weights, layer, name, &w, &err) != RT_OK)
+                fail_msg("%s", err.message);
+            laid++;
+        }
+    }
+    return laid > 0;
 }
 
 void block_close(struct block_fixture *b)

@@ -17,6 +17,10 @@ struct block_fixture {
 void block_config(struct rt_config *config);
 /* All weights of all layers bound; `config` null: block_config's. */
 void block_open(struct block_fixture *b, const struct rt_config *config, uint64_t seed);
+/* Binds the i-th weight of all layers with its numbers column by column; UINT32_MAX: every matrix.
+ * False: there is no such weight, or it is a vector. What it is worth is as before. */
+#define BLOCK_ALL UINT32_MAX
+bool block_lay_across(struct block_fixture *b, uint32_t i);
 void block_close(struct block_fixture *b);
 
 /* What a checkpoint calls the i-th weight that the configuration needs, and its shape; false: there

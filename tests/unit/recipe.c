@@ -82,8 +82,121 @@ static void test_masks_are_whole(void **state)
     }
 }
 
+/* ---- weights that lie one way or the other --------------------------------------------------- */
+
+static struct rt_config block_config(void)
+{
+    struct rt_config c;
+    rt_config_default(&c);
+    c.geometry = (struct rt_geometry){.heads = 16,
+                                      .kv_lora_rank = 512,
+                                      .qk_rope_head_dim = 64,
+                                      .layers = 1,
+                                      .softmax_scale = 0.1};
+    c.block.hidden_size = 7168;
+    c.block.q_lora_rank = 1536;
+    c.block.qk_nope_head_dim = c.block.v_head_dim = 128;
+    c.pages = 100;
+    c.max_length = 1000;
+    c.layer = 1;
+    return c;
+}
+
+/* All graphs of it on an H200, weights of these ids column by column. */
+static enum rt_status make_all(const struct rt_config *c, uint32_t across, struct rt_error *err)
+{
+    struct rt_device_caps caps;
+    struct rt_weights weights;
+    struct rt_blueprint *b = calloc(1, sizeof(*b));
+    assert_non_null(b);
+    assert_int_equal(rt_device_caps_assume("h200", &caps, NULL), RT_OK);
+    if (rt_blueprint_make(c, &caps, 0, b, err) != RT_OK)
+        fail_msg("%s", err->message);
+    assert_int_equal(rt_weights_assume(c, &weights, NULL), RT_OK);
+    for (uint32_t id = 0; id < RT_WEIGHT_COUNT; id++) {
+        struct rt_bound_weight *w = &weights.bound[id];
+        if (!(across >> id & 1) || w->rows <= 1)
+            continue;
+        w->row_stride = 1;
+        w->column_stride = (int64_t)w->rows;
+    }
+    const struct rt_arena arena = {
+        .arena = ARENA, .pool = POOL, .mapped_addr = MAPPED, .placement = &b->placement};
+    const struct rt_kernels kernels = {.cc = caps.cc};
+    const rt_stage_fn none[RT_STAGE_POINT_COUNT] = {0};
+    const struct rt_recipe_source source = {
+        .blueprint = b, .arena = &arena, .kernels = &kernels, .stages = none, .weights = &weights};
+    enum rt_status status = RT_OK;
+    for (uint32_t i = 0; i < b->spec_count && status == RT_OK; i++) {
+        struct rt_program program = {0};
+        status = rt_recipe_make(&source, &b->specs[i], NULL, &program, err);
+        rt_program_free(&program);
+    }
+    rt_weights_free(&weights);
+    free(b);
+    return status;
+}
+
+/* auto always finds a way, however the weights lie: singly, in pairs, all at once. */
+static void test_weights_lie_as_they_do(void **state)
+{
+    (void)state;
+    for (int projections = RT_PROJECTIONS_AUTO; projections <= RT_PROJECTIONS_OWN; projections++)
+        for (uint32_t first = 0; first < RT_WEIGHT_COUNT; first++)
+            for (uint32_t second = first; second <= RT_WEIGHT_COUNT; second++) {
+                struct rt_config c = block_config();
+                struct rt_error err = {0};
+                const uint32_t all = second == RT_WEIGHT_COUNT ? UINT32_MAX : 0;
+                c.projections = (enum rt_projections)projections;
+                c.block.q_lora_rank = first % 2 ? 1536 : 0;
+                if (make_all(&c, 1u << first | 1u << second % 32 | all, &err) != RT_OK)
+                    fail_msg("weights %u and %u across: %s", first, second, err.message);
+            }
+}
+
+static void refused(const struct rt_config *c, enum rt_weight_id across, const char *words)
+{
+    struct rt_error err = {0};
+    assert_int_not_equal(make_all(c, 1u << across, &err), RT_OK);
+    if (!strstr(err.message, words))
+        fail_msg("\"%s\" does not say \"%s\"", err.message, words);
+}
+
+/* What is asked for by name is served or refused by name. */
+static void test_sm90_by_name(void **state)
+{
+    (void)state;
+    struct rt_config c = block_config();
+    struct rt_error err = {0};
+    c.batch_size_count = 5; /* up to 16 */
+    c.projections = RT_PROJECTIONS_OWN;
+    c.backend = RT_BACKEND_SM90;
+    assert_int_equal(make_all(&c, 0, &err), RT_OK);
+    assert_int_equal(make_all(&c, 1u << RT_WEIGHT_O | 1u << RT_WEIGHT_KV_B, &err), RT_OK);
+    refused(&c, RT_WEIGHT_Q_B, "only without a norm");
+    c.block.q_lora_rank = 0;
+    assert_int_equal(make_all(&c, 1u << RT_WEIGHT_KV_A, &err), RT_OK); /* two products of one */
+}
+
+/* A norm that the node in front of a library's product does not take. */
+static void test_wide_norm(void **state)
+{
+    (void)state;
+    struct rt_config c = block_config();
+    struct rt_error err = {0};
+    c.block.q_lora_rank = 8192;
+    assert_int_equal(make_all(&c, 0, &err), RT_OK);
+    c.projections = RT_PROJECTIONS_CUBLASLT;
+    refused(&c, RT_WEIGHT_COUNT, "q_a norm of 8192 numbers, not a multiple of 8 up to 4096");
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_masks_are_whole)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_masks_are_whole),
+        cmocka_unit_test(test_weights_lie_as_they_do),
+        cmocka_unit_test(test_sm90_by_name),
+        cmocka_unit_test(test_wide_norm),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/abi/project.h"
 #include "kernels/op.h"
 
 #include <setjmp.h>
@@ -174,52 +175,147 @@ static void test_plain_operators(void **state)
     }
 }
 
-static void expect_project(const struct rt_device_caps *caps, struct rt_op_request r,
-                           const char *entry)
+/* A product whose weights lie along k, one behind the other; rows1 0: there is one. */
+static struct rt_project_params product(uint32_t m, uint32_t k, uint32_t rows0, uint32_t rows1)
 {
+    const struct rt_weight_view w = {.row_stride = k, .column_stride = 1};
+    struct rt_project_params p = {.x.row_stride = k, .w = {w, w}, .batch = 1, .m = m, .k = k};
+    p.y.row_stride = rows0 + rows1;
+    p.w[0].rows = rows0;
+    p.w[1].rows = rows1;
+    return p;
+}
+
+static struct rt_project_params across(struct rt_project_params p)
+{
+    for (int i = 0; i < 2; i++) {
+        p.w[i].row_stride = 1;
+        p.w[i].column_stride = p.w[i].rows;
+    }
+    return p;
+}
+
+static struct rt_project_params normed(struct rt_project_params p)
+{
+    p.norm = (struct rt_norm_view){.weight = (const uint16_t *)256, .scale = 1, .width = p.k};
+    return p;
+}
+
+/* What resolves is built, by the kernel that was resolved. */
+static struct rt_variant expect_project(const struct rt_device_caps *caps,
+                                        const struct rt_project_params *p, enum rt_backend backend,
+                                        const char *entry)
+{
+    const struct rt_op_request r = {.caps = caps, .backend = backend, .product = p};
+    const struct rt_kernels kernels = {.cc = caps->cc};
     struct rt_variant choice = {0};
+    struct rt_work work;
     struct rt_error err = {0};
-    r.caps = caps;
     if (rt_op_resolve(RT_OP_PROJECT, &r, &choice, &err) != RT_OK)
         fail_msg("%s", err.message);
     assert_string_equal(choice.entry, entry);
     assert_int_equal(choice.backend, strstr(entry, "sm90") ? RT_BACKEND_SM90 : RT_BACKEND_GENERIC);
     assert_true(choice.reason[0] != '\0');
+    if (rt_op_build(&kernels, &choice, p, sizeof(*p), &work, &err) != RT_OK)
+        fail_msg("%s", err.message);
+    assert_string_equal(work.launch.entry, entry);
+    assert_true(work.launch.smem_bytes <= choice.smem_bytes);
+    return choice;
 }
 
 /* By vectors, by a block's share of the rows, and by how the weight lies. */
 static void test_project(void **state)
 {
     (void)state;
-    const struct rt_op_request qkv_a = {.m = 1, .k = 7168, .rows = 2112};
-    const struct rt_op_request q_b = {.m = 9, .k = 1536, .rows = 3072};
-    const struct rt_op_request out = {.m = 16, .k = 2048, .rows = 7168};
-    const struct rt_op_request keys = {.m = 8, .k = 128, .rows = 8192, .transposed = true};
-    struct rt_op_request r = {0};
-    expect_project(&h200, r, "rt_project"); /* nothing is known of it yet */
-    expect_project(&h200, qkv_a, "rt_project_sm90_along8x1");
-    expect_project(&h200, q_b, "rt_project_sm90_along16x2");
-    expect_project(&h200, out, "rt_project_sm90_along16x4");
-    expect_project(&h200, keys, "rt_project_sm90_across8");
-    expect_project(&small, qkv_a, "rt_project");
-    expect_project(&host, qkv_a, "rt_project");
-
+    const struct rt_op_request nothing = {.caps = &h200};
+    const struct rt_project_params qkv_a = product(1, 7168, 1536, 576);
+    const struct rt_project_params q_b = normed(product(9, 1536, 3072, 0));
+    const struct rt_project_params out = product(16, 2048, 7168, 0);
+    struct rt_project_params keys = across(product(8, 128, 512, 0));
     struct rt_variant choice = {0};
+    keys.batch = 16;
+    assert_int_equal(rt_op_resolve(RT_OP_PROJECT, &nothing, &choice, NULL), RT_OK);
+    assert_string_equal(choice.entry, "rt_project");
+    (void)expect_project(&h200, &qkv_a, RT_BACKEND_AUTO, "rt_project_sm90_along8x1");
+    (void)expect_project(&h200, &q_b, RT_BACKEND_AUTO, "rt_project_sm90_along16x2");
+    (void)expect_project(&h200, &out, RT_BACKEND_AUTO, "rt_project_sm90_along16x4");
+    (void)expect_project(&h200, &out, RT_BACKEND_SM90, "rt_project_sm90_along16x4");
+    (void)expect_project(&h200, &out, RT_BACKEND_GENERIC, "rt_project");
+    (void)expect_project(&h200, &keys, RT_BACKEND_AUTO, "rt_project_sm90_across8");
+    (void)expect_project(&small, &qkv_a, RT_BACKEND_AUTO, "rt_project");
+    (void)expect_project(&host, &qkv_a, RT_BACKEND_AUTO, "rt_project");
+}
+
+/* auto falls back and says why, generic takes it, sm90 is refused in the same words. */
+static void only_generic(const struct rt_project_params *p, const char *words)
+{
+    const struct rt_op_request r = {.caps = &h200, .backend = RT_BACKEND_SM90, .product = p};
+    struct rt_variant refused = {.parts = 77};
     struct rt_error err = {0};
-    r = out;
-    r.caps = &h200;
-    r.backend = RT_BACKEND_GENERIC;
-    expect_project(&h200, r, "rt_project");
-    r.backend = RT_BACKEND_SM90;
-    expect_project(&h200, r, "rt_project_sm90_along16x4");
-    r.m = 17;
-    assert_int_equal(rt_op_resolve(RT_OP_PROJECT, &r, &choice, &err), RT_ERR_UNSUPPORTED);
-    assert_non_null(strstr(err.message, "up to 16 vectors, not 17"));
-    r.m = 16;
-    r.k = 2052;
-    assert_int_equal(rt_op_resolve(RT_OP_PROJECT, &r, &choice, &err), RT_ERR_UNSUPPORTED);
-    r.backend = RT_BACKEND_AUTO;
-    expect_project(&h200, r, "rt_project");
+    assert_int_equal(rt_op_resolve(RT_OP_PROJECT, &r, &refused, &err), RT_ERR_UNSUPPORTED);
+    assert_int_equal(refused.parts, 77);
+    if (!strstr(err.message, words) || !strstr(err.message, "backend sm90"))
+        fail_msg("\"%s\" does not say \"%s\"", err.message, words);
+    const struct rt_variant choice = expect_project(&h200, p, RT_BACKEND_AUTO, "rt_project");
+    if (!strstr(choice.reason, words) || !strstr(choice.reason, "generic; not sm90"))
+        fail_msg("\"%s\" does not say \"%s\"", choice.reason, words);
+    (void)expect_project(&h200, p, RT_BACKEND_GENERIC, "rt_project");
+}
+
+/* All that the Hopper kernels' build could refuse is known to the resolver. */
+static void test_project_falls_back(void **state)
+{
+    (void)state;
+    struct rt_project_params p = across(normed(product(4, 1536, 3072, 0)));
+    only_generic(&p, "without a norm");
+    p = across(product(4, 7168, 1536, 576));
+    only_generic(&p, "not two of 1536 and 576 rows");
+    p = product(17, 2048, 7168, 0);
+    only_generic(&p, "up to 16 vectors, not 17");
+    p = product(16, 2052, 7168, 0);
+    only_generic(&p, "a multiple of 8 numbers, not 2052");
+    p = normed(product(16, 40000, 7168, 0));
+    only_generic(&p, "no room for 16 vectors of 40000");
+    p = product(3, 2048, 7168, 0);
+    p.x.base = (void *)24;
+    only_generic(&p, "x is at 0x18, not 16-byte aligned");
+    p = product(3, 2048, 7168, 0);
+    p.x.row_stride = 2052;
+    only_generic(&p, "x row stride in elements is 2052");
+    p = normed(product(3, 2048, 7168, 0));
+    p.norm.weight = (const uint16_t *)8;
+    only_generic(&p, "norm is at 0x8");
+    p = product(3, 2048, 7168, 64);
+    p.w[1].base = (const uint16_t *)8;
+    only_generic(&p, "weight is at 0x8");
+    p = product(3, 2048, 7168, 64);
+    p.w[1].row_stride = 2052;
+    only_generic(&p, "weight row stride in elements is 2052");
+    p = across(product(3, 2048, 7164, 0));
+    only_generic(&p, "weight row stride in elements is 7164");
+    p = product(3, 2048, 7168, 0);
+    p.is_f32 = 1;
+    only_generic(&p, "f32");
+}
+
+/* What no kernel takes is refused whatever is asked for. */
+static void test_no_product(void **state)
+{
+    (void)state;
+    struct rt_project_params bad[4];
+    for (int i = 0; i < 4; i++)
+        bad[i] = product(3, 2048, 512, 64);
+    bad[0].m = 0;
+    bad[1].w[1].row_stride = 1;
+    bad[1].w[1].column_stride = 64;
+    bad[2].norm = (struct rt_norm_view){.weight = (const uint16_t *)256, .width = 1024};
+    bad[3].batch = INT32_MAX;
+    for (int i = 0; i < 12; i++) {
+        struct rt_variant choice;
+        const struct rt_op_request r = {
+            .caps = &h200, .backend = (enum rt_backend)(i / 4), .product = &bad[i % 4]};
+        assert_int_equal(rt_op_resolve(RT_OP_PROJECT, &r, &choice, NULL), RT_ERR_INVALID);
+    }
 }
 
 static void test_refused_requests(void **state)
@@ -274,6 +370,8 @@ int main(void)
         cmocka_unit_test(test_backends),
         cmocka_unit_test(test_plain_operators),
         cmocka_unit_test(test_project),
+        cmocka_unit_test(test_project_falls_back),
+        cmocka_unit_test(test_no_product),
         cmocka_unit_test(test_refused_requests),
         cmocka_unit_test(test_choices_exist),
     };
