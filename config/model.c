@@ -32,7 +32,7 @@ static const struct rt_model_family families[] = {
     {"longcat_flash_ngram", .layers = RT_LAYERS_TWICE},
     {"longcat_flash_sparse", .layers = RT_LAYERS_TWICE},
     {"longcat_next", .layers = RT_LAYERS_TWICE},
-    {"minicpm3", .is_half = true},
+    {"minicpm3", .is_half = true, .scales_depth = true},
     {"mistral4"},
     {"pangu_ultra_moe"},
     {"sarvam_mla"},

@@ -25,6 +25,23 @@ static enum rt_status read_dimensions(const struct rt_model_text *text, struct r
     return RT_OK;
 }
 
+/* scale_depth / sqrt(num_hidden_layers); a file without scale_depth has the class's own, 1. */
+static enum rt_status read_residual_scale(const struct rt_model_text *text, double *out,
+                                          struct rt_error *err)
+{
+    const struct rt_node *depth = text->given[RT_MODEL_SCALE_DEPTH];
+    uint32_t layers = 0;
+    *out = 1.0;
+    if (!text->family->scales_depth)
+        return RT_OK;
+    RT_TRY(rt_model_need(text, RT_MODEL_HIDDEN_LAYERS, &layers, err));
+    *out = (rt_pick_is_given(depth) ? rt_pick_number(depth) : 1.0) / sqrt(layers);
+    if (!(*out > 0.0) || !isfinite(*out))
+        return rt_model_fail(text, depth, rt_model_key_name(RT_MODEL_SCALE_DEPTH),
+                             "a number above 0", err);
+    return RT_OK;
+}
+
 /* Kimi-K3's text model calls itself kimi_linear, and has a gate that Kimi-Linear has not. */
 static enum rt_status check_served(const struct rt_model_text *text, struct rt_error *err)
 {
@@ -48,6 +65,7 @@ enum rt_status rt_model_block(const struct rt_model_text *text, const struct rt_
         b.input_norm_eps = rt_pick_number(text->given[RT_MODEL_NORM_EPS]);
     b.q_a_scale = scale_of(text, RT_MODEL_SCALE_Q, b.hidden_size, b.q_lora_rank);
     b.kv_a_scale = scale_of(text, RT_MODEL_SCALE_KV, b.hidden_size, geometry->kv_lora_rank);
+    RT_TRY(read_residual_scale(text, &b.residual_scale, err));
     RT_TRY(rt_model_rope(text, geometry->qk_rope_head_dim, &b.rope, err));
     *out = b;
     return RT_OK;

@@ -35,6 +35,7 @@ const struct rt_pick rt_model_keys[RT_MODEL_KEY_COUNT] = {
     [RT_MODEL_SCALE_Q] = {"mla_scale_q_lora", RT_PICK_BOOLEAN},
     [RT_MODEL_SCALE_KV] = {"mla_scale_kv_lora", RT_PICK_BOOLEAN},
     [RT_MODEL_SCALE_BOTH] = {"use_mla_scaling_factor", RT_PICK_BOOLEAN},
+    [RT_MODEL_SCALE_DEPTH] = {"scale_depth", RT_PICK_NUMBER},
 };
 
 /* openPangu alone has names of its own. */

@@ -33,6 +33,7 @@ struct rt_model_family {
     enum rt_model_mscale mscale;
     bool is_half; /* RoPE turns pairs (i, i + R/2) and not (2i, 2i + 1), if the file says nothing */
     const char *no_block; /* what its block has that ours has not; null: nothing */
+    bool scales_depth;    /* what sublayers add is multiplied by scale_depth / sqrt(layers) */
 };
 
 enum rt_model_key {
@@ -66,6 +67,7 @@ enum rt_model_key {
     RT_MODEL_SCALE_Q,
     RT_MODEL_SCALE_KV,
     RT_MODEL_SCALE_BOTH,
+    RT_MODEL_SCALE_DEPTH,
     RT_MODEL_KEY_COUNT
 };
 

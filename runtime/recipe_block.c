@@ -260,6 +260,7 @@ static enum rt_status add_input_norm(struct recipe *b, uint32_t layer)
         .tokens = tokens_of(b),
         .first = layer == 0,
         .is_f32 = config_of(b)->precision == RT_PRECISION_F32,
+        .hidden_scale = (float)config_of(b)->block.residual_scale,
     };
     return rt_recipe_add_op(b, RT_OP_INPUT_NORM, layer, &p, sizeof(p));
 }

@@ -8,7 +8,8 @@
  *
  *   [stage]  writes hidden: what the block's projections get, normalised by the model's input norm
  *            (with rt_config.input_norm: what the sublayer before gave, not normalised)
- *   residual += hidden, hidden = norm(residual)            with input_norm only; layer 0 sets it
+ *   residual += s hidden, hidden = norm(residual)          with input_norm only; layer 0 sets it;
+ *                                                          s is block.residual_scale, 1
  *   q_a, kv_a   = hidden · W_qa, hidden · W_kva            without q_lora_rank: q = hidden · W_q
  *   q           = norm(q_a) · W_qb                         per head [nope P | rope R]
  *   kv cache   <- [norm(kv_a latent) | rope(kv_a key)]

@@ -105,6 +105,8 @@ struct rt_block {
     uint32_t norm_one_plus; /* 1: norms multiply by 1 + weight */
     uint32_t reserved;
     double q_a_scale, kv_a_scale; /* multiply the normalised low-rank vectors */
+    double residual_scale;        /* with input_norm: multiplies hidden where it is added to the
+                                     residual; MiniCPM's scale_depth / sqrt(num_hidden_layers) */
     struct rt_rope rope;
 };
 

@@ -10,7 +10,7 @@
 
 /*
  * input_norm: what stands in front of a block that adds its residual itself. Per token:
- *   residual = residual + hidden (rounded once; where `first` is set: residual = hidden)
+ *   residual = residual + hidden_scale * hidden   (rounded once; `first`: residual = hidden)
  *   normed   = norm(residual as stored; norm)
  * Tokens are tokens of rows 0..rows-1, packed; padding is computed like the rest. residual may be
  * hidden itself where `first` is set; otherwise no two of the three overlap.
@@ -22,8 +22,8 @@ struct rt_input_norm_params {
     int64_t stride; /* in elements, a multiple of 8 */
     struct rt_norm_view norm;
     uint32_t tokens, first;
-    uint32_t is_f32; /* host device alone: the three are f32 */
-    uint32_t reserved;
+    uint32_t is_f32;    /* host device alone: the three are f32 */
+    float hidden_scale; /* MiniCPM's models make less of what a sublayer adds; 1: as it is */
 };
 #define RT_INPUT_NORM_PARAMS_ADDRESSES(type, at)                                                   \
     (RT_ADDRESS(type, at hidden) | RT_ADDRESS(type, at residual) | RT_ADDRESS(type, at normed) |   \

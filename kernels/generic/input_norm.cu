@@ -24,13 +24,15 @@
 #define RT_INPUT_NORM_ONE (RT_INPUT_NORM_THREADS * RT_VECTOR_ELEMENTS) /* a vector a thread */
 RT_STATIC_ASSERT(4 * RT_INPUT_NORM_ONE >= RT_INPUT_NORM_MOST_WIDTH, "four are enough");
 
-static __device__ __forceinline__ uint4 rt_input_norm_sum(const uint4 &a, const uint4 &b)
+/* Of a factor of 1 the sum is what an addition gives, bit for bit. */
+static __device__ __forceinline__ uint4 rt_input_norm_sum(const uint4 &residual,
+                                                          const uint4 &hidden, float scale)
 {
-    struct rt_floats8 x = rt_unpack_bf16x8(a);
-    const struct rt_floats8 y = rt_unpack_bf16x8(b);
+    struct rt_floats8 x = rt_unpack_bf16x8(residual);
+    const struct rt_floats8 y = rt_unpack_bf16x8(hidden);
 #pragma unroll
     for (int i = 0; i < 8; i++)
-        x.at[i] += y.at[i];
+        x.at[i] = fmaf(scale, y.at[i], x.at[i]);
     return rt_pack_bf16x8(x);
 }
 
@@ -61,7 +63,7 @@ static __device__ __forceinline__ void rt_input_norm_token(const struct rt_input
     for (uint32_t i = 0; i < VECTORS; i++) {
         const uint32_t vector = i * RT_INPUT_NORM_THREADS + threadIdx.x;
         if (!p.first)
-            x[i] = rt_input_norm_sum(old[i], x[i]);
+            x[i] = rt_input_norm_sum(old[i], x[i], p.hidden_scale);
         if (vector < vectors)
             residual[vector] = x[i];
         squares += rt_squares(x[i]);

@@ -11,7 +11,9 @@ void rt_ref_input_norm(const void *params)
         const int64_t first = t * p->stride;
         for (int64_t i = first; i < first + p->norm.width; i++) {
             const double hidden = rt_ref_load(p->hidden, i, p->is_f32);
-            const double sum = p->first ? hidden : hidden + rt_ref_load(p->residual, i, p->is_f32);
+            const double sum = p->first ? hidden
+                                        : (double)p->hidden_scale * hidden +
+                                              rt_ref_load(p->residual, i, p->is_f32);
             rt_ref_store(p->residual, i, p->is_f32, sum);
         }
         rt_ref_norm(&p->norm, (const unsigned char *)p->residual + first * bytes,

@@ -8,6 +8,7 @@
 #include "kernels/ref/ref.h"
 #include "tests/checkkern/compare.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@ struct norm_case {
     uint32_t tokens, width, gap; /* numbers between tokens */
     bool first, weights, in_place;
     float eps, offset, scale;
+    float hidden_scale;
 };
 
 struct norm_buffers {
@@ -40,7 +42,8 @@ static struct rt_input_norm_params params_of(const struct norm_case *c,
                  .scale = c->scale,
                  .width = c->width},
         .tokens = c->tokens,
-        .first = c->first};
+        .first = c->first,
+        .hidden_scale = c->hidden_scale};
 }
 
 /* A token in one of many ways: as usual, huge, tiny, zeros, one NaN, one infinity. */
@@ -141,9 +144,10 @@ static void compare_normed(struct ck *ck, const struct norm_case *c, const struc
 
 static void check(struct ck *ck, struct ck_random *random, const struct norm_case *c)
 {
-    ck_case(ck, "%u tokens of %u, %u apart%s%s%s, eps %g, offset %g, scale %g", c->tokens, c->width,
-            c->gap, c->first ? ", first" : "", c->in_place ? " in place" : "",
-            c->weights ? "" : ", no norm", (double)c->eps, (double)c->offset, (double)c->scale);
+    ck_case(ck, "%u tokens of %u, %u apart%s%s%s, eps %g, offset %g, scale %g, hidden times %g",
+            c->tokens, c->width, c->gap, c->first ? ", first" : "", c->in_place ? " in place" : "",
+            c->weights ? "" : ", no norm", (double)c->eps, (double)c->offset, (double)c->scale,
+            (double)c->hidden_scale);
     struct norm_buffers b = make_buffers(ck, random, c);
     const struct rt_input_norm_params ref = params_of(c, &b, CK_REF);
     const struct rt_input_norm_params device = params_of(c, &b, CK_DEVICE);
@@ -165,8 +169,12 @@ static void check(struct ck *ck, struct ck_random *random, const struct norm_cas
  * bits. */
 static void check_chain(struct ck *ck, struct ck_random *random)
 {
-    const struct norm_case c = {
-        .tokens = 3, .width = 5120, .weights = true, .eps = 1e-6f, .scale = 1.0f};
+    const struct norm_case c = {.tokens = 3,
+                                .width = 5120,
+                                .weights = true,
+                                .eps = 1e-6f,
+                                .scale = 1.0f,
+                                .hidden_scale = 0.5f};
     ck_case(ck, "a chain");
     struct norm_buffers b = make_buffers(ck, random, &c);
     struct rt_input_norm_params p = params_of(&c, &b, CK_DEVICE);
@@ -212,13 +220,18 @@ void ck_input_norm_run(struct ck *ck)
                               .weights = ck_random_below(&random, 6) > 0,
                               .eps = epsilons[i / 2 % 3],
                               .offset = i % 5 == 1 ? 1.0f : 0.0f,
-                              .scale = i % 7 == 2 ? 2.0f : 1.0f};
+                              .scale = i % 7 == 2 ? 2.0f : 1.0f,
+                              .hidden_scale = i % 2 ? 1.0f : 1.4f / sqrtf(62.0f)};
         c.in_place = c.first && ck_random_below(&random, 2);
         check(ck, &random, &c);
     }
     check(ck, &random,
-          &(struct norm_case){
-              .tokens = 700, .width = 264, .weights = true, .eps = 1e-6f, .scale = 1.0f});
+          &(struct norm_case){.tokens = 700,
+                              .width = 264,
+                              .weights = true,
+                              .eps = 1e-6f,
+                              .scale = 1.0f,
+                              .hidden_scale = 1.0f});
     check_chain(ck, &random);
 }
 
@@ -233,7 +246,8 @@ void ck_input_norm_bench(struct ck *ck)
                                     .width = widths[i / 4],
                                     .weights = true,
                                     .eps = 1e-6f,
-                                    .scale = 1.0f};
+                                    .scale = 1.0f,
+                                    .hidden_scale = 1.0f};
         struct norm_buffers b = make_buffers(ck, &random, &c);
         const struct rt_input_norm_params p = params_of(&c, &b, CK_DEVICE);
         struct rt_launch launches[BENCH_LAUNCHES];

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Weights: what is refused, by name, and that a table is as it was behind a refusal. */
+#include "common/bf16.h"
 #include "tests/support/block_fixture.h"
 #include "tests/support/fixture.h"
 
@@ -247,13 +248,63 @@ static void test_tensors(void **state)
     block_close(&b);
 }
 
+/* What a layer leaves in hidden, for the next to add. */
+static int note_hidden(void *user, const struct rt_stage_context *context)
+{
+    struct rt_tensor hidden = {.struct_size = sizeof(hidden)};
+    if (rt_tensor(context->runtime, "hidden", 0, &hidden) != RT_OK)
+        return 1;
+    if (context->layer == 0)
+        memcpy(user, (const void *)(uintptr_t)hidden.address, 32 * sizeof(uint16_t));
+    return 0;
+}
+
+static double number(uint16_t bits)
+{
+    return (double)rt_bf16_to_float(bits);
+}
+
+/* The second layer adds a quarter of what the first left; the first sets the residual. */
+static void test_residual_scale(void **state)
+{
+    (void)state;
+    uint16_t given[32], left[32], residual[32];
+    struct rt_config c;
+    struct block_fixture b = {.weights = NULL};
+    rt_runtime *rt = NULL;
+    block_config(&c);
+    c.input_norm = 1;
+    c.block.residual_scale = 0.25;
+    block_open(&b, &c, 5);
+    const struct rt_create_params p = {.struct_size = sizeof(p),
+                                       .config = &b.config,
+                                       .weights = b.weights,
+                                       .stages[RT_STAGE_AFTER_ATTENTION] = note_hidden,
+                                       .stage_user = left};
+    if (rt_create(&p, &rt, &err) != RT_OK)
+        fail_msg("%s", err.message);
+    rt_seq seq = fixture_open(rt);
+    for (uint32_t i = 0; i < 32; i++)
+        given[i] = rt_float_to_bf16((float)i / 8.0f - 2.0f);
+    assert_int_equal(rt_tensor_write(rt, "hidden", 0, 0, given, sizeof(given)), RT_OK);
+    fixture_step_ok(rt, &seq, 1, 1);
+    assert_int_equal(rt_tensor_read(rt, "residual", 0, 0, residual, sizeof(residual)), RT_OK);
+    for (uint32_t i = 0; i < 32; i++) {
+        const double want = number(given[i]) + 0.25 * number(left[i]);
+        assert_true(left[i] != 0);
+        assert_int_equal(residual[i], rt_float_to_bf16((float)want));
+    }
+    rt_destroy(&rt);
+    block_close(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bind),    cmocka_unit_test(test_strides),
         cmocka_unit_test(test_missing), cmocka_unit_test(test_create),
         cmocka_unit_test(test_tensors), cmocka_unit_test(test_table_goes),
-        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_memory),  cmocka_unit_test(test_residual_scale),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

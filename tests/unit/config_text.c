@@ -449,11 +449,13 @@ static void test_block(void **state)
     assert_true(c.layer == 1 && c.input_norm == 0 && c.precision == RT_PRECISION_BF16);
     assert_int_equal(c.block.hidden_size, 7168);
     assert_int_equal(c.block.q_lora_rank, 0);
-    assert_true(c.block.norm_eps == 1e-6 && c.block.q_a_scale == 1.0);
+    assert_true(c.block.norm_eps == 1e-6 && c.block.q_a_scale == 1.0 &&
+                c.block.residual_scale == 1.0);
     assert_true(c.block.rope.theta == 10000.0 && c.block.rope.truncate == 1);
     parse_good(GEOMETRY "layer: true\ninput_norm: true\nprojections: own\nprecision: f32\n"
                         "block: {hidden_size: 64, q_lora_rank: 48, qk_nope_head_dim: 8,\n"
-                        "  v_head_dim: 16, norm_eps: 1e-5, norm_one_plus: true, kv_a_scale: 2}\n"
+                        "  v_head_dim: 16, norm_eps: 1e-5, norm_one_plus: true, kv_a_scale: 2,\n"
+                        "  residual_scale: 0.25}\n"
                         "rope: {type: yarn, order: half, theta: 1e6, factor: 4,\n"
                         "  original_max_length: 64, beta_fast: 16, attention_factor: 1.5,\n"
                         "  short_factor: [1, 2.5], query_scale_beta: 0.1, truncate: false}\n",
@@ -461,7 +463,8 @@ static void test_block(void **state)
     assert_true(c.input_norm == 1 && c.projections == RT_PROJECTIONS_OWN);
     assert_int_equal(c.precision, RT_PRECISION_F32);
     assert_true(c.block.q_lora_rank == 48 && c.block.v_head_dim == 16);
-    assert_true(c.block.norm_one_plus == 1 && c.block.kv_a_scale == 2.0);
+    assert_true(c.block.norm_one_plus == 1 && c.block.kv_a_scale == 2.0 &&
+                c.block.residual_scale == 0.25);
     assert_int_equal(c.block.rope.type, RT_ROPE_YARN);
     assert_int_equal(c.block.rope.order, RT_ROPE_HALF);
     assert_true(c.block.rope.factor == 4.0 && c.block.rope.beta_fast == 16.0);

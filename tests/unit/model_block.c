@@ -117,9 +117,14 @@ static void test_multipliers(void **state)
                              "\"q_lora_rank\": 128, \"mla_scale_q_lora\": true,"
                              " \"mla_scale_kv_lora\": true}");
     assert_true(b.q_a_scale == 4.0 && b.kv_a_scale == 2.0);
+    assert_true(b.residual_scale == 1.0);
     b = good("{\"model_type\": \"longcat_flash\", \"num_layers\": 1, " BASE BLOCK
-             "\"q_lora_rank\": 128, \"mla_scale_q_lora\": true}");
-    assert_true(b.q_a_scale == 4.0 && b.kv_a_scale == 1.0);
+             "\"q_lora_rank\": 128, \"mla_scale_q_lora\": true, \"scale_depth\": 3}");
+    assert_true(b.q_a_scale == 4.0 && b.kv_a_scale == 1.0 && b.residual_scale == 1.0);
+    b = good("{\"model_type\": \"minicpm3\", " BASE BLOCK "\"scale_depth\": 1.4}");
+    assert_true(b.residual_scale == 1.4 / sqrt(2.0));
+    b = good("{\"model_type\": \"minicpm3\", " BASE BLOCK "\"scale_emb\": 12}");
+    assert_true(b.residual_scale == 1.0 / sqrt(2.0));
 }
 
 static void test_rope(void **state)
@@ -172,6 +177,8 @@ static void test_bad(void **state)
         {V3 BLOCK "\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2}}",
          "rope_scaling.type is \"dynamic\": must be default, yarn, deepseek_yarn or longrope"},
         {V3 BLOCK "\"rope_scaling\": {\"type\": \"yarn\"}}", "rope_scaling.factor is missing"},
+        {"{\"model_type\": \"minicpm3\", " BASE BLOCK "\"scale_depth\": 0}",
+         "scale_depth is 0: must be a number above 0"},
         {V3 BLOCK "\"rope_scaling\": {\"type\": \"su\", \"short_factor\": [1]}}",
          "rope_scaling.short_factor is a list: must be a list of 32 numbers above 0"},
         {V3 BLOCK "\"rope_scaling\": {\"type\": \"su\", \"short_factor\": [true]}}",

@@ -27,7 +27,7 @@ static struct rt_config config_of(uint32_t q_lora_rank)
     c.block.qk_nope_head_dim = 128;
     c.block.v_head_dim = 128;
     c.block.norm_eps = c.block.input_norm_eps = 1e-6;
-    c.block.q_a_scale = c.block.kv_a_scale = 1;
+    c.block.q_a_scale = c.block.kv_a_scale = c.block.residual_scale = 1;
     c.block.rope.theta = 10000;
     return c;
 }

@@ -209,7 +209,8 @@ static void test_input_norm(void **state)
         .stride = 3,
         .norm = {.weight = weight, .eps = 3.5f, .offset = -1.0f, .scale = 2.0f, .width = 2},
         .tokens = 2,
-        .is_f32 = 1};
+        .is_f32 = 1,
+        .hidden_scale = 1};
     rt_ref_input_norm(&p);
     assert_true(residual[0] == 3 && residual[1] == 4 && residual[3] == 5 && residual[4] == 12);
     assert_true(normed[0] == 0 && normed[3] == 0); /* 1 - 1 */
@@ -217,7 +218,11 @@ static void test_input_norm(void **state)
     near("of 5 and 12", (double)normed[4], 12 * 2 * 2 / sqrt(88.0));
     assert_true(hidden[2] == POISON && residual[2] == POISON && normed[2] == POISON &&
                 residual[5] == POISON && normed[5] == POISON);
-    p.first = 1;
+    p.hidden_scale = 0.5f;
+    rt_ref_input_norm(&p);
+    assert_true(residual[0] == 3.5f && residual[1] == 5 && residual[3] == 7.5f &&
+                residual[4] == 10);
+    p.first = 1; /* sets, and scales nothing */
     p.norm.weight = NULL;
     rt_ref_input_norm(&p);
     assert_true(residual[0] == 1 && residual[1] == 2 && residual[3] == 5 && residual[4] == -4);
@@ -229,8 +234,12 @@ static void test_input_norm_rounds_once(void **state)
 {
     (void)state;
     uint16_t hidden = rt_float_to_bf16(1.0f), residual = rt_float_to_bf16(256.0f), normed;
-    const struct rt_input_norm_params p = {
-        .hidden = &hidden, .residual = &residual, .normed = &normed, .norm.width = 1, .tokens = 1};
+    const struct rt_input_norm_params p = {.hidden = &hidden,
+                                           .residual = &residual,
+                                           .normed = &normed,
+                                           .norm.width = 1,
+                                           .tokens = 1,
+                                           .hidden_scale = 1};
     rt_ref_input_norm(&p);
     assert_true(rt_bf16_to_float(residual) == 256.0f && rt_bf16_to_float(normed) == 256.0f);
 }
