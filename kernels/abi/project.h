@@ -29,23 +29,26 @@ struct rt_weight_view {
     (RT_ADDRESS(type, member.base) | RT_ADDRESS(type, member.bias))
 
 /*
- * project: y[z, i, j] = bias[j] + sum over l < k of x'[z, i, l] * w[z, j, l], summed in float,
- * rounded once. x' is x, or its norm rounded to bf16. The weight may be two, whose rows follow each
- * other in y: q_a and kv_a are one product. Every number of y is summed in an order that depends on
- * the shapes and the device alone, so that two runs agree bitwise.
+ * project: y[z, i, j] = bias[j] + sum over l < k of x'[z, i, l] * w[z, j, l], summed in float and
+ * rounded once to bf16, or with y_f32 not at all. x' is x, or its norm rounded to bf16. The weight
+ * may be two, whose rows follow each other in y: q_a and kv_a are one product. Every number of y is
+ * summed in an order that depends on the shapes and the device alone, so that two runs agree
+ * bitwise.
  */
 struct rt_project_params {
     struct rt_matrix_view x; /* bf16 [batch, m, k] */
-    struct rt_matrix_view y; /* bf16 [batch, m, w[0].rows + w[1].rows]: no overlap with x */
+    struct rt_matrix_view y; /* bf16 or f32 [batch, m, w[0].rows + w[1].rows]: no overlap with x */
     struct rt_weight_view w[2];
     struct rt_norm_view norm; /* width: k */
     uint32_t batch, m, k;
     uint32_t is_f32; /* host device alone: x and y are f32, x' is not rounded */
+    uint32_t y_f32;  /* y is f32, as a model's logits are wanted */
+    uint32_t reserved;
 };
 #define RT_PROJECT_PARAMS_ADDRESSES(type, at)                                                      \
     (RT_ADDRESS(type, at x.base) | RT_ADDRESS(type, at y.base) |                                   \
      RT_WEIGHT_ADDRESSES(type, at w[0]) | RT_WEIGHT_ADDRESSES(type, at w[1]) |                     \
      RT_NORM_ADDRESSES(type, at norm))
-RT_STATIC_ASSERT(sizeof(struct rt_project_params) == 184, "project ABI");
+RT_STATIC_ASSERT(sizeof(struct rt_project_params) == 192, "project ABI");
 
 #endif

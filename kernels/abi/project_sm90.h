@@ -30,7 +30,7 @@ struct rt_project_sm90_params {
     uint32_t sums_stride;      /* floats from one vector's sums to the next one's */
     uint32_t reserved;
 };
-RT_STATIC_ASSERT(sizeof(struct rt_project_sm90_params) == 216, "sm90 project ABI");
+RT_STATIC_ASSERT(sizeof(struct rt_project_sm90_params) == 224, "sm90 project ABI");
 
 /* More vectors are the generic kernel's, or a library's. */
 #define RT_PROJECT_SM90_MOST_VECTORS 16u

@@ -89,8 +89,11 @@ static __device__ __forceinline__ void rt_project_store(const struct rt_project_
                                                         uint32_t z, uint32_t i, uint32_t row,
                                                         float value)
 {
-    uint16_t *y = (uint16_t *)p.y.base + z * p.y.batch_stride + i * p.y.row_stride;
-    y[row] = rt_float_bf16(value);
+    const int64_t at = z * p.y.batch_stride + i * p.y.row_stride + row;
+    if (p.y_f32)
+        ((float *)p.y.base)[at] = value;
+    else
+        ((uint16_t *)p.y.base)[at] = rt_float_bf16(value);
 }
 
 /* A row by a warp. */

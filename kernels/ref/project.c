@@ -41,7 +41,7 @@ static double product(const struct rt_project_params *p, const struct rt_weight_
 
 static void store(const struct rt_project_params *p, int64_t at, double value)
 {
-    if (p->is_f32)
+    if (p->is_f32 || p->y_f32)
         ((float *)p->y.base)[at] = (float)value;
     else
         ((uint16_t *)p->y.base)[at] = rt_float_to_bf16((float)value);

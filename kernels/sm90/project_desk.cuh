@@ -80,7 +80,11 @@ static __device__ __forceinline__ void rt_project_add_sums(const struct rt_proje
 #pragma unroll
         for (int warp = 0; warp < RT_PROJECT_WARPS; warp++)
             sum += sums[(warp * p.project.m + i) * p.sums_stride + place];
-        ((uint16_t *)y.base)[z * y.batch_stride + i * y.row_stride + row] = rt_float_bf16(sum);
+        const int64_t at = z * y.batch_stride + i * y.row_stride + row;
+        if (p.project.y_f32)
+            ((float *)y.base)[at] = sum;
+        else
+            ((uint16_t *)y.base)[at] = rt_float_bf16(sum);
     }
 }
 

@@ -145,6 +145,7 @@ static void check_models(struct ck *ck, struct ck_random *random, uint64_t most)
         c.m = m;
         c.bias = c.batch == 1 && ck_random_below(random, 3) == 0;
         c.gaps = ck_random_below(random, 2);
+        c.y_f32 = i % 3 == 1;
         c.norm = c.norm || (!c.transposed && ck_random_below(random, 5) == 0);
         c.trouble = (enum ck_project_trouble)(ck_random_below(random, 2 * CK_PROJECT_TROUBLES) %
                                               (i % 2 ? CK_PROJECT_TROUBLES : 1));
@@ -172,6 +173,7 @@ static void check_lengths(struct ck *ck, struct ck_random *random, uint64_t most
                                    .norm = turn == 0,
                                    .inside = ck_random_below(random, 2),
                                    .gaps = ck_random_below(random, 2),
+                                   .y_f32 = (i + turn) % 3 == 0,
                                    .seed = ck_random_u64(random) >> 8};
             if (turn == 0)
                 c.rows[1] = 1 + ck_random_below(random, 40);

@@ -22,10 +22,10 @@ void ck_project_describe(const struct ck_project *c, char *text, size_t bytes)
 {
     static const char *const troubles[CK_PROJECT_TROUBLES] = {"", ", huge", ", NaN", ", infinity",
                                                               ", zeros"};
-    (void)snprintf(text, bytes, "%u x [%u, %u] by %u + %u rows%s%s%s%s%s%s", c->batch, c->m, c->k,
+    (void)snprintf(text, bytes, "%u x [%u, %u] by %u + %u rows%s%s%s%s%s%s%s", c->batch, c->m, c->k,
                    c->rows[0], c->rows[1], c->transposed ? ", transposed" : "",
                    c->bias ? ", bias" : "", c->norm ? ", norm" : "", c->inside ? ", inside" : "",
-                   c->gaps ? ", gaps" : "", troubles[c->trouble]);
+                   c->gaps ? ", gaps" : "", c->y_f32 ? ", to f32" : "", troubles[c->trouble]);
 }
 
 /* Where the vectors of x or y of so many numbers are. */
@@ -43,6 +43,11 @@ static uint64_t matrix_numbers(const struct ck_project *c, uint32_t width)
 {
     const struct rt_matrix_view v = matrix(c, width);
     return (c->batch - 1) * (uint64_t)v.batch_stride + (c->m - 1) * (uint64_t)v.row_stride + width;
+}
+
+static uint32_t y_bytes(const struct ck_project *c)
+{
+    return c->y_f32 ? sizeof(float) : sizeof(uint16_t);
 }
 
 static struct rt_weight_view weight(const struct ck_project *c, int i)
@@ -65,8 +70,12 @@ static uint64_t weight_numbers(const struct ck_project *c, int i)
 struct rt_project_params ck_project_params(const struct ck_project *c,
                                            const struct ck_project_rig *rig, enum ck_side side)
 {
-    struct rt_project_params p = {
-        .x = matrix(c, c->k), .y = matrix(c, all_rows(c)), .batch = c->batch, .m = c->m, .k = c->k};
+    struct rt_project_params p = {.x = matrix(c, c->k),
+                                  .y = matrix(c, all_rows(c)),
+                                  .batch = c->batch,
+                                  .m = c->m,
+                                  .k = c->k,
+                                  .y_f32 = c->y_f32};
     p.x.base = ck_at(&rig->x, side);
     p.y.base = ck_at(&rig->y, side);
     for (int i = 0; i < 2 && c->rows[i] > 0; i++) {
@@ -127,7 +136,7 @@ struct ck_project_rig ck_project_make(struct ck *ck, const struct ck_project *c)
     struct ck_random random = {.state = c->seed};
     struct ck_project_rig rig = {
         .x = ck_alloc_later(ck, "x", 2 * matrix_numbers(c, c->k), 0xff),
-        .y = ck_alloc(ck, "y", 2 * matrix_numbers(c, all_rows(c)), CK_PROJECT_FILL),
+        .y = ck_alloc(ck, "y", y_bytes(c) * matrix_numbers(c, all_rows(c)), CK_PROJECT_FILL),
         .norm = ck_alloc_later(ck, "norm", 2 * (uint64_t)c->k, 0xff)};
     fill_matrix(&random, c, (uint16_t *)rig.x.ref);
     fill_numbers(&random, (uint16_t *)rig.norm.ref, c->k, 1);
@@ -217,8 +226,9 @@ static void make_products(void *arg, uint32_t index)
         }
         const uint64_t at = ((uint64_t)z * p->m + i) * rows + row;
         work->truth.value[at] = sum;
-        /* Half a bf16; float sums, as long as a chain of them gets; ties in x'. */
-        work->truth.bound[at] = fabs(sum) / 256 + sizes * (p->k / 16.0 + 8) * 0x1p-23 + slack;
+        /* Half a bf16, or a float; float sums, as long as a chain of them gets; ties in x'. */
+        work->truth.bound[at] = fabs(sum) * (work->c->y_f32 ? 0x1p-23 : 0x1p-8) +
+                                sizes * (p->k / 16.0 + 8) * 0x1p-23 + slack;
     }
 }
 
@@ -263,14 +273,16 @@ void ck_project_compare(struct ck *ck, const struct ck_project *c, const struct 
 {
     const struct rt_matrix_view v = matrix(c, all_rows(c));
     const uint32_t rows = all_rows(c);
-    uint16_t *found = ck_new(ck, rig->y.bytes + CK_GUARD_BYTES);
+    const uint32_t each = y_bytes(c);
+    unsigned char *found = ck_new(ck, rig->y.bytes + CK_GUARD_BYTES);
     uint64_t wrong = 0, worst_at = 0;
     double worst = 0, difference = 0, worst_found = 0;
     ck_download(ck, &rig->y, found);
     for (uint64_t at = 0; at < (uint64_t)c->batch * c->m * rows; at++) {
         const uint64_t vector = at / rows, z = vector / c->m, i = vector % c->m;
-        uint16_t *y = found + z * (uint64_t)v.batch_stride + i * (uint64_t)v.row_stride + at % rows;
-        const double value = number(y, 0);
+        unsigned char *y =
+            found + each * (z * (uint64_t)v.batch_stride + i * (uint64_t)v.row_stride + at % rows);
+        const double value = c->y_f32 ? (double)*(const float *)(const void *)y : number(y, 0);
         const double part = share(value, truth->value[at], truth->bound[at]);
         wrong += part > 1;
         if (part > worst) {
@@ -279,7 +291,7 @@ void ck_project_compare(struct ck *ck, const struct ck_project *c, const struct 
             worst_found = value;
             difference = fabs(value - truth->value[at]);
         }
-        memset(y, CK_PROJECT_FILL, sizeof(*y));
+        memset(y, CK_PROJECT_FILL, each);
     }
     if (wrong > 0)
         ck_failed(ck,

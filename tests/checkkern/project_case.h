@@ -23,6 +23,7 @@ struct ck_project {
     bool norm;
     bool inside; /* x and y: [m, batch, width], as heads lie; else [batch, m, width] */
     bool gaps;   /* between rows and between batches */
+    bool y_f32;
     enum ck_project_trouble trouble;
     uint64_t seed;
 };
