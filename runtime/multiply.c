@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/multiply.h"
 
-#include "kernels/abi/preattend.h"
-
 bool rt_multiply_by_library(enum rt_projections projections, const struct rt_device_caps *caps,
                             const struct rt_multiplication *product, const char **reason)
 {
@@ -16,8 +14,8 @@ bool rt_multiply_by_library(enum rt_projections projections, const struct rt_dev
         a = (struct answer){false, "plain C on the host device"};
     else if (!caps->has_blas)
         a = (struct answer){false, "there is no cuBLASLt"};
-    else if (product->norm_width > RT_PREATTEND_MOST_WIDTH)
-        a = (struct answer){false, "a norm too wide for the node in front of a library's product"};
+    else if (product->only_own)
+        a = (struct answer){false, product->only_own};
     else if (caps->cc != 90)
         a = (struct answer){true, "no kernel of our own is tuned for this device"};
     else if (product->vectors > RT_OWN_MOST_VECTORS)

@@ -16,15 +16,14 @@
 
 struct rt_multiplication {
     uint32_t vectors;
-    uint32_t norm_width;   /* of the norm of the vectors that belongs to it; 0: none */
     uint64_t weight_bytes; /* of all heads */
+    const char *only_own;  /* why the library does not do all of it; null: it does */
 };
 
 /*
  * Pure: true: the library. *reason gets a sentence in static storage. What is asked for decides;
  * with auto the library is taken where the device has it and there are more vectors, or larger
- * weights, than the two limits, or no kernel of ours is tuned for the device; but not where the
- * norm, a node of its own in front of the library, is wider than that node takes.
+ * weights, than the two limits, or no kernel of ours is tuned for the device.
  */
 bool rt_multiply_by_library(enum rt_projections projections, const struct rt_device_caps *caps,
                             const struct rt_multiplication *product, const char **reason);

@@ -3,15 +3,11 @@
 #include "replayrt/ops.h"
 
 #include "common/struct_size.h"
+#include "graphs/program.h"
+#include "runtime/ops_handle.h"
 #include "runtime/ops_work.h"
 
 #include <stdlib.h>
-
-struct rt_ops {
-    struct rt_driver driver;
-    struct rt_kernels kernels;
-    struct rt_error error;
-};
 
 enum rt_status rt_ops_create(const char *device, rt_ops **out, struct rt_error *error)
 {
@@ -76,20 +72,19 @@ enum rt_status rt_mla_workspace_size(rt_ops *ops, const struct rt_mla_shape *sha
     return RT_OK;
 }
 
-/* Inside of the device's context. */
-static enum rt_status put(struct rt_ops *ops, const struct rt_work *work, void *stream)
+enum rt_status rt_ops_put(struct rt_ops *ops, const struct rt_work *work, void *stream)
 {
     struct rt_driver *d = &ops->driver;
     RT_REQUIRE(d->caps.kind != RT_DEVICE_KIND_HOST || !stream, &ops->error, RT_ERR_INVALID,
                "%s: the host device has no streams, stream is %p", rt_work_name(work), stream);
-    return RT_DRV(d, &ops->error, launch, (d, &work->launch, false, stream));
+    return rt_work_put(work, d, false, stream, &ops->error);
 }
 
-static enum rt_status launch(struct rt_ops *ops, const struct rt_work *work, void *stream)
+enum rt_status rt_ops_launch(struct rt_ops *ops, const struct rt_work *work, void *stream)
 {
     struct rt_driver *d = &ops->driver;
     RT_TRY(RT_DRV(d, &ops->error, ctx_enter, (d)));
-    enum rt_status status = put(ops, work, stream);
+    enum rt_status status = rt_ops_put(ops, work, stream);
     (void)d->ctx_leave(d);
     return status;
 }
@@ -104,7 +99,7 @@ enum rt_status rt_mla_schedule(rt_ops *ops, const struct rt_mla_schedule_args *a
     struct rt_work work;
     RT_TRY(rt_ops_choose(&ops->driver.caps, &args->shape, &choice, err));
     RT_TRY(rt_ops_schedule_work(&ops->kernels, &choice, args, &work, err));
-    return launch(ops, &work, stream);
+    return rt_ops_launch(ops, &work, stream);
 }
 
 enum rt_status rt_mla_append(rt_ops *ops, const struct rt_mla_append_args *args, void *stream)
@@ -117,7 +112,7 @@ enum rt_status rt_mla_append(rt_ops *ops, const struct rt_mla_append_args *args,
     struct rt_work work;
     RT_TRY(rt_ops_choose(&ops->driver.caps, &args->shape, &choice, err));
     RT_TRY(rt_ops_append_work(&ops->kernels, &choice, args, &work, err));
-    return launch(ops, &work, stream);
+    return rt_ops_launch(ops, &work, stream);
 }
 
 /* Tensor maps are made where the context is: launches are built inside of it. */
@@ -126,8 +121,8 @@ static enum rt_status decode(struct rt_ops *ops, const struct rt_ops_choice *cho
 {
     struct rt_decode_work work;
     RT_TRY(rt_ops_decode_work(&ops->kernels, choice, attend, &work, &ops->error));
-    RT_TRY(put(ops, &work.attend, stream));
-    return put(ops, &work.reduce, stream);
+    RT_TRY(rt_ops_put(ops, &work.attend, stream));
+    return rt_ops_put(ops, &work.reduce, stream);
 }
 
 enum rt_status rt_mla_decode(rt_ops *ops, const struct rt_mla_decode_args *args, void *stream)

@@ -3,6 +3,7 @@
 
 #include "kernels/abi/append.h"
 #include "kernels/abi/reduce.h"
+#include "runtime/ops_check.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -64,37 +65,12 @@ void rt_ops_workspace(const struct rt_mla_shape *shape, const struct rt_ops_choi
     out->kernel = attend->entry;
 }
 
-/* Every pointer of an args struct, by name, for one check. */
-struct named_pointer {
-    const char *name;
-    uint64_t address;
-    uint32_t align; /* of what kernels move at a time: an element, or VECTOR */
-};
-#define VECTOR 16u
-#define INT32 4u
-#define FLOAT32 4u
-
-static enum rt_status check_pointers(const char *op, const struct named_pointer *pointers,
-                                     uint32_t count, struct rt_error *err)
-{
-    for (uint32_t i = 0; i < count; i++) {
-        const struct named_pointer *p = &pointers[i];
-        RT_REQUIRE(p->address, err, RT_ERR_INVALID, "%s: %s is null", op, p->name);
-        RT_REQUIRE(p->address % p->align == 0, err, RT_ERR_INVALID,
-                   "%s: %s = 0x%" PRIx64 " is not %u-byte aligned", op, p->name, p->address,
-                   p->align);
-    }
-    return RT_OK;
-}
-#define CHECK_POINTERS(op, list, err)                                                              \
-    check_pointers((op), (list), (uint32_t)(sizeof(list) / sizeof((list)[0])), (err))
-
 /* Where there are no columns nobody looks at it. */
 static enum rt_status check_table(const char *op, const struct rt_mla_shape *s, uint64_t table,
                                   struct rt_error *err)
 {
-    const struct named_pointer pointers[] = {{"block_table", table, INT32}};
-    return s->max_blocks == 0 ? RT_OK : CHECK_POINTERS(op, pointers, err);
+    const struct rt_named_pointer pointers[] = {{"block_table", table, RT_ALIGN_INT32}};
+    return s->max_blocks == 0 ? RT_OK : RT_CHECK_POINTERS(op, pointers, err);
 }
 
 /* The second of two tensors, which holds what d_v leaves of d_qk; or none, and no strides. */
@@ -102,7 +78,7 @@ static enum rt_status check_second(const char *op, const char *name, uint64_t ad
                                    const int64_t strides[3], const struct rt_mla_shape *s,
                                    struct rt_error *err)
 {
-    const struct named_pointer pointers[] = {{name, address, VECTOR}};
+    const struct rt_named_pointer pointers[] = {{name, address, RT_ALIGN_VECTOR}};
     if (!address) {
         RT_REQUIRE(!strides[0] && !strides[1] && !strides[2], err, RT_ERR_INVALID,
                    "%s: %s is null, its strides are %" PRId64 ", %" PRId64 " and %" PRId64, op,
@@ -111,31 +87,7 @@ static enum rt_status check_second(const char *op, const char *name, uint64_t ad
     }
     RT_REQUIRE(s->d_qk > s->d_v, err, RT_ERR_INVALID,
                "%s: %s = 0x%" PRIx64 ", but d_v has all %u elements", op, name, address, s->d_v);
-    return CHECK_POINTERS(op, pointers, err);
-}
-
-/* What the copy engine can be told, 2^40 bytes; the same for all kernels, whether they use it. */
-#define STRIDE_END (INT64_C(1) << 39)
-
-/* A given stride in elements, or the packed one for 0. Kernels move 16 bytes at a time: multiples
- * of 8 of them, but for lse. */
-static enum rt_status stride(const char *name, int64_t given, int64_t packed, int64_t multiple,
-                             int64_t *out, struct rt_error *err)
-{
-    RT_REQUIRE(given >= 0 && given % multiple == 0, err, RT_ERR_INVALID,
-               "%s = %" PRId64 " is not a non-negative multiple of %" PRId64, name, given,
-               multiple);
-    RT_REQUIRE(given < STRIDE_END, err, RT_ERR_INVALID,
-               "%s = %" PRId64 " is not below 2^39 elements", name, given);
-    *out = given ? given : packed;
-    return RT_OK;
-}
-#define STRIDE(args, name, packed, multiple, out, err)                                             \
-    stride(#name, (args)->name, (packed), (multiple), (out), (err))
-
-static void *device(uint64_t address)
-{
-    return (void *)(uintptr_t)address;
+    return RT_CHECK_POINTERS(op, pointers, err);
 }
 
 /* ---- views of the caller's memory ------------------------------------------------------------ */
@@ -148,8 +100,8 @@ static struct rt_rows_view rows_view(const struct rt_mla_shape *s)
 static struct rt_schedule_view schedule_view(const struct rt_mla_schedule_buffers *b,
                                              const struct rt_ops_choice *choice)
 {
-    return (struct rt_schedule_view){.parts = device(b->parts),
-                                     .num_splits = device(b->num_splits),
+    return (struct rt_schedule_view){.parts = rt_ops_pointer(b->parts),
+                                     .num_splits = rt_ops_pointer(b->num_splits),
                                      .part_count = choice->attend.parts};
 }
 
@@ -160,12 +112,12 @@ static enum rt_status kv_view(const struct rt_mla_shape *s, const struct rt_kv_f
 {
     const int64_t element_bytes = format->token_bytes / s->d_qk;
     int64_t page = 0, token = 0;
-    RT_TRY(
-        stride("kv_page_stride", kv_page_stride, (int64_t)s->page_size * s->d_qk, 8, &page, err));
-    RT_TRY(stride("kv_token_stride", kv_token_stride, s->d_qk, 8, &token, err));
+    RT_TRY(rt_ops_stride("kv_page_stride", kv_page_stride, (int64_t)s->page_size * s->d_qk, 8,
+                         &page, err));
+    RT_TRY(rt_ops_stride("kv_token_stride", kv_token_stride, s->d_qk, 8, &token, err));
     *out = (struct rt_kv_view){
-        .base = device(kv),
-        .table = device(table),
+        .base = rt_ops_pointer(kv),
+        .table = rt_ops_pointer(table),
         .page_stride_bytes = page * element_bytes,
         .token_stride_bytes = token * element_bytes,
         .page_size = s->page_size,
@@ -182,18 +134,18 @@ enum rt_status rt_ops_schedule_work(const struct rt_kernels *k, const struct rt_
                                     const struct rt_mla_schedule_args *args, struct rt_work *out,
                                     struct rt_error *err)
 {
-    const struct named_pointer pointers[] = {
-        {"lengths", args->lengths, INT32},
-        {"schedule.parts", args->schedule.parts, VECTOR},
-        {"schedule.num_splits", args->schedule.num_splits, INT32}};
-    RT_TRY(CHECK_POINTERS("rt_mla_schedule", pointers, err));
+    const struct rt_named_pointer pointers[] = {
+        {"lengths", args->lengths, RT_ALIGN_INT32},
+        {"schedule.parts", args->schedule.parts, RT_ALIGN_VECTOR},
+        {"schedule.num_splits", args->schedule.num_splits, RT_ALIGN_INT32}};
+    RT_TRY(RT_CHECK_POINTERS("rt_mla_schedule", pointers, err));
     struct rt_schedule_params p = {
         .rows = rows_view(&args->shape),
         .schedule = schedule_view(&args->schedule, choice),
         .overhead_blocks = choice->attend.overhead_blocks,
         .min_blocks = choice->attend.min_blocks,
     };
-    p.rows.length = device(args->lengths);
+    p.rows.length = rt_ops_pointer(args->lengths);
     return rt_op_build(k, &choice->schedule, &p, sizeof(p), out, err);
 }
 
@@ -205,23 +157,23 @@ static enum rt_status check_places(const struct rt_mla_append_args *args, struct
                " and positions = 0x%" PRIx64 ": either the one or the other two",
                args->slot_mapping, args->block_table, args->positions);
     if (args->slot_mapping) {
-        const struct named_pointer slots[] = {
+        const struct rt_named_pointer slots[] = {
             {"slot_mapping", args->slot_mapping, sizeof(int64_t)}};
-        return CHECK_POINTERS("rt_mla_append", slots, err);
+        return RT_CHECK_POINTERS("rt_mla_append", slots, err);
     }
-    const struct named_pointer positions[] = {{"positions", args->positions, INT32}};
+    const struct rt_named_pointer positions[] = {{"positions", args->positions, RT_ALIGN_INT32}};
     RT_REQUIRE(args->block_table || args->positions, err, RT_ERR_INVALID,
                "rt_mla_append: slot_mapping, block_table and positions are null: either the first "
                "or the other two");
     RT_TRY(check_table("rt_mla_append", &args->shape, args->block_table, err));
-    return CHECK_POINTERS("rt_mla_append", positions, err);
+    return RT_CHECK_POINTERS("rt_mla_append", positions, err);
 }
 
 static enum rt_status check_append(const struct rt_mla_append_args *args, struct rt_error *err)
 {
-    const struct named_pointer rows[] = {{"latent", args->latent, VECTOR},
-                                         {"kv", args->kv, VECTOR}};
-    RT_TRY(CHECK_POINTERS("rt_mla_append", rows, err));
+    const struct rt_named_pointer rows[] = {{"latent", args->latent, RT_ALIGN_VECTOR},
+                                            {"kv", args->kv, RT_ALIGN_VECTOR}};
+    RT_TRY(RT_CHECK_POINTERS("rt_mla_append", rows, err));
     RT_TRY(check_places(args, err));
     const int64_t strides[] = {args->rope_row_stride, args->rope_token_stride, 0};
     return check_second("rt_mla_append", "rope", args->rope, strides, &args->shape, err);
@@ -234,10 +186,11 @@ static enum rt_status append_params(const struct rt_ops_choice *choice,
 {
     const struct rt_mla_shape *s = &args->shape;
     const int64_t width = args->rope ? s->d_v : s->d_qk, q_len = s->query_len;
-    *p = (struct rt_append_params){.latent.base = device(args->latent), .rows = rows_view(s)};
-    p->rows.position = device(args->positions);
-    RT_TRY(STRIDE(args, latent_row_stride, q_len * width, 8, &p->latent.row_stride, err));
-    RT_TRY(STRIDE(args, latent_token_stride, width, 8, &p->latent.token_stride, err));
+    *p = (struct rt_append_params){.latent.base = rt_ops_pointer(args->latent),
+                                   .rows = rows_view(s)};
+    p->rows.position = rt_ops_pointer(args->positions);
+    RT_TRY(RT_STRIDE(args, latent_row_stride, q_len * width, 8, &p->latent.row_stride, err));
+    RT_TRY(RT_STRIDE(args, latent_token_stride, width, 8, &p->latent.token_stride, err));
     return kv_view(s, &choice->kv, args->kv, args->block_table, args->kv_page_stride,
                    args->kv_token_stride, &p->kv, err);
 }
@@ -248,16 +201,16 @@ enum rt_status rt_ops_append_work(const struct rt_kernels *k, const struct rt_op
 {
     const struct rt_mla_shape *s = &args->shape;
     const int64_t width = s->d_qk - s->d_v, q_len = s->query_len;
-    struct rt_append_general_params p = {.slots = device(args->slot_mapping),
-                                         .rope.base = device(args->rope)};
+    struct rt_append_general_params p = {.slots = rt_ops_pointer(args->slot_mapping),
+                                         .rope.base = rt_ops_pointer(args->rope)};
     RT_TRY(check_append(args, err));
     RT_TRY(append_params(choice, args, &p.append, err));
     if (!args->rope && !args->slot_mapping)
         return rt_op_build(k, &choice->append, &p.append, sizeof(p.append), out, err);
     if (args->rope) {
         p.rope_bytes = choice->kv.token_bytes / s->d_qk * (uint32_t)width;
-        RT_TRY(STRIDE(args, rope_row_stride, q_len * width, 8, &p.rope.row_stride, err));
-        RT_TRY(STRIDE(args, rope_token_stride, width, 8, &p.rope.token_stride, err));
+        RT_TRY(RT_STRIDE(args, rope_row_stride, q_len * width, 8, &p.rope.row_stride, err));
+        RT_TRY(RT_STRIDE(args, rope_token_stride, width, 8, &p.rope.token_stride, err));
     }
     return rt_op_build(k, &choice->append_general, &p, sizeof(p), out, err);
 }
@@ -272,21 +225,21 @@ static enum rt_status check_decode(const struct rt_mla_decode_args *args, struct
                RT_ERR_INVALID,
                "rt_mla_decode: lse_base %d is not RT_LSE_NATURAL, %d, or RT_LSE_BASE2, %d",
                (int)args->lse_base, RT_LSE_NATURAL, RT_LSE_BASE2);
-    const struct named_pointer pointers[] = {
-        {"q", args->q, VECTOR},
-        {"kv", args->kv, VECTOR},
-        {"lengths", args->lengths, INT32},
-        {"schedule.parts", args->schedule.parts, VECTOR},
-        {"schedule.num_splits", args->schedule.num_splits, INT32},
-        {"partial_out", args->partial_out, VECTOR},
-        {"partial_lse", args->partial_lse, FLOAT32},
-        {"out", args->out, VECTOR},
-        {"lse", args->lse, FLOAT32}};
+    const struct rt_named_pointer pointers[] = {
+        {"q", args->q, RT_ALIGN_VECTOR},
+        {"kv", args->kv, RT_ALIGN_VECTOR},
+        {"lengths", args->lengths, RT_ALIGN_INT32},
+        {"schedule.parts", args->schedule.parts, RT_ALIGN_VECTOR},
+        {"schedule.num_splits", args->schedule.num_splits, RT_ALIGN_INT32},
+        {"partial_out", args->partial_out, RT_ALIGN_VECTOR},
+        {"partial_lse", args->partial_lse, RT_ALIGN_FLOAT32},
+        {"out", args->out, RT_ALIGN_VECTOR},
+        {"lse", args->lse, RT_ALIGN_FLOAT32}};
     const int64_t rope[] = {args->q_rope_row_stride, args->q_rope_token_stride,
                             args->q_rope_head_stride};
     RT_TRY(check_table("rt_mla_decode", &args->shape, args->block_table, err));
     RT_TRY(check_second("rt_mla_decode", "q_rope", args->q_rope, rope, &args->shape, err));
-    return CHECK_POINTERS("rt_mla_decode", pointers, err);
+    return RT_CHECK_POINTERS("rt_mla_decode", pointers, err);
 }
 
 /* Of one tensor, or of two. */
@@ -296,17 +249,17 @@ static enum rt_status q_views(const struct rt_mla_decode_args *args, struct rt_a
     const struct rt_mla_shape *s = &args->shape;
     const int64_t heads = s->heads, q_len = s->query_len, rest = s->d_qk - s->d_v;
     const int64_t width = args->q_rope ? s->d_v : s->d_qk;
-    p->q.base = device(args->q);
-    RT_TRY(STRIDE(args, q_row_stride, q_len * heads * width, 8, &p->q.row_stride, err));
-    RT_TRY(STRIDE(args, q_token_stride, heads * width, 8, &p->q.token_stride, err));
-    RT_TRY(STRIDE(args, q_head_stride, width, 8, &p->q.head_stride, err));
+    p->q.base = rt_ops_pointer(args->q);
+    RT_TRY(RT_STRIDE(args, q_row_stride, q_len * heads * width, 8, &p->q.row_stride, err));
+    RT_TRY(RT_STRIDE(args, q_token_stride, heads * width, 8, &p->q.token_stride, err));
+    RT_TRY(RT_STRIDE(args, q_head_stride, width, 8, &p->q.head_stride, err));
     if (!args->q_rope)
         return RT_OK;
     struct rt_heads_view *rope = &p->q_rope;
-    rope->base = device(args->q_rope);
-    RT_TRY(STRIDE(args, q_rope_row_stride, q_len * heads * rest, 8, &rope->row_stride, err));
-    RT_TRY(STRIDE(args, q_rope_token_stride, heads * rest, 8, &rope->token_stride, err));
-    return STRIDE(args, q_rope_head_stride, rest, 8, &rope->head_stride, err);
+    rope->base = rt_ops_pointer(args->q_rope);
+    RT_TRY(RT_STRIDE(args, q_rope_row_stride, q_len * heads * rest, 8, &rope->row_stride, err));
+    RT_TRY(RT_STRIDE(args, q_rope_token_stride, heads * rest, 8, &rope->token_stride, err));
+    return RT_STRIDE(args, q_rope_head_stride, rest, 8, &rope->head_stride, err);
 }
 
 enum rt_status rt_ops_attend_params(const struct rt_mla_decode_args *args,
@@ -317,11 +270,12 @@ enum rt_status rt_ops_attend_params(const struct rt_mla_decode_args *args,
     const struct rt_mla_shape *s = &args->shape;
     const int64_t heads = s->heads, q_len = s->query_len;
     *p = (struct rt_attend_params){
-        .out = {.base = device(args->out)},
-        .lse = {.base = device(args->lse)},
+        .out = {.base = rt_ops_pointer(args->out)},
+        .lse = {.base = rt_ops_pointer(args->lse)},
         .rows = rows_view(s),
         .schedule = schedule_view(&args->schedule, choice),
-        .partials = {.out = device(args->partial_out), .lse = device(args->partial_lse)},
+        .partials = {.out = rt_ops_pointer(args->partial_out),
+                     .lse = rt_ops_pointer(args->partial_lse)},
         .scale = args->softmax_scale,
         .heads = s->heads,
         .d_qk = s->d_qk,
@@ -329,14 +283,14 @@ enum rt_status rt_ops_attend_params(const struct rt_mla_decode_args *args,
         .causal = s->causal,
         .lse_base2 = args->lse_base == RT_LSE_BASE2,
     };
-    p->rows.length = device(args->lengths);
+    p->rows.length = rt_ops_pointer(args->lengths);
     RT_TRY(q_views(args, p, err));
-    RT_TRY(STRIDE(args, out_row_stride, q_len * heads * s->d_v, 8, &p->out.row_stride, err));
-    RT_TRY(STRIDE(args, out_token_stride, heads * s->d_v, 8, &p->out.token_stride, err));
-    RT_TRY(STRIDE(args, out_head_stride, s->d_v, 8, &p->out.head_stride, err));
-    RT_TRY(STRIDE(args, lse_row_stride, q_len * heads, 1, &p->lse.row_stride, err));
-    RT_TRY(STRIDE(args, lse_token_stride, heads, 1, &p->lse.token_stride, err));
-    RT_TRY(STRIDE(args, lse_head_stride, 1, 1, &p->lse.head_stride, err));
+    RT_TRY(RT_STRIDE(args, out_row_stride, q_len * heads * s->d_v, 8, &p->out.row_stride, err));
+    RT_TRY(RT_STRIDE(args, out_token_stride, heads * s->d_v, 8, &p->out.token_stride, err));
+    RT_TRY(RT_STRIDE(args, out_head_stride, s->d_v, 8, &p->out.head_stride, err));
+    RT_TRY(RT_STRIDE(args, lse_row_stride, q_len * heads, 1, &p->lse.row_stride, err));
+    RT_TRY(RT_STRIDE(args, lse_token_stride, heads, 1, &p->lse.token_stride, err));
+    RT_TRY(RT_STRIDE(args, lse_head_stride, 1, 1, &p->lse.head_stride, err));
     return kv_view(s, &choice->kv, args->kv, args->block_table, args->kv_page_stride,
                    args->kv_token_stride, &p->kv, err);
 }

@@ -8,14 +8,14 @@
  */
 #include "graphs/program.h"
 
-struct rt_product {
+struct rt_planned {
     struct rt_matmul first; /* that the plan was made for */
     struct rt_matmul_plan *plan;
 };
 
 /* Zeroed: none yet. */
 struct rt_products {
-    struct rt_product *items;
+    struct rt_planned *items;
     uint32_t count, capacity;
 };
 

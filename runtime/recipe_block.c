@@ -106,10 +106,11 @@ static bool lies_along_k(const struct rt_weight_view *w)
 static bool by_library(const struct recipe *b, const struct product *p, const char **reason)
 {
     const uint64_t rows = (uint64_t)p->w[0].rows + p->w[1].rows;
+    const bool wide = p->norm.weight && p->norm.width > RT_PREATTEND_MOST_WIDTH;
     const struct rt_multiplication product = {
         .vectors = tokens_of(b),
-        .norm_width = p->norm.weight ? p->norm.width : 0,
         .weight_bytes = rows * p->k * p->batch * sizeof(uint16_t),
+        .only_own = wide ? "a norm too wide for the node in front of a library's product" : NULL,
     };
     return rt_multiply_by_library(config_of(b)->projections, &b->s->blueprint->caps, &product,
                                   reason);

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_RUNTIME_OPS_CHECK_H
+#define RT_RUNTIME_OPS_CHECK_H
+
+/* What the arguments of all operators are held to: addresses and strides, refused by name. */
+#include "common/check.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Every pointer of an args struct, by name, for one check. */
+struct rt_named_pointer {
+    const char *name;
+    uint64_t address;
+    uint32_t align; /* of what kernels move at a time: an element, or a vector */
+};
+#define RT_ALIGN_VECTOR 16u
+#define RT_ALIGN_INT32 4u
+#define RT_ALIGN_FLOAT32 4u
+
+/* None is null, all are aligned. */
+enum rt_status rt_ops_check_pointers(const char *op, const struct rt_named_pointer *pointers,
+                                     uint32_t count, struct rt_error *err);
+#define RT_CHECK_POINTERS(op, list, err)                                                           \
+    rt_ops_check_pointers((op), (list), (uint32_t)(sizeof(list) / sizeof((list)[0])), (err))
+
+/* A given stride in elements, or the packed one for 0: not negative, a multiple, below 2^39. */
+enum rt_status rt_ops_stride(const char *name, int64_t given, int64_t packed, int64_t multiple,
+                             int64_t *out, struct rt_error *err);
+#define RT_STRIDE(args, name, packed, multiple, out, err)                                          \
+    rt_ops_stride(#name, (args)->name, (packed), (multiple), (out), (err))
+
+static inline void *rt_ops_pointer(uint64_t address)
+{
+    return (void *)(uintptr_t)address;
+}
+
+#endif

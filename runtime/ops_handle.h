@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_RUNTIME_OPS_HANDLE_H
+#define RT_RUNTIME_OPS_HANDLE_H
+
+/* What a handle of the operators is to those who put work on the caller's stream. */
+#include "common/work.h"
+#include "kernels/registry.h"
+#include "replayrt/ops.h"
+
+struct rt_ops {
+    struct rt_driver driver;
+    struct rt_kernels kernels;
+    struct rt_error error;
+};
+
+/* Inside of the device's context. */
+enum rt_status rt_ops_put(struct rt_ops *ops, const struct rt_work *work, void *stream);
+/* The same from outside. */
+enum rt_status rt_ops_launch(struct rt_ops *ops, const struct rt_work *work, void *stream);
+
+#endif
