@@ -48,6 +48,7 @@ enum rt_status rt_ops_choose(const struct rt_device_caps *caps, const struct rt_
     RT_TRY(rt_op_resolve(RT_OP_SCHEDULE, &request, &out->schedule, err));
     RT_TRY(rt_op_resolve(RT_OP_APPEND, &request, &out->append, err));
     RT_TRY(rt_op_resolve(RT_OP_APPEND_GENERAL, &request, &out->append_general, err));
+    RT_TRY(rt_op_resolve(RT_OP_PREATTEND, &request, &out->preattend, err));
     return rt_op_resolve(RT_OP_REDUCE, &request, &out->reduce, err);
 }
 
@@ -65,8 +66,7 @@ void rt_ops_workspace(const struct rt_mla_shape *shape, const struct rt_ops_choi
     out->kernel = attend->entry;
 }
 
-/* Where there are no columns nobody looks at it. */
-static enum rt_status check_table(const char *op, const struct rt_mla_shape *s, uint64_t table,
+enum rt_status rt_ops_check_table(const char *op, const struct rt_mla_shape *s, uint64_t table,
                                   struct rt_error *err)
 {
     const struct rt_named_pointer pointers[] = {{"block_table", table, RT_ALIGN_INT32}};
@@ -105,8 +105,7 @@ static struct rt_schedule_view schedule_view(const struct rt_mla_schedule_buffer
                                      .part_count = choice->attend.parts};
 }
 
-/* Strides of a cache are given in elements, those of a view are bytes. */
-static enum rt_status kv_view(const struct rt_mla_shape *s, const struct rt_kv_format *format,
+enum rt_status rt_ops_kv_view(const struct rt_mla_shape *s, const struct rt_kv_format *format,
                               uint64_t kv, uint64_t table, int64_t kv_page_stride,
                               int64_t kv_token_stride, struct rt_kv_view *out, struct rt_error *err)
 {
@@ -165,7 +164,7 @@ static enum rt_status check_places(const struct rt_mla_append_args *args, struct
     RT_REQUIRE(args->block_table || args->positions, err, RT_ERR_INVALID,
                "rt_mla_append: slot_mapping, block_table and positions are null: either the first "
                "or the other two");
-    RT_TRY(check_table("rt_mla_append", &args->shape, args->block_table, err));
+    RT_TRY(rt_ops_check_table("rt_mla_append", &args->shape, args->block_table, err));
     return RT_CHECK_POINTERS("rt_mla_append", positions, err);
 }
 
@@ -191,8 +190,8 @@ static enum rt_status append_params(const struct rt_ops_choice *choice,
     p->rows.position = rt_ops_pointer(args->positions);
     RT_TRY(RT_STRIDE(args, latent_row_stride, q_len * width, 8, &p->latent.row_stride, err));
     RT_TRY(RT_STRIDE(args, latent_token_stride, width, 8, &p->latent.token_stride, err));
-    return kv_view(s, &choice->kv, args->kv, args->block_table, args->kv_page_stride,
-                   args->kv_token_stride, &p->kv, err);
+    return rt_ops_kv_view(s, &choice->kv, args->kv, args->block_table, args->kv_page_stride,
+                          args->kv_token_stride, &p->kv, err);
 }
 
 enum rt_status rt_ops_append_work(const struct rt_kernels *k, const struct rt_ops_choice *choice,
@@ -237,7 +236,7 @@ static enum rt_status check_decode(const struct rt_mla_decode_args *args, struct
         {"lse", args->lse, RT_ALIGN_FLOAT32}};
     const int64_t rope[] = {args->q_rope_row_stride, args->q_rope_token_stride,
                             args->q_rope_head_stride};
-    RT_TRY(check_table("rt_mla_decode", &args->shape, args->block_table, err));
+    RT_TRY(rt_ops_check_table("rt_mla_decode", &args->shape, args->block_table, err));
     RT_TRY(check_second("rt_mla_decode", "q_rope", args->q_rope, rope, &args->shape, err));
     return RT_CHECK_POINTERS("rt_mla_decode", pointers, err);
 }
@@ -291,8 +290,8 @@ enum rt_status rt_ops_attend_params(const struct rt_mla_decode_args *args,
     RT_TRY(RT_STRIDE(args, lse_row_stride, q_len * heads, 1, &p->lse.row_stride, err));
     RT_TRY(RT_STRIDE(args, lse_token_stride, heads, 1, &p->lse.token_stride, err));
     RT_TRY(RT_STRIDE(args, lse_head_stride, 1, 1, &p->lse.head_stride, err));
-    return kv_view(s, &choice->kv, args->kv, args->block_table, args->kv_page_stride,
-                   args->kv_token_stride, &p->kv, err);
+    return rt_ops_kv_view(s, &choice->kv, args->kv, args->block_table, args->kv_page_stride,
+                          args->kv_token_stride, &p->kv, err);
 }
 
 enum rt_status rt_ops_decode_work(const struct rt_kernels *k, const struct rt_ops_choice *choice,

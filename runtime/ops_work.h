@@ -13,7 +13,7 @@
 /* What serves a shape: of each operator, and the cache's format. */
 struct rt_ops_choice {
     struct rt_kv_format kv;
-    struct rt_variant schedule, append, append_general, attend, reduce;
+    struct rt_variant schedule, append, append_general, preattend, attend, reduce;
 };
 
 /* RT_ERR_INVALID for a shape out of range, else what the resolver says. */
@@ -30,6 +30,15 @@ enum rt_status rt_ops_schedule_work(const struct rt_kernels *k, const struct rt_
 enum rt_status rt_ops_append_work(const struct rt_kernels *k, const struct rt_ops_choice *choice,
                                   const struct rt_mla_append_args *args, struct rt_work *out,
                                   struct rt_error *err);
+
+/* Where there are no columns nobody looks at it. */
+enum rt_status rt_ops_check_table(const char *op, const struct rt_mla_shape *s, uint64_t table,
+                                  struct rt_error *err);
+/* Strides of a cache are given in elements, those of a view are bytes. */
+enum rt_status rt_ops_kv_view(const struct rt_mla_shape *s, const struct rt_kv_format *format,
+                              uint64_t kv, uint64_t table, int64_t kv_page_stride,
+                              int64_t kv_token_stride, struct rt_kv_view *out,
+                              struct rt_error *err);
 
 /* Strides of 0 become the packed ones. */
 enum rt_status rt_ops_attend_params(const struct rt_mla_decode_args *args,

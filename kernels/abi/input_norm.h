@@ -13,7 +13,7 @@
  *   residual = residual + hidden_scale * hidden   (rounded once; `first`: residual = hidden)
  *   normed   = norm(residual as stored; norm)
  * Tokens are tokens of rows 0..rows-1, packed; padding is computed like the rest. residual may be
- * hidden itself where `first` is set; otherwise no two of the three overlap.
+ * hidden itself, or null, where `first` is set; otherwise no two of the three overlap.
  */
 struct rt_input_norm_params {
     const uint16_t *hidden; /* [tokens, norm.width], rows `stride` apart like the other two;

@@ -64,7 +64,7 @@ static __device__ __forceinline__ void rt_input_norm_token(const struct rt_input
         const uint32_t vector = i * RT_INPUT_NORM_THREADS + threadIdx.x;
         if (!p.first)
             x[i] = rt_input_norm_sum(old[i], x[i], p.hidden_scale);
-        if (vector < vectors)
+        if (vector < vectors && p.residual)
             residual[vector] = x[i];
         squares += rt_squares(x[i]);
     }

@@ -3,6 +3,7 @@
  * A program of somebody else's, built against an installed copy by a plain compiler. Also compiled
  * as C++17: the headers promise both. Prints nothing on success; the exit status is the verdict.
  */
+#include <replayrt/block_ops.h>
 #include <replayrt/ops.h>
 #include <replayrt/rt.h>
 
@@ -52,6 +53,12 @@ int main(void)
     if (rt_create(&params, &runtime, &error) != RT_OK)
         return fail("rt_create", &error);
     rt_destroy(&runtime);
+
+    struct rt_rope_bytes bytes;
+    memset(&bytes, 0, sizeof(bytes));
+    bytes.struct_size = sizeof(bytes);
+    if (rt_rope_size(&config.block.rope, 64, 256, &bytes, &error) != RT_OK)
+        return fail("rt_rope_size", &error);
 
     rt_ops *ops = NULL;
     if (rt_ops_create("host", &ops, &error) != RT_OK)

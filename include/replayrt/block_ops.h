@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPLAYRT_BLOCK_OPS_H
+#define REPLAYRT_BLOCK_OPS_H
+
+/*
+ * What stands around attention in an MLA block, as operators: the norm of its input, products with
+ * weights, the node in front of attention. They are like those of replayrt/ops.h, of the same
+ * handle and with its laws: the caller's pointers and stream, nothing allocated, nothing waited
+ * for, kernel nodes alone in a capture.
+ *
+ *   hidden ─ rt_mla_input_norm ─ q_a, kv_a ─ rt_mla_preattend ─ attention ─ products ─ hidden
+ *                                 products    and q_b, W_UK
+ *
+ * Addresses are multiples of 16 bytes, but for positions and block_table, which have those of their
+ * elements. Strides are in elements, multiples of 8 where nothing else is said, 0: packed; none is
+ * negative, none as large as 2^39.
+ */
+#include "replayrt/ops.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * RMSNorm of a vector x: y = x * (mean(x^2) + eps)^-1/2 * (weight + offset) * scale, in float,
+ * rounded once. It lies inside of other structs, where it cannot grow.
+ */
+struct rt_rms_norm {
+    uint64_t weight; /* bf16 [width], constant; 0: y = x */
+    uint32_t width;  /* a multiple of 8 */
+    float eps;       /* >= 0 */
+    float offset;    /* 1 where a model's weights are zero-centred */
+    float scale;     /* 0: 1 */
+};
+
+/* ---- the norm of a block's input ------------------------------------------------------------- */
+
+/*
+ * residual += hidden_scale * hidden, rounded once; normed = norm(residual as stored). No two of the
+ * three overlap; with `first`, residual may be hidden itself.
+ */
+struct rt_mla_input_norm_args {
+    uint32_t struct_size;
+    uint32_t tokens;         /* 1..RT_MAX_BATCH * RT_MAX_QUERY_LEN */
+    uint64_t hidden;         /* bf16 [tokens, norm.width] */
+    uint64_t residual;       /* likewise; with `first` it may be 0: kept nowhere */
+    uint64_t normed;         /* likewise, written */
+    int64_t stride;          /* from token to token, of all three */
+    struct rt_rms_norm norm; /* width up to 16384 */
+    uint32_t first;          /* 1: residual = hidden, whatever is there */
+    float hidden_scale;      /* 0: 1 */
+};
+RT_API enum rt_status rt_mla_input_norm(rt_ops *ops, const struct rt_mla_input_norm_args *args,
+                                        void *stream);
+
+/* ---- RoPE ------------------------------------------------------------------------------------ */
+
+/*
+ * What RoPE looks up, made on the host, to be uploaded once: cosine and sine of every pair at every
+ * position, and what queries are multiplied by. Positions are 0..capacity - 1; as a runtime's
+ * max_length does, the capacity decides between longrope's two lists for all of them. `rope` is as
+ * in a configuration (rt_config_default has the defaults), rope_dim is R.
+ */
+struct rt_rope_bytes {
+    uint32_t struct_size;
+    uint32_t reserved;
+    uint64_t table;       /* f32 [capacity, rope_dim / 2, 2]: cosine, sine; 0: nothing turns */
+    uint64_t query_scale; /* f32 [capacity]; 0: all are 1 */
+};
+/* RT_ERR_INVALID: a field of rope, by its name in a configuration, rope_dim or capacity. */
+RT_API enum rt_status rt_rope_size(const struct rt_rope *rope, uint32_t rope_dim, uint32_t capacity,
+                                   struct rt_rope_bytes *out, struct rt_error *error);
+/* Positions first..first + count - 1, into host memory that begins with position `first`. What has
+ * 0 bytes may be null. */
+RT_API enum rt_status rt_rope_fill(const struct rt_rope *rope, uint32_t rope_dim, uint32_t capacity,
+                                   uint32_t first, uint32_t count, float *table, float *query_scale,
+                                   struct rt_error *error);
+
+/* ---- in front of attention ------------------------------------------------------------------- */
+
+/*
+ * Three parts in one node, each done where its first address is given. Token t of request r stands
+ * at position positions[r] + t; L is shape.d_v, R is shape.d_qk - shape.d_v, P is nope_dim.
+ *
+ *   q_a   q_a = norm(q_a), in place
+ *   kv_a  kv[position] = [norm(kv_a[0..L)) | rope(kv_a[L..L + R))], as rt_mla_append places it
+ *   q     q_rope[head] = s * rope(q[head][P..P + R)) and, where there is a query_scale,
+ *         q[head][0..P) *= s in place, with s the position's factor, else 1
+ *
+ * Pairs keep their places: the cache and q have the model's order. A request whose position is
+ * negative, and a token at a position of rope_capacity or more where there is a table or factors:
+ * nothing goes into the cache; q_a, q_rope's numbers and q's P numbers become 0.
+ */
+struct rt_mla_preattend_args {
+    uint32_t struct_size;
+    uint32_t nope_dim; /* P, a multiple of 8 */
+    struct rt_mla_shape shape;
+    uint64_t positions; /* int32 [batch] */
+
+    uint64_t q_a;                /* bf16 [batch, query_len, q_a_norm.width], or 0 */
+    struct rt_rms_norm q_a_norm; /* width up to 4096 */
+    int64_t q_a_row_stride, q_a_token_stride;
+
+    uint64_t kv_a;                /* bf16 [batch, query_len, L + R], or 0 */
+    struct rt_rms_norm kv_a_norm; /* width: L */
+    int64_t kv_a_row_stride, kv_a_token_stride;
+    uint64_t kv;          /* bf16 [pages, page_size, L + R] of this layer */
+    uint64_t block_table; /* int32 [batch, max_blocks] */
+    int64_t kv_page_stride, kv_token_stride;
+
+    uint64_t q; /* bf16 [batch, query_len, heads, P + R], or 0 */
+    int64_t q_row_stride, q_token_stride, q_head_stride;
+    /* bf16 [batch, query_len, heads, R]. Of a q that decode gets as one tensor it is the address of
+     * the first head's number L, with that tensor's strides. */
+    uint64_t q_rope;
+    int64_t q_rope_row_stride, q_rope_token_stride, q_rope_head_stride;
+
+    /* Device copies of what rt_rope_fill made; 0: nothing turns, and all factors are 1. */
+    uint64_t rope_table, query_scale;
+    uint32_t rope_capacity; /* positions of both */
+    enum rt_rope_order rope_order;
+};
+RT_API enum rt_status rt_mla_preattend(rt_ops *ops, const struct rt_mla_preattend_args *args,
+                                       void *stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

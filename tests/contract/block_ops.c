@@ -1,0 +1,574 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * replayrt/block_ops.h, but for products: the norm of a block's input, RoPE's table and the node in
+ * front of attention, against their formulas in double; and what is refused, by name. The same
+ * program runs with the CUDA kernels, emulated.
+ */
+#include "replayrt/block_ops.h"
+#include "common/bf16.h"
+#include "tests/support/fixture.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define BATCH 3
+#define QUERY_LEN 2
+#define TOKENS (BATCH * QUERY_LEN)
+#define HEADS 3
+#define L 256
+#define R 32
+#define P 24
+#define Q_RANK 48
+#define PAGE 16
+#define PAGES 6
+#define COLUMNS 2
+#define CAPACITY 21
+#define GAP 8 /* numbers between tokens, and between heads */
+#define POISON 0x7fc1u
+
+#define HEAD_WIDTH (P + R + GAP)
+#define TOKEN_WIDTH (HEADS * HEAD_WIDTH + GAP)
+#define Q_WIDTH (HEADS * (L + R))
+
+struct rig {
+    _Alignas(256) uint16_t q_a[TOKENS * (Q_RANK + GAP)];
+    _Alignas(256) uint16_t kv_a[TOKENS * (L + R + GAP)];
+    _Alignas(256) uint16_t kv[PAGES * PAGE * (L + R)];
+    _Alignas(256) uint16_t q[TOKENS * TOKEN_WIDTH];
+    _Alignas(256) uint16_t q_out[TOKENS * Q_WIDTH];
+    _Alignas(256) uint16_t q_a_weight[Q_RANK], kv_a_weight[L];
+    _Alignas(256) float table[CAPACITY * R], scale[CAPACITY];
+    _Alignas(256) int32_t positions[BATCH + 1], block_table[BATCH * COLUMNS + 1];
+    struct rt_rope rope;
+    rt_ops *ops;
+};
+
+static uint64_t at(const void *pointer)
+{
+    return (uintptr_t)pointer;
+}
+
+static double number(uint16_t bits)
+{
+    return (double)rt_bf16_to_float(bits);
+}
+
+static void fill(uint64_t *random, uint16_t *to, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        to[i] = rt_float_to_bf16((float)(int32_t)fixture_random(random) / 1073741824.0f);
+}
+
+static void poison(uint16_t *to, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        to[i] = POISON;
+}
+
+/* One request in the middle of its pages, one of padding, one whose second token is behind the
+ * table's last position. */
+static void refill(struct rig *r)
+{
+    uint64_t random = 7;
+    const int32_t positions[BATCH + 1] = {0, 15, -1, CAPACITY - 1};
+    fill(&random, r->q_a, sizeof(r->q_a) / 2);
+    fill(&random, r->kv_a, sizeof(r->kv_a) / 2);
+    fill(&random, r->q, sizeof(r->q) / 2);
+    fill(&random, r->q_a_weight, Q_RANK);
+    fill(&random, r->kv_a_weight, L);
+    poison(r->kv, sizeof(r->kv) / 2);
+    poison(r->q_out, sizeof(r->q_out) / 2);
+    memcpy(r->positions, positions, sizeof(positions));
+    for (int32_t i = 0; i <= BATCH * COLUMNS; i++)
+        r->block_table[i] = (i * 5 + 2) % PAGES;
+}
+
+static int set_up(void **state)
+{
+    struct rig *r = aligned_alloc(256, sizeof(*r));
+    struct rt_config defaults;
+    struct rt_error err = {.status = RT_OK};
+    assert_non_null(r);
+    memset(r, 0, sizeof(*r));
+    assert_int_equal(rt_ops_create("host", &r->ops, NULL), RT_OK);
+    rt_config_default(&defaults);
+    r->rope = defaults.block.rope;
+    r->rope.original_max_length = 8;
+    r->rope.query_scale_beta = 0.1;
+    r->rope.attention_factor = 1.25;
+    for (uint32_t first = 0; first < CAPACITY; first += 8) {
+        const uint32_t count = CAPACITY - first < 8 ? CAPACITY - first : 8;
+        if (rt_rope_fill(&r->rope, R, CAPACITY, first, count, r->table + first * R,
+                         r->scale + first, &err) != RT_OK)
+            fail_msg("%s", err.message);
+    }
+    refill(r);
+    *state = r;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct rig *r = *state;
+    rt_ops_destroy(&r->ops);
+    free(r);
+    return 0;
+}
+
+/* A rounding to bf16, and what float's sums and products add. */
+static void near(const char *what, uint32_t i, uint16_t got, double want)
+{
+    if (!(fabs(number(got) - want) <= fabs(want) * (0x1p-8 + 0x1p-18) + 1e-30))
+        fail_msg("%s, number %u: %g, not %g", what, i, number(got), want);
+}
+
+static double inverse(const uint16_t *x, uint32_t width, double eps)
+{
+    double squares = 0;
+    for (uint32_t i = 0; i < width; i++)
+        squares += number(x[i]) * number(x[i]);
+    return 1 / sqrt(squares / width + eps);
+}
+
+static void refused(const struct rig *r, enum rt_status status, const char *words)
+{
+    assert_int_equal(status, RT_ERR_INVALID);
+    const char *message = rt_ops_last_error(r->ops)->message;
+    if (!strstr(message, words))
+        fail_msg("\"%s\" does not say \"%s\"", message, words);
+}
+
+/* ---- RoPE ---- */
+
+static double angle(uint32_t position, uint32_t pair)
+{
+    return position * pow(10000, -2.0 * pair / R);
+}
+
+static double factor(uint32_t position)
+{
+    return 1 + 0.1 * log1p(floor(position / 8.0));
+}
+
+static void rope_table(void **state)
+{
+    const struct rig *r = *state;
+    struct rt_rope_bytes bytes = {.struct_size = sizeof(bytes)};
+    struct rt_rope rope = r->rope;
+    assert_int_equal(rt_rope_size(&rope, R, CAPACITY, &bytes, NULL), RT_OK);
+    assert_int_equal(bytes.table, sizeof(r->table));
+    assert_int_equal(bytes.query_scale, sizeof(r->scale));
+    for (uint32_t p = 0; p < CAPACITY; p++) {
+        assert_true(fabs((double)r->scale[p] - factor(p)) < 1e-7);
+        for (uint32_t i = 0; i < R / 2; i++) {
+            const float *pair = r->table + p * R + 2 * i;
+            assert_true(fabs((double)pair[0] - 1.25 * cos(angle(p, i))) < 1e-6);
+            assert_true(fabs((double)pair[1] - 1.25 * sin(angle(p, i))) < 1e-6);
+        }
+    }
+    rope.query_scale_beta = 0;
+    rope.type = RT_ROPE_NONE;
+    assert_int_equal(rt_rope_size(&rope, R, CAPACITY, &bytes, NULL), RT_OK);
+    assert_true(bytes.table == 0 && bytes.query_scale == 0);
+    assert_int_equal(rt_rope_fill(&rope, R, CAPACITY, 0, CAPACITY, NULL, NULL, NULL), RT_OK);
+    rope.type = RT_ROPE_DEFAULT;
+    assert_int_equal(rt_rope_size(&rope, 0, CAPACITY, &bytes, NULL), RT_OK);
+    assert_true(bytes.table == 0);
+    assert_int_equal(rt_rope_size(&rope, 64, RT_MAX_LENGTH, &bytes, NULL), RT_OK);
+    assert_true(bytes.table == (uint64_t)RT_MAX_LENGTH * 256);
+}
+
+static void rope_refused(void **state)
+{
+    const struct rig *r = *state;
+    struct rt_rope_bytes bytes = {.struct_size = sizeof(bytes), .table = 77};
+    float table[R], scale[1];
+    struct rt_error err = {.status = RT_OK};
+    struct rt_rope yarn = r->rope;
+    yarn.type = RT_ROPE_YARN;
+    const struct {
+        const struct rt_rope *rope;
+        uint32_t dim, capacity;
+        const char *words;
+    } bad[] = {
+        {NULL, R, 8, "rope is null"},
+        {&r->rope, 48, 8, "rope_dim 48 is not 64, 32 or 0"},
+        {&r->rope, R, 0, "capacity 0 is not 1.."},
+        {&r->rope, R, RT_MAX_LENGTH + 1, "capacity 1048577 is not 1.."},
+        {&yarn, R, 8, "block.rope.factor is 0: must be a number above 0, for yarn"},
+    };
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        for (int fill_it = 0; fill_it < 2; fill_it++) {
+            const enum rt_status status =
+                fill_it ? rt_rope_fill(bad[i].rope, bad[i].dim, bad[i].capacity, 0, 1, table, scale,
+                                       &err)
+                        : rt_rope_size(bad[i].rope, bad[i].dim, bad[i].capacity, &bytes, &err);
+            assert_int_equal(status, RT_ERR_INVALID);
+            if (!strstr(err.message, bad[i].words))
+                fail_msg("\"%s\" does not say \"%s\"", err.message, bad[i].words);
+        }
+    assert_true(bytes.table == 77);
+    assert_int_equal(rt_rope_fill(&r->rope, R, 8, 8, 1, table, scale, &err), RT_ERR_INVALID);
+    assert_non_null(strstr(err.message, "positions 8..9 are not below the capacity, 8"));
+    assert_int_equal(rt_rope_fill(&r->rope, R, 8, 9, UINT32_MAX, table, scale, &err),
+                     RT_ERR_INVALID);
+    assert_int_equal(rt_rope_fill(&r->rope, R, 8, 0, 1, NULL, scale, &err), RT_ERR_INVALID);
+    assert_non_null(strstr(err.message, "table is null"));
+    assert_int_equal(rt_rope_fill(&r->rope, R, 8, 0, 1, table, NULL, &err), RT_ERR_INVALID);
+    assert_non_null(strstr(err.message, "query_scale is null"));
+}
+
+/* ---- preattend ---- */
+
+static struct rt_mla_preattend_args whole(const struct rig *r)
+{
+    return (struct rt_mla_preattend_args){
+        .struct_size = sizeof(struct rt_mla_preattend_args),
+        .nope_dim = P,
+        .shape = {.struct_size = sizeof(struct rt_mla_shape),
+                  .batch = BATCH,
+                  .query_len = QUERY_LEN,
+                  .heads = HEADS,
+                  .d_qk = L + R,
+                  .d_v = L,
+                  .page_size = PAGE,
+                  .max_blocks = COLUMNS,
+                  .pages = PAGES},
+        .positions = at(r->positions + 1), /* a slice */
+        .q_a = at(r->q_a),
+        .q_a_norm = {.weight = at(r->q_a_weight), .width = Q_RANK, .eps = 1e-6f, .scale = 2},
+        .q_a_row_stride = QUERY_LEN * (Q_RANK + GAP),
+        .q_a_token_stride = Q_RANK + GAP,
+        .kv_a = at(r->kv_a),
+        .kv_a_norm = {.weight = at(r->kv_a_weight), .width = L, .eps = 1e-5f, .offset = 1},
+        .kv_a_row_stride = QUERY_LEN * (L + R + GAP),
+        .kv_a_token_stride = L + R + GAP,
+        .kv = at(r->kv),
+        .block_table = at(r->block_table + 1),
+        .q = at(r->q),
+        .q_row_stride = QUERY_LEN * TOKEN_WIDTH,
+        .q_token_stride = TOKEN_WIDTH,
+        .q_head_stride = HEAD_WIDTH,
+        .q_rope = at(r->q_out + L),
+        .q_rope_row_stride = QUERY_LEN * Q_WIDTH,
+        .q_rope_token_stride = Q_WIDTH,
+        .q_rope_head_stride = L + R,
+        .rope_table = at(r->table),
+        .query_scale = at(r->scale),
+        .rope_capacity = CAPACITY,
+    };
+}
+
+/* Where a token stands; -1 where it is none. */
+static int32_t position_of(const struct rig *r, uint32_t token)
+{
+    const int32_t first = r->positions[1 + token / QUERY_LEN];
+    const int32_t position = first + (int32_t)(token % QUERY_LEN);
+    return first < 0 || position >= CAPACITY ? -1 : position;
+}
+
+static void check_q_a(const struct rig *r, const struct rig *before)
+{
+    for (uint32_t t = 0; t < TOKENS; t++) {
+        const uint16_t *x = before->q_a + t * (Q_RANK + GAP), *y = r->q_a + t * (Q_RANK + GAP);
+        const double by = 2 * inverse(x, Q_RANK, 1e-6);
+        for (uint32_t i = 0; i < Q_RANK; i++)
+            near("q_a", i, y[i],
+                 position_of(r, t) < 0 ? 0 : number(x[i]) * by * number(r->q_a_weight[i]));
+        assert_memory_equal(x + Q_RANK, y + Q_RANK, GAP * 2);
+    }
+}
+
+/* A rotated number of R that begin at x, as pairs lie. */
+static double turned(const uint16_t *x, uint32_t i, uint32_t position, bool half)
+{
+    const uint32_t pair = half ? i % (R / 2) : i / 2;
+    const bool second = half ? i >= R / 2 : i % 2;
+    const double a = number(x[half ? pair : 2 * pair]);
+    const double b = number(x[half ? pair + R / 2 : 2 * pair + 1]);
+    const double c = 1.25 * cos(angle(position, pair)), s = 1.25 * sin(angle(position, pair));
+    return second ? a * s + b * c : a * c - b * s;
+}
+
+/* Of a difference of two products that are near each other little is left. */
+static void near_turned(const char *what, uint32_t i, uint16_t got, double want)
+{
+    if (!(fabs(number(got) - want) <= fabs(want) * 0x1p-8 + 1e-5))
+        fail_msg("%s, number %u: %g, not %g", what, i, number(got), want);
+}
+
+static void check_kv(const struct rig *r, bool half)
+{
+    uint16_t *expected = malloc(sizeof(r->kv));
+    assert_non_null(expected);
+    poison(expected, sizeof(r->kv) / 2);
+    for (uint32_t t = 0; t < TOKENS; t++) {
+        const int32_t position = position_of(r, t);
+        if (position < 0)
+            continue;
+        const int32_t page = r->block_table[1 + t / QUERY_LEN * COLUMNS + position / PAGE];
+        const uint32_t slot = (uint32_t)(page * PAGE + position % PAGE) * (L + R);
+        const uint16_t *x = r->kv_a + t * (L + R + GAP), *y = r->kv + slot;
+        const double by = inverse(x, L, 1e-5);
+        for (uint32_t i = 0; i < L; i++)
+            near("latent", i, y[i], number(x[i]) * by * (1 + number(r->kv_a_weight[i])));
+        for (uint32_t i = 0; i < R; i++)
+            near_turned("key", i, y[L + i], turned(x + L, i, (uint32_t)position, half));
+        memcpy(expected + slot, y, 2 * (L + R));
+    }
+    assert_memory_equal(expected, r->kv, sizeof(r->kv)); /* and nothing else */
+    free(expected);
+}
+
+static void check_q(const struct rig *r, const struct rig *before, bool half)
+{
+    for (uint32_t t = 0; t < TOKENS; t++)
+        for (uint32_t h = 0; h < HEADS; h++) {
+            const uint32_t in = t * TOKEN_WIDTH + h * HEAD_WIDTH, out = t * Q_WIDTH + h * (L + R);
+            const uint16_t *x = before->q + in, *y = r->q + in, *z = r->q_out + out;
+            const int32_t position = position_of(r, t);
+            const double by = position < 0 ? 0 : factor((uint32_t)position);
+            for (uint32_t i = 0; i < P; i++)
+                near("q's first part", i, y[i], by * number(x[i]));
+            assert_memory_equal(x + P, y + P, 2 * (R + GAP));
+            for (uint32_t i = 0; i < R; i++)
+                near_turned("q's rotated part", i, z[L + i],
+                            position < 0 ? 0 : by * turned(x + P, i, (uint32_t)position, half));
+            for (uint32_t i = 0; i < L; i++)
+                assert_int_equal(z[i], POISON);
+        }
+}
+
+static void run_preattend(struct rig *r, const struct rt_mla_preattend_args *args)
+{
+    if (rt_mla_preattend(r->ops, args, NULL) != RT_OK)
+        fail_msg("%s", rt_ops_last_error(r->ops)->message);
+}
+
+/* All parts at once, and each by itself: the others are as they were. */
+static void preattend(void **state)
+{
+    struct rig *r = *state, *before = aligned_alloc(256, sizeof(*before));
+    assert_non_null(before);
+    memcpy(before, r, sizeof(*r));
+    for (uint32_t parts = 1; parts < 8; parts++)
+        for (int half = 0; half < 2; half++) {
+            struct rt_mla_preattend_args args = whole(r);
+            args.rope_order = half ? RT_ROPE_HALF : RT_ROPE_INTERLEAVED;
+            args.q_a = parts & 1 ? args.q_a : 0;
+            args.kv_a = parts & 2 ? args.kv_a : 0;
+            args.q = parts & 4 ? args.q : 0;
+            refill(r);
+            run_preattend(r, &args);
+            if (parts & 1)
+                check_q_a(r, before);
+            else
+                assert_memory_equal(r->q_a, before->q_a, sizeof(r->q_a));
+            if (parts & 2)
+                check_kv(r, half);
+            else
+                assert_memory_equal(r->kv, before->kv, sizeof(r->kv));
+            if (parts & 4)
+                check_q(r, before, half);
+            else
+                assert_memory_equal(r->q_out, before->q_out, sizeof(r->q_out));
+        }
+    free(before);
+}
+
+/* Where nothing turns the numbers are copied, and q's first part is left alone but in padding. */
+static void without_rope(void **state)
+{
+    struct rig *r = *state;
+    struct rt_mla_preattend_args args = whole(r);
+    args.rope_table = args.query_scale = 0;
+    args.rope_capacity = 0;
+    args.q_rope = at(r->q_out); /* a tensor of its own, packed */
+    args.q_rope_row_stride = args.q_rope_token_stride = args.q_rope_head_stride = 0;
+    uint16_t *q = malloc(sizeof(r->q));
+    assert_non_null(q);
+    memcpy(q, r->q, sizeof(r->q));
+    for (uint32_t t = QUERY_LEN; t < 2 * QUERY_LEN; t++)
+        for (uint32_t h = 0; h < HEADS; h++)
+            memset(q + t * TOKEN_WIDTH + h * HEAD_WIDTH, 0, 2 * P);
+    run_preattend(r, &args);
+    assert_memory_equal(q, r->q, sizeof(r->q));
+    for (uint32_t t = 0; t < TOKENS; t++)
+        for (uint32_t h = 0; h < HEADS; h++)
+            for (uint32_t i = 0; i < R; i++)
+                assert_int_equal(
+                    r->q_out[(t * HEADS + h) * R + i],
+                    t / QUERY_LEN == 1 ? 0 : r->q[t * TOKEN_WIDTH + h * HEAD_WIDTH + P + i]);
+    free(q);
+}
+
+struct mistake {
+    size_t member;
+    uint64_t value;
+    uint32_t bytes;
+    const char *words;
+};
+#define MISTAKE(type, member, value, words)                                                        \
+    {                                                                                              \
+        offsetof(struct type, member), (uint64_t)(value), sizeof(((struct type *)0)->member),      \
+            words                                                                                  \
+    }
+
+static void preattend_refused(void **state)
+{
+    struct rig *r = *state;
+    const float nan_number = NAN;
+    uint32_t nan_bits;
+    memcpy(&nan_bits, &nan_number, sizeof(nan_bits));
+#define BAD(member, value, words) MISTAKE(rt_mla_preattend_args, member, value, words)
+    const struct mistake bad[] = {
+        BAD(struct_size, 3, "struct_size"),
+        BAD(shape.struct_size, 1, "shape.struct_size is 1"),
+        BAD(shape.heads, 0, "heads 0 is not 1..128"),
+        BAD(nope_dim, 20, "20 numbers of a head are not rotated, not a multiple of 8"),
+        BAD(nope_dim, UINT32_MAX - 7, "nope_dim 4294967288 is not 0.."),
+        BAD(positions, 0, "positions is null"),
+        BAD(positions, at(r->positions) + 2, "is not 4-byte aligned"),
+        BAD(q_a, at(r->q_a) + 2, "q_a = 0x"),
+        BAD(q_a_norm.width, 44, "q_a norm of 44 numbers"),
+        BAD(q_a_norm.width, 4104, "q_a norm of 4104 numbers, not a multiple of 8 up to 4096"),
+        BAD(q_a_norm.weight, at(r->q_a_weight) + 8, "q_a_norm.weight = 0x"),
+        BAD(q_a_norm.eps, nan_bits, "q_a_norm.eps nan is not"),
+        BAD(q_a_token_stride, -8, "q_a_token_stride = -8 is not"),
+        BAD(q_a_row_stride, 4, "q_a_row_stride = 4 is not"),
+        BAD(kv_a, at(r->kv_a) + 8, "kv_a = 0x"),
+        BAD(kv_a_norm.width, 128, "kv_a_norm.width 128 is not d_v, 256"),
+        BAD(kv_a_norm.scale, nan_bits, "kv_a_norm.scale nan is not a finite number"),
+        BAD(kv_a_token_stride, INT64_C(1) << 39, "kv_a_token_stride = 549755813888 is not below"),
+        BAD(kv, 0, "kv is null"),
+        BAD(block_table, 0, "block_table is null"),
+        BAD(kv_page_stride, 4, "kv_page_stride = 4 is not"),
+        BAD(q, at(r->q) + 4, "q = 0x"),
+        BAD(q_head_stride, 12, "q_head_stride = 12 is not"),
+        BAD(q_rope, 0, "q_rope is null"),
+        BAD(q_rope, at(r->q_out) + 8, "q_rope = 0x"),
+        BAD(q_rope_token_stride, 1, "q_rope_token_stride = 1 is not"),
+        BAD(rope_table, at(r->table) + 4, "rope_table = 0x"),
+        BAD(query_scale, at(r->scale) + 4, "query_scale = 0x"),
+        BAD(rope_capacity, 0, "rope_capacity 0 is not 1.."),
+        BAD(rope_order, 2, "rope_order 2 is not RT_ROPE_INTERLEAVED, 0, or RT_ROPE_HALF, 1"),
+    };
+#undef BAD
+    struct rt_mla_preattend_args args;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        args = whole(r);
+        memcpy((char *)&args + bad[i].member, &bad[i].value, bad[i].bytes);
+        refused(r, rt_mla_preattend(r->ops, &args, NULL), bad[i].words);
+    }
+    args = whole(r);
+    args.q_a = args.kv_a = args.q = 0;
+    refused(r, rt_mla_preattend(r->ops, &args, NULL), "q_a, kv_a and q are null");
+    args = whole(r);
+    args.rope_table = args.query_scale = 0;
+    refused(r, rt_mla_preattend(r->ops, &args, NULL), "rope_capacity 21 is not 1..");
+    args = whole(r);
+    refused(r, rt_mla_preattend(r->ops, &args, (void *)16), "the host device has no streams");
+    assert_int_equal(rt_mla_preattend(NULL, &args, NULL), RT_ERR_INVALID);
+    for (size_t i = 0; i < sizeof(r->kv) / 2; i++)
+        assert_int_equal(r->kv[i], POISON);
+}
+
+/* ---- input_norm ---- */
+
+#define WIDTH (TOKEN_WIDTH - GAP)
+
+static struct rt_mla_input_norm_args input_norm_args(const struct rig *r)
+{
+    return (struct rt_mla_input_norm_args){
+        .struct_size = sizeof(struct rt_mla_input_norm_args),
+        .tokens = TOKENS,
+        .hidden = at(r->q),
+        .residual = at(r->kv),
+        .normed = at(r->q_out),
+        .stride = TOKEN_WIDTH,
+        .norm = {.weight = at(r->kv_a_weight), .width = WIDTH, .eps = 1e-6f},
+    };
+}
+
+/* As it is and with a factor; set instead of added to; kept nowhere. */
+static void input_norm(void **state)
+{
+    struct rig *r = *state;
+    const float scales[] = {0, 0.25f, 1, 1};
+    for (int way = 0; way < 4; way++) {
+        struct rt_mla_input_norm_args args = input_norm_args(r);
+        const bool first = way >= 2, kept = way < 3;
+        const double by = scales[way] == 0 ? 1 : (double)scales[way];
+        uint64_t random = 3;
+        refill(r);
+        fill(&random, r->kv, TOKENS * TOKEN_WIDTH);
+        uint16_t old[TOKENS * TOKEN_WIDTH];
+        memcpy(old, r->kv, sizeof(old));
+        args.hidden_scale = scales[way];
+        args.first = first;
+        args.residual = kept ? args.residual : 0;
+        if (rt_mla_input_norm(r->ops, &args, NULL) != RT_OK)
+            fail_msg("%s", rt_ops_last_error(r->ops)->message);
+        for (uint32_t t = 0; t < TOKENS; t++) {
+            const uint32_t from = t * TOKEN_WIDTH;
+            uint16_t sum[WIDTH];
+            for (uint32_t i = 0; i < WIDTH; i++) {
+                const double hidden = number(r->q[from + i]), had = number(old[from + i]);
+                sum[i] = rt_float_to_bf16((float)(first ? hidden : had + by * hidden));
+                assert_int_equal(r->kv[from + i], kept ? sum[i] : old[from + i]);
+            }
+            const double factor_of = inverse(sum, WIDTH, 1e-6);
+            for (uint32_t i = 0; i < WIDTH; i++)
+                near("normed", i, r->q_out[from + i],
+                     number(sum[i]) * factor_of * number(r->kv_a_weight[i]));
+            for (uint32_t i = WIDTH; i < TOKEN_WIDTH && t + 1 < TOKENS; i++)
+                assert_int_equal(r->q_out[from + i], POISON);
+        }
+    }
+}
+
+static void input_norm_refused(void **state)
+{
+    struct rig *r = *state;
+#define BAD(member, value, words) MISTAKE(rt_mla_input_norm_args, member, value, words)
+    const struct mistake bad[] = {
+        BAD(tokens, 0, "0 tokens, not 1 to 32768"),
+        BAD(tokens, 32769, "32769 tokens"),
+        BAD(hidden, 0, "hidden is null"),
+        BAD(residual, 0, "residual is null, which is for first = 1"),
+        BAD(residual, at(r->kv) + 8, "residual = 0x"),
+        BAD(normed, at(r->q_out) + 2, "normed = 0x"),
+        BAD(stride, 12, "stride = 12 is not"),
+        BAD(stride, -8, "stride = -8 is not"),
+        BAD(norm.width, 0, "input norm of 0 numbers"),
+        BAD(norm.width, 16392, "input norm of 16392 numbers, not a multiple of 8 up to 16384"),
+        BAD(first, 2, "first 2 is not 0 or 1"),
+        BAD(hidden_scale, 0x7f800000, "hidden_scale inf is not a finite number"),
+    };
+#undef BAD
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct rt_mla_input_norm_args args = input_norm_args(r);
+        memcpy((char *)&args + bad[i].member, &bad[i].value, bad[i].bytes);
+        refused(r, rt_mla_input_norm(r->ops, &args, NULL), bad[i].words);
+    }
+    assert_int_equal(rt_mla_input_norm(NULL, NULL, NULL), RT_ERR_INVALID);
+    refused(r, rt_mla_input_norm(r->ops, NULL, NULL), "args is null");
+}
+
+#define RIG_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        RIG_TEST(rope_table),         RIG_TEST(rope_refused),      RIG_TEST(preattend),
+        RIG_TEST(without_rope),       RIG_TEST(preattend_refused), RIG_TEST(input_norm),
+        RIG_TEST(input_norm_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
