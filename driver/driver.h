@@ -313,6 +313,10 @@ uint32_t rt_driver_host_release(struct rt_driver *d, rt_dstream s, uint32_t coun
  * when the device is closed. */
 int rt_driver_host_adopt(struct rt_driver *d, rt_addr addr, uint64_t bytes);
 
+/* Host device only: all memory is the caller's, and products may read and write any of it, as
+ * kernels do: for operators, which get their addresses call by call. */
+void rt_driver_host_trust(struct rt_driver *d);
+
 const char *rt_driver_op_name(enum rt_driver_op op);
 
 /* Called first by every operation of both back ends. True: fail this call. */

@@ -24,6 +24,8 @@ enum rt_status rt_ops_create(const char *device, rt_ops **out, struct rt_error *
         status = rt_fail(error, RT_ERR_NO_DEVICE, "%s; name \"host\" for host pointers", why);
         goto fail;
     }
+    if (d->caps.kind == RT_DEVICE_KIND_HOST)
+        rt_driver_host_trust(d);
     RT_TRY_GOTO(RT_DRV(d, error, ctx_enter, (d)));
     status = rt_kernels_load(d, &ops->kernels, error);
     (void)d->ctx_leave(d);

@@ -117,6 +117,7 @@ struct rt_host {
     struct rt_dlibrary_opaque *libraries;
     struct rt_dstream_opaque own_stream; /* the null stream */
     uint32_t contexts;                   /* entered and not left */
+    bool trusting;                       /* operands of products may lie anywhere */
     struct rt_driver *table;             /* that this is the inside of */
     char text[64];
 };

@@ -123,6 +123,73 @@ struct rt_mla_preattend_args {
 RT_API enum rt_status rt_mla_preattend(rt_ops *ops, const struct rt_mla_preattend_args *args,
                                        void *stream);
 
+/* ---- products -------------------------------------------------------------------------------- */
+
+/*
+ * y[z, i, j] = bias[j] + sum over l of x'[z, i, l] * w[z, j, l], for vectors i of a batch z; x' is
+ * x or its norm, sums are float. An object is made once for a shape and run with any addresses:
+ * which kernel of this library serves it, or which of cuBLASLt's ways is the fastest, is decided
+ * when it is made, and depends on shape, strides and device alone.
+ */
+typedef struct rt_product rt_product;
+
+/* Lies inside of the shape, where it cannot grow. */
+struct rt_product_weight {
+    uint32_t rows;   /* of y this weight gives so many numbers; 0: there is no such weight */
+    uint32_t biased; /* 1: bias[rows] is added; with batch 1 alone */
+    /* Of w[z, j, l], any: one of the last two is 1. Both 0: [batch, rows, k], packed. */
+    int64_t batch_stride, row_stride, column_stride;
+};
+
+struct rt_product_shape {
+    uint32_t struct_size;
+    uint32_t batch, vectors, k; /* at least 1 each */
+    /* The second's rows stand behind the first's in y. Both lie along, or both across. */
+    struct rt_product_weight weights[2];
+    /* Any; 0: [batch, vectors, k], and [batch, vectors, rows], packed. */
+    int64_t x_batch_stride, x_row_stride, y_batch_stride, y_row_stride;
+    uint32_t normed; /* 1: x' is bf16 RMSNorm of x, of width k; the three as in rt_rms_norm */
+    float norm_eps, norm_offset, norm_scale;
+    enum rt_dtype output;            /* RT_DTYPE_BF16, which 0 is too, or RT_DTYPE_F32 */
+    enum rt_projections projections; /* who multiplies, as in a configuration */
+    enum rt_backend backend;         /* of our kernels */
+    uint32_t reserved;
+};
+
+struct rt_product_info {
+    uint32_t struct_size;
+    uint32_t by_library;      /* 1: cuBLASLt multiplies */
+    uint64_t workspace_bytes; /* 0: none is needed */
+    const char *kernel;       /* entry point, or the library's way; owned by the product */
+    const char *reason;       /* one sentence: why this one; owned by the product */
+};
+
+/*
+ * Blocks: with projections that may be the library's it is loaded, and its ways are run on memory
+ * of this call's own, 256 MiB of weights at most or one set of them. The product must be destroyed
+ * before `ops`, and behind the work that was put by it.
+ * RT_ERR_INVALID: a field, by name. RT_ERR_UNSUPPORTED: what was asked for by name cannot serve;
+ * with auto the other does, which the reason says.
+ */
+RT_API enum rt_status rt_product_create(rt_ops *ops, const struct rt_product_shape *shape,
+                                        rt_product **out);
+RT_API void rt_product_destroy(rt_product **product);
+RT_API enum rt_status rt_product_get_info(const rt_product *product, struct rt_product_info *out);
+
+struct rt_product_args {
+    uint32_t struct_size;
+    uint32_t reserved;
+    uint64_t x;           /* bf16 [batch, vectors, k] */
+    uint64_t y;           /* [batch, vectors, rows of all], written; no overlap with x */
+    uint64_t weights[2];  /* bf16, of each that the shape has */
+    uint64_t biases[2];   /* bf16 [rows], of each that is biased */
+    uint64_t norm_weight; /* bf16 [k], where x is normed */
+    uint64_t workspace;   /* info's bytes, a multiple of 256; free for others behind the product */
+};
+/* Failures are told by the operators' rt_ops_last_error. */
+RT_API enum rt_status rt_product_run(rt_product *product, const struct rt_product_args *args,
+                                     void *stream);
+
 #ifdef __cplusplus
 }
 #endif

@@ -63,6 +63,17 @@ int main(void)
     rt_ops *ops = NULL;
     if (rt_ops_create("host", &ops, &error) != RT_OK)
         return fail("rt_ops_create", &error);
+    struct rt_product_shape shape;
+    memset(&shape, 0, sizeof(shape));
+    shape.struct_size = sizeof(shape);
+    shape.batch = 1;
+    shape.vectors = 2;
+    shape.k = 64;
+    shape.weights[0].rows = 24;
+    rt_product *product = NULL;
+    if (rt_product_create(ops, &shape, &product) != RT_OK)
+        return fail("rt_product_create", rt_ops_last_error(ops));
+    rt_product_destroy(&product);
     rt_ops_destroy(&ops);
     return runtime || ops; /* both are null again */
 }

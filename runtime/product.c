@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Products with weights as operators: who multiplies is decided once for a shape. */
+#include "runtime/product.h"
+
+#include "common/struct_size.h"
+#include "runtime/multiply.h"
+#include "runtime/ops_check.h"
+#include "runtime/ops_handle.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---- create ---------------------------------------------------------------------------------- */
+
+/* Loads the library where it may be wanted. It is missing by name alone; why_not is why. */
+static enum rt_status open_library(struct rt_ops *ops, enum rt_projections projections,
+                                   struct rt_error *why_not)
+{
+    struct rt_driver *d = &ops->driver;
+    *why_not = (struct rt_error){.status = RT_OK};
+    if (projections == RT_PROJECTIONS_OWN || d->caps.has_blas)
+        return RT_OK;
+    const enum rt_status status = rt_driver_open_blas(d, why_not);
+    d->caps.has_blas = status == RT_OK;
+    if (status == RT_OK || (status == RT_ERR_UNSUPPORTED && projections == RT_PROJECTIONS_AUTO))
+        return RT_OK;
+    return rt_fail(&ops->error, status, "rt_product_create: projections cublaslt: %s",
+                   why_not->message);
+}
+
+/* What is chosen can be built: with addresses that stand for any. */
+static enum rt_status choose_kernel(struct rt_product *p, enum rt_backend backend,
+                                    const char *reason, const char *story)
+{
+    struct rt_ops *ops = p->ops;
+    struct rt_work work;
+    const struct rt_op_request request = {
+        .caps = &ops->driver.caps, .backend = backend, .product = &p->params};
+    RT_TRY(rt_op_resolve(RT_OP_PROJECT, &request, &p->variant, &ops->error));
+    RT_TRY(
+        rt_op_build(&ops->kernels, &p->variant, &p->params, sizeof(p->params), &work, &ops->error));
+    (void)snprintf(p->reason, sizeof(p->reason), "%.60s%s%.120s; %.130s", reason,
+                   story[0] ? ": " : "", story, p->variant.reason);
+    return RT_OK;
+}
+
+static enum rt_status choose(struct rt_product *p, enum rt_projections projections,
+                             enum rt_backend backend)
+{
+    struct rt_ops *ops = p->ops;
+    const struct rt_project_params *params = &p->params;
+    const uint64_t rows = (uint64_t)params->w[0].rows + params->w[1].rows;
+    const struct rt_multiplication product = {
+        .vectors = params->m,
+        .weight_bytes = rows * params->k * params->batch * sizeof(uint16_t),
+        .only_own = rt_product_only_own(p),
+    };
+    struct rt_error why_not;
+    const char *reason;
+    RT_TRY(open_library(ops, projections, &why_not));
+    if (!rt_multiply_by_library(projections, &ops->driver.caps, &product, &reason))
+        return choose_kernel(p, backend, reason, why_not.message);
+    RT_REQUIRE(!product.only_own, &ops->error, RT_ERR_UNSUPPORTED,
+               "rt_product_create: projections cublaslt: %s", product.only_own);
+    const enum rt_status status = rt_product_plan_library(p, &why_not);
+    if (status == RT_OK) {
+        (void)snprintf(p->reason, sizeof(p->reason), "%s", reason);
+        return RT_OK;
+    }
+    rt_product_release_library(p);
+    if (status == RT_ERR_UNSUPPORTED && projections == RT_PROJECTIONS_AUTO)
+        return choose_kernel(p, backend, "the library has no way", why_not.message);
+    return rt_fail(&ops->error, status, "rt_product_create: %s", why_not.message);
+}
+
+enum rt_status rt_product_create(rt_ops *ops, const struct rt_product_shape *shape,
+                                 rt_product **out)
+{
+    RT_REQUIRE(ops, NULL, RT_ERR_INVALID, "rt_product_create: ops is null");
+    struct rt_error *err = &ops->error;
+    struct rt_driver *d = &ops->driver;
+    struct rt_product_shape mine;
+    enum rt_status status;
+    RT_REQUIRE(out, err, RT_ERR_INVALID, "rt_product_create: out is null");
+    *out = NULL;
+    RT_TAKE_STRUCT(shape, mine, err);
+    struct rt_product *p = calloc(1, sizeof(*p));
+    RT_REQUIRE(p, err, RT_ERR_NOMEM, "out of host memory for a product");
+    p->ops = ops;
+    RT_TRY_GOTO(rt_product_take_shape(shape, p, err));
+    RT_TRY_GOTO(RT_DRV(d, err, ctx_enter, (d)));
+    status = choose(p, shape->projections, shape->backend);
+    (void)d->ctx_leave(d);
+    if (status != RT_OK)
+        goto fail;
+    *out = p;
+    return RT_OK;
+fail:
+    rt_product_destroy(&p);
+    return status;
+}
+
+void rt_product_destroy(rt_product **product)
+{
+    if (!product || !*product)
+        return;
+    struct rt_product *p = *product;
+    rt_product_release_library(p);
+    free(p);
+    *product = NULL;
+}
+
+enum rt_status rt_product_get_info(const rt_product *product, struct rt_product_info *out)
+{
+    RT_REQUIRE(product, NULL, RT_ERR_INVALID, "rt_product_get_info: product is null");
+    RT_CHECK_STRUCT(out, &product->ops->error);
+    const struct rt_product_info mine = {
+        .by_library = product->by_library,
+        .workspace_bytes = product->workspace_bytes,
+        .kernel = product->by_library ? product->plans[0]->text : product->variant.entry,
+        .reason = product->reason,
+    };
+    rt_struct_write(out, &mine, sizeof(mine));
+    return RT_OK;
+}
+
+/* ---- run ------------------------------------------------------------------------------------- */
+
+static enum rt_status check_args(const struct rt_product *p, const struct rt_product_args *args,
+                                 struct rt_error *err)
+{
+    struct rt_named_pointer pointers[8] = {{"x", args->x, RT_ALIGN_VECTOR},
+                                           {"y", args->y, RT_ALIGN_VECTOR}};
+    uint32_t count = 2;
+    static const char *const weights[] = {"weights[0]", "weights[1]"};
+    static const char *const biases[] = {"biases[0]", "biases[1]"};
+    for (uint32_t i = 0; i < rt_product_weight_count(p); i++) {
+        pointers[count++] =
+            (struct rt_named_pointer){weights[i], args->weights[i], RT_ALIGN_VECTOR};
+        if (p->biased[i])
+            pointers[count++] =
+                (struct rt_named_pointer){biases[i], args->biases[i], RT_ALIGN_VECTOR};
+    }
+    if (p->params.norm.weight)
+        pointers[count++] =
+            (struct rt_named_pointer){"norm_weight", args->norm_weight, RT_ALIGN_VECTOR};
+    if (p->workspace_bytes)
+        pointers[count++] =
+            (struct rt_named_pointer){"workspace", args->workspace, RT_WORKSPACE_ALIGN};
+    return rt_ops_check_pointers("rt_product_run", pointers, count, err);
+}
+
+static enum rt_status put_kernel(const struct rt_product *p, const struct rt_product_args *args,
+                                 void *stream)
+{
+    struct rt_project_params params = p->params;
+    struct rt_work work;
+    params.x.base = rt_ops_pointer(args->x);
+    params.y.base = rt_ops_pointer(args->y);
+    for (uint32_t i = 0; i < rt_product_weight_count(p); i++) {
+        params.w[i].base = rt_ops_pointer(args->weights[i]);
+        params.w[i].bias = p->biased[i] ? rt_ops_pointer(args->biases[i]) : NULL;
+    }
+    if (params.norm.weight)
+        params.norm.weight = rt_ops_pointer(args->norm_weight);
+    RT_TRY(
+        rt_op_build(&p->ops->kernels, &p->variant, &params, sizeof(params), &work, &p->ops->error));
+    return rt_ops_put(p->ops, &work, stream);
+}
+
+enum rt_status rt_product_run(rt_product *product, const struct rt_product_args *args, void *stream)
+{
+    RT_REQUIRE(product, NULL, RT_ERR_INVALID, "rt_product_run: product is null");
+    struct rt_ops *ops = product->ops;
+    struct rt_error *err = &ops->error;
+    struct rt_driver *d = &ops->driver;
+    struct rt_product_args mine;
+    RT_TAKE_STRUCT(args, mine, err);
+    RT_TRY(check_args(product, args, err));
+    RT_TRY(RT_DRV(d, err, ctx_enter, (d)));
+    const enum rt_status status = product->by_library
+                                      ? rt_product_put_library(product, args, stream)
+                                      : put_kernel(product, args, stream);
+    (void)d->ctx_leave(d);
+    return status;
+}

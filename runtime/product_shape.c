@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "runtime/product.h"
+
+#include "runtime/block_work.h"
+#include "runtime/ops_check.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+static const char op[] = "rt_product_create";
+
+static enum rt_status check_words(const struct rt_product_shape *s, struct rt_error *err)
+{
+    RT_REQUIRE(s->normed <= 1, err, RT_ERR_INVALID, "%s: normed %u is not 0 or 1", op, s->normed);
+    RT_REQUIRE(s->output == 0 || s->output == RT_DTYPE_BF16 || s->output == RT_DTYPE_F32, err,
+               RT_ERR_INVALID, "%s: output %d is not RT_DTYPE_BF16, %d, or RT_DTYPE_F32, %d", op,
+               (int)s->output, RT_DTYPE_BF16, RT_DTYPE_F32);
+    RT_REQUIRE(s->projections == RT_PROJECTIONS_AUTO || s->projections == RT_PROJECTIONS_CUBLASLT ||
+                   s->projections == RT_PROJECTIONS_OWN,
+               err, RT_ERR_INVALID, "%s: projections %d is none of enum rt_projections", op,
+               (int)s->projections);
+    return RT_OK;
+}
+
+/* Rows that are read or written at once do not overlap. */
+static enum rt_status check_apart(const char *what, uint32_t rows, int64_t stride, uint64_t width,
+                                  struct rt_error *err)
+{
+    RT_REQUIRE(rows == 1 || (uint64_t)stride >= width, err, RT_ERR_INVALID,
+               "%s: %s stride %" PRId64 " is less than the %" PRIu64 " numbers of a row", op, what,
+               stride, width);
+    return RT_OK;
+}
+
+static enum rt_status take_weight(const struct rt_product_shape *s, int i,
+                                  struct rt_weight_view *out, struct rt_error *err)
+{
+    const struct rt_product_weight *w = &s->weights[i];
+    const bool packed = w->row_stride == 0 && w->column_stride == 0;
+    char name[48];
+    RT_REQUIRE(w->biased <= 1, err, RT_ERR_INVALID, "%s: weights[%d].biased %u is not 0 or 1", op,
+               i, w->biased);
+    *out = (struct rt_weight_view){.rows = w->rows,
+                                   .row_stride = packed ? (int64_t)s->k : w->row_stride,
+                                   .column_stride = packed ? 1 : w->column_stride};
+    const bool along = out->column_stride == 1;
+    RT_REQUIRE(along || out->row_stride == 1, err, RT_ERR_INVALID,
+               "%s: weights[%d] has row stride %" PRId64 ", column stride %" PRId64
+               ": one of the two must be 1",
+               op, i, out->row_stride, out->column_stride);
+    const int64_t outer = along ? out->row_stride : out->column_stride;
+    int64_t same;
+    (void)snprintf(name, sizeof(name), "weights[%d] %s stride", i, along ? "row" : "column");
+    RT_TRY(rt_ops_stride(name, outer, outer, 1, &same, err));
+    (void)snprintf(name, sizeof(name), "weights[%d] %s", i, along ? "row" : "column");
+    RT_TRY(check_apart(name, along ? w->rows : s->k, outer, along ? s->k : w->rows, err));
+    (void)snprintf(name, sizeof(name), "weights[%d].batch_stride", i);
+    return rt_ops_stride(name, w->batch_stride, outer * (along ? w->rows : s->k), 1,
+                         &out->batch_stride, err);
+}
+
+/* x or y, of which a vector has `width` numbers. */
+static enum rt_status take_matrix(const struct rt_product_shape *s, const char *what, int64_t batch,
+                                  int64_t row, uint64_t width, struct rt_matrix_view *out,
+                                  struct rt_error *err)
+{
+    char name[32];
+    (void)snprintf(name, sizeof(name), "%s_row_stride", what);
+    RT_TRY(rt_ops_stride(name, row, (int64_t)width, 1, &out->row_stride, err));
+    (void)snprintf(name, sizeof(name), "%s_batch_stride", what);
+    RT_TRY(rt_ops_stride(name, batch, s->vectors * out->row_stride, 1, &out->batch_stride, err));
+    (void)snprintf(name, sizeof(name), "%s row", what);
+    RT_TRY(check_apart(name, s->vectors, out->row_stride, width, err));
+    (void)snprintf(name, sizeof(name), "%s batch", what);
+    return check_apart(name, s->batch, out->batch_stride, width, err);
+}
+
+static enum rt_status take_norm(const struct rt_product_shape *s, struct rt_norm_view *out,
+                                struct rt_error *err)
+{
+    const struct rt_rms_norm norm = {.weight = RT_ALIGN_VECTOR,
+                                     .width = s->k,
+                                     .eps = s->norm_eps,
+                                     .offset = s->norm_offset,
+                                     .scale = s->norm_scale};
+    return s->normed ? rt_ops_norm_view(op, "norm", &norm, out, err) : RT_OK;
+}
+
+enum rt_status rt_product_take_shape(const struct rt_product_shape *s, struct rt_product *out,
+                                     struct rt_error *err)
+{
+    struct rt_project_params *p = &out->params;
+    const uint64_t rows = (uint64_t)s->weights[0].rows + s->weights[1].rows;
+    const struct {
+        const char *name;
+        uint64_t value;
+    } sizes[] = {{"batch", s->batch},
+                 {"vectors", s->vectors},
+                 {"k", s->k},
+                 {"weights[0].rows", s->weights[0].rows},
+                 {"rows of all weights", rows}};
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+        RT_REQUIRE(sizes[i].value >= 1 && sizes[i].value <= INT32_MAX, err, RT_ERR_INVALID,
+                   "%s: %s %" PRIu64 " is not 1..%d", op, sizes[i].name, sizes[i].value, INT32_MAX);
+    RT_TRY(check_words(s, err));
+    *p = (struct rt_project_params){
+        .batch = s->batch, .m = s->vectors, .k = s->k, .y_f32 = s->output == RT_DTYPE_F32};
+    for (int i = 0; i < 2 && s->weights[i].rows > 0; i++) {
+        RT_TRY(take_weight(s, i, &p->w[i], err));
+        out->biased[i] = s->weights[i].biased;
+    }
+    RT_REQUIRE(s->batch == 1 || (!out->biased[0] && !out->biased[1]), err, RT_ERR_INVALID,
+               "%s: a bias with batch %u: must be without, or batch 1", op, s->batch);
+    RT_TRY(take_matrix(s, "x", s->x_batch_stride, s->x_row_stride, s->k, &p->x, err));
+    RT_TRY(take_matrix(s, "y", s->y_batch_stride, s->y_row_stride, rows, &p->y, err));
+    return take_norm(s, &p->norm, err);
+}
