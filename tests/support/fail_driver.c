@@ -27,9 +27,9 @@ enum rt_status __wrap_rt_driver_open(const char *device, struct rt_driver *out, 
 void __wrap_rt_driver_close(struct rt_driver *d)
 {
     const struct rt_driver_probe *p = &d->probe;
-    live = p->live;
+    live += p->live;
     contexts = (int64_t)p->per_op[RT_DOP_ctx_enter] - (int64_t)p->per_op[RT_DOP_ctx_leave];
-    reached = d->probe.fail_at && d->probe.calls >= d->probe.fail_at;
+    reached |= d->probe.fail_at && d->probe.calls >= d->probe.fail_at;
     __real_rt_driver_close(d);
 }
 
@@ -40,7 +40,9 @@ void fail_driver_arm(uint64_t n)
 
 bool fail_driver_reached(void)
 {
-    return reached;
+    const bool was = reached;
+    reached = false;
+    return was;
 }
 
 uint64_t fail_driver_live(void)

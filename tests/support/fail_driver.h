@@ -9,13 +9,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* The next table opened fails its n-th operation; 0: none. */
+/* Every table opened from now on fails its n-th operation; 0: none does. */
 void fail_driver_arm(uint64_t n);
 
-/* Whether the last closed table had come to the operation that fails. */
+/* Whether a table closed since this was last asked had come to the operation that fails. */
 bool fail_driver_reached(void);
 
-/* Objects and allocations that the last closed table still had. */
+/* Objects and allocations that closed tables still had, all of this program's together. */
 uint64_t fail_driver_live(void);
 
 /* Calls of the last closed table that entered its context, less those that left it. */

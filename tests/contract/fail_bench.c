@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * `replayrt bench layer`, cut short at each of its driver and library calls in turn: a sentence on
+ * stderr and exit code 1, and nothing is left on the device. Of each of its tables, the memory of
+ * the weights and the runtimes', the n-th call fails. What is left on the host is seen where this
+ * runs under AddressSanitizer or valgrind.
+ *
+ * usage: fail_bench CONFIG    of whole blocks
+ */
+#include "tests/support/fail_driver.h"
+#include "tools/commands.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define MOST_WORDS 32
+
+static const char *config;
+
+/* What the command says goes into files; cmocka talks behind it. */
+struct quiet {
+    FILE *out, *err;
+    int real_out, real_err;
+};
+
+static struct quiet quieten(void)
+{
+    const struct quiet q = {
+        .out = tmpfile(), .err = tmpfile(), .real_out = dup(1), .real_err = dup(2)};
+    assert_true(q.out && q.err && q.real_out >= 0 && q.real_err >= 0);
+    assert_true(fflush(stdout) == 0 && fflush(stderr) == 0);
+    assert_true(dup2(fileno(q.out), 1) == 1 && dup2(fileno(q.err), 2) == 2);
+    return q;
+}
+
+/* What was said on stderr, cut to its size. */
+static void speak(const struct quiet *q, char *said, size_t bytes)
+{
+    assert_true(fflush(stdout) == 0 && fflush(stderr) == 0);
+    assert_true(dup2(q->real_out, 1) == 1 && dup2(q->real_err, 2) == 2);
+    rewind(q->err);
+    said[fread(said, 1, bytes - 1, q->err)] = '\0';
+    (void)fclose(q->out);
+    (void)fclose(q->err);
+    (void)close(q->real_out);
+    (void)close(q->real_err);
+}
+
+/* True: the command came past its n-th calls. */
+static bool cut_short(uint64_t n)
+{
+    char path[512], said[1024], *argv[MOST_WORDS] = {path}, *rest = NULL;
+    char words[] = "--device host --batch 1 --length 4 --steps 1 --heads 1 --layers 1 "
+                   "--versus-library";
+    int argc = 1;
+    (void)snprintf(path, sizeof(path), "%s", config);
+    for (char *word = strtok_r(words, " ", &rest); word; word = strtok_r(NULL, " ", &rest)) {
+        assert_true(argc < MOST_WORDS);
+        argv[argc++] = word;
+    }
+    fail_driver_arm(n);
+    const struct quiet q = quieten();
+    const int code = cmd_bench_layer(argc, argv);
+    speak(&q, said, sizeof(said));
+    fail_driver_arm(0);
+    assert_int_equal(fail_driver_live(), 0);
+    if (code != EXIT_OK) {
+        assert_int_equal(code, EXIT_FAILED);
+        if (strncmp(said, "replayrt: ", 10) != 0 || strlen(said) < 20)
+            fail_msg("call %u: said \"%s\"", (unsigned)n, said);
+    } else { /* all went well, or a release failed, on which nobody can act */
+        assert_string_equal(said, "");
+    }
+    return !fail_driver_reached();
+}
+
+static void every_driver_call(void **state)
+{
+    (void)state;
+    uint64_t n = 1;
+    while (!cut_short(n))
+        n++;
+    print_message("%u calls\n", (unsigned)n);
+    assert_true(n > 200);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_driver_call)};
+    if (argc != 2)
+        return 2;
+    config = argv[1];
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
