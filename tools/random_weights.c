@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tools/random_weights.h"
 
+#include "tools/chance.h"
+
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -20,7 +22,7 @@ struct filler {
     struct rt_error *error;
     uint64_t address; /* of the memory; 0 while it is only counted what there is */
     uint64_t at;      /* of the next weight */
-    uint64_t chance;
+    struct chance chance;
     float *drawn;    /* [DRAWN], evenly within -1 and 1 */
     uint16_t *chunk; /* [DRAWN], bf16 of the weight that is being written */
 };
@@ -31,17 +33,6 @@ struct filler {
         if (try_status_ != RT_OK)                                                                  \
             return try_status_;                                                                    \
     } while (0)
-
-/* xorshift64* */
-static uint64_t draw(struct filler *f)
-{
-    uint64_t x = f->chance;
-    x ^= x >> 12;
-    x ^= x << 25;
-    x ^= x >> 27;
-    f->chance = x;
-    return x * 0x2545F4914F6CDD1Dull;
-}
 
 static uint16_t to_bf16(float value)
 {
@@ -64,7 +55,7 @@ static void make_chunk(struct filler *f, const struct rt_weight_place *p)
 
 static enum rt_status fill(struct filler *f, const struct rt_weight_place *p, uint64_t bytes)
 {
-    uint64_t first = draw(f) % DRAWN;
+    uint64_t first = chance_draw(&f->chance) % DRAWN;
     make_chunk(f, p);
     for (uint64_t done = 0; done < bytes; first = 0) {
         uint64_t piece = (DRAWN - first) * sizeof(*f->chunk);
@@ -132,7 +123,7 @@ static enum rt_status make(struct filler *f)
     f->w->bytes = f->at;
     TRY(rt_memory_create(f->config->device, f->w->bytes, &f->w->memory, &f->address, f->error));
     for (uint32_t i = 0; i < DRAWN; i++)
-        f->drawn[i] = (float)(int32_t)(draw(f) >> 32) * 0x1p-31f;
+        f->drawn[i] = (float)(int32_t)(chance_draw(&f->chance) >> 32) * 0x1p-31f;
     return take_all(f);
 }
 
@@ -152,7 +143,7 @@ enum rt_status random_weights_create(const struct rt_config *config, uint64_t se
     struct filler f = {.config = config,
                        .w = out,
                        .error = error,
-                       .chance = seed ? seed : 1,
+                       .chance = chance_of(seed),
                        .drawn = malloc(DRAWN * sizeof(*f.drawn)),
                        .chunk = malloc(DRAWN * sizeof(*f.chunk))};
     *out = (struct random_weights){.bytes = 0};

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tools/verify.h"
 
+#include "tools/chance.h"
 #include "tools/random_weights.h"
 
 #include <inttypes.h>
@@ -57,7 +58,7 @@ struct run {
     struct tracked *tracked; /* [max_sequences] */
     uint32_t longest;        /* tokens of a sequence in this run */
     uint32_t data_layers;    /* layers with q, latent, out, lse of their own */
-    uint64_t chance;
+    struct chance chance;
     unsigned char *noise; /* random bf16: inputs are windows of it */
     uint64_t noise_bytes;
     unsigned char *poison; /* 0xff */
@@ -92,20 +93,9 @@ static enum rt_status check(struct run *run, int side, enum rt_status status)
             return try_status_;                                                                    \
     } while (0)
 
-/* xorshift64* */
-static uint64_t draw(struct run *run)
-{
-    uint64_t x = run->chance;
-    x ^= x >> 12;
-    x ^= x << 25;
-    x ^= x >> 27;
-    run->chance = x;
-    return x * 0x2545F4914F6CDD1Dull;
-}
-
 static uint32_t below(struct run *run, uint32_t bound)
 {
-    return (uint32_t)((draw(run) >> 32) * bound >> 32);
+    return (uint32_t)((chance_draw(&run->chance) >> 32) * bound >> 32);
 }
 
 /* ---- set-up ---------------------------------------------------------------------------------- */
@@ -168,7 +158,7 @@ static void fill_noise(struct run *run)
 {
     uint16_t *words = (uint16_t *)(void *)run->noise;
     for (uint64_t i = 0; i < run->noise_bytes / 2; i++) {
-        uint64_t r = draw(run);
+        uint64_t r = chance_draw(&run->chance);
         /* sign, exponent 2^-8 … 2^0, mantissa; two of them are such an f32 too */
         words[i] = (uint16_t)((r >> 3 & 0x8000) | (119 + (r >> 20) % 9) << 7 | (r >> 40 & 0x7f));
     }
@@ -340,7 +330,7 @@ static enum rt_status write_data(struct run *run, const struct data *d, uint32_t
     const uint64_t padding = s->rows * row_bytes - live;
     uint64_t offset = 0;
     if (d->given)
-        offset = (draw(run) % (run->noise_bytes - live + 1)) & ~1ull;
+        offset = (chance_draw(&run->chance) % (run->noise_bytes - live + 1)) & ~1ull;
     for (int side = 0; side < SIDES; side++) {
         rt_runtime *rt = run->rts[side];
         TRY(check(run, side, rt_tensor_write(rt, d->name, layer, 0, run->noise + offset, live)));
@@ -556,10 +546,8 @@ enum rt_status verify_replay(const struct rt_config *config, const struct verify
                              struct verify_report *report, struct rt_error *error)
 {
     *report = (struct verify_report){0};
-    struct run run = {.config = *config,
-                      .chance = options->seed ? options->seed : 1,
-                      .report = report,
-                      .error = error};
+    struct run run = {
+        .config = *config, .chance = chance_of(options->seed), .report = report, .error = error};
     shrink(&run);
     choose_data(&run);
     enum rt_status status = set_up(&run, options->seed);

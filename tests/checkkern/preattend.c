@@ -224,6 +224,28 @@ static void fill_places(struct ck_random *random, const struct pre_case *c, stru
     table[0] = (int32_t)pages_of(c); /* the first id that is not one */
 }
 
+/* A case's inputs, on both sides. */
+static struct pre_buffers fill(struct ck *ck, struct ck_random *random, const struct pre_case *c)
+{
+    struct pre_buffers b = make_buffers(ck, c);
+    fill_data(random, c, &b);
+    fill_rope(c, &b);
+    fill_places(random, c, &b);
+    return b;
+}
+
+static void upload_all(struct ck *ck, struct pre_buffers *b)
+{
+    for (size_t i = 0; i < BUFFERS; i++)
+        ck_upload(ck, nth(b, i));
+}
+
+static void free_all(struct ck *ck, struct pre_buffers *b)
+{
+    for (size_t i = 0; i < BUFFERS; i++)
+        ck_free(ck, nth(b, i));
+}
+
 /* ---- outcomes ---- */
 
 /* Where a buffer's rotated numbers are: from `begin` on in each innermost piece; r 0: none. */
@@ -336,14 +358,10 @@ static void check(struct ck *ck, struct ck_random *random, const struct pre_case
             c->table ? ", turned" : "", c->half_order ? " in halves" : "",
             c->factors ? ", factors" : "", c->weights ? ", weights" : "",
             c->strided ? ", strided" : "", c->early ? ", early" : "", (double)c->eps);
-    struct pre_buffers b = make_buffers(ck, c);
-    fill_data(random, c, &b);
-    fill_rope(c, &b);
-    fill_places(random, c, &b);
+    struct pre_buffers b = fill(ck, random, c);
     struct pre_truth truth;
     uint16_t *before[DATA_BUFFERS];
-    for (size_t i = 0; i < BUFFERS; i++)
-        ck_upload(ck, nth(&b, i));
+    upload_all(ck, &b);
     widen(ck, &b, before, &truth);
 
     const struct rt_preattend_params exact = params_of(c, &b, CK_REF, &truth);
@@ -368,11 +386,9 @@ static void check(struct ck *ck, struct ck_random *random, const struct pre_case
         free(before[i]);
         free(truth.data[i]);
     }
-    for (size_t i = 0; i < BUFFERS; i++) {
-        if (i >= DATA_BUFFERS)
-            ck_expect_same(ck, nth(&b, i));
-        ck_free(ck, nth(&b, i));
-    }
+    for (size_t i = DATA_BUFFERS; i < BUFFERS; i++)
+        ck_expect_same(ck, nth(&b, i));
+    free_all(ck, &b);
 }
 
 static const struct {
@@ -452,10 +468,7 @@ static void check_chain(struct ck *ck, struct ck_random *random, bool early)
                                .eps = 1e-6f,
                                .scale = 1.0f};
     ck_case(ck, "a chain%s", early ? ", early" : " behind positions");
-    struct pre_buffers b = make_buffers(ck, &c);
-    fill_data(random, &c, &b);
-    fill_rope(&c, &b);
-    fill_places(random, &c, &b);
+    struct pre_buffers b = fill(ck, random, &c);
     memset(b.slot.ref, 0, b.slot.bytes);
     memcpy(b.position.ref, (const int32_t[]){15, 40, 3, 62}, 16);
     if (!early) /* the right ones come with the chain's first launch */
@@ -472,16 +485,14 @@ static void check_chain(struct ck *ck, struct ck_random *random, bool early)
                 &err);
     p.kv_a = (struct rt_tokens_view){p.q_out.base, p.q_out.row_stride, p.q_out.token_stride};
     ck_must(ck, ck_build(ck, RT_OP_PREATTEND, &p, sizeof(p), &launches[2], &err), &err);
-    for (size_t i = 0; i < BUFFERS; i++)
-        ck_upload(ck, nth(&b, i));
+    upload_all(ck, &b);
     ck_launch_chain(ck, launches, CHAIN);
     void *chained[DATA_BUFFERS];
     for (size_t i = 0; i < DATA_BUFFERS; i++) {
         chained[i] = ck_new(ck, nth(&b, i)->bytes + CK_GUARD_BYTES);
         ck_download(ck, nth(&b, i), chained[i]);
     }
-    for (size_t i = 0; i < BUFFERS; i++)
-        ck_upload(ck, nth(&b, i));
+    upload_all(ck, &b);
     for (uint32_t i = 0; i < CHAIN; i++)
         ck_launch(ck, RT_OK, &err, &launches[i]);
     for (size_t i = 0; i < DATA_BUFFERS; i++) {
@@ -489,8 +500,27 @@ static void check_chain(struct ck *ck, struct ck_random *random, bool early)
         ck_expect_bytes(ck, nth(&b, i)->name, chained[i], nth(&b, i)->ref, nth(&b, i)->bytes);
         free(chained[i]);
     }
-    for (size_t i = 0; i < BUFFERS; i++)
-        ck_free(ck, nth(&b, i));
+    free_all(ck, &b);
+}
+
+/* A DeepSeek-V3 block with 16 of its heads. */
+static struct pre_case whole_block(uint32_t rows, uint32_t q_len)
+{
+    return (struct pre_case){.rows = rows,
+                             .q_len = q_len,
+                             .heads = 16,
+                             .p = 128,
+                             .l = 512,
+                             .r = 64,
+                             .width = 1536,
+                             .page_size = 64,
+                             .q_a = true,
+                             .kv_a = true,
+                             .q = true,
+                             .table = true,
+                             .weights = true,
+                             .eps = 1e-6f,
+                             .scale = 1.0f};
 }
 
 void ck_preattend_run(struct ck *ck)
@@ -502,22 +532,8 @@ void ck_preattend_run(struct ck *ck)
         check(ck, &random, &c);
     }
     /* More tokens than a block has warps, and than a wave has blocks. */
-    const struct pre_case large = {.rows = ck_is_cuda(ck) ? 512 : 33,
-                                   .q_len = 2,
-                                   .heads = 16,
-                                   .p = 128,
-                                   .l = 512,
-                                   .r = 64,
-                                   .width = 1536,
-                                   .page_size = 64,
-                                   .q_a = true,
-                                   .kv_a = true,
-                                   .q = true,
-                                   .table = true,
-                                   .weights = true,
-                                   .slots = true,
-                                   .eps = 1e-6f,
-                                   .scale = 1.0f};
+    struct pre_case large = whole_block(ck_is_cuda(ck) ? 512 : 33, 2);
+    large.slots = true;
     check(ck, &random, &large);
     check_chain(ck, &random, false);
     check_chain(ck, &random, true);
@@ -531,28 +547,10 @@ void ck_preattend_bench(struct ck *ck)
     struct ck_random random = {.state = ck->seed};
     for (size_t i = 0; i < sizeof(batches) / sizeof(batches[0]); i++)
         for (uint32_t early = 0; early < 2; early++) {
-            const struct pre_case c = {.rows = batches[i],
-                                       .q_len = 1,
-                                       .heads = 16,
-                                       .p = 128,
-                                       .l = 512,
-                                       .r = 64,
-                                       .width = 1536,
-                                       .page_size = 64,
-                                       .q_a = true,
-                                       .kv_a = true,
-                                       .q = true,
-                                       .table = true,
-                                       .weights = true,
-                                       .early = early,
-                                       .eps = 1e-6f,
-                                       .scale = 1.0f};
-            struct pre_buffers b = make_buffers(ck, &c);
-            fill_data(&random, &c, &b);
-            fill_rope(&c, &b);
-            fill_places(&random, &c, &b);
-            for (size_t n = 0; n < BUFFERS; n++)
-                ck_upload(ck, nth(&b, n));
+            struct pre_case c = whole_block(batches[i], 1);
+            c.early = early;
+            struct pre_buffers b = fill(ck, &random, &c);
+            upload_all(ck, &b);
             const struct rt_preattend_params p = params_of(&c, &b, CK_DEVICE, NULL);
             struct rt_launch launches[BENCH_LAUNCHES];
             struct rt_error err = {0};
@@ -560,7 +558,6 @@ void ck_preattend_bench(struct ck *ck)
                 ck_must(ck, ck_build(ck, RT_OP_PREATTEND, &p, sizeof(p), &launches[l], &err), &err);
             printf("preattend  batch %4u, 16 heads, 576/512%s: %8.2f us\n", c.rows,
                    early ? ", early" : "       ", ck_time_ns(ck, launches, BENCH_LAUNCHES) / 1e3);
-            for (size_t n = 0; n < BUFFERS; n++)
-                ck_free(ck, nth(&b, n));
+            free_all(ck, &b);
         }
 }
