@@ -20,6 +20,7 @@ static const struct {
     {"operators", gpu_operators},
     {"stages", gpu_stages},
     {"products", gpu_products},
+    {"block_ops", gpu_block_ops},
     {"measure", gpu_measure},
     {"nothing_leaks", gpu_nothing_leaks},
     {"every_call_fails_once", gpu_every_call_fails_once},

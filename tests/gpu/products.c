@@ -287,7 +287,7 @@ fail:
 }
 
 /* Skipped: one that the audit refuses, as it does a way that fills memory first; the runtime does
- * not choose it (runtime/products.c). */
+ * not choose it (runtime/fastest.c). */
 static enum gpu_outcome check_way(struct bench *b)
 {
     struct rt_error err = {.status = RT_OK};
