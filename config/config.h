@@ -28,7 +28,7 @@ enum rt_status rt_config_draft_parse(const struct rt_source *source, struct rt_c
 void rt_config_draft_free(struct rt_config_draft *draft);
 
 /* What a config.json says. */
-struct rt_model {
+struct rt_model_shape {
     struct rt_geometry geometry; /* of the whole model */
     struct rt_block block;       /* zero where the draft does not want layers */
 };
@@ -36,7 +36,7 @@ struct rt_model {
 /* `model` is null where the draft has none. Checks everything; *out is written on success only. */
 enum rt_status rt_config_draft_finish(const struct rt_source *source,
                                       const struct rt_config_draft *draft,
-                                      const struct rt_model *model, struct rt_config *out,
+                                      const struct rt_model_shape *model, struct rt_config *out,
                                       struct rt_error *err);
 
 #endif

@@ -293,7 +293,7 @@ static enum rt_status split_heads(const struct rt_source *source,
 
 enum rt_status rt_config_draft_finish(const struct rt_source *source,
                                       const struct rt_config_draft *draft,
-                                      const struct rt_model *model, struct rt_config *out,
+                                      const struct rt_model_shape *model, struct rt_config *out,
                                       struct rt_error *err)
 {
     struct rt_key_fault fault = {.element = -1};
@@ -314,7 +314,7 @@ enum rt_status rt_config_draft_finish(const struct rt_source *source,
 
 /* The story of the model's file, told from the line that names it. */
 static enum rt_status load_model(const char *path, const struct rt_source *source,
-                                 const struct rt_config_draft *draft, struct rt_model *out,
+                                 const struct rt_config_draft *draft, struct rt_model_shape *out,
                                  struct rt_error *err)
 {
     struct rt_error story = {.status = RT_OK};
@@ -334,7 +334,7 @@ static enum rt_status load_source(const char *path, const struct rt_source *sour
                                   struct rt_config *config, struct rt_error *err)
 {
     struct rt_config_draft draft;
-    struct rt_model model = {.block = {.hidden_size = 0}};
+    struct rt_model_shape model = {.block = {.hidden_size = 0}};
     enum rt_status status = RT_OK;
     RT_TRY(rt_config_draft_parse(source, &draft, err));
     if (draft.model_path)
@@ -358,4 +358,19 @@ enum rt_status rt_config_load(const char *path, struct rt_config *config, struct
     enum rt_status status = load_source(path, &source, config, error);
     free(text);
     return status;
+}
+
+enum rt_status rt_config_model(const char *path, struct rt_config *config, struct rt_error *error)
+{
+    struct rt_geometry geometry;
+    struct rt_block block;
+    RT_REQUIRE(path, error, RT_ERR_INVALID, "rt_config_model: path is null");
+    RT_REQUIRE(config, error, RT_ERR_INVALID, "rt_config_model: config is null");
+    RT_REQUIRE(config->struct_size == sizeof(*config), error, RT_ERR_INVALID,
+               "rt_config_model: config->struct_size is %u: must be %zu", config->struct_size,
+               sizeof(*config));
+    RT_TRY(rt_model_load(path, &geometry, &block, error));
+    config->geometry = geometry;
+    config->block = block;
+    return RT_OK;
 }

@@ -171,6 +171,15 @@ RT_API void rt_config_default(struct rt_config *config);
 RT_API enum rt_status rt_config_load(const char *path, struct rt_config *config,
                                      struct rt_error *error);
 
+/*
+ * Sets the geometry, with all heads, and the block from a Hugging Face config.json; all other
+ * fields stay. What `model:` of a configuration does, without the file around it. Blocks.
+ * RT_ERR_FILE, RT_ERR_CONFIG and RT_ERR_GEOMETRY as rt_config_load, with file, line and key; a
+ * config of another struct_size than this library's is RT_ERR_INVALID. *config is as before then.
+ */
+RT_API enum rt_status rt_config_model(const char *path, struct rt_config *config,
+                                      struct rt_error *error);
+
 /* Checks every field against its range and the others; what rt_create checks first. */
 RT_API enum rt_status rt_config_check(const struct rt_config *config, struct rt_error *error);
 

@@ -7,7 +7,7 @@
 static void read_source(const struct rt_source *source)
 {
     /* The model's file is not opened: whatever it is called, it is this. */
-    const struct rt_model model = {
+    const struct rt_model_shape model = {
         .geometry = {.heads = 128,
                      .kv_lora_rank = 512,
                      .qk_rope_head_dim = 64,

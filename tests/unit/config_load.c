@@ -110,6 +110,34 @@ static void test_model_example(void **state)
     assert_int_equal(c.backend, RT_BACKEND_GENERIC);
 }
 
+/* Geometry and block of the model itself; nothing else changes, and nothing where it fails. */
+static void test_model_alone(void **state)
+{
+    (void)state;
+    struct rt_config c, before;
+    struct rt_error err = {.message = ""};
+    static const char path[] = RT_TEST_DATA "/golden/tiny_minicpm3/config.json";
+    rt_config_default(&c);
+    before = c;
+    assert_int_equal(rt_config_model(path, &c, &err), RT_OK);
+    assert_int_equal(c.geometry.heads, 4);
+    assert_int_equal(c.geometry.qk_rope_head_dim, 32);
+    assert_int_equal(c.block.q_lora_rank, 48);
+    assert_int_equal(c.block.rope.order, RT_ROPE_HALF);
+    before.geometry = c.geometry;
+    before.block = c.block;
+    assert_memory_equal(&c, &before, sizeof(c));
+
+    assert_int_equal(rt_config_model(NULL, &c, &err), RT_ERR_INVALID);
+    assert_int_equal(rt_config_model(path, NULL, &err), RT_ERR_INVALID);
+    assert_int_equal(rt_config_model(RT_TEST_DATA, &c, &err), RT_ERR_FILE);
+    assert_non_null(strstr(err.message, "it is a directory"));
+    assert_memory_equal(&c, &before, sizeof(c));
+    c.struct_size--;
+    assert_int_equal(rt_config_model(path, &c, &err), RT_ERR_INVALID);
+    assert_non_null(strstr(err.message, "config->struct_size is"));
+}
+
 /* ---- paths ----------------------------------------------------------------------------------- */
 
 #define KIMI                                                                                       \
@@ -287,10 +315,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_examples),       cmocka_unit_test(test_model_example),
-        cmocka_unit_test(test_relative_paths), cmocka_unit_test(test_model_failures),
-        cmocka_unit_test(test_file_failures),  cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_rubbish),        cmocka_unit_test(test_locale),
-        cmocka_unit_test(test_json),
+        cmocka_unit_test(test_model_alone),    cmocka_unit_test(test_relative_paths),
+        cmocka_unit_test(test_model_failures), cmocka_unit_test(test_file_failures),
+        cmocka_unit_test(test_sizes),          cmocka_unit_test(test_rubbish),
+        cmocka_unit_test(test_locale),         cmocka_unit_test(test_json),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

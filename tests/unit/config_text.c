@@ -24,8 +24,8 @@ static enum rt_status parse(const char *text, struct rt_config *out, struct rt_e
     struct rt_config_draft draft;
     enum rt_status status = rt_config_draft_parse(&source, &draft, err);
     if (status == RT_OK) {
-        const struct rt_model whole = {.geometry = MODEL};
-        const struct rt_model *model = draft.model_path ? &whole : NULL;
+        const struct rt_model_shape whole = {.geometry = MODEL};
+        const struct rt_model_shape *model = draft.model_path ? &whole : NULL;
         status = rt_config_draft_finish(&source, &draft, model, out, err);
         rt_config_draft_free(&draft);
     }
