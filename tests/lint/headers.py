@@ -15,7 +15,8 @@ import sys
 
 SKIP = 77
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
-ROOMS = ("common", "config", "buffers", "kernels", "graphs", "runtime", "tools", "bench")
+ROOMS = ("common", "config", "buffers", "kernels", "graphs", "runtime", "models", "tools",
+         "bench")
 DEVICE_FOLDERS = ("kernels/device/", "kernels/generic/", "kernels/sm90/")
 BOTH_COMPILERS = ("common/math.h", "common/record.h", "kernels/abi/")
 COMPILERS = {"c": ("gcc", "clang"), "c++": ("g++", "clang++")}

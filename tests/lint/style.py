@@ -10,7 +10,8 @@ import shutil
 import subprocess
 import sys
 
-ROOMS = ("include", "common", "config", "buffers", "kernels", "graphs", "runtime", "tools", "bench")
+ROOMS = ("include", "common", "config", "buffers", "kernels", "graphs", "runtime", "models",
+         "tools", "bench")
 PRUNED = re.compile(r"^(\.git|build.*|shared|subprojects|tests/data)$|(^|/)__pycache__$")
 CODE = {".c", ".h", ".cu", ".cuh", ".cpp", ".inc"}
 TABLES = {".inc"}  # one entry to a line, however wide

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_MODELS_PLACES_H
+#define RT_MODELS_PLACES_H
+
+/* The table of a model's places: which there are is counted once, what each is follows from its
+ * index. */
+#include "models/fail.h"
+#include "replayrt/layer.h"
+#include "replayrt/models.h"
+
+#include <stdbool.h>
+
+struct rt_places {
+    struct rt_model model;
+    rt_weights *attention; /* of one layer: they are the same in all of them */
+    uint32_t attention_count;
+    uint32_t count;
+    uint32_t starts[RT_MAX_LAYERS + 1]; /* first index of each layer, then of what is behind */
+};
+
+/* index < count. */
+void rt_place_of(const struct rt_places *p, uint32_t index, struct rt_place *out);
+/* Norms and biases have one dimension; all else has two, also where the first of them is 1. */
+bool rt_place_is_vector(const struct rt_place *place);
+
+#endif

@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every family's weights by name, against recorded checkpoints; what a checkpoint may lack, and how
+ * a wrong one is told. */
+#include "models/places.h"
+#include "tests/models/scratch.h"
+
+#include <stdlib.h>
+
+#define GOLDEN RT_TEST_DATA "/golden/tiny_"
+
+static struct rt_model read_model(const char *path)
+{
+    struct rt_model m = {.struct_size = sizeof(m)};
+    struct rt_error err = {.status = RT_OK};
+    if (rt_model_read(path, &m, &err) != RT_OK)
+        fail_msg("%s", err.message);
+    return m;
+}
+
+static rt_places *make_places(const struct rt_model *m)
+{
+    rt_places *p = NULL;
+    struct rt_error err = {.status = RT_OK};
+    if (rt_places_create(m, &p, &err) != RT_OK)
+        fail_msg("%s", err.message);
+    return p;
+}
+
+static rt_checkpoint *open_good(const char *path)
+{
+    rt_checkpoint *c = NULL;
+    struct rt_error err = {.status = RT_OK};
+    if (rt_checkpoint_open(path, &c, &err) != RT_OK)
+        fail_msg("%s", err.message);
+    return c;
+}
+
+/* ---- names ----------------------------------------------------------------------------------- */
+
+/* Each needed place is a tensor of the file and each tensor a place's; of experts in one tensor,
+ * 3 * experts places are two tensors. */
+static void expect_all(const char *name, uint32_t fused_layers)
+{
+    char path[512];
+    struct rt_error err = {.status = RT_OK};
+    (void)snprintf(path, sizeof(path), GOLDEN "%s", name);
+    const struct rt_model m = read_model(path);
+    rt_places *p = make_places(&m);
+    rt_checkpoint *c = open_good(path);
+    uint64_t needed = 0;
+    if (rt_places_check(p, c, &err) != RT_OK)
+        fail_msg("%s", err.message);
+    for (uint32_t i = 0; i < rt_places_count(p); i++) {
+        struct rt_place place = {.struct_size = sizeof(place)};
+        assert_int_equal(rt_places_at(p, i, &place, &err), RT_OK);
+        needed += place.needed;
+        if (place.expert && place.kind < RT_PLACE_EXPERT_GATE)
+            fail_msg("%s has an expert", place.name);
+    }
+    assert_int_equal(needed - (uint64_t)fused_layers * (3 * m.moe.experts - 2),
+                     rt_checkpoint_count(c));
+    rt_checkpoint_close(&c);
+    rt_places_destroy(&p);
+    assert_null(p);
+}
+
+static void test_names(void **state)
+{
+    (void)state;
+    expect_all("deepseek_v2", 0);
+    expect_all("deepseek_v3", 0);
+    expect_all("glm4_moe_lite", 0);
+    expect_all("minicpm3", 0);
+    expect_all("mistral4", 2);
+    expect_all("youtu", 0);
+}
+
+/* The whole of DeepSeek-V3 by its published sizes: 61 layers, 58 of them of 256 experts. */
+static void test_sizes(void **state)
+{
+    (void)state;
+    struct rt_model m = read_model(GOLDEN "deepseek_v3");
+    m.layers = 61;
+    m.vocab_size = 129280;
+    m.hidden_size = m.block.hidden_size = 7168;
+    m.intermediate_size = 18432;
+    m.moe.experts = 256;
+    m.moe.intermediate_size = m.moe.shared_intermediate_size = 2048;
+    m.geometry.heads = 128;
+    m.block.q_lora_rank = 1536;
+    for (uint32_t layer = 0; layer < m.layers; layer++)
+        m.moe_layers[layer] = layer >= 3;
+    rt_places *p = make_places(&m);
+    uint64_t elements = 0;
+    for (uint32_t i = 0; i < rt_places_count(p); i++) {
+        struct rt_place place = {.struct_size = sizeof(place)};
+        assert_int_equal(rt_places_at(p, i, &place, NULL), RT_OK);
+        elements += place.needed ? place.rows * place.columns : 0;
+    }
+    assert_int_equal(elements, 671026419200); /* the 671 billion parameters of its name */
+    struct rt_place last = {.struct_size = sizeof(last)};
+    assert_int_equal(rt_places_at(p, rt_places_count(p) - 3, &last, NULL), RT_OK);
+    assert_string_equal(last.name, "model.layers.60.mlp.shared_experts.down_proj.weight");
+    assert_int_equal(last.kind, RT_PLACE_SHARED_DOWN);
+    assert_int_equal(last.layer, 60);
+    assert_int_equal(last.rows, 7168);
+    assert_int_equal(last.columns, 2048);
+    rt_places_destroy(&p);
+}
+
+static void test_tied(void **state)
+{
+    (void)state;
+    struct rt_model m = read_model(GOLDEN "youtu");
+    rt_places *p = make_places(&m);
+    const uint32_t count = rt_places_count(p);
+    rt_places_destroy(&p);
+    m.tied = 1;
+    p = make_places(&m);
+    assert_int_equal(rt_places_count(p), count - 1);
+    struct rt_place last = {.struct_size = sizeof(last)};
+    assert_int_equal(rt_places_at(p, count - 2, &last, NULL), RT_OK);
+    assert_int_equal(last.kind, RT_PLACE_FINAL_NORM);
+    assert_int_equal(rt_places_at(p, count - 1, &last, NULL), RT_ERR_INVALID);
+    rt_places_destroy(&p);
+}
+
+/* ---- one by one or all in one ---------------------------------------------------------------- */
+
+/* A checkpoint of mistral4, whose experts are all in one tensor, with them one by one. */
+static void write_single(const rt_places *p, const rt_checkpoint *c)
+{
+    const uint32_t count = rt_places_count(p);
+    struct scratch_tensor *tensors = calloc(count, sizeof(*tensors));
+    struct rt_place *places = calloc(count, sizeof(*places));
+    char(*shapes)[RT_SHAPE_TEXT_BYTES] = calloc(count, sizeof(*shapes));
+    size_t used = 0;
+    assert_true(tensors && places && shapes);
+    for (uint32_t i = 0; i < count; i++) {
+        struct rt_place *place = &places[used];
+        place->struct_size = sizeof(*place);
+        assert_int_equal(rt_places_at(p, i, place, NULL), RT_OK);
+        if (!place->needed)
+            continue;
+        const uint64_t elements = place->rows * place->columns;
+        float *values = malloc(elements * sizeof(*values));
+        assert_non_null(values);
+        assert_int_equal(rt_places_copy(p, c, i, 0, place->rows, RT_DTYPE_F32, values, NULL),
+                         RT_OK);
+        const bool vector = rt_place_is_vector(place);
+        const uint64_t shape[2] = {vector ? place->columns : place->rows, place->columns};
+        rt_shape_text(vector ? 1 : 2, shape, shapes[used]);
+        tensors[used] = (struct scratch_tensor){place->name, "F32", shapes[used], values,
+                                                elements * sizeof(*values)};
+        used++;
+    }
+    scratch_safetensors("model.safetensors", tensors, used);
+    for (size_t i = 0; i < used; i++)
+        free((void *)(uintptr_t)tensors[i].values);
+    free(tensors);
+    free(places);
+    free(shapes);
+}
+
+static void test_fused_and_single(void **state)
+{
+    (void)state;
+    const struct rt_model m = read_model(GOLDEN "mistral4");
+    struct rt_error err = {.status = RT_OK};
+    rt_places *p = make_places(&m);
+    rt_checkpoint *fused = open_good(GOLDEN "mistral4");
+    scratch_make();
+    write_single(p, fused);
+    rt_checkpoint *single = open_good(scratch_path(""));
+    if (rt_places_check(p, single, &err) != RT_OK)
+        fail_msg("%s", err.message);
+    uint32_t experts = 0;
+    for (uint32_t i = 0; i < rt_places_count(p); i++) {
+        struct rt_place place = {.struct_size = sizeof(place)};
+        uint16_t a[64 * 64], b[64 * 64];
+        assert_int_equal(rt_places_at(p, i, &place, NULL), RT_OK);
+        if (place.kind < RT_PLACE_EXPERT_GATE || place.kind > RT_PLACE_EXPERT_DOWN)
+            continue;
+        experts++;
+        assert_int_equal(rt_places_copy(p, fused, i, 3, 7, RT_DTYPE_BF16, a, NULL), RT_OK);
+        assert_int_equal(rt_places_copy(p, single, i, 3, 7, RT_DTYPE_BF16, b, NULL), RT_OK);
+        assert_memory_equal(a, b, 7 * place.columns * 2);
+        assert_int_equal(rt_places_copy(p, fused, i, place.rows, 1, RT_DTYPE_BF16, a, &err),
+                         RT_ERR_INVALID);
+        assert_non_null(strstr(err.message, "1 rows from"));
+    }
+    assert_int_equal(experts, 2 * 3 * m.moe.experts);
+    /* Where the two are, and in which order, is known by the file itself. */
+    struct rt_stored_tensor t = {.struct_size = sizeof(t)};
+    uint16_t up[64];
+    assert_int_equal(
+        rt_checkpoint_find(fused, "model.layers.0.mlp.experts.gate_up_proj", 0, NULL, &t, NULL),
+        RT_OK);
+    uint32_t index = 0;
+    struct rt_place place = {.struct_size = sizeof(place)};
+    while (rt_places_at(p, index, &place, NULL) == RT_OK &&
+           (place.kind != RT_PLACE_EXPERT_UP || place.expert != 2))
+        index++;
+    assert_int_equal(rt_places_copy(p, fused, index, 0, 1, RT_DTYPE_BF16, up, NULL), RT_OK);
+    const uint32_t row = 2 * (2 * m.moe.intermediate_size) + m.moe.intermediate_size;
+    assert_memory_equal(up, (const char *)t.data + (size_t)row * 64 * 2, sizeof(up));
+    rt_checkpoint_close(&single);
+    rt_checkpoint_close(&fused);
+    rt_places_destroy(&p);
+    scratch_remove();
+}
+
+/* Only this family's padding, and only in the embedding. */
+static void test_zero_token(void **state)
+{
+    (void)state;
+    struct rt_model m = read_model(GOLDEN "youtu");
+    assert_int_equal(m.zero_token, 2);
+    rt_places *p = make_places(&m);
+    rt_checkpoint *c = open_good(GOLDEN "youtu");
+    static const uint16_t zeros[64];
+    uint16_t rows[4 * 64], kept[4 * 64];
+    assert_int_equal(
+        rt_checkpoint_copy(c, "model.embed_tokens.weight", 1, 4, RT_DTYPE_BF16, kept, NULL), RT_OK);
+    assert_int_equal(rt_places_copy(p, c, 0, 1, 4, RT_DTYPE_BF16, rows, NULL), RT_OK);
+    assert_memory_equal(rows, kept, sizeof(zeros));
+    assert_memory_equal(rows + 64, zeros, sizeof(zeros));
+    assert_memory_equal(rows + 128, kept + 128, 2 * sizeof(zeros));
+    assert_true(memcmp(kept + 64, zeros, sizeof(zeros)) != 0);
+    assert_int_equal(rt_places_copy(p, c, 0, 3, 2, RT_DTYPE_BF16, rows, NULL), RT_OK);
+    assert_memory_equal(rows, kept + 128, 2 * sizeof(zeros));
+    rt_checkpoint_close(&c);
+    rt_places_destroy(&p);
+}
+
+/* ---- what is wrong --------------------------------------------------------------------------- */
+
+/* A copy of the recorded checkpoint of DeepSeek-V3 with one tensor changed or left out. */
+static void expect_wrong(const char *name, const char *dtype, const char *shape, size_t bytes,
+                         const char *words)
+{
+    const struct rt_model m = read_model(GOLDEN "deepseek_v3");
+    struct rt_error err = {.status = RT_OK};
+    rt_places *p = make_places(&m);
+    rt_checkpoint *c = open_good(GOLDEN "deepseek_v3");
+    const size_t count = c->count;
+    struct scratch_tensor *tensors = calloc(count, sizeof(*tensors));
+    char(*shapes)[RT_SHAPE_TEXT_BYTES] = calloc(count, sizeof(*shapes));
+    size_t used = 0;
+    assert_true(tensors && shapes);
+    for (size_t i = 0; i < count; i++) {
+        const struct rt_stored_entry *t = &c->entries[i];
+        const bool is_it = strcmp(t->name, name) == 0;
+        if (is_it && !dtype)
+            continue;
+        rt_shape_text(t->rank, t->shape, shapes[i]);
+        tensors[used++] =
+            (struct scratch_tensor){t->name, is_it ? dtype : t->dtype, is_it ? shape : shapes[i],
+                                    t->data, is_it ? bytes : t->bytes};
+    }
+    scratch_make();
+    scratch_safetensors("model.safetensors", tensors, used);
+    rt_checkpoint *wrong = open_good(scratch_path(""));
+    expect(name, rt_places_check(p, wrong, &err), &err, RT_ERR_FILE, &words, 1);
+    rt_checkpoint_close(&wrong);
+    rt_checkpoint_close(&c);
+    rt_places_destroy(&p);
+    scratch_remove();
+    free(tensors);
+    free(shapes);
+}
+
+static void test_wrong(void **state)
+{
+    (void)state;
+    expect_wrong(
+        "model.norm.weight", NULL, NULL, 0,
+        ": has no tensor model.norm.weight; 1 of the 41 weights of a deepseek_v3 model are "
+        "missing or wrong");
+    expect_wrong("model.layers.1.mlp.gate.e_score_correction_bias", "F32", "[1]", 4,
+                 "e_score_correction_bias has shape [1], expected [4]; 1 of the 41");
+    expect_wrong("model.norm.weight", "BF16", "[1, 64]", 128,
+                 "model.norm.weight has shape [1, 64], expected [64]");
+    expect_wrong("lm_head.weight", "BF16", "[64, 256]", 32768,
+                 "lm_head.weight has shape [64, 256], expected [256, 64]");
+    expect_wrong("model.layers.0.self_attn.q_b_proj.weight", "F8_E4M3", "[768, 48]", 36864,
+                 "q_b_proj.weight has dtype F8_E4M3, expected BF16, F16 or F32; 1 of the 41");
+    expect_wrong("model.layers.1.mlp.experts.3.down_proj.weight", NULL, NULL, 0,
+                 "has no tensor model.layers.1.mlp.experts.3.down_proj.weight; 1 of the 41");
+}
+
+/* A checkpoint of another family lacks most; the first is named, and all are counted. */
+static void test_other_family(void **state)
+{
+    (void)state;
+    const struct rt_model m = read_model(GOLDEN "mistral4");
+    struct rt_error err = {.status = RT_OK};
+    uint16_t out[64];
+    rt_places *p = make_places(&m);
+    rt_checkpoint *c = open_good(GOLDEN "minicpm3");
+    assert_int_equal(rt_places_check(p, c, &err), RT_ERR_FILE);
+    if (!strstr(err.message, "q_b_proj.weight has shape [384, 48], expected [512, 48]; 40 of the "))
+        fail_msg("%s", err.message);
+    uint32_t router = 0;
+    struct rt_place place = {.struct_size = sizeof(place)};
+    while (rt_places_at(p, router, &place, NULL) == RT_OK && place.kind != RT_PLACE_ROUTER)
+        router++;
+    assert_int_equal(rt_places_copy(p, c, router, 0, 1, RT_DTYPE_BF16, out, &err), RT_ERR_FILE);
+    assert_non_null(strstr(err.message, "has no tensor model.layers.0.mlp.gate.weight"));
+    rt_checkpoint_close(&c);
+    rt_places_destroy(&p);
+}
+
+static void test_bad_models(void **state)
+{
+    (void)state;
+    const struct rt_model good = read_model(GOLDEN "deepseek_v3");
+    struct rt_model bad[7];
+    static const char *const words[] = {
+        "model->layers is 0: must be 1 to 1024",
+        "model->layers is 1025",
+        "model->vocab_size is 0, hidden_size 64: must be above 0",
+        "model->moe.experts is 4097, bias 1: must be at most 4096, 1",
+        "layer 1 of the model has an MLP of size 0",
+        "layer 0 of the model has an MLP of size 0",
+        "model->zero_token is 256: must be below vocab_size 256"};
+    for (size_t i = 0; i < COUNT(bad); i++)
+        bad[i] = good;
+    bad[0].layers = 0;
+    bad[1].layers = 1025;
+    bad[2].vocab_size = 0;
+    bad[3].moe.experts = 4097;
+    bad[4].moe.experts = 0;
+    bad[5].intermediate_size = 0;
+    bad[6].has_zero_token = 1;
+    bad[6].zero_token = 256;
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        struct rt_error err = {.status = RT_OK};
+        rt_places *p = NULL;
+        expect(words[i], rt_places_create(&bad[i], &p, &err), &err, RT_ERR_INVALID, &words[i], 1);
+        assert_null(p);
+    }
+    struct rt_place place = {.struct_size = sizeof(place)};
+    assert_int_equal(rt_places_create(NULL, NULL, NULL), RT_ERR_INVALID);
+    assert_int_equal(rt_places_count(NULL), 0);
+    assert_int_equal(rt_places_at(NULL, 0, &place, NULL), RT_ERR_INVALID);
+    assert_int_equal(rt_places_check(NULL, NULL, NULL), RT_ERR_INVALID);
+    assert_int_equal(rt_places_copy(NULL, NULL, 0, 0, 0, RT_DTYPE_BF16, NULL, NULL),
+                     RT_ERR_INVALID);
+    rt_places_destroy(NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_names),        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_tied),         cmocka_unit_test(test_fused_and_single),
+        cmocka_unit_test(test_zero_token),   cmocka_unit_test(test_wrong),
+        cmocka_unit_test(test_other_family), cmocka_unit_test(test_bad_models),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
