@@ -2,7 +2,7 @@
 #include "examples/golden.h"
 
 #include "examples/problem.h"
-#include "examples/safetensors.h"
+#include "replayrt/checkpoint.h"
 
 #include <inttypes.h>
 #include <stddef.h>
@@ -12,52 +12,53 @@
 #define MAX_LENGTH 1048576
 
 /* Reads one tensor of the given shape whole, into *ints or *floats. */
-static enum rt_status read_all(const struct safetensors *file, const char *name, uint32_t rank,
+static enum rt_status read_all(const rt_checkpoint *file, const char *name, uint32_t rank,
                                const uint64_t *shape, int32_t **ints, float **floats,
                                struct rt_error *error)
 {
-    const struct safetensors_tensor *tensor;
-    enum rt_status status = safetensors_find_shaped(file, name, rank, shape, &tensor, error);
+    struct rt_stored_tensor tensor = {.struct_size = sizeof tensor};
+    const enum rt_status status = rt_checkpoint_find(file, name, rank, shape, &tensor, error);
     if (status != RT_OK)
         return status;
-    void *memory = malloc((size_t)tensor->elements * 4);
+    const uint64_t elements = tensor.rows * tensor.columns;
+    void *memory = malloc((size_t)elements * 4);
     if (memory == NULL)
         return problem(error, RT_ERR_NOMEM, "no memory for the %" PRIu64 " elements of %s",
-                       tensor->elements, name);
-    if (ints != NULL) {
+                       elements, name);
+    if (ints != NULL)
         *ints = memory;
-        return safetensors_read_ints(tensor, 0, tensor->elements, *ints, error);
-    }
-    *floats = memory;
-    return safetensors_read_floats(tensor, 0, tensor->elements, *floats, error);
+    else
+        *floats = memory;
+    return rt_checkpoint_copy(file, name, 0, tensor.rows,
+                              ints != NULL ? RT_DTYPE_I32 : RT_DTYPE_F32, memory, error);
 }
 
 /* The sizes that the other tensors are held to, from the two tensors that have them all. */
-static enum rt_status read_sizes(const struct safetensors *file, struct golden *golden,
+static enum rt_status read_sizes(const rt_checkpoint *file, struct golden *golden,
                                  struct rt_error *error)
 {
-    const struct safetensors_tensor *prompts, *out;
-    enum rt_status status = safetensors_find(file, "prompts", &prompts, error);
+    struct rt_stored_tensor prompts = {.struct_size = sizeof prompts}, out = prompts;
+    enum rt_status status = rt_checkpoint_find(file, "prompts", 0, NULL, &prompts, error);
     if (status == RT_OK)
-        status = safetensors_find(file, "layers.0.attn_out", &out, error);
+        status = rt_checkpoint_find(file, "layers.0.attn_out", 0, NULL, &out, error);
     if (status != RT_OK)
         return status;
-    if (prompts->rank != 2 || prompts->shape[0] < 1 || prompts->shape[0] > MAX_PROMPTS ||
-        prompts->shape[1] < 1 || prompts->shape[1] > MAX_LENGTH)
+    if (prompts.rank != 2 || prompts.shape[0] < 1 || prompts.shape[0] > MAX_PROMPTS ||
+        prompts.shape[1] < 1 || prompts.shape[1] > MAX_LENGTH)
         return problem(error, RT_ERR_FILE, "prompts must be [1..%d, 1..%d]", MAX_PROMPTS,
                        MAX_LENGTH);
-    if (out->rank != 3 || out->shape[1] < 1 || out->shape[1] > MAX_LENGTH || out->shape[2] < 1 ||
-        out->shape[2] > MAX_LENGTH)
+    if (out.rank != 3 || out.shape[1] < 1 || out.shape[1] > MAX_LENGTH || out.shape[2] < 1 ||
+        out.shape[2] > MAX_LENGTH)
         return problem(error, RT_ERR_FILE, "layers.0.attn_out must be [P, 1..%d, 1..%d]",
                        MAX_LENGTH, MAX_LENGTH);
-    golden->prompts = (uint32_t)prompts->shape[0];
-    golden->longest = (uint32_t)prompts->shape[1];
-    golden->steps = (uint32_t)out->shape[1];
-    golden->hidden = (uint32_t)out->shape[2];
+    golden->prompts = (uint32_t)prompts.shape[0];
+    golden->longest = (uint32_t)prompts.shape[1];
+    golden->steps = (uint32_t)out.shape[1];
+    golden->hidden = (uint32_t)out.shape[2];
     return RT_OK;
 }
 
-static enum rt_status read_tensors(const struct safetensors *file, struct golden *g,
+static enum rt_status read_tensors(const rt_checkpoint *file, struct golden *g,
                                    struct rt_error *error)
 {
     const uint64_t by_step[3] = {g->prompts, g->steps, g->hidden};
@@ -83,14 +84,14 @@ static enum rt_status read_tensors(const struct safetensors *file, struct golden
 enum rt_status golden_open(const char *path, struct golden *golden, struct rt_error *error)
 {
     *golden = (struct golden){0};
-    struct safetensors *file;
-    enum rt_status status = safetensors_open(path, &file, error);
+    rt_checkpoint *file;
+    enum rt_status status = rt_checkpoint_open(path, &file, error);
     if (status != RT_OK)
         return status;
     status = read_sizes(file, golden, error);
     if (status == RT_OK)
         status = read_tensors(file, golden, error);
-    safetensors_close(&file);
+    rt_checkpoint_close(&file);
     if (status != RT_OK)
         golden_close(golden);
     return status;

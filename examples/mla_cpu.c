@@ -2,10 +2,10 @@
 #include "examples/mla_cpu.h"
 
 #include "examples/problem.h"
-#include "examples/safetensors.h"
 
 #include <math.h>
 #include <stddef.h>
+#include <stdlib.h>
 
 /* The pair, of R / 2, that turns `turns` times over the original context; pairs in between too. */
 static double yarn_pair(const struct mla_config *config, double turns)
@@ -96,17 +96,16 @@ enum rt_status mla_attention_input(const struct mla_model *model, int32_t token,
     if (token < 0 || (uint32_t)token >= c->vocab)
         return problem(error, RT_ERR_FILE, "token %d is not in the vocabulary of %u", token,
                        c->vocab);
-    const uint64_t row = (uint64_t)token * c->hidden;
-    float part[64];
-    for (uint32_t done = 0; done < c->hidden;) {
-        const uint32_t count = c->hidden - done < 64 ? c->hidden - done : 64;
-        const enum rt_status status =
-            safetensors_read_floats(model->embedding, row + done, count, part, error);
-        if (status != RT_OK)
-            return status;
-        for (uint32_t i = 0; i < count; i++)
-            x[done++] = part[i];
-    }
+    float *row = malloc(c->hidden * sizeof *row);
+    if (row == NULL)
+        return problem(error, RT_ERR_NOMEM, "no memory for a row of %u elements", c->hidden);
+    const enum rt_status status = rt_checkpoint_copy(model->file, MLA_MODEL_EMBEDDING,
+                                                     (uint64_t)token, 1, RT_DTYPE_F32, row, error);
+    for (uint32_t i = 0; status == RT_OK && i < c->hidden; i++)
+        x[i] = row[i];
+    free(row);
+    if (status != RT_OK)
+        return status;
     normalise(model->weights.input_norm, c->hidden, c->norm_epsilon, x);
     return RT_OK;
 }

@@ -4,7 +4,6 @@
 #include "examples/mla_cpu.h"
 #include "examples/problem.h"
 #include "examples/regular_file.h"
-#include "examples/safetensors.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -50,22 +49,22 @@ static enum rt_status read_config_file(const char *path, struct mla_config *conf
 }
 
 /* One weight of the layer, checked against its shape; columns 0: a vector. */
-static enum rt_status read_weight(const struct safetensors *file, const char *name, uint64_t rows,
+static enum rt_status read_weight(const rt_checkpoint *file, const char *name, uint64_t rows,
                                   uint64_t columns, float **out, struct rt_error *error)
 {
     char full[96];
     (void)snprintf(full, sizeof full, "model.layers.0.%s.weight", name);
     const uint64_t shape[2] = {rows, columns};
-    const struct safetensors_tensor *tensor;
+    struct rt_stored_tensor tensor = {.struct_size = sizeof tensor};
     const enum rt_status status =
-        safetensors_find_shaped(file, full, columns == 0 ? 1 : 2, shape, &tensor, error);
+        rt_checkpoint_find(file, full, columns == 0 ? 1 : 2, shape, &tensor, error);
     if (status != RT_OK)
         return status;
-    *out = malloc((size_t)tensor->elements * sizeof **out);
+    *out = malloc((size_t)(tensor.rows * tensor.columns) * sizeof **out);
     if (*out == NULL)
         return problem(error, RT_ERR_NOMEM, "no memory for the %ju elements of %s",
-                       (uintmax_t)tensor->elements, full);
-    return safetensors_read_floats(tensor, 0, tensor->elements, *out, error);
+                       (uintmax_t)(tensor.rows * tensor.columns), full);
+    return rt_checkpoint_copy(file, full, 0, tensor.rows, RT_DTYPE_F32, *out, error);
 }
 
 static enum rt_status read_weights(struct mla_model *model, struct rt_error *error)
@@ -113,8 +112,8 @@ static enum rt_status read_weights(struct mla_model *model, struct rt_error *err
             return status;
     }
     const uint64_t embedding[2] = {c->vocab, c->hidden};
-    return safetensors_find_shaped(model->file, "model.embed_tokens.weight", 2, embedding,
-                                   &model->embedding, error);
+    struct rt_stored_tensor tensor = {.struct_size = sizeof tensor};
+    return rt_checkpoint_find(model->file, MLA_MODEL_EMBEDDING, 2, embedding, &tensor, error);
 }
 
 enum rt_status mla_model_open(const char *directory, struct mla_model *model,
@@ -126,9 +125,7 @@ enum rt_status mla_model_open(const char *directory, struct mla_model *model,
     if (status == RT_OK)
         status = read_config_file(path, &model->config, error);
     if (status == RT_OK)
-        status = join_path(directory, "model.safetensors", path, error);
-    if (status == RT_OK)
-        status = safetensors_open(path, &model->file, error);
+        status = rt_checkpoint_open(directory, &model->file, error);
     if (status == RT_OK)
         status = read_weights(model, error);
     if (status != RT_OK)
@@ -159,6 +156,6 @@ void mla_model_close(struct mla_model *model)
     free(w->kv_b);
     free(w->out);
     free(model->inverse_frequency);
-    safetensors_close(&model->file);
+    rt_checkpoint_close(&model->file);
     *model = (struct mla_model){0};
 }

@@ -7,13 +7,12 @@
  * and its weights. Written for deepseek_v2, deepseek_v3 and mistral4; docs/main_job.md has the
  * formulas.
  */
-#include "replayrt/status.h"
+#include "replayrt/checkpoint.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-struct safetensors;
-struct safetensors_tensor;
+#define MLA_MODEL_EMBEDDING "model.embed_tokens.weight" /* [vocab, H] */
 
 /* How positions rotate the last `qk_rope_head_dim` elements of a query and a key. */
 struct mla_rope {
@@ -59,11 +58,10 @@ struct mla_model {
     struct mla_config config;
     struct mla_weights weights;
     double *inverse_frequency; /* [R / 2]: radians by position of each rotated pair */
-    struct safetensors *file;  /* stays mapped: embedding rows are read one by one */
-    const struct safetensors_tensor *embedding; /* [vocab, H] */
+    rt_checkpoint *file;       /* stays mapped: embedding rows are read one by one */
 };
 
-/* Reads directory/config.json and directory/model.safetensors. Blocks. On success *model is to be
+/* Reads directory/config.json and the checkpoint beside it. Blocks. On success *model is to be
  * given to mla_model_close; on failure it is zeroed. Returns RT_ERR_FILE, RT_ERR_CONFIG (a key is
  * missing or out of range), RT_ERR_UNSUPPORTED (a rope type not written here), RT_ERR_NOMEM. */
 enum rt_status mla_model_open(const char *directory, struct mla_model *model,

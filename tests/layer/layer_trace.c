@@ -26,22 +26,22 @@ static bool open_files(struct layer_trace *t, const char *folder)
     char path[PATH_BYTES];
     struct rt_error err = {.status = RT_OK};
     struct rt_config *c = &t->config;
-    const struct safetensors_tensor *lens;
+    struct rt_stored_tensor found = {.struct_size = sizeof(found)};
+    const uint64_t lens[1] = {LAYER_TRACE_PROMPTS};
     (void)snprintf(path, sizeof(path), "%s/config.json", folder);
     if (rt_model_load(path, &c->geometry, &c->block, &err) != RT_OK)
         return failed(path, &err);
-    (void)snprintf(path, sizeof(path), "%s/model.safetensors", folder);
-    if (safetensors_open(path, &t->model, &err) != RT_OK)
-        return failed(path, &err);
+    if (rt_checkpoint_open(folder, &t->model, &err) != RT_OK)
+        return failed(folder, &err);
     (void)snprintf(path, sizeof(path), "%s/golden.safetensors", folder);
-    if (safetensors_open(path, &t->golden, &err) != RT_OK ||
-        safetensors_find(t->golden, "prompt_lens", &lens, &err) != RT_OK ||
-        safetensors_read_ints(lens, 0, LAYER_TRACE_PROMPTS, t->lens, &err) != RT_OK)
+    if (rt_checkpoint_open(path, &t->golden, &err) != RT_OK ||
+        rt_checkpoint_find(t->golden, "prompt_lens", 1, lens, &found, &err) != RT_OK ||
+        rt_checkpoint_copy(t->golden, "prompt_lens", 0, 1, RT_DTYPE_I32, t->lens, &err) != RT_OK)
         return failed(path, &err);
     return true;
 }
 
-static bool is_weight(const struct safetensors_tensor *tensor, uint32_t *layer)
+static bool is_weight(const struct rt_stored_tensor *tensor, uint32_t *layer)
 {
     static const char layers[] = "model.layers.";
     const size_t length = sizeof(layers) - 1;
@@ -57,13 +57,13 @@ static bool bind_weights(struct layer_trace *t, rt_weights *weights, struct rt_e
     struct rt_driver *d = &t->memory;
     uint64_t at = 0;
     uint32_t layer;
-    for (size_t i = 0; i < safetensors_count(t->model); i++)
-        if (is_weight(safetensors_at(t->model, i), &layer))
-            t->weights_bytes += rt_align_up_u64(safetensors_at(t->model, i)->bytes, ALIGN);
+    struct rt_stored_tensor found = {.struct_size = sizeof(found)}, *const tensor = &found;
+    for (uint64_t i = 0; rt_checkpoint_at(t->model, i, tensor, NULL) == RT_OK; i++)
+        if (is_weight(tensor, &layer))
+            t->weights_bytes += rt_align_up_u64(tensor->bytes, ALIGN);
     if (RT_DRV(d, err, mem_alloc, (d, t->weights_bytes, &t->weights)) != RT_OK)
         return false;
-    for (size_t i = 0; i < safetensors_count(t->model); i++) {
-        const struct safetensors_tensor *tensor = safetensors_at(t->model, i);
+    for (uint64_t i = 0; rt_checkpoint_at(t->model, i, tensor, NULL) == RT_OK; i++) {
         if (!is_weight(tensor, &layer))
             continue;
         const bool vector = tensor->rank == 1;
@@ -179,8 +179,8 @@ void layer_trace_close(struct layer_trace *t)
     if (d->ctx_leave)
         (void)d->ctx_leave(d);
     rt_driver_close(d);
-    safetensors_close(&t->model);
-    safetensors_close(&t->golden);
+    rt_checkpoint_close(&t->model);
+    rt_checkpoint_close(&t->golden);
 }
 
 /* ---- one step -------------------------------------------------------------------------------- */
@@ -190,15 +190,13 @@ static bool read_input(const struct layer_trace *t, uint32_t layer, uint32_t pro
                        uint32_t position, float *out)
 {
     char name[64];
-    const struct safetensors_tensor *tensor;
     struct rt_error err = {.status = RT_OK};
-    const uint32_t hidden = t->config.block.hidden_size, len = (uint32_t)t->lens[prompt];
+    const uint32_t len = (uint32_t)t->lens[prompt];
     const bool in_prompt = position < len;
     const uint64_t row = in_prompt ? prompt * (uint64_t)LAYER_TRACE_MOST + position
                                    : prompt * (uint64_t)LAYER_TRACE_STEPS + position - len + 1;
     (void)snprintf(name, sizeof(name), "layers.%u.%s", layer, in_prompt ? "prompt_in" : "attn_in");
-    if (safetensors_find(t->golden, name, &tensor, &err) != RT_OK ||
-        safetensors_read_floats(tensor, row * hidden, hidden, out, &err) != RT_OK)
+    if (rt_checkpoint_copy(t->golden, name, row, 1, RT_DTYPE_F32, out, &err) != RT_OK)
         return failed(name, &err);
     return true;
 }
@@ -231,7 +229,6 @@ static bool compare(struct layer_trace *t, uint32_t layer, uint32_t prompt, uint
                     const unsigned char *at)
 {
     char name[64];
-    const struct safetensors_tensor *tensor;
     struct rt_error err = {.status = RT_OK};
     const uint32_t hidden = t->config.block.hidden_size;
     const int64_t step = (int64_t)position - t->lens[prompt] + 1;
@@ -240,10 +237,8 @@ static bool compare(struct layer_trace *t, uint32_t layer, uint32_t prompt, uint
     if (step < 0)
         return true;
     (void)snprintf(name, sizeof(name), "layers.%u.attn_out", layer);
-    if (safetensors_find(t->golden, name, &tensor, &err) != RT_OK ||
-        safetensors_read_floats(tensor,
-                                (prompt * (uint64_t)LAYER_TRACE_STEPS + (uint64_t)step) * hidden,
-                                hidden, want, &err) != RT_OK)
+    if (rt_checkpoint_copy(t->golden, name, prompt * (uint64_t)LAYER_TRACE_STEPS + (uint64_t)step,
+                           1, RT_DTYPE_F32, want, &err) != RT_OK)
         return failed(name, &err);
     for (uint32_t i = 0; i < hidden; i++) {
         const double difference = (double)load(t, at, i) - (double)want[i];

@@ -8,7 +8,7 @@
  * what another implementation computed.
  */
 #include "driver/driver.h"
-#include "examples/safetensors.h"
+#include "replayrt/checkpoint.h"
 #include "replayrt/layer.h"
 
 #define LAYER_TRACE_PROMPTS 6u
@@ -19,7 +19,7 @@
 struct layer_trace {
     struct rt_config config;
     uint32_t element_bytes;
-    struct safetensors *model, *golden;
+    rt_checkpoint *model, *golden;
     int32_t lens[LAYER_TRACE_PROMPTS];
     struct rt_driver memory; /* the same device: for weights and what stages copy */
     rt_addr weights;
