@@ -12,8 +12,11 @@
 
 static enum rt_status open_shard(const char *path, struct rt_shard *out, struct rt_error *err)
 {
-    (void)snprintf(out->path, sizeof(out->path), "%s", path);
+    const size_t bytes = strlen(path) + 1;
     rt_path_label(path, out->label);
+    out->path = malloc(bytes);
+    RT_MODELS_REQUIRE(out->path, err, RT_ERR_NOMEM, "%s: no memory for its path", out->label);
+    memcpy(out->path, path, bytes);
     RT_MODELS_TRY(rt_mapped_file_open(path, &out->map, err));
     RT_MODELS_TRY(
         rt_safetensors_read(out->map.data, out->map.bytes, out->label, &out->header, err));
@@ -24,7 +27,7 @@ static enum rt_status open_shard(const char *path, struct rt_shard *out, struct 
 
 static enum rt_status make_shards(rt_checkpoint *c, size_t shards, struct rt_error *err)
 {
-    c->shards = calloc(shards, sizeof(*c->shards));
+    c->shards = calloc(shards + 1, sizeof(*c->shards));
     RT_MODELS_REQUIRE(c->shards, err, RT_ERR_NOMEM, "%s: no memory for %zu files", c->label,
                       shards);
     c->shard_count = shards;
@@ -126,6 +129,7 @@ void rt_checkpoint_close(rt_checkpoint **checkpoint)
     for (size_t i = 0; i < c->shard_count; i++) {
         rt_safetensors_free(&c->shards[i].header);
         rt_mapped_file_close(&c->shards[i].map);
+        free(c->shards[i].path);
     }
     free(c->shards);
     free(c->entries);

@@ -7,7 +7,7 @@
 #include "models/safetensors.h"
 
 struct rt_shard {
-    char path[RT_PATH_BYTES];
+    char *path;
     char label[RT_PATH_LABEL_BYTES];
     struct rt_mapped_file map;
     struct rt_safetensors header;
