@@ -321,15 +321,35 @@ static void test_random_names(void **state)
     rt_checkpoint_close(&real);
 }
 
+static void *memory(size_t bytes)
+{
+    void *p = malloc(bytes);
+    if (!p)
+        abort();
+    return p;
+}
+
+/* Rows of an odd length begin anywhere among the four elements of a hash. */
+static void test_random_begin(void **state)
+{
+    (void)state;
+    const struct rt_stored_entry t = {.name = "w", .rank = 2, .shape = {3, 7}};
+    uint16_t all[21], part[21];
+    rt_random_values(&t, 5, 0, 21, all);
+    for (uint64_t first = 0; first < 21; first++) {
+        rt_random_values(&t, 5, first, 21 - first, part);
+        assert_memory_equal(part, all + first, (21 - first) * sizeof(part[0]));
+    }
+}
+
 /* The same wherever a copy begins and in both dtypes; others for another seed, name, place. */
 static void test_random_values(void **state)
 {
     (void)state;
     enum { ROWS = 1024, COLUMNS = 512, COUNT_ALL = ROWS * COLUMNS };
-    uint16_t *all = malloc(COUNT_ALL * 2), *other = malloc(COUNT_ALL * 2), part[3 * COLUMNS];
-    float *wide = malloc(COUNT_ALL * sizeof(float)), norm[512];
+    uint16_t *all = memory(COUNT_ALL * 2), *other = memory(COUNT_ALL * 2), part[3 * COLUMNS];
+    float *wide = memory(COUNT_ALL * sizeof(float)), norm[512];
     double sum = 0, squares = 0;
-    assert_true(all && other && wide);
     rt_checkpoint *c = random_of(7), *d = random_of(8);
     assert_int_equal(rt_checkpoint_copy(c, KV_B, 0, ROWS, RT_DTYPE_BF16, all, NULL), RT_OK);
     assert_int_equal(rt_checkpoint_copy(c, KV_B, 5, 3, RT_DTYPE_BF16, part, NULL), RT_OK);
@@ -391,6 +411,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_copies, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_copies, setup, teardown),
         cmocka_unit_test(test_random_names),
+        cmocka_unit_test(test_random_begin),
         cmocka_unit_test(test_random_values),
         cmocka_unit_test(test_null_arguments),
     };

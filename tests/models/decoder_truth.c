@@ -235,18 +235,23 @@ static void score(const struct rt_moe *moe, double *s)
         s[e] /= sum;
 }
 
-static void mixture(struct truth *t, const struct truth_layer *l, const double *x, double *out)
+static void mixture(const struct truth *t, const struct truth_layer *l, const double *x,
+                    double *out)
 {
     const struct rt_moe *moe = &t->model.moe;
     const uint32_t hidden = t->model.hidden_size;
     double *s = numbers(moe->experts), *part = numbers(hidden);
+    double *weights = numbers(moe->experts_per_token);
+    uint32_t *chosen = calloc(moe->experts_per_token, sizeof(*chosen));
+    if (!chosen)
+        abort();
     multiply(l->router, moe->experts, hidden, x, s);
     score(moe, s);
-    truth_route(moe, s, l->bias, t->chosen, t->weights);
+    truth_route(moe, s, l->bias, chosen, weights);
     memset(out, 0, hidden * sizeof(*out));
     for (uint32_t k = 0; k < moe->experts_per_token; k++) {
-        mlp(l->experts[t->chosen[k]], moe->intermediate_size, hidden, x, part);
-        add(out, part, t->weights[k], hidden);
+        mlp(l->experts[chosen[k]], moe->intermediate_size, hidden, x, part);
+        add(out, part, weights[k], hidden);
     }
     if (moe->shared_intermediate_size) {
         mlp(l->shared, moe->shared_intermediate_size, hidden, x, part);
@@ -254,6 +259,8 @@ static void mixture(struct truth *t, const struct truth_layer *l, const double *
     }
     free(s);
     free(part);
+    free(weights);
+    free(chosen);
 }
 
 /* ---- the model ------------------------------------------------------------------------------- */

@@ -31,9 +31,6 @@ struct truth {
     float **all; /* every weight, to be freed */
     uint32_t count;
     double speeds[RT_MAX_ROPE_PAIRS];
-    /* Which experts the last token chose in the last layer that is a mixture, with weights. */
-    uint32_t chosen[16];
-    double weights[16];
 };
 
 /* Reads all weights as f32. False, with *err told, where one cannot be read. */
