@@ -27,14 +27,14 @@ enum rt_status rt_family_groups(const struct rt_fields *f, struct rt_moe *moe, s
     RT_MODELS_TRY(
         rt_field_count(f, "topk_group", 1, moe->groups, NULL, &moe->groups_per_token, err));
     RT_MODELS_REQUIRE(moe->experts % moe->groups == 0, err, RT_ERR_CONFIG,
-                      "%s: n_group is %u: must divide n_routed_experts, %u", f->label, moe->groups,
-                      moe->experts);
+                      "%s: %sn_group is %u: must divide n_routed_experts, %u", f->label, f->prefix,
+                      moe->groups, moe->experts);
     const uint32_t eligible = moe->experts / moe->groups * moe->groups_per_token;
     RT_MODELS_REQUIRE(
         moe->experts_per_token <= eligible, err, RT_ERR_CONFIG,
-        "%s: num_experts_per_tok is %u: must be at most %u, the experts of topk_group "
+        "%s: %snum_experts_per_tok is %u: must be at most %u, the experts of topk_group "
         "%u groups",
-        f->label, moe->experts_per_token, eligible, moe->groups_per_token);
+        f->label, f->prefix, moe->experts_per_token, eligible, moe->groups_per_token);
     return RT_OK;
 }
 

@@ -24,7 +24,8 @@ enum rt_status rt_fields_open(struct rt_fields *out, const char *label, const vo
     (void)rt_scan_skip(&s);
     RT_MODELS_REQUIRE(rt_scan_end(&s), err, RT_ERR_CONFIG, "%s: has %s at byte %zu", label,
                       s.problem, (size_t)(s.at - s.begin));
-    *out = (struct rt_fields){.label = label, .text = text, .bytes = bytes};
+    *out = (struct rt_fields){
+        .label = label, .prefix = "", .whole = text, .text = text, .bytes = bytes};
     return RT_OK;
 }
 
@@ -48,7 +49,7 @@ static void find(const struct rt_fields *f, const char *key, struct rt_scan *out
 static uint32_t line_of(const struct rt_fields *f, const struct rt_scan *at)
 {
     uint32_t line = 1;
-    for (const char *c = f->text; c < at->at; c++)
+    for (const char *c = f->whole; c < at->at; c++)
         line += *c == '\n';
     return line;
 }
@@ -72,8 +73,8 @@ static enum rt_status fail_at(const struct rt_fields *f, const char *key, const 
 {
     char shown[SHOWN_BYTES];
     show(*at, shown);
-    return rt_models_fail(err, RT_ERR_CONFIG, "%s:%u: %s is %s: must be %s", f->label,
-                          line_of(f, at), key, shown, must);
+    return rt_models_fail(err, RT_ERR_CONFIG, "%s:%u: %s%s is %s: must be %s", f->label,
+                          line_of(f, at), f->prefix, key, shown, must);
 }
 
 /* *given says whether there is a value; one that must be there is. */
@@ -82,11 +83,11 @@ static enum rt_status look(const struct rt_fields *f, const char *key, bool is_n
 {
     uint32_t times = 0;
     find(f, key, at, &times);
-    RT_MODELS_REQUIRE(times <= 1, err, RT_ERR_CONFIG, "%s: %s is given %u times: must be once",
-                      f->label, key, times);
+    RT_MODELS_REQUIRE(times <= 1, err, RT_ERR_CONFIG, "%s: %s%s is given %u times: must be once",
+                      f->label, f->prefix, key, times);
     *given = times == 1 && rt_scan_peek(at) != RT_SCAN_NULL;
-    RT_MODELS_REQUIRE(*given || !is_needed, err, RT_ERR_CONFIG, "%s: %s is missing: must be %s",
-                      f->label, key, must);
+    RT_MODELS_REQUIRE(*given || !is_needed, err, RT_ERR_CONFIG, "%s: %s%s is missing: must be %s",
+                      f->label, f->prefix, key, must);
     return RT_OK;
 }
 
@@ -98,12 +99,21 @@ bool rt_field_is_given(const struct rt_fields *f, const char *key)
     return times > 0 && rt_scan_peek(&at) != RT_SCAN_NULL;
 }
 
-bool rt_field_is_object(const struct rt_fields *f, const char *key)
+bool rt_fields_below(const struct rt_fields *f, const char *key, const char *prefix,
+                     struct rt_fields *out)
 {
     struct rt_scan at;
     uint32_t times = 0;
     find(f, key, &at, &times);
-    return times > 0 && rt_scan_peek(&at) == RT_SCAN_OBJECT;
+    if (times == 0 || rt_scan_peek(&at) != RT_SCAN_OBJECT)
+        return false;
+    const char *const begin = at.at;
+    (void)rt_scan_skip(&at);
+    *out = *f;
+    out->prefix = prefix;
+    out->text = begin;
+    out->bytes = (size_t)(at.at - begin);
+    return true;
 }
 
 enum rt_status rt_field_refuse(const struct rt_fields *f, const char *key, const char *must,

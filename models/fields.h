@@ -16,6 +16,8 @@
 
 struct rt_fields {
     const char *label;
+    const char *prefix; /* of its keys, for messages: "" or "text_config." */
+    const char *whole;  /* where lines are counted from */
     const char *text;
     size_t bytes;
 };
@@ -25,8 +27,9 @@ enum rt_status rt_fields_open(struct rt_fields *out, const char *label, const vo
                               size_t bytes, struct rt_error *err);
 
 bool rt_field_is_given(const struct rt_fields *f, const char *key);
-/* A mapping, which some models have below their top. */
-bool rt_field_is_object(const struct rt_fields *f, const char *key);
+/* The object that is a member, as fields of their own; false where there is none. */
+bool rt_fields_below(const struct rt_fields *f, const char *key, const char *prefix,
+                     struct rt_fields *out);
 
 /* A whole number from least to most. */
 enum rt_status rt_field_count(const struct rt_fields *f, const char *key, uint32_t least,

@@ -19,19 +19,45 @@ static const struct {
 };
 #define FAMILY_COUNT (sizeof(families) / sizeof(families[0]))
 
+static size_t find_family(const char *type)
+{
+    size_t i = 0;
+    while (i < FAMILY_COUNT && strcmp(type, families[i].model_type) != 0)
+        i++;
+    return i;
+}
+
 static enum rt_status fail_family(const struct rt_fields *f, struct rt_error *err)
 {
     char must[256] = "one of those known:";
     size_t used = strlen(must);
-    if (rt_field_is_object(f, "text_config"))
-        return rt_field_refuse(f, "text_config",
-                               "absent: a model of several kinds of input is read from its text "
-                               "model's own config.json",
-                               err);
     for (size_t i = 0; i < FAMILY_COUNT && used < sizeof(must); i++)
         used += (size_t)snprintf(must + used, sizeof(must) - used, "%s %s", i ? "," : "",
                                  families[i].model_type);
     return rt_field_refuse(f, "model_type", must, err);
+}
+
+/* A model of several kinds of input has its text model below, where that is of a family here. */
+static enum rt_status choose(struct rt_fields *f, size_t *family, struct rt_error *err)
+{
+    static const struct {
+        const char *key, *prefix;
+    } places[] = {{"text_config", "text_config."}, {"language_config", "language_config."}};
+    struct rt_fields below;
+    char type[RT_FIELD_WORD_BYTES];
+    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+        if (!rt_fields_below(f, places[i].key, places[i].prefix, &below))
+            continue;
+        RT_MODELS_TRY(rt_field_word(&below, "model_type", "", type, err));
+        *family = find_family(type);
+        if (*family < FAMILY_COUNT) {
+            *f = below;
+            return RT_OK;
+        }
+    }
+    RT_MODELS_TRY(rt_field_word(f, "model_type", "", type, err));
+    *family = find_family(type);
+    return *family < FAMILY_COUNT ? RT_OK : fail_family(f, err);
 }
 
 enum rt_status rt_family_parse(const char *label, const void *text, size_t bytes,
@@ -39,16 +65,11 @@ enum rt_status rt_family_parse(const char *label, const void *text, size_t bytes
 {
     struct rt_fields f;
     struct rt_model m = {.struct_size = sizeof(m)};
-    char type[RT_FIELD_WORD_BYTES];
-    size_t i = 0;
+    size_t family = 0;
     RT_MODELS_TRY(rt_fields_open(&f, label, text, bytes, err));
-    RT_MODELS_TRY(rt_field_word(&f, "model_type", "", type, err));
-    while (i < FAMILY_COUNT && strcmp(type, families[i].model_type) != 0)
-        i++;
-    if (i == FAMILY_COUNT)
-        return fail_family(&f, err);
-    (void)snprintf(m.family, sizeof(m.family), "%s", families[i].family);
-    RT_MODELS_TRY(families[i].read(&f, &m, err));
+    RT_MODELS_TRY(choose(&f, &family, err));
+    (void)snprintf(m.family, sizeof(m.family), "%s", families[family].family);
+    RT_MODELS_TRY(families[family].read(&f, &m, err));
     *out = m;
     return RT_OK;
 }

@@ -11,7 +11,7 @@
 struct source {
     const struct rt_stored_entry *tensor;
     uint64_t first_row;
-    char name[RT_PLACE_NAME_BYTES]; /* what was looked for last */
+    char name[RT_PLACE_NAME_BYTES]; /* what was looked for */
     uint32_t rank;
     uint64_t shape[3]; /* that the tensor must have */
 };
@@ -22,6 +22,25 @@ static bool is_expert(enum rt_place_kind kind)
            kind == RT_PLACE_EXPERT_DOWN;
 }
 
+/*
+ * Models of several kinds of input have their text model below another: some versions write that
+ * in front of the whole name, some behind "model.".
+ */
+static const struct rt_stored_entry *find(const rt_checkpoint *c, const char *name)
+{
+    static const char inner[] = "model.";
+    char full[RT_PLACE_NAME_BYTES + 32];
+    const struct rt_stored_entry *t = rt_stored_find(c->entries, c->count, name);
+    if (t)
+        return t;
+    (void)snprintf(full, sizeof(full), "language_model.%s", name);
+    t = rt_stored_find(c->entries, c->count, full);
+    if (t || strncmp(name, inner, sizeof(inner) - 1) != 0)
+        return t;
+    (void)snprintf(full, sizeof(full), "model.language_model.%s", name + sizeof(inner) - 1);
+    return rt_stored_find(c->entries, c->count, full);
+}
+
 /* All experts of a layer in one tensor: of each its gate and then its up, or its down. */
 static void seek_fused(const rt_checkpoint *c, const struct rt_model *m,
                        const struct rt_place *place, struct source *s)
@@ -30,7 +49,7 @@ static void seek_fused(const rt_checkpoint *c, const struct rt_model *m,
     const uint64_t each = is_down ? place->rows : 2 * place->rows;
     (void)snprintf(s->name, sizeof(s->name), "model.layers.%" PRIu32 ".mlp.experts.%s",
                    place->layer, is_down ? "down_proj" : "gate_up_proj");
-    s->tensor = rt_stored_find(c->entries, c->count, s->name);
+    s->tensor = find(c, s->name);
     s->first_row = place->expert * each + (place->kind == RT_PLACE_EXPERT_UP ? place->rows : 0);
     s->rank = 3;
     s->shape[0] = m->moe.experts;
@@ -41,7 +60,7 @@ static void seek_fused(const rt_checkpoint *c, const struct rt_model *m,
 static void seek(const rt_checkpoint *c, const struct rt_model *m, const struct rt_place *place,
                  struct source *out)
 {
-    *out = (struct source){.tensor = rt_stored_find(c->entries, c->count, place->name)};
+    *out = (struct source){.tensor = find(c, place->name)};
     (void)snprintf(out->name, sizeof(out->name), "%s", place->name);
     out->rank = rt_place_is_vector(place) ? 1 : 2;
     out->shape[0] = rt_place_is_vector(place) ? place->columns : place->rows;
@@ -61,13 +80,13 @@ static enum rt_status judge(const rt_checkpoint *c, const struct source *s, stru
     RT_MODELS_REQUIRE(t->stored == RT_STORED_BF16 || t->stored == RT_STORED_F16 ||
                           t->stored == RT_STORED_F32,
                       err, RT_ERR_FILE, "%s: tensor %s has dtype %.16s, expected BF16, F16 or F32",
-                      c->label, s->name, t->dtype);
+                      c->label, t->name, t->dtype);
     if (t->rank == s->rank && memcmp(t->shape, s->shape, s->rank * sizeof(s->shape[0])) == 0)
         return RT_OK;
     rt_shape_text(t->rank, t->shape, has);
     rt_shape_text(s->rank, s->shape, wants);
     return rt_models_fail(err, RT_ERR_FILE, "%s: tensor %s has shape %s, expected %s", c->label,
-                          s->name, has, wants);
+                          t->name, has, wants);
 }
 
 enum rt_status rt_places_check(const rt_places *places, const rt_checkpoint *checkpoint,
@@ -121,8 +140,8 @@ enum rt_status rt_places_copy(const rt_places *places, const rt_checkpoint *chec
                       count, first, place.name, place.rows);
     seek(checkpoint, &places->model, &place, &source);
     RT_MODELS_TRY(judge(checkpoint, &source, error));
-    RT_MODELS_TRY(rt_checkpoint_copy(checkpoint, source.name, source.first_row + first, count,
-                                     dtype, out, error));
+    RT_MODELS_TRY(rt_checkpoint_copy(checkpoint, source.tensor->name, source.first_row + first,
+                                     count, dtype, out, error));
     if (place.kind == RT_PLACE_EMBEDDING && places->model.has_zero_token)
         clear_token(&places->model, first, count, dtype, out);
     return RT_OK;

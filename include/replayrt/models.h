@@ -80,7 +80,8 @@ struct rt_model {
 };
 
 /*
- * Reads a config.json, or that of a folder. Blocks. *out is written on success only.
+ * Reads a config.json, or that of a folder; of a model of several kinds of input its text model's
+ * part, text_config or language_config. Blocks. *out is written on success only.
  * RT_ERR_FILE; RT_ERR_CONFIG: a family that is not here, a key that is missing, has a value that
  * it must not have, or asks for what the family's description does not cover; RT_ERR_GEOMETRY.
  */
@@ -136,7 +137,9 @@ RT_API enum rt_status rt_places_at(const rt_places *places, uint32_t index, stru
 /*
  * Whether a checkpoint has every weight that is needed, stored as bf16, f16 or f32, in its shape.
  * Experts may also be stored all in one: mlp.experts.gate_up_proj [experts, 2 * intermediate,
- * hidden], gate in front of up, and mlp.experts.down_proj [experts, hidden, intermediate].
+ * hidden], gate in front of up, and mlp.experts.down_proj [experts, hidden, intermediate]. Where
+ * the text model is one part of several, names may have language_model. in front, or
+ * model.language_model. for model.
  * RT_ERR_FILE names the first that is missing or wrong, with the values, and how many are.
  */
 RT_API enum rt_status rt_places_check(const rt_places *places, const rt_checkpoint *checkpoint,

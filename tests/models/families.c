@@ -208,6 +208,20 @@ static void test_minicpm3(void **state)
     refuse(MINI(", \"scale_emb\": \"12\""), "scale_emb is \"12\": must be a number above 0");
 }
 
+/* The part that is of a family here, wherever it is. */
+static void test_nested(void **state)
+{
+    (void)state;
+    struct rt_model m = parse_good("{\"model_type\": \"kimi_k25\", \"vocab_size\": 1, "
+                                   "\"text_config\": " V3("") "}");
+    assert_string_equal(m.family, "deepseek_v3");
+    assert_int_equal(m.vocab_size, 100);
+    m = parse_good("{\"language_config\": " START("youtu") "}, \"model_type\": \"youtu_vl\"}");
+    assert_string_equal(m.family, "youtu");
+    m = parse_good(START("youtu") ", \"text_config\": {\"model_type\": \"other\"}}");
+    assert_string_equal(m.family, "youtu");
+}
+
 /* ---- what is refused everywhere -------------------------------------------------------------- */
 
 static void test_bad_text(void **state)
@@ -224,8 +238,14 @@ static void test_bad_text(void **state)
            "x:2: model_type is \"llama\": must be one of those known");
     refuse("{\"model_type\": 7}",
            "x:1: model_type is 7: must be a string of at most 63 characters");
-    refuse("{\"model_type\": \"kimi_k25\", \"text_config\": {\"model_type\": \"deepseek_v3\"}}",
-           "x:1: text_config is an object: must be absent: a model of several kinds of input");
+    refuse("{\"model_type\": \"a\", \"text_config\": {\"model_type\": \"b\"}}",
+           "x:1: model_type is \"a\": must be one of those known");
+    refuse("{\"model_type\": \"a\",\n\"text_config\": {\"model_type\":\n7}}",
+           "x:3: text_config.model_type is 7: must be a string");
+    refuse("{\"model_type\": \"a\", \"language_config\": " START("youtu") ",\n\"mlp_bias\": true}}",
+           "x:4: language_config.mlp_bias is true: must be false");
+    refuse("{\"text_config\": {\"model_type\": \"youtu\"}}",
+           "x: text_config.vocab_size is missing");
     refuse("{\"model_type\": \"youtu\", \"model_type\": \"youtu\"}",
            "x: model_type is given 2 times: must be once");
 }
@@ -319,8 +339,8 @@ int main(void)
         cmocka_unit_test(test_common),      cmocka_unit_test(test_deepseek_v2),
         cmocka_unit_test(test_deepseek_v3), cmocka_unit_test(test_glm4_moe_lite),
         cmocka_unit_test(test_mistral4),    cmocka_unit_test(test_minicpm3),
-        cmocka_unit_test(test_bad_text),    cmocka_unit_test(test_bad_values),
-        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_nested),      cmocka_unit_test(test_bad_text),
+        cmocka_unit_test(test_bad_values),  cmocka_unit_test(test_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

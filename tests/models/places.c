@@ -75,37 +75,35 @@ static void test_names(void **state)
     expect_all("youtu", 0);
 }
 
-/* The whole of DeepSeek-V3 by its published sizes: 61 layers, 58 of them of 256 experts. */
+/* Published models by their published sizes, which add up to the parameters of their names. */
 static void test_sizes(void **state)
 {
     (void)state;
-    struct rt_model m = read_model(GOLDEN "deepseek_v3");
-    m.layers = 61;
-    m.vocab_size = 129280;
-    m.hidden_size = m.block.hidden_size = 7168;
-    m.intermediate_size = 18432;
-    m.moe.experts = 256;
-    m.moe.intermediate_size = m.moe.shared_intermediate_size = 2048;
-    m.geometry.heads = 128;
-    m.block.q_lora_rank = 1536;
-    for (uint32_t layer = 0; layer < m.layers; layer++)
-        m.moe_layers[layer] = layer >= 3;
-    rt_places *p = make_places(&m);
-    uint64_t elements = 0;
-    for (uint32_t i = 0; i < rt_places_count(p); i++) {
-        struct rt_place place = {.struct_size = sizeof(place)};
-        assert_int_equal(rt_places_at(p, i, &place, NULL), RT_OK);
-        elements += place.needed ? place.rows * place.columns : 0;
+    static const struct {
+        const char *name;
+        uint64_t parameters;
+    } models[] = {{"deepseek_v2_lite", 15706484224},
+                  {"deepseek_v2", 235741434880},
+                  {"deepseek_v3", 671026419200}};
+    struct rt_place place = {.struct_size = sizeof(place)};
+    for (size_t m = 0; m < COUNT(models); m++) {
+        char path[512];
+        (void)snprintf(path, sizeof(path), RT_TEST_DATA "/models/%s.json", models[m].name);
+        const struct rt_model model = read_model(path);
+        rt_places *p = make_places(&model);
+        uint64_t elements = 0;
+        for (uint32_t i = 0; rt_places_at(p, i, &place, NULL) == RT_OK; i++)
+            elements += place.needed ? place.rows * place.columns : 0;
+        if (elements != models[m].parameters)
+            fail_msg("%s has %llu parameters", models[m].name, (unsigned long long)elements);
+        assert_int_equal(rt_places_at(p, rt_places_count(p) - 3, &place, NULL), RT_OK);
+        rt_places_destroy(&p);
     }
-    assert_int_equal(elements, 671026419200); /* the 671 billion parameters of its name */
-    struct rt_place last = {.struct_size = sizeof(last)};
-    assert_int_equal(rt_places_at(p, rt_places_count(p) - 3, &last, NULL), RT_OK);
-    assert_string_equal(last.name, "model.layers.60.mlp.shared_experts.down_proj.weight");
-    assert_int_equal(last.kind, RT_PLACE_SHARED_DOWN);
-    assert_int_equal(last.layer, 60);
-    assert_int_equal(last.rows, 7168);
-    assert_int_equal(last.columns, 2048);
-    rt_places_destroy(&p);
+    assert_string_equal(place.name, "model.layers.60.mlp.shared_experts.down_proj.weight");
+    assert_int_equal(place.kind, RT_PLACE_SHARED_DOWN);
+    assert_int_equal(place.layer, 60);
+    assert_int_equal(place.rows, 7168);
+    assert_int_equal(place.columns, 2048);
 }
 
 static void test_tied(void **state)
@@ -208,6 +206,56 @@ static void test_fused_and_single(void **state)
     rt_checkpoint_close(&fused);
     rt_places_destroy(&p);
     scratch_remove();
+}
+
+/* The text model of one that has other parts too, under both kinds of names. */
+static void expect_below(const char *folder, bool in_front)
+{
+    const struct rt_model m = read_model(folder);
+    struct rt_error err = {.status = RT_OK};
+    rt_places *p = make_places(&m);
+    rt_checkpoint *c = open_good(folder);
+    struct scratch_tensor *tensors = calloc(c->count, sizeof(*tensors));
+    struct renamed {
+        char name[128], shape[RT_SHAPE_TEXT_BYTES];
+    } *renamed = calloc(c->count, sizeof(*renamed));
+    uint16_t a[64], b[64];
+    assert_true(tensors && renamed);
+    for (size_t i = 0; i < c->count; i++) {
+        const struct rt_stored_entry *t = &c->entries[i];
+        const bool is_head = strcmp(t->name, "lm_head.weight") == 0;
+        (void)snprintf(renamed[i].name, sizeof(renamed[i].name), "%s%s",
+                       in_front  ? "language_model."
+                       : is_head ? ""
+                                 : "model.language_model.",
+                       in_front || is_head ? t->name : t->name + strlen("model."));
+        rt_shape_text(t->rank, t->shape, renamed[i].shape);
+        tensors[i] =
+            (struct scratch_tensor){renamed[i].name, t->dtype, renamed[i].shape, t->data, t->bytes};
+    }
+    scratch_make();
+    scratch_safetensors("model.safetensors", tensors, c->count);
+    rt_checkpoint *below = open_good(scratch_path(""));
+    if (rt_places_check(p, below, &err) != RT_OK)
+        fail_msg("%s", err.message);
+    for (uint32_t i = 0; i < 3; i++) { /* embedding, a norm, attention */
+        assert_int_equal(rt_places_copy(p, c, i, 0, 1, RT_DTYPE_BF16, a, NULL), RT_OK);
+        assert_int_equal(rt_places_copy(p, below, i, 0, 1, RT_DTYPE_BF16, b, NULL), RT_OK);
+        assert_memory_equal(a, b, 2 * 48);
+    }
+    rt_checkpoint_close(&below);
+    rt_checkpoint_close(&c);
+    rt_places_destroy(&p);
+    scratch_remove();
+    free(tensors);
+    free(renamed);
+}
+
+static void test_below(void **state)
+{
+    (void)state;
+    expect_below(GOLDEN "mistral4", true);
+    expect_below(GOLDEN "mistral4", false);
 }
 
 /* Only this family's padding, and only in the embedding. */
@@ -353,10 +401,15 @@ static void test_bad_models(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),        cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_tied),         cmocka_unit_test(test_fused_and_single),
-        cmocka_unit_test(test_zero_token),   cmocka_unit_test(test_wrong),
-        cmocka_unit_test(test_other_family), cmocka_unit_test(test_bad_models),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_tied),
+        cmocka_unit_test(test_below),
+        cmocka_unit_test(test_fused_and_single),
+        cmocka_unit_test(test_zero_token),
+        cmocka_unit_test(test_wrong),
+        cmocka_unit_test(test_other_family),
+        cmocka_unit_test(test_bad_models),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
