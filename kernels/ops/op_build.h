@@ -8,6 +8,7 @@
  */
 #include "kernels/abi/append.h"
 #include "kernels/abi/attend.h"
+#include "kernels/abi/experts.h"
 #include "kernels/abi/input_norm.h"
 #include "kernels/abi/preattend.h"
 #include "kernels/abi/project.h"
@@ -26,6 +27,8 @@ enum rt_status rt_plain_resolve(const struct rt_op_request *request, struct rt_v
 enum rt_status rt_attend_resolve(const struct rt_op_request *request, struct rt_variant *out,
                                  struct rt_error *err);
 enum rt_status rt_project_resolve(const struct rt_op_request *request, struct rt_variant *out,
+                                  struct rt_error *err);
+enum rt_status rt_experts_resolve(const struct rt_op_request *request, struct rt_variant *out,
                                   struct rt_error *err);
 
 /* The first reason why the Hopper kernels cannot serve. */

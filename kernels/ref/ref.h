@@ -10,6 +10,7 @@
 #include "driver/driver.h"
 #include "kernels/abi/append.h"
 #include "kernels/abi/attend.h"
+#include "kernels/abi/experts.h"
 #include "kernels/abi/input_norm.h"
 #include "kernels/abi/preattend.h"
 #include "kernels/abi/project.h"
@@ -28,6 +29,9 @@ void rt_ref_schedule_append(const void *params);
 void rt_ref_attend(const void *params);
 void rt_ref_reduce(const void *params);
 void rt_ref_project(const void *params);
+void rt_ref_route(const void *params);
+void rt_ref_experts_up(const void *params);
+void rt_ref_experts_down(const void *params);
 
 /*
  * Attention without tiles, splits or partials: what attend and reduce together must give. Reads the

@@ -20,6 +20,8 @@ const struct ck_test ck_tests[] = {
     {"reduce", ck_reduce_run, ck_reduce_bench},
     {"attend", ck_attend_run, ck_attend_bench},
     {"project", ck_project_run, ck_project_bench},
+    {"route", ck_route_run, ck_route_bench},
+    {"experts", ck_experts_run, NULL},
     {NULL, NULL, NULL},
 };
 

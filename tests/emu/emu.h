@@ -92,6 +92,11 @@ static inline float __uint_as_float(uint32_t bits)
     return emu_float(bits);
 }
 
+static inline uint32_t __float_as_uint(float value)
+{
+    return emu_bits(value);
+}
+
 static inline uint32_t emu_shuffle(uint32_t value, int from)
 {
     return emu_exchange(EMU_SHUFFLE, &value, 1)[from][0];
@@ -154,6 +159,24 @@ static inline uint32_t __reduce_add_sync(unsigned, uint32_t value)
     for (int i = 0; i < 32; i++)
         sum += all[i][0];
     return sum;
+}
+
+static inline uint32_t __reduce_max_sync(unsigned, uint32_t value)
+{
+    const emu_words *all = emu_exchange(EMU_SHUFFLE, &value, 1);
+    uint32_t most = 0;
+    for (int i = 0; i < 32; i++)
+        most = all[i][0] > most ? all[i][0] : most;
+    return most;
+}
+
+static inline uint32_t __reduce_min_sync(unsigned, uint32_t value)
+{
+    const emu_words *all = emu_exchange(EMU_SHUFFLE, &value, 1);
+    uint32_t least = UINT32_MAX;
+    for (int i = 0; i < 32; i++)
+        least = all[i][0] < least ? all[i][0] : least;
+    return least;
 }
 
 static inline unsigned __ballot_sync(unsigned, bool vote)
@@ -265,6 +288,11 @@ template <typename T, typename V> static inline T atomicMin(T *at, V value)
 template <typename T, typename V> static inline T atomicMax(T *at, V value)
 {
     return emu_atomic(at, (T)value, [](T a, T b) { return a > b ? a : b; });
+}
+
+template <typename T, typename V> static inline T atomicOr(T *at, V value)
+{
+    return emu_atomic(at, (T)value, [](T a, T b) { return a | b; });
 }
 
 #endif

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * experts_up and experts_down: each against the truth in double, down for the h that up should have
+ * made; and route's groups, up and down as a chain, which leaves the bits of one after the other.
+ */
+#include "kernels/op.h"
+#include "tests/checkkern/experts_case.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const uint32_t other_parts[] = {1, 2, 7, 9, 132};
+
+static bool resolve(struct ck *ck, enum rt_op_id op, const struct ck_experts *c,
+                    enum rt_backend backend, struct rt_variant *out)
+{
+    const bool is_up = op == RT_OP_EXPERTS_UP;
+    const struct rt_op_request request = {.caps = &ck->driver.caps,
+                                          .m = c->rows * c->q_len,
+                                          .k = is_up ? c->hidden : c->width,
+                                          .rows = is_up ? c->width : c->hidden,
+                                          .backend = backend};
+    struct rt_error err = {0};
+    const enum rt_status status = rt_op_resolve(op, &request, out, &err);
+    if (status == RT_ERR_UNSUPPORTED)
+        return false;
+    ck_must(ck, status, &err);
+    return true;
+}
+
+static void name_case(struct ck *ck, const struct ck_experts *c, const struct rt_variant *v)
+{
+    char text[160];
+    ck_experts_describe(c, text, sizeof(text));
+    ck_case(ck, "%s, %u blocks: %s", v->entry, v->parts, text);
+}
+
+static void check_up(struct ck *ck, const struct ck_experts *c, struct ck_experts_rig *rig,
+                     const struct ck_experts_truth *truth, const struct rt_variant *v)
+{
+    struct rt_launch launch;
+    struct rt_error err = {0};
+    const struct rt_experts_up_params p = ck_experts_up_params(c, rig, CK_DEVICE);
+    name_case(ck, c, v);
+    const enum rt_status status = ck_build_variant(ck, v, &p, sizeof(p), &launch, &err);
+    memset(rig->h.ref, 0xff, rig->h.bytes);
+    ck_upload(ck, &rig->h);
+    ck_launch(ck, status, &err, &launch);
+    ck_experts_compare_up(ck, c, rig, truth);
+    ck_count(ck, rt_backend_name(v->backend), c->rows, c->rows);
+}
+
+static void check_down(struct ck *ck, const struct ck_experts *c, struct ck_experts_rig *rig,
+                       const struct ck_experts_truth *truth, const struct rt_variant *v)
+{
+    struct rt_launch launch;
+    struct rt_error err = {0};
+    const struct rt_experts_down_params p = ck_experts_down_params(c, rig, CK_DEVICE);
+    name_case(ck, c, v);
+    const enum rt_status status = ck_build_variant(ck, v, &p, sizeof(p), &launch, &err);
+    ck_upload(ck, &rig->h);
+    ck_upload(ck, &rig->out);
+    ck_launch(ck, status, &err, &launch);
+    ck_experts_compare_down(ck, c, rig, truth);
+    ck_count(ck, rt_backend_name(v->backend), c->rows, c->rows);
+}
+
+/* A kernel's choice of blocks, and another. */
+static void vary(struct ck_random *random, struct rt_variant *v)
+{
+    v->parts = other_parts[ck_random_below(random, 5)];
+}
+
+static void check(struct ck *ck, struct ck_random *random, const struct ck_experts *c)
+{
+    static const enum rt_backend backends[] = {RT_BACKEND_GENERIC, RT_BACKEND_SM90};
+    struct ck_experts_rig rig = ck_experts_make(ck, c);
+    struct ck_experts_truth up = ck_experts_truth_up(ck, c, &rig);
+    struct rt_variant v;
+    for (int i = 0; i < 2; i++)
+        for (int turn = 0; turn < 2 && resolve(ck, RT_OP_EXPERTS_UP, c, backends[i], &v); turn++) {
+            if (turn)
+                vary(random, &v);
+            check_up(ck, c, &rig, &up, &v);
+        }
+    ck_experts_forget(&up);
+
+    up = ck_experts_truth_up(ck, c, &rig); /* fills the reference's h */
+    struct ck_experts_truth down = ck_experts_truth_down(ck, c, &rig);
+    for (int i = 0; i < 2; i++)
+        for (int turn = 0; turn < 2 && resolve(ck, RT_OP_EXPERTS_DOWN, c, backends[i], &v);
+             turn++) {
+            if (turn)
+                vary(random, &v);
+            check_down(ck, c, &rig, &down, &v);
+        }
+    ck_experts_forget(&up);
+    ck_experts_forget(&down);
+    ck_experts_free(ck, &rig);
+}
+
+/* The three as nodes of a graph, where each may begin before the one in front of it has ended. */
+static void check_chain(struct ck *ck, const struct ck_experts *c, enum rt_backend backend)
+{
+    struct ck_experts_rig rig = ck_experts_make(ck, c);
+    const struct rt_experts_up_params up = ck_experts_up_params(c, &rig, CK_DEVICE);
+    struct rt_experts_down_params down = ck_experts_down_params(c, &rig, CK_DEVICE);
+    const struct rt_route_params route = {.rows = down.rows,
+                                          .logits = ck_at(&rig.logits, CK_DEVICE),
+                                          .choices = ck_at(&rig.choices, CK_DEVICE),
+                                          .weights = ck_at(&rig.weights, CK_DEVICE),
+                                          .groups_of = down.work.groups,
+                                          .logit_stride = c->experts,
+                                          .experts = c->experts,
+                                          .chosen = c->chosen,
+                                          .scale = 1.0f};
+    struct rt_variant v;
+    struct rt_launch launches[3];
+    struct rt_error err = {0};
+    down.early = 1;
+    ck_upload(ck, &rig.logits);
+    ck_must(ck, ck_build(ck, RT_OP_ROUTE, &route, sizeof(route), &launches[0], &err), &err);
+    if (resolve(ck, RT_OP_EXPERTS_UP, c, backend, &v)) {
+        name_case(ck, c, &v);
+        ck_must(ck, ck_build_variant(ck, &v, &up, sizeof(up), &launches[1], &err), &err);
+        (void)resolve(ck, RT_OP_EXPERTS_DOWN, c, backend, &v);
+        ck_must(ck, ck_build_variant(ck, &v, &down, sizeof(down), &launches[2], &err), &err);
+        for (int i = 0; i < 3; i++)
+            ck_launch(ck, RT_OK, &err, &launches[i]);
+        ck_download(ck, &rig.out, rig.out.ref);
+        void *one_by_one = ck_new(ck, rig.out.bytes + CK_GUARD_BYTES);
+        memcpy(one_by_one, rig.out.ref, rig.out.bytes + CK_GUARD_BYTES);
+        memset(rig.out.ref, 0xff, rig.out.bytes);
+        struct ck_buffer *const made[] = {&rig.h,      &rig.choices, &rig.weights, &rig.pairs,
+                                          &rig.active, &rig.count,   &rig.out};
+        for (size_t i = 0; i < sizeof(made) / sizeof(made[0]); i++) {
+            memset(made[i]->ref, 0xff, made[i]->bytes);
+            ck_upload(ck, made[i]);
+        }
+        ck_launch_chain(ck, launches, 3);
+        memcpy(rig.out.ref, one_by_one, rig.out.bytes + CK_GUARD_BYTES);
+        ck_expect_same(ck, &rig.out);
+        free(one_by_one);
+    }
+    ck_experts_free(ck, &rig);
+}
+
+static struct ck_experts random_case(struct ck *ck, struct ck_random *random, uint32_t i)
+{
+    static const uint32_t hidden[] = {64, 96, 520, 1032, 72, 63, 8, 1000};
+    static const uint32_t widths[] = {24, 40, 136, 8, 33, 72};
+    static const uint32_t rows[] = {1, 2, 5, 8, 9, 16, 17, 33};
+    struct ck_experts c = {.rows = rows[ck_random_below(random, i % 4 ? 5 : 8)],
+                           .q_len = 1 + (ck_random_below(random, 4) == 0),
+                           .hidden = hidden[ck_random_below(random, 8)],
+                           .width = widths[ck_random_below(random, 6)],
+                           .experts = i % 5 == 0 ? 0 : 1 + ck_random_below(random, 12),
+                           .shared = ck_random_below(random, 3),
+                           .choice = (enum ck_experts_choice)ck_random_below(random, 3),
+                           .trouble = (enum ck_experts_trouble)(
+                               i % 3 ? 0 : ck_random_below(random, CK_EXPERTS_TROUBLES)),
+                           .gaps = ck_random_below(random, 2),
+                           .together = ck_random_below(random, 2),
+                           .seed = ck_random_u64(random) >> 8};
+    if (c.experts == 0)
+        c.shared += c.shared == 0;
+    else
+        c.chosen = 1 + ck_random_below(random, c.experts < 8 ? c.experts : 8);
+    c.live_rows = ck_random_below(random, 3) ? c.rows : ck_random_below(random, c.rows + 1);
+    if (ck_is_cuda(ck)) {
+        c.hidden *= 2;
+        c.width *= 8;
+        c.experts *= 4;
+    }
+    return c;
+}
+
+void ck_experts_run(struct ck *ck)
+{
+    struct ck_random random = {.state = ck->seed};
+    const uint32_t rounds = ck->full ? 600 : ck->quick ? 10 : 60;
+    for (uint32_t i = 0; i < rounds; i++) {
+        const struct ck_experts c = random_case(ck, &random, i);
+        check(ck, &random, &c);
+    }
+    const struct ck_experts chain = {.rows = 9,
+                                     .q_len = 1,
+                                     .hidden = 136,
+                                     .width = 72,
+                                     .experts = 12,
+                                     .chosen = 3,
+                                     .shared = 1,
+                                     .live_rows = 8,
+                                     .seed = ck->seed};
+    check_chain(ck, &chain, RT_BACKEND_GENERIC);
+    check_chain(ck, &chain, RT_BACKEND_SM90);
+}

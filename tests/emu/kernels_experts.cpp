@@ -1,0 +1,6 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/emu/shared.h"
+
+#include "kernels/generic/experts_down.cu"
+#include "kernels/generic/experts_up.cu"
+#include "kernels/generic/route.cu"
