@@ -148,7 +148,7 @@ template <int COLUMNS> struct rt_project_across_worker {
         __syncthreads();
 #pragma unroll
         for (int v = 0; v < 4; v++)
-            rt_project_put_sums<COLUMNS>(p, sums, threadIdx.x, v, sum[v]);
+            rt_stream_put_sums<COLUMNS>(sums, project.m, p.sums_stride, threadIdx.x, v, sum[v]);
         __syncthreads();
         if (at.row + j < project.w[0].rows)
             rt_project_add_sums(p, sums, threadIdx.x, place, at.z, at.row + j,

@@ -40,15 +40,9 @@
  * The ring first fills while the kernel before runs, which wants the memory for itself: no more
  * than `early` stages are on their way then.
  */
-#include "kernels/device/ptx/bulk.cuh"
 #include "kernels/device/ptx/exp2.cuh"
 #include "kernels/device/ptx/opaque.cuh"
 #include "kernels/sm90/project_desk.cuh"
-
-#define RT_PROJECT_CHUNK RT_PROJECT_SM90_CHUNK
-#define RT_PROJECT_STEP (32u * RT_PROJECT_SM90_WARPS) /* from one piece of a warp to its next */
-#define RT_PROJECT_PIECES ((int)(RT_PROJECT_CHUNK / RT_PROJECT_STEP))
-#define RT_PROJECT_WORKERS (32u * RT_PROJECT_SM90_WARPS)
 
 /* Named barriers; 0 is __syncthreads. */
 enum { RT_PROJECT_BAR_SQUARES = 1, RT_PROJECT_BAR_SUMS = 2, RT_PROJECT_BAR_ADDED = 3 };
@@ -63,13 +57,15 @@ static_assert(sizeof(struct rt_project_desk) <= RT_PROJECT_SM90_DESK_BYTES, "des
 struct rt_project_room {
     struct rt_project_desk &desk;
     float *sums;
-    unsigned char *norm, *ring;
+    unsigned char *norm;
+    const struct rt_stream_ring ring;
 
     __device__ __forceinline__ rt_project_room(const struct rt_project_sm90_params &p,
                                                unsigned char *shared)
         : desk(*(struct rt_project_desk *)shared),
-          sums((float *)(shared + RT_PROJECT_SM90_DESK_BYTES)), norm(shared + p.norm_at),
-          ring(shared + p.ring_at)
+          sums((float *)(shared + RT_PROJECT_SM90_DESK_BYTES)),
+          norm(shared + p.norm_at), ring{desk.full, desk.empty, shared + p.ring_at, p.stages,
+                                         p.tile_rows * RT_STREAM_ROW_BYTES}
     {
     }
 };
@@ -103,33 +99,15 @@ template <int TILES> struct rt_project_passes {
     }
 };
 
-/* Where in the ring, and in which turn. */
-struct rt_project_turn {
-    uint32_t stage, parity;
-
-    __device__ __forceinline__ void advance(uint32_t stages)
-    {
-        stage++;
-        if (stage == stages) {
-            stage = 0;
-            parity ^= 1;
-        }
-    }
-};
-
 /* Warp 8. */
 template <int TILES> struct rt_project_bringer {
     const struct rt_project_sm90_params &p;
     const struct rt_project_room &room;
-    const uint32_t lane;
-    const uint64_t policy;
-    struct rt_project_turn turn;
-    uint32_t asked; /* stages, in all */
+    struct rt_stream_bringer stream;
 
     __device__ __forceinline__ rt_project_bringer(const struct rt_project_sm90_params &p_,
                                                   const struct rt_project_room &room_)
-        : p(p_), room(room_), lane(threadIdx.x % 32), policy(rt_tma_evict_first()), turn{0, 1},
-          asked(0)
+        : p(p_), room(room_), stream(room_.ring, p_.early)
     {
     }
 
@@ -139,28 +117,13 @@ template <int TILES> struct rt_project_bringer {
         if (!norm.weight || !rt_elected())
             return;
         rt_mbarrier_arrive_expect(&room.desk.norm_full, 2 * norm.width);
-        rt_bulk_load(room.norm, norm.weight, 2 * norm.width, &room.desk.norm_full, policy);
+        rt_bulk_load(room.norm, norm.weight, 2 * norm.width, &room.desk.norm_full, stream.policy);
     }
 
-    /* `bytes` of `rows` rows, each asked for by its lane. */
     __device__ __forceinline__ void bring(const uint16_t *from, uint32_t rows, uint32_t bytes)
     {
-        uint64_t *full = &room.desk.full[turn.stage];
-        if (asked >= p.stages)
-            rt_mbarrier_wait(&room.desk.empty[turn.stage], turn.parity);
-        else if (asked >= p.early)
-            rt_mbarrier_wait(&room.desk.full[asked - p.early], 0);
-        rt_fence_async(); /* what read the stage did so by ordinary loads */
-        if (rt_elected())
-            rt_mbarrier_arrive_expect(full, rows * bytes);
-        __syncwarp();
-        unsigned char *to =
-            room.ring + (turn.stage * p.tile_rows + lane) * RT_PROJECT_SM90_ROW_BYTES;
-        if (lane < rows)
-            rt_bulk_load(to, from, bytes, full, policy);
-        turn.advance(p.stages);
-        asked++;
-        if (asked == p.stages)
+        stream.bring(from, rows, bytes);
+        if (stream.asked == p.stages)
             rt_project_trigger(p, RT_PROJECT_TRIGGER_ASKED);
     }
 
@@ -169,13 +132,13 @@ template <int TILES> struct rt_project_bringer {
         const uint16_t *from[TILES];
 #pragma unroll
         for (int tile = 0; tile < TILES; tile++) {
-            const uint32_t row = min(tile * p.tile_rows + lane, pass.rows - 1);
+            const uint32_t row = min(tile * p.tile_rows + stream.lane, pass.rows - 1);
             const struct rt_project_weight_row at(p.project, pass.row + row);
             from[tile] =
                 at.weight.base + pass.z * at.weight.batch_stride + at.j * at.weight.row_stride;
         }
-        for (uint32_t k = 0; k < p.project.k; k += RT_PROJECT_CHUNK) {
-            const uint32_t bytes = 2 * min(p.project.k - k, RT_PROJECT_CHUNK);
+        for (uint32_t k = 0; k < p.project.k; k += RT_STREAM_CHUNK) {
+            const uint32_t bytes = 2 * min(p.project.k - k, RT_STREAM_CHUNK);
 #pragma unroll
             for (int tile = 0; tile < TILES; tile++)
                 if (tile * p.tile_rows < pass.rows)
@@ -191,7 +154,7 @@ template <int TILES> struct rt_project_bringer {
             bring_norm(); /* else nobody would wait for it */
         while (passes.take(pass))
             run_pass(pass);
-        if (asked < p.stages)
+        if (stream.asked < p.stages)
             rt_project_trigger(p, RT_PROJECT_TRIGGER_ASKED);
     }
 };
@@ -199,13 +162,13 @@ template <int TILES> struct rt_project_bringer {
 /* Warps 0..7, for 8 * COLUMNS vectors. */
 template <int COLUMNS, int TILES> struct rt_project_worker {
     static constexpr int WINDOW = COLUMNS == 1 ? 4 : 2; /* chunks of x in registers */
-    typedef uint4 chunk[RT_PROJECT_PIECES][COLUMNS];
+    typedef uint4 chunk[RT_STREAM_PIECES][COLUMNS];
 
     const struct rt_project_sm90_params &p;
     const struct rt_project_room &room;
     const uint32_t warp, g, t;
     const uint32_t mine; /* this lane's first number of a chunk */
-    struct rt_project_turn turn;
+    struct rt_stream_turn turn;
     struct rt_project_pass pass;
     const uint16_t *x;      /* this lane's first vector, from its first number on */
     float inverse[COLUMNS]; /* norms of its vectors */
@@ -222,7 +185,7 @@ template <int COLUMNS, int TILES> struct rt_project_worker {
     /* Where this lane's piece of a chunk begins. */
     static __device__ __forceinline__ uint32_t piece_at(uint32_t first, int piece)
     {
-        return first * RT_PROJECT_CHUNK + piece * RT_PROJECT_STEP;
+        return first * RT_STREAM_CHUNK + piece * RT_STREAM_STEP;
     }
 
     __device__ __forceinline__ bool is_there(uint32_t at) const
@@ -244,7 +207,7 @@ template <int COLUMNS, int TILES> struct rt_project_worker {
             const bool is_vector = column * 8 + g < p.project.m;
             const uint16_t *from = x + column * 8 * p.project.x.row_stride;
 #pragma unroll
-            for (int piece = 0; piece < RT_PROJECT_PIECES; piece++) {
+            for (int piece = 0; piece < RT_STREAM_PIECES; piece++) {
                 const uint32_t at = piece_at(index, piece);
                 to[piece][column] = is_vector && is_there(at) ? *(const uint4 *)(from + at)
                                                               : make_uint4(0, 0, 0, 0);
@@ -261,7 +224,7 @@ template <int COLUMNS, int TILES> struct rt_project_worker {
     static __device__ __forceinline__ void add_squares(float (&squares)[COLUMNS], const chunk &of)
     {
 #pragma unroll
-        for (int piece = 0; piece < RT_PROJECT_PIECES; piece++)
+        for (int piece = 0; piece < RT_STREAM_PIECES; piece++)
 #pragma unroll
             for (int column = 0; column < COLUMNS; column++) {
                 const uint4 &v = of[piece][column];
@@ -291,7 +254,7 @@ template <int COLUMNS, int TILES> struct rt_project_worker {
             if (t == 0)
                 ((float *)room.desk.squares[column * 8 + g])[warp] = squares[column];
         }
-        rt_bar_sync(RT_PROJECT_BAR_SQUARES, RT_PROJECT_WORKERS);
+        rt_bar_sync(RT_PROJECT_BAR_SQUARES, RT_STREAM_WORKERS);
 #pragma unroll
         for (int column = 0; column < COLUMNS; column++) {
             const float4 a = room.desk.squares[column * 8 + g][0];
@@ -314,7 +277,7 @@ template <int COLUMNS, int TILES> struct rt_project_worker {
     __device__ __forceinline__ void scale_x(uint32_t index, chunk &of) const
     {
 #pragma unroll
-        for (int piece = 0; piece < RT_PROJECT_PIECES; piece++) {
+        for (int piece = 0; piece < RT_STREAM_PIECES; piece++) {
             const uint32_t at = piece_at(index, piece);
             if (!is_there(at))
                 continue;
@@ -330,58 +293,21 @@ template <int COLUMNS, int TILES> struct rt_project_worker {
         }
     }
 
-    /* A lane's part of a tile in the next stage: rows g and g + 8. Where there is no row, or no
-     * number, there is no memory of this stage either. */
-    __device__ __forceinline__ void take_stage(uint32_t index, uint32_t rows,
-                                               uint4 (&w)[RT_PROJECT_PIECES][2])
-    {
-        const unsigned char *from =
-            room.ring + (turn.stage * p.tile_rows + g) * RT_PROJECT_SM90_ROW_BYTES + 2 * mine;
-        rt_mbarrier_wait(&room.desk.full[turn.stage], turn.parity);
-#pragma unroll
-        for (int piece = 0; piece < RT_PROJECT_PIECES; piece++) {
-            const bool there = is_there(piece_at(index, piece));
-#pragma unroll
-            for (int half = 0; half < 2; half++)
-                w[piece][half] =
-                    there && g + 8 * half < rows
-                        ? *(const uint4 *)(from + half * 8 * RT_PROJECT_SM90_ROW_BYTES +
-                                           piece * 2 * RT_PROJECT_STEP)
-                        : make_uint4(0, 0, 0, 0);
-        }
-        __syncwarp(); /* all lanes have read it */
-        if (rt_elected())
-            rt_mbarrier_arrive(&room.desk.empty[turn.stage]);
-        turn.advance(p.stages);
-    }
-
-    static __device__ __forceinline__ void multiply(float (&d)[4], const uint4 (&w)[2],
-                                                    const uint4 &v)
-    {
-        const uint32_t first[4] = {w[0].x, w[1].x, w[0].y, w[1].y};
-        const uint32_t second[4] = {w[0].z, w[1].z, w[0].w, w[1].w};
-        rt_mma_bf16_16x8x16(d, first, v.x, v.y);
-        rt_mma_bf16_16x8x16(d, second, v.z, v.w);
-    }
-
-    /* Two chains of products are half as long as one. */
     __device__ __forceinline__ void run_chunk(uint32_t index, const chunk &v)
     {
 #pragma unroll
         for (int tile = 0; tile < TILES; tile++) {
             if (tile * p.tile_rows >= pass.rows)
                 break;
-            uint4 w[RT_PROJECT_PIECES][2];
-            take_stage(index, min(pass.rows - tile * p.tile_rows, p.tile_rows), w);
+            const uint32_t rows = min(pass.rows - tile * p.tile_rows, p.tile_rows);
+            uint4 w[RT_STREAM_PIECES][2];
+            rt_stream_take(room.ring, turn,
+                           {g * RT_STREAM_ROW_BYTES + 2 * mine, 8 * RT_STREAM_ROW_BYTES, g < rows,
+                            g + 8 < rows},
+                           mine + piece_at(index, 0), p.project.k, w);
 #pragma unroll
-            for (int column = 0; column < COLUMNS; column++) {
-                float more[4] = {};
-                multiply(sum[tile][column], w[0], v[0][column]);
-                multiply(more, w[1], v[1][column]);
-#pragma unroll
-                for (int e = 0; e < 4; e++)
-                    sum[tile][column][e] += more[e];
-            }
+            for (int column = 0; column < COLUMNS; column++)
+                rt_stream_add(sum[tile][column], w, v[0][column], v[1][column]);
         }
     }
 
@@ -423,19 +349,20 @@ template <int COLUMNS, int TILES> struct rt_project_worker {
         const uint32_t thread = rt_opaque(threadIdx.x);
         uint32_t row;
         if (n > 0)
-            rt_bar_sync(RT_PROJECT_BAR_ADDED, RT_PROJECT_WORKERS);
+            rt_bar_sync(RT_PROJECT_BAR_ADDED, RT_STREAM_WORKERS);
 #pragma unroll
         for (int tile = 0; tile < TILES; tile++)
             if (tile * p.tile_rows < pass.rows)
-                rt_project_put_sums<COLUMNS>(p, room.sums, thread, tile, sum[tile]);
-        rt_bar_sync(RT_PROJECT_BAR_SUMS, RT_PROJECT_WORKERS);
+                rt_stream_put_sums<COLUMNS>(room.sums, p.project.m, p.sums_stride, thread, tile,
+                                            sum[tile]);
+        rt_bar_sync(RT_PROJECT_BAR_SUMS, RT_STREAM_WORKERS);
         if (find_row(thread, row))
             rt_project_add_sums(p, room.sums, thread, thread % 64, pass.z, pass.row + row, bias);
     }
 
     __device__ __forceinline__ void run_pass(uint32_t n)
     {
-        const uint32_t chunks = rt_ceil_div_u32(p.project.k, RT_PROJECT_CHUNK);
+        const uint32_t chunks = rt_ceil_div_u32(p.project.k, RT_STREAM_CHUNK);
         const float first = bias(); /* of a row's sum: constant, as weights are */
         find_x();
 #pragma unroll
@@ -470,14 +397,10 @@ template <int COLUMNS, int TILES> struct rt_project_worker {
     }
 };
 
-static __device__ __forceinline__ void rt_project_init(const struct rt_project_sm90_params &p,
-                                                       struct rt_project_desk &desk)
+static __device__ __forceinline__ void rt_project_init(const struct rt_project_room &room)
 {
-    for (uint32_t i = 0; i < p.stages; i++) {
-        rt_mbarrier_init(&desk.full[i], 1);
-        rt_mbarrier_init(&desk.empty[i], RT_PROJECT_SM90_WARPS);
-    }
-    rt_mbarrier_init(&desk.norm_full, 1);
+    rt_stream_init(room.ring);
+    rt_mbarrier_init(&room.desk.norm_full, 1);
     rt_mbarrier_init_fence();
 }
 
@@ -488,7 +411,7 @@ static __device__ __forceinline__ void rt_project_along(const struct rt_project_
     const struct rt_project_room room(p, rt_sm90_shared);
     rt_project_trigger(p, RT_PROJECT_TRIGGER_FIRST);
     if (threadIdx.x == 0)
-        rt_project_init(p, room.desk);
+        rt_project_init(room);
     __syncthreads();
     /* A shuffle tells the compiler that a warp takes one branch. */
     const uint32_t warp = __shfl_sync(RT_PROJECT_FULL_WARP, threadIdx.x / 32, 0);

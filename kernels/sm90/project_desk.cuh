@@ -12,9 +12,8 @@
  */
 #include "kernels/abi/project_sm90.h"
 #include "kernels/device/bf16.cuh"
-#include "kernels/device/ptx/mma.cuh"
 #include "kernels/device/ptx/pdl.cuh"
-#include "kernels/device/ptx/sync.cuh"
+#include "kernels/sm90/stream.cuh"
 
 #define RT_PROJECT_WARPS ((int)RT_PROJECT_SM90_WARPS)
 #define RT_PROJECT_FULL_WARP 0xffffffffu
@@ -48,24 +47,6 @@ struct rt_project_weight_row {
         return weight.bias ? rt_bf16_float(weight.bias[j]) : 0.0f;
     }
 };
-
-/* A warp's sums of a tile of 16 rows: as the tensor cores have them, into the desk's table. */
-template <int COLUMNS>
-static __device__ __forceinline__ void rt_project_put_sums(const struct rt_project_sm90_params &p,
-                                                           float *sums, uint32_t thread, int tile,
-                                                           const float (&d)[COLUMNS][4])
-{
-    const uint32_t warp = thread / 32, g = thread % 32 / 4, t = thread % 4;
-#pragma unroll
-    for (int column = 0; column < COLUMNS; column++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            const uint32_t vector = column * 8 + 2 * t + e % 2;
-            if (vector < p.project.m)
-                sums[(warp * p.project.m + vector) * p.sums_stride + tile * 16 + g + e / 2 * 8] =
-                    d[column][e];
-        }
-}
 
 /* 64 threads take a vector: this one the row of y whose sums stand at `place`. */
 static __device__ __forceinline__ void rt_project_add_sums(const struct rt_project_sm90_params &p,
