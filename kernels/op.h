@@ -28,6 +28,8 @@ struct rt_op_request {
     /* Of project alone, which kernel takes it depends on all of it: what will be built, or null
      * while nothing is known of it. Other addresses are as good where they are aligned no worse. */
     const struct rt_project_params *product;
+    /* Of experts alone: tokens, the length of their vectors, rows of one expert's weight. */
+    uint32_t m, k, rows;
 };
 
 #define RT_REASON_BYTES 192

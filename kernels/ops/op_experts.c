@@ -3,18 +3,113 @@
 #include "kernels/ops/op_build.h"
 
 #include "common/math.h"
+#include "kernels/abi/experts_sm90.h"
+
+#include <stdio.h>
 
 /* Blocks of the generic kernel for each multiprocessor: as many as there is room for at once. */
 #define GENERIC_BLOCKS 2u
 
+/* Rows are moved 16 bytes at a time. */
+#define VECTOR_ELEMENTS 8u
+
+/* What a block of an sm90 kernel takes of shared memory: two of them share an SM. */
+#define SM90_SMEM_BYTES ((RT_PROJECT_SM90_SMEM_BYTES + 1024u) / 2u - 1024u)
+
+/* Weights of a block on their way while its ring fills first. */
+#define SM90_EARLY_BYTES (32u * 1024u)
+
+struct sm90_kernel {
+    const char *entry;
+    enum rt_op_id op;
+    uint32_t vectors; /* of a slice */
+    uint32_t tiles;   /* of a pass */
+};
+
+/* Of each operator rising in vectors, then in tiles. */
+static const struct sm90_kernel sm90_kernels[] = {
+    {"rt_experts_sm90_up8", RT_OP_EXPERTS_UP, 8, RT_EXPERTS_SM90_UP_TILES},
+    {"rt_experts_sm90_up16", RT_OP_EXPERTS_UP, 16, RT_EXPERTS_SM90_UP_TILES},
+    {"rt_experts_sm90_down8x1", RT_OP_EXPERTS_DOWN, 8, 1},
+    {"rt_experts_sm90_down8x4", RT_OP_EXPERTS_DOWN, 8, 4},
+    {"rt_experts_sm90_down16x1", RT_OP_EXPERTS_DOWN, 16, 1},
+    {"rt_experts_sm90_down16x4", RT_OP_EXPERTS_DOWN, 16, 4},
+};
+#define SM90_COUNT (sizeof(sm90_kernels) / sizeof(sm90_kernels[0]))
+
+/* Why the Hopper kernels do not take it. Both products are of multiples of 8 numbers: the rows of
+ * one are the numbers of the other. */
+static enum rt_status check_sm90_request(const struct rt_op_request *request, struct rt_error *err)
+{
+    RT_TRY(rt_check_sm90(request->caps, err));
+    RT_REQUIRE(request->m <= RT_EXPERTS_SM90_MOST_TOKENS, err, RT_ERR_UNSUPPORTED,
+               "backend sm90 takes up to %u tokens to experts, not %u", RT_EXPERTS_SM90_MOST_TOKENS,
+               request->m);
+    RT_REQUIRE(request->k % VECTOR_ELEMENTS == 0, err, RT_ERR_UNSUPPORTED,
+               "backend sm90 takes experts of vectors of a multiple of %u numbers, not %u",
+               VECTOR_ELEMENTS, request->k);
+    return RT_OK;
+}
+
+/* The one with the least room for that many tokens, else the largest slices; and for a block's rows
+ * in one pass, else the largest passes. Every expert may have all tokens, and shared ones do. */
+static const struct sm90_kernel *pick_sm90(const struct rt_op_request *request, enum rt_op_id op)
+{
+    const uint32_t share = rt_ceil_div_u32(request->rows, request->caps->sm_count);
+    const struct sm90_kernel *best = NULL;
+    for (size_t i = 0; i < SM90_COUNT; i++) {
+        const struct sm90_kernel *kernel = &sm90_kernels[i];
+        const bool better = !best || (best->vectors < kernel->vectors
+                                          ? best->vectors < request->m
+                                          : best->op == kernel->op &&
+                                                best->tiles * RT_PROJECT_SM90_TILE_ROWS < share);
+        if (kernel->op == op && better)
+            best = kernel;
+    }
+    return best;
+}
+
+static void choose_sm90(const struct rt_op_request *request, struct rt_variant *out)
+{
+    const struct sm90_kernel *kernel = pick_sm90(request, out->op);
+    out->backend = RT_BACKEND_SM90;
+    out->entry = kernel->entry;
+    out->m_tiles = kernel->tiles;
+    out->parts = request->caps->sm_count;
+    out->threads = RT_PROJECT_SM90_THREADS;
+    out->smem_bytes = SM90_SMEM_BYTES;
+    (void)snprintf(out->reason, sizeof(out->reason),
+                   "sm90%s, slices of %u tokens for up to %u, %u blocks",
+                   request->backend == RT_BACKEND_AUTO ? "" : " as asked for", kernel->vectors,
+                   request->m, out->parts);
+}
+
+/* m 0: nothing is known of the tokens yet, and nobody asks for them: the generic one. */
 enum rt_status rt_experts_resolve(const struct rt_op_request *request, struct rt_variant *out,
                                   struct rt_error *err)
 {
+    struct rt_error why_not = {0};
     RT_TRY(rt_plain_resolve(request, out, err));
-    RT_REQUIRE(request->backend != RT_BACKEND_SM90, err, RT_ERR_UNSUPPORTED,
-               "backend sm90 has no kernel for experts");
     out->parts = GENERIC_BLOCKS * request->caps->sm_count;
-    return RT_OK;
+    switch (request->m > 0 ? request->backend : RT_BACKEND_GENERIC) {
+    case RT_BACKEND_SM90:
+        RT_TRY(check_sm90_request(request, err));
+        choose_sm90(request, out);
+        return RT_OK;
+    case RT_BACKEND_AUTO:
+        if (check_sm90_request(request, &why_not) == RT_OK) {
+            choose_sm90(request, out);
+            return RT_OK;
+        }
+        (void)snprintf(out->reason, sizeof(out->reason), "generic; not sm90: %.150s",
+                       why_not.message);
+        return RT_OK;
+    case RT_BACKEND_GENERIC:
+        (void)snprintf(out->reason, sizeof(out->reason), "generic as asked for");
+        return RT_OK;
+    default:
+        return rt_fail(err, RT_ERR_UNSUPPORTED, "backend %d is not known", (int)request->backend);
+    }
 }
 
 static enum rt_status check_work(const struct rt_experts_view *work, uint32_t hidden,
@@ -35,12 +130,116 @@ static enum rt_status check_work(const struct rt_experts_view *work, uint32_t hi
     return rt_check_pointer("active", work->groups.active, err);
 }
 
+/* ---- sm90 ---- */
+
+static enum rt_status check_weight(const char *name, const struct rt_expert_weight_view *w,
+                                   struct rt_error *err)
+{
+    char text[64];
+    RT_TRY(rt_check_pointer(name, w->base, err));
+    (void)snprintf(text, sizeof(text), "%s expert stride in elements", name);
+    RT_TRY(rt_check_stride(text, w->expert_stride, sizeof(uint16_t), err));
+    (void)snprintf(text, sizeof(text), "%s row stride in elements", name);
+    return rt_check_stride(text, w->row_stride, sizeof(uint16_t), err);
+}
+
+static enum rt_status find_sm90(const struct rt_variant *v, const struct rt_experts_view *work,
+                                const struct sm90_kernel **out, struct rt_error *err)
+{
+    const struct sm90_kernel *kernel = sm90_kernels, *end = kernel + SM90_COUNT;
+    while (kernel < end && kernel->entry != v->entry)
+        kernel++;
+    RT_REQUIRE(kernel < end && kernel->op == v->op && work->tokens <= RT_EXPERTS_SM90_MOST_TOKENS,
+               err, RT_ERR_INTERNAL, "%u tokens were planned as %s", work->tokens, v->entry);
+    *out = kernel;
+    return RT_OK;
+}
+
+/* Whatever the table of sums and the sums of down leave is the ring. */
+static enum rt_status place(const struct rt_variant *v, const struct sm90_kernel *kernel,
+                            uint32_t stage_rows, uint32_t sums_bytes, struct rt_experts_ring *ring,
+                            uint32_t *smem_bytes, struct rt_error *err)
+{
+    const uint32_t table_bytes =
+        RT_PROJECT_SM90_SUMS_BYTES(kernel->vectors, RT_PROJECT_SM90_SUMS_STRIDE(kernel->tiles));
+    const uint32_t stage_bytes = stage_rows * RT_PROJECT_SM90_ROW_BYTES;
+    ring->sums_at = RT_PROJECT_SM90_DESK_BYTES + table_bytes;
+    ring->ring_at = (uint32_t)rt_align_up_u64(ring->sums_at + sums_bytes, 128);
+    RT_REQUIRE(ring->ring_at + 2 * stage_bytes <= v->smem_bytes, err, RT_ERR_UNSUPPORTED,
+               "backend sm90 has no room for %u bytes of sums in %u bytes; backend generic needs "
+               "none",
+               sums_bytes, v->smem_bytes);
+    ring->stages =
+        rt_min_u32((v->smem_bytes - ring->ring_at) / stage_bytes, RT_PROJECT_SM90_MOST_STAGES);
+    ring->early = rt_max_u32(1, SM90_EARLY_BYTES / stage_bytes);
+    *smem_bytes = ring->ring_at + ring->stages * stage_bytes;
+    return RT_OK;
+}
+
+static enum rt_status build_up_sm90(const struct rt_kernels *k, const struct rt_variant *v,
+                                    const struct rt_experts_up_params *p, struct rt_launch *out,
+                                    struct rt_error *err)
+{
+    struct rt_experts_up_sm90_params sm90 = {.up = *p, .ring.tile_rows = RT_EXPERTS_SM90_UP_ROWS};
+    const struct sm90_kernel *kernel = NULL;
+    uint32_t smem_bytes = 0;
+    RT_TRY(find_sm90(v, &p->work, &kernel, err));
+    RT_REQUIRE(p->hidden % VECTOR_ELEMENTS == 0, err, RT_ERR_INTERNAL,
+               "vectors of %u numbers were planned as %s", p->hidden, v->entry);
+    RT_TRY(rt_check_pointer("x", p->x, err));
+    RT_TRY(rt_check_stride("x stride in elements", p->x_stride, sizeof(uint16_t), err));
+    for (int i = 0; i < 2; i++) {
+        RT_TRY(check_weight("gate", &p->gate[i], err));
+        RT_TRY(check_weight("up", &p->up[i], err));
+    }
+    RT_TRY(place(v, kernel, 2 * RT_EXPERTS_SM90_UP_ROWS, 0, &sm90.ring, &smem_bytes, err));
+    RT_TRY(rt_launch_grid(k, v->entry, &sm90, sizeof(sm90), v->parts, 1, v->threads, out, err));
+    out->smem_bytes = smem_bytes;
+    return RT_OK;
+}
+
+static enum rt_status check_down_sm90(const struct rt_experts_down_params *p,
+                                      const struct rt_variant *v, struct rt_error *err)
+{
+    RT_REQUIRE(p->width % VECTOR_ELEMENTS == 0, err, RT_ERR_INTERNAL,
+               "vectors of %u numbers were planned as %s", p->width, v->entry);
+    RT_TRY(rt_check_pointer("h", p->h.base, err));
+    RT_TRY(rt_check_stride("h token stride in elements", p->h.token_stride, sizeof(uint16_t), err));
+    RT_TRY(rt_check_stride("h place stride in elements", p->h.place_stride, sizeof(uint16_t), err));
+    for (int i = 0; i < 2; i++)
+        RT_TRY(check_weight("down", &p->down[i], err));
+    return RT_OK;
+}
+
+static enum rt_status build_down_sm90(const struct rt_kernels *k, const struct rt_variant *v,
+                                      const struct rt_experts_down_params *p, struct rt_launch *out,
+                                      struct rt_error *err)
+{
+    struct rt_experts_down_sm90_params sm90 = {.down = *p};
+    const struct sm90_kernel *kernel = NULL;
+    uint32_t smem_bytes = 0;
+    RT_TRY(find_sm90(v, &p->work, &kernel, err));
+    RT_TRY(check_down_sm90(p, v, err));
+    /* As few tiles as hold a block's rows, all alike. */
+    const uint32_t share = rt_ceil_div_u32(p->hidden, v->parts);
+    sm90.ring.tile_rows = rt_ceil_div_u32(share, rt_ceil_div_u32(share, RT_PROJECT_SM90_TILE_ROWS));
+    const uint32_t sums_bytes = 4 * RT_PROJECT_SM90_TILE_ROWS * kernel->tiles * p->work.tokens;
+    RT_TRY(place(v, kernel, sm90.ring.tile_rows, sums_bytes, &sm90.ring, &smem_bytes, err));
+    RT_TRY(rt_launch_grid(k, v->entry, &sm90, sizeof(sm90), v->parts, 1, v->threads, out, err));
+    out->smem_bytes = smem_bytes;
+    return RT_OK;
+}
+
+/* ---- both ---- */
+
 enum rt_status rt_experts_up_build(const struct rt_kernels *k, const struct rt_variant *variant,
                                    const void *params, struct rt_launch *out, struct rt_error *err)
 {
     const struct rt_experts_up_params *p = params;
     RT_TRY(check_work(&p->work, p->hidden, p->width, err));
     RT_TRY(rt_check_f32(k, variant, p->is_f32, err));
+    if (variant->backend == RT_BACKEND_SM90)
+        return build_up_sm90(k, variant, p, out, err);
     const uint64_t jobs =
         p->work.shared + rt_min_u32(p->work.experts, p->work.tokens * p->work.chosen);
     const uint64_t items = jobs * rt_ceil_div_u32(p->width, RT_EXPERTS_ROWS);
@@ -63,6 +262,8 @@ enum rt_status rt_experts_down_build(const struct rt_kernels *k, const struct rt
                "%u rows of %u tokens are not %u tokens", p->rows.count, p->rows.q_len,
                p->work.tokens);
     RT_TRY(rt_check_f32(k, variant, p->is_f32, err));
+    if (variant->backend == RT_BACKEND_SM90)
+        return build_down_sm90(k, variant, p, out, err);
     const uint64_t blocks = (uint64_t)rt_ceil_div_u32(p->hidden, RT_EXPERTS_ROWS) * p->work.tokens;
     RT_REQUIRE(blocks <= INT32_MAX, err, RT_ERR_INVALID,
                "%u tokens of %u numbers are too many for one launch", p->work.tokens, p->hidden);

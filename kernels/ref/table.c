@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/abi/attend_generic.h"
 #include "kernels/abi/attend_sm90.h"
+#include "kernels/abi/experts_sm90.h"
 #include "kernels/abi/project_sm90.h"
 #include "kernels/ref/ref.h"
 

@@ -66,8 +66,8 @@ template <int COLUMNS> struct rt_project_across_worker {
           t(threadIdx.x % 4), mine(16 * warp + 4 * t)
     {
         const uint32_t of_z = rt_ceil_div_u32(project.w[0].rows, RT_PROJECT_SM90_ACROSS_ROWS);
-        const uint32_t first = rt_project_share(project.batch * of_z, blockIdx.x);
-        const uint32_t end = rt_project_share(project.batch * of_z, blockIdx.x + 1);
+        const uint32_t first = rt_stream_share(project.batch * of_z, blockIdx.x);
+        const uint32_t end = rt_stream_share(project.batch * of_z, blockIdx.x + 1);
         at = {first / of_z, first % of_z * RT_PROJECT_SM90_ACROSS_ROWS, 0};
         ahead = at;
         left = unasked = (end - first) * rt_ceil_div_u32(project.k, RT_PROJECT_ROUND);

@@ -82,8 +82,8 @@ template <int TILES> struct rt_project_passes {
 
     explicit __device__ __forceinline__ rt_project_passes(const struct rt_project_sm90_params &p)
         : of_z(p.project.w[0].rows + p.project.w[1].rows), most(TILES * p.tile_rows),
-          next(rt_project_share(p.project.batch * of_z, blockIdx.x)),
-          end(rt_project_share(p.project.batch * of_z, blockIdx.x + 1))
+          next(rt_stream_share(p.project.batch * of_z, blockIdx.x)),
+          end(rt_stream_share(p.project.batch * of_z, blockIdx.x + 1))
     {
     }
 

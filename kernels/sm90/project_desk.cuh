@@ -25,12 +25,6 @@ static __device__ __forceinline__ void rt_project_trigger(const struct rt_projec
         rt_pdl_launch_dependents();
 }
 
-/* Blocks share `count` things evenly; a block's begin with this one. */
-static __device__ __forceinline__ uint32_t rt_project_share(uint32_t count, uint32_t block)
-{
-    return (uint32_t)((uint64_t)count * block / gridDim.x);
-}
-
 /* The weight that a row of y belongs to, and its row there. */
 struct rt_project_weight_row {
     const struct rt_weight_view &weight;

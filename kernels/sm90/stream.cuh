@@ -26,6 +26,12 @@
 #define RT_STREAM_STEP RT_STREAM_WORKERS /* from one piece of a warp to its next */
 #define RT_STREAM_PIECES ((int)(RT_STREAM_CHUNK / RT_STREAM_STEP))
 
+/* Blocks share `count` things evenly; a block's begin with this one. */
+static __device__ __forceinline__ uint32_t rt_stream_share(uint32_t count, uint32_t block)
+{
+    return (uint32_t)((uint64_t)count * block / gridDim.x);
+}
+
 /* Where in the ring, and in which turn. */
 struct rt_stream_turn {
     uint32_t stage, parity;

@@ -149,7 +149,7 @@ static void check_chain(struct ck *ck, const struct ck_experts *c, enum rt_backe
 static struct ck_experts random_case(struct ck *ck, struct ck_random *random, uint32_t i)
 {
     static const uint32_t hidden[] = {64, 96, 520, 1032, 72, 63, 8, 1000};
-    static const uint32_t widths[] = {24, 40, 136, 8, 33, 72};
+    static const uint32_t widths[] = {24, 40, 136, 8, 33, 520};
     static const uint32_t rows[] = {1, 2, 5, 8, 9, 16, 17, 33};
     struct ck_experts c = {.rows = rows[ck_random_below(random, i % 4 ? 5 : 8)],
                            .q_len = 1 + (ck_random_below(random, 4) == 0),

@@ -2,6 +2,7 @@
 /* The kernels of warp groups that are emulated, as C++. */
 #include "tests/emu/emu.h"
 
+#include "kernels/sm90/experts_sm90.cu"
 #include "kernels/sm90/mla_sm90_288x256.cu"
 #include "kernels/sm90/mla_sm90_320x256.cu"
 #include "kernels/sm90/mla_sm90_512x512.cu"

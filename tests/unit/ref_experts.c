@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The references of routing and of experts, by hand; and which calls of them are refused. */
+#include "kernels/abi/experts_sm90.h"
 #include "kernels/ops/op_build.h"
 #include "kernels/ref/ref.h"
 
@@ -233,12 +234,45 @@ static void test_refused_experts(void **state)
     assert_int_equal(build(RT_OP_EXPERTS_DOWN, &down, sizeof(down), &l, &err), RT_ERR_INVALID);
 }
 
+/* The streaming kernels: a block's tiles alike, and a ring that fits beside the sums. */
+static void test_sm90_rings(void **state)
+{
+    (void)state;
+    const struct rt_kernels no_device = {0};
+    const struct rt_device_caps h200 = {.kind = RT_DEVICE_KIND_CUDA, .cc = 90, .sm_count = 132};
+    const struct rt_op_request request = {.caps = &h200, .m = 128, .k = 2048, .rows = 7168};
+    struct rt_experts_down_params p = {.work = {.tokens = 128, .shared = 1},
+                                       .rows = {.count = 128, .q_len = 1},
+                                       .down[1] = {.expert_stride = 8, .row_stride = 2048},
+                                       .hidden = 7168,
+                                       .width = 2048};
+    struct rt_variant v;
+    struct rt_work work;
+    struct rt_error err = {0};
+    assert_int_equal(rt_op_resolve(RT_OP_EXPERTS_DOWN, &request, &v, &err), RT_OK);
+    assert_int_equal(rt_op_build(&no_device, &v, &p, sizeof(p), &work, &err), RT_OK);
+    struct rt_experts_down_sm90_params sm90;
+    memcpy(&sm90, work.launch.params, sizeof(sm90));
+    assert_int_equal(work.launch.grid[0], 132);
+    assert_int_equal(sm90.ring.tile_rows, 14);
+    assert_true(sm90.ring.stages >= 2 && sm90.ring.early >= 1);
+    assert_int_equal(sm90.ring.ring_at - sm90.ring.sums_at, 128 * 64 * 4);
+    assert_true(work.launch.smem_bytes <= v.smem_bytes);
+    p.down[1].row_stride = 2044;
+    assert_int_equal(rt_op_build(&no_device, &v, &p, sizeof(p), &work, &err), RT_ERR_INVALID);
+    assert_non_null(strstr(err.message, "down row stride in elements is 2044"));
+    p.down[1].row_stride = 2048;
+    v.smem_bytes = 80 * 1024;
+    assert_int_equal(rt_op_build(&no_device, &v, &p, sizeof(p), &work, &err), RT_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "no room for 32768 bytes of sums"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_route),           cmocka_unit_test(test_route_groups),
         cmocka_unit_test(test_experts),         cmocka_unit_test(test_refused_routes),
-        cmocka_unit_test(test_refused_experts),
+        cmocka_unit_test(test_refused_experts), cmocka_unit_test(test_sm90_rings),
     };
     return cmocka_run_group_tests_name("ref_experts", tests, NULL, NULL);
 }

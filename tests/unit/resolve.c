@@ -318,6 +318,65 @@ static void test_no_product(void **state)
     }
 }
 
+static void expect_experts(enum rt_op_id op, const struct rt_device_caps *caps,
+                           struct rt_op_request r, const char *entry)
+{
+    struct rt_variant choice = {0};
+    struct rt_error err = {0};
+    r.caps = caps;
+    if (rt_op_resolve(op, &r, &choice, &err) != RT_OK)
+        fail_msg("%s", err.message);
+    assert_string_equal(choice.entry, entry);
+    assert_int_equal(choice.backend, strstr(entry, "sm90") ? RT_BACKEND_SM90 : RT_BACKEND_GENERIC);
+    assert_true(choice.reason[0] != '\0');
+}
+
+/* By tokens, and of the second product by a block's share of its rows. */
+static void test_experts(void **state)
+{
+    (void)state;
+    static const struct {
+        struct rt_op_request r;
+        enum rt_op_id op;
+        const char *entry;
+    } cases[] = {
+        {{.m = 1, .k = 2048, .rows = 1408}, RT_OP_EXPERTS_UP, "rt_experts_sm90_up8"},
+        {{.m = 8, .k = 7168, .rows = 2048}, RT_OP_EXPERTS_UP, "rt_experts_sm90_up8"},
+        {{.m = 9, .k = 2048, .rows = 1408}, RT_OP_EXPERTS_UP, "rt_experts_sm90_up16"},
+        {{.m = 128, .k = 2048, .rows = 9}, RT_OP_EXPERTS_UP, "rt_experts_sm90_up16"},
+        {{.m = 129, .k = 2048, .rows = 9}, RT_OP_EXPERTS_UP, "rt_experts_up"},
+        {{.m = 8, .k = 1408, .rows = 2048}, RT_OP_EXPERTS_DOWN, "rt_experts_sm90_down8x1"},
+        {{.m = 8, .k = 2048, .rows = 7168}, RT_OP_EXPERTS_DOWN, "rt_experts_sm90_down8x4"},
+        {{.m = 64, .k = 1408, .rows = 2048}, RT_OP_EXPERTS_DOWN, "rt_experts_sm90_down16x1"},
+        {{.m = 64, .k = 2048, .rows = 7168}, RT_OP_EXPERTS_DOWN, "rt_experts_sm90_down16x4"},
+        {{.m = 64, .k = 2044, .rows = 7168}, RT_OP_EXPERTS_DOWN, "rt_experts_down"},
+        {{.m = 0}, RT_OP_EXPERTS_DOWN, "rt_experts_down"}, /* nothing is known of it yet */
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        expect_experts(cases[i].op, &h200, cases[i].r, cases[i].entry);
+    for (int op = RT_OP_EXPERTS_UP; op <= RT_OP_EXPERTS_DOWN; op++) {
+        struct rt_op_request r = {.caps = &small, .m = 1, .k = 64, .backend = RT_BACKEND_SM90};
+        struct rt_variant choice = {.parts = 77};
+        struct rt_error err = {0};
+        assert_int_equal(rt_op_resolve((enum rt_op_id)op, &r, &choice, &err), RT_ERR_UNSUPPORTED);
+        r.caps = &h200;
+        r.m = 129;
+        assert_int_equal(rt_op_resolve((enum rt_op_id)op, &r, &choice, &err), RT_ERR_UNSUPPORTED);
+        assert_non_null(strstr(err.message, "up to 128 tokens to experts, not 129"));
+        r.m = 1;
+        r.k = 63;
+        assert_int_equal(rt_op_resolve((enum rt_op_id)op, &r, &choice, &err), RT_ERR_UNSUPPORTED);
+        assert_non_null(strstr(err.message, "not 63"));
+        r.backend = (enum rt_backend)9;
+        assert_int_equal(rt_op_resolve((enum rt_op_id)op, &r, &choice, &err), RT_ERR_UNSUPPORTED);
+        assert_int_equal(choice.parts, 77);
+        r.backend = RT_BACKEND_GENERIC;
+        r.k = 64;
+        assert_int_equal(rt_op_resolve((enum rt_op_id)op, &r, &choice, &err), RT_OK);
+        assert_int_equal(choice.backend, RT_BACKEND_GENERIC);
+    }
+}
+
 static void test_refused_requests(void **state)
 {
     (void)state;
@@ -372,6 +431,7 @@ int main(void)
         cmocka_unit_test(test_project),
         cmocka_unit_test(test_project_falls_back),
         cmocka_unit_test(test_no_product),
+        cmocka_unit_test(test_experts),
         cmocka_unit_test(test_refused_requests),
         cmocka_unit_test(test_choices_exist),
     };
