@@ -85,6 +85,7 @@ void ck_project_bench(struct ck *ck);
 void ck_route_run(struct ck *ck);
 void ck_route_bench(struct ck *ck);
 void ck_experts_run(struct ck *ck);
+void ck_experts_bench(struct ck *ck);
 
 /* Ends the program with the error's story. */
 void ck_must(struct ck *ck, enum rt_status status, const struct rt_error *err);

@@ -21,7 +21,7 @@ const struct ck_test ck_tests[] = {
     {"attend", ck_attend_run, ck_attend_bench},
     {"project", ck_project_run, ck_project_bench},
     {"route", ck_route_run, ck_route_bench},
-    {"experts", ck_experts_run, NULL},
+    {"experts", ck_experts_run, ck_experts_bench},
     {NULL, NULL, NULL},
 };
 

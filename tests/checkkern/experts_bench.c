@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A layer's experts, weights cold: the two products one by one in a chain of their own kind, and
+ * route, up and down as a layer has them. Bytes are what a right answer has to read: the weights of
+ * every expert that has a token, once.
+ */
+#include "common/bf16.h"
+#include "common/math.h"
+#include "kernels/ref/ref.h"
+#include "tests/checkkern/harness.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* At least so much goes by before weights are met again; a host only runs the bodies. */
+#define COLD_BYTES (UINT64_C(2) << 30)
+#define SEED_BYTES (UINT64_C(32) << 20)
+#define MOST_LAYERS 64u
+#define MOST_TOKENS 64u
+
+struct model {
+    const char *name;
+    uint32_t hidden, width, experts, chosen, shared;
+};
+static const struct model cuda_models[] = {{"V2-Lite", 2048, 1408, 64, 6, 2},
+                                           {"V2-Lite dense", 2048, 10944, 0, 0, 1},
+                                           {"V3", 7168, 2048, 256, 8, 1}};
+static const struct model host_models[] = {{"tiny", 64, 40, 8, 2, 1}};
+
+struct bench {
+    struct ck *ck;
+    const struct model *model;
+    uint32_t tokens, layers;
+    uint64_t layer_bytes;
+    rt_addr weights, x, h, out, logits;
+    struct ck_buffer choices, factors, offsets, pairs, active, count;
+};
+
+static uint64_t expert_bytes(const struct model *m)
+{
+    return UINT64_C(6) * m->hidden * m->width;
+}
+
+static struct rt_experts_view work_of(const struct bench *b, enum ck_side side)
+{
+    return (struct rt_experts_view){.groups = {ck_at(&b->offsets, side), ck_at(&b->pairs, side),
+                                               ck_at(&b->active, side), ck_at(&b->count, side)},
+                                    .tokens = b->tokens,
+                                    .experts = b->model->experts,
+                                    .chosen = b->model->chosen,
+                                    .shared = b->model->shared};
+}
+
+static struct rt_pairs_view h_of(const struct bench *b)
+{
+    const int64_t places = b->model->chosen + b->model->shared;
+    return (struct rt_pairs_view){(void *)(uintptr_t)b->h, places * b->model->width,
+                                  b->model->width};
+}
+
+/* Of a layer: gate and up of the experts, of the shared ones, down likewise. */
+static const uint16_t *weight_at(const struct bench *b, uint32_t layer, bool shared, bool down)
+{
+    const struct model *m = b->model;
+    const uint64_t third = UINT64_C(2) * m->hidden * m->width;
+    const uint64_t before = (shared ? m->experts * 3 * third : 0) +
+                            (down ? (shared ? m->shared : m->experts) * 2 * third : 0);
+    return (const uint16_t *)(uintptr_t)(b->weights + layer * b->layer_bytes + before);
+}
+
+static struct rt_experts_up_params up_of(const struct bench *b, uint32_t layer)
+{
+    const struct model *m = b->model;
+    const int64_t half = (int64_t)m->width * m->hidden;
+    struct rt_experts_up_params p = {.work = work_of(b, CK_DEVICE),
+                                     .x = (const uint16_t *)(uintptr_t)b->x,
+                                     .h = h_of(b),
+                                     .x_stride = m->hidden,
+                                     .hidden = m->hidden,
+                                     .width = m->width};
+    for (int i = 0; i < 2; i++) {
+        const uint16_t *base = weight_at(b, layer, i != 0, false);
+        p.gate[i] = (struct rt_expert_weight_view){base, 2 * half, m->hidden};
+        p.up[i] = (struct rt_expert_weight_view){base + half, 2 * half, m->hidden};
+    }
+    return p;
+}
+
+static struct rt_experts_down_params down_of(const struct bench *b, uint32_t layer, bool early)
+{
+    const struct model *m = b->model;
+    const int64_t width = m->width;
+    return (struct rt_experts_down_params){
+        .work = work_of(b, CK_DEVICE),
+        .rows = {.count = b->tokens, .q_len = 1},
+        .choices = ck_at(&b->choices, CK_DEVICE),
+        .weights = ck_at(&b->factors, CK_DEVICE),
+        .h = h_of(b),
+        .out = (uint16_t *)(uintptr_t)b->out,
+        .down = {{weight_at(b, layer, false, true), width * m->hidden, width},
+                 {weight_at(b, layer, true, true), width, width * m->shared}},
+        .out_stride = m->hidden,
+        .hidden = m->hidden,
+        .width = m->width,
+        .early = early};
+}
+
+static struct rt_route_params route_of(const struct bench *b, enum ck_side side,
+                                       const float *logits)
+{
+    return (struct rt_route_params){.rows = {.count = b->tokens, .q_len = 1},
+                                    .logits = logits,
+                                    .choices = ck_at(&b->choices, side),
+                                    .weights = ck_at(&b->factors, side),
+                                    .groups_of = work_of(b, side).groups,
+                                    .logit_stride = b->model->experts,
+                                    .experts = b->model->experts,
+                                    .chosen = b->model->chosen,
+                                    .scale = 1.0f};
+}
+
+static struct rt_launch build(const struct bench *b, enum rt_op_id op, const void *params,
+                              size_t bytes)
+{
+    struct ck *ck = b->ck;
+    const bool is_up = op == RT_OP_EXPERTS_UP;
+    const struct rt_op_request request = {.caps = &ck->driver.caps,
+                                          .m = b->tokens,
+                                          .k = is_up ? b->model->hidden : b->model->width,
+                                          .rows = is_up ? b->model->width : b->model->hidden};
+    struct rt_variant v;
+    struct rt_launch launch;
+    struct rt_error err = {0};
+    ck_must(ck, rt_op_resolve(op, &request, &v, &err), &err);
+    ck_must(ck, ck_build_variant(ck, &v, params, bytes, &launch, &err), &err);
+    return launch;
+}
+
+static void print(const struct bench *b, const char *what, double ns, uint64_t bytes)
+{
+    printf("experts    %-13s %-5s %2u tokens, %3d experts: %8.2f us %6.0f GB/s of %6.1f MB\n",
+           b->model->name, what, b->tokens, *(const int32_t *)b->count.ref, ns / 1e3,
+           (double)bytes / ns, (double)bytes / 1e6);
+}
+
+/* All layers' up, all layers' down, and whole layers. */
+static void time_layers(const struct bench *b)
+{
+    struct ck *ck = b->ck;
+    struct rt_launch *all = ck_new(ck, (uint64_t)b->layers * 3 * sizeof(*all));
+    const uint64_t active = (uint64_t) * (const int32_t *)b->count.ref + b->model->shared;
+    const uint64_t bytes = active * expert_bytes(b->model);
+    const float *logits = (const float *)(uintptr_t)b->logits;
+    const struct rt_route_params route = route_of(b, CK_DEVICE, logits);
+    uint32_t nodes = 0;
+    for (uint32_t i = 0; i < b->layers; i++) {
+        const struct rt_experts_up_params p = up_of(b, i);
+        all[i] = build(b, RT_OP_EXPERTS_UP, &p, sizeof(p));
+    }
+    print(b, "up", ck_time_ns(ck, all, b->layers), bytes / 3 * 2);
+    for (uint32_t i = 0; i < b->layers; i++) {
+        const struct rt_experts_down_params p = down_of(b, i, false);
+        all[i] = build(b, RT_OP_EXPERTS_DOWN, &p, sizeof(p));
+    }
+    print(b, "down", ck_time_ns(ck, all, b->layers), bytes / 3);
+    for (uint32_t i = 0; i < b->layers; i++) {
+        const struct rt_experts_up_params up = up_of(b, i);
+        const struct rt_experts_down_params down = down_of(b, i, true);
+        if (b->model->experts > 0)
+            all[nodes++] = build(b, RT_OP_ROUTE, &route, sizeof(route));
+        all[nodes++] = build(b, RT_OP_EXPERTS_UP, &up, sizeof(up));
+        all[nodes++] = build(b, RT_OP_EXPERTS_DOWN, &down, sizeof(down));
+    }
+    print(b, "layer", ck_time_ns(ck, all, nodes) * nodes / b->layers, bytes);
+    free(all);
+}
+
+/* Small random numbers, the same over and over. */
+static void fill(const struct bench *b, rt_addr to, uint64_t bytes)
+{
+    struct ck *ck = b->ck;
+    struct ck_random random = {.state = ck->seed};
+    const uint64_t seed_bytes = bytes < SEED_BYTES ? bytes : SEED_BYTES;
+    uint16_t *seed = ck_new(ck, seed_bytes);
+    for (uint64_t i = 0; i < seed_bytes / sizeof(*seed); i++)
+        seed[i] = rt_float_to_bf16((float)(0.04 * ck_random_unit(&random) - 0.02));
+    for (uint64_t at = 0; at < bytes; at += seed_bytes)
+        CK_DRV(ck, copy_in,
+               (&ck->driver, to + at, seed, bytes - at < seed_bytes ? bytes - at : seed_bytes,
+                ck->stream));
+    CK_DRV(ck, stream_sync, (&ck->driver, ck->stream));
+    free(seed);
+}
+
+/* Every expert as likely as any other; the device gets what the reference makes of it. */
+static void route(struct bench *b)
+{
+    struct ck *ck = b->ck;
+    struct ck_random random = {.state = ck->seed};
+    const uint64_t count = (uint64_t)b->tokens * b->model->experts;
+    float *logits = ck_new(ck, (count + 1) * sizeof(*logits));
+    for (uint64_t i = 0; i < count; i++)
+        logits[i] = (float)ck_random_normal(&random);
+    if (count > 0) {
+        const struct rt_route_params p = route_of(b, CK_REF, logits);
+        rt_ref_route(&p);
+        CK_DRV(ck, copy_in, (&ck->driver, b->logits, logits, count * sizeof(*logits), ck->stream));
+        CK_DRV(ck, stream_sync, (&ck->driver, ck->stream));
+    }
+    const struct ck_buffer *all[] = {&b->choices, &b->factors, &b->offsets,
+                                     &b->pairs,   &b->active,  &b->count};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        ck_upload(ck, all[i]);
+    free(logits);
+}
+
+static void bench_model(struct ck *ck, const struct model *m)
+{
+    static const uint32_t tokens[] = {1, 8, 32, 64};
+    const uint32_t places = m->chosen + m->shared;
+    const uint64_t layer_bytes = (m->experts + m->shared) * expert_bytes(m);
+    /* What a token alone reads of a layer, and cold still. */
+    const uint64_t cold = COLD_BYTES / (places * expert_bytes(m)) + 1;
+    const uint64_t fit = (UINT64_C(64) << 30) / layer_bytes;
+    struct bench b = {.ck = ck, .model = m, .layer_bytes = layer_bytes};
+    b.layers = ck_is_cuda(ck)
+                   ? rt_max_u32(2, rt_min_u32(MOST_LAYERS, (uint32_t)(cold < fit ? cold : fit)))
+                   : 2;
+    const uint64_t pairs = UINT64_C(4) * MOST_TOKENS * (m->chosen + 1);
+    const struct {
+        rt_addr *at;
+        uint64_t bytes;
+    } device[] = {{&b.weights, b.layers * layer_bytes},
+                  {&b.x, UINT64_C(2) * MOST_TOKENS * m->hidden},
+                  {&b.h, UINT64_C(2) * MOST_TOKENS * places * m->width},
+                  {&b.out, UINT64_C(2) * MOST_TOKENS * m->hidden},
+                  {&b.logits, UINT64_C(4) * MOST_TOKENS * (m->experts + 1)}};
+    for (size_t i = 0; i < sizeof(device) / sizeof(device[0]); i++) {
+        CK_DRV(ck, mem_alloc, (&ck->driver, device[i].bytes, device[i].at));
+        fill(&b, *device[i].at, device[i].bytes);
+    }
+    b.choices = ck_alloc(ck, "choices", pairs, 0);
+    b.factors = ck_alloc(ck, "weights", pairs, 0);
+    b.offsets = ck_alloc(ck, "offsets", UINT64_C(4) * (m->experts + 1), 0);
+    b.pairs = ck_alloc(ck, "pairs", pairs, 0);
+    b.active = ck_alloc(ck, "active", UINT64_C(16) * (m->experts + 1), 0);
+    b.count = ck_alloc(ck, "active_count", 4, 0);
+    for (size_t i = 0; i < sizeof(tokens) / sizeof(tokens[0]); i++) {
+        b.tokens = tokens[i];
+        route(&b);
+        time_layers(&b);
+    }
+    struct ck_buffer *all[] = {&b.choices, &b.factors, &b.offsets, &b.pairs, &b.active, &b.count};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        ck_free(ck, all[i]);
+    for (size_t i = 0; i < sizeof(device) / sizeof(device[0]); i++)
+        CK_DRV(ck, mem_free, (&ck->driver, *device[i].at));
+}
+
+void ck_experts_bench(struct ck *ck)
+{
+    const bool cuda = ck_is_cuda(ck);
+    const size_t count = cuda ? sizeof(cuda_models) / sizeof(cuda_models[0])
+                              : sizeof(host_models) / sizeof(host_models[0]);
+    for (size_t i = 0; i < count; i++)
+        bench_model(ck, cuda ? &cuda_models[i] : &host_models[i]);
+}
