@@ -37,24 +37,24 @@ static bool is_larger(double a, double b)
     return a > b || (isnan(b) && !isnan(a));
 }
 
-/* The first of the largest that are left among `count` from `first` on; -1: none is. */
-static int32_t find_largest(const double *value, const bool *left, uint32_t first, uint32_t count)
+/* The first of the largest that are left among `count` from `first` on: one is. */
+static uint32_t find_largest(const double *value, const bool *left, uint32_t first, uint32_t count)
 {
-    int32_t best = -1;
+    uint32_t best = first;
     for (uint32_t i = first; i < first + count; i++)
-        if (left[i] && (best < 0 || is_larger(value[i], value[best])))
-            best = (int32_t)i;
+        if (left[i] && (!left[best] || is_larger(value[i], value[best])))
+            best = i;
     return best;
 }
 
 static double group_value(const struct rt_route_params *p, struct candidates *c, uint32_t first,
                           uint32_t count)
 {
-    const int32_t best = find_largest(c->value, c->left, first, count);
+    const uint32_t best = find_largest(c->value, c->left, first, count);
     if (p->group_value == RT_ROUTE_GROUP_MAX)
         return c->value[best];
     c->left[best] = false;
-    const int32_t next = find_largest(c->value, c->left, first, count);
+    const uint32_t next = find_largest(c->value, c->left, first, count);
     c->left[best] = true;
     return c->value[best] + c->value[next];
 }
@@ -63,8 +63,8 @@ static double group_value(const struct rt_route_params *p, struct candidates *c,
 static void keep_groups(const struct rt_route_params *p, struct candidates *c)
 {
     const uint32_t each = p->experts / p->groups;
-    double value[RT_ROUTE_MOST_GROUPS];
-    bool dropped[RT_ROUTE_MOST_GROUPS];
+    double value[RT_ROUTE_MOST_GROUPS] = {0};
+    bool dropped[RT_ROUTE_MOST_GROUPS] = {false};
     for (uint32_t g = 0; g < p->groups; g++) {
         value[g] = group_value(p, c, g * each, each);
         dropped[g] = true;
@@ -81,7 +81,7 @@ static void choose(const struct rt_route_params *p, uint32_t token)
     int32_t *choices = p->choices + (size_t)token * p->chosen;
     float *weights = p->weights + (size_t)token * p->chosen;
     const struct softmax s = find_softmax(p, logits);
-    struct candidates c;
+    struct candidates c = {0};
     for (uint32_t e = 0; e < p->experts; e++) {
         c.value[e] = (double)logits[e];
         if (rt_route_by_score(p))
@@ -92,9 +92,10 @@ static void choose(const struct rt_route_params *p, uint32_t token)
         keep_groups(p, &c);
     double sum = 0;
     for (uint32_t i = 0; i < p->chosen; i++) {
-        choices[i] = find_largest(c.value, c.left, 0, p->experts);
-        c.left[choices[i]] = false;
-        sum += score(p, &s, logits[choices[i]]);
+        const uint32_t best = find_largest(c.value, c.left, 0, p->experts);
+        c.left[best] = false;
+        choices[i] = (int32_t)best;
+        sum += score(p, &s, logits[best]);
     }
     const double by = p->normalise ? sum + (double)RT_ROUTE_LEAST_SUM : 1;
     for (uint32_t i = 0; i < p->chosen; i++)

@@ -110,7 +110,7 @@ static bool are_apart(double *values, uint32_t count, double gap, bool relative)
 /* Whether float's roundings of scores could not change a choice. */
 static bool is_decided(const struct route_case *c, const float *logits, const float *bias)
 {
-    double value[RT_ROUTE_MOST_EXPERTS], group[RT_ROUTE_MOST_GROUPS], sum = 0;
+    double value[RT_ROUTE_MOST_EXPERTS] = {0}, group[RT_ROUTE_MOST_GROUPS] = {0}, sum = 0;
     for (uint32_t e = 0; e < c->experts; e++)
         sum += exp((double)logits[e]);
     for (uint32_t e = 0; e < c->experts; e++)

@@ -110,7 +110,7 @@ static void test_experts(void **state)
                                          .chosen = 1,
                                          .shared = 1};
     const struct rt_experts_up_params u = {.work = work,
-                                           .x = (const uint16_t *)x,
+                                           .x = (const void *)x,
                                            .h = {h, 2, 1},
                                            .gate = {{gate, 2, 2}, {shared, 2, 2}},
                                            .up = {{up, 2, 2}, {shared, 2, 2}},
@@ -122,7 +122,7 @@ static void test_experts(void **state)
                                        .choices = choices,
                                        .weights = weights,
                                        .h = {h, 2, 1},
-                                       .out = (uint16_t *)out,
+                                       .out = (void *)out,
                                        .down = {{down, 2, 1}, {shared_down, 1, 1}},
                                        .hidden = 2,
                                        .width = 1,
@@ -158,7 +158,7 @@ static enum rt_status build(enum rt_op_id op, const void *params, size_t bytes,
 
 static void refuse_route(struct rt_route_params p, const char *words)
 {
-    struct rt_launch l;
+    struct rt_launch l = {0};
     struct rt_error err = {0};
     assert_int_equal(build(RT_OP_ROUTE, &p, sizeof(p), &l, &err), RT_ERR_INVALID);
     if (!strstr(err.message, words))
@@ -169,7 +169,7 @@ static void test_refused_routes(void **state)
 {
     (void)state;
     struct rig r;
-    struct rt_launch l;
+    struct rt_launch l = {0};
     make_rig(&r);
     assert_int_equal(build(RT_OP_ROUTE, &r.p, sizeof(r.p), &l, NULL), RT_OK);
     assert_int_equal(l.grid[0] * l.grid[1], 1);
@@ -204,7 +204,7 @@ static void test_refused_routes(void **state)
 static void test_refused_experts(void **state)
 {
     (void)state;
-    struct rt_launch l;
+    struct rt_launch l = {0};
     struct rt_error err = {0};
     struct rt_experts_up_params up = {
         .work = {.tokens = 9, .experts = 64, .chosen = 6, .shared = 2}, .hidden = 64, .width = 65};
@@ -246,8 +246,8 @@ static void test_sm90_rings(void **state)
                                        .down[1] = {.expert_stride = 8, .row_stride = 2048},
                                        .hidden = 7168,
                                        .width = 2048};
-    struct rt_variant v;
-    struct rt_work work;
+    struct rt_variant v = {0};
+    struct rt_work work = {0};
     struct rt_error err = {0};
     assert_int_equal(rt_op_resolve(RT_OP_EXPERTS_DOWN, &request, &v, &err), RT_OK);
     assert_int_equal(rt_op_build(&no_device, &v, &p, sizeof(p), &work, &err), RT_OK);
