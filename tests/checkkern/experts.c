@@ -101,7 +101,8 @@ static void check(struct ck *ck, struct ck_random *random, const struct ck_exper
 }
 
 /* The three as nodes of a graph, where each may begin before the one in front of it has ended. */
-static void check_chain(struct ck *ck, const struct ck_experts *c, enum rt_backend backend)
+static void check_chain(struct ck *ck, const struct ck_experts *c, enum rt_backend of_up,
+                        enum rt_backend of_down)
 {
     struct ck_experts_rig rig = ck_experts_make(ck, c);
     const struct rt_experts_up_params up = ck_experts_up_params(c, &rig, CK_DEVICE);
@@ -115,17 +116,18 @@ static void check_chain(struct ck *ck, const struct ck_experts *c, enum rt_backe
                                           .experts = c->experts,
                                           .chosen = c->chosen,
                                           .scale = 1.0f};
-    struct rt_variant v;
+    struct rt_variant up_choice, down_choice;
     struct rt_launch launches[3];
     struct rt_error err = {0};
     down.early = 1;
     ck_upload(ck, &rig.logits);
     ck_must(ck, ck_build(ck, RT_OP_ROUTE, &route, sizeof(route), &launches[0], &err), &err);
-    if (resolve(ck, RT_OP_EXPERTS_UP, c, backend, &v)) {
-        name_case(ck, c, &v);
-        ck_must(ck, ck_build_variant(ck, &v, &up, sizeof(up), &launches[1], &err), &err);
-        (void)resolve(ck, RT_OP_EXPERTS_DOWN, c, backend, &v);
-        ck_must(ck, ck_build_variant(ck, &v, &down, sizeof(down), &launches[2], &err), &err);
+    if (resolve(ck, RT_OP_EXPERTS_UP, c, of_up, &up_choice) &&
+        resolve(ck, RT_OP_EXPERTS_DOWN, c, of_down, &down_choice)) {
+        name_case(ck, c, &down_choice);
+        ck_must(ck, ck_build_variant(ck, &up_choice, &up, sizeof(up), &launches[1], &err), &err);
+        ck_must(ck, ck_build_variant(ck, &down_choice, &down, sizeof(down), &launches[2], &err),
+                &err);
         for (int i = 0; i < 3; i++)
             ck_launch(ck, RT_OK, &err, &launches[i]);
         ck_download(ck, &rig.out, rig.out.ref);
@@ -193,6 +195,7 @@ void ck_experts_run(struct ck *ck)
                                      .shared = 1,
                                      .live_rows = 8,
                                      .seed = ck->seed};
-    check_chain(ck, &chain, RT_BACKEND_GENERIC);
-    check_chain(ck, &chain, RT_BACKEND_SM90);
+    check_chain(ck, &chain, RT_BACKEND_GENERIC, RT_BACKEND_GENERIC);
+    check_chain(ck, &chain, RT_BACKEND_GENERIC, RT_BACKEND_SM90);
+    check_chain(ck, &chain, RT_BACKEND_SM90, RT_BACKEND_SM90);
 }
