@@ -35,9 +35,11 @@ RT_STATIC_ASSERT(sizeof(struct rt_project_sm90_params) == 224, "sm90 project ABI
 /* More vectors are the generic kernel's, or a library's. */
 #define RT_PROJECT_SM90_MOST_VECTORS 16u
 
-/* Warps that multiply, and in front of weights along k one more, which brings them. */
+/* Warps that multiply, and in front of weights along k two more, which bring them: a lane asks for a
+ * row, one lane after the other, and a stage's 16 rows would take one warp longer than memory. */
 #define RT_PROJECT_SM90_WARPS 8u
-#define RT_PROJECT_SM90_THREADS (32u * (RT_PROJECT_SM90_WARPS + 1u))
+#define RT_PROJECT_SM90_BRINGERS 2u
+#define RT_PROJECT_SM90_THREADS (32u * (RT_PROJECT_SM90_WARPS + RT_PROJECT_SM90_BRINGERS))
 #define RT_PROJECT_SM90_ACROSS_THREADS (32u * RT_PROJECT_SM90_WARPS)
 
 /* Numbers of a row in a stage; 64 bytes more lie between rows, so that eight lanes that read two

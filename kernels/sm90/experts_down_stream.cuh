@@ -12,7 +12,7 @@
  * each once for every 8 or 16 of its tokens; so it has all that a number of out is the sum of, and
  * nobody else writes it. The stream of weights does not stop between experts.
  *
- *   warp 8      shared experts' stages ▸ (wait) ▸ active experts' stages
+ *   warps 8, 9  shared experts' stages ▸ (wait) ▸ active experts' stages
  *   warps 0..7  wait ▸ h ▸ stage ▸ stage … ▸ sums += weight * total ▸ h ▸ … ▸ out
  *
  *   shared memory   bytes
@@ -28,7 +28,7 @@
  */
 #include "kernels/sm90/experts_stream.cuh"
 
-/* Warp 8. */
+/* Warps 8 and 9. */
 template <int VECTORS, int TILES> struct rt_experts_down_bringer {
     const struct rt_experts_down_params &p;
     const uint32_t tile_rows;
@@ -49,7 +49,7 @@ template <int VECTORS, int TILES> struct rt_experts_down_bringer {
 #pragma unroll
         for (int tile = 0; tile < TILES; tile++)
             from[tile] = rt_expert_row(p.down[job.shared], job.expert,
-                                       row + min(tile * tile_rows + stream.lane, rows - 1));
+                                       row + min(tile * tile_rows + stream.row, rows - 1));
         for (uint32_t first = 0; first < job.count; first += VECTORS)
             for (uint32_t k = 0; k < p.width; k += RT_STREAM_CHUNK) {
                 const uint32_t bytes = 2 * min(p.width - k, RT_STREAM_CHUNK);

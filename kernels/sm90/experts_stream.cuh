@@ -172,7 +172,7 @@ static __device__ __forceinline__ void rt_experts_run(const PARAMS &p,
     __syncthreads();
     /* A shuffle tells the compiler that a warp takes one branch. */
     const uint32_t warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
-    if (warp == RT_PROJECT_SM90_WARPS)
+    if (warp >= RT_PROJECT_SM90_WARPS)
         BRINGER(p, room).run();
     else
         WORKER(p, room, warp).run();

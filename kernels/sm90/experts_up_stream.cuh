@@ -13,7 +13,7 @@
  * for every 8 or 16 of its tokens, and k in chunks of 512 numbers, the tiles one behind the other.
  * A tile is 8 rows of gate and the same 8 of up, so that both numbers of an h meet in one warp.
  *
- *   warp 8      shared experts' stages ▸ wait ▸ active experts' stages
+ *   warps 8, 9  shared experts' stages ▸ wait ▸ active experts' stages
  *   warps 0..7  wait ▸ x ▸ stage ▸ stage … ▸ sums ▸ h
  *
  *   shared memory   bytes
@@ -58,7 +58,7 @@ struct rt_experts_up_line {
     }
 };
 
-/* Warp 8. */
+/* Warps 8 and 9. */
 template <int VECTORS> struct rt_experts_up_bringer {
     const struct rt_experts_up_params &p;
     struct rt_stream_bringer stream;
@@ -98,8 +98,8 @@ template <int VECTORS> struct rt_experts_up_bringer {
             for (uint32_t tile = 0; tile < RT_EXPERTS_SM90_UP_TILES; tile++) {
                 const uint32_t first = min(tile * RT_EXPERTS_SM90_UP_ROWS, pass.rows - 1);
                 const uint32_t n = min(pass.rows - first, RT_EXPERTS_SM90_UP_ROWS);
-                const bool is_up = stream.lane >= n;
-                const uint32_t row = min(is_up ? stream.lane - n : stream.lane, n - 1);
+                const bool is_up = stream.row >= n;
+                const uint32_t row = min(is_up ? stream.row - n : stream.row, n - 1);
                 from[tile] = rt_expert_row(is_up ? p.up[pass.job.shared] : p.gate[pass.job.shared],
                                            pass.job.expert, pass.row + first + row);
             }

@@ -15,7 +15,7 @@
  *   tile 1 │ stage 1 │ stage 4 │
  *   tile 2 │ stage 2 │ stage 5 │          so x is read once a pass, each number by one warp
  *
- *   warp 8      norm ▸ stage ▸ stage ▸ stage …            weights are nobody's output
+ *   warps 8, 9  (norm) ▸ stage ▸ stage ▸ stage …          weights are nobody's output
  *   warps 0..7  wait for the kernel before ▸ x ▸ (squares) ▸ stage ▸ stage … ▸ sums
  *
  * Of a chunk's 512 numbers warp w has 32 w .. and 256 + 32 w ..: a lane 8 numbers of two rows and
@@ -30,8 +30,8 @@
  *   ring            stages tile_rows 1088
  *
  *   barrier    arrives              waits       means
- *   full[s]    warp 8, bytes        warps 0..7  stage s is there
- *   empty[s]   warps 0..7           warp 8      nobody reads it any more
+ *   full[s]    warps 8, 9, bytes    warps 0..7  stage s is there
+ *   empty[s]   warps 0..7           warps 8, 9  nobody reads it any more
  *   norm_full  warp 8, bytes        warps 0..7  the norm's weight is there
  *   SQUARES    256 threads                      each warp's squares are there
  *   SUMS       256 threads                      each warp's sums are there; nobody reads squares
@@ -99,7 +99,7 @@ template <int TILES> struct rt_project_passes {
     }
 };
 
-/* Warp 8. */
+/* Warps 8 and 9. */
 template <int TILES> struct rt_project_bringer {
     const struct rt_project_sm90_params &p;
     const struct rt_project_room &room;
@@ -114,7 +114,7 @@ template <int TILES> struct rt_project_bringer {
     __device__ __forceinline__ void bring_norm(void) const
     {
         const struct rt_norm_view &norm = p.project.norm;
-        if (!norm.weight || !rt_elected())
+        if (!norm.weight || stream.which > 0 || !rt_elected())
             return;
         rt_mbarrier_arrive_expect(&room.desk.norm_full, 2 * norm.width);
         rt_bulk_load(room.norm, norm.weight, 2 * norm.width, &room.desk.norm_full, stream.policy);
@@ -132,7 +132,7 @@ template <int TILES> struct rt_project_bringer {
         const uint16_t *from[TILES];
 #pragma unroll
         for (int tile = 0; tile < TILES; tile++) {
-            const uint32_t row = min(tile * p.tile_rows + stream.lane, pass.rows - 1);
+            const uint32_t row = min(tile * p.tile_rows + stream.row, pass.rows - 1);
             const struct rt_project_weight_row at(p.project, pass.row + row);
             from[tile] =
                 at.weight.base + pass.z * at.weight.batch_stride + at.j * at.weight.row_stride;
@@ -415,7 +415,7 @@ static __device__ __forceinline__ void rt_project_along(const struct rt_project_
     __syncthreads();
     /* A shuffle tells the compiler that a warp takes one branch. */
     const uint32_t warp = __shfl_sync(RT_PROJECT_FULL_WARP, threadIdx.x / 32, 0);
-    if (warp == RT_PROJECT_SM90_WARPS)
+    if (warp >= RT_PROJECT_SM90_WARPS)
         rt_project_bringer<TILES>(p, room).run();
     else
         rt_project_worker<COLUMNS, TILES>(p, room, warp).run();

@@ -7,13 +7,13 @@
  * that multiply by them share.
  *
  * A stage of the ring is a few rows of RT_STREAM_CHUNK numbers, each a copy of 1 KB, asked for by
- * one warp, which waits until the others have read what was there. Of a chunk warp w of eight has
+ * two warps, which wait until the others have read what was there. Of a chunk warp w of eight has
  * the numbers 32 w .. and 256 + 32 w ..: a lane 8 of them, of two rows of the weight and of one
  * vector of x, for two products.
  *
  *   barrier    arrives               waits            means
- *   full[s]    the bringer, bytes    the eight warps  stage s is there
- *   empty[s]   the eight warps       the bringer      nobody reads it any more
+ *   full[s]    the bringers, bytes   the eight warps  stage s is there
+ *   empty[s]   the eight warps       the bringers     nobody reads it any more
  */
 #include "kernels/abi/project_sm90.h"
 #include "kernels/device/ptx/bulk.cuh"
@@ -56,28 +56,31 @@ struct rt_stream_ring {
 static __device__ __forceinline__ void rt_stream_init(const struct rt_stream_ring &ring)
 {
     for (uint32_t i = 0; i < ring.stages; i++) {
-        rt_mbarrier_init(&ring.full[i], 1);
+        rt_mbarrier_init(&ring.full[i], RT_PROJECT_SM90_BRINGERS);
         rt_mbarrier_init(&ring.empty[i], RT_PROJECT_SM90_WARPS);
     }
 }
 
-/* The warp that asks for stages. While the ring first fills, which is while the kernel before runs,
- * no more than `early` of them are on their way. */
+/* A warp that asks for its rows of stages. While the ring first fills, which is while the kernel
+ * before runs, no more than `early` stages are on their way. */
 struct rt_stream_bringer {
     const struct rt_stream_ring ring;
-    const uint32_t early, lane;
+    const uint32_t early;
+    const uint32_t which; /* of the bringers */
+    const uint32_t row;   /* of a stage, that this lane asks for, if there is one */
     const uint64_t policy;
     struct rt_stream_turn turn;
     uint32_t asked; /* stages, in all */
 
     __device__ __forceinline__ rt_stream_bringer(const struct rt_stream_ring &ring_,
                                                  uint32_t early_)
-        : ring(ring_), early(early_), lane(threadIdx.x % 32),
+        : ring(ring_), early(early_), which(threadIdx.x / 32 - RT_PROJECT_SM90_WARPS),
+          row(which + RT_PROJECT_SM90_BRINGERS * (threadIdx.x % 32)),
           policy(rt_tma_evict_first()), turn{0, 1}, asked(0)
     {
     }
 
-    /* `bytes` of `rows` rows, each asked for by its lane. */
+    /* `bytes` of `rows` rows, at most 16, each asked for by its lane. */
     __device__ __forceinline__ void bring(const uint16_t *from, uint32_t rows, uint32_t bytes)
     {
         uint64_t *full = &ring.full[turn.stage];
@@ -87,11 +90,11 @@ struct rt_stream_bringer {
             rt_mbarrier_wait(&ring.full[asked - early], 0);
         rt_fence_async(); /* what read the stage did so by ordinary loads */
         if (rt_elected())
-            rt_mbarrier_arrive_expect(full, rows * bytes);
+            rt_mbarrier_arrive_expect(full, (rows + RT_PROJECT_SM90_BRINGERS - 1 - which) /
+                                                RT_PROJECT_SM90_BRINGERS * bytes);
         __syncwarp();
-        unsigned char *to =
-            ring.memory + turn.stage * ring.stage_bytes + lane * RT_STREAM_ROW_BYTES;
-        if (lane < rows)
+        unsigned char *to = ring.memory + turn.stage * ring.stage_bytes + row * RT_STREAM_ROW_BYTES;
+        if (row < rows)
             rt_bulk_load(to, from, bytes, full, policy);
         turn.advance(ring.stages);
         asked++;
