@@ -240,6 +240,22 @@ enum rt_status rt_wait(rt_runtime *rt, uint64_t ticket, uint64_t timeout_ns)
     return RT_OK;
 }
 
+/* No RT_ENTER, no sentence: another thread may be writing either. What is read here is decided by
+ * create, but for the word. */
+enum rt_status rt_completed(const rt_runtime *rt, uint64_t *ticket)
+{
+    RT_REQUIRE(rt && ticket, NULL, RT_ERR_INVALID, "rt_completed: runtime or ticket is null");
+    *ticket = rt_ring_completed(&rt->ring);
+    return RT_OK;
+}
+
+enum rt_status rt_completed_word(const rt_runtime *rt, const uint64_t **word)
+{
+    RT_REQUIRE(rt && word, NULL, RT_ERR_INVALID, "rt_completed_word: runtime or word is null");
+    *word = rt->ring.completed;
+    return RT_OK;
+}
+
 enum rt_status rt_synchronize(rt_runtime *rt)
 {
     RT_ENTER(rt);

@@ -109,7 +109,8 @@ struct rt_runtime {
     struct rt_blueprint blueprint;
 };
 
-/* Opens every public function but rt_tensor and rt_last_error: a runtime, and no stage of its. */
+/* Opens every public function but rt_tensor, rt_last_error, rt_completed and rt_completed_word: a
+ * runtime, and no stage of its. */
 #define RT_ENTER(rt)                                                                               \
     do {                                                                                           \
         RT_REQUIRE((rt), NULL, RT_ERR_INVALID, "%s: runtime is null", __func__);                   \

@@ -17,7 +17,7 @@
  *     must outlive the runtime, because the captured graphs hold them.
  *  3. rt_destroy(&x) accepts a null x and writes null.
  *  4. One runtime is used by one thread at a time; different ones are independent. There is no
- *     global state.
+ *     global state. The exceptions are rt_completed and rt_completed_word: any thread, any time.
  *  5. "must" is checked: a violation returns a code and a sentence with the values in it, and the
  *     state is as before.
  *  6. Nothing here blocks, except where the comment says so.
@@ -65,13 +65,13 @@ struct rt_stage_context {
     uint32_t query_len;  /* the graph's */
     uint32_t host;       /* 1: host device, tensor addresses are host pointers, do the work now */
     void *stream;        /* CUDA: CUstream (= cudaStream_t) to put the work on; null on host */
-    rt_runtime *runtime; /* for rt_tensor only */
+    rt_runtime *runtime; /* for rt_tensor and rt_completed only */
 };
 
 /*
  * Puts the caller's work of one stage on context->stream. Returns 0, or anything else to fail.
  * Rows r >= the live count are padding: read `live_rows` on the device. Of this runtime a stage may
- * call rt_tensor only.
+ * call rt_tensor and rt_completed only.
  *
  * CUDA: called once per graph at create, with the stream capturing in thread-local mode
  * (CU_STREAM_CAPTURE_MODE_THREAD_LOCAL), and again on every eager step, without capture. It may
@@ -313,6 +313,28 @@ RT_API enum rt_status rt_step(rt_runtime *runtime, const struct rt_step_params *
  * (the device refused part of this step's record, or is idle without having completed the step).
  */
 RT_API enum rt_status rt_wait(rt_runtime *runtime, uint64_t ticket, uint64_t timeout_ns);
+
+/*
+ * For other threads: every ticket up to *ticket is complete; 0: none is. All that those steps wrote
+ * is there for who has seen it: it is an acquire load of a word that the device writes last in each
+ * step, and control replays count in it too. It never goes back. May be called from any thread, at
+ * any time between rt_create's return and rt_destroy's call, also while another thread is inside of
+ * a call on the runtime, and from a stage. It does not block, lock or call the driver, and changes
+ * nothing: of results, lengths and statistics the runtime's own thread takes notice. It does not
+ * tell whether the device refused part of a step, or has failed, where the number stays as it is:
+ * rt_wait does, also with timeout 0.
+ * Returns RT_ERR_INVALID where one of the two is null; leaves no sentence in rt_last_error.
+ */
+RT_API enum rt_status rt_completed(const rt_runtime *runtime, uint64_t *ticket);
+
+/*
+ * Where that word is, for who polls it without a call: 8-byte aligned, alone in 64 bytes of pinned
+ * host memory, the same for the runtime's life; after rt_destroy it must not be touched. To be read
+ * only, whole, and with acquire order: atomic_load_explicit of an _Atomic uint64_t in C11,
+ * std::atomic_ref or __atomic_load_n, AtomicU64::load. A plain read puts nothing behind it, so it
+ * will not do. Of threads and failures the same holds as of rt_completed.
+ */
+RT_API enum rt_status rt_completed_word(const rt_runtime *runtime, const uint64_t **word);
 
 /* Waits until the runtime's stream is idle: every step and every copy on it is done. Blocks; for
  * leaving the hot path, e.g. before memory that stages use is freed. Returns RT_ERR_DRIVER. */
