@@ -112,14 +112,18 @@ static struct rt_record_format record_format(const struct rt_dims *s, uint32_t m
     const uint64_t ops =
         rt_align_up_u64(tokens + sizeof(int32_t) * (uint64_t)s->bucket_max * s->q_max, 16);
     const uint64_t line = rt_align_up_u64(sizeof(int32_t) * (uint64_t)max_blocks, 16);
-    const uint64_t outcomes = sizeof(struct rt_row_outcome) * (uint64_t)s->bucket_max;
+    const uint64_t outcome_tokens = rt_align_up_u64(
+        sizeof(struct rt_completion) + sizeof(struct rt_row_outcome) * (uint64_t)s->bucket_max, 16);
+    const uint64_t completion =
+        outcome_tokens + sizeof(int32_t) * (uint64_t)s->bucket_max * s->q_max;
     return (struct rt_record_format){
         .rows_offset = (uint32_t)rows,
         .tokens_offset = (uint32_t)tokens,
         .ops_offset = (uint32_t)ops,
         .ops_capacity = (uint32_t)(line + OPS_SPARE_BYTES),
         .record_bytes = (uint32_t)rt_align_up_u64(ops + line + OPS_SPARE_BYTES, 64),
-        .completion_bytes = (uint32_t)rt_align_up_u64(sizeof(struct rt_completion) + outcomes, 64),
+        .outcome_tokens_offset = (uint32_t)outcome_tokens,
+        .completion_bytes = (uint32_t)rt_align_up_u64(completion, 64),
     };
 }
 

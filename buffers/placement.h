@@ -64,6 +64,7 @@ struct rt_dims {
     X(QUERY_SCALES, (p)->dims.query_scales)                                                        \
     X(WORKSPACE_BYTES, (p)->dims.workspace_bytes)                                                  \
     X(Q_MAX, (p)->dims.q_max)                                                                      \
+    X(DRAFTS, (p)->dims.q_max - UINT64_C(1))                                                       \
     X(HEADS, (p)->dims.heads)                                                                      \
     X(D_QK, (p)->dims.kv.d_qk)                                                                     \
     X(D_V, (p)->dims.kv.d_v)                                                                       \
@@ -108,9 +109,10 @@ struct rt_record_format {
     uint32_t rows_offset;
     uint32_t tokens_offset;
     uint32_t ops_offset;
-    uint32_t ops_capacity;     /* bytes: one whole block-table line, and 16 KiB more */
-    uint32_t record_bytes;     /* multiple of 64 */
-    uint32_t completion_bytes; /* multiple of 64: header, then bucket_max outcomes */
+    uint32_t ops_capacity; /* bytes: one whole block-table line, and 16 KiB more */
+    uint32_t record_bytes; /* multiple of 64 */
+    uint32_t outcome_tokens_offset;
+    uint32_t completion_bytes; /* multiple of 64: header, bucket_max outcomes, their tokens */
 };
 
 struct rt_placement {

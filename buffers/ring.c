@@ -68,6 +68,11 @@ const struct rt_row_outcome *rt_ring_outcomes(const struct rt_completion *c)
     return (const void *)(c + 1);
 }
 
+const int32_t *rt_ring_outcome_tokens(const struct rt_ring *r, const struct rt_completion *c)
+{
+    return (const void *)((const unsigned char *)c + r->format.outcome_tokens_offset);
+}
+
 uint64_t rt_ring_advance(struct rt_ring *r)
 {
     return r->next_step++;

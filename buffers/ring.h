@@ -42,6 +42,8 @@ struct rt_record *rt_ring_record_of(const struct rt_ring *r, uint64_t step);
 /* Completion of a completed step that the ring still holds. */
 const struct rt_completion *rt_ring_completion(const struct rt_ring *r, uint64_t step);
 const struct rt_row_outcome *rt_ring_outcomes(const struct rt_completion *c);
+/* [rows, query_len] of its step */
+const int32_t *rt_ring_outcome_tokens(const struct rt_ring *r, const struct rt_completion *c);
 
 /* The record is launched: the next one may be asked for. Returns its step number. */
 uint64_t rt_ring_advance(struct rt_ring *r);

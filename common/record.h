@@ -9,7 +9,7 @@
  * graph reads it, the last kernel of the graph writes a completion back. Nothing else crosses.
  *
  *   record   | header 64 B | rows[bucket_max] 16 B each | tokens[bucket_max * q_max] i32 | ops |
- *   completion | header 64 B | results[bucket_max] 8 B each |
+ *   completion | header 64 B | results[bucket_max] 8 B each | tokens[bucket_max * q_max] i32 |
  */
 #include <stdint.h>
 

@@ -268,12 +268,9 @@ enum rt_status rt_synchronize(rt_runtime *rt)
     return rt_stage_outcome(rt, status);
 }
 
-enum rt_status rt_result(rt_runtime *rt, uint64_t ticket, struct rt_row_result *rows,
-                         uint32_t capacity, uint32_t *count)
+/* The ticket's step is complete and the ring still holds what came of it, from step *out on. */
+static enum rt_status check_held(struct rt_runtime *rt, uint64_t ticket, uint64_t *out)
 {
-    RT_ENTER(rt);
-    RT_REQUIRE(count && (rows || !capacity), &rt->error, RT_ERR_INVALID,
-               "rt_result: count or rows is null");
     RT_TRY(check_ticket(rt, ticket));
     rt_harvest(rt);
     RT_REQUIRE(rt->harvested >= ticket, &rt->error, RT_ERR_INVALID,
@@ -284,6 +281,18 @@ enum rt_status rt_result(rt_runtime *rt, uint64_t ticket, struct rt_row_result *
                    rt->flights[ticket % rt->ring.depth].rows,
                &rt->error, RT_ERR_INVALID, "the ring no longer holds the results of step %" PRIu64,
                ticket);
+    *out = first;
+    return RT_OK;
+}
+
+enum rt_status rt_result(rt_runtime *rt, uint64_t ticket, struct rt_row_result *rows,
+                         uint32_t capacity, uint32_t *count)
+{
+    RT_ENTER(rt);
+    RT_REQUIRE(count && (rows || !capacity), &rt->error, RT_ERR_INVALID,
+               "rt_result: count or rows is null");
+    uint64_t first = 0;
+    RT_TRY(check_held(rt, ticket, &first));
     uint32_t total = 0;
     for (uint64_t step = first; step <= ticket; step++) {
         const struct rt_row_outcome *outcomes =
@@ -293,6 +302,27 @@ enum rt_status rt_result(rt_runtime *rt, uint64_t ticket, struct rt_row_result *
             if (total < capacity)
                 rows[total] = (struct rt_row_result){.accepted = outcomes[i].accepted,
                                                      .sampled = outcomes[i].sampled};
+    }
+    *count = total;
+    return RT_OK;
+}
+
+enum rt_status rt_result_tokens(rt_runtime *rt, uint64_t ticket, int32_t *tokens, uint32_t capacity,
+                                uint32_t *count)
+{
+    RT_ENTER(rt);
+    RT_REQUIRE(count && (tokens || !capacity), &rt->error, RT_ERR_INVALID,
+               "rt_result_tokens: count or tokens is null");
+    uint64_t first = 0;
+    RT_TRY(check_held(rt, ticket, &first));
+    uint32_t total = 0;
+    for (uint64_t step = first; step <= ticket; step++) {
+        const int32_t *from =
+            rt_ring_outcome_tokens(&rt->ring, rt_ring_completion(&rt->ring, step));
+        const struct rt_flight *flight = &rt->flights[step % rt->ring.depth];
+        for (uint32_t i = 0; i < flight->rows * flight->query_len; i++, total++)
+            if (total < capacity)
+                tokens[total] = from[i];
     }
     *count = total;
     return RT_OK;

@@ -180,6 +180,7 @@ static enum rt_status add_step_begin(struct recipe *b)
         .ctrl = rt_recipe_at(b, RT_TENSOR_CTRL, 0),
         .slot_length = rt_recipe_at(b, RT_TENSOR_SLOT_LENGTH, 0),
         .slot_token = rt_recipe_at(b, RT_TENSOR_SLOT_TOKEN, 0),
+        .slot_drafts = rt_recipe_at(b, RT_TENSOR_SLOT_DRAFTS, 0),
         .block_table = rt_recipe_at(b, RT_TENSOR_BLOCK_TABLE, 0),
         .row_slot = rt_recipe_at(b, RT_TENSOR_ROW_SLOT, 0),
         .row_position = rt_recipe_at(b, RT_TENSOR_ROW_POSITION, 0),
@@ -188,6 +189,7 @@ static enum rt_status add_step_begin(struct recipe *b)
         .tokens = rt_recipe_at(b, RT_TENSOR_TOKENS, 0),
         .accepted = rt_recipe_at(b, RT_TENSOR_ACCEPTED, 0),
         .sampled = rt_recipe_at(b, RT_TENSOR_SAMPLED, 0),
+        .drafts = rt_recipe_at(b, RT_TENSOR_DRAFTS, 0),
         .copies = rt_recipe_at(b, RT_TENSOR_PAGE_COPIES, 0),
         .ring_depth = l->dims.ring_depth,
         .record_bytes = l->record.record_bytes,
@@ -202,6 +204,7 @@ static enum rt_status add_step_begin(struct recipe *b)
         .page_size = l->dims.page_size,
         .max_length = l->dims.max_length,
         .max_rows = l->dims.rows,
+        .draft_columns = l->dims.q_max - 1,
     };
     return rt_recipe_add_op(b, RT_OP_STEP_BEGIN, RT_NO_LAYER, &p, sizeof(p));
 }
@@ -213,18 +216,22 @@ static enum rt_status add_step_end(struct recipe *b)
         .ctrl = rt_recipe_at(b, RT_TENSOR_CTRL, 0),
         .slot_length = rt_recipe_at(b, RT_TENSOR_SLOT_LENGTH, 0),
         .slot_token = rt_recipe_at(b, RT_TENSOR_SLOT_TOKEN, 0),
+        .slot_drafts = rt_recipe_at(b, RT_TENSOR_SLOT_DRAFTS, 0),
         .row_slot = rt_recipe_at(b, RT_TENSOR_ROW_SLOT, 0),
         .row_position = rt_recipe_at(b, RT_TENSOR_ROW_POSITION, 0),
         .row_accept = rt_recipe_at(b, RT_TENSOR_ROW_ACCEPT, 0),
         .tokens = rt_recipe_at(b, RT_TENSOR_TOKENS, 0),
         .accepted = rt_recipe_at(b, RT_TENSOR_ACCEPTED, 0),
         .sampled = rt_recipe_at(b, RT_TENSOR_SAMPLED, 0),
+        .drafts = rt_recipe_at(b, RT_TENSOR_DRAFTS, 0),
         .completions = rt_recipe_at(b, RT_TENSOR_COMPLETIONS, 0),
         .completed = rt_recipe_at(b, RT_TENSOR_COMPLETED, 0),
         .ring_depth = l->dims.ring_depth,
         .completion_bytes = l->record.completion_bytes,
         .bucket = b->spec->rows,
         .query_len = b->query_len,
+        .draft_columns = l->dims.q_max - 1,
+        .tokens_offset = l->record.outcome_tokens_offset,
     };
     return rt_recipe_add_op(b, RT_OP_STEP_END, RT_NO_LAYER, &p, sizeof(p));
 }

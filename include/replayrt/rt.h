@@ -279,9 +279,10 @@ struct rt_step_params {
     uint32_t rows;      /* sequences in this step: 1..max_sequences */
     uint32_t query_len; /* tokens per row, one of the captured; 0 means 1 */
     const rt_seq *seqs; /* [rows], each at most once */
-    /* [rows, query_len] int32 >= -1, tensor `tokens`; null, or -1 in column 0: the slot's last
-     * token, and where that is none, -1. Null leaves the other columns -1. A sequence rewound to a
-     * shorter past must have its token named here, in column 0. */
+    /* [rows, query_len] int32 >= -1, tensor `tokens`; null: all -1. Column 0 that is -1 becomes the
+     * slot's last token, another the draft for it that the sequence's last step left in `drafts`;
+     * where there is none, it stays -1. A sequence rewound to a shorter past must have its token
+     * named here, in column 0; its drafts are gone. */
     const int32_t *tokens;
     /* [rows] RT_ACCEPT_ALL, RT_ACCEPT_DEVICE or 1..query_len; null: RT_ACCEPT_ALL */
     const int32_t *accept;
@@ -349,6 +350,12 @@ struct rt_row_result {
 RT_API enum rt_status rt_result(rt_runtime *runtime, uint64_t ticket, struct rt_row_result *rows,
                                 uint32_t capacity, uint32_t *count);
 
+/* Likewise the step's tokens, [rows, query_len], of which the first `accepted` of a row stayed: as
+ * the rows had them on the device, last tokens and drafts that were made there among them; -1 where
+ * the device refused the row. capacity and *count are tokens. */
+RT_API enum rt_status rt_result_tokens(rt_runtime *runtime, uint64_t ticket, int32_t *tokens,
+                                       uint32_t capacity, uint32_t *count);
+
 /* Prompt processing in one call. Not in this version: returns RT_ERR_UNSUPPORTED. */
 struct rt_prefill_params {
     uint32_t struct_size;
@@ -374,6 +381,8 @@ enum rt_dtype { RT_DTYPE_BF16 = 1, RT_DTYPE_F32, RT_DTYPE_I32, RT_DTYPE_U8 };
  *   tokens       i32  [rows, q]               out of step_begin: the step's tokens
  *   accepted     i32  [rows]                  in by a step-end stage; counts where accept is -1
  *   sampled      i32  [rows]                  in by a step-end stage: the slot's next last token
+ *   drafts       i32  [rows, longest q - 1]   in by a step-end stage: the slot's next drafts, that
+ *                                             for column 1 first; -1, as it begins: none
  * and, by row of the current replay (not offset by row_base):
  *   slots        i32  [bucket]                slot, -1 for padding
  *   positions    i32  [bucket]                position of the row's first new token
@@ -382,6 +391,7 @@ enum rt_dtype { RT_DTYPE_BF16 = 1, RT_DTYPE_F32, RT_DTYPE_I32, RT_DTYPE_U8 };
  *   live_rows    i32  [1]     row_base  i32 [1]
  * and by slot:
  *   slot_lengths i32  [slots]                 block_table i32 [slots, max_blocks]
+ *   slot_drafts  i32  [slots, longest q - 1]
  * and how the keys are shared out:
  *   parts        i32  [parts, 8]              num_splits  i32 [bucket + 1]
  *   kv           bf16 [pages, page_size, d_qk]   per layer

@@ -26,16 +26,17 @@
  *   RT_DEV_ROWS with row_base as its value
  * A record that fails is refused whole: no op is applied, ctrl->live_rows, row_base and copy_count
  * are 0, rows 0..bucket get row_slot -1, row_position 0, row_length 0, row_accept 0 (so the stages
- * behind find no work), tokens, accepted and sampled are left alone. After RT_DEV_STEP step_end
- * does nothing, so a stray replay changes no slot, table or page; the other refusals consume their
- * step.
+ * behind find no work), tokens, accepted, sampled and drafts are left alone. After RT_DEV_STEP
+ * step_end does nothing, so a stray replay changes no slot, table or page; the other refusals
+ * consume their step.
  * ctrl->step itself is step_end's: a step that never came to its end can be replayed.
  *
  * Ops, in order, each error with the op's number as its row; an op that fails is skipped, except
  * that RT_DEV_OP for an unknown kind, or for an op that reaches past op_bytes or past the record
  * (negative count of SET_PAGES included; value 0 where less than an op is left), ends the ops:
  *   SET_SLOT   slot < slots (RT_DEV_SLOT), 0 <= a <= max_length (RT_DEV_LENGTH, value a); b <= -2:
- *              the slot -2 - b, whose token it takes, < slots (RT_DEV_SLOT, value that slot)
+ *              the slot -2 - b, whose token and drafts it takes, < slots (RT_DEV_SLOT, value that
+ *              slot); else its drafts become -1
  *   SET_PAGES  slot < slots (RT_DEV_SLOT), a >= 0 and a + b <= max_blocks (RT_DEV_BLOCK, value a);
  *              an id outside 0..pages-1 (RT_DEV_PAGE, the first such) is left out, not the rest
  *   COPY_PAGE  a, then b, in 0..pages-1 (RT_DEV_PAGE), rows <= page_size (RT_DEV_LENGTH, value
@@ -50,11 +51,11 @@
  *   accept is RT_ACCEPT_BY_DEVICE or 1..query_len
  * row_slot = s, row_position = position, row_length = position + query_len, row_accept = accept
  * tokens[row_base + r][t] = record token [r * query_len + t]; column 0 that is -1 becomes
- *   slot_token[s]
+ *   slot_token[s], another column that is -1 slot_drafts[s][t - 1]
  * accepted[row_base + r] = accept, or query_len for RT_ACCEPT_BY_DEVICE (a stage may overwrite it)
- * sampled[row_base + r] = -1
+ * sampled[row_base + r] = -1, drafts[row_base + r][0..draft_columns) = -1
  * Rows live_rows..bucket: row_slot -1, row_position 0, row_length 0, row_accept 0, tokens -1,
- *   accepted 0, sampled -1
+ *   accepted 0, sampled -1, drafts -1
  *
  * ctrl: live_rows (dropped rows included, they keep their place), row_base, query_len of the
  * record, copy_count, the first error in the order header, ops, rows; t_begin; t_attend_first and
@@ -65,6 +66,7 @@ struct rt_step_begin_params {
     struct rt_ctrl *ctrl;
     int32_t *slot_length;        /* [slots] */
     int32_t *slot_token;         /* [slots] */
+    int32_t *slot_drafts;        /* [slots, draft_columns] */
     int32_t *block_table;        /* [slots, max_blocks] */
     int32_t *row_slot;           /* [bucket] */
     int32_t *row_position;       /* [bucket] */
@@ -73,6 +75,7 @@ struct rt_step_begin_params {
     int32_t *tokens;             /* [max_rows, query_len] */
     int32_t *accepted;           /* [max_rows] */
     int32_t *sampled;            /* [max_rows] */
+    int32_t *drafts;             /* [max_rows, draft_columns] */
     struct rt_page_copy *copies; /* [RT_MAX_PAGE_COPIES] */
     uint32_t ring_depth;
     uint32_t record_bytes; /* multiple of 64 */
@@ -87,10 +90,10 @@ struct rt_step_begin_params {
     uint32_t page_size;
     uint32_t max_length;
     uint32_t max_rows;
-    uint32_t reserved;
+    uint32_t draft_columns; /* at least query_len - 1; 0: neither array of drafts is touched */
 };
 #define RT_STEP_BEGIN_PARAMS_ADDRESSES(type, at) RT_ADDRESSES_BEFORE(type, at ring_depth)
-RT_STATIC_ASSERT(sizeof(struct rt_step_begin_params) == 13 * 8 + 14 * 4, "step_begin ABI");
+RT_STATIC_ASSERT(sizeof(struct rt_step_begin_params) == 15 * 8 + 14 * 4, "step_begin ABI");
 
 /*
  * step_end: one block. After RT_DEV_STEP it writes nothing at all. Otherwise, for live rows that
@@ -98,30 +101,36 @@ RT_STATIC_ASSERT(sizeof(struct rt_step_begin_params) == 13 * 8 + 14 * 4, "step_b
  * 0..query_len, else error RT_DEV_ACCEPT (kept in ctrl if it is the step's first) and n =
  * query_len; slot_length = row_position + n; slot_token =
  * sampled where >= 0, else the row's last accepted token where n > 0 and that is >= 0, else
- * unchanged; outcome {n, sampled}. Live rows that were dropped: outcome {0, -1}. Outcomes behind
- * live_rows are left alone. Then ctrl->step += 1, and the completion of that step, reserved = 0,
- * whose `step` word is written last behind a system-wide fence; then *completed, behind the
- * same fence: whoever sees *completed sees all of it, but perhaps not yet the step word.
+ * unchanged; slot_drafts = the row's drafts, -1 for what is less; outcome {n, sampled}, and its
+ * tokens, all query_len of them. Live rows that were dropped: outcome {0, -1}, tokens -1. Outcomes
+ * and tokens behind live_rows are left alone. Then ctrl->step += 1, and the completion of that
+ * step, reserved = 0, whose `step` word is written last behind a system-wide fence; then
+ * *completed, behind the same fence: whoever sees *completed sees all of it, but perhaps not yet
+ * the step word.
  */
 struct rt_step_end_params {
     struct rt_ctrl *ctrl;
     int32_t *slot_length;
     int32_t *slot_token;
+    int32_t *slot_drafts;
     const int32_t *row_slot;
     const int32_t *row_position;
     const int32_t *row_accept;
     const int32_t *tokens;
     const int32_t *accepted;
     const int32_t *sampled;
+    const int32_t *drafts;
     unsigned char *completions; /* mapped: ring_depth completions of completion_bytes */
     uint64_t *completed;        /* mapped: last completed step */
     uint32_t ring_depth;
     uint32_t completion_bytes; /* multiple of 64 */
     uint32_t bucket;
     uint32_t query_len;
+    uint32_t draft_columns; /* as step_begin has it */
+    uint32_t tokens_offset; /* of the rows' tokens in a completion, bytes */
 };
 #define RT_STEP_END_PARAMS_ADDRESSES(type, at) RT_ADDRESSES_BEFORE(type, at ring_depth)
-RT_STATIC_ASSERT(sizeof(struct rt_step_end_params) == 11 * 8 + 4 * 4, "step_end ABI");
+RT_STATIC_ASSERT(sizeof(struct rt_step_end_params) == 13 * 8 + 6 * 4, "step_end ABI");
 
 /*
  * page_copy: block (l, i) copies the first `rows` tokens of page copies[i].from to page

@@ -205,6 +205,24 @@ static __device__ __forceinline__ int32_t page_id(const struct op_stream &ops, u
     return *reinterpret_cast<const int32_t *>(desk.window + (at - ops.window));
 }
 
+/* Drafts of one line, all -1. */
+static __device__ __forceinline__ void clear_drafts(int32_t *drafts, uint64_t line,
+                                                    uint32_t columns)
+{
+#pragma unroll 1
+    for (uint32_t i = 0; i < columns; i++)
+        drafts[line * columns + i] = -1;
+}
+
+static __device__ __forceinline__ void inherit_drafts(const struct rt_step_begin_params &p,
+                                                      uint64_t slot, uint64_t source)
+{
+    const uint32_t columns = p.draft_columns;
+#pragma unroll 1
+    for (uint32_t i = 0; i < columns; i++)
+        p.slot_drafts[slot * columns + i] = p.slot_drafts[source * columns + i];
+}
+
 /* The first thread owns all slots while ops are applied: what one writes, the next may read. */
 static __device__ __forceinline__ void set_slot(const struct rt_step_begin_params &p,
                                                 const struct rt_record_op &op, uint32_t number,
@@ -224,6 +242,10 @@ static __device__ __forceinline__ void set_slot(const struct rt_step_begin_param
     } else {
         p.slot_length[op.slot] = op.a;
         p.slot_token[op.slot] = inherits ? p.slot_token[source] : op.b;
+        if (inherits)
+            inherit_drafts(p, op.slot, (uint32_t)source);
+        else
+            clear_drafts(p.slot_drafts, op.slot, p.draft_columns);
     }
 }
 
@@ -351,6 +373,17 @@ static __device__ __forceinline__ bool admit_row(const struct rt_step_begin_para
     return accept_ok;
 }
 
+/* What the row's column t is where the record names no token. A trip to L2 of its own, for steps of
+ * drafts alone. */
+static __device__ __forceinline__ int32_t nameless_token(const struct rt_step_begin_params &p,
+                                                         uint32_t slot_number,
+                                                         const struct slot_state &slot, uint32_t t)
+{
+    if (t == 0)
+        return slot.token;
+    return p.draft_columns ? p.slot_drafts[(uint64_t)slot_number * p.draft_columns + t - 1] : -1;
+}
+
 /* Row `number` of the bucket, or padding. `tokens`: the row's on the desk. */
 static __device__ __forceinline__ void write_row(const struct rt_step_begin_params &p,
                                                  const struct rt_record_row &row,
@@ -368,12 +401,15 @@ static __device__ __forceinline__ void write_row(const struct rt_step_begin_para
     int32_t *to = p.tokens + data_row * p.query_len;
 #pragma unroll 1
     for (uint32_t t = 0; t < p.query_len; t++) {
-        const int32_t token = tokens[t] == -1 && t == 0 ? slot.token : tokens[t];
-        to[t] = runs ? token : -1;
+        int32_t token = runs ? tokens[t] : -1;
+        if (runs && token == -1)
+            token = nameless_token(p, row.slot, slot, t);
+        to[t] = token;
     }
     const int32_t accepted = row.accept == RT_ACCEPT_BY_DEVICE ? query_len : row.accept;
     p.accepted[data_row] = runs ? accepted : 0;
     p.sampled[data_row] = -1;
+    clear_drafts(p.drafts, data_row, p.draft_columns);
 }
 
 /* Without an error; publish_error adds it. */

@@ -5,7 +5,7 @@
  *
  *   all        ctrl, and row r's slot, position, both counts,     \ one trip to L2, or two where
  *              sampled token and last token                       / row_base is not 0
- *   thread r   slot length and token; outcome r to the host
+ *   thread r   slot length, token and drafts; outcome r and its tokens to the host
  *                                                     -A- all outcomes are on their way
  *   thread 0   header to the host, system fence, step word and completed word
  *
@@ -78,6 +78,29 @@ static __device__ __forceinline__ struct rt_row_outcome end_row(const struct rt_
     return {(int32_t)accepted, data.sampled};
 }
 
+/* The row's drafts become the slot's. */
+static __device__ __forceinline__ void end_drafts(const struct rt_step_end_params &p, int32_t slot,
+                                                  uint64_t data_row)
+{
+    const uint32_t columns = p.draft_columns;
+#pragma unroll 1
+    for (uint32_t i = 0; i < columns; i++)
+        p.slot_drafts[(uint64_t)slot * columns + i] = max(p.drafts[data_row * columns + i], -1);
+}
+
+/* To the host. A step of one token a row has it at hand. */
+static __device__ __forceinline__ void end_tokens(const struct rt_step_end_params &p,
+                                                  const struct row_place &place,
+                                                  const struct row_data &data, uint64_t data_row,
+                                                  int32_t *to)
+{
+    const uint32_t last = p.query_len - 1;
+#pragma unroll 1
+    for (uint32_t t = 0; t < last; t++)
+        to[t] = place.slot >= 0 ? p.tokens[data_row * p.query_len + t] : -1;
+    to[last] = place.slot >= 0 ? data.last : -1;
+}
+
 /*
  * Counts the step and completes it, `ctrl` with its final error. One thread. 16 bytes at a time:
  * each store is a packet on the bus.
@@ -134,6 +157,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     const uint64_t step = ctrl.step + 1;
     struct rt_completion *completion = completion_of(p, step);
     uint2 *outcomes = reinterpret_cast<uint2 *>(completion + 1);
+    int32_t *tokens = reinterpret_cast<int32_t *>(reinterpret_cast<unsigned char *>(completion) +
+                                                  p.tokens_offset);
     uint32_t bad_row = NO_ROW;
     int32_t bad_value = 0;
     for (uint32_t row = threadIdx.x; row < live_rows; row += THREADS) {
@@ -146,6 +171,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             data.accepted = place.accept;
         const struct rt_row_outcome outcome = end_row(p, place, data, data_row);
         outcomes[row] = make_uint2((uint32_t)outcome.accepted, (uint32_t)outcome.sampled);
+        end_tokens(p, place, data, data_row, tokens + row * p.query_len);
+        if (place.slot >= 0)
+            end_drafts(p, place.slot, data_row);
         if (place.slot >= 0 && outcome.accepted != data.accepted && bad_row == NO_ROW) {
             bad_row = row;
             bad_value = data.accepted;

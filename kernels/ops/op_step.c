@@ -21,6 +21,15 @@ static enum rt_status check_record(const struct rt_step_begin_params *p, struct 
     return RT_OK;
 }
 
+/* Every column behind the first has a draft, or none has. */
+static enum rt_status check_drafts(uint32_t columns, uint32_t query_len, struct rt_error *err)
+{
+    RT_REQUIRE(columns < RT_MAX_QUERY_LEN && (!columns || columns + 1 >= query_len), err,
+               RT_ERR_INVALID, "%u drafts a row for a query length of %u: 0, or %u to %u", columns,
+               query_len, query_len - 1, RT_MAX_QUERY_LEN - 1);
+    return RT_OK;
+}
+
 enum rt_status rt_step_begin_build(const struct rt_kernels *k, const struct rt_variant *variant,
                                    const void *params, struct rt_launch *out, struct rt_error *err)
 {
@@ -28,6 +37,7 @@ enum rt_status rt_step_begin_build(const struct rt_kernels *k, const struct rt_v
     if (p->bucket > 0)
         RT_TRY(rt_check_rows(p->bucket, p->query_len, err));
     RT_TRY(check_record(p, err));
+    RT_TRY(check_drafts(p->draft_columns, p->query_len, err));
     return rt_launch_grid(k, variant->entry, p, sizeof(*p), 1, 1, RT_STEP_BEGIN_THREADS, out, err);
 }
 
@@ -36,6 +46,7 @@ enum rt_status rt_step_end_build(const struct rt_kernels *k, const struct rt_var
 {
     const struct rt_step_end_params *p = params;
     uint64_t bytes = sizeof(struct rt_completion) + p->bucket * sizeof(struct rt_row_outcome);
+    uint64_t end = p->tokens_offset + (uint64_t)p->bucket * p->query_len * sizeof(int32_t);
     if (p->bucket > 0)
         RT_TRY(rt_check_rows(p->bucket, p->query_len, err));
     RT_REQUIRE(
@@ -43,6 +54,13 @@ enum rt_status rt_step_end_build(const struct rt_kernels *k, const struct rt_var
         RT_ERR_INVALID,
         "%u completions of %u bytes: at least 1, of a multiple of 64 bytes, %llu for %u rows",
         p->ring_depth, p->completion_bytes, (unsigned long long)bytes, p->bucket);
+    RT_REQUIRE(
+        p->tokens_offset % 4 == 0 && p->tokens_offset >= bytes && end <= p->completion_bytes, err,
+        RT_ERR_INVALID,
+        "tokens at %u of a completion of %u bytes: from %llu on and a multiple of 4, with room "
+        "for %u rows of %u",
+        p->tokens_offset, p->completion_bytes, (unsigned long long)bytes, p->bucket, p->query_len);
+    RT_TRY(check_drafts(p->draft_columns, p->query_len, err));
     return rt_launch_grid(k, variant->entry, p, sizeof(*p), 1, 1, RT_STEP_END_THREADS, out, err);
 }
 

@@ -43,6 +43,12 @@ static void pad_row(const struct rt_step_begin_params *p, uint32_t row)
     p->row_accept[row] = 0;
 }
 
+static void clear_drafts(int32_t *drafts, size_t line, uint32_t columns)
+{
+    for (uint32_t i = 0; i < columns; i++)
+        drafts[line * columns + i] = -1;
+}
+
 static void pad_row_data(const struct rt_step_begin_params *p, uint32_t row)
 {
     size_t data_row = (size_t)p->ctrl->row_base + row;
@@ -50,6 +56,18 @@ static void pad_row_data(const struct rt_step_begin_params *p, uint32_t row)
         p->tokens[data_row * p->query_len + t] = -1;
     p->accepted[data_row] = 0;
     p->sampled[data_row] = -1;
+    clear_drafts(p->drafts, data_row, p->draft_columns);
+}
+
+static void set_drafts(const struct rt_step_begin_params *p, uint32_t slot, bool inherits,
+                       uint32_t source)
+{
+    const size_t columns = p->draft_columns;
+    if (!inherits)
+        clear_drafts(p->slot_drafts, slot, p->draft_columns);
+    else if (columns)
+        memmove(p->slot_drafts + slot * columns, p->slot_drafts + source * columns,
+                columns * sizeof(*p->slot_drafts));
 }
 
 static void op_set_slot(const struct rt_step_begin_params *p, const struct rt_record_op *op,
@@ -66,6 +84,7 @@ static void op_set_slot(const struct rt_step_begin_params *p, const struct rt_re
     } else {
         p->slot_length[op->slot] = op->a;
         p->slot_token[op->slot] = inherits ? p->slot_token[source] : op->b;
+        set_drafts(p, op->slot, inherits, (uint32_t)source);
     }
 }
 
@@ -188,8 +207,12 @@ static void begin_row(const struct rt_step_begin_params *p, const struct rt_reco
     memcpy(out, tokens, p->query_len * sizeof(*out));
     if (out[0] == -1)
         out[0] = p->slot_token[row->slot];
+    for (uint32_t t = 1; t < p->query_len && p->draft_columns; t++)
+        if (out[t] == -1)
+            out[t] = p->slot_drafts[(size_t)row->slot * p->draft_columns + t - 1];
     p->accepted[data_row] = row->accept == RT_ACCEPT_BY_DEVICE ? query_len : row->accept;
     p->sampled[data_row] = -1;
+    clear_drafts(p->drafts, data_row, p->draft_columns);
 }
 
 void rt_ref_step_begin(const void *params)

@@ -2,6 +2,22 @@
 #include "kernels/ref/host.h"
 #include "kernels/ref/ref.h"
 
+static void end_drafts(const struct rt_step_end_params *p, size_t data_row, size_t slot)
+{
+    for (size_t i = 0; i < p->draft_columns; i++) {
+        const int32_t draft = p->drafts[data_row * p->draft_columns + i];
+        p->slot_drafts[slot * p->draft_columns + i] = draft < -1 ? -1 : draft;
+    }
+}
+
+static void end_tokens(const struct rt_step_end_params *p, uint32_t row, int32_t *out)
+{
+    const size_t data_row = (size_t)p->ctrl->row_base + row;
+    for (uint32_t t = 0; t < p->query_len; t++)
+        out[row * p->query_len + t] =
+            p->row_slot[row] < 0 ? -1 : p->tokens[data_row * p->query_len + t];
+}
+
 static struct rt_row_outcome end_row(const struct rt_step_end_params *p, uint32_t row)
 {
     struct rt_ctrl *ctrl = p->ctrl;
@@ -29,6 +45,7 @@ static struct rt_row_outcome end_row(const struct rt_step_end_params *p, uint32_
         last = p->tokens[data_row * p->query_len + (uint32_t)accepted - 1];
     if (last >= 0)
         p->slot_token[slot] = last;
+    end_drafts(p, data_row, (size_t)slot);
     return (struct rt_row_outcome){.accepted = accepted, .sampled = sampled};
 }
 
@@ -43,8 +60,11 @@ void rt_ref_step_end(const void *params)
     unsigned char *bytes = p->completions + step % p->ring_depth * p->completion_bytes;
     struct rt_completion *completion = (void *)bytes;
     struct rt_row_outcome *outcomes = (void *)(bytes + sizeof(*completion));
-    for (uint32_t r = 0; r < ctrl->live_rows; r++)
+    int32_t *tokens = (void *)(bytes + p->tokens_offset);
+    for (uint32_t r = 0; r < ctrl->live_rows; r++) {
         outcomes[r] = end_row(p, r);
+        end_tokens(p, r, tokens);
+    }
 
     completion->error = ctrl->error;
     completion->error_row = ctrl->error_row;

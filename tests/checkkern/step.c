@@ -22,13 +22,16 @@
 #define TOKENS_OFFSET (ROWS_OFFSET + BUCKET_MAX * 16u)
 #define OPS_OFFSET (TOKENS_OFFSET + BUCKET_MAX * Q_MAX * 4u)
 #define RECORD_BYTES ((OPS_OFFSET + 2048u + 63u) / 64u * 64u)
-#define COMPLETION_BYTES ((64u + BUCKET_MAX * 8u + 63u) / 64u * 64u)
+#define OUTCOME_TOKENS (64u + BUCKET_MAX * 8u)
+#define COMPLETION_BYTES ((OUTCOME_TOKENS + BUCKET_MAX * Q_MAX * 4u + 63u) / 64u * 64u)
+#define DRAFTS (Q_MAX - 1u)
 
 enum {
     RING,
     CTRL,
     SLOT_LENGTH,
     SLOT_TOKEN,
+    SLOT_DRAFTS,
     TABLE,
     ROW_SLOT,
     ROW_POSITION,
@@ -37,6 +40,7 @@ enum {
     TOKENS,
     ACCEPTED,
     SAMPLED,
+    ROW_DRAFTS,
     COPIES,
     COMPLETIONS,
     COMPLETED,
@@ -46,6 +50,7 @@ enum {
 struct rig {
     struct ck_buffer b[BUFFERS];
     uint32_t bucket, query_len; /* of the next launch */
+    uint32_t draft_columns;     /* of a sequence of launches */
 };
 
 static void make_rig(struct ck *ck, struct rig *rig)
@@ -60,6 +65,7 @@ static void make_rig(struct ck *ck, struct rig *rig)
         [CTRL] = {"ctrl", sizeof(struct rt_ctrl), 0, false},
         [SLOT_LENGTH] = {"slot_length", SLOTS * 4, 0, false},
         [SLOT_TOKEN] = {"slot_token", SLOTS * 4, 0, false},
+        [SLOT_DRAFTS] = {"slot_drafts", SLOTS * DRAFTS * 4, 0, false},
         [TABLE] = {"block_table", SLOTS * MAX_BLOCKS * 4, 0, false},
         [ROW_SLOT] = {"row_slot", BUCKET_MAX * 4, 0x77, false},
         [ROW_POSITION] = {"row_position", BUCKET_MAX * 4, 0x77, false},
@@ -68,6 +74,7 @@ static void make_rig(struct ck *ck, struct rig *rig)
         [TOKENS] = {"tokens", MAX_ROWS * Q_MAX * 4, 0x77, false},
         [ACCEPTED] = {"accepted", MAX_ROWS * 4, 0x77, false},
         [SAMPLED] = {"sampled", MAX_ROWS * 4, 0x77, false},
+        [ROW_DRAFTS] = {"drafts", MAX_ROWS * DRAFTS * 4, 0x77, false},
         [COPIES] = {"copies", RT_MAX_PAGE_COPIES * sizeof(struct rt_page_copy), 0x77, false},
         [COMPLETIONS] = {"completions", DEPTH * COMPLETION_BYTES, 0x77, true},
         [COMPLETED] = {"completed", 8, 0, true},
@@ -89,6 +96,7 @@ static struct rt_step_begin_params begin_params(const struct rig *rig, enum ck_s
                                          .ctrl = ck_at(&rig->b[CTRL], side),
                                          .slot_length = ck_at(&rig->b[SLOT_LENGTH], side),
                                          .slot_token = ck_at(&rig->b[SLOT_TOKEN], side),
+                                         .slot_drafts = ck_at(&rig->b[SLOT_DRAFTS], side),
                                          .block_table = ck_at(&rig->b[TABLE], side),
                                          .row_slot = ck_at(&rig->b[ROW_SLOT], side),
                                          .row_position = ck_at(&rig->b[ROW_POSITION], side),
@@ -97,6 +105,7 @@ static struct rt_step_begin_params begin_params(const struct rig *rig, enum ck_s
                                          .tokens = ck_at(&rig->b[TOKENS], side),
                                          .accepted = ck_at(&rig->b[ACCEPTED], side),
                                          .sampled = ck_at(&rig->b[SAMPLED], side),
+                                         .drafts = ck_at(&rig->b[ROW_DRAFTS], side),
                                          .copies = ck_at(&rig->b[COPIES], side),
                                          .ring_depth = DEPTH,
                                          .record_bytes = RECORD_BYTES,
@@ -110,7 +119,8 @@ static struct rt_step_begin_params begin_params(const struct rig *rig, enum ck_s
                                          .pages = PAGES,
                                          .page_size = PAGE_SIZE,
                                          .max_length = MAX_LENGTH,
-                                         .max_rows = MAX_ROWS};
+                                         .max_rows = MAX_ROWS,
+                                         .draft_columns = rig->draft_columns};
 }
 
 static struct rt_step_end_params end_params(const struct rig *rig, enum ck_side side)
@@ -118,18 +128,22 @@ static struct rt_step_end_params end_params(const struct rig *rig, enum ck_side 
     return (struct rt_step_end_params){.ctrl = ck_at(&rig->b[CTRL], side),
                                        .slot_length = ck_at(&rig->b[SLOT_LENGTH], side),
                                        .slot_token = ck_at(&rig->b[SLOT_TOKEN], side),
+                                       .slot_drafts = ck_at(&rig->b[SLOT_DRAFTS], side),
                                        .row_slot = ck_at(&rig->b[ROW_SLOT], side),
                                        .row_position = ck_at(&rig->b[ROW_POSITION], side),
                                        .row_accept = ck_at(&rig->b[ROW_ACCEPT], side),
                                        .tokens = ck_at(&rig->b[TOKENS], side),
                                        .accepted = ck_at(&rig->b[ACCEPTED], side),
                                        .sampled = ck_at(&rig->b[SAMPLED], side),
+                                       .drafts = ck_at(&rig->b[ROW_DRAFTS], side),
                                        .completions = ck_at(&rig->b[COMPLETIONS], side),
                                        .completed = ck_at(&rig->b[COMPLETED], side),
                                        .ring_depth = DEPTH,
                                        .completion_bytes = COMPLETION_BYTES,
                                        .bucket = rig->bucket,
-                                       .query_len = rig->query_len};
+                                       .query_len = rig->query_len,
+                                       .draft_columns = rig->draft_columns,
+                                       .tokens_offset = OUTCOME_TOKENS};
 }
 
 static struct rt_ctrl *ref_ctrl(const struct rig *rig)
@@ -214,9 +228,9 @@ static void write_rows(struct ck_random *random, unsigned char *record, uint32_t
     }
     for (uint32_t i = 0; i < BUCKET_MAX * Q_MAX; i++)
         tokens[i] = (int32_t)ck_random_below(random, 5000) - 1000;
-    for (uint32_t r = 0; r < live; r++)
+    for (uint32_t i = 0; i < BUCKET_MAX * Q_MAX; i++)
         if (ck_random_below(random, 2))
-            tokens[r * ((struct rt_record *)(void *)record)->query_len] = -1;
+            tokens[i] = -1;
 }
 
 static void spoil_row(struct ck_random *random, struct rt_record_row *row)
@@ -325,13 +339,17 @@ static void run_stages(struct ck *ck, struct rig *rig, struct ck_random *random)
 {
     struct rt_ctrl *ctrl = ref_ctrl(rig);
     int32_t *accepted = ck_at(&rig->b[ACCEPTED], CK_REF),
-            *sampled = ck_at(&rig->b[SAMPLED], CK_REF);
+            *sampled = ck_at(&rig->b[SAMPLED], CK_REF),
+            *drafts = ck_at(&rig->b[ROW_DRAFTS], CK_REF);
     for (uint32_t r = 0; r < ctrl->live_rows; r++) {
         uint32_t x = ck_random_below(random, 40);
         if (x < 10)
             accepted[ctrl->row_base + r] = (int32_t)(x % (rig->query_len + 1));
         if (x == 11)
             accepted[ctrl->row_base + r] = ck_random_below(random, 2) ? -1 : 9;
+        for (uint32_t i = 0; i < rig->draft_columns && x % 2; i++)
+            drafts[(ctrl->row_base + r) * rig->draft_columns + i] =
+                (int32_t)ck_random_below(random, 100000) - 1000;
         if (x > 20)
             sampled[ctrl->row_base + r] = (int32_t)ck_random_below(random, 100000) - 10;
     }
@@ -339,6 +357,7 @@ static void run_stages(struct ck *ck, struct rig *rig, struct ck_random *random)
     ctrl->t_attend_last = ck_random_u64(random);
     ck_upload(ck, &rig->b[ACCEPTED]);
     ck_upload(ck, &rig->b[SAMPLED]);
+    ck_upload(ck, &rig->b[ROW_DRAFTS]);
     ck_upload(ck, &rig->b[CTRL]);
 }
 
@@ -368,7 +387,7 @@ void ck_step_run(struct ck *ck)
     uint32_t steps = ck->full ? 3000 : 300;
     for (uint32_t spoilt = 0; spoilt <= 3; spoilt++) {
         struct ck_random random = {.state = ck->seed + spoilt};
-        struct rig rig = {0};
+        struct rig rig = {.draft_columns = spoilt == 2 ? 0 : DRAFTS};
         uint64_t clock = 0;
         uint32_t failures = ck->failures;
         make_rig(ck, &rig);
@@ -409,7 +428,7 @@ void ck_step_bench(struct ck *ck)
     static const uint32_t buckets[] = {1, 64, 256};
     struct ck_random random = {.state = ck->seed};
     for (size_t i = 0; i < sizeof(buckets) / sizeof(buckets[0]); i++) {
-        struct rig rig = {.bucket = buckets[i], .query_len = 1};
+        struct rig rig = {.bucket = buckets[i], .query_len = 1, .draft_columns = 1};
         struct rt_launch launches[2 * BENCH_PAIRS];
         struct rt_error err = {0};
         make_rig(ck, &rig);

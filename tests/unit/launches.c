@@ -91,11 +91,14 @@ static void test_grids(void **state)
                                          .query_len = 2};
     assert_int_equal(BUILD(&no_device, STEP_BEGIN, begin, &l, NULL), RT_OK);
     expect_grid(&l, "rt_step_begin", 1, 1, RT_STEP_BEGIN_THREADS);
-    assert_int_equal(l.address_mask, 0x1fff);
+    assert_int_equal(l.address_mask, 0x7fff);
     assert_memory_equal(l.params, &begin, sizeof(begin));
 
-    struct rt_step_end_params end = {
-        .ring_depth = 2, .completion_bytes = 128, .bucket = 8, .query_len = 1};
+    struct rt_step_end_params end = {.ring_depth = 2,
+                                     .completion_bytes = 192,
+                                     .bucket = 8,
+                                     .query_len = 1,
+                                     .tokens_offset = 128};
     assert_int_equal(BUILD(&no_device, STEP_END, end, &l, NULL), RT_OK);
     expect_grid(&l, "rt_step_end", 1, 1, RT_STEP_END_THREADS);
 
@@ -203,8 +206,8 @@ static void test_refused_records(void **state)
                                               .ops_offset = 160,
                                               .bucket = 4,
                                               .query_len = 2};
-    struct rt_step_begin_params bad[8];
-    for (int i = 0; i < 8; i++)
+    struct rt_step_begin_params bad[10];
+    for (int i = 0; i < 10; i++)
         bad[i] = good;
     bad[0].record_bytes = 250;
     bad[1].ring_depth = 0;
@@ -214,14 +217,25 @@ static void test_refused_records(void **state)
     bad[5].ops_offset = 272;
     bad[6].tokens_offset = 132;
     bad[7].query_len = 0;
+    bad[8].query_len = 3;
+    bad[8].draft_columns = 1;
+    bad[9].draft_columns = RT_MAX_QUERY_LEN;
     struct rt_launch l = {0};
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < 10; i++)
         assert_int_equal(BUILD(&no_device, STEP_BEGIN, bad[i], &l, NULL), RT_ERR_INVALID);
     assert_int_equal(BUILD(&no_device, STEP_BEGIN, good, &l, NULL), RT_OK);
 
     struct rt_step_end_params end = {
-        .ring_depth = 2, .completion_bytes = 128, .bucket = 9, .query_len = 1};
+        .ring_depth = 2, .completion_bytes = 128, .bucket = 9, .query_len = 1, .tokens_offset = 64};
     assert_int_equal(BUILD(&no_device, STEP_END, end, &l, NULL), RT_ERR_INVALID);
+    end.bucket = 8; /* their outcomes fit, but nothing behind */
+    static const uint32_t offsets[] = {124, 128, 130, 160, 164};
+    for (size_t i = 0; i < sizeof(offsets) / sizeof(offsets[0]); i++) {
+        end.tokens_offset = offsets[i];
+        end.completion_bytes = i == 1 ? 128 : 192;
+        assert_int_equal(BUILD(&no_device, STEP_END, end, &l, NULL),
+                         i == 3 ? RT_OK : RT_ERR_INVALID);
+    }
     struct rt_schedule_params schedule = {
         .rows.count = 1, .schedule.part_count = 0, .min_blocks = 1};
     assert_int_equal(BUILD(&no_device, SCHEDULE, schedule, &l, NULL), RT_ERR_INVALID);

@@ -61,8 +61,8 @@ static void test_deepseek_v3_to_the_byte(void **state)
         {RT_TENSOR_PARTIAL_LSE, 36922112, 99328},
         {RT_TENSOR_PARTIAL_OUT, 37021440, 50855936},
         {RT_TENSOR_RECORDS, 0, 217600},
-        {RT_TENSOR_COMPLETIONS, 217600, 8704},
-        {RT_TENSOR_COMPLETED, 226304, 64},
+        {RT_TENSOR_COMPLETIONS, 217600, 12800},
+        {RT_TENSOR_COMPLETED, 230400, 64},
         {RT_TENSOR_KV, 0, UINT64_C(147371065344)},
     };
     struct rt_placement l;
@@ -80,7 +80,7 @@ static void test_deepseek_v3_to_the_byte(void **state)
     }
     assert_int_equal(l.max_blocks, 2048);
     assert_true(l.arena_bytes == 87877376);
-    assert_true(l.mapped_bytes == 226560);
+    assert_true(l.mapped_bytes == 230656);
     assert_true(l.pool_bytes == UINT64_C(147371065344));
     assert_true(l.tensors[RT_TENSOR_KV].layer_stride == UINT64_C(2415919104));
     assert_true(rt_placement_page_bytes(&DEEPSEEK_V3) == UINT64_C(147371065344) / 32768);
@@ -96,7 +96,8 @@ static void test_record_format_of_deepseek_v3(void **state)
     assert_int_equal(l.record.ops_offset, 64 + 128 * 16 + 128 * 4);
     assert_int_equal(l.record.ops_capacity, 2048 * 4 + 16384);
     assert_int_equal(l.record.record_bytes, 27200);
-    assert_int_equal(l.record.completion_bytes, 64 + 128 * 8);
+    assert_int_equal(l.record.outcome_tokens_offset, 64 + 128 * 8);
+    assert_int_equal(l.record.completion_bytes, 64 + 128 * 8 + 128 * 4);
 }
 
 static void test_odd_sizes_are_rounded_up(void **state)
@@ -111,10 +112,11 @@ static void test_odd_sizes_are_rounded_up(void **state)
     assert_int_equal(rt_placement_make(&s, &l, NULL), RT_OK);
     assert_int_equal(l.max_blocks, 2);
     assert_int_equal(l.record.tokens_offset, 64 + 48);
-    assert_int_equal(l.record.ops_offset, 64 + 48 + 48); /* 36 bytes of tokens */
-    assert_int_equal(l.record.ops_capacity, 16 + 16384); /* 8 bytes of line */
-    assert_int_equal(l.record.record_bytes, 16576);      /* 16560 */
-    assert_int_equal(l.record.completion_bytes, 128);    /* 88 */
+    assert_int_equal(l.record.ops_offset, 64 + 48 + 48);       /* 36 bytes of tokens */
+    assert_int_equal(l.record.ops_capacity, 16 + 16384);       /* 8 bytes of line */
+    assert_int_equal(l.record.record_bytes, 16576);            /* 16560 */
+    assert_int_equal(l.record.outcome_tokens_offset, 64 + 32); /* 88 */
+    assert_int_equal(l.record.completion_bytes, 192);          /* 132 */
 }
 
 static void assert_shape_is(const struct rt_placement *l, const char *name, uint32_t rank,
@@ -141,6 +143,7 @@ static void test_shapes_by_name(void **state)
     assert_shape_is(&l, "ctrl", 1, sizeof(struct rt_ctrl), 0, 0, 0);
     assert_shape_is(&l, "slot_lengths", 1, 100, 0, 0, 0);
     assert_shape_is(&l, "slot_tokens", 1, 100, 0, 0, 0);
+    assert_shape_is(&l, "slot_drafts", 2, 100, 3, 0, 0);
     assert_shape_is(&l, "block_table", 2, 100, 2048, 0, 0);
     assert_shape_is(&l, "slots", 1, 128, 0, 0, 0);
     assert_shape_is(&l, "positions", 1, 128, 0, 0, 0);
@@ -149,6 +152,7 @@ static void test_shapes_by_name(void **state)
     assert_shape_is(&l, "tokens", 2, 160, 4, 0, 0);
     assert_shape_is(&l, "accepted", 1, 160, 0, 0, 0);
     assert_shape_is(&l, "sampled", 1, 160, 0, 0, 0);
+    assert_shape_is(&l, "drafts", 2, 160, 3, 0, 0);
     assert_shape_is(&l, "page_copies", 2, RT_MAX_PAGE_COPIES, 4, 0, 0);
     assert_shape_is(&l, "parts", 2, 66, 8, 0, 0);
     assert_shape_is(&l, "num_splits", 1, 129, 0, 0, 0);
@@ -256,7 +260,8 @@ static void assert_sound(const struct rt_dims *s, struct rt_placement *l)
     assert_true(f->record_bytes >= f->ops_offset + f->ops_capacity);
     assert_int_equal(f->tokens_offset % 16 + f->ops_offset % 16 + f->ops_capacity % 16, 0);
     assert_int_equal(f->record_bytes % 64 + f->completion_bytes % 64, 0);
-    assert_true(f->completion_bytes >= 64 + 8 * s->bucket_max);
+    assert_true(f->outcome_tokens_offset >= 64 + 8 * s->bucket_max);
+    assert_true(f->completion_bytes >= f->outcome_tokens_offset + 4 * s->bucket_max * s->q_max);
 }
 
 static void test_random_shapes_are_sound(void **state)

@@ -17,6 +17,7 @@
 #define BUCKET 4
 #define QUERY_LEN 2
 #define MAX_ROWS 10
+#define DRAFTS 3 /* the longest query is of four tokens */
 #define DEPTH 3
 #define OPS_ROOM 128
 
@@ -30,7 +31,8 @@ struct slot_record {
 
 struct slot_completion {
     struct rt_completion head;
-    struct rt_row_outcome outcomes[BUCKET + 4];
+    struct rt_row_outcome outcomes[BUCKET];
+    int32_t tokens[BUCKET * QUERY_LEN];
 };
 
 struct rig {
@@ -41,6 +43,7 @@ struct rig {
     int32_t slot_length[SLOTS], slot_token[SLOTS], table[SLOTS * MAX_BLOCKS];
     int32_t row_slot[BUCKET], row_position[BUCKET], row_length[BUCKET], row_accept[BUCKET];
     int32_t tokens[MAX_ROWS * QUERY_LEN], accepted[MAX_ROWS], sampled[MAX_ROWS];
+    int32_t drafts[MAX_ROWS * DRAFTS], slot_drafts[SLOTS * DRAFTS];
     struct rt_page_copy copies[RT_MAX_PAGE_COPIES];
 };
 
@@ -50,6 +53,7 @@ static void begin(struct rig *rig)
                                      .ctrl = &rig->ctrl,
                                      .slot_length = rig->slot_length,
                                      .slot_token = rig->slot_token,
+                                     .slot_drafts = rig->slot_drafts,
                                      .block_table = rig->table,
                                      .row_slot = rig->row_slot,
                                      .row_position = rig->row_position,
@@ -58,6 +62,7 @@ static void begin(struct rig *rig)
                                      .tokens = rig->tokens,
                                      .accepted = rig->accepted,
                                      .sampled = rig->sampled,
+                                     .drafts = rig->drafts,
                                      .copies = rig->copies,
                                      .ring_depth = DEPTH,
                                      .record_bytes = sizeof(struct slot_record),
@@ -71,7 +76,8 @@ static void begin(struct rig *rig)
                                      .pages = PAGES,
                                      .page_size = PAGE_SIZE,
                                      .max_length = MAX_LENGTH,
-                                     .max_rows = MAX_ROWS};
+                                     .max_rows = MAX_ROWS,
+                                     .draft_columns = DRAFTS};
     rt_ref_step_begin(&p);
 }
 
@@ -80,18 +86,22 @@ static void end(struct rig *rig)
     struct rt_step_end_params p = {.ctrl = &rig->ctrl,
                                    .slot_length = rig->slot_length,
                                    .slot_token = rig->slot_token,
+                                   .slot_drafts = rig->slot_drafts,
                                    .row_slot = rig->row_slot,
                                    .row_position = rig->row_position,
                                    .row_accept = rig->row_accept,
                                    .tokens = rig->tokens,
                                    .accepted = rig->accepted,
                                    .sampled = rig->sampled,
+                                   .drafts = rig->drafts,
                                    .completions = (unsigned char *)rig->completions,
                                    .completed = &rig->completed,
                                    .ring_depth = DEPTH,
                                    .completion_bytes = sizeof(struct slot_completion),
                                    .bucket = BUCKET,
-                                   .query_len = QUERY_LEN};
+                                   .query_len = QUERY_LEN,
+                                   .draft_columns = DRAFTS,
+                                   .tokens_offset = offsetof(struct slot_completion, tokens)};
     rt_ref_step_end(&p);
 }
 
@@ -207,6 +217,8 @@ static void expect_untouched(struct rig *rig, const struct rig *before)
 {
     assert_memory_equal(rig->slot_length, before->slot_length, sizeof(rig->slot_length));
     assert_memory_equal(rig->slot_token, before->slot_token, sizeof(rig->slot_token));
+    assert_memory_equal(rig->slot_drafts, before->slot_drafts, sizeof(rig->slot_drafts));
+    assert_memory_equal(rig->drafts, before->drafts, sizeof(rig->drafts));
     assert_memory_equal(rig->table, before->table, sizeof(rig->table));
     assert_memory_equal(rig->tokens, before->tokens, sizeof(rig->tokens));
     assert_memory_equal(rig->copies, before->copies, sizeof(rig->copies));
@@ -340,6 +352,46 @@ static void test_ops(void **state)
     assert_int_equal(rig->copies[0].rows, PAGE_SIZE);
 }
 
+/* What a stage leaves in `drafts` is the slot's next tokens where the record names none; a slot
+ * that takes another's token takes its drafts, any other that is set loses them. */
+static void test_drafts(void **state)
+{
+    struct rig *rig = *state;
+    const int32_t left[DRAFTS] = {7, -9, 8}, kept[DRAFTS] = {7, -1, 8}, none[DRAFTS] = {-1, -1, -1};
+    struct slot_record *record = write_record(rig, 2);
+    record->head.row_base = 3;
+    begin(rig);
+    assert_memory_equal(&rig->drafts[3 * DRAFTS], none, sizeof(none));
+    assert_memory_equal(&rig->drafts[6 * DRAFTS], none, sizeof(none)); /* padding */
+    assert_int_equal(rig->drafts[7 * DRAFTS], 0x77777777);
+    memcpy(&rig->drafts[4 * DRAFTS], left, sizeof(left));
+    end(rig);
+    assert_memory_equal(&rig->slot_drafts[DRAFTS], kept, sizeof(kept));
+    assert_memory_equal(rig->slot_drafts, none, sizeof(none));
+    assert_int_equal(rig->completions[1].tokens[1], 500);
+    assert_int_equal(rig->completions[1].tokens[3], 501);
+
+    record = write_record(rig, 2);
+    record->rows[0].slot = 4;
+    record->tokens[1] = record->tokens[3] = -1;
+    add_op(record, (struct rt_record_op){RT_OP_SET_SLOT, 4, 2, RT_TOKEN_OF_SLOT(1)}, NULL);
+    begin(rig);
+    assert_int_equal(rig->tokens[1], 7);
+    assert_int_equal(rig->tokens[3], 7);
+    end(rig); /* no stage has left a draft */
+    assert_int_equal(rig->completions[2].tokens[1], 7);
+    assert_memory_equal(&rig->slot_drafts[DRAFTS], none, sizeof(none));
+
+    memcpy(&rig->slot_drafts[DRAFTS], left, sizeof(left));
+    record = write_record(rig, 2);
+    record->tokens[3] = -1;
+    add_op(record, (struct rt_record_op){RT_OP_SET_SLOT, 1, 2, 44}, NULL);
+    begin(rig);
+    assert_int_equal(rig->tokens[2], 44);
+    assert_int_equal(rig->tokens[3], -1);
+    assert_memory_equal(&rig->slot_drafts[DRAFTS], none, sizeof(none));
+}
+
 /* A bad op is named; those that can be stepped over are, the others end the list. */
 static void test_bad_ops(void **state)
 {
@@ -452,6 +504,7 @@ static int make_rig(void **state)
     if (!rig)
         return -1;
     memset(rig->tokens, 0x77, sizeof(rig->tokens));
+    memset(rig->drafts, 0x77, sizeof(rig->drafts));
     *state = rig;
     return 0;
 }
@@ -467,11 +520,17 @@ static int free_rig(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        RIG_TEST(test_good_step),         RIG_TEST(test_ring_goes_round),
-        RIG_TEST(test_stray_replay),      RIG_TEST(test_refused_headers),
-        RIG_TEST(test_refused_rows),      RIG_TEST(test_ops),
-        RIG_TEST(test_bad_ops),           RIG_TEST(test_ops_that_lie),
-        RIG_TEST(test_bad_accept_at_end), RIG_TEST(test_accept_of_the_host),
+        RIG_TEST(test_good_step),
+        RIG_TEST(test_ring_goes_round),
+        RIG_TEST(test_stray_replay),
+        RIG_TEST(test_refused_headers),
+        RIG_TEST(test_refused_rows),
+        RIG_TEST(test_ops),
+        RIG_TEST(test_bad_ops),
+        RIG_TEST(test_ops_that_lie),
+        RIG_TEST(test_bad_accept_at_end),
+        RIG_TEST(test_accept_of_the_host),
+        RIG_TEST(test_drafts),
     };
     return cmocka_run_group_tests_name("ref_step", tests, NULL, NULL);
 }

@@ -161,6 +161,9 @@ static void test_parts_of_a_record(void **state)
         assert_ptr_equal(rt_ring_completion(&b->ring, step),
                          base + b->layout.tensors[RT_TENSOR_COMPLETIONS].offset +
                              step % DEPTH * f->completion_bytes);
+        const struct rt_completion *const completion = rt_ring_completion(&b->ring, step);
+        assert_ptr_equal(rt_ring_outcome_tokens(&b->ring, completion),
+                         (const unsigned char *)completion + f->outcome_tokens_offset);
         memset(record, 0xA5, f->record_bytes); /* under a sanitizer: every byte is ours */
         assert_true(rt_ring_advance(&b->ring) == step);
     }
