@@ -8,6 +8,7 @@
  */
 #include "kernels/abi/append.h"
 #include "kernels/abi/attend.h"
+#include "kernels/abi/embed.h"
 #include "kernels/abi/experts.h"
 #include "kernels/abi/input_norm.h"
 #include "kernels/abi/preattend.h"

@@ -10,6 +10,7 @@
 #include "driver/driver.h"
 #include "kernels/abi/append.h"
 #include "kernels/abi/attend.h"
+#include "kernels/abi/embed.h"
 #include "kernels/abi/experts.h"
 #include "kernels/abi/input_norm.h"
 #include "kernels/abi/preattend.h"
@@ -23,6 +24,7 @@ void rt_ref_page_copy(const void *params);
 void rt_ref_schedule(const void *params);
 void rt_ref_append(const void *params);
 void rt_ref_append_general(const void *params);
+void rt_ref_embed(const void *params);
 void rt_ref_input_norm(const void *params);
 void rt_ref_preattend(const void *params);
 void rt_ref_schedule_append(const void *params);

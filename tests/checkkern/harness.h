@@ -69,6 +69,8 @@ void ck_schedule_append_run(struct ck *ck);
 void ck_append_run(struct ck *ck);
 void ck_append_bench(struct ck *ck);
 void ck_append_general_run(struct ck *ck);
+void ck_embed_run(struct ck *ck);
+void ck_embed_bench(struct ck *ck);
 void ck_input_norm_run(struct ck *ck);
 void ck_input_norm_bench(struct ck *ck);
 void ck_preattend_run(struct ck *ck);

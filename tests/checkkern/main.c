@@ -13,6 +13,7 @@ const struct ck_test ck_tests[] = {
     {"append", ck_append_run, ck_append_bench},
     {"append_general", ck_append_general_run, NULL},
     {"schedule_append", ck_schedule_append_run, NULL},
+    {"embed", ck_embed_run, ck_embed_bench},
     {"input_norm", ck_input_norm_run, ck_input_norm_bench},
     {"preattend", ck_preattend_run, ck_preattend_bench},
     {"page_copy", ck_page_copy_run, NULL},

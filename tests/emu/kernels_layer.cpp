@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/emu/shared.h"
 
+#include "kernels/generic/embed.cu"
 #include "kernels/generic/input_norm.cu"
 #include "kernels/generic/preattend.cu"
