@@ -14,6 +14,7 @@
 #include "kernels/abi/preattend.h"
 #include "kernels/abi/project.h"
 #include "kernels/abi/reduce.h"
+#include "kernels/abi/sample.h"
 #include "kernels/abi/step.h"
 #include "kernels/op.h"
 

@@ -16,6 +16,7 @@
 #include "kernels/abi/preattend.h"
 #include "kernels/abi/project.h"
 #include "kernels/abi/reduce.h"
+#include "kernels/abi/sample.h"
 #include "kernels/abi/step.h"
 
 void rt_ref_step_begin(const void *params);
@@ -30,6 +31,9 @@ void rt_ref_preattend(const void *params);
 void rt_ref_schedule_append(const void *params);
 void rt_ref_attend(const void *params);
 void rt_ref_reduce(const void *params);
+void rt_ref_sample_best(const void *params);
+void rt_ref_sample_tally(const void *params);
+void rt_ref_sample(const void *params);
 void rt_ref_project(const void *params);
 void rt_ref_route(const void *params);
 void rt_ref_experts_up(const void *params);

@@ -35,7 +35,7 @@ struct fiber {
 /* Where a warp or a block meets. Two sets, so that the fast may be one meeting ahead. */
 struct meeting {
     int arrived, number, operation;
-    bool vote[2];
+    int votes[2];
     struct emu_order order[2];
     emu_words words[2][32];
 };
@@ -135,7 +135,7 @@ static void end_meeting(struct meeting *m, int first, int size)
 {
     m->arrived = 0;
     m->number++;
-    m->vote[m->number % 2] = false;
+    m->votes[m->number % 2] = 0;
     for (int i = 0; i < size; i++)
         emu_wake(first + i);
 }
@@ -177,14 +177,19 @@ void __syncwarp(void)
 }
 
 /* Threads that have left are not waited for. */
-bool __syncthreads_or(bool vote)
+int __syncthreads_count(bool vote)
 {
     const int set = block.number % 2;
-    block.vote[set] |= vote;
+    block.votes[set] += vote;
     emu_release(&block.order[set]);
     meet(&block, 0, thread_count, threads_left, 0);
     emu_acquire(&block.order[set]);
-    return block.vote[set];
+    return block.votes[set];
+}
+
+bool __syncthreads_or(bool vote)
+{
+    return __syncthreads_count(vote) > 0;
 }
 
 void __syncthreads(void)

@@ -57,6 +57,7 @@ const emu_words *emu_exchange(int operation, const uint32_t *words, int count);
 
 void __syncthreads(void);
 bool __syncthreads_or(bool vote);
+int __syncthreads_count(bool vote);
 void __syncwarp(void);
 void emu_copy_async(void *to, const void *from, bool valid);
 void emu_copy_commit(void);
@@ -278,6 +279,11 @@ template <typename T, typename CHOOSE> static inline T emu_atomic(T *at, T value
                                         __ATOMIC_RELAXED)) {
     }
     return old;
+}
+
+template <typename T, typename V> static inline T atomicAdd(T *at, V value)
+{
+    return emu_atomic(at, (T)value, [](T a, T b) { return a + b; });
 }
 
 template <typename T, typename V> static inline T atomicMin(T *at, V value)

@@ -73,10 +73,53 @@ static void test_embed(void **state)
         refuse(RT_OP_EMBED, &bad[i], sizeof(bad[i]), words[i]);
 }
 
+static void test_sample(void **state)
+{
+    (void)state;
+    const struct rt_sample_params good = {.rows = {.count = 5, .q_len = 3}, .vocab = 129280};
+    static const struct {
+        enum rt_op_id op;
+        const char *entry;
+        uint32_t x, y, threads;
+    } launches[] = {
+        {RT_OP_SAMPLE_BEST, "rt_sample_best", 64, 15, RT_SAMPLE_PIECE_THREADS},
+        {RT_OP_SAMPLE_TALLY, "rt_sample_tally", 64, 15, RT_SAMPLE_PIECE_THREADS},
+        {RT_OP_SAMPLE, "rt_sample", 5, 1, RT_SAMPLE_THREADS},
+    };
+    struct rt_sample_params bad[6];
+    static const char *const words[6] = {"0 rows",
+                                         "query length 9",
+                                         "a vocabulary of 0",
+                                         "a vocabulary of 262145",
+                                         "logits is at 0x2, not 4-byte",
+                                         "sample's bin_weights is at 0x4, not 8-byte"};
+    for (int i = 0; i < 6; i++)
+        bad[i] = good;
+    bad[0].rows.count = 0;
+    bad[1].rows.q_len = 9;
+    bad[2].vocab = 0;
+    bad[3].vocab = RT_SAMPLE_MOST_VOCAB + 1;
+    bad[4].logits = (void *)2;
+    bad[5].bin_weights = (void *)4;
+    for (int i = 0; i < 3; i++) {
+        struct rt_launch l = {0};
+        assert_int_equal(build(launches[i].op, &good, sizeof(good), &l, NULL), RT_OK);
+        assert_string_equal(l.entry, launches[i].entry);
+        assert_int_equal(l.grid[0], launches[i].x);
+        assert_int_equal(l.grid[1], launches[i].y);
+        assert_int_equal(l.block[0], launches[i].threads);
+        assert_true(l.waits);
+        assert_int_equal(l.address_mask, 0x1ffe9); /* all but strides and counts */
+        for (int j = 0; j < 6; j++)
+            refuse(launches[i].op, &bad[j], sizeof(bad[j]), words[j]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_embed),
+        cmocka_unit_test(test_sample),
     };
     return cmocka_run_group_tests_name("token_ops", tests, NULL, NULL);
 }
