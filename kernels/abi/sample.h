@@ -33,7 +33,8 @@
  *                    accepted the number of columns.
  * So a row that has sampled a stop id samples it again in every step that the host has launched
  * ahead, while nothing is added to its cache: all it needs is that the slot's last token is fed
- * back. No state but that.
+ * back. No state but that; so where a prompt's last token is a stop id, the host says in the step
+ * that feeds it how many tokens stay, and is sampled for like any other.
  */
 #include "kernels/abi/views.h"
 
