@@ -35,8 +35,8 @@ RT_STATIC_ASSERT(sizeof(struct rt_project_sm90_params) == 224, "sm90 project ABI
 /* More vectors are the generic kernel's, or a library's. */
 #define RT_PROJECT_SM90_MOST_VECTORS 16u
 
-/* Warps that multiply, and in front of weights along k two more, which bring them: a lane asks for a
- * row, one lane after the other, and a stage's 16 rows would take one warp longer than memory. */
+/* Warps that multiply, and in front of weights along k two more, which bring them: a lane asks for
+ * a row, one lane after the other, so that one warp takes longer for 16 rows than memory does. */
 #define RT_PROJECT_SM90_WARPS 8u
 #define RT_PROJECT_SM90_BRINGERS 2u
 #define RT_PROJECT_SM90_THREADS (32u * (RT_PROJECT_SM90_WARPS + RT_PROJECT_SM90_BRINGERS))
