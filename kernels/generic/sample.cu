@@ -169,7 +169,7 @@ extern "C" __global__ void __launch_bounds__(RT_SAMPLE_THREADS)
     const uint32_t row = blockIdx.x;
     if (p.rows.length[row] <= 0)
         return;
-    const struct rt_sampling s = *rt_sample_line(&p, row);
+    const struct rt_sampling &s = *rt_sample_line(&p, row);
     const uint64_t data_row = (p.rows.ctrl ? p.rows.ctrl->row_base : 0) + (uint64_t)row;
     const int32_t *tokens = p.tokens + data_row * p.rows.q_len;
     const int32_t accept = rt_sample_accept(&p, row);

@@ -37,6 +37,7 @@
 #define RT_SAMPLE_WARPS (RT_SAMPLE_THREADS / RT_WARP_LANES)
 #define RT_SAMPLE_KEYS 4096u
 #define RT_SAMPLE_DIGIT_BITS 5
+#define RT_SAMPLE_ROUND 4u /* pieces whose logits are asked for at a time */
 #define RT_SAMPLE_MOST_PIECES (RT_SAMPLE_MOST_VOCAB / RT_SAMPLE_PIECE)
 RT_STATIC_ASSERT(RT_SAMPLE_WARPS == 1u << RT_SAMPLE_DIGIT_BITS, "a warp for each digit");
 RT_STATIC_ASSERT(RT_SAMPLE_KEY_BITS % RT_SAMPLE_DIGIT_BITS == 0, "whole digits");
@@ -119,30 +120,42 @@ static __device__ __forceinline__ bool rt_sample_in_bin(const struct rt_sample_c
     return distance != UINT32_MAX && distance >> RT_SAMPLE_BIN_SHIFT == bin;
 }
 
-/* Brings the bin's keys to the desk, in any order. Returns how many there are. */
-static __device__ __forceinline__ uint32_t rt_sample_gather(const struct rt_sample_column &c,
-                                                            uint32_t bin,
-                                                            struct rt_sample_desk &desk)
+/* The thread's keys of RT_SAMPLE_ROUND pieces from `first` on, all asked for before the first is
+ * used; 0, as of a NaN, where there is none or the piece has none in the bin. */
+static __device__ __forceinline__ void rt_sample_load_round(const struct rt_sample_column &c,
+                                                            uint32_t first, uint32_t bin,
+                                                            uint64_t (&keys)[2 * RT_SAMPLE_ROUND])
+{
+#pragma unroll
+    for (uint32_t i = 0; i < 2 * RT_SAMPLE_ROUND; i++) {
+        const uint32_t piece = first + i / 2;
+        const uint32_t id = piece * RT_SAMPLE_PIECE + i % 2 * RT_SAMPLE_THREADS + threadIdx.x;
+        const bool wanted =
+            id < c.vocab && rt_sample_distance_of(c, c.best[piece]) >> RT_SAMPLE_BIN_SHIFT <= bin;
+        keys[i] = wanted ? rt_sample_key_of(c, id) : 0;
+    }
+}
+
+/* Brings the bin's keys to the desk, in any order, and counts them. */
+static __device__ __forceinline__ void rt_sample_gather(const struct rt_sample_column &c,
+                                                        uint32_t bin, struct rt_sample_desk &desk)
 {
     if (threadIdx.x == 0)
         desk.count = 0;
     __syncthreads(); /* G */
-    for (uint32_t piece = 0; piece < c.pieces; piece++) {
-        if (rt_sample_distance_of(c, c.best[piece]) >> RT_SAMPLE_BIN_SHIFT > bin)
-            continue;
+    for (uint32_t first = 0; first < c.pieces; first += RT_SAMPLE_ROUND) {
+        uint64_t keys[2 * RT_SAMPLE_ROUND];
+        rt_sample_load_round(c, first, bin, keys);
 #pragma unroll
-        for (uint32_t i = 0; i < 2; i++) {
-            const uint32_t id = piece * RT_SAMPLE_PIECE + i * RT_SAMPLE_THREADS + threadIdx.x;
-            const uint64_t key = id < c.vocab ? rt_sample_key_of(c, id) : 0;
-            if (id >= c.vocab || !rt_sample_in_bin(c, key, bin))
+        for (uint32_t i = 0; i < 2 * RT_SAMPLE_ROUND; i++) {
+            if (!rt_sample_in_bin(c, keys[i], bin))
                 continue;
             const uint32_t at = atomicAdd(&desk.count, 1u);
             if (at < RT_SAMPLE_KEYS)
-                desk.keys[at] = key;
+                desk.keys[at] = keys[i];
         }
     }
     __syncthreads(); /* K */
-    return desk.count;
 }
 
 static __device__ __forceinline__ uint64_t rt_sample_share(const struct rt_sample_column &c,
