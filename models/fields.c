@@ -96,24 +96,24 @@ bool rt_field_is_given(const struct rt_fields *f, const char *key)
     struct rt_scan at;
     uint32_t times = 0;
     find(f, key, &at, &times);
-    return times > 0 && rt_scan_peek(&at) != RT_SCAN_NULL;
+    return times > 1 || (times == 1 && rt_scan_peek(&at) != RT_SCAN_NULL);
 }
 
-bool rt_fields_below(const struct rt_fields *f, const char *key, const char *prefix,
-                     struct rt_fields *out)
+enum rt_status rt_fields_below(const struct rt_fields *f, const char *key, const char *prefix,
+                               struct rt_fields *out, bool *is_there, struct rt_error *err)
 {
     struct rt_scan at;
-    uint32_t times = 0;
-    find(f, key, &at, &times);
-    if (times == 0 || rt_scan_peek(&at) != RT_SCAN_OBJECT)
-        return false;
+    RT_MODELS_TRY(look(f, key, false, "", &at, is_there, err));
+    *is_there = *is_there && rt_scan_peek(&at) == RT_SCAN_OBJECT;
+    if (!*is_there)
+        return RT_OK;
     const char *const begin = at.at;
     (void)rt_scan_skip(&at);
     *out = *f;
     out->prefix = prefix;
     out->text = begin;
     out->bytes = (size_t)(at.at - begin);
-    return true;
+    return RT_OK;
 }
 
 enum rt_status rt_field_refuse(const struct rt_fields *f, const char *key, const char *must,

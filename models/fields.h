@@ -26,10 +26,11 @@ struct rt_fields {
 enum rt_status rt_fields_open(struct rt_fields *out, const char *label, const void *text,
                               size_t bytes, struct rt_error *err);
 
+/* Also where it is given more than once, which reading it then refuses. */
 bool rt_field_is_given(const struct rt_fields *f, const char *key);
-/* The object that is a member, as fields of their own; false where there is none. */
-bool rt_fields_below(const struct rt_fields *f, const char *key, const char *prefix,
-                     struct rt_fields *out);
+/* The object that is a member, as fields of their own; *is_there 0 where there is none. */
+enum rt_status rt_fields_below(const struct rt_fields *f, const char *key, const char *prefix,
+                               struct rt_fields *out, bool *is_there, struct rt_error *err);
 
 /* A whole number from least to most. */
 enum rt_status rt_field_count(const struct rt_fields *f, const char *key, uint32_t least,

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#define LONGEST_WORD 64 /* that anybody here looks for */
+
 static bool fail(struct rt_scan *s, const char *problem)
 {
     if (!s->problem)
@@ -233,9 +235,14 @@ size_t rt_scan_unescape(const struct rt_scan_text *text, char *out)
     return (size_t)(to - out);
 }
 
+/* Escapes are at most six times as long as what they mean: a longer text is no word of ours. */
 bool rt_scan_is(const struct rt_scan_text *text, const char *word)
 {
-    return strlen(word) == text->bytes && memcmp(text->at, word, text->bytes) == 0;
+    char plain[6 * LONGEST_WORD];
+    if (text->bytes > sizeof(plain))
+        return false;
+    const size_t bytes = rt_scan_unescape(text, plain);
+    return strlen(word) == bytes && memcmp(plain, word, bytes) == 0;
 }
 
 /* ---- numbers and words ----------------------------------------------------------------------- */

@@ -46,7 +46,9 @@ static enum rt_status choose(struct rt_fields *f, size_t *family, struct rt_erro
     struct rt_fields below;
     char type[RT_FIELD_WORD_BYTES];
     for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-        if (!rt_fields_below(f, places[i].key, places[i].prefix, &below))
+        bool is_there = false;
+        RT_MODELS_TRY(rt_fields_below(f, places[i].key, places[i].prefix, &below, &is_there, err));
+        if (!is_there)
             continue;
         RT_MODELS_TRY(rt_field_word(&below, "model_type", "", type, err));
         *family = find_family(type);

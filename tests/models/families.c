@@ -105,6 +105,8 @@ static void test_deepseek_v2(void **state)
     m = parse_good(START("deepseek_v2") ", \"n_routed_experts\": null}");
     assert_int_equal(m.moe.experts, 0);
     expect_layers(&m, "dddd");
+    refuse(START("deepseek_v2") ", \"n_routed_experts\": null, \"n_routed_experts\": 16}",
+           "n_routed_experts is given 2 times: must be once");
     refuse(V2(", \"norm_topk_prob\": true"),
            "x:6: norm_topk_prob is true: must be false in a deep");
     refuse(V2(", \"topk_method\": \"noaux_tc\""),
@@ -248,6 +250,10 @@ static void test_bad_text(void **state)
            "x: text_config.vocab_size is missing");
     refuse("{\"model_type\": \"youtu\", \"model_type\": \"youtu\"}",
            "x: model_type is given 2 times: must be once");
+    refuse("{\"model_type\": \"youtu\", \"model_t\\u0079pe\": \"youtu\"}",
+           "x: model_type is given 2 times: must be once");
+    refuse("{\"text_config\": 1, \"text_config\": {\"model_type\": \"youtu\"}}",
+           "x: text_config is given 2 times: must be once");
 }
 
 static void test_bad_values(void **state)
