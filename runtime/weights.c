@@ -142,6 +142,10 @@ static enum rt_status take_shape(const char *name, const struct rt_weight *w, ui
     RT_REQUIRE(by_rows || out->row_stride == 1, err, RT_ERR_INVALID,
                "weight %s has strides %" PRId64 " and %" PRId64 ": one of them must be 1", name,
                out->row_stride, out->column_stride);
+    RT_REQUIRE(rows > 1 || (by_rows && out->row_stride >= 0), err, RT_ERR_INVALID,
+               "weight %s is a vector with strides %" PRId64 " and %" PRId64
+               ": the second must be 1, its numbers lie one behind the other",
+               name, out->row_stride, out->column_stride);
     RT_REQUIRE(rows == 1 || (apart >= (int64_t)least && apart % ALIGN_ELEMENTS == 0 &&
                              apart <= INT64_MAX / 2 / (int64_t)(rows > columns ? rows : columns)),
                err, RT_ERR_INVALID,

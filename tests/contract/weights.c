@@ -103,6 +103,18 @@ static void test_strides(void **state)
         else
             assert_int_equal(status, RT_OK);
     }
+    static const struct {
+        int64_t row, column;
+    } vectors[] = {{1, 8}, {1, 0}, {1, 5}, {1, -8}, {-8, 1}};
+    for (size_t i = 0; i < sizeof(vectors) / sizeof(vectors[0]); i++) {
+        x = (struct rt_weight){.struct_size = sizeof(x), .dtype = RT_DTYPE_BF16, .address = 4096};
+        x.rows = 1;
+        x.columns = 24;
+        x.row_stride = vectors[i].row;
+        x.column_stride = vectors[i].column;
+        refused(rt_weights_bind(w, 0, "q_a_layernorm.weight", &x, &err),
+                "is a vector with strides");
+    }
     rt_weights_destroy(&w);
 }
 
