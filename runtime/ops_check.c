@@ -16,16 +16,13 @@ enum rt_status rt_ops_check_pointers(const char *op, const struct rt_named_point
     return RT_OK;
 }
 
-/* What the copy engine can be told, 2^40 bytes; the same for all kernels, whether they use it. */
-#define STRIDE_END (INT64_C(1) << 39)
-
 enum rt_status rt_ops_stride(const char *name, int64_t given, int64_t packed, int64_t multiple,
                              int64_t *out, struct rt_error *err)
 {
     RT_REQUIRE(given >= 0 && given % multiple == 0, err, RT_ERR_INVALID,
                "%s = %" PRId64 " is not a non-negative multiple of %" PRId64, name, given,
                multiple);
-    RT_REQUIRE(given < STRIDE_END, err, RT_ERR_INVALID,
+    RT_REQUIRE(given < RT_STRIDE_END, err, RT_ERR_INVALID,
                "%s = %" PRId64 " is not below 2^39 elements", name, given);
     *out = given ? given : packed;
     return RT_OK;

@@ -24,6 +24,9 @@ enum rt_status rt_ops_check_pointers(const char *op, const struct rt_named_point
 #define RT_CHECK_POINTERS(op, list, err)                                                           \
     rt_ops_check_pointers((op), (list), (uint32_t)(sizeof(list) / sizeof((list)[0])), (err))
 
+/* What the copy engine can be told, 2^40 bytes; the same for all kernels, whether they use it. */
+#define RT_STRIDE_END (INT64_C(1) << 39)
+
 /* A given stride in elements, or the packed one for 0: not negative, a multiple, below 2^39. */
 enum rt_status rt_ops_stride(const char *name, int64_t given, int64_t packed, int64_t multiple,
                              int64_t *out, struct rt_error *err);

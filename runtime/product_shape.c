@@ -32,6 +32,38 @@ static enum rt_status check_apart(const char *what, uint32_t rows, int64_t strid
     return RT_OK;
 }
 
+/* A batch's stride: given, or that of `rows` rows. One batch has none that anybody looks at. */
+static enum rt_status batch_stride(const char *what, const struct rt_product_shape *s,
+                                   int64_t given, uint32_t rows, int64_t row, int64_t *out,
+                                   struct rt_error *err)
+{
+    const bool fits = row == 0 || (int64_t)rows < RT_STRIDE_END / row;
+    RT_REQUIRE(given || s->batch == 1 || fits, err, RT_ERR_INVALID,
+               "%s: %s of %u rows %" PRId64 " apart is not below 2^39 elements", op, what, rows,
+               row);
+    return rt_ops_stride(what, given, fits ? rows * row : 0, 1, out, err);
+}
+
+/* `count` rows of `width` numbers, `inner` apart, lie within `stride`. */
+static bool fit_within(int64_t stride, uint32_t count, int64_t inner, int64_t width)
+{
+    return stride >= width && (count == 1 || inner <= (stride - width) / (int64_t)(count - 1));
+}
+
+/* What is written does not overlap: batches of rows lie one behind the other, or row by row. */
+static enum rt_status check_written(const struct rt_product_shape *s,
+                                    const struct rt_matrix_view *y, int64_t width,
+                                    struct rt_error *err)
+{
+    RT_REQUIRE(s->batch == 1 || fit_within(y->batch_stride, s->vectors, y->row_stride, width) ||
+                   fit_within(y->row_stride, s->batch, y->batch_stride, width),
+               err, RT_ERR_INVALID,
+               "%s: y has %u batches %" PRId64 " apart of %u rows %" PRId64
+               " apart: its rows of %" PRId64 " numbers overlap",
+               op, s->batch, y->batch_stride, s->vectors, y->row_stride, width);
+    return RT_OK;
+}
+
 static enum rt_status take_weight(const struct rt_product_shape *s, int i,
                                   struct rt_weight_view *out, struct rt_error *err)
 {
@@ -55,8 +87,8 @@ static enum rt_status take_weight(const struct rt_product_shape *s, int i,
     (void)snprintf(name, sizeof(name), "weights[%d] %s", i, along ? "row" : "column");
     RT_TRY(check_apart(name, along ? w->rows : s->k, outer, along ? s->k : w->rows, err));
     (void)snprintf(name, sizeof(name), "weights[%d].batch_stride", i);
-    return rt_ops_stride(name, w->batch_stride, outer * (along ? w->rows : s->k), 1,
-                         &out->batch_stride, err);
+    return batch_stride(name, s, w->batch_stride, along ? w->rows : s->k, outer, &out->batch_stride,
+                        err);
 }
 
 /* x or y, of which a vector has `width` numbers. */
@@ -68,7 +100,7 @@ static enum rt_status take_matrix(const struct rt_product_shape *s, const char *
     (void)snprintf(name, sizeof(name), "%s_row_stride", what);
     RT_TRY(rt_ops_stride(name, row, (int64_t)width, 1, &out->row_stride, err));
     (void)snprintf(name, sizeof(name), "%s_batch_stride", what);
-    RT_TRY(rt_ops_stride(name, batch, s->vectors * out->row_stride, 1, &out->batch_stride, err));
+    RT_TRY(batch_stride(name, s, batch, s->vectors, out->row_stride, &out->batch_stride, err));
     (void)snprintf(name, sizeof(name), "%s row", what);
     RT_TRY(check_apart(name, s->vectors, out->row_stride, width, err));
     (void)snprintf(name, sizeof(name), "%s batch", what);
@@ -113,5 +145,6 @@ enum rt_status rt_product_take_shape(const struct rt_product_shape *s, struct rt
                "%s: a bias with batch %u: must be without, or batch 1", op, s->batch);
     RT_TRY(take_matrix(s, "x", s->x_batch_stride, s->x_row_stride, s->k, &p->x, err));
     RT_TRY(take_matrix(s, "y", s->y_batch_stride, s->y_row_stride, rows, &p->y, err));
+    RT_TRY(check_written(s, &p->y, (int64_t)rows, err));
     return take_norm(s, &p->norm, err);
 }

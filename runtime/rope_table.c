@@ -28,7 +28,11 @@ static enum rt_status check_rope(const struct rt_rope *rope, uint32_t rope_dim, 
     c.block.hidden_size = c.block.qk_nope_head_dim = c.block.v_head_dim = 8;
     c.block.rope = *rope;
     const enum rt_status status = rt_config_check(&c, err);
-    return status == RT_OK ? RT_OK : RT_ERR_INVALID;
+    if (status == RT_OK)
+        return RT_OK;
+    if (err)
+        err->status = RT_ERR_INVALID; /* of an argument, not of a configuration */
+    return RT_ERR_INVALID;
 }
 
 static bool turns(const struct rt_rope *rope, uint32_t rope_dim)

@@ -210,6 +210,7 @@ static void rope_refused(void **state)
                                        &err)
                         : rt_rope_size(bad[i].rope, bad[i].dim, bad[i].capacity, &bytes, &err);
             assert_int_equal(status, RT_ERR_INVALID);
+            assert_int_equal(err.status, RT_ERR_INVALID);
             if (!strstr(err.message, bad[i].words))
                 fail_msg("\"%s\" does not say \"%s\"", err.message, bad[i].words);
         }

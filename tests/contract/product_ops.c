@@ -434,6 +434,18 @@ static void shapes_refused(void **state)
     s.batch = 2;
     s.weights[0].biased = 1;
     refused(r, &s, RT_ERR_INVALID, "a bias with batch 2");
+    s = shape_of(&cases[0]);
+    s.batch = 2;
+    s.vectors = INT32_MAX;
+    s.x_row_stride = (INT64_C(1) << 39) - 8;
+    refused(r, &s, RT_ERR_INVALID,
+            "x_batch_stride of 2147483647 rows 549755813880 apart is not below 2^39 elements");
+    s = shape_of(&cases[0]);
+    s.batch = 2;
+    s.vectors = 2;
+    s.y_row_stride = 64;
+    s.y_batch_stride = 72;
+    refused(r, &s, RT_ERR_INVALID, "y has 2 batches 72 apart of 2 rows 64 apart: its rows of 64");
     s = shape_of(&cases[2]);
     s.norm_eps = -1;
     refused(r, &s, RT_ERR_INVALID, "norm.eps -1 is not a finite number, 0 or above");
