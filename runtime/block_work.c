@@ -3,6 +3,7 @@
 
 #include "kernels/abi/input_norm.h"
 #include "kernels/abi/preattend.h"
+#include "runtime/model_work.h"
 #include "runtime/ops_check.h"
 
 #include <inttypes.h>
@@ -64,6 +65,7 @@ enum rt_status rt_ops_input_norm_work(const struct rt_kernels *k, const struct r
         .first = args->first,
         .hidden_scale = args->hidden_scale == 0.0f ? 1.0f : args->hidden_scale,
     };
+    RT_TRY(rt_ops_precision(op, args->precision, caps, &p.is_f32, err));
     RT_TRY(RT_STRIDE(args, stride, args->norm.width, 8, &p.stride, err));
     RT_TRY(rt_ops_norm_view(op, "norm", &args->norm, &p.norm, err));
     RT_TRY(rt_op_resolve(RT_OP_INPUT_NORM, &request, &variant, err));

@@ -60,6 +60,15 @@ const struct rt_error *rt_ops_last_error(const rt_ops *ops)
     return ops ? &ops->error : &none;
 }
 
+enum rt_status rt_ops_overlap(rt_ops *ops, uint32_t overlap)
+{
+    RT_REQUIRE(ops, NULL, RT_ERR_INVALID, "rt_ops_overlap: ops is null");
+    RT_REQUIRE(overlap <= 1, &ops->error, RT_ERR_INVALID,
+               "rt_ops_overlap: overlap %u is not 0 or 1", overlap);
+    ops->overlap = overlap == 1;
+    return RT_OK;
+}
+
 enum rt_status rt_mla_workspace_size(rt_ops *ops, const struct rt_mla_shape *shape,
                                      struct rt_mla_workspace *out)
 {
@@ -79,7 +88,8 @@ enum rt_status rt_ops_put(struct rt_ops *ops, const struct rt_work *work, void *
     struct rt_driver *d = &ops->driver;
     RT_REQUIRE(d->caps.kind != RT_DEVICE_KIND_HOST || !stream, &ops->error, RT_ERR_INVALID,
                "%s: the host device has no streams, stream is %p", rt_work_name(work), stream);
-    return rt_work_put(work, d, false, stream, &ops->error);
+    const bool early = ops->overlap && work->kind == RT_WORK_LAUNCH && work->launch.waits;
+    return rt_work_put(work, d, early, stream, &ops->error);
 }
 
 enum rt_status rt_ops_launch(struct rt_ops *ops, const struct rt_work *work, void *stream)

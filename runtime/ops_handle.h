@@ -11,6 +11,7 @@ struct rt_ops {
     struct rt_driver driver;
     struct rt_kernels kernels;
     struct rt_error error;
+    bool overlap; /* what is put may begin before what is in front of it is over */
 };
 
 /* Inside of the device's context. */

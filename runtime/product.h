@@ -23,8 +23,8 @@ struct rt_product {
     char reason[RT_PRODUCT_TEXT];
 };
 
-/* From the shape to its parameters, strides of 0 packed, and no addresses. A norm has a weight's
- * address all the same, which stands for any. RT_ERR_INVALID by name. */
+/* From the shape to its parameters, strides of 0 packed, and no addresses; out->ops is set. A norm
+ * has a weight's address all the same, which stands for any. RT_ERR_INVALID by name. */
 enum rt_status rt_product_take_shape(const struct rt_product_shape *shape, struct rt_product *out,
                                      struct rt_error *err);
 

@@ -35,6 +35,11 @@ static uint64_t y_offset(const struct rt_product *p, uint32_t i)
     return i ? p->params.w[0].rows * each : 0;
 }
 
+static uint64_t x_bytes(const struct rt_product *p)
+{
+    return p->params.is_f32 ? sizeof(float) : sizeof(uint16_t);
+}
+
 /* Of the i-th weight; for addresses the worst alignment that they may have. */
 static struct rt_matmul matmul_of(const struct rt_product *p, uint32_t i)
 {
@@ -45,7 +50,7 @@ static struct rt_matmul matmul_of(const struct rt_product *p, uint32_t i)
         .b = RT_ALIGN_VECTOR,
         .bias = p->biased[i] ? RT_ALIGN_VECTOR : 0,
         .d = RT_ALIGN_VECTOR | y_offset(p, i),
-        .input_dtype = RT_DTYPE_BF16,
+        .input_dtype = params->is_f32 ? RT_DTYPE_F32 : RT_DTYPE_BF16,
         .weight_dtype = RT_DTYPE_BF16,
         .output_dtype = params->y_f32 ? RT_DTYPE_F32 : RT_DTYPE_BF16,
         .batch = params->batch,
@@ -166,7 +171,7 @@ static enum rt_status choose_norm(struct rt_product *p, struct rt_error *err)
         (p->params.m - UINT64_C(1)) * (uint64_t)p->params.x.row_stride + p->params.k;
     if (!p->params.norm.weight)
         return RT_OK;
-    p->workspace_bytes = p->product_bytes + normed * sizeof(uint16_t);
+    p->workspace_bytes = p->product_bytes + normed * x_bytes(p);
     return rt_op_resolve(RT_OP_INPUT_NORM, &request, &p->variant, err);
 }
 
@@ -209,6 +214,7 @@ static enum rt_status put_norm(const struct rt_product *p, const struct rt_produ
         .norm = p->params.norm,
         .tokens = p->params.m,
         .first = 1,
+        .is_f32 = p->params.is_f32,
         .hidden_scale = 1,
     };
     params.norm.weight = rt_ops_pointer(args->norm_weight);

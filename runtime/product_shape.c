@@ -2,7 +2,9 @@
 #include "runtime/product.h"
 
 #include "runtime/block_work.h"
+#include "runtime/model_work.h"
 #include "runtime/ops_check.h"
+#include "runtime/ops_handle.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -15,6 +17,9 @@ static enum rt_status check_words(const struct rt_product_shape *s, struct rt_er
     RT_REQUIRE(s->output == 0 || s->output == RT_DTYPE_BF16 || s->output == RT_DTYPE_F32, err,
                RT_ERR_INVALID, "%s: output %d is not RT_DTYPE_BF16, %d, or RT_DTYPE_F32, %d", op,
                (int)s->output, RT_DTYPE_BF16, RT_DTYPE_F32);
+    RT_REQUIRE(s->precision != RT_PRECISION_F32 || s->output != RT_DTYPE_BF16, err, RT_ERR_INVALID,
+               "%s: output RT_DTYPE_BF16, %d, with precision RT_PRECISION_F32, %d: f32 gives f32",
+               op, RT_DTYPE_BF16, RT_PRECISION_F32);
     RT_REQUIRE(s->projections == RT_PROJECTIONS_AUTO || s->projections == RT_PROJECTIONS_CUBLASLT ||
                    s->projections == RT_PROJECTIONS_OWN,
                err, RT_ERR_INVALID, "%s: projections %d is none of enum rt_projections", op,
@@ -135,8 +140,9 @@ enum rt_status rt_product_take_shape(const struct rt_product_shape *s, struct rt
         RT_REQUIRE(sizes[i].value >= 1 && sizes[i].value <= INT32_MAX, err, RT_ERR_INVALID,
                    "%s: %s %" PRIu64 " is not 1..%d", op, sizes[i].name, sizes[i].value, INT32_MAX);
     RT_TRY(check_words(s, err));
-    *p = (struct rt_project_params){
-        .batch = s->batch, .m = s->vectors, .k = s->k, .y_f32 = s->output == RT_DTYPE_F32};
+    *p = (struct rt_project_params){.batch = s->batch, .m = s->vectors, .k = s->k};
+    RT_TRY(rt_ops_precision(op, s->precision, &out->ops->driver.caps, &p->is_f32, err));
+    p->y_f32 = s->output == RT_DTYPE_F32 || p->is_f32;
     for (int i = 0; i < 2 && s->weights[i].rows > 0; i++) {
         RT_TRY(take_weight(s, i, &p->w[i], err));
         out->biased[i] = s->weights[i].biased;

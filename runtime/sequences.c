@@ -383,6 +383,16 @@ enum rt_status rt_seq_length(rt_runtime *rt, rt_seq seq, uint32_t *out)
     return RT_OK;
 }
 
+enum rt_status rt_seq_slot(rt_runtime *rt, rt_seq seq, uint32_t *out)
+{
+    RT_ENTER(rt);
+    RT_REQUIRE(out, &rt->error, RT_ERR_INVALID, "rt_seq_slot: out is null");
+    struct rt_slot *slot = NULL;
+    RT_TRY(rt_slot_of(rt, seq, &slot));
+    *out = rt_slot_index(rt, slot);
+    return RT_OK;
+}
+
 /* The last step in flight whose record has a row of the slot's sequence; 0: none. Looked for here,
  * so that rt_step need not note it in every slot. */
 static uint64_t last_row_in_flight(const struct rt_runtime *rt, const struct rt_slot *slot)

@@ -13,7 +13,8 @@
  *
  * Addresses are multiples of 16 bytes, but for positions and block_table, which have those of their
  * elements. Strides are in elements, multiples of 8 where nothing else is said, 0: packed; none is
- * negative, none as large as 2^39.
+ * negative, none as large as 2^39. Where there is a `precision` it is as in a configuration: with
+ * RT_PRECISION_F32, on the host device alone, what is bf16 and not a weight is f32.
  */
 #include "replayrt/ops.h"
 
@@ -49,6 +50,8 @@ struct rt_mla_input_norm_args {
     struct rt_rms_norm norm; /* width up to 16384 */
     uint32_t first;          /* 1: residual = hidden, whatever is there */
     float hidden_scale;      /* 0: 1 */
+    enum rt_precision precision;
+    uint32_t reserved;
 };
 RT_API enum rt_status rt_mla_input_norm(rt_ops *ops, const struct rt_mla_input_norm_args *args,
                                         void *stream);
@@ -150,10 +153,12 @@ struct rt_product_shape {
     int64_t x_batch_stride, x_row_stride, y_batch_stride, y_row_stride;
     uint32_t normed; /* 1: x' is bf16 RMSNorm of x, of width k; the three as in rt_rms_norm */
     float norm_eps, norm_offset, norm_scale;
-    enum rt_dtype output;            /* RT_DTYPE_BF16, which 0 is too, or RT_DTYPE_F32 */
+    /* RT_DTYPE_BF16, which 0 is too, or RT_DTYPE_F32; with precision f32 0 is the latter, and the
+     * former is refused. */
+    enum rt_dtype output;
     enum rt_projections projections; /* who multiplies, as in a configuration */
     enum rt_backend backend;         /* of our kernels */
-    uint32_t reserved;
+    enum rt_precision precision;     /* of f32 x' is not rounded */
 };
 
 struct rt_product_info {
@@ -179,7 +184,7 @@ RT_API enum rt_status rt_product_get_info(const rt_product *product, struct rt_p
 struct rt_product_args {
     uint32_t struct_size;
     uint32_t reserved;
-    uint64_t x;           /* bf16 [batch, vectors, k] */
+    uint64_t x;           /* bf16 or, by the precision, f32 [batch, vectors, k] */
     uint64_t y;           /* [batch, vectors, rows of all], written; no overlap with x */
     uint64_t weights[2];  /* bf16, of each that the shape has */
     uint64_t biases[2];   /* bf16 [rows], of each that is biased */

@@ -7,6 +7,7 @@
  * docs/models.md lists the families and has the formulas. The laws of rt.h hold here too.
  */
 #include "replayrt/checkpoint.h"
+#include "replayrt/model_ops.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -14,17 +15,6 @@ extern "C" {
 
 #define RT_MODEL_MAX_EOS 8
 #define RT_MODEL_MAX_EXPERTS 4096
-
-enum rt_scoring {
-    RT_SCORING_SOFTMAX = 0, /* over all experts */
-    RT_SCORING_SIGMOID      /* of each by itself */
-};
-
-/* What the score of a group of experts is. */
-enum rt_group_score {
-    RT_GROUP_SCORE_MAX = 0, /* its best expert's */
-    RT_GROUP_SCORE_TOP2     /* the sum of its two best ones', of its only one if it has no second */
-};
 
 /*
  * A mixture of experts. With x what the MLP gets and W_r the router's weight:

@@ -43,6 +43,15 @@ RT_API void rt_ops_destroy(rt_ops **ops);
 /* The last failure on this handle; never null. */
 RT_API const struct rt_error *rt_ops_last_error(const rt_ops *ops);
 
+/*
+ * With `overlap` 1, what is launched from now on may begin before the kernel in front of it on its
+ * stream is over (programmatic stream serialization): it asks for weights, and waits before it
+ * reads or writes anything else. So nothing that was put on the stream directly in front may write
+ * weights. A stage of rt_create_params.overlapped_stages wants it. 0, as a handle begins: off.
+ * RT_ERR_INVALID: neither.
+ */
+RT_API enum rt_status rt_ops_overlap(rt_ops *ops, uint32_t overlap);
+
 /* Absorbed MLA decode of `batch` requests with `query_len` tokens each. */
 struct rt_mla_shape {
     uint32_t struct_size; /* sizeof(struct rt_mla_shape), exactly: it lies inside of others */

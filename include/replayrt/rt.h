@@ -145,7 +145,10 @@ struct rt_create_params {
     /* Of the foreign stages, those that may also capture host functions: each stops the device for
      * some ten microseconds of every replay. */
     uint32_t host_function_stages;
-    uint32_t reserved;
+    /* Stages whose last kernel may be overlapped by the runtime's next one: each of their kernels
+     * waits for all that is in front of it before it is over, as every kernel does whose launch
+     * does not ask for the contrary, and as those of rt_ops_overlap do. */
+    uint32_t overlapped_stages;
     const rt_weights *weights; /* with rt_config.layer, null without: copied */
 };
 
@@ -237,6 +240,9 @@ RT_API enum rt_status rt_seq_rewind(rt_runtime *runtime, rt_seq seq, uint32_t le
 
 /* Tokens in its KV cache after all steps so far (device-decided steps: those known complete). */
 RT_API enum rt_status rt_seq_length(rt_runtime *runtime, rt_seq seq, uint32_t *out);
+
+/* Its slot, which stays the same until it is closed: where tensors by slot have its line. */
+RT_API enum rt_status rt_seq_slot(rt_runtime *runtime, rt_seq seq, uint32_t *out);
 
 /*
  * The ticket after which the pages that the sequence holds now are quiet: no step launched so far

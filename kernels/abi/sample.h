@@ -47,7 +47,7 @@
 
 /* How to sample a line: in device memory, read at every step. Zeros are greedy, stopping at id 0:
  * set unused stops to -1. */
-struct rt_sampling {
+struct rt_sample_line {
     float temperature, top_p; /* top_p 1 and more, NaN: all */
     int32_t top_k;            /* 0 and less: all */
     int32_t reserved;
@@ -55,7 +55,7 @@ struct rt_sampling {
     int32_t stop[RT_SAMPLE_STOPS]; /* negative: none */
     int32_t reserved_too[2];
 };
-RT_STATIC_ASSERT(sizeof(struct rt_sampling) == 64, "sampling ABI");
+RT_STATIC_ASSERT(sizeof(struct rt_sample_line) == 64, "sampling ABI");
 
 static RT_HD inline uint32_t rt_sample_pieces(uint32_t vocab)
 {
@@ -66,15 +66,15 @@ static RT_HD inline uint32_t rt_sample_pieces(uint32_t vocab)
 struct rt_sample_params {
     const float *logits; /* [rows.count, rows.q_len, vocab], at the replay's own rows */
     int64_t row_stride, token_stride;
-    struct rt_rows_view rows;        /* length and position of every row; slot may be null */
-    const int32_t *accept;           /* [rows.count], RT_ACCEPT_BY_DEVICE or a count; or null */
-    const int32_t *tokens;           /* [row_base + rows.count, q_len] */
-    int32_t *accepted, *sampled;     /* [row_base + rows.count] */
-    const struct rt_sampling *lines; /* [lines] */
-    uint64_t *best;                  /* [rc, pieces], of columns that may be chosen in */
-    uint64_t *sums;                  /* [rc, pieces] weights, of those that are drawn in */
-    uint64_t *bin_weights;           /* [rc, RT_SAMPLE_BINS], where top_k or top_p cuts; so too */
-    uint32_t *bin_counts;            /* [rc, RT_SAMPLE_BINS], of what has a weight */
+    struct rt_rows_view rows;           /* length and position of every row; slot may be null */
+    const int32_t *accept;              /* [rows.count], RT_ACCEPT_BY_DEVICE or a count; or null */
+    const int32_t *tokens;              /* [row_base + rows.count, q_len] */
+    int32_t *accepted, *sampled;        /* [row_base + rows.count] */
+    const struct rt_sample_line *lines; /* [lines] */
+    uint64_t *best;                     /* [rc, pieces], of columns that may be chosen in */
+    uint64_t *sums;                     /* [rc, pieces] weights, of those that are drawn in */
+    uint64_t *bin_weights; /* [rc, RT_SAMPLE_BINS], where top_k or top_p cuts; so too */
+    uint32_t *bin_counts;  /* [rc, RT_SAMPLE_BINS], of what has a weight */
     float scale;
     uint32_t vocab;
 };

@@ -144,18 +144,18 @@ static RT_HD inline uint64_t rt_sample_random(uint64_t seed, uint32_t position)
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
-static RT_HD inline bool rt_sample_draws(const struct rt_sampling *s)
+static RT_HD inline bool rt_sample_draws(const struct rt_sample_line *s)
 {
     return s->temperature > 0.0f;
 }
 
-static RT_HD inline bool rt_sample_cuts(const struct rt_sampling *s)
+static RT_HD inline bool rt_sample_cuts(const struct rt_sample_line *s)
 {
     return s->top_k > 0 || s->top_p < 1.0f;
 }
 
-static RT_HD inline const struct rt_sampling *rt_sample_line(const struct rt_sample_params *p,
-                                                             uint32_t row)
+static RT_HD inline const struct rt_sample_line *rt_sample_line(const struct rt_sample_params *p,
+                                                                uint32_t row)
 {
     return p->lines + (p->rows.slot ? (uint32_t)p->rows.slot[row] : row);
 }
@@ -175,7 +175,7 @@ static RT_HD inline bool rt_sample_wants(const struct rt_sample_params *p, uint3
     return accept == RT_ACCEPT_BY_DEVICE || (int32_t)column == accept - 1;
 }
 
-static RT_HD inline bool rt_sample_stops(const struct rt_sampling *s, int32_t token)
+static RT_HD inline bool rt_sample_stops(const struct rt_sample_line *s, int32_t token)
 {
     bool stops = false;
     for (uint32_t i = 0; i < RT_SAMPLE_STOPS; i++)

@@ -34,11 +34,22 @@ struct rt_rows_view {
     const int32_t *slot;        /* [count] line of the block table, negative: padding; or null: row
                                    r uses line r */
     const int32_t *position;    /* [count] of the first new token; negative: it has none */
-    const struct rt_ctrl *ctrl; /* or null, as operators have it: row_base is 0 */
+    const struct rt_ctrl *ctrl; /* or null, as operators may have it: row_base is 0 */
 };
 #define RT_ROWS_ADDRESSES(type, member)                                                            \
     (RT_ADDRESS(type, member.slot) | RT_ADDRESS(type, member.position) |                           \
      RT_ADDRESS(type, member.length) | RT_ADDRESS(type, member.ctrl))
+
+/* Where the replay's rows begin in the step's own tensors. Operators have no control block: of the
+ * address of any int32 they make one whose row_base lies there, so nothing else of it is looked at,
+ * and it is aligned no better than that. */
+static RT_HD inline uint32_t rt_row_base(const struct rt_rows_view *rows)
+{
+    if (!rows->ctrl)
+        return 0;
+    const void *row_base = (const char *)rows->ctrl + offsetof(struct rt_ctrl, row_base);
+    return *(const uint32_t *)row_base;
+}
 
 /* One layer's paged cache; what a token holds is its format's to say (common/kv_format.h). */
 struct rt_kv_view {

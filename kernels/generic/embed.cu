@@ -19,7 +19,7 @@
 /* The table's row, or null where the token is none of its. */
 static __device__ __forceinline__ const uint4 *rt_embed_row(const struct rt_embed_params &p)
 {
-    const uint64_t row_base = p.rows.ctrl ? p.rows.ctrl->row_base : 0;
+    const uint64_t row_base = rt_row_base(&p.rows);
     const bool live = !p.rows.length || p.rows.length[blockIdx.x / p.rows.q_len] > 0;
     const int32_t id = p.tokens[row_base * p.rows.q_len + blockIdx.x];
     const bool found = live && id >= 0 && (uint32_t)id < p.vocab;

@@ -69,7 +69,7 @@ extern "C" __global__ void __launch_bounds__(PIECE_THREADS)
     if (!rt_sample_wants(&p, row, column))
         return;
     const struct piece piece = load_piece(p, rt_sample_logits(p, row, column));
-    const struct rt_sampling *s = rt_sample_line(&p, row);
+    const struct rt_sample_line *s = rt_sample_line(&p, row);
     if (rt_sample_draws(s) && rt_sample_cuts(s))
         clear_bins(p);
     uint64_t best = 0;
@@ -120,7 +120,7 @@ extern "C" __global__ void __launch_bounds__(PIECE_THREADS)
     const uint32_t row = blockIdx.y / p.rows.q_len, column = blockIdx.y % p.rows.q_len;
     if (!rt_sample_wants(&p, row, column))
         return;
-    const struct rt_sampling *s = rt_sample_line(&p, row);
+    const struct rt_sample_line *s = rt_sample_line(&p, row);
     if (!rt_sample_draws(s))
         return;
     const bool cuts = rt_sample_cuts(s);
@@ -169,8 +169,8 @@ extern "C" __global__ void __launch_bounds__(RT_SAMPLE_THREADS)
     const uint32_t row = blockIdx.x;
     if (p.rows.length[row] <= 0)
         return;
-    const struct rt_sampling &s = *rt_sample_line(&p, row);
-    const uint64_t data_row = (p.rows.ctrl ? p.rows.ctrl->row_base : 0) + (uint64_t)row;
+    const struct rt_sample_line &s = *rt_sample_line(&p, row);
+    const uint64_t data_row = rt_row_base(&p.rows) + (uint64_t)row;
     const int32_t *tokens = p.tokens + data_row * p.rows.q_len;
     const int32_t accept = rt_sample_accept(&p, row);
     const bool by_device = accept == RT_ACCEPT_BY_DEVICE;

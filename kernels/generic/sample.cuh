@@ -229,7 +229,7 @@ static __device__ __forceinline__ void rt_sample_sum_bins(const struct rt_sample
 }
 
 static __device__ __forceinline__ struct rt_sample_kept
-rt_sample_keep(const struct rt_sample_params &p, const struct rt_sampling &s,
+rt_sample_keep(const struct rt_sample_params &p, const struct rt_sample_line &s,
                const struct rt_sample_column &c, uint32_t rc, struct rt_sample_desk &desk)
 {
     rt_sample_sum_bins(p, rc, desk);
@@ -306,7 +306,7 @@ static __device__ __forceinline__ int32_t rt_sample_draw(const struct rt_sample_
 }
 
 static __device__ __forceinline__ int32_t rt_sample_choose(const struct rt_sample_params &p,
-                                                           const struct rt_sampling &s,
+                                                           const struct rt_sample_line &s,
                                                            uint32_t row, uint32_t column,
                                                            struct rt_sample_desk &desk)
 {

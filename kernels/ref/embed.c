@@ -5,7 +5,7 @@
 void rt_ref_embed(const void *params)
 {
     const struct rt_embed_params *p = params;
-    const uint64_t row_base = p->rows.ctrl ? p->rows.ctrl->row_base : 0;
+    const uint64_t row_base = rt_row_base(&p->rows);
     for (uint32_t token = 0; token < p->rows.count * p->rows.q_len; token++) {
         const bool live = !p->rows.length || p->rows.length[token / p->rows.q_len] > 0;
         const int32_t id = p->tokens[row_base * p->rows.q_len + token];

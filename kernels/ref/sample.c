@@ -84,7 +84,7 @@ void rt_ref_sample_best(const void *params)
 static void tally_piece(const struct rt_sample_params *p, const struct column *c, uint32_t row,
                         uint32_t rc, uint32_t number)
 {
-    const struct rt_sampling *s = rt_sample_line(p, row);
+    const struct rt_sample_line *s = rt_sample_line(p, row);
     if (!rt_sample_draws(s))
         return;
     uint64_t *weights = p->bin_weights + (uint64_t)rc * RT_SAMPLE_BINS, sum = 0;
@@ -145,7 +145,7 @@ static int32_t draw(const struct column *c, uint64_t least, uint64_t target)
 
 static int32_t choose(const struct rt_sample_params *p, uint32_t row, uint32_t column)
 {
-    const struct rt_sampling *s = rt_sample_line(p, row);
+    const struct rt_sample_line *s = rt_sample_line(p, row);
     const struct column c = column_of(p, row, column);
     const bool all_nan = c.top != c.top;
     if (!rt_sample_draws(s) || all_nan)
@@ -162,8 +162,8 @@ static int32_t choose(const struct rt_sample_params *p, uint32_t row, uint32_t c
 
 static void sample_row(const struct rt_sample_params *p, uint32_t row)
 {
-    const struct rt_sampling *s = rt_sample_line(p, row);
-    const size_t data_row = (p->rows.ctrl ? p->rows.ctrl->row_base : 0) + (size_t)row;
+    const struct rt_sample_line *s = rt_sample_line(p, row);
+    const size_t data_row = rt_row_base(&p->rows) + (size_t)row;
     const int32_t *tokens = p->tokens + data_row * p->rows.q_len;
     const int32_t accept = rt_sample_accept(p, row);
     if (accept != RT_ACCEPT_BY_DEVICE) {

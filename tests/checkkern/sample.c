@@ -30,8 +30,8 @@ struct sample_case {
     uint32_t rows, q_len, vocab, gap;
     bool slots, by_accept;
     float scale;
-    const struct rt_sampling *all; /* of every line; null: each its own */
-    enum logit_kind kind;          /* of every column, where `all` is given */
+    const struct rt_sample_line *all; /* of every line; null: each its own */
+    enum logit_kind kind;             /* of every column, where `all` is given */
 };
 
 enum {
@@ -117,17 +117,17 @@ static void fill_logits(struct ck_random *random, const struct sample_case *c, f
     }
 }
 
-static struct rt_sampling sampling(struct ck_random *random, uint32_t vocab)
+static struct rt_sample_line sampling(struct ck_random *random, uint32_t vocab)
 {
     const float temperatures[] = {0.0f,  1.0f,  0.7f, 1.5f, 1e-30f,
                                   1e30f, -1.0f, NAN,  0.1f, INFINITY};
     const float top_ps[] = {1.0f, 0.9f, 0.5f, 0.999f, 0.0f, 1e-9f, 0.99999994f, NAN, -1.0f, 2.0f};
     const int32_t top_ks[] = {
         0, 1, 2, 50, 64, 1000, INT32_MAX, -5, (int32_t)vocab - 1, (int32_t)vocab};
-    struct rt_sampling s = {.temperature = temperatures[ck_random_below(random, 10)],
-                            .top_p = top_ps[ck_random_below(random, 10)],
-                            .top_k = top_ks[ck_random_below(random, 10)],
-                            .seed = ck_random_u64(random)};
+    struct rt_sample_line s = {.temperature = temperatures[ck_random_below(random, 10)],
+                               .top_p = top_ps[ck_random_below(random, 10)],
+                               .top_k = top_ks[ck_random_below(random, 10)],
+                               .seed = ck_random_u64(random)};
     if (ck_random_below(random, 2))
         s.temperature = 1.0f;
     for (uint32_t i = 0; i < RT_SAMPLE_STOPS; i++)
@@ -141,7 +141,7 @@ static void fill_rows(struct ck_random *random, const struct sample_case *c, con
     int32_t *length = ck_at(&rig->b[LENGTH], CK_REF), *slot = ck_at(&rig->b[SLOT], CK_REF);
     int32_t *position = ck_at(&rig->b[POSITION], CK_REF), *accept = ck_at(&rig->b[ACCEPT], CK_REF);
     int32_t *tokens = ck_at(&rig->b[TOKENS], CK_REF);
-    struct rt_sampling *lines = ck_at(&rig->b[LINES], CK_REF);
+    struct rt_sample_line *lines = ck_at(&rig->b[LINES], CK_REF);
     const uint32_t first = ck_random_below(random, c->rows);
     for (uint32_t r = 0; r < c->rows; r++) {
         length[r] = (int32_t)ck_random_below(random, 5) - (r > 0);
@@ -177,7 +177,7 @@ static void make_rig(struct ck *ck, const struct sample_case *c, struct rig *rig
         [TOKENS] = {"tokens", data_rows * c->q_len * 4},
         [ACCEPTED] = {"accepted", data_rows * 4},
         [SAMPLED] = {"sampled", data_rows * 4},
-        [LINES] = {"lines", c->rows * sizeof(struct rt_sampling)},
+        [LINES] = {"lines", c->rows * sizeof(struct rt_sample_line)},
         [BEST] = {"best", columns * pieces * 8},
         [SUMS] = {"sums", columns * pieces * 8},
         [WEIGHTS] = {"bin_weights", columns * RT_SAMPLE_BINS * 8},
@@ -256,7 +256,7 @@ static void check_large(struct ck *ck, struct ck_random *random)
 {
     static const struct {
         enum logit_kind kind;
-        struct rt_sampling all;
+        struct rt_sample_line all;
     } cases[] = {
         {NORMAL, {.temperature = 1.0f, .top_p = 1.0f, .seed = 1}},
         {NORMAL, {.temperature = 1.0f, .top_p = 0.9f, .seed = 2}},
@@ -300,7 +300,7 @@ void ck_sample_run(struct ck *ck)
 #define BENCH_STEPS 20
 
 /* Of a batch, as a step has them: the three launches one behind the other. */
-static void bench(struct ck *ck, uint32_t rows, const char *how, const struct rt_sampling *s)
+static void bench(struct ck *ck, uint32_t rows, const char *how, const struct rt_sample_line *s)
 {
     const struct sample_case c = {.rows = rows, .q_len = 1, .vocab = 129280, .scale = 1};
     static const enum rt_op_id ops[] = {RT_OP_SAMPLE_BEST, RT_OP_SAMPLE_TALLY, RT_OP_SAMPLE};
@@ -310,7 +310,7 @@ static void bench(struct ck *ck, uint32_t rows, const char *how, const struct rt
     struct rt_error err = {0};
     make_rig(ck, &c, &rig);
     fill_rig(ck, &random, &c, &rig);
-    struct rt_sampling *lines = ck_at(&rig.b[LINES], CK_REF);
+    struct rt_sample_line *lines = ck_at(&rig.b[LINES], CK_REF);
     float *logits = ck_at(&rig.b[LOGITS], CK_REF);
     for (uint32_t r = 0; r < rows; r++) {
         lines[r] = *s;
@@ -333,7 +333,7 @@ void ck_sample_bench(struct ck *ck)
     static const uint32_t batches[] = {1, 8, 32, 128};
     static const struct {
         const char *how;
-        struct rt_sampling s;
+        struct rt_sample_line s;
     } lines[] = {
         {"greedy", {.top_p = 1.0f}},
         {"temperature", {.temperature = 1.0f, .top_p = 1.0f}},

@@ -23,7 +23,7 @@
 
 /* A model whose logits follow from a token and its position, and what it needs of memory. */
 struct model {
-    struct rt_sampling lines[SLOTS];
+    struct rt_sample_line lines[SLOTS];
     float logits[ROWS * COLUMNS * VOCAB];
     bool drafts; /* tries to draft, and is right now and then */
 };
@@ -111,8 +111,8 @@ static rt_runtime *create(struct model *m, float temperature)
     strcpy(config.device, "host");
     *m = (struct model){0};
     for (uint32_t s = 0; s < SLOTS; s++) {
-        m->lines[s] =
-            (struct rt_sampling){.temperature = temperature, .top_p = 0.9f, .top_k = 20, .seed = s};
+        m->lines[s] = (struct rt_sample_line){
+            .temperature = temperature, .top_p = 0.9f, .top_k = 20, .seed = s};
         memset(m->lines[s].stop, 0xff, sizeof(m->lines[s].stop));
     }
     const struct rt_create_params params = {.struct_size = sizeof(params),

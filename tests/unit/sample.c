@@ -112,7 +112,7 @@ static void test_products(void **state)
 
 struct one {
     float logits[COLUMNS * VOCAB];
-    struct rt_sampling line;
+    struct rt_sample_line line;
     int32_t length, position, accept, tokens[COLUMNS], accepted, sampled;
 };
 
@@ -158,7 +158,7 @@ static int before(const void *a, const void *b)
 /* The ids that stay, by sorting, in double: `certain` are those that no rounding can change. */
 static void keep(const struct one *one, bool kept[VOCAB], double probability[VOCAB], bool *certain)
 {
-    const struct rt_sampling *s = &one->line;
+    const struct rt_sample_line *s = &one->line;
     uint32_t ids[VOCAB];
     double sum = 0, some = 0;
     for (uint32_t i = 0; i < VOCAB; i++)
@@ -337,7 +337,7 @@ static void test_rows_are_their_own(void **state)
     (void)state;
     uint64_t random = 23;
     static float logits[3 * VOCAB];
-    struct rt_sampling lines[9] = {0};
+    struct rt_sample_line lines[9] = {0};
     struct one *alone = malloc(sizeof(*alone));
     set_up(alone, &random);
     alone->line.seed = 9;

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* replayrt/model_ops.h. */
+#include "replayrt/model_ops.h"
+
+#include "common/struct_size.h"
+#include "runtime/model_work.h"
+#include "runtime/ops_handle.h"
+
+#include <stdio.h>
+
+enum rt_status rt_embed(rt_ops *ops, const struct rt_embed_args *args, void *stream)
+{
+    RT_REQUIRE(ops, NULL, RT_ERR_INVALID, "rt_embed: ops is null");
+    struct rt_error *err = &ops->error;
+    struct rt_embed_args mine;
+    RT_TAKE_STRUCT(args, mine, err);
+    struct rt_work work;
+    RT_TRY(rt_ops_embed_work(&ops->kernels, &ops->driver.caps, args, &work, err));
+    return rt_ops_launch(ops, &work, stream);
+}
+
+/* ---- mixtures of experts --------------------------------------------------------------------- */
+
+enum rt_status rt_route(rt_ops *ops, const struct rt_route_args *args, void *stream)
+{
+    RT_REQUIRE(ops, NULL, RT_ERR_INVALID, "rt_route: ops is null");
+    struct rt_error *err = &ops->error;
+    struct rt_route_args mine;
+    RT_TAKE_STRUCT(args, mine, err);
+    struct rt_work work;
+    RT_TRY(rt_ops_route_work(&ops->kernels, &ops->driver.caps, args, &work, err));
+    return rt_ops_launch(ops, &work, stream);
+}
+
+enum rt_status rt_experts_up(rt_ops *ops, const struct rt_experts_up_args *args, void *stream)
+{
+    RT_REQUIRE(ops, NULL, RT_ERR_INVALID, "rt_experts_up: ops is null");
+    struct rt_error *err = &ops->error;
+    struct rt_experts_up_args mine;
+    RT_TAKE_STRUCT(args, mine, err);
+    struct rt_work work;
+    RT_TRY(rt_ops_experts_up_work(&ops->kernels, &ops->driver.caps, args, &work, err));
+    return rt_ops_launch(ops, &work, stream);
+}
+
+enum rt_status rt_experts_down(rt_ops *ops, const struct rt_experts_down_args *args, void *stream)
+{
+    RT_REQUIRE(ops, NULL, RT_ERR_INVALID, "rt_experts_down: ops is null");
+    struct rt_error *err = &ops->error;
+    struct rt_experts_down_args mine;
+    RT_TAKE_STRUCT(args, mine, err);
+    struct rt_work work;
+    RT_TRY(rt_ops_experts_down_work(&ops->kernels, &ops->driver.caps, args, &work, err));
+    return rt_ops_launch(ops, &work, stream);
+}
+
+enum rt_status rt_experts_get_info(rt_ops *ops, const struct rt_experts_shape *shape,
+                                   struct rt_experts_info *out)
+{
+    static const char op[] = "rt_experts_get_info";
+    RT_REQUIRE(ops, NULL, RT_ERR_INVALID, "%s: ops is null", op);
+    struct rt_error *err = &ops->error;
+    RT_REQUIRE(shape, err, RT_ERR_INVALID, "%s: shape is null", op);
+    RT_CHECK_STRUCT(out, err);
+    struct rt_experts_choice choice;
+    RT_TRY(rt_ops_choose_experts(op, &ops->driver.caps, shape, &choice, err));
+    struct rt_experts_info mine = {.up = choice.up.entry, .down = choice.down.entry};
+    (void)snprintf(mine.reason, sizeof(mine.reason), "%.159s", choice.up.reason);
+    rt_struct_write(out, &mine, sizeof(mine));
+    return RT_OK;
+}
+
+/* ---- the next token -------------------------------------------------------------------------- */
+
+enum rt_status rt_sample_workspace(uint32_t rows, uint32_t query_len, uint32_t vocab,
+                                   uint64_t *bytes, struct rt_error *error)
+{
+    RT_REQUIRE(bytes, error, RT_ERR_INVALID, "rt_sample_workspace: bytes is null");
+    return rt_ops_sample_bytes(rows, query_len, vocab, bytes, error);
+}
+
+enum rt_status rt_sample(rt_ops *ops, const struct rt_sample_args *args, void *stream)
+{
+    RT_REQUIRE(ops, NULL, RT_ERR_INVALID, "rt_sample: ops is null");
+    struct rt_error *err = &ops->error;
+    struct rt_driver *d = &ops->driver;
+    struct rt_sample_args mine;
+    RT_TAKE_STRUCT(args, mine, err);
+    struct rt_sample_work work;
+    RT_TRY(rt_ops_sample_work(&ops->kernels, &d->caps, args, &work, err));
+    RT_TRY(RT_DRV(d, err, ctx_enter, (d)));
+    enum rt_status status = rt_ops_put(ops, &work.best, stream);
+    if (status == RT_OK)
+        status = rt_ops_put(ops, &work.tally, stream);
+    if (status == RT_OK)
+        status = rt_ops_put(ops, &work.choice, stream);
+    (void)d->ctx_leave(d);
+    return status;
+}
