@@ -8,7 +8,8 @@
  *
  *   launch ──> launch ──> [captured stage] ──┬─> tail ──┐
  *          programmatic                      └─> tail ──┴─> launch ──> …
- *          if it waits                                full edges
+ *          if it waits                         full edges, but out of a stage that may be
+ *                                              overlapped and has one tail, a kernel
  */
 struct builder {
     const struct rt_program *program;
@@ -17,7 +18,7 @@ struct builder {
     struct rt_graph *graph;
     rt_dnode tails[RT_MAX_TAILS];
     uint32_t tail_count;
-    rt_dnode last_launch; /* node of the last launch stage; null: none yet */
+    rt_dnode overlapped; /* kernel that a launch behind it may overlap; null: none yet */
 };
 
 static uint64_t now_ns(void)
@@ -41,19 +42,19 @@ static void follow_one(struct builder *b, rt_dnode node)
     b->graph->node_count++;
 }
 
-/* Only a kernel of ours is known to be a predecessor that may be overlapped: it triggers after its
- * own wait. A callback that put nothing on the stream leaves that kernel the tail. */
+/* A kernel of ours may be overlapped, for it waits before it is over. A callback that put nothing
+ * on the stream leaves that kernel the tail. */
 static enum rt_status add_launch(struct builder *b, const struct rt_launch *launch,
                                  struct rt_error *err)
 {
     struct rt_dedge edges[RT_MAX_TAILS];
     rt_dnode node;
-    const bool after_launch = b->tail_count == 1 && b->tails[0] == b->last_launch;
-    edges_from_tails(b, after_launch && launch->waits, edges);
+    const bool overlaps = b->tail_count == 1 && b->tails[0] == b->overlapped && launch->waits;
+    edges_from_tails(b, overlaps, edges);
     RT_TRY(RT_DRV(b->driver, err, graph_add_kernel,
                   (b->driver, b->graph->graph, launch, edges, b->tail_count, &node)));
     follow_one(b, node);
-    b->last_launch = node;
+    b->overlapped = node;
     return RT_OK;
 }
 
@@ -69,18 +70,35 @@ static enum rt_status add_work(struct builder *b, const struct rt_work *work, st
     return RT_OK;
 }
 
+/* What a stage says of its kernels it says of none that was there before it: the tail still, where
+ * it has put nothing on the stream. */
+static enum rt_status find_overlapped(struct builder *b, const struct rt_dedge *before,
+                                      uint32_t before_count, struct rt_error *err)
+{
+    struct rt_node_info info;
+    if (b->tail_count != 1)
+        return RT_OK;
+    for (uint32_t i = 0; i < before_count; i++)
+        if (before[i].from == b->tails[0])
+            return RT_OK;
+    RT_TRY(RT_DRV(b->driver, err, graph_node_info, (b->driver, b->tails[0], &info)));
+    if (info.type == RT_NODE_KERNEL)
+        b->overlapped = b->tails[0];
+    return RT_OK;
+}
+
 /* A capture that has begun is ended whatever the work says, or its stream would be lost. */
-static enum rt_status capture_work(struct builder *b, const struct rt_work *work,
-                                   struct rt_error *err)
+static enum rt_status capture_stage(struct builder *b, const struct rt_stage *stage,
+                                    struct rt_error *err)
 {
     struct rt_driver *const d = b->driver;
     rt_dgraph graph = b->graph->graph;
     struct rt_dedge edges[RT_MAX_TAILS];
+    const uint32_t edge_count = b->tail_count;
     uint32_t tail_count = 0;
     edges_from_tails(b, false, edges);
-    RT_TRY(
-        RT_DRV(d, err, graph_capture_begin, (d, graph, b->capture_stream, edges, b->tail_count)));
-    const enum rt_status status = rt_work_put(work, d, false, b->capture_stream, err);
+    RT_TRY(RT_DRV(d, err, graph_capture_begin, (d, graph, b->capture_stream, edges, edge_count)));
+    const enum rt_status status = rt_work_put(stage->work, d, false, b->capture_stream, err);
     const int ended =
         d->graph_capture_end(d, graph, b->capture_stream, b->tails, RT_MAX_TAILS, &tail_count);
     RT_TRY(status);
@@ -90,23 +108,26 @@ static enum rt_status capture_work(struct builder *b, const struct rt_work *work
                "the stage's function left %u branches, at most %d can be joined", tail_count,
                RT_MAX_TAILS);
     b->tail_count = tail_count;
+    if (stage->overlapped)
+        RT_TRY(find_overlapped(b, edges, edge_count, err));
     return RT_DRV(d, err, graph_nodes, (d, graph, NULL, &b->graph->node_count));
 }
 
-static enum rt_status add_stage(struct builder *b, const struct rt_work *work, struct rt_error *err)
+static enum rt_status add_stage(struct builder *b, const struct rt_stage *stage,
+                                struct rt_error *err)
 {
-    if (work->kind == RT_WORK_LAUNCH)
-        return add_launch(b, &work->launch, err);
+    if (stage->work->kind == RT_WORK_LAUNCH)
+        return add_launch(b, &stage->work->launch, err);
     if (b->driver->caps.kind == RT_DEVICE_KIND_HOST)
-        return add_work(b, work, err);
-    return capture_work(b, work, err);
+        return add_work(b, stage->work, err);
+    return capture_stage(b, stage, err);
 }
 
 static enum rt_status add_stages(struct builder *b, struct rt_error *err)
 {
     for (uint32_t i = 0; i < b->program->count; i++) {
         b->graph->first_node[i] = b->graph->node_count;
-        const enum rt_status status = add_stage(b, b->program->stages[i].work, err);
+        const enum rt_status status = add_stage(b, &b->program->stages[i], err);
         if (status != RT_OK)
             return rt_program_stage_failed(b->program, i, status, err);
     }

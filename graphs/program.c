@@ -50,8 +50,9 @@ void rt_program_free(struct rt_program *p)
 
 bool rt_program_edge_programmatic(const struct rt_program *p, uint32_t i)
 {
-    return i > 0 && p->stages[i - 1].work->kind == RT_WORK_LAUNCH &&
-           p->stages[i].work->kind == RT_WORK_LAUNCH && p->stages[i].work->launch.waits;
+    const struct rt_stage *const stage = &p->stages[i];
+    return i > 0 && (stage[-1].work->kind == RT_WORK_LAUNCH || stage[-1].overlapped) &&
+           stage->work->kind == RT_WORK_LAUNCH && stage->work->launch.waits;
 }
 
 enum rt_status rt_program_stage_failed(const struct rt_program *p, uint32_t i,

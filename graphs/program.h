@@ -25,6 +25,8 @@ struct rt_stage {
     char label[RT_LABEL_BYTES]; /* "append.12", "before_attention.0" */
     struct rt_work *work;       /* owned by the program */
     enum rt_stage_trust trust;
+    /* Of what is no launch: its last kernel may be overlapped by a launch behind it. */
+    bool overlapped;
     char reason[RT_STAGE_REASON_BYTES]; /* why this work and not another; "": nobody asks */
 };
 
@@ -41,7 +43,9 @@ enum rt_status rt_program_add(struct rt_program *p, const char *label, uint32_t 
 /* No graph built from it may be launched any more. */
 void rt_program_free(struct rt_program *p);
 
-/* The edge from stage i-1 into stage i may be programmatic: both are launches, the later waits. */
+/* The edge from stage i-1 into stage i may be programmatic: stage i is a launch that waits, and in
+ * front of it is a launch or what may be overlapped. Of the latter the builder sees what has been
+ * captured, and makes the edge so where that ends in one kernel; on a stream the driver does. */
 bool rt_program_edge_programmatic(const struct rt_program *p, uint32_t i);
 
 /* Puts graph and stage before the story in err and returns `status`. */

@@ -37,6 +37,9 @@ static enum rt_status check_params(const struct rt_create_params *p, struct rt_e
     RT_REQUIRE(!(p->host_function_stages & ~p->foreign_stages), err, RT_ERR_INVALID,
                "rt_create: host_function_stages 0x%x are not all among foreign_stages 0x%x",
                p->host_function_stages, p->foreign_stages);
+    RT_REQUIRE(!(p->overlapped_stages & ~all_stages), err, RT_ERR_INVALID,
+               "rt_create: overlapped_stages 0x%x has bits that are no stage point",
+               p->overlapped_stages);
     RT_REQUIRE(p->arena_address || !p->arena_bytes, err, RT_ERR_INVALID,
                "rt_create: an arena of %" PRIu64 " bytes but its address is null", p->arena_bytes);
     RT_REQUIRE(p->pool_address || !p->pool_bytes, err, RT_ERR_INVALID,
@@ -160,6 +163,7 @@ static enum rt_status capture_all(struct rt_runtime *rt, const struct rt_create_
         .stage_user = p->stage_user,
         .foreign = p->foreign_stages,
         .host_nodes = p->host_function_stages,
+        .overlapped = p->overlapped_stages,
         .weights = &rt->weights,
     };
     RT_TRY(rt_recipe_make(&source, &rt->blueprint.control, NULL, &rt->control.program, err));

@@ -161,7 +161,9 @@ static enum rt_status add_user_stage(struct recipe *b, enum rt_stage_point point
     const struct rt_work work = {.kind = RT_WORK_CALL,
                                  .call = {.fn = run_binding, .user = binding}};
     RT_TRY(rt_recipe_add(b, point_names[point], layer, &work));
-    b->p->stages[b->p->count - 1].trust = trust_of(b->s, point);
+    struct rt_stage *stage = &b->p->stages[b->p->count - 1];
+    stage->trust = trust_of(b->s, point);
+    stage->overlapped = b->s->overlapped >> point & 1;
     return RT_OK;
 }
 

@@ -24,7 +24,8 @@ struct rt_recipe_source {
     const struct rt_stage_context **running; /* where a stage is noted while it runs */
     const rt_stage_fn *stages;               /* [RT_STAGE_POINT_COUNT] */
     void *stage_user;
-    uint32_t foreign, host_nodes;     /* bits by stage point, as in rt_create_params */
+    /* Bits by stage point, as in rt_create_params. */
+    uint32_t foreign, host_nodes, overlapped;
     const struct rt_weights *weights; /* of blocks; null without */
 };
 

@@ -46,8 +46,9 @@ RT_API const struct rt_error *rt_ops_last_error(const rt_ops *ops);
 /*
  * With `overlap` 1, what is launched from now on may begin before the kernel in front of it on its
  * stream is over (programmatic stream serialization): it asks for weights, and waits before it
- * reads or writes anything else. So nothing that was put on the stream directly in front may write
- * weights. A stage of rt_create_params.overlapped_stages wants it. 0, as a handle begins: off.
+ * reads or writes anything else. So nothing may write weights that was put on the stream since, or
+ * directly in front of that. A stage of rt_create_params.overlapped_stages wants it. 0, as a handle
+ * begins: off.
  * RT_ERR_INVALID: neither.
  */
 RT_API enum rt_status rt_ops_overlap(rt_ops *ops, uint32_t overlap);

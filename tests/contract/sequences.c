@@ -388,6 +388,37 @@ static void lengths_that_are_not_decided_yet(void **state)
     rt_destroy(&rt);
 }
 
+/* The slot is where the device keeps the sequence: what its rows say, until it is closed. */
+static void slots_are_what_rows_say(void **state)
+{
+    (void)state;
+    rt_runtime *rt = fixture_create(NULL);
+    rt_seq seqs[3];
+    uint32_t slots[3], again = 99;
+    for (uint32_t i = 0; i < 3; i++) {
+        seqs[i] = fixture_open(rt);
+        assert_int_equal(rt_seq_slot(rt, seqs[i], &slots[i]), RT_OK);
+    }
+    assert_int_equal(rt_seq_close(rt, seqs[1]), RT_OK);
+    assert_int_equal(rt_seq_slot(rt, seqs[1], &again), RT_ERR_SEQUENCE);
+    assert_int_equal(again, 99);
+    seqs[1] = fixture_open(rt);
+    assert_int_equal(rt_seq_slot(rt, seqs[1], &slots[1]), RT_OK);
+    for (uint32_t i = 0; i < 3; i++) {
+        int32_t row = -1;
+        fixture_step_ok(rt, &seqs[i], 1, 1);
+        assert_int_equal(rt_tensor_read(rt, "slots", 0, 0, &row, sizeof(row)), RT_OK);
+        assert_int_equal(row, slots[i]);
+        assert_int_equal(rt_seq_slot(rt, seqs[i], &again), RT_OK);
+        assert_int_equal(again, slots[i]);
+        for (uint32_t k = 0; k < i; k++)
+            assert_int_not_equal(slots[k], slots[i]);
+    }
+    assert_int_equal(rt_seq_slot(rt, seqs[0], NULL), RT_ERR_INVALID);
+    assert_non_null(strstr(rt_last_error(rt)->message, "rt_seq_slot: out is null"));
+    rt_destroy(&rt);
+}
+
 /* ---- callbacks
  * ----------------------------------------------------------------------------------- */
 
@@ -527,6 +558,7 @@ int main(void)
         cmocka_unit_test(a_rewind_into_a_shared_page_copies_it),
         cmocka_unit_test(the_device_decides),
         cmocka_unit_test(lengths_that_are_not_decided_yet),
+        cmocka_unit_test(slots_are_what_rows_say),
         cmocka_unit_test(stages_run_at_every_step),
         cmocka_unit_test(a_later_replay_fails_by_itself),
     };

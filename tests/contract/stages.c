@@ -60,6 +60,11 @@ static enum rt_status try_length(rt_runtime *rt, rt_seq seq)
     uint32_t length;
     return rt_seq_length(rt, seq, &length);
 }
+static enum rt_status try_slot(rt_runtime *rt, rt_seq seq)
+{
+    uint32_t slot;
+    return rt_seq_slot(rt, seq, &slot);
+}
 static enum rt_status try_quiet(rt_runtime *rt, rt_seq seq)
 {
     uint64_t ticket;
@@ -124,6 +129,7 @@ static const struct {
     {"rt_seq_fork", try_fork},
     {"rt_seq_rewind", try_rewind},
     {"rt_seq_length", try_length},
+    {"rt_seq_slot", try_slot},
     {"rt_seq_quiet", try_quiet},
     {"rt_seq_bind_pages", try_bind},
     {"rt_seq_pages", try_pages},
@@ -259,9 +265,12 @@ static void flags_are_checked(void **state)
                    "foreign_stages 0x12 has bits that are no stage point");
     create_refuses((struct rt_create_params){.foreign_stages = 1, .host_function_stages = 3},
                    "host_function_stages 0x3 are not all among foreign_stages 0x1");
+    create_refuses((struct rt_create_params){.overlapped_stages = 0x31},
+                   "overlapped_stages 0x31 has bits that are no stage point");
 }
 
-static void foreign_stages_are_drawn(void **state)
+/* Dashed is an edge that may be programmatic. */
+static void foreign_and_overlapped_stages_are_drawn(void **state)
 {
     (void)state;
     struct visitor v = {.fail_layer = UINT32_MAX};
@@ -275,11 +284,19 @@ static void foreign_stages_are_drawn(void **state)
         .config = &config,
         .stage_user = &v,
         .stages = {[RT_STAGE_BEFORE_ATTENTION] = visit, [RT_STAGE_STEP_END] = visit},
-        .foreign_stages = 1u << RT_STAGE_STEP_END};
+        .foreign_stages = 1u << RT_STAGE_STEP_END,
+        .overlapped_stages = 1u << RT_STAGE_STEP_END};
     assert_int_equal(rt_create(&params, &rt, NULL), RT_OK);
     assert_int_equal(rt_dot(rt, 1, 1, dot, sizeof(dot), &needed), RT_OK);
     assert_non_null(strstr(dot, "user_step_end\\ncallback\\nforeign: not audited"));
     assert_null(strstr(dot, "user_before_attention.0\\ncallback\\nforeign"));
+    /* step_begin, the stage, schedule and append; …, the other stage, step_end */
+    assert_non_null(strstr(dot, "s1 -> s2;\n"));
+    const char *end = strstr(dot, "[label=\"step_end\\n");
+    assert_non_null(end);
+    const char *edge = strstr(end, " -> ");
+    assert_non_null(edge);
+    assert_non_null(strstr(edge, " [style=dashed];\n}\n"));
     rt_destroy(&rt);
 }
 
@@ -324,8 +341,10 @@ static void structs_of_other_sizes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_stage_calls_nothing_back), cmocka_unit_test(a_failed_stage_is_named),
-        cmocka_unit_test(flags_are_checked),          cmocka_unit_test(foreign_stages_are_drawn),
+        cmocka_unit_test(a_stage_calls_nothing_back),
+        cmocka_unit_test(a_failed_stage_is_named),
+        cmocka_unit_test(flags_are_checked),
+        cmocka_unit_test(foreign_and_overlapped_stages_are_drawn),
         cmocka_unit_test(structs_of_other_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

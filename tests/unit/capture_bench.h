@@ -25,7 +25,8 @@ struct capture_bench {
 struct capture_call {
     struct capture_bench *capture;
     uint32_t branches;
-    bool beside; /* what was before stays a tail, first of all */
+    bool no_kernels; /* nodes of another kind, which do nothing */
+    bool beside;     /* what was before stays a tail, first of all */
     int64_t value;
     rt_addr second; /* a word of each kernel's parameters */
     int result;
@@ -65,11 +66,32 @@ static int capture_end(struct rt_driver *d, rt_dgraph g, rt_dstream s, rt_dnode 
     return 0;
 }
 
+static int capture_nothing(void *user, rt_dstream stream)
+{
+    (void)user;
+    (void)stream;
+    return 0;
+}
+
+static int capture_node(const struct capture_call *call, const struct rt_dedge *edges,
+                        uint32_t edge_count, rt_dnode *out)
+{
+    struct capture_bench *const c = call->capture;
+    struct host_bench *const b = &c->bench;
+    struct rt_launch l = host_bench_launch(b, call->value, false);
+    const struct bench_params params = {
+        .log = b->log, .second = call->second, .value = call->value};
+    const struct rt_work nothing = {.kind = RT_WORK_CALL, .call = {.fn = capture_nothing}};
+    memcpy(l.params, &params, sizeof(params));
+    return call->no_kernels
+               ? b->plain.graph_add_work(&b->d, c->graph, &nothing, edges, edge_count, out)
+               : b->plain.graph_add_kernel(&b->d, c->graph, &l, edges, edge_count, out);
+}
+
 static int capture_bench_put(void *user, rt_dstream stream)
 {
     const struct capture_call *const call = user;
     struct capture_bench *const c = call->capture;
-    struct host_bench *const b = &c->bench;
     struct rt_dedge edges[CAPTURE_TAILS];
     assert_non_null(c->graph);
     assert_ptr_equal(stream, c->stream);
@@ -78,11 +100,7 @@ static int capture_bench_put(void *user, rt_dstream stream)
         edges[i] = (struct rt_dedge){.from = c->tails[i]};
     const uint32_t kept = call->beside ? edge_count : 0;
     for (uint32_t i = 0; i < call->branches; i++) {
-        struct rt_launch l = host_bench_launch(b, call->value, false);
-        struct bench_params params = {.log = b->log, .second = call->second, .value = call->value};
-        memcpy(l.params, &params, sizeof(params));
-        const int failed =
-            b->plain.graph_add_kernel(&b->d, c->graph, &l, edges, edge_count, &c->tails[kept + i]);
+        const int failed = capture_node(call, edges, edge_count, &c->tails[kept + i]);
         if (failed)
             return failed;
         c->tail_count = kept + i + 1;

@@ -16,6 +16,9 @@
  *   words 6..8   stride of dimension i + 1
  *   words 9..12  box of dimension i, and in the high half the step between its elements
  *
+ * What is launched with programmatic stream serialization behind one kernel is captured with a
+ * programmatic edge.
+ *
  *   FAKE_CUDA_DEVICES=n   how many devices there are (2)
  *   FAKE_CUDA_LACKS=name  a function that this driver does not have
  *   FAKE_CUDA_FAILS=name  a function that fails: those that ask fake_fails()
@@ -46,7 +49,9 @@ struct CUgraphNode_st {
     void *pointers[2];
     unsigned cluster_x;
     CUgraphNode from[MAX_EDGES];
+    bool early[MAX_EDGES]; /* that edge is programmatic */
     size_t from_count;
+    bool serialized; /* launched with programmatic stream serialization */
     CUdeviceptr dst;
     unsigned char value;
     size_t count;
@@ -85,6 +90,9 @@ extern struct fake_state fake;
 
 /* The functions of fake_cuda_graph.c; those of fake_cuda.c are null here. */
 extern const struct rt_cuda_api fake_graph_api;
+
+/* For tests that see no cuda.h: the i-th edge into a node of a graph is programmatic. */
+bool fake_edge_is_early(const void *node, size_t i);
 
 bool fake_fails(const char *name);
 /* One live allocation holds [p, p + bytes). */

@@ -47,6 +47,12 @@ static CUgraphNode append(CUgraph g, CUgraphNodeType type, const CUgraphNode *fr
     return n;
 }
 
+bool fake_edge_is_early(const void *node, size_t i)
+{
+    const struct CUgraphNode_st *const n = node;
+    return i < n->from_count && n->early[i];
+}
+
 static void set_params(CUgraphNode n, CUkernel k, void **params)
 {
     n->kernel = k;
@@ -85,6 +91,8 @@ static CUresult fake_GraphAddNode(CUgraphNode *out, CUgraph g, const CUgraphNode
     n->params.blockDimY = p->kernel.blockDimY;
     n->params.blockDimZ = p->kernel.blockDimZ;
     n->params.sharedMemBytes = p->kernel.sharedMemBytes;
+    for (size_t i = 0; data && i < count; i++)
+        n->early[i] = data[i].type == CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC;
     set_params(n, p->kernel.kern, p->kernel.kernelParams);
     *out = n;
     return CUDA_SUCCESS;
@@ -245,6 +253,8 @@ static CUresult put(CUstream s, const struct CUgraphNode_st *work)
     }
     CUgraphNode n = append(s->capturing, work->type, s->tails, s->tail_count);
     NEED(n, CUDA_ERROR_INVALID_VALUE);
+    n->early[0] =
+        work->serialized && n->from_count == 1 && n->from[0]->type == CU_GRAPH_NODE_TYPE_KERNEL;
     if (work->kernel) {
         void *params[2] = {work->pointers[0], work->pointers[1]};
         n->params = work->params;
@@ -328,6 +338,8 @@ static CUresult fake_LaunchKernelEx(const CUlaunchConfig *c, CUfunction f, void 
                  (a->id == CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION &&
                   c->gridDimX % a->value.clusterDim.x == 0),
              CUDA_ERROR_INVALID_VALUE);
+        if (a->id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION)
+            work.serialized = a->value.programmaticStreamSerializationAllowed != 0;
         if (a->id == CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION)
             work.cluster_x = a->value.clusterDim.x;
     }

@@ -311,6 +311,85 @@ static void test_two_tails_are_never_programmatic(void **state)
     capture_bench_close(&s.capture);
 }
 
+/* A program of one of our kernels, a caller's stage, and another of ours, which waits or not. */
+static void build_around(struct spy *s, struct rt_program *p, struct capture_call *stage,
+                         bool overlapped, bool waits)
+{
+    struct rt_graph g;
+    open_capturing(s);
+    struct host_bench *const b = &s->capture.bench;
+    stage->capture = &s->capture;
+    add_launch(p, b, "a", 1, true);
+    add_capture(p, stage, "b");
+    p->stages[1].overlapped = overlapped;
+    add_launch(p, b, "c", 3, waits);
+    assert_int_equal(rt_graph_build(p, &b->d, NULL, &g, NULL), RT_OK);
+    assert_int_equal(rt_graph_instantiate(&g, &b->d, NULL, NULL), RT_OK);
+    assert_int_equal(b->d.graph_launch(&b->d, g.exec, NULL), 0);
+    assert_int_equal(b->log->values[0], 1);
+    assert_int_equal(b->log->values[b->log->count - 1], 3);
+    rt_graph_free(&g, &b->d);
+}
+
+static void test_stages_that_may_be_overlapped(void **state)
+{
+    (void)state;
+    static const struct {
+        struct capture_call stage;
+        bool overlapped, waits, programmatic;
+    } cases[] = {
+        {{.branches = 1}, true, true, true},
+        {{.branches = 1}, false, true, false},
+        {{.branches = 1}, true, false, false},
+        {{.branches = 2}, true, true, false},
+        {{.branches = 1, .beside = true}, true, true, false},
+        {{.branches = 1, .no_kernels = true}, true, true, false},
+        {{.branches = 0}, true, true, true}, /* ours is the tail */
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct spy s;
+        struct rt_program p = {0};
+        struct capture_call stage = cases[i].stage;
+        build_around(&s, &p, &stage, cases[i].overlapped, cases[i].waits);
+        const struct added *const behind = &s.added[1];
+        for (uint32_t k = 0; k < behind->edge_count; k++)
+            if (behind->edges[k].programmatic != cases[i].programmatic)
+                fail_msg("case %zu: edge %u is %s", i, k,
+                         cases[i].programmatic ? "a full one" : "programmatic");
+        assert_int_equal(behind->edge_count, cases[i].stage.branches + cases[i].stage.beside +
+                                                 (cases[i].stage.branches == 0));
+        rt_program_free(&p);
+        capture_bench_close(&s.capture);
+    }
+}
+
+/* What one stage says of its kernels it does not say of another's, which is the tail still. */
+static void test_an_empty_stage_says_nothing_of_others(void **state)
+{
+    (void)state;
+    struct spy s;
+    struct rt_program p = {0};
+    struct rt_graph g;
+    open_capturing(&s);
+    struct host_bench *const b = &s.capture.bench;
+    struct capture_call line = {.capture = &s.capture, .branches = 1};
+    struct capture_call none = {.capture = &s.capture};
+    for (uint32_t first = 0; first < 2; first++) {
+        s.added_count = 0;
+        add_capture(&p, &line, "kernel");
+        p.stages[0].overlapped = first;
+        add_capture(&p, &none, "nothing");
+        p.stages[1].overlapped = !first;
+        add_launch(&p, b, "ours", 1, true);
+        assert_int_equal(rt_graph_build(&p, &b->d, NULL, &g, NULL), RT_OK);
+        assert_int_equal(s.added[0].edge_count, 1);
+        assert_int_equal(s.added[0].edges[0].programmatic, first);
+        rt_graph_free(&g, &b->d);
+        rt_program_free(&p);
+    }
+    capture_bench_close(&s.capture);
+}
+
 static void test_captures_at_the_start_of_the_graph(void **state)
 {
     (void)state;
@@ -382,6 +461,10 @@ static void test_every_failing_call_of_a_capture_leaves_nothing(void **state)
     add_launch(&p, b, "c", 1, true);
     /* create, "a", begin, 2 kernels, end, nodes, "c", mem_info, instantiate, mem_info, releases */
     assert_int_equal(fail_every_call(&p, &b->d), 13);
+    fork.branches = 1;
+    p.stages[1].overlapped = true;
+    /* create, "a", begin, kernel, end, its kind, nodes, "c", mem_info, … */
+    assert_int_equal(fail_every_call(&p, &b->d), 13);
     rt_program_free(&p);
     capture_bench_close(&s.capture);
 }
@@ -443,6 +526,8 @@ int main(void)
         cmocka_unit_test(test_failing_stage_is_named),
         cmocka_unit_test(test_edges_follow_the_tails),
         cmocka_unit_test(test_two_tails_are_never_programmatic),
+        cmocka_unit_test(test_stages_that_may_be_overlapped),
+        cmocka_unit_test(test_an_empty_stage_says_nothing_of_others),
         cmocka_unit_test(test_captures_at_the_start_of_the_graph),
         cmocka_unit_test(test_failing_capture_callback_ends_the_capture),
         cmocka_unit_test(test_every_failing_call_of_a_capture_leaves_nothing),

@@ -145,18 +145,28 @@ static void test_run_walks_in_order_with_safe_edges(void **state)
     add_call(&p, &c, "d");
     add_launch(&p, b, "e", 14, true); /* a call before it */
     add_launch(&p, b, "f", 15, true);
-    static const bool expected[] = {false, true, false, false, false, true};
+    add_call(&p, &c, "g");
+    p.stages[6].overlapped = true;
+    add_launch(&p, b, "h", 16, true); /* a call before it that may be overlapped */
+    add_call(&p, &c, "i");
+    p.stages[8].overlapped = true;
+    add_launch(&p, b, "j", 17, false);
+    static const bool expected[] = {false, true,  false, false, false,
+                                    true,  false, true,  false, false};
+    assert_int_equal(p.count, 10);
     for (uint32_t i = 0; i < p.count; i++)
         assert_int_equal(rt_program_edge_programmatic(&p, i), expected[i]);
 
     assert_int_equal(rt_program_run(&p, &b->d, stream, NULL), RT_OK);
-    assert_log(b, (const int64_t[]){10, 11, 12, 13, 14, 15}, 6);
-    assert_int_equal(spy.launches, 5);
+    assert_log(b, (const int64_t[]){10, 11, 12, 13, 14, 15, 13, 16, 13, 17}, 10);
+    assert_int_equal(spy.launches, 7);
     assert_false(spy.programmatic[0]);
     assert_true(spy.programmatic[1]);
     assert_false(spy.programmatic[2]);
     assert_false(spy.programmatic[3]);
     assert_true(spy.programmatic[4]);
+    assert_true(spy.programmatic[5]);
+    assert_false(spy.programmatic[6]);
     assert_ptr_equal(spy.stream, stream);
     assert_null(c.stream); /* host device */
     rt_program_free(&p);
