@@ -17,7 +17,9 @@ enum rt_op_id {
     RT_OP_COUNT
 };
 
-struct rt_project_params; /* kernels/abi/project.h */
+struct rt_project_params;    /* kernels/abi/project.h */
+struct rt_experts_up_params; /* kernels/abi/experts.h */
+struct rt_experts_down_params;
 
 /* What a graph asks of its operators. */
 struct rt_op_request {
@@ -28,8 +30,9 @@ struct rt_op_request {
     /* Of project alone, which kernel takes it depends on all of it: what will be built, or null
      * while nothing is known of it. Other addresses are as good where they are aligned no worse. */
     const struct rt_project_params *product;
-    /* Of experts alone: tokens, the length of their vectors, rows of one expert's weight. */
-    uint32_t m, k, rows;
+    /* Likewise of the two halves of experts alone, each of its own. */
+    const struct rt_experts_up_params *experts_up;
+    const struct rt_experts_down_params *experts_down;
 };
 
 #define RT_REASON_BYTES 192

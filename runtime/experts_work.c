@@ -29,20 +29,6 @@ static enum rt_status check_shape(const char *op, const struct rt_experts_shape 
     return rt_ops_precision(op, s->precision, caps, is_f32, err);
 }
 
-enum rt_status rt_ops_choose_experts(const char *op, const struct rt_device_caps *caps,
-                                     const struct rt_experts_shape *s,
-                                     struct rt_experts_choice *out, struct rt_error *err)
-{
-    uint32_t is_f32;
-    RT_TRY(check_shape(op, s, caps, &is_f32, err));
-    struct rt_op_request request = {
-        .caps = caps, .backend = s->backend, .m = s->tokens, .k = s->hidden, .rows = s->width};
-    RT_TRY(rt_op_resolve(RT_OP_EXPERTS_UP, &request, &out->up, err));
-    request.k = s->width;
-    request.rows = s->hidden;
-    return rt_op_resolve(RT_OP_EXPERTS_DOWN, &request, &out->down, err);
-}
-
 /* ---- views ----------------------------------------------------------------------------------- */
 
 static enum rt_status take_work(const char *op, const struct rt_experts_shape *s,
@@ -110,31 +96,86 @@ static enum rt_status take_pairs(const char *op, const struct rt_experts_shape *
 
 /* ---- up and down ----------------------------------------------------------------------------- */
 
+static enum rt_status take_up(const char *op, const struct rt_device_caps *caps,
+                              const struct rt_experts_up_args *args, struct rt_experts_up_params *p,
+                              struct rt_error *err)
+{
+    const struct rt_experts_shape *s = &args->shape;
+    const uint32_t counts[] = {s->experts, s->shared};
+    const struct rt_named_pointer pointers[] = {{"x", args->x, RT_ALIGN_VECTOR}};
+    *p = (struct rt_experts_up_params){
+        .x = rt_ops_pointer(args->x), .hidden = s->hidden, .width = s->width};
+    RT_TRY(check_shape(op, s, caps, &p->is_f32, err));
+    RT_TRY(take_work(op, s, &args->routing, &p->work, err));
+    RT_TRY(RT_CHECK_POINTERS(op, pointers, err));
+    RT_TRY(RT_STRIDE(args, x_stride, s->hidden, 8, &p->x_stride, err));
+    RT_TRY(take_pairs(op, s, args->h, args->h_token_stride, args->h_place_stride, &p->h, err));
+    for (int i = 0; i < 2; i++) {
+        RT_TRY(take_weight(op, "gate", i, counts[i], &args->gate[i], s->width, s->hidden,
+                           &p->gate[i], err));
+        RT_TRY(
+            take_weight(op, "up", i, counts[i], &args->up[i], s->width, s->hidden, &p->up[i], err));
+    }
+    return RT_OK;
+}
+
+static enum rt_status take_down(const char *op, const struct rt_device_caps *caps,
+                                const struct rt_experts_down_args *args,
+                                struct rt_experts_down_params *p, struct rt_error *err)
+{
+    const struct rt_experts_shape *s = &args->shape;
+    const uint32_t counts[] = {s->experts, s->shared};
+    const struct rt_named_pointer pointers[] = {{"out", args->out, RT_ALIGN_VECTOR}};
+    *p = (struct rt_experts_down_params){.out = rt_ops_pointer(args->out),
+                                         .hidden = s->hidden,
+                                         .width = s->width,
+                                         .early = args->behind_up};
+    RT_TRY(check_shape(op, s, caps, &p->is_f32, err));
+    RT_TRY(take_work(op, s, &args->routing, &p->work, err));
+    RT_TRY(rt_ops_token_rows(op, &args->rows, &p->rows, err));
+    RT_REQUIRE(p->rows.count * p->rows.q_len == s->tokens, err, RT_ERR_INVALID,
+               "%s: shape.tokens %u is not rows.rows %u times rows.query_len %u", op, s->tokens,
+               p->rows.count, p->rows.q_len);
+    RT_TRY(rt_ops_check_count(op, "behind_up", args->behind_up, 0, 1, err));
+    if (s->experts > 0) {
+        p->choices = rt_ops_pointer(args->routing.choices);
+        p->weights = rt_ops_pointer(args->routing.weights);
+    }
+    RT_TRY(RT_CHECK_POINTERS(op, pointers, err));
+    RT_TRY(take_pairs(op, s, args->h, args->h_token_stride, args->h_place_stride, &p->h, err));
+    RT_TRY(RT_STRIDE(args, out_stride, s->hidden, 8, &p->out_stride, err));
+    RT_TRY(rt_ops_check_apart(op, "out_stride", s->tokens, p->out_stride, s->hidden, err));
+    for (int i = 0; i < 2; i++)
+        RT_TRY(take_weight(op, "down", i, counts[i], &args->down[i], s->hidden, s->width,
+                           &p->down[i], err));
+    return RT_OK;
+}
+
+static enum rt_status resolve_up(const struct rt_device_caps *caps, enum rt_backend backend,
+                                 const struct rt_experts_up_params *p, struct rt_variant *out,
+                                 struct rt_error *err)
+{
+    const struct rt_op_request request = {.caps = caps, .backend = backend, .experts_up = p};
+    return rt_op_resolve(RT_OP_EXPERTS_UP, &request, out, err);
+}
+
+static enum rt_status resolve_down(const struct rt_device_caps *caps, enum rt_backend backend,
+                                   const struct rt_experts_down_params *p, struct rt_variant *out,
+                                   struct rt_error *err)
+{
+    const struct rt_op_request request = {.caps = caps, .backend = backend, .experts_down = p};
+    return rt_op_resolve(RT_OP_EXPERTS_DOWN, &request, out, err);
+}
+
 enum rt_status rt_ops_experts_up_work(const struct rt_kernels *k, const struct rt_device_caps *caps,
                                       const struct rt_experts_up_args *args, struct rt_work *out,
                                       struct rt_error *err)
 {
-    static const char op[] = "rt_experts_up";
-    const struct rt_experts_shape *s = &args->shape;
-    const uint32_t counts[] = {s->experts, s->shared};
-    const struct rt_named_pointer pointers[] = {{"x", args->x, RT_ALIGN_VECTOR}};
-    struct rt_experts_choice choice;
-    RT_TRY(rt_ops_choose_experts(op, caps, s, &choice, err));
-    struct rt_experts_up_params p = {.x = rt_ops_pointer(args->x),
-                                     .hidden = s->hidden,
-                                     .width = s->width,
-                                     .is_f32 = s->precision == RT_PRECISION_F32};
-    RT_TRY(take_work(op, s, &args->routing, &p.work, err));
-    RT_TRY(RT_CHECK_POINTERS(op, pointers, err));
-    RT_TRY(RT_STRIDE(args, x_stride, s->hidden, 8, &p.x_stride, err));
-    RT_TRY(take_pairs(op, s, args->h, args->h_token_stride, args->h_place_stride, &p.h, err));
-    for (int i = 0; i < 2; i++) {
-        RT_TRY(take_weight(op, "gate", i, counts[i], &args->gate[i], s->width, s->hidden,
-                           &p.gate[i], err));
-        RT_TRY(
-            take_weight(op, "up", i, counts[i], &args->up[i], s->width, s->hidden, &p.up[i], err));
-    }
-    return rt_op_build(k, &choice.up, &p, sizeof(p), out, err);
+    struct rt_experts_up_params p;
+    struct rt_variant variant;
+    RT_TRY(take_up("rt_experts_up", caps, args, &p, err));
+    RT_TRY(resolve_up(caps, args->shape.backend, &p, &variant, err));
+    return rt_op_build(k, &variant, &p, sizeof(p), out, err);
 }
 
 enum rt_status rt_ops_experts_down_work(const struct rt_kernels *k,
@@ -142,33 +183,56 @@ enum rt_status rt_ops_experts_down_work(const struct rt_kernels *k,
                                         const struct rt_experts_down_args *args,
                                         struct rt_work *out, struct rt_error *err)
 {
-    static const char op[] = "rt_experts_down";
-    const struct rt_experts_shape *s = &args->shape;
-    const uint32_t counts[] = {s->experts, s->shared};
-    const struct rt_named_pointer pointers[] = {{"out", args->out, RT_ALIGN_VECTOR}};
-    struct rt_experts_choice choice;
-    RT_TRY(rt_ops_choose_experts(op, caps, s, &choice, err));
-    struct rt_experts_down_params p = {.out = rt_ops_pointer(args->out),
-                                       .hidden = s->hidden,
-                                       .width = s->width,
-                                       .is_f32 = s->precision == RT_PRECISION_F32,
-                                       .early = args->behind_up};
-    RT_TRY(take_work(op, s, &args->routing, &p.work, err));
-    RT_TRY(rt_ops_token_rows(op, &args->rows, &p.rows, err));
-    RT_REQUIRE(p.rows.count * p.rows.q_len == s->tokens, err, RT_ERR_INVALID,
-               "%s: shape.tokens %u is not rows.rows %u times rows.query_len %u", op, s->tokens,
-               p.rows.count, p.rows.q_len);
-    RT_TRY(rt_ops_check_count(op, "behind_up", args->behind_up, 0, 1, err));
-    if (s->experts > 0) {
-        p.choices = rt_ops_pointer(args->routing.choices);
-        p.weights = rt_ops_pointer(args->routing.weights);
-    }
-    RT_TRY(RT_CHECK_POINTERS(op, pointers, err));
-    RT_TRY(take_pairs(op, s, args->h, args->h_token_stride, args->h_place_stride, &p.h, err));
-    RT_TRY(RT_STRIDE(args, out_stride, s->hidden, 8, &p.out_stride, err));
-    RT_TRY(rt_ops_check_apart(op, "out_stride", s->tokens, p.out_stride, s->hidden, err));
-    for (int i = 0; i < 2; i++)
-        RT_TRY(take_weight(op, "down", i, counts[i], &args->down[i], s->hidden, s->width,
-                           &p.down[i], err));
-    return rt_op_build(k, &choice.down, &p, sizeof(p), out, err);
+    struct rt_experts_down_params p;
+    struct rt_variant variant;
+    RT_TRY(take_down("rt_experts_down", caps, args, &p, err));
+    RT_TRY(resolve_down(caps, args->shape.backend, &p, &variant, err));
+    return rt_op_build(k, &variant, &p, sizeof(p), out, err);
+}
+
+/* ---- what serves a shape --------------------------------------------------------------------- */
+
+/* Everything packed, at addresses that stand for any: those that are taken are aligned no worse. */
+#define ANY RT_ALIGN_VECTOR
+static const struct rt_routing any_routing = {ANY, ANY, ANY, ANY, ANY, ANY};
+static const struct rt_expert_weights any_weights = {.address = ANY};
+
+/* Rows that have so many tokens; which ones makes no difference. */
+static enum rt_status any_rows(const char *op, uint32_t tokens, struct rt_token_rows *out,
+                               struct rt_error *err)
+{
+    uint32_t query_len = 1;
+    while (query_len <= RT_MAX_QUERY_LEN &&
+           (tokens % query_len != 0 || tokens / query_len > RT_MAX_BATCH))
+        query_len++;
+    RT_REQUIRE(query_len <= RT_MAX_QUERY_LEN, err, RT_ERR_INVALID,
+               "%s: shape.tokens %u is no number of rows, 1..%d, times a query length, 1..%d", op,
+               tokens, RT_MAX_BATCH, RT_MAX_QUERY_LEN);
+    *out = (struct rt_token_rows){.rows = tokens / query_len, .query_len = query_len};
+    return RT_OK;
+}
+
+enum rt_status rt_ops_choose_experts(const struct rt_device_caps *caps,
+                                     const struct rt_experts_shape *shape,
+                                     struct rt_experts_choice *out, struct rt_error *err)
+{
+    static const char op[] = "rt_experts_get_info";
+    const struct rt_experts_up_args up_args = {.shape = *shape,
+                                               .routing = any_routing,
+                                               .x = ANY,
+                                               .h = ANY,
+                                               .gate = {any_weights, any_weights},
+                                               .up = {any_weights, any_weights}};
+    struct rt_experts_down_args down_args = {.shape = *shape,
+                                             .routing = any_routing,
+                                             .h = ANY,
+                                             .out = ANY,
+                                             .down = {any_weights, any_weights}};
+    struct rt_experts_up_params up;
+    struct rt_experts_down_params down;
+    RT_TRY(take_up(op, caps, &up_args, &up, err));
+    RT_TRY(any_rows(op, shape->tokens, &down_args.rows, err));
+    RT_TRY(take_down(op, caps, &down_args, &down, err));
+    RT_TRY(resolve_up(caps, shape->backend, &up, &out->up, err));
+    return resolve_down(caps, shape->backend, &down, &out->down, err);
 }

@@ -63,7 +63,7 @@ enum rt_status rt_experts_get_info(rt_ops *ops, const struct rt_experts_shape *s
     RT_REQUIRE(shape, err, RT_ERR_INVALID, "%s: shape is null", op);
     RT_CHECK_STRUCT(out, err);
     struct rt_experts_choice choice;
-    RT_TRY(rt_ops_choose_experts(op, &ops->driver.caps, shape, &choice, err));
+    RT_TRY(rt_ops_choose_experts(&ops->driver.caps, shape, &choice, err));
     struct rt_experts_info mine = {.up = choice.up.entry, .down = choice.down.entry};
     (void)snprintf(mine.reason, sizeof(mine.reason), "%.159s", choice.up.reason);
     rt_struct_write(out, &mine, sizeof(mine));

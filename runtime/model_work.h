@@ -30,8 +30,8 @@ enum rt_status rt_ops_sample_work(const struct rt_kernels *k, const struct rt_de
 struct rt_experts_choice {
     struct rt_variant up, down;
 };
-/* RT_ERR_INVALID for a shape out of range, else what the resolver says. */
-enum rt_status rt_ops_choose_experts(const char *op, const struct rt_device_caps *caps,
+/* Of rt_experts_get_info. RT_ERR_INVALID for a shape out of range, else what the resolver says. */
+enum rt_status rt_ops_choose_experts(const struct rt_device_caps *caps,
                                      const struct rt_experts_shape *shape,
                                      struct rt_experts_choice *out, struct rt_error *err);
 enum rt_status rt_ops_experts_up_work(const struct rt_kernels *k, const struct rt_device_caps *caps,

@@ -37,87 +37,30 @@ static const struct sm90_kernel sm90_kernels[] = {
 };
 #define SM90_COUNT (sizeof(sm90_kernels) / sizeof(sm90_kernels[0]))
 
-/* Why the Hopper kernels do not take it. Both products are of multiples of 8 numbers: the rows of
- * one are the numbers of the other. */
-static enum rt_status check_sm90_request(const struct rt_op_request *request, struct rt_error *err)
+/* Of either product: how long its vectors are, and how many rows a weight has for each. */
+struct product {
+    const struct rt_experts_view *work;
+    uint32_t hidden, width, k, rows;
+};
+
+static struct product product_of_up(const struct rt_experts_up_params *p)
 {
-    RT_TRY(rt_check_sm90(request->caps, err));
-    RT_REQUIRE(request->m <= RT_EXPERTS_SM90_MOST_TOKENS, err, RT_ERR_UNSUPPORTED,
-               "backend sm90 takes up to %u tokens to experts, not %u", RT_EXPERTS_SM90_MOST_TOKENS,
-               request->m);
-    RT_REQUIRE(request->k % VECTOR_ELEMENTS == 0, err, RT_ERR_UNSUPPORTED,
-               "backend sm90 takes experts of vectors of a multiple of %u numbers, not %u",
-               VECTOR_ELEMENTS, request->k);
-    return RT_OK;
+    return (struct product){&p->work, p->hidden, p->width, p->hidden, p->width};
 }
 
-/* The one with the least room for that many tokens, else the largest slices; and for a block's rows
- * in one pass, else the largest passes. Every expert may have all tokens, and shared ones do. */
-static const struct sm90_kernel *pick_sm90(const struct rt_op_request *request, enum rt_op_id op)
+static struct product product_of_down(const struct rt_experts_down_params *p)
 {
-    const uint32_t share = rt_ceil_div_u32(request->rows, request->caps->sm_count);
-    const struct sm90_kernel *best = NULL;
-    for (size_t i = 0; i < SM90_COUNT; i++) {
-        const struct sm90_kernel *kernel = &sm90_kernels[i];
-        const bool better = !best || (best->vectors < kernel->vectors
-                                          ? best->vectors < request->m
-                                          : best->op == kernel->op &&
-                                                best->tiles * RT_PROJECT_SM90_TILE_ROWS < share);
-        if (kernel->op == op && better)
-            best = kernel;
-    }
-    return best;
+    return (struct product){&p->work, p->hidden, p->width, p->width, p->hidden};
 }
 
-static void choose_sm90(const struct rt_op_request *request, struct rt_variant *out)
-{
-    const struct sm90_kernel *kernel = pick_sm90(request, out->op);
-    out->backend = RT_BACKEND_SM90;
-    out->entry = kernel->entry;
-    out->m_tiles = kernel->tiles;
-    out->parts = request->caps->sm_count;
-    out->threads = RT_PROJECT_SM90_THREADS;
-    out->smem_bytes = SM90_SMEM_BYTES;
-    (void)snprintf(out->reason, sizeof(out->reason),
-                   "sm90%s, slices of %u tokens for up to %u, %u blocks",
-                   request->backend == RT_BACKEND_AUTO ? "" : " as asked for", kernel->vectors,
-                   request->m, out->parts);
-}
+/* ---- what is a product at all ---------------------------------------------------------------- */
 
-/* m 0: nothing is known of the tokens yet, and nobody asks for them: the generic one. */
-enum rt_status rt_experts_resolve(const struct rt_op_request *request, struct rt_variant *out,
-                                  struct rt_error *err)
+static enum rt_status check_product(const struct product *p, struct rt_error *err)
 {
-    struct rt_error why_not = {0};
-    RT_TRY(rt_plain_resolve(request, out, err));
-    out->parts = GENERIC_BLOCKS * request->caps->sm_count;
-    switch (request->m > 0 ? request->backend : RT_BACKEND_GENERIC) {
-    case RT_BACKEND_SM90:
-        RT_TRY(check_sm90_request(request, err));
-        choose_sm90(request, out);
-        return RT_OK;
-    case RT_BACKEND_AUTO:
-        if (check_sm90_request(request, &why_not) == RT_OK) {
-            choose_sm90(request, out);
-            return RT_OK;
-        }
-        (void)snprintf(out->reason, sizeof(out->reason), "generic; not sm90: %.150s",
-                       why_not.message);
-        return RT_OK;
-    case RT_BACKEND_GENERIC:
-        (void)snprintf(out->reason, sizeof(out->reason), "generic as asked for");
-        return RT_OK;
-    default:
-        return rt_fail(err, RT_ERR_UNSUPPORTED, "backend %d is not known", (int)request->backend);
-    }
-}
-
-static enum rt_status check_work(const struct rt_experts_view *work, uint32_t hidden,
-                                 uint32_t width, struct rt_error *err)
-{
-    RT_REQUIRE(work->tokens >= 1 && hidden >= 1 && width >= 1, err, RT_ERR_INVALID,
-               "%u tokens of %u numbers, experts of %u: at least 1 of each", work->tokens, hidden,
-               width);
+    const struct rt_experts_view *work = p->work;
+    RT_REQUIRE(work->tokens >= 1 && p->hidden >= 1 && p->width >= 1, err, RT_ERR_INVALID,
+               "%u tokens of %u numbers, experts of %u: at least 1 of each", work->tokens,
+               p->hidden, p->width);
     RT_REQUIRE(work->experts + work->shared >= 1 && work->experts <= RT_ROUTE_MOST_EXPERTS &&
                    work->shared <= RT_ROUTE_MOST_EXPERTS,
                err, RT_ERR_INVALID, "%u experts and %u shared ones: up to %u, and one at least",
@@ -130,7 +73,49 @@ static enum rt_status check_work(const struct rt_experts_view *work, uint32_t hi
     return rt_check_pointer("active", work->groups.active, err);
 }
 
-/* ---- sm90 ---- */
+static enum rt_status check_up(const struct rt_experts_up_params *p, struct rt_error *err)
+{
+    const struct product product = product_of_up(p);
+    return check_product(&product, err);
+}
+
+static enum rt_status check_down(const struct rt_experts_down_params *p, struct rt_error *err)
+{
+    const struct product product = product_of_down(p);
+    RT_TRY(check_product(&product, err));
+    RT_TRY(rt_check_rows(p->rows.count, p->rows.q_len, err));
+    RT_REQUIRE(p->rows.count * p->rows.q_len == p->work.tokens, err, RT_ERR_INVALID,
+               "%u rows of %u tokens are not %u tokens", p->rows.count, p->rows.q_len,
+               p->work.tokens);
+    return RT_OK;
+}
+
+/* ---- the generic kernels' grids -------------------------------------------------------------- */
+
+static enum rt_status generic_up_blocks(const struct rt_experts_up_params *p, uint32_t parts,
+                                        uint32_t *blocks, struct rt_error *err)
+{
+    const uint64_t jobs =
+        p->work.shared + rt_min_u32(p->work.experts, p->work.tokens * p->work.chosen);
+    const uint64_t items = jobs * rt_ceil_div_u32(p->width, RT_EXPERTS_ROWS);
+    RT_REQUIRE(items <= INT32_MAX, err, RT_ERR_INVALID,
+               "%llu experts of %u rows are too many for one launch", (unsigned long long)jobs,
+               p->width);
+    *blocks = rt_min_u32((uint32_t)items, rt_max_u32(parts, 1));
+    return RT_OK;
+}
+
+static enum rt_status generic_down_blocks(const struct rt_experts_down_params *p, uint32_t *blocks,
+                                          struct rt_error *err)
+{
+    const uint64_t tiles = (uint64_t)rt_ceil_div_u32(p->hidden, RT_EXPERTS_ROWS) * p->work.tokens;
+    RT_REQUIRE(tiles <= INT32_MAX, err, RT_ERR_INVALID,
+               "%u tokens of %u numbers are too many for one launch", p->work.tokens, p->hidden);
+    *blocks = (uint32_t)tiles;
+    return RT_OK;
+}
+
+/* ---- what the Hopper kernels take of them ---------------------------------------------------- */
 
 static enum rt_status check_weight(const char *name, const struct rt_expert_weight_view *w,
                                    struct rt_error *err)
@@ -143,16 +128,107 @@ static enum rt_status check_weight(const char *name, const struct rt_expert_weig
     return rt_check_stride(text, w->row_stride, sizeof(uint16_t), err);
 }
 
-static enum rt_status find_sm90(const struct rt_variant *v, const struct rt_experts_view *work,
-                                const struct sm90_kernel **out, struct rt_error *err)
+/* What they move 16 bytes at a time. */
+static enum rt_status check_up_alignment(const struct rt_experts_up_params *p, struct rt_error *err)
+{
+    RT_TRY(rt_check_pointer("x", p->x, err));
+    RT_TRY(rt_check_stride("x stride in elements", p->x_stride, sizeof(uint16_t), err));
+    for (int i = 0; i < 2; i++) {
+        RT_TRY(check_weight("gate", &p->gate[i], err));
+        RT_TRY(check_weight("up", &p->up[i], err));
+    }
+    return RT_OK;
+}
+
+static enum rt_status check_down_alignment(const struct rt_experts_down_params *p,
+                                           struct rt_error *err)
+{
+    RT_TRY(rt_check_pointer("h", p->h.base, err));
+    RT_TRY(rt_check_stride("h token stride in elements", p->h.token_stride, sizeof(uint16_t), err));
+    RT_TRY(rt_check_stride("h place stride in elements", p->h.place_stride, sizeof(uint16_t), err));
+    for (int i = 0; i < 2; i++)
+        RT_TRY(check_weight("down", &p->down[i], err));
+    return RT_OK;
+}
+
+static enum rt_status check_sm90(const struct product *p, bool is_f32, struct rt_error *err)
+{
+    RT_REQUIRE(!is_f32, err, RT_ERR_UNSUPPORTED,
+               "backend sm90 takes bf16 to experts, not f32, which is the C references' alone");
+    RT_REQUIRE(p->work->tokens <= RT_EXPERTS_SM90_MOST_TOKENS, err, RT_ERR_UNSUPPORTED,
+               "backend sm90 takes up to %u tokens to experts, not %u", RT_EXPERTS_SM90_MOST_TOKENS,
+               p->work->tokens);
+    RT_REQUIRE(p->k % VECTOR_ELEMENTS == 0, err, RT_ERR_UNSUPPORTED,
+               "backend sm90 takes experts of vectors of a multiple of %u numbers, not %u",
+               VECTOR_ELEMENTS, p->k);
+    return RT_OK;
+}
+
+static enum rt_status misaligned(const struct rt_error *story, struct rt_error *err)
+{
+    return rt_fail(err, RT_ERR_UNSUPPORTED, "backend sm90: %s", story->message);
+}
+
+static enum rt_status check_up_sm90(const struct rt_experts_up_params *p, struct rt_error *err)
+{
+    const struct product product = product_of_up(p);
+    struct rt_error story = {0};
+    RT_TRY(check_sm90(&product, p->is_f32, err));
+    return check_up_alignment(p, &story) == RT_OK ? RT_OK : misaligned(&story, err);
+}
+
+static enum rt_status check_down_sm90(const struct rt_experts_down_params *p, struct rt_error *err)
+{
+    const struct product product = product_of_down(p);
+    struct rt_error story = {0};
+    RT_TRY(check_sm90(&product, p->is_f32, err));
+    return check_down_alignment(p, &story) == RT_OK ? RT_OK : misaligned(&story, err);
+}
+
+/* The one with the least room for that many tokens, else the largest slices; and for a block's rows
+ * in one pass, else the largest passes. Every expert may have all tokens, and shared ones do. */
+static const struct sm90_kernel *pick_sm90(const struct product *p, uint32_t blocks,
+                                           enum rt_op_id op)
+{
+    const uint32_t share = rt_ceil_div_u32(p->rows, blocks);
+    const struct sm90_kernel *best = NULL;
+    for (size_t i = 0; i < SM90_COUNT; i++) {
+        const struct sm90_kernel *kernel = &sm90_kernels[i];
+        const bool better = !best || (best->vectors < kernel->vectors
+                                          ? best->vectors < p->work->tokens
+                                          : best->op == kernel->op &&
+                                                best->tiles * RT_PROJECT_SM90_TILE_ROWS < share);
+        if (kernel->op == op && better)
+            best = kernel;
+    }
+    return best;
+}
+
+static struct rt_variant variant_of(const struct sm90_kernel *kernel,
+                                    const struct rt_op_request *request, uint32_t tokens)
+{
+    struct rt_variant v = {
+        .op = kernel->op,
+        .backend = RT_BACKEND_SM90,
+        .entry = kernel->entry,
+        .m_tiles = kernel->tiles,
+        .parts = request->caps->sm_count,
+        .threads = RT_PROJECT_SM90_THREADS,
+        .smem_bytes = SM90_SMEM_BYTES,
+    };
+    (void)snprintf(v.reason, sizeof(v.reason),
+                   "sm90%s, slices of %u tokens for up to %u, %u blocks",
+                   request->backend == RT_BACKEND_AUTO ? "" : " as asked for", kernel->vectors,
+                   tokens, v.parts);
+    return v;
+}
+
+static const struct sm90_kernel *find_sm90(const struct rt_variant *v)
 {
     const struct sm90_kernel *kernel = sm90_kernels, *end = kernel + SM90_COUNT;
     while (kernel < end && kernel->entry != v->entry)
         kernel++;
-    RT_REQUIRE(kernel < end && kernel->op == v->op && work->tokens <= RT_EXPERTS_SM90_MOST_TOKENS,
-               err, RT_ERR_INTERNAL, "%u tokens were planned as %s", work->tokens, v->entry);
-    *out = kernel;
-    return RT_OK;
+    return kernel < end && kernel->op == v->op ? kernel : NULL;
 }
 
 /* Whatever the table of sums and the sums of down leave is the ring. */
@@ -176,38 +252,135 @@ static enum rt_status place(const struct rt_variant *v, const struct sm90_kernel
     return RT_OK;
 }
 
+/* The whole of what a variant's launch has to know. */
+static enum rt_status make_up_sm90(const struct rt_variant *v, const struct sm90_kernel *kernel,
+                                   const struct rt_experts_up_params *p,
+                                   struct rt_experts_up_sm90_params *out, uint32_t *smem_bytes,
+                                   struct rt_error *err)
+{
+    *out = (struct rt_experts_up_sm90_params){.up = *p, .ring.tile_rows = RT_EXPERTS_SM90_UP_ROWS};
+    return place(v, kernel, 2 * RT_EXPERTS_SM90_UP_ROWS, 0, &out->ring, smem_bytes, err);
+}
+
+static enum rt_status make_down_sm90(const struct rt_variant *v, const struct sm90_kernel *kernel,
+                                     const struct rt_experts_down_params *p,
+                                     struct rt_experts_down_sm90_params *out, uint32_t *smem_bytes,
+                                     struct rt_error *err)
+{
+    /* As few tiles as hold a block's rows, all alike. */
+    const uint32_t share = rt_ceil_div_u32(p->hidden, v->parts);
+    const uint32_t tiles = rt_ceil_div_u32(share, RT_PROJECT_SM90_TILE_ROWS);
+    const uint32_t sums_bytes = 4 * RT_PROJECT_SM90_TILE_ROWS * kernel->tiles * p->work.tokens;
+    *out = (struct rt_experts_down_sm90_params){.down = *p,
+                                                .ring.tile_rows = rt_ceil_div_u32(share, tiles)};
+    return place(v, kernel, out->ring.tile_rows, sums_bytes, &out->ring, smem_bytes, err);
+}
+
+/* ---- resolve --------------------------------------------------------------------------------- */
+
+static enum rt_status resolve_up_sm90(const struct rt_op_request *request, struct rt_variant *out,
+                                      struct rt_error *err)
+{
+    const struct rt_experts_up_params *p = request->experts_up;
+    const struct product product = product_of_up(p);
+    struct rt_experts_up_sm90_params params;
+    uint32_t smem_bytes;
+    RT_TRY(rt_check_sm90(request->caps, err));
+    RT_TRY(check_up_sm90(p, err));
+    const struct sm90_kernel *kernel = pick_sm90(&product, request->caps->sm_count, out->op);
+    const struct rt_variant v = variant_of(kernel, request, p->work.tokens);
+    RT_TRY(make_up_sm90(&v, kernel, p, &params, &smem_bytes, err));
+    *out = v;
+    return RT_OK;
+}
+
+static enum rt_status resolve_down_sm90(const struct rt_op_request *request, struct rt_variant *out,
+                                        struct rt_error *err)
+{
+    const struct rt_experts_down_params *p = request->experts_down;
+    const struct product product = product_of_down(p);
+    struct rt_experts_down_sm90_params params;
+    uint32_t smem_bytes;
+    RT_TRY(rt_check_sm90(request->caps, err));
+    RT_TRY(check_down_sm90(p, err));
+    const struct sm90_kernel *kernel = pick_sm90(&product, request->caps->sm_count, out->op);
+    const struct rt_variant v = variant_of(kernel, request, p->work.tokens);
+    RT_TRY(make_down_sm90(&v, kernel, p, &params, &smem_bytes, err));
+    *out = v;
+    return RT_OK;
+}
+
+static enum rt_status check_generic(const struct rt_op_request *request, const struct rt_variant *v,
+                                    struct rt_error *err)
+{
+    uint32_t blocks;
+    return v->op == RT_OP_EXPERTS_UP
+               ? generic_up_blocks(request->experts_up, v->parts, &blocks, err)
+               : generic_down_blocks(request->experts_down, &blocks, err);
+}
+
+static enum rt_status choose(const struct rt_op_request *request, struct rt_variant *out,
+                             struct rt_error *err)
+{
+    struct rt_error why_not = {0};
+    enum rt_status (*const resolve_sm90)(const struct rt_op_request *, struct rt_variant *,
+                                         struct rt_error *) =
+        out->op == RT_OP_EXPERTS_UP ? resolve_up_sm90 : resolve_down_sm90;
+    switch (request->backend) {
+    case RT_BACKEND_SM90:
+        return resolve_sm90(request, out, err);
+    case RT_BACKEND_AUTO:
+        if (resolve_sm90(request, out, &why_not) == RT_OK)
+            return RT_OK;
+        (void)snprintf(out->reason, sizeof(out->reason), "generic; not sm90: %.150s",
+                       why_not.message);
+        return check_generic(request, out, err);
+    case RT_BACKEND_GENERIC:
+        (void)snprintf(out->reason, sizeof(out->reason), "generic as asked for");
+        return check_generic(request, out, err);
+    default:
+        return rt_fail(err, RT_ERR_UNSUPPORTED, "backend %d is not known", (int)request->backend);
+    }
+}
+
+/* While nothing is known of the experts, nobody asks for them: the generic one. */
+enum rt_status rt_experts_resolve(const struct rt_op_request *request, struct rt_variant *out,
+                                  struct rt_error *err)
+{
+    const bool is_up = out->op == RT_OP_EXPERTS_UP;
+    RT_TRY(rt_plain_resolve(request, out, err));
+    out->parts = GENERIC_BLOCKS * request->caps->sm_count;
+    if (is_up ? !request->experts_up : !request->experts_down) {
+        (void)snprintf(out->reason, sizeof(out->reason),
+                       "generic: nothing is known of the experts");
+        return RT_OK;
+    }
+    RT_TRY(is_up ? check_up(request->experts_up, err) : check_down(request->experts_down, err));
+    return choose(request, out, err);
+}
+
+/* ---- build ----------------------------------------------------------------------------------- */
+
+/* What is built is what was resolved, but for its addresses. */
+static enum rt_status planned(const struct rt_variant *v, const struct sm90_kernel *kernel,
+                              struct rt_error *err)
+{
+    RT_REQUIRE(kernel, err, RT_ERR_INTERNAL, "%s was planned as %s", rt_op_name(v->op), v->entry);
+    return RT_OK;
+}
+
 static enum rt_status build_up_sm90(const struct rt_kernels *k, const struct rt_variant *v,
                                     const struct rt_experts_up_params *p, struct rt_launch *out,
                                     struct rt_error *err)
 {
-    struct rt_experts_up_sm90_params sm90 = {.up = *p, .ring.tile_rows = RT_EXPERTS_SM90_UP_ROWS};
-    const struct sm90_kernel *kernel = NULL;
+    const struct sm90_kernel *kernel = find_sm90(v);
+    struct rt_experts_up_sm90_params params;
     uint32_t smem_bytes = 0;
-    RT_TRY(find_sm90(v, &p->work, &kernel, err));
-    RT_REQUIRE(p->hidden % VECTOR_ELEMENTS == 0, err, RT_ERR_INTERNAL,
-               "vectors of %u numbers were planned as %s", p->hidden, v->entry);
-    RT_TRY(rt_check_pointer("x", p->x, err));
-    RT_TRY(rt_check_stride("x stride in elements", p->x_stride, sizeof(uint16_t), err));
-    for (int i = 0; i < 2; i++) {
-        RT_TRY(check_weight("gate", &p->gate[i], err));
-        RT_TRY(check_weight("up", &p->up[i], err));
-    }
-    RT_TRY(place(v, kernel, 2 * RT_EXPERTS_SM90_UP_ROWS, 0, &sm90.ring, &smem_bytes, err));
-    RT_TRY(rt_launch_grid(k, v->entry, &sm90, sizeof(sm90), v->parts, 1, v->threads, out, err));
+    RT_TRY(planned(v, kernel, err));
+    RT_TRY(check_up_sm90(p, err));
+    RT_TRY(make_up_sm90(v, kernel, p, &params, &smem_bytes, err));
+    RT_TRY(rt_launch_grid(k, v->entry, &params, sizeof(params), v->parts, 1, v->threads, out, err));
     out->smem_bytes = smem_bytes;
-    return RT_OK;
-}
-
-static enum rt_status check_down_sm90(const struct rt_experts_down_params *p,
-                                      const struct rt_variant *v, struct rt_error *err)
-{
-    RT_REQUIRE(p->width % VECTOR_ELEMENTS == 0, err, RT_ERR_INTERNAL,
-               "vectors of %u numbers were planned as %s", p->width, v->entry);
-    RT_TRY(rt_check_pointer("h", p->h.base, err));
-    RT_TRY(rt_check_stride("h token stride in elements", p->h.token_stride, sizeof(uint16_t), err));
-    RT_TRY(rt_check_stride("h place stride in elements", p->h.place_stride, sizeof(uint16_t), err));
-    for (int i = 0; i < 2; i++)
-        RT_TRY(check_weight("down", &p->down[i], err));
     return RT_OK;
 }
 
@@ -215,40 +388,29 @@ static enum rt_status build_down_sm90(const struct rt_kernels *k, const struct r
                                       const struct rt_experts_down_params *p, struct rt_launch *out,
                                       struct rt_error *err)
 {
-    struct rt_experts_down_sm90_params sm90 = {.down = *p};
-    const struct sm90_kernel *kernel = NULL;
+    const struct sm90_kernel *kernel = find_sm90(v);
+    struct rt_experts_down_sm90_params params;
     uint32_t smem_bytes = 0;
-    RT_TRY(find_sm90(v, &p->work, &kernel, err));
-    RT_TRY(check_down_sm90(p, v, err));
-    /* As few tiles as hold a block's rows, all alike. */
-    const uint32_t share = rt_ceil_div_u32(p->hidden, v->parts);
-    sm90.ring.tile_rows = rt_ceil_div_u32(share, rt_ceil_div_u32(share, RT_PROJECT_SM90_TILE_ROWS));
-    const uint32_t sums_bytes = 4 * RT_PROJECT_SM90_TILE_ROWS * kernel->tiles * p->work.tokens;
-    RT_TRY(place(v, kernel, sm90.ring.tile_rows, sums_bytes, &sm90.ring, &smem_bytes, err));
-    RT_TRY(rt_launch_grid(k, v->entry, &sm90, sizeof(sm90), v->parts, 1, v->threads, out, err));
+    RT_TRY(planned(v, kernel, err));
+    RT_TRY(check_down_sm90(p, err));
+    RT_TRY(make_down_sm90(v, kernel, p, &params, &smem_bytes, err));
+    RT_TRY(rt_launch_grid(k, v->entry, &params, sizeof(params), v->parts, 1, v->threads, out, err));
     out->smem_bytes = smem_bytes;
     return RT_OK;
 }
-
-/* ---- both ---- */
 
 enum rt_status rt_experts_up_build(const struct rt_kernels *k, const struct rt_variant *variant,
                                    const void *params, struct rt_launch *out, struct rt_error *err)
 {
     const struct rt_experts_up_params *p = params;
-    RT_TRY(check_work(&p->work, p->hidden, p->width, err));
+    uint32_t blocks = 0;
+    RT_TRY(check_up(p, err));
     RT_TRY(rt_check_f32(k, variant, p->is_f32, err));
     if (variant->backend == RT_BACKEND_SM90)
         return build_up_sm90(k, variant, p, out, err);
-    const uint64_t jobs =
-        p->work.shared + rt_min_u32(p->work.experts, p->work.tokens * p->work.chosen);
-    const uint64_t items = jobs * rt_ceil_div_u32(p->width, RT_EXPERTS_ROWS);
-    RT_REQUIRE(items <= INT32_MAX, err, RT_ERR_INVALID,
-               "%llu experts of %u rows are too many for one launch", (unsigned long long)jobs,
-               p->width);
-    return rt_launch_grid(k, variant->entry, p, sizeof(*p),
-                          rt_min_u32((uint32_t)items, rt_max_u32(variant->parts, 1)), 1,
-                          RT_EXPERTS_THREADS, out, err);
+    RT_TRY(generic_up_blocks(p, variant->parts, &blocks, err));
+    return rt_launch_grid(k, variant->entry, p, sizeof(*p), blocks, 1, RT_EXPERTS_THREADS, out,
+                          err);
 }
 
 enum rt_status rt_experts_down_build(const struct rt_kernels *k, const struct rt_variant *variant,
@@ -256,17 +418,12 @@ enum rt_status rt_experts_down_build(const struct rt_kernels *k, const struct rt
                                      struct rt_error *err)
 {
     const struct rt_experts_down_params *p = params;
-    RT_TRY(check_work(&p->work, p->hidden, p->width, err));
-    RT_TRY(rt_check_rows(p->rows.count, p->rows.q_len, err));
-    RT_REQUIRE(p->rows.count * p->rows.q_len == p->work.tokens, err, RT_ERR_INVALID,
-               "%u rows of %u tokens are not %u tokens", p->rows.count, p->rows.q_len,
-               p->work.tokens);
+    uint32_t blocks = 0;
+    RT_TRY(check_down(p, err));
     RT_TRY(rt_check_f32(k, variant, p->is_f32, err));
     if (variant->backend == RT_BACKEND_SM90)
         return build_down_sm90(k, variant, p, out, err);
-    const uint64_t blocks = (uint64_t)rt_ceil_div_u32(p->hidden, RT_EXPERTS_ROWS) * p->work.tokens;
-    RT_REQUIRE(blocks <= INT32_MAX, err, RT_ERR_INVALID,
-               "%u tokens of %u numbers are too many for one launch", p->work.tokens, p->hidden);
-    return rt_launch_grid(k, variant->entry, p, sizeof(*p), (uint32_t)blocks, 1, RT_EXPERTS_THREADS,
-                          out, err);
+    RT_TRY(generic_down_blocks(p, &blocks, err));
+    return rt_launch_grid(k, variant->entry, p, sizeof(*p), blocks, 1, RT_EXPERTS_THREADS, out,
+                          err);
 }

@@ -13,14 +13,12 @@
 static const uint32_t other_parts[] = {1, 2, 7, 9, 132};
 
 static bool resolve(struct ck *ck, enum rt_op_id op, const struct ck_experts *c,
-                    enum rt_backend backend, struct rt_variant *out)
+                    struct ck_experts_rig *rig, enum rt_backend backend, struct rt_variant *out)
 {
-    const bool is_up = op == RT_OP_EXPERTS_UP;
-    const struct rt_op_request request = {.caps = &ck->driver.caps,
-                                          .m = c->rows * c->q_len,
-                                          .k = is_up ? c->hidden : c->width,
-                                          .rows = is_up ? c->width : c->hidden,
-                                          .backend = backend};
+    const struct rt_experts_up_params up = ck_experts_up_params(c, rig, CK_DEVICE);
+    const struct rt_experts_down_params down = ck_experts_down_params(c, rig, CK_DEVICE);
+    const struct rt_op_request request = {
+        .caps = &ck->driver.caps, .backend = backend, .experts_up = &up, .experts_down = &down};
     struct rt_error err = {0};
     const enum rt_status status = rt_op_resolve(op, &request, out, &err);
     if (status == RT_ERR_UNSUPPORTED)
@@ -79,7 +77,8 @@ static void check(struct ck *ck, struct ck_random *random, const struct ck_exper
     struct ck_experts_truth up = ck_experts_truth_up(ck, c, &rig);
     struct rt_variant v;
     for (int i = 0; i < 2; i++)
-        for (int turn = 0; turn < 2 && resolve(ck, RT_OP_EXPERTS_UP, c, backends[i], &v); turn++) {
+        for (int turn = 0; turn < 2 && resolve(ck, RT_OP_EXPERTS_UP, c, &rig, backends[i], &v);
+             turn++) {
             if (turn)
                 vary(random, &v);
             check_up(ck, c, &rig, &up, &v);
@@ -89,7 +88,7 @@ static void check(struct ck *ck, struct ck_random *random, const struct ck_exper
     up = ck_experts_truth_up(ck, c, &rig); /* fills the reference's h */
     struct ck_experts_truth down = ck_experts_truth_down(ck, c, &rig);
     for (int i = 0; i < 2; i++)
-        for (int turn = 0; turn < 2 && resolve(ck, RT_OP_EXPERTS_DOWN, c, backends[i], &v);
+        for (int turn = 0; turn < 2 && resolve(ck, RT_OP_EXPERTS_DOWN, c, &rig, backends[i], &v);
              turn++) {
             if (turn)
                 vary(random, &v);
@@ -122,8 +121,8 @@ static void check_chain(struct ck *ck, const struct ck_experts *c, enum rt_backe
     down.early = 1;
     ck_upload(ck, &rig.logits);
     ck_must(ck, ck_build(ck, RT_OP_ROUTE, &route, sizeof(route), &launches[0], &err), &err);
-    if (resolve(ck, RT_OP_EXPERTS_UP, c, of_up, &up_choice) &&
-        resolve(ck, RT_OP_EXPERTS_DOWN, c, of_down, &down_choice)) {
+    if (resolve(ck, RT_OP_EXPERTS_UP, c, &rig, of_up, &up_choice) &&
+        resolve(ck, RT_OP_EXPERTS_DOWN, c, &rig, of_down, &down_choice)) {
         name_case(ck, c, &down_choice);
         ck_must(ck, ck_build_variant(ck, &up_choice, &up, sizeof(up), &launches[1], &err), &err);
         ck_must(ck, ck_build_variant(ck, &down_choice, &down, sizeof(down), &launches[2], &err),

@@ -126,9 +126,8 @@ static struct rt_launch build(const struct bench *b, enum rt_op_id op, const voi
     struct ck *ck = b->ck;
     const bool is_up = op == RT_OP_EXPERTS_UP;
     const struct rt_op_request request = {.caps = &ck->driver.caps,
-                                          .m = b->tokens,
-                                          .k = is_up ? b->model->hidden : b->model->width,
-                                          .rows = is_up ? b->model->width : b->model->hidden};
+                                          .experts_up = is_up ? params : NULL,
+                                          .experts_down = is_up ? NULL : params};
     struct rt_variant v;
     struct rt_launch launch;
     struct rt_error err = {0};

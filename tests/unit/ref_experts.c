@@ -240,12 +240,12 @@ static void test_sm90_rings(void **state)
     (void)state;
     const struct rt_kernels no_device = {0};
     const struct rt_device_caps h200 = {.kind = RT_DEVICE_KIND_CUDA, .cc = 90, .sm_count = 132};
-    const struct rt_op_request request = {.caps = &h200, .m = 128, .k = 2048, .rows = 7168};
     struct rt_experts_down_params p = {.work = {.tokens = 128, .shared = 1},
                                        .rows = {.count = 128, .q_len = 1},
                                        .down[1] = {.expert_stride = 8, .row_stride = 2048},
                                        .hidden = 7168,
                                        .width = 2048};
+    const struct rt_op_request request = {.caps = &h200, .experts_down = &p};
     struct rt_variant v = {0};
     struct rt_work work = {0};
     struct rt_error err = {0};
@@ -259,12 +259,16 @@ static void test_sm90_rings(void **state)
     assert_int_equal(sm90.ring.ring_at - sm90.ring.sums_at, 128 * 64 * 4);
     assert_true(work.launch.smem_bytes <= v.smem_bytes);
     p.down[1].row_stride = 2044;
-    assert_int_equal(rt_op_build(&no_device, &v, &p, sizeof(p), &work, &err), RT_ERR_INVALID);
-    assert_non_null(strstr(err.message, "down row stride in elements is 2044"));
+    assert_int_equal(rt_op_build(&no_device, &v, &p, sizeof(p), &work, &err), RT_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "backend sm90: down row stride in elements is 2044"));
     p.down[1].row_stride = 2048;
     v.smem_bytes = 80 * 1024;
     assert_int_equal(rt_op_build(&no_device, &v, &p, sizeof(p), &work, &err), RT_ERR_UNSUPPORTED);
     assert_non_null(strstr(err.message, "no room for 32768 bytes of sums"));
+    v.op = RT_OP_EXPERTS_UP; /* a plan for the other half */
+    struct rt_experts_up_params up = {.work = p.work, .hidden = 7168, .width = 2048};
+    assert_int_equal(rt_op_build(&no_device, &v, &up, sizeof(up), &work, &err), RT_ERR_INTERNAL);
+    assert_non_null(strstr(err.message, "experts_up was planned as rt_experts_sm90_down16x4"));
 }
 
 int main(void)
