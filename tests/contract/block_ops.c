@@ -6,12 +6,12 @@
  */
 #include "replayrt/block_ops.h"
 #include "common/bf16.h"
+#include "runtime/ops_handle.h"
 #include "tests/support/fixture.h"
 
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -534,6 +534,30 @@ static void input_norm(void **state)
     }
 }
 
+/* On the host device: no rounding is left to be seen. */
+static void input_norm_in_f32(void **state)
+{
+    struct rig *r = *state;
+    struct rt_mla_input_norm_args args = input_norm_args(r);
+    float *x = (float *)r->kv, *normed = x + WIDTH;
+    if (r->ops->driver.caps.cc != 0)
+        skip(); /* emulated kernels of a GPU, which have bf16 alone */
+    for (uint32_t i = 0; i < WIDTH; i++)
+        x[i] = i % 2 ? 2 + 0x1p-20f : 1;
+    args.precision = RT_PRECISION_F32;
+    args.tokens = args.first = 1;
+    args.hidden = args.residual = at(x);
+    args.normed = at(normed);
+    assert_int_equal(rt_mla_input_norm(r->ops, &args, NULL), RT_OK);
+    for (uint32_t i = 0; i < WIDTH; i++) {
+        const double by = number(r->kv_a_weight[i]) / sqrt((1 + pow(2 + 0x1p-20, 2)) / 2 + 1e-6);
+        assert_true(fabs((double)normed[i] - (double)x[i] * by) <= 1e-6 * fabs(by));
+    }
+    r->ops->driver.caps.kind = RT_DEVICE_KIND_CUDA;
+    assert_int_equal(rt_mla_input_norm(r->ops, &args, NULL), RT_ERR_UNSUPPORTED);
+    r->ops->driver.caps.kind = RT_DEVICE_KIND_HOST;
+}
+
 static void input_norm_refused(void **state)
 {
     struct rig *r = *state;
@@ -550,6 +574,7 @@ static void input_norm_refused(void **state)
         BAD(norm.width, 0, "input norm of 0 numbers"),
         BAD(norm.width, 16392, "input norm of 16392 numbers, not a multiple of 8 up to 16384"),
         BAD(first, 2, "first 2 is not 0 or 1"),
+        BAD(precision, 9, "precision 9 is not RT_PRECISION_BF16, 0, or RT_PRECISION_F32, 1"),
         BAD(hidden_scale, 0x7f800000, "hidden_scale inf is not a finite number"),
     };
 #undef BAD
@@ -567,9 +592,9 @@ static void input_norm_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        RIG_TEST(rope_table),         RIG_TEST(rope_refused),      RIG_TEST(preattend),
-        RIG_TEST(without_rope),       RIG_TEST(preattend_refused), RIG_TEST(input_norm),
-        RIG_TEST(input_norm_refused),
+        RIG_TEST(rope_table),        RIG_TEST(rope_refused),       RIG_TEST(preattend),
+        RIG_TEST(without_rope),      RIG_TEST(preattend_refused),  RIG_TEST(input_norm),
+        RIG_TEST(input_norm_in_f32), RIG_TEST(input_norm_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,7 +2,7 @@
 /* Whatever makes an object from nothing is cut short at each of its allocations and driver calls in
  * turn: a code and a sentence come back, nothing is given, nothing is left on the device. What is
  * left on the host is seen where this runs under AddressSanitizer or valgrind. */
-#include "replayrt/block_ops.h"
+#include "replayrt/model_ops.h"
 #include "tests/support/fail_driver.h"
 #include "tests/support/fixture.h"
 
@@ -153,6 +153,55 @@ static enum rt_status make_library_product(struct rt_error *error)
     return make_product(RT_PROJECTIONS_CUBLASLT, error);
 }
 
+/* The ends of a decoder, on rows that are all padding: five launches, three of which are one
+ * operator's. */
+static enum rt_status put_ends(rt_ops *ops)
+{
+    static _Alignas(256) unsigned char in[4096], out[32768];
+    const uint64_t read = (uintptr_t)in, written = (uintptr_t)out;
+    const struct rt_token_rows rows = {
+        .rows = 1, .query_len = 1, .lengths = read, .positions = read};
+    const struct rt_embed_args embed = {.struct_size = sizeof(embed),
+                                        .rows = rows,
+                                        .table = read,
+                                        .tokens = read,
+                                        .hidden = written,
+                                        .vocab = 1,
+                                        .width = 8};
+    const struct rt_experts_shape mlp = {.tokens = 1, .hidden = 8, .width = 8, .shared = 1};
+    const struct rt_experts_up_args up = {.struct_size = sizeof(up),
+                                          .shape = mlp,
+                                          .x = written,
+                                          .h = written + 256,
+                                          .gate[1] = {.address = read},
+                                          .up[1] = {.address = read}};
+    const struct rt_sample_args sample = {.struct_size = sizeof(sample),
+                                          .vocab = 8,
+                                          .rows = rows,
+                                          .logits = read,
+                                          .tokens = read,
+                                          .accepted = written,
+                                          .sampled = written,
+                                          .lines = read,
+                                          .workspace = written};
+    RT_TRY(rt_embed(ops, &embed, NULL));
+    RT_TRY(rt_experts_up(ops, &up, NULL));
+    return rt_sample(ops, &sample, NULL);
+}
+
+static enum rt_status make_ends(struct rt_error *error)
+{
+    rt_ops *ops = NULL;
+    enum rt_status status = rt_ops_create("host", &ops, error);
+    if (status != RT_OK)
+        return status;
+    status = put_ends(ops);
+    if (status != RT_OK)
+        *error = *rt_ops_last_error(ops);
+    rt_ops_destroy(&ops);
+    return status;
+}
+
 static enum rt_status make_config(struct rt_error *error)
 {
     struct rt_config config;
@@ -228,6 +277,7 @@ static const struct maker {
     {make_config, 2, 0},
     {make_own_product, 3, 8},
     {make_library_product, 5, 30},
+    {make_ends, 2, 3 + 5 + 2 * 3},
 };
 #define MAKERS (sizeof(makers) / sizeof(makers[0]))
 

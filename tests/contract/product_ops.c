@@ -126,7 +126,10 @@ static double x_number(const struct rig *r, const struct rt_product_shape *s, ui
                        uint32_t i, uint32_t l)
 {
     const int64_t row = or_packed(s->x_row_stride, s->k);
-    return number(r->x[z * or_packed(s->x_batch_stride, s->vectors * row) + i * row + l]);
+    const int64_t place = z * or_packed(s->x_batch_stride, s->vectors * row) + i * row + l;
+    float full;
+    memcpy(&full, (const unsigned char *)r->x + 4 * place, sizeof(full));
+    return s->precision == RT_PRECISION_F32 ? (double)full : number(r->x[place]);
 }
 
 static double inverse(const struct rig *r, const struct rt_product_shape *s, uint32_t z, uint32_t i)
@@ -151,25 +154,28 @@ static struct sum sum_of(const struct rig *r, const struct rt_product_shape *s, 
     const int64_t column_stride = or_packed(w->column_stride, 1);
     const int64_t batch_stride = column_stride == 1 ? w->rows * row_stride : s->k * column_stride;
     const double by = s->normed ? 0.5 * inverse(r, s, z, i) : 1;
+    const bool rounded = s->normed && s->precision != RT_PRECISION_F32;
     struct sum sum = {.value = w->biased ? number(r->bias[n][j]) : 0};
     double sizes = fabs(sum.value);
     for (uint32_t l = 0; l < s->k; l++) {
         double x = x_number(r, s, z, i, l) * by;
         if (s->normed)
-            x = number(rt_float_to_bf16((float)(x * (1 + number(r->norm[l])))));
+            x *= 1 + number(r->norm[l]);
+        if (rounded)
+            x = number(rt_float_to_bf16((float)x));
         x *= number(r->w[n][z * batch_stride + j * row_stride + l * column_stride]);
         sum.value += x;
         sizes += fabs(x);
     }
     /* Float sums; with a norm, factors that a tie in them moves by a bf16. */
-    sum.bound = sizes * (s->normed ? 0x1p-10 : 0x1p-18) + 1e-6;
+    sum.bound = sizes * (rounded ? 0x1p-10 : 0x1p-18) + 1e-6;
     return sum;
 }
 
 static void check_y(const struct rig *r, const struct rt_product_shape *s)
 {
     const uint32_t rows = s->weights[0].rows + s->weights[1].rows;
-    const bool f32 = s->output == RT_DTYPE_F32;
+    const bool f32 = s->output == RT_DTYPE_F32 || s->precision == RT_PRECISION_F32;
     const int64_t row_stride = or_packed(s->y_row_stride, rows);
     const int64_t batch_stride = or_packed(s->y_batch_stride, s->vectors * row_stride);
     const size_t each = f32 ? sizeof(float) : sizeof(uint16_t);
@@ -290,6 +296,31 @@ static void by_our_kernels(void **state)
         s.backend = RT_BACKEND_GENERIC;
         run(r, &s, false, "rt_project");
     }
+}
+
+/* On the host device: x and y are f32, a norm is not rounded. The library's twin has no bf16 bias
+ * with f32 results, as the library itself. */
+static void in_f32(void **state)
+{
+    struct rig *r = *state;
+    if (r->ops->driver.caps.cc != 0)
+        skip(); /* emulated kernels of a GPU, which have bf16 alone */
+    for (size_t i = 0; i < NUMBERS; i++) {
+        const float x = (float)(int32_t)fixture_random(&r->random) / 2147483648.0f;
+        memcpy((unsigned char *)r->x + 4 * i, &x, sizeof(x));
+    }
+    for (size_t i = 0; i < CASES; i++) {
+        struct rt_product_shape s = shape_of(&cases[i]);
+        s.precision = RT_PRECISION_F32;
+        run(r, &s, false, "rt_project");
+        s.projections = RT_PROJECTIONS_CUBLASLT;
+        if (!cases[i].biased && !cases[i].normed)
+            run(r, &s, true, NULL);
+    }
+    struct rt_product_shape s = shape_of(&cases[2]); /* a norm that a node of its own does */
+    s.precision = RT_PRECISION_F32;
+    s.projections = RT_PROJECTIONS_CUBLASLT;
+    run(r, &s, true, NULL);
 }
 
 static void by_the_library(void **state)
@@ -423,6 +454,7 @@ static void shapes_refused(void **state)
         BAD(normed, 2, "normed 2 is not 0 or 1"),
         BAD(output, RT_DTYPE_I32, "output 3 is not RT_DTYPE_BF16, 1, or RT_DTYPE_F32, 2"),
         BAD(projections, 3, "projections 3 is none of enum rt_projections"),
+        BAD(precision, 2, "precision 2 is not RT_PRECISION_BF16, 0, or RT_PRECISION_F32, 1"),
 #undef BAD
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
@@ -453,6 +485,14 @@ static void shapes_refused(void **state)
     s.weights[1].row_stride = 1;
     s.weights[1].column_stride = 24;
     refused(r, &s, RT_ERR_INVALID, "and the same one in both weights");
+    s = shape_of(&cases[0]);
+    s.precision = RT_PRECISION_F32;
+    s.output = RT_DTYPE_BF16;
+    refused(r, &s, RT_ERR_INVALID, "output RT_DTYPE_BF16, 1, with precision RT_PRECISION_F32, 1");
+    s.output = 0;
+    r->ops->driver.caps.kind = RT_DEVICE_KIND_CUDA;
+    refused(r, &s, RT_ERR_UNSUPPORTED, "precision RT_PRECISION_F32 is served on the host device");
+    r->ops->driver.caps.kind = RT_DEVICE_KIND_HOST;
     s = shape_of(&cases[0]);
     s.backend = (enum rt_backend)9;
     refused(r, &s, RT_ERR_UNSUPPORTED, "backend 9 is not known");
@@ -514,8 +554,8 @@ static void args_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        RIG_TEST(by_our_kernels), RIG_TEST(by_the_library), RIG_TEST(who_multiplies),
-        RIG_TEST(shapes_refused), RIG_TEST(args_refused),
+        RIG_TEST(by_our_kernels), RIG_TEST(in_f32),         RIG_TEST(by_the_library),
+        RIG_TEST(who_multiplies), RIG_TEST(shapes_refused), RIG_TEST(args_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,7 @@
  * as C++17: the headers promise both. Prints nothing on success; the exit status is the verdict.
  */
 #include <replayrt/block_ops.h>
+#include <replayrt/model_ops.h>
 #include <replayrt/ops.h>
 #include <replayrt/rt.h>
 
@@ -74,6 +75,19 @@ int main(void)
     if (rt_product_create(ops, &shape, &product) != RT_OK)
         return fail("rt_product_create", rt_ops_last_error(ops));
     rt_product_destroy(&product);
+    struct rt_experts_shape mlp;
+    memset(&mlp, 0, sizeof(mlp));
+    mlp.tokens = 1;
+    mlp.hidden = mlp.width = 64;
+    mlp.shared = 1;
+    struct rt_experts_info info;
+    memset(&info, 0, sizeof(info));
+    info.struct_size = sizeof(info);
+    if (rt_ops_overlap(ops, 1) != RT_OK || rt_experts_get_info(ops, &mlp, &info) != RT_OK)
+        return fail("rt_experts_get_info", rt_ops_last_error(ops));
+    uint64_t scratch = 0;
+    if (rt_sample_workspace(1, 1, 32000, &scratch, &error) != RT_OK)
+        return fail("rt_sample_workspace", &error);
     rt_ops_destroy(&ops);
     return runtime || ops; /* both are null again */
 }

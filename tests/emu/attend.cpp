@@ -19,8 +19,6 @@
 #include "tests/emu/device.h"
 #include "tests/emu/emu.h"
 
-extern "C" void rt_reduce(const struct rt_reduce_params p);
-
 #define RT_KERNEL(entry, image, params, addresses, smem, waits, ref)
 #define RT_ATTEND_GENERIC(d_qk, d_v, tile_rows)                                                    \
     {"rt_mla_attend_" #d_qk "x" #d_v "_r" #tile_rows, d_qk, d_v, tile_rows, false},

@@ -16,6 +16,7 @@
 #include "kernels/ref/ref.h"
 #include "kernels/registry.h"
 #include "tests/emu/chain.h"
+#include "tests/emu/entries.h"
 #include "tests/emu/run.h"
 #include "tests/emu/tma.h"
 
@@ -51,7 +52,6 @@ static void run(void (*thread)(const void *params), const void *params)
 }
 
 #define RT_KERNEL(entry_, image_, params_, addresses_, smem_, waits_, ref_)                        \
-    void entry_(params_ p);                                                                        \
     static void thread_##entry_(const void *params)                                                \
     {                                                                                              \
         entry_(*(const params_ *)params);                                                          \

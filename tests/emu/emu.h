@@ -15,6 +15,7 @@
  * over; divergence inside a warp's collective operation; misaligned matrix rows; writes behind the
  * shared memory asked for.
  */
+#include "tests/emu/entries.h"
 #include "tests/emu/run.h"
 
 #include <cmath>

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_TESTS_EMU_ENTRIES_H
+#define RT_TESTS_EMU_ENTRIES_H
+
+/*
+ * Every device entry point under a name of the emulator's own. On a GPU kernels and the library's
+ * functions never meet; here both are linked into one program, and some have the same name.
+ */
+#include "kernels/abi/append.h"
+#include "kernels/abi/attend_generic.h"
+#include "kernels/abi/attend_sm90.h"
+#include "kernels/abi/embed.h"
+#include "kernels/abi/experts_sm90.h"
+#include "kernels/abi/input_norm.h"
+#include "kernels/abi/preattend.h"
+#include "kernels/abi/project_sm90.h"
+#include "kernels/abi/reduce.h"
+#include "kernels/abi/sample.h"
+#include "kernels/abi/step.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define RT_KERNEL(entry_, image_, params_, addresses_, smem_, waits_, ref_)                        \
+    void entry_(params_ p) __asm__("emu_" #entry_);
+#include "kernels/kernels.inc"
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
