@@ -260,7 +260,7 @@ static void drop_groups(const struct rt_route_args *a, const double *value, bool
 static void choose(const struct rt_route_args *a, const float *logits, const float *bias,
                    struct choice *out)
 {
-    double score[EXPERTS], value[EXPERTS], sum = 0, all = 0;
+    double score[EXPERTS] = {0}, value[EXPERTS], sum = 0, all = 0;
     bool left[EXPERTS];
     for (uint32_t e = 0; e < a->experts; e++)
         sum += exp((double)logits[e]);
