@@ -3,6 +3,7 @@
  * The arguments of replayrt/model_ops.h: each bad one is refused by name and with its value, and
  * nothing is written. And what rt_ops_overlap does to launches.
  */
+#include "kernels/abi/experts.h"
 #include "replayrt/model_ops.h"
 #include "runtime/ops_handle.h"
 
@@ -483,6 +484,7 @@ static void sample(void **state)
 static struct spy {
     int (*launch)(struct rt_driver *d, const struct rt_launch *l, bool programmatic, rt_dstream s);
     uint32_t launches, early;
+    uint32_t looks_early; /* `early` of the last experts_down */
 } spy;
 
 static int spy_launch(struct rt_driver *d, const struct rt_launch *l, bool programmatic,
@@ -490,6 +492,8 @@ static int spy_launch(struct rt_driver *d, const struct rt_launch *l, bool progr
 {
     spy.launches++;
     spy.early += programmatic;
+    if (l->param_bytes == sizeof(struct rt_experts_down_params))
+        spy.looks_early = ((const struct rt_experts_down_params *)(const void *)l->params)->early;
     return spy.launch(d, l, programmatic, s);
 }
 
@@ -561,13 +565,27 @@ static void overlap(void **state)
     assert_int_equal(rt_ops_overlap(NULL, 0), RT_ERR_INVALID);
 }
 
+static void behind_up(void **state)
+{
+    struct rig *r = *state;
+    struct rt_experts_down_args down = down_args(r);
+    spy.launch = r->ops->driver.launch;
+    r->ops->driver.launch = spy_launch;
+    for (uint32_t way = 0; way < 2; way++) {
+        down.behind_up = way;
+        spy.looks_early = 77;
+        assert_int_equal(rt_experts_down(r->ops, &down, NULL), RT_OK);
+        assert_int_equal(spy.looks_early, way);
+    }
+}
+
 #define RIG_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         RIG_TEST(embed),        RIG_TEST(route),  RIG_TEST(experts_up), RIG_TEST(experts_down),
-        RIG_TEST(experts_info), RIG_TEST(sample), RIG_TEST(overlap),
+        RIG_TEST(experts_info), RIG_TEST(sample), RIG_TEST(overlap),    RIG_TEST(behind_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

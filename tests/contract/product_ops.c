@@ -321,6 +321,10 @@ static void in_f32(void **state)
     s.precision = RT_PRECISION_F32;
     s.projections = RT_PROJECTIONS_CUBLASLT;
     run(r, &s, true, NULL);
+    struct rt_product_info info;
+    rt_product *p = make(r, &s, &info);
+    assert_int_equal(info.workspace_bytes, 3 * 96 * 4); /* the norm's f32 */
+    rt_product_destroy(&p);
 }
 
 static void by_the_library(void **state)
