@@ -21,6 +21,7 @@ static const struct {
     {"stages", gpu_stages},
     {"products", gpu_products},
     {"block_ops", gpu_block_ops},
+    {"model_ops", gpu_model_ops},
     {"measure", gpu_measure},
     {"nothing_leaks", gpu_nothing_leaks},
     {"every_call_fails_once", gpu_every_call_fails_once},

@@ -37,6 +37,7 @@ enum gpu_outcome gpu_operators(const struct gpu_suite *suite);
 enum gpu_outcome gpu_stages(const struct gpu_suite *suite);
 enum gpu_outcome gpu_products(const struct gpu_suite *suite);
 enum gpu_outcome gpu_block_ops(const struct gpu_suite *suite);
+enum gpu_outcome gpu_model_ops(const struct gpu_suite *suite);
 enum gpu_outcome gpu_measure(const struct gpu_suite *suite);
 
 #endif
