@@ -140,8 +140,8 @@ struct rt_experts_up_args {
     struct rt_experts_shape shape;
     struct rt_routing routing;
     uint64_t x; /* bf16 [tokens, hidden] */
-    uint64_t
-        h; /* bf16 [tokens, experts_per_token + shared, width], written where there are pairs */
+    /* bf16 [tokens, experts_per_token + shared, width], written where there are pairs */
+    uint64_t h;
     int64_t x_stride, h_token_stride, h_place_stride;
     /* [width, hidden] each: [0] of experts, [1] of shared ones. */
     struct rt_expert_weights gate[2], up[2];
