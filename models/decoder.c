@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "models/decoder_impl.h"
+#include "models/fail.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
+
+/* ---- create ---------------------------------------------------------------------------------- */
+
+/* What the operators cannot say by themselves, for they see one layer's shapes. */
+static enum rt_status check_model(const struct rt_model *m, struct rt_error *err)
+{
+    const struct rt_moe *moe = &m->moe;
+    RT_MODELS_REQUIRE(!moe->experts || moe->shared_intermediate_size % moe->intermediate_size == 0,
+                      err, RT_ERR_UNSUPPORTED,
+                      "shared experts of %" PRIu32
+                      " numbers are not a multiple of an expert's %" PRIu32,
+                      moe->shared_intermediate_size, moe->intermediate_size);
+    return RT_OK;
+}
+
+static enum rt_status configure(struct rt_decoder *d, const struct rt_decoder_params *params,
+                                struct rt_error *err)
+{
+    RT_MODELS_REQUIRE(params->config && params->model && params->checkpoint, err, RT_ERR_INVALID,
+                      "rt_decoder_create: config %p, model %p, checkpoint %p: all must be given",
+                      (const void *)params->config, (const void *)params->model,
+                      (const void *)params->checkpoint);
+    RT_MODELS_TRY(rt_models_take_struct(params->model, &d->model, sizeof(d->model),
+                                        "rt_decoder_create", "model", err));
+    RT_MODELS_TRY(rt_models_take_struct(params->config, &d->config, sizeof(d->config),
+                                        "rt_decoder_create", "config", err));
+    d->config.geometry = d->model.geometry;
+    d->config.block = d->model.block;
+    d->config.layer = 1;
+    d->config.input_norm = 1;
+    RT_MODELS_TRY(rt_config_check(&d->config, err));
+    return check_model(&d->model, err);
+}
+
+/* The operators' `auto` is never the host, the runtime's is where there is nothing else: what has
+ * become of it is settled here, for weights and all. */
+static enum rt_status open_device(struct rt_decoder *d, struct rt_error *err)
+{
+    (void)snprintf(d->device, sizeof(d->device), "%s", d->config.device);
+    enum rt_status status = rt_ops_create(d->device, &d->ops, err);
+    if (status == RT_ERR_NO_DEVICE && strcmp(d->device, "auto") == 0) {
+        (void)snprintf(d->device, sizeof(d->device), "host");
+        status = rt_ops_create(d->device, &d->ops, err);
+    }
+    RT_MODELS_TRY(status);
+    (void)snprintf(d->config.device, sizeof(d->config.device), "%s", d->device);
+    status = rt_ops_overlap(d->ops, 1);
+    RT_MODELS_REQUIRE(status == RT_OK, err, status, "%s", rt_ops_last_error(d->ops)->message);
+    return RT_OK;
+}
+
+/* Every slot stops where the model does, until something else is said. */
+static struct rt_sampling default_sampling(const struct rt_model *m)
+{
+    struct rt_sampling s = {.top_p = 1.0f};
+    for (uint32_t i = 0; i < RT_SAMPLING_STOPS; i++)
+        s.stops[i] = i < m->eos_count ? m->eos[i] : -1;
+    return s;
+}
+
+static enum rt_status write_lines(struct rt_decoder *d, uint32_t first, uint32_t count,
+                                  const struct rt_sampling *line, struct rt_error *err)
+{
+    struct rt_sampling many[64];
+    for (size_t i = 0; i < sizeof(many) / sizeof(many[0]); i++)
+        many[i] = *line;
+    const uint64_t begin = d->scratch.lines - d->scratch.address;
+    for (uint32_t at = 0; at < count; at += 64) {
+        const uint32_t part = count - at < 64 ? count - at : 64;
+        RT_MODELS_TRY(rt_memory_write(d->scratch.memory, begin + (first + at) * sizeof(*line), many,
+                                      part * sizeof(*line), err));
+    }
+    return RT_OK;
+}
+
+static enum rt_status create_runtime(struct rt_decoder *d, const struct rt_decoder_params *params,
+                                     struct rt_error *err)
+{
+    static const uint32_t stages =
+        1u << RT_STAGE_STEP_BEGIN | 1u << RT_STAGE_AFTER_ATTENTION | 1u << RT_STAGE_STEP_END;
+    const struct rt_memory_region regions[] = {{d->weights.address, d->weights.bytes},
+                                               {d->scratch.address, d->scratch.bytes}};
+    const struct rt_create_params create = {
+        .struct_size = sizeof(create),
+        .flags = RT_CREATE_NO_EMPTY_STAGES,
+        .config = &d->config,
+        .stages = {[RT_STAGE_STEP_BEGIN] = rt_decoder_begin,
+                   [RT_STAGE_AFTER_ATTENTION] = rt_decoder_mlp,
+                   [RT_STAGE_STEP_END] = rt_decoder_end},
+        .stage_user = d,
+        .regions = regions,
+        .region_count = 2,
+        .overlapped_stages = stages,
+        .log = params->log,
+        .progress = params->capturing,
+        .log_user = params->user,
+        .weights = d->weights.attention,
+    };
+    struct rt_error mine = {.status = RT_OK};
+    const enum rt_status status = rt_create(&create, &d->runtime, &mine);
+    /* Where a stage failed, it has said why. */
+    if (status == RT_ERR_CALLBACK && d->error.status != RT_OK)
+        return rt_models_fail(err, d->error.status, "%s (%.200s)", d->error.message, mine.message);
+    RT_MODELS_REQUIRE(status == RT_OK, err, status, "%s", mine.message);
+    return RT_OK;
+}
+
+static enum rt_status create(struct rt_decoder *d, const struct rt_decoder_params *params,
+                             struct rt_error *err)
+{
+    RT_MODELS_TRY(configure(d, params, err));
+    RT_MODELS_TRY(open_device(d, err));
+    const uint64_t begun = now_ns();
+    RT_MODELS_TRY(rt_decoder_weights_load(params, &d->config, d->device, &d->weights, err));
+    const uint64_t loaded = now_ns();
+    RT_MODELS_TRY(rt_decoder_scratch_make(d, err));
+    const struct rt_sampling line = default_sampling(&d->model);
+    RT_MODELS_TRY(write_lines(d, 0, d->config.max_sequences, &line, err));
+    RT_MODELS_TRY(create_runtime(d, params, err));
+    d->loading_ns = loaded - begun;
+    d->creating_ns = now_ns() - loaded;
+    return RT_OK;
+}
+
+enum rt_status rt_decoder_create(const struct rt_decoder_params *params, rt_decoder **out,
+                                 struct rt_error *error)
+{
+    struct rt_decoder_params mine;
+    struct rt_error unseen; /* failures are read back here, also where the caller wants none */
+    struct rt_error *const err = error ? error : &unseen;
+    RT_MODELS_REQUIRE(out, err, RT_ERR_INVALID, "rt_decoder_create: out is null");
+    *out = NULL;
+    RT_MODELS_TRY(
+        rt_models_take_struct(params, &mine, sizeof(mine), "rt_decoder_create", "params", err));
+    rt_decoder *d = calloc(1, sizeof(*d));
+    RT_MODELS_REQUIRE(d, err, RT_ERR_NOMEM, "out of host memory for a decoder");
+    const enum rt_status status = create(d, &mine, err);
+    if (status != RT_OK)
+        rt_decoder_destroy(&d);
+    *out = d;
+    return status;
+}
+
+void rt_decoder_destroy(rt_decoder **decoder)
+{
+    if (!decoder || !*decoder)
+        return;
+    struct rt_decoder *d = *decoder;
+    rt_destroy(&d->runtime);
+    rt_decoder_scratch_free(d);
+    rt_decoder_weights_free(&d->weights);
+    rt_ops_destroy(&d->ops);
+    free(d);
+    *decoder = NULL;
+}
+
+/* ---- use ------------------------------------------------------------------------------------- */
+
+rt_runtime *rt_decoder_runtime(const rt_decoder *decoder)
+{
+    return decoder ? decoder->runtime : NULL;
+}
+
+const struct rt_error *rt_decoder_last_error(const rt_decoder *decoder)
+{
+    static const struct rt_error none = {.status = RT_ERR_INVALID, .message = "decoder is null"};
+    return decoder ? &decoder->error : &none;
+}
+
+/* Written so that NaN passes where it means all. */
+static enum rt_status check_sampling(const struct rt_decoder *d, const struct rt_sampling *s,
+                                     struct rt_error *err)
+{
+    RT_MODELS_REQUIRE(!(s->top_p <= 0.0f), err, RT_ERR_INVALID,
+                      "rt_decoder_sample: top_p %g is not above 0; 1 and more: all tokens",
+                      (double)s->top_p);
+    for (uint32_t i = 0; i < RT_SAMPLING_STOPS; i++)
+        RT_MODELS_REQUIRE(s->stops[i] < (int64_t)d->model.vocab_size, err, RT_ERR_INVALID,
+                          "rt_decoder_sample: stops[%" PRIu32 "] = %" PRId32
+                          " is not below the vocabulary's %" PRIu32,
+                          i, s->stops[i], d->model.vocab_size);
+    return RT_OK;
+}
+
+/* The runtime's last failure becomes the decoder's. */
+static enum rt_status take(rt_decoder *d, enum rt_status status)
+{
+    RT_MODELS_REQUIRE(status == RT_OK, &d->error, status, "%s", rt_last_error(d->runtime)->message);
+    return RT_OK;
+}
+
+enum rt_status rt_decoder_sample(rt_decoder *decoder, rt_seq seq,
+                                 const struct rt_sampling *sampling)
+{
+    RT_MODELS_REQUIRE(decoder, NULL, RT_ERR_INVALID, "rt_decoder_sample: decoder is null");
+    const struct rt_sampling line = sampling ? *sampling : default_sampling(&decoder->model);
+    uint32_t slot;
+    RT_MODELS_TRY(check_sampling(decoder, &line, &decoder->error));
+    RT_MODELS_TRY(take(decoder, rt_seq_slot(decoder->runtime, seq, &slot)));
+    RT_MODELS_TRY(take(decoder, rt_synchronize(decoder->runtime)));
+    return write_lines(decoder, slot, 1, &line, &decoder->error);
+}
+
+enum rt_status rt_decoder_logits(rt_decoder *decoder, struct rt_tensor *out)
+{
+    RT_MODELS_REQUIRE(decoder, NULL, RT_ERR_INVALID, "rt_decoder_logits: decoder is null");
+    const uint64_t batch = decoder->config.batch_sizes[decoder->config.batch_size_count - 1];
+    const uint64_t query_len = rt_decoder_longest_query(decoder);
+    const struct rt_tensor mine = {.dtype = RT_DTYPE_F32,
+                                   .rank = 3,
+                                   .shape = {batch, query_len, decoder->model.vocab_size},
+                                   .bytes = batch * query_len * decoder->model.vocab_size *
+                                            sizeof(float),
+                                   .address = decoder->scratch.logits};
+    RT_MODELS_TRY(
+        rt_models_check_struct(out, sizeof(mine), "rt_decoder_logits", "out", &decoder->error));
+    rt_models_write_struct(out, &mine, sizeof(mine));
+    return RT_OK;
+}
+
+enum rt_status rt_decoder_read_logits(rt_decoder *decoder, uint32_t row, uint32_t query_len,
+                                      uint32_t token, float *out)
+{
+    RT_MODELS_REQUIRE(decoder, NULL, RT_ERR_INVALID, "rt_decoder_read_logits: decoder is null");
+    struct rt_error *const err = &decoder->error;
+    const uint32_t vocab = decoder->model.vocab_size;
+    const uint32_t batch = decoder->config.batch_sizes[decoder->config.batch_size_count - 1];
+    RT_MODELS_REQUIRE(out, err, RT_ERR_INVALID, "rt_decoder_read_logits: out is null");
+    RT_MODELS_REQUIRE(row < batch && query_len >= 1 &&
+                          query_len <= rt_decoder_longest_query(decoder) && token < query_len,
+                      err, RT_ERR_INVALID,
+                      "rt_decoder_read_logits: row %" PRIu32 " of %" PRIu32 ", token %" PRIu32
+                      " of %" PRIu32 ", at most %" PRIu32,
+                      row, batch, token, query_len, rt_decoder_longest_query(decoder));
+    const uint64_t at = ((uint64_t)row * query_len + token) * vocab * sizeof(float);
+    RT_MODELS_TRY(take(decoder, rt_synchronize(decoder->runtime)));
+    RT_MODELS_TRY(rt_memory_read(decoder->scratch.memory,
+                                 decoder->scratch.logits - decoder->scratch.address + at, out,
+                                 vocab * sizeof(float), err));
+    for (uint32_t i = 0; i < vocab; i++)
+        out[i] *= (float)decoder->model.logits_scale;
+    return RT_OK;
+}
+
+enum rt_status rt_decoder_get_info(rt_decoder *decoder, struct rt_decoder_info *out)
+{
+    RT_MODELS_REQUIRE(decoder, NULL, RT_ERR_INVALID, "rt_decoder_get_info: decoder is null");
+    const struct rt_decoder_info mine = {.host = strcmp(decoder->device, "host") == 0,
+                                         .weight_bytes = decoder->weights.bytes,
+                                         .scratch_bytes = decoder->scratch.bytes,
+                                         .loading_ns = decoder->loading_ns,
+                                         .creating_ns = decoder->creating_ns};
+    RT_MODELS_TRY(
+        rt_models_check_struct(out, sizeof(mine), "rt_decoder_get_info", "out", &decoder->error));
+    rt_models_write_struct(out, &mine, sizeof(mine));
+    return RT_OK;
+}

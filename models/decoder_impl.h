@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_MODELS_DECODER_IMPL_H
+#define RT_MODELS_DECODER_IMPL_H
+
+/* A decoder: a runtime, the weights, and what the stages between its blocks work with. */
+#include "models/decoder_weights.h"
+
+/* Products with weights for so many vectors: made before the runtime, for their ways are tried. */
+struct rt_decoder_products {
+    uint32_t tokens;              /* of a graph */
+    rt_product *router, *lm_head; /* no router without a mixture */
+};
+
+/* Of one allocation, for the largest graph: addresses, 0 where the model has no use for it. */
+struct rt_decoder_scratch {
+    rt_memory *memory;
+    uint64_t address, bytes;
+    uint64_t normed; /* [tokens, hidden] */
+    uint64_t scores; /* f32 [tokens, experts] */
+    struct rt_routing routing;
+    uint64_t between;  /* [tokens, places, width] of an MLP */
+    uint64_t logits;   /* f32 [tokens, vocab] */
+    uint64_t lines;    /* struct rt_sampling [max_sequences] */
+    uint64_t sampling; /* what rt_sample works in */
+    uint64_t products; /* likewise rt_product_run */
+};
+
+/* Static tensors of the runtime: looked up by the first stage that runs. */
+struct rt_decoder_tensors {
+    uint64_t hidden, residual, tokens, accepted, sampled, slots, positions, lengths, accept,
+        row_base;
+};
+
+struct rt_decoder {
+    struct rt_model model;
+    struct rt_config config; /* the runtime's */
+    char device[32];         /* that is not auto where it became the host */
+    rt_ops *ops;
+    struct rt_decoder_weights weights;
+    struct rt_decoder_scratch scratch;
+    struct rt_decoder_products *products;
+    uint32_t product_count;
+    struct rt_decoder_tensors tensors;
+    rt_runtime *runtime;
+    uint64_t loading_ns, creating_ns;
+    struct rt_error error;
+};
+
+/* Where a mixture's or a dense MLP's activations lie: places of a token. */
+static inline uint32_t rt_decoder_shared(const struct rt_model *m)
+{
+    return m->moe.experts ? m->moe.shared_intermediate_size / m->moe.intermediate_size : 0;
+}
+
+/* ---- decoder_scratch.c ---- */
+
+/* Products and scratch memory for all graphs of the configuration; rt_decoder_scratch_free gives
+ * them back, also behind a failure. */
+enum rt_status rt_decoder_scratch_make(struct rt_decoder *d, struct rt_error *err);
+void rt_decoder_scratch_free(struct rt_decoder *d);
+/* The longest query of the configuration. */
+uint32_t rt_decoder_longest_query(const struct rt_decoder *d);
+/* A graph's; never null for one of the configuration. */
+const struct rt_decoder_products *rt_decoder_products_of(const struct rt_decoder *d,
+                                                         uint32_t tokens);
+
+/* ---- decoder_stages.c ---- */
+
+/* rt_stage_fn of the points that a decoder has stages at; user is the decoder. */
+int rt_decoder_begin(void *user, const struct rt_stage_context *context);
+int rt_decoder_mlp(void *user, const struct rt_stage_context *context);
+int rt_decoder_end(void *user, const struct rt_stage_context *context);
+
+#endif

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "models/decoder_impl.h"
+#include "models/fail.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#define ALIGN UINT64_C(256)
+
+uint32_t rt_decoder_longest_query(const struct rt_decoder *d)
+{
+    return d->config.query_lens[d->config.query_len_count - 1];
+}
+
+static uint32_t largest_batch(const struct rt_decoder *d)
+{
+    return d->config.batch_sizes[d->config.batch_size_count - 1];
+}
+
+/* ---- products -------------------------------------------------------------------------------- */
+
+const struct rt_decoder_products *rt_decoder_products_of(const struct rt_decoder *d,
+                                                         uint32_t tokens)
+{
+    for (uint32_t i = 0; i < d->product_count; i++)
+        if (d->products[i].tokens == tokens)
+            return &d->products[i];
+    return NULL;
+}
+
+static enum rt_status make_product(struct rt_decoder *d, uint32_t tokens, uint32_t rows,
+                                   rt_product **out, uint64_t *workspace, struct rt_error *err)
+{
+    const struct rt_product_shape shape = {.struct_size = sizeof(shape),
+                                           .batch = 1,
+                                           .vectors = tokens,
+                                           .k = d->model.hidden_size,
+                                           .weights = {{.rows = rows}},
+                                           .output = RT_DTYPE_F32,
+                                           .projections = d->config.projections,
+                                           .backend = d->config.backend,
+                                           .precision = d->config.precision};
+    struct rt_product_info info = {.struct_size = sizeof(info)};
+    enum rt_status status = rt_product_create(d->ops, &shape, out);
+    if (status == RT_OK)
+        status = rt_product_get_info(*out, &info);
+    RT_MODELS_REQUIRE(status == RT_OK, err, status, "%s", rt_ops_last_error(d->ops)->message);
+    *workspace = info.workspace_bytes > *workspace ? info.workspace_bytes : *workspace;
+    return RT_OK;
+}
+
+/* Graphs of as many tokens share theirs. */
+static enum rt_status make_products(struct rt_decoder *d, uint64_t *workspace, struct rt_error *err)
+{
+    const struct rt_config *c = &d->config;
+    d->products = calloc((size_t)c->batch_size_count * c->query_len_count, sizeof(*d->products));
+    RT_MODELS_REQUIRE(d->products, err, RT_ERR_NOMEM, "out of host memory for products");
+    for (uint32_t i = 0; i < c->batch_size_count * c->query_len_count; i++) {
+        const uint32_t tokens =
+            c->batch_sizes[i / c->query_len_count] * c->query_lens[i % c->query_len_count];
+        if (rt_decoder_products_of(d, tokens))
+            continue;
+        struct rt_decoder_products *const p = &d->products[d->product_count++];
+        p->tokens = tokens;
+        RT_MODELS_TRY(make_product(d, tokens, d->model.vocab_size, &p->lm_head, workspace, err));
+        if (d->model.moe.experts)
+            RT_MODELS_TRY(
+                make_product(d, tokens, d->model.moe.experts, &p->router, workspace, err));
+    }
+    return RT_OK;
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+static void put(uint64_t bytes, uint64_t *end, uint64_t *offset)
+{
+    *offset = *end;
+    *end = (*end + bytes + ALIGN - 1) / ALIGN * ALIGN;
+}
+
+/* Numbers of a token between the two products of its MLP, in the layer that has the most. */
+static uint64_t between(const struct rt_model *m)
+{
+    const uint64_t dense = m->intermediate_size;
+    const uint64_t mixed =
+        (uint64_t)(m->moe.experts_per_token + rt_decoder_shared(m)) * m->moe.intermediate_size;
+    return dense > mixed ? dense : mixed;
+}
+
+/* Offsets of all but `products`; what a model has no use for has no bytes. */
+static void lay_out(const struct rt_decoder *d, uint64_t sampling, uint64_t products,
+                    struct rt_decoder_scratch *s)
+{
+    const struct rt_model *m = &d->model;
+    const uint64_t tokens = (uint64_t)largest_batch(d) * rt_decoder_longest_query(d);
+    const uint64_t number = d->config.precision == RT_PRECISION_F32 ? 4 : 2;
+    const uint64_t pairs = tokens * m->moe.experts_per_token, experts = m->moe.experts;
+    struct rt_routing *const r = &s->routing;
+    uint64_t end = 0;
+    put(tokens * m->hidden_size * number, &end, &s->normed);
+    put(tokens * experts * sizeof(float), &end, &s->scores);
+    put(pairs * sizeof(int32_t), &end, &r->choices);
+    put(pairs * sizeof(float), &end, &r->weights);
+    put((experts + 1) * sizeof(int32_t), &end, &r->offsets);
+    put(pairs * sizeof(int32_t), &end, &r->pairs);
+    put(experts * 4 * sizeof(int32_t), &end, &r->active);
+    put(sizeof(int32_t), &end, &r->active_count);
+    put(tokens * between(m) * number, &end, &s->between);
+    put(tokens * m->vocab_size * sizeof(float), &end, &s->logits);
+    put(d->config.max_sequences * sizeof(struct rt_sampling), &end, &s->lines);
+    put(sampling, &end, &s->sampling);
+    put(products, &end, &s->products);
+    s->bytes = end;
+}
+
+static void make_addresses(struct rt_decoder_scratch *s)
+{
+    uint64_t *const all[] = {
+        &s->normed,          &s->scores,        &s->routing.choices, &s->routing.weights,
+        &s->routing.offsets, &s->routing.pairs, &s->routing.active,  &s->routing.active_count,
+        &s->between,         &s->logits,        &s->lines,           &s->sampling,
+        &s->products};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        *all[i] += s->address;
+}
+
+enum rt_status rt_decoder_scratch_make(struct rt_decoder *d, struct rt_error *err)
+{
+    struct rt_decoder_scratch *const s = &d->scratch;
+    uint64_t sampling, products = 0;
+    RT_MODELS_TRY(make_products(d, &products, err));
+    RT_MODELS_TRY(rt_sample_workspace(largest_batch(d), rt_decoder_longest_query(d),
+                                      d->model.vocab_size, &sampling, err));
+    lay_out(d, sampling, products, s);
+    RT_MODELS_TRY(rt_memory_create(d->device, s->bytes, &s->memory, &s->address, err));
+    make_addresses(s);
+    return RT_OK;
+}
+
+void rt_decoder_scratch_free(struct rt_decoder *d)
+{
+    for (uint32_t i = 0; i < d->product_count; i++) {
+        rt_product_destroy(&d->products[i].router);
+        rt_product_destroy(&d->products[i].lm_head);
+    }
+    free(d->products);
+    rt_memory_destroy(&d->scratch.memory);
+}

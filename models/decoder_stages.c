@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a decoder puts between the blocks. With residual r and hidden h, which the blocks' input
+ * norm adds to it:
+ *
+ *   step begin   h = embedding
+ *   after l      r += h, x = norm(r), h = MLP(x) or mixture(x)
+ *   step end     r += h, x = norm(r), logits = x · W, the next token
+ */
+#include "models/decoder_impl.h"
+
+#include "models/fail.h"
+
+#include <inttypes.h>
+
+/* Where all of a stage's operators go. */
+struct place {
+    struct rt_decoder *d;
+    const struct rt_stage_context *context;
+    const struct rt_decoder_kinds *weights; /* of the layer */
+    uint32_t tokens;
+};
+
+static enum rt_status find(struct rt_decoder *d, rt_runtime *rt, const char *name, uint64_t *out)
+{
+    struct rt_tensor tensor = {.struct_size = sizeof(tensor)};
+    const enum rt_status status = rt_tensor(rt, name, 0, &tensor);
+    RT_MODELS_REQUIRE(status == RT_OK, &d->error, status, "%s", rt_last_error(rt)->message);
+    *out = tensor.address;
+    return RT_OK;
+}
+
+static enum rt_status find_tensors(struct rt_decoder *d, rt_runtime *rt)
+{
+    struct rt_decoder_tensors *const t = &d->tensors;
+    const struct {
+        const char *name;
+        uint64_t *address;
+    } all[] = {{"hidden", &t->hidden},      {"residual", &t->residual}, {"tokens", &t->tokens},
+               {"accepted", &t->accepted},  {"sampled", &t->sampled},   {"slots", &t->slots},
+               {"lengths", &t->lengths},    {"accept", &t->accept},     {"row_base", &t->row_base},
+               {"positions", &t->positions}};
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        if (!*all[i].address)
+            RT_MODELS_TRY(find(d, rt, all[i].name, all[i].address));
+    return RT_OK;
+}
+
+static struct rt_token_rows rows_of(const struct place *p)
+{
+    const struct rt_decoder_tensors *t = &p->d->tensors;
+    return (struct rt_token_rows){.rows = p->context->batch,
+                                  .query_len = p->context->query_len,
+                                  .lengths = t->lengths,
+                                  .slots = t->slots,
+                                  .positions = t->positions,
+                                  .row_base = t->row_base};
+}
+
+/* ---- operators ------------------------------------------------------------------------------- */
+
+static enum rt_status embed(const struct place *p)
+{
+    const struct rt_decoder *d = p->d;
+    const struct rt_embed_args args = {.struct_size = sizeof(args),
+                                       .precision = d->config.precision,
+                                       .rows = rows_of(p),
+                                       .table = p->weights->at[RT_PLACE_EMBEDDING],
+                                       .tokens = d->tensors.tokens,
+                                       .hidden = d->tensors.hidden,
+                                       .vocab = d->model.vocab_size,
+                                       .width = d->model.hidden_size,
+                                       .scale = (float)d->model.embedding_scale};
+    return rt_embed(d->ops, &args, p->context->stream);
+}
+
+static enum rt_status normalise(const struct place *p, uint64_t weight)
+{
+    const struct rt_decoder *d = p->d;
+    const struct rt_mla_input_norm_args args = {
+        .struct_size = sizeof(args),
+        .tokens = p->tokens,
+        .hidden = d->tensors.hidden,
+        .residual = d->tensors.residual,
+        .normed = d->scratch.normed,
+        .norm = {.weight = weight,
+                 .width = d->model.hidden_size,
+                 .eps = (float)d->model.norm_eps,
+                 .offset = d->config.block.norm_one_plus ? 1.0f : 0.0f},
+        .hidden_scale = (float)d->model.residual_scale,
+        .precision = d->config.precision};
+    return rt_mla_input_norm(d->ops, &args, p->context->stream);
+}
+
+static enum rt_status multiply(const struct place *p, rt_product *product, uint64_t weight,
+                               uint64_t y)
+{
+    const struct rt_product_args args = {.struct_size = sizeof(args),
+                                         .x = p->d->scratch.normed,
+                                         .y = y,
+                                         .weights = {weight},
+                                         .workspace = p->d->scratch.products};
+    return rt_product_run(product, &args, p->context->stream);
+}
+
+static enum rt_status route(const struct place *p)
+{
+    const struct rt_decoder *d = p->d;
+    const struct rt_moe *moe = &d->model.moe;
+    const struct rt_route_args args = {.struct_size = sizeof(args),
+                                       .experts = moe->experts,
+                                       .experts_per_token = moe->experts_per_token,
+                                       .groups = moe->groups,
+                                       .groups_per_token = moe->groups_per_token,
+                                       .scoring = moe->scoring,
+                                       .group_score = moe->group_score,
+                                       .normalise = moe->normalise,
+                                       .scale = (float)moe->scale,
+                                       .rows = rows_of(p),
+                                       .logits = d->scratch.scores,
+                                       .bias = p->weights->at[RT_PLACE_ROUTER_BIAS],
+                                       .routing = d->scratch.routing};
+    return rt_route(d->ops, &args, p->context->stream);
+}
+
+/* ---- MLPs ------------------------------------------------------------------------------------ */
+
+/* [0] of the experts' kinds, [1] of the shared ones', whose down has their columns side by side. */
+static void set_weights(const struct place *p, const struct rt_experts_shape *shape,
+                        const enum rt_place_kind gates[2], struct rt_experts_up_args *up,
+                        struct rt_experts_down_args *down)
+{
+    for (int i = 0; i < 2; i++) {
+        const uint64_t *const at = &p->weights->at[gates[i]];
+        up->gate[i].address = at[0];
+        up->up[i].address = at[1];
+        down->down[i].address = at[2];
+    }
+    down->down[1].row_stride = (int64_t)shape->shared * shape->width;
+    down->down[1].expert_stride = shape->width;
+}
+
+static enum rt_status run_mlp(const struct place *p, const struct rt_experts_shape *shape,
+                              const enum rt_place_kind gates[2])
+{
+    const struct rt_decoder *d = p->d;
+    struct rt_experts_up_args up = {.struct_size = sizeof(up),
+                                    .shape = *shape,
+                                    .routing = d->scratch.routing,
+                                    .x = d->scratch.normed,
+                                    .h = d->scratch.between};
+    struct rt_experts_down_args down = {.struct_size = sizeof(down),
+                                        .shape = *shape,
+                                        .rows = rows_of(p),
+                                        .routing = d->scratch.routing,
+                                        .h = d->scratch.between,
+                                        .out = d->tensors.hidden,
+                                        .behind_up = 1};
+    set_weights(p, shape, gates, &up, &down);
+    RT_MODELS_TRY(rt_experts_up(d->ops, &up, p->context->stream));
+    return rt_experts_down(d->ops, &down, p->context->stream);
+}
+
+static enum rt_status dense(const struct place *p)
+{
+    /* Of experts there are none: their kinds have no addresses in this layer. */
+    static const enum rt_place_kind gates[2] = {RT_PLACE_EXPERT_GATE, RT_PLACE_GATE};
+    const struct rt_experts_shape shape = {.tokens = p->tokens,
+                                           .hidden = p->d->model.hidden_size,
+                                           .width = p->d->model.intermediate_size,
+                                           .shared = 1,
+                                           .backend = p->d->config.backend,
+                                           .precision = p->d->config.precision};
+    return run_mlp(p, &shape, gates);
+}
+
+static enum rt_status mixture(const struct place *p)
+{
+    static const enum rt_place_kind gates[2] = {RT_PLACE_EXPERT_GATE, RT_PLACE_SHARED_GATE};
+    const struct rt_decoder *d = p->d;
+    const struct rt_moe *moe = &d->model.moe;
+    const struct rt_experts_shape shape = {.tokens = p->tokens,
+                                           .hidden = d->model.hidden_size,
+                                           .width = moe->intermediate_size,
+                                           .experts = moe->experts,
+                                           .experts_per_token = moe->experts_per_token,
+                                           .shared = rt_decoder_shared(&d->model),
+                                           .backend = d->config.backend,
+                                           .precision = d->config.precision};
+    RT_MODELS_TRY(multiply(p, rt_decoder_products_of(d, p->tokens)->router,
+                           p->weights->at[RT_PLACE_ROUTER], d->scratch.scores));
+    RT_MODELS_TRY(route(p));
+    return run_mlp(p, &shape, gates);
+}
+
+/* ---- the next token -------------------------------------------------------------------------- */
+
+static enum rt_status choose(const struct place *p)
+{
+    const struct rt_decoder *d = p->d;
+    const struct rt_sample_args args = {.struct_size = sizeof(args),
+                                        .vocab = d->model.vocab_size,
+                                        .rows = rows_of(p),
+                                        .logits = d->scratch.logits,
+                                        .scale = (float)d->model.logits_scale,
+                                        .accept = d->tensors.accept,
+                                        .tokens = d->tensors.tokens,
+                                        .accepted = d->tensors.accepted,
+                                        .sampled = d->tensors.sampled,
+                                        .lines = d->scratch.lines,
+                                        .workspace = d->scratch.sampling};
+    return rt_sample(d->ops, &args, p->context->stream);
+}
+
+static enum rt_status head(const struct place *p)
+{
+    const enum rt_place_kind kind = p->d->model.tied ? RT_PLACE_EMBEDDING : RT_PLACE_LM_HEAD;
+    RT_MODELS_TRY(normalise(p, p->weights->at[RT_PLACE_FINAL_NORM]));
+    RT_MODELS_TRY(multiply(p, rt_decoder_products_of(p->d, p->tokens)->lm_head,
+                           p->weights->at[kind], p->d->scratch.logits));
+    return choose(p);
+}
+
+/* ---- stages ---------------------------------------------------------------------------------- */
+
+static enum rt_status enter(void *user, const struct rt_stage_context *context, struct place *out)
+{
+    struct rt_decoder *d = user;
+    *out = (struct place){.d = d,
+                          .context = context,
+                          .weights = &d->weights.layers[context->layer],
+                          .tokens = context->batch * context->query_len};
+    return find_tensors(d, context->runtime);
+}
+
+/* The runtime tells which stage has failed, and this why. */
+static int leave(const struct place *p, enum rt_status status)
+{
+    const struct rt_error *why = rt_ops_last_error(p->d->ops);
+    if (status == RT_OK)
+        return 0;
+    return rt_models_fail(&p->d->error, status, "%s", why->message) != RT_OK;
+}
+
+int rt_decoder_begin(void *user, const struct rt_stage_context *context)
+{
+    struct place p;
+    if (enter(user, context, &p) != RT_OK)
+        return 1;
+    return leave(&p, embed(&p));
+}
+
+static enum rt_status after_attention(const struct place *p)
+{
+    RT_MODELS_TRY(normalise(p, p->weights->at[RT_PLACE_MLP_NORM]));
+    return p->d->model.moe_layers[p->context->layer] ? mixture(p) : dense(p);
+}
+
+int rt_decoder_mlp(void *user, const struct rt_stage_context *context)
+{
+    struct place p;
+    if (enter(user, context, &p) != RT_OK)
+        return 1;
+    return leave(&p, after_attention(&p));
+}
+
+int rt_decoder_end(void *user, const struct rt_stage_context *context)
+{
+    struct place p;
+    if (enter(user, context, &p) != RT_OK)
+        return 1;
+    return leave(&p, head(&p));
+}

@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Decoders on the host device, of small models: that each prompt gets what it gets alone and in
+ * every batch, eager and replayed, however far the host runs ahead; and what is refused.
+ */
+#include "replayrt/decoder.h"
+#include "tests/unit/expect.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define GOLDEN RT_TEST_DATA "/golden/"
+#define STEPS 12u
+#define ROWS 3u
+#define LONGEST 9u
+
+struct prompt {
+    uint32_t length;
+    int32_t ids[LONGEST];
+};
+
+static const struct prompt prompts[ROWS] = {
+    {1, {5}}, {4, {9, 200, 31, 7}}, {9, {1, 2, 3, 4, 5, 6, 7, 8, 9}}};
+
+static void small_config(struct rt_config *c)
+{
+    rt_config_default(c);
+    (void)snprintf(c->device, sizeof(c->device), "host");
+    c->batch_sizes[0] = 1;
+    c->batch_sizes[1] = ROWS;
+    c->batch_size_count = 2;
+    c->ring_depth = 4;
+    c->max_sequences = 6;
+    c->max_length = 64;
+}
+
+static enum rt_status create(const char *family, const struct rt_config *config, rt_decoder **out,
+                             struct rt_error *error)
+{
+    char path[512];
+    struct rt_model model = {.struct_size = sizeof(model)};
+    rt_checkpoint *checkpoint = NULL;
+    (void)snprintf(path, sizeof(path), GOLDEN "tiny_%s", family);
+    assert_int_equal(rt_model_read(path, &model, NULL), RT_OK);
+    assert_int_equal(rt_checkpoint_open(path, &checkpoint, NULL), RT_OK);
+    const struct rt_decoder_params params = {
+        .struct_size = sizeof(params), .config = config, .model = &model, .checkpoint = checkpoint};
+    const enum rt_status status = rt_decoder_create(&params, out, error);
+    rt_checkpoint_close(&checkpoint);
+    return status;
+}
+
+static rt_decoder *open_small(const char *family)
+{
+    struct rt_config config;
+    struct rt_error error;
+    rt_decoder *d = NULL;
+    small_config(&config);
+    if (create(family, &config, &d, &error) != RT_OK)
+        fail_msg("%s: %s", family, error.message);
+    return d;
+}
+
+static const struct rt_sampling warm = {.temperature = 0.8f,
+                                        .top_p = 0.95f,
+                                        .top_k = 40,
+                                        .seed = 7,
+                                        .stops = {-1, -1, -1, -1, -1, -1, -1, -1}};
+
+static rt_seq open_sequence(rt_decoder *d, const struct rt_sampling *sampling)
+{
+    rt_seq seq;
+    assert_int_equal(rt_seq_open(rt_decoder_runtime(d), NULL, &seq), RT_OK);
+    assert_int_equal(rt_decoder_sample(d, seq, sampling), RT_OK);
+    return seq;
+}
+
+/* Step `at` of prompts that go in token by token: what is still theirs is named. */
+static enum rt_status step(rt_decoder *d, const struct prompt *const *rows, const rt_seq *seqs,
+                           uint32_t count, uint32_t at, uint32_t flags, uint64_t *ticket)
+{
+    int32_t tokens[ROWS], accept[ROWS];
+    for (uint32_t r = 0; r < count; r++) {
+        tokens[r] = at < rows[r]->length ? rows[r]->ids[at] : -1;
+        accept[r] = at < rows[r]->length ? 1 : RT_ACCEPT_DEVICE;
+    }
+    const struct rt_step_params p = {.struct_size = sizeof(p),
+                                     .flags = flags,
+                                     .rows = count,
+                                     .seqs = seqs,
+                                     .tokens = tokens,
+                                     .accept = accept};
+    return rt_step(rt_decoder_runtime(d), &p, ticket);
+}
+
+static void collect(rt_decoder *d, const struct prompt *const *rows, uint32_t count, uint32_t at,
+                    uint64_t ticket, int32_t (*texts)[STEPS])
+{
+    struct rt_row_result results[ROWS];
+    uint32_t got;
+    assert_int_equal(rt_wait(rt_decoder_runtime(d), ticket, UINT64_MAX), RT_OK);
+    assert_int_equal(rt_result(rt_decoder_runtime(d), ticket, results, ROWS, &got), RT_OK);
+    assert_int_equal(got, count);
+    for (uint32_t r = 0; r < count; r++)
+        if (at + 1 >= rows[r]->length && at + 1 - rows[r]->length < STEPS)
+            texts[r][at + 1 - rows[r]->length] = results[r].sampled;
+}
+
+/* STEPS tokens behind every prompt; with `ahead` the host waits only where the ring is full. */
+static void decode(rt_decoder *d, const struct prompt *const *rows, uint32_t count, bool ahead,
+                   uint32_t flags, int32_t (*texts)[STEPS])
+{
+    rt_seq seqs[ROWS];
+    uint64_t tickets[LONGEST + STEPS];
+    uint32_t done = 0, steps = 0;
+    for (uint32_t r = 0; r < count; r++) {
+        seqs[r] = open_sequence(d, &warm);
+        steps = rows[r]->length + STEPS - 1 > steps ? rows[r]->length + STEPS - 1 : steps;
+    }
+    if (ahead)
+        assert_int_equal(rt_host_hold(rt_decoder_runtime(d), 1), RT_OK);
+    for (uint32_t at = 0; at < steps; at++) {
+        while (step(d, rows, seqs, count, at, flags, &tickets[at]) == RT_ERR_BUSY) {
+            assert_int_equal(rt_host_release(rt_decoder_runtime(d), 1, NULL), RT_OK);
+            collect(d, rows, count, done, tickets[done], texts);
+            done++;
+        }
+        if (!ahead)
+            collect(d, rows, count, at, tickets[at], texts);
+    }
+    if (ahead)
+        assert_int_equal(rt_host_hold(rt_decoder_runtime(d), 0), RT_OK);
+    for (; ahead && done < steps; done++)
+        collect(d, rows, count, done, tickets[done], texts);
+    for (uint32_t r = 0; r < count; r++)
+        assert_int_equal(rt_seq_close(rt_decoder_runtime(d), seqs[r]), RT_OK);
+}
+
+static void expect_same(const char *family, const char *what, int32_t (*texts)[STEPS],
+                        int32_t (*expected)[STEPS])
+{
+    for (uint32_t r = 0; r < ROWS; r++)
+        for (uint32_t i = 0; i < STEPS; i++)
+            if (texts[r][i] != expected[r][i])
+                fail_msg("%s, %s: token %u of prompt %u is %d, alone it is %d", family, what, i, r,
+                         texts[r][i], expected[r][i]);
+}
+
+static void one_family(const char *family)
+{
+    const struct prompt *const all[ROWS] = {&prompts[0], &prompts[1], &prompts[2]};
+    int32_t alone[ROWS][STEPS], together[ROWS][STEPS];
+    rt_decoder *d = open_small(family);
+    for (uint32_t r = 0; r < ROWS; r++)
+        decode(d, &all[r], 1, false, 0, &alone[r]);
+    decode(d, all, ROWS, false, 0, together);
+    expect_same(family, "together", together, alone);
+    decode(d, all, ROWS, true, 0, together);
+    expect_same(family, "run ahead", together, alone);
+    decode(d, all, ROWS, false, RT_STEP_EAGER, together);
+    expect_same(family, "eager", together, alone);
+    rt_decoder_destroy(&d);
+    assert_null(d);
+}
+
+static void a_batch_changes_no_text(void **state)
+{
+    (void)state;
+    one_family("deepseek_v2");
+    one_family("minicpm3");
+    one_family("glm4_moe_lite");
+}
+
+/* ---- stopping -------------------------------------------------------------------------------- */
+
+static void a_stop_ends_its_row(void **state)
+{
+    (void)state;
+    const struct prompt *const row = &prompts[1];
+    int32_t text[1][STEPS];
+    rt_decoder *d = open_small("youtu");
+    rt_runtime *rt = rt_decoder_runtime(d);
+    decode(d, &row, 1, false, 0, text);
+    uint32_t stop = 3, length;
+    while (stop < STEPS && (text[0][stop] == text[0][0] || text[0][stop] == text[0][1] ||
+                            text[0][stop] == text[0][2]))
+        stop++;
+    assert_true(stop < STEPS); /* a token that was not there among the first ones */
+    for (uint32_t i = 0; i < stop; i++)
+        if (text[0][i] == text[0][stop])
+            stop = i;
+    struct rt_sampling sampling = warm;
+    sampling.stops[5] = text[0][stop];
+    const rt_seq seq = open_sequence(d, &sampling);
+    for (uint32_t at = 0; at < row->length + STEPS - 1; at++) {
+        struct rt_row_result result;
+        uint64_t ticket;
+        uint32_t got;
+        assert_int_equal(step(d, &row, &seq, 1, at, 0, &ticket), RT_OK);
+        assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
+        assert_int_equal(rt_result(rt, ticket, &result, 1, &got), RT_OK);
+        if (at + 1 >= row->length + stop)
+            assert_int_equal(result.sampled, text[0][stop]);
+        assert_int_equal(result.accepted, at + 1 <= row->length + stop);
+    }
+    assert_int_equal(rt_seq_length(rt, seq, &length), RT_OK);
+    assert_int_equal(length, row->length + stop);
+    rt_decoder_destroy(&d);
+}
+
+/* ---- what is refused ------------------------------------------------------------------------- */
+
+static void expect_refusal(enum rt_status status, enum rt_status expected, const char *message,
+                           const char *part)
+{
+    if (status != expected || !strstr(message, part))
+        fail_msg("%s: \"%s\", expected %s with \"%s\"", rt_status_string(status), message,
+                 rt_status_string(expected), part);
+}
+
+static void bad_decoders_are_refused(void **state)
+{
+    (void)state;
+    struct rt_config config;
+    struct rt_error error;
+    struct rt_model model = {.struct_size = sizeof(model)}, other = {.struct_size = sizeof(other)};
+    rt_checkpoint *checkpoint = NULL;
+    rt_decoder *d = (void *)&config;
+    small_config(&config);
+    assert_int_equal(rt_model_read(GOLDEN "tiny_deepseek_v2", &model, NULL), RT_OK);
+    assert_int_equal(rt_model_read(GOLDEN "tiny_youtu", &other, NULL), RT_OK);
+    assert_int_equal(rt_checkpoint_open(GOLDEN "tiny_deepseek_v2", &checkpoint, NULL), RT_OK);
+    struct rt_decoder_params params = {.struct_size = sizeof(params),
+                                       .config = &config,
+                                       .model = &other,
+                                       .checkpoint = checkpoint};
+    expect_refusal(rt_decoder_create(&params, &d, &error), RT_ERR_FILE, error.message,
+                   "weights of a youtu model are missing or wrong");
+    assert_null(d);
+    params.model = &model;
+    (void)snprintf(config.device, sizeof(config.device), "gpu");
+    expect_refusal(rt_decoder_create(&params, &d, &error), RT_ERR_CONFIG, error.message, "gpu");
+    (void)snprintf(config.device, sizeof(config.device), "host");
+    model.moe.shared_intermediate_size += 8;
+    expect_refusal(rt_decoder_create(&params, &d, &error), RT_ERR_UNSUPPORTED, error.message,
+                   "shared experts of 40 numbers are not a multiple of an expert's 32");
+    params.checkpoint = NULL;
+    expect_refusal(rt_decoder_create(&params, &d, &error), RT_ERR_INVALID, error.message,
+                   "all must be given");
+    params.struct_size = 3;
+    expect_refusal(rt_decoder_create(&params, &d, &error), RT_ERR_INVALID, error.message,
+                   "struct_size is 3");
+    assert_int_equal(rt_decoder_create(&params, NULL, NULL), RT_ERR_INVALID);
+    rt_checkpoint_close(&checkpoint);
+}
+
+static void bad_calls_are_refused(void **state)
+{
+    (void)state;
+    float logits[256];
+    rt_decoder *d = open_small("deepseek_v3");
+    const rt_seq seq = open_sequence(d, NULL);
+    struct rt_sampling bad = warm;
+    bad.top_p = 0.0f;
+    expect_refusal(rt_decoder_sample(d, seq, &bad), RT_ERR_INVALID,
+                   rt_decoder_last_error(d)->message, "top_p 0 is not above 0");
+    bad = warm;
+    bad.stops[7] = 256;
+    expect_refusal(rt_decoder_sample(d, seq, &bad), RT_ERR_INVALID,
+                   rt_decoder_last_error(d)->message, "stops[7] = 256 is not below");
+    expect_refusal(rt_decoder_sample(d, seq + 1, &warm), RT_ERR_SEQUENCE,
+                   rt_decoder_last_error(d)->message, "");
+    expect_refusal(rt_decoder_read_logits(d, ROWS, 1, 0, logits), RT_ERR_INVALID,
+                   rt_decoder_last_error(d)->message, "row 3 of 3");
+    expect_refusal(rt_decoder_read_logits(d, 0, 2, 0, logits), RT_ERR_INVALID,
+                   rt_decoder_last_error(d)->message, "token 0 of 2, at most 1");
+    expect_refusal(rt_decoder_read_logits(d, 0, 1, 0, NULL), RT_ERR_INVALID,
+                   rt_decoder_last_error(d)->message, "out is null");
+    assert_int_equal(rt_decoder_sample(NULL, seq, NULL), RT_ERR_INVALID);
+    assert_null(rt_decoder_runtime(NULL));
+    rt_decoder_destroy(&d);
+    rt_decoder_destroy(&d);
+    rt_decoder_destroy(NULL);
+}
+
+/* ---- loading --------------------------------------------------------------------------------- */
+
+struct progress {
+    uint64_t done, total;
+    uint32_t calls, graphs;
+};
+
+static void on_loading(void *user, uint64_t done, uint64_t total)
+{
+    struct progress *p = user;
+    assert_true(done >= p->done && done <= total);
+    *p = (struct progress){done, total, p->calls + 1, p->graphs};
+}
+
+static void on_capturing(void *user, uint32_t done, uint32_t total)
+{
+    struct progress *p = user;
+    assert_true(done <= total);
+    p->graphs = done;
+}
+
+static void random_weights_decode_alike(void **state)
+{
+    (void)state;
+    struct rt_config config;
+    struct rt_model model = {.struct_size = sizeof(model)};
+    struct rt_decoder_info info = {.struct_size = sizeof(info)};
+    const struct prompt *const row = &prompts[2];
+    int32_t texts[2][STEPS];
+    small_config(&config);
+    assert_int_equal(rt_model_read(GOLDEN "tiny_mistral4", &model, NULL), RT_OK);
+    for (int i = 0; i < 2; i++) {
+        struct progress progress = {0};
+        rt_checkpoint *checkpoint = NULL;
+        rt_decoder *d = NULL;
+        assert_int_equal(
+            rt_checkpoint_random(GOLDEN "tiny_mistral4/config.json", 11, &checkpoint, NULL), RT_OK);
+        const struct rt_decoder_params params = {.struct_size = sizeof(params),
+                                                 .config = &config,
+                                                 .model = &model,
+                                                 .checkpoint = checkpoint,
+                                                 .loading = on_loading,
+                                                 .capturing = on_capturing,
+                                                 .user = &progress};
+        assert_int_equal(rt_decoder_create(&params, &d, NULL), RT_OK);
+        rt_checkpoint_close(&checkpoint); /* all was copied */
+        assert_int_equal(progress.done, progress.total);
+        assert_int_equal(progress.graphs, 2);
+        assert_int_equal(rt_decoder_get_info(d, &info), RT_OK);
+        assert_true(info.host == 1 && info.weight_bytes >= progress.total);
+        decode(d, &row, 1, false, 0, &texts[i]);
+        rt_decoder_destroy(&d);
+    }
+    assert_memory_equal(texts[0], texts[1], sizeof(texts[0]));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_batch_changes_no_text),     cmocka_unit_test(a_stop_ends_its_row),
+        cmocka_unit_test(bad_decoders_are_refused),    cmocka_unit_test(bad_calls_are_refused),
+        cmocka_unit_test(random_weights_decode_alike),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
