@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* No command has as many. */
-#define MOST_OPTIONS 16
+/* No command has more. */
+#define MOST_OPTIONS 24
 
 static bool read_number(const struct option *option, const char *text)
 {
@@ -26,6 +26,38 @@ static bool read_number(const struct option *option, const char *text)
         return false;
     }
     *(uint64_t *)option->value = value;
+    return true;
+}
+
+static bool read_real(const struct option *option, const char *text)
+{
+    char *end;
+    errno = 0;
+    const double value = strtod(text, &end);
+    /* Hexadecimal, infinity and NaN are none; what is too small for a double is 0. */
+    const bool decimal = *text && !text[strspn(text, "0123456789.eE+-")];
+    if (!decimal || *end || (errno && value > 1) || !(value >= (double)option->least) ||
+        !(value <= (double)option->most)) {
+        complain("%s %s: expected a number from %" PRIu64 " to %" PRIu64 ", a fraction if need be",
+                 option->name, text, option->least, option->most);
+        return false;
+    }
+    *(double *)option->value = value;
+    return true;
+}
+
+static bool read_value(const struct option *option, const char *text)
+{
+    if (option->kind == OPTION_NUMBER)
+        return read_number(option, text);
+    if (option->kind == OPTION_REAL)
+        return read_real(option, text);
+    if (option->kind == OPTION_TEXTS) {
+        struct option_texts *all = option->value;
+        all->texts[all->count++] = text;
+        return true;
+    }
+    *(const char **)option->value = text;
     return true;
 }
 
@@ -72,6 +104,12 @@ static bool read_option(int argc, char **argv, int *at, const struct option *opt
         i++;
     if (i == count)
         return unknown(name, options, count);
+    if (options[i].given && *options[i].given) {
+        complain("%s is given twice", name);
+        return false;
+    }
+    if (options[i].given)
+        *options[i].given = true;
     if (options[i].kind == OPTION_FLAG) {
         *(bool *)options[i].value = true;
         return true;
@@ -80,10 +118,7 @@ static bool read_option(int argc, char **argv, int *at, const struct option *opt
         complain("%s needs a value", name);
         return false;
     }
-    if (options[i].kind == OPTION_NUMBER)
-        return read_number(&options[i], argv[*at]);
-    *(const char **)options[i].value = argv[*at];
-    return true;
+    return read_value(&options[i], argv[*at]);
 }
 
 bool options_read(int argc, char **argv, const struct option *options, unsigned count,
