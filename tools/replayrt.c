@@ -29,6 +29,28 @@ static const struct command commands[] = {
      "      --seed N       of the random history (1)\n"
      "      --device NAME  instead of the configured one\n"
      "      --json         the result; progress goes to stderr\n"},
+    {"decode", cmd_decode,
+     "  decode             a checkpoint's tokens behind prompts, all prompts in one batch\n"
+     "      --checkpoint DIR\n"
+     "                     config.json and safetensors\n"
+     "      --prompt-ids 5,7,9\n"
+     "                     a prompt's token ids; again for another prompt\n"
+     "      --max-new-tokens N\n"
+     "                     for every prompt, fewer where it ends\n"
+     "      --config FILE  batch sizes, cache and device (one graph, as large as the batch)\n"
+     "      --device NAME  auto, host or cuda:N (auto)\n"
+     "      --precision P  bf16, or f32 on the host (bf16)\n"
+     "      --teacher-ids 1,2,3\n"
+     "                     fed in place of what is generated; once, or for each prompt\n"
+     "      --temperature T\n"
+     "                     samples; 0: the likeliest token (0)\n"
+     "      --top-k K, --top-p P\n"
+     "                     of the K likeliest, of the likeliest that come to P (all)\n"
+     "      --seed S       of sampling; the second prompt's is S + 1 (0)\n"
+     "      --ignore-eos   does not end before --max-new-tokens\n"
+     "      --random SEED  random weights; DIR needs a config.json alone, or is one\n"
+     "      --dump FILE    logits and tokens, as safetensors\n"
+     "      --json\n"},
     {"bench step", cmd_bench_step,
      "  bench step CONFIG  what a step costs on the host and on the GPU\n"
      "      --batch N      one captured batch size (all)\n"
@@ -61,7 +83,8 @@ static const struct command commands[] = {
 };
 enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };
 
-static const char usage[] = "usage: replayrt COMMAND CONFIG [options]\n\n";
+static const char usage[] = "usage: replayrt COMMAND CONFIG [options]\n"
+                            "       replayrt COMMAND [options]\n\n";
 static const char closing[] =
     "\n"
     "  --version, --help; replayrt COMMAND --help for one command's part\n"
@@ -114,8 +137,8 @@ static int unknown(int argc, char **argv)
     if (!meant)
         meant = nearest(typed, names, COMMANDS);
     const bool option = meant && (meant == names[COMMANDS] || meant == names[COMMANDS + 1]);
-    complain("unknown command %s%s%s%s%s; there are plan, verify, bench step, bench layer and "
-             "bench attention",
+    complain("unknown command %s%s%s%s%s; there are plan, verify, decode, bench step, bench layer "
+             "and bench attention",
              meant && strchr(meant, ' ') ? typed : argv[0], meant ? "; did you mean " : "",
              option ? "--" : "", meant ? meant : "", meant ? "?" : "");
     return EXIT_USAGE;

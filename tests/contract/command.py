@@ -49,7 +49,8 @@ REFUSED = [
     (["bench", "attention", "--shapes", MISSING], 1, f"replayrt: cannot read {MISSING}: "),
     (["bench", "step", MISSING], 1, f"replayrt: cannot read {MISSING}: "),
     (["plan", CONFIG, "--assume", "host", "--dot", "4"], 2, "captured are 1, 2, 3, 8\n"),
-    (["frobnicate"], 2, "unknown command frobnicate; there are plan, verify"),
+    (["frobnicate"], 2, "unknown command frobnicate; there are plan, verify, decode, bench step"),
+    (["decod"], 2, "unknown command decod; did you mean decode?"),
     (["plan", "a\x1b[31m\n\rb\x7f", "c"], 2, r"a\x1b[31m\x0a\x0db\x7f, then c"),
     (["plan", "/nowhere/\x1b[31m\nok"], 1, r"/nowhere/\x1b[31m\x0aok"),
     (["bench", "attention", "--shapes", "a\x1b[31m\n"], 1, r"a\x1b[31m\x0a"),
@@ -59,12 +60,13 @@ REFUSED = [
 ]
 # Arguments, words that stdout has, words that it has not.
 HELP = [
-    (["--help"], ["plan CONFIG", "verify CONFIG", "bench step", "bench layer", "bench attention"],
-     []),
+    (["--help"], ["plan CONFIG", "verify CONFIG", "bench step", "bench layer", "bench attention",
+                  "decode  "], []),
     (["-h"], ["plan CONFIG", "bench attention"], []),
     (["plan", "--help"], ["plan CONFIG", "--assume"], ["verify CONFIG", "--shapes"]),
     (["verify", "-h"], ["--seed"], ["--assume"]),
     (["verify", MISSING, "--steps", "3", "-h"], ["--seed"], ["--assume"]),
+    (["decode", "--help"], ["--prompt-ids", "--dump"], ["--assume", "--shapes"]),
     (["bench", "--help"], ["bench step", "bench layer", "bench attention"], ["--assume"]),
     (["bench", "step", "-h"], ["--query-len"], ["--shapes", "--assume"]),
     (["bench", "layer", "-h"], ["--versus-library"], ["--shapes", "--assume"]),

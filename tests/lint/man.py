@@ -19,6 +19,7 @@ COMMANDS = {
     "replayrt.1": [],
     "replayrt-plan.1": ["plan"],
     "replayrt-verify.1": ["verify"],
+    "replayrt-decode.1": ["decode"],
     "replayrt-bench-step.1": ["bench", "step"],
     "replayrt-bench-layer.1": ["bench", "layer"],
     "replayrt-bench-attention.1": ["bench", "attention"],

@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tools/decode_setup.h"
+
+#include "tools/commands.h"
+#include "tools/complain.h"
+#include "tools/progress.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* A geometry written by hand has a few digits of the scale that a model's is computed from. */
+#define SCALE_AGREES 1e-3
+
+static int failed(enum rt_status status, const struct rt_error *error)
+{
+    complain_failure(status, error->message);
+    return EXIT_FAILED;
+}
+
+static uint32_t longest_prompt(const struct decode_options *o)
+{
+    uint32_t longest = 0;
+    for (uint32_t r = 0; r < o->rows; r++)
+        if (o->prompts[r].count > longest)
+            longest = o->prompts[r].count;
+    return longest;
+}
+
+/* ---- the model ------------------------------------------------------------------------------- */
+
+static bool known_ids(const char *option, const struct token_list *lists, uint32_t count,
+                      const struct rt_model *model)
+{
+    for (uint32_t i = 0; i < count; i++)
+        for (uint32_t k = 0; k < lists[i].count; k++) {
+            if ((uint32_t)lists[i].ids[k] < model->vocab_size)
+                continue;
+            complain("%s list %u: id %u is %d, the model's vocabulary has ids 0 to %u", option,
+                     i + 1, k + 1, lists[i].ids[k], model->vocab_size - 1);
+            return false;
+        }
+    return true;
+}
+
+/* What it was not made for gives tokens that mean nothing, and no other sign of it. */
+static bool within(const char *whose, uint32_t most, const struct decode_options *o)
+{
+    const uint64_t length = longest_prompt(o) + o->tokens;
+    if (length <= most)
+        return true;
+    complain("the longest prompt's %u tokens and --max-new-tokens %" PRIu64 " are %" PRIu64
+             ": %s is %u",
+             longest_prompt(o), o->tokens, length, whose, most);
+    return false;
+}
+
+static bool fits_model(const struct decode_options *o, const struct rt_model *model)
+{
+    return known_ids("--prompt-ids", o->prompts, o->rows, model) &&
+           known_ids("--teacher-ids", o->teacher, o->teachers, model) &&
+           (!model->max_positions ||
+            within("the model's max_position_embeddings", model->max_positions, o));
+}
+
+/* ---- the configuration ----------------------------------------------------------------------- */
+
+/* One graph, as large as the batch. */
+static void config_for(const struct decode_options *o, struct rt_config *c)
+{
+    rt_config_default(c);
+    memset(c->batch_sizes, 0, sizeof(c->batch_sizes));
+    c->batch_sizes[0] = o->rows;
+    c->batch_size_count = 1;
+    c->max_sequences = o->rows;
+    c->max_length = longest_prompt(o) + (uint32_t)o->tokens;
+}
+
+static int check_geometry(const char *path, const struct rt_geometry *file,
+                          const struct rt_geometry *model)
+{
+    const double off = fabs(file->softmax_scale / model->softmax_scale - 1);
+    if (file->heads == model->heads && file->kv_lora_rank == model->kv_lora_rank &&
+        file->qk_rope_head_dim == model->qk_rope_head_dim && file->layers == model->layers &&
+        off <= SCALE_AGREES)
+        return EXIT_OK;
+    complain("%s: %u heads, kv_lora_rank %u, qk_rope_head_dim %u, %u layers, softmax_scale %.7g; "
+             "the checkpoint's model has %u, %u, %u, %u, %.7g: name its config.json by model:",
+             path, file->heads, file->kv_lora_rank, file->qk_rope_head_dim, file->layers,
+             file->softmax_scale, model->heads, model->kv_lora_rank, model->qk_rope_head_dim,
+             model->layers, model->softmax_scale);
+    return EXIT_FAILED;
+}
+
+static bool fits_config(const struct decode_options *o, const struct rt_config *c)
+{
+    const uint32_t largest = c->batch_sizes[c->batch_size_count - 1];
+    if (c->max_sequences < o->rows) {
+        complain("%s: sequences.max is %u: %u prompts are one batch", o->config, c->max_sequences,
+                 o->rows);
+        return false;
+    }
+    if (c->query_lens[0] != 1) {
+        complain("%s: graphs.query_lens begins with %u: tokens go in one by one, by a graph of 1",
+                 o->config, c->query_lens[0]);
+        return false;
+    }
+    if (o->dump && largest < o->rows) {
+        complain("%s: the largest of graphs.batch_sizes is %u: --dump wants one for all %u prompts",
+                 o->config, largest, o->rows);
+        return false;
+    }
+    return within("the configuration's sequences.max_length", c->max_length, o);
+}
+
+static int read_config(const struct decode_options *o, struct decode_setup *s)
+{
+    struct rt_error error = {.status = RT_OK};
+    struct rt_config *c = &s->config;
+    config_for(o, c);
+    if (o->config) {
+        const enum rt_status status = rt_config_load(o->config, c, &error);
+        if (status != RT_OK)
+            return failed(status, &error);
+        if (check_geometry(o->config, &c->geometry, &s->model.geometry) != EXIT_OK)
+            return EXIT_FAILED;
+        if (!fits_config(o, c))
+            return EXIT_USAGE;
+    }
+    if (o->device)
+        (void)snprintf(c->device, sizeof(c->device), "%s", o->device);
+    if (o->precision)
+        c->precision = strcmp(o->precision, "f32") ? RT_PRECISION_BF16 : RT_PRECISION_F32;
+    c->geometry = s->model.geometry;
+    c->block = s->model.block;
+    c->layer = 1;
+    c->input_norm = 1;
+    const enum rt_status status = rt_config_check(c, &error);
+    return status == RT_OK ? EXIT_OK : failed(status, &error);
+}
+
+/* ---- weights --------------------------------------------------------------------------------- */
+
+static void on_log(void *user, enum rt_log_level level, const char *message)
+{
+    if (level != RT_LOG_WARNING)
+        return;
+    progress_end(user);
+    complain("warning: %s", message);
+}
+
+static void on_loading(void *user, uint64_t done, uint64_t total)
+{
+    progress_show(user, "loading weights", done, total);
+}
+
+static void on_capturing(void *user, uint32_t done, uint32_t total)
+{
+    progress_show(user, "capturing graphs", done, total);
+}
+
+static int create(const struct rt_checkpoint *checkpoint, struct decode_setup *s)
+{
+    struct progress progress = progress_begin();
+    struct rt_error error = {.status = RT_OK};
+    const struct rt_decoder_params params = {.struct_size = sizeof(params),
+                                             .config = &s->config,
+                                             .model = &s->model,
+                                             .checkpoint = checkpoint,
+                                             .loading = on_loading,
+                                             .capturing = on_capturing,
+                                             .log = on_log,
+                                             .user = &progress};
+    const enum rt_status status = rt_decoder_create(&params, &s->decoder, &error);
+    progress_end(&progress);
+    return status == RT_OK ? EXIT_OK : failed(status, &error);
+}
+
+/* What the pool has, and a step's replays of the ring's records. */
+static int check_room(const struct decode_options *o, struct decode_setup *s)
+{
+    const struct rt_config *c = &s->config;
+    const uint32_t largest = c->batch_sizes[c->batch_size_count - 1];
+    const uint32_t replays = (o->rows + largest - 1) / largest;
+    const uint64_t length = longest_prompt(o) + o->tokens - 1;
+    const uint64_t needed = o->rows * ((length + c->page_size - 1) / c->page_size);
+    s->ahead = c->ring_depth / replays;
+    if (!s->ahead) {
+        complain("%s: a step of %u prompts is %u replays of %u rows, graphs.ring_depth is %u",
+                 o->config, o->rows, replays, largest, c->ring_depth);
+        return EXIT_USAGE;
+    }
+    if (needed <= s->info.pages)
+        return EXIT_OK;
+    complain("the KV cache has %" PRIu64 " pages of %u tokens, %u sequences of %" PRIu64
+             " tokens need %" PRIu64,
+             s->info.pages, c->page_size, o->rows, length, needed);
+    return EXIT_FAILED;
+}
+
+static enum rt_status open_weights(const struct decode_options *o, rt_checkpoint **out,
+                                   struct rt_error *error)
+{
+    if (o->is_random)
+        return rt_checkpoint_random(o->checkpoint, o->random, out, error);
+    return rt_checkpoint_open(o->checkpoint, out, error);
+}
+
+/* ---- either ---------------------------------------------------------------------------------- */
+
+int decode_setup_read(const struct decode_options *options, struct decode_setup *setup)
+{
+    struct rt_error error = {.status = RT_OK};
+    setup->model.struct_size = sizeof(setup->model);
+    const enum rt_status status = rt_model_read(options->checkpoint, &setup->model, &error);
+    if (status != RT_OK)
+        return failed(status, &error);
+    if (!fits_model(options, &setup->model))
+        return EXIT_USAGE;
+    return read_config(options, setup);
+}
+
+int decode_setup_load(const struct decode_options *options, struct decode_setup *setup)
+{
+    struct rt_error error = {.status = RT_OK};
+    rt_checkpoint *checkpoint = NULL;
+    enum rt_status status = open_weights(options, &checkpoint, &error);
+    if (status != RT_OK)
+        return failed(status, &error);
+    const int code = create(checkpoint, setup);
+    rt_checkpoint_close(&checkpoint);
+    if (code != EXIT_OK)
+        return code;
+    rt_runtime *rt = rt_decoder_runtime(setup->decoder);
+    setup->info.struct_size = sizeof(setup->info);
+    setup->loaded.struct_size = sizeof(setup->loaded);
+    status = rt_get_info(rt, &setup->info);
+    if (status != RT_OK)
+        return failed(status, rt_last_error(rt));
+    status = rt_decoder_get_info(setup->decoder, &setup->loaded);
+    if (status != RT_OK)
+        return failed(status, rt_decoder_last_error(setup->decoder));
+    return check_room(options, setup);
+}
+
+void decode_setup_close(struct decode_setup *setup)
+{
+    rt_decoder_destroy(&setup->decoder);
+}
