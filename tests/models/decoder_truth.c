@@ -235,10 +235,26 @@ static void score(const struct rt_moe *moe, double *s)
         s[e] /= sum;
 }
 
+/* The choice again, by scores in which the last of the chosen is less likely by `doubt`; weights
+ * are of the scores as they are. */
+static void route_otherwise(const struct rt_moe *moe, const double *s, const float *bias,
+                            double doubt, uint32_t *chosen, double *weights)
+{
+    float *moved = calloc(moe->experts, sizeof(*moved));
+    if (!moved)
+        abort();
+    for (uint32_t e = 0; e < moe->experts; e++)
+        moved[e] = bias ? bias[e] : 0;
+    moved[chosen[moe->experts_per_token - 1]] -= (float)doubt;
+    truth_route(moe, s, moved, chosen, weights);
+    free(moved);
+}
+
 static void mixture(const struct truth *t, const struct truth_layer *l, const double *x,
                     double *out)
 {
     const struct rt_moe *moe = &t->model.moe;
+    const double doubt = t->doubt[l - t->layers];
     const uint32_t hidden = t->model.hidden_size;
     double *s = numbers(moe->experts), *part = numbers(hidden);
     double *weights = numbers(moe->experts_per_token);
@@ -248,6 +264,8 @@ static void mixture(const struct truth *t, const struct truth_layer *l, const do
     multiply(l->router, moe->experts, hidden, x, s);
     score(moe, s);
     truth_route(moe, s, l->bias, chosen, weights);
+    if (doubt > 0)
+        route_otherwise(moe, s, l->bias, doubt, chosen, weights);
     memset(out, 0, hidden * sizeof(*out));
     for (uint32_t k = 0; k < moe->experts_per_token; k++) {
         mlp(l->experts[chosen[k]], moe->intermediate_size, hidden, x, part);

@@ -31,6 +31,9 @@ struct truth {
     float **all; /* every weight, to be freed */
     uint32_t count;
     double speeds[RT_MAX_ROPE_PAIRS];
+    /* Taken off the score of a layer's last chosen expert before it chooses again: 0, or how far
+     * off somebody's scores may be, for what he may choose instead. */
+    double doubt[RT_MAX_LAYERS];
 };
 
 /* Reads all weights as f32. False, with *err told, where one cannot be read. */
