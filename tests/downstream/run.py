@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Installs the build, moves the installed tree, and builds somebody else's programs against it.
 
-usage: run.py MESON MESON_BUILD_DIR PROGRAM.c DECODE_LOOP.c
+usage: run.py MESON MESON_BUILD_DIR PROGRAM.c DECODE_LOOP.c HF_DECODE.c MODEL
 
 Plain compilers and pkg-config only. PROGRAM.c as C11 and C++17, against the shared library and the
-archive; DECODE_LOOP.c copied out alone; the command from where the tree has been moved to. Programs
-find the library by LD_LIBRARY_PATH and by a run path relative to themselves.
+archive; DECODE_LOOP.c and HF_DECODE.c copied out alone, the latter run with the folder MODEL; the
+command from where the tree has been moved to. Programs find the library by LD_LIBRARY_PATH and by a
+run path relative to themselves.
 """
 import os
 import pathlib
@@ -89,15 +90,15 @@ def check_run_path(installed, source):
     print("relative run path: ok")
 
 
-def check_decode_loop(installed, source, scratch):
+def check_alone(installed, source, scratch, *arguments):
     """As its first lines say, from a folder that has nothing else."""
-    alone = scratch / "alone"
+    alone = scratch / source.stem
     alone.mkdir()
     shutil.copy(source, alone)
     for standard in ([], ["-std=c11", *WARNINGS]):
         run(["cc", *standard, source.name, *installed.flags("--cflags", "--libs")], cwd=alone)
-        installed.run(alone / "a.out", "host")
-    print("decode_loop.c alone: ok")
+        installed.run(alone / "a.out", *arguments)
+    print(f"{source.name} alone: ok")
 
 
 def check_command(installed):
@@ -110,7 +111,8 @@ def check_command(installed):
 
 
 def main():
-    meson, build, source, decode_loop = sys.argv[1], sys.argv[2], *map(pathlib.Path, sys.argv[3:])
+    meson, build, model = sys.argv[1], sys.argv[2], sys.argv[6]
+    source, decode_loop, hf_decode = map(pathlib.Path, sys.argv[3:6])
     compilers = (("c", ["cc", "-std=c11"]), ("c++", ["c++", "-std=c++17"]))
     with tempfile.TemporaryDirectory(prefix="replayrt-installed-") as name:
         scratch = pathlib.Path(name)
@@ -119,7 +121,8 @@ def main():
         check_command(installed)
         if not shutil.which("cc"):
             sys.exit(SKIP)
-        check_decode_loop(installed, decode_loop, scratch)
+        check_alone(installed, decode_loop, scratch, "host")
+        check_alone(installed, hf_decode, scratch, model, "host", "4", "5,7,9", "1")
         check_run_path(installed, source)
         for language, compiler in compilers:
             if not shutil.which(compiler[0]):

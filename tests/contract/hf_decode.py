@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The example hf_decode prints what replayrt decode does, and ends where a model does.
+
+usage: hf_decode.py HF_DECODE REPLAYRT FOLDER
+"""
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+EXAMPLE, COMMAND, FOLDER = sys.argv[1:4]
+PROMPTS = ["5,7,9", "1", "200,100,50,25,12,6,3"]
+TOKENS = 20  # more than the ring has records
+
+complaints = []
+
+
+def run(*arguments):
+    return subprocess.run([str(a) for a in arguments], capture_output=True, text=True, timeout=60)
+
+
+def example(folder):
+    done = run(EXAMPLE, folder, "host", TOKENS, *PROMPTS)
+    rows = [[] for _ in PROMPTS]
+    for line in done.stdout.splitlines():
+        row, token = line.split(": ")
+        rows[int(row) - 1].append(int(token))
+    if done.returncode or done.stderr:
+        complaints.append(f"{folder}: {done}")
+    return rows
+
+
+def command(folder):
+    asked = [word for prompt in PROMPTS for word in ("--prompt-ids", prompt)]
+    done = run(COMMAND, "decode", "--checkpoint", folder, "--device", "host", "--max-new-tokens",
+               TOKENS, "--json", *asked)
+    return [prompt["tokens"] for prompt in json.loads(done.stdout)["prompts"]]
+
+
+whole = example(FOLDER)
+if whole != command(FOLDER) or [len(row) for row in whole] != [TOKENS] * 3:
+    complaints.append(f"{whole} and {command(FOLDER)}")
+with tempfile.TemporaryDirectory() as scratch:
+    model = pathlib.Path(scratch) / "model"
+    shutil.copytree(FOLDER, model)
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config["eos_token_id"] = whole[0][6]
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    ended = example(model)
+    if ended != command(model) or not 1 <= len(ended[0]) <= 7 or ended[0][-1] != whole[0][6]:
+        complaints.append(f"ended: {ended}")
+for arguments, words in [((), "usage"), ((FOLDER, "host", "0", "5"), "1 to "),
+                         ((FOLDER, "host", "4", "5,x"), '"5,x" is no list'),
+                         (("/nowhere", "host", "4", "5"), "/nowhere"),
+                         ((FOLDER, "cuda:x", "4", "5"), "cuda:x")]:
+    refused = run(EXAMPLE, *arguments)
+    if refused.returncode == 0 or words not in refused.stderr:
+        complaints.append(f"{arguments}: {refused}")
+print("\n".join(complaints))
+sys.exit(1 if complaints else 0)
