@@ -25,6 +25,7 @@ suite() {
         if [ -f "$trace/replayrt.yaml" ]; then
             check "$build/examples/mla_trace" "$trace" --device cuda:0
         fi
+        check "$build/tests/models/decode_golden" "$trace" --device cuda:0
         check "$build/tests/layer/layer_trace" "$trace" --device cuda:0 --projections own
         check "$build/tests/layer/layer_trace" "$trace" --device cuda:0 --query-len 4
     done
