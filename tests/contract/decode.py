@@ -207,6 +207,21 @@ def check_batch():
             refuse([*ASKED, *more, "--config", config], code, words)
 
 
+def check_geometry():
+    """A configuration's geometry is the checkpoint's, the scale to three digits."""
+    geometry = {"heads": 4, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "layers": 2,
+                "softmax_scale": 0.09357}
+    with tempfile.TemporaryDirectory() as folder:
+        config = pathlib.Path(folder) / "geometry.json"
+        for key, value in [("softmax_scale", 0.0936), ("softmax_scale", 0.0938), ("heads", 5),
+                           ("kv_lora_rank", 256), ("qk_rope_head_dim", 0), ("layers", 3)]:
+            config.write_text(json.dumps({"geometry": {**geometry, key: value}}))
+            if value == 0.0936:
+                expect(tokens(*ASKED, "--config", config) == tokens(*ASKED), f"{key}: {value}")
+            else:
+                refuse([*ASKED, "--config", config], 1, "checkpoint's model has 4, 512, 64, 2, ")
+
+
 # ---- how tokens are chosen --------------------------------------------------------------------
 
 
@@ -328,6 +343,7 @@ for refused in REFUSED:
 check_text()
 check_json()
 check_batch()
+check_geometry()
 check_sampling()
 check_ends()
 check_random()
