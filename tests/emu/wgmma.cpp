@@ -23,16 +23,17 @@ enum {
 };
 static const uint32_t IN_FLIGHT = 0x7fc0deadu; /* a NaN */
 
-/* A result in flight of one thread: what it is so far. */
+/* A result in flight of one thread: what it is so far. It keeps its place until it is given back,
+ * for shares point into it. */
 struct result {
-    float *d;
+    float *d; /* null: none is here any more */
     int count, last_group;
     float value[MOST_N / 2];
 };
 struct lane {
     int group, fences; /* group of the next commit */
     bool fenced, sleeps;
-    int result_count, known_count;
+    int result_count, known_count; /* places of results used so far */
     struct result results[MOST_RESULTS];
     struct result known[MOST_RESULTS]; /* every result of the block so far, as at the last fence */
 };
@@ -126,10 +127,14 @@ static struct result *find_result(const struct emu_product *p)
             return &l->results[i];
     if (!l->fenced)
         emu_fail("a product's registers without a fence before it");
-    if (l->result_count == MOST_RESULTS)
-        emu_fail("too many results in flight");
     check_since_fence(l, p);
-    struct result *r = &l->results[l->result_count++];
+    struct result *r = l->results;
+    while (r < &l->results[l->result_count] && r->d)
+        r++;
+    if (r == &l->results[MOST_RESULTS])
+        emu_fail("too many results in flight");
+    if (r == &l->results[l->result_count])
+        l->result_count++;
     r->d = p->d;
     r->count = p->n / 2;
     memcpy(r->value, p->d, (size_t)r->count * sizeof(float));
@@ -205,6 +210,7 @@ static void give_back(struct lane *l, struct result *r)
         if (emu_bits(r->d[i]) != IN_FLIGHT)
             emu_fail("register %d of a product was touched while it was in flight", i);
     memcpy(r->d, r->value, (size_t)r->count * sizeof(float));
+    r->d = nullptr;
     l->fenced = false;
 }
 
@@ -219,15 +225,11 @@ void emu_product_wait(int pending)
     }
     if (until > 0)
         emu_acquire(&done[warp][(until - 1) % ORDERS]);
-    int left = 0;
-    for (int i = 0; i < l->result_count; i++) {
-        struct result *r = &l->results[i];
-        if (r->last_group < until)
-            give_back(l, r);
-        else if (left++ != i)
-            emu_fail("results are waited for in another order than they were asked for");
-    }
-    l->result_count = left;
+    for (int i = 0; i < l->result_count; i++)
+        if (l->results[i].d && l->results[i].last_group < until)
+            give_back(l, &l->results[i]);
+    while (l->result_count > 0 && !l->results[l->result_count - 1].d)
+        l->result_count--;
 }
 
 /* ---- doing ---- */
