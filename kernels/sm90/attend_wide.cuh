@@ -35,6 +35,7 @@
 #include "kernels/device/ptx/exp2.cuh"
 #include "kernels/device/ptx/stmatrix.cuh"
 #include "kernels/sm90/attend_work.cuh"
+#include "kernels/sm90/quad_columns.cuh"
 
 template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
     typedef SHAPE shape;
@@ -380,32 +381,6 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
         }
     }
 
-    /*
-     * Of four groups of eight columns each lane of four has two columns; after two exchanges lane c
-     * has the eight columns of group c, 16 bytes to write at once.
-     */
-    static __device__ __forceinline__ void gather(uint32_t (&r)[4], int c)
-    {
-        const uint32_t a = __shfl_xor_sync(RT_ATTEND_FULL_WARP, c & 1 ? r[0] : r[1], 1);
-        const uint32_t b = __shfl_xor_sync(RT_ATTEND_FULL_WARP, c & 1 ? r[2] : r[3], 1);
-        if (c & 1) {
-            r[0] = a;
-            r[2] = b;
-        } else {
-            r[1] = a;
-            r[3] = b;
-        }
-        const uint32_t d = __shfl_xor_sync(RT_ATTEND_FULL_WARP, c & 2 ? r[0] : r[2], 2);
-        const uint32_t e = __shfl_xor_sync(RT_ATTEND_FULL_WARP, c & 2 ? r[1] : r[3], 2);
-        if (c & 2) {
-            r[0] = d;
-            r[1] = e;
-        } else {
-            r[2] = d;
-            r[3] = e;
-        }
-    }
-
     __device__ __forceinline__ void store_out(const struct rt_sm90_segment &segment) const
     {
         const int64_t data_row = (p.rows.ctrl ? (int64_t)p.rows.ctrl->row_base : 0) + segment.row;
@@ -422,7 +397,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
                 for (int g = 0; g < 4; g++)
                     r[g] = rt_pack_bf16x2(scaled(out[(j + g) * 4 + i * 2], factor[i]),
                                           scaled(out[(j + g) * 4 + i * 2 + 1], factor[i]));
-                gather(r, c);
+                rt_quad_columns(r, c);
                 if (there)
                     *(uint4 *)(to + j * 8) = make_uint4(r[0], r[1], r[2], r[3]);
             }
