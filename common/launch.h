@@ -37,7 +37,7 @@ struct rt_tensor_map_spec {
     uint32_t box[RT_TENSOR_MAP_DIMS];          /* elements; 1..256, [0] a multiple of 8 up to 64 */
 };
 
-#define RT_LAUNCH_PARAM_BYTES 832
+#define RT_LAUNCH_PARAM_BYTES 896
 #define RT_LAUNCH_NAME_BYTES 48
 
 struct rt_launch {

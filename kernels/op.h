@@ -33,6 +33,8 @@ struct rt_op_request {
     /* Likewise of the two halves of experts alone, each of its own. */
     const struct rt_experts_up_params *experts_up;
     const struct rt_experts_down_params *experts_down;
+    /* Of prefill_attend alone: a head's numbers. */
+    uint32_t nope_dim, rope_dim, v_dim;
 };
 
 #define RT_REASON_BYTES 192

@@ -12,6 +12,7 @@
 #include "kernels/abi/experts.h"
 #include "kernels/abi/input_norm.h"
 #include "kernels/abi/preattend.h"
+#include "kernels/abi/prefill.h"
 #include "kernels/abi/project.h"
 #include "kernels/abi/reduce.h"
 #include "kernels/abi/sample.h"
@@ -32,6 +33,8 @@ enum rt_status rt_project_resolve(const struct rt_op_request *request, struct rt
                                   struct rt_error *err);
 enum rt_status rt_experts_resolve(const struct rt_op_request *request, struct rt_variant *out,
                                   struct rt_error *err);
+enum rt_status rt_prefill_attend_resolve(const struct rt_op_request *request,
+                                         struct rt_variant *out, struct rt_error *err);
 
 /* The first reason why the Hopper kernels cannot serve. */
 enum rt_status rt_check_sm90(const struct rt_device_caps *caps, struct rt_error *err);

@@ -14,6 +14,7 @@
 #include "kernels/abi/experts.h"
 #include "kernels/abi/input_norm.h"
 #include "kernels/abi/preattend.h"
+#include "kernels/abi/prefill.h"
 #include "kernels/abi/project.h"
 #include "kernels/abi/reduce.h"
 #include "kernels/abi/sample.h"
@@ -38,6 +39,7 @@ void rt_ref_project(const void *params);
 void rt_ref_route(const void *params);
 void rt_ref_experts_up(const void *params);
 void rt_ref_experts_down(const void *params);
+void rt_ref_prefill_attend(const void *params);
 
 /*
  * Attention without tiles, splits or partials: what attend and reduce together must give. Reads the

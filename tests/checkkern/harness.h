@@ -75,6 +75,8 @@ void ck_input_norm_run(struct ck *ck);
 void ck_input_norm_bench(struct ck *ck);
 void ck_preattend_run(struct ck *ck);
 void ck_preattend_bench(struct ck *ck);
+void ck_prefill_run(struct ck *ck);
+void ck_prefill_bench(struct ck *ck);
 void ck_page_copy_run(struct ck *ck);
 void ck_step_run(struct ck *ck);
 void ck_step_bench(struct ck *ck);

@@ -16,6 +16,7 @@ const struct ck_test ck_tests[] = {
     {"embed", ck_embed_run, ck_embed_bench},
     {"input_norm", ck_input_norm_run, ck_input_norm_bench},
     {"preattend", ck_preattend_run, ck_preattend_bench},
+    {"prefill", ck_prefill_run, ck_prefill_bench},
     {"page_copy", ck_page_copy_run, NULL},
     {"step", ck_step_run, ck_step_bench},
     {"reduce", ck_reduce_run, ck_reduce_bench},

@@ -25,6 +25,14 @@ static __device__ __forceinline__ uint64_t rt_tma_evict_first(void)
     return policy;
 }
 
+/* What others read again soon leaves L2 last: PTX ISA, "createpolicy". */
+static __device__ __forceinline__ uint64_t rt_tma_evict_last(void)
+{
+    uint64_t policy;
+    asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+
 /* A box of a tensor with three dimensions. */
 static __device__ __forceinline__ void rt_tma_load_3(void *shared, const void *map,
                                                      uint64_t *barrier, int x, int y, int z,

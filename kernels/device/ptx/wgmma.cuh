@@ -131,6 +131,21 @@ template <> struct rt_wgmma<64> {
             : RT_D16(0), RT_D16(16)
             : "l"(a), "l"(b), "n"(A_ACROSS), "n"(B_ACROSS), "r"(keep));
     }
+
+    /* a in registers. */
+    template <int B_ACROSS>
+    static __device__ __forceinline__ void registers(float (&d)[32], const uint32_t (&a)[4],
+                                                     uint64_t b)
+    {
+        asm volatile(
+            "{\n.reg .pred keep;\nsetp.ne.b32 keep, %38, 0;\n"
+            "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+            "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, "
+            "%18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+            "{%32, %33, %34, %35}, %36, keep, 1, 1, %37;\n}"
+            : RT_D16(0), RT_D16(16)
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(B_ACROSS), "r"(1));
+    }
 };
 
 template <> struct rt_wgmma<128> {

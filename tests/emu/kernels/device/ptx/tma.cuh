@@ -15,6 +15,11 @@ static inline uint64_t rt_tma_evict_first(void)
     return 0;
 }
 
+static inline uint64_t rt_tma_evict_last(void)
+{
+    return 0;
+}
+
 static inline void rt_tma_load_3(void *shared, const void *map, uint64_t *barrier, int x, int y,
                                  int z, uint64_t)
 {
