@@ -38,8 +38,8 @@ RT_STATIC_ASSERT(sizeof(struct rt_prefill_sm90_params) == 896, "sm90 prefill ABI
 #define RT_PREFILL_SM90_BLOCK(d_qk, d_v) ((d_qk) + (d_v) > 384u ? 64u : 128u)
 #define RT_PREFILL_SM90_STAGES 2u
 
-/* Barriers, an item, and three words a row. */
-#define RT_PREFILL_SM90_DESK_BYTES (256u + 12u * RT_PREFILL_MOST_ROWS)
+/* Barriers, an item, three words a row, and one of each thread that works. */
+#define RT_PREFILL_SM90_DESK_BYTES (256u + 12u * RT_PREFILL_MOST_ROWS + 1024u)
 
 #define RT_PREFILL_SM90_SMEM_BYTES(d_qk, d_v)                                                      \
     (128u * RT_PREFILL_SM90_TILES(d_qk) * RT_PREFILL_SM90_QUERIES +                                \

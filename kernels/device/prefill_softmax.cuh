@@ -5,11 +5,13 @@
 /*
  * The running softmax of a thread's two query rows. Products of a warp leave it of every eight keys
  * two, in COUNT numbers: score[4 j + 2 i + e] is of row i, key 8 j + 2 (lane % 4) + e. The four
- * lanes of a quad share the rows; they have one maximum, and each a sum over its own keys.
+ * lanes of a quad share the rows; they have one base, and each a sum over its own keys.
  *
- * Exponents are of 2. What a score is relative to, `base`, is the maximum times the scale, rounded
+ * Exponents are of 2. What a weight is relative to, `base`, is a score times the scale, rounded
  * once, so that a weight is one multiplication with addition and one exponential; out, sum and lse
- * are relative to the same number, whose rounding is in none of them.
+ * are relative to the same number, whose rounding is in none of them. It need not be the maximum:
+ * it is raised to that where weights would exceed 2^8, which floats and bf16 hold as well as 1, and
+ * most blocks then leave sums and outputs as they are.
  */
 #include "kernels/device/ptx/convert.cuh"
 #include "kernels/device/ptx/exp2.cuh"
@@ -19,10 +21,12 @@
 #define RT_PREFILL_LOG2_E 1.4426950408889634f
 #define RT_PREFILL_LN_2 0.6931471805599453f
 
+#define RT_PREFILL_SLACK 8.0f
+
 template <int COUNT> struct rt_prefill_softmax {
     const float scale; /* of exponents of 2 */
-    float top[2];      /* raw scores */
     float base[2], sum[2], factor[2];
+    float bound[2]; /* what exceeds it raises the base; -inf: there was no key yet */
 
     explicit __device__ __forceinline__ rt_prefill_softmax(float softmax_scale)
         : scale(softmax_scale * RT_PREFILL_LOG2_E)
@@ -33,7 +37,7 @@ template <int COUNT> struct rt_prefill_softmax {
     {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            top[i] = -RT_PREFILL_INFINITY;
+            bound[i] = -RT_PREFILL_INFINITY;
             base[i] = sum[i] = 0.0f;
         }
     }
@@ -47,23 +51,29 @@ template <int COUNT> struct rt_prefill_softmax {
                 score[k] = -RT_PREFILL_INFINITY;
     }
 
-    /* Where there is no key yet, 0 stands for the maximum: weights are 2^-inf = 0. */
+    /* Sums of no key are 0 and stay so, whatever the base was: factor 1. */
     __device__ __forceinline__ void raise(const float (&score)[COUNT])
     {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            float most = top[i];
+            float most = -RT_PREFILL_INFINITY;
 #pragma unroll
             for (int k = 0; k < COUNT / 2; k++)
                 most = fmaxf(most, score[k / 2 * 4 + i * 2 + k % 2]);
             most = fmaxf(most, __shfl_xor_sync(RT_FULL_WARP, most, 1));
-            most = fmaxf(most, __shfl_xor_sync(RT_FULL_WARP, most, 2));
-            const float raised = most == -RT_PREFILL_INFINITY ? 0.0f : most * scale;
-            factor[i] = rt_exp2(top[i] * scale - raised);
+            most = fmaxf(most, __shfl_xor_sync(RT_FULL_WARP, most, 2)) * scale;
+            const bool up = most > bound[i], first = bound[i] == -RT_PREFILL_INFINITY;
+            factor[i] = up && !first ? rt_exp2(base[i] - most) : 1.0f;
+            base[i] = up ? most : base[i];
+            bound[i] = up ? most + RT_PREFILL_SLACK : bound[i];
             sum[i] *= factor[i];
-            top[i] = most;
-            base[i] = raised;
         }
+    }
+
+    /* In any row of the warp. */
+    __device__ __forceinline__ bool is_raised(void) const
+    {
+        return __any_sync(RT_FULL_WARP, factor[0] != 1.0f || factor[1] != 1.0f);
     }
 
     /* Scores become weights. */

@@ -186,9 +186,10 @@ struct rt_prefill_warp {
         softmax.raise(score);
         softmax.weigh(score);
         softmax.pack(score, weight);
+        if (softmax.is_raised())
 #pragma unroll
-        for (int c = 0; c < COLUMNS; c++)
-            softmax.rescale(out[c]);
+            for (int c = 0; c < COLUMNS; c++)
+                softmax.rescale(out[c]);
         add_values(weight);
     }
 

@@ -59,7 +59,8 @@ struct alignas(16) rt_prefill_desk {
     uint32_t tiles; /* of all rows */
     /* Rows by falling number of keys: which it is, and the tiles of those in front of it. */
     uint32_t order[RT_PREFILL_MOST_ROWS], before[RT_PREFILL_MOST_ROWS];
-    uint32_t weight[RT_PREFILL_MOST_ROWS]; /* of row r: its keys */
+    uint32_t weight[RT_PREFILL_MOST_ROWS];                     /* of row r: its keys */
+    float held[RT_PREFILL_WORKERS][RT_PREFILL_WORKER_THREADS]; /* read by nobody */
 };
 RT_STATIC_ASSERT(sizeof(struct rt_prefill_desk) <= RT_PREFILL_SM90_DESK_BYTES, "desk's formula");
 

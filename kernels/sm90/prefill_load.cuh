@@ -25,7 +25,7 @@ template <class SHAPE> struct rt_prefill_loader {
     __device__ __forceinline__ rt_prefill_loader(const struct rt_prefill_sm90_params &p_,
                                                  const rt_prefill_room<SHAPE> &room_)
         : p(p_), room(room_), desk(room_.desk), k_turn{0, 1}, v_turn{0, 1}, q_parity(1),
-          landed_parity(0), once(rt_tma_evict_first()), often(rt_tma_evict_last())
+          landed_parity(0), once(rt_tma_evict_first()), often(rt_tma_evict_normal())
     {
     }
 

@@ -148,6 +148,16 @@ template <class SHAPE> struct rt_prefill_worker {
         softmax.pack(score, weight);
     }
 
+    /*
+     * Weights are there before the values are waited for. ptxas (13.0, seen in the machine code)
+     * moves a wait for products in front of all arithmetic that it does not need, but not in front
+     * of a store: without this one the exponentials stand behind the values instead of beside them.
+     */
+    __device__ __forceinline__ void hold(void)
+    {
+        *(volatile float *)&desk.held[worker][warp * 32 + lane] = softmax.sum[0] + softmax.sum[1];
+    }
+
     /* Values of the block before, which is behind it in the row. */
     template <bool MASKED>
     __device__ __forceinline__ void next_block(const struct rt_prefill_item &item, int block)
@@ -164,9 +174,11 @@ template <class SHAPE> struct rt_prefill_worker {
             mask(item, block);
         softmax.raise(score);
         softmax.weigh(score);
+        hold();
         finish_values();
         softmax.pack(score, weight);
-        softmax.rescale(out);
+        if (softmax.is_raised())
+            softmax.rescale(out);
     }
 
     __device__ __forceinline__ void last_values(void)

@@ -25,11 +25,11 @@ static __device__ __forceinline__ uint64_t rt_tma_evict_first(void)
     return policy;
 }
 
-/* What others read again soon leaves L2 last: PTX ISA, "createpolicy". */
-static __device__ __forceinline__ uint64_t rt_tma_evict_last(void)
+/* What others read again stays in L2 as it would without being asked: PTX ISA, "createpolicy". */
+static __device__ __forceinline__ uint64_t rt_tma_evict_normal(void)
 {
     uint64_t policy;
-    asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
+    asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
     return policy;
 }
 
