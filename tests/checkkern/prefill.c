@@ -132,7 +132,7 @@ static struct prefill_case make_case(uint32_t number)
 static void check_lengths(struct ck *ck, struct ck_random *random)
 {
     static const uint32_t lengths[] = {0, 1, 63, 64, 65, 127, 128, 129, 191, 256, 257};
-    for (uint32_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++)
+    for (uint32_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i += ck->quick ? 4 : 1)
         for (uint32_t main = 0; main < 2; main++) {
             struct prefill_case c = make_case(main ? i * DIMS : i);
             c.queries[0] = lengths[i];
@@ -146,7 +146,7 @@ static void check_lengths(struct ck *ck, struct ck_random *random)
 static void check_context(struct ck *ck, struct ck_random *random)
 {
     static const uint32_t context[] = {1, 64, 100, 128, 200, 320};
-    for (uint32_t i = 0; i < sizeof(context) / sizeof(context[0]); i++) {
+    for (uint32_t i = 0; i < sizeof(context) / sizeof(context[0]); i += ck->quick ? 2 : 1) {
         struct prefill_case c = make_case(i);
         c.heads = 2;
         c.queries[0] = 1 + ck_random_below(random, 200);
@@ -174,13 +174,13 @@ static void fill_random_rows(struct ck_random *random, struct prefill_case *c, u
 static void check_ragged(struct ck *ck, struct ck_random *random)
 {
     static const uint32_t heads[] = {1, 5, 16, 2, 3};
-    const uint32_t rounds = ck->full ? 60 : ck->quick ? 5 : 14;
+    const uint32_t rounds = ck->full ? 60 : ck->quick ? 3 : 14;
     for (uint32_t i = 0; i < rounds; i++) {
         struct prefill_case c = make_case(i);
         c.rows = 1 + ck_random_below(random, 6);
         c.heads = heads[i % 5];
         c.front = ck_random_below(random, 9);
-        c.behind = ck_random_below(random, 150);
+        c.behind = ck_random_below(random, ck->quick ? 20 : 150);
         c.causal = i % 5 != 3;
         c.poison_row = (int)ck_random_below(random, c.rows + 1) - 1;
         c.spread = i % 4 == 1 ? 300.0f : 1.0f;

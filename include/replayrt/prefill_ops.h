@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPLAYRT_PREFILL_OPS_H
+#define REPLAYRT_PREFILL_OPS_H
+
+/*
+ * Attention of fresh tokens, as an operator: prompts, or chunks of them, in the form of MLA that is
+ * not absorbed, where every head has keys and values of its own. It is like those of
+ * replayrt/ops.h, of the same handle and with its laws: the caller's pointers and stream, nothing
+ * allocated, nothing waited for, one kernel node in a capture.
+ *
+ * Addresses of q, q_rope, k, k_rope, v and out are multiples of 16 bytes, and their strides
+ * multiples of 8 elements; everything else has the alignment of its elements. Strides are in
+ * elements, 0: packed; none is negative, none as large as 2^39.
+ */
+#include "replayrt/ops.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define RT_PREFILL_MAX_ROWS 512
+#define RT_PREFILL_MAX_TOKENS 16777216
+
+/* A head's numbers: nope_dim + rope_dim of a query and of a key, v_dim of a value. It lies inside
+ * of other structs, where it cannot grow. */
+struct rt_prefill_shape {
+    uint32_t rows;               /* 1..RT_PREFILL_MAX_ROWS, those without a query included */
+    uint32_t tokens, keys;       /* 1..RT_PREFILL_MAX_TOKENS, what the tensors have room for */
+    uint32_t heads;              /* 1..128 */
+    uint32_t nope_dim, rope_dim; /* multiples of 8, together up to 256; rope_dim may be 0 */
+    uint32_t v_dim;              /* a multiple of 8 up to 256 */
+    uint32_t causal;             /* 1: see below; 0: a row's queries see all its keys */
+    enum rt_backend backend;
+    uint32_t reserved;
+};
+
+/*
+ * Row r has the queries q_first[r] .. q_first[r + 1] - 1 and the keys k_first[r] ..
+ * k_first[r + 1] - 1. Causal: the last query of a row sees all its keys, each before it one less,
+ * so keys that are more than the queries are context in front of them. The offsets are read on the
+ * device and do not fall; what lies outside of the tensors is taken as their edge. A row without a
+ * query is padding. Tokens from q_first[rows] on are padding too: their out is 0, their lse +inf,
+ * as those of a query that sees no key. Tokens in front of q_first[0] are left alone. Keys that are
+ * no row's may hold anything.
+ *
+ * NaN in q stays with its query and head. NaN or an infinity in a key or value reaches the queries
+ * that see it, and may reach other queries of its row and head; nothing else.
+ */
+struct rt_mla_prefill_args {
+    uint32_t struct_size;
+    float softmax_scale; /* mandatory, > 0: (nope_dim + rope_dim)^-0.5, times YaRN's factor */
+    struct rt_prefill_shape shape;
+    uint64_t q_first; /* int32 [rows + 1] */
+    uint64_t k_first; /* int32 [rows + 1], or 0: as q_first */
+    uint64_t q;       /* bf16 [tokens, heads, nope_dim + rope_dim], of nope_dim with a q_rope */
+    uint64_t q_rope;  /* bf16 [tokens, heads, rope_dim], or 0: q has all */
+    uint64_t k;       /* bf16 [keys, heads, nope_dim + rope_dim], of nope_dim with a k_rope */
+    uint64_t k_rope;  /* bf16 [keys, rope_dim], the same for all heads; or 0: k has all */
+    uint64_t v;       /* bf16 [keys, heads, v_dim] */
+    uint64_t out;     /* bf16 [tokens, heads, v_dim], written */
+    uint64_t lse;     /* f32 [tokens, heads], written, as lse_base says */
+    /* uint32 [1]: 0 before the first call, and every call leaves it so. Calls that may run at the
+     * same time have one each. */
+    uint64_t turn;
+    int64_t q_token_stride, q_head_stride;
+    int64_t q_rope_token_stride, q_rope_head_stride;
+    int64_t k_token_stride, k_head_stride;
+    int64_t k_rope_token_stride;
+    int64_t v_token_stride, v_head_stride;
+    int64_t out_token_stride, out_head_stride;
+    int64_t lse_token_stride, lse_head_stride;
+    enum rt_lse_base lse_base;
+    uint32_t reserved;
+};
+RT_API enum rt_status rt_mla_prefill(rt_ops *ops, const struct rt_mla_prefill_args *args,
+                                     void *stream);
+
+/* Which kernel serves a shape. */
+struct rt_prefill_info {
+    uint32_t struct_size;
+    uint32_t reserved;
+    const char *kernel; /* entry point, static storage */
+    char reason[160];   /* why this one, in one sentence */
+};
+RT_API enum rt_status rt_mla_prefill_get_info(rt_ops *ops, const struct rt_prefill_shape *shape,
+                                              struct rt_prefill_info *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
