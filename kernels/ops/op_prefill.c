@@ -35,12 +35,13 @@ static enum rt_status find_sm90(const struct rt_op_request *request, const struc
     while (kernel < end &&
            (kernel->d_qk != request->nope_dim + request->rope_dim || kernel->d_v != request->v_dim))
         kernel++;
-    RT_REQUIRE(kernel < end && request->nope_dim >= TILE_ELEMENTS &&
-                   request->nope_dim % TILE_ELEMENTS == 0 && request->rope_dim <= TILE_ELEMENTS,
-               err, RT_ERR_UNSUPPORTED,
-               "backend sm90 prefills heads of 192/128, 256/256, 128/128 and 96/64 numbers, of the "
-               "first a multiple of %u and up to %u that are turned; not of %u + %u/%u",
-               TILE_ELEMENTS, TILE_ELEMENTS, request->nope_dim, request->rope_dim, request->v_dim);
+    RT_REQUIRE(
+        kernel < end && request->nope_dim >= TILE_ELEMENTS &&
+            request->nope_dim % TILE_ELEMENTS == 0 && request->rope_dim <= TILE_ELEMENTS,
+        err, RT_ERR_UNSUPPORTED,
+        "backend sm90 prefills 192/128, 256/256, 128/128 and 96/64 with rope_dim up to %u and "
+        "nope_dim in %us, not %u + %u/%u",
+        TILE_ELEMENTS, TILE_ELEMENTS, request->nope_dim, request->rope_dim, request->v_dim);
     *out = kernel;
     return RT_OK;
 }

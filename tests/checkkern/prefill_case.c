@@ -106,7 +106,7 @@ static void fill_token(struct ck_random *random, const struct prefill_case *c,
 static void fill_rows(struct ck_random *random, const struct prefill_case *c,
                       const struct rt_prefill_attend_params *p)
 {
-    uint32_t token = c->front, key = c->front;
+    uint32_t token = c->front, key = token;
     for (uint32_t r = 0; r < c->rows; r++) {
         const uint32_t keys = prefill_row_keys(c, r);
         for (uint32_t i = 0; i < c->queries[r] && (int)r != c->poison_row; i++) {
