@@ -5,6 +5,7 @@
 #include "common/bf16.h"
 #include "kernels/ref/ref.h"
 #include "tests/checkkern/compare.h"
+#include "tests/checkkern/parallel.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -81,6 +82,24 @@ static void run_variant(struct ck *ck, const struct prefill_case *c,
     drop(&second);
 }
 
+static struct rt_prefill_view of_head(struct rt_prefill_view view, uint32_t head, uint32_t bytes)
+{
+    view.base = (unsigned char *)view.base + head * view.head_stride * bytes;
+    return view;
+}
+
+/* One head's share of the reference. */
+static void work_head(void *arg, uint32_t head)
+{
+    struct rt_prefill_attend_params p = *(const struct rt_prefill_attend_params *)arg;
+    struct rt_prefill_view *views[] = {&p.q, &p.q_rope, &p.k, &p.k_rope, &p.v, &p.out};
+    for (size_t i = 0; i < sizeof(views) / sizeof(views[0]); i++)
+        *views[i] = of_head(*views[i], head, sizeof(uint16_t));
+    p.lse = of_head(p.lse, head, sizeof(float));
+    p.heads = 1;
+    rt_ref_prefill_attend(&p);
+}
+
 static void check(struct ck *ck, struct ck_random *random, const struct prefill_case *c)
 {
     static const char *const layouts[] = {"packed", "model", "heads first"};
@@ -88,8 +107,8 @@ static void check(struct ck *ck, struct ck_random *random, const struct prefill_
             c->rows, c->queries[0], c->context[0], (int)c->short_of, c->heads, c->nope_dim,
             c->rope_dim, c->v_dim, layouts[c->layout], c->causal ? "causal" : "all");
     struct prefill_buffers b = prefill_make(ck, random, c);
-    const struct rt_prefill_attend_params ref = prefill_params(c, &b, CK_REF);
-    rt_ref_prefill_attend(&ref);
+    struct rt_prefill_attend_params ref = prefill_params(c, &b, CK_REF);
+    ck_parallel(c->heads, work_head, &ref);
     static const enum rt_backend backends[] = {RT_BACKEND_SM90, RT_BACKEND_GENERIC};
     for (size_t i = 0; i < sizeof(backends) / sizeof(backends[0]); i++) {
         struct rt_variant variant;
