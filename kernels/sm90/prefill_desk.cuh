@@ -64,7 +64,7 @@ struct alignas(16) rt_prefill_desk {
 };
 RT_STATIC_ASSERT(sizeof(struct rt_prefill_desk) <= RT_PREFILL_SM90_DESK_BYTES, "desk's formula");
 
-template <int D_QK_, int D_V_> struct rt_prefill_shape {
+template <int D_QK_, int D_V_> struct rt_prefill_dims {
     static constexpr int D_QK = D_QK_, D_V = D_V_;
     static constexpr int BLOCK = (int)RT_PREFILL_SM90_BLOCK(D_QK_, D_V_);
     static constexpr int QK_TILES = (int)RT_PREFILL_SM90_TILES(D_QK_), V_TILES = D_V / 64;

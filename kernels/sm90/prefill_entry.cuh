@@ -55,7 +55,7 @@ static __device__ __forceinline__ void rt_prefill_run(const struct rt_prefill_sm
     extern "C" __global__ void __launch_bounds__(RT_PREFILL_SM90_THREADS, 1)                       \
         rt_prefill_sm90_##d_qk##x##d_v(const __grid_constant__ struct rt_prefill_sm90_params p)    \
     {                                                                                              \
-        using shape = rt_prefill_shape<d_qk, d_v>;                                                 \
+        using shape = rt_prefill_dims<d_qk, d_v>;                                                  \
         rt_prefill_run<shape>(p);                                                                  \
     }
 
