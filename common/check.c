@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/check.h"
 
+#include "common/utf8.h"
+
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
 
 const char *rt_status_string(enum rt_status status)
 {
@@ -17,39 +20,53 @@ const char *rt_status_string(enum rt_status status)
     return "unknown status";
 }
 
-/* Names in a message come from files and callers. Control characters in them come out as \xNN, so
- * that a message stays one line and steers no terminal. What does not fit is left out whole. */
+/* Bytes of the character at `at` that may stand in a message; 0: a control character, among them
+ * U+0080 to U+009F, or no UTF-8. */
+static size_t printable_bytes(const unsigned char *at, const unsigned char *end)
+{
+    const size_t bytes = rt_utf8_bytes(at, end);
+    const bool control = bytes == 1   ? *at < ' ' || *at == 0x7f
+                         : bytes == 2 ? at[0] == 0xc2 && at[1] < 0xa0
+                                      : false;
+    return control ? 0 : bytes;
+}
+
+/* Names in a message come from files and callers. What in them steers a terminal comes out as
+ * \xNN, byte by byte, and the message stays one line. What does not fit is left out whole. */
 static void copy_escaped(const char *from, char *to, size_t bytes)
 {
     static const char digits[] = "0123456789abcdef";
+    const unsigned char *at = (const unsigned char *)from;
+    const unsigned char *const end = at + strlen(from);
     size_t used = 0;
-    for (; *from; from++) {
-        const unsigned char byte = (unsigned char)*from;
-        const bool control = byte < ' ' || byte == 0x7f;
-        if (used + (control ? 4 : 1) >= bytes)
+    while (at < end) {
+        const size_t plain = printable_bytes(at, end);
+        if (used + (plain ? plain : 4) >= bytes)
             break;
-        if (control) {
-            to[used++] = '\\';
-            to[used++] = 'x';
-            to[used++] = digits[byte >> 4];
-            to[used++] = digits[byte & 15];
+        if (plain) {
+            memcpy(to + used, at, plain);
+            used += plain;
+            at += plain;
         } else {
-            to[used++] = *from;
+            const char escaped[4] = {'\\', 'x', digits[*at >> 4], digits[*at & 15]};
+            memcpy(to + used, escaped, sizeof(escaped));
+            used += sizeof(escaped);
+            at++;
         }
     }
     to[used] = '\0';
 }
 
-enum rt_status(rt_fail)(struct rt_error *err, enum rt_status status, const char *fmt, ...)
+enum rt_status rt_error_set(struct rt_error *error, enum rt_status status, const char *format, ...)
 {
-    if (!err)
+    if (!error)
         return status;
-    char text[sizeof(err->message)] = ""; /* what is told may be err's own message */
+    char text[sizeof(error->message)] = ""; /* what is told may be error's own message */
     va_list args;
-    va_start(args, fmt);
-    int written = vsnprintf(text, sizeof(text), fmt, args);
+    va_start(args, format);
+    const int written = vsnprintf(text, sizeof(text), format, args);
     va_end(args);
-    copy_escaped(written < 0 ? "" : text, err->message, sizeof(err->message));
-    err->status = status;
+    copy_escaped(written < 0 ? "" : text, error->message, sizeof(error->message));
+    error->status = status;
     return status;
 }

@@ -12,11 +12,11 @@
 #include "replayrt/status.h"
 
 /* Formats the story and returns `status`, so that it can stand after `return`. */
-enum rt_status rt_fail(struct rt_error *err, enum rt_status status, const char *fmt, ...) RT_COLD
-    RT_PRINTF(3, 4);
 #ifdef __clang_analyzer__
 /* The analyzer sees one file at a time: tell it which status comes back. */
-#define rt_fail(err, status, ...) ((rt_fail)((err), (status), __VA_ARGS__), (status))
+#define rt_fail(err, status, ...) (rt_error_set((err), (status), __VA_ARGS__), (status))
+#else
+#define rt_fail rt_error_set
 #endif
 
 #define RT_REQUIRE(cond, err, code, ...)                                                           \

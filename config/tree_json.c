@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "config/tree_build.h"
 
+#include "common/utf8.h"
+
 #include <string.h>
 
 /*
@@ -37,23 +39,6 @@ static void skip_space(struct json *j)
 }
 
 /* ---- strings --------------------------------------------------------------------------------- */
-
-/* Bytes of the UTF-8 character at `at`, 0 where it is none: too long, a surrogate, out of range. */
-static size_t utf8_bytes(const unsigned char *at, const unsigned char *end)
-{
-    if (at[0] < 0x80)
-        return 1;
-    size_t bytes = at[0] >= 0xF0 ? 4 : at[0] >= 0xE0 ? 3 : 2;
-    if (at[0] < 0xC2 || at[0] > 0xF4 || (size_t)(end - at) < bytes)
-        return 0;
-    for (size_t i = 1; i < bytes; i++)
-        if ((at[i] & 0xC0) != 0x80)
-            return 0;
-    if ((at[0] == 0xE0 && at[1] < 0xA0) || (at[0] == 0xED && at[1] > 0x9F) ||
-        (at[0] == 0xF0 && at[1] < 0x90) || (at[0] == 0xF4 && at[1] > 0x8F))
-        return 0;
-    return bytes;
-}
 
 static size_t write_utf8(uint32_t code, char *out)
 {
@@ -136,7 +121,7 @@ static enum rt_status read_string(struct json *j, const char **text, uint32_t *b
         }
         if ((unsigned char)*j->at < ' ')
             return fail_syntax(j, "control characters are not allowed");
-        size_t length = utf8_bytes((const unsigned char *)j->at, (const unsigned char *)quote);
+        size_t length = rt_utf8_bytes((const unsigned char *)j->at, (const unsigned char *)quote);
         if (length == 0)
             return fail_syntax(j, "invalid UTF-8");
         memcpy(out, j->at, length);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "examples/golden.h"
 
-#include "examples/problem.h"
 #include "replayrt/checkpoint.h"
 
 #include <inttypes.h>
@@ -23,8 +22,8 @@ static enum rt_status read_all(const rt_checkpoint *file, const char *name, uint
     const uint64_t elements = tensor.rows * tensor.columns;
     void *memory = malloc((size_t)elements * 4);
     if (memory == NULL)
-        return problem(error, RT_ERR_NOMEM, "no memory for the %" PRIu64 " elements of %s",
-                       elements, name);
+        return rt_error_set(error, RT_ERR_NOMEM, "no memory for the %" PRIu64 " elements of %s",
+                            elements, name);
     if (ints != NULL)
         *ints = memory;
     else
@@ -45,12 +44,12 @@ static enum rt_status read_sizes(const rt_checkpoint *file, struct golden *golde
         return status;
     if (prompts.rank != 2 || prompts.shape[0] < 1 || prompts.shape[0] > MAX_PROMPTS ||
         prompts.shape[1] < 1 || prompts.shape[1] > MAX_LENGTH)
-        return problem(error, RT_ERR_FILE, "prompts must be [1..%d, 1..%d]", MAX_PROMPTS,
-                       MAX_LENGTH);
+        return rt_error_set(error, RT_ERR_FILE, "prompts must be [1..%d, 1..%d]", MAX_PROMPTS,
+                            MAX_LENGTH);
     if (out.rank != 3 || out.shape[1] < 1 || out.shape[1] > MAX_LENGTH || out.shape[2] < 1 ||
         out.shape[2] > MAX_LENGTH)
-        return problem(error, RT_ERR_FILE, "layers.0.attn_out must be [P, 1..%d, 1..%d]",
-                       MAX_LENGTH, MAX_LENGTH);
+        return rt_error_set(error, RT_ERR_FILE, "layers.0.attn_out must be [P, 1..%d, 1..%d]",
+                            MAX_LENGTH, MAX_LENGTH);
     golden->prompts = (uint32_t)prompts.shape[0];
     golden->longest = (uint32_t)prompts.shape[1];
     golden->steps = (uint32_t)out.shape[1];
@@ -74,9 +73,9 @@ static enum rt_status read_tensors(const rt_checkpoint *file, struct golden *g,
         status = read_all(file, "layers.0.attn_out", 3, by_step, NULL, &g->attn_out, error);
     for (uint32_t p = 0; status == RT_OK && p < g->prompts; p++) {
         if (g->lengths[p] < 1 || (uint32_t)g->lengths[p] > g->longest)
-            status = problem(error, RT_ERR_FILE,
-                             "prompt %" PRIu32 " has %" PRId32 " tokens, of 1..%" PRIu32, p,
-                             g->lengths[p], g->longest);
+            status = rt_error_set(error, RT_ERR_FILE,
+                                  "prompt %" PRIu32 " has %" PRId32 " tokens, of 1..%" PRIu32, p,
+                                  g->lengths[p], g->longest);
     }
     return status;
 }

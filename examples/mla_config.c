@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "examples/mla_model.h"
-#include "examples/problem.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>
@@ -20,8 +19,8 @@ static enum rt_status read_number(const struct reader *reader, const char *key, 
 {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(reader->object, key);
     if (!cJSON_IsNumber(item) || !isfinite(item->valuedouble))
-        return problem(reader->error, RT_ERR_CONFIG, "%s: %s is missing or not a number",
-                       reader->label, key);
+        return rt_error_set(reader->error, RT_ERR_CONFIG, "%s: %s is missing or not a number",
+                            reader->label, key);
     *out = item->valuedouble;
     return RT_OK;
 }
@@ -40,8 +39,9 @@ static enum rt_status read_dimension(const struct reader *reader, const char *ke
     if (status != RT_OK)
         return status;
     if (value < 1 || value > MAX_DIMENSION || value != floor(value))
-        return problem(reader->error, RT_ERR_CONFIG, "%s: %s is %g, not a whole number in 1..%d",
-                       reader->label, key, value, MAX_DIMENSION);
+        return rt_error_set(reader->error, RT_ERR_CONFIG,
+                            "%s: %s is %g, not a whole number in 1..%d", reader->label, key, value,
+                            MAX_DIMENSION);
     *out = (uint32_t)value;
     return RT_OK;
 }
@@ -63,11 +63,11 @@ static enum rt_status read_yarn(const struct reader *reader, struct mla_rope *ro
     rope->beta_slow = number_or(object, "beta_slow", 1.0);
     if (rope->factor < 1.0 || rope->original < 1.0 || rope->beta_fast <= 0.0 ||
         rope->beta_slow <= 0.0)
-        return problem(reader->error, RT_ERR_CONFIG,
-                       "%s: YaRN with factor %g, %g original positions, beta_fast %g and "
-                       "beta_slow %g is impossible",
-                       reader->label, rope->factor, rope->original, rope->beta_fast,
-                       rope->beta_slow);
+        return rt_error_set(reader->error, RT_ERR_CONFIG,
+                            "%s: YaRN with factor %g, %g original positions, beta_fast %g and "
+                            "beta_slow %g is impossible",
+                            reader->label, rope->factor, rope->original, rope->beta_fast,
+                            rope->beta_slow);
     rope->truncate = !cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(object, "truncate"));
     const double weight = number_or(object, "mscale", 0.0);
     const double weight_all = number_or(object, "mscale_all_dim", 0.0);
@@ -97,8 +97,8 @@ static enum rt_status read_rope(const struct reader *reader, struct mla_rope *ro
     if (status != RT_OK)
         return status;
     if (rope->theta <= 1.0)
-        return problem(reader->error, RT_ERR_CONFIG, "%s: rope_theta is %g, not above 1",
-                       reader->label, rope->theta);
+        return rt_error_set(reader->error, RT_ERR_CONFIG, "%s: rope_theta is %g, not above 1",
+                            reader->label, rope->theta);
 
     const cJSON *type = cJSON_GetObjectItemCaseSensitive(inner.object, "rope_type");
     if (type == NULL)
@@ -108,9 +108,9 @@ static enum rt_status read_rope(const struct reader *reader, struct mla_rope *ro
     if (rope->yarn)
         return read_yarn(&inner, rope);
     if (strcmp(name, "default") != 0)
-        return problem(reader->error, RT_ERR_UNSUPPORTED,
-                       "%s: rope_type is %.32s; default and yarn are written here", reader->label,
-                       name);
+        return rt_error_set(reader->error, RT_ERR_UNSUPPORTED,
+                            "%s: rope_type is %.32s; default and yarn are written here",
+                            reader->label, name);
     return RT_OK;
 }
 
@@ -134,9 +134,9 @@ static enum rt_status read_config(const struct reader *reader, struct mla_config
             return status;
     }
     if (config->rope % 2 != 0)
-        return problem(reader->error, RT_ERR_CONFIG,
-                       "%s: qk_rope_head_dim is %u, but positions rotate pairs", reader->label,
-                       config->rope);
+        return rt_error_set(reader->error, RT_ERR_CONFIG,
+                            "%s: qk_rope_head_dim is %u, but positions rotate pairs", reader->label,
+                            config->rope);
     const cJSON *q_rank = cJSON_GetObjectItemCaseSensitive(reader->object, "q_lora_rank");
     if (q_rank != NULL && !cJSON_IsNull(q_rank)) {
         const enum rt_status status = read_dimension(reader, "q_lora_rank", &config->q_rank);
@@ -154,7 +154,7 @@ enum rt_status mla_config_parse(const char *text, const char *label, struct mla_
     cJSON *object = cJSON_ParseWithOpts(text, NULL, true);
     if (!cJSON_IsObject(object)) {
         cJSON_Delete(object);
-        return problem(error, RT_ERR_CONFIG, "%s: not a JSON object", label);
+        return rt_error_set(error, RT_ERR_CONFIG, "%s: not a JSON object", label);
     }
     const struct reader reader = {.object = object, .label = label, .error = error};
     const enum rt_status status = read_config(&reader, config);

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "examples/mla_cpu.h"
 
-#include "examples/problem.h"
-
 #include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -94,11 +92,11 @@ enum rt_status mla_attention_input(const struct mla_model *model, int32_t token,
 {
     const struct mla_config *c = &model->config;
     if (token < 0 || (uint32_t)token >= c->vocab)
-        return problem(error, RT_ERR_FILE, "token %d is not in the vocabulary of %u", token,
-                       c->vocab);
+        return rt_error_set(error, RT_ERR_FILE, "token %d is not in the vocabulary of %u", token,
+                            c->vocab);
     float *row = malloc(c->hidden * sizeof *row);
     if (row == NULL)
-        return problem(error, RT_ERR_NOMEM, "no memory for a row of %u elements", c->hidden);
+        return rt_error_set(error, RT_ERR_NOMEM, "no memory for a row of %u elements", c->hidden);
     const enum rt_status status = rt_checkpoint_copy(model->file, MLA_MODEL_EMBEDDING,
                                                      (uint64_t)token, 1, RT_DTYPE_F32, row, error);
     for (uint32_t i = 0; status == RT_OK && i < c->hidden; i++)

@@ -2,7 +2,6 @@
 #include "examples/mla_model.h"
 
 #include "examples/mla_cpu.h"
-#include "examples/problem.h"
 #include "examples/regular_file.h"
 
 #include <errno.h>
@@ -19,8 +18,8 @@ static enum rt_status join_path(const char *directory, const char *name, char *p
 {
     const int wrote = snprintf(path, PATH_BYTES, "%s/%s", directory, name);
     if (wrote < 0 || wrote >= PATH_BYTES)
-        return problem(error, RT_ERR_FILE, "the path of %s is longer than %d bytes", name,
-                       PATH_BYTES - 1);
+        return rt_error_set(error, RT_ERR_FILE, "the path of %s is longer than %d bytes", name,
+                            PATH_BYTES - 1);
     return RT_OK;
 }
 
@@ -34,13 +33,14 @@ static enum rt_status read_config_file(const char *path, struct mla_config *conf
         return status;
     char *text = NULL;
     if (bytes > MAX_CONFIG_BYTES)
-        status = problem(error, RT_ERR_FILE, "%s: longer than %u bytes", path, MAX_CONFIG_BYTES);
+        status =
+            rt_error_set(error, RT_ERR_FILE, "%s: longer than %u bytes", path, MAX_CONFIG_BYTES);
     else if ((text = calloc(1, bytes + 1)) == NULL)
-        status = problem(error, RT_ERR_NOMEM, "%s: no memory to read it", path);
+        status = rt_error_set(error, RT_ERR_NOMEM, "%s: no memory to read it", path);
     else if (read(fd, text, bytes) != (ssize_t)bytes)
-        status = problem(error, RT_ERR_FILE, "%s: %s", path, strerror(errno));
+        status = rt_error_set(error, RT_ERR_FILE, "%s: %s", path, strerror(errno));
     else if (memchr(text, '\0', bytes) != NULL)
-        status = problem(error, RT_ERR_FILE, "%s: has a NUL in it", path);
+        status = rt_error_set(error, RT_ERR_FILE, "%s: has a NUL in it", path);
     else
         status = mla_config_parse(text, path, config, error);
     free(text);
@@ -62,8 +62,8 @@ static enum rt_status read_weight(const rt_checkpoint *file, const char *name, u
         return status;
     *out = malloc((size_t)(tensor.rows * tensor.columns) * sizeof **out);
     if (*out == NULL)
-        return problem(error, RT_ERR_NOMEM, "no memory for the %ju elements of %s",
-                       (uintmax_t)(tensor.rows * tensor.columns), full);
+        return rt_error_set(error, RT_ERR_NOMEM, "no memory for the %ju elements of %s",
+                            (uintmax_t)(tensor.rows * tensor.columns), full);
     return rt_checkpoint_copy(file, full, 0, tensor.rows, RT_DTYPE_F32, *out, error);
 }
 
@@ -132,8 +132,8 @@ enum rt_status mla_model_open(const char *directory, struct mla_model *model,
         goto fail;
     model->inverse_frequency = malloc(model->config.rope / 2 * sizeof(double));
     if (model->inverse_frequency == NULL) {
-        status =
-            problem(error, RT_ERR_NOMEM, "no memory for %u frequencies", model->config.rope / 2);
+        status = rt_error_set(error, RT_ERR_NOMEM, "no memory for %u frequencies",
+                              model->config.rope / 2);
         goto fail;
     }
     mla_inverse_frequencies(&model->config, model->inverse_frequency);

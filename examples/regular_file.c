@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "examples/regular_file.h"
 
-#include "examples/problem.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -14,13 +12,13 @@ enum rt_status regular_file_open(const char *path, int *fd, size_t *bytes, struc
     /* Without the flag, opening a pipe would wait for somebody to write into it. */
     *fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (*fd < 0)
-        return problem(error, RT_ERR_FILE, "%s: %s", path, strerror(errno));
+        return rt_error_set(error, RT_ERR_FILE, "%s: %s", path, strerror(errno));
     struct stat info;
     enum rt_status status = RT_OK;
     if (fstat(*fd, &info) != 0)
-        status = problem(error, RT_ERR_FILE, "%s: %s", path, strerror(errno));
+        status = rt_error_set(error, RT_ERR_FILE, "%s: %s", path, strerror(errno));
     else if (!S_ISREG(info.st_mode))
-        status = problem(error, RT_ERR_FILE, "%s: not a regular file", path);
+        status = rt_error_set(error, RT_ERR_FILE, "%s: not a regular file", path);
     if (status == RT_OK) {
         *bytes = (size_t)info.st_size;
         return RT_OK;

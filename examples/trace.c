@@ -3,7 +3,6 @@
 
 #include "examples/bf16.h"
 #include "examples/mla_cpu.h"
-#include "examples/problem.h"
 
 #include <inttypes.h>
 #include <stddef.h>
@@ -20,8 +19,8 @@ static enum rt_status path_of(const struct trace *trace, const char *name, char 
 {
     const int wrote = snprintf(path, PATH_BYTES, "%s/%s", trace->options.directory, name);
     if (wrote < 0 || wrote >= PATH_BYTES)
-        return problem(error, RT_ERR_FILE, "the path of %s is longer than %d bytes", name,
-                       PATH_BYTES - 1);
+        return rt_error_set(error, RT_ERR_FILE, "the path of %s is longer than %d bytes", name,
+                            PATH_BYTES - 1);
     return RT_OK;
 }
 
@@ -45,7 +44,7 @@ static enum rt_status load_config(struct trace *trace, struct rt_error *error)
     if (device == NULL)
         return RT_OK;
     if (strlen(device) >= sizeof config->device)
-        return problem(error, RT_ERR_CONFIG, "device %.40s: auto, host or cuda:N", device);
+        return rt_error_set(error, RT_ERR_CONFIG, "device %.40s: auto, host or cuda:N", device);
     memcpy(config->device, device, strlen(device) + 1);
     return RT_OK;
 }
@@ -56,16 +55,16 @@ static enum rt_status check_sizes(const struct trace *trace, struct rt_error *er
     const struct mla_config *model = &trace->model.config;
     const struct rt_geometry *geometry = &trace->config.geometry;
     if (trace->golden.hidden != model->hidden)
-        return problem(error, RT_ERR_FILE,
-                       "the trace has hidden size %" PRIu32 ", the model %" PRIu32,
-                       trace->golden.hidden, model->hidden);
+        return rt_error_set(error, RT_ERR_FILE,
+                            "the trace has hidden size %" PRIu32 ", the model %" PRIu32,
+                            trace->golden.hidden, model->hidden);
     if (geometry->heads != model->heads || geometry->kv_lora_rank != model->kv_rank ||
         geometry->qk_rope_head_dim != model->rope)
-        return problem(error, RT_ERR_CONFIG,
-                       "replayrt.yaml has %" PRIu32 " heads of %" PRIu32 " + %" PRIu32
-                       ", the model %" PRIu32 " of %" PRIu32 " + %" PRIu32,
-                       geometry->heads, geometry->kv_lora_rank, geometry->qk_rope_head_dim,
-                       model->heads, model->kv_rank, model->rope);
+        return rt_error_set(error, RT_ERR_CONFIG,
+                            "replayrt.yaml has %" PRIu32 " heads of %" PRIu32 " + %" PRIu32
+                            ", the model %" PRIu32 " of %" PRIu32 " + %" PRIu32,
+                            geometry->heads, geometry->kv_lora_rank, geometry->qk_rope_head_dim,
+                            model->heads, model->kv_rank, model->rope);
     return RT_OK;
 }
 
@@ -106,8 +105,8 @@ static enum rt_status allocate(struct trace *trace, struct rt_error *error)
         trace->out == NULL || trace->x == NULL || trace->exact_q == NULL ||
         trace->exact_out == NULL || trace->y == NULL || trace->scratch == NULL ||
         allocate_sequences(trace) != RT_OK)
-        return problem(error, RT_ERR_NOMEM, "no memory for %zu tokens of %zu heads a step", tokens,
-                       (size_t)c->heads);
+        return rt_error_set(error, RT_ERR_NOMEM, "no memory for %zu tokens of %zu heads a step",
+                            tokens, (size_t)c->heads);
     return RT_OK;
 }
 

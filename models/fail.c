@@ -1,49 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "models/fail.h"
 
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdio.h>
 #include <string.h>
 
 #define MAX_STRUCT_BYTES 65536u
-
-/* Names in a message come from files and callers: as \xNN their control characters keep it on one
- * line and steer no terminal. What does not fit is left out whole. */
-static void copy_escaped(const char *from, char *to, size_t bytes)
-{
-    static const char digits[] = "0123456789abcdef";
-    size_t used = 0;
-    for (; *from; from++) {
-        const unsigned char byte = (unsigned char)*from;
-        const bool control = byte < ' ' || byte == 0x7f;
-        if (used + (control ? 4 : 1) >= bytes)
-            break;
-        if (control) {
-            to[used++] = '\\';
-            to[used++] = 'x';
-            to[used++] = digits[byte >> 4];
-            to[used++] = digits[byte & 15];
-        } else {
-            to[used++] = *from;
-        }
-    }
-    to[used] = '\0';
-}
-
-enum rt_status(rt_models_fail)(struct rt_error *err, enum rt_status status, const char *format, ...)
-{
-    if (!err)
-        return status;
-    char text[sizeof(err->message)] = ""; /* what is told may be err's own message */
-    va_list args;
-    va_start(args, format);
-    const int wrote = vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
-    copy_escaped(wrote < 0 ? "" : text, err->message, sizeof(err->message));
-    err->status = status;
-    return status;
-}
 
 static uint32_t size_of(const void *given)
 {

@@ -11,12 +11,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Formats the story, control characters of names in it escaped, and returns `status`. */
-enum rt_status rt_models_fail(struct rt_error *err, enum rt_status status, const char *format, ...)
-    __attribute__((cold, format(printf, 3, 4)));
 #ifdef __clang_analyzer__
 /* The analyzer sees one file at a time: tell it which status comes back. */
-#define rt_models_fail(err, status, ...) ((rt_models_fail)((err), (status), __VA_ARGS__), (status))
+#define rt_models_fail(err, status, ...) (rt_error_set((err), (status), __VA_ARGS__), (status))
+#else
+#define rt_models_fail rt_error_set
 #endif
 
 #define RT_MODELS_REQUIRE(condition, err, status, ...)                                             \

@@ -4,24 +4,16 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#define DELETE 0x7f
-
 void complain(const char *format, ...)
 {
     char text[1024];
+    struct rt_error error = {0};
     va_list args;
     va_start(args, format);
     (void)vsnprintf(text, sizeof(text), format, args);
     va_end(args);
-    fputs("replayrt: ", stderr);
-    for (const char *c = text; *c; c++) {
-        const unsigned char byte = (unsigned char)*c;
-        if (byte < ' ' || byte == DELETE)
-            fprintf(stderr, "\\x%02x", byte);
-        else
-            fputc(byte, stderr);
-    }
-    fputc('\n', stderr);
+    (void)rt_error_set(&error, RT_OK, "%s", text);
+    fprintf(stderr, "replayrt: %s\n", error.message);
 }
 
 void complain_failure(enum rt_status status, const char *message)

@@ -4,8 +4,10 @@
 
 #if defined(__GNUC__)
 #define RT_API __attribute__((visibility("default")))
+#define RT_PRINTF_LIKE(text, values) __attribute__((cold, format(printf, text, values)))
 #else
 #define RT_API
+#define RT_PRINTF_LIKE(text, values)
 #endif
 
 #ifdef __cplusplus
@@ -60,12 +62,20 @@ enum rt_status {
 struct rt_error {
     enum rt_status status;
     /* One sentence on one line, NUL-terminated, with the offending values in it. Control characters
-     * of a name in it are written as \xNN. */
+     * of a name in it, and bytes that are no UTF-8, are written as \xNN. */
     char message[508];
 };
 
 /* The fixed text of a status ("out of KV cache pages"), never NULL, static storage. */
 RT_API const char *rt_status_string(enum rt_status status);
+
+/*
+ * A failure of a program's own, told as the library tells its: the story is formatted as printf
+ * does, escaped, cut where it is too long, and may hold error's own message. Returns `status`, so
+ * that it can stand behind `return`. error may be null.
+ */
+RT_API enum rt_status rt_error_set(struct rt_error *error, enum rt_status status,
+                                   const char *format, ...) RT_PRINTF_LIKE(3, 4);
 
 #ifdef __cplusplus
 }
