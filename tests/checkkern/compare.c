@@ -63,3 +63,25 @@ void ck_floats_end(struct ck *ck, const struct ck_floats *f, double cos_bound)
     double difference = w->found == w->truth ? 0 : fabs(w->found - w->truth);
     ck_note_worst(ck, f->name, w->share, isnan(difference) ? 0 : difference, cosine);
 }
+
+static double share_of_own_bound(double found, double truth, double bound)
+{
+    if (isnan(truth))
+        return isnan(found) ? 0 : INFINITY;
+    if (isinf(truth) || !isfinite(found))
+        return found == truth ? 0 : INFINITY;
+    const double off = fabs(found - truth);
+    return off == 0 ? 0 : off / bound;
+}
+
+void ck_bounded_add(struct ck_bounded *b, uint64_t at, double found, double truth, double bound)
+{
+    const double share = share_of_own_bound(found, truth, bound);
+    b->wrong += share > 1;
+    if (share <= b->worst)
+        return;
+    b->worst = share;
+    b->worst_at = at;
+    b->found = found;
+    b->difference = fabs(found - truth);
+}

@@ -42,4 +42,12 @@ double ck_floats_cosine(const struct ck_floats *f);
 /* Reports what is wrong; cos_bound 0: the cosine is not looked at. */
 void ck_floats_end(struct ck *ck, const struct ck_floats *f, double cos_bound);
 
+/* Each number against a bound of its own, `at` which of them. */
+struct ck_bounded {
+    uint64_t wrong, worst_at;
+    double worst; /* of its bound; above 1 is wrong */
+    double found, difference;
+};
+void ck_bounded_add(struct ck_bounded *b, uint64_t at, double found, double truth, double bound);
+
 #endif

@@ -4,6 +4,7 @@
 #include "common/bf16.h"
 #include "common/math.h"
 #include "kernels/ref/ref.h"
+#include "tests/checkkern/compare.h"
 #include "tests/checkkern/parallel.h"
 
 #include <math.h>
@@ -352,49 +353,31 @@ void ck_experts_forget(struct ck_experts_truth *truth)
 
 /* ---- comparing ---- */
 
-/* Of its bound; above 1 is wrong. */
-static double share(double found, double truth, double bound)
-{
-    if (isnan(truth))
-        return isnan(found) ? 0 : INFINITY;
-    if (isinf(truth) || !isfinite(found))
-        return found == truth ? 0 : INFINITY;
-    const double off = fabs(found - truth);
-    return off == 0 ? 0 : off / bound;
-}
-
 /* Vectors of so many numbers, `stride` apart; what is left of the buffer must be poison. */
 static void compare(struct ck *ck, const struct ck_buffer *b, uint32_t vectors, uint32_t numbers,
                     int64_t stride, const struct ck_experts_truth *truth)
 {
     uint16_t *found = ck_new(ck, b->bytes + CK_GUARD_BYTES);
     unsigned char *poison = ck_new(ck, b->bytes + CK_GUARD_BYTES);
-    uint64_t wrong = 0, worst_at = 0;
-    double worst = 0, difference = 0, worst_found = 0;
+    struct ck_bounded all = {0};
     ck_download(ck, b, found);
     for (uint64_t at = 0; at < (uint64_t)vectors * numbers; at++) {
         uint16_t *number = found + (int64_t)(at / numbers) * stride + at % numbers;
         if (isnan(truth->bound[at]))
             continue;
-        const double value = (double)rt_bf16_to_float(*number);
-        const double part = share(value, truth->value[at], truth->bound[at]);
-        wrong += part > 1;
-        if (part > worst) {
-            worst = part;
-            worst_at = at;
-            worst_found = value;
-            difference = fabs(value - truth->value[at]);
-        }
+        ck_bounded_add(&all, at, (double)rt_bf16_to_float(*number), truth->value[at],
+                       truth->bound[at]);
         *number = 0xffff;
     }
-    if (wrong > 0)
+    if (all.wrong > 0)
         ck_failed(ck,
                   "%llu numbers of %s are wrong; worst [%llu, %llu]: %.9g, truth %.9g, %.3g "
                   "times the bound",
-                  (unsigned long long)wrong, b->name, (unsigned long long)(worst_at / numbers),
-                  (unsigned long long)(worst_at % numbers), worst_found, truth->value[worst_at],
-                  worst);
-    ck_note_worst(ck, b->name, worst, difference, 0);
+                  (unsigned long long)all.wrong, b->name,
+                  (unsigned long long)(all.worst_at / numbers),
+                  (unsigned long long)(all.worst_at % numbers), all.found,
+                  truth->value[all.worst_at], all.worst);
+    ck_note_worst(ck, b->name, all.worst, all.difference, 0);
     memset(poison, POISON, b->bytes + CK_GUARD_BYTES);
     ck_expect_bytes(ck, "what is not written", found, poison, b->bytes + CK_GUARD_BYTES);
     free(found);

@@ -3,6 +3,7 @@
 
 #include "common/bf16.h"
 #include "common/math.h"
+#include "tests/checkkern/compare.h"
 #include "tests/checkkern/parallel.h"
 
 #include <math.h>
@@ -257,17 +258,6 @@ void ck_project_forget(struct ck_project_truth *truth)
     *truth = (struct ck_project_truth){0};
 }
 
-/* Of its bound; above 1 is wrong. */
-static double share(double found, double truth, double bound)
-{
-    if (isnan(truth))
-        return isnan(found) ? 0 : INFINITY;
-    if (isinf(truth) || !isfinite(found))
-        return found == truth ? 0 : INFINITY;
-    const double off = fabs(found - truth);
-    return off == 0 ? 0 : off / bound;
-}
-
 void ck_project_compare(struct ck *ck, const struct ck_project *c, const struct ck_project_rig *rig,
                         const struct ck_project_truth *truth)
 {
@@ -275,34 +265,26 @@ void ck_project_compare(struct ck *ck, const struct ck_project *c, const struct 
     const uint32_t rows = all_rows(c);
     const uint32_t each = y_bytes(c);
     unsigned char *found = ck_new(ck, rig->y.bytes + CK_GUARD_BYTES);
-    uint64_t wrong = 0, worst_at = 0;
-    double worst = 0, difference = 0, worst_found = 0;
+    struct ck_bounded all = {0};
     ck_download(ck, &rig->y, found);
     for (uint64_t at = 0; at < (uint64_t)c->batch * c->m * rows; at++) {
         const uint64_t vector = at / rows, z = vector / c->m, i = vector % c->m;
         unsigned char *y =
             found + each * (z * (uint64_t)v.batch_stride + i * (uint64_t)v.row_stride + at % rows);
         const double value = c->y_f32 ? (double)*(const float *)(const void *)y : number(y, 0);
-        const double part = share(value, truth->value[at], truth->bound[at]);
-        wrong += part > 1;
-        if (part > worst) {
-            worst = part;
-            worst_at = at;
-            worst_found = value;
-            difference = fabs(value - truth->value[at]);
-        }
+        ck_bounded_add(&all, at, value, truth->value[at], truth->bound[at]);
         memset(y, CK_PROJECT_FILL, each);
     }
-    if (wrong > 0)
+    if (all.wrong > 0)
         ck_failed(ck,
                   "%llu of %llu numbers of y are wrong; worst [%llu, %llu, %llu]: %.9g, truth "
                   "%.9g, %.3g times the bound",
-                  (unsigned long long)wrong, (unsigned long long)c->batch * c->m * rows,
-                  (unsigned long long)(worst_at / rows / c->m),
-                  (unsigned long long)(worst_at / rows % c->m),
-                  (unsigned long long)(worst_at % rows), worst_found, truth->value[worst_at],
-                  worst);
-    ck_note_worst(ck, "y", worst, difference, 0);
+                  (unsigned long long)all.wrong, (unsigned long long)c->batch * c->m * rows,
+                  (unsigned long long)(all.worst_at / rows / c->m),
+                  (unsigned long long)(all.worst_at / rows % c->m),
+                  (unsigned long long)(all.worst_at % rows), all.found, truth->value[all.worst_at],
+                  all.worst);
+    ck_note_worst(ck, "y", all.worst, all.difference, 0);
     ck_expect_bytes(ck, "what surrounds y", found, rig->y.ref, rig->y.bytes + CK_GUARD_BYTES);
     free(found);
 }
