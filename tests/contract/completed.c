@@ -121,16 +121,8 @@ static int ask(void *user, const struct rt_stage_context *context)
 static void a_stage_may_ask(void **state)
 {
     (void)state;
-    struct rt_config config;
-    fixture_config(&config);
-    strcpy(config.device, "host");
     uint64_t seen = 77;
-    const struct rt_create_params params = {.struct_size = sizeof(params),
-                                            .config = &config,
-                                            .stages = {[RT_STAGE_STEP_END] = ask},
-                                            .stage_user = &seen};
-    rt_runtime *rt = NULL;
-    assert_int_equal(rt_create(&params, &rt, NULL), RT_OK);
+    rt_runtime *rt = fixture_create_stage(RT_STAGE_STEP_END, ask, &seen);
     fixture_randomise(rt, 73);
     rt_seq seq = fixture_open(rt);
     fixture_step_ok(rt, &seq, 1, 1);

@@ -40,15 +40,7 @@ static int draft(void *user, const struct rt_stage_context *context)
 
 static rt_runtime *create(int32_t *keep)
 {
-    struct rt_config config;
-    fixture_config(&config);
-    strcpy(config.device, "host");
-    const struct rt_create_params params = {.struct_size = sizeof(params),
-                                            .config = &config,
-                                            .stages = {[RT_STAGE_STEP_END] = draft},
-                                            .stage_user = keep};
-    rt_runtime *rt = NULL;
-    assert_int_equal(rt_create(&params, &rt, NULL), RT_OK);
+    rt_runtime *rt = fixture_create_stage(RT_STAGE_STEP_END, draft, keep);
     fixture_randomise(rt, 81);
     return rt;
 }

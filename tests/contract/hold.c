@@ -18,15 +18,7 @@ static int count_or_fail(void *user, const struct rt_stage_context *context)
 
 static rt_runtime *create_host(int32_t *calls)
 {
-    struct rt_config config;
-    fixture_config(&config);
-    strcpy(config.device, "host");
-    const struct rt_create_params params = {.struct_size = sizeof(params),
-                                            .config = &config,
-                                            .stages = {[RT_STAGE_STEP_END] = count_or_fail},
-                                            .stage_user = calls};
-    rt_runtime *rt = NULL;
-    assert_int_equal(rt_create(&params, &rt, NULL), RT_OK);
+    rt_runtime *rt = fixture_create_stage(RT_STAGE_STEP_END, count_or_fail, calls);
     fixture_randomise(rt, 61);
     return rt;
 }
@@ -124,16 +116,8 @@ static void nothing_runs_behind_a_held_stage_that_failed(void **state)
 {
     (void)state;
     static const uint64_t timeouts[] = {UINT64_MAX, 0, 1000000000};
-    struct rt_config config;
-    fixture_config(&config);
-    strcpy(config.device, "host");
     int32_t calls_left = -1;
-    const struct rt_create_params params = {.struct_size = sizeof(params),
-                                            .config = &config,
-                                            .stages = {[RT_STAGE_BEFORE_ATTENTION] = fail_once},
-                                            .stage_user = &calls_left};
-    rt_runtime *rt = NULL;
-    assert_int_equal(rt_create(&params, &rt, NULL), RT_OK);
+    rt_runtime *rt = fixture_create_stage(RT_STAGE_BEFORE_ATTENTION, fail_once, &calls_left);
     rt_seq seqs[2] = {fixture_open(rt), fixture_open(rt)};
     uint64_t tickets[3];
     assert_int_equal(rt_host_hold(rt, 1), RT_OK);

@@ -199,14 +199,7 @@ static int accept_too_many(void *user, const struct rt_stage_context *context)
 static void every_refused_step_is_reported(void **state)
 {
     (void)state;
-    struct rt_config config;
-    fixture_config(&config);
-    strcpy(config.device, "host");
-    const struct rt_create_params params = {.struct_size = sizeof(params),
-                                            .config = &config,
-                                            .stages = {[RT_STAGE_STEP_END] = accept_too_many}};
-    rt_runtime *rt = NULL;
-    assert_int_equal(rt_create(&params, &rt, NULL), RT_OK);
+    rt_runtime *rt = fixture_create_stage(RT_STAGE_STEP_END, accept_too_many, NULL);
     fixture_randomise(rt, 12);
     rt_seq seq = fixture_open(rt);
     uint64_t tickets[3];
@@ -266,14 +259,7 @@ static int failing_stage(void *user, const struct rt_stage_context *context)
 static void a_failed_eager_step_leaves_nothing_in_flight(void **state)
 {
     (void)state;
-    struct rt_config config;
-    fixture_config(&config);
-    strcpy(config.device, "host");
-    const struct rt_create_params params = {.struct_size = sizeof(params),
-                                            .config = &config,
-                                            .stages = {[RT_STAGE_AFTER_ATTENTION] = failing_stage}};
-    rt_runtime *rt = NULL;
-    assert_int_equal(rt_create(&params, &rt, NULL), RT_OK);
+    rt_runtime *rt = fixture_create_stage(RT_STAGE_AFTER_ATTENTION, failing_stage, NULL);
     fixture_randomise(rt, 13);
     rt_seq seq = fixture_open(rt);
     const struct rt_step_params eager = {

@@ -175,16 +175,8 @@ static int accept_nothing(void *user, const struct rt_stage_context *context)
 static void a_step_that_keeps_nothing_leaves_no_last_token(void **state)
 {
     (void)state;
-    struct rt_config config;
-    fixture_config(&config);
-    strcpy(config.device, "host");
     int32_t sampled = -1;
-    const struct rt_create_params params = {.struct_size = sizeof(params),
-                                            .config = &config,
-                                            .stages = {[RT_STAGE_STEP_END] = accept_nothing},
-                                            .stage_user = &sampled};
-    rt_runtime *rt = NULL;
-    assert_int_equal(rt_create(&params, &rt, NULL), RT_OK);
+    rt_runtime *rt = fixture_create_stage(RT_STAGE_STEP_END, accept_nothing, &sampled);
     fixture_randomise(rt, 28);
     const struct rt_seq_params past = {.struct_size = sizeof(past), .length = 3};
     rt_seq seq;
@@ -225,14 +217,7 @@ static void a_stage_decides_only_where_it_may(void **state)
     (void)state;
     static const uint32_t kept[] = {3, 1, 2};
     static const int32_t accept[] = {RT_ACCEPT_ALL, RT_ACCEPT_DEVICE, 2};
-    struct rt_config config;
-    fixture_config(&config);
-    strcpy(config.device, "host");
-    const struct rt_create_params params = {.struct_size = sizeof(params),
-                                            .config = &config,
-                                            .stages = {[RT_STAGE_STEP_END] = accept_one_each}};
-    rt_runtime *rt = NULL;
-    assert_int_equal(rt_create(&params, &rt, NULL), RT_OK);
+    rt_runtime *rt = fixture_create_stage(RT_STAGE_STEP_END, accept_one_each, NULL);
     rt_seq seqs[] = {fixture_open(rt), fixture_open(rt), fixture_open(rt)};
     const struct rt_step_params p = {
         .struct_size = sizeof(p), .rows = 3, .query_len = 3, .seqs = seqs, .accept = accept};
@@ -296,16 +281,8 @@ static int decide(void *user, const struct rt_stage_context *context)
 static void the_device_decides(void **state)
 {
     (void)state;
-    struct rt_config config;
-    fixture_config(&config);
-    strcpy(config.device, "host");
     uint32_t step = 0;
-    const struct rt_create_params params = {.struct_size = sizeof(params),
-                                            .config = &config,
-                                            .stages = {[RT_STAGE_STEP_END] = decide},
-                                            .stage_user = &step};
-    rt_runtime *rt = NULL;
-    assert_int_equal(rt_create(&params, &rt, NULL), RT_OK);
+    rt_runtime *rt = fixture_create_stage(RT_STAGE_STEP_END, decide, &step);
     fixture_randomise(rt, 24);
     rt_seq seq = fixture_open(rt);
     const int32_t accept = RT_ACCEPT_DEVICE;
@@ -504,16 +481,8 @@ static void assert_lengths(rt_runtime *rt, const rt_seq *seqs, uint32_t first_fo
 static void a_later_replay_fails_by_itself(void **state)
 {
     (void)state;
-    struct rt_config config;
-    fixture_config(&config);
-    strcpy(config.device, "host");
     bool failing = true;
-    const struct rt_create_params params = {.struct_size = sizeof(params),
-                                            .config = &config,
-                                            .stages = {[RT_STAGE_AFTER_ATTENTION] = fail_small},
-                                            .stage_user = &failing};
-    rt_runtime *rt = NULL;
-    assert_int_equal(rt_create(&params, &rt, NULL), RT_OK);
+    rt_runtime *rt = fixture_create_stage(RT_STAGE_AFTER_ATTENTION, fail_small, &failing);
     fixture_randomise(rt, 27);
     rt_seq seqs[6];
     for (int i = 0; i < 6; i++)

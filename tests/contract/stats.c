@@ -96,16 +96,8 @@ static int fail_small(void *user, const struct rt_stage_context *context)
 static void half_a_step_is_none(void **state)
 {
     (void)state;
-    struct rt_config config;
-    fixture_config(&config);
-    strcpy(config.device, "host");
     bool failing = false;
-    const struct rt_create_params params = {.struct_size = sizeof(params),
-                                            .config = &config,
-                                            .stages = {[RT_STAGE_AFTER_ATTENTION] = fail_small},
-                                            .stage_user = &failing};
-    rt_runtime *rt = NULL;
-    assert_int_equal(rt_create(&params, &rt, NULL), RT_OK);
+    rt_runtime *rt = fixture_create_stage(RT_STAGE_AFTER_ATTENTION, fail_small, &failing);
     fixture_randomise(rt, 43);
     rt_seq seqs[6];
     for (int i = 0; i < 6; i++)

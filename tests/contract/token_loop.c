@@ -106,21 +106,13 @@ static int decode(void *user, const struct rt_stage_context *context)
 
 static rt_runtime *create(struct model *m, float temperature)
 {
-    struct rt_config config;
-    fixture_config(&config);
-    strcpy(config.device, "host");
     *m = (struct model){0};
     for (uint32_t s = 0; s < SLOTS; s++) {
         m->lines[s] = (struct rt_sample_line){
             .temperature = temperature, .top_p = 0.9f, .top_k = 20, .seed = s};
         memset(m->lines[s].stop, 0xff, sizeof(m->lines[s].stop));
     }
-    const struct rt_create_params params = {.struct_size = sizeof(params),
-                                            .config = &config,
-                                            .stages = {[RT_STAGE_STEP_END] = decode},
-                                            .stage_user = m};
-    rt_runtime *rt = NULL;
-    assert_int_equal(rt_create(&params, &rt, NULL), RT_OK);
+    rt_runtime *rt = fixture_create_stage(RT_STAGE_STEP_END, decode, m);
     fixture_randomise(rt, 91);
     return rt;
 }

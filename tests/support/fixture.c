@@ -33,19 +33,32 @@ void fixture_config(struct rt_config *config)
     config->pages = 24;
 }
 
+static rt_runtime *create(const struct rt_create_params *params)
+{
+    struct rt_error error = {0};
+    rt_runtime *rt = NULL;
+    if (rt_create(params, &rt, &error) != RT_OK)
+        fail_msg("rt_create: %s: %s", rt_status_string(error.status), error.message);
+    return rt;
+}
+
 rt_runtime *fixture_create(const struct rt_config *config)
 {
     struct rt_config standard;
-    if (!config) {
-        fixture_config(&standard);
-        config = &standard;
-    }
-    const struct rt_create_params params = {.struct_size = sizeof(params), .config = config};
-    struct rt_error error = {0};
-    rt_runtime *rt = NULL;
-    if (rt_create(&params, &rt, &error) != RT_OK)
-        fail_msg("rt_create: %s: %s", rt_status_string(error.status), error.message);
-    return rt;
+    fixture_config(&standard);
+    return create(&(struct rt_create_params){.struct_size = sizeof(struct rt_create_params),
+                                             .config = config ? config : &standard});
+}
+
+rt_runtime *fixture_create_stage(enum rt_stage_point point, rt_stage_fn stage, void *user)
+{
+    struct rt_config config;
+    fixture_config(&config);
+    strcpy(config.device, "host");
+    struct rt_create_params params = {
+        .struct_size = sizeof(params), .config = &config, .stage_user = user};
+    params.stages[point] = stage;
+    return create(&params);
 }
 
 rt_seq fixture_open(rt_runtime *rt)

@@ -13,6 +13,9 @@ void fixture_config(struct rt_config *config);
 /* Creates or fails the test, printing the error. `config` null: fixture_config's. */
 rt_runtime *fixture_create(const struct rt_config *config);
 
+/* Of fixture_config on the host device, with one stage, which may read and write tensors there. */
+rt_runtime *fixture_create_stage(enum rt_stage_point point, rt_stage_fn stage, void *user);
+
 /* Opens an empty sequence with builtin pages, or fails the test. */
 rt_seq fixture_open(rt_runtime *rt);
 
