@@ -3,13 +3,14 @@
 
 #include <string.h>
 
-static void append_token(const struct rt_append_params *p, const int32_t *line, int64_t position,
+/* Without columns there is no table to look at. */
+static void append_token(const struct rt_append_params *p, int64_t slot, int64_t position,
                          const uint16_t *latent)
 {
     int64_t column = position / p->kv.page_size;
     if (column >= (int64_t)p->kv.max_blocks)
         return;
-    int32_t page = line[column];
+    int32_t page = p->kv.table[slot * p->kv.max_blocks + column];
     if (page < 0 || (uint32_t)page >= p->kv.pages)
         return;
     unsigned char *to = p->kv.base + page * p->kv.page_stride_bytes +
@@ -26,9 +27,8 @@ void rt_ref_append(const void *params)
         int64_t position = p->rows.position[r];
         if (slot < 0 || position < 0)
             continue;
-        const int32_t *line = p->kv.table + slot * p->kv.max_blocks;
         const uint16_t *latent = p->latent.base + (row_base + r) * p->latent.row_stride;
         for (uint32_t t = 0; t < p->rows.q_len; t++)
-            append_token(p, line, position + t, latent + t * p->latent.token_stride);
+            append_token(p, slot, position + t, latent + t * p->latent.token_stride);
     }
 }

@@ -500,9 +500,10 @@ static void test_accept_of_the_host(void **state)
 
 static int make_rig(void **state)
 {
-    struct rig *rig = calloc(1, sizeof(*rig));
+    struct rig *rig = aligned_alloc(_Alignof(struct rig), sizeof(*rig));
     if (!rig)
         return -1;
+    memset(rig, 0, sizeof(*rig));
     memset(rig->tokens, 0x77, sizeof(rig->tokens));
     memset(rig->drafts, 0x77, sizeof(rig->drafts));
     *state = rig;
