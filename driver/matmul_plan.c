@@ -75,6 +75,13 @@ static bool same_strides(const struct rt_matmul *p, const struct rt_matmul *m)
            p->d_row_stride == m->d_row_stride;
 }
 
+bool rt_matmul_alike(const struct rt_matmul *a, const struct rt_matmul *b)
+{
+    const struct rt_matmul_alignment x = rt_matmul_alignment(a), y = rt_matmul_alignment(b);
+    return same_product(a, b) && same_strides(a, b) && x.a == y.a && x.b == y.b &&
+           x.bias == y.bias && x.d == y.d;
+}
+
 static bool has_workspace(const struct rt_matmul *m, uint64_t bytes)
 {
     return bytes == 0 || (m->workspace != 0 && m->workspace % RT_WORKSPACE_ALIGN == 0 &&

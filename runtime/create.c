@@ -109,7 +109,6 @@ static void register_regions(struct rt_runtime *rt, const struct rt_create_param
 static enum rt_status finish_graph(struct rt_runtime *rt, struct rt_captured *g,
                                    struct rt_error *err)
 {
-    RT_TRY(rt_products_plan(&rt->products, &g->program, &rt->driver, rt->stream, err));
     RT_TRY(rt_graph_build(&g->program, &rt->driver, rt->stream, &g->graph, err));
     RT_TRY(rt_graph_audit(&g->graph, &g->program, &rt->driver, rt->regions, rt->region_count, err));
     return rt_graph_instantiate(&g->graph, &rt->driver, rt->stream, err);
@@ -150,6 +149,16 @@ static void say_foreign(const struct rt_create_params *p)
                 p->host_function_stages >> i & 1 ? ", and it may call host functions" : "");
 }
 
+static void say_refusals(const struct rt_runtime *rt, const struct rt_create_params *p)
+{
+    for (uint32_t i = 0; i < rt->products.refusals.count; i++) {
+        const struct rt_refusal *r = &rt->products.refusals.items[i];
+        say(p, RT_LOG_WARNING,
+            "kernels of our own multiply %u vectors of %u by %u rows, %u times: %s", r->product.m,
+            r->product.k, r->product.n, r->product.batch, r->why);
+    }
+}
+
 static enum rt_status capture_all(struct rt_runtime *rt, const struct rt_create_params *p,
                                   struct rt_error *err)
 {
@@ -165,19 +174,23 @@ static enum rt_status capture_all(struct rt_runtime *rt, const struct rt_create_
         .host_nodes = p->host_function_stages,
         .overlapped = p->overlapped_stages,
         .weights = &rt->weights,
+        .refusals = &rt->products.refusals,
     };
+    rt->products.may_refuse = p->config->projections == RT_PROJECTIONS_AUTO;
     RT_TRY(rt_recipe_make(&source, &rt->blueprint.control, NULL, &rt->control.program, err));
     RT_TRY(finish_graph(rt, &rt->control, err));
     for (uint32_t i = 0; i < rt->captured_count; i++) {
         struct rt_captured *g = &rt->captured[i];
         g->bindings = calloc(rt_recipe_binding_count(&source), sizeof(*g->bindings));
         RT_REQUIRE(g->bindings, err, RT_ERR_NOMEM, "out of host memory for stage bindings");
-        RT_TRY(rt_recipe_make(&source, &rt->blueprint.specs[i], g->bindings, &g->program, err));
+        RT_TRY(rt_products_make(&rt->products, &source, &rt->blueprint.specs[i], g->bindings,
+                                &rt->driver, rt->stream, &g->program, err));
         RT_TRY(finish_graph(rt, g, err));
         RT_TRY(look_for_empty_stages(g, i == 0, p, err));
         if (p->progress)
             p->progress(p->log_user, i + 1, rt->captured_count);
     }
+    say_refusals(rt, p);
     return RT_OK;
 }
 

@@ -5,6 +5,17 @@
 
 #define ROUNDS 2u
 
+enum rt_status rt_fastest_prepare(struct rt_driver *d, const struct rt_matmul *product,
+                                  struct rt_matmul_plan **out, struct rt_error *err)
+{
+    struct rt_error story = {.status = RT_OK};
+    const enum rt_status status =
+        RT_DRV(d, &story, matmul_prepare, (d, product, RT_FASTEST_CANDIDATES, out));
+    if (status == RT_OK)
+        return RT_OK;
+    return rt_fail(err, status == RT_ERR_DRIVER ? RT_ERR_UNSUPPORTED : status, "%s", story.message);
+}
+
 struct trial {
     struct rt_driver *d;
     rt_dstream stream;

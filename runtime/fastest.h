@@ -11,6 +11,13 @@
 #define RT_FASTEST_LAYERS 8u
 
 /*
+ * The library's ways to do a product: *out is to be released. RT_ERR_UNSUPPORTED where it has none,
+ * which a library says like a driver that fails; memory alone is another matter.
+ */
+enum rt_status rt_fastest_prepare(struct rt_driver *d, const struct rt_matmul *product,
+                                  struct rt_matmul_plan **out, struct rt_error *err);
+
+/*
  * Selects plan's fastest way that captures as kernels alone, and runs each for it: `layers` are the
  * same product, that the plan was made for, with `count` sets of operands, whose memory is there
  * and whose results are written. A single way is tried too: a library loads its code at the first

@@ -151,17 +151,12 @@ static enum rt_status try_ways(struct rt_driver *d, const struct rt_matmul *m,
 
 /* ---- plans ----------------------------------------------------------------------------------- */
 
-/* A library that has no way says so like a driver that fails; memory alone is another matter. */
 static enum rt_status prepare(struct rt_product *p, uint32_t i, struct rt_error *err)
 {
     struct rt_driver *d = &p->ops->driver;
-    struct rt_error story = {.status = RT_OK};
     p->matmuls[i] = matmul_of(p, i);
-    const enum rt_status status =
-        RT_DRV(d, &story, matmul_prepare, (d, &p->matmuls[i], RT_FASTEST_CANDIDATES, &p->plans[i]));
-    if (status == RT_OK)
-        return try_ways(d, &p->matmuls[i], p->plans[i], err);
-    return rt_fail(err, status == RT_ERR_DRIVER ? RT_ERR_UNSUPPORTED : status, "%s", story.message);
+    RT_TRY(rt_fastest_prepare(d, &p->matmuls[i], &p->plans[i], err));
+    return try_ways(d, &p->matmuls[i], p->plans[i], err);
 }
 
 static enum rt_status choose_norm(struct rt_product *p, struct rt_error *err)

@@ -35,8 +35,7 @@ static enum rt_status add(struct rt_products *products, const struct rt_program 
     struct rt_planned product = {.first = program->stages[first].work->matmul};
     const struct rt_matmul *layers[RT_FASTEST_LAYERS];
     uint32_t count = 0;
-    RT_TRY(
-        RT_DRV(d, err, matmul_prepare, (d, &product.first, RT_FASTEST_CANDIDATES, &product.plan)));
+    RT_TRY(rt_fastest_prepare(d, &product.first, &product.plan, err));
     for (uint32_t i = first; i < program->count && count < RT_FASTEST_LAYERS; i++) {
         const struct rt_work *work = program->stages[i].work;
         if (work->kind == RT_WORK_MATMUL && serves(&product, &work->matmul))
@@ -50,7 +49,7 @@ static enum rt_status add(struct rt_products *products, const struct rt_program 
     return status;
 }
 
-static struct rt_planned *find(const struct rt_products *products, const struct rt_matmul *m)
+static const struct rt_planned *find(const struct rt_products *products, const struct rt_matmul *m)
 {
     for (uint32_t i = 0; i < products->count; i++)
         if (serves(&products->items[i], m))
@@ -58,21 +57,51 @@ static struct rt_planned *find(const struct rt_products *products, const struct 
     return NULL;
 }
 
-enum rt_status rt_products_plan(struct rt_products *products, struct rt_program *program,
-                                struct rt_driver *d, rt_dstream stream, struct rt_error *err)
+/* The first of its kind is program's stage i: a plan for it, or a refusal. */
+static enum rt_status plan_or_refuse(struct rt_products *products, const struct rt_program *program,
+                                     uint32_t i, struct rt_driver *d, rt_dstream stream,
+                                     struct rt_error *err)
+{
+    struct rt_error story = {.status = RT_OK};
+    const enum rt_status status = add(products, program, i, d, stream, &story);
+    if (status == RT_OK)
+        return RT_OK;
+    if (status == RT_ERR_UNSUPPORTED && products->may_refuse)
+        return rt_refusals_add(&products->refusals, &program->stages[i].work->matmul, story.message,
+                               err);
+    (void)rt_fail(err, status, "%s", story.message);
+    return rt_program_stage_failed(program, i, status, err);
+}
+
+static enum rt_status plan_all(struct rt_products *products, const struct rt_program *program,
+                               struct rt_driver *d, rt_dstream stream, struct rt_error *err)
 {
     for (uint32_t i = 0; i < program->count; i++) {
         struct rt_work *work = program->stages[i].work;
-        if (work->kind != RT_WORK_MATMUL || work->matmul.m == 0)
+        if (work->kind != RT_WORK_MATMUL || work->matmul.m == 0 ||
+            rt_refusals_find(&products->refusals, &work->matmul))
             continue;
-        if (!find(products, &work->matmul)) {
-            const enum rt_status status = add(products, program, i, d, stream, err);
-            if (status != RT_OK)
-                return rt_program_stage_failed(program, i, status, err);
-        }
-        work->matmul.plan = find(products, &work->matmul)->plan;
+        if (!find(products, &work->matmul))
+            RT_TRY(plan_or_refuse(products, program, i, d, stream, err));
+        const struct rt_planned *planned = find(products, &work->matmul);
+        work->matmul.plan = planned ? planned->plan : NULL;
     }
     return RT_OK;
+}
+
+enum rt_status rt_products_make(struct rt_products *products, const struct rt_recipe_source *s,
+                                const struct rt_graph_spec *spec, struct rt_stage_binding *bindings,
+                                struct rt_driver *d, rt_dstream stream, struct rt_program *program,
+                                struct rt_error *err)
+{
+    for (;;) { /* a recipe asks for no product that was refused, so this ends */
+        const uint32_t known = products->refusals.count;
+        RT_TRY(rt_recipe_make(s, spec, bindings, program, err));
+        RT_TRY(plan_all(products, program, d, stream, err));
+        if (products->refusals.count == known)
+            return RT_OK;
+        rt_program_free(program);
+    }
 }
 
 void rt_products_free(struct rt_products *products, struct rt_driver *d)
@@ -80,5 +109,6 @@ void rt_products_free(struct rt_products *products, struct rt_driver *d)
     for (uint32_t i = 0; i < products->count; i++)
         (void)d->matmul_release(d, products->items[i].plan);
     free(products->items);
+    rt_refusals_free(&products->refusals);
     *products = (struct rt_products){.items = NULL};
 }

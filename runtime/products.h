@@ -6,7 +6,8 @@
  * The library's products of all graphs: one plan for every shape, with the way of doing it that was
  * the fastest here, measured over the layers' own weights, which no cache holds all of.
  */
-#include "graphs/program.h"
+#include "runtime/recipe.h"
+#include "runtime/refusals.h"
 
 struct rt_planned {
     struct rt_matmul first; /* that the plan was made for */
@@ -17,15 +18,21 @@ struct rt_planned {
 struct rt_products {
     struct rt_planned *items;
     uint32_t count, capacity;
+    bool may_refuse; /* nobody has asked for the library by name */
+    struct rt_refusals refusals;
 };
 
 /*
- * Gives every product of the program its plan. Runs products on the stream, so it writes their
- * results; the operands' memory is there. Blocks. RT_ERR_UNSUPPORTED names the product that the
- * library has no way for, or none that is kernels alone.
+ * Makes a graph's program and gives every product of it its plan. Runs products on the stream, so
+ * it writes their results; the operands' memory is there. What the library has no way for, or none
+ * that is kernels alone, goes to our kernels where it may be refused, and the recipe is made anew:
+ * s->refusals is &products->refusals. RT_ERR_UNSUPPORTED names the product where it may not be. The
+ * program is to be freed also then. Blocks.
  */
-enum rt_status rt_products_plan(struct rt_products *products, struct rt_program *program,
-                                struct rt_driver *d, rt_dstream stream, struct rt_error *err);
+enum rt_status rt_products_make(struct rt_products *products, const struct rt_recipe_source *s,
+                                const struct rt_graph_spec *spec, struct rt_stage_binding *bindings,
+                                struct rt_driver *d, rt_dstream stream, struct rt_program *program,
+                                struct rt_error *err);
 /* The graphs built of the programs are gone. */
 void rt_products_free(struct rt_products *products, struct rt_driver *d);
 

@@ -6,6 +6,7 @@
 #include "buffers/arena.h"
 #include "graphs/program.h"
 #include "runtime/blueprint.h"
+#include "runtime/refusals.h"
 #include "runtime/weights.h"
 
 /* One call of the caller's: what the stage needs when it runs, for the runtime's life. */
@@ -26,7 +27,8 @@ struct rt_recipe_source {
     void *stage_user;
     /* Bits by stage point, as in rt_create_params. */
     uint32_t foreign, host_nodes, overlapped;
-    const struct rt_weights *weights; /* of blocks; null without */
+    const struct rt_weights *weights;   /* of blocks; null without */
+    const struct rt_refusals *refusals; /* of the library's; null: none is known */
 };
 
 /* "before_attention", …: static storage. */

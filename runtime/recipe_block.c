@@ -103,6 +103,66 @@ static bool lies_along_k(const struct rt_weight_view *w)
     return w->column_stride == 1;
 }
 
+/* Of one weight; y at `column` of its rows. */
+static struct rt_matmul matmul_of(const struct recipe *b, const struct product *p,
+                                  const struct rt_weight_view *w, uint32_t column)
+{
+    const bool is_f32 = config_of(b)->precision == RT_PRECISION_F32;
+    const struct rt_dims *dims = &b->s->blueprint->placement.dims;
+    return (struct rt_matmul){
+        .a = (uintptr_t)p->x.base,
+        .b = (uintptr_t)w->base,
+        .bias = (uintptr_t)w->bias,
+        .d = (uintptr_t)behind(b, p->y.base, column),
+        .input_dtype = is_f32 ? RT_DTYPE_F32 : RT_DTYPE_BF16,
+        .weight_dtype = RT_DTYPE_BF16,
+        .output_dtype = is_f32 ? RT_DTYPE_F32 : RT_DTYPE_BF16,
+        .batch = p->batch,
+        .m = tokens_of(b),
+        .n = w->rows,
+        .k = p->k,
+        .a_batch_stride = p->x.batch_stride,
+        .a_row_stride = p->x.row_stride,
+        .b_batch_stride = w->batch_stride,
+        .b_row_stride = w->row_stride,
+        .b_column_stride = w->column_stride,
+        .d_batch_stride = p->y.batch_stride,
+        .d_row_stride = p->y.row_stride,
+        .workspace_bytes = dims->workspace_bytes,
+        .workspace = dims->workspace_bytes ? (uintptr_t)rt_recipe_at(b, RT_TENSOR_WORKSPACE, 0) : 0,
+    };
+}
+
+/* Two weights that lie one behind the other are one. */
+static bool are_one(const struct rt_weight_view w[2])
+{
+    return lies_along_k(&w[0]) && lies_along_k(&w[1]) && w[0].row_stride == w[1].row_stride &&
+           w[1].base == w[0].base + w[0].rows * w[0].row_stride && !w[0].bias && !w[1].bias;
+}
+
+/* The library's products of one of ours: how many. */
+static uint32_t matmuls_of(const struct recipe *b, const struct product *p, struct rt_matmul out[2])
+{
+    struct rt_weight_view whole = p->w[0];
+    const bool one = p->w[1].rows == 0 || are_one(p->w);
+    whole.rows += one ? p->w[1].rows : 0;
+    out[0] = matmul_of(b, p, &whole, 0);
+    if (!one)
+        out[1] = matmul_of(b, p, &p->w[1], p->w[0].rows);
+    return one ? 1 : 2;
+}
+
+/* Why the library has no way for it; null: none is known. */
+static const char *refusal_of(const struct recipe *b, const struct product *p)
+{
+    struct rt_matmul m[2];
+    const uint32_t count = b->s->refusals ? matmuls_of(b, p, m) : 0;
+    const char *why = NULL;
+    for (uint32_t i = 0; i < count && !why; i++)
+        why = rt_refusals_find(b->s->refusals, &m[i]);
+    return why;
+}
+
 static bool by_library(const struct recipe *b, const struct product *p, const char **reason)
 {
     const uint64_t rows = (uint64_t)p->w[0].rows + p->w[1].rows;
@@ -112,8 +172,12 @@ static bool by_library(const struct recipe *b, const struct product *p, const ch
         .weight_bytes = rows * p->k * p->batch * sizeof(uint16_t),
         .only_own = wide ? "a norm too wide for the node in front of a library's product" : NULL,
     };
-    return rt_multiply_by_library(config_of(b)->projections, &b->s->blueprint->caps, &product,
-                                  reason);
+    if (!rt_multiply_by_library(config_of(b)->projections, &b->s->blueprint->caps, &product,
+                                reason))
+        return false;
+    const char *refusal = refusal_of(b, p);
+    *reason = refusal ? refusal : *reason;
+    return !refusal;
 }
 
 /* Why this kernel, until add_product puts in front why a kernel at all. */
@@ -148,58 +212,15 @@ static enum rt_status add_own(struct recipe *b, uint32_t layer, const struct pro
     return RT_OK;
 }
 
-/* Of one weight; y at `column` of its rows. */
-static enum rt_status add_matmul(struct recipe *b, uint32_t layer, const struct product *p,
-                                 const struct rt_weight_view *w, uint32_t column)
-{
-    const bool is_f32 = config_of(b)->precision == RT_PRECISION_F32;
-    const struct rt_dims *dims = &b->s->blueprint->placement.dims;
-    const struct rt_work work = {
-        .kind = RT_WORK_MATMUL,
-        .matmul = {.a = (uintptr_t)p->x.base,
-                   .b = (uintptr_t)w->base,
-                   .bias = (uintptr_t)w->bias,
-                   .d = (uintptr_t)behind(b, p->y.base, column),
-                   .input_dtype = is_f32 ? RT_DTYPE_F32 : RT_DTYPE_BF16,
-                   .weight_dtype = RT_DTYPE_BF16,
-                   .output_dtype = is_f32 ? RT_DTYPE_F32 : RT_DTYPE_BF16,
-                   .batch = p->batch,
-                   .m = tokens_of(b),
-                   .n = w->rows,
-                   .k = p->k,
-                   .a_batch_stride = p->x.batch_stride,
-                   .a_row_stride = p->x.row_stride,
-                   .b_batch_stride = w->batch_stride,
-                   .b_row_stride = w->row_stride,
-                   .b_column_stride = w->column_stride,
-                   .d_batch_stride = p->y.batch_stride,
-                   .d_row_stride = p->y.row_stride,
-                   .workspace_bytes = dims->workspace_bytes,
-                   .workspace = dims->workspace_bytes
-                                    ? (uintptr_t)rt_recipe_at(b, RT_TENSOR_WORKSPACE, 0)
-                                    : 0},
-    };
-    return rt_recipe_add(b, p->name, layer, &work);
-}
-
-/* Two weights that lie one behind the other are one. */
-static bool are_one(const struct rt_weight_view w[2])
-{
-    return lies_along_k(&w[0]) && lies_along_k(&w[1]) && w[0].row_stride == w[1].row_stride &&
-           w[1].base == w[0].base + w[0].rows * w[0].row_stride && !w[0].bias && !w[1].bias;
-}
-
 static enum rt_status add_by_library(struct recipe *b, uint32_t layer, const struct product *p)
 {
-    struct rt_weight_view whole = p->w[0];
-    if (p->w[1].rows == 0)
-        return add_matmul(b, layer, p, &p->w[0], 0);
-    if (are_one(p->w)) {
-        whole.rows += p->w[1].rows;
-        return add_matmul(b, layer, p, &whole, 0);
+    struct rt_matmul m[2];
+    const uint32_t count = matmuls_of(b, p, m);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct rt_work work = {.kind = RT_WORK_MATMUL, .matmul = m[i]};
+        RT_TRY(rt_recipe_add(b, p->name, layer, &work));
     }
-    RT_TRY(add_matmul(b, layer, p, &p->w[0], 0));
-    return add_matmul(b, layer, p, &p->w[1], p->w[0].rows);
+    return RT_OK;
 }
 
 /* By our kernel: two weights that lie differently are two products. */
@@ -220,7 +241,7 @@ static void put_in_front(const char *reason, char text[RT_STAGE_REASON_BYTES])
 {
     char kernel[RT_STAGE_REASON_BYTES];
     (void)snprintf(kernel, sizeof(kernel), "%s", text);
-    (void)snprintf(text, RT_STAGE_REASON_BYTES, "%.60s%s%.190s", reason, kernel[0] ? "; " : "",
+    (void)snprintf(text, RT_STAGE_REASON_BYTES, "%.120s%s%.130s", reason, kernel[0] ? "; " : "",
                    kernel);
 }
 

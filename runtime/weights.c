@@ -12,6 +12,7 @@
 
 #define ALIGN_BYTES 16u
 #define ALIGN_ELEMENTS 8
+#define LAYER_ALIGN_BYTES 256u /* of a plan's weights: all layers lie alike */
 #define BF16_BYTES 2u
 
 enum need { ALWAYS, LORA, NO_LORA, NORM, MAYBE, MAYBE_LORA, MAYBE_NO_LORA };
@@ -289,16 +290,21 @@ enum rt_status rt_weights_assume(const struct rt_config *config, struct rt_weigh
                                  struct rt_error *err)
 {
     const struct weight_dims dims = dims_of(config);
+    rt_addr address = ALIGN_BYTES;
     RT_TRY(init(config, out, err));
     for (uint32_t i = 0; i < config->geometry.layers * RT_WEIGHT_COUNT; i++) {
         const uint32_t id = i % RT_WEIGHT_COUNT;
         const uint64_t columns = dim_at(&dims, lines[id].columns);
-        if (is_needed(config, lines[id].need))
-            out->bound[i] = (struct rt_bound_weight){.address = ALIGN_BYTES,
-                                                     .rows = dim_at(&dims, lines[id].rows),
-                                                     .columns = columns,
-                                                     .row_stride = (int64_t)columns,
-                                                     .column_stride = 1};
+        if (id == 0)
+            address = rt_align_up_u64(address, LAYER_ALIGN_BYTES);
+        if (!is_needed(config, lines[id].need))
+            continue;
+        out->bound[i] = (struct rt_bound_weight){.address = address,
+                                                 .rows = dim_at(&dims, lines[id].rows),
+                                                 .columns = columns,
+                                                 .row_stride = (int64_t)columns,
+                                                 .column_stride = 1};
+        address += out->bound[i].rows * columns * BF16_BYTES;
     }
     return RT_OK;
 }

@@ -24,7 +24,8 @@ struct rt_weights {
     struct rt_bound_weight *bound; /* [layers, RT_WEIGHT_COUNT] */
 };
 
-/* As if all that is needed were bound, to addresses that nobody reads: for plans. RT_ERR_NOMEM. */
+/* As if all that is needed were bound, one weight behind the other at addresses that nobody reads:
+ * for plans. RT_ERR_NOMEM. */
 enum rt_status rt_weights_assume(const struct rt_config *config, struct rt_weights *out,
                                  struct rt_error *err);
 /* A whole table for this configuration, checked: what is missing or was made for other dimensions

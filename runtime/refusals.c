@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "runtime/refusals.h"
+
+#include "driver/matmul_plan.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum rt_status rt_refusals_add(struct rt_refusals *refusals, const struct rt_matmul *product,
+                               const char *why, struct rt_error *err)
+{
+    const uint32_t count = refusals->count + 1; /* few, if any */
+    struct rt_refusal *items = realloc(refusals->items, count * sizeof(*items));
+    RT_REQUIRE(items, err, RT_ERR_NOMEM, "out of host memory for %u products without a way", count);
+    struct rt_refusal *const last = &items[refusals->count];
+    last->product = *product;
+    (void)snprintf(last->why, sizeof(last->why), "the library has no way: %.90s", why);
+    refusals->items = items;
+    refusals->count = count;
+    return RT_OK;
+}
+
+const char *rt_refusals_find(const struct rt_refusals *refusals, const struct rt_matmul *product)
+{
+    for (uint32_t i = 0; i < refusals->count; i++)
+        if (rt_matmul_alike(&refusals->items[i].product, product))
+            return refusals->items[i].why;
+    return NULL;
+}
+
+void rt_refusals_free(struct rt_refusals *refusals)
+{
+    free(refusals->items);
+    *refusals = (struct rt_refusals){.items = NULL};
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_RUNTIME_REFUSALS_H
+#define RT_RUNTIME_REFUSALS_H
+
+/*
+ * Products that the library was asked for and has no way for, found out when graphs are made:
+ * where the library is not asked for by name, a recipe gives them to our kernels.
+ */
+#include "driver/driver.h"
+
+#define RT_REFUSAL_BYTES 120
+
+struct rt_refusal {
+    struct rt_matmul product;
+    char why[RT_REFUSAL_BYTES];
+};
+
+/* Zeroed: none yet. */
+struct rt_refusals {
+    struct rt_refusal *items;
+    uint32_t count;
+};
+
+enum rt_status rt_refusals_add(struct rt_refusals *refusals, const struct rt_matmul *product,
+                               const char *why, struct rt_error *err);
+/* Why there is no way for a product of this shape, strides and alignment; null: none is known. */
+const char *rt_refusals_find(const struct rt_refusals *refusals, const struct rt_matmul *product);
+void rt_refusals_free(struct rt_refusals *refusals);
+
+#endif
