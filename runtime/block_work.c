@@ -5,6 +5,7 @@
 #include "kernels/abi/preattend.h"
 #include "runtime/model_work.h"
 #include "runtime/ops_check.h"
+#include "runtime/strided.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -40,6 +41,30 @@ enum rt_status rt_ops_norm_view(const char *op, const char *name, const struct r
 
 /* ---- input_norm ------------------------------------------------------------------------------ */
 
+static struct rt_strided tokens(const char *name, uint64_t address,
+                                const struct rt_input_norm_params *p)
+{
+    const uint64_t number = p->is_f32 ? sizeof(float) : sizeof(uint16_t);
+    return (struct rt_strided){.name = name,
+                               .address = address,
+                               .bytes = p->norm.width * number,
+                               .count = {p->tokens},
+                               .stride = {(uint64_t)p->stride * number},
+                               .stride_name = {"stride"}};
+}
+
+/* With `first` the residual may be hidden, or nowhere. */
+static enum rt_status check_rows(const char *op, const struct rt_mla_input_norm_args *args,
+                                 const struct rt_input_norm_params *p, struct rt_error *err)
+{
+    const bool same = args->first && (!args->residual || args->residual == args->hidden);
+    const struct rt_strided rows[] = {tokens("hidden", args->hidden, p),
+                                      tokens("normed", args->normed, p),
+                                      tokens("residual", args->residual, p)};
+    RT_TRY(rt_strided_check(op, &rows[0], err));
+    return rt_strided_check_apart(op, rows, same ? 2 : 3, err);
+}
+
 enum rt_status rt_ops_input_norm_work(const struct rt_kernels *k, const struct rt_device_caps *caps,
                                       const struct rt_mla_input_norm_args *args,
                                       struct rt_work *out, struct rt_error *err)
@@ -66,10 +91,11 @@ enum rt_status rt_ops_input_norm_work(const struct rt_kernels *k, const struct r
         .hidden_scale = args->hidden_scale == 0.0f ? 1.0f : args->hidden_scale,
     };
     RT_TRY(rt_ops_precision(op, args->precision, caps, &p.is_f32, err));
-    RT_TRY(RT_STRIDE(args, stride, args->norm.width, 8, &p.stride, err));
+    RT_TRY(RT_STRIDE(op, args, stride, args->norm.width, 8, &p.stride, err));
     RT_TRY(rt_ops_norm_view(op, "norm", &args->norm, &p.norm, err));
     RT_TRY(rt_op_resolve(RT_OP_INPUT_NORM, &request, &variant, err));
-    return rt_op_build(k, &variant, &p, sizeof(p), out, err);
+    RT_TRY(rt_op_build(k, &variant, &p, sizeof(p), out, err));
+    return check_rows(op, args, &p, err);
 }
 
 /* ---- preattend ------------------------------------------------------------------------------- */
@@ -83,9 +109,9 @@ static enum rt_status take_q_a(const struct rt_mla_preattend_args *args,
     const int64_t width = args->q_a_norm.width;
     RT_TRY(RT_CHECK_POINTERS(preattend, pointers, err));
     p->q_a.base = rt_ops_pointer(args->q_a);
-    RT_TRY(
-        RT_STRIDE(args, q_a_row_stride, args->shape.query_len * width, 8, &p->q_a.row_stride, err));
-    RT_TRY(RT_STRIDE(args, q_a_token_stride, width, 8, &p->q_a.token_stride, err));
+    RT_TRY(RT_STRIDE(preattend, args, q_a_row_stride, args->shape.query_len * width, 8,
+                     &p->q_a.row_stride, err));
+    RT_TRY(RT_STRIDE(preattend, args, q_a_token_stride, width, 8, &p->q_a.token_stride, err));
     return rt_ops_norm_view(preattend, "q_a_norm", &args->q_a_norm, &p->q_a_norm, err);
 }
 
@@ -101,11 +127,11 @@ static enum rt_status take_kv_a(const struct rt_mla_preattend_args *args,
     RT_REQUIRE(args->kv_a_norm.width == s->d_v, err, RT_ERR_INVALID,
                "%s: kv_a_norm.width %u is not d_v, %u", preattend, args->kv_a_norm.width, s->d_v);
     p->kv_a.base = rt_ops_pointer(args->kv_a);
-    RT_TRY(RT_STRIDE(args, kv_a_row_stride, (int64_t)s->query_len * s->d_qk, 8, &p->kv_a.row_stride,
-                     err));
-    RT_TRY(RT_STRIDE(args, kv_a_token_stride, s->d_qk, 8, &p->kv_a.token_stride, err));
+    RT_TRY(RT_STRIDE(preattend, args, kv_a_row_stride, (int64_t)s->query_len * s->d_qk, 8,
+                     &p->kv_a.row_stride, err));
+    RT_TRY(RT_STRIDE(preattend, args, kv_a_token_stride, s->d_qk, 8, &p->kv_a.token_stride, err));
     RT_TRY(rt_ops_norm_view(preattend, "kv_a_norm", &args->kv_a_norm, &p->kv_a_norm, err));
-    return rt_ops_kv_view(s, format, args->kv, args->block_table, args->kv_page_stride,
+    return rt_ops_kv_view(preattend, s, format, args->kv, args->block_table, args->kv_page_stride,
                           args->kv_token_stride, &p->kv, err);
 }
 
@@ -124,16 +150,20 @@ static enum rt_status take_q(const struct rt_mla_preattend_args *args,
                "%s: q_rope = 0x%" PRIx64 ", but d_v has all %u elements", preattend, args->q_rope,
                s->d_v);
     p->q_in.base = rt_ops_pointer(args->q);
-    RT_TRY(RT_STRIDE(args, q_row_stride, q_len * heads * width, 8, &p->q_in.row_stride, err));
-    RT_TRY(RT_STRIDE(args, q_token_stride, heads * width, 8, &p->q_in.token_stride, err));
-    RT_TRY(RT_STRIDE(args, q_head_stride, width, 8, &p->q_in.head_stride, err));
+    RT_TRY(RT_STRIDE(preattend, args, q_row_stride, q_len * heads * width, 8, &p->q_in.row_stride,
+                     err));
+    RT_TRY(
+        RT_STRIDE(preattend, args, q_token_stride, heads * width, 8, &p->q_in.token_stride, err));
+    RT_TRY(RT_STRIDE(preattend, args, q_head_stride, width, 8, &p->q_in.head_stride, err));
     if (rope == 0)
         return RT_OK;
     struct rt_heads_view *out = &p->q_out;
     out->base = rt_ops_pointer(args->q_rope - s->d_v * sizeof(uint16_t));
-    RT_TRY(RT_STRIDE(args, q_rope_row_stride, q_len * heads * rope, 8, &out->row_stride, err));
-    RT_TRY(RT_STRIDE(args, q_rope_token_stride, heads * rope, 8, &out->token_stride, err));
-    return RT_STRIDE(args, q_rope_head_stride, rope, 8, &out->head_stride, err);
+    RT_TRY(RT_STRIDE(preattend, args, q_rope_row_stride, q_len * heads * rope, 8, &out->row_stride,
+                     err));
+    RT_TRY(
+        RT_STRIDE(preattend, args, q_rope_token_stride, heads * rope, 8, &out->token_stride, err));
+    return RT_STRIDE(preattend, args, q_rope_head_stride, rope, 8, &out->head_stride, err);
 }
 
 static enum rt_status take_rope(const struct rt_mla_preattend_args *args,
@@ -160,6 +190,70 @@ static enum rt_status take_rope(const struct rt_mla_preattend_args *args,
                                     .capacity = args->rope_capacity,
                                     .half_order = args->rope_order == RT_ROPE_HALF};
     return RT_OK;
+}
+
+static struct rt_strided of_tokens(const char *name, const struct rt_preattend_params *p,
+                                   const struct rt_tokens_view *v, uint32_t width,
+                                   const char *row_stride, const char *token_stride)
+{
+    return (struct rt_strided){.name = name,
+                               .address = (uintptr_t)v->base,
+                               .bytes = width * sizeof(uint16_t),
+                               .count = {p->rows.count, p->rows.q_len},
+                               .stride = {(uint64_t)v->row_stride * sizeof(uint16_t),
+                                          (uint64_t)v->token_stride * sizeof(uint16_t)},
+                               .stride_name = {row_stride, token_stride}};
+}
+
+static struct rt_strided of_heads(const char *name, const struct rt_preattend_params *p,
+                                  const struct rt_heads_view *v, uint64_t address, uint32_t width,
+                                  const char *const stride_name[RT_STRIDED_DIMS])
+{
+    return (struct rt_strided){.name = name,
+                               .address = address,
+                               .bytes = width * sizeof(uint16_t),
+                               .count = {p->rows.count, p->rows.q_len, p->heads},
+                               .stride = {(uint64_t)v->row_stride * sizeof(uint16_t),
+                                          (uint64_t)v->token_stride * sizeof(uint16_t),
+                                          (uint64_t)v->head_stride * sizeof(uint16_t)},
+                               .stride_name = {stride_name[0], stride_name[1], stride_name[2]}};
+}
+
+static struct rt_strided of_cache(const struct rt_kv_view *kv)
+{
+    return (struct rt_strided){
+        .name = "kv",
+        .address = (uintptr_t)kv->base,
+        .bytes = kv->token_bytes,
+        .count = {kv->pages, kv->page_size},
+        .stride = {(uint64_t)kv->page_stride_bytes, (uint64_t)kv->token_stride_bytes},
+        .stride_name = {"kv_page_stride", "kv_token_stride"}};
+}
+
+/* Nothing that is written is anything else's, of all parts that are there. */
+static enum rt_status check_memory(const struct rt_mla_preattend_args *args,
+                                   const struct rt_preattend_params *p, struct rt_error *err)
+{
+    static const char *const q_strides[] = {"q_row_stride", "q_token_stride", "q_head_stride"};
+    static const char *const q_rope_strides[] = {"q_rope_row_stride", "q_rope_token_stride",
+                                                 "q_rope_head_stride"};
+    struct rt_strided all[5];
+    uint32_t count = 0;
+    if (args->q_a)
+        all[count++] =
+            of_tokens("q_a", p, &p->q_a, p->q_a_norm.width, "q_a_row_stride", "q_a_token_stride");
+    if (args->kv_a) {
+        all[count++] = of_tokens("kv_a", p, &p->kv_a, p->latent_dim + p->rope_dim,
+                                 "kv_a_row_stride", "kv_a_token_stride");
+        all[count++] = of_cache(&p->kv);
+    }
+    if (args->q)
+        all[count++] = of_heads("q", p, &p->q_in, args->q, p->nope_dim + p->rope_dim, q_strides);
+    if (args->q && p->rope_dim > 0)
+        all[count++] = of_heads("q_rope", p, &p->q_out, args->q_rope, p->rope_dim, q_rope_strides);
+    for (uint32_t i = 0; i < count; i++)
+        RT_TRY(rt_strided_check(preattend, &all[i], err));
+    return rt_strided_check_apart(preattend, all, count, err);
 }
 
 enum rt_status rt_ops_preattend_work(const struct rt_kernels *k, const struct rt_ops_choice *choice,
@@ -189,5 +283,6 @@ enum rt_status rt_ops_preattend_work(const struct rt_kernels *k, const struct rt
         RT_TRY(take_kv_a(args, &choice->kv, &p, err));
     if (args->q)
         RT_TRY(take_q(args, &p, err));
-    return rt_op_build(k, &choice->preattend, &p, sizeof(p), out, err);
+    RT_TRY(rt_op_build(k, &choice->preattend, &p, sizeof(p), out, err));
+    return check_memory(args, &p, err);
 }

@@ -69,10 +69,10 @@ static enum rt_status take_weight(const char *op, const char *name, int which, u
     const struct rt_named_pointer pointers[] = {{address, w->address, RT_ALIGN_VECTOR}};
     RT_TRY(RT_CHECK_POINTERS(op, pointers, err));
     out->base = rt_ops_pointer(w->address);
-    RT_TRY(rt_ops_stride(row, w->row_stride, columns, 8, &out->row_stride, err));
+    RT_TRY(rt_ops_stride(op, row, w->row_stride, columns, 8, &out->row_stride, err));
     if (w->expert_stride == 0 && count > 1)
         RT_TRY(packed(op, expert, rows, out->row_stride, &each, err));
-    return rt_ops_stride(expert, w->expert_stride, each, 8, &out->expert_stride, err);
+    return rt_ops_stride(op, expert, w->expert_stride, each, 8, &out->expert_stride, err);
 }
 
 /* h, of which up writes places and down reads them. */
@@ -85,11 +85,11 @@ static enum rt_status take_pairs(const char *op, const struct rt_experts_shape *
     int64_t each = 0;
     RT_TRY(RT_CHECK_POINTERS(op, pointers, err));
     out->base = rt_ops_pointer(address);
-    RT_TRY(rt_ops_stride("h_place_stride", place_stride, s->width, 8, &out->place_stride, err));
+    RT_TRY(rt_ops_stride(op, "h_place_stride", place_stride, s->width, 8, &out->place_stride, err));
     RT_TRY(rt_ops_check_apart(op, "h_place_stride", places, out->place_stride, s->width, err));
     if (token_stride == 0 && s->tokens > 1)
         RT_TRY(packed(op, "h_token_stride", places, out->place_stride, &each, err));
-    RT_TRY(rt_ops_stride("h_token_stride", token_stride, each, 8, &out->token_stride, err));
+    RT_TRY(rt_ops_stride(op, "h_token_stride", token_stride, each, 8, &out->token_stride, err));
     return rt_ops_check_apart(op, "h_token_stride", s->tokens, out->token_stride,
                               (uint64_t)(places - 1) * (uint64_t)out->place_stride + s->width, err);
 }
@@ -108,7 +108,7 @@ static enum rt_status take_up(const char *op, const struct rt_device_caps *caps,
     RT_TRY(check_shape(op, s, caps, &p->is_f32, err));
     RT_TRY(take_work(op, s, &args->routing, &p->work, err));
     RT_TRY(RT_CHECK_POINTERS(op, pointers, err));
-    RT_TRY(RT_STRIDE(args, x_stride, s->hidden, 8, &p->x_stride, err));
+    RT_TRY(RT_STRIDE(op, args, x_stride, s->hidden, 8, &p->x_stride, err));
     RT_TRY(take_pairs(op, s, args->h, args->h_token_stride, args->h_place_stride, &p->h, err));
     for (int i = 0; i < 2; i++) {
         RT_TRY(take_weight(op, "gate", i, counts[i], &args->gate[i], s->width, s->hidden,
@@ -143,7 +143,7 @@ static enum rt_status take_down(const char *op, const struct rt_device_caps *cap
     }
     RT_TRY(RT_CHECK_POINTERS(op, pointers, err));
     RT_TRY(take_pairs(op, s, args->h, args->h_token_stride, args->h_place_stride, &p->h, err));
-    RT_TRY(RT_STRIDE(args, out_stride, s->hidden, 8, &p->out_stride, err));
+    RT_TRY(RT_STRIDE(op, args, out_stride, s->hidden, 8, &p->out_stride, err));
     RT_TRY(rt_ops_check_apart(op, "out_stride", s->tokens, p->out_stride, s->hidden, err));
     for (int i = 0; i < 2; i++)
         RT_TRY(take_weight(op, "down", i, counts[i], &args->down[i], s->hidden, s->width,

@@ -107,8 +107,8 @@ enum rt_status rt_ops_embed_work(const struct rt_kernels *k, const struct rt_dev
     RT_TRY(rt_ops_precision(op, args->precision, caps, &p.is_f32, err));
     RT_TRY(rt_ops_factor(op, "scale", args->scale, &p.scale, err));
     RT_TRY(RT_CHECK_POINTERS(op, pointers, err));
-    RT_TRY(RT_STRIDE(args, table_stride, args->width, 8, &p.table_stride, err));
-    RT_TRY(RT_STRIDE(args, hidden_stride, args->width, 8, &p.hidden_stride, err));
+    RT_TRY(RT_STRIDE(op, args, table_stride, args->width, 8, &p.table_stride, err));
+    RT_TRY(RT_STRIDE(op, args, hidden_stride, args->width, 8, &p.hidden_stride, err));
     RT_TRY(rt_ops_check_apart(op, "hidden_stride", p.rows.count * p.rows.q_len, p.hidden_stride,
                               args->width, err));
     RT_TRY(rt_op_resolve(RT_OP_EMBED, &request, &variant, err));
@@ -199,7 +199,7 @@ enum rt_status rt_ops_route_work(const struct rt_kernels *k, const struct rt_dev
     RT_TRY(RT_CHECK_POINTERS(route, logits, err));
     RT_TRY(check_optional(route, bias, 1, err));
     RT_TRY(rt_ops_routing(route, &args->routing, &p.groups_of, err));
-    RT_TRY(RT_STRIDE(args, logit_stride, args->experts, 1, &p.logit_stride, err));
+    RT_TRY(RT_STRIDE(route, args, logit_stride, args->experts, 1, &p.logit_stride, err));
     RT_TRY(rt_op_resolve(RT_OP_ROUTE, &request, &variant, err));
     return rt_op_build(k, &variant, &p, sizeof(p), out, err);
 }

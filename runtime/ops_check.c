@@ -16,14 +16,14 @@ enum rt_status rt_ops_check_pointers(const char *op, const struct rt_named_point
     return RT_OK;
 }
 
-enum rt_status rt_ops_stride(const char *name, int64_t given, int64_t packed, int64_t multiple,
-                             int64_t *out, struct rt_error *err)
+enum rt_status rt_ops_stride(const char *op, const char *name, int64_t given, int64_t packed,
+                             int64_t multiple, int64_t *out, struct rt_error *err)
 {
     RT_REQUIRE(given >= 0 && given % multiple == 0, err, RT_ERR_INVALID,
-               "%s = %" PRId64 " is not a non-negative multiple of %" PRId64, name, given,
+               "%s: %s = %" PRId64 " is not a non-negative multiple of %" PRId64, op, name, given,
                multiple);
     RT_REQUIRE(given < RT_STRIDE_END, err, RT_ERR_INVALID,
-               "%s = %" PRId64 " is not below 2^39 elements", name, given);
+               "%s: %s = %" PRId64 " is not below 2^39 elements", op, name, given);
     *out = given ? given : packed;
     return RT_OK;
 }

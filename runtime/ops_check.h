@@ -28,10 +28,10 @@ enum rt_status rt_ops_check_pointers(const char *op, const struct rt_named_point
 #define RT_STRIDE_END (INT64_C(1) << 39)
 
 /* A given stride in elements, or the packed one for 0: not negative, a multiple, below 2^39. */
-enum rt_status rt_ops_stride(const char *name, int64_t given, int64_t packed, int64_t multiple,
-                             int64_t *out, struct rt_error *err);
-#define RT_STRIDE(args, name, packed, multiple, out, err)                                          \
-    rt_ops_stride(#name, (args)->name, (packed), (multiple), (out), (err))
+enum rt_status rt_ops_stride(const char *op, const char *name, int64_t given, int64_t packed,
+                             int64_t multiple, int64_t *out, struct rt_error *err);
+#define RT_STRIDE(op, args, name, packed, multiple, out, err)                                      \
+    rt_ops_stride((op), #name, (args)->name, (packed), (multiple), (out), (err))
 
 static inline void *rt_ops_pointer(uint64_t address)
 {

@@ -105,15 +105,16 @@ static struct rt_schedule_view schedule_view(const struct rt_mla_schedule_buffer
                                      .part_count = choice->attend.parts};
 }
 
-enum rt_status rt_ops_kv_view(const struct rt_mla_shape *s, const struct rt_kv_format *format,
-                              uint64_t kv, uint64_t table, int64_t kv_page_stride,
-                              int64_t kv_token_stride, struct rt_kv_view *out, struct rt_error *err)
+enum rt_status rt_ops_kv_view(const char *op, const struct rt_mla_shape *s,
+                              const struct rt_kv_format *format, uint64_t kv, uint64_t table,
+                              int64_t kv_page_stride, int64_t kv_token_stride,
+                              struct rt_kv_view *out, struct rt_error *err)
 {
     const int64_t element_bytes = format->token_bytes / s->d_qk;
     int64_t page = 0, token = 0;
-    RT_TRY(rt_ops_stride("kv_page_stride", kv_page_stride, (int64_t)s->page_size * s->d_qk, 8,
+    RT_TRY(rt_ops_stride(op, "kv_page_stride", kv_page_stride, (int64_t)s->page_size * s->d_qk, 8,
                          &page, err));
-    RT_TRY(rt_ops_stride("kv_token_stride", kv_token_stride, s->d_qk, 8, &token, err));
+    RT_TRY(rt_ops_stride(op, "kv_token_stride", kv_token_stride, s->d_qk, 8, &token, err));
     *out = (struct rt_kv_view){
         .base = rt_ops_pointer(kv),
         .table = rt_ops_pointer(table),
@@ -148,6 +149,8 @@ enum rt_status rt_ops_schedule_work(const struct rt_kernels *k, const struct rt_
     return rt_op_build(k, &choice->schedule, &p, sizeof(p), out, err);
 }
 
+static const char append[] = "rt_mla_append", decode[] = "rt_mla_decode";
+
 /* One way to say where tokens go, and not two. */
 static enum rt_status check_places(const struct rt_mla_append_args *args, struct rt_error *err)
 {
@@ -158,24 +161,24 @@ static enum rt_status check_places(const struct rt_mla_append_args *args, struct
     if (args->slot_mapping) {
         const struct rt_named_pointer slots[] = {
             {"slot_mapping", args->slot_mapping, sizeof(int64_t)}};
-        return RT_CHECK_POINTERS("rt_mla_append", slots, err);
+        return RT_CHECK_POINTERS(append, slots, err);
     }
     const struct rt_named_pointer positions[] = {{"positions", args->positions, RT_ALIGN_INT32}};
     RT_REQUIRE(args->block_table || args->positions, err, RT_ERR_INVALID,
                "rt_mla_append: slot_mapping, block_table and positions are null: either the first "
                "or the other two");
-    RT_TRY(rt_ops_check_table("rt_mla_append", &args->shape, args->block_table, err));
-    return RT_CHECK_POINTERS("rt_mla_append", positions, err);
+    RT_TRY(rt_ops_check_table(append, &args->shape, args->block_table, err));
+    return RT_CHECK_POINTERS(append, positions, err);
 }
 
 static enum rt_status check_append(const struct rt_mla_append_args *args, struct rt_error *err)
 {
     const struct rt_named_pointer rows[] = {{"latent", args->latent, RT_ALIGN_VECTOR},
                                             {"kv", args->kv, RT_ALIGN_VECTOR}};
-    RT_TRY(RT_CHECK_POINTERS("rt_mla_append", rows, err));
+    RT_TRY(RT_CHECK_POINTERS(append, rows, err));
     RT_TRY(check_places(args, err));
     const int64_t strides[] = {args->rope_row_stride, args->rope_token_stride, 0};
-    return check_second("rt_mla_append", "rope", args->rope, strides, &args->shape, err);
+    return check_second(append, "rope", args->rope, strides, &args->shape, err);
 }
 
 /* Rows and places as the step's own append has them: the general one begins likewise. */
@@ -188,9 +191,10 @@ static enum rt_status append_params(const struct rt_ops_choice *choice,
     *p = (struct rt_append_params){.latent.base = rt_ops_pointer(args->latent),
                                    .rows = rows_view(s)};
     p->rows.position = rt_ops_pointer(args->positions);
-    RT_TRY(RT_STRIDE(args, latent_row_stride, q_len * width, 8, &p->latent.row_stride, err));
-    RT_TRY(RT_STRIDE(args, latent_token_stride, width, 8, &p->latent.token_stride, err));
-    return rt_ops_kv_view(s, &choice->kv, args->kv, args->block_table, args->kv_page_stride,
+    RT_TRY(
+        RT_STRIDE(append, args, latent_row_stride, q_len * width, 8, &p->latent.row_stride, err));
+    RT_TRY(RT_STRIDE(append, args, latent_token_stride, width, 8, &p->latent.token_stride, err));
+    return rt_ops_kv_view(append, s, &choice->kv, args->kv, args->block_table, args->kv_page_stride,
                           args->kv_token_stride, &p->kv, err);
 }
 
@@ -208,8 +212,8 @@ enum rt_status rt_ops_append_work(const struct rt_kernels *k, const struct rt_op
         return rt_op_build(k, &choice->append, &p.append, sizeof(p.append), out, err);
     if (args->rope) {
         p.rope_bytes = choice->kv.token_bytes / s->d_qk * (uint32_t)width;
-        RT_TRY(RT_STRIDE(args, rope_row_stride, q_len * width, 8, &p.rope.row_stride, err));
-        RT_TRY(RT_STRIDE(args, rope_token_stride, width, 8, &p.rope.token_stride, err));
+        RT_TRY(RT_STRIDE(append, args, rope_row_stride, q_len * width, 8, &p.rope.row_stride, err));
+        RT_TRY(RT_STRIDE(append, args, rope_token_stride, width, 8, &p.rope.token_stride, err));
     }
     return rt_op_build(k, &choice->append_general, &p, sizeof(p), out, err);
 }
@@ -236,9 +240,9 @@ static enum rt_status check_decode(const struct rt_mla_decode_args *args, struct
         {"lse", args->lse, RT_ALIGN_FLOAT32}};
     const int64_t rope[] = {args->q_rope_row_stride, args->q_rope_token_stride,
                             args->q_rope_head_stride};
-    RT_TRY(rt_ops_check_table("rt_mla_decode", &args->shape, args->block_table, err));
-    RT_TRY(check_second("rt_mla_decode", "q_rope", args->q_rope, rope, &args->shape, err));
-    return RT_CHECK_POINTERS("rt_mla_decode", pointers, err);
+    RT_TRY(rt_ops_check_table(decode, &args->shape, args->block_table, err));
+    RT_TRY(check_second(decode, "q_rope", args->q_rope, rope, &args->shape, err));
+    return RT_CHECK_POINTERS(decode, pointers, err);
 }
 
 /* Of one tensor, or of two. */
@@ -249,16 +253,17 @@ static enum rt_status q_views(const struct rt_mla_decode_args *args, struct rt_a
     const int64_t heads = s->heads, q_len = s->query_len, rest = s->d_qk - s->d_v;
     const int64_t width = args->q_rope ? s->d_v : s->d_qk;
     p->q.base = rt_ops_pointer(args->q);
-    RT_TRY(RT_STRIDE(args, q_row_stride, q_len * heads * width, 8, &p->q.row_stride, err));
-    RT_TRY(RT_STRIDE(args, q_token_stride, heads * width, 8, &p->q.token_stride, err));
-    RT_TRY(RT_STRIDE(args, q_head_stride, width, 8, &p->q.head_stride, err));
+    RT_TRY(RT_STRIDE(decode, args, q_row_stride, q_len * heads * width, 8, &p->q.row_stride, err));
+    RT_TRY(RT_STRIDE(decode, args, q_token_stride, heads * width, 8, &p->q.token_stride, err));
+    RT_TRY(RT_STRIDE(decode, args, q_head_stride, width, 8, &p->q.head_stride, err));
     if (!args->q_rope)
         return RT_OK;
     struct rt_heads_view *rope = &p->q_rope;
     rope->base = rt_ops_pointer(args->q_rope);
-    RT_TRY(RT_STRIDE(args, q_rope_row_stride, q_len * heads * rest, 8, &rope->row_stride, err));
-    RT_TRY(RT_STRIDE(args, q_rope_token_stride, heads * rest, 8, &rope->token_stride, err));
-    return RT_STRIDE(args, q_rope_head_stride, rest, 8, &rope->head_stride, err);
+    RT_TRY(RT_STRIDE(decode, args, q_rope_row_stride, q_len * heads * rest, 8, &rope->row_stride,
+                     err));
+    RT_TRY(RT_STRIDE(decode, args, q_rope_token_stride, heads * rest, 8, &rope->token_stride, err));
+    return RT_STRIDE(decode, args, q_rope_head_stride, rest, 8, &rope->head_stride, err);
 }
 
 enum rt_status rt_ops_attend_params(const struct rt_mla_decode_args *args,
@@ -284,13 +289,14 @@ enum rt_status rt_ops_attend_params(const struct rt_mla_decode_args *args,
     };
     p->rows.length = rt_ops_pointer(args->lengths);
     RT_TRY(q_views(args, p, err));
-    RT_TRY(RT_STRIDE(args, out_row_stride, q_len * heads * s->d_v, 8, &p->out.row_stride, err));
-    RT_TRY(RT_STRIDE(args, out_token_stride, heads * s->d_v, 8, &p->out.token_stride, err));
-    RT_TRY(RT_STRIDE(args, out_head_stride, s->d_v, 8, &p->out.head_stride, err));
-    RT_TRY(RT_STRIDE(args, lse_row_stride, q_len * heads, 1, &p->lse.row_stride, err));
-    RT_TRY(RT_STRIDE(args, lse_token_stride, heads, 1, &p->lse.token_stride, err));
-    RT_TRY(RT_STRIDE(args, lse_head_stride, 1, 1, &p->lse.head_stride, err));
-    return rt_ops_kv_view(s, &choice->kv, args->kv, args->block_table, args->kv_page_stride,
+    RT_TRY(RT_STRIDE(decode, args, out_row_stride, q_len * heads * s->d_v, 8, &p->out.row_stride,
+                     err));
+    RT_TRY(RT_STRIDE(decode, args, out_token_stride, heads * s->d_v, 8, &p->out.token_stride, err));
+    RT_TRY(RT_STRIDE(decode, args, out_head_stride, s->d_v, 8, &p->out.head_stride, err));
+    RT_TRY(RT_STRIDE(decode, args, lse_row_stride, q_len * heads, 1, &p->lse.row_stride, err));
+    RT_TRY(RT_STRIDE(decode, args, lse_token_stride, heads, 1, &p->lse.token_stride, err));
+    RT_TRY(RT_STRIDE(decode, args, lse_head_stride, 1, 1, &p->lse.head_stride, err));
+    return rt_ops_kv_view(decode, s, &choice->kv, args->kv, args->block_table, args->kv_page_stride,
                           args->kv_token_stride, &p->kv, err);
 }
 

@@ -35,10 +35,10 @@ enum rt_status rt_ops_append_work(const struct rt_kernels *k, const struct rt_op
 enum rt_status rt_ops_check_table(const char *op, const struct rt_mla_shape *s, uint64_t table,
                                   struct rt_error *err);
 /* Strides of a cache are given in elements, those of a view are bytes. */
-enum rt_status rt_ops_kv_view(const struct rt_mla_shape *s, const struct rt_kv_format *format,
-                              uint64_t kv, uint64_t table, int64_t kv_page_stride,
-                              int64_t kv_token_stride, struct rt_kv_view *out,
-                              struct rt_error *err);
+enum rt_status rt_ops_kv_view(const char *op, const struct rt_mla_shape *s,
+                              const struct rt_kv_format *format, uint64_t kv, uint64_t table,
+                              int64_t kv_page_stride, int64_t kv_token_stride,
+                              struct rt_kv_view *out, struct rt_error *err);
 
 /* Strides of 0 become the packed ones. */
 enum rt_status rt_ops_attend_params(const struct rt_mla_decode_args *args,

@@ -68,12 +68,12 @@ static enum rt_status view(const struct given *g, uint32_t heads, uint32_t width
                            struct rt_prefill_view *out, struct rt_error *err)
 {
     char token[48], head[48];
-    (void)snprintf(token, sizeof(token), "%s: %s_token_stride", op, g->name);
-    (void)snprintf(head, sizeof(head), "%s: %s_head_stride", op, g->name);
+    (void)snprintf(token, sizeof(token), "%s_token_stride", g->name);
+    (void)snprintf(head, sizeof(head), "%s_head_stride", g->name);
     out->base = rt_ops_pointer(g->address);
-    RT_TRY(rt_ops_stride(token, g->token_stride, (int64_t)heads * width, multiple,
+    RT_TRY(rt_ops_stride(op, token, g->token_stride, (int64_t)heads * width, multiple,
                          &out->token_stride, err));
-    return rt_ops_stride(head, g->head_stride, width, multiple, &out->head_stride, err);
+    return rt_ops_stride(op, head, g->head_stride, width, multiple, &out->head_stride, err);
 }
 
 static struct rt_prefill_view further(struct rt_prefill_view view, uint32_t elements)
@@ -104,7 +104,7 @@ static enum rt_status rope_views(const struct rt_mla_prefill_args *args,
     if (!args->k_rope)
         return RT_OK;
     p->k_rope = (struct rt_prefill_view){.base = rt_ops_pointer(args->k_rope)};
-    return RT_STRIDE(args, k_rope_token_stride, s->rope_dim, 8, &p->k_rope.token_stride, err);
+    return RT_STRIDE(op, args, k_rope_token_stride, s->rope_dim, 8, &p->k_rope.token_stride, err);
 }
 
 static enum rt_status make_params(const struct rt_mla_prefill_args *args,

@@ -6,6 +6,7 @@
 #include "runtime/multiply.h"
 #include "runtime/ops_check.h"
 #include "runtime/ops_handle.h"
+#include "runtime/strided.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -127,6 +128,31 @@ enum rt_status rt_product_get_info(const rt_product *product, struct rt_product_
 
 /* ---- run ------------------------------------------------------------------------------------- */
 
+static struct rt_strided vectors_of(const char *name, const struct rt_project_params *p,
+                                    const struct rt_matrix_view *v, uint64_t address,
+                                    uint64_t numbers, uint64_t each)
+{
+    return (struct rt_strided){
+        .name = name,
+        .address = address,
+        .bytes = numbers * each,
+        .count = {p->batch, p->m},
+        .stride = {(uint64_t)v->batch_stride * each, (uint64_t)v->row_stride * each},
+    };
+}
+
+static enum rt_status check_written(const struct rt_product *p, const struct rt_product_args *args,
+                                    struct rt_error *err)
+{
+    const struct rt_project_params *s = &p->params;
+    const uint64_t rows = (uint64_t)s->w[0].rows + s->w[1].rows;
+    const struct rt_strided all[] = {
+        vectors_of("x", s, &s->x, args->x, s->k, s->is_f32 ? sizeof(float) : sizeof(uint16_t)),
+        vectors_of("y", s, &s->y, args->y, rows, s->y_f32 ? sizeof(float) : sizeof(uint16_t)),
+        {.name = "workspace", .address = args->workspace, .bytes = p->workspace_bytes}};
+    return rt_strided_check_apart("rt_product_run", all, p->workspace_bytes ? 3 : 2, err);
+}
+
 static enum rt_status check_args(const struct rt_product *p, const struct rt_product_args *args,
                                  struct rt_error *err)
 {
@@ -148,7 +174,8 @@ static enum rt_status check_args(const struct rt_product *p, const struct rt_pro
     if (p->workspace_bytes)
         pointers[count++] =
             (struct rt_named_pointer){"workspace", args->workspace, RT_WORKSPACE_ALIGN};
-    return rt_ops_check_pointers("rt_product_run", pointers, count, err);
+    RT_TRY(rt_ops_check_pointers("rt_product_run", pointers, count, err));
+    return check_written(p, args, err);
 }
 
 static enum rt_status put_kernel(const struct rt_product *p, const struct rt_product_args *args,

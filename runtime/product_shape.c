@@ -46,7 +46,7 @@ static enum rt_status batch_stride(const char *what, const struct rt_product_sha
     RT_REQUIRE(given || s->batch == 1 || fits, err, RT_ERR_INVALID,
                "%s: %s of %u rows %" PRId64 " apart is not below 2^39 elements", op, what, rows,
                row);
-    return rt_ops_stride(what, given, fits ? rows * row : 0, 1, out, err);
+    return rt_ops_stride(op, what, given, fits ? rows * row : 0, 1, out, err);
 }
 
 /* `count` rows of `width` numbers, `inner` apart, lie within `stride`. */
@@ -88,7 +88,7 @@ static enum rt_status take_weight(const struct rt_product_shape *s, int i,
     const int64_t outer = along ? out->row_stride : out->column_stride;
     int64_t same;
     (void)snprintf(name, sizeof(name), "weights[%d] %s stride", i, along ? "row" : "column");
-    RT_TRY(rt_ops_stride(name, outer, outer, 1, &same, err));
+    RT_TRY(rt_ops_stride(op, name, outer, outer, 1, &same, err));
     (void)snprintf(name, sizeof(name), "weights[%d] %s", i, along ? "row" : "column");
     RT_TRY(check_apart(name, along ? w->rows : s->k, outer, along ? s->k : w->rows, err));
     (void)snprintf(name, sizeof(name), "weights[%d].batch_stride", i);
@@ -103,7 +103,7 @@ static enum rt_status take_matrix(const struct rt_product_shape *s, const char *
 {
     char name[32];
     (void)snprintf(name, sizeof(name), "%s_row_stride", what);
-    RT_TRY(rt_ops_stride(name, row, (int64_t)width, 1, &out->row_stride, err));
+    RT_TRY(rt_ops_stride(op, name, row, (int64_t)width, 1, &out->row_stride, err));
     (void)snprintf(name, sizeof(name), "%s_batch_stride", what);
     RT_TRY(batch_stride(name, s, batch, s->vectors, out->row_stride, &out->batch_stride, err));
     (void)snprintf(name, sizeof(name), "%s row", what);

@@ -94,9 +94,9 @@ static enum rt_status take_params(const struct rt_sample_args *args, struct rt_s
     };
     RT_TRY(rt_ops_token_rows(op, &args->rows, &p->rows, err));
     RT_TRY(rt_ops_factor(op, "scale", args->scale, &p->scale, err));
-    RT_TRY(RT_STRIDE(args, token_stride, args->vocab, 1, &p->token_stride, err));
-    return RT_STRIDE(args, row_stride, args->rows.query_len * p->token_stride, 1, &p->row_stride,
-                     err);
+    RT_TRY(RT_STRIDE(op, args, token_stride, args->vocab, 1, &p->token_stride, err));
+    return RT_STRIDE(op, args, row_stride, args->rows.query_len * p->token_stride, 1,
+                     &p->row_stride, err);
 }
 
 static enum rt_status put_together(const struct rt_kernels *k, const struct rt_device_caps *caps,

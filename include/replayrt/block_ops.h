@@ -13,8 +13,10 @@
  *
  * Addresses are multiples of 16 bytes, but for positions and block_table, which have those of their
  * elements. Strides are in elements, multiples of 8 where nothing else is said, 0: packed; none is
- * negative, none as large as 2^39. Where there is a `precision` it is as in a configuration: with
- * RT_PRECISION_F32, on the host device alone, what is bf16 and not a weight is f32.
+ * negative, none as large as 2^39. Vectors of a tensor lie apart, and what is written lies apart
+ * from all else, interleaved or not, but where it says that it may not. Where there is a
+ * `precision` it is as in a configuration: with RT_PRECISION_F32, on the host device alone, what is
+ * bf16 and not a weight is f32.
  */
 #include "replayrt/ops.h"
 

@@ -434,6 +434,15 @@ static void preattend_refused(void **state)
         BAD(shape.heads, 0, "heads 0 is not 1..128"),
         BAD(nope_dim, 20, "20 numbers of a head are not rotated, not a multiple of 8"),
         BAD(nope_dim, UINT32_MAX - 7, "nope_dim 4294967288 is not 0.."),
+        BAD(q_a_token_stride, Q_RANK - 8, "q_a_token_stride of q_a leads 80 bytes on, of which 96"),
+        BAD(kv_a_token_stride, L, "kv_a_token_stride of kv_a leads 512 bytes on"),
+        BAD(kv_token_stride, L, "kv_token_stride of kv leads 512 bytes on"),
+        BAD(kv_page_stride, 8, "kv_page_stride of kv leads 16 bytes on, of which 576"),
+        BAD(q_head_stride, P, "q_head_stride of q leads 48 bytes on, of which 112 are taken"),
+        BAD(q_rope_head_stride, R - 8, "q_rope_head_stride of q_rope leads 48 bytes on"),
+        BAD(q_rope, at(r->q), "q = 0x"),
+        BAD(q_rope, at(r->q + P), "overlap: must lie apart"),
+        BAD(q_a, at(r->kv + L), "q_a = 0x"),
         BAD(positions, 0, "positions is null"),
         BAD(positions, at(r->positions) + 2, "is not 4-byte aligned"),
         BAD(q_a, at(r->q_a) + 2, "q_a = 0x"),
@@ -571,6 +580,10 @@ static void input_norm_refused(void **state)
         BAD(normed, at(r->q_out) + 2, "normed = 0x"),
         BAD(stride, 12, "stride = 12 is not"),
         BAD(stride, -8, "stride = -8 is not"),
+        BAD(stride, 8, "stride of hidden leads 16 bytes on, of which 384 are taken"),
+        BAD(normed, at(r->q), "hidden = 0x"),
+        BAD(normed, at(r->kv + WIDTH - 8), "overlap: must lie apart"),
+        BAD(residual, at(r->q - TOKEN_WIDTH + 8), "overlap: must lie apart"),
         BAD(norm.width, 0, "input norm of 0 numbers"),
         BAD(norm.width, 16392, "input norm of 16392 numbers, not a multiple of 8 up to 16384"),
         BAD(first, 2, "first 2 is not 0 or 1"),
@@ -583,6 +596,18 @@ static void input_norm_refused(void **state)
         memcpy((char *)&args + bad[i].member, &bad[i].value, bad[i].bytes);
         refused(r, rt_mla_input_norm(r->ops, &args, NULL), bad[i].words);
     }
+    struct rt_mla_input_norm_args args = input_norm_args(r);
+    args.first = 1;
+    args.residual = at(r->q + GAP);
+    refused(r, rt_mla_input_norm(r->ops, &args, NULL), "and residual = 0x");
+    args.residual = args.hidden;
+    assert_int_equal(rt_mla_input_norm(r->ops, &args, NULL), RT_OK);
+    args.stride = 3 * WIDTH; /* side by side in one tensor */
+    args.first = 0;
+    args.hidden = at(r->kv);
+    args.residual = at(r->kv + WIDTH);
+    args.normed = at(r->kv + 2 * WIDTH);
+    assert_int_equal(rt_mla_input_norm(r->ops, &args, NULL), RT_OK);
     assert_int_equal(rt_mla_input_norm(NULL, NULL, NULL), RT_ERR_INVALID);
     refused(r, rt_mla_input_norm(r->ops, NULL, NULL), "args is null");
 }

@@ -540,7 +540,15 @@ static void args_refused(void **state)
             fail_msg("\"%s\" does not say \"%s\"", rt_ops_last_error(r->ops)->message,
                      bad[i].words);
     }
-    const struct rt_product_args args = args_of(r);
+    struct rt_product_args args = args_of(r);
+    args.y = args.x;
+    assert_int_equal(rt_product_run(p, &args, NULL), RT_ERR_INVALID);
+    assert_non_null(strstr(rt_ops_last_error(r->ops)->message, "overlap: must lie apart"));
+    args = args_of(r);
+    args.workspace = args.y;
+    assert_int_equal(rt_product_run(p, &args, NULL), RT_ERR_INVALID);
+    assert_non_null(strstr(rt_ops_last_error(r->ops)->message, "workspace = 0x"));
+    args = args_of(r);
     assert_int_equal(rt_product_run(p, &args, (void *)16), RT_ERR_INVALID);
     assert_int_equal(rt_product_run(p, NULL, NULL), RT_ERR_INVALID);
     assert_int_equal(rt_product_run(NULL, &args, NULL), RT_ERR_INVALID);

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_RUNTIME_STRIDED_H
+#define RT_RUNTIME_STRIDED_H
+
+/* Where a tensor's vectors lie, and whether they lie apart: by arithmetic on strides alone, however
+ * many there are. */
+#include "common/check.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define RT_STRIDED_DIMS 3
+
+/* count[0] x count[1] x count[2] vectors of `bytes`, each dimension's `stride` bytes apart. One of
+ * count 1, whose stride nobody goes, is as good as none. */
+struct rt_strided {
+    const char *name;
+    uint64_t address, bytes;
+    uint32_t count[RT_STRIDED_DIMS];
+    uint64_t stride[RT_STRIDED_DIMS];
+    const char *stride_name[RT_STRIDED_DIMS];
+};
+
+/* RT_ERR_INVALID, with the stride's name, where vectors overlap: each dimension leaves room for
+ * what is within it, in any order of dimensions. */
+enum rt_status rt_strided_check(const char *op, const struct rt_strided *s, struct rt_error *err);
+
+/*
+ * RT_ERR_INVALID where two of the tensors, which have been checked, overlap. Two of one dimension
+ * that lie alike are told for sure; of others the first vector of each is looked for in the other,
+ * so that columns of one buffer are apart.
+ */
+enum rt_status rt_strided_check_apart(const char *op, const struct rt_strided *tensors,
+                                      uint32_t count, struct rt_error *err);
+
+#endif
