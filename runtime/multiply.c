@@ -8,7 +8,9 @@ bool rt_multiply_by_library(enum rt_projections projections, const struct rt_dev
         bool library;
         const char *reason;
     } a;
-    if (projections != RT_PROJECTIONS_AUTO)
+    if (projections == RT_PROJECTIONS_CUBLASLT && caps->kind == RT_DEVICE_KIND_HOST)
+        a = (struct answer){true, "asked for: plain C stands in for the library"};
+    else if (projections != RT_PROJECTIONS_AUTO)
         a = (struct answer){projections == RT_PROJECTIONS_CUBLASLT, "asked for"};
     else if (caps->kind == RT_DEVICE_KIND_HOST)
         a = (struct answer){false, "plain C on the host device"};

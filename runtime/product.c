@@ -117,7 +117,7 @@ enum rt_status rt_product_get_info(const rt_product *product, struct rt_product_
     RT_REQUIRE(product, NULL, RT_ERR_INVALID, "rt_product_get_info: product is null");
     RT_CHECK_STRUCT(out, &product->ops->error);
     const struct rt_product_info mine = {
-        .by_library = product->by_library,
+        .by_library = product->by_library && product->ops->driver.caps.kind != RT_DEVICE_KIND_HOST,
         .workspace_bytes = product->workspace_bytes,
         .kernel = product->by_library ? product->plans[0]->text : product->variant.entry,
         .reason = product->reason,

@@ -24,6 +24,12 @@ static enum rt_status check_words(const struct rt_product_shape *s, struct rt_er
                    s->projections == RT_PROJECTIONS_OWN,
                err, RT_ERR_INVALID, "%s: projections %d is none of enum rt_projections", op,
                (int)s->projections);
+    RT_REQUIRE(s->backend == RT_BACKEND_AUTO || s->backend == RT_BACKEND_GENERIC ||
+                   s->backend == RT_BACKEND_SM90,
+               err, RT_ERR_INVALID, "%s: backend %d is none of enum rt_backend", op,
+               (int)s->backend);
+    RT_REQUIRE(s->reserved == 0, err, RT_ERR_INVALID, "%s: reserved is %u, must be 0", op,
+               s->reserved);
     return RT_OK;
 }
 

@@ -88,7 +88,8 @@ RT_API enum rt_status rt_rope_fill(const struct rt_rope *rope, uint32_t rope_dim
  * at position positions[r] + t; L is shape.d_v, R is shape.d_qk - shape.d_v, P is nope_dim.
  *
  *   q_a   q_a = norm(q_a), in place
- *   kv_a  kv[position] = [norm(kv_a[0..L)) | rope(kv_a[L..L + R))], as rt_mla_append places it
+ *   kv_a  kv[position] = [norm(kv_a[0..L)) | rope(kv_a[L..L + R))], as rt_mla_append places it by
+ *         block_table and positions; with max_blocks 0 nowhere
  *   q     q_rope[head] = s * rope(q[head][P..P + R)) and, where there is a query_scale,
  *         q[head][0..P) *= s in place, with s the position's factor, else 1
  *
@@ -165,7 +166,8 @@ struct rt_product_shape {
 
 struct rt_product_info {
     uint32_t struct_size;
-    uint32_t by_library;      /* 1: cuBLASLt multiplies */
+    uint32_t by_library;      /* 1: cuBLASLt multiplies; 0 on the host device, where plain C stands
+                                 in for it */
     uint64_t workspace_bytes; /* 0: none is needed */
     const char *kernel;       /* entry point, or the library's way; owned by the product */
     const char *reason;       /* one sentence: why this one; owned by the product */
