@@ -21,7 +21,7 @@ void rt_config_default(struct rt_config *config)
 /* ---- what each field cannot know by itself; all are in range here ---------------------------- */
 
 /* Kernels take it as a float, where 1e300 is infinite and 1e-60 is 0. */
-static bool check_scale(double scale, struct rt_key_fault *fault)
+static bool check_float(enum rt_key_id id, double scale, struct rt_key_fault *fault)
 {
     char must[64];
     if (scale >= (double)FLT_MIN && scale <= (double)FLT_MAX)
@@ -29,7 +29,7 @@ static bool check_scale(double scale, struct rt_key_fault *fault)
     (void)snprintf(must, sizeof(must), "from %.3g to %.3g, as a float", (double)FLT_MIN,
                    (double)FLT_MAX);
     (void)snprintf(fault->value, sizeof(fault->value), "%g", scale);
-    return rt_key_blame(fault, RT_KEY_SOFTMAX_SCALE, must);
+    return rt_key_blame(fault, id, must);
 }
 
 static bool check_geometry(const struct rt_geometry *g, struct rt_key_fault *fault)
@@ -88,6 +88,23 @@ static bool check_dimensions(const struct rt_block *b, struct rt_key_fault *faul
     return true;
 }
 
+static bool check_floats(const struct rt_block *b, struct rt_key_fault *fault)
+{
+    const struct {
+        enum rt_key_id id;
+        double value;
+    } floats[] = {{RT_KEY_NORM_EPS, b->norm_eps},
+                  {RT_KEY_INPUT_NORM_EPS, b->input_norm_eps},
+                  {RT_KEY_Q_A_SCALE, b->q_a_scale},
+                  {RT_KEY_KV_A_SCALE, b->kv_a_scale},
+                  {RT_KEY_RESIDUAL_SCALE, b->residual_scale}};
+    for (size_t i = 0; i < sizeof(floats) / sizeof(floats[0]); i++)
+        if (!check_float(floats[i].id, floats[i].value, fault))
+            return false;
+    return b->rope.attention_factor == 0.0 ||
+           check_float(RT_KEY_ROPE_ATTENTION, b->rope.attention_factor, fault);
+}
+
 static bool check_factors(enum rt_key_id id, const double *factors, uint32_t pairs,
                           struct rt_key_fault *fault)
 {
@@ -136,9 +153,9 @@ bool rt_config_is_good(const struct rt_config *config, struct rt_key_fault *faul
             !rt_key_check((enum rt_key_id)id, config, fault))
             return false;
     fault->element = -1;
-    return check_scale(config->geometry.softmax_scale, fault) &&
+    return check_float(RT_KEY_SOFTMAX_SCALE, config->geometry.softmax_scale, fault) &&
            check_geometry(&config->geometry, fault) && check_lengths(config, fault) &&
-           check_block(config, fault);
+           check_floats(&config->block, fault) && check_block(config, fault);
 }
 
 enum rt_status rt_config_take(const struct rt_config *given, struct rt_config *out,

@@ -124,6 +124,7 @@ static enum rt_status read_geometry(const struct rt_model_text *text, struct rt_
     RT_TRY(rt_model_count_layers(text, &g.layers, err));
     RT_TRY(rt_model_need(text, rt_model_name_of(text, RT_MODEL_NOPE_DIM), &nope, err));
     RT_TRY(rt_model_scale(text, nope, g.qk_rope_head_dim, &g.softmax_scale, err));
+    RT_TRY(rt_model_check_attention(text, (uint64_t)nope + g.qk_rope_head_dim, err));
     RT_REQUIRE(
         rt_geometry_is_served(g.kv_lora_rank, g.qk_rope_head_dim), err, RT_ERR_GEOMETRY,
         "%s:%u: %s%s %u with %s %u is d_qk/d_v %llu/%u: must be one of " RT_SERVED_GEOMETRIES,
@@ -174,10 +175,14 @@ enum rt_status rt_model_load(const char *path, struct rt_geometry *out, struct r
 {
     struct rt_source source = {.text = NULL};
     char *text = NULL;
-    RT_TRY(rt_text_file_read(path, &text, &source.bytes, err));
+    char *file = rt_path_within(path, "config.json");
+    RT_REQUIRE(file, err, RT_ERR_NOMEM, "no memory for the path of a model");
+    rt_file_name(file, source.name);
+    enum rt_status status = rt_text_file_read(file, &text, &source.bytes, err);
     source.text = text;
-    rt_file_name(path, source.name);
-    enum rt_status status = rt_model_parse(&source, out, block, err);
+    if (status == RT_OK)
+        status = rt_model_parse(&source, out, block, err);
     free(text);
+    free(file);
     return status;
 }

@@ -60,6 +60,7 @@ enum rt_status rt_model_block(const struct rt_model_text *text, const struct rt_
     /* The low-rank vectors' norms are made without the model's eps, and have their class's. */
     struct rt_block b = {.norm_eps = 1e-6, .input_norm_eps = 1e-6};
     RT_TRY(check_served(text, err));
+    RT_TRY(rt_model_check_block(text, err));
     RT_TRY(read_dimensions(text, &b, err));
     if (rt_pick_is_given(text->given[RT_MODEL_NORM_EPS]))
         b.input_norm_eps = rt_pick_number(text->given[RT_MODEL_NORM_EPS]);

@@ -36,10 +36,29 @@ static enum rt_status count_listed(const struct rt_model_text *text, const struc
     return RT_OK;
 }
 
+static bool is_latent(const struct rt_node *word)
+{
+    return strcmp(word->text, "full_attention") == 0 ||
+           strcmp(word->text, "deepseek_sparse_attention") == 0;
+}
+
+/* All layers have MLA, and a list of their kinds may say so. */
+static enum rt_status check_all(const struct rt_model_text *text, const struct rt_node *list,
+                                struct rt_error *err)
+{
+    char key[32];
+    uint32_t i = 0;
+    for (const struct rt_node *n = list->first; n; n = n->next, i++) {
+        (void)snprintf(key, sizeof(key), "layer_types[%u]", i);
+        if (!is_latent(n))
+            return rt_model_fail(text, n, key, "full_attention or deepseek_sparse_attention", err);
+    }
+    return RT_OK;
+}
+
 static enum rt_status count_typed(const struct rt_model_text *text, const struct rt_node *list,
                                   uint32_t layers, uint32_t *out, struct rt_error *err)
 {
-    static const char *const latent[] = {"full_attention", "deepseek_sparse_attention"};
     char key[32];
     uint32_t i = 0;
     RT_REQUIRE(
@@ -48,12 +67,11 @@ static enum rt_status count_typed(const struct rt_model_text *text, const struct
         text->source->name, list->line, text->prefix, list->count, layers);
     *out = 0;
     for (const struct rt_node *n = list->first; n; n = n->next, i++) {
-        bool is_latent = strcmp(n->text, latent[0]) == 0 || strcmp(n->text, latent[1]) == 0;
         (void)snprintf(key, sizeof(key), "layer_types[%u]", i);
-        if (!is_latent && strcmp(n->text, "linear_attention") != 0)
+        if (!is_latent(n) && strcmp(n->text, "linear_attention") != 0)
             return rt_model_fail(
                 text, n, key, "full_attention, deepseek_sparse_attention or linear_attention", err);
-        *out += is_latent;
+        *out += is_latent(n);
     }
     return RT_OK;
 }
@@ -127,5 +145,7 @@ enum rt_status rt_model_count_layers(const struct rt_model_text *text, uint32_t 
         return rt_pick_is_given(text->given[RT_MODEL_LAYER_TYPES])
                    ? count_typed(text, text->given[RT_MODEL_LAYER_TYPES], layers, out, err)
                    : count_grouped(text, layers, out, err);
-    return RT_OK;
+    return rt_pick_is_given(text->given[RT_MODEL_LAYER_TYPES])
+               ? check_all(text, text->given[RT_MODEL_LAYER_TYPES], err)
+               : RT_OK;
 }

@@ -36,6 +36,12 @@ const struct rt_pick rt_model_keys[RT_MODEL_KEY_COUNT] = {
     [RT_MODEL_SCALE_KV] = {"mla_scale_kv_lora", RT_PICK_BOOLEAN},
     [RT_MODEL_SCALE_BOTH] = {"use_mla_scaling_factor", RT_PICK_BOOLEAN},
     [RT_MODEL_SCALE_DEPTH] = {"scale_depth", RT_PICK_NUMBER},
+    [RT_MODEL_WINDOW] = {"sliding_window", RT_PICK_NUMBER},
+    [RT_MODEL_USE_WINDOW] = {"use_sliding_window", RT_PICK_BOOLEAN},
+    [RT_MODEL_SOFTCAP] = {"attn_logit_softcapping", RT_PICK_NUMBER},
+    [RT_MODEL_HEAD_DIM] = {"qk_head_dim", RT_PICK_COUNT},
+    [RT_MODEL_QK_NORM] = {"use_qk_norm", RT_PICK_BOOLEAN},
+    [RT_MODEL_QK_LAYERNORM] = {"qk_layernorm", RT_PICK_BOOLEAN},
 };
 
 /* openPangu alone has names of its own. */

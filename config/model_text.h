@@ -68,6 +68,12 @@ enum rt_model_key {
     RT_MODEL_SCALE_KV,
     RT_MODEL_SCALE_BOTH,
     RT_MODEL_SCALE_DEPTH,
+    RT_MODEL_WINDOW,
+    RT_MODEL_USE_WINDOW,
+    RT_MODEL_SOFTCAP,
+    RT_MODEL_HEAD_DIM,
+    RT_MODEL_QK_NORM,
+    RT_MODEL_QK_LAYERNORM,
     RT_MODEL_KEY_COUNT
 };
 
@@ -93,6 +99,12 @@ const char *rt_model_key_name(enum rt_model_key id);
 
 enum rt_status rt_model_count_layers(const struct rt_model_text *text, uint32_t *out,
                                      struct rt_error *err);
+
+/* RT_ERR_CONFIG where the file asks for what attention, of heads of `head` numbers, or what the
+ * block around it does not do here. */
+enum rt_status rt_model_check_attention(const struct rt_model_text *text, uint64_t head,
+                                        struct rt_error *err);
+enum rt_status rt_model_check_block(const struct rt_model_text *text, struct rt_error *err);
 
 /*
  * (nope + rope)^-0.5 * m^2

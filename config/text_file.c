@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,4 +109,15 @@ char *rt_path_beside(const char *file, const char *name)
     memcpy(path, file, folder);
     memcpy(path + folder, name, length + 1);
     return path;
+}
+
+char *rt_path_within(const char *path, const char *name)
+{
+    struct stat about;
+    const bool is_folder = stat(path, &about) == 0 && S_ISDIR(about.st_mode);
+    const size_t bytes = strlen(path) + (is_folder ? strlen(name) + 1 : 0) + 1;
+    char *out = malloc(bytes);
+    if (out)
+        (void)snprintf(out, bytes, "%s%s%s", path, is_folder ? "/" : "", is_folder ? name : "");
+    return out;
 }

@@ -25,5 +25,7 @@ enum rt_status rt_text_file_read(const char *path, char **text, size_t *bytes,
 
 /* `name` as seen from the folder that holds `file`; malloc'ed, null when out of memory. */
 char *rt_path_beside(const char *file, const char *name);
+/* `path`, or what is called `name` in it where it is a folder; likewise. */
+char *rt_path_within(const char *path, const char *name);
 
 #endif

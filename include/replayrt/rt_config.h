@@ -172,10 +172,11 @@ RT_API enum rt_status rt_config_load(const char *path, struct rt_config *config,
                                      struct rt_error *error);
 
 /*
- * Sets the geometry, with all heads, and the block from a Hugging Face config.json; all other
- * fields stay. What `model:` of a configuration does, without the file around it. Blocks.
- * RT_ERR_FILE, RT_ERR_CONFIG and RT_ERR_GEOMETRY as rt_config_load, with file, line and key; a
- * config of another struct_size than this library's is RT_ERR_INVALID. *config is as before then.
+ * Sets the geometry, with all heads, and the block from a Hugging Face config.json, or that of a
+ * folder; all other fields stay. What `model:` of a configuration does, without the file around it.
+ * Blocks. RT_ERR_FILE, RT_ERR_CONFIG and RT_ERR_GEOMETRY as rt_config_load, with file, line and
+ * key; a config of another struct_size than this library's is RT_ERR_INVALID. *config is as before
+ * then.
  */
 RT_API enum rt_status rt_config_model(const char *path, struct rt_config *config,
                                       struct rt_error *error);

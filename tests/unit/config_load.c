@@ -127,11 +127,14 @@ static void test_model_alone(void **state)
     before.geometry = c.geometry;
     before.block = c.block;
     assert_memory_equal(&c, &before, sizeof(c));
+    rt_config_default(&c);
+    assert_int_equal(rt_config_model(RT_TEST_DATA "/golden/tiny_minicpm3", &c, &err), RT_OK);
+    assert_memory_equal(&c, &before, sizeof(c));
 
     assert_int_equal(rt_config_model(NULL, &c, &err), RT_ERR_INVALID);
     assert_int_equal(rt_config_model(path, NULL, &err), RT_ERR_INVALID);
     assert_int_equal(rt_config_model(RT_TEST_DATA, &c, &err), RT_ERR_FILE);
-    assert_non_null(strstr(err.message, "it is a directory"));
+    assert_non_null(strstr(err.message, "data/config.json: No such file"));
     assert_memory_equal(&c, &before, sizeof(c));
     c.struct_size--;
     assert_int_equal(rt_config_model(path, &c, &err), RT_ERR_INVALID);
@@ -178,7 +181,7 @@ static void test_model_failures(void **state)
 {
     (void)state;
     static const char missing[] = "device: host\nmodel: nowhere/config.json\n";
-    static const char directory[] = "model: sub\n";
+    static const char directory[] = "model: .\n";
     static const char other[] = "model: a.json\n";
     static const char big[] = "{\"model_type\": \"youtu\", \"num_attention_heads\": 512,\n"
                               "\"kv_lora_rank\": 512, \"qk_nope_head_dim\": 128,\n"
@@ -188,7 +191,7 @@ static void test_model_failures(void **state)
                         "/a.yaml:2: model: cannot read /tmp/replayrt-config-");
     expect_name_failure("a.yaml", RT_ERR_FILE, "/nowhere/config.json: No such file or directory");
     write_file("a.yaml", directory, strlen(directory));
-    expect_name_failure("a.yaml", RT_ERR_FILE, "sub: it is a directory, must be a regular file");
+    expect_name_failure("a.yaml", RT_ERR_FILE, "/./config.json: No such file or directory");
     write_file("a.yaml", other, strlen(other));
     write_file("a.json", "{\n\"model_type\": \"llama\"}", 24);
     expect_name_failure("a.yaml", RT_ERR_CONFIG,

@@ -183,6 +183,17 @@ static void test_bad(void **state)
          "rope_scaling.short_factor is a list: must be a list of 32 numbers above 0"},
         {V3 BLOCK "\"rope_scaling\": {\"type\": \"su\", \"short_factor\": [true]}}",
          "rope_scaling.short_factor[0] is true: must be a number"},
+        {V3 BLOCK "\"sliding_window\": 4095}",
+         "json:4: sliding_window is 4095: must be null: every token sees all before it here"},
+        {V3 BLOCK "\"sliding_window\": 64, \"use_sliding_window\": true}", "sliding_window is 64"},
+        {V3 BLOCK "\"attn_logit_softcapping\": 50.0}",
+         "attn_logit_softcapping is 50.0: must be null: scores have no cap here"},
+        {V3 BLOCK "\"qk_head_dim\": 128}",
+         "qk_head_dim is 128: must be 192, the sum of qk_nope_head_dim and qk_rope_head_dim"},
+        {V3 BLOCK "\"use_qk_norm\": true}", "use_qk_norm is true: must be false: heads of q and k"},
+        {V3 BLOCK "\"qk_layernorm\": true}", "qk_layernorm is true: must be false"},
+        {V3 BLOCK "\"layer_types\": [\"full_attention\", \"sliding_attention\"]}",
+         "layer_types[1] is \"sliding_attention\": must be full_attention or deepseek_sparse"},
     };
     for (size_t i = 0; i < COUNT(bad); i++) {
         struct rt_block b;
@@ -191,6 +202,21 @@ static void test_bad(void **state)
         if (!strstr(err.message, bad[i][1]))
             fail_msg("%s\nis told as %s\nwant %s", bad[i][0], err.message, bad[i][1]);
     }
+}
+
+/* Nothing else is asked for by these. */
+static void test_asked_for_nothing(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {
+        V3 BLOCK "\"sliding_window\": null, \"attn_logit_softcapping\": null}",
+        V3 BLOCK "\"sliding_window\": 64, \"use_sliding_window\": false}",
+        V3 BLOCK "\"sliding_window\": 4096, \"use_qk_norm\": false, \"qk_layernorm\": null}",
+        V3 BLOCK "\"attn_logit_softcapping\": 0, \"qk_head_dim\": 192, \"use_qk_norm\": null}",
+        V3 BLOCK "\"qk_head_dim\": null, \"layer_types\": [\"full_attention\"]}",
+    };
+    for (size_t i = 0; i < COUNT(texts); i++)
+        assert_int_equal(good(texts[i]).hidden_size, 2048);
 }
 
 /* A block that has more than ours is refused, and its attention is still served. */
@@ -212,9 +238,13 @@ static void test_not_served(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_families), cmocka_unit_test(test_multipliers),
-        cmocka_unit_test(test_rope),     cmocka_unit_test(test_longrope),
-        cmocka_unit_test(test_bad),      cmocka_unit_test(test_not_served),
+        cmocka_unit_test(test_families),
+        cmocka_unit_test(test_multipliers),
+        cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_longrope),
+        cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_not_served),
+        cmocka_unit_test(test_asked_for_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
