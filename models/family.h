@@ -4,8 +4,8 @@
 
 /*
  * A family of models: how its config.json is read. One file a family, which has what is its own;
- * what several have in common is in family_common.c and family_moe.c. Attention is not here: its
- * geometry and block are rt_config_model's.
+ * what several have in common is in family_common.c, family_attention.c and family_moe.c.
+ * Attention itself is not here: its geometry and block are rt_config_model's.
  */
 #include "models/fields.h"
 #include "replayrt/models.h"
@@ -32,6 +32,10 @@ enum rt_status rt_family_parse(const char *label, const void *text, size_t bytes
  * means that does not say. */
 enum rt_status rt_family_common(const struct rt_fields *f, bool tied, struct rt_model *m,
                                 struct rt_error *err);
+/* Dimensions of attention that are read elsewhere, held to what its weights' tables and the runtime
+ * take, with their lines; and whether it has biases. */
+enum rt_status rt_family_attention(const struct rt_fields *f, struct rt_model *m,
+                                   struct rt_error *err);
 /* The dense MLP's size, where a layer is dense; behind what says which layers are. */
 enum rt_status rt_family_dense(const struct rt_fields *f, struct rt_model *m, struct rt_error *err);
 

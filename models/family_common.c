@@ -17,6 +17,14 @@ static enum rt_status read_tokens(const struct rt_fields *f, struct rt_model *m,
     return RT_OK;
 }
 
+/* 0 and null are both no cap. */
+static enum rt_status check_logits(const struct rt_fields *f, struct rt_error *err)
+{
+    static const char key[] = "final_logit_softcapping";
+    const bool capped = rt_field_is_given(f, key) && !rt_field_is_zero(f, key);
+    return capped ? rt_field_refuse(f, key, "null: logits have no cap here", err) : RT_OK;
+}
+
 enum rt_status rt_family_common(const struct rt_fields *f, bool tied, struct rt_model *m,
                                 struct rt_error *err)
 {
@@ -35,6 +43,8 @@ enum rt_status rt_family_common(const struct rt_fields *f, bool tied, struct rt_
     if (mlp_bias)
         return rt_field_refuse(f, "mlp_bias", "false: an MLP has no biases here", err);
     RT_MODELS_TRY(rt_family_only(f, "hidden_act", "silu", err));
+    RT_MODELS_TRY(check_logits(f, err));
+    RT_MODELS_TRY(rt_family_attention(f, m, err));
     m->tied = tied;
     m->embedding_scale = m->residual_scale = m->logits_scale = 1.0;
     return read_tokens(f, m, err);

@@ -3,8 +3,9 @@
 
 #include "models/jsonscan.h"
 
+#include <errno.h>
+#include <float.h>
 #include <locale.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,20 +13,31 @@
 #define MAX_BYTES (4u << 20)
 #define SHOWN_BYTES 48
 
+/* As Python writes them: with NaN and Infinity. */
+static void open_scan(const struct rt_fields *f, struct rt_scan *out)
+{
+    rt_scan_open(out, f->text, f->bytes);
+    out->has_infinities = true;
+}
+
 enum rt_status rt_fields_open(struct rt_fields *out, const char *label, const void *text,
                               size_t bytes, struct rt_error *err)
 {
+    static const char mark[] = "\xef\xbb\xbf"; /* a byte order mark, which editors leave */
+    const size_t skip = bytes >= 3 && memcmp(text, mark, 3) == 0 ? 3 : 0;
     struct rt_scan s;
     RT_MODELS_REQUIRE(bytes <= MAX_BYTES, err, RT_ERR_FILE,
                       "%s: %zu bytes: a config.json has at most %u", label, bytes, MAX_BYTES);
-    rt_scan_open(&s, text, bytes);
+    *out = (struct rt_fields){
+        .label = label, .prefix = "", .whole = text, .text = text, .bytes = bytes};
+    out->text += skip;
+    out->bytes -= skip;
+    open_scan(out, &s);
     RT_MODELS_REQUIRE(rt_scan_peek(&s) == RT_SCAN_OBJECT, err, RT_ERR_CONFIG,
                       "%s: is not an object of JSON", label);
     (void)rt_scan_skip(&s);
     RT_MODELS_REQUIRE(rt_scan_end(&s), err, RT_ERR_CONFIG, "%s: has %s at byte %zu", label,
-                      s.problem, (size_t)(s.at - s.begin));
-    *out = (struct rt_fields){
-        .label = label, .prefix = "", .whole = text, .text = text, .bytes = bytes};
+                      s.problem, (size_t)(s.at - out->whole));
     return RT_OK;
 }
 
@@ -37,7 +49,7 @@ static void find(const struct rt_fields *f, const char *key, struct rt_scan *out
     struct rt_scan s;
     struct rt_scan_text name;
     *times = 0;
-    rt_scan_open(&s, f->text, f->bytes);
+    open_scan(f, &s);
     (void)rt_scan_enter(&s, '{');
     while (rt_scan_more(&s) && rt_scan_key(&s, &name)) {
         if (rt_scan_is(&name, key) && ++*times == 1)
@@ -158,23 +170,32 @@ enum rt_status rt_field_count(const struct rt_fields *f, const char *key, uint32
  * changed, and changed back. */
 static bool to_double(const struct rt_scan_text *text, double *out)
 {
-    char copy[64];
     const locale_t plain = newlocale(LC_NUMERIC_MASK, "C", (locale_t)0);
-    if (text->bytes >= sizeof(copy) || plain == (locale_t)0)
+    if (plain == (locale_t)0)
         return false;
-    memcpy(copy, text->at, text->bytes);
-    copy[text->bytes] = '\0';
     const locale_t before = uselocale(plain);
-    *out = strtod(copy, NULL);
+    errno = 0;
+    *out = strtod(text->at, NULL); /* ends at the ',', '}' or space behind: objects have one */
+    const int number = errno;
     (void)uselocale(before);
     freelocale(plain);
-    return true;
+    return number == 0; /* neither too large for a double, nor too small */
+}
+
+bool rt_field_is_zero(const struct rt_fields *f, const char *key)
+{
+    struct rt_scan at;
+    struct rt_scan_text text;
+    uint32_t times = 0;
+    double value = 1.0;
+    find(f, key, &at, &times);
+    return times == 1 && rt_scan_number(&at, &text) && to_double(&text, &value) && value == 0.0;
 }
 
 enum rt_status rt_field_number(const struct rt_fields *f, const char *key, const double *otherwise,
                                double *out, struct rt_error *err)
 {
-    static const char must[] = "a number above 0";
+    static const char must[] = "a number above 0, from 1.18e-38 to 3.4e+38";
     struct rt_scan at;
     struct rt_scan_text text;
     double value = 0.0;
@@ -183,8 +204,8 @@ enum rt_status rt_field_number(const struct rt_fields *f, const char *key, const
     struct rt_scan s = at;
     if (!given)
         value = *otherwise;
-    else if (!rt_scan_number(&s, &text) || !to_double(&text, &value) || !isfinite(value) ||
-             value <= 0.0)
+    else if (!rt_scan_number(&s, &text) || !to_double(&text, &value) ||
+             !(value >= (double)FLT_MIN && value <= (double)FLT_MAX))
         return fail_at(f, key, &at, must, err);
     *out = value;
     return RT_OK;

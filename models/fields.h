@@ -28,6 +28,8 @@ enum rt_status rt_fields_open(struct rt_fields *out, const char *label, const vo
 
 /* Also where it is given more than once, which reading it then refuses. */
 bool rt_field_is_given(const struct rt_fields *f, const char *key);
+/* Whether it is the number 0, however it is written. */
+bool rt_field_is_zero(const struct rt_fields *f, const char *key);
 /* The object that is a member, as fields of their own; *is_there 0 where there is none. */
 enum rt_status rt_fields_below(const struct rt_fields *f, const char *key, const char *prefix,
                                struct rt_fields *out, bool *is_there, struct rt_error *err);
@@ -36,7 +38,7 @@ enum rt_status rt_fields_below(const struct rt_fields *f, const char *key, const
 enum rt_status rt_field_count(const struct rt_fields *f, const char *key, uint32_t least,
                               uint32_t most, const uint32_t *otherwise, uint32_t *out,
                               struct rt_error *err);
-/* Above 0 and finite. */
+/* Above 0, and one that a float holds. */
 enum rt_status rt_field_number(const struct rt_fields *f, const char *key, const double *otherwise,
                                double *out, struct rt_error *err);
 enum rt_status rt_field_flag(const struct rt_fields *f, const char *key, const bool *otherwise,

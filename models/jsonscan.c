@@ -51,6 +51,9 @@ enum rt_scan_kind rt_scan_peek(struct rt_scan *s)
         return RT_SCAN_NULL;
     case '-':
         return RT_SCAN_NUMBER;
+    case 'N':
+    case 'I':
+        return s->has_infinities ? RT_SCAN_NUMBER : RT_SCAN_BAD;
     default:
         return next(s) >= '0' && next(s) <= '9' ? RT_SCAN_NUMBER : RT_SCAN_BAD;
     }
@@ -255,11 +258,29 @@ static size_t skip_digits(struct rt_scan *s)
     return (size_t)(s->at - begin);
 }
 
+/* The number at which a scan stands is one of these, which is passed. */
+static bool skip_infinity(struct rt_scan *s)
+{
+    static const char *const words[] = {"NaN", "Infinity", "-Infinity"};
+    for (size_t i = 0; s->has_infinities && i < sizeof(words) / sizeof(words[0]); i++) {
+        const size_t bytes = strlen(words[i]);
+        if ((size_t)(s->end - s->at) < bytes || memcmp(s->at, words[i], bytes) != 0)
+            continue;
+        s->at += bytes;
+        return true;
+    }
+    return false;
+}
+
 bool rt_scan_number(struct rt_scan *s, struct rt_scan_text *out)
 {
     if (rt_scan_peek(s) != RT_SCAN_NUMBER)
         return fail(s, "no number");
     const char *const begin = s->at;
+    if (skip_infinity(s)) {
+        *out = (struct rt_scan_text){.at = begin, .bytes = (size_t)(s->at - begin)};
+        return true;
+    }
     s->at += next(s) == '-';
     const bool leading_zero = next(s) == '0';
     const size_t whole = skip_digits(s);

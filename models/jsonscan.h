@@ -25,6 +25,7 @@
 struct rt_scan {
     const char *begin, *at, *end;
     const char *problem; /* null: none so far; else what is wrong at byte `at - begin` */
+    bool has_infinities; /* NaN, Infinity and -Infinity are numbers; set behind rt_scan_open */
     uint32_t depth;
     uint64_t is_list, has_element; /* bit d: of the container open at depth d */
 };

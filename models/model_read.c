@@ -76,15 +76,22 @@ enum rt_status rt_family_parse(const char *label, const void *text, size_t bytes
     return RT_OK;
 }
 
-/* Attention is read from the same file by who knows all that is said of it. */
-static enum rt_status add_attention(const char *path, struct rt_model *m, struct rt_error *err)
+/* Attention is read from the same file by who knows all that is said of it. What the families have
+ * not refused with its line, and no runtime takes, is refused here. */
+static enum rt_status add_attention(const char *path, const char *label, struct rt_model *m,
+                                    struct rt_error *err)
 {
     struct rt_config config;
+    struct rt_error story = {.status = RT_OK};
     rt_config_default(&config);
     RT_MODELS_TRY(rt_config_model(path, &config, err));
     RT_MODELS_REQUIRE(config.geometry.layers == m->layers &&
                           config.block.hidden_size == m->hidden_size,
                       err, RT_ERR_FILE, "%s was changed while it was read", path);
+    config.layer = 1;
+    (void)snprintf(config.device, sizeof(config.device), "host");
+    const enum rt_status status = rt_config_check(&config, &story);
+    RT_MODELS_REQUIRE(status == RT_OK, err, status, "%s: %s", label, story.message);
     m->geometry = config.geometry;
     m->block = config.block;
     return RT_OK;
@@ -107,7 +114,7 @@ enum rt_status rt_model_read(const char *path, struct rt_model *out, struct rt_e
     rt_mapped_file_close(&text);
     if (status != RT_OK)
         return status;
-    RT_MODELS_TRY(add_attention(path, &m, error));
+    RT_MODELS_TRY(add_attention(path, label, &m, error));
     rt_models_write_struct(out, &m, sizeof(m));
     return RT_OK;
 }

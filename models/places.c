@@ -150,6 +150,13 @@ static void place_of_mixture(const struct rt_model *m, uint32_t i, struct rt_pla
     set_mlp(out, RT_PLACE_EXPERT_GATE, i % MLP, moe->intermediate_size, m->hidden_size, part);
 }
 
+static bool has_bias(const struct rt_model *m, const char *name)
+{
+    return m->attention_bias &&
+           (strcmp(name, "q_a_proj.bias") == 0 || strcmp(name, "kv_a_proj_with_mqa.bias") == 0 ||
+            strcmp(name, "o_proj.bias") == 0);
+}
+
 static void place_of_attention(const struct rt_places *p, uint32_t i, struct rt_place *out)
 {
     char name[64];
@@ -157,7 +164,7 @@ static void place_of_attention(const struct rt_places *p, uint32_t i, struct rt_
     (void)rt_weights_place(p->attention, i, &w, NULL); /* i is below its count */
     (void)snprintf(name, sizeof(name), "self_attn.%s", w.name);
     set_of_layer(out, RT_PLACE_ATTENTION, w.rows, w.columns, name);
-    out->needed = w.needed;
+    out->needed = w.needed || has_bias(&p->model, w.name);
 }
 
 static void place_of_layer(const struct rt_places *p, uint32_t i, struct rt_place *out)

@@ -67,6 +67,9 @@ struct rt_model {
     uint8_t moe_layers[RT_MAX_LAYERS]; /* 1: the layer's MLP is a mixture */
     struct rt_geometry geometry;       /* attention, as rt_config_model gives it: all heads */
     struct rt_block block;
+    /* 1: q_a_proj, kv_a_proj_with_mqa and o_proj have biases, which a checkpoint then must have. */
+    uint32_t attention_bias;
+    uint32_t reserved;
 };
 
 /*
@@ -110,7 +113,7 @@ struct rt_place {
     uint32_t layer;  /* 0 where it is no layer's */
     uint32_t expert; /* 0 where it is no expert's */
     uint64_t rows, columns;
-    uint32_t needed; /* 0: a bias of attention, which a model may lack */
+    uint32_t needed; /* 0: a bias of attention, without attention_bias: a checkpoint may lack it */
     uint32_t reserved;
     char name[RT_PLACE_NAME_BYTES]; /* the tensor's, where experts are stored one by one */
 };

@@ -233,7 +233,9 @@ static void test_bad_text(void **state)
     refuse("[1]", "x: is not an object of JSON");
     refuse("{\"a\": 1", "x: has no ',' or '}' at byte 7");
     refuse("{} {}", "x: has more than one value at byte 3");
-    refuse("{\"a\": Infinity}", "x: has no value at byte 6");
+    refuse("{\"a\": Infinite}", "x: has a number that is none at byte 6");
+    refuse("\xef\xbb\xbf{\"a\": Non}", "x: has a number that is none at byte 9");
+    refuse("\xef\xbb\xbf[]", "x: is not an object of JSON");
     refuse("{}", "x: model_type is missing: must be one of those known: deepseek_v2, deepseek_v3, "
                  "glm4_moe_lite, minicpm3, mistral4, youtu, youtu_llm");
     refuse("{\"model_type\":\n\"llama\"}",
@@ -256,13 +258,16 @@ static void test_bad_text(void **state)
            "x: text_config is given 2 times: must be once");
 }
 
-static void test_bad_values(void **state)
-{
-    (void)state;
 #define YOUTU(sizes, more)                                                                         \
     "{\"model_type\": \"youtu\", " sizes                                                           \
     "\"num_hidden_layers\": 4, \"rms_norm_eps\": 1e-6, \"intermediate_size\": 128" more "}"
 #define SIZES "\"vocab_size\": 100, \"hidden_size\": 64, "
+#define EPS(value)                                                                                 \
+    "{\"model_type\": \"youtu\", " SIZES "\"num_hidden_layers\": 2, \"rms_norm_eps\": " value "}"
+
+static void test_bad_values(void **state)
+{
+    (void)state;
     static const struct {
         const char *text, *words;
     } cases[] = {
@@ -298,11 +303,42 @@ static void test_bad_values(void **state)
          "rms_norm_eps is missing"},
         {"{\"model_type\": \"youtu\", " SIZES "\"num_hidden_layers\": 2, \"rms_norm_eps\": 0}",
          "rms_norm_eps is 0: must be a number above 0"},
+        {EPS("NaN"), "rms_norm_eps is NaN: must be a number above 0, from 1.18e-38"},
+        {EPS("-Infinity"), "rms_norm_eps is -Infinity: must be"},
+        {EPS("1e999"), "rms_norm_eps is 1e999: must be"},
+        {EPS("1e-999"), "rms_norm_eps is 1e-999: must be"},
+        {EPS("1e39"), "rms_norm_eps is 1e39: must be a number above 0, from 1.18e-38 to 3.4e+38"},
+        {EPS("1e-39"), "rms_norm_eps is 1e-39: must be"},
+        {YOUTU(SIZES, ",\n\"num_attention_heads\": 129"),
+         "x:2: num_attention_heads is 129: must be an integer from 1 to 128"},
+        {YOUTU(SIZES, ", \"v_head_dim\": 0"), "v_head_dim is 0: must be an integer from 8 to 512"},
+        {YOUTU(SIZES, ", \"v_head_dim\": 100"), "v_head_dim is 100: must be a multiple of 8, from"},
+        {YOUTU(SIZES, ", \"qk_nope_head_dim\": 12"), "qk_nope_head_dim is 12: must be a multiple"},
+        {YOUTU(SIZES, ", \"q_lora_rank\": 4"), "q_lora_rank is 4: must be a multiple of 8, from 0"},
+        {YOUTU(SIZES, ", \"final_logit_softcapping\": 30"),
+         "final_logit_softcapping is 30: must be null: logits have no cap here"},
+        {"{\"model_type\": \"youtu\", \"vocab_size\": 100, \"num_hidden_layers\": 2,\n"
+         "\"hidden_size\": 60, \"rms_norm_eps\": 1, \"intermediate_size\": 8}",
+         "x:2: hidden_size is 60: must be a multiple of 8, from 8 to 65536"},
         {"{\"model_type\": \"youtu\", " SIZES "\"num_hidden_layers\": 2, \"rms_norm_eps\": 1}",
          "intermediate_size is missing"},
     };
     for (size_t i = 0; i < COUNT(cases); i++)
         refuse(cases[i].text, cases[i].words);
+}
+
+/* Numbers as Python and people write them, and what says that there is nothing. */
+static void test_odd_text(void **state)
+{
+    (void)state;
+    struct rt_model m = parse_good("\xef\xbb\xbf" YOUTU(SIZES, ", \"x\": [NaN, -Infinity]"));
+    assert_int_equal(m.attention_bias, 0);
+    m = parse_good(
+        EPS("0.00001000000000000000000000000000000000000000000000000000000000000000000001"
+            ", \"y\": Infinity, \"q_lora_rank\": null, \"intermediate_size\": 8, "
+            "\"final_logit_softcapping\": 0.0, \"attention_bias\": true"));
+    assert_true(m.norm_eps == 1e-5);
+    assert_int_equal(m.attention_bias, 1);
 }
 
 /* ---- files ----------------------------------------------------------------------------------- */
@@ -334,6 +370,14 @@ static void test_files(void **state)
     m.struct_size = sizeof(m);
     assert_int_equal(rt_model_read(scratch_path(""), &m, &err), RT_ERR_CONFIG);
     assert_non_null(strstr(err.message, "config.json: kv_lora_rank is missing"));
+    scratch_text("config.json",
+                 V3(", \"num_attention_heads\": 4, \"kv_lora_rank\": 512, \"rope_theta\": 1e-9,"
+                    " \"qk_rope_head_dim\": 64, \"qk_nope_head_dim\": 64, \"v_head_dim\": 64,"
+                    " \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 2,"
+                    " \"attention_factor\": 1e60}"));
+    assert_int_equal(rt_model_read(scratch_path(""), &m, &err), RT_ERR_CONFIG);
+    if (!strstr(err.message, "config.json: block.rope.attention_factor is 1e+60: must be"))
+        fail_msg("%s", err.message);
     scratch_text("config.json", "");
     assert_int_equal(rt_model_read(scratch_path(""), &m, &err), RT_ERR_CONFIG);
     scratch_remove();
@@ -347,6 +391,7 @@ int main(void)
         cmocka_unit_test(test_mistral4),    cmocka_unit_test(test_minicpm3),
         cmocka_unit_test(test_nested),      cmocka_unit_test(test_bad_text),
         cmocka_unit_test(test_bad_values),  cmocka_unit_test(test_files),
+        cmocka_unit_test(test_odd_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

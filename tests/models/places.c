@@ -337,6 +337,37 @@ static void test_wrong(void **state)
                  "has no tensor model.layers.1.mlp.experts.3.down_proj.weight; 1 of the 41");
 }
 
+/* A model that says so has them; without q_lora_rank there is no q_a_proj, and q_proj has none. */
+static void test_attention_bias(void **state)
+{
+    (void)state;
+    struct rt_model m = read_model(GOLDEN "deepseek_v3");
+    struct rt_error err = {.status = RT_OK};
+    m.attention_bias = 1;
+    for (int lora = 1; lora >= 0; lora--) {
+        uint32_t biases = 0;
+        m.block.q_lora_rank = lora ? m.block.q_lora_rank : 0;
+        rt_places *p = make_places(&m);
+        for (uint32_t i = 0; i < rt_places_count(p); i++) {
+            struct rt_place place = {.struct_size = sizeof(place)};
+            assert_int_equal(rt_places_at(p, i, &place, NULL), RT_OK);
+            const bool is_bias = strstr(place.name, "_proj") && strstr(place.name, ".bias");
+            biases += is_bias && place.needed;
+        }
+        assert_int_equal(biases, (2 + lora) * m.layers);
+        rt_places_destroy(&p);
+    }
+    m = read_model(GOLDEN "deepseek_v3");
+    m.attention_bias = 1;
+    rt_places *p = make_places(&m);
+    rt_checkpoint *c = open_good(GOLDEN "deepseek_v3");
+    assert_int_equal(rt_places_check(p, c, &err), RT_ERR_FILE);
+    if (!strstr(err.message, "has no tensor model.layers.0.self_attn.q_a_proj.bias; "))
+        fail_msg("%s", err.message);
+    rt_checkpoint_close(&c);
+    rt_places_destroy(&p);
+}
+
 /* A checkpoint of another family lacks most; the first is named, and all are counted. */
 static void test_other_family(void **state)
 {
@@ -411,6 +442,7 @@ int main(void)
         cmocka_unit_test(test_zero_token),
         cmocka_unit_test(test_wrong),
         cmocka_unit_test(test_other_family),
+        cmocka_unit_test(test_attention_bias),
         cmocka_unit_test(test_bad_models),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
