@@ -133,11 +133,14 @@ enum rt_status rt_checkpoint_copy(const rt_checkpoint *checkpoint, const char *n
     RT_MODELS_REQUIRE(out || count == 0, error, RT_ERR_INVALID, "rt_checkpoint_copy: out is null");
     RT_MODELS_TRY(rt_checkpoint_entry(checkpoint, name, &t, error));
     RT_MODELS_TRY(check_dtype(checkpoint, t, dtype, error));
+    RT_MODELS_REQUIRE((uintptr_t)out % (dtype == RT_DTYPE_BF16 ? 2 : 4) == 0, error, RT_ERR_INVALID,
+                      "rt_checkpoint_copy: out = %p is not %d-byte aligned, as its elements are",
+                      out, dtype == RT_DTYPE_BF16 ? 2 : 4);
     const uint64_t rows = rt_stored_rows(t), columns = rt_stored_columns(t);
     RT_MODELS_REQUIRE(first <= rows && count <= rows - first, error, RT_ERR_INVALID,
-                      "%s: tensor %.96s: rows %" PRIu64 " to %" PRIu64
-                      " were asked for, it has %" PRIu64,
-                      checkpoint->label, name, first, first + count, rows);
+                      "%s: tensor %.96s: %" PRIu64 " rows from row %" PRIu64
+                      " on were asked for, it has %" PRIu64,
+                      checkpoint->label, name, count, first, rows);
     const uint64_t from = first * columns, elements = count * columns;
     if (elements == 0)
         return RT_OK;

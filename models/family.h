@@ -57,5 +57,9 @@ enum rt_status rt_family_only(const struct rt_fields *f, const char *key, const 
 
 #define RT_FAMILY_MAX_WIDTH (1u << 20) /* of an MLP */
 #define RT_FAMILY_MAX_VOCAB (1u << 24)
+#define RT_FAMILY_MAX_SHARED (1u << 30) /* width of all shared experts together */
+/* Experts of all layers: eight times those of the largest model that there is. Each is three names
+ * in a table. */
+#define RT_FAMILY_MAX_ALL_EXPERTS (1u << 18)
 
 #endif

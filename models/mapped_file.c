@@ -12,8 +12,11 @@
 static enum rt_status fail_errno(const char *path, struct rt_error *err)
 {
     char reason[128], label[RT_PATH_LABEL_BYTES];
+    struct stat about;
     const int number = errno;
     rt_path_label(path, label);
+    RT_MODELS_REQUIRE(number != ENOENT || lstat(path, &about) != 0, err, RT_ERR_FILE,
+                      "%s: a symbolic link to a file that is not there", label);
     if (strerror_r(number, reason, sizeof(reason)) != 0)
         (void)snprintf(reason, sizeof(reason), "errno %d", number);
     return rt_models_fail(err, RT_ERR_FILE, "%s: %s", label, reason);
@@ -37,6 +40,22 @@ static enum rt_status map_open(int fd, const char *path, struct rt_mapped_file *
     return RT_OK;
 }
 
+/* What a clone without Git LFS has in a large file's place. */
+static enum rt_status check_pointer(const struct rt_mapped_file *file, const char *path,
+                                    struct rt_error *err)
+{
+    static const char begin[] = "version https://git-lfs.github.com/spec/";
+    char label[RT_PATH_LABEL_BYTES];
+    rt_path_label(path, label);
+    RT_MODELS_REQUIRE(file->bytes < sizeof(begin) - 1 ||
+                          memcmp(file->data, begin, sizeof(begin) - 1) != 0,
+                      err, RT_ERR_FILE,
+                      "%s: a Git LFS pointer of %zu bytes in the file's place: must be fetched, as "
+                      "by git lfs pull",
+                      label, file->bytes);
+    return RT_OK;
+}
+
 enum rt_status rt_mapped_file_open(const char *path, struct rt_mapped_file *out,
                                    struct rt_error *err)
 {
@@ -45,8 +64,12 @@ enum rt_status rt_mapped_file_open(const char *path, struct rt_mapped_file *out,
     const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
         return fail_errno(path, err);
-    const enum rt_status status = map_open(fd, path, out, err);
+    enum rt_status status = map_open(fd, path, out, err);
     (void)close(fd);
+    if (status == RT_OK)
+        status = check_pointer(out, path, err);
+    if (status != RT_OK)
+        rt_mapped_file_close(out);
     return status;
 }
 
@@ -85,5 +108,6 @@ bool rt_path_is_folder(const char *path)
 
 bool rt_path_exists(const char *path)
 {
-    return access(path, F_OK) == 0;
+    struct stat about;
+    return lstat(path, &about) == 0;
 }

@@ -27,6 +27,7 @@ enum rt_status rt_path_join(const char *folder, const char *name, char out[RT_PA
 #define RT_PATH_LABEL_BYTES 160
 void rt_path_label(const char *path, char out[RT_PATH_LABEL_BYTES]);
 bool rt_path_is_folder(const char *path);
+/* Also where it is a symbolic link that leads nowhere. */
 bool rt_path_exists(const char *path);
 
 #endif

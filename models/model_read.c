@@ -62,6 +62,20 @@ static enum rt_status choose(struct rt_fields *f, size_t *family, struct rt_erro
     return *family < FAMILY_COUNT ? RT_OK : fail_family(f, err);
 }
 
+static enum rt_status check_experts(const struct rt_fields *f, const struct rt_model *m,
+                                    struct rt_error *err)
+{
+    char must[96];
+    uint32_t layers = 0;
+    for (uint32_t layer = 0; layer < m->layers; layer++)
+        layers += m->moe_layers[layer];
+    if ((uint64_t)layers * m->moe.experts <= RT_FAMILY_MAX_ALL_EXPERTS)
+        return RT_OK;
+    (void)snprintf(must, sizeof(must), "at most %u in %u layers, %u in all",
+                   RT_FAMILY_MAX_ALL_EXPERTS / layers, layers, RT_FAMILY_MAX_ALL_EXPERTS);
+    return rt_field_refuse(f, "n_routed_experts", must, err);
+}
+
 enum rt_status rt_family_parse(const char *label, const void *text, size_t bytes,
                                struct rt_model *out, struct rt_error *err)
 {
@@ -72,6 +86,7 @@ enum rt_status rt_family_parse(const char *label, const void *text, size_t bytes
     RT_MODELS_TRY(choose(&f, &family, err));
     (void)snprintf(m.family, sizeof(m.family), "%s", families[family].family);
     RT_MODELS_TRY(families[family].read(&f, &m, err));
+    RT_MODELS_TRY(check_experts(&f, &m, err));
     *out = m;
     return RT_OK;
 }

@@ -17,30 +17,6 @@ static uint32_t mlp_count(const struct rt_model *m, uint32_t layer)
     return m->moe_layers[layer] ? 1 + m->moe.bias + MLP * m->moe.experts + shared : MLP;
 }
 
-/* A model filled by hand may be anything. */
-static enum rt_status check_model(const struct rt_model *m, struct rt_error *err)
-{
-    RT_MODELS_REQUIRE(m->layers >= 1 && m->layers <= RT_MAX_LAYERS, err, RT_ERR_INVALID,
-                      "model->layers is %" PRIu32 ": must be 1 to %d", m->layers, RT_MAX_LAYERS);
-    RT_MODELS_REQUIRE(m->vocab_size && m->hidden_size, err, RT_ERR_INVALID,
-                      "model->vocab_size is %" PRIu32 ", hidden_size %" PRIu32 ": must be above 0",
-                      m->vocab_size, m->hidden_size);
-    RT_MODELS_REQUIRE(m->moe.experts <= RT_MODEL_MAX_EXPERTS && m->moe.bias <= 1, err,
-                      RT_ERR_INVALID,
-                      "model->moe.experts is %" PRIu32 ", bias %" PRIu32 ": must be at most %d, 1",
-                      m->moe.experts, m->moe.bias, RT_MODEL_MAX_EXPERTS);
-    RT_MODELS_REQUIRE(
-        !m->has_zero_token || (m->zero_token >= 0 && (uint32_t)m->zero_token < m->vocab_size), err,
-        RT_ERR_INVALID, "model->zero_token is %" PRId32 ": must be below vocab_size %" PRIu32,
-        m->zero_token, m->vocab_size);
-    for (uint32_t layer = 0; layer < m->layers; layer++)
-        RT_MODELS_REQUIRE(m->moe_layers[layer] ? m->moe.experts && m->moe.intermediate_size
-                                               : m->intermediate_size,
-                          err, RT_ERR_INVALID,
-                          "layer %" PRIu32 " of the model has an MLP of size 0", layer);
-    return RT_OK;
-}
-
 /* A table of one layer's weights knows their names and shapes; nothing is bound to it. */
 static enum rt_status open_attention(struct rt_places *p, struct rt_error *err)
 {
@@ -59,7 +35,7 @@ static enum rt_status open_attention(struct rt_places *p, struct rt_error *err)
 static enum rt_status init(struct rt_places *p, struct rt_error *err)
 {
     const struct rt_model *m = &p->model;
-    RT_MODELS_TRY(check_model(m, err));
+    RT_MODELS_TRY(rt_places_check_model(m, err));
     RT_MODELS_TRY(open_attention(p, err));
     p->starts[0] = 1;
     for (uint32_t layer = 0; layer < m->layers; layer++)

@@ -18,6 +18,9 @@ struct rt_places {
     uint32_t starts[RT_MAX_LAYERS + 1]; /* first index of each layer, then of what is behind */
 };
 
+/* A model filled by hand may be anything: RT_ERR_INVALID names the first field that it must not
+ * have so. Attention is for others to check. */
+enum rt_status rt_places_check_model(const struct rt_model *m, struct rt_error *err);
 /* index < count. */
 void rt_place_of(const struct rt_places *p, uint32_t index, struct rt_place *out);
 /* Norms and biases have one dimension; all else has two, also where the first of them is 1. */

@@ -221,6 +221,24 @@ static void test_bad_files(void **state)
     REFUSE(long_path, "...xxxx", "xxxx: File name too long");
 }
 
+/* What a clone of a large repository, or a moved cache, has in a file's place. */
+static void test_not_the_file(void **state)
+{
+    (void)state;
+    static const char pointer[] = "version https://git-lfs.github.com/spec/v1\n"
+                                  "oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2c"
+                                  "a24d17e2393\nsize 4976698672\n";
+    static const char *const names[] = {"model.safetensors", "model.safetensors.index.json"};
+    for (size_t i = 0; i < COUNT(names); i++) {
+        scratch_text(names[i], pointer);
+        REFUSE(scratch_path(""), names[i], ": a Git LFS pointer of 135 bytes in the file's place");
+        assert_int_equal(remove(scratch_path(names[i])), 0);
+        assert_int_equal(symlink("../blobs/nowhere", scratch_path(names[i])), 0);
+        REFUSE(scratch_path(""), names[i], ": a symbolic link to a file that is not there");
+        assert_int_equal(remove(scratch_path(names[i])), 0);
+    }
+}
+
 /* ---- numbers --------------------------------------------------------------------------------- */
 
 static void test_copies(void **state)
@@ -267,8 +285,9 @@ static void test_bad_copies(void **state)
         {"e", 0, 1, RT_DTYPE_BF16, RT_ERR_FILE, "tensor e has dtype F8_E4M3, expected BF16"},
         {"w", 0, 1, RT_DTYPE_I32, RT_ERR_FILE, "tensor w has dtype F32, expected I32"},
         {"w", 0, 1, RT_DTYPE_U8, RT_ERR_INVALID, "dtype is 4: must be bf16 (1), f32 (2) or i32"},
-        {"w", 2, 1, RT_DTYPE_F32, RT_ERR_INVALID, "rows 2 to 3 were asked for, it has 2"},
-        {"w", 1, UINT64_MAX, RT_DTYPE_F32, RT_ERR_INVALID, "were asked for, it has 2"},
+        {"w", 2, 1, RT_DTYPE_F32, RT_ERR_INVALID, "1 rows from row 2 on were asked for, it has 2"},
+        {"w", 1, UINT64_MAX, RT_DTYPE_F32, RT_ERR_INVALID,
+         "18446744073709551615 rows from row 1 on were"},
     };
     float out[6];
     write_single("model.safetensors");
@@ -278,6 +297,14 @@ static void test_bad_copies(void **state)
         const enum rt_status status = rt_checkpoint_copy(c, cases[i].name, cases[i].first,
                                                          cases[i].count, cases[i].dtype, out, &err);
         expect(cases[i].name, status, &err, cases[i].status, &cases[i].words, 1);
+    }
+    struct rt_error err = {.status = RT_OK};
+    for (size_t off = 1; off < 4; off++) {
+        void *const odd = (char *)out + off;
+        assert_int_equal(rt_checkpoint_copy(c, "w", 0, 1, RT_DTYPE_F32, odd, &err), RT_ERR_INVALID);
+        assert_non_null(strstr(err.message, "is not 4-byte aligned"));
+        assert_int_equal(rt_checkpoint_copy(c, "w", 0, 1, RT_DTYPE_BF16, odd, &err),
+                         off == 2 ? RT_OK : RT_ERR_INVALID);
     }
     assert_int_equal(rt_checkpoint_copy(c, "w", 0, 1, RT_DTYPE_F32, NULL, NULL), RT_ERR_INVALID);
     assert_int_equal(rt_checkpoint_copy(NULL, "w", 0, 1, RT_DTYPE_F32, out, NULL), RT_ERR_INVALID);
@@ -408,6 +435,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_listed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_index, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_files, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_not_the_file, setup, teardown),
         cmocka_unit_test_setup_teardown(test_copies, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_copies, setup, teardown),
         cmocka_unit_test(test_random_names),

@@ -265,6 +265,10 @@ static void test_bad_text(void **state)
 #define EPS(value)                                                                                 \
     "{\"model_type\": \"youtu\", " SIZES "\"num_hidden_layers\": 2, \"rms_norm_eps\": " value "}"
 
+#define START_OF(layers)                                                                           \
+    "{\"model_type\": \"deepseek_v3\", " SIZES                                                     \
+    "\"rms_norm_eps\": 1, \"num_hidden_layers\": " #layers ", \"first_k_dense_replace\": 0"
+
 static void test_bad_values(void **state)
 {
     (void)state;
@@ -303,6 +307,9 @@ static void test_bad_values(void **state)
          "rms_norm_eps is missing"},
         {"{\"model_type\": \"youtu\", " SIZES "\"num_hidden_layers\": 2, \"rms_norm_eps\": 0}",
          "rms_norm_eps is 0: must be a number above 0"},
+        {START_OF(128) ", \"n_routed_experts\": 4096, \"num_experts_per_tok\": 4, "
+                       "\"moe_intermediate_size\": 8, \"routed_scaling_factor\": 1" GROUPS "}",
+         "n_routed_experts is 4096: must be at most 2048 in 128 layers, 262144 in all"},
         {EPS("NaN"), "rms_norm_eps is NaN: must be a number above 0, from 1.18e-38"},
         {EPS("-Infinity"), "rms_norm_eps is -Infinity: must be"},
         {EPS("1e999"), "rms_norm_eps is 1e999: must be"},

@@ -396,15 +396,23 @@ static void test_bad_models(void **state)
 {
     (void)state;
     const struct rt_model good = read_model(GOLDEN "deepseek_v3");
-    struct rt_model bad[7];
+    struct rt_model bad[15];
     static const char *const words[] = {
         "model->layers is 0: must be 1 to 1024",
         "model->layers is 1025",
-        "model->vocab_size is 0, hidden_size 64: must be above 0",
-        "model->moe.experts is 4097, bias 1: must be at most 4096, 1",
+        "model->vocab_size is 0: must be 1 to 16777216",
+        "model->moe.experts is 4097: must be 1 to 4096",
         "layer 1 of the model has an MLP of size 0",
         "layer 0 of the model has an MLP of size 0",
-        "model->zero_token is 256: must be below vocab_size 256"};
+        "model->zero_token is 256: must be 0 to 255, below vocab_size",
+        "model->family has no NUL among its 28 characters",
+        "model->hidden_size is 72: must be block.hidden_size, 64",
+        "model->eos is -1: must be 0 to 255, below vocab_size",
+        "model->moe.groups is 3: must divide moe.experts, 4",
+        "model->moe.scoring is 7: must be 0 to 1",
+        "model->moe_layers[0] is 2: must be 0 or 1",
+        "model->moe.experts is 4096, 524288 in all layers: must be at most 262144 there",
+        "model->attention_bias is 2: must be 0 to 1"};
     for (size_t i = 0; i < COUNT(bad); i++)
         bad[i] = good;
     bad[0].layers = 0;
@@ -415,6 +423,17 @@ static void test_bad_models(void **state)
     bad[5].intermediate_size = 0;
     bad[6].has_zero_token = 1;
     bad[6].zero_token = 256;
+    memset(bad[7].family, 'x', sizeof(bad[7].family));
+    bad[8].hidden_size = 72;
+    bad[9].eos_count = 1;
+    bad[9].eos[0] = -1;
+    bad[10].moe.groups = 3;
+    bad[11].moe.scoring = (enum rt_scoring)7;
+    bad[12].moe_layers[0] = 2;
+    bad[13].layers = 128;
+    bad[13].moe.experts = 4096;
+    memset(bad[13].moe_layers, 1, sizeof(bad[13].moe_layers));
+    bad[14].attention_bias = 2;
     for (size_t i = 0; i < COUNT(bad); i++) {
         struct rt_error err = {.status = RT_OK};
         rt_places *p = NULL;
