@@ -49,12 +49,15 @@ enum rt_status rt_places_create(const struct rt_model *model, rt_places **out,
 {
     RT_MODELS_REQUIRE(out, error, RT_ERR_INVALID, "rt_places_create: out is null");
     *out = NULL;
+    struct rt_error story = {.status = RT_OK};
     rt_places *p = calloc(1, sizeof(*p));
     RT_MODELS_REQUIRE(p, error, RT_ERR_NOMEM, "out of host memory for a model's places");
     enum rt_status status = rt_models_take_struct(model, &p->model, sizeof(p->model),
                                                   "rt_places_create", "model", error);
     if (status == RT_OK)
-        status = init(p, error);
+        status = init(p, &story);
+    if (story.status != RT_OK)
+        (void)rt_models_fail(error, status, "rt_places_create: %s", story.message);
     if (status != RT_OK)
         rt_places_destroy(&p);
     *out = p;

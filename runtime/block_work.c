@@ -39,6 +39,15 @@ enum rt_status rt_ops_norm_view(const char *op, const char *name, const struct r
     return RT_OK;
 }
 
+/* Before a stride is made of it. */
+static enum rt_status check_width(const char *op, const char *name, uint32_t width, uint32_t most,
+                                  struct rt_error *err)
+{
+    RT_REQUIRE(width >= 8 && width <= most && width % 8 == 0, err, RT_ERR_INVALID,
+               "%s: %s.width %u is not a multiple of 8 from 8 to %u", op, name, width, most);
+    return RT_OK;
+}
+
 /* ---- input_norm ------------------------------------------------------------------------------ */
 
 static struct rt_strided tokens(const char *name, uint64_t address,
@@ -91,10 +100,11 @@ enum rt_status rt_ops_input_norm_work(const struct rt_kernels *k, const struct r
         .hidden_scale = args->hidden_scale == 0.0f ? 1.0f : args->hidden_scale,
     };
     RT_TRY(rt_ops_precision(op, args->precision, caps, &p.is_f32, err));
+    RT_TRY(check_width(op, "norm", args->norm.width, RT_INPUT_NORM_MOST_WIDTH, err));
     RT_TRY(RT_STRIDE(op, args, stride, args->norm.width, 8, &p.stride, err));
     RT_TRY(rt_ops_norm_view(op, "norm", &args->norm, &p.norm, err));
     RT_TRY(rt_op_resolve(RT_OP_INPUT_NORM, &request, &variant, err));
-    RT_TRY(rt_op_build(k, &variant, &p, sizeof(p), out, err));
+    RT_TRY(rt_ops_named(op, rt_op_build(k, &variant, &p, sizeof(p), out, err), err));
     return check_rows(op, args, &p, err);
 }
 
@@ -108,6 +118,7 @@ static enum rt_status take_q_a(const struct rt_mla_preattend_args *args,
     const struct rt_named_pointer pointers[] = {{"q_a", args->q_a, RT_ALIGN_VECTOR}};
     const int64_t width = args->q_a_norm.width;
     RT_TRY(RT_CHECK_POINTERS(preattend, pointers, err));
+    RT_TRY(check_width(preattend, "q_a_norm", args->q_a_norm.width, RT_PREATTEND_MOST_WIDTH, err));
     p->q_a.base = rt_ops_pointer(args->q_a);
     RT_TRY(RT_STRIDE(preattend, args, q_a_row_stride, args->shape.query_len * width, 8,
                      &p->q_a.row_stride, err));
@@ -273,8 +284,9 @@ enum rt_status rt_ops_preattend_work(const struct rt_kernels *k, const struct rt
     };
     RT_REQUIRE(args->q_a || args->kv_a || args->q, err, RT_ERR_INVALID,
                "%s: q_a, kv_a and q are null: at least one of the parts", preattend);
-    RT_REQUIRE(args->nope_dim <= RT_MAX_HIDDEN, err, RT_ERR_INVALID, "%s: nope_dim %u is not 0..%d",
-               preattend, args->nope_dim, RT_MAX_HIDDEN);
+    RT_REQUIRE(args->nope_dim <= RT_MAX_HIDDEN && args->nope_dim % 8 == 0, err, RT_ERR_INVALID,
+               "%s: nope_dim %u is not a multiple of 8 from 0 to %d", preattend, args->nope_dim,
+               RT_MAX_HIDDEN);
     RT_TRY(RT_CHECK_POINTERS(preattend, pointers, err));
     RT_TRY(take_rope(args, &p, err));
     if (args->q_a)
@@ -283,6 +295,7 @@ enum rt_status rt_ops_preattend_work(const struct rt_kernels *k, const struct rt
         RT_TRY(take_kv_a(args, &choice->kv, &p, err));
     if (args->q)
         RT_TRY(take_q(args, &p, err));
-    RT_TRY(rt_op_build(k, &choice->preattend, &p, sizeof(p), out, err));
+    RT_TRY(
+        rt_ops_named(preattend, rt_op_build(k, &choice->preattend, &p, sizeof(p), out, err), err));
     return check_memory(args, &p, err);
 }

@@ -77,7 +77,7 @@ enum rt_status rt_mla_workspace_size(rt_ops *ops, const struct rt_mla_shape *sha
     RT_CHECK_STRUCT(out, &ops->error);
     struct rt_ops_choice choice;
     struct rt_mla_workspace mine = {0};
-    RT_TRY(rt_ops_choose(&ops->driver.caps, shape, &choice, &ops->error));
+    RT_TRY(rt_ops_choose(__func__, &ops->driver.caps, shape, &choice, &ops->error));
     rt_ops_workspace(shape, &choice, &mine);
     rt_struct_write(out, &mine, sizeof(mine));
     return RT_OK;
@@ -109,7 +109,7 @@ enum rt_status rt_mla_schedule(rt_ops *ops, const struct rt_mla_schedule_args *a
     RT_TAKE_STRUCT(args, mine, err);
     struct rt_ops_choice choice;
     struct rt_work work;
-    RT_TRY(rt_ops_choose(&ops->driver.caps, &args->shape, &choice, err));
+    RT_TRY(rt_ops_choose(__func__, &ops->driver.caps, &args->shape, &choice, err));
     RT_TRY(rt_ops_schedule_work(&ops->kernels, &choice, args, &work, err));
     return rt_ops_launch(ops, &work, stream);
 }
@@ -122,7 +122,7 @@ enum rt_status rt_mla_append(rt_ops *ops, const struct rt_mla_append_args *args,
     RT_TAKE_STRUCT(args, mine, err);
     struct rt_ops_choice choice;
     struct rt_work work;
-    RT_TRY(rt_ops_choose(&ops->driver.caps, &args->shape, &choice, err));
+    RT_TRY(rt_ops_choose(__func__, &ops->driver.caps, &args->shape, &choice, err));
     RT_TRY(rt_ops_append_work(&ops->kernels, &choice, args, &work, err));
     return rt_ops_launch(ops, &work, stream);
 }
@@ -146,7 +146,7 @@ enum rt_status rt_mla_decode(rt_ops *ops, const struct rt_mla_decode_args *args,
     RT_TAKE_STRUCT(args, mine, err);
     struct rt_ops_choice choice;
     struct rt_attend_params attend;
-    RT_TRY(rt_ops_choose(&ops->driver.caps, &args->shape, &choice, err));
+    RT_TRY(rt_ops_choose(__func__, &ops->driver.caps, &args->shape, &choice, err));
     RT_TRY(rt_ops_attend_params(args, &choice, &attend, err));
     RT_TRY(RT_DRV(d, err, ctx_enter, (d)));
     enum rt_status status = decode(ops, &choice, &attend, stream);

@@ -27,3 +27,8 @@ enum rt_status rt_ops_stride(const char *op, const char *name, int64_t given, in
     *out = given ? given : packed;
     return RT_OK;
 }
+
+enum rt_status rt_ops_named(const char *op, enum rt_status status, struct rt_error *err)
+{
+    return status == RT_OK || !err ? status : rt_fail(err, status, "%s: %s", op, err->message);
+}

@@ -33,6 +33,9 @@ enum rt_status rt_ops_stride(const char *op, const char *name, int64_t given, in
 #define RT_STRIDE(op, args, name, packed, multiple, out, err)                                      \
     rt_ops_stride((op), #name, (args)->name, (packed), (multiple), (out), (err))
 
+/* A story of what knows no operators gets the operator's name in front. */
+enum rt_status rt_ops_named(const char *op, enum rt_status status, struct rt_error *err);
+
 static inline void *rt_ops_pointer(uint64_t address)
 {
     return (void *)(uintptr_t)address;

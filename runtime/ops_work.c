@@ -30,7 +30,7 @@ static enum rt_status check_shape(const struct rt_mla_shape *shape, struct rt_er
     return RT_OK;
 }
 
-enum rt_status rt_ops_choose(const struct rt_device_caps *caps, const struct rt_mla_shape *s,
+static enum rt_status choose(const struct rt_device_caps *caps, const struct rt_mla_shape *s,
                              struct rt_ops_choice *out, struct rt_error *err)
 {
     RT_TRY(check_shape(s, err));
@@ -50,6 +50,13 @@ enum rt_status rt_ops_choose(const struct rt_device_caps *caps, const struct rt_
     RT_TRY(rt_op_resolve(RT_OP_APPEND_GENERAL, &request, &out->append_general, err));
     RT_TRY(rt_op_resolve(RT_OP_PREATTEND, &request, &out->preattend, err));
     return rt_op_resolve(RT_OP_REDUCE, &request, &out->reduce, err);
+}
+
+enum rt_status rt_ops_choose(const char *op, const struct rt_device_caps *caps,
+                             const struct rt_mla_shape *s, struct rt_ops_choice *out,
+                             struct rt_error *err)
+{
+    return rt_ops_named(op, choose(caps, s, out, err), err);
 }
 
 void rt_ops_workspace(const struct rt_mla_shape *shape, const struct rt_ops_choice *choice,
@@ -146,7 +153,8 @@ enum rt_status rt_ops_schedule_work(const struct rt_kernels *k, const struct rt_
         .min_blocks = choice->attend.min_blocks,
     };
     p.rows.length = rt_ops_pointer(args->lengths);
-    return rt_op_build(k, &choice->schedule, &p, sizeof(p), out, err);
+    return rt_ops_named("rt_mla_schedule",
+                        rt_op_build(k, &choice->schedule, &p, sizeof(p), out, err), err);
 }
 
 static const char append[] = "rt_mla_append", decode[] = "rt_mla_decode";
@@ -209,13 +217,15 @@ enum rt_status rt_ops_append_work(const struct rt_kernels *k, const struct rt_op
     RT_TRY(check_append(args, err));
     RT_TRY(append_params(choice, args, &p.append, err));
     if (!args->rope && !args->slot_mapping)
-        return rt_op_build(k, &choice->append, &p.append, sizeof(p.append), out, err);
+        return rt_ops_named(
+            append, rt_op_build(k, &choice->append, &p.append, sizeof(p.append), out, err), err);
     if (args->rope) {
         p.rope_bytes = choice->kv.token_bytes / s->d_qk * (uint32_t)width;
         RT_TRY(RT_STRIDE(append, args, rope_row_stride, q_len * width, 8, &p.rope.row_stride, err));
         RT_TRY(RT_STRIDE(append, args, rope_token_stride, width, 8, &p.rope.token_stride, err));
     }
-    return rt_op_build(k, &choice->append_general, &p, sizeof(p), out, err);
+    return rt_ops_named(append, rt_op_build(k, &choice->append_general, &p, sizeof(p), out, err),
+                        err);
 }
 
 static enum rt_status check_decode(const struct rt_mla_decode_args *args, struct rt_error *err)
@@ -314,6 +324,8 @@ enum rt_status rt_ops_decode_work(const struct rt_kernels *k, const struct rt_op
         .d_v = attend->d_v,
         .lse_base2 = attend->lse_base2,
     };
-    RT_TRY(rt_op_build(k, &choice->attend, attend, sizeof(*attend), &out->attend, err));
-    return rt_op_build(k, &choice->reduce, &reduce, sizeof(reduce), &out->reduce, err);
+    RT_TRY(rt_ops_named(
+        decode, rt_op_build(k, &choice->attend, attend, sizeof(*attend), &out->attend, err), err));
+    return rt_ops_named(
+        decode, rt_op_build(k, &choice->reduce, &reduce, sizeof(reduce), &out->reduce, err), err);
 }

@@ -17,8 +17,9 @@ struct rt_ops_choice {
 };
 
 /* RT_ERR_INVALID for a shape out of range, else what the resolver says. */
-enum rt_status rt_ops_choose(const struct rt_device_caps *caps, const struct rt_mla_shape *s,
-                             struct rt_ops_choice *out, struct rt_error *err);
+enum rt_status rt_ops_choose(const char *op, const struct rt_device_caps *caps,
+                             const struct rt_mla_shape *s, struct rt_ops_choice *out,
+                             struct rt_error *err);
 
 /* Everything of *out but struct_size. */
 void rt_ops_workspace(const struct rt_mla_shape *shape, const struct rt_ops_choice *choice,

@@ -135,8 +135,8 @@ enum rt_status rt_plan_buffer(const rt_plan *plan, uint32_t index, struct rt_pla
 {
     RT_REQUIRE(plan, NULL, RT_ERR_INVALID, "rt_plan_buffer: plan is null");
     const uint32_t id = tensor_at(plan, index);
-    RT_REQUIRE(id < RT_TENSOR_COUNT, plan->error, RT_ERR_INVALID, "buffer %u of %u", index,
-               rt_plan_buffer_count(plan));
+    RT_REQUIRE(id < RT_TENSOR_COUNT, plan->error, RT_ERR_INVALID, "rt_plan_buffer: buffer %u of %u",
+               index, rt_plan_buffer_count(plan));
     RT_CHECK_STRUCT(out, plan->error);
     const struct rt_placed *t = &plan->blueprint.placement.tensors[id];
     struct rt_plan_buffer mine = {.region = t->region,
@@ -158,8 +158,8 @@ uint32_t rt_plan_graph_count(const rt_plan *plan)
 static enum rt_status check_graph(const rt_plan *plan, uint32_t index, const char *who)
 {
     RT_REQUIRE(plan, NULL, RT_ERR_INVALID, "%s: plan is null", who);
-    RT_REQUIRE(index < plan->info.graphs, plan->error, RT_ERR_INVALID, "graph %u of %u", index,
-               plan->info.graphs);
+    RT_REQUIRE(index < plan->info.graphs, plan->error, RT_ERR_INVALID, "%s: graph %u of %u", who,
+               index, plan->info.graphs);
     return RT_OK;
 }
 
@@ -187,7 +187,8 @@ enum rt_status rt_plan_stage(const rt_plan *plan, uint32_t graph, uint32_t stage
     RT_TRY(check_graph(plan, graph, __func__));
     RT_CHECK_STRUCT(out, plan->error);
     const struct rt_program *p = &plan->programs[graph];
-    RT_REQUIRE(stage < p->count, plan->error, RT_ERR_INVALID, "stage %u of %u", stage, p->count);
+    RT_REQUIRE(stage < p->count, plan->error, RT_ERR_INVALID, "rt_plan_stage: stage %u of %u",
+               stage, p->count);
     const struct rt_stage *s = &p->stages[stage];
     struct rt_plan_stage mine = {.layer = s->layer == RT_NO_LAYER ? 0 : s->layer,
                                  .label = s->label,

@@ -38,9 +38,11 @@ static enum rt_status choose_kernel(struct rt_product *p, enum rt_backend backen
     struct rt_work work;
     const struct rt_op_request request = {
         .caps = &ops->driver.caps, .backend = backend, .product = &p->params};
-    RT_TRY(rt_op_resolve(RT_OP_PROJECT, &request, &p->variant, &ops->error));
-    RT_TRY(
-        rt_op_build(&ops->kernels, &p->variant, &p->params, sizeof(p->params), &work, &ops->error));
+    enum rt_status status = rt_op_resolve(RT_OP_PROJECT, &request, &p->variant, &ops->error);
+    if (status == RT_OK)
+        status = rt_op_build(&ops->kernels, &p->variant, &p->params, sizeof(p->params), &work,
+                             &ops->error);
+    RT_TRY(rt_ops_named("rt_product_create", status, &ops->error));
     (void)snprintf(p->reason, sizeof(p->reason), "%.60s%s%.120s; %.130s", reason,
                    story[0] ? ": " : "", story, p->variant.reason);
     return RT_OK;

@@ -51,8 +51,8 @@ enum rt_status rt_get_bucket_stats(rt_runtime *rt, uint32_t index, struct rt_buc
 {
     RT_ENTER(rt);
     RT_CHECK_STRUCT(out, &rt->error);
-    RT_REQUIRE(index < rt->captured_count, &rt->error, RT_ERR_INVALID, "graph %u of %u", index,
-               rt->captured_count);
+    RT_REQUIRE(index < rt->captured_count, &rt->error, RT_ERR_INVALID,
+               "rt_get_bucket_stats: graph %u of %u", index, rt->captured_count);
     const struct rt_captured *g = &rt->captured[index];
     const struct rt_bucket_stats mine = {
         .nodes = g->graph.node_count,
@@ -119,8 +119,8 @@ enum rt_status rt_dot(rt_runtime *rt, uint32_t batch, uint32_t query_len, char *
     RT_REQUIRE(needed, &rt->error, RT_ERR_INVALID, "rt_dot: needed is null");
     RT_REQUIRE(text || !capacity, &rt->error, RT_ERR_INVALID, "rt_dot: text is null");
     const struct rt_captured *g = find_captured(rt, batch, query_len);
-    RT_REQUIRE(g, &rt->error, RT_ERR_INVALID, "no graph for batch %u, query length %u", batch,
-               query_len);
+    RT_REQUIRE(g, &rt->error, RT_ERR_INVALID, "rt_dot: no graph for batch %u, query length %u",
+               batch, query_len);
     *needed = rt_program_dot(&g->program, text, capacity);
     return RT_OK;
 }

@@ -14,6 +14,8 @@
 #define ALIGN_ELEMENTS 8
 #define LAYER_ALIGN_BYTES 256u /* of a plan's weights: all layers lie alike */
 #define BF16_BYTES 2u
+#define SHOWN_BYTES 96
+#define NO_LAYER UINT32_MAX
 
 enum need { ALWAYS, LORA, NO_LORA, NORM, MAYBE, MAYBE_LORA, MAYBE_NO_LORA };
 
@@ -108,16 +110,31 @@ static enum rt_weight_id find(const char *name)
     return (enum rt_weight_id)id;
 }
 
+/* What a checkpoint's name says, "model.layers.3.self_attn.…": the last such number in it. */
+static uint32_t layer_in(const char *name)
+{
+    static const char word[] = "layers.";
+    uint32_t layer = NO_LAYER;
+    for (const char *at = name; (at = strstr(at, word)) != NULL; at++) {
+        const char *const digits = at + sizeof(word) - 1;
+        const size_t count = strspn(digits, "0123456789");
+        if ((at == name || at[-1] == '.') && count > 0 && count < 10 && digits[count] == '.')
+            layer = (uint32_t)strtoul(digits, NULL, 10);
+    }
+    return layer;
+}
+
 static enum rt_status refuse_name(const struct rt_config *c, const char *name, struct rt_error *err)
 {
-    char list[480] = "";
+    char list[320] = "";
     size_t used = 0;
     for (uint32_t id = 0; id < RT_WEIGHT_COUNT && used < sizeof(list); id++)
         if (has_place(c, lines[id].need))
             used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", used ? ", " : "",
                                      lines[id].name);
     return rt_fail(err, RT_ERR_INVALID,
-                   "no weight of this configuration is named \"%s\": there are %s", name, list);
+                   "rt_weights_bind: no weight of this configuration is named \"%s\": there are %s",
+                   name, list);
 }
 
 /* Fills *out, packed where no strides are given. */
@@ -126,8 +143,9 @@ static enum rt_status take_shape(const char *name, const struct rt_weight *w, ui
                                  struct rt_error *err)
 {
     RT_REQUIRE(w->rows == rows && w->columns == columns, err, RT_ERR_INVALID,
-               "weight %s is %" PRIu64 " x %" PRIu64 ": must be %" PRIu64 " x %" PRIu64, name,
-               w->rows, w->columns, rows, columns);
+               "rt_weights_bind: weight %s is %" PRIu64 " x %" PRIu64 ": must be %" PRIu64
+               " x %" PRIu64,
+               name, w->rows, w->columns, rows, columns);
     *out = (struct rt_bound_weight){.address = w->address,
                                     .rows = rows,
                                     .columns = columns,
@@ -141,19 +159,28 @@ static enum rt_status take_shape(const char *name, const struct rt_weight *w, ui
     const int64_t apart = by_rows ? out->row_stride : out->column_stride;
     const uint64_t least = by_rows ? columns : rows;
     RT_REQUIRE(by_rows || out->row_stride == 1, err, RT_ERR_INVALID,
-               "weight %s has strides %" PRId64 " and %" PRId64 ": one of them must be 1", name,
-               out->row_stride, out->column_stride);
+               "rt_weights_bind: weight %s has strides %" PRId64 " and %" PRId64
+               ": one of them must be 1",
+               name, out->row_stride, out->column_stride);
     RT_REQUIRE(rows > 1 || (by_rows && out->row_stride >= 0), err, RT_ERR_INVALID,
-               "weight %s is a vector with strides %" PRId64 " and %" PRId64
+               "rt_weights_bind: weight %s is a vector with strides %" PRId64 " and %" PRId64
                ": the second must be 1, its numbers lie one behind the other",
                name, out->row_stride, out->column_stride);
     RT_REQUIRE(rows == 1 || (apart >= (int64_t)least && apart % ALIGN_ELEMENTS == 0 &&
                              apart <= INT64_MAX / 2 / (int64_t)(rows > columns ? rows : columns)),
                err, RT_ERR_INVALID,
-               "weight %s has a stride of %" PRId64 " elements: must be a multiple of %d, at least "
+               "rt_weights_bind: weight %s has a stride of %" PRId64
+               " elements: must be a multiple of %d, at least "
                "%" PRIu64,
                name, apart, ALIGN_ELEMENTS, least);
     return RT_OK;
+}
+
+/* Of a long name the end, by which it is known. */
+static const char *end_of(const char *name)
+{
+    const size_t length = strlen(name);
+    return length > SHOWN_BYTES ? name + length - SHOWN_BYTES : name;
 }
 
 enum rt_status rt_weights_bind(rt_weights *weights, uint32_t layer, const char *name,
@@ -163,24 +190,31 @@ enum rt_status rt_weights_bind(rt_weights *weights, uint32_t layer, const char *
     struct rt_bound_weight bound;
     RT_REQUIRE(weights, error, RT_ERR_INVALID, "rt_weights_bind: weights is null");
     RT_REQUIRE(name, error, RT_ERR_INVALID, "rt_weights_bind: name is null");
+    const uint32_t named = layer_in(name);
+    name = end_of(name);
     RT_TAKE_STRUCT(weight, mine, error);
     const struct rt_config *c = &weights->config;
-    RT_REQUIRE(layer < c->geometry.layers, error, RT_ERR_INVALID, "weight %s: layer %u of %u", name,
-               layer, c->geometry.layers);
+    RT_REQUIRE(layer < c->geometry.layers, error, RT_ERR_INVALID,
+               "rt_weights_bind: weight %s: layer %u of %u", name, layer, c->geometry.layers);
+    RT_REQUIRE(
+        named == NO_LAYER || named == layer, error, RT_ERR_INVALID,
+        "rt_weights_bind: weight %s is layer %u's by its name: must be bound to that, not to "
+        "layer %u",
+        name, named, layer);
     const enum rt_weight_id id = find(name);
     if (id == RT_WEIGHT_COUNT || !has_place(c, lines[id].need))
         return refuse_name(c, name, error);
     RT_REQUIRE(weight->dtype == RT_DTYPE_BF16, error, RT_ERR_INVALID,
-               "weight %s has dtype %d: must be bf16 (%d)", name, (int)weight->dtype,
-               RT_DTYPE_BF16);
+               "rt_weights_bind: weight %s has dtype %d: must be bf16 (%d)", name,
+               (int)weight->dtype, RT_DTYPE_BF16);
     RT_REQUIRE(weight->address && weight->address % ALIGN_BYTES == 0, error, RT_ERR_INVALID,
-               "weight %s lies at 0x%" PRIx64 ": must be a multiple of %u, not 0", name,
-               weight->address, ALIGN_BYTES);
+               "rt_weights_bind: weight %s lies at 0x%" PRIx64 ": must be a multiple of %u, not 0",
+               name, weight->address, ALIGN_BYTES);
     const struct weight_dims dims = dims_of(c);
     RT_TRY(take_shape(name, weight, dim_at(&dims, lines[id].rows), dim_at(&dims, lines[id].columns),
                       &bound, error));
     RT_REQUIRE(rt_bound_weight_bytes(&bound) <= UINT64_MAX - bound.address, error, RT_ERR_INVALID,
-               "weight %s at 0x%" PRIx64 " wraps around", name, bound.address);
+               "rt_weights_bind: weight %s at 0x%" PRIx64 " wraps around", name, bound.address);
     weights->bound[(size_t)layer * RT_WEIGHT_COUNT + id] = bound;
     return RT_OK;
 }
@@ -190,7 +224,8 @@ enum rt_status rt_weights_bind(rt_weights *weights, uint32_t layer, const char *
 static enum rt_status init(const struct rt_config *c, struct rt_weights *out, struct rt_error *err)
 {
     *out = (struct rt_weights){.config = *c};
-    RT_REQUIRE(c->layer, err, RT_ERR_INVALID, "weights are of configurations with layer: true");
+    RT_REQUIRE(c->layer, err, RT_ERR_INVALID,
+               "rt_weights_create: config->layer is 0: must be 1, as by layer: true");
     out->bound = calloc((size_t)c->geometry.layers * RT_WEIGHT_COUNT, sizeof(*out->bound));
     RT_REQUIRE(out->bound, err, RT_ERR_NOMEM, "out of host memory for the weights of %u layers",
                c->geometry.layers);

@@ -51,7 +51,9 @@ RT_API void rt_weights_destroy(rt_weights **weights);
 
 /*
  * Binds one weight of one layer; again: the new one counts. Names are a checkpoint's, whatever
- * stands in front of them ("model.layers.3.self_attn.q_a_proj.weight"):
+ * stands in front of them ("model.layers.3.self_attn.q_a_proj.weight"); but for a number behind
+ * "layers.", which must be `layer`. Where layers count otherwise, as in a part of a model, the end
+ * alone will do:
  *
  *   q_a_proj.weight            [q_lora_rank, hidden]            q_a_layernorm.weight  [q_lora_rank]
  *   q_b_proj.weight            [heads * (P + R), q_lora_rank]
@@ -63,7 +65,8 @@ RT_API void rt_weights_destroy(rt_weights **weights);
  *
  * and, where the model has one, NAME.bias [rows] of q_a_proj, q_proj, q_b_proj, kv_a_proj_with_mqa
  * and o_proj. Heads are this GPU's: a shard of q_b_proj, kv_b_proj and o_proj.
- * RT_ERR_INVALID: no such layer, name, dtype, shape, alignment or stride; the table is as before.
+ * RT_ERR_INVALID: no such layer, another one's name, no such name, dtype, shape, alignment or
+ * stride; the table is as before.
  */
 RT_API enum rt_status rt_weights_bind(rt_weights *weights, uint32_t layer, const char *name,
                                       const struct rt_weight *weight, struct rt_error *error);

@@ -47,7 +47,12 @@ static void test_bind(void **state)
     refused(rt_weights_bind(NULL, 0, name, &x, &err), "weights is null");
     refused(rt_weights_bind(w, 0, NULL, &x, &err), "name is null");
     refused(rt_weights_bind(w, 0, name, NULL, &err), "weight is null");
-    refused(rt_weights_bind(w, 2, name, &x, &err), "layer 2 of 2");
+    refused(rt_weights_bind(w, 2, "q_a_proj.weight", &x, &err), "layer 2 of 2");
+    refused(rt_weights_bind(w, 0, name, &x, &err),
+            "rt_weights_bind: weight model.layers.1.self_attn.q_a_proj.weight is layer 1's by its "
+            "name: must be bound to that, not to layer 0");
+    refused(rt_weights_bind(w, 1, "layers.10.q_a_proj.weight", &x, &err), "is layer 10's by its");
+    refused(rt_weights_bind(w, 1, "a.layers.1.layers.0.q_a_proj.weight", &x, &err), "is layer 0's");
     refused(rt_weights_bind(w, 1, "xq_a_proj.weight", &x, &err),
             "no weight of this configuration is named \"xq_a_proj.weight\": there are q_a_proj");
     refused(rt_weights_bind(w, 1, "q_proj.weight", &x, &err), "is named \"q_proj.weight\"");
@@ -64,6 +69,17 @@ static void test_bind(void **state)
     x = good_weight();
     x.columns = 48;
     refused(rt_weights_bind(w, 1, name, &x, &err), "is 24 x 48: must be 24 x 32");
+    char long_name[400];
+    memset(long_name, 'x', sizeof(long_name));
+    strcpy(long_name + sizeof(long_name) - 20, ".q_a_proj.weight");
+    refused(rt_weights_bind(w, 1, long_name, &x, &err), "xx.q_a_proj.weight is 24 x 48: must be");
+    x = good_weight();
+    assert_int_equal(rt_weights_bind(w, 1, long_name, &x, &err), RT_OK);
+    const char *const good[] = {"sublayers.0.q_a_proj.weight", "layers.x.q_a_proj.weight",
+                                "vision.layers.7.model.layers.1.q_a_proj.weight",
+                                "q_a_proj.weight"};
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+        assert_int_equal(rt_weights_bind(w, 1, good[i], &x, &err), RT_OK);
     assert_memory_equal(rt_weight_of(w, 1, RT_WEIGHT_Q_A), &before, sizeof(before));
     rt_weights_destroy(&w);
     assert_null(w);
@@ -157,7 +173,8 @@ static void test_create(void **state)
     rt_runtime *rt = NULL;
     rt_weights *w = NULL;
     fixture_config(&plain);
-    refused(rt_weights_create(&plain, &w, &err), "weights are of configurations with layer: true");
+    refused(rt_weights_create(&plain, &w, &err),
+            "rt_weights_create: config->layer is 0: must be 1");
     assert_null(w);
     block_open(&b, NULL, 1);
     struct rt_create_params p = {.struct_size = sizeof(p), .config = &plain, .weights = b.weights};

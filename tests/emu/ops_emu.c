@@ -206,7 +206,7 @@ static void run_schedule(struct rig *r)
     struct rt_ops_choice choice;
     struct rt_error err = {0};
     if (rt_driver_open("host", &device, NULL, 0, &err) != RT_OK ||
-        rt_ops_choose(&device.caps, &r->shape, &choice, &err) != RT_OK)
+        rt_ops_choose("choice", &device.caps, &r->shape, &choice, &err) != RT_OK)
         fail(r, "choice", err.message);
     struct rt_part *parts = take(r, r->workspace.part_bytes, 0);
     int32_t *num_splits = take(r, r->workspace.num_splits_bytes, 0);
