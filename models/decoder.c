@@ -183,13 +183,14 @@ const struct rt_error *rt_decoder_last_error(const rt_decoder *decoder)
     return decoder ? &decoder->error : &none;
 }
 
-/* Written so that NaN passes where it means all. */
+/* Written so that NaN passes where it means all; a greedy choice does not look at it. */
 static enum rt_status check_sampling(const struct rt_decoder *d, const struct rt_sampling *s,
                                      struct rt_error *err)
 {
-    RT_MODELS_REQUIRE(!(s->top_p <= 0.0f), err, RT_ERR_INVALID,
-                      "rt_decoder_sample: top_p %g is not above 0; 1 and more: all tokens",
-                      (double)s->top_p);
+    RT_MODELS_REQUIRE(!(s->temperature > 0.0f && s->top_p <= 0.0f), err, RT_ERR_INVALID,
+                      "rt_decoder_sample: top_p %g is not above 0, with a temperature of %g; 1 and "
+                      "more: all tokens",
+                      (double)s->top_p, (double)s->temperature);
     for (uint32_t i = 0; i < RT_SAMPLING_STOPS; i++)
         RT_MODELS_REQUIRE(s->stops[i] < (int64_t)d->model.vocab_size, err, RT_ERR_INVALID,
                           "rt_decoder_sample: stops[%" PRIu32 "] = %" PRId32

@@ -28,8 +28,6 @@ static enum rt_status check_words(const struct rt_product_shape *s, struct rt_er
                    s->backend == RT_BACKEND_SM90,
                err, RT_ERR_INVALID, "%s: backend %d is none of enum rt_backend", op,
                (int)s->backend);
-    RT_REQUIRE(s->reserved == 0, err, RT_ERR_INVALID, "%s: reserved is %u, must be 0", op,
-               s->reserved);
     return RT_OK;
 }
 

@@ -66,7 +66,8 @@ RT_API const struct rt_error *rt_decoder_last_error(const rt_decoder *decoder);
  * at the model's end-of-sequence ids. That is said again for every sequence that is opened, for a
  * closed one may have left its way in the slot. A null `sampling`: the same default.
  * Waits until no step is in flight. Blocks.
- * RT_ERR_SEQUENCE; RT_ERR_INVALID: a top_p not above 0, a stop that is no id; RT_ERR_DRIVER.
+ * RT_ERR_SEQUENCE; RT_ERR_INVALID: a top_p not above 0 with a temperature, a stop that is no id;
+ * RT_ERR_DRIVER.
  */
 RT_API enum rt_status rt_decoder_sample(rt_decoder *decoder, rt_seq seq,
                                         const struct rt_sampling *sampling);

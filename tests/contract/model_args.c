@@ -6,6 +6,7 @@
 #include "kernels/abi/experts.h"
 #include "replayrt/model_ops.h"
 #include "runtime/ops_handle.h"
+#include "tests/support/mistake.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -69,19 +70,6 @@ static void refused(const struct rig *r, enum rt_status status, enum rt_status w
         if (r->out[i] != POISON)
             fail_msg("%s: byte %zu was written", words, i);
 }
-
-/* A member of the arguments with a value that is none of its. */
-struct mistake {
-    size_t member;
-    uint64_t value;
-    size_t bytes;
-    const char *words;
-};
-#define MISTAKE(type, member, value, words)                                                        \
-    {                                                                                              \
-        offsetof(struct type, member), (uint64_t)(value), sizeof(((struct type *)0)->member),      \
-            words                                                                                  \
-    }
 
 typedef enum rt_status (*op_fn)(rt_ops *ops, const void *args);
 

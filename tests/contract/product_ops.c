@@ -312,15 +312,15 @@ static void in_f32(void **state)
     for (size_t i = 0; i < CASES; i++) {
         struct rt_product_shape s = shape_of(&cases[i]);
         s.precision = RT_PRECISION_F32;
-        run(r, &s, false, "rt_project");
+        run(r, &s, "rt_project");
         s.projections = RT_PROJECTIONS_CUBLASLT;
         if (!cases[i].biased && !cases[i].normed)
-            run(r, &s, true, NULL);
+            run(r, &s, NULL);
     }
     struct rt_product_shape s = shape_of(&cases[2]); /* a norm that a node of its own does */
     s.precision = RT_PRECISION_F32;
     s.projections = RT_PROJECTIONS_CUBLASLT;
-    run(r, &s, true, NULL);
+    run(r, &s, NULL);
     struct rt_product_info info;
     rt_product *p = make(r, &s, &info);
     assert_int_equal(info.workspace_bytes, 3 * 96 * 4); /* the norm's f32 */
@@ -503,8 +503,6 @@ static void shapes_refused(void **state)
     s.projections = RT_PROJECTIONS_CUBLASLT;
     refused(r, &s, RT_ERR_INVALID, "backend 9 is none of enum rt_backend");
     s.backend = RT_BACKEND_AUTO;
-    s.reserved = 7;
-    refused(r, &s, RT_ERR_INVALID, "reserved is 7, must be 0");
     refused(r, NULL, RT_ERR_INVALID, "shape is null");
     assert_int_equal(rt_product_create(r->ops, &s, NULL), RT_ERR_INVALID);
     assert_int_equal(rt_product_create(NULL, &s, NULL), RT_ERR_INVALID);

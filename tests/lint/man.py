@@ -27,6 +27,7 @@ COMMANDS = {
 HEADERS = {"rt.h": "replayrt.3", "rt_config.h": "replayrt.3",
            "layer.h": "replayrt-layer.3", "memory.h": "replayrt-layer.3",
            "checkpoint.h": "replayrt-models.3", "models.h": "replayrt-models.3",
+           "decoder.h": "replayrt-models.3",
            "ops.h": "replayrt-ops.3", "block_ops.h": "replayrt-ops.3",
            "model_ops.h": "replayrt-ops.3", "prefill_ops.h": "replayrt-ops.3",
            "status.h": "replayrt-status.3",
