@@ -11,6 +11,23 @@
  *   hidden ─ rt_mla_input_norm ─ q_a, kv_a ─ rt_mla_preattend ─ attention ─ products ─ hidden
  *                                 products    and q_b, W_UK
  *
+ * A decode step of one layer, with products a (hidden to q_a and kv_a, two weights in one), b (q_a
+ * to q), uk and uv (head by head, batch: heads), o, made by rt_product_create beforehand, and rows
+ * [q_a | kv_a] of product a's y:
+ *
+ *   rt_mla_input_norm   hidden, residual -> normed
+ *   rt_product_run a    normed -> y
+ *   rt_mla_preattend    q_a: y, kv_a: y + q_lora_rank numbers, both with y's strides; q: 0
+ *   rt_product_run b    y -> q                    [tokens, heads, P + R], x's row stride that of y
+ *   rt_mla_preattend    q -> q_rope, which is number L of each head of q' [tokens, heads, L + R]
+ *   rt_product_run uk   q -> q'                   per head [tokens, P] by W_UK to its first L
+ *   rt_mla_schedule     once a step, any time when lengths are final
+ *   rt_mla_decode       q' -> out                 [tokens, heads, L]
+ *   rt_product_run uv   out -> values             per head [tokens, L] by W_UV to [tokens, V]
+ *   rt_product_run o    values -> hidden
+ *
+ * With norm_eps and `normed` product b norms q_a itself, and one rt_mla_preattend does kv_a and q.
+ *
  * Addresses are multiples of 16 bytes, but for positions and block_table, which have those of their
  * elements. Strides are in elements, multiples of 8 where nothing else is said, 0: packed; none is
  * negative, none as large as 2^39. Vectors of a tensor lie apart, and what is written lies apart
@@ -30,7 +47,7 @@ extern "C" {
  */
 struct rt_rms_norm {
     uint64_t weight; /* bf16 [width], constant; 0: y = x */
-    uint32_t width;  /* a multiple of 8 */
+    uint32_t width;  /* numbers of x, weight or not: a multiple of 8 from 8 on */
     float eps;       /* >= 0 */
     float offset;    /* 1 where a model's weights are zero-centred */
     float scale;     /* 0: 1 */

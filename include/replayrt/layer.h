@@ -33,7 +33,7 @@ extern "C" {
 /* One weight: rows x columns as a checkpoint has it, a vector as 1 row. */
 struct rt_weight {
     uint32_t struct_size;
-    enum rt_dtype dtype; /* RT_DTYPE_BF16 */
+    enum rt_dtype dtype; /* RT_DTYPE_BF16, with precision f32 too: that is of cache and data */
     uint64_t address;    /* a multiple of 16 */
     uint64_t rows, columns;
     /* In elements; both 0: packed. One of them is 1, the other a multiple of 8 that leaves rows, or
