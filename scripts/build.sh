@@ -20,11 +20,12 @@ configure() {
     fi
 }
 
+# compile DIR [targets]: all of them by default.
 compile() {
     if [[ -t 1 ]]; then
-        ninja -C "$1" < /dev/null
+        ninja -C "$@" < /dev/null
     else
-        run_logged "$1/script.log" ninja -C "$1"
+        run_logged "$1/script.log" ninja -C "$@"
     fi
 }
 

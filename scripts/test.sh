@@ -4,11 +4,11 @@
 # Closes with one line, `N passed, N failed, N skipped`, summed over all runs below.
 #
 #   build        gcc, warnings are errors, kernels where nvcc is found: all tests
-#   build        again under valgrind: unit and contract tests
+#   build        again under valgrind: unit and contract tests but the long ones
 #   build        clang-tidy and cppcheck over its sources
 #   build-order  ThreadSanitizer: the kernels, emulated thread by thread
-#   build-asan   AddressSanitizer and UndefinedBehaviorSanitizer, host device
-#   build-clang  clang, warnings are errors, host device
+#   build-asan   AddressSanitizer and UndefinedBehaviorSanitizer, host device: by clang where it is
+#                found, whose warnings are errors too, else by gcc
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
@@ -67,7 +67,8 @@ scripts/setup.sh --tests
 if build build -Dwerror=true -Dtests=true; then
     run_tests build default
     if has valgrind; then
-        run_tests build memory --setup valgrind --suite unit --suite contract
+        run_tests build memory --setup valgrind --suite unit --suite contract \
+            --no-suite long
     else
         skip valgrind
     fi
@@ -91,20 +92,23 @@ thread_sanitizer_runs() {
 
 if ! thread_sanitizer_runs; then
     skip 'order of accesses: the thread sanitizer does not run here'
-elif build build-order "${host[@]}" -Db_sanitize=thread -Db_lundef=false; then
+elif configure build-order "${host[@]}" -Db_sanitize=thread -Db_lundef=false &&
+    compile build-order tests/emu/emu_attend tests/emu/checkkern_emu; then
+    pass
     run_tests build-order order --suite order
+else
+    fail 'build-order: does not build'
 fi
 
 export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
-if build build-asan "${host[@]}" -Db_sanitize=address,undefined -Db_lundef=false; then
-    run_tests build-asan sanitizers --no-suite lint --no-suite emu --timeout-multiplier 10
-fi
-
-if ! has clang; then
+if has clang++; then
+    export CC=clang CXX=clang++
+else
     skip 'clang build'
-elif CC=clang build build-clang "${host[@]}"; then
-    run_tests build-clang clang --suite unit --suite contract
+fi
+if build build-asan "${host[@]}" -Db_sanitize=address,undefined -Db_lundef=false; then
+    run_tests build-asan sanitizers --no-suite lint --timeout-multiplier 10
 fi
 
 [[ ${#failures[@]} -eq 0 ]] || printf 'failed: %s\n' "${failures[@]}"

@@ -20,7 +20,7 @@ static const uint32_t head_counts[] = {1, 3, 5, 9, 10, 16, 20, 24, 40, 48, 63, 6
  * pair costs half a microsecond. */
 static uint32_t pair_budget(const struct ck *ck)
 {
-    return (ck_is_cuda(ck) ? 8u : 1u) * (ck->full ? 4u : 1u) * 30000u;
+    return (ck_is_cuda(ck) ? 8u : 1u) * (ck->full ? 4u : 1u) * (ck->quick ? 8000u : 30000u);
 }
 
 static int32_t edge_length(struct ck_random *random, uint32_t step)

@@ -180,7 +180,7 @@ static struct ck_experts random_case(struct ck *ck, struct ck_random *random, ui
 void ck_experts_run(struct ck *ck)
 {
     struct ck_random random = {.state = ck->seed};
-    const uint32_t rounds = ck->full ? 600 : ck->quick ? 10 : 60;
+    const uint32_t rounds = ck->full ? 600 : ck->quick ? 4 : ck_is_cuda(ck) ? 60 : 30;
     for (uint32_t i = 0; i < rounds; i++) {
         const struct ck_experts c = random_case(ck, &random, i);
         check(ck, &random, &c);

@@ -42,7 +42,7 @@ static void usage(FILE *to)
                 "  --test NAME  only that test; --list prints the names\n"
                 "  --seed N     of all random inputs (1)\n"
                 "  --full       every combination, longer sequences\n"
-                "  --quick      fewer cases where there are many\n"
+                "  --quick      fewer or shorter cases where there are many\n"
                 "  --bench      time the kernels instead of checking them\n"
                 "Ends with 1 where a kernel is wrong, 77 where the device is absent.\n");
 }

@@ -279,7 +279,7 @@ void ck_sample_run(struct ck *ck)
 {
     static const uint32_t vocabs[] = {1, 2, 7, 300, 2048, 2049, 5000, 33};
     struct ck_random random = {.state = ck->seed};
-    const uint32_t rounds = ck->full ? 600 : ck->quick ? 24 : 80;
+    const uint32_t rounds = ck->full ? 600 : ck->quick ? 12 : 80;
     for (uint32_t i = 0; i < rounds; i++) {
         const struct sample_case c = {.rows = 1 + ck_random_below(&random, 5),
                                       .q_len = 1 + ck_random_below(&random, 4) * (i % 2),
