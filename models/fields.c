@@ -30,8 +30,10 @@ enum rt_status rt_fields_open(struct rt_fields *out, const char *label, const vo
                       "%s: %zu bytes: a config.json has at most %u", label, bytes, MAX_BYTES);
     *out = (struct rt_fields){
         .label = label, .prefix = "", .whole = text, .text = text, .bytes = bytes};
-    out->text += skip;
-    out->bytes -= skip;
+    if (skip) { /* an empty file's text is null */
+        out->text += skip;
+        out->bytes -= skip;
+    }
     open_scan(out, &s);
     RT_MODELS_REQUIRE(rt_scan_peek(&s) == RT_SCAN_OBJECT, err, RT_ERR_CONFIG,
                       "%s: is not an object of JSON", label);

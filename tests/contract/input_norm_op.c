@@ -187,7 +187,7 @@ static void input_norm_refused(void **state)
         BAD(stride, 8, "stride of hidden leads 16 bytes on, of which 384 are taken"),
         BAD(normed, at(r->hidden), "hidden = 0x"),
         BAD(normed, at(r->residual + WIDTH - 8), "overlap: must lie apart"),
-        BAD(residual, at(r->hidden - TOKEN_WIDTH + 8), "overlap: must lie apart"),
+        BAD(residual, at(r->hidden) - 2 * (TOKEN_WIDTH - 8), "overlap: must lie apart"),
         BAD(norm.width, 0, "rt_mla_input_norm: norm.width 0 is not a multiple of"),
         BAD(norm.width, 16392, "norm.width 16392 is not a multiple of 8 from 8 to 16384"),
         BAD(first, 2, "first 2 is not 0 or 1"),
