@@ -407,6 +407,38 @@ static void test_experts(void **state)
     }
 }
 
+/* Slices by what an expert has of the tokens, not by all of them; and by what shared ones have. */
+static void test_experts_slices(void **state)
+{
+    (void)state;
+    static const struct {
+        struct rt_experts_view work;
+        const char *up, *down;
+    } cases[] = {
+        {{.tokens = 32, .experts = 64, .chosen = 6, .shared = 2},
+         "rt_experts_sm90_up8",
+         "rt_experts_sm90_down8x1"},
+        {{.tokens = 128, .experts = 64, .chosen = 6, .shared = 2},
+         "rt_experts_sm90_up16",
+         "rt_experts_sm90_down16x1"},
+        {{.tokens = 64, .experts = 256, .chosen = 8, .shared = 1},
+         "rt_experts_sm90_up8",
+         "rt_experts_sm90_down8x1"},
+        {{.tokens = 16, .experts = 4, .chosen = 2, .shared = 8},
+         "rt_experts_sm90_up16",
+         "rt_experts_sm90_down16x1"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct half h;
+        half_of(&h, RT_OP_EXPERTS_UP, cases[i].work.tokens, 2048, 1408);
+        h.up.work = cases[i].work;
+        expect_experts(&h, cases[i].up, "slices of");
+        half_of(&h, RT_OP_EXPERTS_DOWN, cases[i].work.tokens, 1408, 2048);
+        h.down.work = cases[i].work;
+        expect_experts(&h, cases[i].down, "slices of");
+    }
+}
+
 /* What one kernel does not take, auto gives to the other; asked for by name it is refused. */
 static void experts_fall_back(const struct half *like, const char *why)
 {
@@ -551,6 +583,7 @@ int main(void)
         cmocka_unit_test(test_project_falls_back),
         cmocka_unit_test(test_no_product),
         cmocka_unit_test(test_experts),
+        cmocka_unit_test(test_experts_slices),
         cmocka_unit_test(test_experts_fall_back),
         cmocka_unit_test(test_no_experts),
         cmocka_unit_test(test_refused_requests),
