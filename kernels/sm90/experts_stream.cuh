@@ -44,9 +44,10 @@ struct rt_experts_room {
     }
 };
 
-/* Some rows of one expert. */
+/* Some rows of one expert, and a slice of its vectors. */
 struct rt_experts_pass {
     struct rt_expert_job job;
+    uint32_t first; /* of the slice */
     uint32_t row, rows;
 };
 

@@ -8,9 +8,10 @@
  *   x [tokens, hidden], gate and up [experts, width, hidden] -> h [tokens, chosen + shared, width]
  *
  * Grid: as many blocks as SMs. The rows of all shared experts are one line, those of all experts
- * that have tokens another; each is cut evenly, so that a block has as much to read as any other,
- * whoever was chosen. A block takes its share in passes of up to 4 tiles of one expert, a pass once
- * for every 8 or 16 of its tokens, and k in chunks of 512 numbers, the tiles one behind the other.
+ * that have tokens another, of each once for every slice of 8 or 16 of its tokens; each line is cut
+ * evenly, so that a block has as much to read as any other, whoever was chosen. A block takes its
+ * share in passes of up to 4 tiles of one slice, k in chunks of 512 numbers, the tiles one behind
+ * the other.
  * A tile is 8 rows of gate and the same 8 of up, so that both numbers of an h meet in one warp.
  *
  *   warps 8, 9  shared experts' stages ▸ wait ▸ active experts' stages
@@ -26,34 +27,100 @@
  *   SUMS      256 threads   each warp's sums are there, and what the slice's vectors are
  *   ADDED     256 threads   the sums before are read
  */
+#include "kernels/device/scan.cuh"
 #include "kernels/sm90/experts_stream.cuh"
 
-/* A block's share of a line of rows, pass by pass. */
-struct rt_experts_up_line {
+/* A slice of one expert's vectors: the first, of so many at most. */
+struct rt_experts_up_place {
+    uint32_t index, first; /* of the line's experts; of its vectors */
+};
+
+/*
+ * A block's share of a line, pass by pass. The line has the rows of every expert once for every
+ * slice of its vectors, so that shares are as long as each other, whoever was chosen how often.
+ */
+template <uint32_t VECTORS> struct rt_experts_up_line {
     const struct rt_experts_view &work;
     const bool shared;
     const uint32_t width;
-    uint32_t next, end;
+    uint32_t left; /* rows of this block */
+    uint32_t row;  /* the next one, in its slice */
+    struct rt_experts_up_place at;
 
+    static __device__ __forceinline__ uint32_t slices(uint32_t count)
+    {
+        return rt_ceil_div_u32(count, VECTORS);
+    }
+
+    /* Of the active expert that is this lane's among the 32 from `first` on. */
+    __device__ __forceinline__ uint32_t slices_of_lane(uint32_t first, uint32_t active) const
+    {
+        const uint32_t index = first + threadIdx.x % 32;
+        return index < active ? slices((uint32_t)work.groups.active[index].count) : 0;
+    }
+
+    __device__ __forceinline__ uint32_t all_slices(uint32_t active) const
+    {
+        uint32_t all = 0;
+#pragma unroll 4
+        for (uint32_t first = 0; first < active; first += 32)
+            all += __reduce_add_sync(0xffffffffu, slices_of_lane(first, active));
+        return all;
+    }
+
+    /* The number-th slice of active experts, which there is: by a whole warp. */
+    __device__ __forceinline__ struct rt_experts_up_place find(uint32_t number,
+                                                               uint32_t active) const
+    {
+        for (uint32_t first = 0;; first += 32) {
+            const uint32_t mine = slices_of_lane(first, active);
+            const uint32_t through = rt_warp_inclusive_sum(mine);
+            const uint32_t all = __shfl_sync(0xffffffffu, through, 31);
+            if (number < all) {
+                const uint32_t behind = __ballot_sync(0xffffffffu, number < through);
+                const uint32_t lane = (uint32_t)__ffs((int)behind) - 1;
+                const uint32_t before = __shfl_sync(0xffffffffu, through - mine, (int)lane);
+                return {first + lane, (number - before) * VECTORS};
+            }
+            number -= all;
+        }
+    }
+
+    /* Where no expert can have more vectors than a slice has, none is asked how many. */
     __device__ __forceinline__ rt_experts_up_line(const struct rt_experts_up_params &p,
                                                   bool shared_)
         : work(p.work), shared(shared_), width(p.width)
     {
         const uint32_t jobs = shared ? work.shared : rt_expert_active(work);
-        next = rt_stream_share(jobs * width, blockIdx.x);
-        end = rt_stream_share(jobs * width, blockIdx.x + 1);
+        const uint32_t each = slices(work.tokens); /* of a shared one */
+        const bool alike = shared || each == 1;
+        const uint32_t line = (alike ? jobs * each : all_slices(jobs)) * width;
+        const uint32_t begin = rt_stream_share(line, blockIdx.x);
+        left = rt_stream_share(line, blockIdx.x + 1) - begin;
+        const uint32_t number = begin / width;
+        row = begin - number * width;
+        at = {number / each, number % each * VECTORS};
+        if (!alike && left > 0)
+            at = find(number, jobs);
     }
 
     __device__ __forceinline__ bool take(struct rt_experts_pass &pass)
     {
-        if (next >= end)
+        if (left == 0)
             return false;
-        const uint32_t index = next / width;
-        pass.job = shared ? rt_expert_job_shared(work, index) : rt_expert_job_routed(work, index);
-        pass.row = next - index * width;
-        pass.rows = min(min(end - next, width - pass.row),
-                        RT_EXPERTS_SM90_UP_TILES * RT_EXPERTS_SM90_UP_ROWS);
-        next += pass.rows;
+        pass.job =
+            shared ? rt_expert_job_shared(work, at.index) : rt_expert_job_routed(work, at.index);
+        pass.first = at.first;
+        pass.row = row;
+        pass.rows = min(min(left, width - row), RT_EXPERTS_SM90_UP_TILES * RT_EXPERTS_SM90_UP_ROWS);
+        left -= pass.rows;
+        row += pass.rows;
+        if (row < width)
+            return true;
+        row = 0;
+        at.first += VECTORS;
+        if (at.first >= pass.job.count)
+            at = {at.index + 1, 0};
         return true;
     }
 };
@@ -90,7 +157,7 @@ template <int VECTORS> struct rt_experts_up_bringer {
 
     __device__ __forceinline__ void run_line(bool shared)
     {
-        struct rt_experts_up_line line(p, shared);
+        struct rt_experts_up_line<VECTORS> line(p, shared);
         struct rt_experts_pass pass;
         while (line.take(pass)) {
             const uint16_t *from[RT_EXPERTS_SM90_UP_TILES];
@@ -103,8 +170,7 @@ template <int VECTORS> struct rt_experts_up_bringer {
                 from[tile] = rt_expert_row(is_up ? p.up[pass.job.shared] : p.gate[pass.job.shared],
                                            pass.job.expert, pass.row + first + row);
             }
-            for (uint32_t first = 0; first < pass.job.count; first += VECTORS)
-                run_slice(from, pass);
+            run_slice(from, pass);
         }
     }
 
@@ -167,17 +233,15 @@ struct rt_experts_up_worker : rt_experts_worker<COLUMNS, (int)RT_EXPERTS_SM90_UP
 
     __device__ __forceinline__ void run_line(bool shared)
     {
-        struct rt_experts_up_line line(p, shared);
+        struct rt_experts_up_line<base::VECTORS> line(p, shared);
         struct rt_experts_pass pass;
         while (line.take(pass)) {
             rows = pass.rows;
-            for (uint32_t first = 0; first < pass.job.count; first += base::VECTORS) {
-                find_vectors(pass.job, first);
-                base::multiply();
-                base::gather(n);
-                store(pass);
-                n++;
-            }
+            find_vectors(pass.job, pass.first);
+            base::multiply();
+            base::gather(n);
+            store(pass);
+            n++;
         }
     }
 
