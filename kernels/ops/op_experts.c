@@ -185,14 +185,16 @@ static enum rt_status check_down_sm90(const struct rt_experts_down_params *p, st
     return check_down_alignment(p, &story) == RT_OK ? RT_OK : misaligned(&story, err);
 }
 
-/* What passes over weights cost in slices of so many tokens, where experts have as many tokens as
- * each other, and shared ones all: a pass of 16 takes a third longer than one of 8. */
+/* What passes over weights cost in slices of so many tokens: a pass of 16 takes a third longer than
+ * one of 8. Shared experts have all tokens; the others are not chosen evenly, and what is read is
+ * mostly of those that have more than their share: twice it. */
 static uint64_t slices_cost(const struct rt_experts_view *work, uint32_t vectors)
 {
     const uint64_t pairs = (uint64_t)work->tokens * work->chosen;
     const uint64_t active = pairs < work->experts ? pairs : work->experts;
-    const uint64_t each = active > 0 ? (pairs + active - 1) / active : 0;
-    const uint64_t passes = active * ((each + vectors - 1) / vectors) +
+    const uint64_t share = active > 0 ? (pairs + active - 1) / active : 0;
+    const uint64_t each = 2 * share < work->tokens ? 2 * share : work->tokens;
+    const uint64_t passes = active * rt_ceil_div_u32((uint32_t)each, vectors) +
                             (uint64_t)work->shared * rt_ceil_div_u32(work->tokens, vectors);
     return passes * (vectors == 8 ? 3 : 4);
 }
