@@ -2,7 +2,7 @@
 /* Whatever makes an object from nothing is cut short at each of its allocations and driver calls in
  * turn: a code and a sentence come back, nothing is given, nothing is left on the device. What is
  * left on the host is seen where this runs under AddressSanitizer or valgrind. */
-#include "replayrt/model_ops.h"
+#include "replayrt/decoder.h"
 #include "tests/support/fail_driver.h"
 #include "tests/support/fixture.h"
 
@@ -202,6 +202,58 @@ static enum rt_status make_ends(struct rt_error *error)
     return status;
 }
 
+static char model_path[] = "/tmp/replayrt-fail-model-XXXXXX";
+static const char model_text[] =
+    "{\"model_type\":\"deepseek_v2\",\"hidden_size\":16,\"vocab_size\":24,\"num_hidden_layers\":2,"
+    "\"num_attention_heads\":1,\"kv_lora_rank\":256,\"q_lora_rank\":null,\"qk_nope_head_dim\":8,"
+    "\"qk_rope_head_dim\":32,\"v_head_dim\":8,\"intermediate_size\":16,\"moe_intermediate_size\":8,"
+    "\"first_k_dense_replace\":1,\"n_routed_experts\":2,\"n_shared_experts\":1,"
+    "\"num_experts_per_tok\":1,\"n_group\":1,\"topk_group\":1,\"topk_method\":\"greedy\","
+    "\"norm_topk_prob\":false,\"routed_scaling_factor\":1.0,\"rms_norm_eps\":1e-6,"
+    "\"rope_theta\":10000.0,\"tie_word_embeddings\":false}";
+
+/* A whole model of random weights, and a token of it. */
+static enum rt_status decode(rt_decoder *d)
+{
+    rt_runtime *rt = rt_decoder_runtime(d);
+    rt_seq seq;
+    const struct rt_seq_params params = {.struct_size = sizeof(params), .last_token = 3};
+    const struct rt_step_params step = {
+        .struct_size = sizeof(step), .rows = 1, .query_len = 1, .seqs = &seq};
+    float logits[24];
+    RT_TRY(rt_seq_open(rt, &params, &seq));
+    RT_TRY(rt_decoder_sample(d, seq, NULL));
+    RT_TRY(rt_step(rt, &step, NULL));
+    return rt_decoder_read_logits(d, 0, 1, 0, logits);
+}
+
+static enum rt_status make_decoder(struct rt_error *error)
+{
+    struct rt_model model = {.struct_size = sizeof(model)};
+    struct rt_config config;
+    rt_checkpoint *checkpoint = NULL;
+    rt_decoder *d = NULL;
+    fixture_config(&config);
+    strcpy(config.device, "host");
+    RT_TRY(rt_model_read(model_path, &model, error));
+    RT_TRY(rt_checkpoint_random(model_path, 1, &checkpoint, error));
+    const struct rt_decoder_params params = {.struct_size = sizeof(params),
+                                             .config = &config,
+                                             .model = &model,
+                                             .checkpoint = checkpoint};
+    enum rt_status status = rt_decoder_create(&params, &d, error);
+    assert_int_equal(d != NULL, status == RT_OK);
+    if (status == RT_OK) {
+        status = decode(d);
+        if (status != RT_OK)
+            *error = *(rt_decoder_last_error(d)->status ? rt_decoder_last_error(d)
+                                                        : rt_last_error(rt_decoder_runtime(d)));
+    }
+    rt_decoder_destroy(&d);
+    rt_checkpoint_close(&checkpoint);
+    return status;
+}
+
 static enum rt_status make_config(struct rt_error *error)
 {
     struct rt_config config;
@@ -278,6 +330,7 @@ static const struct maker {
     {make_own_product, 3, 8},
     {make_library_product, 5, 30},
     {make_ends, 2, 3 + 5 + 2 * 3},
+    {make_decoder, 80, 200},
 };
 #define MAKERS (sizeof(makers) / sizeof(makers[0]))
 
@@ -328,21 +381,25 @@ static void every_driver_call(void **state)
     }
 }
 
-static int write_config(void **state)
+static bool write_text(char *path, const char *text)
+{
+    const int fd = mkstemp(path);
+    const ssize_t bytes = (ssize_t)strlen(text);
+    return fd >= 0 && write(fd, text, (size_t)bytes) == bytes && close(fd) == 0;
+}
+
+static int write_configs(void **state)
 {
     (void)state;
     static const char text[] = "geometry: {heads: 3, kv_lora_rank: 256, qk_rope_head_dim: 32, "
                                "layers: 2, softmax_scale: 0.1}\ndevice: host\n";
-    const int fd = mkstemp(config_path);
-    if (fd < 0 || write(fd, text, sizeof(text) - 1) != (ssize_t)sizeof(text) - 1)
-        return -1;
-    return close(fd);
+    return write_text(config_path, text) && write_text(model_path, model_text) ? 0 : -1;
 }
 
-static int remove_config(void **state)
+static int remove_configs(void **state)
 {
     (void)state;
-    return remove(config_path);
+    return remove(config_path) | remove(model_path);
 }
 
 int main(void)
@@ -352,5 +409,5 @@ int main(void)
         cmocka_unit_test(every_driver_call),
         cmocka_unit_test(a_pool_larger_than_the_memory),
     };
-    return cmocka_run_group_tests(tests, write_config, remove_config);
+    return cmocka_run_group_tests(tests, write_configs, remove_configs);
 }
