@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* rt_mla_input_norm against its formula in double, and what it refuses, by name. The same program
  * runs with the CUDA kernels, emulated. */
-#include "common/bf16.h"
 #include "replayrt/block_ops.h"
 #include "runtime/ops_handle.h"
-#include "tests/support/fixture.h"
 #include "tests/support/mistake.h"
 
 #include <math.h>
@@ -14,6 +12,8 @@
 #include <string.h>
 
 #include <cmocka.h>
+
+#include "tests/support/values.h"
 
 #define TOKENS 6
 #define WIDTH 192
@@ -29,22 +29,6 @@ struct rig {
     _Alignas(256) uint16_t weight[WIDTH];
     rt_ops *ops;
 };
-
-static uint64_t at(const void *pointer)
-{
-    return (uintptr_t)pointer;
-}
-
-static double number(uint16_t bits)
-{
-    return (double)rt_bf16_to_float(bits);
-}
-
-static void fill(uint64_t *random, uint16_t *to, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        to[i] = rt_float_to_bf16((float)(int32_t)fixture_random(random) / 1073741824.0f);
-}
 
 static void refill(struct rig *r)
 {
@@ -72,29 +56,6 @@ static int tear_down(void **state)
     rt_ops_destroy(&r->ops);
     free(r);
     return 0;
-}
-
-/* A rounding to bf16, and what float's sums and products add. */
-static void near(const char *what, uint32_t i, uint16_t got, double want)
-{
-    if (!(fabs(number(got) - want) <= fabs(want) * (0x1p-8 + 0x1p-18) + 1e-30))
-        fail_msg("%s, number %u: %g, not %g", what, i, number(got), want);
-}
-
-static double inverse(const uint16_t *x, uint32_t width, double eps)
-{
-    double squares = 0;
-    for (uint32_t i = 0; i < width; i++)
-        squares += number(x[i]) * number(x[i]);
-    return 1 / sqrt(squares / width + eps);
-}
-
-static void refused(const struct rig *r, enum rt_status status, const char *words)
-{
-    assert_int_equal(status, RT_ERR_INVALID);
-    const char *message = rt_ops_last_error(r->ops)->message;
-    if (!strstr(message, words))
-        fail_msg("\"%s\" does not say \"%s\"", message, words);
 }
 
 static struct rt_mla_input_norm_args input_norm_args(const struct rig *r)
@@ -198,12 +159,12 @@ static void input_norm_refused(void **state)
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         struct rt_mla_input_norm_args args = input_norm_args(r);
         memcpy((char *)&args + bad[i].member, &bad[i].value, bad[i].bytes);
-        refused(r, rt_mla_input_norm(r->ops, &args, NULL), bad[i].words);
+        refused(r->ops, rt_mla_input_norm(r->ops, &args, NULL), bad[i].words);
     }
     struct rt_mla_input_norm_args args = input_norm_args(r);
     args.first = 1;
     args.residual = at(r->hidden + GAP);
-    refused(r, rt_mla_input_norm(r->ops, &args, NULL), "and residual = 0x");
+    refused(r->ops, rt_mla_input_norm(r->ops, &args, NULL), "and residual = 0x");
     args.residual = args.hidden;
     assert_int_equal(rt_mla_input_norm(r->ops, &args, NULL), RT_OK);
     args.stride = 3 * WIDTH; /* side by side in one tensor */
@@ -213,7 +174,7 @@ static void input_norm_refused(void **state)
     args.normed = at(r->residual + 2 * WIDTH);
     assert_int_equal(rt_mla_input_norm(r->ops, &args, NULL), RT_OK);
     assert_int_equal(rt_mla_input_norm(NULL, NULL, NULL), RT_ERR_INVALID);
-    refused(r, rt_mla_input_norm(r->ops, NULL, NULL), "args is null");
+    refused(r->ops, rt_mla_input_norm(r->ops, NULL, NULL), "args is null");
 }
 
 #define RIG_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
