@@ -129,7 +129,8 @@ static bool read_prompt(const char *text, struct row *row)
         if (!*end)
             return true;
     }
-    fprintf(stderr, "hf_decode: \"%s\" is no list of ids such as 5,7,9\n", text);
+    fprintf(stderr, "hf_decode: \"%s\" is no list of up to %d ids such as 5,7,9\n", text,
+            MAX_PROMPT);
     return false;
 }
 
@@ -148,14 +149,33 @@ static struct rt_config config_for(const struct batch *b, const char *device)
     return config;
 }
 
+/* The library takes any id, and any length that its configuration has room for. */
+static bool fits(const struct batch *b)
+{
+    const uint64_t length = (uint64_t)b->longest + b->wanted, most = b->model.max_positions;
+    for (uint32_t r = 0; r < b->count; r++)
+        for (uint32_t i = 0; i < b->rows[r].length; i++)
+            if ((uint32_t)b->rows[r].prompt[i] >= b->model.vocab_size) {
+                fprintf(stderr, "hf_decode: id %" PRId32 " is not below the model's %" PRIu32 "\n",
+                        b->rows[r].prompt[i], b->model.vocab_size);
+                return false;
+            }
+    if (most > 0 && length > most)
+        fprintf(stderr, "hf_decode: %" PRIu64 " tokens are more than the model's %" PRIu64 "\n",
+                length, most);
+    return most == 0 || length <= most;
+}
+
 static bool create(struct batch *b, const char *folder, const char *device)
 {
     struct rt_error error = {0};
     rt_checkpoint *checkpoint = NULL;
     const struct rt_config config = config_for(b, device);
     b->model.struct_size = sizeof b->model;
-    bool made = rt_model_read(folder, &b->model, &error) == RT_OK &&
-                rt_checkpoint_open(folder, &checkpoint, &error) == RT_OK;
+    bool made = rt_model_read(folder, &b->model, &error) == RT_OK;
+    if (made && !fits(b))
+        return false;
+    made = made && rt_checkpoint_open(folder, &checkpoint, &error) == RT_OK;
     const struct rt_decoder_params params = {.struct_size = sizeof params,
                                              .config = &config,
                                              .model = &b->model,
@@ -184,8 +204,9 @@ static bool open_rows(struct batch *b)
 
 static bool run(struct batch *b, int argc, char **argv)
 {
-    const long wanted = strtol(argv[3], NULL, 10);
-    if (wanted < 1 || wanted > RT_MAX_LENGTH || argc - 4 > MAX_ROWS) {
+    char *end = NULL;
+    const long wanted = strtol(argv[3], &end, 10);
+    if (*end || wanted < 1 || wanted > RT_MAX_LENGTH || argc - 4 > MAX_ROWS) {
         fprintf(stderr, "hf_decode: 1 to %d tokens behind 1 to %d prompts, not %s behind %d\n",
                 RT_MAX_LENGTH, MAX_ROWS, argv[3], argc - 4);
         return false;
@@ -212,5 +233,9 @@ int main(int argc, char **argv)
     if (b)
         rt_decoder_destroy(&b->decoder);
     free(b);
+    if (fflush(stdout) != 0) {
+        perror("hf_decode: standard output");
+        return 1;
+    }
     return done ? 0 : 1;
 }

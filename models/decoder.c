@@ -3,6 +3,7 @@
 #include "models/fail.h"
 
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,15 +18,15 @@ static uint64_t now_ns(void)
 
 /* ---- create ---------------------------------------------------------------------------------- */
 
-/* What the operators cannot say by themselves, for they see one layer's shapes. */
-static enum rt_status check_model(const struct rt_model *m, struct rt_error *err)
+/* A configuration of another size is completed by what it is without. */
+static enum rt_status take_config(const struct rt_config *given, struct rt_config *out,
+                                  struct rt_error *err)
 {
-    const struct rt_moe *moe = &m->moe;
-    RT_MODELS_REQUIRE(!moe->experts || moe->shared_intermediate_size % moe->intermediate_size == 0,
-                      err, RT_ERR_UNSUPPORTED,
-                      "shared experts of %" PRIu32
-                      " numbers are not a multiple of an expert's %" PRIu32,
-                      moe->shared_intermediate_size, moe->intermediate_size);
+    RT_MODELS_TRY(rt_models_check_struct(given, sizeof(*out), "rt_decoder_create", "config", err));
+    const size_t size = given->struct_size < sizeof(*out) ? given->struct_size : sizeof(*out);
+    rt_config_default(out);
+    memcpy(out, given, size);
+    out->struct_size = sizeof(*out);
     return RT_OK;
 }
 
@@ -38,14 +39,13 @@ static enum rt_status configure(struct rt_decoder *d, const struct rt_decoder_pa
                       (const void *)params->checkpoint);
     RT_MODELS_TRY(rt_models_take_struct(params->model, &d->model, sizeof(d->model),
                                         "rt_decoder_create", "model", err));
-    RT_MODELS_TRY(rt_models_take_struct(params->config, &d->config, sizeof(d->config),
-                                        "rt_decoder_create", "config", err));
+    RT_MODELS_TRY(rt_decoder_check_model(&d->model, err));
+    RT_MODELS_TRY(take_config(params->config, &d->config, err));
     d->config.geometry = d->model.geometry;
     d->config.block = d->model.block;
     d->config.layer = 1;
     d->config.input_norm = 1;
-    RT_MODELS_TRY(rt_config_check(&d->config, err));
-    return check_model(&d->model, err);
+    return rt_config_check(&d->config, err);
 }
 
 /* The operators' `auto` is never the host, the runtime's is where there is nothing else: what has
@@ -53,12 +53,13 @@ static enum rt_status configure(struct rt_decoder *d, const struct rt_decoder_pa
 static enum rt_status open_device(struct rt_decoder *d, struct rt_error *err)
 {
     (void)snprintf(d->device, sizeof(d->device), "%s", d->config.device);
-    enum rt_status status = rt_ops_create(d->device, &d->ops, err);
+    struct rt_error why = {.status = RT_OK};
+    enum rt_status status = rt_ops_create(d->device, &d->ops, &why);
     if (status == RT_ERR_NO_DEVICE && strcmp(d->device, "auto") == 0) {
         (void)snprintf(d->device, sizeof(d->device), "host");
-        status = rt_ops_create(d->device, &d->ops, err);
+        status = rt_ops_create(d->device, &d->ops, &why);
     }
-    RT_MODELS_TRY(status);
+    RT_MODELS_REQUIRE(status == RT_OK, err, status, "%s", why.message);
     (void)snprintf(d->config.device, sizeof(d->config.device), "%s", d->device);
     status = rt_ops_overlap(d->ops, 1);
     RT_MODELS_REQUIRE(status == RT_OK, err, status, "%s", rt_ops_last_error(d->ops)->message);
@@ -126,10 +127,10 @@ static enum rt_status create(struct rt_decoder *d, const struct rt_decoder_param
 {
     RT_MODELS_TRY(configure(d, params, err));
     RT_MODELS_TRY(open_device(d, err));
+    RT_MODELS_TRY(rt_decoder_scratch_make(d, err)); /* what fails of it does so at once */
     const uint64_t begun = now_ns();
     RT_MODELS_TRY(rt_decoder_weights_load(params, &d->config, d->device, &d->weights, err));
     const uint64_t loaded = now_ns();
-    RT_MODELS_TRY(rt_decoder_scratch_make(d, err));
     const struct rt_sampling line = default_sampling(&d->model);
     RT_MODELS_TRY(write_lines(d, 0, d->config.max_sequences, &line, err));
     RT_MODELS_TRY(create_runtime(d, params, err));
@@ -235,22 +236,35 @@ enum rt_status rt_decoder_logits(rt_decoder *decoder, struct rt_tensor *out)
     return RT_OK;
 }
 
+static bool is_captured(const struct rt_config *c, uint32_t query_len)
+{
+    for (uint32_t i = 0; i < c->query_len_count; i++)
+        if (c->query_lens[i] == query_len)
+            return true;
+    return false;
+}
+
 enum rt_status rt_decoder_read_logits(rt_decoder *decoder, uint32_t row, uint32_t query_len,
                                       uint32_t token, float *out)
 {
     RT_MODELS_REQUIRE(decoder, NULL, RT_ERR_INVALID, "rt_decoder_read_logits: decoder is null");
     struct rt_error *const err = &decoder->error;
     const uint32_t vocab = decoder->model.vocab_size;
-    const uint32_t batch = decoder->config.batch_sizes[decoder->config.batch_size_count - 1];
+    int32_t live = 0;
     RT_MODELS_REQUIRE(out, err, RT_ERR_INVALID, "rt_decoder_read_logits: out is null");
-    RT_MODELS_REQUIRE(row < batch && query_len >= 1 &&
-                          query_len <= rt_decoder_longest_query(decoder) && token < query_len,
-                      err, RT_ERR_INVALID,
-                      "rt_decoder_read_logits: row %" PRIu32 " of %" PRIu32 ", token %" PRIu32
-                      " of %" PRIu32 ", at most %" PRIu32,
-                      row, batch, token, query_len, rt_decoder_longest_query(decoder));
-    const uint64_t at = ((uint64_t)row * query_len + token) * vocab * sizeof(float);
+    RT_MODELS_REQUIRE(is_captured(&decoder->config, query_len) && token < query_len, err,
+                      RT_ERR_INVALID,
+                      "rt_decoder_read_logits: token %" PRIu32 " of a query of %" PRIu32
+                      ", which is no length of the configuration, or shorter",
+                      token, query_len);
     RT_MODELS_TRY(take(decoder, rt_synchronize(decoder->runtime)));
+    RT_MODELS_TRY(
+        take(decoder, rt_tensor_read(decoder->runtime, "live_rows", 0, 0, &live, sizeof(live))));
+    RT_MODELS_REQUIRE((int64_t)row < live, err, RT_ERR_INVALID,
+                      "rt_decoder_read_logits: row %" PRIu32 " of %" PRId32
+                      " that the last replay had",
+                      row, live);
+    const uint64_t at = ((uint64_t)row * query_len + token) * vocab * sizeof(float);
     RT_MODELS_TRY(rt_memory_read(decoder->scratch.memory,
                                  decoder->scratch.logits - decoder->scratch.address + at, out,
                                  vocab * sizeof(float), err));

@@ -52,6 +52,11 @@ static inline uint32_t rt_decoder_shared(const struct rt_model *m)
     return m->moe.experts ? m->moe.shared_intermediate_size / m->moe.intermediate_size : 0;
 }
 
+/* ---- decoder_check.c ---- */
+
+/* RT_ERR_INVALID for numbers out of range, RT_ERR_UNSUPPORTED for what no operator serves. */
+enum rt_status rt_decoder_check_model(const struct rt_model *m, struct rt_error *err);
+
 /* ---- decoder_scratch.c ---- */
 
 /* Products and scratch memory for all graphs of the configuration; rt_decoder_scratch_free gives

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #define MOST_THREADS 16
-#define STAGE_BYTES (UINT64_C(8) << 20)
+#define LEAST_STAGE_BYTES (UINT64_C(8) << 20)
 
 struct load {
     const struct rt_decoder_params *params;
@@ -20,6 +20,7 @@ struct load {
     pthread_mutex_t lock; /* of all below, and of the memory */
     uint32_t next;
     uint64_t done, total; /* bytes */
+    uint64_t stage_bytes; /* what is read at once: a row at least */
     enum rt_status status;
     struct rt_error error; /* the first one's */
 };
@@ -28,7 +29,6 @@ struct load {
 struct worker {
     struct load *load;
     void *stage;
-    uint64_t stage_bytes;
     bool tells;
 };
 
@@ -74,7 +74,7 @@ static enum rt_status send(const struct worker *w, uint64_t offset, uint64_t byt
     return status;
 }
 
-/* Some rows at a time; a row that is longer than the stage would be the first of its kind. */
+/* Some rows at a time. */
 static enum rt_status copy_place(const struct worker *w, uint32_t index, struct rt_error *err)
 {
     const struct load *const l = w->load;
@@ -82,11 +82,7 @@ static enum rt_status copy_place(const struct worker *w, uint32_t index, struct 
     RT_MODELS_TRY(rt_places_at(l->places, index, &place, err));
     const enum rt_dtype dtype = place.kind == RT_PLACE_ROUTER_BIAS ? RT_DTYPE_F32 : RT_DTYPE_BF16;
     const uint64_t row_bytes = place.columns * element_bytes(&place);
-    const uint64_t rows = w->stage_bytes / row_bytes;
-    RT_MODELS_REQUIRE(rows > 0, err, RT_ERR_UNSUPPORTED,
-                      "%s: a row of %" PRIu64 " bytes is longer than the %" PRIu64
-                      " that are read at once",
-                      place.name, row_bytes, w->stage_bytes);
+    const uint64_t rows = l->stage_bytes / row_bytes;
     for (uint64_t row = 0; row < place.rows; row += rows) {
         const uint64_t count = place.rows - row < rows ? place.rows - row : rows;
         RT_MODELS_TRY(rt_places_copy(l->places, l->params->checkpoint, index, row, count, dtype,
@@ -112,8 +108,10 @@ static enum rt_status count_bytes(struct load *l, struct rt_error *err)
     for (uint32_t i = 0; i < rt_places_count(l->places); i++) {
         struct rt_place place = {.struct_size = sizeof(place)};
         RT_MODELS_TRY(rt_places_at(l->places, i, &place, err));
+        const uint64_t row_bytes = place.columns * element_bytes(&place);
+        l->stage_bytes = row_bytes > l->stage_bytes ? row_bytes : l->stage_bytes;
         if (l->offsets[i])
-            l->total += place.rows * place.columns * element_bytes(&place);
+            l->total += place.rows * row_bytes;
     }
     return RT_OK;
 }
@@ -128,12 +126,12 @@ static enum rt_status run(struct load *l, struct rt_error *err)
     const long wanted = processors < MOST_THREADS ? processors : MOST_THREADS;
     int made = 1;
     for (int i = 0; i < MOST_THREADS; i++)
-        workers[i] = (struct worker){.load = l, .stage_bytes = STAGE_BYTES, .tells = i == 0};
-    workers[0].stage = malloc(STAGE_BYTES);
+        workers[i] = (struct worker){.load = l, .tells = i == 0};
+    workers[0].stage = malloc(l->stage_bytes);
     RT_MODELS_REQUIRE(workers[0].stage, err, RT_ERR_NOMEM,
-                      "no host memory of %" PRIu64 " bytes to read weights into", STAGE_BYTES);
+                      "no host memory of %" PRIu64 " bytes to read weights into", l->stage_bytes);
     for (; made < wanted; made++) {
-        workers[made].stage = malloc(STAGE_BYTES);
+        workers[made].stage = malloc(l->stage_bytes);
         if (!workers[made].stage ||
             pthread_create(&threads[made], NULL, labour, &workers[made]) != 0)
             break;
@@ -156,6 +154,7 @@ enum rt_status rt_decoder_load(const struct rt_decoder_params *params, const rt_
                      .places = places,
                      .offsets = offsets,
                      .weights = w,
+                     .stage_bytes = LEAST_STAGE_BYTES,
                      .lock = PTHREAD_MUTEX_INITIALIZER};
     RT_MODELS_TRY(count_bytes(&l, err));
     const enum rt_status status = run(&l, err);

@@ -34,21 +34,20 @@ static uint64_t lay_out(const struct rt_model *m, struct rt_decoder_weights *w,
     return (begin + all + ALIGN - 1) / ALIGN * ALIGN;
 }
 
-/* Offsets of all places that the checkpoint has; those of kinds are offsets too, until the memory
- * is there. The first is not 0, which means none. */
-static enum rt_status place_all(const struct rt_decoder_params *params, const rt_places *places,
+/* Offsets of all places that are needed: biases that the model does not have are not looked for.
+ * Those of kinds are offsets too, until the memory is there. The first is not 0, which means none.
+ */
+static enum rt_status place_all(const struct rt_model *m, const rt_places *places,
                                 uint64_t *offsets, struct rt_decoder_weights *w,
                                 struct rt_error *err)
 {
     uint64_t end = ALIGN;
     for (uint32_t i = 0; i < rt_places_count(places); i++) {
         struct rt_place place = {.struct_size = sizeof(place)};
-        uint32_t stored;
         RT_MODELS_TRY(rt_places_at(places, i, &place, err));
-        RT_MODELS_TRY(rt_places_stored(places, params->checkpoint, i, &stored, err));
         offsets[i] = 0;
-        if (stored)
-            end = lay_out(params->model, w, &place, end, &offsets[i]);
+        if (place.needed)
+            end = lay_out(m, w, &place, end, &offsets[i]);
     }
     w->bytes = end;
     return RT_OK;
@@ -86,7 +85,7 @@ static enum rt_status load(const struct rt_decoder_params *params, const struct 
                            struct rt_decoder_weights *w, struct rt_error *err)
 {
     RT_MODELS_TRY(rt_places_check(places, params->checkpoint, err));
-    RT_MODELS_TRY(place_all(params, places, offsets, w, err));
+    RT_MODELS_TRY(place_all(params->model, places, offsets, w, err));
     RT_MODELS_TRY(rt_memory_create(device, w->bytes, &w->memory, &w->address, err));
     make_addresses(params->model, w);
     RT_MODELS_TRY(rt_weights_create(config, &w->attention, err));

@@ -113,22 +113,6 @@ enum rt_status rt_places_check(const rt_places *places, const rt_checkpoint *che
     return RT_OK;
 }
 
-enum rt_status rt_places_stored(const rt_places *places, const rt_checkpoint *checkpoint,
-                                uint32_t index, uint32_t *stored, struct rt_error *error)
-{
-    struct rt_place place;
-    struct source source;
-    RT_MODELS_REQUIRE(places && checkpoint && stored, error, RT_ERR_INVALID,
-                      "rt_places_stored: places %p, checkpoint %p, stored %p: all must be given",
-                      (const void *)places, (const void *)checkpoint, (void *)stored);
-    RT_MODELS_REQUIRE(index < places->count, error, RT_ERR_INVALID,
-                      "rt_places_stored: index %" PRIu32 " of %" PRIu32, index, places->count);
-    rt_place_of(places, index, &place);
-    seek(checkpoint, &places->model, &place, &source);
-    *stored = source.tensor != NULL;
-    return RT_OK;
-}
-
 /* The zero token's row of rows [first, first + count), where it is one of them. */
 static void clear_token(const struct rt_model *m, uint64_t first, uint64_t count,
                         enum rt_dtype dtype, void *out)

@@ -37,9 +37,13 @@ static uint64_t now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* Where a stage has failed, the decoder knows why. */
 static enum rt_status runtime_failed(struct loop *l)
 {
+    const struct rt_error *why = rt_decoder_last_error(l->job->decoder);
     *l->error = *rt_last_error(l->rt);
+    if (l->error->status == RT_ERR_CALLBACK && why->status != RT_OK)
+        *l->error = *why;
     return l->error->status;
 }
 

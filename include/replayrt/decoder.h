@@ -15,6 +15,10 @@
  * and chooses that id again in every later step: docs/stages.md, "A loop that needs no host". With
  * a number of tokens in `accept`, what stays is the host's to say, as in a prompt.
  *
+ * Ids are not held to the vocabulary, nor lengths to the model's max_positions: an id that is no
+ * row of the embedding is a vector of zeros. A stage that fails, on the host device at a step, is
+ * RT_ERR_CALLBACK there, and rt_decoder_last_error has the reason.
+ *
  * docs/models.md has the families and what a decoder's memory is made of. The laws of rt.h hold
  * here too.
  */
@@ -48,7 +52,9 @@ struct rt_decoder_params {
  * Copies all weights to the device, in bf16, then creates the runtime: the KV pool's size is a
  * fraction of the memory that is left then. Blocks, for as long as reading the checkpoint takes.
  * On failure *out is null, everything is released, and *error says what happened: rt_places_check's
- * and rt_create's errors, RT_ERR_DEVICE_MEMORY, RT_ERR_UNSUPPORTED for what no operator serves.
+ * and rt_create's errors, RT_ERR_DEVICE_MEMORY, RT_ERR_UNSUPPORTED for what no operator serves,
+ * before anything is read: more than 1024 experts, 32 of them a token, 32 groups or 2^18 ids,
+ * widths that are no multiple of 8.
  */
 RT_API enum rt_status rt_decoder_create(const struct rt_decoder_params *params, rt_decoder **out,
                                         struct rt_error *error);
@@ -62,10 +68,10 @@ RT_API rt_runtime *rt_decoder_runtime(const rt_decoder *decoder);
 RT_API const struct rt_error *rt_decoder_last_error(const rt_decoder *decoder);
 
 /*
- * How a sequence's tokens are chosen from its next step on. Before it is said: greedily, stopping
- * at the model's end-of-sequence ids. That is said again for every sequence that is opened, for a
- * closed one may have left its way in the slot. A null `sampling`: the same default.
- * Waits until no step is in flight. Blocks.
+ * How a sequence's tokens are chosen from its next step on; null: greedily, stopping at the model's
+ * end-of-sequence ids, as all slots begin. It is kept by slot: the caller says it for every
+ * sequence that is opened or forked, for the slot has what its last one had. A fork with its
+ * parent's goes its parent's way. Waits until no step is in flight. Blocks.
  * RT_ERR_SEQUENCE; RT_ERR_INVALID: a top_p not above 0 with a temperature, a stop that is no id;
  * RT_ERR_DRIVER.
  */
@@ -74,12 +80,14 @@ RT_API enum rt_status rt_decoder_sample(rt_decoder *decoder, rt_seq seq,
 
 /*
  * The last step's logits, before the model's logits_scale, on the device: f32 [bucket, query_len,
- * vocab] of the step's last replay, by its own rows.
+ * vocab] of the step's last replay, by its own rows. The shape is the capacity; rows are packed for
+ * the step's query length.
  */
 RT_API enum rt_status rt_decoder_logits(rt_decoder *decoder, struct rt_tensor *out);
 
-/* Logits of one row and token of that replay, times logits_scale, into host memory: [vocab]. Waits
- * until no step is in flight. Blocks. RT_ERR_INVALID: no such row or token; RT_ERR_DRIVER. */
+/* Logits of one row and token of that replay, whose query length the caller knows, times
+ * logits_scale, into host memory: [vocab]. Waits until no step is in flight. Blocks.
+ * RT_ERR_INVALID: no such row, token or captured query length; RT_ERR_DRIVER. */
 RT_API enum rt_status rt_decoder_read_logits(rt_decoder *decoder, uint32_t row, uint32_t query_len,
                                              uint32_t token, float *out);
 

@@ -138,11 +138,6 @@ RT_API enum rt_status rt_places_at(const rt_places *places, uint32_t index, stru
 RT_API enum rt_status rt_places_check(const rt_places *places, const rt_checkpoint *checkpoint,
                                       struct rt_error *error);
 
-/* *stored: whether a checkpoint has a place, in whatever shape and dtype: for biases, which a model
- * may lack. RT_ERR_INVALID past the last. */
-RT_API enum rt_status rt_places_stored(const rt_places *places, const rt_checkpoint *checkpoint,
-                                       uint32_t index, uint32_t *stored, struct rt_error *error);
-
 /*
  * Rows [first, first + count) of one place from a checkpoint, wherever it stores them, as
  * rt_checkpoint_copy, and zeros for the embedding of zero_token. An optional place that the

@@ -53,6 +53,9 @@ with tempfile.TemporaryDirectory() as scratch:
     if ended != command(model) or not 1 <= len(ended[0]) <= 7 or ended[0][-1] != whole[0][6]:
         complaints.append(f"ended: {ended}")
 for arguments, words in [((), "usage"), ((FOLDER, "host", "0", "5"), "1 to "),
+                         ((FOLDER, "host", "6x", "5"), "1 to "),
+                         ((FOLDER, "host", "4", "5,256"), "id 256 is not below the model's 256"),
+                         ((FOLDER, "host", "8192", "5"), "8193 tokens are more than the model's"),
                          ((FOLDER, "host", "4", "5,x"), '"5,x" is no list'),
                          (("/nowhere", "host", "4", "5"), "/nowhere"),
                          ((FOLDER, "cuda:x", "4", "5"), "cuda:x")]:

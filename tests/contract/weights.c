@@ -71,7 +71,8 @@ static void test_bind(void **state)
     refused(rt_weights_bind(w, 1, name, &x, &err), "is 24 x 48: must be 24 x 32");
     char long_name[400];
     memset(long_name, 'x', sizeof(long_name));
-    strcpy(long_name + sizeof(long_name) - 20, ".q_a_proj.weight");
+    static const char end[] = ".q_a_proj.weight";
+    memcpy(long_name + sizeof(long_name) - sizeof(end), end, sizeof(end));
     refused(rt_weights_bind(w, 1, long_name, &x, &err), "xx.q_a_proj.weight is 24 x 48: must be");
     x = good_weight();
     assert_int_equal(rt_weights_bind(w, 1, long_name, &x, &err), RT_OK);

@@ -6,6 +6,7 @@
 #include "replayrt/decoder.h"
 #include "tests/unit/expect.h"
 
+#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -256,6 +257,44 @@ static void bad_decoders_are_refused(void **state)
     rt_checkpoint_close(&checkpoint);
 }
 
+/* Before anything is read: what no operator serves, and what a model says in two ways. */
+static void bad_models_are_refused(void **state)
+{
+    (void)state;
+    struct rt_model good = {.struct_size = sizeof(good)};
+    struct rt_config config;
+    rt_checkpoint *checkpoint = NULL;
+    small_config(&config);
+    assert_int_equal(rt_model_read(GOLDEN "tiny_deepseek_v3", &good, NULL), RT_OK);
+    assert_int_equal(rt_checkpoint_open(GOLDEN "tiny_deepseek_v3", &checkpoint, NULL), RT_OK);
+#define BAD(status, member, value, words)                                                          \
+    do {                                                                                           \
+        struct rt_model bad = good;                                                                \
+        struct rt_error error;                                                                     \
+        rt_decoder *d = NULL;                                                                      \
+        bad.member = value;                                                                        \
+        const struct rt_decoder_params params = {.struct_size = sizeof(params),                    \
+                                                 .config = &config,                                \
+                                                 .model = &bad,                                    \
+                                                 .checkpoint = checkpoint};                        \
+        expect_refusal(rt_decoder_create(&params, &d, &error), status, error.message, words);      \
+        assert_null(d);                                                                            \
+    } while (0)
+    BAD(RT_ERR_INVALID, moe.intermediate_size, 0, "intermediate_size is 0");
+    BAD(RT_ERR_UNSUPPORTED, moe.intermediate_size, 12,
+        "moe.intermediate_size that is a multiple of 8, not 12");
+    BAD(RT_ERR_UNSUPPORTED, intermediate_size, 12, "intermediate_size that is a multiple of 8");
+    BAD(RT_ERR_UNSUPPORTED, vocab_size, (1u << 18) + 1, "vocab_size of up to 262144, not 262145");
+    BAD(RT_ERR_INVALID, norm_eps, NAN, "norm_eps is nan");
+    BAD(RT_ERR_INVALID, norm_eps, 0.5, "norm_eps is 0.5, block.input_norm_eps");
+    BAD(RT_ERR_INVALID, logits_scale, 0, "logits_scale is 0: must be a finite number");
+    BAD(RT_ERR_INVALID, moe.scale, INFINITY, "moe.scale is inf");
+    BAD(RT_ERR_INVALID, residual_scale, 2, "residual_scale is 2, block.residual_scale 1");
+    BAD(RT_ERR_INVALID, geometry.layers, 1, "geometry.layers 1");
+#undef BAD
+    rt_checkpoint_close(&checkpoint);
+}
+
 static void bad_calls_are_refused(void **state)
 {
     (void)state;
@@ -273,11 +312,18 @@ static void bad_calls_are_refused(void **state)
     expect_refusal(rt_decoder_sample(d, seq + 1, &warm), RT_ERR_SEQUENCE,
                    rt_decoder_last_error(d)->message, "");
     expect_refusal(rt_decoder_read_logits(d, ROWS, 1, 0, logits), RT_ERR_INVALID,
-                   rt_decoder_last_error(d)->message, "row 3 of 3");
+                   rt_decoder_last_error(d)->message, "row 3 of 0 that the last replay had");
     expect_refusal(rt_decoder_read_logits(d, 0, 2, 0, logits), RT_ERR_INVALID,
-                   rt_decoder_last_error(d)->message, "token 0 of 2, at most 1");
+                   rt_decoder_last_error(d)->message,
+                   "token 0 of a query of 2, which is no length");
     expect_refusal(rt_decoder_read_logits(d, 0, 1, 0, NULL), RT_ERR_INVALID,
                    rt_decoder_last_error(d)->message, "out is null");
+    uint64_t ticket;
+    const struct prompt *const row = &prompts[0];
+    assert_int_equal(step(d, &row, &seq, 1, 0, 0, &ticket), RT_OK);
+    assert_int_equal(rt_decoder_read_logits(d, 0, 1, 0, logits), RT_OK);
+    expect_refusal(rt_decoder_read_logits(d, 1, 1, 0, logits), RT_ERR_INVALID,
+                   rt_decoder_last_error(d)->message, "row 1 of 1");
     assert_int_equal(rt_decoder_sample(NULL, seq, NULL), RT_ERR_INVALID);
     assert_null(rt_decoder_runtime(NULL));
     rt_decoder_destroy(&d);
@@ -344,9 +390,9 @@ static void random_weights_decode_alike(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_batch_changes_no_text),     cmocka_unit_test(a_stop_ends_its_row),
-        cmocka_unit_test(bad_decoders_are_refused),    cmocka_unit_test(bad_calls_are_refused),
-        cmocka_unit_test(random_weights_decode_alike),
+        cmocka_unit_test(a_batch_changes_no_text),  cmocka_unit_test(a_stop_ends_its_row),
+        cmocka_unit_test(bad_decoders_are_refused), cmocka_unit_test(bad_models_are_refused),
+        cmocka_unit_test(bad_calls_are_refused),    cmocka_unit_test(random_weights_decode_alike),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
