@@ -143,7 +143,8 @@ enum rt_status rt_decoder_create(const struct rt_decoder_params *params, rt_deco
                                  struct rt_error *error)
 {
     struct rt_decoder_params mine;
-    struct rt_error unseen; /* failures are read back here, also where the caller wants none */
+    struct rt_error unseen = {
+        .status = RT_OK}; /* failures are read back here, also where the caller wants none */
     struct rt_error *const err = error ? error : &unseen;
     RT_MODELS_REQUIRE(out, err, RT_ERR_INVALID, "rt_decoder_create: out is null");
     *out = NULL;
