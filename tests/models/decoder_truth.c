@@ -22,9 +22,10 @@ static void multiply(const float *weight, uint64_t rows, uint64_t columns, const
                      double *out)
 {
     for (uint64_t r = 0; r < rows; r++) {
+        const float *row = weight + r * columns;
         double sum = 0;
         for (uint64_t i = 0; i < columns; i++)
-            sum += (double)weight[r * columns + i] * x[i];
+            sum += (double)row[i] * x[i];
         out[r] = sum;
     }
 }
