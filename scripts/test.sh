@@ -104,6 +104,8 @@ export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 if has clang++; then
     export CC=clang CXX=clang++
+    # Meson puts it before compilers of its own choice alone.
+    ! has ccache || export CC='ccache clang' CXX='ccache clang++'
 else
     skip 'clang build'
 fi
