@@ -46,7 +46,7 @@ struct rt_decoder {
     struct rt_error error;
 };
 
-/* Where a mixture's or a dense MLP's activations lie: places of a token. */
+/* Shared experts of a mixture, each as wide as the others; 0 without a mixture. */
 static inline uint32_t rt_decoder_shared(const struct rt_model *m)
 {
     return m->moe.experts ? m->moe.shared_intermediate_size / m->moe.intermediate_size : 0;
