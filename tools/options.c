@@ -4,6 +4,7 @@
 #include "tools/complain.h"
 #include "tools/nearest.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -84,11 +85,11 @@ static bool unknown(const char *name, const struct option *options, unsigned cou
     const char *names[MOST_OPTIONS] = {NULL};
     char list[512] = "";
     size_t used = 0;
-    for (unsigned i = 0; i < count && i < MOST_OPTIONS && used < sizeof(list); i++) {
+    for (unsigned i = 0; i < count && used < sizeof(list); i++) {
         names[i] = options[i].name;
         used += (size_t)snprintf(list + used, sizeof(list) - used, " %s", names[i]);
     }
-    const char *meant = nearest(name, names, count < MOST_OPTIONS ? count : MOST_OPTIONS);
+    const char *meant = nearest(name, names, count);
     complain("unknown option %s%s%s%s; there are%s", name, meant ? "; did you mean " : "",
              meant ? meant : "", meant ? "?" : "", list);
     return false;
@@ -96,7 +97,7 @@ static bool unknown(const char *name, const struct option *options, unsigned cou
 
 /* One option at argv[*at], and its value behind it. */
 static bool read_option(int argc, char **argv, int *at, const struct option *options,
-                        unsigned count)
+                        unsigned count, bool *seen)
 {
     const char *name = argv[*at];
     unsigned i = 0;
@@ -104,10 +105,11 @@ static bool read_option(int argc, char **argv, int *at, const struct option *opt
         i++;
     if (i == count)
         return unknown(name, options, count);
-    if (options[i].given && *options[i].given) {
+    if (seen[i] && options[i].kind != OPTION_TEXTS) {
         complain("%s is given twice", name);
         return false;
     }
+    seen[i] = true;
     if (options[i].given)
         *options[i].given = true;
     if (options[i].kind == OPTION_FLAG) {
@@ -124,12 +126,14 @@ static bool read_option(int argc, char **argv, int *at, const struct option *opt
 bool options_read(int argc, char **argv, const struct option *options, unsigned count,
                   const char **positional)
 {
+    bool seen[MOST_OPTIONS] = {false};
+    assert(count <= MOST_OPTIONS);
     if (positional)
         *positional = NULL;
     for (int i = 0; i < argc; i++) {
         /* A path that begins with a dash is written ./-path. */
         if (argv[i][0] == '-') {
-            if (!read_option(argc, argv, &i, options, count))
+            if (!read_option(argc, argv, &i, options, count, seen))
                 return false;
         } else if (!positional) {
             complain("%s: only options are expected here", argv[i]);

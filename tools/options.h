@@ -11,11 +11,10 @@ struct option {
     enum { OPTION_FLAG, OPTION_NUMBER, OPTION_REAL, OPTION_TEXT, OPTION_TEXTS } kind;
     void *value;          /* bool, uint64_t, double, const char * or struct option_texts */
     uint64_t least, most; /* OPTION_NUMBER, OPTION_REAL: accepted values */
-    /* Set where the option is there, which it may be once then; null: the last one counts. */
-    bool *given;
+    bool *given;          /* set where the option is there; may be null */
 };
 
-/* An option that may be given more than once, its values in their order. */
+/* The one kind of option that may be given more than once: its values, in their order. */
 struct option_texts {
     const char **texts; /* the caller's, with room for as many as there are arguments */
     unsigned count;

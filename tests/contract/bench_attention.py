@@ -28,13 +28,14 @@ def expect(holds, what):
         complaints.append(what)
 
 
-def run(folder, shapes, *options):
-    """(exit code, stdout, stderr, objects of --out)"""
-    path, out = folder / "shapes.jsonl", folder / "out.jsonl"
+def run(folder, shapes, *options, device="host", out=None):
+    """(exit code, stdout, stderr, objects of --out, which otherwise is a new file of the folder)"""
+    path = folder / "shapes.jsonl"
+    named, out = out, folder / "out.jsonl"
     path.write_text(shapes, encoding="utf-8")
     out.unlink(missing_ok=True)
-    done = subprocess.run([COMMAND, "bench", "attention", "--shapes", path, "--out", out,
-                           "--device", "host", *options],
+    done = subprocess.run([COMMAND, "bench", "attention", "--shapes", path, "--out",
+                           named or out, "--device", device, *options],
                           capture_output=True, text=True, timeout=300)
     lines = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
     return done.returncode, done.stdout, done.stderr, [json.loads(line) for line in lines]
@@ -113,15 +114,15 @@ def refusals(folder):
                            (["more.jsonl"], "more.jsonl: only options")]:
         code, _, err, _ = run(folder, json.dumps(Q1), *options)
         expect(code == 2 and words in err, f"{options}: exit {code}, {err!r}")
-    code, _, err, _ = run(folder, json.dumps(Q1), "--out", folder / "no" / "such" / "folder")
+    code, _, err, _ = run(folder, json.dumps(Q1), out=folder / "no" / "such" / "folder")
     expect(code == 1 and "cannot be written: " in err, f"--out nowhere: exit {code}, {err!r}")
     shapes = folder / "shapes.jsonl"
-    code, _, err, _ = run(folder, json.dumps(Q1), "--out", shapes)
+    code, _, err, _ = run(folder, json.dumps(Q1), out=shapes)
     expect(code == 1 and "is the list of shapes itself" in err
            and shapes.read_text(encoding="utf-8") == json.dumps(Q1), f"--out list: {code}, {err!r}")
     kept = folder / "kept.jsonl"
     kept.write_text("earlier figures", encoding="utf-8")
-    code, _, err, _ = run(folder, json.dumps(Q1), "--device", "cuda:9999", "--out", kept)
+    code, _, err, _ = run(folder, json.dumps(Q1), device="cuda:9999", out=kept)
     expect(code == 1 and "no such device" in err, f"--device: exit {code}, {err!r}")
     expect(kept.read_text(encoding="utf-8") == "earlier figures", "--out of a device that is not")
 
