@@ -6,6 +6,7 @@
 #include "tools/decode_report.h"
 #include "tools/decode_run.h"
 #include "tools/decode_setup.h"
+#include "tools/decode_target.h"
 #include "tools/tensor_file.h"
 
 #include <stdlib.h>
@@ -135,7 +136,10 @@ static int decode(struct decode *d, int argc, char **argv)
     struct rt_error error = {.status = RT_OK};
     if (!decode_options_read(argc, argv, &d->options))
         return EXIT_USAGE;
-    int code = decode_setup_read(&d->options, &d->setup);
+    const struct decode_options *o = &d->options;
+    if (o->dump && !decode_target_is_free(o->dump, o->checkpoint, o->config))
+        return EXIT_USAGE;
+    int code = decode_setup_read(o, &d->setup);
     if (code == EXIT_OK)
         code = begin_dump(d);
     if (code == EXIT_OK)

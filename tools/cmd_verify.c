@@ -15,12 +15,12 @@ static void print_json(enum rt_status status, const struct rt_error *error,
 {
     cJSON *j = cJSON_CreateObject();
     cJSON_AddStringToObject(j, "version", rt_version());
-    cJSON_AddStringToObject(j, "configuration", path);
+    json_text(j, "configuration", path);
     cJSON_AddStringToObject(j, "device", r->device);
     cJSON_AddBoolToObject(j, "equal", status == RT_OK);
     if (status != RT_OK) {
         cJSON_AddStringToObject(j, "status", rt_status_string(status));
-        cJSON_AddStringToObject(j, "message", error->message);
+        json_text(j, "message", error->message);
     }
     json_uint(j, "seed", seed);
     json_uint(j, "graphs", r->graphs);

@@ -21,7 +21,6 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Every step of decode alone has a token for each row. */
 static struct times times_of(const struct decode_report *r)
 {
     struct times t = {.first_us = 0};
@@ -38,7 +37,7 @@ static struct times times_of(const struct decode_report *r)
     qsort(ns, steps, sizeof(*ns), by_value);
     t.median_us = ((double)ns[below] + (double)ns[above]) / 2e3;
     t.mean_us = (double)sum / steps / 1e3;
-    t.tokens_per_second = 1e6 * rows / t.mean_us;
+    t.tokens_per_second = 1e9 * (double)r->result->decode_tokens / (double)sum;
     return t;
 }
 
@@ -119,7 +118,7 @@ static void print_json(const struct decode_report *r, const struct times *t)
     const struct decode_setup *s = r->setup;
     cJSON *j = cJSON_CreateObject();
     cJSON_AddStringToObject(j, "version", rt_version());
-    cJSON_AddStringToObject(j, "checkpoint", r->options->checkpoint);
+    json_text(j, "checkpoint", r->options->checkpoint);
     cJSON_AddStringToObject(j, "family", s->model.family);
     cJSON_AddStringToObject(j, "device", s->info.device);
     cJSON_AddBoolToObject(j, "host", s->info.host != 0);

@@ -172,12 +172,21 @@ static enum rt_status run_ahead(struct loop *l)
 
 /* ---- from begin to end ----------------------------------------------------------------------- */
 
+/* Row r keeps a token of each step from its prompt's last to that of its last token. */
 static void measure(const struct loop *l)
 {
     struct decode_result *r = l->result;
     r->steps = l->launched;
     r->total_ns = l->stamps[l->launched - 1] - l->begin_ns;
-    for (uint32_t i = l->longest; i < l->launched; i++)
+    uint32_t end = l->longest; /* of the steps with a token that was kept */
+    for (uint32_t row = 0; row < l->job->rows; row++) {
+        const uint32_t row_end = l->job->prompts[row]->count + r->counts[row] - 1;
+        if (row_end <= l->longest)
+            continue;
+        r->decode_tokens += row_end - l->longest;
+        end = row_end > end ? row_end : end;
+    }
+    for (uint32_t i = l->longest; i < end; i++)
         r->step_ns[r->decode_steps++] = l->stamps[i] - l->stamps[i - 1];
 }
 

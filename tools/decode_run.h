@@ -37,10 +37,13 @@ struct decode_result {
     uint32_t *counts;   /* [rows] tokens of it */
     bool *ended;        /* [rows]: a stop id is the last */
     uint64_t *first_ns; /* [rows]: from the first launch until its first token was there */
-    uint64_t *step_ns;  /* [decode_steps]: of the steps in which no row was in its prompt */
+    /* [decode_steps]: of the steps in which no row was in its prompt, up to the last whose token
+     * was kept; steps behind it were launched before the host knew of an end. */
+    uint64_t *step_ns;
     uint32_t decode_steps;
-    uint32_t steps;    /* all that were launched */
-    uint64_t total_ns; /* from the first launch until the last step was complete */
+    uint64_t decode_tokens; /* of these steps, that were kept: a row that has ended keeps none */
+    uint32_t steps;         /* all that were launched */
+    uint64_t total_ns;      /* from the first launch until the last step was complete */
 };
 
 /* Opens a sequence for every row, and closes them. On failure *result is zeroed and *error told; on

@@ -3,15 +3,12 @@
 
 #include "tools/commands.h"
 #include "tools/complain.h"
+#include "tools/decode_agree.h"
 #include "tools/progress.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-/* A geometry written by hand has a few digits of the scale that a model's is computed from. */
-#define SCALE_AGREES 1e-3
 
 static int failed(enum rt_status status, const struct rt_error *error)
 {
@@ -77,20 +74,30 @@ static void config_for(const struct decode_options *o, struct rt_config *c)
     c->max_length = longest_prompt(o) + (uint32_t)o->tokens;
 }
 
-static int check_geometry(const char *path, const struct rt_geometry *file,
-                          const struct rt_geometry *model)
+/* What the pool has. */
+static bool has_pages(const struct decode_options *o, const struct rt_config *c, uint64_t pages)
 {
-    const double off = fabs(file->softmax_scale / model->softmax_scale - 1);
-    if (file->heads == model->heads && file->kv_lora_rank == model->kv_lora_rank &&
-        file->qk_rope_head_dim == model->qk_rope_head_dim && file->layers == model->layers &&
-        off <= SCALE_AGREES)
-        return EXIT_OK;
-    complain("%s: %u heads, kv_lora_rank %u, qk_rope_head_dim %u, %u layers, softmax_scale %.7g; "
-             "the checkpoint's model has %u, %u, %u, %u, %.7g: name its config.json by model:",
-             path, file->heads, file->kv_lora_rank, file->qk_rope_head_dim, file->layers,
-             file->softmax_scale, model->heads, model->kv_lora_rank, model->qk_rope_head_dim,
-             model->layers, model->softmax_scale);
-    return EXIT_FAILED;
+    const uint64_t length = longest_prompt(o) + o->tokens - 1;
+    const uint64_t needed = o->rows * ((length + c->page_size - 1) / c->page_size);
+    if (needed <= pages)
+        return true;
+    complain("the KV cache has %" PRIu64 " pages of %u tokens, %u sequences of %" PRIu64
+             " tokens need %" PRIu64,
+             pages, c->page_size, o->rows, length, needed);
+    return false;
+}
+
+/* A step's replays of the ring's records. */
+static bool has_ring(const struct decode_options *o, const struct rt_config *c, uint32_t *ahead)
+{
+    const uint32_t largest = c->batch_sizes[c->batch_size_count - 1];
+    const uint32_t replays = (o->rows + largest - 1) / largest;
+    *ahead = c->ring_depth / replays;
+    if (*ahead)
+        return true;
+    complain("%s: a step of %u prompts is %u replays of %u rows, graphs.ring_depth is %u",
+             o->config, o->rows, replays, largest, c->ring_depth);
+    return false;
 }
 
 static bool fits_config(const struct decode_options *o, const struct rt_config *c)
@@ -123,11 +130,15 @@ static int read_config(const struct decode_options *o, struct decode_setup *s)
         const enum rt_status status = rt_config_load(o->config, c, &error);
         if (status != RT_OK)
             return failed(status, &error);
-        if (check_geometry(o->config, &c->geometry, &s->model.geometry) != EXIT_OK)
+        if (!decode_agree(o->config, c, &s->model))
             return EXIT_FAILED;
         if (!fits_config(o, c))
             return EXIT_USAGE;
+        if (c->pages && !has_pages(o, c, c->pages))
+            return EXIT_FAILED;
     }
+    if (!has_ring(o, c, &s->ahead))
+        return EXIT_USAGE;
     if (o->device)
         (void)snprintf(c->device, sizeof(c->device), "%s", o->device);
     if (o->precision)
@@ -177,28 +188,6 @@ static int create(const struct rt_checkpoint *checkpoint, struct decode_setup *s
     return status == RT_OK ? EXIT_OK : failed(status, &error);
 }
 
-/* What the pool has, and a step's replays of the ring's records. */
-static int check_room(const struct decode_options *o, struct decode_setup *s)
-{
-    const struct rt_config *c = &s->config;
-    const uint32_t largest = c->batch_sizes[c->batch_size_count - 1];
-    const uint32_t replays = (o->rows + largest - 1) / largest;
-    const uint64_t length = longest_prompt(o) + o->tokens - 1;
-    const uint64_t needed = o->rows * ((length + c->page_size - 1) / c->page_size);
-    s->ahead = c->ring_depth / replays;
-    if (!s->ahead) {
-        complain("%s: a step of %u prompts is %u replays of %u rows, graphs.ring_depth is %u",
-                 o->config, o->rows, replays, largest, c->ring_depth);
-        return EXIT_USAGE;
-    }
-    if (needed <= s->info.pages)
-        return EXIT_OK;
-    complain("the KV cache has %" PRIu64 " pages of %u tokens, %u sequences of %" PRIu64
-             " tokens need %" PRIu64,
-             s->info.pages, c->page_size, o->rows, length, needed);
-    return EXIT_FAILED;
-}
-
 static enum rt_status open_weights(const struct decode_options *o, rt_checkpoint **out,
                                    struct rt_error *error)
 {
@@ -241,7 +230,7 @@ int decode_setup_load(const struct decode_options *options, struct decode_setup 
     status = rt_decoder_get_info(setup->decoder, &setup->loaded);
     if (status != RT_OK)
         return failed(status, rt_decoder_last_error(setup->decoder));
-    return check_room(options, setup);
+    return has_pages(options, &setup->config, setup->info.pages) ? EXIT_OK : EXIT_FAILED;
 }
 
 void decode_setup_close(struct decode_setup *setup)

@@ -19,6 +19,9 @@ void json_uint(cJSON *to, const char *key, uint64_t value);
 /* A new object at the array's end. */
 cJSON *json_element(cJSON *array);
 
+/* A text from outside, such as a path: each byte that is no part of UTF-8 becomes U+FFFD. */
+void json_text(cJSON *to, const char *key, const char *text);
+
 /* Writes the document, indented or on one line, with a newline behind it, and deletes it. */
 void json_end(cJSON *document, bool indented, FILE *to);
 

@@ -32,6 +32,10 @@ REFUSED = [
     ([*ASKED, "config.yaml"], 2, "config.yaml: only options"),
     ([*ASKED, "--device", "host"], 2, "--device is given twice"),
     ([*ASKED, "--max-new-tokens", "5"], 2, "--max-new-tokens is given twice"),
+    ([*ASKED, "--seed", "1", "--seed", "1"], 2, "--seed is given twice"),
+    ([*ASKED, "--random", "1", "--random", "2"], 2, "--random is given twice"),
+    ([*ASKED, "--ignore-eos", "--ignore-eos"], 2, "--ignore-eos is given twice"),
+    ([*ASKED, "--json", "--json"], 2, "--json is given twice"),
     ([*ASKED, "--temprature", "1"], 2, "did you mean --temperature?"),
     ([*TINY, *PROMPT, "--max-new-tokens", "0"], 2, "--max-new-tokens 0: expected a number from 1"),
     ([*TINY, *PROMPT, "--max-new-tokens", "1.5"], 2, "--max-new-tokens 1.5: expected a number"),
@@ -167,10 +171,11 @@ def check_json():
            not any(p["ended"] for p in r["prompts"]), f"prompts: {r}")
     expect(r["steps"] == r["replays"] == 5 + 4 - 1 and r["one_launch_a_step"] is True and
            r["decode_steps"] == 3, f"steps: {r}")
+    # The first prompt's last token is of the first of these steps: four tokens in three.
     first = [p["first_token_us"] for p in r["prompts"]]
     expect(0 < first[0] < first[1] == r["first_token_us"] < r["total_us"] and
            0 < r["token_us_median"] and
-           abs(r["tokens_per_second"] * r["token_us_mean"] / 2e6 - 1) < 1e-9 and
+           abs(r["tokens_per_second"] * 3 * r["token_us_mean"] / 4e6 - 1) < 1e-9 and
            0 < r["step_host_us_mean"] and r["step_device_us_mean"] > 0, f"times: {r}")
     expect(r["weight_bytes"] > 1 << 20 and r["scratch_bytes"] > 0 and r["pool_bytes"] > 0 and
            r["load_s"] > 0 and r["create_s"] >= r["capture_s"] > 0 and r["graphs"] >= 1,
@@ -207,19 +212,86 @@ def check_batch():
             refuse([*ASKED, *more, "--config", config], code, words)
 
 
-def check_geometry():
-    """A configuration's geometry is the checkpoint's, the scale to three digits."""
+def refuse_keys(asked, path, whole, changes):
+    """A JSON configuration with a key changed: named, with the model's value; None: it is good."""
+    for section, key, value, words in changes:
+        config = json.loads(json.dumps(whole))
+        config[section][key] = value
+        path.write_text(json.dumps(config), encoding="utf-8")
+        if words:
+            refuse([*asked, "--config", path], 1, words)
+        else:
+            expect(tokens(*asked, "--config", path) == tokens(*asked), f"{key}: {value}")
+
+
+def check_agreement():
+    """A configuration is the checkpoint's, its numbers to three digits, key by key."""
     geometry = {"heads": 4, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "layers": 2,
                 "softmax_scale": 0.09357}
+    block = {"hidden_size": 64, "q_lora_rank": 48, "qk_nope_head_dim": 128, "v_head_dim": 128}
+    rope = {"type": "yarn", "theta": 10000, "factor": 4, "original_max_length": 64}
+    has = "the checkpoint's model has"
     with tempfile.TemporaryDirectory() as folder:
         config = pathlib.Path(folder) / "geometry.json"
-        for key, value in [("softmax_scale", 0.0936), ("softmax_scale", 0.0938), ("heads", 5),
-                           ("kv_lora_rank", 256), ("qk_rope_head_dim", 0), ("layers", 3)]:
-            config.write_text(json.dumps({"geometry": {**geometry, key: value}}))
-            if value == 0.0936:
-                expect(tokens(*ASKED, "--config", config) == tokens(*ASKED), f"{key}: {value}")
-            else:
-                refuse([*ASKED, "--config", config], 1, "checkpoint's model has 4, 512, 64, 2, ")
+        refuse_keys(ASKED, config, {"geometry": geometry}, [
+            ("geometry", "softmax_scale", 0.0936, None),
+            ("geometry", "softmax_scale", 0.0938, f"geometry.softmax_scale is 0.0938, {has} 0.093"),
+            ("geometry", "heads", 5, f"geometry.heads is 5, {has} 4"),
+            ("geometry", "heads", 2, "it has 2 of the 4 heads of the checkpoint's model, as "
+             "tensor_parallel: 2 gives: decode serves a whole model"),
+            ("geometry", "kv_lora_rank", 256, f"geometry.kv_lora_rank is 256, {has} 512"),
+            ("geometry", "qk_rope_head_dim", 0, f"geometry.qk_rope_head_dim is 0, {has} 64"),
+            ("geometry", "layers", 3, f"geometry.layers is 3, {has} 2")])
+        refuse_keys(ASKED, config,
+                    {"geometry": geometry, "layer": True, "block": block, "rope": rope}, [
+            ("block", "q_lora_rank", 48, None),
+            ("block", "input_norm_eps", 0.5, None),  # nobody reads it without input_norm
+            ("block", "hidden_size", 128, f"block.hidden_size is 128, {has} 64"),
+            ("block", "q_lora_rank", 56, f"block.q_lora_rank is 56, {has} 48"),
+            ("block", "qk_nope_head_dim", 64, f"block.qk_nope_head_dim is 64, {has} 128"),
+            ("block", "v_head_dim", 64, f"block.v_head_dim is 64, {has} 128"),
+            ("block", "norm_eps", 1e-4, f"block.norm_eps is 0.0001, {has} 1e-06"),
+            ("block", "norm_one_plus", True, f"block.norm_one_plus is 1, {has} 0"),
+            ("rope", "type", "none", f"rope.type is none, {has} yarn"),
+            ("rope", "order", "half", f"rope.order is half, {has} interleaved"),
+            ("rope", "theta", 5000, f"rope.theta is 5000, {has} 10000"),
+            ("rope", "factor", 8, f"rope.factor is 8, {has} 4"),
+            ("rope", "original_max_length", 65, f"rope.original_max_length is 65, {has} 64"),
+            ("rope", "truncate", False, f"rope.truncate is 0, {has} 1"),
+            ("rope", "attention_factor", 2, f"rope.attention_factor is 2, {has} 1"),
+            ("rope", "query_scale_beta", 0.1, f"rope.query_scale_beta is 0.1, {has} 0")])
+        config.with_suffix(".yaml").write_text(
+            f"model: {GOLDEN / 'config.json'}\ntensor_parallel: 2\n", encoding="utf-8")
+        refuse([*ASKED, "--config", config.with_suffix(".yaml")], 1, "no share of one")
+
+
+def check_pages():
+    """Too few pages are told before weights are looked for, of which there are none."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = copy_model(pathlib.Path(folder) / "model")
+        config = pathlib.Path(folder) / "pages.yaml"
+        config.write_text(f"model: {model / 'config.json'}\nkv_cache: {{pages: 1}}\n"
+                          "graphs: {batch_sizes: [1]}\n", encoding="utf-8")
+        asked = ["--checkpoint", model, "--device", "host", *PROMPT, "--config", config]
+        refuse([*asked, "--max-new-tokens", 63], 1, "the KV cache has 1 pages of 64 tokens, "
+               "1 sequences of 65 tokens need 2")
+        refuse([*asked, "--max-new-tokens", 62], 1, "model.safetensors")
+
+
+def check_bytes():
+    """A path may be any bytes; JSON is UTF-8."""
+    with tempfile.TemporaryDirectory() as folder:
+        odd = b"\xff-\xc3\xa9-\xe0\x80-\xf4\x90\x80\x80-\xed\xa0\x80-\xf0\x9f\x90\xa2-\xc3"
+        path = os.path.join(folder.encode(), odd)
+        os.symlink(GOLDEN, path)
+        done = subprocess.run([COMMAND.encode(), b"decode", b"--checkpoint", path, b"--device",
+                               b"host", b"--prompt-ids", b"5", b"--max-new-tokens", b"1",
+                               b"--json"], capture_output=True, timeout=120, check=False)
+        bad = "\ufffd"
+        name = f"{bad}-\u00e9-{bad * 2}-{bad * 4}-{bad * 3}-\U0001f422-{bad}"
+        expect(done.returncode == 0 and
+               json.loads(done.stdout.decode("utf-8"))["checkpoint"] == f"{folder}/{name}",
+               f"bytes of a path: {done}")
 
 
 # ---- how tokens are chosen --------------------------------------------------------------------
@@ -260,6 +332,13 @@ def check_ends():
         expect(not any(row[at[0] * VOCAB:]) and any(row[(at[0] - 1) * VOCAB:at[0] * VOCAB]),
                "zeros behind an end")
         expect(tokens(*asked, model, "--ignore-eos") == whole, "--ignore-eos")
+        # Three steps of decode behind the longer prompt's, if nobody ended: a row that has, and the
+        # steps that were launched behind the last end, count for nothing.
+        kept = [max(0, length + n - 1 - 3) for length, n in ((3, at[0]), (2, at[1]))]
+        r = report(*asked, model)
+        expect(r["decode_steps"] == max(kept) and r["steps"] >= 3 + max(kept) and
+               abs(r["tokens_per_second"] * max(kept) * r["token_us_mean"] / (1e6 * sum(kept)) - 1)
+               < 1e-9, f"tokens that were kept: {r}, {kept}")
         forced = report(*asked, model, "--teacher-ids", ",".join([str(end)] * 9))
         expect(all(len(p["tokens"]) == 10 and not p["ended"] for p in forced["prompts"]),
                f"a teacher's list does not end: {forced}")
@@ -283,6 +362,27 @@ def check_random():
                (model / "dump").read_text() == "mine", f"left behind: {os.listdir(model)}")
         llama = copy_model(pathlib.Path(folder) / "llama", model_type="llama")
         refuse([*asked, "--checkpoint", llama, "--random", 5], 1, "llama")
+
+
+def check_targets():
+    """What is read is not written over, by whatever name; other files of the folder are."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = copy_model(pathlib.Path(folder) / "model")
+        config = pathlib.Path(folder) / "config.yaml"
+        config.write_text("bogus: 1\n", encoding="utf-8")
+        for name in ("model.safetensors", "model.safetensors.index.json"):
+            (model / name).write_text("mine")
+        os.symlink(model / "model.safetensors", model / "alias")
+        asked = ["--device", "host", *PROMPT, "--max-new-tokens", 2, "--config", config]
+        for checkpoint in (model, model / "config.json"):
+            for name in ("model.safetensors", "model.safetensors.index.json", "config.json",
+                         "../model/config.json", "alias"):
+                refuse([*asked, "--checkpoint", checkpoint, "--dump", model / name], 2,
+                       "of the checkpoint: name another file")
+        refuse([*asked, "--checkpoint", model, "--dump", config], 2, "written over --config")
+        refuse([*asked, "--checkpoint", model, "--dump", model / "dump"], 1, "unknown key bogus")
+        expect((model / "model.safetensors").read_text() == "mine" and
+               config.read_text() == "bogus: 1\n", "files that were refused")
 
 
 # ---- against the recording --------------------------------------------------------------------
@@ -343,10 +443,13 @@ for refused in REFUSED:
 check_text()
 check_json()
 check_batch()
-check_geometry()
+check_agreement()
+check_pages()
+check_bytes()
 check_sampling()
 check_ends()
 check_random()
+check_targets()
 check_dump()
 check_full_disk()
 check_progress()
