@@ -4,6 +4,7 @@
 #include "kernels/abi/append.h"
 #include "kernels/abi/reduce.h"
 #include "runtime/ops_check.h"
+#include "runtime/ops_memory.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -146,6 +147,7 @@ enum rt_status rt_ops_schedule_work(const struct rt_kernels *k, const struct rt_
         {"schedule.parts", args->schedule.parts, RT_ALIGN_VECTOR},
         {"schedule.num_splits", args->schedule.num_splits, RT_ALIGN_INT32}};
     RT_TRY(RT_CHECK_POINTERS("rt_mla_schedule", pointers, err));
+    RT_TRY(rt_ops_schedule_memory(args, choice, err));
     struct rt_schedule_params p = {
         .rows = rows_view(&args->shape),
         .schedule = schedule_view(&args->schedule, choice),
@@ -216,14 +218,15 @@ enum rt_status rt_ops_append_work(const struct rt_kernels *k, const struct rt_op
                                          .rope.base = rt_ops_pointer(args->rope)};
     RT_TRY(check_append(args, err));
     RT_TRY(append_params(choice, args, &p.append, err));
-    if (!args->rope && !args->slot_mapping)
-        return rt_ops_named(
-            append, rt_op_build(k, &choice->append, &p.append, sizeof(p.append), out, err), err);
     if (args->rope) {
         p.rope_bytes = choice->kv.token_bytes / s->d_qk * (uint32_t)width;
         RT_TRY(RT_STRIDE(append, args, rope_row_stride, q_len * width, 8, &p.rope.row_stride, err));
         RT_TRY(RT_STRIDE(append, args, rope_token_stride, width, 8, &p.rope.token_stride, err));
     }
+    RT_TRY(rt_ops_append_memory(args, &p, err));
+    if (!args->rope && !args->slot_mapping)
+        return rt_ops_named(
+            append, rt_op_build(k, &choice->append, &p.append, sizeof(p.append), out, err), err);
     return rt_ops_named(append, rt_op_build(k, &choice->append_general, &p, sizeof(p), out, err),
                         err);
 }
@@ -306,8 +309,9 @@ enum rt_status rt_ops_attend_params(const struct rt_mla_decode_args *args,
     RT_TRY(RT_STRIDE(decode, args, lse_row_stride, q_len * heads, 1, &p->lse.row_stride, err));
     RT_TRY(RT_STRIDE(decode, args, lse_token_stride, heads, 1, &p->lse.token_stride, err));
     RT_TRY(RT_STRIDE(decode, args, lse_head_stride, 1, 1, &p->lse.head_stride, err));
-    return rt_ops_kv_view(decode, s, &choice->kv, args->kv, args->block_table, args->kv_page_stride,
-                          args->kv_token_stride, &p->kv, err);
+    RT_TRY(rt_ops_kv_view(decode, s, &choice->kv, args->kv, args->block_table, args->kv_page_stride,
+                          args->kv_token_stride, &p->kv, err));
+    return rt_ops_decode_memory(args, choice, p, err);
 }
 
 enum rt_status rt_ops_decode_work(const struct rt_kernels *k, const struct rt_ops_choice *choice,

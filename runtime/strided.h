@@ -26,11 +26,15 @@ struct rt_strided {
 enum rt_status rt_strided_check(const char *op, const struct rt_strided *s, struct rt_error *err);
 
 /*
- * RT_ERR_INVALID where two of the tensors, which have been checked, overlap. Two of one dimension
- * that lie alike are told for sure; of others the first vector of each is looked for in the other,
- * so that columns of one buffer are apart.
+ * RT_ERR_INVALID, with both ranges, where two of the tensors have a byte in common. Vectors of one
+ * may lie between those of another, as columns of one buffer do: only tensors that interlock in
+ * thousands of ways, which no two strides alike do, are taken to overlap where their ranges do.
  */
 enum rt_status rt_strided_check_apart(const char *op, const struct rt_strided *tensors,
                                       uint32_t count, struct rt_error *err);
+/* Likewise of those pairs of which one is among the first `written`: what is only read may be the
+ * same, and lie in itself as it likes. */
+enum rt_status rt_strided_check_written(const char *op, const struct rt_strided *tensors,
+                                        uint32_t written, uint32_t count, struct rt_error *err);
 
 #endif

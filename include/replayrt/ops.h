@@ -15,7 +15,9 @@
  * multiples of 8 elements.
  * Everything else (lengths, positions, block_table, slot_mapping, lse, …) needs the alignment of
  * its elements alone, so lengths + k is as good as lengths. No stride is negative, none as large as
- * 2^39 elements.
+ * 2^39 elements. What is written shares no byte with itself or anything else of the call, by
+ * address, shape and strides (RT_ERR_INVALID, with both ranges); it may lie between the others'
+ * vectors, as columns of one tensor do.
  *
  * Order within a step: append (per layer) after the layer's latent is written; schedule once, any
  * time after lengths are final; decode per layer after both. The schedule depends on the lengths,

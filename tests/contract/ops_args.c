@@ -322,6 +322,112 @@ static void q_of_two_tensors(void **state)
         assert_int_equal(r->out[i], 0x7777);
 }
 
+/* ---- what is written lies apart -------------------------------------------------------------- */
+
+#define DECODE(member) offsetof(struct rt_mla_decode_args, member)
+
+/* Every output over something else, by its last or first bytes alone; and the words with which. */
+static void decode_over_what_it_reads(void **state)
+{
+    struct rig *r = *state;
+    const struct {
+        size_t member;
+        uint64_t address;
+        const char *words[2];
+    } bad[] = {
+        {DECODE(out), at(r->q) + sizeof(r->q) - 16, {"out = ", "and q = "}},
+        {DECODE(out), at(r->q) - sizeof(r->out) + 16, {"out = ", "and q = "}},
+        {DECODE(out), at(r->kv), {"out = ", "and kv = "}},
+        {DECODE(out), at(r->partial_out) + 16, {"out = ", "and partial_out = "}},
+        {DECODE(lse), at(r->out), {"out = ", "and lse = "}},
+        {DECODE(lse), at(r->lengths) + 4, {"lse = ", "and lengths = "}},
+        {DECODE(lse), at(r->table) - (sizeof(r->lse) - 4) + 4, {"lse = ", "and block_table = "}},
+        {DECODE(lse), at(r->parts), {"lse = ", "and schedule.parts = "}},
+        {DECODE(lse), at(r->num_splits) + 8, {"lse = ", "and schedule.num_splits = "}},
+        {DECODE(partial_lse), at(r->partial_out), {"partial_out = ", "and partial_lse = "}},
+        {DECODE(partial_lse), at(r->q), {"partial_lse = ", "and q = "}},
+        {DECODE(out_head_stride), D_V - 8, {"out_head_stride of out", "vectors overlap"}},
+        {DECODE(lse_token_stride), HEADS - 1, {"lse_token_stride of lse", "vectors overlap"}},
+    };
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct rt_mla_decode_args args = decode_args(r);
+        memcpy((char *)&args + bad[i].member, &bad[i].address, sizeof(bad[i].address));
+        assert_int_equal(rt_mla_decode(r->ops, &args, NULL), RT_ERR_INVALID);
+        const char *message = rt_ops_last_error(r->ops)->message;
+        if (!strstr(message, bad[i].words[0]) || !strstr(message, bad[i].words[1]))
+            fail_msg("case %zu: \"%s\" does not say \"%s\" and \"%s\"", i, message, bad[i].words[0],
+                     bad[i].words[1]);
+    }
+    const struct rt_mla_schedule_args plan = {.struct_size = sizeof(plan),
+                                              .shape = r->shape,
+                                              .lengths = at(r->num_splits + BATCH),
+                                              .schedule = {at(r->parts), at(r->num_splits)}};
+    assert_int_equal(rt_mla_schedule(r->ops, &plan, NULL), RT_ERR_INVALID);
+    assert_non_null(strstr(rt_ops_last_error(r->ops)->message, "and lengths = "));
+}
+
+static void append_over_what_it_reads(void **state)
+{
+    struct rig *r = *state;
+    struct rt_mla_append_args a = by_table(r);
+    a.latent = at(r->kv) + sizeof(r->kv) - 16;
+    refuse_append(r, a, "and latent = ");
+    a = by_table(r);
+    a.positions = at(r->kv) + sizeof(r->kv) - 4;
+    refuse_append(r, a, "and positions = ");
+    a = by_table(r);
+    a.block_table = at(r->kv) - 4;
+    refuse_append(r, a, "and block_table = ");
+    a = by_slots(r);
+    a.slot_mapping = at(r->kv);
+    refuse_append(r, a, "and slot_mapping = ");
+    a = by_slots(r);
+    a.rope = at(r->kv) + 16;
+    refuse_append(r, a, "and rope = ");
+    a = by_slots(r);
+    a.kv_token_stride = D_QK - 8;
+    refuse_append(r, a, "kv_token_stride of kv leads 560 bytes on, of which 576 are taken");
+}
+
+/* q and its rope part as columns of one tensor, out between them, keys and new tokens likewise: no
+ * byte is two tensors'. */
+static void columns_of_one_tensor(void **state)
+{
+    struct rig *r = *state;
+    enum { WIDE = D_QK + D_V };
+    uint16_t *all = scratch(sizeof(uint16_t) * BATCH * QUERY_LEN * HEADS * WIDE);
+    uint16_t *cache = scratch(2 * sizeof(r->kv));
+    struct rt_mla_decode_args d = decode_args(r);
+    struct rt_mla_append_args a = by_table(r);
+    memset(all, 0, sizeof(uint16_t) * BATCH * QUERY_LEN * HEADS * WIDE);
+    memset(cache, 0, 2 * sizeof(r->kv));
+    d.q = at(all);
+    d.out = at(all + D_V);
+    d.q_rope = at(all + D_V + D_V);
+    d.q_head_stride = d.q_rope_head_stride = d.out_head_stride = WIDE;
+    d.q_token_stride = d.q_rope_token_stride = d.out_token_stride = (int64_t)HEADS * WIDE;
+    d.q_row_stride = d.q_rope_row_stride = d.out_row_stride = (int64_t)QUERY_LEN * HEADS * WIDE;
+    assert_int_equal(schedule_and_decode(r, &d), RT_OK);
+    d.out += 16;
+    assert_int_equal(rt_mla_decode(r->ops, &d, NULL), RT_ERR_INVALID);
+    assert_non_null(strstr(rt_ops_last_error(r->ops)->message, "and q_rope = "));
+    d.out -= 32;
+    assert_int_equal(rt_mla_decode(r->ops, &d, NULL), RT_ERR_INVALID);
+    assert_non_null(strstr(rt_ops_last_error(r->ops)->message, "and q = "));
+
+    a.kv = at(cache);
+    a.latent = at(cache + D_QK);
+    a.kv_token_stride = a.latent_token_stride = 2 * D_QK;
+    a.kv_page_stride = 2 * PAGE * D_QK;
+    a.latent_row_stride = 2 * QUERY_LEN * D_QK;
+    assert_int_equal(rt_mla_append(r->ops, &a, NULL), RT_OK);
+    a.latent -= 16;
+    assert_int_equal(rt_mla_append(r->ops, &a, NULL), RT_ERR_INVALID);
+    assert_non_null(strstr(rt_ops_last_error(r->ops)->message, "and latent = "));
+    free(all);
+    free(cache);
+}
+
 /* Of a single page, whose stride nobody goes: the largest that kernels can be told, and more. */
 static void the_largest_stride(void **state)
 {
@@ -430,6 +536,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(slots_and_two_parts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(slices, set_up, tear_down),
         cmocka_unit_test_setup_teardown(q_of_two_tensors, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(decode_over_what_it_reads, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(append_over_what_it_reads, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(columns_of_one_tensor, set_up, tear_down),
         cmocka_unit_test_setup_teardown(base_of_lse, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_largest_stride, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_table_of_no_columns, set_up, tear_down),
