@@ -7,6 +7,7 @@
 #include "kernels/op.h"
 #include "runtime/ops_check.h"
 #include "runtime/ops_handle.h"
+#include "runtime/strided.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -107,6 +108,51 @@ static enum rt_status rope_views(const struct rt_mla_prefill_args *args,
     return RT_STRIDE(op, args, k_rope_token_stride, s->rope_dim, 8, &p->k_rope.token_stride, err);
 }
 
+/* `count` tokens, each of `heads` vectors of `bytes`; of numbers as large as `number`. */
+static struct rt_strided strided(const char *const names[3], const struct rt_prefill_view *view,
+                                 uint32_t count, uint32_t heads, uint64_t number, uint64_t bytes)
+{
+    return (struct rt_strided){
+        .name = names[0],
+        .address = (uintptr_t)view->base,
+        .bytes = bytes,
+        .count = {count, heads},
+        .stride = {(uint64_t)view->token_stride * number, (uint64_t)view->head_stride * number},
+        .stride_name = {names[1], names[2]}};
+}
+
+/* What is written lies apart, in itself and from all that is read. */
+static enum rt_status check_memory(const struct rt_mla_prefill_args *args,
+                                   const struct rt_prefill_attend_params *p, struct rt_error *err)
+{
+    static const char *const out[3] = {"out", "out_token_stride", "out_head_stride"};
+    static const char *const lse[3] = {"lse", "lse_token_stride", "lse_head_stride"};
+    static const char *const q[3] = {"q"}, *const q_rope[3] = {"q_rope"};
+    static const char *const k[3] = {"k"}, *const k_rope[3] = {"k_rope"}, *const v[3] = {"v"};
+    const uint64_t nope = 2 * p->nope_dim, rope = 2 * p->rope_dim, value = 2 * p->v_dim;
+    const uint64_t offsets = (p->rows + UINT64_C(1)) * sizeof(int32_t);
+    struct rt_strided all[10] = {strided(out, &p->out, p->tokens, p->heads, 2, value),
+                                 strided(lse, &p->lse, p->tokens, p->heads, 4, 4)};
+    uint32_t count = 2;
+    all[count++] = (struct rt_strided){.name = "turn", .address = args->turn, .bytes = 4};
+    const uint32_t written = count;
+    all[count++] = strided(q, &p->q, p->tokens, p->heads, 2, nope + (args->q_rope ? 0 : rope));
+    all[count++] = strided(k, &p->k, p->keys, p->heads, 2, nope + (args->k_rope ? 0 : rope));
+    all[count++] = strided(v, &p->v, p->keys, p->heads, 2, value);
+    all[count++] =
+        (struct rt_strided){.name = "q_first", .address = args->q_first, .bytes = offsets};
+    if (args->k_first)
+        all[count++] =
+            (struct rt_strided){.name = "k_first", .address = args->k_first, .bytes = offsets};
+    if (args->q_rope)
+        all[count++] = strided(q_rope, &p->q_rope, p->tokens, p->heads, 2, rope);
+    if (args->k_rope)
+        all[count++] = strided(k_rope, &p->k_rope, p->keys, 1, 2, rope);
+    for (uint32_t i = 0; i < written; i++)
+        RT_TRY(rt_strided_check(op, &all[i], err));
+    return rt_strided_check_written(op, all, written, count, err);
+}
+
 static enum rt_status make_params(const struct rt_mla_prefill_args *args,
                                   struct rt_prefill_attend_params *p, struct rt_error *err)
 {
@@ -142,12 +188,15 @@ static enum rt_status make_params(const struct rt_mla_prefill_args *args,
     return rope_views(args, p, err);
 }
 
-/* Tensor maps are made where the context is: the launch is built inside of it. */
+/* Tensor maps are made where the context is: the launch is built inside of it. That checks the
+ * shape, without which nobody knows where tensors end. */
 static enum rt_status attend(struct rt_ops *ops, const struct rt_variant *variant,
+                             const struct rt_mla_prefill_args *args,
                              const struct rt_prefill_attend_params *p, void *stream)
 {
     struct rt_work work;
     RT_TRY(rt_op_build(&ops->kernels, variant, p, sizeof(*p), &work, &ops->error));
+    RT_TRY(check_memory(args, p, &ops->error));
     return rt_ops_put(ops, &work, stream);
 }
 
@@ -163,7 +212,7 @@ enum rt_status rt_mla_prefill(rt_ops *ops, const struct rt_mla_prefill_args *arg
     RT_TRY(choose(&d->caps, &args->shape, &variant, err));
     RT_TRY(make_params(args, &p, err));
     RT_TRY(RT_DRV(d, err, ctx_enter, (d)));
-    enum rt_status status = attend(ops, &variant, &p, stream);
+    enum rt_status status = attend(ops, &variant, args, &p, stream);
     (void)d->ctx_leave(d);
     return status;
 }

@@ -301,6 +301,47 @@ static void arguments_refused(void **state)
     INVALID(a.struct_size = 3, "struct_size is 3");
 }
 
+/* Outputs over anything else of the call, or over themselves. */
+static void overlaps_refused(void **state)
+{
+    struct rig *r = *state;
+    INVALID(a.out = at(r->q_nope) + sizeof(r->q_nope) - 2 * GAP - 16, "out = 0x");
+    INVALID(a.q_rope = at(r->out) + sizeof(r->out) - 16, "and q_rope = 0x");
+    INVALID(a.out = at(r->kv), "and k = 0x");
+    INVALID(a.out = a.v; a.out_head_stride = a.v_head_stride;
+            a.out_token_stride = a.v_token_stride, "and v = 0x");
+    INVALID(a.k_rope = at(r->out) + sizeof(r->out) - 16, "and k_rope = 0x");
+    INVALID(a.lse = at(r->out) + sizeof(r->out) - 4, "and lse = 0x");
+    INVALID(a.q_first = at(r->lse) + 4, "and q_first = 0x");
+    INVALID(a.turn = at(r->k_first), "and k_first = 0x");
+    INVALID(a.turn = at(r->lse) + 4, "and turn = 0x");
+    INVALID(a.out_head_stride = V - 8, "out_head_stride of out leads 112 bytes on");
+    INVALID(a.lse_token_stride = HEADS - 1, "lse_token_stride of lse leads 8 bytes on");
+}
+
+/* q's vectors with room for one of out behind each: columns of one tensor. */
+static void columns_of_one_tensor(void **state)
+{
+    struct rig *r = *state;
+    struct rt_mla_prefill_args a = packed(r);
+    uint16_t *both = calloc((size_t)TOKENS * HEADS, (P + R + V) * sizeof(*both));
+    assert_non_null(both);
+    for (size_t i = 0; i < (size_t)TOKENS * HEADS; i++)
+        memcpy(both + i * (P + R + V), r->q + i * (P + R), (P + R) * sizeof(*both));
+    a.q = at(both);
+    a.out = at(both + P + R);
+    a.q_head_stride = a.out_head_stride = P + R + V;
+    a.q_token_stride = a.out_token_stride = (int64_t)HEADS * (P + R + V);
+    assert_int_equal(rt_mla_prefill(r->ops, &a, NULL), RT_OK);
+    for (size_t i = 0; i < (size_t)TOKENS * HEADS; i++)
+        memcpy(r->out + i * V, both + i * (P + R + V) + P + R, V * sizeof(*both));
+    expect_all(r, true, 1);
+    a.out -= 16;
+    assert_int_equal(rt_mla_prefill(r->ops, &a, NULL), RT_ERR_INVALID);
+    assert_non_null(strstr(rt_ops_last_error(r->ops)->message, "and q = 0x"));
+    free(both);
+}
+
 static void tells_its_kernel(void **state)
 {
     struct rig *r = *state;
@@ -326,6 +367,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(own_keys, set_up, tear_down),
         cmocka_unit_test_setup_teardown(shapes_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(arguments_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(overlaps_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(columns_of_one_tensor, set_up, tear_down),
         cmocka_unit_test_setup_teardown(tells_its_kernel, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
