@@ -58,6 +58,8 @@ struct rt_flight {
     uint32_t query_len;
     bool device_decides; /* some row is RT_ACCEPT_DEVICE */
     bool ends_call;      /* the last replay of its rt_step call: with it the step is complete */
+    bool copies;         /* a control replay that reads copied_page to copy it */
+    int32_t copied_page;
 };
 
 struct rt_runtime {

@@ -3,8 +3,9 @@
  * Sequences: slots, their pages and the ops that tell the device. The host's view changes only once
  * nothing can fail any more.
  */
+#include "runtime/slots.h"
+
 #include "common/math.h"
-#include "runtime/runtime.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -19,14 +20,14 @@ enum rt_status rt_slot_of(struct rt_runtime *rt, rt_seq seq, struct rt_slot **ou
 /* ---- pending ops -------------------------------------------------------------------------------
  */
 
-static uint32_t set_pages_bytes(uint32_t count)
+uint32_t rt_set_pages_bytes(uint32_t count)
 {
     return (uint32_t)(sizeof(struct rt_record_op) +
                       rt_align_up_u64((uint64_t)count * sizeof(int32_t), 16));
 }
 
-static void put_op(struct rt_runtime *rt, enum rt_record_op_kind kind, uint32_t slot, int32_t a,
-                   int32_t b)
+void rt_put_op(struct rt_runtime *rt, enum rt_record_op_kind kind, uint32_t slot, int32_t a,
+               int32_t b)
 {
     struct rt_record_op op = {.kind = kind, .slot = slot, .a = a, .b = b};
     memcpy(rt->ops + rt->ops_bytes, &op, sizeof(op));
@@ -34,11 +35,11 @@ static void put_op(struct rt_runtime *rt, enum rt_record_op_kind kind, uint32_t 
     rt->ops_count++;
 }
 
-static void put_set_pages(struct rt_runtime *rt, uint32_t slot, uint32_t first,
-                          const int32_t *pages, uint32_t count)
+void rt_put_set_pages(struct rt_runtime *rt, uint32_t slot, uint32_t first, const int32_t *pages,
+                      uint32_t count)
 {
-    uint32_t bytes = set_pages_bytes(count);
-    put_op(rt, RT_OP_SET_PAGES, slot, (int32_t)first, (int32_t)count);
+    uint32_t bytes = rt_set_pages_bytes(count);
+    rt_put_op(rt, RT_OP_SET_PAGES, slot, (int32_t)first, (int32_t)count);
     unsigned char *payload = rt->ops + rt->ops_bytes;
     memset(payload, 0, bytes - sizeof(struct rt_record_op));
     memcpy(payload, pages, (size_t)count * sizeof(*pages));
@@ -89,6 +90,23 @@ enum rt_status rt_reserve_ops(struct rt_runtime *rt, uint32_t bytes)
     return rt_flush_ops(rt);
 }
 
+enum rt_status rt_flush_or_forget(struct rt_runtime *rt, uint32_t bytes, uint32_t count)
+{
+    enum rt_status status = rt_flush_ops(rt);
+    if (status != RT_OK) {
+        rt->ops_bytes = bytes;
+        rt->ops_count = count;
+    }
+    return status;
+}
+
+void rt_note_copy(struct rt_runtime *rt, int32_t page)
+{
+    struct rt_flight *flight = &rt->flights[(rt->ring.next_step - 1) % rt->ring.depth];
+    flight->copies = true;
+    flight->copied_page = page;
+}
+
 /* ---- slots and pages ---------------------------------------------------------------------------
  */
 
@@ -99,13 +117,12 @@ void rt_slot_set_page_count(const struct rt_runtime *rt, struct rt_slot *slot, u
     slot->capacity = rt_min_u32(count * c->page_size, c->max_length);
 }
 
-static struct rt_slot *next_slot(const struct rt_runtime *rt)
+struct rt_slot *rt_next_slot(const struct rt_runtime *rt)
 {
     return rt->free_slot_count ? &rt->slots[rt->free_slots[rt->free_slot_head]] : NULL;
 }
 
-static void open_slot(struct rt_runtime *rt, struct rt_slot *slot, bool builtin_pages,
-                      uint32_t length)
+void rt_slot_open(struct rt_runtime *rt, struct rt_slot *slot, bool builtin_pages, uint32_t length)
 {
     rt->free_slot_head = (rt->free_slot_head + 1) % rt->blueprint.config.max_sequences;
     rt->free_slot_count--;
@@ -121,7 +138,7 @@ static void open_slot(struct rt_runtime *rt, struct rt_slot *slot, bool builtin_
     rt->stats.open_sequences++;
 }
 
-static void drop_pages(struct rt_runtime *rt, struct rt_slot *slot)
+void rt_slot_drop_pages(struct rt_runtime *rt, struct rt_slot *slot)
 {
     for (uint32_t i = rt_slot_rest(rt, slot)->page_count; i-- > 0;)
         rt_pages_drop(&rt->pages, rt_slot_line(rt, slot)[i]);
@@ -132,7 +149,7 @@ static void close_slot(struct rt_runtime *rt, struct rt_slot *slot)
 {
     struct rt_slot_rest *rest = rt_slot_rest(rt, slot);
     if (rest->builtin_pages)
-        drop_pages(rt, slot);
+        rt_slot_drop_pages(rt, slot);
     rt_slot_set_page_count(rt, slot, 0);
     slot->handle = 0;
     /* Generation 0 is never valid, so that the handle 0 is not. */
@@ -143,7 +160,7 @@ static void close_slot(struct rt_runtime *rt, struct rt_slot *slot)
     rt->stats.open_sequences--;
 }
 
-static void take_pages(struct rt_runtime *rt, struct rt_slot *slot, uint32_t count)
+void rt_slot_take_pages(struct rt_runtime *rt, struct rt_slot *slot, uint32_t count)
 {
     uint32_t held = rt_slot_rest(rt, slot)->page_count;
     int32_t *line = rt_slot_line(rt, slot);
@@ -152,8 +169,65 @@ static void take_pages(struct rt_runtime *rt, struct rt_slot *slot, uint32_t cou
     rt_slot_set_page_count(rt, slot, held + count);
 }
 
-static enum rt_status check_decided(struct rt_runtime *rt, const struct rt_slot *slot,
-                                    const char *what)
+enum rt_status rt_slot_share_pages(struct rt_runtime *rt, struct rt_slot *slot,
+                                   const int32_t *pages, uint32_t count)
+{
+    int32_t *line = rt_slot_line(rt, slot);
+    for (uint32_t i = 0; i < count; i++) {
+        /* One page may be several of them, so its limit is known only when its turn comes. */
+        if (rt_pages_refs(&rt->pages, pages[i]) == RT_PAGES_MAX_REFS) {
+            rt_slot_drop_pages(rt, slot);
+            return rt_fail(&rt->error, RT_ERR_PAGES, "page %d is shared %u times already", pages[i],
+                           RT_PAGES_MAX_REFS);
+        }
+        rt_pages_share(&rt->pages, pages[i]);
+        line[i] = pages[i];
+        rt_slot_set_page_count(rt, slot, i + 1);
+    }
+    return RT_OK;
+}
+
+/* Pending ops of a slot's beginning, for which there is room. */
+static void put_beginning(struct rt_runtime *rt, const struct rt_slot *slot, uint32_t length,
+                          int32_t last_token)
+{
+    uint32_t index = rt_slot_index(rt, slot), pages = rt_slot_rest(rt, slot)->page_count;
+    rt_put_op(rt, RT_OP_SET_SLOT, index, (int32_t)length, last_token);
+    if (pages)
+        rt_put_set_pages(rt, index, 0, rt_slot_line(rt, slot), pages);
+}
+
+static uint32_t beginning_bytes(const struct rt_runtime *rt, const struct rt_slot *slot)
+{
+    return (uint32_t)sizeof(struct rt_record_op) +
+           rt_set_pages_bytes(rt_slot_rest(rt, slot)->page_count);
+}
+
+enum rt_status rt_slot_tell(struct rt_runtime *rt, const struct rt_slot *slot, uint32_t length,
+                            int32_t last_token)
+{
+    RT_TRY(rt_reserve_ops(rt, beginning_bytes(rt, slot)));
+    put_beginning(rt, slot, length, last_token);
+    return RT_OK;
+}
+
+enum rt_status rt_slot_tell_at_once(struct rt_runtime *rt, const struct rt_slot *slot,
+                                    uint32_t length, int32_t last_token, int32_t copied)
+{
+    uint32_t tail = length % rt->blueprint.config.page_size;
+    RT_TRY(rt_reserve_ops(rt, beginning_bytes(rt, slot) + (uint32_t)sizeof(struct rt_record_op)));
+    uint32_t bytes = rt->ops_bytes, count = rt->ops_count;
+    put_beginning(rt, slot, length, last_token);
+    if (tail)
+        rt_put_op(rt, RT_OP_COPY_PAGE, tail, copied,
+                  rt_slot_line(rt, slot)[rt_slot_rest(rt, slot)->page_count - 1]);
+    RT_TRY(rt_flush_or_forget(rt, bytes, count));
+    if (tail)
+        rt_note_copy(rt, copied);
+    return RT_OK;
+}
+
+enum rt_status rt_slot_decided(struct rt_runtime *rt, const struct rt_slot *slot, const char *what)
 {
     if (!slot->undecided)
         return RT_OK;
@@ -181,21 +255,21 @@ enum rt_status rt_seq_open(rt_runtime *rt, const struct rt_seq_params *params, r
     /* Below -1 the record's op means another slot's token. */
     RT_REQUIRE(params->last_token >= -1, &rt->error, RT_ERR_INVALID,
                "rt_seq_open: last_token %d is neither a token nor -1", params->last_token);
-    struct rt_slot *slot = next_slot(rt);
+    struct rt_slot *slot = rt_next_slot(rt);
     RT_REQUIRE(slot, &rt->error, RT_ERR_SLOTS, "all %u sequences are open", c->max_sequences);
     bool builtin = params->pages == RT_PAGES_BUILTIN;
     uint32_t needed = builtin ? rt_ceil_div_u32(params->length, c->page_size) : 0;
     RT_REQUIRE(needed <= rt->pages.free_count, &rt->error, RT_ERR_PAGES,
                "length %u needs %u pages, %u of %u are free", params->length, needed,
                rt->pages.free_count, rt->pages.count);
-    RT_TRY(rt_reserve_ops(rt, (uint32_t)sizeof(struct rt_record_op) + set_pages_bytes(needed)));
 
-    take_pages(rt, slot, needed);
-    open_slot(rt, slot, builtin, params->length);
-    put_op(rt, RT_OP_SET_SLOT, rt_slot_index(rt, slot), (int32_t)params->length,
-           params->last_token);
-    if (needed)
-        put_set_pages(rt, rt_slot_index(rt, slot), 0, rt_slot_line(rt, slot), needed);
+    rt_slot_take_pages(rt, slot, needed);
+    enum rt_status status = rt_slot_tell(rt, slot, params->length, params->last_token);
+    if (status != RT_OK) {
+        rt_slot_drop_pages(rt, slot);
+        return status;
+    }
+    rt_slot_open(rt, slot, builtin, params->length);
     *out = slot->handle;
     return RT_OK;
 }
@@ -231,144 +305,12 @@ enum rt_status rt_seq_bind_pages(rt_runtime *rt, rt_seq seq, uint32_t first, con
                    l->dims.pages);
     if (!count)
         return RT_OK;
-    RT_TRY(rt_reserve_ops(rt, set_pages_bytes(count)));
+    RT_TRY(rt_reserve_ops(rt, rt_set_pages_bytes(count)));
 
     memcpy(rt_slot_line(rt, slot) + first, pages, (size_t)count * sizeof(*pages));
     rt_slot_set_page_count(rt, slot, rt_max_u32(rest->page_count, first + count));
     rest->touched_by = rt->ring.next_step - 1; /* nobody here knows whose they were */
-    put_set_pages(rt, rt_slot_index(rt, slot), first, pages, count);
-    return RT_OK;
-}
-
-/* ---- fork and rewind ---------------------------------------------------------------------------
- */
-
-/* Ops of a fork or rewind, launched at once; on failure none of them stays pending. */
-static enum rt_status flush_or_forget(struct rt_runtime *rt, uint32_t bytes_before,
-                                      uint32_t count_before)
-{
-    enum rt_status status = rt_flush_ops(rt);
-    if (status != RT_OK) {
-        rt->ops_bytes = bytes_before;
-        rt->ops_count = count_before;
-    }
-    return status;
-}
-
-/* Every full page of the sequence can have one owner more. Asked before anything changes, so that
- * sharing them needs no way back. */
-static enum rt_status check_shareable(struct rt_runtime *rt, const struct rt_slot *parent)
-{
-    const int32_t *from = rt_slot_line(rt, parent);
-    for (uint32_t i = 0; i < parent->length / rt->blueprint.config.page_size; i++)
-        RT_REQUIRE(rt_pages_refs(&rt->pages, from[i]) < RT_PAGES_MAX_REFS, &rt->error, RT_ERR_PAGES,
-                   "page %d is shared %u times already", from[i], RT_PAGES_MAX_REFS);
-    return RT_OK;
-}
-
-/* Gives `child` the pages of `parent`: full ones shared, a partly filled last one new. */
-static void share_pages(struct rt_runtime *rt, const struct rt_slot *parent, struct rt_slot *child)
-{
-    uint32_t page_size = rt->blueprint.config.page_size;
-    uint32_t full = parent->length / page_size;
-    const int32_t *from = rt_slot_line(rt, parent);
-    int32_t *to = rt_slot_line(rt, child);
-    for (uint32_t i = 0; i < full; i++) {
-        rt_pages_share(&rt->pages, from[i]);
-        to[i] = from[i];
-    }
-    rt_slot_set_page_count(rt, child, full);
-    take_pages(rt, child, parent->length % page_size ? 1 : 0);
-}
-
-enum rt_status rt_seq_fork(rt_runtime *rt, rt_seq seq, rt_seq *out)
-{
-    RT_ENTER(rt);
-    RT_REQUIRE(out, &rt->error, RT_ERR_INVALID, "rt_seq_fork: out is null");
-    rt_harvest(rt);
-    struct rt_slot *parent = NULL;
-    RT_TRY(rt_slot_of(rt, seq, &parent));
-    RT_TRY(check_decided(rt, parent, "fork"));
-    RT_REQUIRE(rt_slot_rest(rt, parent)->builtin_pages, &rt->error, RT_ERR_UNSUPPORTED,
-               "sequence 0x%" PRIx64 " has the caller's pages: open another and bind them", seq);
-    struct rt_slot *child = next_slot(rt);
-    RT_REQUIRE(child, &rt->error, RT_ERR_SLOTS, "all %u sequences are open",
-               rt->blueprint.config.max_sequences);
-    uint32_t page_size = rt->blueprint.config.page_size;
-    uint32_t tail = parent->length % page_size, full = parent->length / page_size;
-    RT_REQUIRE(!tail || rt->pages.free_count, &rt->error, RT_ERR_PAGES,
-               "a fork at length %u copies its last page, none of %u is free", parent->length,
-               rt->pages.count);
-    RT_TRY(check_shareable(rt, parent));
-    RT_TRY(rt_reserve_ops(rt, 2 * (uint32_t)sizeof(struct rt_record_op) +
-                                  set_pages_bytes(full + (tail ? 1 : 0))));
-    share_pages(rt, parent, child);
-    uint32_t bytes = rt->ops_bytes, count = rt->ops_count;
-    put_op(rt, RT_OP_SET_SLOT, rt_slot_index(rt, child), (int32_t)parent->length,
-           RT_TOKEN_OF_SLOT(rt_slot_index(rt, parent)));
-    uint32_t pages = rt_slot_rest(rt, child)->page_count;
-    if (pages)
-        put_set_pages(rt, rt_slot_index(rt, child), 0, rt_slot_line(rt, child), pages);
-    if (tail)
-        put_op(rt, RT_OP_COPY_PAGE, tail, rt_slot_line(rt, parent)[full],
-               rt_slot_line(rt, child)[full]);
-    /* At once even without a page to copy: a failed step applies its ops again, and by then the
-     * parent's token could be another. */
-    enum rt_status status = flush_or_forget(rt, bytes, count);
-    if (status != RT_OK) {
-        drop_pages(rt, child);
-        return status;
-    }
-    open_slot(rt, child, true, parent->length);
-    child->nameless = parent->nameless;
-    rt_slot_rest(rt, parent)->touched_by = rt->ring.next_step - 1;
-    *out = child->handle;
-    return RT_OK;
-}
-
-enum rt_status rt_seq_rewind(rt_runtime *rt, rt_seq seq, uint32_t length)
-{
-    RT_ENTER(rt);
-    rt_harvest(rt);
-    struct rt_slot *slot = NULL;
-    RT_TRY(rt_slot_of(rt, seq, &slot));
-    RT_TRY(check_decided(rt, slot, "rewind"));
-    RT_REQUIRE(length <= slot->length, &rt->error, RT_ERR_LENGTH,
-               "rewind to %u: the sequence has %u tokens", length, slot->length);
-    uint32_t page_size = rt->blueprint.config.page_size;
-    uint32_t index = rt_slot_index(rt, slot), tail = length % page_size, kept = length / page_size;
-    int32_t *line = rt_slot_line(rt, slot);
-    struct rt_slot_rest *rest = rt_slot_rest(rt, slot);
-    bool copy = rest->builtin_pages && tail && rt_pages_refs(&rt->pages, line[kept]) > 1;
-    RT_REQUIRE(!copy || rt->pages.free_count, &rt->error, RT_ERR_PAGES,
-               "a rewind to %u copies a shared page, none of %u is free", length, rt->pages.count);
-    RT_TRY(rt_reserve_ops(rt, 2 * (uint32_t)sizeof(struct rt_record_op) + set_pages_bytes(1)));
-
-    uint32_t bytes = rt->ops_bytes, count = rt->ops_count;
-    /* What was sampled behind another past than this is no token of it. */
-    put_op(rt, RT_OP_SET_SLOT, index, (int32_t)length,
-           length == slot->length ? RT_TOKEN_OF_SLOT(index) : -1);
-    if (copy) {
-        int32_t fresh = rt_pages_take(&rt->pages), shared = line[kept];
-        put_set_pages(rt, index, kept, &fresh, 1);
-        put_op(rt, RT_OP_COPY_PAGE, tail, shared, fresh);
-        enum rt_status status = flush_or_forget(rt, bytes, count);
-        if (status != RT_OK) {
-            rt_pages_drop(&rt->pages, fresh);
-            return status;
-        }
-        line[kept] = fresh;
-        rest->touched_by = rt->ring.next_step - 1;
-        rt_pages_drop(&rt->pages, shared);
-    }
-    if (length < slot->length)
-        slot->nameless = length;
-    slot->length = length;
-    uint32_t pages = rt_ceil_div_u32(length, page_size);
-    while (rest->builtin_pages && rest->page_count > pages) {
-        rt_slot_set_page_count(rt, slot, rest->page_count - 1);
-        rt_pages_drop(&rt->pages, line[rest->page_count]);
-    }
+    rt_put_set_pages(rt, rt_slot_index(rt, slot), first, pages, count);
     return RT_OK;
 }
 
@@ -408,6 +350,26 @@ static uint64_t last_row_in_flight(const struct rt_runtime *rt, const struct rt_
     return 0;
 }
 
+static bool holds_page(const struct rt_runtime *rt, const struct rt_slot *slot, int32_t page)
+{
+    const int32_t *line = rt_slot_line(rt, slot);
+    for (uint32_t i = 0; i < rt_slot_rest(rt, slot)->page_count; i++)
+        if (line[i] == page)
+            return true;
+    return false;
+}
+
+/* The last control replay in flight that copies a page of the slot's for another one; 0: none. */
+static uint64_t last_copy_in_flight(const struct rt_runtime *rt, const struct rt_slot *slot)
+{
+    for (uint64_t step = rt->ring.next_step - 1; step > rt->harvested; step--) {
+        const struct rt_flight *flight = &rt->flights[step % rt->ring.depth];
+        if (flight->copies && holds_page(rt, slot, flight->copied_page))
+            return step;
+    }
+    return 0;
+}
+
 enum rt_status rt_seq_quiet(rt_runtime *rt, rt_seq seq, uint64_t *ticket)
 {
     RT_ENTER(rt);
@@ -415,8 +377,11 @@ enum rt_status rt_seq_quiet(rt_runtime *rt, rt_seq seq, uint64_t *ticket)
     rt_harvest(rt);
     struct rt_slot *slot = NULL;
     RT_TRY(rt_slot_of(rt, seq, &slot));
-    uint64_t own = last_row_in_flight(rt, slot), others = rt_slot_rest(rt, slot)->touched_by;
-    uint64_t last = own > others ? own : others;
+    const uint64_t touched[] = {rt_slot_rest(rt, slot)->touched_by, last_row_in_flight(rt, slot),
+                                last_copy_in_flight(rt, slot)};
+    uint64_t last = rt->harvested;
+    for (size_t i = 0; i < sizeof(touched) / sizeof(touched[0]); i++)
+        last = touched[i] > last ? touched[i] : last;
     *ticket = last > rt->harvested ? last : 0;
     return RT_OK;
 }

@@ -107,7 +107,7 @@ static void steps_forks_and_rewinds_of_a_sequence(void **state)
     assert_int_equal(quiet(rt, seq), 3);
     assert_int_equal(quiet(rt, fork), 3);
     assert_int_equal(rt_seq_rewind(rt, fork, 5), RT_OK); /* step 4 copies the shared page */
-    assert_int_equal(quiet(rt, seq), 3);
+    assert_int_equal(quiet(rt, seq), 4);
     assert_int_equal(quiet(rt, fork), 4);
     assert_int_equal(rt_wait(rt, 4, 0), RT_ERR_TIMEOUT); /* its ticket is one like any other */
     release(rt, 4);
