@@ -12,7 +12,8 @@ enum rt_status rt_pages_init(struct rt_pages *p, uint64_t count, struct rt_error
                "%" PRIu64 " pages, valid are 1 to %" PRId32, count, INT32_MAX);
     p->free_list = malloc((size_t)count * sizeof(*p->free_list));
     p->refs = calloc((size_t)count, sizeof(*p->refs));
-    if (!p->free_list || !p->refs) {
+    p->pins = calloc((size_t)count, sizeof(*p->pins));
+    if (!p->free_list || !p->refs || !p->pins) {
         rt_pages_free(p);
         return rt_fail(err, RT_ERR_NOMEM, "no memory to keep account of %" PRIu64 " pages", count);
     }
@@ -28,6 +29,7 @@ void rt_pages_free(struct rt_pages *p)
 {
     free(p->free_list);
     free(p->refs);
+    free(p->pins);
     *p = (struct rt_pages){0};
 }
 
@@ -49,13 +51,31 @@ void rt_pages_share(struct rt_pages *p, int32_t page)
 
 void rt_pages_drop(struct rt_pages *p, int32_t page)
 {
-    assert(rt_pages_refs(p, page) > 0);
+    assert(rt_pages_refs(p, page) > rt_pages_pins(p, page));
     if (--p->refs[page] == 0)
         p->free_list[p->free_count++] = page;
+}
+
+void rt_pages_pin(struct rt_pages *p, int32_t page)
+{
+    assert(rt_pages_refs(p, page) > rt_pages_pins(p, page));
+    p->pinned += p->pins[page]++ == 0;
+}
+
+void rt_pages_unpin(struct rt_pages *p, int32_t page)
+{
+    assert(rt_pages_pins(p, page) > 0);
+    p->pinned -= --p->pins[page] == 0;
 }
 
 uint32_t rt_pages_refs(const struct rt_pages *p, int32_t page)
 {
     assert(page >= 0 && (uint32_t)page < p->count);
     return p->refs[page];
+}
+
+uint32_t rt_pages_pins(const struct rt_pages *p, int32_t page)
+{
+    assert(page >= 0 && (uint32_t)page < p->count);
+    return p->pins[page];
 }

@@ -74,6 +74,35 @@ static void test_shares_up_to_its_limit(void **state)
     rt_pages_free(&p);
 }
 
+/* Neither kind of reference can be taken for the other, and a page counts as pinned once. */
+static void test_pins_are_references_of_another_kind(void **state)
+{
+    (void)state;
+    struct rt_pages p;
+    assert_int_equal(rt_pages_init(&p, 3, NULL), RT_OK);
+    const int32_t page = rt_pages_take(&p), other = rt_pages_take(&p);
+    rt_pages_share(&p, page);
+    rt_pages_pin(&p, page);
+    rt_pages_drop(&p, page); /* the last one that is not pinned */
+    assert_int_equal(rt_pages_refs(&p, page), 1);
+    assert_int_equal(rt_pages_pins(&p, page), 1);
+    assert_int_equal(p.free_count, 1);
+    rt_pages_share(&p, page);
+    rt_pages_pin(&p, page);
+    rt_pages_pin(&p, other);
+    assert_int_equal(p.pinned, 2);
+    rt_pages_unpin(&p, page);
+    assert_int_equal(p.pinned, 2);
+    rt_pages_drop(&p, page);
+    rt_pages_unpin(&p, page);
+    assert_int_equal(p.pinned, 1);
+    assert_int_equal(p.free_count, 1);
+    rt_pages_drop(&p, page);
+    assert_int_equal(p.free_count, 2);
+    assert_int_equal(rt_pages_pins(&p, page), 0);
+    rt_pages_free(&p);
+}
+
 static uint32_t below(uint64_t *random, uint32_t limit)
 {
     *random = *random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
@@ -144,7 +173,8 @@ static void assert_refused(uint64_t count, const char *text)
     assert_string_equal(err.message, text);
     assert_null(p.free_list);
     assert_null(p.refs);
-    assert_int_equal(p.count + p.free_count, 0);
+    assert_null(p.pins);
+    assert_int_equal(p.count + p.free_count + p.pinned, 0);
     rt_pages_free(&p);
 }
 
@@ -176,6 +206,34 @@ static void share_too_often(void)
         rt_pages_share(&p, page);
 }
 
+static void drop_what_is_pinned(void)
+{
+    struct rt_pages p;
+    if (rt_pages_init(&p, 3, NULL) != RT_OK)
+        return;
+    const int32_t page = rt_pages_take(&p);
+    rt_pages_pin(&p, page);
+    rt_pages_drop(&p, page);
+}
+
+static void pin_what_is_pinned(void)
+{
+    struct rt_pages p;
+    if (rt_pages_init(&p, 3, NULL) != RT_OK)
+        return;
+    const int32_t page = rt_pages_take(&p);
+    rt_pages_pin(&p, page);
+    rt_pages_pin(&p, page);
+}
+
+static void unpin_what_is_not(void)
+{
+    struct rt_pages p;
+    if (rt_pages_init(&p, 3, NULL) != RT_OK)
+        return;
+    rt_pages_unpin(&p, rt_pages_take(&p));
+}
+
 static void assert_aborts(void (*mistake)(void))
 {
     fflush(NULL);
@@ -200,6 +258,9 @@ static void test_misuse_is_caught_in_debug(void **state)
         skip();
     assert_aborts(drop_twice);
     assert_aborts(share_too_often);
+    assert_aborts(drop_what_is_pinned);
+    assert_aborts(pin_what_is_pinned);
+    assert_aborts(unpin_what_is_not);
 }
 
 int main(void)
@@ -208,6 +269,7 @@ int main(void)
         cmocka_unit_test(test_takes_every_page_once),
         cmocka_unit_test(test_is_a_stack),
         cmocka_unit_test(test_shares_up_to_its_limit),
+        cmocka_unit_test(test_pins_are_references_of_another_kind),
         cmocka_unit_test(test_random_walk_against_a_model),
         cmocka_unit_test(test_bad_counts_are_refused),
         cmocka_unit_test(test_misuse_is_caught_in_debug),
