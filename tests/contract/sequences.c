@@ -3,6 +3,7 @@
  */
 #include "bench/bare_launch.h"
 #include "tests/support/fixture.h"
+#include "tests/support/history.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,66 +11,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-#define HEADS 3
-#define D_QK 288
-#define D_V 256
-
-/* bf16 that depends on (sequence history tag, position, element), so a history can be replayed. */
-static uint16_t value(uint32_t tag, uint32_t position, uint32_t element)
-{
-    uint64_t state = ((uint64_t)tag << 40) + ((uint64_t)position << 20) + element + 1;
-    fixture_random(&state);
-    uint64_t r = fixture_random(&state);
-    return (uint16_t)((r & 0x8000) | (120 + (r >> 20) % 7) << 7 | (r >> 40 & 0x7f));
-}
-
-static void feed_row(rt_runtime *rt, uint32_t row, uint32_t tag, uint32_t position)
-{
-    uint16_t q[HEADS * D_QK], latent[D_QK];
-    for (uint32_t i = 0; i < HEADS * D_QK; i++)
-        q[i] = value(tag + 1000, position, i);
-    for (uint32_t i = 0; i < D_QK; i++)
-        latent[i] = value(tag, position, i);
-    assert_int_equal(rt_tensor_write(rt, "q", 0, row * sizeof(q), q, sizeof(q)), RT_OK);
-    assert_int_equal(rt_tensor_write(rt, "latent", 0, row * sizeof(latent), latent, sizeof(latent)),
-                     RT_OK);
-}
-
-/* Names a token: the sequence may have been rewound. */
-static void step_one(rt_runtime *rt, rt_seq seq, uint32_t tag, uint32_t position)
-{
-    feed_row(rt, 0, tag, position);
-    const int32_t token = (int32_t)position;
-    const struct rt_step_params p = {
-        .struct_size = sizeof(p), .rows = 1, .seqs = &seq, .tokens = &token};
-    uint64_t ticket;
-    if (rt_step(rt, &p, &ticket) != RT_OK || rt_wait(rt, ticket, UINT64_MAX) != RT_OK)
-        fail_msg("position %u: %s", position, rt_last_error(rt)->message);
-}
-
-static void read_out(rt_runtime *rt, uint32_t row, uint16_t *out)
-{
-    uint64_t bytes = HEADS * D_V * sizeof(*out);
-    assert_int_equal(rt_tensor_read(rt, "out", 0, row * bytes, out, bytes), RT_OK);
-}
-
-static void grow(rt_runtime *rt, rt_seq seq, uint32_t tag, uint32_t from, uint32_t to)
-{
-    for (uint32_t p = from; p < to; p++)
-        step_one(rt, seq, tag, p);
-}
-
-/* A fresh sequence of tag a up to `fork`, then tag b up to `to`: its last output. */
-static void history(rt_runtime *rt, uint32_t a, uint32_t fork, uint32_t b, uint32_t to,
-                    uint16_t *out)
-{
-    rt_seq seq = fixture_open(rt);
-    grow(rt, seq, a, 0, fork);
-    grow(rt, seq, b, fork, to);
-    read_out(rt, 0, out);
-    assert_int_equal(rt_seq_close(rt, seq), RT_OK);
-}
 
 static void a_fork_shares_the_past_and_not_the_future(void **state)
 {
@@ -79,28 +20,28 @@ static void a_fork_shares_the_past_and_not_the_future(void **state)
         uint32_t n = lengths[i];
         rt_runtime *rt = fixture_create(NULL);
         fixture_randomise(rt, 21);
-        uint16_t parent_out[HEADS * D_V], child_out[HEADS * D_V], truth[HEADS * D_V];
+        uint16_t parent_out[HISTORY_OUT], child_out[HISTORY_OUT], truth[HISTORY_OUT];
         rt_seq parent = fixture_open(rt), child;
-        grow(rt, parent, 1, 0, n);
+        history_grow(rt, parent, 1, 0, n);
         uint32_t free_before = rt->pages.free_count;
         assert_int_equal(rt_seq_fork(rt, parent, &child), RT_OK);
         assert_int_equal(free_before - rt->pages.free_count, n % 16 ? 1 : 0);
         for (uint32_t p = n; p < n + 20; p++) { /* both grow at once, over a page edge */
             rt_seq both[2] = {child, parent};
-            feed_row(rt, 0, 2, p);
-            feed_row(rt, 1, 1, p);
+            history_feed(rt, 0, 2, p);
+            history_feed(rt, 1, 1, p);
             fixture_step_ok(rt, both, 2, 1);
         }
-        read_out(rt, 0, child_out);
-        read_out(rt, 1, parent_out);
-        history(rt, 1, n + 20, 1, n + 20, truth);
+        history_out(rt, 0, child_out);
+        history_out(rt, 1, parent_out);
+        history_truth(rt, 1, n + 20, 1, n + 20, truth);
         assert_memory_equal(parent_out, truth, sizeof(truth));
-        history(rt, 1, n, 2, n + 20, truth);
+        history_truth(rt, 1, n, 2, n + 20, truth);
         assert_memory_equal(child_out, truth, sizeof(truth));
         assert_int_equal(rt_seq_close(rt, parent), RT_OK);
-        step_one(rt, child, 2, n + 20);
-        read_out(rt, 0, child_out);
-        history(rt, 1, n, 2, n + 21, truth);
+        history_step(rt, child, 2, n + 20);
+        history_out(rt, 0, child_out);
+        history_truth(rt, 1, n, 2, n + 21, truth);
         assert_memory_equal(child_out, truth, sizeof(truth));
         assert_int_equal(rt_seq_close(rt, child), RT_OK);
         assert_int_equal(rt->pages.free_count, 24);
@@ -115,17 +56,17 @@ static void a_rewind_forgets(void **state)
     fixture_randomise(rt, 22);
     const uint32_t backs[] = {40, 39, 33, 32, 31, 16, 1, 0};
     for (size_t i = 0; i < sizeof(backs) / sizeof(backs[0]); i++) {
-        uint16_t out[HEADS * D_V], truth[HEADS * D_V];
+        uint16_t out[HISTORY_OUT], truth[HISTORY_OUT];
         rt_seq seq = fixture_open(rt);
-        grow(rt, seq, 1, 0, 40);
+        history_grow(rt, seq, 1, 0, 40);
         assert_int_equal(rt_seq_rewind(rt, seq, backs[i]), RT_OK);
         uint32_t length;
         assert_int_equal(rt_seq_length(rt, seq, &length), RT_OK);
         assert_int_equal(length, backs[i]);
-        grow(rt, seq, 2, backs[i], backs[i] + 5);
-        read_out(rt, 0, out);
+        history_grow(rt, seq, 2, backs[i], backs[i] + 5);
+        history_out(rt, 0, out);
         assert_int_equal(rt_seq_close(rt, seq), RT_OK);
-        history(rt, 1, backs[i], 2, backs[i] + 5, truth);
+        history_truth(rt, 1, backs[i], 2, backs[i] + 5, truth);
         assert_memory_equal(out, truth, sizeof(truth));
     }
     rt_destroy(&rt);
@@ -153,7 +94,7 @@ static void a_rewind_forgets_the_last_token_only_with_its_past(void **state)
     assert_int_equal(step_token(rt, seq), 42);
     assert_int_equal(rt_seq_rewind(rt, seq, 1), RT_OK);
     assert_int_equal(fixture_step(rt, &seq, 1, 1, NULL), RT_ERR_INVALID);
-    step_one(rt, seq, 1, 7); /* names token 7 */
+    history_step(rt, seq, 1, 7); /* names token 7 */
     assert_int_equal(step_token(rt, seq), 7);
     rt_destroy(&rt);
 }
@@ -245,18 +186,18 @@ static void a_rewind_into_a_shared_page_copies_it(void **state)
     (void)state;
     rt_runtime *rt = fixture_create(NULL);
     fixture_randomise(rt, 23);
-    uint16_t out[HEADS * D_V], truth[HEADS * D_V];
+    uint16_t out[HISTORY_OUT], truth[HISTORY_OUT];
     rt_seq parent = fixture_open(rt), child;
-    grow(rt, parent, 1, 0, 32); /* two full pages, both shared with the child */
+    history_grow(rt, parent, 1, 0, 32); /* two full pages, both shared with the child */
     assert_int_equal(rt_seq_fork(rt, parent, &child), RT_OK);
     assert_int_equal(rt_seq_rewind(rt, child, 20), RT_OK);
-    grow(rt, child, 2, 20, 36);
-    read_out(rt, 0, out);
-    history(rt, 1, 20, 2, 36, truth);
+    history_grow(rt, child, 2, 20, 36);
+    history_out(rt, 0, out);
+    history_truth(rt, 1, 20, 2, 36, truth);
     assert_memory_equal(out, truth, sizeof(truth));
-    step_one(rt, parent, 1, 32);
-    read_out(rt, 0, out);
-    history(rt, 1, 33, 1, 33, truth);
+    history_step(rt, parent, 1, 32);
+    history_out(rt, 0, out);
+    history_truth(rt, 1, 33, 1, 33, truth);
     assert_memory_equal(out, truth, sizeof(truth));
     rt_destroy(&rt);
 }
