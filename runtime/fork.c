@@ -8,6 +8,7 @@
 #include "common/math.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 /* The sequence that is forked, and the slot of its twin. */
 static enum rt_status find_pair(struct rt_runtime *rt, rt_seq seq, struct rt_slot **parent,
@@ -59,6 +60,54 @@ enum rt_status rt_seq_fork(rt_runtime *rt, rt_seq seq, rt_seq *out)
     return status;
 }
 
+/* The parent has a page for each of its tokens, and `last_page` is a new one where the last of them
+ * is to be copied; -1 where it is full. */
+static enum rt_status check_last_page(struct rt_runtime *rt, const struct rt_slot *parent,
+                                      int32_t last_page)
+{
+    uint32_t length = parent->length, page_size = rt->blueprint.config.page_size;
+    uint32_t bound = rt_slot_rest(rt, parent)->page_count;
+    RT_REQUIRE(rt_ceil_div_u32(length, page_size) <= bound, &rt->error, RT_ERR_PAGES,
+               "a fork at length %u shares %u pages, %u are bound", length,
+               rt_ceil_div_u32(length, page_size), bound);
+    if (length % page_size == 0) {
+        RT_REQUIRE(last_page == -1, &rt->error, RT_ERR_INVALID,
+                   "a fork at length %u copies no page: last_page must be -1, not %d", length,
+                   last_page);
+        return RT_OK;
+    }
+    uint64_t pages = rt->blueprint.placement.dims.pages;
+    RT_REQUIRE(last_page >= 0 && (uint64_t)last_page < pages, &rt->error, RT_ERR_INVALID,
+               "a fork at length %u copies its last page: last_page %d is not one of %" PRIu64,
+               length, last_page, pages);
+    for (uint32_t i = 0; i < bound; i++)
+        RT_REQUIRE(rt_slot_line(rt, parent)[i] != last_page, &rt->error, RT_ERR_INVALID,
+                   "last_page %d is bound at column %u of the sequence that is forked", last_page,
+                   i);
+    return RT_OK;
+}
+
+enum rt_status rt_seq_fork_onto(rt_runtime *rt, rt_seq seq, int32_t last_page, rt_seq *out)
+{
+    RT_ENTER(rt);
+    RT_REQUIRE(out, &rt->error, RT_ERR_INVALID, "rt_seq_fork_onto: out is null");
+    struct rt_slot *parent = NULL, *child = NULL;
+    RT_TRY(find_pair(rt, seq, &parent, &child));
+    RT_REQUIRE(!rt_slot_rest(rt, parent)->builtin_pages, &rt->error, RT_ERR_UNSUPPORTED,
+               "sequence 0x%" PRIx64 " has builtin pages: rt_seq_fork forks it", seq);
+    RT_TRY(check_last_page(rt, parent, last_page));
+    uint32_t full = parent->length / rt->blueprint.config.page_size;
+    int32_t *line = rt_slot_line(rt, child);
+    memcpy(line, rt_slot_line(rt, parent), (size_t)full * sizeof(*line));
+    if (last_page >= 0)
+        line[full] = last_page;
+    rt_slot_set_page_count(rt, child, full + (last_page >= 0 ? 1 : 0));
+    enum rt_status status = open_fork(rt, parent, child, out);
+    if (status != RT_OK)
+        rt_slot_set_page_count(rt, child, 0);
+    return status;
+}
+
 enum rt_status rt_seq_rewind(rt_runtime *rt, rt_seq seq, uint32_t length)
 {
     RT_ENTER(rt);
@@ -72,7 +121,10 @@ enum rt_status rt_seq_rewind(rt_runtime *rt, rt_seq seq, uint32_t length)
     uint32_t index = rt_slot_index(rt, slot), tail = length % page_size, kept = length / page_size;
     int32_t *line = rt_slot_line(rt, slot);
     struct rt_slot_rest *rest = rt_slot_rest(rt, slot);
-    bool copy = rest->builtin_pages && tail && rt_pages_refs(&rt->pages, line[kept]) > 1;
+    /* Who else holds the page, a sequence or the caller, keeps the tokens that are forgotten here.
+     * Where none is, the next one is written behind all that the page has. */
+    bool copy = rest->builtin_pages && tail && length < slot->length &&
+                rt_pages_refs(&rt->pages, line[kept]) > 1;
     RT_REQUIRE(!copy || rt->pages.free_count, &rt->error, RT_ERR_PAGES,
                "a rewind to %u copies a shared page, none of %u is free", length, rt->pages.count);
     RT_TRY(rt_reserve_ops(rt, 2 * (uint32_t)sizeof(struct rt_record_op) + rt_set_pages_bytes(1)));

@@ -43,6 +43,7 @@ enum rt_status rt_get_stats(rt_runtime *rt, struct rt_stats *out)
     RT_CHECK_STRUCT(out, &rt->error);
     rt_harvest(rt);
     rt->stats.free_pages = rt->pages.free_count;
+    rt->stats.retained_pages = rt->pages.pinned;
     rt_struct_write(out, &rt->stats, sizeof(rt->stats));
     return RT_OK;
 }

@@ -237,15 +237,8 @@ enum rt_status rt_slot_decided(struct rt_runtime *rt, const struct rt_slot *slot
                    what, slot->undecided);
 }
 
-enum rt_status rt_seq_open(rt_runtime *rt, const struct rt_seq_params *params, rt_seq *out)
+static enum rt_status check_params(struct rt_runtime *rt, const struct rt_seq_params *params)
 {
-    RT_ENTER(rt);
-    RT_REQUIRE(out, &rt->error, RT_ERR_INVALID, "rt_seq_open: out is null");
-    const struct rt_seq_params empty = {.struct_size = sizeof(empty), .last_token = -1};
-    if (!params)
-        params = &empty;
-    struct rt_seq_params mine;
-    RT_TAKE_STRUCT(params, mine, &rt->error);
     const struct rt_config *c = &rt->blueprint.config;
     RT_REQUIRE(params->pages == RT_PAGES_BUILTIN || params->pages == RT_PAGES_CALLER, &rt->error,
                RT_ERR_INVALID, "rt_seq_open: page owner %d is not one of enum rt_page_owner",
@@ -255,14 +248,20 @@ enum rt_status rt_seq_open(rt_runtime *rt, const struct rt_seq_params *params, r
     /* Below -1 the record's op means another slot's token. */
     RT_REQUIRE(params->last_token >= -1, &rt->error, RT_ERR_INVALID,
                "rt_seq_open: last_token %d is neither a token nor -1", params->last_token);
-    struct rt_slot *slot = rt_next_slot(rt);
-    RT_REQUIRE(slot, &rt->error, RT_ERR_SLOTS, "all %u sequences are open", c->max_sequences);
+    RT_REQUIRE(!params->reserved, &rt->error, RT_ERR_INVALID, "rt_seq_open: reserved is %u, not 0",
+               params->reserved);
+    return RT_OK;
+}
+
+/* Pages of its own for what its length says, or none but those that the caller binds. */
+static enum rt_status open_unshared(struct rt_runtime *rt, struct rt_slot *slot,
+                                    const struct rt_seq_params *params)
+{
     bool builtin = params->pages == RT_PAGES_BUILTIN;
-    uint32_t needed = builtin ? rt_ceil_div_u32(params->length, c->page_size) : 0;
+    uint32_t needed = builtin ? rt_ceil_div_u32(params->length, rt->blueprint.config.page_size) : 0;
     RT_REQUIRE(needed <= rt->pages.free_count, &rt->error, RT_ERR_PAGES,
                "length %u needs %u pages, %u of %u are free", params->length, needed,
                rt->pages.free_count, rt->pages.count);
-
     rt_slot_take_pages(rt, slot, needed);
     enum rt_status status = rt_slot_tell(rt, slot, params->length, params->last_token);
     if (status != RT_OK) {
@@ -270,6 +269,26 @@ enum rt_status rt_seq_open(rt_runtime *rt, const struct rt_seq_params *params, r
         return status;
     }
     rt_slot_open(rt, slot, builtin, params->length);
+    return RT_OK;
+}
+
+enum rt_status rt_seq_open(rt_runtime *rt, const struct rt_seq_params *params, rt_seq *out)
+{
+    RT_ENTER(rt);
+    RT_REQUIRE(out, &rt->error, RT_ERR_INVALID, "rt_seq_open: out is null");
+    const struct rt_seq_params empty = {.struct_size = sizeof(empty), .last_token = -1};
+    if (!params)
+        params = &empty;
+    struct rt_seq_params mine;
+    RT_TAKE_STRUCT(params, mine, &rt->error);
+    RT_TRY(check_params(rt, params));
+    struct rt_slot *slot = rt_next_slot(rt);
+    RT_REQUIRE(slot, &rt->error, RT_ERR_SLOTS, "all %u sequences are open",
+               rt->blueprint.config.max_sequences);
+    if (params->shared_pages || params->shared_count)
+        RT_TRY(rt_slot_open_shared(rt, slot, params));
+    else
+        RT_TRY(open_unshared(rt, slot, params));
     *out = slot->handle;
     return RT_OK;
 }

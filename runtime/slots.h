@@ -38,6 +38,10 @@ enum rt_status rt_slot_tell(struct rt_runtime *rt, const struct rt_slot *slot, u
 enum rt_status rt_slot_tell_at_once(struct rt_runtime *rt, const struct rt_slot *slot,
                                     uint32_t length, int32_t last_token, int32_t copied);
 
+/* rt_seq_open with shared pages, behind the checks that all opening has in common. */
+enum rt_status rt_slot_open_shared(struct rt_runtime *rt, struct rt_slot *slot,
+                                   const struct rt_seq_params *params);
+
 /* ---- pending ops ---- */
 
 void rt_put_op(struct rt_runtime *rt, enum rt_record_op_kind kind, uint32_t slot, int32_t a,

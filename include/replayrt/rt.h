@@ -374,6 +374,7 @@ struct rt_stats {
     /* The last one in three: to step_end's completion, the next graph's start, attention. */
     uint64_t gap_end_ns, gap_graph_ns, gap_begin_ns;
     uint64_t free_pages, open_sequences;
+    uint64_t retained_pages; /* that the caller retains, whether or not sequences hold them too */
 };
 RT_API enum rt_status rt_get_stats(rt_runtime *runtime, struct rt_stats *out);
 RT_API enum rt_status rt_get_bucket_stats(rt_runtime *runtime, uint32_t index,

@@ -83,19 +83,49 @@ static void every_call_of_destroy(void **state)
     }
 }
 
+/* A sequence on the first nine tokens of what `seq` has: the page is retained, copied, released. */
+static enum rt_status open_on_prefix(rt_runtime *rt, rt_seq seq)
+{
+    rt_seq guest = 0;
+    int32_t page;
+    uint32_t count;
+    RT_TRY(rt_seq_pages(rt, seq, &page, 1, &count));
+    RT_TRY(rt_pages_retain(rt, &page, 1));
+    const struct rt_seq_params params = {
+        .struct_size = sizeof(params), .length = 9, .shared_pages = &page, .shared_count = 1};
+    enum rt_status status = rt_seq_open(rt, &params, &guest);
+    assert_int_equal(rt_pages_release(rt, &page, 1), RT_OK); /* leaves the story as it is */
+    if (status == RT_OK)
+        assert_int_equal(rt_seq_close(rt, guest), RT_OK);
+    return status;
+}
+
+/* A sequence of nine tokens in page 20. */
+static rt_seq open_own(rt_runtime *rt)
+{
+    const struct rt_seq_params params = {
+        .struct_size = sizeof(params), .pages = RT_PAGES_CALLER, .length = 9};
+    const int32_t page = 20;
+    rt_seq seq = 0;
+    assert_int_equal(rt_seq_open(rt, &params, &seq), RT_OK);
+    assert_int_equal(rt_seq_bind_pages(rt, seq, 0, &page, 1), RT_OK);
+    return seq;
+}
+
 /* The script below, with driver call `n` after create failing; true once n is past its end. */
 static bool run_script(uint64_t n)
 {
     rt_runtime *rt = fixture_create(NULL);
     fixture_randomise(rt, 3);
-    rt_seq a = fixture_open(rt), b = fixture_open(rt), fork = 0, twin = 0;
+    rt_seq a = fixture_open(rt), b = fixture_open(rt), own = open_own(rt);
+    rt_seq fork = 0, twin = 0, guest = 0;
     rt_seq both[2] = {a, b};
     for (int i = 0; i < 5; i++)
         fixture_step_ok(rt, both, 2, 3);
     rt->driver.probe.fail_at = rt->driver.probe.calls + n;
     struct fixture_snapshot before, after;
     enum rt_status status = RT_OK;
-    for (int op = 0; op < 7 && status == RT_OK; op++) {
+    for (int op = 0; op < 9 && status == RT_OK; op++) {
         uint64_t ticket;
         fixture_snapshot(rt, &before);
         switch (op) {
@@ -117,7 +147,13 @@ static bool run_script(uint64_t n)
             status = rt_step(rt, &eager, &ticket);
             break;
         }
-        case 5: {
+        case 5:
+            status = open_on_prefix(rt, b);
+            break;
+        case 6:
+            status = rt_seq_fork_onto(rt, own, 21, &guest);
+            break;
+        case 7: {
             uint16_t word = 0;
             status = rt_tensor_read(rt, "out", 0, 0, &word, sizeof(word));
             break;
@@ -135,8 +171,8 @@ static bool run_script(uint64_t n)
     rt->driver.probe.fail_at = 0;
     if (reached) {
         /* ctx_leave may fail unnoticed where the work itself succeeded. */
-        if (status != RT_OK)
-            assert_non_null(strstr(rt_last_error(rt)->message, "injected failure"));
+        if (status != RT_OK && !strstr(rt_last_error(rt)->message, "injected failure"))
+            fail_msg("call %u: %s", (unsigned)n, rt_last_error(rt)->message);
     } else {
         assert_int_equal(status, RT_OK);
     }

@@ -176,6 +176,58 @@ static void pages_that_the_caller_binds(void **state)
     rt_destroy(&rt);
 }
 
+/* Opening in the middle of a page copies it away: that reads it, and is no step of either. */
+static void pages_that_others_open_on(void **state)
+{
+    (void)state;
+    rt_runtime *rt = create_held(NULL);
+    rt_seq seq = open_with(rt, 20), other = fixture_open(rt);
+    int32_t pages[2];
+    uint32_t count;
+    assert_int_equal(rt_seq_pages(rt, seq, pages, 2, &count), RT_OK);
+    assert_int_equal(step(rt, seq), 1);
+    struct rt_seq_params params = {
+        .struct_size = sizeof(params), .length = 16, .shared_pages = pages, .shared_count = 1};
+    rt_seq whole, part;
+    assert_int_equal(rt_seq_open(rt, &params, &whole), RT_OK);
+    assert_int_equal(quiet(rt, whole), 1);
+    assert_int_equal(step(rt, other), 2);
+    params.length = 19;
+    params.shared_count = 2;
+    assert_int_equal(rt_seq_open(rt, &params, &part), RT_OK); /* step 3 copies */
+    assert_int_equal(quiet(rt, seq), 3);
+    assert_int_equal(quiet(rt, part), 3);
+    assert_int_equal(quiet(rt, whole), 1); /* none of its pages is copied */
+    assert_int_equal(quiet(rt, other), 2);
+    release(rt, 3);
+    assert_int_equal(quiet(rt, seq), 0);
+    assert_int_equal(quiet(rt, part), 0);
+    rt_destroy(&rt);
+}
+
+/* Whoever gets a page that was released waits for those that had it, as after a close. */
+static void pages_that_were_retained(void **state)
+{
+    (void)state;
+    rt_runtime *rt = create_held(NULL);
+    rt_seq first = fixture_open(rt), other = fixture_open(rt);
+    int32_t page, again;
+    uint32_t count;
+    assert_int_equal(step(rt, first), 1);
+    assert_int_equal(rt_seq_pages(rt, first, &page, 1, &count), RT_OK);
+    assert_int_equal(rt_pages_retain(rt, &page, 1), RT_OK);
+    assert_int_equal(rt_seq_close(rt, first), RT_OK);
+    assert_int_equal(step(rt, other), 2);
+    assert_int_equal(rt_pages_release(rt, &page, 1), RT_OK);
+    rt_seq second = open_with(rt, 3);
+    assert_int_equal(rt_seq_pages(rt, second, &again, 1, &count), RT_OK);
+    assert_int_equal(again, page);
+    assert_int_equal(quiet(rt, second), 2);
+    release(rt, 2);
+    assert_int_equal(quiet(rt, second), 0);
+    rt_destroy(&rt);
+}
+
 static void a_step_that_failed_is_waited_for_by_nobody(void **state)
 {
     (void)state;
@@ -204,6 +256,8 @@ int main(void)
         cmocka_unit_test(a_slot_that_is_used_again),
         cmocka_unit_test(rows_of_several_replays),
         cmocka_unit_test(pages_that_the_caller_binds),
+        cmocka_unit_test(pages_that_others_open_on),
+        cmocka_unit_test(pages_that_were_retained),
         cmocka_unit_test(a_step_that_failed_is_waited_for_by_nobody),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -51,6 +51,24 @@ static enum rt_status try_fork(rt_runtime *rt, rt_seq seq)
     rt_seq out;
     return rt_seq_fork(rt, seq, &out);
 }
+static enum rt_status try_fork_onto(rt_runtime *rt, rt_seq seq)
+{
+    rt_seq out;
+    return rt_seq_fork_onto(rt, seq, -1, &out);
+}
+
+static enum rt_status try_retain(rt_runtime *rt, rt_seq seq)
+{
+    (void)seq;
+    return rt_pages_retain(rt, NULL, 0);
+}
+
+static enum rt_status try_release(rt_runtime *rt, rt_seq seq)
+{
+    (void)seq;
+    return rt_pages_release(rt, NULL, 0);
+}
+
 static enum rt_status try_rewind(rt_runtime *rt, rt_seq seq)
 {
     return rt_seq_rewind(rt, seq, 0);
@@ -127,6 +145,9 @@ static const struct {
     {"rt_seq_open", try_open},
     {"rt_seq_close", try_close},
     {"rt_seq_fork", try_fork},
+    {"rt_seq_fork_onto", try_fork_onto},
+    {"rt_pages_retain", try_retain},
+    {"rt_pages_release", try_release},
     {"rt_seq_rewind", try_rewind},
     {"rt_seq_length", try_length},
     {"rt_seq_slot", try_slot},

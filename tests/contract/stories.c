@@ -36,6 +36,12 @@ static void of_sequences_and_steps(void **state)
     tells(rt, rt_seq_close(rt, 9), "0x9 is not an open sequence");
     tells(rt, rt_seq_fork(rt, 9, &seq), "0x9");
     tells(rt, rt_seq_fork(rt, 9, NULL), "out is null");
+    tells(rt, rt_seq_fork_onto(rt, 9, -1, &seq), "0x9");
+    tells(rt, rt_seq_fork_onto(rt, 9, -1, NULL), "out is null");
+    tells(rt, rt_pages_retain(rt, NULL, 1), "rt_pages_retain: pages is null");
+    tells(rt, rt_pages_retain(rt, &page, 1), "page 0 at index 0 is not in use");
+    tells(rt, rt_pages_release(rt, NULL, 1), "rt_pages_release: pages is null");
+    tells(rt, rt_pages_release(rt, &page, 1), "page 0 at index 0 is not in use");
     tells(rt, rt_seq_rewind(rt, 9, 0), "0x9");
     tells(rt, rt_seq_length(rt, 9, &word), "0x9");
     tells(rt, rt_seq_length(rt, 9, NULL), "out is null");

@@ -139,6 +139,16 @@ static uint64_t mix(uint64_t h, uint64_t value)
     return (h ^ value) * 0x100000001B3ull;
 }
 
+static uint64_t hash_pages(const struct rt_pages *p)
+{
+    uint64_t hash = mix(14695981039346656037ull, p->pinned);
+    for (uint32_t i = 0; i < p->count; i++)
+        hash = mix(hash, (uint64_t)p->refs[i] << 32 | p->pins[i]);
+    for (uint32_t i = 0; i < p->free_count; i++)
+        hash = mix(hash, (uint32_t)p->free_list[i]);
+    return hash;
+}
+
 void fixture_snapshot(rt_runtime *rt, struct fixture_snapshot *out)
 {
     *out = (struct fixture_snapshot){
@@ -150,6 +160,7 @@ void fixture_snapshot(rt_runtime *rt, struct fixture_snapshot *out)
         .ops_count = rt->ops_count,
         .table_hash = 14695981039346656037ull,
         .slots_hash = 14695981039346656037ull,
+        .pages_hash = hash_pages(&rt->pages),
     };
     for (uint32_t i = 0; i < rt->blueprint.config.max_sequences; i++) {
         const struct rt_slot *s = &rt->slots[i];

@@ -33,14 +33,15 @@ void fixture_randomise(rt_runtime *rt, uint64_t seed);
 uint64_t fixture_random(uint64_t *state);
 
 /*
- * Everything observable of a runtime: sequence lengths, page tables, free pages, pending ops, ring
- * position. Two equal snapshots: nothing has changed.
+ * Everything observable of a runtime: sequence lengths, page tables, free pages in the order in
+ * which they will be taken, references, pending ops, ring position. Two equal snapshots: nothing
+ * has changed.
  */
 struct fixture_snapshot {
     uint64_t next_step, harvested;
     uint64_t free_pages, open_sequences;
     uint32_t ops_bytes, ops_count;
-    uint64_t table_hash, slots_hash;
+    uint64_t table_hash, slots_hash, pages_hash;
 };
 void fixture_snapshot(rt_runtime *rt, struct fixture_snapshot *out);
 
