@@ -248,6 +248,30 @@ static enum rt_status rewind_one(struct run *run, struct tracked *t)
     return RT_OK;
 }
 
+/* Closes it and opens another on the first tokens of its pages, which are the caller's between. */
+static enum rt_status reopen_one(struct run *run, struct tracked *t)
+{
+    const uint32_t page_size = run->config.page_size, length = below(run, t->length + 1);
+    int32_t pages[TEST_PAGES];
+    uint32_t held, shared = (length + page_size - 1) / page_size;
+    const struct rt_seq_params params = {.struct_size = sizeof(params),
+                                         .length = length,
+                                         .last_token = -1,
+                                         .shared_pages = pages,
+                                         .shared_count = shared};
+    for (int side = 0; side < SIDES; side++) {
+        rt_runtime *rt = run->rts[side];
+        TRY(check(run, side, rt_seq_pages(rt, t->seqs[side], pages, TEST_PAGES, &held)));
+        TRY(check(run, side, rt_pages_retain(rt, pages, shared)));
+        TRY(check(run, side, rt_seq_close(rt, t->seqs[side])));
+        TRY(check(run, side, rt_seq_open(rt, &params, &t->seqs[side])));
+        TRY(check(run, side, rt_pages_release(rt, pages, shared)));
+    }
+    t->length = length;
+    run->report->closes++;
+    return RT_OK;
+}
+
 /* One slot's turn before a step: most of the time nothing. */
 static enum rt_status disturb(struct run *run, uint32_t q)
 {
@@ -264,6 +288,8 @@ static enum rt_status disturb(struct run *run, uint32_t q)
         if (other->open)
             TRY(close_one(run, other));
         return fork_one(run, t, other);
+    case 3:
+        return t->open ? reopen_one(run, t) : RT_OK;
     default:
         return RT_OK;
     }

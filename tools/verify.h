@@ -4,11 +4,11 @@
 
 /*
  * Replay against eager, bitwise, on a user's own configuration and device: two runtimes are driven
- * through the same random history (sequences opening, closing, forking, rewinding, growing over
- * page edges, accepting some of their tokens), one by replay, one by walking the same stages on a
- * stream. After every step all rows of the bucket are compared, padding included; at the end of
- * every graph's share all KV pages, lengths and block tables. Inputs of padded rows, outputs before
- * the step and unused pages hold NaN.
+ * through the same random history (sequences opening, closing, forking, rewinding, opening on pages
+ * of a closed one, growing over page edges, accepting some of their tokens), one by replay, one by
+ * walking the same stages on a stream. After every step all rows of the bucket are compared,
+ * padding included; at the end of every graph's share all KV pages, lengths and block tables.
+ * Inputs of padded rows, outputs before the step and unused pages hold NaN.
  *
  * With layer the step is blocks of random weights. The first layer's input is written, and what
  * hidden, q, out, lse and residual hold behind the last layer is compared: behind a step of several
