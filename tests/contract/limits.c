@@ -136,9 +136,22 @@ static void a_fork_or_rewind_without_a_record_is_taken_back(void **state)
     rt_runtime *rt = host_runtime();
     rt_seq parent = open_with(rt, 2 * PAGE + 4), twin = 0, fork = 7, other = fixture_open(rt);
     assert_int_equal(rt_seq_fork(rt, parent, &twin), RT_OK);
+    const struct rt_seq_params params = {
+        .struct_size = sizeof(params), .pages = RT_PAGES_CALLER, .length = 4};
+    const int32_t page = 20;
+    int32_t pages[3];
+    uint32_t count;
+    rt_seq own;
+    assert_int_equal(rt_seq_open(rt, &params, &own), RT_OK);
+    assert_int_equal(rt_seq_bind_pages(rt, own, 0, &page, 1), RT_OK);
+    assert_int_equal(rt_seq_pages(rt, parent, pages, 3, &count), RT_OK);
+    const struct rt_seq_params guest = {
+        .struct_size = sizeof(guest), .length = PAGE + 3, .shared_pages = pages, .shared_count = 2};
     fill_ring(rt, other);
     const struct state before = look(rt);
     refused(rt, rt_seq_fork(rt, parent, &fork), RT_ERR_BUSY, &before, "in flight");
+    refused(rt, rt_seq_fork_onto(rt, own, 21, &fork), RT_ERR_BUSY, &before, "in flight");
+    refused(rt, rt_seq_open(rt, &guest, &fork), RT_ERR_BUSY, &before, "in flight");
     assert_int_equal(fork, 7);
     /* into a page that the twin shares, which would be copied */
     refused(rt, rt_seq_rewind(rt, parent, PAGE + 3), RT_ERR_BUSY, &before, "in flight");
