@@ -19,6 +19,17 @@ enum rt_status rt_embed(rt_ops *ops, const struct rt_embed_args *args, void *str
     return rt_ops_launch(ops, &work, stream);
 }
 
+enum rt_status rt_take_rows(rt_ops *ops, const struct rt_take_rows_args *args, void *stream)
+{
+    RT_REQUIRE(ops, NULL, RT_ERR_INVALID, "rt_take_rows: ops is null");
+    struct rt_error *err = &ops->error;
+    struct rt_take_rows_args mine;
+    RT_TAKE_STRUCT(args, mine, err);
+    struct rt_work work;
+    RT_TRY(rt_ops_take_work(&ops->kernels, &ops->driver.caps, args, &work, err));
+    return rt_ops_launch(ops, &work, stream);
+}
+
 /* ---- mixtures of experts --------------------------------------------------------------------- */
 
 enum rt_status rt_route(rt_ops *ops, const struct rt_route_args *args, void *stream)

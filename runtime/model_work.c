@@ -3,6 +3,7 @@
 
 #include "kernels/abi/embed.h"
 #include "kernels/abi/sample.h"
+#include "kernels/abi/take.h"
 #include "runtime/ops_check.h"
 
 #include <inttypes.h>
@@ -61,6 +62,14 @@ static enum rt_status check_optional(const char *op, const struct rt_named_point
     return RT_OK;
 }
 
+/* Of a row that is moved 16 bytes at a time. */
+static enum rt_status check_width(const char *op, uint32_t width, struct rt_error *err)
+{
+    RT_REQUIRE(width >= 8 && width <= INT32_MAX && width % 8 == 0, err, RT_ERR_INVALID,
+               "%s: width %u is not a multiple of 8 from 8 to %d", op, width, INT32_MAX);
+    return RT_OK;
+}
+
 enum rt_status rt_ops_token_rows(const char *op, const struct rt_token_rows *rows,
                                  struct rt_rows_view *out, struct rt_error *err)
 {
@@ -101,9 +110,7 @@ enum rt_status rt_ops_embed_work(const struct rt_kernels *k, const struct rt_dev
                                 .width = args->width};
     RT_TRY(rt_ops_token_rows(op, &args->rows, &p.rows, err));
     RT_TRY(rt_ops_check_count(op, "vocab", args->vocab, 1, INT32_MAX, err));
-    RT_REQUIRE(args->width >= 8 && args->width <= INT32_MAX && args->width % 8 == 0, err,
-               RT_ERR_INVALID, "%s: width %u is not a multiple of 8 from 8 to %d", op, args->width,
-               INT32_MAX);
+    RT_TRY(check_width(op, args->width, err));
     RT_TRY(rt_ops_precision(op, args->precision, caps, &p.is_f32, err));
     RT_TRY(rt_ops_factor(op, "scale", args->scale, &p.scale, err));
     RT_TRY(RT_CHECK_POINTERS(op, pointers, err));
@@ -112,6 +119,38 @@ enum rt_status rt_ops_embed_work(const struct rt_kernels *k, const struct rt_dev
     RT_TRY(rt_ops_check_apart(op, "hidden_stride", p.rows.count * p.rows.q_len, p.hidden_stride,
                               args->width, err));
     RT_TRY(rt_op_resolve(RT_OP_EMBED, &request, &variant, err));
+    return rt_op_build(k, &variant, &p, sizeof(p), out, err);
+}
+
+/* ---- take ------------------------------------------------------------------------------------ */
+
+RT_STATIC_ASSERT(RT_TAKE_MAX_ROWS == RT_TAKE_MOST_ROWS, "rows as the kernel has them");
+
+enum rt_status rt_ops_take_work(const struct rt_kernels *k, const struct rt_device_caps *caps,
+                                const struct rt_take_rows_args *args, struct rt_work *out,
+                                struct rt_error *err)
+{
+    static const char op[] = "rt_take_rows";
+    const struct rt_op_request request = {.caps = caps};
+    struct rt_variant variant;
+    const struct rt_named_pointer pointers[] = {{"x", args->x, RT_ALIGN_VECTOR},
+                                                {"index", args->index, RT_ALIGN_INT32},
+                                                {"out", args->out, RT_ALIGN_VECTOR}};
+    struct rt_take_params p = {.x = rt_ops_pointer(args->x),
+                               .index = rt_ops_pointer(args->index),
+                               .out = rt_ops_pointer(args->out),
+                               .rows = args->rows,
+                               .x_rows = args->x_rows,
+                               .width = args->width};
+    RT_TRY(rt_ops_check_count(op, "rows", args->rows, 1, RT_TAKE_MOST_ROWS, err));
+    RT_TRY(rt_ops_check_count(op, "x_rows", args->x_rows, 1, INT32_MAX, err));
+    RT_TRY(check_width(op, args->width, err));
+    RT_TRY(rt_ops_precision(op, args->precision, caps, &p.is_f32, err));
+    RT_TRY(RT_CHECK_POINTERS(op, pointers, err));
+    RT_TRY(RT_STRIDE(op, args, x_stride, args->width, 8, &p.x_stride, err));
+    RT_TRY(RT_STRIDE(op, args, out_stride, args->width, 8, &p.out_stride, err));
+    RT_TRY(rt_ops_check_apart(op, "out_stride", p.rows, p.out_stride, args->width, err));
+    RT_TRY(rt_op_resolve(RT_OP_TAKE, &request, &variant, err));
     return rt_op_build(k, &variant, &p, sizeof(p), out, err);
 }
 

@@ -10,6 +10,9 @@
 enum rt_status rt_ops_embed_work(const struct rt_kernels *k, const struct rt_device_caps *caps,
                                  const struct rt_embed_args *args, struct rt_work *out,
                                  struct rt_error *err);
+enum rt_status rt_ops_take_work(const struct rt_kernels *k, const struct rt_device_caps *caps,
+                                const struct rt_take_rows_args *args, struct rt_work *out,
+                                struct rt_error *err);
 enum rt_status rt_ops_route_work(const struct rt_kernels *k, const struct rt_device_caps *caps,
                                  const struct rt_route_args *args, struct rt_work *out,
                                  struct rt_error *err);

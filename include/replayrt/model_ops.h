@@ -10,7 +10,7 @@
  *
  *   tokens ─ rt_embed ─ hidden … hidden ─ norm ┬ router ─ rt_route ┐
  *                                              └───────────────────┴ rt_experts_up ─ _down ─ hidden
- *   hidden ─ norm ─ LM head ─ rt_sample ─ sampled, accepted
+ *   hidden ─ norm (─ rt_take_rows) ─ LM head ─ rt_sample ─ sampled, accepted
  *
  * Addresses are multiples of 16 bytes, but for those of int32 and float elements, which have those
  * of their elements. Strides are in elements, multiples of 8 where nothing else is said, 0: packed;
@@ -54,6 +54,26 @@ struct rt_embed_args {
     uint32_t reserved;
 };
 RT_API enum rt_status rt_embed(rt_ops *ops, const struct rt_embed_args *args, void *stream);
+
+/* ---- rows by their numbers ------------------------------------------------------------------- */
+
+#define RT_TAKE_MAX_ROWS 16777216
+
+/* out[i] = x[index[i]], bit for bit, as of a matrix of prompts' tokens the last of every prompt.
+ * A number that is no row of x gives zeros. out lies apart from x. */
+struct rt_take_rows_args {
+    uint32_t struct_size;
+    enum rt_precision precision;
+    uint32_t rows;   /* 1..RT_TAKE_MAX_ROWS */
+    uint32_t x_rows; /* 1..INT32_MAX */
+    uint32_t width;  /* a multiple of 8 */
+    uint32_t reserved;
+    uint64_t x;     /* bf16 [x_rows, width] */
+    uint64_t index; /* i32 [rows] */
+    uint64_t out;   /* bf16 [rows, width], written */
+    int64_t x_stride, out_stride;
+};
+RT_API enum rt_status rt_take_rows(rt_ops *ops, const struct rt_take_rows_args *args, void *stream);
 
 /* ---- mixtures of experts --------------------------------------------------------------------- */
 

@@ -17,6 +17,7 @@
 #include "kernels/abi/reduce.h"
 #include "kernels/abi/sample.h"
 #include "kernels/abi/step.h"
+#include "kernels/abi/take.h"
 #include "kernels/op.h"
 
 /* The generic kernels' least device. */

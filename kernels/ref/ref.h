@@ -19,6 +19,7 @@
 #include "kernels/abi/reduce.h"
 #include "kernels/abi/sample.h"
 #include "kernels/abi/step.h"
+#include "kernels/abi/take.h"
 
 void rt_ref_step_begin(const void *params);
 void rt_ref_step_end(const void *params);
@@ -32,6 +33,7 @@ void rt_ref_preattend(const void *params);
 void rt_ref_schedule_append(const void *params);
 void rt_ref_attend(const void *params);
 void rt_ref_reduce(const void *params);
+void rt_ref_take(const void *params);
 void rt_ref_sample_best(const void *params);
 void rt_ref_sample_tally(const void *params);
 void rt_ref_sample(const void *params);

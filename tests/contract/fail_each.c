@@ -153,7 +153,7 @@ static enum rt_status make_library_product(struct rt_error *error)
     return make_product(RT_PROJECTIONS_CUBLASLT, error);
 }
 
-/* The ends of a decoder, on rows that are all padding: five launches, three of which are one
+/* The ends of a decoder, on rows that are all padding: six launches, three of which are one
  * operator's. */
 static enum rt_status put_ends(rt_ops *ops)
 {
@@ -175,6 +175,13 @@ static enum rt_status put_ends(rt_ops *ops)
                                           .h = written + 256,
                                           .gate[1] = {.address = read},
                                           .up[1] = {.address = read}};
+    const struct rt_take_rows_args take = {.struct_size = sizeof(take),
+                                           .rows = 1,
+                                           .x_rows = 1,
+                                           .width = 8,
+                                           .x = written,
+                                           .index = read,
+                                           .out = written + 512};
     const struct rt_sample_args sample = {.struct_size = sizeof(sample),
                                           .vocab = 8,
                                           .rows = rows,
@@ -186,6 +193,7 @@ static enum rt_status put_ends(rt_ops *ops)
                                           .workspace = written};
     RT_TRY(rt_embed(ops, &embed, NULL));
     RT_TRY(rt_experts_up(ops, &up, NULL));
+    RT_TRY(rt_take_rows(ops, &take, NULL));
     return rt_sample(ops, &sample, NULL);
 }
 
@@ -329,7 +337,7 @@ static const struct maker {
     {make_config, 2, 0},
     {make_own_product, 3, 8},
     {make_library_product, 5, 30},
-    {make_ends, 2, 3 + 5 + 2 * 3},
+    {make_ends, 2, 3 + 6 + 2 * 4},
     {make_decoder, 80, 200},
 };
 #define MAKERS (sizeof(makers) / sizeof(makers[0]))

@@ -17,6 +17,7 @@
 #include "kernels/abi/reduce.h"
 #include "kernels/abi/sample.h"
 #include "kernels/abi/step.h"
+#include "kernels/abi/take.h"
 
 #ifdef __cplusplus
 extern "C" {

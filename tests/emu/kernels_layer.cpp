@@ -4,3 +4,4 @@
 #include "kernels/generic/embed.cu"
 #include "kernels/generic/input_norm.cu"
 #include "kernels/generic/preattend.cu"
+#include "kernels/generic/take.cu"

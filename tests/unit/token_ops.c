@@ -115,11 +115,50 @@ static void test_sample(void **state)
     }
 }
 
+static void test_take(void **state)
+{
+    (void)state;
+    const struct rt_take_params good = {
+        .x_stride = 16, .out_stride = 24, .rows = 5, .x_rows = 70, .width = 16};
+    struct rt_launch l = {0};
+    assert_int_equal(build(RT_OP_TAKE, &good, sizeof(good), &l, NULL), RT_OK);
+    assert_string_equal(l.entry, "rt_take");
+    assert_int_equal(l.grid[0], 5);
+    assert_int_equal(l.grid[1] * l.grid[2], 1);
+    assert_int_equal(l.block[0], RT_TAKE_THREADS);
+    assert_true(l.waits);
+    assert_int_equal(l.address_mask, 0x7); /* x, index, out */
+    struct rt_take_params bad[9];
+    static const char *const words[9] = {"0 rows to take, not 1 to 16777216",
+                                         "16777217 rows to take,",
+                                         "0 rows to take from",
+                                         "2147483648 rows to take from",
+                                         "rows of 12 numbers to take",
+                                         "x is at 0x8",
+                                         "out is at 0x8",
+                                         "x stride in elements is 17",
+                                         "out stride in elements is 20"};
+    for (int i = 0; i < 9; i++)
+        bad[i] = good;
+    bad[0].rows = 0;
+    bad[1].rows = RT_TAKE_MOST_ROWS + 1;
+    bad[2].x_rows = 0;
+    bad[3].x_rows = 1u << 31;
+    bad[4].width = 12;
+    bad[5].x = (void *)8;
+    bad[6].out = (void *)8;
+    bad[7].x_stride = 17;
+    bad[8].out_stride = 20;
+    for (int i = 0; i < 9; i++)
+        refuse(RT_OP_TAKE, &bad[i], sizeof(bad[i]), words[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_embed),
         cmocka_unit_test(test_sample),
+        cmocka_unit_test(test_take),
     };
     return cmocka_run_group_tests_name("token_ops", tests, NULL, NULL);
 }
