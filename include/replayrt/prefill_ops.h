@@ -4,11 +4,12 @@
 
 /*
  * Attention of fresh tokens, as an operator: prompts, or chunks of them, in the form of MLA that is
- * not absorbed, where every head has keys and values of its own. It is like those of
- * replayrt/ops.h, of the same handle and with its laws: the caller's pointers and stream, nothing
- * allocated, nothing waited for, one kernel node in a capture.
+ * not absorbed, where every head has keys and values of its own; and what chunks of a context need
+ * beside it. They are like those of replayrt/ops.h, of the same handle and with its laws: the
+ * caller's pointers and stream, nothing allocated, nothing waited for, one kernel node in a
+ * capture.
  *
- * Addresses of q, q_rope, k, k_rope, v and out are multiples of 16 bytes, and their strides
+ * Addresses of q, q_rope, k, k_rope, v, in and out are multiples of 16 bytes, and their strides
  * multiples of 8 elements; everything else has the alignment of its elements. Strides are in
  * elements, 0: packed; none is negative, none as large as 2^39. What is written shares no byte with
  * itself or anything else of the call (RT_ERR_INVALID).
@@ -85,6 +86,43 @@ struct rt_prefill_info {
 };
 RT_API enum rt_status rt_mla_prefill_get_info(rt_ops *ops, const struct rt_prefill_shape *shape,
                                               struct rt_prefill_info *out);
+
+/* ---- pieces ---------------------------------------------------------------------------------- */
+
+#define RT_MERGE_MAX_PIECES 64
+
+/*
+ * Attention over disjoint sets of keys becomes attention over all of them, by the LSE: of chunks of
+ * a context by rt_mla_prefill, or of what several devices have of it by rt_mla_decode.
+ *
+ *   m = max in_lse_i   w_i = exp(in_lse_i - m)   out = sum w_i in_i / sum w_i   m + log(sum w_i)
+ *
+ * A piece whose lse is infinite has seen no key: its vector may hold anything, NaN too. Where all
+ * are so, out is 0 and out_lse +inf. An lse of NaN makes its token's and head's out and out_lse
+ * NaN; NaN or an infinity in a vector that counts makes that number of out not finite. Tokens from
+ * *live on are padding, whose pieces may hold anything: out 0, out_lse +inf.
+ *
+ * out may be piece 0 of in, with its token and head strides, and out_lse that of in_lse; else what
+ * is written lies apart from what is read.
+ */
+struct rt_mla_merge_args {
+    uint32_t struct_size;
+    uint32_t pieces;           /* 1..RT_MERGE_MAX_PIECES */
+    uint32_t tokens;           /* 1..RT_PREFILL_MAX_TOKENS */
+    uint32_t heads;            /* 1..128 */
+    uint32_t v_dim;            /* a multiple of 8 up to 512 */
+    enum rt_lse_base lse_base; /* of in_lse and out_lse alike */
+    uint64_t in;               /* bf16 [pieces, tokens, heads, v_dim], 16-byte aligned like out */
+    uint64_t in_lse;           /* f32 [pieces, tokens, heads] */
+    uint64_t live;             /* int32 [1], read on the device; or 0: no token is padding */
+    uint64_t out;              /* bf16 [tokens, heads, v_dim], written */
+    uint64_t out_lse;          /* f32 [tokens, heads], written; or 0: not wanted */
+    int64_t in_piece_stride, in_token_stride, in_head_stride;
+    int64_t in_lse_piece_stride, in_lse_token_stride, in_lse_head_stride;
+    int64_t out_token_stride, out_head_stride;
+    int64_t out_lse_token_stride, out_lse_head_stride;
+};
+RT_API enum rt_status rt_mla_merge(rt_ops *ops, const struct rt_mla_merge_args *args, void *stream);
 
 #ifdef __cplusplus
 }

@@ -11,6 +11,7 @@
 #include "kernels/abi/embed.h"
 #include "kernels/abi/experts.h"
 #include "kernels/abi/input_norm.h"
+#include "kernels/abi/merge.h"
 #include "kernels/abi/preattend.h"
 #include "kernels/abi/prefill.h"
 #include "kernels/abi/project.h"

@@ -12,6 +12,7 @@
 #include "kernels/abi/embed.h"
 #include "kernels/abi/experts_sm90.h"
 #include "kernels/abi/input_norm.h"
+#include "kernels/abi/merge.h"
 #include "kernels/abi/preattend.h"
 #include "kernels/abi/project_sm90.h"
 #include "kernels/abi/reduce.h"
