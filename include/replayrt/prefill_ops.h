@@ -9,7 +9,7 @@
  * caller's pointers and stream, nothing allocated, nothing waited for, one kernel node in a
  * capture.
  *
- * Addresses of q, q_rope, k, k_rope, v, in and out are multiples of 16 bytes, and their strides
+ * Addresses of q, q_rope, k, k_rope, v, kv, in and out are multiples of 16 bytes, and their strides
  * multiples of 8 elements; everything else has the alignment of its elements. Strides are in
  * elements, 0: packed; none is negative, none as large as 2^39. What is written shares no byte with
  * itself or anything else of the call (RT_ERR_INVALID).
@@ -86,6 +86,42 @@ struct rt_prefill_info {
 };
 RT_API enum rt_status rt_mla_prefill_get_info(rt_ops *ops, const struct rt_prefill_shape *shape,
                                               struct rt_prefill_info *out);
+
+/* ---- a cached context ------------------------------------------------------------------------ */
+
+/*
+ * Tokens of a paged cache, rows' one behind the other and bit for bit, as the projections to keys
+ * and values of a context want them. They are counted through all rows: row r has those from
+ * first[r] up to but not including first[r + 1], the first of which is at positions[r] of its
+ * pages. The `count` tokens from `begin` on become out:
+ *
+ *   out[j] = cache of row r at positions[r] + begin + j - first[r]
+ *
+ * Zeros where the row's slot is negative, or its position has no column of the table or no page of
+ * the pool. What is in front of first[0] or from first[rows] on is left alone, so one launch of a
+ * large count serves all that fits. The offsets are read on the device and do not fall; whatever
+ * they are, nothing outside of the tensors is touched.
+ *
+ * Of other types than bf16, width is a token's bytes / 2.
+ */
+struct rt_kv_gather_args {
+    uint32_t struct_size;
+    uint32_t rows;         /* 1..RT_PREFILL_MAX_ROWS */
+    uint32_t begin, count; /* count is 1..RT_PREFILL_MAX_TOKENS, both together up to INT32_MAX */
+    uint32_t width;        /* a multiple of 8 up to 32768 */
+    uint32_t page_size;    /* tokens, 1..RT_MAX_LENGTH */
+    uint32_t max_blocks;   /* columns of the block table, up to RT_MAX_LENGTH; 0: there is none, and
+                              its address is not looked at */
+    uint32_t pages;        /* 1..INT32_MAX; ids outside 0..pages-1 are never followed */
+    uint64_t kv;           /* bf16 [pages, page_size, width] of a layer, 16-byte aligned like out */
+    uint64_t block_table;  /* int32 [lines, max_blocks] */
+    uint64_t slots;        /* int32 [rows], lines of the table; or 0: row r has line r */
+    uint64_t first;        /* int32 [rows + 1] */
+    uint64_t positions;    /* int32 [rows]; or 0: all are 0 */
+    uint64_t out;          /* bf16 [count, width], packed, written */
+    int64_t kv_page_stride, kv_token_stride; /* multiples of 8 */
+};
+RT_API enum rt_status rt_kv_gather(rt_ops *ops, const struct rt_kv_gather_args *args, void *stream);
 
 /* ---- pieces ---------------------------------------------------------------------------------- */
 

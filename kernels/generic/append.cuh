@@ -19,6 +19,7 @@
 #include "kernels/abi/append.h"
 #include "kernels/device/copy.cuh"
 #include "kernels/device/divisor.cuh"
+#include "kernels/device/page_row.cuh"
 #include "kernels/device/ptx/pdl.cuh"
 #include "kernels/device/ptx/settle.cuh"
 
@@ -43,22 +44,6 @@ static __device__ __forceinline__ struct token_place find_token(const struct rt_
     place.latent =
         p.latent.base + place.row * p.latent.row_stride + place.token * p.latent.token_stride;
     return place;
-}
-
-/* Where the token goes; null where it goes nowhere. `slot` and `position` are not negative. */
-static __device__ __forceinline__ uint4 *page_row(const struct rt_kv_view &kv,
-                                                  const rt_divisor<uint32_t> &page_size,
-                                                  uint32_t slot, uint32_t position)
-{
-    const uint32_t column = page_size.quotient(position);
-    if (column >= kv.max_blocks)
-        return nullptr;
-    const int32_t page = kv.table[(uint64_t)slot * kv.max_blocks + column];
-    if (page < 0 || (uint32_t)page >= kv.pages)
-        return nullptr;
-    return reinterpret_cast<uint4 *>(kv.base + page * kv.page_stride_bytes +
-                                     (int64_t)(position - column * kv.page_size) *
-                                         kv.token_stride_bytes);
 }
 
 /* The work of one warp, waiting for its predecessor included: token `index`, or none. */

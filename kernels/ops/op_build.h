@@ -10,6 +10,7 @@
 #include "kernels/abi/attend.h"
 #include "kernels/abi/embed.h"
 #include "kernels/abi/experts.h"
+#include "kernels/abi/gather.h"
 #include "kernels/abi/input_norm.h"
 #include "kernels/abi/merge.h"
 #include "kernels/abi/preattend.h"

@@ -12,6 +12,7 @@
 #include "kernels/abi/attend.h"
 #include "kernels/abi/embed.h"
 #include "kernels/abi/experts.h"
+#include "kernels/abi/gather.h"
 #include "kernels/abi/input_norm.h"
 #include "kernels/abi/merge.h"
 #include "kernels/abi/preattend.h"
@@ -34,6 +35,7 @@ void rt_ref_preattend(const void *params);
 void rt_ref_schedule_append(const void *params);
 void rt_ref_attend(const void *params);
 void rt_ref_reduce(const void *params);
+void rt_ref_kv_gather(const void *params);
 void rt_ref_merge(const void *params);
 void rt_ref_take(const void *params);
 void rt_ref_sample_best(const void *params);

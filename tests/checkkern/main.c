@@ -15,6 +15,7 @@ const struct ck_test ck_tests[] = {
     {"schedule_append", ck_schedule_append_run, NULL},
     {"embed", ck_embed_run, ck_embed_bench},
     {"input_norm", ck_input_norm_run, ck_input_norm_bench},
+    {"kv_gather", ck_kv_gather_run, ck_kv_gather_bench},
     {"merge", ck_merge_run, ck_merge_bench},
     {"preattend", ck_preattend_run, ck_preattend_bench},
     {"prefill", ck_prefill_run, ck_prefill_bench},

@@ -11,6 +11,7 @@
 #include "kernels/abi/attend_sm90.h"
 #include "kernels/abi/embed.h"
 #include "kernels/abi/experts_sm90.h"
+#include "kernels/abi/gather.h"
 #include "kernels/abi/input_norm.h"
 #include "kernels/abi/merge.h"
 #include "kernels/abi/preattend.h"

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* rt_kv_gather: which tokens come, and what it refuses, by name. The same program runs with the
+ * CUDA kernel, emulated. */
+#include "replayrt/prefill_ops.h"
+#include "tests/support/mistake.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/support/values.h"
+
+#define ROWS 4
+#define COUNT 30
+#define WIDTH 24
+#define PAGE 4
+#define COLUMNS 3
+#define PAGES 7
+#define GAP 8 /* numbers behind a token, and behind a page */
+#define TOKEN_STRIDE (WIDTH + GAP)
+#define PAGE_STRIDE (PAGE * TOKEN_STRIDE + GAP)
+#define POISON 0x7fc1u
+
+/* Row 0 is short, row 1 empty, row 2 begins inside of its second page, row 3 leaves the table. */
+static const int32_t first[ROWS + 1] = {1, 4, 4, 11, 26}, positions[ROWS] = {0, 0, 5, 2};
+static const int32_t slots[ROWS] = {2, 0, 1, 0};
+static const int32_t table[3][COLUMNS] = {{5, -1, 6}, {1, 0, PAGES}, {3, 2, 4}};
+
+struct rig {
+    _Alignas(256) uint16_t kv[PAGES * PAGE_STRIDE];
+    _Alignas(256) uint16_t out[COUNT * WIDTH];
+    _Alignas(256) int32_t table[3][COLUMNS];
+    _Alignas(256) int32_t first[ROWS + 1];
+    _Alignas(256) int32_t slots[ROWS], positions[ROWS];
+    rt_ops *ops;
+};
+
+static int set_up(void **state)
+{
+    struct rig *r = aligned_alloc(256, (sizeof(*r) + 255) / 256 * 256);
+    assert_non_null(r);
+    memset(r, 0, sizeof(*r));
+    for (size_t i = 0; i < sizeof(r->kv) / 2; i++)
+        r->kv[i] = (uint16_t)(i + 1);
+    for (size_t i = 0; i < sizeof(r->out) / 2; i++)
+        r->out[i] = POISON;
+    memcpy(r->table, table, sizeof(table));
+    memcpy(r->first, first, sizeof(first));
+    memcpy(r->slots, slots, sizeof(slots));
+    memcpy(r->positions, positions, sizeof(positions));
+    assert_int_equal(rt_ops_create("host", &r->ops, NULL), RT_OK);
+    *state = r;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct rig *r = *state;
+    rt_ops_destroy(&r->ops);
+    free(r);
+    return 0;
+}
+
+static struct rt_kv_gather_args good(const struct rig *r)
+{
+    return (struct rt_kv_gather_args){.struct_size = sizeof(struct rt_kv_gather_args),
+                                      .rows = ROWS,
+                                      .count = COUNT,
+                                      .width = WIDTH,
+                                      .page_size = PAGE,
+                                      .max_blocks = COLUMNS,
+                                      .pages = PAGES,
+                                      .kv = at(r->kv),
+                                      .block_table = at(r->table),
+                                      .slots = at(r->slots),
+                                      .first = at(r->first),
+                                      .positions = at(r->positions),
+                                      .out = at(r->out),
+                                      .kv_page_stride = PAGE_STRIDE,
+                                      .kv_token_stride = TOKEN_STRIDE};
+}
+
+/* Token `token` of all rows lies at out[j]. */
+static void expect_token(const struct rig *r, int32_t token, uint32_t j, bool own_lines,
+                         bool from_0)
+{
+    int row = -1;
+    for (int i = 0; i < ROWS; i++)
+        row = token >= first[i] && token < first[i + 1] ? i : row;
+    const int slot = row < 0 ? 0 : own_lines ? row : slots[row];
+    const int position = row < 0 ? 0 : (from_0 ? 0 : positions[row]) + token - first[row];
+    const int page = position / PAGE < COLUMNS ? table[slot][position / PAGE] : -1;
+    for (uint32_t d = 0; d < WIDTH; d++) {
+        const uint32_t place = (uint32_t)(position % PAGE) * TOKEN_STRIDE + d;
+        const uint16_t there =
+            page >= 0 && page < PAGES ? r->kv[(uint32_t)page * PAGE_STRIDE + place] : 0;
+        const uint16_t want = row < 0 ? POISON : there;
+        if (r->out[j * WIDTH + d] != want)
+            fail_msg("token %d, number %u: 0x%04x, not 0x%04x", token, d, r->out[j * WIDTH + d],
+                     want);
+    }
+}
+
+static void gathers(void **state)
+{
+    struct rig *r = *state;
+    const struct rt_kv_gather_args args = good(r);
+    assert_int_equal(rt_kv_gather(r->ops, &args, NULL), RT_OK);
+    for (uint32_t j = 0; j < COUNT; j++)
+        expect_token(r, (int32_t)j, j, false, false);
+}
+
+/* The tokens from the sixth on, of lines and positions that nobody gave. */
+static void gathers_a_part(void **state)
+{
+    struct rig *r = *state;
+    struct rt_kv_gather_args args = good(r);
+    r->first[3] = r->first[4] = first[3]; /* row 3 has no line of its own number */
+    args.begin = 6;
+    args.count = 5;
+    args.slots = args.positions = 0;
+    assert_int_equal(rt_kv_gather(r->ops, &args, NULL), RT_OK);
+    for (uint32_t j = 0; j < 5; j++)
+        expect_token(r, 6 + (int32_t)j, j, true, true);
+    for (size_t i = 5u * WIDTH; i < sizeof(r->out) / 2; i++)
+        assert_int_equal(r->out[i], POISON);
+}
+
+/* Negative lines, and no table at all: zeros. */
+static void nothing_is_zeros(void **state)
+{
+    struct rig *r = *state;
+    struct rt_kv_gather_args args = good(r);
+    args.begin = 1;
+    args.count = 20;
+    for (int without_table = 0; without_table < 2; without_table++) {
+        memset(r->out, 0x11, 20u * WIDTH * sizeof(uint16_t));
+        for (int i = 0; i < ROWS; i++)
+            r->slots[i] = without_table ? slots[i] : -1 - i;
+        args.max_blocks = without_table ? 0 : COLUMNS;
+        args.block_table = without_table ? 0 : at(r->table);
+        assert_int_equal(rt_kv_gather(r->ops, &args, NULL), RT_OK);
+        for (size_t i = 0; i < 20u * WIDTH; i++)
+            assert_int_equal(r->out[i], 0);
+    }
+}
+
+static void refuses(void **state)
+{
+    struct rig *r = *state;
+#define BAD(member, value, words) MISTAKE(rt_kv_gather_args, member, value, words)
+    const struct mistake bad[] = {
+        BAD(struct_size, 3, "rt_kv_gather: args->struct_size is 3"),
+        BAD(rows, 0, "rt_kv_gather: rows 0 is not 1..512"),
+        BAD(rows, 513, "rows 513 is not 1..512"),
+        BAD(count, 0, "count 0 is not 1..16777216"),
+        BAD(count, RT_PREFILL_MAX_TOKENS + 1, "count 16777217 is not"),
+        BAD(begin, INT32_MAX, "begin 2147483647 is not 0..2147483617"),
+        BAD(width, 0, "rt_kv_gather: width 0 is not a multiple of 8 from 8 to 32768"),
+        BAD(width, 12, "width 12 is not"),
+        BAD(width, 32776, "width 32776 is not"),
+        BAD(page_size, 0, "page_size 0 is not 1.."),
+        BAD(page_size, RT_MAX_LENGTH + 1, "page_size "),
+        BAD(max_blocks, RT_MAX_LENGTH + 1, "max_blocks "),
+        BAD(pages, 0, "pages 0 is not 1..2147483647"),
+        BAD(pages, UINT32_MAX, "pages 4294967295 is not"),
+        BAD(kv, 0, "kv is null"),
+        BAD(kv, at(r->kv) + 8, "kv = 0x"),
+        BAD(block_table, 0, "block_table is null"),
+        BAD(block_table, at(r->table) + 2, "block_table = 0x"),
+        BAD(slots, at(r->slots) + 2, "slots = 0x"),
+        BAD(first, 0, "first is null"),
+        BAD(first, at(r->first) + 1, "first = 0x"),
+        BAD(positions, at(r->positions) + 2, "positions = 0x"),
+        BAD(out, 0, "out is null"),
+        BAD(out, at(r->out) + 2, "out = 0x"),
+        BAD(kv_page_stride, 12, "kv_page_stride = 12 is not a non-negative multiple of 8"),
+        BAD(kv_token_stride, -8, "kv_token_stride = -8 is not"),
+        BAD(kv_token_stride, INT64_C(1) << 39, "is not below 2^39 elements"),
+    };
+#undef BAD
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct rt_kv_gather_args args = good(r);
+        memcpy((char *)&args + bad[i].member, &bad[i].value, bad[i].bytes);
+        refused(r->ops, rt_kv_gather(r->ops, &args, NULL), bad[i].words);
+    }
+    refused(r->ops, rt_kv_gather(r->ops, NULL, NULL), "args is null");
+    assert_int_equal(rt_kv_gather(NULL, NULL, NULL), RT_ERR_INVALID);
+    for (size_t i = 0; i < sizeof(r->out) / 2; i++)
+        assert_int_equal(r->out[i], POISON);
+}
+
+#define RIG_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {RIG_TEST(gathers), RIG_TEST(gathers_a_part),
+                                       RIG_TEST(nothing_is_zeros), RIG_TEST(refuses)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
