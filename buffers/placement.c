@@ -100,7 +100,20 @@ static enum rt_status check_dims(const struct rt_dims *s, struct rt_error *err)
     RT_TRY(check_range(err, "q_max", s->q_max, 1, RT_MAX_QUERY_LEN));
     RT_TRY(check_range(err, "parts_max", s->parts_max, 1, INT32_MAX));
     RT_TRY(check_range(err, "partial_rows", s->partial_rows, 1, UINT64_MAX));
-    return check_range(err, "ring_depth", s->ring_depth, 2, 64);
+    RT_TRY(check_range(err, "ring_depth", s->ring_depth, 2, 64));
+    RT_TRY(check_range(err, "chunk", s->chunk, 0, RT_MAX_CHUNK));
+    RT_TRY(check_range(err, "prefill_rows", s->prefill_rows, 0, RT_MAX_PREFILL_ROWS));
+    RT_TRY(check_range(err, "chunk_rows", s->chunk_rows, s->prefill_rows, s->bucket_max));
+    return check_range(err, "chunk_tokens", s->chunk_tokens, s->chunk,
+                       RT_MAX_CHUNK + RT_MAX_MIXED_ROWS);
+}
+
+/* Of a chunk: every row's last, how many every prompt's row has, and all of the prompts'. */
+static uint64_t record_tokens(const struct rt_dims *s)
+{
+    const uint64_t steps = (uint64_t)s->bucket_max * s->q_max;
+    const uint64_t chunks = (uint64_t)s->chunk_rows + s->prefill_rows + s->chunk;
+    return steps > chunks ? steps : chunks;
 }
 
 /* Bounded by check_dims: a record is below half a megabyte. */
@@ -109,8 +122,7 @@ static struct rt_record_format record_format(const struct rt_dims *s, uint32_t m
     const uint64_t rows = sizeof(struct rt_record);
     const uint64_t tokens =
         rt_align_up_u64(rows + sizeof(struct rt_record_row) * (uint64_t)s->bucket_max, 16);
-    const uint64_t ops =
-        rt_align_up_u64(tokens + sizeof(int32_t) * (uint64_t)s->bucket_max * s->q_max, 16);
+    const uint64_t ops = rt_align_up_u64(tokens + sizeof(int32_t) * record_tokens(s), 16);
     const uint64_t line = rt_align_up_u64(sizeof(int32_t) * (uint64_t)max_blocks, 16);
     const uint64_t outcome_tokens = rt_align_up_u64(
         sizeof(struct rt_completion) + sizeof(struct rt_row_outcome) * (uint64_t)s->bucket_max, 16);

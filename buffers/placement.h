@@ -12,6 +12,7 @@
  */
 #include "common/check.h"
 #include "common/kv_format.h"
+#include "common/math.h"
 #include "common/record.h"
 
 #include <stdbool.h>
@@ -42,6 +43,16 @@ struct rt_dims {
     uint32_t v_width; /* of all heads' values */
     uint32_t rope_positions, rope_pairs, query_scales;
     uint64_t workspace_bytes; /* of a library's products */
+    /* Of chunks, all 0 where there are none. The most of any graph: */
+    uint32_t chunk_rows;    /* those that decode included */
+    uint32_t prefill_rows;  /* those alone that have tokens of prompts */
+    uint32_t chunk_tokens;  /* of all rows */
+    uint32_t chunk;         /* of prompts */
+    uint32_t absorbed;      /* of prompts, where their attention is as decode has it */
+    uint32_t expanded;      /* of prompts, where their keys and values are expanded */
+    uint32_t pieces;        /* of cached context that are expanded */
+    uint32_t context_piece; /* tokens of one */
+    uint32_t kv_width;      /* of a token's keys and values of all heads */
 };
 
 /* The symbolic dimensions of tensors.inc, and the value of each in a placement p. */
@@ -51,9 +62,22 @@ struct rt_dims {
     X(BUCKET, (p)->dims.bucket_max)                                                                \
     X(BUCKET_AND_ONE, (p)->dims.bucket_max + UINT64_C(1))                                          \
     X(ROWS, (p)->dims.rows)                                                                        \
-    X(DATA_ROWS, (p)->dims.hidden ? (p)->dims.bucket_max : (p)->dims.rows)                         \
-    X(LATENT_ROWS, (p)->dims.hidden ? 0 : (p)->dims.rows)                                          \
-    X(INPUT_NORM_ROWS, (p)->dims.input_norm_rows)                                                  \
+    X(BLOCK_ROWS, rt_rows_for(p, (p)->dims.bucket_max))                                            \
+    X(DATA_ROWS, rt_rows_for(p, (p)->dims.hidden ? (p)->dims.bucket_max : (p)->dims.rows))         \
+    X(LATENT_ROWS, (p)->dims.hidden ? 0 : rt_rows_for(p, (p)->dims.rows))                          \
+    X(INPUT_NORM_ROWS, (p)->dims.input_norm_rows ? rt_rows_for(p, (p)->dims.bucket_max) : 0)       \
+    X(CHUNK_ROWS, (p)->dims.chunk_rows)                                                            \
+    X(CHUNK_TOKENS, (p)->dims.chunk_tokens)                                                        \
+    X(ROW_ENDS, (p)->dims.chunk_rows ? (p)->dims.prefill_rows + UINT64_C(1) : 0)                   \
+    X(PIECES, (p)->dims.pieces)                                                                    \
+    X(OUTPUTS, (p)->dims.expanded ? (p)->dims.pieces + UINT64_C(1) : 0)                            \
+    X(MERGED, (p)->dims.pieces ? (p)->dims.pieces + UINT64_C(1) : 0)                               \
+    X(EXPANDED, (p)->dims.expanded)                                                                \
+    X(EXPANDED_KEYS, rt_max_u32((p)->dims.expanded, (p)->dims.context_piece))                      \
+    X(KV_WIDTH, (p)->dims.kv_width)                                                                \
+    X(TURNS, (p)->dims.expanded ? 1 : 0)                                                           \
+    X(ABSORBED_PARTS, (p)->dims.absorbed ? (p)->dims.parts_max : 0)                                \
+    X(ABSORBED_AND_ONE, (p)->dims.absorbed ? (p)->dims.absorbed + UINT64_C(1) : 0)                 \
     X(HIDDEN, (p)->dims.hidden)                                                                    \
     X(A_WIDTH, (p)->dims.a_width)                                                                  \
     X(Q_WIDTH, (p)->dims.q_width)                                                                  \
@@ -126,6 +150,12 @@ struct rt_placement {
 /* RT_ERR_INVALID for a zero or out-of-range field, or a size that overflows: *out is zeroed. */
 enum rt_status rt_placement_make(const struct rt_dims *dims, struct rt_placement *out,
                                  struct rt_error *err);
+
+/* Rows of the longest query that hold `rows` of them, and the tokens of every chunk. */
+static inline uint64_t rt_rows_for(const struct rt_placement *p, uint32_t rows)
+{
+    return rt_max_u32(rows, rt_ceil_div_u32(p->dims.chunk_tokens, p->dims.q_max));
+}
 
 /* Bytes of one page in all layers: what a memory budget is divided by. 0 on overflow. */
 uint64_t rt_placement_page_bytes(const struct rt_dims *dims);

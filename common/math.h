@@ -33,6 +33,11 @@ static RT_HD inline uint32_t rt_min_u32(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
+static RT_HD inline uint64_t rt_min_u64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
 static RT_HD inline uint32_t rt_max_u32(uint32_t a, uint32_t b)
 {
     return a > b ? a : b;

@@ -9,6 +9,8 @@
  * graph reads it, the last kernel of the graph writes a completion back. Nothing else crosses.
  *
  *   record   | header 64 B | rows[bucket_max] 16 B each | tokens[bucket_max * q_max] i32 | ops |
+ *            of a chunk, tokens: every row's last [bucket] | how many each row of prompts has
+ *            [prefill_rows] | those of all prompts, one behind the other [chunk]
  *   completion | header 64 B | results[bucket_max] 8 B each | tokens[bucket_max * q_max] i32 |
  */
 #include <stdint.h>
@@ -28,7 +30,8 @@ struct rt_record {
     uint32_t bucket;    /* must equal the graph's; 0: a control record without rows */
     uint32_t op_count;  /* ops to apply, in order, before the rows are looked at */
     uint32_t op_bytes;  /* bytes of all ops */
-    uint32_t reserved[8];
+    uint32_t prompts;   /* of a chunk: the first rows, which have tokens of prompts */
+    uint32_t reserved[7];
 };
 RT_STATIC_ASSERT(sizeof(struct rt_record) == 64, "record header is 64 bytes");
 
@@ -79,7 +82,8 @@ enum rt_device_error {
     RT_DEV_PAGE = 7,      /* row, value: the page id */
     RT_DEV_BLOCK = 8,     /* row, value: the block-table column */
     RT_DEV_ACCEPT = 9,    /* row, value: the accepted count */
-    RT_DEV_OP = 10        /* row: op number, value: its kind */
+    RT_DEV_OP = 10,       /* row: op number, value: its kind */
+    RT_DEV_TOKENS = 11    /* row of a chunk, value: its number of tokens; or that of prompts */
 };
 
 /* The device's control block: one writer at a time (step_begin, then the stamps, then step_end). */

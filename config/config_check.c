@@ -146,6 +146,23 @@ static bool check_block(const struct rt_config *c, struct rt_key_fault *fault)
            check_rope(&c->block.rope, c->geometry.qk_rope_head_dim, fault);
 }
 
+/* ---- prompts --------------------------------------------------------------------------------- */
+
+/* Attention alone takes absorbed queries: there every token of a chunk is a row of the schedule. */
+static bool check_chunks(const struct rt_config *c, struct rt_key_fault *fault)
+{
+    char must[96];
+    if (c->chunk_count == 0)
+        return c->mixed_row_count == 0 ||
+               blame_number(fault, RT_KEY_MIXED_ROWS, c->mixed_rows[0],
+                            "absent without prefill.chunks, beside which they decode");
+    if (c->layer || c->chunks[c->chunk_count - 1] <= RT_MAX_BATCH)
+        return true;
+    fault->element = (int32_t)c->chunk_count - 1;
+    (void)snprintf(must, sizeof(must), "at most %d without layer", RT_MAX_BATCH);
+    return blame_number(fault, RT_KEY_CHUNKS, c->chunks[c->chunk_count - 1], must);
+}
+
 bool rt_config_is_good(const struct rt_config *config, struct rt_key_fault *fault)
 {
     for (uint32_t id = 0; id < RT_KEY_COUNT; id++)
@@ -155,7 +172,8 @@ bool rt_config_is_good(const struct rt_config *config, struct rt_key_fault *faul
     fault->element = -1;
     return check_float(RT_KEY_SOFTMAX_SCALE, config->geometry.softmax_scale, fault) &&
            check_geometry(&config->geometry, fault) && check_lengths(config, fault) &&
-           check_floats(&config->block, fault) && check_block(config, fault);
+           check_floats(&config->block, fault) && check_block(config, fault) &&
+           check_chunks(config, fault);
 }
 
 enum rt_status rt_config_take(const struct rt_config *given, struct rt_config *out,

@@ -200,6 +200,8 @@ void rt_key_reset(enum rt_key_id id, void *values)
     const struct rt_key *key = &keys[id];
     if (!key->preset) {
         memset(field_of(key, values), 0, key->bytes);
+        if (key->holds == RT_HOLDS_LIST)
+            set_count(key, 0, values);
         return;
     }
     if (key->holds == RT_HOLDS_LIST) {
@@ -356,6 +358,8 @@ static bool check_list(enum rt_key_id id, const void *values, struct rt_key_faul
     const uint32_t *list = value_of(key, values);
     uint32_t count = get_count(key, values);
     char must[64];
+    if (count == 0 && !key->preset)
+        return true;
     if (count < 1 || count > key->capacity)
         return blame_count(fault, id, count);
     for (uint32_t i = 0; i < count; i++) {

@@ -19,6 +19,46 @@ uint32_t rt_specs_of_buckets(const uint32_t *batch_sizes, uint32_t batch_size_co
     return count;
 }
 
+uint32_t rt_specs_of_chunk(const struct rt_graph_spec *chunk, const uint32_t *mixed_rows,
+                           uint32_t mixed_count, struct rt_graph_spec *out)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i <= mixed_count; i++) {
+        struct rt_graph_spec spec = *chunk;
+        spec.decode_rows = i == 0 ? 0 : mixed_rows[i - 1];
+        spec.rows += spec.decode_rows;
+        spec.tokens += spec.decode_rows;
+        for (spec.pieces = 0;;
+             spec.pieces = rt_min_u32(rt_max_u32(1, 2 * spec.pieces), chunk->pieces)) {
+            out[count++] = spec;
+            if (spec.pieces == chunk->pieces)
+                break;
+        }
+    }
+    return count;
+}
+
+static bool holds_chunk(const struct rt_graph_spec *spec, uint32_t tokens, uint32_t decode_rows,
+                        uint32_t pieces)
+{
+    return rt_spec_chunk(spec) >= tokens && spec->decode_rows >= decode_rows &&
+           (spec->absorbed || spec->pieces >= pieces);
+}
+
+uint32_t rt_spec_find_chunk(const struct rt_graph_spec *specs, uint32_t count, uint32_t tokens,
+                            uint32_t decode_rows, uint32_t pieces)
+{
+    uint32_t best = count;
+    for (uint32_t i = 0; i < count; i++) {
+        if (!rt_spec_is_chunk(&specs[i]) || !holds_chunk(&specs[i], tokens, decode_rows, pieces))
+            continue;
+        if (best == count || specs[i].tokens < specs[best].tokens ||
+            (specs[i].tokens == specs[best].tokens && specs[i].pieces < specs[best].pieces))
+            best = i;
+    }
+    return best;
+}
+
 static bool serves(const struct rt_graph_spec *spec, uint32_t query_len)
 {
     return spec->phase == RT_PHASE_DECODE && rt_spec_query_len(spec) == query_len;
@@ -69,6 +109,8 @@ static enum rt_status check_spec(const struct rt_graph_spec *specs, uint32_t at,
                                  struct rt_error *err)
 {
     const struct rt_graph_spec *s = &specs[at];
+    if (rt_spec_is_chunk(s))
+        return RT_OK;
     RT_REQUIRE(s->phase == RT_PHASE_DECODE && s->rows >= 1 && s->rows <= RT_MAX_BATCH &&
                    s->decode_rows == s->rows,
                err, RT_ERR_INVALID,
@@ -81,8 +123,10 @@ static enum rt_status check_spec(const struct rt_graph_spec *specs, uint32_t at,
                "graph %u: %u tokens in %u rows are no whole query length from 1 to %d", at,
                s->tokens, s->rows, RT_MAX_QUERY_LEN);
     for (uint32_t i = 0; i < at; i++)
-        RT_REQUIRE(specs[i].rows != s->rows || specs[i].tokens != s->tokens, err, RT_ERR_INVALID,
-                   "graphs %u and %u both have %u rows and %u tokens", i, at, s->rows, s->tokens);
+        RT_REQUIRE(rt_spec_is_chunk(&specs[i]) || specs[i].rows != s->rows ||
+                       specs[i].tokens != s->tokens,
+                   err, RT_ERR_INVALID, "graphs %u and %u both have %u rows and %u tokens", i, at,
+                   s->rows, s->tokens);
     return RT_OK;
 }
 

@@ -13,29 +13,71 @@
 
 enum rt_phase {
     RT_PHASE_CONTROL, /* no rows: forks, rewinds, bulk page changes */
-    RT_PHASE_DECODE   /* every row the same number of tokens */
+    RT_PHASE_DECODE,  /* every row the same number of tokens */
+    RT_PHASE_CHUNK    /* tokens of prompts, each row any number of them, then rows that decode */
 };
 
 struct rt_graph_spec {
     enum rt_phase phase;
     uint32_t rows;        /* padded */
     uint32_t tokens;      /* of all rows */
-    uint32_t decode_rows; /* rows that decode; all of them in DECODE */
+    uint32_t decode_rows; /* rows that decode, of one token; all of them in DECODE, of any */
+    /* CHUNK: attention as decode has it, over any context; else keys and values are expanded, those
+     * of cached context in so many pieces at most. */
+    bool absorbed;
+    uint32_t pieces;
 };
 
-/* Tokens of a row; 1 in a graph without rows. */
-static inline uint32_t rt_spec_query_len(const struct rt_graph_spec *spec)
+static inline bool rt_spec_is_chunk(const struct rt_graph_spec *spec)
 {
-    return spec->rows ? spec->tokens / spec->rows : 1;
+    return spec->phase == RT_PHASE_CHUNK;
 }
 
-#define RT_MAX_SPECS (RT_MAX_BUCKETS * RT_MAX_QUERY_LENS)
+/* Of CHUNK: tokens of prompts. */
+static inline uint32_t rt_spec_chunk(const struct rt_graph_spec *spec)
+{
+    return rt_spec_is_chunk(spec) ? spec->tokens - spec->decode_rows : 0;
+}
+
+/* Of CHUNK: rows that have them. */
+static inline uint32_t rt_spec_prefill_rows(const struct rt_graph_spec *spec)
+{
+    return rt_spec_is_chunk(spec) ? spec->rows - spec->decode_rows : 0;
+}
+
+/* Tokens of a row; 1 in a graph without rows, and of a chunk, where row by row its last token is
+ * seen. */
+static inline uint32_t rt_spec_query_len(const struct rt_graph_spec *spec)
+{
+    return spec->rows && !rt_spec_is_chunk(spec) ? spec->tokens / spec->rows : 1;
+}
+
+/* Numbers of pieces that there are graphs for: 0, 1, 2, 4, … and the most. */
+#define RT_MAX_PIECE_COUNTS 18
+#define RT_MAX_DECODE_SPECS (RT_MAX_BUCKETS * RT_MAX_QUERY_LENS)
+#define RT_MAX_CHUNK_SPECS (RT_MAX_CHUNKS * (RT_MAX_MIXES + 1) * RT_MAX_PIECE_COUNTS)
+#define RT_MAX_SPECS (RT_MAX_DECODE_SPECS + RT_MAX_CHUNK_SPECS)
 
 /* Every batch size with every query length, batch sizes first. Returns how many: at most
- * RT_MAX_SPECS. */
+ * RT_MAX_DECODE_SPECS. */
 uint32_t rt_specs_of_buckets(const uint32_t *batch_sizes, uint32_t batch_size_count,
                              const uint32_t *query_lens, uint32_t query_len_count,
                              struct rt_graph_spec *out);
+
+/*
+ * The graphs like `chunk`, which has no row that decodes: itself and one beside every number of
+ * `mixed_rows`, each for 0, 1, 2, 4, … up to chunk's pieces of cached context. Returns how many: at
+ * most (mixed_count + 1) * RT_MAX_PIECE_COUNTS.
+ */
+uint32_t rt_specs_of_chunk(const struct rt_graph_spec *chunk, const uint32_t *mixed_rows,
+                           uint32_t mixed_count, struct rt_graph_spec *out);
+
+/*
+ * Of the graphs that hold `tokens` of prompts, `decode_rows` rows that decode and `pieces` pieces
+ * of context the one with the fewest tokens, and then pieces; `count`: there is none.
+ */
+uint32_t rt_spec_find_chunk(const struct rt_graph_spec *specs, uint32_t count, uint32_t tokens,
+                            uint32_t decode_rows, uint32_t pieces);
 
 /* Rows the data tensors must have so that row_base + rows stays inside for any live count up to
  * max_rows; at least those of the largest graph, which may be replayed without a live row. */
@@ -48,8 +90,8 @@ struct rt_spec_index {
                                                 hold so many */
 };
 
-/* RT_ERR_INVALID for a spec out of range or one that stands twice; RT_ERR_NOMEM. Zeroed on
- * failure. */
+/* Of DECODE; the others are passed over. RT_ERR_INVALID for a spec out of range or one that stands
+ * twice; RT_ERR_NOMEM. Zeroed on failure. */
 enum rt_status rt_spec_index_init(struct rt_spec_index *index, const struct rt_graph_spec *specs,
                                   uint32_t count, struct rt_error *err);
 void rt_spec_index_free(struct rt_spec_index *index);

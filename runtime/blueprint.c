@@ -22,6 +22,25 @@ static enum rt_status resolve_all(const struct rt_op_request *request, struct rt
     return RT_OK;
 }
 
+/* Chunks' rows have one token each, for what knows rows. */
+static enum rt_status choose_chunk_kernels(struct rt_blueprint *b, struct rt_op_request request,
+                                           struct rt_error *err)
+{
+    const struct rt_config *c = &b->config;
+    bool expanded = false;
+    for (uint32_t i = 0; i < c->chunk_count; i++) {
+        RT_TRY(rt_chunk_form_choose(c, c->chunks[i], &b->forms[i], err));
+        expanded = expanded || !b->forms[i].absorbed;
+    }
+    request.q_len = 1;
+    if (expanded) {
+        request.nope_dim = c->block.qk_nope_head_dim;
+        request.rope_dim = c->geometry.qk_rope_head_dim;
+        request.v_dim = c->block.v_head_dim;
+    }
+    return c->chunk_count ? resolve_all(&request, b->chunk_variants, err) : RT_OK;
+}
+
 static enum rt_status choose_kernels(struct rt_blueprint *b, const struct rt_kv_format *kv,
                                      struct rt_error *err)
 {
@@ -39,7 +58,7 @@ static enum rt_status choose_kernels(struct rt_blueprint *b, const struct rt_kv_
     }
     /* What opens and closes a step is the same in all graphs. */
     memcpy(b->variants[0], b->variants[c->query_lens[0]], sizeof(b->variants[0]));
-    return RT_OK;
+    return choose_chunk_kernels(b, request, err);
 }
 
 /* Whether some product of some graph may be the library's. */
@@ -67,6 +86,38 @@ static void fill_block_dims(const struct rt_blueprint *b, struct rt_dims *dims)
     dims->workspace_bytes = needs_workspace(b) ? RT_WORKSPACE_BYTES : 0;
 }
 
+static void add_chunk_specs(struct rt_blueprint *b)
+{
+    const struct rt_config *c = &b->config;
+    for (uint32_t i = 0; i < c->chunk_count; i++) {
+        const struct rt_graph_spec chunk = {.phase = RT_PHASE_CHUNK,
+                                            .rows = rt_min_u32(c->prefill_rows, c->max_sequences),
+                                            .tokens = c->chunks[i],
+                                            .absorbed = b->forms[i].absorbed,
+                                            .pieces = b->forms[i].pieces};
+        b->spec_count +=
+            rt_specs_of_chunk(&chunk, c->mixed_rows, c->mixed_row_count, b->specs + b->spec_count);
+    }
+}
+
+static void add_chunk(const struct rt_blueprint *b, const struct rt_graph_spec *spec,
+                      const struct rt_chunk_form *form, struct rt_dims *dims)
+{
+    const uint32_t chunk = rt_spec_chunk(spec);
+    uint32_t *const most = spec->absorbed ? &dims->absorbed : &dims->expanded;
+    *most = rt_max_u32(*most, chunk);
+    dims->chunk = rt_max_u32(dims->chunk, chunk);
+    dims->chunk_rows = rt_max_u32(dims->chunk_rows, spec->rows);
+    dims->chunk_tokens = rt_max_u32(dims->chunk_tokens, spec->tokens);
+    dims->pieces = rt_max_u32(dims->pieces, spec->pieces);
+    dims->prefill_rows = rt_spec_prefill_rows(spec);
+    if (form->absorbed)
+        return;
+    dims->context_piece = form->piece;
+    dims->kv_width =
+        b->config.geometry.heads * (b->config.block.qk_nope_head_dim + b->config.block.v_head_dim);
+}
+
 static void fill_dims(const struct rt_blueprint *b, const struct rt_kv_format *kv, uint64_t pages,
                       struct rt_dims *dims)
 {
@@ -85,15 +136,19 @@ static void fill_dims(const struct rt_blueprint *b, const struct rt_kv_format *k
     };
     dims->is_f32 = c->precision == RT_PRECISION_F32;
     for (uint32_t i = 0; i < b->spec_count; i++) {
-        const uint32_t q_len = rt_spec_query_len(&b->specs[i]);
-        const uint32_t parts = b->variants[q_len][RT_OP_ATTEND].parts;
+        const struct rt_graph_spec *const spec = &b->specs[i];
+        const uint32_t q_len = rt_spec_query_len(spec);
+        const uint32_t parts = rt_blueprint_variants(b, spec)[RT_OP_ATTEND].parts;
         const uint64_t rows = (uint64_t)rt_max_split_slots(parts) * c->geometry.heads * q_len;
         dims->bucket_max = rt_max_u32(dims->bucket_max, b->specs[i].rows);
         dims->q_max = rt_max_u32(dims->q_max, q_len);
         dims->parts_max = rt_max_u32(dims->parts_max, parts);
         if (rows > dims->partial_rows)
             dims->partial_rows = rows;
+        if (rt_spec_is_chunk(spec))
+            add_chunk(b, spec, rt_blueprint_form(b, spec), dims);
     }
+    dims->rows = rt_max_u32(dims->rows, dims->bucket_max);
     if (c->layer)
         fill_block_dims(b, dims);
 }
@@ -165,6 +220,7 @@ enum rt_status rt_blueprint_make(const struct rt_config *config, const struct rt
     RT_TRY(choose_kernels(out, &kv, err));
     out->spec_count = rt_specs_of_buckets(config->batch_sizes, config->batch_size_count,
                                           config->query_lens, config->query_len_count, out->specs);
+    add_chunk_specs(out);
     uint64_t pages = config->pages;
     if (!pages)
         RT_TRY(budget_pages(out, &kv, free_bytes, &pages, err));

@@ -10,6 +10,7 @@
 #include "graphs/spec.h"
 #include "kernels/op.h"
 #include "replayrt/rt.h"
+#include "runtime/chunk_form.h"
 
 struct rt_blueprint {
     struct rt_config config;
@@ -19,6 +20,8 @@ struct rt_blueprint {
     uint32_t spec_count;
     /* What serves the graphs of each captured query length; [0]: the control graph. */
     struct rt_variant variants[RT_MAX_QUERY_LEN + 1][RT_OP_COUNT];
+    struct rt_variant chunk_variants[RT_OP_COUNT]; /* and the graphs of chunks */
+    struct rt_chunk_form forms[RT_MAX_CHUNKS];     /* by chunk of the configuration */
     struct rt_placement placement;
     enum rt_pages_limit pages_limit;
     uint64_t free_bytes; /* as given */
@@ -28,7 +31,19 @@ struct rt_blueprint {
 static inline const struct rt_variant *rt_blueprint_variants(const struct rt_blueprint *b,
                                                              const struct rt_graph_spec *spec)
 {
+    if (rt_spec_is_chunk(spec))
+        return b->chunk_variants;
     return b->variants[spec->phase == RT_PHASE_CONTROL ? 0 : rt_spec_query_len(spec)];
+}
+
+/* Of a chunk's graph. */
+static inline const struct rt_chunk_form *rt_blueprint_form(const struct rt_blueprint *b,
+                                                            const struct rt_graph_spec *spec)
+{
+    uint32_t i = 0;
+    while (b->config.chunks[i] != rt_spec_chunk(spec))
+        i++;
+    return &b->forms[i];
 }
 
 /* Fills what follows from the blueprint; the rest of *info stays. */

@@ -50,7 +50,8 @@ static void settle_lengths(struct rt_runtime *rt, const struct rt_flight *flight
 static void count_gap(struct rt_stats *s, const struct rt_completion *from,
                       const struct rt_completion *to)
 {
-    if (!from->step || to->t_attend_first <= from->t_attend_last)
+    /* A chunk may have had no attention of rows: then it has no stamps. */
+    if (!from->step || !from->t_attend_last || to->t_attend_first <= from->t_attend_last)
         return;
     s->gap_ns_last = to->t_attend_first - from->t_attend_last;
     s->gap_ns_total += s->gap_ns_last;
@@ -142,6 +143,7 @@ static const char *device_error_text(uint32_t error)
         [RT_DEV_BLOCK] = "block-table column",
         [RT_DEV_ACCEPT] = "accepted count",
         [RT_DEV_OP] = "op",
+        [RT_DEV_TOKENS] = "number of prompt tokens",
     };
     return error < sizeof(texts) / sizeof(texts[0]) ? texts[error] : "unknown";
 }
@@ -199,6 +201,13 @@ static enum rt_status wait_for(struct rt_runtime *rt, uint64_t step, uint64_t ti
     }
 }
 
+enum rt_status rt_wait_step(struct rt_runtime *rt, uint64_t step)
+{
+    RT_TRY(wait_for(rt, step, UINT64_MAX));
+    rt_harvest(rt);
+    return RT_OK;
+}
+
 /* First step of the rt_step call that gave the ticket, while the ring remembers; else the ticket.
  */
 static uint64_t ticket_first(const struct rt_runtime *rt, uint64_t ticket)
@@ -230,7 +239,8 @@ enum rt_status rt_wait(rt_runtime *rt, uint64_t ticket, uint64_t timeout_ns)
     RT_TRY(check_ticket(rt, ticket));
     RT_TRY(wait_for(rt, ticket, timeout_ns));
     rt_harvest(rt);
-    uint64_t first = ticket_first(rt, ticket);
+    const struct rt_flight *flight = &rt->flights[ticket % rt->ring.depth];
+    const uint64_t first = flight->step == ticket ? flight->call_first : ticket;
     /* Of the steps that the ring has forgotten, the last refusal is remembered. */
     if (rt->refused_step >= first && rt->refused_step <= ticket)
         return check_completion(rt, rt->refused_step, &rt->refusal);
@@ -278,7 +288,8 @@ static enum rt_status check_held(struct rt_runtime *rt, uint64_t ticket, uint64_
     uint64_t first = ticket_first(rt, ticket);
     RT_REQUIRE(first + rt->ring.depth >= rt->ring.next_step &&
                    rt->flights[ticket % rt->ring.depth].step == ticket &&
-                   rt->flights[ticket % rt->ring.depth].rows,
+                   (rt->flights[ticket % rt->ring.depth].rows ||
+                    rt->flights[ticket % rt->ring.depth].ends_call),
                &rt->error, RT_ERR_INVALID, "the ring no longer holds the results of step %" PRIu64,
                ticket);
     *out = first;

@@ -38,16 +38,27 @@ static uint64_t *ctrl_stamp(const struct recipe *b, size_t offset)
     return (uint64_t *)(uintptr_t)(rt_arena_addr(b->s->arena, RT_TENSOR_CTRL, 0) + offset);
 }
 
+void *rt_recipe_at_span(const struct recipe *b, enum rt_tensor_id id, uint32_t layer,
+                        uint64_t width)
+{
+    const struct rt_placed *t = &b->s->blueprint->placement.tensors[id];
+    return (char *)rt_recipe_at(b, id, layer) + b->span.first * width * rt_dtype_bytes(t->dtype);
+}
+
 /* Blocks leave everything at the replay's own rows, for a library's products know no row_base. */
 struct rt_rows_view rt_recipe_rows_view(const struct recipe *b)
 {
-    const struct rt_config *config = &b->s->blueprint->config;
+    const bool by_token = b->span.by_token;
+    const enum rt_tensor_id slot = by_token ? RT_TENSOR_TOKEN_SLOT : RT_TENSOR_ROW_SLOT;
+    const enum rt_tensor_id position = by_token ? RT_TENSOR_TOKEN_POSITION : RT_TENSOR_ROW_POSITION;
+    const enum rt_tensor_id length = by_token ? RT_TENSOR_TOKEN_LENGTH : RT_TENSOR_ROW_LENGTH;
+    const bool no_base = b->s->blueprint->config.layer || by_token;
     return (struct rt_rows_view){
-        .slot = rt_recipe_at(b, RT_TENSOR_ROW_SLOT, 0),
-        .position = rt_recipe_at(b, RT_TENSOR_ROW_POSITION, 0),
-        .length = rt_recipe_at(b, RT_TENSOR_ROW_LENGTH, 0),
-        .ctrl = config->layer ? NULL : rt_recipe_at(b, RT_TENSOR_CTRL, 0),
-        .count = b->spec->rows,
+        .slot = rt_recipe_at_span(b, slot, 0, 1),
+        .position = rt_recipe_at_span(b, position, 0, 1),
+        .length = rt_recipe_at_span(b, length, 0, 1),
+        .ctrl = no_base ? NULL : rt_recipe_at(b, RT_TENSOR_CTRL, 0),
+        .count = b->span.rows,
         .q_len = b->query_len,
     };
 }
@@ -72,7 +83,7 @@ static struct rt_tokens_view tokens_view(const struct recipe *b, enum rt_tensor_
                                          uint32_t layer, uint32_t width)
 {
     return (struct rt_tokens_view){
-        .base = rt_recipe_at(b, id, layer),
+        .base = rt_recipe_at_span(b, id, layer, width),
         .row_stride = (int64_t)b->query_len * width,
         .token_stride = width,
     };
@@ -84,7 +95,7 @@ struct rt_heads_view rt_recipe_heads_view(const struct recipe *b, enum rt_tensor
 {
     const int64_t heads = b->s->blueprint->placement.dims.heads;
     return (struct rt_heads_view){
-        .base = rt_recipe_at(b, id, layer),
+        .base = rt_recipe_at_span(b, id, layer, (uint64_t)heads * width),
         .row_stride = b->query_len * heads * width,
         .token_stride = heads * width,
         .head_stride = width,
@@ -93,9 +104,10 @@ struct rt_heads_view rt_recipe_heads_view(const struct recipe *b, enum rt_tensor
 
 struct rt_schedule_view rt_recipe_schedule_view(const struct recipe *b)
 {
+    const bool chunk = b->span.chunk;
     return (struct rt_schedule_view){
-        .parts = rt_recipe_at(b, RT_TENSOR_PARTS, 0),
-        .num_splits = rt_recipe_at(b, RT_TENSOR_NUM_SPLITS, 0),
+        .parts = rt_recipe_at(b, chunk ? RT_TENSOR_CHUNK_PARTS : RT_TENSOR_PARTS, 0),
+        .num_splits = rt_recipe_at(b, chunk ? RT_TENSOR_CHUNK_SPLITS : RT_TENSOR_NUM_SPLITS, 0),
         .part_count = b->variants[RT_OP_ATTEND].parts,
     };
 }
@@ -141,7 +153,7 @@ static enum rt_stage_trust trust_of(const struct rt_recipe_source *s, enum rt_st
     return s->host_nodes >> point & 1 ? RT_STAGE_FOREIGN_HOST : RT_STAGE_FOREIGN;
 }
 
-static enum rt_status add_user_stage(struct recipe *b, enum rt_stage_point point, uint32_t layer)
+enum rt_status rt_recipe_add_user_stage(struct recipe *b, enum rt_stage_point point, uint32_t layer)
 {
     if (!b->s->stages[point])
         return RT_OK;
@@ -154,6 +166,8 @@ static enum rt_status add_user_stage(struct recipe *b, enum rt_stage_point point
                     .layer = layer == RT_NO_LAYER ? 0 : layer,
                     .batch = b->spec->rows,
                     .query_len = b->query_len,
+                    .tokens = b->spec->tokens,
+                    .chunk = rt_spec_chunk(b->spec),
                     .host = b->s->blueprint->caps.kind == RT_DEVICE_KIND_HOST,
                     .runtime = b->s->runtime},
         .running = b->s->running,
@@ -270,7 +284,7 @@ static struct rt_schedule_params schedule_params(const struct recipe *b)
                                        .min_blocks = attend->min_blocks};
 }
 
-static enum rt_status add_schedule(struct recipe *b)
+enum rt_status rt_recipe_add_schedule(struct recipe *b)
 {
     const struct rt_schedule_params p = schedule_params(b);
     return rt_recipe_add_op(b, RT_OP_SCHEDULE, RT_NO_LAYER, &p, sizeof(p));
@@ -286,7 +300,7 @@ static enum rt_status add_schedule_append(struct recipe *b)
     return rt_recipe_add_op(b, RT_OP_SCHEDULE_APPEND, 0, &p, sizeof(p));
 }
 
-static enum rt_status add_append(struct recipe *b, uint32_t layer)
+enum rt_status rt_recipe_add_append(struct recipe *b, uint32_t layer)
 {
     const struct rt_append_params p = append_params(b, layer);
     return rt_recipe_add_op(b, RT_OP_APPEND, layer, &p, sizeof(p));
@@ -312,7 +326,8 @@ enum rt_status rt_recipe_add_attend(struct recipe *b, uint32_t layer)
         .causal = 1,
         /* The first layer's schedule may still be running: it is in the launch in front, or in
          * front of launches of a block that let the next begin before their own waits. */
-        .early = layer > 0,
+        /* Of a chunk, keys that its own append has just written. */
+        .early = layer > 0 && !b->span.by_token,
     };
     return rt_recipe_add_op(b, RT_OP_ATTEND, layer, &p, sizeof(p));
 }
@@ -338,7 +353,7 @@ enum rt_status rt_recipe_add_reduce(struct recipe *b, uint32_t layer)
 /* Attention alone, between stages that leave q and latent. */
 static enum rt_status add_attention(struct recipe *b, uint32_t layer)
 {
-    RT_TRY(layer ? add_append(b, layer) : add_schedule_append(b));
+    RT_TRY(layer ? rt_recipe_add_append(b, layer) : add_schedule_append(b));
     RT_TRY(rt_recipe_add_attend(b, layer));
     return rt_recipe_add_reduce(b, layer);
 }
@@ -346,15 +361,15 @@ static enum rt_status add_attention(struct recipe *b, uint32_t layer)
 static enum rt_status add_layers(struct recipe *b)
 {
     const struct rt_config *config = &b->s->blueprint->config;
-    RT_TRY(add_user_stage(b, RT_STAGE_STEP_BEGIN, RT_NO_LAYER));
+    RT_TRY(rt_recipe_add_user_stage(b, RT_STAGE_STEP_BEGIN, RT_NO_LAYER));
     if (config->layer)
-        RT_TRY(add_schedule(b));
+        RT_TRY(rt_recipe_add_schedule(b));
     for (uint32_t layer = 0; layer < config->geometry.layers; layer++) {
-        RT_TRY(add_user_stage(b, RT_STAGE_BEFORE_ATTENTION, layer));
+        RT_TRY(rt_recipe_add_user_stage(b, RT_STAGE_BEFORE_ATTENTION, layer));
         RT_TRY(config->layer ? rt_recipe_add_block(b, layer) : add_attention(b, layer));
-        RT_TRY(add_user_stage(b, RT_STAGE_AFTER_ATTENTION, layer));
+        RT_TRY(rt_recipe_add_user_stage(b, RT_STAGE_AFTER_ATTENTION, layer));
     }
-    return add_user_stage(b, RT_STAGE_STEP_END, RT_NO_LAYER);
+    return rt_recipe_add_user_stage(b, RT_STAGE_STEP_END, RT_NO_LAYER);
 }
 
 enum rt_status rt_recipe_make(const struct rt_recipe_source *s, const struct rt_graph_spec *spec,
@@ -366,12 +381,23 @@ enum rt_status rt_recipe_make(const struct rt_recipe_source *s, const struct rt_
         .spec = spec,
         .variants = rt_blueprint_variants(s->blueprint, spec),
         .query_len = rt_spec_query_len(spec),
+        .span = {.rows = spec->rows},
         .bindings = bindings,
         .p = p,
         .err = err,
     };
     p->spec = *spec;
     RT_TRY(add_step_begin(&b));
-    RT_TRY(spec->phase == RT_PHASE_CONTROL ? add_page_copy(&b) : add_layers(&b));
+    switch (spec->phase) {
+    case RT_PHASE_CONTROL:
+        RT_TRY(add_page_copy(&b));
+        break;
+    case RT_PHASE_DECODE:
+        RT_TRY(add_layers(&b));
+        break;
+    case RT_PHASE_CHUNK:
+        RT_TRY(rt_recipe_add_chunk(&b));
+        break;
+    }
     return add_step_end(&b);
 }

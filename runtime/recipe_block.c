@@ -37,11 +37,6 @@ static const struct rt_config *config_of(const struct recipe *b)
     return &b->s->blueprint->config;
 }
 
-static uint32_t tokens_of(const struct recipe *b)
-{
-    return b->spec->rows * b->query_len;
-}
-
 /* Elements of a data tensor are of the configuration's precision. */
 static void *behind(const struct recipe *b, void *base, uint64_t elements)
 {
@@ -118,7 +113,7 @@ static struct rt_matmul matmul_of(const struct recipe *b, const struct product *
         .weight_dtype = RT_DTYPE_BF16,
         .output_dtype = is_f32 ? RT_DTYPE_F32 : RT_DTYPE_BF16,
         .batch = p->batch,
-        .m = tokens_of(b),
+        .m = rt_recipe_tokens(b),
         .n = w->rows,
         .k = p->k,
         .a_batch_stride = p->x.batch_stride,
@@ -168,7 +163,7 @@ static bool by_library(const struct recipe *b, const struct product *p, const ch
     const uint64_t rows = (uint64_t)p->w[0].rows + p->w[1].rows;
     const bool wide = p->norm.weight && p->norm.width > RT_PREATTEND_MOST_WIDTH;
     const struct rt_multiplication product = {
-        .vectors = tokens_of(b),
+        .vectors = rt_recipe_tokens(b),
         .weight_bytes = rows * p->k * p->batch * sizeof(uint16_t),
         .only_own = wide ? "a norm too wide for the node in front of a library's product" : NULL,
     };
@@ -197,7 +192,7 @@ static enum rt_status add_own(struct recipe *b, uint32_t layer, const struct pro
         .w = {p->w[0], p->w[1]},
         .norm = p->norm,
         .batch = p->batch,
-        .m = tokens_of(b),
+        .m = rt_recipe_tokens(b),
         .k = p->k,
         .is_f32 = c->precision == RT_PRECISION_F32,
     };
@@ -260,15 +255,16 @@ static enum rt_status add_product(struct recipe *b, uint32_t layer, const struct
 
 static struct vectors packed(const struct recipe *b, enum rt_tensor_id id, uint32_t width)
 {
-    return (struct vectors){.base = rt_recipe_at(b, id, 0), .row_stride = width};
+    return (struct vectors){.base = rt_recipe_at_span(b, id, 0, width), .row_stride = width};
 }
 
 /* Head by head within each token. */
 static struct vectors of_heads(const struct recipe *b, enum rt_tensor_id id, uint32_t width)
 {
-    return (struct vectors){.base = rt_recipe_at(b, id, 0),
+    const uint64_t row = (uint64_t)config_of(b)->geometry.heads * width;
+    return (struct vectors){.base = rt_recipe_at_span(b, id, 0, row),
                             .batch_stride = width,
-                            .row_stride = (int64_t)config_of(b)->geometry.heads * width};
+                            .row_stride = (int64_t)row};
 }
 
 static enum rt_status add_input_norm(struct recipe *b, uint32_t layer)
@@ -279,7 +275,7 @@ static enum rt_status add_input_norm(struct recipe *b, uint32_t layer)
         .normed = rt_recipe_at(b, RT_TENSOR_NORMED, 0),
         .stride = config_of(b)->block.hidden_size,
         .norm = norm(b, layer, RT_WEIGHT_INPUT_NORM, config_of(b)->block.input_norm_eps, 1.0),
-        .tokens = tokens_of(b),
+        .tokens = rt_recipe_tokens(b),
         .first = layer == 0,
         .is_f32 = config_of(b)->precision == RT_PRECISION_F32,
         .hidden_scale = (float)config_of(b)->block.residual_scale,
@@ -326,7 +322,7 @@ static struct rt_preattend_params preattend(const struct recipe *b, uint32_t lay
     const uint32_t a = dims->a_width,
                    head = c->block.qk_nope_head_dim + c->geometry.qk_rope_head_dim;
     const uint32_t q_row = c->block.q_lora_rank ? dims->q_width : a;
-    void *const first = rt_recipe_at(b, RT_TENSOR_QKV_A, 0);
+    void *const first = rt_recipe_at_span(b, RT_TENSOR_QKV_A, 0, a);
     const struct rt_tokens_view tokens = {
         .base = first, .row_stride = (int64_t)b->query_len * a, .token_stride = a};
     struct rt_preattend_params p = {
@@ -334,7 +330,8 @@ static struct rt_preattend_params preattend(const struct recipe *b, uint32_t lay
         .kv = rt_recipe_kv_view(b, layer),
         .q_a = tokens,
         .kv_a = tokens,
-        .q_in = {.base = c->block.q_lora_rank ? rt_recipe_at(b, RT_TENSOR_Q_FULL, 0) : first,
+        .q_in = {.base = c->block.q_lora_rank ? rt_recipe_at_span(b, RT_TENSOR_Q_FULL, 0, q_row)
+                                              : first,
                  .row_stride = (int64_t)b->query_len * q_row,
                  .token_stride = q_row,
                  .head_stride = head},
@@ -352,15 +349,17 @@ static struct rt_preattend_params preattend(const struct recipe *b, uint32_t lay
         .rope_dim = c->geometry.qk_rope_head_dim,
         .is_f32 = c->precision == RT_PRECISION_F32,
         /* What step_begin wrote was complete before the schedule let its successor begin. */
-        .early = 1,
+        .early = !b->span.by_token,
     };
     p.kv_a.base = behind(b, first, a - p.latent_dim - p.rope_dim);
     return p;
 }
 
 /* From hidden to what attention reads. */
-static enum rt_status add_query(struct recipe *b, uint32_t layer)
+enum rt_status rt_recipe_add_query(struct recipe *b, uint32_t layer)
 {
+    if (config_of(b)->input_norm)
+        RT_TRY(add_input_norm(b, layer));
     const struct product a = qkv_a(b, layer);
     RT_TRY(add_product(b, layer, &a));
     struct rt_preattend_params rest = preattend(b, layer);
@@ -378,6 +377,27 @@ static enum rt_status add_query(struct recipe *b, uint32_t layer)
     }
     rest.q_a.base = NULL;
     return rt_recipe_add_op(b, RT_OP_PREATTEND, layer, &rest, sizeof(rest));
+}
+
+struct rt_heads_view rt_recipe_full_query(const struct recipe *b)
+{
+    return preattend(b, 0).q_in;
+}
+
+enum rt_status rt_recipe_add_expansion(struct recipe *b, uint32_t layer)
+{
+    const struct rt_dims *dims = &b->s->blueprint->placement.dims;
+    struct product p = {
+        .name = "kv_b",
+        .x = packed(b, RT_TENSOR_EXPANDED_LATENT, dims->kv.d_qk),
+        .y = packed(b, RT_TENSOR_EXPANDED_KV, dims->kv_width),
+        .w = {kv_b(b, layer, 0)},
+        .batch = 1,
+        .k = config_of(b)->geometry.kv_lora_rank,
+    };
+    p.w[0].rows = dims->kv_width;
+    p.w[0].batch_stride = 0;
+    return add_product(b, layer, &p);
 }
 
 /* q's first part becomes a query of latents: per head q nope [P] times W_UK [P, L]. */
@@ -402,19 +422,31 @@ static struct product absorb(const struct recipe *b, uint32_t layer,
     return p;
 }
 
-/* What attention wrote becomes values, and those hidden. */
-static enum rt_status add_output(struct recipe *b, uint32_t layer)
+enum rt_status rt_recipe_add_absorption(struct recipe *b, uint32_t layer)
+{
+    const struct rt_preattend_params q = preattend(b, layer);
+    const struct product p = absorb(b, layer, &q.q_in);
+    return add_product(b, layer, &p);
+}
+
+enum rt_status rt_recipe_add_values(struct recipe *b, uint32_t layer)
 {
     const struct rt_config *c = config_of(b);
-    const struct rt_dims *dims = &b->s->blueprint->placement.dims;
     const struct product values = {
         .name = "w_uv",
-        .x = of_heads(b, RT_TENSOR_OUT, dims->kv.d_v),
+        .x = of_heads(b, RT_TENSOR_OUT, b->s->blueprint->placement.dims.kv.d_v),
         .y = of_heads(b, RT_TENSOR_VALUES, c->block.v_head_dim),
         .w = {kv_b(b, layer, c->block.qk_nope_head_dim)},
         .batch = c->geometry.heads,
         .k = c->geometry.kv_lora_rank,
     };
+    return add_product(b, layer, &values);
+}
+
+enum rt_status rt_recipe_add_hidden(struct recipe *b, uint32_t layer)
+{
+    const struct rt_config *c = config_of(b);
+    const struct rt_dims *dims = &b->s->blueprint->placement.dims;
     const struct product hidden = {
         .name = "o_proj",
         .x = packed(b, RT_TENSOR_VALUES, dims->v_width),
@@ -423,19 +455,15 @@ static enum rt_status add_output(struct recipe *b, uint32_t layer)
         .batch = 1,
         .k = dims->v_width,
     };
-    RT_TRY(add_product(b, layer, &values));
     return add_product(b, layer, &hidden);
 }
 
 enum rt_status rt_recipe_add_block(struct recipe *b, uint32_t layer)
 {
-    if (config_of(b)->input_norm)
-        RT_TRY(add_input_norm(b, layer));
-    RT_TRY(add_query(b, layer));
-    const struct rt_preattend_params q = preattend(b, layer);
-    const struct product p = absorb(b, layer, &q.q_in);
-    RT_TRY(add_product(b, layer, &p));
+    RT_TRY(rt_recipe_add_query(b, layer));
+    RT_TRY(rt_recipe_add_absorption(b, layer));
     RT_TRY(rt_recipe_add_attend(b, layer));
     RT_TRY(rt_recipe_add_reduce(b, layer));
-    return add_output(b, layer);
+    RT_TRY(rt_recipe_add_values(b, layer));
+    return rt_recipe_add_hidden(b, layer);
 }

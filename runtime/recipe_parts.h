@@ -6,11 +6,21 @@
 #include "kernels/abi/views.h"
 #include "runtime/recipe.h"
 
+/* The tokens that what is added now is about, first .. first + count of the graph's. */
+struct span {
+    uint32_t first;
+    uint32_t rows; /* of query_len tokens */
+    bool
+        by_token; /* every token a row of one, as a chunk's are: it has its own slot and position */
+    bool chunk;   /* by chunk's own schedule */
+};
+
 struct recipe {
     const struct rt_recipe_source *s;
     const struct rt_graph_spec *spec;
     const struct rt_variant *variants; /* [RT_OP_COUNT] */
     uint32_t query_len;
+    struct span span;
     struct rt_stage_binding *bindings;
     uint32_t bindings_used;
     struct rt_program *p;
@@ -23,15 +33,44 @@ enum rt_status rt_recipe_add(struct recipe *b, const char *name, uint32_t layer,
 /* One call of an operator: `params` is its struct of kernels/abi. */
 enum rt_status rt_recipe_add_op(struct recipe *b, enum rt_op_id op, uint32_t layer,
                                 const void *params, size_t param_bytes);
+enum rt_status rt_recipe_add_append(struct recipe *b, uint32_t layer);
+enum rt_status rt_recipe_add_schedule(struct recipe *b);
+enum rt_status rt_recipe_add_user_stage(struct recipe *b, enum rt_stage_point point,
+                                        uint32_t layer);
+/* All between step_begin and step_end of a chunk's graph. */
+enum rt_status rt_recipe_add_chunk(struct recipe *b);
 enum rt_status rt_recipe_add_attend(struct recipe *b, uint32_t layer);
 enum rt_status rt_recipe_add_reduce(struct recipe *b, uint32_t layer);
 /* All between a layer's two stages, attention among it. */
 enum rt_status rt_recipe_add_block(struct recipe *b, uint32_t layer);
 
+/* Parts of a block, of the span's tokens: from hidden to queries and the cache; queries absorbed;
+ * what attention wrote becomes values, and values hidden. */
+enum rt_status rt_recipe_add_query(struct recipe *b, uint32_t layer);
+enum rt_status rt_recipe_add_absorption(struct recipe *b, uint32_t layer);
+enum rt_status rt_recipe_add_values(struct recipe *b, uint32_t layer);
+enum rt_status rt_recipe_add_hidden(struct recipe *b, uint32_t layer);
+
+/* Queries of the span's tokens before absorption, [P + R] each; R of them not yet turned. */
+struct rt_heads_view rt_recipe_full_query(const struct recipe *b);
+/* Keys and values of the span's rows of expanded_latent. */
+enum rt_status rt_recipe_add_expansion(struct recipe *b, uint32_t layer);
+/* Attention of a chunk's prompts with expanded keys and values, up to `values`. */
+enum rt_status rt_recipe_add_expanded(struct recipe *b, uint32_t layer);
+
+static inline uint32_t rt_recipe_tokens(const struct recipe *b)
+{
+    return b->span.rows * b->query_len;
+}
+
 static inline void *rt_recipe_at(const struct recipe *b, enum rt_tensor_id id, uint32_t layer)
 {
     return (void *)(uintptr_t)rt_arena_addr(b->s->arena, id, layer);
 }
+
+/* At the span's first token of rows of `width` numbers. */
+void *rt_recipe_at_span(const struct recipe *b, enum rt_tensor_id id, uint32_t layer,
+                        uint64_t width);
 
 struct rt_rows_view rt_recipe_rows_view(const struct recipe *b);
 struct rt_kv_view rt_recipe_kv_view(const struct recipe *b, uint32_t layer);

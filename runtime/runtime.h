@@ -53,7 +53,8 @@ struct rt_captured {
 /* What the host remembers of a step whose record the ring still holds. */
 struct rt_flight {
     uint64_t step;
-    uint64_t ticket_first; /* first step of the rt_step call it belongs to */
+    uint64_t ticket_first; /* first step of the rt_step call it belongs to, or its one chunk */
+    uint64_t call_first;   /* of the call: refusals from there on are told with the ticket */
     uint32_t rows;
     uint32_t query_len;
     bool device_decides; /* some row is RT_ACCEPT_DEVICE */
@@ -132,6 +133,9 @@ static inline enum rt_status rt_stage_outcome(struct rt_runtime *rt, enum rt_sta
 
 /* Looks at completions that have arrived: lengths the device decided, clocks, refusals. */
 void rt_harvest(struct rt_runtime *rt);
+
+/* Waits for ever until the step is complete, and looks at its completion. */
+enum rt_status rt_wait_step(struct rt_runtime *rt, uint64_t step);
 
 /* The open slot of a handle, or null. */
 static inline struct rt_slot *rt_slot_find(const struct rt_runtime *rt, rt_seq seq)

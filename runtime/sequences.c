@@ -78,7 +78,8 @@ enum rt_status rt_flush_ops(struct rt_runtime *rt)
         return status;
     }
     uint64_t step = rt_ring_advance(&rt->ring);
-    rt->flights[step % rt->ring.depth] = (struct rt_flight){.step = step, .ticket_first = step};
+    rt->flights[step % rt->ring.depth] =
+        (struct rt_flight){.step = step, .ticket_first = step, .call_first = step};
     rt->stats.control_replays++;
     return RT_OK;
 }

@@ -4,14 +4,14 @@
  * waits or asks the device.
  */
 #include "common/math.h"
-#include "runtime/runtime.h"
+#include "runtime/step_parts.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
-static uint64_t now_ns(void)
+uint64_t rt_step_now_ns(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -112,22 +112,42 @@ static enum rt_status check_tokens(struct rt_runtime *rt, const struct rt_step_p
     return RT_LIKELY(least >= -1) ? RT_OK : refuse_token(rt, p->tokens, query_len);
 }
 
-static enum rt_status check_rows(struct rt_runtime *rt, const struct rt_step_params *p,
-                                 uint32_t query_len)
+enum rt_status rt_step_check_rows(struct rt_runtime *rt, const struct rt_step_params *p,
+                                  uint32_t query_len, uint32_t *new_pages)
 {
-    uint32_t new_pages = 0;
-    rt->attempts++;
     for (uint32_t row = 0; row < p->rows; row++)
-        if (RT_UNLIKELY(!row_may_run(rt, p, row, query_len, &new_pages)))
+        if (RT_UNLIKELY(!row_may_run(rt, p, row, query_len, new_pages)))
             return refuse_row(rt, p, row, query_len);
     for (uint32_t row = 0; p->accept && row < p->rows; row++)
         RT_REQUIRE(p->accept[row] >= RT_ACCEPT_DEVICE && p->accept[row] <= (int32_t)query_len,
                    &rt->error, RT_ERR_INVALID, "row %u: accept %d is not -1, 0 or 1..%u", row,
                    p->accept[row], query_len);
-    RT_TRY(check_tokens(rt, p, query_len));
+    return check_tokens(rt, p, query_len);
+}
+
+enum rt_status rt_step_check_pages(struct rt_runtime *rt, uint32_t new_pages)
+{
     RT_REQUIRE(new_pages <= rt->pages.free_count, &rt->error, RT_ERR_PAGES,
                "the step needs %u new pages, %u of %u are free", new_pages, rt->pages.free_count,
                rt->pages.count);
+    return RT_OK;
+}
+
+enum rt_status rt_step_check_room(struct rt_runtime *rt)
+{
+    if (RT_LIKELY(rt_ring_room(&rt->ring, rt->harvested) > 0))
+        return RT_OK;
+    rt->stats.busy++;
+    return rt_fail(&rt->error, RT_ERR_BUSY, "1 record needed, 0 of %u free", rt->ring.depth);
+}
+
+/* What does not depend on the rows. */
+enum rt_status rt_step_check_flags(struct rt_runtime *rt, uint32_t flags)
+{
+    RT_REQUIRE(!(flags & ~RT_STEP_EAGER), &rt->error, RT_ERR_INVALID, "rt_step: unknown flags 0x%x",
+               flags & ~RT_STEP_EAGER);
+    RT_REQUIRE(!rt->held || !(flags & RT_STEP_EAGER), &rt->error, RT_ERR_UNSUPPORTED,
+               "rt_step: an eager step's stages run at once and cannot be held, see rt_host_hold");
     return RT_OK;
 }
 
@@ -138,10 +158,7 @@ static enum rt_status check_step(struct rt_runtime *rt, const struct rt_step_par
     RT_REQUIRE(p->rows >= 1 && p->rows <= c->max_sequences, &rt->error, RT_ERR_ROWS,
                "%u rows; this runtime has 1..%u sequences", p->rows, c->max_sequences);
     RT_REQUIRE(p->seqs, &rt->error, RT_ERR_INVALID, "rt_step: params->seqs is null");
-    RT_REQUIRE(!(p->flags & ~RT_STEP_EAGER), &rt->error, RT_ERR_INVALID,
-               "rt_step: unknown flags 0x%x", p->flags & ~RT_STEP_EAGER);
-    RT_REQUIRE(!rt->held || !(p->flags & RT_STEP_EAGER), &rt->error, RT_ERR_UNSUPPORTED,
-               "rt_step: an eager step's stages run at once and cannot be held, see rt_host_hold");
+    RT_TRY(rt_step_check_flags(rt, p->flags));
     uint32_t replays = rt_spec_replays(&rt->spec_index, query_len, p->rows);
     /* Room is counted from what has been harvested: an unread completion is not written over. */
     uint32_t room = rt_ring_room(&rt->ring, rt->harvested);
@@ -153,7 +170,26 @@ static enum rt_status check_step(struct rt_runtime *rt, const struct rt_step_par
         return rt_fail(&rt->error, RT_ERR_BUSY, "%u records needed, %u of %u free", replays, room,
                        c->ring_depth);
     }
-    return check_rows(rt, p, query_len);
+    uint32_t new_pages = 0;
+    rt->attempts++;
+    RT_TRY(rt_step_check_rows(rt, p, query_len, &new_pages));
+    return rt_step_check_pages(rt, new_pages);
+}
+
+/* A graph of just that batch size, and a record for it. */
+static enum rt_status check_idle(struct rt_runtime *rt, const struct rt_step_params *p,
+                                 uint32_t query_len)
+{
+    const struct rt_spec_index *index = &rt->spec_index;
+    uint32_t spec = 0;
+    RT_TRY(rt_step_check_flags(rt, p->flags));
+    const bool fits = p->idle_batch <= index->largest[query_len];
+    if (fits)
+        (void)rt_spec_take(index, query_len, p->idle_batch, &spec);
+    RT_REQUIRE(fits && rt->captured[spec].program.spec.rows == p->idle_batch, &rt->error,
+               RT_ERR_ROWS, "rt_step: idle_batch %u is no captured batch size; the largest is %u",
+               p->idle_batch, index->largest[query_len]);
+    return rt_step_check_room(rt);
 }
 
 /* A page for the row that has outgrown its pages: about one row in page_size. */
@@ -166,8 +202,6 @@ static void grow(struct rt_runtime *rt, struct rt_slot *slot, struct rt_record_r
     rt_slot_set_page_count(rt, slot, count + 1);
 }
 
-/* Writes checked rows and advances the host's view of their sequences. True: the device decides how
- * many tokens of some row stay. */
 static inline bool write_rows(struct rt_runtime *rt, const rt_seq *seqs, const int32_t *accept,
                               uint32_t count, uint32_t query_len, struct rt_record_row *rows)
 {
@@ -195,9 +229,16 @@ static inline bool write_rows(struct rt_runtime *rt, const rt_seq *seqs, const i
     return device_decides;
 }
 
-/* Undoes write_rows for the rows of a record that could not be launched. */
-static void unwrite_rows(struct rt_runtime *rt, const struct rt_record_row *rows, uint32_t count,
-                         uint32_t query_len)
+/* A loop each: most steps name no accepted counts, and then nothing asks for them. */
+bool rt_step_write_rows(struct rt_runtime *rt, const rt_seq *seqs, const int32_t *accept,
+                        uint32_t count, uint32_t query_len, struct rt_record_row *rows)
+{
+    return accept ? write_rows(rt, seqs, accept, count, query_len, rows)
+                  : write_rows(rt, seqs, NULL, count, query_len, rows);
+}
+
+void rt_step_unwrite_rows(struct rt_runtime *rt, const struct rt_record_row *rows, uint32_t count,
+                          uint32_t query_len)
 {
     while (count--) {
         const struct rt_record_row *row = &rows[count];
@@ -212,8 +253,8 @@ static void unwrite_rows(struct rt_runtime *rt, const struct rt_record_row *rows
     }
 }
 
-static void write_tokens(const struct rt_step_params *p, uint32_t first, uint32_t rows,
-                         uint32_t query_len, int32_t *out)
+void rt_step_write_tokens(const struct rt_step_params *p, uint32_t first, uint32_t rows,
+                          uint32_t query_len, int32_t *out)
 {
     size_t count = (size_t)rows * query_len;
     if (p->tokens)
@@ -222,7 +263,7 @@ static void write_tokens(const struct rt_step_params *p, uint32_t first, uint32_
         memset(out, 0xff, count * sizeof(*out)); /* -1: the slot's last token */
 }
 
-static enum rt_status launch(struct rt_runtime *rt, const struct rt_captured *g, bool eager)
+enum rt_status rt_step_launch(struct rt_runtime *rt, const struct rt_captured *g, bool eager)
 {
     struct rt_driver *d = &rt->driver;
     if (RT_LIKELY(!eager))
@@ -254,15 +295,13 @@ static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params 
     };
     uint32_t taken_bytes = rt->ops_bytes, taken_count = rt->ops_count;
     rt_take_ops(rt, record);
-    /* A loop each: most steps name no accepted counts, and then nothing asks for them. */
-    const rt_seq *seqs = p->seqs + first;
-    bool device_decides = p->accept ? write_rows(rt, seqs, p->accept + first, live, query_len, rows)
-                                    : write_rows(rt, seqs, NULL, live, query_len, rows);
-    write_tokens(p, first, live, query_len, rt_ring_tokens(&rt->ring, record));
+    const bool device_decides = rt_step_write_rows(
+        rt, p->seqs + first, p->accept ? p->accept + first : NULL, live, query_len, rows);
+    rt_step_write_tokens(p, first, live, query_len, rt_ring_tokens(&rt->ring, record));
 
-    enum rt_status status = launch(rt, g, p->flags & RT_STEP_EAGER);
+    enum rt_status status = rt_step_launch(rt, g, p->flags & RT_STEP_EAGER);
     if (RT_UNLIKELY(status != RT_OK)) {
-        unwrite_rows(rt, rows, live, query_len);
+        rt_step_unwrite_rows(rt, rows, live, query_len);
         record->step = 0; /* no replay may take it for the next step's */
         rt->ops_bytes = taken_bytes;
         rt->ops_count = taken_count;
@@ -272,6 +311,7 @@ static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params 
     rt->flights[step % rt->ring.depth] = (struct rt_flight){
         .step = step,
         .ticket_first = ticket_first,
+        .call_first = ticket_first,
         .rows = live,
         .query_len = query_len,
         .device_decides = device_decides,
@@ -289,39 +329,33 @@ enum rt_status rt_step(rt_runtime *rt, const struct rt_step_params *params, uint
     RT_ENTER(rt);
     struct rt_step_params mine;
     RT_TAKE_STRUCT(params, mine, &rt->error);
-    uint64_t begin = now_ns();
+    if (RT_UNLIKELY(params->prompt_count > 0))
+        return rt_step_mixed(rt, params, ticket);
+    uint64_t begin = rt_step_now_ns();
     uint32_t query_len = params->query_len ? params->query_len : 1;
     if (RT_UNLIKELY(!rt_spec_captured(&rt->spec_index, query_len)))
         return refuse_query_len(rt, query_len);
     rt_harvest(rt);
-    RT_TRY(check_step(rt, params, query_len));
+    const bool is_idle = params->rows == 0 && params->idle_batch > 0;
+    RT_TRY(is_idle ? check_idle(rt, params, query_len) : check_step(rt, params, query_len));
 
     uint64_t first_step = rt->ring.next_step;
     enum rt_status status = RT_OK;
-    for (uint32_t row = 0; row < params->rows && status == RT_OK;) {
+    uint32_t row = 0;
+    do {
         uint32_t spec;
-        uint32_t live = rt_spec_take(&rt->spec_index, query_len, params->rows - row, &spec);
+        uint32_t live = is_idle ? 0 : params->rows - row;
+        live = rt_spec_take(&rt->spec_index, query_len, is_idle ? params->idle_batch : live, &spec);
+        live = is_idle ? 0 : live;
         status = replay(rt, params, row, live, query_len, &rt->captured[spec], first_step);
         row += live;
-    }
+    } while (row < params->rows && status == RT_OK);
     if (ticket && rt->ring.next_step > first_step)
         *ticket = rt->ring.next_step - 1;
     RT_TRY(status);
     rt->stats.steps++;
     rt->stats.eager_steps += params->flags & RT_STEP_EAGER ? 1 : 0;
-    rt->stats.host_ns_last = now_ns() - begin;
+    rt->stats.host_ns_last = rt_step_now_ns() - begin;
     rt->stats.host_ns_total += rt->stats.host_ns_last;
     return RT_OK;
-}
-
-enum rt_status rt_prefill(rt_runtime *rt, const struct rt_prefill_params *params, uint64_t *ticket)
-{
-    RT_ENTER(rt);
-    struct rt_prefill_params mine;
-    RT_TAKE_STRUCT(params, mine, &rt->error);
-    (void)ticket;
-    return rt_fail(&rt->error, RT_ERR_UNSUPPORTED,
-                   "prefill of %u tokens: this version has no prefill; feed the prompt through "
-                   "rt_step, or open the sequence with its length and fill its pages",
-                   params->tokens);
 }

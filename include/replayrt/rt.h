@@ -60,11 +60,13 @@ struct rt_stage_context {
     uint32_t struct_size;
     enum rt_stage_point point;
     uint32_t layer;      /* 0 for the two step points */
-    uint32_t batch;      /* the graph's padded batch size */
-    uint32_t query_len;  /* the graph's */
+    uint32_t batch;      /* the graph's padded batch size; of a chunk, prompts' rows included */
+    uint32_t query_len;  /* the graph's; 1 for a chunk, whose rows are seen by their last token */
     uint32_t host;       /* 1: host device, tensor addresses are host pointers, do the work now */
     void *stream;        /* CUDA: CUstream (= cudaStream_t) to put the work on; null on host */
     rt_runtime *runtime; /* for rt_tensor and rt_completed only */
+    uint32_t tokens;     /* of all rows, padded; batch * query_len but for a chunk */
+    uint32_t chunk;      /* of these, the first ones that are prompts'; 0: a step that decodes */
 };
 
 /*
@@ -194,10 +196,18 @@ RT_API const struct rt_error *rt_last_error(const rt_runtime *runtime);
 #define RT_ACCEPT_ALL 0       /* all query_len tokens stay */
 #define RT_ACCEPT_DEVICE (-1) /* tensor `accepted`, written by a stage, says how many stay */
 
+/* Tokens of a prompt that go in at once: all that are left of it, or a part. */
+struct rt_prompt {
+    rt_seq seq;
+    const int32_t *tokens; /* [count] >= 0, but the first may be -1: the slot's last token */
+    uint32_t count;        /* >= 1 */
+    uint32_t reserved;
+};
+
 struct rt_step_params {
     uint32_t struct_size;
     uint32_t flags;     /* RT_STEP_* */
-    uint32_t rows;      /* sequences in this step: 1..max_sequences */
+    uint32_t rows;      /* sequences in this step: 1..max_sequences; 0 with prompts or idle_batch */
     uint32_t query_len; /* tokens per row, one of the captured; 0 means 1 */
     const rt_seq *seqs; /* [rows], each at most once */
     /* [rows, query_len] int32 >= -1, tensor `tokens`; null: all -1. Column 0 that is -1 becomes the
@@ -207,6 +217,13 @@ struct rt_step_params {
     const int32_t *tokens;
     /* [rows] RT_ACCEPT_ALL, RT_ACCEPT_DEVICE or 1..query_len; null: RT_ACCEPT_ALL */
     const int32_t *accept;
+    /* A mixed step: prompts, whose tokens all stay, in front of the rows, which have one token
+     * each then. One replay of a chunk's graph (rt_config.chunks) that holds them all. */
+    const struct rt_prompt *prompts; /* [prompt_count], of sequences that no row names */
+    uint32_t prompt_count;
+    /* With rows 0: the graph of this captured batch size is replayed without a live row, as ranks
+     * do that have nothing to decode while others have. */
+    uint32_t idle_batch;
 };
 
 /*
@@ -277,11 +294,30 @@ RT_API enum rt_status rt_result(rt_runtime *runtime, uint64_t ticket, struct rt_
 RT_API enum rt_status rt_result_tokens(rt_runtime *runtime, uint64_t ticket, int32_t *tokens,
                                        uint32_t capacity, uint32_t *count);
 
-/* Prompt processing in one call. Not in this version: returns RT_ERR_UNSUPPORTED. */
+/*
+ * Prompts of any lengths, in as many replays as they need: chunks of rt_config.chunks tokens, each
+ * full of what comes next in the order given, up to rt_config.prefill_rows sequences in one. As in
+ * rt_step a token is appended and attends to all before it.
+ *
+ * All is checked before anything is launched; then the pages of each chunk are taken with it.
+ * Blocks while more chunks are to be launched than the ring has records for, never longer.
+ *
+ * *ticket is that of the last chunk. Where a prompt ends, its row has a result (rt_result): that of
+ * tickets[i], row rows[i], as long as the ring holds it; a decode step on the slot's last token
+ * needs no look at it. Rows of prompts that go on in the next chunk have results too, which mean
+ * nothing.
+ * Returns RT_ERR_UNSUPPORTED (no chunks configured), and as rt_step, but for RT_ERR_BUSY. Where a
+ * later chunk fails (RT_ERR_DRIVER, RT_ERR_CALLBACK) those before it stay, as rt_seq_length tells,
+ * and *ticket is that of the last of these.
+ */
 struct rt_prefill_params {
     uint32_t struct_size;
-    uint32_t tokens;
-    rt_seq seq;
+    uint32_t flags;                  /* RT_STEP_* */
+    const struct rt_prompt *prompts; /* [prompt_count], each sequence once */
+    uint32_t prompt_count;           /* 1..max_sequences */
+    uint32_t reserved;
+    uint64_t *tickets; /* [prompt_count] or null, written */
+    uint32_t *rows;    /* [prompt_count] or null, written */
 };
 RT_API enum rt_status rt_prefill(rt_runtime *runtime, const struct rt_prefill_params *params,
                                  uint64_t *ticket);
@@ -316,6 +352,14 @@ enum rt_dtype { RT_DTYPE_BF16 = 1, RT_DTYPE_F32, RT_DTYPE_I32, RT_DTYPE_U8 };
  * and how the keys are shared out:
  *   parts        i32  [parts, 8]              num_splits  i32 [bucket + 1]
  *   kv           bf16 [pages, page_size, d_qk]   per layer
+ * and of a chunk's graph, where rt_config.chunks are configured, whose tokens are those of prompts,
+ * one row's behind the other's, and from stage_context.chunk on one of each row that decodes. Of its
+ * rows the tensors above have the last token alone, as if it were all they have, and data tensors
+ * are [tokens, ...], with row_base 0:
+ *   chunk_tokens i32 [tokens]                 padding: -1, as is that of
+ *   token_slots  i32 [tokens]                 token_positions  i32 [tokens], of which it is 0
+ *   token_lengths  i32 [tokens]               KV length that the token sees; 0 for padding
+ *   row_last       i32 [rows]                 the row's last token among them; -1 for padding
  * and where rt_config.layer is set, by row of the current replay, as q, out and lse are then too:
  *   hidden       bf16 [bucket, q, hidden_size]  in and out of every block, see replayrt/layer.h
  *   residual     bf16 [bucket, q, hidden_size]  with input_norm: the sum that blocks add to

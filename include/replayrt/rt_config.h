@@ -20,9 +20,15 @@ extern "C" {
 #define RT_MAX_HEADS 128
 #define RT_MAX_LAYERS 1024
 #define RT_MAX_BATCH 4096
+#define RT_MAX_TOKENS (RT_MAX_BATCH * RT_MAX_QUERY_LEN) /* of all rows */
 #define RT_MAX_SEQUENCES 65536
 #define RT_MAX_LENGTH 1048576
 #define RT_MAX_HIDDEN 65536
+#define RT_MAX_CHUNKS 8
+#define RT_MAX_CHUNK 16384
+#define RT_MAX_MIXES 8
+#define RT_MAX_MIXED_ROWS 1024
+#define RT_MAX_PREFILL_ROWS 256
 
 /* Absorbed MLA as one GPU sees it. Served (d_qk/d_v): 576/512, 320/256, 288/256, 512/512. */
 struct rt_geometry {
@@ -155,10 +161,19 @@ struct rt_config {
     enum rt_projections projections;
     enum rt_precision precision;
     struct rt_block block;
+
+    /* Prompts, a chunk of tokens in one replay: a graph for each chunk size, each number of rows
+     * that decode beside it, 0 among them, and each number of pieces of cached context. */
+    uint32_t chunks[RT_MAX_CHUNKS];    /* tokens, ascending, 1..RT_MAX_CHUNK */
+    uint32_t chunk_count;              /* 0: prompts go in by rt_step alone */
+    uint32_t prefill_rows;             /* sequences that share a chunk: 1..RT_MAX_PREFILL_ROWS */
+    uint32_t mixed_rows[RT_MAX_MIXES]; /* rows that decode beside a chunk, ascending */
+    uint32_t mixed_row_count;
+    uint32_t context_piece; /* cached tokens whose keys and values are expanded at once */
 };
 
 /* Defaults: device auto, buckets 1 2 4 8 16 32 64, query length 1, ring depth 8, 64 sequences of
- * 8192 tokens, bf16 pages of 64 tokens, memory 0.85. The geometry is left zero. */
+ * 8192 tokens, bf16 pages of 64 tokens, memory 0.85, no chunks. The geometry is left zero. */
 RT_API void rt_config_default(struct rt_config *config);
 
 /*

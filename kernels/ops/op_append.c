@@ -16,7 +16,7 @@ static enum rt_status check_schedule(const struct rt_schedule_params *p, struct 
 
 static enum rt_status check_append(const struct rt_append_params *p, struct rt_error *err)
 {
-    RT_TRY(rt_check_rows(p->rows.count, p->rows.q_len, err));
+    RT_TRY(rt_check_token_rows(p->rows.count, p->rows.q_len, err));
     RT_TRY(rt_check_tokens("latent", &p->latent, err));
     return rt_check_kv(&p->kv, err);
 }

@@ -27,6 +27,15 @@ enum rt_status rt_check_rows(uint32_t rows, uint32_t q_len, struct rt_error *err
     return RT_OK;
 }
 
+enum rt_status rt_check_token_rows(uint32_t rows, uint32_t q_len, struct rt_error *err)
+{
+    RT_REQUIRE(q_len >= 1 && q_len <= RT_MAX_QUERY_LEN, err, RT_ERR_INVALID,
+               "query length %u, not 1 to %u", q_len, RT_MAX_QUERY_LEN);
+    RT_REQUIRE(rows >= 1 && rows <= RT_MAX_TOKENS / q_len, err, RT_ERR_INVALID,
+               "%u rows of %u tokens, not 1 to %u", rows, q_len, RT_MAX_TOKENS / q_len);
+    return RT_OK;
+}
+
 enum rt_status rt_check_pointer(const char *name, const void *pointer, struct rt_error *err)
 {
     RT_REQUIRE((uintptr_t)pointer % VECTOR_BYTES == 0, err, RT_ERR_INVALID,

@@ -8,6 +8,7 @@
  */
 #include "kernels/abi/append.h"
 #include "kernels/abi/attend.h"
+#include "kernels/abi/chunk.h"
 #include "kernels/abi/embed.h"
 #include "kernels/abi/experts.h"
 #include "kernels/abi/gather.h"
@@ -52,6 +53,8 @@ enum rt_status rt_launch_grid(const struct rt_kernels *k, const char *entry, con
                               size_t param_bytes, uint32_t grid_x, uint32_t grid_y,
                               uint32_t threads, struct rt_launch *out, struct rt_error *err);
 enum rt_status rt_check_rows(uint32_t rows, uint32_t q_len, struct rt_error *err);
+/* Where nothing is scheduled by row: as many rows of one token as there may be tokens. */
+enum rt_status rt_check_token_rows(uint32_t rows, uint32_t q_len, struct rt_error *err);
 /* Rows are moved 16 bytes at a time. */
 enum rt_status rt_check_pointer(const char *name, const void *pointer, struct rt_error *err);
 /* Of `element_bytes` each. */

@@ -5,7 +5,7 @@ enum rt_status rt_embed_build(const struct rt_kernels *k, const struct rt_varian
                               const void *params, struct rt_launch *out, struct rt_error *err)
 {
     const struct rt_embed_params *p = params;
-    RT_TRY(rt_check_rows(p->rows.count, p->rows.q_len, err));
+    RT_TRY(rt_check_token_rows(p->rows.count, p->rows.q_len, err));
     RT_REQUIRE(p->vocab >= 1 && p->vocab <= INT32_MAX, err, RT_ERR_INVALID,
                "a vocabulary of %u, not 1 to %d", p->vocab, INT32_MAX);
     RT_REQUIRE(p->width >= 8 && p->width % 8 == 0, err, RT_ERR_INVALID,

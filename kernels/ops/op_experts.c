@@ -83,7 +83,7 @@ static enum rt_status check_down(const struct rt_experts_down_params *p, struct 
 {
     const struct product product = product_of_down(p);
     RT_TRY(check_product(&product, err));
-    RT_TRY(rt_check_rows(p->rows.count, p->rows.q_len, err));
+    RT_TRY(rt_check_token_rows(p->rows.count, p->rows.q_len, err));
     RT_REQUIRE(p->rows.count * p->rows.q_len == p->work.tokens, err, RT_ERR_INVALID,
                "%u rows of %u tokens are not %u tokens", p->rows.count, p->rows.q_len,
                p->work.tokens);

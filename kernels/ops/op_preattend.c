@@ -38,7 +38,7 @@ enum rt_status rt_preattend_build(const struct rt_kernels *k, const struct rt_va
                                   const void *params, struct rt_launch *out, struct rt_error *err)
 {
     const struct rt_preattend_params *p = params;
-    RT_TRY(rt_check_rows(p->rows.count, p->rows.q_len, err));
+    RT_TRY(rt_check_token_rows(p->rows.count, p->rows.q_len, err));
     RT_TRY(check_dims(p, err));
     RT_REQUIRE(p->q_a.base || p->kv_a.base || p->q_in.base, err, RT_ERR_INVALID,
                "preattend has none of q_a, kv_a and q_in");

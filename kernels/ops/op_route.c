@@ -20,7 +20,7 @@ static enum rt_status check_groups(const struct rt_route_params *p, struct rt_er
 
 static enum rt_status check_route(const struct rt_route_params *p, struct rt_error *err)
 {
-    RT_TRY(rt_check_rows(p->rows.count, p->rows.q_len, err));
+    RT_TRY(rt_check_token_rows(p->rows.count, p->rows.q_len, err));
     RT_REQUIRE(p->experts >= 1 && p->experts <= RT_ROUTE_MOST_EXPERTS, err, RT_ERR_INVALID,
                "%u experts, not 1 to %u", p->experts, RT_ROUTE_MOST_EXPERTS);
     RT_REQUIRE(p->chosen >= 1 && p->chosen <= RT_ROUTE_MOST_CHOSEN && p->chosen <= p->experts, err,

@@ -41,6 +41,30 @@ enum rt_status rt_step_begin_build(const struct rt_kernels *k, const struct rt_v
     return rt_launch_grid(k, variant->entry, p, sizeof(*p), 1, 1, RT_STEP_BEGIN_THREADS, out, err);
 }
 
+enum rt_status rt_chunk_rows_build(const struct rt_kernels *k, const struct rt_variant *variant,
+                                   const void *params, struct rt_launch *out, struct rt_error *err)
+{
+    const struct rt_chunk_rows_params *p = params;
+    const uint64_t words = 2 * (uint64_t)p->prefill_rows + p->decode_rows + p->chunk;
+    RT_REQUIRE(
+        p->prefill_rows >= 1 && p->prefill_rows <= RT_MAX_PREFILL_ROWS &&
+            p->decode_rows <= RT_MAX_MIXED_ROWS && p->chunk >= 1 && p->chunk <= RT_MAX_CHUNK,
+        err, RT_ERR_INVALID,
+        "%u tokens of %u prompts, and %u rows that decode: not 1 to %u of 1 to %u, and up to "
+        "%u",
+        p->chunk, p->prefill_rows, p->decode_rows, RT_MAX_CHUNK, RT_MAX_PREFILL_ROWS,
+        RT_MAX_MIXED_ROWS);
+    RT_REQUIRE(p->ring_depth >= 1 && p->record_bytes % 64 == 0 && p->tokens_offset % 16 == 0 &&
+                   p->tokens_offset + words * sizeof(int32_t) <= p->record_bytes,
+               err, RT_ERR_INVALID,
+               "%u records of %u bytes, tokens at %u: at least 1, of a multiple of 64 bytes with "
+               "room for %llu tokens from a multiple of 16 on",
+               p->ring_depth, p->record_bytes, p->tokens_offset, (unsigned long long)words);
+    RT_REQUIRE(p->pieces == 0 || p->piece >= 1, err, RT_ERR_INVALID, "%u pieces of 0 tokens",
+               p->pieces);
+    return rt_launch_grid(k, variant->entry, p, sizeof(*p), 1, 1, RT_CHUNK_ROWS_THREADS, out, err);
+}
+
 enum rt_status rt_step_end_build(const struct rt_kernels *k, const struct rt_variant *variant,
                                  const void *params, struct rt_launch *out, struct rt_error *err)
 {

@@ -313,8 +313,10 @@ static void tensors_and_tickets(void **state)
     struct rt_row_result row;
     uint32_t count;
     refused(rt, rt_result(rt, 1, &row, 1, &count), RT_ERR_INVALID, &before, "ticket 1");
-    const struct rt_prefill_params prefill = {.struct_size = sizeof(prefill), .tokens = 12};
-    refused(rt, rt_prefill(rt, &prefill, NULL), RT_ERR_UNSUPPORTED, &before, "12 tokens");
+    const struct rt_prompt prompt = {.seq = 1, .count = 12};
+    const struct rt_prefill_params prefill = {
+        .struct_size = sizeof(prefill), .prompts = &prompt, .prompt_count = 1};
+    refused(rt, rt_prefill(rt, &prefill, NULL), RT_ERR_UNSUPPORTED, &before, "prefill.chunks");
     rt_destroy(&rt);
 }
 

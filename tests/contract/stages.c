@@ -35,7 +35,10 @@ static enum rt_status try_result(rt_runtime *rt, rt_seq seq)
 }
 static enum rt_status try_prefill(rt_runtime *rt, rt_seq seq)
 {
-    const struct rt_prefill_params p = {.struct_size = sizeof(p), .tokens = 1, .seq = seq};
+    static const int32_t token = 1;
+    const struct rt_prompt prompt = {.seq = seq, .tokens = &token, .count = 1};
+    const struct rt_prefill_params p = {
+        .struct_size = sizeof(p), .prompts = &prompt, .prompt_count = 1};
     return rt_prefill(rt, &p, NULL);
 }
 static enum rt_status try_open(rt_runtime *rt, rt_seq seq)

@@ -30,7 +30,7 @@ static void test_consistent(void **state)
         assert_non_null(key->path);
         assert_true(key->must && key->must[0] && key->meaning && key->meaning[0]);
         assert_true(!is_list || (key->each && key->bytes == key->capacity * sizeof(uint32_t)));
-        assert_true(!is_list || (key->preset && key->preset[0] == '['));
+        assert_true(!is_list || !key->preset || key->preset[0] == '[');
         assert_true(!is_double || key->bytes == sizeof(double));
         assert_true(!is_word || key->bytes == sizeof(uint32_t));
         assert_true(key->holds != RT_HOLDS_INTEGER || key->min <= key->max);

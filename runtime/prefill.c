@@ -1,0 +1,406 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Prompts: cut into chunks of static shape, each one record and one launch. Beside the prompts'
+ * rows a record may have rows that decode, which are step.c's.
+ */
+#include "common/math.h"
+#include "runtime/step_parts.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A prompt's tokens in one chunk. */
+struct part {
+    struct rt_slot *slot;
+    const int32_t *tokens;
+    uint32_t count;
+};
+
+/* One replay: parts of prompts, and rows that decode. */
+struct chunk {
+    struct part parts[RT_MAX_PREFILL_ROWS];
+    uint32_t part_count;
+    uint32_t tokens;                       /* of the parts */
+    uint64_t context;                      /* tokens in front of them */
+    const struct rt_step_params *decoding; /* its rows, 1 token each; null: none */
+    uint32_t flags;
+    uint64_t call_first; /* step */
+};
+
+static uint32_t rows_of(const struct chunk *c)
+{
+    return c->decoding ? c->decoding->rows : 0;
+}
+
+/* ---- checks ---------------------------------------------------------------------------------- */
+
+static uint32_t pages_for(const struct rt_runtime *rt, const struct rt_slot *slot, uint32_t reach)
+{
+    const uint32_t held = rt_slot_rest(rt, slot)->page_count;
+    const uint32_t needed = rt_ceil_div_u32(reach, rt->blueprint.config.page_size);
+    return needed > held ? needed - held : 0;
+}
+
+static enum rt_status check_ids(struct rt_runtime *rt, const struct rt_prompt *prompt, uint32_t i)
+{
+    for (uint32_t t = 0; t < prompt->count; t++)
+        RT_REQUIRE(prompt->tokens[t] >= (t == 0 ? -1 : 0), &rt->error, RT_ERR_INVALID,
+                   "prompt %u: token %u is %d, %s", i, t, prompt->tokens[t],
+                   t == 0 ? "neither a token nor -1" : "no token");
+    return RT_OK;
+}
+
+/* The sequence is open, named once, short enough, goes on from a token, and has its pages or gets
+ * more. */
+static enum rt_status check_prompt(struct rt_runtime *rt, const struct rt_prompt *prompt,
+                                   uint32_t i, uint32_t *new_pages)
+{
+    const struct rt_config *c = &rt->blueprint.config;
+    struct rt_slot *slot = NULL;
+    RT_REQUIRE(prompt->tokens && prompt->count >= 1, &rt->error, RT_ERR_INVALID,
+               "prompt %u: %u tokens at %p", i, prompt->count, (const void *)prompt->tokens);
+    RT_TRY(rt_slot_of(rt, prompt->seq, &slot));
+    RT_REQUIRE(slot->named_in != rt->attempts, &rt->error, RT_ERR_DUPLICATE,
+               "prompt %u names sequence 0x%" PRIx64 " a second time", i, prompt->seq);
+    RT_REQUIRE((uint64_t)slot->length + prompt->count <= c->max_length, &rt->error, RT_ERR_LENGTH,
+               "prompt %u: %u tokens and %u new ones exceed max_length %u", i, slot->length,
+               prompt->count, c->max_length);
+    RT_REQUIRE(slot->length != slot->nameless || prompt->tokens[0] >= 0, &rt->error, RT_ERR_INVALID,
+               "prompt %u: sequence 0x%" PRIx64 " was rewound to %u tokens and has no last one; "
+               "its first token must be named",
+               i, prompt->seq, slot->length);
+    const uint32_t reach = slot->length + prompt->count;
+    if (rt_slot_rest(rt, slot)->builtin_pages)
+        *new_pages += pages_for(rt, slot, reach);
+    else
+        RT_REQUIRE(reach <= slot->capacity, &rt->error, RT_ERR_PAGES,
+                   "prompt %u: %u tokens need %u pages, %u are bound", i, reach,
+                   rt_ceil_div_u32(reach, c->page_size), rt_slot_rest(rt, slot)->page_count);
+    slot->named_in = rt->attempts;
+    return check_ids(rt, prompt, i);
+}
+
+static enum rt_status check_prompts(struct rt_runtime *rt, const struct rt_prompt *prompts,
+                                    uint32_t count, uint32_t *new_pages)
+{
+    const struct rt_config *c = &rt->blueprint.config;
+    RT_REQUIRE(c->chunk_count > 0, &rt->error, RT_ERR_UNSUPPORTED,
+               "%u prompts, but prefill.chunks configures no chunk; feed them through rt_step",
+               count);
+    RT_REQUIRE(prompts, &rt->error, RT_ERR_INVALID, "%u prompts at null", count);
+    RT_REQUIRE(count <= c->max_sequences, &rt->error, RT_ERR_ROWS,
+               "%u prompts; this runtime has 1..%u sequences", count, c->max_sequences);
+    for (uint32_t i = 0; i < count; i++)
+        RT_TRY(check_prompt(rt, &prompts[i], i, new_pages));
+    return RT_OK;
+}
+
+/* ---- one chunk ------------------------------------------------------------------------------- */
+
+static uint32_t pieces_of(const struct rt_runtime *rt, uint64_t context)
+{
+    const uint32_t piece = rt->blueprint.placement.dims.context_piece;
+    return piece ? (uint32_t)rt_ceil_div_u64(context, piece) : 0;
+}
+
+/* The graph for it; the blueprint's count: there is none. */
+static uint32_t find_spec(const struct rt_runtime *rt, uint32_t tokens, uint32_t decode_rows,
+                          uint64_t context)
+{
+    const struct rt_blueprint *b = &rt->blueprint;
+    return rt_spec_find_chunk(b->specs, b->spec_count, tokens, decode_rows, pieces_of(rt, context));
+}
+
+/* Takes pages for the part, and tells the device with the same record. Room is there. */
+static void grow(struct rt_runtime *rt, const struct part *part)
+{
+    const uint32_t held = rt_slot_rest(rt, part->slot)->page_count;
+    const uint32_t count = pages_for(rt, part->slot, part->slot->length);
+    if (count == 0 || !rt_slot_rest(rt, part->slot)->builtin_pages)
+        return;
+    rt_slot_take_pages(rt, part->slot, count);
+    rt_put_set_pages(rt, rt_slot_index(rt, part->slot), held, rt_slot_line(rt, part->slot) + held,
+                     count);
+}
+
+static uint32_t ops_bytes_of(const struct rt_runtime *rt, const struct chunk *c)
+{
+    uint32_t bytes = 0;
+    for (uint32_t i = 0; i < c->part_count; i++) {
+        const struct part *part = &c->parts[i];
+        const uint32_t pages = pages_for(rt, part->slot, part->slot->length + part->count);
+        bytes += pages ? rt_set_pages_bytes(pages) : 0;
+    }
+    return bytes;
+}
+
+/* Rows, and of the tokens: lasts | counts | all, as common/record.h has them. */
+static void write_parts(struct rt_runtime *rt, const struct chunk *c,
+                        const struct rt_graph_spec *spec, struct rt_record_row *rows,
+                        int32_t *tokens)
+{
+    int32_t *const counts = tokens + spec->rows;
+    int32_t *to = counts + rt_spec_prefill_rows(spec);
+    for (uint32_t i = 0; i < c->part_count; i++) {
+        const struct part *part = &c->parts[i];
+        rows[i] = (struct rt_record_row){
+            .slot = rt_slot_index(rt, part->slot), .accept = 1, .new_block = -1, .new_page = -1};
+        tokens[i] = part->tokens[part->count - 1];
+        counts[i] = (int32_t)part->count;
+        memcpy(to, part->tokens, part->count * sizeof(*to));
+        to += part->count;
+        part->slot->length += part->count;
+    }
+}
+
+static void unwrite_parts(struct rt_runtime *rt, const struct chunk *c, const uint32_t *held)
+{
+    for (uint32_t i = c->part_count; i-- > 0;) {
+        struct rt_slot *slot = c->parts[i].slot;
+        slot->length -= c->parts[i].count;
+        for (uint32_t page = rt_slot_rest(rt, slot)->page_count; page-- > held[i];)
+            rt_pages_drop(&rt->pages, rt_slot_line(rt, slot)[page]);
+        rt_slot_set_page_count(rt, slot, held[i]);
+    }
+}
+
+static void note_flight(struct rt_runtime *rt, const struct chunk *c, bool device_decides)
+{
+    const uint64_t step = rt_ring_advance(&rt->ring);
+    rt->flights[step % rt->ring.depth] = (struct rt_flight){
+        .step = step,
+        .ticket_first = step,
+        .call_first = c->call_first,
+        .rows = c->part_count + rows_of(c),
+        .query_len = 1,
+        .device_decides = device_decides,
+        .ends_call = true,
+    };
+    rt->stats.replays++;
+}
+
+/* All is checked, and there is a record. On failure everything is as before. */
+static enum rt_status replay(struct rt_runtime *rt, const struct chunk *c, struct rt_captured *g)
+{
+    const struct rt_graph_spec *spec = &g->program.spec;
+    const uint32_t bytes = rt->ops_bytes, count = rt->ops_count;
+    uint32_t held[RT_MAX_PREFILL_ROWS];
+    struct rt_record *record = rt_ring_record(&rt->ring);
+    struct rt_record_row *rows = rt_ring_rows(&rt->ring, record);
+    int32_t *tokens = rt_ring_tokens(&rt->ring, record);
+    const uint32_t live = c->part_count + rows_of(c);
+    *record = (struct rt_record){.step = rt->ring.next_step,
+                                 .live_rows = live,
+                                 .query_len = 1,
+                                 .bucket = spec->rows,
+                                 .prompts = c->part_count};
+    for (uint32_t i = 0; i < c->part_count; i++)
+        held[i] = rt_slot_rest(rt, c->parts[i].slot)->page_count;
+    write_parts(rt, c, spec, rows, tokens);
+    for (uint32_t i = 0; i < c->part_count; i++)
+        grow(rt, &c->parts[i]);
+    rt_take_ops(rt, record);
+    bool device_decides = false;
+    if (c->decoding) {
+        const struct rt_step_params *p = c->decoding;
+        device_decides =
+            rt_step_write_rows(rt, p->seqs, p->accept, p->rows, 1, rows + c->part_count);
+        rt_step_write_tokens(p, 0, p->rows, 1, tokens + c->part_count);
+    }
+    const enum rt_status status = rt_step_launch(rt, g, c->flags & RT_STEP_EAGER);
+    if (status != RT_OK) {
+        rt_step_unwrite_rows(rt, rows + c->part_count, rows_of(c), 1);
+        unwrite_parts(rt, c, held);
+        record->step = 0; /* no replay may take it for the next step's */
+        rt->ops_bytes = bytes;
+        rt->ops_count = count;
+        return status;
+    }
+    note_flight(rt, c, device_decides);
+    g->replays++;
+    g->live_rows += live;
+    g->padded_rows += spec->rows - live;
+    return RT_OK;
+}
+
+/* ---- rt_step with prompts -------------------------------------------------------------------- */
+
+static enum rt_status check_mixed(struct rt_runtime *rt, const struct rt_step_params *p)
+{
+    uint32_t new_pages = 0;
+    RT_REQUIRE(p->query_len <= 1, &rt->error, RT_ERR_QUERY_LEN,
+               "query length %u beside prompts: rows have 1 token there", p->query_len);
+    RT_REQUIRE(!p->rows || p->seqs, &rt->error, RT_ERR_INVALID, "rt_step: params->seqs is null");
+    RT_TRY(rt_step_check_flags(rt, p->flags));
+    RT_TRY(rt_step_check_room(rt));
+    rt->attempts++;
+    RT_TRY(check_prompts(rt, p->prompts, p->prompt_count, &new_pages));
+    RT_TRY(rt_step_check_rows(rt, p, 1, &new_pages));
+    return rt_step_check_pages(rt, new_pages);
+}
+
+static enum rt_status fill_mixed(struct rt_runtime *rt, const struct rt_step_params *p,
+                                 struct chunk *c, uint32_t *spec)
+{
+    const uint32_t most = rt->blueprint.placement.dims.prefill_rows;
+    uint64_t tokens = 0;
+    RT_REQUIRE(p->prompt_count <= most, &rt->error, RT_ERR_ROWS,
+               "%u prompts in one step: prefill.rows is %u", p->prompt_count, most);
+    for (uint32_t i = 0; i < p->prompt_count; i++) {
+        struct rt_slot *slot = rt_slot_find(rt, p->prompts[i].seq);
+        c->parts[c->part_count++] = (struct part){slot, p->prompts[i].tokens, p->prompts[i].count};
+        tokens += p->prompts[i].count;
+        c->context += slot->length;
+    }
+    c->tokens = (uint32_t)rt_min_u64(tokens, UINT32_MAX);
+    *spec = find_spec(rt, c->tokens, p->rows, c->context);
+    RT_REQUIRE(*spec < rt->blueprint.spec_count, &rt->error, RT_ERR_ROWS,
+               "no graph holds %" PRIu64 " tokens of prompts behind %" PRIu64
+               " cached ones, and %u rows that decode: prefill.chunks go up to %u, "
+               "prefill.mixed_rows to %u",
+               tokens, c->context, p->rows, rt->blueprint.placement.dims.chunk,
+               rt->blueprint.placement.dims.chunk_rows - most);
+    return RT_OK;
+}
+
+enum rt_status rt_step_mixed(struct rt_runtime *rt, const struct rt_step_params *params,
+                             uint64_t *ticket)
+{
+    const uint64_t begin = rt_step_now_ns();
+    struct chunk c = {.decoding = params, .flags = params->flags};
+    uint32_t spec = 0;
+    rt_harvest(rt);
+    RT_TRY(check_mixed(rt, params));
+    RT_TRY(fill_mixed(rt, params, &c, &spec));
+    RT_TRY(rt_reserve_ops(rt, ops_bytes_of(rt, &c)));
+    RT_TRY(rt_step_check_room(rt)); /* where those before had to go first */
+    c.call_first = rt->ring.next_step;
+    RT_TRY(replay(rt, &c, &rt->captured[spec]));
+    if (ticket)
+        *ticket = rt->ring.next_step - 1;
+    rt->stats.steps++;
+    rt->stats.eager_steps += params->flags & RT_STEP_EAGER ? 1 : 0;
+    rt->stats.host_ns_last = rt_step_now_ns() - begin;
+    rt->stats.host_ns_total += rt->stats.host_ns_last;
+    return RT_OK;
+}
+
+/* ---- rt_prefill ------------------------------------------------------------------------------ */
+
+/* What is left of the prompts: from token `done` of prompt `at` on. */
+struct rest {
+    const struct rt_prefill_params *params;
+    uint32_t at, done;
+};
+
+static uint64_t tokens_left(const struct rest *rest)
+{
+    uint64_t left = 0;
+    for (uint32_t i = rest->at; i < rest->params->prompt_count; i++)
+        left += rest->params->prompts[i].count;
+    return left - rest->done;
+}
+
+/* The graph of as many tokens as are left, or the largest. */
+static uint32_t room_for(const struct rt_runtime *rt, uint64_t left)
+{
+    const struct rt_config *c = &rt->blueprint.config;
+    for (uint32_t i = 0; i < c->chunk_count; i++)
+        if (c->chunks[i] >= left)
+            return c->chunks[i];
+    return c->chunks[c->chunk_count - 1];
+}
+
+/* The next chunk, as full as its room, its rows and their context allow; what it takes is gone from
+ * the rest. */
+static void take_chunk(const struct rt_runtime *rt, struct rest *rest, struct chunk *c)
+{
+    const uint32_t room = room_for(rt, tokens_left(rest));
+    const struct rt_dims *dims = &rt->blueprint.placement.dims;
+    while (rest->at < rest->params->prompt_count && c->part_count < dims->prefill_rows &&
+           c->tokens < room) {
+        const struct rt_prompt *prompt = &rest->params->prompts[rest->at];
+        struct rt_slot *slot = rt_slot_find(rt, prompt->seq);
+        const uint32_t count = rt_min_u32(prompt->count - rest->done, room - c->tokens);
+        const uint64_t context = c->context + slot->length;
+        if (c->part_count > 0 && find_spec(rt, room, 0, context) == rt->blueprint.spec_count)
+            break;
+        c->parts[c->part_count++] = (struct part){slot, prompt->tokens + rest->done, count};
+        c->tokens += count;
+        c->context = context;
+        rest->done += count;
+        if (rest->done == prompt->count) {
+            rest->at++;
+            rest->done = 0;
+        }
+    }
+}
+
+/* A record, waited for if need be: the oldest step's. */
+static enum rt_status await_room(struct rt_runtime *rt)
+{
+    rt_harvest(rt);
+    while (rt_ring_room(&rt->ring, rt->harvested) == 0)
+        RT_TRY(rt_wait_step(rt, rt->harvested + 1));
+    return RT_OK;
+}
+
+static enum rt_status launch_chunk(struct rt_runtime *rt, struct chunk *c)
+{
+    const uint32_t spec = find_spec(rt, c->tokens, 0, c->context);
+    RT_REQUIRE(spec < rt->blueprint.spec_count, &rt->error, RT_ERR_INTERNAL,
+               "no graph for a chunk of %u tokens behind %" PRIu64, c->tokens, c->context);
+    RT_TRY(await_room(rt));
+    RT_TRY(rt_reserve_ops(rt, ops_bytes_of(rt, c)));
+    RT_TRY(await_room(rt));
+    return replay(rt, c, &rt->captured[spec]);
+}
+
+/* Prompts that end in the chunk just launched. */
+static void tell_results(const struct rt_runtime *rt, const struct rt_prefill_params *p,
+                         uint32_t first, uint32_t end)
+{
+    for (uint32_t i = first; i < end; i++) {
+        if (p->tickets)
+            p->tickets[i] = rt->ring.next_step - 1;
+        if (p->rows)
+            p->rows[i] = i - first;
+    }
+}
+
+static enum rt_status check_prefill(struct rt_runtime *rt, const struct rt_prefill_params *p)
+{
+    uint32_t new_pages = 0;
+    RT_REQUIRE(p->prompt_count >= 1, &rt->error, RT_ERR_INVALID, "rt_prefill: 0 prompts");
+    RT_TRY(rt_step_check_flags(rt, p->flags));
+    rt->attempts++;
+    RT_TRY(check_prompts(rt, p->prompts, p->prompt_count, &new_pages));
+    return rt_step_check_pages(rt, new_pages);
+}
+
+enum rt_status rt_prefill(rt_runtime *rt, const struct rt_prefill_params *params, uint64_t *ticket)
+{
+    RT_ENTER(rt);
+    struct rt_prefill_params mine;
+    RT_TAKE_STRUCT(params, mine, &rt->error);
+    const uint64_t begin = rt_step_now_ns();
+    rt_harvest(rt);
+    RT_TRY(check_prefill(rt, params));
+    const uint64_t call_first = rt->ring.next_step;
+    struct rest rest = {.params = params};
+    while (rest.at < params->prompt_count) {
+        const uint32_t first = rest.at;
+        struct chunk c = {.flags = params->flags, .call_first = call_first};
+        take_chunk(rt, &rest, &c);
+        RT_TRY(launch_chunk(rt, &c));
+        tell_results(rt, params, first, rest.at);
+        if (ticket)
+            *ticket = rt->ring.next_step - 1;
+        rt->stats.steps++;
+        rt->stats.eager_steps += params->flags & RT_STEP_EAGER ? 1 : 0;
+    }
+    rt->stats.host_ns_last = rt_step_now_ns() - begin;
+    rt->stats.host_ns_total += rt->stats.host_ns_last;
+    return RT_OK;
+}

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A chunk's graph: tokens of prompts and rows that decode, behind each other, through the same
+ * layers. What knows no sequences has all of them at once; attention has them apart, so that the
+ * rows that decode are scheduled as if they were alone.
+ *
+ *   tokens   0 ........... chunk ............. tokens
+ *            prompts'      one a row that decodes
+ */
+#include "kernels/abi/chunk.h"
+#include "runtime/recipe_parts.h"
+
+static struct span all_of(const struct recipe *b)
+{
+    return (struct span){.rows = b->spec->tokens, .by_token = true};
+}
+
+static struct span prompts_of(const struct recipe *b)
+{
+    return (struct span){.rows = rt_spec_chunk(b->spec), .by_token = true, .chunk = true};
+}
+
+static struct span decoding_of(const struct recipe *b)
+{
+    return (struct span){
+        .first = rt_spec_chunk(b->spec), .rows = b->spec->decode_rows, .by_token = true};
+}
+
+static enum rt_status add_chunk_rows(struct recipe *b)
+{
+    const struct rt_placement *l = &b->s->blueprint->placement;
+    const struct rt_chunk_rows_params p = {
+        .ring = rt_recipe_at(b, RT_TENSOR_RECORDS, 0),
+        .ctrl = rt_recipe_at(b, RT_TENSOR_CTRL, 0),
+        .slot_token = rt_recipe_at(b, RT_TENSOR_SLOT_TOKEN, 0),
+        .tokens = rt_recipe_at(b, RT_TENSOR_TOKENS, 0),
+        .row_slot = rt_recipe_at(b, RT_TENSOR_ROW_SLOT, 0),
+        .row_position = rt_recipe_at(b, RT_TENSOR_ROW_POSITION, 0),
+        .row_length = rt_recipe_at(b, RT_TENSOR_ROW_LENGTH, 0),
+        .row_accept = rt_recipe_at(b, RT_TENSOR_ROW_ACCEPT, 0),
+        .row_start = rt_recipe_at(b, RT_TENSOR_ROW_START, 0),
+        .row_last = rt_recipe_at(b, RT_TENSOR_ROW_LAST, 0),
+        .token_id = rt_recipe_at(b, RT_TENSOR_CHUNK_IDS, 0),
+        .token_slot = rt_recipe_at(b, RT_TENSOR_TOKEN_SLOT, 0),
+        .token_position = rt_recipe_at(b, RT_TENSOR_TOKEN_POSITION, 0),
+        .token_length = rt_recipe_at(b, RT_TENSOR_TOKEN_LENGTH, 0),
+        .chunk_first = rt_recipe_at(b, RT_TENSOR_CHUNK_FIRST, 0),
+        .context_first = rt_recipe_at(b, RT_TENSOR_CONTEXT_FIRST, 0),
+        .piece_first = b->spec->pieces ? rt_recipe_at(b, RT_TENSOR_PIECE_FIRST, 0) : NULL,
+        .ring_depth = l->dims.ring_depth,
+        .record_bytes = l->record.record_bytes,
+        .tokens_offset = l->record.tokens_offset,
+        .prefill_rows = rt_spec_prefill_rows(b->spec),
+        .decode_rows = b->spec->decode_rows,
+        .chunk = rt_spec_chunk(b->spec),
+        .pieces = b->spec->pieces,
+        .piece = l->dims.context_piece,
+        .max_length = l->dims.max_length,
+    };
+    return rt_recipe_add_op(b, RT_OP_CHUNK_ROWS, RT_NO_LAYER, &p, sizeof(p));
+}
+
+/* The one of the prompts only where they attend as rows of a schedule. */
+static enum rt_status add_schedules(struct recipe *b)
+{
+    if (b->spec->absorbed) {
+        b->span = prompts_of(b);
+        RT_TRY(rt_recipe_add_schedule(b));
+    }
+    if (b->spec->decode_rows == 0)
+        return RT_OK;
+    b->span = decoding_of(b);
+    return rt_recipe_add_schedule(b);
+}
+
+static enum rt_status attend_absorbed(struct recipe *b, uint32_t layer, struct span span)
+{
+    b->span = span;
+    RT_TRY(rt_recipe_add_attend(b, layer));
+    return rt_recipe_add_reduce(b, layer);
+}
+
+/* All rows by latents. */
+static enum rt_status add_attention(struct recipe *b, uint32_t layer)
+{
+    RT_TRY(attend_absorbed(b, layer, prompts_of(b)));
+    return b->spec->decode_rows ? attend_absorbed(b, layer, decoding_of(b)) : RT_OK;
+}
+
+/* From queries to values: all by latents, or by latents what decodes alone. */
+static enum rt_status add_values(struct recipe *b, uint32_t layer)
+{
+    struct span span = b->spec->absorbed ? all_of(b) : decoding_of(b);
+    if (!b->spec->absorbed)
+        RT_TRY(rt_recipe_add_expanded(b, layer));
+    b->span = span;
+    if (span.rows == 0)
+        return RT_OK;
+    RT_TRY(rt_recipe_add_absorption(b, layer));
+    RT_TRY(b->spec->absorbed ? add_attention(b, layer) : attend_absorbed(b, layer, span));
+    b->span = span;
+    return rt_recipe_add_values(b, layer);
+}
+
+static enum rt_status add_block(struct recipe *b, uint32_t layer)
+{
+    b->span = all_of(b);
+    RT_TRY(rt_recipe_add_query(b, layer));
+    RT_TRY(add_values(b, layer));
+    b->span = all_of(b);
+    return rt_recipe_add_hidden(b, layer);
+}
+
+static enum rt_status add_latents(struct recipe *b, uint32_t layer)
+{
+    b->span = all_of(b);
+    RT_TRY(rt_recipe_add_append(b, layer));
+    return add_attention(b, layer);
+}
+
+enum rt_status rt_recipe_add_chunk(struct recipe *b)
+{
+    const struct rt_config *config = &b->s->blueprint->config;
+    RT_TRY(add_chunk_rows(b));
+    RT_TRY(rt_recipe_add_user_stage(b, RT_STAGE_STEP_BEGIN, RT_NO_LAYER));
+    RT_TRY(add_schedules(b));
+    for (uint32_t layer = 0; layer < config->geometry.layers; layer++) {
+        RT_TRY(rt_recipe_add_user_stage(b, RT_STAGE_BEFORE_ATTENTION, layer));
+        RT_TRY(config->layer ? add_block(b, layer) : add_latents(b, layer));
+        RT_TRY(rt_recipe_add_user_stage(b, RT_STAGE_AFTER_ATTENTION, layer));
+    }
+    return rt_recipe_add_user_stage(b, RT_STAGE_STEP_END, RT_NO_LAYER);
+}

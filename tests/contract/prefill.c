@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Prompts in chunks, alone and beside rows that decode, against the same tokens one by one. A
+ * token's latent and query follow from its id and position, so that who has fed it does not matter.
+ */
+#include "common/bf16.h"
+#include "tests/support/fixture.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define D_QK 288
+#define D_V 256
+#define HEADS 3
+#define LAYERS 2
+
+static void *address(rt_runtime *rt, const char *name, uint32_t layer)
+{
+    struct rt_tensor tensor = {.struct_size = sizeof(tensor)};
+    return rt_tensor(rt, name, layer, &tensor) == RT_OK ? (void *)(uintptr_t)tensor.address : NULL;
+}
+
+static void fill(uint16_t *out, uint32_t count, int32_t id, int32_t position, uint32_t layer)
+{
+    uint64_t state =
+        1 + (uint64_t)(uint32_t)id * 77777 + (uint64_t)(uint32_t)position * 131 + layer;
+    for (uint32_t i = 0; i < count; i++)
+        out[i] = rt_float_to_bf16((float)(fixture_random(&state) % 2048) / 1024.0f - 1.0f);
+}
+
+/* Queries and latents of all tokens of the graph; of padding too, as they are. */
+static int feed(void *user, const struct rt_stage_context *c)
+{
+    rt_runtime *rt = c->runtime;
+    uint16_t *q = address(rt, "q", c->layer), *latent = address(rt, "latent", c->layer);
+    const int32_t *position = address(rt, c->chunk ? "token_positions" : "positions", 0);
+    const int32_t *id = address(rt, c->chunk ? "chunk_tokens" : "tokens", 0);
+    const int32_t base = c->chunk ? 0 : *(const int32_t *)address(rt, "row_base", 0);
+    (void)user;
+    for (uint32_t j = 0; j < c->tokens; j++) {
+        const uint32_t row = j / c->query_len, t = j % c->query_len;
+        const size_t at = (size_t)base * c->query_len + j;
+        fill(latent + at * D_QK, D_QK, id[at], position[row] + (int32_t)t, c->layer);
+        fill(q + at * HEADS * D_QK, HEADS * D_QK, id[at], position[row] + (int32_t)t, c->layer + 9);
+    }
+    return 0;
+}
+
+static const uint32_t chunks[] = {5, 24};
+static const uint32_t mixed[] = {1, 3};
+
+static rt_runtime *create(void)
+{
+    struct rt_config config;
+    struct rt_error error = {0};
+    rt_runtime *rt = NULL;
+    fixture_config(&config);
+    memcpy(config.chunks, chunks, sizeof(chunks));
+    config.chunk_count = 2;
+    config.prefill_rows = 3;
+    memcpy(config.mixed_rows, mixed, sizeof(mixed));
+    config.mixed_row_count = 2;
+    const struct rt_create_params p = {.struct_size = sizeof(p),
+                                       .config = &config,
+                                       .stages = {[RT_STAGE_BEFORE_ATTENTION] = feed}};
+    if (rt_create(&p, &rt, &error) != RT_OK)
+        fail_msg("%s", error.message);
+    return rt;
+}
+
+static void make_ids(int32_t *ids, uint32_t count, uint64_t seed)
+{
+    for (uint32_t i = 0; i < count; i++)
+        ids[i] = (int32_t)(fixture_random(&seed) % 1000);
+}
+
+static void step_one(rt_runtime *rt, rt_seq seq, int32_t id)
+{
+    const struct rt_step_params p = {
+        .struct_size = sizeof(p), .rows = 1, .seqs = &seq, .tokens = &id};
+    uint64_t ticket = 0;
+    assert_int_equal(rt_step(rt, &p, &ticket), RT_OK);
+    assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
+}
+
+/* A token's record in the cache. */
+static const uint16_t *cached(rt_runtime *rt, rt_seq seq, uint32_t layer, uint32_t position)
+{
+    int32_t pages[16];
+    uint32_t count = 0;
+    assert_int_equal(rt_seq_pages(rt, seq, pages, 16, &count), RT_OK);
+    const uint32_t page_size = rt->blueprint.config.page_size;
+    assert_true(position / page_size < count);
+    const uint16_t *kv = address(rt, "kv", layer);
+    return kv + ((size_t)pages[position / page_size] * page_size + position % page_size) * D_QK;
+}
+
+static void expect_same_cache(rt_runtime *a, rt_seq of_a, rt_runtime *b, rt_seq of_b)
+{
+    uint32_t length[2] = {0, 0};
+    assert_int_equal(rt_seq_length(a, of_a, &length[0]), RT_OK);
+    assert_int_equal(rt_seq_length(b, of_b, &length[1]), RT_OK);
+    assert_int_equal(length[0], length[1]);
+    for (uint32_t layer = 0; layer < LAYERS; layer++)
+        for (uint32_t i = 0; i < length[0]; i++)
+            assert_memory_equal(cached(a, of_a, layer, i), cached(b, of_b, layer, i), D_QK * 2);
+}
+
+static void expect_close(const uint16_t *a, const uint16_t *b, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        const float x = rt_bf16_to_float(a[i]), y = rt_bf16_to_float(b[i]);
+        if (!(fabsf(x - y) <= 8e-4f + fabsf(y) * 2.01f / 128))
+            fail_msg("element %u: %g, one by one %g", i, (double)x, (double)y);
+    }
+}
+
+static void read_out(rt_runtime *rt, uint32_t token, uint16_t *out)
+{
+    const uint16_t *all = address(rt, "out", LAYERS - 1);
+    memcpy(out, all + (size_t)token * HEADS * D_V, HEADS * D_V * 2);
+}
+
+/* Of a row of the last step: where its last token is. */
+static uint32_t last_of(rt_runtime *rt, uint32_t row)
+{
+    return (uint32_t)((const int32_t *)address(rt, "row_last", 0))[row];
+}
+
+/* Lengths that end within chunks and at their ends, and pages. */
+static void prompts_are_their_tokens(void **state)
+{
+    (void)state;
+    static const uint32_t lengths[] = {1, 4, 5, 6, 16, 23, 24, 25, 47, 61, 80};
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+        rt_runtime *rt = create(), *other = create();
+        const rt_seq seq = fixture_open(rt), twin = fixture_open(other);
+        int32_t ids[80];
+        uint16_t out[HEADS * D_V], expected[HEADS * D_V];
+        make_ids(ids, lengths[i], 5 + i);
+        const struct rt_prompt prompt = {.seq = seq, .tokens = ids, .count = lengths[i]};
+        const struct rt_prefill_params p = {
+            .struct_size = sizeof(p), .prompts = &prompt, .prompt_count = 1};
+        uint64_t ticket = 0;
+        if (rt_prefill(rt, &p, &ticket) != RT_OK)
+            fail_msg("%s", rt_last_error(rt)->message);
+        assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
+        read_out(rt, last_of(rt, 0), out);
+        for (uint32_t t = 0; t < lengths[i]; t++)
+            step_one(other, twin, ids[t]);
+        read_out(other, 0, expected);
+        expect_same_cache(rt, seq, other, twin);
+        expect_close(out, expected, HEADS * D_V);
+        rt_destroy(&rt);
+        rt_destroy(&other);
+    }
+}
+
+/* More prompts than a chunk has rows, some in the middle of a sequence. */
+static void several_prompts_share_chunks(void **state)
+{
+    (void)state;
+    enum { COUNT = 5 };
+    static const uint32_t before[COUNT] = {0, 7, 0, 16, 3}, counts[COUNT] = {9, 2, 30, 1, 20};
+    rt_runtime *rt = create(), *other = create();
+    struct rt_prompt prompts[COUNT];
+    rt_seq twins[COUNT];
+    int32_t ids[COUNT][64];
+    uint64_t tickets[COUNT] = {0}, ticket = 0;
+    uint32_t rows[COUNT];
+    for (uint32_t i = 0; i < COUNT; i++) {
+        make_ids(ids[i], 64, 40 + i);
+        prompts[i] = (struct rt_prompt){
+            .seq = fixture_open(rt), .tokens = ids[i] + before[i], .count = counts[i]};
+        twins[i] = fixture_open(other);
+        for (uint32_t t = 0; t < before[i]; t++)
+            step_one(rt, prompts[i].seq, ids[i][t]);
+        for (uint32_t t = 0; t < before[i] + counts[i]; t++)
+            step_one(other, twins[i], ids[i][t]);
+    }
+    const struct rt_prefill_params p = {.struct_size = sizeof(p),
+                                        .prompts = prompts,
+                                        .prompt_count = COUNT,
+                                        .tickets = tickets,
+                                        .rows = rows};
+    if (rt_prefill(rt, &p, &ticket) != RT_OK)
+        fail_msg("%s", rt_last_error(rt)->message);
+    assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
+    for (uint32_t i = 0; i < COUNT; i++)
+        expect_same_cache(rt, prompts[i].seq, other, twins[i]);
+    /* 24 of 9 + 2 + 13, then 17 + 1 + 6, then 14 */
+    assert_int_equal(tickets[0], ticket - 2);
+    assert_int_equal(tickets[1], ticket - 2);
+    assert_int_equal(tickets[2], ticket - 1);
+    assert_int_equal(tickets[3], ticket - 1);
+    assert_int_equal(tickets[4], ticket);
+    assert_int_equal(rows[1], 1);
+    assert_int_equal(rows[2], 0);
+    assert_int_equal(rows[3], 1);
+    int32_t tokens[3];
+    uint32_t count = 0;
+    assert_int_equal(rt_result_tokens(rt, tickets[2], tokens, 3, &count), RT_OK);
+    assert_int_equal(count, 3);
+    assert_int_equal(tokens[0], ids[2][29]);
+    assert_int_equal(tokens[1], ids[3][16]);
+    rt_destroy(&rt);
+    rt_destroy(&other);
+}
+
+/* Rows that decode beside prompts: bit for bit as alone in a batch as large. */
+static void mixed_steps_are_separate_ones(void **state)
+{
+    (void)state;
+    for (uint32_t eager = 0; eager < 2; eager++) {
+        rt_runtime *rt = create(), *other = create();
+        int32_t ids[2][40];
+        rt_seq seqs[2], twins[2];
+        uint16_t out[HEADS * D_V], expected[HEADS * D_V];
+        uint64_t ticket = 0;
+        for (uint32_t i = 0; i < 2; i++) {
+            make_ids(ids[i], 40, 70 + i);
+            seqs[i] = fixture_open(rt);
+            twins[i] = fixture_open(other);
+        }
+        for (uint32_t t = 0; t < 20; t++) {
+            step_one(rt, seqs[0], ids[0][t]);
+            step_one(other, twins[0], ids[0][t]);
+        }
+        const struct rt_prompt prompt = {.seq = seqs[1], .tokens = ids[1], .count = 21};
+        const struct rt_step_params p = {.struct_size = sizeof(p),
+                                         .flags = eager ? RT_STEP_EAGER : 0,
+                                         .rows = 1,
+                                         .seqs = &seqs[0],
+                                         .tokens = &ids[0][20],
+                                         .prompts = &prompt,
+                                         .prompt_count = 1};
+        if (rt_step(rt, &p, &ticket) != RT_OK)
+            fail_msg("%s", rt_last_error(rt)->message);
+        assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
+        struct rt_stats stats = {.struct_size = sizeof(stats)};
+        assert_int_equal(rt_get_stats(rt, &stats), RT_OK);
+        assert_int_equal(stats.replays, 21);
+        read_out(rt, last_of(rt, 1), out);
+        step_one(other, twins[0], ids[0][20]);
+        read_out(other, 0, expected);
+        assert_memory_equal(out, expected, sizeof(out));
+        for (uint32_t t = 0; t < 21; t++)
+            step_one(other, twins[1], ids[1][t]);
+        for (uint32_t i = 0; i < 2; i++)
+            expect_same_cache(rt, seqs[i], other, twins[i]);
+        rt_destroy(&rt);
+        rt_destroy(&other);
+    }
+}
+
+static void idle_steps_touch_nothing(void **state)
+{
+    (void)state;
+    rt_runtime *rt = create();
+    struct rt_step_params p = {.struct_size = sizeof(p), .idle_batch = 2};
+    struct rt_row_result row;
+    uint64_t ticket = 0;
+    uint32_t count = 9;
+    assert_int_equal(rt_step(rt, &p, &ticket), RT_OK);
+    assert_int_equal(ticket, 1);
+    assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
+    assert_int_equal(rt_result(rt, ticket, &row, 1, &count), RT_OK);
+    assert_int_equal(count, 0);
+    p.idle_batch = 3;
+    assert_int_equal(rt_step(rt, &p, &ticket), RT_ERR_ROWS);
+    assert_non_null(strstr(rt_last_error(rt)->message, "idle_batch 3"));
+    rt_destroy(&rt);
+}
+
+static void refuse(rt_runtime *rt, const struct rt_prompt *prompts, uint32_t count,
+                   enum rt_status status, const char *text)
+{
+    struct fixture_snapshot before, after;
+    const struct rt_prefill_params p = {
+        .struct_size = sizeof(p), .prompts = prompts, .prompt_count = count};
+    uint64_t ticket = 99;
+    fixture_snapshot(rt, &before);
+    assert_int_equal(rt_prefill(rt, &p, &ticket), status);
+    fixture_snapshot(rt, &after);
+    if (!strstr(rt_last_error(rt)->message, text))
+        fail_msg("\"%s\" has no \"%s\"", rt_last_error(rt)->message, text);
+    assert_memory_equal(&before, &after, sizeof(before));
+    assert_int_equal(ticket, 99);
+}
+
+static void bad_prompts_change_nothing(void **state)
+{
+    (void)state;
+    rt_runtime *rt = create();
+    const rt_seq seq = fixture_open(rt), closed = fixture_open(rt);
+    int32_t ids[200];
+    make_ids(ids, 200, 1);
+    assert_int_equal(rt_seq_close(rt, closed), RT_OK);
+    struct rt_prompt p[2] = {{.seq = seq, .tokens = ids, .count = 81},
+                             {.seq = seq, .tokens = ids, .count = 3}};
+    refuse(rt, p, 1, RT_ERR_LENGTH, "81 new ones");
+    p[0].count = 3;
+    refuse(rt, p, 2, RT_ERR_DUPLICATE, "prompt 1");
+    p[1].seq = closed;
+    refuse(rt, p, 2, RT_ERR_SEQUENCE, "not an open");
+    p[1].seq = fixture_open(rt);
+    ids[2] = -1;
+    refuse(rt, p, 1, RT_ERR_INVALID, "token 2 is -1");
+    p[0].count = 0;
+    refuse(rt, p, 1, RT_ERR_INVALID, "0 tokens");
+    refuse(rt, p, 0, RT_ERR_INVALID, "0 prompts");
+    refuse(rt, NULL, 1, RT_ERR_INVALID, "null");
+    /* 24 pages of 16: four sequences of 80 take 20, and two of 33 want 6 more. */
+    ids[2] = 2;
+    struct rt_prompt many[6];
+    for (uint32_t i = 0; i < 6; i++)
+        many[i] = (struct rt_prompt){.seq = i == 0   ? seq
+                                            : i == 1 ? p[1].seq
+                                                     : fixture_open(rt),
+                                     .tokens = ids,
+                                     .count = i < 4 ? 80 : 33};
+    refuse(rt, many, 6, RT_ERR_PAGES, "26 new pages, 24 of 24");
+    rt_destroy(&rt);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(prompts_are_their_tokens),
+        cmocka_unit_test(several_prompts_share_chunks),
+        cmocka_unit_test(mixed_steps_are_separate_ones),
+        cmocka_unit_test(idle_steps_touch_nothing),
+        cmocka_unit_test(bad_prompts_change_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Prompts through whole blocks, in both forms of attention, against the same tokens one by one: the
+ * caches of all layers, and what the last layer leaves. Errors of a bfloat16 are layers deep.
+ */
+#include "common/bf16.h"
+#include "tests/support/block_fixture.h"
+#include "tests/support/fixture.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define D_QK 288
+#define HIDDEN 32
+#define LAYERS 2
+
+static void *address(rt_runtime *rt, const char *name, uint32_t layer)
+{
+    struct rt_tensor tensor = {.struct_size = sizeof(tensor)};
+    return rt_tensor(rt, name, layer, &tensor) == RT_OK ? (void *)(uintptr_t)tensor.address : NULL;
+}
+
+/* A token's hidden state follows from its id. */
+static int embed(void *user, const struct rt_stage_context *c)
+{
+    uint16_t *hidden = address(c->runtime, "hidden", 0);
+    const int32_t *id = address(c->runtime, c->chunk ? "chunk_tokens" : "tokens", 0);
+    (void)user;
+    for (uint32_t j = 0; j < c->tokens; j++) {
+        uint64_t state = 1 + (uint64_t)(uint32_t)id[j] * 77777;
+        for (uint32_t i = 0; i < HIDDEN; i++)
+            hidden[j * HIDDEN + i] =
+                rt_float_to_bf16((float)(fixture_random(&state) % 2048) / 1024.0f - 1.0f);
+    }
+    return 0;
+}
+
+/* chunks of 4 are absorbed, those of 24 expanded, with cached context 8 tokens at a time. */
+static const uint32_t chunks[] = {4, 24};
+static const uint32_t mixed[] = {2};
+
+static rt_runtime *create(struct block_fixture *b, bool lora, bool f32)
+{
+    struct rt_config config;
+    struct rt_error error = {0};
+    rt_runtime *rt = NULL;
+    block_config(&config);
+    config.block.q_lora_rank = lora ? config.block.q_lora_rank : 0;
+    config.precision = f32 ? RT_PRECISION_F32 : RT_PRECISION_BF16;
+    memcpy(config.chunks, chunks, sizeof(chunks));
+    config.chunk_count = 2;
+    config.prefill_rows = 3;
+    config.mixed_rows[0] = mixed[0];
+    config.mixed_row_count = 1;
+    config.context_piece = 64;
+    config.max_length = 160;
+    config.pages = 60;
+    block_open(b, &config, 7);
+    const struct rt_create_params p = {.struct_size = sizeof(p),
+                                       .config = &config,
+                                       .weights = b->weights,
+                                       .stages = {[RT_STAGE_STEP_BEGIN] = embed}};
+    if (rt_create(&p, &rt, &error) != RT_OK)
+        fail_msg("%s", error.message);
+    return rt;
+}
+
+static void make_ids(int32_t *ids, uint32_t count, uint64_t seed)
+{
+    for (uint32_t i = 0; i < count; i++)
+        ids[i] = (int32_t)(fixture_random(&seed) % 1000);
+}
+
+static void step_one(rt_runtime *rt, rt_seq seq, int32_t id)
+{
+    const struct rt_step_params p = {
+        .struct_size = sizeof(p), .rows = 1, .seqs = &seq, .tokens = &id};
+    uint64_t ticket = 0;
+    assert_int_equal(rt_step(rt, &p, &ticket), RT_OK);
+    assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
+}
+
+static const uint16_t *cached(rt_runtime *rt, rt_seq seq, uint32_t layer, uint32_t position)
+{
+    int32_t pages[16];
+    uint32_t count = 0;
+    assert_int_equal(rt_seq_pages(rt, seq, pages, 16, &count), RT_OK);
+    const uint32_t page_size = rt->blueprint.config.page_size;
+    assert_true(position / page_size < count);
+    const uint16_t *kv = address(rt, "kv", layer);
+    return kv + ((size_t)pages[position / page_size] * page_size + position % page_size) * D_QK;
+}
+
+/* In norm: a vector's error, by its length. */
+static void expect_close(const uint16_t *a, const uint16_t *b, uint32_t count, double bound,
+                         const char *what, uint32_t at)
+{
+    double error = 0.0, length = 0.0;
+    for (uint32_t i = 0; i < count; i++) {
+        const double x = (double)rt_bf16_to_float(a[i]), y = (double)rt_bf16_to_float(b[i]);
+        error += (x - y) * (x - y);
+        length += y * y;
+    }
+    if (!(error <= bound * bound * length))
+        fail_msg("%s %u: error %g of %g", what, at, sqrt(error), sqrt(length));
+}
+
+/* The first layer's cache bit for bit, for no attention is in front of it. */
+static void expect_same_past(rt_runtime *a, rt_seq of_a, rt_runtime *b, rt_seq of_b)
+{
+    uint32_t length[2] = {0, 0};
+    assert_int_equal(rt_seq_length(a, of_a, &length[0]), RT_OK);
+    assert_int_equal(rt_seq_length(b, of_b, &length[1]), RT_OK);
+    assert_int_equal(length[0], length[1]);
+    for (uint32_t i = 0; i < length[0]; i++)
+        assert_memory_equal(cached(a, of_a, 0, i), cached(b, of_b, 0, i), D_QK * 2);
+    for (uint32_t i = 0; i < length[0]; i++)
+        expect_close(cached(a, of_a, 1, i), cached(b, of_b, 1, i), D_QK, 0.02, "token", i);
+}
+
+static uint32_t last_of(rt_runtime *rt, uint32_t row)
+{
+    return (uint32_t)((const int32_t *)address(rt, "row_last", 0))[row];
+}
+
+static void prefill(rt_runtime *rt, const struct rt_prompt *prompts, uint32_t count, bool eager)
+{
+    const struct rt_prefill_params p = {.struct_size = sizeof(p),
+                                        .flags = eager ? RT_STEP_EAGER : 0,
+                                        .prompts = prompts,
+                                        .prompt_count = count};
+    uint64_t ticket = 0;
+    if (rt_prefill(rt, &p, &ticket) != RT_OK)
+        fail_msg("%s", rt_last_error(rt)->message);
+    assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
+}
+
+/* Of lengths with 0, 1, 2 and 3 pieces of context in front of the last chunk. */
+static void prompts_are_their_tokens(void **state)
+{
+    (void)state;
+    static const uint32_t lengths[] = {1, 4, 7, 24, 25, 64, 77, 96, 160};
+    for (uint32_t lora = 0; lora < 2; lora++)
+        for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+            struct block_fixture one, two;
+            rt_runtime *rt = create(&one, lora, false), *other = create(&two, lora, false);
+            const rt_seq seq = fixture_open(rt), twin = fixture_open(other);
+            int32_t ids[160];
+            make_ids(ids, lengths[i], 5 + i);
+            const struct rt_prompt prompt = {.seq = seq, .tokens = ids, .count = lengths[i]};
+            prefill(rt, &prompt, 1, false);
+            for (uint32_t t = 0; t < lengths[i]; t++)
+                step_one(other, twin, ids[t]);
+            const uint16_t *hidden = address(rt, "hidden", 0);
+            expect_close(hidden + last_of(rt, 0) * HIDDEN, address(other, "hidden", 0), HIDDEN,
+                         0.02, "length", lengths[i]);
+            expect_same_past(rt, seq, other, twin);
+            rt_destroy(&rt);
+            rt_destroy(&other);
+            block_close(&one);
+            block_close(&two);
+        }
+}
+
+/* Several sequences' contexts share the pieces; a row that decodes is beside them. */
+static void mixed_steps_are_separate_ones(void **state)
+{
+    (void)state;
+    enum { COUNT = 4 };
+    static const uint32_t before[COUNT] = {70, 0, 31, 50}, counts[COUNT] = {9, 5, 10, 1};
+    struct block_fixture one, two;
+    rt_runtime *rt = create(&one, true, false), *other = create(&two, true, false);
+    struct rt_prompt prompts[COUNT];
+    rt_seq twins[COUNT];
+    int32_t ids[COUNT][96];
+    for (uint32_t i = 0; i < COUNT; i++) {
+        make_ids(ids[i], 96, 40 + i);
+        prompts[i] = (struct rt_prompt){
+            .seq = fixture_open(rt), .tokens = ids[i] + before[i], .count = counts[i]};
+        twins[i] = fixture_open(other);
+        for (uint32_t t = 0; t < before[i] + counts[i]; t++) {
+            step_one(other, twins[i], ids[i][t]);
+            if (t < before[i])
+                step_one(rt, prompts[i].seq, ids[i][t]);
+        }
+    }
+    const struct rt_step_params p = {.struct_size = sizeof(p),
+                                     .rows = 1,
+                                     .seqs = &prompts[3].seq,
+                                     .tokens = prompts[3].tokens,
+                                     .prompts = prompts,
+                                     .prompt_count = 3};
+    uint64_t ticket = 0;
+    if (rt_step(rt, &p, &ticket) != RT_OK)
+        fail_msg("%s", rt_last_error(rt)->message);
+    assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
+    for (uint32_t i = 0; i < COUNT; i++)
+        expect_same_past(rt, prompts[i].seq, other, twins[i]);
+    /* What decodes is scheduled as if it were alone. */
+    const uint32_t last = before[3] + counts[3] - 1;
+    assert_memory_equal(cached(rt, prompts[3].seq, 1, last), cached(other, twins[3], 1, last),
+                        D_QK * 2);
+    rt_destroy(&rt);
+    rt_destroy(&other);
+    block_close(&one);
+    block_close(&two);
+}
+
+/* All that a step leaves: every cache, and hidden. */
+static void replay_is_eager(void **state)
+{
+    (void)state;
+    for (uint32_t f32 = 0; f32 < 2; f32++) {
+        struct block_fixture one, two;
+        rt_runtime *rt = create(&one, true, f32), *other = create(&two, true, f32);
+        struct rt_tensor t = {.struct_size = sizeof(t)};
+        int32_t ids[2][150];
+        struct rt_prompt a[2], b[2];
+        for (uint32_t i = 0; i < 2; i++) {
+            make_ids(ids[i], 150, 90 + i);
+            a[i] = (struct rt_prompt){.seq = fixture_open(rt), .tokens = ids[i], .count = 150};
+            b[i] = (struct rt_prompt){.seq = fixture_open(other), .tokens = ids[i], .count = 150};
+        }
+        prefill(rt, a, 2, false);
+        prefill(other, b, 2, true);
+        for (uint32_t layer = 0; layer < LAYERS; layer++) {
+            assert_int_equal(rt_tensor(rt, "kv", layer, &t), RT_OK);
+            assert_memory_equal(address(rt, "kv", layer), address(other, "kv", layer), t.bytes);
+        }
+        assert_int_equal(rt_tensor(rt, "hidden", 0, &t), RT_OK);
+        assert_memory_equal(address(rt, "hidden", 0), address(other, "hidden", 0), t.bytes);
+        rt_destroy(&rt);
+        rt_destroy(&other);
+        block_close(&one);
+        block_close(&two);
+    }
+}
+
+static void plan_says_which_form(void **state)
+{
+    (void)state;
+    struct block_fixture b;
+    rt_runtime *rt = create(&b, true, false);
+    const struct rt_blueprint *blueprint = &rt->blueprint;
+    assert_true(blueprint->forms[0].absorbed);
+    assert_false(blueprint->forms[1].absorbed);
+    assert_int_equal(blueprint->forms[1].pieces, 3);
+    /* L (P + V) = 256 * 24; P + R + V = 56 and 2 L + R = 544 a token */
+    assert_non_null(
+        strstr(blueprint->forms[0].reason, "2176 multiplications a head absorbed, 6368"));
+    assert_non_null(
+        strstr(blueprint->forms[1].reason, "13056 multiplications a head absorbed, 7488"));
+    rt_destroy(&rt);
+    block_close(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(prompts_are_their_tokens),
+        cmocka_unit_test(mixed_steps_are_separate_ones),
+        cmocka_unit_test(replay_is_eager),
+        cmocka_unit_test(plan_says_which_form),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/emu/shared.h"
+
+#include "kernels/generic/chunk_rows.cu"
