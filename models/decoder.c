@@ -223,13 +223,13 @@ enum rt_status rt_decoder_sample(rt_decoder *decoder, rt_seq seq,
 enum rt_status rt_decoder_logits(rt_decoder *decoder, struct rt_tensor *out)
 {
     RT_MODELS_REQUIRE(decoder, NULL, RT_ERR_INVALID, "rt_decoder_logits: decoder is null");
-    const uint64_t batch = decoder->config.batch_sizes[decoder->config.batch_size_count - 1];
     const uint64_t query_len = rt_decoder_longest_query(decoder);
+    const uint64_t batch = (rt_decoder_most_rows(decoder) + query_len - 1) / query_len;
+    const uint64_t vocab = decoder->model.vocab_size;
     const struct rt_tensor mine = {.dtype = RT_DTYPE_F32,
                                    .rank = 3,
-                                   .shape = {batch, query_len, decoder->model.vocab_size},
-                                   .bytes = batch * query_len * decoder->model.vocab_size *
-                                            sizeof(float),
+                                   .shape = {batch, query_len, vocab},
+                                   .bytes = batch * query_len * vocab * sizeof(float),
                                    .address = decoder->scratch.logits};
     RT_MODELS_TRY(
         rt_models_check_struct(out, sizeof(mine), "rt_decoder_logits", "out", &decoder->error));

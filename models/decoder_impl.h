@@ -7,8 +7,8 @@
 
 /* Products with weights for so many vectors: made before the runtime, for their ways are tried. */
 struct rt_decoder_products {
-    uint32_t tokens;              /* of a graph */
-    rt_product *router, *lm_head; /* no router without a mixture */
+    uint32_t vectors; /* a graph's tokens, or of a chunk's graph, for the head, its rows */
+    rt_product *router, *lm_head; /* null where no graph has so many */
 };
 
 /* Of one allocation, for the largest graph: addresses, 0 where the model has no use for it. */
@@ -16,6 +16,8 @@ struct rt_decoder_scratch {
     rt_memory *memory;
     uint64_t address, bytes;
     uint64_t normed; /* [tokens, hidden] */
+    /* [rows, hidden]: of a chunk the rows' last tokens, of hidden and residual. */
+    uint64_t last_hidden, last_residual;
     uint64_t scores; /* f32 [tokens, experts] */
     struct rt_routing routing;
     uint64_t between;  /* [tokens, places, width] of an MLP */
@@ -29,6 +31,8 @@ struct rt_decoder_scratch {
 struct rt_decoder_tensors {
     uint64_t hidden, residual, tokens, accepted, sampled, slots, positions, lengths, accept,
         row_base;
+    /* With chunks alone. */
+    uint64_t chunk_tokens, token_slots, token_positions, token_lengths, row_last;
 };
 
 struct rt_decoder {
@@ -65,9 +69,11 @@ enum rt_status rt_decoder_scratch_make(struct rt_decoder *d, struct rt_error *er
 void rt_decoder_scratch_free(struct rt_decoder *d);
 /* The longest query of the configuration. */
 uint32_t rt_decoder_longest_query(const struct rt_decoder *d);
-/* A graph's; never null for one of the configuration. */
+/* For so many vectors; never null for those of a graph of the configuration. */
 const struct rt_decoder_products *rt_decoder_products_of(const struct rt_decoder *d,
-                                                         uint32_t tokens);
+                                                         uint32_t vectors);
+/* Most rows of a graph, times its tokens a row: whose logits there is room for. */
+uint32_t rt_decoder_most_rows(const struct rt_decoder *d);
 
 /* ---- decoder_stages.c ---- */
 

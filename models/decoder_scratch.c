@@ -12,18 +12,73 @@ uint32_t rt_decoder_longest_query(const struct rt_decoder *d)
     return d->config.query_lens[d->config.query_len_count - 1];
 }
 
-static uint32_t largest_batch(const struct rt_decoder *d)
+/* ---- graphs ---------------------------------------------------------------------------------- */
+
+/* Vectors of a graph: what goes through its layers, and what is sampled from. */
+struct sizes {
+    uint32_t tokens, rows;
+};
+
+/* Graphs that differ in these: chunks' by cached context do not. */
+static uint32_t graph_count(const struct rt_decoder *d)
 {
-    return d->config.batch_sizes[d->config.batch_size_count - 1];
+    const struct rt_config *c = &d->config;
+    return c->batch_size_count * c->query_len_count + c->chunk_count * (c->mixed_row_count + 1);
+}
+
+static struct sizes sizes_of_chunk(const struct rt_config *c, uint32_t i)
+{
+    const uint32_t mix = i % (c->mixed_row_count + 1);
+    const uint32_t decoding = mix == 0 ? 0 : c->mixed_rows[mix - 1];
+    const uint32_t prompts =
+        c->prefill_rows < c->max_sequences ? c->prefill_rows : c->max_sequences;
+    return (struct sizes){.tokens = c->chunks[i / (c->mixed_row_count + 1)] + decoding,
+                          .rows = prompts + decoding};
+}
+
+static struct sizes sizes_of(const struct rt_decoder *d, uint32_t i)
+{
+    const struct rt_config *c = &d->config;
+    const uint32_t steps = c->batch_size_count * c->query_len_count;
+    if (i >= steps)
+        return sizes_of_chunk(c, i - steps);
+    const uint32_t tokens =
+        c->batch_sizes[i / c->query_len_count] * c->query_lens[i % c->query_len_count];
+    return (struct sizes){.tokens = tokens, .rows = tokens};
+}
+
+/* Of any graph; tokens no less than rows, for both go through a norm. */
+static struct sizes most_sizes(const struct rt_decoder *d)
+{
+    struct sizes most = {0, 0};
+    for (uint32_t i = 0; i < graph_count(d); i++) {
+        const struct sizes graph = sizes_of(d, i);
+        most.tokens = graph.tokens > most.tokens ? graph.tokens : most.tokens;
+        most.rows = graph.rows > most.rows ? graph.rows : most.rows;
+    }
+    most.tokens = most.rows > most.tokens ? most.rows : most.tokens;
+    return most;
+}
+
+uint32_t rt_decoder_most_rows(const struct rt_decoder *d)
+{
+    return most_sizes(d).rows;
+}
+
+/* Rows of the longest query that are as many: what sampling is asked for by. */
+static uint32_t most_batch(const struct rt_decoder *d)
+{
+    const uint32_t query_len = rt_decoder_longest_query(d);
+    return (most_sizes(d).rows + query_len - 1) / query_len;
 }
 
 /* ---- products -------------------------------------------------------------------------------- */
 
 const struct rt_decoder_products *rt_decoder_products_of(const struct rt_decoder *d,
-                                                         uint32_t tokens)
+                                                         uint32_t vectors)
 {
     for (uint32_t i = 0; i < d->product_count; i++)
-        if (d->products[i].tokens == tokens)
+        if (d->products[i].vectors == vectors)
             return &d->products[i];
     return NULL;
 }
@@ -49,24 +104,37 @@ static enum rt_status make_product(struct rt_decoder *d, uint32_t tokens, uint32
     return RT_OK;
 }
 
-/* Graphs of as many tokens share theirs. */
+/* Those of so many vectors, which graphs share: new ones have none yet. There is room. */
+static struct rt_decoder_products *products_for(struct rt_decoder *d, uint32_t vectors)
+{
+    for (uint32_t i = 0; i < d->product_count; i++)
+        if (d->products[i].vectors == vectors)
+            return &d->products[i];
+    struct rt_decoder_products *const p = &d->products[d->product_count++];
+    p->vectors = vectors;
+    return p;
+}
+
+/* Of a graph whose router has so many vectors, and whose head. */
+static enum rt_status make_graph_products(struct rt_decoder *d, struct sizes graph,
+                                          uint64_t *workspace, struct rt_error *err)
+{
+    struct rt_decoder_products *const router = products_for(d, graph.tokens);
+    struct rt_decoder_products *const head = products_for(d, graph.rows);
+    const uint32_t experts = d->model.moe.experts, vocab = d->model.vocab_size;
+    if (experts && !router->router)
+        RT_MODELS_TRY(make_product(d, graph.tokens, experts, &router->router, workspace, err));
+    return head->lm_head ? RT_OK
+                         : make_product(d, graph.rows, vocab, &head->lm_head, workspace, err);
+}
+
 static enum rt_status make_products(struct rt_decoder *d, uint64_t *workspace, struct rt_error *err)
 {
-    const struct rt_config *c = &d->config;
-    d->products = calloc((size_t)c->batch_size_count * c->query_len_count, sizeof(*d->products));
+    const uint32_t graphs = graph_count(d);
+    d->products = calloc((size_t)2 * graphs, sizeof(*d->products));
     RT_MODELS_REQUIRE(d->products, err, RT_ERR_NOMEM, "out of host memory for products");
-    for (uint32_t i = 0; i < c->batch_size_count * c->query_len_count; i++) {
-        const uint32_t tokens =
-            c->batch_sizes[i / c->query_len_count] * c->query_lens[i % c->query_len_count];
-        if (rt_decoder_products_of(d, tokens))
-            continue;
-        struct rt_decoder_products *const p = &d->products[d->product_count++];
-        p->tokens = tokens;
-        RT_MODELS_TRY(make_product(d, tokens, d->model.vocab_size, &p->lm_head, workspace, err));
-        if (d->model.moe.experts)
-            RT_MODELS_TRY(
-                make_product(d, tokens, d->model.moe.experts, &p->router, workspace, err));
-    }
+    for (uint32_t i = 0; i < graphs; i++)
+        RT_MODELS_TRY(make_graph_products(d, sizes_of(d, i), workspace, err));
     return RT_OK;
 }
 
@@ -92,12 +160,15 @@ static void lay_out(const struct rt_decoder *d, uint64_t sampling, uint64_t prod
                     struct rt_decoder_scratch *s)
 {
     const struct rt_model *m = &d->model;
-    const uint64_t tokens = (uint64_t)largest_batch(d) * rt_decoder_longest_query(d);
+    const struct sizes most = most_sizes(d);
+    const uint64_t tokens = most.tokens, rows = d->config.chunk_count ? most.rows : 0;
     const uint64_t number = d->config.precision == RT_PRECISION_F32 ? 4 : 2;
     const uint64_t pairs = tokens * m->moe.experts_per_token, experts = m->moe.experts;
     struct rt_routing *const r = &s->routing;
     uint64_t end = 0;
     put(tokens * m->hidden_size * number, &end, &s->normed);
+    put(rows * m->hidden_size * number, &end, &s->last_hidden);
+    put(rows * m->hidden_size * number, &end, &s->last_residual);
     put(tokens * experts * sizeof(float), &end, &s->scores);
     put(pairs * sizeof(int32_t), &end, &r->choices);
     put(pairs * sizeof(float), &end, &r->weights);
@@ -106,7 +177,8 @@ static void lay_out(const struct rt_decoder *d, uint64_t sampling, uint64_t prod
     put(experts * 4 * sizeof(int32_t), &end, &r->active);
     put(sizeof(int32_t), &end, &r->active_count);
     put(tokens * between(m) * number, &end, &s->between);
-    put(tokens * m->vocab_size * sizeof(float), &end, &s->logits);
+    const uint64_t logits = (uint64_t)most_batch(d) * rt_decoder_longest_query(d);
+    put(logits * m->vocab_size * sizeof(float), &end, &s->logits);
     put(d->config.max_sequences * sizeof(struct rt_sampling), &end, &s->lines);
     put(sampling, &end, &s->sampling);
     put(products, &end, &s->products);
@@ -115,11 +187,14 @@ static void lay_out(const struct rt_decoder *d, uint64_t sampling, uint64_t prod
 
 static void make_addresses(struct rt_decoder_scratch *s)
 {
-    uint64_t *const all[] = {
-        &s->normed,          &s->scores,        &s->routing.choices, &s->routing.weights,
-        &s->routing.offsets, &s->routing.pairs, &s->routing.active,  &s->routing.active_count,
-        &s->between,         &s->logits,        &s->lines,           &s->sampling,
-        &s->products};
+    uint64_t *const all[] = {&s->normed,          &s->last_hidden,
+                             &s->last_residual,   &s->scores,
+                             &s->routing.choices, &s->routing.weights,
+                             &s->routing.offsets, &s->routing.pairs,
+                             &s->routing.active,  &s->routing.active_count,
+                             &s->between,         &s->logits,
+                             &s->lines,           &s->sampling,
+                             &s->products};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         *all[i] += s->address;
 }
@@ -129,7 +204,7 @@ enum rt_status rt_decoder_scratch_make(struct rt_decoder *d, struct rt_error *er
     struct rt_decoder_scratch *const s = &d->scratch;
     uint64_t sampling, products = 0;
     RT_MODELS_TRY(make_products(d, &products, err));
-    RT_MODELS_TRY(rt_sample_workspace(largest_batch(d), rt_decoder_longest_query(d),
+    RT_MODELS_TRY(rt_sample_workspace(most_batch(d), rt_decoder_longest_query(d),
                                       d->model.vocab_size, &sampling, err));
     lay_out(d, sampling, products, s);
     RT_MODELS_TRY(rt_memory_create(d->device, s->bytes, &s->memory, &s->address, err));

@@ -30,22 +30,34 @@ static enum rt_status find(struct rt_decoder *d, rt_runtime *rt, const char *nam
     return RT_OK;
 }
 
+struct name {
+    const char *name;
+    uint64_t *address;
+};
+
 static enum rt_status find_tensors(struct rt_decoder *d, rt_runtime *rt)
 {
     struct rt_decoder_tensors *const t = &d->tensors;
-    const struct {
-        const char *name;
-        uint64_t *address;
-    } all[] = {{"hidden", &t->hidden},      {"residual", &t->residual}, {"tokens", &t->tokens},
-               {"accepted", &t->accepted},  {"sampled", &t->sampled},   {"slots", &t->slots},
-               {"lengths", &t->lengths},    {"accept", &t->accept},     {"row_base", &t->row_base},
-               {"positions", &t->positions}};
+    const struct name all[] = {{"hidden", &t->hidden},     {"residual", &t->residual},
+                               {"tokens", &t->tokens},     {"accepted", &t->accepted},
+                               {"sampled", &t->sampled},   {"slots", &t->slots},
+                               {"lengths", &t->lengths},   {"accept", &t->accept},
+                               {"row_base", &t->row_base}, {"positions", &t->positions}};
+    const struct name of_chunks[] = {{"chunk_tokens", &t->chunk_tokens},
+                                     {"token_slots", &t->token_slots},
+                                     {"token_positions", &t->token_positions},
+                                     {"token_lengths", &t->token_lengths},
+                                     {"row_last", &t->row_last}};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         if (!*all[i].address)
             RT_MODELS_TRY(find(d, rt, all[i].name, all[i].address));
+    for (size_t i = 0; d->config.chunk_count && i < sizeof(of_chunks) / sizeof(of_chunks[0]); i++)
+        if (!*of_chunks[i].address)
+            RT_MODELS_TRY(find(d, rt, of_chunks[i].name, of_chunks[i].address));
     return RT_OK;
 }
 
+/* Rows of one result each, or of query_len. */
 static struct rt_token_rows rows_of(const struct place *p)
 {
     const struct rt_decoder_tensors *t = &p->d->tensors;
@@ -57,6 +69,19 @@ static struct rt_token_rows rows_of(const struct place *p)
                                   .row_base = t->row_base};
 }
 
+/* All tokens that go through the layers: of a chunk each is a row. */
+static struct rt_token_rows tokens_of(const struct place *p)
+{
+    const struct rt_decoder_tensors *t = &p->d->tensors;
+    if (!p->context->chunk)
+        return rows_of(p);
+    return (struct rt_token_rows){.rows = p->tokens,
+                                  .query_len = 1,
+                                  .lengths = t->token_lengths,
+                                  .slots = t->token_slots,
+                                  .positions = t->token_positions};
+}
+
 /* ---- operators ------------------------------------------------------------------------------- */
 
 static enum rt_status embed(const struct place *p)
@@ -64,9 +89,10 @@ static enum rt_status embed(const struct place *p)
     const struct rt_decoder *d = p->d;
     const struct rt_embed_args args = {.struct_size = sizeof(args),
                                        .precision = d->config.precision,
-                                       .rows = rows_of(p),
+                                       .rows = tokens_of(p),
                                        .table = p->weights->at[RT_PLACE_EMBEDDING],
-                                       .tokens = d->tensors.tokens,
+                                       .tokens = p->context->chunk ? d->tensors.chunk_tokens
+                                                                   : d->tensors.tokens,
                                        .hidden = d->tensors.hidden,
                                        .vocab = d->model.vocab_size,
                                        .width = d->model.hidden_size,
@@ -74,14 +100,25 @@ static enum rt_status embed(const struct place *p)
     return rt_embed(d->ops, &args, p->context->stream);
 }
 
-static enum rt_status normalise(const struct place *p, uint64_t weight)
+/* Vectors and their residuals. */
+struct vectors {
+    uint64_t hidden, residual;
+    uint32_t count;
+};
+
+static struct vectors all_of(const struct place *p)
+{
+    return (struct vectors){p->d->tensors.hidden, p->d->tensors.residual, p->tokens};
+}
+
+static enum rt_status normalise(const struct place *p, const struct vectors *v, uint64_t weight)
 {
     const struct rt_decoder *d = p->d;
     const struct rt_mla_input_norm_args args = {
         .struct_size = sizeof(args),
-        .tokens = p->tokens,
-        .hidden = d->tensors.hidden,
-        .residual = d->tensors.residual,
+        .tokens = v->count,
+        .hidden = v->hidden,
+        .residual = v->residual,
         .normed = d->scratch.normed,
         .norm = {.weight = weight,
                  .width = d->model.hidden_size,
@@ -116,7 +153,7 @@ static enum rt_status route(const struct place *p)
                                        .group_score = moe->group_score,
                                        .normalise = moe->normalise,
                                        .scale = (float)moe->scale,
-                                       .rows = rows_of(p),
+                                       .rows = tokens_of(p),
                                        .logits = d->scratch.scores,
                                        .bias = p->weights->at[RT_PLACE_ROUTER_BIAS],
                                        .routing = d->scratch.routing};
@@ -151,7 +188,7 @@ static enum rt_status run_mlp(const struct place *p, const struct rt_experts_sha
                                     .h = d->scratch.between};
     struct rt_experts_down_args down = {.struct_size = sizeof(down),
                                         .shape = *shape,
-                                        .rows = rows_of(p),
+                                        .rows = tokens_of(p),
                                         .routing = d->scratch.routing,
                                         .h = d->scratch.between,
                                         .out = d->tensors.hidden,
@@ -212,11 +249,39 @@ static enum rt_status choose(const struct place *p)
     return rt_sample(d->ops, &args, p->context->stream);
 }
 
+static enum rt_status take(const struct place *p, uint64_t x, uint64_t out)
+{
+    const struct rt_decoder *d = p->d;
+    const struct rt_take_rows_args args = {.struct_size = sizeof(args),
+                                           .precision = d->config.precision,
+                                           .rows = p->context->batch,
+                                           .x_rows = p->tokens,
+                                           .width = d->model.hidden_size,
+                                           .x = x,
+                                           .index = d->tensors.row_last,
+                                           .out = out};
+    return rt_take_rows(d->ops, &args, p->context->stream);
+}
+
+/* What is sampled from: of a chunk every row's last token. */
+static enum rt_status take_ends(const struct place *p, struct vectors *out)
+{
+    const struct rt_decoder *d = p->d;
+    *out = all_of(p);
+    if (!p->context->chunk)
+        return RT_OK;
+    *out = (struct vectors){d->scratch.last_hidden, d->scratch.last_residual, p->context->batch};
+    RT_MODELS_TRY(take(p, d->tensors.hidden, out->hidden));
+    return take(p, d->tensors.residual, out->residual);
+}
+
 static enum rt_status head(const struct place *p)
 {
     const enum rt_place_kind kind = p->d->model.tied ? RT_PLACE_EMBEDDING : RT_PLACE_LM_HEAD;
-    RT_MODELS_TRY(normalise(p, p->weights->at[RT_PLACE_FINAL_NORM]));
-    RT_MODELS_TRY(multiply(p, rt_decoder_products_of(p->d, p->tokens)->lm_head,
+    struct vectors ends;
+    RT_MODELS_TRY(take_ends(p, &ends));
+    RT_MODELS_TRY(normalise(p, &ends, p->weights->at[RT_PLACE_FINAL_NORM]));
+    RT_MODELS_TRY(multiply(p, rt_decoder_products_of(p->d, ends.count)->lm_head,
                            p->weights->at[kind], p->d->scratch.logits));
     return choose(p);
 }
@@ -229,7 +294,7 @@ static enum rt_status enter(void *user, const struct rt_stage_context *context, 
     *out = (struct place){.d = d,
                           .context = context,
                           .weights = &d->weights.layers[context->layer],
-                          .tokens = context->batch * context->query_len};
+                          .tokens = context->tokens};
     return find_tensors(d, context->runtime);
 }
 
@@ -252,7 +317,8 @@ int rt_decoder_begin(void *user, const struct rt_stage_context *context)
 
 static enum rt_status after_attention(const struct place *p)
 {
-    RT_MODELS_TRY(normalise(p, p->weights->at[RT_PLACE_MLP_NORM]));
+    const struct vectors all = all_of(p);
+    RT_MODELS_TRY(normalise(p, &all, p->weights->at[RT_PLACE_MLP_NORM]));
     return p->d->model.moe_layers[p->context->layer] ? mixture(p) : dense(p);
 }
 

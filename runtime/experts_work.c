@@ -197,21 +197,6 @@ enum rt_status rt_ops_experts_down_work(const struct rt_kernels *k,
 static const struct rt_routing any_routing = {ANY, ANY, ANY, ANY, ANY, ANY};
 static const struct rt_expert_weights any_weights = {.address = ANY};
 
-/* Rows that have so many tokens; which ones makes no difference. */
-static enum rt_status any_rows(const char *op, uint32_t tokens, struct rt_token_rows *out,
-                               struct rt_error *err)
-{
-    uint32_t query_len = 1;
-    while (query_len <= RT_MAX_QUERY_LEN &&
-           (tokens % query_len != 0 || tokens / query_len > RT_MAX_BATCH))
-        query_len++;
-    RT_REQUIRE(query_len <= RT_MAX_QUERY_LEN, err, RT_ERR_INVALID,
-               "%s: shape.tokens %u is no number of rows, 1..%d, times a query length, 1..%d", op,
-               tokens, RT_MAX_BATCH, RT_MAX_QUERY_LEN);
-    *out = (struct rt_token_rows){.rows = tokens / query_len, .query_len = query_len};
-    return RT_OK;
-}
-
 enum rt_status rt_ops_choose_experts(const struct rt_device_caps *caps,
                                      const struct rt_experts_shape *shape,
                                      struct rt_experts_choice *out, struct rt_error *err)
@@ -224,6 +209,7 @@ enum rt_status rt_ops_choose_experts(const struct rt_device_caps *caps,
                                                .gate = {any_weights, any_weights},
                                                .up = {any_weights, any_weights}};
     struct rt_experts_down_args down_args = {.shape = *shape,
+                                             .rows = {.rows = shape->tokens, .query_len = 1},
                                              .routing = any_routing,
                                              .h = ANY,
                                              .out = ANY,
@@ -231,7 +217,6 @@ enum rt_status rt_ops_choose_experts(const struct rt_device_caps *caps,
     struct rt_experts_up_params up;
     struct rt_experts_down_params down;
     RT_TRY(take_up(op, caps, &up_args, &up, err));
-    RT_TRY(any_rows(op, shape->tokens, &down_args.rows, err));
     RT_TRY(take_down(op, caps, &down_args, &down, err));
     RT_TRY(resolve_up(caps, shape->backend, &up, &out->up, err));
     return resolve_down(caps, shape->backend, &down, &out->down, err);

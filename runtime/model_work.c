@@ -77,8 +77,9 @@ enum rt_status rt_ops_token_rows(const char *op, const struct rt_token_rows *row
                                                 {"rows.slots", rows->slots, RT_ALIGN_INT32},
                                                 {"rows.positions", rows->positions, RT_ALIGN_INT32},
                                                 {"rows.row_base", rows->row_base, RT_ALIGN_INT32}};
-    RT_TRY(rt_ops_check_count(op, "rows.rows", rows->rows, 1, RT_MAX_BATCH, err));
     RT_TRY(rt_ops_check_count(op, "rows.query_len", rows->query_len, 1, RT_MAX_QUERY_LEN, err));
+    RT_TRY(
+        rt_ops_check_count(op, "rows.rows", rows->rows, 1, RT_MAX_TOKENS / rows->query_len, err));
     RT_TRY(check_optional(op, pointers, 4, err));
     *out = (struct rt_rows_view){.count = rows->rows,
                                  .q_len = rows->query_len,

@@ -106,6 +106,7 @@ static enum rt_status run(struct decode *d, struct rt_error *error)
                                    .tokens = (uint32_t)d->options.tokens,
                                    .ahead = dump ? 1 : d->setup.ahead,
                                    .vocab = d->setup.model.vocab_size,
+                                   .chunks = d->setup.config.chunk_count > 0,
                                    .prompts = d->prompts,
                                    .teacher = d->options.teachers ? d->teacher : NULL,
                                    .sampling = d->sampling,

@@ -19,7 +19,8 @@ struct decode_options {
     double top_p;
     uint64_t top_k, seed;
     uint64_t random; /* the weights' seed, where is_random */
-    bool is_random, ignore_eos, json;
+    uint64_t chunk; /* tokens of prompts in one launch, where has_chunk; 0: they go in one by one */
+    bool has_chunk, is_random, ignore_eos, json;
 };
 
 /* False after a message on stderr. To be freed either way; `options` was zeroed. */

@@ -8,8 +8,9 @@
 #include <time.h>
 
 /*
- * Steps are numbered from 0. Row r has its first token of step prompts[r]->count - 1, and goes on
- * in the batch when it is done, until all are: its later tokens are nobody's.
+ * Steps are numbered from 0. Row r has its first token of step counts[r] - 1, and goes on in the
+ * batch when it is done, until all are: its later tokens are nobody's. Where there are chunks, all
+ * of a prompt but its last token goes in before step 0, and that is all that steps have of it.
  *
  *   steps     0 ......... collected ......... stamped ....... launched ......... total
  *             results are read  | complete        | in flight      |
@@ -24,6 +25,8 @@ struct loop {
     uint64_t begin_ns;
     rt_seq *seqs;                  /* [rows] */
     int32_t *tokens, *accept;      /* [rows], of the step that is launched next */
+    const int32_t **prompts;       /* [rows], what steps feed of the prompts */
+    uint32_t *counts;              /* [rows], how many of them */
     struct rt_row_result *results; /* [rows] */
     bool *done;                    /* [rows] */
     uint64_t *tickets, *stamps;    /* [total] */
@@ -107,7 +110,7 @@ static enum rt_status collect(struct loop *l)
     if (rt_result(l->rt, ticket, l->results, l->job->rows, &count) != RT_OK)
         return runtime_failed(l);
     for (uint32_t r = 0; r < count; r++) {
-        if (l->done[r] || l->collected + 1 < l->job->prompts[r]->count)
+        if (l->done[r] || l->collected + 1 < l->counts[r])
             continue;
         const enum rt_status status = take(l, r, l->results[r].sampled);
         if (status != RT_OK)
@@ -123,14 +126,14 @@ static enum rt_status collect(struct loop *l)
 static void name_token(struct loop *l, uint32_t row)
 {
     const struct decode_job *job = l->job;
-    const struct token_list *prompt = job->prompts[row];
+    const uint32_t count = l->counts[row];
     const struct token_list *teacher = job->teacher ? job->teacher[row] : NULL;
     l->tokens[row] = -1;
     l->accept[row] = RT_ACCEPT_DEVICE;
-    if (l->launched < prompt->count)
-        l->tokens[row] = prompt->ids[l->launched];
-    else if (teacher && l->launched - prompt->count < teacher->count)
-        l->tokens[row] = teacher->ids[l->launched - prompt->count];
+    if (l->launched < count)
+        l->tokens[row] = l->prompts[row][l->launched];
+    else if (teacher && l->launched - count < teacher->count)
+        l->tokens[row] = teacher->ids[l->launched - count];
     if (l->tokens[row] >= 0)
         l->accept[row] = 1;
 }
@@ -154,11 +157,33 @@ static enum rt_status launch(struct loop *l)
     return RT_OK;
 }
 
+/* Of every prompt all but what steps feed. */
+static enum rt_status prefill(struct loop *l)
+{
+    const struct decode_job *job = l->job;
+    struct rt_prompt *prompts = calloc(job->rows, sizeof(*prompts));
+    struct rt_prefill_params params = {.struct_size = sizeof(params), .prompts = prompts};
+    enum rt_status status = RT_OK;
+    uint64_t ticket = 0;
+    if (!prompts)
+        return rt_error_set(l->error, RT_ERR_NOMEM, "out of host memory for %u prompts", job->rows);
+    for (uint32_t r = 0; r < job->rows; r++)
+        if (job->prompts[r]->count > l->counts[r])
+            prompts[params.prompt_count++] =
+                (struct rt_prompt){.seq = l->seqs[r],
+                                   .tokens = job->prompts[r]->ids,
+                                   .count = job->prompts[r]->count - l->counts[r]};
+    if (params.prompt_count > 0)
+        status = rt_prefill(l->rt, &params, &ticket);
+    free(prompts);
+    return status == RT_OK ? RT_OK : runtime_failed(l);
+}
+
 /* The ring's records are reused, results and all, so no more steps than that may be unread. */
 static enum rt_status run_ahead(struct loop *l)
 {
-    enum rt_status status = RT_OK;
     l->begin_ns = now_ns();
+    enum rt_status status = prefill(l);
     while (status == RT_OK && l->launched < l->total && l->live > 0) {
         const bool full = l->launched - l->collected >= l->job->ahead;
         status = full ? RT_ERR_BUSY : launch(l);
@@ -180,7 +205,7 @@ static void measure(const struct loop *l)
     r->total_ns = l->stamps[l->launched - 1] - l->begin_ns;
     uint32_t end = l->longest; /* of the steps with a token that was kept */
     for (uint32_t row = 0; row < l->job->rows; row++) {
-        const uint32_t row_end = l->job->prompts[row]->count + r->counts[row] - 1;
+        const uint32_t row_end = l->counts[row] + r->counts[row] - 1;
         if (row_end <= l->longest)
             continue;
         r->decode_tokens += row_end - l->longest;
@@ -222,6 +247,7 @@ static bool allocate(struct loop *l)
     l->seqs = calloc(rows, sizeof(*l->seqs));
     l->tokens = calloc(rows, sizeof(*l->tokens));
     l->accept = calloc(rows, sizeof(*l->accept));
+    l->prompts = calloc(rows, sizeof(*l->prompts));
     l->results = calloc(rows, sizeof(*l->results));
     l->done = calloc(rows, sizeof(*l->done));
     l->tickets = calloc(l->total, sizeof(*l->tickets));
@@ -229,11 +255,18 @@ static bool allocate(struct loop *l)
     if (l->job->logits)
         l->logits = calloc(l->job->vocab, sizeof(*l->logits));
     if (!r->tokens || !r->counts || !r->ended || !r->first_ns || !r->step_ns || !l->seqs ||
-        !l->tokens || !l->accept || !l->results || !l->done || !l->tickets || !l->stamps ||
-        (l->job->logits && !l->logits))
+        !l->tokens || !l->accept || !l->prompts || !l->results || !l->done || !l->tickets ||
+        !l->stamps || (l->job->logits && !l->logits))
         return false;
     memset(r->tokens, 0xff, tokens * sizeof(*r->tokens));
     return true;
+}
+
+/* What steps feed: the whole, or the last token. */
+static void cut_prompts(struct loop *l)
+{
+    for (uint32_t r = 0; r < l->job->rows; r++)
+        l->prompts[r] = l->job->prompts[r]->ids + l->job->prompts[r]->count - l->counts[r];
 }
 
 static void release(struct loop *l)
@@ -241,6 +274,8 @@ static void release(struct loop *l)
     free(l->seqs);
     free(l->tokens);
     free(l->accept);
+    free(l->prompts);
+    free(l->counts);
     free(l->results);
     free(l->done);
     free(l->tickets);
@@ -274,12 +309,15 @@ enum rt_status decode_run(const struct decode_job *job, struct decode_result *re
                      .live = job->rows};
     assert(job->rows >= 1 && job->tokens >= 1);
     *result = (struct decode_result){.steps = 0};
-    for (uint32_t r = 0; r < job->rows; r++)
-        if (job->prompts[r]->count > l.longest)
-            l.longest = job->prompts[r]->count;
+    l.counts = calloc(job->rows, sizeof(*l.counts));
+    for (uint32_t r = 0; l.counts && r < job->rows; r++) {
+        l.counts[r] = job->chunks ? 1 : job->prompts[r]->count;
+        l.longest = l.counts[r] > l.longest ? l.counts[r] : l.longest;
+    }
     l.total = l.longest + job->tokens - 1;
     enum rt_status status = RT_ERR_NOMEM;
-    if (allocate(&l)) {
+    if (l.counts && allocate(&l)) {
+        cut_prompts(&l);
         status = run(&l);
     } else {
         error->status = status;

@@ -4,7 +4,7 @@
 
 /*
  * Prompts in, tokens out: a batch of sequences through one decoder, all rows in every step, each
- * step one token wide. A row feeds its prompt, then what it chose itself, on the device, or what a
+ * step one token wide. A row feeds its prompt, or its last token where the rest can go in by chunks, then what it chose itself, on the device, or what a
  * teacher's list has in its place. The host runs ahead of the device and reads results behind it.
  */
 #include "replayrt/decoder.h"
@@ -23,6 +23,7 @@ struct decode_job {
     uint32_t tokens; /* to generate for every row, >= 1 */
     uint32_t ahead;  /* steps in flight, >= 1: at most what the ring has room for */
     uint32_t vocab;  /* read with `logits` alone */
+    bool chunks;     /* the runtime has graphs for prompts */
     const struct token_list *const *prompts; /* [rows], none empty */
     const struct token_list *const *teacher; /* [rows], at least tokens - 1 ids each; or null */
     const struct rt_sampling *sampling;      /* [rows] */

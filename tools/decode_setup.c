@@ -63,7 +63,32 @@ static bool fits_model(const struct decode_options *o, const struct rt_model *mo
 
 /* ---- the configuration ----------------------------------------------------------------------- */
 
-/* One graph, as large as the batch. */
+/* All but every prompt's last token, which the first step feeds. */
+static uint64_t prompt_tokens(const struct decode_options *o)
+{
+    uint64_t tokens = 0;
+    for (uint32_t r = 0; r < o->rows; r++)
+        tokens += o->prompts[r].count - 1;
+    return tokens;
+}
+
+#define MOST_CHUNK 2048u /* beyond it a launch costs nothing beside its work */
+
+/* One chunk size: for all tokens there are, or the size that is asked for. */
+static void set_chunks(const struct decode_options *o, struct rt_config *c)
+{
+    uint64_t chunk = prompt_tokens(o);
+    if (o->has_chunk)
+        chunk = o->chunk;
+    else if (o->config)
+        return;
+    memset(c->chunks, 0, sizeof(c->chunks));
+    chunk = chunk < MOST_CHUNK || o->has_chunk ? chunk : MOST_CHUNK;
+    c->chunks[0] = (uint32_t)chunk;
+    c->chunk_count = chunk > 0;
+}
+
+/* One graph for steps, as large as the batch. */
 static void config_for(const struct decode_options *o, struct rt_config *c)
 {
     rt_config_default(c);
@@ -72,6 +97,7 @@ static void config_for(const struct decode_options *o, struct rt_config *c)
     c->batch_size_count = 1;
     c->max_sequences = o->rows;
     c->max_length = longest_prompt(o) + (uint32_t)o->tokens;
+    set_chunks(o, c);
 }
 
 /* What the pool has. */
@@ -130,6 +156,7 @@ static int read_config(const struct decode_options *o, struct decode_setup *s)
         const enum rt_status status = rt_config_load(o->config, c, &error);
         if (status != RT_OK)
             return failed(status, &error);
+        set_chunks(o, c);
         if (!decode_agree(o->config, c, &s->model))
             return EXIT_FAILED;
         if (!fits_config(o, c))

@@ -29,7 +29,7 @@ extern "C" {
  * where it cannot grow.
  */
 struct rt_token_rows {
-    uint32_t rows;      /* 1..RT_MAX_BATCH */
+    uint32_t rows;      /* 1..RT_MAX_TOKENS / query_len */
     uint32_t query_len; /* 1..RT_MAX_QUERY_LEN */
     uint64_t lengths;   /* i32 [rows], 0 and less: padding; or 0: none is */
     uint64_t slots;     /* i32 [rows], negative: padding; or 0: row r has slot r */
