@@ -5,6 +5,7 @@
 #include "kernels/abi/attend_generic.h"
 #include "kernels/abi/attend_sm90.h"
 #include "kernels/abi/experts_sm90.h"
+#include "kernels/abi/gate.h"
 #include "kernels/abi/input_norm.h"
 #include "kernels/abi/preattend.h"
 #include "kernels/abi/prefill_sm90.h"

@@ -51,6 +51,19 @@ static __device__ __forceinline__ uint4 rt_normed(const struct rt_norm_view &nor
     return rt_pack_bf16x8(x);
 }
 
+/* The sum of every COUNT-th of WARPS numbers from `first` on, by halves. A loop over halves stays a
+ * loop, and then its numbers lie in memory: nvcc 13.0. */
+template <uint32_t WARPS, uint32_t COUNT = 1>
+static __device__ __forceinline__ float rt_sum_of_warps(const float (&sums)[WARPS],
+                                                        uint32_t first = 0)
+{
+    if constexpr (COUNT == WARPS)
+        return sums[first];
+    else
+        return rt_sum_of_warps<WARPS, 2 * COUNT>(sums, first) +
+               rt_sum_of_warps<WARPS, 2 * COUNT>(sums, first + COUNT);
+}
+
 /*
  * The sum over a block of WARPS warps, a power of two: the same bits in every thread. One barrier;
  * `sums` may be used again when every thread has come to another.
@@ -62,16 +75,7 @@ static __device__ __forceinline__ float rt_block_sum(float value, float (&sums)[
     if (rt_lane() == 0)
         sums[threadIdx.x / RT_WARP_LANES] = of_warp;
     __syncthreads();
-    float all[WARPS];
-#pragma unroll
-    for (uint32_t w = 0; w < WARPS; w++)
-        all[w] = sums[w];
-#pragma unroll
-    for (uint32_t half = WARPS / 2; half > 0; half /= 2)
-#pragma unroll
-        for (uint32_t w = 0; w < half; w++)
-            all[w] += all[w + half];
-    return all[0];
+    return rt_sum_of_warps(sums);
 }
 
 #endif

@@ -19,22 +19,11 @@
 #include "kernels/device/copy.cuh"
 #include "kernels/device/norm.cuh"
 #include "kernels/device/ptx/pdl.cuh"
+#include "kernels/device/residual.cuh"
 
 #define RT_INPUT_NORM_THREADS (RT_INPUT_NORM_WARPS * RT_WARP_LANES)
 #define RT_INPUT_NORM_ONE (RT_INPUT_NORM_THREADS * RT_VECTOR_ELEMENTS) /* a vector a thread */
 RT_STATIC_ASSERT(4 * RT_INPUT_NORM_ONE >= RT_INPUT_NORM_MOST_WIDTH, "four are enough");
-
-/* Of a factor of 1 the sum is what an addition gives, bit for bit. */
-static __device__ __forceinline__ uint4 rt_input_norm_sum(const uint4 &residual,
-                                                          const uint4 &hidden, float scale)
-{
-    struct rt_floats8 x = rt_unpack_bf16x8(residual);
-    const struct rt_floats8 y = rt_unpack_bf16x8(hidden);
-#pragma unroll
-    for (int i = 0; i < 8; i++)
-        x.at[i] = fmaf(scale, y.at[i], x.at[i]);
-    return rt_pack_bf16x8(x);
-}
 
 template <uint32_t VECTORS>
 static __device__ __forceinline__ void rt_input_norm_token(const struct rt_input_norm_params &p,
@@ -63,7 +52,7 @@ static __device__ __forceinline__ void rt_input_norm_token(const struct rt_input
     for (uint32_t i = 0; i < VECTORS; i++) {
         const uint32_t vector = i * RT_INPUT_NORM_THREADS + threadIdx.x;
         if (!p.first)
-            x[i] = rt_input_norm_sum(old[i], x[i], p.hidden_scale);
+            x[i] = rt_residual_sum(old[i], x[i], p.hidden_scale);
         if (vector < vectors && p.residual)
             residual[vector] = x[i];
         squares += rt_squares(x[i]);

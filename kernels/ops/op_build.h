@@ -12,6 +12,7 @@
 #include "kernels/abi/embed.h"
 #include "kernels/abi/experts.h"
 #include "kernels/abi/gather.h"
+#include "kernels/abi/gate.h"
 #include "kernels/abi/input_norm.h"
 #include "kernels/abi/merge.h"
 #include "kernels/abi/preattend.h"
@@ -39,6 +40,10 @@ enum rt_status rt_experts_resolve(const struct rt_op_request *request, struct rt
                                   struct rt_error *err);
 enum rt_status rt_prefill_attend_resolve(const struct rt_op_request *request,
                                          struct rt_variant *out, struct rt_error *err);
+
+/* What gate has in common with the two that it is made of. */
+enum rt_status rt_check_input_norm(const struct rt_input_norm_params *p, struct rt_error *err);
+enum rt_status rt_check_route(const struct rt_route_params *p, struct rt_error *err);
 
 /* The first reason why the Hopper kernels cannot serve. */
 enum rt_status rt_check_sm90(const struct rt_device_caps *caps, struct rt_error *err);

@@ -18,7 +18,7 @@ static enum rt_status check_groups(const struct rt_route_params *p, struct rt_er
     return RT_OK;
 }
 
-static enum rt_status check_route(const struct rt_route_params *p, struct rt_error *err)
+enum rt_status rt_check_route(const struct rt_route_params *p, struct rt_error *err)
 {
     RT_TRY(rt_check_token_rows(p->rows.count, p->rows.q_len, err));
     RT_REQUIRE(p->experts >= 1 && p->experts <= RT_ROUTE_MOST_EXPERTS, err, RT_ERR_INVALID,
@@ -37,6 +37,6 @@ enum rt_status rt_route_build(const struct rt_kernels *k, const struct rt_varian
                               const void *params, struct rt_launch *out, struct rt_error *err)
 {
     const struct rt_route_params *p = params;
-    RT_TRY(check_route(p, err));
+    RT_TRY(rt_check_route(p, err));
     return rt_launch_grid(k, variant->entry, p, sizeof(*p), 1, 1, RT_ROUTE_THREADS, out, err);
 }

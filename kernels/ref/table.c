@@ -2,6 +2,7 @@
 #include "kernels/abi/attend_generic.h"
 #include "kernels/abi/attend_sm90.h"
 #include "kernels/abi/experts_sm90.h"
+#include "kernels/abi/gate.h"
 #include "kernels/abi/prefill_sm90.h"
 #include "kernels/abi/project_sm90.h"
 #include "kernels/ref/ref.h"

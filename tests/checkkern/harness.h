@@ -93,6 +93,8 @@ void ck_sample_run(struct ck *ck);
 void ck_sample_bench(struct ck *ck);
 void ck_project_run(struct ck *ck);
 void ck_project_bench(struct ck *ck);
+void ck_gate_run(struct ck *ck);
+void ck_gate_bench(struct ck *ck);
 void ck_route_run(struct ck *ck);
 void ck_route_bench(struct ck *ck);
 void ck_experts_run(struct ck *ck);

@@ -26,6 +26,7 @@ const struct ck_test ck_tests[] = {
     {"take", ck_take_run, NULL},
     {"sample", ck_sample_run, ck_sample_bench},
     {"project", ck_project_run, ck_project_bench},
+    {"gate", ck_gate_run, ck_gate_bench},
     {"route", ck_route_run, ck_route_bench},
     {"experts", ck_experts_run, ck_experts_bench},
     {NULL, NULL, NULL},

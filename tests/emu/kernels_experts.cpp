@@ -3,4 +3,5 @@
 
 #include "kernels/generic/experts_down.cu"
 #include "kernels/generic/experts_up.cu"
+#include "kernels/generic/gate.cu"
 #include "kernels/generic/route.cu"
