@@ -5,10 +5,13 @@
 /* A decoder: a runtime, the weights, and what the stages between its blocks work with. */
 #include "models/decoder_weights.h"
 
+#include <stdbool.h>
+
 /* Products with weights for so many vectors: made before the runtime, for their ways are tried. */
 struct rt_decoder_products {
     uint32_t vectors; /* a graph's tokens, or of a chunk's graph, for the head, its rows */
-    rt_product *router, *lm_head; /* null where no graph has so many */
+    rt_product *router,
+        *lm_head; /* null where no graph has so many; no router where rt_gate has it */
 };
 
 /* Of one allocation, for the largest graph: addresses, 0 where the model has no use for it. */
@@ -20,6 +23,7 @@ struct rt_decoder_scratch {
     uint64_t last_hidden, last_residual;
     uint64_t scores; /* f32 [tokens, experts] */
     struct rt_routing routing;
+    uint64_t arrivals; /* [1], of rt_gate */
     uint64_t between;  /* [tokens, places, width] of an MLP */
     uint64_t logits;   /* f32 [tokens, vocab] */
     uint64_t lines;    /* struct rt_sampling [max_sequences] */
@@ -69,6 +73,8 @@ enum rt_status rt_decoder_scratch_make(struct rt_decoder *d, struct rt_error *er
 void rt_decoder_scratch_free(struct rt_decoder *d);
 /* The longest query of the configuration. */
 uint32_t rt_decoder_longest_query(const struct rt_decoder *d);
+/* Whether rt_gate takes a graph's tokens to their experts. */
+bool rt_decoder_gates(const struct rt_decoder *d, uint32_t tokens);
 /* For so many vectors; never null for those of a graph of the configuration. */
 const struct rt_decoder_products *rt_decoder_products_of(const struct rt_decoder *d,
                                                          uint32_t vectors);

@@ -72,6 +72,12 @@ static uint32_t most_batch(const struct rt_decoder *d)
     return (most_sizes(d).rows + query_len - 1) / query_len;
 }
 
+bool rt_decoder_gates(const struct rt_decoder *d, uint32_t tokens)
+{
+    const struct rt_moe *moe = &d->model.moe;
+    return tokens <= rt_gate_tokens(d->model.hidden_size, moe->experts, moe->experts_per_token);
+}
+
 /* ---- products -------------------------------------------------------------------------------- */
 
 const struct rt_decoder_products *rt_decoder_products_of(const struct rt_decoder *d,
@@ -122,7 +128,7 @@ static enum rt_status make_graph_products(struct rt_decoder *d, struct sizes gra
     struct rt_decoder_products *const router = products_for(d, graph.tokens);
     struct rt_decoder_products *const head = products_for(d, graph.rows);
     const uint32_t experts = d->model.moe.experts, vocab = d->model.vocab_size;
-    if (experts && !router->router)
+    if (experts && !router->router && !rt_decoder_gates(d, graph.tokens))
         RT_MODELS_TRY(make_product(d, graph.tokens, experts, &router->router, workspace, err));
     return head->lm_head ? RT_OK
                          : make_product(d, graph.rows, vocab, &head->lm_head, workspace, err);
@@ -176,6 +182,7 @@ static void lay_out(const struct rt_decoder *d, uint64_t sampling, uint64_t prod
     put(pairs * sizeof(int32_t), &end, &r->pairs);
     put(experts * 4 * sizeof(int32_t), &end, &r->active);
     put(sizeof(int32_t), &end, &r->active_count);
+    put(sizeof(int32_t), &end, &s->arrivals);
     put(tokens * between(m) * number, &end, &s->between);
     const uint64_t logits = (uint64_t)most_batch(d) * rt_decoder_longest_query(d);
     put(logits * m->vocab_size * sizeof(float), &end, &s->logits);
@@ -192,15 +199,16 @@ static void make_addresses(struct rt_decoder_scratch *s)
                              &s->routing.choices, &s->routing.weights,
                              &s->routing.offsets, &s->routing.pairs,
                              &s->routing.active,  &s->routing.active_count,
-                             &s->between,         &s->logits,
-                             &s->lines,           &s->sampling,
-                             &s->products};
+                             &s->arrivals,        &s->between,
+                             &s->logits,          &s->lines,
+                             &s->sampling,        &s->products};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         *all[i] += s->address;
 }
 
 enum rt_status rt_decoder_scratch_make(struct rt_decoder *d, struct rt_error *err)
 {
+    static const int32_t nobody = 0;
     struct rt_decoder_scratch *const s = &d->scratch;
     uint64_t sampling, products = 0;
     RT_MODELS_TRY(make_products(d, &products, err));
@@ -209,7 +217,7 @@ enum rt_status rt_decoder_scratch_make(struct rt_decoder *d, struct rt_error *er
     lay_out(d, sampling, products, s);
     RT_MODELS_TRY(rt_memory_create(d->device, s->bytes, &s->memory, &s->address, err));
     make_addresses(s);
-    return RT_OK;
+    return rt_memory_write(s->memory, s->arrivals - s->address, &nobody, sizeof(nobody), err);
 }
 
 void rt_decoder_scratch_free(struct rt_decoder *d)

@@ -111,11 +111,12 @@ static struct vectors all_of(const struct place *p)
     return (struct vectors){p->d->tensors.hidden, p->d->tensors.residual, p->tokens};
 }
 
-static enum rt_status normalise(const struct place *p, const struct vectors *v, uint64_t weight)
+static struct rt_mla_input_norm_args norm_of(const struct place *p, const struct vectors *v,
+                                             uint64_t weight)
 {
     const struct rt_decoder *d = p->d;
-    const struct rt_mla_input_norm_args args = {
-        .struct_size = sizeof(args),
+    return (struct rt_mla_input_norm_args){
+        .struct_size = sizeof(struct rt_mla_input_norm_args),
         .tokens = v->count,
         .hidden = v->hidden,
         .residual = v->residual,
@@ -126,7 +127,12 @@ static enum rt_status normalise(const struct place *p, const struct vectors *v, 
                  .offset = d->config.block.norm_one_plus ? 1.0f : 0.0f},
         .hidden_scale = (float)d->model.residual_scale,
         .precision = d->config.precision};
-    return rt_mla_input_norm(d->ops, &args, p->context->stream);
+}
+
+static enum rt_status normalise(const struct place *p, const struct vectors *v, uint64_t weight)
+{
+    const struct rt_mla_input_norm_args args = norm_of(p, v, weight);
+    return rt_mla_input_norm(p->d->ops, &args, p->context->stream);
 }
 
 static enum rt_status multiply(const struct place *p, rt_product *product, uint64_t weight,
@@ -140,24 +146,41 @@ static enum rt_status multiply(const struct place *p, rt_product *product, uint6
     return rt_product_run(product, &args, p->context->stream);
 }
 
-static enum rt_status route(const struct place *p)
+static struct rt_route_args route_of(const struct place *p)
 {
     const struct rt_decoder *d = p->d;
     const struct rt_moe *moe = &d->model.moe;
-    const struct rt_route_args args = {.struct_size = sizeof(args),
-                                       .experts = moe->experts,
-                                       .experts_per_token = moe->experts_per_token,
-                                       .groups = moe->groups,
-                                       .groups_per_token = moe->groups_per_token,
-                                       .scoring = moe->scoring,
-                                       .group_score = moe->group_score,
-                                       .normalise = moe->normalise,
-                                       .scale = (float)moe->scale,
-                                       .rows = tokens_of(p),
-                                       .logits = d->scratch.scores,
-                                       .bias = p->weights->at[RT_PLACE_ROUTER_BIAS],
-                                       .routing = d->scratch.routing};
-    return rt_route(d->ops, &args, p->context->stream);
+    return (struct rt_route_args){.struct_size = sizeof(struct rt_route_args),
+                                  .experts = moe->experts,
+                                  .experts_per_token = moe->experts_per_token,
+                                  .groups = moe->groups,
+                                  .groups_per_token = moe->groups_per_token,
+                                  .scoring = moe->scoring,
+                                  .group_score = moe->group_score,
+                                  .normalise = moe->normalise,
+                                  .scale = (float)moe->scale,
+                                  .rows = tokens_of(p),
+                                  .logits = d->scratch.scores,
+                                  .bias = p->weights->at[RT_PLACE_ROUTER_BIAS],
+                                  .routing = d->scratch.routing};
+}
+
+/* The MLP's norm, the router, and who goes where. */
+static enum rt_status find_experts(const struct place *p)
+{
+    const struct rt_decoder *d = p->d;
+    const struct vectors all = all_of(p);
+    const struct rt_gate_args args = {.struct_size = sizeof(args),
+                                      .norm = norm_of(p, &all, p->weights->at[RT_PLACE_MLP_NORM]),
+                                      .route = route_of(p),
+                                      .router = p->weights->at[RT_PLACE_ROUTER],
+                                      .arrivals = d->scratch.arrivals};
+    if (rt_decoder_gates(d, p->tokens))
+        return rt_gate(d->ops, &args, p->context->stream);
+    RT_MODELS_TRY(rt_mla_input_norm(d->ops, &args.norm, p->context->stream));
+    RT_MODELS_TRY(
+        multiply(p, rt_decoder_products_of(d, p->tokens)->router, args.router, d->scratch.scores));
+    return rt_route(d->ops, &args.route, p->context->stream);
 }
 
 /* ---- MLPs ------------------------------------------------------------------------------------ */
@@ -202,6 +225,8 @@ static enum rt_status dense(const struct place *p)
 {
     /* Of experts there are none: their kinds have no addresses in this layer. */
     static const enum rt_place_kind gates[2] = {RT_PLACE_EXPERT_GATE, RT_PLACE_GATE};
+    const struct vectors all = all_of(p);
+    RT_MODELS_TRY(normalise(p, &all, p->weights->at[RT_PLACE_MLP_NORM]));
     const struct rt_experts_shape shape = {.tokens = p->tokens,
                                            .hidden = p->d->model.hidden_size,
                                            .width = p->d->model.intermediate_size,
@@ -224,9 +249,7 @@ static enum rt_status mixture(const struct place *p)
                                            .shared = rt_decoder_shared(&d->model),
                                            .backend = d->config.backend,
                                            .precision = d->config.precision};
-    RT_MODELS_TRY(multiply(p, rt_decoder_products_of(d, p->tokens)->router,
-                           p->weights->at[RT_PLACE_ROUTER], d->scratch.scores));
-    RT_MODELS_TRY(route(p));
+    RT_MODELS_TRY(find_experts(p));
     return run_mlp(p, &shape, gates);
 }
 
@@ -317,8 +340,6 @@ int rt_decoder_begin(void *user, const struct rt_stage_context *context)
 
 static enum rt_status after_attention(const struct place *p)
 {
-    const struct vectors all = all_of(p);
-    RT_MODELS_TRY(normalise(p, &all, p->weights->at[RT_PLACE_MLP_NORM]));
     return p->d->model.moe_layers[p->context->layer] ? mixture(p) : dense(p);
 }
 

@@ -63,8 +63,8 @@ static struct rt_strided tokens(const char *name, uint64_t address,
 }
 
 /* With `first` the residual may be hidden, or nowhere. */
-static enum rt_status check_rows(const char *op, const struct rt_mla_input_norm_args *args,
-                                 const struct rt_input_norm_params *p, struct rt_error *err)
+enum rt_status rt_ops_input_norm_apart(const char *op, const struct rt_mla_input_norm_args *args,
+                                       const struct rt_input_norm_params *p, struct rt_error *err)
 {
     const bool same = args->first && (!args->residual || args->residual == args->hidden);
     const struct rt_strided rows[] = {tokens("hidden", args->hidden, p),
@@ -74,13 +74,10 @@ static enum rt_status check_rows(const char *op, const struct rt_mla_input_norm_
     return rt_strided_check_apart(op, rows, same ? 2 : 3, err);
 }
 
-enum rt_status rt_ops_input_norm_work(const struct rt_kernels *k, const struct rt_device_caps *caps,
-                                      const struct rt_mla_input_norm_args *args,
-                                      struct rt_work *out, struct rt_error *err)
+enum rt_status rt_ops_input_norm_params(const char *op, const struct rt_device_caps *caps,
+                                        const struct rt_mla_input_norm_args *args,
+                                        struct rt_input_norm_params *out, struct rt_error *err)
 {
-    static const char op[] = "rt_mla_input_norm";
-    const struct rt_op_request request = {.caps = caps};
-    struct rt_variant variant;
     const struct rt_named_pointer pointers[] = {
         {"hidden", args->hidden, RT_ALIGN_VECTOR},
         {"normed", args->normed, RT_ALIGN_VECTOR},
@@ -91,7 +88,7 @@ enum rt_status rt_ops_input_norm_work(const struct rt_kernels *k, const struct r
                "%s: residual is null, which is for first = 1", op);
     RT_TRY(RT_CHECK_POINTERS(op, pointers, err));
     RT_TRY(check_factor(op, "args", "hidden_scale", args->hidden_scale, true, err));
-    struct rt_input_norm_params p = {
+    *out = (struct rt_input_norm_params){
         .hidden = rt_ops_pointer(args->hidden),
         .residual = rt_ops_pointer(args->residual),
         .normed = rt_ops_pointer(args->normed),
@@ -99,13 +96,24 @@ enum rt_status rt_ops_input_norm_work(const struct rt_kernels *k, const struct r
         .first = args->first,
         .hidden_scale = args->hidden_scale == 0.0f ? 1.0f : args->hidden_scale,
     };
-    RT_TRY(rt_ops_precision(op, args->precision, caps, &p.is_f32, err));
+    RT_TRY(rt_ops_precision(op, args->precision, caps, &out->is_f32, err));
     RT_TRY(check_width(op, "norm", args->norm.width, RT_INPUT_NORM_MOST_WIDTH, err));
-    RT_TRY(RT_STRIDE(op, args, stride, args->norm.width, 8, &p.stride, err));
-    RT_TRY(rt_ops_norm_view(op, "norm", &args->norm, &p.norm, err));
+    RT_TRY(RT_STRIDE(op, args, stride, args->norm.width, 8, &out->stride, err));
+    return rt_ops_norm_view(op, "norm", &args->norm, &out->norm, err);
+}
+
+enum rt_status rt_ops_input_norm_work(const struct rt_kernels *k, const struct rt_device_caps *caps,
+                                      const struct rt_mla_input_norm_args *args,
+                                      struct rt_work *out, struct rt_error *err)
+{
+    static const char op[] = "rt_mla_input_norm";
+    const struct rt_op_request request = {.caps = caps};
+    struct rt_variant variant;
+    struct rt_input_norm_params p;
+    RT_TRY(rt_ops_input_norm_params(op, caps, args, &p, err));
     RT_TRY(rt_op_resolve(RT_OP_INPUT_NORM, &request, &variant, err));
     RT_TRY(rt_ops_named(op, rt_op_build(k, &variant, &p, sizeof(p), out, err), err));
-    return check_rows(op, args, &p, err);
+    return rt_ops_input_norm_apart(op, args, &p, err);
 }
 
 /* ---- preattend ------------------------------------------------------------------------------- */

@@ -3,6 +3,7 @@
 #include "replayrt/model_ops.h"
 
 #include "common/struct_size.h"
+#include "kernels/abi/gate.h"
 #include "runtime/model_work.h"
 #include "runtime/ops_handle.h"
 
@@ -40,6 +41,22 @@ enum rt_status rt_route(rt_ops *ops, const struct rt_route_args *args, void *str
     RT_TAKE_STRUCT(args, mine, err);
     struct rt_work work;
     RT_TRY(rt_ops_route_work(&ops->kernels, &ops->driver.caps, args, &work, err));
+    return rt_ops_launch(ops, &work, stream);
+}
+
+uint32_t rt_gate_tokens(uint32_t width, uint32_t experts, uint32_t experts_per_token)
+{
+    return rt_gate_most_tokens(width, experts, experts_per_token);
+}
+
+enum rt_status rt_gate(rt_ops *ops, const struct rt_gate_args *args, void *stream)
+{
+    RT_REQUIRE(ops, NULL, RT_ERR_INVALID, "rt_gate: ops is null");
+    struct rt_error *err = &ops->error;
+    struct rt_gate_args mine;
+    RT_TAKE_STRUCT(args, mine, err);
+    struct rt_work work;
+    RT_TRY(rt_ops_gate_work(&ops->kernels, &ops->driver.caps, args, &work, err));
     return rt_ops_launch(ops, &work, stream);
 }
 

@@ -157,8 +157,6 @@ enum rt_status rt_ops_take_work(const struct rt_kernels *k, const struct rt_devi
 
 /* ---- route ----------------------------------------------------------------------------------- */
 
-static const char route[] = "rt_route";
-
 enum rt_status rt_ops_routing(const char *op, const struct rt_routing *r,
                               struct rt_groups_view *out, struct rt_error *err)
 {
@@ -177,7 +175,8 @@ enum rt_status rt_ops_routing(const char *op, const struct rt_routing *r,
     return RT_OK;
 }
 
-static enum rt_status check_groups(const struct rt_route_args *args, struct rt_error *err)
+static enum rt_status check_groups(const char *route, const struct rt_route_args *args,
+                                   struct rt_error *err)
 {
     const uint32_t groups = args->groups > 1 ? args->groups : 1;
     RT_TRY(rt_ops_check_count(route, "groups", args->groups, 0, RT_ROUTE_MOST_GROUPS, err));
@@ -193,12 +192,13 @@ static enum rt_status check_groups(const struct rt_route_args *args, struct rt_e
     return RT_OK;
 }
 
-static enum rt_status check_route(const struct rt_route_args *args, struct rt_error *err)
+static enum rt_status check_route(const char *route, const struct rt_route_args *args,
+                                  struct rt_error *err)
 {
     RT_TRY(rt_ops_check_count(route, "experts", args->experts, 1, RT_ROUTE_MOST_EXPERTS, err));
     RT_TRY(rt_ops_check_count(route, "experts_per_token", args->experts_per_token, 1,
                               RT_ROUTE_MOST_CHOSEN, err));
-    RT_TRY(check_groups(args, err));
+    RT_TRY(check_groups(route, args, err));
     RT_REQUIRE(args->scoring == RT_SCORING_SOFTMAX || args->scoring == RT_SCORING_SIGMOID, err,
                RT_ERR_INVALID, "%s: scoring %d is not RT_SCORING_SOFTMAX, %d, or _SIGMOID, %d",
                route, (int)args->scoring, RT_SCORING_SOFTMAX, RT_SCORING_SIGMOID);
@@ -209,19 +209,16 @@ static enum rt_status check_route(const struct rt_route_args *args, struct rt_er
     return rt_ops_check_count(route, "normalise", args->normalise, 0, 1, err);
 }
 
-enum rt_status rt_ops_route_work(const struct rt_kernels *k, const struct rt_device_caps *caps,
-                                 const struct rt_route_args *args, struct rt_work *out,
-                                 struct rt_error *err)
+enum rt_status rt_ops_route_params(const char *route, const struct rt_route_args *args,
+                                   struct rt_route_params *out, struct rt_error *err)
 {
-    const struct rt_op_request request = {.caps = caps};
-    struct rt_variant variant;
     const struct rt_named_pointer logits[] = {{"logits", args->logits, RT_ALIGN_FLOAT32}};
     const struct rt_named_pointer bias[] = {{"bias", args->bias, RT_ALIGN_FLOAT32}};
-    RT_TRY(check_route(args, err));
+    RT_TRY(check_route(route, args, err));
     /* The score of a group of one is its expert's. */
     const bool pairs = args->group_score == RT_GROUP_SCORE_TOP2 && args->groups > 1 &&
                        args->experts / args->groups > 1;
-    struct rt_route_params p = {
+    *out = (struct rt_route_params){
         .logits = rt_ops_pointer(args->logits),
         .bias = rt_ops_pointer(args->bias),
         .choices = rt_ops_pointer(args->routing.choices),
@@ -234,12 +231,22 @@ enum rt_status rt_ops_route_work(const struct rt_kernels *k, const struct rt_dev
         .group_value = pairs ? RT_ROUTE_GROUP_TOP2 : RT_ROUTE_GROUP_MAX,
         .normalise = args->normalise,
     };
-    RT_TRY(rt_ops_token_rows(route, &args->rows, &p.rows, err));
-    RT_TRY(rt_ops_factor(route, "scale", args->scale, &p.scale, err));
+    RT_TRY(rt_ops_token_rows(route, &args->rows, &out->rows, err));
+    RT_TRY(rt_ops_factor(route, "scale", args->scale, &out->scale, err));
     RT_TRY(RT_CHECK_POINTERS(route, logits, err));
     RT_TRY(check_optional(route, bias, 1, err));
-    RT_TRY(rt_ops_routing(route, &args->routing, &p.groups_of, err));
-    RT_TRY(RT_STRIDE(route, args, logit_stride, args->experts, 1, &p.logit_stride, err));
+    RT_TRY(rt_ops_routing(route, &args->routing, &out->groups_of, err));
+    return RT_STRIDE(route, args, logit_stride, args->experts, 1, &out->logit_stride, err);
+}
+
+enum rt_status rt_ops_route_work(const struct rt_kernels *k, const struct rt_device_caps *caps,
+                                 const struct rt_route_args *args, struct rt_work *out,
+                                 struct rt_error *err)
+{
+    const struct rt_op_request request = {.caps = caps};
+    struct rt_variant variant;
+    struct rt_route_params p;
+    RT_TRY(rt_ops_route_params("rt_route", args, &p, err));
     RT_TRY(rt_op_resolve(RT_OP_ROUTE, &request, &variant, err));
     return rt_op_build(k, &variant, &p, sizeof(p), out, err);
 }

@@ -10,6 +10,7 @@
  *
  *   tokens ─ rt_embed ─ hidden … hidden ─ norm ┬ router ─ rt_route ┐
  *                                              └───────────────────┴ rt_experts_up ─ _down ─ hidden
+ *                              or ─ rt_gate, all of these, of a few tokens ┘
  *   hidden ─ norm (─ rt_take_rows) ─ LM head ─ rt_sample ─ sampled, accepted
  *
  * Addresses are multiples of 16 bytes, but for those of int32 and float elements, which have those
@@ -125,6 +126,26 @@ struct rt_route_args {
     struct rt_routing routing; /* written */
 };
 RT_API enum rt_status rt_route(rt_ops *ops, const struct rt_route_args *args, void *stream);
+
+/*
+ * A few tokens' way to their experts in one launch: what rt_mla_input_norm does, the product of its
+ * normed tokens with the router, whose logits are written too, and what rt_route does with them.
+ * norm.tokens are route.rows' rows * query_len.
+ */
+struct rt_gate_args {
+    uint32_t struct_size;
+    uint32_t reserved;
+    struct rt_mla_input_norm_args norm; /* struct_size as it is in this header, exactly */
+    struct rt_route_args route;         /* likewise */
+    uint64_t router;                    /* bf16 [experts, norm.norm.width] */
+    int64_t router_stride;
+    uint64_t arrivals; /* i32 [1]: 0 before the first launch, and again behind each */
+};
+/* RT_ERR_UNSUPPORTED: more tokens than rt_gate_tokens. */
+RT_API enum rt_status rt_gate(rt_ops *ops, const struct rt_gate_args *args, void *stream);
+/* Up to how many tokens of so many numbers rt_gate takes, each to experts_per_token of so many
+ * experts; 0: none. */
+RT_API uint32_t rt_gate_tokens(uint32_t width, uint32_t experts, uint32_t experts_per_token);
 
 /* Weights of all experts of one kind: bf16 [experts, rows, columns], columns packed. It lies inside
  * of other structs, where it cannot grow. */

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/abi/gate.h"
+#include "runtime/block_work.h"
+#include "runtime/model_work.h"
+#include "runtime/ops_check.h"
+
+static const char op[] = "rt_gate";
+
+/* They lie inside of the arguments, where they cannot grow. */
+static enum rt_status check_sizes(const struct rt_gate_args *args, struct rt_error *err)
+{
+    RT_REQUIRE(args->norm.struct_size == sizeof(args->norm), err, RT_ERR_INVALID,
+               "%s: norm.struct_size is %u, not %zu", op, args->norm.struct_size,
+               sizeof(args->norm));
+    RT_REQUIRE(args->route.struct_size == sizeof(args->route), err, RT_ERR_INVALID,
+               "%s: route.struct_size is %u, not %zu", op, args->route.struct_size,
+               sizeof(args->route));
+    return RT_OK;
+}
+
+enum rt_status rt_ops_gate_work(const struct rt_kernels *k, const struct rt_device_caps *caps,
+                                const struct rt_gate_args *args, struct rt_work *out,
+                                struct rt_error *err)
+{
+    const struct rt_op_request request = {.caps = caps};
+    const struct rt_named_pointer pointers[] = {{"router", args->router, RT_ALIGN_VECTOR},
+                                                {"arrivals", args->arrivals, RT_ALIGN_INT32}};
+    struct rt_variant variant;
+    struct rt_gate_params p = {.router = rt_ops_pointer(args->router),
+                               .arrivals = rt_ops_pointer(args->arrivals)};
+    RT_TRY(check_sizes(args, err));
+    RT_TRY(rt_ops_input_norm_params(op, caps, &args->norm, &p.norm, err));
+    RT_TRY(rt_ops_route_params(op, &args->route, &p.route, err));
+    RT_TRY(RT_CHECK_POINTERS(op, pointers, err));
+    RT_TRY(RT_STRIDE(op, args, router_stride, args->norm.norm.width, 8, &p.router_stride, err));
+    RT_REQUIRE(args->norm.tokens == p.route.rows.count * p.route.rows.q_len, err, RT_ERR_INVALID,
+               "%s: norm.tokens %u, but %u rows of query_len %u", op, args->norm.tokens,
+               p.route.rows.count, p.route.rows.q_len);
+    RT_TRY(rt_op_resolve(RT_OP_GATE, &request, &variant, err));
+    RT_TRY(rt_ops_named(op, rt_op_build(k, &variant, &p, sizeof(p), out, err), err));
+    return rt_ops_input_norm_apart(op, &args->norm, &p.norm, err);
+}
