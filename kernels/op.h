@@ -17,8 +17,9 @@ enum rt_op_id {
     RT_OP_COUNT
 };
 
-struct rt_project_params;    /* kernels/abi/project.h */
-struct rt_experts_up_params; /* kernels/abi/experts.h */
+struct rt_project_params;          /* kernels/abi/project.h */
+struct rt_preattend_absorb_params; /* kernels/abi/preattend_absorb.h */
+struct rt_experts_up_params;       /* kernels/abi/experts.h */
 struct rt_experts_down_params;
 
 /* What a graph asks of its operators. */
@@ -30,6 +31,8 @@ struct rt_op_request {
     /* Of project alone, which kernel takes it depends on all of it: what will be built, or null
      * while nothing is known of it. Other addresses are as good where they are aligned no worse. */
     const struct rt_project_params *product;
+    /* Likewise of preattend_absorb alone. */
+    const struct rt_preattend_absorb_params *preattend_absorb;
     /* Likewise of the two halves of experts alone, each of its own. */
     const struct rt_experts_up_params *experts_up;
     const struct rt_experts_down_params *experts_down;
@@ -42,7 +45,8 @@ struct rt_variant {
     enum rt_op_id op;
     enum rt_backend backend; /* never AUTO */
     const char *entry;       /* the kernel's entry point, static storage */
-    /* Of attend, and of project where its comment says so; the rest 0 and empty: */
+    /* Of attend, and of project and preattend_absorb where its comment says so; the rest 0 and
+     * empty: */
     uint32_t tile_rows; /* query rows of a tile */
     uint32_t m_tiles;   /* ceil(heads * q_len / tile_rows); project: tiles of a pass */
     uint32_t parts;     /* of the schedule: max(1, concurrent blocks / m_tiles); project: blocks */

@@ -16,6 +16,7 @@
 #include "kernels/abi/input_norm.h"
 #include "kernels/abi/merge.h"
 #include "kernels/abi/preattend.h"
+#include "kernels/abi/preattend_absorb.h"
 #include "kernels/abi/prefill.h"
 #include "kernels/abi/project.h"
 #include "kernels/abi/reduce.h"
@@ -36,6 +37,8 @@ enum rt_status rt_attend_resolve(const struct rt_op_request *request, struct rt_
                                  struct rt_error *err);
 enum rt_status rt_project_resolve(const struct rt_op_request *request, struct rt_variant *out,
                                   struct rt_error *err);
+enum rt_status rt_preattend_absorb_resolve(const struct rt_op_request *request,
+                                           struct rt_variant *out, struct rt_error *err);
 enum rt_status rt_experts_resolve(const struct rt_op_request *request, struct rt_variant *out,
                                   struct rt_error *err);
 enum rt_status rt_prefill_attend_resolve(const struct rt_op_request *request,

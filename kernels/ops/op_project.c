@@ -6,6 +6,7 @@
 #include "common/math.h"
 
 #include <stdio.h>
+#include <string.h>
 
 /* Rows are moved 16 bytes at a time. */
 #define VECTOR_ELEMENTS 8u
@@ -256,7 +257,7 @@ static enum rt_status check_variant(const struct rt_variant *v, const struct rt_
                                     struct rt_error *err)
 {
     const struct sm90_kernel *kernel = sm90_kernels, *end = kernel + SM90_COUNT;
-    while (kernel < end && kernel->entry != v->entry)
+    while (kernel < end && strcmp(kernel->entry, v->entry) != 0)
         kernel++;
     RT_REQUIRE(kernel < end && p->m <= kernel->vectors && lies_across(p) == (kernel->tiles == 0),
                err, RT_ERR_INTERNAL, "%u vectors, weights that lie %s, were planned as %s", p->m,

@@ -17,6 +17,7 @@
 #include "kernels/abi/input_norm.h"
 #include "kernels/abi/merge.h"
 #include "kernels/abi/preattend.h"
+#include "kernels/abi/preattend_absorb_sm90.h"
 #include "kernels/abi/prefill.h"
 #include "kernels/abi/project.h"
 #include "kernels/abi/reduce.h"
@@ -34,6 +35,8 @@ void rt_ref_append_general(const void *params);
 void rt_ref_embed(const void *params);
 void rt_ref_input_norm(const void *params);
 void rt_ref_preattend(const void *params);
+void rt_ref_preattend_absorb(const void *params);
+void rt_ref_preattend_absorb_sm90(const void *params);
 void rt_ref_schedule_append(const void *params);
 void rt_ref_attend(const void *params);
 void rt_ref_reduce(const void *params);

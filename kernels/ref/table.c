@@ -3,6 +3,7 @@
 #include "kernels/abi/attend_sm90.h"
 #include "kernels/abi/experts_sm90.h"
 #include "kernels/abi/gate.h"
+#include "kernels/abi/preattend_absorb_sm90.h"
 #include "kernels/abi/prefill_sm90.h"
 #include "kernels/abi/project_sm90.h"
 #include "kernels/ref/ref.h"

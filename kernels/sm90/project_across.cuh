@@ -54,23 +54,34 @@ template <int COLUMNS> struct rt_project_across_worker {
     float *sums;
     const uint32_t warp, g, t;
     const uint32_t mine; /* this lane's first number of a round */
+    bool read[COLUMNS];  /* this lane's vectors, where there are any: others count as zeros */
     struct rt_project_cursor at, ahead;
     uint32_t left, unasked; /* rounds */
     uint4 w[RT_PROJECT_AHEAD][4];
     uint2 x[RT_PROJECT_AHEAD][COLUMNS];
     float sum[4][COLUMNS][4];
 
+    /* Block `block` of the `blocks` that share the product. */
     __device__ __forceinline__ rt_project_across_worker(const struct rt_project_sm90_params &p_,
-                                                        float *sums_)
+                                                        float *sums_, uint32_t block,
+                                                        uint32_t blocks)
         : p(p_), project(p_.project), sums(sums_), warp(threadIdx.x / 32), g(threadIdx.x % 32 / 4),
           t(threadIdx.x % 4), mine(16 * warp + 4 * t)
     {
         const uint32_t of_z = rt_ceil_div_u32(project.w[0].rows, RT_PROJECT_SM90_ACROSS_ROWS);
-        const uint32_t first = rt_stream_share(project.batch * of_z, blockIdx.x);
-        const uint32_t end = rt_stream_share(project.batch * of_z, blockIdx.x + 1);
+        const uint32_t first = rt_stream_share_of(project.batch * of_z, block, blocks);
+        const uint32_t end = rt_stream_share_of(project.batch * of_z, block + 1, blocks);
         at = {first / of_z, first % of_z * RT_PROJECT_SM90_ACROSS_ROWS, 0};
         ahead = at;
         left = unasked = (end - first) * rt_ceil_div_u32(project.k, RT_PROJECT_ROUND);
+#pragma unroll
+        for (int column = 0; column < COLUMNS; column++)
+            read[column] = vector(column) < project.m;
+    }
+
+    __device__ __forceinline__ uint32_t vector(int column) const
+    {
+        return (uint32_t)column * 8 + g;
     }
 
     /* Zeros behind the last number; rows behind the last are read with their neighbours or not at
@@ -94,11 +105,10 @@ template <int COLUMNS> struct rt_project_across_worker {
         const struct rt_matrix_view &v = project.x;
 #pragma unroll
         for (int column = 0; column < COLUMNS; column++) {
-            const uint32_t i = column * 8 + g;
             const uint16_t *first = (const uint16_t *)v.base + from.z * v.batch_stride +
-                                    i * v.row_stride + from.k + mine;
-            to[column] = i < project.m && from.k + mine < project.k ? *(const uint2 *)first
-                                                                    : make_uint2(0, 0);
+                                    vector(column) * v.row_stride + from.k + mine;
+            to[column] = read[column] && from.k + mine < project.k ? *(const uint2 *)first
+                                                                   : make_uint2(0, 0);
         }
     }
 
@@ -204,7 +214,7 @@ static __device__ __forceinline__ void rt_project_across(const struct rt_project
 {
     extern __shared__ __align__(1024) unsigned char rt_sm90_shared[];
     rt_project_trigger(p, RT_PROJECT_TRIGGER_FIRST);
-    rt_project_across_worker<COLUMNS> worker(p, (float *)rt_sm90_shared);
+    rt_project_across_worker<COLUMNS> worker(p, (float *)rt_sm90_shared, blockIdx.x, gridDim.x);
     worker.begin();
     rt_project_trigger(p, RT_PROJECT_TRIGGER_ASKED);
     rt_pdl_wait();

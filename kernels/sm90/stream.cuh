@@ -26,10 +26,17 @@
 #define RT_STREAM_STEP RT_STREAM_WORKERS /* from one piece of a warp to its next */
 #define RT_STREAM_PIECES ((int)(RT_STREAM_CHUNK / RT_STREAM_STEP))
 
-/* Blocks share `count` things evenly; a block's begin with this one. */
+/* `blocks` blocks share `count` things evenly; a block's begin with this one. */
+static __device__ __forceinline__ uint32_t rt_stream_share_of(uint32_t count, uint32_t block,
+                                                              uint32_t blocks)
+{
+    return (uint32_t)((uint64_t)count * block / blocks);
+}
+
+/* Likewise all blocks of the grid. */
 static __device__ __forceinline__ uint32_t rt_stream_share(uint32_t count, uint32_t block)
 {
-    return (uint32_t)((uint64_t)count * block / gridDim.x);
+    return rt_stream_share_of(count, block, gridDim.x);
 }
 
 /* Where in the ring, and in which turn. */

@@ -79,6 +79,8 @@ void ck_merge_run(struct ck *ck);
 void ck_merge_bench(struct ck *ck);
 void ck_preattend_run(struct ck *ck);
 void ck_preattend_bench(struct ck *ck);
+void ck_preattend_absorb_run(struct ck *ck);
+void ck_preattend_absorb_bench(struct ck *ck);
 void ck_prefill_run(struct ck *ck);
 void ck_prefill_bench(struct ck *ck);
 void ck_page_copy_run(struct ck *ck);

@@ -11,6 +11,7 @@
 #include "kernels/abi/attend_generic.h"
 #include "kernels/abi/attend_sm90.h"
 #include "kernels/abi/experts_sm90.h"
+#include "kernels/abi/preattend_absorb_sm90.h"
 #include "kernels/abi/prefill_sm90.h"
 #include "kernels/abi/project_sm90.h"
 #include "kernels/ops/op_build.h"

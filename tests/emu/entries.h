@@ -16,6 +16,7 @@
 #include "kernels/abi/input_norm.h"
 #include "kernels/abi/merge.h"
 #include "kernels/abi/preattend.h"
+#include "kernels/abi/preattend_absorb_sm90.h"
 #include "kernels/abi/project_sm90.h"
 #include "kernels/abi/reduce.h"
 #include "kernels/abi/sample.h"

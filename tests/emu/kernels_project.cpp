@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/emu/shared.h"
 
+#include "kernels/generic/preattend_absorb.cu"
 #include "kernels/generic/project.cu"
