@@ -51,6 +51,7 @@ static uint64_t weight_bytes(const struct rt_config *c, const char *name)
         {"qkv_a", b->hidden_size * (q_a + latent + rope)},
         {"q_b", b->q_lora_rank * q},
         {"w_uk", heads * b->qk_nope_head_dim * latent},
+        {"preattend_absorb", heads * b->qk_nope_head_dim * latent},
         {"w_uv", heads * b->v_head_dim * latent},
         {"o_proj", b->hidden_size * heads * b->v_head_dim},
     };

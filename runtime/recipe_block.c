@@ -2,16 +2,16 @@
 /*
  * The MLA block as stages:
  *
- *   hidden ─(input_norm)─> qkv_a ─> (preattend: q_a) ─> q_b ─> preattend ─> w_uk ─> attend, reduce
- *                                                                                        │
- *   hidden <─ o_proj <─ w_uv <───────────────────────────────────────────────────────────┘
+ *   hidden ─(input_norm)─> qkv_a ─> (preattend: q_a) ─> q_b ─> preattend, w_uk ─> attend, reduce
+ *                                                                                       │
+ *   hidden <─ o_proj <─ w_uv <──────────────────────────────────────────────────────────┘
  *
  * The norm of q's low-rank vector is part of q_b where our kernel multiplies, and of a preattend of
  * its own where the library does. Without q_lora_rank there is no q_b: qkv_a gives q itself.
+ * preattend and w_uk are one node, preattend_absorb, where one kernel does both.
  */
 #include "kernels/abi/input_norm.h"
-#include "kernels/abi/preattend.h"
-#include "kernels/abi/project.h"
+#include "kernels/abi/preattend_absorb.h"
 #include "runtime/multiply.h"
 #include "runtime/recipe_parts.h"
 
@@ -183,10 +183,9 @@ static void note_kernel(const struct recipe *b, const struct rt_variant *variant
         (void)snprintf(stage->reason, sizeof(stage->reason), "%s", variant->reason);
 }
 
-static enum rt_status add_own(struct recipe *b, uint32_t layer, const struct product *p)
+static struct rt_project_params project(const struct recipe *b, const struct product *p)
 {
-    const struct rt_config *c = config_of(b);
-    const struct rt_project_params params = {
+    return (struct rt_project_params){
         .x = {p->x.base, p->x.batch_stride, p->x.row_stride},
         .y = {p->y.base, p->y.batch_stride, p->y.row_stride},
         .w = {p->w[0], p->w[1]},
@@ -194,10 +193,15 @@ static enum rt_status add_own(struct recipe *b, uint32_t layer, const struct pro
         .batch = p->batch,
         .m = rt_recipe_tokens(b),
         .k = p->k,
-        .is_f32 = c->precision == RT_PRECISION_F32,
+        .is_f32 = config_of(b)->precision == RT_PRECISION_F32,
     };
+}
+
+static enum rt_status add_own(struct recipe *b, uint32_t layer, const struct product *p)
+{
+    const struct rt_project_params params = project(b, p);
     const struct rt_op_request request = {
-        .caps = &b->s->blueprint->caps, .backend = c->backend, .product = &params};
+        .caps = &b->s->blueprint->caps, .backend = config_of(b)->backend, .product = &params};
     struct rt_variant variant;
     struct rt_work work;
     RT_TRY(rt_op_resolve(RT_OP_PROJECT, &request, &variant, b->err));
@@ -355,8 +359,8 @@ static struct rt_preattend_params preattend(const struct recipe *b, uint32_t lay
     return p;
 }
 
-/* From hidden to what attention reads. */
-enum rt_status rt_recipe_add_query(struct recipe *b, uint32_t layer)
+/* From hidden to q and latent. *out: what is left of preattend. */
+static enum rt_status add_query(struct recipe *b, uint32_t layer, struct rt_preattend_params *out)
 {
     if (config_of(b)->input_norm)
         RT_TRY(add_input_norm(b, layer));
@@ -376,6 +380,14 @@ enum rt_status rt_recipe_add_query(struct recipe *b, uint32_t layer)
         RT_TRY(add_product(b, layer, &q));
     }
     rest.q_a.base = NULL;
+    *out = rest;
+    return RT_OK;
+}
+
+enum rt_status rt_recipe_add_query(struct recipe *b, uint32_t layer)
+{
+    struct rt_preattend_params rest;
+    RT_TRY(add_query(b, layer, &rest));
     return rt_recipe_add_op(b, RT_OP_PREATTEND, layer, &rest, sizeof(rest));
 }
 
@@ -429,6 +441,44 @@ enum rt_status rt_recipe_add_absorption(struct recipe *b, uint32_t layer)
     return add_product(b, layer, &p);
 }
 
+/* preattend and the product behind it as one node. False: no kernel does both. */
+static bool resolve_shared(const struct recipe *b, const struct rt_preattend_absorb_params *params,
+                           struct rt_variant *variant)
+{
+    struct rt_error why_not = {0};
+    const struct rt_op_request request = {.caps = &b->s->blueprint->caps,
+                                          .backend = config_of(b)->backend,
+                                          .preattend_absorb = params};
+    return rt_op_resolve(RT_OP_PREATTEND_ABSORB, &request, variant, &why_not) == RT_OK;
+}
+
+static enum rt_status add_shared(struct recipe *b, uint32_t layer, const char *reason,
+                                 const struct rt_preattend_absorb_params *params,
+                                 const struct rt_variant *variant)
+{
+    struct rt_work work;
+    RT_TRY(rt_op_build(b->s->kernels, variant, params, sizeof(*params), &work, b->err));
+    RT_TRY(rt_recipe_add(b, rt_op_name(variant->op), layer, &work));
+    note_kernel(b, variant);
+    put_in_front(reason, b->p->stages[b->p->count - 1].reason);
+    return RT_OK;
+}
+
+/* From q and latent to what attention reads. */
+static enum rt_status add_absorbed(struct recipe *b, uint32_t layer,
+                                   const struct rt_preattend_params *preattend)
+{
+    const struct product p = absorb(b, layer, &preattend->q_in);
+    const struct rt_preattend_absorb_params both = {.preattend = *preattend,
+                                                    .absorb = project(b, &p)};
+    struct rt_variant variant;
+    const char *reason;
+    if (!by_library(b, &p, &reason) && resolve_shared(b, &both, &variant))
+        return add_shared(b, layer, reason, &both, &variant);
+    RT_TRY(rt_recipe_add_op(b, RT_OP_PREATTEND, layer, preattend, sizeof(*preattend)));
+    return add_product(b, layer, &p);
+}
+
 enum rt_status rt_recipe_add_values(struct recipe *b, uint32_t layer)
 {
     const struct rt_config *c = config_of(b);
@@ -460,8 +510,9 @@ enum rt_status rt_recipe_add_hidden(struct recipe *b, uint32_t layer)
 
 enum rt_status rt_recipe_add_block(struct recipe *b, uint32_t layer)
 {
-    RT_TRY(rt_recipe_add_query(b, layer));
-    RT_TRY(rt_recipe_add_absorption(b, layer));
+    struct rt_preattend_params rest;
+    RT_TRY(add_query(b, layer, &rest));
+    RT_TRY(add_absorbed(b, layer, &rest));
     RT_TRY(rt_recipe_add_attend(b, layer));
     RT_TRY(rt_recipe_add_reduce(b, layer));
     RT_TRY(rt_recipe_add_values(b, layer));

@@ -13,15 +13,16 @@ import tempfile
 
 COMMAND, ROOT = sys.argv[1], pathlib.Path(sys.argv[2]).resolve()
 LORA = ROOT / "tests/replay/layer.yaml"         # heads 3, L 256, R 32, hidden 32, P 8, V 16
-PLAIN = ROOT / "tests/replay/layer_plain.yaml"  # no q_lora_rank, no input_norm
+PLAIN = ROOT / "tests/replay/layer_plain.yaml"  # no q_lora_rank, no input_norm; factors of q
 QUICK = ("--length", "40", "--steps", "3", "--device", "host")
 # Numbers of the products' weights in LORA, with its heads and with one.
-WEIGHTS = {3: {"qkv_a": 32 * (24 + 288), "q_b": 24 * 3 * 40, "w_uk": 3 * 8 * 256,
+WEIGHTS = {3: {"qkv_a": 32 * (24 + 288), "q_b": 24 * 3 * 40, "preattend_absorb": 3 * 8 * 256,
                "w_uv": 3 * 16 * 256, "o_proj": 32 * 3 * 16},
-           1: {"qkv_a": 32 * (24 + 288), "q_b": 24 * 40, "w_uk": 8 * 256, "w_uv": 16 * 256,
-               "o_proj": 32 * 16}}
-STAGES = ["input_norm", "qkv_a", "q_b", "preattend", "w_uk", "attend", "reduce", "w_uv", "o_proj"]
-BY_LIBRARY = STAGES[:2] + ["preattend", "q_b", "preattend 2"] + STAGES[4:]
+           1: {"qkv_a": 32 * (24 + 288), "q_b": 24 * 40, "preattend_absorb": 8 * 256,
+               "w_uv": 16 * 256, "o_proj": 32 * 16}}
+STAGES = ["input_norm", "qkv_a", "q_b", "preattend_absorb", "attend", "reduce", "w_uv", "o_proj"]
+BY_LIBRARY = STAGES[:2] + ["preattend", "q_b", "preattend 2", "w_uk"] + STAGES[4:]
+OF_PLAIN = ["qkv_a", "preattend", "w_uk"] + STAGES[4:]
 
 complaints = []
 
@@ -56,7 +57,9 @@ def check_graph(graph, layers, names):
 
 
 def check_weights(graph, heads):
-    weights = {s["name"]: s["weight_bytes"] for s in graph["stages"] if "weight_bytes" in s}
+    as_one = {"w_uk": "preattend_absorb"}
+    weights = {as_one.get(s["name"], s["name"]): s["weight_bytes"]
+               for s in graph["stages"] if "weight_bytes" in s}
     expect(weights == {name: 2 * n for name, n in WEIGHTS[heads].items()}, f"weights: {weights}")
     for s in graph["stages"]:
         expect("gbps" not in s or near(s["gbps"], s["weight_bytes"] / s["us"] / 1e3), f"GB/s: {s}")
@@ -70,11 +73,12 @@ def figures():
     expect((report["layers"], report["heads"], report["length"]) == (2, 3, 40), f"{report}")
     expect(report["weight_bytes"] > 2 * 2 * sum(WEIGHTS[3].values()), "weights of both layers")
     expect([r["projections"] for r in report["runs"]] == ["auto", "cublaslt"], "two runs")
-    for run, names, word in (own, STAGES, "rt_project"), (library, BY_LIBRARY, "matmul"):
+    for run, names, words in ((own, STAGES, ("rt_project", "rt_preattend_absorb")),
+                              (library, BY_LIBRARY, "matmul")):
         expect([(g["batch"], g["query_len"]) for g in run["graphs"]] == [(3, 2)], "one graph")
         check_graph(run["graphs"][0], 2, names)
         check_weights(run["graphs"][0], 3)
-        expect(all(s["by"].startswith(word) for s in run["graphs"][0]["stages"]
+        expect(all(s["by"].startswith(words) for s in run["graphs"][0]["stages"]
                    if "gbps" in s), f"who multiplies: {run}")
     # Of the same inputs and weights, whoever multiplies.
     expect(math.isclose(own["graphs"][0]["hidden_rms"], library["graphs"][0]["hidden_rms"],
@@ -92,8 +96,7 @@ def choices():
             check_weights(graph, 1)
     report = measured(PLAIN, "--batch", 2)
     if report:
-        check_graph(report["runs"][0]["graphs"][0], 2,
-                    [s for s in STAGES if s not in ("input_norm", "q_b")])
+        check_graph(report["runs"][0]["graphs"][0], 2, OF_PLAIN)
     done = replayrt(LORA, "--batch", 1, *QUICK)
     expect(done.returncode == 0 and "projections: auto" in done.stdout and not done.stderr
            and "batch 1, query length 1: step " in done.stdout

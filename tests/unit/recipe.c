@@ -102,8 +102,28 @@ static struct rt_config block_config(void)
     return c;
 }
 
-/* All graphs of it on an H200, weights of these ids column by column. */
-static enum rt_status make_all(const struct rt_config *c, uint32_t across, struct rt_error *err)
+/* Stages whose labels begin so. */
+static uint32_t count_stages(const struct rt_program *p, const char *name)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < p->count; i++)
+        count += strncmp(p->stages[i].label, name, strlen(name)) == 0;
+    return count;
+}
+
+/* preattend and w_uk, or one node in their place: once in every layer, or nowhere. */
+static void check_shared(const struct rt_program *p, bool shared)
+{
+    assert_int_equal(count_stages(p, "preattend_absorb."), shared ? 1 : 0);
+    assert_int_equal(count_stages(p, "w_uk."), shared ? 0 : 1);
+    if (shared)
+        assert_int_equal(count_stages(p, "preattend."), 0);
+}
+
+/* All graphs of it on an H200, weights of these ids column by column. *shared: what each graph of
+ * up to 16 tokens must have, unless it is null. */
+static enum rt_status make_graphs(const struct rt_config *c, uint32_t across, const bool *shared,
+                                  struct rt_error *err)
 {
     struct rt_device_caps caps;
     struct rt_weights weights;
@@ -130,11 +150,41 @@ static enum rt_status make_all(const struct rt_config *c, uint32_t across, struc
     for (uint32_t i = 0; i < b->spec_count && status == RT_OK; i++) {
         struct rt_program program = {0};
         status = rt_recipe_make(&source, &b->specs[i], NULL, &program, err);
+        if (status == RT_OK && shared && b->specs[i].tokens <= 16)
+            check_shared(&program, *shared);
         rt_program_free(&program);
     }
     rt_weights_free(&weights);
     free(b);
     return status;
+}
+
+static enum rt_status make_all(const struct rt_config *c, uint32_t across, struct rt_error *err)
+{
+    return make_graphs(c, across, NULL, err);
+}
+
+/* One node where the weights lie as checkpoints have them; two with factors of q, where W_UK lies
+ * along k, and where the library multiplies. */
+static void test_shared_node(void **state)
+{
+    (void)state;
+    static const bool yes = true, no = false;
+    for (int low_rank = 0; low_rank < 2; low_rank++) {
+        struct rt_config c = block_config();
+        struct rt_error err = {0};
+        c.block.q_lora_rank = low_rank ? 1536 : 0;
+        assert_int_equal(make_graphs(&c, 0, &yes, &err), RT_OK);
+        assert_int_equal(make_graphs(&c, 1u << RT_WEIGHT_KV_B, &no, &err), RT_OK);
+        c.projections = RT_PROJECTIONS_OWN;
+        assert_int_equal(make_graphs(&c, 0, &yes, &err), RT_OK);
+        c.block.rope.original_max_length = 64;
+        c.block.rope.query_scale_beta = 0.1;
+        assert_int_equal(make_graphs(&c, 0, &no, &err), RT_OK);
+        c.block.rope.query_scale_beta = 0;
+        c.projections = RT_PROJECTIONS_CUBLASLT;
+        assert_int_equal(make_graphs(&c, 0, &no, &err), RT_OK);
+    }
 }
 
 /* auto always finds a way, however the weights lie: singly, in pairs, all at once. */
@@ -194,6 +244,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_masks_are_whole),
+        cmocka_unit_test(test_shared_node),
         cmocka_unit_test(test_weights_lie_as_they_do),
         cmocka_unit_test(test_sm90_by_name),
         cmocka_unit_test(test_wide_norm),
