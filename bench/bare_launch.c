@@ -8,7 +8,8 @@
 static const struct rt_graph *find(const struct rt_runtime *rt, uint32_t batch, uint32_t query_len)
 {
     for (uint32_t i = 0; i < rt->captured_count; i++)
-        if (rt->captured[i].program.spec.rows == batch &&
+        if (!rt_spec_is_chunk(&rt->captured[i].program.spec) &&
+            rt->captured[i].program.spec.rows == batch &&
             rt_spec_query_len(&rt->captured[i].program.spec) == query_len)
             return &rt->captured[i].graph;
     return NULL;

@@ -46,6 +46,20 @@ static inline const struct rt_chunk_form *rt_blueprint_form(const struct rt_blue
     return &b->forms[i];
 }
 
+/* "" for the graph of a step. */
+static inline const char *rt_blueprint_reason(const struct rt_blueprint *b,
+                                              const struct rt_graph_spec *spec)
+{
+    return rt_spec_is_chunk(spec) ? rt_blueprint_form(b, spec)->reason : "";
+}
+
+/* Cached tokens whose keys the graph can expand. */
+static inline uint32_t rt_blueprint_context(const struct rt_blueprint *b,
+                                            const struct rt_graph_spec *spec)
+{
+    return spec->pieces * b->placement.dims.context_piece;
+}
+
 /* Fills what follows from the blueprint; the rest of *info stays. */
 void rt_blueprint_info(const struct rt_blueprint *b, struct rt_info *info);
 

@@ -29,8 +29,8 @@ enum rt_status rt_ops_sample_work(const struct rt_kernels *k, const struct rt_de
                                   const struct rt_sample_args *args, struct rt_sample_work *out,
                                   struct rt_error *err);
 
-/* `op` is the function's name, for messages. */
-enum rt_status rt_ops_route_params(const char *op, const struct rt_route_args *args,
+/* `route` is the public function, for messages. */
+enum rt_status rt_ops_route_params(const char *route, const struct rt_route_args *args,
                                    struct rt_route_params *out, struct rt_error *err);
 /* runtime/gate_work.c */
 enum rt_status rt_ops_gate_work(const struct rt_kernels *k, const struct rt_device_caps *caps,

@@ -170,13 +170,18 @@ enum rt_status rt_plan_graph(const rt_plan *plan, uint32_t index, struct rt_plan
     const struct rt_program *p = &plan->programs[index];
     const struct rt_variant *attend =
         &rt_blueprint_variants(&plan->blueprint, &p->spec)[RT_OP_ATTEND];
-    const struct rt_plan_graph mine = {.batch = p->spec.rows,
-                                       .query_len = rt_spec_query_len(&p->spec),
-                                       .stages = p->count,
-                                       .backend = rt_backend_name(attend->backend),
-                                       .attend = attend->entry,
-                                       .reason = attend->reason,
-                                       .parts = attend->parts};
+    const struct rt_plan_graph mine = {
+        .batch = p->spec.rows,
+        .query_len = rt_spec_query_len(&p->spec),
+        .stages = p->count,
+        .backend = rt_backend_name(attend->backend),
+        .attend = attend->entry,
+        .reason = attend->reason,
+        .parts = attend->parts,
+        .chunk = rt_spec_chunk(&p->spec),
+        .decode_rows = rt_spec_is_chunk(&p->spec) ? p->spec.decode_rows : 0,
+        .context_tokens = rt_blueprint_context(&plan->blueprint, &p->spec),
+        .form = rt_blueprint_reason(&plan->blueprint, &p->spec)};
     rt_struct_write(out, &mine, sizeof(mine));
     return RT_OK;
 }

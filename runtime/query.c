@@ -64,6 +64,8 @@ enum rt_status rt_get_bucket_stats(rt_runtime *rt, uint32_t index, struct rt_buc
         .padded_rows = g->padded_rows,
         .graph_bytes = g->graph.device_bytes,
         .capture_ns = g->graph.build_ns,
+        .chunk = rt_spec_chunk(&g->program.spec),
+        .decode_rows = rt_spec_is_chunk(&g->program.spec) ? g->program.spec.decode_rows : 0,
     };
     rt_struct_write(out, &mine, sizeof(mine));
     return RT_OK;
@@ -107,7 +109,8 @@ static const struct rt_captured *find_captured(const struct rt_runtime *rt, uint
                                                uint32_t query_len)
 {
     for (uint32_t i = 0; i < rt->captured_count; i++)
-        if (rt->captured[i].program.spec.rows == batch &&
+        if (!rt_spec_is_chunk(&rt->captured[i].program.spec) &&
+            rt->captured[i].program.spec.rows == batch &&
             rt_spec_query_len(&rt->captured[i].program.spec) == query_len)
             return &rt->captured[i];
     return NULL;

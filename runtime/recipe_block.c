@@ -441,6 +441,10 @@ enum rt_status rt_recipe_add_absorption(struct recipe *b, uint32_t layer)
     return add_product(b, layer, &p);
 }
 
+/* With more the product is most of both, and takes longer where blocks of the other kind are among
+ * its own (docs/notebook.md). */
+#define MOST_SHARED_HEADS 32u
+
 /* preattend and the product behind it as one node. False: no kernel does both. */
 static bool resolve_shared(const struct recipe *b, const struct rt_preattend_absorb_params *params,
                            struct rt_variant *variant)
@@ -473,7 +477,8 @@ static enum rt_status add_absorbed(struct recipe *b, uint32_t layer,
                                                     .absorb = project(b, &p)};
     struct rt_variant variant;
     const char *reason;
-    if (!by_library(b, &p, &reason) && resolve_shared(b, &both, &variant))
+    if (!by_library(b, &p, &reason) && p.batch <= MOST_SHARED_HEADS &&
+        resolve_shared(b, &both, &variant))
         return add_shared(b, layer, reason, &both, &variant);
     RT_TRY(rt_recipe_add_op(b, RT_OP_PREATTEND, layer, preattend, sizeof(*preattend)));
     return add_product(b, layer, &p);

@@ -42,8 +42,8 @@ sanitize() {
     racecheck=(compute-sanitizer --tool racecheck --report-api-errors no --error-exitcode 9)
     check "${memcheck[@]}" "$build/tests/checkkern/checkkern" --device cuda:0
     check "${memcheck[@]}" "$build/tests/gpu/gpu-tests" --quick
-    for test in append append_general embed gate input_norm kv_gather merge page_copy preattend \
-        preattend_absorb reduce route sample schedule schedule_append step take; do
+    for test in append append_general chunk_rows embed gate input_norm kv_gather merge page_copy \
+        preattend preattend_absorb reduce route sample schedule schedule_append step take; do
         check "${racecheck[@]}" "$build/tests/checkkern/checkkern" --device cuda:0 --test "$test"
     done
 }

@@ -131,6 +131,19 @@ static bool print_stages(const rt_plan *plan, uint32_t graph, uint32_t count)
     return programmatic;
 }
 
+static void print_graph(const struct rt_plan_graph *g)
+{
+    if (g->chunk)
+        printf(
+            "graph  chunk %5u of %u prompts, %u rows beside it, %u tokens of context  %4u stages: "
+            "%s\n",
+            g->chunk, g->batch - g->decode_rows, g->decode_rows, g->context_tokens, g->stages,
+            g->form);
+    else
+        printf("graph  batch %4u  query length %u  %4u stages  %3u parts  %s: %s\n", g->batch,
+               g->query_len, g->stages, g->parts, g->attend, g->reason);
+}
+
 static void print_graphs(const rt_plan *plan, bool stages)
 {
     bool programmatic = false;
@@ -138,8 +151,7 @@ static void print_graphs(const rt_plan *plan, bool stages)
         struct rt_plan_graph g = {.struct_size = sizeof(g)};
         if (rt_plan_graph(plan, i, &g) != RT_OK)
             continue;
-        printf("graph  batch %4u  query length %u  %4u stages  %3u parts  %s: %s\n", g.batch,
-               g.query_len, g.stages, g.parts, g.attend, g.reason);
+        print_graph(&g);
         if (stages)
             programmatic |= print_stages(plan, i, g.stages);
     }
@@ -237,6 +249,10 @@ static void json_graphs(cJSON *j, const rt_plan *plan, bool stages)
         cJSON_AddStringToObject(one, "attend", g.attend);
         cJSON_AddStringToObject(one, "reason", g.reason);
         json_uint(one, "stage_count", g.stages);
+        json_uint(one, "chunk", g.chunk);
+        json_uint(one, "decode_rows", g.decode_rows);
+        json_uint(one, "context_tokens", g.context_tokens);
+        cJSON_AddStringToObject(one, "form", g.form);
         if (stages)
             json_stages(one, plan, i, g.stages);
     }
@@ -284,7 +300,7 @@ static void complain_of_batch(const rt_plan *plan, uint32_t batch)
     uint32_t last = 0;
     struct rt_plan_graph g = {.struct_size = sizeof(g)};
     for (uint32_t i = 0; used < sizeof(sizes) && rt_plan_graph(plan, i, &g) == RT_OK; i++) {
-        if (g.batch == last)
+        if (g.batch == last || g.chunk)
             continue;
         last = g.batch;
         used +=
@@ -299,7 +315,7 @@ static int print_dot(const rt_plan *plan, uint32_t batch)
 {
     struct rt_plan_graph g = {.struct_size = sizeof(g)};
     uint32_t i = 0;
-    while (rt_plan_graph(plan, i, &g) == RT_OK && g.batch != batch)
+    while (rt_plan_graph(plan, i, &g) == RT_OK && (g.chunk || g.batch != batch))
         i++;
     size_t needed = 0;
     if (rt_plan_dot(plan, i, NULL, 0, &needed) != RT_OK) {

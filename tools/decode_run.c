@@ -157,7 +157,7 @@ static enum rt_status launch(struct loop *l)
     return RT_OK;
 }
 
-/* Of every prompt all but what steps feed. */
+/* Of every prompt all but what steps feed. It is waited for: the ring is the steps' then. */
 static enum rt_status prefill(struct loop *l)
 {
     const struct decode_job *job = l->job;
@@ -176,6 +176,8 @@ static enum rt_status prefill(struct loop *l)
     if (params.prompt_count > 0)
         status = rt_prefill(l->rt, &params, &ticket);
     free(prompts);
+    if (status == RT_OK && ticket > 0)
+        status = rt_wait(l->rt, ticket, UINT64_MAX);
     return status == RT_OK ? RT_OK : runtime_failed(l);
 }
 

@@ -4,8 +4,9 @@
 
 /*
  * Prompts in, tokens out: a batch of sequences through one decoder, all rows in every step, each
- * step one token wide. A row feeds its prompt, or its last token where the rest can go in by chunks, then what it chose itself, on the device, or what a
- * teacher's list has in its place. The host runs ahead of the device and reads results behind it.
+ * step one token wide. A row feeds its prompt, or where the rest can go in by chunks its last token
+ * alone, then what it chose itself, on the device, or what a teacher's list has in its place. The
+ * host runs ahead of the device and reads results behind it.
  */
 #include "replayrt/decoder.h"
 #include "tools/token_list.h"

@@ -353,9 +353,9 @@ enum rt_dtype { RT_DTYPE_BF16 = 1, RT_DTYPE_F32, RT_DTYPE_I32, RT_DTYPE_U8 };
  *   parts        i32  [parts, 8]              num_splits  i32 [bucket + 1]
  *   kv           bf16 [pages, page_size, d_qk]   per layer
  * and of a chunk's graph, where rt_config.chunks are configured, whose tokens are those of prompts,
- * one row's behind the other's, and from stage_context.chunk on one of each row that decodes. Of its
- * rows the tensors above have the last token alone, as if it were all they have, and data tensors
- * are [tokens, ...], with row_base 0:
+ * one row's behind the other's, and from stage_context.chunk on one of each row that decodes. Of
+ * its rows the tensors above have the last token alone, as if it were all they have, and data
+ * tensors are [tokens, ...], with row_base 0:
  *   chunk_tokens i32 [tokens]                 padding: -1, as is that of
  *   token_slots  i32 [tokens]                 token_positions  i32 [tokens], of which it is 0
  *   token_lengths  i32 [tokens]               KV length that the token sees; 0 for padding
@@ -392,10 +392,11 @@ struct rt_bucket_stats {
     uint32_t nodes;
     uint32_t batch, query_len;
     uint64_t replays;
-    uint64_t live_rows;   /* summed over replays */
-    uint64_t padded_rows; /* likewise: batch - live */
-    uint64_t graph_bytes; /* device memory taken by instantiating and uploading the graph */
-    uint64_t capture_ns;  /* build + audit + instantiate + upload */
+    uint64_t live_rows;          /* summed over replays */
+    uint64_t padded_rows;        /* likewise: batch - live */
+    uint64_t graph_bytes;        /* device memory taken by instantiating and uploading the graph */
+    uint64_t capture_ns;         /* build + audit + instantiate + upload */
+    uint32_t chunk, decode_rows; /* as rt_plan_graph has them */
 };
 
 struct rt_stats {
@@ -498,7 +499,9 @@ struct rt_plan_graph {
     const char *attend;  /* entry point of the chosen attend kernel */
     const char *reason;  /* why it was chosen */
     uint32_t parts;      /* parts that the schedule balances work over */
-    uint32_t reserved;
+    uint32_t chunk;      /* tokens of prompts; 0: the graph of a step. Of a chunk: */
+    uint32_t decode_rows, context_tokens; /* rows beside it; cached tokens it can expand, at most */
+    const char *form; /* in which form its tokens attend, and why; "" for a step */
 };
 struct rt_plan_stage {
     uint32_t struct_size;

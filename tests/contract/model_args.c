@@ -111,8 +111,8 @@ static struct rt_token_rows rows_of(const struct rig *r)
                                   .row_base = in(r, 0)};
 }
 #define BAD_ROWS(type)                                                                             \
-    MISTAKE(type, rows.rows, 0, "rows.rows 0 is not 1..4096"),                                     \
-        MISTAKE(type, rows.rows, 4097, "rows.rows 4097 is not 1..4096"),                           \
+    MISTAKE(type, rows.rows, 0, "rows.rows 0 is not 1..16384"),                                    \
+        MISTAKE(type, rows.rows, 16385, "rows.rows 16385 is not 1..16384"),                        \
         MISTAKE(type, rows.query_len, 0, "rows.query_len 0 is not 1..8"),                          \
         MISTAKE(type, rows.query_len, 9, "rows.query_len 9 is not 1..8"),                          \
         MISTAKE(type, rows.lengths, in(r, 0) + 2, "rows.lengths = 0x"),                            \

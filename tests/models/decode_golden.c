@@ -60,7 +60,7 @@ struct part {
     struct bench *b;
     uint32_t first, rows, tokens;
     uint32_t given[RECORDING_PROMPTS];
-    bool forced;
+    bool forced, chunks;
     float *logits; /* [rows, tokens, vocab] */
 };
 
@@ -93,6 +93,7 @@ static bool run(struct part *part)
                                    .tokens = part->tokens,
                                    .ahead = part->logits ? 1 : b->config.ring_depth,
                                    .vocab = RECORDING_VOCAB,
+                                   .chunks = part->chunks,
                                    .prompts = prompts,
                                    .teacher = part->forced ? teacher : NULL,
                                    .sampling = b->sampling,
@@ -226,6 +227,29 @@ static bool judge_free(struct bench *b)
     return count[WRONG] == 0;
 }
 
+/* All but the last tokens of the prompts in chunks, several prompts in one, long ones over more
+ * than one: what comes behind is as near to the recording as it is behind single steps. */
+static bool judge_chunks(struct bench *b)
+{
+    struct recorded_logits found;
+    struct part part = {.b = b,
+                        .rows = RECORDING_PROMPTS,
+                        .tokens = RECORDING_STEPS,
+                        .forced = true,
+                        .chunks = true,
+                        .logits = found.of[0][0]};
+    for (uint32_t p = 0; p < RECORDING_PROMPTS; p++)
+        part.given[p] = (uint32_t)b->recorded.lens[p];
+    if (!run(&part))
+        return false;
+    const bool f32 = b->config.precision == RT_PRECISION_F32;
+    const struct logits_distance d = logits_compare(&found, &b->recorded.logits);
+    const bool good = f32 ? d.worst <= F32_BOUND : d.mean <= MEAN_BOUND * d.deviation;
+    printf("chunks  mean difference %.2g %% of the deviation, worst %.3g, least cosine %.6f: %s\n",
+           100 * d.mean / d.deviation, d.worst, d.cosine, good ? "good" : "FAILED");
+    return good;
+}
+
 /* On the host device a row's sums know nothing of other rows. On a GPU kernels and splits follow
  * the batch, so that sums have another order, and ties another end. */
 static bool judge_alone(struct bench *b)
@@ -282,6 +306,11 @@ static void fill_config(struct bench *b, const char *device, bool f32)
     c->batch_size_count = 2;
     c->max_sequences = RECORDING_PROMPTS;
     c->max_length = RECORDING_LONGEST + RECORDING_STEPS;
+    c->chunks[0] = 8; /* absorbed, and expanded with context in pieces */
+    c->chunks[1] = 180;
+    c->chunk_count = 2;
+    c->prefill_rows = 4;
+    c->context_piece = 64;
     c->precision = f32 ? RT_PRECISION_F32 : RT_PRECISION_BF16;
 }
 
@@ -358,7 +387,7 @@ int main(int argc, char **argv)
     const bool f32 = strcmp(option(argc, argv, "--precision", "bf16"), "f32") == 0;
     bool good = open_bench(b, argv[1], option(argc, argv, "--device", "auto"), f32);
     good = good && judge_forced(b) && judge_truth(b);
-    good = good && judge_free(b) && judge_alone(b) && judge_launches(b);
+    good = good && judge_chunks(b) && judge_free(b) && judge_alone(b) && judge_launches(b);
     printf("%s: %s\n", argv[1], good ? "the recording matches" : "FAILED");
     rt_decoder_destroy(&b->decoder);
     truth_close(&b->truth);

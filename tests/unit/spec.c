@@ -176,8 +176,8 @@ static void test_bad_lists_are_refused(void **state)
     (void)state;
     const struct rt_graph_spec fine = {RT_PHASE_DECODE, 4, 8, 4};
     assert_refused(&fine, 0, "0 graphs, valid are 1 to 3344");
-    assert_refused(&fine, 2049, "2049 graphs, valid are 1 to 2048");
-    assert_refused(NULL, 1, "1 graphs, valid are 1 to 2048");
+    assert_refused(&fine, 3345, "3345 graphs, valid are 1 to 3344");
+    assert_refused(NULL, 1, "1 graphs, valid are 1 to 3344");
     struct rt_graph_spec bad = fine;
     bad.rows = bad.decode_rows = 0;
     assert_refused(&bad, 1,
