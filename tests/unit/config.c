@@ -43,6 +43,10 @@ static void test_default(void **state)
     assert_true(c.memory_fraction == 0.85);
     assert_int_equal(c.backend, RT_BACKEND_AUTO);
     assert_int_equal(c.tensors, RT_TENSORS_SHARED);
+    assert_int_equal(c.chunk_count, 0);
+    assert_int_equal(c.prefill_rows, 8);
+    assert_int_equal(c.mixed_row_count, 0);
+    assert_int_equal(c.context_piece, 8192);
     rt_config_default(NULL);
 }
 
@@ -185,6 +189,15 @@ static const struct edit EDITS[] = {
     F64(memory_fraction, (double)NAN, RT_ERR_CONFIG, "memory_fraction is", "nan"),
     U32(backend, 3, RT_ERR_CONFIG, "backend is 3: must be auto, generic or sm90"),
     U32(tensors, 2, RT_ERR_CONFIG, "tensors is 2: must be shared or per_layer"),
+    U32(chunk_count, 9, RT_ERR_CONFIG, "chunks is a list of 9", "a list of 1 to 8"),
+    U32(chunk_count, 1, RT_ERR_CONFIG, "chunks[0] is 0: must be an integer from 1 to 16384"),
+    U32(prefill_rows, 0, RT_ERR_CONFIG, "prefill_rows is 0: must be an integer from 1 to 256"),
+    U32(prefill_rows, 257, RT_ERR_CONFIG, "prefill_rows is 257"),
+    U32(mixed_row_count, 9, RT_ERR_CONFIG, "mixed_rows is a list of 9", "a list of 1 to 8"),
+    U32(mixed_row_count, 1, RT_ERR_CONFIG, "mixed_rows[0] is 0: must be an integer from 1 to 1024"),
+    U32(context_piece, 63, RT_ERR_CONFIG,
+        "context_piece is 63: must be an integer from 64 to 1048576"),
+    U32(context_piece, 1048577, RT_ERR_CONFIG, "context_piece is 1048577"),
 };
 
 static void test_check_edits(void **state)
@@ -227,13 +240,53 @@ static void test_check_together(void **state)
     expect("null", rt_config_check(NULL, &err), &err, RT_ERR_INVALID, nulls, COUNT(nulls));
 }
 
+static void refuse_chunks(const struct rt_config *c, const char *first, const char *second)
+{
+    const char *const words[] = {first, second};
+    struct rt_error err = {.message = ""};
+    expect(first, rt_config_check(c, &err), &err, RT_ERR_CONFIG, words, COUNT(words));
+}
+
+static void test_check_chunks(void **state)
+{
+    (void)state;
+    struct rt_config c = good_config();
+    struct rt_error err = {.message = ""};
+    c.chunks[0] = 1;
+    c.chunks[1] = RT_MAX_BATCH;
+    c.chunk_count = 2;
+    c.mixed_rows[0] = 3;
+    c.mixed_rows[1] = RT_MAX_MIXED_ROWS;
+    c.mixed_row_count = 2;
+    if (rt_config_check(&c, &err) != RT_OK)
+        fail_msg("%s", err.message);
+    c.mixed_rows[1] = 3;
+    refuse_chunks(&c, "mixed_rows[1] is 3: must be greater than the 3 before it", NULL);
+    c.mixed_rows[1] = RT_MAX_MIXED_ROWS + 1;
+    refuse_chunks(&c, "mixed_rows[1] is 1025", NULL);
+    c.mixed_row_count = 1;
+    c.chunks[1] = 1;
+    refuse_chunks(&c, "chunks[1] is 1: must be greater than the 1 before it", NULL);
+    c.chunks[1] = RT_MAX_BATCH + 1;
+    refuse_chunks(&c, "chunks[1] is 4097: must be at most 4096 without layer", NULL);
+    c.layer = 1;
+    c.block.hidden_size = 2048;
+    c.block.qk_nope_head_dim = c.block.v_head_dim = 128;
+    c.chunks[1] = RT_MAX_CHUNK;
+    if (rt_config_check(&c, &err) != RT_OK)
+        fail_msg("%s", err.message);
+    c.chunks[1] = RT_MAX_CHUNK + 1;
+    refuse_chunks(&c, "chunks[1] is 16385", "from 1 to 16384");
+    c.chunk_count = 0;
+    refuse_chunks(&c, "mixed_rows is 3: must be absent without prefill.chunks", NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_default),
-        cmocka_unit_test(test_check_good),
-        cmocka_unit_test(test_check_edits),
-        cmocka_unit_test(test_check_together),
+        cmocka_unit_test(test_default),      cmocka_unit_test(test_check_good),
+        cmocka_unit_test(test_check_edits),  cmocka_unit_test(test_check_together),
+        cmocka_unit_test(test_check_chunks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/abi/attend_generic.h"
 #include "kernels/ops/op_build.h"
+#include "replayrt/rt.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -254,6 +255,46 @@ static void refuse(enum rt_op_id op, const void *params, size_t bytes, const cha
     assert_int_equal(l.param_bytes, 77);
 }
 
+static void test_chunk_rows(void **state)
+{
+    (void)state;
+    const struct rt_chunk_rows_params good = {.ring_depth = 3,
+                                              .record_bytes = 640, /* 592 of them needed */
+                                              .tokens_offset = 64 + 12 * 16,
+                                              .prefill_rows = 8,
+                                              .decode_rows = 4,
+                                              .chunk = 64};
+    static const char *const words[12] = {
+        "0 prompts",          "257 prompts",      "1025 rows that decode", "0 tokens of 8 prompts",
+        "16385 tokens",       "0 records of 640", "records of 630 bytes",  "tokens at 264",
+        "room for 84 tokens", "tokens at 320",    "room for 97 tokens",    "3 pieces of 0 tokens"};
+    struct rt_chunk_rows_params bad[12];
+    for (int i = 0; i < 12; i++)
+        bad[i] = good;
+    bad[0].prefill_rows = 0;
+    bad[1].prefill_rows = RT_MAX_PREFILL_ROWS + 1;
+    bad[2].decode_rows = RT_MAX_MIXED_ROWS + 1;
+    bad[3].chunk = 0;
+    bad[4].chunk = RT_MAX_CHUNK + 1;
+    bad[5].ring_depth = 0;
+    bad[6].record_bytes = 630;
+    bad[7].tokens_offset += 8;
+    bad[8].record_bytes = 576;
+    bad[9].tokens_offset = 320;
+    bad[10].chunk = 77; /* 4 bytes too many */
+    bad[11].pieces = 3;
+    struct rt_launch l = {0};
+    for (int i = 0; i < 12; i++)
+        refuse(RT_OP_CHUNK_ROWS, &bad[i], sizeof(bad[i]), words[i]);
+    bad[10].chunk--;
+    assert_int_equal(BUILD(&no_device, CHUNK_ROWS, bad[10], &l, NULL), RT_OK);
+    bad[11].piece = 1;
+    assert_int_equal(BUILD(&no_device, CHUNK_ROWS, bad[11], &l, NULL), RT_OK);
+    assert_int_equal(BUILD(&no_device, CHUNK_ROWS, good, &l, NULL), RT_OK);
+    expect_grid(&l, "rt_chunk_rows", 1, 1, RT_CHUNK_ROWS_THREADS);
+    assert_int_equal(l.address_mask, (1 << 17) - 1);
+}
+
 static struct rt_preattend_params good_preattend(void)
 {
     return (struct rt_preattend_params){
@@ -477,6 +518,7 @@ int main(void)
         cmocka_unit_test(test_grids),
         cmocka_unit_test(test_refused_attention),
         cmocka_unit_test(test_refused_records),
+        cmocka_unit_test(test_chunk_rows),
         cmocka_unit_test(test_preattend),
         cmocka_unit_test(test_refused_preattend),
         cmocka_unit_test(test_input_norm),

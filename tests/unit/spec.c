@@ -197,6 +197,82 @@ static void test_bad_lists_are_refused(void **state)
     assert_refused(twice, 3, "graphs 0 and 2 both have 4 rows and 8 tokens");
 }
 
+/* A chunk's list: alone and beside each number of rows, with so many pieces each. */
+static void expect_chunks(uint32_t pieces, const uint32_t *expected, uint32_t piece_counts)
+{
+    static const uint32_t mixed[] = {4, 32};
+    const struct rt_graph_spec chunk = {
+        .phase = RT_PHASE_CHUNK, .rows = 8, .tokens = 512, .pieces = pieces};
+    struct rt_graph_spec specs[3 * RT_MAX_PIECE_COUNTS];
+    assert_int_equal(rt_specs_of_chunk(&chunk, mixed, 2, specs), 3 * piece_counts);
+    for (uint32_t i = 0; i < 3 * piece_counts; i++) {
+        const uint32_t decoding = i < piece_counts ? 0 : mixed[i / piece_counts - 1];
+        assert_int_equal(specs[i].phase, RT_PHASE_CHUNK);
+        assert_int_equal(specs[i].rows, 8 + decoding);
+        assert_int_equal(specs[i].tokens, 512 + decoding);
+        assert_int_equal(specs[i].decode_rows, decoding);
+        assert_int_equal(specs[i].pieces, expected[i % piece_counts]);
+        assert_int_equal(rt_spec_chunk(&specs[i]), 512);
+        assert_int_equal(rt_spec_prefill_rows(&specs[i]), 8);
+        assert_int_equal(rt_spec_query_len(&specs[i]), 1);
+    }
+    assert_int_equal(rt_specs_of_chunk(&chunk, NULL, 0, specs), piece_counts);
+}
+
+static void test_chunks_fill_the_list(void **state)
+{
+    (void)state;
+    static const uint32_t powers[] = {0, 1, 2, 4, 8, 16, 32}, some[] = {0, 1, 2, 4, 5};
+    static const uint32_t most[] = {0, 1, 2, 4, 8, 16, 32, 63};
+    expect_chunks(0, powers, 1);
+    expect_chunks(1, powers, 2);
+    expect_chunks(2, powers, 3);
+    expect_chunks(3, (const uint32_t[]){0, 1, 2, 3}, 4);
+    expect_chunks(5, some, 5);
+    expect_chunks(32, powers, 7);
+    expect_chunks(63, most, 8);
+    const struct rt_graph_spec decode = {RT_PHASE_DECODE, 4, 8, 4};
+    assert_int_equal(rt_spec_chunk(&decode), 0);
+    assert_int_equal(rt_spec_prefill_rows(&decode), 0);
+}
+
+/* Chunks of 64, absorbed, and 512, expanded, behind the graphs of steps. */
+static void test_find_takes_the_smallest_chunk(void **state)
+{
+    (void)state;
+    static const uint32_t mixed[] = {4, 32}, buckets[] = {600}, query_lens[] = {1};
+    const struct rt_graph_spec small = {
+        .phase = RT_PHASE_CHUNK, .rows = 8, .tokens = 64, .absorbed = true};
+    const struct rt_graph_spec large = {
+        .phase = RT_PHASE_CHUNK, .rows = 8, .tokens = 512, .pieces = 5};
+    struct rt_graph_spec specs[64];
+    uint32_t count = rt_specs_of_buckets(buckets, 1, query_lens, 1, specs);
+    count += rt_specs_of_chunk(&large, mixed, 2, specs + count);
+    count += rt_specs_of_chunk(&small, mixed, 2, specs + count);
+    assert_int_equal(count, 1 + 3 * 5 + 3);
+    static const struct {
+        uint32_t tokens, decode_rows, pieces, found;
+    } cases[] = {
+        {1, 0, 0, 16},  {64, 0, 0, 16},  {64, 0, 999, 16}, {64, 1, 0, 17},  {64, 4, 999, 17},
+        {64, 5, 0, 18}, {64, 32, 0, 18}, {65, 0, 0, 1},    {65, 0, 1, 2},   {65, 0, 2, 3},
+        {65, 0, 3, 4},  {512, 0, 4, 4},  {512, 0, 5, 5},   {512, 0, 6, 19}, {65, 1, 0, 6},
+        {65, 4, 3, 9},  {65, 5, 5, 15},  {65, 33, 0, 19},  {64, 33, 0, 19}, {513, 0, 0, 19},
+    };
+    for (uint32_t i = 0; i < COUNT(cases); i++)
+        if (rt_spec_find_chunk(specs, count, cases[i].tokens, cases[i].decode_rows,
+                               cases[i].pieces) != cases[i].found)
+            fail_msg("%u tokens, %u rows, %u pieces: not graph %u", cases[i].tokens,
+                     cases[i].decode_rows, cases[i].pieces, cases[i].found);
+    assert_int_equal(rt_spec_find_chunk(specs, 1, 1, 0, 0), 1);
+    assert_int_equal(rt_spec_find_chunk(specs, 0, 1, 0, 0), 0);
+    /* Fewer tokens are better than fewer pieces, in any order of the list. */
+    const struct rt_graph_spec two[] = {{RT_PHASE_CHUNK, 8, 512, 0, false, 0},
+                                        {RT_PHASE_CHUNK, 8, 256, 0, false, 4},
+                                        {RT_PHASE_CHUNK, 8, 256, 0, false, 2}};
+    assert_int_equal(rt_spec_find_chunk(two, 3, 9, 0, 0), 2);
+    assert_int_equal(rt_spec_find_chunk(two, 2, 9, 0, 0), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -206,6 +282,8 @@ int main(void)
         cmocka_unit_test(test_replays_and_capacity_match_a_walk),
         cmocka_unit_test(test_largest_counts_do_not_overflow),
         cmocka_unit_test(test_bad_lists_are_refused),
+        cmocka_unit_test(test_chunks_fill_the_list),
+        cmocka_unit_test(test_find_takes_the_smallest_chunk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
