@@ -491,6 +491,65 @@ static void rows_that_the_device_accepts(void **state)
     rt_destroy(&rt);
 }
 
+static void refuse(rt_runtime *rt, struct rt_step_params p, enum rt_status status,
+                   const char *words)
+{
+    struct fixture_snapshot before;
+    uint64_t ticket = 99;
+    p.struct_size = sizeof(p);
+    fixture_snapshot(rt, &before);
+    assert_int_equal(rt_step(rt, &p, &ticket), status);
+    expect_words(rt, words);
+    expect_unchanged(rt, &before);
+    assert_int_equal(ticket, 99);
+}
+
+static void bad_mixed_steps_change_nothing(void **state)
+{
+    (void)state;
+    rt_runtime *rt = create(), *plain = fixture_create(NULL);
+    rt_seq seqs[6];
+    struct rt_prompt prompts[4];
+    int32_t ids[LONGEST];
+    make_ids(ids, 15);
+    for (int i = 0; i < 6; i++)
+        seqs[i] = fixture_open(rt);
+    for (int i = 0; i < 4; i++)
+        prompts[i] = (struct rt_prompt){.seq = seqs[i], .tokens = ids, .count = 6};
+    const struct rt_step_params good = {
+        .rows = 2, .seqs = &seqs[4], .prompts = prompts, .prompt_count = 3};
+    struct rt_step_params p = good;
+    p.seqs = &seqs[2];
+    refuse(rt, p, RT_ERR_DUPLICATE, "row 0");
+    p = good;
+    p.prompt_count = 4;
+    refuse(rt, p, RT_ERR_ROWS, "4 prompts in one step: prefill.rows is 3");
+    p = good;
+    p.query_len = 3;
+    refuse(rt, p, RT_ERR_QUERY_LEN, "query length 3 beside prompts");
+    p = good;
+    p.seqs = &seqs[3];
+    p.rows = 3;
+    refuse(rt, p, RT_ERR_ROWS,
+           "and 3 rows that decode: prefill.chunks go up to 24, "
+           "prefill.mixed_rows to 2");
+    p = good;
+    prompts[1].count = 13;
+    refuse(rt, p, RT_ERR_ROWS, "no graph holds 25 tokens of prompts behind 0 cached ones");
+    prompts[1].count = 12;
+    p.seqs = NULL;
+    refuse(rt, p, RT_ERR_INVALID, "seqs is null");
+    p = good;
+    p.prompts = NULL;
+    refuse(rt, p, RT_ERR_INVALID, "3 prompts at null");
+    p = good;
+    p.struct_size = sizeof(p);
+    assert_int_equal(rt_step(rt, &p, NULL), RT_OK); /* 24 tokens, as many as there is room for */
+    refuse(plain, good, RT_ERR_UNSUPPORTED, "prefill.chunks configures no chunk");
+    rt_destroy(&rt);
+    rt_destroy(&plain);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -503,6 +562,7 @@ int main(void)
         cmocka_unit_test(pages_of_the_caller),
         cmocka_unit_test(forked_and_rewound),
         cmocka_unit_test(rows_that_the_device_accepts),
+        cmocka_unit_test(bad_mixed_steps_change_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
