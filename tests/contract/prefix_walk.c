@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A random walk of sequences that open on pages of others, fork, rewind, close, and of a caller who
- * retains and releases, beside a model that knows who holds what: after every move every page has
+/* A random walk of sequences that open on pages of others, go on by steps and by chunks of prompts,
+ * fork, rewind, close, and of a caller who retains and releases, beside a model that knows who holds what: after every move every page has
  * the references it should have, and every token of every past and every prefix lies where it
  * should, bit for bit. */
 #include "tests/support/fixture.h"
@@ -22,6 +22,8 @@
 #define KEPT 4u
 #define BANK 4u /* pages of the caller's sequences, which one that never steps holds for them */
 #define MOVES 1500u
+#define CHUNK 24u /* tokens of prompts at once; and a few: */
+#define SMALL_CHUNK 4u
 
 /* Tokens and where they lie; of a sequence, or retained. */
 struct past {
@@ -36,6 +38,7 @@ struct walk {
     rt_runtime *rt;
     uint64_t seed, chance;
     uint32_t move, tag, refused;
+    uint32_t chunks[2]; /* of prompts alone, and beside a row */
     struct past sequences[SEQUENCES], kept[KEPT];
     struct past own; /* of the caller's pages */
     int32_t bank[BANK];
@@ -82,6 +85,56 @@ static void go_on(struct walk *w, struct past *p, uint32_t most)
         p->tags[p->length++] = tag;
     }
     learn_pages(w, p);
+}
+
+static uint32_t pages_for(const struct past *p, uint32_t more)
+{
+    const uint32_t needed = (p->length + more + PAGE - 1) / PAGE;
+    return needed > p->page_count ? needed - p->page_count : 0;
+}
+
+static void grow(struct walk *w, struct past *p, uint32_t count)
+{
+    for (uint32_t t = 0; t < count; t++)
+        p->tags[p->length++] = w->tag;
+    learn_pages(w, p);
+}
+
+/* A chunk of tokens of a new tag; where b is another sequence, one token of it decodes beside. */
+static void feed_chunk(struct walk *w, struct past *a, struct past *b)
+{
+    const int32_t tag = (int32_t)++w->tag;
+    int32_t ids[CHUNK];
+    const uint32_t room = LONGEST - a->length < CHUNK ? LONGEST - a->length : CHUNK;
+    const uint32_t count = room ? 1 + below(w, room) : 0;
+    const uint32_t mixed = b != a && b->there && b->length < LONGEST;
+    const struct rt_prompt prompt = {.seq = a->seq, .tokens = ids, .count = count};
+    const struct rt_prefill_params p = {
+        .struct_size = sizeof(p), .prompts = &prompt, .prompt_count = 1};
+    const struct rt_step_params step = {.struct_size = sizeof(step),
+                                        .rows = mixed,
+                                        .seqs = &b->seq,
+                                        .tokens = &tag,
+                                        .prompts = &prompt,
+                                        .prompt_count = 1};
+    uint64_t ticket = 0;
+    if (count == 0)
+        return;
+    for (uint32_t t = 0; t < count; t++) {
+        history_feed(w->rt, t, w->tag, a->length + t);
+        ids[t] = tag;
+    }
+    if (mixed) /* behind the padded chunk */
+        history_feed(w->rt, count > SMALL_CHUNK ? CHUNK : SMALL_CHUNK, w->tag, b->length);
+    const enum rt_status status =
+        mixed ? rt_step(w->rt, &step, &ticket) : rt_prefill(w->rt, &p, &ticket);
+    if (!done(w, status, pages_for(a, count) + (mixed ? pages_for(b, 1) : 0)))
+        return;
+    assert_int_equal(rt_wait(w->rt, ticket, UINT64_MAX), RT_OK);
+    w->chunks[mixed]++;
+    grow(w, a, count);
+    if (mixed)
+        grow(w, b, 1);
 }
 
 /* A sequence on the first tokens of what `from` has, null for none. */
@@ -184,6 +237,8 @@ static void move(struct walk *w)
         fork_to(w, b, a);
     else if (what < 7 && !k->there)
         retain(w, k, a);
+    else if (what < 10)
+        feed_chunk(w, a, b);
     else
         go_on(w, a, 20);
 }
@@ -255,6 +310,11 @@ static void begin(struct walk *w)
     fixture_config(&config);
     config.max_sequences = SEQUENCES + 3;
     config.pages = PAGES;
+    config.chunks[0] = SMALL_CHUNK;
+    config.chunks[1] = CHUNK;
+    config.chunk_count = 2;
+    config.mixed_rows[0] = 2;
+    config.mixed_row_count = 1;
     w->rt = fixture_create(&config);
     fixture_randomise(w->rt, w->seed);
     w->kv_bytes = (uint64_t)PAGES * PAGE * HISTORY_D_QK * sizeof(uint16_t);
@@ -285,6 +345,7 @@ static void who_holds_what(void **state)
         compare(&w);
     }
     assert_true(w.refused > 10); /* the pool was empty at times */
+    assert_true(w.chunks[0] > 20 && w.chunks[1] > 20);
     for (uint32_t i = 0; i < SEQUENCES; i++)
         if (w.sequences[i].there)
             let_go(&w, &w.sequences[i]);
