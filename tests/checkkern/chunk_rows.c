@@ -17,12 +17,13 @@ enum wrong {
     SUM,          /* each is good, together they exceed the chunk */
     PROMPTS,      /* more than the graph has rows for */
     ROWS_BEHIND,  /* more than the graph decodes */
-    DROPPED,      /* rows: by step_begin */
+    DROPPED,      /* rows: by step_begin, the first and others */
     LENGTHS,      /* rows: beyond max_length */
     EARLIER,      /* step_begin has found an error */
     FEWER_LIVE,   /* than there are prompts */
     NONE_LIVE,    /* step_begin has refused it */
     MUCH_CONTEXT, /* more than the pieces */
+    FULL_CONTEXT, /* as much as they hold: nothing is wrong */
     WRONGS
 };
 
@@ -193,14 +194,17 @@ static void write_rows(struct ck_random *random, const struct chunk_case *c, con
                        uint32_t prompts, const int32_t *counts)
 {
     for (uint32_t r = 0; r < bucket_of(c); r++) {
-        const bool some = ck_random_below(random, 3) == 0;
-        const bool dropped = c->wrong == DROPPED && some;
+        const bool some = ck_random_below(random, 3) == 0, prompt = r < prompts;
+        const bool dropped = c->wrong == DROPPED && (some || r == 0);
         const uint32_t beyond = c->wrong == LENGTHS && some ? 1 + ck_random_below(random, 9) : 0;
-        const int32_t count = r < prompts && r < c->prefill_rows ? counts[r] : 1;
-        put_row(rig, r, dropped ? -1 : (int32_t)ck_random_below(random, SLOTS),
-                c->wrong == MUCH_CONTEXT && r < prompts && count > 0
-                    ? (int32_t)c->max_length - count
-                    : start_of(random, c, count, beyond));
+        const int32_t count = prompt && r < c->prefill_rows ? counts[r] : 1;
+        int32_t start = start_of(random, c, count, beyond);
+        if (c->wrong == MUCH_CONTEXT && prompt && count > 0)
+            start = (int32_t)c->max_length - count;
+        if (c->wrong == FULL_CONTEXT)
+            start = r == 0 && c->pieces * c->piece < c->max_length ? (int32_t)(c->pieces * c->piece)
+                                                                   : 0;
+        put_row(rig, r, dropped ? -1 : (int32_t)ck_random_below(random, SLOTS), start);
     }
 }
 
@@ -296,22 +300,28 @@ static void check(struct ck *ck, struct ck_random *random, const struct chunk_ca
     }
 }
 
-/* Every wrong with graphs of every size; the extremes are the first of each. */
+static uint32_t one_of(struct ck_random *random, const uint32_t *values, uint32_t count)
+{
+    return values[ck_random_below(random, count)];
+}
+
+/* Every wrong in turn, with graphs of any size. */
 void ck_chunk_rows_run(struct ck *ck)
 {
     static const uint32_t chunks[] = {64, 1, 513, 16, 3, 1500}, rows[] = {8, 1, 3, 256, 40};
     static const uint32_t decoding[] = {4, 0, 17, 600}, depths[] = {3, 1, 8, 5, 7};
     struct ck_random random = {.state = ck->seed};
-    const uint32_t rounds = ck->full ? 800 : ck->quick ? 60 : 130;
+    const uint32_t rounds = ck->full ? 2000 : ck->quick ? 60 : 400;
     for (uint32_t i = 0; i < rounds; i++) {
-        const struct chunk_case c = {.prefill_rows = rows[i / 2 % 5],
-                                     .decode_rows = decoding[i / 3 % 4],
-                                     .chunk = chunks[i / 5 % 6],
-                                     .pieces = (i + i / 7) % 3 * (1 + i % 5),
-                                     .piece = 64 + ck_random_below(&random, 300),
-                                     .max_length = i % 4 ? 2000 : 1 + i,
-                                     .ring_depth = depths[i / 4 % 5],
-                                     .wrong = (enum wrong)(i % WRONGS)};
+        const struct chunk_case c = {
+            .prefill_rows = one_of(&random, rows, 5),
+            .decode_rows = one_of(&random, decoding, 4),
+            .chunk = one_of(&random, chunks, 6),
+            .pieces = ck_random_below(&random, 3) * (1 + ck_random_below(&random, 5)),
+            .piece = 64 + ck_random_below(&random, 300),
+            .max_length = ck_random_below(&random, 3) ? 2000 : 1 + ck_random_below(&random, 100),
+            .ring_depth = one_of(&random, depths, 5),
+            .wrong = (enum wrong)(i % WRONGS)};
         check(ck, &random, &c);
     }
     const struct chunk_case largest = {.prefill_rows = RT_MAX_PREFILL_ROWS,
