@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A random walk of sequences that open on pages of others, go on by steps and by chunks of prompts,
- * fork, rewind, close, and of a caller who retains and releases, beside a model that knows who holds what: after every move every page has
- * the references it should have, and every token of every past and every prefix lies where it
- * should, bit for bit. */
+ * fork, rewind, close, and of a caller who retains and releases, beside a model that knows who
+ * holds what: after every move every page has the references it should have, and every token of
+ * every past and every prefix lies where it should, bit for bit. */
 #include "tests/support/fixture.h"
 #include "tests/support/history.h"
 
