@@ -48,6 +48,8 @@ void *__wrap_realloc(void *old, size_t size)
 
 /* The n-th call of the stage from now on fails; 0: none does. */
 static uint32_t stage_fails;
+/* Tokens of each row that stay, where the tensor is asked. */
+static int32_t stays;
 
 static void *address(rt_runtime *rt, const char *name, uint32_t layer)
 {
@@ -64,8 +66,7 @@ static void make_latent(uint16_t *out, int32_t id, int32_t position, uint32_t la
         out[i] = rt_float_to_bf16((float)(fixture_random(&state) % 2048) / 1024.0f - 1.0f);
 }
 
-/* Before attention: latents of all tokens. At the end: no row's token is to stay, where the tensor
- * is asked. */
+/* Before attention: latents of all tokens. At the end: what stays. */
 static int feed(void *user, const struct rt_stage_context *c)
 {
     rt_runtime *rt = c->runtime;
@@ -73,7 +74,9 @@ static int feed(void *user, const struct rt_stage_context *c)
     if (stage_fails && --stage_fails == 0)
         return 7;
     if (c->point == RT_STAGE_STEP_END) {
-        memset(address(rt, "accepted", 0), 0, c->batch * sizeof(int32_t));
+        int32_t *accepted = address(rt, "accepted", 0);
+        for (uint32_t r = 0; r < c->batch; r++)
+            accepted[r] = stays;
         return 0;
     }
     uint16_t *latent = address(rt, "latent", c->layer);
@@ -469,29 +472,32 @@ static void forked_and_rewound(void **state)
     rt_destroy(&rt);
 }
 
-/* The device decides that none of the row's tokens stays: the prompt's stay all the same. */
+/* The device decides whether the row's token stays: the prompt's do all the same. */
 static void rows_that_the_device_accepts(void **state)
 {
     (void)state;
-    rt_runtime *rt = create();
-    const rt_seq row = fixture_open(rt), seq = fixture_open(rt);
-    struct rt_row_result results[2];
-    int32_t ids[2][LONGEST];
-    uint32_t count = 0;
-    uint64_t ticket = 0;
-    make_ids(ids[0], 13);
-    make_ids(ids[1], 14);
-    prefill_ok(rt, row, ids[0], 10);
-    const struct rt_prompt prompt = {.seq = seq, .tokens = ids[1], .count = 20};
-    assert_int_equal(mix(rt, row, ids[0][10], RT_ACCEPT_DEVICE, &prompt, 0, &ticket), RT_OK);
-    assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
-    assert_int_equal(rt_result(rt, ticket, results, 2, &count), RT_OK);
-    assert_int_equal(count, 2);
-    assert_int_equal(results[0].accepted, 1);
-    assert_int_equal(results[1].accepted, 0);
-    expect_fed(rt, row, ids[0], 10);
-    expect_fed(rt, seq, ids[1], 20);
-    rt_destroy(&rt);
+    for (stays = 1; stays >= 0; stays--) {
+        rt_runtime *rt = create();
+        const rt_seq row = fixture_open(rt), seq = fixture_open(rt);
+        struct rt_row_result results[2];
+        int32_t ids[2][LONGEST];
+        uint32_t count = 0;
+        uint64_t ticket = 0;
+        make_ids(ids[0], 13);
+        make_ids(ids[1], 14);
+        prefill_ok(rt, row, ids[0], 10);
+        const struct rt_prompt prompt = {.seq = seq, .tokens = ids[1], .count = 20};
+        assert_int_equal(mix(rt, row, ids[0][10], RT_ACCEPT_DEVICE, &prompt, 0, &ticket), RT_OK);
+        assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
+        assert_int_equal(rt_result(rt, ticket, results, 2, &count), RT_OK);
+        assert_int_equal(count, 2);
+        assert_int_equal(results[0].accepted, 1);
+        assert_int_equal(results[1].accepted, stays);
+        expect_fed(rt, row, ids[0], 10 + (uint32_t)stays);
+        expect_fed(rt, seq, ids[1], 20);
+        rt_destroy(&rt);
+    }
+    stays = 0;
 }
 
 static void refuse(rt_runtime *rt, struct rt_step_params p, enum rt_status status,
