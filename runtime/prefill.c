@@ -51,6 +51,24 @@ static enum rt_status check_ids(struct rt_runtime *rt, const struct rt_prompt *p
     return RT_OK;
 }
 
+/* Its tokens fit, also if all stay that steps in flight decide. */
+static enum rt_status check_length(struct rt_runtime *rt, const struct rt_slot *slot,
+                                   const struct rt_prompt *prompt, uint32_t i)
+{
+    const uint32_t most = rt->blueprint.config.max_length;
+    const uint32_t decided = slot->length - slot->undecided;
+    RT_REQUIRE((uint64_t)decided + prompt->count <= most, &rt->error, RT_ERR_LENGTH,
+               "prompt %u: %u tokens and %u new ones exceed max_length %u", i, decided,
+               prompt->count, most);
+    if ((uint64_t)slot->length + prompt->count <= most)
+        return RT_OK;
+    rt->stats.busy++;
+    return rt_fail(&rt->error, RT_ERR_BUSY,
+                   "prompt %u: up to %u tokens and %u new ones may exceed max_length %u; wait for "
+                   "the steps that decide its length",
+                   i, slot->length, prompt->count, most);
+}
+
 /* The sequence is open, named once, short enough, goes on from a token, and has its pages or gets
  * more. */
 static enum rt_status check_prompt(struct rt_runtime *rt, const struct rt_prompt *prompt,
@@ -63,9 +81,7 @@ static enum rt_status check_prompt(struct rt_runtime *rt, const struct rt_prompt
     RT_TRY(rt_slot_of(rt, prompt->seq, &slot));
     RT_REQUIRE(slot->named_in != rt->attempts, &rt->error, RT_ERR_DUPLICATE,
                "prompt %u names sequence 0x%" PRIx64 " a second time", i, prompt->seq);
-    RT_REQUIRE((uint64_t)slot->length + prompt->count <= c->max_length, &rt->error, RT_ERR_LENGTH,
-               "prompt %u: %u tokens and %u new ones exceed max_length %u", i, slot->length,
-               prompt->count, c->max_length);
+    RT_TRY(check_length(rt, slot, prompt, i));
     RT_REQUIRE(slot->length != slot->nameless || prompt->tokens[0] >= 0, &rt->error, RT_ERR_INVALID,
                "prompt %u: sequence 0x%" PRIx64 " was rewound to %u tokens and has no last one; "
                "its first token must be named",

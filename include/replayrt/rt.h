@@ -306,8 +306,9 @@ RT_API enum rt_status rt_result_tokens(rt_runtime *runtime, uint64_t ticket, int
  * tickets[i], row rows[i], as long as the ring holds it; a decode step on the slot's last token
  * needs no look at it. Rows of prompts that go on in the next chunk have results too, which mean
  * nothing.
- * Returns RT_ERR_UNSUPPORTED (no chunks configured), and as rt_step, but for RT_ERR_BUSY. Where a
- * later chunk fails (RT_ERR_DRIVER, RT_ERR_CALLBACK) those before it stay, as rt_seq_length tells,
+ * Returns RT_ERR_UNSUPPORTED (no chunks configured), and as rt_step, RT_ERR_BUSY only for a length
+ * that steps in flight decide, RT_ERR_TIMEOUT where rt_host_hold keeps the ring full. Where a later
+ * chunk fails (RT_ERR_DRIVER, RT_ERR_CALLBACK) those before it stay, as rt_seq_length tells,
  * and *ticket is that of the last of these.
  */
 struct rt_prefill_params {

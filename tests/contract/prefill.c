@@ -328,6 +328,33 @@ static void bad_prompts_change_nothing(void **state)
     rt_destroy(&rt);
 }
 
+/* A step in flight decides one token: with it the prompt is too long, without it it is not. */
+static void a_length_in_flight_is_waited_for(void **state)
+{
+    (void)state;
+    static const int32_t by_device = RT_ACCEPT_DEVICE;
+    rt_runtime *rt = create();
+    const rt_seq seq = fixture_open(rt);
+    int32_t ids[80];
+    uint64_t ticket = 0;
+    make_ids(ids, 80, 3);
+    struct rt_prompt prompt = {.seq = seq, .tokens = ids, .count = 78};
+    const struct rt_prefill_params first = {
+        .struct_size = sizeof(first), .prompts = &prompt, .prompt_count = 1};
+    assert_int_equal(rt_prefill(rt, &first, &ticket), RT_OK);
+    assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
+    const struct rt_step_params step = {
+        .struct_size = sizeof(step), .rows = 1, .seqs = &seq, .tokens = ids, .accept = &by_device};
+    assert_int_equal(rt_host_hold(rt, 1), RT_OK);
+    assert_int_equal(rt_step(rt, &step, &ticket), RT_OK);
+    prompt.count = 3;
+    refuse(rt, &prompt, 1, RT_ERR_LENGTH, "78 tokens and 3 new ones exceed");
+    prompt.count = 2;
+    refuse(rt, &prompt, 1, RT_ERR_BUSY, "up to 79 tokens and 2 new ones may exceed");
+    assert_int_equal(rt_host_hold(rt, 0), RT_OK);
+    rt_destroy(&rt);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -336,6 +363,7 @@ int main(void)
         cmocka_unit_test(mixed_steps_are_separate_ones),
         cmocka_unit_test(idle_steps_touch_nothing),
         cmocka_unit_test(bad_prompts_change_nothing),
+        cmocka_unit_test(a_length_in_flight_is_waited_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
