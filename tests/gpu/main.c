@@ -19,6 +19,7 @@ static const struct {
     {"host_agrees", gpu_host_agrees},
     {"operators", gpu_operators},
     {"stages", gpu_stages},
+    {"chunks", gpu_chunks},
     {"products", gpu_products},
     {"block_ops", gpu_block_ops},
     {"model_ops", gpu_model_ops},

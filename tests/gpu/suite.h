@@ -35,6 +35,7 @@ enum gpu_outcome gpu_audit(const struct gpu_suite *suite);
 enum gpu_outcome gpu_host_agrees(const struct gpu_suite *suite);
 enum gpu_outcome gpu_operators(const struct gpu_suite *suite);
 enum gpu_outcome gpu_stages(const struct gpu_suite *suite);
+enum gpu_outcome gpu_chunks(const struct gpu_suite *suite);
 enum gpu_outcome gpu_products(const struct gpu_suite *suite);
 enum gpu_outcome gpu_block_ops(const struct gpu_suite *suite);
 enum gpu_outcome gpu_model_ops(const struct gpu_suite *suite);
