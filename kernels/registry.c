@@ -4,6 +4,7 @@
 #include "kernels/abi/append.h"
 #include "kernels/abi/attend_generic.h"
 #include "kernels/abi/attend_sm90.h"
+#include "kernels/abi/experts_many.h"
 #include "kernels/abi/experts_sm90.h"
 #include "kernels/abi/gate.h"
 #include "kernels/abi/input_norm.h"

@@ -12,7 +12,7 @@
 /* An expert and its vectors. `shared`: which of the two weights it belongs to. */
 struct rt_expert_job {
     uint32_t shared, expert;
-    uint32_t first, count; /* pairs; of a shared expert tokens */
+    uint32_t first, count; /* of pairs; of a shared expert of tokens */
 };
 
 /* A pair, taken apart. */
@@ -45,7 +45,7 @@ rt_expert_pair_of(const struct rt_experts_view &work, const struct rt_expert_job
                   uint32_t index)
 {
     if (job.shared)
-        return {index, work.chosen + job.expert};
+        return {job.first + index, work.chosen + job.expert};
     const uint32_t pair = (uint32_t)work.groups.pairs[job.first + index];
     const uint32_t token = pair / work.chosen;
     return {token, pair - token * work.chosen};

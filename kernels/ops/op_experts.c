@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The two products of experts and of a dense MLP. */
-#include "kernels/ops/op_build.h"
+#include "kernels/ops/op_experts.h"
 
 #include "common/math.h"
 #include "kernels/abi/experts_sm90.h"
@@ -129,7 +129,8 @@ static enum rt_status check_weight(const char *name, const struct rt_expert_weig
 }
 
 /* What they move 16 bytes at a time. */
-static enum rt_status check_up_alignment(const struct rt_experts_up_params *p, struct rt_error *err)
+enum rt_status rt_experts_check_up_alignment(const struct rt_experts_up_params *p,
+                                             struct rt_error *err)
 {
     RT_TRY(rt_check_pointer("x", p->x, err));
     RT_TRY(rt_check_stride("x stride in elements", p->x_stride, sizeof(uint16_t), err));
@@ -140,8 +141,8 @@ static enum rt_status check_up_alignment(const struct rt_experts_up_params *p, s
     return RT_OK;
 }
 
-static enum rt_status check_down_alignment(const struct rt_experts_down_params *p,
-                                           struct rt_error *err)
+enum rt_status rt_experts_check_down_alignment(const struct rt_experts_down_params *p,
+                                               struct rt_error *err)
 {
     RT_TRY(rt_check_pointer("h", p->h.base, err));
     RT_TRY(rt_check_stride("h token stride in elements", p->h.token_stride, sizeof(uint16_t), err));
@@ -174,7 +175,7 @@ static enum rt_status check_up_sm90(const struct rt_experts_up_params *p, struct
     const struct product product = product_of_up(p);
     struct rt_error story = {0};
     RT_TRY(check_sm90(&product, p->is_f32, err));
-    return check_up_alignment(p, &story) == RT_OK ? RT_OK : misaligned(&story, err);
+    return rt_experts_check_up_alignment(p, &story) == RT_OK ? RT_OK : misaligned(&story, err);
 }
 
 static enum rt_status check_down_sm90(const struct rt_experts_down_params *p, struct rt_error *err)
@@ -182,7 +183,7 @@ static enum rt_status check_down_sm90(const struct rt_experts_down_params *p, st
     const struct product product = product_of_down(p);
     struct rt_error story = {0};
     RT_TRY(check_sm90(&product, p->is_f32, err));
-    return check_down_alignment(p, &story) == RT_OK ? RT_OK : misaligned(&story, err);
+    return rt_experts_check_down_alignment(p, &story) == RT_OK ? RT_OK : misaligned(&story, err);
 }
 
 /* What passes over weights cost in slices of so many tokens: a pass of 16 takes a third longer than
@@ -322,12 +323,15 @@ static enum rt_status resolve_down_sm90(const struct rt_op_request *request, str
     return RT_OK;
 }
 
-static enum rt_status check_generic(const struct rt_op_request *request, const struct rt_variant *v,
-                                    struct rt_error *err)
+/* Of the generic kernels, in front of whose reason stands why no other serves. */
+static enum rt_status choose_generic(const struct rt_op_request *request, struct rt_variant *out,
+                                     struct rt_error *err)
 {
     uint32_t blocks;
-    return v->op == RT_OP_EXPERTS_UP
-               ? generic_up_blocks(request->experts_up, v->parts, &blocks, err)
+    if (rt_experts_many_takes(request, out->op))
+        return rt_experts_many_choose(request, out, err);
+    return out->op == RT_OP_EXPERTS_UP
+               ? generic_up_blocks(request->experts_up, out->parts, &blocks, err)
                : generic_down_blocks(request->experts_down, &blocks, err);
 }
 
@@ -346,10 +350,10 @@ static enum rt_status choose(const struct rt_op_request *request, struct rt_vari
             return RT_OK;
         (void)snprintf(out->reason, sizeof(out->reason), "generic; not sm90: %.150s",
                        why_not.message);
-        return check_generic(request, out, err);
+        return choose_generic(request, out, err);
     case RT_BACKEND_GENERIC:
         (void)snprintf(out->reason, sizeof(out->reason), "generic as asked for");
-        return check_generic(request, out, err);
+        return choose_generic(request, out, err);
     default:
         return rt_fail(err, RT_ERR_UNSUPPORTED, "backend %d is not known", (int)request->backend);
     }
@@ -420,6 +424,8 @@ enum rt_status rt_experts_up_build(const struct rt_kernels *k, const struct rt_v
     RT_TRY(rt_check_f32(k, variant, p->is_f32, err));
     if (variant->backend == RT_BACKEND_SM90)
         return build_up_sm90(k, variant, p, out, err);
+    if (rt_experts_many_is(variant))
+        return rt_experts_many_build_up(k, variant, p, out, err);
     RT_TRY(generic_up_blocks(p, variant->parts, &blocks, err));
     return rt_launch_grid(k, variant->entry, p, sizeof(*p), blocks, 1, RT_EXPERTS_THREADS, out,
                           err);
@@ -435,6 +441,8 @@ enum rt_status rt_experts_down_build(const struct rt_kernels *k, const struct rt
     RT_TRY(rt_check_f32(k, variant, p->is_f32, err));
     if (variant->backend == RT_BACKEND_SM90)
         return build_down_sm90(k, variant, p, out, err);
+    if (rt_experts_many_is(variant))
+        return rt_experts_many_build_down(k, variant, p, out, err);
     RT_TRY(generic_down_blocks(p, &blocks, err));
     return rt_launch_grid(k, variant->entry, p, sizeof(*p), blocks, 1, RT_EXPERTS_THREADS, out,
                           err);

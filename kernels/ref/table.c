@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/abi/attend_generic.h"
 #include "kernels/abi/attend_sm90.h"
+#include "kernels/abi/experts_many.h"
 #include "kernels/abi/experts_sm90.h"
 #include "kernels/abi/gate.h"
 #include "kernels/abi/preattend_absorb_sm90.h"

@@ -393,6 +393,11 @@ static void experts_info(void **state)
     struct rt_experts_info info = {.struct_size = sizeof(info), .up = "untouched"};
     shape.tokens = 4093; /* rows of one token */
     assert_int_equal(rt_experts_get_info(r->ops, &shape, &info), RT_OK);
+    assert_string_equal(info.up, "rt_experts_up_many");
+    assert_non_null(strstr(info.down, "rt_experts_down_many")); /* of groups as there is room */
+    assert_string_equal(info.reason, "generic as asked for; tensor cores, tiles of 128 pairs");
+    shape.tokens = 32;
+    assert_int_equal(rt_experts_get_info(r->ops, &shape, &info), RT_OK);
     assert_string_equal(info.up, "rt_experts_up");
     assert_string_equal(info.down, "rt_experts_down");
     assert_string_equal(info.reason, "generic as asked for");

@@ -10,6 +10,7 @@
 #include "driver/driver.h"
 #include "kernels/abi/attend_generic.h"
 #include "kernels/abi/attend_sm90.h"
+#include "kernels/abi/experts_many.h"
 #include "kernels/abi/experts_sm90.h"
 #include "kernels/abi/preattend_absorb_sm90.h"
 #include "kernels/abi/prefill_sm90.h"

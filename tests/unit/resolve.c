@@ -469,7 +469,7 @@ static void test_experts_fall_back(void **state)
         const enum rt_op_id op = (enum rt_op_id)i;
         half_of(&h, op, 1, 64, 48)->caps = &small;
         experts_fall_back(&h, "compute capability 9.0");
-        half_of(&h, op, 129, 64, 48);
+        half_of(&h, op, 129, 60, 48);
         experts_fall_back(&h, "up to 128 tokens to experts, not 129");
         half_of(&h, op, 1, 63, 48);
         experts_fall_back(&h, "not 63");
