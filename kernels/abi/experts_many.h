@@ -34,7 +34,7 @@
     (RT_EXPERTS_MANY_STAGES * RT_EXPERTS_MANY_ROW_BYTES *                                          \
      (RT_EXPERTS_MANY_DOWN_PAIRS + RT_EXPERTS_MANY_ROWS))
 #define RT_EXPERTS_MANY_DOWN_SUMS_BYTES(group) (4u * RT_EXPERTS_MANY_ROWS * (group))
-#define RT_EXPERTS_MANY_DOWN_TABLE_BYTES(experts) (8u * (experts))
+#define RT_EXPERTS_MANY_DOWN_TABLE_BYTES(experts) (12u * (experts))
 #define RT_EXPERTS_MANY_DOWN_SMEM_BYTES(group, experts)                                            \
     (RT_EXPERTS_MANY_DOWN_STAGES_BYTES + RT_EXPERTS_MANY_DOWN_SUMS_BYTES(group) +                  \
      RT_EXPERTS_MANY_DOWN_TABLE_BYTES(experts))

@@ -13,7 +13,7 @@
  *   shared memory   bytes
  *   stages          3 x 16384        of kernels/device/expert_tile.cuh
  *   sums            group x 256      floats, of token t at `column ^ t % 8 * 8`
- *   table           experts x 8      first pair and count of each active expert in the group
+ *   table           experts x 12     what the group has of each active expert
  *
  *   step   A   stage s has landed      B   load stage s + 2, multiply stage s, at a tile's end add
  *
@@ -33,12 +33,19 @@ RT_STATIC_ASSERT(rt_experts_down_tile::STAGE_BYTES *RT_EXPERTS_MANY_STAGES ==
                      RT_EXPERTS_MANY_DOWN_STAGES_BYTES,
                  "formula");
 
+/* An expert's pairs of the group's tokens. */
+struct rt_experts_down_share {
+    uint32_t expert, first, count;
+};
+RT_STATIC_ASSERT(sizeof(struct rt_experts_down_share) == RT_EXPERTS_MANY_DOWN_TABLE_BYTES(1),
+                 "the table");
+
 /* What a block works on, and its memory. */
 struct rt_experts_down_block {
     const struct rt_experts_down_params &p;
     unsigned char *stages;
     float *sums;
-    uint2 *table;
+    struct rt_experts_down_share *table;
     uint32_t token, tokens; /* of the group */
     uint32_t row;
     uint32_t jobs, steps; /* experts with work, and stages of a tile */
@@ -46,8 +53,8 @@ struct rt_experts_down_block {
     __device__ __forceinline__ rt_experts_down_block(const struct rt_experts_down_many_params &all,
                                                      unsigned char *shared)
         : p(all.down), stages(shared), sums((float *)(shared + RT_EXPERTS_MANY_DOWN_STAGES_BYTES)),
-          table((uint2 *)(shared + RT_EXPERTS_MANY_DOWN_STAGES_BYTES +
-                          RT_EXPERTS_MANY_DOWN_SUMS_BYTES(all.group)))
+          table((struct rt_experts_down_share *)(shared + RT_EXPERTS_MANY_DOWN_STAGES_BYTES +
+                                                 RT_EXPERTS_MANY_DOWN_SUMS_BYTES(all.group)))
     {
         const uint32_t across = rt_ceil_div_u32(p.hidden, RT_EXPERTS_MANY_ROWS);
         token = blockIdx.x / across * all.group;
@@ -76,7 +83,7 @@ struct rt_experts_down_block {
         for (uint32_t i = threadIdx.x; i < jobs - p.work.shared; i += RT_EXPERTS_MANY_THREADS) {
             const struct rt_expert_job all = rt_expert_job_routed(p.work, i);
             const uint32_t first = seek(all, token * p.work.chosen);
-            table[i] = {first, seek(all, (token + tokens) * p.work.chosen) - first};
+            table[i] = {all.expert, first, seek(all, (token + tokens) * p.work.chosen) - first};
         }
         for (uint32_t i = threadIdx.x; i < tokens * RT_EXPERTS_MANY_ROWS;
              i += RT_EXPERTS_MANY_THREADS)
@@ -84,18 +91,17 @@ struct rt_experts_down_block {
         __syncthreads();
     }
 
-    /* An expert's pairs of the group's tokens. */
     __device__ __forceinline__ struct rt_expert_job job(uint32_t index) const
     {
         if (index < p.work.shared)
             return {1, index, token, tokens};
-        const uint32_t routed = index - p.work.shared;
-        return {0, (uint32_t)p.work.groups.active[routed].expert, table[routed].x, table[routed].y};
+        const struct rt_experts_down_share &share = table[index - p.work.shared];
+        return {0, share.expert, share.first, share.count};
     }
 
     __device__ __forceinline__ uint32_t count(uint32_t index) const
     {
-        return index < p.work.shared ? tokens : table[index - p.work.shared].y;
+        return index < p.work.shared ? tokens : table[index - p.work.shared].count;
     }
 
     __device__ __forceinline__ float *sum(uint32_t of, uint32_t column) const
@@ -135,9 +141,9 @@ struct rt_experts_down_block {
                 of.shared ? 1.0f : p.weights[pair.token * p.work.chosen + pair.place];
 #pragma unroll
             for (int n = 0; n < 4; n++) {
-                float *to = sum(pair.token - token, tile.sum_row(n));
-                to[0] = fmaf(weight, tile.sum[0][0][n][2 * i], to[0]);
-                to[1] = fmaf(weight, tile.sum[0][0][n][2 * i + 1], to[1]);
+                float2 &to = *(float2 *)sum(pair.token - token, tile.sum_row(n));
+                to = {fmaf(weight, tile.sum[0][0][n][2 * i], to.x),
+                      fmaf(weight, tile.sum[0][0][n][2 * i + 1], to.y)};
             }
         }
     }

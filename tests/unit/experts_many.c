@@ -131,7 +131,7 @@ static void test_down(void **state)
         memcpy(&many, l.params, sizeof(many));
         assert_int_equal(many.group, cases[i].group);
         assert_int_equal(l.grid[0], cases[i].blocks);
-        assert_int_equal(l.smem_bytes, 3 * 16384 + cases[i].group * 256 + 64 * 8);
+        assert_int_equal(l.smem_bytes, 3 * 16384 + cases[i].group * 256 + 64 * 12);
     }
 }
 
