@@ -2,7 +2,7 @@
 /*
  * A layer's experts, weights cold: the two products one by one in a chain of their own kind, and
  * route, up and down as a layer has them. Bytes are what a right answer has to read: the weights of
- * every expert that has a token, once.
+ * every expert that has a token, once; of many tokens it is the products that set the pace.
  */
 #include "common/bf16.h"
 #include "common/math.h"
@@ -17,16 +17,19 @@
 #define COLD_BYTES (UINT64_C(2) << 30)
 #define SEED_BYTES (UINT64_C(32) << 20)
 #define MOST_LAYERS 64u
-#define MOST_TOKENS 64u
+/* Layers of many tokens: each is a gigabyte of weights, and takes its time. */
+#define MANY_TOKENS 65u
+#define MANY_LAYERS 4u
 
 struct model {
     const char *name;
     uint32_t hidden, width, experts, chosen, shared;
+    uint32_t most_tokens;
 };
-static const struct model cuda_models[] = {{"V2-Lite", 2048, 1408, 64, 6, 2},
-                                           {"V2-Lite dense", 2048, 10944, 0, 0, 1},
-                                           {"V3", 7168, 2048, 256, 8, 1}};
-static const struct model host_models[] = {{"tiny", 64, 40, 8, 2, 1}};
+static const struct model cuda_models[] = {{"V2-Lite", 2048, 1408, 64, 6, 2, 2048},
+                                           {"V2-Lite dense", 2048, 10944, 0, 0, 1, 2048},
+                                           {"V3", 7168, 2048, 256, 8, 1, 64}};
+static const struct model host_models[] = {{"tiny", 64, 40, 8, 2, 1, 512}};
 
 struct bench {
     struct ck *ck;
@@ -136,11 +139,22 @@ static struct rt_launch build(const struct bench *b, enum rt_op_id op, const voi
     return launch;
 }
 
-static void print(const struct bench *b, const char *what, double ns, uint64_t bytes)
+/* A product of every pair, two operations a number of a weight: of `thirds` weights. */
+static double tera_operations(const struct bench *b, uint32_t thirds)
 {
-    printf("experts    %-13s %-5s %2u tokens, %3d experts: %8.2f us %6.0f GB/s of %6.1f MB\n",
+    const struct model *m = b->model;
+    return 2e-12 * thirds * m->hidden * m->width * b->tokens * (m->chosen + m->shared);
+}
+
+static void print(const struct bench *b, const char *what, double ns, uint64_t bytes,
+                  uint32_t thirds)
+{
+    printf("experts    %-13s %-5s %4u tokens, %3d experts: %8.2f us %6.0f GB/s of %6.1f MB",
            b->model->name, what, b->tokens, *(const int32_t *)b->count.ref, ns / 1e3,
            (double)bytes / ns, (double)bytes / 1e6);
+    if (b->tokens >= MANY_TOKENS)
+        printf(" %4.0f TFLOPS", tera_operations(b, thirds) / (ns * 1e-9));
+    printf("\n");
 }
 
 /* All layers' up, all layers' down, and whole layers. */
@@ -152,18 +166,20 @@ static void time_layers(const struct bench *b)
     const uint64_t bytes = active * expert_bytes(b->model);
     const float *logits = (const float *)(uintptr_t)b->logits;
     const struct rt_route_params route = route_of(b, CK_DEVICE, logits);
+    const uint32_t layers =
+        b->tokens >= MANY_TOKENS ? rt_min_u32(b->layers, MANY_LAYERS) : b->layers;
     uint32_t nodes = 0;
-    for (uint32_t i = 0; i < b->layers; i++) {
+    for (uint32_t i = 0; i < layers; i++) {
         const struct rt_experts_up_params p = up_of(b, i);
         all[i] = build(b, RT_OP_EXPERTS_UP, &p, sizeof(p));
     }
-    print(b, "up", ck_time_ns(ck, all, b->layers), bytes / 3 * 2);
-    for (uint32_t i = 0; i < b->layers; i++) {
+    print(b, "up", ck_time_ns(ck, all, layers), bytes / 3 * 2, 2);
+    for (uint32_t i = 0; i < layers; i++) {
         const struct rt_experts_down_params p = down_of(b, i, false);
         all[i] = build(b, RT_OP_EXPERTS_DOWN, &p, sizeof(p));
     }
-    print(b, "down", ck_time_ns(ck, all, b->layers), bytes / 3);
-    for (uint32_t i = 0; i < b->layers; i++) {
+    print(b, "down", ck_time_ns(ck, all, layers), bytes / 3, 1);
+    for (uint32_t i = 0; i < layers; i++) {
         const struct rt_experts_up_params up = up_of(b, i);
         const struct rt_experts_down_params down = down_of(b, i, true);
         if (b->model->experts > 0)
@@ -171,7 +187,7 @@ static void time_layers(const struct bench *b)
         all[nodes++] = build(b, RT_OP_EXPERTS_UP, &up, sizeof(up));
         all[nodes++] = build(b, RT_OP_EXPERTS_DOWN, &down, sizeof(down));
     }
-    print(b, "layer", ck_time_ns(ck, all, nodes) * nodes / b->layers, bytes);
+    print(b, "layer", ck_time_ns(ck, all, nodes) * nodes / layers, bytes, 3);
     free(all);
 }
 
@@ -216,7 +232,7 @@ static void route(struct bench *b)
 
 static void bench_model(struct ck *ck, const struct model *m)
 {
-    static const uint32_t tokens[] = {1, 8, 32, 64};
+    static const uint32_t tokens[] = {1, 8, 32, 64, 512, 2048};
     const uint32_t places = m->chosen + m->shared;
     const uint64_t layer_bytes = (m->experts + m->shared) * expert_bytes(m);
     /* What a token alone reads of a layer, and cold still. */
@@ -226,15 +242,15 @@ static void bench_model(struct ck *ck, const struct model *m)
     b.layers = ck_is_cuda(ck)
                    ? rt_max_u32(2, rt_min_u32(MOST_LAYERS, (uint32_t)(cold < fit ? cold : fit)))
                    : 2;
-    const uint64_t pairs = UINT64_C(4) * MOST_TOKENS * (m->chosen + 1);
+    const uint64_t pairs = UINT64_C(4) * m->most_tokens * (m->chosen + 1);
     const struct {
         rt_addr *at;
         uint64_t bytes;
     } device[] = {{&b.weights, b.layers * layer_bytes},
-                  {&b.x, UINT64_C(2) * MOST_TOKENS * m->hidden},
-                  {&b.h, UINT64_C(2) * MOST_TOKENS * places * m->width},
-                  {&b.out, UINT64_C(2) * MOST_TOKENS * m->hidden},
-                  {&b.logits, UINT64_C(4) * MOST_TOKENS * (m->experts + 1)}};
+                  {&b.x, UINT64_C(2) * m->most_tokens * m->hidden},
+                  {&b.h, UINT64_C(2) * m->most_tokens * places * m->width},
+                  {&b.out, UINT64_C(2) * m->most_tokens * m->hidden},
+                  {&b.logits, UINT64_C(4) * m->most_tokens * (m->experts + 1)}};
     for (size_t i = 0; i < sizeof(device) / sizeof(device[0]); i++) {
         CK_DRV(ck, mem_alloc, (&ck->driver, device[i].bytes, device[i].at));
         fill(&b, *device[i].at, device[i].bytes);
@@ -245,7 +261,7 @@ static void bench_model(struct ck *ck, const struct model *m)
     b.pairs = ck_alloc(ck, "pairs", pairs, 0);
     b.active = ck_alloc(ck, "active", UINT64_C(16) * (m->experts + 1), 0);
     b.count = ck_alloc(ck, "active_count", 4, 0);
-    for (size_t i = 0; i < sizeof(tokens) / sizeof(tokens[0]); i++) {
+    for (size_t i = 0; i < sizeof(tokens) / sizeof(tokens[0]) && tokens[i] <= m->most_tokens; i++) {
         b.tokens = tokens[i];
         route(&b);
         time_layers(&b);
