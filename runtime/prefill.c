@@ -78,6 +78,8 @@ static enum rt_status check_prompt(struct rt_runtime *rt, const struct rt_prompt
     struct rt_slot *slot = NULL;
     RT_REQUIRE(prompt->tokens && prompt->count >= 1, &rt->error, RT_ERR_INVALID,
                "prompt %u: %u tokens at %p", i, prompt->count, (const void *)prompt->tokens);
+    RT_REQUIRE(prompt->reserved == 0, &rt->error, RT_ERR_INVALID,
+               "prompt %u: reserved is %u, not 0", i, prompt->reserved);
     RT_TRY(rt_slot_of(rt, prompt->seq, &slot));
     RT_REQUIRE(slot->named_in != rt->attempts, &rt->error, RT_ERR_DUPLICATE,
                "prompt %u names sequence 0x%" PRIx64 " a second time", i, prompt->seq);
@@ -247,8 +249,11 @@ static enum rt_status check_mixed(struct rt_runtime *rt, const struct rt_step_pa
     uint32_t new_pages = 0;
     RT_REQUIRE(p->query_len <= 1, &rt->error, RT_ERR_QUERY_LEN,
                "query length %u beside prompts: rows have 1 token there", p->query_len);
+    RT_REQUIRE(p->rows <= rt->blueprint.config.max_sequences, &rt->error, RT_ERR_ROWS,
+               "%u rows; this runtime has 1..%u sequences", p->rows,
+               rt->blueprint.config.max_sequences);
     RT_REQUIRE(!p->rows || p->seqs, &rt->error, RT_ERR_INVALID, "rt_step: params->seqs is null");
-    RT_TRY(rt_step_check_flags(rt, p->flags));
+    RT_TRY(rt_step_check_flags(rt, "rt_step", p->flags));
     RT_TRY(rt_step_check_room(rt));
     rt->attempts++;
     RT_TRY(check_prompts(rt, p->prompts, p->prompt_count, &new_pages));
@@ -389,7 +394,9 @@ static enum rt_status check_prefill(struct rt_runtime *rt, const struct rt_prefi
 {
     uint32_t new_pages = 0;
     RT_REQUIRE(p->prompt_count >= 1, &rt->error, RT_ERR_INVALID, "rt_prefill: 0 prompts");
-    RT_TRY(rt_step_check_flags(rt, p->flags));
+    RT_REQUIRE(p->reserved == 0, &rt->error, RT_ERR_INVALID, "rt_prefill: reserved is %u, not 0",
+               p->reserved);
+    RT_TRY(rt_step_check_flags(rt, "rt_prefill", p->flags));
     rt->attempts++;
     RT_TRY(check_prompts(rt, p->prompts, p->prompt_count, &new_pages));
     return rt_step_check_pages(rt, new_pages);

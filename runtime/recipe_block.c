@@ -10,6 +10,7 @@
  * its own where the library does. Without q_lora_rank there is no q_b: qkv_a gives q itself.
  * preattend and w_uk are one node, preattend_absorb, where one kernel does both.
  */
+#include "common/math.h"
 #include "kernels/abi/input_norm.h"
 #include "kernels/abi/preattend_absorb.h"
 #include "runtime/multiply.h"
@@ -30,7 +31,11 @@ struct product {
     struct rt_weight_view w[2];
     struct rt_norm_view norm;
     uint32_t batch, k;
+    uint32_t vectors; /* 0: the span's tokens */
 };
+
+/* The library has no way for some products of more that is kernels alone: they are several. */
+#define MOST_LIBRARY_VECTORS 2048u
 
 static const struct rt_config *config_of(const struct recipe *b)
 {
@@ -98,6 +103,11 @@ static bool lies_along_k(const struct rt_weight_view *w)
     return w->column_stride == 1;
 }
 
+static uint32_t vectors_of(const struct recipe *b, const struct product *p)
+{
+    return p->vectors ? p->vectors : rt_recipe_tokens(b);
+}
+
 /* Of one weight; y at `column` of its rows. */
 static struct rt_matmul matmul_of(const struct recipe *b, const struct product *p,
                                   const struct rt_weight_view *w, uint32_t column)
@@ -113,7 +123,7 @@ static struct rt_matmul matmul_of(const struct recipe *b, const struct product *
         .weight_dtype = RT_DTYPE_BF16,
         .output_dtype = is_f32 ? RT_DTYPE_F32 : RT_DTYPE_BF16,
         .batch = p->batch,
-        .m = rt_recipe_tokens(b),
+        .m = vectors_of(b, p),
         .n = w->rows,
         .k = p->k,
         .a_batch_stride = p->x.batch_stride,
@@ -147,14 +157,29 @@ static uint32_t matmuls_of(const struct recipe *b, const struct product *p, stru
     return one ? 1 : 2;
 }
 
+/* The product's vectors from `first` on, as many as the library gets at once. */
+static struct product slice_of(const struct recipe *b, const struct product *p, uint32_t first)
+{
+    struct product slice = *p;
+    slice.x.base = behind(b, p->x.base, (uint64_t)first * (uint64_t)p->x.row_stride);
+    slice.y.base = behind(b, p->y.base, (uint64_t)first * (uint64_t)p->y.row_stride);
+    slice.vectors = rt_min_u32(rt_recipe_tokens(b) - first, MOST_LIBRARY_VECTORS);
+    return slice;
+}
+
 /* Why the library has no way for it; null: none is known. */
 static const char *refusal_of(const struct recipe *b, const struct product *p)
 {
-    struct rt_matmul m[2];
-    const uint32_t count = b->s->refusals ? matmuls_of(b, p, m) : 0;
     const char *why = NULL;
-    for (uint32_t i = 0; i < count && !why; i++)
-        why = rt_refusals_find(b->s->refusals, &m[i]);
+    if (!b->s->refusals)
+        return NULL;
+    for (uint32_t first = 0; first < rt_recipe_tokens(b) && !why; first += MOST_LIBRARY_VECTORS) {
+        const struct product slice = slice_of(b, p, first);
+        struct rt_matmul m[2];
+        const uint32_t count = matmuls_of(b, &slice, m);
+        for (uint32_t i = 0; i < count && !why; i++)
+            why = rt_refusals_find(b->s->refusals, &m[i]);
+    }
     return why;
 }
 
@@ -211,13 +236,22 @@ static enum rt_status add_own(struct recipe *b, uint32_t layer, const struct pro
     return RT_OK;
 }
 
-static enum rt_status add_by_library(struct recipe *b, uint32_t layer, const struct product *p)
+static enum rt_status add_slice(struct recipe *b, uint32_t layer, const struct product *slice)
 {
     struct rt_matmul m[2];
-    const uint32_t count = matmuls_of(b, p, m);
+    const uint32_t count = matmuls_of(b, slice, m);
     for (uint32_t i = 0; i < count; i++) {
         const struct rt_work work = {.kind = RT_WORK_MATMUL, .matmul = m[i]};
-        RT_TRY(rt_recipe_add(b, p->name, layer, &work));
+        RT_TRY(rt_recipe_add(b, slice->name, layer, &work));
+    }
+    return RT_OK;
+}
+
+static enum rt_status add_by_library(struct recipe *b, uint32_t layer, const struct product *p)
+{
+    for (uint32_t first = 0; first < rt_recipe_tokens(b); first += MOST_LIBRARY_VECTORS) {
+        const struct product slice = slice_of(b, p, first);
+        RT_TRY(add_slice(b, layer, &slice));
     }
     return RT_OK;
 }

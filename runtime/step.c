@@ -142,12 +142,13 @@ enum rt_status rt_step_check_room(struct rt_runtime *rt)
 }
 
 /* What does not depend on the rows. */
-enum rt_status rt_step_check_flags(struct rt_runtime *rt, uint32_t flags)
+enum rt_status rt_step_check_flags(struct rt_runtime *rt, const char *function, uint32_t flags)
 {
     RT_REQUIRE(!(flags & ~RT_STEP_EAGER), &rt->error, RT_ERR_INVALID, "rt_step: unknown flags 0x%x",
                flags & ~RT_STEP_EAGER);
     RT_REQUIRE(!rt->held || !(flags & RT_STEP_EAGER), &rt->error, RT_ERR_UNSUPPORTED,
-               "rt_step: an eager step's stages run at once and cannot be held, see rt_host_hold");
+               "%s: an eager step's stages run at once and cannot be held, see rt_host_hold",
+               function);
     return RT_OK;
 }
 
@@ -158,7 +159,7 @@ static enum rt_status check_step(struct rt_runtime *rt, const struct rt_step_par
     RT_REQUIRE(p->rows >= 1 && p->rows <= c->max_sequences, &rt->error, RT_ERR_ROWS,
                "%u rows; this runtime has 1..%u sequences", p->rows, c->max_sequences);
     RT_REQUIRE(p->seqs, &rt->error, RT_ERR_INVALID, "rt_step: params->seqs is null");
-    RT_TRY(rt_step_check_flags(rt, p->flags));
+    RT_TRY(rt_step_check_flags(rt, "rt_step", p->flags));
     uint32_t replays = rt_spec_replays(&rt->spec_index, query_len, p->rows);
     /* Room is counted from what has been harvested: an unread completion is not written over. */
     uint32_t room = rt_ring_room(&rt->ring, rt->harvested);
@@ -182,7 +183,7 @@ static enum rt_status check_idle(struct rt_runtime *rt, const struct rt_step_par
 {
     const struct rt_spec_index *index = &rt->spec_index;
     uint32_t spec = 0;
-    RT_TRY(rt_step_check_flags(rt, p->flags));
+    RT_TRY(rt_step_check_flags(rt, "rt_step", p->flags));
     const bool fits = p->idle_batch <= index->largest[query_len];
     if (fits)
         (void)rt_spec_take(index, query_len, p->idle_batch, &spec);
@@ -295,8 +296,9 @@ static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params 
     };
     uint32_t taken_bytes = rt->ops_bytes, taken_count = rt->ops_count;
     rt_take_ops(rt, record);
-    const bool device_decides = rt_step_write_rows(
-        rt, p->seqs + first, p->accept ? p->accept + first : NULL, live, query_len, rows);
+    const bool device_decides =
+        rt_step_write_rows(rt, live ? p->seqs + first : NULL, p->accept ? p->accept + first : NULL,
+                           live, query_len, rows);
     rt_step_write_tokens(p, first, live, query_len, rt_ring_tokens(&rt->ring, record));
 
     enum rt_status status = rt_step_launch(rt, g, p->flags & RT_STEP_EAGER);
@@ -329,6 +331,9 @@ enum rt_status rt_step(rt_runtime *rt, const struct rt_step_params *params, uint
     RT_ENTER(rt);
     struct rt_step_params mine;
     RT_TAKE_STRUCT(params, mine, &rt->error);
+    RT_REQUIRE(!params->idle_batch || (params->rows == 0 && params->prompt_count == 0), &rt->error,
+               RT_ERR_INVALID, "rt_step: idle_batch %u beside %u rows and %u prompts",
+               params->idle_batch, params->rows, params->prompt_count);
     if (RT_UNLIKELY(params->prompt_count > 0))
         return rt_step_mixed(rt, params, ticket);
     uint64_t begin = rt_step_now_ns();

@@ -9,7 +9,8 @@ uint64_t rt_step_now_ns(void);
 
 /* ---- checks: nothing is changed, but that rows are marked as named in this attempt ----------- */
 
-enum rt_status rt_step_check_flags(struct rt_runtime *rt, uint32_t flags);
+/* `function`: whose they are, for messages. */
+enum rt_status rt_step_check_flags(struct rt_runtime *rt, const char *function, uint32_t flags);
 /* RT_ERR_BUSY where there is no record. */
 enum rt_status rt_step_check_room(struct rt_runtime *rt);
 /* The rows of one attempt, with their tokens and accepted counts; *new_pages grows. */

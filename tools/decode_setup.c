@@ -72,8 +72,7 @@ static uint64_t prompt_tokens(const struct decode_options *o)
     return tokens;
 }
 
-/* Tokens that experts' Hopper kernels take: beyond, the generic ones are many times slower. */
-#define MOST_CHUNK 128u
+#define MOST_CHUNK 2048u /* beyond it a launch costs nothing beside its work */
 
 /* One chunk size: for all tokens there are, or the size that is asked for. */
 static void set_chunks(const struct decode_options *o, struct rt_config *c)
@@ -84,6 +83,7 @@ static void set_chunks(const struct decode_options *o, struct rt_config *c)
     else if (o->config)
         return;
     memset(c->chunks, 0, sizeof(c->chunks));
+    c->mixed_row_count = 0;
     chunk = chunk < MOST_CHUNK || o->has_chunk ? chunk : MOST_CHUNK;
     c->chunks[0] = (uint32_t)chunk;
     c->chunk_count = chunk > 0;

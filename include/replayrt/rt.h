@@ -201,7 +201,7 @@ struct rt_prompt {
     rt_seq seq;
     const int32_t *tokens; /* [count] >= 0, but the first may be -1: the slot's last token */
     uint32_t count;        /* >= 1 */
-    uint32_t reserved;
+    uint32_t reserved;     /* 0 */
 };
 
 struct rt_step_params {
@@ -308,17 +308,17 @@ RT_API enum rt_status rt_result_tokens(rt_runtime *runtime, uint64_t ticket, int
  * nothing.
  * Returns RT_ERR_UNSUPPORTED (no chunks configured), and as rt_step, RT_ERR_BUSY only for a length
  * that steps in flight decide, RT_ERR_TIMEOUT where rt_host_hold keeps the ring full. Where a later
- * chunk fails (RT_ERR_DRIVER, RT_ERR_CALLBACK) those before it stay, as rt_seq_length tells,
- * and *ticket is that of the last of these.
+ * chunk fails (RT_ERR_DRIVER, RT_ERR_CALLBACK, RT_ERR_TIMEOUT) those before it stay, as
+ * rt_seq_length tells, and *ticket is that of the last of these.
  */
 struct rt_prefill_params {
     uint32_t struct_size;
     uint32_t flags;                  /* RT_STEP_* */
     const struct rt_prompt *prompts; /* [prompt_count], each sequence once */
     uint32_t prompt_count;           /* 1..max_sequences */
-    uint32_t reserved;
-    uint64_t *tickets; /* [prompt_count] or null, written */
-    uint32_t *rows;    /* [prompt_count] or null, written */
+    uint32_t reserved;               /* 0 */
+    uint64_t *tickets;               /* [prompt_count] or null, written as prompts end */
+    uint32_t *rows;                  /* [prompt_count] or null, likewise */
 };
 RT_API enum rt_status rt_prefill(rt_runtime *runtime, const struct rt_prefill_params *params,
                                  uint64_t *ticket);
@@ -403,7 +403,7 @@ struct rt_bucket_stats {
 struct rt_stats {
     uint32_t struct_size;
     uint32_t bucket_count;
-    uint64_t steps;           /* rt_step calls that succeeded */
+    uint64_t steps;           /* rt_step calls that succeeded, and chunks of rt_prefill */
     uint64_t replays;         /* records of rows: graph launches, and those walked instead */
     uint64_t eager_steps;     /* of the steps, those walked on the stream */
     uint64_t control_replays; /* launches that only carried forks, rewinds or bulk page changes */

@@ -457,6 +457,11 @@ def check_chunks():
         launches = -(-fed // (chunk or fed)) + 5
         expect(found["replays"] == launches,
                f"chunks of {chunk}: {found['replays']} launches, expected {launches}")
+    with tempfile.TemporaryDirectory() as folder:
+        config = pathlib.Path(folder) / "c.yaml"
+        config.write_text(f"model: {GOLDEN}\nprefill: {{chunks: [4], rows: 1, mixed_rows: [1]}}\n")
+        found = report(*ASKED, "--config", config, "--chunk", "0")
+        expect(found["replays"] == 6, f"--chunk 0 with a configuration: {found}")
 
 
 for refused in REFUSED:

@@ -271,6 +271,10 @@ static void idle_steps_touch_nothing(void **state)
     assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
     assert_int_equal(rt_result(rt, ticket, &row, 1, &count), RT_OK);
     assert_int_equal(count, 0);
+    p.prompt_count = 1;
+    assert_int_equal(rt_step(rt, &p, &ticket), RT_ERR_INVALID);
+    assert_non_null(strstr(rt_last_error(rt)->message, "idle_batch 2 beside 0 rows and 1 prompts"));
+    p.prompt_count = 0;
     p.idle_batch = 3;
     assert_int_equal(rt_step(rt, &p, &ticket), RT_ERR_ROWS);
     assert_non_null(strstr(rt_last_error(rt)->message, "idle_batch 3"));
@@ -293,6 +297,25 @@ static void refuse(rt_runtime *rt, const struct rt_prompt *prompts, uint32_t cou
     assert_int_equal(ticket, 99);
 }
 
+/* More rows than there are sequences are refused before any of them is looked at. */
+static void rows_are_counted_before_they_are_read(void **state)
+{
+    (void)state;
+    rt_runtime *rt = create();
+    int32_t id = 1;
+    const rt_seq seq = fixture_open(rt);
+    const struct rt_prompt prompt = {.seq = fixture_open(rt), .tokens = &id, .count = 1};
+    const struct rt_step_params p = {.struct_size = sizeof(p),
+                                     .rows = UINT32_MAX,
+                                     .seqs = &seq,
+                                     .prompts = &prompt,
+                                     .prompt_count = 1};
+    uint64_t ticket = 0;
+    assert_int_equal(rt_step(rt, &p, &ticket), RT_ERR_ROWS);
+    assert_non_null(strstr(rt_last_error(rt)->message, "4294967295 rows; this runtime has 1..6"));
+    rt_destroy(&rt);
+}
+
 static void bad_prompts_change_nothing(void **state)
 {
     (void)state;
@@ -311,6 +334,9 @@ static void bad_prompts_change_nothing(void **state)
     p[1].seq = fixture_open(rt);
     ids[2] = -1;
     refuse(rt, p, 1, RT_ERR_INVALID, "token 2 is -1");
+    p[0].reserved = 5;
+    refuse(rt, p, 1, RT_ERR_INVALID, "prompt 0: reserved is 5, not 0");
+    p[0].reserved = 0;
     p[0].count = 0;
     refuse(rt, p, 1, RT_ERR_INVALID, "0 tokens");
     refuse(rt, p, 0, RT_ERR_INVALID, "0 prompts");
@@ -362,6 +388,7 @@ int main(void)
         cmocka_unit_test(several_prompts_share_chunks),
         cmocka_unit_test(mixed_steps_are_separate_ones),
         cmocka_unit_test(idle_steps_touch_nothing),
+        cmocka_unit_test(rows_are_counted_before_they_are_read),
         cmocka_unit_test(bad_prompts_change_nothing),
         cmocka_unit_test(a_length_in_flight_is_waited_for),
     };

@@ -10,6 +10,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -259,6 +260,35 @@ static void plan_says_which_form(void **state)
     block_close(&b);
 }
 
+/* The library multiplies at most 2048 vectors at once: 5000 tokens are three products of each. */
+static void many_vectors_are_several_products(void **state)
+{
+    (void)state;
+    struct rt_config config;
+    struct rt_error error = {0};
+    rt_plan *plan = NULL;
+    struct rt_plan_stage stage = {.struct_size = sizeof(stage)};
+    uint32_t found = 0, graph = 0;
+    block_config(&config);
+    (void)snprintf(config.device, sizeof(config.device), "auto");
+    config.max_length = 8192;
+    config.max_sequences = 2;
+    config.pages = 600;
+    config.chunks[0] = 5000;
+    config.chunk_count = 1;
+    if (rt_plan_create(&config, "h200", &plan, &error) != RT_OK)
+        fail_msg("%s", error.message);
+    struct rt_plan_graph g = {.struct_size = sizeof(g)};
+    while (rt_plan_graph(plan, graph, &g) == RT_OK && !g.chunk)
+        graph++;
+    assert_int_equal(g.chunk, 5000);
+    assert_int_equal(g.context_tokens, 0);
+    for (uint32_t i = 0; rt_plan_stage(plan, graph, i, &stage) == RT_OK; i++)
+        found += strcmp(stage.label, "kv_b.0") == 0;
+    assert_int_equal(found, 3);
+    rt_plan_destroy(&plan);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -266,6 +296,7 @@ int main(void)
         cmocka_unit_test(mixed_steps_are_separate_ones),
         cmocka_unit_test(replay_is_eager),
         cmocka_unit_test(plan_says_which_form),
+        cmocka_unit_test(many_vectors_are_several_products),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -70,9 +70,10 @@ static void expect_rows(const struct rig *r, uint32_t by)
 {
     for (uint32_t i = 0; i < ROWS; i++)
         for (uint32_t d = 0; d < (WIDTH + GAP) * by; d++) {
-            const bool found = numbers[i] >= 0 && numbers[i] < X_ROWS;
-            const uint16_t inside = found ? r->x[(uint32_t)numbers[i] * WIDTH * by + d] : 0;
-            const uint16_t want = d < WIDTH * by ? inside : POISON;
+            const bool inside = d < WIDTH * by;
+            const bool found = inside && numbers[i] >= 0 && numbers[i] < X_ROWS;
+            const uint16_t taken = found ? r->x[(uint32_t)numbers[i] * WIDTH * by + d] : 0;
+            const uint16_t want = inside ? taken : POISON;
             const uint16_t got = r->out[i * (WIDTH + GAP) * by + d];
             if (got != want)
                 fail_msg("row %u, half %u: 0x%04x, not 0x%04x", i, d, got, want);

@@ -193,8 +193,8 @@ struct choice {
     int32_t tokens[3][LONGEST];
 };
 
-/* Sequences from a random one on: first those with prompts. One that is nearly full begins anew, and
- * one whose past has no room in the pieces of a chunk's context beside the others'. */
+/* Sequences from a random one on: first those with prompts. One that is nearly full begins anew,
+ * and one whose past has no room in the pieces of a chunk's context beside the others'. */
 static bool choose(struct rig *r, struct choice *c)
 {
     const uint32_t first = below(r, SEQUENCES);

@@ -231,7 +231,7 @@ static bool judge_free(struct bench *b)
  * than one: what comes behind is as near to the recording as it is behind single steps. */
 static bool judge_chunks(struct bench *b)
 {
-    struct recorded_logits found;
+    struct recorded_logits found = {.of = {{{0}}}};
     struct part part = {.b = b,
                         .rows = RECORDING_PROMPTS,
                         .tokens = RECORDING_STEPS,
