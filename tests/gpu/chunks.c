@@ -256,7 +256,7 @@ static bool launch(struct rig *r, int side, const struct choice *c)
 
 static bool one_step(struct rig *r)
 {
-    struct choice c;
+    struct choice c = {.prompts = 0};
     bool good = choose(r, &c);
     good = good && (r->config.layer ? feed(r, "hidden") : feed(r, "q") && feed(r, "latent"));
     for (int side = 0; side < SIDES && good; side++)
