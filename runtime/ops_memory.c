@@ -1,33 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/ops_memory.h"
 
-#include "runtime/strided.h"
+#include "runtime/operands.h"
 
-#include <assert.h>
-
-/* Tensors of a call, those that are written first. What is not there has no bytes. */
-struct tensors {
-    struct rt_strided all[12];
-    uint32_t count;
-};
-
-static void add(struct tensors *t, struct rt_strided one)
+static void add_flat(struct rt_operands *t, const char *name, uint64_t address, uint64_t bytes)
 {
-    if (!one.address || !one.bytes)
-        return;
-    assert(t->count < sizeof(t->all) / sizeof(t->all[0]));
-    t->all[t->count++] = one;
+    rt_operands_reads(t, rt_strided_flat(name, address, bytes));
 }
 
-static void add_flat(struct tensors *t, const char *name, uint64_t address, uint64_t bytes)
-{
-    add(t, (struct rt_strided){.name = name, .address = address, .bytes = bytes});
-}
-
-static void add_tokens(struct tensors *t, const char *name, const struct rt_rows_view *rows,
+static void add_tokens(struct rt_operands *t, const char *name, const struct rt_rows_view *rows,
                        const struct rt_tokens_view *view, uint64_t bytes)
 {
-    add(t, (struct rt_strided){.name = name,
+    rt_operands_reads(
+        t, (struct rt_strided){.name = name,
                                .address = (uintptr_t)view->base,
                                .bytes = bytes,
                                .count = {rows->count, rows->q_len},
@@ -36,48 +21,48 @@ static void add_tokens(struct tensors *t, const char *name, const struct rt_rows
 }
 
 /* names: of the tensor, and of its strides. */
-static void add_heads(struct tensors *t, const char *const names[4], uint32_t heads,
+static void add_heads(struct rt_operands *t, const char *const names[4], uint32_t heads,
                       const struct rt_rows_view *rows, const struct rt_heads_view *view,
                       uint64_t number, uint64_t count)
 {
-    add(t, (struct rt_strided){.name = names[0],
-                               .address = (uintptr_t)view->base,
-                               .bytes = number * count,
-                               .count = {rows->count, rows->q_len, heads},
-                               .stride = {(uint64_t)view->row_stride * number,
-                                          (uint64_t)view->token_stride * number,
-                                          (uint64_t)view->head_stride * number},
-                               .stride_name = {names[1], names[2], names[3]}});
+    rt_operands_reads(t, (struct rt_strided){.name = names[0],
+                                             .address = (uintptr_t)view->base,
+                                             .bytes = number * count,
+                                             .count = {rows->count, rows->q_len, heads},
+                                             .stride = {(uint64_t)view->row_stride * number,
+                                                        (uint64_t)view->token_stride * number,
+                                                        (uint64_t)view->head_stride * number},
+                                             .stride_name = {names[1], names[2], names[3]}});
 }
 
-static void add_cache(struct tensors *t, const struct rt_kv_view *kv)
+static void add_cache(struct rt_operands *t, const struct rt_kv_view *kv)
 {
-    add(t, (struct rt_strided){
-               .name = "kv",
-               .address = (uintptr_t)kv->base,
-               .bytes = kv->token_bytes,
-               .count = {kv->pages, kv->page_size},
-               .stride = {(uint64_t)kv->page_stride_bytes, (uint64_t)kv->token_stride_bytes},
-               .stride_name = {"kv_page_stride", "kv_token_stride"}});
+    rt_operands_reads(t, (struct rt_strided){.name = "kv",
+                                             .address = (uintptr_t)kv->base,
+                                             .bytes = kv->token_bytes,
+                                             .count = {kv->pages, kv->page_size},
+                                             .stride = {(uint64_t)kv->page_stride_bytes,
+                                                        (uint64_t)kv->token_stride_bytes},
+                                             .stride_name = {"kv_page_stride", "kv_token_stride"}});
 }
 
-static void add_table(struct tensors *t, const struct rt_mla_shape *s, uint64_t table)
+static void add_table(struct rt_operands *t, const struct rt_mla_shape *s, uint64_t table)
 {
     add_flat(t, "block_table", table, (uint64_t)s->batch * s->max_blocks * sizeof(int32_t));
 }
 
-static enum rt_status check(const char *op, const struct tensors *t, uint32_t written,
+/* The first `written` are those that are. */
+static enum rt_status check(const char *op, struct rt_operands *t, uint32_t written,
                             struct rt_error *err)
 {
-    for (uint32_t i = 0; i < written; i++)
-        RT_TRY(rt_strided_check(op, &t->all[i], err));
-    return rt_strided_check_written(op, t->all, written, t->count, err);
+    t->written = written;
+    return rt_operands_check_written(op, t, err);
 }
 
 enum rt_status rt_ops_schedule_memory(const struct rt_mla_schedule_args *args,
                                       const struct rt_ops_choice *choice, struct rt_error *err)
 {
-    struct tensors t = {.count = 0};
+    struct rt_operands t = {.count = 0};
     struct rt_mla_workspace size = {.struct_size = sizeof(size)};
     rt_ops_workspace(&args->shape, choice, &size);
     add_flat(&t, "schedule.parts", args->schedule.parts, size.part_bytes);
@@ -91,7 +76,7 @@ enum rt_status rt_ops_append_memory(const struct rt_mla_append_args *args,
 {
     const struct rt_mla_shape *s = &args->shape;
     const uint64_t width = args->rope ? s->d_v : s->d_qk, rest = s->d_qk - s->d_v;
-    struct tensors t = {.count = 0};
+    struct rt_operands t = {.count = 0};
     add_cache(&t, &p->append.kv);
     add_tokens(&t, "latent", &p->append.rows, &p->append.latent, width * sizeof(uint16_t));
     add_tokens(&t, "rope", &p->append.rows, &p->rope, rest * sizeof(uint16_t));
@@ -113,7 +98,7 @@ enum rt_status rt_ops_decode_memory(const struct rt_mla_decode_args *args,
                                        "lse_head_stride"};
     const struct rt_mla_shape *s = &args->shape;
     const uint32_t width = args->q_rope ? s->d_v : s->d_qk;
-    struct tensors t = {.count = 0};
+    struct rt_operands t = {.count = 0};
     struct rt_mla_workspace size = {.struct_size = sizeof(size)};
     rt_ops_workspace(s, choice, &size);
     add_heads(&t, out, s->heads, &p->rows, &p->out, sizeof(uint16_t), s->d_v);
