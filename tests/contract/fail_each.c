@@ -3,6 +3,7 @@
  * turn: a code and a sentence come back, nothing is given, nothing is left on the device. What is
  * left on the host is seen where this runs under AddressSanitizer or valgrind. */
 #include "replayrt/decoder.h"
+#include "replayrt/prefill_ops.h"
 #include "tests/support/fail_driver.h"
 #include "tests/support/fixture.h"
 
@@ -130,27 +131,14 @@ static enum rt_status multiply(rt_ops *ops, enum rt_projections projections)
     return status;
 }
 
-static enum rt_status make_product(enum rt_projections projections, struct rt_error *error)
+static enum rt_status put_own_product(rt_ops *ops)
 {
-    rt_ops *ops = NULL;
-    enum rt_status status = rt_ops_create("host", &ops, error);
-    if (status != RT_OK)
-        return status;
-    status = multiply(ops, projections);
-    if (status != RT_OK)
-        *error = *rt_ops_last_error(ops);
-    rt_ops_destroy(&ops);
-    return status;
+    return multiply(ops, RT_PROJECTIONS_OWN);
 }
 
-static enum rt_status make_own_product(struct rt_error *error)
+static enum rt_status put_library_product(rt_ops *ops)
 {
-    return make_product(RT_PROJECTIONS_OWN, error);
-}
-
-static enum rt_status make_library_product(struct rt_error *error)
-{
-    return make_product(RT_PROJECTIONS_CUBLASLT, error);
+    return multiply(ops, RT_PROJECTIONS_CUBLASLT);
 }
 
 /* The ends of a decoder, on rows that are all padding: six launches, three of which are one
@@ -187,27 +175,73 @@ static enum rt_status put_ends(rt_ops *ops)
                                           .rows = rows,
                                           .logits = read,
                                           .tokens = read,
-                                          .accepted = written,
-                                          .sampled = written,
+                                          .accepted = written + 1024,
+                                          .sampled = written + 1280,
                                           .lines = read,
-                                          .workspace = written};
+                                          .workspace = written + 2048};
     RT_TRY(rt_embed(ops, &embed, NULL));
     RT_TRY(rt_experts_up(ops, &up, NULL));
     RT_TRY(rt_take_rows(ops, &take, NULL));
     return rt_sample(ops, &sample, NULL);
 }
 
-static enum rt_status make_ends(struct rt_error *error)
+/* What chunks of a context have besides attention: two launches. */
+static enum rt_status put_pieces(rt_ops *ops)
+{
+    static _Alignas(256) unsigned char in[4096], out[4096];
+    const uint64_t read = (uintptr_t)in, written = (uintptr_t)out;
+    const struct rt_kv_gather_args gather = {.struct_size = sizeof(gather),
+                                             .rows = 1,
+                                             .count = 1,
+                                             .width = 8,
+                                             .page_size = 1,
+                                             .pages = 1,
+                                             .kv = read,
+                                             .first = read,
+                                             .out = written};
+    const struct rt_mla_merge_args merge = {.struct_size = sizeof(merge),
+                                            .pieces = 2,
+                                            .tokens = 1,
+                                            .heads = 1,
+                                            .v_dim = 8,
+                                            .in = read,
+                                            .in_lse = read,
+                                            .out = written};
+    RT_TRY(rt_kv_gather(ops, &gather, NULL));
+    return rt_mla_merge(ops, &merge, NULL);
+}
+
+static enum rt_status make_put(enum rt_status (*put)(rt_ops *ops), struct rt_error *error)
 {
     rt_ops *ops = NULL;
     enum rt_status status = rt_ops_create("host", &ops, error);
     if (status != RT_OK)
         return status;
-    status = put_ends(ops);
+    status = put(ops);
     if (status != RT_OK)
         *error = *rt_ops_last_error(ops);
     rt_ops_destroy(&ops);
     return status;
+}
+
+static enum rt_status make_own_product(struct rt_error *error)
+{
+    return make_put(put_own_product, error);
+}
+
+static enum rt_status make_library_product(struct rt_error *error)
+{
+    return make_put(put_library_product, error);
+}
+
+static enum rt_status make_ends(struct rt_error *error)
+{
+    return make_put(put_ends, error);
+}
+
+static enum rt_status make_pieces(struct rt_error *error)
+{
+    return make_put(put_pieces, error);
 }
 
 static char model_path[] = "/tmp/replayrt-fail-model-XXXXXX";
@@ -338,6 +372,7 @@ static const struct maker {
     {make_own_product, 3, 8},
     {make_library_product, 5, 30},
     {make_ends, 2, 3 + 6 + 2 * 4},
+    {make_pieces, 2, 3 + 2 + 2 * 2},
     {make_decoder, 80, 200},
 };
 #define MAKERS (sizeof(makers) / sizeof(makers[0]))
