@@ -5,7 +5,6 @@
 #include "kernels/abi/preattend.h"
 #include "runtime/model_work.h"
 #include "runtime/ops_check.h"
-#include "runtime/strided.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -54,24 +53,20 @@ static struct rt_strided tokens(const char *name, uint64_t address,
                                 const struct rt_input_norm_params *p)
 {
     const uint64_t number = p->is_f32 ? sizeof(float) : sizeof(uint16_t);
-    return (struct rt_strided){.name = name,
-                               .address = address,
-                               .bytes = p->norm.width * number,
-                               .count = {p->tokens},
-                               .stride = {(uint64_t)p->stride * number},
-                               .stride_name = {"stride"}};
+    return rt_strided_vectors(name, address, p->tokens, p->norm.width, p->stride, number, "stride");
 }
 
-/* With `first` the residual may be hidden, or nowhere. */
-enum rt_status rt_ops_input_norm_apart(const char *op, const struct rt_mla_input_norm_args *args,
-                                       const struct rt_input_norm_params *p, struct rt_error *err)
+/* With `first` the residual may be hidden, which is written then, or nowhere. */
+void rt_ops_input_norm_operands(const struct rt_mla_input_norm_args *args,
+                                const struct rt_input_norm_params *p, struct rt_operands *o)
 {
-    const bool same = args->first && (!args->residual || args->residual == args->hidden);
-    const struct rt_strided rows[] = {tokens("hidden", args->hidden, p),
-                                      tokens("normed", args->normed, p),
-                                      tokens("residual", args->residual, p)};
-    RT_TRY(rt_strided_check(op, &rows[0], err));
-    return rt_strided_check_apart(op, rows, same ? 2 : 3, err);
+    const bool same = args->first && args->residual == args->hidden;
+    rt_operands_writes(o, tokens("normed", args->normed, p));
+    rt_operands_writes(o, tokens("residual", args->residual, p));
+    if (!same)
+        rt_operands_reads(o, tokens("hidden", args->hidden, p));
+    rt_operands_reads(
+        o, rt_strided_flat("norm.weight", args->norm.weight, p->norm.width * sizeof(uint16_t)));
 }
 
 enum rt_status rt_ops_input_norm_params(const char *op, const struct rt_device_caps *caps,
@@ -113,7 +108,9 @@ enum rt_status rt_ops_input_norm_work(const struct rt_kernels *k, const struct r
     RT_TRY(rt_ops_input_norm_params(op, caps, args, &p, err));
     RT_TRY(rt_op_resolve(RT_OP_INPUT_NORM, &request, &variant, err));
     RT_TRY(rt_ops_named(op, rt_op_build(k, &variant, &p, sizeof(p), out, err), err));
-    return rt_ops_input_norm_apart(op, args, &p, err);
+    struct rt_operands o = {.count = 0};
+    rt_ops_input_norm_operands(args, &p, &o);
+    return rt_operands_check(op, &o, err);
 }
 
 /* ---- preattend ------------------------------------------------------------------------------- */
@@ -249,30 +246,58 @@ static struct rt_strided of_cache(const struct rt_kv_view *kv)
         .stride_name = {"kv_page_stride", "kv_token_stride"}};
 }
 
-/* Nothing that is written is anything else's, of all parts that are there. */
-static enum rt_status check_memory(const struct rt_mla_preattend_args *args,
-                                   const struct rt_preattend_params *p, struct rt_error *err)
+/* Of the part of q: its factors change what is in front of what is turned. */
+static void add_q(const struct rt_mla_preattend_args *args, const struct rt_preattend_params *p,
+                  struct rt_operands *o)
 {
     static const char *const q_strides[] = {"q_row_stride", "q_token_stride", "q_head_stride"};
     static const char *const q_rope_strides[] = {"q_rope_row_stride", "q_rope_token_stride",
                                                  "q_rope_head_stride"};
-    struct rt_strided all[5];
-    uint32_t count = 0;
-    if (args->q_a)
-        all[count++] =
-            of_tokens("q_a", p, &p->q_a, p->q_a_norm.width, "q_a_row_stride", "q_a_token_stride");
-    if (args->kv_a) {
-        all[count++] = of_tokens("kv_a", p, &p->kv_a, p->latent_dim + p->rope_dim,
-                                 "kv_a_row_stride", "kv_a_token_stride");
-        all[count++] = of_cache(&p->kv);
+    const struct rt_strided q =
+        of_heads("q", p, &p->q_in, args->q, p->nope_dim + p->rope_dim, q_strides);
+    if (args->query_scale)
+        rt_operands_writes(o, q);
+    else
+        rt_operands_reads(o, q);
+    if (p->rope_dim > 0)
+        rt_operands_writes(
+            o, of_heads("q_rope", p, &p->q_out, args->q_rope, p->rope_dim, q_rope_strides));
+}
+
+static void add_kv_a(const struct rt_mla_preattend_args *args, const struct rt_preattend_params *p,
+                     struct rt_operands *o)
+{
+    const uint64_t table_bytes = (uint64_t)p->rows.count * args->shape.max_blocks * sizeof(int32_t);
+    rt_operands_writes(o, of_cache(&p->kv));
+    rt_operands_reads(o, of_tokens("kv_a", p, &p->kv_a, p->latent_dim + p->rope_dim,
+                                   "kv_a_row_stride", "kv_a_token_stride"));
+    rt_operands_reads(o, rt_strided_flat("block_table", args->block_table, table_bytes));
+    rt_operands_reads(o, rt_strided_flat("kv_a_norm.weight", args->kv_a_norm.weight,
+                                         p->latent_dim * sizeof(uint16_t)));
+}
+
+/* Nothing that is written is anything else's, of all parts that are there. */
+static enum rt_status check_memory(const struct rt_mla_preattend_args *args,
+                                   const struct rt_preattend_params *p, struct rt_error *err)
+{
+    const uint64_t capacity = args->rope_capacity, number = sizeof(float);
+    struct rt_operands o = {.count = 0};
+    if (args->q_a) {
+        rt_operands_writes(&o, of_tokens("q_a", p, &p->q_a, p->q_a_norm.width, "q_a_row_stride",
+                                         "q_a_token_stride"));
+        rt_operands_reads(&o, rt_strided_flat("q_a_norm.weight", args->q_a_norm.weight,
+                                              p->q_a_norm.width * sizeof(uint16_t)));
     }
+    if (args->kv_a)
+        add_kv_a(args, p, &o);
     if (args->q)
-        all[count++] = of_heads("q", p, &p->q_in, args->q, p->nope_dim + p->rope_dim, q_strides);
-    if (args->q && p->rope_dim > 0)
-        all[count++] = of_heads("q_rope", p, &p->q_out, args->q_rope, p->rope_dim, q_rope_strides);
-    for (uint32_t i = 0; i < count; i++)
-        RT_TRY(rt_strided_check(preattend, &all[i], err));
-    return rt_strided_check_apart(preattend, all, count, err);
+        add_q(args, p, &o);
+    rt_operands_reads(
+        &o, rt_strided_flat("positions", args->positions, p->rows.count * sizeof(int32_t)));
+    rt_operands_reads(
+        &o, rt_strided_flat("rope_table", args->rope_table, capacity * p->rope_dim * number));
+    rt_operands_reads(&o, rt_strided_flat("query_scale", args->query_scale, capacity * number));
+    return rt_operands_check(preattend, &o, err);
 }
 
 enum rt_status rt_ops_preattend_work(const struct rt_kernels *k, const struct rt_ops_choice *choice,

@@ -7,15 +7,16 @@
 #include "kernels/abi/norm.h"
 #include "kernels/op.h"
 #include "replayrt/block_ops.h"
+#include "runtime/operands.h"
 #include "runtime/ops_work.h"
 
 /* `op` is the function's name, for messages. */
 enum rt_status rt_ops_input_norm_params(const char *op, const struct rt_device_caps *caps,
                                         const struct rt_mla_input_norm_args *args,
                                         struct rt_input_norm_params *out, struct rt_error *err);
-/* Tokens that lie where others are written are refused. */
-enum rt_status rt_ops_input_norm_apart(const char *op, const struct rt_mla_input_norm_args *args,
-                                       const struct rt_input_norm_params *p, struct rt_error *err);
+/* The memory of it, for rt_operands_check. */
+void rt_ops_input_norm_operands(const struct rt_mla_input_norm_args *args,
+                                const struct rt_input_norm_params *p, struct rt_operands *o);
 enum rt_status rt_ops_input_norm_work(const struct rt_kernels *k, const struct rt_device_caps *caps,
                                       const struct rt_mla_input_norm_args *args,
                                       struct rt_work *out, struct rt_error *err);

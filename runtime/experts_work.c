@@ -2,7 +2,7 @@
 /* The two launches of experts, and of a dense MLP. */
 #include "runtime/model_work.h"
 
-#include "kernels/abi/experts.h"
+#include "runtime/model_memory.h"
 #include "runtime/ops_check.h"
 
 #include <inttypes.h>
@@ -86,12 +86,9 @@ static enum rt_status take_pairs(const char *op, const struct rt_experts_shape *
     RT_TRY(RT_CHECK_POINTERS(op, pointers, err));
     out->base = rt_ops_pointer(address);
     RT_TRY(rt_ops_stride(op, "h_place_stride", place_stride, s->width, 8, &out->place_stride, err));
-    RT_TRY(rt_ops_check_apart(op, "h_place_stride", places, out->place_stride, s->width, err));
     if (token_stride == 0 && s->tokens > 1)
         RT_TRY(packed(op, "h_token_stride", places, out->place_stride, &each, err));
-    RT_TRY(rt_ops_stride(op, "h_token_stride", token_stride, each, 8, &out->token_stride, err));
-    return rt_ops_check_apart(op, "h_token_stride", s->tokens, out->token_stride,
-                              (uint64_t)(places - 1) * (uint64_t)out->place_stride + s->width, err);
+    return rt_ops_stride(op, "h_token_stride", token_stride, each, 8, &out->token_stride, err);
 }
 
 /* ---- up and down ----------------------------------------------------------------------------- */
@@ -144,7 +141,6 @@ static enum rt_status take_down(const char *op, const struct rt_device_caps *cap
     RT_TRY(RT_CHECK_POINTERS(op, pointers, err));
     RT_TRY(take_pairs(op, s, args->h, args->h_token_stride, args->h_place_stride, &p->h, err));
     RT_TRY(RT_STRIDE(op, args, out_stride, s->hidden, 8, &p->out_stride, err));
-    RT_TRY(rt_ops_check_apart(op, "out_stride", s->tokens, p->out_stride, s->hidden, err));
     for (int i = 0; i < 2; i++)
         RT_TRY(take_weight(op, "down", i, counts[i], &args->down[i], s->hidden, s->width,
                            &p->down[i], err));
@@ -174,6 +170,7 @@ enum rt_status rt_ops_experts_up_work(const struct rt_kernels *k, const struct r
     struct rt_experts_up_params p;
     struct rt_variant variant;
     RT_TRY(take_up("rt_experts_up", caps, args, &p, err));
+    RT_TRY(rt_ops_experts_up_memory(args, &p, err));
     RT_TRY(resolve_up(caps, args->shape.backend, &p, &variant, err));
     return rt_op_build(k, &variant, &p, sizeof(p), out, err);
 }
@@ -186,6 +183,7 @@ enum rt_status rt_ops_experts_down_work(const struct rt_kernels *k,
     struct rt_experts_down_params p;
     struct rt_variant variant;
     RT_TRY(take_down("rt_experts_down", caps, args, &p, err));
+    RT_TRY(rt_ops_experts_down_memory(args, &p, err));
     RT_TRY(resolve_down(caps, args->shape.backend, &p, &variant, err));
     return rt_op_build(k, &variant, &p, sizeof(p), out, err);
 }

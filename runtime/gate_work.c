@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/abi/gate.h"
 #include "runtime/block_work.h"
-#include "runtime/model_work.h"
+#include "runtime/model_memory.h"
 #include "runtime/ops_check.h"
 
 static const char op[] = "rt_gate";
@@ -16,6 +16,21 @@ static enum rt_status check_sizes(const struct rt_gate_args *args, struct rt_err
                "%s: route.struct_size is %u, not %zu", op, args->route.struct_size,
                sizeof(args->route));
     return RT_OK;
+}
+
+/* What the three parts hand on is written too. */
+static enum rt_status check_memory(const struct rt_gate_args *args, const struct rt_gate_params *p,
+                                   struct rt_error *err)
+{
+    const struct rt_route_params *r = &p->route;
+    struct rt_operands o = {.count = 0};
+    rt_ops_input_norm_operands(&args->norm, &p->norm, &o);
+    rt_ops_route_operands(&args->route, &o);
+    rt_operands_writes(&o, rt_ops_route_logits(&args->route, r));
+    rt_operands_writes(&o, rt_strided_flat("arrivals", args->arrivals, sizeof(int32_t)));
+    rt_operands_reads(&o, rt_strided_vectors("router", args->router, r->experts, p->norm.norm.width,
+                                             p->router_stride, sizeof(uint16_t), "router_stride"));
+    return rt_operands_check(op, &o, err);
 }
 
 enum rt_status rt_ops_gate_work(const struct rt_kernels *k, const struct rt_device_caps *caps,
@@ -38,5 +53,5 @@ enum rt_status rt_ops_gate_work(const struct rt_kernels *k, const struct rt_devi
                p.route.rows.count, p.route.rows.q_len);
     RT_TRY(rt_op_resolve(RT_OP_GATE, &request, &variant, err));
     RT_TRY(rt_ops_named(op, rt_op_build(k, &variant, &p, sizeof(p), out, err), err));
-    return rt_ops_input_norm_apart(op, &args->norm, &p.norm, err);
+    return check_memory(args, &p, err);
 }

@@ -5,6 +5,7 @@
 #include "kernels/op.h"
 #include "replayrt/prefill_ops.h"
 #include "runtime/model_work.h"
+#include "runtime/operands.h"
 #include "runtime/ops_check.h"
 #include "runtime/ops_handle.h"
 
@@ -59,6 +60,32 @@ static enum rt_status make_params(const struct rt_kv_gather_args *args,
     return RT_OK;
 }
 
+/* Which lines of the table there are, the device reads in `slots`: where they are given, one is
+ * known of. */
+static enum rt_status check_memory(const struct rt_kv_gather_args *args,
+                                   const struct rt_kv_gather_params *p, struct rt_error *err)
+{
+    struct rt_operands o = {.count = 0};
+    const uint64_t words = p->rows * sizeof(int32_t);
+    const uint64_t lines = args->slots ? 1 : p->rows;
+    rt_operands_writes(&o,
+                       rt_strided_flat("out", args->out, (uint64_t)p->count * p->kv.token_bytes));
+    rt_operands_reads(&o,
+                      (struct rt_strided){.name = "kv",
+                                          .address = args->kv,
+                                          .bytes = p->kv.token_bytes,
+                                          .count = {p->kv.pages, p->kv.page_size},
+                                          .stride = {(uint64_t)p->kv.page_stride_bytes,
+                                                     (uint64_t)p->kv.token_stride_bytes},
+                                          .stride_name = {"kv_page_stride", "kv_token_stride"}});
+    rt_operands_reads(&o, rt_strided_flat("block_table", args->block_table,
+                                          lines * args->max_blocks * sizeof(int32_t)));
+    rt_operands_reads(&o, rt_strided_flat("slots", args->slots, words));
+    rt_operands_reads(&o, rt_strided_flat("first", args->first, words + sizeof(int32_t)));
+    rt_operands_reads(&o, rt_strided_flat("positions", args->positions, words));
+    return rt_operands_check(op, &o, err);
+}
+
 enum rt_status rt_kv_gather(rt_ops *ops, const struct rt_kv_gather_args *args, void *stream)
 {
     RT_REQUIRE(ops, NULL, RT_ERR_INVALID, "%s: ops is null", op);
@@ -70,6 +97,7 @@ enum rt_status rt_kv_gather(rt_ops *ops, const struct rt_kv_gather_args *args, v
     struct rt_kv_gather_params p;
     struct rt_work work;
     RT_TRY(make_params(args, &p, err));
+    RT_TRY(check_memory(args, &p, err));
     RT_TRY(rt_op_resolve(RT_OP_KV_GATHER, &request, &variant, err));
     RT_TRY(rt_op_build(&ops->kernels, &variant, &p, sizeof(p), &work, err));
     return rt_ops_launch(ops, &work, stream);

@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/model_work.h"
 
-#include "kernels/abi/embed.h"
-#include "kernels/abi/sample.h"
-#include "kernels/abi/take.h"
+#include "runtime/model_memory.h"
 #include "runtime/ops_check.h"
 
 #include <inttypes.h>
@@ -25,15 +23,6 @@ enum rt_status rt_ops_factor(const char *op, const char *name, float given, floa
     RT_REQUIRE(isfinite(given), err, RT_ERR_INVALID, "%s: %s %g is not a finite number", op, name,
                (double)given);
     *out = given == 0.0f ? 1.0f : given;
-    return RT_OK;
-}
-
-enum rt_status rt_ops_check_apart(const char *op, const char *name, uint64_t count, int64_t stride,
-                                  uint64_t width, struct rt_error *err)
-{
-    RT_REQUIRE(count == 1 || (uint64_t)stride >= width, err, RT_ERR_INVALID,
-               "%s: %s = %" PRId64 " is less than the %" PRIu64 " numbers that are written", op,
-               name, stride, width);
     return RT_OK;
 }
 
@@ -117,8 +106,7 @@ enum rt_status rt_ops_embed_work(const struct rt_kernels *k, const struct rt_dev
     RT_TRY(RT_CHECK_POINTERS(op, pointers, err));
     RT_TRY(RT_STRIDE(op, args, table_stride, args->width, 8, &p.table_stride, err));
     RT_TRY(RT_STRIDE(op, args, hidden_stride, args->width, 8, &p.hidden_stride, err));
-    RT_TRY(rt_ops_check_apart(op, "hidden_stride", p.rows.count * p.rows.q_len, p.hidden_stride,
-                              args->width, err));
+    RT_TRY(rt_ops_embed_memory(args, &p, err));
     RT_TRY(rt_op_resolve(RT_OP_EMBED, &request, &variant, err));
     return rt_op_build(k, &variant, &p, sizeof(p), out, err);
 }
@@ -150,7 +138,7 @@ enum rt_status rt_ops_take_work(const struct rt_kernels *k, const struct rt_devi
     RT_TRY(RT_CHECK_POINTERS(op, pointers, err));
     RT_TRY(RT_STRIDE(op, args, x_stride, args->width, 8, &p.x_stride, err));
     RT_TRY(RT_STRIDE(op, args, out_stride, args->width, 8, &p.out_stride, err));
-    RT_TRY(rt_ops_check_apart(op, "out_stride", p.rows, p.out_stride, args->width, err));
+    RT_TRY(rt_ops_take_memory(args, &p, err));
     RT_TRY(rt_op_resolve(RT_OP_TAKE, &request, &variant, err));
     return rt_op_build(k, &variant, &p, sizeof(p), out, err);
 }
@@ -247,6 +235,7 @@ enum rt_status rt_ops_route_work(const struct rt_kernels *k, const struct rt_dev
     struct rt_variant variant;
     struct rt_route_params p;
     RT_TRY(rt_ops_route_params("rt_route", args, &p, err));
+    RT_TRY(rt_ops_route_memory(args, &p, err));
     RT_TRY(rt_op_resolve(RT_OP_ROUTE, &request, &variant, err));
     return rt_op_build(k, &variant, &p, sizeof(p), out, err);
 }

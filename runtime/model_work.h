@@ -71,8 +71,5 @@ enum rt_status rt_ops_check_count(const char *op, const char *name, uint64_t val
 /* What multiplies; 0: 1. */
 enum rt_status rt_ops_factor(const char *op, const char *name, float given, float *out,
                              struct rt_error *err);
-/* What is written `count` times, `stride` apart, does not overlap. */
-enum rt_status rt_ops_check_apart(const char *op, const char *name, uint64_t count, int64_t stride,
-                                  uint64_t width, struct rt_error *err);
 
 #endif

@@ -4,9 +4,9 @@
 
 #include "common/struct_size.h"
 #include "runtime/multiply.h"
+#include "runtime/operands.h"
 #include "runtime/ops_check.h"
 #include "runtime/ops_handle.h"
-#include "runtime/strided.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -140,19 +140,49 @@ static struct rt_strided vectors_of(const char *name, const struct rt_project_pa
         .bytes = numbers * each,
         .count = {p->batch, p->m},
         .stride = {(uint64_t)v->batch_stride * each, (uint64_t)v->row_stride * each},
+        .stride_name = {"the batch stride", "the row stride"},
     };
 }
 
-static enum rt_status check_written(const struct rt_product *p, const struct rt_product_args *args,
-                                    struct rt_error *err)
+/* Row by row, or column by column: as its numbers follow each other. */
+static struct rt_strided weight_of(const char *name, const struct rt_project_params *p,
+                                   const struct rt_weight_view *w, uint64_t address)
+{
+    const uint64_t each = sizeof(uint16_t);
+    const bool along = w->column_stride == 1;
+    return (struct rt_strided){
+        .name = name,
+        .address = address,
+        .bytes = (along ? p->k : w->rows) * each,
+        .count = {p->batch, along ? w->rows : p->k},
+        .stride = {(uint64_t)w->batch_stride * each,
+                   (uint64_t)(along ? w->row_stride : w->column_stride) * each},
+    };
+}
+
+static const char *const weight_names[] = {"weights[0]", "weights[1]"};
+static const char *const bias_names[] = {"biases[0]", "biases[1]"};
+
+static enum rt_status check_memory(const struct rt_product *p, const struct rt_product_args *args,
+                                   struct rt_error *err)
 {
     const struct rt_project_params *s = &p->params;
-    const uint64_t rows = (uint64_t)s->w[0].rows + s->w[1].rows;
-    const struct rt_strided all[] = {
-        vectors_of("x", s, &s->x, args->x, s->k, s->is_f32 ? sizeof(float) : sizeof(uint16_t)),
-        vectors_of("y", s, &s->y, args->y, rows, s->y_f32 ? sizeof(float) : sizeof(uint16_t)),
-        {.name = "workspace", .address = args->workspace, .bytes = p->workspace_bytes}};
-    return rt_strided_check_apart("rt_product_run", all, p->workspace_bytes ? 3 : 2, err);
+    const uint64_t rows = (uint64_t)s->w[0].rows + s->w[1].rows, bf16 = sizeof(uint16_t);
+    struct rt_operands o = {.count = 0};
+    rt_operands_writes(
+        &o, vectors_of("y", s, &s->y, args->y, rows, s->y_f32 ? sizeof(float) : sizeof(uint16_t)));
+    rt_operands_writes(&o, rt_strided_flat("workspace", args->workspace, p->workspace_bytes));
+    rt_operands_reads(
+        &o, vectors_of("x", s, &s->x, args->x, s->k, s->is_f32 ? sizeof(float) : sizeof(uint16_t)));
+    for (uint32_t i = 0; i < rt_product_weight_count(p); i++) {
+        rt_operands_reads(&o, weight_of(weight_names[i], s, &s->w[i], args->weights[i]));
+        if (p->biased[i])
+            rt_operands_reads(&o,
+                              rt_strided_flat(bias_names[i], args->biases[i], s->w[i].rows * bf16));
+    }
+    if (s->norm.weight)
+        rt_operands_reads(&o, rt_strided_flat("norm_weight", args->norm_weight, s->k * bf16));
+    return rt_operands_check_written("rt_product_run", &o, err);
 }
 
 static enum rt_status check_args(const struct rt_product *p, const struct rt_product_args *args,
@@ -161,14 +191,12 @@ static enum rt_status check_args(const struct rt_product *p, const struct rt_pro
     struct rt_named_pointer pointers[8] = {{"x", args->x, RT_ALIGN_VECTOR},
                                            {"y", args->y, RT_ALIGN_VECTOR}};
     uint32_t count = 2;
-    static const char *const weights[] = {"weights[0]", "weights[1]"};
-    static const char *const biases[] = {"biases[0]", "biases[1]"};
     for (uint32_t i = 0; i < rt_product_weight_count(p); i++) {
         pointers[count++] =
-            (struct rt_named_pointer){weights[i], args->weights[i], RT_ALIGN_VECTOR};
+            (struct rt_named_pointer){weight_names[i], args->weights[i], RT_ALIGN_VECTOR};
         if (p->biased[i])
             pointers[count++] =
-                (struct rt_named_pointer){biases[i], args->biases[i], RT_ALIGN_VECTOR};
+                (struct rt_named_pointer){bias_names[i], args->biases[i], RT_ALIGN_VECTOR};
     }
     if (p->params.norm.weight)
         pointers[count++] =
@@ -177,7 +205,7 @@ static enum rt_status check_args(const struct rt_product *p, const struct rt_pro
         pointers[count++] =
             (struct rt_named_pointer){"workspace", args->workspace, RT_WORKSPACE_ALIGN};
     RT_TRY(rt_ops_check_pointers("rt_product_run", pointers, count, err));
-    return check_written(p, args, err);
+    return check_memory(p, args, err);
 }
 
 static enum rt_status put_kernel(const struct rt_product *p, const struct rt_product_args *args,

@@ -2,7 +2,7 @@
 /* The three launches of rt_sample, and how its workspace is cut. */
 #include "runtime/model_work.h"
 
-#include "kernels/abi/sample.h"
+#include "runtime/model_memory.h"
 #include "runtime/ops_check.h"
 
 /* The caller's lines are what kernels read. */
@@ -117,6 +117,8 @@ enum rt_status rt_ops_sample_work(const struct rt_kernels *k, const struct rt_de
     RT_TRY(rt_ops_check_count(op, "vocab", args->vocab, 1, RT_SAMPLE_MOST_VOCAB, err));
     RT_TRY(take_params(args, &p, err));
     RT_TRY(check_addresses(args, err));
+    const uint64_t bytes = lay_out(args->rows.rows, args->rows.query_len, args->vocab).bytes;
+    RT_TRY(rt_ops_sample_memory(args, &p, bytes, err));
     RT_TRY(put_together(k, caps, RT_OP_SAMPLE_BEST, &p, &out->best, err));
     RT_TRY(put_together(k, caps, RT_OP_SAMPLE_TALLY, &p, &out->tally, err));
     return put_together(k, caps, RT_OP_SAMPLE, &p, &out->choice, err);

@@ -31,9 +31,10 @@
  * Addresses are multiples of 16 bytes, but for positions and block_table, which have those of their
  * elements. Strides are in elements, multiples of 8 where nothing else is said, 0: packed; none is
  * negative, none as large as 2^39. Vectors of a tensor lie apart, and what is written lies apart
- * from all else, interleaved or not, but where it says that it may not. Where there is a
- * `precision` it is as in a configuration: with RT_PRECISION_F32, on the host device alone, what is
- * bf16 and not a weight is f32.
+ * from all else of the call, weights and positions too, interleaved or not, but where it says that
+ * it may not (RT_ERR_INVALID, with both ranges). Where there is a `precision` it is as in a
+ * configuration: with RT_PRECISION_F32, on the host device alone, what is bf16 and not a weight is
+ * f32.
  */
 #include "replayrt/ops.h"
 
@@ -206,7 +207,7 @@ struct rt_product_args {
     uint32_t struct_size;
     uint32_t reserved;
     uint64_t x;           /* bf16 or, by the precision, f32 [batch, vectors, k] */
-    uint64_t y;           /* [batch, vectors, rows of all], written; no overlap with x */
+    uint64_t y;           /* [batch, vectors, rows of all], written */
     uint64_t weights[2];  /* bf16, of each that the shape has */
     uint64_t biases[2];   /* bf16 [rows], of each that is biased */
     uint64_t norm_weight; /* bf16 [k], where x is normed */

@@ -15,8 +15,11 @@
  *
  * Addresses are multiples of 16 bytes, but for those of int32 and float elements, which have those
  * of their elements. Strides are in elements, multiples of 8 where nothing else is said, 0: packed;
- * none is negative, none as large as 2^39. `precision` is as in a configuration: with
- * RT_PRECISION_F32, on the host device alone, what is bf16 and not a weight is f32.
+ * none is negative, none as large as 2^39. Vectors of a tensor lie apart, and what is written
+ * shares no byte with anything else of the call (RT_ERR_INVALID, with both ranges); it may lie
+ * between the others' vectors. What row_base or slots point into is taken to be as long as is known
+ * without them. `precision` is as in a configuration: with RT_PRECISION_F32, on the host device
+ * alone, what is bf16 and not a weight is f32.
  */
 #include "replayrt/block_ops.h"
 

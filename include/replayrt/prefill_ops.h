@@ -12,7 +12,8 @@
  * Addresses of q, q_rope, k, k_rope, v, kv, in and out are multiples of 16 bytes, and their strides
  * multiples of 8 elements; everything else has the alignment of its elements. Strides are in
  * elements, 0: packed; none is negative, none as large as 2^39. What is written shares no byte with
- * itself or anything else of the call (RT_ERR_INVALID).
+ * itself or anything else of the call (RT_ERR_INVALID). Nor do vectors of one tensor with each
+ * other, of rt_kv_gather and rt_mla_merge.
  */
 #include "replayrt/ops.h"
 

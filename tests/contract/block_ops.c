@@ -6,7 +6,6 @@
  */
 #include "replayrt/block_ops.h"
 #include "runtime/ops_handle.h"
-#include "tests/support/mistake.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -38,6 +37,7 @@
 #define Q_WIDTH (HEADS * (L + R))
 
 struct rig {
+    rt_ops *ops;
     _Alignas(256) uint16_t q_a[TOKENS * (Q_RANK + GAP)];
     _Alignas(256) uint16_t kv_a[TOKENS * (L + R + GAP)];
     _Alignas(256) uint16_t kv[PAGES * PAGE * (L + R)];
@@ -47,7 +47,6 @@ struct rig {
     _Alignas(256) float table[CAPACITY * R], scale[CAPACITY];
     _Alignas(256) int32_t positions[BATCH + 1], block_table[BATCH * COLUMNS + 1];
     struct rt_rope rope;
-    rt_ops *ops;
 };
 
 static void poison(uint16_t *to, size_t count)
@@ -76,12 +75,9 @@ static void refill(struct rig *r)
 
 static int set_up(void **state)
 {
-    struct rig *r = aligned_alloc(256, sizeof(*r));
+    struct rig *r = op_rig_new(sizeof(*r));
     struct rt_config defaults;
     struct rt_error err = {.status = RT_OK};
-    assert_non_null(r);
-    memset(r, 0, sizeof(*r));
-    assert_int_equal(rt_ops_create("host", &r->ops, NULL), RT_OK);
     rt_config_default(&defaults);
     r->rope = defaults.block.rope;
     r->rope.original_max_length = 8;
@@ -95,14 +91,6 @@ static int set_up(void **state)
     }
     refill(r);
     *state = r;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct rig *r = *state;
-    rt_ops_destroy(&r->ops);
-    free(r);
     return 0;
 }
 
@@ -371,6 +359,11 @@ static void without_rope(void **state)
     free(q);
 }
 
+static enum rt_status op_preattend(rt_ops *ops, const void *args)
+{
+    return rt_mla_preattend(ops, args, NULL);
+}
+
 static void preattend_refused(void **state)
 {
     struct rig *r = *state;
@@ -393,6 +386,14 @@ static void preattend_refused(void **state)
         BAD(q_rope, at(r->q), "q = 0x"),
         BAD(q_rope, at(r->q + P), "overlap: must lie apart"),
         BAD(q_a, at(r->kv + L), "q_a = 0x"),
+        BAD(kv_a, at(r->q_a), "and kv_a = 0x"),
+        BAD(kv, at(r->q_out), "kv = 0x"),
+        BAD(positions, at(r->q + P + 2), "and positions = 0x"),
+        BAD(block_table, at(r->kv + 2), "and block_table = 0x"),
+        BAD(q_a_norm.weight, at(r->q_a + Q_RANK - 8), "and q_a_norm.weight = 0x"),
+        BAD(kv_a_norm.weight, at(r->kv), "and kv_a_norm.weight = 0x"),
+        BAD(rope_table, at(r->q_out), "and rope_table = 0x"),
+        BAD(query_scale, at(r->q), "and query_scale = 0x"),
         BAD(positions, 0, "positions is null"),
         BAD(positions, at(r->positions) + 2, "is not 4-byte aligned"),
         BAD(q_a, at(r->q_a) + 2, "q_a = 0x"),
@@ -420,13 +421,8 @@ static void preattend_refused(void **state)
         BAD(rope_order, 2, "rope_order 2 is not RT_ROPE_INTERLEAVED, 0, or RT_ROPE_HALF, 1"),
     };
 #undef BAD
-    struct rt_mla_preattend_args args;
-    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        args = whole(r);
-        memcpy((char *)&args + bad[i].member, &bad[i].value, bad[i].bytes);
-        refused(r->ops, rt_mla_preattend(r->ops, &args, NULL), bad[i].words);
-    }
-    args = whole(r);
+    struct rt_mla_preattend_args args = whole(r);
+    REFUSE_ALL(r->ops, op_preattend, args, bad);
     args.q_a = args.kv_a = args.q = 0;
     refused(r->ops, rt_mla_preattend(r->ops, &args, NULL), "q_a, kv_a and q are null");
     args = whole(r);
@@ -434,18 +430,15 @@ static void preattend_refused(void **state)
     refused(r->ops, rt_mla_preattend(r->ops, &args, NULL), "rope_capacity 21 is not 1..");
     args = whole(r);
     refused(r->ops, rt_mla_preattend(r->ops, &args, (void *)16), "the host device has no streams");
-    assert_int_equal(rt_mla_preattend(NULL, &args, NULL), RT_ERR_INVALID);
     for (size_t i = 0; i < sizeof(r->kv) / 2; i++)
         assert_int_equal(r->kv[i], POISON);
 }
 
-#define RIG_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        RIG_TEST(rope_table),   RIG_TEST(rope_refused),      RIG_TEST(preattend),
-        RIG_TEST(without_rope), RIG_TEST(preattend_refused),
+        OP_TEST(rope_table),   OP_TEST(rope_refused),      OP_TEST(preattend),
+        OP_TEST(without_rope), OP_TEST(preattend_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

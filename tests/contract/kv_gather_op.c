@@ -2,7 +2,6 @@
 /* rt_kv_gather: which tokens come, and what it refuses, by name. The same program runs with the
  * CUDA kernel, emulated. */
 #include "replayrt/prefill_ops.h"
-#include "tests/support/mistake.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -31,19 +30,17 @@ static const int32_t slots[ROWS] = {2, 0, 1, 0};
 static const int32_t table[3][COLUMNS] = {{5, -1, 6}, {1, 0, PAGES}, {3, 2, 4}};
 
 struct rig {
+    rt_ops *ops;
     _Alignas(256) uint16_t kv[PAGES * PAGE_STRIDE];
     _Alignas(256) uint16_t out[COUNT * WIDTH];
     _Alignas(256) int32_t table[3][COLUMNS];
     _Alignas(256) int32_t first[ROWS + 1];
     _Alignas(256) int32_t slots[ROWS], positions[ROWS];
-    rt_ops *ops;
 };
 
 static int set_up(void **state)
 {
-    struct rig *r = aligned_alloc(256, (sizeof(*r) + 255) / 256 * 256);
-    assert_non_null(r);
-    memset(r, 0, sizeof(*r));
+    struct rig *r = op_rig_new(sizeof(*r));
     for (size_t i = 0; i < sizeof(r->kv) / 2; i++)
         r->kv[i] = (uint16_t)(i + 1);
     for (size_t i = 0; i < sizeof(r->out) / 2; i++)
@@ -52,16 +49,7 @@ static int set_up(void **state)
     memcpy(r->first, first, sizeof(first));
     memcpy(r->slots, slots, sizeof(slots));
     memcpy(r->positions, positions, sizeof(positions));
-    assert_int_equal(rt_ops_create("host", &r->ops, NULL), RT_OK);
     *state = r;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct rig *r = *state;
-    rt_ops_destroy(&r->ops);
-    free(r);
     return 0;
 }
 
@@ -149,6 +137,11 @@ static void nothing_is_zeros(void **state)
     }
 }
 
+static enum rt_status run(rt_ops *ops, const void *args)
+{
+    return rt_kv_gather(ops, args, NULL);
+}
+
 static void refuses(void **state)
 {
     struct rig *r = *state;
@@ -181,24 +174,25 @@ static void refuses(void **state)
         BAD(kv_page_stride, 12, "kv_page_stride = 12 is not a non-negative multiple of 8"),
         BAD(kv_token_stride, -8, "kv_token_stride = -8 is not"),
         BAD(kv_token_stride, INT64_C(1) << 39, "is not below 2^39 elements"),
+        BAD(kv_token_stride, WIDTH - 8, "kv_token_stride of kv leads 32 bytes on, of which 48"),
+        BAD(kv_page_stride, 8, "kv_page_stride of kv leads 16 bytes on, of which 48 are taken"),
+        BAD(kv, at(r->out), "out = 0x"),
+        BAD(out, at(r->kv + PAGES * PAGE_STRIDE - GAP - WIDTH), "and kv = 0x"),
+        BAD(block_table, at(r->out) + sizeof(r->out) - 4, "and block_table = 0x"),
+        BAD(slots, at(r->out), "and slots = 0x"),
+        BAD(first, at(r->out) - 4 * ROWS, "and first = 0x"),
+        BAD(positions, at(r->out) + 4, "and positions = 0x"),
     };
 #undef BAD
-    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        struct rt_kv_gather_args args = good(r);
-        memcpy((char *)&args + bad[i].member, &bad[i].value, bad[i].bytes);
-        refused(r->ops, rt_kv_gather(r->ops, &args, NULL), bad[i].words);
-    }
-    refused(r->ops, rt_kv_gather(r->ops, NULL, NULL), "args is null");
-    assert_int_equal(rt_kv_gather(NULL, NULL, NULL), RT_ERR_INVALID);
+    const struct rt_kv_gather_args args = good(r);
+    REFUSE_ALL(r->ops, run, args, bad);
     for (size_t i = 0; i < sizeof(r->out) / 2; i++)
         assert_int_equal(r->out[i], POISON);
 }
 
-#define RIG_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-
 int main(void)
 {
-    const struct CMUnitTest tests[] = {RIG_TEST(gathers), RIG_TEST(gathers_a_part),
-                                       RIG_TEST(nothing_is_zeros), RIG_TEST(refuses)};
+    const struct CMUnitTest tests[] = {OP_TEST(gathers), OP_TEST(gathers_a_part),
+                                       OP_TEST(nothing_is_zeros), OP_TEST(refuses)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

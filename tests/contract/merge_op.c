@@ -2,7 +2,6 @@
 /* rt_mla_merge: attention over halves of the keys, merged, is attention over all of them; and what
  * it refuses, by name. The same program runs with the CUDA kernel, emulated. */
 #include "replayrt/prefill_ops.h"
-#include "tests/support/mistake.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -22,13 +21,13 @@
 #define POISON 0x7fc1u
 
 struct rig {
+    rt_ops *ops;
     double scores[TOKENS * HEADS][KEYS], values[KEYS][WIDTH];
     _Alignas(256) uint16_t in[PIECES * TOKENS * HEADS * WIDTH];
     _Alignas(256) float in_lse[PIECES * TOKENS * HEADS];
     _Alignas(256) uint16_t out[TOKENS * HEADS * WIDTH];
     _Alignas(256) float out_lse[TOKENS * HEADS];
     int32_t live;
-    rt_ops *ops;
 };
 
 /* Softmax of a query's keys first..end - 1. */
@@ -62,10 +61,8 @@ static void attend_pieces(struct rig *r)
 
 static int set_up(void **state)
 {
-    struct rig *r = aligned_alloc(256, (sizeof(*r) + 255) / 256 * 256);
+    struct rig *r = op_rig_new(sizeof(*r));
     uint64_t random = 5;
-    assert_non_null(r);
-    memset(r, 0, sizeof(*r));
     for (uint32_t i = 0; i < TOKENS * HEADS * KEYS; i++)
         r->scores[i / KEYS][i % KEYS] = (double)(int32_t)fixture_random(&random) / 500000000.0;
     for (uint32_t i = 0; i < KEYS * WIDTH; i++)
@@ -74,16 +71,7 @@ static int set_up(void **state)
     for (size_t i = 0; i < sizeof(r->out) / 2; i++)
         r->out[i] = POISON;
     r->live = TOKENS;
-    assert_int_equal(rt_ops_create("host", &r->ops, NULL), RT_OK);
     *state = r;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct rig *r = *state;
-    rt_ops_destroy(&r->ops);
-    free(r);
     return 0;
 }
 
@@ -150,6 +138,11 @@ static void merges_in_place(void **state)
     expect_whole(r, r->in, r->in_lse, TOKENS, 1);
 }
 
+static enum rt_status run(rt_ops *ops, const void *args)
+{
+    return rt_mla_merge(ops, args, NULL);
+}
+
 static void refuses(void **state)
 {
     struct rig *r = *state;
@@ -184,29 +177,36 @@ static void refuses(void **state)
         BAD(out_head_stride, 12, "out_head_stride = 12 is not"),
         BAD(out_lse_token_stride, -1, "out_lse_token_stride = -1 is not"),
         BAD(out_lse_head_stride, -1, "out_lse_head_stride = -1 is not"),
+        BAD(in_head_stride, 8, "in_head_stride of in leads 16 bytes on, of which 32 are taken"),
+        BAD(in_lse_token_stride, 1, "in_lse_token_stride of in_lse leads 4 bytes on, of which"),
+        BAD(out_token_stride, 24, "out_token_stride of out leads 48 bytes on, of which 64"),
+        BAD(out_lse_token_stride, 1, "out_lse_token_stride of out_lse leads 4 bytes on"),
+        BAD(out, at(r->in + HEADS * WIDTH), "and in = 0x"),
+        BAD(out, at(r->in + TOKENS * HEADS * WIDTH), "and in = 0x"), /* piece 1 */
+        BAD(out, at(r->in_lse), "and in_lse = 0x"),
+        BAD(out_lse, at(r->in_lse + 1), "and in_lse = 0x"),
+        BAD(out_lse, at(r->out) + sizeof(r->out) - 4, "and out_lse = 0x"),
+        BAD(live, at(r->out), "and live = 0x"),
+        BAD(live, at(r->out_lse + 3), "and live = 0x"),
     };
 #undef BAD
     struct rt_mla_merge_args args = good(r);
-    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        args = good(r);
-        memcpy((char *)&args + bad[i].member, &bad[i].value, bad[i].bytes);
-        refused(r->ops, rt_mla_merge(r->ops, &args, NULL), bad[i].words);
-    }
+    REFUSE_ALL(r->ops, run, args, bad);
     args = good(r);
     args.out_lse = 0;
     args.out_lse_head_stride = 3;
     refused(r->ops, rt_mla_merge(r->ops, &args, NULL), "out_lse is null, its strides are 0 and 3");
-    refused(r->ops, rt_mla_merge(r->ops, NULL, NULL), "args is null");
-    assert_int_equal(rt_mla_merge(NULL, NULL, NULL), RT_ERR_INVALID);
+    args = good(r);
+    args.out = args.in;
+    args.out_head_stride = TOKENS * WIDTH; /* head by head, where piece 0 is token by token */
+    args.out_token_stride = WIDTH;
+    refused(r->ops, rt_mla_merge(r->ops, &args, NULL), "and in = 0x");
     for (size_t i = 0; i < sizeof(r->out) / 2; i++)
         assert_int_equal(r->out[i], POISON);
 }
 
-#define RIG_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-
 int main(void)
 {
-    const struct CMUnitTest tests[] = {RIG_TEST(merges), RIG_TEST(merges_in_place),
-                                       RIG_TEST(refuses)};
+    const struct CMUnitTest tests[] = {OP_TEST(merges), OP_TEST(merges_in_place), OP_TEST(refuses)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

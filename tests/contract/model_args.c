@@ -1,75 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The arguments of replayrt/model_ops.h: each bad one is refused by name and with its value, and
- * nothing is written. And what rt_ops_overlap does to launches.
+ * nothing is written.
  */
-#include "kernels/abi/experts.h"
-#include "replayrt/model_ops.h"
 #include "runtime/ops_handle.h"
 #include "tests/support/mistake.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include <cmocka.h>
 
-#define BYTES (1u << 16) /* of each tensor */
-#define POISON 0xa5
-
-/* What operators write lies in `out`, of which each gets a part; the rest is read. */
-struct rig {
-    rt_ops *ops;
-    unsigned char *in, *out;
-};
-
-static uint64_t in(const struct rig *r, uint32_t part)
-{
-    return (uintptr_t)r->in + part * 4096;
-}
-
-static uint64_t out(const struct rig *r, uint32_t part)
-{
-    return (uintptr_t)r->out + part * 4096;
-}
-
-static int set_up(void **state)
-{
-    struct rig *r = calloc(1, sizeof(*r));
-    assert_non_null(r);
-    r->in = aligned_alloc(4096, BYTES);
-    r->out = aligned_alloc(4096, BYTES);
-    assert_non_null(r->in);
-    assert_non_null(r->out);
-    memset(r->in, 0, BYTES);
-    memset(r->out, POISON, BYTES);
-    assert_int_equal(rt_ops_create("host", &r->ops, NULL), RT_OK);
-    *state = r;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct rig *r = *state;
-    rt_ops_destroy(&r->ops);
-    free(r->in);
-    free(r->out);
-    free(r);
-    return 0;
-}
-
-static void refused(const struct rig *r, enum rt_status status, enum rt_status wanted,
-                    const char *words)
-{
-    const struct rt_error *error = rt_ops_last_error(r->ops);
-    if (status != wanted || error->status != wanted || !strstr(error->message, words))
-        fail_msg("%s: \"%s\" does not say \"%s\"", rt_status_string(status), error->message, words);
-    for (size_t i = 0; i < BYTES; i++)
-        if (r->out[i] != POISON)
-            fail_msg("%s: byte %zu was written", words, i);
-}
+#include "tests/support/model_rig.h"
 
 typedef enum rt_status (*op_fn)(rt_ops *ops, const void *args);
 
@@ -101,15 +44,6 @@ static void f32_needs_the_host(struct rig *r, op_fn op, const void *args, const 
     caps->kind = RT_DEVICE_KIND_HOST;
 }
 
-static struct rt_token_rows rows_of(const struct rig *r)
-{
-    return (struct rt_token_rows){.rows = 3,
-                                  .query_len = 2,
-                                  .lengths = in(r, 0),
-                                  .slots = in(r, 0),
-                                  .positions = in(r, 0),
-                                  .row_base = in(r, 0)};
-}
 #define BAD_ROWS(type)                                                                             \
     MISTAKE(type, rows.rows, 0, "rows.rows 0 is not 1..16384"),                                    \
         MISTAKE(type, rows.rows, 16385, "rows.rows 16385 is not 1..16384"),                        \
@@ -120,6 +54,13 @@ static struct rt_token_rows rows_of(const struct rig *r)
         MISTAKE(type, rows.positions, 3, "rows.positions = 0x3 is not 4-byte aligned"),            \
         MISTAKE(type, rows.row_base, in(r, 0) + 2, "rows.row_base = 0x")
 
+/* `written`: of the operator. */
+#define ROWS_IN(type, written)                                                                     \
+    MISTAKE(type, rows.lengths, (written), "and rows.lengths = 0x"),                               \
+        MISTAKE(type, rows.slots, (written) + 8, "and rows.slots = 0x"),                           \
+        MISTAKE(type, rows.positions, (written) + 4, "and rows.positions = 0x"),                   \
+        MISTAKE(type, rows.row_base, (written), "and rows.row_base = 0x")
+
 #define INFINITE 0x7f800000u
 #define NOT_A_NUMBER 0x7fc00000u
 
@@ -128,17 +69,6 @@ static struct rt_token_rows rows_of(const struct rig *r)
 static enum rt_status do_embed(rt_ops *ops, const void *args)
 {
     return rt_embed(ops, args, NULL);
-}
-
-static struct rt_embed_args embed_args(const struct rig *r)
-{
-    return (struct rt_embed_args){.struct_size = sizeof(struct rt_embed_args),
-                                  .rows = rows_of(r),
-                                  .table = in(r, 1),
-                                  .tokens = in(r, 2),
-                                  .hidden = out(r, 0),
-                                  .vocab = 4,
-                                  .width = 16};
 }
 
 static void embed(void **state)
@@ -160,7 +90,12 @@ static void embed(void **state)
         BAD(table_stride, 20, "table_stride = 20 is not a non-negative multiple of 8"),
         BAD(table_stride, -8, "table_stride = -8 is not"),
         BAD(hidden_stride, INT64_C(1) << 39, "hidden_stride = 549755813888 is not below 2^39"),
-        BAD(hidden_stride, 8, "hidden_stride = 8 is less than the 16 numbers that are written"),
+        BAD(hidden_stride, 8, "hidden_stride of hidden leads 16 bytes on, of which 32 are taken"),
+        BAD(table_stride, 8, "table_stride of table leads 16 bytes on, of which 32 are taken"),
+        BAD(hidden, in(r, 1) + 3 * 32 + 16, "and table = 0x"),
+        BAD(table, out(r, 0) + 5 * 32, "hidden = 0x"),
+        BAD(tokens, out(r, 0) + 6 * 32 - 4, "and tokens = 0x"),
+        ROWS_IN(rt_embed_args, out(r, 0)),
         BAD(vocab, 0, "vocab 0 is not 1..2147483647"),
         BAD(vocab, UINT32_MAX, "vocab 4294967295 is not"),
         BAD(width, 0, "width 0 is not a multiple of 8"),
@@ -184,15 +119,14 @@ static enum rt_status do_route(rt_ops *ops, const void *args)
     return rt_route(ops, args, NULL);
 }
 
-static struct rt_routing routing_of(const struct rig *r)
-{
-    return (struct rt_routing){.choices = out(r, 1),
-                               .weights = out(r, 2),
-                               .offsets = out(r, 3),
-                               .pairs = out(r, 4),
-                               .active = out(r, 5),
-                               .active_count = out(r, 6)};
-}
+/* Where it is only read. */
+#define ROUTING_IN(type, written)                                                                  \
+    MISTAKE(type, routing.choices, (written), "and routing.choices = 0x"),                         \
+        MISTAKE(type, routing.weights, (written) + 4, "and routing.weights = 0x"),                 \
+        MISTAKE(type, routing.offsets, (written) + 8, "and routing.offsets = 0x"),                 \
+        MISTAKE(type, routing.pairs, (written), "and routing.pairs = 0x"),                         \
+        MISTAKE(type, routing.active, (written), "and routing.active = 0x"),                       \
+        MISTAKE(type, routing.active_count, (written) + 12, "and routing.active_count = 0x")
 #define BAD_ROUTING(type)                                                                          \
     MISTAKE(type, routing.choices, 0, "routing.choices is null"),                                  \
         MISTAKE(type, routing.weights, out(r, 2) + 2, "routing.weights = 0x"),                     \
@@ -200,20 +134,6 @@ static struct rt_routing routing_of(const struct rig *r)
         MISTAKE(type, routing.pairs, out(r, 4) + 1, "routing.pairs = 0x"),                         \
         MISTAKE(type, routing.active, out(r, 5) + 8, "routing.active = 0x"),                       \
         MISTAKE(type, routing.active_count, 0, "routing.active_count is null")
-
-static struct rt_route_args route_args(const struct rig *r)
-{
-    return (struct rt_route_args){.struct_size = sizeof(struct rt_route_args),
-                                  .experts = 12,
-                                  .experts_per_token = 5,
-                                  .groups = 4,
-                                  .groups_per_token = 2,
-                                  .group_score = RT_GROUP_SCORE_TOP2,
-                                  .rows = rows_of(r),
-                                  .logits = in(r, 1),
-                                  .bias = in(r, 1),
-                                  .routing = routing_of(r)};
-}
 
 static void route(void **state)
 {
@@ -242,6 +162,17 @@ static void route(void **state)
         BAD(logits, in(r, 1) + 1, "logits = 0x"),
         BAD(logit_stride, -1, "logit_stride = -1 is not a non-negative multiple of 1"),
         BAD(bias, in(r, 1) + 2, "bias = 0x"),
+        BAD(logit_stride, 11, "logit_stride of logits leads 44 bytes on, of which 48 are taken"),
+        BAD(logits, out(r, 1), "and logits = 0x"),
+        BAD(bias, out(r, 5) + 12 * 16 - 4, "and bias = 0x"), /* active, its last word */
+        ROWS_IN(rt_route_args, out(r, 3)),
+        BAD(routing.choices, out(r, 4) - 29 * 4, "routing.choices = 0x"), /* pairs */
+        BAD(routing.weights, out(r, 1), "and routing.weights = 0x"),
+        BAD(routing.offsets, out(r, 2) + 29 * 4, "and routing.offsets = 0x"),
+        BAD(routing.pairs, out(r, 3) + 12 * 4, "and routing.pairs = 0x"),
+        BAD(routing.active, out(r, 4), "and routing.active = 0x"),
+        BAD(routing.active_count, out(r, 3) + 8, "and routing.active_count = 0x"),
+        BAD(routing.active_count, in(r, 1), "and bias = 0x"),
     };
 #undef BAD
     TRY_ALL(r, do_route, args, bad);
@@ -259,16 +190,6 @@ static enum rt_status do_down(rt_ops *ops, const void *args)
     return rt_experts_down(ops, args, NULL);
 }
 
-static struct rt_experts_shape shape_of(void)
-{
-    return (struct rt_experts_shape){.tokens = 6,
-                                     .hidden = 16,
-                                     .width = 8,
-                                     .experts = 4,
-                                     .experts_per_token = 2,
-                                     .shared = 1,
-                                     .backend = RT_BACKEND_GENERIC};
-}
 #define BAD_SHAPE(type)                                                                            \
     MISTAKE(type, shape.tokens, 0, "shape.tokens 0 is not 1..32768"),                              \
         MISTAKE(type, shape.tokens, 32769, "shape.tokens 32769 is not 1..32768"),                  \
@@ -282,35 +203,6 @@ static struct rt_experts_shape shape_of(void)
         MISTAKE(type, shape.backend, 7, "shape.backend 7 is none of enum rt_backend"),             \
         MISTAKE(type, shape.precision, 3,                                                          \
                 "precision 3 is not RT_PRECISION_BF16, 0, or RT_PRECISION_F32")
-
-static struct rt_expert_weights weights_of(const struct rig *r)
-{
-    return (struct rt_expert_weights){.address = in(r, 3)};
-}
-
-static struct rt_experts_up_args up_args(const struct rig *r)
-{
-    const struct rt_expert_weights w = weights_of(r);
-    return (struct rt_experts_up_args){.struct_size = sizeof(struct rt_experts_up_args),
-                                       .shape = shape_of(),
-                                       .routing = routing_of(r),
-                                       .x = in(r, 2),
-                                       .h = out(r, 7),
-                                       .gate = {w, w},
-                                       .up = {w, w}};
-}
-
-static struct rt_experts_down_args down_args(const struct rig *r)
-{
-    const struct rt_expert_weights w = weights_of(r);
-    return (struct rt_experts_down_args){.struct_size = sizeof(struct rt_experts_down_args),
-                                         .shape = shape_of(),
-                                         .rows = rows_of(r),
-                                         .routing = routing_of(r),
-                                         .h = in(r, 2),
-                                         .out = out(r, 8),
-                                         .down = {w, w}};
-}
 
 static void experts_up(void **state)
 {
@@ -327,7 +219,16 @@ static void experts_up(void **state)
         BAD(h, out(r, 7) + 8, "h = 0x"),
         BAD(x_stride, 12, "x_stride = 12 is not"),
         BAD(h_place_stride, 4, "h_place_stride = 4 is not"),
-        BAD(h_token_stride, 16, "h_token_stride = 16 is less than the 24 numbers"),
+        BAD(h_token_stride, 16, "h_token_stride of h leads 32 bytes on, of which 48 are taken"),
+        BAD(x_stride, 8, "x_stride of x leads 16 bytes on, of which 32 are taken"),
+        BAD(gate[0].row_stride, 8, "gate[0].row_stride of gate[0] leads 16 bytes on"),
+        BAD(up[0].expert_stride, 8, "up[0].expert_stride of up[0] leads 16 bytes on"),
+        BAD(h, in(r, 2) + 5 * 32, "and x = 0x"),
+        BAD(gate[0].address, out(r, 7), "and gate[0] = 0x"),
+        BAD(gate[1].address, out(r, 7) + 16, "and gate[1] = 0x"),
+        BAD(up[0].address, out(r, 7) - 16, "and up[0] = 0x"),
+        BAD(up[1].address, out(r, 7), "and up[1] = 0x"),
+        ROUTING_IN(rt_experts_up_args, out(r, 7)),
         BAD(gate[0].address, 0, "gate[0].address is null"),
         BAD(gate[1].address, in(r, 3) + 4, "gate[1].address = 0x"),
         BAD(up[0].address, in(r, 3) + 2, "up[0].address = 0x"),
@@ -373,7 +274,13 @@ static void experts_down(void **state)
         BAD(h_place_stride, 4, "h_place_stride = 4 is not"),
         BAD(h_token_stride, -16, "h_token_stride = -16 is not"),
         BAD(out_stride, 12, "out_stride = 12 is not"),
-        BAD(out_stride, 8, "out_stride = 8 is less than the 16 numbers that are written"),
+        BAD(out_stride, 8, "out_stride of out leads 16 bytes on, of which 32 are taken"),
+        BAD(h_token_stride, 16, "h_token_stride of h leads 32 bytes on, of which 48 are taken"),
+        BAD(h, out(r, 8) + 5 * 32, "and h = 0x"),
+        BAD(down[0].address, out(r, 8), "and down[0] = 0x"),
+        BAD(down[1].address, out(r, 8) - 16, "and down[1] = 0x"),
+        ROUTING_IN(rt_experts_down_args, out(r, 8)),
+        ROWS_IN(rt_experts_down_args, out(r, 8)),
         BAD(down[0].address, 0, "down[0].address is null"),
         BAD(down[1].address, in(r, 3) + 4, "down[1].address = 0x"),
         BAD(down[0].row_stride, 12, "down[0].row_stride = 12 is not"),
@@ -427,20 +334,6 @@ static enum rt_status do_sample(rt_ops *ops, const void *args)
     return rt_sample(ops, args, NULL);
 }
 
-static struct rt_sample_args sample_args(const struct rig *r)
-{
-    return (struct rt_sample_args){.struct_size = sizeof(struct rt_sample_args),
-                                   .vocab = 5,
-                                   .rows = rows_of(r),
-                                   .logits = in(r, 1),
-                                   .accept = in(r, 0),
-                                   .tokens = in(r, 2),
-                                   .accepted = out(r, 0),
-                                   .sampled = out(r, 1),
-                                   .lines = in(r, 3),
-                                   .workspace = in(r, 4)};
-}
-
 static void sample(void **state)
 {
     struct rig *r = *state;
@@ -466,119 +359,27 @@ static void sample(void **state)
         BAD(lines, in(r, 3) + 8, "lines = 0x"),
         BAD(workspace, 0, "workspace is null"),
         BAD(workspace, in(r, 4) + 128, "is not 256-byte aligned"),
+        BAD(token_stride, 4, "token_stride of logits leads 16 bytes on, of which 20 are taken"),
+        BAD(row_stride, 9, "row_stride of logits leads 36 bytes on, of which 40 are taken"),
+        BAD(accepted, out(r, 1) + 8, "accepted = 0x"),
+        BAD(sampled, in(r, 4), "and workspace = 0x"),
+        BAD(workspace, in(r, 1), "and logits = 0x"),
+        BAD(logits, out(r, 0) + 8, "and logits = 0x"),
+        BAD(accept, out(r, 0), "and accept = 0x"),
+        BAD(tokens, out(r, 1) - 20, "and tokens = 0x"),
+        BAD(lines, out(r, 1), "and lines = 0x"),
+        ROWS_IN(rt_sample_args, out(r, 0)),
     };
 #undef BAD
     refused(r, rt_sample(r->ops, &args, (void *)16), RT_ERR_INVALID, "the host device has no");
     TRY_ALL(r, do_sample, args, bad);
 }
 
-/* ---- overlap --------------------------------------------------------------------------------- */
-
-static struct spy {
-    int (*launch)(struct rt_driver *d, const struct rt_launch *l, bool programmatic, rt_dstream s);
-    uint32_t launches, early;
-    uint32_t looks_early; /* `early` of the last experts_down */
-} spy;
-
-static int spy_launch(struct rt_driver *d, const struct rt_launch *l, bool programmatic,
-                      rt_dstream s)
-{
-    spy.launches++;
-    spy.early += programmatic;
-    if (l->param_bytes == sizeof(struct rt_experts_down_params))
-        spy.looks_early = ((const struct rt_experts_down_params *)(const void *)l->params)->early;
-    return spy.launch(d, l, programmatic, s);
-}
-
-/* Every operator's launches, and none of the library's. */
-static void put_everything(struct rig *r)
-{
-    const struct rt_embed_args e = embed_args(r);
-    const struct rt_route_args route_a = route_args(r);
-    const struct rt_experts_up_args up = up_args(r);
-    const struct rt_experts_down_args down = down_args(r);
-    const struct rt_sample_args s = sample_args(r);
-    const struct rt_mla_input_norm_args norm = {.struct_size = sizeof(norm),
-                                                .tokens = 2,
-                                                .hidden = in(r, 1),
-                                                .residual = out(r, 1),
-                                                .normed = out(r, 2),
-                                                .norm = {.width = 16},
-                                                .first = 1};
-    spy.launches = spy.early = 0;
-    assert_int_equal(rt_embed(r->ops, &e, NULL), RT_OK);
-    assert_int_equal(rt_route(r->ops, &route_a, NULL), RT_OK);
-    assert_int_equal(rt_experts_up(r->ops, &up, NULL), RT_OK);
-    assert_int_equal(rt_experts_down(r->ops, &down, NULL), RT_OK);
-    assert_int_equal(rt_sample(r->ops, &s, NULL), RT_OK);
-    assert_int_equal(rt_mla_input_norm(r->ops, &norm, NULL), RT_OK);
-    for (int by_library = 0; by_library < 2; by_library++) {
-        const struct rt_product_shape shape = {.struct_size = sizeof(shape),
-                                               .batch = 1,
-                                               .vectors = 2,
-                                               .k = 16,
-                                               .weights = {{.rows = 8}},
-                                               .projections = by_library ? RT_PROJECTIONS_CUBLASLT
-                                                                         : RT_PROJECTIONS_OWN};
-        const struct rt_product_args args = {.struct_size = sizeof(args),
-                                             .x = in(r, 1),
-                                             .y = out(r, 3),
-                                             .weights = {in(r, 2)},
-                                             .workspace = out(r, 4)};
-        rt_product *p = NULL;
-        assert_int_equal(rt_product_create(r->ops, &shape, &p), RT_OK);
-        assert_int_equal(rt_product_run(p, &args, NULL), RT_OK);
-        rt_product_destroy(&p);
-    }
-    assert_int_equal(spy.launches, 4 + 3 + 1 + 1);
-}
-
-static void overlap(void **state)
-{
-    struct rig *r = *state;
-    spy.launch = r->ops->driver.launch;
-    r->ops->driver.launch = spy_launch;
-    put_everything(r);
-    assert_int_equal(spy.early, 0);
-    assert_int_equal(rt_ops_overlap(r->ops, 1), RT_OK);
-    put_everything(r);
-    assert_int_equal(spy.early, spy.launches);
-    memset(r->out, POISON, BYTES);
-    refused(r, rt_ops_overlap(r->ops, 2), RT_ERR_INVALID, "rt_ops_overlap: overlap 2 is not 0 or");
-    put_everything(r); /* as it was */
-    assert_int_equal(spy.early, spy.launches);
-    /* Kernels before sm_90 do not wait. */
-    r->ops->kernels.cc = 80;
-    put_everything(r);
-    assert_int_equal(spy.early, 0);
-    r->ops->kernels.cc = 0;
-    assert_int_equal(rt_ops_overlap(r->ops, 0), RT_OK);
-    put_everything(r);
-    assert_int_equal(spy.early, 0);
-    assert_int_equal(rt_ops_overlap(NULL, 0), RT_ERR_INVALID);
-}
-
-static void behind_up(void **state)
-{
-    struct rig *r = *state;
-    struct rt_experts_down_args down = down_args(r);
-    spy.launch = r->ops->driver.launch;
-    r->ops->driver.launch = spy_launch;
-    for (uint32_t way = 0; way < 2; way++) {
-        down.behind_up = way;
-        spy.looks_early = 77;
-        assert_int_equal(rt_experts_down(r->ops, &down, NULL), RT_OK);
-        assert_int_equal(spy.looks_early, way);
-    }
-}
-
-#define RIG_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        RIG_TEST(embed),        RIG_TEST(route),  RIG_TEST(experts_up), RIG_TEST(experts_down),
-        RIG_TEST(experts_info), RIG_TEST(sample), RIG_TEST(overlap),    RIG_TEST(behind_up),
+        RIG_TEST(embed),        RIG_TEST(route),        RIG_TEST(experts_up),
+        RIG_TEST(experts_down), RIG_TEST(experts_info), RIG_TEST(sample),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -543,10 +543,22 @@ static void args_refused(void **state)
             fail_msg("\"%s\" does not say \"%s\"", rt_ops_last_error(r->ops)->message,
                      bad[i].words);
     }
+    static const char *const read_names[] = {"and weights[0] = 0x", "and weights[1] = 0x",
+                                             "and biases[0] = 0x", "and biases[1] = 0x",
+                                             "and norm_weight = 0x"};
     struct rt_product_args args = args_of(r);
     args.y = args.x;
     assert_int_equal(rt_product_run(p, &args, NULL), RT_ERR_INVALID);
     assert_non_null(strstr(rt_ops_last_error(r->ops)->message, "overlap: must lie apart"));
+    uint64_t *const read[] = {&args.weights[0], &args.weights[1], &args.biases[0], &args.biases[1],
+                              &args.norm_weight};
+    for (size_t i = 0; i < sizeof(read) / sizeof(read[0]); i++)
+        for (int into_y = 0; into_y < 2; into_y++) {
+            args = args_of(r);
+            *read[i] = (into_y ? args.y : args.workspace) + 16;
+            assert_int_equal(rt_product_run(p, &args, NULL), RT_ERR_INVALID);
+            assert_non_null(strstr(rt_ops_last_error(r->ops)->message, read_names[i]));
+        }
     args = args_of(r);
     args.workspace = args.y;
     assert_int_equal(rt_product_run(p, &args, NULL), RT_ERR_INVALID);

@@ -3,7 +3,6 @@
  * kernel, emulated. */
 #include "replayrt/model_ops.h"
 #include "runtime/ops_handle.h"
-#include "tests/support/mistake.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,32 +23,21 @@ static const int32_t numbers[ROWS] = {4, 0, -1, 4, X_ROWS, INT32_MIN, 2};
 
 /* Elements have room for f32. */
 struct rig {
+    rt_ops *ops;
     _Alignas(256) uint16_t x[2 * X_ROWS * WIDTH];
     _Alignas(256) uint16_t out[2 * ROWS * (WIDTH + GAP)];
     _Alignas(256) int32_t index[ROWS];
-    rt_ops *ops;
 };
 
 static int set_up(void **state)
 {
-    struct rig *r = aligned_alloc(256, sizeof(*r));
-    assert_non_null(r);
-    memset(r, 0, sizeof(*r));
+    struct rig *r = op_rig_new(sizeof(*r));
     for (uint32_t i = 0; i < sizeof(r->x) / 2; i++)
         r->x[i] = (uint16_t)(i * 2654435761u >> 13);
     for (uint32_t i = 0; i < sizeof(r->out) / 2; i++)
         r->out[i] = POISON;
     memcpy(r->index, numbers, sizeof(numbers));
-    assert_int_equal(rt_ops_create("host", &r->ops, NULL), RT_OK);
     *state = r;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct rig *r = *state;
-    rt_ops_destroy(&r->ops);
-    free(r);
     return 0;
 }
 
@@ -104,6 +92,11 @@ static void takes_f32_on_the_host(void **state)
         strstr(rt_ops_last_error(r->ops)->message, "rt_take_rows: precision RT_PRECISION_F32"));
 }
 
+static enum rt_status run(rt_ops *ops, const void *args)
+{
+    return rt_take_rows(ops, args, NULL);
+}
+
 static void refuses(void **state)
 {
     struct rig *r = *state;
@@ -126,25 +119,22 @@ static void refuses(void **state)
         BAD(x_stride, 12, "x_stride = 12 is not a non-negative multiple of 8"),
         BAD(x_stride, -8, "x_stride = -8 is not"),
         BAD(out_stride, INT64_C(1) << 39, "out_stride = 549755813888 is not below 2^39"),
-        BAD(out_stride, 16, "out_stride = 16 is less than the 24 numbers that are written"),
+        BAD(out_stride, 16, "out_stride of out leads 32 bytes on, of which 48 are taken"),
+        BAD(x_stride, 16, "x_stride of x leads 32 bytes on, of which 48 are taken"),
+        BAD(x, at(r->out + 8), "out = 0x"),
+        BAD(x, at(r->out + WIDTH), "and x = 0x"), /* a gap is too small for it */
+        BAD(index, at(r->out + WIDTH - 2), "and index = 0x"),
     };
 #undef BAD
-    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        struct rt_take_rows_args args = good(r);
-        memcpy((char *)&args + bad[i].member, &bad[i].value, bad[i].bytes);
-        refused(r->ops, rt_take_rows(r->ops, &args, NULL), bad[i].words);
-    }
-    refused(r->ops, rt_take_rows(r->ops, NULL, NULL), "args is null");
-    assert_int_equal(rt_take_rows(NULL, NULL, NULL), RT_ERR_INVALID);
+    const struct rt_take_rows_args args = good(r);
+    REFUSE_ALL(r->ops, run, args, bad);
     for (size_t i = 0; i < sizeof(r->out) / 2; i++)
         assert_int_equal(r->out[i], POISON);
 }
 
-#define RIG_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-
 int main(void)
 {
-    const struct CMUnitTest tests[] = {RIG_TEST(takes), RIG_TEST(takes_f32_on_the_host),
-                                       RIG_TEST(refuses)};
+    const struct CMUnitTest tests[] = {OP_TEST(takes), OP_TEST(takes_f32_on_the_host),
+                                       OP_TEST(refuses)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,19 +2,13 @@
 #ifndef RT_TESTS_SUPPORT_VALUES_H
 #define RT_TESTS_SUPPORT_VALUES_H
 
-/* bf16 numbers of operators' tests: filled, read, and held to what they should be; and what an
- * operator says where it refuses. For programs with cmocka. */
+/* bf16 numbers of operators' tests: filled, read, and held to what they should be. For programs
+ * with cmocka. */
 #include "common/bf16.h"
-#include "replayrt/ops.h"
 #include "tests/support/fixture.h"
+#include "tests/support/op_rig.h"
 
 #include <math.h>
-#include <string.h>
-
-static inline uint64_t at(const void *pointer)
-{
-    return (uintptr_t)pointer;
-}
 
 static inline double number(uint16_t bits)
 {
@@ -40,14 +34,6 @@ static inline double inverse(const uint16_t *x, uint32_t width, double eps)
     for (uint32_t i = 0; i < width; i++)
         squares += number(x[i]) * number(x[i]);
     return 1 / sqrt(squares / width + eps);
-}
-
-static inline void refused(rt_ops *ops, enum rt_status status, const char *words)
-{
-    assert_int_equal(status, RT_ERR_INVALID);
-    const char *message = rt_ops_last_error(ops)->message;
-    if (!strstr(message, words))
-        fail_msg("\"%s\" does not say \"%s\"", message, words);
 }
 
 #endif
