@@ -88,6 +88,18 @@ static bool check_dimensions(const struct rt_block *b, struct rt_key_fault *faul
     return true;
 }
 
+/* The logarithm of a number of lengths is below 32, and a query's factor is a float. */
+static bool check_query_scale(double beta, struct rt_key_fault *fault)
+{
+    const double most = (double)FLT_MAX / 32;
+    char must[64];
+    if (beta <= most)
+        return true;
+    (void)snprintf(must, sizeof(must), "at most %.3g: what q is multiplied by is a float", most);
+    (void)snprintf(fault->value, sizeof(fault->value), "%g", beta);
+    return rt_key_blame(fault, RT_KEY_ROPE_QUERY_SCALE, must);
+}
+
 static bool check_floats(const struct rt_block *b, struct rt_key_fault *fault)
 {
     const struct {
@@ -97,12 +109,15 @@ static bool check_floats(const struct rt_block *b, struct rt_key_fault *fault)
                   {RT_KEY_INPUT_NORM_EPS, b->input_norm_eps},
                   {RT_KEY_Q_A_SCALE, b->q_a_scale},
                   {RT_KEY_KV_A_SCALE, b->kv_a_scale},
-                  {RT_KEY_RESIDUAL_SCALE, b->residual_scale}};
+                  {RT_KEY_RESIDUAL_SCALE, b->residual_scale},
+                  {RT_KEY_ROPE_THETA, b->rope.theta}};
     for (size_t i = 0; i < sizeof(floats) / sizeof(floats[0]); i++)
         if (!check_float(floats[i].id, floats[i].value, fault))
             return false;
-    return b->rope.attention_factor == 0.0 ||
-           check_float(RT_KEY_ROPE_ATTENTION, b->rope.attention_factor, fault);
+    return (b->rope.attention_factor == 0.0 ||
+            check_float(RT_KEY_ROPE_ATTENTION, b->rope.attention_factor, fault)) &&
+           (b->rope.factor == 0.0 || check_float(RT_KEY_ROPE_FACTOR, b->rope.factor, fault)) &&
+           check_query_scale(b->rope.query_scale_beta, fault);
 }
 
 static bool check_factors(enum rt_key_id id, const double *factors, uint32_t pairs,
@@ -112,6 +127,9 @@ static bool check_factors(enum rt_key_id id, const double *factors, uint32_t pai
     uint32_t count = 0;
     while (count < RT_MAX_ROPE_PAIRS && factors[count] > 0.0)
         count++;
+    for (uint32_t i = 0; i < count; i++)
+        if (!check_float(id, factors[i], fault))
+            return false;
     if (count == pairs)
         return true;
     (void)snprintf(fault->value, sizeof(fault->value), "a list of %u", count);

@@ -146,6 +146,11 @@ static const struct edit EDITS[] = {
     F64(block.kv_a_scale, 1e60, RT_ERR_CONFIG, "block.kv_a_scale is 1e+60"),
     F64(block.residual_scale, 1e60, RT_ERR_CONFIG, "block.residual_scale is 1e+60"),
     F64(block.rope.attention_factor, 1e60, RT_ERR_CONFIG, "rope.attention_factor is 1e+60"),
+    F64(block.rope.theta, 1e60, RT_ERR_CONFIG, "rope.theta is 1e+60: must be from 1.18e-38"),
+    F64(block.rope.theta, 1e-60, RT_ERR_CONFIG, "rope.theta is 1e-60"),
+    F64(block.rope.factor, 1e60, RT_ERR_CONFIG, "rope.factor is 1e+60"),
+    F64(block.rope.query_scale_beta, 2e37, RT_ERR_CONFIG,
+        "rope.query_scale_beta is 2e+37: must be at most 1.06e+37"),
     F64(geometry.softmax_scale, 1e-60, RT_ERR_GEOMETRY, "geometry.softmax_scale is 1e-60"),
     DEVICE("", "device is \"\": must be auto, host or cuda:N"),
     DEVICE("gpu", "device is \"gpu\""),
@@ -240,6 +245,26 @@ static void test_check_together(void **state)
     expect("null", rt_config_check(NULL, &err), &err, RT_ERR_INVALID, nulls, COUNT(nulls));
 }
 
+/* A pair's angle is divided by its factor. */
+static void test_check_longrope(void **state)
+{
+    (void)state;
+    static const char *const words[] = {"rope.long_factor is 1e-60: must be from 1.18e-38"};
+    struct rt_config c = good_config();
+    struct rt_error err = {.message = ""};
+    c.layer = 1;
+    c.block.hidden_size = 2048;
+    c.block.qk_nope_head_dim = c.block.v_head_dim = 128;
+    c.block.rope.type = RT_ROPE_LONGROPE;
+    c.block.rope.original_max_length = 4096;
+    for (uint32_t i = 0; i < c.geometry.qk_rope_head_dim / 2; i++)
+        c.block.rope.short_factor[i] = c.block.rope.long_factor[i] = 1;
+    if (rt_config_check(&c, &err) != RT_OK)
+        fail_msg("%s", err.message);
+    c.block.rope.long_factor[3] = 1e-60;
+    expect("longrope", rt_config_check(&c, &err), &err, RT_ERR_CONFIG, words, COUNT(words));
+}
+
 static void refuse_chunks(const struct rt_config *c, const char *first, const char *second)
 {
     const char *const words[] = {first, second};
@@ -286,7 +311,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_default),      cmocka_unit_test(test_check_good),
         cmocka_unit_test(test_check_edits),  cmocka_unit_test(test_check_together),
-        cmocka_unit_test(test_check_chunks),
+        cmocka_unit_test(test_check_chunks), cmocka_unit_test(test_check_longrope),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
