@@ -27,7 +27,10 @@ static enum rt_status fail_errno(const char *path, int number, struct rt_error *
 {
     char name[RT_FILE_NAME_BYTES];
     char reason[128];
+    struct stat about;
     rt_file_name(path, name);
+    RT_REQUIRE(number != ENOENT || lstat(path, &about) != 0, err, RT_ERR_FILE,
+               "cannot read %s: it is a symbolic link to a file that is not there", name);
     if (strerror_r(number, reason, sizeof(reason)) != 0)
         (void)snprintf(reason, sizeof(reason), "errno %d", number);
     return rt_fail(err, RT_ERR_FILE, "cannot read %s: %s", name, reason);

@@ -21,7 +21,7 @@ static int make_folder(void **state)
     return mkdtemp(folder) ? 0 : -1;
 }
 
-static const char *const NAMES[] = {"a.yaml", "a.json", "pipe", "sub/config.json", "sub"};
+static const char *const NAMES[] = {"a.yaml", "a.json", "pipe", "link", "sub/config.json", "sub"};
 
 static void path_of(const char *name, char out[128])
 {
@@ -244,6 +244,9 @@ static void test_file_failures(void **state)
     expect_failure("/nowhere/a.yaml", RT_ERR_FILE,
                    "cannot read /nowhere/a.yaml: No such file or directory");
     expect_failure("/tmp", RT_ERR_FILE, "cannot read /tmp: it is a directory");
+    path_of("link", path);
+    assert_int_equal(symlink("nowhere", path), 0);
+    expect_failure(path, RT_ERR_FILE, "/link: it is a symbolic link to a file that is not there");
     expect_failure("/dev/zero", RT_ERR_FILE, "it is a device, pipe or socket");
     memset(long_path, 'a', sizeof(long_path) - 1);
     long_path[sizeof(long_path) - 1] = '\0';
