@@ -6,63 +6,45 @@
  */
 #include "kernels/ops/op_build.h"
 #include "kernels/ref/ref.h"
-#include "tests/checkkern/harness.h"
+#include "tests/checkkern/route_case.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define POISON_BYTE 0xa5
 /* Of two experts' values, and of two groups'; of those with a bias, which are around 1, absolutely,
  * else relatively. */
 #define LEAST_GAP 1e-6
 #define LEAST_GROUP_GAP 2e-6
 #define MOST_DRAWS 4000
-#define WEIGHT_BOUND 1e-5
 
 enum trouble { PLAIN, TIES, EQUAL, NANS, ALL_NAN, INFINITE, HUGE_LOGITS, TROUBLES };
 static const char *const trouble_names[TROUBLES] = {
     "", ", ties", ", all equal", ", NaN", ", nothing but NaN", ", infinity", ", huge"};
 
 struct route_case {
-    uint32_t rows, q_len, experts, chosen, groups, kept, gap;
-    enum rt_route_scoring scoring;
-    enum rt_route_group_value group_value;
-    bool bias, normalise, padding, without_rows;
-    float scale;
+    uint32_t rows, q_len, gap;
+    struct ck_choosing choose;
+    bool padding, without_rows;
     enum trouble trouble;
 };
 
 struct route_rig {
-    struct ck_buffer logits, bias, choices, weights, offsets, pairs, active, count, slot, length;
+    struct ck_route_rig route;
+    struct ck_buffer length;
 };
 
 static struct rt_route_params params_of(const struct route_case *c, const struct route_rig *r,
                                         enum ck_side side)
 {
-    return (struct rt_route_params){
-        .rows = {.count = c->rows,
-                 .q_len = c->q_len,
-                 .slot = c->without_rows ? NULL : ck_at(&r->slot, side),
-                 .length = c->without_rows ? NULL : ck_at(&r->length, side)},
-        .logits = ck_at(&r->logits, side),
-        .bias = c->bias ? ck_at(&r->bias, side) : NULL,
-        .choices = ck_at(&r->choices, side),
-        .weights = ck_at(&r->weights, side),
-        .groups_of = {.offsets = ck_at(&r->offsets, side),
-                      .pairs = ck_at(&r->pairs, side),
-                      .active = ck_at(&r->active, side),
-                      .active_count = ck_at(&r->count, side)},
-        .logit_stride = c->experts + c->gap,
-        .experts = c->experts,
-        .chosen = c->chosen,
-        .groups = c->groups,
-        .groups_kept = c->kept,
-        .scoring = c->scoring,
-        .group_value = c->group_value,
-        .normalise = c->normalise,
-        .scale = c->scale};
+    struct rt_route_params p =
+        ck_route_params(&c->choose, &r->route, c->rows, c->q_len, c->choose.experts + c->gap, side);
+    if (c->without_rows)
+        p.rows.slot = NULL;
+    else
+        p.rows.length = ck_at(&r->length, side);
+    return p;
 }
 
 /* ---- inputs ---- */
@@ -76,16 +58,17 @@ static bool must_be_apart(const struct route_case *c)
 /* Scores of huge logits are 0 and 1: there is nothing to choose by. */
 static void draw(struct ck_random *random, const struct route_case *c, bool by_score, float *logits)
 {
-    for (uint32_t e = 0; e < c->experts; e++) {
+    for (uint32_t e = 0; e < c->choose.experts; e++) {
         const double x = ck_random_normal(random);
         logits[e] = (float)(c->trouble == HUGE_LOGITS && !by_score ? 3000 * x
                             : c->trouble == TIES  ? (double)ck_random_below(random, 4)
                             : c->trouble == EQUAL ? 1.25
                                                   : 2 * x);
     }
-    const uint32_t many = c->trouble == ALL_NAN ? c->experts : 1 + c->experts / 8;
+    const uint32_t many = c->trouble == ALL_NAN ? c->choose.experts : 1 + c->choose.experts / 8;
     for (uint32_t i = 0; i < many && c->trouble >= NANS && c->trouble <= INFINITE; i++) {
-        const uint32_t e = many == c->experts ? i : ck_random_below(random, c->experts);
+        const uint32_t e =
+            many == c->choose.experts ? i : ck_random_below(random, c->choose.experts);
         logits[e] = c->trouble != INFINITE       ? NAN
                     : ck_random_below(random, 2) ? INFINITY
                                                  : -INFINITY;
@@ -111,21 +94,22 @@ static bool are_apart(double *values, uint32_t count, double gap, bool relative)
 static bool is_decided(const struct route_case *c, const float *logits, const float *bias)
 {
     double value[RT_ROUTE_MOST_EXPERTS] = {0}, group[RT_ROUTE_MOST_GROUPS] = {0}, sum = 0;
-    for (uint32_t e = 0; e < c->experts; e++)
+    for (uint32_t e = 0; e < c->choose.experts; e++)
         sum += exp((double)logits[e]);
-    for (uint32_t e = 0; e < c->experts; e++)
-        value[e] = (c->scoring == RT_ROUTE_SIGMOID ? 1 / (1 + exp(-(double)logits[e]))
-                                                   : exp((double)logits[e]) / sum) +
-                   (c->bias ? (double)bias[e] : 0);
-    const uint32_t each = c->experts / c->groups;
-    for (uint32_t g = 0; g < c->groups; g++) {
+    for (uint32_t e = 0; e < c->choose.experts; e++)
+        value[e] = (c->choose.scoring == RT_ROUTE_SIGMOID ? 1 / (1 + exp(-(double)logits[e]))
+                                                          : exp((double)logits[e]) / sum) +
+                   (c->choose.bias ? (double)bias[e] : 0);
+    const uint32_t each = c->choose.experts / c->choose.groups;
+    for (uint32_t g = 0; g < c->choose.groups; g++) {
         double *of_group = value + (size_t)g * each;
-        if (!are_apart(of_group, each, LEAST_GAP, !c->bias))
+        if (!are_apart(of_group, each, LEAST_GAP, !c->choose.bias))
             return false;
-        group[g] = of_group[0] + (c->group_value == RT_ROUTE_GROUP_TOP2 ? of_group[1] : 0);
+        group[g] = of_group[0] + (c->choose.group_value == RT_ROUTE_GROUP_TOP2 ? of_group[1] : 0);
     }
-    return are_apart(value, c->experts, LEAST_GAP, !c->bias) &&
-           (c->groups == 1 || are_apart(group, c->groups, LEAST_GROUP_GAP, !c->bias));
+    return are_apart(value, c->choose.experts, LEAST_GAP, !c->choose.bias) &&
+           (c->choose.groups == 1 ||
+            are_apart(group, c->choose.groups, LEAST_GROUP_GAP, !c->choose.bias));
 }
 
 static void fill_token(struct ck *ck, struct ck_random *random, const struct route_case *c,
@@ -148,9 +132,9 @@ static void fill(struct ck *ck, struct ck_random *random, const struct route_cas
                  struct route_rig *r)
 {
     const struct rt_route_params p = params_of(c, r, CK_REF);
-    float *bias = ck_at(&r->bias, CK_REF);
-    int32_t *slot = ck_at(&r->slot, CK_REF), *length = ck_at(&r->length, CK_REF);
-    for (uint32_t e = 0; e < c->experts; e++)
+    float *bias = ck_at(&r->route.bias, CK_REF);
+    int32_t *slot = ck_at(&r->route.slot, CK_REF), *length = ck_at(&r->length, CK_REF);
+    for (uint32_t e = 0; e < c->choose.experts; e++)
         bias[e] = must_be_apart(c) ? (float)ck_random_normal(random) : 0.25f;
     for (uint32_t i = 0; i < c->rows; i++) {
         const uint32_t kind = c->padding ? ck_random_below(random, 4) : 0;
@@ -164,26 +148,18 @@ static void fill(struct ck *ck, struct ck_random *random, const struct route_cas
 
 static struct route_rig make_rig(struct ck *ck, const struct route_case *c)
 {
-    const uint64_t tokens = (uint64_t)c->rows * c->q_len, pairs = tokens * c->chosen;
-    return (struct route_rig){
-        .logits = ck_alloc_later(ck, "logits", 4 * tokens * (c->experts + c->gap), 0xff),
-        .bias = ck_alloc_later(ck, "bias", 4 * (uint64_t)c->experts, 0xff),
-        .choices = ck_alloc(ck, "choices", 4 * pairs, POISON_BYTE),
-        .weights = ck_alloc(ck, "weights", 4 * pairs, POISON_BYTE),
-        .offsets = ck_alloc(ck, "offsets", 4 * ((uint64_t)c->experts + 1), POISON_BYTE),
-        .pairs = ck_alloc(ck, "pairs", 4 * pairs, POISON_BYTE),
-        .active = ck_alloc(ck, "active", 16 * (uint64_t)c->experts, POISON_BYTE),
-        .count = ck_alloc(ck, "active_count", 4, POISON_BYTE),
-        .slot = ck_alloc_later(ck, "slot", 4 * (uint64_t)c->rows, POISON_BYTE),
-        .length = ck_alloc_later(ck, "length", 4 * (uint64_t)c->rows, POISON_BYTE)};
+    const uint64_t tokens = (uint64_t)c->rows * c->q_len, stride = c->choose.experts + c->gap;
+    struct route_rig r = {.route = ck_route_rig_make(ck, &c->choose, c->rows, c->q_len),
+                          .length =
+                              ck_alloc_later(ck, "length", 4 * (uint64_t)c->rows, CK_ROUTE_POISON)};
+    r.route.logits = ck_alloc_later(ck, "logits", 4 * tokens * stride, 0xff);
+    return r;
 }
 
 static void free_rig(struct ck *ck, struct route_rig *r)
 {
-    struct ck_buffer *all[] = {&r->logits, &r->bias,   &r->choices, &r->weights, &r->offsets,
-                               &r->pairs,  &r->active, &r->count,   &r->slot,    &r->length};
-    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
-        ck_free(ck, all[i]);
+    ck_route_rig_free(ck, &r->route);
+    ck_free(ck, &r->length);
 }
 
 /* ---- a case ---- */
@@ -196,7 +172,7 @@ static void compare_weights(struct ck *ck, const struct ck_buffer *weights)
     ck_download(ck, weights, found);
     for (uint64_t i = 0; i < weights->bytes / 4; i++) {
         const double off = fabs((double)found[i] - (double)expected[i]);
-        const double bound = WEIGHT_BOUND * fabs((double)expected[i]) + 1e-30;
+        const double bound = CK_ROUTE_WEIGHT_BOUND * fabs((double)expected[i]) + 1e-30;
         const bool same = isnan(expected[i]) ? isnan(found[i]) : off <= bound;
         worst = fmax(worst, isnan(expected[i]) ? 0 : off / bound);
         if (!same) {
@@ -213,15 +189,15 @@ static void compare_weights(struct ck *ck, const struct ck_buffer *weights)
 
 static void check(struct ck *ck, struct ck_random *random, const struct route_case *c)
 {
-    ck_case(ck, "%u rows of %u tokens%s, %u of %u experts, %u of %u groups by %s, %s%s%s, %g%s",
-            c->rows, c->q_len, c->padding ? " with padding" : "", c->chosen, c->experts, c->kept,
-            c->groups, c->group_value == RT_ROUTE_GROUP_TOP2 ? "two" : "one",
-            c->scoring == RT_ROUTE_SIGMOID ? "sigmoid" : "softmax", c->bias ? ", bias" : "",
-            c->normalise ? ", normalised" : "", (double)c->scale, trouble_names[c->trouble]);
+    char words[CK_CHOOSING_BYTES];
+    ck_case(ck, "%u rows of %u tokens%s, %s%s", c->rows, c->q_len,
+            c->padding ? " with padding" : "", ck_choosing_words(&c->choose, words),
+            trouble_names[c->trouble]);
     struct route_rig rig = make_rig(ck, c);
-    struct ck_buffer *const inputs[] = {&rig.logits, &rig.bias, &rig.slot, &rig.length};
-    struct ck_buffer *const outputs[] = {&rig.choices, &rig.offsets, &rig.pairs, &rig.active,
-                                         &rig.count};
+    struct ck_buffer *const inputs[] = {&rig.route.logits, &rig.route.bias, &rig.route.slot,
+                                        &rig.length};
+    struct ck_buffer *const outputs[] = {&rig.route.choices, &rig.route.offsets, &rig.route.pairs,
+                                         &rig.route.active, &rig.route.count};
     struct rt_launch launch;
     struct rt_error err = {0};
     fill(ck, random, c, &rig);
@@ -236,23 +212,15 @@ static void check(struct ck *ck, struct ck_random *random, const struct route_ca
         ck_expect_same(ck, outputs[i]);
     for (size_t i = 0; i < sizeof(inputs) / sizeof(inputs[0]); i++)
         ck_expect_same(ck, inputs[i]);
-    compare_weights(ck, &rig.weights);
+    compare_weights(ck, &rig.route.weights);
     free_rig(ck, &rig);
 }
 
 /* How models choose. */
-static const struct route_case models[] = {
-    {.experts = 64, .chosen = 6, .groups = 1, .kept = 1, .scale = 1.0f},
-    {.experts = 160, .chosen = 6, .groups = 8, .kept = 3, .scale = 16.0f},
-    {.experts = 256,
-     .chosen = 8,
-     .groups = 8,
-     .kept = 4,
-     .scoring = RT_ROUTE_SIGMOID,
-     .group_value = RT_ROUTE_GROUP_TOP2,
-     .bias = true,
-     .normalise = true,
-     .scale = 2.5f},
+static const struct ck_choosing models[] = {
+    CK_CHOOSE_V2_LITE,
+    CK_CHOOSE_V2,
+    CK_CHOOSE_V3,
     {.experts = 64,
      .chosen = 4,
      .groups = 1,
@@ -275,19 +243,19 @@ static const struct route_case models[] = {
 #define MODELS (sizeof(models) / sizeof(models[0]))
 
 /* Any numbers: groups of any length, all of them kept or one. */
-static struct route_case odd_case(struct ck_random *random)
+static struct ck_choosing odd_choosing(struct ck_random *random)
 {
     static const uint32_t counts[] = {1, 2, 3, 7, 8, 20, 31, 32};
     const uint32_t groups = counts[ck_random_below(random, 8)];
     const uint32_t each = 2 + ck_random_below(random, RT_ROUTE_MOST_EXPERTS / groups / 4 - 1);
-    struct route_case c = {.experts = groups * each,
-                           .groups = groups,
-                           .kept = 1 + ck_random_below(random, groups),
-                           .scoring = (enum rt_route_scoring)ck_random_below(random, 2),
-                           .group_value = (enum rt_route_group_value)ck_random_below(random, 2),
-                           .bias = ck_random_below(random, 2),
-                           .normalise = ck_random_below(random, 2),
-                           .scale = ck_random_below(random, 2) ? 1.0f : 2.5f};
+    struct ck_choosing c = {.experts = groups * each,
+                            .groups = groups,
+                            .kept = 1 + ck_random_below(random, groups),
+                            .scoring = (enum rt_route_scoring)ck_random_below(random, 2),
+                            .group_value = (enum rt_route_group_value)ck_random_below(random, 2),
+                            .bias = ck_random_below(random, 2),
+                            .normalise = ck_random_below(random, 2),
+                            .scale = ck_random_below(random, 2) ? 1.0f : 2.5f};
     const uint32_t most = c.kept * each;
     c.chosen =
         1 + ck_random_below(random, most < RT_ROUTE_MOST_CHOSEN ? most : RT_ROUTE_MOST_CHOSEN);
@@ -300,7 +268,7 @@ void ck_route_run(struct ck *ck)
     struct ck_random random = {.state = ck->seed};
     const uint32_t rounds = ck->full ? 1400 : ck->quick ? 28 : 140;
     for (uint32_t i = 0; i < rounds; i++) {
-        struct route_case c = i % 2 ? odd_case(&random) : models[i / 2 % MODELS];
+        struct route_case c = {.choose = i % 2 ? odd_choosing(&random) : models[i / 2 % MODELS]};
         c.rows = rows[ck_random_below(&random, ck->quick ? 4 : i % 5 ? 6 : 10)];
         c.q_len = i % 3 ? 1 : 1 + ck_random_below(&random, 3);
         c.padding = ck_random_below(&random, 2);
@@ -311,16 +279,16 @@ void ck_route_run(struct ck *ck)
     }
     for (uint32_t trouble = 0; trouble < TROUBLES; trouble++)
         for (uint32_t m = 0; m < MODELS; m++) {
-            struct route_case c = models[m];
+            struct route_case c = {.choose = models[m]};
             c.rows = 3;
             c.q_len = 2;
             c.trouble = (enum trouble)trouble;
             check(ck, &random, &c);
         }
-    check(ck, &random, &(struct route_case){1, 1, 1, 1, 1, 1, .scale = 1.0f});
+    check(ck, &random, &(struct route_case){1, 1, 0, {1, 1, 1, 1, .scale = 1.0f}});
     check(ck, &random,
-          &(struct route_case){5, 1, RT_ROUTE_MOST_EXPERTS, RT_ROUTE_MOST_CHOSEN, 32, 9,
-                               .scale = 1.0f});
+          &(struct route_case){
+              5, 1, 0, {RT_ROUTE_MOST_EXPERTS, RT_ROUTE_MOST_CHOSEN, 32, 9, .scale = 1.0f}});
 }
 
 #define BENCH_LAUNCHES 50
@@ -330,22 +298,22 @@ void ck_route_bench(struct ck *ck)
     static const uint32_t tokens[] = {1, 8, 32, 64};
     struct ck_random random = {.state = ck->seed};
     for (uint32_t i = 0; i < 8; i++) {
-        struct route_case c = models[i < 4 ? 0 : 2];
+        struct route_case c = {.choose = models[i < 4 ? 0 : 2]};
         c.rows = tokens[i % 4];
         c.q_len = 1;
         struct route_rig rig = make_rig(ck, &c);
         struct rt_launch launches[BENCH_LAUNCHES];
         struct rt_error err = {0};
         fill(ck, &random, &c, &rig);
-        ck_upload(ck, &rig.logits);
-        ck_upload(ck, &rig.bias);
-        ck_upload(ck, &rig.slot);
+        ck_upload(ck, &rig.route.logits);
+        ck_upload(ck, &rig.route.bias);
+        ck_upload(ck, &rig.route.slot);
         ck_upload(ck, &rig.length);
         const struct rt_route_params p = params_of(&c, &rig, CK_DEVICE);
         for (int l = 0; l < BENCH_LAUNCHES; l++)
             ck_must(ck, ck_build(ck, RT_OP_ROUTE, &p, sizeof(p), &launches[l], &err), &err);
-        printf("route      %3u of %3u experts, %2u tokens: %8.2f us\n", c.chosen, c.experts, c.rows,
-               ck_time_ns(ck, launches, BENCH_LAUNCHES) / 1e3);
+        printf("route      %3u of %3u experts, %2u tokens: %8.2f us\n", c.choose.chosen,
+               c.choose.experts, c.rows, ck_time_ns(ck, launches, BENCH_LAUNCHES) / 1e3);
         free_rig(ck, &rig);
     }
 }
