@@ -11,21 +11,18 @@
 
 #define DRAFTS 2 /* the longest query is of three tokens */
 
-static void *address(rt_runtime *rt, const char *name)
-{
-    struct rt_tensor tensor = {.struct_size = sizeof(tensor)};
-    return rt_tensor(rt, name, 0, &tensor) == RT_OK ? (void *)(uintptr_t)tensor.address : NULL;
-}
-
 /* Of every row: samples ten times its slot and a hundred times its length, drafts the two numbers
  * behind. Keeps the column that the user says. */
 static int draft(void *user, const struct rt_stage_context *context)
 {
     rt_runtime *rt = context->runtime;
-    const int32_t *slots = address(rt, "slots"), *lengths = address(rt, "lengths");
-    const int32_t *live = address(rt, "live_rows"), *base = address(rt, "row_base");
-    int32_t *sampled = address(rt, "sampled"), *drafts = address(rt, "drafts");
-    int32_t *accepted = address(rt, "accepted");
+    const int32_t *slots = fixture_address(rt, "slots", 0),
+                  *lengths = fixture_address(rt, "lengths", 0);
+    const int32_t *live = fixture_address(rt, "live_rows", 0),
+                  *base = fixture_address(rt, "row_base", 0);
+    int32_t *sampled = fixture_address(rt, "sampled", 0),
+            *drafts = fixture_address(rt, "drafts", 0);
+    int32_t *accepted = fixture_address(rt, "accepted", 0);
     if (!slots || !lengths || !live || !base || !sampled || !drafts || !accepted)
         return 1;
     for (int32_t r = 0; r < *live; r++) {

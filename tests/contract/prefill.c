@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Prompts in chunks, alone and beside rows that decode, against the same tokens one by one. A
- * token's latent and query follow from its id and position, so that who has fed it does not matter.
+ * Prompts in chunks, alone and beside rows that decode, against the same tokens one by one.
  */
-#include "common/bf16.h"
-#include "tests/support/fixture.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -14,39 +11,29 @@
 
 #include <cmocka.h>
 
+#include "tests/support/prompts.h"
+
 #define D_QK 288
 #define D_V 256
 #define HEADS 3
 #define LAYERS 2
 
-static void *address(rt_runtime *rt, const char *name, uint32_t layer)
-{
-    struct rt_tensor tensor = {.struct_size = sizeof(tensor)};
-    return rt_tensor(rt, name, layer, &tensor) == RT_OK ? (void *)(uintptr_t)tensor.address : NULL;
-}
-
-static void fill(uint16_t *out, uint32_t count, int32_t id, int32_t position, uint32_t layer)
-{
-    uint64_t state =
-        1 + (uint64_t)(uint32_t)id * 77777 + (uint64_t)(uint32_t)position * 131 + layer;
-    for (uint32_t i = 0; i < count; i++)
-        out[i] = rt_float_to_bf16((float)(fixture_random(&state) % 2048) / 1024.0f - 1.0f);
-}
-
 /* Queries and latents of all tokens of the graph; of padding too, as they are. */
 static int feed(void *user, const struct rt_stage_context *c)
 {
     rt_runtime *rt = c->runtime;
-    uint16_t *q = address(rt, "q", c->layer), *latent = address(rt, "latent", c->layer);
-    const int32_t *position = address(rt, c->chunk ? "token_positions" : "positions", 0);
-    const int32_t *id = address(rt, c->chunk ? "chunk_tokens" : "tokens", 0);
-    const int32_t base = c->chunk ? 0 : *(const int32_t *)address(rt, "row_base", 0);
+    uint16_t *q = fixture_address(rt, "q", c->layer),
+             *latent = fixture_address(rt, "latent", c->layer);
+    const int32_t *position = fixture_address(rt, c->chunk ? "token_positions" : "positions", 0);
+    const int32_t *id = fixture_address(rt, c->chunk ? "chunk_tokens" : "tokens", 0);
+    const int32_t base = c->chunk ? 0 : *(const int32_t *)fixture_address(rt, "row_base", 0);
     (void)user;
     for (uint32_t j = 0; j < c->tokens; j++) {
         const uint32_t row = j / c->query_len, t = j % c->query_len;
         const size_t at = (size_t)base * c->query_len + j;
-        fill(latent + at * D_QK, D_QK, id[at], position[row] + (int32_t)t, c->layer);
-        fill(q + at * HEADS * D_QK, HEADS * D_QK, id[at], position[row] + (int32_t)t, c->layer + 9);
+        token_numbers(latent + at * D_QK, D_QK, id[at], position[row] + (int32_t)t, c->layer);
+        token_numbers(q + at * HEADS * D_QK, HEADS * D_QK, id[at], position[row] + (int32_t)t,
+                      c->layer + 9);
     }
     return 0;
 }
@@ -73,33 +60,6 @@ static rt_runtime *create(void)
     return rt;
 }
 
-static void make_ids(int32_t *ids, uint32_t count, uint64_t seed)
-{
-    for (uint32_t i = 0; i < count; i++)
-        ids[i] = (int32_t)(fixture_random(&seed) % 1000);
-}
-
-static void step_one(rt_runtime *rt, rt_seq seq, int32_t id)
-{
-    const struct rt_step_params p = {
-        .struct_size = sizeof(p), .rows = 1, .seqs = &seq, .tokens = &id};
-    uint64_t ticket = 0;
-    assert_int_equal(rt_step(rt, &p, &ticket), RT_OK);
-    assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
-}
-
-/* A token's record in the cache. */
-static const uint16_t *cached(rt_runtime *rt, rt_seq seq, uint32_t layer, uint32_t position)
-{
-    int32_t pages[16];
-    uint32_t count = 0;
-    assert_int_equal(rt_seq_pages(rt, seq, pages, 16, &count), RT_OK);
-    const uint32_t page_size = rt->blueprint.config.page_size;
-    assert_true(position / page_size < count);
-    const uint16_t *kv = address(rt, "kv", layer);
-    return kv + ((size_t)pages[position / page_size] * page_size + position % page_size) * D_QK;
-}
-
 static void expect_same_cache(rt_runtime *a, rt_seq of_a, rt_runtime *b, rt_seq of_b)
 {
     uint32_t length[2] = {0, 0};
@@ -122,14 +82,8 @@ static void expect_close(const uint16_t *a, const uint16_t *b, uint32_t count)
 
 static void read_out(rt_runtime *rt, uint32_t token, uint16_t *out)
 {
-    const uint16_t *all = address(rt, "out", LAYERS - 1);
+    const uint16_t *all = fixture_address(rt, "out", LAYERS - 1);
     memcpy(out, all + (size_t)token * HEADS * D_V, HEADS * D_V * 2);
-}
-
-/* Of a row of the last step: where its last token is. */
-static uint32_t last_of(rt_runtime *rt, uint32_t row)
-{
-    return (uint32_t)((const int32_t *)address(rt, "row_last", 0))[row];
 }
 
 /* Lengths that end within chunks and at their ends, and pages. */

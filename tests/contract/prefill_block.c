@@ -3,9 +3,7 @@
  * Prompts through whole blocks, in both forms of attention, against the same tokens one by one: the
  * caches of all layers, and what the last layer leaves. Errors of a bfloat16 are layers deep.
  */
-#include "common/bf16.h"
 #include "tests/support/block_fixture.h"
-#include "tests/support/fixture.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -16,28 +14,20 @@
 
 #include <cmocka.h>
 
+#include "tests/support/prompts.h"
+
 #define D_QK 288
 #define HIDDEN 32
 #define LAYERS 2
 
-static void *address(rt_runtime *rt, const char *name, uint32_t layer)
-{
-    struct rt_tensor tensor = {.struct_size = sizeof(tensor)};
-    return rt_tensor(rt, name, layer, &tensor) == RT_OK ? (void *)(uintptr_t)tensor.address : NULL;
-}
-
 /* A token's hidden state follows from its id. */
 static int embed(void *user, const struct rt_stage_context *c)
 {
-    uint16_t *hidden = address(c->runtime, "hidden", 0);
-    const int32_t *id = address(c->runtime, c->chunk ? "chunk_tokens" : "tokens", 0);
+    uint16_t *hidden = fixture_address(c->runtime, "hidden", 0);
+    const int32_t *id = fixture_address(c->runtime, c->chunk ? "chunk_tokens" : "tokens", 0);
     (void)user;
-    for (uint32_t j = 0; j < c->tokens; j++) {
-        uint64_t state = 1 + (uint64_t)(uint32_t)id[j] * 77777;
-        for (uint32_t i = 0; i < HIDDEN; i++)
-            hidden[j * HIDDEN + i] =
-                rt_float_to_bf16((float)(fixture_random(&state) % 2048) / 1024.0f - 1.0f);
-    }
+    for (uint32_t j = 0; j < c->tokens; j++)
+        token_numbers(hidden + (size_t)j * HIDDEN, HIDDEN, id[j], 0, 0);
     return 0;
 }
 
@@ -71,32 +61,6 @@ static rt_runtime *create(struct block_fixture *b, bool lora, bool f32)
     return rt;
 }
 
-static void make_ids(int32_t *ids, uint32_t count, uint64_t seed)
-{
-    for (uint32_t i = 0; i < count; i++)
-        ids[i] = (int32_t)(fixture_random(&seed) % 1000);
-}
-
-static void step_one(rt_runtime *rt, rt_seq seq, int32_t id)
-{
-    const struct rt_step_params p = {
-        .struct_size = sizeof(p), .rows = 1, .seqs = &seq, .tokens = &id};
-    uint64_t ticket = 0;
-    assert_int_equal(rt_step(rt, &p, &ticket), RT_OK);
-    assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
-}
-
-static const uint16_t *cached(rt_runtime *rt, rt_seq seq, uint32_t layer, uint32_t position)
-{
-    int32_t pages[16];
-    uint32_t count = 0;
-    assert_int_equal(rt_seq_pages(rt, seq, pages, 16, &count), RT_OK);
-    const uint32_t page_size = rt->blueprint.config.page_size;
-    assert_true(position / page_size < count);
-    const uint16_t *kv = address(rt, "kv", layer);
-    return kv + ((size_t)pages[position / page_size] * page_size + position % page_size) * D_QK;
-}
-
 /* In norm: a vector's error, by its length. */
 static void expect_close(const uint16_t *a, const uint16_t *b, uint32_t count, double bound,
                          const char *what, uint32_t at)
@@ -122,11 +86,6 @@ static void expect_same_past(rt_runtime *a, rt_seq of_a, rt_runtime *b, rt_seq o
         assert_memory_equal(cached(a, of_a, 0, i), cached(b, of_b, 0, i), D_QK * 2);
     for (uint32_t i = 0; i < length[0]; i++)
         expect_close(cached(a, of_a, 1, i), cached(b, of_b, 1, i), D_QK, 0.02, "token", i);
-}
-
-static uint32_t last_of(rt_runtime *rt, uint32_t row)
-{
-    return (uint32_t)((const int32_t *)address(rt, "row_last", 0))[row];
 }
 
 static void prefill(rt_runtime *rt, const struct rt_prompt *prompts, uint32_t count, bool eager)
@@ -157,9 +116,9 @@ static void prompts_are_their_tokens(void **state)
             prefill(rt, &prompt, 1, false);
             for (uint32_t t = 0; t < lengths[i]; t++)
                 step_one(other, twin, ids[t]);
-            const uint16_t *hidden = address(rt, "hidden", 0);
-            expect_close(hidden + last_of(rt, 0) * HIDDEN, address(other, "hidden", 0), HIDDEN,
-                         0.02, "length", lengths[i]);
+            const uint16_t *hidden = fixture_address(rt, "hidden", 0);
+            expect_close(hidden + last_of(rt, 0) * HIDDEN, fixture_address(other, "hidden", 0),
+                         HIDDEN, 0.02, "length", lengths[i]);
             expect_same_past(rt, seq, other, twin);
             rt_destroy(&rt);
             rt_destroy(&other);
@@ -231,10 +190,12 @@ static void replay_is_eager(void **state)
         prefill(other, b, 2, true);
         for (uint32_t layer = 0; layer < LAYERS; layer++) {
             assert_int_equal(rt_tensor(rt, "kv", layer, &t), RT_OK);
-            assert_memory_equal(address(rt, "kv", layer), address(other, "kv", layer), t.bytes);
+            assert_memory_equal(fixture_address(rt, "kv", layer),
+                                fixture_address(other, "kv", layer), t.bytes);
         }
         assert_int_equal(rt_tensor(rt, "hidden", 0, &t), RT_OK);
-        assert_memory_equal(address(rt, "hidden", 0), address(other, "hidden", 0), t.bytes);
+        assert_memory_equal(fixture_address(rt, "hidden", 0), fixture_address(other, "hidden", 0),
+                            t.bytes);
         rt_destroy(&rt);
         rt_destroy(&other);
         block_close(&one);

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Prompts that meet a failure, a full ring, a failing stage: what was launched before stays, the
  * rest is as before, no page is lost, and the rest can go in again. */
-#include "common/bf16.h"
-#include "tests/support/fixture.h"
+#include "tests/support/count_malloc.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,6 +10,8 @@
 
 #include <cmocka.h>
 
+#include "tests/support/prompts.h"
+
 #define D_QK 288u
 #define LAYERS 2u
 #define PAGE 16u
@@ -18,53 +19,10 @@
 #define CHUNK 24u
 #define LONGEST 80u
 
-/* malloc and friends are counted while `counting`: the linker sends the library's calls here. */
-static int counting, allocations;
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *old, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *old, size_t size);
-
-void *__wrap_malloc(size_t size)
-{
-    allocations += counting;
-    return __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    allocations += counting;
-    return __real_calloc(count, size);
-}
-
-void *__wrap_realloc(void *old, size_t size)
-{
-    allocations += counting;
-    return __real_realloc(old, size);
-}
-
 /* The n-th call of the stage from now on fails; 0: none does. */
 static uint32_t stage_fails;
 /* Tokens of each row that stay, where the tensor is asked. */
 static int32_t stays;
-
-static void *address(rt_runtime *rt, const char *name, uint32_t layer)
-{
-    struct rt_tensor tensor = {.struct_size = sizeof(tensor)};
-    return rt_tensor(rt, name, layer, &tensor) == RT_OK ? (void *)(uintptr_t)tensor.address : NULL;
-}
-
-/* A token's latent. */
-static void make_latent(uint16_t *out, int32_t id, int32_t position, uint32_t layer)
-{
-    uint64_t state =
-        1 + (uint64_t)(uint32_t)id * 77777 + (uint64_t)(uint32_t)position * 131 + layer;
-    for (uint32_t i = 0; i < D_QK; i++)
-        out[i] = rt_float_to_bf16((float)(fixture_random(&state) % 2048) / 1024.0f - 1.0f);
-}
 
 /* Before attention: latents of all tokens. At the end: what stays. */
 static int feed(void *user, const struct rt_stage_context *c)
@@ -74,16 +32,16 @@ static int feed(void *user, const struct rt_stage_context *c)
     if (stage_fails && --stage_fails == 0)
         return 7;
     if (c->point == RT_STAGE_STEP_END) {
-        int32_t *accepted = address(rt, "accepted", 0);
+        int32_t *accepted = fixture_address(rt, "accepted", 0);
         for (uint32_t r = 0; r < c->batch; r++)
             accepted[r] = stays;
         return 0;
     }
-    uint16_t *latent = address(rt, "latent", c->layer);
-    const int32_t *position = address(rt, c->chunk ? "token_positions" : "positions", 0);
-    const int32_t *id = address(rt, c->chunk ? "chunk_tokens" : "tokens", 0);
+    uint16_t *latent = fixture_address(rt, "latent", c->layer);
+    const int32_t *position = fixture_address(rt, c->chunk ? "token_positions" : "positions", 0);
+    const int32_t *id = fixture_address(rt, c->chunk ? "chunk_tokens" : "tokens", 0);
     for (uint32_t j = 0; j < c->tokens && c->query_len == 1; j++)
-        make_latent(latent + (size_t)j * D_QK, id[j], position[j], c->layer);
+        token_numbers(latent + (size_t)j * D_QK, D_QK, id[j], position[j], c->layer);
     return 0;
 }
 
@@ -106,18 +64,6 @@ static rt_runtime *create(void)
     if (rt_create(&p, &rt, &error) != RT_OK)
         fail_msg("%s", error.message);
     return rt;
-}
-
-/* From the `first` on. */
-static void make_ids_from(int32_t *ids, uint32_t first, uint64_t seed)
-{
-    for (uint32_t i = first; i < LONGEST; i++)
-        ids[i] = (int32_t)(fixture_random(&seed) % 1000);
-}
-
-static void make_ids(int32_t *ids, uint64_t seed)
-{
-    make_ids_from(ids, 0, seed);
 }
 
 static enum rt_status prefill(rt_runtime *rt, rt_seq seq, const int32_t *ids, uint32_t count,
@@ -168,14 +114,11 @@ static void expect_fed(rt_runtime *rt, rt_seq seq, const int32_t *ids, uint32_t 
     assert_int_equal(length_of(rt, seq), length);
     assert_int_equal(rt_seq_pages(rt, seq, pages, LONGEST / PAGE, &count), RT_OK);
     assert_int_equal(count, (length + PAGE - 1) / PAGE);
-    for (uint32_t layer = 0; layer < LAYERS; layer++) {
-        const uint16_t *kv = address(rt, "kv", layer);
+    for (uint32_t layer = 0; layer < LAYERS; layer++)
         for (uint32_t i = 0; i < length; i++) {
-            make_latent(latent, ids[i], (int32_t)i, layer);
-            assert_memory_equal(kv + ((size_t)pages[i / PAGE] * PAGE + i % PAGE) * D_QK, latent,
-                                sizeof(latent));
+            token_numbers(latent, D_QK, ids[i], (int32_t)i, layer);
+            assert_memory_equal(cached(rt, seq, layer, i), latent, sizeof(latent));
         }
-    }
 }
 
 static void expect_unchanged(rt_runtime *rt, const struct fixture_snapshot *before)
@@ -226,7 +169,7 @@ static bool cut_prefill(uint64_t n, uint32_t flags, uint32_t *cuts)
     struct fixture_snapshot before;
     int32_t ids[LONGEST];
     uint64_t ticket = 99;
-    make_ids(ids, 3);
+    make_ids(ids, LONGEST, 3);
     fixture_snapshot(rt, &before);
     arm(rt, n);
     const enum rt_status status = prefill(rt, seq, ids, 60, flags, &ticket);
@@ -269,8 +212,8 @@ static bool cut_mixed(uint64_t n, uint32_t flags)
     struct fixture_snapshot before;
     int32_t ids[2][LONGEST];
     uint64_t ticket = 99;
-    make_ids(ids[0], 4);
-    make_ids(ids[1], 5);
+    make_ids(ids[0], LONGEST, 4);
+    make_ids(ids[1], LONGEST, 5);
     prefill_ok(rt, row, ids[0], 16); /* its next token wants a page */
     rt_harvest(rt);
     fixture_snapshot(rt, &before);
@@ -309,12 +252,12 @@ static void prompts_allocate_nothing(void **state)
     rt_runtime *rt = create();
     const rt_seq row = fixture_open(rt), seq = fixture_open(rt);
     int32_t ids[LONGEST];
-    make_ids(ids, 6);
+    make_ids(ids, LONGEST, 6);
     const struct rt_prompt prompt = {.seq = seq, .tokens = ids + 60, .count = 20};
-    counting = 1;
+    count_malloc_begin();
     const enum rt_status first = prefill(rt, seq, ids, 60, 0, NULL);
     const enum rt_status second = mix(rt, row, 5, 1, &prompt, 0, NULL);
-    counting = 0;
+    const int allocations = count_malloc_end();
     assert_int_equal(first, RT_OK);
     assert_int_equal(second, RT_OK);
     assert_int_equal(allocations, 0);
@@ -329,7 +272,7 @@ static void a_full_ring(void **state)
     struct fixture_snapshot before;
     int32_t ids[LONGEST];
     uint64_t ticket = 99;
-    make_ids(ids, 7);
+    make_ids(ids, LONGEST, 7);
     const struct rt_prompt prompt = {.seq = seq, .tokens = ids, .count = 20};
     assert_int_equal(rt_host_hold(rt, 1), RT_OK);
     for (int i = 0; i < 3; i++)
@@ -355,7 +298,7 @@ static void a_prefill_of_held_work(void **state)
     const rt_seq seq = fixture_open(rt);
     int32_t ids[LONGEST];
     uint64_t ticket = 0;
-    make_ids(ids, 8);
+    make_ids(ids, LONGEST, 8);
     assert_int_equal(rt_host_hold(rt, 1), RT_OK);
     assert_int_equal(prefill(rt, seq, ids, LONGEST, 0, &ticket), RT_ERR_TIMEOUT);
     expect_words(rt, "rt_host_release");
@@ -380,7 +323,7 @@ static void a_failing_stage(void **state)
         const uint32_t length = (n - 1) % 9 / 3 * CHUNK;
         int32_t ids[LONGEST];
         uint64_t ticket = 99;
-        make_ids(ids, 9);
+        make_ids(ids, LONGEST, 9);
         stage_fails = (n - 1) % 9 + 1;
         assert_int_equal(prefill(rt, seq, ids, 60, n > 9 ? RT_STEP_EAGER : 0, &ticket),
                          RT_ERR_CALLBACK);
@@ -407,7 +350,7 @@ static void pages_of_the_caller(void **state)
     uint32_t count = 0;
     uint64_t ticket = 99;
     rt_seq bank = 0, seq = 0;
-    make_ids(ids, 10);
+    make_ids(ids, LONGEST, 10);
     assert_int_equal(rt_seq_open(rt, &lends, &bank), RT_OK);
     assert_int_equal(rt_seq_pages(rt, bank, pages, 4, &count), RT_OK);
     assert_int_equal(rt_seq_open(rt, &params, &seq), RT_OK);
@@ -435,7 +378,7 @@ static void forked_and_rewound(void **state)
     struct fixture_snapshot before;
     int32_t ids[2][LONGEST];
     rt_seq seqs[2] = {0, 0};
-    make_ids(ids[0], 11);
+    make_ids(ids[0], LONGEST, 11);
     memcpy(ids[1], ids[0], sizeof(ids[0]));
     ids[0][0] = -1; /* the last token that it is opened with, and its fork has too */
     assert_int_equal(rt_seq_open(rt, &params, &seqs[0]), RT_OK);
@@ -447,7 +390,7 @@ static void forked_and_rewound(void **state)
     assert_int_equal(rt_seq_close(rt, seqs[1]), RT_OK);
     assert_int_equal(rt_seq_fork(rt, seqs[0], &seqs[1]), RT_OK);
     for (int i = 0; i < 2; i++) {
-        make_ids_from(ids[i], 20, 12 + (uint64_t)i);
+        make_ids(ids[i] + 20, LONGEST - 20, 12 + (uint64_t)i);
         prefill_ok(rt, seqs[i], ids[i] + 20, 40);
     }
     for (int i = 0; i < 2; i++)
@@ -483,8 +426,8 @@ static void rows_that_the_device_accepts(void **state)
         int32_t ids[2][LONGEST];
         uint32_t count = 0;
         uint64_t ticket = 0;
-        make_ids(ids[0], 13);
-        make_ids(ids[1], 14);
+        make_ids(ids[0], LONGEST, 13);
+        make_ids(ids[1], LONGEST, 14);
         prefill_ok(rt, row, ids[0], 10);
         const struct rt_prompt prompt = {.seq = seq, .tokens = ids[1], .count = 20};
         assert_int_equal(mix(rt, row, ids[0][10], RT_ACCEPT_DEVICE, &prompt, 0, &ticket), RT_OK);
@@ -520,7 +463,7 @@ static void bad_mixed_steps_change_nothing(void **state)
     rt_seq seqs[6];
     struct rt_prompt prompts[4];
     int32_t ids[LONGEST];
-    make_ids(ids, 15);
+    make_ids(ids, LONGEST, 15);
     for (int i = 0; i < 6; i++)
         seqs[i] = fixture_open(rt);
     for (int i = 0; i < 4; i++)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The hot path: exactly one driver call a step, the graph launch; no allocation. */
+#include "tests/support/count_malloc.h"
 #include "tests/support/fixture.h"
 
 #include <setjmp.h>
@@ -8,34 +9,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-/* malloc and friends are counted while `counting`: the linker sends the library's calls here. */
-static int counting, allocations;
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *old, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *old, size_t size);
-
-void *__wrap_malloc(size_t size)
-{
-    allocations += counting;
-    return __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    allocations += counting;
-    return __real_calloc(count, size);
-}
-
-void *__wrap_realloc(void *old, size_t size)
-{
-    allocations += counting;
-    return __real_realloc(old, size);
-}
 
 static void only_launches(const struct rt_driver_probe *before, const struct rt_driver_probe *after,
                           uint64_t launches)
@@ -62,10 +35,9 @@ static void one_launch_per_step(void **state)
         uint32_t rows = 1 + step % 4, q = step % 3 ? 1 : 3;
         uint64_t ticket;
         struct rt_driver_probe before = rt->driver.probe;
-        allocations = 0;
-        counting = 1;
+        count_malloc_begin();
         enum rt_status status = fixture_step(rt, seqs, rows, q, &ticket);
-        counting = 0;
+        const int allocations = count_malloc_end();
         assert_int_equal(status, RT_OK);
         only_launches(&before, &rt->driver.probe, 1);
         assert_int_equal(allocations, 0);

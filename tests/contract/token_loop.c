@@ -28,12 +28,6 @@ struct model {
     bool drafts; /* tries to draft, and is right now and then */
 };
 
-static void *address(rt_runtime *rt, const char *name)
-{
-    struct rt_tensor tensor = {.struct_size = sizeof(tensor)};
-    return rt_tensor(rt, name, 0, &tensor) == RT_OK ? (void *)(uintptr_t)tensor.address : NULL;
-}
-
 static void fill_logits(int32_t token, int32_t position, float *logits)
 {
     uint64_t random = (uint64_t)(token + 2) * 1000003 + (uint64_t)position + 1;
@@ -54,9 +48,11 @@ static int32_t guess(int32_t token, int32_t position)
 
 static int leave_drafts(rt_runtime *rt, int32_t rows)
 {
-    const int32_t *sampled = address(rt, "sampled"), *accepted = address(rt, "accepted");
-    const int32_t *position = address(rt, "positions"), *base = address(rt, "row_base");
-    int32_t *drafts = address(rt, "drafts");
+    const int32_t *sampled = fixture_address(rt, "sampled", 0),
+                  *accepted = fixture_address(rt, "accepted", 0);
+    const int32_t *position = fixture_address(rt, "positions", 0),
+                  *base = fixture_address(rt, "row_base", 0);
+    int32_t *drafts = fixture_address(rt, "drafts", 0);
     if (!sampled || !accepted || !position || !base || !drafts)
         return 1;
     for (int32_t r = 0; r < rows; r++) {
@@ -73,23 +69,23 @@ static int decode(void *user, const struct rt_stage_context *context)
 {
     struct model *m = user;
     rt_runtime *rt = context->runtime;
-    const char *live = address(rt, "live_rows");
+    const char *live = fixture_address(rt, "live_rows", 0);
     if (!live)
         return 1;
     const struct rt_ctrl *ctrl = (const void *)(live - offsetof(struct rt_ctrl, live_rows));
     const struct rt_sample_params p = {.logits = m->logits,
                                        .row_stride = context->query_len * VOCAB,
                                        .token_stride = VOCAB,
-                                       .rows = {.length = address(rt, "lengths"),
-                                                .slot = address(rt, "slots"),
-                                                .position = address(rt, "positions"),
+                                       .rows = {.length = fixture_address(rt, "lengths", 0),
+                                                .slot = fixture_address(rt, "slots", 0),
+                                                .position = fixture_address(rt, "positions", 0),
                                                 .ctrl = ctrl,
                                                 .count = ctrl->live_rows,
                                                 .q_len = context->query_len},
-                                       .accept = address(rt, "accept"),
-                                       .tokens = address(rt, "tokens"),
-                                       .accepted = address(rt, "accepted"),
-                                       .sampled = address(rt, "sampled"),
+                                       .accept = fixture_address(rt, "accept", 0),
+                                       .tokens = fixture_address(rt, "tokens", 0),
+                                       .accepted = fixture_address(rt, "accepted", 0),
+                                       .sampled = fixture_address(rt, "sampled", 0),
                                        .lines = m->lines,
                                        .scale = 1.0f,
                                        .vocab = VOCAB};

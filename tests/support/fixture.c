@@ -95,6 +95,12 @@ uint64_t fixture_random(uint64_t *state)
     return x * 0x2545F4914F6CDD1Dull;
 }
 
+void *fixture_address(rt_runtime *rt, const char *name, uint32_t layer)
+{
+    struct rt_tensor tensor = {.struct_size = sizeof(tensor)};
+    return rt_tensor(rt, name, layer, &tensor) == RT_OK ? (void *)(uintptr_t)tensor.address : NULL;
+}
+
 static void randomise_tensor(rt_runtime *rt, const char *name, uint32_t layer, uint64_t *state)
 {
     struct rt_tensor tensor = {.struct_size = sizeof(tensor)};

@@ -16,6 +16,9 @@ rt_runtime *fixture_create(const struct rt_config *config);
 /* Of fixture_config on the host device, with one stage, which may read and write tensors there. */
 rt_runtime *fixture_create_stage(enum rt_stage_point point, rt_stage_fn stage, void *user);
 
+/* Where a tensor begins, on the host device; null: it has none of that name. */
+void *fixture_address(rt_runtime *rt, const char *name, uint32_t layer);
+
 /* Opens an empty sequence with builtin pages, or fails the test. */
 rt_seq fixture_open(rt_runtime *rt);
 
