@@ -17,6 +17,8 @@
 
 #include <cmocka.h>
 
+#include "tests/support/op_rig.h"
+
 #define ROWS 3
 #define QUERY_LEN 2
 #define TOKENS (ROWS * QUERY_LEN)
@@ -32,6 +34,7 @@
 
 /* Tensors of bf16 have room for f32. */
 struct rig {
+    rt_ops *ops;
     _Alignas(256) float table[VOCAB * (HIDDEN + GAP)];
     _Alignas(256) float hidden[TOKENS * (HIDDEN + GAP)];
     _Alignas(256) float x[TOKENS * (HIDDEN + GAP)];
@@ -46,13 +49,7 @@ struct rig {
     _Alignas(256) int32_t pairs[TOKENS * CHOSEN + 1], active[4 * EXPERTS], active_count[2];
     _Alignas(256) float weights[TOKENS * CHOSEN + 1];
     uint64_t random;
-    rt_ops *ops;
 };
-
-static uint64_t at(const void *pointer)
-{
-    return (uintptr_t)pointer;
-}
 
 static double chance(struct rig *r)
 {
@@ -102,19 +99,9 @@ static void refill(struct rig *r, bool f32)
 
 static int set_up(void **state)
 {
-    struct rig *r = aligned_alloc(256, sizeof(*r));
-    assert_non_null(r);
-    assert_int_equal(rt_ops_create("host", &r->ops, NULL), RT_OK);
+    struct rig *r = op_rig_new(sizeof(*r));
     refill(r, false);
     *state = r;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct rig *r = *state;
-    rt_ops_destroy(&r->ops);
-    free(r);
     return 0;
 }
 
@@ -585,13 +572,11 @@ static void dense(void **state)
     assert_non_null(strstr(info.reason, hopper ? "sm90" : "this is the host device"));
 }
 
-#define RIG_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        RIG_TEST(embed),   RIG_TEST(routes), RIG_TEST(routes_of_equals),
-        RIG_TEST(experts), RIG_TEST(dense),
+        OP_TEST(embed),   OP_TEST(routes), OP_TEST(routes_of_equals),
+        OP_TEST(experts), OP_TEST(dense),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,6 +16,8 @@
 
 #include <cmocka.h>
 
+#include "tests/support/op_rig.h"
+
 #define ROWS 3
 #define TOKENS 90 /* of which the last are padding */
 #define KEYS 130
@@ -31,6 +33,7 @@ static const int32_t q_first[ROWS + 1] = {0, 70, 70, 83};
 static const int32_t k_first[ROWS + 1] = {0, 110, 111, 124};
 
 struct rig {
+    rt_ops *ops;
     _Alignas(256) uint16_t q[TOKENS * HEADS * (P + R)];
     _Alignas(256) uint16_t k[KEYS * HEADS * (P + R)];
     _Alignas(256) uint16_t v[KEYS * HEADS * V];
@@ -41,13 +44,7 @@ struct rig {
     _Alignas(256) float lse[TOKENS * HEADS];
     _Alignas(256) int32_t q_first[ROWS + 1], k_first[ROWS + 1];
     uint32_t turn;
-    rt_ops *ops;
 };
-
-static uint64_t at(const void *pointer)
-{
-    return (uintptr_t)pointer;
-}
 
 static double number(uint16_t bits)
 {
@@ -85,22 +82,11 @@ static void fill(struct rig *r)
 
 static int set_up(void **state)
 {
-    struct rig *r = aligned_alloc(256, sizeof(*r));
-    assert_non_null(r);
-    memset(r, 0, sizeof(*r));
+    struct rig *r = op_rig_new(sizeof(*r));
     fill(r);
     memcpy(r->q_first, q_first, sizeof(q_first));
     memcpy(r->k_first, k_first, sizeof(k_first));
-    assert_int_equal(rt_ops_create("host", &r->ops, NULL), RT_OK);
     *state = r;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct rig *r = *state;
-    rt_ops_destroy(&r->ops);
-    free(r);
     return 0;
 }
 
@@ -363,13 +349,9 @@ static void tells_its_kernel(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(attends, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(own_keys, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(shapes_refused, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(arguments_refused, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(overlaps_refused, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(columns_of_one_tensor, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(tells_its_kernel, set_up, tear_down),
+        OP_TEST(attends),           OP_TEST(own_keys),         OP_TEST(shapes_refused),
+        OP_TEST(arguments_refused), OP_TEST(overlaps_refused), OP_TEST(columns_of_one_tensor),
+        OP_TEST(tells_its_kernel),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

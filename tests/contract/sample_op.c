@@ -14,6 +14,8 @@
 
 #include <cmocka.h>
 
+#include "tests/support/op_rig.h"
+
 #define ROWS 4
 #define QUERY_LEN 3
 #define VOCAB 4500 /* more than two pieces of the kernels */
@@ -32,11 +34,6 @@ struct rig {
     int32_t tokens[(BASE + ROWS) * QUERY_LEN];
     int32_t accepted[BASE + ROWS], sampled[BASE + ROWS];
 };
-
-static uint64_t at(const void *pointer)
-{
-    return (uintptr_t)pointer;
-}
 
 static void *take(uint64_t bytes)
 {

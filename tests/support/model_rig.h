@@ -5,9 +5,7 @@
 /* Good arguments of every operator of replayrt/model_ops.h, over memory of which what is written is
  * seen. For programs with cmocka. */
 #include "replayrt/model_ops.h"
-
-#include <stdlib.h>
-#include <string.h>
+#include "tests/support/op_rig.h"
 
 #define BYTES (1u << 16) /* of each tensor */
 #define POISON 0xa5
@@ -53,15 +51,12 @@ static inline int tear_down(void **state)
     return 0;
 }
 
-static inline void refused(const struct rig *r, enum rt_status status, enum rt_status wanted,
-                           const char *words)
+/* `because`: what should have kept it so. */
+static inline void untouched(const struct rig *r, const char *because)
 {
-    const struct rt_error *error = rt_ops_last_error(r->ops);
-    if (status != wanted || error->status != wanted || !strstr(error->message, words))
-        fail_msg("%s: \"%s\" does not say \"%s\"", rt_status_string(status), error->message, words);
     for (size_t i = 0; i < BYTES; i++)
         if (r->out[i] != POISON)
-            fail_msg("%s: byte %zu was written", words, i);
+            fail_msg("%s: byte %zu was written", because, i);
 }
 
 static inline struct rt_token_rows rows_of(const struct rig *r)

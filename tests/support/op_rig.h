@@ -39,6 +39,7 @@ static inline int op_rig_free(void **state)
 static inline void refused(rt_ops *ops, enum rt_status status, const char *words)
 {
     assert_int_equal(status, RT_ERR_INVALID);
+    assert_int_equal(rt_ops_last_error(ops)->status, status);
     const char *message = rt_ops_last_error(ops)->message;
     if (!strstr(message, words))
         fail_msg("\"%s\" does not say \"%s\"", message, words);
