@@ -7,7 +7,7 @@ void rt_operands_reads(struct rt_operands *o, struct rt_strided one)
 {
     if (!one.address || !one.bytes)
         return;
-    assert(o->count < RT_OPERANDS_MOST);
+    assert(o->count < RT_STRIDED_MOST);
     o->all[o->count++] = one;
 }
 
@@ -16,7 +16,7 @@ void rt_operands_writes(struct rt_operands *o, struct rt_strided one)
 {
     if (!one.address || !one.bytes)
         return;
-    assert(o->count < RT_OPERANDS_MOST);
+    assert(o->count < RT_STRIDED_MOST);
     o->all[o->count++] = o->all[o->written];
     o->all[o->written++] = one;
 }

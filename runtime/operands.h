@@ -5,10 +5,8 @@
 /* The memory of an operator's call: tensors that it writes, and tensors that it reads. */
 #include "runtime/strided.h"
 
-#define RT_OPERANDS_MOST 20
-
 struct rt_operands {
-    struct rt_strided all[RT_OPERANDS_MOST]; /* those that are written stand first */
+    struct rt_strided all[RT_STRIDED_MOST]; /* those that are written stand first */
     uint32_t count, written;
 };
 
