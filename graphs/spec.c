@@ -3,7 +3,25 @@
 
 #include "common/math.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+
+struct rt_spec_name rt_spec_name(const struct rt_graph_spec *spec)
+{
+    struct rt_spec_name name;
+    int used = 0;
+    if (!rt_spec_is_chunk(spec)) {
+        (void)snprintf(name.text, sizeof(name.text), "batch %u, query length %u", spec->rows,
+                       rt_spec_query_len(spec));
+        return name;
+    }
+    used = snprintf(name.text, sizeof(name.text), "chunk of %u tokens, %u rows beside it",
+                    rt_spec_chunk(spec), spec->decode_rows);
+    if (!spec->absorbed)
+        (void)snprintf(name.text + used, sizeof(name.text) - (size_t)used, ", %u pieces of context",
+                       spec->pieces);
+    return name;
+}
 
 uint32_t rt_specs_of_buckets(const uint32_t *batch_sizes, uint32_t batch_size_count,
                              const uint32_t *query_lens, uint32_t query_len_count,

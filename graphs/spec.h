@@ -52,6 +52,13 @@ static inline uint32_t rt_spec_query_len(const struct rt_graph_spec *spec)
     return spec->rows && !rt_spec_is_chunk(spec) ? spec->tokens / spec->rows : 1;
 }
 
+/* A graph's name in messages: "batch 8, query length 2", or of a chunk "chunk of 512 tokens, 8 rows
+ * beside it, 2 pieces of context". */
+struct rt_spec_name {
+    char text[96];
+};
+struct rt_spec_name rt_spec_name(const struct rt_graph_spec *spec);
+
 /* Numbers of pieces that there are graphs for: 0, 1, 2, 4, … and the most. */
 #define RT_MAX_PIECE_COUNTS 18
 #define RT_MAX_DECODE_SPECS (RT_MAX_BUCKETS * RT_MAX_QUERY_LENS)

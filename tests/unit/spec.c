@@ -236,6 +236,28 @@ static void test_chunks_fill_the_list(void **state)
     assert_int_equal(rt_spec_prefill_rows(&decode), 0);
 }
 
+static void test_names(void **state)
+{
+    (void)state;
+    const struct rt_graph_spec decode = {RT_PHASE_DECODE, 4, 8, 4};
+    const struct rt_graph_spec absorbed = {
+        .phase = RT_PHASE_CHUNK, .rows = 8, .tokens = 67, .decode_rows = 3, .absorbed = true};
+    const struct rt_graph_spec expanded = {
+        .phase = RT_PHASE_CHUNK, .rows = 8, .tokens = 512, .pieces = 5};
+    const struct rt_graph_spec longest = {.phase = RT_PHASE_CHUNK,
+                                          .rows = UINT32_MAX,
+                                          .tokens = UINT32_MAX,
+                                          .decode_rows = INT32_MAX,
+                                          .pieces = UINT32_MAX};
+    assert_string_equal(rt_spec_name(&decode).text, "batch 4, query length 2");
+    assert_string_equal(rt_spec_name(&absorbed).text, "chunk of 64 tokens, 3 rows beside it");
+    assert_string_equal(rt_spec_name(&expanded).text,
+                        "chunk of 512 tokens, 0 rows beside it, 5 pieces of context");
+    assert_string_equal(rt_spec_name(&longest).text,
+                        "chunk of 2147483648 tokens, 2147483647 rows beside it, 4294967295 pieces "
+                        "of context");
+}
+
 /* Chunks of 64, absorbed, and 512, expanded, behind the graphs of steps. */
 static void test_find_takes_the_smallest_chunk(void **state)
 {
@@ -282,6 +304,7 @@ int main(void)
         cmocka_unit_test(test_replays_and_capacity_match_a_walk),
         cmocka_unit_test(test_largest_counts_do_not_overflow),
         cmocka_unit_test(test_bad_lists_are_refused),
+        cmocka_unit_test(test_names),
         cmocka_unit_test(test_chunks_fill_the_list),
         cmocka_unit_test(test_find_takes_the_smallest_chunk),
     };
