@@ -258,7 +258,7 @@ static enum rt_status check_mixed(struct rt_runtime *rt, const struct rt_step_pa
     rt->attempts++;
     RT_TRY(check_prompts(rt, p->prompts, p->prompt_count, &new_pages));
     RT_TRY(rt_step_check_rows(rt, p, 1, &new_pages));
-    return rt_step_check_pages(rt, new_pages);
+    return rt_step_check_pages(rt, "the step", new_pages);
 }
 
 static enum rt_status fill_mixed(struct rt_runtime *rt, const struct rt_step_params *p,
@@ -399,7 +399,7 @@ static enum rt_status check_prefill(struct rt_runtime *rt, const struct rt_prefi
     RT_TRY(rt_step_check_flags(rt, "rt_prefill", p->flags));
     rt->attempts++;
     RT_TRY(check_prompts(rt, p->prompts, p->prompt_count, &new_pages));
-    return rt_step_check_pages(rt, new_pages);
+    return rt_step_check_pages(rt, "the prefill", new_pages);
 }
 
 enum rt_status rt_prefill(rt_runtime *rt, const struct rt_prefill_params *params, uint64_t *ticket)

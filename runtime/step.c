@@ -125,10 +125,10 @@ enum rt_status rt_step_check_rows(struct rt_runtime *rt, const struct rt_step_pa
     return check_tokens(rt, p, query_len);
 }
 
-enum rt_status rt_step_check_pages(struct rt_runtime *rt, uint32_t new_pages)
+enum rt_status rt_step_check_pages(struct rt_runtime *rt, const char *whose, uint32_t new_pages)
 {
     RT_REQUIRE(new_pages <= rt->pages.free_count, &rt->error, RT_ERR_PAGES,
-               "the step needs %u new pages, %u of %u are free", new_pages, rt->pages.free_count,
+               "%s needs %u new pages, %u of %u are free", whose, new_pages, rt->pages.free_count,
                rt->pages.count);
     return RT_OK;
 }
@@ -174,7 +174,7 @@ static enum rt_status check_step(struct rt_runtime *rt, const struct rt_step_par
     uint32_t new_pages = 0;
     rt->attempts++;
     RT_TRY(rt_step_check_rows(rt, p, query_len, &new_pages));
-    return rt_step_check_pages(rt, new_pages);
+    return rt_step_check_pages(rt, "the step", new_pages);
 }
 
 /* A graph of just that batch size, and a record for it. */

@@ -16,7 +16,8 @@ enum rt_status rt_step_check_room(struct rt_runtime *rt);
 /* The rows of one attempt, with their tokens and accepted counts; *new_pages grows. */
 enum rt_status rt_step_check_rows(struct rt_runtime *rt, const struct rt_step_params *p,
                                   uint32_t query_len, uint32_t *new_pages);
-enum rt_status rt_step_check_pages(struct rt_runtime *rt, uint32_t new_pages);
+/* `whose`: what they are for, as a message begins. */
+enum rt_status rt_step_check_pages(struct rt_runtime *rt, const char *whose, uint32_t new_pages);
 
 /* ---- writing a record, and taking it back ---------------------------------------------------- */
 
