@@ -21,6 +21,9 @@ static const struct command commands[] = {
      "      --assume NAME  for a device that is elsewhere: h200, h100, a100 or host\n"
      "      --stages       list every graph's stages, equal layers as one\n"
      "      --dot BATCH    that batch size's graph, for Graphviz\n"
+     "      --dot-chunk N  that of a chunk of N tokens of prompts\n"
+     "      --beside ROWS  of such, beside so many rows that decode (0)\n"
+     "      --context N    of such, with room for N cached tokens (0)\n"
      "      --json\n"
      "      Exit code 1 where arena and pool do not fit the device's memory.\n"},
     {"verify", cmd_verify,

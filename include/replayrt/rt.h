@@ -393,11 +393,14 @@ struct rt_bucket_stats {
     uint32_t nodes;
     uint32_t batch, query_len;
     uint64_t replays;
-    uint64_t live_rows;          /* summed over replays */
-    uint64_t padded_rows;        /* likewise: batch - live */
-    uint64_t graph_bytes;        /* device memory taken by instantiating and uploading the graph */
-    uint64_t capture_ns;         /* build + audit + instantiate + upload */
-    uint32_t chunk, decode_rows; /* as rt_plan_graph has them */
+    uint64_t live_rows;   /* summed over replays */
+    uint64_t padded_rows; /* likewise: batch - live */
+    uint64_t graph_bytes; /* device memory taken by instantiating and uploading the graph */
+    uint64_t capture_ns;  /* build + audit + instantiate + upload */
+    /* As rt_plan_graph has them. Graphs of one chunk that differ in context_tokens alone serve
+     * longer pasts with the larger. */
+    uint32_t chunk, decode_rows, context_tokens;
+    uint32_t reserved;
 };
 
 struct rt_stats {
@@ -410,7 +413,8 @@ struct rt_stats {
     uint64_t busy;            /* RT_ERR_BUSY returned */
     uint64_t host_ns_last, host_ns_total; /* inside rt_step, launch included */
     /* From the device's own clock, over the completed steps seen so far. A step is an rt_step call
-     * that succeeded, of however many replays; a control replay is none. */
+     * that succeeded, of however many replays, or one chunk of rt_prefill, of which a call may have
+     * many; a control replay is none. */
     uint64_t gpu_steps;
     uint64_t gpu_ns_last, gpu_ns_total; /* the first replay's start to the last one's end */
     uint64_t gap_steps;
@@ -448,9 +452,12 @@ RT_API enum rt_status rt_get_info(rt_runtime *runtime, struct rt_info *out);
 /* Checks again that every pointer baked into every graph lies in a registered allocation. */
 RT_API enum rt_status rt_audit(rt_runtime *runtime);
 
-/* A graph as Graphviz DOT with readable names; *needed counts the final NUL. */
+/* A step's graph as Graphviz DOT with readable names; *needed counts the final NUL. */
 RT_API enum rt_status rt_dot(rt_runtime *runtime, uint32_t batch, uint32_t query_len, char *text,
                              size_t capacity, size_t *needed);
+/* Likewise the graph that rt_get_bucket_stats has at this index: one of a chunk too. */
+RT_API enum rt_status rt_graph_dot(rt_runtime *runtime, uint32_t index, char *text, size_t capacity,
+                                   size_t *needed);
 
 /* ---- a busy device for tests ----------------------------------------------------------------- */
 
