@@ -152,6 +152,9 @@ static void fill_dims(const struct rt_blueprint *b, const struct rt_kv_format *k
             add_chunk(b, spec, rt_blueprint_form(b, spec), dims);
     }
     dims->rows = rt_max_u32(dims->rows, dims->bucket_max);
+    if (c->layer && c->chunk_count)
+        dims->rows = rt_max_u32(dims->rows, (uint32_t)rt_specs_capacity_behind(
+                                                b->specs, b->spec_count, c->max_sequences));
     if (c->layer)
         fill_block_dims(b, dims);
 }

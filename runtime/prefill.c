@@ -23,15 +23,12 @@ struct chunk {
     uint32_t part_count;
     uint32_t tokens;                       /* of the parts */
     uint64_t context;                      /* tokens in front of them */
-    const struct rt_step_params *decoding; /* its rows, 1 token each; null: none */
+    const struct rt_step_params *decoding; /* its first `rows` rows, 1 token each; null: none */
+    uint32_t rows;
     uint32_t flags;
     uint64_t call_first; /* step */
+    bool goes_on;        /* rows that decode follow in replays of their own */
 };
-
-static uint32_t rows_of(const struct chunk *c)
-{
-    return c->decoding ? c->decoding->rows : 0;
-}
 
 /* ---- checks ---------------------------------------------------------------------------------- */
 
@@ -190,10 +187,10 @@ static void note_flight(struct rt_runtime *rt, const struct chunk *c, bool devic
         .step = step,
         .ticket_first = step,
         .call_first = c->call_first,
-        .rows = c->part_count + rows_of(c),
+        .rows = c->part_count + c->rows,
         .query_len = 1,
         .device_decides = device_decides,
-        .ends_call = true,
+        .ends_call = !c->goes_on,
     };
     rt->stats.replays++;
 }
@@ -207,7 +204,7 @@ static enum rt_status replay(struct rt_runtime *rt, const struct chunk *c, struc
     struct rt_record *record = rt_ring_record(&rt->ring);
     struct rt_record_row *rows = rt_ring_rows(&rt->ring, record);
     int32_t *tokens = rt_ring_tokens(&rt->ring, record);
-    const uint32_t live = c->part_count + rows_of(c);
+    const uint32_t live = c->part_count + c->rows;
     *record = (struct rt_record){.step = rt->ring.next_step,
                                  .live_rows = live,
                                  .query_len = 1,
@@ -223,12 +220,12 @@ static enum rt_status replay(struct rt_runtime *rt, const struct chunk *c, struc
     if (c->decoding) {
         const struct rt_step_params *p = c->decoding;
         device_decides =
-            rt_step_write_rows(rt, p->seqs, p->accept, p->rows, 1, rows + c->part_count);
-        rt_step_write_tokens(p, 0, p->rows, 1, tokens + c->part_count);
+            rt_step_write_rows(rt, p->seqs, p->accept, c->rows, 1, rows + c->part_count);
+        rt_step_write_tokens(p, 0, c->rows, 1, tokens + c->part_count);
     }
     const enum rt_status status = rt_step_launch(rt, g, c->flags & RT_STEP_EAGER);
     if (status != RT_OK) {
-        rt_step_unwrite_rows(rt, rows + c->part_count, rows_of(c), 1);
+        rt_step_unwrite_rows(rt, rows + c->part_count, c->rows, 1);
         unwrite_parts(rt, c, held);
         record->step = 0; /* no replay may take it for the next step's */
         rt->ops_bytes = bytes;
@@ -261,9 +258,34 @@ static enum rt_status check_mixed(struct rt_runtime *rt, const struct rt_step_pa
     return rt_step_check_pages(rt, "the step", new_pages);
 }
 
-static enum rt_status fill_mixed(struct rt_runtime *rt, const struct rt_step_params *p,
-                                 struct chunk *c, uint32_t *spec)
+static uint32_t most_beside(const struct rt_runtime *rt)
 {
+    const struct rt_dims *dims = &rt->blueprint.placement.dims;
+    return dims->chunk_rows - dims->prefill_rows;
+}
+
+/*
+ * The graph for all of it; or, where more rows decode than any has beside its chunk, for as many as
+ * the largest has, and what is left follows in steps' graphs. Not where attention is alone: there
+ * the rows' q and latent would have to be where the chunk's tokens have theirs, which a caller that
+ * writes them in front of the call cannot do.
+ */
+static uint32_t find_mixed(const struct rt_runtime *rt, struct chunk *c)
+{
+    const uint32_t rows = c->decoding->rows, most = most_beside(rt);
+    c->rows = rows;
+    uint32_t spec = find_spec(rt, c->tokens, rows, c->context);
+    if (spec < rt->blueprint.spec_count || rows <= most || !rt->blueprint.config.layer ||
+        !rt_spec_captured(&rt->spec_index, 1))
+        return spec;
+    c->rows = most;
+    c->goes_on = true;
+    return find_spec(rt, c->tokens, most, c->context);
+}
+
+static enum rt_status fill_mixed(struct rt_runtime *rt, struct chunk *c, uint32_t *spec)
+{
+    const struct rt_step_params *p = c->decoding;
     const uint32_t most = rt->blueprint.placement.dims.prefill_rows;
     uint64_t tokens = 0;
     RT_REQUIRE(p->prompt_count <= most, &rt->error, RT_ERR_ROWS,
@@ -275,14 +297,32 @@ static enum rt_status fill_mixed(struct rt_runtime *rt, const struct rt_step_par
         c->context += slot->length;
     }
     c->tokens = (uint32_t)rt_min_u64(tokens, UINT32_MAX);
-    *spec = find_spec(rt, c->tokens, p->rows, c->context);
+    *spec = find_mixed(rt, c);
     RT_REQUIRE(*spec < rt->blueprint.spec_count, &rt->error, RT_ERR_ROWS,
                "no graph holds %" PRIu64 " tokens of prompts behind %" PRIu64
                " cached ones, and %u rows that decode: prefill.chunks go up to %u, "
                "prefill.mixed_rows to %u",
-               tokens, c->context, p->rows, rt->blueprint.placement.dims.chunk,
-               rt->blueprint.placement.dims.chunk_rows - most);
+               tokens, c->context, p->rows, rt->blueprint.placement.dims.chunk, most_beside(rt));
     return RT_OK;
+}
+
+/* A record for the chunk and for each replay behind it. */
+static enum rt_status check_records(struct rt_runtime *rt, const struct chunk *c)
+{
+    if (!c->goes_on)
+        return rt_step_check_room(rt);
+    const uint32_t rows = c->decoding->rows, depth = rt->ring.depth;
+    const uint32_t records = 1 + rt_spec_replays(&rt->spec_index, 1, rows - c->rows);
+    const uint32_t room = rt_ring_room(&rt->ring, rt->harvested);
+    RT_REQUIRE(records <= depth, &rt->error, RT_ERR_ROWS,
+               "%u rows beside prompts need %u replays, %u rows in the first and at most %u in "
+               "each other; the ring has %u records",
+               rows, records, c->rows, rt->spec_index.largest[1], depth);
+    if (records <= room)
+        return RT_OK;
+    rt->stats.busy++;
+    return rt_fail(&rt->error, RT_ERR_BUSY, "%u records needed, %u of %u free", records, room,
+                   depth);
 }
 
 enum rt_status rt_step_mixed(struct rt_runtime *rt, const struct rt_step_params *params,
@@ -293,13 +333,16 @@ enum rt_status rt_step_mixed(struct rt_runtime *rt, const struct rt_step_params 
     uint32_t spec = 0;
     rt_harvest(rt);
     RT_TRY(check_mixed(rt, params));
-    RT_TRY(fill_mixed(rt, params, &c, &spec));
+    RT_TRY(fill_mixed(rt, &c, &spec));
+    RT_TRY(check_records(rt, &c));
     RT_TRY(rt_reserve_ops(rt, ops_bytes_of(rt, &c)));
-    RT_TRY(rt_step_check_room(rt)); /* where those before had to go first */
+    RT_TRY(check_records(rt, &c)); /* where those before had to go first */
     c.call_first = rt->ring.next_step;
     RT_TRY(replay(rt, &c, &rt->captured[spec]));
+    const enum rt_status status = rt_step_replay_rest(rt, params, c.rows, c.call_first);
     if (ticket)
         *ticket = rt->ring.next_step - 1;
+    RT_TRY(status);
     rt->stats.steps++;
     rt->stats.eager_steps += params->flags & RT_STEP_EAGER ? 1 : 0;
     rt->stats.host_ns_last = rt_step_now_ns() - begin;

@@ -280,17 +280,18 @@ enum rt_status rt_step_launch(struct rt_runtime *rt, const struct rt_captured *g
     return status;
 }
 
-/* Rows [first, first + live) in one record and one launch. */
-static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params *p, uint32_t first,
-                             uint32_t live, uint32_t query_len, struct rt_captured *g,
-                             uint64_t ticket_first)
+/* Rows [first, first + live) in one record and one launch; `before` rows of prompts are in front of
+ * them in the call. */
+static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params *p, uint32_t before,
+                             uint32_t first, uint32_t live, uint32_t query_len,
+                             struct rt_captured *g, uint64_t ticket_first)
 {
     struct rt_record *record = rt_ring_record(&rt->ring);
     struct rt_record_row *rows = rt_ring_rows(&rt->ring, record);
     *record = (struct rt_record){
         .step = rt->ring.next_step,
         .live_rows = live,
-        .row_base = first,
+        .row_base = before + first,
         .query_len = query_len,
         .bucket = g->program.spec.rows,
     };
@@ -326,6 +327,18 @@ static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params 
     return RT_OK;
 }
 
+enum rt_status rt_step_replay_rest(struct rt_runtime *rt, const struct rt_step_params *p,
+                                   uint32_t first, uint64_t first_step)
+{
+    while (first < p->rows) {
+        uint32_t spec;
+        const uint32_t live = rt_spec_take(&rt->spec_index, 1, p->rows - first, &spec);
+        RT_TRY(replay(rt, p, p->prompt_count, first, live, 1, &rt->captured[spec], first_step));
+        first += live;
+    }
+    return RT_OK;
+}
+
 enum rt_status rt_step(rt_runtime *rt, const struct rt_step_params *params, uint64_t *ticket)
 {
     RT_ENTER(rt);
@@ -352,7 +365,7 @@ enum rt_status rt_step(rt_runtime *rt, const struct rt_step_params *params, uint
         uint32_t live = is_idle ? 0 : params->rows - row;
         live = rt_spec_take(&rt->spec_index, query_len, is_idle ? params->idle_batch : live, &spec);
         live = is_idle ? 0 : live;
-        status = replay(rt, params, row, live, query_len, &rt->captured[spec], first_step);
+        status = replay(rt, params, 0, row, live, query_len, &rt->captured[spec], first_step);
         row += live;
     } while (row < params->rows && status == RT_OK);
     if (ticket && rt->ring.next_step > first_step)

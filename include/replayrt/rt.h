@@ -218,7 +218,9 @@ struct rt_step_params {
     /* [rows] RT_ACCEPT_ALL, RT_ACCEPT_DEVICE or 1..query_len; null: RT_ACCEPT_ALL */
     const int32_t *accept;
     /* A mixed step: prompts, whose tokens all stay, in front of the rows, which have one token
-     * each then. One replay of a chunk's graph (rt_config.chunks) that holds them all. */
+     * each then. One replay of a chunk's graph (rt_config.chunks) that holds them all. With
+     * rt_config.layer more rows than the largest of mixed_rows are served, too: as many beside the
+     * prompts, the others in replays of steps' graphs behind it, row_base counting the prompts. */
     const struct rt_prompt *prompts; /* [prompt_count], of sequences that no row names */
     uint32_t prompt_count;
     /* With rows 0: the graph of this captured batch size is replayed without a live row, as ranks
@@ -230,6 +232,7 @@ struct rt_step_params {
  * One step: every row's query_len tokens are appended to its KV cache and attended in every layer.
  * Checks, writes one record, launches one graph: exactly one driver call, no allocation, no lock,
  * no wait. More rows than the largest bucket are served by several replays, one launch each.
+ * Results are of the prompts first, where there are some, then of the rows, in the order given.
  * Stream-ordered: inputs (q, latent) must be written on the runtime's stream or be complete before.
  * *ticket (may be null) is for rt_wait and rt_result.
  * Returns RT_ERR_BUSY (ring full, or a length that steps in flight decide: wait for an older step),
