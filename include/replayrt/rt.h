@@ -3,8 +3,8 @@
 #define REPLAYRT_RT_H
 
 /*
- * replayrt: the attention of multi-head latent attention (MLA) models at decode time, one
- * CUDA-graph launch per token.
+ * replayrt: the attention of multi-head latent attention (MLA) models, one CUDA-graph launch per
+ * token that is decoded, or per chunk of prompts (rt_prefill, rt_step_params.prompts).
  *
  * Laws of this header
  *  1. Parameter structs need live only until the function returns. Set struct_size to sizeof the
@@ -48,6 +48,7 @@ RT_API const char *rt_version(void);
 
 /* ---- stages of the caller -------------------------------------------------------------------- */
 
+/* Every graph has them all: those of steps, and those of chunks of prompts (context->chunk). */
 enum rt_stage_point {
     RT_STAGE_STEP_BEGIN = 0,   /* after lengths and positions are known, before layer 0 */
     RT_STAGE_BEFORE_ATTENTION, /* per layer: must leave q and latent of the layer's rows */
