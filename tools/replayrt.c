@@ -78,6 +78,20 @@ static const struct command commands[] = {
      "                     again with every product by cuBLASLt\n"
      "      --device NAME  instead of the configured one\n"
      "      --json\n"},
+    {"bench prefill", cmd_bench_prefill,
+     "  bench prefill CONFIG\n"
+     "                     what prompts cost a layer, and a step beside one; with layer: true\n"
+     "      --tokens N     one prompt's length (512, 2048 and 8192)\n"
+     "      --chunk N      tokens that rows decode beside (512)\n"
+     "      --batch N      of such rows (8)\n"
+     "      --length N     tokens of each such row (4096; pages are made for it)\n"
+     "      --steps N      measured steps (20)\n"
+     "      --heads N      instead of the configured ones\n"
+     "      --layers N     instead of the configured ones\n"
+     "      --tflops X, --gbps X\n"
+     "                     peaks that floors are of (784, 4559: an H200's, measured)\n"
+     "      --device NAME  instead of the configured one\n"
+     "      --json\n"},
     {"bench attention", cmd_bench_attention,
      "  bench attention    what attention costs a layer, for every shape of a list\n"
      "      --shapes FILE  the list, an object a line; see docs/bench_attention.md\n"
@@ -143,8 +157,8 @@ static int unknown(int argc, char **argv)
     if (!meant)
         meant = nearest(typed, names, COMMANDS);
     const bool option = meant && (meant == names[COMMANDS] || meant == names[COMMANDS + 1]);
-    complain("unknown command %s%s%s%s%s; there are plan, verify, decode, bench step, bench layer "
-             "and bench attention",
+    complain("unknown command %s%s%s%s%s; there are plan, verify, decode, bench step, bench layer, "
+             "bench prefill and bench attention",
              meant && strchr(meant, ' ') ? typed : argv[0], meant ? "; did you mean " : "",
              option ? "--" : "", meant ? meant : "", meant ? "?" : "");
     return EXIT_USAGE;

@@ -40,6 +40,8 @@ REFUSED = [
     (["verfiy"], 2, "did you mean verify?"),
     (["bench", "setp"], 2, "unknown command bench setp; did you mean bench step?"),
     (["bench", "layr"], 2, "unknown command bench layr; did you mean bench layer?"),
+    (["bench", "prefil"], 2, "did you mean bench prefill?"),
+    (["bench", "prefill", MISSING, "--json", "--length", "1", "--device", "host"], 1, MISSING),
     (["bench", "atention", "--shapes", MISSING], 2, "did you mean bench attention?"),
     (["help"], 2, "did you mean --help?"),
     (["version"], 2, "did you mean --version?"),
@@ -71,9 +73,11 @@ HELP = [
     (["verify", "-h"], ["--seed"], ["--assume"]),
     (["verify", MISSING, "--steps", "3", "-h"], ["--seed"], ["--assume"]),
     (["decode", "--help"], ["--prompt-ids", "--dump"], ["--assume", "--shapes"]),
-    (["bench", "--help"], ["bench step", "bench layer", "bench attention"], ["--assume"]),
+    (["bench", "--help"], ["bench step", "bench layer", "bench prefill", "bench attention"],
+     ["--assume"]),
     (["bench", "step", "-h"], ["--query-len"], ["--shapes", "--assume"]),
     (["bench", "layer", "-h"], ["--versus-library"], ["--shapes", "--assume"]),
+    (["bench", "prefill", "-h"], ["--tokens", "--tflops"], ["--shapes", "--query-len"]),
     (["bench", "attention", "--help"], ["--shapes"], ["--query-len"]),
 ]
 
