@@ -123,19 +123,20 @@ uint64_t rt_specs_capacity(const struct rt_graph_spec *specs, uint32_t count, ui
     return capacity;
 }
 
-/* Most padding is that of a live count one above a smaller graph's. */
+/* Most padding is that of a live count one above the next smaller graph's. */
 uint64_t rt_specs_capacity_behind(const struct rt_graph_spec *specs, uint32_t count,
                                   uint32_t max_rows)
 {
     uint32_t padding = 0;
-    for (uint32_t i = 0; i < count; i++)
-        if (serves(&specs[i], 1)) {
-            uint32_t below = 0;
-            for (uint32_t j = 0; j < count; j++)
-                if (serves(&specs[j], 1) && specs[j].rows < specs[i].rows)
-                    below = rt_max_u32(below, specs[j].rows);
-            padding = rt_max_u32(padding, specs[i].rows - below - 1);
-        }
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t below = 0;
+        if (specs[i].phase != RT_PHASE_DECODE)
+            continue;
+        for (uint32_t j = 0; j < count; j++)
+            if (serves(&specs[j], rt_spec_query_len(&specs[i])) && specs[j].rows < specs[i].rows)
+                below = rt_max_u32(below, specs[j].rows);
+        padding = rt_max_u32(padding, specs[i].rows - below - 1);
+    }
     return (uint64_t)max_rows + padding;
 }
 

@@ -90,8 +90,8 @@ uint32_t rt_spec_find_chunk(const struct rt_graph_spec *specs, uint32_t count, u
  * max_rows; at least those of the largest graph, which may be replayed without a live row. */
 uint64_t rt_specs_capacity(const struct rt_graph_spec *specs, uint32_t count, uint32_t max_rows);
 
-/* The same where replays of one token a row come behind a chunk's, whose rows are any number: then
- * row_base is what it is, and the last replay may be padded the most. */
+/* The same where replays come behind a chunk's, whose rows are any number: then row_base is what it
+ * is, and the last replay may be padded the most. */
 uint64_t rt_specs_capacity_behind(const struct rt_graph_spec *specs, uint32_t count,
                                   uint32_t max_rows);
 

@@ -241,11 +241,17 @@ static enum rt_status replay(struct rt_runtime *rt, const struct chunk *c, struc
 
 /* ---- rt_step with prompts -------------------------------------------------------------------- */
 
+static uint32_t query_len_of(const struct rt_step_params *p)
+{
+    return p->query_len ? p->query_len : 1;
+}
+
 static enum rt_status check_mixed(struct rt_runtime *rt, const struct rt_step_params *p)
 {
     uint32_t new_pages = 0;
-    RT_REQUIRE(p->query_len <= 1, &rt->error, RT_ERR_QUERY_LEN,
-               "query length %u beside prompts: rows have 1 token there", p->query_len);
+    RT_REQUIRE(p->query_len <= 1 || rt->blueprint.config.layer, &rt->error, RT_ERR_QUERY_LEN,
+               "query length %u beside prompts: rows have 1 token there, without layer",
+               p->query_len);
     RT_REQUIRE(p->rows <= rt->blueprint.config.max_sequences, &rt->error, RT_ERR_ROWS,
                "%u rows; this runtime has 1..%u sequences", p->rows,
                rt->blueprint.config.max_sequences);
@@ -254,7 +260,7 @@ static enum rt_status check_mixed(struct rt_runtime *rt, const struct rt_step_pa
     RT_TRY(rt_step_check_room(rt));
     rt->attempts++;
     RT_TRY(check_prompts(rt, p->prompts, p->prompt_count, &new_pages));
-    RT_TRY(rt_step_check_rows(rt, p, 1, &new_pages));
+    RT_TRY(rt_step_check_rows(rt, p, query_len_of(p), &new_pages));
     return rt_step_check_pages(rt, "the step", new_pages);
 }
 
@@ -265,22 +271,20 @@ static uint32_t most_beside(const struct rt_runtime *rt)
 }
 
 /*
- * The graph for all of it; or, where more rows decode than any has beside its chunk, for as many as
- * the largest has, and what is left follows in steps' graphs. Not where attention is alone: there
- * the rows' q and latent would have to be where the chunk's tokens have theirs, which a caller that
- * writes them in front of the call cannot do.
+ * The graph for all of it. Or, where more rows decode than any has beside its chunk, for as many as
+ * the largest has, and where they have more tokens than one for none: what is left follows in
+ * steps' graphs. Not where attention is alone: there the rows' q and latent would have to be where
+ * the chunk's tokens have theirs, which a caller that writes them in front of the call cannot do.
  */
 static uint32_t find_mixed(const struct rt_runtime *rt, struct chunk *c)
 {
-    const uint32_t rows = c->decoding->rows, most = most_beside(rt);
-    c->rows = rows;
-    uint32_t spec = find_spec(rt, c->tokens, rows, c->context);
-    if (spec < rt->blueprint.spec_count || rows <= most || !rt->blueprint.config.layer ||
-        !rt_spec_captured(&rt->spec_index, 1))
-        return spec;
-    c->rows = most;
-    c->goes_on = true;
-    return find_spec(rt, c->tokens, most, c->context);
+    const struct rt_step_params *p = c->decoding;
+    const uint32_t query_len = query_len_of(p), most = query_len > 1 ? 0 : most_beside(rt);
+    const bool goes_on = p->rows > most && rt->blueprint.config.layer &&
+                         rt_spec_captured(&rt->spec_index, query_len);
+    c->rows = goes_on ? most : p->rows;
+    c->goes_on = goes_on;
+    return find_spec(rt, c->tokens, c->rows, c->context);
 }
 
 static enum rt_status fill_mixed(struct rt_runtime *rt, struct chunk *c, uint32_t *spec)
@@ -312,12 +316,13 @@ static enum rt_status check_records(struct rt_runtime *rt, const struct chunk *c
     if (!c->goes_on)
         return rt_step_check_room(rt);
     const uint32_t rows = c->decoding->rows, depth = rt->ring.depth;
-    const uint32_t records = 1 + rt_spec_replays(&rt->spec_index, 1, rows - c->rows);
+    const uint32_t query_len = query_len_of(c->decoding);
+    const uint32_t records = 1 + rt_spec_replays(&rt->spec_index, query_len, rows - c->rows);
     const uint32_t room = rt_ring_room(&rt->ring, rt->harvested);
     RT_REQUIRE(records <= depth, &rt->error, RT_ERR_ROWS,
                "%u rows beside prompts need %u replays, %u rows in the first and at most %u in "
                "each other; the ring has %u records",
-               rows, records, c->rows, rt->spec_index.largest[1], depth);
+               rows, records, c->rows, rt->spec_index.largest[query_len], depth);
     if (records <= room)
         return RT_OK;
     rt->stats.busy++;
@@ -339,7 +344,8 @@ enum rt_status rt_step_mixed(struct rt_runtime *rt, const struct rt_step_params 
     RT_TRY(check_records(rt, &c)); /* where those before had to go first */
     c.call_first = rt->ring.next_step;
     RT_TRY(replay(rt, &c, &rt->captured[spec]));
-    const enum rt_status status = rt_step_replay_rest(rt, params, c.rows, c.call_first);
+    const enum rt_status status =
+        rt_step_replay_rest(rt, params, c.rows, query_len_of(params), c.call_first);
     if (ticket)
         *ticket = rt->ring.next_step - 1;
     RT_TRY(status);

@@ -328,12 +328,13 @@ static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params 
 }
 
 enum rt_status rt_step_replay_rest(struct rt_runtime *rt, const struct rt_step_params *p,
-                                   uint32_t first, uint64_t first_step)
+                                   uint32_t first, uint32_t query_len, uint64_t first_step)
 {
     while (first < p->rows) {
         uint32_t spec;
-        const uint32_t live = rt_spec_take(&rt->spec_index, 1, p->rows - first, &spec);
-        RT_TRY(replay(rt, p, p->prompt_count, first, live, 1, &rt->captured[spec], first_step));
+        const uint32_t live = rt_spec_take(&rt->spec_index, query_len, p->rows - first, &spec);
+        RT_TRY(replay(rt, p, p->prompt_count, first, live, query_len, &rt->captured[spec],
+                      first_step));
         first += live;
     }
     return RT_OK;
@@ -347,12 +348,14 @@ enum rt_status rt_step(rt_runtime *rt, const struct rt_step_params *params, uint
     RT_REQUIRE(!params->idle_batch || (params->rows == 0 && params->prompt_count == 0), &rt->error,
                RT_ERR_INVALID, "rt_step: idle_batch %u beside %u rows and %u prompts",
                params->idle_batch, params->rows, params->prompt_count);
-    if (RT_UNLIKELY(params->prompt_count > 0))
-        return rt_step_mixed(rt, params, ticket);
     uint64_t begin = rt_step_now_ns();
     uint32_t query_len = params->query_len ? params->query_len : 1;
-    if (RT_UNLIKELY(!rt_spec_captured(&rt->spec_index, query_len)))
+    /* Beside a chunk rows of one token need no graph of that length. */
+    if (RT_UNLIKELY(!rt_spec_captured(&rt->spec_index, query_len) &&
+                    (query_len > 1 || params->prompt_count == 0)))
         return refuse_query_len(rt, query_len);
+    if (RT_UNLIKELY(params->prompt_count > 0))
+        return rt_step_mixed(rt, params, ticket);
     rt_harvest(rt);
     const bool is_idle = params->rows == 0 && params->idle_batch > 0;
     RT_TRY(is_idle ? check_idle(rt, params, query_len) : check_step(rt, params, query_len));

@@ -33,10 +33,10 @@ void rt_step_write_tokens(const struct rt_step_params *p, uint32_t first, uint32
 
 enum rt_status rt_step_launch(struct rt_runtime *rt, const struct rt_captured *g, bool eager);
 
-/* The rows from `first` on, one token each, in replays of their own behind that of the call's
- * prompts, which was step `first_step`. */
+/* The rows from `first` on in replays of their own behind that of the call's prompts, which was
+ * step `first_step`. Graphs of that query length are there. */
 enum rt_status rt_step_replay_rest(struct rt_runtime *rt, const struct rt_step_params *p,
-                                   uint32_t first, uint64_t first_step);
+                                   uint32_t first, uint32_t query_len, uint64_t first_step);
 
 /* rt_step with prompts. */
 enum rt_status rt_step_mixed(struct rt_runtime *rt, const struct rt_step_params *params,

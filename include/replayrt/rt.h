@@ -218,10 +218,11 @@ struct rt_step_params {
     const int32_t *tokens;
     /* [rows] RT_ACCEPT_ALL, RT_ACCEPT_DEVICE or 1..query_len; null: RT_ACCEPT_ALL */
     const int32_t *accept;
-    /* A mixed step: prompts, whose tokens all stay, in front of the rows, which have one token
-     * each then. One replay of a chunk's graph (rt_config.chunks) that holds them all. With
+    /* A mixed step: prompts, whose tokens all stay, in front of the rows. Where these have one
+     * token each, one replay of a chunk's graph (rt_config.chunks) that holds them all. With
      * rt_config.layer more rows than the largest of mixed_rows are served, too: as many beside the
-     * prompts, the others in replays of steps' graphs behind it, row_base counting the prompts. */
+     * prompts, the others in replays of steps' graphs behind it, row_base counting the prompts;
+     * and rows of several tokens, which all follow so. Without it both are refused. */
     const struct rt_prompt *prompts; /* [prompt_count], of sequences that no row names */
     uint32_t prompt_count;
     /* With rows 0: the graph of this captured batch size is replayed without a live row, as ranks
@@ -294,7 +295,8 @@ RT_API enum rt_status rt_result(rt_runtime *runtime, uint64_t ticket, struct rt_
 
 /* Likewise the step's tokens, [rows, query_len], of which the first `accepted` of a row stayed: as
  * the rows had them on the device, last tokens and drafts that were made there among them; -1 where
- * the device refused the row. capacity and *count are tokens. */
+ * the device refused the row. In front of them is each prompt's last. capacity and *count are
+ * tokens. */
 RT_API enum rt_status rt_result_tokens(rt_runtime *runtime, uint64_t ticket, int32_t *tokens,
                                        uint32_t capacity, uint32_t *count);
 

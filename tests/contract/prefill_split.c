@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A mixed step whose rows are more than any graph has beside its chunk: the rest follow in steps'
- * graphs, under one ticket, in the rows' order.
+ * A mixed step whose rows are more than any graph has beside its chunk, or have several tokens: the
+ * rest follow in steps' graphs, under one ticket, in the rows' order.
  */
 #include "common/bf16.h"
 #include "tests/support/block_fixture.h"
@@ -19,6 +19,8 @@
 #define MIXED 2u  /* of them fit beside a chunk */
 #define PROMPT 9u /* tokens */
 #define PAST 3u   /* of every row */
+#define LONG 3u   /* a query length, of which STAY tokens stay where the device says so */
+#define STAY 2u
 
 static void *address(rt_runtime *rt, const char *name, uint32_t layer)
 {
@@ -31,12 +33,16 @@ static void *address(rt_runtime *rt, const char *name, uint32_t layer)
 static int follow(void *user, const struct rt_stage_context *c)
 {
     const int32_t base = *(const int32_t *)address(c->runtime, "row_base", 0);
-    const int32_t *tokens = (const int32_t *)address(c->runtime, "tokens", 0) + base;
+    const uint32_t q = c->query_len, stay = q == LONG ? STAY : 1;
+    const int32_t *tokens = (const int32_t *)address(c->runtime, "tokens", 0) + base * (int32_t)q;
     (void)user;
     if (c->point == RT_STAGE_STEP_END) {
         int32_t *sampled = (int32_t *)address(c->runtime, "sampled", 0) + base;
-        for (uint32_t r = 0; r < c->batch; r++)
-            sampled[r] = tokens[r] + 1;
+        int32_t *accepted = (int32_t *)address(c->runtime, "accepted", 0) + base;
+        for (uint32_t r = 0; r < c->batch; r++) {
+            accepted[r] = (int32_t)stay;
+            sampled[r] = tokens[r * q + stay - 1] + 1;
+        }
         return 0;
     }
     uint16_t *hidden = address(c->runtime, "hidden", 0);
@@ -67,7 +73,6 @@ static void open_rig(struct rig *g, uint32_t largest, uint32_t mixed)
     block_config(&config);
     while (config.batch_sizes[config.batch_size_count - 1] > largest)
         config.batch_sizes[--config.batch_size_count] = 0;
-    config.query_len_count = 1;
     config.chunks[0] = 12;
     config.chunk_count = 1;
     config.prefill_rows = 1; /* so that no graph has as many rows as the last replay reaches to */
@@ -209,6 +214,61 @@ static void the_rest_follows(void **state)
     }
 }
 
+static struct rt_step_params long_step(const struct rig *g, const int32_t *ids,
+                                       const int32_t *accept)
+{
+    return (struct rt_step_params){.struct_size = sizeof(struct rt_step_params),
+                                   .rows = ROWS,
+                                   .query_len = LONG,
+                                   .seqs = g->seqs,
+                                   .tokens = ids,
+                                   .accept = accept,
+                                   .prompts = &g->prompt,
+                                   .prompt_count = 1};
+}
+
+/* Rows of several tokens, of which the device says how many stay: as in a step without prompts. */
+static void rows_of_several_tokens(void **state)
+{
+    (void)state;
+    struct rig g, alone;
+    int32_t ids[ROWS * LONG], tokens[1 + ROWS * LONG];
+    const int32_t accept[ROWS] = {RT_ACCEPT_DEVICE, 1, RT_ACCEPT_DEVICE, RT_ACCEPT_ALL,
+                                  RT_ACCEPT_DEVICE};
+    struct rt_row_result results[1 + ROWS];
+    uint64_t ticket = 0;
+    uint32_t count = 0;
+    open_rig(&g, 4, MIXED);
+    open_rig(&alone, 4, MIXED);
+    for (uint32_t i = 0; i < ROWS * LONG; i++)
+        ids[i] = 900 + (int32_t)(7 * i);
+    const struct rt_step_params p = long_step(&g, ids, accept);
+    if (rt_step(g.rt, &p, &ticket) != RT_OK)
+        fail_msg("%s", rt_last_error(g.rt)->message);
+    assert_int_equal(rt_wait(g.rt, ticket, UINT64_MAX), RT_OK);
+    assert_int_equal(rt_result(g.rt, ticket, results, 1 + ROWS, &count), RT_OK);
+    assert_int_equal(count, 1 + ROWS);
+    assert_int_equal(results[0].sampled, g.prompt_ids[PROMPT - 1] + 1);
+    assert_int_equal(rt_result_tokens(g.rt, ticket, tokens, 1 + ROWS * LONG, &count), RT_OK);
+    assert_int_equal(count, 1 + ROWS * LONG);
+    assert_int_equal(tokens[0], g.prompt_ids[PROMPT - 1]);
+    assert_memory_equal(tokens + 1, ids, sizeof(ids));
+    struct rt_step_params without = long_step(&alone, ids, accept);
+    without.prompt_count = 0;
+    assert_int_equal(rt_step(alone.rt, &without, &ticket), RT_OK);
+    assert_int_equal(rt_wait(alone.rt, ticket, UINT64_MAX), RT_OK);
+    assert_int_equal(length_of(&g, g.prompt.seq), PROMPT);
+    for (uint32_t r = 0; r < ROWS; r++) {
+        const uint32_t stay = accept[r] == RT_ACCEPT_DEVICE ? STAY : accept[r] ? 1 : LONG;
+        assert_int_equal(results[1 + r].accepted, stay);
+        assert_int_equal(results[1 + r].sampled, ids[r * LONG + STAY - 1] + 1);
+        assert_int_equal(length_of(&g, g.seqs[r]), PAST + stay);
+        assert_memory_equal(newest(&g, g.seqs[r]), newest(&alone, alone.seqs[r]), D_QK * 2);
+    }
+    close_rig(&g);
+    close_rig(&alone);
+}
+
 /* One that fails leaves what was launched in front of it, whose ticket is told. */
 static void every_launch_may_fail(void **state)
 {
@@ -271,6 +331,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_rest_follows),
+        cmocka_unit_test(rows_of_several_tokens),
         cmocka_unit_test(every_launch_may_fail),
         cmocka_unit_test(records_are_counted_first),
     };
