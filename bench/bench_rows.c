@@ -111,7 +111,8 @@ static int by_value(const void *a, const void *b)
 double bench_median(uint64_t *ns, uint32_t count)
 {
     qsort(ns, count, sizeof(*ns), by_value);
-    return (double)ns[count / 2];
+    const uint64_t median = ns[count / 2];
+    return (double)median;
 }
 
 enum rt_status bench_rows_open(struct bench_rows *rows, rt_runtime *rt,

@@ -91,10 +91,11 @@ static enum rt_status one_share(struct run *run, const struct share *share, FILE
         .tokens = calloc((size_t)share->high * share->q, sizeof(*b.tokens)),
         .seqs = calloc(share->high, sizeof(*b.seqs)),
     };
+    const bool made = b.rows && b.accept && b.tokens && b.seqs;
     enum rt_status status = RT_OK;
-    if (!b.rows || !b.accept || !b.tokens || !b.seqs)
+    if (!made)
         status = verify_say(run->error, RT_ERR_NOMEM, "verify", "out of host memory");
-    for (uint32_t i = 0; i < share->steps && status == RT_OK; i++) {
+    for (uint32_t i = 0; made && i < share->steps && status == RT_OK; i++) {
         uint32_t live = share->low + 1 + verify_below(run, share->high - share->low);
         status = one_step(run, share->batch ? share->batch : live, share->q, live, &b);
     }
