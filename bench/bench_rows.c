@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench/bench_rows.h"
 
+#include "common/bf16.h"
 #include "tools/complain.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define CHUNK_BYTES (UINT64_C(1) << 22)
 
@@ -79,6 +82,37 @@ enum rt_status bench_fill(rt_runtime *rt, const char *name, uint32_t layer)
                                  t.bytes - at < chunk ? t.bytes - at : chunk);
     free(noise);
     return status;
+}
+
+double bench_rms(const unsigned char *numbers, uint64_t bytes, enum rt_dtype dtype)
+{
+    const uint64_t each = dtype == RT_DTYPE_F32 ? sizeof(float) : sizeof(uint16_t);
+    const uint64_t count = bytes / each;
+    double squares = 0;
+    for (uint64_t i = 0; i < bytes; i += each) {
+        uint16_t bf16;
+        float value;
+        memcpy(&bf16, numbers + i, sizeof(bf16));
+        if (dtype == RT_DTYPE_F32)
+            memcpy(&value, numbers + i, sizeof(value));
+        else
+            value = rt_bf16_to_float(bf16);
+        squares += (double)value * (double)value;
+    }
+    return sqrt(squares / (double)count);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+double bench_median(uint64_t *ns, uint32_t count)
+{
+    qsort(ns, count, sizeof(*ns), by_value);
+    const uint64_t median = ns[count / 2];
+    return (double)median;
 }
 
 enum rt_status bench_rows_open(struct bench_rows *rows, rt_runtime *rt,

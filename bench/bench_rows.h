@@ -27,6 +27,11 @@ bool bench_chosen(const struct bench_choice *choice, uint32_t batch, uint32_t qu
  * written by nobody. Blocks. */
 enum rt_status bench_fill(rt_runtime *rt, const char *name, uint32_t layer);
 
+/* Of numbers that were read from a tensor; not finite where one of them is not. */
+double bench_rms(const unsigned char *numbers, uint64_t bytes, enum rt_dtype dtype);
+/* Sorts them. */
+double bench_median(uint64_t *ns, uint32_t count);
+
 struct bench_rows {
     rt_runtime *rt;
     rt_seq *seqs;    /* [count] */

@@ -7,7 +7,6 @@
 #include "bench/bench_rows.h"
 #include "bench/layer_report.h"
 #include "bench/measure.h"
-#include "common/bf16.h"
 #include "common/check.h"
 #include "tools/commands.h"
 #include "tools/complain.h"
@@ -57,25 +56,6 @@ static enum rt_status fresh_step(const struct layer_bench *b, const struct layer
 
 /* ---- correctness ----------------------------------------------------------------------------- */
 
-/* Not finite where one of the numbers is not. */
-static double rms_of(const unsigned char *numbers, uint64_t bytes, enum rt_dtype dtype)
-{
-    const uint64_t each = dtype == RT_DTYPE_F32 ? sizeof(float) : sizeof(uint16_t);
-    const uint64_t count = bytes / each;
-    double squares = 0;
-    for (uint64_t i = 0; i < bytes; i += each) {
-        uint16_t bf16;
-        float value;
-        memcpy(&bf16, numbers + i, sizeof(bf16));
-        if (dtype == RT_DTYPE_F32)
-            memcpy(&value, numbers + i, sizeof(value));
-        else
-            value = rt_bf16_to_float(bf16);
-        squares += (double)value * (double)value;
-    }
-    return sqrt(squares / (double)count);
-}
-
 /* The last layer's hidden, replayed and eager. */
 static enum rt_status check(struct layer_bench *b, struct layer_row *row)
 {
@@ -92,19 +72,13 @@ static enum rt_status check(struct layer_bench *b, struct layer_row *row)
     RT_REQUIRE(memcmp(b->hidden[0], b->hidden[1], bytes) == 0, &b->error, RT_ERR_INTERNAL,
                "batch %u, query length %u: hidden of replay and eager differ", row->batch,
                row->query_len);
-    row->hidden_rms = rms_of(b->hidden[0], bytes, t.dtype);
+    row->hidden_rms = bench_rms(b->hidden[0], bytes, t.dtype);
     RT_REQUIRE(isfinite(row->hidden_rms), &b->error, RT_ERR_INTERNAL,
                "batch %u, query length %u: hidden is not finite", row->batch, row->query_len);
     return RT_OK;
 }
 
 /* ---- time ------------------------------------------------------------------------------------ */
-
-static int by_value(const void *a, const void *b)
-{
-    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
 
 /* The host one step ahead, so that the device never waits for it. */
 static enum rt_status measure_step(struct layer_bench *b, struct layer_row *row)
@@ -122,9 +96,7 @@ static enum rt_status measure_step(struct layer_bench *b, struct layer_row *row)
             b->ns[i - WARM_UP - 1] = stats.gpu_ns_last;
     }
     RT_TRY(rt_wait(b->rt, tickets[(WARM_UP + steps) % 2], UINT64_MAX));
-    qsort(b->ns, steps, sizeof(*b->ns), by_value);
-    const uint64_t median = b->ns[steps / 2];
-    row->step_ns = (double)median;
+    row->step_ns = bench_median(b->ns, steps);
     return RT_OK;
 }
 
@@ -135,7 +107,7 @@ static enum rt_status measure_graph(struct layer_bench *b, struct layer_row *row
     RT_TRY(measure_step(b, row));
     RT_TRY(fresh_step(b, row, 0)); /* the stages find its rows */
     return layer_stages_measure(
-        b->rt, row->batch, row->query_len,
+        b->rt, layer_graph_of_step(b->rt, row->batch, row->query_len),
         steps < RT_MEASURE_MAX_REPLAYS ? (uint32_t)steps : RT_MEASURE_MAX_REPLAYS, &row->stages);
 }
 

@@ -10,14 +10,24 @@
 
 #define BF16_BYTES 2u
 
-static const struct rt_program *find(const struct rt_runtime *rt, uint32_t batch,
-                                     uint32_t query_len)
+uint32_t layer_graph_of_step(rt_runtime *rt, uint32_t batch, uint32_t query_len)
 {
-    for (uint32_t i = 0; i < rt->captured_count; i++)
-        if (rt->captured[i].program.spec.rows == batch &&
-            rt_spec_query_len(&rt->captured[i].program.spec) == query_len)
-            return &rt->captured[i].program;
-    return NULL;
+    for (uint32_t i = 0; i < rt->captured_count; i++) {
+        const struct rt_graph_spec *spec = &rt->captured[i].program.spec;
+        if (!rt_spec_is_chunk(spec) && spec->rows == batch && rt_spec_query_len(spec) == query_len)
+            return i;
+    }
+    return UINT32_MAX;
+}
+
+uint32_t layer_graph_of_chunk(rt_runtime *rt, uint32_t chunk)
+{
+    for (uint32_t i = 0; i < rt->captured_count; i++) {
+        const struct rt_graph_spec *spec = &rt->captured[i].program.spec;
+        if (rt_spec_chunk(spec) == chunk && spec->decode_rows == 0 && spec->pieces == 0)
+            return i;
+    }
+    return UINT32_MAX;
 }
 
 /* The library's or ours; a caller's stage has no time of its own here. */
@@ -131,20 +141,19 @@ static enum rt_status measure_all(struct rt_runtime *rt, const struct rt_program
     return RT_OK;
 }
 
-enum rt_status layer_stages_measure(rt_runtime *rt, uint32_t batch, uint32_t query_len,
-                                    uint32_t replays, struct layer_stages *out)
+enum rt_status layer_stages_measure(rt_runtime *rt, uint32_t graph, uint32_t replays,
+                                    struct layer_stages *out)
 {
     struct rt_driver *d = &rt->driver;
     rt_devent events[2 * RT_MEASURE_MAX_REPLAYS] = {NULL};
     const struct rt_stopwatch w = {
         .driver = d, .stream = rt->stream, .events = events, .error = &rt->error};
-    const struct rt_program *p = find(rt, batch, query_len);
     *out = (struct layer_stages){.count = 0};
-    RT_REQUIRE(p && replays > 0 && replays <= RT_MEASURE_MAX_REPLAYS, &rt->error, RT_ERR_INVALID,
-               "no graph for batch %u, query length %u, or %u replays are not 1..%d", batch,
-               query_len, replays, RT_MEASURE_MAX_REPLAYS);
+    RT_REQUIRE(graph < rt->captured_count && replays > 0 && replays <= RT_MEASURE_MAX_REPLAYS,
+               &rt->error, RT_ERR_INVALID, "graph %u of %u, or %u replays are not 1..%d", graph,
+               rt->captured_count, replays, RT_MEASURE_MAX_REPLAYS);
     RT_TRY(RT_DRV(d, &rt->error, ctx_enter, (d)));
-    const enum rt_status status = measure_all(rt, p, &w, replays, out);
+    const enum rt_status status = measure_all(rt, &rt->captured[graph].program, &w, replays, out);
     for (uint32_t i = 0; i < 2 * replays; i++)
         if (events[i])
             (void)d->event_destroy(d, events[i]);

@@ -15,7 +15,7 @@
  */
 #include "replayrt/rt.h"
 
-#define LAYER_STAGES_MOST 24
+#define LAYER_STAGES_MOST 64 /* a chunk of 16384 tokens has eight of each product */
 #define LAYER_STAGE_NAME_BYTES 48
 #define LAYER_STAGE_BY_BYTES 192
 
@@ -31,12 +31,17 @@ struct layer_stages {
     struct layer_stage stages[LAYER_STAGES_MOST];
 };
 
+/* The number of a captured graph, as rt_get_bucket_stats counts them: that of a step, or of a chunk
+ * of prompts without a past. UINT32_MAX: there is none. */
+uint32_t layer_graph_of_step(rt_runtime *rt, uint32_t batch, uint32_t query_len);
+uint32_t layer_graph_of_chunk(rt_runtime *rt, uint32_t chunk);
+
 /*
- * Of the captured graph of that batch and query length. Rows, lengths and the schedule are those of
- * the last step, which there must have been, and is complete. The data tensors and the KV of its
+ * Of the captured graph of that number. Rows, lengths and the schedule are those of the last step,
+ * which was this graph's and is complete. The data tensors and the KV of its
  * tokens are written again. Blocks. Failures are the runtime's last error.
  */
-enum rt_status layer_stages_measure(rt_runtime *rt, uint32_t batch, uint32_t query_len,
-                                    uint32_t replays, struct layer_stages *out);
+enum rt_status layer_stages_measure(rt_runtime *rt, uint32_t graph, uint32_t replays,
+                                    struct layer_stages *out);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/math.h"
 #include "common/struct_size.h"
+#include "config/chunk_form.h"
 #include "config/config.h"
 #include "config/geometry.h"
 
@@ -166,19 +167,61 @@ static bool check_block(const struct rt_config *c, struct rt_key_fault *fault)
 
 /* ---- prompts --------------------------------------------------------------------------------- */
 
-/* Attention alone takes absorbed queries: there every token of a chunk is a row of the schedule. */
-static bool check_chunks(const struct rt_config *c, struct rt_key_fault *fault)
+/* What says how prompts go in says nothing where none do. */
+static bool check_no_chunks(const struct rt_config *c, struct rt_key_fault *fault)
+{
+    const struct {
+        enum rt_key_id id;
+        uint32_t value;
+    } idle[] = {{RT_KEY_PREFILL_ROWS, c->prefill_rows},
+                {RT_KEY_MIXED_ROWS, c->mixed_row_count ? c->mixed_rows[0] : 0},
+                {RT_KEY_CONTEXT_PIECE, c->context_piece}};
+    for (size_t i = 0; i < sizeof(idle) / sizeof(idle[0]); i++)
+        if (idle[i].value)
+            return blame_number(fault, idle[i].id, idle[i].value,
+                                "absent without prefill.chunks, whose prompts it is about");
+    return true;
+}
+
+static bool check_mixed_rows(const struct rt_config *c, struct rt_key_fault *fault)
 {
     char must[96];
-    if (c->chunk_count == 0)
-        return c->mixed_row_count == 0 ||
-               blame_number(fault, RT_KEY_MIXED_ROWS, c->mixed_rows[0],
-                            "absent without prefill.chunks, beside which they decode");
-    if (c->layer || c->chunks[c->chunk_count - 1] <= RT_MAX_BATCH)
+    if (c->mixed_row_count == 0 || c->mixed_rows[c->mixed_row_count - 1] <= c->max_sequences)
         return true;
-    fault->element = (int32_t)c->chunk_count - 1;
-    (void)snprintf(must, sizeof(must), "at most %d without layer", RT_MAX_BATCH);
-    return blame_number(fault, RT_KEY_CHUNKS, c->chunks[c->chunk_count - 1], must);
+    fault->element = (int32_t)c->mixed_row_count - 1;
+    (void)snprintf(must, sizeof(must), "at most %u, for so many sequences are there at once",
+                   c->max_sequences);
+    return blame_number(fault, RT_KEY_MIXED_ROWS, c->mixed_rows[c->mixed_row_count - 1], must);
+}
+
+/* Absorbed, every token of a chunk is a row of the schedule; expanded, context comes in pieces. */
+static bool check_form(const struct rt_config *c, uint32_t i, struct rt_key_fault *fault)
+{
+    struct rt_chunk_form form;
+    char must[240];
+    rt_chunk_form_choose(c, c->chunks[i], &form);
+    if (form.absorbed && c->chunks[i] > RT_MAX_BATCH) {
+        fault->element = (int32_t)i;
+        (void)snprintf(must, sizeof(must), "at most %d, which absorbed attention takes (%s)",
+                       RT_MAX_BATCH, form.reason);
+        return blame_number(fault, RT_KEY_CHUNKS, c->chunks[i], must);
+    }
+    if (form.pieces <= RT_MAX_CONTEXT_PIECES)
+        return true;
+    (void)snprintf(must, sizeof(must), "at least %u, for max_length %u comes in %d pieces at most",
+                   rt_ceil_div_u32(c->max_length, RT_MAX_CONTEXT_PIECES), c->max_length,
+                   RT_MAX_CONTEXT_PIECES);
+    return blame_number(fault, RT_KEY_CONTEXT_PIECE, c->context_piece, must);
+}
+
+static bool check_chunks(const struct rt_config *c, struct rt_key_fault *fault)
+{
+    if (c->chunk_count == 0)
+        return check_no_chunks(c, fault);
+    for (uint32_t i = 0; i < c->chunk_count; i++)
+        if (!check_form(c, i, fault))
+            return false;
+    return check_mixed_rows(c, fault);
 }
 
 bool rt_config_is_good(const struct rt_config *config, struct rt_key_fault *fault)

@@ -6,8 +6,7 @@
 #include <string.h>
 
 /* For messages, which all name the graph. */
-#define ROWS(a) ((a)->program->spec.rows)
-#define QUERY_LEN(a) (rt_spec_query_len(&(a)->program->spec))
+#define NAME(a) (rt_spec_name(&(a)->program->spec).text)
 
 struct audit {
     const struct rt_program *program;
@@ -73,9 +72,9 @@ static enum rt_status stray(const struct audit *a, const struct rt_stage *s,
                             const struct rt_node_info *info, uint32_t word, struct rt_error *err)
 {
     return rt_fail(err, RT_ERR_AUDIT,
-                   "graph (batch %u, query length %u), stage \"%s\", kernel %s: parameter word %u "
+                   "graph (%s), stage \"%s\", kernel %s: parameter word %u "
                    "= 0x%" PRIx64 " lies in no registered allocation",
-                   ROWS(a), QUERY_LEN(a), s->label, info->name, word, info->words[word]);
+                   NAME(a), s->label, info->name, word, info->words[word]);
 }
 
 /* The name guards the order: no driver promises to list nodes as they were created. */
@@ -86,12 +85,12 @@ static enum rt_status check_launch(const struct audit *a, const struct rt_stage 
     const uint64_t mask = launch->address_mask;
     const uint32_t words = mask ? 64u - (uint32_t)__builtin_clzll(mask) : 0;
     RT_REQUIRE(info->name[0] == '\0' || strcmp(info->name, launch->entry) == 0, err, RT_ERR_AUDIT,
-               "graph (batch %u, query length %u), stage \"%s\": kernel %s where %s is expected",
-               ROWS(a), QUERY_LEN(a), s->label, info->name, launch->entry);
+               "graph (%s), stage \"%s\": kernel %s where %s is expected", NAME(a), s->label,
+               info->name, launch->entry);
     RT_REQUIRE(words <= info->word_count, err, RT_ERR_AUDIT,
-               "graph (batch %u, query length %u), stage \"%s\", kernel %s: %u parameter words "
+               "graph (%s), stage \"%s\", kernel %s: %u parameter words "
                "where at least %u are expected",
-               ROWS(a), QUERY_LEN(a), s->label, info->name, info->word_count, words);
+               NAME(a), s->label, info->name, info->word_count, words);
     for (uint32_t i = 0; i < words; i++)
         if (mask >> i & 1 && info->words[i] != 0 && !registered(a, info->words[i], 1))
             return stray(a, s, info, i, err);
@@ -104,10 +103,10 @@ static enum rt_status check_spans(const struct audit *a, const struct rt_stage *
 {
     for (uint32_t i = 0; i < count; i++)
         RT_REQUIRE(registered(a, spans[i].address, spans[i].bytes), err, RT_ERR_AUDIT,
-                   "graph (batch %u, query length %u), stage \"%s\", %s: %s, %" PRIu64
-                   " bytes at 0x%" PRIx64 ", lies in no registered allocation",
-                   ROWS(a), QUERY_LEN(a), s->label, rt_work_name(s->work), spans[i].name,
-                   spans[i].bytes, spans[i].address);
+                   "graph (%s), stage \"%s\", %s: %s, %" PRIu64 " bytes at 0x%" PRIx64
+                   ", lies in no registered allocation",
+                   NAME(a), s->label, rt_work_name(s->work), spans[i].name, spans[i].bytes,
+                   spans[i].address);
     return RT_OK;
 }
 
@@ -156,9 +155,9 @@ static enum rt_status check_node(const struct audit *a, uint32_t stage, rt_dnode
         d->caps.kind == RT_DEVICE_KIND_HOST)
         return RT_OK;
     RT_REQUIRE(info.type == RT_NODE_KERNEL, err, RT_ERR_AUDIT,
-               "graph (batch %u, query length %u), stage \"%s\": %s node, only kernels may be in "
+               "graph (%s), stage \"%s\": %s node, only kernels may be in "
                "the graph",
-               ROWS(a), QUERY_LEN(a), s->label, type_name(info.type));
+               NAME(a), s->label, type_name(info.type));
     return s->work->kind == RT_WORK_LAUNCH ? check_launch(a, s, &info, err)
                                            : check_captured(a, stage, &info, err);
 }
@@ -184,9 +183,8 @@ enum rt_status rt_graph_audit(const struct rt_graph *g, const struct rt_program 
     enum rt_status status = RT_OK;
     uint32_t count = 0;
     RT_TRY(RT_DRV(d, err, graph_nodes, (d, g->graph, NULL, &count)));
-    RT_REQUIRE(count == g->node_count, err, RT_ERR_AUDIT,
-               "graph (batch %u, query length %u) has %u nodes, %u were built", p->spec.rows,
-               rt_spec_query_len(&p->spec), count, g->node_count);
+    RT_REQUIRE(count == g->node_count, err, RT_ERR_AUDIT, "graph (%s) has %u nodes, %u were built",
+               rt_spec_name(&p->spec).text, count, g->node_count);
     rt_dnode *const nodes = calloc((size_t)count + 1, sizeof(rt_dnode));
     RT_REQUIRE(nodes, err, RT_ERR_NOMEM, "no memory to audit %u nodes", count);
     RT_TRY_GOTO(RT_DRV(d, err, graph_nodes, (d, g->graph, nodes, &count)));

@@ -66,8 +66,7 @@ static void put_stage(struct writer *w, const struct rt_program *p, uint32_t i)
 size_t rt_program_dot(const struct rt_program *p, char *text, size_t capacity)
 {
     struct writer w = {.text = text, .capacity = capacity};
-    put(&w, "digraph \"batch %u, query length %u\" {\n    node [shape=box];\n", p->spec.rows,
-        rt_spec_query_len(&p->spec));
+    put(&w, "digraph \"%s\" {\n    node [shape=box];\n", rt_spec_name(&p->spec).text);
     for (uint32_t i = 0; i < p->count; i++)
         put_stage(&w, p, i);
     put(&w, "}\n");

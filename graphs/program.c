@@ -6,9 +6,8 @@
 
 static enum rt_status no_memory(const struct rt_program *p, const char *label, struct rt_error *err)
 {
-    return rt_fail(err, RT_ERR_NOMEM,
-                   "no memory for stage %u \"%s\" of the graph (batch %u, query length %u)",
-                   p->count, label, p->spec.rows, rt_spec_query_len(&p->spec));
+    return rt_fail(err, RT_ERR_NOMEM, "no memory for stage %u \"%s\" of the graph (%s)", p->count,
+                   label, rt_spec_name(&p->spec).text);
 }
 
 static bool grow(struct rt_program *p)
@@ -61,8 +60,8 @@ enum rt_status rt_program_stage_failed(const struct rt_program *p, uint32_t i,
     if (!err)
         return status;
     const struct rt_error cause = *err;
-    return rt_fail(err, status, "graph (batch %u, query length %u), stage \"%s\": %s", p->spec.rows,
-                   rt_spec_query_len(&p->spec), p->stages[i].label, cause.message);
+    return rt_fail(err, status, "graph (%s), stage \"%s\": %s", rt_spec_name(&p->spec).text,
+                   p->stages[i].label, cause.message);
 }
 
 enum rt_status rt_work_put(const struct rt_work *work, struct rt_driver *d, bool programmatic,

@@ -3,7 +3,25 @@
 
 #include "common/math.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+
+struct rt_spec_name rt_spec_name(const struct rt_graph_spec *spec)
+{
+    struct rt_spec_name name;
+    int used = 0;
+    if (!rt_spec_is_chunk(spec)) {
+        (void)snprintf(name.text, sizeof(name.text), "batch %u, query length %u", spec->rows,
+                       rt_spec_query_len(spec));
+        return name;
+    }
+    used = snprintf(name.text, sizeof(name.text), "chunk of %u tokens, %u rows beside it",
+                    rt_spec_chunk(spec), spec->decode_rows);
+    if (!spec->absorbed)
+        (void)snprintf(name.text + used, sizeof(name.text) - (size_t)used, ", %u pieces of context",
+                       spec->pieces);
+    return name;
+}
 
 uint32_t rt_specs_of_buckets(const uint32_t *batch_sizes, uint32_t batch_size_count,
                              const uint32_t *query_lens, uint32_t query_len_count,
@@ -103,6 +121,23 @@ uint64_t rt_specs_capacity(const struct rt_graph_spec *specs, uint32_t count, ui
         capacity = rows > capacity ? rows : capacity;
     }
     return capacity;
+}
+
+/* Most padding is that of a live count one above the next smaller graph's. */
+uint64_t rt_specs_capacity_behind(const struct rt_graph_spec *specs, uint32_t count,
+                                  uint32_t max_rows)
+{
+    uint32_t padding = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t below = 0;
+        if (specs[i].phase != RT_PHASE_DECODE)
+            continue;
+        for (uint32_t j = 0; j < count; j++)
+            if (serves(&specs[j], rt_spec_query_len(&specs[i])) && specs[j].rows < specs[i].rows)
+                below = rt_max_u32(below, specs[j].rows);
+        padding = rt_max_u32(padding, specs[i].rows - below - 1);
+    }
+    return (uint64_t)max_rows + padding;
 }
 
 static enum rt_status check_spec(const struct rt_graph_spec *specs, uint32_t at,

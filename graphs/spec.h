@@ -52,6 +52,13 @@ static inline uint32_t rt_spec_query_len(const struct rt_graph_spec *spec)
     return spec->rows && !rt_spec_is_chunk(spec) ? spec->tokens / spec->rows : 1;
 }
 
+/* A graph's name in messages: "batch 8, query length 2", or of a chunk "chunk of 512 tokens, 8 rows
+ * beside it, 2 pieces of context". */
+struct rt_spec_name {
+    char text[96];
+};
+struct rt_spec_name rt_spec_name(const struct rt_graph_spec *spec);
+
 /* Numbers of pieces that there are graphs for: 0, 1, 2, 4, … and the most. */
 #define RT_MAX_PIECE_COUNTS 18
 #define RT_MAX_DECODE_SPECS (RT_MAX_BUCKETS * RT_MAX_QUERY_LENS)
@@ -82,6 +89,11 @@ uint32_t rt_spec_find_chunk(const struct rt_graph_spec *specs, uint32_t count, u
 /* Rows the data tensors must have so that row_base + rows stays inside for any live count up to
  * max_rows; at least those of the largest graph, which may be replayed without a live row. */
 uint64_t rt_specs_capacity(const struct rt_graph_spec *specs, uint32_t count, uint32_t max_rows);
+
+/* The same where replays come behind a chunk's, whose rows are any number: then row_base is what it
+ * is, and the last replay may be padded the most. */
+uint64_t rt_specs_capacity_behind(const struct rt_graph_spec *specs, uint32_t count,
+                                  uint32_t max_rows);
 
 /* The list by what a step asks for. */
 struct rt_spec_index {

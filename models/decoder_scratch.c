@@ -30,8 +30,8 @@ static struct sizes sizes_of_chunk(const struct rt_config *c, uint32_t i)
 {
     const uint32_t mix = i % (c->mixed_row_count + 1);
     const uint32_t decoding = mix == 0 ? 0 : c->mixed_rows[mix - 1];
-    const uint32_t prompts =
-        c->prefill_rows < c->max_sequences ? c->prefill_rows : c->max_sequences;
+    const uint32_t shared = c->prefill_rows ? c->prefill_rows : RT_PREFILL_ROWS;
+    const uint32_t prompts = shared < c->max_sequences ? shared : c->max_sequences;
     return (struct sizes){.tokens = c->chunks[i / (c->mixed_row_count + 1)] + decoding,
                           .rows = prompts + decoding};
 }

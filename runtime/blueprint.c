@@ -2,6 +2,7 @@
 #include "runtime/blueprint.h"
 
 #include "common/math.h"
+#include "kernels/abi/prefill.h"
 #include "runtime/multiply.h"
 
 #include <inttypes.h>
@@ -10,6 +11,8 @@
 
 /* The host device is for development and tests: a fraction of all RAM would serve nobody there. */
 #define HOST_BUDGET_BYTES (2ull << 30)
+
+_Static_assert(RT_EXPANDED_MOST_DIM == RT_PREFILL_MOST_DIM, "checked as the kernels have it");
 
 static enum rt_status resolve_all(const struct rt_op_request *request, struct rt_variant *variants,
                                   struct rt_error *err)
@@ -29,7 +32,7 @@ static enum rt_status choose_chunk_kernels(struct rt_blueprint *b, struct rt_op_
     const struct rt_config *c = &b->config;
     bool expanded = false;
     for (uint32_t i = 0; i < c->chunk_count; i++) {
-        RT_TRY(rt_chunk_form_choose(c, c->chunks[i], &b->forms[i], err));
+        rt_chunk_form_choose(c, c->chunks[i], &b->forms[i]);
         expanded = expanded || !b->forms[i].absorbed;
     }
     request.q_len = 1;
@@ -91,7 +94,7 @@ static void add_chunk_specs(struct rt_blueprint *b)
     const struct rt_config *c = &b->config;
     for (uint32_t i = 0; i < c->chunk_count; i++) {
         const struct rt_graph_spec chunk = {.phase = RT_PHASE_CHUNK,
-                                            .rows = rt_min_u32(c->prefill_rows, c->max_sequences),
+                                            .rows = rt_chunk_prefill_rows(c),
                                             .tokens = c->chunks[i],
                                             .absorbed = b->forms[i].absorbed,
                                             .pieces = b->forms[i].pieces};
@@ -149,6 +152,9 @@ static void fill_dims(const struct rt_blueprint *b, const struct rt_kv_format *k
             add_chunk(b, spec, rt_blueprint_form(b, spec), dims);
     }
     dims->rows = rt_max_u32(dims->rows, dims->bucket_max);
+    if (c->layer && c->chunk_count)
+        dims->rows = rt_max_u32(dims->rows, (uint32_t)rt_specs_capacity_behind(
+                                                b->specs, b->spec_count, c->max_sequences));
     if (c->layer)
         fill_block_dims(b, dims);
 }

@@ -7,10 +7,10 @@
  * serves rt_create, rt_sizes and plans for machines that are elsewhere.
  */
 #include "buffers/placement.h"
+#include "config/chunk_form.h"
 #include "graphs/spec.h"
 #include "kernels/op.h"
 #include "replayrt/rt.h"
-#include "runtime/chunk_form.h"
 
 struct rt_blueprint {
     struct rt_config config;

@@ -23,15 +23,12 @@ struct chunk {
     uint32_t part_count;
     uint32_t tokens;                       /* of the parts */
     uint64_t context;                      /* tokens in front of them */
-    const struct rt_step_params *decoding; /* its rows, 1 token each; null: none */
+    const struct rt_step_params *decoding; /* its first `rows` rows, 1 token each; null: none */
+    uint32_t rows;
     uint32_t flags;
     uint64_t call_first; /* step */
+    bool goes_on;        /* rows that decode follow in replays of their own */
 };
-
-static uint32_t rows_of(const struct chunk *c)
-{
-    return c->decoding ? c->decoding->rows : 0;
-}
 
 /* ---- checks ---------------------------------------------------------------------------------- */
 
@@ -190,10 +187,10 @@ static void note_flight(struct rt_runtime *rt, const struct chunk *c, bool devic
         .step = step,
         .ticket_first = step,
         .call_first = c->call_first,
-        .rows = c->part_count + rows_of(c),
+        .rows = c->part_count + c->rows,
         .query_len = 1,
         .device_decides = device_decides,
-        .ends_call = true,
+        .ends_call = !c->goes_on,
     };
     rt->stats.replays++;
 }
@@ -207,7 +204,7 @@ static enum rt_status replay(struct rt_runtime *rt, const struct chunk *c, struc
     struct rt_record *record = rt_ring_record(&rt->ring);
     struct rt_record_row *rows = rt_ring_rows(&rt->ring, record);
     int32_t *tokens = rt_ring_tokens(&rt->ring, record);
-    const uint32_t live = c->part_count + rows_of(c);
+    const uint32_t live = c->part_count + c->rows;
     *record = (struct rt_record){.step = rt->ring.next_step,
                                  .live_rows = live,
                                  .query_len = 1,
@@ -223,12 +220,12 @@ static enum rt_status replay(struct rt_runtime *rt, const struct chunk *c, struc
     if (c->decoding) {
         const struct rt_step_params *p = c->decoding;
         device_decides =
-            rt_step_write_rows(rt, p->seqs, p->accept, p->rows, 1, rows + c->part_count);
-        rt_step_write_tokens(p, 0, p->rows, 1, tokens + c->part_count);
+            rt_step_write_rows(rt, p->seqs, p->accept, c->rows, 1, rows + c->part_count);
+        rt_step_write_tokens(p, 0, c->rows, 1, tokens + c->part_count);
     }
     const enum rt_status status = rt_step_launch(rt, g, c->flags & RT_STEP_EAGER);
     if (status != RT_OK) {
-        rt_step_unwrite_rows(rt, rows + c->part_count, rows_of(c), 1);
+        rt_step_unwrite_rows(rt, rows + c->part_count, c->rows, 1);
         unwrite_parts(rt, c, held);
         record->step = 0; /* no replay may take it for the next step's */
         rt->ops_bytes = bytes;
@@ -244,11 +241,17 @@ static enum rt_status replay(struct rt_runtime *rt, const struct chunk *c, struc
 
 /* ---- rt_step with prompts -------------------------------------------------------------------- */
 
+static uint32_t query_len_of(const struct rt_step_params *p)
+{
+    return p->query_len ? p->query_len : 1;
+}
+
 static enum rt_status check_mixed(struct rt_runtime *rt, const struct rt_step_params *p)
 {
     uint32_t new_pages = 0;
-    RT_REQUIRE(p->query_len <= 1, &rt->error, RT_ERR_QUERY_LEN,
-               "query length %u beside prompts: rows have 1 token there", p->query_len);
+    RT_REQUIRE(p->query_len <= 1 || rt->blueprint.config.layer, &rt->error, RT_ERR_QUERY_LEN,
+               "query length %u beside prompts: rows have 1 token there, without layer",
+               p->query_len);
     RT_REQUIRE(p->rows <= rt->blueprint.config.max_sequences, &rt->error, RT_ERR_ROWS,
                "%u rows; this runtime has 1..%u sequences", p->rows,
                rt->blueprint.config.max_sequences);
@@ -257,13 +260,36 @@ static enum rt_status check_mixed(struct rt_runtime *rt, const struct rt_step_pa
     RT_TRY(rt_step_check_room(rt));
     rt->attempts++;
     RT_TRY(check_prompts(rt, p->prompts, p->prompt_count, &new_pages));
-    RT_TRY(rt_step_check_rows(rt, p, 1, &new_pages));
-    return rt_step_check_pages(rt, new_pages);
+    RT_TRY(rt_step_check_rows(rt, p, query_len_of(p), &new_pages));
+    return rt_step_check_pages(rt, "the step", new_pages);
 }
 
-static enum rt_status fill_mixed(struct rt_runtime *rt, const struct rt_step_params *p,
-                                 struct chunk *c, uint32_t *spec)
+static uint32_t most_beside(const struct rt_runtime *rt)
 {
+    const struct rt_dims *dims = &rt->blueprint.placement.dims;
+    return dims->chunk_rows - dims->prefill_rows;
+}
+
+/*
+ * The graph for all of it. Or, where more rows decode than any has beside its chunk, for as many as
+ * the largest has, and where they have more tokens than one for none: what is left follows in
+ * steps' graphs. Not where attention is alone: there the rows' q and latent would have to be where
+ * the chunk's tokens have theirs, which a caller that writes them in front of the call cannot do.
+ */
+static uint32_t find_mixed(const struct rt_runtime *rt, struct chunk *c)
+{
+    const struct rt_step_params *p = c->decoding;
+    const uint32_t query_len = query_len_of(p), most = query_len > 1 ? 0 : most_beside(rt);
+    const bool goes_on = p->rows > most && rt->blueprint.config.layer &&
+                         rt_spec_captured(&rt->spec_index, query_len);
+    c->rows = goes_on ? most : p->rows;
+    c->goes_on = goes_on;
+    return find_spec(rt, c->tokens, c->rows, c->context);
+}
+
+static enum rt_status fill_mixed(struct rt_runtime *rt, struct chunk *c, uint32_t *spec)
+{
+    const struct rt_step_params *p = c->decoding;
     const uint32_t most = rt->blueprint.placement.dims.prefill_rows;
     uint64_t tokens = 0;
     RT_REQUIRE(p->prompt_count <= most, &rt->error, RT_ERR_ROWS,
@@ -275,14 +301,33 @@ static enum rt_status fill_mixed(struct rt_runtime *rt, const struct rt_step_par
         c->context += slot->length;
     }
     c->tokens = (uint32_t)rt_min_u64(tokens, UINT32_MAX);
-    *spec = find_spec(rt, c->tokens, p->rows, c->context);
+    *spec = find_mixed(rt, c);
     RT_REQUIRE(*spec < rt->blueprint.spec_count, &rt->error, RT_ERR_ROWS,
                "no graph holds %" PRIu64 " tokens of prompts behind %" PRIu64
                " cached ones, and %u rows that decode: prefill.chunks go up to %u, "
                "prefill.mixed_rows to %u",
-               tokens, c->context, p->rows, rt->blueprint.placement.dims.chunk,
-               rt->blueprint.placement.dims.chunk_rows - most);
+               tokens, c->context, p->rows, rt->blueprint.placement.dims.chunk, most_beside(rt));
     return RT_OK;
+}
+
+/* A record for the chunk and for each replay behind it. */
+static enum rt_status check_records(struct rt_runtime *rt, const struct chunk *c)
+{
+    if (!c->goes_on)
+        return rt_step_check_room(rt);
+    const uint32_t rows = c->decoding->rows, depth = rt->ring.depth;
+    const uint32_t query_len = query_len_of(c->decoding);
+    const uint32_t records = 1 + rt_spec_replays(&rt->spec_index, query_len, rows - c->rows);
+    const uint32_t room = rt_ring_room(&rt->ring, rt->harvested);
+    RT_REQUIRE(records <= depth, &rt->error, RT_ERR_ROWS,
+               "%u rows beside prompts need %u replays, %u rows in the first and at most %u in "
+               "each other; the ring has %u records",
+               rows, records, c->rows, rt->spec_index.largest[query_len], depth);
+    if (records <= room)
+        return RT_OK;
+    rt->stats.busy++;
+    return rt_fail(&rt->error, RT_ERR_BUSY, "%u records needed, %u of %u free", records, room,
+                   depth);
 }
 
 enum rt_status rt_step_mixed(struct rt_runtime *rt, const struct rt_step_params *params,
@@ -293,13 +338,17 @@ enum rt_status rt_step_mixed(struct rt_runtime *rt, const struct rt_step_params 
     uint32_t spec = 0;
     rt_harvest(rt);
     RT_TRY(check_mixed(rt, params));
-    RT_TRY(fill_mixed(rt, params, &c, &spec));
+    RT_TRY(fill_mixed(rt, &c, &spec));
+    RT_TRY(check_records(rt, &c));
     RT_TRY(rt_reserve_ops(rt, ops_bytes_of(rt, &c)));
-    RT_TRY(rt_step_check_room(rt)); /* where those before had to go first */
+    RT_TRY(check_records(rt, &c)); /* where those before had to go first */
     c.call_first = rt->ring.next_step;
     RT_TRY(replay(rt, &c, &rt->captured[spec]));
+    const enum rt_status status =
+        rt_step_replay_rest(rt, params, c.rows, query_len_of(params), c.call_first);
     if (ticket)
         *ticket = rt->ring.next_step - 1;
+    RT_TRY(status);
     rt->stats.steps++;
     rt->stats.eager_steps += params->flags & RT_STEP_EAGER ? 1 : 0;
     rt->stats.host_ns_last = rt_step_now_ns() - begin;
@@ -399,7 +448,7 @@ static enum rt_status check_prefill(struct rt_runtime *rt, const struct rt_prefi
     RT_TRY(rt_step_check_flags(rt, "rt_prefill", p->flags));
     rt->attempts++;
     RT_TRY(check_prompts(rt, p->prompts, p->prompt_count, &new_pages));
-    return rt_step_check_pages(rt, new_pages);
+    return rt_step_check_pages(rt, "the prefill", new_pages);
 }
 
 enum rt_status rt_prefill(rt_runtime *rt, const struct rt_prefill_params *params, uint64_t *ticket)

@@ -66,6 +66,7 @@ enum rt_status rt_get_bucket_stats(rt_runtime *rt, uint32_t index, struct rt_buc
         .capture_ns = g->graph.build_ns,
         .chunk = rt_spec_chunk(&g->program.spec),
         .decode_rows = rt_spec_is_chunk(&g->program.spec) ? g->program.spec.decode_rows : 0,
+        .context_tokens = rt_blueprint_context(&rt->blueprint, &g->program.spec),
     };
     rt_struct_write(out, &mine, sizeof(mine));
     return RT_OK;
@@ -116,15 +117,33 @@ static const struct rt_captured *find_captured(const struct rt_runtime *rt, uint
     return NULL;
 }
 
+static enum rt_status check_text(struct rt_runtime *rt, const char *function, const char *text,
+                                 size_t capacity, const size_t *needed)
+{
+    RT_REQUIRE(needed, &rt->error, RT_ERR_INVALID, "%s: needed is null", function);
+    RT_REQUIRE(text || !capacity, &rt->error, RT_ERR_INVALID, "%s: text is null", function);
+    return RT_OK;
+}
+
 enum rt_status rt_dot(rt_runtime *rt, uint32_t batch, uint32_t query_len, char *text,
                       size_t capacity, size_t *needed)
 {
     RT_ENTER(rt);
-    RT_REQUIRE(needed, &rt->error, RT_ERR_INVALID, "rt_dot: needed is null");
-    RT_REQUIRE(text || !capacity, &rt->error, RT_ERR_INVALID, "rt_dot: text is null");
+    RT_TRY(check_text(rt, __func__, text, capacity, needed));
     const struct rt_captured *g = find_captured(rt, batch, query_len);
     RT_REQUIRE(g, &rt->error, RT_ERR_INVALID, "rt_dot: no graph for batch %u, query length %u",
                batch, query_len);
     *needed = rt_program_dot(&g->program, text, capacity);
+    return RT_OK;
+}
+
+enum rt_status rt_graph_dot(rt_runtime *rt, uint32_t index, char *text, size_t capacity,
+                            size_t *needed)
+{
+    RT_ENTER(rt);
+    RT_TRY(check_text(rt, __func__, text, capacity, needed));
+    RT_REQUIRE(index < rt->captured_count, &rt->error, RT_ERR_INVALID,
+               "rt_graph_dot: graph %u of %u", index, rt->captured_count);
+    *needed = rt_program_dot(&rt->captured[index].program, text, capacity);
     return RT_OK;
 }

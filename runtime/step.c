@@ -125,10 +125,10 @@ enum rt_status rt_step_check_rows(struct rt_runtime *rt, const struct rt_step_pa
     return check_tokens(rt, p, query_len);
 }
 
-enum rt_status rt_step_check_pages(struct rt_runtime *rt, uint32_t new_pages)
+enum rt_status rt_step_check_pages(struct rt_runtime *rt, const char *whose, uint32_t new_pages)
 {
     RT_REQUIRE(new_pages <= rt->pages.free_count, &rt->error, RT_ERR_PAGES,
-               "the step needs %u new pages, %u of %u are free", new_pages, rt->pages.free_count,
+               "%s needs %u new pages, %u of %u are free", whose, new_pages, rt->pages.free_count,
                rt->pages.count);
     return RT_OK;
 }
@@ -174,7 +174,7 @@ static enum rt_status check_step(struct rt_runtime *rt, const struct rt_step_par
     uint32_t new_pages = 0;
     rt->attempts++;
     RT_TRY(rt_step_check_rows(rt, p, query_len, &new_pages));
-    return rt_step_check_pages(rt, new_pages);
+    return rt_step_check_pages(rt, "the step", new_pages);
 }
 
 /* A graph of just that batch size, and a record for it. */
@@ -291,17 +291,18 @@ enum rt_status rt_step_launch(struct rt_runtime *rt, const struct rt_captured *g
     return status;
 }
 
-/* Rows [first, first + live) in one record and one launch. */
-static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params *p, uint32_t first,
-                             uint32_t live, uint32_t query_len, struct rt_captured *g,
-                             uint64_t ticket_first)
+/* Rows [first, first + live) in one record and one launch; `before` rows of prompts are in front of
+ * them in the call. */
+static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params *p, uint32_t before,
+                             uint32_t first, uint32_t live, uint32_t query_len,
+                             struct rt_captured *g, uint64_t ticket_first)
 {
     struct rt_record *record = rt_ring_record(&rt->ring);
     struct rt_record_row *rows = rt_ring_rows(&rt->ring, record);
     *record = (struct rt_record){
         .step = rt->ring.next_step,
         .live_rows = live,
-        .row_base = first,
+        .row_base = before + first,
         .query_len = query_len,
         .bucket = g->program.spec.rows,
     };
@@ -337,6 +338,19 @@ static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params 
     return RT_OK;
 }
 
+enum rt_status rt_step_replay_rest(struct rt_runtime *rt, const struct rt_step_params *p,
+                                   uint32_t first, uint32_t query_len, uint64_t first_step)
+{
+    while (first < p->rows) {
+        uint32_t spec;
+        const uint32_t live = rt_spec_take(&rt->spec_index, query_len, p->rows - first, &spec);
+        RT_TRY(replay(rt, p, p->prompt_count, first, live, query_len, &rt->captured[spec],
+                      first_step));
+        first += live;
+    }
+    return RT_OK;
+}
+
 enum rt_status rt_step(rt_runtime *rt, const struct rt_step_params *params, uint64_t *ticket)
 {
     RT_ENTER(rt);
@@ -345,12 +359,14 @@ enum rt_status rt_step(rt_runtime *rt, const struct rt_step_params *params, uint
     RT_REQUIRE(!params->idle_batch || (params->rows == 0 && params->prompt_count == 0), &rt->error,
                RT_ERR_INVALID, "rt_step: idle_batch %u beside %u rows and %u prompts",
                params->idle_batch, params->rows, params->prompt_count);
-    if (RT_UNLIKELY(params->prompt_count > 0))
-        return rt_step_mixed(rt, params, ticket);
     uint64_t begin = rt_step_now_ns();
     uint32_t query_len = params->query_len ? params->query_len : 1;
-    if (RT_UNLIKELY(!rt_spec_captured(&rt->spec_index, query_len)))
+    /* Beside a chunk rows of one token need no graph of that length. */
+    if (RT_UNLIKELY(!rt_spec_captured(&rt->spec_index, query_len) &&
+                    (query_len > 1 || params->prompt_count == 0)))
         return refuse_query_len(rt, query_len);
+    if (RT_UNLIKELY(params->prompt_count > 0))
+        return rt_step_mixed(rt, params, ticket);
     rt_harvest(rt);
     const bool is_idle = params->rows == 0 && params->idle_batch > 0;
     RT_TRY(is_idle ? check_idle(rt, params, query_len) : check_step(rt, params, query_len));
@@ -363,7 +379,7 @@ enum rt_status rt_step(rt_runtime *rt, const struct rt_step_params *params, uint
         uint32_t live = is_idle ? 0 : params->rows - row;
         live = rt_spec_take(&rt->spec_index, query_len, is_idle ? params->idle_batch : live, &spec);
         live = is_idle ? 0 : live;
-        status = replay(rt, params, row, live, query_len, &rt->captured[spec], first_step);
+        status = replay(rt, params, 0, row, live, query_len, &rt->captured[spec], first_step);
         row += live;
     } while (row < params->rows && status == RT_OK);
     if (ticket && rt->ring.next_step > first_step)

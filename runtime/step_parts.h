@@ -16,7 +16,8 @@ enum rt_status rt_step_check_room(struct rt_runtime *rt);
 /* The rows of one attempt, with their tokens and accepted counts; *new_pages grows. */
 enum rt_status rt_step_check_rows(struct rt_runtime *rt, const struct rt_step_params *p,
                                   uint32_t query_len, uint32_t *new_pages);
-enum rt_status rt_step_check_pages(struct rt_runtime *rt, uint32_t new_pages);
+/* `whose`: what they are for, as a message begins. */
+enum rt_status rt_step_check_pages(struct rt_runtime *rt, const char *whose, uint32_t new_pages);
 
 /* ---- writing a record, and taking it back ---------------------------------------------------- */
 
@@ -31,6 +32,11 @@ void rt_step_write_tokens(const struct rt_step_params *p, uint32_t first, uint32
                           uint32_t query_len, int32_t *out);
 
 enum rt_status rt_step_launch(struct rt_runtime *rt, const struct rt_captured *g, bool eager);
+
+/* The rows from `first` on in replays of their own behind that of the call's prompts, which was
+ * step `first_step`. Graphs of that query length are there. */
+enum rt_status rt_step_replay_rest(struct rt_runtime *rt, const struct rt_step_params *p,
+                                   uint32_t first, uint32_t query_len, uint64_t first_step);
 
 /* rt_step with prompts. */
 enum rt_status rt_step_mixed(struct rt_runtime *rt, const struct rt_step_params *params,

@@ -11,5 +11,5 @@ source scripts/build.sh
 
 scripts/setup.sh
 configure build
-compile build
+compile build tests/models/decode_golden tools/replayrt # all that a demo and its reader need
 exec build/tests/models/decode_golden tests/data/golden/tiny_deepseek_v3

@@ -293,33 +293,70 @@ static void json_plan(const rt_plan *plan, const struct rt_config *config, bool 
     json_end(j, true, stdout);
 }
 
-static void complain_of_batch(const rt_plan *plan, uint32_t batch)
+/* ---- for Graphviz ---------------------------------------------------------------------------- */
+
+/* Which graph is drawn: a batch's, or where `chunk` is set a chunk's. */
+struct drawn {
+    uint64_t batch, chunk, beside, context;
+};
+
+static bool is_drawn(const struct rt_plan_graph *g, const struct drawn *d)
 {
-    char sizes[800] = "";
-    size_t used = 0;
-    uint32_t last = 0;
-    struct rt_plan_graph g = {.struct_size = sizeof(g)};
-    for (uint32_t i = 0; used < sizeof(sizes) && rt_plan_graph(plan, i, &g) == RT_OK; i++) {
-        if (g.batch == last || g.chunk)
-            continue;
-        last = g.batch;
-        used +=
-            (size_t)snprintf(sizes + used, sizeof(sizes) - used, "%s%u", used ? ", " : "", g.batch);
-    }
-    complain("batch %u is not captured by this configuration; captured are %s%s", batch, sizes,
-             used < sizeof(sizes) ? "" : "...");
+    if (!d->chunk)
+        return !g->chunk && g->batch == d->batch;
+    return g->chunk == d->chunk && g->decode_rows == d->beside && g->context_tokens >= d->context;
 }
 
-/* The graph of one batch size, at its first query length. */
-static int print_dot(const rt_plan *plan, uint32_t batch)
+/* As a list says it. */
+static void name_graph(const struct rt_plan_graph *g, char *text, size_t size)
+{
+    if (g->chunk)
+        (void)snprintf(text, size, "%u beside %u with context %u", g->chunk, g->decode_rows,
+                       g->context_tokens);
+    else
+        (void)snprintf(text, size, "%u", g->batch);
+}
+
+/* All of the kind that is asked for; those of one batch size but for the query length are one. */
+static void list_graphs(const rt_plan *plan, bool chunks, char *list, size_t size)
+{
+    char name[64], last[64] = "";
+    size_t used = 0;
+    struct rt_plan_graph g = {.struct_size = sizeof(g)};
+    for (uint32_t i = 0; used < size && rt_plan_graph(plan, i, &g) == RT_OK; i++) {
+        name_graph(&g, name, sizeof(name));
+        if ((g.chunk != 0) != chunks || strcmp(name, last) == 0)
+            continue;
+        memcpy(last, name, sizeof(last));
+        used += (size_t)snprintf(list + used, size - used, "%s%s", used ? ", " : "", name);
+    }
+    if (used >= size)
+        memcpy(list + size - 4, "...", 4);
+}
+
+static void complain_of_graph(const rt_plan *plan, const struct drawn *d)
+{
+    char list[800] = "none";
+    list_graphs(plan, d->chunk != 0, list, sizeof(list));
+    if (d->chunk)
+        complain("chunk %" PRIu64 " beside %" PRIu64 " with context %" PRIu64
+                 " is not captured by this configuration; captured are %s",
+                 d->chunk, d->beside, d->context, list);
+    else
+        complain("batch %" PRIu64 " is not captured by this configuration; captured are %s",
+                 d->batch, list);
+}
+
+/* The graph of one batch size, at its first query length, or of a chunk. */
+static int print_dot(const rt_plan *plan, const struct drawn *drawn)
 {
     struct rt_plan_graph g = {.struct_size = sizeof(g)};
     uint32_t i = 0;
-    while (rt_plan_graph(plan, i, &g) == RT_OK && (g.chunk || g.batch != batch))
+    while (rt_plan_graph(plan, i, &g) == RT_OK && !is_drawn(&g, drawn))
         i++;
     size_t needed = 0;
     if (rt_plan_dot(plan, i, NULL, 0, &needed) != RT_OK) {
-        complain_of_batch(plan, batch);
+        complain_of_graph(plan, drawn);
         return EXIT_USAGE;
     }
     char *text = malloc(needed);
@@ -331,6 +368,18 @@ static int print_dot(const rt_plan *plan, uint32_t batch)
     fputs(text, stdout);
     free(text);
     return EXIT_OK;
+}
+
+static bool check_drawn(const struct drawn *d, bool has_beside, bool has_context)
+{
+    if (d->batch && d->chunk)
+        complain("--dot and --dot-chunk: one graph at a time");
+    else if (!d->chunk && (has_beside || has_context))
+        complain("%s without --dot-chunk, whose graph it picks",
+                 has_beside ? "--beside" : "--context");
+    else
+        return true;
+    return false;
 }
 
 /* A plan is printed before it is refused: its sizes are what one needs to mend it. */
@@ -350,15 +399,20 @@ static bool fits(const rt_plan *plan)
 int cmd_plan(int argc, char **argv)
 {
     bool json = false, stages = false;
-    uint64_t dot = 0;
+    bool has_beside = false, has_context = false;
+    struct drawn drawn = {.batch = 0};
     const char *assume = NULL, *path;
     const struct option options[] = {
         {"--json", OPTION_FLAG, &json, 0, 0},
         {"--stages", OPTION_FLAG, &stages, 0, 0},
         {"--assume", OPTION_TEXT, &assume, 0, 0},
-        {"--dot", OPTION_NUMBER, &dot, 1, RT_MAX_BATCH},
+        {"--dot", OPTION_NUMBER, &drawn.batch, 1, RT_MAX_BATCH, NULL},
+        {"--dot-chunk", OPTION_NUMBER, &drawn.chunk, 1, RT_MAX_CHUNK, NULL},
+        {"--beside", OPTION_NUMBER, &drawn.beside, 0, RT_MAX_MIXED_ROWS, &has_beside},
+        {"--context", OPTION_NUMBER, &drawn.context, 0, RT_MAX_LENGTH, &has_context},
     };
-    if (!options_read(argc, argv, options, sizeof(options) / sizeof(options[0]), &path))
+    if (!options_read(argc, argv, options, sizeof(options) / sizeof(options[0]), &path) ||
+        !check_drawn(&drawn, has_beside, has_context))
         return EXIT_USAGE;
     struct rt_config config;
     struct rt_error error = {0};
@@ -369,8 +423,8 @@ int cmd_plan(int argc, char **argv)
         return EXIT_FAILED;
     }
     int code = EXIT_OK;
-    if (dot)
-        code = print_dot(plan, (uint32_t)dot);
+    if (drawn.batch || drawn.chunk)
+        code = print_dot(plan, &drawn);
     else if (json)
         json_plan(plan, &config, stages);
     else

@@ -87,6 +87,8 @@ static void set_chunks(const struct decode_options *o, struct rt_config *c)
     chunk = chunk < MOST_CHUNK || o->has_chunk ? chunk : MOST_CHUNK;
     c->chunks[0] = (uint32_t)chunk;
     c->chunk_count = chunk > 0;
+    if (chunk == 0)
+        c->prefill_rows = c->context_piece = 0;
 }
 
 /* One graph for steps, as large as the batch. */

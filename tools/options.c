@@ -20,7 +20,9 @@ static bool read_number(const struct option *option, const char *text)
     char *end;
     errno = 0;
     unsigned long long value = strtoull(text, &end, 10);
-    if (!isdigit((unsigned char)text[0]) || *end || errno || value < option->least ||
+    /* Whoever writes 010 may mean 8. */
+    const bool octal = text[0] == '0' && text[1];
+    if (!isdigit((unsigned char)text[0]) || octal || *end || errno || value < option->least ||
         value > option->most) {
         complain("%s %s: expected a number from %" PRIu64 " to %" PRIu64, option->name, text,
                  option->least, option->most);

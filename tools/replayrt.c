@@ -21,6 +21,9 @@ static const struct command commands[] = {
      "      --assume NAME  for a device that is elsewhere: h200, h100, a100 or host\n"
      "      --stages       list every graph's stages, equal layers as one\n"
      "      --dot BATCH    that batch size's graph, for Graphviz\n"
+     "      --dot-chunk N  that of a chunk of N tokens of prompts\n"
+     "      --beside ROWS  of such, beside so many rows that decode (0)\n"
+     "      --context N    of such, with room for N cached tokens (0)\n"
      "      --json\n"
      "      Exit code 1 where arena and pool do not fit the device's memory.\n"},
     {"verify", cmd_verify,
@@ -73,6 +76,20 @@ static const struct command commands[] = {
      "      --layers N     instead of the configured ones\n"
      "      --versus-library\n"
      "                     again with every product by cuBLASLt\n"
+     "      --device NAME  instead of the configured one\n"
+     "      --json\n"},
+    {"bench prefill", cmd_bench_prefill,
+     "  bench prefill CONFIG\n"
+     "                     what prompts cost a layer, and a step beside one; with layer: true\n"
+     "      --tokens N     one prompt's length (512, 2048 and 8192)\n"
+     "      --chunk N      tokens that rows decode beside (512)\n"
+     "      --batch N      of such rows (8)\n"
+     "      --length N     tokens of each such row (4096; pages are made for it)\n"
+     "      --steps N      measured steps (20)\n"
+     "      --heads N      instead of the configured ones\n"
+     "      --layers N     instead of the configured ones\n"
+     "      --tflops X, --gbps X\n"
+     "                     peaks that floors are of (784, 4559: an H200's, measured)\n"
      "      --device NAME  instead of the configured one\n"
      "      --json\n"},
     {"bench attention", cmd_bench_attention,
@@ -140,8 +157,8 @@ static int unknown(int argc, char **argv)
     if (!meant)
         meant = nearest(typed, names, COMMANDS);
     const bool option = meant && (meant == names[COMMANDS] || meant == names[COMMANDS + 1]);
-    complain("unknown command %s%s%s%s%s; there are plan, verify, decode, bench step, bench layer "
-             "and bench attention",
+    complain("unknown command %s%s%s%s%s; there are plan, verify, decode, bench step, bench layer, "
+             "bench prefill and bench attention",
              meant && strchr(meant, ' ') ? typed : argv[0], meant ? "; did you mean " : "",
              option ? "--" : "", meant ? meant : "", meant ? "?" : "");
     return EXIT_USAGE;

@@ -10,6 +10,10 @@
  * padding included; at the end of every graph's share all KV pages, lengths and block tables.
  * Inputs of padded rows, outputs before the step and unused pages hold NaN.
  *
+ * Graphs of chunks come behind them on runtimes of their own: each is made to serve chunks that no
+ * smaller one holds, in tokens, in rows beside them and in cached context, whose pieces are as many
+ * as the configuration's but small. Which graph was replayed is looked at, too.
+ *
  * With layer the step is blocks of random weights. The first layer's input is written, and what
  * hidden, q, out, lse and residual hold behind the last layer is compared: behind a step of several
  * replays these are the last one's rows, and what earlier ones left above them.

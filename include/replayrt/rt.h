@@ -3,8 +3,8 @@
 #define REPLAYRT_RT_H
 
 /*
- * replayrt: the attention of multi-head latent attention (MLA) models at decode time, one
- * CUDA-graph launch per token.
+ * replayrt: the attention of multi-head latent attention (MLA) models, one CUDA-graph launch per
+ * token that is decoded, or per chunk of prompts (rt_prefill, rt_step_params.prompts).
  *
  * Laws of this header
  *  1. Parameter structs need live only until the function returns. Set struct_size to sizeof the
@@ -48,6 +48,7 @@ RT_API const char *rt_version(void);
 
 /* ---- stages of the caller -------------------------------------------------------------------- */
 
+/* Every graph has them all: those of steps, and those of chunks of prompts (context->chunk). */
 enum rt_stage_point {
     RT_STAGE_STEP_BEGIN = 0,   /* after lengths and positions are known, before layer 0 */
     RT_STAGE_BEFORE_ATTENTION, /* per layer: must leave q and latent of the layer's rows */
@@ -217,8 +218,11 @@ struct rt_step_params {
     const int32_t *tokens;
     /* [rows] RT_ACCEPT_ALL, RT_ACCEPT_DEVICE or 1..query_len; null: RT_ACCEPT_ALL */
     const int32_t *accept;
-    /* A mixed step: prompts, whose tokens all stay, in front of the rows, which have one token
-     * each then. One replay of a chunk's graph (rt_config.chunks) that holds them all. */
+    /* A mixed step: prompts, whose tokens all stay, in front of the rows. Where these have one
+     * token each, one replay of a chunk's graph (rt_config.chunks) that holds them all. With
+     * rt_config.layer more rows than the largest of mixed_rows are served, too: as many beside the
+     * prompts, the others in replays of steps' graphs behind it, row_base counting the prompts;
+     * and rows of several tokens, which all follow so. Without it both are refused. */
     const struct rt_prompt *prompts; /* [prompt_count], of sequences that no row names */
     uint32_t prompt_count;
     /* With rows 0: the graph of this captured batch size is replayed without a live row, as ranks
@@ -230,6 +234,7 @@ struct rt_step_params {
  * One step: every row's query_len tokens are appended to its KV cache and attended in every layer.
  * Checks, writes one record, launches one graph: exactly one driver call, no allocation, no lock,
  * no wait. More rows than the largest bucket are served by several replays, one launch each.
+ * Results are of the prompts first, where there are some, then of the rows, in the order given.
  * Stream-ordered: inputs (q, latent) must be written on the runtime's stream or be complete before.
  * *ticket (may be null) is for rt_wait and rt_result.
  * Returns RT_ERR_BUSY (ring full, or a length that steps in flight decide: wait for an older step),
@@ -290,7 +295,8 @@ RT_API enum rt_status rt_result(rt_runtime *runtime, uint64_t ticket, struct rt_
 
 /* Likewise the step's tokens, [rows, query_len], of which the first `accepted` of a row stayed: as
  * the rows had them on the device, last tokens and drafts that were made there among them; -1 where
- * the device refused the row. capacity and *count are tokens. */
+ * the device refused the row. In front of them is each prompt's last. capacity and *count are
+ * tokens. */
 RT_API enum rt_status rt_result_tokens(rt_runtime *runtime, uint64_t ticket, int32_t *tokens,
                                        uint32_t capacity, uint32_t *count);
 
@@ -393,11 +399,14 @@ struct rt_bucket_stats {
     uint32_t nodes;
     uint32_t batch, query_len;
     uint64_t replays;
-    uint64_t live_rows;          /* summed over replays */
-    uint64_t padded_rows;        /* likewise: batch - live */
-    uint64_t graph_bytes;        /* device memory taken by instantiating and uploading the graph */
-    uint64_t capture_ns;         /* build + audit + instantiate + upload */
-    uint32_t chunk, decode_rows; /* as rt_plan_graph has them */
+    uint64_t live_rows;   /* summed over replays */
+    uint64_t padded_rows; /* likewise: batch - live */
+    uint64_t graph_bytes; /* device memory taken by instantiating and uploading the graph */
+    uint64_t capture_ns;  /* build + audit + instantiate + upload */
+    /* As rt_plan_graph has them. Graphs of one chunk that differ in context_tokens alone serve
+     * longer pasts with the larger. */
+    uint32_t chunk, decode_rows, context_tokens;
+    uint32_t reserved;
 };
 
 struct rt_stats {
@@ -410,7 +419,8 @@ struct rt_stats {
     uint64_t busy;            /* RT_ERR_BUSY returned */
     uint64_t host_ns_last, host_ns_total; /* inside rt_step, launch included */
     /* From the device's own clock, over the completed steps seen so far. A step is an rt_step call
-     * that succeeded, of however many replays; a control replay is none. */
+     * that succeeded, of however many replays, or one chunk of rt_prefill, of which a call may have
+     * many; a control replay is none. */
     uint64_t gpu_steps;
     uint64_t gpu_ns_last, gpu_ns_total; /* the first replay's start to the last one's end */
     uint64_t gap_steps;
@@ -448,9 +458,12 @@ RT_API enum rt_status rt_get_info(rt_runtime *runtime, struct rt_info *out);
 /* Checks again that every pointer baked into every graph lies in a registered allocation. */
 RT_API enum rt_status rt_audit(rt_runtime *runtime);
 
-/* A graph as Graphviz DOT with readable names; *needed counts the final NUL. */
+/* A step's graph as Graphviz DOT with readable names; *needed counts the final NUL. */
 RT_API enum rt_status rt_dot(rt_runtime *runtime, uint32_t batch, uint32_t query_len, char *text,
                              size_t capacity, size_t *needed);
+/* Likewise the graph that rt_get_bucket_stats has at this index: one of a chunk too. */
+RT_API enum rt_status rt_graph_dot(rt_runtime *runtime, uint32_t index, char *text, size_t capacity,
+                                   size_t *needed);
 
 /* ---- a busy device for tests ----------------------------------------------------------------- */
 

@@ -29,6 +29,7 @@ extern "C" {
 #define RT_MAX_MIXES 8
 #define RT_MAX_MIXED_ROWS 1024
 #define RT_MAX_PREFILL_ROWS 256
+#define RT_PREFILL_ROWS 8 /* where rt_config.prefill_rows is 0 */
 
 /* Absorbed MLA as one GPU sees it. Served (d_qk/d_v): 576/512, 320/256, 288/256, 512/512. */
 struct rt_geometry {
@@ -164,12 +165,16 @@ struct rt_config {
 
     /* Prompts, a chunk of tokens in one replay: a graph for each chunk size, each number of rows
      * that decode beside it, 0 among them, and each number of pieces of cached context. */
-    uint32_t chunks[RT_MAX_CHUNKS];    /* tokens, ascending, 1..RT_MAX_CHUNK */
-    uint32_t chunk_count;              /* 0: prompts go in by rt_step alone */
-    uint32_t prefill_rows;             /* sequences that share a chunk: 1..RT_MAX_PREFILL_ROWS */
-    uint32_t mixed_rows[RT_MAX_MIXES]; /* rows that decode beside a chunk, ascending */
+    uint32_t chunks[RT_MAX_CHUNKS]; /* tokens, ascending, 1..RT_MAX_CHUNK */
+    uint32_t chunk_count;           /* 0: prompts go in by rt_step alone */
+    uint32_t
+        prefill_rows; /* sequences that share a chunk: 1..RT_MAX_PREFILL_ROWS; 0: the default */
+    uint32_t mixed_rows[RT_MAX_MIXES]; /* rows that decode beside a chunk, ascending, up to
+                                          max_sequences */
     uint32_t mixed_row_count;
-    uint32_t context_piece; /* cached tokens whose keys and values are expanded at once */
+    /* Cached tokens whose keys and values are expanded at once, at least max_length / 63. 0: that,
+     * or 8192 where it is more. */
+    uint32_t context_piece;
 };
 
 /* Defaults: device auto, buckets 1 2 4 8 16 32 64, query length 1, ring depth 8, 64 sequences of

@@ -40,6 +40,8 @@ REFUSED = [
     (["verfiy"], 2, "did you mean verify?"),
     (["bench", "setp"], 2, "unknown command bench setp; did you mean bench step?"),
     (["bench", "layr"], 2, "unknown command bench layr; did you mean bench layer?"),
+    (["bench", "prefil"], 2, "did you mean bench prefill?"),
+    (["bench", "prefill", MISSING, "--json", "--length", "1", "--device", "host"], 1, MISSING),
     (["bench", "atention", "--shapes", MISSING], 2, "did you mean bench attention?"),
     (["help"], 2, "did you mean --help?"),
     (["version"], 2, "did you mean --version?"),
@@ -49,6 +51,10 @@ REFUSED = [
     (["bench", "attention", "--shapes", MISSING], 1, f"replayrt: cannot read {MISSING}: "),
     (["bench", "step", MISSING], 1, f"replayrt: cannot read {MISSING}: "),
     (["plan", CONFIG, "--assume", "host", "--dot", "4"], 2, "captured are 1, 2, 3, 8\n"),
+    (["plan", CONFIG, "--assume", "host", "--dot-chunk", "4"], 2, "captured are none\n"),
+    (["plan", CONFIG, "--dot-chunk", "4", "--dot", "1"], 2, "one graph at a time"),
+    (["plan", CONFIG, "--beside", "4"], 2, "--beside without --dot-chunk"),
+    (["plan", CONFIG, "--dot", "1", "--context", "4"], 2, "--context without --dot-chunk"),
     (["frobnicate"], 2, "unknown command frobnicate; there are plan, verify, decode, bench step"),
     (["decod"], 2, "unknown command decod; did you mean decode?"),
     (["plan", "a\x1b[31m\n\rb\x7f", "c"], 2, r"a\x1b[31m\x0a\x0db\x7f, then c"),
@@ -67,9 +73,11 @@ HELP = [
     (["verify", "-h"], ["--seed"], ["--assume"]),
     (["verify", MISSING, "--steps", "3", "-h"], ["--seed"], ["--assume"]),
     (["decode", "--help"], ["--prompt-ids", "--dump"], ["--assume", "--shapes"]),
-    (["bench", "--help"], ["bench step", "bench layer", "bench attention"], ["--assume"]),
+    (["bench", "--help"], ["bench step", "bench layer", "bench prefill", "bench attention"],
+     ["--assume"]),
     (["bench", "step", "-h"], ["--query-len"], ["--shapes", "--assume"]),
     (["bench", "layer", "-h"], ["--versus-library"], ["--shapes", "--assume"]),
+    (["bench", "prefill", "-h"], ["--tokens", "--tflops"], ["--shapes", "--query-len"]),
     (["bench", "attention", "--help"], ["--shapes"], ["--query-len"]),
 ]
 
@@ -172,6 +180,38 @@ def check_plan_stages():
                 complain(arguments + [layers, "--json"], done, f"{3 * layers + 2} stages")
 
 
+def check_plan_dot():
+    """Chunks' graphs by their numbers, a step's by its batch."""
+    block = "block: {hidden_size: 256, qk_nope_head_dim: 128, v_head_dim: 128}\n"
+    rope = "rope: {type: none}\n"
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "plan.yaml")
+        pathlib.Path(path).write_text(
+            "geometry: {heads: 2, kv_lora_rank: 512, qk_rope_head_dim: 64, layers: 1, "
+            "softmax_scale: 0.1}\nlayer: true\nkv_cache: {pages: 100}\n" + block + rope +
+            "graphs: {batch_sizes: [1], query_lens: [1, 2]}\nsequences: {max_length: 4096}\n"
+            "prefill: {chunks: [16, 512], rows: 2, mixed_rows: [4], context_piece: 1024}\n")
+        # Options, the name of what is drawn; or words of the refusal.
+        drawn = [(["--dot", "1"], "batch 1, query length 1"),
+                 (["--dot-chunk", "16"], "chunk of 16 tokens, 0 rows beside it"),
+                 (["--dot-chunk", "16", "--beside", "4"], "chunk of 16 tokens, 4 rows beside it"),
+                 (["--dot-chunk", "512"],
+                  "chunk of 512 tokens, 0 rows beside it, 0 pieces of context"),
+                 (["--dot-chunk", "512", "--beside", "4", "--context", "1025"],
+                  "chunk of 512 tokens, 4 rows beside it, 2 pieces of context")]
+        for options, name in drawn:
+            arguments = ["plan", path, "--assume", "host", *options]
+            done = replayrt(*arguments)
+            if done.returncode or not done.stdout.startswith(f'digraph "{name}" {{\n'):
+                complain(arguments, done, f"a graph of {name}")
+        arguments = ["plan", path, "--assume", "host", "--dot-chunk", "512", "--context", "4097"]
+        done = replayrt(*arguments)
+        words = "captured are 16 beside 0 with context 0, 16 beside 4 with context 0, 512 beside " \
+                "0 with context 0, 512 beside 0 with context 1024"
+        if done.returncode != 2 or words not in done.stderr or done.stdout:
+            complain(arguments, done, words)
+
+
 def check_progress():
     """A line of progress is in the file as soon as it is complete, not when the run is over."""
     with tempfile.TemporaryDirectory() as folder:
@@ -206,6 +246,7 @@ check_help()
 check_json()
 check_plan()
 check_plan_stages()
+check_plan_dot()
 check_progress()
 check_odd_paths()
 print("\n".join(complaints))

@@ -65,6 +65,7 @@ REFUSED = [
     ([*ASKED, "--temperature", "0", "--top-p", "0.5"], 2, "--top-p without a --temperature"),
     ([*ASKED, "--seed", "5"], 2, "--seed without a --temperature"),
     ([*ASKED, "--chunk", "20000"], 2, "--chunk 20000: expected a number from 0 to 16384"),
+    ([*ASKED, "--chunk", "08"], 2, "--chunk 08: expected a number from 0 to 16384"),
     ([*ASKED, "--precision", "f16"], 2, "--precision f16: expected bf16 or f32"),
     ([*TINY, *PROMPT, "--max-new-tokens", "8190"], 2,
      "the longest prompt's 3 tokens and --max-new-tokens 8190 are 8193: the model's "
@@ -459,7 +460,8 @@ def check_chunks():
                f"chunks of {chunk}: {found['replays']} launches, expected {launches}")
     with tempfile.TemporaryDirectory() as folder:
         config = pathlib.Path(folder) / "c.yaml"
-        config.write_text(f"model: {GOLDEN}\nprefill: {{chunks: [4], rows: 1, mixed_rows: [1]}}\n")
+        config.write_text(f"model: {GOLDEN}\nprefill: {{chunks: [4], rows: 1, mixed_rows: [1], "
+                          "context_piece: 64}\n")
         found = report(*ASKED, "--config", config, "--chunk", "0")
         expect(found["replays"] == 6, f"--chunk 0 with a configuration: {found}")
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `replayrt bench layer`, cut short at each of its driver and library calls in turn: a sentence on
- * stderr and exit code 1, and nothing is left on the device. Of each of its tables, the memory of
- * the weights and the runtimes', the n-th call fails. What is left on the host is seen where this
- * runs under AddressSanitizer or valgrind.
+ * `replayrt bench layer` and `bench prefill`, cut short at each of their driver and library calls
+ * in turn: a sentence on stderr and exit code 1, and nothing is left on the device. Of each of
+ * their tables, the memory of the weights and the runtimes', the n-th call fails. What is left on
+ * the host is seen where this runs under AddressSanitizer or valgrind.
  *
  * usage: fail_bench CONFIG    of whole blocks
  */
@@ -53,21 +53,27 @@ static void speak(const struct quiet *q, char *said, size_t bytes)
     (void)close(q->real_err);
 }
 
+struct command {
+    int (*run)(int argc, char **argv);
+    const char *options;
+};
+
 /* True: the command came past its n-th calls. */
-static bool cut_short(uint64_t n)
+static bool cut_short(const struct command *command, uint64_t n)
 {
-    char path[512], said[1024], *argv[MOST_WORDS] = {path}, *rest = NULL;
-    char words[] = "--device host --batch 1 --length 4 --steps 1 --heads 1 --layers 1 "
-                   "--versus-library";
+    char path[512], words[256], said[1024], *argv[MOST_WORDS] = {path}, *rest = NULL;
     int argc = 1;
     (void)snprintf(path, sizeof(path), "%s", config);
+    (void)snprintf(words, sizeof(words),
+                   "--device host --batch 1 --length 4 --steps 1 --heads 1 --layers 1 %s",
+                   command->options);
     for (char *word = strtok_r(words, " ", &rest); word; word = strtok_r(NULL, " ", &rest)) {
         assert_true(argc < MOST_WORDS);
         argv[argc++] = word;
     }
     fail_driver_arm(n);
     const struct quiet q = quieten();
-    const int code = cmd_bench_layer(argc, argv);
+    const int code = command->run(argc, argv);
     speak(&q, said, sizeof(said));
     fail_driver_arm(0);
     assert_int_equal(fail_driver_live(), 0);
@@ -81,19 +87,32 @@ static bool cut_short(uint64_t n)
     return !fail_driver_reached();
 }
 
-static void every_driver_call(void **state)
+static void every_driver_call(const struct command *command)
 {
-    (void)state;
     uint64_t n = 1;
-    while (!cut_short(n))
+    while (!cut_short(command, n))
         n++;
     print_message("%u calls\n", (unsigned)n);
     assert_true(n > 200);
 }
 
+static void of_layers(void **state)
+{
+    const struct command command = {cmd_bench_layer, "--versus-library"};
+    (void)state;
+    every_driver_call(&command);
+}
+
+static void of_prompts(void **state)
+{
+    const struct command command = {cmd_bench_prefill, "--tokens 3 --chunk 2"};
+    (void)state;
+    every_driver_call(&command);
+}
+
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_driver_call)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(of_layers), cmocka_unit_test(of_prompts)};
     if (argc != 2)
         return 2;
     config = argv[1];

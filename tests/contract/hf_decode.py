@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The example hf_decode prints what replayrt decode does, and ends where a model does.
+"""The examples hf_decode and prompt_decode print what replayrt decode does, and end where a model
+does.
 
-usage: hf_decode.py HF_DECODE REPLAYRT FOLDER
+usage: hf_decode.py EXAMPLE REPLAYRT FOLDER
 """
 import json
 import pathlib
@@ -22,9 +23,9 @@ def run(*arguments):
     return subprocess.run([str(a) for a in arguments], capture_output=True, text=True, timeout=60)
 
 
-def example(folder):
-    done = run(EXAMPLE, folder, "host", TOKENS, *PROMPTS)
-    rows = [[] for _ in PROMPTS]
+def example(folder, prompts=PROMPTS, tokens=TOKENS):
+    done = run(EXAMPLE, folder, "host", tokens, *prompts)
+    rows = [[] for _ in prompts]
     for line in done.stdout.splitlines():
         row, token = line.split(": ")
         rows[int(row) - 1].append(int(token))
@@ -33,16 +34,21 @@ def example(folder):
     return rows
 
 
-def command(folder):
-    asked = [word for prompt in PROMPTS for word in ("--prompt-ids", prompt)]
+def command(folder, prompts=PROMPTS, tokens=TOKENS, *more):
+    asked = [word for prompt in prompts for word in ("--prompt-ids", prompt)]
     done = run(COMMAND, "decode", "--checkpoint", folder, "--device", "host", "--max-new-tokens",
-               TOKENS, "--json", *asked)
+               tokens, "--json", *asked, *more)
     return [prompt["tokens"] for prompt in json.loads(done.stdout)["prompts"]]
 
 
 whole = example(FOLDER)
 if whole != command(FOLDER) or [len(row) for row in whole] != [TOKENS] * 3:
     complaints.append(f"{whole} and {command(FOLDER)}")
+# A prompt of more tokens than a chunk has.
+long = ["5,7,9", ",".join(str((7 * i + 3) % 256) for i in range(530))]
+one_by_one = command(FOLDER, long, 4, "--chunk", "0")
+if example(FOLDER, long, 4) != one_by_one or [len(row) for row in one_by_one] != [4] * 2:
+    complaints.append(f"{example(FOLDER, long, 4)} and one by one {one_by_one}")
 with tempfile.TemporaryDirectory() as scratch:
     model = pathlib.Path(scratch) / "model"
     shutil.copytree(FOLDER, model)

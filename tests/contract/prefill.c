@@ -304,7 +304,7 @@ static void bad_prompts_change_nothing(void **state)
                                                      : fixture_open(rt),
                                      .tokens = ids,
                                      .count = i < 4 ? 80 : 33};
-    refuse(rt, many, 6, RT_ERR_PAGES, "26 new pages, 24 of 24");
+    refuse(rt, many, 6, RT_ERR_PAGES, "the prefill needs 26 new pages, 24 of 24");
     rt_destroy(&rt);
 }
 

@@ -221,6 +221,39 @@ static void plan_says_which_form(void **state)
     block_close(&b);
 }
 
+/* Graphs by their index: statistics say which they are, and the drawing's title says the same. */
+static void every_graph_is_told_and_drawn(void **state)
+{
+    (void)state;
+    struct block_fixture b;
+    rt_runtime *rt = create(&b, true, false);
+    struct rt_bucket_stats g = {.struct_size = sizeof(g)};
+    uint32_t graphs = 0, chunk_graphs = 0;
+    for (; rt_get_bucket_stats(rt, graphs, &g) == RT_OK; graphs++) {
+        char title[128], text[128];
+        size_t needed = 0;
+        if (!g.chunk)
+            (void)snprintf(title, sizeof(title), "batch %u, query length %u\"", g.batch,
+                           g.query_len);
+        else if (g.chunk == chunks[0])
+            (void)snprintf(title, sizeof(title), "chunk of 4 tokens, %u rows beside it\"",
+                           g.decode_rows);
+        else
+            (void)snprintf(title, sizeof(title),
+                           "chunk of 24 tokens, %u rows beside it, %u pieces of context\"",
+                           g.decode_rows, g.context_tokens / 64);
+        chunk_graphs += g.chunk != 0;
+        assert_int_equal(rt_graph_dot(rt, graphs, text, sizeof(text), &needed), RT_OK);
+        assert_true(needed > sizeof(text)); /* a title, and then stages */
+        if (strncmp(text, "digraph \"", 9) != 0 || strncmp(text + 9, title, strlen(title)) != 0)
+            fail_msg("graph %u: \"%s\" where \"%s\" is expected", graphs, text, title);
+    }
+    assert_int_equal(chunk_graphs, 2 + 2 * 4); /* 0, 1, 2 and 3 pieces */
+    assert_int_equal(graphs, rt->captured_count);
+    rt_destroy(&rt);
+    block_close(&b);
+}
+
 /* The library multiplies at most 2048 vectors at once: 5000 tokens are three products of each. */
 static void many_vectors_are_several_products(void **state)
 {
@@ -257,6 +290,7 @@ int main(void)
         cmocka_unit_test(mixed_steps_are_separate_ones),
         cmocka_unit_test(replay_is_eager),
         cmocka_unit_test(plan_says_which_form),
+        cmocka_unit_test(every_graph_is_told_and_drawn),
         cmocka_unit_test(many_vectors_are_several_products),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

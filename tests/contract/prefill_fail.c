@@ -328,6 +328,7 @@ static void a_failing_stage(void **state)
         assert_int_equal(prefill(rt, seq, ids, 60, n > 9 ? RT_STEP_EAGER : 0, &ticket),
                          RT_ERR_CALLBACK);
         assert_int_equal(stage_fails, 0);
+        expect_words(rt, "graph (chunk of 24 tokens, 0 rows beside it), stage \"user_");
         assert_int_equal(ticket, length ? length / CHUNK : 99);
         assert_int_equal(rt->pages.free_count, PAGES - (length + PAGE - 1) / PAGE);
         expect_fed(rt, seq, ids, length);

@@ -81,6 +81,9 @@ static void of_tensors_and_queries(void **state)
     tells(rt, rt_dot(rt, 3, 1, NULL, 0, &needed), "no graph for batch 3");
     tells(rt, rt_dot(rt, 1, 1, NULL, 0, NULL), "needed is null");
     tells(rt, rt_dot(rt, 1, 1, NULL, 9, &needed), "text is null");
+    tells(rt, rt_graph_dot(rt, 6, NULL, 0, &needed), "rt_graph_dot: graph 6 of 6");
+    tells(rt, rt_graph_dot(rt, 0, NULL, 0, NULL), "rt_graph_dot: needed is null");
+    tells(rt, rt_graph_dot(rt, 0, NULL, 9, &needed), "rt_graph_dot: text is null");
     rt_destroy(&rt);
     assert_string_equal(rt_last_error(NULL)->message, "runtime is null");
 }

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Installs the build, moves the installed tree, and builds somebody else's programs against it.
 
-usage: run.py MESON MESON_BUILD_DIR PROGRAM.c DECODE_LOOP.c HF_DECODE.c MODEL
+usage: run.py MESON MESON_BUILD_DIR PROGRAM.c DECODE_LOOP.c HF_DECODE.c PROMPT_DECODE.c MODEL
 
 Plain compilers and pkg-config only. PROGRAM.c as C11 and C++17, against the shared library and the
 archive; DECODE_LOOP.c and HF_DECODE.c copied out alone, the latter run with the folder MODEL; the
@@ -111,8 +111,8 @@ def check_command(installed):
 
 
 def main():
-    meson, build, model = sys.argv[1], sys.argv[2], sys.argv[6]
-    source, decode_loop, hf_decode = map(pathlib.Path, sys.argv[3:6])
+    meson, build, model = sys.argv[1], sys.argv[2], sys.argv[7]
+    source, decode_loop, hf_decode, prompt_decode = map(pathlib.Path, sys.argv[3:7])
     compilers = (("c", ["cc", "-std=c11"]), ("c++", ["c++", "-std=c++17"]))
     with tempfile.TemporaryDirectory(prefix="replayrt-installed-") as name:
         scratch = pathlib.Path(name)
@@ -123,6 +123,7 @@ def main():
             sys.exit(SKIP)
         check_alone(installed, decode_loop, scratch, "host")
         check_alone(installed, hf_decode, scratch, model, "host", "4", "5,7,9", "1")
+        check_alone(installed, prompt_decode, scratch, model, "host", "4", "5,7,9", "1")
         check_run_path(installed, source)
         for language, compiler in compilers:
             if not shutil.which(compiler[0]):

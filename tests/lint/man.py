@@ -22,6 +22,7 @@ COMMANDS = {
     "replayrt-decode.1": ["decode"],
     "replayrt-bench-step.1": ["bench", "step"],
     "replayrt-bench-layer.1": ["bench", "layer"],
+    "replayrt-bench-prefill.1": ["bench", "prefill"],
     "replayrt-bench-attention.1": ["bench", "attention"],
 }
 HEADERS = {"rt.h": "replayrt.3", "rt_config.h": "replayrt.3",

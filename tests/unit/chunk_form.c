@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "runtime/chunk_form.h"
+#include "config/chunk_form.h"
 #include "tests/unit/expect.h"
 
 /* Keys of 128 + 64 numbers and values of 128, from latents of 256: a key's expansion costs 256 *
@@ -14,6 +14,7 @@ static struct rt_config even_config(void)
                                       .layers = 2,
                                       .softmax_scale = 0.1};
     c.layer = 1;
+    c.block.hidden_size = 2048;
     c.block.qk_nope_head_dim = 128;
     c.block.v_head_dim = 128;
     return c;
@@ -22,10 +23,8 @@ static struct rt_config even_config(void)
 static struct rt_chunk_form chosen(const struct rt_config *c, uint32_t chunk, const char *words)
 {
     struct rt_chunk_form form;
-    struct rt_error err = {.message = ""};
     memset(&form, 0xA5, sizeof(form));
-    if (rt_chunk_form_choose(c, chunk, &form, &err) != RT_OK)
-        fail_msg("chunk %u: %s", chunk, err.message);
+    rt_chunk_form_choose(c, chunk, &form);
     if (!strstr(form.reason, words))
         fail_msg("chunk %u: no \"%s\" in: %s", chunk, words, form.reason);
     return form;
@@ -72,7 +71,12 @@ static void test_pieces_of_context(void **state)
                                         {8192, 100, 100, 1},
                                         {64, 65, 64, 2},
                                         {64, 64 * 63, 64, 63},
-                                        {16645, RT_MAX_LENGTH, 16645, 63}};
+                                        {16645, RT_MAX_LENGTH, 16645, 63},
+                                        /* the default: 8192 as long as it may */
+                                        {0, 8192, 8192, 1},
+                                        {0, 8192 * 63, 8192, 63},
+                                        {0, 8192 * 63 + 1, 8320, 63},
+                                        {0, RT_MAX_LENGTH, 16768, 63}};
     struct rt_config c = even_config();
     for (size_t i = 0; i < COUNT(cases); i++) {
         c.context_piece = cases[i][0];
@@ -84,29 +88,60 @@ static void test_pieces_of_context(void **state)
     }
 }
 
-static void refused(const struct rt_config *c, uint32_t chunk, const char *first,
-                    const char *second)
+/* Of one chunk, by the configuration's check: passes where `first` is null. */
+static void checked(struct rt_config c, uint32_t chunk, const char *first, const char *second)
 {
     const char *const words[] = {first, second};
-    struct rt_chunk_form form;
     struct rt_error err = {.message = ""};
-    expect(first, rt_chunk_form_choose(c, chunk, &form, &err), &err, RT_ERR_CONFIG, words, 2);
+    c.chunks[0] = chunk;
+    c.chunk_count = 1;
+    if (first)
+        expect(first, rt_config_check(&c, &err), &err, RT_ERR_CONFIG, words, 2);
+    else if (rt_config_check(&c, &err) != RT_OK)
+        fail_msg("chunk %u: %s", chunk, err.message);
 }
 
-static void test_refused(void **state)
+static void test_checked(void **state)
 {
     (void)state;
     struct rt_config c = even_config();
     c.context_piece = 64;
     c.max_length = 64 * 63 + 1;
-    refused(&c, 512, "prefill.context_piece is 64: must be at least 65",
+    checked(c, 512, "context_piece is 64: must be at least 65",
             "max_length 4033 comes in 63 pieces at most");
-    assert_true(chosen(&c, 16, "absorbed").absorbed); /* which needs no pieces */
+    checked(c, 16, NULL, NULL); /* absorbed, it needs no pieces */
+    c.max_length = 64 * 63;
+    checked(c, 512, NULL, NULL);
     c = even_config();
     c.block.v_head_dim = 264;
-    refused(&c, 4097, "4097 tokens are more than 4096", "not 128 + 64 and 264");
+    checked(c, 4096, NULL, NULL);
+    checked(c, 4097, "chunks[0] is 4097: must be at most 4096", "not 128 + 64 and 264");
     c.layer = 0;
-    refused(&c, RT_MAX_CHUNK, "16384 tokens are more than 4096", "without layer");
+    checked(c, RT_MAX_CHUNK, "chunks[0] is 16384: must be at most 4096", "without layer");
+}
+
+static void test_any_length_has_a_default_piece(void **state)
+{
+    (void)state;
+    struct rt_config c = even_config();
+    c.max_sequences = 1;
+    for (uint32_t length = 1; length < RT_MAX_LENGTH; length += 997) {
+        c.max_length = length;
+        checked(c, 512, NULL, NULL);
+    }
+    c.max_length = RT_MAX_LENGTH;
+    checked(c, 512, NULL, NULL);
+}
+
+static void test_rows_of_a_chunk(void **state)
+{
+    (void)state;
+    struct rt_config c = even_config();
+    assert_int_equal(rt_chunk_prefill_rows(&c), 8);
+    c.prefill_rows = 9;
+    assert_int_equal(rt_chunk_prefill_rows(&c), 9);
+    c.max_sequences = 3;
+    assert_int_equal(rt_chunk_prefill_rows(&c), 3);
 }
 
 int main(void)
@@ -115,7 +150,9 @@ int main(void)
         cmocka_unit_test(test_the_cheaper_form),
         cmocka_unit_test(test_who_must_absorb),
         cmocka_unit_test(test_pieces_of_context),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_checked),
+        cmocka_unit_test(test_any_length_has_a_default_piece),
+        cmocka_unit_test(test_rows_of_a_chunk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -44,9 +44,9 @@ static void test_default(void **state)
     assert_int_equal(c.backend, RT_BACKEND_AUTO);
     assert_int_equal(c.tensors, RT_TENSORS_SHARED);
     assert_int_equal(c.chunk_count, 0);
-    assert_int_equal(c.prefill_rows, 8);
+    assert_int_equal(c.prefill_rows, 0);
     assert_int_equal(c.mixed_row_count, 0);
-    assert_int_equal(c.context_piece, 8192);
+    assert_int_equal(c.context_piece, 0);
     rt_config_default(NULL);
 }
 
@@ -196,8 +196,7 @@ static const struct edit EDITS[] = {
     U32(tensors, 2, RT_ERR_CONFIG, "tensors is 2: must be shared or per_layer"),
     U32(chunk_count, 9, RT_ERR_CONFIG, "chunks is a list of 9", "a list of 1 to 8"),
     U32(chunk_count, 1, RT_ERR_CONFIG, "chunks[0] is 0: must be an integer from 1 to 16384"),
-    U32(prefill_rows, 0, RT_ERR_CONFIG, "prefill_rows is 0: must be an integer from 1 to 256"),
-    U32(prefill_rows, 257, RT_ERR_CONFIG, "prefill_rows is 257"),
+    U32(prefill_rows, 257, RT_ERR_CONFIG, "prefill_rows is 257: must be an integer from 1 to 256"),
     U32(mixed_row_count, 9, RT_ERR_CONFIG, "mixed_rows is a list of 9", "a list of 1 to 8"),
     U32(mixed_row_count, 1, RT_ERR_CONFIG, "mixed_rows[0] is 0: must be an integer from 1 to 1024"),
     U32(context_piece, 63, RT_ERR_CONFIG,
@@ -283,8 +282,11 @@ static void test_check_chunks(void **state)
     c.mixed_rows[0] = 3;
     c.mixed_rows[1] = RT_MAX_MIXED_ROWS;
     c.mixed_row_count = 2;
+    c.max_sequences = RT_MAX_MIXED_ROWS;
     if (rt_config_check(&c, &err) != RT_OK)
         fail_msg("%s", err.message);
+    c.max_sequences--;
+    refuse_chunks(&c, "mixed_rows[1] is 1024: must be at most 1023", "sequences");
     c.mixed_rows[1] = 3;
     refuse_chunks(&c, "mixed_rows[1] is 3: must be greater than the 3 before it", NULL);
     c.mixed_rows[1] = RT_MAX_MIXED_ROWS + 1;
@@ -293,7 +295,7 @@ static void test_check_chunks(void **state)
     c.chunks[1] = 1;
     refuse_chunks(&c, "chunks[1] is 1: must be greater than the 1 before it", NULL);
     c.chunks[1] = RT_MAX_BATCH + 1;
-    refuse_chunks(&c, "chunks[1] is 4097: must be at most 4096 without layer", NULL);
+    refuse_chunks(&c, "chunks[1] is 4097: must be at most 4096", "without layer");
     c.layer = 1;
     c.block.hidden_size = 2048;
     c.block.qk_nope_head_dim = c.block.v_head_dim = 128;
@@ -304,6 +306,14 @@ static void test_check_chunks(void **state)
     refuse_chunks(&c, "chunks[1] is 16385", "from 1 to 16384");
     c.chunk_count = 0;
     refuse_chunks(&c, "mixed_rows is 3: must be absent without prefill.chunks", NULL);
+    c.mixed_row_count = 0;
+    c.prefill_rows = 8;
+    refuse_chunks(&c, "prefill_rows is 8: must be absent without prefill.chunks", NULL);
+    c.prefill_rows = 0;
+    c.context_piece = 8192;
+    refuse_chunks(&c, "context_piece is 8192: must be absent without prefill.chunks", NULL);
+    c.context_piece = 0;
+    assert_int_equal(rt_config_check(&c, &err), RT_OK);
 }
 
 int main(void)

@@ -147,6 +147,29 @@ static void test_replays_and_capacity_match_a_walk(void **state)
     }
 }
 
+/* Any number of rows may be in front: all of them are tried, and each reach but the largest is
+ * less. */
+static void test_capacity_behind_a_chunk(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < COUNT(LADDERS); i++) {
+        const struct ladder *l = &LADDERS[i];
+        struct rt_graph_spec specs[RT_MAX_SPECS];
+        struct rt_spec_index index;
+        const uint32_t count = graphs_of(l, specs), most = 2 * l->sizes[l->count - 1] + 2;
+        assert_int_equal(rt_spec_index_init(&index, specs, count, NULL), RT_OK);
+        uint64_t reach = 0;
+        for (uint32_t base = 1; base < most; base++)
+            for (uint32_t row = base, live = 0; row < most; row += live) {
+                uint32_t spec = 0;
+                live = rt_spec_take(&index, 1, most - row, &spec);
+                reach = row + specs[spec].rows > reach ? row + specs[spec].rows : reach;
+            }
+        assert_int_equal(rt_specs_capacity_behind(specs, count, most), reach);
+        rt_spec_index_free(&index);
+    }
+}
+
 static void test_largest_counts_do_not_overflow(void **state)
 {
     (void)state;
@@ -236,6 +259,28 @@ static void test_chunks_fill_the_list(void **state)
     assert_int_equal(rt_spec_prefill_rows(&decode), 0);
 }
 
+static void test_names(void **state)
+{
+    (void)state;
+    const struct rt_graph_spec decode = {RT_PHASE_DECODE, 4, 8, 4};
+    const struct rt_graph_spec absorbed = {
+        .phase = RT_PHASE_CHUNK, .rows = 8, .tokens = 67, .decode_rows = 3, .absorbed = true};
+    const struct rt_graph_spec expanded = {
+        .phase = RT_PHASE_CHUNK, .rows = 8, .tokens = 512, .pieces = 5};
+    const struct rt_graph_spec longest = {.phase = RT_PHASE_CHUNK,
+                                          .rows = UINT32_MAX,
+                                          .tokens = UINT32_MAX,
+                                          .decode_rows = INT32_MAX,
+                                          .pieces = UINT32_MAX};
+    assert_string_equal(rt_spec_name(&decode).text, "batch 4, query length 2");
+    assert_string_equal(rt_spec_name(&absorbed).text, "chunk of 64 tokens, 3 rows beside it");
+    assert_string_equal(rt_spec_name(&expanded).text,
+                        "chunk of 512 tokens, 0 rows beside it, 5 pieces of context");
+    assert_string_equal(rt_spec_name(&longest).text,
+                        "chunk of 2147483648 tokens, 2147483647 rows beside it, 4294967295 pieces "
+                        "of context");
+}
+
 /* Chunks of 64, absorbed, and 512, expanded, behind the graphs of steps. */
 static void test_find_takes_the_smallest_chunk(void **state)
 {
@@ -280,8 +325,10 @@ int main(void)
         cmocka_unit_test(test_take_is_the_smallest_graph_that_fits),
         cmocka_unit_test(test_any_list_serves),
         cmocka_unit_test(test_replays_and_capacity_match_a_walk),
+        cmocka_unit_test(test_capacity_behind_a_chunk),
         cmocka_unit_test(test_largest_counts_do_not_overflow),
         cmocka_unit_test(test_bad_lists_are_refused),
+        cmocka_unit_test(test_names),
         cmocka_unit_test(test_chunks_fill_the_list),
         cmocka_unit_test(test_find_takes_the_smallest_chunk),
     };

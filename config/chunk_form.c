@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "runtime/chunk_form.h"
+#include "config/chunk_form.h"
 
 #include "common/math.h"
-#include "kernels/abi/prefill.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -23,8 +22,8 @@ static struct cost cost_of(const struct rt_config *c)
 
 static bool is_too_wide(const struct rt_config *c)
 {
-    return c->block.qk_nope_head_dim + c->geometry.qk_rope_head_dim > RT_PREFILL_MOST_DIM ||
-           c->block.v_head_dim > RT_PREFILL_MOST_DIM;
+    return c->block.qk_nope_head_dim + c->geometry.qk_rope_head_dim > RT_EXPANDED_MOST_DIM ||
+           c->block.v_head_dim > RT_EXPANDED_MOST_DIM;
 }
 
 /* Why it is absorbed, whatever it costs; false: nothing says so. */
@@ -36,26 +35,23 @@ static bool must_absorb(const struct rt_config *c, struct rt_chunk_form *out)
     else if (is_too_wide(c))
         (void)snprintf(out->reason, sizeof(out->reason),
                        "absorbed: prefill serves heads of up to %u numbers, not %u + %u and %u",
-                       RT_PREFILL_MOST_DIM, c->block.qk_nope_head_dim, c->geometry.qk_rope_head_dim,
-                       c->block.v_head_dim);
+                       RT_EXPANDED_MOST_DIM, c->block.qk_nope_head_dim,
+                       c->geometry.qk_rope_head_dim, c->block.v_head_dim);
     return out->reason[0] != 0;
 }
 
-static enum rt_status cut_context(const struct rt_config *c, struct rt_chunk_form *out,
-                                  struct rt_error *err)
+#define PIECE_STEP 128u /* a default is a multiple of it: whole pages, whole tiles of keys */
+
+/* As large as it must be for the longest context, where nobody chose it. */
+static uint32_t piece_of(const struct rt_config *c)
 {
-    out->piece = rt_min_u32(c->context_piece, c->max_length);
-    out->pieces = rt_ceil_div_u32(c->max_length, out->piece);
-    RT_REQUIRE(out->pieces <= RT_MAX_CONTEXT_PIECES, err, RT_ERR_CONFIG,
-               "prefill.context_piece is %u: must be at least %u, for max_length %u comes in %d "
-               "pieces at most",
-               c->context_piece, rt_ceil_div_u32(c->max_length, RT_MAX_CONTEXT_PIECES),
-               c->max_length, RT_MAX_CONTEXT_PIECES);
-    return RT_OK;
+    if (c->context_piece)
+        return c->context_piece;
+    const uint32_t least = rt_ceil_div_u32(c->max_length, RT_MAX_CONTEXT_PIECES);
+    return rt_max_u32(RT_LEAST_CONTEXT_PIECE, rt_ceil_div_u32(least, PIECE_STEP) * PIECE_STEP);
 }
 
-enum rt_status rt_chunk_form_choose(const struct rt_config *config, uint32_t chunk,
-                                    struct rt_chunk_form *out, struct rt_error *err)
+void rt_chunk_form_choose(const struct rt_config *config, uint32_t chunk, struct rt_chunk_form *out)
 {
     *out = (struct rt_chunk_form){.absorbed = true};
     if (!must_absorb(config, out)) {
@@ -68,10 +64,14 @@ enum rt_status rt_chunk_form_choose(const struct rt_config *config, uint32_t chu
                        " expanded, %" PRIu64 " of them once",
                        out->absorbed ? "absorbed" : "expanded", absorbed, expanded, cost.expand);
     }
-    if (!out->absorbed)
-        RT_TRY(cut_context(config, out, err));
-    RT_REQUIRE(!out->absorbed || chunk <= RT_MAX_BATCH, err, RT_ERR_CONFIG,
-               "prefill.chunks: %u tokens are more than %d, which absorbed attention takes (%s)",
-               chunk, RT_MAX_BATCH, out->reason);
-    return RT_OK;
+    if (out->absorbed)
+        return;
+    out->piece = rt_min_u32(piece_of(config), config->max_length);
+    out->pieces = rt_ceil_div_u32(config->max_length, out->piece);
+}
+
+uint32_t rt_chunk_prefill_rows(const struct rt_config *config)
+{
+    const uint32_t rows = config->prefill_rows ? config->prefill_rows : RT_PREFILL_ROWS;
+    return rt_min_u32(rows, config->max_sequences);
 }

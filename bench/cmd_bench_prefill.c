@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * replayrt bench prefill: what prompts cost in whole MLA blocks. For each length a prompt in one
+ * chunk: a layer's time beside its floor, attention by itself and every other stage; then a step
+ * that decodes beside a chunk, and each of them alone. Weights are random, every layer has its own.
+ */
+#include "bench/bench_rows.h"
+#include "bench/measure.h"
+#include "bench/prefill_report.h"
+#include "bench/roofline.h"
+#include "common/check.h"
+#include "runtime/runtime.h"
+#include "tools/commands.h"
+#include "tools/complain.h"
+#include "tools/options.h"
+#include "tools/random_weights.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WARM_UP 3
+#define SEED 1
+
+static const uint32_t standard[] = {512, 2048, 8192};
+#define MOST_LENGTHS (sizeof(standard) / sizeof(standard[0]))
+
+/* Of the command line; 0: as configured, or not given. */
+struct prefill_options {
+    uint64_t tokens, chunk, batch, past, steps, heads, layers;
+    double tflops, gbps;
+    const char *device, *path;
+    bool json;
+};
+
+struct prefill_bench {
+    struct prefill_options o;
+    uint32_t lengths[MOST_LENGTHS], length_count;
+    struct rt_config config;
+    struct random_weights weights;
+    struct prefill_report report;
+    rt_runtime *rt;
+    struct bench_rows rows; /* that decode */
+    rt_seq prompt;
+    int32_t *tokens;          /* [the longest]: which, is nothing to a block */
+    uint64_t *ns;             /* [steps] */
+    unsigned char *hidden[2]; /* what a replay left, and an eager step */
+    struct rt_error error;
+};
+
+/* ---- a step ---------------------------------------------------------------------------------- */
+
+/* A prompt's tokens and rows that decode; one of them may be none. */
+struct work {
+    uint32_t tokens, rows, flags;
+};
+
+/* From where it always begins: sequences at their first length, the first layer's input written. */
+static enum rt_status run(const struct prefill_bench *b, const struct work *w)
+{
+    const struct rt_prompt prompt = {.seq = b->prompt, .tokens = b->tokens, .count = w->tokens};
+    struct rt_step_params p = bench_rows_params(&b->rows, w->rows, 1);
+    uint64_t ticket;
+    p.flags = w->flags;
+    p.prompts = &prompt;
+    p.prompt_count = w->tokens ? 1 : 0;
+    RT_TRY(bench_rows_rewind(&b->rows, w->rows));
+    RT_TRY(rt_seq_rewind(b->rt, b->prompt, 0));
+    RT_TRY(bench_fill(b->rt, "hidden", 0));
+    RT_TRY(rt_step(b->rt, &p, &ticket));
+    return rt_wait(b->rt, ticket, UINT64_MAX);
+}
+
+/* The device has nothing else to do in front of a step, and its clock begins with the step. */
+static enum rt_status measure(struct prefill_bench *b, uint32_t tokens, uint32_t rows, double *ns)
+{
+    const struct work w = {.tokens = tokens, .rows = rows};
+    const uint32_t steps = (uint32_t)b->o.steps;
+    struct rt_stats stats = {.struct_size = sizeof(stats)};
+    for (uint32_t i = 0; i < WARM_UP + steps; i++) {
+        RT_TRY(run(b, &w));
+        RT_TRY(rt_get_stats(b->rt, &stats));
+        if (i >= WARM_UP)
+            b->ns[i - WARM_UP] = stats.gpu_ns_last;
+    }
+    *ns = bench_median(b->ns, steps);
+    return RT_OK;
+}
+
+/* ---- a length -------------------------------------------------------------------------------- */
+
+/* The last layer's hidden, replayed and eager. */
+static enum rt_status check(struct prefill_bench *b, struct prefill_row *row)
+{
+    struct rt_tensor t = {.struct_size = sizeof(t)};
+    RT_TRY(rt_tensor(b->rt, "hidden", 0, &t));
+    const uint64_t bytes = t.bytes / (t.shape[0] * t.shape[1]) * row->tokens;
+    for (uint32_t side = 0; side < 2; side++) {
+        const struct work w = {.tokens = row->tokens, .flags = side ? RT_STEP_EAGER : 0};
+        unsigned char *hidden = realloc(b->hidden[side], bytes);
+        RT_REQUIRE(hidden, &b->error, RT_ERR_NOMEM, "out of host memory for hidden");
+        b->hidden[side] = hidden;
+        RT_TRY(run(b, &w));
+        RT_TRY(rt_tensor_read(b->rt, "hidden", 0, 0, hidden, bytes));
+    }
+    RT_REQUIRE(memcmp(b->hidden[0], b->hidden[1], bytes) == 0, &b->error, RT_ERR_INTERNAL,
+               "%u tokens: hidden of replay and eager differ", row->tokens);
+    row->hidden_rms = bench_rms(b->hidden[0], bytes, t.dtype);
+    RT_REQUIRE(isfinite(row->hidden_rms), &b->error, RT_ERR_INTERNAL,
+               "%u tokens: hidden is not finite", row->tokens);
+    return RT_OK;
+}
+
+/* Both products of every pair of a query and a key that it sees, in the form that is taken. */
+static double attention_flop(const struct rt_config *c, uint32_t tokens, bool absorbed)
+{
+    const double pairs = (double)tokens * ((double)tokens + 1) / 2;
+    const uint32_t rope = c->geometry.qk_rope_head_dim;
+    const uint32_t width = absorbed ? 2 * c->geometry.kv_lora_rank + rope
+                                    : c->block.qk_nope_head_dim + rope + c->block.v_head_dim;
+    return 2 * pairs * c->geometry.heads * width;
+}
+
+static double attention_ns(const struct layer_stages *stages)
+{
+    static const char *const names[] = {"prefill_attend", "attend", "reduce"};
+    double ns = 0;
+    for (uint32_t i = 0; i < stages->count; i++)
+        for (size_t k = 0; k < sizeof(names) / sizeof(names[0]); k++)
+            ns += strcmp(stages->stages[i].name, names[k]) == 0 ? stages->stages[i].ns : 0;
+    return ns;
+}
+
+static enum rt_status measure_length(struct prefill_bench *b, uint32_t tokens)
+{
+    struct prefill_row row = {.tokens = tokens};
+    const uint32_t graph = layer_graph_of_chunk(b->rt, tokens);
+    const uint32_t steps = (uint32_t)b->o.steps;
+    RT_REQUIRE(graph < b->rt->captured_count, &b->error, RT_ERR_INTERNAL,
+               "no graph for a chunk of %u tokens", tokens);
+    const struct rt_graph_spec *spec = &b->rt->captured[graph].program.spec;
+    (void)snprintf(row.form, sizeof(row.form), "%s", rt_blueprint_reason(&b->rt->blueprint, spec));
+    RT_TRY(check(b, &row));
+    RT_TRY(measure(b, tokens, 0, &row.step_ns)); /* behind it the stages find its rows */
+    RT_TRY(layer_stages_measure(b->rt, graph,
+                                steps < RT_MEASURE_MAX_REPLAYS ? steps : RT_MEASURE_MAX_REPLAYS,
+                                &row.stages));
+    row.attention_ns = attention_ns(&row.stages);
+    row.attention_flop = attention_flop(&b->config, tokens, spec->absorbed);
+    row.floor = prefill_floor_of(&b->report, &row);
+    prefill_report_row(&b->report, &row);
+    return RT_OK;
+}
+
+static enum rt_status measure_mix(struct prefill_bench *b)
+{
+    struct prefill_mix mix = {.chunk = (uint32_t)b->o.chunk,
+                              .batch = (uint32_t)b->o.batch,
+                              .length = (uint32_t)b->o.past};
+    RT_TRY(measure(b, mix.chunk, 0, &mix.chunk_ns));
+    RT_TRY(measure(b, 0, mix.batch, &mix.decode_ns));
+    RT_TRY(measure(b, mix.chunk, mix.batch, &mix.mixed_ns));
+    prefill_report_mix(&b->report, &mix);
+    return RT_OK;
+}
+
+/* ---- a run ----------------------------------------------------------------------------------- */
+
+static enum rt_status measure_all(struct prefill_bench *b)
+{
+    for (uint32_t i = 0; i < b->length_count; i++)
+        RT_TRY(measure_length(b, b->lengths[i]));
+    return measure_mix(b);
+}
+
+/* Cache of the past too, which nobody has written. */
+static enum rt_status measure_runtime(struct prefill_bench *b)
+{
+    const struct bench_choice choice = {.batch = b->o.batch, .length = b->o.past};
+    for (uint32_t layer = 0; layer < b->config.geometry.layers; layer++)
+        RT_TRY(bench_fill(b->rt, "kv", layer));
+    RT_TRY(bench_rows_open(&b->rows, b->rt, &b->config, &choice));
+    RT_TRY(rt_seq_open(b->rt, NULL, &b->prompt));
+    RT_TRY(rt_thread_enter(b->rt));
+    const enum rt_status status = measure_all(b);
+    (void)rt_thread_leave(b->rt);
+    return status;
+}
+
+static enum rt_status run_all(struct prefill_bench *b)
+{
+    const struct rt_config *c = &b->config;
+    b->ns = calloc(b->o.steps, sizeof(*b->ns));
+    b->tokens = calloc(c->chunks[c->chunk_count - 1], sizeof(*b->tokens));
+    RT_REQUIRE(b->ns && b->tokens, &b->error, RT_ERR_NOMEM,
+               "out of host memory for %" PRIu64 " steps", b->o.steps);
+    RT_TRY(random_weights_create(c, SEED, &b->weights, &b->error));
+    b->report.config = *c;
+    b->report.weight_bytes = b->weights.bytes;
+    const struct rt_create_params params = {
+        .struct_size = sizeof(params), .config = c, .weights = b->weights.table};
+    RT_TRY(rt_create(&params, &b->rt, &b->error));
+    b->report.device.struct_size = sizeof(b->report.device);
+    enum rt_status status = rt_get_info(b->rt, &b->report.device);
+    if (status == RT_OK) {
+        prefill_report_head(&b->report);
+        status = measure_runtime(b);
+    }
+    if (status != RT_OK && b->error.status == RT_OK)
+        b->error = *rt_last_error(b->rt);
+    rt_destroy(&b->rt);
+    bench_rows_free(&b->rows);
+    return status;
+}
+
+/* ---- the command line ------------------------------------------------------------------------ */
+
+static bool read_options(int argc, char **argv, struct prefill_options *o)
+{
+    const struct option options[] = {
+        {"--tokens", OPTION_NUMBER, &o->tokens, 1, RT_MAX_CHUNK, NULL},
+        {"--chunk", OPTION_NUMBER, &o->chunk, 1, RT_MAX_CHUNK, NULL},
+        {"--batch", OPTION_NUMBER, &o->batch, 1, RT_MAX_MIXED_ROWS, NULL},
+        {"--length", OPTION_NUMBER, &o->past, 0, RT_MAX_LENGTH - 1, NULL},
+        {"--steps", OPTION_NUMBER, &o->steps, 1, 100000, NULL},
+        {"--heads", OPTION_NUMBER, &o->heads, 1, RT_MAX_HEADS, NULL},
+        {"--layers", OPTION_NUMBER, &o->layers, 1, RT_MAX_LAYERS, NULL},
+        {"--tflops", OPTION_REAL, &o->tflops, 0, 1000000, NULL},
+        {"--gbps", OPTION_REAL, &o->gbps, 0, 1000000, NULL},
+        {"--device", OPTION_TEXT, &o->device, 0, 0, NULL},
+        {"--json", OPTION_FLAG, &o->json, 0, 0, NULL},
+    };
+    if (!options_read(argc, argv, options, sizeof(options) / sizeof(options[0]), &o->path))
+        return false;
+    if (o->tflops > 0 && o->gbps > 0)
+        return true;
+    complain("%s 0: expected a number above 0", o->tflops > 0 ? "--gbps" : "--tflops");
+    return false;
+}
+
+static int by_number(const void *a, const void *b)
+{
+    const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* A graph for each length, and for the chunk that a step decodes beside. */
+static void set_chunks(struct prefill_bench *b)
+{
+    struct rt_config *c = &b->config;
+    memset(c->chunks, 0, sizeof(c->chunks));
+    c->chunk_count = 0;
+    for (uint32_t i = 0; i <= b->length_count; i++) {
+        const uint32_t chunk = i < b->length_count ? b->lengths[i] : (uint32_t)b->o.chunk;
+        uint32_t k = 0;
+        while (k < c->chunk_count && c->chunks[k] != chunk)
+            k++;
+        if (k == c->chunk_count)
+            c->chunks[c->chunk_count++] = chunk;
+    }
+    qsort(c->chunks, c->chunk_count, sizeof(*c->chunks), by_number);
+}
+
+/* What is measured and no more: a batch size, a prompt, and pages for them. */
+static void fit(struct prefill_bench *b)
+{
+    struct rt_config *c = &b->config;
+    set_chunks(b);
+    const uint32_t longest = c->chunks[c->chunk_count - 1], rows = (uint32_t)b->o.batch;
+    const uint32_t past = (uint32_t)b->o.past + 1;
+    memset(c->batch_sizes, 0, sizeof(c->batch_sizes));
+    memset(c->query_lens, 0, sizeof(c->query_lens));
+    memset(c->mixed_rows, 0, sizeof(c->mixed_rows));
+    c->batch_sizes[0] = c->mixed_rows[0] = rows;
+    c->batch_size_count = c->query_len_count = c->mixed_row_count = c->query_lens[0] = 1;
+    c->prefill_rows = 1;
+    c->context_piece = 0;
+    c->max_sequences = rows + 1;
+    c->max_length = longest > past ? longest : past;
+    c->pages = (uint64_t)rows * (past / c->page_size + 1) + longest / c->page_size + 1;
+}
+
+static enum rt_status load(struct prefill_bench *b)
+{
+    struct rt_config *c = &b->config;
+    RT_TRY(rt_config_load(b->o.path, c, &b->error));
+    if (b->o.heads)
+        c->geometry.heads = (uint32_t)b->o.heads;
+    if (b->o.layers)
+        c->geometry.layers = (uint32_t)b->o.layers;
+    if (b->o.device)
+        (void)snprintf(c->device, sizeof(c->device), "%s", b->o.device);
+    RT_REQUIRE(c->layer, &b->error, RT_ERR_CONFIG, "%s: bench prefill measures layer: true alone",
+               b->o.path);
+    b->lengths[0] = (uint32_t)b->o.tokens;
+    b->length_count = 1;
+    if (!b->o.tokens) {
+        memcpy(b->lengths, standard, sizeof(standard));
+        b->length_count = MOST_LENGTHS;
+    }
+    fit(b);
+    return RT_OK;
+}
+
+static int bench(struct prefill_bench *b, int argc, char **argv)
+{
+    b->o = (struct prefill_options){.chunk = 512,
+                                    .batch = 8,
+                                    .past = 4096,
+                                    .steps = 20,
+                                    .tflops = ROOFLINE_TFLOPS,
+                                    .gbps = ROOFLINE_GBPS};
+    if (!read_options(argc, argv, &b->o))
+        return EXIT_USAGE;
+    b->report.tflops = b->o.tflops;
+    b->report.gbps = b->o.gbps;
+    b->report.steps = (uint32_t)b->o.steps;
+    enum rt_status status = load(b);
+    if (status == RT_OK) {
+        b->report.json = b->o.json ? cJSON_CreateObject() : NULL;
+        status = run_all(b);
+        prefill_report_end(&b->report);
+    }
+    if (status == RT_OK)
+        return EXIT_OK;
+    complain_failure(status, b->error.message);
+    return EXIT_FAILED;
+}
+
+int cmd_bench_prefill(int argc, char **argv)
+{
+    struct prefill_bench *b = calloc(1, sizeof(*b));
+    if (!b) {
+        complain("out of host memory");
+        return EXIT_FAILED;
+    }
+    const int code = bench(b, argc, argv);
+    random_weights_destroy(&b->weights);
+    free(b->hidden[0]);
+    free(b->hidden[1]);
+    free(b->tokens);
+    free(b->ns);
+    free(b);
+    return code;
+}

@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""replayrt bench prefill on the host device: what it prints, and when it refuses.
+
+usage: bench_prefill.py COMMAND SOURCE_ROOT
+"""
+import json
+import math
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+COMMAND, ROOT = sys.argv[1], pathlib.Path(sys.argv[2]).resolve()
+LORA = ROOT / "tests/replay/layer.yaml"  # heads 3, L 256, R 32, hidden 32, P 8, V 16
+QUICK = ("--steps", "3", "--batch", "2", "--length", "20", "--device", "host")
+ABSORBED = ["input_norm", "qkv_a", "q_b", "preattend", "w_uk", "attend", "reduce", "w_uv", "o_proj"]
+EXPANDED = ["input_norm", "qkv_a", "q_b", "preattend", "kv_gather", "kv_b", "prefill_attend",
+            "o_proj"]
+
+complaints = []
+
+
+def expect(holds, what):
+    if not holds:
+        complaints.append(what)
+
+
+def replayrt(*arguments):
+    return subprocess.run([COMMAND, "bench", "prefill", *map(str, arguments)], capture_output=True,
+                          text=True, timeout=300)
+
+
+def near(a, b):
+    return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)
+
+
+def measured(*arguments):
+    done = replayrt(LORA, *arguments, *QUICK, "--json")
+    expect(done.returncode == 0 and not done.stderr, f"{arguments}: {done}")
+    return json.loads(done.stdout) if done.returncode == 0 else None
+
+
+def check_row(report, tokens, width, names):
+    """width: numbers that a pair of query and key multiplies, of a head."""
+    row, = report["prefill"]
+    pairs, layers = tokens * (tokens + 1) / 2, report["layers"]
+    attention = 2 * pairs * report["heads"] * width
+    weights = report["weight_bytes"] / layers
+    compute = (tokens * weights + attention) / report["peak_tflops"] / 1e6
+    memory = weights / report["peak_gbps"] / 1e3
+    expect(row["tokens"] == tokens and row["attention_flop"] == attention, f"attention: {row}")
+    expect(near(row["layer_flop"], tokens * weights + attention), f"a layer's work: {row}")
+    expect(near(row["floor_us"], max(compute, memory)) and
+           row["floor_by"] == ("compute" if compute >= memory else "memory"), f"floor: {row}")
+    expect(near(row["layer_us"] * layers, row["step_us"]), f"a layer's share: {row}")
+    expect([s["name"] for s in row["stages"]] == names, f"stages: {row['stages']}")
+    expect(all(s["us"] > 0 and s["count"] == 1 for s in row["stages"]), f"{row['stages']}")
+    alone = sum(s["us"] for s in row["stages"] if s["name"] in ("prefill_attend", "attend",
+                                                                "reduce"))
+    expect(near(row["attention_us"], alone), f"attention alone: {row}")
+    expect(near(row["attention_tflops"], attention / alone / 1e6), f"its speed: {row}")
+    expect(near(row["layer_tflops"], row["layer_flop"] / row["layer_us"] / 1e6), f"speed: {row}")
+    expect(0.001 < row["hidden_rms"] < 10, f"what is left has vanished or grown: {row}")
+    return row
+
+
+def check_beside(report, chunk):
+    mix = report["beside"]
+    expect((mix["chunk"], mix["batch"], mix["length"]) == (chunk, 2, 20), f"beside: {mix}")
+    expect(min(mix["chunk_us"], mix["decode_us"], mix["mixed_us"]) > 0, f"times: {mix}")
+    expect(near(mix["mixed_share"], mix["mixed_us"] / mix["chunk_us"]), f"its share: {mix}")
+
+
+def figures():
+    report = measured("--tokens", 24, "--chunk", 4)
+    if report:
+        row = check_row(report, 24, 8 + 32 + 16, EXPANDED)
+        expect(row["form"].startswith("expanded") and row["floor_by"] == "memory", f"{row}")
+        expect((report["peak_tflops"], report["peak_gbps"]) == (784, 4559), f"peaks: {report}")
+        check_beside(report, 4)
+    report = measured("--tokens", 4, "--chunk", 4, "--heads", 2, "--layers", 3, "--tflops", "0.5",
+                      "--gbps", 100000)
+    if report:
+        row = check_row(report, 4, 2 * 256 + 32, ABSORBED)
+        expect(row["form"].startswith("absorbed") and row["floor_by"] == "compute", f"{row}")
+        expect((report["layers"], report["heads"], report["steps"]) == (3, 2, 3), f"{report}")
+        check_beside(report, 4)
+
+
+def text():
+    done = replayrt(LORA, "--tokens", 24, "--chunk", 24, *QUICK)
+    expect(done.returncode == 0 and not done.stderr and "\n24 tokens: layer " in done.stdout
+           and all(f"\n  {name} " in done.stdout for name in EXPANDED)
+           and "\nbeside a chunk of 24 tokens, 2 rows with a past of 20: " in done.stdout
+           and "medians of 3" in done.stdout, f"text: {done}")
+
+
+def standard():
+    """The longest of the three lengths is too long for heads that must be absorbed."""
+    with tempfile.TemporaryDirectory(prefix="replayrt-bench-") as name:
+        path = pathlib.Path(name) / "wide.yaml"
+        path.write_text(LORA.read_text(encoding="utf-8").replace("v_head_dim: 16",
+                                                                 "v_head_dim: 264"),
+                        encoding="utf-8")
+        done = replayrt(path, *QUICK)
+        expect(done.returncode == 1 and "chunks[2] is 8192: must be at most 4096" in done.stderr,
+               f"standard lengths: {done}")
+
+
+def refusals():
+    for arguments, code, words in [
+            ([ROOT / "tests/replay/small.yaml"], 1,
+             "small.yaml: bench prefill measures layer: true alone"),
+            (["/nowhere/replayrt.yaml"], 1, "replayrt: cannot read /nowhere/replayrt.yaml: "),
+            ([], 2, "which configuration"),
+            ([LORA, "--tokens", 0], 2, "expected a number from 1 to 16384"),
+            ([LORA, "--batch", 1025], 2, "expected a number from 1 to 1024"),
+            ([LORA, "--tflops", 0], 2, "--tflops 0: expected a number above 0"),
+            ([LORA, "--gbps", 0], 2, "--gbps 0: expected a number above 0"),
+            ([LORA, "--device", "cuda:9999"], 1, "no such device"),
+            ([LORA, "--device", "cuda:9999", "--json"], 1, "no such device")]:
+        done = replayrt(*arguments)
+        expect(done.returncode == code and words in done.stderr and not done.stdout,
+               f"{arguments}: exit {done.returncode}, {done.stdout!r}, {done.stderr!r}: {words!r}")
+
+
+figures()
+text()
+standard()
+refusals()
+print("\n".join(complaints) if complaints else "every figure is there, every failure is told")
+sys.exit(1 if complaints else 0)
