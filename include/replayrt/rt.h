@@ -42,6 +42,7 @@ extern "C" {
 #endif
 
 typedef struct rt_weights rt_weights; /* see replayrt/layer.h */
+typedef struct rt_ranks rt_ranks;     /* see replayrt/ranks.h */
 
 /* "0.1.0", static storage: the library's version, which may differ from the header's. */
 RT_API const char *rt_version(void);
@@ -151,6 +152,7 @@ struct rt_create_params {
      * does not ask for the contrary, and as those of rt_ops_overlap do. */
     uint32_t overlapped_stages;
     const rt_weights *weights; /* with rt_config.layer, null without: copied */
+    rt_ranks *ranks;           /* replayrt/ranks.h; null: this is the only one. Outlives it. */
 };
 
 /*
