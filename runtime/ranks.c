@@ -48,6 +48,16 @@ void rt_ranks_destroy(rt_ranks **ranks)
     *ranks = NULL;
 }
 
+enum rt_status rt_ranks_get_info(const rt_ranks *ranks, struct rt_ranks_info *out,
+                                 struct rt_error *error)
+{
+    RT_REQUIRE(ranks, error, RT_ERR_INVALID, "rt_ranks_get_info: ranks is null");
+    RT_CHECK_STRUCT(out, error);
+    const struct rt_ranks_info mine = {.rank = ranks->comm.rank, .ranks = ranks->comm.ranks};
+    rt_struct_write(out, &mine, sizeof(mine));
+    return RT_OK;
+}
+
 /* "1, 2, 4, 8": as many as there is room for. */
 static void list_divisors(uint32_t heads, char *text, size_t bytes)
 {

@@ -42,6 +42,8 @@ static const struct command commands[] = {
      "configuration's);\n"
      "                     0: they go in one by one\n"
      "      --device NAME  auto, host or cuda:N (auto)\n"
+     "      --ranks N      heads cut over N processes, rank r on cuda:r, or all on the host; with\n"
+     "                     RANK in the environment this is one of them (torchrun)\n"
      "      --precision P  bf16, or f32 on the host (bf16)\n"
      "      --teacher-ids 1,2,3\n"
      "                     fed in place of what is generated; once, or for each prompt\n"

@@ -59,6 +59,14 @@ RT_API enum rt_status rt_ranks_create(const struct rt_ranks_params *params, rt_r
 /* After rt_destroy of what uses it. Writes null. The others see that this rank has left. */
 RT_API void rt_ranks_destroy(rt_ranks **ranks);
 
+struct rt_ranks_info {
+    uint32_t struct_size;
+    uint32_t rank, ranks;
+    uint32_t reserved;
+};
+RT_API enum rt_status rt_ranks_get_info(const rt_ranks *ranks, struct rt_ranks_info *out,
+                                        struct rt_error *error);
+
 /*
  * Leaves this rank's part of all heads in a model's configuration: geometry.heads becomes
  * heads / ranks. Head h of the model is head h - rank * (heads / ranks) of the rank's blocks, and
