@@ -75,6 +75,7 @@ enum rt_node_type {
     RT_NODE_MEM_ALLOC,
     RT_NODE_MEM_FREE,
     RT_NODE_EMPTY,
+    RT_NODE_EVENT, /* records one, or waits for one */
     RT_NODE_OTHER
 };
 

@@ -100,8 +100,9 @@ typedef int (*rt_stage_fn)(void *user, const struct rt_stage_context *context);
  * What it cannot see: pointers in device memory, and words that only become an address there.
  *
  * A stage of rt_create_params.foreign_stages may copy and fill besides (nodes of copies, fills,
- * nothing) and none of its pointers is looked at: it is what an NCCL collective or a cuBLAS product
- * captures, see docs/stages.md. Memory that it uses must stay where it is for the runtime's life.
+ * events, nothing) and none of its pointers is looked at: it is what an NCCL collective or a cuBLAS
+ * product captures, see docs/stages.md. Memory that it uses must stay where it is for the runtime's
+ * life.
  */
 struct rt_memory_region {
     uint64_t address;
@@ -238,9 +239,10 @@ struct rt_step_params {
  * RT_ERR_INVALID, RT_ERR_ROWS (also where the rows need more replays than ring_depth),
  * RT_ERR_QUERY_LEN, RT_ERR_SEQUENCE, RT_ERR_DUPLICATE, RT_ERR_LENGTH, RT_ERR_PAGES, RT_ERR_DRIVER,
  * RT_ERR_CALLBACK (a stage failed: host device, or an eager step, which then waits for what it had
- * launched). On any of them nothing has changed, *ticket included. One exception: where a later one
- * of several replays fails, the rows of those before it have had their step, and *ticket is that of
- * the last of these, so that rt_result counts the rows. After RT_ERR_DRIVER the device may be lost.
+ * launched), RT_ERR_RANKS (replayrt/ranks.h). On any of them nothing has changed, *ticket included.
+ * One exception: where a later one of several replays fails, the rows of those before it have had
+ * their step, and *ticket is that of the last of these, so that rt_result counts the rows. After
+ * RT_ERR_DRIVER the device may be lost.
  */
 RT_API enum rt_status rt_step(rt_runtime *runtime, const struct rt_step_params *params,
                               uint64_t *ticket);
