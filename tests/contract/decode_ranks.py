@@ -3,7 +3,9 @@
 """replayrt decode --ranks on the host device: recorded models cut over ranks, beside one rank and
 the recording; ranks that a launcher starts; one that is killed, one with other prompts.
 
-usage: decode_ranks.py COMMAND SOURCE_ROOT
+usage: decode_ranks.py COMMAND SOURCE_ROOT [GPUS]
+
+With GPUS, a number of them, on these instead: over so many ranks, where it divides the heads.
 """
 import json
 import os
@@ -16,6 +18,7 @@ import time
 from dumped import tensors
 
 COMMAND, ROOT = sys.argv[1], pathlib.Path(sys.argv[2]).resolve()
+GPUS = int(sys.argv[3]) if len(sys.argv) > 3 else 0
 GOLDEN = ROOT / "tests/data/golden"
 # The heads of each, and their divisors above 1.
 FAMILIES = {"deepseek_v2": (2, 4), "deepseek_v3": (2, 4), "glm4_moe_lite": (5,),
@@ -32,8 +35,8 @@ def expect(good, story):
 
 
 def options(family, *more):
-    return [COMMAND, "decode", "--checkpoint", str(GOLDEN / f"tiny_{family}"), "--device", "host",
-            *map(str, more)]
+    return [COMMAND, "decode", "--checkpoint", str(GOLDEN / f"tiny_{family}"), "--device",
+            "cuda:0" if GPUS else "host", *map(str, more)]
 
 
 def run(family, *more):
@@ -68,7 +71,7 @@ def check_family(family, counts):
     prompts, greedy = recorded(family)
     teacher = [a for g in greedy for a in ("--teacher-ids", ",".join(map(str, g)))]
     with tempfile.TemporaryDirectory() as folder:
-        for precision in ("f32", "bf16"):
+        for precision in ("bf16",) if GPUS else ("f32", "bf16"):
             # In bf16 a choice may be nearly a tie: what is fed is the same there.
             asked = [*prompts, "--precision", precision, *(teacher if precision == "bf16" else [])]
             tokens, one = decoded(family, folder, *asked)
@@ -152,13 +155,18 @@ def check_refused():
            f"none: {done}")
 
 
-def main():
-    for family, counts in FAMILIES.items():
-        check_family(family, counts)
+def check_ranks():
     check_launcher()
     check_killed()
     check_others()
     check_refused()
+
+
+def main():
+    for family, counts in FAMILIES.items():
+        check_family(family, [c for c in counts if not GPUS or c == GPUS])
+    if GPUS in (0, 2):
+        check_ranks()
 
 
 main()
