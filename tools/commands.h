@@ -3,7 +3,7 @@
 #define RT_TOOLS_COMMANDS_H
 
 /* What replayrt.c picks from. Each gets the arguments behind its name and returns an exit code. The
- * three of bench/ are declared here as well: the program knows their names and nothing else there.
+ * four of bench/ are declared here as well: the program knows their names and nothing else there.
  */
 
 /* Exit codes of the command. */
@@ -12,6 +12,7 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 int cmd_decode(int argc, char **argv);
 int cmd_plan(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
+int cmd_bench_allreduce(int argc, char **argv);
 int cmd_bench_attention(int argc, char **argv);
 int cmd_bench_layer(int argc, char **argv);
 int cmd_bench_step(int argc, char **argv);

@@ -85,6 +85,12 @@ static const struct command commands[] = {
      "      --device NAME  auto, host or cuda:N (auto)\n"
      "      --only TEXT    shapes whose label has it\n"
      "      --no-step      leave the whole steps out\n"},
+    {"bench allreduce", cmd_bench_allreduce,
+     "  bench allreduce    what the sum of ranks behind o_proj costs, by its size\n"
+     "      --ranks N      processes, rank r on cuda:r; as decode's\n"
+     "      --steps N      measured replays (100)\n"
+     "      --device host  all on the host device\n"
+     "      --json\n"},
 };
 enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };
 
@@ -142,8 +148,8 @@ static int unknown(int argc, char **argv)
     if (!meant)
         meant = nearest(typed, names, COMMANDS);
     const bool option = meant && (meant == names[COMMANDS] || meant == names[COMMANDS + 1]);
-    complain("unknown command %s%s%s%s%s; there are plan, verify, decode, bench step, bench layer "
-             "and bench attention",
+    complain("unknown command %s%s%s%s%s; there are plan, verify, decode, bench step, bench layer, "
+             "bench attention and bench allreduce",
              meant && strchr(meant, ' ') ? typed : argv[0], meant ? "; did you mean " : "",
              option ? "--" : "", meant ? meant : "", meant ? "?" : "");
     return EXIT_USAGE;

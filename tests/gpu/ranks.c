@@ -23,6 +23,7 @@
 #define SKIPPED 77
 #define MOST_RANKS 8u
 #define MOST_ELEMENTS ((UINT64_C(1) << 20) + 3)
+#define MOST_BYTES (MOST_ELEMENTS * 4)
 #define LIMIT_NS UINT64_C(20000000000)
 #define REPLAYS 3u
 
@@ -103,7 +104,7 @@ static enum rt_status build(struct rank *r, const struct rt_collective *x, struc
 {
     const struct rt_work work = {.kind = RT_WORK_COLLECTIVE, .collective = *x};
     const struct rt_audit_region region = {
-        .base = r->memory, .bytes = MOST_ELEMENTS * sizeof(float), .name = "numbers"};
+        .base = r->memory, .bytes = MOST_BYTES, .name = "numbers"};
     RT_TRY(rt_program_add(p, "sum", 0, &work, &r->err));
     p->stages[0].trust = RT_STAGE_FOREIGN_HOST;
     RT_TRY(rt_graph_build(p, &r->d, r->stream, g, &r->err));
@@ -198,8 +199,8 @@ static enum rt_status open_rank(struct rank *r)
     RT_TRY(r->host ? rt_driver_open_host(d, &r->err) : rt_driver_open_cuda(r->rank, d, &r->err));
     RT_TRY(RT_DRV(d, &r->err, ctx_enter, (d)));
     RT_TRY(RT_DRV(d, &r->err, stream_create, (d, &r->stream)));
-    RT_TRY(RT_DRV(d, &r->err, mem_alloc, (d, MOST_ELEMENTS * sizeof(float), &r->memory)));
-    r->numbers = malloc(MOST_ELEMENTS * sizeof(float));
+    RT_TRY(RT_DRV(d, &r->err, mem_alloc, (d, MOST_BYTES, &r->memory)));
+    r->numbers = malloc(MOST_BYTES);
     RT_REQUIRE(r->numbers, &r->err, RT_ERR_NOMEM, "out of host memory");
     RT_TRY(rt_comm_meet(r->path, r->rank, r->ranks, LIMIT_NS, &r->comm, &r->err));
     return rt_comm_open(&r->comm, d, NULL, &r->err);

@@ -23,6 +23,7 @@ COMMANDS = {
     "replayrt-bench-step.1": ["bench", "step"],
     "replayrt-bench-layer.1": ["bench", "layer"],
     "replayrt-bench-attention.1": ["bench", "attention"],
+    "replayrt-bench-allreduce.1": ["bench", "allreduce"],
 }
 HEADERS = {"rt.h": "replayrt.3", "rt_config.h": "replayrt.3",
            "rt_sequences.h": "replayrt.3",
