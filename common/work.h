@@ -66,7 +66,9 @@ enum rt_collective_kind {
     RT_REDUCE_SCATTER
 }; /* reductions are sums */
 
-/* What every rank of `comm` does together, in the same order. */
+struct rt_comm;
+
+/* What every rank of `comm` does together, in the same order. Reductions are of bf16 or f32. */
 struct rt_collective {
     enum rt_collective_kind kind;
     enum rt_dtype dtype;
@@ -74,7 +76,7 @@ struct rt_collective {
     rt_addr to;     /* [count]; ALL_GATHER [ranks, count]; may be `from` itself in ALL_REDUCE */
     uint64_t count; /* elements */
     uint32_t ranks;
-    void *comm; /* of the driver's library; null: a group of one */
+    struct rt_comm *comm; /* driver/comm/comm.h; null: a group of one */
 };
 
 /* The caller's work: puts itself on `stream` (CUDA), or is done when it returns (host device, where

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "driver/driver.h"
 
+#include "driver/comm/comm.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -53,6 +55,8 @@ static void free_text(struct rt_driver *d, char *text, size_t bytes)
 enum rt_status rt_driver_fail(struct rt_driver *d, struct rt_error *err, enum rt_driver_op op,
                               int code, const char *file, int line)
 {
+    if (code == RT_DRIVER_COMM_FAILED)
+        return rt_fail(err, d->failed_comm->story.status, "%s", d->failed_comm->story.message);
     const char *text = code == RT_DRIVER_INJECTED ? "injected failure" : d->error_text(d, code);
     const enum rt_status status = status_of(d, code);
     /* Which of the driver's calls found it says nothing: the story is the stage's. */

@@ -10,8 +10,8 @@
  *
  * Every operation returns 0 or the back end's own error number; RT_DRV turns that into
  * RT_ERR_DRIVER (RT_ERR_DEVICE_MEMORY where memory ran out, RT_ERR_CALLBACK where a call node
- * failed) with the operation, the back end's text and the place. An operation that fails has
- * changed nothing and has written no output.
+ * failed) with the operation, the back end's text and the place; of a failed exchange the story is
+ * its communicator's. An operation that fails has changed nothing and has written no output.
  *
  * Threads: a table may be used by one thread at a time, as the runtime that owns it. On CUDA every
  * operation but ctx_enter and graph_launch wants the device's context current on that thread.
@@ -75,6 +75,7 @@ enum rt_node_type {
     RT_NODE_MEM_ALLOC,
     RT_NODE_MEM_FREE,
     RT_NODE_EMPTY,
+    RT_NODE_EVENT, /* records one, or waits for one */
     RT_NODE_OTHER
 };
 
@@ -144,6 +145,8 @@ struct rt_driver_probe {
  * to +-RT_DRIVER_CALL_RANGE. rt_driver_fail makes RT_ERR_CALLBACK of it. */
 #define RT_DRIVER_CALL_FAILED 1000000
 #define RT_DRIVER_CALL_RANGE 500000
+/* What an exchange returns, alone or in a replay, whose communicator has the story. */
+#define RT_DRIVER_COMM_FAILED 3000000
 /* Of either runner: a call is the function of a stage of the caller. */
 #define RT_CALL_FAILED_TEXT "the stage's function returned %d"
 static inline bool rt_driver_is_call_failure(int code)
@@ -152,6 +155,7 @@ static inline bool rt_driver_is_call_failure(int code)
            code <= RT_DRIVER_CALL_FAILED + RT_DRIVER_CALL_RANGE;
 }
 
+struct rt_comm;
 struct rt_driver {
     struct rt_device_caps caps;
     struct rt_driver_probe probe;
@@ -159,6 +163,7 @@ struct rt_driver {
     /* The last call node that failed a replay: of which graph, and its number by creation. */
     rt_dexec failed_exec;
     uint32_t failed_node;
+    struct rt_comm *failed_comm; /* of the last RT_DRIVER_COMM_FAILED */
 
     /* Make the device's context current on this thread, and restore what was. */
     int (*ctx_enter)(struct rt_driver *d);
@@ -207,7 +212,8 @@ struct rt_driver {
     /* Enqueue one product, one exchange. Operands that break the struct's rules are an invalid
      * value, as is a product that its plan does not serve. CUDA: fails with its "not supported"
      * where the library is not open, and wants a plan; the library loads a kernel's code at its
-     * first use, so a product outside of a capture comes before one inside. */
+     * first use, so a product outside of a capture comes before one inside. An exchange of more
+     * than one rank is its communicator's (comm/comm.h), which is open. */
     int (*matmul)(struct rt_driver *d, const struct rt_matmul *m, rt_dstream s);
     int (*collective)(struct rt_driver *d, const struct rt_collective *c, rt_dstream s);
 
@@ -329,7 +335,7 @@ static inline bool rt_probe_enter(struct rt_driver *d, enum rt_driver_op op)
 }
 
 /* The story of a failed operation, where memory ran out with what is free; RT_ERR_DEVICE_MEMORY,
- * RT_ERR_CALLBACK or RT_ERR_DRIVER. */
+ * RT_ERR_CALLBACK, RT_ERR_DRIVER, or what the communicator has kept. */
 enum rt_status rt_driver_fail(struct rt_driver *d, struct rt_error *err, enum rt_driver_op op,
                               int code, const char *file, int line);
 

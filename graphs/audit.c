@@ -38,6 +38,8 @@ static const char *type_name(enum rt_node_type type)
         return "memory free";
     case RT_NODE_EMPTY:
         return "empty";
+    case RT_NODE_EVENT:
+        return "event";
     case RT_NODE_OTHER:
         break;
     }
@@ -128,11 +130,13 @@ static enum rt_status check_captured(const struct audit *a, uint32_t stage,
     return RT_OK;
 }
 
-/* Allocations in the graph would move under its replays; what is unknown stays refused. */
+/* Allocations in the graph would move under its replays; what is unknown stays refused. Events are
+ * how a library keeps replays and its work on streams apart. */
 static bool foreign_may_have(enum rt_stage_trust trust, enum rt_node_type type)
 {
     return type == RT_NODE_KERNEL || type == RT_NODE_MEMCPY || type == RT_NODE_MEMSET ||
-           type == RT_NODE_EMPTY || (type == RT_NODE_HOST && trust == RT_STAGE_FOREIGN_HOST);
+           type == RT_NODE_EMPTY || type == RT_NODE_EVENT ||
+           (type == RT_NODE_HOST && trust == RT_STAGE_FOREIGN_HOST);
 }
 
 static enum rt_status check_node(const struct audit *a, uint32_t stage, rt_dnode node,

@@ -105,6 +105,19 @@ static void copy_random(const struct rt_stored_entry *t, uint64_t seed, uint64_t
     }
 }
 
+void rt_stored_copy(const rt_checkpoint *c, const struct rt_stored_entry *t, uint64_t from,
+                    uint64_t count, enum rt_dtype dtype, void *out)
+{
+    if (!t->data)
+        copy_random(t, c->seed, from, count, dtype, out);
+    else if (dtype == RT_DTYPE_BF16)
+        copy_bf16(t, from, count, out);
+    else if (dtype == RT_DTYPE_F32)
+        copy_f32(t, from, count, out);
+    else
+        memcpy(out, t->data + 4 * from, count * sizeof(int32_t));
+}
+
 /* ---- the door -------------------------------------------------------------------------------- */
 
 static enum rt_status check_dtype(const rt_checkpoint *c, const struct rt_stored_entry *t,
@@ -144,13 +157,6 @@ enum rt_status rt_checkpoint_copy(const rt_checkpoint *checkpoint, const char *n
     const uint64_t from = first * columns, elements = count * columns;
     if (elements == 0)
         return RT_OK;
-    if (!t->data)
-        copy_random(t, checkpoint->seed, from, elements, dtype, out);
-    else if (dtype == RT_DTYPE_BF16)
-        copy_bf16(t, from, elements, out);
-    else if (dtype == RT_DTYPE_F32)
-        copy_f32(t, from, elements, out);
-    else
-        memcpy(out, t->data + 4 * from, elements * sizeof(int32_t));
+    rt_stored_copy(checkpoint, t, from, elements, dtype, out);
     return RT_OK;
 }

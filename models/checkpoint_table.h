@@ -34,6 +34,9 @@ uint64_t rt_stored_rows(const struct rt_stored_entry *t);
 #define RT_SHAPE_TEXT_BYTES 200
 void rt_shape_text(uint32_t rank, const uint64_t *shape, char out[RT_SHAPE_TEXT_BYTES]);
 
+/* Elements [from, from + count) of a tensor, which rt_checkpoint_copy would copy as `dtype`. */
+void rt_stored_copy(const rt_checkpoint *c, const struct rt_stored_entry *t, uint64_t from,
+                    uint64_t count, enum rt_dtype dtype, void *out);
 /* Elements [first, first + count) of a tensor without a file. */
 void rt_random_values(const struct rt_stored_entry *t, uint64_t seed, uint64_t first,
                       uint64_t count, uint16_t *out);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "models/decoder_impl.h"
 #include "models/fail.h"
+#include "replayrt/ranks.h"
 
 #include <inttypes.h>
 #include <stdbool.h>
@@ -30,6 +31,16 @@ static enum rt_status take_config(const struct rt_config *given, struct rt_confi
     return RT_OK;
 }
 
+/* What each rank does for itself must come to the same bits, or they would choose other tokens. */
+static enum rt_status take_part(struct rt_decoder *d, const rt_ranks *ranks, struct rt_error *err)
+{
+    RT_MODELS_REQUIRE(d->config.projections != RT_PROJECTIONS_CUBLASLT, err, RT_ERR_UNSUPPORTED,
+                      "projections: cublaslt with ranks: its ways are chosen by measuring, ranks "
+                      "must round alike; own does");
+    d->config.projections = RT_PROJECTIONS_OWN;
+    return rt_ranks_cut(ranks, &d->config, err);
+}
+
 static enum rt_status configure(struct rt_decoder *d, const struct rt_decoder_params *params,
                                 struct rt_error *err)
 {
@@ -45,6 +56,8 @@ static enum rt_status configure(struct rt_decoder *d, const struct rt_decoder_pa
     d->config.block = d->model.block;
     d->config.layer = 1;
     d->config.input_norm = 1;
+    if (params->ranks)
+        RT_MODELS_TRY(take_part(d, params->ranks, err));
     return rt_config_check(&d->config, err);
 }
 
@@ -112,6 +125,7 @@ static enum rt_status create_runtime(struct rt_decoder *d, const struct rt_decod
         .progress = params->capturing,
         .log_user = params->user,
         .weights = d->weights.attention,
+        .ranks = params->ranks,
     };
     struct rt_error mine = {.status = RT_OK};
     const enum rt_status status = rt_create(&create, &d->runtime, &mine);

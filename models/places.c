@@ -37,6 +37,7 @@ static enum rt_status init(struct rt_places *p, struct rt_error *err)
     const struct rt_model *m = &p->model;
     RT_MODELS_TRY(rt_places_check_model(m, err));
     RT_MODELS_TRY(open_attention(p, err));
+    p->ranks = 1;
     p->starts[0] = 1;
     for (uint32_t layer = 0; layer < m->layers; layer++)
         p->starts[layer + 1] = p->starts[layer] + NORMS + p->attention_count + mlp_count(m, layer);
@@ -62,6 +63,21 @@ enum rt_status rt_places_create(const struct rt_model *model, rt_places **out,
         rt_places_destroy(&p);
     *out = p;
     return status;
+}
+
+enum rt_status rt_places_cut(rt_places *places, uint32_t rank, uint32_t ranks,
+                             struct rt_error *error)
+{
+    RT_MODELS_REQUIRE(places, error, RT_ERR_INVALID, "rt_places_cut: places is null");
+    RT_MODELS_REQUIRE(rank < ranks, error, RT_ERR_INVALID,
+                      "rt_places_cut: rank %" PRIu32 " of %" PRIu32, rank, ranks);
+    const uint32_t heads = places->model.geometry.heads;
+    RT_MODELS_REQUIRE(heads % ranks == 0, error, RT_ERR_GEOMETRY,
+                      "rt_places_cut: %" PRIu32 " heads are no multiple of %" PRIu32 " ranks",
+                      heads, ranks);
+    places->rank = rank;
+    places->ranks = ranks;
+    return RT_OK;
 }
 
 void rt_places_destroy(rt_places **places)
@@ -162,7 +178,7 @@ static void place_of_layer(const struct rt_places *p, uint32_t i, struct rt_plac
         set_mlp(out, RT_PLACE_GATE, i - mlp_norm - 1, m->intermediate_size, m->hidden_size, "");
 }
 
-void rt_place_of(const struct rt_places *p, uint32_t index, struct rt_place *out)
+void rt_place_whole(const struct rt_places *p, uint32_t index, struct rt_place *out)
 {
     const struct rt_model *m = &p->model;
     const uint32_t behind = p->starts[m->layers];
@@ -178,6 +194,35 @@ void rt_place_of(const struct rt_places *p, uint32_t index, struct rt_place *out
             out->layer++;
         place_of_layer(p, index - p->starts[out->layer], out);
     }
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    const size_t bytes = strlen(text), of_end = strlen(end);
+    return bytes >= of_end && strcmp(text + bytes - of_end, end) == 0;
+}
+
+enum rt_place_part rt_place_part_of(const struct rt_place *place)
+{
+    static const char *const rows[] = {".q_proj.weight", ".q_b_proj.weight", ".kv_b_proj.weight"};
+    static const char *const columns[] = {".o_proj.weight", ".q_proj.bias", ".q_b_proj.bias"};
+    if (place->kind != RT_PLACE_ATTENTION)
+        return RT_PART_ALL;
+    for (size_t i = 0; i < 3; i++) {
+        if (ends_with(place->name, rows[i]))
+            return RT_PART_ROWS;
+        if (ends_with(place->name, columns[i]))
+            return RT_PART_COLUMNS;
+    }
+    return RT_PART_ALL;
+}
+
+void rt_place_of(const struct rt_places *p, uint32_t index, struct rt_place *out)
+{
+    rt_place_whole(p, index, out);
+    const enum rt_place_part part = rt_place_part_of(out);
+    out->rows /= part == RT_PART_ROWS ? p->ranks : 1;
+    out->columns /= part == RT_PART_COLUMNS ? p->ranks : 1;
 }
 
 bool rt_place_is_vector(const struct rt_place *place)

@@ -15,14 +15,20 @@ struct rt_places {
     rt_weights *attention; /* of one layer: they are the same in all of them */
     uint32_t attention_count;
     uint32_t count;
+    uint32_t rank, ranks;               /* whose heads: one of so many parts */
     uint32_t starts[RT_MAX_LAYERS + 1]; /* first index of each layer, then of what is behind */
 };
+
+/* Heads are rows of what makes them and columns of what takes them. */
+enum rt_place_part { RT_PART_ALL, RT_PART_ROWS, RT_PART_COLUMNS };
+enum rt_place_part rt_place_part_of(const struct rt_place *place);
 
 /* A model filled by hand may be anything: RT_ERR_INVALID names the first field that it must not
  * have so. Attention is for others to check. */
 enum rt_status rt_places_check_model(const struct rt_model *m, struct rt_error *err);
-/* index < count. */
+/* index < count: as the rank has it, or the model. */
 void rt_place_of(const struct rt_places *p, uint32_t index, struct rt_place *out);
+void rt_place_whole(const struct rt_places *p, uint32_t index, struct rt_place *out);
 /* Norms and biases have one dimension; all else has two, also where the first of them is 1. */
 bool rt_place_is_vector(const struct rt_place *place);
 

@@ -99,7 +99,7 @@ enum rt_status rt_places_check(const rt_places *places, const rt_checkpoint *che
     RT_MODELS_REQUIRE(places, error, RT_ERR_INVALID, "rt_places_check: places is null");
     RT_MODELS_REQUIRE(checkpoint, error, RT_ERR_INVALID, "rt_places_check: checkpoint is null");
     for (uint32_t i = 0; i < places->count; i++) {
-        rt_place_of(places, i, &place);
+        rt_place_whole(places, i, &place);
         seek(checkpoint, &places->model, &place, &source);
         needed += place.needed;
         if (!source.tensor && !place.needed)
@@ -123,11 +123,27 @@ static void clear_token(const struct rt_model *m, uint64_t first, uint64_t count
                m->hidden_size * bytes);
 }
 
+/* Of each of these rows the rank's columns. */
+static enum rt_status copy_columns(const rt_places *places, const rt_checkpoint *c,
+                                   const struct source *s, const struct rt_place *whole,
+                                   uint64_t first, uint64_t count, enum rt_dtype dtype, void *out,
+                                   struct rt_error *err)
+{
+    const uint64_t columns = whole->columns / places->ranks;
+    const uint64_t bytes = dtype == RT_DTYPE_BF16 ? sizeof(uint16_t) : sizeof(float);
+    RT_MODELS_TRY(rt_checkpoint_copy(c, s->tensor->name, 0, 0, dtype, out, err)); /* may it be? */
+    for (uint64_t row = 0; row < count; row++)
+        rt_stored_copy(c, s->tensor,
+                       (s->first_row + first + row) * whole->columns + places->rank * columns,
+                       columns, dtype, (unsigned char *)out + row * columns * bytes);
+    return RT_OK;
+}
+
 enum rt_status rt_places_copy(const rt_places *places, const rt_checkpoint *checkpoint,
                               uint32_t index, uint64_t first, uint64_t count, enum rt_dtype dtype,
                               void *out, struct rt_error *error)
 {
-    struct rt_place place;
+    struct rt_place place, whole;
     struct source source;
     RT_MODELS_REQUIRE(places, error, RT_ERR_INVALID, "rt_places_copy: places is null");
     RT_MODELS_REQUIRE(checkpoint, error, RT_ERR_INVALID, "rt_places_copy: checkpoint is null");
@@ -138,8 +154,14 @@ enum rt_status rt_places_copy(const rt_places *places, const rt_checkpoint *chec
                       "rt_places_copy: %" PRIu64 " rows from %" PRIu64
                       " on were asked for, %s has %" PRIu64,
                       count, first, place.name, place.rows);
-    seek(checkpoint, &places->model, &place, &source);
+    rt_place_whole(places, index, &whole);
+    seek(checkpoint, &places->model, &whole, &source);
     RT_MODELS_TRY(judge(checkpoint, &source, error));
+    const enum rt_place_part part = places->ranks > 1 ? rt_place_part_of(&whole) : RT_PART_ALL;
+    if (part == RT_PART_COLUMNS)
+        return copy_columns(places, checkpoint, &source, &whole, first, count, dtype, out, error);
+    if (part == RT_PART_ROWS)
+        source.first_row += places->rank * place.rows;
     RT_MODELS_TRY(rt_checkpoint_copy(checkpoint, source.tensor->name, source.first_row + first,
                                      count, dtype, out, error));
     if (place.kind == RT_PLACE_EMBEDDING && places->model.has_zero_token)

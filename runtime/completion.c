@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What comes back from the device: completions, results, and waiting for them. */
+#include "runtime/ranks_impl.h"
 #include "runtime/runtime.h"
 
 #include <inttypes.h>
@@ -155,8 +156,9 @@ static enum rt_status ask_driver(struct rt_runtime *rt, bool *idle)
     struct rt_driver *d = &rt->driver;
     RT_TRY(RT_DRV(d, &rt->error, ctx_enter, (d)));
     enum rt_status status = RT_DRV(d, &rt->error, stream_query, (d, rt->stream, idle));
+    const enum rt_status looked = rt_ranks_look(rt);
     (void)d->ctx_leave(d);
-    return rt_stage_outcome(rt, status);
+    return looked == RT_OK ? rt_stage_outcome(rt, status) : looked;
 }
 
 /* Seldom, and also for who only looks, again and again: a dead device never completes a step. */
@@ -271,7 +273,9 @@ enum rt_status rt_synchronize(rt_runtime *rt)
     RT_ENTER(rt);
     struct rt_driver *d = &rt->driver;
     RT_TRY(RT_DRV(d, &rt->error, ctx_enter, (d)));
-    enum rt_status status = RT_DRV(d, &rt->error, stream_sync, (d, rt->stream));
+    enum rt_status status = rt_ranks_settle(rt);
+    if (status == RT_OK)
+        status = RT_DRV(d, &rt->error, stream_sync, (d, rt->stream));
     (void)d->ctx_leave(d);
     if (status == RT_OK)
         rt_harvest(rt);

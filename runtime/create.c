@@ -2,6 +2,7 @@
 /* Everything that may allocate, load or ask: decided here once, so that rt_step need not. */
 #include "runtime/block_tables.h"
 #include "runtime/open.h"
+#include "runtime/ranks_impl.h"
 #include "runtime/runtime.h"
 
 #include <inttypes.h>
@@ -175,6 +176,7 @@ static enum rt_status capture_all(struct rt_runtime *rt, const struct rt_create_
         .overlapped = p->overlapped_stages,
         .weights = &rt->weights,
         .refusals = &rt->products.refusals,
+        .comm = rt->ranks ? &rt->ranks->comm : NULL,
     };
     rt->products.may_refuse = p->config->projections == RT_PROJECTIONS_AUTO;
     RT_TRY(rt_recipe_make(&source, &rt->blueprint.control, NULL, &rt->control.program, err));
@@ -276,6 +278,7 @@ static enum rt_status build_runtime(struct rt_runtime *rt, const struct rt_creat
     uint64_t free_bytes, total_bytes;
     RT_TRY(check_given(rt, p, err));
     RT_TRY(take_weights(rt, p, err));
+    RT_TRY(rt_ranks_take(rt, p->ranks, err));
     RT_TRY(RT_DRV(d, err, mem_info, (d, &free_bytes, &total_bytes)));
     RT_TRY(
         rt_blueprint_make(p->config, &d->caps, memory_budget(free_bytes, p), &rt->blueprint, err));
@@ -300,6 +303,7 @@ static enum rt_status build_runtime(struct rt_runtime *rt, const struct rt_creat
     RT_TRY(rt_kernels_load(d, &rt->kernels, err));
     RT_TRY(alloc_host(rt, p, err));
     register_regions(rt, p);
+    RT_TRY(rt_ranks_try(rt, err));
     return capture_all(rt, p, err);
 }
 
@@ -354,6 +358,7 @@ void rt_destroy(rt_runtime **runtime)
     }
     if (d->ctx_enter) {
         bool entered = d->ctx_enter(d) == 0; /* what was not entered is not ours to leave */
+        rt_ranks_release(rt);
         if (rt->stream || rt->owns_stream)
             (void)d->stream_sync(d, rt->stream);
         free_captured(rt, &rt->control);

@@ -29,6 +29,7 @@ struct rt_recipe_source {
     uint32_t foreign, host_nodes, overlapped;
     const struct rt_weights *weights;   /* of blocks; null without */
     const struct rt_refusals *refusals; /* of the library's; null: none is known */
+    struct rt_comm *comm;               /* of the ranks; null: this is the only one */
 };
 
 /* "before_attention", …: static storage. */

@@ -14,6 +14,7 @@
 #include "kernels/abi/input_norm.h"
 #include "kernels/abi/preattend_absorb.h"
 #include "runtime/multiply.h"
+#include "runtime/ranks_impl.h"
 #include "runtime/recipe_parts.h"
 
 #include <stdio.h>
@@ -532,19 +533,34 @@ enum rt_status rt_recipe_add_values(struct recipe *b, uint32_t layer)
     return add_product(b, layer, &values);
 }
 
+/* Every rank has the product of its own heads. The audit knows nothing of what a library captures,
+ * which may want host functions where ranks cannot reach each other's memory. */
+static enum rt_status add_sum(struct recipe *b, uint32_t layer, void *hidden)
+{
+    const struct rt_work work = {
+        .kind = RT_WORK_COLLECTIVE,
+        .collective =
+            rt_ranks_sum(config_of(b), b->s->comm, (uintptr_t)hidden, rt_recipe_tokens(b))};
+    RT_TRY(rt_recipe_add(b, "o_proj_sum", layer, &work));
+    b->p->stages[b->p->count - 1].trust = RT_STAGE_FOREIGN_HOST;
+    return RT_OK;
+}
+
 enum rt_status rt_recipe_add_hidden(struct recipe *b, uint32_t layer)
 {
     const struct rt_config *c = config_of(b);
     const struct rt_dims *dims = &b->s->blueprint->placement.dims;
+    const bool is_first = !b->s->comm || b->s->comm->rank == 0; /* whose bias is everyone's */
     const struct product hidden = {
         .name = "o_proj",
         .x = packed(b, RT_TENSOR_VALUES, dims->v_width),
         .y = packed(b, RT_TENSOR_HIDDEN, c->block.hidden_size),
-        .w = {weight(b, layer, RT_WEIGHT_O, RT_WEIGHT_O_BIAS)},
+        .w = {weight(b, layer, RT_WEIGHT_O, is_first ? RT_WEIGHT_O_BIAS : RT_WEIGHT_COUNT)},
         .batch = 1,
         .k = dims->v_width,
     };
-    return add_product(b, layer, &hidden);
+    RT_TRY(add_product(b, layer, &hidden));
+    return b->s->comm ? add_sum(b, layer, hidden.y.base) : RT_OK;
 }
 
 enum rt_status rt_recipe_add_block(struct recipe *b, uint32_t layer)

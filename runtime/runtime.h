@@ -80,6 +80,8 @@ struct rt_runtime {
     uint32_t captured_count;
     struct rt_captured control;
 
+    rt_ranks *ranks; /* null: this is the only one */
+
     struct rt_weights weights;   /* of blocks; zeroed without */
     struct rt_products products; /* that the library does */
     struct rt_audit_region *regions;

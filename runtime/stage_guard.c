@@ -23,7 +23,7 @@ enum rt_status rt_name_failed_stage(struct rt_runtime *rt, enum rt_status status
 {
     const struct rt_driver *d = &rt->driver;
     const struct rt_captured *g = find_exec(rt, d->failed_exec);
-    if (status != RT_ERR_CALLBACK || !g)
+    if ((status != RT_ERR_CALLBACK && status != RT_ERR_RANKS) || !g)
         return status;
     const uint32_t stage = rt_graph_stage_of(&g->graph, &g->program, d->failed_node);
     return rt_program_stage_failed(&g->program, stage, status, &rt->error);

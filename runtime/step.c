@@ -4,6 +4,7 @@
  * waits or asks the device.
  */
 #include "common/math.h"
+#include "runtime/ranks_impl.h"
 #include "runtime/step_parts.h"
 
 #include <inttypes.h>
@@ -275,7 +276,7 @@ void rt_step_write_tokens(const struct rt_step_params *p, uint32_t first, uint32
         memset(out, 0xff, count * sizeof(*out)); /* -1: the slot's last token */
 }
 
-enum rt_status rt_step_launch(struct rt_runtime *rt, const struct rt_captured *g, bool eager)
+static enum rt_status launch(struct rt_runtime *rt, const struct rt_captured *g, bool eager)
 {
     struct rt_driver *d = &rt->driver;
     if (RT_LIKELY(!eager))
@@ -289,6 +290,14 @@ enum rt_status rt_step_launch(struct rt_runtime *rt, const struct rt_captured *g
         (void)d->stream_sync(d, rt->stream);
     (void)d->ctx_leave(d);
     return status;
+}
+
+enum rt_status rt_step_launch(struct rt_runtime *rt, const struct rt_captured *g, bool eager)
+{
+    if (RT_LIKELY(!rt->ranks))
+        return launch(rt, g, eager);
+    RT_TRY(rt_ranks_post(rt, g));
+    return rt_ranks_outcome(rt, launch(rt, g, eager));
 }
 
 /* Rows [first, first + live) in one record and one launch; `before` rows of prompts are in front of

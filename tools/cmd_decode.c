@@ -16,6 +16,7 @@ enum { DUMP_LOGITS = 0, DUMP_TOKENS };
 
 struct decode {
     struct decode_options options;
+    struct rank_crew crew;
     struct decode_setup setup;
     struct decode_result result;
     struct tensor_file dump;                      /* zeroed without --dump */
@@ -39,7 +40,8 @@ static int begin_dump(struct decode *d)
                          .rank = 2,
                          .shape = {o->rows, o->tokens}},
     };
-    if (!o->dump || tensor_file_create(o->dump, entries, 2, &d->dump, &error) == RT_OK)
+    if (!o->dump || d->crew.rank > 0 ||
+        tensor_file_create(o->dump, entries, 2, &d->dump, &error) == RT_OK)
         return EXIT_OK;
     complain_failure(error.status, error.message);
     return EXIT_FAILED;
@@ -49,6 +51,8 @@ static bool dump_logits(void *user, uint32_t row, uint32_t index, const float *l
                         struct rt_error *error)
 {
     struct decode *d = user;
+    if (d->crew.rank > 0) /* whose logits are the same */
+        return true;
     const uint64_t bytes = d->setup.model.vocab_size * sizeof(*logits);
     const uint64_t at = row * d->options.tokens + index;
     return tensor_file_write(&d->dump, DUMP_LOGITS, at * bytes, logits, bytes, error) == RT_OK;
@@ -57,7 +61,7 @@ static bool dump_logits(void *user, uint32_t row, uint32_t index, const float *l
 static enum rt_status end_dump(struct decode *d, struct rt_error *error)
 {
     const uint64_t count = d->options.rows * d->options.tokens;
-    if (!d->options.dump)
+    if (!d->options.dump || d->crew.rank > 0)
         return RT_OK;
     const enum rt_status status = tensor_file_write(&d->dump, DUMP_TOKENS, 0, d->result.tokens,
                                                     count * sizeof(*d->result.tokens), error);
@@ -107,6 +111,7 @@ static enum rt_status run(struct decode *d, struct rt_error *error)
                                    .ahead = dump ? 1 : d->setup.ahead,
                                    .vocab = d->setup.model.vocab_size,
                                    .chunks = d->setup.config.chunk_count > 0,
+                                   .every_step = d->crew.ranks > 0,
                                    .prompts = d->prompts,
                                    .teacher = d->options.teachers ? d->teacher : NULL,
                                    .sampling = d->sampling,
@@ -141,8 +146,12 @@ static int decode(struct decode *d, int argc, char **argv)
     if (o->dump && !decode_target_is_free(o->dump, o->checkpoint, o->config))
         return EXIT_USAGE;
     int code = decode_setup_read(o, &d->setup);
+    if (code == EXIT_OK && o->ranks && !rank_crew_begin((uint32_t)o->ranks, &d->crew))
+        code = EXIT_FAILED;
     if (code == EXIT_OK)
         code = begin_dump(d);
+    if (code == EXIT_OK)
+        code = decode_setup_join(&d->crew, &d->setup);
     if (code == EXIT_OK)
         code = decode_setup_load(&d->options, &d->setup);
     if (code != EXIT_OK)
@@ -153,7 +162,7 @@ static int decode(struct decode *d, int argc, char **argv)
     }
     const enum rt_status status = run(d, &error);
     if (status == RT_OK)
-        return report(d);
+        return d->crew.rank == 0 ? report(d) : EXIT_OK;
     complain_failure(status, error.message);
     return EXIT_FAILED;
 }
@@ -165,8 +174,10 @@ int cmd_decode(int argc, char **argv)
         complain("out of host memory");
         return EXIT_FAILED;
     }
-    const int code = decode(d, argc, argv);
+    int code = decode(d, argc, argv);
     decode_setup_close(&d->setup);
+    if (!rank_crew_end(&d->crew, code != EXIT_OK))
+        code = EXIT_FAILED;
     tensor_file_abandon(&d->dump);
     decode_result_free(&d->result);
     decode_options_free(&d->options);

@@ -12,6 +12,7 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 int cmd_decode(int argc, char **argv);
 int cmd_plan(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
+int cmd_bench_allreduce(int argc, char **argv);
 int cmd_bench_attention(int argc, char **argv);
 int cmd_bench_layer(int argc, char **argv);
 int cmd_bench_prefill(int argc, char **argv);

@@ -4,6 +4,7 @@
 #include "replayrt/rt_config.h"
 #include "tools/complain.h"
 #include "tools/options.h"
+#include "tools/rank_crew.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -33,6 +34,7 @@ static bool read_line(int argc, char **argv, struct decode_options *o, struct gi
         {"--top-p", OPTION_REAL, &o->top_p, 0, 1, &g->top_p},
         {"--seed", OPTION_NUMBER, &o->seed, 0, UINT64_MAX, &g->seed},
         {"--ignore-eos", OPTION_FLAG, &o->ignore_eos, 0, 0, NULL},
+        {"--ranks", OPTION_NUMBER, &o->ranks, 1, RANK_CREW_MOST, NULL},
         {"--random", OPTION_NUMBER, &o->random, 0, UINT64_MAX, &o->is_random},
         {"--dump", OPTION_TEXT, &o->dump, 0, 0, &g->dump},
         {"--json", OPTION_FLAG, &o->json, 0, 0, NULL},

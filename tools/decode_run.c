@@ -186,7 +186,7 @@ static enum rt_status run_ahead(struct loop *l)
 {
     l->begin_ns = now_ns();
     enum rt_status status = prefill(l);
-    while (status == RT_OK && l->launched < l->total && l->live > 0) {
+    while (status == RT_OK && l->launched < l->total && (l->live > 0 || l->job->every_step)) {
         const bool full = l->launched - l->collected >= l->job->ahead;
         status = full ? RT_ERR_BUSY : launch(l);
         if (status == RT_ERR_BUSY)

@@ -25,6 +25,7 @@ struct decode_job {
     uint32_t ahead;  /* steps in flight, >= 1: at most what the ring has room for */
     uint32_t vocab;  /* read with `logits` alone */
     bool chunks;     /* the runtime has graphs for prompts */
+    bool every_step; /* also behind the last row's end, which ranks may not all see at once */
     const struct token_list *const *prompts; /* [rows], none empty */
     const struct token_list *const *teacher; /* [rows], at least tokens - 1 ids each; or null */
     const struct rt_sampling *sampling;      /* [rows] */

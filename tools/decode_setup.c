@@ -212,7 +212,8 @@ static int create(const struct rt_checkpoint *checkpoint, struct decode_setup *s
                                              .loading = on_loading,
                                              .capturing = on_capturing,
                                              .log = on_log,
-                                             .user = &progress};
+                                             .user = &progress,
+                                             .ranks = s->ranks};
     const enum rt_status status = rt_decoder_create(&params, &s->decoder, &error);
     progress_end(&progress);
     return status == RT_OK ? EXIT_OK : failed(status, &error);
@@ -224,6 +225,24 @@ static enum rt_status open_weights(const struct decode_options *o, rt_checkpoint
     if (o->is_random)
         return rt_checkpoint_random(o->checkpoint, o->random, out, error);
     return rt_checkpoint_open(o->checkpoint, out, error);
+}
+
+/* ---- ranks ----------------------------------------------------------------------------------- */
+
+int decode_setup_join(const struct rank_crew *crew, struct decode_setup *setup)
+{
+    struct rt_error error = {.status = RT_OK};
+    const struct rt_ranks_params params = {.struct_size = sizeof(params),
+                                           .rank = crew->rank,
+                                           .ranks = crew->ranks,
+                                           .path = crew->path};
+    if (!crew->ranks)
+        return EXIT_OK;
+    if (strcmp(setup->config.device, "host") != 0)
+        (void)snprintf(setup->config.device, sizeof(setup->config.device), "cuda:%" PRIu32,
+                       crew->rank);
+    const enum rt_status status = rt_ranks_create(&params, &setup->ranks, &error);
+    return status == RT_OK ? EXIT_OK : failed(status, &error);
 }
 
 /* ---- either ---------------------------------------------------------------------------------- */
@@ -266,4 +285,5 @@ int decode_setup_load(const struct decode_options *options, struct decode_setup 
 void decode_setup_close(struct decode_setup *setup)
 {
     rt_decoder_destroy(&setup->decoder);
+    rt_ranks_destroy(&setup->ranks);
 }

@@ -45,6 +45,8 @@ static const struct command commands[] = {
      "configuration's);\n"
      "                     0: they go in one by one\n"
      "      --device NAME  auto, host or cuda:N (auto)\n"
+     "      --ranks N      heads cut over N processes, rank r on cuda:r, or all on the host; with\n"
+     "                     RANK in the environment this is one of them (torchrun)\n"
      "      --precision P  bf16, or f32 on the host (bf16)\n"
      "      --teacher-ids 1,2,3\n"
      "                     fed in place of what is generated; once, or for each prompt\n"
@@ -100,6 +102,12 @@ static const struct command commands[] = {
      "      --device NAME  auto, host or cuda:N (auto)\n"
      "      --only TEXT    shapes whose label has it\n"
      "      --no-step      leave the whole steps out\n"},
+    {"bench allreduce", cmd_bench_allreduce,
+     "  bench allreduce    what the sum of ranks behind o_proj costs, by its size\n"
+     "      --ranks N      processes, rank r on cuda:r; as decode's\n"
+     "      --steps N      measured replays (100)\n"
+     "      --device host  all on the host device\n"
+     "      --json\n"},
 };
 enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };
 
@@ -158,7 +166,7 @@ static int unknown(int argc, char **argv)
         meant = nearest(typed, names, COMMANDS);
     const bool option = meant && (meant == names[COMMANDS] || meant == names[COMMANDS + 1]);
     complain("unknown command %s%s%s%s%s; there are plan, verify, decode, bench step, bench layer, "
-             "bench prefill and bench attention",
+             "bench prefill, bench attention and bench allreduce",
              meant && strchr(meant, ' ') ? typed : argv[0], meant ? "; did you mean " : "",
              option ? "--" : "", meant ? meant : "", meant ? "?" : "");
     return EXIT_USAGE;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "driver/cuda/cuda_device.h"
 
+#include "driver/comm/comm.h"
+
 #include <string.h>
 
 /* ---- context and memory ---- */
@@ -343,13 +345,14 @@ static int launch(struct rt_driver *d, const struct rt_launch *l, bool programma
     return (int)rt_cuda_of(d)->api.LaunchKernelEx(&config, (CUfunction)l->kernel, params, NULL);
 }
 
+/* Without a communicator there is nobody to exchange with. */
 static int collective(struct rt_driver *d, const struct rt_collective *c, rt_dstream s)
 {
-    (void)c;
-    (void)s;
     if (rt_probe_enter(d, RT_DOP_collective))
         return RT_DRIVER_INJECTED;
-    return CUDA_ERROR_NOT_SUPPORTED;
+    if (!c || !c->comm || c->ranks != c->comm->ranks || !c->comm->exchange)
+        return CUDA_ERROR_NOT_SUPPORTED;
+    return rt_comm_exchange(d, c, s);
 }
 
 void rt_cuda_bind(struct rt_driver *d)

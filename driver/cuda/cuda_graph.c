@@ -236,6 +236,9 @@ static enum rt_node_type node_type(CUgraphNodeType type)
         return RT_NODE_MEM_FREE;
     case CU_GRAPH_NODE_TYPE_EMPTY:
         return RT_NODE_EMPTY;
+    case CU_GRAPH_NODE_TYPE_EVENT_RECORD:
+    case CU_GRAPH_NODE_TYPE_WAIT_EVENT:
+        return RT_NODE_EVENT;
     default:
         return RT_NODE_OTHER;
     }

@@ -13,7 +13,7 @@ static int call_error(int value)
     return RT_DRIVER_CALL_FAILED + value;
 }
 
-static int run_work(const struct rt_work *work)
+static int run_work(struct rt_host *h, const struct rt_work *work)
 {
     switch (work->kind) {
     case RT_WORK_LAUNCH:
@@ -23,8 +23,7 @@ static int run_work(const struct rt_work *work)
         rt_host_run_matmul(&work->matmul);
         break;
     case RT_WORK_COLLECTIVE:
-        rt_host_run_collective(&work->collective);
-        break;
+        return rt_host_run_collective(h, &work->collective);
     case RT_WORK_CALL: {
         const int value = work->call.fn(work->call.user, NULL);
         return value == 0 ? 0 : call_error(value);
@@ -36,7 +35,7 @@ static int run_work(const struct rt_work *work)
 int rt_host_replay(struct rt_host *h, rt_dexec x)
 {
     for (uint32_t i = 0; i < x->count; i++) {
-        const int rc = run_work(&x->nodes[i].work);
+        const int rc = run_work(h, &x->nodes[i].work);
         if (rc != 0) {
             h->table->failed_exec = x;
             h->table->failed_node = i;

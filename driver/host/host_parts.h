@@ -146,7 +146,7 @@ int rt_host_check_plan(const struct rt_matmul *m);
 int rt_host_check_matmul(const struct rt_host *h, const struct rt_matmul *m);
 int rt_host_check_collective(const struct rt_host *h, const struct rt_collective *c);
 void rt_host_run_matmul(const struct rt_matmul *m);
-void rt_host_run_collective(const struct rt_collective *c);
+int rt_host_run_collective(struct rt_host *h, const struct rt_collective *c);
 
 /* The first failure; the table then names its node. */
 int rt_host_replay(struct rt_host *h, rt_dexec x);

@@ -53,8 +53,7 @@ static int work_run(struct rt_host *h, const struct rt_host_work *w)
         rt_host_run_matmul(&w->matmul);
         break;
     case RT_HOST_WORK_COLLECTIVE:
-        rt_host_run_collective(&w->collective);
-        break;
+        return rt_host_run_collective(h, &w->collective);
     case RT_HOST_WORK_GRAPH:
         return rt_host_replay(h, w->exec);
     case RT_HOST_WORK_COPY_IN:

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Products and exchanges in plain C: what on CUDA are cuBLASLt and NCCL. Sums in double. */
 #include "common/bf16.h"
+#include "driver/comm/comm.h"
 #include "driver/host/host_parts.h"
 #include "driver/matmul_plan.h"
 
@@ -33,14 +34,13 @@ int rt_host_check_matmul(const struct rt_host *h, const struct rt_matmul *m)
     return h->trusting ? 0 : check_spans(h, spans, count);
 }
 
-/* A group of one: larger ones bring a communicator. */
+/* A group of one needs no communicator. */
 int rt_host_check_collective(const struct rt_host *h, const struct rt_collective *c)
 {
     struct rt_span spans[RT_MAX_SPANS];
-    if (rt_dtype_bytes(c->dtype) == 0)
+    if (rt_dtype_bytes(c->dtype) == 0 || (c->kind != RT_ALL_GATHER && !is_float(c->dtype)) ||
+        c->ranks != (c->comm ? c->comm->ranks : 1) || (c->comm && !c->comm->exchange))
         return RT_HOST_INVALID;
-    if (c->ranks != 1 || c->comm)
-        return RT_HOST_UNSUPPORTED;
     return check_spans(h, spans, rt_collective_spans(c, spans));
 }
 
@@ -79,12 +79,15 @@ void rt_host_run_matmul(const struct rt_matmul *m)
                       product(m, z, i, j));
 }
 
-void rt_host_run_collective(const struct rt_collective *c)
+int rt_host_run_collective(struct rt_host *h, const struct rt_collective *c)
 {
+    if (c->comm)
+        return rt_comm_exchange(h->table, c, NULL);
     if (c->count == 0) /* and no buffers, which memmove must not be given */
-        return;
+        return 0;
     memmove((void *)(uintptr_t)c->to, (const void *)(uintptr_t)c->from,
             (size_t)(c->count * rt_dtype_bytes(c->dtype)));
+    return 0;
 }
 
 /* ---- plans ---- */

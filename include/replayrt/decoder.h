@@ -46,6 +46,10 @@ struct rt_decoder_params {
     rt_progress_fn capturing;        /* may be null */
     rt_log_fn log;                   /* may be null */
     void *user;                      /* of the three */
+    /* replayrt/ranks.h: this rank's heads are decoded here, and all ranks choose the same tokens.
+     * projections that are auto become own: the library's are chosen by measuring, and ranks that
+     * choose otherwise round otherwise. Null: the only one. Outlives the decoder. */
+    rt_ranks *ranks;
 };
 
 /*
@@ -54,7 +58,7 @@ struct rt_decoder_params {
  * On failure *out is null, everything is released, and *error says what happened: rt_places_check's
  * and rt_create's errors, RT_ERR_DEVICE_MEMORY, RT_ERR_UNSUPPORTED for what no operator serves,
  * before anything is read: more than 1024 experts, 32 of them a token, 32 groups or 2^18 ids,
- * widths that are no multiple of 8.
+ * widths that are no multiple of 8, products by cuBLASLt with ranks.
  */
 RT_API enum rt_status rt_decoder_create(const struct rt_decoder_params *params, rt_decoder **out,
                                         struct rt_error *error);

@@ -42,6 +42,7 @@ extern "C" {
 #endif
 
 typedef struct rt_weights rt_weights; /* see replayrt/layer.h */
+typedef struct rt_ranks rt_ranks;     /* see replayrt/ranks.h */
 
 /* "0.1.0", static storage: the library's version, which may differ from the header's. */
 RT_API const char *rt_version(void);
@@ -100,8 +101,9 @@ typedef int (*rt_stage_fn)(void *user, const struct rt_stage_context *context);
  * What it cannot see: pointers in device memory, and words that only become an address there.
  *
  * A stage of rt_create_params.foreign_stages may copy and fill besides (nodes of copies, fills,
- * nothing) and none of its pointers is looked at: it is what an NCCL collective or a cuBLAS product
- * captures, see docs/stages.md. Memory that it uses must stay where it is for the runtime's life.
+ * events, nothing) and none of its pointers is looked at: it is what an NCCL collective or a cuBLAS
+ * product captures, see docs/stages.md. Memory that it uses must stay where it is for the runtime's
+ * life.
  */
 struct rt_memory_region {
     uint64_t address;
@@ -152,6 +154,7 @@ struct rt_create_params {
      * does not ask for the contrary, and as those of rt_ops_overlap do. */
     uint32_t overlapped_stages;
     const rt_weights *weights; /* with rt_config.layer, null without: copied */
+    rt_ranks *ranks;           /* replayrt/ranks.h; null: this is the only one. Outlives it. */
 };
 
 /*
@@ -241,9 +244,10 @@ struct rt_step_params {
  * RT_ERR_INVALID, RT_ERR_ROWS (also where the rows need more replays than ring_depth),
  * RT_ERR_QUERY_LEN, RT_ERR_SEQUENCE, RT_ERR_DUPLICATE, RT_ERR_LENGTH, RT_ERR_PAGES, RT_ERR_DRIVER,
  * RT_ERR_CALLBACK (a stage failed: host device, or an eager step, which then waits for what it had
- * launched). On any of them nothing has changed, *ticket included. One exception: where a later one
- * of several replays fails, the rows of those before it have had their step, and *ticket is that of
- * the last of these, so that rt_result counts the rows. After RT_ERR_DRIVER the device may be lost.
+ * launched), RT_ERR_RANKS (replayrt/ranks.h). On any of them nothing has changed, *ticket included.
+ * One exception: where a later one of several replays fails, the rows of those before it have had
+ * their step, and *ticket is that of the last of these, so that rt_result counts the rows. After
+ * RT_ERR_DRIVER the device may be lost.
  */
 RT_API enum rt_status rt_step(rt_runtime *runtime, const struct rt_step_params *params,
                               uint64_t *ticket);

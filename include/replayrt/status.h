@@ -46,6 +46,8 @@ extern "C" {
     X(RT_ERR_AUDIT, 54, "graph audit failed")                                                      \
     X(RT_ERR_DEVICE_CHECK, 56, "the device refused a step record")                                 \
     X(RT_ERR_CALLBACK, 58, "a stage's function failed")                                            \
+    /* the other ranks */                                                                          \
+    X(RT_ERR_RANKS, 60, "ranks disagree, or one is gone")                                          \
     /* ourselves */                                                                                \
     X(RT_ERR_INTERNAL, 90, "internal error")
 

@@ -4,17 +4,17 @@
 
 usage: decode.py COMMAND SOURCE_ROOT
 """
-import array
 import json
 import os
 import pathlib
 import pty
 import resource
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
+
+from dumped import tensors
 
 COMMAND, ROOT = sys.argv[1], pathlib.Path(sys.argv[2]).resolve()
 GOLDEN = ROOT / "tests/data/golden/tiny_deepseek_v3"  # 256 ids, 8192 positions, ends at 1
@@ -107,22 +107,6 @@ def refuse(arguments, code, words):
     done = decode(*arguments)
     expect(done.returncode == code and words in done.stderr and not done.stdout,
            f"{arguments}: {done}: expected exit {code} and {words!r}")
-
-
-def tensors(path):
-    """Name -> shape, numbers: an independent reader of what --dump writes and golden has."""
-    data = pathlib.Path(path).read_bytes()
-    size, = struct.unpack("<Q", data[:8])
-    expect(size % 8 == 0, f"{path}: header of {size} bytes")
-    found = {}
-    for name, entry in json.loads(data[8:8 + size]).items():
-        if name == "__metadata__":
-            continue
-        begin, end = entry["data_offsets"]
-        numbers = array.array({"F32": "f", "I32": "i"}[entry["dtype"]])
-        numbers.frombytes(data[8 + size + begin:8 + size + end])
-        found[name] = entry["shape"], numbers
-    return found
 
 
 def recorded():

@@ -24,6 +24,7 @@ COMMANDS = {
     "replayrt-bench-layer.1": ["bench", "layer"],
     "replayrt-bench-prefill.1": ["bench", "prefill"],
     "replayrt-bench-attention.1": ["bench", "attention"],
+    "replayrt-bench-allreduce.1": ["bench", "allreduce"],
 }
 HEADERS = {"rt.h": "replayrt.3", "rt_config.h": "replayrt.3",
            "rt_sequences.h": "replayrt.3",
@@ -32,6 +33,7 @@ HEADERS = {"rt.h": "replayrt.3", "rt_config.h": "replayrt.3",
            "decoder.h": "replayrt-models.3",
            "ops.h": "replayrt-ops.3", "block_ops.h": "replayrt-ops.3",
            "model_ops.h": "replayrt-ops.3", "prefill_ops.h": "replayrt-ops.3",
+           "ranks.h": "replayrt-ranks.3",
            "status.h": "replayrt-status.3",
            "version.h": "replayrt-status.3"}
 FIRST = ['.\\" SPDX-License-Identifier: Apache-2.0', ".Dd ", ".Dt ", ".Os ", ".Sh NAME", ".Nm ",

@@ -392,6 +392,74 @@ static void test_other_family(void **state)
     rt_places_destroy(&p);
 }
 
+static void *read_place(const rt_places *p, const rt_checkpoint *c, uint32_t index,
+                        struct rt_place *place)
+{
+    struct rt_error err = {.status = RT_OK};
+    *place = (struct rt_place){.struct_size = sizeof(*place)};
+    assert_int_equal(rt_places_at(p, index, place, &err), RT_OK);
+    uint16_t *const out = malloc(place->rows * place->columns * sizeof(*out));
+    assert_non_null(out);
+    if (rt_places_copy(p, c, index, 0, place->rows, RT_DTYPE_BF16, out, &err) != RT_OK)
+        fail_msg("%s", err.message);
+    return out;
+}
+
+/* Every number of a part is where the whole has it: `cut` counts places that are smaller. */
+static void expect_part(const rt_places *all, const rt_places *part, const rt_checkpoint *c,
+                        uint32_t rank, uint32_t *cut)
+{
+    for (uint32_t i = 0; i < rt_places_count(all); i++) {
+        struct rt_place whole, mine;
+        if (rt_place_of(all, i, &whole), !whole.needed)
+            continue;
+        uint16_t *const a = read_place(all, c, i, &whole), *const b = read_place(part, c, i, &mine);
+        const uint64_t row = whole.rows == mine.rows ? 0 : rank * mine.rows;
+        const uint64_t column = whole.columns == mine.columns ? 0 : rank * mine.columns;
+        *cut += whole.rows != mine.rows || whole.columns != mine.columns;
+        for (uint64_t k = 0; k < mine.rows * mine.columns; k++)
+            if (b[k] != a[(row + k / mine.columns) * whole.columns + column + k % mine.columns])
+                fail_msg("%s, rank %u: element %llu is another", mine.name, rank,
+                         (unsigned long long)k);
+        free(a);
+        free(b);
+    }
+}
+
+/* q_b_proj or q_proj, kv_b_proj and o_proj of each layer; of files and of random weights. */
+static void test_cut(void **state)
+{
+    static const char *const names[] = {"deepseek_v2", "deepseek_v3"};
+    struct rt_error err = {.status = RT_OK};
+    (void)state;
+    for (int n = 0; n < 2; n++) {
+        char path[512];
+        (void)snprintf(path, sizeof(path), GOLDEN "%s", names[n]);
+        const struct rt_model m = read_model(path);
+        rt_places *all = make_places(&m), *part = make_places(&m);
+        rt_checkpoint *c = NULL;
+        if (n)
+            assert_int_equal(rt_checkpoint_random(path, 7, &c, &err), RT_OK);
+        else
+            c = open_good(path);
+        for (uint32_t rank = 0; rank < 4; rank++) {
+            uint32_t cut = 0;
+            assert_int_equal(rt_places_cut(part, rank, 4, &err), RT_OK);
+            assert_int_equal(rt_places_check(part, c, &err), RT_OK);
+            expect_part(all, part, c, rank, &cut);
+            assert_int_equal(cut, 3 * m.layers);
+        }
+        assert_int_equal(rt_places_cut(part, 0, 3, &err), RT_ERR_GEOMETRY);
+        assert_string_equal(err.message, "rt_places_cut: 4 heads are no multiple of 3 ranks");
+        assert_int_equal(rt_places_cut(part, 2, 2, &err), RT_ERR_INVALID);
+        assert_string_equal(err.message, "rt_places_cut: rank 2 of 2");
+        assert_int_equal(rt_places_cut(NULL, 0, 2, &err), RT_ERR_INVALID);
+        rt_checkpoint_close(&c);
+        rt_places_destroy(&all);
+        rt_places_destroy(&part);
+    }
+}
+
 static void test_bad_models(void **state)
 {
     (void)state;
@@ -462,6 +530,7 @@ int main(void)
         cmocka_unit_test(test_wrong),
         cmocka_unit_test(test_other_family),
         cmocka_unit_test(test_attention_bias),
+        cmocka_unit_test(test_cut),
         cmocka_unit_test(test_bad_models),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -215,6 +215,7 @@ static void test_other_nodes_are_refused(void **state)
         {RT_NODE_MEM_ALLOC, "memory allocation"},
         {RT_NODE_MEM_FREE, "memory free"},
         {RT_NODE_EMPTY, "empty"},
+        {RT_NODE_EVENT, "event"},
         {RT_NODE_OTHER, "unknown"},
         {(enum rt_node_type)77, "unknown"},
     };
@@ -249,6 +250,7 @@ static void test_foreign_stages(void **state)
                  {RT_NODE_MEMCPY, RT_STAGE_FOREIGN},
                  {RT_NODE_MEMSET, RT_STAGE_FOREIGN},
                  {RT_NODE_EMPTY, RT_STAGE_FOREIGN},
+                 {RT_NODE_EVENT, RT_STAGE_FOREIGN},
                  {RT_NODE_HOST, RT_STAGE_FOREIGN_HOST},
                  {RT_NODE_MEM_ALLOC, RT_STAGE_FOREIGN_HOST + 1},
                  {RT_NODE_MEM_FREE, RT_STAGE_FOREIGN_HOST + 1},

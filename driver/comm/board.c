@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "driver/comm/board.h"
+
+#include <inttypes.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define NS_PER_S 1e9
+#define LOOK_NS 1000000u
+#define SLEEP_NS 50000
+/* Turns of waiting that spin, and that only yield, before it sleeps. */
+#define SPINS 200u
+#define YIELDS 400u
+
+static const char *const field_words[] = {
+#define FIELD_WORDS(name, words) [RT_BOARD_##name] = (words),
+    RT_BOARD_FIELDS(FIELD_WORDS)
+#undef FIELD_WORDS
+};
+
+uint64_t rt_board_now_ns(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+bool rt_board_pause(struct rt_board_wait *w)
+{
+    if (++w->turns < SPINS)
+        return false;
+    if (w->turns < YIELDS)
+        (void)sched_yield();
+    else
+        (void)nanosleep(&(struct timespec){.tv_nsec = SLEEP_NS}, NULL);
+    const uint64_t now = rt_board_now_ns();
+    if (now - w->looked_ns < LOOK_NS)
+        return false;
+    w->looked_ns = now;
+    return true;
+}
+
+/* ---- who is there ---------------------------------------------------------------------------- */
+
+/* The lock is asked first: a rank that leaves says so and then lets it go. */
+enum rt_status rt_board_is_there(const struct rt_board *b, uint32_t rank, struct rt_error *err)
+{
+    const struct rt_board_line *const line = &b->page->lines[rank];
+    const bool holds = rt_board_holds(b, rank);
+    const uint32_t state = atomic_load(&line->state);
+    const uint64_t step = atomic_load(&line->step);
+    RT_REQUIRE(state != RT_BOARD_FAILED, err, RT_ERR_RANKS,
+               "rank %" PRIu32 " has given up at step %" PRIu64 ": %.*s", rank, step,
+               (int)sizeof(line->story), line->story);
+    RT_REQUIRE(state != RT_BOARD_LEFT, err, RT_ERR_RANKS,
+               "rank %" PRIu32 " has left the group; its last step was %" PRIu64, rank, step);
+    RT_REQUIRE(holds, err, RT_ERR_RANKS,
+               "rank %" PRIu32 " is gone, its process has ended; its last step was %" PRIu64, rank,
+               step);
+    return RT_OK;
+}
+
+void rt_board_give_up(struct rt_board *b, const char *story)
+{
+    struct rt_board_line *const line = rt_board_mine(b);
+    if (atomic_load(&line->state) != RT_BOARD_JOINED)
+        return;
+    (void)snprintf(line->story, sizeof(line->story), "%s", story);
+    atomic_store(&line->state, RT_BOARD_FAILED);
+}
+
+/* ---- steps ----------------------------------------------------------------------------------- */
+
+static void write_step(struct rt_board *b, const uint32_t fields[RT_BOARD_FIELD_COUNT])
+{
+    struct rt_board_line *const line = rt_board_mine(b);
+    const uint64_t step = ++b->step;
+    struct rt_board_step *const s = &line->steps[step % RT_BOARD_STEPS];
+    atomic_store_explicit(&s->step, 0, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release);
+    for (uint32_t i = 0; i < RT_BOARD_FIELD_COUNT; i++)
+        atomic_store_explicit(&s->fields[i], fields[i], memory_order_relaxed);
+    atomic_store_explicit(&s->step, step, memory_order_release);
+    atomic_store_explicit(&line->step, step, memory_order_release);
+}
+
+/* False: the line is not so far, or has forgotten it. */
+static bool read_step(const struct rt_board_line *line, uint64_t step,
+                      uint32_t fields[RT_BOARD_FIELD_COUNT])
+{
+    const struct rt_board_step *const s = &line->steps[step % RT_BOARD_STEPS];
+    if (atomic_load_explicit(&s->step, memory_order_acquire) != step)
+        return false;
+    for (uint32_t i = 0; i < RT_BOARD_FIELD_COUNT; i++)
+        fields[i] = atomic_load_explicit(&s->fields[i], memory_order_relaxed);
+    atomic_thread_fence(memory_order_acquire);
+    return atomic_load_explicit(&s->step, memory_order_relaxed) == step;
+}
+
+static bool agree(enum rt_board_field field, uint32_t mine, uint32_t theirs)
+{
+    return mine == theirs || (field == RT_BOARD_ROWS && (mine == 0 || theirs == 0));
+}
+
+static enum rt_status compare(const struct rt_board *b, uint32_t rank, uint64_t step,
+                              struct rt_error *err)
+{
+    uint32_t mine[RT_BOARD_FIELD_COUNT], theirs[RT_BOARD_FIELD_COUNT];
+    if (!read_step(rt_board_mine(b), step, mine) || !read_step(&b->page->lines[rank], step, theirs))
+        return RT_OK;
+    for (uint32_t i = 0; i < RT_BOARD_FIELD_COUNT; i++)
+        RT_REQUIRE(agree((enum rt_board_field)i, mine[i], theirs[i]), err, RT_ERR_RANKS,
+                   "step %" PRIu64 ": rank %" PRIu32 " has %s %" PRIu32 ", rank %" PRIu32
+                   " (this one) has %" PRIu32,
+                   step, rank, field_words[i], theirs[i], b->rank, mine[i]);
+    return RT_OK;
+}
+
+/* All steps that both have told of and that were not compared yet. */
+static enum rt_status compare_all(struct rt_board *b, uint32_t rank, struct rt_error *err)
+{
+    const uint64_t theirs = atomic_load_explicit(&b->page->lines[rank].step, memory_order_acquire);
+    const uint64_t common = theirs < b->step ? theirs : b->step;
+    uint64_t *const agreed = &b->peers[rank].agreed;
+    if (common > RT_BOARD_STEPS && *agreed < common - RT_BOARD_STEPS)
+        *agreed = common - RT_BOARD_STEPS;
+    for (; *agreed < common; ++*agreed)
+        RT_TRY(compare(b, rank, *agreed + 1, err));
+    return RT_OK;
+}
+
+enum rt_status rt_board_post(struct rt_board *b, const uint32_t fields[RT_BOARD_FIELD_COUNT],
+                             struct rt_error *err)
+{
+    const uint64_t now = rt_board_now_ns();
+    write_step(b, fields);
+    for (uint32_t r = 0; r < b->ranks; r++) {
+        if (r == b->rank)
+            continue;
+        RT_TRY(compare_all(b, r, err));
+        /* Time counts from where this rank got ahead, not from where both were idle. */
+        if (b->peers[r].agreed + 1 >= b->step)
+            b->peers[r].moved_ns = now;
+    }
+    return RT_OK;
+}
+
+/* A rank that is behind may be slow, but not for ever. */
+static enum rt_status look_at(struct rt_board *b, uint32_t rank, uint64_t now, struct rt_error *err)
+{
+    const uint64_t theirs = atomic_load_explicit(&b->page->lines[rank].step, memory_order_acquire);
+    RT_TRY(compare_all(b, rank, err));
+    if (theirs >= b->step || theirs != b->peers[rank].step) {
+        b->peers[rank].step = theirs;
+        b->peers[rank].moved_ns = now;
+    }
+    if (theirs >= b->step)
+        return RT_OK;
+    RT_TRY(rt_board_is_there(b, rank, err));
+    RT_REQUIRE(now - b->peers[rank].moved_ns <= b->limit_ns, err, RT_ERR_RANKS,
+               "rank %" PRIu32 " has not begun step %" PRIu64 " within %.3f s; its last is %" PRIu64
+               ", that of rank %" PRIu32 " (this one) %" PRIu64,
+               rank, theirs + 1, (double)b->limit_ns / NS_PER_S, theirs, b->rank, b->step);
+    return RT_OK;
+}
+
+enum rt_status rt_board_look(struct rt_board *b, struct rt_error *err)
+{
+    const uint64_t now = rt_board_now_ns();
+    for (uint32_t r = 0; r < b->ranks; r++)
+        if (r != b->rank)
+            RT_TRY(look_at(b, r, now, err));
+    return RT_OK;
+}
+
+/* ---- exchanges ------------------------------------------------------------------------------- */
+
+static const char *const call_words[RT_BOARD_CALL_WORDS] = {
+    [RT_BOARD_KIND] = "kind", [RT_BOARD_DTYPE] = "dtype", [RT_BOARD_COUNT] = "elements"};
+
+static enum rt_status await_part(struct rt_board *b, uint32_t rank, struct rt_board_wait *w,
+                                 struct rt_error *err)
+{
+    while (atomic_load_explicit(&b->page->lines[rank].part, memory_order_acquire) < b->part) {
+        if (!rt_board_pause(w))
+            continue;
+        RT_TRY(rt_board_look(b, err));
+        /* It may have come and gone since. */
+        const enum rt_status status = rt_board_is_there(b, rank, err);
+        if (status != RT_OK)
+            return atomic_load(&b->page->lines[rank].part) < b->part ? status : RT_OK;
+        RT_REQUIRE(!rt_board_is_late(b, w), err, RT_ERR_RANKS,
+                   "rank %" PRIu32 " has not come to exchange %" PRIu64 " of step %" PRIu64
+                   " within %.3f s; its last step is %" PRIu64,
+                   rank, b->part, b->step, (double)b->limit_ns / NS_PER_S,
+                   atomic_load(&b->page->lines[rank].step));
+    }
+    return RT_OK;
+}
+
+enum rt_status rt_board_meet(struct rt_board *b, const uint64_t words[RT_BOARD_CALL_WORDS],
+                             struct rt_error *err)
+{
+    struct rt_board_line *const mine = rt_board_mine(b);
+    struct rt_board_wait w = {.begin_ns = rt_board_now_ns()};
+    const uint64_t part = ++b->part;
+    for (uint32_t i = 0; i < RT_BOARD_CALL_WORDS; i++)
+        atomic_store_explicit(&mine->calls[part % 2][i], words[i], memory_order_relaxed);
+    atomic_store_explicit(&mine->part, part, memory_order_release);
+    for (uint32_t r = 0; r < b->ranks; r++) {
+        RT_TRY(await_part(b, r, &w, err));
+        for (uint32_t i = 0; i < RT_BOARD_CALL_WORDS; i++) {
+            const uint64_t theirs =
+                atomic_load_explicit(&b->page->lines[r].calls[part % 2][i], memory_order_relaxed);
+            RT_REQUIRE(theirs == words[i], err, RT_ERR_RANKS,
+                       "exchange %" PRIu64 " of step %" PRIu64 ": rank %" PRIu32 " has %s %" PRIu64
+                       ", rank %" PRIu32 " (this one) %" PRIu64,
+                       part, b->step, r, call_words[i], theirs, b->rank, words[i]);
+        }
+    }
+    return RT_OK;
+}
+
+/* ---- rank 0's word --------------------------------------------------------------------------- */
+
+void rt_board_give_id(struct rt_board *b, const unsigned char id[RT_BOARD_ID_BYTES])
+{
+    memcpy(b->page->id, id, RT_BOARD_ID_BYTES);
+    atomic_store_explicit(&b->page->has_id, 1, memory_order_release);
+}
+
+enum rt_status rt_board_take_id(struct rt_board *b, unsigned char id[RT_BOARD_ID_BYTES],
+                                struct rt_error *err)
+{
+    struct rt_board_wait w = {.begin_ns = rt_board_now_ns()};
+    while (!atomic_load_explicit(&b->page->has_id, memory_order_acquire)) {
+        if (!rt_board_pause(&w))
+            continue;
+        RT_TRY(rt_board_is_there(b, 0, err));
+        RT_REQUIRE(!rt_board_is_late(b, &w), err, RT_ERR_RANKS,
+                   "rank 0 has given no id of a communicator within %.3f s",
+                   (double)b->limit_ns / NS_PER_S);
+    }
+    memcpy(id, b->page->id, RT_BOARD_ID_BYTES);
+    return RT_OK;
+}

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "driver/comm/comm.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *const op_names[RT_COMM_OP_COUNT] = {
+#define OP_NAME(name) [RT_COMM_OP_##name] = #name,
+    RT_COMM_OPS(OP_NAME)
+#undef OP_NAME
+};
+
+enum rt_status rt_comm_fail(struct rt_comm *c, struct rt_error *why)
+{
+    if (c->story.status == RT_OK) {
+        c->story = *why;
+        rt_board_give_up(&c->board, why->message);
+        if (c->abandon)
+            c->abandon(c);
+    }
+    *why = c->story;
+    return why->status;
+}
+
+/* What every operation begins with: a group that has failed stays so. */
+static enum rt_status enter(struct rt_comm *c, enum rt_comm_op op, struct rt_error *err)
+{
+    c->probe.per_op[op]++;
+    if (RT_UNLIKELY(++c->probe.calls == c->probe.fail_at))
+        return rt_fail(err, RT_ERR_RANKS, "%s failed: injected failure", op_names[op]);
+    if (RT_UNLIKELY(c->story.status != RT_OK)) {
+        *err = c->story;
+        return err->status;
+    }
+    return RT_OK;
+}
+
+/* The failure is told to the caller and to the other ranks. */
+static enum rt_status leave(struct rt_comm *c, enum rt_status status, struct rt_error *why,
+                            struct rt_error *err)
+{
+    if (RT_LIKELY(status == RT_OK))
+        return RT_OK;
+    status = rt_comm_fail(c, why);
+    if (err)
+        *err = *why;
+    return status;
+}
+
+enum rt_status rt_comm_meet(const char *path, uint32_t rank, uint32_t ranks, uint64_t limit_ns,
+                            struct rt_comm *out, struct rt_error *err)
+{
+    *out = (struct rt_comm){.rank = rank, .ranks = ranks};
+    const enum rt_status status = rt_board_open(path, rank, ranks, limit_ns, &out->board, err);
+    if (status != RT_OK)
+        *out = (struct rt_comm){0};
+    return status;
+}
+
+void rt_comm_close(struct rt_comm *c)
+{
+    if (c->close)
+        c->close(c);
+    rt_board_close(&c->board);
+    *c = (struct rt_comm){0};
+}
+
+static enum rt_status open_for(struct rt_comm *c, const struct rt_driver *d, void *nccl,
+                               struct rt_error *err)
+{
+    const bool host = d->caps.kind == RT_DEVICE_KIND_HOST;
+    RT_TRY(enter(c, RT_COMM_OP_open, err));
+    RT_REQUIRE(!host || !nccl, err, RT_ERR_UNSUPPORTED,
+               "an ncclComm_t (%p) is nothing to the host device", nccl);
+    return host ? rt_comm_open_host(c, err) : rt_comm_open_nccl(c, nccl, err);
+}
+
+enum rt_status rt_comm_open(struct rt_comm *c, struct rt_driver *d, void *nccl,
+                            struct rt_error *err)
+{
+    struct rt_error why = {.status = RT_OK};
+    if (c->exchange)
+        return RT_OK;
+    return leave(c, open_for(c, d, nccl, &why), &why, err);
+}
+
+enum rt_status rt_comm_post(struct rt_comm *c, const uint32_t fields[RT_BOARD_FIELD_COUNT],
+                            struct rt_error *err)
+{
+    struct rt_error why = {.status = RT_OK};
+    enum rt_status status = enter(c, RT_COMM_OP_post, &why);
+    if (RT_LIKELY(status == RT_OK))
+        status = rt_board_post(&c->board, fields, &why);
+    return leave(c, status, &why, err);
+}
+
+enum rt_status rt_comm_look(struct rt_comm *c, struct rt_error *err)
+{
+    struct rt_error why = {.status = RT_OK};
+    enum rt_status status = enter(c, RT_COMM_OP_look, &why);
+    if (status == RT_OK)
+        status = rt_board_look(&c->board, &why);
+    if (status == RT_OK && c->health)
+        status = c->health(c, &why);
+    return leave(c, status, &why, err);
+}
+
+int rt_comm_exchange(struct rt_driver *d, const struct rt_collective *x, rt_dstream s)
+{
+    struct rt_comm *const c = x->comm;
+    struct rt_error why = {.status = RT_OK};
+    enum rt_status status = enter(c, RT_COMM_OP_exchange, &why);
+    if (status == RT_OK)
+        status = c->exchange(c, x, s, &why);
+    if (leave(c, status, &why, NULL) == RT_OK)
+        return 0;
+    d->failed_comm = c;
+    return RT_DRIVER_COMM_FAILED;
+}

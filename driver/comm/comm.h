@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_DRIVER_COMM_COMM_H
+#define RT_DRIVER_COMM_COMM_H
+
+/*
+ * The communicator is a table, as the driver is. What a step of several ranks exchanges goes
+ * through it on both devices, and what they must agree on goes over the board that both have.
+ *
+ *   host  (comm_host.c)  slots of the board, summed by every rank in the order of ranks
+ *   NCCL  (comm_nccl.c)  its library's functions, taken at run time
+ *
+ * The first failure is the group's: it is kept, told again by whatever is called next, and the
+ * other ranks learn of it. A group that has failed is of no use any more.
+ *
+ * Threads: as a driver's table, with the driver's context current on CUDA.
+ */
+#include "driver/comm/board.h"
+#include "driver/driver.h"
+
+#define RT_COMM_OPS(X) X(open) X(post) X(look) X(exchange)
+
+enum rt_comm_op {
+#define RT_COMM_OP_ENUM(name) RT_COMM_OP_##name,
+    RT_COMM_OPS(RT_COMM_OP_ENUM)
+#undef RT_COMM_OP_ENUM
+        RT_COMM_OP_COUNT
+};
+
+/* The test seam: the fail_at-th call of all, counted from 1, fails; 0: none. */
+struct rt_comm_probe {
+    uint64_t calls, fail_at;
+    uint64_t per_op[RT_COMM_OP_COUNT];
+};
+
+struct rt_comm {
+    uint32_t rank, ranks;
+    struct rt_comm_probe probe;
+    struct rt_board board;
+    struct rt_error story; /* of the failure; RT_OK: none yet */
+    void *impl;            /* the back end's own state; null: not open */
+
+    /* Puts the exchange on the stream (CUDA), or does it. */
+    enum rt_status (*exchange)(struct rt_comm *c, const struct rt_collective *x, rt_dstream s,
+                               struct rt_error *err);
+    /* What was put on a stream has failed since; null: nothing can have. */
+    enum rt_status (*health)(struct rt_comm *c, struct rt_error *err);
+    /* Work that waits for others ends, right or wrong; null: there is none. */
+    void (*abandon)(struct rt_comm *c);
+    void (*close)(struct rt_comm *c); /* null: nothing to close */
+};
+
+/* Meets the others over the file: see rt_board_open. *out is zeroed on failure. */
+enum rt_status rt_comm_meet(const char *path, uint32_t rank, uint32_t ranks, uint64_t limit_ns,
+                            struct rt_comm *out, struct rt_error *err);
+/* Accepts a zeroed table. No work of it is on a stream any more. */
+void rt_comm_close(struct rt_comm *c);
+
+/*
+ * Makes exchanges possible on this device, of which every rank has its own; once more does nothing.
+ * Blocks until all ranks do it. nccl: an ncclComm_t of the caller's, which stays its; null: one of
+ * our own. RT_ERR_UNSUPPORTED: NCCL is not found, cannot be loaded, is older than RT_NCCL_OLDEST,
+ * lacks a function, or was given on the host device; RT_ERR_RANKS, RT_ERR_DRIVER.
+ */
+#define RT_NCCL_OLDEST "2.12"
+enum rt_status rt_comm_open(struct rt_comm *c, struct rt_driver *d, void *nccl,
+                            struct rt_error *err);
+
+/* rt_board_post and rt_board_look, the latter with the back end's health. RT_ERR_RANKS. */
+enum rt_status rt_comm_post(struct rt_comm *c, const uint32_t fields[RT_BOARD_FIELD_COUNT],
+                            struct rt_error *err);
+enum rt_status rt_comm_look(struct rt_comm *c, struct rt_error *err);
+/* The group has failed for what `why` tells, if it has not before: returns its status, and *why is
+ * the story that is kept. */
+enum rt_status rt_comm_fail(struct rt_comm *c, struct rt_error *why);
+
+/*
+ * A driver's `collective`: 0 or RT_DRIVER_COMM_FAILED, with d->failed_comm. A group of one without
+ * a communicator is not its business.
+ */
+int rt_comm_exchange(struct rt_driver *d, const struct rt_collective *x, rt_dstream s);
+
+/* The back ends' doors, for rt_comm_open. */
+enum rt_status rt_comm_open_host(struct rt_comm *c, struct rt_error *err);
+enum rt_status rt_comm_open_nccl(struct rt_comm *c, void *given, struct rt_error *err);
+
+#endif

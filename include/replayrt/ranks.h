@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPLAYRT_RANKS_H
+#define REPLAYRT_RANKS_H
+
+/*
+ * Several ranks of one machine that decode together, each with a device of its own: their blocks
+ * have a part of the heads each, and the sum of what they make of them, which is one all-reduce
+ * behind o_proj, is in the one graph that a step replays.
+ *
+ *   every rank: rt_ranks_create ── rt_ranks_cut(config) ── rt_create ── rt_step, rt_wait, …
+ *                      rt_ranks_destroy ── rt_destroy ────────────────────────┘
+ *
+ * All ranks make the same calls on their runtimes, in the same order: the same graphs, and in each
+ * step the same batch size, query length and rows. A rank with nothing to decode goes along with
+ * rt_step_params.idle_batch. What they do is held against each other by the number of replays so
+ * far, before a replay is launched and while it is waited for, and told by name:
+ *
+ *   RT_ERR_RANKS  a rank's replay is another; a rank has not begun one within timeout_ms, or not
+ *                 come to an exchange of it; has left the group, has failed, or its process is gone
+ *
+ * from rt_create, rt_step, rt_prefill, rt_wait and rt_synchronize. No call waits for another rank
+ * without a limit, but for one that makes a communicator: NCCL's own. A group that has failed is
+ * of no use any more: every later step says so again, and the other ranks learn of it. Any failure
+ * of a step that was begun is one of the group.
+ *
+ * On the host device ranks are processes or threads and exchange through shared memory, summing in
+ * the order of ranks: the same bits everywhere and in every run. On CUDA they exchange by NCCL 2.12
+ * or later, which is looked up at run time. The laws of rt.h hold here.
+ */
+#include "replayrt/rt.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define RT_MAX_RANKS 64
+#define RT_RANKS_TIMEOUT_MS 30000
+
+struct rt_ranks_params {
+    uint32_t struct_size;
+    uint32_t rank, ranks; /* this one's number, of how many: 1..RT_MAX_RANKS */
+    uint32_t timeout_ms;  /* 0: RT_RANKS_TIMEOUT_MS */
+    /* Where they meet: a file of all of them, on a file system in memory (/dev/shm) at best. The
+     * first to come makes it; once all have, it has no name any more. */
+    const char *path;
+    /* An ncclComm_t of the caller's for these ranks, of the device that the runtime gets. It stays
+     * the caller's, outlives the group, and is aborted where the group fails. Null: one is made. */
+    void *nccl_comm;
+};
+
+/*
+ * Meets the other ranks. Blocks until all are there. The caller owns the group until
+ * rt_ranks_destroy; it serves one runtime at a time, and is for that runtime's thread.
+ * RT_ERR_INVALID (also: a group of another size, a rank that is there already), RT_ERR_FILE,
+ * RT_ERR_RANKS (one does not come within timeout_ms, and which). *out is null then.
+ */
+RT_API enum rt_status rt_ranks_create(const struct rt_ranks_params *params, rt_ranks **out,
+                                      struct rt_error *error);
+/* After rt_destroy of what uses it. Writes null. The others see that this rank has left. */
+RT_API void rt_ranks_destroy(rt_ranks **ranks);
+
+struct rt_ranks_info {
+    uint32_t struct_size;
+    uint32_t rank, ranks;
+    uint32_t reserved;
+};
+RT_API enum rt_status rt_ranks_get_info(const rt_ranks *ranks, struct rt_ranks_info *out,
+                                        struct rt_error *error);
+
+/*
+ * Leaves this rank's part of all heads in a model's configuration: geometry.heads becomes
+ * heads / ranks. Head h of the model is head h - rank * (heads / ranks) of the rank's blocks, and
+ * so its weights are: of q_proj, q_b_proj (and their biases) and kv_b_proj the rows of its heads,
+ * of o_proj their columns; all else whole. A bias of o_proj is added once, by rank 0.
+ * RT_ERR_GEOMETRY names the numbers of ranks that divide the heads.
+ */
+RT_API enum rt_status rt_ranks_cut(const rt_ranks *ranks, struct rt_config *config,
+                                   struct rt_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "replayrt/ranks.h"
+
+#include "runtime/ranks_impl.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define NS_PER_MS UINT64_C(1000000)
+
+_Static_assert(RT_MAX_RANKS == RT_BOARD_MAX_RANKS, "every group has room on a board");
+
+/* ---- the group ------------------------------------------------------------------------------- */
+
+enum rt_status rt_ranks_create(const struct rt_ranks_params *params, rt_ranks **out,
+                               struct rt_error *error)
+{
+    struct rt_ranks_params mine;
+    RT_REQUIRE(out, error, RT_ERR_INVALID, "rt_ranks_create: out is null");
+    *out = NULL;
+    RT_TAKE_STRUCT(params, mine, error);
+    RT_REQUIRE(params->ranks >= 1 && params->ranks <= RT_MAX_RANKS, error, RT_ERR_INVALID,
+               "rt_ranks_create: %" PRIu32 " ranks, must be 1 to %d", params->ranks, RT_MAX_RANKS);
+    RT_REQUIRE(params->rank < params->ranks, error, RT_ERR_INVALID,
+               "rt_ranks_create: rank %" PRIu32 ", must be 0 to %" PRIu32 ", of %" PRIu32,
+               params->rank, params->ranks - 1, params->ranks);
+    RT_REQUIRE(params->path, error, RT_ERR_INVALID, "rt_ranks_create: path is null");
+    rt_ranks *const r = calloc(1, sizeof(*r));
+    RT_REQUIRE(r, error, RT_ERR_NOMEM, "out of host memory for a group of ranks");
+    const uint64_t ms = params->timeout_ms ? params->timeout_ms : RT_RANKS_TIMEOUT_MS;
+    r->nccl = params->nccl_comm;
+    const enum rt_status status =
+        rt_comm_meet(params->path, params->rank, params->ranks, ms * NS_PER_MS, &r->comm, error);
+    if (status == RT_OK)
+        *out = r;
+    else
+        free(r);
+    return status;
+}
+
+void rt_ranks_destroy(rt_ranks **ranks)
+{
+    if (!ranks || !*ranks)
+        return;
+    rt_comm_close(&(*ranks)->comm);
+    free(*ranks);
+    *ranks = NULL;
+}
+
+enum rt_status rt_ranks_get_info(const rt_ranks *ranks, struct rt_ranks_info *out,
+                                 struct rt_error *error)
+{
+    RT_REQUIRE(ranks, error, RT_ERR_INVALID, "rt_ranks_get_info: ranks is null");
+    RT_CHECK_STRUCT(out, error);
+    const struct rt_ranks_info mine = {.rank = ranks->comm.rank, .ranks = ranks->comm.ranks};
+    rt_struct_write(out, &mine, sizeof(mine));
+    return RT_OK;
+}
+
+/* "1, 2, 4, 8": as many as there is room for. */
+static void list_divisors(uint32_t heads, char *text, size_t bytes)
+{
+    size_t used = 0;
+    for (uint32_t i = 1; i <= heads && i <= RT_MAX_RANKS && used < bytes; i++)
+        if (heads % i == 0)
+            used += (size_t)snprintf(text + used, bytes - used, "%s%" PRIu32, i > 1 ? ", " : "", i);
+}
+
+enum rt_status rt_ranks_cut(const rt_ranks *ranks, struct rt_config *config, struct rt_error *error)
+{
+    char divisors[256] = "";
+    RT_REQUIRE(ranks, error, RT_ERR_INVALID, "rt_ranks_cut: ranks is null");
+    RT_CHECK_STRUCT(config, error);
+    const uint32_t heads = config->geometry.heads, count = ranks->comm.ranks;
+    list_divisors(heads, divisors, sizeof(divisors));
+    RT_REQUIRE(heads > 0 && heads % count == 0, error, RT_ERR_GEOMETRY,
+               "%" PRIu32 " heads cannot be cut evenly over %" PRIu32 " ranks: %s ranks can be",
+               heads, count, divisors);
+    config->geometry.heads = heads / count;
+    return RT_OK;
+}
+
+/* ---- create and destroy ---------------------------------------------------------------------- */
+
+enum rt_status rt_ranks_take(struct rt_runtime *rt, rt_ranks *ranks, struct rt_error *err)
+{
+    const struct rt_device_caps *const caps = &rt->driver.caps;
+    if (!ranks)
+        return RT_OK;
+    RT_REQUIRE(!ranks->runtime, err, RT_ERR_INVALID,
+               "rt_create: params->ranks has a runtime already, must serve one at a time");
+    RT_REQUIRE(!ranks->comm.exchange ||
+                   (ranks->kind == caps->kind && ranks->ordinal == caps->ordinal),
+               err, RT_ERR_INVALID,
+               "rt_create: params->ranks is of another device than %s, which it was opened for",
+               caps->name);
+    RT_TRY(rt_comm_open(&ranks->comm, &rt->driver, ranks->nccl, err));
+    ranks->kind = caps->kind;
+    ranks->ordinal = caps->ordinal;
+    ranks->runtime = rt;
+    rt->ranks = ranks;
+    return RT_OK;
+}
+
+/* Nothing is waited for that may never come. */
+static enum rt_status await_idle(struct rt_runtime *rt, struct rt_error *err)
+{
+    struct rt_driver *const d = &rt->driver;
+    struct rt_board_wait w = {0};
+    for (bool idle = false;;) {
+        RT_TRY(RT_DRV(d, err, stream_query, (d, rt->stream, &idle)));
+        if (idle)
+            return RT_OK;
+        if (rt_board_pause(&w))
+            RT_TRY(rt_comm_look(&rt->ranks->comm, err));
+    }
+}
+
+static void fields_of(const struct rt_graph_spec *spec, uint32_t rows,
+                      uint32_t fields[RT_BOARD_FIELD_COUNT])
+{
+    fields[RT_BOARD_BUCKET] = spec->rows;
+    fields[RT_BOARD_QUERY_LEN] = rt_spec_query_len(spec);
+    fields[RT_BOARD_CHUNK] = rt_spec_is_chunk(spec) ? rt_spec_chunk(spec) : 0;
+    fields[RT_BOARD_ROWS] = rows;
+}
+
+static enum rt_status try_graph(struct rt_runtime *rt, const struct rt_graph_spec *spec,
+                                struct rt_error *err)
+{
+    struct rt_driver *const d = &rt->driver;
+    const rt_addr hidden = rt_arena_addr(&rt->arena, RT_TENSOR_HIDDEN, 0);
+    const struct rt_collective x =
+        rt_ranks_sum(&rt->blueprint.config, &rt->ranks->comm, hidden, spec->tokens);
+    uint32_t fields[RT_BOARD_FIELD_COUNT];
+    fields_of(spec, 0, fields);
+    RT_TRY(rt_comm_post(&rt->ranks->comm, fields, err));
+    RT_TRY(RT_DRV(d, err, collective, (d, &x, rt->stream)));
+    return await_idle(rt, err);
+}
+
+enum rt_status rt_ranks_try(struct rt_runtime *rt, struct rt_error *err)
+{
+    if (!rt->ranks || !rt->blueprint.config.layer)
+        return RT_OK;
+    for (uint32_t i = 0; i < rt->blueprint.spec_count; i++)
+        RT_TRY(try_graph(rt, &rt->blueprint.specs[i], err));
+    return RT_OK;
+}
+
+void rt_ranks_release(struct rt_runtime *rt)
+{
+    struct rt_error nobody;
+    if (!rt->ranks)
+        return;
+    if (rt->stream || rt->owns_stream)
+        (void)await_idle(rt, &nobody);
+    rt->ranks->runtime = NULL;
+    rt->ranks = NULL;
+}
+
+/* ---- steps ----------------------------------------------------------------------------------- */
+
+enum rt_status rt_ranks_post(struct rt_runtime *rt, const struct rt_captured *g)
+{
+    uint32_t fields[RT_BOARD_FIELD_COUNT];
+    fields_of(&g->program.spec, rt_ring_record(&rt->ring)->live_rows, fields);
+    return rt_comm_post(&rt->ranks->comm, fields, &rt->error);
+}
+
+enum rt_status rt_ranks_outcome(struct rt_runtime *rt, enum rt_status status)
+{
+    struct rt_error why = rt->error;
+    if (status != RT_OK)
+        (void)rt_comm_fail(&rt->ranks->comm, &why);
+    return status;
+}
+
+enum rt_status rt_ranks_look(struct rt_runtime *rt)
+{
+    return rt->ranks ? rt_comm_look(&rt->ranks->comm, &rt->error) : RT_OK;
+}
+
+enum rt_status rt_ranks_settle(struct rt_runtime *rt)
+{
+    const bool waits = rt->ranks && rt->driver.caps.kind != RT_DEVICE_KIND_HOST;
+    return waits ? await_idle(rt, &rt->error) : RT_OK;
+}

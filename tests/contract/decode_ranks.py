@@ -1,0 +1,172 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""replayrt decode --ranks on the host device: recorded models cut over ranks, beside one rank and
+the recording; ranks that a launcher starts; one that is killed, one with other prompts.
+
+usage: decode_ranks.py COMMAND SOURCE_ROOT [GPUS]
+
+With GPUS, a number of them, on these instead: over so many ranks, where it divides the heads.
+"""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+from dumped import tensors
+
+COMMAND, ROOT = sys.argv[1], pathlib.Path(sys.argv[2]).resolve()
+GPUS = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+GOLDEN = ROOT / "tests/data/golden"
+# The heads of each, and their divisors above 1.
+FAMILIES = {"deepseek_v2": (2, 4), "deepseek_v3": (2, 4), "glm4_moe_lite": (5,),
+            "minicpm3": (2, 4), "mistral4": (2, 4), "youtu": (2, 4)}
+LONGEST, STEPS = 130, 16
+F32_BOUND = 1e-5   # of any logit, from one rank's
+BF16_BOUND = 0.04  # of the mean difference from one rank's, in deviations
+PORT = str(20000 + os.getpid() % 20000)
+
+
+def expect(good, story):
+    if not good:
+        sys.exit(story)
+
+
+def options(family, *more):
+    return [COMMAND, "decode", "--checkpoint", str(GOLDEN / f"tiny_{family}"), "--device",
+            "cuda:0" if GPUS else "host", *map(str, more)]
+
+
+def run(family, *more):
+    done = subprocess.run(options(family, *more, "--json"), capture_output=True, text=True,
+                          timeout=120)
+    expect(done.returncode == 0 and not done.stderr, f"{family} {more}: {done}")
+    return json.loads(done.stdout)
+
+
+# ---- the same tokens --------------------------------------------------------------------------
+
+
+def recorded(family):
+    """Options for three of the recorded prompts, and what was chosen behind them."""
+    golden = tensors(GOLDEN / f"tiny_{family}" / "golden.safetensors")
+    prompts, lens = golden["prompts"][1], golden["prompt_lens"][1]
+    arguments, greedy = ["--max-new-tokens", STEPS, "--ignore-eos"], []
+    for p in range(3):
+        ids = prompts[p * LONGEST:p * LONGEST + lens[p]]
+        arguments += ["--prompt-ids", ",".join(map(str, ids))]
+        greedy.append(list(golden["greedy_tokens"][1][p * STEPS:(p + 1) * STEPS]))
+    return arguments, greedy
+
+
+def decoded(family, folder, *more):
+    path = pathlib.Path(folder) / "dump"
+    r = run(family, *more, "--dump", path)
+    return [p["tokens"] for p in r["prompts"]], tensors(path)["logits"][1]
+
+
+def check_family(family, counts):
+    prompts, greedy = recorded(family)
+    teacher = [a for g in greedy for a in ("--teacher-ids", ",".join(map(str, g)))]
+    with tempfile.TemporaryDirectory() as folder:
+        for precision in ("bf16",) if GPUS else ("f32", "bf16"):
+            # In bf16 a choice may be nearly a tie: what is fed is the same there.
+            asked = [*prompts, "--precision", precision, *(teacher if precision == "bf16" else [])]
+            tokens, one = decoded(family, folder, *asked)
+            for ranks in counts:
+                got, many = decoded(family, folder, *asked, "--ranks", ranks)
+                off = [abs(a - b) for a, b in zip(one, many)]
+                name = f"{family}, {precision}, {ranks} ranks"
+                if precision == "f32":
+                    expect(got == tokens, f"{name}: {got}, one rank {tokens}")
+                    expect(got == greedy, f"{name}: {got}, recorded {greedy}")
+                    expect(max(off) <= F32_BOUND, f"{name}: a logit is {max(off)} off")
+                deviation = (sum(x * x for x in one) / len(one)) ** 0.5
+                mean = sum(off) / len(off)
+                expect(mean <= BF16_BOUND * deviation, f"{name}: {mean} of {deviation} off")
+                print(f"{name}: worst {max(off):.3g}, mean {mean / deviation:.2g} deviations")
+
+
+# ---- ranks that somebody else starts ----------------------------------------------------------
+
+
+def launch(rank, *more, world="2", **extra):
+    environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": world, "MASTER_PORT": PORT,
+                   **extra}
+    return subprocess.Popen(options("deepseek_v3", *more, "--ranks", 2), env=environment,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def end(process):
+    out, err = process.communicate(timeout=100)
+    return process.returncode, out, err
+
+
+def check_launcher():
+    asked = ("--prompt-ids", "5,7,9", "--max-new-tokens", 8)
+    alone = [p["tokens"] for p in run("deepseek_v3", *asked)["prompts"]]
+    code, out, err = end(launch(0, *asked, world="3"))
+    expect(code == 1 and "--ranks 2, but this is RANK=0 of WORLD_SIZE=3" in err, f"world: {err}")
+    code, out, err = end(launch("x", *asked))
+    expect(code == 1 and "RANK=x in the environment: expected a number" in err, f"no number: {err}")
+    code, out, err = end(launch(0, *asked, LOCAL_WORLD_SIZE="1"))
+    expect(code == 1 and "ranks are of one machine" in err, f"two machines: {err}")
+    first, second = launch(0, *asked, "--json"), launch(1, *asked, "--json")
+    code, out, err = end(first)
+    expect(code == 0 and [p["tokens"] for p in json.loads(out)["prompts"]] == alone,
+           f"rank 0: {code} {out} {err}")
+    code, out, err = end(second)
+    expect(code == 0 and json.loads(out or "{}") == {}, f"rank 1: {code} {out} {err}")
+
+
+def check_killed():
+    asked = ("--prompt-ids", "5,7,9", "--max-new-tokens", 8000, "--ignore-eos")
+    first, second = launch(0, *asked), launch(1, *asked)
+    time.sleep(1)
+    second.kill()
+    begun = time.monotonic()
+    code, _, err = end(first)
+    expect(code == 1 and "rank 1 is gone, its process has ended; its last step was" in err,
+           f"killed: {code} {err}")
+    expect(time.monotonic() - begun < 10, "a killed rank is noticed late")
+    end(second)
+
+
+def check_others():
+    """Two prompts here, one there: other graphs."""
+    asked = ("--prompt-ids", "5,7,9", "--max-new-tokens", 8)
+    first, second = launch(0, *asked), launch(1, *asked, "--prompt-ids", "4")
+    code, _, err = end(first)
+    expect(code == 1 and "rank 1 has batch size 2, rank 0 (this one) has 1" in err, f"{code} {err}")
+    code, _, err = end(second)
+    expect(code == 1 and "rank 0 has batch size 1, rank 1 (this one) has 2" in err, f"{code} {err}")
+
+
+def check_refused():
+    done = subprocess.run(options("deepseek_v3", "--prompt-ids", "5", "--max-new-tokens", 2,
+                                  "--ranks", 3), capture_output=True, text=True, timeout=100)
+    expect(done.returncode == 1 and "4 heads cannot be cut evenly over 3 ranks: 1, 2, 4 ranks can "
+           "be" in done.stderr, f"uneven: {done}")
+    done = subprocess.run(options("deepseek_v3", "--prompt-ids", "5", "--max-new-tokens", 2,
+                                  "--ranks", 0), capture_output=True, text=True, timeout=100)
+    expect(done.returncode == 2 and "--ranks 0: expected a number from 1 to 64" in done.stderr,
+           f"none: {done}")
+
+
+def check_ranks():
+    check_launcher()
+    check_killed()
+    check_others()
+    check_refused()
+
+
+def main():
+    for family, counts in FAMILIES.items():
+        check_family(family, [c for c in counts if not GPUS or c == GPUS])
+    if GPUS in (0, 2):
+        check_ranks()
+
+
+main()

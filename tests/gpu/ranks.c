@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * usage: gpu-ranks [RANKS] [--host]
+ *
+ * Ranks (2 unless said), a process and a GPU each, that exchange by the real NCCL, on a stream and
+ * in a replayed graph whose nodes the audit has seen; then one is killed while the others' kernels
+ * wait for it, and they learn of it. Exit 0: passed; 77: not so many GPUs, or no NCCL.
+ * --host: the same on the host device, so that the test itself is tested.
+ */
+#include "common/bf16.h"
+#include "driver/comm/comm.h"
+#include "graphs/audit.h"
+#include "graphs/build.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define SKIPPED 77
+#define MOST_RANKS 8u
+#define MOST_ELEMENTS ((UINT64_C(1) << 20) + 3)
+#define MOST_BYTES (MOST_ELEMENTS * 4)
+#define LIMIT_NS UINT64_C(20000000000)
+#define REPLAYS 3u
+
+struct rank {
+    uint32_t rank, ranks;
+    bool host;
+    char path[64];
+    struct rt_driver d;
+    struct rt_comm comm;
+    rt_dstream stream;
+    rt_addr memory;
+    unsigned char *numbers; /* on the host */
+    struct rt_error err;
+};
+
+/* Whole numbers, whose sums over all ranks bf16 still has. */
+static float number(uint32_t rank, uint64_t i, uint32_t turn)
+{
+    return (float)((rank + 1) * ((i + turn) % 7));
+}
+
+static void set(unsigned char *to, uint64_t i, enum rt_dtype dtype, float value)
+{
+    const uint16_t half = rt_float_to_bf16(value);
+    if (dtype == RT_DTYPE_BF16)
+        memcpy(to + 2 * i, &half, sizeof(half));
+    else
+        memcpy(to + 4 * i, &value, sizeof(value));
+}
+
+static float get(const unsigned char *from, uint64_t i, enum rt_dtype dtype)
+{
+    uint16_t half;
+    float value;
+    memcpy(&half, from + (dtype == RT_DTYPE_BF16 ? 2 : 4) * i, sizeof(half));
+    memcpy(&value, from + 4 * (dtype == RT_DTYPE_BF16 ? 0 : i), sizeof(value));
+    return dtype == RT_DTYPE_BF16 ? rt_bf16_to_float(half) : value;
+}
+
+static enum rt_status fill(struct rank *r, const struct rt_collective *x, uint32_t turn)
+{
+    for (uint64_t i = 0; i < x->count; i++)
+        set(r->numbers, i, x->dtype, number(r->rank, i, turn));
+    const uint64_t bytes = x->count * rt_dtype_bytes(x->dtype);
+    return RT_DRV(&r->d, &r->err, copy_in, (&r->d, r->memory, r->numbers, bytes, r->stream));
+}
+
+static enum rt_status judge(struct rank *r, const struct rt_collective *x, uint32_t turn)
+{
+    const uint64_t bytes = x->count * rt_dtype_bytes(x->dtype);
+    RT_TRY(RT_DRV(&r->d, &r->err, copy_out, (&r->d, r->numbers, r->memory, bytes, r->stream)));
+    RT_TRY(RT_DRV(&r->d, &r->err, stream_sync, (&r->d, r->stream)));
+    for (uint64_t i = 0; i < x->count; i++) {
+        float sum = 0;
+        for (uint32_t other = 0; other < r->ranks; other++)
+            sum += number(other, i, turn);
+        const float got = get(r->numbers, i, x->dtype);
+        RT_REQUIRE(got == sum, &r->err, RT_ERR_INTERNAL,
+                   "%s, %" PRIu64 " elements, turn %" PRIu32 ": element %" PRIu64
+                   " is %g, expected %g",
+                   rt_dtype_name(x->dtype), x->count, turn, i, (double)got, (double)sum);
+    }
+    return RT_OK;
+}
+
+/* ---- exchanges ------------------------------------------------------------------------------- */
+
+static enum rt_status on_a_stream(struct rank *r, const struct rt_collective *x)
+{
+    RT_TRY(fill(r, x, 0));
+    RT_TRY(RT_DRV(&r->d, &r->err, collective, (&r->d, x, r->stream)));
+    return judge(r, x, 0);
+}
+
+/* As a block's is: a foreign stage of a program. */
+static enum rt_status build(struct rank *r, const struct rt_collective *x, struct rt_program *p,
+                            struct rt_graph *g)
+{
+    const struct rt_work work = {.kind = RT_WORK_COLLECTIVE, .collective = *x};
+    const struct rt_audit_region region = {
+        .base = r->memory, .bytes = MOST_BYTES, .name = "numbers"};
+    RT_TRY(rt_program_add(p, "sum", 0, &work, &r->err));
+    p->stages[0].trust = RT_STAGE_FOREIGN_HOST;
+    RT_TRY(rt_graph_build(p, &r->d, r->stream, g, &r->err));
+    RT_TRY(rt_graph_audit(g, p, &r->d, &region, 1, &r->err));
+    return rt_graph_instantiate(g, &r->d, r->stream, &r->err);
+}
+
+static enum rt_status replay(struct rank *r, const struct rt_collective *x,
+                             const struct rt_graph *g)
+{
+    for (uint32_t turn = 1; turn <= REPLAYS; turn++) {
+        RT_TRY(fill(r, x, turn));
+        RT_TRY(RT_DRV(&r->d, &r->err, graph_launch, (&r->d, g->exec, r->stream)));
+        RT_TRY(judge(r, x, turn));
+    }
+    return RT_OK;
+}
+
+static enum rt_status in_a_graph(struct rank *r, const struct rt_collective *x)
+{
+    struct rt_program p = {0};
+    struct rt_graph g = {0};
+    enum rt_status status = build(r, x, &p, &g);
+    if (status == RT_OK)
+        status = replay(r, x, &g);
+    if (status == RT_OK && r->rank == 0)
+        printf("%s, %" PRIu64 " elements: %u nodes: good\n", rt_dtype_name(x->dtype), x->count,
+               g.node_count);
+    rt_graph_free(&g, &r->d);
+    rt_program_free(&p);
+    return status;
+}
+
+static struct rt_collective sum_of(struct rank *r, enum rt_dtype dtype, uint64_t count)
+{
+    return (struct rt_collective){.kind = RT_ALL_REDUCE,
+                                  .dtype = dtype,
+                                  .from = r->memory,
+                                  .to = r->memory,
+                                  .count = count,
+                                  .ranks = r->ranks,
+                                  .comm = &r->comm};
+}
+
+static enum rt_status exchange_all(struct rank *r)
+{
+    static const uint64_t counts[] = {1, 5120, MOST_ELEMENTS};
+    for (int i = 0; i < 6; i++) {
+        const struct rt_collective x =
+            sum_of(r, i % 2 ? RT_DTYPE_BF16 : RT_DTYPE_F32, counts[i / 2]);
+        RT_TRY(on_a_stream(r, &x));
+        RT_TRY(in_a_graph(r, &x));
+    }
+    return RT_OK;
+}
+
+/* ---- a rank that is killed ------------------------------------------------------------------- */
+
+/* The others have put an exchange on the stream that the last rank never comes to. */
+static enum rt_status be_left(struct rank *r)
+{
+    static const uint32_t fields[RT_BOARD_FIELD_COUNT] = {1, 1, 0, 1};
+    const struct rt_collective x = sum_of(r, RT_DTYPE_F32, 5120);
+    struct rt_board_wait w = {.begin_ns = rt_board_now_ns()};
+    bool idle = false;
+    if (r->rank == r->ranks - 1)
+        (void)raise(SIGKILL);
+    enum rt_status status = rt_comm_post(&r->comm, fields, &r->err);
+    if (status == RT_OK)
+        status = RT_DRV(&r->d, &r->err, collective, (&r->d, &x, r->stream));
+    while (status == RT_OK && !rt_board_is_late(&r->comm.board, &w))
+        if (rt_board_pause(&w))
+            status = rt_comm_look(&r->comm, &r->err);
+    RT_REQUIRE(status == RT_ERR_RANKS, &r->err, RT_ERR_INTERNAL,
+               "a killed rank is not noticed: status %d", (int)status);
+    /* What waited on the device is over, by an error or not. */
+    while (r->d.stream_query(&r->d, r->stream, &idle) == 0 && !idle) {
+        RT_REQUIRE(!rt_board_is_late(&r->comm.board, &w), &r->err, RT_ERR_INTERNAL,
+                   "kernels still wait for a rank that is gone (%s)", r->comm.story.message);
+        (void)rt_board_pause(&w);
+    }
+    if (r->rank == 0)
+        printf("noticed: %s\n", r->comm.story.message);
+    return RT_OK;
+}
+
+/* ---- one rank -------------------------------------------------------------------------------- */
+
+static enum rt_status open_rank(struct rank *r)
+{
+    struct rt_driver *const d = &r->d;
+    RT_TRY(r->host ? rt_driver_open_host(d, &r->err) : rt_driver_open_cuda(r->rank, d, &r->err));
+    RT_TRY(RT_DRV(d, &r->err, ctx_enter, (d)));
+    RT_TRY(RT_DRV(d, &r->err, stream_create, (d, &r->stream)));
+    RT_TRY(RT_DRV(d, &r->err, mem_alloc, (d, MOST_BYTES, &r->memory)));
+    r->numbers = malloc(MOST_BYTES);
+    RT_REQUIRE(r->numbers, &r->err, RT_ERR_NOMEM, "out of host memory");
+    RT_TRY(rt_comm_meet(r->path, r->rank, r->ranks, LIMIT_NS, &r->comm, &r->err));
+    return rt_comm_open(&r->comm, d, NULL, &r->err);
+}
+
+static void close_rank(struct rank *r)
+{
+    struct rt_driver *const d = &r->d;
+    rt_comm_close(&r->comm);
+    free(r->numbers);
+    if (r->memory)
+        (void)d->mem_free(d, r->memory);
+    if (r->stream)
+        (void)d->stream_destroy(d, r->stream);
+    rt_driver_close(d);
+}
+
+static int run_rank(struct rank *r)
+{
+    enum rt_status status = open_rank(r);
+    const bool missing = status == RT_ERR_NO_DEVICE || status == RT_ERR_UNSUPPORTED;
+    if (status == RT_OK)
+        status = exchange_all(r);
+    if (status == RT_OK)
+        status = be_left(r);
+    if (status != RT_OK)
+        printf("rank %u: %s: %s\n", r->rank, rt_status_string(status), r->err.message);
+    close_rank(r);
+    return missing ? SKIPPED : status == RT_OK ? 0 : 1;
+}
+
+/* ---- all of them ----------------------------------------------------------------------------- */
+
+/* Its number among the ranks; it is waited for no more. */
+static uint32_t forget(pid_t *pids, uint32_t ranks, pid_t pid)
+{
+    uint32_t rank = 0;
+    while (rank + 1 < ranks && pids[rank] != pid)
+        rank++;
+    pids[rank] = 0;
+    return rank;
+}
+
+/* The first that has no GPU ends the rest, which wait for it. */
+static int await_all(pid_t *pids, uint32_t ranks)
+{
+    int outcome = 0;
+    for (uint32_t left = ranks; left > 0; left--) {
+        int status = 0;
+        const uint32_t rank = forget(pids, ranks, wait(&status));
+        const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+        if (rank == ranks - 1 && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+            continue;
+        if (outcome == 0)
+            outcome = code;
+        for (uint32_t i = 0; i < ranks && code == SKIPPED; i++)
+            if (pids[i] > 0)
+                (void)kill(pids[i], SIGTERM);
+    }
+    return outcome;
+}
+
+/* A process that has opened CUDA may have no children that do: this one opens nothing. */
+int main(int argc, char **argv)
+{
+    struct rank r = {.ranks = 2};
+    pid_t pids[MOST_RANKS];
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--host") == 0)
+            r.host = true;
+        else
+            r.ranks = (uint32_t)strtoul(argv[i], NULL, 10);
+    }
+    if (r.ranks < 2 || r.ranks > MOST_RANKS) {
+        fprintf(stderr, "usage: gpu-ranks [2..%u] [--host]\n", MOST_RANKS);
+        return 2;
+    }
+    (void)snprintf(r.path, sizeof(r.path), "/tmp/gpu-ranks.%ld", (long)getpid());
+    for (r.rank = 0; r.rank < r.ranks; r.rank++) {
+        (void)fflush(NULL);
+        pids[r.rank] = fork();
+        if (pids[r.rank] == 0)
+            return run_rank(&r);
+        if (pids[r.rank] < 0) {
+            perror("fork");
+            return 1;
+        }
+    }
+    const int code = await_all(pids, r.ranks);
+    puts(code == 0         ? "gpu-ranks: passed"
+         : code == SKIPPED ? "gpu-ranks: skipped"
+                           : "gpu-ranks: FAILED");
+    return code;
+}

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/support/rank_fixture.h"
+
+#include "common/bf16.h"
+#include "common/check.h"
+#include "tests/support/fixture.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define TIMEOUT_MS 10000
+
+/* ---- weights --------------------------------------------------------------------------------- */
+
+/* This rank's heads of a weight of all: rows of q_b and kv_b, columns of o, all of the rest. */
+static struct rt_weight part_of(const struct rank_seat *seat, const char *name,
+                                const struct rt_weight *whole)
+{
+    const uint64_t ranks = seat->ranks ? seat->bench->ranks : 1;
+    struct rt_weight w = *whole;
+    if (strcmp(name, "o_proj.weight") == 0) {
+        w.columns /= ranks;
+        w.address += seat->rank * w.columns * sizeof(uint16_t);
+        w.row_stride = (int64_t)whole->columns;
+        w.column_stride = 1;
+    } else if (strstr(name, "_b_proj")) {
+        w.rows /= ranks;
+        w.address += seat->rank * w.rows * w.columns * sizeof(uint16_t);
+    }
+    return w;
+}
+
+/* The walk of block_open, whose numbers these are. */
+static enum rt_status bind(const struct rank_seat *seat, const struct rt_config *config,
+                           rt_weights *weights, struct rt_error *err)
+{
+    const struct block_fixture *const all = &seat->bench->blocks;
+    uint64_t at = 0;
+    for (uint32_t layer = 0; layer < config->geometry.layers; layer++) {
+        const char *name;
+        struct rt_weight w = {.struct_size = sizeof(w), .dtype = RT_DTYPE_BF16};
+        for (uint32_t i = 0; block_weight(&all->config, i, &name, &w.rows, &w.columns); i++) {
+            w.address = (uintptr_t)(all->numbers + at);
+            at += (w.rows * w.columns + 127) / 128 * 128;
+            const struct rt_weight part = part_of(seat, name, &w);
+            RT_TRY(rt_weights_bind(weights, layer, name, &part, err));
+        }
+    }
+    return RT_OK;
+}
+
+/* ---- stages ---------------------------------------------------------------------------------- */
+
+static float input(uint32_t step, uint32_t layer, uint32_t row, uint32_t i)
+{
+    uint64_t seed = 1 + step + 100 * layer + 1000 * row + 100000 * (uint64_t)i;
+    return (float)(int32_t)fixture_random(&seed) * (1.0f / 2147483648.0f);
+}
+
+static int before(void *user, const struct rt_stage_context *context)
+{
+    const struct rank_seat *const seat = user;
+    struct rt_tensor t = {.struct_size = sizeof(t)};
+    if (rt_tensor(context->runtime, "hidden", 0, &t) != RT_OK)
+        return 1;
+    for (uint32_t row = 0; row < context->batch && row < RANKS_ROWS; row++)
+        for (uint32_t i = 0; i < RANKS_HIDDEN; i++) {
+            const float value = input(seat->step, context->layer, row, i);
+            const uint64_t at = row * RANKS_HIDDEN + i;
+            if (t.dtype == RT_DTYPE_F32)
+                ((float *)(uintptr_t)t.address)[at] = value;
+            else
+                ((uint16_t *)(uintptr_t)t.address)[at] = rt_float_to_bf16(value);
+        }
+    return 0;
+}
+
+static int after(void *user, const struct rt_stage_context *context)
+{
+    struct rank_seat *const seat = user;
+    struct rt_tensor t = {.struct_size = sizeof(t)};
+    if (rt_tensor(context->runtime, "hidden", 0, &t) != RT_OK || seat->step >= RANKS_STEPS)
+        return 1;
+    for (uint32_t row = 0; row < context->batch && row < RANKS_ROWS; row++)
+        for (uint32_t i = 0; i < RANKS_HIDDEN; i++) {
+            const uint64_t at = row * RANKS_HIDDEN + i;
+            const float value =
+                t.dtype == RT_DTYPE_F32
+                    ? ((const float *)(uintptr_t)t.address)[at]
+                    : rt_bf16_to_float(((const uint16_t *)(uintptr_t)t.address)[at]);
+            seat->out[seat->step][context->layer][row][i] = value;
+        }
+    return 0;
+}
+
+/* ---- ranks ----------------------------------------------------------------------------------- */
+
+static enum rt_status create(struct rank_seat *seat)
+{
+    struct rt_config config = seat->bench->blocks.config;
+    struct rt_create_params p = {
+        .struct_size = sizeof(p),
+        .config = &config,
+        .stages = {[RT_STAGE_BEFORE_ATTENTION] = before, [RT_STAGE_AFTER_ATTENTION] = after},
+        .stage_user = seat,
+        .ranks = seat->ranks};
+    rt_weights *weights = NULL;
+    if (seat->bench->batches[seat->rank])
+        config.batch_sizes[config.batch_size_count - 1] = seat->bench->batches[seat->rank];
+    if (seat->ranks)
+        RT_TRY(rt_ranks_cut(seat->ranks, &config, &seat->error));
+    RT_TRY(rt_weights_create(&config, &weights, &seat->error));
+    enum rt_status status = bind(seat, &config, weights, &seat->error);
+    p.weights = weights;
+    if (status == RT_OK)
+        status = rt_create(&p, &seat->rt, &seat->error);
+    rt_weights_destroy(&weights);
+    for (uint32_t i = 0; status == RT_OK && i < RANKS_ROWS; i++)
+        status = rt_seq_open(seat->rt, NULL, &seat->seqs[i]);
+    return status;
+}
+
+enum rt_status rank_open(struct rank_seat *seat)
+{
+    const struct rank_bench *const b = seat->bench;
+    const struct rt_ranks_params p = {.struct_size = sizeof(p),
+                                      .rank = seat->rank,
+                                      .ranks = b->ranks,
+                                      .timeout_ms = b->timeout_ms,
+                                      .path = b->path};
+    RT_TRY(rt_ranks_create(&p, &seat->ranks, &seat->error));
+    return create(seat);
+}
+
+void rank_close(struct rank_seat *seat)
+{
+    rt_destroy(&seat->rt);
+    rt_ranks_destroy(&seat->ranks);
+}
+
+static enum rt_status told(struct rank_seat *seat, enum rt_status status)
+{
+    if (status != RT_OK)
+        seat->error = *rt_last_error(seat->rt);
+    return status;
+}
+
+enum rt_status rank_step(struct rank_seat *seat, uint32_t rows, uint32_t flags)
+{
+    uint64_t ticket;
+    const struct rt_step_params p = {.struct_size = sizeof(p),
+                                     .flags = flags,
+                                     .rows = rows,
+                                     .seqs = seat->seqs,
+                                     .idle_batch = rows ? 0 : RANKS_ROWS};
+    RT_TRY(told(seat, rt_step(seat->rt, &p, &ticket)));
+    RT_TRY(told(seat, rt_wait(seat->rt, ticket, UINT64_MAX)));
+    seat->step++;
+    return RT_OK;
+}
+
+struct job {
+    struct rank_seat *seat;
+    rank_fn fn;
+};
+
+static void *work(void *user)
+{
+    const struct job *const job = user;
+    job->seat->status = rank_open(job->seat);
+    if (job->seat->status == RT_OK)
+        job->seat->status = job->fn(job->seat);
+    rank_close(job->seat);
+    return NULL;
+}
+
+void rank_bench_open(struct rank_bench *b, uint32_t ranks, enum rt_precision precision)
+{
+    struct rt_config config;
+    *b = (struct rank_bench){.ranks = ranks, .timeout_ms = TIMEOUT_MS};
+    (void)snprintf(b->path, sizeof(b->path), "ranks.%ld.group", (long)getpid());
+    block_config(&config);
+    (void)snprintf(config.device, sizeof(config.device), "host");
+    config.geometry.heads = RANKS_HEADS;
+    config.precision = precision;
+    block_open(&b->blocks, &config, 7);
+}
+
+void rank_bench_close(struct rank_bench *b)
+{
+    block_close(&b->blocks);
+}
+
+void rank_bench_run(struct rank_bench *b, rank_fn fn)
+{
+    pthread_t threads[RANKS_MOST];
+    struct job jobs[RANKS_MOST];
+    for (uint32_t r = 0; r < b->ranks; r++) {
+        b->seats[r] = (struct rank_seat){.bench = b, .rank = r};
+        jobs[r] = (struct job){.seat = &b->seats[r], .fn = fn};
+        assert_int_equal(pthread_create(&threads[r], NULL, work, &jobs[r]), 0);
+    }
+    for (uint32_t r = 0; r < b->ranks; r++)
+        assert_int_equal(pthread_join(threads[r], NULL), 0);
+}
+
+void rank_bench_alone(struct rank_bench *b, rank_fn fn, struct rank_seat *seat)
+{
+    *seat = (struct rank_seat){.bench = b};
+    if (create(seat) != RT_OK || fn(seat) != RT_OK)
+        fail_msg("alone: %s", seat->error.message);
+    rank_close(seat);
+}
+
+void rank_bench_all_well(const struct rank_bench *b)
+{
+    for (uint32_t r = 0; r < b->ranks; r++)
+        if (b->seats[r].status != RT_OK)
+            fail_msg("rank %u of %u: %d %s", r, b->ranks, (int)b->seats[r].status,
+                     b->seats[r].error.message);
+}
+
+void rank_bench_failed(const struct rank_bench *b, uint32_t rank, enum rt_status status,
+                       const char *part)
+{
+    const struct rank_seat *const s = &b->seats[rank];
+    if (s->status != status || !strstr(s->error.message, part))
+        fail_msg("rank %u: %d \"%s\", expected %d and \"%s\" in it", rank, (int)s->status,
+                 s->error.message, (int)status, part);
+}

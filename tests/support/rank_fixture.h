@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_TESTS_SUPPORT_RANK_FIXTURE_H
+#define RT_TESTS_SUPPORT_RANK_FIXTURE_H
+
+/*
+ * Blocks of 12 heads cut over the ranks of a group, each a thread of the test with a runtime of its
+ * own whose weights are views into those of all heads. What goes into a block is made of the step
+ * and the layer, what comes out is kept.
+ */
+#include "replayrt/ranks.h"
+#include "tests/support/block_fixture.h"
+
+#define RANKS_MOST 4u
+#define RANKS_HEADS 12u
+#define RANKS_STEPS 6u
+#define RANKS_ROWS 2u
+#define RANKS_HIDDEN 32u
+#define RANKS_LAYERS 2u
+
+typedef float rank_outputs[RANKS_STEPS][RANKS_LAYERS][RANKS_ROWS][RANKS_HIDDEN];
+
+struct rank_bench;
+
+/* One rank; what a thread of it does fails by its status and error, for assertions are the main
+ * thread's. */
+struct rank_seat {
+    struct rank_bench *bench;
+    uint32_t rank, step;
+    rt_ranks *ranks; /* null: alone, with all heads */
+    rt_runtime *rt;
+    rt_seq seqs[RANKS_ROWS];
+    rank_outputs out;
+    enum rt_status status;
+    struct rt_error error;
+};
+
+typedef enum rt_status (*rank_fn)(struct rank_seat *seat);
+
+struct rank_bench {
+    struct block_fixture blocks; /* of all heads */
+    uint32_t ranks, timeout_ms;
+    char path[64];
+    uint32_t batches[RANKS_MOST]; /* largest batch size of each rank; 0: that of blocks.config */
+    struct rank_seat seats[RANKS_MOST];
+};
+
+void rank_bench_open(struct rank_bench *b, uint32_t ranks, enum rt_precision precision);
+void rank_bench_close(struct rank_bench *b);
+/* Every rank has a group and a runtime of it, then does `fn`. Joined on return. */
+void rank_bench_run(struct rank_bench *b, rank_fn fn);
+/* One rank with all heads and no group does it. */
+void rank_bench_alone(struct rank_bench *b, rank_fn fn, struct rank_seat *seat);
+/* Fails the test where a rank has failed, or has another story: `part` is in it. */
+void rank_bench_all_well(const struct rank_bench *b);
+void rank_bench_failed(const struct rank_bench *b, uint32_t rank, enum rt_status status,
+                       const char *part);
+
+/* For a rank's function: one step of all rows, waited for. */
+enum rt_status rank_step(struct rank_seat *seat, uint32_t rows, uint32_t flags);
+/* A rank of a process or thread of the caller's: group and runtime, and back. */
+enum rt_status rank_open(struct rank_seat *seat);
+void rank_close(struct rank_seat *seat);
+
+#endif

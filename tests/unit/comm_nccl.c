@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* NCCL through a stand-in: what is found, what is refused, what it is asked for, what is left. */
+#include "tests/unit/comm_crew.h"
+#include "tests/unit/fake_nccl.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* Of a CUDA device only its kind is looked at. */
+static struct rt_driver cuda(void)
+{
+    return (struct rt_driver){.caps.kind = RT_DEVICE_KIND_CUDA};
+}
+
+/* A group of one that has met. */
+static void meet(struct rt_comm *c)
+{
+    struct crew crew;
+    struct rt_error err = {.status = RT_OK};
+    crew_begin(&crew, 1);
+    if (rt_comm_meet(crew.path, 0, 1, CREW_LIMIT_NS, c, &err) != RT_OK)
+        fail_msg("%s", err.message);
+}
+
+static void open_well(struct rt_comm *c)
+{
+    struct rt_driver d = cuda();
+    meet(c);
+    assert_int_equal(rt_comm_open(c, &d, NULL, NULL), RT_OK);
+    assert_int_equal(rt_comm_open(c, &d, NULL, NULL), RT_OK); /* once more does nothing */
+    assert_int_equal(fake_nccl.made, 1);
+}
+
+static void close_well(struct rt_comm *c)
+{
+    rt_comm_close(c);
+    assert_int_equal(fake_nccl.made, 0);
+    assert_int_equal(fake_nccl.loaded, 0);
+}
+
+/* ---- opening --------------------------------------------------------------------------------- */
+
+static void refused(void *given, enum rt_status status, const char *story)
+{
+    struct rt_driver d = cuda();
+    struct rt_comm c;
+    struct rt_error err = {.status = RT_OK};
+    meet(&c);
+    assert_int_equal(rt_comm_open(&c, &d, given, &err), status);
+    assert_string_equal(err.message, story);
+    assert_int_equal(fake_nccl.made, 0);
+    assert_int_equal(fake_nccl.loaded, 0);
+    assert_int_equal(fake_nccl.aborts, 0);
+    rt_comm_close(&c);
+    fake_nccl_reset();
+}
+
+static void test_what_is_missing(void **state)
+{
+    (void)state;
+    fake_nccl_reset();
+    fake_nccl.found = NULL;
+    refused(NULL, RT_ERR_UNSUPPORTED,
+            "NCCL cannot be loaded (libnccl.so.2: no such file; libnccl.so: no such file): tried "
+            "libnccl.so.2, libnccl.so; LD_LIBRARY_PATH must reach it");
+    fake_nccl.version = 21199;
+    refused(NULL, RT_ERR_UNSUPPORTED, "libnccl.so.2 is NCCL 2.11; needed is NCCL 2.12 or later");
+    fake_nccl.version = 2708;
+    refused(NULL, RT_ERR_UNSUPPORTED, "libnccl.so.2 is NCCL 2.7; needed is NCCL 2.12 or later");
+    static const char *const symbols[] = {
+#define RT_NCCL_SYMBOL(name, result, arguments) "nccl" #name,
+#include "driver/comm/comm_nccl_symbols.inc"
+#undef RT_NCCL_SYMBOL
+    };
+    for (size_t i = 0; i < sizeof(symbols) / sizeof(symbols[0]); i++) {
+        char story[128];
+        fake_nccl.lacks = symbols[i];
+        (void)snprintf(story, sizeof(story), "libnccl.so.2 lacks %s; needed is NCCL 2.12 or later",
+                       symbols[i]);
+        refused(NULL, RT_ERR_UNSUPPORTED, story);
+    }
+    struct rt_comm c;
+    fake_nccl.found = "libnccl.so";
+    fake_nccl.version = 21200;
+    open_well(&c);
+    assert_string_equal(fake_nccl.tried, "libnccl.so.2 libnccl.so ");
+    close_well(&c);
+}
+
+static void test_calls_that_fail(void **state)
+{
+    static const char *const own[] = {"libnccl.so.2: ncclGetVersion failed: internal error",
+                                      "ncclGetUniqueId failed: internal error (3)",
+                                      "ncclCommInitRank failed: internal error (3)"};
+    static const char *const given[] = {"ncclCommCount failed: internal error (3)",
+                                        "ncclCommUserRank failed: internal error (3)"};
+    (void)state;
+    fake_nccl_reset();
+    for (uint64_t i = 0; i < 3; i++) {
+        fake_nccl.fail_at = 1 + i;
+        refused(NULL, i ? RT_ERR_DRIVER : RT_ERR_UNSUPPORTED, own[i]);
+    }
+    for (uint64_t i = 0; i < 2; i++) {
+        fake_nccl.fail_at = 2 + i;
+        refused(&fake_nccl, RT_ERR_DRIVER, given[i]);
+    }
+}
+
+static void test_a_communicator_of_the_callers(void **state)
+{
+    struct rt_driver d = cuda(), host = {.caps.kind = RT_DEVICE_KIND_HOST};
+    struct rt_error err = {.status = RT_OK};
+    struct rt_comm c;
+    (void)state;
+    fake_nccl_reset();
+    fake_nccl.given_count = 4;
+    fake_nccl.given_rank = 2;
+    refused(&fake_nccl, RT_ERR_INVALID,
+            "the ncclComm_t is rank 2 of 4, the group's rank is 0 of 1");
+    meet(&c);
+    assert_int_equal(rt_comm_open(&c, &d, &fake_nccl, &err), RT_OK);
+    rt_comm_close(&c);
+    assert_int_equal(fake_nccl.made, 0); /* neither made nor destroyed */
+    meet(&c);
+    assert_int_equal(rt_comm_open(&c, &host, &fake_nccl, &err), RT_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "is nothing to the host device"));
+    rt_comm_close(&c);
+}
+
+static enum rt_status open_one(struct crew *crew, struct rt_comm *c, struct rt_error *err)
+{
+    static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER; /* the stand-in is not made for two */
+    struct rt_driver d = cuda();
+    (void)crew;
+    if (c->rank == 0) /* its word is what the others wait for */
+        return rt_comm_open(c, &d, NULL, err);
+    while (!c->board.page->has_id)
+        continue;
+    (void)pthread_mutex_lock(&one);
+    const enum rt_status status = rt_comm_open(c, &d, NULL, err);
+    (void)pthread_mutex_unlock(&one);
+    return status;
+}
+
+static void test_all_have_one_id(void **state)
+{
+    struct crew crew;
+    (void)state;
+    fake_nccl_reset();
+    crew_begin(&crew, 2);
+    crew_run(&crew, open_one);
+    for (uint32_t r = 0; r < 2; r++) {
+        crew_expect(&crew, r, RT_OK, "");
+        assert_string_equal(fake_nccl.ids[r].bytes, "an id");
+    }
+    assert_int_equal(fake_nccl.made, 0);
+}
+
+/* ---- exchanges ------------------------------------------------------------------------------- */
+
+static void test_what_it_is_asked_for(void **state)
+{
+    static const struct {
+        enum rt_collective_kind kind;
+        const char *call;
+        int sum;
+    } kinds[] = {{RT_ALL_REDUCE, "AllReduce", 1},
+                 {RT_ALL_GATHER, "AllGather", 0},
+                 {RT_REDUCE_SCATTER, "ReduceScatter", 1}};
+    static const struct {
+        enum rt_dtype dtype;
+        int theirs;
+    } dtypes[] = {{RT_DTYPE_BF16, 9}, {RT_DTYPE_F32, 7}, {RT_DTYPE_I32, 2}, {RT_DTYPE_U8, 1}};
+    struct rt_driver d = cuda();
+    struct rt_comm c;
+    int stream;
+    (void)state;
+    fake_nccl_reset();
+    open_well(&c);
+    for (size_t i = 0; i < 3; i++)
+        for (size_t k = 0; k < 4; k++) {
+            const struct rt_collective x = {.kind = kinds[i].kind,
+                                            .dtype = dtypes[k].dtype,
+                                            .from = 0x1000,
+                                            .to = 0x2000,
+                                            .count = 77 + k,
+                                            .ranks = 1,
+                                            .comm = &c};
+            assert_int_equal(rt_comm_exchange(&d, &x, (rt_dstream)(void *)&stream), 0);
+            assert_string_equal(fake_nccl.call, kinds[i].call);
+            assert_int_equal((uintptr_t)fake_nccl.from, 0x1000);
+            assert_int_equal((uintptr_t)fake_nccl.to, 0x2000);
+            assert_int_equal(fake_nccl.count, 77 + k);
+            assert_int_equal(fake_nccl.dtype, dtypes[k].theirs);
+            assert_int_equal(fake_nccl.sum, kinds[i].sum);
+            assert_ptr_equal(fake_nccl.stream, &stream);
+        }
+    close_well(&c);
+}
+
+/* What waits on the device for others is ended, once, and nothing of it is destroyed again. */
+static void test_a_group_that_fails(void **state)
+{
+    struct rt_driver d = cuda();
+    struct rt_error err = {.status = RT_OK};
+    struct rt_comm c;
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        static const char *const stories[] = {"ncclAllReduce failed: internal error (3)",
+                                              "ncclCommGetAsyncError failed: internal error (3)",
+                                              "the communicator failed: remote process exited (6)"};
+        const struct rt_collective x = {.dtype = RT_DTYPE_BF16, .ranks = 1, .comm = &c};
+        fake_nccl_reset();
+        open_well(&c);
+        assert_int_equal(rt_comm_look(&c, &err), RT_OK);
+        fake_nccl.async = RT_NCCL_IN_PROGRESS;
+        assert_int_equal(rt_comm_look(&c, &err), RT_OK);
+        fake_nccl.async = i == 2 ? 6 : 0;
+        fake_nccl.fail_at = i == 2 ? 0 : fake_nccl.calls + 1;
+        if (i == 0) {
+            assert_int_equal(rt_comm_exchange(&d, &x, NULL), RT_DRIVER_COMM_FAILED);
+            assert_ptr_equal(d.failed_comm, &c);
+        }
+        assert_int_equal(rt_comm_look(&c, &err), RT_ERR_DRIVER);
+        assert_string_equal(err.message, stories[i]);
+        assert_int_equal(rt_comm_look(&c, &err), RT_ERR_DRIVER);
+        assert_string_equal(err.message, stories[i]);
+        assert_int_equal(fake_nccl.aborts, 1);
+        close_well(&c);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_is_missing),
+        cmocka_unit_test(test_calls_that_fail),
+        cmocka_unit_test(test_a_communicator_of_the_callers),
+        cmocka_unit_test(test_all_have_one_id),
+        cmocka_unit_test(test_what_it_is_asked_for),
+        cmocka_unit_test(test_a_group_that_fails),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

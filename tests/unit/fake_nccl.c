@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/unit/fake_nccl.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <string.h>
+
+struct fake_nccl fake_nccl;
+
+/* Opens every function that may fail. */
+#define CALL()                                                                                     \
+    do {                                                                                           \
+        if (++fake_nccl.calls == fake_nccl.fail_at)                                                \
+            return FAKE_NCCL_FAILURE;                                                              \
+    } while (0)
+
+void fake_nccl_reset(void)
+{
+    fake_nccl = (struct fake_nccl){.found = "libnccl.so.2", .version = 22703, .given_count = 1};
+}
+
+static rt_nccl_result fake_GetVersion(int *out)
+{
+    CALL();
+    *out = fake_nccl.version;
+    return RT_NCCL_SUCCESS;
+}
+
+static const char *fake_GetErrorString(rt_nccl_result rc)
+{
+    return rc == FAKE_NCCL_FAILURE ? "internal error" : "remote process exited";
+}
+
+static rt_nccl_result fake_GetUniqueId(struct rt_nccl_id *out)
+{
+    CALL();
+    (void)snprintf(out->bytes, sizeof(out->bytes), "an id");
+    return RT_NCCL_SUCCESS;
+}
+
+static rt_nccl_result fake_CommInitRank(rt_nccl_comm *out, int ranks, struct rt_nccl_id id,
+                                        int rank)
+{
+    CALL();
+    if (rank < 0 || rank >= ranks || ranks > 4)
+        return FAKE_NCCL_FAILURE;
+    fake_nccl.ids[rank] = id;
+    fake_nccl.made++;
+    *out = (rt_nccl_comm)(void *)&fake_nccl.ids[rank];
+    return RT_NCCL_SUCCESS;
+}
+
+static rt_nccl_result fake_CommDestroy(rt_nccl_comm comm)
+{
+    (void)comm;
+    fake_nccl.made--;
+    return RT_NCCL_SUCCESS;
+}
+
+static rt_nccl_result fake_CommAbort(rt_nccl_comm comm)
+{
+    (void)comm;
+    fake_nccl.made--;
+    fake_nccl.aborts++;
+    return RT_NCCL_SUCCESS;
+}
+
+static rt_nccl_result fake_CommGetAsyncError(rt_nccl_comm comm, rt_nccl_result *out)
+{
+    (void)comm;
+    CALL();
+    *out = fake_nccl.async;
+    return RT_NCCL_SUCCESS;
+}
+
+static rt_nccl_result fake_CommCount(rt_nccl_comm comm, int *out)
+{
+    (void)comm;
+    CALL();
+    *out = fake_nccl.given_count;
+    return RT_NCCL_SUCCESS;
+}
+
+static rt_nccl_result fake_CommUserRank(rt_nccl_comm comm, int *out)
+{
+    (void)comm;
+    CALL();
+    *out = fake_nccl.given_rank;
+    return RT_NCCL_SUCCESS;
+}
+
+static rt_nccl_result exchanged(const char *call, const void *from, void *to, size_t count,
+                                int dtype, int sum, void *stream)
+{
+    CALL();
+    (void)snprintf(fake_nccl.call, sizeof(fake_nccl.call), "%s", call);
+    fake_nccl.from = from;
+    fake_nccl.to = to;
+    fake_nccl.count = count;
+    fake_nccl.dtype = dtype;
+    fake_nccl.sum = sum;
+    fake_nccl.stream = stream;
+    return RT_NCCL_SUCCESS;
+}
+
+static rt_nccl_result fake_AllReduce(const void *from, void *to, size_t count, int dtype, int op,
+                                     rt_nccl_comm comm, void *stream)
+{
+    (void)comm;
+    return exchanged("AllReduce", from, to, count, dtype, op == RT_NCCL_SUM, stream);
+}
+
+static rt_nccl_result fake_AllGather(const void *from, void *to, size_t count, int dtype,
+                                     rt_nccl_comm comm, void *stream)
+{
+    (void)comm;
+    return exchanged("AllGather", from, to, count, dtype, 0, stream);
+}
+
+static rt_nccl_result fake_ReduceScatter(const void *from, void *to, size_t count, int dtype,
+                                         int op, rt_nccl_comm comm, void *stream)
+{
+    (void)comm;
+    return exchanged("ReduceScatter", from, to, count, dtype, op == RT_NCCL_SUM, stream);
+}
+
+/* ---- the loader ---- */
+
+static const struct rt_nccl_api fake_api = {
+#define RT_NCCL_SYMBOL(name, result, arguments) .name = fake_##name,
+#include "driver/comm/comm_nccl_symbols.inc"
+#undef RT_NCCL_SYMBOL
+};
+static char load_error[128];
+
+void *__real_dlopen(const char *name, int flags);
+void *__real_dlsym(void *handle, const char *name);
+int __real_dlclose(void *handle);
+char *__real_dlerror(void);
+void *__wrap_dlopen(const char *name, int flags);
+void *__wrap_dlsym(void *handle, const char *name);
+int __wrap_dlclose(void *handle);
+char *__wrap_dlerror(void);
+
+void *__wrap_dlopen(const char *name, int flags)
+{
+    if (!strstr(name, "libnccl"))
+        return __real_dlopen(name, flags);
+    const size_t used = strlen(fake_nccl.tried);
+    (void)snprintf(fake_nccl.tried + used, sizeof(fake_nccl.tried) - used, "%s ", name);
+    if (fake_nccl.found && strcmp(name, fake_nccl.found) == 0 && flags & RTLD_NOW) {
+        fake_nccl.loaded++;
+        return &fake_nccl;
+    }
+    (void)snprintf(load_error, sizeof(load_error), "%s: no such file", name);
+    return NULL;
+}
+
+char *__wrap_dlerror(void)
+{
+    static char told[sizeof(load_error)];
+    if (load_error[0] == '\0')
+        return __real_dlerror();
+    memcpy(told, load_error, sizeof(told));
+    load_error[0] = '\0';
+    return told;
+}
+
+int __wrap_dlclose(void *handle)
+{
+    if (handle != &fake_nccl)
+        return __real_dlclose(handle);
+    fake_nccl.loaded--;
+    return 0;
+}
+
+void *__wrap_dlsym(void *handle, const char *name)
+{
+    void *p = NULL;
+    if (handle != &fake_nccl)
+        return __real_dlsym(handle, name);
+    if (fake_nccl.lacks && strcmp(fake_nccl.lacks, name) == 0)
+        return NULL;
+#define RT_NCCL_SYMBOL(symbol, result, arguments)                                                  \
+    if (strcmp(name, "nccl" #symbol) == 0)                                                         \
+        memcpy(&p, &fake_api.symbol, sizeof(p));
+#include "driver/comm/comm_nccl_symbols.inc"
+#undef RT_NCCL_SYMBOL
+    return p;
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_TESTS_UNIT_FAKE_NCCL_H
+#define RT_TESTS_UNIT_FAKE_NCCL_H
+
+/* A stand-in for NCCL, in front of the loader: does nothing, and tells what it was asked for. */
+#include "driver/comm/comm_nccl.h"
+
+#define FAKE_NCCL_FAILURE 3 /* ncclInternalError */
+
+struct fake_nccl {
+    const char *found; /* the one library that is there; null: none */
+    const char *lacks; /* a function that it has not */
+    int version;
+    uint64_t calls, fail_at; /* of functions that may fail; 0: none does */
+    rt_nccl_result async;    /* what a communicator's kernels have met */
+    int given_count, given_rank;
+    int loaded;               /* and not unloaded */
+    _Atomic int made, aborts; /* communicators that are there; aborted ones are not */
+    char tried[64];
+    struct rt_nccl_id ids[4]; /* that each rank came with */
+    /* Of the last exchange. */
+    char call[16];
+    const void *from;
+    void *to, *stream;
+    size_t count;
+    int dtype, sum;
+};
+extern struct fake_nccl fake_nccl;
+
+void fake_nccl_reset(void);
+
+#endif

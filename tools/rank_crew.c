@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tools/rank_crew.h"
+
+#include "tools/complain.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* In memory where there is such a place: the ranks' file is written all the time. */
+static const char *folder(void)
+{
+    return access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+}
+
+/* ---- a launcher's ---------------------------------------------------------------------------- */
+
+/* False after a message: it is there and no number up to `most`. */
+static bool read_number(const char *name, uint32_t most, uint32_t *out)
+{
+    const char *const text = getenv(name);
+    char *end = NULL;
+    errno = 0;
+    const unsigned long value = text && *text >= '0' && *text <= '9' ? strtoul(text, &end, 10) : 0;
+    if (!end || *end || errno || value > most) {
+        complain("%s=%s in the environment: expected a number from 0 to %" PRIu32, name,
+                 text ? text : "", most);
+        return false;
+    }
+    *out = (uint32_t)value;
+    return true;
+}
+
+/* The port is the launcher's alone as long as it runs, and so is the name. */
+static bool join(uint32_t ranks, struct rank_crew *crew)
+{
+    uint32_t world = 0, here = 0, port = 0;
+    if (!read_number("WORLD_SIZE", UINT32_MAX, &world) ||
+        !read_number("RANK", UINT32_MAX, &crew->rank) ||
+        !read_number("MASTER_PORT", UINT16_MAX, &port))
+        return false;
+    if (getenv("LOCAL_WORLD_SIZE") && !read_number("LOCAL_WORLD_SIZE", UINT32_MAX, &here))
+        return false;
+    if (here && here != world) {
+        complain("LOCAL_WORLD_SIZE=%" PRIu32 " of WORLD_SIZE=%" PRIu32 ": ranks are of one machine",
+                 here, world);
+        return false;
+    }
+    if (world != ranks || crew->rank >= world) {
+        complain("--ranks %" PRIu32 ", but this is RANK=%" PRIu32 " of WORLD_SIZE=%" PRIu32, ranks,
+                 crew->rank, world);
+        return false;
+    }
+    (void)snprintf(crew->path, sizeof(crew->path), "%s/replayrt-%ld-%" PRIu32, folder(),
+                   (long)getuid(), port);
+    return true;
+}
+
+/* ---- our own --------------------------------------------------------------------------------- */
+
+/* Rank 0's words are enough: the others' go nowhere, but for what they complain of. */
+static bool be_silent(void)
+{
+    return freopen("/dev/null", "w", stdout) != NULL;
+}
+
+static bool start(struct rank_crew *crew)
+{
+    (void)snprintf(crew->path, sizeof(crew->path), "%s/replayrt-%ld", folder(), (long)getpid());
+    for (uint32_t rank = 1; rank < crew->ranks; rank++) {
+        (void)fflush(NULL);
+        const pid_t pid = fork();
+        if (pid < 0) {
+            complain("rank %" PRIu32 " of %" PRIu32 " cannot be started: %s", rank, crew->ranks,
+                     strerror(errno));
+            return false;
+        }
+        if (pid == 0) {
+            crew->rank = rank;
+            crew->started_count = 0;
+            return be_silent();
+        }
+        crew->started[crew->started_count++] = pid;
+    }
+    return true;
+}
+
+/* ---- either ---------------------------------------------------------------------------------- */
+
+bool rank_crew_begin(uint32_t ranks, struct rank_crew *crew)
+{
+    *crew = (struct rank_crew){.ranks = ranks};
+    return getenv("RANK") ? join(ranks, crew) : start(crew);
+}
+
+/* The exit status; -1: there is nobody to wait for. */
+static int await(pid_t pid)
+{
+    int status = 0;
+    while (waitpid(pid, &status, 0) < 0)
+        if (errno != EINTR)
+            return -1;
+    return status;
+}
+
+bool rank_crew_end(struct rank_crew *crew, bool failed)
+{
+    bool good = true;
+    for (uint32_t i = 0; failed && i < crew->started_count; i++)
+        (void)kill(crew->started[i], SIGTERM);
+    for (uint32_t i = 0; i < crew->started_count; i++) {
+        const int status = await(crew->started[i]);
+        if (failed || status == 0)
+            continue;
+        good = false;
+        if (WIFSIGNALED(status))
+            complain("rank %" PRIu32 " was ended by signal %d", i + 1, WTERMSIG(status));
+        else
+            complain("rank %" PRIu32 " has failed with exit code %d", i + 1, WEXITSTATUS(status));
+    }
+    crew->started_count = 0;
+    return good;
+}

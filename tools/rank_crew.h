@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_TOOLS_RANK_CREW_H
+#define RT_TOOLS_RANK_CREW_H
+
+/*
+ * The ranks of a command: processes that it starts itself, or those that a launcher has started, of
+ * which it is one. torchrun and its like say so in RANK, WORLD_SIZE and MASTER_PORT.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define RANK_CREW_MOST 64
+
+struct rank_crew {
+    uint32_t rank, ranks; /* this process; ranks 0: there are none */
+    char path[96];        /* where they meet */
+    pid_t started[RANK_CREW_MOST];
+    uint32_t started_count; /* by rank 0, which waits for them */
+};
+
+/* From the environment, or else by starting ranks - 1 more processes, which return from here too.
+ * False after a message on stderr. Nothing may have been opened or started before. */
+bool rank_crew_begin(uint32_t ranks, struct rank_crew *crew);
+/* Rank 0 waits for those that it started, after having ended them where it has failed itself. False
+ * after a message on stderr: one of them has failed alone. */
+bool rank_crew_end(struct rank_crew *crew, bool failed);
+
+#endif
