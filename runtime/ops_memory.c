@@ -7,7 +7,7 @@
 
 /* Tensors of a call, those that are written first. What is not there has no bytes. */
 struct tensors {
-    struct rt_strided all[12];
+    struct rt_strided all[13];
     uint32_t count;
 };
 
@@ -128,5 +128,6 @@ enum rt_status rt_ops_decode_memory(const struct rt_mla_decode_args *args,
     add_flat(&t, "lengths", args->lengths, s->batch * sizeof(int32_t));
     add_flat(&t, "schedule.parts", args->schedule.parts, size.part_bytes);
     add_flat(&t, "schedule.num_splits", args->schedule.num_splits, size.num_splits_bytes);
+    add_flat(&t, "sink", args->sink, s->heads * sizeof(float));
     return check("rt_mla_decode", &t, written, err);
 }

@@ -250,7 +250,8 @@ static enum rt_status check_decode(const struct rt_mla_decode_args *args, struct
         {"partial_out", args->partial_out, RT_ALIGN_VECTOR},
         {"partial_lse", args->partial_lse, RT_ALIGN_FLOAT32},
         {"out", args->out, RT_ALIGN_VECTOR},
-        {"lse", args->lse, RT_ALIGN_FLOAT32}};
+        {"lse", args->lse, RT_ALIGN_FLOAT32},
+        {"sink", args->sink ? args->sink : args->lse, RT_ALIGN_FLOAT32}};
     const int64_t rope[] = {args->q_rope_row_stride, args->q_rope_token_stride,
                             args->q_rope_head_stride};
     RT_TRY(rt_ops_check_table(decode, &args->shape, args->block_table, err));
@@ -299,6 +300,7 @@ enum rt_status rt_ops_attend_params(const struct rt_mla_decode_args *args,
         .d_v = s->d_v,
         .causal = s->causal,
         .lse_base2 = args->lse_base == RT_LSE_BASE2,
+        .sink = rt_ops_pointer(args->sink),
     };
     p->rows.length = rt_ops_pointer(args->lengths);
     RT_TRY(q_views(args, p, err));
@@ -327,6 +329,7 @@ enum rt_status rt_ops_decode_work(const struct rt_kernels *k, const struct rt_op
         .heads = attend->heads,
         .d_v = attend->d_v,
         .lse_base2 = attend->lse_base2,
+        .sink = attend->sink,
     };
     RT_TRY(rt_ops_named(
         decode, rt_op_build(k, &choice->attend, attend, sizeof(*attend), &out->attend, err), err));

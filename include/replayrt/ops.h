@@ -158,6 +158,12 @@ struct rt_mla_decode_args {
     int64_t q_rope_row_stride, q_rope_token_stride, q_rope_head_stride;
     enum rt_lse_base lse_base;
     uint32_t reserved;
+    /* f32 [heads], or 0: there are none. A head's sink is a score, natural and times softmax_scale
+     * already, of a key that has no value: it is in the softmax's denominator, so that out is
+     * multiplied by 1 / (1 + exp(sink - lse)), and is no part of lse. -inf is as no sink; +inf, or
+     * what outweighs every key by 2^128, makes out 0; NaN makes it NaN. No key seen: out is 0
+     * whatever the sink. */
+    uint64_t sink;
 };
 RT_API enum rt_status rt_mla_decode(rt_ops *ops, const struct rt_mla_decode_args *args,
                                     void *stream);

@@ -285,10 +285,13 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
             return;
         const bool empty = sum == 0.0f;
         const float lse_log2 = log2f(sum) + row_max;
-        s.inverse[row] = empty ? 0.0f : 1.0f / sum;
-        if (query >= query_rows())
-            return;
+        const bool there = query < query_rows();
         const int slot = split_slot(at.row);
+        if (p.sink && slot < 0 && there) /* of pieces it is reduce's */
+            sum += exp2f(p.sink[query % (int)p.heads] * RT_ATTEND_LOG2_E - row_max);
+        s.inverse[row] = empty ? 0.0f : 1.0f / sum;
+        if (!there)
+            return;
         if (slot >= 0) {
             p.partials.lse[(int64_t)slot * query_rows() + query] =
                 empty ? -RT_ATTEND_INFINITY : lse_log2;
@@ -393,7 +396,8 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
 
     /* ---- the end of a batch row ---- */
 
-    /* Inverse 0 stands for an empty row: its output is 0, whatever weights of 0 have gathered. */
+    /* Inverse 0 stands for a row that is empty or all sink: its output is 0, whatever has gathered.
+     */
     static __device__ __forceinline__ float scaled(float value, float inverse)
     {
         return inverse == 0.0f ? 0.0f : value * inverse;

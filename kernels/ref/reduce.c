@@ -25,8 +25,9 @@ static void store_empty(const struct target *t, uint32_t d_v)
     *t->lse = INFINITY;
 }
 
-static void combine(const struct target *t, uint32_t d_v, uint32_t lse_base2)
+static void combine(const struct target *t, const struct rt_reduce_params *p, uint32_t head)
 {
+    const uint32_t d_v = p->d_v;
     double max = -INFINITY;
     for (int32_t i = 0; i < t->pieces; i++)
         max = fmax(max, (double)t->partial_lse[i * t->lse_stride]);
@@ -39,16 +40,16 @@ static void combine(const struct target *t, uint32_t d_v, uint32_t lse_base2)
         store_empty(t, d_v);
         return;
     }
-    double lse = max + log2(sum);
+    const double divisor = rt_ref_divisor(p->sink, head, max, sum);
     double out[RT_REF_MAX_D] = {0};
     for (int32_t i = 0; i < t->pieces; i++) {
-        double weight = exp2((double)t->partial_lse[i * t->lse_stride] - lse);
+        double weight = exp2((double)t->partial_lse[i * t->lse_stride] - max);
         for (uint32_t d = 0; d < d_v; d++)
             out[d] += weight * (double)t->partial_out[i * t->out_stride + d];
     }
     for (uint32_t d = 0; d < d_v; d++)
-        rt_ref_store(t->out_base, t->out + d, t->is_f32, out[d]);
-    *t->lse = (float)rt_ref_lse_of_base2(lse, lse_base2);
+        rt_ref_store(t->out_base, t->out + d, t->is_f32, divisor == 0 ? 0 : out[d] / divisor);
+    *t->lse = (float)rt_ref_lse_of_base2(max + log2(sum), p->lse_base2);
 }
 
 static void reduce_row(const struct rt_reduce_params *p, uint32_t row)
@@ -76,7 +77,7 @@ static void reduce_row(const struct rt_reduce_params *p, uint32_t row)
         }
         t.partial_out = p->partials.out + (slot * hq + i) * p->d_v;
         t.partial_lse = p->partials.lse + slot * hq + i;
-        combine(&t, p->d_v, p->lse_base2);
+        combine(&t, p, (uint32_t)head);
     }
 }
 

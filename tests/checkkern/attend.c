@@ -67,6 +67,7 @@ static struct ck_attend turn(const struct ck *ck, uint32_t geometry, uint32_t he
                           .strided = n % 5 == 1,
                           .slots = n % 2 == 1,
                           .lse_base2 = n % 11 < 5,
+                          .sink = n % 13 < 5,
                           .row_base = n % 7 < 3 ? 1 + n % 7 : 0,
                           .scale = n % 4 ? 0.1352338f : 0.072f,
                           .seed = ck->seed * 1000003u + n};
