@@ -17,7 +17,7 @@ static enum rt_status resolve_all(const struct rt_op_request *request, struct rt
     /* Attention first: of several reasons, its is the one to read. */
     RT_TRY(rt_op_resolve(RT_OP_ATTEND, request, &variants[RT_OP_ATTEND], err));
     for (uint32_t op = 0; op < RT_OP_COUNT; op++)
-        if (op != RT_OP_ATTEND)
+        if (op != RT_OP_ATTEND && (op != RT_OP_SPARSE_ATTEND || request->topk))
             RT_TRY(rt_op_resolve((enum rt_op_id)op, request, &variants[op], err));
     return RT_OK;
 }

@@ -41,11 +41,15 @@ struct rt_reduce_params {
     uint32_t lse_base2; /* 1: lse is of base 2; 0: natural */
     uint32_t is_f32;    /* host device alone: out is f32 */
     const float *sink;  /* [heads], as attend has it; or null */
+    /* 0: a row is a row of the data. Else it is a query token, this many are a row of the data, and
+     * rows.q_len is 1. */
+    uint32_t row_tokens;
+    uint32_t reserved;
 };
 #define RT_REDUCE_PARAMS_ADDRESSES(type, at)                                                       \
     (RT_PARTIALS_ADDRESSES(type, at partials) | RT_SCHEDULE_ADDRESSES(type, at schedule) |         \
      RT_ROWS_ADDRESSES(type, at rows) | RT_ADDRESS(type, at out.base) |                            \
      RT_ADDRESS(type, at lse.base) | RT_ADDRESS(type, at stamp_last) | RT_ADDRESS(type, at sink))
-RT_STATIC_ASSERT(sizeof(struct rt_reduce_params) == 176, "reduce ABI");
+RT_STATIC_ASSERT(sizeof(struct rt_reduce_params) == 184, "reduce ABI");
 
 #endif

@@ -193,9 +193,11 @@ static __device__ __forceinline__ void
 rt_reduce_store(const struct rt_reduce_params &p, const struct rt_reduce_shape &shape,
                 const struct rt_reduce_target &to, const rt_reduce_sum<VECTORS> &sum)
 {
-    const int64_t row = (int64_t)(shape.row_base + to.row.row);
-    const uint32_t token = shape.heads.quotient(to.query);
-    const uint32_t head = to.query - token * p.heads;
+    const uint32_t token_of_row = shape.heads.quotient(to.query);
+    const uint32_t head = to.query - token_of_row * p.heads;
+    const uint32_t of_data = p.row_tokens ? to.row.row / p.row_tokens : to.row.row;
+    const uint32_t token = p.row_tokens ? to.row.row - of_data * p.row_tokens : token_of_row;
+    const int64_t row = (int64_t)(shape.row_base + of_data);
     const bool empty = sum.total == 0.0f;
     const float sink =
         p.sink ? exp2f(p.sink[head] * RT_REDUCE_LOG2_E - rt_reduce_base(sum.top)) : 0.0f;

@@ -55,7 +55,8 @@ static void combine(const struct target *t, const struct rt_reduce_params *p, ui
 static void reduce_row(const struct rt_reduce_params *p, uint32_t row)
 {
     int64_t hq = (int64_t)p->heads * p->rows.q_len;
-    int64_t data_row = (p->rows.ctrl ? p->rows.ctrl->row_base : 0) + (int64_t)row;
+    const int64_t row_tokens = p->row_tokens ? p->row_tokens : 1;
+    const int64_t data_row = rt_row_base(&p->rows) + row / row_tokens;
     int64_t slot = p->schedule.num_splits[row];
     struct target t = {.pieces = p->schedule.num_splits[row + 1] - p->schedule.num_splits[row],
                        .out_base = p->out.base,
@@ -66,7 +67,7 @@ static void reduce_row(const struct rt_reduce_params *p, uint32_t row)
     if (!empty && t.pieces == 0)
         return;
     for (int64_t i = 0; i < hq; i++) {
-        int64_t token = i / p->heads, head = i % p->heads;
+        int64_t token = row % row_tokens + i / p->heads, head = i % p->heads;
         t.out =
             data_row * p->out.row_stride + token * p->out.token_stride + head * p->out.head_stride;
         t.lse = (float *)p->lse.base + data_row * p->lse.row_stride + token * p->lse.token_stride +

@@ -471,19 +471,19 @@ void ck_attend_launches(struct ck *ck, const struct ck_attend_rig *rig, struct r
     ck_must(ck, ck_build(ck, RT_OP_REDUCE, &rig->reduce, sizeof(rig->reduce), reduce, &err), &err);
 }
 
-/* Another tile of the generic kernel: what a device with less shared memory would be given. */
-static bool choose_tile(struct ck *ck, const struct ck_attend *c, struct rt_variant *choice)
+bool ck_choose_tile(struct ck *ck, const char *kind, const uint32_t d[2], uint32_t query_rows,
+                    uint32_t tile_rows, struct rt_variant *choice)
 {
     char name[RT_LAUNCH_NAME_BYTES];
     uint32_t count;
     const struct rt_kernel_entry *entries = rt_kernel_entries(&count);
-    (void)snprintf(name, sizeof(name), "rt_mla_attend_%ux%u_r%u", c->d_qk, c->d_v, c->tile_rows);
+    (void)snprintf(name, sizeof(name), "rt_mla_%s_%ux%u_r%u", kind, d[0], d[1], tile_rows);
     for (uint32_t i = 0; i < count; i++) {
         if (strcmp(entries[i].entry, name) != 0)
             continue;
         choice->entry = entries[i].entry;
-        choice->tile_rows = c->tile_rows;
-        choice->m_tiles = rt_ceil_div_u32(c->heads * c->q_len, c->tile_rows);
+        choice->tile_rows = tile_rows;
+        choice->m_tiles = rt_ceil_div_u32(query_rows, tile_rows);
         choice->smem_bytes = entries[i].smem_bytes;
         return !ck_is_cuda(ck) || choice->smem_bytes <= ck->driver.caps.smem_optin_bytes;
     }
@@ -511,5 +511,7 @@ bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, enum rt_backend
         out->overhead_blocks = c->overhead_blocks;
         out->min_blocks = c->min_blocks;
     }
-    return c->tile_rows == 0 || choose_tile(ck, c, out);
+    const uint32_t d[] = {c->d_qk, c->d_v};
+    return c->tile_rows == 0 ||
+           ck_choose_tile(ck, "attend", d, c->heads * c->q_len, c->tile_rows, out);
 }

@@ -63,6 +63,11 @@ struct ck_attend_rig {
 bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, enum rt_backend backend,
                        struct rt_variant *out);
 
+/* Another tile of a generic kernel, "attend" or "sparse", of d_qk and d_v: what a device with less
+ * shared memory would be given. False where this one has no room for it either. */
+bool ck_choose_tile(struct ck *ck, const char *kind, const uint32_t d[2], uint32_t query_rows,
+                    uint32_t tile_rows, struct rt_variant *choice);
+
 /* Fills every input and uploads it: all that the truth needs. Ended by ck_attend_free. */
 void ck_attend_inputs(struct ck *ck, const struct ck_attend *c, struct ck_attend_rig *rig);
 void ck_attend_free(struct ck *ck, struct ck_attend_rig *rig);
