@@ -20,11 +20,11 @@ static enum rt_status check_shape(const struct rt_mla_shape *shape, struct rt_er
                "query_len %u is not 1..%d", shape->query_len, RT_MAX_QUERY_LEN);
     RT_REQUIRE(shape->heads >= 1 && shape->heads <= RT_MAX_HEADS, err, RT_ERR_INVALID,
                "heads %u is not 1..%d", shape->heads, RT_MAX_HEADS);
-    RT_REQUIRE(shape->page_size == 16 || shape->page_size == 32 || shape->page_size == 64 ||
-                   shape->page_size == 128,
-               err, RT_ERR_INVALID, "page_size %u is not 16, 32, 64 or 128", shape->page_size);
-    RT_REQUIRE(shape->max_blocks <= RT_MAX_LENGTH / 16, err, RT_ERR_INVALID,
-               "max_blocks %u is not 0..%d", shape->max_blocks, RT_MAX_LENGTH / 16);
+    RT_REQUIRE(rt_page_size_served(shape->page_size), err, RT_ERR_INVALID,
+               "page_size %u is not 1, 8, 16, 32, 64 or 128", shape->page_size);
+    const uint32_t most_blocks = RT_MAX_LENGTH / rt_min_u32(shape->page_size, 16);
+    RT_REQUIRE(shape->max_blocks <= most_blocks, err, RT_ERR_INVALID, "max_blocks %u is not 0..%u",
+               shape->max_blocks, most_blocks);
     RT_REQUIRE(shape->pages >= 1 && shape->pages <= INT32_MAX, err, RT_ERR_INVALID,
                "pages %u is not 1..%d", shape->pages, INT32_MAX);
     RT_REQUIRE(shape->causal <= 1, err, RT_ERR_INVALID, "causal %u is not 0 or 1", shape->causal);

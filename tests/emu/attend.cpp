@@ -172,7 +172,8 @@ struct choices {
 
 static struct choices make_shape(struct problem *p, const char *part, uint64_t seed)
 {
-    static const unsigned pages[] = {16, 32, 64, 128}, heads[] = {1, 5, 8, 10, 16, 20, 33, 40};
+    static const unsigned pages[] = {16, 32, 64, 128, 1, 8},
+                          heads[] = {1, 5, 8, 10, 16, 20, 33, 40};
     static const float scales[] = {0.06f, 0.5f, 4.0f};
     struct rt_attend_params *a = &p->a;
     memset(a, 0, sizeof(*a));
@@ -185,7 +186,7 @@ static struct choices make_shape(struct problem *p, const char *part, uint64_t s
     a->heads = heads[below(8)];
     a->causal = below(4) != 0;
     a->lse_base2 = below(2);
-    a->kv.page_size = pages[below(4)];
+    a->kv.page_size = pages[below(p->kernel->sm90 ? 4 : 6)];
     a->scale = scales[below(3)];
     struct choices c = {};
     c.slots = below(2);
