@@ -170,6 +170,12 @@ struct rt_config {
     uint32_t mixed_rows[RT_MAX_MIXES]; /* rows that decode beside a chunk, ascending */
     uint32_t mixed_row_count;
     uint32_t context_piece; /* cached tokens whose keys and values are expanded at once */
+
+    /* Not 0: every query token attends to the keys that a list names, of so many entries at most;
+     * a stage before attention leaves lists and counts (tensors sparse_indices, sparse_counts).
+     * Without layer and without chunks; 576/512 and 512/512. */
+    uint32_t topk;
+    uint32_t sinks; /* 1: every head has an attention sink, tensor attn_sink; without chunks */
 };
 
 /* Defaults: device auto, buckets 1 2 4 8 16 32 64, query length 1, ring depth 8, 64 sequences of
