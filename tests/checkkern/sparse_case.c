@@ -196,7 +196,7 @@ static void fill_list(struct ck *ck, const struct ck_sparse *c, const struct ck_
             list[i] = i < holds ? draw_entry(c, l, random, list, i) : behind_count(c, l, random);
             if (c->nothing && row % 2 == 0 && i < holds)
                 list[i] = -1;
-            uint16_t *key = i < holds ? key_at(c, l, rig, row, list[i]) : NULL;
+            uint16_t *key = i < holds && !c->blank ? key_at(c, l, rig, row, list[i]) : NULL;
             for (uint32_t d = 0; key && d < c->d_qk && key[c->d_qk - 1] == POISON_BITS; d++)
                 key[d] = value(random);
         }
@@ -304,12 +304,15 @@ static void point(const struct ck_sparse *c, struct ck_sparse_rig *rig, enum ck_
     };
 }
 
-/* Partial buffers of exactly the slots that the reference's schedule has. */
+/* Partial buffers of exactly the slots that the reference's schedule has; what is measured may have
+ * another. */
 static void plan(struct ck *ck, const struct ck_sparse *c, struct ck_sparse_rig *rig)
 {
     rt_ref_sparse_schedule(&rig->schedule[CK_REF]);
     const int32_t *splits = ck_at(&rig->num_splits, CK_REF);
-    const uint64_t rows = (uint64_t)rt_max_u32((uint32_t)splits[c->rows * c->q_len], 1) * c->heads;
+    const uint32_t planned = rt_max_u32((uint32_t)splits[c->rows * c->q_len], 1);
+    const uint64_t slots = c->blank ? rt_max_split_slots(rig->choice.parts) : planned;
+    const uint64_t rows = slots * c->heads;
     rig->partial_out = ck_alloc(ck, "partial_out", rows * c->d_v * 4, POISON);
     rig->partial_lse = ck_alloc(ck, "partial_lse", rows * 4, POISON);
     struct rt_attend_params *a = &rig->attend[CK_DEVICE].attend;

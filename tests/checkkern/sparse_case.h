@@ -24,6 +24,7 @@ struct ck_sparse {
     uint32_t rows, padded; /* the last `padded` of rows are padding */
     struct ck_sparse_list keys, extra;
     bool nothing; /* no entry of an even row is a key */
+    bool blank;   /* keys stay NaN: for who measures */
     bool strided, slots, lse_base2, sink, q_rope;
     uint32_t row_base;
     uint32_t tile_rows;                          /* 0: the resolver's */
