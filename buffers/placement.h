@@ -53,6 +53,8 @@ struct rt_dims {
     uint32_t pieces;        /* of cached context that are expanded */
     uint32_t context_piece; /* tokens of one */
     uint32_t kv_width;      /* of a token's keys and values of all heads */
+    uint32_t topk;          /* of sparse attention; 0: it is dense */
+    bool has_sinks;
 };
 
 /* The symbolic dimensions of tensors.inc, and the value of each in a placement p. */
@@ -60,7 +62,7 @@ struct rt_dims {
     X(SLOTS, (p)->dims.slots)                                                                      \
     X(MAX_BLOCKS, (p)->max_blocks)                                                                 \
     X(BUCKET, (p)->dims.bucket_max)                                                                \
-    X(BUCKET_AND_ONE, (p)->dims.bucket_max + UINT64_C(1))                                          \
+    X(SCHEDULED_AND_ONE, rt_scheduled_rows(p) + UINT64_C(1))                                       \
     X(ROWS, (p)->dims.rows)                                                                        \
     X(BLOCK_ROWS, rt_rows_for(p, (p)->dims.bucket_max))                                            \
     X(DATA_ROWS, rt_rows_for(p, (p)->dims.hidden ? (p)->dims.bucket_max : (p)->dims.rows))         \
@@ -90,6 +92,10 @@ struct rt_dims {
     X(Q_MAX, (p)->dims.q_max)                                                                      \
     X(DRAFTS, (p)->dims.q_max - UINT64_C(1))                                                       \
     X(HEADS, (p)->dims.heads)                                                                      \
+    X(TOPK, (p)->dims.topk)                                                                        \
+    X(SPARSE_ROWS, (p)->dims.topk ? (p)->dims.rows : 0)                                            \
+    X(SPARSE_TOKENS, (p)->dims.topk ? rt_scheduled_rows(p) : 0)                                    \
+    X(SINKS, (p)->dims.has_sinks ? (p)->dims.heads : 0)                                            \
     X(D_QK, (p)->dims.kv.d_qk)                                                                     \
     X(D_V, (p)->dims.kv.d_v)                                                                       \
     X(PAGES, (p)->dims.pages)                                                                      \
@@ -155,6 +161,12 @@ enum rt_status rt_placement_make(const struct rt_dims *dims, struct rt_placement
 static inline uint64_t rt_rows_for(const struct rt_placement *p, uint32_t rows)
 {
     return rt_max_u32(rows, rt_ceil_div_u32(p->dims.chunk_tokens, p->dims.q_max));
+}
+
+/* Rows that a schedule may have: of sparse attention they are query tokens. */
+static inline uint64_t rt_scheduled_rows(const struct rt_placement *p)
+{
+    return (uint64_t)p->dims.bucket_max * (p->dims.topk ? p->dims.q_max : 1);
 }
 
 /* Bytes of one page in all layers: what a memory budget is divided by. 0 on overflow. */

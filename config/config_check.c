@@ -224,6 +224,28 @@ static bool check_chunks(const struct rt_config *c, struct rt_key_fault *fault)
     return check_mixed_rows(c, fault);
 }
 
+/* ---- lists and sinks ------------------------------------------------------------------------- */
+
+/* Rows of sparse attention's schedule are query tokens. */
+static bool check_sparse(const struct rt_config *c, struct rt_key_fault *fault)
+{
+    char must[96];
+    const uint32_t longest = c->query_lens[c->query_len_count - 1];
+    const uint32_t most = RT_MAX_BATCH / longest;
+    if (c->sinks && c->chunk_count)
+        return blame_number(fault, RT_KEY_SINKS, 1, "false with prefill.chunks");
+    if (!c->topk)
+        return true;
+    if (c->layer || c->chunk_count)
+        return blame_number(fault, RT_KEY_TOPK, c->topk, "absent with layer and prefill.chunks");
+    if (c->batch_sizes[c->batch_size_count - 1] <= most)
+        return true;
+    fault->element = (int32_t)c->batch_size_count - 1;
+    (void)snprintf(must, sizeof(must), "at most %u with attention.topk and query length %u", most,
+                   longest);
+    return blame_number(fault, RT_KEY_BATCH_SIZES, c->batch_sizes[c->batch_size_count - 1], must);
+}
+
 bool rt_config_is_good(const struct rt_config *config, struct rt_key_fault *fault)
 {
     for (uint32_t id = 0; id < RT_KEY_COUNT; id++)
@@ -234,7 +256,7 @@ bool rt_config_is_good(const struct rt_config *config, struct rt_key_fault *faul
     return check_float(RT_KEY_SOFTMAX_SCALE, config->geometry.softmax_scale, fault) &&
            check_geometry(&config->geometry, fault) && check_lengths(config, fault) &&
            check_floats(&config->block, fault) && check_block(config, fault) &&
-           check_chunks(config, fault);
+           check_chunks(config, fault) && check_sparse(config, fault);
 }
 
 enum rt_status rt_config_take(const struct rt_config *given, struct rt_config *out,

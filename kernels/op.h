@@ -38,15 +38,19 @@ struct rt_op_request {
     const struct rt_experts_down_params *experts_down;
     /* Of prefill_attend alone: a head's numbers. */
     uint32_t nope_dim, rope_dim, v_dim;
+    uint32_t topk; /* of sparse attention alone: keys of a list; 0: nobody asks for it */
 };
+
+/* Tokens of a page that some kernel of attend serves. */
+bool rt_page_size_served(uint32_t page_size);
 
 #define RT_REASON_BYTES 192
 struct rt_variant {
     enum rt_op_id op;
     enum rt_backend backend; /* never AUTO */
     const char *entry;       /* the kernel's entry point, static storage */
-    /* Of attend, and of project and preattend_absorb where its comment says so; the rest 0 and
-     * empty: */
+    /* Of attend, dense and sparse, and of project and preattend_absorb where its comment says so;
+     * the rest 0 and empty: */
     uint32_t tile_rows; /* query rows of a tile */
     uint32_t m_tiles;   /* ceil(heads * q_len / tile_rows); project: tiles of a pass */
     uint32_t parts;     /* of the schedule: max(1, concurrent blocks / m_tiles); project: blocks */

@@ -20,7 +20,7 @@ static enum rt_status resolve_all(const struct rt_op_request *request, struct rt
     /* Attention first: of several reasons, its is the one to read. */
     RT_TRY(rt_op_resolve(RT_OP_ATTEND, request, &variants[RT_OP_ATTEND], err));
     for (uint32_t op = 0; op < RT_OP_COUNT; op++)
-        if (op != RT_OP_ATTEND)
+        if (op != RT_OP_ATTEND && (op != RT_OP_SPARSE_ATTEND || request->topk))
             RT_TRY(rt_op_resolve((enum rt_op_id)op, request, &variants[op], err));
     return RT_OK;
 }
@@ -54,6 +54,7 @@ static enum rt_status choose_kernels(struct rt_blueprint *b, const struct rt_kv_
         .heads = c->geometry.heads,
         .page_size = c->page_size,
         .backend = c->backend,
+        .topk = c->topk,
     };
     for (uint32_t i = 0; i < c->query_len_count; i++) {
         request.q_len = c->query_lens[i];
@@ -136,13 +137,17 @@ static void fill_dims(const struct rt_blueprint *b, const struct rt_kv_format *k
         .rows = (uint32_t)rt_specs_capacity(b->specs, b->spec_count, c->max_sequences),
         .ring_depth = c->ring_depth,
         .per_layer = c->tensors == RT_TENSORS_PER_LAYER,
+        .topk = c->topk,
+        .has_sinks = c->sinks,
     };
     dims->is_f32 = c->precision == RT_PRECISION_F32;
     for (uint32_t i = 0; i < b->spec_count; i++) {
         const struct rt_graph_spec *const spec = &b->specs[i];
         const uint32_t q_len = rt_spec_query_len(spec);
-        const uint32_t parts = rt_blueprint_variants(b, spec)[RT_OP_ATTEND].parts;
-        const uint64_t rows = (uint64_t)rt_max_split_slots(parts) * c->geometry.heads * q_len;
+        const uint32_t parts = rt_blueprint_attend(b, spec)->parts;
+        /* A split row's; of sparse attention a row is a query token. */
+        const uint64_t rows =
+            (uint64_t)rt_max_split_slots(parts) * c->geometry.heads * (c->topk ? 1 : q_len);
         dims->bucket_max = rt_max_u32(dims->bucket_max, b->specs[i].rows);
         dims->q_max = rt_max_u32(dims->q_max, q_len);
         dims->parts_max = rt_max_u32(dims->parts_max, parts);

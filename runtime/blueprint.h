@@ -36,6 +36,19 @@ static inline const struct rt_variant *rt_blueprint_variants(const struct rt_blu
     return b->variants[spec->phase == RT_PHASE_CONTROL ? 0 : rt_spec_query_len(spec)];
 }
 
+/* Of a graph's variants, the one that attends. */
+static inline const struct rt_variant *rt_attend_variant(const struct rt_blueprint *b,
+                                                         const struct rt_variant *variants)
+{
+    return &variants[b->config.topk ? RT_OP_SPARSE_ATTEND : RT_OP_ATTEND];
+}
+
+static inline const struct rt_variant *rt_blueprint_attend(const struct rt_blueprint *b,
+                                                           const struct rt_graph_spec *spec)
+{
+    return rt_attend_variant(b, rt_blueprint_variants(b, spec));
+}
+
 /* Of a chunk's graph. */
 static inline const struct rt_chunk_form *rt_blueprint_form(const struct rt_blueprint *b,
                                                             const struct rt_graph_spec *spec)

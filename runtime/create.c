@@ -226,7 +226,8 @@ static void say_choices(const struct rt_runtime *rt, const struct rt_create_para
 {
     const struct rt_config *c = &rt->blueprint.config;
     for (uint32_t i = 0; i < c->query_len_count; i++) {
-        const struct rt_variant *attend = &rt->blueprint.variants[c->query_lens[i]][RT_OP_ATTEND];
+        const struct rt_variant *attend =
+            rt_attend_variant(&rt->blueprint, rt->blueprint.variants[c->query_lens[i]]);
         say(p, RT_LOG_INFO, "query length %u: %s, %u parts: %s", c->query_lens[i], attend->entry,
             attend->parts, attend->reason);
     }

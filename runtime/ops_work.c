@@ -20,11 +20,11 @@ static enum rt_status check_shape(const struct rt_mla_shape *shape, struct rt_er
                "query_len %u is not 1..%d", shape->query_len, RT_MAX_QUERY_LEN);
     RT_REQUIRE(shape->heads >= 1 && shape->heads <= RT_MAX_HEADS, err, RT_ERR_INVALID,
                "heads %u is not 1..%d", shape->heads, RT_MAX_HEADS);
-    RT_REQUIRE(shape->page_size == 16 || shape->page_size == 32 || shape->page_size == 64 ||
-                   shape->page_size == 128,
-               err, RT_ERR_INVALID, "page_size %u is not 16, 32, 64 or 128", shape->page_size);
-    RT_REQUIRE(shape->max_blocks <= RT_MAX_LENGTH / 16, err, RT_ERR_INVALID,
-               "max_blocks %u is not 0..%d", shape->max_blocks, RT_MAX_LENGTH / 16);
+    RT_REQUIRE(rt_page_size_served(shape->page_size), err, RT_ERR_INVALID,
+               "page_size %u is not 1, 8, 16, 32, 64 or 128", shape->page_size);
+    const uint32_t most_blocks = RT_MAX_LENGTH / rt_min_u32(shape->page_size, 16);
+    RT_REQUIRE(shape->max_blocks <= most_blocks, err, RT_ERR_INVALID, "max_blocks %u is not 0..%u",
+               shape->max_blocks, most_blocks);
     RT_REQUIRE(shape->pages >= 1 && shape->pages <= INT32_MAX, err, RT_ERR_INVALID,
                "pages %u is not 1..%d", shape->pages, INT32_MAX);
     RT_REQUIRE(shape->causal <= 1, err, RT_ERR_INVALID, "causal %u is not 0 or 1", shape->causal);
@@ -250,7 +250,8 @@ static enum rt_status check_decode(const struct rt_mla_decode_args *args, struct
         {"partial_out", args->partial_out, RT_ALIGN_VECTOR},
         {"partial_lse", args->partial_lse, RT_ALIGN_FLOAT32},
         {"out", args->out, RT_ALIGN_VECTOR},
-        {"lse", args->lse, RT_ALIGN_FLOAT32}};
+        {"lse", args->lse, RT_ALIGN_FLOAT32},
+        {"sink", args->sink ? args->sink : args->lse, RT_ALIGN_FLOAT32}};
     const int64_t rope[] = {args->q_rope_row_stride, args->q_rope_token_stride,
                             args->q_rope_head_stride};
     RT_TRY(rt_ops_check_table(decode, &args->shape, args->block_table, err));
@@ -299,6 +300,7 @@ enum rt_status rt_ops_attend_params(const struct rt_mla_decode_args *args,
         .d_v = s->d_v,
         .causal = s->causal,
         .lse_base2 = args->lse_base == RT_LSE_BASE2,
+        .sink = rt_ops_pointer(args->sink),
     };
     p->rows.length = rt_ops_pointer(args->lengths);
     RT_TRY(q_views(args, p, err));
@@ -327,6 +329,7 @@ enum rt_status rt_ops_decode_work(const struct rt_kernels *k, const struct rt_op
         .heads = attend->heads,
         .d_v = attend->d_v,
         .lse_base2 = attend->lse_base2,
+        .sink = attend->sink,
     };
     RT_TRY(rt_ops_named(
         decode, rt_op_build(k, &choice->attend, attend, sizeof(*attend), &out->attend, err), err));

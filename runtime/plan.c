@@ -168,8 +168,7 @@ enum rt_status rt_plan_graph(const rt_plan *plan, uint32_t index, struct rt_plan
     RT_TRY(check_graph(plan, index, __func__));
     RT_CHECK_STRUCT(out, plan->error);
     const struct rt_program *p = &plan->programs[index];
-    const struct rt_variant *attend =
-        &rt_blueprint_variants(&plan->blueprint, &p->spec)[RT_OP_ATTEND];
+    const struct rt_variant *attend = rt_blueprint_attend(&plan->blueprint, &p->spec);
     const struct rt_plan_graph mine = {
         .batch = p->spec.rows,
         .query_len = rt_spec_query_len(&p->spec),

@@ -108,7 +108,7 @@ struct rt_schedule_view rt_recipe_schedule_view(const struct recipe *b)
     return (struct rt_schedule_view){
         .parts = rt_recipe_at(b, chunk ? RT_TENSOR_CHUNK_PARTS : RT_TENSOR_PARTS, 0),
         .num_splits = rt_recipe_at(b, chunk ? RT_TENSOR_CHUNK_SPLITS : RT_TENSOR_NUM_SPLITS, 0),
-        .part_count = b->variants[RT_OP_ATTEND].parts,
+        .part_count = rt_attend_variant(b->s->blueprint, b->variants)->parts,
     };
 }
 
@@ -275,9 +275,9 @@ static struct rt_append_params append_params(const struct recipe *b, uint32_t la
     };
 }
 
-static struct rt_schedule_params schedule_params(const struct recipe *b)
+struct rt_schedule_params rt_recipe_schedule_params(const struct recipe *b)
 {
-    const struct rt_variant *attend = &b->variants[RT_OP_ATTEND];
+    const struct rt_variant *attend = rt_attend_variant(b->s->blueprint, b->variants);
     return (struct rt_schedule_params){.rows = rt_recipe_rows_view(b),
                                        .schedule = rt_recipe_schedule_view(b),
                                        .overhead_blocks = attend->overhead_blocks,
@@ -286,7 +286,7 @@ static struct rt_schedule_params schedule_params(const struct recipe *b)
 
 enum rt_status rt_recipe_add_schedule(struct recipe *b)
 {
-    const struct rt_schedule_params p = schedule_params(b);
+    const struct rt_schedule_params p = rt_recipe_schedule_params(b);
     return rt_recipe_add_op(b, RT_OP_SCHEDULE, RT_NO_LAYER, &p, sizeof(p));
 }
 
@@ -294,7 +294,7 @@ enum rt_status rt_recipe_add_schedule(struct recipe *b)
 static enum rt_status add_schedule_append(struct recipe *b)
 {
     const struct rt_schedule_append_params p = {
-        .schedule = schedule_params(b),
+        .schedule = rt_recipe_schedule_params(b),
         .append = append_params(b, 0),
     };
     return rt_recipe_add_op(b, RT_OP_SCHEDULE_APPEND, 0, &p, sizeof(p));
@@ -306,10 +306,16 @@ enum rt_status rt_recipe_add_append(struct recipe *b, uint32_t layer)
     return rt_recipe_add_op(b, RT_OP_APPEND, layer, &p, sizeof(p));
 }
 
-enum rt_status rt_recipe_add_attend(struct recipe *b, uint32_t layer)
+static const float *sink_of(const struct recipe *b, uint32_t layer)
+{
+    const bool has_sinks = b->s->blueprint->placement.dims.has_sinks;
+    return has_sinks ? rt_recipe_at(b, RT_TENSOR_SINK, layer) : NULL;
+}
+
+struct rt_attend_params rt_recipe_attend_params(const struct recipe *b, uint32_t layer)
 {
     const struct rt_dims *dims = &b->s->blueprint->placement.dims;
-    const struct rt_attend_params p = {
+    return (struct rt_attend_params){
         .q = rt_recipe_heads_view(b, RT_TENSOR_Q, layer, dims->kv.d_qk),
         .out = rt_recipe_heads_view(b, RT_TENSOR_OUT, layer, dims->kv.d_v),
         .lse = rt_recipe_heads_view(b, RT_TENSOR_LSE, layer, 1),
@@ -328,15 +334,21 @@ enum rt_status rt_recipe_add_attend(struct recipe *b, uint32_t layer)
          * front of launches of a block that let the next begin before their own waits. */
         /* Of a chunk, keys that its own append has just written. */
         .early = layer > 0 && !b->span.by_token,
+        .sink = sink_of(b, layer),
     };
+}
+
+enum rt_status rt_recipe_add_attend(struct recipe *b, uint32_t layer)
+{
+    const struct rt_attend_params p = rt_recipe_attend_params(b, layer);
     return rt_recipe_add_op(b, RT_OP_ATTEND, layer, &p, sizeof(p));
 }
 
-enum rt_status rt_recipe_add_reduce(struct recipe *b, uint32_t layer)
+struct rt_reduce_params rt_recipe_reduce_params(const struct recipe *b, uint32_t layer)
 {
     const struct rt_dims *dims = &b->s->blueprint->placement.dims;
     const bool last = layer + 1 == dims->layers;
-    const struct rt_reduce_params p = {
+    return (struct rt_reduce_params){
         .partials = partials_view(b),
         .schedule = rt_recipe_schedule_view(b),
         .rows = rt_recipe_rows_view(b),
@@ -346,13 +358,21 @@ enum rt_status rt_recipe_add_reduce(struct recipe *b, uint32_t layer)
         .heads = dims->heads,
         .d_v = dims->kv.d_v,
         .is_f32 = dims->is_f32,
+        .sink = sink_of(b, layer),
     };
+}
+
+enum rt_status rt_recipe_add_reduce(struct recipe *b, uint32_t layer)
+{
+    const struct rt_reduce_params p = rt_recipe_reduce_params(b, layer);
     return rt_recipe_add_op(b, RT_OP_REDUCE, layer, &p, sizeof(p));
 }
 
 /* Attention alone, between stages that leave q and latent. */
 static enum rt_status add_attention(struct recipe *b, uint32_t layer)
 {
+    if (b->s->blueprint->config.topk)
+        return rt_recipe_add_sparse(b, layer);
     RT_TRY(layer ? rt_recipe_add_append(b, layer) : add_schedule_append(b));
     RT_TRY(rt_recipe_add_attend(b, layer));
     return rt_recipe_add_reduce(b, layer);

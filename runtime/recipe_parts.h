@@ -3,7 +3,9 @@
 #define RT_RUNTIME_RECIPE_PARTS_H
 
 /* What the files that write recipes share: the program that grows, and views of the arena. */
-#include "kernels/abi/views.h"
+#include "kernels/abi/attend.h"
+#include "kernels/abi/reduce.h"
+#include "kernels/abi/schedule.h"
 #include "runtime/recipe.h"
 
 /* The tokens that what is added now is about, first .. first + count of the graph's. */
@@ -41,6 +43,11 @@ enum rt_status rt_recipe_add_user_stage(struct recipe *b, enum rt_stage_point po
 enum rt_status rt_recipe_add_chunk(struct recipe *b);
 enum rt_status rt_recipe_add_attend(struct recipe *b, uint32_t layer);
 enum rt_status rt_recipe_add_reduce(struct recipe *b, uint32_t layer);
+/* Attention alone, over the keys that stages list. */
+enum rt_status rt_recipe_add_sparse(struct recipe *b, uint32_t layer);
+struct rt_schedule_params rt_recipe_schedule_params(const struct recipe *b);
+struct rt_attend_params rt_recipe_attend_params(const struct recipe *b, uint32_t layer);
+struct rt_reduce_params rt_recipe_reduce_params(const struct recipe *b, uint32_t layer);
 /* All between a layer's two stages, attention among it. */
 enum rt_status rt_recipe_add_block(struct recipe *b, uint32_t layer);
 

@@ -62,7 +62,7 @@ struct rt_mla_shape {
     uint32_t query_len;   /* 1..8 */
     uint32_t heads;       /* 1..128 */
     uint32_t d_qk, d_v;   /* 576/512, 320/256, 288/256 or 512/512 */
-    uint32_t page_size;   /* tokens: 16, 32, 64 or 128 */
+    uint32_t page_size;   /* tokens: 16, 32, 64 or 128; 1 or 8 with the generic kernels */
     uint32_t max_blocks;  /* columns of the block table; 0: there is none, and its address is not
                              looked at */
     uint32_t pages;       /* pages in the pool; ids outside 0..pages-1 are never followed */
@@ -158,6 +158,12 @@ struct rt_mla_decode_args {
     int64_t q_rope_row_stride, q_rope_token_stride, q_rope_head_stride;
     enum rt_lse_base lse_base;
     uint32_t reserved;
+    /* f32 [heads], or 0: there are none. A head's sink is a score, natural and times softmax_scale
+     * already, of a key that has no value: it is in the softmax's denominator, so that out is
+     * multiplied by 1 / (1 + exp(sink - lse)), and is no part of lse. -inf is as no sink; +inf, or
+     * what outweighs every key by 2^128, makes out 0; NaN makes it NaN. No key seen: out is 0
+     * whatever the sink. */
+    uint64_t sink;
 };
 RT_API enum rt_status rt_mla_decode(rt_ops *ops, const struct rt_mla_decode_args *args,
                                     void *stream);

@@ -360,8 +360,16 @@ enum rt_dtype { RT_DTYPE_BF16 = 1, RT_DTYPE_F32, RT_DTYPE_I32, RT_DTYPE_U8 };
  * and by slot:
  *   slot_lengths i32  [slots]                 block_table i32 [slots, max_blocks]
  *   slot_drafts  i32  [slots, longest q - 1]
+ * and where rt_config.topk is set, by row as q is:
+ *   sparse_indices i32 [rows, q, topk]        in: the keys that a token attends to, as positions of
+ *                                             its sequence; -1, or what is in no page of it: none
+ *   sparse_counts  i32 [rows, q]              in: how many of those hold, from the first on
+ * and where rt_config.sinks is:
+ *   attn_sink    f32  [heads]                 per layer, in: a score, as sink of rt_mla_decode; 0
+ *                                             until it is written
  * and how the keys are shared out:
- *   parts        i32  [parts, 8]              num_splits  i32 [bucket + 1]
+ *   parts        i32  [parts, 8]              num_splits  i32 [bucket + 1], with topk
+ *                                                         [bucket * longest q + 1]
  *   kv           bf16 [pages, page_size, d_qk]   per layer
  * and of a chunk's graph, where rt_config.chunks are configured, whose tokens are those of prompts,
  * one row's behind the other's, and from stage_context.chunk on one of each row that decodes. Of
@@ -385,7 +393,8 @@ struct rt_tensor {
     uint64_t bytes;
     uint64_t address; /* device address; a host pointer on the host device */
 };
-/* layer: for q, latent, out, lse and kv; others ignore it. RT_ERR_INVALID lists the names. */
+/* layer: for q, latent, out, lse, kv and attn_sink; others ignore it. RT_ERR_INVALID lists the
+ * names. */
 RT_API enum rt_status rt_tensor(rt_runtime *runtime, const char *name, uint32_t layer,
                                 struct rt_tensor *out);
 

@@ -167,14 +167,20 @@ struct rt_config {
      * that decode beside it, 0 among them, and each number of pieces of cached context. */
     uint32_t chunks[RT_MAX_CHUNKS]; /* tokens, ascending, 1..RT_MAX_CHUNK */
     uint32_t chunk_count;           /* 0: prompts go in by rt_step alone */
-    uint32_t
-        prefill_rows; /* sequences that share a chunk: 1..RT_MAX_PREFILL_ROWS; 0: the default */
-    uint32_t mixed_rows[RT_MAX_MIXES]; /* rows that decode beside a chunk, ascending, up to
-                                          max_sequences */
+    /* Sequences that share a chunk: 1..RT_MAX_PREFILL_ROWS; 0: the default. */
+    uint32_t prefill_rows;
+    /* Rows that decode beside a chunk, ascending, up to max_sequences. */
+    uint32_t mixed_rows[RT_MAX_MIXES];
     uint32_t mixed_row_count;
     /* Cached tokens whose keys and values are expanded at once, at least max_length / 63. 0: that,
      * or 8192 where it is more. */
     uint32_t context_piece;
+
+    /* Not 0: every query token attends to the keys that a list names, of so many entries at most;
+     * a stage before attention leaves lists and counts (tensors sparse_indices, sparse_counts).
+     * Without layer and without chunks; 576/512 and 512/512. */
+    uint32_t topk;
+    uint32_t sinks; /* 1: every head has an attention sink, tensor attn_sink; without chunks */
 };
 
 /* Defaults: device auto, buckets 1 2 4 8 16 32 64, query length 1, ring depth 8, 64 sequences of

@@ -28,7 +28,7 @@
 struct rt_attend_sm90_params {
     struct rt_attend_params attend;
     uint32_t q_even;
-    uint32_t reserved[5];
+    uint32_t reserved[3];
     struct rt_tensor_map kv_map, kv_rest_map, q_map, q_rest_map;
 };
 RT_STATIC_ASSERT(sizeof(struct rt_attend_sm90_params) == 832, "sm90 attend ABI");

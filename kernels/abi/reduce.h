@@ -23,8 +23,10 @@
  * reduce: for split rows, per query row: m = max of the pieces' lse (0 if all are -inf),
  * g = m + log2(sum 2^(lse_i - m)), out = sum 2^(lse_i - g) partial_i, lse = g * ln 2, or with
  * lse_base2 g; no key seen: out 0, lse +inf. Rows of length <= 0, padding included: out 0, lse
- * +inf. Rows that are not split and not empty are left alone. The order of the sums follows from
- * the shapes, the grid, the lengths and num_splits, so that two runs agree bitwise.
+ * +inf. Rows that are not split and not empty are left alone. A sink divides out by
+ * 1 + 2^(sink * log2(e) - g) and leaves lse alone; infinities, NaN and no key are as attend has
+ * them. The order of the sums follows from the shapes, the grid, the lengths and num_splits, so
+ * that two runs agree bitwise.
  * stamp_last becomes at least the time, by globaltimer, at which the last output was written; where
  * there was none to write, a time at which attend was complete.
  */
@@ -38,11 +40,16 @@ struct rt_reduce_params {
     uint32_t heads, d_v;
     uint32_t lse_base2; /* 1: lse is of base 2; 0: natural */
     uint32_t is_f32;    /* host device alone: out is f32 */
+    const float *sink;  /* [heads], as attend has it; or null */
+    /* 0: a row is a row of the data. Else it is a query token, this many are a row of the data, and
+     * rows.q_len is 1. */
+    uint32_t row_tokens;
+    uint32_t reserved;
 };
 #define RT_REDUCE_PARAMS_ADDRESSES(type, at)                                                       \
     (RT_PARTIALS_ADDRESSES(type, at partials) | RT_SCHEDULE_ADDRESSES(type, at schedule) |         \
      RT_ROWS_ADDRESSES(type, at rows) | RT_ADDRESS(type, at out.base) |                            \
-     RT_ADDRESS(type, at lse.base) | RT_ADDRESS(type, at stamp_last))
-RT_STATIC_ASSERT(sizeof(struct rt_reduce_params) == 168, "reduce ABI");
+     RT_ADDRESS(type, at lse.base) | RT_ADDRESS(type, at stamp_last) | RT_ADDRESS(type, at sink))
+RT_STATIC_ASSERT(sizeof(struct rt_reduce_params) == 184, "reduce ABI");
 
 #endif

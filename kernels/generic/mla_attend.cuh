@@ -7,6 +7,8 @@
  *
  *   out = softmax(scale * q k^T, masked) v      v = the first D_V elements of k
  *
+ * Which keys those are, SOURCE knows: a row's, or listed ones (kernels/device/attend_keys.cuh).
+ *
  * Block (x, y): query rows [x * TILE_ROWS, ...) of every batch row of part y; eight warps. The
  * part's batch rows are walked as one stream of steps of 32 keys, so that the next batch row's keys
  * arrive while the last of this one are worked on.
@@ -26,7 +28,7 @@
  */
 #include "kernels/abi/attend.h"
 #include "kernels/abi/attend_generic.h"
-#include "kernels/device/attend_walk.cuh"
+#include "kernels/device/attend_keys.cuh"
 #include "kernels/device/ptx/convert.cuh"
 #include "kernels/device/ptx/cp_async.cuh"
 #include "kernels/device/ptx/ldmatrix.cuh"
@@ -40,7 +42,7 @@
 #define RT_ATTEND_LN_2 0.6931471805599453f
 #define RT_ATTEND_INFINITY __builtin_huge_valf()
 
-template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
+template <int D_QK, int D_V, int TILE_ROWS, class SOURCE> struct rt_attend_block {
     static constexpr int THREADS = RT_ATTEND_GENERIC_THREADS;
     static constexpr int WARPS = RT_ATTEND_GENERIC_WARPS;
     static constexpr int KEYS = RT_ATTEND_GENERIC_KEYS;
@@ -69,7 +71,9 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
     static_assert(KEY_TILES == 1 || KEY_TILES == 2, "key tiles of a warp");
     static_assert(STRIDE * 2 % 32 == 16, "eight rows of one column lie in eight bank groups");
 
-    struct alignas(16) smem {
+    typedef typename SOURCE::params params;
+
+    struct alignas(16) smem : SOURCE::marks {
         uint16_t q[TILE_ROWS][STRIDE];
         uint16_t kv[RT_ATTEND_GENERIC_BUFFERS][KEYS][STRIDE];
         /* A row of probabilities lies on the same row's first scores: one warp turns them over. */
@@ -82,9 +86,10 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
         int limit[TILE_ROWS];     /* keys below it are seen by the row */
         struct rt_attend_walk walk;
     };
-    static_assert(sizeof(smem) == RT_ATTEND_GENERIC_SMEM_BYTES(TILE_ROWS, D_QK),
+    static_assert(sizeof(smem) == SOURCE::smem_bytes(RT_ATTEND_GENERIC_SMEM_BYTES(TILE_ROWS, D_QK)),
                   "shared memory formula");
 
+    const params &all;
     const struct rt_attend_params &p;
     smem &s;
     uint32_t thread, warp, lane;
@@ -92,8 +97,9 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
     float row_max, row_sum;
     float out[ROW_TILES][OUT_TILES][4];
 
-    __device__ __forceinline__ rt_attend_block(const struct rt_attend_params &params, smem &shared)
-        : p(params), s(shared), thread(threadIdx.x), warp(threadIdx.x / 32), lane(threadIdx.x % 32)
+    __device__ __forceinline__ rt_attend_block(const params &given, smem &shared)
+        : all(given), p(SOURCE::attend(given)), s(shared), thread(threadIdx.x),
+          warp(threadIdx.x / 32), lane(threadIdx.x % 32)
     {
     }
 
@@ -126,29 +132,25 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
 
     /* ---- loads ---- */
 
-    /* Page of the key that this thread copies; -1: nothing to read. Asked for well before use. */
-    __device__ __forceinline__ int find_page(const struct rt_attend_step &at) const
+    /* The key that this thread copies. Asked for well before use. */
+    __device__ __forceinline__ typename SOURCE::found
+    find_key(const struct rt_attend_step &at) const
     {
-        const int key = at.key + (int)(thread / COPY_THREADS);
-        const uint32_t column = s.walk.page.quotient((uint32_t)key);
-        if (key >= at.end || at.line < 0 || column >= p.kv.max_blocks)
-            return -1;
-        return p.kv.table[(int64_t)at.line * p.kv.max_blocks + column];
+        return SOURCE::find(all, s.walk, at, at.key + (int)(thread / COPY_THREADS));
     }
 
     /* Rows without a key become zeros: what is left there may be NaN, and 0 * NaN is NaN. */
-    __device__ __forceinline__ void load_kv(int buffer, const struct rt_attend_step &at, int page)
+    __device__ __forceinline__ void load_kv(int buffer, const struct rt_attend_step &at,
+                                            typename SOURCE::found found)
     {
         if (at.row == RT_ATTEND_NONE)
             return;
         const uint32_t slot = thread / COPY_THREADS;
-        const uint32_t key = (uint32_t)at.key + slot;
-        const uint32_t offset = key - s.walk.page.quotient(key) * p.kv.page_size;
-        const bool valid = (uint32_t)page < p.kv.pages;
-        const unsigned char *from = p.kv.base;
-        if (valid)
-            from += page * p.kv.page_stride_bytes + offset * p.kv.token_stride_bytes;
-        copy_row(s.kv[buffer][slot], (const uint16_t *)from, (const uint16_t *)from + D_V, valid);
+        const unsigned char *key = SOURCE::place(all, s.walk, found, at.key + (int)slot);
+        const uint16_t *from = (const uint16_t *)(key ? key : p.kv.base);
+        if (thread % COPY_THREADS == 0)
+            SOURCE::mark(s, buffer, slot, key != nullptr);
+        copy_row(s.kv[buffer][slot], from, from + D_V, key != nullptr);
     }
 
     __device__ __forceinline__ void load_q(int row)
@@ -168,8 +170,8 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
     __device__ __forceinline__ const uint16_t *find_q(const struct rt_heads_view &view, int row,
                                                       int query) const
     {
-        return (const uint16_t *)view.base + (s.walk.part.row_base + row) * view.row_stride +
-               query / (int)p.heads * view.token_stride + query % (int)p.heads * view.head_stride;
+        return (const uint16_t *)view.base +
+               SOURCE::data_at(all, s.walk.part.row_base, view, row, query);
     }
 
     /* D_V elements from one place, what is behind them from another. */
@@ -231,7 +233,7 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
     /* Scores -> probabilities relative to the running maximum, in the log2 domain. A row that has
      * seen no key yet has maximum -inf; 0 takes its place in the exponents, so that they are
      * 2^-inf = 0 and not NaN. fmaxf drops NaN, the exponents keep it: it stays in its own row. */
-    __device__ __forceinline__ void softmax(const struct rt_attend_step &at, bool last)
+    __device__ __forceinline__ void softmax(int buffer, const struct rt_attend_step &at, bool last)
     {
         const int row = (int)(thread / ROW_THREADS);
         const int first_key = (int)(thread % ROW_THREADS * ROW_KEYS);
@@ -248,8 +250,10 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
                 pair = make_float2(pair.x + other.x, pair.y + other.y);
             }
             const int key = at.key + first_key + i;
-            x[i] = key < limit ? pair.x * scale_log2 : -RT_ATTEND_INFINITY;
-            x[i + 1] = key + 1 < limit ? pair.y * scale_log2 : -RT_ATTEND_INFINITY;
+            const bool is_key[2] = {SOURCE::is_key(s, buffer, first_key + i),
+                                    SOURCE::is_key(s, buffer, first_key + i + 1)};
+            x[i] = key < limit && is_key[0] ? pair.x * scale_log2 : -RT_ATTEND_INFINITY;
+            x[i + 1] = key + 1 < limit && is_key[1] ? pair.y * scale_log2 : -RT_ATTEND_INFINITY;
             top = fmaxf(top, fmaxf(x[i], x[i + 1]));
         }
 #pragma unroll
@@ -285,17 +289,19 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
             return;
         const bool empty = sum == 0.0f;
         const float lse_log2 = log2f(sum) + row_max;
-        s.inverse[row] = empty ? 0.0f : 1.0f / sum;
-        if (query >= query_rows())
-            return;
+        const bool there = query < query_rows();
         const int slot = split_slot(at.row);
+        if (p.sink && slot < 0 && there) /* of pieces it is reduce's */
+            sum += exp2f(p.sink[query % (int)p.heads] * RT_ATTEND_LOG2_E - row_max);
+        s.inverse[row] = empty ? 0.0f : 1.0f / sum;
+        if (!there)
+            return;
         if (slot >= 0) {
             p.partials.lse[(int64_t)slot * query_rows() + query] =
                 empty ? -RT_ATTEND_INFINITY : lse_log2;
         } else {
-            ((float *)p.lse.base)[(s.walk.part.row_base + at.row) * p.lse.row_stride +
-                                  query / (int)p.heads * p.lse.token_stride +
-                                  query % (int)p.heads * p.lse.head_stride] =
+            ((float *)
+                 p.lse.base)[SOURCE::data_at(all, s.walk.part.row_base, p.lse, at.row, query)] =
                 empty ? RT_ATTEND_INFINITY : lse_log2 * (p.lse_base2 ? 1.0f : RT_ATTEND_LN_2);
         }
     }
@@ -393,7 +399,8 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
 
     /* ---- the end of a batch row ---- */
 
-    /* Inverse 0 stands for an empty row: its output is 0, whatever weights of 0 have gathered. */
+    /* Inverse 0 stands for a row that is empty or all sink: its output is 0, whatever has gathered.
+     */
     static __device__ __forceinline__ float scaled(float value, float inverse)
     {
         return inverse == 0.0f ? 0.0f : value * inverse;
@@ -420,9 +427,8 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
                         make_float2(scaled(from[n][at], inverse), scaled(from[n][at + 1], inverse));
             } else {
                 uint16_t *to = (uint16_t *)p.out.base +
-                               (s.walk.part.row_base + row) * p.out.row_stride +
-                               query / (int)p.heads * p.out.token_stride +
-                               query % (int)p.heads * p.out.head_stride + column;
+                               SOURCE::data_at(all, s.walk.part.row_base, p.out, row, query) +
+                               column;
 #pragma unroll
                 for (int n = 0; n < OUT_TILES; n++)
                     *(uint32_t *)(to + n * 8) = rt_pack_bf16x2(scaled(from[n][at], inverse),
@@ -461,9 +467,9 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
         if (step(0).row == RT_ATTEND_NONE)
             return;
         load_q(step(0).row);
-        load_kv(0, step(0), find_page(step(0)));
+        load_kv(0, step(0), find_key(step(0)));
         rt_cp_async_commit();
-        load_kv(1, step(1), find_page(step(1)));
+        load_kv(1, step(1), find_key(step(1)));
         rt_cp_async_commit();
         begin_row(step(0));
         for (int i = 0; step(i).row != RT_ATTEND_NONE; i++) {
@@ -478,12 +484,12 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
             if (last && step(i + 1).row != RT_ATTEND_NONE)
                 load_q(step(i + 1).row);
             rt_cp_async_commit();
-            const int page = find_page(step(i + 2));
-            softmax(step(i), last);
+            const typename SOURCE::found found = find_key(step(i + 2));
+            softmax(i % 2, step(i), last);
             barrier(); /* C */
             add_values(i % 2, step(i));
             barrier(); /* D */
-            load_kv(i % 2, step(i + 2), page);
+            load_kv(i % 2, step(i + 2), found);
             rt_cp_async_commit();
             if (last) {
                 store_out(step(i).row);
@@ -493,17 +499,18 @@ template <int D_QK, int D_V, int TILE_ROWS> struct rt_attend_block {
     }
 };
 
-template <int D_QK, int D_V, int TILE_ROWS>
-static __device__ __forceinline__ void rt_attend_entry(const struct rt_attend_params &p)
+template <int D_QK, int D_V, int TILE_ROWS, class SOURCE>
+static __device__ __forceinline__ void rt_attend_entry(const typename SOURCE::params &all)
 {
     extern __shared__ __align__(16) unsigned char rt_attend_shared[];
-    using block = rt_attend_block<D_QK, D_V, TILE_ROWS>;
+    using block = rt_attend_block<D_QK, D_V, TILE_ROWS, SOURCE>;
+    const struct rt_attend_params &p = SOURCE::attend(all);
     void *shared = rt_settle_shared(rt_attend_shared);
     rt_pdl_wait();
     rt_pdl_launch_dependents();
     if (p.stamp_first && threadIdx.x == 0 && blockIdx.x == 0 && blockIdx.y == 0)
         *p.stamp_first = rt_globaltimer_ns();
-    block(p, *(typename block::smem *)shared).run();
+    block(all, *(typename block::smem *)shared).run();
 }
 
 /* One device entry point: its name is its registry line. */
@@ -513,7 +520,17 @@ static __device__ __forceinline__ void rt_attend_entry(const struct rt_attend_pa
         rt_mla_attend_##d_qk##x##d_v##_r##tile_rows(                                               \
             const __grid_constant__ struct rt_attend_params p)                                     \
     {                                                                                              \
-        rt_attend_entry<d_qk, d_v, tile_rows>(p);                                                  \
+        rt_attend_entry<d_qk, d_v, tile_rows, rt_attend_row_keys>(p);                              \
+    }
+
+/* Likewise over listed keys. */
+#define RT_SPARSE_GENERIC_ENTRY(d_qk, d_v, tile_rows)                                              \
+    extern "C" __global__ void __launch_bounds__(RT_ATTEND_GENERIC_THREADS,                        \
+                                                 RT_ATTEND_GENERIC_BLOCKS_PER_SM(tile_rows, d_qk)) \
+        rt_mla_sparse_##d_qk##x##d_v##_r##tile_rows(                                               \
+            const __grid_constant__ struct rt_sparse_attend_params p)                              \
+    {                                                                                              \
+        rt_attend_entry<d_qk, d_v, tile_rows, rt_attend_listed_keys>(p);                           \
     }
 
 #endif

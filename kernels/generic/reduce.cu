@@ -47,6 +47,7 @@
 #include "kernels/device/scan.cuh"
 
 #define RT_REDUCE_LN_2 0.6931471805599453f
+#define RT_REDUCE_LOG2_E 1.4426950408889634f
 #define RT_REDUCE_INFINITY __builtin_huge_valf()
 #define RT_REDUCE_LANE_COLUMNS 4u /* of a vector: 16 bytes */
 #define RT_REDUCE_WARP_COLUMNS (RT_WARP_LANES * RT_REDUCE_LANE_COLUMNS)
@@ -192,16 +193,22 @@ static __device__ __forceinline__ void
 rt_reduce_store(const struct rt_reduce_params &p, const struct rt_reduce_shape &shape,
                 const struct rt_reduce_target &to, const rt_reduce_sum<VECTORS> &sum)
 {
-    const int64_t row = (int64_t)(shape.row_base + to.row.row);
-    const uint32_t token = shape.heads.quotient(to.query);
-    const uint32_t head = to.query - token * p.heads;
+    const uint32_t token_of_row = shape.heads.quotient(to.query);
+    const uint32_t head = to.query - token_of_row * p.heads;
+    const uint32_t of_data = p.row_tokens ? to.row.row / p.row_tokens : to.row.row;
+    const uint32_t token = p.row_tokens ? to.row.row - of_data * p.row_tokens : token_of_row;
+    const int64_t row = (int64_t)(shape.row_base + of_data);
     const bool empty = sum.total == 0.0f;
-    const float factor = empty ? 0.0f : 1.0f / sum.total;
+    const float sink =
+        p.sink ? exp2f(p.sink[head] * RT_REDUCE_LOG2_E - rt_reduce_base(sum.top)) : 0.0f;
+    const float factor = empty ? 0.0f : 1.0f / (sum.total + sink);
     uint16_t *out = (uint16_t *)p.out.base + row * p.out.row_stride + token * p.out.token_stride +
                     head * p.out.head_stride + to.column;
 #pragma unroll
     for (int v = 0; v < VECTORS; v++) {
-        const float4 x = rt_reduce_scaled(sum.out[v], factor);
+        /* By 0 where there was no key or is only sink, and the sums may hold anything. */
+        const float4 x = factor == 0.0f ? make_float4(0.0f, 0.0f, 0.0f, 0.0f)
+                                        : rt_reduce_scaled(sum.out[v], factor);
         const uint2 packed = make_uint2(rt_pack_bf16x2(x.x, x.y), rt_pack_bf16x2(x.z, x.w));
         *(uint2 *)(out + v * (int)RT_REDUCE_WARP_COLUMNS) = packed;
     }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which attention kernel serves a request, or the first reason why none does. */
+/* Which attention kernel serves a request, dense or sparse, or the first reason why none does. */
 #include "common/math.h"
 #include "kernels/abi/attend_generic.h"
 #include "kernels/abi/attend_sm90.h"
 #include "kernels/abi/project_sm90.h"
+#include "kernels/abi/sparse.h"
 #include "kernels/images.h"
 #include "kernels/ops/op_build.h"
 
@@ -25,6 +26,7 @@
 #define SMEM_RESERVED_BYTES 1024u
 
 struct attend_kernel {
+    enum rt_op_id op;
     enum rt_backend backend;
     const char *entry;
     uint32_t d_qk, d_v, tile_rows;
@@ -33,22 +35,28 @@ struct attend_kernel {
     uint32_t overhead_blocks, min_blocks;
 };
 
-/* By backend, then geometry, then rising tile_rows. */
+/* By operator and backend, then geometry, then rising tile_rows. */
 static const struct attend_kernel attend_kernels[] = {
 #define RT_KERNEL(entry_, image_, params_, addresses_, smem_, waits_, ref_)
-#define RT_ATTEND_GENERIC(d_qk_, d_v_, tile_rows_)                                                 \
-    {.backend = RT_BACKEND_GENERIC,                                                                \
-     .entry = "rt_mla_attend_" #d_qk_ "x" #d_v_ "_r" #tile_rows_,                                  \
+#define GENERIC(op_, name_, smem_, d_qk_, d_v_, tile_rows_)                                        \
+    {.op = (op_),                                                                                  \
+     .backend = RT_BACKEND_GENERIC,                                                                \
+     .entry = "rt_mla_" name_ "_" #d_qk_ "x" #d_v_ "_r" #tile_rows_,                               \
      .d_qk = (d_qk_),                                                                              \
      .d_v = (d_v_),                                                                                \
      .tile_rows = (tile_rows_),                                                                    \
      .threads = RT_ATTEND_GENERIC_THREADS,                                                         \
-     .smem_bytes = RT_ATTEND_GENERIC_SMEM_BYTES(tile_rows_, d_qk_),                                \
+     .smem_bytes = smem_(tile_rows_, d_qk_),                                                       \
      .blocks_per_sm = RT_ATTEND_GENERIC_BLOCKS_PER_SM(tile_rows_, d_qk_),                          \
      .overhead_blocks = GENERIC_OVERHEAD_BLOCKS,                                                   \
      .min_blocks = GENERIC_MIN_BLOCKS},
+#define RT_ATTEND_GENERIC(d_qk_, d_v_, tile_rows_)                                                 \
+    GENERIC(RT_OP_ATTEND, "attend", RT_ATTEND_GENERIC_SMEM_BYTES, d_qk_, d_v_, tile_rows_)
+#define RT_SPARSE_GENERIC(d_qk_, d_v_, tile_rows_)                                                 \
+    GENERIC(RT_OP_SPARSE_ATTEND, "sparse", RT_SPARSE_GENERIC_SMEM_BYTES, d_qk_, d_v_, tile_rows_)
 #define RT_ATTEND_SM90(d_qk_, d_v_, kind_, tile_rows_)                                             \
-    {.backend = RT_BACKEND_SM90,                                                                   \
+    {.op = RT_OP_ATTEND,                                                                           \
+     .backend = RT_BACKEND_SM90,                                                                   \
      .entry = "rt_mla_sm90_" #d_qk_ "x" #d_v_ "_" #kind_,                                          \
      .d_qk = (d_qk_),                                                                              \
      .d_v = (d_v_),                                                                                \
@@ -75,19 +83,20 @@ const char *rt_backend_name(enum rt_backend backend)
     return "unknown";
 }
 
-static bool serves(const struct attend_kernel *kernel, const struct rt_op_request *request)
+static bool serves(const struct attend_kernel *kernel, enum rt_op_id op,
+                   const struct rt_op_request *request)
 {
-    return kernel->d_qk == request->kv->d_qk && kernel->d_v == request->kv->d_v;
+    return kernel->op == op && kernel->d_qk == request->kv->d_qk && kernel->d_v == request->kv->d_v;
 }
 
 /* "576/512, 320/256, …": geometries stand together in the table. */
-static void list_geometries(char *text, size_t bytes)
+static void list_geometries(enum rt_op_id op, char *text, size_t bytes)
 {
     size_t used = 0;
     text[0] = '\0';
     for (size_t i = 0; i < ATTEND_COUNT && used < bytes; i++) {
         const struct attend_kernel *kernel = &attend_kernels[i];
-        if (kernel->backend != RT_BACKEND_GENERIC ||
+        if (kernel->op != op || kernel->backend != RT_BACKEND_GENERIC ||
             (i > 0 && kernel->d_qk == attend_kernels[i - 1].d_qk))
             continue;
         int n = snprintf(text + used, bytes - used, "%s%u/%u", used ? ", " : "", kernel->d_qk,
@@ -96,27 +105,35 @@ static void list_geometries(char *text, size_t bytes)
     }
 }
 
-static enum rt_status check_request(const struct rt_op_request *request, struct rt_error *err)
+static enum rt_status check_request(enum rt_op_id op, const struct rt_op_request *request,
+                                    struct rt_error *err)
 {
     size_t i = 0;
-    while (i < ATTEND_COUNT && !serves(&attend_kernels[i], request))
+    while (i < ATTEND_COUNT && !serves(&attend_kernels[i], op, request))
         i++;
     if (i == ATTEND_COUNT) {
         char served[128];
-        list_geometries(served, sizeof(served));
-        return rt_fail(err, RT_ERR_GEOMETRY, "no kernel serves d_qk/d_v %u/%u; served are %s",
-                       request->kv->d_qk, request->kv->d_v, served);
+        list_geometries(op, served, sizeof(served));
+        return rt_fail(err, RT_ERR_GEOMETRY, "no kernel serves%s d_qk/d_v %u/%u; served are %s",
+                       op == RT_OP_ATTEND ? "" : " sparse attention of", request->kv->d_qk,
+                       request->kv->d_v, served);
     }
     RT_REQUIRE(request->heads >= 1 && request->heads <= RT_MAX_HEADS, err, RT_ERR_GEOMETRY,
                "%u heads per GPU; 1 to %u are served", request->heads, RT_MAX_HEADS);
     RT_REQUIRE(request->q_len >= 1 && request->q_len <= RT_MAX_QUERY_LEN, err, RT_ERR_UNSUPPORTED,
                "query length %u; 1 to %u are served", request->q_len, RT_MAX_QUERY_LEN);
-    uint32_t page = request->page_size;
-    RT_REQUIRE(page == 16 || page == 32 || page == 64 || page == 128, err, RT_ERR_UNSUPPORTED,
-               "page size %u; 16, 32, 64 and 128 are served", page);
+    RT_REQUIRE(op != RT_OP_ATTEND || rt_page_size_served(request->page_size), err,
+               RT_ERR_UNSUPPORTED, "page size %u; 1, 8, 16, 32, 64 and 128 are served",
+               request->page_size);
     RT_REQUIRE(request->kv->layout == RT_KV_BF16, err, RT_ERR_UNSUPPORTED,
                "KV layout %d; only bf16 (0) is served", (int)request->kv->layout);
     return RT_OK;
+}
+
+bool rt_page_size_served(uint32_t page_size)
+{
+    return page_size == 1 || page_size == 8 || page_size == 16 || page_size == 32 ||
+           page_size == 64 || page_size == 128;
 }
 
 /* A build without any device code plans for all devices; one with some has what it has. */
@@ -142,27 +159,41 @@ enum rt_status rt_check_sm90(const struct rt_device_caps *caps, struct rt_error 
     return RT_OK;
 }
 
-/* The smallest tile that holds all query rows; where there are more, 64 at a time. */
-static const struct attend_kernel *pick_sm90(const struct rt_op_request *request)
+/* Query rows of a row, as the kernels have rows: a sparse one's is a query token. */
+static uint32_t query_rows(enum rt_op_id op, const struct rt_op_request *request)
 {
-    const uint32_t wanted = request->heads * request->q_len;
+    return op == RT_OP_ATTEND ? request->heads * request->q_len : request->heads;
+}
+
+/* The smallest tile that holds all query rows; where there are more, 64 at a time. */
+static enum rt_status pick_sm90(enum rt_op_id op, const struct rt_op_request *request,
+                                const struct attend_kernel **out, struct rt_error *err)
+{
+    const uint32_t wanted = query_rows(op, request);
     const struct attend_kernel *best = NULL;
+    RT_TRY(rt_check_sm90(request->caps, err));
+    RT_REQUIRE(op == RT_OP_ATTEND, err, RT_ERR_UNSUPPORTED,
+               "backend sm90 has no kernel of sparse attention; auto and generic have");
+    RT_REQUIRE(request->page_size >= 16, err, RT_ERR_UNSUPPORTED,
+               "backend sm90 serves pages of 16, 32, 64 and 128 tokens, not of %u",
+               request->page_size);
     for (size_t i = 0; i < ATTEND_COUNT; i++) {
         const struct attend_kernel *kernel = &attend_kernels[i];
-        if (kernel->backend == RT_BACKEND_SM90 && serves(kernel, request) &&
+        if (kernel->backend == RT_BACKEND_SM90 && serves(kernel, op, request) &&
             (!best || best->tile_rows < wanted))
             best = kernel;
     }
-    return best;
+    *out = best;
+    return RT_OK;
 }
 
 /* The smallest tile that holds all query rows, or the largest that the device has room for. */
-static enum rt_status pick_generic(const struct rt_device_caps *caps,
-                                   const struct rt_op_request *request,
+static enum rt_status pick_generic(enum rt_op_id op, const struct rt_op_request *request,
                                    const struct attend_kernel **out, struct rt_error *err)
 {
+    const struct rt_device_caps *caps = request->caps;
     bool host = caps->kind == RT_DEVICE_KIND_HOST;
-    uint32_t wanted = host ? HOST_TILE_ROWS : request->heads * request->q_len;
+    uint32_t wanted = host ? HOST_TILE_ROWS : query_rows(op, request);
     uint32_t least_bytes = UINT32_MAX;
     *out = NULL;
     if (!host && caps->cc < RT_GENERIC_CC_MIN)
@@ -171,7 +202,7 @@ static enum rt_status pick_generic(const struct rt_device_caps *caps,
                        caps->name, caps->cc / 10, caps->cc % 10);
     for (size_t i = 0; i < ATTEND_COUNT; i++) {
         const struct attend_kernel *kernel = &attend_kernels[i];
-        if (kernel->backend != RT_BACKEND_GENERIC || !serves(kernel, request))
+        if (kernel->backend != RT_BACKEND_GENERIC || !serves(kernel, op, request))
             continue;
         least_bytes = rt_min_u32(least_bytes, kernel->smem_bytes);
         bool fits = host || kernel->smem_bytes <= caps->smem_optin_bytes;
@@ -198,7 +229,7 @@ static void describe(const struct rt_device_caps *caps, const struct rt_op_reque
                      const struct attend_kernel *kernel, const struct rt_variant *choice,
                      const char *why_not, char *text)
 {
-    const uint32_t rows = request->heads * request->q_len;
+    const uint32_t rows = query_rows(kernel->op, request);
     if (kernel->backend == RT_BACKEND_SM90)
         (void)snprintf(text, RT_REASON_BYTES, "sm90%s, tiles of %u rows for %u, %u parts",
                        request->backend == RT_BACKEND_AUTO ? "" : " as asked for",
@@ -217,9 +248,9 @@ static void describe(const struct rt_device_caps *caps, const struct rt_op_reque
 static void choose(const struct rt_device_caps *caps, const struct rt_op_request *request,
                    const struct attend_kernel *kernel, const char *why_not, struct rt_variant *out)
 {
-    uint32_t m_tiles = rt_ceil_div_u32(request->heads * request->q_len, kernel->tile_rows);
+    uint32_t m_tiles = rt_ceil_div_u32(query_rows(kernel->op, request), kernel->tile_rows);
     struct rt_variant choice = {
-        .op = RT_OP_ATTEND,
+        .op = kernel->op,
         .backend = kernel->backend,
         .entry = kernel->entry,
         .tile_rows = kernel->tile_rows,
@@ -238,22 +269,20 @@ enum rt_status rt_attend_resolve(const struct rt_op_request *request, struct rt_
                                  struct rt_error *err)
 {
     const struct rt_device_caps *caps = request->caps;
-    RT_TRY(check_request(request, err));
+    const enum rt_op_id op = out->op;
+    RT_TRY(check_request(op, request, err));
     struct rt_error why_not = {0};
     const struct attend_kernel *kernel;
     switch (request->backend) {
     case RT_BACKEND_SM90:
-        RT_TRY(rt_check_sm90(caps, err));
-        kernel = pick_sm90(request);
+        RT_TRY(pick_sm90(op, request, &kernel, err));
         break;
     case RT_BACKEND_AUTO:
-        if (rt_check_sm90(caps, &why_not) == RT_OK)
-            kernel = pick_sm90(request);
-        else
-            RT_TRY(pick_generic(caps, request, &kernel, err));
+        if (pick_sm90(op, request, &kernel, &why_not) != RT_OK)
+            RT_TRY(pick_generic(op, request, &kernel, err));
         break;
     case RT_BACKEND_GENERIC:
-        RT_TRY(pick_generic(caps, request, &kernel, err));
+        RT_TRY(pick_generic(op, request, &kernel, err));
         break;
     default:
         return rt_fail(err, RT_ERR_UNSUPPORTED, "backend %d is not known", (int)request->backend);

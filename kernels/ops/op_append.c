@@ -4,7 +4,7 @@
 
 #include "common/math.h"
 
-static enum rt_status check_schedule(const struct rt_schedule_params *p, struct rt_error *err)
+enum rt_status rt_check_schedule(const struct rt_schedule_params *p, struct rt_error *err)
 {
     const uint32_t parts = p->schedule.part_count;
     RT_TRY(rt_check_rows(p->rows.count, 1, err));
@@ -25,7 +25,7 @@ enum rt_status rt_schedule_build(const struct rt_kernels *k, const struct rt_var
                                  const void *params, struct rt_launch *out, struct rt_error *err)
 {
     const struct rt_schedule_params *p = params;
-    RT_TRY(check_schedule(p, err));
+    RT_TRY(rt_check_schedule(p, err));
     return rt_launch_grid(k, variant->entry, p, sizeof(*p), 1, 1, RT_SCHEDULE_THREADS, out, err);
 }
 
@@ -67,7 +67,7 @@ enum rt_status rt_schedule_append_build(const struct rt_kernels *k,
 {
     const struct rt_schedule_append_params *p = params;
     const struct rt_rows_view *rows = &p->append.rows;
-    RT_TRY(check_schedule(&p->schedule, err));
+    RT_TRY(rt_check_schedule(&p->schedule, err));
     RT_TRY(check_append(&p->append, err));
     const uint32_t warps = RT_SCHEDULE_THREADS / RT_WARP_THREADS;
     return rt_launch_grid(k, variant->entry, p, sizeof(*p),

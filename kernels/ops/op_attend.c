@@ -12,8 +12,8 @@
 
 RT_STATIC_ASSERT(RT_MAX_QUERY_LEN <= 8, "sm90 attend notes a draft's place in three bits");
 
-static enum rt_status check_attend(const struct rt_variant *v, const struct rt_attend_params *p,
-                                   struct rt_error *err)
+enum rt_status rt_check_attend(const struct rt_variant *v, const struct rt_attend_params *p,
+                               struct rt_error *err)
 {
     const uint32_t query_rows = p->heads * p->rows.q_len;
     RT_TRY(rt_check_rows(p->rows.count, p->rows.q_len, err));
@@ -135,7 +135,7 @@ enum rt_status rt_attend_build(const struct rt_kernels *k, const struct rt_varia
                                const void *params, struct rt_launch *out, struct rt_error *err)
 {
     const struct rt_attend_params *p = params;
-    RT_TRY(check_attend(variant, p, err));
+    RT_TRY(rt_check_attend(variant, p, err));
     if (variant->backend != RT_BACKEND_SM90)
         return rt_launch_grid(k, variant->entry, p, sizeof(*p), variant->m_tiles, variant->parts,
                               variant->threads, out, err);

@@ -21,6 +21,7 @@
 #include "kernels/abi/project.h"
 #include "kernels/abi/reduce.h"
 #include "kernels/abi/sample.h"
+#include "kernels/abi/sparse.h"
 #include "kernels/abi/step.h"
 #include "kernels/abi/take.h"
 #include "kernels/op.h"
@@ -43,6 +44,11 @@ enum rt_status rt_experts_resolve(const struct rt_op_request *request, struct rt
                                   struct rt_error *err);
 enum rt_status rt_prefill_attend_resolve(const struct rt_op_request *request,
                                          struct rt_variant *out, struct rt_error *err);
+
+/* What schedule and attend have in common with their sparse kin. */
+enum rt_status rt_check_schedule(const struct rt_schedule_params *p, struct rt_error *err);
+enum rt_status rt_check_attend(const struct rt_variant *v, const struct rt_attend_params *p,
+                               struct rt_error *err);
 
 /* What gate has in common with the two that it is made of. */
 enum rt_status rt_check_input_norm(const struct rt_input_norm_params *p, struct rt_error *err);

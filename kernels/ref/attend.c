@@ -104,8 +104,10 @@ static void store_row(const struct rt_attend_params *p, const struct piece *piec
         const int64_t out =
             row * p->out.row_stride + token * p->out.token_stride + head * p->out.head_stride;
         bool empty = query->sum == 0;
+        double divisor = rt_ref_divisor(p->sink, head, query->max, query->sum);
         for (uint32_t d = 0; d < p->d_v; d++)
-            rt_ref_store(p->out.base, out + d, p->is_f32, empty ? 0 : query->acc[d] / query->sum);
+            rt_ref_store(p->out.base, out + d, p->is_f32,
+                         divisor == 0 ? 0 : query->acc[d] / divisor);
         ((float *)p->lse.base)[row * p->lse.row_stride + token * p->lse.token_stride +
                                head * p->lse.head_stride] =
             empty ? INFINITY

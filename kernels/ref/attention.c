@@ -9,11 +9,12 @@
  * The plain formula, key by key: scores twice rather than kept, so no memory grows with length, and
  * nothing of the tiled kernels' order is shared.
  */
-static void attend_query(const struct rt_attend_params *p, uint32_t row, uint32_t token,
+static void attend_query(const struct rt_attend_params *p, uint32_t row, uint32_t query,
                          const double *q, double *out, double *lse)
 {
     double key[RT_REF_MAX_D];
-    int64_t seen = rt_ref_seen_keys(p, row, token);
+    const uint32_t head = query % p->heads;
+    int64_t seen = rt_ref_seen_keys(p, row, query / p->heads);
     double max = -INFINITY;
     for (int64_t j = 0; j < seen; j++) {
         rt_ref_load_key(p, row, j, key);
@@ -30,8 +31,9 @@ static void attend_query(const struct rt_attend_params *p, uint32_t row, uint32_
         sum += weight;
         rt_ref_add_scaled(out, key, weight, p->d_v);
     }
+    const double divisor = rt_ref_divisor(p->sink, head, max * RT_REF_LOG2_E, sum);
     for (uint32_t d = 0; d < p->d_v; d++)
-        out[d] = sum == 0 ? 0 : out[d] / sum;
+        out[d] = divisor == 0 ? 0 : out[d] / divisor;
     *lse = sum == 0 ? INFINITY : rt_ref_lse_of_natural(max + log(sum), p->lse_base2);
 }
 
@@ -42,7 +44,7 @@ void rt_ref_mla_attention_query(const struct rt_attend_params *p, uint32_t row, 
     if (p->d_qk > RT_REF_MAX_D || p->d_v > p->d_qk)
         return;
     rt_ref_load_query(p, row, query, (double)p->scale, q);
-    attend_query(p, row, query / p->heads, q, out, lse);
+    attend_query(p, row, query, q, out, lse);
 }
 
 void rt_ref_mla_attention(const struct rt_attend_params *p, double *out, double *lse)

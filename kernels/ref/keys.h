@@ -6,6 +6,7 @@
  * sees it. */
 #include "kernels/abi/attend.h"
 
+#include <math.h>
 #include <string.h>
 
 #define RT_REF_MAX_D 576
@@ -21,6 +22,16 @@ static inline double rt_ref_lse_of_natural(double lse, uint32_t lse_base2)
 static inline double rt_ref_lse_of_base2(double lse, uint32_t lse_base2)
 {
     return lse_base2 ? lse : lse * RT_REF_LN_2;
+}
+
+/* What out is divided by, where keys' weights relative to the exponent `max` of 2 have the sum
+ * `sum`: with the sink of a head's one term more. 0: out is 0. */
+static inline double rt_ref_divisor(const float *sink, uint32_t head, double max, double sum)
+{
+    if (!sink || sum == 0 || isnan(sum))
+        return sum;
+    const double weight_log2 = (double)sink[head] * RT_REF_LOG2_E - max;
+    return weight_log2 >= RT_SINK_ALL_LOG2 ? 0 : sum + exp2(weight_log2);
 }
 
 /* Keys [0, result) are seen by query token `token` of the row; <= 0: none. */

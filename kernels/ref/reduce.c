@@ -25,8 +25,9 @@ static void store_empty(const struct target *t, uint32_t d_v)
     *t->lse = INFINITY;
 }
 
-static void combine(const struct target *t, uint32_t d_v, uint32_t lse_base2)
+static void combine(const struct target *t, const struct rt_reduce_params *p, uint32_t head)
 {
+    const uint32_t d_v = p->d_v;
     double max = -INFINITY;
     for (int32_t i = 0; i < t->pieces; i++)
         max = fmax(max, (double)t->partial_lse[i * t->lse_stride]);
@@ -39,22 +40,23 @@ static void combine(const struct target *t, uint32_t d_v, uint32_t lse_base2)
         store_empty(t, d_v);
         return;
     }
-    double lse = max + log2(sum);
+    const double divisor = rt_ref_divisor(p->sink, head, max, sum);
     double out[RT_REF_MAX_D] = {0};
     for (int32_t i = 0; i < t->pieces; i++) {
-        double weight = exp2((double)t->partial_lse[i * t->lse_stride] - lse);
+        double weight = exp2((double)t->partial_lse[i * t->lse_stride] - max);
         for (uint32_t d = 0; d < d_v; d++)
             out[d] += weight * (double)t->partial_out[i * t->out_stride + d];
     }
     for (uint32_t d = 0; d < d_v; d++)
-        rt_ref_store(t->out_base, t->out + d, t->is_f32, out[d]);
-    *t->lse = (float)rt_ref_lse_of_base2(lse, lse_base2);
+        rt_ref_store(t->out_base, t->out + d, t->is_f32, divisor == 0 ? 0 : out[d] / divisor);
+    *t->lse = (float)rt_ref_lse_of_base2(max + log2(sum), p->lse_base2);
 }
 
 static void reduce_row(const struct rt_reduce_params *p, uint32_t row)
 {
     int64_t hq = (int64_t)p->heads * p->rows.q_len;
-    int64_t data_row = (p->rows.ctrl ? p->rows.ctrl->row_base : 0) + (int64_t)row;
+    const int64_t row_tokens = p->row_tokens ? p->row_tokens : 1;
+    const int64_t data_row = rt_row_base(&p->rows) + row / row_tokens;
     int64_t slot = p->schedule.num_splits[row];
     struct target t = {.pieces = p->schedule.num_splits[row + 1] - p->schedule.num_splits[row],
                        .out_base = p->out.base,
@@ -65,7 +67,7 @@ static void reduce_row(const struct rt_reduce_params *p, uint32_t row)
     if (!empty && t.pieces == 0)
         return;
     for (int64_t i = 0; i < hq; i++) {
-        int64_t token = i / p->heads, head = i % p->heads;
+        int64_t token = row % row_tokens + i / p->heads, head = i % p->heads;
         t.out =
             data_row * p->out.row_stride + token * p->out.token_stride + head * p->out.head_stride;
         t.lse = (float *)p->lse.base + data_row * p->lse.row_stride + token * p->lse.token_stride +
@@ -76,7 +78,7 @@ static void reduce_row(const struct rt_reduce_params *p, uint32_t row)
         }
         t.partial_out = p->partials.out + (slot * hq + i) * p->d_v;
         t.partial_lse = p->partials.lse + slot * hq + i;
-        combine(&t, p->d_v, p->lse_base2);
+        combine(&t, p, (uint32_t)head);
     }
 }
 

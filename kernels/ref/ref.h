@@ -22,6 +22,7 @@
 #include "kernels/abi/project.h"
 #include "kernels/abi/reduce.h"
 #include "kernels/abi/sample.h"
+#include "kernels/abi/sparse.h"
 #include "kernels/abi/step.h"
 #include "kernels/abi/take.h"
 
@@ -39,6 +40,8 @@ void rt_ref_preattend_absorb(const void *params);
 void rt_ref_preattend_absorb_sm90(const void *params);
 void rt_ref_schedule_append(const void *params);
 void rt_ref_attend(const void *params);
+void rt_ref_sparse_schedule(const void *params);
+void rt_ref_sparse_attend(const void *params);
 void rt_ref_reduce(const void *params);
 void rt_ref_kv_gather(const void *params);
 void rt_ref_merge(const void *params);

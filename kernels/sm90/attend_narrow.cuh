@@ -360,7 +360,7 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
             for (int piece = 0; piece < PIECES; piece++)
                 x[piece] = *(const float4 *)(staged + piece * 128);
             const float2 state = state_of(segment, row);
-            const float by = state.y == 0.0f ? 0.0f : rt_reciprocal(state.y);
+            const float by = rt_sm90_inverse(p, segment, first_query() + row, state);
 #pragma unroll
             for (int piece = 0; piece < PIECES; piece++)
                 x[piece] = rt_sm90_scaled(x[piece], by);

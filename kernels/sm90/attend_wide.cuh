@@ -311,7 +311,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
     }
 
     /* Maximum and sum of every query row, for all; and what makes outputs of the sums. */
-    __device__ __forceinline__ void leave_state(void)
+    __device__ __forceinline__ void leave_state(const struct rt_sm90_segment &segment)
     {
         float all[2];
         total(all);
@@ -319,13 +319,14 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
         for (int i = 0; i < 2; i++) {
             if (worker == 0 && lane % 4 == 0)
                 room.desk.state[my_row(i)] = make_float2(top[i], all[i]);
-            factor[i] = all[i] == 0.0f ? 0.0f : rt_reciprocal(all[i]); /* 0: no key seen */
+            factor[i] =
+                rt_sm90_inverse(p, segment, first_query() + my_row(i), make_float2(top[i], all[i]));
         }
     }
 
     __device__ __forceinline__ void end_segment(const struct rt_sm90_segment &segment)
     {
-        leave_state();
+        leave_state(segment);
         if (worker == 0 && lane % 4 == 0)
 #pragma unroll
             for (int i = 0; i < 2; i++)
@@ -411,7 +412,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
 #pragma unroll 1
         for (int n = lane % 4; n < 2 * COLUMNS; n += 4) {
             const int i = n / COLUMNS, row = my_row(i), column = n % COLUMNS;
-            const float by = i == 0 ? factor[0] : factor[1]; /* 0: no key seen */
+            const float by = i == 0 ? factor[0] : factor[1]; /* 0: nothing to spoil */
             if (by == 0.0f || first_query() + row >= hq() || !this->is_spoilt(row, column))
                 continue;
             if (segment.slot >= 0)

@@ -49,7 +49,24 @@ rt_sm90_store_lse(const struct rt_attend_params &p, const rt_sm90_room<SHAPE> &r
             empty ? RT_SM90_INFINITY : lse * (p.lse_base2 ? 1.0f : RT_SM90_LN_2);
 }
 
-/* By 0: no key was seen, and what the sums hold may be anything. */
+/*
+ * What a query row's sums are multiplied by; 0 where no key was seen. The sink is in the divisor
+ * of a whole batch row; of a piece reduce puts it there. It weighs what a key with its score would,
+ * against the same maximum.
+ */
+static __device__ __forceinline__ float rt_sm90_inverse(const struct rt_attend_params &p,
+                                                        const struct rt_sm90_segment &segment,
+                                                        int query, const float2 &state)
+{
+    float sum = state.y;
+    if (sum == 0.0f)
+        return 0.0f;
+    if (p.sink && segment.slot < 0)
+        sum += rt_exp2(p.sink[query % (int)p.heads] * RT_SM90_LOG2_E - state.x);
+    return rt_reciprocal(sum);
+}
+
+/* By 0: no key was seen or the sink is all, and what the sums hold may be anything. */
 static __device__ __forceinline__ float4 rt_sm90_scaled(const float4 &x, float by)
 {
     return by == 0.0f ? make_float4(0, 0, 0, 0)

@@ -8,7 +8,8 @@ static const struct {
 } geometries[] = {{576, 512}, {320, 256}, {288, 256}, {512, 512}};
 #define GEOMETRIES 4u
 
-static const uint32_t page_sizes[] = {64, 16, 128, 32};
+static const uint32_t page_sizes[] = {64, 16, 128, 32, 1, 8};
+#define PAGE_SIZES 6u
 static const uint32_t query_lens[] = {1, 2, 4, 8, 3, 5, 6, 7};
 #define QUERY_LENS 8u
 
@@ -62,11 +63,12 @@ static struct ck_attend turn(const struct ck *ck, uint32_t geometry, uint32_t he
                           .d_v = geometries[geometry].d_v,
                           .heads = heads,
                           .q_len = q_len,
-                          .page_size = page_sizes[(n + n / 8 + n / 32) % 4],
+                          .page_size = page_sizes[(n + n / 8 + n / 32) % PAGE_SIZES],
                           .causal = n % 3 != 2,
                           .strided = n % 5 == 1,
                           .slots = n % 2 == 1,
                           .lse_base2 = n % 11 < 5,
+                          .sink = n % 13 < 5,
                           .row_base = n % 7 < 3 ? 1 + n % 7 : 0,
                           .scale = n % 4 ? 0.1352338f : 0.072f,
                           .seed = ck->seed * 1000003u + n};

@@ -311,6 +311,19 @@ static void alloc_inputs(struct ck *ck, const struct ck_attend *c, struct ck_att
     rig->slot = ck_alloc_later(ck, "row_slot", c->rows * 4, POISON);
     rig->length = ck_alloc_later(ck, "row_length", c->rows * 4, 0);
     rig->ctrl = ck_alloc_later(ck, "ctrl", sizeof(struct rt_ctrl), 0);
+    rig->sink = ck_alloc_later(ck, "sink", c->heads * sizeof(float), POISON);
+}
+
+/* Half of them such that keys and sink weigh about the same. */
+static void fill_sinks(const struct ck_attend *c, struct ck_attend_rig *rig)
+{
+    struct ck_random random = {.state = c->seed ^ 0x51a4u};
+    float *sink = ck_at(&rig->sink, CK_REF);
+    for (uint32_t h = 0; c->sink && h < c->heads; h++) {
+        const float kinds[] = {-INFINITY, INFINITY, 90, -90};
+        const uint32_t kind = ck_random_below(&random, 8);
+        sink[h] = kind < 4 ? kinds[kind] : 3 + 3 * (float)ck_random_normal(&random);
+    }
 }
 
 /* Lengths, slots and ctrl. */
@@ -335,6 +348,7 @@ static void point_inputs(const struct ck_attend *c, const struct ck_attend_rig *
     p->rows.slot = c->slots ? ck_at(&rig->slot, side) : NULL;
     p->rows.length = ck_at(&rig->length, side);
     p->rows.ctrl = c->row_base > 0 || c->padded > 0 ? ck_at(&rig->ctrl, side) : NULL;
+    p->sink = c->sink ? ck_at(&rig->sink, side) : NULL;
 }
 
 static struct rt_reduce_params reduce_of(const struct rt_attend_params *p)
@@ -346,7 +360,8 @@ static struct rt_reduce_params reduce_of(const struct rt_attend_params *p)
                                      .lse = p->lse,
                                      .heads = p->heads,
                                      .d_v = p->d_v,
-                                     .lse_base2 = p->lse_base2};
+                                     .lse_base2 = p->lse_base2,
+                                     .sink = p->sink};
 }
 
 void ck_attend_inputs(struct ck *ck, const struct ck_attend *c, struct ck_attend_rig *rig)
@@ -355,6 +370,7 @@ void ck_attend_inputs(struct ck *ck, const struct ck_attend *c, struct ck_attend
     *rig = (struct ck_attend_rig){.ref = shape_of(c)};
     alloc_inputs(ck, c, rig);
     fill_rows(c, rig);
+    fill_sinks(c, rig);
     fill_table(c, &random, ck_at(&rig->table, CK_REF));
     struct filling *f = ck_new(ck, sizeof(*f));
     *f = (struct filling){.c = c, .p = &rig->ref, .table = ck_at(&rig->table, CK_REF)};
@@ -368,8 +384,8 @@ void ck_attend_inputs(struct ck *ck, const struct ck_attend *c, struct ck_attend
     free(f);
     spoil_table(c, &rig->ref, ck_at(&rig->table, CK_REF));
     upload_queries(ck, c, rig);
-    const struct ck_buffer *inputs[] = {&rig->table, &rig->slot, &rig->length, &rig->ctrl,
-                                        &rig->kv};
+    const struct ck_buffer *inputs[] = {&rig->table, &rig->slot, &rig->length,
+                                        &rig->ctrl,  &rig->sink, &rig->kv};
     for (size_t i = 0; i < sizeof(inputs) / sizeof(inputs[0]) - c->far; i++)
         ck_upload(ck, inputs[i]);
     point_inputs(c, rig, CK_REF, &rig->ref);
@@ -441,8 +457,8 @@ void ck_attend_unplan(struct ck *ck, struct ck_attend_rig *rig)
 
 void ck_attend_free(struct ck *ck, struct ck_attend_rig *rig)
 {
-    struct ck_buffer *all[] = {&rig->q,    &rig->q_rope, &rig->kv,  &rig->table,
-                               &rig->slot, &rig->length, &rig->ctrl};
+    struct ck_buffer *all[] = {&rig->q,    &rig->q_rope, &rig->kv,   &rig->table,
+                               &rig->slot, &rig->length, &rig->ctrl, &rig->sink};
     free_all(ck, all, sizeof(all) / sizeof(all[0]));
 }
 
@@ -455,19 +471,19 @@ void ck_attend_launches(struct ck *ck, const struct ck_attend_rig *rig, struct r
     ck_must(ck, ck_build(ck, RT_OP_REDUCE, &rig->reduce, sizeof(rig->reduce), reduce, &err), &err);
 }
 
-/* Another tile of the generic kernel: what a device with less shared memory would be given. */
-static bool choose_tile(struct ck *ck, const struct ck_attend *c, struct rt_variant *choice)
+bool ck_choose_tile(struct ck *ck, const char *kind, const uint32_t d[2], uint32_t query_rows,
+                    uint32_t tile_rows, struct rt_variant *choice)
 {
     char name[RT_LAUNCH_NAME_BYTES];
     uint32_t count;
     const struct rt_kernel_entry *entries = rt_kernel_entries(&count);
-    (void)snprintf(name, sizeof(name), "rt_mla_attend_%ux%u_r%u", c->d_qk, c->d_v, c->tile_rows);
+    (void)snprintf(name, sizeof(name), "rt_mla_%s_%ux%u_r%u", kind, d[0], d[1], tile_rows);
     for (uint32_t i = 0; i < count; i++) {
         if (strcmp(entries[i].entry, name) != 0)
             continue;
         choice->entry = entries[i].entry;
-        choice->tile_rows = c->tile_rows;
-        choice->m_tiles = rt_ceil_div_u32(c->heads * c->q_len, c->tile_rows);
+        choice->tile_rows = tile_rows;
+        choice->m_tiles = rt_ceil_div_u32(query_rows, tile_rows);
         choice->smem_bytes = entries[i].smem_bytes;
         return !ck_is_cuda(ck) || choice->smem_bytes <= ck->driver.caps.smem_optin_bytes;
     }
@@ -495,5 +511,7 @@ bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, enum rt_backend
         out->overhead_blocks = c->overhead_blocks;
         out->min_blocks = c->min_blocks;
     }
-    return c->tile_rows == 0 || choose_tile(ck, c, out);
+    const uint32_t d[] = {c->d_qk, c->d_v};
+    return c->tile_rows == 0 ||
+           ck_choose_tile(ck, "attend", d, c->heads * c->q_len, c->tile_rows, out);
 }

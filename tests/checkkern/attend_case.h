@@ -36,6 +36,7 @@ struct ck_attend {
     bool strided;      /* gaps everywhere, lse as [row, head, token] */
     bool slots;        /* rows find their table line through row_slot */
     bool lse_base2;    /* natural else */
+    bool sink;         /* of every head: of the size of scores, or an infinity */
     bool far;          /* pages 64 MiB apart, beyond 32-bit offsets */
     uint32_t row_base; /* not 0: through ctrl */
     enum ck_flavour flavour;
@@ -51,7 +52,7 @@ bool ck_attend_has_q_rope(const struct ck_attend *c);
 struct ck_attend_rig {
     struct rt_variant choice;
     struct ck_buffer q, q_rope, kv, table, slot, length, tiles, num_splits;
-    struct ck_buffer out, lse, partial_out, partial_lse, ctrl;
+    struct ck_buffer out, lse, partial_out, partial_lse, ctrl, sink;
     struct ck_buffer stamps;        /* first of attend, last of reduce */
     struct rt_attend_params attend; /* of the device side */
     struct rt_reduce_params reduce;
@@ -61,6 +62,11 @@ struct ck_attend_rig {
 /* False where the backend does not serve the case on this device. */
 bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, enum rt_backend backend,
                        struct rt_variant *out);
+
+/* Another tile of a generic kernel, "attend" or "sparse", of d_qk and d_v: what a device with less
+ * shared memory would be given. False where this one has no room for it either. */
+bool ck_choose_tile(struct ck *ck, const char *kind, const uint32_t d[2], uint32_t query_rows,
+                    uint32_t tile_rows, struct rt_variant *choice);
 
 /* Fills every input and uploads it: all that the truth needs. Ended by ck_attend_free. */
 void ck_attend_inputs(struct ck *ck, const struct ck_attend *c, struct ck_attend_rig *rig);

@@ -138,10 +138,10 @@ static void name_case(struct ck *ck, const struct ck_attend *c, const struct rt_
         "plain", "huge", "equal", "-inf", "+inf", "NaN query", "NaN key", "bad draft", "bad pages"};
     ck_case(ck,
             "%s, %u heads, query length %u%s, %u rows (%u padded; %d, %d, %d, …), page %u, "
-            "row_base %u%s%s%s%s%s, %u parts, %s",
+            "row_base %u%s%s%s%s%s%s, %u parts, %s",
             choice->entry, c->heads, c->q_len, c->causal ? " causal" : "", c->rows, c->padded,
             c->lengths[0], c->lengths[1], c->lengths[2], c->page_size, c->row_base,
-            c->slots ? ", slots" : "", c->lse_base2 ? ", base-2 lse" : "",
+            c->slots ? ", slots" : "", c->sink ? ", sinks" : "", c->lse_base2 ? ", base-2 lse" : "",
             ck_attend_has_q_rope(c) ? ", q_rope" : "", c->strided ? ", strided" : "",
             c->far ? ", far" : "", choice->parts, flavours[c->flavour]);
 }

@@ -91,6 +91,8 @@ void ck_attend_run(struct ck *ck);
 void ck_attend_bench(struct ck *ck);
 void ck_reduce_run(struct ck *ck);
 void ck_reduce_bench(struct ck *ck);
+void ck_sparse_run(struct ck *ck);
+void ck_sparse_bench(struct ck *ck);
 void ck_take_run(struct ck *ck);
 void ck_sample_run(struct ck *ck);
 void ck_sample_bench(struct ck *ck);

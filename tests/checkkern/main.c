@@ -25,6 +25,7 @@ const struct ck_test ck_tests[] = {
     {"step", ck_step_run, ck_step_bench},
     {"reduce", ck_reduce_run, ck_reduce_bench},
     {"attend", ck_attend_run, ck_attend_bench},
+    {"sparse", ck_sparse_run, ck_sparse_bench},
     {"take", ck_take_run, NULL},
     {"sample", ck_sample_run, ck_sample_bench},
     {"project", ck_project_run, ck_project_bench},

@@ -10,11 +10,11 @@ struct reduce_case {
     uint32_t rows, q_len, heads, d_v, row_base;
     uint32_t least_pieces, most_pieces;    /* of a split row */
     uint32_t split_percent, empty_percent; /* of the rows; the others are whole */
-    bool strided, lse_base2;
+    bool strided, lse_base2, sink;
 };
 
 struct reduce_buffers {
-    struct ck_buffer partial_out, partial_lse, num_splits, length, out, lse, ctrl, stamp;
+    struct ck_buffer partial_out, partial_lse, num_splits, length, out, lse, ctrl, stamp, sink;
 };
 
 static struct rt_reduce_params params_of(const struct reduce_case *c,
@@ -38,6 +38,8 @@ static struct rt_reduce_params params_of(const struct reduce_case *c,
                                  .heads = c->heads,
                                  .d_v = c->d_v,
                                  .lse_base2 = c->lse_base2};
+    if (c->sink)
+        p.sink = ck_at(&b->sink, side);
     if (c->row_base > 0)
         p.rows.ctrl = ck_at(&b->ctrl, side);
     if (side == CK_DEVICE)
@@ -67,7 +69,8 @@ static struct reduce_buffers make_buffers(struct ck *ck, struct ck_random *rando
     struct reduce_buffers b = {.num_splits = ck_alloc(ck, "num_splits", (c->rows + 1) * 4, 0),
                                .length = ck_alloc(ck, "row_length", c->rows * 4, 0),
                                .ctrl = ck_alloc(ck, "ctrl", sizeof(struct rt_ctrl), 0),
-                               .stamp = ck_alloc(ck, "stamp", sizeof(uint64_t), 0)};
+                               .stamp = ck_alloc(ck, "stamp", sizeof(uint64_t), 0),
+                               .sink = ck_alloc(ck, "sink", c->heads * sizeof(float), 0xff)};
     struct rt_reduce_params p = params_of(c, &b, CK_REF);
     uint64_t hq = c->q_len * c->heads, rows = c->row_base + c->rows;
     uint64_t slots = plan(random, c, ck_at(&b.length, CK_REF), ck_at(&b.num_splits, CK_REF));
@@ -90,6 +93,7 @@ static void free_buffers(struct ck *ck, struct reduce_buffers *b)
     ck_free(ck, &b->lse);
     ck_free(ck, &b->ctrl);
     ck_free(ck, &b->stamp);
+    ck_free(ck, &b->sink);
 }
 
 /* A query row of one piece. kind 0: any; 1: all pieces empty; 2: a NaN among them; 3: far apart. */
@@ -102,6 +106,16 @@ static void fill_piece(struct ck_random *random, uint32_t kind, float *out, floa
         *lse = NAN;
     for (uint32_t d = 0; d < d_v; d++)
         out[d] = empty ? 0 : (float)ck_random_normal(random) / 10;
+}
+
+/* Heads' sinks about as heavy as all pieces, far from them, infinite, and NaN. */
+static void fill_sinks(struct ck_random *random, float *sink, uint32_t heads)
+{
+    const float kinds[] = {-INFINITY, INFINITY, NAN, 200, -200};
+    for (uint32_t h = 0; h < heads; h++) {
+        const uint32_t kind = ck_random_below(random, 10);
+        sink[h] = kind < 5 ? kinds[kind] : 3 * (float)ck_random_normal(random);
+    }
 }
 
 static void fill(struct ck *ck, struct ck_random *random, const struct reduce_case *c,
@@ -118,8 +132,10 @@ static void fill(struct ck *ck, struct ck_random *random, const struct reduce_ca
                 fill_piece(random, kind, out + at * c->d_v, lse + at, c->d_v);
             }
         }
-    const struct ck_buffer *all[] = {&b->partial_out, &b->partial_lse, &b->num_splits, &b->length,
-                                     &b->ctrl};
+    if (c->sink)
+        fill_sinks(random, ck_at(&b->sink, CK_REF), c->heads);
+    const struct ck_buffer *all[] = {&b->partial_out, &b->partial_lse, &b->num_splits,
+                                     &b->length,      &b->ctrl,        &b->sink};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         ck_upload(ck, all[i]);
 }
@@ -166,10 +182,10 @@ static void check(struct ck *ck, struct ck_random *random, const struct reduce_c
 {
     ck_case(ck,
             "%u rows (%u %% split, %u %% empty), query length %u, %u heads, d_v %u, %u to %u "
-            "pieces, row_base %u%s%s",
+            "pieces, row_base %u%s%s%s",
             c->rows, c->split_percent, c->empty_percent, c->q_len, c->heads, c->d_v,
             c->least_pieces, c->most_pieces, c->row_base, c->strided ? ", strided" : "",
-            c->lse_base2 ? ", base-2 lse" : "");
+            c->lse_base2 ? ", base-2 lse" : "", c->sink ? ", sinks" : "");
     struct reduce_buffers b = make_buffers(ck, random, c);
     fill(ck, random, c, &b);
     struct rt_reduce_params ref = params_of(c, &b, CK_REF);
@@ -200,7 +216,8 @@ static void check_random(struct ck *ck, struct ck_random *random)
                                 .split_percent = 50,
                                 .empty_percent = 25,
                                 .strided = i % 4 == 2,
-                                .lse_base2 = i / 2 % 2};
+                                .lse_base2 = i / 2 % 2,
+                                .sink = i % 5 < 3};
         /* The partials of a case stay below some 20 MB. */
         c.rows = 1 + 10000 / (c.heads * c.q_len * c.most_pieces);
         check(ck, random, &c);
@@ -221,18 +238,20 @@ static void check_pieces(struct ck *ck, struct ck_random *random)
                                 .least_pieces = pieces[i],
                                 .most_pieces = pieces[i],
                                 .split_percent = 100,
-                                .lse_base2 = i % 2};
+                                .lse_base2 = i % 2,
+                                .sink = i % 3 == 0};
         check(ck, random, &c);
     }
 }
 
-/* Turning the base of lse. */
+/* Turning the base of lse, and with sinks. */
 static void check_each(struct ck *ck, struct ck_random *random, const struct reduce_case *cases,
                        size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         struct reduce_case c = cases[i];
         c.lse_base2 = i % 2;
+        c.sink = i % 3 == 1;
         check(ck, random, &c);
     }
 }

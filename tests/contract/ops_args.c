@@ -528,6 +528,34 @@ static void base_of_lse(void **state)
     expect_lse(r->lse, r->lengths, 1);
 }
 
+/* Keys of zeros but for their first number, which is 1: out is what their sum has of the whole. */
+static void sinks(void **state)
+{
+    const float sink[HEADS] = {-INFINITY, 0, INFINITY};
+    struct rig *r = *state;
+    struct rt_mla_decode_args args = decode_args(r);
+    memset(r->kv, 0, sizeof(r->kv));
+    for (uint32_t i = 0; i < PAGES * PAGE; i++)
+        r->kv[(size_t)i * D_QK] = 0x3f80;
+    r->lengths[0] = 2;
+    args.sink = at(sink);
+    assert_int_equal(schedule_and_decode(r, &args), RT_OK);
+    expect_lse(r->lse, r->lengths, 1);
+    for (uint32_t i = 0; i < BATCH * QUERY_LEN * HEADS; i++) {
+        const uint32_t seen = i < QUERY_LEN * HEADS ? 1 + i / HEADS : 0, head = i % HEADS;
+        const uint16_t half = 0x3f00, two_thirds = 0x3f2b;
+        const uint16_t shared = seen == 1 ? half : two_thirds, want[] = {0x3f80, shared, 0};
+        assert_int_equal(r->out[i * D_V], seen ? want[head] : 0);
+    }
+
+    args.sink = at(sink) + 2;
+    assert_int_equal(rt_mla_decode(r->ops, &args, NULL), RT_ERR_INVALID);
+    assert_non_null(strstr(rt_ops_last_error(r->ops)->message, "sink = "));
+    args.sink = at(r->out) + 16;
+    assert_int_equal(rt_mla_decode(r->ops, &args, NULL), RT_ERR_INVALID);
+    assert_non_null(strstr(rt_ops_last_error(r->ops)->message, "and sink = "));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -540,6 +568,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(append_over_what_it_reads, set_up, tear_down),
         cmocka_unit_test_setup_teardown(columns_of_one_tensor, set_up, tear_down),
         cmocka_unit_test_setup_teardown(base_of_lse, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(sinks, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_largest_stride, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_table_of_no_columns, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_shorter_struct, set_up, tear_down),

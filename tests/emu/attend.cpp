@@ -58,7 +58,7 @@ struct problem {
     struct rt_ctrl ctrl;
     const struct emu_attend_kernel *kernel;
     std::vector<uint16_t> q, q_rope, kv, out;
-    std::vector<float> lse, partial_out, partial_lse;
+    std::vector<float> lse, partial_out, partial_lse, sink;
     std::vector<int32_t> table, slot, length, splits;
     std::vector<struct rt_part> tiles;
     uint64_t stamp_first, stamp_last;
@@ -172,7 +172,8 @@ struct choices {
 
 static struct choices make_shape(struct problem *p, const char *part, uint64_t seed)
 {
-    static const unsigned pages[] = {16, 32, 64, 128}, heads[] = {1, 5, 8, 10, 16, 20, 33, 40};
+    static const unsigned pages[] = {16, 32, 64, 128, 1, 8},
+                          heads[] = {1, 5, 8, 10, 16, 20, 33, 40};
     static const float scales[] = {0.06f, 0.5f, 4.0f};
     struct rt_attend_params *a = &p->a;
     memset(a, 0, sizeof(*a));
@@ -185,7 +186,7 @@ static struct choices make_shape(struct problem *p, const char *part, uint64_t s
     a->heads = heads[below(8)];
     a->causal = below(4) != 0;
     a->lse_base2 = below(2);
-    a->kv.page_size = pages[below(4)];
+    a->kv.page_size = pages[below(p->kernel->sm90 ? 4 : 6)];
     a->scale = scales[below(3)];
     struct choices c = {};
     c.slots = below(2);
@@ -244,6 +245,16 @@ static void make_strides(struct problem *p, struct choices *c)
     a->lse.row_stride = a->heads * a->rows.q_len + below(2);
 }
 
+/* Of every head: about as heavy as its keys, infinite, and with poison NaN. */
+static void make_sinks(struct problem *p, bool poison)
+{
+    for (unsigned h = 0; h < p->a.heads; h++) {
+        const float kinds[] = {-INFINITY, INFINITY, poison ? NAN : 100.0f};
+        const unsigned kind = below(6);
+        p->sink.push_back(kind < 3 ? kinds[kind] : 2.0f + 2.0f * normal());
+    }
+}
+
 static void make_tensors(struct problem *p, const struct choices &c)
 {
     struct rt_attend_params *a = &p->a;
@@ -273,6 +284,9 @@ static void make_tensors(struct problem *p, const struct choices &c)
     a->partials.out = p->partial_out.data();
     a->partials.lse = p->partial_lse.data();
     a->rows.ctrl = c.with_ctrl ? &p->ctrl : nullptr;
+    if (below(2))
+        make_sinks(p, c.poison);
+    a->sink = p->sink.empty() ? nullptr : p->sink.data();
     a->stamp_first = &p->stamp_first;
 }
 
@@ -290,6 +304,7 @@ static void make_reduce(struct problem *p)
     r->heads = a->heads;
     r->d_v = a->d_v;
     r->lse_base2 = a->lse_base2;
+    r->sink = a->sink;
 }
 
 static void make(struct problem *p, uint64_t seed, const char *part)
@@ -456,8 +471,13 @@ static void truth(const struct problem *p, unsigned r, unsigned t, unsigned h,
         for (unsigned d = 0; keys[k] && d < a->d_v; d++)
             out[d] += weight * widen(keys[k][d]);
     }
+    double divisor = sum;
+    if (a->sink && sum != 0)
+        divisor += exp(a->sink[h] - top);
+    /* All sink: what of the keys is not finite goes, too. A sum that is NaN stays. */
+    const bool none = sum == 0 || std::isinf(divisor);
     for (unsigned d = 0; d < a->d_v; d++)
-        out[d] = sum == 0 ? 0 : out[d] / sum;
+        out[d] = none ? 0 : out[d] / divisor;
     *lse = sum == 0 ? INFINITY : (top + log(sum)) / (a->lse_base2 ? log(2.0) : 1);
 }
 
@@ -542,10 +562,10 @@ int main(int argc, char **argv)
         if (!good || verbose)
             printf("seed %llu: %s heads %u q_len %u rows %u parts %u page %u causal %u early %u "
                    "q_rope "
-                   "%d slots %d lengths",
+                   "%d sinks %d slots %d lengths",
                    (unsigned long long)seed, p.kernel->entry, p.a.heads, p.a.rows.q_len,
                    p.a.rows.count, p.a.schedule.part_count, p.a.kv.page_size, p.a.causal, p.a.early,
-                   p.a.q_rope.base != nullptr, p.splits.back());
+                   p.a.q_rope.base != nullptr, p.a.sink != nullptr, p.splits.back());
         for (size_t i = 0; i < p.length.size() && (!good || verbose); i++)
             printf(" %d%s", p.length[i],
                    i + 1 == p.length.size() ? (good ? ": good\n" : ": BAD\n") : "");

@@ -21,6 +21,7 @@
 #include "kernels/abi/project_sm90.h"
 #include "kernels/abi/reduce.h"
 #include "kernels/abi/sample.h"
+#include "kernels/abi/sparse.h"
 #include "kernels/abi/step.h"
 #include "kernels/abi/take.h"
 

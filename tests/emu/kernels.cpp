@@ -6,6 +6,8 @@
 #include "kernels/generic/mla_attend_320x256.cu"
 #include "kernels/generic/mla_attend_512x512.cu"
 #include "kernels/generic/mla_attend_576x512.cu"
+#include "kernels/generic/mla_sparse_512x512.cu"
+#include "kernels/generic/mla_sparse_576x512.cu"
 #include "kernels/generic/prefill_attend.cu"
 #include "kernels/generic/reduce.cu"
 

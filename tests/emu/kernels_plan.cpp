@@ -5,3 +5,4 @@
 #include "kernels/generic/append_general.cu"
 #include "kernels/generic/schedule.cu"
 #include "kernels/generic/schedule_append.cu"
+#include "kernels/generic/sparse_schedule.cu"

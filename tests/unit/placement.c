@@ -167,7 +167,29 @@ static void test_shapes_by_name(void **state)
     assert_shape_is(&l, "completed", 1, 64, 0, 0, 0);
     assert_shape_is(&l, "kv", 3, 32768, 64, 576, 0);
     assert_int_equal(rt_tensor_find(&l, "kvx"), RT_TENSOR_COUNT);
+    assert_int_equal(l.tensors[RT_TENSOR_SPARSE_INDICES].bytes, 0);
+    assert_int_equal(l.tensors[RT_TENSOR_SINK].bytes, 0);
     assert_int_equal(rt_tensor_find(&l, ""), RT_TENSOR_COUNT);
+}
+
+/* Rows of a sparse schedule are query tokens. */
+static void test_sparse_tensors(void **state)
+{
+    (void)state;
+    struct rt_dims s = DEEPSEEK_V3;
+    s.rows = 160;
+    s.q_max = 4;
+    s.topk = 2048;
+    s.has_sinks = true;
+    struct rt_placement l;
+    assert_int_equal(rt_placement_make(&s, &l, NULL), RT_OK);
+    assert_shape_is(&l, "sparse_indices", 3, 160, 4, 2048, 0);
+    assert_shape_is(&l, "sparse_counts", 2, 160, 4, 0, 0);
+    assert_shape_is(&l, "sparse_lengths", 1, 128 * 4, 0, 0, 0);
+    assert_shape_is(&l, "num_splits", 1, 128 * 4 + 1, 0, 0, 0);
+    assert_shape_is(&l, "attn_sink", 1, 128, 0, 0, 0);
+    assert_true(l.tensors[RT_TENSOR_SINK].layer_stride == 512);
+    assert_true(l.tensors[RT_TENSOR_SINK].bytes == 512 * 61);
 }
 
 static void test_per_layer_tensors(void **state)
@@ -437,6 +459,7 @@ int main(void)
         cmocka_unit_test(test_record_format_of_deepseek_v3),
         cmocka_unit_test(test_odd_sizes_are_rounded_up),
         cmocka_unit_test(test_shapes_by_name),
+        cmocka_unit_test(test_sparse_tensors),
         cmocka_unit_test(test_per_layer_tensors),
         cmocka_unit_test(test_random_shapes_are_sound),
         cmocka_unit_test(test_sizes_grow_with_the_shape),

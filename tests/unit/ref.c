@@ -112,7 +112,8 @@ static void run(struct rig *rig)
                                       .rows.q_len = Q_LEN,
                                       .heads = HEADS,
                                       .d_v = D_V,
-                                      .lse_base2 = rig->p.lse_base2};
+                                      .lse_base2 = rig->p.lse_base2,
+                                      .sink = rig->p.sink};
     memset(rig->out, 0xff, sizeof(rig->out)); /* NaN: every element must be written */
     memset(rig->lse, 0xff, sizeof(rig->lse));
     memset(rig->partial_out, 0xff, sizeof(rig->partial_out));
@@ -197,6 +198,34 @@ static void test_base_of_lse(void **state)
     assert_true(rig->lse[HQ] == INFINITY && rig->lse[2 * HQ] == INFINITY);
     assert_memory_equal(rig->out, natural.out, sizeof(natural.out));
     assert_memory_equal(rig->partial_lse, natural.partial_lse, sizeof(natural.partial_lse));
+    expect_truth(rig);
+}
+
+/* A sink takes its share of what is without it, once, in split rows as in whole ones. */
+static void test_sinks(void **state)
+{
+    const float sinks[HEADS] = {1.25f, -INFINITY, INFINITY}, nan_for_all[HEADS] = {NAN, NAN, NAN};
+    struct rig *rig = *state;
+    set_lengths(rig, (int32_t[]){200, 1, 0, 70}, 12);
+    rig->p.causal = 1;
+    run(rig);
+    struct rig none = *rig;
+    rig->p.sink = sinks;
+    run(rig);
+    assert_true(rig->num_splits[ROWS] > 0 && rig->num_splits[1] == rig->num_splits[2]);
+    assert_memory_equal(rig->lse, none.lse, sizeof(none.lse));
+    assert_memory_equal(rig->partial_out, none.partial_out, sizeof(none.partial_out));
+    for (size_t i = 0; i < ROWS * HQ * D_V; i++) {
+        const size_t query = i / D_V;
+        const double lse = none.true_lse[query], sink = (double)sinks[query % HEADS];
+        const double share = lse == INFINITY ? 1 : 1 / (1 + exp(sink - lse));
+        expect_near(rig->true_out[i], none.true_out[i] * share, 1e-12, i);
+    }
+    expect_truth(rig);
+    rig->p.sink = nan_for_all;
+    run(rig);
+    for (size_t i = 0; i < ROWS * HQ; i++)
+        assert_int_equal(isnan(rig->true_out[i * D_V + 3]) != 0, none.true_lse[i] != INFINITY);
     expect_truth(rig);
 }
 
@@ -375,11 +404,17 @@ static int free_rig(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bf16),    RIG_TEST(test_against_truth),
-        RIG_TEST(test_by_hand),         RIG_TEST(test_base_of_lse),
-        RIG_TEST(test_infinite_scores), RIG_TEST(test_nan_stays_in_its_row),
-        RIG_TEST(test_bad_pages),       RIG_TEST(test_huge_scores),
-        RIG_TEST(test_append_guards),   RIG_TEST(test_page_copy),
+        cmocka_unit_test(test_bf16),
+        RIG_TEST(test_against_truth),
+        RIG_TEST(test_by_hand),
+        RIG_TEST(test_base_of_lse),
+        RIG_TEST(test_sinks),
+        RIG_TEST(test_infinite_scores),
+        RIG_TEST(test_nan_stays_in_its_row),
+        RIG_TEST(test_bad_pages),
+        RIG_TEST(test_huge_scores),
+        RIG_TEST(test_append_guards),
+        RIG_TEST(test_page_copy),
     };
     return cmocka_run_group_tests_name("ref", tests, NULL, NULL);
 }

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_KERNELS_ABI_SPARSE_H
+#define RT_KERNELS_ABI_SPARSE_H
+
+#include "kernels/abi/attend.h"
+#include "kernels/abi/attend_generic.h"
+#include "kernels/abi/schedule.h"
+
+/*
+ * Sparse attention: a query token attends to the keys that a list names, and to no other. Every
+ * query token is a row of its own for schedule, attend and reduce, token t of row r being r * q_len
+ * + t. Where a step's rows begin at row_base, lists and counts do, too.
+ *
+ * A list's first `count` entries hold, as many as there are of them at most; without counts all do.
+ * An entry is a position of the row's pages, or a slot: page * page_size + the token's place in it.
+ * One that is negative or leads nowhere (no column of the table, no page of the pool, a row whose
+ * slot is negative) is no key. A key is as many keys as there are entries of it.
+ */
+struct rt_sparse_view {
+    const int32_t *index; /* [(row_base + rows) * q_len, topk]; or null: no list, and no counts */
+    const int32_t *count; /* [tokens of index / count_tokens]; or null: topk */
+    int64_t token_stride; /* of index, in elements */
+    uint32_t topk;
+    uint32_t count_tokens; /* that have a count together: 1 or q_len */
+    uint32_t by_position;  /* 1: entries are positions; 0: slots */
+    uint32_t reserved;
+};
+#define RT_SPARSE_ADDRESSES(type, member)                                                          \
+    (RT_ADDRESS(type, member.index) | RT_ADDRESS(type, member.count))
+
+/*
+ * sparse_schedule: one block. length[token] = entries that hold of its list of keys and of that of
+ * extra; 0 where row_length of its row is 0 or less. Then schedule of those lengths.
+ */
+struct rt_sparse_schedule_params {
+    struct rt_schedule_params schedule; /* rows: count tokens, length as below, ctrl of the step */
+    struct rt_sparse_view keys, extra;
+    int32_t *length;           /* [tokens], written; schedule.rows.length */
+    const int32_t *row_length; /* [rows]; or null: none is padding */
+    uint32_t q_len;            /* tokens of a row */
+    uint32_t reserved;
+};
+#define RT_SPARSE_SCHEDULE_PARAMS_ADDRESSES(type, at)                                              \
+    (RT_SCHEDULE_PARAMS_ADDRESSES(type, at schedule.) | RT_SPARSE_ADDRESSES(type, at keys) |       \
+     RT_SPARSE_ADDRESSES(type, at extra) | RT_ADDRESS(type, at length) |                           \
+     RT_ADDRESS(type, at row_length))
+RT_STATIC_ASSERT(sizeof(struct rt_sparse_schedule_params) == 176, "sparse_schedule ABI");
+
+/*
+ * sparse_attend: attend, of tokens as rows, over the entries of the list of keys, in attend.kv, and
+ * behind them those of extra, in extra_kv. Everything else is as attend has it: pieces, sinks,
+ * -inf, and out 0 with lse +inf where there is no key. NaN or an infinity in a key reaches the
+ * query tokens whose lists have it, and no other.
+ */
+struct rt_sparse_attend_params {
+    struct rt_attend_params attend; /* rows: tokens, q_len 1, no slot; causal 0 */
+    struct rt_sparse_view keys, extra;
+    struct rt_kv_view extra_kv;
+    const int32_t *slot; /* [rows] lines of both block tables; or null: row r has line r */
+    uint32_t q_len;      /* tokens of a row */
+    uint32_t reserved;
+};
+#define RT_SPARSE_ATTEND_PARAMS_ADDRESSES(type, at)                                                \
+    (RT_ATTEND_PARAMS_ADDRESSES(type, at attend.) | RT_SPARSE_ADDRESSES(type, at keys) |           \
+     RT_SPARSE_ADDRESSES(type, at extra) | RT_KV_ADDRESSES(type, at extra_kv) |                    \
+     RT_ADDRESS(type, at slot))
+RT_STATIC_ASSERT(sizeof(struct rt_sparse_attend_params) == 448, "sparse_attend ABI");
+
+/* Entries of a list that hold. `token` counts from the tensors' beginning. */
+static RT_HD inline uint32_t rt_sparse_count(const struct rt_sparse_view *view, uint32_t token)
+{
+    if (!view->index)
+        return 0;
+    if (!view->count)
+        return view->topk;
+    const int32_t count = view->count[view->count_tokens > 1 ? token / view->count_tokens : token];
+    return count <= 0 ? 0 : (uint32_t)count < view->topk ? (uint32_t)count : view->topk;
+}
+
+/* Where an entry's key lies; null: it is none. `line` of the block table, negative: none. */
+static RT_HD inline const unsigned char *
+rt_sparse_find(const struct rt_kv_view *kv, uint32_t by_position, int32_t line, int32_t entry)
+{
+    const uint32_t column = (uint32_t)entry / kv->page_size;
+    uint32_t page = column;
+    if (entry < 0)
+        return NULL;
+    if (by_position) {
+        if (line < 0 || column >= kv->max_blocks)
+            return NULL;
+        page = (uint32_t)kv->table[(int64_t)line * kv->max_blocks + column];
+    }
+    if (page >= kv->pages)
+        return NULL;
+    return kv->base + page * kv->page_stride_bytes +
+           ((uint32_t)entry - column * kv->page_size) * kv->token_stride_bytes;
+}
+
+/* Dynamic shared memory of the generic kernels: as attend's, and which keys of a step there are. */
+#define RT_SPARSE_GENERIC_SMEM_BYTES(tile_rows, d_qk)                                              \
+    (RT_ATTEND_GENERIC_SMEM_BYTES(tile_rows, d_qk) +                                               \
+     RT_ATTEND_GENERIC_BUFFERS * RT_ATTEND_GENERIC_KEYS)
+
+#endif

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sparse attention: what its lists are held to, beside what schedule and attend ask of all. */
+#include "kernels/ops/op_build.h"
+
+static enum rt_status check_list(const char *name, const struct rt_sparse_view *view,
+                                 uint32_t q_len, struct rt_error *err)
+{
+    if (!view->index)
+        return RT_OK;
+    RT_REQUIRE(view->topk >= 1 && view->topk <= RT_MAX_LENGTH, err, RT_ERR_INVALID,
+               "%s of %u entries, not 1 to %d", name, view->topk, RT_MAX_LENGTH);
+    RT_REQUIRE(view->token_stride >= view->topk, err, RT_ERR_INVALID,
+               "%s of %u entries are %lld apart", name, view->topk, (long long)view->token_stride);
+    RT_REQUIRE(view->count_tokens == 1 || view->count_tokens == q_len, err, RT_ERR_INVALID,
+               "%s: %u tokens have a count together, not 1 or the row's %u", name,
+               view->count_tokens, q_len);
+    return RT_OK;
+}
+
+static enum rt_status check_lists(const struct rt_sparse_view *keys,
+                                  const struct rt_sparse_view *extra, uint32_t tokens,
+                                  uint32_t q_len, struct rt_error *err)
+{
+    RT_REQUIRE(q_len >= 1 && q_len <= RT_MAX_QUERY_LEN && tokens % q_len == 0, err, RT_ERR_INVALID,
+               "%u tokens in rows of %u: rows of 1 to %u", tokens, q_len, RT_MAX_QUERY_LEN);
+    RT_REQUIRE(keys->index, err, RT_ERR_INVALID, "a sparse attention without a list of keys");
+    RT_TRY(check_list("keys", keys, q_len, err));
+    return check_list("extra keys", extra, q_len, err);
+}
+
+enum rt_status rt_sparse_schedule_build(const struct rt_kernels *k,
+                                        const struct rt_variant *variant, const void *params,
+                                        struct rt_launch *out, struct rt_error *err)
+{
+    const struct rt_sparse_schedule_params *p = params;
+    RT_TRY(rt_check_schedule(&p->schedule, err));
+    RT_TRY(check_lists(&p->keys, &p->extra, p->schedule.rows.count, p->q_len, err));
+    RT_REQUIRE(p->schedule.rows.length == p->length, err, RT_ERR_INVALID,
+               "lengths are written at %p and read at %p", (const void *)p->length,
+               (const void *)p->schedule.rows.length);
+    return rt_launch_grid(k, variant->entry, p, sizeof(*p), 1, 1, RT_SCHEDULE_THREADS, out, err);
+}
+
+/* What both caches are, besides aligned. */
+static enum rt_status check_cache(const struct rt_kv_view *kv, struct rt_error *err)
+{
+    RT_TRY(rt_check_kv(kv, err));
+    RT_REQUIRE(kv->page_size >= 1, err, RT_ERR_INVALID, "pages of 0 tokens to take keys of");
+    return RT_OK;
+}
+
+enum rt_status rt_sparse_attend_build(const struct rt_kernels *k, const struct rt_variant *variant,
+                                      const void *params, struct rt_launch *out,
+                                      struct rt_error *err)
+{
+    const struct rt_sparse_attend_params *p = params;
+    const struct rt_attend_params *attend = &p->attend;
+    RT_TRY(rt_check_attend(variant, attend, err));
+    RT_REQUIRE(attend->rows.q_len == 1 && !attend->rows.slot && !attend->causal, err,
+               RT_ERR_INTERNAL, "rows of sparse attention are tokens, and lists say what they see");
+    RT_TRY(check_lists(&p->keys, &p->extra, attend->rows.count, p->q_len, err));
+    RT_TRY(check_cache(&attend->kv, err));
+    if (p->extra.index)
+        RT_TRY(check_cache(&p->extra_kv, err));
+    return rt_launch_grid(k, variant->entry, p, sizeof(*p), variant->m_tiles, variant->parts,
+                          variant->threads, out, err);
+}

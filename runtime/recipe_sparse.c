@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Attention over keys that the caller's stages list. */
+#include "kernels/abi/sparse.h"
+#include "runtime/recipe_parts.h"
+
+/* Lists of the step's rows, packed for its query length as q is; entries are positions. */
+static struct rt_sparse_view lists(const struct recipe *b)
+{
+    const uint32_t topk = b->s->blueprint->config.topk;
+    return (struct rt_sparse_view){
+        .index = rt_recipe_at(b, RT_TENSOR_SPARSE_INDICES, 0),
+        .count = rt_recipe_at(b, RT_TENSOR_SPARSE_COUNTS, 0),
+        .token_stride = topk,
+        .topk = topk,
+        .count_tokens = 1,
+        .by_position = 1,
+    };
+}
+
+/* A row for every query token of the replay. */
+static struct rt_rows_view token_rows(const struct recipe *b)
+{
+    const struct rt_rows_view rows = rt_recipe_rows_view(b);
+    return (struct rt_rows_view){
+        .length = rt_recipe_at(b, RT_TENSOR_SPARSE_LENGTHS, 0),
+        .count = rows.count * rows.q_len,
+        .q_len = 1,
+        .ctrl = rows.ctrl,
+    };
+}
+
+/* In every layer: its counts are its own. */
+static enum rt_status add_schedule(struct recipe *b, uint32_t layer)
+{
+    struct rt_sparse_schedule_params p = {
+        .schedule = rt_recipe_schedule_params(b),
+        .keys = lists(b),
+        .length = rt_recipe_at(b, RT_TENSOR_SPARSE_LENGTHS, 0),
+        .row_length = rt_recipe_rows_view(b).length,
+        .q_len = b->query_len,
+    };
+    p.schedule.rows = token_rows(b);
+    return rt_recipe_add_op(b, RT_OP_SPARSE_SCHEDULE, layer, &p, sizeof(p));
+}
+
+static enum rt_status add_attend(struct recipe *b, uint32_t layer)
+{
+    struct rt_sparse_attend_params p = {
+        .attend = rt_recipe_attend_params(b, layer),
+        .keys = lists(b),
+        .slot = rt_recipe_rows_view(b).slot,
+        .q_len = b->query_len,
+    };
+    p.attend.rows = token_rows(b);
+    p.attend.causal = 0; /* the lists say what a token sees */
+    p.attend.early = 0;  /* what it reads is this layer's */
+    return rt_recipe_add_op(b, RT_OP_SPARSE_ATTEND, layer, &p, sizeof(p));
+}
+
+static enum rt_status add_reduce(struct recipe *b, uint32_t layer)
+{
+    struct rt_reduce_params p = rt_recipe_reduce_params(b, layer);
+    p.rows = token_rows(b);
+    p.row_tokens = b->query_len;
+    return rt_recipe_add_op(b, RT_OP_REDUCE, layer, &p, sizeof(p));
+}
+
+enum rt_status rt_recipe_add_sparse(struct recipe *b, uint32_t layer)
+{
+    RT_TRY(rt_recipe_add_append(b, layer));
+    RT_TRY(add_schedule(b, layer));
+    RT_TRY(add_attend(b, layer));
+    return add_reduce(b, layer);
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What only the generic attention kernels serve: lists of keys, and pages of a few tokens. */
+#include "kernels/op.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const struct rt_device_caps h200 = {.kind = RT_DEVICE_KIND_CUDA,
+                                           .name = "NVIDIA H200",
+                                           .cc = 90,
+                                           .sm_count = 132,
+                                           .smem_optin_bytes = 232448};
+
+static struct rt_op_request request(const struct rt_kv_format *kv, uint32_t heads, uint32_t q_len,
+                                    uint32_t page_size, enum rt_backend backend)
+{
+    return (struct rt_op_request){.caps = &h200,
+                                  .kv = kv,
+                                  .heads = heads,
+                                  .q_len = q_len,
+                                  .page_size = page_size,
+                                  .backend = backend};
+}
+
+static void refuse(enum rt_op_id op, const struct rt_op_request *r, enum rt_status status,
+                   const char *words)
+{
+    struct rt_variant v = {.parts = 77};
+    struct rt_error err = {0};
+    assert_int_equal(rt_op_resolve(op, r, &v, &err), status);
+    if (!strstr(err.message, words))
+        fail_msg("\"%s\" does not say \"%s\"", err.message, words);
+    assert_int_equal(v.parts, 77);
+}
+
+/* Rows of sparse attention are query tokens, whatever the query length and the page. */
+static void test_sparse(void **state)
+{
+    (void)state;
+    const struct rt_kv_format wide = {.d_qk = 576, .d_v = 512}, narrow = {.d_qk = 320, .d_v = 256};
+    const uint32_t heads[] = {1, 16, 17, 33, 128}, tiles[] = {16, 16, 32, 64, 64};
+    for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++) {
+        const struct rt_op_request r = request(&wide, heads[i], 4, 7, RT_BACKEND_AUTO);
+        struct rt_variant v;
+        char entry[64];
+        (void)snprintf(entry, sizeof(entry), "rt_mla_sparse_576x512_r%u", tiles[i]);
+        assert_int_equal(rt_op_resolve(RT_OP_SPARSE_ATTEND, &r, &v, NULL), RT_OK);
+        assert_int_equal(v.op, RT_OP_SPARSE_ATTEND);
+        assert_string_equal(v.entry, entry);
+        assert_int_equal(v.m_tiles, heads[i] > 64 ? 2 : 1);
+        assert_true(v.parts >= 1 && v.min_blocks >= 1);
+        assert_non_null(strstr(v.reason, "not sm90: backend sm90 has no kernel of sparse"));
+    }
+    struct rt_op_request r = request(&wide, 16, 1, 64, RT_BACKEND_SM90);
+    refuse(RT_OP_SPARSE_ATTEND, &r, RT_ERR_UNSUPPORTED, "no kernel of sparse attention");
+    r = request(&narrow, 16, 1, 64, RT_BACKEND_AUTO);
+    refuse(RT_OP_SPARSE_ATTEND, &r, RT_ERR_GEOMETRY,
+           "no kernel serves sparse attention of d_qk/d_v 320/256; served are 576/512, 512/512");
+}
+
+static void test_small_pages(void **state)
+{
+    (void)state;
+    const struct rt_kv_format kv = {.d_qk = 320, .d_v = 256};
+    for (uint32_t page = 1; page <= 8; page += 7) {
+        struct rt_op_request r = request(&kv, 20, 2, page, RT_BACKEND_AUTO);
+        struct rt_variant v;
+        assert_int_equal(rt_op_resolve(RT_OP_ATTEND, &r, &v, NULL), RT_OK);
+        assert_int_equal(v.backend, RT_BACKEND_GENERIC);
+        assert_non_null(strstr(v.reason, "not sm90: backend sm90 serves pages of 16"));
+        r.backend = RT_BACKEND_SM90;
+        refuse(RT_OP_ATTEND, &r, RT_ERR_UNSUPPORTED,
+               page == 1 ? "tokens, not of 1" : "tokens, not of 8");
+    }
+    const uint32_t bad[] = {0, 2, 48};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        const struct rt_op_request r = request(&kv, 20, 2, bad[i], RT_BACKEND_AUTO);
+        refuse(RT_OP_ATTEND, &r, RT_ERR_UNSUPPORTED, "1, 8, 16, 32, 64 and 128 are served");
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sparse),
+        cmocka_unit_test(test_small_pages),
+    };
+    return cmocka_run_group_tests_name("resolve_sparse", tests, NULL, NULL);
+}
