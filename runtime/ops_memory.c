@@ -67,7 +67,6 @@ enum rt_status rt_ops_schedule_memory(const struct rt_mla_schedule_args *args,
     rt_ops_workspace(&args->shape, choice, &size);
     add_flat(&t, "schedule.parts", args->schedule.parts, size.part_bytes);
     add_flat(&t, "schedule.num_splits", args->schedule.num_splits, size.num_splits_bytes);
-    add_flat(&t, "sink", args->sink, s->heads * sizeof(float));
     add_flat(&t, "lengths", args->lengths, args->shape.batch * sizeof(int32_t));
     return check("rt_mla_schedule", &t, 2, err);
 }
