@@ -42,10 +42,18 @@ void ck_floats_add(struct ck_floats *f, double found, double truth, struct ck_pl
     }
 }
 
+/* Numbers whose mean square is this small have no direction that a float could keep: what a sink
+ * leaves of values, say, where it outweighs all keys. */
+static double least_norm(const struct ck_floats *f)
+{
+    const double least = f->abs_bound / 64;
+    return (double)f->count * least * least;
+}
+
 double ck_floats_cosine(const struct ck_floats *f)
 {
     double norm = f->found_norm + f->truth_norm;
-    return norm > 0 ? 1 - 2 * f->dot / norm : 0;
+    return norm > least_norm(f) ? 1 - 2 * f->dot / norm : 0;
 }
 
 void ck_floats_end(struct ck *ck, const struct ck_floats *f, double cos_bound)

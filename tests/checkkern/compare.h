@@ -37,7 +37,7 @@ struct ck_floats {
 struct ck_floats ck_floats_out(void);
 struct ck_floats ck_floats_lse(void);
 void ck_floats_add(struct ck_floats *f, double found, double truth, struct ck_place place);
-/* 1 - 2 x·y / (x·x + y·y); 0 where there is nothing to compare. */
+/* 1 - 2 x·y / (x·x + y·y); 0 where there is nothing to compare, or next to nothing. */
 double ck_floats_cosine(const struct ck_floats *f);
 /* Reports what is wrong; cos_bound 0: the cosine is not looked at. */
 void ck_floats_end(struct ck *ck, const struct ck_floats *f, double cos_bound);
