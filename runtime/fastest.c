@@ -92,14 +92,11 @@ static bool measure(const struct trial *t, float *ms)
 static enum rt_status select_fastest(struct trial *t, struct rt_error *err)
 {
     float best_ms = FLT_MAX;
-    uint32_t best = t->plan->candidates, measured = 0;
-    for (uint32_t i = 0; i < t->plan->candidates && measured < RT_FASTEST_MEASURED; i++) {
+    uint32_t best = t->plan->candidates;
+    for (uint32_t i = 0; i < t->plan->candidates; i++) {
         float ms = 0;
         RT_TRY(RT_DRV(t->d, err, matmul_select, (t->d, t->plan, i)));
-        if (!measure(t, &ms))
-            continue;
-        measured++;
-        if (ms >= best_ms)
+        if (!measure(t, &ms) || ms >= best_ms)
             continue;
         best_ms = ms;
         best = i;

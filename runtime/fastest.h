@@ -5,11 +5,8 @@
 /* Which of a library's ways to do a product is the fastest here. */
 #include "driver/driver.h"
 
-/* Of the library's candidates, which it orders by its own estimate, so many are asked for, and the
- * first that work as kernels alone are measured: of large products the first dozen may all come
- * with a node that is none. */
-#define RT_FASTEST_CANDIDATES 64u
-#define RT_FASTEST_MEASURED 6u
+/* Of the library's candidates, which it orders by its own estimate. */
+#define RT_FASTEST_CANDIDATES 6u
 /* Sets of weights that a measurement walks: eight of 30 MB are four times an H200's cache. */
 #define RT_FASTEST_LAYERS 8u
 
@@ -21,9 +18,9 @@ enum rt_status rt_fastest_prepare(struct rt_driver *d, const struct rt_matmul *p
                                   struct rt_matmul_plan **out, struct rt_error *err);
 
 /*
- * Selects plan's fastest way of the first that capture as kernels alone, and runs each for it:
- * `layers` are the same product, that the plan was made for, with `count` sets of operands, whose
- * memory is there and whose results are written. A single way is tried too: a library loads its code at the first
+ * Selects plan's fastest way that captures as kernels alone, and runs each for it: `layers` are the
+ * same product, that the plan was made for, with `count` sets of operands, whose memory is there
+ * and whose results are written. A single way is tried too: a library loads its code at the first
  * use, not in a capture. Blocks. RT_ERR_UNSUPPORTED where there is no such way.
  */
 enum rt_status rt_fastest_select(struct rt_driver *d, rt_dstream stream,

@@ -37,6 +37,7 @@ struct product {
 
 /* The library has no way for some products of more that is kernels alone: they are several. */
 #define MOST_LIBRARY_VECTORS 2048u
+#define MOST_LIBRARY_OUTPUTS (1u << 23) /* docs/notebook.md, "Prompts in chunks" */
 
 static const struct rt_config *config_of(const struct recipe *b)
 {
@@ -158,13 +159,21 @@ static uint32_t matmuls_of(const struct recipe *b, const struct product *p, stru
     return one ? 1 : 2;
 }
 
+/* Vectors that the library gets at once. */
+static uint32_t library_vectors(const struct product *p)
+{
+    const uint32_t most = MOST_LIBRARY_OUTPUTS / (p->w[0].rows + p->w[1].rows);
+    const uint32_t tiles = rt_max_u32(most / 128u, 1u) * 128u;
+    return rt_min_u32(tiles, MOST_LIBRARY_VECTORS);
+}
+
 /* The product's vectors from `first` on, as many as the library gets at once. */
 static struct product slice_of(const struct recipe *b, const struct product *p, uint32_t first)
 {
     struct product slice = *p;
     slice.x.base = behind(b, p->x.base, (uint64_t)first * (uint64_t)p->x.row_stride);
     slice.y.base = behind(b, p->y.base, (uint64_t)first * (uint64_t)p->y.row_stride);
-    slice.vectors = rt_min_u32(rt_recipe_tokens(b) - first, MOST_LIBRARY_VECTORS);
+    slice.vectors = rt_min_u32(rt_recipe_tokens(b) - first, library_vectors(p));
     return slice;
 }
 
@@ -174,7 +183,7 @@ static const char *refusal_of(const struct recipe *b, const struct product *p)
     const char *why = NULL;
     if (!b->s->refusals)
         return NULL;
-    for (uint32_t first = 0; first < rt_recipe_tokens(b) && !why; first += MOST_LIBRARY_VECTORS) {
+    for (uint32_t first = 0; first < rt_recipe_tokens(b) && !why; first += library_vectors(p)) {
         const struct product slice = slice_of(b, p, first);
         struct rt_matmul m[2];
         const uint32_t count = matmuls_of(b, &slice, m);
@@ -250,7 +259,7 @@ static enum rt_status add_slice(struct recipe *b, uint32_t layer, const struct p
 
 static enum rt_status add_by_library(struct recipe *b, uint32_t layer, const struct product *p)
 {
-    for (uint32_t first = 0; first < rt_recipe_tokens(b); first += MOST_LIBRARY_VECTORS) {
+    for (uint32_t first = 0; first < rt_recipe_tokens(b); first += library_vectors(p)) {
         const struct product slice = slice_of(b, p, first);
         RT_TRY(add_slice(b, layer, &slice));
     }
