@@ -15,7 +15,8 @@
  */
 #include "replayrt/rt.h"
 
-#define LAYER_STAGES_MOST 64 /* a chunk of 16384 tokens has eight of each product */
+/* A chunk of 16384 tokens has up to 64 pieces of a product of 32768 rows. */
+#define LAYER_STAGES_MOST 256
 #define LAYER_STAGE_NAME_BYTES 48
 #define LAYER_STAGE_BY_BYTES 192
 
