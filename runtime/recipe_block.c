@@ -162,8 +162,8 @@ static uint32_t matmuls_of(const struct recipe *b, const struct product *p, stru
 /* Vectors that the library gets at once. */
 static uint32_t library_vectors(const struct product *p)
 {
-    const uint32_t most = MOST_LIBRARY_OUTPUTS / (p->w[0].rows + p->w[1].rows);
-    const uint32_t tiles = rt_max_u32(most / 128u, 1u) * 128u;
+    const uint32_t rows = rt_max_u32(p->w[0].rows + p->w[1].rows, 1u);
+    const uint32_t tiles = rt_max_u32(MOST_LIBRARY_OUTPUTS / rows / 128u, 1u) * 128u;
     return rt_min_u32(tiles, MOST_LIBRARY_VECTORS);
 }
 
