@@ -61,13 +61,12 @@ static void print_row(const struct layer_row *row)
 
 /* ---- for programs ---------------------------------------------------------------------------- */
 
-static void json_head(const struct layer_report *r)
+void layer_json_head(cJSON *j, const struct rt_config *c, const char *device, uint64_t weight_bytes)
 {
-    const struct rt_geometry *g = &r->config.geometry;
-    const struct rt_block *b = &r->config.block;
-    cJSON *j = r->json;
+    const struct rt_geometry *g = &c->geometry;
+    const struct rt_block *b = &c->block;
     cJSON_AddStringToObject(j, "version", rt_version());
-    cJSON_AddStringToObject(j, "device", r->device.device);
+    cJSON_AddStringToObject(j, "device", device);
     json_uint(j, "layers", g->layers);
     json_uint(j, "heads", g->heads);
     json_uint(j, "hidden_size", b->hidden_size);
@@ -76,7 +75,13 @@ static void json_head(const struct layer_report *r)
     json_uint(j, "qk_rope_head_dim", g->qk_rope_head_dim);
     json_uint(j, "qk_nope_head_dim", b->qk_nope_head_dim);
     json_uint(j, "v_head_dim", b->v_head_dim);
-    json_uint(j, "weight_bytes", r->weight_bytes);
+    json_uint(j, "weight_bytes", weight_bytes);
+}
+
+static void json_head(const struct layer_report *r)
+{
+    cJSON *j = r->json;
+    layer_json_head(j, &r->config, r->device.device, r->weight_bytes);
     json_uint(j, "length", r->length);
     cJSON_AddArrayToObject(j, "runs");
 }

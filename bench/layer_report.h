@@ -22,6 +22,9 @@ struct layer_report {
     cJSON *json; /* the object; null: to people, on stdout */
 };
 
+/* What a JSON report of a model's layers begins with. */
+void layer_json_head(cJSON *j, const struct rt_config *config, const char *device,
+                     uint64_t weight_bytes);
 void layer_report_head(struct layer_report *report);
 /* The rows that follow are of this way to multiply: "auto", "own" or "cublaslt". */
 void layer_report_begin(struct layer_report *report, enum rt_projections projections);

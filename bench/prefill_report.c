@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench/prefill_report.h"
 
+#include "bench/layer_report.h"
+
 #include <string.h>
 
 #define GIB 1073741824.0
@@ -108,20 +110,8 @@ static void print_mix(const struct prefill_mix *m)
 
 static void json_head(const struct prefill_report *r)
 {
-    const struct rt_geometry *g = &r->config.geometry;
-    const struct rt_block *b = &r->config.block;
     cJSON *j = r->json;
-    cJSON_AddStringToObject(j, "version", rt_version());
-    cJSON_AddStringToObject(j, "device", r->device.device);
-    json_uint(j, "layers", g->layers);
-    json_uint(j, "heads", g->heads);
-    json_uint(j, "hidden_size", b->hidden_size);
-    json_uint(j, "q_lora_rank", b->q_lora_rank);
-    json_uint(j, "kv_lora_rank", g->kv_lora_rank);
-    json_uint(j, "qk_rope_head_dim", g->qk_rope_head_dim);
-    json_uint(j, "qk_nope_head_dim", b->qk_nope_head_dim);
-    json_uint(j, "v_head_dim", b->v_head_dim);
-    json_uint(j, "weight_bytes", r->weight_bytes);
+    layer_json_head(j, &r->config, r->device.device, r->weight_bytes);
     json_uint(j, "steps", r->steps);
     cJSON_AddNumberToObject(j, "peak_tflops", r->tflops);
     cJSON_AddNumberToObject(j, "peak_gbps", r->gbps);
