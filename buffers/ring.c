@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "buffers/ring.h"
 
+#include "common/attributes.h"
+
 #include <stdatomic.h>
 
 void rt_ring_init(struct rt_ring *r, const struct rt_arena *arena)
@@ -51,6 +53,25 @@ int32_t *rt_ring_tokens(const struct rt_ring *r, struct rt_record *record)
 unsigned char *rt_ring_ops(const struct rt_ring *r, struct rt_record *record)
 {
     return (unsigned char *)record + r->format.ops_offset;
+}
+
+#define LINE_BYTES 64
+
+static void warm(const unsigned char *begin, uint64_t bytes, uint64_t most)
+{
+    bytes = bytes < most ? bytes : most;
+    for (uint64_t i = 0; i < bytes; i += LINE_BYTES)
+        RT_PREFETCH_TO_WRITE(begin + i);
+}
+
+void rt_ring_warm(const struct rt_ring *r, uint32_t rows, uint32_t query_len)
+{
+    const struct rt_record_format *f = &r->format;
+    const unsigned char *record = (const unsigned char *)rt_ring_record(r);
+    const uint64_t rows_bytes = (uint64_t)rows * sizeof(struct rt_record_row);
+    warm(record, f->rows_offset + rows_bytes, f->tokens_offset);
+    warm(record + f->tokens_offset, (uint64_t)rows * query_len * sizeof(int32_t),
+         f->ops_offset - f->tokens_offset);
 }
 
 struct rt_record *rt_ring_record_of(const struct rt_ring *r, uint64_t step)

@@ -11,9 +11,8 @@
 #define SPINS_PER_CLOCK 256
 #define QUERY_INTERVAL_NS 1000000u
 
-#define CACHE_LINE 64u
-/* More rows than this are not prefetched in one go: the core tracks a few tens of misses. */
-#define PREFETCH_ROWS 128u
+/* More rows than this do not hold up whoever waits: the core tracks a few tens of misses. */
+#define WARM_ROWS 128u
 
 static uint64_t now_ns(void)
 {
@@ -90,24 +89,13 @@ static void count_clocks(struct rt_runtime *rt, const struct rt_flight *flight,
     rt->last.step = flight->step;
 }
 
-/*
- * The device has read the next record's last life over the bus, so its cache lines are not ours to
- * write yet. Asking for them as soon as a completion is seen, for as many rows as last time, hides
- * that behind whatever the caller does before the next step.
- */
-static void prefetch_record(const struct rt_runtime *rt)
+/* The next record's lines are the device's, which has read their last life. Asked for as soon as
+ * a completion is seen, for as many rows as last time, they come while the caller does other
+ * things. */
+static void warm_next(const struct rt_runtime *rt)
 {
-    uint32_t rows = rt->flights[(rt->ring.next_step - 1) % rt->ring.depth].rows;
-    struct rt_record *record = rt_ring_record(&rt->ring);
-    const char *tokens = (const char *)rt_ring_tokens(&rt->ring, record);
-    const char *row = (const char *)rt_ring_rows(&rt->ring, record);
-    if (rows > PREFETCH_ROWS)
-        rows = PREFETCH_ROWS;
-    __builtin_prefetch(record, 1);
-    for (uint32_t at = 0; at < rows * sizeof(struct rt_record_row); at += CACHE_LINE)
-        __builtin_prefetch(row + at, 1);
-    for (uint32_t at = 0; at < rows * sizeof(int32_t); at += CACHE_LINE)
-        __builtin_prefetch(tokens + at, 1);
+    const struct rt_flight *last = &rt->flights[(rt->ring.next_step - 1) % rt->ring.depth];
+    rt_ring_warm(&rt->ring, rt_min_u32(last->rows, WARM_ROWS), last->query_len);
 }
 
 void rt_harvest(struct rt_runtime *rt)
@@ -127,7 +115,7 @@ void rt_harvest(struct rt_runtime *rt)
             settle_lengths(rt, flight, completion);
         count_clocks(rt, flight, completion);
     }
-    prefetch_record(rt);
+    warm_next(rt);
 }
 
 static const char *device_error_text(uint32_t error)

@@ -244,6 +244,22 @@ static void test_host_and_device_race(void **state)
     assert_null(wrong);
 }
 
+/* A hint, for numbers that nobody has checked yet: it changes nothing, and does not run through
+ * them. */
+static void test_warming_changes_nothing(void **state)
+{
+    struct bench *const b = *state;
+    const size_t bytes = (size_t)b->layout.mapped_bytes;
+    memset(b->arena.mapped, 0x5a, bytes);
+    const uint32_t counts[] = {0, 1, BUCKET, BUCKET + 1, UINT32_MAX};
+    for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
+        rt_ring_warm(&b->ring, counts[i], QUERY_LEN);
+        rt_ring_warm(&b->ring, counts[i], UINT32_MAX);
+    }
+    for (size_t i = 0; i < bytes; i++)
+        assert_int_equal(((const unsigned char *)b->arena.mapped)[i], 0x5a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -253,6 +269,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_impossible_done_leaves_no_room, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_parts_of_a_record, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_last_depth_steps_stay_readable, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_warming_changes_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_host_and_device_race, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
