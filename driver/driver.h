@@ -85,6 +85,7 @@ struct rt_node_info {
     char name[128]; /* kernel name where known */
     uint32_t grid[3], block[3];
     uint32_t smem_bytes;
+    bool is_opaque; /* a kernel whose parameters the driver does not tell: no words */
     /* Kernel parameters as 8-byte words, in order, tails zero-padded; for the audit. */
     uint32_t word_count;
     uint64_t words[RT_NODE_MAX_WORDS];

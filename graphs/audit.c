@@ -162,6 +162,10 @@ static enum rt_status check_node(const struct audit *a, uint32_t stage, rt_dnode
                "graph (%s), stage \"%s\": %s node, only kernels may be in "
                "the graph",
                NAME(a), s->label, type_name(info.type));
+    RT_REQUIRE(!info.is_opaque, err, RT_ERR_AUDIT,
+               "graph (%s), stage \"%s\", kernel %s: the driver does not tell its parameters, so "
+               "only a foreign stage may have it",
+               NAME(a), s->label, info.name[0] ? info.name : "without a name");
     return s->work->kind == RT_WORK_LAUNCH ? check_launch(a, s, &info, err)
                                            : check_captured(a, stage, &info, err);
 }

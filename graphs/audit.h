@@ -12,7 +12,7 @@
  * word counts as an address where the driver knows an allocation at it.
  *
  * A stage that its caller calls foreign is not proved: it may copy and fill, and its addresses are
- * not looked at.
+ * not looked at, which the driver may not even tell.
  */
 #include "graphs/build.h"
 

@@ -46,7 +46,8 @@ static bool all_kernels(struct rt_driver *d, rt_dgraph graph)
         return false;
     for (uint32_t i = 0; i < count; i++) {
         struct rt_node_info info;
-        if (d->graph_node_info(d, nodes[i], &info) != 0 || info.type != RT_NODE_KERNEL)
+        if (d->graph_node_info(d, nodes[i], &info) != 0 || info.type != RT_NODE_KERNEL ||
+            info.is_opaque)
             return false;
     }
     return true;

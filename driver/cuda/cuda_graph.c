@@ -318,6 +318,20 @@ static CUresult read_kernel(const struct rt_cuda *c, CUgraphNode n, struct rt_no
     return read_words(c, &p, out);
 }
 
+/* A library may launch with a buffer that is shorter than its kernel's parameters, as NCCL does, or
+ * with a kernel that the driver tells nothing of. Whether that matters is the audit's business. */
+static CUresult read_kernel_or_none(const struct rt_cuda *c, CUgraphNode n,
+                                    struct rt_node_info *out)
+{
+    const CUresult rc = read_kernel(c, n, out);
+    if (rc != CUDA_ERROR_NOT_SUPPORTED)
+        return rc;
+    out->is_opaque = true;
+    memset(out->words, 0, sizeof(out->words));
+    out->word_count = 0;
+    return CUDA_SUCCESS;
+}
+
 static int graph_node_info(struct rt_driver *d, rt_dnode n, struct rt_node_info *out)
 {
     if (rt_probe_enter(d, RT_DOP_graph_node_info))
@@ -329,7 +343,7 @@ static int graph_node_info(struct rt_driver *d, rt_dnode n, struct rt_node_info 
         return (int)rc;
     struct rt_node_info info = {.type = node_type(type)};
     if (info.type == RT_NODE_KERNEL)
-        rc = read_kernel(c, (CUgraphNode)n, &info);
+        rc = read_kernel_or_none(c, (CUgraphNode)n, &info);
     if (rc == CUDA_SUCCESS)
         *out = info;
     return (int)rc;

@@ -167,6 +167,7 @@ static enum rt_status expect_kernels(struct rt_driver *d, rt_dgraph graph, struc
         struct rt_node_info info;
         RT_TRY(RT_DRV(d, err, graph_node_info, (d, nodes[i], &info)));
         RT_REQUIRE(info.type == RT_NODE_KERNEL, err, RT_ERR_AUDIT, "node %u is no kernel", i);
+        RT_REQUIRE(!info.is_opaque, err, RT_ERR_AUDIT, "node %u does not tell its parameters", i);
     }
     return RT_OK;
 }

@@ -324,6 +324,36 @@ static void test_missing_parameters_are_noticed(void **state)
     close_bench(&a);
 }
 
+static int opaque_info(struct rt_driver *d, rt_dnode n, struct rt_node_info *out)
+{
+    struct audit_bench *const a = (struct audit_bench *)(void *)d;
+    const int failed = a->capture.bench.plain.graph_node_info(d, n, out);
+    if (a->asked++ == a->fake_node) {
+        out->is_opaque = true;
+        out->word_count = 0;
+    }
+    return failed;
+}
+
+/* Whatever a library hides is its own business in a foreign stage, and a gap in the proof else. */
+static void test_parameters_that_the_driver_does_not_tell(void **state)
+{
+    (void)state;
+    struct audit_bench a;
+    open_bench(&a, 0, 0);
+    build(&a);
+    a.capture.bench.d.graph_node_info = opaque_info;
+    a.fake_node = 2;
+    assert_fails(&a, "graph (batch 8, query length 1), stage \"after.3\", kernel bench_put: the "
+                     "driver does not tell its parameters, so only a foreign stage may have it");
+    a.program.stages[2].trust = RT_STAGE_FOREIGN;
+    assert_passes(&a);
+    a.fake_node = 0;
+    assert_fails(&a, "graph (batch 8, query length 1), stage \"step_begin\", kernel bench_put: the "
+                     "driver does not tell its parameters, so only a foreign stage may have it");
+    close_bench(&a);
+}
+
 static void test_another_kernel_is_noticed(void **state)
 {
     (void)state;
@@ -415,6 +445,7 @@ int main(void)
         cmocka_unit_test(test_foreign_stages),
         cmocka_unit_test(test_calls_are_fine_on_the_host_device),
         cmocka_unit_test(test_missing_parameters_are_noticed),
+        cmocka_unit_test(test_parameters_that_the_driver_does_not_tell),
         cmocka_unit_test(test_another_kernel_is_noticed),
         cmocka_unit_test(test_nodes_behind_our_back_are_noticed),
         cmocka_unit_test(test_empty_stages_and_empty_graphs),

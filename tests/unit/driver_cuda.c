@@ -534,6 +534,44 @@ static void undoes_half_operations(void **state)
     rt_driver_close(d);
 }
 
+/* What is not told of a kernel's parameters, or not in full, is told to be unknown. */
+static void tells_what_it_cannot_read(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *value;
+        bool is_opaque, is_named;
+    } cases[] = {{"FAKE_CUDA_FAILS", "cuGraphKernelNodeGetParams", true, false},
+                 {"FAKE_CUDA_FAILS", "cuKernelGetParamInfo", true, true},
+                 {"FAKE_CUDA_BUFFER", "0", true, true},
+                 {"FAKE_CUDA_BUFFER", "8", true, true},
+                 {"FAKE_CUDA_BUFFER", "15", true, true},
+                 {"FAKE_CUDA_BUFFER", "16", false, true}};
+    struct life l = {.entered = false};
+    struct rt_driver *d = &l.d;
+    rt_dnode n;
+    assert_int_equal(rt_driver_open_cuda(0, d, NULL), RT_OK);
+    assert_int_equal(try_memory(&l), 0);
+    assert_int_equal(try_kernels(&l), 0);
+    assert_int_equal(d->graph_create(d, &l.g), 0);
+    const struct rt_launch launch = mad_launch(&l, 5);
+    assert_int_equal(d->graph_add_kernel(d, l.g, &launch, NULL, 0, &n), 0);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct rt_node_info info;
+        setenv(cases[i].name, cases[i].value, 1);
+        assert_int_equal(d->graph_node_info(d, n, &info), 0);
+        unsetenv(cases[i].name);
+        assert_int_equal(info.type, RT_NODE_KERNEL);
+        assert_int_equal(info.is_opaque, cases[i].is_opaque);
+        assert_string_equal(info.name, cases[i].is_named ? "rt_test_mad" : "");
+        assert_int_equal(info.word_count, cases[i].is_opaque ? 0 : 2);
+        assert_int_equal(info.words[0], cases[i].is_opaque ? 0 : l.mem);
+        assert_int_equal((uint32_t)info.words[1], cases[i].is_opaque ? 0 : 5);
+    }
+    assert_int_equal(end(&l), 0);
+    rt_driver_close(d);
+}
+
 int main(void)
 {
     const struct CMUnitTest always[] = {
@@ -549,6 +587,7 @@ int main(void)
         cmocka_unit_test(refuses_old_drivers),
         cmocka_unit_test(refuses_dead_drivers),
         cmocka_unit_test(undoes_half_operations),
+        cmocka_unit_test(tells_what_it_cannot_read),
     };
     const bool fake = getenv("RT_TEST_FAKE_CUDA") != NULL;
     int failures = cmocka_run_group_tests(always, NULL, NULL);

@@ -291,6 +291,7 @@ static CUresult fake_KernelSetAttribute(CUfunction_attribute a, int value, CUker
 static CUresult fake_KernelGetParamInfo(CUkernel k, size_t i, size_t *offset, size_t *size)
 {
     NEED(i < k->param_count, CUDA_ERROR_INVALID_VALUE);
+    NEED(!fake_fails("cuKernelGetParamInfo"), CUDA_ERROR_NOT_SUPPORTED);
     *offset = k->offset[i];
     *size = k->size[i];
     return CUDA_SUCCESS;

@@ -22,6 +22,7 @@
  *   FAKE_CUDA_DEVICES=n   how many devices there are (2)
  *   FAKE_CUDA_LACKS=name  a function that this driver does not have
  *   FAKE_CUDA_FAILS=name  a function that fails: those that ask fake_fails()
+ *   FAKE_CUDA_BUFFER=n    nodes tell their parameters as a buffer of n bytes
  *   FAKE_CUDA_INIT=code   what cuInit returns (0)
  *   FAKE_CUDA_OLD=digits  devices of compute capability 7.0, as "02" (none; the others have 9.0)
  *   FAKE_CUDA_BUSY=digits devices that another process holds for itself: no context (none)
@@ -47,6 +48,8 @@ struct CUgraphNode_st {
     CUDA_KERNEL_NODE_PARAMS params;
     unsigned char bytes[MAX_PARAM_BYTES];
     void *pointers[2];
+    void *extra[5];
+    size_t buffer_bytes;
     unsigned cluster_x;
     CUgraphNode from[MAX_EDGES];
     bool early[MAX_EDGES]; /* that edge is programmatic */

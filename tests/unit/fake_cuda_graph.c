@@ -109,9 +109,26 @@ static CUresult fake_GraphKernelNodeSetAttribute(CUgraphNode n, CUkernelNodeAttr
     return CUDA_SUCCESS;
 }
 
+/* As if it had been launched with a buffer, of as much as was worth sending. */
+static void give_buffer(CUgraphNode n, CUDA_KERNEL_NODE_PARAMS *out, size_t bytes)
+{
+    n->buffer_bytes = bytes;
+    n->extra[0] = CU_LAUNCH_PARAM_BUFFER_POINTER;
+    n->extra[1] = n->bytes;
+    n->extra[2] = CU_LAUNCH_PARAM_BUFFER_SIZE;
+    n->extra[3] = &n->buffer_bytes;
+    n->extra[4] = CU_LAUNCH_PARAM_END;
+    out->kernelParams = NULL;
+    out->extra = n->extra;
+}
+
 static CUresult fake_GraphKernelNodeGetParams(CUgraphNode n, CUDA_KERNEL_NODE_PARAMS *out)
 {
+    const char *const bytes = getenv("FAKE_CUDA_BUFFER");
+    NEED(!fake_fails("cuGraphKernelNodeGetParams"), CUDA_ERROR_NOT_SUPPORTED);
     *out = n->params;
+    if (bytes)
+        give_buffer(n, out, strtoul(bytes, NULL, 10));
     return CUDA_SUCCESS;
 }
 
