@@ -95,7 +95,9 @@ enum rt_status rt_ranks_take(struct rt_runtime *rt, rt_ranks *ranks, struct rt_e
                err, RT_ERR_INVALID,
                "rt_create: params->ranks is of another device than %s, which it was opened for",
                caps->name);
-    RT_TRY(rt_comm_open(&ranks->comm, &rt->driver, ranks->nccl, err));
+    /* One rank exchanges nothing, and needs no library for it; the caller's is looked at. */
+    if (ranks->comm.ranks > 1 || ranks->nccl)
+        RT_TRY(rt_comm_open(&ranks->comm, &rt->driver, ranks->nccl, err));
     ranks->kind = caps->kind;
     ranks->ordinal = caps->ordinal;
     ranks->runtime = rt;
@@ -142,7 +144,7 @@ static enum rt_status try_graph(struct rt_runtime *rt, const struct rt_graph_spe
 
 enum rt_status rt_ranks_try(struct rt_runtime *rt, struct rt_error *err)
 {
-    if (!rt->ranks || !rt->blueprint.config.layer)
+    if (!rt->ranks || rt->ranks->comm.ranks == 1 || !rt->blueprint.config.layer)
         return RT_OK;
     for (uint32_t i = 0; i < rt->blueprint.spec_count; i++)
         RT_TRY(try_graph(rt, &rt->blueprint.specs[i], err));

@@ -569,7 +569,9 @@ enum rt_status rt_recipe_add_hidden(struct recipe *b, uint32_t layer)
         .k = dims->v_width,
     };
     RT_TRY(add_product(b, layer, &hidden));
-    return b->s->comm ? add_sum(b, layer, hidden.y.base) : RT_OK;
+    /* The sum of one is what there is already, and a library captures nothing for it. */
+    const bool is_part = b->s->comm && b->s->comm->ranks > 1;
+    return is_part ? add_sum(b, layer, hidden.y.base) : RT_OK;
 }
 
 enum rt_status rt_recipe_add_block(struct recipe *b, uint32_t layer)

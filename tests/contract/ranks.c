@@ -87,6 +87,32 @@ static void test_as_one_rank(void **state)
         }
 }
 
+/* Of more than one rank every graph has the sums; of one it is what one without a group has. */
+static enum rt_status look_for_sums(struct rank_seat *seat)
+{
+    static char text[RANKS_MOST][16384];
+    size_t needed = 0;
+    const enum rt_status status =
+        rt_dot(seat->rt, RANKS_ROWS, 1, text[seat->rank], sizeof(text[seat->rank]), &needed);
+    if (status != RT_OK)
+        return status;
+    const bool has = strstr(text[seat->rank], "o_proj_sum.0") != NULL;
+    return needed <= sizeof(text[seat->rank]) && has == (seat->bench->ranks > 1) ? RT_OK
+                                                                                 : RT_ERR_INTERNAL;
+}
+
+static void test_one_rank_exchanges_nothing(void **state)
+{
+    static struct rank_bench b;
+    (void)state;
+    for (uint32_t ranks = 1; ranks <= 2; ranks++) {
+        rank_bench_open(&b, ranks, RT_PRECISION_BF16);
+        rank_bench_run(&b, look_for_sums);
+        rank_bench_all_well(&b);
+        rank_bench_close(&b);
+    }
+}
+
 /* One rank has nothing to decode in some steps, and goes along. */
 static enum rt_status idle_sometimes(struct rank_seat *seat)
 {
@@ -294,10 +320,15 @@ static void test_what_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_as_one_rank),     cmocka_unit_test(test_an_idle_rank),
-        cmocka_unit_test(test_another_batch),   cmocka_unit_test(test_other_graphs),
-        cmocka_unit_test(test_a_step_behind),   cmocka_unit_test(test_a_stage_that_fails),
-        cmocka_unit_test(test_a_killed_rank),   cmocka_unit_test(test_arguments),
+        cmocka_unit_test(test_as_one_rank),
+        cmocka_unit_test(test_one_rank_exchanges_nothing),
+        cmocka_unit_test(test_an_idle_rank),
+        cmocka_unit_test(test_another_batch),
+        cmocka_unit_test(test_other_graphs),
+        cmocka_unit_test(test_a_step_behind),
+        cmocka_unit_test(test_a_stage_that_fails),
+        cmocka_unit_test(test_a_killed_rank),
+        cmocka_unit_test(test_arguments),
         cmocka_unit_test(test_what_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
