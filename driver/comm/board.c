@@ -141,8 +141,10 @@ enum rt_status rt_board_post(struct rt_board *b, const uint32_t fields[RT_BOARD_
             continue;
         RT_TRY(compare_all(b, r, err));
         /* Time counts from where this rank got ahead, not from where both were idle. */
-        if (b->peers[r].agreed + 1 >= b->step)
+        if (b->peers[r].agreed + 1 >= b->step) {
+            b->peers[r].step = b->peers[r].agreed;
             b->peers[r].moved_ns = now;
+        }
     }
     return RT_OK;
 }
