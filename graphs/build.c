@@ -123,6 +123,55 @@ static enum rt_status add_stage(struct builder *b, const struct rt_stage *stage,
     return capture_stage(b, stage, err);
 }
 
+/* ---- in one capture ---- */
+
+/* A library that keeps what it knows of a capture by its graph, as NCCL 2.28 does, takes the second
+ * capture into a graph for the first, which has ended, and whose streams are no part of it. Such a
+ * library is met where we exchange, and in stages that a caller calls foreign. */
+static bool is_one_capture(const struct rt_program *p, const struct rt_driver *d)
+{
+    bool has_foreign = false;
+    for (uint32_t i = 0; i < p->count; i++)
+        has_foreign = has_foreign || p->stages[i].trust != RT_STAGE_AUDITED ||
+                      p->stages[i].work->kind == RT_WORK_COLLECTIVE;
+    return has_foreign && d->caps.kind != RT_DEVICE_KIND_HOST;
+}
+
+/* The driver makes of the stream's order what add_stage makes of tails. */
+static enum rt_status capture_stages(struct builder *b, struct rt_error *err)
+{
+    struct rt_driver *const d = b->driver;
+    const struct rt_program *const p = b->program;
+    for (uint32_t i = 0; i < p->count; i++) {
+        b->graph->first_node[i] = b->graph->node_count;
+        enum rt_status status = rt_work_put(
+            p->stages[i].work, d, rt_program_edge_programmatic(p, i), b->capture_stream, err);
+        if (status == RT_OK)
+            status = RT_DRV(d, err, graph_nodes, (d, b->graph->graph, NULL, &b->graph->node_count));
+        if (status != RT_OK)
+            return rt_program_stage_failed(p, i, status, err);
+    }
+    b->graph->first_node[p->count] = b->graph->node_count;
+    return RT_OK;
+}
+
+/* A capture that has begun is ended whatever a stage says, or its stream would be lost. */
+static enum rt_status capture_all(struct builder *b, struct rt_error *err)
+{
+    struct rt_driver *const d = b->driver;
+    rt_dgraph graph = b->graph->graph;
+    RT_TRY(RT_DRV(d, err, graph_capture_begin, (d, graph, b->capture_stream, NULL, 0)));
+    const enum rt_status status = capture_stages(b, err);
+    const int ended =
+        d->graph_capture_end(d, graph, b->capture_stream, b->tails, RT_MAX_TAILS, &b->tail_count);
+    RT_TRY(status);
+    if (ended != 0)
+        return rt_driver_fail(d, err, RT_DOP_graph_capture_end, ended, __FILE__, __LINE__);
+    return RT_OK;
+}
+
+/* ---- either ---- */
+
 static enum rt_status add_stages(struct builder *b, struct rt_error *err)
 {
     for (uint32_t i = 0; i < b->program->count; i++) {
@@ -147,7 +196,7 @@ enum rt_status rt_graph_build(const struct rt_program *p, struct rt_driver *d,
         return rt_fail(err, RT_ERR_NOMEM, "no memory for a graph of %u stages", p->count);
     }
     RT_TRY_GOTO(RT_DRV(d, err, graph_create, (d, &out->graph)));
-    RT_TRY_GOTO(add_stages(&b, err));
+    RT_TRY_GOTO(is_one_capture(p, d) ? capture_all(&b, err) : add_stages(&b, err));
     return RT_OK;
 fail:
     rt_graph_free(out, d);

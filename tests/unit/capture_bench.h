@@ -66,6 +66,22 @@ static int capture_end(struct rt_driver *d, rt_dgraph g, rt_dstream s, rt_dnode 
     return 0;
 }
 
+/* What is launched while capturing is the new tail. */
+static int capture_launch(struct rt_driver *d, const struct rt_launch *l, bool programmatic,
+                          rt_dstream s)
+{
+    struct capture_bench *const c = (struct capture_bench *)(void *)d;
+    struct rt_dedge edges[CAPTURE_TAILS];
+    if (!c->graph)
+        return c->bench.plain.launch(d, l, programmatic, s);
+    for (uint32_t i = 0; i < c->tail_count; i++)
+        edges[i] = (struct rt_dedge){.from = c->tails[i], .programmatic = programmatic};
+    const int failed =
+        c->bench.plain.graph_add_kernel(d, c->graph, l, edges, c->tail_count, &c->tails[0]);
+    c->tail_count = 1;
+    return failed;
+}
+
 static int capture_nothing(void *user, rt_dstream stream)
 {
     (void)user;
@@ -115,6 +131,7 @@ static inline void capture_bench_open(struct capture_bench *c)
     c->bench.d.caps.kind = RT_DEVICE_KIND_CUDA;
     c->bench.d.graph_capture_begin = capture_begin;
     c->bench.d.graph_capture_end = capture_end;
+    c->bench.d.launch = capture_launch;
 }
 
 static inline void capture_bench_close(struct capture_bench *c)

@@ -469,6 +469,66 @@ static void test_every_failing_call_of_a_capture_leaves_nothing(void **state)
     capture_bench_close(&s.capture);
 }
 
+/* Libraries know a capture by its graph: one that has a foreign stage is captured once. */
+static void test_foreign_stages_make_it_one_capture(void **state)
+{
+    (void)state;
+    struct spy s;
+    struct rt_program p = {.spec = bench_spec(4, 1)};
+    struct rt_graph g;
+    struct rt_error err = {0};
+    open_capturing(&s);
+    struct host_bench *const b = &s.capture.bench;
+    struct capture_call two = {.capture = &s.capture, .branches = 2};
+    struct capture_call none = {.capture = &s.capture, .beside = true};
+    add_launch(&p, b, "a", 1, true);
+    add_capture(&p, &two, "foreign");
+    add_launch(&p, b, "b", 1, true);
+    add_capture(&p, &none, "nothing");
+    add_launch(&p, b, "c", 1, true);
+    for (enum rt_stage_trust trust = RT_STAGE_AUDITED; trust <= RT_STAGE_FOREIGN_HOST; trust++) {
+        const uint32_t begun = s.capture.begun;
+        p.stages[1].trust = trust;
+        assert_int_equal(rt_graph_build(&p, &b->d, NULL, &g, &err), RT_OK);
+        assert_int_equal(s.capture.begun - begun, trust == RT_STAGE_AUDITED ? 2 : 1);
+        assert_memory_equal(g.first_node, ((uint32_t[]){0, 1, 3, 4, 4, 5}), 6 * sizeof(uint32_t));
+        assert_int_equal(g.node_count, 5);
+        assert_null(s.capture.graph);
+        rt_graph_free(&g, &b->d);
+    }
+    b->d.graph_add_kernel = b->plain.graph_add_kernel;
+    /* create, begin, "a", nodes, 2 kernels, nodes, "b", nodes, nodes, "c", nodes, end, mem_info,
+     * instantiate, mem_info, two releases */
+    assert_int_equal(fail_every_call(&p, &b->d), 18);
+    two.result = 9;
+    assert_int_equal(rt_graph_build(&p, &b->d, NULL, &g, &err), RT_ERR_CALLBACK);
+    assert_string_equal(err.message, "graph (batch 4, query length 1), stage \"foreign\": the "
+                                     "stage's function returned 9");
+    assert_null(s.capture.graph);
+    assert_null(g.graph);
+    rt_program_free(&p);
+    capture_bench_close(&s.capture);
+}
+
+/* As does an exchange, which fails here for want of a communicator. */
+static void test_an_exchange_makes_it_one_capture(void **state)
+{
+    (void)state;
+    struct spy s;
+    struct rt_program p = {.spec = bench_spec(4, 1)};
+    struct rt_graph g;
+    const struct rt_work exchange = {.kind = RT_WORK_COLLECTIVE};
+    open_capturing(&s);
+    struct host_bench *const b = &s.capture.bench;
+    add_launch(&p, b, "a", 1, true);
+    assert_int_equal(rt_program_add(&p, "sum", 0, &exchange, NULL), RT_OK);
+    assert_int_equal(rt_graph_build(&p, &b->d, NULL, &g, NULL), RT_ERR_DRIVER);
+    assert_int_equal(s.added_count, 0); /* no node of ours beside a capture */
+    assert_int_equal(s.capture.begun, 1);
+    rt_program_free(&p);
+    capture_bench_close(&s.capture);
+}
+
 static void test_too_many_branches_are_refused(void **state)
 {
     (void)state;
@@ -531,6 +591,8 @@ int main(void)
         cmocka_unit_test(test_captures_at_the_start_of_the_graph),
         cmocka_unit_test(test_failing_capture_callback_ends_the_capture),
         cmocka_unit_test(test_every_failing_call_of_a_capture_leaves_nothing),
+        cmocka_unit_test(test_foreign_stages_make_it_one_capture),
+        cmocka_unit_test(test_an_exchange_makes_it_one_capture),
         cmocka_unit_test(test_too_many_branches_are_refused),
         cmocka_unit_test(test_device_bytes_are_what_instantiate_took),
     };
