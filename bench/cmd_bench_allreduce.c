@@ -43,6 +43,12 @@ struct sum_bench {
     struct rt_error err;
 };
 
+/* What ranks wait for each other in has an end, and is told by name. */
+static enum rt_status settle(struct sum_bench *b)
+{
+    return rt_comm_await(&b->comm, &b->d, b->stream, true, &b->err);
+}
+
 /* ---- correctness ----------------------------------------------------------------------------- */
 
 /* Whole numbers whose sums bf16 has: at most 64 ranks, 256. */
@@ -59,6 +65,7 @@ static enum rt_status check(struct sum_bench *b, const struct rt_collective *x)
         b->numbers[i] = rt_float_to_bf16(number(b->crew.rank, i));
     RT_TRY(RT_DRV(d, &b->err, copy_in, (d, b->memory, b->numbers, bytes, b->stream)));
     RT_TRY(RT_DRV(d, &b->err, collective, (d, x, b->stream)));
+    RT_TRY(settle(b));
     RT_TRY(RT_DRV(d, &b->err, copy_out, (d, b->numbers, b->memory, bytes, b->stream)));
     RT_TRY(RT_DRV(d, &b->err, stream_sync, (d, b->stream)));
     for (uint64_t i = 0; i < x->count; i++) {
@@ -88,7 +95,7 @@ static enum rt_status replay(struct sum_bench *b, const struct rt_graph *g, floa
     RT_TRY(RT_DRV(d, &b->err, event_record, (d, b->begin, b->stream)));
     RT_TRY(RT_DRV(d, &b->err, graph_launch, (d, g->exec, b->stream)));
     RT_TRY(RT_DRV(d, &b->err, event_record, (d, b->end, b->stream)));
-    RT_TRY(RT_DRV(d, &b->err, stream_sync, (d, b->stream)));
+    RT_TRY(settle(b));
     RT_TRY(RT_DRV(d, &b->err, event_elapsed, (d, b->begin, b->end, &ms)));
     *us = ms * 1e3f / CHAIN;
     return RT_OK;
@@ -97,6 +104,7 @@ static enum rt_status replay(struct sum_bench *b, const struct rt_graph *g, floa
 static enum rt_status measure(struct sum_bench *b, const struct rt_graph *g, size_t size)
 {
     const uint64_t warm_up = b->d.caps.kind == RT_DEVICE_KIND_HOST ? 1 : WARM_UP;
+    RT_TRY(rt_comm_barrier(&b->comm, &b->err)); /* nobody captures any more */
     for (uint64_t i = 0; i < warm_up + b->steps; i++)
         RT_TRY(replay(b, g, &b->us[i < warm_up ? 0 : i - warm_up]));
     qsort(b->us, b->steps, sizeof(*b->us), by_value);
@@ -122,22 +130,6 @@ static enum rt_status run_chain(struct sum_bench *b, const struct rt_collective 
     rt_graph_free(&g, &b->d);
     rt_program_free(&p);
     return status;
-}
-
-static enum rt_status run_all(struct sum_bench *b)
-{
-    for (size_t i = 0; i < SIZE_COUNT; i++) {
-        const struct rt_collective x = {.kind = RT_ALL_REDUCE,
-                                        .dtype = RT_DTYPE_BF16,
-                                        .from = b->memory,
-                                        .to = b->memory,
-                                        .count = sizes[i] / sizeof(uint16_t),
-                                        .ranks = b->crew.ranks,
-                                        .comm = &b->comm};
-        RT_TRY(check(b, &x));
-        RT_TRY(run_chain(b, &x, i));
-    }
-    return RT_OK;
 }
 
 /* ---- what it prints -------------------------------------------------------------------------- */
@@ -166,14 +158,39 @@ static void print_json(const struct sum_bench *b)
     json_end(all, true, stdout);
 }
 
-static void print(const struct sum_bench *b)
+/* As soon as it is known: the next one may be where it stops. */
+static void print_size(const struct sum_bench *b, size_t i)
 {
-    printf("%" PRIu32 " ranks on %s, %u sums of bf16 a replay, %" PRIu64 " replays\n",
-           b->crew.ranks, b->d.caps.name, CHAIN, b->steps);
-    printf("%10s %12s %12s %8s\n", "bytes", "us, median", "us, least", "GB/s");
-    for (size_t i = 0; i < SIZE_COUNT; i++)
-        printf("%10" PRIu64 " %12.2f %12.2f %8.2f\n", sizes[i], (double)b->median[i],
-               (double)b->least[i], gb_per_second(b, i));
+    if (i == 0)
+        printf("%" PRIu32 " ranks on %s, %u sums of bf16 a replay, %" PRIu64 " replays\n"
+               "%10s %12s %12s %8s\n",
+               b->crew.ranks, b->d.caps.name, CHAIN, b->steps, "bytes", "us, median", "us, least",
+               "GB/s");
+    printf("%10" PRIu64 " %12.2f %12.2f %8.2f\n", sizes[i], (double)b->median[i],
+           (double)b->least[i], gb_per_second(b, i));
+    (void)fflush(stdout);
+}
+
+/* ---- all sizes ------------------------------------------------------------------------------- */
+
+static enum rt_status run_all(struct sum_bench *b)
+{
+    for (size_t i = 0; i < SIZE_COUNT; i++) {
+        const struct rt_collective x = {.kind = RT_ALL_REDUCE,
+                                        .dtype = RT_DTYPE_BF16,
+                                        .from = b->memory,
+                                        .to = b->memory,
+                                        .count = sizes[i] / sizeof(uint16_t),
+                                        .ranks = b->crew.ranks,
+                                        .comm = &b->comm};
+        const uint32_t fields[RT_BOARD_FIELD_COUNT] = {[RT_BOARD_BUCKET] = (uint32_t)sizes[i]};
+        RT_TRY(rt_comm_post(&b->comm, fields, &b->err));
+        RT_TRY(check(b, &x));
+        RT_TRY(run_chain(b, &x, i));
+        if (b->crew.rank == 0 && !b->json)
+            print_size(b, i);
+    }
+    return RT_OK;
 }
 
 /* ---- from begin to end ----------------------------------------------------------------------- */
@@ -246,8 +263,6 @@ static int bench(struct sum_bench *b)
         complain_failure(status, b->err.message);
     else if (b->crew.rank == 0 && b->json)
         print_json(b);
-    else if (b->crew.rank == 0)
-        print(b);
     return status == RT_OK ? EXIT_OK : EXIT_FAILED;
 }
 

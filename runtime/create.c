@@ -305,7 +305,8 @@ static enum rt_status build_runtime(struct rt_runtime *rt, const struct rt_creat
     RT_TRY(alloc_host(rt, p, err));
     register_regions(rt, p);
     RT_TRY(rt_ranks_try(rt, err));
-    return capture_all(rt, p, err);
+    RT_TRY(capture_all(rt, p, err));
+    return rt_ranks_ready(rt, err);
 }
 
 enum rt_status rt_create(const struct rt_create_params *params, rt_runtime **out,
@@ -327,6 +328,8 @@ enum rt_status rt_create(const struct rt_create_params *params, rt_runtime **out
     RT_TRY_GOTO(open_device(rt, params, error));
     RT_TRY_GOTO(RT_DRV(&rt->driver, error, ctx_enter, (&rt->driver)));
     status = build_runtime(rt, params, error);
+    if (status != RT_OK)
+        rt_ranks_give_up(rt, status, error);
     struct rt_error leave_error = {0};
     enum rt_status left = RT_DRV(&rt->driver, &leave_error, ctx_leave, (&rt->driver));
     if (status == RT_OK && left != RT_OK) {

@@ -43,8 +43,13 @@ void rt_ranks_destroy(rt_ranks **ranks)
 {
     if (!ranks || !*ranks)
         return;
-    rt_comm_close(&(*ranks)->comm);
-    free(*ranks);
+    rt_ranks *const r = *ranks;
+    const bool entered = r->device.ctx_enter && r->device.ctx_enter(&r->device) == 0;
+    rt_comm_close(&r->comm);
+    if (entered)
+        (void)r->device.ctx_leave(&r->device);
+    rt_driver_close(&r->device);
+    free(r);
     *ranks = NULL;
 }
 
@@ -83,6 +88,16 @@ enum rt_status rt_ranks_cut(const rt_ranks *ranks, struct rt_config *config, str
 
 /* ---- create and destroy ---------------------------------------------------------------------- */
 
+/* The communicator has streams and memory in the device's context, and outlives the runtime: with
+ * nobody else there the context would go when the runtime does. */
+static enum rt_status hold_device(rt_ranks *ranks, const struct rt_device_caps *caps,
+                                  struct rt_error *err)
+{
+    if (caps->kind == RT_DEVICE_KIND_HOST || ranks->device.impl)
+        return RT_OK;
+    return rt_driver_open_cuda(caps->ordinal, &ranks->device, err);
+}
+
 enum rt_status rt_ranks_take(struct rt_runtime *rt, rt_ranks *ranks, struct rt_error *err)
 {
     const struct rt_device_caps *const caps = &rt->driver.caps;
@@ -95,6 +110,7 @@ enum rt_status rt_ranks_take(struct rt_runtime *rt, rt_ranks *ranks, struct rt_e
                err, RT_ERR_INVALID,
                "rt_create: params->ranks is of another device than %s, which it was opened for",
                caps->name);
+    RT_TRY(hold_device(ranks, caps, err));
     /* One rank exchanges nothing, and needs no library for it; the caller's is looked at. */
     if (ranks->comm.ranks > 1 || ranks->nccl)
         RT_TRY(rt_comm_open(&ranks->comm, &rt->driver, ranks->nccl, err));
@@ -103,20 +119,6 @@ enum rt_status rt_ranks_take(struct rt_runtime *rt, rt_ranks *ranks, struct rt_e
     ranks->runtime = rt;
     rt->ranks = ranks;
     return RT_OK;
-}
-
-/* Nothing is waited for that may never come. */
-static enum rt_status await_idle(struct rt_runtime *rt, struct rt_error *err)
-{
-    struct rt_driver *const d = &rt->driver;
-    struct rt_board_wait w = {0};
-    for (bool idle = false;;) {
-        RT_TRY(RT_DRV(d, err, stream_query, (d, rt->stream, &idle)));
-        if (idle)
-            return RT_OK;
-        if (rt_board_pause(&w))
-            RT_TRY(rt_comm_look(&rt->ranks->comm, err));
-    }
 }
 
 static void fields_of(const struct rt_graph_spec *spec, uint32_t rows,
@@ -139,16 +141,33 @@ static enum rt_status try_graph(struct rt_runtime *rt, const struct rt_graph_spe
     fields_of(spec, 0, fields);
     RT_TRY(rt_comm_post(&rt->ranks->comm, fields, err));
     RT_TRY(RT_DRV(d, err, collective, (d, &x, rt->stream)));
-    return await_idle(rt, err);
+    return rt_comm_await(&rt->ranks->comm, d, rt->stream, true, err);
 }
 
+/* The library connects, on the host, to ranks that must have come as far: so they are met first. */
 enum rt_status rt_ranks_try(struct rt_runtime *rt, struct rt_error *err)
 {
     if (!rt->ranks || rt->ranks->comm.ranks == 1 || !rt->blueprint.config.layer)
         return RT_OK;
+    RT_TRY(rt_comm_barrier(&rt->ranks->comm, err));
     for (uint32_t i = 0; i < rt->blueprint.spec_count; i++)
         RT_TRY(try_graph(rt, &rt->blueprint.specs[i], err));
     return RT_OK;
+}
+
+/* While a rank captures, its library may ask others for their memory, which they cannot give while
+ * kernels of theirs wait for that rank. */
+enum rt_status rt_ranks_ready(struct rt_runtime *rt, struct rt_error *err)
+{
+    return rt->ranks ? rt_comm_barrier(&rt->ranks->comm, err) : RT_OK;
+}
+
+void rt_ranks_give_up(struct rt_runtime *rt, enum rt_status status, const struct rt_error *why)
+{
+    struct rt_error story;
+    (void)rt_fail(&story, status, "rt_create failed: %s", why ? why->message : "nobody asked why");
+    if (rt->ranks)
+        (void)rt_comm_fail(&rt->ranks->comm, &story);
 }
 
 void rt_ranks_release(struct rt_runtime *rt)
@@ -157,7 +176,7 @@ void rt_ranks_release(struct rt_runtime *rt)
     if (!rt->ranks)
         return;
     if (rt->stream || rt->owns_stream)
-        (void)await_idle(rt, &nobody);
+        (void)rt_comm_await(&rt->ranks->comm, &rt->driver, rt->stream, false, &nobody);
     rt->ranks->runtime = NULL;
     rt->ranks = NULL;
 }
@@ -187,5 +206,6 @@ enum rt_status rt_ranks_look(struct rt_runtime *rt)
 enum rt_status rt_ranks_settle(struct rt_runtime *rt)
 {
     const bool waits = rt->ranks && rt->driver.caps.kind != RT_DEVICE_KIND_HOST;
-    return waits ? await_idle(rt, &rt->error) : RT_OK;
+    return waits ? rt_comm_await(&rt->ranks->comm, &rt->driver, rt->stream, false, &rt->error)
+                 : RT_OK;
 }

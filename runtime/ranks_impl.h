@@ -12,6 +12,7 @@ struct rt_ranks {
     const struct rt_runtime *runtime; /* that it serves now */
     enum rt_device_kind kind;         /* of the device that it was opened for, as is */
     uint32_t ordinal;
+    struct rt_driver device; /* keeps the context of a CUDA device until the group's end */
 };
 
 /* What blocks have in place of their sum: of so many tokens of hidden, in place. */
@@ -33,6 +34,10 @@ enum rt_status rt_ranks_take(struct rt_runtime *rt, rt_ranks *ranks, struct rt_e
 /* Each graph's exchange once, outside of it: connections are made before anything is captured, and
  * ranks whose graphs are others learn of it. */
 enum rt_status rt_ranks_try(struct rt_runtime *rt, struct rt_error *err);
+/* All ranks have captured their graphs, and none has launched one. */
+enum rt_status rt_ranks_ready(struct rt_runtime *rt, struct rt_error *err);
+/* A runtime that cannot be made leaves the others waiting: they learn of it. `why` may be null. */
+void rt_ranks_give_up(struct rt_runtime *rt, enum rt_status status, const struct rt_error *why);
 /* The group is nobody's again, once no replay in flight waits for other ranks. */
 void rt_ranks_release(struct rt_runtime *rt);
 

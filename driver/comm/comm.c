@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "driver/comm/comm.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+
+#define NS_PER_S 1e9
 
 static const char *const op_names[RT_COMM_OP_COUNT] = {
 #define OP_NAME(name) [RT_COMM_OP_##name] = #name,
@@ -65,14 +68,14 @@ void rt_comm_close(struct rt_comm *c)
     *c = (struct rt_comm){0};
 }
 
-static enum rt_status open_for(struct rt_comm *c, const struct rt_driver *d, void *nccl,
+static enum rt_status open_for(struct rt_comm *c, struct rt_driver *d, void *nccl,
                                struct rt_error *err)
 {
     const bool host = d->caps.kind == RT_DEVICE_KIND_HOST;
     RT_TRY(enter(c, RT_COMM_OP_open, err));
     RT_REQUIRE(!host || !nccl, err, RT_ERR_UNSUPPORTED,
                "an ncclComm_t (%p) is nothing to the host device", nccl);
-    return host ? rt_comm_open_host(c, err) : rt_comm_open_nccl(c, nccl, err);
+    return host ? rt_comm_open_host(c, err) : rt_comm_open_nccl(c, d, nccl, err);
 }
 
 enum rt_status rt_comm_open(struct rt_comm *c, struct rt_driver *d, void *nccl,
@@ -103,6 +106,46 @@ enum rt_status rt_comm_look(struct rt_comm *c, struct rt_error *err)
     if (status == RT_OK && c->health)
         status = c->health(c, &why);
     return leave(c, status, &why, err);
+}
+
+/* A part of its own, whose kind is no exchange's: who is at one instead is told of. */
+enum rt_status rt_comm_barrier(struct rt_comm *c, struct rt_error *err)
+{
+    static const uint64_t words[RT_BOARD_CALL_WORDS] = {[RT_BOARD_KIND] = RT_REDUCE_SCATTER + 1};
+    struct rt_error why = {.status = RT_OK};
+    enum rt_status status = enter(c, RT_COMM_OP_barrier, &why);
+    if (status == RT_OK)
+        status = rt_board_meet(&c->board, words, &why);
+    return leave(c, status, &why, err);
+}
+
+/* Looked at even where the time is up: a rank that is late or gone is the better story. */
+static enum rt_status look_while_waiting(struct rt_comm *c, const struct rt_board_wait *w,
+                                         bool whole, struct rt_error *err)
+{
+    struct rt_error why = {.status = RT_OK};
+    RT_TRY(rt_comm_look(c, err));
+    if (!whole || !rt_board_is_late(&c->board, w))
+        return RT_OK;
+    return leave(c,
+                 rt_fail(&why, RT_ERR_RANKS,
+                         "the device of rank %" PRIu32 " (this one) has not done step %" PRIu64
+                         " within %.3f s, though all ranks have begun it",
+                         c->rank, c->board.step, (double)c->board.limit_ns / NS_PER_S),
+                 &why, err);
+}
+
+enum rt_status rt_comm_await(struct rt_comm *c, struct rt_driver *d, rt_dstream s, bool whole,
+                             struct rt_error *err)
+{
+    struct rt_board_wait w = {.begin_ns = rt_board_now_ns()};
+    for (bool idle = false;;) {
+        RT_TRY(RT_DRV(d, err, stream_query, (d, s, &idle)));
+        if (idle)
+            return RT_OK;
+        if (rt_board_pause(&w))
+            RT_TRY(look_while_waiting(c, &w, whole, err));
+    }
 }
 
 int rt_comm_exchange(struct rt_driver *d, const struct rt_collective *x, rt_dstream s)

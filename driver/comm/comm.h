@@ -17,7 +17,7 @@
 #include "driver/comm/board.h"
 #include "driver/driver.h"
 
-#define RT_COMM_OPS(X) X(open) X(post) X(look) X(exchange)
+#define RT_COMM_OPS(X) X(open) X(post) X(look) X(barrier) X(exchange)
 
 enum rt_comm_op {
 #define RT_COMM_OP_ENUM(name) RT_COMM_OP_##name,
@@ -57,9 +57,12 @@ void rt_comm_close(struct rt_comm *c);
 
 /*
  * Makes exchanges possible on this device, of which every rank has its own; once more does nothing.
- * Blocks until all ranks do it. nccl: an ncclComm_t of the caller's, which stays its; null: one of
- * our own. RT_ERR_UNSUPPORTED: NCCL is not found, cannot be loaded, is older than RT_NCCL_OLDEST,
- * lacks a function, or was given on the host device; RT_ERR_RANKS, RT_ERR_DRIVER.
+ * Blocks until all ranks do it, at most for the group's limit. The device's context stays until
+ * rt_comm_close, which wants it current.
+ *
+ * nccl: an ncclComm_t of the caller's, which stays its; null: one of our own. RT_ERR_UNSUPPORTED:
+ * NCCL is not found, cannot be loaded, is older than RT_NCCL_OLDEST, lacks a function, or was given
+ * on the host device; RT_ERR_RANKS, RT_ERR_DRIVER.
  */
 #define RT_NCCL_OLDEST "2.12"
 enum rt_status rt_comm_open(struct rt_comm *c, struct rt_driver *d, void *nccl,
@@ -69,6 +72,15 @@ enum rt_status rt_comm_open(struct rt_comm *c, struct rt_driver *d, void *nccl,
 enum rt_status rt_comm_post(struct rt_comm *c, const uint32_t fields[RT_BOARD_FIELD_COUNT],
                             struct rt_error *err);
 enum rt_status rt_comm_look(struct rt_comm *c, struct rt_error *err);
+/* Every rank is here, or it is RT_ERR_RANKS: blocks, at most for the group's limit. */
+enum rt_status rt_comm_barrier(struct rt_comm *c, struct rt_error *err);
+/*
+ * What was put on the stream is done, and no rank that it waits for is waited for in vain. `whole`:
+ * it is no more than exchanges that all ranks have begun, so that it fails as well where it takes
+ * longer than the group's limit.
+ */
+enum rt_status rt_comm_await(struct rt_comm *c, struct rt_driver *d, rt_dstream s, bool whole,
+                             struct rt_error *err);
 /* The group has failed for what `why` tells, if it has not before: returns its status, and *why is
  * the story that is kept. */
 enum rt_status rt_comm_fail(struct rt_comm *c, struct rt_error *why);
@@ -81,6 +93,7 @@ int rt_comm_exchange(struct rt_driver *d, const struct rt_collective *x, rt_dstr
 
 /* The back ends' doors, for rt_comm_open. */
 enum rt_status rt_comm_open_host(struct rt_comm *c, struct rt_error *err);
-enum rt_status rt_comm_open_nccl(struct rt_comm *c, void *given, struct rt_error *err);
+enum rt_status rt_comm_open_nccl(struct rt_comm *c, struct rt_driver *d, void *given,
+                                 struct rt_error *err);
 
 #endif

@@ -1,26 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Exchanges by NCCL. Rank 0's id goes over the board; that every rank is alive when it makes its
- * communicator, which the library waits for, is known from there.
+ * Exchanges by NCCL. Rank 0's id goes over the board, from where it is known too that every rank is
+ * alive while the library waits for it (comm_nccl_make.c).
  */
 #include "driver/comm/comm_nccl.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
-static enum rt_status failed(const struct rt_nccl *n, const char *call, rt_nccl_result rc,
-                             struct rt_error *err)
+enum rt_status rt_nccl_failed(const struct rt_nccl *n, const char *call, rt_nccl_result rc,
+                              struct rt_error *err)
 {
     return rt_fail(err, RT_ERR_DRIVER, "%s failed: %s (%d)", call, n->api.GetErrorString(rc), rc);
 }
-
-#define NCCL(n, err, name, args)                                                                   \
-    do {                                                                                           \
-        const rt_nccl_result rc_ = (n)->api.name args;                                             \
-        if (rc_ != RT_NCCL_SUCCESS)                                                                \
-            return failed((n), "nccl" #name, rc_, (err));                                          \
-    } while (0)
 
 static int dtype_of(enum rt_dtype dtype)
 {
@@ -46,13 +38,13 @@ static enum rt_status exchange(struct rt_comm *c, const struct rt_collective *x,
     const int dtype = dtype_of(x->dtype);
     switch (x->kind) {
     case RT_ALL_REDUCE:
-        NCCL(n, err, AllReduce, (from, to, x->count, dtype, RT_NCCL_SUM, n->comm, s));
+        RT_NCCL(n, err, AllReduce, (from, to, x->count, dtype, RT_NCCL_SUM, n->comm, s));
         break;
     case RT_ALL_GATHER:
-        NCCL(n, err, AllGather, (from, to, x->count, dtype, n->comm, s));
+        RT_NCCL(n, err, AllGather, (from, to, x->count, dtype, n->comm, s));
         break;
     case RT_REDUCE_SCATTER:
-        NCCL(n, err, ReduceScatter, (from, to, x->count, dtype, RT_NCCL_SUM, n->comm, s));
+        RT_NCCL(n, err, ReduceScatter, (from, to, x->count, dtype, RT_NCCL_SUM, n->comm, s));
         break;
     }
     return RT_OK;
@@ -62,42 +54,43 @@ static enum rt_status health(struct rt_comm *c, struct rt_error *err)
 {
     const struct rt_nccl *const n = c->impl;
     rt_nccl_result rc = RT_NCCL_SUCCESS;
-    NCCL(n, err, CommGetAsyncError, (n->comm, &rc));
+    RT_NCCL(n, err, CommGetAsyncError, (n->comm, &rc));
     if (rc != RT_NCCL_SUCCESS && rc != RT_NCCL_IN_PROGRESS)
-        return failed(n, "the communicator", rc, err);
+        return rt_nccl_failed(n, "the communicator", rc, err);
     return RT_OK;
 }
 
+static void end(struct rt_nccl_job *job)
+{
+    job->rc = job->api.CommAbort(job->comm);
+}
+
 /* Kernels that wait for others would wait for ever. A caller's communicator too: nothing else ends
- * them; after that it is to be given up without ncclCommDestroy. */
+ * them; after that it is to be given up without ncclCommDestroy. From 2.26 on ncclCommAbort ends
+ * the kernels and returns only when all graphs that have exchanges are gone, of which this thread
+ * has some: so it is a job. */
 static void abandon(struct rt_comm *c)
 {
     struct rt_nccl *const n = c->impl;
+    const struct rt_nccl_job what = {.api = n->api, .run = end, .comm = n->comm};
     if (n->comm && !n->abandoned)
-        (void)n->api.CommAbort(n->comm);
+        n->ending = rt_nccl_job_start(&what);
     n->abandoned = true;
 }
 
+/* Graphs are gone by now, or never will be. */
 static void close_nccl(struct rt_comm *c)
 {
     struct rt_nccl *const n = c->impl;
+    struct rt_board_wait w = {.begin_ns = rt_board_now_ns()};
+    while (n->ending && !rt_nccl_job_is_done(n->ending) && !rt_board_is_late(&c->board, &w))
+        (void)rt_board_pause(&w);
+    if (n->ending)
+        rt_nccl_job_end(n->ending);
     if (n->comm && !n->given && !n->abandoned)
         (void)n->api.CommDestroy(n->comm);
     rt_nccl_unload(n);
     free(n);
-}
-
-static enum rt_status make(struct rt_comm *c, struct rt_nccl *n, struct rt_error *err)
-{
-    struct rt_nccl_id id;
-    if (c->rank == 0) {
-        NCCL(n, err, GetUniqueId, (&id));
-        rt_board_give_id(&c->board, (const unsigned char *)id.bytes);
-    } else {
-        RT_TRY(rt_board_take_id(&c->board, (unsigned char *)id.bytes, err));
-    }
-    NCCL(n, err, CommInitRank, (&n->comm, (int)c->ranks, id, (int)c->rank));
-    return RT_OK;
 }
 
 static enum rt_status take(const struct rt_comm *c, struct rt_nccl *n, void *given,
@@ -106,21 +99,22 @@ static enum rt_status take(const struct rt_comm *c, struct rt_nccl *n, void *giv
     int count = 0, rank = 0;
     n->given = true;
     n->comm = given;
-    NCCL(n, err, CommCount, (n->comm, &count));
-    NCCL(n, err, CommUserRank, (n->comm, &rank));
+    RT_NCCL(n, err, CommCount, (n->comm, &count));
+    RT_NCCL(n, err, CommUserRank, (n->comm, &rank));
     RT_REQUIRE(count == (int)c->ranks && rank == (int)c->rank, err, RT_ERR_INVALID,
                "the ncclComm_t is rank %d of %d, the group's rank is %" PRIu32 " of %" PRIu32, rank,
                count, c->rank, c->ranks);
     return RT_OK;
 }
 
-enum rt_status rt_comm_open_nccl(struct rt_comm *c, void *given, struct rt_error *err)
+enum rt_status rt_comm_open_nccl(struct rt_comm *c, struct rt_driver *d, void *given,
+                                 struct rt_error *err)
 {
     enum rt_status status;
     struct rt_nccl *const n = calloc(1, sizeof(*n));
     RT_REQUIRE(n, err, RT_ERR_NOMEM, "out of host memory: %zu bytes for NCCL's table", sizeof(*n));
     RT_TRY_GOTO(rt_nccl_load(n, err));
-    RT_TRY_GOTO(given ? take(c, n, given, err) : make(c, n, err));
+    RT_TRY_GOTO(given ? take(c, n, given, err) : rt_nccl_make(n, c, d, err));
     c->impl = n;
     c->health = health;
     c->abandon = abandon;

@@ -7,9 +7,13 @@
  * the library has been the same in every version since RT_NCCL_OLDEST, and is declared here.
  *
  *   comm_nccl_load.c   the library and its functions
- *   comm_nccl.c        communicators and exchanges
+ *   comm_nccl_job.c    calls that may not return, in threads of their own
+ *   comm_nccl_make.c   a communicator of our own, within the group's limit
+ *   comm_nccl.c        exchanges, health, end
  */
 #include "driver/comm/comm.h"
+
+#include <pthread.h>
 
 #define RT_NCCL_OLDEST_VERSION 21200 /* RT_NCCL_OLDEST as the library counts */
 
@@ -29,13 +33,57 @@ struct rt_nccl_api {
 #undef RT_NCCL_SYMBOL
 };
 
+struct rt_nccl_job;
 struct rt_nccl {
     struct rt_nccl_api api;
     void *library; /* of dlopen */
     rt_nccl_comm comm;
-    bool given;     /* the caller's: not ours to destroy */
-    bool abandoned; /* it was aborted, and is no more */
+    bool given;                 /* the caller's: not ours to destroy */
+    bool abandoned;             /* it is being aborted, or has been */
+    struct rt_nccl_job *ending; /* which does so; null: none does */
 };
+
+/* The story of a call that failed. */
+enum rt_status rt_nccl_failed(const struct rt_nccl *n, const char *call, rt_nccl_result rc,
+                              struct rt_error *err);
+#define RT_NCCL(n, err, name, args)                                                                \
+    do {                                                                                           \
+        const rt_nccl_result rc_ = (n)->api.name args;                                             \
+        if (rc_ != RT_NCCL_SUCCESS)                                                                \
+            return rt_nccl_failed((n), "nccl" #name, rc_, (err));                                  \
+    } while (0)
+
+/*
+ * A call of the library that waits for what may never come. Started on a copy; ended by who started
+ * it: what has not returned by then is left behind, undoes itself once it does, and frees the copy.
+ *
+ *   start ─┬─ is_done? ─ is_done? ─ … ─ end ── joined, or left behind
+ *          └─ run ─────────────────────────── done, or else undo
+ */
+struct rt_nccl_job {
+    _Atomic int state;
+    pthread_t thread;
+    void (*run)(struct rt_nccl_job *job);
+    void (*undo)(struct rt_nccl_job *job); /* null: nothing to undo */
+    struct rt_nccl_api api; /* good for ever: the library stays when its handle is closed */
+    rt_nccl_comm comm;
+    rt_nccl_result rc;
+    /* Of one that makes a communicator. */
+    struct rt_driver *d;
+    struct rt_nccl_id id;
+    int rank, ranks;
+    int entered; /* what ctx_enter said; the context goes with the thread */
+    _Atomic bool has_entered;
+};
+/* Null: no memory, or no thread. */
+struct rt_nccl_job *rt_nccl_job_start(const struct rt_nccl_job *what);
+bool rt_nccl_job_is_done(const struct rt_nccl_job *job);
+void rt_nccl_job_end(struct rt_nccl_job *job);
+
+/* n->comm, among the ranks of c. RT_ERR_DRIVER; RT_ERR_RANKS: one of them does not come to it, or
+ * the library takes longer than the group's limit. */
+enum rt_status rt_nccl_make(struct rt_nccl *n, struct rt_comm *c, struct rt_driver *d,
+                            struct rt_error *err);
 
 /* RT_ERR_UNSUPPORTED; then nothing is held. */
 enum rt_status rt_nccl_load(struct rt_nccl *n, struct rt_error *err);

@@ -19,13 +19,14 @@
  *                 come to an exchange of it; has left the group, has failed, or its process is gone
  *
  * from rt_create, rt_step, rt_prefill, rt_wait and rt_synchronize. No call waits for another rank
- * without a limit, but for one that makes a communicator: NCCL's own. A group that has failed is
- * of no use any more: every later step says so again, and the other ranks learn of it. Any failure
- * of a step that was begun is one of the group.
+ * without a limit. A group that has failed is of no use any more: every later step says so again,
+ * and the other ranks learn of it. Any failure of a step that was begun, or of rt_create once it
+ * has the group, is one of the group.
  *
  * On the host device ranks are processes or threads and exchange through shared memory, summing in
  * the order of ranks: the same bits everywhere and in every run. On CUDA they exchange by NCCL 2.12
- * or later, which is looked up at run time. The laws of rt.h hold here.
+ * or later, which is looked up at run time. A group of one exchanges nothing. The laws of rt.h hold
+ * here.
  */
 #include "replayrt/rt.h"
 

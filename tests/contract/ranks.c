@@ -288,6 +288,20 @@ static enum rt_status a_second_runtime(struct rank_seat *seat)
     return rt_create(&p, &second, &seat->error);
 }
 
+/* One that cannot be made leaves nobody waiting. */
+static enum rt_status a_runtime_that_fails(struct rank_seat *seat)
+{
+    struct rt_config config = seat->bench->blocks.config;
+    const struct rt_create_params p = {.struct_size = sizeof(p),
+                                       .config = &config,
+                                       .weights = seat->bench->blocks.weights,
+                                       .ranks = seat->ranks};
+    rt_destroy(&seat->rt);
+    if (seat->rank == 1)
+        config.pages = UINT64_C(1) << 30;
+    return rt_create(&p, &seat->rt, &seat->error);
+}
+
 /* One after the other they may. */
 static enum rt_status another_runtime(struct rank_seat *seat)
 {
@@ -314,6 +328,12 @@ static void test_what_is_refused(void **state)
                           "params->ranks has a runtime already, must serve one at a time");
     rank_bench_run(&b, another_runtime);
     rank_bench_all_well(&b);
+    rank_bench_run(&b, a_runtime_that_fails);
+    for (uint32_t r = 0; r < 4; r++)
+        rank_bench_failed(&b, r, r == 1 ? b.seats[1].status : RT_ERR_RANKS,
+                          r == 1 ? "the KV pool of " : "rank 1 has given up at step ");
+    assert_null(strstr(b.seats[0].error.message, "within"));
+    assert_non_null(strstr(b.seats[0].error.message, "rt_create failed: "));
     rank_bench_close(&b);
 }
 

@@ -74,6 +74,7 @@ static enum rt_status fill(struct rank *r, const struct rt_collective *x, uint32
 static enum rt_status judge(struct rank *r, const struct rt_collective *x, uint32_t turn)
 {
     const uint64_t bytes = x->count * rt_dtype_bytes(x->dtype);
+    RT_TRY(rt_comm_await(&r->comm, &r->d, r->stream, true, &r->err));
     RT_TRY(RT_DRV(&r->d, &r->err, copy_out, (&r->d, r->numbers, r->memory, bytes, r->stream)));
     RT_TRY(RT_DRV(&r->d, &r->err, stream_sync, (&r->d, r->stream)));
     for (uint64_t i = 0; i < x->count; i++) {
@@ -115,6 +116,7 @@ static enum rt_status build(struct rank *r, const struct rt_collective *x, struc
 static enum rt_status replay(struct rank *r, const struct rt_collective *x,
                              const struct rt_graph *g)
 {
+    RT_TRY(rt_comm_barrier(&r->comm, &r->err));
     for (uint32_t turn = 1; turn <= REPLAYS; turn++) {
         RT_TRY(fill(r, x, turn));
         RT_TRY(RT_DRV(&r->d, &r->err, graph_launch, (&r->d, g->exec, r->stream)));
@@ -278,6 +280,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: gpu-ranks [2..%u] [--host]\n", MOST_RANKS);
         return 2;
     }
+    (void)setvbuf(stdout, NULL, _IOLBF, 0); /* what is known is told, also where it ends badly */
     (void)snprintf(r.path, sizeof(r.path), "/tmp/gpu-ranks.%ld", (long)getpid());
     for (r.rank = 0; r.rank < r.ranks; r.rank++) {
         (void)fflush(NULL);

@@ -11,10 +11,32 @@
 
 #include <cmocka.h>
 
-/* Of a CUDA device only its kind is looked at. */
+static int entered(struct rt_driver *d)
+{
+    return d->probe.fail_at == 1 ? RT_DRIVER_INJECTED : 0;
+}
+
+static const char *no_text(struct rt_driver *d, int code)
+{
+    (void)d;
+    (void)code;
+    return "no text";
+}
+
+static bool is_never(struct rt_driver *d, int code)
+{
+    (void)d;
+    (void)code;
+    return false;
+}
+
+/* Of a CUDA device its kind is looked at, and its context is entered. */
 static struct rt_driver cuda(void)
 {
-    return (struct rt_driver){.caps.kind = RT_DEVICE_KIND_CUDA};
+    return (struct rt_driver){.caps.kind = RT_DEVICE_KIND_CUDA,
+                              .ctx_enter = entered,
+                              .error_text = no_text,
+                              .is_out_of_memory = is_never};
 }
 
 /* A group of one that has met. */
@@ -132,6 +154,60 @@ static void test_a_communicator_of_the_callers(void **state)
     rt_comm_close(&c);
 }
 
+/* The thread that is left behind ends what it was given too late. */
+static enum rt_status open_stuck(struct crew *crew, struct rt_comm *c, struct rt_error *err)
+{
+    struct rt_driver d = cuda();
+    const enum rt_status *const what = crew->user;
+    if (c->rank == 0)
+        return rt_comm_open(c, &d, NULL, err);
+    while (!fake_nccl.inside)
+        continue;
+    if (*what == RT_ERR_RANKS)
+        return rt_fail(err, RT_OK, "left");
+    while (c->board.page->lines[0].state == RT_BOARD_JOINED)
+        continue;
+    return RT_OK;
+}
+
+static void test_a_library_that_does_not_return(void **state)
+{
+    (void)state;
+    for (enum rt_status how = RT_OK; how <= RT_ERR_RANKS; how += RT_ERR_RANKS) {
+        struct crew crew;
+        fake_nccl_reset();
+        fake_nccl.stuck = 1;
+        crew_begin(&crew, 2);
+        crew.user = &how;
+        crew.limit_ns = how == RT_OK ? CREW_LIMIT_NS / 20 : CREW_LIMIT_NS;
+        crew_run(&crew, open_stuck);
+        crew_expect(&crew, 0, RT_ERR_RANKS,
+                    how == RT_OK ? "ncclCommInitRank of rank 0 (this one) of 2 has not returned "
+                                   "within 0.250 s; NCCL_DEBUG=INFO has it tell what it waits for"
+                                 : "rank 1 has left the group; its last step was 0");
+        assert_int_equal(fake_nccl.aborts, 0);
+        fake_nccl.stuck = 0;
+        while (!fake_nccl.aborts)
+            continue;
+        assert_int_equal(fake_nccl.made, 0);
+    }
+}
+
+static void test_a_context_that_cannot_be_entered(void **state)
+{
+    struct rt_driver d = cuda();
+    struct rt_error err = {.status = RT_OK};
+    struct rt_comm c;
+    (void)state;
+    fake_nccl_reset();
+    meet(&c);
+    d.probe.fail_at = 1;
+    assert_int_equal(rt_comm_open(&c, &d, NULL, &err), RT_ERR_DRIVER);
+    assert_non_null(strstr(err.message, "ctx_enter failed: injected failure"));
+    assert_int_equal(fake_nccl.made, 0);
+    rt_comm_close(&c);
+}
+
 static enum rt_status open_one(struct crew *crew, struct rt_comm *c, struct rt_error *err)
 {
     static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER; /* the stand-in is not made for two */
@@ -220,6 +296,7 @@ static void test_a_group_that_fails(void **state)
         assert_int_equal(rt_comm_look(&c, &err), RT_OK);
         fake_nccl.async = RT_NCCL_IN_PROGRESS;
         assert_int_equal(rt_comm_look(&c, &err), RT_OK);
+        fake_nccl.graphs = 1;
         fake_nccl.async = i == 2 ? 6 : 0;
         fake_nccl.fail_at = i == 2 ? 0 : fake_nccl.calls + 1;
         if (i == 0) {
@@ -230,8 +307,10 @@ static void test_a_group_that_fails(void **state)
         assert_string_equal(err.message, stories[i]);
         assert_int_equal(rt_comm_look(&c, &err), RT_ERR_DRIVER);
         assert_string_equal(err.message, stories[i]);
-        assert_int_equal(fake_nccl.aborts, 1);
+        assert_int_equal(fake_nccl.aborts, 0); /* and nobody waits for it */
+        fake_nccl.graphs = 0;
         close_well(&c);
+        assert_int_equal(fake_nccl.aborts, 1);
     }
 }
 
@@ -241,6 +320,8 @@ int main(void)
         cmocka_unit_test(test_what_is_missing),
         cmocka_unit_test(test_calls_that_fail),
         cmocka_unit_test(test_a_communicator_of_the_callers),
+        cmocka_unit_test(test_a_library_that_does_not_return),
+        cmocka_unit_test(test_a_context_that_cannot_be_entered),
         cmocka_unit_test(test_all_have_one_id),
         cmocka_unit_test(test_what_it_is_asked_for),
         cmocka_unit_test(test_a_group_that_fails),

@@ -42,6 +42,10 @@ static rt_nccl_result fake_CommInitRank(rt_nccl_comm *out, int ranks, struct rt_
                                         int rank)
 {
     CALL();
+    fake_nccl.inside++;
+    while (fake_nccl.stuck)
+        continue;
+    fake_nccl.inside--;
     if (rank < 0 || rank >= ranks || ranks > 4)
         return FAKE_NCCL_FAILURE;
     fake_nccl.ids[rank] = id;
@@ -60,6 +64,8 @@ static rt_nccl_result fake_CommDestroy(rt_nccl_comm comm)
 static rt_nccl_result fake_CommAbort(rt_nccl_comm comm)
 {
     (void)comm;
+    while (fake_nccl.graphs)
+        continue;
     fake_nccl.made--;
     fake_nccl.aborts++;
     return RT_NCCL_SUCCESS;

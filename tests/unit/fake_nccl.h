@@ -14,6 +14,9 @@ struct fake_nccl {
     uint64_t calls, fail_at; /* of functions that may fail; 0: none does */
     rt_nccl_result async;    /* what a communicator's kernels have met */
     int given_count, given_rank;
+    _Atomic int graphs;       /* that have exchanges: ncclCommAbort waits until there are none */
+    _Atomic int stuck;        /* ncclCommInitRank does not return while it is 1 */
+    _Atomic int inside;       /* calls of it that have not returned */
     int loaded;               /* and not unloaded */
     _Atomic int made, aborts; /* communicators that are there; aborted ones are not */
     char tried[64];
