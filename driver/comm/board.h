@@ -62,6 +62,7 @@ struct rt_board_line {
 struct rt_board_page {
     uint32_t magic, ranks;
     uint64_t bytes;
+    _Atomic uint32_t is_nameless; /* rank 0 has taken the file's name away */
     _Atomic uint32_t has_id;
     unsigned char id[RT_BOARD_ID_BYTES]; /* rank 0's word to all */
     struct rt_board_line lines[];
@@ -84,8 +85,9 @@ struct rt_board {
 
 /*
  * Makes the file or joins it, and waits until all ranks have. Then it has no name any more: nothing
- * is left behind, and the next group may have the same. A file that nobody holds is of a group that
- * ended before it was complete, and is begun anew.
+ * is left behind, and the next group may have the same. A group's file that nobody holds is of one
+ * that ended before it was complete, and is begun anew; any other that is not empty is refused as
+ * it is.
  * RT_ERR_FILE, RT_ERR_INVALID: a group of another size, a rank that is there already; RT_ERR_RANKS:
  * some do not come within the limit, or have gone. *out is zeroed then.
  */

@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define MAGIC 0x52544231u /* "RTB1": another layout has another number */
+#define MAGIC 0x52544232u /* "RTB2": another layout has another number */
 #define NS_PER_S 1e9
 
 /* Bytes of the file that are locked: the first while it is made or joined, then one a rank. */
@@ -82,19 +82,34 @@ static enum rt_status take_door(struct rt_board *b, const char *path, struct rt_
     return RT_OK;
 }
 
-/* Room for all of it now: a full file system is an error here and a signal later. */
+/* Nobody is in it: it is new, or of a group that ended before it was complete. Whatever else
+ * somebody has in a file of that name is not ours to clear. */
+static enum rt_status check_left(const struct rt_board *b, const char *path, struct rt_error *err)
+{
+    uint32_t magic = 0;
+    const ssize_t bytes = pread(b->file, &magic, sizeof(magic), 0);
+    if (bytes < 0)
+        return file_failed(path, "reading", err);
+    RT_REQUIRE(bytes == 0 || magic == MAGIC, err, RT_ERR_FILE,
+               "%.200s: is no group's file, or another version's (0x%08" PRIx32
+               "): must be empty, or not be there",
+               path, magic);
+    return RT_OK;
+}
+
+/* Room for all of it now: a full file system is an error here and a signal later. Whoever dies in
+ * here leaves what check_left takes. */
 static enum rt_status make(struct rt_board *b, const char *path, struct rt_error *err)
 {
     const size_t bytes = board_bytes(b->ranks);
     const struct rt_board_page page = {.magic = MAGIC, .ranks = b->ranks, .bytes = bytes};
+    RT_TRY(check_left(b, path, err));
     if (ftruncate(b->file, 0) != 0)
         return file_failed(path, "clearing the file", err);
-    errno = posix_fallocate(b->file, 0, (off_t)bytes);
-    if (errno != 0)
-        return file_failed(path, "making room", err);
     if (pwrite(b->file, &page, sizeof(page), 0) != (ssize_t)sizeof(page))
         return file_failed(path, "writing", err);
-    return RT_OK;
+    errno = posix_fallocate(b->file, 0, (off_t)bytes);
+    return errno == 0 ? RT_OK : file_failed(path, "making room", err);
 }
 
 /* Somebody is in it. */
@@ -131,7 +146,22 @@ static enum rt_status sit_down(struct rt_board *b, const char *path, struct rt_e
     return RT_OK;
 }
 
-static enum rt_status await_all(struct rt_board *b, const char *path, struct rt_error *err)
+/* Those in front of `rank` that came and are gone, while it has not come. */
+static enum rt_status look_for_gone(const struct rt_board *b, uint32_t rank, struct rt_error *err)
+{
+    struct rt_error why = {.status = RT_OK};
+    for (uint32_t r = 0; r < rank; r++) {
+        if (r == b->rank || rt_board_is_there(b, r, &why) == RT_OK)
+            continue;
+        /* It may have come in the meantime, and the other one left for all are there. */
+        if (atomic_load(&b->page->lines[rank].state) != RT_BOARD_ABSENT)
+            return RT_OK;
+        return rt_fail(err, why.status, "%s", why.message);
+    }
+    return RT_OK;
+}
+
+static enum rt_status await_all(const struct rt_board *b, const char *path, struct rt_error *err)
 {
     struct rt_board_wait w = {.begin_ns = rt_board_now_ns()};
     for (uint32_t r = 0; r < b->ranks; r++)
@@ -139,12 +169,32 @@ static enum rt_status await_all(struct rt_board *b, const char *path, struct rt_
             RT_REQUIRE(!rt_board_is_late(b, &w), err, RT_ERR_RANKS,
                        "%.200s: rank %" PRIu32 " of %" PRIu32 " has not come within %.3f s", path,
                        r, b->ranks, (double)b->limit_ns / NS_PER_S);
-            if (!rt_board_pause(&w))
-                continue;
-            for (uint32_t before = 0; before < r; before++)
-                if (before != b->rank)
-                    RT_TRY(rt_board_is_there(b, before, err));
+            if (rt_board_pause(&w))
+                RT_TRY(look_for_gone(b, r, err));
         }
+    return RT_OK;
+}
+
+/* Rank 0 takes the name away, and nobody goes on before it has: who did could begin the next group
+ * of that name in this one's file. */
+static enum rt_status take_name(const struct rt_board *b, const char *path, struct rt_error *err)
+{
+    struct rt_board_wait w = {.begin_ns = rt_board_now_ns()};
+    struct rt_error why = {.status = RT_OK};
+    if (b->rank == 0 && unlink(path) != 0)
+        return file_failed(path, "removing", err);
+    if (b->rank == 0)
+        atomic_store(&b->page->is_nameless, 1);
+    while (!atomic_load(&b->page->is_nameless)) {
+        if (!rt_board_pause(&w))
+            continue;
+        /* It may have done that and left since. */
+        if (rt_board_is_there(b, 0, &why) != RT_OK && !atomic_load(&b->page->is_nameless))
+            return rt_fail(err, why.status, "%s", why.message);
+        RT_REQUIRE(!rt_board_is_late(b, &w), err, RT_ERR_RANKS,
+                   "%.200s: rank 0 has not taken the file's name away within %.3f s", path,
+                   (double)b->limit_ns / NS_PER_S);
+    }
     return RT_OK;
 }
 
@@ -158,9 +208,7 @@ static enum rt_status join(struct rt_board *b, const char *path, struct rt_error
     unlock(b->file, DOOR);
     RT_TRY(status);
     RT_TRY(await_all(b, path, err));
-    if (b->rank == 0 && unlink(path) != 0)
-        return file_failed(path, "removing", err);
-    return RT_OK;
+    return take_name(b, path, err);
 }
 
 enum rt_status rt_board_open(const char *path, uint32_t rank, uint32_t ranks, uint64_t limit_ns,

@@ -42,7 +42,9 @@ struct rt_ranks_params {
     uint32_t rank, ranks; /* this one's number, of how many: 1..RT_MAX_RANKS */
     uint32_t timeout_ms;  /* 0: RT_RANKS_TIMEOUT_MS */
     /* Where they meet: a file of all of them, on a file system in memory (/dev/shm) at best. The
-     * first to come makes it; once all have, it has no name any more. */
+     * first to come makes it; once all have, it has no name any more, and the next group may have
+     * the same. What a group has left that never was complete is begun anew; a file of anything
+     * else is refused as it is. */
     const char *path;
     /* An ncclComm_t of the caller's for these ranks, of the device that the runtime gets. It stays
      * the caller's, outlives the group, and is aborted where the group fails. Null: one is made. */

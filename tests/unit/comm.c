@@ -438,6 +438,60 @@ static void test_a_rank_that_does_not_come(void **state)
         crew_expect(&crew, r, RT_OK, "");
 }
 
+/* Group after group of the same name, the last one still there: none finds another's file. */
+static enum rt_status meet_again(struct crew *crew, struct rt_comm *c, struct rt_error *err)
+{
+    struct rt_comm last = {0}, next;
+    enum rt_status status = RT_OK;
+    for (uint32_t i = 0; i < 50 && status == RT_OK; i++) {
+        status = rt_comm_meet(crew->path, c->rank, crew->ranks, CREW_LIMIT_NS, &next, err);
+        rt_comm_close(&last);
+        last = next;
+    }
+    rt_comm_close(&last);
+    return status;
+}
+
+static void test_groups_of_one_name(void **state)
+{
+    (void)state;
+    struct crew crew;
+    crew_begin(&crew, 3);
+    crew_run(&crew, meet_again);
+    for (uint32_t r = 0; r < 3; r++)
+        crew_expect(&crew, r, RT_OK, "");
+    assert_int_equal(access(crew.path, F_OK), -1);
+}
+
+static void test_a_file_of_somebody_else(void **state)
+{
+    (void)state;
+    static const char words[] = "not to be lost";
+    char kept[sizeof(words)] = "";
+    struct crew crew;
+    struct rt_comm c;
+    struct rt_error err = {.status = RT_OK};
+    crew_begin(&crew, 1);
+    FILE *file = fopen(crew.path, "w+");
+    assert_non_null(file);
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(rt_comm_meet(crew.path, 0, 1, SHORT_NS, &c, &err), RT_OK); /* it is empty */
+    rt_comm_close(&c);
+
+    file = fopen(crew.path, "w+");
+    assert_non_null(file);
+    assert_true(fputs(words, file) >= 0 && fflush(file) == 0);
+    assert_int_equal(rt_comm_meet(crew.path, 0, 1, SHORT_NS, &c, &err), RT_ERR_FILE);
+    assert_story(&err, crew.path,
+                 "is no group's file, or another version's (0x20746f6e): must be empty, or not be "
+                 "there");
+    rewind(file);
+    assert_non_null(fgets(kept, sizeof(kept), file));
+    assert_string_equal(kept, words);
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(unlink(crew.path), 0);
+}
+
 static void test_doors_that_stay_shut(void **state)
 {
     (void)state;
@@ -532,6 +586,8 @@ int main(void)
         cmocka_unit_test(test_a_rank_that_stalls),
         cmocka_unit_test(test_a_rank_that_is_killed),
         cmocka_unit_test(test_a_rank_that_does_not_come),
+        cmocka_unit_test(test_groups_of_one_name),
+        cmocka_unit_test(test_a_file_of_somebody_else),
         cmocka_unit_test(test_doors_that_stay_shut),
         cmocka_unit_test(test_every_call_fails_once),
     };
