@@ -238,6 +238,8 @@ static bool check_sparse(const struct rt_config *c, struct rt_key_fault *fault)
         return true;
     if (c->layer || c->chunk_count)
         return blame_number(fault, RT_KEY_TOPK, c->topk, "absent with layer and prefill.chunks");
+    if (!rt_geometry_is_sparse(c->geometry.kv_lora_rank))
+        return blame_number(fault, RT_KEY_TOPK, c->topk, "absent but with " RT_SPARSE_GEOMETRIES);
     if (c->batch_sizes[c->batch_size_count - 1] <= most)
         return true;
     fault->element = (int32_t)c->batch_size_count - 1;

@@ -14,4 +14,12 @@ static inline bool rt_geometry_is_served(uint32_t kv_lora_rank, uint32_t qk_rope
            (kv_lora_rank == 256 && (qk_rope_head_dim == 64 || qk_rope_head_dim == 32));
 }
 
+/* Of these, those that have attention over listed keys. */
+#define RT_SPARSE_GEOMETRIES "d_qk/d_v 576/512 or 512/512"
+
+static inline bool rt_geometry_is_sparse(uint32_t kv_lora_rank)
+{
+    return kv_lora_rank == 512;
+}
+
 #endif
