@@ -253,7 +253,8 @@ RT_API enum rt_status rt_sample_workspace(uint32_t rows, uint32_t query_len, uin
  * All of it is integers and single roundings: the same token on every device, eager and replayed,
  * in every batch and at every place in it. If all are NaN: id 0.
  *
- * Row r, of length > 0 (others are left alone); n = accept[r], 0: query_len
+ * Row r, of length > 0 and a slot (others are left alone); n = accept[r], and query_len where that
+ * is none of these
  *   n in 1..query_len  sampled = choice in column n - 1
  *   -1                 is column 0's token one of the slot's stops, then the row has stopped:
  *                      sampled = that token, accepted = 0. Else the choice in column 0, and as long

@@ -25,7 +25,8 @@
  *           (position of the column's token, 0, 0, 0)
  * If all are NaN: id 0.
  *
- * Row r, of length > 0 (others are left alone), n = accept[r], null: q_len. `line` is slot[r], or r
+ * Row r, of length > 0 and a slot (others are left alone), n = accept[r], and q_len where that is
+ * none of these or null. `line` is slot[r], or r
  *   n in 1..q_len    sampled = choice in column n - 1; accepted is left alone, stop ids too
  *   by the device    column 0's token is one of the line's stop ids: the row has stopped, sampled =
  *                    that token, accepted = 0. Else the choice in column 0, and as long as it is

@@ -160,16 +160,24 @@ static RT_HD inline const struct rt_sample_line *rt_sample_line(const struct rt_
     return p->lines + (p->rows.slot ? (uint32_t)p->rows.slot[row] : row);
 }
 
+/* Others are padding, and left alone. */
+static RT_HD inline bool rt_sample_is_live(const struct rt_sample_params *p, uint32_t row)
+{
+    return p->rows.length[row] > 0 && (!p->rows.slot || p->rows.slot[row] >= 0);
+}
+
+/* What is no count of a row's tokens means all of them: no number leads to a column elsewhere. */
 static RT_HD inline int32_t rt_sample_accept(const struct rt_sample_params *p, uint32_t row)
 {
-    return p->accept ? p->accept[row] : (int32_t)p->rows.q_len;
+    const int32_t all = (int32_t)p->rows.q_len, given = p->accept ? p->accept[row] : all;
+    return given == RT_ACCEPT_BY_DEVICE || (given >= 1 && given <= all) ? given : all;
 }
 
 /* May be chosen in. */
 static RT_HD inline bool rt_sample_wants(const struct rt_sample_params *p, uint32_t row,
                                          uint32_t column)
 {
-    if (p->rows.length[row] <= 0)
+    if (!rt_sample_is_live(p, row))
         return false;
     const int32_t accept = rt_sample_accept(p, row);
     return accept == RT_ACCEPT_BY_DEVICE || (int32_t)column == accept - 1;

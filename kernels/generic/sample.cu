@@ -167,7 +167,7 @@ extern "C" __global__ void __launch_bounds__(RT_SAMPLE_THREADS)
     rt_pdl_wait();
     rt_pdl_launch_dependents();
     const uint32_t row = blockIdx.x;
-    if (p.rows.length[row] <= 0)
+    if (!rt_sample_is_live(&p, row))
         return;
     const struct rt_sample_line &s = *rt_sample_line(&p, row);
     const uint64_t data_row = rt_row_base(&p.rows) + (uint64_t)row;

@@ -186,6 +186,6 @@ void rt_ref_sample(const void *params)
 {
     const struct rt_sample_params *p = params;
     for (uint32_t row = 0; row < p->rows.count; row++)
-        if (p->rows.length[row] > 0)
+        if (rt_sample_is_live(p, row))
             sample_row(p, row);
 }

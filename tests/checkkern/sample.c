@@ -146,10 +146,12 @@ static void fill_rows(struct ck_random *random, const struct sample_case *c, con
     for (uint32_t r = 0; r < c->rows; r++) {
         length[r] = (int32_t)ck_random_below(random, 5) - (r > 0);
         length[r] += r == 0;
-        slot[r] = length[r] > 0 ? (int32_t)((first + r) % c->rows) : -1;
+        const bool is_there = length[r] > 0 && (r == 0 || ck_random_below(random, 8) > 0);
+        slot[r] = is_there ? (int32_t)((first + r) % c->rows) : -1;
         position[r] = (int32_t)ck_random_below(random, 100000);
+        /* From -2 on, and up to one that is no count of the row's tokens. */
         accept[r] = ck_random_below(random, 3) ? RT_ACCEPT_BY_DEVICE
-                                               : 1 + (int32_t)ck_random_below(random, c->q_len);
+                                               : (int32_t)ck_random_below(random, c->q_len + 4) - 2;
         lines[r] = c->all ? *c->all : sampling(random, c->vocab);
     }
     for (uint32_t i = 0; i < (ROW_BASE + c->rows) * c->q_len; i++)

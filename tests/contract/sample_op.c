@@ -341,6 +341,33 @@ static void drafts_and_stops(void **state)
     assert_int_equal(r->accepted[BASE + 3], NOBODY);
 }
 
+/* What is no count of a row's tokens, and a row without a slot, lead nowhere: neither to a column
+ * that is another's nor to a line in front of the first. */
+static void numbers_that_are_none(void **state)
+{
+    struct rig *r = *state;
+    static const int32_t none[ROWS] = {0, QUERY_LEN + 1, INT32_MAX, -2};
+    const struct rt_sample_args args = args_of(r);
+    for (uint32_t row = 0; row < ROWS; row++) {
+        r->accept[row] = none[row];
+        r->lengths[row] = 9;
+        peak(r, row, QUERY_LEN - 1, (int32_t)(40 + row));
+    }
+    run(r, &args);
+    for (uint32_t row = 0; row < ROWS; row++) {
+        assert_int_equal(r->sampled[BASE + row], 40 + row);
+        assert_int_equal(r->accepted[BASE + row], NOBODY);
+    }
+    r->slots[1] = -1;
+    r->slots[3] = INT32_MIN;
+    r->sampled[BASE + 1] = r->sampled[BASE + 3] = NOBODY;
+    run(r, &args);
+    assert_int_equal(r->sampled[BASE], 40);
+    assert_int_equal(r->sampled[BASE + 1], NOBODY);
+    assert_int_equal(r->sampled[BASE + 2], 42);
+    assert_int_equal(r->sampled[BASE + 3], NOBODY);
+}
+
 /* A row's token does not depend on who is beside it, nor on the batch. */
 static void alone_and_together(void **state)
 {
@@ -403,8 +430,8 @@ static void workspaces(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        RIG_TEST(by_the_rule),        RIG_TEST(odd_numbers),        RIG_TEST(drafts_and_stops),
-        RIG_TEST(alone_and_together), cmocka_unit_test(workspaces),
+        RIG_TEST(by_the_rule),           RIG_TEST(odd_numbers),        RIG_TEST(drafts_and_stops),
+        RIG_TEST(numbers_that_are_none), RIG_TEST(alone_and_together), cmocka_unit_test(workspaces),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
