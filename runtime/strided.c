@@ -25,6 +25,9 @@ enum rt_status rt_strided_check(const char *op, const struct rt_strided *s, stru
 {
     uint32_t order[RT_STRIDED_DIMS];
     uint64_t within = s->bytes, steps;
+    RT_REQUIRE(within <= UINT64_MAX - s->address, err, RT_ERR_INVALID,
+               "%s: %s = 0x%" PRIx64 ", of %" PRIu64 " bytes, leads out of all memory", op, s->name,
+               s->address, within);
     for (uint32_t i = sort(s, order); i-- > 0;) {
         const uint32_t d = order[i];
         RT_REQUIRE(s->stride[d] >= within, err, RT_ERR_INVALID,

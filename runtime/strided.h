@@ -22,8 +22,9 @@ struct rt_strided {
     const char *stride_name[RT_STRIDED_DIMS];
 };
 
-/* RT_ERR_INVALID, with the stride's name, where vectors overlap: each dimension leaves room for
- * what is within it, in any order of dimensions. */
+/* RT_ERR_INVALID, with the stride's name, where vectors overlap, or with the tensor's where they
+ * lead out of all memory: each dimension leaves room for what is within it, in any order of
+ * dimensions. */
 enum rt_status rt_strided_check(const char *op, const struct rt_strided *s, struct rt_error *err);
 
 /*

@@ -174,6 +174,10 @@ static void what_leads_out_of_memory(void **state)
     assert_int_equal(rt_strided_check("op", &s, &err), RT_ERR_INVALID);
     assert_string_equal(err.message, "op: 2147483648 times rows of x, 2199023255552 bytes, lead "
                                      "out of all memory");
+    const struct rt_strided one = {.name = "x", .address = UINT64_MAX - 15, .bytes = 16};
+    assert_int_equal(rt_strided_check("op", &one, &err), RT_ERR_INVALID);
+    assert_string_equal(err.message, "op: x = 0xfffffffffffffff0, of 16 bytes, leads out of all "
+                                     "memory");
     s.count[0] = 2;
     assert_int_equal(rt_strided_check("op", &s, &err), RT_OK);
     s.stride[1] = 15;
