@@ -2,15 +2,15 @@
 /* The two launches of experts, and of a dense MLP. */
 #include "runtime/model_work.h"
 
+#include "kernels/abi/experts_many.h"
 #include "runtime/model_memory.h"
 #include "runtime/ops_check.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 
-static enum rt_status check_shape(const char *op, const struct rt_experts_shape *s,
-                                  const struct rt_device_caps *caps, uint32_t *is_f32,
-                                  struct rt_error *err)
+static enum rt_status check_counts(const char *op, const struct rt_experts_shape *s,
+                                   struct rt_error *err)
 {
     const uint32_t most = RT_MAX_BATCH * RT_MAX_QUERY_LEN;
     RT_TRY(rt_ops_check_count(op, "shape.tokens", s->tokens, 1, most, err));
@@ -26,6 +26,14 @@ static enum rt_status check_shape(const char *op, const struct rt_experts_shape 
                    s->backend == RT_BACKEND_SM90,
                err, RT_ERR_INVALID, "%s: shape.backend %d is none of enum rt_backend", op,
                (int)s->backend);
+    return RT_OK;
+}
+
+static enum rt_status check_shape(const char *op, const struct rt_experts_shape *s,
+                                  const struct rt_device_caps *caps, uint32_t *is_f32,
+                                  struct rt_error *err)
+{
+    RT_TRY(check_counts(op, s, err));
     return rt_ops_precision(op, s->precision, caps, is_f32, err);
 }
 
@@ -175,17 +183,77 @@ enum rt_status rt_ops_experts_up_work(const struct rt_kernels *k, const struct r
     return rt_op_build(k, &variant, &p, sizeof(p), out, err);
 }
 
+/* ---- down by way of scratch ------------------------------------------------------------------ */
+
+/* Whether any device would: which one does, its resolver says. */
+static bool may_take_scratch(const struct rt_experts_shape *s)
+{
+    return s->tokens >= RT_EXPERTS_MANY_LEAST_TOKENS && s->backend != RT_BACKEND_SM90 &&
+           s->precision == RT_PRECISION_BF16;
+}
+
+/* Of a shape that was checked: below 2^54. */
+static uint64_t scratch_bytes(const struct rt_experts_shape *s)
+{
+    const struct rt_experts_view work = {.chosen = s->experts_per_token, .shared = s->shared};
+    const uint64_t lines = (uint64_t)s->tokens * rt_experts_products(&work);
+    return may_take_scratch(s) ? lines * s->hidden * sizeof(float) : 0;
+}
+
+enum rt_status rt_ops_experts_scratch_bytes(const struct rt_experts_shape *shape, uint64_t *bytes,
+                                            struct rt_error *err)
+{
+    static const char op[] = "rt_experts_down_scratch";
+    RT_TRY(check_counts(op, shape, err));
+    RT_TRY(rt_ops_check_precision(op, shape->precision, err));
+    *bytes = scratch_bytes(shape);
+    return RT_OK;
+}
+
+static enum rt_status resolve_with_scratch(const struct rt_device_caps *caps,
+                                           enum rt_backend backend, enum rt_op_id op,
+                                           const struct rt_experts_down_params *p,
+                                           struct rt_variant *out)
+{
+    const struct rt_op_request request = {.caps = caps, .backend = backend, .experts_down = p};
+    return rt_op_resolve(op, &request, out, NULL);
+}
+
+/* What there is no room between the launches for, and what one launch serves better, has one. */
+static enum rt_status build_down(const struct rt_kernels *k, const struct rt_device_caps *caps,
+                                 const struct rt_experts_down_args *args,
+                                 const struct rt_experts_down_params *p,
+                                 struct rt_experts_down_work *out, struct rt_error *err)
+{
+    static const enum rt_op_id ops[] = {RT_OP_EXPERTS_DOWN_PAIRS, RT_OP_EXPERTS_DOWN_SUM};
+    const struct rt_experts_down_pairs_params pairs = {.down = *p,
+                                                       .products = rt_ops_pointer(args->scratch)};
+    struct rt_variant variants[2];
+    bool takes = args->scratch != 0;
+    for (int i = 0; i < 2 && takes; i++)
+        takes = resolve_with_scratch(caps, args->shape.backend, ops[i], p, &variants[i]) == RT_OK;
+    out->count = takes ? 2 : 1;
+    if (!takes) {
+        RT_TRY(resolve_down(caps, args->shape.backend, p, &variants[0], err));
+        return rt_op_build(k, &variants[0], p, sizeof(*p), &out->all[0], err);
+    }
+    for (int i = 0; i < 2; i++)
+        RT_TRY(rt_op_build(k, &variants[i], &pairs, sizeof(pairs), &out->all[i], err));
+    return RT_OK;
+}
+
 enum rt_status rt_ops_experts_down_work(const struct rt_kernels *k,
                                         const struct rt_device_caps *caps,
                                         const struct rt_experts_down_args *args,
-                                        struct rt_work *out, struct rt_error *err)
+                                        struct rt_experts_down_work *out, struct rt_error *err)
 {
+    static const char op[] = "rt_experts_down";
+    const struct rt_named_pointer scratch[] = {{"scratch", args->scratch, RT_ALIGN_VECTOR}};
     struct rt_experts_down_params p;
-    struct rt_variant variant;
-    RT_TRY(take_down("rt_experts_down", caps, args, &p, err));
-    RT_TRY(rt_ops_experts_down_memory(args, &p, err));
-    RT_TRY(resolve_down(caps, args->shape.backend, &p, &variant, err));
-    return rt_op_build(k, &variant, &p, sizeof(p), out, err);
+    RT_TRY(take_down(op, caps, args, &p, err));
+    RT_TRY(rt_ops_check_optional(op, scratch, 1, err));
+    RT_TRY(rt_ops_experts_down_memory(args, &p, scratch_bytes(&args->shape), err));
+    return build_down(k, caps, args, &p, out, err);
 }
 
 /* ---- what serves a shape --------------------------------------------------------------------- */
@@ -217,5 +285,7 @@ enum rt_status rt_ops_choose_experts(const struct rt_device_caps *caps,
     RT_TRY(take_up(op, caps, &up_args, &up, err));
     RT_TRY(take_down(op, caps, &down_args, &down, err));
     RT_TRY(resolve_up(caps, shape->backend, &up, &out->up, err));
+    out->takes_scratch = resolve_with_scratch(caps, shape->backend, RT_OP_EXPERTS_DOWN_PAIRS, &down,
+                                              &out->down_pairs) == RT_OK;
     return resolve_down(caps, shape->backend, &down, &out->down, err);
 }

@@ -150,7 +150,7 @@ enum rt_status rt_ops_experts_up_memory(const struct rt_experts_up_args *args,
 
 enum rt_status rt_ops_experts_down_memory(const struct rt_experts_down_args *args,
                                           const struct rt_experts_down_params *p,
-                                          struct rt_error *err)
+                                          uint64_t scratch_bytes, struct rt_error *err)
 {
     static const char *const down[2][3] = WEIGHT_NAMES("down");
     struct rt_operands o = {.count = 0};
@@ -158,6 +158,7 @@ enum rt_status rt_ops_experts_down_memory(const struct rt_experts_down_args *arg
     const uint64_t number = number_bytes(p->is_f32);
     rt_operands_writes(&o, rt_strided_vectors("out", args->out, work->tokens, p->hidden,
                                               p->out_stride, number, "out_stride"));
+    rt_operands_writes(&o, rt_strided_flat("scratch", args->scratch, scratch_bytes));
     rt_operands_reads(&o, pairs_of(work, &p->h, p->width, number));
     if (work->experts > 0)
         add_routing(&o, rt_operands_reads, &args->routing, (uint64_t)work->tokens * work->chosen,

@@ -22,9 +22,10 @@ enum rt_status rt_ops_route_memory(const struct rt_route_args *args,
                                    const struct rt_route_params *p, struct rt_error *err);
 enum rt_status rt_ops_experts_up_memory(const struct rt_experts_up_args *args,
                                         const struct rt_experts_up_params *p, struct rt_error *err);
+/* scratch_bytes: what rt_experts_down_scratch says. */
 enum rt_status rt_ops_experts_down_memory(const struct rt_experts_down_args *args,
                                           const struct rt_experts_down_params *p,
-                                          struct rt_error *err);
+                                          uint64_t scratch_bytes, struct rt_error *err);
 /* workspace_bytes: what rt_sample_workspace says. */
 enum rt_status rt_ops_sample_memory(const struct rt_sample_args *args,
                                     const struct rt_sample_params *p, uint64_t workspace_bytes,

@@ -77,9 +77,18 @@ enum rt_status rt_experts_down(rt_ops *ops, const struct rt_experts_down_args *a
     struct rt_error *err = &ops->error;
     struct rt_experts_down_args mine;
     RT_TAKE_STRUCT(args, mine, err);
-    struct rt_work work;
+    struct rt_experts_down_work work;
     RT_TRY(rt_ops_experts_down_work(&ops->kernels, &ops->driver.caps, args, &work, err));
-    return rt_ops_launch(ops, &work, stream);
+    return rt_ops_launch_all(ops, work.all, work.count, stream);
+}
+
+enum rt_status rt_experts_down_scratch(const struct rt_experts_shape *shape, uint64_t *bytes,
+                                       struct rt_error *error)
+{
+    static const char op[] = "rt_experts_down_scratch";
+    RT_REQUIRE(shape, error, RT_ERR_INVALID, "%s: shape is null", op);
+    RT_REQUIRE(bytes, error, RT_ERR_INVALID, "%s: bytes is null", op);
+    return rt_ops_experts_scratch_bytes(shape, bytes, error);
 }
 
 enum rt_status rt_experts_get_info(rt_ops *ops, const struct rt_experts_shape *shape,
@@ -92,7 +101,10 @@ enum rt_status rt_experts_get_info(rt_ops *ops, const struct rt_experts_shape *s
     RT_CHECK_STRUCT(out, err);
     struct rt_experts_choice choice;
     RT_TRY(rt_ops_choose_experts(&ops->driver.caps, shape, &choice, err));
-    struct rt_experts_info mine = {.up = choice.up.entry, .down = choice.down.entry};
+    struct rt_experts_info mine = {.up = choice.up.entry,
+                                   .down = choice.down.entry,
+                                   .down_with_scratch =
+                                       choice.takes_scratch ? choice.down_pairs.entry : NULL};
     (void)snprintf(mine.reason, sizeof(mine.reason), "%.159s", choice.up.reason);
     rt_struct_write(out, &mine, sizeof(mine));
     return RT_OK;
@@ -111,17 +123,9 @@ enum rt_status rt_sample(rt_ops *ops, const struct rt_sample_args *args, void *s
 {
     RT_REQUIRE(ops, NULL, RT_ERR_INVALID, "rt_sample: ops is null");
     struct rt_error *err = &ops->error;
-    struct rt_driver *d = &ops->driver;
     struct rt_sample_args mine;
     RT_TAKE_STRUCT(args, mine, err);
     struct rt_sample_work work;
-    RT_TRY(rt_ops_sample_work(&ops->kernels, &d->caps, args, &work, err));
-    RT_TRY(RT_DRV(d, err, ctx_enter, (d)));
-    enum rt_status status = rt_ops_put(ops, &work.best, stream);
-    if (status == RT_OK)
-        status = rt_ops_put(ops, &work.tally, stream);
-    if (status == RT_OK)
-        status = rt_ops_put(ops, &work.choice, stream);
-    (void)d->ctx_leave(d);
-    return status;
+    RT_TRY(rt_ops_sample_work(&ops->kernels, &ops->driver.caps, args, &work, err));
+    return rt_ops_launch_all(ops, work.all, 3, stream);
 }

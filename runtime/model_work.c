@@ -26,13 +26,20 @@ enum rt_status rt_ops_factor(const char *op, const char *name, float given, floa
     return RT_OK;
 }
 
-enum rt_status rt_ops_precision(const char *op, enum rt_precision precision,
-                                const struct rt_device_caps *caps, uint32_t *is_f32,
-                                struct rt_error *err)
+enum rt_status rt_ops_check_precision(const char *op, enum rt_precision precision,
+                                      struct rt_error *err)
 {
     RT_REQUIRE(precision == RT_PRECISION_BF16 || precision == RT_PRECISION_F32, err, RT_ERR_INVALID,
                "%s: precision %d is not RT_PRECISION_BF16, %d, or RT_PRECISION_F32, %d", op,
                (int)precision, RT_PRECISION_BF16, RT_PRECISION_F32);
+    return RT_OK;
+}
+
+enum rt_status rt_ops_precision(const char *op, enum rt_precision precision,
+                                const struct rt_device_caps *caps, uint32_t *is_f32,
+                                struct rt_error *err)
+{
+    RT_TRY(rt_ops_check_precision(op, precision, err));
     RT_REQUIRE(precision == RT_PRECISION_BF16 || caps->kind == RT_DEVICE_KIND_HOST, err,
                RT_ERR_UNSUPPORTED,
                "%s: precision RT_PRECISION_F32 is served on the host device alone, not on %s", op,
@@ -41,8 +48,7 @@ enum rt_status rt_ops_precision(const char *op, enum rt_precision precision,
     return RT_OK;
 }
 
-/* Of these each may be null. */
-static enum rt_status check_optional(const char *op, const struct rt_named_pointer *pointers,
+enum rt_status rt_ops_check_optional(const char *op, const struct rt_named_pointer *pointers,
                                      uint32_t count, struct rt_error *err)
 {
     for (uint32_t i = 0; i < count; i++)
@@ -69,7 +75,7 @@ enum rt_status rt_ops_token_rows(const char *op, const struct rt_token_rows *row
     RT_TRY(rt_ops_check_count(op, "rows.query_len", rows->query_len, 1, RT_MAX_QUERY_LEN, err));
     RT_TRY(
         rt_ops_check_count(op, "rows.rows", rows->rows, 1, RT_MAX_TOKENS / rows->query_len, err));
-    RT_TRY(check_optional(op, pointers, 4, err));
+    RT_TRY(rt_ops_check_optional(op, pointers, 4, err));
     *out = (struct rt_rows_view){.count = rows->rows,
                                  .q_len = rows->query_len,
                                  .length = rt_ops_pointer(rows->lengths),
@@ -222,7 +228,7 @@ enum rt_status rt_ops_route_params(const char *route, const struct rt_route_args
     RT_TRY(rt_ops_token_rows(route, &args->rows, &out->rows, err));
     RT_TRY(rt_ops_factor(route, "scale", args->scale, &out->scale, err));
     RT_TRY(RT_CHECK_POINTERS(route, logits, err));
-    RT_TRY(check_optional(route, bias, 1, err));
+    RT_TRY(rt_ops_check_optional(route, bias, 1, err));
     RT_TRY(rt_ops_routing(route, &args->routing, &out->groups_of, err));
     return RT_STRIDE(route, args, logit_stride, args->experts, 1, &out->logit_stride, err);
 }

@@ -6,6 +6,7 @@
 #include "kernels/abi/route.h"
 #include "kernels/op.h"
 #include "replayrt/model_ops.h"
+#include "runtime/ops_check.h"
 
 enum rt_status rt_ops_embed_work(const struct rt_kernels *k, const struct rt_device_caps *caps,
                                  const struct rt_embed_args *args, struct rt_work *out,
@@ -21,9 +22,8 @@ enum rt_status rt_ops_route_work(const struct rt_kernels *k, const struct rt_dev
 enum rt_status rt_ops_sample_bytes(uint32_t rows, uint32_t query_len, uint32_t vocab,
                                    uint64_t *bytes, struct rt_error *err);
 
-/* In this order. */
 struct rt_sample_work {
-    struct rt_work best, tally, choice;
+    struct rt_work all[3]; /* the best of pieces, their tally, the choice */
 };
 enum rt_status rt_ops_sample_work(const struct rt_kernels *k, const struct rt_device_caps *caps,
                                   const struct rt_sample_args *args, struct rt_sample_work *out,
@@ -40,6 +40,8 @@ enum rt_status rt_ops_gate_work(const struct rt_kernels *k, const struct rt_devi
 /* runtime/experts_work.c */
 struct rt_experts_choice {
     struct rt_variant up, down;
+    bool takes_scratch;
+    struct rt_variant down_pairs; /* where it does */
 };
 /* Of rt_experts_get_info. RT_ERR_INVALID for a shape out of range, else what the resolver says. */
 enum rt_status rt_ops_choose_experts(const struct rt_device_caps *caps,
@@ -48,10 +50,19 @@ enum rt_status rt_ops_choose_experts(const struct rt_device_caps *caps,
 enum rt_status rt_ops_experts_up_work(const struct rt_kernels *k, const struct rt_device_caps *caps,
                                       const struct rt_experts_up_args *args, struct rt_work *out,
                                       struct rt_error *err);
+/* Of rt_experts_down_scratch. */
+enum rt_status rt_ops_experts_scratch_bytes(const struct rt_experts_shape *shape, uint64_t *bytes,
+                                            struct rt_error *err);
+
+/* In one launch, or in two by way of scratch. */
+struct rt_experts_down_work {
+    struct rt_work all[2];
+    uint32_t count;
+};
 enum rt_status rt_ops_experts_down_work(const struct rt_kernels *k,
                                         const struct rt_device_caps *caps,
                                         const struct rt_experts_down_args *args,
-                                        struct rt_work *out, struct rt_error *err);
+                                        struct rt_experts_down_work *out, struct rt_error *err);
 
 /* ---- what several of them have --------------------------------------------------------------- */
 
@@ -61,7 +72,13 @@ enum rt_status rt_ops_token_rows(const char *op, const struct rt_token_rows *row
 /* Of a routing none is null. */
 enum rt_status rt_ops_routing(const char *op, const struct rt_routing *routing,
                               struct rt_groups_view *out, struct rt_error *err);
-/* RT_ERR_UNSUPPORTED: f32 on another device than the host. */
+/* Pointers of which each may be null. */
+enum rt_status rt_ops_check_optional(const char *op, const struct rt_named_pointer *pointers,
+                                     uint32_t count, struct rt_error *err);
+/* RT_ERR_INVALID: neither of the two. */
+enum rt_status rt_ops_check_precision(const char *op, enum rt_precision precision,
+                                      struct rt_error *err);
+/* Likewise; RT_ERR_UNSUPPORTED: f32 on another device than the host. */
 enum rt_status rt_ops_precision(const char *op, enum rt_precision precision,
                                 const struct rt_device_caps *caps, uint32_t *is_f32,
                                 struct rt_error *err);

@@ -92,13 +92,21 @@ enum rt_status rt_ops_put(struct rt_ops *ops, const struct rt_work *work, void *
     return rt_work_put(work, d, early, stream, &ops->error);
 }
 
-enum rt_status rt_ops_launch(struct rt_ops *ops, const struct rt_work *work, void *stream)
+enum rt_status rt_ops_launch_all(struct rt_ops *ops, const struct rt_work *works, uint32_t count,
+                                 void *stream)
 {
     struct rt_driver *d = &ops->driver;
     RT_TRY(RT_DRV(d, &ops->error, ctx_enter, (d)));
-    enum rt_status status = rt_ops_put(ops, work, stream);
+    enum rt_status status = RT_OK;
+    for (uint32_t i = 0; i < count && status == RT_OK; i++)
+        status = rt_ops_put(ops, &works[i], stream);
     (void)d->ctx_leave(d);
     return status;
+}
+
+enum rt_status rt_ops_launch(struct rt_ops *ops, const struct rt_work *work, void *stream)
+{
+    return rt_ops_launch_all(ops, work, 1, stream);
 }
 
 enum rt_status rt_mla_schedule(rt_ops *ops, const struct rt_mla_schedule_args *args, void *stream)

@@ -16,7 +16,9 @@ struct rt_ops {
 
 /* Inside of the device's context. */
 enum rt_status rt_ops_put(struct rt_ops *ops, const struct rt_work *work, void *stream);
-/* The same from outside. */
+/* The same from outside; of several, one behind the other. */
 enum rt_status rt_ops_launch(struct rt_ops *ops, const struct rt_work *work, void *stream);
+enum rt_status rt_ops_launch_all(struct rt_ops *ops, const struct rt_work *works, uint32_t count,
+                                 void *stream);
 
 #endif

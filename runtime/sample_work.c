@@ -119,7 +119,7 @@ enum rt_status rt_ops_sample_work(const struct rt_kernels *k, const struct rt_de
     RT_TRY(check_addresses(args, err));
     const uint64_t bytes = lay_out(args->rows.rows, args->rows.query_len, args->vocab).bytes;
     RT_TRY(rt_ops_sample_memory(args, &p, bytes, err));
-    RT_TRY(put_together(k, caps, RT_OP_SAMPLE_BEST, &p, &out->best, err));
-    RT_TRY(put_together(k, caps, RT_OP_SAMPLE_TALLY, &p, &out->tally, err));
-    return put_together(k, caps, RT_OP_SAMPLE, &p, &out->choice, err);
+    RT_TRY(put_together(k, caps, RT_OP_SAMPLE_BEST, &p, &out->all[0], err));
+    RT_TRY(put_together(k, caps, RT_OP_SAMPLE_TALLY, &p, &out->all[1], err));
+    return put_together(k, caps, RT_OP_SAMPLE, &p, &out->all[2], err);
 }

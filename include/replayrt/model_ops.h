@@ -159,14 +159,15 @@ struct rt_expert_weights {
 
 /*
  * A mixture, or a dense MLP, which is one shared expert and no others: two launches, one behind the
- * other. A shared expert of n times the width of the others is n of them.
+ * other, or three where rt_experts_down has scratch. A shared expert of n times the width of the
+ * others is n of them.
  *
  *   rt_experts_up     h[t, s] = silu(x[t] · gate_e) * (x[t] · up_e)        silu(a) = a / (1 + e^-a)
  *   rt_experts_down   out[t]  = sum over places s of weight[t, s] * (h[t, s] · down_e)
  *
  * with e the expert at place s of token t; shared ones stand behind the chosen, with weight 1.
- * Sums are float and rounded once; in which order depends on the token's choices, the shapes and
- * the device alone. Padding's out is 0.
+ * Sums are float and rounded once; in which order depends on the token's choices, the shapes, the
+ * device and, for many tokens, on whether there is scratch, alone. Padding's out is 0.
  */
 struct rt_experts_shape {
     uint32_t tokens; /* rows * query_len of the rows, 1..RT_MAX_BATCH * RT_MAX_QUERY_LEN */
@@ -193,6 +194,15 @@ struct rt_experts_up_args {
 RT_API enum rt_status rt_experts_up(rt_ops *ops, const struct rt_experts_up_args *args,
                                     void *stream);
 
+/*
+ * Bytes of scratch that rt_experts_down has a use for: of many tokens (33 and more, above 128 on
+ * Hopper) it multiplies tiles of the pairs that an expert has and adds a token's products up in a
+ * second launch, f32 [tokens, experts_per_token + (shared > 0), hidden] lying between them. 0 for a
+ * shape that no device serves so. RT_ERR_INVALID: of what is no shape of experts.
+ */
+RT_API enum rt_status rt_experts_down_scratch(const struct rt_experts_shape *shape, uint64_t *bytes,
+                                              struct rt_error *error);
+
 struct rt_experts_down_args {
     uint32_t struct_size;
     uint32_t reserved;
@@ -209,6 +219,9 @@ struct rt_experts_down_args {
      * in front of that nothing was put that writes the routing but with rt_route. */
     uint32_t behind_up;
     uint32_t reserved_too;
+    /* rt_experts_down_scratch's bytes, written; free for others behind it. 0: none, and a block
+     * that adds as it multiplies serves many tokens, in about twice the time. */
+    uint64_t scratch;
 };
 RT_API enum rt_status rt_experts_down(rt_ops *ops, const struct rt_experts_down_args *args,
                                       void *stream);
@@ -219,6 +232,9 @@ struct rt_experts_info {
     uint32_t reserved;
     const char *up, *down; /* entry points, static storage */
     char reason[160];      /* why this one, in one sentence, of rt_experts_up's */
+    /* What rt_experts_down has in the place of `down` where it is given scratch, in front of
+     * rt_experts_down_sum; null: scratch is not used. */
+    const char *down_with_scratch;
 };
 RT_API enum rt_status rt_experts_get_info(rt_ops *ops, const struct rt_experts_shape *shape,
                                           struct rt_experts_info *out);

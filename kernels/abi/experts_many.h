@@ -21,14 +21,16 @@
 /* Rows of a weight that a tile has, columns of what comes out. */
 #define RT_EXPERTS_MANY_ROWS 64u
 
-/* up: so many pairs of an expert by 64 rows of gate and the same of up. */
-#define RT_EXPERTS_MANY_UP_PAIRS 128u
-#define RT_EXPERTS_MANY_UP_SMEM_BYTES                                                              \
+/* up and down_pairs: so many pairs of an expert by twice 64 rows, which are 64 of gate and the same
+ * of up, or 128 of down. */
+#define RT_EXPERTS_MANY_TILE_PAIRS 128u
+#define RT_EXPERTS_MANY_TILE_SMEM_BYTES                                                            \
     (RT_EXPERTS_MANY_STAGES * RT_EXPERTS_MANY_ROW_BYTES *                                          \
-     (RT_EXPERTS_MANY_UP_PAIRS + 2u * RT_EXPERTS_MANY_ROWS))
+     (RT_EXPERTS_MANY_TILE_PAIRS + 2u * RT_EXPERTS_MANY_ROWS))
+#define RT_EXPERTS_MANY_DOWN_ROWS (2u * RT_EXPERTS_MANY_ROWS)
 
-/* down: so many pairs of an expert by 64 rows; a block has a group of tokens, whose sums lie in
- * shared memory, and a table of what each expert has of them. */
+/* down_many: so many pairs of an expert by 64 rows; a block has a group of tokens, whose sums lie
+ * in shared memory, and a table of what each expert has of them. */
 #define RT_EXPERTS_MANY_DOWN_PAIRS 64u
 #define RT_EXPERTS_MANY_DOWN_STAGES_BYTES                                                          \
     (RT_EXPERTS_MANY_STAGES * RT_EXPERTS_MANY_ROW_BYTES *                                          \
@@ -45,5 +47,33 @@ struct rt_experts_down_many_params {
     uint32_t reserved;
 };
 RT_STATIC_ASSERT(sizeof(struct rt_experts_down_many_params) == 216, "experts_down_many ABI");
+
+/*
+ * experts_down in two launches, whose results lie between them, one line a place of a token:
+ *
+ *   down_pairs   products[t, s]       = h[t, s] . down[choices[t, s]]               s < chosen
+ *                products[t, chosen]  = sum over the shared experts e of h[t, chosen + e] . down[e]
+ *   down_sum     out[t] = products[t, chosen] + sum over s of weights[t, s] * products[t, s]
+ *
+ * Lines of places that nobody has chosen are left alone; without shared experts there is no last
+ * one. down_sum adds in this order, in float, and rounds once.
+ */
+struct rt_experts_down_pairs_params {
+    struct rt_experts_down_params down; /* hidden is a multiple of 8; early is not looked at */
+    float *products;                    /* [tokens, rt_experts_products(work), hidden], packed */
+};
+RT_STATIC_ASSERT(sizeof(struct rt_experts_down_pairs_params) == 216, "experts_down_pairs ABI");
+#define RT_EXPERTS_DOWN_PAIRS_PARAMS_ADDRESSES(type, at)                                           \
+    (RT_EXPERTS_DOWN_PARAMS_ADDRESSES(type, at down.) | RT_ADDRESS(type, at products))
+
+/* Threads of a block of down_sum, each of which has four numbers of a token. */
+#define RT_EXPERTS_SUM_THREADS 256u
+#define RT_EXPERTS_SUM_NUMBERS (4u * RT_EXPERTS_SUM_THREADS)
+
+/* Lines of products that a token has. */
+static RT_HD inline uint32_t rt_experts_products(const struct rt_experts_view *work)
+{
+    return work->chosen + (work->shared > 0);
+}
 
 #endif

@@ -14,11 +14,19 @@
  * Eight warps: four by vectors, two by 32 rows of each weight. A warp's fragments of 16 vectors lie
  * 64 apart, so that of a tile that is not full all warps have their share.
  */
+#include "common/math.h"
 #include "kernels/abi/experts_many.h"
 #include "kernels/device/ptx/convert.cuh"
 #include "kernels/device/ptx/cp_async.cuh"
 #include "kernels/device/ptx/ldmatrix.cuh"
 #include "kernels/device/ptx/mma.cuh"
+
+/* How long a tile's products are: `parts` of `count` numbers each, which lie `vector_step` and
+ * `weight_step` numbers apart, as the vectors and rows of several shared experts do. */
+struct rt_expert_depth {
+    uint32_t count, parts;
+    int64_t vector_step, weight_step;
+};
 
 /* The 16 bytes of a row at a column, a multiple of 8. */
 static __device__ __forceinline__ unsigned char *rt_expert_tile_at(unsigned char *stage,
@@ -72,6 +80,15 @@ template <int FRAGMENTS, int WEIGHTS> struct rt_expert_tile {
         }
     }
 
+    /* On to the next part's numbers. */
+    __device__ __forceinline__ void next_part(const struct rt_expert_depth &depth)
+    {
+#pragma unroll
+        for (int i = 0; i < LOADS; i++)
+            if (from[i])
+                from[i] += is_vector(i) ? depth.vector_step : depth.weight_step;
+    }
+
     static __device__ __forceinline__ uint32_t warp_vector(void)
     {
         return threadIdx.x / 32 % 4 * 16;
@@ -110,6 +127,41 @@ template <int FRAGMENTS, int WEIGHTS> struct rt_expert_tile {
                     rt_mma_bf16_16x8x16(sum[i / 4][f][i % 4], a, b[i / 4][i % 4 / 2][i % 2 * 2],
                                         b[i / 4][i % 4 / 2][i % 2 * 2 + 1]);
             }
+        }
+    }
+
+    /*
+     * All products of a tile that has `vectors`, of what `from` points to. RT_EXPERTS_MANY_STAGES
+     * stages lie from `stages` on.
+     *
+     *   step   A   stage s has landed      B   load stage s + 2, multiply stage s
+     *
+     *   barrier   makes visible             and frees
+     *   A         stage s of all threads    stage s + 2, which is s - 1's place, in all warps
+     */
+    __device__ __forceinline__ void run(unsigned char *stages, const struct rt_expert_depth &depth,
+                                        uint32_t vectors)
+    {
+        constexpr uint32_t AHEAD = RT_EXPERTS_MANY_STAGES - 1;
+        const uint32_t steps = depth.parts * rt_ceil_div_u32(depth.count, RT_EXPERTS_MANY_K);
+        uint32_t k = 0;
+        clear();
+        for (uint32_t s = 0; s < steps + AHEAD; s++) {
+            if (s >= AHEAD) {
+                rt_cp_async_wait<AHEAD - 1>();
+                __syncthreads();
+            }
+            if (s < steps) {
+                load(stages + s % RT_EXPERTS_MANY_STAGES * STAGE_BYTES, k, depth.count);
+                k += RT_EXPERTS_MANY_K;
+                if (k >= depth.count) {
+                    next_part(depth);
+                    k = 0;
+                }
+            }
+            rt_cp_async_commit();
+            if (s >= AHEAD)
+                multiply(stages + (s - AHEAD) % RT_EXPERTS_MANY_STAGES * STAGE_BYTES, vectors);
         }
     }
 

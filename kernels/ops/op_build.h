@@ -10,7 +10,7 @@
 #include "kernels/abi/attend.h"
 #include "kernels/abi/chunk.h"
 #include "kernels/abi/embed.h"
-#include "kernels/abi/experts.h"
+#include "kernels/abi/experts_many.h"
 #include "kernels/abi/gate.h"
 #include "kernels/abi/gather.h"
 #include "kernels/abi/input_norm.h"
@@ -42,6 +42,8 @@ enum rt_status rt_preattend_absorb_resolve(const struct rt_op_request *request,
                                            struct rt_variant *out, struct rt_error *err);
 enum rt_status rt_experts_resolve(const struct rt_op_request *request, struct rt_variant *out,
                                   struct rt_error *err);
+enum rt_status rt_experts_pairs_resolve(const struct rt_op_request *request, struct rt_variant *out,
+                                        struct rt_error *err);
 enum rt_status rt_prefill_attend_resolve(const struct rt_op_request *request,
                                          struct rt_variant *out, struct rt_error *err);
 

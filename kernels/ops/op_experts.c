@@ -79,7 +79,7 @@ static enum rt_status check_up(const struct rt_experts_up_params *p, struct rt_e
     return check_product(&product, err);
 }
 
-static enum rt_status check_down(const struct rt_experts_down_params *p, struct rt_error *err)
+enum rt_status rt_experts_check_down(const struct rt_experts_down_params *p, struct rt_error *err)
 {
     const struct product product = product_of_down(p);
     RT_TRY(check_product(&product, err));
@@ -371,7 +371,8 @@ enum rt_status rt_experts_resolve(const struct rt_op_request *request, struct rt
                        "generic: nothing is known of the experts");
         return RT_OK;
     }
-    RT_TRY(is_up ? check_up(request->experts_up, err) : check_down(request->experts_down, err));
+    RT_TRY(is_up ? check_up(request->experts_up, err)
+                 : rt_experts_check_down(request->experts_down, err));
     return choose(request, out, err);
 }
 
@@ -437,7 +438,7 @@ enum rt_status rt_experts_down_build(const struct rt_kernels *k, const struct rt
 {
     const struct rt_experts_down_params *p = params;
     uint32_t blocks = 0;
-    RT_TRY(check_down(p, err));
+    RT_TRY(rt_experts_check_down(p, err));
     RT_TRY(rt_check_f32(k, variant, p->is_f32, err));
     if (variant->backend == RT_BACKEND_SM90)
         return build_down_sm90(k, variant, p, out, err);

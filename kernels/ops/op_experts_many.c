@@ -51,7 +51,8 @@ static enum rt_status check_up(const struct rt_experts_up_params *p, struct rt_e
     return rt_check_stride("h place stride in elements", p->h.place_stride, sizeof(uint16_t), err);
 }
 
-static enum rt_status check_down(const struct rt_experts_down_params *p, struct rt_error *err)
+enum rt_status rt_experts_many_check_down(const struct rt_experts_down_params *p,
+                                          struct rt_error *err)
 {
     RT_TRY(rt_experts_check_down_alignment(p, err));
     RT_TRY(rt_check_pointer("out", p->out, err));
@@ -65,14 +66,14 @@ static bool up_fits(const struct rt_op_request *request)
     return !p->is_f32 && p->work.tokens >= RT_EXPERTS_MANY_LEAST_TOKENS &&
            p->hidden % VECTOR_ELEMENTS == 0 && check_up(p, NULL) == RT_OK &&
            (caps->kind == RT_DEVICE_KIND_HOST ||
-            caps->smem_optin_bytes >= RT_EXPERTS_MANY_UP_SMEM_BYTES);
+            caps->smem_optin_bytes >= RT_EXPERTS_MANY_TILE_SMEM_BYTES);
 }
 
 static bool down_fits(const struct rt_op_request *request)
 {
     const struct rt_experts_down_params *p = request->experts_down;
     return !p->is_f32 && p->work.tokens >= RT_EXPERTS_MANY_LEAST_TOKENS &&
-           p->width % VECTOR_ELEMENTS == 0 && check_down(p, NULL) == RT_OK &&
+           p->width % VECTOR_ELEMENTS == 0 && rt_experts_many_check_down(p, NULL) == RT_OK &&
            pick_down(request->caps);
 }
 
@@ -88,22 +89,29 @@ bool rt_experts_many_is(const struct rt_variant *v)
 
 /* ---- grids ----------------------------------------------------------------------------------- */
 
-/* A block a tile, of as many as there can be: an expert's last one may have a single pair. */
+/* An expert's last tile may have a single pair. */
+enum rt_status rt_experts_many_blocks(const struct rt_experts_view *work, uint32_t shared,
+                                      uint32_t rows, uint32_t tile_rows, uint32_t *blocks,
+                                      struct rt_error *err)
+{
+    const uint64_t pairs = work->experts > 0 ? (uint64_t)work->tokens * work->chosen : 0;
+    const uint64_t active = pairs < work->experts ? pairs : work->experts;
+    const uint64_t of_shared =
+        (uint64_t)shared * rt_ceil_div_u32(work->tokens, RT_EXPERTS_MANY_TILE_PAIRS);
+    const uint64_t tiles = of_shared + (pairs - active) / RT_EXPERTS_MANY_TILE_PAIRS + active;
+    const uint64_t all = tiles * rt_ceil_div_u32(rows, tile_rows);
+    RT_REQUIRE(all <= INT32_MAX, err, RT_ERR_INVALID,
+               "%llu tiles of %u pairs by %u rows are too many for one launch",
+               (unsigned long long)tiles, RT_EXPERTS_MANY_TILE_PAIRS, rows);
+    *blocks = (uint32_t)all;
+    return RT_OK;
+}
+
 static enum rt_status up_blocks(const struct rt_experts_up_params *p, uint32_t *blocks,
                                 struct rt_error *err)
 {
-    const struct rt_experts_view *work = &p->work;
-    const uint64_t pairs = work->experts > 0 ? (uint64_t)work->tokens * work->chosen : 0;
-    const uint64_t active = pairs < work->experts ? pairs : work->experts;
-    const uint64_t shared =
-        (uint64_t)work->shared * rt_ceil_div_u32(work->tokens, RT_EXPERTS_MANY_UP_PAIRS);
-    const uint64_t tiles = shared + (pairs - active) / RT_EXPERTS_MANY_UP_PAIRS + active;
-    const uint64_t all = tiles * rt_ceil_div_u32(p->width, RT_EXPERTS_MANY_ROWS);
-    RT_REQUIRE(all <= INT32_MAX, err, RT_ERR_INVALID,
-               "%llu tiles of %u pairs by %u rows are too many for one launch",
-               (unsigned long long)tiles, RT_EXPERTS_MANY_UP_PAIRS, p->width);
-    *blocks = (uint32_t)all;
-    return RT_OK;
+    return rt_experts_many_blocks(&p->work, p->work.shared, p->width, RT_EXPERTS_MANY_ROWS, blocks,
+                                  err);
 }
 
 /* Tokens of a group: as many as there is room for, which saves most, but no more than leave every
@@ -147,9 +155,9 @@ enum rt_status rt_experts_many_choose(const struct rt_op_request *request, struc
     out->parts = request->caps->sm_count;
     if (out->op == RT_OP_EXPERTS_UP) {
         out->entry = up_entry;
-        out->smem_bytes = RT_EXPERTS_MANY_UP_SMEM_BYTES;
+        out->smem_bytes = RT_EXPERTS_MANY_TILE_SMEM_BYTES;
         (void)snprintf(how, sizeof(how), "tensor cores, tiles of %u pairs",
-                       RT_EXPERTS_MANY_UP_PAIRS);
+                       RT_EXPERTS_MANY_TILE_PAIRS);
         add_reason(out, how);
         return up_blocks(request->experts_up, &blocks, err);
     }
@@ -184,7 +192,7 @@ enum rt_status rt_experts_many_build_down(const struct rt_kernels *k, const stru
     const struct down_kernel *kernel = find_down(v);
     uint32_t blocks = 0;
     RT_REQUIRE(kernel, err, RT_ERR_INTERNAL, "experts_down was planned as %s", v->entry);
-    RT_TRY(check_down(p, err));
+    RT_TRY(rt_experts_many_check_down(p, err));
     const struct rt_experts_down_many_params params = {
         .down = *p, .group = group_of(p, kernel->most, v->parts)};
     RT_TRY(down_blocks(p, params.group, &blocks, err));

@@ -54,6 +54,8 @@ void rt_ref_route(const void *params);
 void rt_ref_gate(const void *params);
 void rt_ref_experts_up(const void *params);
 void rt_ref_experts_down(const void *params);
+void rt_ref_experts_down_pairs(const void *params);
+void rt_ref_experts_down_sum(const void *params);
 void rt_ref_prefill_attend(const void *params);
 
 /*

@@ -1,14 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * experts_up and experts_down: each against the truth in double, down for the h that up should have
- * made; and route's groups, up and down as a chain, which leaves the bits of one after the other.
+ * made, in one launch and in two; and route's groups, up and down as a chain, which leaves the bits
+ * of one after the other.
  */
+#include "common/math.h"
 #include "kernels/op.h"
 #include "tests/checkkern/experts_case.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define MOST_LAUNCHES 4
+
+/* Who serves the two halves, and whether down is two launches. */
+struct chain {
+    enum rt_backend up, down;
+    bool pairs;
+};
 
 static const uint32_t other_parts[] = {1, 2, 7, 9, 132};
 
@@ -64,6 +74,36 @@ static void check_down(struct ck *ck, const struct ck_experts *c, struct ck_expe
     ck_count(ck, rt_backend_name(v->backend), c->rows, c->rows);
 }
 
+/* Down in two launches: the products, and the sum of those that there should be. */
+static void check_pairs(struct ck *ck, const struct ck_experts *c, struct ck_experts_rig *rig,
+                        const struct ck_experts_truth *down)
+{
+    const struct rt_experts_down_pairs_params p = ck_experts_pairs_params(c, rig, CK_DEVICE);
+    struct rt_launch launch;
+    struct rt_error err = {0};
+    struct rt_variant v;
+    if (!resolve(ck, RT_OP_EXPERTS_DOWN_PAIRS, c, rig, RT_BACKEND_GENERIC, &v))
+        return;
+    struct ck_experts_truth products = ck_experts_truth_pairs(ck, c, rig);
+    name_case(ck, c, &v);
+    enum rt_status status = ck_build_variant(ck, &v, &p, sizeof(p), &launch, &err);
+    ck_upload(ck, &rig->h);
+    ck_launch(ck, status, &err, &launch);
+    ck_experts_compare_pairs(ck, c, rig, &products);
+    ck_count(ck, rt_backend_name(v.backend), c->rows, c->rows);
+
+    if (!resolve(ck, RT_OP_EXPERTS_DOWN_SUM, c, rig, RT_BACKEND_GENERIC, &v))
+        ck_failed(ck, "products of pairs are served, and their sum is not");
+    name_case(ck, c, &v);
+    status = ck_build_variant(ck, &v, &p, sizeof(p), &launch, &err);
+    ck_upload(ck, &rig->products);
+    ck_upload(ck, &rig->out);
+    ck_launch(ck, status, &err, &launch);
+    ck_experts_compare_down(ck, c, rig, down);
+    ck_count(ck, rt_backend_name(v.backend), c->rows, c->rows);
+    ck_experts_forget(&products);
+}
+
 /* A kernel's choice of blocks, and another. Of the most, all but a few have nothing to do. */
 static void vary(struct ck *ck, struct ck_random *random, struct rt_variant *v)
 {
@@ -94,52 +134,75 @@ static void check(struct ck *ck, struct ck_random *random, const struct ck_exper
                 vary(ck, random, &v);
             check_down(ck, c, &rig, &down, &v);
         }
+    check_pairs(ck, c, &rig, &down);
     ck_experts_forget(&up);
     ck_experts_forget(&down);
     ck_experts_free(ck, &rig);
 }
 
-/* The three as nodes of a graph, where each may begin before the one in front of it has ended. */
-static void check_chain(struct ck *ck, const struct ck_experts *c, enum rt_backend of_up,
-                        enum rt_backend of_down)
+/* Route, up and down, in one launch or in two: what of it is served; how many launches, or 0. */
+static uint32_t build_chain(struct ck *ck, const struct ck_experts *c, struct ck_experts_rig *rig,
+                            const struct chain *chain, struct rt_launch launches[MOST_LAUNCHES])
 {
-    struct ck_experts_rig rig = ck_experts_make(ck, c);
-    const struct rt_experts_up_params up = ck_experts_up_params(c, &rig, CK_DEVICE);
-    struct rt_experts_down_params down = ck_experts_down_params(c, &rig, CK_DEVICE);
-    const struct rt_route_params route = {.rows = down.rows,
-                                          .logits = ck_at(&rig.logits, CK_DEVICE),
-                                          .choices = ck_at(&rig.choices, CK_DEVICE),
-                                          .weights = ck_at(&rig.weights, CK_DEVICE),
-                                          .groups_of = down.work.groups,
+    const struct rt_experts_up_params up = ck_experts_up_params(c, rig, CK_DEVICE);
+    struct rt_experts_down_pairs_params pairs = ck_experts_pairs_params(c, rig, CK_DEVICE);
+    const struct rt_route_params route = {.rows = pairs.down.rows,
+                                          .logits = ck_at(&rig->logits, CK_DEVICE),
+                                          .choices = ck_at(&rig->choices, CK_DEVICE),
+                                          .weights = ck_at(&rig->weights, CK_DEVICE),
+                                          .groups_of = pairs.down.work.groups,
                                           .logit_stride = c->experts,
                                           .experts = c->experts,
                                           .chosen = c->chosen,
                                           .scale = 1.0f};
-    struct rt_variant up_choice, down_choice;
-    struct rt_launch launches[3];
+    static const enum rt_op_id one[] = {RT_OP_EXPERTS_DOWN};
+    static const enum rt_op_id two[] = {RT_OP_EXPERTS_DOWN_PAIRS, RT_OP_EXPERTS_DOWN_SUM};
+    const enum rt_op_id *of_down = chain->pairs ? two : one;
+    struct rt_variant v;
     struct rt_error err = {0};
-    down.early = 1;
-    ck_upload(ck, &rig.logits);
+    uint32_t count = 2;
+    pairs.down.early = 1;
     ck_must(ck, ck_build(ck, RT_OP_ROUTE, &route, sizeof(route), &launches[0], &err), &err);
-    if (resolve(ck, RT_OP_EXPERTS_UP, c, &rig, of_up, &up_choice) &&
-        resolve(ck, RT_OP_EXPERTS_DOWN, c, &rig, of_down, &down_choice)) {
-        name_case(ck, c, &down_choice);
-        ck_must(ck, ck_build_variant(ck, &up_choice, &up, sizeof(up), &launches[1], &err), &err);
-        ck_must(ck, ck_build_variant(ck, &down_choice, &down, sizeof(down), &launches[2], &err),
-                &err);
-        for (int i = 0; i < 3; i++)
+    if (!resolve(ck, RT_OP_EXPERTS_UP, c, rig, chain->up, &v))
+        return 0;
+    ck_must(ck, ck_build_variant(ck, &v, &up, sizeof(up), &launches[1], &err), &err);
+    for (uint32_t i = 0; i < (chain->pairs ? 2 : 1); i++) {
+        if (!resolve(ck, of_down[i], c, rig, chain->down, &v))
+            return 0;
+        name_case(ck, c, &v);
+        ck_must(
+            ck,
+            chain->pairs
+                ? ck_build_variant(ck, &v, &pairs, sizeof(pairs), &launches[count], &err)
+                : ck_build_variant(ck, &v, &pairs.down, sizeof(pairs.down), &launches[count], &err),
+            &err);
+        count++;
+    }
+    return count;
+}
+
+/* As nodes of a graph, where each may begin before the one in front of it has ended. */
+static void check_chain(struct ck *ck, const struct ck_experts *c, struct chain chain)
+{
+    struct ck_experts_rig rig = ck_experts_make(ck, c);
+    struct rt_launch launches[MOST_LAUNCHES];
+    struct rt_error err = {0};
+    ck_upload(ck, &rig.logits);
+    const uint32_t count = build_chain(ck, c, &rig, &chain, launches);
+    if (count > 0) {
+        for (uint32_t i = 0; i < count; i++)
             ck_launch(ck, RT_OK, &err, &launches[i]);
         ck_download(ck, &rig.out, rig.out.ref);
         void *one_by_one = ck_new(ck, rig.out.bytes + CK_GUARD_BYTES);
         memcpy(one_by_one, rig.out.ref, rig.out.bytes + CK_GUARD_BYTES);
         memset(rig.out.ref, 0xff, rig.out.bytes);
         struct ck_buffer *const made[] = {&rig.h,      &rig.choices, &rig.weights, &rig.pairs,
-                                          &rig.active, &rig.count,   &rig.out};
+                                          &rig.active, &rig.count,   &rig.out,     &rig.products};
         for (size_t i = 0; i < sizeof(made) / sizeof(made[0]); i++) {
             memset(made[i]->ref, 0xff, made[i]->bytes);
             ck_upload(ck, made[i]);
         }
-        ck_launch_chain(ck, launches, 3);
+        ck_launch_chain(ck, launches, count);
         memcpy(rig.out.ref, one_by_one, rig.out.bytes + CK_GUARD_BYTES);
         ck_expect_same(ck, &rig.out);
         free(one_by_one);
@@ -189,7 +252,12 @@ static struct ck_experts many_case(struct ck *ck, struct ck_random *random, uint
     c.q_len = i % 4 == 3 ? 2 : 1;
     c.hidden = hidden[ck_random_below(random, 6)];
     c.width = widths[ck_random_below(random, 5)];
-    c.chosen = c.chosen < 3 ? c.chosen : 3;
+    if (i % 2 == 0) { /* a sum of several, and several shared ones, also where a round is all */
+        c.experts = rt_max_u32(c.experts, 3);
+        c.chosen = 3;
+        c.shared = 2;
+    }
+    c.chosen = rt_min_u32(c.chosen, 3);
     c.live_rows = i % 3 ? c.rows : ck_random_below(random, c.rows + 1);
     if (ck_is_cuda(ck)) {
         c.hidden *= 4;
@@ -219,11 +287,12 @@ void ck_experts_run(struct ck *ck)
                                .shared = 1,
                                .live_rows = 8,
                                .seed = ck->seed};
-    check_chain(ck, &chain, RT_BACKEND_GENERIC, RT_BACKEND_GENERIC);
-    check_chain(ck, &chain, RT_BACKEND_GENERIC, RT_BACKEND_SM90);
-    check_chain(ck, &chain, RT_BACKEND_SM90, RT_BACKEND_SM90);
+    check_chain(ck, &chain, (struct chain){RT_BACKEND_GENERIC, RT_BACKEND_GENERIC, false});
+    check_chain(ck, &chain, (struct chain){RT_BACKEND_GENERIC, RT_BACKEND_SM90, false});
+    check_chain(ck, &chain, (struct chain){RT_BACKEND_SM90, RT_BACKEND_SM90, false});
     chain.rows = 70;
     chain.live_rows = 66;
-    check_chain(ck, &chain, RT_BACKEND_GENERIC, RT_BACKEND_GENERIC);
-    check_chain(ck, &chain, RT_BACKEND_GENERIC, RT_BACKEND_SM90);
+    check_chain(ck, &chain, (struct chain){RT_BACKEND_GENERIC, RT_BACKEND_GENERIC, false});
+    check_chain(ck, &chain, (struct chain){RT_BACKEND_GENERIC, RT_BACKEND_SM90, false});
+    check_chain(ck, &chain, (struct chain){RT_BACKEND_GENERIC, RT_BACKEND_GENERIC, true});
 }

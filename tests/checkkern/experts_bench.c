@@ -6,6 +6,7 @@
  */
 #include "common/bf16.h"
 #include "common/math.h"
+#include "kernels/abi/experts_many.h"
 #include "kernels/ref/ref.h"
 #include "tests/checkkern/harness.h"
 
@@ -36,7 +37,7 @@ struct bench {
     const struct model *model;
     uint32_t tokens, layers;
     uint64_t layer_bytes;
-    rt_addr weights, x, h, out, logits;
+    rt_addr weights, x, h, out, logits, products;
     struct ck_buffer choices, factors, offsets, pairs, active, count;
 };
 
@@ -149,26 +150,84 @@ static double tera_operations(const struct bench *b, uint32_t thirds)
 static void print(const struct bench *b, const char *what, double ns, uint64_t bytes,
                   uint32_t thirds)
 {
-    printf("experts    %-13s %-5s %4u tokens, %3d experts: %8.2f us %6.0f GB/s of %6.1f MB",
+    printf("experts    %-13s %-14s %4u tokens, %3d experts: %8.2f us %6.0f GB/s of %6.1f MB",
            b->model->name, what, b->tokens, *(const int32_t *)b->count.ref, ns / 1e3,
            (double)bytes / ns, (double)bytes / 1e6);
-    if (b->tokens >= MANY_TOKENS)
+    if (b->tokens >= MANY_TOKENS && thirds > 0)
         printf(" %4.0f TFLOPS", tera_operations(b, thirds) / (ns * 1e-9));
     printf("\n");
+}
+
+/* Down in two launches, where that is served; how many they are. */
+static uint32_t put_pairs(const struct bench *b, uint32_t layer, struct rt_launch *all)
+{
+    static const enum rt_op_id ops[] = {RT_OP_EXPERTS_DOWN_PAIRS, RT_OP_EXPERTS_DOWN_SUM};
+    const struct rt_experts_down_pairs_params p = {.down = down_of(b, layer, false),
+                                                   .products = (float *)(uintptr_t)b->products};
+    const struct rt_op_request request = {.caps = &b->ck->driver.caps, .experts_down = &p.down};
+    struct rt_variant v;
+    struct rt_error err = {0};
+    for (int i = 0; i < 2; i++) {
+        if (rt_op_resolve(ops[i], &request, &v, &err) != RT_OK)
+            return 0;
+        ck_must(b->ck, ck_build_variant(b->ck, &v, &p, sizeof(p), &all[i], &err), &err);
+    }
+    return 2;
+}
+
+/* Layers as a model has them; how many nodes they are. */
+static uint32_t put_layers(const struct bench *b, uint32_t layers, bool pairs,
+                           struct rt_launch *all)
+{
+    const float *logits = (const float *)(uintptr_t)b->logits;
+    const struct rt_route_params route = route_of(b, CK_DEVICE, logits);
+    uint32_t nodes = 0;
+    for (uint32_t i = 0; i < layers; i++) {
+        const struct rt_experts_up_params up = up_of(b, i);
+        const struct rt_experts_down_params down = down_of(b, i, true);
+        if (b->model->experts > 0)
+            all[nodes++] = build(b, RT_OP_ROUTE, &route, sizeof(route));
+        all[nodes++] = build(b, RT_OP_EXPERTS_UP, &up, sizeof(up));
+        if (pairs)
+            nodes += put_pairs(b, i, &all[nodes]);
+        else
+            all[nodes++] = build(b, RT_OP_EXPERTS_DOWN, &down, sizeof(down));
+    }
+    return nodes;
+}
+
+/* The products of all layers, all their sums, and whole layers of which both are part. */
+static void time_pairs(const struct bench *b, uint32_t layers, struct rt_launch *all,
+                       uint64_t bytes)
+{
+    struct ck *ck = b->ck;
+    struct rt_launch two[2];
+    if (put_pairs(b, 0, two) == 0)
+        return;
+    const uint64_t lines = b->model->chosen + (b->model->shared > 0);
+    const uint64_t products = UINT64_C(4) * b->tokens * lines * b->model->hidden;
+    for (int i = 0; i < 2; i++) {
+        for (uint32_t layer = 0; layer < layers; layer++) {
+            put_pairs(b, layer, two);
+            all[layer] = two[i];
+        }
+        print(b, i == 0 ? "pairs" : "sum", ck_time_ns(ck, all, layers),
+              products + (i == 0 ? bytes / 3 : UINT64_C(2) * b->tokens * b->model->hidden),
+              i == 0 ? 1 : 0);
+    }
+    const uint32_t nodes = put_layers(b, layers, true, all);
+    print(b, "layer, scratch", ck_time_ns(ck, all, nodes) * nodes / layers, bytes, 3);
 }
 
 /* All layers' up, all layers' down, and whole layers. */
 static void time_layers(const struct bench *b)
 {
     struct ck *ck = b->ck;
-    struct rt_launch *all = ck_new(ck, (uint64_t)b->layers * 3 * sizeof(*all));
+    struct rt_launch *all = ck_new(ck, (uint64_t)b->layers * 4 * sizeof(*all));
     const uint64_t active = (uint64_t) * (const int32_t *)b->count.ref + b->model->shared;
     const uint64_t bytes = active * expert_bytes(b->model);
-    const float *logits = (const float *)(uintptr_t)b->logits;
-    const struct rt_route_params route = route_of(b, CK_DEVICE, logits);
     const uint32_t layers =
         b->tokens >= MANY_TOKENS ? rt_min_u32(b->layers, MANY_LAYERS) : b->layers;
-    uint32_t nodes = 0;
     for (uint32_t i = 0; i < layers; i++) {
         const struct rt_experts_up_params p = up_of(b, i);
         all[i] = build(b, RT_OP_EXPERTS_UP, &p, sizeof(p));
@@ -179,15 +238,9 @@ static void time_layers(const struct bench *b)
         all[i] = build(b, RT_OP_EXPERTS_DOWN, &p, sizeof(p));
     }
     print(b, "down", ck_time_ns(ck, all, layers), bytes / 3, 1);
-    for (uint32_t i = 0; i < layers; i++) {
-        const struct rt_experts_up_params up = up_of(b, i);
-        const struct rt_experts_down_params down = down_of(b, i, true);
-        if (b->model->experts > 0)
-            all[nodes++] = build(b, RT_OP_ROUTE, &route, sizeof(route));
-        all[nodes++] = build(b, RT_OP_EXPERTS_UP, &up, sizeof(up));
-        all[nodes++] = build(b, RT_OP_EXPERTS_DOWN, &down, sizeof(down));
-    }
+    const uint32_t nodes = put_layers(b, layers, false, all);
     print(b, "layer", ck_time_ns(ck, all, nodes) * nodes / layers, bytes, 3);
+    time_pairs(b, layers, all, bytes);
     free(all);
 }
 
@@ -250,6 +303,7 @@ static void bench_model(struct ck *ck, const struct model *m)
                   {&b.x, UINT64_C(2) * m->most_tokens * m->hidden},
                   {&b.h, UINT64_C(2) * m->most_tokens * places * m->width},
                   {&b.out, UINT64_C(2) * m->most_tokens * m->hidden},
+                  {&b.products, UINT64_C(4) * m->most_tokens * places * m->hidden},
                   {&b.logits, UINT64_C(4) * m->most_tokens * (m->experts + 1)}};
     for (size_t i = 0; i < sizeof(device) / sizeof(device[0]); i++) {
         CK_DRV(ck, mem_alloc, (&ck->driver, device[i].bytes, device[i].at));

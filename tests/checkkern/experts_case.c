@@ -26,6 +26,12 @@ static uint32_t places_of(const struct ck_experts *c)
     return c->chosen + c->shared;
 }
 
+/* Lines of products of a token. */
+static uint32_t lines_of(const struct ck_experts *c)
+{
+    return c->chosen + (c->shared > 0);
+}
+
 void ck_experts_describe(const struct ck_experts *c, char *text, size_t bytes)
 {
     static const char *const choices[CK_EXPERTS_CHOICES] = {"", ", all the same", ", skewed"};
@@ -113,6 +119,14 @@ struct rt_experts_down_params ck_experts_down_params(const struct ck_experts *c,
         .width = c->width};
 }
 
+struct rt_experts_down_pairs_params ck_experts_pairs_params(const struct ck_experts *c,
+                                                            const struct ck_experts_rig *rig,
+                                                            enum ck_side side)
+{
+    return (struct rt_experts_down_pairs_params){.down = ck_experts_down_params(c, rig, side),
+                                                 .products = ck_at(&rig->products, side)};
+}
+
 /* ---- inputs ---- */
 
 static void fill_rows(struct ck_random *random, const struct ck_buffer *b, uint64_t rows,
@@ -188,6 +202,7 @@ struct ck_experts_rig ck_experts_make(struct ck *ck, const struct ck_experts *c)
         .x = ck_alloc_later(ck, "x", 2 * tokens * (uint64_t)in, POISON),
         .h = ck_alloc(ck, "h", 2 * h_numbers(c), POISON),
         .out = ck_alloc(ck, "out", 2 * tokens * (uint64_t)in, POISON),
+        .products = ck_alloc(ck, "products", 4 * tokens * lines_of(c) * c->hidden, POISON),
         .logits = ck_alloc(ck, "logits", 4 * (tokens * c->experts + 1), POISON),
         .choices = ck_alloc_later(ck, "choices", 4 * pairs, POISON),
         .weights = ck_alloc_later(ck, "weights", 4 * pairs, POISON),
@@ -218,10 +233,10 @@ struct ck_experts_rig ck_experts_make(struct ck *ck, const struct ck_experts *c)
 
 void ck_experts_free(struct ck *ck, struct ck_experts_rig *rig)
 {
-    struct ck_buffer *all[] = {&rig->x,          &rig->h,       &rig->out,     &rig->gate_up[0],
-                               &rig->gate_up[1], &rig->down[0], &rig->down[1], &rig->logits,
-                               &rig->choices,    &rig->weights, &rig->offsets, &rig->pairs,
-                               &rig->active,     &rig->count,   &rig->slot};
+    struct ck_buffer *all[] = {&rig->x,          &rig->h,          &rig->out,     &rig->products,
+                               &rig->gate_up[0], &rig->gate_up[1], &rig->down[0], &rig->down[1],
+                               &rig->logits,     &rig->choices,    &rig->weights, &rig->offsets,
+                               &rig->pairs,      &rig->active,     &rig->count,   &rig->slot};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         ck_free(ck, all[i]);
 }
@@ -295,6 +310,35 @@ static void make_up(void *arg, uint32_t pair)
     }
 }
 
+/* A line of products: of a place that somebody has chosen, or of all shared experts. */
+static void make_pairs(void *arg, uint32_t at_line)
+{
+    const struct truth_work *work = arg;
+    const struct ck_experts *c = work->c;
+    const struct rt_experts_down_params p = ck_experts_down_params(c, work->rig, CK_REF);
+    const uint32_t token = at_line / lines_of(c), line = at_line % lines_of(c);
+    const int shared = line >= c->chosen;
+    const uint32_t parts = shared ? c->shared : 1;
+    for (uint32_t j = 0; j < c->hidden; j++) {
+        const uint64_t at = (uint64_t)at_line * c->hidden + j;
+        const int32_t expert = expert_of(work, token, line);
+        struct sum all = {0, 0};
+        work->truth.bound[at] = NAN;
+        if (expert < 0)
+            continue;
+        for (uint32_t e = 0; e < parts; e++) {
+            const uint16_t *h = (const uint16_t *)p.h.base + token * p.h.token_stride +
+                                (line + e) * p.h.place_stride;
+            const struct sum s = product(h, &p.down[shared], (uint32_t)expert + e, j, c->width);
+            all.value += s.value;
+            all.sizes += s.sizes;
+        }
+        work->truth.value[at] = all.value;
+        work->truth.bound[at] = isfinite(all.value) ? slack(&all, parts * c->width) + 1e-30 : 0;
+        ((float *)work->rig->products.ref)[at] = (float)all.value;
+    }
+}
+
 static void make_down(void *arg, uint32_t token)
 {
     const struct truth_work *work = arg;
@@ -338,6 +382,12 @@ struct ck_experts_truth ck_experts_truth_up(struct ck *ck, const struct ck_exper
     return truth_of(ck, c, rig, tokens_of(c) * places_of(c), c->width, make_up);
 }
 
+struct ck_experts_truth ck_experts_truth_pairs(struct ck *ck, const struct ck_experts *c,
+                                               const struct ck_experts_rig *rig)
+{
+    return truth_of(ck, c, rig, tokens_of(c) * lines_of(c), c->hidden, make_pairs);
+}
+
 struct ck_experts_truth ck_experts_truth_down(struct ck *ck, const struct ck_experts *c,
                                               const struct ck_experts_rig *rig)
 {
@@ -353,21 +403,31 @@ void ck_experts_forget(struct ck_experts_truth *truth)
 
 /* ---- comparing ---- */
 
-/* Vectors of so many numbers, `stride` apart; what is left of the buffer must be poison. */
-static void compare(struct ck *ck, const struct ck_buffer *b, uint32_t vectors, uint32_t numbers,
-                    int64_t stride, const struct ck_experts_truth *truth)
+static float number_at(const void *at, size_t bytes)
 {
-    uint16_t *found = ck_new(ck, b->bytes + CK_GUARD_BYTES);
+    uint16_t half;
+    float whole;
+    memcpy(bytes == sizeof(half) ? (void *)&half : (void *)&whole, at, bytes);
+    return bytes == sizeof(half) ? rt_bf16_to_float(half) : whole;
+}
+
+/* Vectors of so many numbers of `bytes`, bf16 or float, `stride` apart; what is left of the buffer
+ * must be poison. */
+static void compare_numbers(struct ck *ck, const struct ck_buffer *b, uint32_t vectors,
+                            uint32_t numbers, int64_t stride, size_t bytes,
+                            const struct ck_experts_truth *truth)
+{
+    unsigned char *found = ck_new(ck, b->bytes + CK_GUARD_BYTES);
     unsigned char *poison = ck_new(ck, b->bytes + CK_GUARD_BYTES);
     struct ck_bounded all = {0};
     ck_download(ck, b, found);
     for (uint64_t at = 0; at < (uint64_t)vectors * numbers; at++) {
-        uint16_t *number = found + (int64_t)(at / numbers) * stride + at % numbers;
+        unsigned char *number = found + ((uint64_t)stride * (at / numbers) + at % numbers) * bytes;
         if (isnan(truth->bound[at]))
             continue;
-        ck_bounded_add(&all, at, (double)rt_bf16_to_float(*number), truth->value[at],
+        ck_bounded_add(&all, at, (double)number_at(number, bytes), truth->value[at],
                        truth->bound[at]);
-        *number = 0xffff;
+        memset(number, POISON, bytes);
     }
     if (all.wrong > 0)
         ck_failed(ck,
@@ -384,10 +444,24 @@ static void compare(struct ck *ck, const struct ck_buffer *b, uint32_t vectors, 
     free(poison);
 }
 
+static void compare(struct ck *ck, const struct ck_buffer *b, uint32_t vectors, uint32_t numbers,
+                    int64_t stride, const struct ck_experts_truth *truth)
+{
+    compare_numbers(ck, b, vectors, numbers, stride, sizeof(uint16_t), truth);
+}
+
 void ck_experts_compare_up(struct ck *ck, const struct ck_experts *c,
                            const struct ck_experts_rig *rig, const struct ck_experts_truth *truth)
 {
     compare(ck, &rig->h, tokens_of(c) * places_of(c), c->width, apart(c, c->width), truth);
+}
+
+void ck_experts_compare_pairs(struct ck *ck, const struct ck_experts *c,
+                              const struct ck_experts_rig *rig,
+                              const struct ck_experts_truth *truth)
+{
+    compare_numbers(ck, &rig->products, tokens_of(c) * lines_of(c), c->hidden, c->hidden,
+                    sizeof(float), truth);
 }
 
 void ck_experts_compare_down(struct ck *ck, const struct ck_experts *c,

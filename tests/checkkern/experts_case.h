@@ -3,7 +3,7 @@
 #define RT_TESTS_CHECKKERN_EXPERTS_CASE_H
 
 /* Experts with tokens, their buffers on both sides, and what the two products must come to. */
-#include "kernels/abi/experts.h"
+#include "kernels/abi/experts_many.h"
 #include "tests/checkkern/harness.h"
 
 enum ck_experts_trouble {
@@ -33,7 +33,7 @@ struct ck_experts {
 };
 
 struct ck_experts_rig {
-    struct ck_buffer x, h, out, gate_up[2], down[2];
+    struct ck_buffer x, h, out, products, gate_up[2], down[2];
     struct ck_buffer logits, choices, weights, offsets, pairs, active, count, slot;
 };
 
@@ -49,6 +49,10 @@ struct rt_experts_down_params ck_experts_down_params(const struct ck_experts *c,
                                                      const struct ck_experts_rig *rig,
                                                      enum ck_side side);
 
+struct rt_experts_down_pairs_params ck_experts_pairs_params(const struct ck_experts *c,
+                                                            const struct ck_experts_rig *rig,
+                                                            enum ck_side side);
+
 /* In double, and how far a right answer may be from it. */
 struct ck_experts_truth {
     double *value, *bound; /* NaN bound: nobody writes it */
@@ -57,14 +61,21 @@ struct ck_experts_truth {
 /* Of h, [tokens, chosen + shared, width]. The reference's h is filled with it, rounded. */
 struct ck_experts_truth ck_experts_truth_up(struct ck *ck, const struct ck_experts *c,
                                             const struct ck_experts_rig *rig);
+/* Of products, [tokens, chosen + (shared > 0), hidden], for the reference's h. The reference's
+ * products are filled with it, rounded. */
+struct ck_experts_truth ck_experts_truth_pairs(struct ck *ck, const struct ck_experts *c,
+                                               const struct ck_experts_rig *rig);
 /* Of out, [tokens, hidden], for the reference's h. */
 struct ck_experts_truth ck_experts_truth_down(struct ck *ck, const struct ck_experts *c,
                                               const struct ck_experts_rig *rig);
 void ck_experts_forget(struct ck_experts_truth *truth);
 
-/* The device's h and out, and that nothing around them has changed. */
+/* The device's h, products and out, and that nothing around them has changed. */
 void ck_experts_compare_up(struct ck *ck, const struct ck_experts *c,
                            const struct ck_experts_rig *rig, const struct ck_experts_truth *truth);
+void ck_experts_compare_pairs(struct ck *ck, const struct ck_experts *c,
+                              const struct ck_experts_rig *rig,
+                              const struct ck_experts_truth *truth);
 void ck_experts_compare_down(struct ck *ck, const struct ck_experts *c,
                              const struct ck_experts_rig *rig,
                              const struct ck_experts_truth *truth);

@@ -185,6 +185,31 @@ static enum rt_status put_ends(rt_ops *ops)
     return rt_sample(ops, &sample, NULL);
 }
 
+/* A dense MLP of many tokens: three launches, two of which are one operator's. */
+static enum rt_status put_mlp(rt_ops *ops)
+{
+    enum { TOKENS = 33, NUMBERS = TOKENS * 8 };
+    static _Alignas(256) uint16_t in[NUMBERS], h[NUMBERS], out[NUMBERS];
+    static _Alignas(256) float scratch[NUMBERS];
+    const uint64_t read = (uintptr_t)in;
+    const struct rt_experts_shape mlp = {.tokens = TOKENS, .hidden = 8, .width = 8, .shared = 1};
+    const struct rt_experts_up_args up = {.struct_size = sizeof(up),
+                                          .shape = mlp,
+                                          .x = read,
+                                          .h = (uintptr_t)h,
+                                          .gate[1] = {.address = read},
+                                          .up[1] = {.address = read}};
+    const struct rt_experts_down_args down = {.struct_size = sizeof(down),
+                                              .shape = mlp,
+                                              .rows = {.rows = TOKENS, .query_len = 1},
+                                              .h = (uintptr_t)h,
+                                              .out = (uintptr_t)out,
+                                              .down[1] = {.address = read},
+                                              .scratch = (uintptr_t)scratch};
+    RT_TRY(rt_experts_up(ops, &up, NULL));
+    return rt_experts_down(ops, &down, NULL);
+}
+
 /* What chunks of a context have besides attention: two launches. */
 static enum rt_status put_pieces(rt_ops *ops)
 {
@@ -237,6 +262,11 @@ static enum rt_status make_library_product(struct rt_error *error)
 static enum rt_status make_ends(struct rt_error *error)
 {
     return make_put(put_ends, error);
+}
+
+static enum rt_status make_mlp(struct rt_error *error)
+{
+    return make_put(put_mlp, error);
 }
 
 static enum rt_status make_pieces(struct rt_error *error)
@@ -372,6 +402,7 @@ static const struct maker {
     {make_own_product, 3, 8},
     {make_library_product, 5, 30},
     {make_ends, 2, 3 + 6 + 2 * 4},
+    {make_mlp, 2, 3 + 3 + 2 * 2},
     {make_pieces, 2, 3 + 2 + 2 * 2},
     {make_decoder, 80, 200},
 };

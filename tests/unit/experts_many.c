@@ -25,6 +25,12 @@ static const struct rt_device_caps tiny = {.kind = RT_DEVICE_KIND_CUDA,
                                            .cc = 80,
                                            .sm_count = 4,
                                            .smem_optin_bytes = 64 * 1024};
+/* Room for down_many's sums of 128 tokens, and not for tiles. */
+static const struct rt_device_caps close = {.kind = RT_DEVICE_KIND_CUDA,
+                                            .name = "close",
+                                            .cc = 86,
+                                            .sm_count = 40,
+                                            .smem_optin_bytes = 95 * 1024};
 static const struct rt_device_caps host = {
     .kind = RT_DEVICE_KIND_HOST, .name = "host", .sm_count = 8};
 static const struct rt_kernels no_device = {0};
@@ -60,9 +66,14 @@ static struct rt_launch choose(enum rt_op_id op, const struct rt_op_request *req
 }
 
 /* V2-Lite's experts: 64, of which 6, and 2 shared ones. */
+#define LITE(count)                                                                                \
+    {                                                                                              \
+        .tokens = (count), .experts = 64, .chosen = 6, .shared = 2                                 \
+    }
+
 static struct rt_experts_view lite(uint32_t tokens)
 {
-    return (struct rt_experts_view){.tokens = tokens, .experts = 64, .chosen = 6, .shared = 2};
+    return (struct rt_experts_view)LITE(tokens);
 }
 
 static void test_up(void **state)
@@ -135,6 +146,93 @@ static void test_down(void **state)
     }
 }
 
+/* Down in two launches: a tile of pairs or of the shared experts together by 128 rows, and a block
+ * 1024 numbers of a token. */
+static void test_pairs(void **state)
+{
+    (void)state;
+    static const struct {
+        const struct rt_device_caps *caps;
+        enum rt_backend backend;
+        struct rt_experts_view work;
+        uint32_t hidden, width, pairs_blocks, sum_blocks; /* 0: refused */
+        const char *why;
+    } cases[] = {
+        {&h200, RT_BACKEND_AUTO, LITE(2048), 2048, 1408, 16 * (16 + 95 + 64), 2 * 2048, ""},
+        {&h200, RT_BACKEND_AUTO, LITE(129), 2048, 1408, 16 * (2 + 5 + 64), 2 * 129, ""},
+        {&h200, RT_BACKEND_AUTO, {.tokens = 300, .shared = 1}, 1032, 64, 9 * 3, 2 * 300, ""},
+        {&l40, RT_BACKEND_AUTO, LITE(33), 2048, 1408, 16 * (1 + 1 + 64), 2 * 33, ""},
+        {&host, RT_BACKEND_AUTO, LITE(33), 2048, 1408, 16 * (1 + 1 + 64), 2 * 33, ""},
+        {&h200, RT_BACKEND_AUTO, LITE(128), 2048, 1408, 0, 0, "rt_experts_sm90_down16x1"},
+        {&h200, RT_BACKEND_GENERIC, LITE(32), 2048, 1408, 0, 0, "which rt_experts_down does"},
+        {&h200, RT_BACKEND_AUTO, LITE(200), 2048, 1404, 0, 0, "which rt_experts_down does"},
+        {&h200, RT_BACKEND_AUTO, LITE(200), 2044, 1408, 0, 0, "a multiple of 8 numbers, not 2044"},
+        {&h200, RT_BACKEND_SM90, LITE(200), 2048, 1408, 0, 0, "up to 128 tokens"},
+        {&close, RT_BACKEND_AUTO, LITE(200), 2048, 1408, 0, 0, "need 98304 bytes of shared"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        for (int sum = 0; sum < 2; sum++) {
+            const struct rt_experts_down_pairs_params p = {
+                .down = down_of(cases[i].work, cases[i].hidden, cases[i].width)};
+            const struct rt_op_request request = {
+                .caps = cases[i].caps, .backend = cases[i].backend, .experts_down = &p.down};
+            const enum rt_op_id op = sum ? RT_OP_EXPERTS_DOWN_SUM : RT_OP_EXPERTS_DOWN_PAIRS;
+            struct rt_variant v;
+            struct rt_work work;
+            struct rt_error err = {0};
+            const enum rt_status status = rt_op_resolve(op, &request, &v, &err);
+            if (!cases[i].pairs_blocks) {
+                assert_int_equal(status, RT_ERR_UNSUPPORTED);
+                if (!strstr(err.message, cases[i].why))
+                    fail_msg("\"%s\" does not say \"%s\"", err.message, cases[i].why);
+                continue;
+            }
+            assert_int_equal(status, RT_OK);
+            assert_int_equal(rt_op_build(&no_device, &v, &p, sizeof(p), &work, &err), RT_OK);
+            assert_string_equal(v.entry, sum ? "rt_experts_down_sum" : "rt_experts_down_pairs");
+            assert_non_null(strstr(v.reason, "tiles of 128 pairs, as there is scratch"));
+            assert_int_equal(work.launch.grid[0],
+                             sum ? cases[i].sum_blocks : cases[i].pairs_blocks);
+            assert_int_equal(work.launch.smem_bytes, sum ? 0 : 98304);
+        }
+}
+
+/* What is built may lie elsewhere than what was resolved, and no worse. */
+static void test_pairs_not_built(void **state)
+{
+    (void)state;
+    const struct rt_experts_down_pairs_params good = {.down = down_of(lite(200), 64, 64)};
+    const struct rt_op_request request = {.caps = &h200, .experts_down = &good.down};
+    static const char *const words[] = {"products is at 0x4", "out is at 0x4", "h is at 0x8",
+                                        "100 rows of 1 tokens are not 200", "too many for one"};
+    for (int fault = 0; fault < 5; fault++)
+        for (int sum = 0; sum < 2; sum++) {
+            struct rt_experts_down_pairs_params p = good;
+            struct rt_variant v;
+            struct rt_work work;
+            struct rt_error err = {0};
+            if (fault == 0)
+                p.products = (float *)4;
+            if (fault == 1)
+                p.down.out = (uint16_t *)4;
+            if (fault == 2)
+                p.down.h.base = (void *)8;
+            if (fault == 3)
+                p.down.rows.count = 100;
+            if (fault == 4) {
+                p.down.work.tokens = p.down.rows.count = RT_MAX_TOKENS;
+                p.down.hidden = INT32_MAX - 7;
+            }
+            assert_int_equal(rt_op_resolve(sum ? RT_OP_EXPERTS_DOWN_SUM : RT_OP_EXPERTS_DOWN_PAIRS,
+                                           &request, &v, &err),
+                             RT_OK);
+            assert_int_equal(rt_op_build(&no_device, &v, &p, sizeof(p), &work, &err),
+                             RT_ERR_INVALID);
+            if (!strstr(err.message, words[fault]))
+                fail_msg("\"%s\" does not say \"%s\"", err.message, words[fault]);
+        }
+}
+
 /* f32 is the references' alone, and what is not aligned the scalar kernels'. */
 static void test_not_taken(void **state)
 {
@@ -195,10 +293,9 @@ static void test_not_built(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_up),
-        cmocka_unit_test(test_down),
-        cmocka_unit_test(test_not_taken),
-        cmocka_unit_test(test_not_built),
+        cmocka_unit_test(test_up),        cmocka_unit_test(test_down),
+        cmocka_unit_test(test_pairs),     cmocka_unit_test(test_pairs_not_built),
+        cmocka_unit_test(test_not_taken), cmocka_unit_test(test_not_built),
     };
     return cmocka_run_group_tests_name("experts_many", tests, NULL, NULL);
 }
