@@ -25,6 +25,7 @@ struct rt_decoder_scratch {
     struct rt_routing routing;
     uint64_t arrivals; /* [1], of rt_gate */
     uint64_t between;  /* [tokens, places, width] of an MLP */
+    uint64_t pairs;    /* what rt_experts_down works in */
     uint64_t logits;   /* f32 [tokens, vocab] */
     uint64_t lines;    /* struct rt_sampling [max_sequences] */
     uint64_t sampling; /* what rt_sample works in */
@@ -78,6 +79,9 @@ bool rt_decoder_gates(const struct rt_decoder *d, uint32_t tokens);
 /* For so many vectors; never null for those of a graph of the configuration. */
 const struct rt_decoder_products *rt_decoder_products_of(const struct rt_decoder *d,
                                                          uint32_t vectors);
+/* What a layer's MLP is to the operators: a mixture, or dense. */
+struct rt_experts_shape rt_decoder_mlp_shape(const struct rt_decoder *d, bool mixture,
+                                             uint32_t tokens);
 /* Most rows of a graph, times its tokens a row: whose logits there is room for. */
 uint32_t rt_decoder_most_rows(const struct rt_decoder *d);
 

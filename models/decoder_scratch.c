@@ -152,6 +152,35 @@ static void put(uint64_t bytes, uint64_t *end, uint64_t *offset)
     *end = (*end + bytes + ALIGN - 1) / ALIGN * ALIGN;
 }
 
+struct rt_experts_shape rt_decoder_mlp_shape(const struct rt_decoder *d, bool mixture,
+                                             uint32_t tokens)
+{
+    const struct rt_model *m = &d->model;
+    return (struct rt_experts_shape){.tokens = tokens,
+                                     .hidden = m->hidden_size,
+                                     .width =
+                                         mixture ? m->moe.intermediate_size : m->intermediate_size,
+                                     .experts = mixture ? m->moe.experts : 0,
+                                     .experts_per_token = mixture ? m->moe.experts_per_token : 0,
+                                     .shared = mixture ? rt_decoder_shared(m) : 1,
+                                     .backend = d->config.backend,
+                                     .precision = d->config.precision};
+}
+
+/* Of the layer that needs the most. */
+static enum rt_status pairs_bytes(const struct rt_decoder *d, uint64_t *most, struct rt_error *err)
+{
+    *most = 0;
+    for (uint32_t l = 0; l < d->model.layers; l++) {
+        const struct rt_experts_shape shape =
+            rt_decoder_mlp_shape(d, d->model.moe_layers[l], most_sizes(d).tokens);
+        uint64_t bytes;
+        RT_MODELS_TRY(rt_experts_down_scratch(&shape, &bytes, err));
+        *most = bytes > *most ? bytes : *most;
+    }
+    return RT_OK;
+}
+
 /* Numbers of a token between the two products of its MLP, in the layer that has the most. */
 static uint64_t between(const struct rt_model *m)
 {
@@ -161,8 +190,13 @@ static uint64_t between(const struct rt_model *m)
     return dense > mixed ? dense : mixed;
 }
 
-/* Offsets of all but `products`; what a model has no use for has no bytes. */
-static void lay_out(const struct rt_decoder *d, uint64_t sampling, uint64_t products,
+/* What operators work in. */
+struct workspaces {
+    uint64_t pairs, sampling, products;
+};
+
+/* Offsets of all; what a model has no use for has no bytes. */
+static void lay_out(const struct rt_decoder *d, const struct workspaces *w,
                     struct rt_decoder_scratch *s)
 {
     const struct rt_model *m = &d->model;
@@ -184,11 +218,12 @@ static void lay_out(const struct rt_decoder *d, uint64_t sampling, uint64_t prod
     put(sizeof(int32_t), &end, &r->active_count);
     put(sizeof(int32_t), &end, &s->arrivals);
     put(tokens * between(m) * number, &end, &s->between);
+    put(w->pairs, &end, &s->pairs);
     const uint64_t logits = (uint64_t)most_batch(d) * rt_decoder_longest_query(d);
     put(logits * m->vocab_size * sizeof(float), &end, &s->logits);
     put(d->config.max_sequences * sizeof(struct rt_sampling), &end, &s->lines);
-    put(sampling, &end, &s->sampling);
-    put(products, &end, &s->products);
+    put(w->sampling, &end, &s->sampling);
+    put(w->products, &end, &s->products);
     s->bytes = end;
 }
 
@@ -200,8 +235,9 @@ static void make_addresses(struct rt_decoder_scratch *s)
                              &s->routing.offsets, &s->routing.pairs,
                              &s->routing.active,  &s->routing.active_count,
                              &s->arrivals,        &s->between,
-                             &s->logits,          &s->lines,
-                             &s->sampling,        &s->products};
+                             &s->pairs,           &s->logits,
+                             &s->lines,           &s->sampling,
+                             &s->products};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         *all[i] += s->address;
 }
@@ -210,11 +246,12 @@ enum rt_status rt_decoder_scratch_make(struct rt_decoder *d, struct rt_error *er
 {
     static const int32_t nobody = 0;
     struct rt_decoder_scratch *const s = &d->scratch;
-    uint64_t sampling, products = 0;
-    RT_MODELS_TRY(make_products(d, &products, err));
+    struct workspaces w = {.products = 0};
+    RT_MODELS_TRY(make_products(d, &w.products, err));
     RT_MODELS_TRY(rt_sample_workspace(most_batch(d), rt_decoder_longest_query(d),
-                                      d->model.vocab_size, &sampling, err));
-    lay_out(d, sampling, products, s);
+                                      d->model.vocab_size, &w.sampling, err));
+    RT_MODELS_TRY(pairs_bytes(d, &w.pairs, err));
+    lay_out(d, &w, s);
     RT_MODELS_TRY(rt_memory_create(d->device, s->bytes, &s->memory, &s->address, err));
     make_addresses(s);
     return rt_memory_write(s->memory, s->arrivals - s->address, &nobody, sizeof(nobody), err);

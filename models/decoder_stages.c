@@ -215,7 +215,8 @@ static enum rt_status run_mlp(const struct place *p, const struct rt_experts_sha
                                         .routing = d->scratch.routing,
                                         .h = d->scratch.between,
                                         .out = d->tensors.hidden,
-                                        .behind_up = 1};
+                                        .behind_up = 1,
+                                        .scratch = d->scratch.pairs};
     set_weights(p, shape, gates, &up, &down);
     RT_MODELS_TRY(rt_experts_up(d->ops, &up, p->context->stream));
     return rt_experts_down(d->ops, &down, p->context->stream);
@@ -226,29 +227,15 @@ static enum rt_status dense(const struct place *p)
     /* Of experts there are none: their kinds have no addresses in this layer. */
     static const enum rt_place_kind gates[2] = {RT_PLACE_EXPERT_GATE, RT_PLACE_GATE};
     const struct vectors all = all_of(p);
+    const struct rt_experts_shape shape = rt_decoder_mlp_shape(p->d, false, p->tokens);
     RT_MODELS_TRY(normalise(p, &all, p->weights->at[RT_PLACE_MLP_NORM]));
-    const struct rt_experts_shape shape = {.tokens = p->tokens,
-                                           .hidden = p->d->model.hidden_size,
-                                           .width = p->d->model.intermediate_size,
-                                           .shared = 1,
-                                           .backend = p->d->config.backend,
-                                           .precision = p->d->config.precision};
     return run_mlp(p, &shape, gates);
 }
 
 static enum rt_status mixture(const struct place *p)
 {
     static const enum rt_place_kind gates[2] = {RT_PLACE_EXPERT_GATE, RT_PLACE_SHARED_GATE};
-    const struct rt_decoder *d = p->d;
-    const struct rt_moe *moe = &d->model.moe;
-    const struct rt_experts_shape shape = {.tokens = p->tokens,
-                                           .hidden = d->model.hidden_size,
-                                           .width = moe->intermediate_size,
-                                           .experts = moe->experts,
-                                           .experts_per_token = moe->experts_per_token,
-                                           .shared = rt_decoder_shared(&d->model),
-                                           .backend = d->config.backend,
-                                           .precision = d->config.precision};
+    const struct rt_experts_shape shape = rt_decoder_mlp_shape(p->d, true, p->tokens);
     RT_MODELS_TRY(find_experts(p));
     return run_mlp(p, &shape, gates);
 }
