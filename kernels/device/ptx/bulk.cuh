@@ -19,4 +19,10 @@ rt_bulk_load(void *shared, const void *global, uint32_t bytes, uint64_t *barrier
                  : "memory");
 }
 
+/* A piece that will be copied later, brought as far as L2: PTX ISA, "cp.async.bulk.prefetch.L2". */
+static __device__ __forceinline__ void rt_bulk_prefetch(const void *global, uint32_t bytes)
+{
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
+}
+
 #endif
