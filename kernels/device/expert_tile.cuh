@@ -178,6 +178,14 @@ template <int FRAGMENTS, int WEIGHTS> struct rt_expert_tile {
     }
 };
 
+/* Of experts_up and experts_down_pairs. */
+using rt_expert_wide_tile = rt_expert_tile<2, 2>;
+
+RT_STATIC_ASSERT(rt_expert_wide_tile::VECTORS == RT_EXPERTS_MANY_TILE_PAIRS, "a tile's pairs");
+RT_STATIC_ASSERT(rt_expert_wide_tile::STAGE_BYTES *RT_EXPERTS_MANY_STAGES ==
+                     RT_EXPERTS_MANY_TILE_SMEM_BYTES,
+                 "formula");
+
 /* Two numbers of a row of `width`, at an even column; the second may lie behind its end. */
 static __device__ __forceinline__ void rt_expert_store(uint16_t *row, uint32_t column,
                                                        uint32_t width, float one, float two)

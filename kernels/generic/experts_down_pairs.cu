@@ -13,20 +13,13 @@
 #include "kernels/device/expert_tile.cuh"
 #include "kernels/device/ptx/pdl.cuh"
 
-using rt_experts_pairs_tile = rt_expert_tile<2, 2>;
-
-RT_STATIC_ASSERT(rt_experts_pairs_tile::VECTORS == RT_EXPERTS_MANY_TILE_PAIRS, "a tile's pairs");
-RT_STATIC_ASSERT(rt_experts_pairs_tile::STAGE_BYTES *RT_EXPERTS_MANY_STAGES ==
-                     RT_EXPERTS_MANY_TILE_SMEM_BYTES,
-                 "formula");
-
 /* Where this thread's loads begin. */
 static __device__ __forceinline__ void rt_experts_pairs_aim(const struct rt_experts_down_params &p,
                                                             const struct rt_expert_block &block,
-                                                            rt_experts_pairs_tile &tile)
+                                                            rt_expert_wide_tile &tile)
 {
 #pragma unroll
-    for (int i = 0; i < rt_experts_pairs_tile::LOADS; i++) {
+    for (int i = 0; i < rt_expert_wide_tile::LOADS; i++) {
         const uint32_t at = tile.load_row(i);
         const uint32_t row = block.row + at - RT_EXPERTS_MANY_TILE_PAIRS;
         tile.from[i] = nullptr;
@@ -51,7 +44,7 @@ rt_experts_pairs_depth(const struct rt_experts_down_params &p, const struct rt_e
 /* hidden is a multiple of 8: of two numbers both are there, or none. */
 static __device__ __forceinline__ void
 rt_experts_pairs_store(const struct rt_experts_down_pairs_params &p,
-                       const struct rt_expert_block &block, const rt_experts_pairs_tile &tile)
+                       const struct rt_expert_block &block, const rt_expert_wide_tile &tile)
 {
     const struct rt_experts_view &work = p.down.work;
 #pragma unroll
@@ -83,7 +76,7 @@ extern "C" __global__ void __launch_bounds__(RT_EXPERTS_MANY_THREADS, 2)
         p.down.work, p.down.work.shared > 0, p.down.hidden, RT_EXPERTS_MANY_DOWN_ROWS);
     if (block.count == 0)
         return;
-    rt_experts_pairs_tile tile;
+    rt_expert_wide_tile tile;
     rt_experts_pairs_aim(p.down, block, tile);
     tile.run(rt_attend_shared, rt_experts_pairs_depth(p.down, block), block.count);
     rt_experts_pairs_store(p, block, tile);

@@ -11,20 +11,13 @@
 #include "kernels/device/expert_tile.cuh"
 #include "kernels/device/ptx/pdl.cuh"
 
-using rt_experts_up_tile = rt_expert_tile<2, 2>;
-
-RT_STATIC_ASSERT(rt_experts_up_tile::VECTORS == RT_EXPERTS_MANY_TILE_PAIRS, "a tile's pairs");
-RT_STATIC_ASSERT(rt_experts_up_tile::STAGE_BYTES *RT_EXPERTS_MANY_STAGES ==
-                     RT_EXPERTS_MANY_TILE_SMEM_BYTES,
-                 "formula");
-
 /* Where this thread's loads come from. */
 static __device__ __forceinline__ void rt_experts_up_aim(const struct rt_experts_up_params &p,
                                                          const struct rt_expert_block &block,
-                                                         rt_experts_up_tile &tile)
+                                                         rt_expert_wide_tile &tile)
 {
 #pragma unroll
-    for (int i = 0; i < rt_experts_up_tile::LOADS; i++) {
+    for (int i = 0; i < rt_expert_wide_tile::LOADS; i++) {
         const uint32_t at = tile.load_row(i);
         tile.from[i] = nullptr;
         if (tile.is_vector(i)) {
@@ -44,7 +37,7 @@ static __device__ __forceinline__ void rt_experts_up_aim(const struct rt_experts
 
 static __device__ __forceinline__ void rt_experts_up_store(const struct rt_experts_up_params &p,
                                                            const struct rt_expert_block &block,
-                                                           const rt_experts_up_tile &tile)
+                                                           const rt_expert_wide_tile &tile)
 {
 #pragma unroll
     for (int m = 0; m < 4; m++) {
@@ -71,7 +64,7 @@ extern "C" __global__ void __launch_bounds__(RT_EXPERTS_MANY_THREADS, 2)
         rt_expert_block_find(p.work, p.work.shared, p.width, RT_EXPERTS_MANY_ROWS);
     if (block.count == 0)
         return;
-    rt_experts_up_tile tile;
+    rt_expert_wide_tile tile;
     rt_experts_up_aim(p, block, tile);
     tile.run(rt_attend_shared, {p.hidden, 1, 0, 0}, block.count);
     rt_experts_up_store(p, block, tile);

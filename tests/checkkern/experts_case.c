@@ -319,6 +319,7 @@ static void make_pairs(void *arg, uint32_t at_line)
     const uint32_t token = at_line / lines_of(c), line = at_line % lines_of(c);
     const int shared = line >= c->chosen;
     const uint32_t parts = shared ? c->shared : 1;
+    float *products = ck_at(&work->rig->products, CK_REF);
     for (uint32_t j = 0; j < c->hidden; j++) {
         const uint64_t at = (uint64_t)at_line * c->hidden + j;
         const int32_t expert = expert_of(work, token, line);
@@ -335,7 +336,7 @@ static void make_pairs(void *arg, uint32_t at_line)
         }
         work->truth.value[at] = all.value;
         work->truth.bound[at] = isfinite(all.value) ? slack(&all, parts * c->width) + 1e-30 : 0;
-        ((float *)work->rig->products.ref)[at] = (float)all.value;
+        products[at] = (float)all.value;
     }
 }
 
