@@ -89,15 +89,18 @@ static enum rt_status reserve(struct trial *t, uint64_t bytes, rt_addr *at, stru
     return RT_OK;
 }
 
-/* One x, y and workspace, and as many sets of weights as are worth walking. */
-static enum rt_status lay_out(struct trial *t, const struct rt_matmul *m, bool host,
-                              struct rt_error *err)
+/* One x, y and workspace, and as many sets of weights as are worth walking. The host device has one
+ * way, whose workspace is known; of a library's the next may want all that it was offered. */
+static enum rt_status lay_out(struct trial *t, const struct rt_matmul *m,
+                              const struct rt_matmul_plan *plan, bool host, struct rt_error *err)
 {
     struct rt_span spans[RT_MAX_SPANS];
     struct rt_matmul one = *m;
     (void)rt_matmul_spans(m, spans);
     const uint64_t weights = spans[1].bytes;
     const uint64_t sets = host ? 1 : TRIAL_BYTES / (weights < TRIAL_BYTES ? weights : TRIAL_BYTES);
+    if (host)
+        one.workspace_bytes = plan->workspace_bytes;
     t->count = sets < RT_FASTEST_LAYERS ? (uint32_t)sets : RT_FASTEST_LAYERS;
     RT_TRY(reserve(t, spans[0].bytes, &one.a, err));
     RT_TRY(reserve(t, spans[2].bytes, &one.d, err));
@@ -140,7 +143,7 @@ static enum rt_status try_ways(struct rt_driver *d, const struct rt_matmul *m,
 {
     struct trial t = {.count = 0};
     rt_addr base;
-    RT_TRY(lay_out(&t, m, d->caps.kind == RT_DEVICE_KIND_HOST, err));
+    RT_TRY(lay_out(&t, m, plan, d->caps.kind == RT_DEVICE_KIND_HOST, err));
     RT_TRY(rt_driver_wanted(RT_DRV(d, err, mem_alloc, (d, t.bytes, &base)),
                             "memory to try a library's products in", t.bytes, err));
     move_to(&t, base);
