@@ -123,35 +123,38 @@ static void test_every_rank_has_the_same_bits(void **state)
     for (uint32_t ranks = 1; ranks <= CREW_MOST; ranks++) {
         struct crew crew;
         crew_begin(&crew, ranks);
-        crew_run(&crew, exchange_all);
-        for (uint32_t r = 0; r < ranks; r++)
-            crew_expect(&crew, r, RT_OK, "");
+        crew_succeed(&crew, exchange_all);
     }
+}
+
+/* A sum of all ranks' `count` elements, of which `bytes` are there, in place. */
+static enum rt_status reduce(struct crew *crew, struct rt_comm *c, struct rt_collective x,
+                             void *elements, uint64_t bytes, struct rt_error *err)
+{
+    struct rt_driver d = {0};
+    rt_addr memory = 0;
+    RT_TRY(open_host(c, &d, err));
+    RT_TRY(RT_DRV(&d, err, mem_alloc, (&d, bytes, &memory)));
+    x.kind = RT_ALL_REDUCE;
+    x.from = x.to = memory;
+    x.ranks = crew->ranks;
+    x.comm = c;
+    memcpy((void *)(uintptr_t)memory, elements, bytes);
+    const enum rt_status status = put(&d, &x, err);
+    memcpy(elements, (void *)(uintptr_t)memory, bytes);
+    (void)d.mem_free(&d, memory);
+    rt_driver_close(&d);
+    return status;
 }
 
 /* bf16 is summed in double and rounded once: 1 + 2^-8 + 2^-9 is no chain of roundings. */
 static enum rt_status sum_halves(struct crew *crew, struct rt_comm *c, struct rt_error *err)
 {
     static const float parts[CREW_MOST] = {1.0f, 0x1p-8f, 0x1p-9f, 0};
-    struct rt_driver d = {0};
-    rt_addr memory = 0;
-    RT_TRY(open_host(c, &d, err));
-    RT_TRY(RT_DRV(&d, err, mem_alloc, (&d, sizeof(uint16_t), &memory)));
-    uint16_t *const half = (uint16_t *)(uintptr_t)memory;
-    *half = rt_float_to_bf16(parts[c->rank]);
-    const struct rt_collective x = {.kind = RT_ALL_REDUCE,
-                                    .dtype = RT_DTYPE_BF16,
-                                    .from = memory,
-                                    .to = memory,
-                                    .count = 1,
-                                    .ranks = crew->ranks,
-                                    .comm = c};
-    const enum rt_status status = put(&d, &x, err);
-    const uint16_t sum = *half;
-    (void)d.mem_free(&d, memory);
-    rt_driver_close(&d);
-    RT_TRY(status);
-    EXPECT(err, "bf16 sum", 0, sum, rt_float_to_bf16(1.0f + 0x1p-8f + 0x1p-9f));
+    uint16_t half = rt_float_to_bf16(parts[c->rank]);
+    const struct rt_collective x = {.dtype = RT_DTYPE_BF16, .count = 1};
+    RT_TRY(reduce(crew, c, x, &half, sizeof(half), err));
+    EXPECT(err, "bf16 sum", 0, half, rt_float_to_bf16(1.0f + 0x1p-8f + 0x1p-9f));
     return RT_OK;
 }
 
@@ -160,30 +163,15 @@ static void test_halves_are_rounded_once(void **state)
     (void)state;
     struct crew crew;
     crew_begin(&crew, 4);
-    crew_run(&crew, sum_halves);
-    for (uint32_t r = 0; r < 4; r++)
-        crew_expect(&crew, r, RT_OK, "");
+    crew_succeed(&crew, sum_halves);
 }
 
 /* Rank 1 brings another number of elements. */
 static enum rt_status exchange_another(struct crew *crew, struct rt_comm *c, struct rt_error *err)
 {
-    struct rt_driver d = {0};
-    rt_addr memory = 0;
-    RT_TRY(open_host(c, &d, err));
-    RT_TRY(RT_DRV(&d, err, mem_alloc, (&d, 64, &memory)));
-    const struct rt_collective x = {.kind = RT_ALL_REDUCE,
-                                    .dtype = RT_DTYPE_F32,
-                                    .from = memory,
-                                    .to = memory,
-                                    .count = c->rank == 1 ? 3 : 4,
-                                    .ranks = crew->ranks,
-                                    .comm = c};
-    memset((void *)(uintptr_t)memory, 0, 64);
-    const enum rt_status status = put(&d, &x, err);
-    (void)d.mem_free(&d, memory);
-    rt_driver_close(&d);
-    return status;
+    float elements[16] = {0};
+    const struct rt_collective x = {.dtype = RT_DTYPE_F32, .count = c->rank == 1 ? 3 : 4};
+    return reduce(crew, c, x, elements, sizeof(elements), err);
 }
 
 static void test_exchanges_that_differ(void **state)
@@ -244,9 +232,7 @@ static void test_ranks_that_agree(void **state)
     (void)state;
     struct crew crew;
     crew_begin(&crew, 3);
-    crew_run(&crew, many_steps);
-    for (uint32_t r = 0; r < 3; r++)
-        crew_expect(&crew, r, RT_OK, "");
+    crew_succeed(&crew, many_steps);
 }
 
 static enum rt_status differ(struct crew *crew, struct rt_comm *c, struct rt_error *err)
@@ -330,9 +316,7 @@ static void test_ranks_that_rest(void **state)
     struct crew crew;
     crew_begin(&crew, 2);
     crew.limit_ns = UINT64_C(1000000000);
-    crew_run(&crew, rest);
-    crew_expect(&crew, 0, RT_OK, "");
-    crew_expect(&crew, 1, RT_OK, "");
+    crew_succeed(&crew, rest);
 }
 
 static enum rt_status leave_early(struct crew *crew, struct rt_comm *c, struct rt_error *err)
@@ -433,9 +417,7 @@ static void test_a_rank_that_does_not_come(void **state)
     /* What it has left is nobody's: the next group begins anew, in another size too. */
     assert_int_equal(access(crew.path, F_OK), 0);
     crew.ranks = 3;
-    crew_run(&crew, many_steps);
-    for (uint32_t r = 0; r < 3; r++)
-        crew_expect(&crew, r, RT_OK, "");
+    crew_succeed(&crew, many_steps);
 }
 
 /* Group after group of the same name, the last one still there: none finds another's file. */
@@ -457,9 +439,7 @@ static void test_groups_of_one_name(void **state)
     (void)state;
     struct crew crew;
     crew_begin(&crew, 3);
-    crew_run(&crew, meet_again);
-    for (uint32_t r = 0; r < 3; r++)
-        crew_expect(&crew, r, RT_OK, "");
+    crew_succeed(&crew, meet_again);
     assert_int_equal(access(crew.path, F_OK), -1);
 }
 
@@ -567,9 +547,7 @@ static void test_every_call_fails_once(void **state)
     uint64_t never = 0;
     crew_begin(&crew, 2);
     crew.user = &never;
-    crew_run(&crew, fail_one);
-    crew_expect(&crew, 0, RT_OK, "");
-    crew_expect(&crew, 1, RT_OK, "");
+    crew_succeed(&crew, fail_one);
 }
 
 int main(void)

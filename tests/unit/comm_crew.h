@@ -25,6 +25,8 @@ typedef enum rt_status (*crew_fn)(struct crew *crew, struct rt_comm *c, struct r
 void crew_begin(struct crew *crew, uint32_t ranks);
 /* All ranks meet, do it, and leave; joined on return. */
 void crew_run(struct crew *crew, crew_fn fn);
+/* Likewise, and the test fails where one of them does. */
+void crew_succeed(struct crew *crew, crew_fn fn);
 /* Fails the test where the rank's story is another. "" and RT_OK: none. */
 void crew_expect(const struct crew *crew, uint32_t rank, enum rt_status status, const char *story);
 
