@@ -270,6 +270,8 @@ enum rt_status rt_config_take(const struct rt_config *given, struct rt_config *o
     rt_config_default(out);
     memcpy(out, given, rt_min_u32(given->struct_size, sizeof(*out)));
     out->struct_size = sizeof(*out);
+    RT_REQUIRE(out->block.reserved == 0, err, RT_ERR_CONFIG, "block.reserved is %u: must be 0",
+               out->block.reserved);
     if (rt_config_is_good(out, &fault))
         return RT_OK;
     if (fault.element >= 0)

@@ -48,6 +48,8 @@ static enum rt_status configure(struct rt_decoder *d, const struct rt_decoder_pa
                       "rt_decoder_create: config %p, model %p, checkpoint %p: all must be given",
                       (const void *)params->config, (const void *)params->model,
                       (const void *)params->checkpoint);
+    RT_MODELS_REQUIRE(params->reserved == 0, err, RT_ERR_INVALID,
+                      "rt_decoder_create: reserved is %u, not 0", params->reserved);
     RT_MODELS_TRY(rt_models_take_struct(params->model, &d->model, sizeof(d->model),
                                         "rt_decoder_create", "model", err));
     RT_MODELS_TRY(rt_decoder_check_model(&d->model, err));
@@ -207,6 +209,11 @@ static enum rt_status check_sampling(const struct rt_decoder *d, const struct rt
                       "rt_decoder_sample: top_p %g is not above 0, with a temperature of %g; 1 and "
                       "more: all tokens",
                       (double)s->top_p, (double)s->temperature);
+    RT_MODELS_REQUIRE(!s->reserved && !s->reserved_too[0] && !s->reserved_too[1], err,
+                      RT_ERR_INVALID,
+                      "rt_decoder_sample: reserved is %" PRId32 ", reserved_too %" PRId32
+                      " and %" PRId32 ", not 0",
+                      s->reserved, s->reserved_too[0], s->reserved_too[1]);
     for (uint32_t i = 0; i < RT_SAMPLING_STOPS; i++)
         RT_MODELS_REQUIRE(s->stops[i] < (int64_t)d->model.vocab_size, err, RT_ERR_INVALID,
                           "rt_decoder_sample: stops[%" PRIu32 "] = %" PRId32

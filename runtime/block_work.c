@@ -77,6 +77,7 @@ enum rt_status rt_ops_input_norm_params(const char *op, const struct rt_device_c
         {"hidden", args->hidden, RT_ALIGN_VECTOR},
         {"normed", args->normed, RT_ALIGN_VECTOR},
         {"residual", args->residual ? args->residual : args->hidden, RT_ALIGN_VECTOR}};
+    RT_TRY(RT_CHECK_RESERVED(op, args, reserved, err));
     RT_REQUIRE(args->first <= 1, err, RT_ERR_INVALID, "%s: first %u is not 0 or 1", op,
                args->first);
     RT_REQUIRE(args->residual || args->first, err, RT_ERR_INVALID,

@@ -110,6 +110,7 @@ static enum rt_status take_up(const char *op, const struct rt_device_caps *caps,
     const struct rt_named_pointer pointers[] = {{"x", args->x, RT_ALIGN_VECTOR}};
     *p = (struct rt_experts_up_params){
         .x = rt_ops_pointer(args->x), .hidden = s->hidden, .width = s->width};
+    RT_TRY(RT_CHECK_RESERVED(op, args, reserved, err));
     RT_TRY(check_shape(op, s, caps, &p->is_f32, err));
     RT_TRY(take_work(op, s, &args->routing, &p->work, err));
     RT_TRY(RT_CHECK_POINTERS(op, pointers, err));
@@ -135,6 +136,8 @@ static enum rt_status take_down(const char *op, const struct rt_device_caps *cap
                                          .hidden = s->hidden,
                                          .width = s->width,
                                          .early = args->behind_up};
+    RT_TRY(RT_CHECK_RESERVED(op, args, reserved, err));
+    RT_TRY(RT_CHECK_RESERVED(op, args, reserved_too, err));
     RT_TRY(check_shape(op, s, caps, &p->is_f32, err));
     RT_TRY(take_work(op, s, &args->routing, &p->work, err));
     RT_TRY(rt_ops_token_rows(op, &args->rows, &p->rows, err));

@@ -44,6 +44,7 @@ enum rt_status rt_ops_gate_work(const struct rt_kernels *k, const struct rt_devi
     struct rt_gate_params p = {.router = rt_ops_pointer(args->router),
                                .arrivals = rt_ops_pointer(args->arrivals)};
     RT_TRY(check_sizes(args, err));
+    RT_TRY(RT_CHECK_RESERVED(op, args, reserved, err));
     RT_TRY(rt_ops_input_norm_params(op, caps, &args->norm, &p.norm, err));
     RT_TRY(rt_ops_route_params(op, &args->route, &p.route, err));
     RT_TRY(RT_CHECK_POINTERS(op, pointers, err));

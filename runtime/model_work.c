@@ -104,6 +104,7 @@ enum rt_status rt_ops_embed_work(const struct rt_kernels *k, const struct rt_dev
                                 .hidden = rt_ops_pointer(args->hidden),
                                 .vocab = args->vocab,
                                 .width = args->width};
+    RT_TRY(RT_CHECK_RESERVED(op, args, reserved, err));
     RT_TRY(rt_ops_token_rows(op, &args->rows, &p.rows, err));
     RT_TRY(rt_ops_check_count(op, "vocab", args->vocab, 1, INT32_MAX, err));
     RT_TRY(check_width(op, args->width, err));
@@ -137,6 +138,7 @@ enum rt_status rt_ops_take_work(const struct rt_kernels *k, const struct rt_devi
                                .rows = args->rows,
                                .x_rows = args->x_rows,
                                .width = args->width};
+    RT_TRY(RT_CHECK_RESERVED(op, args, reserved, err));
     RT_TRY(rt_ops_check_count(op, "rows", args->rows, 1, RT_TAKE_MOST_ROWS, err));
     RT_TRY(rt_ops_check_count(op, "x_rows", args->x_rows, 1, INT32_MAX, err));
     RT_TRY(check_width(op, args->width, err));
@@ -208,6 +210,7 @@ enum rt_status rt_ops_route_params(const char *route, const struct rt_route_args
 {
     const struct rt_named_pointer logits[] = {{"logits", args->logits, RT_ALIGN_FLOAT32}};
     const struct rt_named_pointer bias[] = {{"bias", args->bias, RT_ALIGN_FLOAT32}};
+    RT_TRY(RT_CHECK_RESERVED(route, args, reserved, err));
     RT_TRY(check_route(route, args, err));
     /* The score of a group of one is its expert's. */
     const bool pairs = args->group_score == RT_GROUP_SCORE_TOP2 && args->groups > 1 &&

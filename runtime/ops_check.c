@@ -16,6 +16,13 @@ enum rt_status rt_ops_check_pointers(const char *op, const struct rt_named_point
     return RT_OK;
 }
 
+enum rt_status rt_ops_check_reserved(const char *op, const char *name, uint32_t value,
+                                     struct rt_error *err)
+{
+    RT_REQUIRE(value == 0, err, RT_ERR_INVALID, "%s: %s is %u, not 0", op, name, value);
+    return RT_OK;
+}
+
 enum rt_status rt_ops_stride(const char *op, const char *name, int64_t given, int64_t packed,
                              int64_t multiple, int64_t *out, struct rt_error *err)
 {

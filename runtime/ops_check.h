@@ -24,6 +24,12 @@ enum rt_status rt_ops_check_pointers(const char *op, const struct rt_named_point
 #define RT_CHECK_POINTERS(op, list, err)                                                           \
     rt_ops_check_pointers((op), (list), (uint32_t)(sizeof(list) / sizeof((list)[0])), (err))
 
+/* What is reserved is 0, so that it may one day ask for something. */
+enum rt_status rt_ops_check_reserved(const char *op, const char *name, uint32_t value,
+                                     struct rt_error *err);
+#define RT_CHECK_RESERVED(op, args, name, err)                                                     \
+    rt_ops_check_reserved((op), #name, (args)->name, (err))
+
 /* What the copy engine can be told, 2^40 bytes; the same for all kernels, whether they use it. */
 #define RT_STRIDE_END (INT64_C(1) << 39)
 

@@ -26,6 +26,7 @@ static enum rt_status choose(const struct rt_device_caps *caps, const struct rt_
                                           .nope_dim = s->nope_dim,
                                           .rope_dim = s->rope_dim,
                                           .v_dim = s->v_dim};
+    RT_TRY(rt_ops_check_reserved(op, "shape.reserved", s->reserved, err));
     RT_REQUIRE(s->causal <= 1, err, RT_ERR_INVALID, "%s: causal %u is not 0 or 1", op, s->causal);
     /* The resolver knows no head of 0 numbers: it would mean that nothing is known of them. */
     RT_REQUIRE(s->v_dim >= 8 && s->v_dim % 8 == 0, err, RT_ERR_INVALID,
@@ -36,6 +37,7 @@ static enum rt_status choose(const struct rt_device_caps *caps, const struct rt_
 
 static enum rt_status check_args(const struct rt_mla_prefill_args *args, struct rt_error *err)
 {
+    RT_TRY(RT_CHECK_RESERVED(op, args, reserved, err));
     RT_REQUIRE(isfinite(args->softmax_scale) && args->softmax_scale > 0, err, RT_ERR_INVALID,
                "%s: softmax_scale %g is not a positive number; it is (nope_dim + rope_dim)^-0.5, "
                "times the model's YaRN factor",

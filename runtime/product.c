@@ -234,6 +234,7 @@ enum rt_status rt_product_run(rt_product *product, const struct rt_product_args 
     struct rt_driver *d = &ops->driver;
     struct rt_product_args mine;
     RT_TAKE_STRUCT(args, mine, err);
+    RT_TRY(RT_CHECK_RESERVED("rt_product_run", args, reserved, err));
     RT_TRY(check_args(product, args, err));
     RT_TRY(RT_DRV(d, err, ctx_enter, (d)));
     const enum rt_status status = product->by_library

@@ -114,6 +114,7 @@ enum rt_status rt_ops_sample_work(const struct rt_kernels *k, const struct rt_de
                                   struct rt_error *err)
 {
     struct rt_sample_params p;
+    RT_TRY(RT_CHECK_RESERVED(op, args, reserved, err));
     RT_TRY(rt_ops_check_count(op, "vocab", args->vocab, 1, RT_SAMPLE_MOST_VOCAB, err));
     RT_TRY(take_params(args, &p, err));
     RT_TRY(check_addresses(args, err));

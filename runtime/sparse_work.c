@@ -36,6 +36,7 @@ enum rt_status rt_sparse_choose(const char *op, const struct rt_device_caps *cap
 {
     RT_REQUIRE(s->struct_size == sizeof(*s), err, RT_ERR_INVALID,
                "%s: shape.struct_size is %u, not %zu", op, s->struct_size, sizeof(*s));
+    RT_TRY(rt_ops_check_reserved(op, "shape.reserved", s->reserved, err));
     RT_TRY(rt_ops_check_count(op, "query_len", s->query_len, 1, RT_MAX_QUERY_LEN, err));
     RT_REQUIRE(s->batch >= 1 && s->batch <= RT_MAX_BATCH / s->query_len, err, RT_ERR_INVALID,
                "%s: batch %u of query_len %u is not 1..%u", op, s->batch, s->query_len,
@@ -92,6 +93,8 @@ static enum rt_status check_list(const struct named_keys *n, struct rt_error *er
     RT_REQUIRE(k->struct_size == sizeof(*k), err, RT_ERR_INVALID,
                "%s: %s.struct_size is %u, not %zu", n->op, n->names->list, k->struct_size,
                sizeof(*k));
+    RT_REQUIRE(!k->reserved, err, RT_ERR_INVALID, "%s: %s.reserved is %u, not 0", n->op,
+               n->names->list, k->reserved);
     RT_REQUIRE(k->topk >= 1 && k->topk <= RT_MAX_LENGTH, err, RT_ERR_INVALID,
                "%s: %s.topk %u is not 1..%d", n->op, n->names->list, k->topk, RT_MAX_LENGTH);
     RT_REQUIRE(by_position || k->entries == RT_SPARSE_SLOTS, err, RT_ERR_INVALID,
@@ -192,6 +195,7 @@ static enum rt_status check_schedule(const char *op, const struct rt_mla_sparse_
         {"schedule.parts", args->schedule.parts, RT_ALIGN_VECTOR},
         {"schedule.num_splits", args->schedule.num_splits, RT_ALIGN_INT32},
         {"lengths", args->lengths, RT_ALIGN_INT32}};
+    RT_TRY(RT_CHECK_RESERVED(op, args, reserved, err));
     return RT_CHECK_POINTERS(op, pointers, err);
 }
 

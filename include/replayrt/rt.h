@@ -8,11 +8,12 @@
  *
  * Laws of this header
  *  1. Parameter structs need live only until the function returns. Set struct_size to sizeof the
- *     struct; every other field of a zeroed struct is the documented default. Two exceptions: a
- *     struct rt_config starts from rt_config_default, and a zeroed rt_seq_params.last_token is
- *     token 0, not -1 for none. Structs grow at their end: a struct_size smaller than this
- *     library's means the default for what is missing, of a result that much less is written; a
- *     larger one, 65536 at most, needs a tail of zeros. A struct inside another does not grow.
+ *     struct; every other field of a zeroed struct is the documented default, and what is called
+ *     reserved must be 0. Two exceptions: a struct rt_config starts from rt_config_default, and a
+ *     zeroed rt_seq_params.last_token is token 0, not -1 for none. Structs grow at their end: a
+ *     struct_size smaller than this library's means the default for what is missing, of a result
+ *     that much less is written; a larger one, 65536 at most, needs a tail of zeros. A struct
+ *     inside another does not grow.
  *  2. Device memory, streams and callbacks' user pointers given to rt_create are borrowed: they
  *     must outlive the runtime, because the captured graphs hold them.
  *  3. rt_destroy(&x) accepts a null x and writes null.

@@ -109,6 +109,9 @@ static void refusals(void **state)
 #define BAD(member, value, words) MISTAKE(rt_gate_args, member, value, words)
     const struct mistake bad[] = {
         BAD(struct_size, 3, "rt_gate: args->struct_size is 3"),
+        BAD(reserved, 5, "rt_gate: reserved is 5, not 0"),
+        BAD(norm.reserved, 6, "rt_gate: reserved is 6, not 0"),
+        BAD(route.reserved, 7, "rt_gate: reserved is 7, not 0"),
         BAD(norm.struct_size, 7, "rt_gate: norm.struct_size is 7, not "),
         BAD(route.struct_size, 9, "rt_gate: route.struct_size is 9, not "),
         BAD(norm.tokens, 3, "rt_gate: norm.tokens 3, but 4 rows of query_len 1"),

@@ -131,6 +131,7 @@ static void input_norm_refused(void **state)
 #define BAD(member, value, words) MISTAKE(rt_mla_input_norm_args, member, value, words)
     const struct mistake bad[] = {
         BAD(tokens, 0, "0 tokens, not 1 to 32768"),
+        BAD(reserved, 5, "rt_mla_input_norm: reserved is 5, not 0"),
         BAD(tokens, 32769, "32769 tokens"),
         BAD(hidden, 0, "hidden is null"),
         BAD(residual, 0, "residual is null, which is for first = 1"),

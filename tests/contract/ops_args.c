@@ -484,6 +484,26 @@ static void a_shorter_struct(void **state)
     assert_memory_equal(r->kv, r->latent + QUERY_LEN * D_QK, QUERY_LEN * D_QK * 2);
 }
 
+static void what_is_reserved(void **state)
+{
+    struct rig *r = *state;
+    struct rt_mla_append_args append = by_table(r);
+    struct rt_mla_decode_args decode = decode_args(r);
+    const struct rt_mla_schedule_args schedule = {.struct_size = sizeof(schedule),
+                                                  .reserved = 7,
+                                                  .shape = r->shape,
+                                                  .lengths = at(r->lengths),
+                                                  .schedule = decode.schedule};
+    append.reserved = 5;
+    refuse_append(r, append, "rt_mla_append: reserved is 5, not 0");
+    decode.reserved = 6;
+    assert_int_equal(rt_mla_decode(r->ops, &decode, NULL), RT_ERR_INVALID);
+    assert_string_equal(rt_ops_last_error(r->ops)->message, "rt_mla_decode: reserved is 6, not 0");
+    assert_int_equal(rt_mla_schedule(r->ops, &schedule, NULL), RT_ERR_INVALID);
+    assert_string_equal(rt_ops_last_error(r->ops)->message,
+                        "rt_mla_schedule: reserved is 7, not 0");
+}
+
 static void expect_lse(const float *lse, const int32_t *lengths, double unit)
 {
     for (uint32_t i = 0; i < BATCH * QUERY_LEN * HEADS; i++) {
@@ -567,6 +587,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(decode_over_what_it_reads, set_up, tear_down),
         cmocka_unit_test_setup_teardown(append_over_what_it_reads, set_up, tear_down),
         cmocka_unit_test_setup_teardown(columns_of_one_tensor, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_is_reserved, set_up, tear_down),
         cmocka_unit_test_setup_teardown(base_of_lse, set_up, tear_down),
         cmocka_unit_test_setup_teardown(sinks, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_largest_stride, set_up, tear_down),

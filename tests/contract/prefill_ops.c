@@ -255,6 +255,7 @@ static void shapes_refused(void **state)
     INVALID(a.shape.v_dim = 0, "v_dim = 0 is not a multiple of 8 from 8 to 256");
     INVALID(a.shape.v_dim = 20, "v_dim = 20 is not a multiple of 8 from 8 to 256");
     INVALID(a.shape.causal = 2, "causal 2 is not 0 or 1");
+    INVALID(a.shape.reserved = 5, "shape.reserved is 5, not 0");
     REFUSE(a.shape.nope_dim = 232, RT_ERR_GEOMETRY, "not 232 + 32 and 64");
     REFUSE(a.shape.v_dim = 264, RT_ERR_GEOMETRY, "not 64 + 32 and 264");
     REFUSE(a.shape.backend = (enum rt_backend)9, RT_ERR_UNSUPPORTED, "backend 9 is not known");
@@ -285,6 +286,7 @@ static void arguments_refused(void **state)
     INVALID(a.k_rope = 0; a.k_rope_token_stride = 40, "k_rope is null, its stride is 40");
     INVALID(a.q_rope = 0; a.q_rope_head_stride = 8, "q_rope is null, its strides are 0 and 8");
     INVALID(a.struct_size = 3, "struct_size is 3");
+    INVALID(a.reserved = 5, "rt_mla_prefill: reserved is 5, not 0");
 }
 
 /* Outputs over anything else of the call, or over themselves. */

@@ -524,6 +524,9 @@ static void args_refused(void **state)
         memcpy((char *)&args + bad[i].member, &value, sizeof(value));
         refused(r->ops, rt_product_run(p, &args, NULL), bad[i].words);
     }
+    struct rt_product_args asking = args_of(r);
+    asking.reserved = 5;
+    refused(r->ops, rt_product_run(p, &asking, NULL), "rt_product_run: reserved is 5, not 0");
     static const char *const read_names[] = {"and weights[0] = 0x", "and weights[1] = 0x",
                                              "and biases[0] = 0x", "and biases[1] = 0x",
                                              "and norm_weight = 0x"};

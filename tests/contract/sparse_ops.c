@@ -253,6 +253,9 @@ static void refused(void **state)
         const char *words;
     } bad[] = {
         {ARG(shape.struct_size), 8, "shape.struct_size is 8, not"},
+        {ARG(shape.reserved), 5, "shape.reserved is 5, not 0"},
+        {ARG(keys.reserved), 5, "keys.reserved is 5, not 0"},
+        {ARG(reserved), 5, ": reserved is 5, not 0"},
         {ARG(shape.query_len), 9, "query_len 9 is not 1..8"},
         {ARG(shape.batch), 2049, "batch 2049 of query_len 2 is not 1..2048"},
         {ARG(shape.heads), 129, "heads 129 is not 1..128"},

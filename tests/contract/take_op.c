@@ -103,6 +103,7 @@ static void refuses(void **state)
 #define BAD(member, value, words) MISTAKE(rt_take_rows_args, member, value, words)
     const struct mistake bad[] = {
         BAD(struct_size, 3, "rt_take_rows: args->struct_size is 3"),
+        BAD(reserved, 5, "rt_take_rows: reserved is 5, not 0"),
         BAD(precision, 2, "rt_take_rows: precision 2 is not RT_PRECISION_BF16, 0"),
         BAD(rows, 0, "rt_take_rows: rows 0 is not 1..16777216"),
         BAD(rows, RT_TAKE_MAX_ROWS + 1, "rows 16777217 is not"),

@@ -250,6 +250,10 @@ static void bad_decoders_are_refused(void **state)
     model.moe.shared_intermediate_size += 8;
     expect_refusal(rt_decoder_create(&params, &d, &error), RT_ERR_UNSUPPORTED, error.message,
                    "shared experts of 40 numbers are not a multiple of an expert's 32");
+    params.reserved = 5;
+    expect_refusal(rt_decoder_create(&params, &d, &error), RT_ERR_INVALID, error.message,
+                   "rt_decoder_create: reserved is 5, not 0");
+    params.reserved = 0;
     params.checkpoint = NULL;
     expect_refusal(rt_decoder_create(&params, &d, &error), RT_ERR_INVALID, error.message,
                    "all must be given");
@@ -312,6 +316,10 @@ static void bad_calls_are_refused(void **state)
     bad.stops[7] = 256;
     expect_refusal(rt_decoder_sample(d, seq, &bad), RT_ERR_INVALID,
                    rt_decoder_last_error(d)->message, "stops[7] = 256 is not below");
+    bad = warm;
+    bad.reserved_too[1] = 5;
+    expect_refusal(rt_decoder_sample(d, seq, &bad), RT_ERR_INVALID,
+                   rt_decoder_last_error(d)->message, "reserved is 0, reserved_too 0 and 5, not 0");
     expect_refusal(rt_decoder_sample(d, seq + 1, &warm), RT_ERR_SEQUENCE,
                    rt_decoder_last_error(d)->message, "");
     expect_refusal(rt_decoder_read_logits(d, ROWS, 1, 0, logits), RT_ERR_INVALID,

@@ -224,6 +224,7 @@ static void test_check_together(void **state)
     static const char *const tables[] = {"max_length is 1048576: must be at most 524272 with 65536",
                                          "2147483647 entries"};
     static const char *const nulls[] = {"config is null"};
+    static const char *const reserved[] = {"block.reserved is 5: must be 0"};
     struct rt_error err = {.message = ""};
     struct rt_config c = good_config();
     c.query_lens[0] = 4;
@@ -236,6 +237,9 @@ static void test_check_together(void **state)
     expect("table", rt_config_check(&c, &err), &err, RT_ERR_CONFIG, tables, COUNT(tables));
     c.max_length = 524272;
     assert_int_equal(rt_config_check(&c, &err), RT_OK);
+    c = good_config();
+    c.block.reserved = 5;
+    expect("reserved", rt_config_check(&c, &err), &err, RT_ERR_CONFIG, reserved, COUNT(reserved));
     c = good_config();
     c.pages = INT32_MAX;
     assert_int_equal(rt_config_check(&c, &err), RT_OK);
