@@ -121,13 +121,17 @@ enum rt_status rt_ranks_take(struct rt_runtime *rt, rt_ranks *ranks, struct rt_e
     return RT_OK;
 }
 
-static void fields_of(const struct rt_graph_spec *spec, uint32_t rows,
+/* Layers, for each is an exchange: with fewer of them one rank's next step would meet another's
+ * last layers, and nothing in an exchange tells the two apart. */
+static void fields_of(const struct rt_runtime *rt, const struct rt_graph_spec *spec, uint32_t rows,
                       uint32_t fields[RT_BOARD_FIELD_COUNT])
 {
+    const struct rt_config *const c = &rt->blueprint.config;
     fields[RT_BOARD_BUCKET] = spec->rows;
     fields[RT_BOARD_QUERY_LEN] = rt_spec_query_len(spec);
     fields[RT_BOARD_CHUNK] = rt_spec_is_chunk(spec) ? rt_spec_chunk(spec) : 0;
     fields[RT_BOARD_ROWS] = rows;
+    fields[RT_BOARD_LAYERS] = c->layer ? c->geometry.layers : 0;
 }
 
 static enum rt_status try_graph(struct rt_runtime *rt, const struct rt_graph_spec *spec,
@@ -138,7 +142,7 @@ static enum rt_status try_graph(struct rt_runtime *rt, const struct rt_graph_spe
     const struct rt_collective x =
         rt_ranks_sum(&rt->blueprint.config, &rt->ranks->comm, hidden, spec->tokens);
     uint32_t fields[RT_BOARD_FIELD_COUNT];
-    fields_of(spec, 0, fields);
+    fields_of(rt, spec, 0, fields);
     RT_TRY(rt_comm_post(&rt->ranks->comm, fields, err));
     RT_TRY(RT_DRV(d, err, collective, (d, &x, rt->stream)));
     return rt_comm_await(&rt->ranks->comm, d, rt->stream, true, err);
@@ -186,7 +190,7 @@ void rt_ranks_release(struct rt_runtime *rt)
 enum rt_status rt_ranks_post(struct rt_runtime *rt, const struct rt_captured *g)
 {
     uint32_t fields[RT_BOARD_FIELD_COUNT];
-    fields_of(&g->program.spec, rt_ring_record(&rt->ring)->live_rows, fields);
+    fields_of(rt, &g->program.spec, rt_ring_record(&rt->ring)->live_rows, fields);
     return rt_comm_post(&rt->ranks->comm, fields, &rt->error);
 }
 

@@ -30,7 +30,8 @@
     X(BUCKET, "batch size")                                                                        \
     X(QUERY_LEN, "query length")                                                                   \
     X(CHUNK, "tokens of a chunk")                                                                  \
-    X(ROWS, "live rows") /* or none: an idle rank */
+    X(ROWS, "live rows") /* or none: an idle rank */                                               \
+    X(LAYERS, "layers")
 
 enum rt_board_field {
 #define RT_BOARD_FIELD_ENUM(name, words) RT_BOARD_##name,

@@ -10,9 +10,10 @@
  *   every rank: rt_ranks_create ── rt_ranks_cut(config) ── rt_create ── rt_step, rt_wait, …
  *                      rt_ranks_destroy ── rt_destroy ────────────────────────┘
  *
- * All ranks make the same calls on their runtimes, in the same order: the same graphs, and in each
- * step the same batch size, query length and rows. A rank with nothing to decode goes along with
- * rt_step_params.idle_batch. What they do is held against each other by the number of replays so
+ * All ranks make the same calls on their runtimes, in the same order: the same graphs of as many
+ * layers, and in each step the same batch size, query length and rows. A rank with nothing to
+ * decode goes along with rt_step_params.idle_batch. What they do is held against each other by the
+ * number of replays so
  * far, before a replay is launched and while it is waited for, and told by name:
  *
  *   RT_ERR_RANKS  a rank's replay is another; a rank has not begun one within timeout_ms, or not

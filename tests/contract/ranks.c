@@ -172,6 +172,19 @@ static void test_other_graphs(void **state)
     rank_bench_close(&b);
 }
 
+/* With as many rows in every step: a sum of the first layer and one of the second are alike. */
+static void test_other_layers(void **state)
+{
+    static struct rank_bench b;
+    (void)state;
+    rank_bench_open(&b, 2, RT_PRECISION_BF16);
+    b.layers[1] = 1;
+    rank_bench_run(&b, replay_all);
+    rank_bench_failed(&b, 0, RT_ERR_RANKS, "rank 1 has layers 1, rank 0 (this one) has 2");
+    rank_bench_failed(&b, 1, RT_ERR_RANKS, "rank 0 has layers 2, rank 1 (this one) has 1");
+    rank_bench_close(&b);
+}
+
 /* Rank 1 sleeps through the others' patience. */
 static enum rt_status late(struct rank_seat *seat)
 {
@@ -340,15 +353,11 @@ static void test_what_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_as_one_rank),
-        cmocka_unit_test(test_one_rank_exchanges_nothing),
-        cmocka_unit_test(test_an_idle_rank),
-        cmocka_unit_test(test_another_batch),
-        cmocka_unit_test(test_other_graphs),
-        cmocka_unit_test(test_a_step_behind),
-        cmocka_unit_test(test_a_stage_that_fails),
-        cmocka_unit_test(test_a_killed_rank),
-        cmocka_unit_test(test_arguments),
+        cmocka_unit_test(test_as_one_rank),     cmocka_unit_test(test_one_rank_exchanges_nothing),
+        cmocka_unit_test(test_an_idle_rank),    cmocka_unit_test(test_another_batch),
+        cmocka_unit_test(test_other_graphs),    cmocka_unit_test(test_other_layers),
+        cmocka_unit_test(test_a_step_behind),   cmocka_unit_test(test_a_stage_that_fails),
+        cmocka_unit_test(test_a_killed_rank),   cmocka_unit_test(test_arguments),
         cmocka_unit_test(test_what_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -114,6 +114,8 @@ static enum rt_status create(struct rank_seat *seat)
     rt_weights *weights = NULL;
     if (seat->bench->batches[seat->rank])
         config.batch_sizes[config.batch_size_count - 1] = seat->bench->batches[seat->rank];
+    if (seat->bench->layers[seat->rank])
+        config.geometry.layers = seat->bench->layers[seat->rank];
     if (seat->ranks)
         RT_TRY(rt_ranks_cut(seat->ranks, &config, &seat->error));
     RT_TRY(rt_weights_create(&config, &weights, &seat->error));

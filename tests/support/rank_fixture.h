@@ -40,7 +40,8 @@ struct rank_bench {
     struct block_fixture blocks; /* of all heads */
     uint32_t ranks, timeout_ms;
     char path[64];
-    uint32_t batches[RANKS_MOST]; /* largest batch size of each rank; 0: that of blocks.config */
+    /* Largest batch size and layers of each rank; 0: those of blocks.config. */
+    uint32_t batches[RANKS_MOST], layers[RANKS_MOST];
     struct rank_seat seats[RANKS_MOST];
 };
 

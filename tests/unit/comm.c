@@ -4,6 +4,7 @@
 
 #include "common/bf16.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -261,7 +262,8 @@ static void test_ranks_that_disagree(void **state)
     } cases[] = {{RT_BOARD_BUCKET, "batch size", 4},
                  {RT_BOARD_QUERY_LEN, "query length", 1},
                  {RT_BOARD_CHUNK, "tokens of a chunk", 0},
-                 {RT_BOARD_ROWS, "live rows", 3}};
+                 {RT_BOARD_ROWS, "live rows", 3},
+                 {RT_BOARD_LAYERS, "layers", 0}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct crew crew;
         enum rt_board_field field = cases[i].field;
@@ -488,7 +490,10 @@ static void test_doors_that_stay_shut(void **state)
     struct rt_board seen = {0};
     while (access(crew.path, F_OK) != 0)
         nap(1);
-    nap(100);
+    const struct rt_board door = {.file = open(crew.path, O_RDWR)};
+    while (!rt_board_holds(&door, 0))
+        nap(1);
+    assert_int_equal(close(door.file), 0);
     assert_int_equal(rt_board_open(crew.path, 0, 2, SHORT_NS, &seen, &err), RT_ERR_INVALID);
     assert_story(&err, crew.path, "rank 0 of 2 is there already");
     assert_int_equal(rt_board_open(crew.path, 2, 3, SHORT_NS, &seen, &err), RT_ERR_INVALID);
