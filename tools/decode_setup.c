@@ -216,6 +216,9 @@ static int create(const struct rt_checkpoint *checkpoint, struct decode_setup *s
                                              .ranks = s->ranks};
     const enum rt_status status = rt_decoder_create(&params, &s->decoder, &error);
     progress_end(&progress);
+    /* Ranks are never on the host by themselves, where one of them alone would be. */
+    if (status == RT_ERR_NO_DEVICE && s->ranks)
+        (void)rt_error_set(&error, status, "%s; --device host has all ranks there", error.message);
     return status == RT_OK ? EXIT_OK : failed(status, &error);
 }
 

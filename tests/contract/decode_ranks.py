@@ -153,6 +153,12 @@ def check_refused():
                                   "--ranks", 0), capture_output=True, text=True, timeout=100)
     expect(done.returncode == 2 and "--ranks 0: expected a number from 1 to 64" in done.stderr,
            f"none: {done}")
+    by_itself = [o for o in options("deepseek_v3", "--prompt-ids", "5", "--max-new-tokens", 2,
+                                    "--ranks", 2) if o not in ("--device", "host", "cuda:0")]
+    done = subprocess.run(by_itself, capture_output=True, text=True, timeout=100,
+                          env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+    expect(done.returncode == 1 and "cuda:" in done.stderr and
+           "; --device host has all ranks there" in done.stderr, f"no GPU: {done}")
 
 
 def check_ranks():
