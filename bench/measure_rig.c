@@ -303,11 +303,11 @@ enum rt_status rt_rig_add_attend(const struct rt_rig *rig, enum rt_rig_side side
         .lse = output(rig, side, RT_RIG_LSE),
     };
     const struct rt_ops_choice *choice = &rig->choices[side];
-    struct rt_attend_params params;
+    struct rt_attend_quant_params params;
     struct rt_decode_work work;
     RT_TRY(rt_ops_attend_params(&args, choice, &params, &rig->m->error));
     /* As in a step: what a layer reads early is complete, but for the schedule just before. */
-    params.early =
+    params.attend.early =
         !p->count || strcmp(rt_work_name(p->stages[p->count - 1].work), "rt_schedule") != 0;
     RT_TRY(rt_ops_decode_work(&rig->m->kernels, choice, &params, &work, &rig->m->error));
     RT_TRY(add(rig, "attend", layer, &work.attend, p));

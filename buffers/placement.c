@@ -45,8 +45,9 @@ enum dim {
 #undef DIM_ENUM
 };
 
-/* Of the table alone: as the configuration's precision is. */
+/* Of the table alone: as the configuration's precision is, and as its cache's layout. */
 #define RT_DTYPE_DATA ((enum rt_dtype)0)
+#define RT_DTYPE_CACHE ((enum rt_dtype)INT32_MAX)
 
 static const struct line {
     struct rt_placed tensor; /* what does not depend on dimensions */
@@ -186,6 +187,15 @@ static enum rt_status too_large(const struct rt_placed *b, uint32_t layers, stru
                    shape, rt_dtype_bytes(b->dtype), layers);
 }
 
+static enum rt_dtype dtype_of(const struct rt_dims *d, enum rt_dtype dtype)
+{
+    if (dtype == RT_DTYPE_CACHE && rt_kv_is_quantised(&d->kv))
+        return RT_DTYPE_U8;
+    if (dtype == RT_DTYPE_CACHE || dtype == RT_DTYPE_DATA)
+        return d->is_f32 ? RT_DTYPE_F32 : RT_DTYPE_BF16;
+    return dtype;
+}
+
 static bool layered(const struct rt_dims *d, enum rt_tensor_scope scope)
 {
     return scope == RT_SCOPE_LAYER || (scope == RT_SCOPE_DATA && d->per_layer);
@@ -197,8 +207,7 @@ static enum rt_status place_all(struct rt_placement *p, struct rt_error *err)
     for (uint32_t id = 0; id < RT_TENSOR_COUNT; id++) {
         struct rt_placed *const t = &p->tensors[id];
         *t = lines[id].tensor;
-        if (t->dtype == RT_DTYPE_DATA)
-            t->dtype = p->dims.is_f32 ? RT_DTYPE_F32 : RT_DTYPE_BF16;
+        t->dtype = dtype_of(&p->dims, t->dtype);
         while (t->rank < 4 && lines[id].dims[t->rank] != DIM_NONE) {
             t->shape[t->rank] = dim_value(p, lines[id].dims[t->rank]);
             t->rank++;

@@ -98,6 +98,7 @@ struct rt_dims {
     X(SINKS, (p)->dims.has_sinks ? (p)->dims.heads : 0)                                            \
     X(D_QK, (p)->dims.kv.d_qk)                                                                     \
     X(D_V, (p)->dims.kv.d_v)                                                                       \
+    X(TOKEN_WIDTH, rt_token_width(p))                                                              \
     X(PAGES, (p)->dims.pages)                                                                      \
     X(PAGE_SIZE, (p)->dims.page_size)                                                              \
     X(PARTS, (p)->dims.parts_max)                                                                  \
@@ -161,6 +162,12 @@ enum rt_status rt_placement_make(const struct rt_dims *dims, struct rt_placement
 static inline uint64_t rt_rows_for(const struct rt_placement *p, uint32_t rows)
 {
     return rt_max_u32(rows, rt_ceil_div_u32(p->dims.chunk_tokens, p->dims.q_max));
+}
+
+/* Numbers of a token in the cache, or bytes where its layout is quantised. */
+static inline uint64_t rt_token_width(const struct rt_placement *p)
+{
+    return rt_kv_is_quantised(&p->dims.kv) ? p->dims.kv.token_bytes : p->dims.kv.d_qk;
 }
 
 /* Rows that a schedule may have: of sparse attention they are query tokens. */

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "common/kv_format.h"
 #include "common/math.h"
 #include "common/struct_size.h"
 #include "config/chunk_form.h"
@@ -224,6 +225,38 @@ static bool check_chunks(const struct rt_config *c, struct rt_key_fault *fault)
     return check_mixed_rows(c, fault);
 }
 
+/* ---- the cache's layout ---------------------------------------------------------------------- */
+
+static bool blame_layout(const struct rt_config *c, struct rt_key_fault *fault, const char *must)
+{
+    (void)snprintf(fault->value, sizeof(fault->value), "%s", rt_kv_layout_name(c->kv_layout));
+    return rt_key_blame(fault, RT_KEY_LAYOUT, must);
+}
+
+static bool check_layout(const struct rt_config *c, struct rt_key_fault *fault)
+{
+    const struct rt_geometry *g = &c->geometry;
+    const uint32_t d_v = g->kv_lora_rank, d_qk = d_v + g->qk_rope_head_dim;
+    struct rt_kv_format format;
+    char must[96];
+    if (c->kv_layout != RT_KV_FP8_TENSOR && c->kv_scale != 1.0)
+        return blame_number(fault, RT_KEY_KV_SCALE, c->kv_scale,
+                            "absent, or 1: of layouts fp8_tensor alone has one");
+    if (!check_float(RT_KEY_KV_SCALE, c->kv_scale, fault))
+        return false;
+    if (c->kv_layout == RT_KV_BF16)
+        return true;
+    if (c->precision == RT_PRECISION_F32)
+        return blame_layout(c, fault, "bf16 with precision f32");
+    if (c->layer || c->topk)
+        return blame_layout(c, fault, "bf16 with layer and with attention.topk");
+    if (rt_kv_format_make(c->kv_layout, c->precision, d_qk, d_v, &format))
+        return true;
+    (void)snprintf(must, sizeof(must), "one that d_qk/d_v %u/%u has (docs/kv_formats.md)", d_qk,
+                   d_v);
+    return blame_layout(c, fault, must);
+}
+
 /* ---- lists and sinks ------------------------------------------------------------------------- */
 
 /* Rows of sparse attention's schedule are query tokens. */
@@ -258,7 +291,8 @@ bool rt_config_is_good(const struct rt_config *config, struct rt_key_fault *faul
     return check_float(RT_KEY_SOFTMAX_SCALE, config->geometry.softmax_scale, fault) &&
            check_geometry(&config->geometry, fault) && check_lengths(config, fault) &&
            check_floats(&config->block, fault) && check_block(config, fault) &&
-           check_chunks(config, fault) && check_sparse(config, fault);
+           check_chunks(config, fault) && check_layout(config, fault) &&
+           check_sparse(config, fault);
 }
 
 enum rt_status rt_config_take(const struct rt_config *given, struct rt_config *out,

@@ -316,6 +316,8 @@ enum rt_status rt_ops_preattend_work(const struct rt_kernels *k, const struct rt
         .latent_dim = s->d_v,
         .rope_dim = s->d_qk - s->d_v,
     };
+    RT_REQUIRE(!args->kv_a || !rt_kv_is_quantised(&choice->kv), err, RT_ERR_UNSUPPORTED,
+               "%s: kv_a with KV layout %s: it writes bf16 alone", preattend, choice->kv.name);
     RT_REQUIRE(args->q_a || args->kv_a || args->q, err, RT_ERR_INVALID,
                "%s: q_a, kv_a and q are null: at least one of the parts", preattend);
     RT_REQUIRE(args->nope_dim <= RT_MAX_HIDDEN && args->nope_dim % 8 == 0, err, RT_ERR_INVALID,

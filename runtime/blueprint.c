@@ -14,13 +14,22 @@
 
 _Static_assert(RT_EXPANDED_MOST_DIM == RT_PREFILL_MOST_DIM, "checked as the kernels have it");
 
-static enum rt_status resolve_all(const struct rt_op_request *request, struct rt_variant *variants,
-                                  struct rt_error *err)
+/* Of the operators that attend, the configuration's alone. */
+static bool is_asked_for(const struct rt_config *c, enum rt_op_id op)
+{
+    const bool attends =
+        op == RT_OP_ATTEND || op == RT_OP_ATTEND_QUANT || op == RT_OP_SPARSE_ATTEND;
+    return !attends || op == rt_attend_op(c);
+}
+
+static enum rt_status resolve_all(const struct rt_config *c, const struct rt_op_request *request,
+                                  struct rt_variant *variants, struct rt_error *err)
 {
     /* Attention first: of several reasons, its is the one to read. */
-    RT_TRY(rt_op_resolve(RT_OP_ATTEND, request, &variants[RT_OP_ATTEND], err));
+    const enum rt_op_id attend = rt_attend_op(c);
+    RT_TRY(rt_op_resolve(attend, request, &variants[attend], err));
     for (uint32_t op = 0; op < RT_OP_COUNT; op++)
-        if (op != RT_OP_ATTEND && (op != RT_OP_SPARSE_ATTEND || request->topk))
+        if (op != attend && is_asked_for(c, (enum rt_op_id)op))
             RT_TRY(rt_op_resolve((enum rt_op_id)op, request, &variants[op], err));
     return RT_OK;
 }
@@ -41,7 +50,7 @@ static enum rt_status choose_chunk_kernels(struct rt_blueprint *b, struct rt_op_
         request.rope_dim = c->geometry.qk_rope_head_dim;
         request.v_dim = c->block.v_head_dim;
     }
-    return c->chunk_count ? resolve_all(&request, b->chunk_variants, err) : RT_OK;
+    return c->chunk_count ? resolve_all(c, &request, b->chunk_variants, err) : RT_OK;
 }
 
 static enum rt_status choose_kernels(struct rt_blueprint *b, const struct rt_kv_format *kv,
@@ -58,7 +67,7 @@ static enum rt_status choose_kernels(struct rt_blueprint *b, const struct rt_kv_
     };
     for (uint32_t i = 0; i < c->query_len_count; i++) {
         request.q_len = c->query_lens[i];
-        RT_TRY(resolve_all(&request, b->variants[request.q_len], err));
+        RT_TRY(resolve_all(c, &request, b->variants[request.q_len], err));
     }
     /* What opens and closes a step is the same in all graphs. */
     memcpy(b->variants[0], b->variants[c->query_lens[0]], sizeof(b->variants[0]));
@@ -206,6 +215,8 @@ void rt_blueprint_info(const struct rt_blueprint *b, struct rt_info *info)
     info->full_sequences = l->dims.pages / l->max_blocks;
     info->memory_bytes = b->free_bytes;
     info->pages_limit = b->pages_limit;
+    info->kv_token_bytes = l->dims.kv.token_bytes;
+    info->kv_layout = l->dims.kv.name;
 }
 
 enum rt_status rt_blueprint_make(const struct rt_config *config, const struct rt_device_caps *caps,
@@ -222,7 +233,8 @@ enum rt_status rt_blueprint_make(const struct rt_config *config, const struct rt
     RT_REQUIRE(rt_kv_format_make(config->kv_layout, config->precision,
                                  config->geometry.kv_lora_rank + config->geometry.qk_rope_head_dim,
                                  config->geometry.kv_lora_rank, &kv),
-               err, RT_ERR_CONFIG, "kv_layout %d is not known", (int)config->kv_layout);
+               err, RT_ERR_CONFIG, "kv_layout %d of d_v %u is not known", (int)config->kv_layout,
+               config->geometry.kv_lora_rank);
     RT_REQUIRE(config->precision == RT_PRECISION_BF16 || caps->kind == RT_DEVICE_KIND_HOST, err,
                RT_ERR_UNSUPPORTED,
                "precision f32 is the host device's alone, this is %s: must be bf16", caps->name);

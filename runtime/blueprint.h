@@ -36,11 +36,19 @@ static inline const struct rt_variant *rt_blueprint_variants(const struct rt_blu
     return b->variants[spec->phase == RT_PHASE_CONTROL ? 0 : rt_spec_query_len(spec)];
 }
 
+/* What attends: over all keys of a row or listed ones, over bf16 or what is quantised. */
+static inline enum rt_op_id rt_attend_op(const struct rt_config *config)
+{
+    if (config->topk)
+        return RT_OP_SPARSE_ATTEND;
+    return config->kv_layout == RT_KV_BF16 ? RT_OP_ATTEND : RT_OP_ATTEND_QUANT;
+}
+
 /* Of a graph's variants, the one that attends. */
 static inline const struct rt_variant *rt_attend_variant(const struct rt_blueprint *b,
                                                          const struct rt_variant *variants)
 {
-    return &variants[b->config.topk ? RT_OP_SPARSE_ATTEND : RT_OP_ATTEND];
+    return &variants[rt_attend_op(&b->config)];
 }
 
 static inline const struct rt_variant *rt_blueprint_attend(const struct rt_blueprint *b,

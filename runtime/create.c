@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Everything that may allocate, load or ask: decided here once, so that rt_step need not. */
+#include "common/kv_format.h"
 #include "runtime/block_tables.h"
 #include "runtime/open.h"
 #include "runtime/ranks_impl.h"
 #include "runtime/runtime.h"
 
+#include <float.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -174,6 +177,7 @@ static enum rt_status capture_all(struct rt_runtime *rt, const struct rt_create_
         .foreign = p->foreign_stages,
         .host_nodes = p->host_function_stages,
         .overlapped = p->overlapped_stages,
+        .kv_scales = p->kv_scales,
         .weights = &rt->weights,
         .refusals = &rt->products.refusals,
         .comm = rt->ranks ? &rt->ranks->comm : NULL,
@@ -271,6 +275,23 @@ static enum rt_status take_weights(struct rt_runtime *rt, const struct rt_create
     return rt_weights_on_device(&rt->weights, &rt->driver, err);
 }
 
+/* Those of the configuration are checked with it. */
+static enum rt_status check_scales(const struct rt_create_params *p, struct rt_error *err)
+{
+    const struct rt_config *c = p->config;
+    if (!p->kv_scales)
+        return RT_OK;
+    RT_REQUIRE(c->kv_layout == RT_KV_FP8_TENSOR, err, RT_ERR_INVALID,
+               "rt_create: params->kv_scales are given with layout %s, must go with fp8_tensor",
+               rt_kv_layout_name(c->kv_layout));
+    for (uint32_t layer = 0; layer < c->geometry.layers; layer++)
+        RT_REQUIRE(isfinite(p->kv_scales[layer]) && p->kv_scales[layer] >= FLT_MIN, err,
+                   RT_ERR_INVALID,
+                   "rt_create: params->kv_scales[%u] is %g, must be finite and above 0", layer,
+                   (double)p->kv_scales[layer]);
+    return RT_OK;
+}
+
 /* With the device's context current. */
 static enum rt_status build_runtime(struct rt_runtime *rt, const struct rt_create_params *p,
                                     struct rt_error *err)
@@ -278,6 +299,7 @@ static enum rt_status build_runtime(struct rt_runtime *rt, const struct rt_creat
     struct rt_driver *d = &rt->driver;
     uint64_t free_bytes, total_bytes;
     RT_TRY(check_given(rt, p, err));
+    RT_TRY(check_scales(p, err));
     RT_TRY(take_weights(rt, p, err));
     RT_TRY(rt_ranks_take(rt, p->ranks, err));
     RT_TRY(RT_DRV(d, err, mem_info, (d, &free_bytes, &total_bytes)));

@@ -137,7 +137,7 @@ enum rt_status rt_mla_append(rt_ops *ops, const struct rt_mla_append_args *args,
 
 /* Tensor maps are made where the context is: launches are built inside of it. */
 static enum rt_status decode(struct rt_ops *ops, const struct rt_ops_choice *choice,
-                             const struct rt_attend_params *attend, void *stream)
+                             const struct rt_attend_quant_params *attend, void *stream)
 {
     struct rt_decode_work work;
     RT_TRY(rt_ops_decode_work(&ops->kernels, choice, attend, &work, &ops->error));
@@ -153,7 +153,7 @@ enum rt_status rt_mla_decode(rt_ops *ops, const struct rt_mla_decode_args *args,
     struct rt_mla_decode_args mine;
     RT_TAKE_STRUCT(args, mine, err);
     struct rt_ops_choice choice;
-    struct rt_attend_params attend;
+    struct rt_attend_quant_params attend;
     RT_TRY(rt_ops_choose(__func__, &ops->driver.caps, &args->shape, &choice, err));
     RT_TRY(rt_ops_attend_params(args, &choice, &attend, err));
     RT_TRY(RT_DRV(d, err, ctx_enter, (d)));

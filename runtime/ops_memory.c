@@ -46,6 +46,22 @@ static void add_cache(struct rt_operands *t, const struct rt_kv_view *kv)
                                              .stride_name = {"kv_page_stride", "kv_token_stride"}});
 }
 
+/* Those that lie behind a page's rows; others are in them. */
+static void add_scales(struct rt_operands *t, const struct rt_kv_view *kv,
+                       const struct rt_quant_view *quant)
+{
+    if (quant->scale_kind == RT_QUANT_SCALE_TENSOR ||
+        quant->scale_stride_bytes == kv->token_stride_bytes)
+        return;
+    rt_operands_reads(
+        t, (struct rt_strided){.name = "scales of kv",
+                               .address = (uintptr_t)kv->base + (uint64_t)quant->scale_offset_bytes,
+                               .bytes = (uint64_t)kv->page_size * quant->scale_bytes,
+                               .count = {kv->pages},
+                               .stride = {(uint64_t)kv->page_stride_bytes},
+                               .stride_name = {"kv_page_stride"}});
+}
+
 static void add_table(struct rt_operands *t, const struct rt_mla_shape *s, uint64_t table)
 {
     add_flat(t, "block_table", table, (uint64_t)s->batch * s->max_blocks * sizeof(int32_t));
@@ -72,25 +88,32 @@ enum rt_status rt_ops_schedule_memory(const struct rt_mla_schedule_args *args,
 }
 
 enum rt_status rt_ops_append_memory(const struct rt_mla_append_args *args,
-                                    const struct rt_append_general_params *p, struct rt_error *err)
+                                    const struct rt_append_quant_params *params,
+                                    struct rt_error *err)
 {
+    const struct rt_append_general_params *p = &params->general;
     const struct rt_mla_shape *s = &args->shape;
     const uint64_t width = args->rope ? s->d_v : s->d_qk, rest = s->d_qk - s->d_v;
     struct rt_operands t = {.count = 0};
     add_cache(&t, &p->append.kv);
+    if (s->kv_layout != RT_KV_BF16)
+        add_scales(&t, &p->append.kv, &params->quant);
+    const uint32_t written = t.count;
     add_tokens(&t, "latent", &p->append.rows, &p->append.latent, width * sizeof(uint16_t));
     add_tokens(&t, "rope", &p->append.rows, &p->rope, rest * sizeof(uint16_t));
     add_table(&t, s, args->block_table);
     add_flat(&t, "positions", args->positions, s->batch * sizeof(int32_t));
     add_flat(&t, "slot_mapping", args->slot_mapping,
              (uint64_t)s->batch * s->query_len * sizeof(int64_t));
-    return check("rt_mla_append", &t, 1, err);
+    return check("rt_mla_append", &t, written, err);
 }
 
 enum rt_status rt_ops_decode_memory(const struct rt_mla_decode_args *args,
                                     const struct rt_ops_choice *choice,
-                                    const struct rt_attend_params *p, struct rt_error *err)
+                                    const struct rt_attend_quant_params *params,
+                                    struct rt_error *err)
 {
+    const struct rt_attend_params *p = &params->attend;
     static const char *const q[4] = {"q"}, *const q_rope[4] = {"q_rope"};
     static const char *const out[4] = {"out", "out_row_stride", "out_token_stride",
                                        "out_head_stride"};
@@ -109,6 +132,8 @@ enum rt_status rt_ops_decode_memory(const struct rt_mla_decode_args *args,
     add_heads(&t, q, s->heads, &p->rows, &p->q, sizeof(uint16_t), width);
     add_heads(&t, q_rope, s->heads, &p->rows, &p->q_rope, sizeof(uint16_t), s->d_qk - s->d_v);
     add_cache(&t, &p->kv);
+    if (s->kv_layout != RT_KV_BF16)
+        add_scales(&t, &p->kv, &params->quant);
     add_table(&t, s, args->block_table);
     add_flat(&t, "lengths", args->lengths, s->batch * sizeof(int32_t));
     add_flat(&t, "schedule.parts", args->schedule.parts, size.part_bytes);

@@ -11,9 +11,9 @@ enum rt_status rt_ops_schedule_memory(const struct rt_mla_schedule_args *args,
                                       const struct rt_ops_choice *choice, struct rt_error *err);
 /* With the views that were made of the arguments. */
 enum rt_status rt_ops_append_memory(const struct rt_mla_append_args *args,
-                                    const struct rt_append_general_params *p, struct rt_error *err);
+                                    const struct rt_append_quant_params *p, struct rt_error *err);
 enum rt_status rt_ops_decode_memory(const struct rt_mla_decode_args *args,
                                     const struct rt_ops_choice *choice,
-                                    const struct rt_attend_params *p, struct rt_error *err);
+                                    const struct rt_attend_quant_params *p, struct rt_error *err);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include "kernels/abi/append.h"
 #include "kernels/abi/reduce.h"
+#include "kernels/quant_view.h"
 #include "runtime/ops_check.h"
 #include "runtime/ops_memory.h"
 
@@ -35,8 +36,11 @@ static enum rt_status choose(const struct rt_device_caps *caps, const struct rt_
                              struct rt_ops_choice *out, struct rt_error *err)
 {
     RT_TRY(check_shape(s, err));
-    if (!rt_kv_format_make(RT_KV_BF16, RT_PRECISION_BF16, s->d_qk, s->d_v, &out->kv))
-        return rt_fail(err, RT_ERR_INTERNAL, "the bf16 format is gone");
+    RT_REQUIRE(rt_kv_layout_name(s->kv_layout), err, RT_ERR_INVALID, "kv_layout %d is not known",
+               (int)s->kv_layout);
+    RT_REQUIRE(rt_kv_format_make(s->kv_layout, RT_PRECISION_BF16, s->d_qk, s->d_v, &out->kv), err,
+               RT_ERR_GEOMETRY, "kv_layout %s has no d_qk/d_v %u/%u",
+               rt_kv_layout_name(s->kv_layout), s->d_qk, s->d_v);
     const struct rt_op_request request = {
         .caps = caps,
         .kv = &out->kv,
@@ -45,10 +49,12 @@ static enum rt_status choose(const struct rt_device_caps *caps, const struct rt_
         .page_size = s->page_size,
         .backend = s->backend,
     };
-    RT_TRY(rt_op_resolve(RT_OP_ATTEND, &request, &out->attend, err));
+    const enum rt_op_id attend = rt_kv_is_quantised(&out->kv) ? RT_OP_ATTEND_QUANT : RT_OP_ATTEND;
+    RT_TRY(rt_op_resolve(attend, &request, &out->attend, err));
     RT_TRY(rt_op_resolve(RT_OP_SCHEDULE, &request, &out->schedule, err));
     RT_TRY(rt_op_resolve(RT_OP_APPEND, &request, &out->append, err));
     RT_TRY(rt_op_resolve(RT_OP_APPEND_GENERAL, &request, &out->append_general, err));
+    RT_TRY(rt_op_resolve(RT_OP_APPEND_QUANT, &request, &out->append_quant, err));
     RT_TRY(rt_op_resolve(RT_OP_PREATTEND, &request, &out->preattend, err));
     return rt_op_resolve(RT_OP_REDUCE, &request, &out->reduce, err);
 }
@@ -118,21 +124,38 @@ enum rt_status rt_ops_kv_view(const char *op, const struct rt_mla_shape *s,
                               int64_t kv_page_stride, int64_t kv_token_stride,
                               struct rt_kv_view *out, struct rt_error *err)
 {
-    const int64_t element_bytes = format->token_bytes / s->d_qk;
+    const bool quantised = rt_kv_is_quantised(format);
+    const int64_t unit = quantised ? 1 : format->element_bytes, multiple = quantised ? 16 : 8;
+    const int64_t packed_page = (int64_t)rt_kv_page_bytes(format, s->page_size) / unit;
     int64_t page = 0, token = 0;
-    RT_TRY(rt_ops_stride(op, "kv_page_stride", kv_page_stride, (int64_t)s->page_size * s->d_qk, 8,
-                         &page, err));
-    RT_TRY(rt_ops_stride(op, "kv_token_stride", kv_token_stride, s->d_qk, 8, &token, err));
+    RT_TRY(rt_ops_stride(op, "kv_page_stride", kv_page_stride, packed_page, multiple, &page, err));
+    RT_TRY(rt_ops_stride(op, "kv_token_stride", kv_token_stride, format->row_bytes / unit, multiple,
+                         &token, err));
     *out = (struct rt_kv_view){
         .base = rt_ops_pointer(kv),
         .table = rt_ops_pointer(table),
-        .page_stride_bytes = page * element_bytes,
-        .token_stride_bytes = token * element_bytes,
+        .page_stride_bytes = page * unit,
+        .token_stride_bytes = token * unit,
         .page_size = s->page_size,
         .max_blocks = s->max_blocks,
         .pages = s->pages,
-        .token_bytes = format->token_bytes,
+        .token_bytes = format->row_bytes,
     };
+    return RT_OK;
+}
+
+enum rt_status rt_ops_check_kv_scale(const char *op, const struct rt_kv_format *format,
+                                     float kv_scale, struct rt_error *err)
+{
+    /* Written so that NaN fails too. */
+    if (format->scale == RT_KV_SCALE_TENSOR)
+        RT_REQUIRE(isfinite(kv_scale) && kv_scale > 0, err, RT_ERR_INVALID,
+                   "%s: kv_scale %g is not a finite number above 0, which %s needs", op,
+                   (double)kv_scale, format->name);
+    else
+        RT_REQUIRE(kv_scale == 0, err, RT_ERR_INVALID,
+                   "%s: kv_scale %g with layout %s, which has none: must be 0", op,
+                   (double)kv_scale, format->name);
     return RT_OK;
 }
 
@@ -221,11 +244,21 @@ enum rt_status rt_ops_append_work(const struct rt_kernels *k, const struct rt_op
     RT_TRY(check_append(args, err));
     RT_TRY(append_params(choice, args, &p.append, err));
     if (args->rope) {
-        p.rope_bytes = choice->kv.token_bytes / s->d_qk * (uint32_t)width;
+        p.rope_bytes = (uint32_t)(sizeof(uint16_t) * (size_t)width);
         RT_TRY(RT_STRIDE(append, args, rope_row_stride, q_len * width, 8, &p.rope.row_stride, err));
         RT_TRY(RT_STRIDE(append, args, rope_token_stride, width, 8, &p.rope.token_stride, err));
     }
-    RT_TRY(rt_ops_append_memory(args, &p, err));
+    const struct rt_append_quant_params quantised = {
+        .general = p,
+        .quant = rt_quant_view_make(&choice->kv, &p.append.kv, args->kv_scale),
+        .d_qk = s->d_qk,
+    };
+    RT_TRY(rt_ops_check_kv_scale(append, &choice->kv, args->kv_scale, err));
+    RT_TRY(rt_ops_append_memory(args, &quantised, err));
+    if (rt_kv_is_quantised(&choice->kv))
+        return rt_ops_named(
+            append, rt_op_build(k, &choice->append_quant, &quantised, sizeof(quantised), out, err),
+            err);
     if (!args->rope && !args->slot_mapping)
         return rt_ops_named(
             append, rt_op_build(k, &choice->append, &p.append, sizeof(p.append), out, err), err);
@@ -284,12 +317,15 @@ static enum rt_status q_views(const struct rt_mla_decode_args *args, struct rt_a
 }
 
 enum rt_status rt_ops_attend_params(const struct rt_mla_decode_args *args,
-                                    const struct rt_ops_choice *choice, struct rt_attend_params *p,
-                                    struct rt_error *err)
+                                    const struct rt_ops_choice *choice,
+                                    struct rt_attend_quant_params *out, struct rt_error *err)
 {
+    struct rt_attend_params *p = &out->attend;
     RT_TRY(check_decode(args, err));
+    RT_TRY(rt_ops_check_kv_scale(decode, &choice->kv, args->kv_scale, err));
     const struct rt_mla_shape *s = &args->shape;
     const int64_t heads = s->heads, q_len = s->query_len;
+    *out = (struct rt_attend_quant_params){.quant = {0}};
     *p = (struct rt_attend_params){
         .out = {.base = rt_ops_pointer(args->out)},
         .lse = {.base = rt_ops_pointer(args->lse)},
@@ -316,13 +352,16 @@ enum rt_status rt_ops_attend_params(const struct rt_mla_decode_args *args,
     RT_TRY(RT_STRIDE(decode, args, lse_head_stride, 1, 1, &p->lse.head_stride, err));
     RT_TRY(rt_ops_kv_view(decode, s, &choice->kv, args->kv, args->block_table, args->kv_page_stride,
                           args->kv_token_stride, &p->kv, err));
-    return rt_ops_decode_memory(args, choice, p, err);
+    if (rt_kv_is_quantised(&choice->kv))
+        out->quant = rt_quant_view_make(&choice->kv, &p->kv, args->kv_scale);
+    return rt_ops_decode_memory(args, choice, out, err);
 }
 
 enum rt_status rt_ops_decode_work(const struct rt_kernels *k, const struct rt_ops_choice *choice,
-                                  const struct rt_attend_params *attend, struct rt_decode_work *out,
-                                  struct rt_error *err)
+                                  const struct rt_attend_quant_params *p,
+                                  struct rt_decode_work *out, struct rt_error *err)
 {
+    const struct rt_attend_params *attend = &p->attend;
     const struct rt_reduce_params reduce = {
         .partials = attend->partials,
         .schedule = attend->schedule,
@@ -334,8 +373,10 @@ enum rt_status rt_ops_decode_work(const struct rt_kernels *k, const struct rt_op
         .lse_base2 = attend->lse_base2,
         .sink = attend->sink,
     };
-    RT_TRY(rt_ops_named(
-        decode, rt_op_build(k, &choice->attend, attend, sizeof(*attend), &out->attend, err), err));
+    /* An attend_quant's parameters begin with attend's. */
+    const size_t attend_bytes = rt_kv_is_quantised(&choice->kv) ? sizeof(*p) : sizeof(*attend);
+    RT_TRY(rt_ops_named(decode, rt_op_build(k, &choice->attend, p, attend_bytes, &out->attend, err),
+                        err));
     return rt_ops_named(
         decode, rt_op_build(k, &choice->reduce, &reduce, sizeof(reduce), &out->reduce, err), err);
 }

@@ -5,6 +5,7 @@
 #include "kernels/abi/attend.h"
 #include "kernels/abi/reduce.h"
 #include "kernels/abi/step.h"
+#include "kernels/quant_view.h"
 #include "runtime/recipe_parts.h"
 
 #include <stddef.h>
@@ -70,11 +71,11 @@ struct rt_kv_view rt_recipe_kv_view(const struct recipe *b, uint32_t layer)
         .base = rt_recipe_at(b, RT_TENSOR_KV, layer),
         .table = rt_recipe_at(b, RT_TENSOR_BLOCK_TABLE, 0),
         .page_stride_bytes = (int64_t)rt_kv_page_bytes(&l->dims.kv, l->dims.page_size),
-        .token_stride_bytes = l->dims.kv.token_bytes,
+        .token_stride_bytes = l->dims.kv.row_bytes,
         .page_size = l->dims.page_size,
         .max_blocks = l->max_blocks,
         .pages = (uint32_t)l->dims.pages,
-        .token_bytes = l->dims.kv.token_bytes,
+        .token_bytes = l->dims.kv.row_bytes,
     };
 }
 
@@ -261,6 +262,7 @@ static enum rt_status add_page_copy(struct recipe *b)
         .kv = rt_recipe_kv_view(b, 0),
         .layer_stride_bytes = (int64_t)l->tensors[RT_TENSOR_KV].layer_stride,
         .layers = l->dims.layers,
+        .tail_bytes = l->dims.page_size * (l->dims.kv.token_bytes - l->dims.kv.row_bytes),
     };
     return rt_recipe_add_op(b, RT_OP_PAGE_COPY, RT_NO_LAYER, &p, sizeof(p));
 }
@@ -300,8 +302,33 @@ static enum rt_status add_schedule_append(struct recipe *b)
     return rt_recipe_add_op(b, RT_OP_SCHEDULE_APPEND, 0, &p, sizeof(p));
 }
 
+static bool is_quantised(const struct recipe *b)
+{
+    return rt_kv_is_quantised(&b->s->blueprint->placement.dims.kv);
+}
+
+static struct rt_quant_view quant_view(const struct recipe *b, uint32_t layer)
+{
+    const struct rt_kv_view kv = rt_recipe_kv_view(b, layer);
+    const float scale =
+        b->s->kv_scales ? b->s->kv_scales[layer] : (float)b->s->blueprint->config.kv_scale;
+    return rt_quant_view_make(&b->s->blueprint->placement.dims.kv, &kv, scale);
+}
+
+static enum rt_status add_append_quant(struct recipe *b, uint32_t layer)
+{
+    const struct rt_append_quant_params p = {
+        .general.append = append_params(b, layer),
+        .quant = quant_view(b, layer),
+        .d_qk = b->s->blueprint->placement.dims.kv.d_qk,
+    };
+    return rt_recipe_add_op(b, RT_OP_APPEND_QUANT, layer, &p, sizeof(p));
+}
+
 enum rt_status rt_recipe_add_append(struct recipe *b, uint32_t layer)
 {
+    if (is_quantised(b))
+        return add_append_quant(b, layer);
     const struct rt_append_params p = append_params(b, layer);
     return rt_recipe_add_op(b, RT_OP_APPEND, layer, &p, sizeof(p));
 }
@@ -340,8 +367,11 @@ struct rt_attend_params rt_recipe_attend_params(const struct recipe *b, uint32_t
 
 enum rt_status rt_recipe_add_attend(struct recipe *b, uint32_t layer)
 {
-    const struct rt_attend_params p = rt_recipe_attend_params(b, layer);
-    return rt_recipe_add_op(b, RT_OP_ATTEND, layer, &p, sizeof(p));
+    struct rt_attend_quant_params p = {.attend = rt_recipe_attend_params(b, layer)};
+    if (!is_quantised(b))
+        return rt_recipe_add_op(b, RT_OP_ATTEND, layer, &p.attend, sizeof(p.attend));
+    p.quant = quant_view(b, layer);
+    return rt_recipe_add_op(b, RT_OP_ATTEND_QUANT, layer, &p, sizeof(p));
 }
 
 struct rt_reduce_params rt_recipe_reduce_params(const struct recipe *b, uint32_t layer)
@@ -368,12 +398,20 @@ enum rt_status rt_recipe_add_reduce(struct recipe *b, uint32_t layer)
     return rt_recipe_add_op(b, RT_OP_REDUCE, layer, &p, sizeof(p));
 }
 
+static enum rt_status add_first_append(struct recipe *b)
+{
+    if (!is_quantised(b))
+        return add_schedule_append(b);
+    RT_TRY(rt_recipe_add_schedule(b));
+    return rt_recipe_add_append(b, 0);
+}
+
 /* Attention alone, between stages that leave q and latent. */
 static enum rt_status add_attention(struct recipe *b, uint32_t layer)
 {
     if (b->s->blueprint->config.topk)
         return rt_recipe_add_sparse(b, layer);
-    RT_TRY(layer ? rt_recipe_add_append(b, layer) : add_schedule_append(b));
+    RT_TRY(layer ? rt_recipe_add_append(b, layer) : add_first_append(b));
     RT_TRY(rt_recipe_add_attend(b, layer));
     return rt_recipe_add_reduce(b, layer);
 }

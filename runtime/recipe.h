@@ -27,6 +27,7 @@ struct rt_recipe_source {
     void *stage_user;
     /* Bits by stage point, as in rt_create_params. */
     uint32_t foreign, host_nodes, overlapped;
+    const float *kv_scales;             /* [layers], or null: the configuration's */
     const struct rt_weights *weights;   /* of blocks; null without */
     const struct rt_refusals *refusals; /* of the library's; null: none is known */
     struct rt_comm *comm;               /* of the ranks; null: this is the only one */

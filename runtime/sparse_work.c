@@ -152,7 +152,7 @@ static enum rt_status cache_view(const struct named_keys *n, const struct rt_kv_
 {
     const struct rt_mla_sparse_keys *k = n->keys;
     const struct rt_named_pointer pointers[] = {{n->names->kv, k->kv, RT_ALIGN_VECTOR}};
-    const int64_t width = format->d_qk, element_bytes = format->token_bytes / format->d_qk;
+    const int64_t width = format->d_qk, element_bytes = format->element_bytes;
     int64_t page = 0, token = 0;
     if (!k->topk)
         return RT_OK;
@@ -168,7 +168,7 @@ static enum rt_status cache_view(const struct named_keys *n, const struct rt_kv_
                                .page_size = k->page_size,
                                .max_blocks = k->max_blocks,
                                .pages = k->pages,
-                               .token_bytes = format->token_bytes};
+                               .token_bytes = format->row_bytes};
     return RT_OK;
 }
 

@@ -183,6 +183,7 @@ static void print_plan(const rt_plan *plan, const struct rt_config *config, bool
     print_size("arena", info->arena_bytes);
     print_size("pool", info->pool_bytes);
     print_size("mapped host memory", info->mapped_bytes);
+    printf("KV layout %s: %u bytes a token and layer\n", info->kv_layout, info->kv_token_bytes);
     printf("%" PRIu64 " pages of %u tokens, set by %s: %" PRIu64 " tokens, %" PRIu64
            " sequences of %u\n\n",
            info->pages, config->page_size, limits[info->pages_limit].words, info->tokens,
@@ -190,6 +191,30 @@ static void print_plan(const rt_plan *plan, const struct rt_config *config, bool
     print_buffers(plan);
     putchar('\n');
     print_graphs(plan, stages);
+}
+
+/* What every layout would hold of the same memory. A layout that is refused is told with why. */
+static int print_layouts(const struct rt_config *config, const char *assume)
+{
+    int code = EXIT_FAILED;
+    printf("%-12s %21s %14s %14s\n", "layout", "bytes a token, layer", "tokens", "sequences");
+    for (int layout = RT_KV_BF16; layout <= RT_KV_V4; layout++) {
+        struct rt_config c = *config;
+        struct rt_error error = {0};
+        rt_plan *plan = NULL;
+        c.kv_layout = (enum rt_kv_layout)layout;
+        c.kv_scale = c.kv_layout == RT_KV_FP8_TENSOR ? config->kv_scale : 1;
+        if (rt_plan_create(&c, assume, &plan, &error) == RT_OK) {
+            const struct rt_info *info = rt_plan_info(plan);
+            printf("%-12s %21u %14" PRIu64 " %14" PRIu64 "\n", info->kv_layout,
+                   info->kv_token_bytes, info->tokens, info->full_sequences);
+            code = EXIT_OK;
+        } else {
+            printf("not: %s\n", error.message);
+        }
+        rt_plan_destroy(&plan);
+    }
+    return code;
 }
 
 /* ---- for programs ---------------------------------------------------------------------------- */
@@ -287,6 +312,8 @@ static void json_plan(const rt_plan *plan, const struct rt_config *config, bool 
     json_uint(j, "tokens", info->tokens);
     json_uint(j, "full_sequences", info->full_sequences);
     json_uint(j, "memory_bytes", info->memory_bytes);
+    cJSON_AddStringToObject(j, "kv_layout", info->kv_layout);
+    json_uint(j, "kv_token_bytes", info->kv_token_bytes);
     json_geometry(j, config);
     json_buffers(j, plan);
     json_graphs(j, plan, stages);
@@ -398,13 +425,14 @@ static bool fits(const rt_plan *plan)
 
 int cmd_plan(int argc, char **argv)
 {
-    bool json = false, stages = false;
+    bool json = false, stages = false, layouts = false;
     bool has_beside = false, has_context = false;
     struct drawn drawn = {.batch = 0};
     const char *assume = NULL, *path;
     const struct option options[] = {
         {"--json", OPTION_FLAG, &json, 0, 0},
         {"--stages", OPTION_FLAG, &stages, 0, 0},
+        {"--layouts", OPTION_FLAG, &layouts, 0, 0},
         {"--assume", OPTION_TEXT, &assume, 0, 0},
         {"--dot", OPTION_NUMBER, &drawn.batch, 1, RT_MAX_BATCH, NULL},
         {"--dot-chunk", OPTION_NUMBER, &drawn.chunk, 1, RT_MAX_CHUNK, NULL},
@@ -417,8 +445,13 @@ int cmd_plan(int argc, char **argv)
     struct rt_config config;
     struct rt_error error = {0};
     rt_plan *plan = NULL;
-    if (rt_config_load(path, &config, &error) != RT_OK ||
-        rt_plan_create(&config, assume, &plan, &error) != RT_OK) {
+    if (rt_config_load(path, &config, &error) != RT_OK) {
+        complain("%s", error.message);
+        return EXIT_FAILED;
+    }
+    if (layouts)
+        return print_layouts(&config, assume);
+    if (rt_plan_create(&config, assume, &plan, &error) != RT_OK) {
         complain("%s", error.message);
         return EXIT_FAILED;
     }

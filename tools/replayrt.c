@@ -20,6 +20,7 @@ static const struct command commands[] = {
      "  plan CONFIG        every buffer, graph, stage and kernel that a runtime would have\n"
      "      --assume NAME  for a device that is elsewhere: h200, h100, a100 or host\n"
      "      --stages       list every graph's stages, equal layers as one\n"
+     "      --layouts      what each layout of the cache would hold, and nothing else\n"
      "      --dot BATCH    that batch size's graph, for Graphviz\n"
      "      --dot-chunk N  that of a chunk of N tokens of prompts\n"
      "      --beside ROWS  of such, beside so many rows that decode (0)\n"

@@ -10,6 +10,11 @@
  * a program built for per-thread default streams; it cannot be captured. On the host device
  * pointers are host pointers, the stream is null, and the work is done on return.
  *
+ * A cache is of the layout that the shape names (enum rt_kv_layout, docs/kv_formats.md), which is
+ * never inferred from a stride. Where it is not bf16, kv is bytes, and its strides are in bytes,
+ * multiples of 16; scales that a layout has behind a page's tokens begin at page_size times
+ * kv_token_stride bytes of each page, and a page's stride leaves room for them.
+ *
  * Rows are moved 16 bytes at a time: the addresses of q, q_rope, latent, rope, kv, out,
  * schedule.parts and partial_out are multiples of 16 bytes, and the strides of the first six
  * multiples of 8 elements.
@@ -68,6 +73,7 @@ struct rt_mla_shape {
     uint32_t pages;       /* pages in the pool; ids outside 0..pages-1 are never followed */
     uint32_t causal;      /* 1: query t sees keys < length - (query_len - 1 - t); 0: all keys */
     enum rt_backend backend;
+    enum rt_kv_layout kv_layout; /* of the cache; other than bf16: the generic kernels */
 };
 
 /* What to allocate, once, for a shape: all 256-byte aligned, reusable step after step. */
@@ -100,7 +106,10 @@ RT_API enum rt_status rt_mla_schedule(rt_ops *ops, const struct rt_mla_schedule_
                                       void *stream);
 
 /*
- * Writes the new tokens into the cache, bit for bit. A token comes whole, or its latent and its
+ * Writes the new tokens into the cache, bit for bit, or quantised as the layout has it: scales that
+ * are in the cache are the least powers of two for which no number of a tile is beyond 448, 2^-100
+ * at least; rounding is to nearest even; what is beyond is 448 with its sign, NaN stays NaN. A
+ * token comes whole, or its latent and its
  * rope part from two tensors. Where it goes is said in one of two ways, never both:
  *
  *   block_table, positions   token t of request r to position positions[r] + t of its pages
@@ -115,7 +124,7 @@ struct rt_mla_append_args {
     uint32_t reserved;
     struct rt_mla_shape shape;
     uint64_t latent;      /* bf16 [batch, query_len, d_qk], of d_v where rope is given */
-    uint64_t kv;          /* bf16 [pages, page_size, d_qk] of this layer */
+    uint64_t kv;          /* bf16 [pages, page_size, d_qk] of this layer, or of the layout */
     uint64_t block_table; /* int32 [batch, max_blocks] */
     uint64_t positions;   /* int32 [batch]: position of the first new token; < 0: skip the row */
     /* in elements; 0: packed */
@@ -123,6 +132,10 @@ struct rt_mla_append_args {
     uint64_t rope; /* bf16 [batch, query_len, d_qk - d_v], or 0: latent has all of d_qk */
     int64_t rope_row_stride, rope_token_stride;
     uint64_t slot_mapping; /* int64 [batch, query_len], packed; or 0 */
+    /* RT_KV_FP8_TENSOR alone, else 0: what numbers of this layer's cache are multiplied by when
+     * they are read. Above 0 and finite. */
+    float kv_scale;
+    uint32_t reserved2;
 };
 RT_API enum rt_status rt_mla_append(rt_ops *ops, const struct rt_mla_append_args *args,
                                     void *stream);
@@ -139,7 +152,7 @@ struct rt_mla_decode_args {
     float softmax_scale; /* mandatory, > 0 */
     struct rt_mla_shape shape;
     uint64_t q;           /* bf16 [batch, query_len, heads, d_qk], of d_v where q_rope is given */
-    uint64_t kv;          /* bf16 [pages, page_size, d_qk] of this layer */
+    uint64_t kv;          /* bf16 [pages, page_size, d_qk] of this layer, or of the layout */
     uint64_t block_table; /* int32 [batch, max_blocks]; behind a request's length: not read */
     uint64_t lengths;     /* int32 [batch], the values that the schedule saw */
     struct rt_mla_schedule_buffers schedule; /* read */
@@ -157,7 +170,7 @@ struct rt_mla_decode_args {
     uint64_t q_rope;
     int64_t q_rope_row_stride, q_rope_token_stride, q_rope_head_stride;
     enum rt_lse_base lse_base;
-    uint32_t reserved;
+    float kv_scale; /* as rt_mla_append_args has it */
     /* f32 [heads], or 0: there are none. A head's sink is a score, natural and times softmax_scale
      * already, of a key that has no value: it is in the softmax's denominator, so that out is
      * multiplied by 1 / (1 + exp(sink - lse)), and is no part of lse. -inf is as no sink; +inf, or

@@ -156,6 +156,10 @@ struct rt_create_params {
     uint32_t overlapped_stages;
     const rt_weights *weights; /* with rt_config.layer, null without: copied */
     rt_ranks *ranks;           /* replayrt/ranks.h; null: this is the only one. Outlives it. */
+    /* With kv_cache.layout fp8_tensor, null without: [layers] what numbers of each layer's cache
+     * are multiplied by when they are read, above 0 and finite; null: rt_config.kv_scale. Copied
+     * into the graphs. */
+    const float *kv_scales;
 };
 
 /*
@@ -174,7 +178,7 @@ struct rt_sizes {
     uint32_t struct_size;
     uint32_t reserved;
     uint64_t arena_bytes;  /* device memory besides the KV pool */
-    uint64_t pool_bytes;   /* KV pool: layers * pages * page_size * d_qk * 2 */
+    uint64_t pool_bytes;   /* KV pool: layers * pages * page_size tokens of the cache's layout */
     uint64_t mapped_bytes; /* pinned host memory, always the runtime's own */
     uint64_t pages;
 };
@@ -371,7 +375,9 @@ enum rt_dtype { RT_DTYPE_BF16 = 1, RT_DTYPE_F32, RT_DTYPE_I32, RT_DTYPE_U8 };
  * and how the keys are shared out:
  *   parts        i32  [parts, 8]              num_splits  i32 [bucket + 1], with topk
  *                                                         [bucket * longest q + 1]
- *   kv           bf16 [pages, page_size, d_qk]   per layer
+ *   kv           bf16 [pages, page_size, d_qk]   per layer; of a quantised kv_layout bytes of
+ *                                                [pages, page_size, rt_info.kv_token_bytes], page
+ *                                                by page as docs/kv_formats.md has them
  * and of a chunk's graph, where rt_config.chunks are configured, whose tokens are those of prompts,
  * one row's behind the other's, and from stage_context.chunk on one of each row that decodes. Of
  * its rows the tensors above have the last token alone, as if it were all they have, and data
@@ -465,7 +471,8 @@ struct rt_info {
     uint64_t full_sequences;          /* of max_length tokens that the pages hold at once */
     uint64_t memory_bytes; /* free before anything was allocated; all of an assumed device */
     enum rt_pages_limit pages_limit; /* what set `pages`: all sequences at full length, or less */
-    uint32_t reserved;
+    uint32_t kv_token_bytes;         /* of a token in the cache of one layer, scales included */
+    const char *kv_layout;           /* as kv_cache.layout has it, static storage */
 };
 RT_API enum rt_status rt_get_info(rt_runtime *runtime, struct rt_info *out);
 

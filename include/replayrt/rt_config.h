@@ -82,8 +82,18 @@ struct rt_rope {
     double query_scale_beta;
 };
 
+/*
+ * What a token of the cache is; docs/kv_formats.md has every byte. Bytes a token are of 576/512,
+ * where a layout has no other. A number in e4m3 is one byte, times a scale.
+ */
 enum rt_kv_layout {
-    RT_KV_BF16 = 0 /* a token is d_qk bf16: normalised latent [L], rotated key part [R] */
+    RT_KV_BF16 = 0,    /* 1152: d_qk bf16: normalised latent [L], rotated key part [R] */
+    RT_KV_FP8_TENSOR,  /* 576: d_qk e4m3, one scale for all tokens of a layer */
+    RT_KV_FP8_TOKEN,   /* 644: L e4m3 and R bf16; one f32 scale, behind the page's tokens */
+    RT_KV_V32,         /* 656: L e4m3, an f32 scale for every 128 of them, R bf16; R > 0 */
+    RT_KV_V32_NO_ROPE, /* 528: 512 e4m3, four f32 scales; of 512/512 */
+    RT_KV_V4           /* 584: 448 e4m3 and 64 bf16; 7 scales that are powers of two, and a byte 0,
+                          behind the page's tokens; of 512/512 */
 };
 
 enum rt_backend {
@@ -148,10 +158,10 @@ struct rt_config {
     uint32_t max_sequences; /* slots, 1..RT_MAX_SEQUENCES */
     uint32_t max_length;    /* tokens of one sequence, 1..RT_MAX_LENGTH */
 
-    enum rt_kv_layout kv_layout;
-    uint32_t page_size;     /* tokens of a page: 16, 32, 64 or 128; 64 is the tuned one */
-    uint64_t pages;         /* pages of the pool; 0: by memory_fraction */
-    double memory_fraction; /* of the device memory free at create, arena included; (0, 1] */
+    enum rt_kv_layout kv_layout; /* other than bf16: without layer and topk */
+    uint32_t page_size;          /* tokens of a page: 16, 32, 64 or 128; 64 is the tuned one */
+    uint64_t pages;              /* pages of the pool; 0: by memory_fraction */
+    double memory_fraction;      /* of the device memory free at create, arena included; (0, 1] */
 
     enum rt_backend backend;
     enum rt_tensor_sharing tensors;
@@ -181,6 +191,9 @@ struct rt_config {
      * Without layer and without chunks; 576/512 and 512/512. */
     uint32_t topk;
     uint32_t sinks; /* 1: every head has an attention sink, tensor attn_sink; without chunks */
+    /* Of RT_KV_FP8_TENSOR: what numbers of the cache are multiplied by when they are read, in every
+     * layer; rt_create_params.kv_scales has one for each. Elsewhere 1. */
+    double kv_scale;
 };
 
 /* Defaults: device auto, buckets 1 2 4 8 16 32 64, query length 1, ring depth 8, 64 sequences of

@@ -134,14 +134,16 @@ RT_STATIC_ASSERT(sizeof(struct rt_step_end_params) == 13 * 8 + 6 * 4, "step_end 
 
 /*
  * page_copy: block (l, i) copies the first `rows` tokens of page copies[i].from to page
- * copies[i].to in layer l, for i < ctrl->copy_count.
+ * copies[i].to in layer l, for i < ctrl->copy_count; and all of tail_bytes behind the page's rows,
+ * the scales of some layouts.
  */
 struct rt_page_copy_params {
     const struct rt_ctrl *ctrl;
     const struct rt_page_copy *copies;
     struct rt_kv_view kv;       /* of layer 0; its table is not read */
     int64_t layer_stride_bytes; /* from layer to layer */
-    uint32_t layers, reserved;
+    uint32_t layers;
+    uint32_t tail_bytes; /* from page_size * token_stride_bytes on, a multiple of 16 */
 };
 #define RT_PAGE_COPY_PARAMS_ADDRESSES(type, at)                                                    \
     (RT_ADDRESS(type, at ctrl) | RT_ADDRESS(type, at copies) | RT_KV_ADDRESSES(type, at kv))

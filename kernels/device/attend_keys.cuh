@@ -5,17 +5,20 @@
 /*
  * Where the generic attend kernels' keys are, and where a row is in the data. Two kinds of SOURCE:
  *
- *   params   of the kernel; attend() is the part that both have
- *   found    what is known of a key early, before its place in shared memory is free: it costs
- *            trips to memory
- *   marks    in shared memory: which keys of a step there are, where that does not follow from
- *            their number
+ *   params     of the kernel; attend() is the part that both have
+ *   found      what is known of a key early, before its place in shared memory is free: it costs
+ *              trips to memory
+ *   marks      in shared memory: which keys of a step there are, where that does not follow from
+ *              their number
+ *   CONVERTED  a key's row is not what is worked on (kernels/device/attend_quant.cuh)
  */
 #include "kernels/abi/sparse.h"
 #include "kernels/device/attend_walk.cuh"
+#include "kernels/device/page_row.cuh"
 
 /* All keys of a row, in its pages one behind the other. */
 struct rt_attend_row_keys {
+    static constexpr bool CONVERTED = false;
     typedef struct rt_attend_params params;
     typedef int found; /* the key's page; -1: nothing to read */
     struct marks {
@@ -39,14 +42,21 @@ struct rt_attend_row_keys {
         return p.kv.table[(int64_t)at.line * p.kv.max_blocks + column];
     }
 
+    static __device__ __forceinline__ struct rt_page_row
+    page_row(const params &p, const struct rt_attend_walk &walk, int page, int key)
+    {
+        struct rt_page_row at = {};
+        at.row = (uint32_t)key - walk.page.quotient((uint32_t)key) * p.kv.page_size;
+        if ((uint32_t)page < p.kv.pages)
+            at.page = p.kv.base + page * p.kv.page_stride_bytes;
+        return at;
+    }
+
     /* Null: it reads as zeros. */
     static __device__ __forceinline__ const unsigned char *
     place(const params &p, const struct rt_attend_walk &walk, int page, int key)
     {
-        const uint32_t offset = (uint32_t)key - walk.page.quotient((uint32_t)key) * p.kv.page_size;
-        if ((uint32_t)page >= p.kv.pages)
-            return nullptr;
-        return p.kv.base + page * p.kv.page_stride_bytes + offset * p.kv.token_stride_bytes;
+        return (const unsigned char *)row_address(p.kv, page_row(p, walk, page, key));
     }
 
     static __device__ __forceinline__ void mark(marks &, int, uint32_t, bool)
@@ -70,6 +80,7 @@ struct rt_attend_row_keys {
 
 /* Those of a query token's lists. */
 struct rt_attend_listed_keys {
+    static constexpr bool CONVERTED = false;
     typedef struct rt_sparse_attend_params params;
     typedef const unsigned char *found; /* the key itself; null: there is none */
     struct alignas(16) marks {

@@ -8,6 +8,8 @@
  *   out = softmax(scale * q k^T, masked) v      v = the first D_V elements of k
  *
  * Which keys those are, SOURCE knows: a row's, or listed ones (kernels/device/attend_keys.cuh).
+ * Where they are not bf16 as they lie, they are a step in registers, and kv(i + 1) is put into its
+ * buffer between D and A, in front of the loads of kv(i + 2).
  *
  * Block (x, y): query rows [x * TILE_ROWS, ...) of every batch row of part y; eight warps. The
  * part's batch rows are walked as one stream of steps of 32 keys, so that the next batch row's keys
@@ -29,6 +31,7 @@
 #include "kernels/abi/attend.h"
 #include "kernels/abi/attend_generic.h"
 #include "kernels/device/attend_keys.cuh"
+#include "kernels/device/attend_quant.cuh"
 #include "kernels/device/ptx/convert.cuh"
 #include "kernels/device/ptx/cp_async.cuh"
 #include "kernels/device/ptx/ldmatrix.cuh"
@@ -93,6 +96,9 @@ template <int D_QK, int D_V, int TILE_ROWS, class SOURCE> struct rt_attend_block
     const struct rt_attend_params &p;
     smem &s;
     uint32_t thread, warp, lane;
+    /* Of a source that converts: this thread's share of the keys on their way. */
+    static constexpr int SHARES = SOURCE::CONVERTED ? (D_V / 16 + 15) / COPY_THREADS : 1;
+    struct rt_quant_share<SHARES> share;
     /* Softmax of this thread's query row: the maximum is the row's, the sum is of its own keys. */
     float row_max, row_sum;
     float out[ROW_TILES][OUT_TILES][4];
@@ -146,11 +152,28 @@ template <int D_QK, int D_V, int TILE_ROWS, class SOURCE> struct rt_attend_block
         if (at.row == RT_ATTEND_NONE)
             return;
         const uint32_t slot = thread / COPY_THREADS;
-        const unsigned char *key = SOURCE::place(all, s.walk, found, at.key + (int)slot);
-        const uint16_t *from = (const uint16_t *)(key ? key : p.kv.base);
+        bool there;
+        if constexpr (SOURCE::CONVERTED) {
+            there =
+                SOURCE::fetch(all, s.walk, found, at.key + (int)slot, thread % COPY_THREADS, share);
+        } else {
+            const unsigned char *key = SOURCE::place(all, s.walk, found, at.key + (int)slot);
+            const uint16_t *from = (const uint16_t *)(key ? key : p.kv.base);
+            there = key != nullptr;
+            copy_row(s.kv[buffer][slot], from, from + D_V, there);
+        }
         if (thread % COPY_THREADS == 0)
-            SOURCE::mark(s, buffer, slot, key != nullptr);
-        copy_row(s.kv[buffer][slot], from, from + D_V, key != nullptr);
+            SOURCE::mark(s, buffer, slot, there);
+    }
+
+    /* What has been loaded last is there, of a step that there is, once all threads were here. */
+    __device__ __forceinline__ void put_kv(int buffer, const struct rt_attend_step &at)
+    {
+        if constexpr (SOURCE::CONVERTED) {
+            if (at.row != RT_ATTEND_NONE)
+                rt_quant_put(all.quant, D_QK, thread % COPY_THREADS, share,
+                             s.kv[buffer][thread / COPY_THREADS]);
+        }
     }
 
     __device__ __forceinline__ void load_q(int row)
@@ -468,6 +491,7 @@ template <int D_QK, int D_V, int TILE_ROWS, class SOURCE> struct rt_attend_block
             return;
         load_q(step(0).row);
         load_kv(0, step(0), find_key(step(0)));
+        put_kv(0, step(0));
         rt_cp_async_commit();
         load_kv(1, step(1), find_key(step(1)));
         rt_cp_async_commit();
@@ -489,6 +513,7 @@ template <int D_QK, int D_V, int TILE_ROWS, class SOURCE> struct rt_attend_block
             barrier(); /* C */
             add_values(i % 2, step(i));
             barrier(); /* D */
+            put_kv((i + 1) % 2, step(i + 1));
             load_kv(i % 2, step(i + 2), found);
             rt_cp_async_commit();
             if (last) {
@@ -521,6 +546,16 @@ static __device__ __forceinline__ void rt_attend_entry(const typename SOURCE::pa
             const __grid_constant__ struct rt_attend_params p)                                     \
     {                                                                                              \
         rt_attend_entry<d_qk, d_v, tile_rows, rt_attend_row_keys>(p);                              \
+    }
+
+/* Likewise of keys in e4m3. */
+#define RT_ATTEND_QUANT_ENTRY(d_qk, d_v, tile_rows)                                                \
+    extern "C" __global__ void __launch_bounds__(RT_ATTEND_GENERIC_THREADS,                        \
+                                                 RT_ATTEND_QUANT_BLOCKS_PER_SM(tile_rows, d_qk))   \
+        rt_mla_attend_quant_##d_qk##x##d_v##_r##tile_rows(                                         \
+            const __grid_constant__ struct rt_attend_quant_params p)                               \
+    {                                                                                              \
+        rt_attend_entry<d_qk, d_v, tile_rows, rt_attend_quant_keys>(p);                            \
     }
 
 /* Likewise over listed keys. */

@@ -12,6 +12,15 @@
 #define WARPS (RT_PAGE_COPY_THREADS / RT_WARP_LANES)
 #define ROWS_IN_FLIGHT 4u /* a warp's rows between load and store: two trips for a page of 64 */
 
+/* What is behind the page's rows. */
+static __device__ __forceinline__ void copy_tail(const struct rt_page_copy_params &p,
+                                                 const unsigned char *from, unsigned char *to)
+{
+    const int64_t tail = p.kv.page_size * p.kv.token_stride_bytes;
+    for (uint32_t i = threadIdx.x; i < p.tail_bytes / sizeof(uint4); i += RT_PAGE_COPY_THREADS)
+        reinterpret_cast<uint4 *>(to + tail)[i] = reinterpret_cast<const uint4 *>(from + tail)[i];
+}
+
 extern "C" __global__ void __launch_bounds__(RT_PAGE_COPY_THREADS)
     rt_page_copy(const __grid_constant__ struct rt_page_copy_params p)
 {
@@ -25,6 +34,7 @@ extern "C" __global__ void __launch_bounds__(RT_PAGE_COPY_THREADS)
     unsigned char *to = layer + copy.to * p.kv.page_stride_bytes;
     const uint32_t rows = (uint32_t)max(copy.rows, 0);
     const uint32_t vectors = p.kv.token_bytes / sizeof(uint4);
+    copy_tail(p, from, to);
     for (uint32_t first = threadIdx.x / RT_WARP_LANES; first < rows;
          first += ROWS_IN_FLIGHT * WARPS) {
         struct rt_row_piece pieces[ROWS_IN_FLIGHT];

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which attention kernel serves a request, dense or sparse, or the first reason why none does. */
+/* Which attention kernel serves a request, dense or sparse, of bf16 or e4m3, or the first reason
+ * why none does. */
 #include "common/math.h"
 #include "kernels/abi/attend_generic.h"
 #include "kernels/abi/attend_sm90.h"
 #include "kernels/abi/project_sm90.h"
+#include "kernels/abi/quant.h"
 #include "kernels/abi/sparse.h"
 #include "kernels/images.h"
 #include "kernels/ops/op_build.h"
@@ -38,7 +40,7 @@ struct attend_kernel {
 /* By operator and backend, then geometry, then rising tile_rows. */
 static const struct attend_kernel attend_kernels[] = {
 #define RT_KERNEL(entry_, image_, params_, addresses_, smem_, waits_, ref_)
-#define GENERIC(op_, name_, smem_, d_qk_, d_v_, tile_rows_)                                        \
+#define GENERIC(op_, name_, smem_, blocks_, d_qk_, d_v_, tile_rows_)                               \
     {.op = (op_),                                                                                  \
      .backend = RT_BACKEND_GENERIC,                                                                \
      .entry = "rt_mla_" name_ "_" #d_qk_ "x" #d_v_ "_r" #tile_rows_,                               \
@@ -47,13 +49,18 @@ static const struct attend_kernel attend_kernels[] = {
      .tile_rows = (tile_rows_),                                                                    \
      .threads = RT_ATTEND_GENERIC_THREADS,                                                         \
      .smem_bytes = smem_(tile_rows_, d_qk_),                                                       \
-     .blocks_per_sm = RT_ATTEND_GENERIC_BLOCKS_PER_SM(tile_rows_, d_qk_),                          \
+     .blocks_per_sm = blocks_(tile_rows_, d_qk_),                                                  \
      .overhead_blocks = GENERIC_OVERHEAD_BLOCKS,                                                   \
      .min_blocks = GENERIC_MIN_BLOCKS},
 #define RT_ATTEND_GENERIC(d_qk_, d_v_, tile_rows_)                                                 \
-    GENERIC(RT_OP_ATTEND, "attend", RT_ATTEND_GENERIC_SMEM_BYTES, d_qk_, d_v_, tile_rows_)
+    GENERIC(RT_OP_ATTEND, "attend", RT_ATTEND_GENERIC_SMEM_BYTES, RT_ATTEND_GENERIC_BLOCKS_PER_SM, \
+            d_qk_, d_v_, tile_rows_)
+#define RT_ATTEND_QUANT(d_qk_, d_v_, tile_rows_)                                                   \
+    GENERIC(RT_OP_ATTEND_QUANT, "attend_quant", RT_ATTEND_GENERIC_SMEM_BYTES,                      \
+            RT_ATTEND_QUANT_BLOCKS_PER_SM, d_qk_, d_v_, tile_rows_)
 #define RT_SPARSE_GENERIC(d_qk_, d_v_, tile_rows_)                                                 \
-    GENERIC(RT_OP_SPARSE_ATTEND, "sparse", RT_SPARSE_GENERIC_SMEM_BYTES, d_qk_, d_v_, tile_rows_)
+    GENERIC(RT_OP_SPARSE_ATTEND, "sparse", RT_SPARSE_GENERIC_SMEM_BYTES,                           \
+            RT_ATTEND_GENERIC_BLOCKS_PER_SM, d_qk_, d_v_, tile_rows_)
 #define RT_ATTEND_SM90(d_qk_, d_v_, kind_, tile_rows_)                                             \
     {.op = RT_OP_ATTEND,                                                                           \
      .backend = RT_BACKEND_SM90,                                                                   \
@@ -89,6 +96,11 @@ static bool serves(const struct attend_kernel *kernel, enum rt_op_id op,
     return kernel->op == op && kernel->d_qk == request->kv->d_qk && kernel->d_v == request->kv->d_v;
 }
 
+static bool is_sparse(enum rt_op_id op)
+{
+    return op == RT_OP_SPARSE_ATTEND;
+}
+
 /* "576/512, 320/256, …": geometries stand together in the table. */
 static void list_geometries(enum rt_op_id op, char *text, size_t bytes)
 {
@@ -105,6 +117,19 @@ static void list_geometries(enum rt_op_id op, char *text, size_t bytes)
     }
 }
 
+/* An operator reads bf16, or what is quantised, and not the other. */
+static enum rt_status check_layout(enum rt_op_id op, const struct rt_kv_format *kv,
+                                   struct rt_error *err)
+{
+    const bool reads_quantised = op == RT_OP_ATTEND_QUANT;
+    RT_REQUIRE(rt_kv_layout_name(kv->layout), err, RT_ERR_UNSUPPORTED, "KV layout %d is not known",
+               (int)kv->layout);
+    RT_REQUIRE(rt_kv_is_quantised(kv) == reads_quantised, err, RT_ERR_UNSUPPORTED,
+               "KV layout %s is not read by %s%s", rt_kv_layout_name(kv->layout), rt_op_name(op),
+               reads_quantised ? ", which reads quantised ones" : ", which reads bf16");
+    return RT_OK;
+}
+
 static enum rt_status check_request(enum rt_op_id op, const struct rt_op_request *request,
                                     struct rt_error *err)
 {
@@ -115,19 +140,16 @@ static enum rt_status check_request(enum rt_op_id op, const struct rt_op_request
         char served[128];
         list_geometries(op, served, sizeof(served));
         return rt_fail(err, RT_ERR_GEOMETRY, "no kernel serves%s d_qk/d_v %u/%u; served are %s",
-                       op == RT_OP_ATTEND ? "" : " sparse attention of", request->kv->d_qk,
+                       is_sparse(op) ? " sparse attention of" : "", request->kv->d_qk,
                        request->kv->d_v, served);
     }
     RT_REQUIRE(request->heads >= 1 && request->heads <= RT_MAX_HEADS, err, RT_ERR_GEOMETRY,
                "%u heads per GPU; 1 to %u are served", request->heads, RT_MAX_HEADS);
     RT_REQUIRE(request->q_len >= 1 && request->q_len <= RT_MAX_QUERY_LEN, err, RT_ERR_UNSUPPORTED,
                "query length %u; 1 to %u are served", request->q_len, RT_MAX_QUERY_LEN);
-    RT_REQUIRE(op != RT_OP_ATTEND || rt_page_size_served(request->page_size), err,
-               RT_ERR_UNSUPPORTED, "page size %u; 1, 8, 16, 32, 64 and 128 are served",
-               request->page_size);
-    RT_REQUIRE(request->kv->layout == RT_KV_BF16, err, RT_ERR_UNSUPPORTED,
-               "KV layout %d; only bf16 (0) is served", (int)request->kv->layout);
-    return RT_OK;
+    RT_REQUIRE(is_sparse(op) || rt_page_size_served(request->page_size), err, RT_ERR_UNSUPPORTED,
+               "page size %u; 1, 8, 16, 32, 64 and 128 are served", request->page_size);
+    return check_layout(op, request->kv, err);
 }
 
 bool rt_page_size_served(uint32_t page_size)
@@ -162,7 +184,7 @@ enum rt_status rt_check_sm90(const struct rt_device_caps *caps, struct rt_error 
 /* Query rows of a row, as the kernels have rows: a sparse one's is a query token. */
 static uint32_t query_rows(enum rt_op_id op, const struct rt_op_request *request)
 {
-    return op == RT_OP_ATTEND ? request->heads * request->q_len : request->heads;
+    return is_sparse(op) ? request->heads : request->heads * request->q_len;
 }
 
 /* The smallest tile that holds all query rows; where there are more, 64 at a time. */
@@ -172,8 +194,11 @@ static enum rt_status pick_sm90(enum rt_op_id op, const struct rt_op_request *re
     const uint32_t wanted = query_rows(op, request);
     const struct attend_kernel *best = NULL;
     RT_TRY(rt_check_sm90(request->caps, err));
-    RT_REQUIRE(op == RT_OP_ATTEND, err, RT_ERR_UNSUPPORTED,
+    RT_REQUIRE(!is_sparse(op), err, RT_ERR_UNSUPPORTED,
                "backend sm90 has no kernel of sparse attention; auto and generic have");
+    RT_REQUIRE(op == RT_OP_ATTEND, err, RT_ERR_UNSUPPORTED,
+               "backend sm90 has no kernel of KV layout %s; auto and generic have",
+               rt_kv_layout_name(request->kv->layout));
     RT_REQUIRE(request->page_size >= 16, err, RT_ERR_UNSUPPORTED,
                "backend sm90 serves pages of 16, 32, 64 and 128 tokens, not of %u",
                request->page_size);

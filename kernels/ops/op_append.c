@@ -14,7 +14,7 @@ enum rt_status rt_check_schedule(const struct rt_schedule_params *p, struct rt_e
     return RT_OK;
 }
 
-static enum rt_status check_append(const struct rt_append_params *p, struct rt_error *err)
+enum rt_status rt_check_append(const struct rt_append_params *p, struct rt_error *err)
 {
     RT_TRY(rt_check_token_rows(p->rows.count, p->rows.q_len, err));
     RT_TRY(rt_check_tokens("latent", &p->latent, err));
@@ -29,8 +29,7 @@ enum rt_status rt_schedule_build(const struct rt_kernels *k, const struct rt_var
     return rt_launch_grid(k, variant->entry, p, sizeof(*p), 1, 1, RT_SCHEDULE_THREADS, out, err);
 }
 
-/* A warp a token. */
-static uint32_t append_blocks(const struct rt_rows_view *rows)
+uint32_t rt_append_blocks(const struct rt_rows_view *rows)
 {
     return rt_ceil_div_u32(rows->count * rows->q_len, RT_APPEND_WARPS);
 }
@@ -39,8 +38,8 @@ enum rt_status rt_append_build(const struct rt_kernels *k, const struct rt_varia
                                const void *params, struct rt_launch *out, struct rt_error *err)
 {
     const struct rt_append_params *p = params;
-    RT_TRY(check_append(p, err));
-    return rt_launch_grid(k, variant->entry, p, sizeof(*p), append_blocks(&p->rows), 1,
+    RT_TRY(rt_check_append(p, err));
+    return rt_launch_grid(k, variant->entry, p, sizeof(*p), rt_append_blocks(&p->rows), 1,
                           RT_APPEND_WARPS * RT_WARP_THREADS, out, err);
 }
 
@@ -49,14 +48,14 @@ enum rt_status rt_append_general_build(const struct rt_kernels *k, const struct 
                                        struct rt_error *err)
 {
     const struct rt_append_general_params *p = params;
-    RT_TRY(check_append(&p->append, err));
+    RT_TRY(rt_check_append(&p->append, err));
     RT_TRY(rt_check_tokens("rope", &p->rope, err));
     RT_TRY(rt_check_stride("rope bytes of a token", p->rope_bytes, 1, err));
     RT_REQUIRE(p->rope.base ? p->rope_bytes > 0 && p->rope_bytes < p->append.kv.token_bytes
                             : p->rope_bytes == 0,
                err, RT_ERR_INVALID, "%u of a token's %u bytes come from rope, which is at %p",
                p->rope_bytes, p->append.kv.token_bytes, (const void *)p->rope.base);
-    return rt_launch_grid(k, variant->entry, p, sizeof(*p), append_blocks(&p->append.rows), 1,
+    return rt_launch_grid(k, variant->entry, p, sizeof(*p), rt_append_blocks(&p->append.rows), 1,
                           RT_APPEND_WARPS * RT_WARP_THREADS, out, err);
 }
 
@@ -68,7 +67,7 @@ enum rt_status rt_schedule_append_build(const struct rt_kernels *k,
     const struct rt_schedule_append_params *p = params;
     const struct rt_rows_view *rows = &p->append.rows;
     RT_TRY(rt_check_schedule(&p->schedule, err));
-    RT_TRY(check_append(&p->append, err));
+    RT_TRY(rt_check_append(&p->append, err));
     const uint32_t warps = RT_SCHEDULE_THREADS / RT_WARP_THREADS;
     return rt_launch_grid(k, variant->entry, p, sizeof(*p),
                           1 + rt_ceil_div_u32(rows->count * rows->q_len, warps), 1,

@@ -19,6 +19,7 @@
 #include "kernels/abi/preattend_absorb.h"
 #include "kernels/abi/prefill.h"
 #include "kernels/abi/project.h"
+#include "kernels/abi/quant.h"
 #include "kernels/abi/reduce.h"
 #include "kernels/abi/sample.h"
 #include "kernels/abi/sparse.h"
@@ -47,7 +48,10 @@ enum rt_status rt_experts_pairs_resolve(const struct rt_op_request *request, str
 enum rt_status rt_prefill_attend_resolve(const struct rt_op_request *request,
                                          struct rt_variant *out, struct rt_error *err);
 
-/* What schedule and attend have in common with their sparse kin. */
+/* What append_general has in common with append_quant. */
+enum rt_status rt_check_append(const struct rt_append_params *p, struct rt_error *err);
+
+/* What schedule and attend have in common with their kin. */
 enum rt_status rt_check_schedule(const struct rt_schedule_params *p, struct rt_error *err);
 enum rt_status rt_check_attend(const struct rt_variant *v, const struct rt_attend_params *p,
                                struct rt_error *err);
@@ -63,6 +67,9 @@ enum rt_status rt_check_sm90(const struct rt_device_caps *caps, struct rt_error 
     enum rt_status build(const struct rt_kernels *k, const struct rt_variant *variant,             \
                          const void *params, struct rt_launch *out, struct rt_error *err);
 #include "kernels/ops.inc"
+
+/* A warp a token: append's blocks. */
+uint32_t rt_append_blocks(const struct rt_rows_view *rows);
 
 /* Shared by them: a launch of one-dimensional blocks, and the checks that name what is wrong. */
 enum rt_status rt_launch_grid(const struct rt_kernels *k, const char *entry, const void *params,

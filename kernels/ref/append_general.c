@@ -1,39 +1,41 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/ref/append_place.h"
 #include "kernels/ref/ref.h"
 
 #include <string.h>
 
-/* Of a pool's page and row in it. */
-static unsigned char *place(const struct rt_kv_view *kv, int64_t page, int64_t row)
-{
-    return kv->base + page * kv->page_stride_bytes + row * kv->token_stride_bytes;
-}
-
-static unsigned char *place_by_slot(const struct rt_kv_view *kv, int64_t slot)
+static bool place_by_slot(const struct rt_kv_view *kv, int64_t slot, struct rt_ref_place *out)
 {
     if (slot < 0 || slot >= (int64_t)kv->pages * kv->page_size)
-        return NULL;
-    return place(kv, slot / kv->page_size, slot % kv->page_size);
+        return false;
+    *out = (struct rt_ref_place){slot / kv->page_size, slot % kv->page_size};
+    return true;
 }
 
-static unsigned char *place_by_table(const struct rt_append_params *p, uint32_t row, uint32_t token)
+static bool place_by_table(const struct rt_append_params *p, uint32_t row, uint32_t token,
+                           struct rt_ref_place *out)
 {
     int64_t line = p->rows.slot ? p->rows.slot[row] : (int64_t)row;
     int64_t first = p->rows.position[row];
     if (line < 0 || first < 0)
-        return NULL;
+        return false;
     int64_t position = first + token, column = position / p->kv.page_size;
     if (column >= (int64_t)p->kv.max_blocks)
-        return NULL;
+        return false;
     int32_t page = p->kv.table[line * p->kv.max_blocks + column];
     if (page < 0 || (uint32_t)page >= p->kv.pages)
-        return NULL;
-    return place(&p->kv, page, position % p->kv.page_size);
+        return false;
+    *out = (struct rt_ref_place){page, position % p->kv.page_size};
+    return true;
 }
 
-static const uint16_t *piece_of(const struct rt_tokens_view *view, int64_t row, uint32_t token)
+bool rt_ref_append_place(const struct rt_append_general_params *p, uint32_t row, uint32_t token,
+                         struct rt_ref_place *out)
 {
-    return view->base + row * view->row_stride + token * view->token_stride;
+    const struct rt_append_params *a = &p->append;
+    if (p->slots)
+        return place_by_slot(&a->kv, p->slots[(size_t)row * a->rows.q_len + token], out);
+    return place_by_table(a, row, token, out);
 }
 
 void rt_ref_append_general(const void *params)
@@ -44,13 +46,14 @@ void rt_ref_append_general(const void *params)
     const uint32_t latent_bytes = a->kv.token_bytes - p->rope_bytes;
     for (uint32_t r = 0; r < a->rows.count; r++)
         for (uint32_t t = 0; t < a->rows.q_len; t++) {
-            unsigned char *to = p->slots
-                                    ? place_by_slot(&a->kv, p->slots[(size_t)r * a->rows.q_len + t])
-                                    : place_by_table(a, r, t);
-            if (!to)
+            struct rt_ref_place at;
+            if (!rt_ref_append_place(p, r, t, &at))
                 continue;
-            memcpy(to, piece_of(&a->latent, row_base + r, t), latent_bytes);
+            unsigned char *to =
+                a->kv.base + at.page * a->kv.page_stride_bytes + at.row * a->kv.token_stride_bytes;
+            memcpy(to, rt_ref_token_at(&a->latent, row_base + r, t), latent_bytes);
             if (p->rope.base)
-                memcpy(to + latent_bytes, piece_of(&p->rope, row_base + r, t), p->rope_bytes);
+                memcpy(to + latent_bytes, rt_ref_token_at(&p->rope, row_base + r, t),
+                       p->rope_bytes);
         }
 }

@@ -115,7 +115,8 @@ static void store_row(const struct rt_attend_params *p, const struct piece *piec
     }
 }
 
-static void attend_piece(const struct rt_attend_params *p, struct piece piece)
+static void attend_piece(const struct rt_attend_params *p, const struct rt_quant_view *quant,
+                         struct piece piece)
 {
     uint32_t hq = p->heads * p->rows.q_len;
     struct query queries[GROUP_ROWS];
@@ -126,7 +127,7 @@ static void attend_piece(const struct rt_attend_params *p, struct piece piece)
         for (int64_t first = piece.begin; first < piece.end; first += CHUNK_KEYS) {
             int64_t count = piece.end - first < CHUNK_KEYS ? piece.end - first : CHUNK_KEYS;
             for (int64_t i = 0; i < count; i++)
-                rt_ref_load_key(p, piece.row, first + i, chunk.key[i]);
+                rt_ref_load_key(p, quant, piece.row, first + i, chunk.key[i]);
             for (uint32_t i = 0; i < piece.count; i++)
                 accumulate(p, &queries[i], &chunk, first, count);
         }
@@ -137,7 +138,8 @@ static void attend_piece(const struct rt_attend_params *p, struct piece piece)
     }
 }
 
-static void attend_part(const struct rt_attend_params *p, const struct rt_part *part)
+static void attend_part(const struct rt_attend_params *p, const struct rt_quant_view *quant,
+                        const struct rt_part *part)
 {
     if (part->begin_row >= (int32_t)p->rows.count)
         return;
@@ -152,20 +154,31 @@ static void attend_part(const struct rt_attend_params *p, const struct rt_part *
             continue;
         int32_t split = row == part->begin_row ? part->begin_split : 0;
         bool whole = p->schedule.num_splits[row] == p->schedule.num_splits[row + 1];
-        attend_piece(p, (struct piece){.row = (uint32_t)row,
-                                       .begin = begin,
-                                       .end = end,
-                                       .slot = whole ? -1 : p->schedule.num_splits[row] + split});
+        attend_piece(p, quant,
+                     (struct piece){.row = (uint32_t)row,
+                                    .begin = begin,
+                                    .end = end,
+                                    .slot = whole ? -1 : p->schedule.num_splits[row] + split});
     }
 }
 
-void rt_ref_attend(const void *params)
+static void attend(const struct rt_attend_params *p, const struct rt_quant_view *quant)
 {
-    const struct rt_attend_params *p = params;
     if (p->stamp_first)
         *p->stamp_first = rt_ref_now_ns();
     if (p->d_qk > RT_REF_MAX_D || p->d_v > p->d_qk)
         return;
     for (uint32_t i = 0; i < p->schedule.part_count; i++)
-        attend_part(p, &p->schedule.parts[i]);
+        attend_part(p, quant, &p->schedule.parts[i]);
+}
+
+void rt_ref_attend(const void *params)
+{
+    attend(params, NULL);
+}
+
+void rt_ref_attend_quant(const void *params)
+{
+    const struct rt_attend_quant_params *p = params;
+    attend(&p->attend, &p->quant);
 }

@@ -17,7 +17,7 @@ static void attend_query(const struct rt_attend_params *p, uint32_t row, uint32_
     int64_t seen = rt_ref_seen_keys(p, row, query / p->heads);
     double max = -INFINITY;
     for (int64_t j = 0; j < seen; j++) {
-        rt_ref_load_key(p, row, j, key);
+        rt_ref_load_key(p, NULL, row, j, key);
         max = fmax(max, rt_ref_dot(q, key, p->d_qk));
     }
     if (max == -INFINITY)
@@ -26,7 +26,7 @@ static void attend_query(const struct rt_attend_params *p, uint32_t row, uint32_
     double sum = 0;
     memset(out, 0, p->d_v * sizeof(*out));
     for (int64_t j = 0; j < seen; j++) {
-        rt_ref_load_key(p, row, j, key);
+        rt_ref_load_key(p, NULL, row, j, key);
         double weight = exp(rt_ref_dot(q, key, p->d_qk) - max);
         sum += weight;
         rt_ref_add_scaled(out, key, weight, p->d_v);

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/ref/keys.h"
+
+#include "kernels/ref/append_place.h"
 #include "kernels/ref/number.h"
+#include "kernels/ref/quant.h"
 #include "kernels/ref/ref.h"
 
 int64_t rt_ref_seen_keys(const struct rt_attend_params *p, uint32_t row, uint32_t token)
@@ -9,18 +12,19 @@ int64_t rt_ref_seen_keys(const struct rt_attend_params *p, uint32_t row, uint32_
     return p->causal ? length - (int64_t)(p->rows.q_len - 1 - token) : length;
 }
 
-/* The key's place in the pool, or null. */
-static const void *find_key(const struct rt_attend_params *p, uint32_t row, int64_t position)
+/* The key's place in the pool; false: it has none. */
+static bool find_key(const struct rt_attend_params *p, uint32_t row, int64_t position,
+                     struct rt_ref_place *out)
 {
     int64_t slot = p->rows.slot ? p->rows.slot[row] : (int64_t)row;
     int64_t column = position / p->kv.page_size;
     if (slot < 0 || column >= (int64_t)p->kv.max_blocks)
-        return NULL;
+        return false;
     int32_t page = p->kv.table[slot * p->kv.max_blocks + column];
     if (page < 0 || (uint32_t)page >= p->kv.pages)
-        return NULL;
-    return p->kv.base + page * p->kv.page_stride_bytes +
-           position % p->kv.page_size * p->kv.token_stride_bytes;
+        return false;
+    *out = (struct rt_ref_place){page, position % p->kv.page_size};
+    return true;
 }
 
 static void widen(const void *from, int64_t first, double scale, uint32_t count, bool is_f32,
@@ -30,13 +34,21 @@ static void widen(const void *from, int64_t first, double scale, uint32_t count,
         to[d] = rt_ref_load(from, first + d, is_f32) * scale;
 }
 
-void rt_ref_load_key(const struct rt_attend_params *p, uint32_t row, int64_t position, double *key)
+void rt_ref_load_key(const struct rt_attend_params *p, const struct rt_quant_view *quant,
+                     uint32_t row, int64_t position, double *key)
 {
-    const void *token = find_key(p, row, position);
-    if (token)
-        widen(token, 0, 1, p->d_qk, p->is_f32, key);
-    else
+    struct rt_ref_place at;
+    uint16_t elements[RT_REF_MAX_D];
+    if (!find_key(p, row, position, &at)) {
         memset(key, 0, p->d_qk * sizeof(*key));
+    } else if (quant) {
+        rt_ref_dequantise(quant, rt_ref_quant_row(&p->kv, quant, at.page, at.row), p->d_qk,
+                          elements);
+        widen(elements, 0, 1, p->d_qk, false, key);
+    } else {
+        widen(p->kv.base + at.page * p->kv.page_stride_bytes + at.row * p->kv.token_stride_bytes, 0,
+              1, p->d_qk, p->is_f32, key);
+    }
 }
 
 /* Where it begins, in elements from the view's base. */

@@ -4,7 +4,7 @@
 
 /* What the tiled reference and the tile-free truth share: which query and key is where, and who
  * sees it. */
-#include "kernels/abi/attend.h"
+#include "kernels/abi/quant.h"
 
 #include <math.h>
 #include <string.h>
@@ -37,8 +37,10 @@ static inline double rt_ref_divisor(const float *sink, uint32_t head, double max
 /* Keys [0, result) are seen by query token `token` of the row; <= 0: none. */
 int64_t rt_ref_seen_keys(const struct rt_attend_params *p, uint32_t row, uint32_t token);
 
-/* Key `position` of the row, widened, [d_qk]; zeros where the table leads nowhere. */
-void rt_ref_load_key(const struct rt_attend_params *p, uint32_t row, int64_t position, double *key);
+/* Key `position` of the row, widened, [d_qk]; zeros where the table leads nowhere. `quant`: what
+ * the cache's rows hold; null: plain numbers. */
+void rt_ref_load_key(const struct rt_attend_params *p, const struct rt_quant_view *quant,
+                     uint32_t row, int64_t position, double *key);
 
 /* Query row `query` = token * heads + head of the row, times scale, [d_qk]. */
 void rt_ref_load_query(const struct rt_attend_params *p, uint32_t row, uint32_t query, double scale,

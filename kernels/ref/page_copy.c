@@ -7,6 +7,7 @@ void rt_ref_page_copy(const void *params)
 {
     const struct rt_page_copy_params *p = params;
     uint32_t count = p->ctrl->copy_count;
+    const int64_t tail = p->kv.page_size * p->kv.token_stride_bytes;
     for (uint32_t layer = 0; layer < p->layers; layer++) {
         unsigned char *kv = p->kv.base + layer * p->layer_stride_bytes;
         for (uint32_t i = 0; i < count && i < RT_MAX_PAGE_COPIES; i++) {
@@ -17,6 +18,7 @@ void rt_ref_page_copy(const void *params)
             for (int64_t row = 0; row < copy->rows; row++)
                 memmove(to + row * p->kv.token_stride_bytes, from + row * p->kv.token_stride_bytes,
                         p->kv.token_bytes);
+            memmove(to + tail, from + tail, p->tail_bytes);
         }
     }
 }

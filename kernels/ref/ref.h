@@ -20,6 +20,7 @@
 #include "kernels/abi/preattend_absorb_sm90.h"
 #include "kernels/abi/prefill.h"
 #include "kernels/abi/project.h"
+#include "kernels/abi/quant.h"
 #include "kernels/abi/reduce.h"
 #include "kernels/abi/sample.h"
 #include "kernels/abi/sparse.h"
@@ -33,6 +34,7 @@ void rt_ref_page_copy(const void *params);
 void rt_ref_schedule(const void *params);
 void rt_ref_append(const void *params);
 void rt_ref_append_general(const void *params);
+void rt_ref_append_quant(const void *params);
 void rt_ref_embed(const void *params);
 void rt_ref_input_norm(const void *params);
 void rt_ref_preattend(const void *params);
@@ -40,6 +42,7 @@ void rt_ref_preattend_absorb(const void *params);
 void rt_ref_preattend_absorb_sm90(const void *params);
 void rt_ref_schedule_append(const void *params);
 void rt_ref_attend(const void *params);
+void rt_ref_attend_quant(const void *params);
 void rt_ref_sparse_schedule(const void *params);
 void rt_ref_sparse_attend(const void *params);
 void rt_ref_reduce(const void *params);

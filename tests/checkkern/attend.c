@@ -56,8 +56,8 @@ static void fill_lengths(struct ck_attend *c, struct ck_random *random, uint32_t
 }
 
 /* Everything that is not geometry, heads or query length turns with `n`, each at its own pace. */
-static struct ck_attend turn(const struct ck *ck, uint32_t geometry, uint32_t heads, uint32_t q_len,
-                             uint32_t n)
+struct ck_attend ck_attend_turn(const struct ck *ck, uint32_t geometry, uint32_t heads,
+                                uint32_t q_len, uint32_t n)
 {
     struct ck_attend c = {.d_qk = geometries[geometry].d_qk,
                           .d_v = geometries[geometry].d_v,
@@ -92,7 +92,7 @@ static void check_grid(struct ck *ck)
                 /* Thinned: every head count with one query length, another in each geometry. */
                 if (!ck->full && q != (g + h) % QUERY_LENS)
                     continue;
-                struct ck_attend c = turn(ck, g, head_counts[h], query_lens[q], n);
+                struct ck_attend c = ck_attend_turn(ck, g, head_counts[h], query_lens[q], n);
                 ck_attend_check(ck, &c);
                 if (ck->full) {
                     c.causal = !c.causal;
@@ -117,7 +117,7 @@ static void check_edges(struct ck *ck)
             /* Thinned: each in one geometry, and on the host every second of them. */
             if (!ck->full && (g != i % GEOMETRIES || (!ck_is_cuda(ck) && i / 4 % 2)))
                 continue;
-            struct ck_attend c = turn(ck, g, edges[i].heads, edges[i].q_len, 5 * i + g);
+            struct ck_attend c = ck_attend_turn(ck, g, edges[i].heads, edges[i].q_len, 5 * i + g);
             ck_attend_check(ck, &c);
         }
 }
@@ -131,7 +131,7 @@ static void check_flavours(struct ck *ck)
             for (uint32_t h = 0; h < 3; h++, n++) {
                 if (!ck->full && h != (flavour + g) % 3)
                     continue;
-                struct ck_attend c = turn(ck, g, heads[h], 1 + n % 2, n);
+                struct ck_attend c = ck_attend_turn(ck, g, heads[h], 1 + n % 2, n);
                 c.flavour = (enum ck_flavour)flavour;
                 /* Scores come from the last element, which without a rope part is a value, too. */
                 if (c.d_qk == c.d_v && (flavour == CK_MINUS_INF || flavour == CK_PLUS_INF))
@@ -161,7 +161,8 @@ static void check_drafts(struct ck *ck)
         /* Thinned: of two shapes of a tile, either in two geometries. */
         if (!ck->full && (s == count - 1 ? n % GEOMETRIES != 0 : (n + s) % 2 != 0))
             continue;
-        struct ck_attend c = turn(ck, n % GEOMETRIES, shapes[s].heads, shapes[s].q_len, n);
+        struct ck_attend c =
+            ck_attend_turn(ck, n % GEOMETRIES, shapes[s].heads, shapes[s].q_len, n);
         memcpy(c.lengths, lengths, sizeof(lengths));
         c.rows = shapes[s].heads == 128 && !ck_is_cuda(ck) ? 4 : 12;
         c.padded = 0;
@@ -183,7 +184,7 @@ static void check_single_keys(struct ck *ck)
     for (uint32_t n = 0; n < 16; n++) {
         if (!ck->full && n % 4 != n / 4)
             continue;
-        struct ck_attend c = turn(ck, n % GEOMETRIES, heads[n / 4], 1, n);
+        struct ck_attend c = ck_attend_turn(ck, n % GEOMETRIES, heads[n / 4], 1, n);
         c.rows = 3;
         c.padded = 0;
         c.scale = scales[(n + n / 4) % 4];
@@ -198,7 +199,8 @@ static void check_small_pieces(struct ck *ck)
 {
     static const int32_t lengths[] = {129, 65, 193, 64, 1, 257};
     for (uint32_t n = 0; n < 8; n++) {
-        struct ck_attend c = turn(ck, n % GEOMETRIES, n < 4 ? 2 : 16, query_lens[n % 4], n);
+        struct ck_attend c =
+            ck_attend_turn(ck, n % GEOMETRIES, n < 4 ? 2 : 16, query_lens[n % 4], n);
         memcpy(c.lengths, lengths, sizeof(lengths));
         c.rows = 6;
         c.padded = 0;
@@ -221,7 +223,7 @@ static void check_long_parts(struct ck *ck)
     for (uint32_t n = 0; n < 16; n++) {
         if (!ck->full && !ck_is_cuda(ck) && n % 4 != n / 4)
             continue;
-        struct ck_attend c = turn(ck, n % GEOMETRIES, heads[n / 4], 1, n);
+        struct ck_attend c = ck_attend_turn(ck, n % GEOMETRIES, heads[n / 4], 1, n);
         c.rows = 10;
         c.padded = 0;
         for (uint32_t r = 0; r < c.rows; r++)
@@ -240,7 +242,7 @@ static void check_tiles(struct ck *ck)
     for (uint32_t n = 0; n < 36; n++) {
         if (!ck->full && n % 3 != n / 12)
             continue;
-        struct ck_attend c = turn(ck, n / 3 % 4, heads[n / 12], 1 + n % 2, n);
+        struct ck_attend c = ck_attend_turn(ck, n / 3 % 4, heads[n / 12], 1 + n % 2, n);
         c.tile_rows = tiles[n % 3];
         ck_attend_check(ck, &c);
     }
@@ -249,14 +251,14 @@ static void check_tiles(struct ck *ck)
 /* A large batch with empty rows between, and one long row that is cut into many pieces. */
 static void check_batches(struct ck *ck)
 {
-    struct ck_attend many = turn(ck, 0, 1, 2, 1);
+    struct ck_attend many = ck_attend_turn(ck, 0, 1, 2, 1);
     struct ck_random random = {.state = ck->seed};
     many.rows = 128;
     for (uint32_t r = 0; r < many.rows; r++)
         many.lengths[r] = r % 5 == 2 ? 0 : (int32_t)ck_random_below(&random, 150);
     ck_attend_check(ck, &many);
 
-    struct ck_attend one = turn(ck, 0, 2, 1, 0);
+    struct ck_attend one = ck_attend_turn(ck, 0, 2, 1, 0);
     one.rows = 1;
     one.padded = 0;
     one.lengths[0] = (int32_t)(pair_budget(ck) / 8);
@@ -269,7 +271,7 @@ static void check_batches(struct ck *ck)
 static void check_far(struct ck *ck)
 {
     for (uint32_t g = 0; g < 2; g++) {
-        struct ck_attend c = turn(ck, g, 16, 1, 4);
+        struct ck_attend c = ck_attend_turn(ck, g, 16, 1, 4);
         c.rows = 4;
         c.padded = 0;
         c.page_size = 64;
@@ -283,7 +285,7 @@ static void check_far(struct ck *ck)
 
 static void check_million(struct ck *ck)
 {
-    struct ck_attend c = turn(ck, 0, 1, 1, 0);
+    struct ck_attend c = ck_attend_turn(ck, 0, 1, 1, 0);
     c.rows = 2;
     c.padded = 0;
     c.lengths[0] = RT_MAX_LENGTH;

@@ -382,6 +382,8 @@ void ck_attend_inputs(struct ck *ck, const struct ck_attend *c, struct ck_attend
     if (c->far)
         upload_far(ck, f, &rig->kv);
     free(f);
+    if (c->layout != RT_KV_BF16)
+        ck_attend_quantise(ck, c, rig);
     spoil_table(c, &rig->ref, ck_at(&rig->table, CK_REF));
     upload_queries(ck, c, rig);
     const struct ck_buffer *inputs[] = {&rig->table, &rig->slot, &rig->length,
@@ -426,6 +428,8 @@ void ck_attend_plan(struct ck *ck, const struct ck_attend *c, const struct rt_va
     fill_plan(ck, c, rig);
     rig->attend = rig->ref;
     point_inputs(c, rig, CK_DEVICE, &rig->attend);
+    if (c->layout != RT_KV_BF16)
+        rig->attend.kv = ck_attend_quant_kv(c, rig);
     rig->attend.schedule.parts = ck_at(&rig->tiles, CK_DEVICE);
     rig->attend.schedule.num_splits = ck_at(&rig->num_splits, CK_DEVICE);
     rig->attend.out.base = ck_at(&rig->out, CK_DEVICE);
@@ -457,17 +461,20 @@ void ck_attend_unplan(struct ck *ck, struct ck_attend_rig *rig)
 
 void ck_attend_free(struct ck *ck, struct ck_attend_rig *rig)
 {
-    struct ck_buffer *all[] = {&rig->q,    &rig->q_rope, &rig->kv,   &rig->table,
-                               &rig->slot, &rig->length, &rig->ctrl, &rig->sink};
-    free_all(ck, all, sizeof(all) / sizeof(all[0]));
+    struct ck_buffer *all[] = {&rig->q,      &rig->q_rope, &rig->kv,   &rig->table, &rig->slot,
+                               &rig->length, &rig->ctrl,   &rig->sink, &rig->quant, &rig->plain};
+    /* The last two are there with quantised layouts. */
+    free_all(ck, all, sizeof(all) / sizeof(all[0]) - (rig->quant.bytes ? 0 : 2));
 }
 
 void ck_attend_launches(struct ck *ck, const struct ck_attend_rig *rig, struct rt_launch *attend,
                         struct rt_launch *reduce)
 {
     struct rt_error err = {0};
-    ck_must(ck, ck_build_variant(ck, &rig->choice, &rig->attend, sizeof(rig->attend), attend, &err),
-            &err);
+    const struct rt_attend_quant_params quant = {.attend = rig->attend, .quant = rig->quant_view};
+    const bool quantised = rig->choice.op == RT_OP_ATTEND_QUANT;
+    const size_t bytes = quantised ? sizeof(quant) : sizeof(quant.attend);
+    ck_must(ck, ck_build_variant(ck, &rig->choice, &quant, bytes, attend, &err), &err);
     ck_must(ck, ck_build(ck, RT_OP_REDUCE, &rig->reduce, sizeof(rig->reduce), reduce, &err), &err);
 }
 
@@ -494,7 +501,8 @@ bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, enum rt_backend
                        struct rt_variant *out)
 {
     struct rt_kv_format kv;
-    (void)rt_kv_format_make(RT_KV_BF16, RT_PRECISION_BF16, c->d_qk, c->d_v, &kv);
+    const enum rt_op_id op = c->layout == RT_KV_BF16 ? RT_OP_ATTEND : RT_OP_ATTEND_QUANT;
+    (void)ck_attend_format(c, &kv);
     const struct rt_op_request request = {.caps = &ck->driver.caps,
                                           .kv = &kv,
                                           .heads = c->heads,
@@ -502,7 +510,7 @@ bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, enum rt_backend
                                           .page_size = c->page_size,
                                           .backend = backend};
     struct rt_error err = {0};
-    enum rt_status status = rt_op_resolve(RT_OP_ATTEND, &request, out, &err);
+    enum rt_status status = rt_op_resolve(op, &request, out, &err);
     if (status == RT_ERR_UNSUPPORTED)
         return false;
     ck_must(ck, status, &err);
@@ -512,6 +520,6 @@ bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, enum rt_backend
         out->min_blocks = c->min_blocks;
     }
     const uint32_t d[] = {c->d_qk, c->d_v};
-    return c->tile_rows == 0 ||
-           ck_choose_tile(ck, "attend", d, c->heads * c->q_len, c->tile_rows, out);
+    return c->tile_rows == 0 || ck_choose_tile(ck, op == RT_OP_ATTEND ? "attend" : "attend_quant",
+                                               d, c->heads * c->q_len, c->tile_rows, out);
 }

@@ -7,6 +7,9 @@
  * leads nowhere: tokens behind a row's length, pages of nobody, gaps between strides, queries of
  * padded rows, table entries behind the last page. What must be written starts as NaN, too.
  *
+ * Where the layout is quantised, kernels are given such a cache, and the truth what it holds, as
+ * bf16.
+ *
  * Of every third case the kernels, and not the truth, are given q as two tensors, each with strides
  * of its own.
  */
@@ -40,11 +43,20 @@ struct ck_attend {
     bool far;          /* pages 64 MiB apart, beyond 32-bit offsets */
     uint32_t row_base; /* not 0: through ctrl */
     enum ck_flavour flavour;
+    enum rt_kv_layout layout;                    /* of the cache that kernels are given */
     uint32_t tile_rows;                          /* of the generic kernel; 0: the resolver's */
     uint32_t parts, overhead_blocks, min_blocks; /* of the schedule; parts 0: the resolver's */
     float scale;
     uint64_t seed;
 };
+
+/* One whose shape is given and everything else turns with `n`. `geometry`: 0..3, 576/512, 320/256,
+ * 288/256, 512/512. */
+struct ck_attend ck_attend_turn(const struct ck *ck, uint32_t geometry, uint32_t heads,
+                                uint32_t q_len, uint32_t n);
+
+/* False where the geometry has no such layout. */
+bool ck_attend_format(const struct ck_attend *c, struct rt_kv_format *out);
 
 /* Whether kernels are given q as two tensors. */
 bool ck_attend_has_q_rope(const struct ck_attend *c);
@@ -53,11 +65,19 @@ struct ck_attend_rig {
     struct rt_variant choice;
     struct ck_buffer q, q_rope, kv, table, slot, length, tiles, num_splits;
     struct ck_buffer out, lse, partial_out, partial_lse, ctrl, sink;
-    struct ck_buffer stamps;        /* first of attend, last of reduce */
+    struct ck_buffer stamps; /* first of attend, last of reduce */
+    struct ck_buffer quant;  /* the cache of a quantised layout */
+    struct ck_buffer plain;  /* what was quantised, as kv has it */
+    struct rt_quant_view quant_view;
     struct rt_attend_params attend; /* of the device side */
     struct rt_reduce_params reduce;
     struct rt_attend_params ref; /* of the reference side: for the truth */
 };
+
+/* kv, as it was filled, becomes what the quantised cache holds of it. For ck_attend_inputs. */
+void ck_attend_quantise(struct ck *ck, const struct ck_attend *c, struct ck_attend_rig *rig);
+/* The view of that cache, of the device side. */
+struct rt_kv_view ck_attend_quant_kv(const struct ck_attend *c, const struct ck_attend_rig *rig);
 
 /* False where the backend does not serve the case on this device. */
 bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, enum rt_backend backend,

@@ -11,6 +11,13 @@
 
 /* Of plain values: their clamp, which no weighted mean of them leaves. */
 #define MOST_OUT 1.0f
+#define MOST_E4M3_OUT (MOST_OUT + (float)CK_E4M3_OUT_ABS)
+
+/* What a case should give: of the cache, and of what was quantised, where that says something. */
+struct truths {
+    struct ck_truth exact, unquantised;
+    bool has_unquantised;
+};
 
 /* What came back: as on the device, guard included. */
 struct outcome {
@@ -46,20 +53,29 @@ static struct found found_at(const struct ck_attend *c, const struct rt_attend_p
                               place.token * p->lse.token_stride + place.head * p->lse.head_stride};
 }
 
-static void compare_query(struct found f, uint32_t d_v, const double *out, double lse,
-                          struct ck_floats *outs, struct ck_floats *lses)
+/* Of all query rows that are compared, against one truth. */
+struct compared {
+    const struct ck_truth *truth;
+    struct ck_floats outs, lses;
+};
+
+/* The truth's `at`-th query row. */
+static void compare_query(struct found f, uint32_t d_v, uint32_t at, struct compared *to)
 {
-    ck_floats_add(lses, (double)*f.lse, lse, f.place);
+    const double *out = to->truth->out + (size_t)at * d_v;
+    ck_floats_add(&to->lses, (double)*f.lse, to->truth->lse[at], f.place);
     for (f.place.d = 0; f.place.d < d_v; f.place.d++)
-        ck_floats_add(outs, (double)rt_bf16_to_float(f.out[f.place.d]), out[f.place.d], f.place);
+        ck_floats_add(&to->outs, (double)rt_bf16_to_float(f.out[f.place.d]), out[f.place.d],
+                      f.place);
 }
 
 /* What can be said of a query row without its truth; poison, being NaN, is outside. */
-static bool plausible(const struct rt_attend_params *p, const struct found *f)
+static bool plausible(const struct ck_attend *c, const struct rt_attend_params *p,
+                      const struct found *f)
 {
     bool seen =
         p->rows.length[f->place.row] > 0 && rt_ref_seen_keys(p, f->place.row, f->place.token) > 0;
-    float most = seen ? MOST_OUT : 0;
+    float most = !seen ? 0 : c->layout == RT_KV_BF16 ? MOST_OUT : MOST_E4M3_OUT;
     bool good = seen ? isfinite(*f->lse) : *f->lse == INFINITY;
     for (uint32_t d = 0; d < p->d_v; d++)
         good &= fabsf(rt_bf16_to_float(f->out[d])) <= most;
@@ -68,10 +84,12 @@ static bool plausible(const struct rt_attend_params *p, const struct found *f)
 
 /* Every query row, against its truth or against what is possible; then it is poison again. */
 static void compare_rows(struct ck *ck, const struct ck_attend *c, const struct ck_attend_rig *rig,
-                         const struct ck_truth *truth, const struct outcome *o)
+                         const struct truths *truths, const struct outcome *o)
 {
+    const struct ck_truth *truth = &truths->exact;
     const struct rt_attend_params *p = &rig->ref;
-    struct ck_floats outs = ck_floats_out(), lses = ck_floats_lse();
+    struct compared exact = {truth, ck_floats_out(), ck_floats_lse()};
+    struct compared rough = {&truths->unquantised, ck_floats_e4m3_out(), ck_floats_e4m3_lse()};
     struct ck_place first = {0};
     uint32_t query_rows = c->q_len * c->heads, next = 0, wrong = 0;
     for (uint32_t i = 0; i < c->rows * query_rows; i++) {
@@ -79,10 +97,11 @@ static void compare_rows(struct ck *ck, const struct ck_attend *c, const struct 
         struct found f = found_at(c, p, o, row, query);
         const struct ck_query *at = &truth->at[next];
         if (next < truth->count && at->row == row && at->query == query) {
-            compare_query(f, c->d_v, truth->out + (size_t)next * c->d_v, truth->lse[next], &outs,
-                          &lses);
+            compare_query(f, c->d_v, next, &exact);
+            if (truths->has_unquantised)
+                compare_query(f, c->d_v, next, &rough);
             next++;
-        } else if (!plausible(p, &f)) {
+        } else if (!plausible(c, p, &f)) {
             if (wrong == 0)
                 first = f.place;
             wrong++;
@@ -90,8 +109,12 @@ static void compare_rows(struct ck *ck, const struct ck_attend *c, const struct 
         memset(f.out, 0xff, c->d_v * sizeof(*f.out));
         memset(f.lse, 0xff, sizeof(*f.lse));
     }
-    ck_floats_end(ck, &outs, CK_OUT_COS);
-    ck_floats_end(ck, &lses, 0);
+    ck_floats_end(ck, &exact.outs, CK_OUT_COS);
+    ck_floats_end(ck, &exact.lses, 0);
+    if (truths->has_unquantised) {
+        ck_floats_end(ck, &rough.outs, CK_E4M3_OUT_COS);
+        ck_floats_end(ck, &rough.lses, 0);
+    }
     if (wrong > 0)
         ck_failed(
             ck,
@@ -101,10 +124,10 @@ static void compare_rows(struct ck *ck, const struct ck_attend *c, const struct 
 }
 
 static void compare(struct ck *ck, const struct ck_attend *c, const struct ck_attend_rig *rig,
-                    const struct ck_truth *truth)
+                    const struct truths *truths)
 {
     struct outcome o = read_outcome(ck, rig);
-    compare_rows(ck, c, rig, truth, &o);
+    compare_rows(ck, c, rig, truths, &o);
     /* ref's out and lse were never written: all poison. So must be the rest of the device's. */
     ck_expect_bytes(ck, "out beside the rows", o.out, rig->out.ref,
                     rig->out.bytes + CK_GUARD_BYTES);
@@ -137,28 +160,29 @@ static void name_case(struct ck *ck, const struct ck_attend *c, const struct rt_
     static const char *const flavours[CK_FLAVOURS] = {
         "plain", "huge", "equal", "-inf", "+inf", "NaN query", "NaN key", "bad draft", "bad pages"};
     ck_case(ck,
-            "%s, %u heads, query length %u%s, %u rows (%u padded; %d, %d, %d, …), page %u, "
+            "%s, %s, %u heads, query length %u%s, %u rows (%u padded; %d, %d, %d, …), page %u, "
             "row_base %u%s%s%s%s%s%s, %u parts, %s",
-            choice->entry, c->heads, c->q_len, c->causal ? " causal" : "", c->rows, c->padded,
-            c->lengths[0], c->lengths[1], c->lengths[2], c->page_size, c->row_base,
-            c->slots ? ", slots" : "", c->sink ? ", sinks" : "", c->lse_base2 ? ", base-2 lse" : "",
+            choice->entry, rt_kv_layout_name(c->layout), c->heads, c->q_len,
+            c->causal ? " causal" : "", c->rows, c->padded, c->lengths[0], c->lengths[1],
+            c->lengths[2], c->page_size, c->row_base, c->slots ? ", slots" : "",
+            c->sink ? ", sinks" : "", c->lse_base2 ? ", base-2 lse" : "",
             ck_attend_has_q_rope(c) ? ", q_rope" : "", c->strided ? ", strided" : "",
             c->far ? ", far" : "", choice->parts, flavours[c->flavour]);
 }
 
 static void run(struct ck *ck, const struct ck_attend *c, const struct rt_variant *choice,
-                struct ck_attend_rig *rig, const struct ck_truth *truth)
+                struct ck_attend_rig *rig, const struct truths *truths)
 {
     struct rt_launch attend, reduce;
     struct rt_error none = {0};
     name_case(ck, c, choice);
-    ck_count(ck, rt_backend_name(choice->backend), truth->count,
+    ck_count(ck, rt_backend_name(choice->backend), truths->exact.count,
              (uint64_t)c->rows * c->q_len * c->heads);
     ck_attend_plan(ck, c, choice, rig);
     ck_attend_launches(ck, rig, &attend, &reduce);
     ck_launch(ck, RT_OK, &none, &attend);
     ck_launch(ck, RT_OK, &none, &reduce);
-    compare(ck, c, rig, truth);
+    compare(ck, c, rig, truths);
     check_guard(ck, &rig->partial_out);
     check_guard(ck, &rig->partial_lse);
     check_stamps(ck, &rig->stamps);
@@ -175,6 +199,19 @@ static uint32_t choose(struct ck *ck, const struct ck_attend *c, struct rt_varia
     return served;
 }
 
+static struct truths make_truths(struct ck *ck, const struct ck_attend *c,
+                                 const struct ck_attend_rig *rig)
+{
+    struct truths t = {.exact = ck_truth_make(ck, c, &rig->ref)};
+    struct rt_attend_params plain = rig->ref;
+    t.has_unquantised = c->layout != RT_KV_BF16 && c->flavour == CK_PLAIN;
+    if (t.has_unquantised) {
+        plain.kv.base = ck_at(&rig->plain, CK_REF);
+        t.unquantised = ck_truth_make(ck, c, &plain);
+    }
+    return t;
+}
+
 void ck_attend_check(struct ck *ck, const struct ck_attend *c)
 {
     struct rt_variant choices[BACKENDS];
@@ -185,9 +222,10 @@ void ck_attend_check(struct ck *ck, const struct ck_attend *c)
     (void)snprintf(ck->where, sizeof(ck->where), "inputs for %u rows, %u heads, query length %u",
                    c->rows, c->heads, c->q_len);
     ck_attend_inputs(ck, c, &rig);
-    struct ck_truth truth = ck_truth_make(ck, c, &rig.ref);
+    struct truths truths = make_truths(ck, c, &rig);
     for (uint32_t i = 0; i < served; i++)
-        run(ck, c, &choices[i], &rig, &truth);
-    ck_truth_free(&truth);
+        run(ck, c, &choices[i], &rig, &truths);
+    ck_truth_free(&truths.exact);
+    ck_truth_free(&truths.unquantised);
     ck_attend_free(ck, &rig);
 }

@@ -14,6 +14,16 @@ struct ck_floats ck_floats_lse(void)
     return (struct ck_floats){.name = "lse", .abs_bound = CK_LSE_ABS, .rel_bound = CK_LSE_REL};
 }
 
+struct ck_floats ck_floats_e4m3_out(void)
+{
+    return (struct ck_floats){.name = "out, unquantised", .abs_bound = CK_E4M3_OUT_ABS};
+}
+
+struct ck_floats ck_floats_e4m3_lse(void)
+{
+    return (struct ck_floats){.name = "lse, unquantised", .abs_bound = CK_E4M3_LSE_ABS};
+}
+
 /* How much of the bound the difference takes. */
 static double share_of_bound(const struct ck_floats *f, double found, double truth)
 {
@@ -23,7 +33,7 @@ static double share_of_bound(const struct ck_floats *f, double found, double tru
         return found == truth ? 0 : INFINITY;
     double difference = fabs(found - truth);
     double share = difference / f->abs_bound;
-    if (truth != 0)
+    if (truth != 0 && f->rel_bound > 0)
         share = fmin(share, difference / fabs(truth) / f->rel_bound);
     return share;
 }

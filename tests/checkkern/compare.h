@@ -15,6 +15,15 @@
 #define CK_LSE_ABS 1e-6
 #define CK_LSE_REL (8.01 / 65536)
 
+/*
+ * What e4m3 may change. Of numbers up to 1, each off by a sixteenth of itself at most, 2^-4, and as
+ * much again as bf16 rounds: out is a mean of them. Their mean square error is (2^-4)^2 / 6 of
+ * theirs or so, hence the cosine; scores differ by a few times that of their deviation.
+ */
+#define CK_E4M3_OUT_ABS 0.067
+#define CK_E4M3_OUT_COS 1e-3
+#define CK_E4M3_LSE_ABS 0.02
+
 struct ck_place {
     uint32_t row, token, head, d;
 };
@@ -36,6 +45,9 @@ struct ck_floats {
 
 struct ck_floats ck_floats_out(void);
 struct ck_floats ck_floats_lse(void);
+/* Of caches in e4m3 against what was quantised. */
+struct ck_floats ck_floats_e4m3_out(void);
+struct ck_floats ck_floats_e4m3_lse(void);
 void ck_floats_add(struct ck_floats *f, double found, double truth, struct ck_place place);
 /* 1 - 2 x·y / (x·x + y·y); 0 where there is nothing to compare, or next to nothing. */
 double ck_floats_cosine(const struct ck_floats *f);

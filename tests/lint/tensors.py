@@ -15,7 +15,7 @@ UNLISTED = {"slot_tokens", "partial_lse", "partial_out"}
 
 
 def table(text):
-    tensors = {name: {"DATA": "bf16"}.get(dtype, dtype.lower())
+    tensors = {name: {"DATA": "bf16", "CACHE": "bf16"}.get(dtype, dtype.lower())
                for name, dtype in LINE.findall(text)}
     tensors.update({name: "i32" for name in WORD.findall(text)})
     return {name: dtype for name, dtype in tensors.items() if name not in UNLISTED}

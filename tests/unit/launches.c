@@ -3,6 +3,7 @@
 #include "kernels/ops/op_build.h"
 #include "replayrt/rt.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -41,6 +42,22 @@ static enum rt_status build_plain(const struct rt_kernels *k, enum rt_op_id op, 
 }
 #define BUILD(k, op, params, out, err)                                                             \
     build_plain((k), RT_OP_##op, &(params), sizeof(params), (out), (err))
+
+/* Of 576/512, packed pages of 64 tokens. */
+static struct rt_append_quant_params good_quant(const struct rt_append_params *append)
+{
+    struct rt_append_quant_params p = {.general.append = *append, .d_qk = 576};
+    p.general.append.kv.token_bytes = 656;
+    p.quant = (struct rt_quant_view){.scale_offset_bytes = 512,
+                                     .scale_stride_bytes = 656,
+                                     .scale_kind = RT_QUANT_SCALE_F32,
+                                     .scale_bytes = 16,
+                                     .fp8 = 512,
+                                     .tile = 128,
+                                     .rest_offset_bytes = 528,
+                                     .tensor_scale = 1};
+    return p;
+}
 
 static struct rt_attend_params good_attend(void)
 {
@@ -127,6 +144,10 @@ static void test_grids(void **state)
     general.rope_bytes = 1152;
     assert_int_equal(BUILD(&no_device, APPEND_GENERAL, general, &l, NULL), RT_ERR_INVALID);
 
+    struct rt_append_quant_params quant = good_quant(&append);
+    assert_int_equal(BUILD(&no_device, APPEND_QUANT, quant, &l, NULL), RT_OK);
+    expect_grid(&l, "rt_append_quant", 2, 1, RT_APPEND_WARPS * 32);
+
     struct rt_attend_params attend = good_attend();
     assert_int_equal(build(&no_device, &choice, &attend, sizeof(attend), &l, NULL), RT_OK);
     expect_grid(&l, choice.entry, 3, 44, 256);
@@ -149,6 +170,48 @@ static void test_grids(void **state)
     reduce.d_v = 256;
     assert_int_equal(BUILD(&no_device, REDUCE, reduce, &l, NULL), RT_OK);
     expect_grid(&l, "rt_reduce", 3 * 2 * (256 / RT_REDUCE_LEAST_COLUMNS), 1, 256);
+}
+
+static void refuse_quant(struct rt_append_quant_params p, enum rt_status status, const char *words)
+{
+    struct rt_launch l = {.param_bytes = 77};
+    struct rt_error err = {0};
+    assert_int_equal(BUILD(&no_device, APPEND_QUANT, p, &l, &err), status);
+    if (!strstr(err.message, words))
+        fail_msg("\"%s\" does not say \"%s\"", err.message, words);
+    assert_int_equal(l.param_bytes, 77);
+}
+
+static void test_refused_quant(void **state)
+{
+    (void)state;
+    const struct rt_append_params append = {.rows.count = 3, .rows.q_len = 3};
+    const struct rt_append_quant_params good = good_quant(&append);
+    const float bad_scales[] = {0, -1, NAN, INFINITY};
+    struct rt_append_quant_params p = good;
+    p.quant.scale_kind = RT_QUANT_SCALE_TENSOR;
+    for (size_t i = 0; i < sizeof(bad_scales) / sizeof(bad_scales[0]); i++) {
+        p.quant.tensor_scale = bad_scales[i];
+        refuse_quant(p, RT_ERR_INVALID, "a KV scale of");
+    }
+    p = good;
+    p.quant.scale_offset_bytes = 514;
+    refuse_quant(p, RT_ERR_INVALID, "begin at byte 514");
+    p = good;
+    p.quant.scale_kind = 9;
+    refuse_quant(p, RT_ERR_INTERNAL, "kind 9");
+    p = good;
+    p.quant.tile = 96;
+    refuse_quant(p, RT_ERR_INTERNAL, "96 to a scale");
+    p = good;
+    p.quant.scale_bytes = 12;
+    refuse_quant(p, RT_ERR_INTERNAL, "12 bytes of KV scales for 512");
+    p = good;
+    p.general.append.kv.token_bytes = 640;
+    refuse_quant(p, RT_ERR_INTERNAL, "of a KV row of 640");
+    p = good;
+    p.general.rope_bytes = 128; /* and no rope */
+    refuse_quant(p, RT_ERR_INVALID, "come from rope");
 }
 
 static void refuse_attend(struct rt_attend_params p, enum rt_status status, const char *words)
@@ -517,6 +580,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_grids),
         cmocka_unit_test(test_refused_attention),
+        cmocka_unit_test(test_refused_quant),
         cmocka_unit_test(test_refused_records),
         cmocka_unit_test(test_chunk_rows),
         cmocka_unit_test(test_preattend),

@@ -36,7 +36,7 @@ static void check_launch(const struct rt_stage *stage, const struct rt_placement
     }
 }
 
-static void check_device(const char *name, bool per_layer, uint32_t topk)
+static void check_device(const char *name, bool per_layer, uint32_t topk, enum rt_kv_layout layout)
 {
     struct rt_config c;
     struct rt_device_caps caps;
@@ -51,6 +51,7 @@ static void check_device(const char *name, bool per_layer, uint32_t topk)
     c.max_length = 1000;
     c.tensors = per_layer ? RT_TENSORS_PER_LAYER : RT_TENSORS_SHARED;
     c.topk = topk;
+    c.kv_layout = layout;
     c.sinks = topk > 0;
     assert_int_equal(rt_device_caps_assume(name, &caps, NULL), RT_OK);
     if (rt_blueprint_make(&c, &caps, 0, b, &err) != RT_OK)
@@ -67,7 +68,8 @@ static void check_device(const char *name, bool per_layer, uint32_t topk)
         if (rt_recipe_make(&source, spec, NULL, &program, &err) != RT_OK)
             fail_msg("%s", err.message);
         const uint32_t of_layer = topk ? 4 : 3; /* sparse attention has a schedule in each */
-        assert_int_equal(program.count, spec->rows ? 2 + 3 * of_layer : 3);
+        const uint32_t schedule = layout != RT_KV_BF16; /* on its own */
+        assert_int_equal(program.count, spec->rows ? 2 + 3 * of_layer + schedule : 3);
         for (uint32_t s = 0; s < program.count; s++)
             check_launch(&program.stages[s], &b->placement);
         rt_program_free(&program);
@@ -80,9 +82,12 @@ static void test_masks_are_whole(void **state)
     (void)state;
     static const char *const devices[] = {"h200", "a100", "host"};
     for (size_t i = 0; i < sizeof(devices) / sizeof(devices[0]); i++) {
-        check_device(devices[i], false, 0);
-        check_device(devices[i], true, 0);
-        check_device(devices[i], i % 2, 48);
+        check_device(devices[i], false, 0, RT_KV_BF16);
+        check_device(devices[i], true, 0, RT_KV_BF16);
+        check_device(devices[i], i % 2, 48, RT_KV_BF16);
+        check_device(devices[i], i % 2, 0, RT_KV_FP8_TENSOR);
+        check_device(devices[i], i % 2, 0, RT_KV_FP8_TOKEN);
+        check_device(devices[i], i % 2, 0, RT_KV_V32);
     }
 }
 

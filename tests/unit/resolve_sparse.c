@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What only the generic attention kernels serve: lists of keys, and pages of a few tokens. */
+/* What only the generic attention kernels serve: lists of keys, pages of a few tokens, e4m3. */
 #include "kernels/op.h"
 
 #include <setjmp.h>
@@ -84,11 +84,35 @@ static void test_small_pages(void **state)
     }
 }
 
+static void test_quantised(void **state)
+{
+    (void)state;
+    struct rt_kv_format v32;
+    const struct rt_kv_format bf16 = {.d_qk = 576, .d_v = 512};
+    struct rt_variant v;
+    assert_true(rt_kv_format_make(RT_KV_V32, RT_PRECISION_BF16, 576, 512, &v32));
+    struct rt_op_request r = request(&v32, 16, 2, 64, RT_BACKEND_AUTO);
+    assert_int_equal(rt_op_resolve(RT_OP_ATTEND_QUANT, &r, &v, NULL), RT_OK);
+    assert_string_equal(v.entry, "rt_mla_attend_quant_576x512_r32");
+    assert_int_equal(v.parts, 132); /* one block to a multiprocessor */
+    assert_non_null(strstr(v.reason, "no kernel of KV layout v32"));
+    r.backend = RT_BACKEND_SM90;
+    refuse(RT_OP_ATTEND_QUANT, &r, RT_ERR_UNSUPPORTED,
+           "no kernel of KV layout v32; auto and generic have");
+    r.backend = RT_BACKEND_AUTO;
+    refuse(RT_OP_ATTEND, &r, RT_ERR_UNSUPPORTED, "KV layout v32 is not read by attend, which");
+    refuse(RT_OP_SPARSE_ATTEND, &r, RT_ERR_UNSUPPORTED, "v32 is not read by sparse_attend");
+    r = request(&bf16, 16, 2, 64, RT_BACKEND_AUTO);
+    refuse(RT_OP_ATTEND_QUANT, &r, RT_ERR_UNSUPPORTED,
+           "KV layout bf16 is not read by attend_quant");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sparse),
         cmocka_unit_test(test_small_pages),
+        cmocka_unit_test(test_quantised),
     };
     return cmocka_run_group_tests_name("resolve_sparse", tests, NULL, NULL);
 }

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_KERNELS_DEVICE_ATTEND_QUANT_CUH
+#define RT_KERNELS_DEVICE_ATTEND_QUANT_CUH
+
+/*
+ * Keys of e4m3 (kernels/abi/quant.h) for the generic attend kernels: a SOURCE as
+ * kernels/device/attend_keys.cuh has them, whose keys come into registers as they lie, and go from
+ * there to shared memory as bf16.
+ *
+ * Eight threads have a key, and take its 16-byte vectors in turn: those of sixteen e4m3 first, then
+ * those of eight bf16.
+ *
+ *   vector   0   1  …            F - 1 |  F   …            F = fp8 / 16
+ *   thread   0   1  …  7  0  1  …      |  F % 8  …
+ */
+#include "kernels/abi/quant.h"
+#include "kernels/device/attend_keys.cuh"
+#include "kernels/device/e4m3.cuh"
+
+#define RT_QUANT_THREADS (RT_ATTEND_GENERIC_THREADS / RT_ATTEND_GENERIC_KEYS)
+
+/* A thread's share of a key; where there is no key all 0. */
+template <int ROUNDS> struct rt_quant_share {
+    uint4 vector[ROUNDS];
+    float scale[ROUNDS];
+};
+
+static __device__ __forceinline__ float rt_quant_scale(const struct rt_quant_view &q,
+                                                       const unsigned char *scales, uint32_t tile)
+{
+    if (q.scale_kind == RT_QUANT_SCALE_TENSOR)
+        return q.tensor_scale;
+    if (q.scale_kind == RT_QUANT_SCALE_F32)
+        return reinterpret_cast<const float *>(scales)[tile];
+    const uint32_t code = scales[tile];
+    return __uint_as_float(code == 0 ? 0x00400000u : code == 255 ? 0x7fffffffu : code << 23);
+}
+
+template <int ROUNDS>
+static __device__ __forceinline__ void
+rt_quant_fetch(const struct rt_kv_view &kv, const struct rt_quant_view &q, uint32_t d_qk,
+               const struct rt_page_row &at, uint32_t thread, struct rt_quant_share<ROUNDS> &share)
+{
+    const uint32_t fp8_vectors = q.fp8 / 16, vectors = fp8_vectors + (d_qk - q.fp8) / 8;
+    const uint4 *row = row_address(kv, at);
+    const unsigned char *scales = at.page + q.scale_offset_bytes + at.row * q.scale_stride_bytes;
+    const uint4 *rest = row + q.rest_offset_bytes / sizeof(uint4);
+#pragma unroll
+    for (int i = 0; i < ROUNDS; i++) {
+        const uint32_t v = i * RT_QUANT_THREADS + thread;
+        share.vector[i] = make_uint4(0, 0, 0, 0);
+        share.scale[i] = 0.0f;
+        if (!at.page || v >= vectors)
+            continue;
+        if (v < fp8_vectors) {
+            share.vector[i] = row[v];
+            share.scale[i] = rt_quant_scale(q, scales, v * 16 / q.tile);
+        } else {
+            share.vector[i] = rest[v - fp8_vectors];
+        }
+    }
+}
+
+static __device__ __forceinline__ void rt_quant_put_16(uint16_t *to, const uint4 &v, float scale)
+{
+    uint4 *out = reinterpret_cast<uint4 *>(to);
+    out[0] = make_uint4(rt_e4m3x2_bf16x2(v.x, scale), rt_e4m3x2_bf16x2(v.x >> 16, scale),
+                        rt_e4m3x2_bf16x2(v.y, scale), rt_e4m3x2_bf16x2(v.y >> 16, scale));
+    out[1] = make_uint4(rt_e4m3x2_bf16x2(v.z, scale), rt_e4m3x2_bf16x2(v.z >> 16, scale),
+                        rt_e4m3x2_bf16x2(v.w, scale), rt_e4m3x2_bf16x2(v.w >> 16, scale));
+}
+
+/* The share as elements of the key's row in shared memory, [d_qk]. */
+template <int ROUNDS>
+static __device__ __forceinline__ void
+rt_quant_put(const struct rt_quant_view &q, uint32_t d_qk, uint32_t thread,
+             const struct rt_quant_share<ROUNDS> &share, uint16_t *to)
+{
+    const uint32_t fp8_vectors = q.fp8 / 16, vectors = fp8_vectors + (d_qk - q.fp8) / 8;
+#pragma unroll
+    for (int i = 0; i < ROUNDS; i++) {
+        const uint32_t v = i * RT_QUANT_THREADS + thread;
+        if (v < fp8_vectors)
+            rt_quant_put_16(to + v * 16, share.vector[i], share.scale[i]);
+        else if (v < vectors)
+            *reinterpret_cast<uint4 *>(to + q.fp8 + (v - fp8_vectors) * 8) = share.vector[i];
+    }
+}
+
+/* All keys of a row. */
+struct rt_attend_quant_keys : rt_attend_row_keys {
+    static constexpr bool CONVERTED = true;
+    typedef struct rt_attend_quant_params params;
+
+    static __device__ __forceinline__ const struct rt_attend_params &attend(const params &p)
+    {
+        return p.attend;
+    }
+
+    static __device__ __forceinline__ int find(const params &p, const struct rt_attend_walk &walk,
+                                               const struct rt_attend_step &at, int key)
+    {
+        return rt_attend_row_keys::find(p.attend, walk, at, key);
+    }
+
+    template <int ROUNDS>
+    static __device__ __forceinline__ bool fetch(const params &p, const struct rt_attend_walk &walk,
+                                                 int page, int key, uint32_t thread,
+                                                 struct rt_quant_share<ROUNDS> &share)
+    {
+        const struct rt_page_row at = page_row(p.attend, walk, page, key);
+        rt_quant_fetch(p.attend.kv, p.quant, p.attend.d_qk, at, thread, share);
+        return at.page != nullptr;
+    }
+
+    static __device__ __forceinline__ int64_t data_at(const params &p, int64_t row_base,
+                                                      const struct rt_heads_view &view, int row,
+                                                      int query)
+    {
+        return rt_attend_row_keys::data_at(p.attend, row_base, view, row, query);
+    }
+};
+
+#endif

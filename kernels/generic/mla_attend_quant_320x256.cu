@@ -1,0 +1,6 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/generic/mla_attend.cuh"
+
+RT_ATTEND_QUANT_ENTRY(320, 256, 16)
+RT_ATTEND_QUANT_ENTRY(320, 256, 32)
+RT_ATTEND_QUANT_ENTRY(320, 256, 64)

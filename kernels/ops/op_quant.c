@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Caches of e4m3: what their views are held to, beside what append and attend ask of all. */
+#include "kernels/ops/op_build.h"
+#include "kernels/quant_view.h"
+
+#include <float.h>
+
+static uint32_t kind_of(enum rt_kv_scale scale)
+{
+    switch (scale) {
+    case RT_KV_SCALE_F32:
+        return RT_QUANT_SCALE_F32;
+    case RT_KV_SCALE_UE8M0:
+        return RT_QUANT_SCALE_UE8M0;
+    case RT_KV_SCALE_TENSOR:
+    case RT_KV_SCALE_NONE:
+        break;
+    }
+    return RT_QUANT_SCALE_TENSOR;
+}
+
+struct rt_quant_view rt_quant_view_make(const struct rt_kv_format *format,
+                                        const struct rt_kv_view *kv, float tensor_scale)
+{
+    const bool apart = format->scales_apart, by_tensor = format->scale == RT_KV_SCALE_TENSOR;
+    return (struct rt_quant_view){
+        .scale_offset_bytes =
+            apart ? kv->page_size * kv->token_stride_bytes : (int64_t)format->fp8_elements,
+        .scale_stride_bytes = apart ? (int64_t)format->scale_bytes : kv->token_stride_bytes,
+        .scale_kind = kind_of(format->scale),
+        .scale_bytes = format->scale_bytes,
+        .fp8 = format->fp8_elements,
+        .tile = format->tile_elements,
+        .rest_offset_bytes = format->fp8_elements + (apart ? 0 : format->scale_bytes),
+        .tensor_scale = by_tensor ? tensor_scale : 1,
+    };
+}
+
+static enum rt_status check_scales(const struct rt_quant_view *q, struct rt_error *err)
+{
+    if (q->scale_kind == RT_QUANT_SCALE_TENSOR) {
+        /* Written so that NaN fails too. */
+        RT_REQUIRE(q->tensor_scale >= FLT_MIN && q->tensor_scale <= FLT_MAX, err, RT_ERR_INVALID,
+                   "a KV scale of %g is not from %g to %g", (double)q->tensor_scale,
+                   (double)FLT_MIN, (double)FLT_MAX);
+        return RT_OK;
+    }
+    const uint32_t number_bytes = q->scale_kind == RT_QUANT_SCALE_F32 ? 4 : 1;
+    RT_REQUIRE(q->scale_kind == RT_QUANT_SCALE_F32 || q->scale_kind == RT_QUANT_SCALE_UE8M0, err,
+               RT_ERR_INTERNAL, "KV scales of kind %u", q->scale_kind);
+    RT_REQUIRE(q->tile == 64 || q->tile == 128 || q->tile == 256 || q->tile == 512, err,
+               RT_ERR_INTERNAL, "KV scales of %u numbers each", q->tile);
+    RT_REQUIRE(q->fp8 <= 512 && q->scale_bytes >= q->fp8 / q->tile * number_bytes, err,
+               RT_ERR_INTERNAL, "%u bytes of KV scales for %u numbers, %u to a scale",
+               q->scale_bytes, q->fp8, q->tile);
+    RT_REQUIRE(q->scale_offset_bytes % number_bytes == 0 &&
+                   q->scale_stride_bytes % number_bytes == 0,
+               err, RT_ERR_INVALID, "KV scales begin at byte %lld of a page and are %lld apart",
+               (long long)q->scale_offset_bytes, (long long)q->scale_stride_bytes);
+    return RT_OK;
+}
+
+static enum rt_status check_quant(const struct rt_quant_view *q, uint32_t d_qk,
+                                  const struct rt_kv_view *kv, struct rt_error *err)
+{
+    RT_REQUIRE(q->tile && q->fp8 % q->tile == 0 && q->fp8 % 16 == 0 && q->fp8 <= d_qk, err,
+               RT_ERR_INTERNAL, "%u numbers of e4m3 of %u, %u to a scale", q->fp8, d_qk, q->tile);
+    RT_REQUIRE(q->rest_offset_bytes % 16 == 0 &&
+                   q->rest_offset_bytes + 2 * (d_qk - q->fp8) <= kv->token_bytes,
+               err, RT_ERR_INTERNAL, "%u bf16 from byte %u on of a KV row of %u", d_qk - q->fp8,
+               q->rest_offset_bytes, kv->token_bytes);
+    return check_scales(q, err);
+}
+
+enum rt_status rt_append_quant_build(const struct rt_kernels *k, const struct rt_variant *variant,
+                                     const void *params, struct rt_launch *out,
+                                     struct rt_error *err)
+{
+    const struct rt_append_quant_params *p = params;
+    const struct rt_append_general_params *g = &p->general;
+    RT_TRY(rt_check_append(&g->append, err));
+    RT_TRY(rt_check_tokens("rope", &g->rope, err));
+    RT_TRY(rt_check_stride("rope bytes of a token", g->rope_bytes, 1, err));
+    RT_REQUIRE(g->rope.base ? g->rope_bytes > 0 && g->rope_bytes < 2 * p->d_qk : g->rope_bytes == 0,
+               err, RT_ERR_INVALID, "%u of a token's %u bytes come from rope, which is at %p",
+               g->rope_bytes, 2 * p->d_qk, (const void *)g->rope.base);
+    RT_TRY(check_quant(&p->quant, p->d_qk, &g->append.kv, err));
+    return rt_launch_grid(k, variant->entry, p, sizeof(*p), rt_append_blocks(&g->append.rows), 1,
+                          RT_APPEND_WARPS * RT_WARP_THREADS, out, err);
+}
+
+enum rt_status rt_attend_quant_build(const struct rt_kernels *k, const struct rt_variant *variant,
+                                     const void *params, struct rt_launch *out,
+                                     struct rt_error *err)
+{
+    const struct rt_attend_quant_params *p = params;
+    RT_TRY(rt_check_attend(variant, &p->attend, err));
+    RT_TRY(check_quant(&p->quant, p->attend.d_qk, &p->attend.kv, err));
+    return rt_launch_grid(k, variant->entry, p, sizeof(*p), variant->m_tiles, variant->parts,
+                          variant->threads, out, err);
+}

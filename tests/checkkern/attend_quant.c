@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * attend_quant: the cases of attend, over caches of every quantised layout. Against the formula
+ * over what the cache holds with attend's own bounds; and, where values are plain, against the
+ * formula over what was quantised with those of compare.h.
+ */
+#include "kernels/quant_view.h"
+#include "kernels/ref/quant.h"
+#include "tests/checkkern/attend_case.h"
+
+#include <string.h>
+
+#define GEOMETRIES 4u
+
+static const enum rt_kv_layout layouts[] = {RT_KV_FP8_TENSOR, RT_KV_FP8_TOKEN, RT_KV_V32,
+                                            RT_KV_V32_NO_ROPE, RT_KV_V4};
+#define LAYOUTS 5u
+
+bool ck_attend_format(const struct ck_attend *c, struct rt_kv_format *out)
+{
+    return rt_kv_format_make(c->layout, RT_PRECISION_BF16, c->d_qk, c->d_v, out);
+}
+
+static struct rt_kv_view quant_kv(const struct ck_attend *c, const struct ck_attend_rig *rig,
+                                  enum ck_side side)
+{
+    struct rt_kv_format format;
+    const int64_t gap = c->strided ? 16 : 0;
+    struct rt_kv_view kv = rig->ref.kv;
+    (void)ck_attend_format(c, &format);
+    kv.token_stride_bytes = format.row_bytes + gap;
+    kv.page_stride_bytes =
+        (c->page_size * (kv.token_stride_bytes + format.token_bytes - format.row_bytes) + 15) / 16 *
+            16 +
+        3 * gap;
+    kv.token_bytes = format.row_bytes;
+    kv.base = rig->quant.bytes ? ck_at(&rig->quant, side) : NULL;
+    return kv;
+}
+
+struct rt_kv_view ck_attend_quant_kv(const struct ck_attend *c, const struct ck_attend_rig *rig)
+{
+    struct rt_kv_view kv = quant_kv(c, rig, CK_DEVICE);
+    kv.table = ck_at(&rig->table, CK_DEVICE);
+    return kv;
+}
+
+void ck_attend_quantise(struct ck *ck, const struct ck_attend *c, struct ck_attend_rig *rig)
+{
+    const struct rt_kv_view plain = rig->ref.kv;
+    struct rt_kv_view kv = quant_kv(c, rig, CK_REF);
+    struct rt_kv_format format;
+    uint16_t *from = ck_at(&rig->kv, CK_REF);
+    (void)ck_attend_format(c, &format);
+    rig->quant = ck_alloc_later(ck, "quantised kv", plain.pages * (uint64_t)kv.page_stride_bytes,
+                                0xff); /* NaN in all of its numbers */
+    rig->plain = ck_alloc_later(ck, "plain kv", rig->kv.bytes, 0xff);
+    memcpy(ck_at(&rig->plain, CK_REF), from, rig->kv.bytes);
+    kv = quant_kv(c, rig, CK_REF);
+    rig->quant_view = rt_quant_view_make(&format, &kv, c->seed % 2 ? 0.015625f : 0.0123f);
+    for (int64_t page = 0; page < plain.pages; page++)
+        for (int64_t row = 0; row < plain.page_size; row++) {
+            uint16_t *token =
+                from + (page * plain.page_stride_bytes + row * plain.token_stride_bytes) / 2;
+            const struct rt_ref_quant_row to = rt_ref_quant_row(&kv, &rig->quant_view, page, row);
+            if (token[0] == 0xffff && token[c->d_qk - 1] == 0xffff)
+                continue; /* of nobody */
+            rt_ref_quantise(&rig->quant_view, token, c->d_qk, to);
+            rt_ref_dequantise(&rig->quant_view, to, c->d_qk, token);
+        }
+    ck_upload(ck, &rig->quant);
+}
+
+static void check(struct ck *ck, enum rt_kv_layout layout, struct ck_attend c)
+{
+    struct rt_kv_format format;
+    c.layout = layout;
+    if (ck_attend_format(&c, &format))
+        ck_attend_check(ck, &c);
+}
+
+static void check_grid(struct ck *ck)
+{
+    static const uint32_t heads[] = {1, 5, 8, 16, 20, 33, 64, 96, 128};
+    uint32_t n = 0;
+    for (uint32_t l = 0; l < LAYOUTS; l++)
+        for (uint32_t g = 0; g < GEOMETRIES; g++)
+            for (uint32_t h = 0; h < 9; h++, n++) {
+                if (!ck->full && h % 3 != (l + g) % 3)
+                    continue;
+                const uint32_t q_len = 1 + n % (heads[h] > 32 ? 2 : 8);
+                check(ck, layouts[l], ck_attend_turn(ck, g, heads[h], q_len, n));
+            }
+}
+
+static void check_flavours(struct ck *ck)
+{
+    uint32_t n = 0;
+    for (uint32_t l = 0; l < LAYOUTS; l++)
+        for (uint32_t g = 0; g < GEOMETRIES; g++)
+            for (uint32_t flavour = CK_HUGE; flavour < CK_FLAVOURS; flavour++, n++) {
+                struct ck_attend c = ck_attend_turn(ck, g, 3 + n % 15, 1 + n % 3, n);
+                if ((!ck->full && flavour % 2 != (l + g) % 2) ||
+                    (c.d_qk == c.d_v && (flavour == CK_MINUS_INF || flavour == CK_PLUS_INF)))
+                    continue;
+                c.flavour = (enum ck_flavour)flavour;
+                c.scale = flavour == CK_HUGE ? 40000 : c.scale;
+                c.causal = (c.causal && flavour != CK_NAN_KEY && flavour != CK_PLUS_INF) ||
+                           flavour == CK_BAD_DRAFT;
+                check(ck, layouts[l], c);
+            }
+}
+
+static void check_tiles(struct ck *ck)
+{
+    static const uint32_t tiles[] = {16, 32, 64}, heads[] = {1, 20, 70};
+    for (uint32_t n = 0; n < 36; n++)
+        for (uint32_t l = 0; l < LAYOUTS; l++) {
+            if (!ck->full && n % 5 != l)
+                continue;
+            struct ck_attend c = ck_attend_turn(ck, n / 3 % 4, heads[n / 12], 1 + n % 2, n);
+            c.tile_rows = tiles[n % 3];
+            check(ck, layouts[l], c);
+        }
+}
+
+void ck_attend_quant_run(struct ck *ck)
+{
+    check_grid(ck);
+    check_flavours(ck);
+    check_tiles(ck);
+}
