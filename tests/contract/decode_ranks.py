@@ -19,6 +19,7 @@ from dumped import tensors
 
 COMMAND, ROOT = sys.argv[1], pathlib.Path(sys.argv[2]).resolve()
 GPUS = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+os.environ.pop("NCCL_DEBUG", None)  # which would write where the answers are
 GOLDEN = ROOT / "tests/data/golden"
 # The heads of each, and their divisors above 1.
 FAMILIES = {"deepseek_v2": (2, 4), "deepseek_v3": (2, 4), "glm4_moe_lite": (5,),

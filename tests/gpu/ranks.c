@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * usage: gpu-ranks [RANKS] [--host]
+ * usage: gpu-ranks [RANKS] [--threads] [--host]
  *
  * Ranks (2 unless said), a process and a GPU each, that exchange by the real NCCL, on a stream and
  * in a replayed graph whose nodes the audit has seen; then one is killed while the others' kernels
  * wait for it, and they learn of it. Exit 0: passed; 77: not so many GPUs, or no NCCL.
+ * --threads: ranks are threads of this process, and none is killed.
  * --host: the same on the host device, so that the test itself is tested.
  */
 #include "common/bf16.h"
@@ -13,6 +14,7 @@
 #include "graphs/build.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,7 +31,8 @@
 
 struct rank {
     uint32_t rank, ranks;
-    bool host;
+    bool host, is_thread;
+    int code; /* of a thread */
     char path[64];
     struct rt_driver d;
     struct rt_comm comm;
@@ -226,7 +229,7 @@ static int run_rank(struct rank *r)
     const bool missing = status == RT_ERR_NO_DEVICE || status == RT_ERR_UNSUPPORTED;
     if (status == RT_OK)
         status = exchange_all(r);
-    if (status == RT_OK)
+    if (status == RT_OK && !r->is_thread)
         status = be_left(r);
     if (status != RT_OK)
         printf("rank %u: %s: %s\n", r->rank, rt_status_string(status), r->err.message);
@@ -266,33 +269,70 @@ static int await_all(pid_t *pids, uint32_t ranks)
 }
 
 /* A process that has opened CUDA may have no children that do: this one opens nothing. */
-int main(int argc, char **argv)
+static int run_processes(const struct rank *what)
 {
-    struct rank r = {.ranks = 2};
     pid_t pids[MOST_RANKS];
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--host") == 0)
-            r.host = true;
-        else
-            r.ranks = (uint32_t)strtoul(argv[i], NULL, 10);
-    }
-    if (r.ranks < 2 || r.ranks > MOST_RANKS) {
-        fprintf(stderr, "usage: gpu-ranks [2..%u] [--host]\n", MOST_RANKS);
-        return 2;
-    }
-    (void)setvbuf(stdout, NULL, _IOLBF, 0); /* what is known is told, also where it ends badly */
-    (void)snprintf(r.path, sizeof(r.path), "/tmp/gpu-ranks.%ld", (long)getpid());
+    struct rank r = *what;
     for (r.rank = 0; r.rank < r.ranks; r.rank++) {
         (void)fflush(NULL);
         pids[r.rank] = fork();
         if (pids[r.rank] == 0)
-            return run_rank(&r);
+            exit(run_rank(&r));
         if (pids[r.rank] < 0) {
             perror("fork");
             return 1;
         }
     }
-    const int code = await_all(pids, r.ranks);
+    return await_all(pids, r.ranks);
+}
+
+static void *run_thread(void *user)
+{
+    struct rank *const r = user;
+    r->code = run_rank(r);
+    return NULL;
+}
+
+/* One that has no GPU leaves; the others, which wait for it, find it gone. */
+static int run_threads(const struct rank *what)
+{
+    static struct rank ranks[MOST_RANKS];
+    pthread_t threads[MOST_RANKS];
+    int outcome = 0;
+    for (uint32_t i = 0; i < what->ranks; i++) {
+        ranks[i] = *what;
+        ranks[i].rank = i;
+        if (pthread_create(&threads[i], NULL, run_thread, &ranks[i]) != 0) {
+            perror("pthread_create");
+            exit(1);
+        }
+    }
+    for (uint32_t i = 0; i < what->ranks; i++) {
+        (void)pthread_join(threads[i], NULL);
+        if (outcome != SKIPPED && ranks[i].code != 0)
+            outcome = ranks[i].code;
+    }
+    return outcome;
+}
+
+int main(int argc, char **argv)
+{
+    struct rank r = {.ranks = 2};
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--host") == 0)
+            r.host = true;
+        else if (strcmp(argv[i], "--threads") == 0)
+            r.is_thread = true;
+        else
+            r.ranks = (uint32_t)strtoul(argv[i], NULL, 10);
+    }
+    if (r.ranks < 2 || r.ranks > MOST_RANKS) {
+        fprintf(stderr, "usage: gpu-ranks [2..%u] [--threads] [--host]\n", MOST_RANKS);
+        return 2;
+    }
+    (void)setvbuf(stdout, NULL, _IOLBF, 0); /* what is known is told, also where it ends badly */
+    (void)snprintf(r.path, sizeof(r.path), "/tmp/gpu-ranks.%ld", (long)getpid());
+    const int code = r.is_thread ? run_threads(&r) : run_processes(&r);
     puts(code == 0         ? "gpu-ranks: passed"
          : code == SKIPPED ? "gpu-ranks: skipped"
                            : "gpu-ranks: FAILED");
