@@ -65,8 +65,7 @@ static enum rt_status check(struct sum_bench *b, const struct rt_collective *x)
     for (uint64_t i = 0; i < x->count; i++)
         b->numbers[i] = rt_float_to_bf16(number(b->crew.rank, i));
     RT_TRY(RT_DRV(d, &b->err, copy_in, (d, b->memory, b->numbers, bytes, b->stream)));
-    RT_TRY(RT_DRV(d, &b->err, collective, (d, x, b->stream)));
-    RT_TRY(settle(b));
+    RT_TRY(rt_comm_try(&b->comm, d, x, b->stream, &b->err));
     RT_TRY(RT_DRV(d, &b->err, copy_out, (d, b->numbers, b->memory, bytes, b->stream)));
     RT_TRY(RT_DRV(d, &b->err, stream_sync, (d, b->stream)));
     for (uint64_t i = 0; i < x->count; i++) {

@@ -45,10 +45,11 @@ void rt_ranks_destroy(rt_ranks **ranks)
         return;
     rt_ranks *const r = *ranks;
     const bool entered = r->device.ctx_enter && r->device.ctx_enter(&r->device) == 0;
-    rt_comm_close(&r->comm);
+    const bool lingers = rt_comm_close(&r->comm);
     if (entered)
         (void)r->device.ctx_leave(&r->device);
-    rt_driver_close(&r->device);
+    if (!lingers) /* or a thread of the library would lose its context */
+        rt_driver_close(&r->device);
     free(r);
     *ranks = NULL;
 }
@@ -137,23 +138,19 @@ static void fields_of(const struct rt_runtime *rt, const struct rt_graph_spec *s
 static enum rt_status try_graph(struct rt_runtime *rt, const struct rt_graph_spec *spec,
                                 struct rt_error *err)
 {
-    struct rt_driver *const d = &rt->driver;
     const rt_addr hidden = rt_arena_addr(&rt->arena, RT_TENSOR_HIDDEN, 0);
     const struct rt_collective x =
         rt_ranks_sum(&rt->blueprint.config, &rt->ranks->comm, hidden, spec->tokens);
     uint32_t fields[RT_BOARD_FIELD_COUNT];
     fields_of(rt, spec, 0, fields);
     RT_TRY(rt_comm_post(&rt->ranks->comm, fields, err));
-    RT_TRY(RT_DRV(d, err, collective, (d, &x, rt->stream)));
-    return rt_comm_await(&rt->ranks->comm, d, rt->stream, true, err);
+    return rt_comm_try(&rt->ranks->comm, &rt->driver, &x, rt->stream, err);
 }
 
-/* The library connects, on the host, to ranks that must have come as far: so they are met first. */
 enum rt_status rt_ranks_try(struct rt_runtime *rt, struct rt_error *err)
 {
     if (!rt->ranks || rt->ranks->comm.ranks == 1 || !rt->blueprint.config.layer)
         return RT_OK;
-    RT_TRY(rt_comm_barrier(&rt->ranks->comm, err));
     for (uint32_t i = 0; i < rt->blueprint.spec_count; i++)
         RT_TRY(try_graph(rt, &rt->blueprint.specs[i], err));
     return RT_OK;

@@ -92,9 +92,20 @@ static bool start(struct rank_crew *crew)
 
 /* ---- either ---------------------------------------------------------------------------------- */
 
+/* Events around every exchange of a graph let NCCL order exchanges of several streams. Here all are
+ * on one stream, and each costs a microsecond on the device and one of the launch. */
+static bool want_one_stream(void)
+{
+    return setenv("NCCL_GRAPH_MIXING_SUPPORT", "0", 0) == 0;
+}
+
 bool rank_crew_begin(uint32_t ranks, struct rank_crew *crew)
 {
     *crew = (struct rank_crew){.ranks = ranks};
+    if (!want_one_stream()) {
+        complain("the environment has no room for NCCL_GRAPH_MIXING_SUPPORT: %s", strerror(errno));
+        return false;
+    }
     return getenv("RANK") ? join(ranks, crew) : start(crew);
 }
 

@@ -60,12 +60,14 @@ enum rt_status rt_comm_meet(const char *path, uint32_t rank, uint32_t ranks, uin
     return status;
 }
 
-void rt_comm_close(struct rt_comm *c)
+bool rt_comm_close(struct rt_comm *c)
 {
     if (c->close)
         c->close(c);
+    const bool lingers = c->lingers;
     rt_board_close(&c->board);
     *c = (struct rt_comm){0};
+    return lingers;
 }
 
 static enum rt_status open_for(struct rt_comm *c, struct rt_driver *d, void *nccl,
@@ -146,6 +148,26 @@ enum rt_status rt_comm_await(struct rt_comm *c, struct rt_driver *d, rt_dstream 
         if (rt_board_pause(&w))
             RT_TRY(look_while_waiting(c, &w, whole, err));
     }
+}
+
+static enum rt_status connect_all(struct rt_comm *c, struct rt_driver *d,
+                                  const struct rt_collective *x, rt_dstream s, struct rt_error *err)
+{
+    struct rt_error why = {.status = RT_OK};
+    enum rt_status status = enter(c, RT_COMM_OP_exchange, &why);
+    if (status == RT_OK)
+        status = c->connect(c, d, x, s, &why);
+    return leave(c, status, &why, err);
+}
+
+/* What is posted is compared by those that come later alone: so all come, and then look. */
+enum rt_status rt_comm_try(struct rt_comm *c, struct rt_driver *d, const struct rt_collective *x,
+                           rt_dstream s, struct rt_error *err)
+{
+    RT_TRY(rt_comm_barrier(c, err));
+    RT_TRY(rt_comm_look(c, err));
+    RT_TRY(c->connect ? connect_all(c, d, x, s, err) : RT_DRV(d, err, collective, (d, x, s)));
+    return rt_comm_await(c, d, s, true, err);
 }
 
 int rt_comm_exchange(struct rt_driver *d, const struct rt_collective *x, rt_dstream s)

@@ -38,10 +38,15 @@ struct rt_comm {
     struct rt_board board;
     struct rt_error story; /* of the failure; RT_OK: none yet */
     void *impl;            /* the back end's own state; null: not open */
+    bool lingers;          /* see rt_comm_close */
 
     /* Puts the exchange on the stream (CUDA), or does it. */
     enum rt_status (*exchange)(struct rt_comm *c, const struct rt_collective *x, rt_dstream s,
                                struct rt_error *err);
+    /* Likewise for the first time, where that waits for the other ranks on the host: within the
+     * group's limit. Null: it does not. */
+    enum rt_status (*connect)(struct rt_comm *c, struct rt_driver *d, const struct rt_collective *x,
+                              rt_dstream s, struct rt_error *err);
     /* What was put on a stream has failed since; null: nothing can have. */
     enum rt_status (*health)(struct rt_comm *c, struct rt_error *err);
     /* Work that waits for others ends, right or wrong; null: there is none. */
@@ -52,8 +57,9 @@ struct rt_comm {
 /* Meets the others over the file: see rt_board_open. *out is zeroed on failure. */
 enum rt_status rt_comm_meet(const char *path, uint32_t rank, uint32_t ranks, uint64_t limit_ns,
                             struct rt_comm *out, struct rt_error *err);
-/* Accepts a zeroed table. No work of it is on a stream any more. */
-void rt_comm_close(struct rt_comm *c);
+/* Accepts a zeroed table. No work of it is on a stream any more. True: a call of a library has not
+ * returned and was left behind, so that the device's context must stay for good. */
+bool rt_comm_close(struct rt_comm *c);
 
 /*
  * Makes exchanges possible on this device, of which every rank has its own; once more does nothing.
@@ -74,6 +80,10 @@ enum rt_status rt_comm_post(struct rt_comm *c, const uint32_t fields[RT_BOARD_FI
 enum rt_status rt_comm_look(struct rt_comm *c, struct rt_error *err);
 /* Every rank is here, or it is RT_ERR_RANKS: blocks, at most for the group's limit. */
 enum rt_status rt_comm_barrier(struct rt_comm *c, struct rt_error *err);
+/* An exchange for the first time, outside of any capture, with which a library connects. All ranks
+ * have posted the same, or it is not begun; done on return. RT_ERR_RANKS, RT_ERR_DRIVER. */
+enum rt_status rt_comm_try(struct rt_comm *c, struct rt_driver *d, const struct rt_collective *x,
+                           rt_dstream s, struct rt_error *err);
 /*
  * What was put on the stream is done, and no rank that it waits for is waited for in vain. `whole`:
  * it is no more than exchanges that all ranks have begun, so that it fails as well where it takes

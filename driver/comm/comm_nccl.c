@@ -14,6 +14,15 @@ enum rt_status rt_nccl_failed(const struct rt_nccl *n, const char *call, rt_nccl
     return rt_fail(err, RT_ERR_DRIVER, "%s failed: %s (%d)", call, n->api.GetErrorString(rc), rc);
 }
 
+enum rt_status rt_nccl_fallen(const struct rt_nccl *n, const struct rt_comm *c, const char *call,
+                              rt_nccl_result rc, struct rt_error *err)
+{
+    for (uint32_t r = 0; r < c->ranks; r++)
+        if (r != c->rank)
+            RT_TRY(rt_board_is_there(&c->board, r, err));
+    return rt_nccl_failed(n, call, rc, err);
+}
+
 static int dtype_of(enum rt_dtype dtype)
 {
     switch (dtype) {
@@ -29,25 +38,39 @@ static int dtype_of(enum rt_dtype dtype)
     return RT_NCCL_U8;
 }
 
-static enum rt_status exchange(struct rt_comm *c, const struct rt_collective *x, rt_dstream s,
-                               struct rt_error *err)
+const char *rt_nccl_call_name(enum rt_collective_kind kind)
 {
-    const struct rt_nccl *const n = c->impl;
+    static const char *const names[] = {[RT_ALL_REDUCE] = "ncclAllReduce",
+                                        [RT_ALL_GATHER] = "ncclAllGather",
+                                        [RT_REDUCE_SCATTER] = "ncclReduceScatter"};
+    return names[kind];
+}
+
+rt_nccl_result rt_nccl_put(const struct rt_nccl_api *api, rt_nccl_comm comm,
+                           const struct rt_collective *x, rt_dstream s)
+{
     const void *const from = (const void *)(uintptr_t)x->from;
     void *const to = (void *)(uintptr_t)x->to;
     const int dtype = dtype_of(x->dtype);
     switch (x->kind) {
-    case RT_ALL_REDUCE:
-        RT_NCCL(n, err, AllReduce, (from, to, x->count, dtype, RT_NCCL_SUM, n->comm, s));
-        break;
     case RT_ALL_GATHER:
-        RT_NCCL(n, err, AllGather, (from, to, x->count, dtype, n->comm, s));
-        break;
+        return api->AllGather(from, to, x->count, dtype, comm, s);
     case RT_REDUCE_SCATTER:
-        RT_NCCL(n, err, ReduceScatter, (from, to, x->count, dtype, RT_NCCL_SUM, n->comm, s));
+        return api->ReduceScatter(from, to, x->count, dtype, RT_NCCL_SUM, comm, s);
+    case RT_ALL_REDUCE:
         break;
     }
-    return RT_OK;
+    return api->AllReduce(from, to, x->count, dtype, RT_NCCL_SUM, comm, s);
+}
+
+static enum rt_status exchange(struct rt_comm *c, const struct rt_collective *x, rt_dstream s,
+                               struct rt_error *err)
+{
+    const struct rt_nccl *const n = c->impl;
+    const rt_nccl_result rc = rt_nccl_put(&n->api, n->comm, x, s);
+    if (rc == RT_NCCL_SUCCESS)
+        return RT_OK;
+    return rt_nccl_fallen(n, c, rt_nccl_call_name(x->kind), rc, err);
 }
 
 static enum rt_status health(struct rt_comm *c, struct rt_error *err)
@@ -56,7 +79,7 @@ static enum rt_status health(struct rt_comm *c, struct rt_error *err)
     rt_nccl_result rc = RT_NCCL_SUCCESS;
     RT_NCCL(n, err, CommGetAsyncError, (n->comm, &rc));
     if (rc != RT_NCCL_SUCCESS && rc != RT_NCCL_IN_PROGRESS)
-        return rt_nccl_failed(n, "the communicator", rc, err);
+        return rt_nccl_fallen(n, c, "the communicator", rc, err);
     return RT_OK;
 }
 
@@ -86,7 +109,7 @@ static void close_nccl(struct rt_comm *c)
     while (n->ending && !rt_nccl_job_is_done(n->ending) && !rt_board_is_late(&c->board, &w))
         (void)rt_board_pause(&w);
     if (n->ending)
-        rt_nccl_job_end(n->ending);
+        c->lingers = !rt_nccl_job_end(n->ending, true) || c->lingers;
     if (n->comm && !n->given && !n->abandoned)
         (void)n->api.CommDestroy(n->comm);
     rt_nccl_unload(n);
@@ -119,6 +142,7 @@ enum rt_status rt_comm_open_nccl(struct rt_comm *c, struct rt_driver *d, void *g
     c->health = health;
     c->abandon = abandon;
     c->close = close_nccl;
+    c->connect = rt_nccl_connect;
     c->exchange = exchange;
     return RT_OK;
 fail:

@@ -8,7 +8,7 @@
  *
  *   comm_nccl_load.c   the library and its functions
  *   comm_nccl_job.c    calls that may not return, in threads of their own
- *   comm_nccl_make.c   a communicator of our own, within the group's limit
+ *   comm_nccl_make.c   a communicator of our own and its first exchanges, within the limit
  *   comm_nccl.c        exchanges, health, end
  */
 #include "driver/comm/comm.h"
@@ -46,6 +46,9 @@ struct rt_nccl {
 /* The story of a call that failed. */
 enum rt_status rt_nccl_failed(const struct rt_nccl *n, const char *call, rt_nccl_result rc,
                               struct rt_error *err);
+/* Of one that waits for other ranks: where one of them is not there any more, that is the story. */
+enum rt_status rt_nccl_fallen(const struct rt_nccl *n, const struct rt_comm *c, const char *call,
+                              rt_nccl_result rc, struct rt_error *err);
 #define RT_NCCL(n, err, name, args)                                                                \
     do {                                                                                           \
         const rt_nccl_result rc_ = (n)->api.name args;                                             \
@@ -55,7 +58,7 @@ enum rt_status rt_nccl_failed(const struct rt_nccl *n, const char *call, rt_nccl
 
 /*
  * A call of the library that waits for what may never come. Started on a copy; ended by who started
- * it: what has not returned by then is left behind, undoes itself once it does, and frees the copy.
+ * it: what has not returned by then is left behind, is undone once it does, and frees the copy.
  *
  *   start ─┬─ is_done? ─ is_done? ─ … ─ end ── joined, or left behind
  *          └─ run ─────────────────────────── done, or else undo
@@ -68,22 +71,40 @@ struct rt_nccl_job {
     struct rt_nccl_api api; /* good for ever: the library stays when its handle is closed */
     rt_nccl_comm comm;
     rt_nccl_result rc;
-    /* Of one that makes a communicator. */
+    /* Of one that makes a communicator, or connects it: in the device's context. */
     struct rt_driver *d;
-    struct rt_nccl_id id;
-    int rank, ranks;
     int entered; /* what ctx_enter said; the context goes with the thread */
     _Atomic bool has_entered;
+    struct rt_nccl_id id;
+    int rank, ranks;
+    struct rt_collective exchange;
+    rt_dstream stream;
 };
 /* Null: no memory, or no thread. */
 struct rt_nccl_job *rt_nccl_job_start(const struct rt_nccl_job *what);
 bool rt_nccl_job_is_done(const struct rt_nccl_job *job);
-void rt_nccl_job_end(struct rt_nccl_job *job);
+/* `keep`: what it has done stays. False: it was left behind. */
+bool rt_nccl_job_end(struct rt_nccl_job *job, bool keep);
+/* For `run`: enters the context. The driver's table is the job's until then. */
+bool rt_nccl_job_enter(struct rt_nccl_job *job);
+/* Waits for a job that enters the context. RT_ERR_DRIVER: it could not; RT_ERR_RANKS: another rank
+ * is gone, or `call` takes longer than the group's limit. */
+enum rt_status rt_nccl_job_watch(const struct rt_nccl_job *job, const struct rt_comm *c,
+                                 const char *call, struct rt_error *err);
 
 /* n->comm, among the ranks of c. RT_ERR_DRIVER; RT_ERR_RANKS: one of them does not come to it, or
  * the library takes longer than the group's limit. */
 enum rt_status rt_nccl_make(struct rt_nccl *n, struct rt_comm *c, struct rt_driver *d,
                             struct rt_error *err);
+
+/* c->connect. */
+enum rt_status rt_nccl_connect(struct rt_comm *c, struct rt_driver *d,
+                               const struct rt_collective *x, rt_dstream s, struct rt_error *err);
+
+/* The call that puts the exchange on the stream, and its name. */
+rt_nccl_result rt_nccl_put(const struct rt_nccl_api *api, rt_nccl_comm comm,
+                           const struct rt_collective *x, rt_dstream s);
+const char *rt_nccl_call_name(enum rt_collective_kind kind);
 
 /* RT_ERR_UNSUPPORTED; then nothing is held. */
 enum rt_status rt_nccl_load(struct rt_nccl *n, struct rt_error *err);

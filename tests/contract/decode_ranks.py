@@ -122,16 +122,18 @@ def check_launcher():
     expect(code == 0 and json.loads(out or "{}") == {}, f"rank 1: {code} {out} {err}")
 
 
-def check_killed():
-    asked = ("--prompt-ids", "5,7,9", "--max-new-tokens", 8000, "--ignore-eos")
+def check_killed(after):
+    """On GPUs: while it opens its device, while NCCL connects, while it decodes."""
+    asked = (*("--prompt-ids", "5,7,9") * (64 if GPUS else 1), "--max-new-tokens", 8000,
+             "--ignore-eos")
     first, second = launch(0, *asked), launch(1, *asked)
-    time.sleep(1)
+    time.sleep(after)
     second.kill()
     begun = time.monotonic()
     code, _, err = end(first)
     expect(code == 1 and "rank 1 is gone, its process has ended; its last step was" in err,
-           f"killed: {code} {err}")
-    expect(time.monotonic() - begun < 10, "a killed rank is noticed late")
+           f"killed after {after} s: {code} {err}")
+    expect(time.monotonic() - begun < 10, f"a rank killed after {after} s is noticed late")
     end(second)
 
 
@@ -164,7 +166,8 @@ def check_refused():
 
 def check_ranks():
     check_launcher()
-    check_killed()
+    for after in (0.4, 0.7, 1, 1.6) if GPUS else (1,):
+        check_killed(after)
     check_others()
     check_refused()
 

@@ -98,7 +98,7 @@ static enum rt_status judge(struct rank *r, const struct rt_collective *x, uint3
 static enum rt_status on_a_stream(struct rank *r, const struct rt_collective *x)
 {
     RT_TRY(fill(r, x, 0));
-    RT_TRY(RT_DRV(&r->d, &r->err, collective, (&r->d, x, r->stream)));
+    RT_TRY(rt_comm_try(&r->comm, &r->d, x, r->stream, &r->err));
     return judge(r, x, 0);
 }
 

@@ -30,11 +30,20 @@ static bool is_never(struct rt_driver *d, int code)
     return false;
 }
 
-/* Of a CUDA device its kind is looked at, and its context is entered. */
+static int is_idle(struct rt_driver *d, rt_dstream s, bool *out_idle)
+{
+    (void)d;
+    (void)s;
+    *out_idle = true;
+    return 0;
+}
+
+/* Of a CUDA device its kind is looked at, its context is entered, and its stream is asked. */
 static struct rt_driver cuda(void)
 {
     return (struct rt_driver){.caps.kind = RT_DEVICE_KIND_CUDA,
                               .ctx_enter = entered,
+                              .stream_query = is_idle,
                               .error_text = no_text,
                               .is_out_of_memory = is_never};
 }
@@ -208,6 +217,30 @@ static void test_a_context_that_cannot_be_entered(void **state)
     rt_comm_close(&c);
 }
 
+/* The library's word for a rank that is gone is less than the board's. */
+static enum rt_status open_deserted(struct crew *crew, struct rt_comm *c, struct rt_error *err)
+{
+    struct rt_driver d = cuda();
+    (void)crew;
+    if (c->rank == 1)
+        return RT_OK;
+    while (c->board.page->lines[1].state == RT_BOARD_JOINED)
+        continue;
+    return rt_comm_open(c, &d, NULL, err);
+}
+
+static void test_a_library_that_was_deserted(void **state)
+{
+    struct crew crew;
+    (void)state;
+    fake_nccl_reset();
+    fake_nccl.fail_at = 3; /* ncclCommInitRank, behind version and id */
+    crew_begin(&crew, 2);
+    crew_run(&crew, open_deserted);
+    crew_expect(&crew, 0, RT_ERR_RANKS, "rank 1 has left the group; its last step was 0");
+    assert_int_equal(fake_nccl.made, 0);
+}
+
 static enum rt_status open_one(struct crew *crew, struct rt_comm *c, struct rt_error *err)
 {
     static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER; /* the stand-in is not made for two */
@@ -279,6 +312,41 @@ static void test_what_it_is_asked_for(void **state)
     close_well(&c);
 }
 
+/* The first exchange connects: one that does not return is ended, and left behind till it does. */
+static void test_a_first_exchange(void **state)
+{
+    struct rt_driver d = cuda();
+    struct rt_error err = {.status = RT_OK};
+    struct rt_comm c;
+    struct crew crew;
+    const struct rt_collective x = {
+        .kind = RT_ALL_GATHER, .dtype = RT_DTYPE_BF16, .count = 5, .ranks = 1, .comm = &c};
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        static const char *const stories[] = {
+            "", "ncclAllGather failed: internal error (3)",
+            "ncclAllGather of rank 0 (this one) of 1 has not returned within 0.250 s; "
+            "NCCL_DEBUG=INFO has it tell what it waits for"};
+        fake_nccl_reset();
+        crew_begin(&crew, 1);
+        assert_int_equal(rt_comm_meet(crew.path, 0, 1, CREW_LIMIT_NS / 20, &c, &err), RT_OK);
+        assert_int_equal(rt_comm_open(&c, &d, NULL, NULL), RT_OK);
+        fake_nccl.fail_at = i == 1 ? fake_nccl.calls + 2 : 0; /* it looks before */
+        fake_nccl.stuck_exchange = i == 2;
+        err.message[0] = '\0';
+        const enum rt_status expected[] = {RT_OK, RT_ERR_DRIVER, RT_ERR_RANKS};
+        assert_int_equal(rt_comm_try(&c, &d, &x, NULL, &err), expected[i]);
+        assert_string_equal(err.message, stories[i]);
+        if (i == 0)
+            assert_string_equal(fake_nccl.call, "AllGather");
+        assert_int_equal(rt_comm_close(&c), i == 2); /* something lingers */
+        assert_int_equal(fake_nccl.made, 0);
+        assert_int_equal(fake_nccl.aborts, i > 0);
+        while (i == 2 && !fake_nccl.exchanges)
+            continue;
+    }
+}
+
 /* What waits on the device for others is ended, once, and nothing of it is destroyed again. */
 static void test_a_group_that_fails(void **state)
 {
@@ -321,9 +389,11 @@ int main(void)
         cmocka_unit_test(test_calls_that_fail),
         cmocka_unit_test(test_a_communicator_of_the_callers),
         cmocka_unit_test(test_a_library_that_does_not_return),
+        cmocka_unit_test(test_a_library_that_was_deserted),
         cmocka_unit_test(test_a_context_that_cannot_be_entered),
         cmocka_unit_test(test_all_have_one_id),
         cmocka_unit_test(test_what_it_is_asked_for),
+        cmocka_unit_test(test_a_first_exchange),
         cmocka_unit_test(test_a_group_that_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -64,6 +64,7 @@ static rt_nccl_result fake_CommDestroy(rt_nccl_comm comm)
 static rt_nccl_result fake_CommAbort(rt_nccl_comm comm)
 {
     (void)comm;
+    fake_nccl.stuck_exchange = 0;
     while (fake_nccl.graphs)
         continue;
     fake_nccl.made--;
@@ -99,6 +100,8 @@ static rt_nccl_result exchanged(const char *call, const void *from, void *to, si
                                 int dtype, int sum, void *stream)
 {
     CALL();
+    while (fake_nccl.stuck_exchange)
+        continue;
     (void)snprintf(fake_nccl.call, sizeof(fake_nccl.call), "%s", call);
     fake_nccl.from = from;
     fake_nccl.to = to;
@@ -106,6 +109,7 @@ static rt_nccl_result exchanged(const char *call, const void *from, void *to, si
     fake_nccl.dtype = dtype;
     fake_nccl.sum = sum;
     fake_nccl.stream = stream;
+    fake_nccl.exchanges++;
     return RT_NCCL_SUCCESS;
 }
 

@@ -14,11 +14,13 @@ struct fake_nccl {
     uint64_t calls, fail_at; /* of functions that may fail; 0: none does */
     rt_nccl_result async;    /* what a communicator's kernels have met */
     int given_count, given_rank;
-    _Atomic int graphs;       /* that have exchanges: ncclCommAbort waits until there are none */
-    _Atomic int stuck;        /* ncclCommInitRank does not return while it is 1 */
-    _Atomic int inside;       /* calls of it that have not returned */
-    int loaded;               /* and not unloaded */
-    _Atomic int made, aborts; /* communicators that are there; aborted ones are not */
+    _Atomic int graphs;         /* that have exchanges: ncclCommAbort waits until there are none */
+    _Atomic int stuck;          /* ncclCommInitRank does not return while it is 1 */
+    _Atomic int stuck_exchange; /* nor does an exchange, until its communicator is aborted */
+    _Atomic int exchanges;      /* that have returned */
+    _Atomic int inside;         /* calls of it that have not returned */
+    int loaded;                 /* and not unloaded */
+    _Atomic int made, aborts;   /* communicators that are there; aborted ones are not */
     char tried[64];
     struct rt_nccl_id ids[4]; /* that each rank came with */
     /* Of the last exchange. */
