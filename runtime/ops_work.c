@@ -208,6 +208,7 @@ static enum rt_status check_places(const struct rt_mla_append_args *args, struct
 static enum rt_status check_append(const struct rt_mla_append_args *args, struct rt_error *err)
 {
     RT_TRY(RT_CHECK_RESERVED("rt_mla_append", args, reserved, err));
+    RT_TRY(RT_CHECK_RESERVED("rt_mla_append", args, reserved_too, err));
     const struct rt_named_pointer rows[] = {{"latent", args->latent, RT_ALIGN_VECTOR},
                                             {"kv", args->kv, RT_ALIGN_VECTOR}};
     RT_TRY(RT_CHECK_POINTERS(append, rows, err));
@@ -268,7 +269,6 @@ enum rt_status rt_ops_append_work(const struct rt_kernels *k, const struct rt_op
 
 static enum rt_status check_decode(const struct rt_mla_decode_args *args, struct rt_error *err)
 {
-    RT_TRY(RT_CHECK_RESERVED("rt_mla_decode", args, reserved, err));
     RT_REQUIRE(isfinite(args->softmax_scale) && args->softmax_scale > 0, err, RT_ERR_INVALID,
                "rt_mla_decode: softmax_scale %g is not a positive number; it is "
                "(qk_nope_head_dim + qk_rope_head_dim)^-0.5, times the model's YaRN factor",

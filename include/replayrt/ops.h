@@ -135,7 +135,7 @@ struct rt_mla_append_args {
     /* RT_KV_FP8_TENSOR alone, else 0: what numbers of this layer's cache are multiplied by when
      * they are read. Above 0 and finite. */
     float kv_scale;
-    uint32_t reserved2;
+    uint32_t reserved_too;
 };
 RT_API enum rt_status rt_mla_append(rt_ops *ops, const struct rt_mla_append_args *args,
                                     void *stream);

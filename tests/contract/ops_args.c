@@ -496,9 +496,10 @@ static void what_is_reserved(void **state)
                                                   .schedule = decode.schedule};
     append.reserved = 5;
     refuse_append(r, append, "rt_mla_append: reserved is 5, not 0");
-    decode.reserved = 6;
+    decode.kv_scale = 6;
     assert_int_equal(rt_mla_decode(r->ops, &decode, NULL), RT_ERR_INVALID);
-    assert_string_equal(rt_ops_last_error(r->ops)->message, "rt_mla_decode: reserved is 6, not 0");
+    assert_string_equal(rt_ops_last_error(r->ops)->message,
+                        "rt_mla_decode: kv_scale 6 with layout bf16, which has none: must be 0");
     assert_int_equal(rt_mla_schedule(r->ops, &schedule, NULL), RT_ERR_INVALID);
     assert_string_equal(rt_ops_last_error(r->ops)->message,
                         "rt_mla_schedule: reserved is 7, not 0");
