@@ -43,20 +43,24 @@ static uint16_t to_bf16(float value)
 
 /* ---- one weight ------------------------------------------------------------------------------ */
 
-/* A sum of `columns` products of numbers with deviation 1 has deviation 1. */
-static void make_chunk(struct filler *f, const struct rt_weight_place *p)
+/* A sum of `columns` products of numbers with deviation 1 has deviation 1. `count` numbers from
+ * `first` on, round and round: a small weight has no use for the others. */
+static void make_chunk(struct filler *f, const struct rt_weight_place *p, uint64_t first,
+                       uint64_t count)
 {
     const bool norm = p->rows == 1;
     const float spread = norm ? NORM_SPREAD : sqrtf(3.0f / (float)p->columns);
     const float middle = norm && !f->config->block.norm_one_plus ? 1.0f : 0.0f;
-    for (uint32_t i = 0; i < DRAWN; i++)
-        f->chunk[i] = to_bf16(middle + spread * f->drawn[i]);
+    for (uint64_t i = 0; i < count && i < DRAWN; i++) {
+        const uint64_t at = first + i < DRAWN ? first + i : first + i - DRAWN;
+        f->chunk[at] = to_bf16(middle + spread * f->drawn[at]);
+    }
 }
 
 static enum rt_status fill(struct filler *f, const struct rt_weight_place *p, uint64_t bytes)
 {
     uint64_t first = chance_draw(&f->chance) % DRAWN;
-    make_chunk(f, p);
+    make_chunk(f, p, first, bytes / sizeof(*f->chunk));
     for (uint64_t done = 0; done < bytes; first = 0) {
         uint64_t piece = (DRAWN - first) * sizeof(*f->chunk);
         if (piece > bytes - done)
