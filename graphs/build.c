@@ -4,6 +4,11 @@
 #include <stdlib.h>
 #include <time.h>
 
+struct tails {
+    rt_dnode nodes[RT_MAX_TAILS];
+    uint32_t count;
+};
+
 /* What the next stage must follow:
  *
  *   launch ──> launch ──> [captured stage] ──┬─> tail ──┐
@@ -16,9 +21,11 @@ struct builder {
     struct rt_driver *driver;
     rt_dstream capture_stream;
     struct rt_graph *graph;
-    rt_dnode tails[RT_MAX_TAILS];
-    uint32_t tail_count;
+    struct tails now;
     rt_dnode overlapped; /* kernel that a launch behind it may overlap; null: none yet */
+    uint32_t branch;     /* that `now` is of */
+    struct tails fork;   /* the trunk's, which the other branches follow too */
+    struct tails ends;   /* of branches that are done */
 };
 
 static uint64_t now_ns(void)
@@ -31,14 +38,14 @@ static uint64_t now_ns(void)
 static void edges_from_tails(const struct builder *b, bool programmatic,
                              struct rt_dedge edges[RT_MAX_TAILS])
 {
-    for (uint32_t i = 0; i < b->tail_count; i++)
-        edges[i] = (struct rt_dedge){.from = b->tails[i], .programmatic = programmatic};
+    for (uint32_t i = 0; i < b->now.count; i++)
+        edges[i] = (struct rt_dedge){.from = b->now.nodes[i], .programmatic = programmatic};
 }
 
 static void follow_one(struct builder *b, rt_dnode node)
 {
-    b->tails[0] = node;
-    b->tail_count = 1;
+    b->now.nodes[0] = node;
+    b->now.count = 1;
     b->graph->node_count++;
 }
 
@@ -49,10 +56,10 @@ static enum rt_status add_launch(struct builder *b, const struct rt_launch *laun
 {
     struct rt_dedge edges[RT_MAX_TAILS];
     rt_dnode node;
-    const bool overlaps = b->tail_count == 1 && b->tails[0] == b->overlapped && launch->waits;
+    const bool overlaps = b->now.count == 1 && b->now.nodes[0] == b->overlapped && launch->waits;
     edges_from_tails(b, overlaps, edges);
     RT_TRY(RT_DRV(b->driver, err, graph_add_kernel,
-                  (b->driver, b->graph->graph, launch, edges, b->tail_count, &node)));
+                  (b->driver, b->graph->graph, launch, edges, b->now.count, &node)));
     follow_one(b, node);
     b->overlapped = node;
     return RT_OK;
@@ -65,7 +72,7 @@ static enum rt_status add_work(struct builder *b, const struct rt_work *work, st
     rt_dnode node;
     edges_from_tails(b, false, edges);
     RT_TRY(RT_DRV(b->driver, err, graph_add_work,
-                  (b->driver, b->graph->graph, work, edges, b->tail_count, &node)));
+                  (b->driver, b->graph->graph, work, edges, b->now.count, &node)));
     follow_one(b, node);
     return RT_OK;
 }
@@ -76,14 +83,14 @@ static enum rt_status find_overlapped(struct builder *b, const struct rt_dedge *
                                       uint32_t before_count, struct rt_error *err)
 {
     struct rt_node_info info;
-    if (b->tail_count != 1)
+    if (b->now.count != 1)
         return RT_OK;
     for (uint32_t i = 0; i < before_count; i++)
-        if (before[i].from == b->tails[0])
+        if (before[i].from == b->now.nodes[0])
             return RT_OK;
-    RT_TRY(RT_DRV(b->driver, err, graph_node_info, (b->driver, b->tails[0], &info)));
+    RT_TRY(RT_DRV(b->driver, err, graph_node_info, (b->driver, b->now.nodes[0], &info)));
     if (info.type == RT_NODE_KERNEL)
-        b->overlapped = b->tails[0];
+        b->overlapped = b->now.nodes[0];
     return RT_OK;
 }
 
@@ -94,28 +101,70 @@ static enum rt_status capture_stage(struct builder *b, const struct rt_stage *st
     struct rt_driver *const d = b->driver;
     rt_dgraph graph = b->graph->graph;
     struct rt_dedge edges[RT_MAX_TAILS];
-    const uint32_t edge_count = b->tail_count;
+    const uint32_t edge_count = b->now.count;
     uint32_t tail_count = 0;
     edges_from_tails(b, false, edges);
     RT_TRY(RT_DRV(d, err, graph_capture_begin, (d, graph, b->capture_stream, edges, edge_count)));
     const enum rt_status status = rt_work_put(stage->work, d, false, b->capture_stream, err);
     const int ended =
-        d->graph_capture_end(d, graph, b->capture_stream, b->tails, RT_MAX_TAILS, &tail_count);
+        d->graph_capture_end(d, graph, b->capture_stream, b->now.nodes, RT_MAX_TAILS, &tail_count);
     RT_TRY(status);
     if (ended != 0)
         return rt_driver_fail(d, err, RT_DOP_graph_capture_end, ended, __FILE__, __LINE__);
     RT_REQUIRE(tail_count <= RT_MAX_TAILS, err, RT_ERR_CALLBACK,
                "the stage's function left %u branches, at most %d can be joined", tail_count,
                RT_MAX_TAILS);
-    b->tail_count = tail_count;
+    b->now.count = tail_count;
     if (stage->overlapped)
         RT_TRY(find_overlapped(b, edges, edge_count, err));
     return RT_DRV(d, err, graph_nodes, (d, graph, NULL, &b->graph->node_count));
 }
 
+static bool has(const struct tails *tails, rt_dnode node)
+{
+    uint32_t i = 0;
+    while (i < tails->count && tails->nodes[i] != node)
+        i++;
+    return i < tails->count;
+}
+
+/* Branches that put nothing on the stream end where they began. */
+static enum rt_status end_branch(struct builder *b, struct rt_error *err)
+{
+    struct tails *const ends = &b->ends;
+    for (uint32_t i = 0; i < b->now.count; i++) {
+        if (has(ends, b->now.nodes[i]))
+            continue;
+        RT_REQUIRE(ends->count < RT_MAX_TAILS, err, RT_ERR_CALLBACK,
+                   "the functions of stages beside each other left more than %d branches, which is "
+                   "what can be joined",
+                   RT_MAX_TAILS);
+        ends->nodes[ends->count++] = b->now.nodes[i];
+    }
+    return RT_OK;
+}
+
+/* Edges out of a fork and into a join are full: what may overlap is known of a chain alone. */
+static enum rt_status enter_branch(struct builder *b, uint32_t branch, struct rt_error *err)
+{
+    if (branch == b->branch)
+        return RT_OK;
+    if (b->branch == RT_TRUNK)
+        b->fork = b->now;
+    else
+        RT_TRY(end_branch(b, err));
+    b->now = branch == RT_TRUNK ? b->ends : b->fork;
+    if (branch == RT_TRUNK)
+        b->ends.count = 0;
+    b->overlapped = NULL;
+    b->branch = branch;
+    return RT_OK;
+}
+
 static enum rt_status add_stage(struct builder *b, const struct rt_stage *stage,
                                 struct rt_error *err)
 {
+    RT_TRY(enter_branch(b, stage->branch, err));
     if (stage->work->kind == RT_WORK_LAUNCH)
         return add_launch(b, &stage->work->launch, err);
     if (b->driver->caps.kind == RT_DEVICE_KIND_HOST)
@@ -137,7 +186,8 @@ static bool is_one_capture(const struct rt_program *p, const struct rt_driver *d
     return has_foreign && d->caps.kind != RT_DEVICE_KIND_HOST;
 }
 
-/* The driver makes of the stream's order what add_stage makes of tails. */
+/* The driver makes of the stream's order what add_stage makes of tails; one stream has no branches
+ * beside each other. */
 static enum rt_status capture_stages(struct builder *b, struct rt_error *err)
 {
     struct rt_driver *const d = b->driver;
@@ -162,8 +212,8 @@ static enum rt_status capture_all(struct builder *b, struct rt_error *err)
     rt_dgraph graph = b->graph->graph;
     RT_TRY(RT_DRV(d, err, graph_capture_begin, (d, graph, b->capture_stream, NULL, 0)));
     const enum rt_status status = capture_stages(b, err);
-    const int ended =
-        d->graph_capture_end(d, graph, b->capture_stream, b->tails, RT_MAX_TAILS, &b->tail_count);
+    const int ended = d->graph_capture_end(d, graph, b->capture_stream, b->now.nodes, RT_MAX_TAILS,
+                                           &b->now.count);
     RT_TRY(status);
     if (ended != 0)
         return rt_driver_fail(d, err, RT_DOP_graph_capture_end, ended, __FILE__, __LINE__);

@@ -5,9 +5,10 @@
 /*
  * Program -> graph -> executable graph. Our kernels are added as explicit nodes; other work, a
  * caller's or a library's, is captured into the same graph between them (CUDA) or recorded as a
- * node of its own kind (host device). The graph is a chain: each stage follows the one before, by a
- * programmatic edge where that is safe. A program with exchanges or foreign stages is captured as a
- * whole (CUDA): its stages are put on the stream as the eager runner puts them.
+ * node of its own kind (host device). The graph is a chain, but for branches beside each other:
+ * each stage follows those of rt_program_before, by a programmatic edge where that is safe. A
+ * program with exchanges or foreign stages is captured as a whole (CUDA): its stages are put on the
+ * stream as the eager runner puts them, those of branches too.
  */
 #include "graphs/program.h"
 

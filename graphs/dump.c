@@ -58,8 +58,9 @@ static void put_stage(struct writer *w, const struct rt_program *p, uint32_t i)
     if (s->trust != RT_STAGE_AUDITED)
         put(w, "\\nforeign: not audited");
     put(w, "\"%s];\n", s->work->kind == RT_WORK_CALL ? ", style=rounded" : "");
-    if (i > 0)
-        put(w, "    s%u -> s%u%s;\n", i - 1, i,
+    uint32_t before[RT_MAX_BRANCHES];
+    for (uint32_t k = rt_program_before(p, i, before); k > 0; k--)
+        put(w, "    s%u -> s%u%s;\n", before[k - 1], i,
             rt_program_edge_programmatic(p, i) ? " [style=dashed]" : "");
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "graphs/program.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -34,7 +35,7 @@ enum rt_status rt_program_add(struct rt_program *p, const char *label, uint32_t 
     }
     *copy = *work;
     struct rt_stage *const stage = &p->stages[p->count++];
-    *stage = (struct rt_stage){.layer = layer, .work = copy};
+    *stage = (struct rt_stage){.layer = layer, .branch = p->branch, .work = copy};
     (void)snprintf(stage->label, sizeof(stage->label), "%s", label);
     return RT_OK;
 }
@@ -47,10 +48,46 @@ void rt_program_free(struct rt_program *p)
     *p = (struct rt_program){0};
 }
 
+/* A branch begins: behind the trunk. */
+static uint32_t fork_of(const struct rt_program *p, uint32_t i, uint32_t *before)
+{
+    while (i > 0 && p->stages[i - 1].branch != RT_TRUNK)
+        i--;
+    *before = i - 1;
+    return i > 0 ? 1 : 0;
+}
+
+/* The trunk goes on: behind every branch's last stage. */
+static uint32_t ends_of(const struct rt_program *p, uint32_t i, uint32_t before[RT_MAX_BRANCHES])
+{
+    uint32_t branch = RT_TRUNK, count = 0;
+    for (; i > 0 && p->stages[i - 1].branch != RT_TRUNK; i--) {
+        if (p->stages[i - 1].branch == branch)
+            continue;
+        assert(count < RT_MAX_BRANCHES);
+        branch = p->stages[i - 1].branch;
+        before[count++] = i - 1;
+    }
+    return count;
+}
+
+uint32_t rt_program_before(const struct rt_program *p, uint32_t i, uint32_t before[RT_MAX_BRANCHES])
+{
+    const uint32_t branch = p->stages[i].branch;
+    if (i == 0)
+        return 0;
+    if (p->stages[i - 1].branch == branch) {
+        before[0] = i - 1;
+        return 1;
+    }
+    return branch == RT_TRUNK ? ends_of(p, i, before) : fork_of(p, i, before);
+}
+
 bool rt_program_edge_programmatic(const struct rt_program *p, uint32_t i)
 {
     const struct rt_stage *const stage = &p->stages[i];
-    return i > 0 && (stage[-1].work->kind == RT_WORK_LAUNCH || stage[-1].overlapped) &&
+    return i > 0 && stage[-1].branch == stage->branch &&
+           (stage[-1].work->kind == RT_WORK_LAUNCH || stage[-1].overlapped) &&
            stage->work->kind == RT_WORK_LAUNCH && stage->work->launch.waits;
 }
 

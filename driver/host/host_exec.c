@@ -38,7 +38,7 @@ int rt_host_replay(struct rt_host *h, rt_dexec x)
         const int rc = run_work(h, &x->nodes[i].work);
         if (rc != 0) {
             h->table->failed_exec = x;
-            h->table->failed_node = i;
+            h->table->failed_node = x->nodes[i].number;
             return rc;
         }
     }

@@ -23,13 +23,19 @@ static int graph_create(struct rt_driver *d, rt_dgraph *out)
     return 0;
 }
 
+static void free_node(rt_dnode n)
+{
+    free(n->before);
+    free(n);
+}
+
 static int graph_destroy(struct rt_driver *d, rt_dgraph g)
 {
     const bool injected = rt_probe_enter(d, RT_DOP_graph_destroy);
     if (!g)
         return RT_HOST_INVALID;
     for (uint32_t i = 0; i < g->count; i++)
-        free(g->nodes[i]);
+        free_node(g->nodes[i]);
     free(g->nodes);
     free(g);
     d->probe.live--;
@@ -80,14 +86,26 @@ static bool graph_grow(rt_dgraph g)
 }
 
 /* Null: no memory. */
-static rt_dnode graph_append(rt_dgraph g, enum rt_work_kind kind)
+static rt_dnode graph_append(rt_dgraph g, enum rt_work_kind kind, const struct rt_dedge *edges,
+                             uint32_t edge_count)
 {
     if (!graph_grow(g))
         return NULL;
     rt_dnode n = rt_host_alloc_aligned(sizeof(*n));
-    if (!n)
+    rt_dnode *const before = calloc((size_t)edge_count + 1, sizeof(*before));
+    if (!n || !before) {
+        free(before);
+        free(n);
         return NULL;
+    }
+    for (uint32_t i = 0; i < edge_count; i++) {
+        before[i] = edges[i].from;
+        before[i]->behind_count++;
+    }
     n->work.kind = kind;
+    n->before = before;
+    n->before_count = edge_count;
+    n->number = g->count;
     g->nodes[g->count++] = n;
     return n;
 }
@@ -104,7 +122,7 @@ static int graph_add_kernel(struct rt_driver *d, rt_dgraph g, const struct rt_la
         rc = rt_host_check_launch(rt_host_of(d), l);
     if (rc != 0)
         return rc;
-    rt_dnode n = graph_append(g, RT_WORK_LAUNCH);
+    rt_dnode n = graph_append(g, RT_WORK_LAUNCH, edges, edge_count);
     if (!n)
         return RT_HOST_NO_MEMORY;
     n->work.launch = *l;
@@ -141,7 +159,7 @@ static int graph_add_work(struct rt_driver *d, rt_dgraph g, const struct rt_work
         rc = check_work(rt_host_of(d), work);
     if (rc != 0)
         return rc;
-    rt_dnode n = graph_append(g, work->kind);
+    rt_dnode n = graph_append(g, work->kind, edges, edge_count);
     if (!n)
         return RT_HOST_NO_MEMORY;
     n->work = *work;
@@ -222,6 +240,49 @@ static int graph_node_info(struct rt_driver *d, rt_dnode n, struct rt_node_info 
 
 /* ---- executable graphs ---- */
 
+/* Those whose last missing one was n are ready, the newest last. */
+static uint32_t add_ready(const struct rt_dgraph_opaque *g, const struct rt_dnode_opaque *n,
+                          rt_dnode *ready, uint32_t count)
+{
+    uint32_t left = n->behind_count;
+    for (uint32_t i = n->number + 1; left > 0; i++) {
+        rt_dnode other = g->nodes[i];
+        for (uint32_t k = 0; k < other->before_count; k++) {
+            if (other->before[k] != n)
+                continue;
+            left--;
+            if (--other->missing == 0)
+                ready[count++] = other;
+        }
+    }
+    return count;
+}
+
+/*
+ * As the edges want it, and of what they leave open the newest first: of branches beside each other
+ * the last, whole, where the eager runner has the first. So what is not really independent differs
+ * between replay and eager. False: no memory.
+ */
+static bool order(const struct rt_dgraph_opaque *g, rt_dexec x)
+{
+    rt_dnode *const ready = calloc((size_t)g->count + 1, sizeof(*ready));
+    uint32_t count = 0;
+    if (!ready)
+        return false;
+    for (uint32_t i = 0; i < g->count; i++) {
+        g->nodes[i]->missing = g->nodes[i]->before_count;
+        if (g->nodes[i]->before_count == 0)
+            ready[count++] = g->nodes[i];
+    }
+    while (count > 0) {
+        const struct rt_dnode_opaque *const n = ready[--count];
+        x->nodes[x->count++] = (struct rt_host_node){.work = n->work, .number = n->number};
+        count = add_ready(g, n, ready, count);
+    }
+    free(ready);
+    return true;
+}
+
 static int graph_instantiate(struct rt_driver *d, rt_dgraph g, rt_dstream s, rt_dexec *out)
 {
     (void)s; /* there is nothing to upload */
@@ -239,9 +300,11 @@ static int graph_instantiate(struct rt_driver *d, rt_dgraph g, rt_dstream s, rt_
             return RT_HOST_NO_MEMORY;
         }
     }
-    for (uint32_t i = 0; i < g->count; i++)
-        x->nodes[i] = *g->nodes[i];
-    x->count = g->count;
+    if (!order(g, x)) {
+        free(x->nodes);
+        free(x);
+        return RT_HOST_NO_MEMORY;
+    }
     x->users = 1;
     d->probe.live++;
     *out = x;

@@ -97,19 +97,27 @@ struct rt_dlibrary_opaque {
 
 struct rt_dnode_opaque {
     struct rt_work work; /* the node has a copy */
+    rt_dnode *before;    /* [before_count] */
+    uint32_t before_count;
+    uint32_t behind_count; /* edges out of it */
+    uint32_t number;       /* by creation */
+    uint32_t missing;      /* while an order is made: of `before`, those that have no place yet */
 };
 
-/* An edge can only come from a node that exists already, so the order of creation is topological
- * and replay needs no edges. */
 struct rt_dgraph_opaque {
-    rt_dnode *nodes;
+    rt_dnode *nodes; /* an edge comes from a node that exists already */
     uint32_t count, capacity;
+};
+
+struct rt_host_node {
+    struct rt_work work;
+    uint32_t number;
 };
 
 struct rt_dexec_opaque {
     uint32_t users; /* its owner and the queued launches */
     uint32_t count;
-    struct rt_dnode_opaque *nodes; /* copies, in order */
+    struct rt_host_node *nodes; /* copies, in the order of replays */
 };
 
 struct rt_host {

@@ -213,6 +213,30 @@ static void failing_call_stops_the_replay(void **state)
     assert_int_equal(d->exec_destroy(d, x), 0);
 }
 
+/* Of what edges leave open the newest comes first: a branch, whole, and then the one before it. */
+static void branches_run_newest_first(void **state)
+{
+    struct fixture *f = *state;
+    struct rt_driver *d = &f->d;
+    struct call c = {.value = &f->value, .result = 4};
+    rt_dnode ends[2];
+    const rt_dnode trunk = add_digit(f, 1, NULL);
+    ends[0] = add_digit(f, 3, add_digit(f, 2, trunk));
+    ends[1] = add_call(f, &c, add_digit(f, 4, trunk));
+    const struct rt_dedge edges[] = {{.from = ends[0]}, {.from = ends[1]}};
+    const struct rt_launch l = digit_launch(f, 5);
+    rt_dnode n;
+    assert_int_equal(d->graph_add_kernel(d, f->graph, &l, edges, 2, &n), 0);
+    rt_dexec x = instantiate(f);
+    assert_int_equal(replay(f, x), RT_DRIVER_CALL_FAILED + 4);
+    assert_int_equal(f->value, 149);
+    assert_int_equal(d->failed_node, 4); /* by creation */
+    c.result = 0;
+    assert_int_equal(replay(f, x), 0);
+    assert_int_equal(f->value, 149235);
+    assert_int_equal(d->exec_destroy(d, x), 0);
+}
+
 static void held_replays_queue(void **state)
 {
     struct fixture *f = *state;
@@ -513,11 +537,17 @@ static void probe_logs_and_counts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(replay_runs_in_order),  TEST(exec_is_immutable),
-        TEST(empty_graph_replays),   TEST(failing_call_stops_the_replay),
-        TEST(held_replays_queue),    TEST(edges_are_checked),
-        TEST(nodes_are_read_back),   TEST(capture_is_not_supported),
-        TEST(refuses_null_handles),  cmocka_unit_test(every_operation_fails_once),
+        TEST(replay_runs_in_order),
+        TEST(exec_is_immutable),
+        TEST(empty_graph_replays),
+        TEST(failing_call_stops_the_replay),
+        TEST(branches_run_newest_first),
+        TEST(held_replays_queue),
+        TEST(edges_are_checked),
+        TEST(nodes_are_read_back),
+        TEST(capture_is_not_supported),
+        TEST(refuses_null_handles),
+        cmocka_unit_test(every_operation_fails_once),
         TEST(probe_logs_and_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

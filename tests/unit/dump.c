@@ -125,6 +125,30 @@ static void test_every_capacity_is_respected(void **state)
     assert_int_equal(rt_program_dot(*state, NULL, 0), sizeof(GOLDEN));
 }
 
+static void test_branches(void **state)
+{
+    (void)state;
+    struct rt_program p = {.spec = {.phase = RT_PHASE_DECODE, .rows = 1, .tokens = 1}};
+    const struct rt_work work = {.kind = RT_WORK_LAUNCH, .launch = {.entry = "k", .waits = true}};
+    static const uint32_t branches[] = {0, 1, 1, 2, 0};
+    for (uint32_t i = 0; i < 5; i++) {
+        p.branch = branches[i];
+        assert_int_equal(rt_program_add(&p, "s", 0, &work, NULL), RT_OK);
+    }
+    static const char *const edges[] = {"s0 -> s1;", "s1 -> s2 [style=dashed];", "s0 -> s3;",
+                                        "s2 -> s4;", "s3 -> s4;"};
+    char text[1024];
+    const char *at = text;
+    (void)rt_program_dot(&p, text, sizeof(text));
+    for (uint32_t i = 0; i < 5; i++) {
+        at = strstr(at, edges[i]);
+        if (!at)
+            fail_msg("\"%s\" is not in its place in %s", edges[i], text);
+    }
+    assert_null(strstr(text, "s2 -> s3"));
+    rt_program_free(&p);
+}
+
 static void test_empty_program(void **state)
 {
     (void)state;
@@ -139,6 +163,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_matches_the_golden_text, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_every_capacity_is_respected, set_up, tear_down),
+        cmocka_unit_test(test_branches),
         cmocka_unit_test(test_empty_program),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -174,6 +174,43 @@ static void test_run_walks_in_order_with_safe_edges(void **state)
     host_bench_close(b);
 }
 
+/* t0 - a1 a2, b3 - t4 - a5, c6 - t7, and what each is behind. */
+static void test_branches(void **state)
+{
+    (void)state;
+    static const uint32_t branches[] = {0, 1, 1, 2, 0, 1, 3, 0};
+    static const struct {
+        uint32_t count, before[2];
+        bool programmatic;
+    } expected[] = {{0, {0}, false},    {1, {0}, false}, {1, {1}, true},  {1, {0}, false},
+                    {2, {3, 2}, false}, {1, {4}, false}, {1, {4}, false}, {2, {6, 5}, false}};
+    struct host_bench b;
+    host_bench_open(&b);
+    struct rt_program p = {0};
+    for (uint32_t i = 0; i < 8; i++) {
+        p.branch = branches[i];
+        add_launch(&p, &b, "stage", i, true);
+        assert_int_equal(p.stages[i].branch, branches[i]);
+    }
+    for (uint32_t i = 0; i < 8; i++) {
+        uint32_t before[RT_MAX_BRANCHES];
+        assert_int_equal(rt_program_before(&p, i, before), expected[i].count);
+        assert_memory_equal(before, expected[i].before, expected[i].count * sizeof(*before));
+        assert_int_equal(rt_program_edge_programmatic(&p, i), expected[i].programmatic);
+    }
+    assert_int_equal(rt_program_run(&p, &b.d, NULL, NULL), RT_OK);
+    assert_log(&b, (const int64_t[]){0, 1, 2, 3, 4, 5, 6, 7}, 8); /* on a stream, as listed */
+    rt_program_free(&p);
+    p.branch = 1; /* in front of everything */
+    add_launch(&p, &b, "a", 1, true);
+    p.branch = 2;
+    add_launch(&p, &b, "b", 2, true);
+    uint32_t none[RT_MAX_BRANCHES];
+    assert_int_equal(rt_program_before(&p, 0, none) + rt_program_before(&p, 1, none), 0);
+    rt_program_free(&p);
+    host_bench_close(&b);
+}
+
 static void test_empty_program_runs(void **state)
 {
     (void)state;
@@ -236,6 +273,7 @@ int main(void)
         cmocka_unit_test(test_long_labels_are_cut),
         cmocka_unit_test(test_growth_keeps_order_and_addresses),
         cmocka_unit_test(test_run_walks_in_order_with_safe_edges),
+        cmocka_unit_test(test_branches),
         cmocka_unit_test(test_empty_program_runs),
         cmocka_unit_test(test_failing_callback_is_named),
         cmocka_unit_test(test_every_failing_launch_is_named),
