@@ -133,20 +133,25 @@ static double attention_ns(const struct layer_stages *stages)
     return ns;
 }
 
+static enum rt_status measure_stages(struct prefill_bench *b, uint32_t graph,
+                                     struct layer_stages *stages)
+{
+    const uint32_t steps = (uint32_t)b->o.steps;
+    return layer_stages_measure(
+        b->rt, graph, steps < RT_MEASURE_MAX_REPLAYS ? steps : RT_MEASURE_MAX_REPLAYS, stages);
+}
+
 static enum rt_status measure_length(struct prefill_bench *b, uint32_t tokens)
 {
     struct prefill_row row = {.tokens = tokens};
-    const uint32_t graph = layer_graph_of_chunk(b->rt, tokens);
-    const uint32_t steps = (uint32_t)b->o.steps;
+    const uint32_t graph = layer_graph_of_chunk(b->rt, tokens, 0);
     RT_REQUIRE(graph < b->rt->captured_count, &b->error, RT_ERR_INTERNAL,
                "no graph for a chunk of %u tokens", tokens);
     const struct rt_graph_spec *spec = &b->rt->captured[graph].program.spec;
     (void)snprintf(row.form, sizeof(row.form), "%s", rt_blueprint_reason(&b->rt->blueprint, spec));
     RT_TRY(check(b, &row));
     RT_TRY(measure(b, tokens, 0, &row.step_ns)); /* behind it the stages find its rows */
-    RT_TRY(layer_stages_measure(b->rt, graph,
-                                steps < RT_MEASURE_MAX_REPLAYS ? steps : RT_MEASURE_MAX_REPLAYS,
-                                &row.stages));
+    RT_TRY(measure_stages(b, graph, &row.stages));
     row.attention_ns = attention_ns(&row.stages);
     row.attention_flop = attention_flop(&b->config, tokens, spec->absorbed);
     row.floor = prefill_floor_of(&b->report, &row);
@@ -162,6 +167,10 @@ static enum rt_status measure_mix(struct prefill_bench *b)
     RT_TRY(measure(b, mix.chunk, 0, &mix.chunk_ns));
     RT_TRY(measure(b, 0, mix.batch, &mix.decode_ns));
     RT_TRY(measure(b, mix.chunk, mix.batch, &mix.mixed_ns));
+    const uint32_t graph = layer_graph_of_chunk(b->rt, mix.chunk, mix.batch);
+    RT_REQUIRE(graph < b->rt->captured_count, &b->error, RT_ERR_INTERNAL,
+               "no graph for a chunk of %u tokens beside %u rows", mix.chunk, mix.batch);
+    RT_TRY(measure_stages(b, graph, &mix.stages));
     prefill_report_mix(&b->report, &mix);
     return RT_OK;
 }

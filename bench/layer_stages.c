@@ -20,11 +20,11 @@ uint32_t layer_graph_of_step(rt_runtime *rt, uint32_t batch, uint32_t query_len)
     return UINT32_MAX;
 }
 
-uint32_t layer_graph_of_chunk(rt_runtime *rt, uint32_t chunk)
+uint32_t layer_graph_of_chunk(rt_runtime *rt, uint32_t chunk, uint32_t decode_rows)
 {
     for (uint32_t i = 0; i < rt->captured_count; i++) {
         const struct rt_graph_spec *spec = &rt->captured[i].program.spec;
-        if (rt_spec_chunk(spec) == chunk && spec->decode_rows == 0 && spec->pieces == 0)
+        if (rt_spec_chunk(spec) == chunk && spec->decode_rows == decode_rows && spec->pieces == 0)
             return i;
     }
     return UINT32_MAX;

@@ -33,9 +33,9 @@ struct layer_stages {
 };
 
 /* The number of a captured graph, as rt_get_bucket_stats counts them: that of a step, or of a chunk
- * of prompts without a past. UINT32_MAX: there is none. */
+ * of prompts without a past and of rows that decode beside it. UINT32_MAX: there is none. */
 uint32_t layer_graph_of_step(rt_runtime *rt, uint32_t batch, uint32_t query_len);
-uint32_t layer_graph_of_chunk(rt_runtime *rt, uint32_t chunk);
+uint32_t layer_graph_of_chunk(rt_runtime *rt, uint32_t chunk, uint32_t decode_rows);
 
 /*
  * Of the captured graph of that number. Rows, lengths and the schedule are those of the last step,

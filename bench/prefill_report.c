@@ -75,22 +75,27 @@ static void print_head(const struct prefill_report *r)
            r->tflops, r->gbps);
 }
 
-static void print_row(const struct prefill_report *r, const struct prefill_row *row)
+static void print_stages(const struct layer_stages *stages)
 {
     struct stage_sum sums[LAYER_STAGES_MOST];
-    const uint32_t count = sum_stages(&row->stages, sums);
-    const double ns = layer_ns(r, row);
-    printf("\n%u tokens: layer %.2f, floor %.2f (%s), %.2f of it, %.0f TFLOPS; attention %.2f, "
-           "%.0f TFLOPS; hidden's rms %.3g\n  %s\n",
-           row->tokens, ns / 1e3, row->floor.ns / 1e3, row->floor.by_flop ? "compute" : "memory",
-           ns > 0 ? row->floor.ns / ns : 0, tflops(row->floor.flop, ns), row->attention_ns / 1e3,
-           tflops(row->attention_flop, row->attention_ns), row->hidden_rms, row->form);
+    const uint32_t count = sum_stages(stages, sums);
     for (uint32_t i = 0; i < count; i++) {
         const struct stage_sum *s = &sums[i];
         printf("  %-14.*s %2u x %9.2f  %s\n", s->stem, s->first->name, s->count,
                s->ns / s->count / 1e3, s->first->by);
     }
     (void)fflush(stdout);
+}
+
+static void print_row(const struct prefill_report *r, const struct prefill_row *row)
+{
+    const double ns = layer_ns(r, row);
+    printf("\n%u tokens: layer %.2f, floor %.2f (%s), %.2f of it, %.0f TFLOPS; attention %.2f, "
+           "%.0f TFLOPS; hidden's rms %.3g\n  %s\n",
+           row->tokens, ns / 1e3, row->floor.ns / 1e3, row->floor.by_flop ? "compute" : "memory",
+           ns > 0 ? row->floor.ns / ns : 0, tflops(row->floor.flop, ns), row->attention_ns / 1e3,
+           tflops(row->attention_flop, row->attention_ns), row->hidden_rms, row->form);
+    print_stages(&row->stages);
 }
 
 static double ratio_of(const struct prefill_mix *m)
@@ -104,6 +109,7 @@ static void print_mix(const struct prefill_mix *m)
            "alone %.2f, both in one launch %.2f: %.3f of the chunk's\n",
            m->chunk, m->batch, m->length, m->chunk_ns / 1e3, m->decode_ns / 1e3, m->mixed_ns / 1e3,
            ratio_of(m));
+    print_stages(&m->stages);
 }
 
 /* ---- for programs ---------------------------------------------------------------------------- */
@@ -118,10 +124,10 @@ static void json_head(const struct prefill_report *r)
     cJSON_AddArrayToObject(j, "prefill");
 }
 
-static void json_stages(cJSON *j, const struct prefill_row *row)
+static void json_stages(cJSON *j, const struct layer_stages *measured)
 {
     struct stage_sum sums[LAYER_STAGES_MOST];
-    const uint32_t count = sum_stages(&row->stages, sums);
+    const uint32_t count = sum_stages(measured, sums);
     cJSON *stages = cJSON_AddArrayToObject(j, "stages");
     for (uint32_t i = 0; i < count; i++) {
         char name[LAYER_STAGE_NAME_BYTES];
@@ -150,7 +156,7 @@ static void json_row(const struct prefill_report *r, const struct prefill_row *r
     cJSON_AddNumberToObject(j, "attention_flop", row->attention_flop);
     cJSON_AddNumberToObject(j, "attention_tflops", tflops(row->attention_flop, row->attention_ns));
     cJSON_AddNumberToObject(j, "hidden_rms", row->hidden_rms);
-    json_stages(j, row);
+    json_stages(j, &row->stages);
 }
 
 static void json_mix(const struct prefill_report *r, const struct prefill_mix *m)
@@ -163,6 +169,7 @@ static void json_mix(const struct prefill_report *r, const struct prefill_mix *m
     cJSON_AddNumberToObject(j, "decode_us", m->decode_ns / 1e3);
     cJSON_AddNumberToObject(j, "mixed_us", m->mixed_ns / 1e3);
     cJSON_AddNumberToObject(j, "mixed_share", ratio_of(m));
+    json_stages(j, &m->stages);
 }
 
 /* ---- either ---------------------------------------------------------------------------------- */

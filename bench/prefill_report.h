@@ -31,6 +31,7 @@ struct prefill_row {
 struct prefill_mix {
     uint32_t chunk, batch, length;
     double chunk_ns, decode_ns, mixed_ns;
+    struct layer_stages stages; /* of both in one launch */
 };
 
 struct prefill_report {

@@ -17,6 +17,7 @@ QUICK = ("--steps", "3", "--batch", "2", "--length", "20", "--device", "host")
 ABSORBED = ["input_norm", "qkv_a", "q_b", "preattend", "w_uk", "attend", "reduce", "w_uv", "o_proj"]
 EXPANDED = ["input_norm", "qkv_a", "q_b", "preattend", "kv_gather", "kv_b", "prefill_attend",
             "o_proj"]
+BESIDE = ["w_uk", "attend", "reduce", "w_uv"]
 
 complaints = []
 
@@ -65,11 +66,13 @@ def check_row(report, tokens, width, names):
     return row
 
 
-def check_beside(report, chunk):
+def check_beside(report, chunk, names):
     mix = report["beside"]
     expect((mix["chunk"], mix["batch"], mix["length"]) == (chunk, 2, 20), f"beside: {mix}")
     expect(min(mix["chunk_us"], mix["decode_us"], mix["mixed_us"]) > 0, f"times: {mix}")
     expect(near(mix["mixed_share"], mix["mixed_us"] / mix["chunk_us"]), f"its share: {mix}")
+    expect([s["name"] for s in mix["stages"]] == names and
+           all(s["us"] > 0 for s in mix["stages"]), f"its stages: {mix['stages']}")
 
 
 def figures():
@@ -78,14 +81,18 @@ def figures():
         row = check_row(report, 24, 8 + 32 + 16, EXPANDED)
         expect(row["form"].startswith("expanded") and row["floor_by"] == "memory", f"{row}")
         expect((report["peak_tflops"], report["peak_gbps"]) == (784, 4559), f"peaks: {report}")
-        check_beside(report, 4)
+        check_beside(report, 4, ABSORBED)
     report = measured("--tokens", 4, "--chunk", 4, "--heads", 2, "--layers", 3, "--tflops", "0.5",
                       "--gbps", 100000)
     if report:
         row = check_row(report, 4, 2 * 256 + 32, ABSORBED)
         expect(row["form"].startswith("absorbed") and row["floor_by"] == "compute", f"{row}")
         expect((report["layers"], report["heads"], report["steps"]) == (3, 2, 3), f"{report}")
-        check_beside(report, 4)
+        check_beside(report, 4, ABSORBED)
+
+    report = measured("--tokens", 24, "--chunk", 24)
+    if report:
+        check_beside(report, 24, EXPANDED[:-1] + BESIDE + EXPANDED[-1:])
 
 
 def text():
