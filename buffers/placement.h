@@ -88,6 +88,7 @@ struct rt_dims {
     X(ROPE_PAIRS, (p)->dims.rope_pairs)                                                            \
     X(COS_SIN, 2)                                                                                  \
     X(QUERY_SCALES, (p)->dims.query_scales)                                                        \
+    X(WORKSPACES, (p)->dims.expanded ? 2 : 1) /* of products beside each other */                  \
     X(WORKSPACE_BYTES, (p)->dims.workspace_bytes)                                                  \
     X(Q_MAX, (p)->dims.q_max)                                                                      \
     X(DRAFTS, (p)->dims.q_max - UINT64_C(1))                                                       \

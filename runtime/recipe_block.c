@@ -136,7 +136,7 @@ static struct rt_matmul matmul_of(const struct recipe *b, const struct product *
         .d_batch_stride = p->y.batch_stride,
         .d_row_stride = p->y.row_stride,
         .workspace_bytes = dims->workspace_bytes,
-        .workspace = dims->workspace_bytes ? (uintptr_t)rt_recipe_at(b, RT_TENSOR_WORKSPACE, 0) : 0,
+        .workspace = rt_recipe_workspace(b),
     };
 }
 
@@ -403,6 +403,16 @@ static struct rt_preattend_params preattend(const struct recipe *b, uint32_t lay
     return p;
 }
 
+/* By the library, behind the cache's new tokens: an expanded chunk has more to do meanwhile. */
+static enum rt_status add_q_b(struct recipe *b, uint32_t layer, const struct product *q)
+{
+    if (!rt_spec_is_chunk(b->spec) || b->spec->absorbed)
+        return add_product(b, layer, q);
+    b->p->branch = 1;
+    RT_TRY(add_product(b, layer, q));
+    return rt_recipe_add_ahead(b, layer);
+}
+
 /* From hidden to q and latent. *out: what is left of preattend. */
 static enum rt_status add_query(struct recipe *b, uint32_t layer, struct rt_preattend_params *out)
 {
@@ -420,8 +430,10 @@ static enum rt_status add_query(struct recipe *b, uint32_t layer, struct rt_prea
             rest.kv_a.base = NULL;
             q.norm.weight = NULL;
             RT_TRY(rt_recipe_add_op(b, RT_OP_PREATTEND, layer, &first, sizeof(first)));
+            RT_TRY(add_q_b(b, layer, &q));
+        } else {
+            RT_TRY(add_product(b, layer, &q));
         }
-        RT_TRY(add_product(b, layer, &q));
     }
     rest.q_a.base = NULL;
     *out = rest;

@@ -6,6 +6,10 @@
  *
  *   tokens   0 ........... chunk ............. tokens
  *            prompts'      one a row that decodes
+ *
+ * Where prompts attend with expanded keys, the two kinds of attention are branches beside each
+ * other: that of prompts is bound by tensor cores and fills no device with few tokens, that of rows
+ * by memory.
  */
 #include "kernels/abi/chunk.h"
 #include "runtime/recipe_parts.h"
@@ -87,19 +91,60 @@ static enum rt_status add_attention(struct recipe *b, uint32_t layer)
     return b->spec->decode_rows ? attend_absorbed(b, layer, decoding_of(b)) : RT_OK;
 }
 
-/* From queries to values: all by latents, or by latents what decodes alone. */
+/*
+ * Two chains beside each other, none of which needs the other; each leaves SMs idle where a product
+ * begins and ends:
+ *
+ *   q_b ─ w_uk of rows that decode         which factors of q, made behind q_b, rule out
+ *   kv_gather ─ kv_b of the chunk's own    whose latents are in the cache
+ */
+enum rt_status rt_recipe_add_ahead(struct recipe *b, uint32_t layer)
+{
+    const struct span span = b->span;
+    if (b->spec->decode_rows && !b->s->blueprint->placement.dims.query_scales) {
+        b->span = decoding_of(b);
+        b->has_absorbed = true;
+        RT_TRY(rt_recipe_add_absorption(b, layer));
+    }
+    b->p->branch = 2;
+    RT_TRY(rt_recipe_add_own_keys(b, layer));
+    b->p->branch = RT_TRUNK;
+    b->span = span;
+    return RT_OK;
+}
+
+/* All by latents, from queries to values. */
+static enum rt_status add_absorbed(struct recipe *b, uint32_t layer)
+{
+    RT_TRY(rt_recipe_add_absorption(b, layer));
+    RT_TRY(add_attention(b, layer));
+    b->span = all_of(b);
+    return rt_recipe_add_values(b, layer);
+}
+
+/* By latents what decodes alone, beside the prompts. Its chain is the longer one, so it is launched
+ * first (docs/notebook.md, "Branches of a chunk"). */
+static enum rt_status add_beside(struct recipe *b, uint32_t layer)
+{
+    b->p->branch = 1;
+    b->span = decoding_of(b);
+    if (!b->has_absorbed)
+        RT_TRY(rt_recipe_add_absorption(b, layer));
+    RT_TRY(attend_absorbed(b, layer, b->span));
+    RT_TRY(rt_recipe_add_values(b, layer));
+    b->has_absorbed = false; /* the next layer's are to come */
+    b->p->branch = 2;
+    RT_TRY(rt_recipe_add_expanded(b, layer));
+    b->p->branch = RT_TRUNK;
+    return RT_OK;
+}
+
+/* From queries to values. */
 static enum rt_status add_values(struct recipe *b, uint32_t layer)
 {
-    struct span span = b->spec->absorbed ? all_of(b) : decoding_of(b);
-    if (!b->spec->absorbed)
-        RT_TRY(rt_recipe_add_expanded(b, layer));
-    b->span = span;
-    if (span.rows == 0)
-        return RT_OK;
-    RT_TRY(rt_recipe_add_absorption(b, layer));
-    RT_TRY(b->spec->absorbed ? add_attention(b, layer) : attend_absorbed(b, layer, span));
-    b->span = span;
-    return rt_recipe_add_values(b, layer);
+    if (b->spec->absorbed)
+        return add_absorbed(b, layer);
+    return b->spec->decode_rows ? add_beside(b, layer) : rt_recipe_add_expanded(b, layer);
 }
 
 static enum rt_status add_block(struct recipe *b, uint32_t layer)

@@ -135,11 +135,17 @@ static enum rt_status add_attend(struct recipe *b, uint32_t layer, const struct 
     return rt_recipe_add_op(b, RT_OP_PREFILL_ATTEND, layer, &p, sizeof(p));
 }
 
-static enum rt_status add_piece(struct recipe *b, uint32_t layer, const struct keys *keys)
+static enum rt_status add_keys(struct recipe *b, uint32_t layer, const struct keys *keys)
 {
     RT_TRY(add_gather(b, layer, keys));
     b->span = (struct span){.rows = keys->count, .by_token = true};
-    RT_TRY(rt_recipe_add_expansion(b, layer));
+    return rt_recipe_add_expansion(b, layer);
+}
+
+static enum rt_status add_piece(struct recipe *b, uint32_t layer, const struct keys *keys)
+{
+    if (keys->is_context || !b->has_keys)
+        RT_TRY(add_keys(b, layer, keys));
     b->span = (struct span){.rows = rt_spec_chunk(b->spec), .by_token = true};
     return add_attend(b, layer, keys);
 }
@@ -163,10 +169,18 @@ static enum rt_status add_merge(struct recipe *b, uint32_t layer)
     return rt_recipe_add_op(b, RT_OP_MERGE, layer, &p, sizeof(p));
 }
 
+enum rt_status rt_recipe_add_own_keys(struct recipe *b, uint32_t layer)
+{
+    const struct keys own = own_keys(b);
+    b->has_keys = true;
+    return add_keys(b, layer, &own);
+}
+
 enum rt_status rt_recipe_add_expanded(struct recipe *b, uint32_t layer)
 {
     const struct keys own = own_keys(b);
     RT_TRY(add_piece(b, layer, &own));
+    b->has_keys = false; /* the next layer's are to come */
     for (uint32_t i = 0; i < b->spec->pieces; i++) {
         const struct keys context = context_keys(b, i);
         RT_TRY(add_piece(b, layer, &context));

@@ -23,6 +23,9 @@ struct recipe {
     const struct rt_variant *variants; /* [RT_OP_COUNT] */
     uint32_t query_len;
     struct span span;
+    /* Done already for the layer's attention: the keys of the chunk's own tokens are expanded, the
+     * queries of rows that decode beside it absorbed. */
+    bool has_keys, has_absorbed;
     struct rt_stage_binding *bindings;
     uint32_t bindings_used;
     struct rt_program *p;
@@ -51,8 +54,9 @@ struct rt_reduce_params rt_recipe_reduce_params(const struct recipe *b, uint32_t
 /* All between a layer's two stages, attention among it. */
 enum rt_status rt_recipe_add_block(struct recipe *b, uint32_t layer);
 
-/* Parts of a block, of the span's tokens: from hidden to queries and the cache; queries absorbed;
- * what attention wrote becomes values, and values hidden. */
+/* Parts of a block, of the span's tokens: from hidden to queries and the cache, with what of an
+ * expanded chunk's attention can be done beside it; queries absorbed; what attention wrote becomes
+ * values, and values hidden. */
 enum rt_status rt_recipe_add_query(struct recipe *b, uint32_t layer);
 enum rt_status rt_recipe_add_absorption(struct recipe *b, uint32_t layer);
 enum rt_status rt_recipe_add_values(struct recipe *b, uint32_t layer);
@@ -62,6 +66,10 @@ enum rt_status rt_recipe_add_hidden(struct recipe *b, uint32_t layer);
 struct rt_heads_view rt_recipe_full_query(const struct recipe *b);
 /* Keys and values of the span's rows of expanded_latent. */
 enum rt_status rt_recipe_add_expansion(struct recipe *b, uint32_t layer);
+/* Behind q_b in a branch: what of an expanded chunk's attention needs no more than that. */
+enum rt_status rt_recipe_add_ahead(struct recipe *b, uint32_t layer);
+/* Keys and values of the chunk's own tokens, which are in the cache. */
+enum rt_status rt_recipe_add_own_keys(struct recipe *b, uint32_t layer);
 /* Attention of a chunk's prompts with expanded keys and values, up to `values`. */
 enum rt_status rt_recipe_add_expanded(struct recipe *b, uint32_t layer);
 
@@ -73,6 +81,14 @@ static inline uint32_t rt_recipe_tokens(const struct recipe *b)
 static inline void *rt_recipe_at(const struct recipe *b, enum rt_tensor_id id, uint32_t layer)
 {
     return (void *)(uintptr_t)rt_arena_addr(b->s->arena, id, layer);
+}
+
+/* For the library's products, of the branch that grows; 0: there is none. */
+static inline rt_addr rt_recipe_workspace(const struct recipe *b)
+{
+    const uint64_t bytes = b->s->blueprint->placement.dims.workspace_bytes;
+    const uint64_t which = b->p->branch == RT_TRUNK ? 0 : b->p->branch - 1;
+    return bytes ? rt_arena_addr(b->s->arena, RT_TENSOR_WORKSPACE, 0) + which * bytes : 0;
 }
 
 /* At the span's first token of rows of `width` numbers. */

@@ -92,7 +92,7 @@ def figures():
 
     report = measured("--tokens", 24, "--chunk", 24)
     if report:
-        check_beside(report, 24, EXPANDED[:-1] + BESIDE + EXPANDED[-1:])
+        check_beside(report, 24, EXPANDED[:4] + BESIDE + EXPANDED[4:])
 
 
 def text():

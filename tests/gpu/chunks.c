@@ -16,6 +16,7 @@ enum { REPLAY, EAGER, SIDES };
 #define SEQUENCES 6u
 #define LONGEST 700u
 #define HIDDEN 256u
+#define LOW_RANK 128u
 
 struct rig {
     const struct gpu_suite *suite;
@@ -40,10 +41,9 @@ static uint32_t below(struct rig *r, uint32_t bound)
 static const struct {
     const char *name;
     uint64_t rows, columns;
-} block[] = {{"q_proj.weight", 16 * 192, HIDDEN},
-             {"kv_a_proj_with_mqa.weight", 576, HIDDEN},
-             {"kv_a_layernorm.weight", 1, 512},
-             {"kv_b_proj.weight", 16 * 256, 512},
+} block[] = {{"q_a_proj.weight", LOW_RANK, HIDDEN},   {"q_a_layernorm.weight", 1, LOW_RANK},
+             {"q_b_proj.weight", 16 * 192, LOW_RANK}, {"kv_a_proj_with_mqa.weight", 576, HIDDEN},
+             {"kv_a_layernorm.weight", 1, 512},       {"kv_b_proj.weight", 16 * 256, 512},
              {"o_proj.weight", HIDDEN, 16 * 128}};
 #define BLOCK (sizeof(block) / sizeof(block[0]))
 
@@ -110,6 +110,7 @@ static void configure(struct rig *r, bool blocks)
     c->context_piece = 256;
     c->layer = blocks;
     c->block.hidden_size = HIDDEN;
+    c->block.q_lora_rank = LOW_RANK;
     c->block.qk_nope_head_dim = 128;
     c->block.v_head_dim = 128;
 }

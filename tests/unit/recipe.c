@@ -7,6 +7,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -129,42 +130,65 @@ static void check_shared(const struct rt_program *p, bool shared)
         assert_int_equal(count_stages(p, "preattend."), 0);
 }
 
-/* All graphs of it on an H200, weights of these ids column by column. *shared: what each graph of
- * up to 16 tokens must have, unless it is null. */
+/* What recipes are made of, for an H200 that is not there. */
+struct planned {
+    struct rt_blueprint *b;
+    struct rt_weights weights;
+    struct rt_arena arena;
+    struct rt_kernels kernels;
+    struct rt_recipe_source source;
+};
+
+static void plan(struct planned *p, const struct rt_config *c)
+{
+    static const rt_stage_fn none[RT_STAGE_POINT_COUNT] = {0};
+    struct rt_device_caps caps;
+    struct rt_error err = {0};
+    *p = (struct planned){.b = calloc(1, sizeof(*p->b))};
+    assert_non_null(p->b);
+    assert_int_equal(rt_device_caps_assume("h200", &caps, NULL), RT_OK);
+    if (rt_blueprint_make(c, &caps, 0, p->b, &err) != RT_OK)
+        fail_msg("%s", err.message);
+    assert_int_equal(rt_weights_assume(c, &p->weights, NULL), RT_OK);
+    p->arena = (struct rt_arena){
+        .arena = ARENA, .pool = POOL, .mapped_addr = MAPPED, .placement = &p->b->placement};
+    p->kernels = (struct rt_kernels){.cc = caps.cc};
+    p->source = (struct rt_recipe_source){.blueprint = p->b,
+                                          .arena = &p->arena,
+                                          .kernels = &p->kernels,
+                                          .stages = none,
+                                          .weights = &p->weights};
+}
+
+static void forget(struct planned *p)
+{
+    rt_weights_free(&p->weights);
+    free(p->b);
+}
+
+/* All graphs of it, weights of these ids column by column. *shared: what each graph of up to 16
+ * tokens must have, unless it is null. */
 static enum rt_status make_graphs(const struct rt_config *c, uint32_t across, const bool *shared,
                                   struct rt_error *err)
 {
-    struct rt_device_caps caps;
-    struct rt_weights weights;
-    struct rt_blueprint *b = calloc(1, sizeof(*b));
-    assert_non_null(b);
-    assert_int_equal(rt_device_caps_assume("h200", &caps, NULL), RT_OK);
-    if (rt_blueprint_make(c, &caps, 0, b, err) != RT_OK)
-        fail_msg("%s", err->message);
-    assert_int_equal(rt_weights_assume(c, &weights, NULL), RT_OK);
+    struct planned x;
+    plan(&x, c);
     for (uint32_t id = 0; id < RT_WEIGHT_COUNT; id++) {
-        struct rt_bound_weight *w = &weights.bound[id];
+        struct rt_bound_weight *w = &x.weights.bound[id];
         if (!(across >> id & 1) || w->rows <= 1)
             continue;
         w->row_stride = 1;
         w->column_stride = (int64_t)w->rows;
     }
-    const struct rt_arena arena = {
-        .arena = ARENA, .pool = POOL, .mapped_addr = MAPPED, .placement = &b->placement};
-    const struct rt_kernels kernels = {.cc = caps.cc};
-    const rt_stage_fn none[RT_STAGE_POINT_COUNT] = {0};
-    const struct rt_recipe_source source = {
-        .blueprint = b, .arena = &arena, .kernels = &kernels, .stages = none, .weights = &weights};
     enum rt_status status = RT_OK;
-    for (uint32_t i = 0; i < b->spec_count && status == RT_OK; i++) {
+    for (uint32_t i = 0; i < x.b->spec_count && status == RT_OK; i++) {
         struct rt_program program = {0};
-        status = rt_recipe_make(&source, &b->specs[i], NULL, &program, err);
-        if (status == RT_OK && shared && b->specs[i].tokens <= 16)
+        status = rt_recipe_make(&x.source, &x.b->specs[i], NULL, &program, err);
+        if (status == RT_OK && shared && x.b->specs[i].tokens <= 16)
             check_shared(&program, *shared);
         rt_program_free(&program);
     }
-    rt_weights_free(&weights);
-    free(b);
+    forget(&x);
     return status;
 }
 
@@ -249,6 +273,98 @@ static void test_wide_norm(void **state)
     refused(&c, RT_WEIGHT_COUNT, "q_a norm of 8192 numbers, not a multiple of 8 up to 4096");
 }
 
+/* ---- branches of a chunk --------------------------------------------------------------------- */
+
+/* A layer's stages of a chunk on an H200, branch by branch. */
+#define WITH_ROWS                                                                                  \
+    "qkv_a preattend | 1 q_b w_uk | 2 kv_gather kv_b | preattend "                                 \
+    "| 1 attend reduce w_uv | 2 prefill_attend | o_proj "
+#define WITHOUT_ROWS "qkv_a preattend | 1 q_b | 2 kv_gather kv_b | preattend prefill_attend o_proj "
+#define FACTORS                                                                                    \
+    "qkv_a preattend | 1 q_b | 2 kv_gather kv_b | preattend "                                      \
+    "| 1 w_uk attend reduce w_uv | 2 prefill_attend | o_proj "
+#define NO_LOW_RANK                                                                                \
+    "qkv_a preattend | 1 w_uk attend reduce w_uv | 2 kv_gather kv_b prefill_attend | o_proj "
+#define ABSORBED "qkv_a preattend q_b preattend w_uk attend reduce attend reduce w_uv o_proj "
+
+static void describe_layer(const struct rt_program *p, char *text, size_t bytes)
+{
+    uint32_t branch = RT_TRUNK;
+    size_t used = 0;
+    for (uint32_t i = 0; i < p->count; i++) {
+        const struct rt_stage *s = &p->stages[i];
+        const int stem = (int)strcspn(s->label, ".");
+        if (s->layer != 1)
+            continue;
+        if (s->branch != branch)
+            used +=
+                (size_t)snprintf(text + used, bytes - used, s->branch ? "| %u " : "| ", s->branch);
+        branch = s->branch;
+        used += (size_t)snprintf(text + used, bytes - used, "%.*s ", stem, s->label);
+        assert_true(used < bytes);
+    }
+}
+
+/* Products beside each other have a workspace each, inside the tensor. */
+static void check_workspaces(const struct rt_program *p, const struct rt_placement *l)
+{
+    const struct rt_placed *t = &l->tensors[RT_TENSOR_WORKSPACE];
+    for (uint32_t i = 0; i < p->count; i++) {
+        const struct rt_matmul *m = &p->stages[i].work->matmul;
+        const uint32_t branch = p->stages[i].branch;
+        if (p->stages[i].work->kind != RT_WORK_MATMUL)
+            continue;
+        const uint64_t at = m->workspace - ARENA - t->offset;
+        assert_int_equal(at, branch > 1 ? m->workspace_bytes : 0);
+        assert_true(m->workspace_bytes > 0 && at + m->workspace_bytes <= t->bytes);
+    }
+}
+
+static void expect_layer(const struct rt_config *c, uint32_t chunk, uint32_t rows, const char *want)
+{
+    struct planned x;
+    struct rt_error err = {0};
+    struct rt_program program = {0};
+    char text[512];
+    uint32_t i = 0;
+    plan(&x, c);
+    while (i < x.b->spec_count && (rt_spec_chunk(&x.b->specs[i]) != chunk || x.b->specs[i].pieces ||
+                                   x.b->specs[i].decode_rows != rows))
+        i++;
+    assert_true(i < x.b->spec_count);
+    if (rt_recipe_make(&x.source, &x.b->specs[i], NULL, &program, &err) != RT_OK)
+        fail_msg("%s", err.message);
+    describe_layer(&program, text, sizeof(text));
+    assert_string_equal(text, want);
+    check_workspaces(&program, &x.b->placement);
+    rt_program_free(&program);
+    forget(&x);
+}
+
+static void test_branches(void **state)
+{
+    (void)state;
+    struct rt_config c = block_config();
+    c.geometry.layers = 2;
+    c.projections = RT_PROJECTIONS_CUBLASLT;
+    c.max_sequences = 16;
+    c.chunks[0] = 64;
+    c.chunks[1] = 512;
+    c.chunk_count = 2;
+    c.prefill_rows = 2;
+    c.mixed_rows[0] = 8;
+    c.mixed_row_count = 1;
+    expect_layer(&c, 512, 8, WITH_ROWS);
+    expect_layer(&c, 512, 0, WITHOUT_ROWS);
+    expect_layer(&c, 64, 8, ABSORBED);
+    c.block.rope.original_max_length = 64;
+    c.block.rope.query_scale_beta = 0.1;
+    expect_layer(&c, 512, 8, FACTORS);
+    c.block.rope.query_scale_beta = 0;
+    c.block.q_lora_rank = 0;
+    expect_layer(&c, 512, 8, NO_LOW_RANK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -257,6 +373,7 @@ int main(void)
         cmocka_unit_test(test_weights_lie_as_they_do),
         cmocka_unit_test(test_sm90_by_name),
         cmocka_unit_test(test_wide_norm),
+        cmocka_unit_test(test_branches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
