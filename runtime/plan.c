@@ -198,7 +198,8 @@ enum rt_status rt_plan_stage(const rt_plan *plan, uint32_t graph, uint32_t stage
                                  .label = s->label,
                                  .entry = rt_work_name(s->work),
                                  .programmatic = rt_program_edge_programmatic(p, stage),
-                                 .reason = s->reason};
+                                 .reason = s->reason,
+                                 .branch = s->branch};
     if (s->work->kind == RT_WORK_LAUNCH) {
         const struct rt_launch *l = &s->work->launch;
         memcpy(mine.grid, l->grid, sizeof(mine.grid));

@@ -74,7 +74,7 @@ static bool same_stage(const struct rt_plan_stage *a, const struct rt_plan_stage
     return strcspn(b->label, ".") == stem && strncmp(a->label, b->label, stem) == 0 &&
            strcmp(a->entry, b->entry) == 0 && memcmp(a->grid, b->grid, sizeof(a->grid)) == 0 &&
            memcmp(a->block, b->block, sizeof(a->block)) == 0 && a->smem_bytes == b->smem_bytes &&
-           a->programmatic == b->programmatic;
+           a->programmatic == b->programmatic && a->branch == b->branch;
 }
 
 /* How many stages from `first` on are one layer's, and how many layers are equal from there on. */
@@ -105,17 +105,23 @@ static struct equal_layers look_for_equal(const rt_plan *plan, uint32_t graph, u
 
 static void print_stage(const struct rt_plan_stage *s, const char *last)
 {
-    char label[64];
+    char label[64], branch[16] = "";
     snprintf(label, sizeof(label), "%s%s%s", s->label, *last ? "-" : "", last);
-    printf("    %s %-18s %-28s grid %u,%u,%u block %u smem %u%s%s\n", s->programmatic ? "~>" : "->",
-           label, s->entry, s->grid[0], s->grid[1], s->grid[2], s->block[0], s->smem_bytes,
-           *s->reason ? ": " : "", s->reason);
+    if (s->branch)
+        snprintf(branch, sizeof(branch), "%u", s->branch);
+    printf(" %2s %s %-18s %-28s grid %u,%u,%u block %u smem %u%s%s\n", branch,
+           s->programmatic ? "~>" : "->", label, s->entry, s->grid[0], s->grid[1], s->grid[2],
+           s->block[0], s->smem_bytes, *s->reason ? ": " : "", s->reason);
 }
 
-/* Equal layers as one. True where one of the stages has an arrow that is to be explained. */
-static bool print_stages(const rt_plan *plan, uint32_t graph, uint32_t count)
+/* What is to be explained below. */
+struct signs {
+    bool programmatic, branches;
+};
+
+/* Equal layers as one. */
+static void print_stages(const rt_plan *plan, uint32_t graph, uint32_t count, struct signs *signs)
 {
-    bool programmatic = false;
     for (uint32_t i = 0; i < count;) {
         const struct equal_layers e = look_for_equal(plan, graph, i, count);
         char last[16] = "";
@@ -124,11 +130,11 @@ static bool print_stages(const rt_plan *plan, uint32_t graph, uint32_t count)
         for (uint32_t k = i; k < i + e.stages; k++) {
             const struct rt_plan_stage s = stage_at(plan, graph, k);
             print_stage(&s, last);
-            programmatic |= s.programmatic;
+            signs->programmatic |= s.programmatic;
+            signs->branches |= s.branch > 0;
         }
         i += e.stages * e.layers;
     }
-    return programmatic;
 }
 
 static void print_graph(const struct rt_plan_graph *g)
@@ -146,18 +152,20 @@ static void print_graph(const struct rt_plan_graph *g)
 
 static void print_graphs(const rt_plan *plan, bool stages)
 {
-    bool programmatic = false;
+    struct signs signs = {.programmatic = false};
     for (uint32_t i = 0; i < rt_plan_graph_count(plan); i++) {
         struct rt_plan_graph g = {.struct_size = sizeof(g)};
         if (rt_plan_graph(plan, i, &g) != RT_OK)
             continue;
         print_graph(&g);
         if (stages)
-            programmatic |= print_stages(plan, i, g.stages);
+            print_stages(plan, i, g.stages, &signs);
     }
-    if (programmatic)
+    if (signs.programmatic)
         puts("\n~> is a programmatic edge: the kernel may start before the one in front has ended");
-    else if (!stages)
+    if (signs.branches)
+        puts("1 and 2 are branches, each a chain, which run beside each other");
+    if (!stages)
         puts("\n--stages lists the stages");
 }
 
@@ -256,6 +264,7 @@ static void json_stages(cJSON *j, const rt_plan *plan, uint32_t graph, uint32_t 
         if (*s.reason)
             cJSON_AddStringToObject(one, "reason", s.reason);
         cJSON_AddBoolToObject(one, "programmatic", s.programmatic);
+        json_uint(one, "branch", s.branch);
     }
 }
 

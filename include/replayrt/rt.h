@@ -547,6 +547,9 @@ struct rt_plan_stage {
     uint32_t smem_bytes;
     uint32_t programmatic; /* 1: the edge into it is programmatic */
     const char *reason;    /* of a block's products: why these multiply; "" for all else */
+    /* 0: behind the stage in front of it, and where that is of a branch behind the last stages of
+     * all of them. 1, 2, …: of a branch, a chain beside the others between two stages of 0. */
+    uint32_t branch;
 };
 RT_API const struct rt_info *rt_plan_info(const rt_plan *plan);
 RT_API uint32_t rt_plan_buffer_count(const rt_plan *plan);

@@ -180,6 +180,23 @@ def check_plan_stages():
                 complain(arguments + [layers, "--json"], done, f"{3 * layers + 2} stages")
 
 
+def check_plan_branches():
+    """Numbers in front of what runs beside each other, with what they mean; none without."""
+    path = str(pathlib.Path(CONFIG).with_name("chunks_library.yaml"))
+    done = replayrt("plan", path, "--stages")
+    lines = ["    -> qkv_a.", "  1 -> q_b.", "  2 -> kv_gather.", "  1 -> attend.",
+             "  1 ~> reduce.", "  2 -> prefill_attend.", "    -> o_proj.", "1 and 2 are branches"]
+    if done.returncode or any("\n" + line not in done.stdout for line in lines):
+        complain(["plan", path, "--stages"], done, f"{lines}")
+    graphs = json.loads(replayrt("plan", path, "--stages", "--json").stdout)["graphs"]
+    branches = {(s["label"], s["branch"]) for g in graphs for s in g["stages"]}
+    if not {("q_b.0", 1), ("kv_b.1", 2), ("attend.1", 1), ("attend.1", 0)} <= branches:
+        complain(["plan", path, "--stages", "--json"], done, "stages with their branches")
+    done = replayrt("plan", CONFIG, "--stages")
+    if done.returncode or "branches" in done.stdout:
+        complain(["plan", "small.yaml", "--stages"], done, "no word of branches")
+
+
 def check_plan_dot():
     """Chunks' graphs by their numbers, a step's by its batch."""
     block = "block: {hidden_size: 256, qk_nope_head_dim: 128, v_head_dim: 128}\n"
@@ -246,6 +263,7 @@ check_help()
 check_json()
 check_plan()
 check_plan_stages()
+check_plan_branches()
 check_plan_dot()
 check_progress()
 check_odd_paths()

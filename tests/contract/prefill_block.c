@@ -283,6 +283,42 @@ static void many_vectors_are_several_products(void **state)
     rt_plan_destroy(&plan);
 }
 
+/* Rows and prompts attend in branches of their own; everything in front and behind is of none. */
+static void attention_is_in_branches(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *label;
+        uint32_t branch;
+    } expected[] = {{"step_begin", 0},       {"q_b.1", 0},   {"attend.1", 1}, {"w_uv.1", 1},
+                    {"prefill_attend.1", 2}, {"o_proj.1", 0}};
+    struct block_fixture b;
+    rt_runtime *rt = create(&b, true, false);
+    struct rt_plan_graph g = {.struct_size = sizeof(g)};
+    struct rt_error error = {0};
+    rt_plan *plan = NULL;
+    uint32_t graph = 0, found = 0;
+    if (rt_plan_create(&rt->blueprint.config, NULL, &plan, &error) != RT_OK)
+        fail_msg("%s", error.message);
+    while (rt_plan_graph(plan, graph, &g) == RT_OK && (g.chunk != 24 || !g.decode_rows))
+        graph++;
+    assert_int_equal(g.chunk, 24);
+    for (uint32_t i = 0; i < g.stages; i++) {
+        struct rt_plan_stage s = {.struct_size = sizeof(s)};
+        assert_int_equal(rt_plan_stage(plan, graph, i, &s), RT_OK);
+        for (size_t k = 0; k < sizeof(expected) / sizeof(expected[0]); k++) {
+            if (strcmp(s.label, expected[k].label) != 0)
+                continue;
+            assert_int_equal(s.branch, expected[k].branch);
+            found |= 1u << k;
+        }
+    }
+    assert_int_equal(found, (1u << sizeof(expected) / sizeof(expected[0])) - 1);
+    rt_plan_destroy(&plan);
+    rt_destroy(&rt);
+    block_close(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -291,6 +327,7 @@ int main(void)
         cmocka_unit_test(replay_is_eager),
         cmocka_unit_test(plan_says_which_form),
         cmocka_unit_test(every_graph_is_told_and_drawn),
+        cmocka_unit_test(attention_is_in_branches),
         cmocka_unit_test(many_vectors_are_several_products),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
