@@ -17,8 +17,8 @@ _Static_assert(RT_EXPANDED_MOST_DIM == RT_PREFILL_MOST_DIM, "checked as the kern
 /* Of the operators that attend, the configuration's alone. */
 static bool is_asked_for(const struct rt_config *c, enum rt_op_id op)
 {
-    const bool attends =
-        op == RT_OP_ATTEND || op == RT_OP_ATTEND_QUANT || op == RT_OP_SPARSE_ATTEND;
+    const bool attends = op == RT_OP_ATTEND || op == RT_OP_ATTEND_QUANT ||
+                         op == RT_OP_SPARSE_ATTEND || op == RT_OP_SPARSE_ATTEND_QUANT;
     return !attends || op == rt_attend_op(c);
 }
 

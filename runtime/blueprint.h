@@ -39,9 +39,10 @@ static inline const struct rt_variant *rt_blueprint_variants(const struct rt_blu
 /* What attends: over all keys of a row or listed ones, over bf16 or what is quantised. */
 static inline enum rt_op_id rt_attend_op(const struct rt_config *config)
 {
+    const bool quantised = config->kv_layout != RT_KV_BF16;
     if (config->topk)
-        return RT_OP_SPARSE_ATTEND;
-    return config->kv_layout == RT_KV_BF16 ? RT_OP_ATTEND : RT_OP_ATTEND_QUANT;
+        return quantised ? RT_OP_SPARSE_ATTEND_QUANT : RT_OP_SPARSE_ATTEND;
+    return quantised ? RT_OP_ATTEND_QUANT : RT_OP_ATTEND;
 }
 
 /* Of a graph's variants, the one that attends. */

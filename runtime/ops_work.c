@@ -32,15 +32,21 @@ static enum rt_status check_shape(const struct rt_mla_shape *shape, struct rt_er
     return RT_OK;
 }
 
+enum rt_status rt_ops_format(enum rt_kv_layout layout, uint32_t d_qk, uint32_t d_v,
+                             struct rt_kv_format *out, struct rt_error *err)
+{
+    const char *name = rt_kv_layout_name(layout);
+    RT_REQUIRE(name, err, RT_ERR_INVALID, "kv_layout %d is not known", (int)layout);
+    RT_REQUIRE(rt_kv_format_make(layout, RT_PRECISION_BF16, d_qk, d_v, out), err, RT_ERR_GEOMETRY,
+               "kv_layout %s has no d_qk/d_v %u/%u", name, d_qk, d_v);
+    return RT_OK;
+}
+
 static enum rt_status choose(const struct rt_device_caps *caps, const struct rt_mla_shape *s,
                              struct rt_ops_choice *out, struct rt_error *err)
 {
     RT_TRY(check_shape(s, err));
-    RT_REQUIRE(rt_kv_layout_name(s->kv_layout), err, RT_ERR_INVALID, "kv_layout %d is not known",
-               (int)s->kv_layout);
-    RT_REQUIRE(rt_kv_format_make(s->kv_layout, RT_PRECISION_BF16, s->d_qk, s->d_v, &out->kv), err,
-               RT_ERR_GEOMETRY, "kv_layout %s has no d_qk/d_v %u/%u",
-               rt_kv_layout_name(s->kv_layout), s->d_qk, s->d_v);
+    RT_TRY(rt_ops_format(s->kv_layout, s->d_qk, s->d_v, &out->kv, err));
     const struct rt_op_request request = {
         .caps = caps,
         .kv = &out->kv,

@@ -33,6 +33,10 @@ enum rt_status rt_ops_append_work(const struct rt_kernels *k, const struct rt_op
                                   const struct rt_mla_append_args *args, struct rt_work *out,
                                   struct rt_error *err);
 
+/* RT_ERR_INVALID for a layout that there is not, RT_ERR_GEOMETRY for one that the geometry has not.
+ */
+enum rt_status rt_ops_format(enum rt_kv_layout layout, uint32_t d_qk, uint32_t d_v,
+                             struct rt_kv_format *out, struct rt_error *err);
 /* What a layout of one scale for all needs, and no other may have. */
 enum rt_status rt_ops_check_kv_scale(const char *op, const struct rt_kv_format *format,
                                      float kv_scale, struct rt_error *err);

@@ -302,12 +302,12 @@ static enum rt_status add_schedule_append(struct recipe *b)
     return rt_recipe_add_op(b, RT_OP_SCHEDULE_APPEND, 0, &p, sizeof(p));
 }
 
-static bool is_quantised(const struct recipe *b)
+bool rt_recipe_is_quantised(const struct recipe *b)
 {
     return rt_kv_is_quantised(&b->s->blueprint->placement.dims.kv);
 }
 
-static struct rt_quant_view quant_view(const struct recipe *b, uint32_t layer)
+struct rt_quant_view rt_recipe_quant_view(const struct recipe *b, uint32_t layer)
 {
     const struct rt_kv_view kv = rt_recipe_kv_view(b, layer);
     const float scale =
@@ -319,7 +319,7 @@ static enum rt_status add_append_quant(struct recipe *b, uint32_t layer)
 {
     const struct rt_append_quant_params p = {
         .general.append = append_params(b, layer),
-        .quant = quant_view(b, layer),
+        .quant = rt_recipe_quant_view(b, layer),
         .d_qk = b->s->blueprint->placement.dims.kv.d_qk,
     };
     return rt_recipe_add_op(b, RT_OP_APPEND_QUANT, layer, &p, sizeof(p));
@@ -327,7 +327,7 @@ static enum rt_status add_append_quant(struct recipe *b, uint32_t layer)
 
 enum rt_status rt_recipe_add_append(struct recipe *b, uint32_t layer)
 {
-    if (is_quantised(b))
+    if (rt_recipe_is_quantised(b))
         return add_append_quant(b, layer);
     const struct rt_append_params p = append_params(b, layer);
     return rt_recipe_add_op(b, RT_OP_APPEND, layer, &p, sizeof(p));
@@ -368,9 +368,9 @@ struct rt_attend_params rt_recipe_attend_params(const struct recipe *b, uint32_t
 enum rt_status rt_recipe_add_attend(struct recipe *b, uint32_t layer)
 {
     struct rt_attend_quant_params p = {.attend = rt_recipe_attend_params(b, layer)};
-    if (!is_quantised(b))
+    if (!rt_recipe_is_quantised(b))
         return rt_recipe_add_op(b, RT_OP_ATTEND, layer, &p.attend, sizeof(p.attend));
-    p.quant = quant_view(b, layer);
+    p.quant = rt_recipe_quant_view(b, layer);
     return rt_recipe_add_op(b, RT_OP_ATTEND_QUANT, layer, &p, sizeof(p));
 }
 
@@ -400,7 +400,7 @@ enum rt_status rt_recipe_add_reduce(struct recipe *b, uint32_t layer)
 
 static enum rt_status add_first_append(struct recipe *b)
 {
-    if (!is_quantised(b))
+    if (!rt_recipe_is_quantised(b))
         return add_schedule_append(b);
     RT_TRY(rt_recipe_add_schedule(b));
     return rt_recipe_add_append(b, 0);

@@ -3,7 +3,7 @@
 #define RT_RUNTIME_RECIPE_PARTS_H
 
 /* What the files that write recipes share: the program that grows, and views of the arena. */
-#include "kernels/abi/attend.h"
+#include "kernels/abi/quant.h"
 #include "kernels/abi/reduce.h"
 #include "kernels/abi/schedule.h"
 #include "runtime/recipe.h"
@@ -97,6 +97,9 @@ void *rt_recipe_at_span(const struct recipe *b, enum rt_tensor_id id, uint32_t l
 
 struct rt_rows_view rt_recipe_rows_view(const struct recipe *b);
 struct rt_kv_view rt_recipe_kv_view(const struct recipe *b, uint32_t layer);
+/* What a quantised cache's rows hold; not of others. */
+bool rt_recipe_is_quantised(const struct recipe *b);
+struct rt_quant_view rt_recipe_quant_view(const struct recipe *b, uint32_t layer);
 struct rt_schedule_view rt_recipe_schedule_view(const struct recipe *b);
 /* Packed for the step's query length: [rows, q_len, heads, width]. */
 struct rt_heads_view rt_recipe_heads_view(const struct recipe *b, enum rt_tensor_id id,

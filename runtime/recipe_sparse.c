@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Attention over keys that the caller's stages list. */
-#include "kernels/abi/sparse.h"
+#include "kernels/abi/quant.h"
 #include "runtime/recipe_parts.h"
 
 /* Lists of the step's rows, packed for its query length as q is; entries are positions. */
@@ -45,16 +45,21 @@ static enum rt_status add_schedule(struct recipe *b, uint32_t layer)
 
 static enum rt_status add_attend(struct recipe *b, uint32_t layer)
 {
-    struct rt_sparse_attend_params p = {
+    struct rt_sparse_attend_quant_params all = {.quant = {0}};
+    struct rt_sparse_attend_params *p = &all.sparse;
+    *p = (struct rt_sparse_attend_params){
         .attend = rt_recipe_attend_params(b, layer),
         .keys = lists(b),
         .slot = rt_recipe_rows_view(b).slot,
         .q_len = b->query_len,
     };
-    p.attend.rows = token_rows(b);
-    p.attend.causal = 0; /* the lists say what a token sees */
-    p.attend.early = 0;  /* what it reads is this layer's */
-    return rt_recipe_add_op(b, RT_OP_SPARSE_ATTEND, layer, &p, sizeof(p));
+    p->attend.rows = token_rows(b);
+    p->attend.causal = 0; /* the lists say what a token sees */
+    p->attend.early = 0;  /* what it reads is this layer's */
+    if (!rt_recipe_is_quantised(b))
+        return rt_recipe_add_op(b, RT_OP_SPARSE_ATTEND, layer, p, sizeof(*p));
+    all.quant = rt_recipe_quant_view(b, layer);
+    return rt_recipe_add_op(b, RT_OP_SPARSE_ATTEND_QUANT, layer, &all, sizeof(all));
 }
 
 static enum rt_status add_reduce(struct recipe *b, uint32_t layer)

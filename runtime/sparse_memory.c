@@ -54,6 +54,20 @@ static void add_list(struct rt_operands *o, const char *const names[4],
     read_flat(o, names[3], k->block_table, (uint64_t)s->batch * k->max_blocks * sizeof(int32_t));
 }
 
+/* Scales behind the rows of pages. */
+static void add_scales(struct rt_operands *o, const char *name, const struct rt_kv_format *format,
+                       const struct rt_kv_view *kv)
+{
+    if (!kv->base || !format->scales_apart)
+        return;
+    const uint64_t rows_bytes = kv->page_size * (uint64_t)kv->token_stride_bytes;
+    rt_operands_reads(o, (struct rt_strided){.name = name,
+                                             .address = (uintptr_t)kv->base + rows_bytes,
+                                             .bytes = (uint64_t)kv->page_size * format->scale_bytes,
+                                             .count = {kv->pages},
+                                             .stride = {(uint64_t)kv->page_stride_bytes}});
+}
+
 static const char *const keys[4] = {"keys.counts", "keys.indices", "keys.kv", "keys.block_table"};
 static const char *const extra[4] = {"extra.counts", "extra.indices", "extra.kv",
                                      "extra.block_table"};
@@ -96,6 +110,8 @@ enum rt_status rt_sparse_decode_memory(const struct rt_mla_sparse_args *args,
     rt_operands_reads(&o, heads_of(q_rope, s, &a->q_rope, sizeof(uint16_t), s->d_qk - s->d_v));
     add_list(&o, keys, s, &args->keys, &p->keys, &a->kv);
     add_list(&o, extra, s, &args->extra, &p->extra, &p->extra_kv);
+    add_scales(&o, "scales of keys.kv", &choice->kv, &a->kv);
+    add_scales(&o, "scales of extra.kv", &choice->kv, &p->extra_kv);
     read_flat(&o, "lengths", args->lengths, size.lengths_bytes);
     read_flat(&o, "schedule.parts", args->schedule.parts, size.part_bytes);
     read_flat(&o, "schedule.num_splits", args->schedule.num_splits, size.num_splits_bytes);

@@ -3,8 +3,10 @@
 
 #include "common/math.h"
 #include "kernels/abi/reduce.h"
+#include "kernels/quant_view.h"
 #include "runtime/model_work.h"
 #include "runtime/ops_check.h"
+#include "runtime/ops_work.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -17,14 +19,15 @@ static enum rt_status choose(const char *op, const struct rt_device_caps *caps,
                              const struct rt_mla_sparse_shape *s, struct rt_sparse_choice *out,
                              struct rt_error *err)
 {
-    if (!rt_kv_format_make(RT_KV_BF16, RT_PRECISION_BF16, s->d_qk, s->d_v, &out->kv))
-        return rt_fail(err, RT_ERR_INTERNAL, "the bf16 format is gone");
+    RT_TRY(rt_ops_named(op, rt_ops_format(s->kv_layout, s->d_qk, s->d_v, &out->kv, err), err));
+    const enum rt_op_id attend =
+        rt_kv_is_quantised(&out->kv) ? RT_OP_SPARSE_ATTEND_QUANT : RT_OP_SPARSE_ATTEND;
     const struct rt_op_request request = {.caps = caps,
                                           .kv = &out->kv,
                                           .heads = s->heads,
                                           .q_len = s->query_len,
                                           .backend = s->backend};
-    RT_TRY(rt_ops_named(op, rt_op_resolve(RT_OP_SPARSE_ATTEND, &request, &out->attend, err), err));
+    RT_TRY(rt_ops_named(op, rt_op_resolve(attend, &request, &out->attend, err), err));
     RT_TRY(
         rt_ops_named(op, rt_op_resolve(RT_OP_SPARSE_SCHEDULE, &request, &out->schedule, err), err));
     return rt_ops_named(op, rt_op_resolve(RT_OP_REDUCE, &request, &out->reduce, err), err);
@@ -36,7 +39,6 @@ enum rt_status rt_sparse_choose(const char *op, const struct rt_device_caps *cap
 {
     RT_REQUIRE(s->struct_size == sizeof(*s), err, RT_ERR_INVALID,
                "%s: shape.struct_size is %u, not %zu", op, s->struct_size, sizeof(*s));
-    RT_TRY(rt_ops_check_reserved(op, "shape.reserved", s->reserved, err));
     RT_TRY(rt_ops_check_count(op, "query_len", s->query_len, 1, RT_MAX_QUERY_LEN, err));
     RT_REQUIRE(s->batch >= 1 && s->batch <= RT_MAX_BATCH / s->query_len, err, RT_ERR_INVALID,
                "%s: batch %u of query_len %u is not 1..%u", op, s->batch, s->query_len,
@@ -152,19 +154,21 @@ static enum rt_status cache_view(const struct named_keys *n, const struct rt_kv_
 {
     const struct rt_mla_sparse_keys *k = n->keys;
     const struct rt_named_pointer pointers[] = {{n->names->kv, k->kv, RT_ALIGN_VECTOR}};
-    const int64_t width = format->d_qk, element_bytes = format->element_bytes;
+    const bool quantised = rt_kv_is_quantised(format);
+    const int64_t unit = quantised ? 1 : format->element_bytes, multiple = quantised ? 16 : 8;
+    const int64_t packed_page = (int64_t)rt_kv_page_bytes(format, k->page_size) / unit;
     int64_t page = 0, token = 0;
     if (!k->topk)
         return RT_OK;
     RT_TRY(RT_CHECK_POINTERS(n->op, pointers, err));
-    RT_TRY(rt_ops_stride(n->op, n->names->kv_page_stride, k->kv_page_stride, k->page_size * width,
-                         8, &page, err));
-    RT_TRY(
-        rt_ops_stride(n->op, n->names->kv_token_stride, k->kv_token_stride, width, 8, &token, err));
+    RT_TRY(rt_ops_stride(n->op, n->names->kv_page_stride, k->kv_page_stride, packed_page, multiple,
+                         &page, err));
+    RT_TRY(rt_ops_stride(n->op, n->names->kv_token_stride, k->kv_token_stride,
+                         format->row_bytes / unit, multiple, &token, err));
     *out = (struct rt_kv_view){.base = rt_ops_pointer(k->kv),
                                .table = rt_ops_pointer(k->block_table),
-                               .page_stride_bytes = page * element_bytes,
-                               .token_stride_bytes = token * element_bytes,
+                               .page_stride_bytes = page * unit,
+                               .token_stride_bytes = token * unit,
                                .page_size = k->page_size,
                                .max_blocks = k->max_blocks,
                                .pages = k->pages,
@@ -195,7 +199,6 @@ static enum rt_status check_schedule(const char *op, const struct rt_mla_sparse_
         {"schedule.parts", args->schedule.parts, RT_ALIGN_VECTOR},
         {"schedule.num_splits", args->schedule.num_splits, RT_ALIGN_INT32},
         {"lengths", args->lengths, RT_ALIGN_INT32}};
-    RT_TRY(RT_CHECK_RESERVED(op, args, reserved, err));
     return RT_CHECK_POINTERS(op, pointers, err);
 }
 
@@ -223,8 +226,10 @@ enum rt_status rt_sparse_schedule_work(const struct rt_kernels *k,
                         err);
 }
 
-static enum rt_status check_decode(const struct rt_mla_sparse_args *args, struct rt_error *err)
+static enum rt_status check_decode(const struct rt_mla_sparse_args *args,
+                                   const struct rt_kv_format *format, struct rt_error *err)
 {
+    RT_TRY(rt_ops_check_kv_scale(decode_op, format, args->kv_scale, err));
     RT_REQUIRE(isfinite(args->softmax_scale) && args->softmax_scale > 0, err, RT_ERR_INVALID,
                "%s: softmax_scale %g is not a positive number; it is "
                "(qk_nope_head_dim + qk_rope_head_dim)^-0.5, times the model's YaRN factor",
@@ -280,12 +285,13 @@ static enum rt_status data_views(const struct rt_mla_sparse_args *args, struct r
 
 static enum rt_status decode_params(const struct rt_mla_sparse_args *args,
                                     const struct rt_sparse_choice *choice,
-                                    struct rt_sparse_attend_params *p, struct rt_error *err)
+                                    struct rt_sparse_attend_quant_params *all, struct rt_error *err)
 {
+    struct rt_sparse_attend_params *p = &all->sparse;
     const struct named_keys keys = {decode_op, &keys_names, &args->keys, false};
     const struct named_keys extra = {decode_op, &extra_names, &args->extra, true};
     const struct rt_mla_sparse_shape *s = &args->shape;
-    RT_TRY(check_decode(args, err));
+    RT_TRY(check_decode(args, &choice->kv, err));
     *p = (struct rt_sparse_attend_params){
         .attend = {.rows = rows_view(args),
                    .schedule = schedule_view(args, choice),
@@ -304,6 +310,8 @@ static enum rt_status decode_params(const struct rt_mla_sparse_args *args,
     RT_TRY(list_view(&extra, s->query_len, &p->extra, err));
     RT_TRY(cache_view(&keys, &choice->kv, &p->attend.kv, err));
     RT_TRY(cache_view(&extra, &choice->kv, &p->extra_kv, err));
+    all->quant = rt_quant_view_make(&choice->kv, &p->attend.kv, args->kv_scale);
+    all->extra_quant = rt_quant_view_make(&choice->kv, &p->extra_kv, args->kv_scale);
     return rt_sparse_decode_memory(args, choice, p, err);
 }
 
@@ -312,8 +320,11 @@ enum rt_status rt_sparse_decode_work(const struct rt_kernels *k,
                                      const struct rt_mla_sparse_args *args,
                                      struct rt_sparse_decode_work *out, struct rt_error *err)
 {
-    struct rt_sparse_attend_params p;
-    RT_TRY(decode_params(args, choice, &p, err));
+    struct rt_sparse_attend_quant_params all;
+    RT_TRY(decode_params(args, choice, &all, err));
+    /* A sparse_attend_quant's parameters begin with sparse_attend's. */
+    const struct rt_sparse_attend_params p = all.sparse;
+    const size_t attend_bytes = rt_kv_is_quantised(&choice->kv) ? sizeof(all) : sizeof(p);
     const struct rt_reduce_params reduce = {
         .partials = p.attend.partials,
         .schedule = p.attend.schedule,
@@ -326,8 +337,8 @@ enum rt_status rt_sparse_decode_work(const struct rt_kernels *k,
         .sink = p.attend.sink,
         .row_tokens = p.q_len,
     };
-    RT_TRY(rt_ops_named(decode_op,
-                        rt_op_build(k, &choice->attend, &p, sizeof(p), &out->attend, err), err));
+    RT_TRY(rt_ops_named(
+        decode_op, rt_op_build(k, &choice->attend, &all, attend_bytes, &out->attend, err), err));
     return rt_ops_named(decode_op,
                         rt_op_build(k, &choice->reduce, &reduce, sizeof(reduce), &out->reduce, err),
                         err);

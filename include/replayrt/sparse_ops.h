@@ -25,12 +25,12 @@ extern "C" {
 
 /* It lies inside of other structs, where it cannot grow. */
 struct rt_mla_sparse_shape {
-    uint32_t struct_size;      /* sizeof(struct rt_mla_sparse_shape), exactly */
-    uint32_t batch, query_len; /* requests, and tokens of each, 1..8: together 1..RT_MAX_BATCH */
-    uint32_t heads;            /* 1..128 */
-    uint32_t d_qk, d_v;        /* 576/512 or 512/512 */
-    enum rt_backend backend;   /* auto or generic */
-    uint32_t reserved;
+    uint32_t struct_size;        /* sizeof(struct rt_mla_sparse_shape), exactly */
+    uint32_t batch, query_len;   /* requests, and tokens of each, 1..8: together 1..RT_MAX_BATCH */
+    uint32_t heads;              /* 1..128 */
+    uint32_t d_qk, d_v;          /* 576/512 or 512/512 */
+    enum rt_backend backend;     /* auto or generic */
+    enum rt_kv_layout kv_layout; /* of both caches; not bf16: their strides are in bytes */
 };
 
 /* What the entries of a list are. Never guessed: 0 is refused. */
@@ -55,7 +55,7 @@ struct rt_mla_sparse_keys {
     uint32_t max_blocks;        /* columns of the block table; of slots 0 */
     uint32_t counts_by_request; /* 1: counts are int32 [batch]; 0: int32 [batch, query_len] */
     uint32_t reserved;
-    uint64_t kv;          /* bf16 [pages, page_size, d_qk] of this layer */
+    uint64_t kv;          /* bf16 [pages, page_size, d_qk] of this layer, or of the layout */
     uint64_t indices;     /* int32 [batch, query_len, topk] */
     uint64_t counts;      /* int32, or 0: all entries hold */
     uint64_t block_table; /* int32 [batch, max_blocks]; of slots 0 */
@@ -101,7 +101,7 @@ struct rt_mla_sparse_args {
     int64_t out_row_stride, out_token_stride, out_head_stride;
     int64_t lse_row_stride, lse_token_stride, lse_head_stride;
     enum rt_lse_base lse_base;
-    uint32_t reserved;
+    float kv_scale; /* of both caches, as rt_mla_append_args has it */
 };
 
 /* Counts become the keys of every query token, and those equal parts of work. Reads the shape, the

@@ -16,6 +16,7 @@
 #include "kernels/abi/append.h"
 #include "kernels/abi/attend.h"
 #include "kernels/abi/attend_generic.h"
+#include "kernels/abi/sparse.h"
 
 /* Of struct rt_quant_view. */
 #define RT_QUANT_SCALE_TENSOR 1u /* tensor_scale, and nothing in the cache */
@@ -72,6 +73,15 @@ struct rt_attend_quant_params {
 };
 #define RT_ATTEND_QUANT_PARAMS_ADDRESSES(type, at) RT_ATTEND_PARAMS_ADDRESSES(type, at attend.)
 RT_STATIC_ASSERT(sizeof(struct rt_attend_quant_params) == 344, "attend_quant ABI");
+
+/* sparse_attend_quant: sparse_attend likewise; both caches are of one layout. */
+struct rt_sparse_attend_quant_params {
+    struct rt_sparse_attend_params sparse;
+    struct rt_quant_view quant, extra_quant; /* of sparse.attend.kv and sparse.extra_kv */
+};
+#define RT_SPARSE_ATTEND_QUANT_PARAMS_ADDRESSES(type, at)                                          \
+    RT_SPARSE_ATTEND_PARAMS_ADDRESSES(type, at sparse.)
+RT_STATIC_ASSERT(sizeof(struct rt_sparse_attend_quant_params) == 528, "sparse_attend_quant ABI");
 
 /* The generic kernels keep a step's keys in registers while they are on their way: with more than
  * a few accumulators beside them there is one block to an SM. */

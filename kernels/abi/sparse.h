@@ -77,23 +77,37 @@ static RT_HD inline uint32_t rt_sparse_count(const struct rt_sparse_view *view, 
     return count <= 0 ? 0 : (uint32_t)count < view->topk ? (uint32_t)count : view->topk;
 }
 
-/* Where an entry's key lies; null: it is none. `line` of the block table, negative: none. */
+/* An entry's key: its page, null where it is none, and its row there. */
+struct rt_sparse_place {
+    const unsigned char *page;
+    uint32_t row;
+};
+
+/* `line` of the block table, negative: none. */
+static RT_HD inline struct rt_sparse_place
+rt_sparse_locate(const struct rt_kv_view *kv, uint32_t by_position, int32_t line, int32_t entry)
+{
+    const uint32_t column = (uint32_t)entry / kv->page_size;
+    struct rt_sparse_place at = {NULL, (uint32_t)entry - column * kv->page_size};
+    uint32_t page = column;
+    if (entry < 0)
+        return at;
+    if (by_position) {
+        if (line < 0 || column >= kv->max_blocks)
+            return at;
+        page = (uint32_t)kv->table[(int64_t)line * kv->max_blocks + column];
+    }
+    if (page < kv->pages)
+        at.page = kv->base + page * kv->page_stride_bytes;
+    return at;
+}
+
+/* Where the key lies; null: it is none. */
 static RT_HD inline const unsigned char *
 rt_sparse_find(const struct rt_kv_view *kv, uint32_t by_position, int32_t line, int32_t entry)
 {
-    const uint32_t column = (uint32_t)entry / kv->page_size;
-    uint32_t page = column;
-    if (entry < 0)
-        return NULL;
-    if (by_position) {
-        if (line < 0 || column >= kv->max_blocks)
-            return NULL;
-        page = (uint32_t)kv->table[(int64_t)line * kv->max_blocks + column];
-    }
-    if (page >= kv->pages)
-        return NULL;
-    return kv->base + page * kv->page_stride_bytes +
-           ((uint32_t)entry - column * kv->page_size) * kv->token_stride_bytes;
+    const struct rt_sparse_place at = rt_sparse_locate(kv, by_position, line, entry);
+    return at.page ? at.page + at.row * kv->token_stride_bytes : NULL;
 }
 
 /* Dynamic shared memory of the generic kernels: as attend's, and which keys of a step there are. */

@@ -96,23 +96,34 @@ struct rt_attend_listed_keys {
         return p.attend;
     }
 
+    /* `is_extra`: of the second cache. */
+    static __device__ __forceinline__ struct rt_sparse_place
+    locate(const params &p, const struct rt_attend_walk &walk, const struct rt_attend_step &at,
+           int key, bool &is_extra)
+    {
+        if (at.row == RT_ATTEND_NONE || key >= at.end)
+            return {};
+        const uint32_t token = (uint32_t)walk.part.row_base * p.q_len + (uint32_t)at.row;
+        const uint32_t row = (uint32_t)at.row / p.q_len;
+        const uint32_t of_keys = rt_sparse_count(&p.keys, token);
+        is_extra = (uint32_t)key >= of_keys;
+        const struct rt_sparse_view &list = is_extra ? p.extra : p.keys;
+        const struct rt_kv_view &kv = is_extra ? p.extra_kv : p.attend.kv;
+        const uint32_t i = (uint32_t)key - (is_extra ? of_keys : 0);
+        const int32_t line = p.slot ? p.slot[row] : (int32_t)row;
+        return rt_sparse_locate(&kv, list.by_position, line,
+                                list.index[token * list.token_stride + i]);
+    }
+
     static __device__ __forceinline__ const unsigned char *find(const params &p,
                                                                 const struct rt_attend_walk &walk,
                                                                 const struct rt_attend_step &at,
                                                                 int key)
     {
-        if (at.row == RT_ATTEND_NONE || key >= at.end)
-            return nullptr;
-        const uint32_t token = (uint32_t)walk.part.row_base * p.q_len + (uint32_t)at.row;
-        const uint32_t row = (uint32_t)at.row / p.q_len;
-        const uint32_t of_keys = rt_sparse_count(&p.keys, token);
-        const bool is_extra = (uint32_t)key >= of_keys;
-        const struct rt_sparse_view &list = is_extra ? p.extra : p.keys;
+        bool is_extra = false;
+        const struct rt_sparse_place place = locate(p, walk, at, key, is_extra);
         const struct rt_kv_view &kv = is_extra ? p.extra_kv : p.attend.kv;
-        const uint32_t i = (uint32_t)key - (is_extra ? of_keys : 0);
-        const int32_t line = p.slot ? p.slot[row] : (int32_t)row;
-        return rt_sparse_find(&kv, list.by_position, line,
-                              list.index[token * list.token_stride + i]);
+        return place.page ? place.page + place.row * kv.token_stride_bytes : nullptr;
     }
 
     static __device__ __forceinline__ const unsigned char *

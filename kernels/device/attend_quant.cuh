@@ -121,4 +121,48 @@ struct rt_attend_quant_keys : rt_attend_row_keys {
     }
 };
 
+/* Those of a query token's lists. */
+struct rt_attend_quant_listed_keys : rt_attend_listed_keys {
+    static constexpr bool CONVERTED = true;
+    typedef struct rt_sparse_attend_quant_params params;
+    struct found {
+        struct rt_page_row at;
+        bool is_extra;
+    };
+
+    static __device__ __forceinline__ const struct rt_attend_params &attend(const params &p)
+    {
+        return p.sparse.attend;
+    }
+
+    static __device__ __forceinline__ struct found find(const params &p,
+                                                        const struct rt_attend_walk &walk,
+                                                        const struct rt_attend_step &at, int key)
+    {
+        struct found found = {};
+        const struct rt_sparse_place place = locate(p.sparse, walk, at, key, found.is_extra);
+        found.at.page = const_cast<unsigned char *>(place.page);
+        found.at.row = place.row;
+        return found;
+    }
+
+    template <int ROUNDS>
+    static __device__ __forceinline__ bool fetch(const params &p, const struct rt_attend_walk &,
+                                                 const struct found &found, int, uint32_t thread,
+                                                 struct rt_quant_share<ROUNDS> &share)
+    {
+        const struct rt_kv_view &kv = found.is_extra ? p.sparse.extra_kv : p.sparse.attend.kv;
+        const struct rt_quant_view &quant = found.is_extra ? p.extra_quant : p.quant;
+        rt_quant_fetch(kv, quant, p.sparse.attend.d_qk, found.at, thread, share);
+        return found.at.page != nullptr;
+    }
+
+    static __device__ __forceinline__ int64_t data_at(const params &p, int64_t row_base,
+                                                      const struct rt_heads_view &view, int row,
+                                                      int query)
+    {
+        return rt_attend_listed_keys::data_at(p.sparse, row_base, view, row, query);
+    }
+};
+
 #endif

@@ -568,4 +568,14 @@ static __device__ __forceinline__ void rt_attend_entry(const typename SOURCE::pa
         rt_attend_entry<d_qk, d_v, tile_rows, rt_attend_listed_keys>(p);                           \
     }
 
+/* Likewise over listed keys in e4m3. */
+#define RT_SPARSE_QUANT_ENTRY(d_qk, d_v, tile_rows)                                                \
+    extern "C" __global__ void __launch_bounds__(RT_ATTEND_GENERIC_THREADS,                        \
+                                                 RT_ATTEND_QUANT_BLOCKS_PER_SM(tile_rows, d_qk))   \
+        rt_mla_sparse_quant_##d_qk##x##d_v##_r##tile_rows(                                         \
+            const __grid_constant__ struct rt_sparse_attend_quant_params p)                        \
+    {                                                                                              \
+        rt_attend_entry<d_qk, d_v, tile_rows, rt_attend_quant_listed_keys>(p);                     \
+    }
+
 #endif

@@ -61,6 +61,9 @@ static const struct attend_kernel attend_kernels[] = {
 #define RT_SPARSE_GENERIC(d_qk_, d_v_, tile_rows_)                                                 \
     GENERIC(RT_OP_SPARSE_ATTEND, "sparse", RT_SPARSE_GENERIC_SMEM_BYTES,                           \
             RT_ATTEND_GENERIC_BLOCKS_PER_SM, d_qk_, d_v_, tile_rows_)
+#define RT_SPARSE_QUANT(d_qk_, d_v_, tile_rows_)                                                   \
+    GENERIC(RT_OP_SPARSE_ATTEND_QUANT, "sparse_quant", RT_SPARSE_GENERIC_SMEM_BYTES,               \
+            RT_ATTEND_QUANT_BLOCKS_PER_SM, d_qk_, d_v_, tile_rows_)
 #define RT_ATTEND_SM90(d_qk_, d_v_, kind_, tile_rows_)                                             \
     {.op = RT_OP_ATTEND,                                                                           \
      .backend = RT_BACKEND_SM90,                                                                   \
@@ -98,7 +101,7 @@ static bool serves(const struct attend_kernel *kernel, enum rt_op_id op,
 
 static bool is_sparse(enum rt_op_id op)
 {
-    return op == RT_OP_SPARSE_ATTEND;
+    return op == RT_OP_SPARSE_ATTEND || op == RT_OP_SPARSE_ATTEND_QUANT;
 }
 
 /* "576/512, 320/256, …": geometries stand together in the table. */
@@ -121,7 +124,7 @@ static void list_geometries(enum rt_op_id op, char *text, size_t bytes)
 static enum rt_status check_layout(enum rt_op_id op, const struct rt_kv_format *kv,
                                    struct rt_error *err)
 {
-    const bool reads_quantised = op == RT_OP_ATTEND_QUANT;
+    const bool reads_quantised = op == RT_OP_ATTEND_QUANT || op == RT_OP_SPARSE_ATTEND_QUANT;
     RT_REQUIRE(rt_kv_layout_name(kv->layout), err, RT_ERR_UNSUPPORTED, "KV layout %d is not known",
                (int)kv->layout);
     RT_REQUIRE(rt_kv_is_quantised(kv) == reads_quantised, err, RT_ERR_UNSUPPORTED,

@@ -68,6 +68,10 @@ enum rt_status rt_check_sm90(const struct rt_device_caps *caps, struct rt_error 
                          const void *params, struct rt_launch *out, struct rt_error *err);
 #include "kernels/ops.inc"
 
+/* What rows hold, beside what the cache itself is held to. */
+enum rt_status rt_check_quant(const struct rt_quant_view *q, uint32_t d_qk,
+                              const struct rt_kv_view *kv, struct rt_error *err);
+
 /* A warp a token: append's blocks. */
 uint32_t rt_append_blocks(const struct rt_rows_view *rows);
 

@@ -60,8 +60,8 @@ static enum rt_status check_scales(const struct rt_quant_view *q, struct rt_erro
     return RT_OK;
 }
 
-static enum rt_status check_quant(const struct rt_quant_view *q, uint32_t d_qk,
-                                  const struct rt_kv_view *kv, struct rt_error *err)
+enum rt_status rt_check_quant(const struct rt_quant_view *q, uint32_t d_qk,
+                              const struct rt_kv_view *kv, struct rt_error *err)
 {
     RT_REQUIRE(q->tile && q->fp8 % q->tile == 0 && q->fp8 % 16 == 0 && q->fp8 <= d_qk, err,
                RT_ERR_INTERNAL, "%u numbers of e4m3 of %u, %u to a scale", q->fp8, d_qk, q->tile);
@@ -84,7 +84,7 @@ enum rt_status rt_append_quant_build(const struct rt_kernels *k, const struct rt
     RT_REQUIRE(g->rope.base ? g->rope_bytes > 0 && g->rope_bytes < 2 * p->d_qk : g->rope_bytes == 0,
                err, RT_ERR_INVALID, "%u of a token's %u bytes come from rope, which is at %p",
                g->rope_bytes, 2 * p->d_qk, (const void *)g->rope.base);
-    RT_TRY(check_quant(&p->quant, p->d_qk, &g->append.kv, err));
+    RT_TRY(rt_check_quant(&p->quant, p->d_qk, &g->append.kv, err));
     return rt_launch_grid(k, variant->entry, p, sizeof(*p), rt_append_blocks(&g->append.rows), 1,
                           RT_APPEND_WARPS * RT_WARP_THREADS, out, err);
 }
@@ -95,7 +95,7 @@ enum rt_status rt_attend_quant_build(const struct rt_kernels *k, const struct rt
 {
     const struct rt_attend_quant_params *p = params;
     RT_TRY(rt_check_attend(variant, &p->attend, err));
-    RT_TRY(check_quant(&p->quant, p->attend.d_qk, &p->attend.kv, err));
+    RT_TRY(rt_check_quant(&p->quant, p->attend.d_qk, &p->attend.kv, err));
     return rt_launch_grid(k, variant->entry, p, sizeof(*p), variant->m_tiles, variant->parts,
                           variant->threads, out, err);
 }

@@ -49,19 +49,38 @@ static enum rt_status check_cache(const struct rt_kv_view *kv, struct rt_error *
     return RT_OK;
 }
 
-enum rt_status rt_sparse_attend_build(const struct rt_kernels *k, const struct rt_variant *variant,
-                                      const void *params, struct rt_launch *out,
-                                      struct rt_error *err)
+static enum rt_status check_attend(const struct rt_variant *variant,
+                                   const struct rt_sparse_attend_params *p, struct rt_error *err)
 {
-    const struct rt_sparse_attend_params *p = params;
     const struct rt_attend_params *attend = &p->attend;
     RT_TRY(rt_check_attend(variant, attend, err));
     RT_REQUIRE(attend->rows.q_len == 1 && !attend->rows.slot && !attend->causal, err,
                RT_ERR_INTERNAL, "rows of sparse attention are tokens, and lists say what they see");
     RT_TRY(check_lists(&p->keys, &p->extra, attend->rows.count, p->q_len, err));
     RT_TRY(check_cache(&attend->kv, err));
-    if (p->extra.index)
-        RT_TRY(check_cache(&p->extra_kv, err));
+    return p->extra.index ? check_cache(&p->extra_kv, err) : RT_OK;
+}
+
+enum rt_status rt_sparse_attend_build(const struct rt_kernels *k, const struct rt_variant *variant,
+                                      const void *params, struct rt_launch *out,
+                                      struct rt_error *err)
+{
+    const struct rt_sparse_attend_params *p = params;
+    RT_TRY(check_attend(variant, p, err));
+    return rt_launch_grid(k, variant->entry, p, sizeof(*p), variant->m_tiles, variant->parts,
+                          variant->threads, out, err);
+}
+
+enum rt_status rt_sparse_attend_quant_build(const struct rt_kernels *k,
+                                            const struct rt_variant *variant, const void *params,
+                                            struct rt_launch *out, struct rt_error *err)
+{
+    const struct rt_sparse_attend_quant_params *p = params;
+    const struct rt_attend_params *attend = &p->sparse.attend;
+    RT_TRY(check_attend(variant, &p->sparse, err));
+    RT_TRY(rt_check_quant(&p->quant, attend->d_qk, &attend->kv, err));
+    if (p->sparse.extra.index)
+        RT_TRY(rt_check_quant(&p->extra_quant, attend->d_qk, &p->sparse.extra_kv, err));
     return rt_launch_grid(k, variant->entry, p, sizeof(*p), variant->m_tiles, variant->parts,
                           variant->threads, out, err);
 }

@@ -45,6 +45,7 @@ void rt_ref_attend(const void *params);
 void rt_ref_attend_quant(const void *params);
 void rt_ref_sparse_schedule(const void *params);
 void rt_ref_sparse_attend(const void *params);
+void rt_ref_sparse_attend_quant(const void *params);
 void rt_ref_reduce(const void *params);
 void rt_ref_kv_gather(const void *params);
 void rt_ref_merge(const void *params);

@@ -2,6 +2,7 @@
 #include "kernels/ref/host.h"
 #include "kernels/ref/keys.h"
 #include "kernels/ref/number.h"
+#include "kernels/ref/quant.h"
 #include "kernels/ref/ref.h"
 
 #include <math.h>
@@ -33,17 +34,43 @@ struct sums {
     double out[RT_REF_MAX_D];
 };
 
-static const unsigned char *find_key(const struct rt_sparse_attend_params *p, uint32_t token,
-                                     uint32_t i)
+static void widen(const void *base, int64_t first, uint32_t count, bool is_f32, double *to)
+{
+    for (uint32_t d = 0; d < count; d++)
+        to[d] = rt_ref_load(base, first + d, is_f32);
+}
+
+/* What quantises both caches; null: they are plain numbers. */
+struct views {
+    const struct rt_quant_view *keys, *extra;
+};
+
+/* False: the entry is no key. */
+static bool load_key(const struct rt_sparse_attend_params *p, const struct views *views,
+                     uint32_t token, uint32_t i, double *key)
 {
     const uint32_t in_data = rt_row_base(&p->attend.rows) * p->q_len + token;
     const uint32_t of_keys = rt_sparse_count(&p->keys, in_data), row = token / p->q_len;
-    const struct rt_sparse_view *list = i < of_keys ? &p->keys : &p->extra;
-    const struct rt_kv_view *kv = i < of_keys ? &p->attend.kv : &p->extra_kv;
+    const bool is_extra = i >= of_keys;
+    const struct rt_sparse_view *list = is_extra ? &p->extra : &p->keys;
+    const struct rt_kv_view *kv = is_extra ? &p->extra_kv : &p->attend.kv;
+    const struct rt_quant_view *quant = is_extra ? views->extra : views->keys;
     const int32_t line = p->slot ? p->slot[row] : (int32_t)row;
-    return rt_sparse_find(
-        kv, list->by_position, line,
-        list->index[in_data * list->token_stride + i - (i < of_keys ? 0 : of_keys)]);
+    const struct rt_sparse_place at =
+        rt_sparse_locate(kv, list->by_position, line,
+                         list->index[in_data * list->token_stride + i - (is_extra ? of_keys : 0)]);
+    uint16_t elements[RT_REF_MAX_D];
+    if (!at.page)
+        return false;
+    if (quant) {
+        const int64_t page = (at.page - kv->base) / kv->page_stride_bytes;
+        rt_ref_dequantise(quant, rt_ref_quant_row(kv, quant, page, at.row), p->attend.d_qk,
+                          elements);
+        widen(elements, 0, p->attend.d_qk, false, key);
+    } else {
+        widen(at.page + at.row * kv->token_stride_bytes, 0, p->attend.d_qk, p->attend.is_f32, key);
+    }
+    return true;
 }
 
 static int64_t data_at(const struct rt_sparse_attend_params *p, const struct rt_heads_view *view,
@@ -52,12 +79,6 @@ static int64_t data_at(const struct rt_sparse_attend_params *p, const struct rt_
     const int64_t row = (int64_t)rt_row_base(&p->attend.rows) + token / p->q_len;
     return row * view->row_stride + token % p->q_len * view->token_stride +
            head * view->head_stride;
-}
-
-static void widen(const void *base, int64_t first, uint32_t count, bool is_f32, double *to)
-{
-    for (uint32_t d = 0; d < count; d++)
-        to[d] = rt_ref_load(base, first + d, is_f32);
 }
 
 /* Times scale * log2(e). */
@@ -117,7 +138,8 @@ static void store_token(const struct rt_sparse_attend_params *p, const struct pi
         s->sum == 0 ? INFINITY : (float)rt_ref_lse_of_base2(s->max + log2(s->sum), a->lse_base2);
 }
 
-static void attend_piece(const struct rt_sparse_attend_params *p, const struct piece *piece)
+static void attend_piece(const struct rt_sparse_attend_params *p, const struct views *views,
+                         const struct piece *piece)
 {
     const struct rt_attend_params *a = &p->attend;
     for (uint32_t head = 0; head < a->heads; head++) {
@@ -125,10 +147,8 @@ static void attend_piece(const struct rt_sparse_attend_params *p, const struct p
         struct sums s = {.max = -INFINITY};
         load_query(p, piece->token, head, q);
         for (uint32_t i = piece->begin; i < piece->end; i++) {
-            const unsigned char *at = find_key(p, piece->token, i);
-            if (!at)
+            if (!load_key(p, views, piece->token, i, key))
                 continue;
-            widen(at, 0, a->d_qk, a->is_f32, key);
             add_key(a, &s, key, rt_ref_dot(q, key, a->d_qk));
         }
         if (piece->slot < 0)
@@ -138,7 +158,8 @@ static void attend_piece(const struct rt_sparse_attend_params *p, const struct p
     }
 }
 
-static void attend_part(const struct rt_sparse_attend_params *p, const struct rt_part *part)
+static void attend_part(const struct rt_sparse_attend_params *p, const struct views *views,
+                        const struct rt_part *part)
 {
     const struct rt_attend_params *a = &p->attend;
     const int32_t *splits = a->schedule.num_splits, tokens = (int32_t)a->rows.count;
@@ -154,17 +175,27 @@ static void attend_part(const struct rt_sparse_attend_params *p, const struct rt
                                     .begin = (uint32_t)begin,
                                     .end = (uint32_t)end,
                                     .slot = splits[t] == splits[t + 1] ? -1 : splits[t] + split};
-        attend_piece(p, &piece);
+        attend_piece(p, views, &piece);
     }
 }
 
-void rt_ref_sparse_attend(const void *params)
+static void attend(const struct rt_sparse_attend_params *p, struct views views)
 {
-    const struct rt_sparse_attend_params *p = params;
     if (p->attend.stamp_first)
         *p->attend.stamp_first = rt_ref_now_ns();
     if (p->attend.d_qk > RT_REF_MAX_D || p->attend.d_v > p->attend.d_qk)
         return;
     for (uint32_t i = 0; i < p->attend.schedule.part_count; i++)
-        attend_part(p, &p->attend.schedule.parts[i]);
+        attend_part(p, &views, &p->attend.schedule.parts[i]);
+}
+
+void rt_ref_sparse_attend(const void *params)
+{
+    attend(params, (struct views){NULL, NULL});
+}
+
+void rt_ref_sparse_attend_quant(const void *params)
+{
+    const struct rt_sparse_attend_quant_params *p = params;
+    attend(&p->sparse, (struct views){&p->quant, &p->extra_quant});
 }

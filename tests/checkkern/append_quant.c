@@ -134,7 +134,7 @@ static void check_back(struct ck *ck, const struct rt_quant_view *q, const uint1
 static void check_reference(struct ck *ck, struct ck_random *random, uint32_t f, enum kind kind)
 {
     unsigned char row[2 * MOST_D] = {0}, scales[SCALE_BYTES], zeros[SCALE_BYTES] = {0};
-    uint16_t token[MOST_D];
+    uint16_t token[MOST_D] = {0};
     struct rt_kv_format format;
     const uint32_t d_qk = formats[f].d_qk;
     (void)rt_kv_format_make(formats[f].layout, RT_PRECISION_BF16, d_qk, formats[f].d_v, &format);

@@ -27,7 +27,9 @@ static double bytes_of(const struct ck_attend *c)
     double tokens = 0, query_rows = (double)c->rows * c->q_len * c->heads;
     for (uint32_t r = 0; r < c->rows; r++)
         tokens += c->lengths[r];
-    return 2 * (tokens * c->d_qk + query_rows * (c->d_qk + c->d_v));
+    struct rt_kv_format format;
+    (void)ck_attend_format(c, &format);
+    return tokens * format.token_bytes + 2 * query_rows * (c->d_qk + c->d_v);
 }
 
 static double flops_of(const struct ck_attend *c)
@@ -41,13 +43,14 @@ static double flops_of(const struct ck_attend *c)
 /* Layers with a pool each: the pool is copied as it is, and only its address differs. */
 static uint32_t make_layers(struct ck *ck, const struct ck_attend_rig *rig, rt_addr *pools)
 {
-    uint64_t bytes = rig->kv.bytes;
+    const struct ck_buffer *kv = rig->quant.bytes ? &rig->quant : &rig->kv;
+    uint64_t bytes = kv->bytes;
     uint64_t layers = ck_is_cuda(ck) ? (COLD_BYTES + bytes - 1) / bytes : 1;
     uint32_t count = layers > MOST_LAYERS ? MOST_LAYERS : (uint32_t)layers;
-    pools[0] = rig->kv.device;
+    pools[0] = kv->device;
     for (uint32_t i = 1; i < count; i++) {
         CK_DRV(ck, mem_alloc, (&ck->driver, bytes, &pools[i]));
-        CK_DRV(ck, copy_in, (&ck->driver, pools[i], rig->kv.ref, bytes, ck->stream));
+        CK_DRV(ck, copy_in, (&ck->driver, pools[i], kv->ref, bytes, ck->stream));
         CK_DRV(ck, stream_sync, (&ck->driver, ck->stream));
     }
     return count;
@@ -71,7 +74,7 @@ static double time_layers(struct ck *ck, struct ck_attend_rig *rig)
 }
 
 static void bench(struct ck *ck, const struct shape *s, uint32_t d_qk, uint32_t d_v,
-                  enum rt_backend backend)
+                  enum rt_kv_layout layout, enum rt_backend backend)
 {
     struct ck_attend c = {.d_qk = d_qk,
                           .d_v = d_v,
@@ -81,6 +84,8 @@ static void bench(struct ck *ck, const struct shape *s, uint32_t d_qk, uint32_t 
                           .rows = s->batch,
                           .causal = s->q_len > 1,
                           .scale = 0.1352338f,
+                          .layout = layout,
+                          .blank = true,
                           .seed = ck->seed};
     struct rt_variant choice;
     for (uint32_t r = 0; r < c.rows; r++)
@@ -91,27 +96,52 @@ static void bench(struct ck *ck, const struct shape *s, uint32_t d_qk, uint32_t 
     ck_attend_inputs(ck, &c, &rig);
     ck_attend_plan(ck, &c, &choice, &rig);
     double ns = time_layers(ck, &rig);
-    printf("attend     %-8s %u/%u batch %3u heads %3u q %u length %5d: %9.2f us %6.0f GB/s %6.1f "
+    printf("attend     %-8s %-11s %u/%u batch %3u heads %3u q %u length %5d: %9.2f us %6.0f GB/s "
+           "%6.1f "
            "TFLOPS (%u parts, tiles of %u)\n",
-           rt_backend_name(backend), d_qk, d_v, s->batch, s->heads, s->q_len, s->length, ns / 1e3,
-           bytes_of(&c) / ns, flops_of(&c) / ns / 1e3, choice.parts, choice.tile_rows);
+           rt_backend_name(backend), rt_kv_layout_name(layout), d_qk, d_v, s->batch, s->heads,
+           s->q_len, s->length, ns / 1e3, bytes_of(&c) / ns, flops_of(&c) / ns / 1e3, choice.parts,
+           choice.tile_rows);
     ck_attend_unplan(ck, &rig);
     ck_attend_free(ck, &rig);
 }
 
+static size_t shapes_of(const struct ck *ck, const struct shape **out)
+{
+    const bool cuda = ck_is_cuda(ck);
+    *out = cuda ? cuda_shapes : host_shapes;
+    return cuda ? sizeof(cuda_shapes) / sizeof(cuda_shapes[0])
+                : sizeof(host_shapes) / sizeof(host_shapes[0]);
+}
+
 void ck_attend_bench(struct ck *ck)
 {
-    bool cuda = ck_is_cuda(ck);
-    const struct shape *shapes = cuda ? cuda_shapes : host_shapes;
-    size_t count = cuda ? sizeof(cuda_shapes) / sizeof(cuda_shapes[0])
-                        : sizeof(host_shapes) / sizeof(host_shapes[0]);
+    const struct shape *shapes;
+    const size_t count = shapes_of(ck, &shapes);
     for (size_t i = 0; i < count; i++) {
-        bench(ck, &shapes[i], 576, 512, RT_BACKEND_GENERIC);
-        bench(ck, &shapes[i], 576, 512, RT_BACKEND_SM90);
+        bench(ck, &shapes[i], 576, 512, RT_KV_BF16, RT_BACKEND_GENERIC);
+        bench(ck, &shapes[i], 576, 512, RT_KV_BF16, RT_BACKEND_SM90);
     }
     for (size_t i = 0; ck->full && i < count; i++) {
-        bench(ck, &shapes[i], 320, 256, RT_BACKEND_GENERIC);
-        bench(ck, &shapes[i], 288, 256, RT_BACKEND_GENERIC);
-        bench(ck, &shapes[i], 512, 512, RT_BACKEND_GENERIC);
+        bench(ck, &shapes[i], 320, 256, RT_KV_BF16, RT_BACKEND_GENERIC);
+        bench(ck, &shapes[i], 288, 256, RT_KV_BF16, RT_BACKEND_GENERIC);
+        bench(ck, &shapes[i], 512, 512, RT_KV_BF16, RT_BACKEND_GENERIC);
+    }
+}
+
+/* Beside bf16 by the same kernel, and with --full all layouts. */
+void ck_attend_quant_bench(struct ck *ck)
+{
+    const struct shape *shapes;
+    const size_t count = shapes_of(ck, &shapes);
+    for (size_t i = 0; i < count; i++) {
+        bench(ck, &shapes[i], 576, 512, RT_KV_BF16, RT_BACKEND_GENERIC);
+        bench(ck, &shapes[i], 576, 512, RT_KV_V32, RT_BACKEND_GENERIC);
+        if (!ck->full)
+            continue;
+        bench(ck, &shapes[i], 576, 512, RT_KV_FP8_TENSOR, RT_BACKEND_GENERIC);
+        bench(ck, &shapes[i], 576, 512, RT_KV_FP8_TOKEN, RT_BACKEND_GENERIC);
+        bench(ck, &shapes[i], 512, 512, RT_KV_V32_NO_ROPE, RT_BACKEND_GENERIC);
+        bench(ck, &shapes[i], 512, 512, RT_KV_V4, RT_BACKEND_GENERIC);
     }
 }

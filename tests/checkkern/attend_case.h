@@ -43,6 +43,7 @@ struct ck_attend {
     bool far;          /* pages 64 MiB apart, beyond 32-bit offsets */
     uint32_t row_base; /* not 0: through ctrl */
     enum ck_flavour flavour;
+    bool blank;                                  /* a quantised cache stays NaN: for who measures */
     enum rt_kv_layout layout;                    /* of the cache that kernels are given */
     uint32_t tile_rows;                          /* of the generic kernel; 0: the resolver's */
     uint32_t parts, overhead_blocks, min_blocks; /* of the schedule; parts 0: the resolver's */

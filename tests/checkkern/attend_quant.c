@@ -58,7 +58,7 @@ void ck_attend_quantise(struct ck *ck, const struct ck_attend *c, struct ck_atte
     memcpy(ck_at(&rig->plain, CK_REF), from, rig->kv.bytes);
     kv = quant_kv(c, rig, CK_REF);
     rig->quant_view = rt_quant_view_make(&format, &kv, c->seed % 2 ? 0.015625f : 0.0123f);
-    for (int64_t page = 0; page < plain.pages; page++)
+    for (int64_t page = 0; !c->blank && page < plain.pages; page++)
         for (int64_t row = 0; row < plain.page_size; row++) {
             uint16_t *token =
                 from + (page * plain.page_stride_bytes + row * plain.token_stride_bytes) / 2;

@@ -91,6 +91,7 @@ void ck_step_bench(struct ck *ck);
 void ck_attend_run(struct ck *ck);
 void ck_attend_bench(struct ck *ck);
 void ck_attend_quant_run(struct ck *ck);
+void ck_attend_quant_bench(struct ck *ck);
 void ck_reduce_run(struct ck *ck);
 void ck_reduce_bench(struct ck *ck);
 void ck_sparse_run(struct ck *ck);

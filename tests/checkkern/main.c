@@ -26,7 +26,7 @@ const struct ck_test ck_tests[] = {
     {"step", ck_step_run, ck_step_bench},
     {"reduce", ck_reduce_run, ck_reduce_bench},
     {"attend", ck_attend_run, ck_attend_bench},
-    {"attend_quant", ck_attend_quant_run, NULL},
+    {"attend_quant", ck_attend_quant_run, ck_attend_quant_bench},
     {"sparse", ck_sparse_run, ck_sparse_bench},
     {"take", ck_take_run, NULL},
     {"sample", ck_sample_run, ck_sample_bench},

@@ -2,6 +2,7 @@
 #include "tests/checkkern/sparse_case.h"
 
 #include "common/bf16.h"
+#include "common/math.h"
 #include "tests/checkkern/compare.h"
 #include "tests/checkkern/parallel.h"
 
@@ -200,12 +201,10 @@ static void check(struct ck *ck, const struct ck_sparse *c)
         return;
     name_case(ck, c, &rig.choice);
     const struct rt_sparse_schedule_params *schedule = &rig.schedule[CK_DEVICE];
-    const struct rt_sparse_attend_params *attend = &rig.attend[CK_DEVICE];
     ck_must(ck,
             ck_build(ck, RT_OP_SPARSE_SCHEDULE, schedule, sizeof(*schedule), &launches[0], &err),
             &err);
-    ck_must(ck, ck_build_variant(ck, &rig.choice, attend, sizeof(*attend), &launches[1], &err),
-            &err);
+    ck_sparse_attend(ck, &rig, &launches[1]);
     ck_must(ck, ck_build(ck, RT_OP_REDUCE, &rig.reduce, sizeof(rig.reduce), &launches[2], &err),
             &err);
     ck_launch_chain(ck, launches, 3);
@@ -330,8 +329,43 @@ static void check_extra(struct ck *ck)
     }
 }
 
+/* Caches of every layout that sparse attention's geometries have, and a second of the same. */
+static void check_layouts(struct ck *ck)
+{
+    static const struct {
+        enum rt_kv_layout layout;
+        uint32_t d_qk;
+    } layouts[] = {{RT_KV_V32, 576},
+                   {RT_KV_V32_NO_ROPE, 512},
+                   {RT_KV_V4, 512},
+                   {RT_KV_FP8_TOKEN, 576},
+                   {RT_KV_FP8_TENSOR, 512}};
+    for (uint32_t n = 0; n < 30; n++) {
+        struct ck_sparse c = turn(ck, n / 5 % CACHES, n + 300);
+        c.layout = layouts[n % 5].layout;
+        c.d_qk = layouts[n % 5].d_qk;
+        c.q_rope = c.q_rope && c.d_qk > c.d_v;
+        c.keys.topk = rt_min_u32(c.keys.topk, 70 + 30 * (n % 7));
+        c.keys.page_size = n % 4 ? c.keys.page_size : 2 + n;
+        if (n % 3 == 2)
+            c.extra = (struct ck_sparse_list){.tokens = 300 + n,
+                                              .topk = 64 + n,
+                                              .page_size = n % 2 ? 64 : 1 + n,
+                                              .by_position = n % 2,
+                                              .counts = n % 3};
+        c.heads = head_counts[n % HEAD_COUNTS];
+        c.rows = 4;
+        c.q_len = 1 + n % 3;
+        c.tile_rows = n % 6 < 3 ? 16u << n % 3 : 0;
+        while (!fits_host(ck, &c) && c.heads > 1)
+            c.heads = c.heads * 2 / 3;
+        check(ck, &c);
+    }
+}
+
 void ck_sparse_run(struct ck *ck)
 {
+    check_layouts(ck);
     check_grid(ck);
     check_small(ck);
     check_extra(ck);

@@ -3,6 +3,8 @@
 
 #include "common/bf16.h"
 #include "common/math.h"
+#include "kernels/quant_view.h"
+#include "kernels/ref/quant.h"
 #include "kernels/ref/ref.h"
 #include "tests/checkkern/attend_case.h"
 
@@ -86,6 +88,26 @@ static struct rt_attend_params attend_shape(const struct ck_sparse *c)
     if (c->q_rope)
         p.q_rope = heads_shape(c, c->d_qk - c->d_v, gap);
     return p;
+}
+
+static struct rt_kv_format format_of(const struct ck_sparse *c)
+{
+    struct rt_kv_format format;
+    (void)rt_kv_format_make(c->layout, RT_PRECISION_BF16, c->d_qk, c->d_v, &format);
+    return format;
+}
+
+/* Likewise of what is quantised. */
+static struct rt_kv_view quant_shape(const struct ck_sparse *c, const struct ck_sparse_list *l)
+{
+    const struct rt_kv_format format = format_of(c);
+    struct rt_kv_view kv = kv_shape(c, l);
+    kv.token_bytes = format.row_bytes;
+    kv.token_stride_bytes = format.row_bytes + (c->strided ? 16 : 0);
+    kv.page_stride_bytes = (int64_t)rt_align_up_u64(
+        l->page_size * ((uint64_t)kv.token_stride_bytes + format.token_bytes - format.row_bytes),
+        16);
+    return kv;
 }
 
 /* ---- contents -------------------------------------------------------------------------------- */
@@ -203,6 +225,30 @@ static void fill_list(struct ck *ck, const struct ck_sparse *c, const struct ck_
     }
 }
 
+/* The filled keys of kv become what their quantised rows hold. */
+static struct rt_quant_view quantise(struct ck *ck, const struct ck_sparse *c,
+                                     const struct ck_sparse_list *l, struct ck_sparse_list_rig *rig)
+{
+    const struct rt_kv_format format = format_of(c);
+    const struct rt_kv_view plain = kv_shape(c, l);
+    struct rt_kv_view kv = quant_shape(c, l);
+    const struct rt_quant_view view = rt_quant_view_make(&format, &kv, 0.0123f);
+    rig->quant = ck_alloc(ck, "quantised kv", kv.pages * (uint64_t)kv.page_stride_bytes, POISON);
+    kv.base = ck_at(&rig->quant, CK_REF);
+    for (int64_t page = 0; page < kv.pages; page++)
+        for (int64_t row = 0; row < kv.page_size; row++) {
+            uint16_t *key = (uint16_t *)(rig->kv.ref + page * plain.page_stride_bytes +
+                                         row * plain.token_stride_bytes);
+            const struct rt_ref_quant_row to = rt_ref_quant_row(&kv, &view, page, row);
+            if (key[c->d_qk - 1] == POISON_BITS)
+                continue;
+            rt_ref_quantise(&view, key, c->d_qk, to);
+            rt_ref_dequantise(&view, to, c->d_qk, key);
+        }
+    ck_upload(ck, &rig->quant);
+    return view;
+}
+
 static void fill_rest(const struct ck_sparse *c, struct ck_random *random,
                       struct ck_sparse_rig *rig)
 {
@@ -271,6 +317,10 @@ static void point_list(const struct ck_sparse *c, const struct ck_sparse_list *l
     view->index = ck_at(&rig->index, side);
     view->count = l->counts ? ck_at(&rig->count, side) : NULL;
     kv->base = ck_at(&rig->kv, side);
+    if (side == CK_DEVICE && c->layout != RT_KV_BF16) {
+        *kv = quant_shape(c, l);
+        kv->base = ck_at(&rig->quant, side);
+    }
     kv->table = l->by_position ? ck_at(&rig->table, side) : NULL;
 }
 
@@ -334,14 +384,16 @@ static bool resolve(struct ck *ck, const struct ck_sparse *c, struct rt_variant 
 {
     struct rt_kv_format kv;
     struct rt_error err = {0};
-    (void)rt_kv_format_make(RT_KV_BF16, RT_PRECISION_BF16, c->d_qk, c->d_v, &kv);
+    const enum rt_op_id op =
+        c->layout == RT_KV_BF16 ? RT_OP_SPARSE_ATTEND : RT_OP_SPARSE_ATTEND_QUANT;
+    kv = format_of(c);
     const struct rt_op_request request = {.caps = &ck->driver.caps,
                                           .kv = &kv,
                                           .heads = c->heads,
                                           .q_len = c->q_len,
                                           .page_size = c->keys.page_size,
                                           .backend = RT_BACKEND_GENERIC};
-    const enum rt_status status = rt_op_resolve(RT_OP_SPARSE_ATTEND, &request, out, &err);
+    const enum rt_status status = rt_op_resolve(op, &request, out, &err);
     if (status == RT_ERR_UNSUPPORTED)
         return false;
     ck_must(ck, status, &err);
@@ -351,7 +403,21 @@ static bool resolve(struct ck *ck, const struct ck_sparse *c, struct rt_variant 
         out->min_blocks = c->min_blocks;
     }
     const uint32_t d[] = {c->d_qk, c->d_v};
-    return c->tile_rows == 0 || ck_choose_tile(ck, "sparse", d, c->heads, c->tile_rows, out);
+    return c->tile_rows == 0 ||
+           ck_choose_tile(ck, op == RT_OP_SPARSE_ATTEND ? "sparse" : "sparse_quant", d, c->heads,
+                          c->tile_rows, out);
+}
+
+void ck_sparse_attend(struct ck *ck, const struct ck_sparse_rig *rig, struct rt_launch *out)
+{
+    const struct rt_sparse_attend_quant_params p = {
+        .sparse = rig->attend[CK_DEVICE], .quant = rig->quant, .extra_quant = rig->extra_quant};
+    const bool quantised = rig->choice.op == RT_OP_SPARSE_ATTEND_QUANT;
+    struct rt_error err = {0};
+    ck_must(
+        ck,
+        ck_build_variant(ck, &rig->choice, &p, quantised ? sizeof(p) : sizeof(p.sparse), out, &err),
+        &err);
 }
 
 bool ck_sparse_make(struct ck *ck, const struct ck_sparse *c, struct ck_sparse_rig *rig)
@@ -368,6 +434,10 @@ bool ck_sparse_make(struct ck *ck, const struct ck_sparse *c, struct ck_sparse_r
         alloc_list(ck, c, &c->extra, &rig->extra);
         fill_list(ck, c, &c->extra, &random, &rig->extra);
     }
+    if (c->layout != RT_KV_BF16)
+        rig->quant = quantise(ck, c, &c->keys, &rig->keys);
+    if (c->layout != RT_KV_BF16 && c->extra.topk)
+        rig->extra_quant = quantise(ck, c, &c->extra, &rig->extra);
     const struct ck_buffer *all[] = {
         &rig->q,        &rig->q_rope,      &rig->slot,        &rig->row_length, &rig->ctrl,
         &rig->sink,     &rig->keys.kv,     &rig->keys.table,  &rig->keys.index, &rig->keys.count,
@@ -388,7 +458,7 @@ void ck_sparse_free(struct ck *ck, struct ck_sparse_rig *rig)
         &rig->sink,     &rig->keys.kv,     &rig->keys.table,  &rig->keys.index,  &rig->keys.count,
         &rig->extra.kv, &rig->extra.table, &rig->extra.index, &rig->extra.count, &rig->length,
         &rig->parts,    &rig->num_splits,  &rig->partial_out, &rig->partial_lse, &rig->out,
-        &rig->lse};
+        &rig->lse,      &rig->keys.quant,  &rig->extra.quant};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         if (all[i]->ref)
             ck_free(ck, all[i]);

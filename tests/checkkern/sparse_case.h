@@ -23,8 +23,9 @@ struct ck_sparse {
     uint32_t d_qk, d_v, heads, q_len;
     uint32_t rows, padded; /* the last `padded` of rows are padding */
     struct ck_sparse_list keys, extra;
-    bool nothing; /* no entry of an even row is a key */
-    bool blank;   /* keys stay NaN: for who measures */
+    enum rt_kv_layout layout; /* of both caches */
+    bool nothing;             /* no entry of an even row is a key */
+    bool blank;               /* keys stay NaN: for who measures */
     bool strided, slots, lse_base2, sink, q_rope;
     uint32_t row_base;
     uint32_t tile_rows;                          /* 0: the resolver's */
@@ -33,8 +34,9 @@ struct ck_sparse {
     uint64_t seed;
 };
 
+/* kv is bf16: of a quantised layout what quant holds, which kernels are given. */
 struct ck_sparse_list_rig {
-    struct ck_buffer kv, table, index, count;
+    struct ck_buffer kv, quant, table, index, count;
 };
 
 struct ck_sparse_rig {
@@ -44,8 +46,12 @@ struct ck_sparse_rig {
     struct ck_buffer length, parts, num_splits, partial_out, partial_lse, out, lse;
     struct rt_sparse_schedule_params schedule[2]; /* by enum ck_side */
     struct rt_sparse_attend_params attend[2];
+    struct rt_quant_view quant, extra_quant;
     struct rt_reduce_params reduce; /* of the device */
 };
+
+/* The launch of the attention. */
+void ck_sparse_attend(struct ck *ck, const struct ck_sparse_rig *rig, struct rt_launch *out);
 
 /* False where no kernel serves the case here. Ended by ck_sparse_free. */
 bool ck_sparse_make(struct ck *ck, const struct ck_sparse *c, struct ck_sparse_rig *rig);

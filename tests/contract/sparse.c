@@ -26,6 +26,7 @@
 /* What the stages write: all of it follows from step, layer, row and token. */
 struct inputs {
     uint64_t step;
+    enum rt_kv_layout layout;
     bool listed; /* there are lists */
     bool random; /* of anything; else of what a causal token sees, last key first */
 };
@@ -84,6 +85,7 @@ static rt_runtime *create(struct inputs *in, const float *sinks)
     strcpy(config.device, "host");
     config.geometry.kv_lora_rank = D_V;
     config.geometry.qk_rope_head_dim = D_QK - D_V;
+    config.kv_layout = in->layout;
     config.topk = in->listed ? TOPK : 0;
     config.sinks = sinks != NULL;
     struct rt_create_params params = {
@@ -107,11 +109,12 @@ struct side {
     float lse[MOST_TOKENS * HEADS];
 };
 
-static struct side *open_side(bool listed, bool random, uint32_t flags, const float *sinks)
+static struct side *open_side(enum rt_kv_layout layout, bool listed, bool random, uint32_t flags,
+                              const float *sinks)
 {
     struct side *s = calloc(1, sizeof(*s));
     assert_non_null(s);
-    s->in = (struct inputs){.listed = listed, .random = random};
+    s->in = (struct inputs){.layout = layout, .listed = listed, .random = random};
     s->flags = flags;
     s->rt = create(&s->in, sinks);
     for (uint32_t i = 0; i < 6; i++)
@@ -145,12 +148,11 @@ static void step(struct side *s, uint32_t rows, uint32_t q)
 static const uint32_t steps[][2] = {{1, 1}, {3, 3}, {5, 3}, {6, 1}, {4, 3}, {5, 1}, {6, 3}, {2, 1}};
 #define STEPS (sizeof(steps) / sizeof(steps[0]))
 
-static void all_keys_are_dense_attention(void **state)
+static void compare_with_dense(enum rt_kv_layout layout)
 {
-    (void)state;
     const float sinks[HEADS] = {0.5f, -INFINITY, 3};
-    struct side *dense = open_side(false, false, 0, sinks);
-    struct side *sparse = open_side(true, false, 0, sinks);
+    struct side *dense = open_side(layout, false, false, 0, sinks);
+    struct side *sparse = open_side(layout, true, false, 0, sinks);
     for (size_t n = 0; n < STEPS; n++) {
         step(dense, steps[n][0], steps[n][1]);
         step(sparse, steps[n][0], steps[n][1]);
@@ -168,11 +170,17 @@ static void all_keys_are_dense_attention(void **state)
     close_side(sparse);
 }
 
-static void replay_is_eager(void **state)
+static void all_keys_are_dense_attention(void **state)
 {
     (void)state;
-    struct side *replay = open_side(true, true, 0, NULL);
-    struct side *eager = open_side(true, true, RT_STEP_EAGER, NULL);
+    compare_with_dense(RT_KV_BF16);
+    compare_with_dense(RT_KV_V32);
+}
+
+static void compare_with_eager(enum rt_kv_layout layout)
+{
+    struct side *replay = open_side(layout, true, true, 0, NULL);
+    struct side *eager = open_side(layout, true, true, RT_STEP_EAGER, NULL);
     uint32_t numbers = 0, none = 0;
     for (size_t n = 0; n < 3 * STEPS; n++) {
         const uint32_t rows = steps[n % STEPS][0], q = steps[n % STEPS][1];
@@ -192,10 +200,17 @@ static void replay_is_eager(void **state)
     close_side(eager);
 }
 
+static void replay_is_eager(void **state)
+{
+    (void)state;
+    compare_with_eager(RT_KV_BF16);
+    compare_with_eager(RT_KV_V32);
+}
+
 static void padding_is_zero(void **state)
 {
     (void)state;
-    struct side *s = open_side(true, false, 0, NULL);
+    struct side *s = open_side(RT_KV_BF16, true, false, 0, NULL);
     uint16_t *out = tensor(s->rt, "out", 0);
     float *lse = tensor(s->rt, "lse", 0);
     int32_t *count = tensor(s->rt, "sparse_counts", 0);

@@ -253,9 +253,11 @@ static void refused(void **state)
         const char *words;
     } bad[] = {
         {ARG(shape.struct_size), 8, "shape.struct_size is 8, not"},
-        {ARG(shape.reserved), 5, "shape.reserved is 5, not 0"},
+        {ARG(shape.kv_layout), 9, "kv_layout 9 is not known"},
+        {ARG(shape.kv_layout), RT_KV_V4, "kv_layout v4 has no d_qk/d_v 576/512"},
+        {ARG(shape.kv_layout), RT_KV_FP8_TENSOR, "kv_scale 0 is not a finite number above 0"},
         {ARG(keys.reserved), 5, "keys.reserved is 5, not 0"},
-        {ARG(reserved), 5, ": reserved is 5, not 0"},
+        {ARG(kv_scale), 0x3f800000, "kv_scale 1 with layout bf16, which has none"},
         {ARG(shape.query_len), 9, "query_len 9 is not 1..8"},
         {ARG(shape.batch), 2049, "batch 2049 of query_len 2 is not 1..2048"},
         {ARG(shape.heads), 129, "heads 129 is not 1..128"},

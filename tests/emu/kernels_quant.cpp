@@ -6,3 +6,5 @@
 #include "kernels/generic/mla_attend_quant_320x256.cu"
 #include "kernels/generic/mla_attend_quant_512x512.cu"
 #include "kernels/generic/mla_attend_quant_576x512.cu"
+#include "kernels/generic/mla_sparse_quant_512x512.cu"
+#include "kernels/generic/mla_sparse_quant_576x512.cu"

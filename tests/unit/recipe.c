@@ -69,7 +69,7 @@ static void check_device(const char *name, bool per_layer, uint32_t topk, enum r
         if (rt_recipe_make(&source, spec, NULL, &program, &err) != RT_OK)
             fail_msg("%s", err.message);
         const uint32_t of_layer = topk ? 4 : 3; /* sparse attention has a schedule in each */
-        const uint32_t schedule = layout != RT_KV_BF16; /* on its own */
+        const uint32_t schedule = layout != RT_KV_BF16 && !topk; /* on its own */
         assert_int_equal(program.count, spec->rows ? 2 + 3 * of_layer + schedule : 3);
         for (uint32_t s = 0; s < program.count; s++)
             check_launch(&program.stages[s], &b->placement);
@@ -89,6 +89,7 @@ static void test_masks_are_whole(void **state)
         check_device(devices[i], i % 2, 0, RT_KV_FP8_TENSOR);
         check_device(devices[i], i % 2, 0, RT_KV_FP8_TOKEN);
         check_device(devices[i], i % 2, 0, RT_KV_V32);
+        check_device(devices[i], i % 2, 48, RT_KV_V32);
     }
 }
 
