@@ -82,6 +82,7 @@ static void configure(struct step_bench *b, uint32_t layers)
     c->page_size = s->page_size;
     c->pages = pages_of(s);
     c->backend = b->setup->backend;
+    c->invariant = b->setup->invariant;
 }
 
 /* ---- inputs --------------------------------------------------------------------------------- */

@@ -23,6 +23,7 @@ struct whole_step_setup {
     const uint16_t *noise;
     uint64_t noise_bytes;
     enum rt_backend backend;
+    bool invariant;
     double softmax_scale;
 };
 

@@ -24,7 +24,7 @@
 
 struct choice {
     const char *shapes, *out, *backend_name, *device, *only;
-    bool no_step;
+    bool no_step, invariant;
     enum rt_backend backend;
 };
 
@@ -55,6 +55,7 @@ static enum rt_status measure_layer(struct bench *b, struct bench_row *row)
         .page_size = s->page_size,
         .causal = s->query_len > 1,
         .backend = b->choice.backend,
+        .invariant = b->choice.invariant,
         .softmax_scale = (float)SOFTMAX_SCALE,
     };
     row->r = (struct rt_measure_attention_result){0};
@@ -112,6 +113,7 @@ static bool read_options(int argc, char **argv, struct choice *c)
         {"--device", OPTION_TEXT, &c->device, 0, 0},
         {"--only", OPTION_TEXT, &c->only, 0, 0},
         {"--no-step", OPTION_FLAG, &c->no_step, 0, 0},
+        {"--invariant", OPTION_FLAG, &c->invariant, 0, 0},
     };
     static const char *const names[] = {"auto", "generic", "sm90"};
     static const enum rt_backend backends[] = {RT_BACKEND_AUTO, RT_BACKEND_GENERIC,
@@ -183,6 +185,7 @@ static enum rt_status open_device(struct bench *b, struct rt_error *error)
                                          .noise = b->noise,
                                          .noise_bytes = bytes,
                                          .backend = b->choice.backend,
+                                         .invariant = b->choice.invariant,
                                          .softmax_scale = SOFTMAX_SCALE};
     /* Once, not again and again as steps grow: filling it is most of the time that is not
      * measuring. */

@@ -63,6 +63,7 @@ struct rt_measure_attention_params {
     uint32_t page_size;     /* tokens: 16, 32, 64 or 128 */
     uint32_t causal;        /* as in struct rt_mla_shape */
     enum rt_backend backend;
+    uint32_t invariant;  /* 1: batch-invariant */
     float softmax_scale; /* > 0 */
     uint32_t replays;    /* measured, behind two that are not: 1..RT_MEASURE_MAX_REPLAYS; 0: 15 */
 };

@@ -52,7 +52,7 @@ static enum rt_status decide_shape(struct rt_rig *rig, struct rt_error *err)
                                        .causal = p->causal,
                                        .backend = p->backend};
     /* Pages are counted behind this: it is what bounds page size and batch. */
-    RT_TRY(rt_ops_choose("rt_mla_decode", &rig->m->driver.caps, &rig->shape,
+    RT_TRY(rt_ops_choose("rt_mla_decode", &rig->m->driver.caps, &rig->shape, p->invariant,
                          &rig->choices[RT_RIG_TIMED], err));
     RT_TRY(check_lengths(p, err));
     for (uint32_t r = 0; r < p->batch; r++) {
@@ -70,7 +70,7 @@ static enum rt_status choose_truth(struct rt_rig *rig, struct rt_error *err)
     struct rt_ops_choice *truth = &rig->choices[RT_RIG_TRUTH];
     struct rt_mla_shape shape = rig->shape;
     shape.backend = RT_BACKEND_GENERIC;
-    RT_TRY(rt_ops_choose("rt_mla_decode", &rig->m->driver.caps, &shape, truth, err));
+    RT_TRY(rt_ops_choose("rt_mla_decode", &rig->m->driver.caps, &shape, 0, truth, err));
     if (!strcmp(truth->attend.entry, rig->choices[RT_RIG_TIMED].attend.entry))
         truth->attend.parts += truth->attend.parts / 2 + 1;
     return RT_OK;

@@ -267,6 +267,9 @@ static bool check_sparse(const struct rt_config *c, struct rt_key_fault *fault)
     const uint32_t most = RT_MAX_BATCH / longest;
     if (c->sinks && c->chunk_count)
         return blame_number(fault, RT_KEY_SINKS, 1, "false with prefill.chunks");
+    if (c->invariant && (c->topk || c->kv_layout != RT_KV_BF16))
+        return blame_number(fault, RT_KEY_INVARIANT, 1,
+                            "false with attention.topk and with kv_cache.layout other than bf16");
     if (!c->topk)
         return true;
     if (c->layer || c->chunk_count)

@@ -9,6 +9,7 @@
  */
 #include "common/kv_format.h"
 #include "common/work.h"
+#include "kernels/abi/invariant.h"
 #include "kernels/registry.h"
 
 enum rt_op_id {
@@ -38,7 +39,8 @@ struct rt_op_request {
     const struct rt_experts_down_params *experts_down;
     /* Of prefill_attend alone: a head's numbers. */
     uint32_t nope_dim, rope_dim, v_dim;
-    uint32_t topk; /* of sparse attention alone: keys of a list; 0: nobody asks for it */
+    uint32_t invariant; /* 1: of attend, schedule and reduce, those that are batch-invariant */
+    uint32_t topk;      /* of sparse attention alone: keys of a list; 0: nobody asks for it */
 };
 
 /* Tokens of a page that some kernel of attend serves. */
@@ -56,6 +58,7 @@ struct rt_variant {
     uint32_t parts;     /* of the schedule: max(1, concurrent blocks / m_tiles); project: blocks */
     uint32_t threads;
     uint32_t smem_bytes;
+    uint32_t invariant;                   /* of attend: 1: rows are cut by their own length alone */
     uint32_t overhead_blocks, min_blocks; /* schedule constants measured for this kernel */
     char reason[RT_REASON_BYTES];         /* one sentence: why this one */
 };
@@ -85,10 +88,10 @@ const char *rt_op_name(enum rt_op_id op);
 /* "generic" or "sm90". */
 const char *rt_backend_name(enum rt_backend backend);
 
-/* Split slots that `parts` parts can need: the partial buffers have this many. */
-static inline uint32_t rt_max_split_slots(uint32_t parts)
+/* Split slots that so many rows can need: the partial buffers have this many. */
+static inline uint64_t rt_max_split_slots(const struct rt_variant *attend, uint32_t rows)
 {
-    return 2 * parts;
+    return attend->invariant ? rt_invariant_slots(attend->parts, rows) : 2 * attend->parts;
 }
 
 #endif

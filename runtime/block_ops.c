@@ -26,7 +26,7 @@ enum rt_status rt_mla_preattend(rt_ops *ops, const struct rt_mla_preattend_args 
     RT_TAKE_STRUCT(args, mine, err);
     struct rt_ops_choice choice;
     struct rt_work work;
-    RT_TRY(rt_ops_choose(__func__, &ops->driver.caps, &args->shape, &choice, err));
+    RT_TRY(rt_ops_choose(__func__, &ops->driver.caps, &args->shape, 0, &choice, err));
     RT_TRY(rt_ops_preattend_work(&ops->kernels, &choice, args, &work, err));
     return rt_ops_launch(ops, &work, stream);
 }

@@ -64,6 +64,7 @@ static enum rt_status choose_kernels(struct rt_blueprint *b, const struct rt_kv_
         .page_size = c->page_size,
         .backend = c->backend,
         .topk = c->topk,
+        .invariant = c->invariant,
     };
     for (uint32_t i = 0; i < c->query_len_count; i++) {
         request.q_len = c->query_lens[i];
@@ -131,6 +132,14 @@ static void add_chunk(const struct rt_blueprint *b, const struct rt_graph_spec *
         b->config.geometry.heads * (b->config.block.qk_nope_head_dim + b->config.block.v_head_dim);
 }
 
+/* Of one schedule, at most: a chunk's prompts have one, and what decodes beside them. */
+static uint32_t attended_rows(const struct rt_graph_spec *spec)
+{
+    if (!rt_spec_is_chunk(spec))
+        return spec->rows;
+    return spec->absorbed ? rt_max_u32(rt_spec_chunk(spec), spec->decode_rows) : spec->decode_rows;
+}
+
 static void fill_dims(const struct rt_blueprint *b, const struct rt_kv_format *kv, uint64_t pages,
                       struct rt_dims *dims)
 {
@@ -156,7 +165,8 @@ static void fill_dims(const struct rt_blueprint *b, const struct rt_kv_format *k
         const uint32_t parts = rt_blueprint_attend(b, spec)->parts;
         /* A split row's; of sparse attention a row is a query token. */
         const uint64_t rows =
-            (uint64_t)rt_max_split_slots(parts) * c->geometry.heads * (c->topk ? 1 : q_len);
+            rt_max_split_slots(rt_blueprint_attend(b, spec), attended_rows(spec)) *
+            c->geometry.heads * (c->topk ? 1 : q_len);
         dims->bucket_max = rt_max_u32(dims->bucket_max, b->specs[i].rows);
         dims->q_max = rt_max_u32(dims->q_max, q_len);
         dims->parts_max = rt_max_u32(dims->parts_max, parts);

@@ -69,18 +69,30 @@ enum rt_status rt_ops_overlap(rt_ops *ops, uint32_t overlap)
     return RT_OK;
 }
 
-enum rt_status rt_mla_workspace_size(rt_ops *ops, const struct rt_mla_shape *shape,
-                                     struct rt_mla_workspace *out)
+static enum rt_status workspace_size(const char *op, rt_ops *ops, const struct rt_mla_shape *shape,
+                                     uint32_t invariant, struct rt_mla_workspace *out)
 {
-    RT_REQUIRE(ops, NULL, RT_ERR_INVALID, "rt_mla_workspace_size: ops is null");
-    RT_REQUIRE(shape, &ops->error, RT_ERR_INVALID, "rt_mla_workspace_size: shape is null");
-    RT_CHECK_STRUCT(out, &ops->error);
+    RT_REQUIRE(ops, NULL, RT_ERR_INVALID, "%s: ops is null", op);
+    RT_REQUIRE(shape, &ops->error, RT_ERR_INVALID, "%s: shape is null", op);
+    RT_TRY(rt_struct_check(out, sizeof(*out), op, "out", &ops->error));
     struct rt_ops_choice choice;
     struct rt_mla_workspace mine = {0};
-    RT_TRY(rt_ops_choose(__func__, &ops->driver.caps, shape, &choice, &ops->error));
+    RT_TRY(rt_ops_choose(op, &ops->driver.caps, shape, invariant, &choice, &ops->error));
     rt_ops_workspace(shape, &choice, &mine);
     rt_struct_write(out, &mine, sizeof(mine));
     return RT_OK;
+}
+
+enum rt_status rt_mla_workspace_size(rt_ops *ops, const struct rt_mla_shape *shape,
+                                     struct rt_mla_workspace *out)
+{
+    return workspace_size(__func__, ops, shape, 0, out);
+}
+
+enum rt_status rt_mla_invariant_workspace_size(rt_ops *ops, const struct rt_mla_shape *shape,
+                                               struct rt_mla_workspace *out)
+{
+    return workspace_size(__func__, ops, shape, 1, out);
 }
 
 enum rt_status rt_ops_put(struct rt_ops *ops, const struct rt_work *work, void *stream)
@@ -117,7 +129,7 @@ enum rt_status rt_mla_schedule(rt_ops *ops, const struct rt_mla_schedule_args *a
     RT_TAKE_STRUCT(args, mine, err);
     struct rt_ops_choice choice;
     struct rt_work work;
-    RT_TRY(rt_ops_choose(__func__, &ops->driver.caps, &args->shape, &choice, err));
+    RT_TRY(rt_ops_choose(__func__, &ops->driver.caps, &args->shape, args->invariant, &choice, err));
     RT_TRY(rt_ops_schedule_work(&ops->kernels, &choice, args, &work, err));
     return rt_ops_launch(ops, &work, stream);
 }
@@ -130,7 +142,7 @@ enum rt_status rt_mla_append(rt_ops *ops, const struct rt_mla_append_args *args,
     RT_TAKE_STRUCT(args, mine, err);
     struct rt_ops_choice choice;
     struct rt_work work;
-    RT_TRY(rt_ops_choose(__func__, &ops->driver.caps, &args->shape, &choice, err));
+    RT_TRY(rt_ops_choose(__func__, &ops->driver.caps, &args->shape, 0, &choice, err));
     RT_TRY(rt_ops_append_work(&ops->kernels, &choice, args, &work, err));
     return rt_ops_launch(ops, &work, stream);
 }
@@ -154,7 +166,7 @@ enum rt_status rt_mla_decode(rt_ops *ops, const struct rt_mla_decode_args *args,
     RT_TAKE_STRUCT(args, mine, err);
     struct rt_ops_choice choice;
     struct rt_attend_quant_params attend;
-    RT_TRY(rt_ops_choose(__func__, &ops->driver.caps, &args->shape, &choice, err));
+    RT_TRY(rt_ops_choose(__func__, &ops->driver.caps, &args->shape, args->invariant, &choice, err));
     RT_TRY(rt_ops_attend_params(args, &choice, &attend, err));
     RT_TRY(RT_DRV(d, err, ctx_enter, (d)));
     enum rt_status status = decode(ops, &choice, &attend, stream);

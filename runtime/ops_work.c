@@ -43,9 +43,10 @@ enum rt_status rt_ops_format(enum rt_kv_layout layout, uint32_t d_qk, uint32_t d
 }
 
 static enum rt_status choose(const struct rt_device_caps *caps, const struct rt_mla_shape *s,
-                             struct rt_ops_choice *out, struct rt_error *err)
+                             uint32_t invariant, struct rt_ops_choice *out, struct rt_error *err)
 {
     RT_TRY(check_shape(s, err));
+    RT_REQUIRE(invariant <= 1, err, RT_ERR_INVALID, "invariant %u is not 0 or 1", invariant);
     RT_TRY(rt_ops_format(s->kv_layout, s->d_qk, s->d_v, &out->kv, err));
     const struct rt_op_request request = {
         .caps = caps,
@@ -54,6 +55,7 @@ static enum rt_status choose(const struct rt_device_caps *caps, const struct rt_
         .q_len = s->query_len,
         .page_size = s->page_size,
         .backend = s->backend,
+        .invariant = invariant,
     };
     const enum rt_op_id attend = rt_kv_is_quantised(&out->kv) ? RT_OP_ATTEND_QUANT : RT_OP_ATTEND;
     RT_TRY(rt_op_resolve(attend, &request, &out->attend, err));
@@ -66,10 +68,10 @@ static enum rt_status choose(const struct rt_device_caps *caps, const struct rt_
 }
 
 enum rt_status rt_ops_choose(const char *op, const struct rt_device_caps *caps,
-                             const struct rt_mla_shape *s, struct rt_ops_choice *out,
-                             struct rt_error *err)
+                             const struct rt_mla_shape *s, uint32_t invariant,
+                             struct rt_ops_choice *out, struct rt_error *err)
 {
-    return rt_ops_named(op, choose(caps, s, out, err), err);
+    return rt_ops_named(op, choose(caps, s, invariant, out, err), err);
 }
 
 void rt_ops_workspace(const struct rt_mla_shape *shape, const struct rt_ops_choice *choice,
@@ -77,7 +79,7 @@ void rt_ops_workspace(const struct rt_mla_shape *shape, const struct rt_ops_choi
 {
     const struct rt_variant *attend = &choice->attend;
     uint32_t query_rows = shape->query_len * shape->heads;
-    uint64_t rows = (uint64_t)rt_max_split_slots(attend->parts) * query_rows;
+    uint64_t rows = rt_max_split_slots(attend, shape->batch) * query_rows;
     out->parts = attend->parts;
     out->part_bytes = attend->parts * sizeof(struct rt_part);
     out->num_splits_bytes = ((uint64_t)shape->batch + 1) * sizeof(int32_t);
@@ -122,7 +124,8 @@ static struct rt_schedule_view schedule_view(const struct rt_mla_schedule_buffer
 {
     return (struct rt_schedule_view){.parts = rt_ops_pointer(b->parts),
                                      .num_splits = rt_ops_pointer(b->num_splits),
-                                     .part_count = choice->attend.parts};
+                                     .part_count = choice->attend.parts,
+                                     .invariant = choice->attend.invariant};
 }
 
 enum rt_status rt_ops_kv_view(const char *op, const struct rt_mla_shape *s,
@@ -175,7 +178,6 @@ enum rt_status rt_ops_schedule_work(const struct rt_kernels *k, const struct rt_
         {"lengths", args->lengths, RT_ALIGN_INT32},
         {"schedule.parts", args->schedule.parts, RT_ALIGN_VECTOR},
         {"schedule.num_splits", args->schedule.num_splits, RT_ALIGN_INT32}};
-    RT_TRY(RT_CHECK_RESERVED("rt_mla_schedule", args, reserved, err));
     RT_TRY(RT_CHECK_POINTERS("rt_mla_schedule", pointers, err));
     RT_TRY(rt_ops_schedule_memory(args, choice, err));
     struct rt_schedule_params p = {
@@ -275,6 +277,7 @@ enum rt_status rt_ops_append_work(const struct rt_kernels *k, const struct rt_op
 
 static enum rt_status check_decode(const struct rt_mla_decode_args *args, struct rt_error *err)
 {
+    RT_TRY(RT_CHECK_RESERVED(decode, args, reserved, err));
     RT_REQUIRE(isfinite(args->softmax_scale) && args->softmax_scale > 0, err, RT_ERR_INVALID,
                "rt_mla_decode: softmax_scale %g is not a positive number; it is "
                "(qk_nope_head_dim + qk_rope_head_dim)^-0.5, times the model's YaRN factor",

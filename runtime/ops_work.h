@@ -17,10 +17,10 @@ struct rt_ops_choice {
     struct rt_variant attend; /* attend, or attend_quant of the format */
 };
 
-/* RT_ERR_INVALID for a shape out of range, else what the resolver says. */
+/* RT_ERR_INVALID for a shape out of range, else what the resolver says. invariant: 0 or 1. */
 enum rt_status rt_ops_choose(const char *op, const struct rt_device_caps *caps,
-                             const struct rt_mla_shape *s, struct rt_ops_choice *out,
-                             struct rt_error *err);
+                             const struct rt_mla_shape *s, uint32_t invariant,
+                             struct rt_ops_choice *out, struct rt_error *err);
 
 /* Everything of *out but struct_size. */
 void rt_ops_workspace(const struct rt_mla_shape *shape, const struct rt_ops_choice *choice,

@@ -106,10 +106,12 @@ struct rt_heads_view rt_recipe_heads_view(const struct recipe *b, enum rt_tensor
 struct rt_schedule_view rt_recipe_schedule_view(const struct recipe *b)
 {
     const bool chunk = b->span.chunk;
+    const struct rt_variant *attend = rt_attend_variant(b->s->blueprint, b->variants);
     return (struct rt_schedule_view){
         .parts = rt_recipe_at(b, chunk ? RT_TENSOR_CHUNK_PARTS : RT_TENSOR_PARTS, 0),
         .num_splits = rt_recipe_at(b, chunk ? RT_TENSOR_CHUNK_SPLITS : RT_TENSOR_NUM_SPLITS, 0),
-        .part_count = rt_attend_variant(b->s->blueprint, b->variants)->parts,
+        .part_count = attend->parts,
+        .invariant = attend->invariant,
     };
 }
 

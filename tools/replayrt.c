@@ -102,7 +102,8 @@ static const struct command commands[] = {
      "      --backend NAME auto, sm90 or generic (auto)\n"
      "      --device NAME  auto, host or cuda:N (auto)\n"
      "      --only TEXT    shapes whose label has it\n"
-     "      --no-step      leave the whole steps out\n"},
+     "      --no-step      leave the whole steps out\n"
+     "      --invariant    batch-invariant attention instead of the fastest\n"},
     {"bench allreduce", cmd_bench_allreduce,
      "  bench allreduce    what the sum of ranks behind o_proj costs, by its size\n"
      "      --ranks N      processes, rank r on cuda:r; as decode's\n"

@@ -88,6 +88,10 @@ struct rt_mla_workspace {
 };
 RT_API enum rt_status rt_mla_workspace_size(rt_ops *ops, const struct rt_mla_shape *shape,
                                             struct rt_mla_workspace *out);
+/* The same of batch-invariant attention, arguments with `invariant` 1: other kernels, more partials
+ * and, with the generic kernels, other parts. */
+RT_API enum rt_status rt_mla_invariant_workspace_size(rt_ops *ops, const struct rt_mla_shape *shape,
+                                                      struct rt_mla_workspace *out);
 
 /* How the keys are shared out. Both or none: they travel together. */
 struct rt_mla_schedule_buffers {
@@ -97,7 +101,11 @@ struct rt_mla_schedule_buffers {
 
 struct rt_mla_schedule_args {
     uint32_t struct_size;
-    uint32_t reserved;
+    /* 1: the schedule is one for batch-invariant decode: how a request's keys are cut, and in which
+     * order its pieces are added up, follows from its own length alone, so that what decode makes
+     * of the request depends on its own keys, length and query_len and on the shape's heads, and
+     * has the same bits with any batch, neighbours and multiprocessors. 0: what is fastest. */
+    uint32_t invariant;
     struct rt_mla_shape shape;
     uint64_t lengths; /* int32 [batch]: each request's KV length, new tokens included */
     struct rt_mla_schedule_buffers schedule; /* written */
@@ -177,6 +185,8 @@ struct rt_mla_decode_args {
      * what outweighs every key by 2^128, makes out 0; NaN makes it NaN. No key seen: out is 0
      * whatever the sink. */
     uint64_t sink;
+    uint32_t invariant; /* as the schedule's arguments had it; caches of bf16 */
+    uint32_t reserved;
 };
 RT_API enum rt_status rt_mla_decode(rt_ops *ops, const struct rt_mla_decode_args *args,
                                     void *stream);

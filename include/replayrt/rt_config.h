@@ -194,6 +194,10 @@ struct rt_config {
     /* Of RT_KV_FP8_TENSOR: what numbers of the cache are multiplied by when they are read, in every
      * layer; rt_create_params.kv_scales has one for each. Elsewhere 1. */
     double kv_scale;
+    /* 1: batch-invariant attention: what it makes of a row has the same bits whatever graph, rows
+     * and place in the batch the row is served with, and however many multiprocessors the device
+     * has; see docs/invariant.md. Caches of bf16, without topk. */
+    uint32_t invariant;
 };
 
 /* Defaults: device auto, buckets 1 2 4 8 16 32 64, query length 1, ring depth 8, 64 sequences of

@@ -43,4 +43,11 @@
 #define RT_ATTEND_GENERIC_BLOCKS_PER_SM(tile_rows, d_qk)                                           \
     (RT_ATTEND_GENERIC_SMEM_BYTES(tile_rows, d_qk) <= 113u * 1024u ? 2u : 1u)
 
+/* The kernels of batch-invariant attention have a second accumulator, and six words more a query
+ * row: what their sums are multiplied by, and what those of a group and of a row are. */
+#define RT_ATTEND_FOLD_SMEM_BYTES(tile_rows, d_qk)                                                 \
+    (RT_ATTEND_GENERIC_SMEM_BYTES(tile_rows, d_qk) + 24u * (tile_rows))
+#define RT_ATTEND_FOLD_BLOCKS_PER_SM(tile_rows, d_qk)                                              \
+    ((tile_rows) == 16u ? RT_ATTEND_GENERIC_BLOCKS_PER_SM(tile_rows, d_qk) : 1u)
+
 #endif

@@ -2,6 +2,7 @@
 #ifndef RT_KERNELS_ABI_SCHEDULE_H
 #define RT_KERNELS_ABI_SCHEDULE_H
 
+#include "kernels/abi/invariant.h"
 #include "kernels/abi/views.h"
 
 #define RT_SCHEDULE_THREADS 1024
@@ -22,6 +23,13 @@
  *   num_splits = exclusive prefix sum of (pieces > 1 ? pieces : 0), [rows + 1]: the partial slot of
  *     a piece is num_splits[r] + its index; a row that is not split takes none.
  * At most 2 * (part_count - 1) slots are used; a piece of a split row has at least min_blocks.
+ * With schedule.invariant a row is cut by its own length alone, as kernels/abi/invariant.h has it:
+ *   unit[r] = rt_invariant_unit(nb[r], payload); min_blocks is 1, overhead_blocks 0
+ *   cut(p) at k blocks of row r: k rounded to the nearest multiple of unit[r], halves up: 0 ->
+ *     (r, 0); nb or more -> the next row with blocks, block 0, or (rows, 0)
+ *   pieces of r = ceil(nb[r] / unit[r]), whatever parts have them
+ *   begin_split = begin_block / unit
+ * At most rt_invariant_slots(part_count, rows) slots are used then.
  * Sums and cuts are 64-bit: any int32 length is served. Padded and empty rows cost nothing.
  */
 struct rt_schedule_params {

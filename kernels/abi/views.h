@@ -95,7 +95,8 @@ RT_STATIC_ASSERT(sizeof(struct rt_part) == 32, "a part is 32 bytes");
 struct rt_schedule_view {
     struct rt_part *parts; /* [part_count] */
     int32_t *num_splits;   /* [rows + 1]: the partial slots of row r are [r]..[r + 1] */
-    uint32_t part_count, reserved;
+    uint32_t part_count;
+    uint32_t invariant; /* 1: pieces are what kernels/abi/invariant.h makes of a row's length */
 };
 #define RT_SCHEDULE_ADDRESSES(type, member)                                                        \
     (RT_ADDRESS(type, member.parts) | RT_ADDRESS(type, member.num_splits))

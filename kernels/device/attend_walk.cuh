@@ -13,6 +13,7 @@
  */
 #include "kernels/abi/attend.h"
 #include "kernels/abi/attend_generic.h"
+#include "kernels/abi/invariant.h"
 #include "kernels/device/divisor.cuh"
 
 #define RT_ATTEND_NONE (-1) /* row of the step after the last */
@@ -68,14 +69,49 @@ static __device__ __forceinline__ int rt_attend_key_limit(const struct rt_attend
     return p.causal ? length - ((int)p.rows.q_len - 1 - token) : length;
 }
 
+/* Keys of the batch row from here on are not for this part. */
+static __device__ __forceinline__ int rt_attend_stop(const struct rt_attend_part &part, int row,
+                                                     int length)
+{
+    return row == part.end_row ? min(part.end_key, length) : length;
+}
+
 /* A batch row's keys that this part and this tile are about, as its first step. */
 static __device__ __forceinline__ struct rt_attend_step
 rt_attend_begin_row(const struct rt_attend_params &p, const struct rt_attend_part &part, int row,
                     int length, int line)
 {
-    const int stop = row == part.end_row ? min(part.end_key, length) : length;
+    const int stop = rt_attend_stop(part, row, length);
     return {row, row == part.begin_row ? part.begin_key : 0,
             min(stop, rt_attend_key_limit(p, length, part.last_token)), length, line};
+}
+
+/* Batch-invariant: of the keys of the step only those of its leaf, which it begins. */
+static __device__ __forceinline__ struct rt_attend_step
+rt_attend_leaf(const struct rt_attend_step &at)
+{
+    const int leaf = (int)rt_invariant_leaf(rt_invariant_blocks(at.length)) * RT_BLOCK_TOKENS;
+    return {at.row, at.key, min(at.end, at.key + leaf), at.length, at.line};
+}
+
+/* What a leaf is to its batch row: where the piece that it is, or is of, goes in the partials, -1
+ * where the row is not split; whether it is the piece; whether it is the first or last of a group.
+ */
+struct rt_attend_piece {
+    int slot;
+    bool is_leaf, opens, closes;
+};
+
+/* Of the leaf that has the key. first, end: the row's slots, none where it is not split. */
+static __device__ __forceinline__ struct rt_attend_piece rt_attend_piece_of(int length, int key,
+                                                                            int first, int end)
+{
+    const uint32_t blocks = rt_invariant_blocks(length), leaf = rt_invariant_leaf(blocks);
+    const uint32_t unit = rt_invariant_unit_of(blocks, end - first);
+    const uint32_t block = (uint32_t)key / RT_BLOCK_TOKENS, number = block / leaf;
+    const uint32_t place = number % RT_INVARIANT_GROUP;
+    return {end > first ? min(first + (int)(block / unit), end - 1) : -1, unit == leaf, place == 0,
+            place == RT_INVARIANT_GROUP - 1 || (number + 1) * leaf >= blocks};
 }
 
 /*
@@ -113,6 +149,8 @@ rt_attend_find_row(const struct rt_attend_params &p, const struct rt_attend_part
     return {RT_ATTEND_NONE, 0, 0, 0, -1};
 }
 
+/* Where leaves are folded, one of them ends where its row goes on, and another begins. */
+template <bool FOLD>
 static __device__ __forceinline__ struct rt_attend_step
 rt_attend_next_step(const struct rt_attend_params &p, const struct rt_attend_part &part,
                     const struct rt_attend_step &at, int lane)
@@ -122,18 +160,23 @@ rt_attend_next_step(const struct rt_attend_params &p, const struct rt_attend_par
         return at;
     if (key < at.end)
         return {at.row, key, at.end, at.length, at.line};
-    return rt_attend_find_row(p, part, at.row + 1, lane);
+    const int stop = rt_attend_stop(part, at.row, at.length);
+    if (FOLD && at.end < stop)
+        return rt_attend_leaf({at.row, at.end, stop, at.length, at.line});
+    const struct rt_attend_step next = rt_attend_find_row(p, part, at.row + 1, lane);
+    return FOLD ? rt_attend_leaf(next) : next;
 }
 
 /* By a whole warp: part and steps 0 and 1. */
-static __device__ __forceinline__ void rt_attend_begin_walk(const struct rt_attend_params &p,
-                                                            struct rt_attend_walk &walk,
-                                                            int first_query, int last_query,
-                                                            int lane)
+template <bool FOLD>
+static __device__ __forceinline__ void
+rt_attend_begin_walk(const struct rt_attend_params &p, struct rt_attend_walk &walk, int first_query,
+                     int last_query, int lane)
 {
     const struct rt_attend_part part = rt_attend_read_part(p, first_query, last_query);
-    const struct rt_attend_step first = rt_attend_find_row(p, part, part.begin_row, lane);
-    const struct rt_attend_step second = rt_attend_next_step(p, part, first, lane);
+    const struct rt_attend_step found = rt_attend_find_row(p, part, part.begin_row, lane);
+    const struct rt_attend_step first = FOLD ? rt_attend_leaf(found) : found;
+    const struct rt_attend_step second = rt_attend_next_step<FOLD>(p, part, first, lane);
     if (lane == 0) {
         walk.part = part;
         walk.page = rt_divisor<uint32_t>(p.kv.page_size);
@@ -143,12 +186,13 @@ static __device__ __forceinline__ void rt_attend_begin_walk(const struct rt_atte
 }
 
 /* By the same warp, while step i is worked on: step i + 2. Its place was step i - 2's. */
+template <bool FOLD>
 static __device__ __forceinline__ void rt_attend_continue_walk(const struct rt_attend_params &p,
                                                                struct rt_attend_walk &walk, int i,
                                                                int lane)
 {
     const struct rt_attend_step after =
-        rt_attend_next_step(p, walk.part, walk.step[(i + 1) % RT_ATTEND_GENERIC_STEPS], lane);
+        rt_attend_next_step<FOLD>(p, walk.part, walk.step[(i + 1) % RT_ATTEND_GENERIC_STEPS], lane);
     if (lane == 0)
         walk.step[(i + 2) % RT_ATTEND_GENERIC_STEPS] = after;
 }

@@ -40,12 +40,14 @@
 #include "kernels/device/ptx/pdl.cuh"
 #include "kernels/device/ptx/settle.cuh"
 #include "kernels/device/ptx/timer.cuh"
+#include "kernels/generic/attend_leaf.cuh"
 
 #define RT_ATTEND_LOG2_E 1.4426950408889634f
 #define RT_ATTEND_LN_2 0.6931471805599453f
 #define RT_ATTEND_INFINITY __builtin_huge_valf()
 
-template <int D_QK, int D_V, int TILE_ROWS, class SOURCE> struct rt_attend_block {
+template <int D_QK, int D_V, int TILE_ROWS, class SOURCE, bool FOLD = false>
+struct rt_attend_block {
     static constexpr int THREADS = RT_ATTEND_GENERIC_THREADS;
     static constexpr int WARPS = RT_ATTEND_GENERIC_WARPS;
     static constexpr int KEYS = RT_ATTEND_GENERIC_KEYS;
@@ -76,7 +78,7 @@ template <int D_QK, int D_V, int TILE_ROWS, class SOURCE> struct rt_attend_block
 
     typedef typename SOURCE::params params;
 
-    struct alignas(16) smem : SOURCE::marks {
+    struct alignas(16) smem : SOURCE::marks, rt_attend_fold_desk<TILE_ROWS, FOLD> {
         uint16_t q[TILE_ROWS][STRIDE];
         uint16_t kv[RT_ATTEND_GENERIC_BUFFERS][KEYS][STRIDE];
         /* A row of probabilities lies on the same row's first scores: one warp turns them over. */
@@ -89,7 +91,8 @@ template <int D_QK, int D_V, int TILE_ROWS, class SOURCE> struct rt_attend_block
         int limit[TILE_ROWS];     /* keys below it are seen by the row */
         struct rt_attend_walk walk;
     };
-    static_assert(sizeof(smem) == SOURCE::smem_bytes(RT_ATTEND_GENERIC_SMEM_BYTES(TILE_ROWS, D_QK)),
+    static_assert(sizeof(smem) - (FOLD ? sizeof(rt_attend_fold_desk<TILE_ROWS, FOLD>) : 0) ==
+                      SOURCE::smem_bytes(RT_ATTEND_GENERIC_SMEM_BYTES(TILE_ROWS, D_QK)),
                   "shared memory formula");
 
     const params &all;
@@ -102,6 +105,9 @@ template <int D_QK, int D_V, int TILE_ROWS, class SOURCE> struct rt_attend_block
     /* Softmax of this thread's query row: the maximum is the row's, the sum is of its own keys. */
     float row_max, row_sum;
     float out[ROW_TILES][OUT_TILES][4];
+    /* Batch-invariant: a group's leaves up to now, and of a thread's query row their sum. */
+    float folded[FOLD ? ROW_TILES : 1][OUT_TILES][4];
+    struct rt_fold fold;
 
     __device__ __forceinline__ rt_attend_block(const params &given, smem &shared)
         : all(given), p(SOURCE::attend(given)), s(shared), thread(threadIdx.x),
@@ -286,7 +292,7 @@ template <int D_QK, int D_V, int TILE_ROWS, class SOURCE> struct rt_attend_block
         const float factor = exp2f(row_max - base);
         row_max = top;
         row_sum *= factor;
-        /* All lanes have read their scores before any row of them is overwritten. */
+        /* All lanes have read their scores before any row is overwritten. */
         __syncwarp();
 #pragma unroll
         for (int i = 0; i < ROW_KEYS; i += 2) {
@@ -301,6 +307,13 @@ template <int D_QK, int D_V, int TILE_ROWS, class SOURCE> struct rt_attend_block
             finish_row(at, row, query);
     }
 
+    __device__ __forceinline__ rt_attend_piece piece_of(const struct rt_attend_step &at) const
+    {
+        const int32_t *splits = p.schedule.num_splits + at.row;
+        return FOLD ? rt_attend_piece_of(at.length, at.key, splits[0], splits[1])
+                    : rt_attend_piece{split_slot(at.row), true, true, true};
+    }
+
     /* The sum's inverse for the output, and the log of it all for the caller or for reduce. */
     __device__ __forceinline__ void finish_row(const struct rt_attend_step &at, int row, int query)
     {
@@ -310,22 +323,51 @@ template <int D_QK, int D_V, int TILE_ROWS, class SOURCE> struct rt_attend_block
             sum += __shfl_xor_sync(RT_ATTEND_FULL_WARP, sum, distance);
         if (thread % ROW_THREADS != 0)
             return;
-        const bool empty = sum == 0.0f;
+        const bool empty = sum == 0.0f, there = query < query_rows();
+        const int head = query % (int)p.heads;
+        const struct rt_attend_piece piece = piece_of(at);
         const float lse_log2 = log2f(sum) + row_max;
-        const bool there = query < query_rows();
-        const int slot = split_slot(at.row);
-        if (p.sink && slot < 0 && there) /* of pieces it is reduce's */
-            sum += exp2f(p.sink[query % (int)p.heads] * RT_ATTEND_LOG2_E - row_max);
+        float of_piece = empty ? -RT_ATTEND_INFINITY : lse_log2;
+        float of_row =
+            empty ? RT_ATTEND_INFINITY : lse_log2 * (p.lse_base2 ? 1.0f : RT_ATTEND_LN_2);
+        if (p.sink && piece.is_leaf && piece.slot < 0 && there) /* of pieces it is reduce's */
+            sum += exp2f(p.sink[head] * RT_ATTEND_LOG2_E - row_max);
         s.inverse[row] = empty ? 0.0f : 1.0f / sum;
-        if (!there)
+        if constexpr (FOLD)
+            if (!piece.is_leaf) {
+                const struct rt_fold whole =
+                    rt_attend_fold_leaf(s, fold, piece, row, of_piece, p.sink, head);
+                of_piece = rt_fold_lse(fold);
+                of_row = rt_fold_row_lse(whole, p.lse_base2);
+            }
+        if (!there || !(piece.is_leaf || piece.closes))
             return;
-        if (slot >= 0) {
-            p.partials.lse[(int64_t)slot * query_rows() + query] =
-                empty ? -RT_ATTEND_INFINITY : lse_log2;
-        } else {
+        if (piece.slot >= 0)
+            p.partials.lse[(int64_t)piece.slot * query_rows() + query] = of_piece;
+        else
             ((float *)
                  p.lse.base)[SOURCE::data_at(all, s.walk.part.row_base, p.lse, at.row, query)] =
-                empty ? RT_ATTEND_INFINITY : lse_log2 * (p.lse_base2 ? 1.0f : RT_ATTEND_LN_2);
+                of_row;
+    }
+
+    /* The leaf's output, behind its last step. The group's is in `out` where it ends. */
+    __device__ __forceinline__ void fold_out(const struct rt_attend_piece &piece)
+    {
+        if (piece.is_leaf)
+            return;
+#pragma unroll
+        for (int half = 0; half < 2 * ROW_TILES; half++) {
+            const int row = half * 8 + (int)(lane / 4);
+            const struct rt_fold_step step = s.leaf_step[row];
+            const float inverse = s.inverse[row];
+#pragma unroll
+            for (int i = 0; i < 2 * OUT_TILES; i++) {
+                float *x = &out[half / 2][i / 2][half % 2 * 2 + i % 2];
+                float *sum = &folded[half / 2][i / 2][half % 2 * 2 + i % 2];
+                *sum = rt_fold_number(piece.opens ? 0.0f : *sum, step, rt_fold_scaled(*x, inverse));
+                if (piece.closes)
+                    *x = rt_attend_fold_end(s, row, *sum, piece.slot);
+            }
         }
     }
 
@@ -429,9 +471,9 @@ template <int D_QK, int D_V, int TILE_ROWS, class SOURCE> struct rt_attend_block
         return inverse == 0.0f ? 0.0f : value * inverse;
     }
 
-    __device__ __forceinline__ void store_out(int row) const
+    /* is_done: out is to be stored as it is, else multiplied by the row's inverse. */
+    __device__ __forceinline__ void store_out(int row, int slot, bool is_done) const
     {
-        const int slot = split_slot(row);
         const uint32_t column = warp * OUT_COLUMNS + lane % 4 * 2;
 #pragma unroll
         for (int half = 0; half < 2 * ROW_TILES; half++) {
@@ -439,7 +481,7 @@ template <int D_QK, int D_V, int TILE_ROWS, class SOURCE> struct rt_attend_block
             const int query = first_query() + tile_row;
             if (query >= query_rows())
                 continue;
-            const float inverse = s.inverse[tile_row];
+            const float inverse = is_done ? 1.0f : s.inverse[tile_row];
             const float(*from)[4] = out[half / 2];
             const int at = half % 2 * 2;
             if (slot >= 0) {
@@ -479,13 +521,24 @@ template <int D_QK, int D_V, int TILE_ROWS, class SOURCE> struct rt_attend_block
                     out[tile][n][i] = 0.0f;
     }
 
+    /* The last step of a batch row's piece, or of a leaf of it, is done. */
+    __device__ __forceinline__ void end_piece(const struct rt_attend_step &at)
+    {
+        const struct rt_attend_piece piece = piece_of(at);
+        if constexpr (FOLD)
+            fold_out(piece);
+        if (piece.is_leaf || piece.closes)
+            store_out(at.row, piece.slot, FOLD && !piece.is_leaf);
+    }
+
     /* ---- the timeline ---- */
 
     __device__ __forceinline__ void run(void)
     {
-        const int last_query = min(first_query() + TILE_ROWS, query_rows()) - 1;
+        const int last_query = /* tiles fold all leaves, also those of which they see no key */
+            FOLD ? query_rows() - 1 : min(first_query() + TILE_ROWS, query_rows()) - 1;
         if (warp == 0)
-            rt_attend_begin_walk(p, s.walk, first_query(), last_query, (int)lane);
+            rt_attend_begin_walk<FOLD>(p, s.walk, first_query(), last_query, (int)lane);
         barrier(); /* the walk's first steps */
         if (step(0).row == RT_ATTEND_NONE)
             return;
@@ -501,11 +554,12 @@ template <int D_QK, int D_V, int TILE_ROWS, class SOURCE> struct rt_attend_block
             rt_cp_async_wait<1>();
             barrier(); /* A */
             if (warp == 0)
-                rt_attend_continue_walk(p, s.walk, i, (int)lane);
+                rt_attend_continue_walk<FOLD>(p, s.walk, i, (int)lane);
             scores(i % 2);
             barrier(); /* B */
-            const bool last = step(i + 1).row != step(i).row;
-            if (last && step(i + 1).row != RT_ATTEND_NONE)
+            const bool row_ends = step(i + 1).row != step(i).row;
+            const bool last = row_ends || (FOLD && step(i + 1).end != step(i).end);
+            if (row_ends && step(i + 1).row != RT_ATTEND_NONE)
                 load_q(step(i + 1).row);
             rt_cp_async_commit();
             const typename SOURCE::found found = find_key(step(i + 2));
@@ -517,65 +571,11 @@ template <int D_QK, int D_V, int TILE_ROWS, class SOURCE> struct rt_attend_block
             load_kv(i % 2, step(i + 2), found);
             rt_cp_async_commit();
             if (last) {
-                store_out(step(i).row);
+                end_piece(step(i));
                 begin_row(step(i + 1));
             }
         }
     }
 };
-
-template <int D_QK, int D_V, int TILE_ROWS, class SOURCE>
-static __device__ __forceinline__ void rt_attend_entry(const typename SOURCE::params &all)
-{
-    extern __shared__ __align__(16) unsigned char rt_attend_shared[];
-    using block = rt_attend_block<D_QK, D_V, TILE_ROWS, SOURCE>;
-    const struct rt_attend_params &p = SOURCE::attend(all);
-    void *shared = rt_settle_shared(rt_attend_shared);
-    rt_pdl_wait();
-    rt_pdl_launch_dependents();
-    if (p.stamp_first && threadIdx.x == 0 && blockIdx.x == 0 && blockIdx.y == 0)
-        *p.stamp_first = rt_globaltimer_ns();
-    block(all, *(typename block::smem *)shared).run();
-}
-
-/* One device entry point: its name is its registry line. */
-#define RT_ATTEND_GENERIC_ENTRY(d_qk, d_v, tile_rows)                                              \
-    extern "C" __global__ void __launch_bounds__(RT_ATTEND_GENERIC_THREADS,                        \
-                                                 RT_ATTEND_GENERIC_BLOCKS_PER_SM(tile_rows, d_qk)) \
-        rt_mla_attend_##d_qk##x##d_v##_r##tile_rows(                                               \
-            const __grid_constant__ struct rt_attend_params p)                                     \
-    {                                                                                              \
-        rt_attend_entry<d_qk, d_v, tile_rows, rt_attend_row_keys>(p);                              \
-    }
-
-/* Likewise of keys in e4m3. */
-#define RT_ATTEND_QUANT_ENTRY(d_qk, d_v, tile_rows)                                                \
-    extern "C" __global__ void __launch_bounds__(RT_ATTEND_GENERIC_THREADS,                        \
-                                                 RT_ATTEND_QUANT_BLOCKS_PER_SM(tile_rows, d_qk))   \
-        rt_mla_attend_quant_##d_qk##x##d_v##_r##tile_rows(                                         \
-            const __grid_constant__ struct rt_attend_quant_params p)                               \
-    {                                                                                              \
-        rt_attend_entry<d_qk, d_v, tile_rows, rt_attend_quant_keys>(p);                            \
-    }
-
-/* Likewise over listed keys. */
-#define RT_SPARSE_GENERIC_ENTRY(d_qk, d_v, tile_rows)                                              \
-    extern "C" __global__ void __launch_bounds__(RT_ATTEND_GENERIC_THREADS,                        \
-                                                 RT_ATTEND_GENERIC_BLOCKS_PER_SM(tile_rows, d_qk)) \
-        rt_mla_sparse_##d_qk##x##d_v##_r##tile_rows(                                               \
-            const __grid_constant__ struct rt_sparse_attend_params p)                              \
-    {                                                                                              \
-        rt_attend_entry<d_qk, d_v, tile_rows, rt_attend_listed_keys>(p);                           \
-    }
-
-/* Likewise over listed keys in e4m3. */
-#define RT_SPARSE_QUANT_ENTRY(d_qk, d_v, tile_rows)                                                \
-    extern "C" __global__ void __launch_bounds__(RT_ATTEND_GENERIC_THREADS,                        \
-                                                 RT_ATTEND_QUANT_BLOCKS_PER_SM(tile_rows, d_qk))   \
-        rt_mla_sparse_quant_##d_qk##x##d_v##_r##tile_rows(                                         \
-            const __grid_constant__ struct rt_sparse_attend_quant_params p)                        \
-    {                                                                                              \
-        rt_attend_entry<d_qk, d_v, tile_rows, rt_attend_quant_listed_keys>(p);                     \
-    }
 
 #endif

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "kernels/generic/mla_attend.cuh"
+#include "kernels/generic/mla_attend_entry.cuh"
 
 RT_ATTEND_GENERIC_ENTRY(320, 256, 16)
 RT_ATTEND_GENERIC_ENTRY(320, 256, 32)
 RT_ATTEND_GENERIC_ENTRY(320, 256, 64)
+RT_ATTEND_FOLD_ENTRY(320, 256, 16)
+RT_ATTEND_FOLD_ENTRY(320, 256, 32)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "kernels/generic/mla_attend.cuh"
+#include "kernels/generic/mla_attend_entry.cuh"
 
 RT_ATTEND_QUANT_ENTRY(288, 256, 16)
 RT_ATTEND_QUANT_ENTRY(288, 256, 32)

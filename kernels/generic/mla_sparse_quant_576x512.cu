@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "kernels/generic/mla_attend.cuh"
+#include "kernels/generic/mla_attend_entry.cuh"
 
 RT_SPARSE_QUANT_ENTRY(576, 512, 16)
 RT_SPARSE_QUANT_ENTRY(576, 512, 32)

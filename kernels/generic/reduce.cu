@@ -37,158 +37,39 @@
  *   lengths, splits │ A │ list │ B │ wait │ lse, pieces │ C │ sums │ D │ warp 0: out, lse
  *
  * What stands in front of the wait was complete when attend passed its own, and so when this began.
+ *
+ * rt_reduce_fold is the same for batch-invariant attention, where the order follows from the row's
+ * length alone (kernels/abi/invariant.h): many are more than RT_REDUCE_FEW, wherever that is, and
+ * are leaves, of which each warp adds up a group; then one warp adds up the groups. Few are the
+ * leaves of a single group, or groups.
  */
-#include "kernels/abi/reduce.h"
-#include "kernels/device/divisor.cuh"
 #include "kernels/device/ptx/convert.cuh"
 #include "kernels/device/ptx/pdl.cuh"
 #include "kernels/device/ptx/settle.cuh"
 #include "kernels/device/ptx/timer.cuh"
-#include "kernels/device/scan.cuh"
+#include "kernels/generic/reduce_sums.cuh"
 
-#define RT_REDUCE_LN_2 0.6931471805599453f
-#define RT_REDUCE_LOG2_E 1.4426950408889634f
-#define RT_REDUCE_INFINITY __builtin_huge_valf()
-#define RT_REDUCE_LANE_COLUMNS 4u /* of a vector: 16 bytes */
-#define RT_REDUCE_WARP_COLUMNS (RT_WARP_LANES * RT_REDUCE_LANE_COLUMNS)
-#define RT_REDUCE_DEPTH 8        /* vectors of a lane in flight */
-#define RT_REDUCE_FEW 8          /* pieces that one warp takes alone */
-#define RT_REDUCE_FEW_OF_MANY 32 /* likewise, where there are many items */
-#define RT_REDUCE_THREAD_ROWS 2u
-#define RT_REDUCE_WINDOW (RT_REDUCE_THREAD_ROWS * RT_REDUCE_THREADS)
-
-#define RT_REDUCE_COUNTS (RT_REDUCE_THREAD_ROWS * RT_REDUCE_WARPS)
-
-RT_STATIC_ASSERT(RT_REDUCE_COUNTS <= RT_WARP_LANES, "a lane for each count");
-RT_STATIC_ASSERT(RT_REDUCE_WARP_COLUMNS == 4 * RT_REDUCE_LEAST_COLUMNS, "four teams at most");
-
-/* A batch row to work on. The schedule has at most 65535 parts, and a row not more pieces. */
-struct rt_reduce_row {
-    int32_t slot; /* of piece 0 */
-    uint16_t row;
-    uint16_t pieces; /* 0: the row is empty */
+/* What a row's sums are multiplied by, and its lse. */
+struct rt_reduce_end {
+    float factor, lse;
 };
 
-struct rt_reduce_board {
-    struct rt_reduce_row list[RT_REDUCE_WINDOW];
-    float4 sum[RT_REDUCE_THREADS];
-    float top[RT_REDUCE_WARPS], total[RT_REDUCE_WARPS];
-    uint32_t counts[2][RT_REDUCE_COUNTS]; /* each of three counts, as rt_reduce_count has them */
-};
-RT_STATIC_ASSERT(sizeof(struct rt_reduce_board) == 4096 + 4096 + 64 + 128, "the table above");
-
-static __shared__ __align__(16) struct rt_reduce_board rt_reduce_memory;
-
-/* The same for every item; all but row_base is known before the wait. */
-struct rt_reduce_shape {
-    rt_divisor<uint32_t> query_rows, heads;
-    uint32_t chunks_log2; /* of RT_REDUCE_WARP_COLUMNS columns in a query row */
-    uint32_t row_base;
-};
-
-/* The lengths of the two lists. */
-struct rt_reduce_found {
-    uint32_t many, few;
-};
-
-/* A query row of a listed batch row, from column `column` of this lane on. */
-struct rt_reduce_target {
-    struct rt_reduce_row row;
-    uint32_t query, column;
-};
-
-/* Sums of 2^(lse - top) and of 2^(lse - top) partial; top is the largest lse, -inf if none. */
-template <int VECTORS> struct rt_reduce_sum {
-    float top, total;
-    float4 out[VECTORS];
-};
-
-/* In exponents, 0 stands for a maximum of -inf: -inf less -inf would be NaN. */
-static __device__ __forceinline__ float rt_reduce_base(float top)
+template <bool FOLD>
+static __device__ __forceinline__ struct rt_reduce_end
+rt_reduce_end_of(const struct rt_reduce_params &p, float top, float total, uint32_t head)
 {
-    return top == -RT_REDUCE_INFINITY ? 0.0f : top;
-}
-
-static __device__ __forceinline__ void rt_reduce_fma(float4 &sum, float weight, const float4 &x)
-{
-    sum.x = fmaf(weight, x.x, sum.x);
-    sum.y = fmaf(weight, x.y, sum.y);
-    sum.z = fmaf(weight, x.z, sum.z);
-    sum.w = fmaf(weight, x.w, sum.w);
-}
-
-static __device__ __forceinline__ float4 rt_reduce_scaled(const float4 &x, float factor)
-{
-    return make_float4(x.x * factor, x.y * factor, x.z * factor, x.w * factor);
-}
-
-/* The same sums with respect to a larger maximum. */
-template <int VECTORS>
-static __device__ __forceinline__ void rt_reduce_raise(rt_reduce_sum<VECTORS> &sum, float top)
-{
-    const float factor = exp2f(sum.top - rt_reduce_base(top));
-    sum.top = top;
-    sum.total *= factor;
-#pragma unroll
-    for (int v = 0; v < VECTORS; v++)
-        sum.out[v] = rt_reduce_scaled(sum.out[v], factor);
-}
-
-/*
- * Loads PIECES pieces, `first` and every `step`-th behind it, and adds them; those that are not
- * there weigh nothing. Addresses are derived here, from little: there is no register for more.
- */
-template <int VECTORS, int PIECES>
-static __device__ __forceinline__ void rt_reduce_add(const struct rt_reduce_params &p,
-                                                     const struct rt_reduce_target &of, int first,
-                                                     int step, rt_reduce_sum<VECTORS> &sum)
-{
-    const int64_t query_rows = (int64_t)(p.rows.q_len * p.heads);
-    const int64_t at = (of.row.slot + first) * query_rows + of.query;
-    const float *lse_at = p.partials.lse + at;
-    const float *x_at = p.partials.out + at * p.d_v + of.column;
-    float lse[PIECES];
-    float4 x[PIECES][VECTORS];
-#pragma unroll
-    for (int i = 0; i < PIECES; i++) {
-        const bool have = first + i * step < of.row.pieces;
-        lse[i] = have ? *lse_at : -RT_REDUCE_INFINITY;
-#pragma unroll
-        for (int v = 0; v < VECTORS; v++)
-            x[i][v] = have ? *(const float4 *)(x_at + v * (int)RT_REDUCE_WARP_COLUMNS)
-                           : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        lse_at += step * query_rows;
-        x_at += step * query_rows * p.d_v;
+    if (FOLD) {
+        const struct rt_fold row = {top, total};
+        return {rt_fold_row_inverse(row, p.sink, (int)head), rt_fold_row_lse(row, p.lse_base2)};
     }
-    float top = sum.top;
-#pragma unroll
-    for (int i = 0; i < PIECES; i++)
-        top = fmaxf(top, lse[i]);
-    rt_reduce_raise(sum, top);
-#pragma unroll
-    for (int i = 0; i < PIECES; i++) {
-        const float weight = exp2f(lse[i] - rt_reduce_base(top));
-        sum.total += weight;
-#pragma unroll
-        for (int v = 0; v < VECTORS; v++)
-            rt_reduce_fma(sum.out[v], weight, x[i][v]);
-    }
+    const bool empty = total == 0.0f;
+    const float sink = p.sink ? exp2f(p.sink[head] * RT_REDUCE_LOG2_E - rt_reduce_base(top)) : 0.0f;
+    return {empty ? 0.0f : 1.0f / (total + sink),
+            empty ? RT_REDUCE_INFINITY
+                  : (top + log2f(total)) * (p.lse_base2 ? 1.0f : RT_REDUCE_LN_2)};
 }
 
-/* Piece `first` and every `step`-th behind it. */
-template <int VECTORS>
-static __device__ __forceinline__ rt_reduce_sum<VECTORS>
-rt_reduce_add_all(const struct rt_reduce_params &p, const struct rt_reduce_target &of, int first,
-                  int step)
-{
-    rt_reduce_sum<VECTORS> sum = {-RT_REDUCE_INFINITY, 0.0f, {}};
-    constexpr int PIECES = RT_REDUCE_DEPTH / VECTORS;
-    for (; first < of.row.pieces; first += PIECES * step)
-        rt_reduce_add<VECTORS, PIECES>(p, of, first, step, sum);
-    return sum;
-}
-
-template <int VECTORS>
+template <bool FOLD, int VECTORS>
 static __device__ __forceinline__ void
 rt_reduce_store(const struct rt_reduce_params &p, const struct rt_reduce_shape &shape,
                 const struct rt_reduce_target &to, const rt_reduce_sum<VECTORS> &sum)
@@ -198,25 +79,20 @@ rt_reduce_store(const struct rt_reduce_params &p, const struct rt_reduce_shape &
     const uint32_t of_data = p.row_tokens ? to.row.row / p.row_tokens : to.row.row;
     const uint32_t token = p.row_tokens ? to.row.row - of_data * p.row_tokens : token_of_row;
     const int64_t row = (int64_t)(shape.row_base + of_data);
-    const bool empty = sum.total == 0.0f;
-    const float sink =
-        p.sink ? exp2f(p.sink[head] * RT_REDUCE_LOG2_E - rt_reduce_base(sum.top)) : 0.0f;
-    const float factor = empty ? 0.0f : 1.0f / (sum.total + sink);
+    const struct rt_reduce_end end = rt_reduce_end_of<FOLD>(p, sum.top, sum.total, head);
     uint16_t *out = (uint16_t *)p.out.base + row * p.out.row_stride + token * p.out.token_stride +
                     head * p.out.head_stride + to.column;
 #pragma unroll
     for (int v = 0; v < VECTORS; v++) {
         /* By 0 where there was no key or is only sink, and the sums may hold anything. */
-        const float4 x = factor == 0.0f ? make_float4(0.0f, 0.0f, 0.0f, 0.0f)
-                                        : rt_reduce_scaled(sum.out[v], factor);
+        const float4 x = end.factor == 0.0f ? make_float4(0.0f, 0.0f, 0.0f, 0.0f)
+                                            : rt_reduce_scaled(sum.out[v], end.factor);
         const uint2 packed = make_uint2(rt_pack_bf16x2(x.x, x.y), rt_pack_bf16x2(x.z, x.w));
         *(uint2 *)(out + v * (int)RT_REDUCE_WARP_COLUMNS) = packed;
     }
     if (to.column == 0)
         ((float *)p.lse.base)[row * p.lse.row_stride + token * p.lse.token_stride +
-                              head * p.lse.head_stride] =
-            empty ? RT_REDUCE_INFINITY
-                  : (sum.top + log2f(sum.total)) * (p.lse_base2 ? 1.0f : RT_REDUCE_LN_2);
+                              head * p.lse.head_stride] = end.lse;
 }
 
 /* Item `item` of the listed rows from `list` on, of 1 << chunks_log2 items for a query row. */
@@ -266,6 +142,7 @@ rt_reduce_join_warps(const struct rt_reduce_board &board)
 
 /* The block's items among rows of many pieces. Returns this block's place among those that follow.
  */
+template <bool FOLD>
 static __device__ __forceinline__ uint32_t rt_reduce_many(const struct rt_reduce_params &p,
                                                           const struct rt_reduce_shape &shape,
                                                           uint32_t rows,
@@ -273,7 +150,7 @@ static __device__ __forceinline__ uint32_t rt_reduce_many(const struct rt_reduce
 {
     uint32_t items = rows * shape.query_rows.by << shape.chunks_log2;
     uint32_t teams_log2 = 0;
-    while (teams_log2 < 2 && items * 2 <= gridDim.x) {
+    while (!FOLD && teams_log2 < 2 && items * 2 <= gridDim.x) {
         teams_log2++;
         items *= 2;
     }
@@ -284,9 +161,11 @@ static __device__ __forceinline__ uint32_t rt_reduce_many(const struct rt_reduce
     for (; item < items; item += gridDim.x) {
         const struct rt_reduce_target target =
             rt_reduce_target_of(shape, board.list, item, shape.chunks_log2 + teams_log2, lanes);
-        rt_reduce_sum<1> sum =
-            rt_reduce_add_all<1>(p, target, (int)reader, (int)(RT_REDUCE_WARPS << teams_log2));
-        rt_reduce_join_teams(sum, lanes);
+        rt_reduce_sum<1> sum = FOLD ? rt_reduce_fold_group(p, target, (int)warp)
+                                    : rt_reduce_add_all<1>(p, target, (int)reader,
+                                                           (int)(RT_REDUCE_WARPS << teams_log2));
+        if (!FOLD)
+            rt_reduce_join_teams(sum, lanes);
         __syncthreads(); /* C */
         board.sum[threadIdx.x] = sum.out[0];
         if (rt_lane() == 0) {
@@ -295,13 +174,15 @@ static __device__ __forceinline__ uint32_t rt_reduce_many(const struct rt_reduce
         }
         __syncthreads(); /* D */
         if (threadIdx.x < lanes)
-            rt_reduce_store(p, shape, target, rt_reduce_join_warps(board));
+            rt_reduce_store<FOLD>(p, shape, target,
+                                  FOLD ? rt_reduce_fold_warps(board, target.row.pieces)
+                                       : rt_reduce_join_warps(board));
     }
     return item - items;
 }
 
 /* A warp's share of the rows of few pieces: the unit is VECTORS * 128 columns of a query row. */
-template <int VECTORS>
+template <bool FOLD, int VECTORS>
 static __device__ __forceinline__ void
 rt_reduce_units(const struct rt_reduce_params &p, const struct rt_reduce_shape &shape,
                 const struct rt_reduce_row *list, uint32_t unit, uint32_t units)
@@ -310,29 +191,32 @@ rt_reduce_units(const struct rt_reduce_params &p, const struct rt_reduce_shape &
     for (; unit < units; unit += gridDim.x * RT_REDUCE_WARPS) {
         const struct rt_reduce_target target =
             rt_reduce_target_of(shape, list, unit, chunks_log2, RT_WARP_LANES);
-        rt_reduce_store(p, shape, target, rt_reduce_add_all<VECTORS>(p, target, 0, 1));
+        if constexpr (FOLD)
+            rt_reduce_store<FOLD>(p, shape, target, rt_reduce_fold_few(p, target));
+        else
+            rt_reduce_store<FOLD>(p, shape, target, rt_reduce_add_all<VECTORS>(p, target, 0, 1));
     }
 }
 
 /*
  * The rows of few pieces; `place` as rt_reduce_many returns it. Neighbouring units go to different
  * blocks, so that few of them have many SMs. Once every warp has one, whole query rows keep more
- * of two pieces in flight than a quarter of it would.
+ * of two pieces in flight than a quarter of it would; folding leaves no registers for that.
  */
-static __device__ __forceinline__ void rt_reduce_few(const struct rt_reduce_params &p,
-                                                     const struct rt_reduce_shape &shape,
-                                                     const struct rt_reduce_row *list,
-                                                     uint32_t rows, uint32_t place)
+template <bool FOLD>
+static __device__ __forceinline__ void
+rt_reduce_few(const struct rt_reduce_params &p, const struct rt_reduce_shape &shape,
+              const struct rt_reduce_row *list, uint32_t rows, uint32_t place)
 {
     const uint32_t first = threadIdx.x / RT_WARP_LANES * gridDim.x + place;
     const uint32_t queries = rows * shape.query_rows.by;
     const uint32_t units = queries << shape.chunks_log2;
-    if (units <= gridDim.x * RT_REDUCE_WARPS)
-        rt_reduce_units<1>(p, shape, list, first, units);
+    if (FOLD || units <= gridDim.x * RT_REDUCE_WARPS)
+        rt_reduce_units<FOLD, 1>(p, shape, list, first, units);
     else if (shape.chunks_log2 == 2)
-        rt_reduce_units<4>(p, shape, list, first, queries);
+        rt_reduce_units<FOLD, 4>(p, shape, list, first, queries);
     else
-        rt_reduce_units<2>(p, shape, list, first, queries);
+        rt_reduce_units<FOLD, 2>(p, shape, list, first, queries);
 }
 
 /* A warp's rows of few pieces or none, of more than RT_REDUCE_FEW, of still more: ten bits each,
@@ -395,6 +279,7 @@ rt_reduce_scan(const struct rt_reduce_params &p, uint32_t window,
 }
 
 /* Rows of many pieces from the front, the others from the back, both in rising order. */
+template <bool FOLD>
 static __device__ __forceinline__ struct rt_reduce_found
 rt_reduce_push(const struct rt_reduce_shape &shape, const struct rt_reduce_look &look,
                const uint32_t (&counts)[RT_REDUCE_COUNTS], struct rt_reduce_row *list)
@@ -403,7 +288,7 @@ rt_reduce_push(const struct rt_reduce_shape &shape, const struct rt_reduce_look 
     const uint32_t upto = rt_warp_inclusive_sum(mine);
     const uint32_t all = __shfl_sync(RT_FULL_WARP, upto, RT_WARP_LANES - 1);
     const uint32_t rows = rt_reduce_found_of(all, false).many;
-    const bool few_of_many = rows * shape.query_rows.by << shape.chunks_log2 > gridDim.x;
+    const bool few_of_many = !FOLD && rows * shape.query_rows.by << shape.chunks_log2 > gridDim.x;
     const int limit = few_of_many ? RT_REDUCE_FEW_OF_MANY : RT_REDUCE_FEW;
     const struct rt_reduce_found found = rt_reduce_found_of(all, few_of_many);
     struct rt_reduce_row *few = list + RT_REDUCE_WINDOW - found.few;
@@ -427,6 +312,7 @@ rt_reduce_push(const struct rt_reduce_shape &shape, const struct rt_reduce_look 
 }
 
 /* True where this block may have written something. */
+template <bool FOLD>
 static __device__ __forceinline__ bool rt_reduce_rows(const struct rt_reduce_params &p,
                                                       const struct rt_reduce_shape &shape,
                                                       struct rt_reduce_board &board)
@@ -437,20 +323,20 @@ static __device__ __forceinline__ bool rt_reduce_rows(const struct rt_reduce_par
         const struct rt_reduce_look look = rt_reduce_scan(p, window, board.counts[turn]);
         __syncthreads(); /* A */
         const struct rt_reduce_found found =
-            rt_reduce_push(shape, look, board.counts[turn], board.list);
+            rt_reduce_push<FOLD>(shape, look, board.counts[turn], board.list);
         if (found.many + found.few == 0)
             continue;
         __syncthreads(); /* B */
         rt_pdl_wait();   /* the pieces; what a row is was there before attend began */
-        const uint32_t place = rt_reduce_many(p, shape, found.many, board);
-        rt_reduce_few(p, shape, board.list + RT_REDUCE_WINDOW - found.few, found.few, place);
+        const uint32_t place = rt_reduce_many<FOLD>(p, shape, found.many, board);
+        rt_reduce_few<FOLD>(p, shape, board.list + RT_REDUCE_WINDOW - found.few, found.few, place);
         worked = true;
     }
     return worked;
 }
 
-extern "C" __global__ void __launch_bounds__(RT_REDUCE_THREADS, RT_REDUCE_BLOCKS_PER_SM)
-    rt_reduce(const __grid_constant__ struct rt_reduce_params p)
+template <bool FOLD>
+static __device__ __forceinline__ void rt_reduce_block(const struct rt_reduce_params &p)
 {
     struct rt_reduce_board &board =
         *static_cast<struct rt_reduce_board *>(rt_settle_shared(&rt_reduce_memory));
@@ -462,7 +348,7 @@ extern "C" __global__ void __launch_bounds__(RT_REDUCE_THREADS, RT_REDUCE_BLOCKS
     rt_pdl_launch_dependents();
     if (p.rows.ctrl)
         shape.row_base = p.rows.ctrl->row_base; /* now, not when an item waits to be stored */
-    const bool worked = rt_reduce_rows(p, shape, board);
+    const bool worked = rt_reduce_rows<FOLD>(p, shape, board);
     /* Block 0 waits and speaks for those that have nothing to do, and leave. */
     if (blockIdx.x == 0)
         rt_pdl_wait();
@@ -471,4 +357,16 @@ extern "C" __global__ void __launch_bounds__(RT_REDUCE_THREADS, RT_REDUCE_BLOCKS
         if (threadIdx.x == 0)
             atomicMax((unsigned long long *)p.stamp_last, rt_globaltimer_ns());
     }
+}
+
+extern "C" __global__ void __launch_bounds__(RT_REDUCE_THREADS, RT_REDUCE_BLOCKS_PER_SM)
+    rt_reduce(const __grid_constant__ struct rt_reduce_params p)
+{
+    rt_reduce_block<false>(p);
+}
+
+extern "C" __global__ void __launch_bounds__(RT_REDUCE_THREADS, RT_REDUCE_BLOCKS_PER_SM)
+    rt_reduce_fold(const __grid_constant__ struct rt_reduce_params p)
+{
+    rt_reduce_block<true>(p);
 }

@@ -221,6 +221,15 @@ static __device__ __forceinline__ uint32_t row_slots(const struct rt_schedule_pa
     return room && upto_last != before_first ? (uint32_t)(upto_last - before_first) + 1 : 0;
 }
 
+/* Likewise where a row is cut by its own length. */
+template <typename Sum>
+static __device__ __forceinline__ uint32_t own_slots(uint32_t blocks, Sum payload)
+{
+    const uint32_t pieces =
+        blocks ? rt_invariant_pieces(blocks, rt_invariant_unit(blocks, payload)) : 0;
+    return pieces > 1 ? pieces : 0;
+}
+
 /* Entries that a search among so many rows looks at: a power of SEARCH_FAN. */
 static __device__ __forceinline__ uint32_t search_reach(uint32_t rows)
 {
@@ -261,6 +270,19 @@ static __device__ __forceinline__ uint32_t find_row(const board<Sum> &board, uin
 }
 RT_STATIC_ASSERT(MAX_ROWS == SEARCH_FAN * SEARCH_FAN * SEARCH_FAN * SEARCH_FAN, "four levels");
 
+/* A row's own cut that is nearest to its block `k`; of no blocks the row's start. */
+template <typename Sum>
+static __device__ __forceinline__ struct cut own_cut(uint32_t blocks, uint32_t k, Sum payload,
+                                                     uint32_t row, uint32_t next_row)
+{
+    const uint32_t unit = rt_invariant_unit(blocks, payload);
+    const uint32_t split = (k + unit / 2) / unit;
+    if (split == 0 || blocks == 0)
+        return {row, 0, 0};
+    const bool ahead = split * unit >= blocks;
+    return {ahead ? next_row : row, ahead ? 0 : split * unit, ahead ? 0 : split};
+}
+
 template <typename Sum>
 static __device__ __forceinline__ struct cut cut_at(const struct rt_schedule_params &p,
                                                     const board<Sum> &board, const totals<Sum> &all,
@@ -274,6 +296,9 @@ static __device__ __forceinline__ struct cut cut_at(const struct rt_schedule_par
 
     const Sum k = x > body ? x - body : 0;
     const bool behind_all = x >= all.cost;
+    if (p.schedule.invariant)
+        return own_cut<Sum>(behind_all ? 0 : (uint32_t)blocks, (uint32_t)k, payload.by,
+                            behind_all ? p.rows.count : row, behind_all ? p.rows.count : next_row);
     const bool back = k < p.min_blocks;
     const bool ahead = !back && blocks - k < p.min_blocks;
     const bool inside = !behind_all && !back && !ahead;
@@ -361,7 +386,8 @@ static __device__ __forceinline__ bool plan(const struct rt_schedule_params &p,
     if (has_rows) {
 #pragma unroll
         for (uint32_t i = 0; i < LANE_ROWS; i++) {
-            slots[i] = row_slots(p, start, mine.blocks[i], payload);
+            slots[i] = p.schedule.invariant ? own_slots(mine.blocks[i], payload.by)
+                                            : row_slots(p, start, mine.blocks[i], payload);
             start += row_cost<Sum>(p, mine.blocks[i]);
             lane_slots += slots[i];
         }

@@ -35,6 +35,7 @@ struct attend_kernel {
     uint32_t threads, smem_bytes;
     uint32_t blocks_per_sm; /* that its registers allow */
     uint32_t overhead_blocks, min_blocks;
+    bool folds; /* batch-invariant */
 };
 
 /* By operator and backend, then geometry, then rising tile_rows. */
@@ -76,6 +77,31 @@ static const struct attend_kernel attend_kernels[] = {
      .blocks_per_sm = 1,                                                                           \
      .overhead_blocks = SM90_OVERHEAD_BLOCKS,                                                      \
      .min_blocks = SM90_MIN_BLOCKS},
+/* The schedule knows no more of these than rows' own pieces; see kernels/abi/schedule.h. */
+#define RT_ATTEND_GENERIC_FOLD(d_qk_, d_v_, tile_rows_)                                            \
+    {.op = RT_OP_ATTEND,                                                                           \
+     .backend = RT_BACKEND_GENERIC,                                                                \
+     .entry = "rt_mla_attend_" #d_qk_ "x" #d_v_ "_f" #tile_rows_,                                  \
+     .d_qk = (d_qk_),                                                                              \
+     .d_v = (d_v_),                                                                                \
+     .tile_rows = (tile_rows_),                                                                    \
+     .threads = RT_ATTEND_GENERIC_THREADS,                                                         \
+     .smem_bytes = RT_ATTEND_FOLD_SMEM_BYTES(tile_rows_, d_qk_),                                   \
+     .blocks_per_sm = RT_ATTEND_FOLD_BLOCKS_PER_SM(tile_rows_, d_qk_),                             \
+     .min_blocks = 1,                                                                              \
+     .folds = true},
+#define RT_ATTEND_SM90_FOLD(d_qk_, d_v_, tile_rows_)                                               \
+    {.op = RT_OP_ATTEND,                                                                           \
+     .backend = RT_BACKEND_SM90,                                                                   \
+     .entry = "rt_mla_sm90_" #d_qk_ "x" #d_v_ "_f" #tile_rows_,                                    \
+     .d_qk = (d_qk_),                                                                              \
+     .d_v = (d_v_),                                                                                \
+     .tile_rows = (tile_rows_),                                                                    \
+     .threads = RT_ATTEND_SM90_THREADS,                                                            \
+     .smem_bytes = RT_ATTEND_SM90_SMEM_BYTES(tile_rows_, d_qk_, d_v_),                             \
+     .blocks_per_sm = 1,                                                                           \
+     .min_blocks = 1,                                                                              \
+     .folds = true},
 #include "kernels/kernels.inc"
 };
 #define ATTEND_COUNT (sizeof(attend_kernels) / sizeof(attend_kernels[0]))
@@ -96,7 +122,8 @@ const char *rt_backend_name(enum rt_backend backend)
 static bool serves(const struct attend_kernel *kernel, enum rt_op_id op,
                    const struct rt_op_request *request)
 {
-    return kernel->op == op && kernel->d_qk == request->kv->d_qk && kernel->d_v == request->kv->d_v;
+    return kernel->op == op && kernel->d_qk == request->kv->d_qk &&
+           kernel->d_v == request->kv->d_v && kernel->folds == (request->invariant != 0);
 }
 
 static bool is_sparse(enum rt_op_id op)
@@ -111,7 +138,7 @@ static void list_geometries(enum rt_op_id op, char *text, size_t bytes)
     text[0] = '\0';
     for (size_t i = 0; i < ATTEND_COUNT && used < bytes; i++) {
         const struct attend_kernel *kernel = &attend_kernels[i];
-        if (kernel->op != op || kernel->backend != RT_BACKEND_GENERIC ||
+        if (kernel->op != op || kernel->backend != RT_BACKEND_GENERIC || kernel->folds ||
             (i > 0 && kernel->d_qk == attend_kernels[i - 1].d_qk))
             continue;
         int n = snprintf(text + used, bytes - used, "%s%u/%u", used ? ", " : "", kernel->d_qk,
@@ -137,6 +164,9 @@ static enum rt_status check_request(enum rt_op_id op, const struct rt_op_request
                                     struct rt_error *err)
 {
     size_t i = 0;
+    RT_REQUIRE(!request->invariant || op == RT_OP_ATTEND, err, RT_ERR_UNSUPPORTED,
+               "batch-invariant attention is of all keys of bf16 caches, neither of lists nor of "
+               "e4m3");
     while (i < ATTEND_COUNT && !serves(&attend_kernels[i], op, request))
         i++;
     if (i == ATTEND_COUNT) {
@@ -258,19 +288,22 @@ static void describe(const struct rt_device_caps *caps, const struct rt_op_reque
                      const char *why_not, char *text)
 {
     const uint32_t rows = query_rows(kernel->op, request);
+    const char *invariant = kernel->folds ? ", batch-invariant" : "";
     if (kernel->backend == RT_BACKEND_SM90)
-        (void)snprintf(text, RT_REASON_BYTES, "sm90%s, tiles of %u rows for %u, %u parts",
-                       request->backend == RT_BACKEND_AUTO ? "" : " as asked for",
+        (void)snprintf(text, RT_REASON_BYTES, "sm90%s%s, tiles of %u rows for %u, %u parts",
+                       request->backend == RT_BACKEND_AUTO ? "" : " as asked for", invariant,
                        kernel->tile_rows, rows, choice->parts);
     else if (caps->kind == RT_DEVICE_KIND_HOST)
-        (void)snprintf(text, RT_REASON_BYTES, "generic: the C references of the host device");
+        (void)snprintf(text, RT_REASON_BYTES, "generic%s: the C references of the host device",
+                       invariant);
     else if (request->backend == RT_BACKEND_AUTO)
-        (void)snprintf(text, RT_REASON_BYTES, "generic, tiles of %u rows for %u; not sm90: %.120s",
+        (void)snprintf(text, RT_REASON_BYTES,
+                       "generic%s, tiles of %u rows for %u; not sm90: %.100s", invariant,
                        kernel->tile_rows, rows, why_not);
     else
         (void)snprintf(text, RT_REASON_BYTES,
-                       "generic as asked for, tiles of %u rows for %u, %u parts", kernel->tile_rows,
-                       rows, choice->parts);
+                       "generic as asked for%s, tiles of %u rows for %u, %u parts", invariant,
+                       kernel->tile_rows, rows, choice->parts);
 }
 
 static void choose(const struct rt_device_caps *caps, const struct rt_op_request *request,
@@ -288,6 +321,7 @@ static void choose(const struct rt_device_caps *caps, const struct rt_op_request
         .smem_bytes = kernel->smem_bytes,
         .overhead_blocks = kernel->overhead_blocks,
         .min_blocks = kernel->min_blocks,
+        .invariant = kernel->folds,
     };
     describe(caps, request, kernel, &choice, why_not, choice.reason);
     *out = choice;

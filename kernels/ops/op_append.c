@@ -11,6 +11,10 @@ enum rt_status rt_check_schedule(const struct rt_schedule_params *p, struct rt_e
     RT_REQUIRE(parts >= 1 && parts <= UINT16_MAX && p->min_blocks >= 1, err, RT_ERR_INVALID,
                "a schedule of %u parts with at least %u blocks: 1 to 65535 parts, 1 block or more",
                parts, p->min_blocks);
+    RT_REQUIRE(!p->schedule.invariant || (p->overhead_blocks == 0 && p->min_blocks == 1), err,
+               RT_ERR_INVALID,
+               "rows cut by their own length, with %u blocks of overhead and at least %u: 0 and 1",
+               p->overhead_blocks, p->min_blocks);
     return RT_OK;
 }
 

@@ -23,6 +23,8 @@ enum rt_status rt_check_attend(const struct rt_variant *v, const struct rt_atten
                RT_ERR_INTERNAL,
                "%u parts and %u query rows were planned as %u parts, %u tiles of %u",
                p->schedule.part_count, query_rows, v->parts, v->m_tiles, v->tile_rows);
+    RT_REQUIRE(v->invariant == p->schedule.invariant, err, RT_ERR_INTERNAL,
+               "%s by a schedule whose invariant is %u", v->entry, p->schedule.invariant);
     /* Written so that NaN fails too. */
     RT_REQUIRE(p->scale > 0, err, RT_ERR_INVALID, "softmax scale %g is not above 0",
                (double)p->scale);

@@ -37,6 +37,8 @@ enum rt_status rt_plain_resolve(const struct rt_op_request *request, struct rt_v
                                 struct rt_error *err);
 enum rt_status rt_attend_resolve(const struct rt_op_request *request, struct rt_variant *out,
                                  struct rt_error *err);
+enum rt_status rt_reduce_resolve(const struct rt_op_request *request, struct rt_variant *out,
+                                 struct rt_error *err);
 enum rt_status rt_project_resolve(const struct rt_op_request *request, struct rt_variant *out,
                                   struct rt_error *err);
 enum rt_status rt_preattend_absorb_resolve(const struct rt_op_request *request,

@@ -3,12 +3,24 @@
 
 #include "common/math.h"
 
+enum rt_status rt_reduce_resolve(const struct rt_op_request *request, struct rt_variant *out,
+                                 struct rt_error *err)
+{
+    RT_TRY(rt_plain_resolve(request, out, err));
+    out->invariant = request->invariant;
+    if (request->invariant)
+        out->entry = "rt_reduce_fold";
+    return RT_OK;
+}
+
 enum rt_status rt_reduce_build(const struct rt_kernels *k, const struct rt_variant *variant,
                                const void *params, struct rt_launch *out, struct rt_error *err)
 {
     const struct rt_reduce_params *p = params;
     const uint32_t query_rows = p->heads * p->rows.q_len;
     RT_TRY(rt_check_rows(p->rows.count, p->rows.q_len, err));
+    RT_REQUIRE(variant->invariant == p->schedule.invariant, err, RT_ERR_INTERNAL,
+               "%s of a schedule whose invariant is %u", variant->entry, p->schedule.invariant);
     RT_TRY(rt_check_pointer("partials.out", p->partials.out, err));
     RT_TRY(rt_check_heads("out", &p->out, err));
     const uint32_t items = p->rows.count * query_rows * (p->d_v / RT_REDUCE_LEAST_COLUMNS);

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/abi/invariant.h"
+#include "kernels/ref/fold.h"
 #include "kernels/ref/host.h"
 #include "kernels/ref/keys.h"
 #include "kernels/ref/number.h"
@@ -78,40 +80,63 @@ static void accumulate(const struct rt_attend_params *p, struct query *query,
     }
 }
 
-/* Undefined scale of an empty row is never used: out is 0 whatever acc holds. */
+/* Sums as a piece: [d_v], normalised, and the lse. Undefined scale of an empty row is never used:
+ * x is 0 whatever acc holds. */
+static float end_query(const struct query *query, float *x, uint32_t d_v)
+{
+    const bool empty = query->sum == 0;
+    for (uint32_t d = 0; d < d_v; d++)
+        x[d] = empty ? 0.0f : (float)(query->acc[d] / query->sum);
+    return empty ? -INFINITY : (float)(query->max + log2(query->sum));
+}
+
 static void store_piece(const struct rt_attend_params *p, const struct piece *piece,
                         const struct query *queries)
 {
     uint32_t hq = p->heads * p->rows.q_len;
     for (uint32_t i = 0; i < piece->count; i++) {
-        const struct query *query = &queries[i];
         size_t at = (size_t)piece->slot * hq + piece->first + i;
-        bool empty = query->sum == 0;
-        for (uint32_t d = 0; d < p->d_v; d++)
-            p->partials.out[at * p->d_v + d] = empty ? 0.0f : (float)(query->acc[d] / query->sum);
-        p->partials.lse[at] = empty ? -INFINITY : (float)(query->max + log2(query->sum));
+        p->partials.lse[at] = end_query(&queries[i], p->partials.out + at * p->d_v, p->d_v);
     }
+}
+
+/* Query row `query` of the batch row: from sums relative to the exponent `max` of 2. */
+static void store_query(const struct rt_attend_params *p, uint32_t row_of_step, uint32_t query,
+                        double max, double sum, const double *acc)
+{
+    const int64_t row = (p->rows.ctrl ? p->rows.ctrl->row_base : 0) + (int64_t)row_of_step;
+    const uint32_t token = query / p->heads, head = query % p->heads;
+    const int64_t out =
+        row * p->out.row_stride + token * p->out.token_stride + head * p->out.head_stride;
+    const bool empty = sum == 0;
+    const double divisor = rt_ref_divisor(p->sink, head, max, sum);
+    for (uint32_t d = 0; d < p->d_v; d++)
+        rt_ref_store(p->out.base, out + d, p->is_f32, divisor == 0 ? 0 : acc[d] / divisor);
+    ((float *)p->lse
+         .base)[row * p->lse.row_stride + token * p->lse.token_stride + head * p->lse.head_stride] =
+        empty ? INFINITY : (float)rt_ref_lse_of_base2(max + log2(sum), p->lse_base2);
 }
 
 static void store_row(const struct rt_attend_params *p, const struct piece *piece,
                       const struct query *queries)
 {
-    int64_t row = (p->rows.ctrl ? p->rows.ctrl->row_base : 0) + (int64_t)piece->row;
-    for (uint32_t i = 0; i < piece->count; i++) {
-        const struct query *query = &queries[i];
-        uint32_t token = (piece->first + i) / p->heads;
-        uint32_t head = (piece->first + i) % p->heads;
-        const int64_t out =
-            row * p->out.row_stride + token * p->out.token_stride + head * p->out.head_stride;
-        bool empty = query->sum == 0;
-        double divisor = rt_ref_divisor(p->sink, head, query->max, query->sum);
-        for (uint32_t d = 0; d < p->d_v; d++)
-            rt_ref_store(p->out.base, out + d, p->is_f32,
-                         divisor == 0 ? 0 : query->acc[d] / divisor);
-        ((float *)p->lse.base)[row * p->lse.row_stride + token * p->lse.token_stride +
-                               head * p->lse.head_stride] =
-            empty ? INFINITY
-                  : (float)rt_ref_lse_of_base2(query->max + log2(query->sum), p->lse_base2);
+    for (uint32_t i = 0; i < piece->count; i++)
+        store_query(p, piece->row, piece->first + i, queries[i].max, queries[i].sum,
+                    queries[i].acc);
+}
+
+/* The sums of the group's query rows over tokens [begin, end). */
+static void sum_up(const struct rt_attend_params *p, const struct rt_quant_view *quant,
+                   const struct piece *piece, int64_t begin, int64_t end, struct query *queries)
+{
+    struct chunk chunk;
+    load_queries(p, piece, queries);
+    for (int64_t first = begin; first < end; first += CHUNK_KEYS) {
+        int64_t count = end - first < CHUNK_KEYS ? end - first : CHUNK_KEYS;
+        for (int64_t i = 0; i < count; i++)
+            rt_ref_load_key(p, quant, piece->row, first + i, chunk.key[i]);
+        for (uint32_t i = 0; i < piece->count; i++)
+            accumulate(p, &queries[i], &chunk, first, count);
     }
 }
 
@@ -120,21 +145,73 @@ static void attend_piece(const struct rt_attend_params *p, const struct rt_quant
 {
     uint32_t hq = p->heads * p->rows.q_len;
     struct query queries[GROUP_ROWS];
-    struct chunk chunk;
     for (piece.first = 0; piece.first < hq; piece.first += GROUP_ROWS) {
         piece.count = hq - piece.first < GROUP_ROWS ? hq - piece.first : GROUP_ROWS;
-        load_queries(p, &piece, queries);
-        for (int64_t first = piece.begin; first < piece.end; first += CHUNK_KEYS) {
-            int64_t count = piece.end - first < CHUNK_KEYS ? piece.end - first : CHUNK_KEYS;
-            for (int64_t i = 0; i < count; i++)
-                rt_ref_load_key(p, quant, piece.row, first + i, chunk.key[i]);
-            for (uint32_t i = 0; i < piece.count; i++)
-                accumulate(p, &queries[i], &chunk, first, count);
-        }
+        sum_up(p, quant, &piece, piece.begin, piece.end, queries);
         if (piece.slot < 0)
             store_row(p, &piece, queries);
         else
             store_piece(p, &piece, queries);
+    }
+}
+
+/* A group of leaves that is one piece, or all of its row. */
+static void store_group(const struct rt_attend_params *p, const struct piece *piece, uint32_t query,
+                        const struct rt_ref_fold *sum)
+{
+    const size_t at = (size_t)piece->slot * p->heads * p->rows.q_len + query;
+    float x[RT_REF_MAX_D];
+    const float lse = rt_ref_fold_end(sum, x, p->d_v);
+    if (piece->slot < 0) {
+        struct rt_ref_fold row;
+        rt_ref_fold_begin(&row);
+        rt_ref_fold_add(&row, lse, x, p->d_v);
+        store_query(p, piece->row, query, row.top, row.total, row.out);
+        return;
+    }
+    memcpy(p->partials.out + at * p->d_v, x, p->d_v * sizeof(*x));
+    p->partials.lse[at] = lse;
+}
+
+static void fold_leaves(const struct rt_attend_params *p, struct piece piece, int64_t leaf_tokens)
+{
+    const uint32_t hq = p->heads * p->rows.q_len;
+    struct query queries[GROUP_ROWS];
+    struct rt_ref_fold sums[GROUP_ROWS];
+    float x[RT_REF_MAX_D];
+    for (piece.first = 0; piece.first < hq; piece.first += GROUP_ROWS) {
+        piece.count = hq - piece.first < GROUP_ROWS ? hq - piece.first : GROUP_ROWS;
+        for (uint32_t i = 0; i < piece.count; i++)
+            rt_ref_fold_begin(&sums[i]);
+        for (int64_t at = piece.begin; at < piece.end; at += leaf_tokens) {
+            const int64_t end = at + leaf_tokens < piece.end ? at + leaf_tokens : piece.end;
+            sum_up(p, NULL, &piece, at, end, queries);
+            for (uint32_t i = 0; i < piece.count; i++) {
+                const float lse = end_query(&queries[i], x, p->d_v);
+                rt_ref_fold_add(&sums[i], lse, x, p->d_v);
+            }
+        }
+        for (uint32_t i = 0; i < piece.count; i++)
+            store_group(p, &piece, piece.first + i, &sums[i]);
+    }
+}
+
+/* Batch-invariant, of bf16: what a part has of a row are pieces of its own, leaves or groups. */
+static void attend_own(const struct rt_attend_params *p, struct piece all)
+{
+    const int32_t *splits = p->schedule.num_splits + all.row;
+    const uint32_t blocks = rt_invariant_blocks(p->rows.length[all.row]);
+    const uint32_t leaf = rt_invariant_leaf(blocks);
+    const uint32_t unit = rt_invariant_unit_of(blocks, splits[1] - splits[0]);
+    const int64_t tokens = (int64_t)unit * RT_BLOCK_TOKENS;
+    struct piece piece = all;
+    for (; piece.begin < all.end; piece.begin += tokens) {
+        piece.end = piece.begin + tokens < all.end ? piece.begin + tokens : all.end;
+        piece.slot = splits[1] > splits[0] ? splits[0] + (int32_t)(piece.begin / tokens) : -1;
+        if (unit == leaf)
+            attend_piece(p, NULL, piece);
+        else
+            fold_leaves(p, piece, (int64_t)leaf * RT_BLOCK_TOKENS);
     }
 }
 
@@ -154,11 +231,14 @@ static void attend_part(const struct rt_attend_params *p, const struct rt_quant_
             continue;
         int32_t split = row == part->begin_row ? part->begin_split : 0;
         bool whole = p->schedule.num_splits[row] == p->schedule.num_splits[row + 1];
-        attend_piece(p, quant,
-                     (struct piece){.row = (uint32_t)row,
+        const struct piece piece = {.row = (uint32_t)row,
                                     .begin = begin,
                                     .end = end,
-                                    .slot = whole ? -1 : p->schedule.num_splits[row] + split});
+                                    .slot = whole ? -1 : p->schedule.num_splits[row] + split};
+        if (p->schedule.invariant)
+            attend_own(p, piece);
+        else
+            attend_piece(p, quant, piece);
     }
 }
 

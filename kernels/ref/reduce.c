@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/abi/invariant.h"
+#include "kernels/ref/fold.h"
 #include "kernels/ref/host.h"
 #include "kernels/ref/keys.h"
 #include "kernels/ref/number.h"
@@ -52,6 +54,47 @@ static void combine(const struct target *t, const struct rt_reduce_params *p, ui
     *t->lse = (float)rt_ref_lse_of_base2(max + log2(sum), p->lse_base2);
 }
 
+/* Pieces [first, end), one after the other. */
+static void fold(const struct target *t, int32_t first, int32_t end, uint32_t d_v,
+                 struct rt_ref_fold *sum)
+{
+    rt_ref_fold_begin(sum);
+    for (int32_t i = first; i < end; i++)
+        rt_ref_fold_add(sum, t->partial_lse[i * t->lse_stride], t->partial_out + i * t->out_stride,
+                        d_v);
+}
+
+/* Batch-invariant: leaves become groups, and groups the row. */
+static void combine_own(const struct target *t, const struct rt_reduce_params *p, uint32_t head,
+                        bool leaves)
+{
+    const uint32_t d_v = p->d_v;
+    struct rt_ref_fold row, group;
+    float x[RT_REF_MAX_D];
+    if (leaves) {
+        rt_ref_fold_begin(&row);
+        for (int32_t i = 0; i < t->pieces; i += RT_INVARIANT_GROUP) {
+            const int32_t end = i + (int32_t)RT_INVARIANT_GROUP;
+            fold(t, i, end < t->pieces ? end : t->pieces, d_v, &group);
+            const float lse = rt_ref_fold_end(&group, x, d_v);
+            rt_ref_fold_add(&row, lse, x, d_v);
+        }
+    } else {
+        fold(t, 0, t->pieces, d_v, &row);
+    }
+    const double divisor = rt_ref_divisor(p->sink, head, row.top, row.total);
+    for (uint32_t d = 0; d < d_v; d++)
+        rt_ref_store(t->out_base, t->out + d, t->is_f32, divisor == 0 ? 0 : row.out[d] / divisor);
+    *t->lse = row.total == 0 ? INFINITY
+                             : (float)rt_ref_lse_of_base2(row.top + log2(row.total), p->lse_base2);
+}
+
+static bool has_leaves(const struct rt_reduce_params *p, uint32_t row, int32_t pieces)
+{
+    const uint32_t blocks = rt_invariant_blocks(p->rows.length[row]);
+    return rt_invariant_unit_of(blocks, pieces) == rt_invariant_leaf(blocks);
+}
+
 static void reduce_row(const struct rt_reduce_params *p, uint32_t row)
 {
     int64_t hq = (int64_t)p->heads * p->rows.q_len;
@@ -78,7 +121,10 @@ static void reduce_row(const struct rt_reduce_params *p, uint32_t row)
         }
         t.partial_out = p->partials.out + (slot * hq + i) * p->d_v;
         t.partial_lse = p->partials.lse + slot * hq + i;
-        combine(&t, p, (uint32_t)head);
+        if (p->schedule.invariant)
+            combine_own(&t, p, (uint32_t)head, has_leaves(p, row, t.pieces));
+        else
+            combine(&t, p, (uint32_t)head);
     }
 }
 

@@ -37,8 +37,24 @@ static struct cut next_row_start(const struct rt_schedule_params *p, uint32_t ro
     return (struct cut){.row = (int32_t)row, .block = 0};
 }
 
+static uint32_t unit_of(const struct rt_schedule_params *p, uint32_t row, int64_t payload)
+{
+    return rt_invariant_unit((uint32_t)row_blocks(p, row), (uint64_t)payload);
+}
+
+/* Where pieces are the row's own affair: the cut nearest to block `block` that is one of its. */
+static struct cut own_cut(const struct rt_schedule_params *p, uint32_t row, int64_t block,
+                          int64_t payload)
+{
+    const int64_t unit = unit_of(p, row, payload);
+    const int64_t to = (block + unit / 2) / unit * unit;
+    if (to >= row_blocks(p, row))
+        return next_row_start(p, row + 1);
+    return (struct cut){.row = (int32_t)row, .block = (int32_t)to};
+}
+
 /* The cut nearest to `x` units of cost from the start that leaves no piece too small. */
-static struct cut cut_at(const struct rt_schedule_params *p, int64_t x)
+static struct cut cut_at(const struct rt_schedule_params *p, int64_t x, int64_t payload)
 {
     for (uint32_t r = 0; r < p->rows.count; r++) {
         int64_t cost = row_cost(p, r);
@@ -47,6 +63,8 @@ static struct cut cut_at(const struct rt_schedule_params *p, int64_t x)
             continue;
         }
         int64_t block = x > (int64_t)p->overhead_blocks ? x - p->overhead_blocks : 0;
+        if (p->schedule.invariant)
+            return own_cut(p, r, block, payload);
         if (block < (int64_t)p->min_blocks)
             return (struct cut){.row = (int32_t)r, .block = 0};
         if (row_blocks(p, r) - block < (int64_t)p->min_blocks)
@@ -56,18 +74,24 @@ static struct cut cut_at(const struct rt_schedule_params *p, int64_t x)
     return (struct cut){.row = (int32_t)p->rows.count, .block = 0};
 }
 
-void rt_ref_schedule(const void *params)
+/* Pieces of the row, where there is more than one. */
+static int32_t own_pieces(const struct rt_schedule_params *p, uint32_t row, int64_t payload)
 {
-    const struct rt_schedule_params *p = params;
-    for (uint32_t r = 0; r <= p->rows.count; r++)
-        p->schedule.num_splits[r] = 0;
+    const uint32_t blocks = (uint32_t)row_blocks(p, row);
+    const uint32_t pieces = blocks ? rt_invariant_pieces(blocks, unit_of(p, row, payload)) : 0;
+    return pieces > 1 ? (int32_t)pieces : 0;
+}
 
-    int64_t payload = part_payload(p);
-    struct cut begin = cut_at(p, 0);
+/* Parts, and into num_splits how many cuts are inside of each row. */
+static void write_parts(const struct rt_schedule_params *p, int64_t payload)
+{
+    struct cut begin = cut_at(p, 0, payload);
     int32_t split = 0; /* cuts strictly inside begin.row, up to begin */
     for (uint32_t part = 0; part < p->schedule.part_count; part++) {
-        struct cut end = cut_at(p, (part + (int64_t)1) * payload);
+        struct cut end = cut_at(p, (part + (int64_t)1) * payload, payload);
         bool idle = begin.row == end.row && begin.block == end.block;
+        if (p->schedule.invariant && begin.block > 0)
+            split = begin.block / (int32_t)unit_of(p, (uint32_t)begin.row, payload);
         p->schedule.parts[part] = idle ? (struct rt_part){.begin_row = (int32_t)p->rows.count}
                                        : (struct rt_part){.begin_row = begin.row,
                                                           .begin_block = begin.block,
@@ -82,11 +106,22 @@ void rt_ref_schedule(const void *params)
         }
         begin = end;
     }
+}
 
+void rt_ref_schedule(const void *params)
+{
+    const struct rt_schedule_params *p = params;
+    const int64_t payload = part_payload(p);
+    for (uint32_t r = 0; r <= p->rows.count; r++)
+        p->schedule.num_splits[r] = 0;
+    write_parts(p, payload);
     int32_t slots = 0;
     for (uint32_t r = 0; r <= p->rows.count; r++) {
-        int32_t cuts = p->schedule.num_splits[r];
+        const int32_t cuts = p->schedule.num_splits[r];
         p->schedule.num_splits[r] = slots;
-        slots += cuts > 0 ? cuts + 1 : 0;
+        if (p->schedule.invariant)
+            slots += r < p->rows.count ? own_pieces(p, r, payload) : 0;
+        else
+            slots += cuts > 0 ? cuts + 1 : 0;
     }
 }

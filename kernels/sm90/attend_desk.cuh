@@ -52,9 +52,28 @@ struct rt_sm90_segment {
     int length; /* of the batch row */
     int blocks;
     int slot; /* of the partials; -1 where the row is not split */
+    /* Where leaves are folded, each of which is a segment of its own: RT_SM90_SEGMENT_*. */
+    int marks;
 };
 
-template <int STAGES, int TILE_ROWS, int VECTORS> struct alignas(16) rt_sm90_desk {
+enum {
+    RT_SM90_SEGMENT_Q = 1,      /* q is to be brought: the row is another than before */
+    RT_SM90_SEGMENT_LAST = 2,   /* the part's last of the row: q goes */
+    RT_SM90_SEGMENT_OPENS = 4,  /* a group's first leaf */
+    RT_SM90_SEGMENT_FOLDS = 8,  /* is added to its group, and no piece by itself */
+    RT_SM90_SEGMENT_CLOSES = 16 /* the group's last leaf */
+};
+
+/* What a leaf's output and its group's are multiplied by. */
+template <int TILE_ROWS, bool FOLDS> struct rt_sm90_fold_desk {
+};
+template <int TILE_ROWS> struct rt_sm90_fold_desk<TILE_ROWS, true> {
+    float inverse[TILE_ROWS], factor[TILE_ROWS], weight[TILE_ROWS];
+};
+
+template <int STAGES, int TILE_ROWS, int VECTORS, bool FOLDS_>
+struct alignas(16) rt_sm90_desk : rt_sm90_fold_desk<TILE_ROWS, FOLDS_> {
+    static constexpr bool FOLDS = FOLDS_;
     uint64_t kv_full[STAGES][2], kv_empty[STAGES][2];
     uint64_t q_full, q_empty;
     uint64_t seg_full[RT_SM90_SEGMENTS], seg_empty[RT_SM90_SEGMENTS];
@@ -71,7 +90,10 @@ template <int STAGES, int TILE_ROWS, int VECTORS> struct alignas(16) rt_sm90_des
     uint32_t spoilt[RT_SM90_WORKERS][VECTORS];
 };
 
-template <int D_QK_, int D_V_, int TILE_ROWS_> struct rt_sm90_shape {
+template <int D_QK_, int D_V_, int TILE_ROWS_, bool FOLDS_ = false> struct rt_sm90_shape {
+    static constexpr bool FOLDS = FOLDS_; /* leaves into groups: batch-invariant */
+    /* From those that load to those that work. */
+    static constexpr bool MOVES_REGISTERS = TILE_ROWS_ == 64 || (FOLDS_ && TILE_ROWS_ == 32);
     static constexpr int D_QK = D_QK_, D_V = D_V_, TILE_ROWS = TILE_ROWS_;
     static constexpr int TILES = RT_ATTEND_SM90_TILES(D_QK);
     static constexpr int STAGES = RT_ATTEND_SM90_STAGES(D_QK);
@@ -84,7 +106,7 @@ template <int D_QK_, int D_V_, int TILE_ROWS_> struct rt_sm90_shape {
     static constexpr int LAST_STEPS = (D_QK - 64 * (TILES - 1)) / 16; /* of the last tile */
     static constexpr int STAGING_BYTES = RT_ATTEND_SM90_STAGING_BYTES(TILE_ROWS, D_V);
     static constexpr int VECTORS = HALF_TILES * 8; /* 16 bytes each, of a key's half */
-    typedef rt_sm90_desk<STAGES, TILE_ROWS, VECTORS> desk;
+    typedef rt_sm90_desk<STAGES, TILE_ROWS, VECTORS, FOLDS> desk;
     static_assert(sizeof(desk) <= RT_ATTEND_SM90_DESK_BYTES(TILE_ROWS), "desk's formula");
 };
 
@@ -146,6 +168,8 @@ static __device__ __forceinline__ struct rt_sm90_segment rt_sm90_take_segment(DE
     segment.length = __shfl_sync(0xffffffffu, segment.length, 0);
     segment.blocks = __shfl_sync(0xffffffffu, segment.blocks, 0);
     segment.slot = __shfl_sync(0xffffffffu, segment.slot, 0);
+    if (DESK::FOLDS)
+        segment.marks = __shfl_sync(0xffffffffu, segment.marks, 0);
     __syncwarp(); /* all lanes have read it */
     if (rt_elected())
         rt_mbarrier_arrive(&desk.seg_empty[i]);

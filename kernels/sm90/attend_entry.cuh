@@ -6,6 +6,7 @@
  * The sm_90 attend kernels: 384 threads, one warp group that loads and two that compute, one block
  * on an SM. docs/mla_attend_sm90.md draws them.
  */
+#include "kernels/sm90/attend_fold.cuh"
 #include "kernels/sm90/attend_load.cuh"
 #include "kernels/sm90/attend_narrow.cuh"
 #include "kernels/sm90/attend_wide.cuh"
@@ -52,22 +53,22 @@ static __device__ __forceinline__ void rt_sm90_load(const struct rt_attend_sm90_
         loader.run_queries();
 }
 
-/* With 64 query rows registers move from those that load to those that work. Both workers run the
- * same code: what runs once or twice is the rule for short rows, and then less code is quicker. */
+/* With 64 query rows, or 32 and two accumulators, registers move from those that load to those that
+ * work. Both workers run the same code: what runs once or twice is the rule for short rows, and
+ * then less code is quicker. */
 template <class SHAPE, template <class> class MATH>
 static __device__ __forceinline__ void rt_sm90_divide(const struct rt_attend_sm90_params &p,
                                                       const rt_sm90_room<SHAPE> &room)
 {
-    constexpr bool WIDE = SHAPE::TILE_ROWS == 64;
     typedef rt_sm90_worker<MATH<SHAPE>> worker;
     /* A shuffle tells the compiler that a warp takes one branch. */
     const int group = __shfl_sync(RT_ATTEND_FULL_WARP, (int)threadIdx.x / 128, 0);
     if (group == 0) {
-        if (WIDE)
+        if (SHAPE::MOVES_REGISTERS)
             rt_registers_down<RT_SM90_LOADER_REGISTERS>();
         rt_sm90_load<SHAPE>(p, room);
     } else {
-        if (WIDE)
+        if (SHAPE::MOVES_REGISTERS)
             rt_registers_up<RT_SM90_WORKER_REGISTERS>();
         worker(p.attend, room, group - 1).run();
     }
@@ -106,10 +107,23 @@ static __device__ __forceinline__ void rt_sm90_attend(const struct rt_attend_sm9
         rt_sm90_attend<shape, math>(p);                                                            \
     }
 
+/* Likewise batch-invariant. */
+#define RT_SM90_FOLD_ENTRY(d_qk, d_v, tile_rows)                                                   \
+    extern "C" __global__ void __launch_bounds__(RT_SM90_BOUND((tile_rows)*2), 1)                  \
+        rt_mla_sm90_##d_qk##x##d_v##_f##tile_rows(                                                 \
+            const __grid_constant__ struct rt_attend_sm90_params p)                                \
+    {                                                                                              \
+        using shape = rt_sm90_shape<d_qk, d_v, tile_rows, true>;                                   \
+        rt_sm90_attend<shape, rt_sm90_fold>(p);                                                    \
+    }
+
 #define RT_SM90_GEOMETRY(d_qk, d_v)                                                                \
     RT_SM90_ENTRY(d_qk, d_v, n8, rt_sm90_narrow, 8)                                                \
     RT_SM90_ENTRY(d_qk, d_v, n16, rt_sm90_narrow, 16)                                              \
     RT_SM90_ENTRY(d_qk, d_v, n32, rt_sm90_narrow, 32)                                              \
-    RT_SM90_ENTRY(d_qk, d_v, m64, rt_sm90_wide, 64)
+    RT_SM90_ENTRY(d_qk, d_v, m64, rt_sm90_wide, 64)                                                \
+    RT_SM90_FOLD_ENTRY(d_qk, d_v, 8)                                                               \
+    RT_SM90_FOLD_ENTRY(d_qk, d_v, 16)                                                              \
+    RT_SM90_FOLD_ENTRY(d_qk, d_v, 32)
 
 #endif

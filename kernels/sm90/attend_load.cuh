@@ -199,21 +199,30 @@ template <class SHAPE> struct rt_sm90_loader {
     __device__ __forceinline__ void bring_segment(const struct rt_attend_step &at, int blocks)
     {
         const int settled = at.length - (int)p.attend.rows.q_len; /* keys older than the step */
-        pages.begin(at);
+        if (!SHAPE::FOLDS)
+            pages.begin(at);
         for (int key = at.key; blocks > 0; blocks -= 2, key += 128) {
-            pages.advance((uint32_t)key);
+            if (!SHAPE::FOLDS)
+                pages.advance((uint32_t)key);
 #pragma unroll 1
             for (int turn = 0; turn < 4; turn++) {
                 const bool is_b = turn > 1;
                 const int block_key = is_b ? key + 64 : key;
                 if (is_b && blocks == 1)
                     continue;
+                if (SHAPE::FOLDS) /* a pair may begin with any block of the row */
+                    pages.advance((uint32_t)block_key);
                 if (block_key + 64 > settled)
                     wait_for_predecessor();
                 bring_half(block + (is_b ? 1 : 0), turn % 2, block_key);
             }
             block += blocks > 1 ? 2 : 1;
         }
+    }
+
+    static __device__ __forceinline__ int blocks_of(const struct rt_attend_step &at)
+    {
+        return max((at.end - at.key + 63) / 64, 0);
     }
 
     __device__ __forceinline__ void publish(uint32_t n, const struct rt_attend_part &part,
@@ -226,10 +235,49 @@ template <class SHAPE> struct rt_sm90_loader {
         const int split = at.row == part.begin_row ? part.begin_split : 0;
         rt_mbarrier_wait(&desk.seg_empty[i], (n / RT_SM90_SEGMENTS & 1) ^ 1);
         if (rt_elected()) {
-            desk.segment[i] = {at.row, at.key, at.length, blocks, pieces > 0 ? first + split : -1};
+            desk.segment[i] = {at.row, at.key, at.length, blocks, pieces > 0 ? first + split : -1,
+                               0};
             rt_mbarrier_arrive(&desk.seg_full[i]);
         }
         __syncwarp();
+    }
+
+    /* A leaf of the row: where it goes follows from its place and from the row's pieces. */
+    __device__ __forceinline__ void publish_leaf(uint32_t n, const struct rt_attend_step &leaf,
+                                                 const struct rt_sm90_rows &rows, bool is_first,
+                                                 bool is_last) const
+    {
+        auto &desk = room.desk;
+        const uint32_t i = n % RT_SM90_SEGMENTS;
+        const struct rt_attend_piece piece =
+            rt_attend_piece_of(leaf.length, leaf.key, rows.splits, rows.next_splits);
+        const int marks = (is_first ? RT_SM90_SEGMENT_Q : 0) |
+                          (is_last ? RT_SM90_SEGMENT_LAST : 0) |
+                          (piece.opens ? RT_SM90_SEGMENT_OPENS : 0) |
+                          (piece.is_leaf ? 0 : RT_SM90_SEGMENT_FOLDS) |
+                          (piece.closes ? RT_SM90_SEGMENT_CLOSES : 0);
+        rt_mbarrier_wait(&desk.seg_empty[i], (n / RT_SM90_SEGMENTS & 1) ^ 1);
+        if (rt_elected()) {
+            desk.segment[i] = {leaf.row, leaf.key, leaf.length, blocks_of(leaf), piece.slot, marks};
+            rt_mbarrier_arrive(&desk.seg_full[i]);
+        }
+        __syncwarp();
+    }
+
+    /* Batch-invariant: what the part has of the row, leaf by leaf. Returns the next segment. */
+    __device__ __forceinline__ uint32_t bring_leaves(uint32_t n, const struct rt_attend_step &at,
+                                                     const struct rt_sm90_rows &rows)
+    {
+        struct rt_attend_step leaf = rt_attend_leaf(at);
+        pages.begin(at);
+        for (;; n++) {
+            const bool is_last = leaf.end >= at.end;
+            publish_leaf(n, leaf, rows, leaf.key == at.key, is_last);
+            bring_segment(leaf, blocks_of(leaf));
+            if (is_last)
+                return n + 1;
+            leaf = rt_attend_leaf({at.row, leaf.end, at.end, at.length, at.line});
+        }
     }
 
     /* The next row with keys from `row` on. */
@@ -263,8 +311,13 @@ template <class SHAPE> struct rt_sm90_loader {
         for (uint32_t n = 0;; n++) {
             struct rt_sm90_rows row = few;
             row.look(at.row == RT_ATTEND_NONE ? 0 : at.row);
+            if (SHAPE::FOLDS && at.row != RT_ATTEND_NONE) {
+                n = bring_leaves(n, at, row) - 1;
+                at = find_row(part, at.row + 1, few);
+                continue;
+            }
             /* None where a caller has shortened the row since its schedule. */
-            const int blocks = at.row == RT_ATTEND_NONE ? 0 : max((at.end - at.key + 63) / 64, 0);
+            const int blocks = at.row == RT_ATTEND_NONE ? 0 : blocks_of(at);
             publish(n, part, at, row, blocks);
             if (at.row == RT_ATTEND_NONE)
                 break;
@@ -335,17 +388,20 @@ template <class SHAPE> struct rt_sm90_loader {
     /* Warp 1. The first segment may be known before the kernel in front of this one has ended. */
     __device__ __forceinline__ void run_queries(void)
     {
+        uint32_t rows = 0;
         for (uint32_t n = 0;; n++) {
             const struct rt_sm90_segment segment = rt_sm90_take_segment(room.desk, n);
             const bool more = segment.row != RT_ATTEND_NONE;
-            if (more)
-                rt_mbarrier_wait(&room.desk.q_empty, (n & 1) ^ 1);
+            const bool wanted = more && (!SHAPE::FOLDS || (segment.marks & RT_SM90_SEGMENT_Q) != 0);
+            if (wanted)
+                rt_mbarrier_wait(&room.desk.q_empty, (rows & 1) ^ 1);
             if (n == 0) {
                 rt_pdl_wait();
                 rt_pdl_launch_dependents();
             }
-            if (more)
+            if (wanted)
                 bring_q(segment.row);
+            rows += wanted ? 1 : 0;
             if (n == 0)
                 stamp();
             if (!more)

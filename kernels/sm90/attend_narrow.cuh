@@ -12,6 +12,7 @@
  * A thread holds, of every 8 query rows, two neighbours: columns 8 j + 2 (lane % 4) and the next;
  * of the 64 keys or columns of a product two: 16 warp + lane / 4 and that + 8.
  */
+#include "kernels/device/fold.cuh"
 #include "kernels/device/ptx/convert.cuh"
 #include "kernels/device/ptx/exp2.cuh"
 #include "kernels/device/ptx/stmatrix.cuh"
@@ -289,6 +290,14 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
      * is the one that the last block's owner has left, and anything where there was no block. */
     __device__ __forceinline__ float2 state_of(const struct rt_sm90_segment &segment, int row) const
     {
+        if (SHAPE::FOLDS && (segment.marks & RT_SM90_SEGMENT_FOLDS))
+            return room.desk.state[row]; /* the group's */
+        return leaf_state(segment, row);
+    }
+
+    __device__ __forceinline__ float2 leaf_state(const struct rt_sm90_segment &segment,
+                                                 int row) const
+    {
         const int owner = (segment.blocks & 1) ^ 1;
         float all = 0.0f;
 #pragma unroll
@@ -300,6 +309,11 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
     __device__ __forceinline__ void end_segment(const struct rt_sm90_segment &segment)
     {
         leave_sums();
+        store_segment(segment);
+    }
+
+    __device__ __forceinline__ void store_segment(const struct rt_sm90_segment &segment)
+    {
 #pragma unroll
         for (int round = 0; round < SHAPE::HALF_TILES / ROUND_TILES; round++) {
             stage_out(round * ROUND_TILES);
@@ -359,11 +373,14 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
 #pragma unroll
             for (int piece = 0; piece < PIECES; piece++)
                 x[piece] = *(const float4 *)(staged + piece * 128);
-            const float2 state = state_of(segment, row);
-            const float by = rt_sm90_inverse(p, segment, first_query() + row, state);
+            float2 state = state_of(segment, row);
+            const float by = SHAPE::FOLDS ? rt_fold_inverse(state.y)
+                                          : rt_sm90_inverse(p, segment, first_query() + row, state);
 #pragma unroll
             for (int piece = 0; piece < PIECES; piece++)
                 x[piece] = rt_sm90_scaled(x[piece], by);
+            if (SHAPE::FOLDS && segment.slot < 0)
+                state = make_row(first_query() + row, state, x);
             if (segment.slot >= 0)
                 store_partial(segment, row, round, x);
             else
@@ -371,6 +388,23 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
             if (round == 0 && lane == 0)
                 rt_sm90_store_lse(p, room, segment, row, state);
         }
+    }
+
+    /* Of a group that is all of its batch row, the row's output and state. */
+    template <int PIECES>
+    __device__ __forceinline__ float2 make_row(int query, const float2 &state,
+                                               float4 (&x)[PIECES]) const
+    {
+        struct rt_fold row = rt_fold_none();
+        const struct rt_fold_step step = rt_fold_add(row, rt_fold_lse({state.x, state.y}));
+        const float by = rt_fold_row_inverse(row, p.sink, query % (int)p.heads);
+#pragma unroll
+        for (int i = 0; i < PIECES; i++)
+            x[i] = rt_sm90_scaled(
+                make_float4(rt_fold_number(0.0f, step, x[i].x), rt_fold_number(0.0f, step, x[i].y),
+                            rt_fold_number(0.0f, step, x[i].z), rt_fold_number(0.0f, step, x[i].w)),
+                by);
+        return make_float2(row.top, row.total);
     }
 
     /* Column of a piece's first four of this lane: a round has the same columns of both halves. */

@@ -75,9 +75,9 @@ static __device__ __forceinline__ float4 rt_sm90_scaled(const float4 &x, float b
 
 /* A pair of blocks; of the segment's last one b may be missing. */
 struct rt_sm90_pair {
-    uint32_t first; /* number of a in the whole part */
-    int key;        /* a's first key */
-    bool has_b, is_first, is_last;
+    uint32_t first;                /* number of a in the whole part */
+    int key;                       /* a's first key */
+    bool has_b, is_first, is_last; /* of the segment; the last one for which q is needed */
 };
 
 template <class SHAPE> struct rt_sm90_worker_base {
@@ -321,19 +321,29 @@ template <class MATH> struct rt_sm90_worker : MATH {
     {
     }
 
-    __device__ __forceinline__ void run_segment(const struct rt_sm90_segment &segment, uint32_t n,
-                                                uint32_t begin)
+    /* The row's first segment and its last are the only one, but where leaves are segments. */
+    static __device__ __forceinline__ bool is_marked(const struct rt_sm90_segment &segment,
+                                                     int mark)
     {
+        return !shape::FOLDS || (segment.marks & mark) != 0;
+    }
+
+    /* rows: whose q has come before. */
+    __device__ __forceinline__ void run_segment(const struct rt_sm90_segment &segment,
+                                                uint32_t rows, uint32_t begin)
+    {
+        const bool is_last = is_marked(segment, RT_SM90_SEGMENT_LAST);
         struct rt_sm90_pair pair = {begin, segment.key, true, true, false};
         this->length = segment.length;
         this->spoilt = false;
         this->begin_segment();
-        rt_mbarrier_wait(&this->room.desk.q_full, n & 1);
-        if (segment.blocks == 0)
+        if (is_marked(segment, RT_SM90_SEGMENT_Q))
+            rt_mbarrier_wait(&this->room.desk.q_full, rows & 1);
+        if (segment.blocks == 0 && is_last)
             this->release_q();
         for (int left = segment.blocks; left > 0; left -= 2) {
             pair.has_b = left > 1;
-            pair.is_last = left <= 2;
+            pair.is_last = left <= 2 && is_last;
             this->run_pair(pair);
             pair.is_first = false;
             pair.first += 2;
@@ -344,12 +354,13 @@ template <class MATH> struct rt_sm90_worker : MATH {
 
     __device__ __forceinline__ void run(void)
     {
-        uint32_t block = 0;
+        uint32_t block = 0, rows = 0;
         for (uint32_t n = 0;; n++) {
             const struct rt_sm90_segment segment = rt_sm90_take_segment(this->room.desk, n);
             if (segment.row == RT_ATTEND_NONE)
                 break;
-            run_segment(segment, n, block);
+            run_segment(segment, rows, block);
+            rows += is_marked(segment, RT_SM90_SEGMENT_LAST) ? 1 : 0;
             block += (uint32_t)segment.blocks;
         }
     }

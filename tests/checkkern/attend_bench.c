@@ -90,7 +90,7 @@ static void bench(struct ck *ck, const struct shape *s, uint32_t d_qk, uint32_t 
     struct rt_variant choice;
     for (uint32_t r = 0; r < c.rows; r++)
         c.lengths[r] = s->length;
-    if (!ck_attend_resolve(ck, &c, backend, &choice))
+    if (!ck_attend_resolve(ck, &c, backend, 0, &choice))
         return;
     struct ck_attend_rig rig;
     ck_attend_inputs(ck, &c, &rig);

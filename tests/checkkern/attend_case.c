@@ -320,7 +320,7 @@ static void fill_sinks(const struct ck_attend *c, struct ck_attend_rig *rig)
     struct ck_random random = {.state = c->seed ^ 0x51a4u};
     float *sink = ck_at(&rig->sink, CK_REF);
     for (uint32_t h = 0; c->sink && h < c->heads; h++) {
-        const float kinds[] = {-INFINITY, INFINITY, 90, -90};
+        const float kinds[] = {-INFINITY, INFINITY, 100, -100}; /* beyond 2^128 of any sum */
         const uint32_t kind = ck_random_below(&random, 8);
         sink[h] = kind < 4 ? kinds[kind] : 3 + 3 * (float)ck_random_normal(&random);
     }
@@ -401,6 +401,7 @@ static void fill_plan(struct ck *ck, const struct ck_attend *c, struct ck_attend
                                       .schedule.num_splits = ck_at(&rig->num_splits, CK_REF),
                                       .rows.count = c->rows,
                                       .schedule.part_count = rig->choice.parts,
+                                      .schedule.invariant = rig->choice.invariant,
                                       .overhead_blocks = rig->choice.overhead_blocks,
                                       .min_blocks = rig->choice.min_blocks};
     rt_ref_schedule(&plan);
@@ -420,6 +421,7 @@ void ck_attend_plan(struct ck *ck, const struct ck_attend *c, const struct rt_va
     uint64_t splits_bytes = (c->rows + 1) * 4u;
     rig->choice = *choice;
     rig->ref.schedule.part_count = choice->parts;
+    rig->ref.schedule.invariant = choice->invariant;
     rig->tiles = ck_alloc_later(ck, "tiles", tiles_bytes, 0);
     rig->num_splits = ck_alloc_later(ck, "num_splits", splits_bytes, 0);
     rig->stamps = ck_alloc(ck, "stamps", 2 * sizeof(uint64_t), 0);
@@ -475,7 +477,12 @@ void ck_attend_launches(struct ck *ck, const struct ck_attend_rig *rig, struct r
     const bool quantised = rig->choice.op == RT_OP_ATTEND_QUANT;
     const size_t bytes = quantised ? sizeof(quant) : sizeof(quant.attend);
     ck_must(ck, ck_build_variant(ck, &rig->choice, &quant, bytes, attend, &err), &err);
-    ck_must(ck, ck_build(ck, RT_OP_REDUCE, &rig->reduce, sizeof(rig->reduce), reduce, &err), &err);
+    const struct rt_op_request request = {.caps = &ck->driver.caps,
+                                          .invariant = rig->choice.invariant};
+    struct rt_variant variant;
+    ck_must(ck, rt_op_resolve(RT_OP_REDUCE, &request, &variant, &err), &err);
+    ck_must(ck, ck_build_variant(ck, &variant, &rig->reduce, sizeof(rig->reduce), reduce, &err),
+            &err);
 }
 
 bool ck_choose_tile(struct ck *ck, const char *kind, const uint32_t d[2], uint32_t query_rows,
@@ -498,7 +505,7 @@ bool ck_choose_tile(struct ck *ck, const char *kind, const uint32_t d[2], uint32
 }
 
 bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, enum rt_backend backend,
-                       struct rt_variant *out)
+                       uint32_t invariant, struct rt_variant *out)
 {
     struct rt_kv_format kv;
     const enum rt_op_id op = c->layout == RT_KV_BF16 ? RT_OP_ATTEND : RT_OP_ATTEND_QUANT;
@@ -508,7 +515,8 @@ bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, enum rt_backend
                                           .heads = c->heads,
                                           .q_len = c->q_len,
                                           .page_size = c->page_size,
-                                          .backend = backend};
+                                          .backend = backend,
+                                          .invariant = invariant};
     struct rt_error err = {0};
     enum rt_status status = rt_op_resolve(op, &request, out, &err);
     if (status == RT_ERR_UNSUPPORTED)
@@ -516,8 +524,8 @@ bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, enum rt_backend
     ck_must(ck, status, &err);
     if (c->parts > 0) {
         out->parts = c->parts;
-        out->overhead_blocks = c->overhead_blocks;
-        out->min_blocks = c->min_blocks;
+        out->overhead_blocks = invariant ? 0 : c->overhead_blocks;
+        out->min_blocks = invariant ? 1 : c->min_blocks;
     }
     const uint32_t d[] = {c->d_qk, c->d_v};
     return c->tile_rows == 0 || ck_choose_tile(ck, op == RT_OP_ATTEND ? "attend" : "attend_quant",

@@ -80,9 +80,9 @@ void ck_attend_quantise(struct ck *ck, const struct ck_attend *c, struct ck_atte
 /* The view of that cache, of the device side. */
 struct rt_kv_view ck_attend_quant_kv(const struct ck_attend *c, const struct ck_attend_rig *rig);
 
-/* False where the backend does not serve the case on this device. */
+/* False where the backend does not serve the case on this device. invariant: 1: batch-invariant. */
 bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, enum rt_backend backend,
-                       struct rt_variant *out);
+                       uint32_t invariant, struct rt_variant *out);
 
 /* Another tile of a generic kernel, "attend" or "sparse", of d_qk and d_v: what a device with less
  * shared memory would be given. False where this one has no room for it either. */

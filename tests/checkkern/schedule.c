@@ -9,6 +9,7 @@
 
 struct schedule_case {
     uint32_t rows, parts, overhead, min;
+    uint32_t invariant; /* 1: then overhead is 0, min 1 */
 };
 
 struct schedule_buffers {
@@ -23,6 +24,7 @@ static struct rt_schedule_params params_of(const struct schedule_case *c,
                                        .schedule.num_splits = ck_at(&b->num_splits, side),
                                        .rows.count = c->rows,
                                        .schedule.part_count = c->parts,
+                                       .schedule.invariant = c->invariant,
                                        .overhead_blocks = c->overhead,
                                        .min_blocks = c->min};
 }
@@ -49,8 +51,9 @@ static void free_buffers(struct ck *ck, struct schedule_buffers *b)
 static void check(struct ck *ck, const struct schedule_case *c, const int32_t *lengths,
                   const char *kind)
 {
-    ck_case(ck, "%u rows (%s: %d, %d, …), %u parts, overhead %u, min %u", c->rows, kind, lengths[0],
-            c->rows > 1 ? lengths[1] : 0, c->parts, c->overhead, c->min);
+    ck_case(ck, "%u rows (%s: %d, %d, …), %u parts, overhead %u, min %u%s", c->rows, kind,
+            lengths[0], c->rows > 1 ? lengths[1] : 0, c->parts, c->overhead, c->min,
+            c->invariant ? ", batch-invariant" : "");
     struct schedule_buffers b = make_buffers(ck, c, lengths);
     struct rt_schedule_params ref = params_of(c, &b, CK_REF);
     struct rt_schedule_params device = params_of(c, &b, CK_DEVICE);
@@ -90,6 +93,9 @@ static void check_known(struct ck *ck)
                                       .parts = known[i].parts,
                                       .overhead = 5 * (min - 1) / 2,
                                       .min = min};
+            check(ck, &c, known[i].lengths, "known");
+            c = (struct schedule_case){
+                .rows = c.rows, .parts = c.parts + min - 1, .min = 1, .invariant = 1};
             check(ck, &c, known[i].lengths, "known");
         }
 }
@@ -132,6 +138,8 @@ void ck_schedule_run(struct ck *ck)
         if (i % 30 == 0)
             c.rows = RT_MAX_BATCH;
         const char *kind = fill_lengths(&random, lengths, c.rows);
+        check(ck, &c, lengths, kind);
+        c = (struct schedule_case){.rows = c.rows, .parts = c.parts, .min = 1, .invariant = 1};
         check(ck, &c, lengths, kind);
     }
     free(lengths);

@@ -490,7 +490,7 @@ static void what_is_reserved(void **state)
     struct rt_mla_append_args append = by_table(r);
     struct rt_mla_decode_args decode = decode_args(r);
     const struct rt_mla_schedule_args schedule = {.struct_size = sizeof(schedule),
-                                                  .reserved = 7,
+                                                  .invariant = 7,
                                                   .shape = r->shape,
                                                   .lengths = at(r->lengths),
                                                   .schedule = decode.schedule};
@@ -502,7 +502,7 @@ static void what_is_reserved(void **state)
                         "rt_mla_decode: kv_scale 6 with layout bf16, which has none: must be 0");
     assert_int_equal(rt_mla_schedule(r->ops, &schedule, NULL), RT_ERR_INVALID);
     assert_string_equal(rt_ops_last_error(r->ops)->message,
-                        "rt_mla_schedule: reserved is 7, not 0");
+                        "rt_mla_schedule: invariant 7 is not 0 or 1");
 }
 
 static void expect_lse(const float *lse, const int32_t *lengths, double unit)

@@ -9,6 +9,7 @@
 #include "kernels/abi/attend_generic.h"
 #include "kernels/abi/attend_sm90.h"
 #include "kernels/abi/reduce.h"
+#include "kernels/abi/schedule.h"
 
 #include <cmath>
 #include <cstdio>
@@ -19,11 +20,17 @@
 #include "tests/emu/device.h"
 #include "tests/emu/emu.h"
 
+extern "C" void rt_ref_schedule(const void *params);
+
 #define RT_KERNEL(entry, image, params, addresses, smem, waits, ref)
 #define RT_ATTEND_GENERIC(d_qk, d_v, tile_rows)                                                    \
-    {"rt_mla_attend_" #d_qk "x" #d_v "_r" #tile_rows, d_qk, d_v, tile_rows, false},
+    {"rt_mla_attend_" #d_qk "x" #d_v "_r" #tile_rows, d_qk, d_v, tile_rows, false, false},
 #define RT_ATTEND_SM90(d_qk, d_v, kind, tile_rows)                                                 \
-    {"rt_mla_sm90_" #d_qk "x" #d_v "_" #kind, d_qk, d_v, tile_rows, true},
+    {"rt_mla_sm90_" #d_qk "x" #d_v "_" #kind, d_qk, d_v, tile_rows, true, false},
+#define RT_ATTEND_GENERIC_FOLD(d_qk, d_v, tile_rows)                                               \
+    {"rt_mla_attend_" #d_qk "x" #d_v "_f" #tile_rows, d_qk, d_v, tile_rows, false, true},
+#define RT_ATTEND_SM90_FOLD(d_qk, d_v, tile_rows)                                                  \
+    {"rt_mla_sm90_" #d_qk "x" #d_v "_f" #tile_rows, d_qk, d_v, tile_rows, true, true},
 static const struct emu_attend_kernel kernels[] = {
 #include "kernels/kernels.inc"
 };
@@ -108,6 +115,17 @@ static void schedule(struct problem *p, unsigned parts)
     p->splits.push_back(0);
     for (int r = 0; r < rows; r++)
         p->splits.push_back(p->splits.back() + (pieces[r] > 1 ? pieces[r] : 0));
+}
+
+/* Of kernels that fold leaves: the rule's own, of which only the number of parts is random. */
+static void own_schedule(struct problem *p, unsigned parts)
+{
+    struct rt_schedule_params s = {};
+    p->tiles.resize(parts), p->splits.resize(p->a.rows.count + 1);
+    s.schedule = {p->tiles.data(), p->splits.data(), parts, 1};
+    s.rows.length = p->length.data(), s.rows.count = p->a.rows.count, s.min_blocks = 1;
+    rt_ref_schedule(&s);
+    p->a.schedule.invariant = 1;
 }
 
 /* Element of the pool where key `k` of a row begins, which lies in page `page`. */
@@ -315,10 +333,15 @@ static void make(struct problem *p, uint64_t seed, const char *part)
     struct choices c = make_shape(p, part, seed);
     make_lengths(p, c);
     make_pages(p, c.lines, c.poison);
-    schedule(p, 1 + below(6));
+    if (p->kernel->folds)
+        own_schedule(p, 1 + below(12));
+    else
+        schedule(p, 1 + below(6));
     p->a.schedule.part_count = (uint32_t)p->tiles.size();
     /* A caller may shorten a row behind its schedule's back: then parts find nothing to do. */
-    for (unsigned r = 0; p->kernel->sm90 && !c.poison && below(8) == 0 && r < p->a.rows.count; r++)
+    for (unsigned r = 0;
+         p->kernel->sm90 && !p->kernel->folds && !c.poison && below(8) == 0 && r < p->a.rows.count;
+         r++)
         p->length[r] = p->length[r] > 0 ? 1 + (int)below((unsigned)p->length[r]) : p->length[r];
     make_strides(p, &c);
     make_tensors(p, c);
@@ -406,7 +429,8 @@ static void grid_ends(void)
 
 static void run_reduce(const void *params)
 {
-    rt_reduce(*(const struct rt_reduce_params *)params);
+    const struct rt_reduce_params &p = *(const struct rt_reduce_params *)params;
+    p.schedule.invariant ? rt_reduce_fold(p) : rt_reduce(p);
 }
 
 static void run(struct problem *p, uint64_t seed)

@@ -43,8 +43,8 @@ void __wrap_rt_host_run_kernel(const struct rt_launch *l)
  * is not always the same, and a few are quicker. */
 static void run(void (*thread)(const void *params), const void *params)
 {
-    const bool any_grid =
-        strcmp(now->entry, "rt_reduce") == 0 || strcmp(now->entry, "rt_preattend") == 0;
+    const bool any_grid = strncmp(now->entry, "rt_reduce", strlen("rt_reduce")) == 0 ||
+                          strcmp(now->entry, "rt_preattend") == 0;
     const uint32_t blocks = any_grid ? 1 + now->grid[0] % 29 : now->grid[0];
     emu_run(&(struct emu_launch){.grid_x = blocks,
                                  .grid_y = now->grid[1],
@@ -173,6 +173,7 @@ void emu_attend(const struct emu_attend_kernel *kernel, const struct rt_attend_p
         .m_tiles = (hq + kernel->tile_rows - 1) / kernel->tile_rows,
         .parts = p->schedule.part_count,
         .threads = kernel->sm90 ? RT_ATTEND_SM90_THREADS : RT_ATTEND_GENERIC_THREADS,
+        .invariant = kernel->folds,
     };
     struct rt_kernels *k = kernels_of_device();
     struct rt_work work;

@@ -13,7 +13,7 @@ extern "C" {
 struct emu_attend_kernel {
     const char *entry;
     uint32_t d_qk, d_v, tile_rows;
-    bool sm90;
+    bool sm90, folds;
 };
 
 /* Launches attend on the emulated device, through the library. Ends the program where it can't. */

@@ -25,6 +25,7 @@ struct ops_case {
     enum rt_backend backend;
     const char *kind; /* end of the kernel's name */
     bool slots, rope, q_rope;
+    bool invariant;
     bool uneven, rope_uneven; /* tokens are farther apart than heads times a head */
     enum rt_lse_base lse_base;
 };
@@ -120,7 +121,10 @@ static void set_shape(struct rig *r)
                                      .causal = 1,
                                      .backend = c->backend};
     r->workspace = (struct rt_mla_workspace){.struct_size = sizeof(r->workspace), .kernel = "?"};
-    must(r, rt_mla_workspace_size(r->ops, &r->shape, &r->workspace), "workspace");
+    must(r,
+         c->invariant ? rt_mla_invariant_workspace_size(r->ops, &r->shape, &r->workspace)
+                      : rt_mla_workspace_size(r->ops, &r->shape, &r->workspace),
+         "workspace");
     const char *kernel = r->workspace.kernel;
     const size_t kind = strlen(c->kind), name = strlen(kernel);
     if (name < kind || strcmp(kernel + name - kind, c->kind) != 0)
@@ -199,6 +203,7 @@ static struct rt_mla_schedule_buffers schedule_of(const struct rig *r)
 static void run_schedule(struct rig *r)
 {
     const struct rt_mla_schedule_args args = {.struct_size = sizeof(args),
+                                              .invariant = r->c.invariant,
                                               .shape = r->shape,
                                               .lengths = (uintptr_t)r->lengths,
                                               .schedule = schedule_of(r)};
@@ -206,13 +211,16 @@ static void run_schedule(struct rig *r)
     struct rt_ops_choice choice;
     struct rt_error err = {0};
     if (rt_driver_open("host", &device, NULL, 0, &err) != RT_OK ||
-        rt_ops_choose("choice", &device.caps, &r->shape, &choice, &err) != RT_OK)
+        rt_ops_choose("choice", &device.caps, &r->shape, r->c.invariant, &choice, &err) != RT_OK)
         fail(r, "choice", err.message);
     struct rt_part *parts = take(r, r->workspace.part_bytes, 0);
     int32_t *num_splits = take(r, r->workspace.num_splits_bytes, 0);
     const struct rt_schedule_params p = {
         .rows = {.length = r->lengths, .count = BATCH, .q_len = r->c.q_len},
-        .schedule = {.parts = parts, .num_splits = num_splits, .part_count = r->workspace.parts},
+        .schedule = {.parts = parts,
+                     .num_splits = num_splits,
+                     .part_count = r->workspace.parts,
+                     .invariant = r->c.invariant},
         .overhead_blocks = choice.attend.overhead_blocks,
         .min_blocks = choice.attend.min_blocks};
     rt_driver_close(&device);

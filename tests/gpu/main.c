@@ -17,6 +17,7 @@ static const struct {
     {"two_runtimes", gpu_two_runtimes},
     {"audit", gpu_audit},
     {"host_agrees", gpu_host_agrees},
+    {"invariant", gpu_invariant},
     {"operators", gpu_operators},
     {"stages", gpu_stages},
     {"chunks", gpu_chunks},

@@ -33,6 +33,7 @@ enum gpu_outcome gpu_run_ahead(const struct gpu_suite *suite);
 enum gpu_outcome gpu_other_thread(const struct gpu_suite *suite);
 enum gpu_outcome gpu_audit(const struct gpu_suite *suite);
 enum gpu_outcome gpu_host_agrees(const struct gpu_suite *suite);
+enum gpu_outcome gpu_invariant(const struct gpu_suite *suite);
 enum gpu_outcome gpu_operators(const struct gpu_suite *suite);
 enum gpu_outcome gpu_stages(const struct gpu_suite *suite);
 enum gpu_outcome gpu_chunks(const struct gpu_suite *suite);

@@ -44,7 +44,8 @@ static void require(const struct plan *plan, bool holds, const char *what, int32
     fail();
 }
 
-static void run(struct plan *plan, uint32_t rows, uint32_t parts, uint32_t overhead, uint32_t min)
+static void run_rule(struct plan *plan, uint32_t rows, uint32_t parts, uint32_t overhead,
+                     uint32_t min, uint32_t invariant)
 {
     memset(plan->tiles, 0x5a, sizeof(plan->tiles));
     memset(plan->num_splits, 0x5a, sizeof(plan->num_splits));
@@ -53,9 +54,15 @@ static void run(struct plan *plan, uint32_t rows, uint32_t parts, uint32_t overh
                                           .schedule.num_splits = plan->num_splits,
                                           .rows.count = rows,
                                           .schedule.part_count = parts,
+                                          .schedule.invariant = invariant,
                                           .overhead_blocks = overhead,
                                           .min_blocks = min};
     rt_ref_schedule(&plan->p);
+}
+
+static void run(struct plan *plan, uint32_t rows, uint32_t parts, uint32_t overhead, uint32_t min)
+{
+    run_rule(plan, rows, parts, overhead, min, 0);
 }
 
 struct place {
@@ -191,6 +198,97 @@ static void test_by_hand(void **state)
     assert_int_equal(plan->tiles[0].begin_row, 3);
 }
 
+/* Of a schedule whose rows are cut by their own length: all of walk's properties, and every piece
+ * is a leaf or a group, of a row one or the other. */
+static void check_invariant(struct plan *plan, uint32_t rows, uint32_t parts)
+{
+    run_rule(plan, rows, parts, 0, 1, 1);
+    memset(plan->pieces, 0, sizeof(plan->pieces));
+    struct place at = skip_empty(plan, 0);
+    for (uint32_t part = 0; part < parts; part++) {
+        const struct rt_part *tile = &plan->tiles[part];
+        if (is_idle(plan, tile))
+            continue;
+        require(plan, tile->begin_row == at.row && tile->begin_block == at.block,
+                "a part does not begin where the last one ended", (int32_t)part);
+        const int32_t ends[][2] = {{tile->begin_row, tile->begin_block},
+                                   {tile->end_row, tile->end_block}};
+        for (int i = 0; i < 2; i++) {
+            const int32_t row = ends[i][0], block = ends[i][1];
+            if (block == 0)
+                continue;
+            const uint32_t unit = rt_invariant_unit_of(
+                (uint32_t)blocks(plan, row), plan->num_splits[row + 1] - plan->num_splits[row]);
+            require(plan, block % (int32_t)unit == 0 && block < blocks(plan, row),
+                    "a cut that is none of the row's own", row);
+            require(plan, i == 1 || tile->begin_split == block / (int32_t)unit,
+                    "begin_split is another", (int32_t)part);
+        }
+        require(plan, tile->begin_block > 0 || tile->begin_split == 0, "begin_split is not 0",
+                (int32_t)part);
+        at = tile->end_block > 0 ? (struct place){tile->end_row, tile->end_block}
+                                 : skip_empty(plan, tile->end_row);
+        require(plan, tile->end_block > 0 || at.row == tile->end_row, "a part ends at an empty row",
+                tile->end_row);
+    }
+    require(plan, at.row == (int32_t)rows && at.block == 0, "the plan ends before the work does",
+            at.row);
+    for (uint32_t r = 0; r < rows; r++) {
+        const uint32_t n = (uint32_t)blocks(plan, (int32_t)r), leaf = rt_invariant_leaf(n);
+        const int32_t pieces = plan->num_splits[r + 1] - plan->num_splits[r];
+        const uint32_t leaves = (n + leaf - 1) / leaf, groups = (leaves + 7) / 8;
+        require(plan,
+                n == 0 || pieces == (int32_t)leaves || pieces == (groups > 1 ? (int32_t)groups : 0),
+                "pieces that are neither leaves nor groups", (int32_t)r);
+        require(plan, groups <= RT_INVARIANT_GROUPS, "too many groups", (int32_t)r);
+    }
+    require(plan, (uint64_t)plan->num_splits[rows] <= rt_invariant_slots(parts, rows),
+            "too many partial slots", -1);
+}
+
+static void test_invariant(void **state)
+{
+    struct plan *plan = *state;
+    struct ck_random random = {.state = 77};
+    for (uint32_t i = 0; i < 3000; i++) {
+        const uint32_t rows = 1 + ck_random_below(&random, i % 50 ? 40 : 600);
+        const uint32_t parts = 1 + ck_random_below(&random, i % 3 ? 150 : MAX_PARTS);
+        const uint32_t longest = i % 4 == 0   ? 300
+                                 : i % 4 == 1 ? 3000
+                                 : i % 4 == 2 ? 20000
+                                              : 1048576;
+        for (uint32_t r = 0; r < rows; r++)
+            plan->lengths[r] = (int32_t)ck_random_below(&random, longest) -
+                               (ck_random_below(&random, 9) == 0 ? 500 : 0);
+        check_invariant(plan, rows, parts);
+    }
+    plan->lengths[0] = INT32_MAX;
+    check_invariant(plan, 1, 1);
+    check_invariant(plan, 1, MAX_PARTS);
+}
+
+/* A batch alike in length, as large as shows what is said of balance: no part has more than a unit
+ * above its share. */
+static void test_invariant_share(void **state)
+{
+    struct plan *plan = *state;
+    for (uint32_t rows = 1; rows <= 256; rows++) {
+        for (uint32_t r = 0; r < rows; r++)
+            plan->lengths[r] = 8192;
+        check_invariant(plan, rows, 132);
+        const int64_t share = (int64_t)(rows * 128 + 131) / 132;
+        const int64_t unit = rt_invariant_unit(128, (uint64_t)share);
+        for (uint32_t part = 0; part < 132; part++) {
+            const struct rt_part *t = &plan->tiles[part];
+            const int64_t work = is_idle(plan, t) ? 0
+                                                  : (t->end_row - t->begin_row) * 128 +
+                                                        t->end_block - t->begin_block;
+            require(plan, work < share + unit, "a part has a unit more than its share",
+                    (int32_t)part);
+        }
+    }
+}
+
 static void test_extremes(void **state)
 {
     struct plan *plan = *state;
@@ -296,7 +394,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_by_hand),         cmocka_unit_test(test_extremes),
         cmocka_unit_test(test_padding_is_free), cmocka_unit_test(test_small_rows),
-        cmocka_unit_test(test_random),
+        cmocka_unit_test(test_random),          cmocka_unit_test(test_invariant),
+        cmocka_unit_test(test_invariant_share),
     };
     return cmocka_run_group_tests_name("schedule", tests, make_plan, free_plan);
 }

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_KERNELS_ABI_INVARIANT_H
+#define RT_KERNELS_ABI_INVARIANT_H
+
+/*
+ * Batch-invariant attention: how a row's keys are cut, by nothing but its own length, and in which
+ * order what comes of them is added up. Read by gcc and by nvcc. docs/invariant.md says why so.
+ *
+ *   row    |-------- group 0 --------|-------- group 1 --------|-- group 2 --|
+ *   leaf   |0 |1 |2 |3 |4 |5 |6 |7 |8 |9 |10|11|12|13|14|15|16|17|18|19|20|21|
+ *
+ * A leaf is a run of blocks whose softmax is computed as if it were alone; a group is up to
+ * RT_INVARIANT_GROUP leaves, added up in order (kernels/device/fold.cuh); a row is its groups,
+ * added up in order likewise. A schedule shares out leaves or groups, and which of the two is all
+ * that it decides: an SM that has a whole group adds its leaves up itself, elsewhere reduce does,
+ * by the same numbers in the same order.
+ */
+#include "kernels/abi/views.h"
+
+#define RT_INVARIANT_GROUP 8u    /* leaves of a group */
+#define RT_INVARIANT_GROUPS 8u   /* of a row, at most */
+#define RT_INVARIANT_SHORT 16u   /* blocks of a row whose leaves are of one block */
+#define RT_INVARIANT_MIDDLE 128u /* likewise of two; longer ones have as many as make 64 leaves */
+
+static RT_HD inline uint32_t rt_invariant_blocks(int32_t length)
+{
+    return length <= 0 ? 0 : ((uint32_t)length + RT_BLOCK_TOKENS - 1) / RT_BLOCK_TOKENS;
+}
+
+/* Blocks of a leaf of a row of `blocks`; its last leaf may have fewer. */
+static RT_HD inline uint32_t rt_invariant_leaf(uint32_t blocks)
+{
+    const uint32_t most = RT_INVARIANT_GROUP * RT_INVARIANT_GROUPS;
+    return blocks <= RT_INVARIANT_SHORT    ? 1
+           : blocks <= RT_INVARIANT_MIDDLE ? 2
+                                           : (blocks + most - 1) / most;
+}
+
+/* Blocks of a piece of the row, where parts have `payload` blocks: of a group, if a part is not
+ * much shorter than one, else of a leaf. */
+static RT_HD inline uint32_t rt_invariant_unit(uint32_t blocks, uint64_t payload)
+{
+    const uint32_t leaf = rt_invariant_leaf(blocks), group = leaf * RT_INVARIANT_GROUP;
+    const uint32_t whole = group < blocks ? group : blocks;
+    return (uint64_t)whole * 8 <= payload * 9 ? group : leaf;
+}
+
+/* Pieces of `unit` blocks of a row with keys. */
+static RT_HD inline uint32_t rt_invariant_pieces(uint32_t blocks, uint32_t unit)
+{
+    return (blocks + unit - 1) / unit;
+}
+
+/* What the schedule has made of a row of `blocks`, seen from the pieces that num_splits gives it:
+ * none where it is one. */
+static RT_HD inline uint32_t rt_invariant_unit_of(uint32_t blocks, int32_t pieces)
+{
+    const uint32_t leaf = rt_invariant_leaf(blocks), group = leaf * RT_INVARIANT_GROUP;
+    return pieces > (int32_t)rt_invariant_pieces(blocks, group) ? leaf : group;
+}
+
+/* Partial slots that the pieces of so many rows, shared out to so many parts, can need: a row of
+ * leaves has less than 8 of them for what a part takes, and others have 8 groups at most. */
+static RT_HD inline uint64_t rt_invariant_slots(uint32_t parts, uint32_t rows)
+{
+    return (uint64_t)RT_INVARIANT_GROUP * parts + (uint64_t)RT_INVARIANT_GROUPS * rows;
+}
+
+#endif
