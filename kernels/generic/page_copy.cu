@@ -34,7 +34,6 @@ extern "C" __global__ void __launch_bounds__(RT_PAGE_COPY_THREADS)
     unsigned char *to = layer + copy.to * p.kv.page_stride_bytes;
     const uint32_t rows = (uint32_t)max(copy.rows, 0);
     const uint32_t vectors = p.kv.token_bytes / sizeof(uint4);
-    copy_tail(p, from, to);
     for (uint32_t first = threadIdx.x / RT_WARP_LANES; first < rows;
          first += ROWS_IN_FLIGHT * WARPS) {
         struct rt_row_piece pieces[ROWS_IN_FLIGHT];
@@ -53,4 +52,5 @@ extern "C" __global__ void __launch_bounds__(RT_PAGE_COPY_THREADS)
                          row < rows ? vectors : 0, pieces[i]);
         }
     }
+    copy_tail(p, from, to);
 }
