@@ -141,10 +141,11 @@ struct emu_order *emu_mbarrier_order(const uint64_t *at)
     return &b->order[b->phase % 2];
 }
 
-void emu_mbarrier_copied(const uint64_t *at, unsigned bytes)
+void emu_mbarrier_copied(const uint64_t *at, unsigned bytes, unsigned arrivals)
 {
     struct phases *b = find(at);
     b->bytes -= (int)bytes;
+    b->pending -= (int)arrivals;
     end_phase(b);
 }
 

@@ -14,8 +14,9 @@ void emu_mbarrier_init(uint64_t *at, unsigned count);
 void emu_mbarrier_arrive(uint64_t *at, unsigned bytes);
 void emu_mbarrier_wait(const uint64_t *at, unsigned parity);
 
-/* By a copy: its end is before what waits for the phase that the barrier is in. */
+/* By a copy: its end is before what waits for the phase that the barrier is in. It brings bytes
+ * that were announced, or an arrival. */
 struct emu_order *emu_mbarrier_order(const uint64_t *at);
-void emu_mbarrier_copied(const uint64_t *at, unsigned bytes);
+void emu_mbarrier_copied(const uint64_t *at, unsigned bytes, unsigned arrivals = 0);
 
 #endif

@@ -25,14 +25,21 @@ uint64_t emu_random(void);
 void emu_sleep(struct emu_wish wish);
 void emu_wake(int thread);
 
-void emu_copy_begin(void); /* cp.async, of a block */
-void emu_copy_read(void);  /* all that were asked for read their source, at the latest now */
+void emu_copy_begin(void);   /* cp.async, of a block */
+void emu_copy_read(void);    /* all that were asked for read their source, at the latest now */
+bool emu_copy_pending(void); /* of those that a barrier waits for */
+void emu_copy_step(void);
+void emu_copy_end(void);
 
 /* What runs beside the threads: copies and products that were asked for. */
 void emu_async_begin(void); /* of a block */
 bool emu_async_pending(void);
 void emu_async_step(void); /* does one of them, any that may be next */
 void emu_async_end(void);  /* fails where something is left */
+
+/* Agents that are taken in turn: two one behind the other have no order by their agent. */
+void *emu_agent_take(void);
+void emu_agent_give_back(void *agent);
 
 void emu_product_begin(void);
 bool emu_product_pending(void);

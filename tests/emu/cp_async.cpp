@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Copies that a thread asks for and waits for itself: cp.async. */
+/* Copies that a thread asks for and waits for itself, or lets a barrier wait for: cp.async. */
 #include "tests/emu/access.h"
-#include "tests/emu/core.h"
+#include "tests/emu/barrier.h"
+
+#include <vector>
 
 enum { MAX_COPIES = 512 };
 
@@ -16,10 +18,26 @@ static struct copies {
     struct copy of[MAX_COPIES];
 } copies[EMU_MAX_THREADS];
 
+/* A thread's copies that arrive at a barrier when they have landed, all at one moment. */
+struct batch {
+    uint64_t *barrier;
+    std::vector<struct copy> of;
+    void *agent;
+};
+static std::vector<struct batch> batches;
+static struct emu_order asked[EMU_MAX_THREADS];
+
 void emu_copy_begin(void)
 {
     for (auto &of_thread : copies)
         of_thread.group = of_thread.count = 0;
+    batches.clear();
+}
+
+void emu_copy_end(void)
+{
+    if (!batches.empty())
+        emu_fail("copies of %zu threads are still on their way", batches.size());
 }
 
 /* A copy that has not landed looks like NaN, to a reader that is early and to one that is late. */
@@ -34,15 +52,21 @@ void emu_copy_async(void *to, const void *from, bool valid)
     c->of[c->count++] = {to, valid ? from : nullptr, c->group, {0, 0}};
 }
 
+static void read_source(struct copy *c)
+{
+    if (c->from)
+        c->value = emu_load_16(c->from);
+    c->from = nullptr;
+}
+
 void emu_copy_read(void)
 {
     for (auto &of_thread : copies)
-        for (int i = 0; i < of_thread.count; i++) {
-            struct copy *c = &of_thread.of[i];
-            if (c->from)
-                c->value = emu_load_16(c->from);
-            c->from = nullptr;
-        }
+        for (int i = 0; i < of_thread.count; i++)
+            read_source(&of_thread.of[i]);
+    for (auto &b : batches)
+        for (auto &c : b.of)
+            read_source(&c);
 }
 
 void emu_copy_commit(void)
@@ -50,16 +74,53 @@ void emu_copy_commit(void)
     copies[emu_self()].group++;
 }
 
+static void land(struct copy *c)
+{
+    read_source(c);
+    emu_store_16(c->to, c->value);
+}
+
 void emu_copy_wait(int pending)
 {
     struct copies *c = &copies[emu_self()];
     int left = 0;
     for (int i = 0; i < c->count; i++) {
-        const struct copy at = c->of[i];
-        if (at.group >= c->group - pending)
-            c->of[left++] = at;
+        if (c->of[i].group >= c->group - pending)
+            c->of[left++] = c->of[i];
         else
-            emu_store_16(at.to, at.from ? emu_load_16(at.from) : at.value);
+            land(&c->of[i]);
     }
     c->count = left;
+}
+
+/* The thread does not wait for them any more. */
+void emu_copy_arrive(uint64_t *barrier)
+{
+    const emu_unseen unseen;
+    struct copies *c = &copies[emu_self()];
+    emu_release(&asked[emu_self()]);
+    void *agent = emu_agent_take();
+    emu_agent_enter(agent, &asked[emu_self()], true);
+    emu_agent_leave(nullptr);
+    batches.push_back({barrier, std::vector<struct copy>(c->of, c->of + c->count), agent});
+    c->count = 0;
+}
+
+bool emu_copy_pending(void)
+{
+    return !batches.empty();
+}
+
+void emu_copy_step(void)
+{
+    const size_t i = emu_random() % batches.size();
+    struct batch b = batches[i];
+    batches[i] = batches.back();
+    batches.pop_back();
+    emu_agent_enter(b.agent, nullptr);
+    for (auto &c : b.of)
+        land(&c);
+    emu_agent_leave(emu_mbarrier_order(b.barrier), true);
+    emu_agent_give_back(b.agent);
+    emu_mbarrier_copied(b.barrier, 0, 1);
 }

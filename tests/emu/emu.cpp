@@ -406,7 +406,6 @@ static void run_block(void)
     policy = (enum policy)(emu_random() % POLICIES);
     const int warp_count = (thread_count + 31) / 32;
     make_ranks(warp_count);
-    emu_copy_begin();
     emu_async_begin();
     for (int i = 0; i < thread_count; i++)
         start_fiber(i);

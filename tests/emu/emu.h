@@ -62,6 +62,7 @@ int __syncthreads_count(bool vote);
 void __syncwarp(void);
 void emu_copy_async(void *to, const void *from, bool valid);
 void emu_copy_commit(void);
+void emu_copy_arrive(uint64_t *barrier);
 void emu_copy_wait(int pending);
 void emu_poison_shared(void); /* of kernels that declare their own; beside their source */
 void emu_load_row(uint32_t (&words)[4], const void *row);

@@ -82,20 +82,20 @@ void *emu_agent_make(void)
     return __tsan_create_fiber(0);
 }
 
-void emu_agent_enter(void *agent, struct emu_order *asked)
+void emu_agent_enter(void *agent, struct emu_order *asked, bool plain)
 {
     interrupted = now ? now->own : __tsan_get_current_fiber();
     switch_to(agent);
     if (asked)
-        __tsan_acquire(&asked->async);
+        __tsan_acquire(plain ? &asked->own : &asked->async);
 }
 
-void emu_agent_leave(struct emu_order *done)
+void emu_agent_leave(struct emu_order *done, bool plain)
 {
-    if (done) {
+    if (done)
         __tsan_release(&done->own);
+    if (done && !plain)
         __tsan_release(&done->async);
-    }
     switch_to(interrupted);
 }
 #else
@@ -127,10 +127,10 @@ void *emu_agent_make(void)
 {
     return nullptr;
 }
-void emu_agent_enter(void *, struct emu_order *)
+void emu_agent_enter(void *, struct emu_order *, bool)
 {
 }
-void emu_agent_leave(struct emu_order *)
+void emu_agent_leave(struct emu_order *, bool)
 {
 }
 #endif

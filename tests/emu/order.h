@@ -38,9 +38,9 @@ struct emu_unseen {
 };
 
 /* By whoever runs. The agent starts behind what was asked, and ends before what is done; either may
- * be null. */
+ * be null. One that is `plain` goes the way of loads and stores instead. */
 void *emu_agent_make(void);
-void emu_agent_enter(void *agent, struct emu_order *asked);
-void emu_agent_leave(struct emu_order *done);
+void emu_agent_enter(void *agent, struct emu_order *asked, bool plain = false);
+void emu_agent_leave(struct emu_order *done, bool plain = false);
 
 #endif

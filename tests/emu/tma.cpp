@@ -23,7 +23,6 @@ struct box {
 };
 
 static std::vector<struct box> boxes;
-/* The longest idle is next: two copies one behind the other have no order by their agent. */
 static std::deque<void *> idle_agents;
 static int agent_count;
 static struct emu_order asked[EMU_MAX_THREADS];
@@ -31,6 +30,7 @@ static struct emu_order asked[EMU_MAX_THREADS];
 void emu_async_begin(void)
 {
     boxes.clear();
+    emu_copy_begin();
     emu_barrier_begin();
     emu_product_begin();
 }
@@ -39,12 +39,13 @@ void emu_async_end(void)
 {
     if (!boxes.empty())
         emu_fail("%zu boxes are still on their way", boxes.size());
+    emu_copy_end();
     emu_product_end();
 }
 
 bool emu_async_pending(void)
 {
-    return !boxes.empty() || emu_product_pending();
+    return !boxes.empty() || emu_copy_pending() || emu_product_pending();
 }
 
 static uint64_t bytes_of(const struct box *b)
@@ -120,14 +121,25 @@ static void check_box(const struct box *b, int dims)
         emu_fail("rows of %llu bytes in a box", (unsigned long long)b->map[EMU_MAP_BOX] * 2);
 }
 
-static void ask(struct box b)
+void *emu_agent_take(void)
 {
     while (idle_agents.empty() || agent_count < LEAST_AGENTS) {
         idle_agents.push_front(emu_agent_make());
         agent_count++;
     }
-    b.agent = idle_agents.front();
+    void *agent = idle_agents.front();
     idle_agents.pop_front();
+    return agent;
+}
+
+void emu_agent_give_back(void *agent)
+{
+    idle_agents.push_back(agent);
+}
+
+static void ask(struct box b)
+{
+    b.agent = emu_agent_take();
     emu_release(&asked[emu_self()]);
     emu_agent_enter(b.agent, &asked[emu_self()]);
     copy_vectors(&b, true);
@@ -171,14 +183,17 @@ static void land(void)
     emu_agent_enter(b.agent, nullptr);
     copy_vectors(&b, false);
     emu_agent_leave(emu_mbarrier_order(b.barrier));
-    idle_agents.push_back(b.agent);
+    emu_agent_give_back(b.agent);
     emu_mbarrier_copied(b.barrier, (unsigned)bytes_of(&b));
 }
 
 void emu_async_step(void)
 {
-    if (boxes.empty() || (emu_product_pending() && emu_random() % 2))
-        emu_product_step();
-    else
+    const bool others = emu_copy_pending() || emu_product_pending();
+    if (!boxes.empty() && (!others || emu_random() % 2))
         land();
+    else if (emu_copy_pending() && (!emu_product_pending() || emu_random() % 2))
+        emu_copy_step();
+    else
+        emu_product_step();
 }

@@ -23,6 +23,16 @@ static __device__ __forceinline__ void rt_cp_async_16(void *shared, const void *
                  : "memory");
 }
 
+/* Arrives at a barrier in shared memory, as one of those it counts, once all copies that this
+ * thread has asked for so far have landed: PTX ISA, "cp.async.mbarrier.arrive". Nothing is said
+ * about the thread's other stores. */
+static __device__ __forceinline__ void rt_cp_async_arrive(uint64_t *barrier)
+{
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(
+                     (uint32_t)__cvta_generic_to_shared(barrier))
+                 : "memory");
+}
+
 /* Closes the thread's current group; a group without copies is allowed and counts. */
 static __device__ __forceinline__ void rt_cp_async_commit(void)
 {
