@@ -63,6 +63,7 @@ static enum rt_status one_step(struct run *run, uint32_t batch, uint32_t q, uint
         b->accept[i] = verify_below(run, 4) ? RT_ACCEPT_ALL : 1 + (int32_t)verify_below(run, q);
     for (uint32_t i = 0; i < live * q; i++)
         b->tokens[i] = (int32_t)verify_below(run, INT32_MAX);
+    TRY(verify_write_lists(run, &s, b->rows));
     TRY(verify_prepare(run, &s));
     TRY(launch(run, live, q, b));
     for (uint32_t i = 0; i < live; i++)
