@@ -39,6 +39,9 @@ void bench_report_head(const struct bench_report *report)
     const struct rt_measure_info *d = &report->device;
     printf("device %s (%s, %u SMs)%s%s; softmax scale %.7g; us\n", d->device, d->opens, d->sm_count,
            d->device_reason[0] ? "; " : "", d->device_reason, report->softmax_scale);
+    if (report->topk)
+        printf("every query token attends to %u listed keys, or to all where it sees fewer\n",
+               report->topk);
     printf("layer: attend and its reduction, KV of every layer cold; +append: with an append "
            "before it;\n"
            "sched, append: a node of a chain; step: %u layers by rt_step, other: what of it is "
@@ -140,6 +143,8 @@ static void write_line(const struct bench_report *report, const struct bench_row
     cJSON *j = cJSON_CreateObject();
     cJSON_AddStringToObject(j, "device", report->device.device);
     cJSON_AddNumberToObject(j, "softmax_scale", report->softmax_scale);
+    if (report->topk)
+        json_uint(j, "topk", report->topk);
     json_shape(j, row);
     if (row->measured)
         json_measured(j, row);

@@ -24,6 +24,7 @@
 
 struct choice {
     const char *shapes, *out, *backend_name, *device, *only;
+    uint64_t topk; /* 0: dense attention */
     bool no_step, invariant;
     enum rt_backend backend;
 };
@@ -54,6 +55,7 @@ static enum rt_status measure_layer(struct bench *b, struct bench_row *row)
         .d_v = s->kv_lora_rank,
         .page_size = s->page_size,
         .causal = s->query_len > 1,
+        .topk = (uint32_t)b->choice.topk,
         .backend = b->choice.backend,
         .invariant = b->choice.invariant,
         .softmax_scale = (float)SOFTMAX_SCALE,
@@ -92,7 +94,7 @@ static enum rt_status measure_all(struct bench *b)
         const struct shape *s = &b->shapes.list[i];
         if (!wanted(b, s))
             continue;
-        struct bench_row row = {.shape = s, .roofline = roofline_of(s)};
+        struct bench_row row = {.shape = s, .roofline = roofline_of(s, (uint32_t)b->choice.topk)};
         status = measure_layer(b, &row);
         if (status == RT_OK && !b->choice.no_step)
             measure_step(b, &row);
@@ -112,6 +114,7 @@ static bool read_options(int argc, char **argv, struct choice *c)
         {"--backend", OPTION_TEXT, &c->backend_name, 0, 0},
         {"--device", OPTION_TEXT, &c->device, 0, 0},
         {"--only", OPTION_TEXT, &c->only, 0, 0},
+        {"--topk", OPTION_NUMBER, &c->topk, 1, RT_MAX_LENGTH},
         {"--no-step", OPTION_FLAG, &c->no_step, 0, 0},
         {"--invariant", OPTION_FLAG, &c->invariant, 0, 0},
     };
@@ -120,6 +123,11 @@ static bool read_options(int argc, char **argv, struct choice *c)
                                                RT_BACKEND_SM90};
     if (!options_read(argc, argv, options, sizeof(options) / sizeof(options[0]), NULL))
         return false;
+    c->no_step |= c->topk > 0; /* whose lists a stage would have to write */
+    if (c->topk && c->invariant) {
+        complain("--topk with --invariant: attention over lists is not batch-invariant");
+        return false;
+    }
     if (!c->shapes) {
         complain("bench attention needs --shapes FILE");
         return false;
@@ -215,11 +223,22 @@ static enum rt_status open_lines(struct bench *b, struct rt_error *error)
     return RT_ERR_INVALID;
 }
 
+/* What the list knows is of all keys. */
+static void forget_dense_times(struct shapes *shapes)
+{
+    for (uint32_t i = 0; i < shapes->count; i++) {
+        struct shape *s = &shapes->list[i];
+        s->peer_layer_us = s->peer_metadata_us = s->floor_us = 0;
+    }
+}
+
 static enum rt_status set_up(struct bench *b, struct rt_error *error)
 {
     enum rt_status status = shapes_load(b->choice.shapes, &b->shapes, error);
     if (status != RT_OK)
         return status;
+    if (b->choice.topk)
+        forget_dense_times(&b->shapes);
     if (!count_wanted(b)) {
         (void)snprintf(error->message, sizeof(error->message), "%.100s: no label has \"%.100s\"",
                        b->choice.shapes, b->choice.only);
@@ -231,6 +250,7 @@ static enum rt_status set_up(struct bench *b, struct rt_error *error)
         return RT_ERR_INVALID;
     }
     b->report.softmax_scale = SOFTMAX_SCALE;
+    b->report.topk = (uint32_t)b->choice.topk;
     status = open_device(b, error);
     return status == RT_OK ? open_lines(b, error) : status;
 }

@@ -58,11 +58,12 @@ static enum rt_status measure_shape(struct rt_measure *m,
 {
     struct rt_rig rig;
     RT_TRY(rt_rig_make(m, params, &rig));
-    const struct rt_ops_choice *choice = &rig.choices[RT_RIG_TIMED];
-    struct rt_measure_attention_result result = {.backend = choice->attend.backend,
-                                                 .kernel = choice->attend.entry,
-                                                 .reduction = choice->reduce.entry,
-                                                 .parts = choice->attend.parts,
+    const struct rt_variant *attend = rt_rig_attend(&rig, RT_RIG_TIMED);
+    struct rt_measure_attention_result result = {.backend = attend->backend,
+                                                 .kernel = attend->entry,
+                                                 .reduction =
+                                                     rig.choices[RT_RIG_TIMED].reduce.entry,
+                                                 .parts = attend->parts,
                                                  .layers = rig.layers,
                                                  .layer_bytes = rig.layer_bytes};
     struct rt_measure_check check = {0};

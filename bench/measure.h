@@ -63,7 +63,10 @@ struct rt_measure_attention_params {
     uint32_t page_size;     /* tokens: 16, 32, 64 or 128 */
     uint32_t causal;        /* as in struct rt_mla_shape */
     enum rt_backend backend;
-    uint32_t invariant;  /* 1: batch-invariant */
+    uint32_t invariant; /* 1: batch-invariant */
+    /* 0: all keys that a token sees. Else a list names as many of them for it, at most, in place
+     * of dense attention: 576/512 and 512/512. */
+    uint32_t topk;
     float softmax_scale; /* > 0 */
     uint32_t replays;    /* measured, behind two that are not: 1..RT_MEASURE_MAX_REPLAYS; 0: 15 */
 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench/measure_rig.h"
 
+#include "bench/measure_lists.h"
 #include "common/math.h"
 
 #include <stdio.h>
@@ -54,6 +55,8 @@ static enum rt_status decide_shape(struct rt_rig *rig, struct rt_error *err)
     /* Pages are counted behind this: it is what bounds page size and batch. */
     RT_TRY(rt_ops_choose("rt_mla_decode", &rig->m->driver.caps, &rig->shape, p->invariant,
                          &rig->choices[RT_RIG_TIMED], err));
+    if (p->topk)
+        RT_TRY(rt_lists_choose(rig, RT_RIG_TIMED, p->backend));
     RT_TRY(check_lengths(p, err));
     for (uint32_t r = 0; r < p->batch; r++) {
         pages += pages_of(p, r);
@@ -71,8 +74,11 @@ static enum rt_status choose_truth(struct rt_rig *rig, struct rt_error *err)
     struct rt_mla_shape shape = rig->shape;
     shape.backend = RT_BACKEND_GENERIC;
     RT_TRY(rt_ops_choose("rt_mla_decode", &rig->m->driver.caps, &shape, 0, truth, err));
-    if (!strcmp(truth->attend.entry, rig->choices[RT_RIG_TIMED].attend.entry))
-        truth->attend.parts += truth->attend.parts / 2 + 1;
+    if (rig->params->topk)
+        RT_TRY(rt_lists_choose(rig, RT_RIG_TRUTH, RT_BACKEND_GENERIC));
+    struct rt_variant *attend = rt_rig_attend(rig, RT_RIG_TRUTH);
+    if (!strcmp(attend->entry, rt_rig_attend(rig, RT_RIG_TIMED)->entry))
+        attend->parts += attend->parts / 2 + 1;
     return RT_OK;
 }
 
@@ -94,6 +100,27 @@ static enum rt_status decide_layers(struct rt_rig *rig, struct rt_error *err)
     return RT_OK;
 }
 
+/* What a side's kernels need besides the inputs, in bytes. */
+static void size_outputs(const struct rt_rig *rig, enum rt_rig_side side,
+                         uint64_t (*bytes)[RT_RIG_OUTPUTS])
+{
+    const struct rt_mla_shape *s = &rig->shape;
+    const uint64_t query_rows = (uint64_t)s->batch * s->query_len * s->heads;
+    struct rt_mla_workspace dense;
+    struct rt_mla_sparse_workspace sparse;
+    rt_ops_workspace(s, &rig->choices[side], &dense);
+    if (rig->params->topk)
+        rt_sparse_workspace(&rig->lists.shape, &rig->lists.choices[side], &sparse);
+#define BYTES(member) (rig->params->topk ? sparse.member : dense.member)
+    (*bytes)[RT_RIG_PARTS] = BYTES(part_bytes);
+    (*bytes)[RT_RIG_NUM_SPLITS] = BYTES(num_splits_bytes);
+    (*bytes)[RT_RIG_PARTIAL_OUT] = BYTES(partial_out_bytes);
+    (*bytes)[RT_RIG_PARTIAL_LSE] = BYTES(partial_lse_bytes);
+#undef BYTES
+    (*bytes)[RT_RIG_OUT] = query_rows * s->d_v * sizeof(uint16_t);
+    (*bytes)[RT_RIG_LSE] = query_rows * sizeof(float);
+}
+
 /* Counts where base is 0, and carves: returns the bytes of it all. */
 static uint64_t carve(struct rt_rig *rig, rt_addr base)
 {
@@ -102,25 +129,21 @@ static uint64_t carve(struct rt_rig *rig, rt_addr base)
     struct {
         struct rt_rig_buffer *buffer;
         uint64_t bytes;
-    } all[5 + RT_RIG_SIDES * RT_RIG_OUTPUTS] = {
+    } all[7 + RT_RIG_SIDES * (1 + RT_RIG_OUTPUTS)] = {
         {&rig->lengths, s->batch * sizeof(int32_t)},
         {&rig->positions, s->batch * sizeof(int32_t)},
         {&rig->table, (uint64_t)s->batch * s->max_blocks * sizeof(int32_t)},
         {&rig->q, query_rows * s->d_qk * sizeof(uint16_t)},
         {&rig->latent, rows * s->d_qk * sizeof(uint16_t)},
+        {&rig->lists.indices, rt_lists_index_bytes(rig)},
+        {&rig->lists.counts, rt_lists_count_bytes(rig)},
+        {&rig->lists.lengths[RT_RIG_TIMED], rt_lists_count_bytes(rig)},
+        {&rig->lists.lengths[RT_RIG_TRUTH], rt_lists_count_bytes(rig)},
     };
-    uint32_t count = 5;
+    uint32_t count = 9;
     for (uint32_t side = 0; side < RT_RIG_SIDES; side++) {
-        struct rt_mla_workspace w;
-        rt_ops_workspace(s, &rig->choices[side], &w);
-        const uint64_t bytes[RT_RIG_OUTPUTS] = {
-            [RT_RIG_PARTS] = w.part_bytes,
-            [RT_RIG_NUM_SPLITS] = w.num_splits_bytes,
-            [RT_RIG_PARTIAL_OUT] = w.partial_out_bytes,
-            [RT_RIG_PARTIAL_LSE] = w.partial_lse_bytes,
-            [RT_RIG_OUT] = query_rows * s->d_v * sizeof(uint16_t),
-            [RT_RIG_LSE] = query_rows * sizeof(float),
-        };
+        uint64_t bytes[RT_RIG_OUTPUTS];
+        size_outputs(rig, side, &bytes);
         for (uint32_t i = 0; i < RT_RIG_OUTPUTS; i++, count++) {
             all[count].buffer = &rig->outputs[side][i];
             all[count].bytes = bytes[i];
@@ -205,6 +228,8 @@ enum rt_status rt_rig_make(struct rt_measure *m, const struct rt_measure_attenti
                                  "the memory of a shape", bytes, &m->error));
     carve(rig, rig->memory);
     RT_TRY_GOTO(upload_integers(rig));
+    if (params->topk)
+        RT_TRY_GOTO(rt_lists_fill(rig));
     RT_TRY_GOTO(rt_measure_fill(m, rig->q.address, rig->q.bytes));
     RT_TRY_GOTO(rt_measure_fill(m, rig->latent.address, rig->latent.bytes));
     return RT_OK;
@@ -266,6 +291,10 @@ enum rt_status rt_rig_add_schedule(const struct rt_rig *rig, enum rt_rig_side si
                                               .lengths = rig->lengths.address,
                                               .schedule = schedule_of(rig, side)};
     struct rt_work work;
+    if (rig->params->topk) {
+        RT_TRY(rt_lists_schedule_work(rig, side, &work));
+        return add(rig, "schedule", 0, &work, p);
+    }
     RT_TRY(
         rt_ops_schedule_work(&rig->m->kernels, &rig->choices[side], &args, &work, &rig->m->error));
     return add(rig, "schedule", 0, &work, p);
@@ -285,9 +314,20 @@ enum rt_status rt_rig_add_append(const struct rt_rig *rig, uint32_t layer, struc
     return add(rig, "append", layer, &work, p);
 }
 
+static enum rt_status add_listed(const struct rt_rig *rig, enum rt_rig_side side, uint32_t layer,
+                                 struct rt_program *p)
+{
+    struct rt_sparse_decode_work work;
+    RT_TRY(rt_lists_decode_work(rig, side, layer, &work));
+    RT_TRY(add(rig, "attend", layer, &work.attend, p));
+    return add(rig, "reduce", layer, &work.reduce, p);
+}
+
 enum rt_status rt_rig_add_attend(const struct rt_rig *rig, enum rt_rig_side side, uint32_t layer,
                                  struct rt_program *p)
 {
+    if (rig->params->topk)
+        return add_listed(rig, side, layer, p);
     const struct rt_mla_decode_args args = {
         .struct_size = sizeof(args),
         .softmax_scale = rig->params->softmax_scale,

@@ -6,6 +6,7 @@
 #include "bench/measure_device.h"
 #include "graphs/program.h"
 #include "runtime/ops_work.h"
+#include "runtime/sparse_work.h"
 
 /* Whose plan, partial buffers and output: the kernel's that is timed, or the one's it is held to.
  */
@@ -27,11 +28,20 @@ struct rt_rig_buffer {
     uint64_t bytes;
 };
 
+/* Of a shape over listed keys; see measure_lists.h. */
+struct rt_rig_lists {
+    struct rt_mla_sparse_shape shape;
+    struct rt_sparse_choice choices[RT_RIG_SIDES];
+    struct rt_rig_buffer indices, counts;
+    struct rt_rig_buffer lengths[RT_RIG_SIDES]; /* that the schedule writes */
+};
+
 struct rt_rig {
     struct rt_measure *m;
     const struct rt_measure_attention_params *params;
     struct rt_mla_shape shape;
     struct rt_ops_choice choices[RT_RIG_SIDES];
+    struct rt_rig_lists lists; /* where there are lists */
     struct rt_memory_region pool;
     uint64_t layer_bytes;
     uint32_t layers;
@@ -44,6 +54,12 @@ struct rt_rig {
 enum rt_status rt_rig_make(struct rt_measure *m, const struct rt_measure_attention_params *params,
                            struct rt_rig *rig);
 void rt_rig_free(struct rt_rig *rig);
+
+/* What attends. */
+static inline struct rt_variant *rt_rig_attend(struct rt_rig *rig, enum rt_rig_side side)
+{
+    return rig->params->topk ? &rig->lists.choices[side].attend : &rig->choices[side].attend;
+}
 
 /* Append a stage to the program. Attend brings its reduction, if it has one. */
 enum rt_status rt_rig_add_schedule(const struct rt_rig *rig, enum rt_rig_side side,

@@ -6,15 +6,24 @@
 #define LATENCY_BELOW_US 10.0
 #define BF16_BYTES 2.0
 
-struct roofline roofline_of(const struct shape *s)
+/* Keys that all query tokens have together. */
+static double pairs_of(const struct shape *s, uint32_t topk)
 {
-    double d_v = s->kv_lora_rank, d_qk = d_v + s->qk_rope_head_dim, tokens = 0;
-    for (uint32_t i = 0; i < s->batch; i++)
-        tokens += s->lengths[i];
-    double query_rows = (double)s->query_len * s->heads;
+    double pairs = 0;
+    for (uint32_t row = 0; row < s->batch; row++)
+        for (uint32_t unseen = 0; unseen < s->query_len; unseen++)
+            pairs += topk ? fmin(topk, s->lengths[row] - (double)unseen) : s->lengths[row];
+    return pairs;
+}
+
+struct roofline roofline_of(const struct shape *s, uint32_t topk)
+{
+    const double d_v = s->kv_lora_rank, d_qk = d_v + s->qk_rope_head_dim;
+    const double query_rows = (double)s->query_len * s->heads, pairs = pairs_of(s, topk);
+    const double keys = topk ? pairs : pairs / s->query_len;
     struct roofline r = {
-        .flop = 2 * (d_qk + d_v) * tokens * query_rows,
-        .bytes = BF16_BYTES * (tokens * d_qk + s->batch * query_rows * (d_qk + d_v)),
+        .flop = 2 * (d_qk + d_v) * pairs * s->heads,
+        .bytes = BF16_BYTES * (keys * d_qk + s->batch * query_rows * (d_qk + d_v)),
     };
     double flop_us = r.flop / ROOFLINE_TFLOPS / 1e6, bytes_us = r.bytes / ROOFLINE_GBPS / 1e3;
     r.floor_us = s->floor_us > 0 ? s->floor_us : fmax(flop_us, bytes_us);

@@ -17,13 +17,15 @@ enum roofline_class {
 };
 
 struct roofline {
-    double flop;     /* 2 (d_qk + d_v) for every pair of a query row and a key, masked ones too */
-    double bytes;    /* every KV row once, q, out */
+    /* 2 (d_qk + d_v) for every pair of a query row and a key: masked ones too, or those listed */
+    double flop;
+    double bytes;    /* every KV row once, or every listed one of a token; q, out */
     double floor_us; /* the shape's own where it says one, else the larger of the two terms */
     enum roofline_class of;
 };
 
-struct roofline roofline_of(const struct shape *shape);
+/* topk 0: of dense attention. */
+struct roofline roofline_of(const struct shape *shape, uint32_t topk);
 const char *roofline_class_name(enum roofline_class of);
 
 #endif

@@ -102,6 +102,7 @@ static const struct command commands[] = {
      "      --backend NAME auto, sm90 or generic (auto)\n"
      "      --device NAME  auto, host or cuda:N (auto)\n"
      "      --only TEXT    shapes whose label has it\n"
+     "      --topk N       over lists of N keys of every query token; no whole steps\n"
      "      --no-step      leave the whole steps out\n"
      "      --invariant    batch-invariant attention instead of the fastest\n"},
     {"bench allreduce", cmd_bench_allreduce,

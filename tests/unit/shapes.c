@@ -250,11 +250,11 @@ static void floors_and_classes(void **state)
     assert_int_equal(shapes.count, 66);
     for (uint32_t i = 0; i < shapes.count; i++) {
         struct shape *s = &shapes.list[i];
-        struct roofline given = roofline_of(s);
+        struct roofline given = roofline_of(s, 0);
         assert_true(given.floor_us == s->floor_us);
         double published = s->floor_us;
         s->floor_us = 0;
-        struct roofline own = roofline_of(s);
+        struct roofline own = roofline_of(s, 0);
         assert_true(fabs(own.floor_us - published) <= 0.006);
         assert_int_equal(own.of, given.of);
         count[own.of]++;
@@ -270,11 +270,20 @@ static void a_floor_by_hand(void **state)
     (void)state;
     struct shape s;
     assert_int_equal(read_line("{\"heads\": 16, " REST LENS, &s, NULL), RT_OK);
-    struct roofline r = roofline_of(&s);
+    struct roofline r = roofline_of(&s, 0);
     assert_true(r.flop == 2.0 * 1088 * 9 * 16);
     assert_true(r.bytes == 2.0 * (9 * 576 + 2 * 16 * 1088));
     assert_true(fabs(r.floor_us - r.bytes / 4559e3) < 1e-12);
     assert_string_equal(roofline_class_name(r.of), "latency");
+    /* Over lists a key is read for every token that has it, and the first of two sees one less. */
+    s.query_len = 2;
+    s.batch = 1;
+    s.lengths[0] = 9;
+    r = roofline_of(&s, 20);
+    assert_true(r.flop == 2.0 * 1088 * (8 + 9) * 16);
+    assert_true(r.bytes == 2.0 * ((8 + 9) * 576 + 2 * 16 * 1088));
+    r = roofline_of(&s, 4);
+    assert_true(r.flop == 2.0 * 1088 * (4 + 4) * 16);
 }
 
 int main(void)
