@@ -14,6 +14,9 @@
 /* 128 * 56 + 256 * 224 = 64512 registers, as at the launch: 384 * 168. */
 #define RT_SM90_LOADER_REGISTERS 56
 #define RT_SM90_WORKER_REGISTERS 224
+/* Of those that fold leaves, whose loader has more to keep: 128 * 72 + 256 * 216. */
+#define RT_SM90_FOLD_LOADER_REGISTERS 72
+#define RT_SM90_FOLD_WORKER_REGISTERS 216
 
 /* What is the same for every batch row: where a query row's output goes, and the keys at the row's
  * end that it does not see; rows behind the last see none. */
@@ -65,11 +68,13 @@ static __device__ __forceinline__ void rt_sm90_divide(const struct rt_attend_sm9
     const int group = __shfl_sync(RT_ATTEND_FULL_WARP, (int)threadIdx.x / 128, 0);
     if (group == 0) {
         if (SHAPE::MOVES_REGISTERS)
-            rt_registers_down<RT_SM90_LOADER_REGISTERS>();
+            rt_registers_down<SHAPE::FOLDS ? RT_SM90_FOLD_LOADER_REGISTERS
+                                           : RT_SM90_LOADER_REGISTERS>();
         rt_sm90_load<SHAPE>(p, room);
     } else {
         if (SHAPE::MOVES_REGISTERS)
-            rt_registers_up<RT_SM90_WORKER_REGISTERS>();
+            rt_registers_up<SHAPE::FOLDS ? RT_SM90_FOLD_WORKER_REGISTERS
+                                         : RT_SM90_WORKER_REGISTERS>();
         worker(p.attend, room, group - 1).run();
     }
 }

@@ -256,9 +256,11 @@ template <class SHAPE> struct rt_sm90_loader {
                           (piece.opens ? RT_SM90_SEGMENT_OPENS : 0) |
                           (piece.is_leaf ? 0 : RT_SM90_SEGMENT_FOLDS) |
                           (piece.closes ? RT_SM90_SEGMENT_CLOSES : 0);
+        const struct rt_sm90_segment segment = {leaf.row,        leaf.key,   leaf.length,
+                                                blocks_of(leaf), piece.slot, marks};
         rt_mbarrier_wait(&desk.seg_empty[i], (n / RT_SM90_SEGMENTS & 1) ^ 1);
         if (rt_elected()) {
-            desk.segment[i] = {leaf.row, leaf.key, leaf.length, blocks_of(leaf), piece.slot, marks};
+            desk.segment[i] = segment;
             rt_mbarrier_arrive(&desk.seg_full[i]);
         }
         __syncwarp();
