@@ -14,7 +14,7 @@
 #include "kernels/abi/project.h"
 #include "kernels/abi/project_sm90.h"
 #include "kernels/abi/reduce.h"
-#include "kernels/abi/sparse.h"
+#include "kernels/abi/sparse_sm90.h"
 #include "kernels/abi/step.h"
 #include "kernels/images.h"
 #include "kernels/ref/ref.h"

@@ -29,7 +29,7 @@ struct rt_mla_sparse_shape {
     uint32_t batch, query_len;   /* requests, and tokens of each, 1..8: together 1..RT_MAX_BATCH */
     uint32_t heads;              /* 1..128 */
     uint32_t d_qk, d_v;          /* 576/512 or 512/512 */
-    enum rt_backend backend;     /* auto or generic */
+    enum rt_backend backend;     /* auto, sm90, generic */
     enum rt_kv_layout kv_layout; /* of both caches; not bf16: their strides are in bytes */
 };
 

@@ -77,37 +77,51 @@ static RT_HD inline uint32_t rt_sparse_count(const struct rt_sparse_view *view, 
     return count <= 0 ? 0 : (uint32_t)count < view->topk ? (uint32_t)count : view->topk;
 }
 
+/* An entry's page, which may be none of the pool's. `line` of the block table, negative: none. */
+static RT_HD inline uint32_t rt_sparse_page(const struct rt_kv_view *kv, uint32_t by_position,
+                                            int32_t line, int32_t entry)
+{
+    const uint32_t column = (uint32_t)entry / kv->page_size;
+    if (entry < 0)
+        return UINT32_MAX;
+    if (!by_position)
+        return column;
+    if (line < 0 || column >= kv->max_blocks)
+        return UINT32_MAX;
+    return (uint32_t)kv->table[(int64_t)line * kv->max_blocks + column];
+}
+
 /* An entry's key: its page, null where it is none, and its row there. */
 struct rt_sparse_place {
     const unsigned char *page;
     uint32_t row;
 };
 
-/* `line` of the block table, negative: none. */
 static RT_HD inline struct rt_sparse_place
 rt_sparse_locate(const struct rt_kv_view *kv, uint32_t by_position, int32_t line, int32_t entry)
 {
-    const uint32_t column = (uint32_t)entry / kv->page_size;
-    struct rt_sparse_place at = {NULL, (uint32_t)entry - column * kv->page_size};
-    uint32_t page = column;
-    if (entry < 0)
-        return at;
-    if (by_position) {
-        if (line < 0 || column >= kv->max_blocks)
-            return at;
-        page = (uint32_t)kv->table[(int64_t)line * kv->max_blocks + column];
-    }
+    const uint32_t page = rt_sparse_page(kv, by_position, line, entry);
+    struct rt_sparse_place at = {NULL, (uint32_t)entry % kv->page_size};
     if (page < kv->pages)
         at.page = kv->base + page * kv->page_stride_bytes;
     return at;
 }
 
-/* Where the key lies; null: it is none. */
+/* Where the key of a page's entry lies; null: it is none. */
+static RT_HD inline const unsigned char *rt_sparse_in_page(const struct rt_kv_view *kv,
+                                                           uint32_t page, int32_t entry)
+{
+    if (page >= kv->pages)
+        return NULL;
+    return kv->base + page * kv->page_stride_bytes +
+           (uint32_t)entry % kv->page_size * kv->token_stride_bytes;
+}
+
+/* Both in one. */
 static RT_HD inline const unsigned char *
 rt_sparse_find(const struct rt_kv_view *kv, uint32_t by_position, int32_t line, int32_t entry)
 {
-    const struct rt_sparse_place at = rt_sparse_locate(kv, by_position, line, entry);
-    return at.page ? at.page + at.row * kv->token_stride_bytes : NULL;
+    return rt_sparse_in_page(kv, rt_sparse_page(kv, by_position, line, entry), entry);
 }
 
 /* Dynamic shared memory of the generic kernels: as attend's, and which keys of a step there are. */

@@ -6,7 +6,7 @@
 #include "kernels/abi/attend_sm90.h"
 #include "kernels/abi/project_sm90.h"
 #include "kernels/abi/quant.h"
-#include "kernels/abi/sparse.h"
+#include "kernels/abi/sparse_sm90.h"
 #include "kernels/images.h"
 #include "kernels/ops/op_build.h"
 
@@ -65,10 +65,10 @@ static const struct attend_kernel attend_kernels[] = {
 #define RT_SPARSE_QUANT(d_qk_, d_v_, tile_rows_)                                                   \
     GENERIC(RT_OP_SPARSE_ATTEND_QUANT, "sparse_quant", RT_SPARSE_GENERIC_SMEM_BYTES,               \
             RT_ATTEND_QUANT_BLOCKS_PER_SM, d_qk_, d_v_, tile_rows_)
-#define RT_ATTEND_SM90(d_qk_, d_v_, kind_, tile_rows_)                                             \
-    {.op = RT_OP_ATTEND,                                                                           \
+#define SM90(op_, name_, d_qk_, d_v_, kind_, tile_rows_)                                           \
+    {.op = (op_),                                                                                  \
      .backend = RT_BACKEND_SM90,                                                                   \
-     .entry = "rt_mla_sm90_" #d_qk_ "x" #d_v_ "_" #kind_,                                          \
+     .entry = "rt_mla_" name_ "_" #d_qk_ "x" #d_v_ "_" #kind_,                                     \
      .d_qk = (d_qk_),                                                                              \
      .d_v = (d_v_),                                                                                \
      .tile_rows = (tile_rows_),                                                                    \
@@ -102,6 +102,10 @@ static const struct attend_kernel attend_kernels[] = {
      .blocks_per_sm = 1,                                                                           \
      .min_blocks = 1,                                                                              \
      .folds = true},
+#define RT_ATTEND_SM90(d_qk_, d_v_, kind_, tile_rows_)                                             \
+    SM90(RT_OP_ATTEND, "sm90", d_qk_, d_v_, kind_, tile_rows_)
+#define RT_SPARSE_SM90(d_qk_, d_v_, kind_, tile_rows_)                                             \
+    SM90(RT_OP_SPARSE_ATTEND, "sparse_sm90", d_qk_, d_v_, kind_, tile_rows_)
 #include "kernels/kernels.inc"
 };
 #define ATTEND_COUNT (sizeof(attend_kernels) / sizeof(attend_kernels[0]))
@@ -227,12 +231,10 @@ static enum rt_status pick_sm90(enum rt_op_id op, const struct rt_op_request *re
     const uint32_t wanted = query_rows(op, request);
     const struct attend_kernel *best = NULL;
     RT_TRY(rt_check_sm90(request->caps, err));
-    RT_REQUIRE(!is_sparse(op), err, RT_ERR_UNSUPPORTED,
-               "backend sm90 has no kernel of sparse attention; auto and generic have");
-    RT_REQUIRE(op == RT_OP_ATTEND, err, RT_ERR_UNSUPPORTED,
+    RT_REQUIRE(op == RT_OP_ATTEND || op == RT_OP_SPARSE_ATTEND, err, RT_ERR_UNSUPPORTED,
                "backend sm90 has no kernel of KV layout %s; auto and generic have",
                rt_kv_layout_name(request->kv->layout));
-    RT_REQUIRE(request->page_size >= 16, err, RT_ERR_UNSUPPORTED,
+    RT_REQUIRE(is_sparse(op) || request->page_size >= 16, err, RT_ERR_UNSUPPORTED,
                "backend sm90 serves pages of 16, 32, 64 and 128 tokens, not of %u",
                request->page_size);
     for (size_t i = 0; i < ATTEND_COUNT; i++) {

@@ -102,6 +102,24 @@ static struct spaced_rows query_rows(const struct rt_attend_params *p,
                                 .group_bytes = (uint64_t)q->row_stride * sizeof(uint16_t)};
 }
 
+enum rt_status rt_attend_query_maps(const struct rt_kernels *k, const struct rt_variant *v,
+                                    const struct rt_attend_params *p, uint32_t *even,
+                                    struct rt_tensor_map *map, struct rt_tensor_map *rest_map,
+                                    struct rt_error *err)
+{
+    const struct spaced_rows queries = query_rows(p, &p->q);
+    const struct rows_of_tiles q = {
+        .values = queries,
+        .rest = p->q_rope.base ? query_rows(p, &p->q_rope) : behind(queries, p->d_v),
+        .rows = (uint64_t)p->heads * p->rows.q_len,
+        .groups = MOST_Q_ROWS,
+        .box_rows = v->tile_rows,
+        .box_tiles = p->d_v / TILE_ELEMENTS,
+    };
+    *even = is_even(p, &p->q) && (!p->q_rope.base || is_even(p, &p->q_rope));
+    return *even ? make_map(k, p, &q, map, rest_map, err) : RT_OK;
+}
+
 /* The tensors that the copy engine reads, as kernels/abi/attend_sm90.h has them. */
 static enum rt_status make_maps(const struct rt_kernels *k, const struct rt_variant *v,
                                 struct rt_attend_sm90_params *sm90, struct rt_error *err)
@@ -110,7 +128,6 @@ static enum rt_status make_maps(const struct rt_kernels *k, const struct rt_vari
     const struct spaced_rows keys = {.address = (uintptr_t)p->kv.base,
                                      .row_bytes = (uint64_t)p->kv.token_stride_bytes,
                                      .group_bytes = (uint64_t)p->kv.page_stride_bytes};
-    const struct spaced_rows queries = query_rows(p, &p->q);
     const struct rows_of_tiles kv = {
         .values = keys,
         .rest = behind(keys, p->d_v),
@@ -120,17 +137,8 @@ static enum rt_status make_maps(const struct rt_kernels *k, const struct rt_vari
         /* A box puts its tiles one behind the other; those of a block have 64 rows. */
         .box_tiles = p->kv.page_size >= RT_BLOCK_TOKENS ? p->d_v / TILE_ELEMENTS / 2 : 1,
     };
-    const struct rows_of_tiles q = {
-        .values = queries,
-        .rest = p->q_rope.base ? query_rows(p, &p->q_rope) : behind(queries, p->d_v),
-        .rows = (uint64_t)p->heads * p->rows.q_len,
-        .groups = MOST_Q_ROWS,
-        .box_rows = v->tile_rows,
-        .box_tiles = p->d_v / TILE_ELEMENTS,
-    };
-    sm90->q_even = is_even(p, &p->q) && (!p->q_rope.base || is_even(p, &p->q_rope));
     RT_TRY(make_map(k, p, &kv, &sm90->kv_map, &sm90->kv_rest_map, err));
-    return sm90->q_even ? make_map(k, p, &q, &sm90->q_map, &sm90->q_rest_map, err) : RT_OK;
+    return rt_attend_query_maps(k, v, p, &sm90->q_even, &sm90->q_map, &sm90->q_rest_map, err);
 }
 
 enum rt_status rt_attend_build(const struct rt_kernels *k, const struct rt_variant *variant,

@@ -58,6 +58,16 @@ enum rt_status rt_check_schedule(const struct rt_schedule_params *p, struct rt_e
 enum rt_status rt_check_attend(const struct rt_variant *v, const struct rt_attend_params *p,
                                struct rt_error *err);
 
+/*
+ * The maps of queries that the sm_90 attention kernels have, as kernels/abi/attend_sm90.h says, of
+ * rows of `p` that are q.row_stride elements apart. *even: whether there can be maps; else none is
+ * made. Needs a driver.
+ */
+enum rt_status rt_attend_query_maps(const struct rt_kernels *k, const struct rt_variant *v,
+                                    const struct rt_attend_params *p, uint32_t *even,
+                                    struct rt_tensor_map *map, struct rt_tensor_map *rest_map,
+                                    struct rt_error *err);
+
 /* What gate has in common with the two that it is made of. */
 enum rt_status rt_check_input_norm(const struct rt_input_norm_params *p, struct rt_error *err);
 enum rt_status rt_check_route(const struct rt_route_params *p, struct rt_error *err);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sparse attention: what its lists are held to, beside what schedule and attend ask of all. */
+#include "kernels/abi/sparse_sm90.h"
 #include "kernels/ops/op_build.h"
 
 static enum rt_status check_list(const char *name, const struct rt_sparse_view *view,
@@ -49,6 +50,28 @@ static enum rt_status check_cache(const struct rt_kv_view *kv, struct rt_error *
     return RT_OK;
 }
 
+/* Whether tokens, of whatever row, are evenly spaced; then the rows' stride becomes the tokens'. */
+static bool space_tokens(struct rt_heads_view *view, uint32_t q_len)
+{
+    if (q_len == 1)
+        return true;
+    const bool even = view->row_stride == q_len * view->token_stride;
+    view->row_stride = view->token_stride;
+    return even;
+}
+
+/* The queries that the copy engine reads, as kernels/abi/sparse_sm90.h has them. */
+static enum rt_status make_maps(const struct rt_kernels *k, const struct rt_variant *v,
+                                struct rt_sparse_sm90_params *sm90, struct rt_error *err)
+{
+    struct rt_attend_params tokens = sm90->sparse.attend;
+    const bool q_even = space_tokens(&tokens.q, sm90->sparse.q_len);
+    const bool rope_even = !tokens.q_rope.base || space_tokens(&tokens.q_rope, sm90->sparse.q_len);
+    if (!q_even || !rope_even)
+        return RT_OK;
+    return rt_attend_query_maps(k, v, &tokens, &sm90->q_even, &sm90->q_map, &sm90->q_rest_map, err);
+}
+
 static enum rt_status check_attend(const struct rt_variant *variant,
                                    const struct rt_sparse_attend_params *p, struct rt_error *err)
 {
@@ -67,7 +90,13 @@ enum rt_status rt_sparse_attend_build(const struct rt_kernels *k, const struct r
 {
     const struct rt_sparse_attend_params *p = params;
     RT_TRY(check_attend(variant, p, err));
-    return rt_launch_grid(k, variant->entry, p, sizeof(*p), variant->m_tiles, variant->parts,
+    if (variant->backend != RT_BACKEND_SM90)
+        return rt_launch_grid(k, variant->entry, p, sizeof(*p), variant->m_tiles, variant->parts,
+                              variant->threads, out, err);
+    struct rt_sparse_sm90_params sm90 = {.sparse = *p};
+    if (k->driver)
+        RT_TRY(make_maps(k, variant, &sm90, err));
+    return rt_launch_grid(k, variant->entry, &sm90, sizeof(sm90), variant->m_tiles, variant->parts,
                           variant->threads, out, err);
 }
 

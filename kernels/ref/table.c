@@ -7,6 +7,7 @@
 #include "kernels/abi/preattend_absorb_sm90.h"
 #include "kernels/abi/prefill_sm90.h"
 #include "kernels/abi/project_sm90.h"
+#include "kernels/abi/sparse_sm90.h"
 #include "kernels/ref/ref.h"
 
 const struct rt_host_kernel rt_ref_kernels[] = {

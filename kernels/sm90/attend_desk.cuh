@@ -11,26 +11,31 @@
  *   desk    this struct
  *
  * All tiles are in the copy engine's 128-byte swizzle. Warp group 0 loads: warp 0 walks and brings
- * keys, warp 1 brings q. Warp groups 1 and 2, the workers 0 and 1, compute: both add up values,
- * each the columns of one half of d_v; blocks come in pairs, and the scores and the softmax of the
- * first, a, belong to worker 0, those of the second, b, to worker 1.
+ * keys, warp 1 brings q; of listed keys all four bring some, and warp 1 also q. Warp groups 1 and
+ * 2, the workers 0 and 1, compute: both add up values, each the columns of one half of d_v; blocks
+ * come in pairs, and the scores and the softmax of the first, a, belong to worker 0, those of the
+ * second, b, to worker 1.
  *
  *   barrier        arrives                                  waits      means
  *   kv_full[s][h]  warp 0, bytes                            workers    half h of stage s is there
- *   kv_empty[s][h] warps of worker h                        warp 0     no product reads it any more
+ *                  listed: the loading threads' copies;
+ *                  of half 0 the loading warps, too                    and the stage's marks are
+ *   kv_empty[s][h] warps of worker h                        who loads  no product reads it any more
  *   q_full         warp 1 (bytes)                           workers    q of the segment is there
  *   q_empty        warps of both workers                    warp 1     no score of the segment open
  *   seg_full[i]    warp 0                                   others     a segment is there
- *   seg_empty[i]   workers' warps, warp 1                   warp 0     all have copied it
+ *   seg_empty[i]   workers' warps; not listed: warp 1       warp 0     all have copied it
  */
 #include "kernels/abi/attend_sm90.h"
 #include "kernels/device/ptx/mbarrier.cuh"
 #include "kernels/device/ptx/sync.cuh"
+#include "kernels/sm90/attend_source.cuh"
 
 #define RT_SM90_SEGMENTS 2
 #define RT_SM90_WORKERS 2
 #define RT_SM90_WORKER_WARPS 4
 #define RT_SM90_WORKER_THREADS 128u
+#define RT_SM90_GATHER_WARPS 4 /* of listed keys */
 #define RT_SM90_INFINITY __builtin_huge_valf()
 #define RT_SM90_NAN __builtin_nanf("")
 #define RT_SM90_NAN_BF16 0x7fffu
@@ -71,8 +76,9 @@ template <int TILE_ROWS> struct rt_sm90_fold_desk<TILE_ROWS, true> {
     float inverse[TILE_ROWS], factor[TILE_ROWS], weight[TILE_ROWS];
 };
 
-template <int STAGES, int TILE_ROWS, int VECTORS, bool FOLDS_>
-struct alignas(16) rt_sm90_desk : rt_sm90_fold_desk<TILE_ROWS, FOLDS_> {
+template <class KEYS, int STAGES, int TILE_ROWS, int VECTORS, bool FOLDS_>
+struct alignas(16) rt_sm90_desk : rt_sm90_fold_desk<TILE_ROWS, FOLDS_>,
+                                  KEYS::template marks<STAGES> {
     static constexpr bool FOLDS = FOLDS_;
     uint64_t kv_full[STAGES][2], kv_empty[STAGES][2];
     uint64_t q_full, q_empty;
@@ -90,7 +96,11 @@ struct alignas(16) rt_sm90_desk : rt_sm90_fold_desk<TILE_ROWS, FOLDS_> {
     uint32_t spoilt[RT_SM90_WORKERS][VECTORS];
 };
 
-template <int D_QK_, int D_V_, int TILE_ROWS_, bool FOLDS_ = false> struct rt_sm90_shape {
+template <int D_QK_, int D_V_, int TILE_ROWS_, class KEYS, bool FOLDS_ = false>
+struct rt_sm90_shape {
+    typedef KEYS keys;
+    typedef typename KEYS::params params;
+    static constexpr bool LISTED = KEYS::LISTED;
     static constexpr bool FOLDS = FOLDS_; /* leaves into groups: batch-invariant */
     /* From those that load to those that work. */
     static constexpr bool MOVES_REGISTERS = TILE_ROWS_ == 64 || (FOLDS_ && TILE_ROWS_ == 32);
@@ -106,7 +116,7 @@ template <int D_QK_, int D_V_, int TILE_ROWS_, bool FOLDS_ = false> struct rt_sm
     static constexpr int LAST_STEPS = (D_QK - 64 * (TILES - 1)) / 16; /* of the last tile */
     static constexpr int STAGING_BYTES = RT_ATTEND_SM90_STAGING_BYTES(TILE_ROWS, D_V);
     static constexpr int VECTORS = HALF_TILES * 8; /* 16 bytes each, of a key's half */
-    typedef rt_sm90_desk<STAGES, TILE_ROWS, VECTORS, FOLDS> desk;
+    typedef rt_sm90_desk<KEYS, STAGES, TILE_ROWS, VECTORS, FOLDS> desk;
     static_assert(sizeof(desk) <= RT_ATTEND_SM90_DESK_BYTES(TILE_ROWS), "desk's formula");
 };
 
@@ -140,16 +150,19 @@ template <class SHAPE> struct rt_sm90_room {
 template <class SHAPE>
 static __device__ __forceinline__ void rt_sm90_init_barriers(typename SHAPE::desk &desk)
 {
+    constexpr uint32_t GATHERERS = 32 * RT_SM90_GATHER_WARPS;
     for (int stage = 0; stage < SHAPE::STAGES; stage++)
         for (int half = 0; half < 2; half++) {
-            rt_mbarrier_init(&desk.kv_full[stage][half], 1);
+            const uint32_t listed = GATHERERS + (half == 0 ? RT_SM90_GATHER_WARPS : 0);
+            rt_mbarrier_init(&desk.kv_full[stage][half], SHAPE::LISTED ? listed : 1);
             rt_mbarrier_init(&desk.kv_empty[stage][half], RT_SM90_WORKER_WARPS);
         }
     rt_mbarrier_init(&desk.q_full, 1);
     rt_mbarrier_init(&desk.q_empty, RT_SM90_WORKERS * RT_SM90_WORKER_WARPS);
     for (int i = 0; i < RT_SM90_SEGMENTS; i++) {
         rt_mbarrier_init(&desk.seg_full[i], 1);
-        rt_mbarrier_init(&desk.seg_empty[i], RT_SM90_WORKERS * RT_SM90_WORKER_WARPS + 1);
+        rt_mbarrier_init(&desk.seg_empty[i],
+                         RT_SM90_WORKERS * RT_SM90_WORKER_WARPS + !SHAPE::LISTED);
     }
     rt_mbarrier_init_fence();
 }

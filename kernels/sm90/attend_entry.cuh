@@ -7,16 +7,16 @@
  * on an SM. docs/mla_attend_sm90.md draws them.
  */
 #include "kernels/sm90/attend_fold.cuh"
+#include "kernels/sm90/attend_gather.cuh"
 #include "kernels/sm90/attend_load.cuh"
 #include "kernels/sm90/attend_narrow.cuh"
+#include "kernels/sm90/attend_queries.cuh"
 #include "kernels/sm90/attend_wide.cuh"
 
-/* 128 * 56 + 256 * 224 = 64512 registers, as at the launch: 384 * 168. */
-#define RT_SM90_LOADER_REGISTERS 56
-#define RT_SM90_WORKER_REGISTERS 224
-/* Of those that fold leaves, whose loader has more to keep: 128 * 72 + 256 * 216. */
-#define RT_SM90_FOLD_LOADER_REGISTERS 72
-#define RT_SM90_FOLD_WORKER_REGISTERS 216
+/* 128 * 56 + 256 * 224 = 128 * 72 + 256 * 216 = 64512 registers, as at the launch: 384 * 168. Who
+ * gathers, or cuts rows into leaves, has more to remember. */
+#define RT_SM90_LOADER_REGISTERS(more) ((more) ? 72 : 56)
+#define RT_SM90_WORKER_REGISTERS(more) ((more) ? 216 : 224)
 
 /* What is the same for every batch row: where a query row's output goes, and the keys at the row's
  * end that it does not see; rows behind the last see none. */
@@ -46,21 +46,22 @@ static __device__ __forceinline__ bool rt_sm90_leaves(const struct rt_attend_par
 }
 
 template <class SHAPE>
-static __device__ __forceinline__ void rt_sm90_load(const struct rt_attend_sm90_params &p,
+static __device__ __forceinline__ void rt_sm90_load(const typename SHAPE::params &p,
                                                     const rt_sm90_room<SHAPE> &room)
 {
-    rt_sm90_loader<SHAPE> loader(p, room);
-    if (threadIdx.x < 32)
-        loader.run_keys();
+    if constexpr (SHAPE::LISTED)
+        rt_sm90_gatherer<SHAPE>(p, room).run();
+    else if (threadIdx.x < 32)
+        rt_sm90_loader<SHAPE>(p, room).run();
     else if (threadIdx.x < 64)
-        loader.run_queries();
+        rt_sm90_queries<SHAPE>(p, room).run();
 }
 
 /* With 64 query rows, or 32 and two accumulators, registers move from those that load to those that
  * work. Both workers run the same code: what runs once or twice is the rule for short rows, and
  * then less code is quicker. */
 template <class SHAPE, template <class> class MATH>
-static __device__ __forceinline__ void rt_sm90_divide(const struct rt_attend_sm90_params &p,
+static __device__ __forceinline__ void rt_sm90_divide(const typename SHAPE::params &p,
                                                       const rt_sm90_room<SHAPE> &room)
 {
     typedef rt_sm90_worker<MATH<SHAPE>> worker;
@@ -68,32 +69,32 @@ static __device__ __forceinline__ void rt_sm90_divide(const struct rt_attend_sm9
     const int group = __shfl_sync(RT_ATTEND_FULL_WARP, (int)threadIdx.x / 128, 0);
     if (group == 0) {
         if (SHAPE::MOVES_REGISTERS)
-            rt_registers_down<SHAPE::FOLDS ? RT_SM90_FOLD_LOADER_REGISTERS
-                                           : RT_SM90_LOADER_REGISTERS>();
+            rt_registers_down<RT_SM90_LOADER_REGISTERS(SHAPE::LISTED || SHAPE::FOLDS)>();
         rt_sm90_load<SHAPE>(p, room);
     } else {
         if (SHAPE::MOVES_REGISTERS)
-            rt_registers_up<SHAPE::FOLDS ? RT_SM90_FOLD_WORKER_REGISTERS
-                                         : RT_SM90_WORKER_REGISTERS>();
-        worker(p.attend, room, group - 1).run();
+            rt_registers_up<RT_SM90_WORKER_REGISTERS(SHAPE::LISTED || SHAPE::FOLDS)>();
+        worker(p, room, group - 1).run();
     }
 }
 
 template <class SHAPE, template <class> class MATH>
-static __device__ __forceinline__ void rt_sm90_attend(const struct rt_attend_sm90_params &p)
+static __device__ __forceinline__ void rt_sm90_attend(const typename SHAPE::params &all)
 {
     extern __shared__ __align__(1024) unsigned char rt_sm90_shared[];
-    if (rt_sm90_leaves(p.attend))
+    const struct rt_attend_params &p = SHAPE::keys::attend(all);
+    if (rt_sm90_leaves(p))
         return;
     const rt_sm90_room<SHAPE> room(rt_sm90_shared);
     if (threadIdx.x == 0) {
-        rt_tma_prefetch_map(&p.kv_map);
-        rt_tma_prefetch_map(&p.q_map);
+        if constexpr (!SHAPE::LISTED)
+            rt_tma_prefetch_map(&all.kv_map);
+        rt_tma_prefetch_map(&all.q_map);
         rt_sm90_init_barriers<SHAPE>(room.desk);
     }
-    rt_sm90_fill_desk<SHAPE>(p.attend, room.desk);
+    rt_sm90_fill_desk<SHAPE>(p, room.desk);
     __syncthreads();
-    rt_sm90_divide<SHAPE, MATH>(p, room);
+    rt_sm90_divide<SHAPE, MATH>(all, room);
 }
 
 /*
@@ -103,12 +104,11 @@ static __device__ __forceinline__ void rt_sm90_attend(const struct rt_attend_sm9
 #define RT_SM90_BOUND(tile_rows) ((tile_rows) < 64 ? 512 : RT_ATTEND_SM90_THREADS)
 
 /* One device entry point: its name is its registry line. */
-#define RT_SM90_ENTRY(d_qk, d_v, kind, math, tile_rows)                                            \
+#define RT_SM90_ENTRY(name, keys, d_qk, d_v, kind, math, tile_rows)                                \
     extern "C" __global__ void __launch_bounds__(RT_SM90_BOUND(tile_rows), 1)                      \
-        rt_mla_sm90_##d_qk##x##d_v##_##kind(                                                       \
-            const __grid_constant__ struct rt_attend_sm90_params p)                                \
+        rt_mla_##name##_##d_qk##x##d_v##_##kind(const __grid_constant__ keys::params p)            \
     {                                                                                              \
-        using shape = rt_sm90_shape<d_qk, d_v, tile_rows>;                                         \
+        using shape = rt_sm90_shape<d_qk, d_v, tile_rows, keys>;                                   \
         rt_sm90_attend<shape, math>(p);                                                            \
     }
 
@@ -118,17 +118,24 @@ static __device__ __forceinline__ void rt_sm90_attend(const struct rt_attend_sm9
         rt_mla_sm90_##d_qk##x##d_v##_f##tile_rows(                                                 \
             const __grid_constant__ struct rt_attend_sm90_params p)                                \
     {                                                                                              \
-        using shape = rt_sm90_shape<d_qk, d_v, tile_rows, true>;                                   \
+        using shape = rt_sm90_shape<d_qk, d_v, tile_rows, rt_sm90_row_keys, true>;                 \
         rt_sm90_attend<shape, rt_sm90_fold>(p);                                                    \
     }
 
+#define RT_SM90_TILES(name, keys, d_qk, d_v)                                                       \
+    RT_SM90_ENTRY(name, keys, d_qk, d_v, n8, rt_sm90_narrow, 8)                                    \
+    RT_SM90_ENTRY(name, keys, d_qk, d_v, n16, rt_sm90_narrow, 16)                                  \
+    RT_SM90_ENTRY(name, keys, d_qk, d_v, n32, rt_sm90_narrow, 32)                                  \
+    RT_SM90_ENTRY(name, keys, d_qk, d_v, m64, rt_sm90_wide, 64)
+
 #define RT_SM90_GEOMETRY(d_qk, d_v)                                                                \
-    RT_SM90_ENTRY(d_qk, d_v, n8, rt_sm90_narrow, 8)                                                \
-    RT_SM90_ENTRY(d_qk, d_v, n16, rt_sm90_narrow, 16)                                              \
-    RT_SM90_ENTRY(d_qk, d_v, n32, rt_sm90_narrow, 32)                                              \
-    RT_SM90_ENTRY(d_qk, d_v, m64, rt_sm90_wide, 64)                                                \
+    RT_SM90_TILES(sm90, rt_sm90_row_keys, d_qk, d_v)                                               \
     RT_SM90_FOLD_ENTRY(d_qk, d_v, 8)                                                               \
     RT_SM90_FOLD_ENTRY(d_qk, d_v, 16)                                                              \
     RT_SM90_FOLD_ENTRY(d_qk, d_v, 32)
+
+/* Likewise over listed keys. */
+#define RT_SM90_SPARSE_GEOMETRY(d_qk, d_v)                                                         \
+    RT_SM90_TILES(sparse_sm90, rt_sm90_listed_keys, d_qk, d_v)
 
 #endif

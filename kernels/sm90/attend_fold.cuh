@@ -30,9 +30,9 @@ template <class SHAPE> struct rt_sm90_fold : rt_sm90_narrow<SHAPE> {
 
     float folded[SHAPE::HALF_TILES][ROWS / 2];
 
-    __device__ __forceinline__ rt_sm90_fold(const struct rt_attend_params &p_,
+    __device__ __forceinline__ rt_sm90_fold(const typename SHAPE::params &all_,
                                             const rt_sm90_room<SHAPE> &room_, int worker_)
-        : base(p_, room_, worker_)
+        : base(all_, room_, worker_)
     {
     }
 

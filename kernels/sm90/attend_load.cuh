@@ -3,20 +3,18 @@
 #define RT_KERNELS_SM90_ATTEND_LOAD_CUH
 
 /*
- * The loading warps of the sm_90 attend kernels.
+ * Who brings all keys of a row: warp 0 of the sm_90 attend kernels.
  *
- * Warp 0 walks the part, a segment per batch row, and brings 64 keys at a time into the next stage
+ * It walks the part, a segment per batch row, and brings 64 keys at a time into the next stage
  * as its halves come free.
  *
- * Where the launch says so (early), warp 0 starts before the kernel in front of this one has ended:
+ * Where the launch says so (early), it starts before the kernel in front of this one has ended:
  * only the last q_len keys of a row and q are of this step. It waits in front of the first block
  * that holds one of those.
  */
-#include "kernels/device/attend_walk.cuh"
 #include "kernels/device/ptx/pdl.cuh"
-#include "kernels/device/ptx/timer.cuh"
 #include "kernels/device/ptx/tma.cuh"
-#include "kernels/sm90/attend_desk.cuh"
+#include "kernels/sm90/attend_rows.cuh"
 
 /* Boxes of keys that a block of 64 takes, and which page each lies in. */
 struct rt_sm90_pages {
@@ -74,50 +72,6 @@ struct rt_sm90_pages {
     __device__ __forceinline__ int of(uint32_t key) const
     {
         return __shfl_sync(RT_ATTEND_FULL_WARP, id, (int)(key / box_tokens - first));
-    }
-};
-
-/*
- * What the walk wants to know of batch rows. Of 32 or fewer a lane each asks for one, at the same
- * time as for the tile record: the first keys then are two trips to memory away.
- */
-struct rt_sm90_rows {
-    const struct rt_attend_params &p;
-    const bool few;
-    int length, line, splits, next_splits;
-
-    explicit __device__ __forceinline__ rt_sm90_rows(const struct rt_attend_params &p_)
-        : p(p_), few(p_.rows.count <= 32), length(0), line(-1), splits(0), next_splits(0)
-    {
-    }
-
-    __device__ __forceinline__ void load(int row)
-    {
-        const bool there = row < (int)p.rows.count;
-        length = there ? p.rows.length[row] : 0;
-        line = there && p.rows.slot ? p.rows.slot[row] : row;
-        splits = there ? p.schedule.num_splits[row] : 0;
-        next_splits = there ? p.schedule.num_splits[row + 1] : 0;
-    }
-
-    __device__ __forceinline__ void begin(void)
-    {
-        if (few)
-            load((int)threadIdx.x % 32);
-    }
-
-    /* All lanes get what there is to know of the row. */
-    __device__ __forceinline__ void look(int row)
-    {
-        if (!few) {
-            load(row);
-            return;
-        }
-        const struct rt_sm90_rows mine = *this;
-        length = __shfl_sync(RT_ATTEND_FULL_WARP, mine.length, row);
-        line = __shfl_sync(RT_ATTEND_FULL_WARP, mine.line, row);
-        splits = __shfl_sync(RT_ATTEND_FULL_WARP, mine.splits, row);
-        next_splits = __shfl_sync(RT_ATTEND_FULL_WARP, mine.next_splits, row);
     }
 };
 
@@ -220,28 +174,6 @@ template <class SHAPE> struct rt_sm90_loader {
         }
     }
 
-    static __device__ __forceinline__ int blocks_of(const struct rt_attend_step &at)
-    {
-        return max((at.end - at.key + 63) / 64, 0);
-    }
-
-    __device__ __forceinline__ void publish(uint32_t n, const struct rt_attend_part &part,
-                                            const struct rt_attend_step &at,
-                                            const struct rt_sm90_rows &rows, int blocks) const
-    {
-        auto &desk = room.desk;
-        const uint32_t i = n % RT_SM90_SEGMENTS;
-        const int first = rows.splits, pieces = rows.next_splits - first;
-        const int split = at.row == part.begin_row ? part.begin_split : 0;
-        rt_mbarrier_wait(&desk.seg_empty[i], (n / RT_SM90_SEGMENTS & 1) ^ 1);
-        if (rt_elected()) {
-            desk.segment[i] = {at.row, at.key, at.length, blocks, pieces > 0 ? first + split : -1,
-                               0};
-            rt_mbarrier_arrive(&desk.seg_full[i]);
-        }
-        __syncwarp();
-    }
-
     /* A leaf of the row: where it goes follows from its place and from the row's pieces. */
     __device__ __forceinline__ void publish_leaf(uint32_t n, const struct rt_attend_step &leaf,
                                                  const struct rt_sm90_rows &rows, bool is_first,
@@ -256,8 +188,8 @@ template <class SHAPE> struct rt_sm90_loader {
                           (piece.opens ? RT_SM90_SEGMENT_OPENS : 0) |
                           (piece.is_leaf ? 0 : RT_SM90_SEGMENT_FOLDS) |
                           (piece.closes ? RT_SM90_SEGMENT_CLOSES : 0);
-        const struct rt_sm90_segment segment = {leaf.row,        leaf.key,   leaf.length,
-                                                blocks_of(leaf), piece.slot, marks};
+        const struct rt_sm90_segment segment = {
+            leaf.row, leaf.key, leaf.length, rt_sm90_blocks(leaf), piece.slot, marks};
         rt_mbarrier_wait(&desk.seg_empty[i], (n / RT_SM90_SEGMENTS & 1) ^ 1);
         if (rt_elected()) {
             desk.segment[i] = segment;
@@ -275,32 +207,14 @@ template <class SHAPE> struct rt_sm90_loader {
         for (;; n++) {
             const bool is_last = leaf.end >= at.end;
             publish_leaf(n, leaf, rows, leaf.key == at.key, is_last);
-            bring_segment(leaf, blocks_of(leaf));
+            bring_segment(leaf, rt_sm90_blocks(leaf));
             if (is_last)
                 return n + 1;
             leaf = rt_attend_leaf({at.row, leaf.end, at.end, at.length, at.line});
         }
     }
 
-    /* The next row with keys from `row` on. */
-    __device__ __forceinline__ struct rt_attend_step
-    find_row(const struct rt_attend_part &part, int row, const struct rt_sm90_rows &few) const
-    {
-        const int lane = (int)threadIdx.x % 32;
-        if (!few.few)
-            return rt_attend_find_row(p.attend, part, row, lane);
-        const unsigned found = __ballot_sync(RT_ATTEND_FULL_WARP,
-                                             few.length > 0 && lane >= row && lane < part.stop_row);
-        if (found == 0)
-            return {RT_ATTEND_NONE, 0, 0, 0, -1};
-        struct rt_sm90_rows at = few;
-        const int next = __ffs((int)found) - 1;
-        at.look(next);
-        return rt_attend_begin_row(p.attend, part, next, at.length, at.line);
-    }
-
-    /* Warp 0. */
-    __device__ __forceinline__ void run_keys(void)
+    __device__ __forceinline__ void run(void)
     {
         if (!p.attend.early)
             wait_for_predecessor();
@@ -309,106 +223,22 @@ template <class SHAPE> struct rt_sm90_loader {
         /* A segment ends where the row's last token sees no more. */
         const int last_query = (int)(p.attend.rows.q_len * p.attend.heads) - 1;
         const struct rt_attend_part part = rt_attend_read_part(p.attend, 0, last_query);
-        struct rt_attend_step at = find_row(part, part.begin_row, few);
+        struct rt_attend_step at = few.find(part, part.begin_row);
         for (uint32_t n = 0;; n++) {
             struct rt_sm90_rows row = few;
             row.look(at.row == RT_ATTEND_NONE ? 0 : at.row);
             if (SHAPE::FOLDS && at.row != RT_ATTEND_NONE) {
                 n = bring_leaves(n, at, row) - 1;
-                at = find_row(part, at.row + 1, few);
+                at = few.find(part, at.row + 1);
                 continue;
             }
-            /* None where a caller has shortened the row since its schedule. */
-            const int blocks = at.row == RT_ATTEND_NONE ? 0 : blocks_of(at);
-            publish(n, part, at, row, blocks);
+            rt_sm90_publish(room.desk, n, part, at, row);
             if (at.row == RT_ATTEND_NONE)
                 break;
-            bring_segment(at, blocks);
-            at = find_row(part, at.row + 1, few);
+            bring_segment(at, rt_sm90_blocks(at));
+            at = few.find(part, at.row + 1);
         }
         wait_for_predecessor();
-    }
-
-    /* 16 bytes of a query row. */
-    __device__ __forceinline__ const uint16_t *
-    vector_of_q(const struct rt_heads_view &view, int64_t data_row, int query, int vector) const
-    {
-        const int heads = (int)p.attend.heads;
-        return (const uint16_t *)view.base + data_row * view.row_stride +
-               query / heads * view.token_stride + query % heads * view.head_stride + vector * 8;
-    }
-
-    /* Unevenly spaced query rows, of one tensor or of two: a vector a lane, swizzled by hand. */
-    __device__ __forceinline__ void copy_q(int64_t data_row) const
-    {
-        constexpr int VECTORS = SHAPE::D_QK / 8, V_VECTORS = SHAPE::D_V / 8;
-        const struct rt_attend_params &a = p.attend;
-        const bool two = VECTORS > V_VECTORS && a.q_rope.base;
-        const int first = rt_sm90_first_query<SHAPE>();
-        const int rows = min((int)(a.rows.q_len * a.heads) - first, SHAPE::TILE_ROWS);
-        for (int i = (int)threadIdx.x % 32; i < rows * VECTORS; i += 32) {
-            const int row = i / VECTORS, vector = i % VECTORS;
-            const uint16_t *from =
-                two && vector >= V_VECTORS
-                    ? vector_of_q(a.q_rope, data_row, first + row, vector - V_VECTORS)
-                    : vector_of_q(a.q, data_row, first + row, vector);
-            unsigned char *to =
-                room.q + vector / 8 * SHAPE::Q_TILE_BYTES + row * 128 + (vector % 8 ^ row % 8) * 16;
-            *(uint4 *)to = *(const uint4 *)from;
-        }
-        rt_fence_async();
-        __syncwarp();
-    }
-
-    __device__ __forceinline__ void bring_q(int row) const
-    {
-        const int64_t data_row =
-            (p.attend.rows.ctrl ? (int64_t)p.attend.rows.ctrl->row_base : 0) + row;
-        uint64_t *full = &room.desk.q_full;
-        if (!p.q_even)
-            copy_q(data_row);
-        if (!rt_elected())
-            return;
-        if (!p.q_even) {
-            rt_mbarrier_arrive(full);
-            return;
-        }
-        const int query = rt_sm90_first_query<SHAPE>();
-        rt_mbarrier_arrive_expect(full, TILES * SHAPE::Q_TILE_BYTES);
-        rt_tma_load_4(room.q, &p.q_map, full, 0, query, 0, (int)data_row, policy);
-        if (TILES > SHAPE::V_TILES)
-            rt_tma_load_3(room.q + SHAPE::V_TILES * SHAPE::Q_TILE_BYTES, &p.q_rest_map, full, 0,
-                          query, (int)data_row, policy);
-    }
-
-    __device__ __forceinline__ void stamp(void) const
-    {
-        if (p.attend.stamp_first && rt_elected() && blockIdx.x == 0 && blockIdx.y == 0)
-            *p.attend.stamp_first = rt_globaltimer_ns();
-    }
-
-    /* Warp 1. The first segment may be known before the kernel in front of this one has ended. */
-    __device__ __forceinline__ void run_queries(void)
-    {
-        uint32_t rows = 0;
-        for (uint32_t n = 0;; n++) {
-            const struct rt_sm90_segment segment = rt_sm90_take_segment(room.desk, n);
-            const bool more = segment.row != RT_ATTEND_NONE;
-            const bool wanted = more && (!SHAPE::FOLDS || (segment.marks & RT_SM90_SEGMENT_Q) != 0);
-            if (wanted)
-                rt_mbarrier_wait(&room.desk.q_empty, (rows & 1) ^ 1);
-            if (n == 0) {
-                rt_pdl_wait();
-                rt_pdl_launch_dependents();
-            }
-            if (wanted)
-                bring_q(segment.row);
-            rows += wanted ? 1 : 0;
-            if (n == 0)
-                stamp();
-            if (!more)
-                break;
-        }
     }
 };
 

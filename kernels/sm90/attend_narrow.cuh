@@ -27,6 +27,7 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
     static constexpr int ROUND_TILES = ROUND_COLUMNS / 64;
     static constexpr int STAGING_STRIDE = RT_ATTEND_SM90_STAGING_STRIDE(ROWS, SHAPE::D_V);
     typedef rt_wgmma<ROWS> product;
+    using base::all;
     using base::lane;
     using base::p;
     using base::room;
@@ -39,9 +40,9 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
     float top[MINE], factor[MINE]; /* maximum so far; what it makes of sums up to now */
     float sum[MINE];               /* over this thread's keys of own blocks */
 
-    __device__ __forceinline__ rt_sm90_narrow(const struct rt_attend_params &p_,
+    __device__ __forceinline__ rt_sm90_narrow(const typename SHAPE::params &all_,
                                               const rt_sm90_room<SHAPE> &room_, int worker_)
-        : base(p_, room_, worker_)
+        : base(all_, room_, worker_)
     {
     }
 
@@ -91,10 +92,27 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
 
     /* ---- softmax ---- */
 
-    __device__ __forceinline__ void mask(int start)
+    __device__ __forceinline__ void mask(uint32_t j, int start)
     {
-        if (this->all_seen(start))
-            return;
+        if constexpr (SHAPE::LISTED)
+            mask_unlisted(room.desk.listed[stage_of(j)][warp]);
+        else if (!this->all_seen(start))
+            mask_unseen(start);
+    }
+
+    /* `listed`: a bit for each of this warp's 16 keys. */
+    __device__ __forceinline__ void mask_unlisted(uint32_t listed)
+    {
+#pragma unroll
+        for (int i = 0; i < MINE; i++) {
+            float *of_row = &score[i / 2 * 4 + i % 2];
+            of_row[0] = listed >> lane / 4 & 1 ? of_row[0] : -RT_SM90_INFINITY;
+            of_row[2] = listed >> (lane / 4 + 8) & 1 ? of_row[2] : -RT_SM90_INFINITY;
+        }
+    }
+
+    __device__ __forceinline__ void mask_unseen(int start)
+    {
         const int key = start + warp * 16 + lane / 4;
 #pragma unroll
         for (int i = 0; i < MINE; i++) {
@@ -144,7 +162,7 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
     __device__ __forceinline__ void softmax(uint32_t j, int start)
     {
         float most[MINE];
-        mask(start);
+        mask(j, start);
         find_top(most);
 #pragma unroll
         for (int i = 0; i < MINE; i++)
@@ -386,7 +404,7 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
             else
                 store_out(segment, row, round, x);
             if (round == 0 && lane == 0)
-                rt_sm90_store_lse(p, room, segment, row, state);
+                rt_sm90_store_lse(all, room, segment, row, state);
         }
     }
 
@@ -429,7 +447,7 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
     __device__ __forceinline__ void store_out(const struct rt_sm90_segment &segment, int row,
                                               int round, const float4 (&x)[PIECES]) const
     {
-        uint16_t *to = (uint16_t *)p.out.base + rt_sm90_data_row(p, segment) * p.out.row_stride +
+        uint16_t *to = (uint16_t *)p.out.base + SHAPE::keys::row_at(all, p.out, segment.row) +
                        room.desk.out_at[row];
 #pragma unroll
         for (int piece = 0; piece < PIECES; piece++)

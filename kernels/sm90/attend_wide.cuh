@@ -43,6 +43,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
     static constexpr int COLUMNS = SHAPE::D_V / 2; /* of a worker */
     typedef rt_wgmma<COLUMNS> value_product;
     static_assert(SHAPE::TILE_ROWS == 64, "rows of a product");
+    using base::all;
     using base::lane;
     using base::p;
     using base::room;
@@ -56,9 +57,9 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
     float top[2], factor[2]; /* of this thread's two query rows */
     float sum[2];            /* over this thread's keys of own blocks */
 
-    __device__ __forceinline__ rt_sm90_wide(const struct rt_attend_params &p_,
+    __device__ __forceinline__ rt_sm90_wide(const typename SHAPE::params &all_,
                                             const rt_sm90_room<SHAPE> &room_, int worker_)
-        : base(p_, room_, worker_)
+        : base(all_, room_, worker_)
     {
     }
 
@@ -114,10 +115,30 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
 
     /* ---- softmax ---- */
 
-    __device__ __forceinline__ void mask(int start)
+    __device__ __forceinline__ void mask(uint32_t j, int start)
     {
-        if (this->all_seen(start))
+        if constexpr (SHAPE::LISTED)
+            mask_unlisted(room.desk.listed[stage_of(j)]);
+        else if (!this->all_seen(start))
+            mask_unseen(start);
+    }
+
+    /* `listed`: a bit for each of the block's keys. */
+    __device__ __forceinline__ void mask_unlisted(const uint16_t (&listed)[4])
+    {
+        const uint2 all_keys = *(const uint2 *)listed;
+        if ((all_keys.x & all_keys.y) == UINT32_MAX)
             return;
+        const uint32_t mine[2] = {all_keys.x >> lane % 4 * 2, all_keys.y >> lane % 4 * 2};
+#pragma unroll
+        for (int k = 0; k < 32; k++) {
+            const int key = k / 4 * 8 + k % 2;
+            score[k] = mine[key / 32] >> key % 32 & 1 ? score[k] : -RT_SM90_INFINITY;
+        }
+    }
+
+    __device__ __forceinline__ void mask_unseen(int start)
+    {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             const int limit = this->length - room.desk.lag[my_row(i)] - start - lane % 4 * 2;
@@ -248,7 +269,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
     {
         if (worker == 0 || pair.has_b) {
             this->find_scores(pair.first + (uint32_t)worker, score);
-            mask(pair.key + worker * 64);
+            mask(pair.first + (uint32_t)worker, pair.key + worker * 64);
         }
         if (pair.is_last)
             this->release_q();
@@ -331,7 +352,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
 #pragma unroll
             for (int i = 0; i < 2; i++)
                 if (first_query() + my_row(i) < hq())
-                    rt_sm90_store_lse(p, room, segment, my_row(i), room.desk.state[my_row(i)]);
+                    rt_sm90_store_lse(all, room, segment, my_row(i), room.desk.state[my_row(i)]);
         if (segment.slot >= 0)
             store_partial(segment);
         else
@@ -384,13 +405,13 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
 
     __device__ __forceinline__ void store_out(const struct rt_sm90_segment &segment) const
     {
-        const int64_t data_row = (p.rows.ctrl ? (int64_t)p.rows.ctrl->row_base : 0) + segment.row;
+        const int64_t row_at = SHAPE::keys::row_at(all, p.out, segment.row);
         const int c = lane % 4;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             const bool there = first_query() + my_row(i) < hq();
-            uint16_t *to = (uint16_t *)p.out.base + data_row * p.out.row_stride +
-                           room.desk.out_at[my_row(i)] + worker * COLUMNS + c * 8;
+            uint16_t *to = (uint16_t *)p.out.base + row_at + room.desk.out_at[my_row(i)] +
+                           worker * COLUMNS + c * 8;
 #pragma unroll
             for (int j = 0; j < COLUMNS / 8; j += 4) {
                 uint32_t r[4];
@@ -419,7 +440,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
                 p.partials.out[rt_sm90_partial_row<SHAPE>(p, segment, row) * SHAPE::D_V +
                                worker * COLUMNS + column] = RT_SM90_NAN;
             else
-                ((uint16_t *)p.out.base)[rt_sm90_data_row(p, segment) * p.out.row_stride +
+                ((uint16_t *)p.out.base)[SHAPE::keys::row_at(all, p.out, segment.row) +
                                          room.desk.out_at[row] + worker * COLUMNS + column] =
                     RT_SM90_NAN_BF16;
         }

@@ -25,27 +25,22 @@ static __device__ __forceinline__ int64_t rt_sm90_partial_row(const struct rt_at
     return (int64_t)segment.slot * p.rows.q_len * p.heads + rt_sm90_first_query<SHAPE>() + row;
 }
 
-static __device__ __forceinline__ int64_t rt_sm90_data_row(const struct rt_attend_params &p,
-                                                           const struct rt_sm90_segment &segment)
-{
-    return (p.rows.ctrl ? (int64_t)p.rows.ctrl->row_base : 0) + segment.row;
-}
-
 /* lse of a query row from maximum and sum: for a whole batch row as the caller wants it, base 2 for
  * a piece. No key seen: sum 0. */
 template <class SHAPE>
 static __device__ __forceinline__ void
-rt_sm90_store_lse(const struct rt_attend_params &p, const rt_sm90_room<SHAPE> &room,
+rt_sm90_store_lse(const typename SHAPE::params &all, const rt_sm90_room<SHAPE> &room,
                   const struct rt_sm90_segment &segment, int row, const float2 &state)
 {
+    typedef typename SHAPE::keys KEYS;
+    const struct rt_attend_params &p = KEYS::attend(all);
     const bool empty = state.y == 0.0f;
     const float lse = rt_log2(state.y) + state.x;
     if (segment.slot >= 0)
         p.partials.lse[rt_sm90_partial_row<SHAPE>(p, segment, row)] =
             empty ? -RT_SM90_INFINITY : lse;
     else
-        ((float *)
-             p.lse.base)[rt_sm90_data_row(p, segment) * p.lse.row_stride + room.desk.lse_at[row]] =
+        ((float *)p.lse.base)[KEYS::row_at(all, p.lse, segment.row) + room.desk.lse_at[row]] =
             empty ? RT_SM90_INFINITY : lse * (p.lse_base2 ? 1.0f : RT_SM90_LN_2);
 }
 
@@ -81,6 +76,7 @@ struct rt_sm90_pair {
 };
 
 template <class SHAPE> struct rt_sm90_worker_base {
+    const typename SHAPE::params &all;
     const struct rt_attend_params &p;
     const rt_sm90_room<SHAPE> &room;
     const int worker, warp, lane;
@@ -89,10 +85,11 @@ template <class SHAPE> struct rt_sm90_worker_base {
     bool spoilt;       /* columns of the segment are noted */
     static constexpr int VECTORS = SHAPE::VECTORS;
 
-    __device__ __forceinline__ rt_sm90_worker_base(const struct rt_attend_params &p_,
+    __device__ __forceinline__ rt_sm90_worker_base(const typename SHAPE::params &all_,
                                                    const rt_sm90_room<SHAPE> &room_, int worker_)
-        : p(p_), room(room_), worker(worker_), warp((int)threadIdx.x / 32 % 4),
-          lane((int)threadIdx.x % 32), scale(p_.scale * RT_SM90_LOG2_E), length(0), spoilt(false)
+        : all(all_), p(SHAPE::keys::attend(all_)), room(room_), worker(worker_),
+          warp((int)threadIdx.x / 32 % 4), lane((int)threadIdx.x % 32),
+          scale(p.scale * RT_SM90_LOG2_E), length(0), spoilt(false)
     {
     }
 
@@ -108,9 +105,12 @@ template <class SHAPE> struct rt_sm90_worker_base {
         return j % SHAPE::STAGES;
     }
 
+    /* Listed keys threads have copied: products see that once this one has fenced. */
     __device__ __forceinline__ void wait_for_half(uint32_t j, int half) const
     {
         rt_mbarrier_wait(&room.desk.kv_full[stage_of(j)][half], j / SHAPE::STAGES & 1);
+        if (SHAPE::LISTED)
+            rt_fence_async();
     }
 
     /* No product of this warp reads this worker's half of block j any more. */
@@ -287,10 +287,11 @@ template <class SHAPE> struct rt_sm90_worker_base {
         sync_worker();
     }
 
-    /* Behind the scores of block j: its values in this worker's half become fit for the product. */
+    /* Behind the scores of block j: its values in this worker's half become fit for the product.
+     * Of listed keys they are: all query rows see them all, and what is no key is zeros. */
     __device__ __forceinline__ void part_keys(uint32_t j, int start)
     {
-        if (all_seen(start))
+        if (SHAPE::LISTED || all_seen(start))
             return;
         if (p.rows.q_len > 1)
             part_drafts(j, start, min(length - start, 64));
@@ -315,9 +316,9 @@ template <class SHAPE> struct rt_sm90_worker_base {
 template <class MATH> struct rt_sm90_worker : MATH {
     using shape = typename MATH::shape;
 
-    __device__ __forceinline__ rt_sm90_worker(const struct rt_attend_params &p,
+    __device__ __forceinline__ rt_sm90_worker(const typename shape::params &all,
                                               const rt_sm90_room<shape> &room, int worker)
-        : MATH(p, room, worker)
+        : MATH(all, room, worker)
     {
     }
 

@@ -192,7 +192,7 @@ static void name_case(struct ck *ck, const struct ck_sparse *c, const struct rt_
             c->strided ? ", strided" : "", choice->parts);
 }
 
-static void check(struct ck *ck, const struct ck_sparse *c)
+static void check_on(struct ck *ck, const struct ck_sparse *c)
 {
     struct ck_sparse_rig rig;
     struct rt_launch launches[3];
@@ -218,6 +218,17 @@ static void check(struct ck *ck, const struct ck_sparse *c)
     free(truth.out);
     free(truth.lse);
     ck_sparse_free(ck, &rig);
+}
+
+/* By every kernel that serves it. */
+static void check(struct ck *ck, const struct ck_sparse *given)
+{
+    static const enum rt_backend backends[] = {RT_BACKEND_GENERIC, RT_BACKEND_SM90};
+    for (size_t i = 0; i < sizeof(backends) / sizeof(backends[0]); i++) {
+        struct ck_sparse c = *given;
+        c.backend = backends[i];
+        check_on(ck, &c);
+    }
 }
 
 /* ---- the cases ------------------------------------------------------------------------------- */
@@ -363,10 +374,28 @@ static void check_layouts(struct ck *ck)
     }
 }
 
+/* Lists of several blocks for tiles of 32 and 64 heads and more: whole rows, pieces of one and of
+ * many blocks, an odd number of blocks and an even one, several rows to a part. */
+static void check_wide(struct ck *ck)
+{
+    static const uint32_t heads[] = {40, 20, 64, 70}, topks[] = {150, 65, 260, 192, 129};
+    for (uint32_t n = 0; n < 12; n++) {
+        struct ck_sparse c = turn(ck, n % CACHES, n + 300);
+        c.keys.topk = topks[n % 5];
+        c.heads = heads[n % 4];
+        c.rows = 1 + n % 3;
+        c.q_len = 1 + n / 3 % 2;
+        c.parts = 1 + n % 4;
+        c.min_blocks = 1;
+        check(ck, &c);
+    }
+}
+
 void ck_sparse_run(struct ck *ck)
 {
     check_layouts(ck);
     check_grid(ck);
+    check_wide(ck);
     check_small(ck);
     check_extra(ck);
 }

@@ -12,7 +12,7 @@
 #define POOL_TOKENS 262144u
 
 struct shape {
-    uint32_t batch, heads, topk;
+    uint32_t batch, q_len, heads, topk;
 };
 
 /* Whole lists, over all of the pool. */
@@ -32,8 +32,8 @@ static void launches_of_set(struct ck *ck, const struct ck_sparse_rig *rig, cons
     struct rt_sparse_attend_params attend = rig->attend[CK_DEVICE];
     struct rt_reduce_params reduce = rig->reduce;
     struct rt_error err = {0};
-    attend.attend.rows.count = reduce.rows.count = s->batch;
-    attend.keys.index += (uint64_t)set * s->batch * s->topk;
+    attend.attend.rows.count = reduce.rows.count = s->batch * s->q_len;
+    attend.keys.index += (uint64_t)set * s->batch * s->q_len * s->topk;
     ck_must(ck, ck_build_variant(ck, &rig->choice, &attend, sizeof(attend), &to[0], &err), &err);
     ck_must(ck, ck_build(ck, RT_OP_REDUCE, &reduce, sizeof(reduce), &to[1], &err), &err);
 }
@@ -44,26 +44,28 @@ static struct rt_launch schedule_of(struct ck *ck, const struct ck_sparse_rig *r
     struct rt_sparse_schedule_params schedule = rig->schedule[CK_DEVICE];
     struct rt_launch launch;
     struct rt_error err = {0};
-    schedule.schedule.rows.count = s->batch;
+    schedule.schedule.rows.count = s->batch * s->q_len;
     ck_must(ck, ck_build(ck, RT_OP_SPARSE_SCHEDULE, &schedule, sizeof(schedule), &launch, &err),
             &err);
     return launch;
 }
 
-static void bench(struct ck *ck, const struct shape *s)
+static void bench(struct ck *ck, const struct shape *s, enum rt_backend backend)
 {
-    const uint64_t bytes = (uint64_t)s->batch * s->topk * 576 * 2;
+    const uint64_t keys = (uint64_t)s->batch * s->q_len * s->topk, bytes = keys * 576 * 2;
+    const double flops = (double)keys * s->heads * 2 * (576 + 512);
     const uint64_t wanted = ck_is_cuda(ck) ? COLD_BYTES / bytes + 1 : 1;
     const uint32_t sets = (uint32_t)(wanted > MOST_SETS ? MOST_SETS : wanted);
     const struct ck_sparse c = {.d_qk = 576,
                                 .d_v = 512,
                                 .heads = s->heads,
-                                .q_len = 1,
+                                .q_len = s->q_len,
                                 .rows = s->batch * sets,
                                 .keys = {.tokens = ck_is_cuda(ck) ? POOL_TOKENS : s->topk,
                                          .topk = s->topk,
                                          .page_size = 64},
                                 .blank = true,
+                                .backend = backend,
                                 .scale = 0.1352338f,
                                 .seed = ck->seed};
     struct ck_sparse_rig rig;
@@ -76,10 +78,10 @@ static void bench(struct ck *ck, const struct shape *s)
     for (uint32_t i = 0; i < sets; i++)
         launches_of_set(ck, &rig, s, i, &all[2 * i]);
     const double ns = 2 * ck_time_ns(ck, all, 2 * sets);
-    printf("sparse     %s batch %3u, heads %3u, topk %4u: schedule %6.2f us; attend and reduce "
-           "%8.2f us %6.0f GB/s (%u lists of %.1f MB)\n",
-           rig.choice.entry, s->batch, s->heads, s->topk, schedule_ns / 1e3, ns / 1e3,
-           (double)bytes / ns, sets, (double)bytes / 1e6);
+    printf("sparse     %s batch %3u of %u, heads %3u, topk %4u: schedule %6.2f us; attend and "
+           "reduce %8.2f us %6.0f GB/s %6.1f TFLOPS (%u lists of %.1f MB)\n",
+           rig.choice.entry, s->batch, s->q_len, s->heads, s->topk, schedule_ns / 1e3, ns / 1e3,
+           (double)bytes / ns, flops / ns / 1e3, sets, (double)bytes / 1e6);
     free(all);
     ck_sparse_free(ck, &rig);
 }
@@ -87,10 +89,13 @@ static void bench(struct ck *ck, const struct shape *s)
 /* Cold: every launch has a list of its own, over a pool that no cache holds. */
 void ck_sparse_bench(struct ck *ck)
 {
-    static const struct shape shapes[] = {{1, 16, 2048},  {8, 8, 2048},   {8, 16, 2048},
-                                          {8, 16, 512},   {8, 64, 2048},  {8, 128, 2048},
-                                          {64, 16, 2048}, {64, 128, 2048}};
+    static const struct shape shapes[] = {
+        {8, 1, 16, 2048},   {1, 1, 16, 2048},   {8, 1, 8, 2048},    {8, 1, 16, 512},
+        {8, 1, 64, 2048},   {8, 1, 128, 2048},  {128, 1, 16, 2048}, {128, 1, 32, 2048},
+        {128, 1, 64, 2048}, {128, 2, 128, 2048}};
     const size_t count = ck_is_cuda(ck) ? sizeof(shapes) / sizeof(shapes[0]) : 1;
-    for (size_t i = 0; i < count; i++)
-        bench(ck, &shapes[i]);
+    for (size_t i = 0; i < count; i++) {
+        bench(ck, &shapes[i], RT_BACKEND_SM90);
+        bench(ck, &shapes[i], RT_BACKEND_GENERIC);
+    }
 }

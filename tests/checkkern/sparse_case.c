@@ -393,7 +393,7 @@ static bool resolve(struct ck *ck, const struct ck_sparse *c, struct rt_variant 
                                           .heads = c->heads,
                                           .q_len = c->q_len,
                                           .page_size = c->keys.page_size,
-                                          .backend = RT_BACKEND_GENERIC};
+                                          .backend = c->backend};
     const enum rt_status status = rt_op_resolve(op, &request, out, &err);
     if (status == RT_ERR_UNSUPPORTED)
         return false;
@@ -404,7 +404,7 @@ static bool resolve(struct ck *ck, const struct ck_sparse *c, struct rt_variant 
         out->min_blocks = c->min_blocks;
     }
     const uint32_t d[] = {c->d_qk, c->d_v};
-    return c->tile_rows == 0 ||
+    return c->tile_rows == 0 || out->backend != RT_BACKEND_GENERIC ||
            ck_choose_tile(ck, op == RT_OP_SPARSE_ATTEND ? "sparse" : "sparse_quant", d, c->heads,
                           c->tile_rows, out);
 }

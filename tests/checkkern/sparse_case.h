@@ -28,7 +28,8 @@ struct ck_sparse {
     bool blank;               /* keys stay NaN: for who measures */
     bool strided, slots, lse_base2, sink, q_rope;
     uint32_t row_base;
-    uint32_t tile_rows;                          /* 0: the resolver's */
+    enum rt_backend backend;                     /* AUTO: the fastest here */
+    uint32_t tile_rows;                          /* of the generic kernel; 0: the resolver's */
     uint32_t parts, overhead_blocks, min_blocks; /* parts 0: the resolver's */
     float scale;
     uint64_t seed;

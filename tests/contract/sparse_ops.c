@@ -263,7 +263,7 @@ static void refused(void **state)
         {ARG(shape.heads), 129, "heads 129 is not 1..128"},
         {ARG(shape.d_qk), 320,
          "no kernel serves sparse attention of d_qk/d_v 320/512; served are 576/512, 512/512"},
-        {ARG(shape.backend), RT_BACKEND_SM90, "backend sm90 "},
+        {ARG(shape.backend), 77, "backend 77 is not known"},
         {ARG(softmax_scale), 0, "softmax_scale 0 is not a positive number"},
         {ARG(lse_base), 7, "lse_base 7 is not"},
         {ARG(keys.struct_size), 1, "keys.struct_size is 1, not"},

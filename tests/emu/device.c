@@ -15,7 +15,7 @@
 #include "kernels/abi/preattend_absorb_sm90.h"
 #include "kernels/abi/prefill_sm90.h"
 #include "kernels/abi/project_sm90.h"
-#include "kernels/abi/sparse.h"
+#include "kernels/abi/sparse_sm90.h"
 #include "kernels/ops/op_build.h"
 #include "kernels/ref/ref.h"
 #include "kernels/registry.h"

@@ -22,7 +22,7 @@
 #include "kernels/abi/quant.h"
 #include "kernels/abi/reduce.h"
 #include "kernels/abi/sample.h"
-#include "kernels/abi/sparse.h"
+#include "kernels/abi/sparse_sm90.h"
 #include "kernels/abi/step.h"
 #include "kernels/abi/take.h"
 

@@ -7,6 +7,8 @@
 #include "kernels/sm90/mla_sm90_320x256.cu"
 #include "kernels/sm90/mla_sm90_512x512.cu"
 #include "kernels/sm90/mla_sm90_576x512.cu"
+#include "kernels/sm90/mla_sparse_sm90_512x512.cu"
+#include "kernels/sm90/mla_sparse_sm90_576x512.cu"
 #include "kernels/sm90/preattend_absorb_sm90.cu"
 #include "kernels/sm90/prefill_sm90_128x128.cu"
 #include "kernels/sm90/prefill_sm90_192x128.cu"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What only the generic attention kernels serve: lists of keys, pages of a few tokens, e4m3. */
+/* Which kernels serve lists of keys, pages of a few tokens, and e4m3. */
 #include "kernels/op.h"
 
 #include <setjmp.h>
@@ -15,6 +15,12 @@ static const struct rt_device_caps h200 = {.kind = RT_DEVICE_KIND_CUDA,
                                            .cc = 90,
                                            .sm_count = 132,
                                            .smem_optin_bytes = 232448};
+
+static const struct rt_device_caps a100 = {.kind = RT_DEVICE_KIND_CUDA,
+                                           .name = "NVIDIA A100",
+                                           .cc = 80,
+                                           .sm_count = 108,
+                                           .smem_optin_bytes = 166912};
 
 static struct rt_op_request request(const struct rt_kv_format *kv, uint32_t heads, uint32_t q_len,
                                     uint32_t page_size, enum rt_backend backend)
@@ -43,21 +49,32 @@ static void test_sparse(void **state)
 {
     (void)state;
     const struct rt_kv_format wide = {.d_qk = 576, .d_v = 512}, narrow = {.d_qk = 320, .d_v = 256};
-    const uint32_t heads[] = {1, 16, 17, 33, 128}, tiles[] = {16, 16, 32, 64, 64};
-    for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++) {
-        const struct rt_op_request r = request(&wide, heads[i], 4, 7, RT_BACKEND_AUTO);
+    const struct {
+        uint32_t heads;
+        const char *sm90, *generic;
+    } tiles[] = {{1, "n8", "r16"},   {8, "n8", "r16"},   {9, "n16", "r16"},  {17, "n32", "r32"},
+                 {33, "m64", "r64"}, {64, "m64", "r64"}, {128, "m64", "r64"}};
+    for (size_t i = 0; i < 2 * sizeof(tiles) / sizeof(tiles[0]); i++) {
+        const uint32_t heads = tiles[i / 2].heads;
+        const bool generic = i % 2;
+        const struct rt_op_request r =
+            request(&wide, heads, 4, 7, generic ? RT_BACKEND_GENERIC : RT_BACKEND_AUTO);
         struct rt_variant v;
         char entry[64];
-        (void)snprintf(entry, sizeof(entry), "rt_mla_sparse_576x512_r%u", tiles[i]);
+        (void)snprintf(entry, sizeof(entry), "rt_mla_sparse_%s576x512_%s", generic ? "" : "sm90_",
+                       generic ? tiles[i / 2].generic : tiles[i / 2].sm90);
         assert_int_equal(rt_op_resolve(RT_OP_SPARSE_ATTEND, &r, &v, NULL), RT_OK);
         assert_int_equal(v.op, RT_OP_SPARSE_ATTEND);
+        assert_int_equal(v.backend, generic ? RT_BACKEND_GENERIC : RT_BACKEND_SM90);
         assert_string_equal(v.entry, entry);
-        assert_int_equal(v.m_tiles, heads[i] > 64 ? 2 : 1);
+        assert_int_equal(v.m_tiles, heads > 64 ? 2 : 1);
         assert_true(v.parts >= 1 && v.min_blocks >= 1);
-        assert_non_null(strstr(v.reason, "not sm90: backend sm90 has no kernel of sparse"));
+        assert_non_null(strstr(v.reason, generic ? "generic as asked for" : "sm90, tiles of"));
     }
     struct rt_op_request r = request(&wide, 16, 1, 64, RT_BACKEND_SM90);
-    refuse(RT_OP_SPARSE_ATTEND, &r, RT_ERR_UNSUPPORTED, "no kernel of sparse attention");
+    r.caps = &a100;
+    refuse(RT_OP_SPARSE_ATTEND, &r, RT_ERR_UNSUPPORTED,
+           "backend sm90 needs compute capability 9.0, NVIDIA A100 has 8.0");
     r = request(&narrow, 16, 1, 64, RT_BACKEND_AUTO);
     refuse(RT_OP_SPARSE_ATTEND, &r, RT_ERR_GEOMETRY,
            "no kernel serves sparse attention of d_qk/d_v 320/256; served are 576/512, 512/512");

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_KERNELS_SM90_ATTEND_GATHER_CUH
+#define RT_KERNELS_SM90_ATTEND_GATHER_CUH
+
+/*
+ * The loading warps of the sm_90 kernels of sparse attention: keys lie anywhere, so no box of the
+ * copy engine has more than one. All four warps gather, 16 bytes a thread, into the swizzle that
+ * the copy engine would have made. Warp w brings keys 16 w .. 16 w + 15 of every block; each walks
+ * for itself, so that none waits for another, warp 0 also for the workers.
+ *
+ *   of a block's 64 keys      lanes         8 lanes a key, 128 bytes at once, 4 keys a pass
+ *   entries of a pair         lanes         0-15 those of a, 16-31 those of b
+ *
+ *   pair i        ask entries(i + 1)   a/0  a/1   follow them through the table   b/0  b/1
+ *
+ * So an entry and its page are asked for half a pair each before they are needed. What leads
+ * nowhere becomes a row of zeros, and its bit of the stage's marks is 0.
+ */
+#include "kernels/device/ptx/cp_async.cuh"
+#include "kernels/sm90/attend_queries.cuh"
+#include "kernels/sm90/attend_rows.cuh"
+
+/* One token's lists, entry `key` of them, and where that leads. */
+struct rt_sm90_lists {
+    const struct rt_sparse_attend_params &p;
+    uint32_t token;   /* counted from the lists' beginning */
+    uint32_t of_keys; /* entries of the first list, where there is a second */
+    int line, end;
+
+    explicit __device__ __forceinline__ rt_sm90_lists(const struct rt_sparse_attend_params &p_)
+        : p(p_), token(0), of_keys(UINT32_MAX), line(-1), end(0)
+    {
+    }
+
+    __device__ __forceinline__ void begin(int64_t row_base, const struct rt_attend_step &at)
+    {
+        const int row = at.row / (int)p.q_len;
+        token = (uint32_t)row_base * p.q_len + (uint32_t)at.row;
+        line = p.slot ? p.slot[row] : row;
+        end = at.end;
+        if (p.extra.index)
+            of_keys = rt_sparse_count(&p.keys, token);
+    }
+
+    __device__ __forceinline__ bool is_extra(int key) const
+    {
+        return (uint32_t)key >= of_keys;
+    }
+
+    __device__ __forceinline__ int32_t ask(int key) const
+    {
+        if (key >= end)
+            return -1;
+        return is_extra(key) ? p.extra.index[token * p.extra.token_stride + key - of_keys]
+                             : p.keys.index[token * p.keys.token_stride + key];
+    }
+
+    __device__ __forceinline__ uint32_t follow(int key, int32_t entry) const
+    {
+        return is_extra(key) ? rt_sparse_page(&p.extra_kv, p.extra.by_position, line, entry)
+                             : rt_sparse_page(&p.attend.kv, p.keys.by_position, line, entry);
+    }
+
+    __device__ __forceinline__ const unsigned char *place(int key, int32_t entry,
+                                                          uint32_t page) const
+    {
+        return is_extra(key) ? rt_sparse_in_page(&p.extra_kv, page, entry)
+                             : rt_sparse_in_page(&p.attend.kv, page, entry);
+    }
+};
+
+template <class SHAPE> struct rt_sm90_gatherer {
+    static constexpr int WARP_KEYS = 64 / RT_SM90_GATHER_WARPS, PASSES = WARP_KEYS / 4;
+    static constexpr int QUERY_WARP = 1;
+
+    const struct rt_attend_params &p;
+    const rt_sm90_room<SHAPE> &room;
+    const rt_sm90_queries<SHAPE> queries;
+    struct rt_sm90_lists lists;
+    const int warp, lane;
+    uint32_t block;             /* of the whole part, counted over all segments */
+    const unsigned char *place; /* of this lane's key of the pair; null: there is none */
+
+    __device__ __forceinline__ rt_sm90_gatherer(const typename SHAPE::params &all,
+                                                const rt_sm90_room<SHAPE> &room_)
+        : p(all.sparse.attend), room(room_), queries(all, room_), lists(all.sparse),
+          warp((int)threadIdx.x / 32), lane((int)threadIdx.x % 32), block(0), place(nullptr)
+    {
+    }
+
+    /* Of the pair's a or b, a key of this warp's. By the whole warp. */
+    __device__ __forceinline__ const unsigned char *place_of(int is_b, int key) const
+    {
+        const uint64_t at = (uint64_t)place;
+        const uint32_t low = __shfl_sync(RT_ATTEND_FULL_WARP, (uint32_t)at, is_b * 16 + key);
+        const uint32_t high =
+            __shfl_sync(RT_ATTEND_FULL_WARP, (uint32_t)(at >> 32), is_b * 16 + key);
+        return (const unsigned char *)((uint64_t)high << 32 | low);
+    }
+
+    /* Half 1 also brings what is no value, in the tile behind it. */
+    template <int HALF> __device__ __forceinline__ void gather_half(uint32_t stage, int is_b) const
+    {
+        constexpr int TILES = HALF == 0 ? SHAPE::HALF_TILES : SHAPE::TILES - SHAPE::HALF_TILES;
+        constexpr int FIRST = HALF * SHAPE::HALF_TILES;
+#pragma unroll
+        for (int pass = 0; pass < PASSES; pass++) {
+            const int key = pass * 4 + lane / 8, row = warp * WARP_KEYS + key;
+            const unsigned char *found = place_of(is_b, key);
+            const unsigned char *from = (found ? found : p.kv.base) + FIRST * 128 + lane % 8 * 16;
+            unsigned char *to = room.tile(stage, FIRST) + row * 128 + (lane % 8 ^ row % 8) * 16;
+#pragma unroll
+            for (int t = 0; t < TILES; t++)
+                rt_cp_async_16(to + t * RT_ATTEND_SM90_TILE_BYTES, from + t * 128,
+                               found != nullptr);
+        }
+    }
+
+    template <int HALF>
+    __device__ __forceinline__ void bring_half(uint32_t j, int is_b, uint32_t there) const
+    {
+        const uint32_t stage = j % SHAPE::STAGES, parity = (j / SHAPE::STAGES & 1) ^ 1;
+        uint64_t *full = &room.desk.kv_full[stage][HALF];
+        rt_mbarrier_wait(&room.desk.kv_empty[stage][HALF], parity);
+        gather_half<HALF>(stage, is_b);
+        rt_cp_async_arrive(full);
+        if (HALF == 0 && rt_elected()) {
+            room.desk.listed[stage][warp] = (uint16_t)(there >> is_b * 16);
+            rt_mbarrier_arrive(full);
+        }
+    }
+
+    __device__ __forceinline__ void bring(uint32_t j, int is_b, uint32_t there) const
+    {
+        bring_half<0>(j, is_b, there);
+        bring_half<1>(j, is_b, there);
+    }
+
+    /*
+     * q comes behind the segment's first block: that one's stage may be free before the segment
+     * before is done with q.
+     */
+    __device__ __forceinline__ void bring_segment(uint32_t n, int64_t row_base,
+                                                  const struct rt_attend_step &at)
+    {
+        int blocks = rt_sm90_blocks(at);
+        int key = at.key + lane / 16 * 64 + warp * WARP_KEYS + lane % 16; /* this lane's */
+        lists.begin(row_base, at);
+        int32_t entry = lists.ask(key);
+        uint32_t page = lists.follow(key, entry);
+        bool has_q = warp != QUERY_WARP;
+        for (; blocks > 0; blocks -= 2) {
+            place = lists.place(key, entry, page);
+            const uint32_t there = __ballot_sync(RT_ATTEND_FULL_WARP, place != nullptr);
+            key += 128;
+            entry = lists.ask(key);
+            bring(block, 0, there);
+            if (!has_q)
+                queries.bring(n, at.row);
+            has_q = true;
+            page = lists.follow(key, entry);
+            if (blocks > 1)
+                bring(block + 1, 1, there);
+            block += blocks > 1 ? 2 : 1;
+        }
+        if (!has_q)
+            queries.bring(n, at.row);
+    }
+
+    __device__ __forceinline__ void run(void)
+    {
+        rt_pdl_wait();
+        if (warp == QUERY_WARP) {
+            rt_pdl_launch_dependents();
+            queries.stamp();
+        }
+        struct rt_sm90_rows few(p);
+        few.begin();
+        const struct rt_attend_part part = rt_attend_read_part(p, 0, (int)p.heads - 1);
+        struct rt_attend_step at = few.find(part, part.begin_row);
+        for (uint32_t n = 0;; n++) {
+            if (warp == 0) {
+                struct rt_sm90_rows row = few;
+                row.look(at.row == RT_ATTEND_NONE ? 0 : at.row);
+                rt_sm90_publish(room.desk, n, part, at, row);
+            }
+            if (at.row == RT_ATTEND_NONE)
+                break;
+            bring_segment(n, part.row_base, at);
+            at = few.find(part, at.row + 1);
+        }
+    }
+};
+
+#endif
