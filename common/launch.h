@@ -22,7 +22,7 @@ struct rt_tensor_map {
     RT_ALIGNAS(64) uint64_t words[16];
 };
 
-#define RT_TENSOR_MAP_DIMS 4
+#define RT_TENSOR_MAP_DIMS 5
 
 /*
  * What a tensor map describes: bf16 elements, dimension 0 contiguous, and the box of them that one

@@ -301,7 +301,7 @@ static int tensor_map(struct rt_driver *d, const struct rt_tensor_map_spec *spec
         return RT_DRIVER_INJECTED;
     if (!rt_tensor_map_spec_valid(spec))
         return CUDA_ERROR_INVALID_VALUE;
-    static const cuuint32_t every_element[RT_TENSOR_MAP_DIMS] = {1, 1, 1, 1};
+    static const cuuint32_t every_element[RT_TENSOR_MAP_DIMS] = {1, 1, 1, 1, 1};
     CUtensorMap map;
     _Static_assert(sizeof(map) == sizeof(*out), "a tensor map is a CUtensorMap");
     const CUresult rc = rt_cuda_of(d)->api.TensorMapEncodeTiled(

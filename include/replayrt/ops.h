@@ -67,7 +67,7 @@ struct rt_mla_shape {
     uint32_t query_len;   /* 1..8 */
     uint32_t heads;       /* 1..128 */
     uint32_t d_qk, d_v;   /* 576/512, 320/256, 288/256 or 512/512 */
-    uint32_t page_size;   /* tokens: 16, 32, 64 or 128; 1 or 8 with the generic kernels */
+    uint32_t page_size;   /* tokens: 8, 16, 32, 64 or 128; 1 with the generic kernels */
     uint32_t max_blocks;  /* columns of the block table; 0: there is none, and its address is not
                              looked at */
     uint32_t pages;       /* pages in the pool; ids outside 0..pages-1 are never followed */

@@ -14,9 +14,10 @@
 /*
  * attend's parameters, and the tensors that the copy engine reads. A copy costs its thread more
  * than a hundred cycles whatever its size, so they are few: the elements of a token or query row
- * are taken as tiles of 64, and a box has many tiles, one behind the other in shared memory.
- *   kv_map       (64, page_size, d_v / 64, pages) by boxes of (64, tokens, d_v / 128, 1), of
- *                (64, page_size, 1, 1) where pages are smaller than a block
+ * are taken as tiles of 64, and a box has many tiles. Of keys it has 8 of each tile, and then the
+ * next 8: so a box is a page, however small, and all have the same places in shared memory.
+ *   kv_map       (64, 8, d_v / 64, page_size / 8, pages) by boxes of (64, 8, d_v / 128, tokens / 8,
+ *                1)
  *   kv_rest_map  (d_qk - d_v, page_size, pages) by (64, tokens, 1): what is no value
  *   q_map        (64, hq, d_v / 64, batch rows) by (64, tile_rows, d_v / 64, 1)
  *   q_rest_map   (d_qk - d_v, hq, batch rows) by (64, tile_rows, 1)

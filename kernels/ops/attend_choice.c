@@ -234,8 +234,8 @@ static enum rt_status pick_sm90(enum rt_op_id op, const struct rt_op_request *re
     RT_REQUIRE(op == RT_OP_ATTEND || op == RT_OP_SPARSE_ATTEND, err, RT_ERR_UNSUPPORTED,
                "backend sm90 has no kernel of KV layout %s; auto and generic have",
                rt_kv_layout_name(request->kv->layout));
-    RT_REQUIRE(is_sparse(op) || request->page_size >= 16, err, RT_ERR_UNSUPPORTED,
-               "backend sm90 serves pages of 16, 32, 64 and 128 tokens, not of %u",
+    RT_REQUIRE(is_sparse(op) || request->page_size >= 8, err, RT_ERR_UNSUPPORTED,
+               "backend sm90 serves pages of 8, 16, 32, 64 and 128 tokens, not of %u",
                request->page_size);
     for (size_t i = 0; i < ATTEND_COUNT; i++) {
         const struct attend_kernel *kernel = &attend_kernels[i];

@@ -6,6 +6,8 @@
 
 /* Of a tile that the copy engine brings: 128 bytes, its swizzle. */
 #define TILE_ELEMENTS 64u
+/* Keys that a box has of each tile before it goes on with the next 8: the swizzle's period. */
+#define GROUP_ROWS 8u
 
 /* Batch rows that q has at most: row_base is known to the device only. */
 #define MOST_Q_ROWS (1u << 24)
@@ -36,20 +38,16 @@ enum rt_status rt_check_attend(const struct rt_variant *v, const struct rt_atten
     return rt_check_kv(&p->kv, err);
 }
 
+static enum rt_status encode(const struct rt_kernels *k, const struct rt_tensor_map_spec *spec,
+                             struct rt_tensor_map *out, struct rt_error *err)
+{
+    return RT_DRV(k->driver, err, tensor_map, (k->driver, spec, out));
+}
+
 /* Rows of elements: `row_bytes` apart within a group, groups `group_bytes` apart. */
 struct spaced_rows {
     rt_addr address;
     uint64_t row_bytes, group_bytes;
-};
-
-/*
- * Rows of `d_v` elements in tiles, `box_tiles` of them to a box, and what stands behind those in a
- * row, or elsewhere: `rows` to a group.
- */
-struct rows_of_tiles {
-    struct spaced_rows values, rest;
-    uint64_t rows, groups;
-    uint32_t box_rows, box_tiles;
 };
 
 static struct spaced_rows behind(struct spaced_rows values, uint32_t d_v)
@@ -58,29 +56,17 @@ static struct spaced_rows behind(struct spaced_rows values, uint32_t d_v)
     return values;
 }
 
-static enum rt_status make_map(const struct rt_kernels *k, const struct rt_attend_params *p,
-                               const struct rows_of_tiles *r, struct rt_tensor_map *map,
-                               struct rt_tensor_map *rest_map, struct rt_error *err)
+/* `rows` to a group, `box_rows` to a box: their first `elements`, at most a tile of them. */
+static struct rt_tensor_map_spec tile_of(struct spaced_rows rows, uint32_t elements, uint64_t count,
+                                         uint64_t groups, uint32_t box_rows)
 {
-    const uint64_t tile_bytes = TILE_ELEMENTS * sizeof(uint16_t);
-    const struct rt_tensor_map_spec tiles = {
-        .address = r->values.address,
-        .dims = 4,
-        .size = {TILE_ELEMENTS, r->rows, p->d_v / TILE_ELEMENTS, r->groups},
-        .stride_bytes = {0, r->values.row_bytes, tile_bytes, r->values.group_bytes},
-        .box = {TILE_ELEMENTS, r->box_rows, r->box_tiles, 1},
-    };
-    const struct rt_tensor_map_spec rest = {
-        .address = r->rest.address,
+    return (struct rt_tensor_map_spec){
+        .address = rows.address,
         .dims = 3,
-        .size = {p->d_qk - p->d_v, r->rows, r->groups},
-        .stride_bytes = {0, r->rest.row_bytes, r->rest.group_bytes},
-        .box = {TILE_ELEMENTS, r->box_rows, 1},
+        .size = {elements, count, groups},
+        .stride_bytes = {0, rows.row_bytes, rows.group_bytes},
+        .box = {TILE_ELEMENTS, box_rows, 1},
     };
-    RT_TRY(RT_DRV(k->driver, err, tensor_map, (k->driver, &tiles, map)));
-    if (p->d_qk == p->d_v)
-        return RT_OK;
-    return RT_DRV(k->driver, err, tensor_map, (k->driver, &rest, rest_map));
 }
 
 /* Query rows that are evenly spaced can be rows of a map. */
@@ -102,22 +88,57 @@ static struct spaced_rows query_rows(const struct rt_attend_params *p,
                                 .group_bytes = (uint64_t)q->row_stride * sizeof(uint16_t)};
 }
 
+static enum rt_status make_key_maps(const struct rt_kernels *k, struct rt_attend_sm90_params *sm90,
+                                    struct rt_error *err)
+{
+    const struct rt_attend_params *p = &sm90->attend;
+    const struct rt_kv_view *kv = &p->kv;
+    const struct spaced_rows keys = {.address = (uintptr_t)kv->base,
+                                     .row_bytes = (uint64_t)kv->token_stride_bytes,
+                                     .group_bytes = (uint64_t)kv->page_stride_bytes};
+    const uint32_t tokens = rt_min_u32(kv->page_size, RT_BLOCK_TOKENS);
+    const uint32_t tiles = p->d_v / TILE_ELEMENTS;
+    const struct rt_tensor_map_spec values = {
+        .address = keys.address,
+        .dims = 5,
+        .size = {TILE_ELEMENTS, GROUP_ROWS, tiles, kv->page_size / GROUP_ROWS, kv->pages},
+        .stride_bytes = {0, keys.row_bytes, TILE_ELEMENTS * sizeof(uint16_t),
+                         GROUP_ROWS * keys.row_bytes, keys.group_bytes},
+        .box = {TILE_ELEMENTS, GROUP_ROWS, tiles / 2, tokens / GROUP_ROWS, 1},
+    };
+    RT_TRY(encode(k, &values, &sm90->kv_map, err));
+    if (p->d_qk == p->d_v)
+        return RT_OK;
+    const struct rt_tensor_map_spec rest =
+        tile_of(behind(keys, p->d_v), p->d_qk - p->d_v, kv->page_size, kv->pages, tokens);
+    return encode(k, &rest, &sm90->kv_rest_map, err);
+}
+
 enum rt_status rt_attend_query_maps(const struct rt_kernels *k, const struct rt_variant *v,
                                     const struct rt_attend_params *p, uint32_t *even,
                                     struct rt_tensor_map *map, struct rt_tensor_map *rest_map,
                                     struct rt_error *err)
 {
-    const struct spaced_rows queries = query_rows(p, &p->q);
-    const struct rows_of_tiles q = {
-        .values = queries,
-        .rest = p->q_rope.base ? query_rows(p, &p->q_rope) : behind(queries, p->d_v),
-        .rows = (uint64_t)p->heads * p->rows.q_len,
-        .groups = MOST_Q_ROWS,
-        .box_rows = v->tile_rows,
-        .box_tiles = p->d_v / TILE_ELEMENTS,
+    const struct spaced_rows q = query_rows(p, &p->q);
+    const uint64_t rows = (uint64_t)p->heads * p->rows.q_len;
+    const uint32_t tiles = p->d_v / TILE_ELEMENTS;
+    const struct rt_tensor_map_spec values = {
+        .address = q.address,
+        .dims = 4,
+        .size = {TILE_ELEMENTS, rows, tiles, MOST_Q_ROWS},
+        .stride_bytes = {0, q.row_bytes, TILE_ELEMENTS * sizeof(uint16_t), q.group_bytes},
+        .box = {TILE_ELEMENTS, v->tile_rows, tiles, 1},
     };
     *even = is_even(p, &p->q) && (!p->q_rope.base || is_even(p, &p->q_rope));
-    return *even ? make_map(k, p, &q, map, rest_map, err) : RT_OK;
+    if (!*even)
+        return RT_OK;
+    RT_TRY(encode(k, &values, map, err));
+    if (p->d_qk == p->d_v)
+        return RT_OK;
+    const struct rt_tensor_map_spec rest =
+        tile_of(p->q_rope.base ? query_rows(p, &p->q_rope) : behind(q, p->d_v), p->d_qk - p->d_v,
+                rows, MOST_Q_ROWS, v->tile_rows);
+    return encode(k, &rest, rest_map, err);
 }
 
 /* The tensors that the copy engine reads, as kernels/abi/attend_sm90.h has them. */
@@ -125,19 +146,7 @@ static enum rt_status make_maps(const struct rt_kernels *k, const struct rt_vari
                                 struct rt_attend_sm90_params *sm90, struct rt_error *err)
 {
     const struct rt_attend_params *p = &sm90->attend;
-    const struct spaced_rows keys = {.address = (uintptr_t)p->kv.base,
-                                     .row_bytes = (uint64_t)p->kv.token_stride_bytes,
-                                     .group_bytes = (uint64_t)p->kv.page_stride_bytes};
-    const struct rows_of_tiles kv = {
-        .values = keys,
-        .rest = behind(keys, p->d_v),
-        .rows = p->kv.page_size,
-        .groups = p->kv.pages,
-        .box_rows = rt_min_u32(p->kv.page_size, RT_BLOCK_TOKENS),
-        /* A box puts its tiles one behind the other; those of a block have 64 rows. */
-        .box_tiles = p->kv.page_size >= RT_BLOCK_TOKENS ? p->d_v / TILE_ELEMENTS / 2 : 1,
-    };
-    RT_TRY(make_map(k, p, &kv, &sm90->kv_map, &sm90->kv_rest_map, err));
+    RT_TRY(make_key_maps(k, sm90, err));
     return rt_attend_query_maps(k, v, p, &sm90->q_even, &sm90->q_map, &sm90->q_rest_map, err);
 }
 

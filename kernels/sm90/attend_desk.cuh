@@ -5,7 +5,8 @@
 /*
  * Shared memory of a block of the sm_90 attend kernels, and who tells whom what through it.
  *
- *   stages  STAGES times: tiles 0 .. TILES - 1 of a block of 64 keys, [key][64 elements] each
+ *   stages  STAGES times a block of 64 keys: either half's values, [8 keys][HALF_TILES][key][64
+ *           elements], and then what is no value, a tile [key][64 elements]
  *   q       TILES tiles, [query row][64 elements] each
  *   staging partials on their way out, where query rows are few
  *   desk    this struct
@@ -29,6 +30,7 @@
 #include "kernels/abi/attend_sm90.h"
 #include "kernels/device/ptx/mbarrier.cuh"
 #include "kernels/device/ptx/sync.cuh"
+#include "kernels/device/ptx/wgmma.cuh"
 #include "kernels/sm90/attend_source.cuh"
 
 #define RT_SM90_SEGMENTS 2
@@ -111,7 +113,9 @@ struct rt_sm90_shape {
     static constexpr int STAGE_BYTES = STAGE_TILES * RT_ATTEND_SM90_TILE_BYTES;
     static constexpr int V_TILES = D_V / 64;
     static constexpr int HALF_TILES = V_TILES / 2; /* of a worker's columns */
-    static constexpr int P_TILE = V_TILES;         /* of a stage, for probabilities */
+    static constexpr int HALF_BYTES = HALF_TILES * RT_ATTEND_SM90_TILE_BYTES;
+    static constexpr int GROUP_BYTES = HALF_BYTES / 8; /* of 8 keys and a half */
+    static constexpr int P_TILE = V_TILES;             /* of a stage, for probabilities */
     static constexpr int Q_TILE_BYTES = 128 * TILE_ROWS;
     static constexpr int LAST_STEPS = (D_QK - 64 * (TILES - 1)) / 16; /* of the last tile */
     static constexpr int STAGING_BYTES = RT_ATTEND_SM90_STAGING_BYTES(TILE_ROWS, D_V);
@@ -140,9 +144,37 @@ template <class SHAPE> struct rt_sm90_room {
     {
     }
 
+    /* Of the tiles behind the values. */
     __device__ __forceinline__ unsigned char *tile(uint32_t stage, int tile) const
     {
         return stages + stage * SHAPE::STAGE_BYTES + tile * RT_ATTEND_SM90_TILE_BYTES;
+    }
+
+    /* A half's values: the first 8 keys'. */
+    __device__ __forceinline__ unsigned char *half(uint32_t stage, int half) const
+    {
+        return stages + stage * SHAPE::STAGE_BYTES + half * SHAPE::HALF_BYTES;
+    }
+
+    /* 16 bytes of a key's values in a half, and of what is none. */
+    __device__ __forceinline__ unsigned char *vector(uint32_t stage, int half, int key,
+                                                     int vector) const
+    {
+        return this->half(stage, half) + key / 8 * SHAPE::GROUP_BYTES +
+               vector / 8 * RT_WGMMA_GROUP_BYTES + key % 8 * 128 + (vector ^ key) % 8 * 16;
+    }
+
+    __device__ __forceinline__ unsigned char *rest_vector(uint32_t stage, int key, int vector) const
+    {
+        return tile(stage, SHAPE::V_TILES) + key * 128 + (vector ^ key) % 8 * 16;
+    }
+
+    /* 64 elements of all keys, as a product takes them; `tile` of the half's. */
+    __device__ __forceinline__ uint64_t values(uint32_t stage, int half, int tile) const
+    {
+        return rt_wgmma_spaced_operand(rt_shared_address(this->half(stage, half)) +
+                                           tile * RT_WGMMA_GROUP_BYTES,
+                                       RT_WGMMA_GROUP_BYTES, SHAPE::GROUP_BYTES);
     }
 };
 

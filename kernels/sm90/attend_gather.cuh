@@ -101,18 +101,19 @@ template <class SHAPE> struct rt_sm90_gatherer {
     /* Half 1 also brings what is no value, in the tile behind it. */
     template <int HALF> __device__ __forceinline__ void gather_half(uint32_t stage, int is_b) const
     {
-        constexpr int TILES = HALF == 0 ? SHAPE::HALF_TILES : SHAPE::TILES - SHAPE::HALF_TILES;
         constexpr int FIRST = HALF * SHAPE::HALF_TILES;
 #pragma unroll
         for (int pass = 0; pass < PASSES; pass++) {
             const int key = pass * 4 + lane / 8, row = warp * WARP_KEYS + key;
             const unsigned char *found = place_of(is_b, key);
             const unsigned char *from = (found ? found : p.kv.base) + FIRST * 128 + lane % 8 * 16;
-            unsigned char *to = room.tile(stage, FIRST) + row * 128 + (lane % 8 ^ row % 8) * 16;
+            unsigned char *to = room.vector(stage, HALF, row, lane % 8);
 #pragma unroll
-            for (int t = 0; t < TILES; t++)
-                rt_cp_async_16(to + t * RT_ATTEND_SM90_TILE_BYTES, from + t * 128,
-                               found != nullptr);
+            for (int t = 0; t < SHAPE::HALF_TILES; t++)
+                rt_cp_async_16(to + t * RT_WGMMA_GROUP_BYTES, from + t * 128, found != nullptr);
+            if (HALF == 1 && SHAPE::TILES > SHAPE::V_TILES)
+                rt_cp_async_16(room.rest_vector(stage, row, lane % 8),
+                               from + SHAPE::HALF_TILES * 128, found != nullptr);
         }
     }
 

@@ -112,11 +112,6 @@ template <class SHAPE> struct rt_sm90_loader {
         rt_mbarrier_wait(&room.desk.kv_empty[stage][half], parity);
         if (rt_elected())
             rt_mbarrier_arrive_expect(full, tiles * RT_ATTEND_SM90_TILE_BYTES);
-        if (pages.boxes == 1) {
-            bring_box(stage, half, rest, full, 0, key);
-            return;
-        }
-        /* A box of many tiles has them one behind the other: smaller pages come tile by tile. */
 #pragma unroll 1
         for (uint32_t box = 0; box < pages.boxes; box++)
             bring_box(stage, half, rest, full, box, key);
@@ -127,20 +122,14 @@ template <class SHAPE> struct rt_sm90_loader {
     {
         const uint32_t box_key = (uint32_t)key + box * pages.box_tokens;
         const int page = pages.of(box_key), token = pages.token_of(box_key);
-        const uint32_t offset = box * pages.box_tokens * 128;
+        const uint32_t first = box * pages.box_tokens; /* key of the block */
         if (!rt_elected())
             return;
-        const int from = half * SHAPE::HALF_TILES;
-        if (pages.boxes == 1)
-            rt_tma_load_4(room.tile(stage, from), &p.kv_map, full, 0, token, from, page, policy);
-        else
-#pragma unroll 1
-            for (int tile = from; tile < from + SHAPE::HALF_TILES; tile++)
-                rt_tma_load_4(room.tile(stage, tile) + offset, &p.kv_map, full, 0, token, tile,
-                              page, policy);
+        rt_tma_load_5(room.half(stage, half) + first / 8 * SHAPE::GROUP_BYTES, &p.kv_map, full, 0,
+                      0, half * SHAPE::HALF_TILES, token / 8, page, policy);
         if (rest)
-            rt_tma_load_3(room.tile(stage, SHAPE::V_TILES) + offset, &p.kv_rest_map, full, 0, token,
-                          page, policy);
+            rt_tma_load_3(room.tile(stage, SHAPE::V_TILES) + first * 128, &p.kv_rest_map, full, 0,
+                          token, page, policy);
     }
 
     /*

@@ -81,11 +81,11 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
         const uint64_t pt = rt_wgmma_operand(rt_shared_address(room.tile(stage, SHAPE::P_TILE)), 0);
 #pragma unroll
         for (int t = 0; t < SHAPE::HALF_TILES; t++) {
-            const uint64_t v = rt_wgmma_operand(
-                rt_shared_address(room.tile(stage, worker * SHAPE::HALF_TILES + t)), 0);
+            const uint64_t v = room.values(stage, worker, t);
 #pragma unroll
             for (int step = 0; step < 4; step++)
-                product::template shared<1, 0>(out[t], rt_wgmma_further(v, step * 2048),
+                product::template shared<1, 0>(out[t],
+                                               rt_wgmma_further(v, step * 2 * SHAPE::GROUP_BYTES),
                                                rt_wgmma_further(pt, step * 32));
         }
     }

@@ -88,29 +88,24 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
 
     /* ---- products ---- */
 
-    __device__ __forceinline__ uint64_t values(uint32_t stage) const
-    {
-        return rt_wgmma_operand(rt_shared_address(room.tile(stage, worker * SHAPE::HALF_TILES)),
-                                RT_ATTEND_SM90_TILE_BYTES);
-    }
-
     __device__ __forceinline__ void add_values(uint32_t stage)
     {
-        const uint64_t v = values(stage);
+        const uint64_t v = room.values(stage, worker, 0);
 #pragma unroll
         for (int step = 0; step < 4; step++)
-            value_product::template registers<1>(out, weight[step],
-                                                 rt_wgmma_further(v, step * 2048));
+            value_product::template registers<1>(
+                out, weight[step], rt_wgmma_further(v, step * 2 * SHAPE::GROUP_BYTES));
     }
 
     __device__ __forceinline__ void add_values_shared(uint32_t stage)
     {
-        const uint64_t v = values(stage);
+        const uint64_t v = room.values(stage, worker, 0);
         const uint64_t w = rt_wgmma_operand(rt_shared_address(room.tile(stage, SHAPE::P_TILE)), 0);
 #pragma unroll
         for (int step = 0; step < 4; step++)
-            value_product::template shared<0, 1>(out, rt_wgmma_further(w, step * 32),
-                                                 rt_wgmma_further(v, step * 2048));
+            value_product::template shared<0, 1>(
+                out, rt_wgmma_further(w, step * 32),
+                rt_wgmma_further(v, step * 2 * SHAPE::GROUP_BYTES));
     }
 
     /* ---- softmax ---- */

@@ -130,11 +130,11 @@ template <class SHAPE> struct rt_sm90_worker_base {
 
     typedef float score_registers[SHAPE::TILE_ROWS / 2];
 
-    __device__ __forceinline__ void score_tile(uint32_t stage, int tile, int steps, int keep,
+    /* Keys' elements `k` by those of q's tile. */
+    __device__ __forceinline__ void score_tile(uint64_t k, int tile, int steps, int keep,
                                                score_registers &score) const
     {
         constexpr bool WIDE = SHAPE::TILE_ROWS == 64;
-        const uint64_t k = rt_wgmma_operand(rt_shared_address(room.tile(stage, tile)), 0);
         const uint64_t q =
             rt_wgmma_operand(rt_shared_address(room.q + tile * SHAPE::Q_TILE_BYTES), 0);
 #pragma unroll
@@ -149,7 +149,8 @@ template <class SHAPE> struct rt_sm90_worker_base {
     {
 #pragma unroll
         for (int t = 0; t < SHAPE::HALF_TILES; t++)
-            score_tile(stage, half * SHAPE::HALF_TILES + t, 4, keep + t, score);
+            score_tile(room.values(stage, half, t), half * SHAPE::HALF_TILES + t, 4, keep + t,
+                       score);
     }
 
     /* Of an own block, its halves as they were asked for. */
@@ -163,7 +164,8 @@ template <class SHAPE> struct rt_sm90_worker_base {
         rt_wgmma_begin();
         score_half(stage, 1, 1, score);
         if (SHAPE::TILES > SHAPE::V_TILES)
-            score_tile(stage, SHAPE::TILES - 1, SHAPE::LAST_STEPS, 1, score);
+            score_tile(rt_wgmma_operand(rt_shared_address(room.tile(stage, SHAPE::V_TILES)), 0),
+                       SHAPE::V_TILES, SHAPE::LAST_STEPS, 1, score);
         rt_wgmma_commit();
         rt_wgmma_wait<0>();
         rt_wgmma_settle(score);
@@ -197,8 +199,7 @@ template <class SHAPE> struct rt_sm90_worker_base {
     /* Eight columns of a key of block j, of this worker's half. */
     __device__ __forceinline__ uint4 *vector_of(uint32_t j, int key, int vector) const
     {
-        return (uint4 *)(room.tile(stage_of(j), worker * SHAPE::HALF_TILES + vector / 8) +
-                         key * 128 + (vector ^ key) % 8 * 16);
+        return (uint4 *)room.vector(stage_of(j), worker, key, vector);
     }
 
     /* Keys from `valid` on are behind the row's end, and whatever the page held: zeros instead. */

@@ -108,10 +108,11 @@ static int tensor_map(struct rt_driver *d, const struct rt_tensor_map_spec *spec
     w[EMU_MAP_MARK] = EMU_MAP_IS_ONE;
     w[EMU_MAP_ADDRESS] = spec->address;
     w[EMU_MAP_DIMS] = spec->dims;
+    w[EMU_MAP_BOX] = 0;
     for (uint32_t i = 0; i < RT_TENSOR_MAP_DIMS; i++) {
         w[EMU_MAP_SIZE + i] = spec->size[i];
         w[EMU_MAP_STRIDE + i] = spec->stride_bytes[i];
-        w[EMU_MAP_BOX + i] = spec->box[i];
+        w[EMU_MAP_BOX] |= (uint64_t)spec->box[i] << EMU_MAP_BOX_BITS * i;
     }
     return 0;
 }

@@ -48,13 +48,18 @@ bool emu_async_pending(void)
     return !boxes.empty() || emu_copy_pending() || emu_product_pending();
 }
 
+static uint64_t extent(const struct box *b, unsigned dim)
+{
+    return b->map[EMU_MAP_BOX] >> EMU_MAP_BOX_BITS * dim & ((1u << EMU_MAP_BOX_BITS) - 1);
+}
+
 static uint64_t bytes_of(const struct box *b)
 {
     uint64_t bytes = 2;
     if (b->from)
         return b->bytes;
     for (unsigned i = 0; i < b->map[EMU_MAP_DIMS]; i++)
-        bytes *= b->map[EMU_MAP_BOX + i];
+        bytes *= extent(b, i);
     return bytes;
 }
 
@@ -93,12 +98,12 @@ static void copy_vectors(const struct box *b, bool poison)
         copy_bytes(b, poison);
         return;
     }
-    const uint64_t count = bytes_of(b) / VECTOR, of_row = b->map[EMU_MAP_BOX] * 2 / VECTOR;
+    const uint64_t count = bytes_of(b) / VECTOR, of_row = extent(b, 0) * 2 / VECTOR;
     for (uint64_t n = 0; n < count; n++) {
         uint64_t index[RT_TENSOR_MAP_DIMS] = {n % of_row * 8}, row = n / of_row;
         for (unsigned i = 1; i < b->map[EMU_MAP_DIMS]; i++) {
-            index[i] = row % b->map[EMU_MAP_BOX + i];
-            row /= b->map[EMU_MAP_BOX + i];
+            index[i] = row % extent(b, i);
+            row /= extent(b, i);
         }
         struct emu_16_bytes value = {0, 0};
         const unsigned char *from = source(b, index);
@@ -117,8 +122,8 @@ static void check_box(const struct box *b, int dims)
         emu_fail("no tensor map of %d dimensions", dims);
     if (at < 0 || at % ROW != 0 || at + (ptrdiff_t)bytes_of(b) > EMU_SHARED_BYTES)
         emu_fail("box to byte %td of shared memory", at);
-    if (b->map[EMU_MAP_BOX] * 2 != ROW)
-        emu_fail("rows of %llu bytes in a box", (unsigned long long)b->map[EMU_MAP_BOX] * 2);
+    if (extent(b, 0) * 2 != ROW)
+        emu_fail("rows of %llu bytes in a box", (unsigned long long)extent(b, 0) * 2);
 }
 
 void *emu_agent_take(void)

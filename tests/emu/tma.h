@@ -12,10 +12,11 @@ enum {
     EMU_MAP_DIMS,
     EMU_MAP_SIZE,
     EMU_MAP_STRIDE = EMU_MAP_SIZE + RT_TENSOR_MAP_DIMS,
-    EMU_MAP_BOX = EMU_MAP_STRIDE + RT_TENSOR_MAP_DIMS,
-    EMU_MAP_WORDS = EMU_MAP_BOX + RT_TENSOR_MAP_DIMS
+    EMU_MAP_BOX = EMU_MAP_STRIDE + RT_TENSOR_MAP_DIMS, /* all dimensions, 12 bits each */
+    EMU_MAP_WORDS
 };
 #define EMU_MAP_IS_ONE UINT64_C(0x70616d2075)
+#define EMU_MAP_BOX_BITS 12
 
 #ifdef __cplusplus
 /* Boxes of a tensor; at[0] is the innermost coordinate. */

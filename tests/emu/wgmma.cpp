@@ -252,17 +252,17 @@ static void load_operand(float *to, int width, uint64_t operand, bool across, in
 {
     const uint64_t tile_bytes = (operand >> 16 & 0x3fff) << 4,
                    group_bytes = (operand >> 32 & 0x3fff) << 4;
-    if (operand >> 62 != 1 || group_bytes != 1024)
+    if (operand >> 62 != 1 || group_bytes == 0 || group_bytes % 1024 != 0)
         emu_fail("operand %llx", (unsigned long long)operand);
     for (int i = 0; i < count && !across; i++)
         for (int k = 0; k < K; k += 8)
             load(to + k * width + i, width, operand,
-                 (uint64_t)i / 8 * 1024 + (uint64_t)i % 8 * 128 + (uint64_t)k * 2);
+                 (uint64_t)i / 8 * group_bytes + (uint64_t)i % 8 * 128 + (uint64_t)k * 2);
     for (int k = 0; k < K && across; k++)
         for (int i = 0; i < count; i += 8)
             load(to + k * width + i, 1, operand,
-                 (uint64_t)i / 64 * tile_bytes + (uint64_t)k / 8 * 1024 + (uint64_t)k % 8 * 128 +
-                     (uint64_t)i % 64 * 2);
+                 (uint64_t)i / 64 * tile_bytes + (uint64_t)k / 8 * group_bytes +
+                     (uint64_t)k % 8 * 128 + (uint64_t)i % 64 * 2);
 }
 
 static void load_a_registers(float (&to)[K][M], const struct share *s)

@@ -57,4 +57,17 @@ static __device__ __forceinline__ void rt_tma_load_4(void *shared, const void *m
         : "memory");
 }
 
+/* With five. */
+static __device__ __forceinline__ void rt_tma_load_5(void *shared, const void *map,
+                                                     uint64_t *barrier, int x, int y, int z, int w,
+                                                     int v, uint64_t policy)
+{
+    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                 ".L2::cache_hint [%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8;" ::"r"(
+                     rt_shared_address(shared)),
+                 "l"(map), "r"(rt_shared_address(barrier)), "r"(x), "r"(y), "r"(z), "r"(w), "r"(v),
+                 "l"(policy)
+                 : "memory");
+}
+
 #endif

@@ -12,9 +12,9 @@
  *
  * An operand in shared memory is named by a descriptor (PTX ISA, "matrix descriptor"): tiles of 64
  * elements, 128 bytes, to a row, in the 128-byte swizzle of the copy engine, each tile a multiple
- * of 1024 bytes from address 0. Rows in a group of 8 are 128 bytes apart, groups 1024.
+ * of 1024 bytes from address 0. Rows in a group of 8 are 128 bytes apart, groups `group_bytes`.
  *   along K       row = row of a or column of b, contiguous along K: step over K by 32 bytes
- *   across (1)    row = index along K, contiguous along M or N: step over K by 2048 bytes; the
+ *   across (1)    row = index along K, contiguous along M or N: step over K by two groups; the
  *                 next 64 of M or N are `tile_bytes` further
  *
  * Between rt_wgmma_begin and the wait that covers a commit, nobody may touch its registers.
@@ -22,14 +22,21 @@
 #include <stdint.h>
 
 #define RT_WGMMA_SWIZZLE_128 (1ull << 62)
-#define RT_WGMMA_GROUP_BYTES 1024ull
+#define RT_WGMMA_GROUP_BYTES 1024u /* where groups are one behind the other */
 
 /* `tile_bytes` matters only across, for N above 64. */
+static __device__ __forceinline__ uint64_t rt_wgmma_spaced_operand(uint32_t shared_address,
+                                                                   uint32_t tile_bytes,
+                                                                   uint32_t group_bytes)
+{
+    return RT_WGMMA_SWIZZLE_128 | (uint64_t)((group_bytes >> 4) & 0x3fff) << 32 |
+           (uint64_t)((tile_bytes >> 4) & 0x3fff) << 16 | ((shared_address >> 4) & 0x3fff);
+}
+
 static __device__ __forceinline__ uint64_t rt_wgmma_operand(uint32_t shared_address,
                                                             uint32_t tile_bytes)
 {
-    return RT_WGMMA_SWIZZLE_128 | (RT_WGMMA_GROUP_BYTES >> 4) << 32 |
-           (uint64_t)((tile_bytes >> 4) & 0x3fff) << 16 | ((shared_address >> 4) & 0x3fff);
+    return rt_wgmma_spaced_operand(shared_address, tile_bytes, RT_WGMMA_GROUP_BYTES);
 }
 
 /* The operand so many bytes further. */

@@ -34,4 +34,11 @@ static inline void rt_tma_load_4(void *shared, const void *map, uint64_t *barrie
     emu_tma_load(shared, map, barrier, 4, at);
 }
 
+static inline void rt_tma_load_5(void *shared, const void *map, uint64_t *barrier, int x, int y,
+                                 int z, int w, int v, uint64_t)
+{
+    const int at[5] = {x, y, z, w, v};
+    emu_tma_load(shared, map, barrier, 5, at);
+}
+
 #endif

@@ -4,11 +4,19 @@
 
 #include "tests/emu/wgmma.h"
 
+#define RT_WGMMA_GROUP_BYTES 1024u
+
 /* As kernels/device/ptx/wgmma.cuh draws it. */
+static inline uint64_t rt_wgmma_spaced_operand(uint32_t shared_address, uint32_t tile_bytes,
+                                               uint32_t group_bytes)
+{
+    return 1ull << 62 | (uint64_t)((group_bytes >> 4) & 0x3fff) << 32 |
+           (uint64_t)((tile_bytes >> 4) & 0x3fff) << 16 | ((shared_address >> 4) & 0x3fff);
+}
+
 static inline uint64_t rt_wgmma_operand(uint32_t shared_address, uint32_t tile_bytes)
 {
-    return 1ull << 62 | 64ull << 32 | (uint64_t)((tile_bytes >> 4) & 0x3fff) << 16 |
-           ((shared_address >> 4) & 0x3fff);
+    return rt_wgmma_spaced_operand(shared_address, tile_bytes, RT_WGMMA_GROUP_BYTES);
 }
 
 static inline uint64_t rt_wgmma_further(uint64_t operand, uint32_t bytes)
