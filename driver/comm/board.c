@@ -62,6 +62,16 @@ enum rt_status rt_board_is_there(const struct rt_board *b, uint32_t rank, struct
     return RT_OK;
 }
 
+/* Likewise, but of a rank that has come to `wanted` of its count, and may have left since. */
+static enum rt_status has_come_or_is_there(const struct rt_board *b, uint32_t rank,
+                                           const _Atomic uint64_t *count, uint64_t wanted,
+                                           struct rt_error *err)
+{
+    if (rt_board_is_there(b, rank, NULL) == RT_OK || atomic_load(count) >= wanted)
+        return RT_OK;
+    return rt_board_is_there(b, rank, err);
+}
+
 void rt_board_give_up(struct rt_board *b, const char *story)
 {
     struct rt_board_line *const line = rt_board_mine(b);
@@ -152,7 +162,8 @@ enum rt_status rt_board_post(struct rt_board *b, const uint32_t fields[RT_BOARD_
 /* A rank that is behind may be slow, but not for ever. */
 static enum rt_status look_at(struct rt_board *b, uint32_t rank, uint64_t now, struct rt_error *err)
 {
-    const uint64_t theirs = atomic_load_explicit(&b->page->lines[rank].step, memory_order_acquire);
+    const _Atomic uint64_t *const step = &b->page->lines[rank].step;
+    const uint64_t theirs = atomic_load_explicit(step, memory_order_acquire);
     RT_TRY(compare_all(b, rank, err));
     if (theirs >= b->step || theirs != b->peers[rank].step) {
         b->peers[rank].step = theirs;
@@ -160,7 +171,7 @@ static enum rt_status look_at(struct rt_board *b, uint32_t rank, uint64_t now, s
     }
     if (theirs >= b->step)
         return RT_OK;
-    RT_TRY(rt_board_is_there(b, rank, err));
+    RT_TRY(has_come_or_is_there(b, rank, step, b->step, err));
     RT_REQUIRE(now - b->peers[rank].moved_ns <= b->limit_ns, err, RT_ERR_RANKS,
                "rank %" PRIu32 " has not begun step %" PRIu64 " within %.3f s; its last is %" PRIu64
                ", that of rank %" PRIu32 " (this one) %" PRIu64,
@@ -189,10 +200,7 @@ static enum rt_status await_part(struct rt_board *b, uint32_t rank, struct rt_bo
         if (!rt_board_pause(w))
             continue;
         RT_TRY(rt_board_look(b, err));
-        /* It may have come and gone since. */
-        const enum rt_status status = rt_board_is_there(b, rank, err);
-        if (status != RT_OK)
-            return atomic_load(&b->page->lines[rank].part) < b->part ? status : RT_OK;
+        RT_TRY(has_come_or_is_there(b, rank, &b->page->lines[rank].part, b->part, err));
         RT_REQUIRE(!rt_board_is_late(b, w), err, RT_ERR_RANKS,
                    "rank %" PRIu32 " has not come to exchange %" PRIu64 " of step %" PRIu64
                    " within %.3f s; its last step is %" PRIu64,
