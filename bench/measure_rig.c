@@ -107,7 +107,7 @@ static void size_outputs(const struct rt_rig *rig, enum rt_rig_side side,
     const struct rt_mla_shape *s = &rig->shape;
     const uint64_t query_rows = (uint64_t)s->batch * s->query_len * s->heads;
     struct rt_mla_workspace dense;
-    struct rt_mla_sparse_workspace sparse;
+    struct rt_mla_sparse_workspace sparse = {0};
     rt_ops_workspace(s, &rig->choices[side], &dense);
     if (rig->params->topk)
         rt_sparse_workspace(&rig->lists.shape, &rig->lists.choices[side], &sparse);
