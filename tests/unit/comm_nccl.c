@@ -325,8 +325,8 @@ static void test_a_first_exchange(void **state)
     for (int i = 0; i < 3; i++) {
         static const char *const stories[] = {
             "", "ncclAllGather failed: internal error (3)",
-            "ncclAllGather of rank 0 (this one) of 1 has not returned within 0.250 s; "
-            "NCCL_DEBUG=INFO has it tell what it waits for"};
+            ("ncclAllGather of rank 0 (this one) of 1 has not returned within 0.250 s; "
+             "NCCL_DEBUG=INFO has it tell what it waits for")};
         fake_nccl_reset();
         crew_begin(&crew, 1);
         assert_int_equal(rt_comm_meet(crew.path, 0, 1, CREW_LIMIT_NS / 20, &c, &err), RT_OK);
