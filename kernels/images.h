@@ -20,7 +20,7 @@ enum rt_image_id {
 struct rt_built_image {
     const char *name;
     const void *fatbin;
-    size_t bytes;
+    const void *end; /* behind its last byte */
 };
 
 /* Ends with a null name. */

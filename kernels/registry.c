@@ -78,7 +78,7 @@ static enum rt_status load_image(struct rt_kernels *k, uint32_t index, struct rt
         if (!built || caps->cc < line->cc_min || caps->cc > line->cc_max)
             return RT_OK;
         image.fatbin = built->fatbin;
-        image.fatbin_bytes = built->bytes;
+        image.fatbin_bytes = (size_t)((const char *)built->end - (const char *)built->fatbin);
     }
     return RT_DRV(k->driver, err, library_load, (k->driver, &image, &k->libraries[index]));
 }
