@@ -222,12 +222,15 @@ static enum rt_status open_all(struct sum_bench *b)
     return rt_comm_open(&b->comm, d, NULL, &b->err);
 }
 
-static void close_all(struct sum_bench *b)
+/* False: a thread is left in a library, in the device's context. */
+static bool close_all(struct sum_bench *b)
 {
     struct rt_driver *const d = &b->d;
-    rt_comm_close(&b->comm);
+    const bool lingers = rt_comm_close(&b->comm);
     free(b->numbers);
     free(b->us);
+    if (lingers)
+        return false;
     if (b->memory)
         (void)d->mem_free(d, b->memory);
     if (b->end)
@@ -237,6 +240,7 @@ static void close_all(struct sum_bench *b)
     if (b->stream)
         (void)d->stream_destroy(d, b->stream);
     rt_driver_close(d);
+    return true;
 }
 
 static bool read_options(int argc, char **argv, struct sum_bench *b)
@@ -280,8 +284,10 @@ int cmd_bench_allreduce(int argc, char **argv)
     if (!read_options(argc, argv, &b))
         return EXIT_USAGE;
     int code = bench(&b);
-    close_all(&b);
+    const bool all_gone = close_all(&b);
     if (!rank_crew_end(&b.crew, code != EXIT_OK))
         code = EXIT_FAILED;
+    if (!all_gone)
+        rank_crew_leave(code);
     return code;
 }

@@ -39,10 +39,10 @@ enum rt_status rt_ranks_create(const struct rt_ranks_params *params, rt_ranks **
     return status;
 }
 
-void rt_ranks_destroy(rt_ranks **ranks)
+enum rt_status rt_ranks_destroy(rt_ranks **ranks)
 {
     if (!ranks || !*ranks)
-        return;
+        return RT_OK;
     rt_ranks *const r = *ranks;
     const bool entered = r->device.ctx_enter && r->device.ctx_enter(&r->device) == 0;
     const bool lingers = rt_comm_close(&r->comm);
@@ -52,6 +52,7 @@ void rt_ranks_destroy(rt_ranks **ranks)
         rt_driver_close(&r->device);
     free(r);
     *ranks = NULL;
+    return lingers ? RT_ERR_RANKS : RT_OK;
 }
 
 enum rt_status rt_ranks_get_info(const rt_ranks *ranks, struct rt_ranks_info *out,

@@ -175,7 +175,7 @@ int cmd_decode(int argc, char **argv)
         return EXIT_FAILED;
     }
     int code = decode(d, argc, argv);
-    decode_setup_close(&d->setup);
+    const bool all_gone = decode_setup_close(&d->setup);
     if (!rank_crew_end(&d->crew, code != EXIT_OK))
         code = EXIT_FAILED;
     tensor_file_abandon(&d->dump);
@@ -185,5 +185,7 @@ int cmd_decode(int argc, char **argv)
     free(d->teacher);
     free(d->sampling);
     free(d);
+    if (!all_gone)
+        rank_crew_leave(code);
     return code;
 }

@@ -285,8 +285,8 @@ int decode_setup_load(const struct decode_options *options, struct decode_setup 
     return has_pages(options, &setup->config, setup->info.pages) ? EXIT_OK : EXIT_FAILED;
 }
 
-void decode_setup_close(struct decode_setup *setup)
+bool decode_setup_close(struct decode_setup *setup)
 {
     rt_decoder_destroy(&setup->decoder);
-    rt_ranks_destroy(&setup->ranks);
+    return rt_ranks_destroy(&setup->ranks) == RT_OK;
 }

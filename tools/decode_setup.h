@@ -28,6 +28,7 @@ int decode_setup_join(const struct rank_crew *crew, struct decode_setup *setup);
 int decode_setup_read(const struct decode_options *options, struct decode_setup *setup);
 /* The decoder. Blocks, and shows on a terminal how far it is. */
 int decode_setup_load(const struct decode_options *options, struct decode_setup *setup);
-void decode_setup_close(struct decode_setup *setup);
+/* False: a thread is left in a library (rt_ranks_destroy), see rank_crew_leave. */
+bool decode_setup_close(struct decode_setup *setup);
 
 #endif

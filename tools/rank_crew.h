@@ -25,5 +25,8 @@ bool rank_crew_begin(uint32_t ranks, struct rank_crew *crew);
 /* Rank 0 waits for those that it started, after having ended them where it has failed itself. False
  * after a message on stderr: one of them has failed alone. */
 bool rank_crew_end(struct rank_crew *crew, bool failed);
+/* Ends the process with this code, and without exit handlers: for where a thread is left in a
+ * library (rt_ranks_destroy), which those would take apart. What was printed is written. */
+_Noreturn void rank_crew_leave(int code);
 
 #endif

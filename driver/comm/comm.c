@@ -151,12 +151,12 @@ enum rt_status rt_comm_await(struct rt_comm *c, struct rt_driver *d, rt_dstream 
 }
 
 static enum rt_status connect_all(struct rt_comm *c, struct rt_driver *d,
-                                  const struct rt_collective *x, rt_dstream s, struct rt_error *err)
+                                  const struct rt_collective *x, struct rt_error *err)
 {
     struct rt_error why = {.status = RT_OK};
-    enum rt_status status = enter(c, RT_COMM_OP_exchange, &why);
-    if (status == RT_OK)
-        status = c->connect(c, d, x, s, &why);
+    enum rt_status status = enter(c, RT_COMM_OP_connect, &why);
+    if (status == RT_OK && c->connect)
+        status = c->connect(c, d, x, &why);
     return leave(c, status, &why, err);
 }
 
@@ -166,7 +166,8 @@ enum rt_status rt_comm_try(struct rt_comm *c, struct rt_driver *d, const struct 
 {
     RT_TRY(rt_comm_barrier(c, err));
     RT_TRY(rt_comm_look(c, err));
-    RT_TRY(c->connect ? connect_all(c, d, x, s, err) : RT_DRV(d, err, collective, (d, x, s)));
+    RT_TRY(connect_all(c, d, x, err));
+    RT_TRY(RT_DRV(d, err, collective, (d, x, s)));
     return rt_comm_await(c, d, s, true, err);
 }
 

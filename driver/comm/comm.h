@@ -17,7 +17,7 @@
 #include "driver/comm/board.h"
 #include "driver/driver.h"
 
-#define RT_COMM_OPS(X) X(open) X(post) X(look) X(barrier) X(exchange)
+#define RT_COMM_OPS(X) X(open) X(post) X(look) X(barrier) X(connect) X(exchange)
 
 enum rt_comm_op {
 #define RT_COMM_OP_ENUM(name) RT_COMM_OP_##name,
@@ -43,10 +43,11 @@ struct rt_comm {
     /* Puts the exchange on the stream (CUDA), or does it. */
     enum rt_status (*exchange)(struct rt_comm *c, const struct rt_collective *x, rt_dstream s,
                                struct rt_error *err);
-    /* Likewise for the first time, where that waits for the other ranks on the host: within the
-     * group's limit. Null: it does not. */
+    /* An exchange of this kind, dtype and size waits for the other ranks on the host the first
+     * time: here, within the group's limit, with numbers and a stream of its own. Done on return.
+     * Null: it does not. */
     enum rt_status (*connect)(struct rt_comm *c, struct rt_driver *d, const struct rt_collective *x,
-                              rt_dstream s, struct rt_error *err);
+                              struct rt_error *err);
     /* What was put on a stream has failed since; null: nothing can have. */
     enum rt_status (*health)(struct rt_comm *c, struct rt_error *err);
     /* Work that waits for others ends, right or wrong; null: there is none. */
@@ -58,7 +59,8 @@ struct rt_comm {
 enum rt_status rt_comm_meet(const char *path, uint32_t rank, uint32_t ranks, uint64_t limit_ns,
                             struct rt_comm *out, struct rt_error *err);
 /* Accepts a zeroed table. No work of it is on a stream any more. True: a call of a library has not
- * returned and was left behind, so that the device's context must stay for good. */
+ * returned and was left behind in a thread, so that the device's context must stay for good, and
+ * the process is to end without exit handlers, the library's among them. */
 bool rt_comm_close(struct rt_comm *c);
 
 /*

@@ -72,8 +72,8 @@ struct rt_nccl_job {
     rt_nccl_comm comm;
     rt_nccl_result rc;
     /* Of one that makes a communicator, or connects it: in the device's context. */
-    struct rt_driver *d;
-    int entered; /* what ctx_enter said; the context goes with the thread */
+    struct rt_driver *d; /* whose owner may be gone once has_entered */
+    int entered;         /* what ctx_enter said; the context goes with the thread */
     _Atomic bool has_entered;
     struct rt_nccl_id id;
     int rank, ranks;
@@ -99,7 +99,7 @@ enum rt_status rt_nccl_make(struct rt_nccl *n, struct rt_comm *c, struct rt_driv
 
 /* c->connect. */
 enum rt_status rt_nccl_connect(struct rt_comm *c, struct rt_driver *d,
-                               const struct rt_collective *x, rt_dstream s, struct rt_error *err);
+                               const struct rt_collective *x, struct rt_error *err);
 
 /* The call that puts the exchange on the stream, and its name. */
 rt_nccl_result rt_nccl_put(const struct rt_nccl_api *api, rt_nccl_comm comm,

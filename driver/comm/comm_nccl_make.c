@@ -58,11 +58,44 @@ static void connect_one(struct rt_nccl_job *job)
         job->rc = rt_nccl_put(&job->api, job->comm, &job->exchange, job->stream);
 }
 
-enum rt_status rt_nccl_connect(struct rt_comm *c, struct rt_driver *d,
-                               const struct rt_collective *x, rt_dstream s, struct rt_error *err)
+/* Of what an exchange reads, or of what it writes: the larger. */
+static uint64_t numbers_bytes(const struct rt_collective *x)
+{
+    struct rt_span spans[RT_MAX_SPANS];
+    uint64_t bytes = 0;
+    for (uint32_t i = rt_collective_spans(x, spans); i-- > 0;)
+        bytes = spans[i].bytes > bytes ? spans[i].bytes : bytes;
+    return bytes;
+}
+
+static enum rt_status connect_by(struct rt_comm *c, struct rt_driver *d,
+                                 const struct rt_collective *x, rt_dstream s, struct rt_error *err)
 {
     struct rt_nccl *const n = c->impl;
     const struct rt_nccl_job what = {
         .api = n->api, .run = connect_one, .d = d, .comm = n->comm, .exchange = *x, .stream = s};
-    return do_job(&what, rt_nccl_call_name(x->kind), n, c, err);
+    RT_TRY(do_job(&what, rt_nccl_call_name(x->kind), n, c, err));
+    return rt_comm_await(c, d, s, true, err);
+}
+
+/* A job that is left behind keeps its stream and its numbers: the library may come to them when
+ * whoever asked for the exchange has freed all that is its own. */
+enum rt_status rt_nccl_connect(struct rt_comm *c, struct rt_driver *d,
+                               const struct rt_collective *x, struct rt_error *err)
+{
+    struct rt_collective own = *x;
+    const uint64_t bytes = numbers_bytes(x);
+    rt_dstream s;
+    enum rt_status status;
+    RT_TRY(RT_DRV(d, err, stream_create, (d, &s)));
+    status = RT_DRV(d, err, mem_alloc, (d, 2 * bytes, &own.from));
+    if (status == RT_OK) {
+        own.to = own.from + bytes;
+        status = connect_by(c, d, &own, s, err);
+        if (c->lingers)
+            return status;
+        (void)d->mem_free(d, own.from);
+    }
+    (void)d->stream_destroy(d, s);
+    return status;
 }

@@ -60,8 +60,16 @@ struct rt_ranks_params {
  */
 RT_API enum rt_status rt_ranks_create(const struct rt_ranks_params *params, rt_ranks **out,
                                       struct rt_error *error);
-/* After rt_destroy of what uses it. Writes null. The others see that this rank has left. */
-RT_API void rt_ranks_destroy(rt_ranks **ranks);
+/*
+ * After rt_destroy of what uses it. Writes null. The others see that this rank has left.
+ *
+ * RT_ERR_RANKS: the group has failed on CUDA while NCCL waited for a rank, and a thread is still in
+ * the library, whose calls cannot be taken back. It touches nothing of the caller's or the
+ * runtime's; it keeps the device's context, a stream and the memory of one exchange. But exit
+ * handlers of NCCL and the driver take from under it what it is using: such a process flushes its
+ * files and ends by _exit or quick_exit. All is released but for these all the same.
+ */
+RT_API enum rt_status rt_ranks_destroy(rt_ranks **ranks);
 
 struct rt_ranks_info {
     uint32_t struct_size;

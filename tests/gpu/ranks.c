@@ -32,7 +32,8 @@
 struct rank {
     uint32_t rank, ranks;
     bool host, is_thread;
-    int code; /* of a thread */
+    bool lingers; /* a thread of it, in NCCL */
+    int code;     /* of a thread */
     char path[64];
     struct rt_driver d;
     struct rt_comm comm;
@@ -211,16 +212,20 @@ static enum rt_status open_rank(struct rank *r)
     return rt_comm_open(&r->comm, d, NULL, &r->err);
 }
 
-static void close_rank(struct rank *r)
+/* False: a thread is left in NCCL, in the device's context. */
+static bool close_rank(struct rank *r)
 {
     struct rt_driver *const d = &r->d;
-    rt_comm_close(&r->comm);
+    const bool lingers = rt_comm_close(&r->comm);
     free(r->numbers);
+    if (lingers)
+        return false;
     if (r->memory)
         (void)d->mem_free(d, r->memory);
     if (r->stream)
         (void)d->stream_destroy(d, r->stream);
     rt_driver_close(d);
+    return true;
 }
 
 static int run_rank(struct rank *r)
@@ -233,7 +238,7 @@ static int run_rank(struct rank *r)
         status = be_left(r);
     if (status != RT_OK)
         printf("rank %u: %s: %s\n", r->rank, rt_status_string(status), r->err.message);
-    close_rank(r);
+    r->lingers = !close_rank(r);
     return missing ? SKIPPED : status == RT_OK ? 0 : 1;
 }
 
@@ -268,6 +273,15 @@ static int await_all(pid_t *pids, uint32_t ranks)
     return outcome;
 }
 
+/* Exit handlers would run under a thread that is left. */
+static void leave(const struct rank *r, int code)
+{
+    if (!r->lingers)
+        exit(code);
+    (void)fflush(NULL);
+    _exit(code);
+}
+
 /* A process that has opened CUDA may have no children that do: this one opens nothing. */
 static int run_processes(const struct rank *what)
 {
@@ -277,7 +291,7 @@ static int run_processes(const struct rank *what)
         (void)fflush(NULL);
         pids[r.rank] = fork();
         if (pids[r.rank] == 0)
-            exit(run_rank(&r));
+            leave(&r, run_rank(&r));
         if (pids[r.rank] < 0) {
             perror("fork");
             return 1;

@@ -7,6 +7,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -38,11 +39,73 @@ static int is_idle(struct rt_driver *d, rt_dstream s, bool *out_idle)
     return 0;
 }
 
+/* ---- what a first exchange takes of the device, on the host ---- */
+
+static _Atomic int held;    /* streams and allocations */
+static void *last[2];       /* of each */
+static _Atomic int touched; /* by exchanges: each reads and writes all that it was given */
+
+static int make_stream(struct rt_driver *d, rt_dstream *out)
+{
+    char *const stream = d->probe.fail_at == 2 ? NULL : malloc(1);
+    if (!stream)
+        return RT_DRIVER_INJECTED;
+    held++;
+    last[0] = stream;
+    *out = (rt_dstream)(void *)stream;
+    return 0;
+}
+
+static int end_stream(struct rt_driver *d, rt_dstream s)
+{
+    (void)d;
+    held--;
+    free(s);
+    return 0;
+}
+
+static int take_memory(struct rt_driver *d, uint64_t bytes, rt_addr *out)
+{
+    void *const memory = d->probe.fail_at == 3 ? NULL : calloc(1, bytes);
+    if (!memory)
+        return RT_DRIVER_INJECTED;
+    held++;
+    last[1] = memory;
+    *out = (uintptr_t)memory;
+    return 0;
+}
+
+static int free_memory(struct rt_driver *d, rt_addr memory)
+{
+    (void)d;
+    held--;
+    free((void *)(uintptr_t)memory);
+    return 0;
+}
+
+/* A sanitizer, or the allocator, finds what was freed. */
+static void touch(const void *from, void *to, void *stream)
+{
+    *(char *)to = *(const char *)from;
+    *(char *)stream = 1;
+    touched++;
+}
+
+static int exchange(struct rt_driver *d, const struct rt_collective *x, rt_dstream s)
+{
+    return rt_comm_exchange(d, x, s);
+}
+
 /* Of a CUDA device its kind is looked at, its context is entered, and its stream is asked. */
 static struct rt_driver cuda(void)
 {
     return (struct rt_driver){.caps.kind = RT_DEVICE_KIND_CUDA,
                               .ctx_enter = entered,
+                              .stream_create = make_stream,
+                              .stream_destroy = end_stream,
+                              .mem_alloc = take_memory,
+                              .mem_free = free_memory,
+                              .collective = exchange,
                               .stream_query = is_idle,
                               .error_text = no_text,
                               .is_out_of_memory = is_never};
@@ -312,39 +375,81 @@ static void test_what_it_is_asked_for(void **state)
     close_well(&c);
 }
 
-/* The first exchange connects: one that does not return is ended, and left behind till it does. */
-static void test_a_first_exchange(void **state)
+/* The first exchange connects, with a stream and numbers of its own. */
+struct first {
+    uint64_t fail_at;     /* of the library's calls, counted from here */
+    uint64_t driver_fail; /* 2: no stream; 3: no memory */
+    int stuck;
+    enum rt_status status;
+    const char *story;
+};
+
+static void exchange_first(const struct first *f)
 {
-    struct rt_driver d = cuda();
+    struct rt_driver *const d = malloc(sizeof(*d));
     struct rt_error err = {.status = RT_OK};
     struct rt_comm c;
     struct crew crew;
-    const struct rt_collective x = {
-        .kind = RT_ALL_GATHER, .dtype = RT_DTYPE_BF16, .count = 5, .ranks = 1, .comm = &c};
+    unsigned char numbers[10] = {0}, stream = 0;
+    const struct rt_collective x = {.kind = RT_ALL_GATHER,
+                                    .dtype = RT_DTYPE_BF16,
+                                    .from = (uintptr_t)numbers,
+                                    .to = (uintptr_t)numbers,
+                                    .count = 5,
+                                    .ranks = 1,
+                                    .comm = &c};
+    assert_non_null(d);
+    *d = cuda();
+    fake_nccl_reset();
+    fake_nccl.touch = touch;
+    touched = held = 0;
+    crew_begin(&crew, 1);
+    assert_int_equal(rt_comm_meet(crew.path, 0, 1, CREW_LIMIT_NS / 20, &c, &err), RT_OK);
+    assert_int_equal(rt_comm_open(&c, d, NULL, NULL), RT_OK);
+    fake_nccl.fail_at = f->fail_at ? fake_nccl.calls + f->fail_at : 0;
+    d->probe.fail_at = f->driver_fail;
+    fake_nccl.stuck_exchange = f->stuck;
+    fake_nccl.stuck_abort = f->stuck;
+    err.message[0] = '\0';
+    assert_int_equal(rt_comm_try(&c, d, &x, (rt_dstream)(void *)&stream, &err), f->status);
+    if (f->driver_fail)
+        assert_non_null(strstr(err.message, f->story));
+    else
+        assert_string_equal(err.message, f->story);
+    assert_int_equal(rt_comm_close(&c), f->stuck); /* something lingers */
+    free(d);
+    /* Its own stays with what is left behind, and is touched when nothing of ours is there. */
+    assert_int_equal(held, f->stuck ? 2 : 0);
+    assert_int_equal(touched, f->status == RT_OK ? 2 : 0);
+    fake_nccl.stuck_abort = 0;
+    fake_nccl.stuck_exchange = 0;
+    while (f->stuck && !(fake_nccl.exchanges && fake_nccl.aborts))
+        continue;
+    assert_int_equal(touched, f->status == RT_OK ? 2 : f->stuck);
+    for (int i = 0; i < 2 && f->stuck; i++) /* what a process leaves to its end */
+        free(last[i]);
+    assert_int_equal(fake_nccl.made, 0);
+    assert_int_equal(fake_nccl.aborts, f->status != RT_OK);
+}
+
+static void test_a_first_exchange(void **state)
+{
+    static const struct first all[] = {
+        {.status = RT_OK, .story = ""},
+        /* It looks before. */
+        {.fail_at = 2,
+         .status = RT_ERR_DRIVER,
+         .story = "ncclAllGather failed: internal error (3)"},
+        {.driver_fail = 2, .status = RT_ERR_DRIVER, .story = "stream_create failed"},
+        {.driver_fail = 3, .status = RT_ERR_DRIVER, .story = "mem_alloc failed"},
+        {.stuck = 1,
+         .status = RT_ERR_RANKS,
+         .story = "ncclAllGather of rank 0 (this one) of 1 has not returned within 0.250 s; "
+                  "NCCL_DEBUG=INFO has it tell what it waits for"},
+    };
     (void)state;
-    for (int i = 0; i < 3; i++) {
-        static const char *const stories[] = {
-            "", "ncclAllGather failed: internal error (3)",
-            ("ncclAllGather of rank 0 (this one) of 1 has not returned within 0.250 s; "
-             "NCCL_DEBUG=INFO has it tell what it waits for")};
-        fake_nccl_reset();
-        crew_begin(&crew, 1);
-        assert_int_equal(rt_comm_meet(crew.path, 0, 1, CREW_LIMIT_NS / 20, &c, &err), RT_OK);
-        assert_int_equal(rt_comm_open(&c, &d, NULL, NULL), RT_OK);
-        fake_nccl.fail_at = i == 1 ? fake_nccl.calls + 2 : 0; /* it looks before */
-        fake_nccl.stuck_exchange = i == 2;
-        err.message[0] = '\0';
-        const enum rt_status expected[] = {RT_OK, RT_ERR_DRIVER, RT_ERR_RANKS};
-        assert_int_equal(rt_comm_try(&c, &d, &x, NULL, &err), expected[i]);
-        assert_string_equal(err.message, stories[i]);
-        if (i == 0)
-            assert_string_equal(fake_nccl.call, "AllGather");
-        assert_int_equal(rt_comm_close(&c), i == 2); /* something lingers */
-        assert_int_equal(fake_nccl.made, 0);
-        assert_int_equal(fake_nccl.aborts, i > 0);
-        while (i == 2 && !fake_nccl.exchanges)
-            continue;
-    }
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        exchange_first(&all[i]);
 }
 
 /* What waits on the device for others is ended, once, and nothing of it is destroyed again. */

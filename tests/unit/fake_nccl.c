@@ -64,6 +64,8 @@ static rt_nccl_result fake_CommDestroy(rt_nccl_comm comm)
 static rt_nccl_result fake_CommAbort(rt_nccl_comm comm)
 {
     (void)comm;
+    while (fake_nccl.stuck_abort)
+        continue;
     fake_nccl.stuck_exchange = 0;
     while (fake_nccl.graphs)
         continue;
@@ -102,6 +104,8 @@ static rt_nccl_result exchanged(const char *call, const void *from, void *to, si
     CALL();
     while (fake_nccl.stuck_exchange)
         continue;
+    if (fake_nccl.touch) /* as kernels of it would */
+        fake_nccl.touch(from, to, stream);
     (void)snprintf(fake_nccl.call, sizeof(fake_nccl.call), "%s", call);
     fake_nccl.from = from;
     fake_nccl.to = to;

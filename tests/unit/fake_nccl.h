@@ -16,11 +16,13 @@ struct fake_nccl {
     int given_count, given_rank;
     _Atomic int graphs;         /* that have exchanges: ncclCommAbort waits until there are none */
     _Atomic int stuck;          /* ncclCommInitRank does not return while it is 1 */
+    _Atomic int stuck_abort;    /* nor does ncclCommAbort */
     _Atomic int stuck_exchange; /* nor does an exchange, until its communicator is aborted */
-    _Atomic int exchanges;      /* that have returned */
-    _Atomic int inside;         /* calls of it that have not returned */
-    int loaded;                 /* and not unloaded */
-    _Atomic int made, aborts;   /* communicators that are there; aborted ones are not */
+    void (*touch)(const void *from, void *to, void *stream); /* by an exchange; null: nothing */
+    _Atomic int exchanges;                                   /* that have returned */
+    _Atomic int inside;       /* calls of it that have not returned */
+    int loaded;               /* and not unloaded */
+    _Atomic int made, aborts; /* communicators that are there; aborted ones are not */
     char tried[64];
     struct rt_nccl_id ids[4]; /* that each rank came with */
     /* Of the last exchange. */
