@@ -24,8 +24,9 @@
  *   hidden   = o_proj v                                rounded
  *
  * A row that is padding (length 0 and less, a negative slot, a position of rope.capacity and more
- * where there is a table) leaves kv alone; its hidden becomes 0, and its residual is as any other's.
- * A key that the table has no page for is read nowhere and counts as 0; the new token goes nowhere.
+ * where there is a table) leaves kv alone; its hidden becomes 0, and its residual is as any
+ * other's. A key that the table has no page for is read nowhere and counts as 0; the new token
+ * goes nowhere.
  *
  * Settled: the parameters, that words are blank before they are written, that results do not depend
  * on the number of blocks. Not yet: where things lie in an exchange, and how large it is.
