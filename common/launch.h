@@ -50,6 +50,9 @@ struct rt_launch {
     /* The kernel waits for its predecessor (griddepcontrol.wait) before its first access to
      * anything a predecessor writes, so the edge into it may be programmatic. */
     bool waits;
+    /* Its blocks wait for each other, so they must all be resident at the same time: a device that
+     * cannot hold the whole grid refuses the launch. Nothing stands beside it in a graph. */
+    bool cooperative;
     /* Every kernel takes one struct by value. Bit i of the mask: its i-th 8-byte word is a device
      * address or null; no other word is one: that is what the graph audit reads. It cannot read
      * tensor maps, so the address in each of them stands among those words too. */

@@ -77,6 +77,8 @@ static void describe_launch(const struct rt_launch *l, char *text, size_t bytes)
     if (l->cluster_x > 1)
         used +=
             written(snprintf(text + used, bytes - used, " cluster %u", l->cluster_x), bytes - used);
+    if (l->cooperative)
+        used += written(snprintf(text + used, bytes - used, " cooperative"), bytes - used);
     if (l->smem_bytes > 0)
         (void)snprintf(text + used, bytes - used, "\n%u bytes shared", l->smem_bytes);
 }

@@ -85,6 +85,7 @@ struct rt_node_info {
     char name[128]; /* kernel name where known */
     uint32_t grid[3], block[3];
     uint32_t smem_bytes;
+    bool cooperative;
     bool is_opaque; /* a kernel whose parameters the driver does not tell: no words */
     /* Kernel parameters as 8-byte words, in order, tails zero-padded; for the audit. */
     uint32_t word_count;
@@ -109,7 +110,7 @@ struct rt_address_range {
     X(event_create) X(event_destroy) X(event_record) X(event_sync) X(event_elapsed)                \
     X(copy_in) X(copy_out) X(fill)                                                                 \
     X(library_load) X(library_unload) X(kernel_get) X(kernel_set_smem) X(kernel_param_bytes)       \
-    X(tensor_map) X(launch) X(matmul) X(collective)                                                \
+    X(kernel_resident_blocks) X(tensor_map) X(launch) X(matmul) X(collective)                      \
     X(open_blas) X(matmul_prepare) X(matmul_select) X(matmul_release)                              \
     X(graph_create) X(graph_destroy) X(graph_add_kernel) X(graph_add_work)                         \
     X(graph_capture_begin) X(graph_capture_end) X(graph_nodes) X(graph_node_info)                  \
@@ -201,6 +202,10 @@ struct rt_driver {
     int (*kernel_set_smem)(struct rt_driver *d, rt_dkernel k, uint32_t dynamic_bytes);
     /* Size of the kernel's one parameter, to hold against sizeof of the ABI struct. */
     int (*kernel_param_bytes)(struct rt_driver *d, rt_dkernel k, uint32_t *out);
+    /* Blocks of so many threads and so much dynamic shared memory that the whole device can hold at
+     * the same time: a cooperative grid may have no more. Host device: one a multiprocessor. */
+    int (*kernel_resident_blocks)(struct rt_driver *d, rt_dkernel k, uint32_t block_threads,
+                                  uint32_t smem_bytes, uint32_t *out);
 
     /* Encodes a map for a kernel's parameters. A spec that breaks its limits is an invalid value
      * before the driver is asked. CUDA: from compute capability 9.0 on. Host device: the map holds
@@ -208,7 +213,9 @@ struct rt_driver {
     int (*tensor_map)(struct rt_driver *d, const struct rt_tensor_map_spec *spec,
                       struct rt_tensor_map *out);
 
-    /* Enqueue one kernel; `programmatic` allows it to start before its predecessor's end. */
+    /* Enqueue one kernel; `programmatic` allows it to start before its predecessor's end. A
+     * cooperative one whose blocks cannot all be resident is refused, here or when its graph is
+     * instantiated (host device: when it is added). */
     int (*launch)(struct rt_driver *d, const struct rt_launch *l, bool programmatic, rt_dstream s);
     /* Enqueue one product, one exchange. Operands that break the struct's rules are an invalid
      * value, as is a product that its plan does not serve. CUDA: fails with its "not supported"

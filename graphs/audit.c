@@ -93,6 +93,10 @@ static enum rt_status check_launch(const struct audit *a, const struct rt_stage 
                "graph (%s), stage \"%s\", kernel %s: %u parameter words "
                "where at least %u are expected",
                NAME(a), s->label, info->name, info->word_count, words);
+    RT_REQUIRE(info->cooperative == launch->cooperative, err, RT_ERR_AUDIT,
+               "graph (%s), stage \"%s\", kernel %s: the node is%s cooperative, must%s be", NAME(a),
+               s->label, launch->entry, info->cooperative ? "" : " not",
+               launch->cooperative ? "" : " not");
     for (uint32_t i = 0; i < words; i++)
         if (mask >> i & 1 && info->words[i] != 0 && !registered(a, info->words[i], 1))
             return stray(a, s, info, i, err);

@@ -222,6 +222,21 @@ static enum rt_status capture_all(struct builder *b, struct rt_error *err)
 
 /* ---- either ---- */
 
+/* What runs beside it would hold multiprocessors that its blocks wait for. */
+static enum rt_status check_cooperative(const struct rt_program *p, struct rt_error *err)
+{
+    for (uint32_t i = 0; i < p->count; i++) {
+        const struct rt_stage *const s = &p->stages[i];
+        RT_REQUIRE(s->work->kind != RT_WORK_LAUNCH || !s->work->launch.cooperative ||
+                       s->branch == RT_TRUNK,
+                   err, RT_ERR_INTERNAL,
+                   "graph (%s), stage \"%s\": kernel %s is cooperative and in branch %u, must be "
+                   "alone in the trunk",
+                   rt_spec_name(&p->spec).text, s->label, s->work->launch.entry, s->branch);
+    }
+    return RT_OK;
+}
+
 static enum rt_status add_stages(struct builder *b, struct rt_error *err)
 {
     for (uint32_t i = 0; i < b->program->count; i++) {
@@ -240,6 +255,7 @@ enum rt_status rt_graph_build(const struct rt_program *p, struct rt_driver *d,
     enum rt_status status;
     struct builder b = {.program = p, .driver = d, .capture_stream = capture_stream, .graph = out};
     *out = (struct rt_graph){.begun_ns = now_ns()};
+    RT_TRY(check_cooperative(p, err));
     out->first_node = calloc((size_t)p->count + 1, sizeof(*out->first_node));
     if (!out->first_node) {
         rt_graph_free(out, d);

@@ -27,7 +27,8 @@ struct rt_graph {
 /* Most branches that a caller's stage may leave unjoined. */
 #define RT_MAX_TAILS 32
 
-/* Adds the nodes; *out is zeroed on failure. What the program's calls refer to must outlive the
+/* Adds the nodes; *out is zeroed on failure. RT_ERR_INTERNAL where a cooperative kernel is in a
+ * branch. What the program's calls refer to must outlive the
  * graph. `capture_stream` is used on CUDA, for work that is no launch. */
 enum rt_status rt_graph_build(const struct rt_program *p, struct rt_driver *d,
                               rt_dstream capture_stream, struct rt_graph *out,

@@ -54,5 +54,6 @@ enum rt_status rt_op_build(const struct rt_kernels *k, const struct rt_variant *
     RT_REQUIRE(param_bytes == op->param_bytes, err, RT_ERR_INTERNAL,
                "%s takes %zu bytes of parameters, not %zu", op->name, op->param_bytes, param_bytes);
     out->kind = RT_WORK_LAUNCH;
-    return op->build(k, variant, params, &out->launch, err);
+    RT_TRY(op->build(k, variant, params, &out->launch, err));
+    return rt_kernels_check_resident(k, &out->launch, err);
 }

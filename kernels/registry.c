@@ -19,6 +19,7 @@
 #include "kernels/images.h"
 #include "kernels/ref/ref.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -178,5 +179,22 @@ enum rt_status rt_kernels_launch(const struct rt_kernels *k, const char *entry, 
                               .param_bytes = param_bytes,
                               .address_mask = line->address_mask};
     memcpy(out->params, params, param_bytes);
+    return RT_OK;
+}
+
+enum rt_status rt_kernels_check_resident(const struct rt_kernels *k, const struct rt_launch *l,
+                                         struct rt_error *err)
+{
+    struct rt_driver *const d = k->driver;
+    const uint64_t blocks = (uint64_t)l->grid[0] * l->grid[1] * l->grid[2];
+    const uint32_t threads = l->block[0] * l->block[1] * l->block[2];
+    uint32_t most = 0;
+    if (!d || !l->cooperative)
+        return RT_OK;
+    RT_TRY(RT_DRV(d, err, kernel_resident_blocks, (d, l->kernel, threads, l->smem_bytes, &most)));
+    RT_REQUIRE(blocks <= most, err, RT_ERR_UNSUPPORTED,
+               "kernel %s: its %" PRIu64 " blocks wait for each other, and %s holds %u of them at "
+               "the same time",
+               l->entry, blocks, d->caps.name, most);
     return RT_OK;
 }

@@ -36,4 +36,9 @@ void rt_kernels_unload(struct rt_kernels *k);
 enum rt_status rt_kernels_launch(const struct rt_kernels *k, const char *entry, const void *params,
                                  uint32_t param_bytes, struct rt_launch *out, struct rt_error *err);
 
+/* Of a cooperative launch, with the device's context current: RT_ERR_UNSUPPORTED where the device,
+ * or the part of it that this process has, does not hold all of its blocks at the same time. */
+enum rt_status rt_kernels_check_resident(const struct rt_kernels *k, const struct rt_launch *l,
+                                         struct rt_error *err);
+
 #endif

@@ -291,6 +291,23 @@ static int kernel_param_bytes(struct rt_driver *d, rt_dkernel k, uint32_t *out)
     return 0;
 }
 
+/* The driver takes a CUkernel in a function's place. Its count of multiprocessors is that of the
+ * device as this process has it, a partition's where it is partitioned. */
+static int kernel_resident_blocks(struct rt_driver *d, rt_dkernel k, uint32_t block_threads,
+                                  uint32_t smem_bytes, uint32_t *out)
+{
+    if (rt_probe_enter(d, RT_DOP_kernel_resident_blocks))
+        return RT_DRIVER_INJECTED;
+    if (block_threads > INT32_MAX)
+        return CUDA_ERROR_INVALID_VALUE;
+    int blocks = 0;
+    const CUresult rc = rt_cuda_of(d)->api.OccupancyMaxActiveBlocksPerMultiprocessor(
+        &blocks, (CUfunction)k, (int)block_threads, smem_bytes);
+    if (rc == CUDA_SUCCESS)
+        *out = blocks > 0 ? (uint32_t)blocks * d->caps.sm_count : 0;
+    return (int)rc;
+}
+
 /* The driver writes into its own type, whose alignment grew to 128 in CUDA 13; the hardware and the
  * driver's function ask for 64. L2 is asked for 128 bytes at a time: a token's 1152 are no multiple
  * of 256, with which a ninth more than the token is read. */
@@ -318,7 +335,7 @@ static int launch(struct rt_driver *d, const struct rt_launch *l, bool programma
 {
     if (rt_probe_enter(d, RT_DOP_launch))
         return RT_DRIVER_INJECTED;
-    CUlaunchAttribute attributes[2] = {0};
+    CUlaunchAttribute attributes[3] = {0};
     unsigned int count = 0;
     if (programmatic) {
         attributes[count].id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
@@ -329,6 +346,10 @@ static int launch(struct rt_driver *d, const struct rt_launch *l, bool programma
         attributes[count].value.clusterDim.x = l->cluster_x;
         attributes[count].value.clusterDim.y = 1;
         attributes[count++].value.clusterDim.z = 1;
+    }
+    if (l->cooperative) {
+        attributes[count].id = CU_LAUNCH_ATTRIBUTE_COOPERATIVE;
+        attributes[count++].value.cooperative = 1;
     }
     const CUlaunchConfig config = {.gridDimX = l->grid[0],
                                    .gridDimY = l->grid[1],
@@ -382,6 +403,7 @@ void rt_cuda_bind(struct rt_driver *d)
     d->kernel_get = kernel_get;
     d->kernel_set_smem = kernel_set_smem;
     d->kernel_param_bytes = kernel_param_bytes;
+    d->kernel_resident_blocks = kernel_resident_blocks;
     d->tensor_map = tensor_map;
     d->launch = launch;
     d->collective = collective;

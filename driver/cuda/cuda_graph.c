@@ -74,6 +74,14 @@ static CUresult set_cluster(const struct rt_cuda *c, CUgraphNode node, uint32_t 
                                               &value);
 }
 
+static CUresult set_cooperative(const struct rt_cuda *c, CUgraphNode node)
+{
+    CUkernelNodeAttrValue value;
+    memset(&value, 0, sizeof(value));
+    value.cooperative = 1;
+    return c->api.GraphKernelNodeSetAttribute(node, CU_KERNEL_NODE_ATTRIBUTE_COOPERATIVE, &value);
+}
+
 static CUresult add_kernel(const struct rt_cuda *c, CUgraph g, const struct rt_launch *l,
                            const struct edge_list *edges, uint32_t edge_count, CUgraphNode *out)
 {
@@ -96,6 +104,8 @@ static CUresult add_kernel(const struct rt_cuda *c, CUgraph g, const struct rt_l
         return rc;
     if (l->cluster_x > 1)
         rc = set_cluster(c, node, l->cluster_x);
+    if (rc == CUDA_SUCCESS && l->cooperative)
+        rc = set_cooperative(c, node);
     if (rc != CUDA_SUCCESS) {
         c->api.GraphDestroyNode(node);
         return rc;
@@ -300,7 +310,7 @@ static CUresult read_words(const struct rt_cuda *c, const CUDA_KERNEL_NODE_PARAM
 static CUresult read_kernel(const struct rt_cuda *c, CUgraphNode n, struct rt_node_info *out)
 {
     CUDA_KERNEL_NODE_PARAMS p = {0};
-    const CUresult rc = c->api.GraphKernelNodeGetParams(n, &p);
+    CUresult rc = c->api.GraphKernelNodeGetParams(n, &p);
     if (rc != CUDA_SUCCESS)
         return rc;
     out->grid[0] = p.gridDimX;
@@ -310,6 +320,12 @@ static CUresult read_kernel(const struct rt_cuda *c, CUgraphNode n, struct rt_no
     out->block[1] = p.blockDimY;
     out->block[2] = p.blockDimZ;
     out->smem_bytes = p.sharedMemBytes;
+    CUkernelNodeAttrValue value;
+    memset(&value, 0, sizeof(value));
+    rc = c->api.GraphKernelNodeGetAttribute(n, CU_KERNEL_NODE_ATTRIBUTE_COOPERATIVE, &value);
+    if (rc != CUDA_SUCCESS)
+        return rc;
+    out->cooperative = value.cooperative != 0;
     const char *name = NULL;
     const CUresult name_rc =
         p.func ? c->api.FuncGetName(&name, p.func) : c->api.KernelGetName(&name, p.kern);

@@ -232,6 +232,7 @@ static int graph_node_info(struct rt_driver *d, rt_dnode n, struct rt_node_info 
     memcpy(out->grid, l->grid, sizeof(out->grid));
     memcpy(out->block, l->block, sizeof(out->block));
     out->smem_bytes = l->smem_bytes;
+    out->cooperative = l->cooperative;
     _Static_assert(RT_LAUNCH_PARAM_BYTES <= sizeof(out->words), "a launch fits a node's words");
     memcpy(out->words, l->params, l->param_bytes);
     out->word_count = rt_ceil_div_u32(l->param_bytes, sizeof(out->words[0]));

@@ -43,6 +43,9 @@ int rt_host_check_launch(const struct rt_host *h, const struct rt_launch *l)
     }
     if (threads > MAX_BLOCK_THREADS || (l->cluster_x > 1 && l->grid[0] % l->cluster_x != 0))
         return RT_HOST_INVALID;
+    const uint64_t blocks = (uint64_t)l->grid[0] * l->grid[1] * l->grid[2];
+    if (l->cooperative && blocks > h->table->caps.sm_count)
+        return RT_HOST_TOO_LARGE;
     return 0;
 }
 
@@ -134,6 +137,21 @@ static int kernel_param_bytes(struct rt_driver *d, rt_dkernel k, uint32_t *out)
     return 0;
 }
 
+static int kernel_resident_blocks(struct rt_driver *d, rt_dkernel k, uint32_t block_threads,
+                                  uint32_t smem_bytes, uint32_t *out)
+{
+    if (rt_probe_enter(d, RT_DOP_kernel_resident_blocks))
+        return RT_DRIVER_INJECTED;
+    const int rc = check_kernel(rt_host_of(d), k);
+    if (rc != 0)
+        return rc;
+    if (block_threads == 0)
+        return RT_HOST_INVALID;
+    const bool fits = block_threads <= MAX_BLOCK_THREADS && smem_bytes <= d->caps.smem_optin_bytes;
+    *out = fits ? d->caps.sm_count : 0;
+    return 0;
+}
+
 static int tensor_map(struct rt_driver *d, const struct rt_tensor_map_spec *spec,
                       struct rt_tensor_map *out)
 {
@@ -152,5 +170,6 @@ void rt_host_bind_kernels(struct rt_driver *d)
     d->kernel_get = kernel_get;
     d->kernel_set_smem = kernel_set_smem;
     d->kernel_param_bytes = kernel_param_bytes;
+    d->kernel_resident_blocks = kernel_resident_blocks;
     d->tensor_map = tensor_map;
 }

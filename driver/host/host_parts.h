@@ -30,7 +30,8 @@
     X(RT_HOST_UNSUPPORTED, 5, "not supported on the host device")                                  \
     X(RT_HOST_PARAMS, 6, "parameter block is not of the kernel's size")                            \
     X(RT_HOST_NO_CONTEXT, 7, "no context was entered")                                             \
-    X(RT_HOST_NOT_READY, 8, "event is not recorded yet")
+    X(RT_HOST_NOT_READY, 8, "event is not recorded yet")                                           \
+    X(RT_HOST_TOO_LARGE, 9, "more blocks of a cooperative grid than the device holds at once")
 
 enum rt_host_error {
 #define RT_HOST_ERROR_ENUM(name, number, text) name = number,

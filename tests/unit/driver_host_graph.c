@@ -445,6 +445,7 @@ static int live_graph(struct life *l)
     TRY(d->kernel_get(d, l->lib, "digit", &launch.kernel));
     TRY(d->kernel_set_smem(d, launch.kernel, 64));
     TRY(d->kernel_param_bytes(d, launch.kernel, &bytes));
+    TRY(d->kernel_resident_blocks(d, launch.kernel, 32, 64, &count));
     TRY(d->launch(d, &launch, true, l->s));
     TRY(live_product(l));
     TRY(d->collective(d, &(struct rt_collective){.dtype = RT_DTYPE_F32, .ranks = 1}, l->s));

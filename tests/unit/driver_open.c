@@ -149,7 +149,7 @@ static void tells_failures(void **state)
     assert_string_equal(err.message, "the stage's function returned -7");
     static const int unknown[] = {INT32_MIN,
                                   -1,
-                                  9,
+                                  10,
                                   4711,
                                   INT32_MAX,
                                   RT_DRIVER_CALL_FAILED + RT_DRIVER_CALL_RANGE + 1,

@@ -17,7 +17,8 @@ static const char GOLDEN[] =
     "    s0 -> s1;\n"
     "    s2 [label=\"append.0\\nrt_append\\ngrid 16x2x3 block 128x2x1\"];\n"
     "    s1 -> s2;\n"
-    "    s3 [label=\"attend.0\\nrt_mla_attend\\ngrid 132x4x1 block 384x1x1 cluster 2\\n"
+    "    s3 [label=\"attend.0\\nrt_mla_attend\\ngrid 132x4x1 block 384x1x1 cluster 2 "
+    "cooperative\\n"
     "200704 bytes shared\"];\n"
     "    s2 -> s3 [style=dashed];\n"
     "    s4 [label=\"o_proj.0\\nmatmul\\n1 x [8, 2048] by [7168, 2048], bf16 to f32, bias\\n"
@@ -67,6 +68,7 @@ static int set_up(void **state)
                      .grid = {132, 4, 1},
                      .block = {384, 1, 1},
                      .cluster_x = 2,
+                     .cooperative = true,
                      .smem_bytes = 200704,
                      .waits = true}}},
         {"o_proj.0",

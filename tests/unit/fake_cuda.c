@@ -103,7 +103,7 @@ static CUresult fake_DeviceGetAttribute(int *out, CUdevice_attribute a, CUdevice
         *out = 0;
         return CUDA_SUCCESS;
     case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT:
-        *out = 132;
+        *out = FAKE_SM_COUNT;
         return CUDA_SUCCESS;
     case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN:
         *out = 232448;
@@ -297,6 +297,16 @@ static CUresult fake_KernelGetParamInfo(CUkernel k, size_t i, size_t *offset, si
     return CUDA_SUCCESS;
 }
 
+static CUresult fake_OccupancyMaxActiveBlocksPerMultiprocessor(int *out, CUfunction f, int threads,
+                                                               size_t smem_bytes)
+{
+    NEED(!fake_fails("cuOccupancyMaxActiveBlocksPerMultiprocessor"), CUDA_ERROR_UNKNOWN);
+    NEED_CONTEXT();
+    NEED(f && threads > 0, CUDA_ERROR_INVALID_VALUE);
+    *out = threads <= 1024 && smem_bytes <= 232448 ? 1 : 0;
+    return CUDA_SUCCESS;
+}
+
 static CUresult fake_FuncGetParamInfo(CUfunction f, size_t i, size_t *offset, size_t *size)
 {
     return fake_KernelGetParamInfo((CUkernel)f, i, offset, size);
@@ -368,6 +378,7 @@ static const struct rt_cuda_api fake_api = {
     .MemGetInfo = fake_MemGetInfo,
     .MemHostAlloc = fake_MemHostAlloc,
     .MemHostGetDevicePointer = fake_MemHostGetDevicePointer,
+    .OccupancyMaxActiveBlocksPerMultiprocessor = fake_OccupancyMaxActiveBlocksPerMultiprocessor,
     .PointerGetAttributes = fake_PointerGetAttributes,
     .TensorMapEncodeTiled = fake_TensorMapEncodeTiled,
 };

@@ -19,6 +19,9 @@
  * What is launched with programmatic stream serialization behind one kernel is captured with a
  * programmatic edge.
  *
+ * A multiprocessor holds one block of a kernel. A cooperative grid of more blocks than there are
+ * multiprocessors is refused when it is launched, and when its graph is instantiated.
+ *
  *   FAKE_CUDA_DEVICES=n   how many devices there are (2)
  *   FAKE_CUDA_LACKS=name  a function that this driver does not have
  *   FAKE_CUDA_FAILS=name  a function that fails: those that ask fake_fails()
@@ -51,6 +54,7 @@ struct CUgraphNode_st {
     void *extra[5];
     size_t buffer_bytes;
     unsigned cluster_x;
+    bool cooperative;
     CUgraphNode from[MAX_EDGES];
     bool early[MAX_EDGES]; /* that edge is programmatic */
     size_t from_count;
@@ -82,6 +86,8 @@ struct CUlib_st {
 struct CUctx_st {
     int unused;
 };
+
+#define FAKE_SM_COUNT 132
 
 /* The one context; how often it is current and retained. */
 struct fake_state {

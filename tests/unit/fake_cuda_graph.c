@@ -102,10 +102,25 @@ static CUresult fake_GraphKernelNodeSetAttribute(CUgraphNode n, CUkernelNodeAttr
                                                  const CUkernelNodeAttrValue *value)
 {
     NEED(!fake_fails("cuGraphKernelNodeSetAttribute"), CUDA_ERROR_UNKNOWN);
+    if (id == CU_KERNEL_NODE_ATTRIBUTE_COOPERATIVE) {
+        n->cooperative = value->cooperative != 0;
+        return CUDA_SUCCESS;
+    }
     NEED(id == CU_KERNEL_NODE_ATTRIBUTE_CLUSTER_DIMENSION && value->clusterDim.y == 1 &&
              value->clusterDim.z == 1 && n->params.gridDimX % value->clusterDim.x == 0,
          CUDA_ERROR_INVALID_VALUE);
     n->cluster_x = value->clusterDim.x;
+    return CUDA_SUCCESS;
+}
+
+static CUresult fake_GraphKernelNodeGetAttribute(CUgraphNode n, CUkernelNodeAttrID id,
+                                                 CUkernelNodeAttrValue *value)
+{
+    NEED(!fake_fails("cuGraphKernelNodeGetAttribute"), CUDA_ERROR_UNKNOWN);
+    NEED(n->type == CU_GRAPH_NODE_TYPE_KERNEL && id == CU_KERNEL_NODE_ATTRIBUTE_COOPERATIVE,
+         CUDA_ERROR_INVALID_VALUE);
+    memset(value, 0, sizeof(*value));
+    value->cooperative = n->cooperative;
     return CUDA_SUCCESS;
 }
 
@@ -167,6 +182,11 @@ static void run(const struct CUgraphNode_st *n)
     *p = wide ? value + (n->cluster_x ? n->cluster_x : 1) : *p * 3 + value;
 }
 
+static bool fits(const struct CUgraphNode_st *n)
+{
+    return !n->cooperative || n->params.gridDimX <= FAKE_SM_COUNT;
+}
+
 static CUresult fake_StreamSynchronize(CUstream s)
 {
     NEED(!fake_fails("cuStreamSynchronize"), CUDA_ERROR_UNKNOWN);
@@ -180,6 +200,8 @@ static CUresult fake_GraphInstantiateWithParams(CUgraphExec *out, CUgraph g,
 {
     NEED_CONTEXT();
     NEED(p->flags == CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD, CUDA_ERROR_INVALID_VALUE);
+    for (size_t i = 0; i < g->count; i++)
+        NEED(fits(g->nodes[i]), CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE);
     CUgraphExec x = calloc(1, sizeof(*x));
     for (size_t i = 0; i < g->count; i++)
         x->nodes[i] = *g->nodes[i];
@@ -277,6 +299,7 @@ static CUresult put(CUstream s, const struct CUgraphNode_st *work)
         n->params = work->params;
         set_params(n, work->kernel, params);
         n->cluster_x = work->cluster_x;
+        n->cooperative = work->cooperative;
     }
     n->dst = work->dst;
     n->value = work->value;
@@ -352,6 +375,7 @@ static CUresult fake_LaunchKernelEx(const CUlaunchConfig *c, CUfunction f, void 
     for (unsigned i = 0; i < c->numAttrs; i++) {
         const CUlaunchAttribute *a = &c->attrs[i];
         NEED(a->id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION ||
+                 a->id == CU_LAUNCH_ATTRIBUTE_COOPERATIVE ||
                  (a->id == CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION &&
                   c->gridDimX % a->value.clusterDim.x == 0),
              CUDA_ERROR_INVALID_VALUE);
@@ -359,9 +383,12 @@ static CUresult fake_LaunchKernelEx(const CUlaunchConfig *c, CUfunction f, void 
             work.serialized = a->value.programmaticStreamSerializationAllowed != 0;
         if (a->id == CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION)
             work.cluster_x = a->value.clusterDim.x;
+        if (a->id == CU_LAUNCH_ATTRIBUTE_COOPERATIVE)
+            work.cooperative = a->value.cooperative != 0;
     }
     work.params.gridDimX = c->gridDimX;
     work.params.blockDimX = c->blockDimX;
+    NEED(fits(&work), CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE);
     set_params(&work, (CUkernel)f, params);
     return put(c->hStream, &work);
 }
@@ -379,6 +406,7 @@ const struct rt_cuda_api fake_graph_api = {
     .GraphExecDestroy = fake_GraphExecDestroy,
     .GraphGetNodes = fake_GraphGetNodes,
     .GraphInstantiateWithParams = fake_GraphInstantiateWithParams,
+    .GraphKernelNodeGetAttribute = fake_GraphKernelNodeGetAttribute,
     .GraphKernelNodeGetParams = fake_GraphKernelNodeGetParams,
     .GraphKernelNodeSetAttribute = fake_GraphKernelNodeSetAttribute,
     .GraphLaunch = fake_GraphLaunch,

@@ -4,7 +4,7 @@
  * only the host device is tested; with RT_TEST_FAKE_CUDA set, the driver is the one of fake_cuda.c,
  * whose maps say what they were made from.
  */
-#include "driver/driver.h"
+#include "tests/unit/wide_kernel.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,28 +15,6 @@
 
 #define INVALID 1 /* CUDA_ERROR_INVALID_VALUE and RT_HOST_INVALID */
 #define TENSOR_BYTES 65536u
-
-/* rt_test_wide: *p = last word of its 512 bytes of parameters + blocks of its cluster. */
-static const char ptx[] = ".version 8.0\n.target sm_90\n.address_size 64\n"
-                          ".visible .entry rt_test_wide(.param .align 64 .b8 p[512])\n"
-                          "{\n"
-                          "    .reg .b32 %r<4>;\n    .reg .b64 %d<3>;\n"
-                          "    griddepcontrol.wait;\n"
-                          "    ld.param.u64 %d1, [p];\n"
-                          "    ld.param.u32 %r1, [p+508];\n"
-                          "    mov.u32 %r2, %cluster_nctaid.x;\n"
-                          "    add.u32 %r3, %r1, %r2;\n"
-                          "    cvta.to.global.u64 %d2, %d1;\n"
-                          "    st.global.u32 [%d2], %r3;\n"
-                          "    ret;\n"
-                          "}\n";
-
-struct wide_params {
-    rt_addr p, tensor;
-    struct rt_tensor_map maps[3];
-    uint32_t filling[15], last;
-};
-_Static_assert(sizeof(struct wide_params) == 512, "three maps and a line before and after");
 
 struct fixture {
     struct rt_driver d;
@@ -285,7 +263,7 @@ static void kernels_take_maps_in_clusters(void **state)
 {
     struct fixture *const f = *state;
     struct rt_driver *const d = &f->d;
-    const struct rt_image image = {.fatbin = ptx, .fatbin_bytes = sizeof(ptx)};
+    const struct rt_image image = {.fatbin = wide_ptx, .fatbin_bytes = sizeof(wide_ptx)};
     rt_dlibrary lib = NULL;
     rt_dkernel kernel = NULL;
     rt_dstream s = NULL;
