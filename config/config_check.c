@@ -248,8 +248,6 @@ static bool check_layout(const struct rt_config *c, struct rt_key_fault *fault)
         return true;
     if (c->precision == RT_PRECISION_F32)
         return blame_layout(c, fault, "bf16 with precision f32");
-    if (c->layer)
-        return blame_layout(c, fault, "bf16 with layer");
     if (rt_kv_format_make(c->kv_layout, c->precision, d_qk, d_v, &format))
         return true;
     (void)snprintf(must, sizeof(must), "one that d_qk/d_v %u/%u has (docs/kv_formats.md)", d_qk,

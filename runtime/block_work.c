@@ -2,9 +2,11 @@
 #include "runtime/block_work.h"
 
 #include "kernels/abi/input_norm.h"
-#include "kernels/abi/preattend.h"
+#include "kernels/abi/quant.h"
+#include "kernels/quant_view.h"
 #include "runtime/model_work.h"
 #include "runtime/ops_check.h"
+#include "runtime/ops_memory.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -133,10 +135,11 @@ static enum rt_status take_q_a(const struct rt_mla_preattend_args *args,
 }
 
 static enum rt_status take_kv_a(const struct rt_mla_preattend_args *args,
-                                const struct rt_kv_format *format, struct rt_preattend_params *p,
-                                struct rt_error *err)
+                                const struct rt_kv_format *format,
+                                struct rt_preattend_quant_params *both, struct rt_error *err)
 {
     const struct rt_mla_shape *s = &args->shape;
+    struct rt_preattend_params *p = &both->preattend;
     const struct rt_named_pointer pointers[] = {{"kv_a", args->kv_a, RT_ALIGN_VECTOR},
                                                 {"kv", args->kv, RT_ALIGN_VECTOR}};
     RT_TRY(RT_CHECK_POINTERS(preattend, pointers, err));
@@ -148,8 +151,12 @@ static enum rt_status take_kv_a(const struct rt_mla_preattend_args *args,
                      &p->kv_a.row_stride, err));
     RT_TRY(RT_STRIDE(preattend, args, kv_a_token_stride, s->d_qk, 8, &p->kv_a.token_stride, err));
     RT_TRY(rt_ops_norm_view(preattend, "kv_a_norm", &args->kv_a_norm, &p->kv_a_norm, err));
-    return rt_ops_kv_view(preattend, s, format, args->kv, args->block_table, args->kv_page_stride,
-                          args->kv_token_stride, &p->kv, err);
+    RT_TRY(rt_ops_check_kv_scale(preattend, format, args->kv_scale, err));
+    RT_TRY(rt_ops_kv_view(preattend, s, format, args->kv, args->block_table, args->kv_page_stride,
+                          args->kv_token_stride, &p->kv, err));
+    if (rt_kv_is_quantised(format))
+        both->quant = rt_quant_view_make(format, &p->kv, args->kv_scale);
+    return RT_OK;
 }
 
 /* The kernel writes behind the L numbers of a head that are another product's; the caller says
@@ -265,11 +272,15 @@ static void add_q(const struct rt_mla_preattend_args *args, const struct rt_prea
             o, of_heads("q_rope", p, &p->q_out, args->q_rope, p->rope_dim, q_rope_strides));
 }
 
-static void add_kv_a(const struct rt_mla_preattend_args *args, const struct rt_preattend_params *p,
-                     struct rt_operands *o)
+static void add_kv_a(const struct rt_mla_preattend_args *args,
+                     const struct rt_preattend_quant_params *quantised, struct rt_operands *o)
 {
+    const struct rt_preattend_params *p = &quantised->preattend;
+    struct rt_strided scales;
     const uint64_t table_bytes = (uint64_t)p->rows.count * args->shape.max_blocks * sizeof(int32_t);
     rt_operands_writes(o, of_cache(&p->kv));
+    if (args->shape.kv_layout != RT_KV_BF16 && rt_ops_scales_of(&p->kv, &quantised->quant, &scales))
+        rt_operands_writes(o, scales);
     rt_operands_reads(o, of_tokens("kv_a", p, &p->kv_a, p->latent_dim + p->rope_dim,
                                    "kv_a_row_stride", "kv_a_token_stride"));
     rt_operands_reads(o, rt_strided_flat("block_table", args->block_table, table_bytes));
@@ -279,8 +290,10 @@ static void add_kv_a(const struct rt_mla_preattend_args *args, const struct rt_p
 
 /* Nothing that is written is anything else's, of all parts that are there. */
 static enum rt_status check_memory(const struct rt_mla_preattend_args *args,
-                                   const struct rt_preattend_params *p, struct rt_error *err)
+                                   const struct rt_preattend_quant_params *quantised,
+                                   struct rt_error *err)
 {
+    const struct rt_preattend_params *p = &quantised->preattend;
     const uint64_t capacity = args->rope_capacity, number = sizeof(float);
     struct rt_operands o = {.count = 0};
     if (args->q_a) {
@@ -290,7 +303,7 @@ static enum rt_status check_memory(const struct rt_mla_preattend_args *args,
                                               p->q_a_norm.width * sizeof(uint16_t)));
     }
     if (args->kv_a)
-        add_kv_a(args, p, &o);
+        add_kv_a(args, quantised, &o);
     if (args->q)
         add_q(args, p, &o);
     rt_operands_reads(
@@ -301,13 +314,25 @@ static enum rt_status check_memory(const struct rt_mla_preattend_args *args,
     return rt_operands_check(preattend, &o, err);
 }
 
+/* Of a quantised cache only what writes it is another operator, whose parameters begin alike. */
+static enum rt_status build(const struct rt_kernels *k, const struct rt_ops_choice *choice,
+                            const struct rt_preattend_quant_params *p, struct rt_work *out,
+                            struct rt_error *err)
+{
+    if (p->preattend.kv_a.base && rt_kv_is_quantised(&choice->kv))
+        return rt_op_build(k, &choice->preattend_quant, p, sizeof(*p), out, err);
+    return rt_op_build(k, &choice->preattend, &p->preattend, sizeof(p->preattend), out, err);
+}
+
 enum rt_status rt_ops_preattend_work(const struct rt_kernels *k, const struct rt_ops_choice *choice,
                                      const struct rt_mla_preattend_args *args, struct rt_work *out,
                                      struct rt_error *err)
 {
     const struct rt_mla_shape *s = &args->shape;
     const struct rt_named_pointer pointers[] = {{"positions", args->positions, RT_ALIGN_INT32}};
-    struct rt_preattend_params p = {
+    struct rt_preattend_quant_params both = {.quant = {0}};
+    struct rt_preattend_params *p = &both.preattend;
+    *p = (struct rt_preattend_params){
         .rows = {.count = s->batch,
                  .q_len = s->query_len,
                  .position = rt_ops_pointer(args->positions)},
@@ -316,22 +341,23 @@ enum rt_status rt_ops_preattend_work(const struct rt_kernels *k, const struct rt
         .latent_dim = s->d_v,
         .rope_dim = s->d_qk - s->d_v,
     };
-    RT_REQUIRE(!args->kv_a || !rt_kv_is_quantised(&choice->kv), err, RT_ERR_UNSUPPORTED,
-               "%s: kv_a with KV layout %s: it writes bf16 alone", preattend, choice->kv.name);
     RT_REQUIRE(args->q_a || args->kv_a || args->q, err, RT_ERR_INVALID,
                "%s: q_a, kv_a and q are null: at least one of the parts", preattend);
     RT_REQUIRE(args->nope_dim <= RT_MAX_HIDDEN && args->nope_dim % 8 == 0, err, RT_ERR_INVALID,
                "%s: nope_dim %u is not a multiple of 8 from 0 to %d", preattend, args->nope_dim,
                RT_MAX_HIDDEN);
     RT_TRY(RT_CHECK_POINTERS(preattend, pointers, err));
-    RT_TRY(take_rope(args, &p, err));
+    RT_TRY(RT_CHECK_RESERVED(preattend, args, reserved, err));
+    RT_TRY(take_rope(args, p, err));
     if (args->q_a)
-        RT_TRY(take_q_a(args, &p, err));
+        RT_TRY(take_q_a(args, p, err));
     if (args->kv_a)
-        RT_TRY(take_kv_a(args, &choice->kv, &p, err));
+        RT_TRY(take_kv_a(args, &choice->kv, &both, err));
+    else
+        RT_REQUIRE(args->kv_scale == 0, err, RT_ERR_INVALID,
+                   "%s: kv_scale %g without kv_a: must be 0", preattend, (double)args->kv_scale);
     if (args->q)
-        RT_TRY(take_q(args, &p, err));
-    RT_TRY(
-        rt_ops_named(preattend, rt_op_build(k, &choice->preattend, &p, sizeof(p), out, err), err));
-    return check_memory(args, &p, err);
+        RT_TRY(take_q(args, p, err));
+    RT_TRY(rt_ops_named(preattend, build(k, choice, &both, out, err), err));
+    return check_memory(args, &both, err);
 }

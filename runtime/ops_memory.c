@@ -46,20 +46,27 @@ static void add_cache(struct rt_operands *t, const struct rt_kv_view *kv)
                                              .stride_name = {"kv_page_stride", "kv_token_stride"}});
 }
 
-/* Those that lie behind a page's rows; others are in them. */
-static void add_scales(struct rt_operands *t, const struct rt_kv_view *kv,
-                       const struct rt_quant_view *quant)
+bool rt_ops_scales_of(const struct rt_kv_view *kv, const struct rt_quant_view *quant,
+                      struct rt_strided *out)
 {
     if (quant->scale_kind == RT_QUANT_SCALE_TENSOR ||
         quant->scale_stride_bytes == kv->token_stride_bytes)
-        return;
-    rt_operands_reads(
-        t, (struct rt_strided){.name = "scales of kv",
+        return false;
+    *out = (struct rt_strided){.name = "scales of kv",
                                .address = (uintptr_t)kv->base + (uint64_t)quant->scale_offset_bytes,
                                .bytes = (uint64_t)kv->page_size * quant->scale_bytes,
                                .count = {kv->pages},
                                .stride = {(uint64_t)kv->page_stride_bytes},
-                               .stride_name = {"kv_page_stride"}});
+                               .stride_name = {"kv_page_stride"}};
+    return true;
+}
+
+static void add_scales(struct rt_operands *t, const struct rt_kv_view *kv,
+                       const struct rt_quant_view *quant)
+{
+    struct rt_strided scales;
+    if (rt_ops_scales_of(kv, quant, &scales))
+        rt_operands_reads(t, scales);
 }
 
 static void add_table(struct rt_operands *t, const struct rt_mla_shape *s, uint64_t table)

@@ -6,6 +6,11 @@
  * is read. Else RT_ERR_INVALID, with both tensors' names. For arguments that were checked. */
 #include "kernels/abi/append.h"
 #include "runtime/ops_work.h"
+#include "runtime/strided.h"
+
+/* Scales that lie behind a page's rows; false where they are in them, or there are none. */
+bool rt_ops_scales_of(const struct rt_kv_view *kv, const struct rt_quant_view *quant,
+                      struct rt_strided *out);
 
 enum rt_status rt_ops_schedule_memory(const struct rt_mla_schedule_args *args,
                                       const struct rt_ops_choice *choice, struct rt_error *err);

@@ -64,6 +64,7 @@ static enum rt_status choose(const struct rt_device_caps *caps, const struct rt_
     RT_TRY(rt_op_resolve(RT_OP_APPEND_GENERAL, &request, &out->append_general, err));
     RT_TRY(rt_op_resolve(RT_OP_APPEND_QUANT, &request, &out->append_quant, err));
     RT_TRY(rt_op_resolve(RT_OP_PREATTEND, &request, &out->preattend, err));
+    RT_TRY(rt_op_resolve(RT_OP_PREATTEND_QUANT, &request, &out->preattend_quant, err));
     return rt_op_resolve(RT_OP_REDUCE, &request, &out->reduce, err);
 }
 

@@ -13,7 +13,8 @@
 /* What serves a shape: of each operator, and the cache's format. */
 struct rt_ops_choice {
     struct rt_kv_format kv;
-    struct rt_variant schedule, append, append_general, append_quant, preattend, reduce;
+    struct rt_variant schedule, append, append_general, append_quant, reduce;
+    struct rt_variant preattend, preattend_quant;
     struct rt_variant attend; /* attend, or attend_quant of the format */
 };
 

@@ -335,6 +335,16 @@ enum rt_status rt_recipe_add_append(struct recipe *b, uint32_t layer)
     return rt_recipe_add_op(b, RT_OP_APPEND, layer, &p, sizeof(p));
 }
 
+enum rt_status rt_recipe_add_preattend(struct recipe *b, uint32_t layer,
+                                       const struct rt_preattend_params *params)
+{
+    if (!params->kv_a.base || !rt_recipe_is_quantised(b))
+        return rt_recipe_add_op(b, RT_OP_PREATTEND, layer, params, sizeof(*params));
+    const struct rt_preattend_quant_params p = {.preattend = *params,
+                                                .quant = rt_recipe_quant_view(b, layer)};
+    return rt_recipe_add_op(b, RT_OP_PREATTEND_QUANT, layer, &p, sizeof(p));
+}
+
 static const float *sink_of(const struct recipe *b, uint32_t layer)
 {
     const bool has_sinks = b->s->blueprint->placement.dims.has_sinks;

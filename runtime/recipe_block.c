@@ -429,7 +429,7 @@ static enum rt_status add_query(struct recipe *b, uint32_t layer, struct rt_prea
             first.q_in.base = NULL;
             rest.kv_a.base = NULL;
             q.norm.weight = NULL;
-            RT_TRY(rt_recipe_add_op(b, RT_OP_PREATTEND, layer, &first, sizeof(first)));
+            RT_TRY(rt_recipe_add_preattend(b, layer, &first));
             RT_TRY(add_q_b(b, layer, &q));
         } else {
             RT_TRY(add_product(b, layer, &q));
@@ -444,7 +444,7 @@ enum rt_status rt_recipe_add_query(struct recipe *b, uint32_t layer)
 {
     struct rt_preattend_params rest;
     RT_TRY(add_query(b, layer, &rest));
-    return rt_recipe_add_op(b, RT_OP_PREATTEND, layer, &rest, sizeof(rest));
+    return rt_recipe_add_preattend(b, layer, &rest);
 }
 
 struct rt_heads_view rt_recipe_full_query(const struct recipe *b)
@@ -501,10 +501,12 @@ enum rt_status rt_recipe_add_absorption(struct recipe *b, uint32_t layer)
  * its own (docs/notebook.md). */
 #define MOST_SHARED_HEADS 32u
 
-/* preattend and the product behind it as one node. False: no kernel does both. */
+/* preattend and the product behind it as one node. False: no kernel does both; none quantises. */
 static bool resolve_shared(const struct recipe *b, const struct rt_preattend_absorb_params *params,
                            struct rt_variant *variant)
 {
+    if (params->preattend.kv_a.base && rt_recipe_is_quantised(b))
+        return false;
     struct rt_error why_not = {0};
     const struct rt_op_request request = {.caps = &b->s->blueprint->caps,
                                           .backend = config_of(b)->backend,
@@ -536,7 +538,7 @@ static enum rt_status add_absorbed(struct recipe *b, uint32_t layer,
     if (!by_library(b, &p, &reason) && p.batch <= MOST_SHARED_HEADS &&
         resolve_shared(b, &both, &variant))
         return add_shared(b, layer, reason, &both, &variant);
-    RT_TRY(rt_recipe_add_op(b, RT_OP_PREATTEND, layer, preattend, sizeof(*preattend)));
+    RT_TRY(rt_recipe_add_preattend(b, layer, preattend));
     return add_product(b, layer, &p);
 }
 

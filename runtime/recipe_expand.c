@@ -67,7 +67,7 @@ static struct keys context_keys(const struct recipe *b, uint32_t piece)
 
 static enum rt_status add_gather(struct recipe *b, uint32_t layer, const struct keys *keys)
 {
-    const struct rt_kv_gather_params p = {
+    const struct rt_kv_gather_params gather = {
         .kv = rt_recipe_kv_view(b, layer),
         .slot = rt_recipe_at(b, RT_TENSOR_ROW_SLOT, 0),
         .first = keys->first,
@@ -77,7 +77,11 @@ static enum rt_status add_gather(struct recipe *b, uint32_t layer, const struct 
         .begin = keys->begin,
         .count = keys->count,
     };
-    return rt_recipe_add_op(b, RT_OP_KV_GATHER, layer, &p, sizeof(p));
+    if (!rt_recipe_is_quantised(b))
+        return rt_recipe_add_op(b, RT_OP_KV_GATHER, layer, &gather, sizeof(gather));
+    const struct rt_kv_gather_quant_params p = {
+        .gather = gather, .quant = rt_recipe_quant_view(b, layer), .d_qk = dims_of(b)->kv.d_qk};
+    return rt_recipe_add_op(b, RT_OP_KV_GATHER_QUANT, layer, &p, sizeof(p));
 }
 
 /* Where attention over the keys goes: values at once where nothing is to be merged. */

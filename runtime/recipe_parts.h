@@ -39,6 +39,9 @@ enum rt_status rt_recipe_add(struct recipe *b, const char *name, uint32_t layer,
 enum rt_status rt_recipe_add_op(struct recipe *b, enum rt_op_id op, uint32_t layer,
                                 const void *params, size_t param_bytes);
 enum rt_status rt_recipe_add_append(struct recipe *b, uint32_t layer);
+/* By the operator that writes the cache's layout, where it does. */
+enum rt_status rt_recipe_add_preattend(struct recipe *b, uint32_t layer,
+                                       const struct rt_preattend_params *params);
 enum rt_status rt_recipe_add_schedule(struct recipe *b);
 enum rt_status rt_recipe_add_user_stage(struct recipe *b, enum rt_stage_point point,
                                         uint32_t layer);

@@ -111,6 +111,7 @@ RT_API enum rt_status rt_rope_fill(const struct rt_rope *rope, uint32_t rope_dim
  *   q     q_rope[head] = s * rope(q[head][P..P + R)) and, where there is a query_scale,
  *         q[head][0..P) *= s in place, with s the position's factor, else 1
  *
+ * Into a quantised cache goes what rt_mla_append would make of the key, rounded to bf16 before.
  * Pairs keep their places: the cache and q have the model's order. A request whose position is
  * negative, and a token at a position of rope_capacity or more where there is a table or factors:
  * nothing goes into the cache; q_a, q_rope's numbers and q's P numbers become 0.
@@ -128,9 +129,9 @@ struct rt_mla_preattend_args {
     uint64_t kv_a;                /* bf16 [batch, query_len, L + R], or 0 */
     struct rt_rms_norm kv_a_norm; /* width: L */
     int64_t kv_a_row_stride, kv_a_token_stride;
-    uint64_t kv;          /* bf16 [pages, page_size, L + R] of this layer */
+    uint64_t kv;          /* bf16 [pages, page_size, L + R] of this layer, or of shape.kv_layout */
     uint64_t block_table; /* int32 [batch, max_blocks] */
-    int64_t kv_page_stride, kv_token_stride;
+    int64_t kv_page_stride, kv_token_stride; /* as rt_mla_append_args has them */
 
     uint64_t q; /* bf16 [batch, query_len, heads, P + R], or 0 */
     int64_t q_row_stride, q_token_stride, q_head_stride;
@@ -143,6 +144,8 @@ struct rt_mla_preattend_args {
     uint64_t rope_table, query_scale;
     uint32_t rope_capacity; /* positions of both */
     enum rt_rope_order rope_order;
+    float kv_scale; /* as rt_mla_append_args has it; without kv_a 0 */
+    uint32_t reserved;
 };
 RT_API enum rt_status rt_mla_preattend(rt_ops *ops, const struct rt_mla_preattend_args *args,
                                        void *stream);

@@ -158,10 +158,10 @@ struct rt_config {
     uint32_t max_sequences; /* slots, 1..RT_MAX_SEQUENCES */
     uint32_t max_length;    /* tokens of one sequence, 1..RT_MAX_LENGTH */
 
-    enum rt_kv_layout kv_layout; /* other than bf16: without layer */
-    uint32_t page_size;          /* tokens of a page: 16, 32, 64 or 128; 64 is the tuned one */
-    uint64_t pages;              /* pages of the pool; 0: by memory_fraction */
-    double memory_fraction;      /* of the device memory free at create, arena included; (0, 1] */
+    enum rt_kv_layout kv_layout;
+    uint32_t page_size;     /* tokens of a page: 16, 32, 64 or 128; 64 is the tuned one */
+    uint64_t pages;         /* pages of the pool; 0: by memory_fraction */
+    double memory_fraction; /* of the device memory free at create, arena included; (0, 1] */
 
     enum rt_backend backend;
     enum rt_tensor_sharing tensors;

@@ -16,6 +16,8 @@
 #include "kernels/abi/append.h"
 #include "kernels/abi/attend.h"
 #include "kernels/abi/attend_generic.h"
+#include "kernels/abi/gather.h"
+#include "kernels/abi/preattend.h"
 #include "kernels/abi/sparse.h"
 
 /* Of struct rt_quant_view. */
@@ -65,6 +67,34 @@ struct rt_append_quant_params {
 #define RT_APPEND_QUANT_PARAMS_ADDRESSES(type, at)                                                 \
     RT_APPEND_GENERAL_PARAMS_ADDRESSES(type, at general.)
 RT_STATIC_ASSERT(sizeof(struct rt_append_quant_params) == 200, "append_quant ABI");
+
+/*
+ * preattend_quant: preattend whose cache is of e4m3. Key and latent are rounded to bf16, as
+ * preattend leaves them, and quantised as append_quant quantises those: d_qk is L + R, and
+ * preattend.kv.token_bytes what a row has. Not of f32.
+ */
+struct rt_preattend_quant_params {
+    struct rt_preattend_params preattend;
+    struct rt_quant_view quant;
+};
+#define RT_PREATTEND_QUANT_PARAMS_ADDRESSES(type, at)                                              \
+    RT_PREATTEND_PARAMS_ADDRESSES(type, at preattend.)
+RT_STATIC_ASSERT(sizeof(struct rt_preattend_quant_params) == 336, "preattend_quant ABI");
+
+/*
+ * kv_gather_quant: kv_gather, where a token of out is the row's d_qk elements in bf16: gather.out
+ * is [count, d_qk] bf16, gather.kv.token_bytes what a row has.
+ */
+struct rt_kv_gather_quant_params {
+    struct rt_kv_gather_params gather;
+    struct rt_quant_view quant;
+    uint32_t d_qk; /* a multiple of 8, RT_KV_GATHER_QUANT_LEAST at least */
+    uint32_t reserved;
+};
+#define RT_KV_GATHER_QUANT_PARAMS_ADDRESSES(type, at)                                              \
+    RT_KV_GATHER_PARAMS_ADDRESSES(type, at gather.)
+#define RT_KV_GATHER_QUANT_LEAST 256u
+RT_STATIC_ASSERT(sizeof(struct rt_kv_gather_quant_params) == 144, "kv_gather_quant ABI");
 
 /* attend_quant: attend over the keys that the view makes of the cache's rows. */
 struct rt_attend_quant_params {

@@ -13,9 +13,8 @@
  *   vector   0   1  …            F - 1 |  F   …            F = fp8 / 16
  *   thread   0   1  …  7  0  1  …      |  F % 8  …
  */
-#include "kernels/abi/quant.h"
 #include "kernels/device/attend_keys.cuh"
-#include "kernels/device/e4m3.cuh"
+#include "kernels/device/quant_row.cuh"
 
 #define RT_QUANT_THREADS (RT_ATTEND_GENERIC_THREADS / RT_ATTEND_GENERIC_KEYS)
 
@@ -24,17 +23,6 @@ template <int ROUNDS> struct rt_quant_share {
     uint4 vector[ROUNDS];
     float scale[ROUNDS];
 };
-
-static __device__ __forceinline__ float rt_quant_scale(const struct rt_quant_view &q,
-                                                       const unsigned char *scales, uint32_t tile)
-{
-    if (q.scale_kind == RT_QUANT_SCALE_TENSOR)
-        return q.tensor_scale;
-    if (q.scale_kind == RT_QUANT_SCALE_F32)
-        return reinterpret_cast<const float *>(scales)[tile];
-    const uint32_t code = scales[tile];
-    return __uint_as_float(code == 0 ? 0x00400000u : code == 255 ? 0x7fffffffu : code << 23);
-}
 
 template <int ROUNDS>
 static __device__ __forceinline__ void

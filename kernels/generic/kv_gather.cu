@@ -1,129 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * kv_gather: tokens of a paged cache, one behind the other, by the rule of kernels/abi/gather.h.
- *
- *   kv [pages, page_size], table [lines, max_blocks], first [rows + 1] -> out [count, token_bytes]
- *
- * A block has 1024 neighbouring vectors of 16 bytes of out, wherever tokens begin in them: a thread
- * four, all asked for before the first is stored. So writes are whole lines, and 8192 tokens of
- * 1152 bytes are 576 blocks, on 132 multiprocessors all at once. Which row a token is of and where
- * it lies is found once a token, by a thread of its own.
- *
- *   shared memory   bytes
- *   from             8192   where each token of the block lies; a token has one vector at least
- *   first            2052   as it is in memory
- *
- *   barrier   makes visible   and frees
- *   A         first           -
- *   B         from            -
- *
- *   wait │ first │ A │ row │ slot, position │ table │ B │ vectors │ out
- */
-#include "kernels/abi/gather.h"
-#include "kernels/device/page_row.cuh"
-#include "kernels/device/ptx/pdl.cuh"
-#include "kernels/device/ptx/settle.cuh"
+/* kv_gather of tokens as they are; the body is in kv_gather.cuh. */
+#include "kernels/generic/kv_gather.cuh"
 
-struct rt_kv_gather_desk {
-    const uint4 *from[RT_KV_GATHER_VECTORS]; /* null: zeros */
-    int32_t first[RT_PREFILL_MOST_ROWS + 1];
-};
+struct rt_kv_gather_plain {
+    const struct rt_kv_gather_params &p;
 
-/* The block's part of out. */
-struct rt_kv_gather_part {
-    uint64_t vector; /* of out, its first */
-    uint32_t token;  /* of out, which that is of */
-    uint32_t skip;   /* vectors of that token in front of the part */
-};
+    typedef const uint4 *place; /* of the row; null: none */
+    static constexpr uint32_t TOKENS = RT_KV_GATHER_VECTORS;
 
-/* Tokens of the part, counted from part.token, that are some row's: low .. high - 1. */
-struct rt_kv_gather_range {
-    uint32_t low, high;
-};
-
-static __device__ __forceinline__ struct rt_kv_gather_part rt_kv_gather_part_of(uint32_t vectors)
-{
-    struct rt_kv_gather_part part;
-    part.vector = (uint64_t)blockIdx.x * RT_KV_GATHER_VECTORS;
-    part.token = (uint32_t)(part.vector / vectors);
-    part.skip = (uint32_t)(part.vector - (uint64_t)part.token * vectors);
-    return part;
-}
-
-static __device__ __forceinline__ uint32_t rt_kv_gather_clamp(int64_t at, uint32_t low,
-                                                              uint32_t high)
-{
-    return at < low ? low : at > high ? high : (uint32_t)at;
-}
-
-static __device__ __forceinline__ struct rt_kv_gather_range
-rt_kv_gather_range_of(const struct rt_kv_gather_params &p, const struct rt_kv_gather_part &part,
-                      const rt_divisor<uint32_t> &vectors, const struct rt_kv_gather_desk &desk)
-{
-    const uint32_t touched = vectors.quotient(part.skip + RT_KV_GATHER_VECTORS - 1) + 1;
-    const uint32_t tokens = min(touched, p.count - part.token);
-    const int64_t token = (int64_t)p.begin + part.token;
-    struct rt_kv_gather_range range;
-    range.low = rt_kv_gather_clamp(desk.first[0] - token, 0, tokens);
-    range.high = rt_kv_gather_clamp(desk.first[p.rows] - token, range.low, tokens);
-    return range;
-}
-
-/* Where a token lies that is some row's. */
-static __device__ __forceinline__ const uint4 *
-rt_kv_gather_find(const struct rt_kv_gather_params &p, const rt_divisor<uint32_t> &page_size,
-                  const int32_t *first, int64_t token)
-{
-    const uint32_t row = rt_kv_gather_row(first, p.rows, token);
-    const int32_t slot = p.slot ? p.slot[row] : (int32_t)row;
-    const int64_t position = (p.position ? p.position[row] : 0) + token - first[row];
-    if (slot < 0 || position < 0 || position > INT32_MAX)
-        return nullptr;
-    return page_row(p.kv, page_size, (uint32_t)slot, (uint32_t)position);
-}
-
-static __device__ __forceinline__ void rt_kv_gather_copy(const struct rt_kv_gather_params &p,
-                                                         const struct rt_kv_gather_part &part,
-                                                         const struct rt_kv_gather_range &range,
-                                                         const rt_divisor<uint32_t> &vectors,
-                                                         const struct rt_kv_gather_desk &desk)
-{
-    uint4 *out = static_cast<uint4 *>(p.out) + part.vector;
-    uint4 x[RT_KV_GATHER_DEPTH];
-    bool mine[RT_KV_GATHER_DEPTH];
-#pragma unroll
-    for (uint32_t i = 0; i < RT_KV_GATHER_DEPTH; i++) {
-        const uint32_t vector = part.skip + i * RT_KV_GATHER_THREADS + threadIdx.x;
-        const uint32_t token = vectors.quotient(vector);
-        mine[i] = token >= range.low && token < range.high;
-        const uint4 *from = mine[i] ? desk.from[token] : nullptr;
-        x[i] = from ? from[vector - token * vectors.by] : make_uint4(0, 0, 0, 0);
+    __device__ __forceinline__ uint32_t vectors(void) const
+    {
+        return p.kv.token_bytes / (uint32_t)sizeof(uint4);
     }
-#pragma unroll
-    for (uint32_t i = 0; i < RT_KV_GATHER_DEPTH; i++)
-        if (mine[i])
-            out[i * RT_KV_GATHER_THREADS + threadIdx.x] = x[i];
-}
+
+    __device__ __forceinline__ place locate(const struct rt_page_row &at) const
+    {
+        return row_address(p.kv, at);
+    }
+
+    static __device__ __forceinline__ uint4 load(place from, uint32_t vector)
+    {
+        return from ? from[vector] : make_uint4(0, 0, 0, 0);
+    }
+};
 
 extern "C" __global__ void __launch_bounds__(RT_KV_GATHER_THREADS)
     rt_kv_gather(const __grid_constant__ struct rt_kv_gather_params p)
 {
-    __shared__ struct rt_kv_gather_desk desk;
-    const rt_divisor<uint32_t> vectors(p.kv.token_bytes / (uint32_t)sizeof(uint4));
-    const rt_divisor<uint32_t> page_size(p.kv.page_size);
-    const struct rt_kv_gather_part part = rt_kv_gather_part_of(vectors.by);
-    rt_settle(vectors.inverse);
-    rt_settle(page_size.inverse);
-    rt_settle(part.token + 1);
-    rt_pdl_wait();
-    rt_pdl_launch_dependents();
-    for (uint32_t r = threadIdx.x; r <= p.rows; r += RT_KV_GATHER_THREADS)
-        desk.first[r] = p.first[r];
-    __syncthreads(); /* A */
-    const struct rt_kv_gather_range range = rt_kv_gather_range_of(p, part, vectors, desk);
-    for (uint32_t t = range.low + threadIdx.x; t < range.high; t += RT_KV_GATHER_THREADS)
-        desk.from[t] =
-            rt_kv_gather_find(p, page_size, desk.first, (int64_t)p.begin + part.token + t);
-    __syncthreads(); /* B */
-    rt_kv_gather_copy(p, part, range, vectors, desk);
+    const struct rt_kv_gather_plain source = {p};
+    rt_kv_gather_run(source, p);
 }

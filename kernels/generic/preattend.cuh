@@ -239,8 +239,30 @@ static __device__ __forceinline__ bool rt_preattend_q_a(const struct rt_preatten
 
 #define RT_PREATTEND_LATENT_VECTORS 2u /* of a lane: L up to 512 */
 
+/* Where a warp of kv_a puts a key that is done: in a cache of bf16 as it is. Templates below take
+ * another such type for another cache. */
+struct rt_preattend_bf16_cache {
+    __device__ __forceinline__ void put(const struct rt_preattend_params &p,
+                                        const struct rt_page_row &at,
+                                        const uint4 (&latent)[RT_PREATTEND_LATENT_VECTORS],
+                                        bool has_unit, const struct rt_preattend_unit &key) const
+    {
+        uint4 *to = row_address(p.kv, at);
+#pragma unroll
+        for (uint32_t i = 0; i < RT_PREATTEND_LATENT_VECTORS; i++) {
+            const uint32_t vector = i * RT_WARP_LANES + rt_lane();
+            if (vector < p.latent_dim / RT_VECTOR_ELEMENTS)
+                to[vector] = latent[i];
+        }
+        if (has_unit)
+            rt_preattend_store_unit(p, reinterpret_cast<uint16_t *>(to) + p.latent_dim, rt_lane(),
+                                    key);
+    }
+};
+
+template <class CACHE>
 static __device__ __forceinline__ void rt_preattend_kv_a(const struct rt_preattend_params &p,
-                                                         uint32_t index)
+                                                         uint32_t index, const CACHE &cache)
 {
     const struct rt_norm_view &norm = p.kv_a_norm;
     const uint32_t vectors = p.latent_dim / RT_VECTOR_ELEMENTS;
@@ -252,10 +274,12 @@ static __device__ __forceinline__ void rt_preattend_kv_a(const struct rt_preatte
     rt_settle(page_size.inverse);
     const struct rt_preattend_token token = rt_preattend_find(p, index);
     const struct rt_preattend_turn turn = rt_preattend_load_turn(p, token, rt_lane());
-    uint4 *to = token.live ? page_row(p.kv, page_size, token.slot, token.position) : nullptr;
+    struct rt_page_row at = {};
+    if (token.live)
+        at = find_page_row(p.kv, page_size, token.slot, token.position);
     rt_pdl_wait();
     rt_pdl_launch_dependents();
-    if (!to)
+    if (!at.page)
         return;
 
     const uint16_t *from = rt_preattend_tokens_at(p.kv_a, token);
@@ -275,14 +299,10 @@ static __device__ __forceinline__ void rt_preattend_kv_a(const struct rt_preatte
         squares += rt_squares(x[i]);
     const float factor = rt_norm_factor(norm, rt_warp_sum(squares));
 #pragma unroll
-    for (uint32_t i = 0; i < RT_PREATTEND_LATENT_VECTORS; i++) {
-        const uint32_t vector = i * RT_WARP_LANES + rt_lane();
-        if (vector < vectors)
-            to[vector] = norm.weight ? rt_normed(norm, x[i], weight[i], factor) : x[i];
-    }
-    if (has_unit)
-        rt_preattend_store_unit(p, reinterpret_cast<uint16_t *>(to) + p.latent_dim, rt_lane(),
-                                rt_preattend_turned(p, key, turn, 1.0f));
+    for (uint32_t i = 0; i < RT_PREATTEND_LATENT_VECTORS; i++)
+        if (norm.weight)
+            x[i] = rt_normed(norm, x[i], weight[i], factor);
+    cache.put(p, at, x, has_unit, rt_preattend_turned(p, key, turn, 1.0f));
 }
 
 /* ---- q: a warp ---- */
@@ -340,14 +360,15 @@ static __device__ __forceinline__ void rt_preattend_q(const struct rt_preattend_
 /* ---- all of it ---- */
 
 /* Warp `index` of those behind q_a's blocks. */
-static __device__ __forceinline__ void rt_preattend_warp(const struct rt_preattend_params &p,
-                                                         uint32_t index)
+template <class CACHE = rt_preattend_bf16_cache>
+static __device__ __forceinline__ void
+rt_preattend_warp(const struct rt_preattend_params &p, uint32_t index, const CACHE &cache = CACHE())
 {
     const uint32_t tokens = p.rows.count * p.rows.q_len;
     const uint32_t kv_warps = p.kv_a.base ? tokens : 0;
     const uint32_t groups = rt_ceil_div_u32(p.heads, RT_PREATTEND_WARP_HEADS);
     if (index < kv_warps) {
-        rt_preattend_kv_a(p, index);
+        rt_preattend_kv_a(p, index, cache);
     } else if (p.q_in.base && index - kv_warps < tokens * groups) {
         const uint32_t token = (index - kv_warps) / groups;
         rt_preattend_q(p, token, index - kv_warps - token * groups);
@@ -361,9 +382,10 @@ static __device__ __forceinline__ void rt_preattend_warp(const struct rt_preatte
  * Block `block` of `blocks`, any number, of WARPS warps: its share of the work, waiting for the
  * grid before included where it has any. Other kernels may give some of their blocks to this.
  */
-template <uint32_t WARPS>
+template <uint32_t WARPS, class CACHE = rt_preattend_bf16_cache>
 static __device__ __forceinline__ void rt_preattend_block(const struct rt_preattend_params &p,
-                                                          uint32_t block, uint32_t blocks)
+                                                          uint32_t block, uint32_t blocks,
+                                                          const CACHE &cache = CACHE())
 {
     __shared__ float sums[2][WARPS];
     const uint32_t norm_blocks = rt_preattend_norm_blocks(&p);
@@ -372,7 +394,7 @@ static __device__ __forceinline__ void rt_preattend_block(const struct rt_preatt
     for (; block < norm_blocks; block += blocks)
         turn ^= rt_preattend_q_a<WARPS>(p, block, sums[turn]);
     for (; block < all; block += blocks)
-        rt_preattend_warp(p, (block - norm_blocks) * WARPS + threadIdx.x / RT_WARP_LANES);
+        rt_preattend_warp(p, (block - norm_blocks) * WARPS + threadIdx.x / RT_WARP_LANES, cache);
 }
 
 #endif

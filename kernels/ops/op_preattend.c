@@ -10,16 +10,20 @@ static enum rt_status check_dims(const struct rt_preattend_params *p, struct rt_
     return rt_check_pointer("rope table", p->rope.table, err);
 }
 
-static enum rt_status check_kv_a(const struct rt_preattend_params *p, struct rt_error *err)
+/* `quant`: what the cache's rows hold; null: plain numbers. */
+static enum rt_status check_kv_a(const struct rt_preattend_params *p,
+                                 const struct rt_quant_view *quant, struct rt_error *err)
 {
-    const uint32_t token_bytes = (p->latent_dim + p->rope_dim) * (p->is_f32 ? 4u : 2u);
+    const uint32_t d_qk = p->latent_dim + p->rope_dim;
+    const uint32_t token_bytes = quant ? p->kv.token_bytes : d_qk * (p->is_f32 ? 4u : 2u);
     RT_TRY(rt_check_tokens("kv_a", &p->kv_a, err));
     RT_TRY(rt_check_norm("kv_a norm", &p->kv_a_norm, p->latent_dim, err));
     RT_REQUIRE(p->kv_a_norm.width == p->latent_dim && p->kv.token_bytes == token_bytes, err,
                RT_ERR_INVALID,
                "a norm of %u numbers and a cache of %u bytes a token for L %u, R %u",
                p->kv_a_norm.width, p->kv.token_bytes, p->latent_dim, p->rope_dim);
-    return rt_check_kv(&p->kv, err);
+    RT_TRY(rt_check_kv(&p->kv, err));
+    return quant ? rt_check_quant(quant, d_qk, &p->kv, err) : RT_OK;
 }
 
 static enum rt_status check_q(const struct rt_preattend_params *p, struct rt_error *err)
@@ -34,10 +38,9 @@ static enum rt_status check_q(const struct rt_preattend_params *p, struct rt_err
     return rt_check_heads("q_out", &p->q_out, err);
 }
 
-enum rt_status rt_preattend_build(const struct rt_kernels *k, const struct rt_variant *variant,
-                                  const void *params, struct rt_launch *out, struct rt_error *err)
+static enum rt_status check(const struct rt_preattend_params *p, const struct rt_quant_view *quant,
+                            struct rt_error *err)
 {
-    const struct rt_preattend_params *p = params;
     RT_TRY(rt_check_token_rows(p->rows.count, p->rows.q_len, err));
     RT_TRY(check_dims(p, err));
     RT_REQUIRE(p->q_a.base || p->kv_a.base || p->q_in.base, err, RT_ERR_INVALID,
@@ -47,11 +50,32 @@ enum rt_status rt_preattend_build(const struct rt_kernels *k, const struct rt_va
         RT_TRY(rt_check_norm("q_a norm", &p->q_a_norm, RT_PREATTEND_MOST_WIDTH, err));
     }
     if (p->kv_a.base)
-        RT_TRY(check_kv_a(p, err));
-    if (p->q_in.base)
-        RT_TRY(check_q(p, err));
+        RT_TRY(check_kv_a(p, quant, err));
+    return p->q_in.base ? check_q(p, err) : RT_OK;
+}
+
+enum rt_status rt_preattend_build(const struct rt_kernels *k, const struct rt_variant *variant,
+                                  const void *params, struct rt_launch *out, struct rt_error *err)
+{
+    const struct rt_preattend_params *p = params;
+    RT_TRY(check(p, NULL, err));
     RT_TRY(rt_check_f32(k, variant, p->is_f32, err));
     return rt_launch_grid(k, variant->entry, p, sizeof(*p),
                           rt_preattend_blocks(p, RT_PREATTEND_WARPS), 1,
+                          RT_PREATTEND_WARPS * RT_WARP_THREADS, out, err);
+}
+
+/* Without kv_a nothing goes into the cache, and it is preattend's work. */
+enum rt_status rt_preattend_quant_build(const struct rt_kernels *k,
+                                        const struct rt_variant *variant, const void *params,
+                                        struct rt_launch *out, struct rt_error *err)
+{
+    const struct rt_preattend_quant_params *p = params;
+    RT_REQUIRE(p->preattend.kv_a.base && !p->preattend.is_f32, err, RT_ERR_INVALID,
+               "preattend_quant with kv_a at %p, f32 %u: must be there, of bf16",
+               (const void *)p->preattend.kv_a.base, p->preattend.is_f32);
+    RT_TRY(check(&p->preattend, &p->quant, err));
+    return rt_launch_grid(k, variant->entry, p, sizeof(*p),
+                          rt_preattend_blocks(&p->preattend, RT_PREATTEND_WARPS), 1,
                           RT_PREATTEND_WARPS * RT_WARP_THREADS, out, err);
 }

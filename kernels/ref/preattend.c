@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/ref/append_place.h"
+#include "kernels/ref/keys.h"
 #include "kernels/ref/norm.h"
 #include "kernels/ref/number.h"
+#include "kernels/ref/quant.h"
 #include "kernels/ref/ref.h"
 
 /* Where number `index` of a tensor lies. */
@@ -45,18 +48,19 @@ static void *head_at(const struct rt_preattend_params *p, const struct rt_heads_
               p->is_f32);
 }
 
-/* Its place in the cache; null where it has none. */
-static void *page_at(const struct rt_preattend_params *p, const struct token *t)
+/* Its place in the cache; false where it has none. */
+static bool find_place(const struct rt_preattend_params *p, const struct token *t,
+                       struct rt_ref_place *out)
 {
     const struct rt_kv_view *kv = &p->kv;
     const int64_t column = t->position / kv->page_size;
-    if (column >= (int64_t)kv->max_blocks)
-        return NULL;
+    if (!t->live || column >= (int64_t)kv->max_blocks)
+        return false;
     const int32_t page = kv->table[t->slot * kv->max_blocks + column];
     if (page < 0 || (uint32_t)page >= kv->pages)
-        return NULL;
-    return kv->base + page * kv->page_stride_bytes +
-           t->position % kv->page_size * kv->token_stride_bytes;
+        return false;
+    *out = (struct rt_ref_place){page, t->position % kv->page_size};
+    return true;
 }
 
 static void clear(const struct rt_preattend_params *p, void *tensor, uint32_t count)
@@ -102,14 +106,31 @@ static void do_q_a(const struct rt_preattend_params *p, const struct token *t)
         clear(p, x, p->q_a_norm.width);
 }
 
-static void do_kv_a(const struct rt_preattend_params *p, const struct token *t)
+static void make_key(const struct rt_preattend_params *p, const struct token *t, void *to)
 {
-    void *to = t->live ? page_at(p, t) : NULL;
-    if (!to)
-        return;
     const void *from = tokens_at(p, &p->kv_a, t);
     rt_ref_norm(&p->kv_a_norm, from, to, p->is_f32);
     turn(p, t, at(from, p->latent_dim, p->is_f32), at(to, p->latent_dim, p->is_f32), 1.0);
+}
+
+/* `quant`: what the cache's rows hold; null: plain numbers. */
+static void do_kv_a(const struct rt_preattend_params *p, const struct rt_quant_view *quant,
+                    const struct token *t)
+{
+    const struct rt_kv_view *kv = &p->kv;
+    struct rt_ref_place place;
+    uint16_t key[RT_REF_MAX_D];
+    if (!find_place(p, t, &place))
+        return;
+    if (!quant) {
+        make_key(p, t,
+                 kv->base + place.page * kv->page_stride_bytes +
+                     place.row * kv->token_stride_bytes);
+    } else if (p->latent_dim + p->rope_dim <= RT_REF_MAX_D) {
+        make_key(p, t, key);
+        rt_ref_quantise(quant, key, p->latent_dim + p->rope_dim,
+                        rt_ref_quant_row(kv, quant, place.page, place.row));
+    }
 }
 
 static void do_q(const struct rt_preattend_params *p, const struct token *t)
@@ -132,17 +153,27 @@ static void do_q(const struct rt_preattend_params *p, const struct token *t)
     }
 }
 
-void rt_ref_preattend(const void *params)
+static void run(const struct rt_preattend_params *p, const struct rt_quant_view *quant)
 {
-    const struct rt_preattend_params *p = params;
     for (uint32_t r = 0; r < p->rows.count; r++)
         for (uint32_t i = 0; i < p->rows.q_len; i++) {
             const struct token t = find(p, r, i);
             if (p->q_a.base)
                 do_q_a(p, &t);
             if (p->kv_a.base)
-                do_kv_a(p, &t);
+                do_kv_a(p, quant, &t);
             if (p->q_in.base)
                 do_q(p, &t);
         }
+}
+
+void rt_ref_preattend(const void *params)
+{
+    run(params, NULL);
+}
+
+void rt_ref_preattend_quant(const void *params)
+{
+    const struct rt_preattend_quant_params *p = params;
+    run(&p->preattend, &p->quant);
 }

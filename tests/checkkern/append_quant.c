@@ -6,6 +6,7 @@
 #include "kernels/quant_view.h"
 #include "kernels/ref/quant.h"
 #include "tests/checkkern/append_case.h"
+#include "tests/checkkern/quant_case.h"
 
 #include "common/bf16.h"
 
@@ -15,17 +16,6 @@
 #define MOST_D 576
 #define SCALE_BYTES 16
 #define TENSOR_SCALE 0.0117f
-
-static const struct {
-    enum rt_kv_layout layout;
-    uint32_t d_qk, d_v;
-} formats[] = {
-    {RT_KV_FP8_TENSOR, 576, 512}, {RT_KV_FP8_TENSOR, 320, 256}, {RT_KV_FP8_TENSOR, 288, 256},
-    {RT_KV_FP8_TENSOR, 512, 512}, {RT_KV_FP8_TOKEN, 576, 512},  {RT_KV_FP8_TOKEN, 320, 256},
-    {RT_KV_FP8_TOKEN, 288, 256},  {RT_KV_FP8_TOKEN, 512, 512},  {RT_KV_V32, 576, 512},
-    {RT_KV_V32, 320, 256},        {RT_KV_V32, 288, 256},        {RT_KV_V32_NO_ROPE, 512, 512},
-    {RT_KV_V4, 512, 512}};
-#define FORMATS (sizeof(formats) / sizeof(formats[0]))
 
 /* The 127 magnitudes, written down by their definition: sixteen exponents of eight, less NaN. */
 static double magnitude(uint32_t code)
@@ -135,9 +125,8 @@ static void check_reference(struct ck *ck, struct ck_random *random, uint32_t f,
 {
     unsigned char row[2 * MOST_D] = {0}, scales[SCALE_BYTES], zeros[SCALE_BYTES] = {0};
     uint16_t token[MOST_D] = {0};
-    struct rt_kv_format format;
-    const uint32_t d_qk = formats[f].d_qk;
-    (void)rt_kv_format_make(formats[f].layout, RT_PRECISION_BF16, d_qk, formats[f].d_v, &format);
+    const struct rt_kv_format format = ck_format_make(f);
+    const uint32_t d_qk = format.d_qk;
     const struct rt_kv_view kv = {.page_size = 1, .token_stride_bytes = format.row_bytes};
     const struct rt_quant_view q = rt_quant_view_make(&format, &kv, TENSOR_SCALE);
     const struct rt_ref_quant_row to = {row, format.scales_apart ? scales : row + q.fp8};
@@ -158,14 +147,14 @@ static void check_reference(struct ck *ck, struct ck_random *random, uint32_t f,
 void ck_append_quant_run(struct ck *ck)
 {
     struct ck_random random = {.state = ck->seed};
-    for (uint32_t f = 0; f < FORMATS; f++)
+    for (uint32_t f = 0; f < CK_FORMATS; f++)
         for (uint32_t kind = 0; kind < KINDS; kind++)
             check_reference(ck, &random, f, (enum kind)kind);
-    const uint32_t rounds = ck->full ? 400 : 5 * FORMATS;
+    const uint32_t rounds = ck->full ? 400 : 5 * CK_FORMATS;
     for (uint32_t i = 0; i < rounds; i++) {
-        struct ck_append c =
-            ck_append_draw(&random, i, formats[i % FORMATS].d_qk, formats[i % FORMATS].d_v);
-        c.layout = formats[i % FORMATS].layout;
+        struct ck_append c = ck_append_draw(&random, i, ck_formats[i % CK_FORMATS].d_qk,
+                                            ck_formats[i % CK_FORMATS].d_v);
+        c.layout = ck_formats[i % CK_FORMATS].layout;
         ck_append_check(ck, &random, &c);
     }
 }

@@ -81,6 +81,7 @@ void ck_merge_run(struct ck *ck);
 void ck_merge_bench(struct ck *ck);
 void ck_preattend_run(struct ck *ck);
 void ck_preattend_bench(struct ck *ck);
+void ck_preattend_quant_run(struct ck *ck);
 void ck_preattend_absorb_run(struct ck *ck);
 void ck_preattend_absorb_bench(struct ck *ck);
 void ck_prefill_run(struct ck *ck);

@@ -21,6 +21,7 @@ const struct ck_test ck_tests[] = {
     {"merge", ck_merge_run, ck_merge_bench},
     {"preattend", ck_preattend_run, ck_preattend_bench},
     {"preattend_absorb", ck_preattend_absorb_run, ck_preattend_absorb_bench},
+    {"preattend_quant", ck_preattend_quant_run, NULL},
     {"prefill", ck_prefill_run, ck_prefill_bench},
     {"page_copy", ck_page_copy_run, NULL},
     {"step", ck_step_run, ck_step_bench},

@@ -359,6 +359,52 @@ static void without_rope(void **state)
     free(q);
 }
 
+/* A quantised cache gets what rt_mla_append makes of the key that a bf16 one gets. */
+static void quantised(void **state)
+{
+    static const enum rt_kv_layout layouts[] = {RT_KV_FP8_TENSOR, RT_KV_FP8_TOKEN, RT_KV_V32};
+    struct rig *r = *state;
+    const size_t bytes = sizeof(r->kv); /* more than any of them needs */
+    uint16_t *keys = aligned_alloc(256, TOKENS * (L + R) * 2);
+    unsigned char *found = aligned_alloc(256, bytes), *expected = aligned_alloc(256, bytes);
+    assert_true(keys && found && expected);
+    const struct rt_mla_preattend_args plain = whole(r);
+    run_preattend(r, &plain);
+    for (uint32_t t = 0; t < TOKENS; t++) {
+        const int32_t position = position_of(r, t);
+        const int32_t column = (int32_t)(t / QUERY_LEN * COLUMNS) + position / PAGE;
+        const int32_t page = position < 0 ? 0 : r->block_table[1 + column];
+        memcpy(keys + t * (L + R), r->kv + (page * PAGE + position % PAGE) * (L + R), 2 * (L + R));
+    }
+    /* The last row goes beyond RoPE's table, which append knows nothing of: it has no page. */
+    r->block_table[1 + 2 * COLUMNS + CAPACITY / PAGE] = -1;
+    for (size_t i = 0; i < sizeof(layouts) / sizeof(layouts[0]); i++) {
+        struct rt_mla_preattend_args args = whole(r);
+        args.shape.kv_layout = layouts[i];
+        args.kv_scale = layouts[i] == RT_KV_FP8_TENSOR ? 0.0117f : 0;
+        args.kv = at(found);
+        const struct rt_mla_append_args append = {.struct_size = sizeof(append),
+                                                  .shape = args.shape,
+                                                  .latent = at(keys),
+                                                  .kv = at(expected),
+                                                  .block_table = args.block_table,
+                                                  .positions = args.positions,
+                                                  .kv_scale = args.kv_scale};
+        memset(found, 0x5a, bytes);
+        memset(expected, 0x5a, bytes);
+        refill(r);
+        r->block_table[1 + 2 * COLUMNS + CAPACITY / PAGE] = -1;
+        run_preattend(r, &args);
+        assert_int_equal(rt_mla_append(r->ops, &append, NULL), RT_OK);
+        assert_memory_equal(found, expected, bytes);
+        args.kv_scale = layouts[i] == RT_KV_FP8_TENSOR ? -1.0f : 1.0f;
+        refused(r->ops, rt_mla_preattend(r->ops, &args, NULL), "rt_mla_preattend: kv_scale ");
+    }
+    free(keys);
+    free(found);
+    free(expected);
+}
+
 static enum rt_status op_preattend(rt_ops *ops, const void *args)
 {
     return rt_mla_preattend(ops, args, NULL);
@@ -419,6 +465,8 @@ static void preattend_refused(void **state)
         BAD(query_scale, at(r->scale) + 4, "query_scale = 0x"),
         BAD(rope_capacity, 0, "rope_capacity 0 is not 1.."),
         BAD(rope_order, 2, "rope_order 2 is not RT_ROPE_INTERLEAVED, 0, or RT_ROPE_HALF, 1"),
+        BAD(kv_scale, nan_bits, "kv_scale nan with layout bf16, which has none: must be 0"),
+        BAD(reserved, 1, "reserved"),
     };
 #undef BAD
     struct rt_mla_preattend_args args = whole(r);
@@ -437,8 +485,8 @@ static void preattend_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        OP_TEST(rope_table),   OP_TEST(rope_refused),      OP_TEST(preattend),
-        OP_TEST(without_rope), OP_TEST(preattend_refused),
+        OP_TEST(rope_table),   OP_TEST(rope_refused), OP_TEST(preattend),
+        OP_TEST(without_rope), OP_TEST(quantised),    OP_TEST(preattend_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

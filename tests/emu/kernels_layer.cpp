@@ -4,6 +4,8 @@
 #include "kernels/generic/embed.cu"
 #include "kernels/generic/input_norm.cu"
 #include "kernels/generic/kv_gather.cu"
+#include "kernels/generic/kv_gather_quant.cu"
 #include "kernels/generic/merge.cu"
 #include "kernels/generic/preattend.cu"
+#include "kernels/generic/preattend_quant.cu"
 #include "kernels/generic/take.cu"

@@ -288,6 +288,10 @@ static void test_wide_norm(void **state)
     "qkv_a preattend | 1 w_uk attend reduce w_uv | 2 kv_gather kv_b prefill_attend | o_proj "
 #define ABSORBED "qkv_a preattend q_b preattend w_uk attend reduce attend reduce w_uv o_proj "
 
+#define QUANTISED                                                                                  \
+    "qkv_a preattend_quant | 1 q_b w_uk | 2 kv_gather_quant kv_b | preattend "                     \
+    "| 1 attend_quant reduce w_uv | 2 prefill_attend | o_proj "
+
 static void describe_layer(const struct rt_program *p, char *text, size_t bytes)
 {
     uint32_t branch = RT_TRUNK;
@@ -358,6 +362,9 @@ static void test_branches(void **state)
     expect_layer(&c, 512, 8, WITH_ROWS);
     expect_layer(&c, 512, 0, WITHOUT_ROWS);
     expect_layer(&c, 64, 8, ABSORBED);
+    c.kv_layout = RT_KV_V32;
+    expect_layer(&c, 512, 8, QUANTISED);
+    c.kv_layout = RT_KV_BF16;
     c.block.rope.original_max_length = 64;
     c.block.rope.query_scale_beta = 0.1;
     expect_layer(&c, 512, 8, FACTORS);

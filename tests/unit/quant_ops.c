@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Operators over quantised caches beside those whose parameters they begin with: the same grid and
+ * addresses, and what they refuse. */
+#include "common/kv_format.h"
+#include "kernels/ops/op_build.h"
+#include "kernels/quant_view.h"
+#include "tests/unit/expect.h"
+
+#include <string.h>
+
+static const struct rt_kernels no_device;
+
+static enum rt_status build(enum rt_op_id op, const void *params, size_t bytes,
+                            struct rt_launch *out, struct rt_error *err)
+{
+    const struct rt_device_caps caps = {.kind = RT_DEVICE_KIND_HOST};
+    const struct rt_op_request request = {.caps = &caps};
+    struct rt_variant variant;
+    struct rt_work work;
+    RT_TRY(rt_op_resolve(op, &request, &variant, err));
+    RT_TRY(rt_op_build(&no_device, &variant, params, bytes, &work, err));
+    *out = work.launch;
+    return RT_OK;
+}
+
+static void refuse(enum rt_op_id op, const void *params, size_t bytes, const char *words)
+{
+    struct rt_launch l;
+    struct rt_error err = {0};
+    assert_int_not_equal(build(op, params, bytes, &l, &err), RT_OK);
+    if (!strstr(err.message, words))
+        fail_msg("\"%s\" does not say \"%s\"", err.message, words);
+}
+
+static struct rt_kv_view v32_pages(struct rt_quant_view *quant)
+{
+    struct rt_kv_format format;
+    assert_true(rt_kv_format_make(RT_KV_V32, RT_PRECISION_BF16, 576, 512, &format));
+    const struct rt_kv_view kv = {.page_stride_bytes = 64 * 656,
+                                  .token_stride_bytes = 656,
+                                  .page_size = 64,
+                                  .token_bytes = 656};
+    *quant = rt_quant_view_make(&format, &kv, 1);
+    return kv;
+}
+
+static void test_preattend(void **state)
+{
+    (void)state;
+    struct rt_preattend_quant_params p = {
+        .preattend = {.rows = {.count = 3, .q_len = 2},
+                      .kv_a = {(void *)16, 2 * 576, 576},
+                      .q_in = {(void *)16, 40 * 192, 20 * 192, 192},
+                      .q_out = {(void *)16, 40 * 576, 20 * 576, 576},
+                      .kv_a_norm.width = 512,
+                      .heads = 20,
+                      .nope_dim = 128,
+                      .latent_dim = 512,
+                      .rope_dim = 64}};
+    struct rt_launch l, plain;
+    p.preattend.kv = v32_pages(&p.quant);
+    assert_int_equal(build(RT_OP_PREATTEND_QUANT, &p, sizeof(p), &l, NULL), RT_OK);
+    struct rt_preattend_params same = p.preattend;
+    same.kv.token_bytes = 1152;
+    assert_int_equal(build(RT_OP_PREATTEND, &same, sizeof(same), &plain, NULL), RT_OK);
+    assert_string_equal(l.entry, "rt_preattend_quant");
+    assert_int_equal(l.grid[0], plain.grid[0]);
+    assert_int_equal(l.block[0], plain.block[0]);
+    assert_true(l.address_mask == plain.address_mask);
+
+    struct rt_preattend_quant_params bad = p;
+    bad.preattend.kv_a.base = NULL;
+    refuse(RT_OP_PREATTEND_QUANT, &bad, sizeof(bad), "preattend_quant with kv_a at");
+    bad = p;
+    bad.preattend.is_f32 = 1;
+    refuse(RT_OP_PREATTEND_QUANT, &bad, sizeof(bad), "f32 1: must be there, of bf16");
+    bad = p;
+    bad.quant.fp8 = 640;
+    refuse(RT_OP_PREATTEND_QUANT, &bad, sizeof(bad), "640 numbers of e4m3 of 576");
+    bad = p;
+    bad.quant.scale_kind = RT_QUANT_SCALE_TENSOR;
+    bad.quant.tensor_scale = 0;
+    refuse(RT_OP_PREATTEND_QUANT, &bad, sizeof(bad), "a KV scale of 0 is not from");
+    bad = p;
+    bad.preattend.kv_a_norm.width = 256;
+    refuse(RT_OP_PREATTEND_QUANT, &bad, sizeof(bad), "a norm of 256 numbers");
+}
+
+static void test_kv_gather(void **state)
+{
+    (void)state;
+    struct rt_kv_gather_quant_params p = {
+        .gather = {.first = (void *)16, .out = (void *)16, .rows = 2, .count = 100}, .d_qk = 576};
+    struct rt_launch l, plain;
+    p.gather.kv = v32_pages(&p.quant);
+    assert_int_equal(build(RT_OP_KV_GATHER_QUANT, &p, sizeof(p), &l, NULL), RT_OK);
+    struct rt_kv_gather_params same = p.gather;
+    same.kv.token_bytes = 1152;
+    same.kv.token_stride_bytes = 1152;
+    assert_int_equal(build(RT_OP_KV_GATHER, &same, sizeof(same), &plain, NULL), RT_OK);
+    assert_string_equal(l.entry, "rt_kv_gather_quant");
+    assert_int_equal(l.grid[0], plain.grid[0]);
+    assert_true(l.address_mask == plain.address_mask);
+
+    struct rt_kv_gather_quant_params bad = p;
+    bad.d_qk = 248;
+    refuse(RT_OP_KV_GATHER_QUANT, &bad, sizeof(bad), "tokens of 248 numbers to gather");
+    bad = p;
+    bad.gather.out = (void *)4;
+    refuse(RT_OP_KV_GATHER_QUANT, &bad, sizeof(bad), "out is at 0x4");
+    bad = p;
+    bad.quant.tile = 96;
+    refuse(RT_OP_KV_GATHER_QUANT, &bad, sizeof(bad), "96 to a scale");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_preattend),
+        cmocka_unit_test(test_kv_gather),
+    };
+    return cmocka_run_group_tests_name("quant_ops", tests, NULL, NULL);
+}
