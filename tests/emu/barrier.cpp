@@ -20,9 +20,9 @@ struct phases {
     struct emu_order order[2]; /* of phases with an even number, with an odd one */
 };
 
-static struct named named[NAMED];
-static struct phases barriers[MOST_BARRIERS];
-static int barrier_count;
+static thread_local struct named named[NAMED];
+static thread_local struct phases barriers[MOST_BARRIERS];
+static thread_local int barrier_count;
 
 void emu_barrier_begin(void)
 {

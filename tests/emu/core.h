@@ -7,9 +7,10 @@
 #include "tests/emu/order.h"
 
 #include <cstdlib>
+#include <sys/mman.h>
 
 enum { EMU_MAX_THREADS = 1024, EMU_SHARED_BYTES = 227 * 1024 };
-alignas(1024) extern unsigned char rt_attend_shared[EMU_SHARED_BYTES];
+extern EMU_OF_BLOCK unsigned char rt_attend_shared[EMU_SHARED_BYTES];
 
 /* What a thread waits for, for the message where it waits forever. */
 struct emu_wish {
@@ -18,12 +19,47 @@ struct emu_wish {
 };
 
 [[noreturn]] void emu_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Something large for each thread of a block, zeros at first. Of what nobody touches the system
+ * has no memory, where it would have for thread_local arrays. */
+template <typename T> class emu_of_threads
+{
+    static constexpr size_t BYTES = EMU_MAX_THREADS * sizeof(T);
+    T *const at;
+
+  public:
+    emu_of_threads()
+        : at((T *)mmap(nullptr, BYTES, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0))
+    {
+        if (at == MAP_FAILED)
+            emu_fail("no memory of %zu bytes", BYTES);
+    }
+    ~emu_of_threads()
+    {
+        munmap(at, BYTES);
+    }
+    T &operator[](int i)
+    {
+        return at[i];
+    }
+};
 int emu_self(void); /* number of the thread that runs, in its block */
+int emu_thread_count(void);
 uint64_t emu_random(void);
+void emu_random_begin(uint64_t seed);
 
 /* The thread sleeps until somebody wakes it; it looks itself whether what it waits for is there. */
 void emu_sleep(struct emu_wish wish);
 void emu_wake(int thread);
+void emu_wake_any(int thread); /* negative: all of the block */
+
+/* Blocks, one by one or at the same time: grid.h decides. */
+void emu_blocks_begin(void); /* of a grid */
+void emu_block_run(const struct emu_launch *launch, unsigned number);
+void emu_block_release(void); /* what is done before is before what waits for the grid before */
+void emu_tell_wishes(void);   /* what the block's threads wait for */
+bool emu_blocks_end(void);    /* whether some block waited before all of them had triggered */
 
 void emu_copy_begin(void);   /* cp.async, of a block */
 void emu_copy_read(void);    /* all that were asked for read their source, at the latest now */

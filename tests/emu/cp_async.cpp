@@ -13,10 +13,11 @@ struct copy {
     int group;
     struct emu_16_bytes value;
 };
-static struct copies {
+struct copies {
     int group, count; /* group of the next commit */
     struct copy of[MAX_COPIES];
-} copies[EMU_MAX_THREADS];
+};
+static thread_local emu_of_threads<struct copies> copies;
 
 /* A thread's copies that arrive at a barrier when they have landed, all at one moment. */
 struct batch {
@@ -24,13 +25,13 @@ struct batch {
     std::vector<struct copy> of;
     void *agent;
 };
-static std::vector<struct batch> batches;
-static struct emu_order asked[EMU_MAX_THREADS];
+static thread_local std::vector<struct batch> batches;
+static thread_local struct emu_order asked[EMU_MAX_THREADS];
 
 void emu_copy_begin(void)
 {
-    for (auto &of_thread : copies)
-        of_thread.group = of_thread.count = 0;
+    for (int i = 0; i < emu_thread_count(); i++)
+        copies[i].group = copies[i].count = 0;
     batches.clear();
 }
 
@@ -61,9 +62,9 @@ static void read_source(struct copy *c)
 
 void emu_copy_read(void)
 {
-    for (auto &of_thread : copies)
-        for (int i = 0; i < of_thread.count; i++)
-            read_source(&of_thread.of[i]);
+    for (int thread = 0; thread < emu_thread_count(); thread++)
+        for (int i = 0; i < copies[thread].count; i++)
+            read_source(&copies[thread].of[i]);
     for (auto &b : batches)
         for (auto &c : b.of)
             read_source(&c);

@@ -50,6 +50,7 @@ static void run(void (*thread)(const void *params), const void *params)
                                  .grid_y = now->grid[1],
                                  .threads = now->block[0],
                                  .shared_bytes = now->smem_bytes,
+                                 .cooperative = now->cooperative,
                                  .seed = now->grid[0] + now->grid[1],
                                  .thread = thread,
                                  .params = params});

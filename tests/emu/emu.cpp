@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/emu/access.h"
-#include "tests/emu/chain.h"
-#include "tests/emu/core.h"
+#include "tests/emu/grid.h"
 
 #include <cstdarg>
 #include <cstdio>
@@ -11,11 +10,10 @@
 
 enum { STACK_BYTES = 512 * 1024, MAX_WARPS = EMU_MAX_THREADS / 32 };
 
-alignas(1024) unsigned char rt_attend_shared[EMU_SHARED_BYTES];
-extern unsigned char rt_sm90_shared[EMU_SHARED_BYTES] __attribute__((alias("rt_attend_shared")));
-struct emu_dim blockIdx, gridDim;
-uint64_t emu_seed;
-void (*emu_grid_begins)(void), (*emu_grid_ends)(void);
+EMU_OF_BLOCK unsigned char rt_attend_shared[EMU_SHARED_BYTES] __attribute__((aligned(1024)));
+extern EMU_OF_BLOCK unsigned char rt_sm90_shared[EMU_SHARED_BYTES]
+    __attribute__((alias("rt_attend_shared")));
+EMU_OF_BLOCK struct emu_dim blockIdx, gridDim;
 
 /* Where a fiber, or the scheduler, goes on. A jump needs no system call, a context does; it is for
  * the first time, and for a compiler without jumps of its own: of the C library's the thread
@@ -44,16 +42,21 @@ struct meeting {
 /* Who runs next. Warps in an order that seldom changes leave some of them far behind the others. */
 enum policy { ANYBODY, ANYBODY_COPIES_LAST, RANKED, RANKED_COPIES_LAST, POLICIES };
 
-static struct fiber fibers[EMU_MAX_THREADS];
-static struct meeting warps[MAX_WARPS], block;
-static int runnable_in[MAX_WARPS], rank[MAX_WARPS];
-static struct place scheduler;
-static int self, thread_count, threads_left;
-static uint64_t random_state;
-static const struct emu_launch *launch;
-static struct emu_order block_order[2], grid_order;
-static bool grid_waited, grid_over, triggered, waits_before_trigger;
-static enum policy policy;
+/* Of the block, of which each may be a thread of the host. */
+static thread_local struct fiber fibers[EMU_MAX_THREADS];
+static thread_local struct meeting warps[MAX_WARPS], block;
+static thread_local int runnable_in[MAX_WARPS], rank[MAX_WARPS];
+static thread_local struct place scheduler;
+static thread_local int self, thread_count, threads_left;
+static thread_local uint64_t random_state;
+static thread_local const struct emu_launch *launch;
+static thread_local struct emu_order block_order[2];
+static thread_local bool grid_waited, triggered;
+static thread_local enum policy policy;
+
+/* Of the grid. */
+static struct emu_order grid_order;
+static bool waited, waits_before_trigger;
 
 void emu_fail(const char *format, ...)
 {
@@ -79,6 +82,16 @@ int emu_lane(void)
 int emu_self(void)
 {
     return self;
+}
+
+int emu_thread_count(void)
+{
+    return thread_count;
+}
+
+void emu_random_begin(uint64_t seed)
+{
+    random_state = seed * 2654435761u + 88172645463325252ull;
 }
 
 uint64_t emu_random(void)
@@ -137,6 +150,14 @@ void emu_wake(int thread)
 {
     if (!fibers[thread].done)
         set_runnable(thread, true);
+}
+
+void emu_wake_any(int thread)
+{
+    if (thread >= 0)
+        emu_wake(thread);
+    for (int i = 0; i < thread_count && thread < 0; i++)
+        emu_wake(i);
 }
 
 /* ---- meetings ---- */
@@ -220,7 +241,7 @@ static void leave(void)
 
 void emu_grid_wait(void)
 {
-    while (!grid_over)
+    while (!emu_grid_before_is_over())
         emu_sleep({"the grid before", 0, 0});
     grid_waited = fibers[self].waited = true;
     emu_acquire(&grid_order);
@@ -234,19 +255,14 @@ void emu_grid_trigger(void)
     triggered = true;
 }
 
-static bool end_grid_before(void)
+void emu_block_release(void)
 {
-    if (grid_over)
-        return false;
-    grid_over = true;
-    emu_copy_read();
-    emu_chain_reveal();
-    if (emu_grid_ends)
-        emu_grid_ends();
     emu_release(&grid_order);
-    for (int i = 0; i < thread_count; i++)
-        emu_wake(i);
-    return true;
+}
+
+void __trap(void)
+{
+    emu_fail("traps");
 }
 
 /* ---- values ---- */
@@ -309,15 +325,13 @@ static void fiber_main(void)
 
 static void start_fiber(int i)
 {
-    static unsigned char *stacks;
-    if (!stacks)
-        stacks = (unsigned char *)malloc((size_t)EMU_MAX_THREADS * STACK_BYTES);
+    static thread_local emu_of_threads<unsigned char[STACK_BYTES]> stacks;
     struct fiber *f = &fibers[i];
     emu_clocks_make(&f->clocks);
     struct place *at = &f->place;
     at->jumps = false;
     getcontext(&at->context);
-    at->context.uc_stack.ss_sp = stacks + (size_t)i * STACK_BYTES;
+    at->context.uc_stack.ss_sp = stacks[i];
     at->context.uc_stack.ss_size = STACK_BYTES;
     at->context.uc_link = nullptr;
     makecontext(&at->context, fiber_main, 0);
@@ -370,33 +384,34 @@ static void run_fiber(int warp)
     go(&scheduler, &fibers[self].place);
 }
 
-static bool run_one(int warp_count)
+static void run_one(int warp_count)
 {
+    emu_grid_read_mail();
     const int warp = pick_warp(warp_count);
     const bool copies_first = policy == RANKED || (policy == ANYBODY && emu_random() % 4 == 0);
     if (emu_async_pending() && (warp < 0 || copies_first)) {
         emu_async_step();
-        return true;
+    } else if (warp < 0) {
+        emu_grid_stuck();
+    } else {
+        run_fiber(warp);
+        emu_grid_pause();
     }
-    if (warp < 0)
-        return end_grid_before();
-    run_fiber(warp);
-    return true;
 }
 
-static void tell_wishes(void)
+void emu_tell_wishes(void)
 {
     for (int i = 0; i < thread_count; i++) {
         const struct emu_wish *wish = &fibers[i].wish, *before = &fibers[i - (i % 32 != 0)].wish;
         if (fibers[i].done || (i % 32 != 0 && !fibers[i - 1].done && wish->what == before->what &&
                                wish->which == before->which))
             continue;
-        fprintf(stderr, "  thread %d waits for %s %d (%d)\n", i, wish->what, wish->which,
-                wish->more);
+        fprintf(stderr, "  block (%u, %u) thread %d waits for %s %d (%d)\n", blockIdx.x, blockIdx.y,
+                i, wish->what, wish->which, wish->more);
     }
 }
 
-static void run_block(void)
+static void begin_block(int warp_count)
 {
     memset(rt_attend_shared, 0xa5, sizeof(rt_attend_shared));
     emu_poison_shared();
@@ -404,51 +419,48 @@ static void run_block(void)
     memset(&block, 0, sizeof(block));
     memset(runnable_in, 0, sizeof(runnable_in));
     policy = (enum policy)(emu_random() % POLICIES);
-    const int warp_count = (thread_count + 31) / 32;
     make_ranks(warp_count);
     emu_async_begin();
     for (int i = 0; i < thread_count; i++)
         start_fiber(i);
     threads_left = thread_count;
-    grid_over = grid_waited = triggered = false;
-    emu_chain_hide();
-    if (emu_grid_begins)
-        emu_grid_begins();
+    grid_waited = triggered = false;
     emu_release(&block_order[0]);
-    while (run_one(warp_count))
-        ;
+}
+
+static void end_block(void)
+{
     emu_acquire(&block_order[1]);
-    if (threads_left > 0) {
-        tell_wishes();
-        emu_fail("deadlock, policy %d", policy);
-    }
     emu_async_end();
-    emu_chain_reveal();
+    waited |= grid_waited;
     waits_before_trigger |= !triggered && grid_waited;
     for (size_t i = launch->shared_bytes; i < sizeof(rt_attend_shared); i++)
         if (rt_attend_shared[i] != 0xa5)
             emu_fail("byte %zu behind the shared memory is written", i - launch->shared_bytes);
 }
 
-void emu_run(const struct emu_launch *l)
+void emu_block_run(const struct emu_launch *l, unsigned number)
 {
     const emu_unseen unseen;
     launch = l;
     gridDim = {l->grid_x, l->grid_y, 1};
+    blockIdx = {number % gridDim.x, number / gridDim.x, 0};
     thread_count = (int)l->threads;
-    random_state = (l->seed + emu_seed) * 2654435761u + 88172645463325252ull;
-    const unsigned blocks = gridDim.x * gridDim.y;
-    const unsigned shift = (unsigned)(emu_random() % blocks);
-    bool waited = false;
-    waits_before_trigger = false;
-    emu_chain_kernel_begins();
-    for (unsigned i = 0; i < blocks; i++) {
-        const unsigned b = (i + shift) % blocks;
-        blockIdx = {b % gridDim.x, b / gridDim.x, 0};
-        run_block();
-        waited |= grid_waited;
-    }
-    emu_chain_kernel_ends(waits_before_trigger);
+    const int warp_count = (thread_count + 31) / 32;
+    begin_block(warp_count);
+    while (threads_left > 0 || emu_async_pending())
+        run_one(warp_count);
+    end_block();
+}
+
+void emu_blocks_begin(void)
+{
+    waited = waits_before_trigger = false;
+}
+
+bool emu_blocks_end(void)
+{
     if (!waited)
         emu_fail("no block has waited for the grid before");
+    return waits_before_trigger;
 }

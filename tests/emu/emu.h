@@ -3,7 +3,7 @@
 #define RT_TESTS_EMU_EMU_H
 
 /*
- * Runs a block of a CUDA kernel on the CPU: every thread is a fiber, warps exchange values where
+ * Runs blocks of a CUDA kernel on the CPU: every thread is a fiber, warps exchange values where
  * the hardware does, barriers are barriers. Included before the kernel's source; the headers of
  * kernels/device/ptx are replaced by this folder's.
  *
@@ -23,7 +23,9 @@
 
 #define __global__
 #define __device__
-#define __shared__
+/* Blocks that are there at the same time are threads of the host: what a block has, each has. */
+#define EMU_OF_BLOCK thread_local
+#define __shared__ EMU_OF_BLOCK
 #define __forceinline__ inline
 #define __grid_constant__
 #define __launch_bounds__(...)
@@ -48,7 +50,7 @@ struct alignas(16) int4 {
     int x, y, z, w;
 };
 
-extern struct emu_dim blockIdx, gridDim;
+extern EMU_OF_BLOCK struct emu_dim blockIdx, gridDim;
 struct emu_dim emu_thread_index(void);
 #define threadIdx emu_thread_index()
 
@@ -67,6 +69,9 @@ void emu_copy_wait(int pending);
 void emu_poison_shared(void); /* of kernels that declare their own; beside their source */
 void emu_load_row(uint32_t (&words)[4], const void *row);
 void emu_store_row(void *row, const uint32_t (&words)[4]);
+void emu_load_relaxed(uint32_t *words, int count, const void *from);
+void emu_store_relaxed(void *to, const uint32_t *words, int count);
+[[noreturn]] void __trap(void);
 void emu_grid_wait(void);
 void emu_grid_trigger(void);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "tests/emu/shared.h"
+#include "tests/emu/emu.h"
 
 #include "kernels/generic/append.cu"
 #include "kernels/generic/append_general.cu"

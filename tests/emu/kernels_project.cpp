@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "tests/emu/shared.h"
+#include "tests/emu/emu.h"
 
 #include "kernels/generic/preattend_absorb.cu"
 #include "kernels/generic/project.cu"

@@ -1,4 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "tests/emu/shared.h"
+#include "tests/emu/emu.h"
 
 #include "kernels/generic/step_begin.cu"

@@ -4,8 +4,8 @@
 #ifdef EMU_ORDER
 #include <sanitizer/tsan_interface.h>
 
-static struct emu_clocks *now; /* of the thread that runs; null: the scheduler */
-static void *scheduler, *interrupted;
+static thread_local struct emu_clocks *now; /* of the thread that runs; null: the scheduler */
+static thread_local void *scheduler, *interrupted;
 
 static void switch_to(void *clock)
 {

@@ -3,6 +3,7 @@
 #define RT_TESTS_EMU_RUN_H
 
 /* The emulator's door: kernels of CUDA C on the CPU. See emu.h for what it finds. */
+#include <stdbool.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -12,6 +13,7 @@ extern "C" {
 struct emu_launch {
     unsigned grid_x, grid_y;
     unsigned threads, shared_bytes; /* of a block */
+    bool cooperative;               /* all blocks are there at the same time */
     uint64_t seed;                  /* decides the order of blocks and threads */
     void (*thread)(const void *params);
     const void *params;

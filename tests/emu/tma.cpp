@@ -22,10 +22,10 @@ struct box {
     void *agent;
 };
 
-static std::vector<struct box> boxes;
-static std::deque<void *> idle_agents;
-static int agent_count;
-static struct emu_order asked[EMU_MAX_THREADS];
+static thread_local std::vector<struct box> boxes;
+static thread_local std::deque<void *> idle_agents;
+static thread_local int agent_count;
+static thread_local struct emu_order asked[EMU_MAX_THREADS];
 
 void emu_async_begin(void)
 {

@@ -51,12 +51,12 @@ struct request {
     int n, flags;
 };
 
-static struct lane lanes[EMU_MAX_THREADS];
-static std::vector<struct request> requests[MAX_WARPS / 4];
-static size_t request_count[MAX_WARPS];
-static std::deque<struct share> shares[MAX_WARPS];
-static struct emu_order asked[MAX_WARPS][ORDERS], done[MAX_WARPS][ORDERS];
-static void *agents[MAX_WARPS];
+static thread_local emu_of_threads<struct lane> lanes;
+static thread_local std::vector<struct request> requests[MAX_WARPS / 4];
+static thread_local size_t request_count[MAX_WARPS];
+static thread_local std::deque<struct share> shares[MAX_WARPS];
+static thread_local struct emu_order asked[MAX_WARPS][ORDERS], done[MAX_WARPS][ORDERS];
+static thread_local void *agents[MAX_WARPS];
 
 void emu_product_begin(void)
 {
@@ -65,9 +65,10 @@ void emu_product_begin(void)
     for (auto &of_group : requests)
         of_group.clear();
     memset(request_count, 0, sizeof(request_count));
-    for (auto &l : lanes) {
-        l.group = l.fences = l.result_count = l.known_count = 0;
-        l.fenced = l.sleeps = false;
+    for (int i = 0; i < emu_thread_count(); i++) {
+        struct lane *l = &lanes[i];
+        l->group = l->fences = l->result_count = l->known_count = 0;
+        l->fenced = l->sleeps = false;
     }
 }
 
@@ -81,7 +82,7 @@ bool emu_product_pending(void)
 
 void emu_product_end(void)
 {
-    for (int i = 0; i < EMU_MAX_THREADS; i++)
+    for (int i = 0; i < emu_thread_count(); i++)
         if (lanes[i].result_count > 0)
             emu_fail("thread %d has left with a product in flight", i);
     for (int warp = 0; warp < MAX_WARPS; warp++)
@@ -299,7 +300,7 @@ static void multiply(const struct share *s, const float (&a)[K][M], const float 
 
 static void do_share(int warp)
 {
-    static float a[K][M], all_a[K][4 * M], b[K][MOST_N];
+    static thread_local float a[K][M], all_a[K][4 * M], b[K][MOST_N];
     const struct share *s = &shares[warp].front();
     if (!agents[warp])
         agents[warp] = emu_agent_make();
