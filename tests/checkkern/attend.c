@@ -92,6 +92,8 @@ static void check_grid(struct ck *ck)
                 /* Thinned: every head count with one query length, another in each geometry. */
                 if (!ck->full && q != (g + h) % QUERY_LENS)
                     continue;
+                if (ck_is_brief(ck) && (g + h) % 2) /* in two of the four */
+                    continue;
                 struct ck_attend c = ck_attend_turn(ck, g, head_counts[h], query_lens[q], n);
                 ck_attend_check(ck, &c);
                 if (ck->full) {
@@ -131,6 +133,8 @@ static void check_flavours(struct ck *ck)
             for (uint32_t h = 0; h < 3; h++, n++) {
                 if (!ck->full && h != (flavour + g) % 3)
                     continue;
+                if (ck_is_brief(ck) && (flavour + g) % 2)
+                    continue;
                 struct ck_attend c = ck_attend_turn(ck, g, heads[h], 1 + n % 2, n);
                 c.flavour = (enum ck_flavour)flavour;
                 /* Scores come from the last element, which without a rope part is a value, too. */
@@ -158,8 +162,9 @@ static void check_drafts(struct ck *ck)
     const uint32_t count = sizeof(shapes) / sizeof(shapes[0]);
     for (uint32_t n = 0; n < count * GEOMETRIES; n++) {
         const uint32_t s = n / GEOMETRIES;
-        /* Thinned: of two shapes of a tile, either in two geometries. */
-        if (!ck->full && (s == count - 1 ? n % GEOMETRIES != 0 : (n + s) % 2 != 0))
+        /* Thinned: of two shapes of a tile, either in two geometries, or in one. */
+        const uint32_t every = ck_is_brief(ck) ? GEOMETRIES : 2;
+        if (!ck->full && (s == count - 1 ? n % GEOMETRIES != 0 : (n + s) % every != 0))
             continue;
         struct ck_attend c =
             ck_attend_turn(ck, n % GEOMETRIES, shapes[s].heads, shapes[s].q_len, n);

@@ -60,7 +60,7 @@ static uint64_t pairs_of(const struct ck_attend *c)
 
 void ck_attend_peer_run(struct ck *ck)
 {
-    uint64_t most = !ck_is_cuda(ck) ? HOST_PAIRS * (ck->full ? 4u : 1u)
+    uint64_t most = !ck_is_cuda(ck) ? HOST_PAIRS * (ck->full ? 4u : 1u) / (ck->quick ? 2u : 1u)
                     : ck->full      ? UINT64_MAX
                                     : SOME_PAIRS;
     for (uint32_t i = 0; i < SHAPES * VARIANTS; i++) {

@@ -25,6 +25,11 @@ bool ck_is_cuda(const struct ck *ck)
     return ck->driver.caps.kind == RT_DEVICE_KIND_CUDA;
 }
 
+bool ck_is_brief(const struct ck *ck)
+{
+    return ck->quick && !ck_is_cuda(ck);
+}
+
 void ck_case(struct ck *ck, const char *fmt, ...)
 {
     va_list args;

@@ -120,6 +120,9 @@ void ck_must(struct ck *ck, enum rt_status status, const struct rt_error *err);
 
 bool ck_is_cuda(const struct ck *ck);
 
+/* --quick without a GPU: under the emulator or a sanitizer, where a case takes seconds. */
+bool ck_is_brief(const struct ck *ck);
+
 /* One case begins: counted, and named in failures. */
 void ck_case(struct ck *ck, const char *fmt, ...) RT_PRINTF(2, 3);
 /* Counts the case as failed and prints why, with the test, the case and the seed. */
