@@ -40,8 +40,8 @@ enum rt_board_field {
         RT_BOARD_FIELD_COUNT
 };
 
-/* And in an exchange: kind, dtype, elements. */
-enum { RT_BOARD_KIND, RT_BOARD_DTYPE, RT_BOARD_COUNT, RT_BOARD_CALL_WORDS };
+/* And in an exchange: kind, dtype, elements, ranks of a group. */
+enum { RT_BOARD_KIND, RT_BOARD_DTYPE, RT_BOARD_COUNT, RT_BOARD_GROUP, RT_BOARD_CALL_WORDS };
 
 enum rt_board_state { RT_BOARD_ABSENT, RT_BOARD_JOINED, RT_BOARD_LEFT, RT_BOARD_FAILED };
 

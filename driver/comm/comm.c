@@ -113,7 +113,7 @@ enum rt_status rt_comm_look(struct rt_comm *c, struct rt_error *err)
 /* A part of its own, whose kind is no exchange's: who is at one instead is told of. */
 enum rt_status rt_comm_barrier(struct rt_comm *c, struct rt_error *err)
 {
-    static const uint64_t words[RT_BOARD_CALL_WORDS] = {[RT_BOARD_KIND] = RT_REDUCE_SCATTER + 1};
+    static const uint64_t words[RT_BOARD_CALL_WORDS] = {[RT_BOARD_KIND] = RT_ALL_TO_ALL + 1};
     struct rt_error why = {.status = RT_OK};
     enum rt_status status = enter(c, RT_COMM_OP_barrier, &why);
     if (status == RT_OK)
