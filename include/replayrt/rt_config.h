@@ -22,6 +22,7 @@ extern "C" {
 #define RT_MAX_BATCH 4096
 #define RT_MAX_TOKENS (RT_MAX_BATCH * RT_MAX_QUERY_LEN) /* of all rows */
 #define RT_MAX_SEQUENCES 65536
+#define RT_MAX_CONTEXT_RANKS 64
 #define RT_MAX_LENGTH 1048576
 #define RT_MAX_HIDDEN 65536
 #define RT_MAX_CHUNKS 8
