@@ -31,7 +31,9 @@
     X(QUERY_LEN, "query length")                                                                   \
     X(CHUNK, "tokens of a chunk")                                                                  \
     X(ROWS, "live rows") /* or none: an idle rank */                                               \
-    X(LAYERS, "layers")
+    X(LAYERS, "layers")                                                                            \
+    X(CONTEXT, "ranks of a context")                                                               \
+    X(SHARED_ROWS, "live rows of a shared context") /* which no rank may leave out */
 
 enum rt_board_field {
 #define RT_BOARD_FIELD_ENUM(name, words) RT_BOARD_##name,
