@@ -6,10 +6,10 @@
  * The host half of the kernels, one file an operator: parameters -> one checked launch with its
  * grid. Pure but for the registry's lookup and attend's tensor maps. Called through kernels/op.h.
  */
+#include "kernels/abi/all_reduce.h"
 #include "kernels/abi/append.h"
 #include "kernels/abi/attend.h"
 #include "kernels/abi/chunk.h"
-#include "kernels/abi/context.h"
 #include "kernels/abi/embed.h"
 #include "kernels/abi/experts_many.h"
 #include "kernels/abi/gate.h"

@@ -8,10 +8,10 @@
  */
 #include "common/bf16.h"
 #include "driver/driver.h"
+#include "kernels/abi/all_reduce.h"
 #include "kernels/abi/append.h"
 #include "kernels/abi/attend.h"
 #include "kernels/abi/chunk.h"
-#include "kernels/abi/context.h"
 #include "kernels/abi/embed.h"
 #include "kernels/abi/experts.h"
 #include "kernels/abi/gather.h"
@@ -30,7 +30,6 @@
 
 void rt_ref_step_begin(const void *params);
 void rt_ref_chunk_rows(const void *params);
-void rt_ref_context_rows(const void *params);
 void rt_ref_step_end(const void *params);
 void rt_ref_page_copy(const void *params);
 void rt_ref_schedule(const void *params);
@@ -53,6 +52,10 @@ void rt_ref_reduce(const void *params);
 void rt_ref_kv_gather(const void *params);
 void rt_ref_kv_gather_quant(const void *params);
 void rt_ref_merge(const void *params);
+/* Waits for the other ranks, which are other threads or processes, or have sent already. */
+void rt_ref_all_reduce(const void *params);
+/* Its first half: what it sends to the others. */
+void rt_ref_all_reduce_send(const struct rt_all_reduce_params *p);
 void rt_ref_take(const void *params);
 void rt_ref_sample_best(const void *params);
 void rt_ref_sample_tally(const void *params);

@@ -66,12 +66,12 @@ extern const struct ck_test ck_tests[]; /* ends with a null name */
 void ck_schedule_run(struct ck *ck);
 void ck_schedule_bench(struct ck *ck);
 void ck_schedule_append_run(struct ck *ck);
+void ck_all_reduce_run(struct ck *ck);
 void ck_append_run(struct ck *ck);
 void ck_append_bench(struct ck *ck);
 void ck_append_general_run(struct ck *ck);
 void ck_append_quant_run(struct ck *ck);
 void ck_chunk_rows_run(struct ck *ck);
-void ck_context_rows_run(struct ck *ck);
 void ck_embed_run(struct ck *ck);
 void ck_embed_bench(struct ck *ck);
 void ck_input_norm_run(struct ck *ck);

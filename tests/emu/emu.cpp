@@ -146,6 +146,12 @@ void emu_sleep(struct emu_wish wish)
     to_scheduler();
 }
 
+/* It stays among those that may run: what it waits for nobody here may know. */
+void emu_yield(void)
+{
+    to_scheduler();
+}
+
 void emu_wake(int thread)
 {
     if (!fibers[thread].done)

@@ -74,6 +74,7 @@ void emu_store_relaxed(void *to, const uint32_t *words, int count);
 [[noreturn]] void __trap(void);
 void emu_grid_wait(void);
 void emu_grid_trigger(void);
+void emu_yield(void); /* for who asks memory until another has written there */
 
 int emu_lane(void);
 float emu_float(uint32_t bits);

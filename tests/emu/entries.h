@@ -6,11 +6,11 @@
  * Every device entry point under a name of the emulator's own. On a GPU kernels and the library's
  * functions never meet; here both are linked into one program, and some have the same name.
  */
+#include "kernels/abi/all_reduce.h"
 #include "kernels/abi/append.h"
 #include "kernels/abi/attend_generic.h"
 #include "kernels/abi/attend_sm90.h"
 #include "kernels/abi/chunk.h"
-#include "kernels/abi/context.h"
 #include "kernels/abi/embed.h"
 #include "kernels/abi/experts_many.h"
 #include "kernels/abi/experts_sm90.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/emu/emu.h"
 
-#include "kernels/generic/context_rows.cu"
+#include "kernels/generic/all_reduce.cu"
 #include "kernels/generic/embed.cu"
 #include "kernels/generic/input_norm.cu"
 #include "kernels/generic/kv_gather.cu"

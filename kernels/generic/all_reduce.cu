@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * all_reduce: the sum over ranks through mailboxes, by the rule of kernels/abi/all_reduce.h.
+ *
+ *   from [bytes] of every rank -> to [bytes]
+ *
+ * A chain of latencies: numbers out of L2, one trip to the other devices, the words' arrival in our
+ * L2. A thread has 16 bytes of numbers, so that nothing is waited for twice. It writes them into
+ * all mailboxes, with the epoch beside every 4 bytes: that costs twice the bytes on the link, which
+ * up to MOST_BYTES is less than the fence and the second trip of a flag behind them. Then it asks
+ * its own mailbox until the words of all have come, rank by rank, in whose order it sums.
+ *
+ *   wait │ epoch, from │ words to every rank │ words of rank 0, sum │ rank 1, … │ to │ A │ epoch
+ *
+ * Grid: a block for every RT_ALL_REDUCE_BLOCK_BYTES. It waits for the same block of the others
+ * alone, after it has sent, so that no block waits for one that comes behind another that waits.
+ * No shared memory.
+ *
+ *   barrier   makes visible
+ *   A         that all threads have read the epoch, which one now writes
+ *
+ * The host is asked whether anybody comes at all (p.stop) once in RT_ALL_REDUCE_PATIENCE tries.
+ */
+#include "kernels/abi/all_reduce.h"
+#include "kernels/device/bf16x8.cuh"
+#include "kernels/device/ptx/mapped.cuh"
+#include "kernels/device/ptx/pdl.cuh"
+#include "kernels/device/ptx/peer.cuh"
+
+#define RT_ALL_REDUCE_PATIENCE 1024u
+
+static __device__ __forceinline__ unsigned char *rt_all_reduce_at(const void *mailbox,
+                                                                  uint64_t slot, uint32_t half)
+{
+    return const_cast<unsigned char *>(static_cast<const unsigned char *>(mailbox)) + slot +
+           rt_all_reduce_pair(threadIdx.x, half);
+}
+
+static __device__ __forceinline__ void rt_all_reduce_send(const struct rt_all_reduce_params &p,
+                                                          uint32_t epoch, const uint4 &numbers)
+{
+    const uint64_t slot = rt_all_reduce_slot(p.ranks, blockIdx.x, epoch, p.rank);
+    const uint64_t mark = (uint64_t)epoch << 32;
+    const struct rt_peer_pair low = {{mark | numbers.x, mark | numbers.y}};
+    const struct rt_peer_pair high = {{mark | numbers.z, mark | numbers.w}};
+#pragma unroll
+    for (uint32_t r = 0; r < RT_ALL_REDUCE_MOST_RANKS; r++) {
+        if (r >= p.ranks || r == p.rank)
+            continue;
+        rt_peer_store(rt_all_reduce_at(p.mailbox[r], slot, 0), low);
+        rt_peer_store(rt_all_reduce_at(p.mailbox[r], slot, 1), high);
+    }
+}
+
+static __device__ __forceinline__ bool rt_all_reduce_is_of(const struct rt_peer_pair &pair,
+                                                           uint32_t epoch)
+{
+    return (uint32_t)(pair.at[0] >> 32) == epoch && (uint32_t)(pair.at[1] >> 32) == epoch;
+}
+
+/* False: nobody comes any more. */
+static __device__ __forceinline__ bool rt_all_reduce_take(const struct rt_all_reduce_params &p,
+                                                          uint32_t epoch, uint32_t source,
+                                                          uint4 &numbers)
+{
+    const uint64_t slot = rt_all_reduce_slot(p.ranks, blockIdx.x, epoch, source);
+    const unsigned char *const low_at = rt_all_reduce_at(p.mailbox[p.rank], slot, 0);
+    const unsigned char *const high_at = rt_all_reduce_at(p.mailbox[p.rank], slot, 1);
+    for (uint32_t tries = 1;; tries++) {
+        const struct rt_peer_pair low = rt_peer_load(low_at), high = rt_peer_load(high_at);
+        if (rt_all_reduce_is_of(low, epoch) && rt_all_reduce_is_of(high, epoch)) {
+            numbers = make_uint4((uint32_t)low.at[0], (uint32_t)low.at[1], (uint32_t)high.at[0],
+                                 (uint32_t)high.at[1]);
+            return true;
+        }
+        if (tries % RT_ALL_REDUCE_PATIENCE == 0 && rt_load_mapped_4(p.stop) != 0)
+            return false;
+    }
+}
+
+static __device__ __forceinline__ void rt_all_reduce_vector(const struct rt_all_reduce_params &p,
+                                                            uint32_t epoch, uint32_t vector)
+{
+    const uint4 mine = static_cast<const uint4 *>(p.from)[vector];
+    struct rt_floats8 sum = {};
+    rt_all_reduce_send(p, epoch, mine);
+    for (uint32_t r = 0; r < p.ranks; r++) {
+        uint4 numbers = mine;
+        if (r != p.rank && !rt_all_reduce_take(p, epoch, r, numbers))
+            return;
+        const struct rt_floats8 x = rt_unpack_bf16x8(numbers);
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            sum.at[i] = r == 0 ? x.at[i] : sum.at[i] + x.at[i];
+    }
+    static_cast<uint4 *>(p.to)[vector] = rt_pack_bf16x8(sum);
+}
+
+extern "C" __global__ void __launch_bounds__(RT_ALL_REDUCE_THREADS)
+    rt_all_reduce(const __grid_constant__ struct rt_all_reduce_params p)
+{
+    const uint32_t vector = blockIdx.x * RT_ALL_REDUCE_THREADS + threadIdx.x;
+    rt_pdl_wait();
+    rt_pdl_launch_dependents();
+    uint32_t *const counted = static_cast<uint32_t *>(p.mailbox[p.rank]) + blockIdx.x;
+    const uint32_t epoch = *counted + 1;
+    if (vector < p.bytes / RT_ALL_REDUCE_VECTOR_BYTES)
+        rt_all_reduce_vector(p, epoch, vector);
+    __syncthreads(); /* A */
+    if (threadIdx.x == 0)
+        *counted = epoch;
+}

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Ranks are threads or processes, whose mailboxes are memory of all of them. */
+#include "common/math.h"
+#include "kernels/ref/number.h"
+#include "kernels/ref/ref.h"
+
+#include <sched.h>
+#include <string.h>
+
+/* What a block does: its exchange's number, and the vectors that it has of the numbers. */
+struct share {
+    const struct rt_all_reduce_params *p;
+    uint32_t block, epoch, first, count;
+};
+
+static uint32_t blocks_of(const struct rt_all_reduce_params *p)
+{
+    return rt_ceil_div_u32(p->bytes, RT_ALL_REDUCE_BLOCK_BYTES);
+}
+
+static struct share share_of(const struct rt_all_reduce_params *p, uint32_t block)
+{
+    const uint32_t *const epochs = p->mailbox[p->rank];
+    const uint32_t vectors = p->bytes / RT_ALL_REDUCE_VECTOR_BYTES;
+    const uint32_t first = block * RT_ALL_REDUCE_THREADS;
+    const uint32_t left = vectors - first;
+    return (struct share){.p = p,
+                          .block = block,
+                          .epoch = epochs[block] + 1,
+                          .first = first,
+                          .count = left < RT_ALL_REDUCE_THREADS ? left : RT_ALL_REDUCE_THREADS};
+}
+
+/* Of the vector of `thread` that `source` sends to `owner`: word 0..3. */
+static uint64_t *word_at(const struct share *s, uint32_t owner, uint32_t source, uint32_t thread,
+                         uint32_t word)
+{
+    const uint64_t slot = rt_all_reduce_slot(s->p->ranks, s->block, s->epoch, source);
+    unsigned char *const mailbox = s->p->mailbox[owner];
+    return (uint64_t *)(void *)(mailbox + slot + rt_all_reduce_pair(thread, word / 2)) + word % 2;
+}
+
+static void send(const struct share *s)
+{
+    const unsigned char *const from = s->p->from;
+    for (uint32_t owner = 0; owner < s->p->ranks; owner++)
+        for (uint32_t i = 0; i < 4 * s->count && owner != s->p->rank; i++) {
+            uint32_t number;
+            memcpy(&number, from + (uint64_t)s->first * RT_ALL_REDUCE_VECTOR_BYTES + 4 * i, 4);
+            __atomic_store_n(word_at(s, owner, s->p->rank, i / 4, i % 4),
+                             (uint64_t)s->epoch << 32 | number, __ATOMIC_RELAXED);
+        }
+}
+
+/* False: nobody comes any more. */
+static bool take(const struct share *s, uint32_t source, uint32_t i, uint32_t *number)
+{
+    const uint64_t *const word = word_at(s, s->p->rank, source, i / 4, i % 4);
+    for (;;) {
+        const uint64_t found = __atomic_load_n(word, __ATOMIC_RELAXED);
+        *number = (uint32_t)found;
+        if (found >> 32 == s->epoch)
+            return true;
+        if (__atomic_load_n(s->p->stop, __ATOMIC_RELAXED))
+            return false;
+        (void)sched_yield();
+    }
+}
+
+/* The i-th 4 bytes of the share, one number or two. */
+static void sum(const struct share *s, uint32_t i)
+{
+    const struct rt_all_reduce_params *const p = s->p;
+    const uint64_t at = (uint64_t)s->first * RT_ALL_REDUCE_VECTOR_BYTES + 4 * i;
+    const uint32_t numbers = p->is_f32 ? 1 : 2;
+    double total[2] = {0, 0};
+    for (uint32_t r = 0; r < p->ranks; r++) {
+        uint32_t packed;
+        memcpy(&packed, (const unsigned char *)p->from + at, 4);
+        if (r != p->rank && !take(s, r, i, &packed))
+            return;
+        for (uint32_t n = 0; n < numbers; n++) {
+            const double number = rt_ref_load(&packed, n, p->is_f32);
+            total[n] = r == 0 ? number : total[n] + number; /* a sum of -0 alone is -0 */
+        }
+    }
+    for (uint32_t n = 0; n < numbers; n++)
+        rt_ref_store((unsigned char *)p->to + at, n, p->is_f32, total[n]);
+}
+
+void rt_ref_all_reduce_send(const struct rt_all_reduce_params *p)
+{
+    for (uint32_t block = 0; block < blocks_of(p); block++) {
+        const struct share s = share_of(p, block);
+        send(&s);
+    }
+}
+
+void rt_ref_all_reduce(const void *params)
+{
+    const struct rt_all_reduce_params *const p = params;
+    uint32_t *const epochs = p->mailbox[p->rank];
+    rt_ref_all_reduce_send(p);
+    for (uint32_t block = 0; block < blocks_of(p); block++) {
+        const struct share s = share_of(p, block);
+        for (uint32_t i = 0; i < 4 * s.count; i++)
+            sum(&s, i);
+        epochs[block] = s.epoch;
+    }
+}

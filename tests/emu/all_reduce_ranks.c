@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * usage: all_reduce_ranks [RANKS] [EXCHANGES]
+ *
+ * Ranks that wait for each other: processes whose mailboxes are one mapping, each of which runs
+ * the emulated kernel on its own, exchange after exchange of other sizes. Every sum is known, and
+ * every rank has the bits of the reference. To one more the last rank never comes, and when the
+ * others wait for it, the host says so.
+ */
+#define _GNU_SOURCE /* mappings of no file */
+#include "common/bf16.h"
+#include "driver/driver.h"
+#include "kernels/ops/op_build.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define BLOCKS 3u
+#define MOST_BYTES (BLOCKS * RT_ALL_REDUCE_BLOCK_BYTES)
+
+/* In front of the mailboxes, likewise of all ranks. */
+struct page {
+    _Alignas(64) int32_t stop;
+};
+
+struct rank {
+    struct rt_driver d;
+    struct rt_kernels kernels;
+    struct rt_all_reduce_params p;
+    uint16_t *numbers; /* [MOST_BYTES / 2], of the device */
+    bool is_stopped;   /* this exchange will be */
+};
+
+static void must(bool holds, const char *what, const struct rt_error *err)
+{
+    if (holds)
+        return;
+    fprintf(stderr, "all_reduce_ranks: %s: %s\n", what, err->message);
+    exit(1);
+}
+
+/* Another number for every rank, exchange and element; sums of eight are exact in f32. */
+static float number(uint32_t rank, uint32_t exchange, uint32_t i)
+{
+    return (float)((rank * 37 + exchange * 11 + i * 7) % 251) - 125.0f;
+}
+
+static void exchange(struct rank *r, uint32_t n)
+{
+    static const uint32_t sizes[] = {16, MOST_BYTES, 4096, 8208, 4112};
+    struct rt_error err = {0};
+    struct rt_variant variant;
+    struct rt_work work;
+    r->p.bytes = sizes[n % 5];
+    for (uint32_t i = 0; i < r->p.bytes / 2; i++)
+        r->numbers[i] = rt_float_to_bf16(number(r->p.rank, n, i));
+    const struct rt_op_request request = {.caps = &r->d.caps};
+    must(rt_op_resolve(RT_OP_ALL_REDUCE, &request, &variant, &err) == RT_OK, "resolve", &err);
+    must(rt_op_build(&r->kernels, &variant, &r->p, sizeof(r->p), &work, &err) == RT_OK, "build",
+         &err);
+    must(r->d.launch(&r->d, &work.launch, false, NULL) == 0, "launch", &err);
+    for (uint32_t i = 0; i < r->p.bytes / 2; i++) {
+        float sum = r->is_stopped ? number(r->p.rank, n, i) : 0; /* all that there is */
+        for (uint32_t rank = 0; rank < r->p.ranks && !r->is_stopped; rank++)
+            sum += number(rank, n, i);
+        if (r->numbers[i] != rt_float_to_bf16(sum)) {
+            fprintf(stderr, "rank %u, exchange %u, element %u: %g, expected %g\n", r->p.rank, n, i,
+                    (double)rt_bf16_to_float(r->numbers[i]), (double)sum);
+            exit(1);
+        }
+    }
+}
+
+static void begin(struct rank *r, struct page *page)
+{
+    struct rt_error err = {0};
+    rt_addr numbers;
+    must(rt_driver_open("host", &r->d, NULL, 0, &err) == RT_OK, "open", &err);
+    must(rt_kernels_load(&r->d, &r->kernels, &err) == RT_OK, "load", &err);
+    must(r->d.mem_alloc(&r->d, MOST_BYTES, &numbers) == 0, "memory", &err);
+    r->numbers = (uint16_t *)(uintptr_t)numbers;
+    r->p.from = r->p.to = r->numbers;
+    r->p.stop = &page->stop;
+    for (uint32_t i = 0; i < r->p.ranks; i++)
+        r->p.mailbox[i] =
+            (unsigned char *)(page + 1) + i * rt_all_reduce_mailbox_bytes(r->p.ranks, BLOCKS);
+}
+
+static void run(struct page *page, uint32_t rank, uint32_t ranks, uint32_t exchanges)
+{
+    struct rank r = {.p = {.rank = rank, .ranks = ranks}};
+    begin(&r, page);
+    for (uint32_t n = 0; n < exchanges; n++)
+        exchange(&r, n);
+    r.is_stopped = true;
+    if (rank + 1 < ranks)
+        exchange(&r, exchanges);
+    else
+        (void)usleep(20000);
+    __atomic_store_n(&page->stop, 1, __ATOMIC_RELEASE);
+    (void)r.d.mem_free(&r.d, (uintptr_t)r.numbers);
+    rt_kernels_unload(&r.kernels);
+    rt_driver_close(&r.d);
+}
+
+int main(int argc, char **argv)
+{
+    const uint32_t ranks = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 2;
+    const uint32_t exchanges = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 10;
+    const size_t bytes = sizeof(struct page) + ranks * rt_all_reduce_mailbox_bytes(ranks, BLOCKS);
+    struct page *const page =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    int failed = page == MAP_FAILED;
+    for (uint32_t rank = 0; rank < ranks && !failed; rank++) {
+        const pid_t pid = fork();
+        if (pid == 0) {
+            run(page, rank, ranks, exchanges);
+            exit(0);
+        }
+        failed = pid < 0;
+    }
+    for (int status; wait(&status) > 0;)
+        failed |= status != 0;
+    puts(failed ? "all_reduce_ranks: FAILED" : "all_reduce_ranks: passed");
+    return failed;
+}
