@@ -3,11 +3,13 @@
  * replayrt bench allreduce: what the sum behind o_proj costs, by its size. Every size is a graph of
  * a chain of exchanges, as a step has one a layer; its replays are timed by the device's events on
  * rank 0, and the calls that launch them by its clock, for where others' memory is mapped they were
- * seen to cost more. Before that one exchange is checked, number by number.
+ * seen to cost more. Before that one exchange is checked, number by number. By the communicator,
+ * and where it serves by the one-shot kernel.
  */
 #include "common/bf16.h"
-#include "driver/comm/comm.h"
-#include "graphs/build.h"
+#include "graphs/program.h"
+#include "runtime/one_shot.h"
+#include "runtime/sum_time.h"
 #include "tools/commands.h"
 #include "tools/complain.h"
 #include "tools/json.h"
@@ -19,7 +21,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CHAIN 16u   /* exchanges of a replay */
 #define WARM_UP 10u /* replays before those that count; one on the host device, which is slow */
 #define LIMIT_NS UINT64_C(30000000000)
 #define DEVICE_BYTES 32
@@ -27,6 +28,14 @@
 static const uint64_t sizes[] = {4096, 8192, 16384, 32768, 65536, 262144, 1048576, 4194304};
 #define SIZE_COUNT (sizeof(sizes) / sizeof(sizes[0]))
 #define MOST_BYTES UINT64_C(4194304)
+
+/* The median and the least of an exchange's time, and the median of the call that launches. */
+struct sum_times {
+    bool is_there;
+    float median, least, launch;
+};
+
+enum sum_way { BY_COMM, BY_ONE_SHOT, WAYS };
 
 struct sum_bench {
     const char *device;
@@ -36,19 +45,14 @@ struct sum_bench {
     struct rt_driver d;
     struct rt_comm comm;
     rt_dstream stream;
-    rt_devent begin, end;
+    struct rt_kernels kernels;
     rt_addr memory;
-    uint16_t *numbers; /* [MOST_BYTES / 2] */
-    float *us;         /* [2, steps]: of an exchange, and of the call that launches a replay */
-    float median[SIZE_COUNT], least[SIZE_COUNT], launch[SIZE_COUNT];
+    uint16_t *numbers;            /* [MOST_BYTES / 2] */
+    char why[RT_PEERS_WHY_BYTES]; /* nothing goes in one shot; "": it does */
+    float *us; /* [2, steps]: of an exchange, and of the call that launches a replay */
+    struct sum_times times[SIZE_COUNT][WAYS];
     struct rt_error err;
 };
-
-/* What ranks wait for each other in has an end, and is told by name. */
-static enum rt_status settle(struct sum_bench *b)
-{
-    return rt_comm_await(&b->comm, &b->d, b->stream, true, &b->err);
-}
 
 /* ---- correctness ----------------------------------------------------------------------------- */
 
@@ -58,14 +62,19 @@ static float number(uint32_t rank, uint64_t i)
     return (float)((rank + i) % 4);
 }
 
-static enum rt_status check(struct sum_bench *b, const struct rt_collective *x)
+static enum rt_status check(struct sum_bench *b, const struct rt_collective *x,
+                            const struct rt_work *work)
 {
     struct rt_driver *const d = &b->d;
     const uint64_t bytes = x->count * sizeof(*b->numbers);
     for (uint64_t i = 0; i < x->count; i++)
         b->numbers[i] = rt_float_to_bf16(number(b->crew.rank, i));
     RT_TRY(RT_DRV(d, &b->err, copy_in, (d, b->memory, b->numbers, bytes, b->stream)));
-    RT_TRY(rt_comm_try(&b->comm, d, x, b->stream, &b->err));
+    if (work->kind == RT_WORK_COLLECTIVE)
+        RT_TRY(rt_comm_try(&b->comm, d, x, b->stream, &b->err));
+    else
+        RT_TRY(rt_work_put(work, d, false, b->stream, &b->err));
+    RT_TRY(rt_comm_await(&b->comm, d, b->stream, true, &b->err));
     RT_TRY(RT_DRV(d, &b->err, copy_out, (d, b->numbers, b->memory, bytes, b->stream)));
     RT_TRY(RT_DRV(d, &b->err, stream_sync, (d, b->stream)));
     for (uint64_t i = 0; i < x->count; i++) {
@@ -82,70 +91,41 @@ static enum rt_status check(struct sum_bench *b, const struct rt_collective *x)
 
 /* ---- time ------------------------------------------------------------------------------------ */
 
-static int by_value(const void *a, const void *b)
+static enum rt_status run_chain(struct sum_bench *b, const struct rt_work *work,
+                                struct sum_times *to)
 {
-    const float x = *(const float *)a, y = *(const float *)b;
-    return (x > y) - (x < y);
-}
-
-static enum rt_status replay(struct sum_bench *b, const struct rt_graph *g, float *us,
-                             float *launch_us)
-{
-    struct rt_driver *const d = &b->d;
-    float ms = 0;
-    RT_TRY(RT_DRV(d, &b->err, event_record, (d, b->begin, b->stream)));
-    const uint64_t begin = rt_board_now_ns();
-    RT_TRY(RT_DRV(d, &b->err, graph_launch, (d, g->exec, b->stream)));
-    *launch_us = (float)(rt_board_now_ns() - begin) * 1e-3f;
-    RT_TRY(RT_DRV(d, &b->err, event_record, (d, b->end, b->stream)));
-    RT_TRY(settle(b));
-    RT_TRY(RT_DRV(d, &b->err, event_elapsed, (d, b->begin, b->end, &ms)));
-    *us = ms * 1e3f / CHAIN;
+    const bool host = b->d.caps.kind == RT_DEVICE_KIND_HOST;
+    const struct rt_sum_clock clock = {.d = &b->d,
+                                       .comm = &b->comm,
+                                       .stream = b->stream,
+                                       .warm_up = host ? 1 : WARM_UP,
+                                       .replays = (uint32_t)b->steps,
+                                       .us = b->us,
+                                       .launch_us = b->us + b->steps};
+    RT_TRY(rt_sum_time(&clock, work, &b->err));
+    *to = (struct sum_times){.is_there = true,
+                             .median = b->us[b->steps / 2],
+                             .least = b->us[0],
+                             .launch = b->us[b->steps + b->steps / 2]};
     return RT_OK;
-}
-
-static enum rt_status measure(struct sum_bench *b, const struct rt_graph *g, size_t size)
-{
-    const uint64_t warm_up = b->d.caps.kind == RT_DEVICE_KIND_HOST ? 1 : WARM_UP;
-    RT_TRY(rt_comm_barrier(&b->comm, &b->err)); /* nobody captures any more */
-    for (uint64_t i = 0; i < warm_up + b->steps; i++) {
-        float *const us = &b->us[i < warm_up ? 0 : i - warm_up];
-        RT_TRY(replay(b, g, us, us + b->steps));
-    }
-    qsort(b->us, b->steps, sizeof(*b->us), by_value);
-    qsort(b->us + b->steps, b->steps, sizeof(*b->us), by_value);
-    b->launch[size] = b->us[b->steps + b->steps / 2];
-    b->median[size] = b->us[b->steps / 2];
-    b->least[size] = b->us[0];
-    return RT_OK;
-}
-
-static enum rt_status run_chain(struct sum_bench *b, const struct rt_collective *x, size_t size)
-{
-    const struct rt_work work = {.kind = RT_WORK_COLLECTIVE, .collective = *x};
-    struct rt_program p = {0};
-    struct rt_graph g = {0};
-    enum rt_status status = RT_OK;
-    for (uint32_t i = 0; i < CHAIN && status == RT_OK; i++)
-        status = rt_program_add(&p, "sum", i, &work, &b->err);
-    if (status == RT_OK)
-        status = rt_graph_build(&p, &b->d, b->stream, &g, &b->err);
-    if (status == RT_OK)
-        status = rt_graph_instantiate(&g, &b->d, b->stream, &b->err);
-    if (status == RT_OK)
-        status = measure(b, &g, size);
-    rt_graph_free(&g, &b->d);
-    rt_program_free(&p);
-    return status;
 }
 
 /* ---- what it prints -------------------------------------------------------------------------- */
 
 /* What each rank sends, and gets, of an exchange that sends no number twice. */
-static double gb_per_second(const struct sum_bench *b, size_t i)
+static double gb_per_second(const struct sum_bench *b, size_t i, enum sum_way way)
 {
     const double share = 2.0 * (b->crew.ranks - 1) / b->crew.ranks;
-    return share * (double)sizes[i] / (double)b->median[i] / 1e3;
+    return share * (double)sizes[i] / (double)b->times[i][way].median / 1e3;
+}
+
+static void add_times(cJSON *to, const struct sum_bench *b, size_t i, enum sum_way way)
+{
+    const struct sum_times *const t = &b->times[i][way];
+    (void)cJSON_AddNumberToObject(to, "us_median", (double)t->median);
+    (void)cJSON_AddNumberToObject(to, "us_least", (double)t->least);
+    (void)cJSON_AddNumberToObject(to, "us_launch", (double)t->launch);
+    (void)cJSON_AddNumberToObject(to, "gb_per_second", gb_per_second(b, i, way));
 }
 
 static void print_json(const struct sum_bench *b)
@@ -158,12 +138,19 @@ static void print_json(const struct sum_bench *b)
     for (size_t i = 0; i < SIZE_COUNT; i++) {
         cJSON *const row = json_element(rows);
         json_uint(row, "bytes", sizes[i]);
-        (void)cJSON_AddNumberToObject(row, "us_median", (double)b->median[i]);
-        (void)cJSON_AddNumberToObject(row, "us_least", (double)b->least[i]);
-        (void)cJSON_AddNumberToObject(row, "us_launch", (double)b->launch[i]);
-        (void)cJSON_AddNumberToObject(row, "gb_per_second", gb_per_second(b, i));
+        add_times(row, b, i, BY_COMM);
+        if (b->times[i][BY_ONE_SHOT].is_there)
+            add_times(cJSON_AddObjectToObject(row, "one_shot"), b, i, BY_ONE_SHOT);
     }
     json_end(all, true, stdout);
+}
+
+static void print_times(const struct sum_bench *b, size_t i, enum sum_way way)
+{
+    const struct sum_times *const t = &b->times[i][way];
+    if (t->is_there)
+        printf(" %12.2f %12.2f %8.2f %12.2f", (double)t->median, (double)t->least,
+               gb_per_second(b, i, way), (double)t->launch);
 }
 
 /* As soon as it is known: the next one may be where it stops. */
@@ -171,15 +158,28 @@ static void print_size(const struct sum_bench *b, size_t i)
 {
     if (i == 0)
         printf("%" PRIu32 " ranks on %s, %u sums of bf16 a replay, %" PRIu64 " replays\n"
-               "%10s %12s %12s %8s %12s\n",
-               b->crew.ranks, b->d.caps.name, CHAIN, b->steps, "bytes", "us, median", "us, least",
-               "GB/s", "us, launch");
-    printf("%10" PRIu64 " %12.2f %12.2f %8.2f %12.2f\n", sizes[i], (double)b->median[i],
-           (double)b->least[i], gb_per_second(b, i), (double)b->launch[i]);
+               "%10s %12s %12s %8s %12s   and where it serves, in one shot%s%s\n",
+               b->crew.ranks, b->d.caps.name, RT_SUM_CHAIN, b->steps, "bytes", "us, median",
+               "us, least", "GB/s", "us, launch", b->why[0] ? ": not here, " : "", b->why);
+    printf("%10" PRIu64, sizes[i]);
+    print_times(b, i, BY_COMM);
+    print_times(b, i, BY_ONE_SHOT);
+    printf("\n");
     (void)fflush(stdout);
 }
 
 /* ---- all sizes ------------------------------------------------------------------------------- */
+
+static enum rt_status run_one_shot(struct sum_bench *b, const struct rt_collective *x, size_t i)
+{
+    char why[sizeof(b->why)];
+    struct rt_work work;
+    if (!rt_one_shot_serves(&b->comm, x, why, sizeof(why)))
+        return RT_OK;
+    RT_TRY(rt_one_shot_work(&b->kernels, x, &work, &b->err));
+    RT_TRY(check(b, x, &work));
+    return run_chain(b, &work, &b->times[i][BY_ONE_SHOT]);
+}
 
 static enum rt_status run_all(struct sum_bench *b)
 {
@@ -191,10 +191,14 @@ static enum rt_status run_all(struct sum_bench *b)
                                         .count = sizes[i] / sizeof(uint16_t),
                                         .ranks = b->crew.ranks,
                                         .comm = &b->comm};
+        const struct rt_work library = {.kind = RT_WORK_COLLECTIVE, .collective = x};
         const uint32_t fields[RT_BOARD_FIELD_COUNT] = {[RT_BOARD_BUCKET] = (uint32_t)sizes[i]};
         RT_TRY(rt_comm_post(&b->comm, fields, &b->err));
-        RT_TRY(check(b, &x));
-        RT_TRY(run_chain(b, &x, i));
+        if (i == 0)
+            (void)rt_one_shot_serves(&b->comm, &x, b->why, sizeof(b->why));
+        RT_TRY(check(b, &x, &library));
+        RT_TRY(run_chain(b, &library, &b->times[i][BY_COMM]));
+        RT_TRY(run_one_shot(b, &x, i));
         if (b->crew.rank == 0 && !b->json)
             print_size(b, i);
     }
@@ -211,15 +215,17 @@ static enum rt_status open_all(struct sum_bench *b)
     RT_TRY(rt_driver_open(b->device ? b->device : device, d, NULL, 0, &b->err));
     RT_TRY(RT_DRV(d, &b->err, ctx_enter, (d)));
     RT_TRY(RT_DRV(d, &b->err, stream_create, (d, &b->stream)));
-    RT_TRY(RT_DRV(d, &b->err, event_create, (d, &b->begin)));
-    RT_TRY(RT_DRV(d, &b->err, event_create, (d, &b->end)));
     RT_TRY(RT_DRV(d, &b->err, mem_alloc, (d, MOST_BYTES, &b->memory)));
     b->numbers = malloc(MOST_BYTES / sizeof(*b->numbers) * sizeof(*b->numbers));
     b->us = calloc(2 * b->steps, sizeof(*b->us));
     RT_REQUIRE(b->numbers && b->us, &b->err, RT_ERR_NOMEM,
                "out of host memory for %" PRIu64 " times", b->steps);
     RT_TRY(rt_comm_meet(b->crew.path, b->crew.rank, b->crew.ranks, LIMIT_NS, &b->comm, &b->err));
-    return rt_comm_open(&b->comm, d, NULL, &b->err);
+    RT_TRY(rt_comm_open(&b->comm, d, NULL, &b->err));
+    if (d->caps.kind == RT_DEVICE_KIND_HOST) /* where ranks that wait are one thread's work */
+        return RT_OK;
+    RT_TRY(rt_kernels_load(d, &b->kernels, &b->err));
+    return rt_one_shot_map(&b->comm, d, &b->err);
 }
 
 /* False: a thread is left in a library, in the device's context. */
@@ -233,10 +239,7 @@ static bool close_all(struct sum_bench *b)
         return false;
     if (b->memory)
         (void)d->mem_free(d, b->memory);
-    if (b->end)
-        (void)d->event_destroy(d, b->end);
-    if (b->begin)
-        (void)d->event_destroy(d, b->begin);
+    rt_kernels_unload(&b->kernels);
     if (b->stream)
         (void)d->stream_destroy(d, b->stream);
     rt_driver_close(d);

@@ -101,6 +101,11 @@ struct rt_address_range {
     uint32_t ordinal; /* of the device whose memory it is, or by whose context it was pinned */
 };
 
+/* A name of an allocation, for other processes of this machine: bytes to be handed to them. */
+struct rt_peer_handle {
+    unsigned char bytes[64];
+};
+
 /* One entry per operation: the names are the call log's and the fault injector's vocabulary. */
 /* clang-format off */
 #define RT_DRIVER_OPS(X)                                                                           \
@@ -114,7 +119,8 @@ struct rt_address_range {
     X(open_blas) X(matmul_prepare) X(matmul_select) X(matmul_release)                              \
     X(graph_create) X(graph_destroy) X(graph_add_kernel) X(graph_add_work)                         \
     X(graph_capture_begin) X(graph_capture_end) X(graph_nodes) X(graph_node_info)                  \
-    X(graph_instantiate) X(exec_destroy) X(graph_launch) X(address_range)
+    X(graph_instantiate) X(exec_destroy) X(graph_launch) X(address_range)                          \
+    X(peer_export) X(peer_open) X(peer_close)
 /* clang-format on */
 
 enum rt_driver_op {
@@ -127,9 +133,9 @@ enum rt_driver_op {
 /*
  * The test seam. Every operation passes through it first: it counts, logs the last calls, and
  * fails the one that a test chose. The releasing operations (ctx_leave, mem_free, host_free,
- * *_destroy, library_unload, matmul_release, graph_capture_end) are counted in the same sequence;
- * when chosen they report failure after having released, as a driver does that reports an earlier
- * asynchronous error there.
+ * *_destroy, library_unload, matmul_release, peer_close, graph_capture_end) are counted in the same
+ * sequence; when chosen they report failure after having released, as a driver does that reports an
+ * earlier asynchronous error there.
  */
 #define RT_PROBE_LOG 64
 struct rt_driver_probe {
@@ -261,6 +267,13 @@ struct rt_driver {
     int (*graph_launch)(struct rt_driver *d, rt_dexec x, rt_dstream s);
 
     int (*address_range)(struct rt_driver *d, rt_addr addr, struct rt_address_range *out);
+
+    /* Memory of another rank's device. Exported is what begins at addr, as mem_alloc gave it; who
+     * has opened it closes it before its owner frees it. CUDA: opened by another process than the
+     * owner's, where the devices reach each other's memory. Host device: by the owner's process. */
+    int (*peer_export)(struct rt_driver *d, rt_addr addr, struct rt_peer_handle *out);
+    int (*peer_open)(struct rt_driver *d, const struct rt_peer_handle *handle, rt_addr *out);
+    int (*peer_close)(struct rt_driver *d, rt_addr addr);
 
     /* Name, number and text of an error number; never null, valid until the next call. Not an
      * operation. */

@@ -73,7 +73,8 @@ static enum rt_status alloc_host(struct rt_runtime *rt, const struct rt_create_p
     rt->captured_count = rt->blueprint.spec_count;
     rt->captured = calloc(rt->captured_count, sizeof(*rt->captured));
     rt->regions =
-        calloc(3 + (size_t)p->region_count + rt_weights_slots(&rt->weights), sizeof(*rt->regions));
+        calloc(3 + RT_RANKS_REGIONS + (size_t)p->region_count + rt_weights_slots(&rt->weights),
+               sizeof(*rt->regions));
     RT_REQUIRE(rt->slots && rt->slot_rests && rt->free_slots && rt->table && rt->ops &&
                    rt->flights && rt->captured && rt->regions,
                err, RT_ERR_NOMEM, "out of host memory for %u sequences of %u pages",
@@ -181,6 +182,7 @@ static enum rt_status capture_all(struct rt_runtime *rt, const struct rt_create_
         .weights = &rt->weights,
         .refusals = &rt->products.refusals,
         .comm = rt->ranks ? &rt->ranks->comm : NULL,
+        .sums = &rt->sums,
     };
     rt->products.may_refuse = p->config->projections == RT_PROJECTIONS_AUTO;
     RT_TRY(rt_recipe_make(&source, &rt->blueprint.control, NULL, &rt->control.program, err));
@@ -197,6 +199,9 @@ static enum rt_status capture_all(struct rt_runtime *rt, const struct rt_create_
             p->progress(p->log_user, i + 1, rt->captured_count);
     }
     say_refusals(rt, p);
+    for (uint32_t i = 0; i < rt->sums.choice_count; i++)
+        say(p, RT_LOG_INFO, "sums of %" PRIu64 " numbers over ranks: %s", rt->sums.choices[i].count,
+            rt->sums.choices[i].reason);
     return RT_OK;
 }
 
@@ -305,7 +310,6 @@ static enum rt_status build_runtime(struct rt_runtime *rt, const struct rt_creat
     RT_TRY(RT_DRV(d, err, mem_info, (d, &free_bytes, &total_bytes)));
     RT_TRY(
         rt_blueprint_make(p->config, &d->caps, memory_budget(free_bytes, p), &rt->blueprint, err));
-    RT_TRY(rt_ranks_share(rt, err));
     say_choices(rt, p);
     say_foreign(p);
     if (p->stream) {
@@ -327,6 +331,7 @@ static enum rt_status build_runtime(struct rt_runtime *rt, const struct rt_creat
     RT_TRY(rt_kernels_load(d, &rt->kernels, err));
     RT_TRY(alloc_host(rt, p, err));
     register_regions(rt, p);
+    rt_ranks_register(rt);
     RT_TRY(rt_ranks_try(rt, err));
     RT_TRY(capture_all(rt, p, err));
     return rt_ranks_ready(rt, err);

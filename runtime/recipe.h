@@ -7,6 +7,7 @@
 #include "graphs/program.h"
 #include "runtime/blueprint.h"
 #include "runtime/refusals.h"
+#include "runtime/sums.h"
 #include "runtime/weights.h"
 
 /* One call of the caller's: what the stage needs when it runs, for the runtime's life. */
@@ -31,6 +32,7 @@ struct rt_recipe_source {
     const struct rt_weights *weights;   /* of blocks; null without */
     const struct rt_refusals *refusals; /* of the library's; null: none is known */
     struct rt_comm *comm;               /* of the ranks; null: this is the only one */
+    const struct rt_sums *sums;         /* over them; null: by the communicator */
 };
 
 /* "before_attention", …: static storage. */

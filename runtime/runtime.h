@@ -80,7 +80,8 @@ struct rt_runtime {
     uint32_t captured_count;
     struct rt_captured control;
 
-    rt_ranks *ranks; /* null: this is the only one */
+    rt_ranks *ranks;     /* null: this is the only one */
+    struct rt_sums sums; /* over them */
 
     struct rt_weights weights;   /* of blocks; zeroed without */
     struct rt_products products; /* that the library does */
@@ -169,20 +170,6 @@ static inline struct rt_slot_rest *rt_slot_rest(const struct rt_runtime *rt,
 static inline int32_t *rt_slot_line(const struct rt_runtime *rt, const struct rt_slot *slot)
 {
     return rt->table + (size_t)rt_slot_index(rt, slot) * rt->blueprint.placement.max_blocks;
-}
-
-/* Tokens that a page id stands for. */
-static inline uint32_t rt_page_tokens(const struct rt_runtime *rt)
-{
-    return rt_blueprint_page_tokens(&rt->blueprint);
-}
-
-/* Of the tokens in front of `tokens`, how many this rank has: the same within a page id's. */
-static inline uint32_t rt_own_tokens(const struct rt_runtime *rt, uint32_t tokens)
-{
-    const struct rt_config *const c = &rt->blueprint.config;
-    return (uint32_t)rt_context_length((int32_t)tokens, c->page_size, c->context_parallel,
-                                       rt->blueprint.context_rank);
 }
 
 /* Launches a control record with the pending ops; RT_ERR_BUSY, or the driver's failure: unchanged.

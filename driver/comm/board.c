@@ -81,6 +81,30 @@ void rt_board_give_up(struct rt_board *b, const char *story)
     atomic_store(&line->state, RT_BOARD_FAILED);
 }
 
+void rt_board_leave(struct rt_board *b)
+{
+    uint32_t joined = RT_BOARD_JOINED;
+    (void)atomic_compare_exchange_strong(&rt_board_mine(b)->state, &joined, RT_BOARD_LEFT);
+}
+
+void rt_board_let_go(struct rt_board *b)
+{
+    rt_board_leave(b);
+    atomic_store(&rt_board_mine(b)->let_go, 1);
+}
+
+bool rt_board_all_let_go(const struct rt_board *b, uint64_t limit_ns)
+{
+    struct rt_board_wait w = {.begin_ns = rt_board_now_ns()};
+    for (uint32_t r = 0; r < b->ranks; r++)
+        while (r != b->rank && !atomic_load(&b->page->lines[r].let_go) && rt_board_holds(b, r)) {
+            if (rt_board_now_ns() - w.begin_ns > limit_ns)
+                return false;
+            (void)rt_board_pause(&w);
+        }
+    return true;
+}
+
 /* ---- steps ----------------------------------------------------------------------------------- */
 
 /* Who has read a field of a later step from it finds the step's number gone or changed behind it:
@@ -190,10 +214,8 @@ enum rt_status rt_board_look(struct rt_board *b, struct rt_error *err)
 
 /* ---- exchanges ------------------------------------------------------------------------------- */
 
-static const char *const call_words[RT_BOARD_CALL_WORDS] = {[RT_BOARD_KIND] = "kind",
-                                                            [RT_BOARD_DTYPE] = "dtype",
-                                                            [RT_BOARD_COUNT] = "elements",
-                                                            [RT_BOARD_GROUP] = "ranks of a group"};
+static const char *const call_words[RT_BOARD_CALL_WORDS] = {
+    [RT_BOARD_KIND] = "kind", [RT_BOARD_DTYPE] = "dtype", [RT_BOARD_COUNT] = "elements"};
 
 static enum rt_status await_part(struct rt_board *b, uint32_t rank, struct rt_board_wait *w,
                                  struct rt_error *err)

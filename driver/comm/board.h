@@ -31,9 +31,7 @@
     X(QUERY_LEN, "query length")                                                                   \
     X(CHUNK, "tokens of a chunk")                                                                  \
     X(ROWS, "live rows") /* or none: an idle rank */                                               \
-    X(LAYERS, "layers")                                                                            \
-    X(CONTEXT, "ranks of a context")                                                               \
-    X(SHARED_ROWS, "live rows of a shared context") /* which no rank may leave out */
+    X(LAYERS, "layers")
 
 enum rt_board_field {
 #define RT_BOARD_FIELD_ENUM(name, words) RT_BOARD_##name,
@@ -42,8 +40,8 @@ enum rt_board_field {
         RT_BOARD_FIELD_COUNT
 };
 
-/* And in an exchange: kind, dtype, elements, ranks of a group. */
-enum { RT_BOARD_KIND, RT_BOARD_DTYPE, RT_BOARD_COUNT, RT_BOARD_GROUP, RT_BOARD_CALL_WORDS };
+/* And in an exchange: kind, dtype, elements. */
+enum { RT_BOARD_KIND, RT_BOARD_DTYPE, RT_BOARD_COUNT, RT_BOARD_CALL_WORDS };
 
 enum rt_board_state { RT_BOARD_ABSENT, RT_BOARD_JOINED, RT_BOARD_LEFT, RT_BOARD_FAILED };
 
@@ -55,6 +53,7 @@ struct rt_board_step {
 
 struct rt_board_line {
     _Alignas(64) _Atomic uint32_t state;            /* enum rt_board_state */
+    _Atomic uint32_t let_go;                        /* it has no other's memory open any more */
     _Atomic uint64_t step;                          /* the last that was posted; 0: none */
     _Atomic uint64_t part;                          /* of exchanges, likewise: its slot is full */
     _Atomic uint64_t calls[2][RT_BOARD_CALL_WORDS]; /* what a part is of, by its number's parity */
@@ -123,6 +122,13 @@ unsigned char *rt_board_slot(const struct rt_board *b, uint32_t rank, uint64_t p
 void rt_board_give_id(struct rt_board *b, const unsigned char id[RT_BOARD_ID_BYTES]);
 enum rt_status rt_board_take_id(struct rt_board *b, unsigned char id[RT_BOARD_ID_BYTES],
                                 struct rt_error *err);
+
+/* The others learn that this rank has left, if it has not failed. */
+void rt_board_leave(struct rt_board *b);
+/* Likewise, and it has closed what it had open of the others' memory. */
+void rt_board_let_go(struct rt_board *b);
+/* All others have, or are gone: what is ours may be freed. False: not within the time. */
+bool rt_board_all_let_go(const struct rt_board *b, uint64_t limit_ns);
 
 /* ---- either ---- */
 

@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define MAGIC 0x52544232u /* "RTB2": another layout has another number */
+#define MAGIC 0x52544233u /* "RTB3": another layout has another number */
 #define NS_PER_S 1e9
 
 /* Bytes of the file that are locked: the first while it is made or joined, then one a rank. */
@@ -226,9 +226,8 @@ enum rt_status rt_board_open(const char *path, uint32_t rank, uint32_t ranks, ui
 
 void rt_board_close(struct rt_board *b)
 {
-    uint32_t joined = RT_BOARD_JOINED;
     if (b->page) {
-        (void)atomic_compare_exchange_strong(&rt_board_mine(b)->state, &joined, RT_BOARD_LEFT);
+        rt_board_leave(b);
         (void)munmap(b->page, board_bytes(b->ranks));
     }
     if (b->ranks > 0 && b->file >= 0)

@@ -18,6 +18,8 @@ enum rt_status rt_comm_fail(struct rt_comm *c, struct rt_error *why)
     if (c->story.status == RT_OK) {
         c->story = *why;
         rt_board_give_up(&c->board, why->message);
+        if (c->peers.stop)
+            __atomic_store_n(c->peers.stop, 1, __ATOMIC_RELEASE);
         if (c->abandon)
             c->abandon(c);
     }
@@ -65,6 +67,7 @@ bool rt_comm_close(struct rt_comm *c)
     if (c->close)
         c->close(c);
     const bool lingers = c->lingers;
+    rt_comm_unmap(c);
     rt_board_close(&c->board);
     *c = (struct rt_comm){0};
     return lingers;
@@ -113,11 +116,36 @@ enum rt_status rt_comm_look(struct rt_comm *c, struct rt_error *err)
 /* A part of its own, whose kind is no exchange's: who is at one instead is told of. */
 enum rt_status rt_comm_barrier(struct rt_comm *c, struct rt_error *err)
 {
-    static const uint64_t words[RT_BOARD_CALL_WORDS] = {[RT_BOARD_KIND] = RT_ALL_TO_ALL + 1};
+    static const uint64_t words[RT_BOARD_CALL_WORDS] = {[RT_BOARD_KIND] = RT_REDUCE_SCATTER + 1};
     struct rt_error why = {.status = RT_OK};
     enum rt_status status = enter(c, RT_COMM_OP_barrier, &why);
     if (status == RT_OK)
         status = rt_board_meet(&c->board, words, &why);
+    return leave(c, status, &why, err);
+}
+
+/* As an exchange of the host device: who has met at a part is done with the one before. */
+static enum rt_status gather(struct rt_comm *c, const void *mine, unsigned char *all,
+                             uint32_t bytes, struct rt_error *err)
+{
+    struct rt_board *const b = &c->board;
+    const uint64_t words[RT_BOARD_CALL_WORDS] = {
+        [RT_BOARD_KIND] = RT_REDUCE_SCATTER + 2, [RT_BOARD_COUNT] = bytes};
+    const uint64_t part = b->part + 1;
+    memcpy(rt_board_slot(b, c->rank, part), mine, bytes);
+    RT_TRY(rt_board_meet(b, words, err));
+    for (uint32_t r = 0; r < c->ranks; r++)
+        memcpy(all + (size_t)r * bytes, rt_board_slot(b, r, part), bytes);
+    return RT_OK;
+}
+
+enum rt_status rt_comm_gather(struct rt_comm *c, const void *mine, void *all, uint32_t bytes,
+                              struct rt_error *err)
+{
+    struct rt_error why = {.status = RT_OK};
+    enum rt_status status = enter(c, RT_COMM_OP_gather, &why);
+    if (status == RT_OK)
+        status = gather(c, mine, all, bytes, &why);
     return leave(c, status, &why, err);
 }
 

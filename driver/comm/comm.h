@@ -9,6 +9,8 @@
  *   host  (comm_host.c)  slots of the board, summed by every rank in the order of ranks
  *   NCCL  (comm_nccl.c)  its library's functions, taken at run time
  *
+ * Kernels of ours may exchange beside it, in memory that all ranks have mapped (comm_peers.c).
+ *
  * The first failure is the group's: it is kept, told again by whatever is called next, and the
  * other ranks learn of it. A group that has failed is of no use any more.
  *
@@ -17,7 +19,7 @@
 #include "driver/comm/board.h"
 #include "driver/driver.h"
 
-#define RT_COMM_OPS(X) X(open) X(post) X(look) X(barrier) X(connect) X(exchange)
+#define RT_COMM_OPS(X) X(open) X(post) X(look) X(barrier) X(gather) X(connect) X(exchange)
 
 enum rt_comm_op {
 #define RT_COMM_OP_ENUM(name) RT_COMM_OP_##name,
@@ -32,6 +34,19 @@ struct rt_comm_probe {
     uint64_t per_op[RT_COMM_OP_COUNT];
 };
 
+/* Memory of every rank that all have mapped: comm_peers.c. */
+#define RT_PEERS_MOST 8u
+#define RT_PEERS_WHY_BYTES 160u
+struct rt_peers {
+    struct rt_driver *driver;      /* of this rank's memory; null: nothing was asked for */
+    rt_addr memory[RT_PEERS_MOST]; /* by rank, this one's own among them */
+    uint64_t bytes;                /* of each */
+    int32_t *stop;                 /* see rt_comm_map */
+    rt_addr stop_addr;
+    bool mapped;
+    char why[RT_PEERS_WHY_BYTES]; /* not mapped: the first reason of a rank's */
+};
+
 struct rt_comm {
     uint32_t rank, ranks;
     struct rt_comm_probe probe;
@@ -39,6 +54,7 @@ struct rt_comm {
     struct rt_error story; /* of the failure; RT_OK: none yet */
     void *impl;            /* the back end's own state; null: not open */
     bool lingers;          /* see rt_comm_close */
+    struct rt_peers peers;
 
     /* Puts the exchange on the stream (CUDA), or does it. */
     enum rt_status (*exchange)(struct rt_comm *c, const struct rt_collective *x, rt_dstream s,
@@ -82,6 +98,25 @@ enum rt_status rt_comm_post(struct rt_comm *c, const uint32_t fields[RT_BOARD_FI
 enum rt_status rt_comm_look(struct rt_comm *c, struct rt_error *err);
 /* Every rank is here, or it is RT_ERR_RANKS: blocks, at most for the group's limit. */
 enum rt_status rt_comm_barrier(struct rt_comm *c, struct rt_error *err);
+/* Bytes of every rank's for all of them, on the host: all [ranks][bytes], in the order of ranks. At
+ * most RT_BOARD_SLOT_BYTES; blocks as a barrier does. */
+enum rt_status rt_comm_gather(struct rt_comm *c, const void *mine, void *all, uint32_t bytes,
+                              struct rt_error *err);
+/*
+ * Memory of `bytes` on every rank's device, zeros at first, mapped by all: c->peers. Where a rank
+ * cannot give or map it, no rank has it, and peers.why says which and for what reason. Made once:
+ * `d`, whose context is current and which outlives the communicator, frees it with rt_comm_close.
+ *
+ * *peers.stop, of mapped memory of the host, is 0 until the group fails, and 1 then: for kernels
+ * that wait for another rank's.
+ *
+ * Blocks until all ranks do it. RT_ERR_RANKS.
+ */
+enum rt_status rt_comm_map(struct rt_comm *c, struct rt_driver *d, uint64_t bytes,
+                           struct rt_error *err);
+/* For rt_comm_close. Waits a while for ranks that have ours open; where they do not close it, it
+ * stays until the process ends. */
+void rt_comm_unmap(struct rt_comm *c);
 /* An exchange for the first time, outside of any capture, with which a library connects. All ranks
  * have posted the same, or it is not begun; done on return. RT_ERR_RANKS, RT_ERR_DRIVER. */
 enum rt_status rt_comm_try(struct rt_comm *c, struct rt_driver *d, const struct rt_collective *x,

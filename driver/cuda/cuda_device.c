@@ -109,6 +109,42 @@ static int address_range(struct rt_driver *d, rt_addr addr, struct rt_address_ra
     return 0;
 }
 
+/* ---- other devices' memory ---- */
+
+static int peer_export(struct rt_driver *d, rt_addr addr, struct rt_peer_handle *out)
+{
+    if (rt_probe_enter(d, RT_DOP_peer_export))
+        return RT_DRIVER_INJECTED;
+    CUipcMemHandle handle;
+    _Static_assert(sizeof(handle) == sizeof(*out), "a handle is a CUipcMemHandle");
+    const CUresult rc = rt_cuda_of(d)->api.IpcGetMemHandle(&handle, addr);
+    if (rc == CUDA_SUCCESS)
+        memcpy(out, &handle, sizeof(*out));
+    return (int)rc;
+}
+
+static int peer_open(struct rt_driver *d, const struct rt_peer_handle *handle, rt_addr *out)
+{
+    if (rt_probe_enter(d, RT_DOP_peer_open))
+        return RT_DRIVER_INJECTED;
+    CUipcMemHandle theirs;
+    CUdeviceptr memory;
+    memcpy(&theirs, handle, sizeof(theirs));
+    const CUresult rc =
+        rt_cuda_of(d)->api.IpcOpenMemHandle(&memory, theirs, CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS);
+    if (rc == CUDA_SUCCESS)
+        *out = memory;
+    return rt_cuda_created(d, rc);
+}
+
+static int peer_close(struct rt_driver *d, rt_addr addr)
+{
+    const bool injected = rt_probe_enter(d, RT_DOP_peer_close);
+    if (addr == 0)
+        return CUDA_ERROR_INVALID_VALUE;
+    return rt_cuda_released(d, injected, rt_cuda_of(d)->api.IpcCloseMemHandle(addr));
+}
+
 /* ---- streams and events ---- */
 
 static int stream_create(struct rt_driver *d, rt_dstream *out)
@@ -386,6 +422,9 @@ void rt_cuda_bind(struct rt_driver *d)
     d->host_alloc = host_alloc;
     d->host_free = host_free;
     d->address_range = address_range;
+    d->peer_export = peer_export;
+    d->peer_open = peer_open;
+    d->peer_close = peer_close;
     d->stream_create = stream_create;
     d->stream_destroy = stream_destroy;
     d->stream_sync = stream_sync;

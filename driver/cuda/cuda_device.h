@@ -6,7 +6,7 @@
  * Inside of the CUDA back end. cuda.h is met here and nowhere else; nothing links the driver.
  *
  *   cuda_load.c       the driver's library and its functions, opening and closing a device
- *   cuda_device.c     context, memory, streams, events, copies, kernels, tensor maps
+ *   cuda_device.c     context, memory, peers, streams, events, copies, kernels, tensor maps
  *   cuda_graph.c      graphs: explicit nodes, capture, reading back, instantiating, launching
  *   cuda_blas*.c      products: cuda_blas.h
  *   cuda_none.c       instead of all of them where the build has no CUDA toolkit

@@ -141,6 +141,44 @@ static int address_range(struct rt_driver *d, rt_addr addr, struct rt_address_ra
     return 0;
 }
 
+/* ---- other ranks' memory, within one process ---- */
+
+static int peer_export(struct rt_driver *d, rt_addr addr, struct rt_peer_handle *out)
+{
+    if (rt_probe_enter(d, RT_DOP_peer_export))
+        return RT_DRIVER_INJECTED;
+    const struct rt_host_block *const b = block_find(rt_host_of(d), addr);
+    if (!b || b->base != addr)
+        return RT_HOST_NOT_FOUND;
+    *out = (struct rt_peer_handle){{0}};
+    memcpy(out->bytes, &addr, sizeof(addr));
+    return 0;
+}
+
+static int peer_open(struct rt_driver *d, const struct rt_peer_handle *handle, rt_addr *out)
+{
+    if (rt_probe_enter(d, RT_DOP_peer_open))
+        return RT_DRIVER_INJECTED;
+    rt_addr addr;
+    memcpy(&addr, handle->bytes, sizeof(addr));
+    if (addr == 0)
+        return RT_HOST_INVALID;
+    d->probe.live++;
+    *out = addr;
+    return 0;
+}
+
+static int peer_close(struct rt_driver *d, rt_addr addr)
+{
+    const bool injected = rt_probe_enter(d, RT_DOP_peer_close);
+    if (addr == 0)
+        return RT_HOST_INVALID;
+    d->probe.live--;
+    return injected ? RT_DRIVER_INJECTED : 0;
+}
+
+/* ---- memory of the caller's ---- */
+
 /* Adopted memory that holds the range, or ends where it begins; null: there is none. */
 static struct rt_host_block *find_adopted(struct rt_host *h, rt_addr addr, uint64_t bytes)
 {
@@ -190,4 +228,7 @@ void rt_host_bind_memory(struct rt_driver *d)
     d->host_alloc = host_alloc;
     d->host_free = host_free;
     d->address_range = address_range;
+    d->peer_export = peer_export;
+    d->peer_open = peer_open;
+    d->peer_close = peer_close;
 }

@@ -3,15 +3,17 @@
  * usage: gpu-ranks [RANKS] [--threads] [--host]
  *
  * Ranks (2 unless said), a process and a GPU each, that exchange by the real NCCL, on a stream and
- * in a replayed graph whose nodes the audit has seen; then one is killed while the others' kernels
- * wait for it, and they learn of it. Exit 0: passed; 77: not so many GPUs, or no NCCL.
- * --threads: ranks are threads of this process, and none is killed.
+ * in a replayed graph whose nodes the audit has seen, and likewise in one shot by a kernel of ours;
+ * then one is killed while the others' kernels wait for it, and they learn of it. Exit 0: passed;
+ * 77: not so many GPUs, or no NCCL.
+ * --threads: ranks are threads of this process, none is killed, and none maps another's memory.
  * --host: the same on the host device, so that the test itself is tested.
  */
 #include "common/bf16.h"
 #include "driver/comm/comm.h"
 #include "graphs/audit.h"
 #include "graphs/build.h"
+#include "runtime/one_shot.h"
 
 #include <inttypes.h>
 #include <pthread.h>
@@ -37,6 +39,7 @@ struct rank {
     char path[64];
     struct rt_driver d;
     struct rt_comm comm;
+    struct rt_kernels kernels; /* on a GPU */
     rt_dstream stream;
     rt_addr memory;
     unsigned char *numbers; /* on the host */
@@ -103,17 +106,25 @@ static enum rt_status on_a_stream(struct rank *r, const struct rt_collective *x)
     return judge(r, x, 0);
 }
 
-/* As a block's is: a foreign stage of a program. */
-static enum rt_status build(struct rank *r, const struct rt_collective *x, struct rt_program *p,
+/* As a block's is: a foreign stage of a program, or a launch whose addresses are all known. */
+static enum rt_status build(struct rank *r, const struct rt_work *work, struct rt_program *p,
                             struct rt_graph *g)
 {
-    const struct rt_work work = {.kind = RT_WORK_COLLECTIVE, .collective = *x};
-    const struct rt_audit_region region = {
-        .base = r->memory, .bytes = MOST_BYTES, .name = "numbers"};
-    RT_TRY(rt_program_add(p, "sum", 0, &work, &r->err));
-    p->stages[0].trust = RT_STAGE_FOREIGN_HOST;
+    const struct rt_peers *const peers = &r->comm.peers;
+    struct rt_audit_region regions[2 + RT_PEERS_MOST] = {
+        {.base = r->memory, .bytes = MOST_BYTES, .name = "numbers"},
+        {.base = peers->stop_addr,
+         .bytes = peers->stop ? sizeof(*peers->stop) : 0,
+         .name = "stop"}};
+    for (uint32_t i = 0; i < RT_PEERS_MOST; i++)
+        regions[2 + i] = (struct rt_audit_region){.base = peers->memory[i],
+                                                  .bytes = peers->memory[i] ? peers->bytes : 0,
+                                                  .name = "mailbox"};
+    RT_TRY(rt_program_add(p, "sum", 0, work, &r->err));
+    if (work->kind == RT_WORK_COLLECTIVE)
+        p->stages[0].trust = RT_STAGE_FOREIGN_HOST;
     RT_TRY(rt_graph_build(p, &r->d, r->stream, g, &r->err));
-    RT_TRY(rt_graph_audit(g, p, &r->d, &region, 1, &r->err));
+    RT_TRY(rt_graph_audit(g, p, &r->d, regions, 2 + RT_PEERS_MOST, &r->err));
     return rt_graph_instantiate(g, &r->d, r->stream, &r->err);
 }
 
@@ -129,16 +140,17 @@ static enum rt_status replay(struct rank *r, const struct rt_collective *x,
     return RT_OK;
 }
 
-static enum rt_status in_a_graph(struct rank *r, const struct rt_collective *x)
+static enum rt_status in_a_graph(struct rank *r, const struct rt_collective *x,
+                                 const struct rt_work *work)
 {
     struct rt_program p = {0};
     struct rt_graph g = {0};
-    enum rt_status status = build(r, x, &p, &g);
+    enum rt_status status = build(r, work, &p, &g);
     if (status == RT_OK)
         status = replay(r, x, &g);
     if (status == RT_OK && r->rank == 0)
-        printf("%s, %" PRIu64 " elements: %u nodes: good\n", rt_dtype_name(x->dtype), x->count,
-               g.node_count);
+        printf("%s, %" PRIu64 " elements, %s: %u nodes: good\n", rt_dtype_name(x->dtype), x->count,
+               rt_work_name(work), g.node_count);
     rt_graph_free(&g, &r->d);
     rt_program_free(&p);
     return status;
@@ -161,26 +173,58 @@ static enum rt_status exchange_all(struct rank *r)
     for (int i = 0; i < 6; i++) {
         const struct rt_collective x =
             sum_of(r, i % 2 ? RT_DTYPE_BF16 : RT_DTYPE_F32, counts[i / 2]);
+        const struct rt_work work = {.kind = RT_WORK_COLLECTIVE, .collective = x};
         RT_TRY(on_a_stream(r, &x));
-        RT_TRY(in_a_graph(r, &x));
+        RT_TRY(in_a_graph(r, &x, &work));
     }
+    return RT_OK;
+}
+
+/* Small and large in turn, so that blocks count apart. */
+static enum rt_status exchange_in_one_shot(struct rank *r)
+{
+    static const uint64_t counts[] = {8, 131072, 5120, 131064, 2048, 8192};
+    char why[RT_PEERS_WHY_BYTES] = "";
+    for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
+        const struct rt_collective x = sum_of(r, RT_DTYPE_BF16, counts[i]);
+        struct rt_work work;
+        if (!rt_one_shot_serves(&r->comm, &x, why, sizeof(why)))
+            break;
+        RT_TRY(rt_one_shot_work(&r->kernels, &x, &work, &r->err));
+        RT_TRY(in_a_graph(r, &x, &work));
+    }
+    if (why[0] && r->rank == 0)
+        printf("nothing goes in one shot: %s\n", why);
+    RT_REQUIRE(!why[0] || r->host || r->is_thread, &r->err, RT_ERR_INTERNAL,
+               "nothing goes in one shot: %s", why);
     return RT_OK;
 }
 
 /* ---- a rank that is killed ------------------------------------------------------------------- */
 
-/* The others have put an exchange on the stream that the last rank never comes to. */
+/* The others put exchanges on the stream that the last rank never comes to. */
+static enum rt_status wait_in_vain(struct rank *r)
+{
+    const struct rt_collective single = sum_of(r, RT_DTYPE_F32, 5120);
+    const struct rt_collective half = sum_of(r, RT_DTYPE_BF16, 5120);
+    struct rt_work work;
+    RT_TRY(RT_DRV(&r->d, &r->err, collective, (&r->d, &single, r->stream)));
+    if (!r->comm.peers.mapped)
+        return RT_OK;
+    RT_TRY(rt_one_shot_work(&r->kernels, &half, &work, &r->err));
+    return rt_work_put(&work, &r->d, false, r->stream, &r->err);
+}
+
 static enum rt_status be_left(struct rank *r)
 {
     static const uint32_t fields[RT_BOARD_FIELD_COUNT] = {1, 1, 0, 1};
-    const struct rt_collective x = sum_of(r, RT_DTYPE_F32, 5120);
     struct rt_board_wait w = {.begin_ns = rt_board_now_ns()};
     bool idle = false;
     if (r->rank == r->ranks - 1)
         (void)raise(SIGKILL);
     enum rt_status status = rt_comm_post(&r->comm, fields, &r->err);
     if (status == RT_OK)
-        status = RT_DRV(&r->d, &r->err, collective, (&r->d, &x, r->stream));
+        status = wait_in_vain(r);
     while (status == RT_OK && !rt_board_is_late(&r->comm.board, &w))
         if (rt_board_pause(&w))
             status = rt_comm_look(&r->comm, &r->err);
@@ -209,7 +253,11 @@ static enum rt_status open_rank(struct rank *r)
     r->numbers = malloc(MOST_BYTES);
     RT_REQUIRE(r->numbers, &r->err, RT_ERR_NOMEM, "out of host memory");
     RT_TRY(rt_comm_meet(r->path, r->rank, r->ranks, LIMIT_NS, &r->comm, &r->err));
-    return rt_comm_open(&r->comm, d, NULL, &r->err);
+    RT_TRY(rt_comm_open(&r->comm, d, NULL, &r->err));
+    if (r->host)
+        return RT_OK;
+    RT_TRY(rt_kernels_load(d, &r->kernels, &r->err));
+    return rt_one_shot_map(&r->comm, d, &r->err);
 }
 
 /* False: a thread is left in NCCL, in the device's context. */
@@ -220,6 +268,7 @@ static bool close_rank(struct rank *r)
     free(r->numbers);
     if (lingers)
         return false;
+    rt_kernels_unload(&r->kernels);
     if (r->memory)
         (void)d->mem_free(d, r->memory);
     if (r->stream)
@@ -234,6 +283,8 @@ static int run_rank(struct rank *r)
     const bool missing = status == RT_ERR_NO_DEVICE || status == RT_ERR_UNSUPPORTED;
     if (status == RT_OK)
         status = exchange_all(r);
+    if (status == RT_OK)
+        status = exchange_in_one_shot(r);
     if (status == RT_OK && !r->is_thread)
         status = be_left(r);
     if (status != RT_OK)

@@ -517,6 +517,9 @@ static enum rt_status fail_one(struct crew *crew, struct rt_comm *c, struct rt_e
     enum rt_status status = open_host(c, &d, err);
     if (status == RT_OK)
         status = rt_comm_post(c, usual, err);
+    uint32_t mine = c->rank, all[2];
+    if (status == RT_OK)
+        status = rt_comm_gather(c, &mine, all, sizeof(mine), err);
     if (status == RT_OK) {
         const struct rt_collective x = {
             .kind = RT_ALL_REDUCE, .dtype = RT_DTYPE_F32, .ranks = 2, .comm = c};
@@ -529,7 +532,8 @@ static enum rt_status fail_one(struct crew *crew, struct rt_comm *c, struct rt_e
 static void test_every_call_fails_once(void **state)
 {
     (void)state;
-    static const char *const names[] = {"open", "post", "barrier", "look", "connect", "exchange"};
+    static const char *const names[] = {"open", "post",    "gather",  "barrier",
+                                        "look", "connect", "exchange"};
     assert_int_equal(sizeof(names) / sizeof(names[0]), RT_COMM_OP_COUNT);
     for (uint64_t i = 0; i < RT_COMM_OP_COUNT; i++) {
         struct crew crew;

@@ -363,7 +363,7 @@ static void refuses_null_handles(void **state)
 struct life {
     struct rt_driver *d;
     bool entered;
-    rt_addr mem, mapped;
+    rt_addr mem, mapped, peer;
     void *host;
     rt_dstream s;
     rt_devent e;
@@ -387,6 +387,7 @@ static int live_memory(struct life *l)
     uint64_t available, total;
     struct rt_address_range range;
     struct rt_tensor_map map;
+    struct rt_peer_handle handle;
     char byte = 0;
     bool is_idle;
     float ms;
@@ -408,6 +409,9 @@ static int live_memory(struct life *l)
     const struct rt_tensor_map_spec spec = {
         .address = l->mem, .dims = 2, .size = {8, 1}, .stride_bytes = {0, 16}, .box = {8, 1}};
     TRY(d->tensor_map(d, &spec, &map));
+    TRY(d->peer_export(d, l->mem, &handle));
+    TRY(d->peer_open(d, &handle, &l->peer));
+    assert_int_equal(l->peer, l->mem);
     return d->address_range(d, l->mem, &range);
 }
 
@@ -469,11 +473,11 @@ static int end(struct life *l)
 {
     struct rt_driver *d = l->d;
     const int results[] = {
-        l->x ? d->exec_destroy(d, l->x) : 0,       l->g ? d->graph_destroy(d, l->g) : 0,
-        l->lib ? d->library_unload(d, l->lib) : 0, l->e ? d->event_destroy(d, l->e) : 0,
-        l->s ? d->stream_destroy(d, l->s) : 0,     l->host ? d->host_free(d, l->host) : 0,
-        l->mem ? d->mem_free(d, l->mem) : 0,       l->plan ? d->matmul_release(d, l->plan) : 0,
-        l->entered ? d->ctx_leave(d) : 0,
+        l->x ? d->exec_destroy(d, l->x) : 0,         l->g ? d->graph_destroy(d, l->g) : 0,
+        l->lib ? d->library_unload(d, l->lib) : 0,   l->e ? d->event_destroy(d, l->e) : 0,
+        l->s ? d->stream_destroy(d, l->s) : 0,       l->host ? d->host_free(d, l->host) : 0,
+        l->peer ? d->peer_close(d, l->peer) : 0,     l->mem ? d->mem_free(d, l->mem) : 0,
+        l->plan ? d->matmul_release(d, l->plan) : 0, l->entered ? d->ctx_leave(d) : 0,
     };
     for (size_t i = 0; i < sizeof(results) / sizeof(results[0]); i++) {
         if (results[i] != 0)

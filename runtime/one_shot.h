@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_RUNTIME_ONE_SHOT_H
+#define RT_RUNTIME_ONE_SHOT_H
+
+/* Sums over ranks by a kernel of ours, rt_all_reduce, through memory that all have mapped. */
+#include "driver/comm/comm.h"
+#include "kernels/registry.h"
+
+/* Maps the mailboxes, which are of all runtimes that the group serves: see rt_comm_map. */
+enum rt_status rt_one_shot_map(struct rt_comm *c, struct rt_driver *d, struct rt_error *err);
+
+/* False: it cannot do this exchange, and why[0..bytes) says so. The same on every rank. */
+bool rt_one_shot_serves(const struct rt_comm *c, const struct rt_collective *x, char *why,
+                        size_t bytes);
+
+/* The launch for an exchange that it serves. RT_ERR_UNSUPPORTED, RT_ERR_INVALID. */
+enum rt_status rt_one_shot_work(const struct rt_kernels *k, const struct rt_collective *x,
+                                struct rt_work *out, struct rt_error *err);
+
+#endif

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_RUNTIME_SUMS_H
+#define RT_RUNTIME_SUMS_H
+
+/*
+ * By what the sums over ranks are done, for every size that graphs have: the communicator's
+ * library, or one shot by our own kernel. Both are timed when a runtime is made, and what rank 0
+ * has seen is what all ranks do, for an exchange is one thing on all of them.
+ */
+#include "graphs/spec.h"
+#include "kernels/registry.h"
+#include "runtime/sum_time.h"
+
+#define RT_SUM_REASON_BYTES 200u
+
+struct rt_sum_choice {
+    uint64_t count; /* elements */
+    uint32_t one_shot;
+    char reason[RT_SUM_REASON_BYTES];
+};
+
+struct rt_sums {
+    struct rt_sum_choice choices[RT_MAX_SPECS];
+    uint32_t choice_count;
+};
+
+/* Times this exchange, whose numbers are spoilt, where both can do it; once more does nothing. All
+ * ranks have posted a step, and do it. Nothing is in flight. RT_ERR_RANKS, RT_ERR_DRIVER. */
+enum rt_status rt_sums_choose(struct rt_sums *s, const struct rt_kernels *k,
+                              const struct rt_collective *x, rt_dstream stream,
+                              struct rt_error *err);
+
+/* Null: nothing was chosen for it, and it is the communicator's. */
+const struct rt_sum_choice *rt_sums_find(const struct rt_sums *s, uint64_t count);
+
+#endif

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* all_reduce: what it is launched with and refuses, and which exchanges go in one shot. */
+#include "kernels/ops/op_build.h"
+#include "runtime/one_shot.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static enum rt_status build(const struct rt_all_reduce_params *p, struct rt_launch *out,
+                            struct rt_error *err)
+{
+    static const struct rt_kernels no_device;
+    const struct rt_device_caps host = {.kind = RT_DEVICE_KIND_HOST};
+    const struct rt_op_request request = {.caps = &host};
+    struct rt_variant variant;
+    struct rt_work work = {0};
+    RT_TRY(rt_op_resolve(RT_OP_ALL_REDUCE, &request, &variant, err));
+    RT_TRY(rt_op_build(&no_device, &variant, p, sizeof(*p), &work, err));
+    *out = work.launch;
+    return RT_OK;
+}
+
+static void *at(uintptr_t address)
+{
+    return (void *)address;
+}
+
+static struct rt_all_reduce_params good(uint32_t bytes)
+{
+    return (struct rt_all_reduce_params){.from = at(0x1000),
+                                         .to = at(0x1000),
+                                         .mailbox = {at(0x2000), at(0x3000)},
+                                         .stop = at(0x4000),
+                                         .ranks = 2,
+                                         .bytes = bytes};
+}
+
+static void test_launch(void **state)
+{
+    static const uint32_t sizes[][2] = {{16, 1}, {4096, 1}, {4112, 2}, {262144, 64}};
+    (void)state;
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        const struct rt_all_reduce_params p = good(sizes[i][0]);
+        struct rt_launch l = {0};
+        assert_int_equal(build(&p, &l, NULL), RT_OK);
+        assert_string_equal(l.entry, "rt_all_reduce");
+        assert_int_equal(l.grid[0], sizes[i][1]);
+        assert_int_equal(l.grid[1] * l.grid[2], 1);
+        assert_int_equal(l.block[0], RT_ALL_REDUCE_THREADS);
+        assert_true(l.waits);
+        assert_int_equal(l.address_mask, 0x7ff); /* from, to, eight mailboxes, stop */
+    }
+}
+
+static void refused(const struct rt_all_reduce_params *p, const char *story)
+{
+    struct rt_launch l;
+    struct rt_error err = {.status = RT_OK};
+    assert_int_equal(build(p, &l, &err), RT_ERR_INVALID);
+    if (!strstr(err.message, story))
+        fail_msg("\"%s\" does not contain \"%s\"", err.message, story);
+}
+
+static void test_refusals(void **state)
+{
+    struct rt_all_reduce_params p = good(16);
+    (void)state;
+    p.ranks = 9;
+    refused(&p, "9 ranks, not 2 to 8");
+    p.ranks = 1;
+    refused(&p, "1 ranks, not 2 to 8");
+    p = good(16);
+    p.rank = 2;
+    refused(&p, "rank 2 of 2");
+    static const uint32_t sizes[] = {0, 8, 24, 262160};
+    for (size_t i = 0; i < 4; i++) {
+        char story[80];
+        p = good(sizes[i]);
+        (void)snprintf(story, sizeof(story), "%u bytes, not a multiple of 16 up to 262144",
+                       sizes[i]);
+        refused(&p, story);
+    }
+    p = good(16);
+    p.to = at(0x1008);
+    refused(&p, "to is at 0x1008, not 16-byte aligned");
+    p = good(16);
+    p.mailbox[2] = at(0x5000);
+    refused(&p, "mailbox 2 of 2 ranks is at 0x5000, must be null");
+}
+
+/* ---- which exchanges it serves --------------------------------------------------------------- */
+
+static void test_what_goes_in_one_shot(void **state)
+{
+    struct rt_driver d = {0};
+    struct rt_comm c = {.ranks = 2};
+    struct rt_collective x = {
+        .kind = RT_ALL_REDUCE, .dtype = RT_DTYPE_BF16, .count = 131072, .ranks = 2, .comm = &c};
+    char why[RT_PEERS_WHY_BYTES];
+    (void)state;
+    assert_false(rt_one_shot_serves(&c, &x, why, sizeof(why)));
+    assert_string_equal(why, "no memory of the ranks is mapped");
+    c.peers.driver = &d;
+    (void)snprintf(c.peers.why, sizeof(c.peers.why), "rank 1: cannot");
+    assert_false(rt_one_shot_serves(&c, &x, why, sizeof(why)));
+    assert_string_equal(why, "rank 1: cannot");
+    c.peers.mapped = true;
+    assert_true(rt_one_shot_serves(&c, &x, why, sizeof(why)));
+    assert_string_equal(why, "");
+    x.count = 131080;
+    assert_false(rt_one_shot_serves(&c, &x, why, sizeof(why)));
+    assert_string_equal(why, "262160 bytes, not a multiple of 16 up to 262144");
+    x.count = 4;
+    assert_false(rt_one_shot_serves(&c, &x, why, sizeof(why)));
+    x.count = 8;
+    x.dtype = RT_DTYPE_F32;
+    assert_false(rt_one_shot_serves(&c, &x, why, sizeof(why)));
+    assert_string_equal(why, "it sums bf16 alone");
+    x.dtype = RT_DTYPE_BF16;
+    x.kind = RT_ALL_GATHER;
+    assert_false(rt_one_shot_serves(&c, &x, why, sizeof(why)));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_launch),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_what_goes_in_one_shot),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
