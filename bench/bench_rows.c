@@ -46,7 +46,8 @@ bool bench_fit(struct rt_config *c, struct bench_choice *choice, uint64_t steps)
         c->max_length = (uint32_t)(choice->length + grown);
     if (c->max_sequences < rows)
         c->max_sequences = rows;
-    c->pages = rows * ((choice->length + grown) / c->page_size + 1);
+    const uint32_t page_tokens = c->page_size * c->context_parallel;
+    c->pages = rows * ((choice->length + grown) / page_tokens + 1);
     return true;
 }
 

@@ -2,16 +2,19 @@
 /*
  * replayrt bench layer: what a whole MLA block costs. For every captured graph: a step's time a
  * layer, and each of the layer's stages by itself; then, if asked, all of it with every product by
- * the library. Weights are random, every layer has its own, and KV of its own.
+ * the library. Weights are random, every layer has its own, and KV of its own. Of ranks all measure
+ * the same step, whose exchanges bind them to each other, and the first one tells.
  */
 #include "bench/bench_rows.h"
 #include "bench/layer_report.h"
 #include "bench/measure.h"
 #include "common/check.h"
+#include "replayrt/ranks.h"
 #include "tools/commands.h"
 #include "tools/complain.h"
 #include "tools/options.h"
 #include "tools/random_weights.h"
+#include "tools/rank_crew.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -26,7 +29,9 @@ struct layer_bench {
     struct bench_choice choice;
     struct random_weights weights;
     struct layer_report report;
-    rt_runtime *rt; /* of one run */
+    struct rank_crew crew;
+    rt_ranks *ranks; /* null: this is the only one */
+    rt_runtime *rt;  /* of one run */
     struct bench_rows rows;
     uint64_t *ns;             /* [steps] */
     unsigned char *hidden[2]; /* what a replay left, and an eager step */
@@ -105,6 +110,8 @@ static enum rt_status measure_graph(struct layer_bench *b, struct layer_row *row
     const uint64_t steps = b->choice.steps;
     RT_TRY(check(b, row));
     RT_TRY(measure_step(b, row));
+    if (b->ranks) /* one's stages by themselves would wait for the others' */
+        return RT_OK;
     RT_TRY(fresh_step(b, row, 0)); /* the stages find its rows */
     return layer_stages_measure(
         b->rt, layer_graph_of_step(b->rt, row->batch, row->query_len),
@@ -121,7 +128,8 @@ static enum rt_status measure_graphs(struct layer_bench *b)
         if (!bench_chosen(&b->choice, row.batch, query_len))
             continue;
         RT_TRY(measure_graph(b, &row));
-        layer_report_row(&b->report, &row);
+        if (b->crew.rank == 0)
+            layer_report_row(&b->report, &row);
     }
     return RT_OK;
 }
@@ -144,16 +152,20 @@ static enum rt_status measure_runtime(struct layer_bench *b)
 static enum rt_status run(struct layer_bench *b, enum rt_projections projections, bool first)
 {
     struct rt_config config = b->config;
-    const struct rt_create_params params = {
-        .struct_size = sizeof(params), .config = &config, .weights = b->weights.table};
+    const struct rt_create_params params = {.struct_size = sizeof(params),
+                                            .config = &config,
+                                            .weights = b->weights.table,
+                                            .ranks = b->ranks};
+    const bool tells = b->crew.rank == 0;
     config.projections = projections;
     enum rt_status status = rt_create(&params, &b->rt, &b->error);
     if (status == RT_OK && first) {
         b->report.device.struct_size = sizeof(b->report.device);
         status = rt_get_info(b->rt, &b->report.device);
-        layer_report_head(&b->report);
+        if (tells)
+            layer_report_head(&b->report);
     }
-    if (status == RT_OK || !first)
+    if ((status == RT_OK || !first) && tells)
         layer_report_begin(&b->report, projections);
     if (!first && status == RT_ERR_UNSUPPORTED) {
         layer_report_skip(&b->report, b->error.message);
@@ -184,7 +196,8 @@ static enum rt_status run_all(struct layer_bench *b, bool versus_library)
 /* ---- the command line ------------------------------------------------------------------------ */
 
 struct layer_options {
-    uint64_t heads, layers; /* 0: as configured */
+    uint64_t heads, layers, context; /* 0: as configured */
+    uint64_t ranks;                  /* 0: none, the command is all there is */
     const char *device, *path;
     bool versus_library;
 };
@@ -199,11 +212,17 @@ static bool read_options(int argc, char **argv, struct bench_choice *choice,
         {"--steps", OPTION_NUMBER, &choice->steps, 1, 100000},
         {"--heads", OPTION_NUMBER, &o->heads, 1, RT_MAX_HEADS},
         {"--layers", OPTION_NUMBER, &o->layers, 1, RT_MAX_LAYERS},
+        {"--ranks", OPTION_NUMBER, &o->ranks, 1, RANK_CREW_MOST},
+        {"--context", OPTION_NUMBER, &o->context, 1, RT_MAX_CONTEXT_RANKS},
         {"--versus-library", OPTION_FLAG, &o->versus_library, 0, 0},
         {"--device", OPTION_TEXT, &o->device, 0, 0},
         {"--json", OPTION_FLAG, &choice->json, 0, 0},
     };
-    return options_read(argc, argv, options, sizeof(options) / sizeof(options[0]), &o->path);
+    if (!options_read(argc, argv, options, sizeof(options) / sizeof(options[0]), &o->path))
+        return false;
+    if (o->ranks && o->versus_library)
+        complain("--versus-library with --ranks: stages and libraries are compared on one rank");
+    return !o->ranks || !o->versus_library;
 }
 
 static enum rt_status load(struct layer_bench *b, const struct layer_options *o)
@@ -214,11 +233,29 @@ static enum rt_status load(struct layer_bench *b, const struct layer_options *o)
         c->geometry.heads = (uint32_t)o->heads;
     if (o->layers)
         c->geometry.layers = (uint32_t)o->layers;
+    if (o->context)
+        c->context_parallel = (uint32_t)o->context;
     if (o->device)
         (void)snprintf(c->device, sizeof(c->device), "%s", o->device);
     RT_REQUIRE(c->layer, &b->error, RT_ERR_CONFIG, "%s: bench layer measures layer: true alone",
                o->path);
     return RT_OK;
+}
+
+/* The group, and of the configuration this rank's part. */
+static enum rt_status join(struct layer_bench *b)
+{
+    struct rt_config *c = &b->config;
+    const struct rt_ranks_params params = {.struct_size = sizeof(params),
+                                           .rank = b->crew.rank,
+                                           .ranks = b->crew.ranks,
+                                           .path = b->crew.path};
+    if (!b->crew.ranks)
+        return RT_OK;
+    if (strcmp(c->device, "host") != 0)
+        (void)snprintf(c->device, sizeof(c->device), "cuda:%u", b->crew.rank);
+    RT_TRY(rt_ranks_create(&params, &b->ranks, &b->error));
+    return rt_ranks_cut(b->ranks, c, &b->error);
 }
 
 static int bench(struct layer_bench *b, int argc, char **argv)
@@ -228,6 +265,10 @@ static int bench(struct layer_bench *b, int argc, char **argv)
     if (!read_options(argc, argv, &b->choice, &options))
         return EXIT_USAGE;
     enum rt_status status = load(b, &options);
+    if (status == RT_OK && options.ranks && !rank_crew_begin((uint32_t)options.ranks, &b->crew))
+        return EXIT_FAILED;
+    if (status == RT_OK)
+        status = join(b);
     if (status == RT_OK) {
         if (!bench_fit(&b->config, &b->choice, WARM_UP + b->choice.steps + 2))
             return EXIT_USAGE;
@@ -248,8 +289,13 @@ int cmd_bench_layer(int argc, char **argv)
         complain("out of host memory");
         return EXIT_FAILED;
     }
-    const int code = bench(b, argc, argv);
+    int code = bench(b, argc, argv);
     random_weights_destroy(&b->weights);
+    const bool lingers = rt_ranks_destroy(&b->ranks) != RT_OK;
+    if (!rank_crew_end(&b->crew, code != EXIT_OK))
+        code = EXIT_FAILED;
+    if (lingers)
+        rank_crew_leave(code);
     free(b->hidden[0]);
     free(b->hidden[1]);
     free(b->ns);

@@ -31,10 +31,10 @@ static void print_head(const struct layer_report *r)
     const struct rt_geometry *g = &r->config.geometry;
     const struct rt_block *b = &r->config.block;
     printf("device %s; %u layers of %u heads, hidden %u, q_lora_rank %u, L %u, R %u, P %u, V %u; "
-           "weights %.3f GiB; sequences of %u tokens; us, medians\n",
+           "weights %.3f GiB; sequences of %u tokens, over %u ranks; us, medians\n",
            r->device.device, g->layers, g->heads, b->hidden_size, b->q_lora_rank, g->kv_lora_rank,
            g->qk_rope_head_dim, b->qk_nope_head_dim, b->v_head_dim, (double)r->weight_bytes / GIB,
-           r->length);
+           r->length, r->config.context_parallel);
     printf("layer: a step of rt_step / layers, every layer with weights and KV of its own; hidden "
            "of replay and eager is equal, bitwise\n"
            "stages: each in a graph of its own, all layers' in a chain, a layer's share; in a "
@@ -43,10 +43,11 @@ static void print_head(const struct layer_report *r)
 
 static void print_row(const struct layer_row *row)
 {
-    printf("\nbatch %u, query length %u: step %.2f, layer %.2f, sum of stages %.2f; hidden's rms "
-           "%.3g\n",
-           row->batch, row->query_len, row->step_ns / 1e3, row->step_ns / row->layers / 1e3,
-           sum_ns(row) / 1e3, row->hidden_rms);
+    printf("\nbatch %u, query length %u: step %.2f, layer %.2f", row->batch, row->query_len,
+           row->step_ns / 1e3, row->step_ns / row->layers / 1e3);
+    if (row->stages.count)
+        printf(", sum of stages %.2f", sum_ns(row) / 1e3);
+    printf("; hidden's rms %.3g\n", row->hidden_rms);
     for (uint32_t i = 0; i < row->stages.count; i++) {
         const struct layer_stage *s = &row->stages.stages[i];
         printf("  %-14s %9.2f", s->name, s->ns / 1e3);
@@ -83,6 +84,7 @@ static void json_head(const struct layer_report *r)
     cJSON *j = r->json;
     layer_json_head(j, &r->config, r->device.device, r->weight_bytes);
     json_uint(j, "length", r->length);
+    json_uint(j, "context_parallel", r->config.context_parallel);
     cJSON_AddArrayToObject(j, "runs");
 }
 

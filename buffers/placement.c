@@ -95,6 +95,7 @@ static enum rt_status check_dims(const struct rt_dims *s, struct rt_error *err)
     RT_REQUIRE(s->page_size == 16 || s->page_size == 32 || s->page_size == 64 ||
                    s->page_size == 128,
                err, RT_ERR_INVALID, "page_size = %u, valid are 16, 32, 64 and 128", s->page_size);
+    RT_TRY(check_range(err, "context", s->context, 1, RT_MAX_CONTEXT_RANKS));
     RT_TRY(check_range(err, "pages", s->pages, 1, INT32_MAX));
     RT_TRY(check_range(err, "bucket_max", s->bucket_max, 1, RT_MAX_BATCH));
     RT_TRY(check_range(err, "rows", s->rows, s->bucket_max, UINT32_MAX));
@@ -226,7 +227,7 @@ enum rt_status rt_placement_make(const struct rt_dims *dims, struct rt_placement
 {
     enum rt_status status;
     RT_TRY_GOTO(check_dims(dims, err));
-    const uint32_t max_blocks = rt_ceil_div_u32(dims->max_length, dims->page_size);
+    const uint32_t max_blocks = rt_ceil_div_u32(dims->max_length, dims->page_size * dims->context);
     *out = (struct rt_placement){
         .dims = *dims,
         .max_blocks = max_blocks,

@@ -11,6 +11,7 @@
  *   pool   (device)          kv, layer after layer
  */
 #include "common/check.h"
+#include "common/context.h"
 #include "common/kv_format.h"
 #include "common/math.h"
 #include "common/record.h"
@@ -26,6 +27,7 @@ struct rt_dims {
     uint32_t slots;      /* sequences */
     uint32_t max_length; /* tokens */
     uint32_t page_size;  /* tokens */
+    uint32_t context;    /* ranks that have a sequence's tokens between them; 1: this one has all */
     uint64_t pages;
     uint32_t bucket_max;   /* largest captured batch */
     uint32_t rows;         /* rows of the data tensors: every row_base + bucket that can occur */
@@ -40,7 +42,7 @@ struct rt_dims {
     uint32_t input_norm_rows; /* bucket_max where the block normalises its input itself */
     uint32_t a_width;         /* of hidden's first product */
     uint32_t q_width; /* of q before absorption, all heads; 0: it is part of the first product */
-    uint32_t v_width; /* of all heads' values */
+    uint32_t v_width; /* of the values of all heads that the rank has behind attention */
     uint32_t rope_positions, rope_pairs, query_scales;
     uint64_t workspace_bytes; /* of a library's products */
     /* Of chunks, all 0 where there are none. The most of any graph: */
@@ -70,6 +72,9 @@ struct rt_dims {
     X(INPUT_NORM_ROWS, (p)->dims.input_norm_rows ? rt_rows_for(p, (p)->dims.bucket_max) : 0)       \
     X(CHUNK_ROWS, (p)->dims.chunk_rows)                                                            \
     X(CHUNK_TOKENS, (p)->dims.chunk_tokens)                                                        \
+    X(ROW_TOKENS, rt_row_tokens(p))                                                                \
+    X(CONTEXT_TOKENS, (p)->dims.context > 1 ? rt_row_tokens(p) : 0)                                \
+    X(EXCHANGED_BYTES, rt_exchanged_bytes(p))                                                      \
     X(ROW_ENDS, (p)->dims.chunk_rows ? (p)->dims.prefill_rows + UINT64_C(1) : 0)                   \
     X(PIECES, (p)->dims.pieces)                                                                    \
     X(OUTPUTS, (p)->dims.expanded ? (p)->dims.pieces + UINT64_C(1) : 0)                            \
@@ -93,6 +98,7 @@ struct rt_dims {
     X(Q_MAX, (p)->dims.q_max)                                                                      \
     X(DRAFTS, (p)->dims.q_max - UINT64_C(1))                                                       \
     X(HEADS, (p)->dims.heads)                                                                      \
+    X(OUT_HEADS, (p)->dims.heads / (p)->dims.context)                                              \
     X(TOPK, (p)->dims.topk)                                                                        \
     X(SPARSE_ROWS, (p)->dims.topk ? (p)->dims.rows : 0)                                            \
     X(SPARSE_TOKENS, (p)->dims.topk ? rt_scheduled_rows(p) : 0)                                    \
@@ -149,7 +155,7 @@ struct rt_record_format {
 
 struct rt_placement {
     struct rt_dims dims;
-    uint32_t max_blocks; /* block-table columns: ceil(max_length / page_size) */
+    uint32_t max_blocks; /* block-table columns: ceil(max_length / (page_size * context)) */
     struct rt_record_format record;
     struct rt_placed tensors[RT_TENSOR_COUNT];
     uint64_t arena_bytes, mapped_bytes, pool_bytes;
@@ -171,10 +177,28 @@ static inline uint64_t rt_token_width(const struct rt_placement *p)
     return rt_kv_is_quantised(&p->dims.kv) ? p->dims.kv.token_bytes : p->dims.kv.d_qk;
 }
 
-/* Rows that a schedule may have: of sparse attention they are query tokens. */
+/* Tokens that are rows of their own: of a chunk, and of all steps where ranks share a context. */
+static inline uint64_t rt_row_tokens(const struct rt_placement *p)
+{
+    const uint32_t steps = p->dims.context > 1 ? p->dims.bucket_max * p->dims.q_max : 0;
+    return rt_max_u32(p->dims.chunk_tokens, steps);
+}
+
+/* What ranks that share a context have for each other, of all heads. */
+static inline uint64_t rt_exchanged_bytes(const struct rt_placement *p)
+{
+    const uint32_t element_bytes = p->dims.is_f32 ? sizeof(float) : sizeof(uint16_t);
+    return p->dims.context == 1
+               ? 0
+               : p->dims.heads * rt_context_head_bytes((uint32_t)rt_row_tokens(p), p->dims.kv.d_v,
+                                                       element_bytes);
+}
+
+/* Rows that a schedule may have: of sparse attention, and where ranks share a context, they are
+ * query tokens. */
 static inline uint64_t rt_scheduled_rows(const struct rt_placement *p)
 {
-    return (uint64_t)p->dims.bucket_max * (p->dims.topk ? p->dims.q_max : 1);
+    return (uint64_t)p->dims.bucket_max * (p->dims.topk || p->dims.context > 1 ? p->dims.q_max : 1);
 }
 
 /* Bytes of one page in all layers: what a memory budget is divided by. 0 on overflow. */

@@ -44,6 +44,8 @@ static const char *collective_name(enum rt_collective_kind kind)
         return "all_gather";
     case RT_REDUCE_SCATTER:
         return "reduce_scatter";
+    case RT_ALL_TO_ALL:
+        return "all_to_all";
     }
     return "?";
 }
@@ -107,7 +109,7 @@ void rt_work_describe(const struct rt_work *work, char *text, size_t bytes)
         break;
     case RT_WORK_COLLECTIVE:
         (void)snprintf(text, bytes, "%" PRIu64 " %s, %u ranks", c->count, rt_dtype_name(c->dtype),
-                       c->ranks);
+                       c->kind == RT_ALL_TO_ALL ? c->group : c->ranks);
         break;
     case RT_WORK_CALL:
         break;
@@ -158,12 +160,13 @@ uint32_t rt_matmul_spans(const struct rt_matmul *m, struct rt_span spans[RT_MAX_
 
 uint32_t rt_collective_spans(const struct rt_collective *c, struct rt_span spans[RT_MAX_SPANS])
 {
+    const bool swaps = c->kind == RT_ALL_TO_ALL;
     uint64_t one, all;
     if (!rt_mul_u64(c->count, rt_dtype_bytes(c->dtype), &one))
         one = UINT64_MAX;
-    if (!rt_mul_u64(one, c->ranks, &all))
+    if (!rt_mul_u64(one, swaps ? c->group : c->ranks, &all))
         all = UINT64_MAX;
-    spans[0] = (struct rt_span){"from", c->from, c->kind == RT_REDUCE_SCATTER ? all : one};
-    spans[1] = (struct rt_span){"to", c->to, c->kind == RT_ALL_GATHER ? all : one};
+    spans[0] = (struct rt_span){"from", c->from, swaps || c->kind == RT_REDUCE_SCATTER ? all : one};
+    spans[1] = (struct rt_span){"to", c->to, swaps || c->kind == RT_ALL_GATHER ? all : one};
     return 2;
 }

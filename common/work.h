@@ -63,19 +63,27 @@ struct rt_matmul_plan {
 enum rt_collective_kind {
     RT_ALL_REDUCE,
     RT_ALL_GATHER,
-    RT_REDUCE_SCATTER
+    RT_REDUCE_SCATTER,
+    RT_ALL_TO_ALL
 }; /* reductions are sums */
 
 struct rt_comm;
 
-/* What every rank of `comm` does together, in the same order. Reductions are of bf16 or f32. */
+/*
+ * What every rank of `comm` does together, in the same order. Reductions are of bf16 or f32.
+ *
+ * ALL_TO_ALL is between the ranks of a group, `group` neighbours of which the first one's number is
+ * a multiple of it: of rank i of the group comes what lies in its `from` at this rank's place.
+ */
 struct rt_collective {
     enum rt_collective_kind kind;
     enum rt_dtype dtype;
-    rt_addr from;   /* [count]; REDUCE_SCATTER [ranks, count] */
-    rt_addr to;     /* [count]; ALL_GATHER [ranks, count]; may be `from` itself in ALL_REDUCE */
+    rt_addr from;   /* [count]; REDUCE_SCATTER [ranks, count]; ALL_TO_ALL [group, count] */
+    rt_addr to;     /* [count]; ALL_GATHER [ranks, count]; ALL_TO_ALL [group, count]; may be `from`
+                     * itself in ALL_REDUCE */
     uint64_t count; /* elements */
     uint32_t ranks;
+    uint32_t group;       /* of ALL_TO_ALL: it divides ranks */
     struct rt_comm *comm; /* driver/comm/comm.h; null: a group of one */
 };
 

@@ -32,6 +32,10 @@ static bool must_absorb(const struct rt_config *c, struct rt_chunk_form *out)
     if (!c->layer)
         (void)snprintf(out->reason, sizeof(out->reason),
                        "absorbed: without layer the caller's queries are");
+    else if (c->context_parallel > 1)
+        (void)snprintf(out->reason, sizeof(out->reason),
+                       "absorbed: of a context over %u ranks each has latents of its own",
+                       c->context_parallel);
     else if (is_too_wide(c))
         (void)snprintf(out->reason, sizeof(out->reason),
                        "absorbed: prefill serves heads of up to %u numbers, not %u + %u and %u",

@@ -54,13 +54,14 @@ static bool check_lengths(const struct rt_config *c, struct rt_key_fault *fault)
         (void)snprintf(must, sizeof(must), "at least %u, the longest query length", query_len);
         return rt_key_blame(fault, RT_KEY_MAX_LENGTH, must);
     }
-    uint64_t blocks = rt_ceil_div_u32(c->max_length, c->page_size);
+    const uint32_t page_tokens = c->page_size * c->context_parallel;
+    uint64_t blocks = rt_ceil_div_u32(c->max_length, page_tokens);
     if (blocks * c->max_sequences > INT32_MAX) {
         (void)snprintf(must, sizeof(must),
                        "at most %llu with %u sequences and pages of %u tokens: the page table "
                        "has at most 2147483647 entries",
-                       (unsigned long long)(INT32_MAX / c->max_sequences) * c->page_size,
-                       c->max_sequences, c->page_size);
+                       (unsigned long long)(INT32_MAX / c->max_sequences) * page_tokens,
+                       c->max_sequences, page_tokens);
         return rt_key_blame(fault, RT_KEY_MAX_LENGTH, must);
     }
     return true;
@@ -282,6 +283,32 @@ static bool check_sparse(const struct rt_config *c, struct rt_key_fault *fault)
     return blame_number(fault, RT_KEY_BATCH_SIZES, c->batch_sizes[c->batch_size_count - 1], must);
 }
 
+/* ---- a context over ranks -------------------------------------------------------------------- */
+
+/* Rows of its schedule are query tokens, and a rank's heads are shared out behind attention. */
+static bool check_context(const struct rt_config *c, struct rt_key_fault *fault)
+{
+    char must[96];
+    const uint32_t ranks = c->context_parallel;
+    const uint32_t longest = c->query_lens[c->query_len_count - 1];
+    const uint32_t most = RT_MAX_BATCH / longest;
+    if (ranks == 1)
+        return true;
+    if (!c->layer || c->sinks)
+        return blame_number(fault, RT_KEY_CONTEXT_PARALLEL, ranks,
+                            "1 without layer and with attention.sinks");
+    if (c->geometry.heads % ranks != 0) {
+        (void)snprintf(must, sizeof(must), "a divisor of the %u heads", c->geometry.heads);
+        return blame_number(fault, RT_KEY_CONTEXT_PARALLEL, ranks, must);
+    }
+    if (c->batch_sizes[c->batch_size_count - 1] <= most)
+        return true;
+    fault->element = (int32_t)c->batch_size_count - 1;
+    (void)snprintf(must, sizeof(must), "at most %u with context_parallel and query length %u", most,
+                   longest);
+    return blame_number(fault, RT_KEY_BATCH_SIZES, c->batch_sizes[c->batch_size_count - 1], must);
+}
+
 bool rt_config_is_good(const struct rt_config *config, struct rt_key_fault *fault)
 {
     for (uint32_t id = 0; id < RT_KEY_COUNT; id++)
@@ -293,7 +320,7 @@ bool rt_config_is_good(const struct rt_config *config, struct rt_key_fault *faul
            check_geometry(&config->geometry, fault) && check_lengths(config, fault) &&
            check_floats(&config->block, fault) && check_block(config, fault) &&
            check_chunks(config, fault) && check_layout(config, fault) &&
-           check_sparse(config, fault);
+           check_sparse(config, fault) && check_context(config, fault);
 }
 
 enum rt_status rt_config_take(const struct rt_config *given, struct rt_config *out,

@@ -58,6 +58,9 @@ static enum rt_status configure(struct rt_decoder *d, const struct rt_decoder_pa
     d->config.block = d->model.block;
     d->config.layer = 1;
     d->config.input_norm = 1;
+    RT_MODELS_REQUIRE(params->ranks || d->config.context_parallel == 1, err, RT_ERR_INVALID,
+                      "rt_decoder_create: context_parallel is %u: must be 1 without ranks",
+                      d->config.context_parallel);
     if (params->ranks)
         RT_MODELS_TRY(take_part(d, params->ranks, err));
     return rt_config_check(&d->config, err);

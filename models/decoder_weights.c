@@ -81,11 +81,12 @@ static enum rt_status bind_all(const rt_places *places, const uint64_t *offsets,
 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
-static enum rt_status take_part(rt_places *places, const rt_ranks *ranks, struct rt_error *err)
+static enum rt_status take_part(rt_places *places, const rt_ranks *ranks,
+                                const struct rt_config *config, struct rt_error *err)
 {
     struct rt_ranks_info info = {.struct_size = sizeof(info)};
     RT_MODELS_TRY(rt_ranks_get_info(ranks, &info, err));
-    return rt_places_cut(places, info.rank, info.ranks, err);
+    return rt_places_cut(places, info.rank, info.ranks, config->context_parallel, err);
 }
 
 static enum rt_status load(const struct rt_decoder_params *params, const struct rt_config *config,
@@ -94,7 +95,7 @@ static enum rt_status load(const struct rt_decoder_params *params, const struct 
 {
     RT_MODELS_TRY(rt_places_check(places, params->checkpoint, err));
     if (params->ranks)
-        RT_MODELS_TRY(take_part(places, params->ranks, err));
+        RT_MODELS_TRY(take_part(places, params->ranks, config, err));
     RT_MODELS_TRY(place_all(params->model, places, offsets, w, err));
     RT_MODELS_TRY(rt_memory_create(device, w->bytes, &w->memory, &w->address, err));
     make_addresses(params->model, w);

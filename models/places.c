@@ -37,7 +37,7 @@ static enum rt_status init(struct rt_places *p, struct rt_error *err)
     const struct rt_model *m = &p->model;
     RT_MODELS_TRY(rt_places_check_model(m, err));
     RT_MODELS_TRY(open_attention(p, err));
-    p->ranks = 1;
+    p->ranks = p->context = 1;
     p->starts[0] = 1;
     for (uint32_t layer = 0; layer < m->layers; layer++)
         p->starts[layer + 1] = p->starts[layer] + NORMS + p->attention_count + mlp_count(m, layer);
@@ -65,18 +65,22 @@ enum rt_status rt_places_create(const struct rt_model *model, rt_places **out,
     return status;
 }
 
-enum rt_status rt_places_cut(rt_places *places, uint32_t rank, uint32_t ranks,
+enum rt_status rt_places_cut(rt_places *places, uint32_t rank, uint32_t ranks, uint32_t context,
                              struct rt_error *error)
 {
     RT_MODELS_REQUIRE(places, error, RT_ERR_INVALID, "rt_places_cut: places is null");
     RT_MODELS_REQUIRE(rank < ranks, error, RT_ERR_INVALID,
                       "rt_places_cut: rank %" PRIu32 " of %" PRIu32, rank, ranks);
+    RT_MODELS_REQUIRE(context > 0 && ranks % context == 0, error, RT_ERR_INVALID,
+                      "rt_places_cut: a context of %" PRIu32 " of %" PRIu32 " ranks", context,
+                      ranks);
     const uint32_t heads = places->model.geometry.heads;
     RT_MODELS_REQUIRE(heads % ranks == 0, error, RT_ERR_GEOMETRY,
                       "rt_places_cut: %" PRIu32 " heads are no multiple of %" PRIu32 " ranks",
                       heads, ranks);
     places->rank = rank;
     places->ranks = ranks;
+    places->context = context;
     return RT_OK;
 }
 
@@ -221,7 +225,7 @@ void rt_place_of(const struct rt_places *p, uint32_t index, struct rt_place *out
 {
     rt_place_whole(p, index, out);
     const enum rt_place_part part = rt_place_part_of(out);
-    out->rows /= part == RT_PART_ROWS ? p->ranks : 1;
+    out->rows /= part == RT_PART_ROWS ? p->ranks / p->context : 1;
     out->columns /= part == RT_PART_COLUMNS ? p->ranks : 1;
 }
 

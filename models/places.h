@@ -15,7 +15,8 @@ struct rt_places {
     rt_weights *attention; /* of one layer: they are the same in all of them */
     uint32_t attention_count;
     uint32_t count;
-    uint32_t rank, ranks;               /* whose heads: one of so many parts */
+    uint32_t rank, ranks; /* whose heads: one of so many parts */
+    uint32_t context;     /* ranks, neighbours, that have the same heads up to attention */
     uint32_t starts[RT_MAX_LAYERS + 1]; /* first index of each layer, then of what is behind */
 };
 

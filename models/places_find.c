@@ -161,7 +161,7 @@ enum rt_status rt_places_copy(const rt_places *places, const rt_checkpoint *chec
     if (part == RT_PART_COLUMNS)
         return copy_columns(places, checkpoint, &source, &whole, first, count, dtype, out, error);
     if (part == RT_PART_ROWS)
-        source.first_row += places->rank * place.rows;
+        source.first_row += places->rank / places->context * place.rows;
     RT_MODELS_TRY(rt_checkpoint_copy(checkpoint, source.tensor->name, source.first_row + first,
                                      count, dtype, out, error));
     if (place.kind == RT_PLACE_EMBEDDING && places->model.has_zero_token)

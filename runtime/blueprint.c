@@ -67,8 +67,8 @@ static enum rt_status choose_kernels(struct rt_blueprint *b, const struct rt_kv_
         .invariant = c->invariant,
     };
     for (uint32_t i = 0; i < c->query_len_count; i++) {
-        request.q_len = c->query_lens[i];
-        RT_TRY(resolve_all(c, &request, b->variants[request.q_len], err));
+        request.q_len = c->context_parallel > 1 ? 1 : c->query_lens[i];
+        RT_TRY(resolve_all(c, &request, b->variants[c->query_lens[i]], err));
     }
     /* What opens and closes a step is the same in all graphs. */
     memcpy(b->variants[0], b->variants[c->query_lens[0]], sizeof(b->variants[0]));
@@ -93,7 +93,7 @@ static void fill_block_dims(const struct rt_blueprint *b, struct rt_dims *dims)
     dims->input_norm_rows = c->input_norm ? dims->bucket_max : 0;
     dims->a_width = (block->q_lora_rank ? block->q_lora_rank : q) + dims->kv.d_qk;
     dims->q_width = block->q_lora_rank ? q : 0;
-    dims->v_width = heads * block->v_head_dim;
+    dims->v_width = rt_blueprint_out_heads(b) * block->v_head_dim;
     dims->rope_positions = turns ? c->max_length : 0;
     dims->rope_pairs = turns ? rope / 2 : 0;
     dims->query_scales = block->rope.query_scale_beta > 0.0 ? c->max_length : 0;
@@ -132,11 +132,17 @@ static void add_chunk(const struct rt_blueprint *b, const struct rt_graph_spec *
         b->config.geometry.heads * (b->config.block.qk_nope_head_dim + b->config.block.v_head_dim);
 }
 
+/* Where ranks share a context, query tokens are rows of their own. */
+static bool attends_by_token(const struct rt_config *c)
+{
+    return c->topk || c->context_parallel > 1;
+}
+
 /* Of one schedule, at most: a chunk's prompts have one, and what decodes beside them. */
-static uint32_t attended_rows(const struct rt_graph_spec *spec)
+static uint32_t attended_rows(const struct rt_config *c, const struct rt_graph_spec *spec)
 {
     if (!rt_spec_is_chunk(spec))
-        return spec->rows;
+        return attends_by_token(c) ? spec->tokens : spec->rows;
     return spec->absorbed ? rt_max_u32(rt_spec_chunk(spec), spec->decode_rows) : spec->decode_rows;
 }
 
@@ -151,6 +157,7 @@ static void fill_dims(const struct rt_blueprint *b, const struct rt_kv_format *k
         .slots = c->max_sequences,
         .max_length = c->max_length,
         .page_size = c->page_size,
+        .context = c->context_parallel,
         .pages = pages,
         .rows = (uint32_t)rt_specs_capacity(b->specs, b->spec_count, c->max_sequences),
         .ring_depth = c->ring_depth,
@@ -163,10 +170,10 @@ static void fill_dims(const struct rt_blueprint *b, const struct rt_kv_format *k
         const struct rt_graph_spec *const spec = &b->specs[i];
         const uint32_t q_len = rt_spec_query_len(spec);
         const uint32_t parts = rt_blueprint_attend(b, spec)->parts;
-        /* A split row's; of sparse attention a row is a query token. */
+        /* A split row's. */
         const uint64_t rows =
-            rt_max_split_slots(rt_blueprint_attend(b, spec), attended_rows(spec)) *
-            c->geometry.heads * (c->topk ? 1 : q_len);
+            rt_max_split_slots(rt_blueprint_attend(b, spec), attended_rows(c, spec)) *
+            c->geometry.heads * (attends_by_token(c) ? 1 : q_len);
         dims->bucket_max = rt_max_u32(dims->bucket_max, b->specs[i].rows);
         dims->q_max = rt_max_u32(dims->q_max, q_len);
         dims->parts_max = rt_max_u32(dims->parts_max, parts);
@@ -221,7 +228,7 @@ void rt_blueprint_info(const struct rt_blueprint *b, struct rt_info *info)
     info->arena_bytes = l->arena_bytes;
     info->pool_bytes = l->pool_bytes;
     info->mapped_bytes = l->mapped_bytes;
-    info->tokens = l->dims.pages * l->dims.page_size;
+    info->tokens = l->dims.pages * rt_blueprint_page_tokens(b);
     info->full_sequences = l->dims.pages / l->max_blocks;
     info->memory_bytes = b->free_bytes;
     info->pages_limit = b->pages_limit;

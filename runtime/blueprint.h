@@ -23,6 +23,8 @@ struct rt_blueprint {
     struct rt_variant chunk_variants[RT_OP_COUNT]; /* and the graphs of chunks */
     struct rt_chunk_form forms[RT_MAX_CHUNKS];     /* by chunk of the configuration */
     struct rt_placement placement;
+    uint32_t
+        context_rank; /* which of the ranks that share a context this is; a plan is of the first */
     enum rt_pages_limit pages_limit;
     uint64_t free_bytes; /* as given */
 };
@@ -80,6 +82,18 @@ static inline uint32_t rt_blueprint_context(const struct rt_blueprint *b,
                                             const struct rt_graph_spec *spec)
 {
     return spec->pieces * b->placement.dims.context_piece;
+}
+
+/* Tokens that a page id stands for, on all ranks that share a context. */
+static inline uint32_t rt_blueprint_page_tokens(const struct rt_blueprint *b)
+{
+    return b->config.page_size * b->config.context_parallel;
+}
+
+/* Heads of the rank's own behind attention: o_proj's. */
+static inline uint32_t rt_blueprint_out_heads(const struct rt_blueprint *b)
+{
+    return b->config.geometry.heads / b->config.context_parallel;
 }
 
 /* Fills what follows from the blueprint; the rest of *info stays. */

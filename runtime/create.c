@@ -310,6 +310,7 @@ static enum rt_status build_runtime(struct rt_runtime *rt, const struct rt_creat
     RT_TRY(RT_DRV(d, err, mem_info, (d, &free_bytes, &total_bytes)));
     RT_TRY(
         rt_blueprint_make(p->config, &d->caps, memory_budget(free_bytes, p), &rt->blueprint, err));
+    RT_TRY(rt_ranks_share(rt, err));
     say_choices(rt, p);
     say_foreign(p);
     if (p->stream) {

@@ -27,7 +27,7 @@ static enum rt_status find_pair(struct rt_runtime *rt, rt_seq seq, struct rt_slo
 static enum rt_status open_fork(struct rt_runtime *rt, const struct rt_slot *parent,
                                 struct rt_slot *child, rt_seq *out)
 {
-    uint32_t page_size = rt->blueprint.config.page_size, length = parent->length;
+    uint32_t page_size = rt_page_tokens(rt), length = parent->length;
     int32_t copied = length % page_size ? rt_slot_line(rt, parent)[length / page_size] : -1;
     /* At once even without a page to copy: a failed step applies its ops again, and by then the
      * parent's token could be another. */
@@ -47,7 +47,7 @@ enum rt_status rt_seq_fork(rt_runtime *rt, rt_seq seq, rt_seq *out)
     RT_TRY(find_pair(rt, seq, &parent, &child));
     RT_REQUIRE(rt_slot_rest(rt, parent)->builtin_pages, &rt->error, RT_ERR_UNSUPPORTED,
                "sequence 0x%" PRIx64 " has the caller's pages: rt_seq_fork_onto forks it", seq);
-    uint32_t page_size = rt->blueprint.config.page_size;
+    uint32_t page_size = rt_page_tokens(rt);
     uint32_t tail = parent->length % page_size, full = parent->length / page_size;
     RT_REQUIRE(!tail || rt->pages.free_count, &rt->error, RT_ERR_PAGES,
                "a fork at length %u copies its last page, none of %u is free", parent->length,
@@ -65,7 +65,7 @@ enum rt_status rt_seq_fork(rt_runtime *rt, rt_seq seq, rt_seq *out)
 static enum rt_status check_last_page(struct rt_runtime *rt, const struct rt_slot *parent,
                                       int32_t last_page)
 {
-    uint32_t length = parent->length, page_size = rt->blueprint.config.page_size;
+    uint32_t length = parent->length, page_size = rt_page_tokens(rt);
     uint32_t bound = rt_slot_rest(rt, parent)->page_count;
     RT_REQUIRE(rt_ceil_div_u32(length, page_size) <= bound, &rt->error, RT_ERR_PAGES,
                "a fork at length %u shares %u pages, %u are bound", length,
@@ -96,7 +96,7 @@ enum rt_status rt_seq_fork_onto(rt_runtime *rt, rt_seq seq, int32_t last_page, r
     RT_REQUIRE(!rt_slot_rest(rt, parent)->builtin_pages, &rt->error, RT_ERR_UNSUPPORTED,
                "sequence 0x%" PRIx64 " has builtin pages: rt_seq_fork forks it", seq);
     RT_TRY(check_last_page(rt, parent, last_page));
-    uint32_t full = parent->length / rt->blueprint.config.page_size;
+    uint32_t full = parent->length / rt_page_tokens(rt);
     int32_t *line = rt_slot_line(rt, child);
     memcpy(line, rt_slot_line(rt, parent), (size_t)full * sizeof(*line));
     if (last_page >= 0)
@@ -117,7 +117,7 @@ enum rt_status rt_seq_rewind(rt_runtime *rt, rt_seq seq, uint32_t length)
     RT_TRY(rt_slot_decided(rt, slot, "rewind"));
     RT_REQUIRE(length <= slot->length, &rt->error, RT_ERR_LENGTH,
                "rewind to %u: the sequence has %u tokens", length, slot->length);
-    uint32_t page_size = rt->blueprint.config.page_size;
+    uint32_t page_size = rt_page_tokens(rt);
     uint32_t index = rt_slot_index(rt, slot), tail = length % page_size, kept = length / page_size;
     int32_t *line = rt_slot_line(rt, slot);
     struct rt_slot_rest *rest = rt_slot_rest(rt, slot);
@@ -136,7 +136,7 @@ enum rt_status rt_seq_rewind(rt_runtime *rt, rt_seq seq, uint32_t length)
     if (copy) {
         int32_t fresh = rt_pages_take(&rt->pages), shared = line[kept];
         rt_put_set_pages(rt, index, kept, &fresh, 1);
-        rt_put_op(rt, RT_OP_COPY_PAGE, tail, shared, fresh);
+        rt_put_op(rt, RT_OP_COPY_PAGE, rt_own_tokens(rt, tail), shared, fresh);
         enum rt_status status = rt_flush_or_forget(rt, bytes, count);
         if (status != RT_OK) {
             rt_pages_drop(&rt->pages, fresh);

@@ -35,7 +35,7 @@ struct chunk {
 static uint32_t pages_for(const struct rt_runtime *rt, const struct rt_slot *slot, uint32_t reach)
 {
     const uint32_t held = rt_slot_rest(rt, slot)->page_count;
-    const uint32_t needed = rt_ceil_div_u32(reach, rt->blueprint.config.page_size);
+    const uint32_t needed = rt_ceil_div_u32(reach, rt_page_tokens(rt));
     return needed > held ? needed - held : 0;
 }
 
@@ -71,7 +71,6 @@ static enum rt_status check_length(struct rt_runtime *rt, const struct rt_slot *
 static enum rt_status check_prompt(struct rt_runtime *rt, const struct rt_prompt *prompt,
                                    uint32_t i, uint32_t *new_pages)
 {
-    const struct rt_config *c = &rt->blueprint.config;
     struct rt_slot *slot = NULL;
     RT_REQUIRE(prompt->tokens && prompt->count >= 1, &rt->error, RT_ERR_INVALID,
                "prompt %u: %u tokens at %p", i, prompt->count, (const void *)prompt->tokens);
@@ -91,7 +90,7 @@ static enum rt_status check_prompt(struct rt_runtime *rt, const struct rt_prompt
     else
         RT_REQUIRE(reach <= slot->capacity, &rt->error, RT_ERR_PAGES,
                    "prompt %u: %u tokens need %u pages, %u are bound", i, reach,
-                   rt_ceil_div_u32(reach, c->page_size), rt_slot_rest(rt, slot)->page_count);
+                   rt_ceil_div_u32(reach, rt_page_tokens(rt)), rt_slot_rest(rt, slot)->page_count);
     slot->named_in = rt->attempts;
     return check_ids(rt, prompt, i);
 }

@@ -91,7 +91,7 @@ enum rt_status rt_pages_release(rt_runtime *rt, const int32_t *pages, uint32_t c
 
 static enum rt_status check_shared(struct rt_runtime *rt, const struct rt_seq_params *params)
 {
-    const uint32_t page_size = rt->blueprint.config.page_size;
+    const uint32_t page_size = rt_page_tokens(rt);
     RT_REQUIRE(params->pages == RT_PAGES_BUILTIN, &rt->error, RT_ERR_UNSUPPORTED,
                "rt_seq_open: shared_pages with the caller's pages: rt_seq_bind_pages shares those");
     RT_REQUIRE(params->shared_pages, &rt->error, RT_ERR_INVALID,
@@ -112,7 +112,7 @@ enum rt_status rt_slot_open_shared(struct rt_runtime *rt, struct rt_slot *slot,
                                    const struct rt_seq_params *params)
 {
     RT_TRY(check_shared(rt, params));
-    const uint32_t page_size = rt->blueprint.config.page_size;
+    const uint32_t page_size = rt_page_tokens(rt);
     const uint32_t tail = params->length % page_size, full = params->length / page_size;
     RT_TRY(rt_slot_share_pages(rt, slot, params->shared_pages, full));
     rt_slot_take_pages(rt, slot, tail ? 1 : 0);

@@ -11,6 +11,7 @@
 #define NS_PER_MS UINT64_C(1000000)
 
 _Static_assert(RT_MAX_RANKS == RT_BOARD_MAX_RANKS, "every group has room on a board");
+_Static_assert(RT_MAX_CONTEXT_RANKS == RT_MAX_RANKS, "all ranks of a group may share a context");
 
 /* ---- the group ------------------------------------------------------------------------------- */
 
@@ -75,17 +76,29 @@ static void list_divisors(uint32_t heads, char *text, size_t bytes)
             used += (size_t)snprintf(text + used, bytes - used, "%s%" PRIu32, i > 1 ? ", " : "", i);
 }
 
+/* Neighbours of whom every group of a context is. */
+static enum rt_status check_context(const rt_ranks *ranks, uint32_t context, struct rt_error *err)
+{
+    const uint32_t count = ranks ? ranks->comm.ranks : 1;
+    RT_REQUIRE(context > 0 && count % context == 0, err, RT_ERR_INVALID,
+               "context_parallel is %" PRIu32 ": must divide the group's ranks, %" PRIu32, context,
+               count);
+    return RT_OK;
+}
+
 enum rt_status rt_ranks_cut(const rt_ranks *ranks, struct rt_config *config, struct rt_error *error)
 {
     char divisors[256] = "";
     RT_REQUIRE(ranks, error, RT_ERR_INVALID, "rt_ranks_cut: ranks is null");
     RT_CHECK_STRUCT(config, error);
     const uint32_t heads = config->geometry.heads, count = ranks->comm.ranks;
+    const uint32_t context = config->context_parallel;
+    RT_TRY(check_context(ranks, context, error));
     list_divisors(heads, divisors, sizeof(divisors));
     RT_REQUIRE(heads > 0 && heads % count == 0, error, RT_ERR_GEOMETRY,
                "%" PRIu32 " heads cannot be cut evenly over %" PRIu32 " ranks: %s ranks can be",
                heads, count, divisors);
-    config->geometry.heads = heads / count;
+    config->geometry.heads = heads / (count / context);
     return RT_OK;
 }
 
@@ -137,6 +150,17 @@ static void fields_of(const struct rt_runtime *rt, const struct rt_graph_spec *s
     fields[RT_BOARD_CHUNK] = rt_spec_is_chunk(spec) ? rt_spec_chunk(spec) : 0;
     fields[RT_BOARD_ROWS] = rows;
     fields[RT_BOARD_LAYERS] = c->layer ? c->geometry.layers : 0;
+    fields[RT_BOARD_CONTEXT] = c->context_parallel;
+    fields[RT_BOARD_SHARED_ROWS] = c->context_parallel > 1 ? rows : 0;
+}
+
+static enum rt_status try_swap(struct rt_runtime *rt, const struct rt_graph_spec *spec,
+                               struct rt_error *err)
+{
+    const struct rt_collective x = rt_ranks_swap(
+        &rt->blueprint, &rt->ranks->comm, rt_arena_addr(&rt->arena, RT_TENSOR_GIVEN, 0),
+        rt_arena_addr(&rt->arena, RT_TENSOR_TAKEN, 0), spec->tokens);
+    return rt_comm_try(&rt->ranks->comm, &rt->driver, &x, rt->stream, err);
 }
 
 static enum rt_status try_graph(struct rt_runtime *rt, const struct rt_graph_spec *spec,
@@ -148,6 +172,8 @@ static enum rt_status try_graph(struct rt_runtime *rt, const struct rt_graph_spe
     uint32_t fields[RT_BOARD_FIELD_COUNT];
     fields_of(rt, spec, 0, fields);
     RT_TRY(rt_comm_post(&rt->ranks->comm, fields, err));
+    if (rt->blueprint.config.context_parallel > 1)
+        RT_TRY(try_swap(rt, spec, err));
     RT_TRY(rt_comm_try(&rt->ranks->comm, &rt->driver, &x, rt->stream, err));
     return rt_sums_choose(&rt->sums, &rt->kernels, &x, rt->stream, err);
 }
@@ -162,6 +188,14 @@ void rt_ranks_register(struct rt_runtime *rt)
             .base = peers->memory[r], .bytes = peers->bytes, .name = "mailbox of a rank"};
     rt->regions[rt->region_count++] = (struct rt_audit_region){
         .base = peers->stop_addr, .bytes = sizeof(*peers->stop), .name = "stop of the ranks"};
+}
+
+enum rt_status rt_ranks_share(struct rt_runtime *rt, struct rt_error *err)
+{
+    const uint32_t context = rt->blueprint.config.context_parallel;
+    RT_TRY(check_context(rt->ranks, context, err));
+    rt->blueprint.context_rank = rt->ranks ? rt->ranks->comm.rank % context : 0;
+    return RT_OK;
 }
 
 enum rt_status rt_ranks_try(struct rt_runtime *rt, struct rt_error *err)

@@ -52,7 +52,9 @@ struct rt_rows_view rt_recipe_rows_view(const struct recipe *b)
     const bool by_token = b->span.by_token;
     const enum rt_tensor_id slot = by_token ? RT_TENSOR_TOKEN_SLOT : RT_TENSOR_ROW_SLOT;
     const enum rt_tensor_id position = by_token ? RT_TENSOR_TOKEN_POSITION : RT_TENSOR_ROW_POSITION;
-    const enum rt_tensor_id length = by_token ? RT_TENSOR_TOKEN_LENGTH : RT_TENSOR_ROW_LENGTH;
+    const enum rt_tensor_id length = rt_recipe_has_context(b) ? RT_TENSOR_OWN_LENGTH
+                                     : by_token               ? RT_TENSOR_TOKEN_LENGTH
+                                                              : RT_TENSOR_ROW_LENGTH;
     const bool no_base = b->s->blueprint->config.layer || by_token;
     return (struct rt_rows_view){
         .slot = rt_recipe_at_span(b, slot, 0, 1),
@@ -168,7 +170,7 @@ enum rt_status rt_recipe_add_user_stage(struct recipe *b, enum rt_stage_point po
                     .point = point,
                     .layer = layer == RT_NO_LAYER ? 0 : layer,
                     .batch = b->spec->rows,
-                    .query_len = b->query_len,
+                    .query_len = rt_spec_query_len(b->spec),
                     .tokens = b->spec->tokens,
                     .chunk = rt_spec_chunk(b->spec),
                     .host = b->s->blueprint->caps.kind == RT_DEVICE_KIND_HOST,
@@ -216,7 +218,7 @@ static enum rt_status add_step_begin(struct recipe *b)
         .tokens_offset = l->record.tokens_offset,
         .ops_offset = l->record.ops_offset,
         .bucket = b->spec->rows,
-        .query_len = b->query_len,
+        .query_len = rt_spec_query_len(b->spec),
         .slots = l->dims.slots,
         .max_blocks = l->max_blocks,
         .pages = (uint32_t)l->dims.pages,
@@ -248,7 +250,7 @@ static enum rt_status add_step_end(struct recipe *b)
         .ring_depth = l->dims.ring_depth,
         .completion_bytes = l->record.completion_bytes,
         .bucket = b->spec->rows,
-        .query_len = b->query_len,
+        .query_len = rt_spec_query_len(b->spec),
         .draft_columns = l->dims.q_max - 1,
         .tokens_offset = l->record.outcome_tokens_offset,
     };
@@ -351,13 +353,34 @@ static const float *sink_of(const struct recipe *b, uint32_t layer)
     return has_sinks ? rt_recipe_at(b, RT_TENSOR_SINK, layer) : NULL;
 }
 
+static struct rt_heads_view out_view(const struct recipe *b, uint32_t layer)
+{
+    if (rt_recipe_has_context(b))
+        return rt_recipe_given_out(b);
+    return rt_recipe_heads_view(b, RT_TENSOR_OUT, layer, b->s->blueprint->placement.dims.kv.d_v);
+}
+
+static struct rt_heads_view lse_view(const struct recipe *b, uint32_t layer)
+{
+    return rt_recipe_has_context(b) ? rt_recipe_given_lse(b)
+                                    : rt_recipe_heads_view(b, RT_TENSOR_LSE, layer, 1);
+}
+
+/* Keys that are older than the step are there before append is done. Not of a chunk, whose own
+ * append has just written some; nor where tokens are rows of their own and see each other's. */
+static bool attends_early(const struct recipe *b, uint32_t layer)
+{
+    const bool drafts = rt_spec_query_len(b->spec) > 1;
+    return layer > 0 && !rt_spec_is_chunk(b->spec) && !(rt_recipe_has_context(b) && drafts);
+}
+
 struct rt_attend_params rt_recipe_attend_params(const struct recipe *b, uint32_t layer)
 {
     const struct rt_dims *dims = &b->s->blueprint->placement.dims;
     return (struct rt_attend_params){
         .q = rt_recipe_heads_view(b, RT_TENSOR_Q, layer, dims->kv.d_qk),
-        .out = rt_recipe_heads_view(b, RT_TENSOR_OUT, layer, dims->kv.d_v),
-        .lse = rt_recipe_heads_view(b, RT_TENSOR_LSE, layer, 1),
+        .out = out_view(b, layer),
+        .lse = lse_view(b, layer),
         .kv = rt_recipe_kv_view(b, layer),
         .rows = rt_recipe_rows_view(b),
         .schedule = rt_recipe_schedule_view(b),
@@ -371,8 +394,7 @@ struct rt_attend_params rt_recipe_attend_params(const struct recipe *b, uint32_t
         .causal = 1,
         /* The first layer's schedule may still be running: it is in the launch in front, or in
          * front of launches of a block that let the next begin before their own waits. */
-        /* Of a chunk, keys that its own append has just written. */
-        .early = layer > 0 && !b->span.by_token,
+        .early = attends_early(b, layer),
         .sink = sink_of(b, layer),
     };
 }
@@ -394,8 +416,8 @@ struct rt_reduce_params rt_recipe_reduce_params(const struct recipe *b, uint32_t
         .partials = partials_view(b),
         .schedule = rt_recipe_schedule_view(b),
         .rows = rt_recipe_rows_view(b),
-        .out = rt_recipe_heads_view(b, RT_TENSOR_OUT, layer, dims->kv.d_v),
-        .lse = rt_recipe_heads_view(b, RT_TENSOR_LSE, layer, 1),
+        .out = out_view(b, layer),
+        .lse = lse_view(b, layer),
         .stamp_last = last ? ctrl_stamp(b, offsetof(struct rt_ctrl, t_attend_last)) : NULL,
         .heads = dims->heads,
         .d_v = dims->kv.d_v,
@@ -432,6 +454,8 @@ static enum rt_status add_layers(struct recipe *b)
 {
     const struct rt_config *config = &b->s->blueprint->config;
     RT_TRY(rt_recipe_add_user_stage(b, RT_STAGE_STEP_BEGIN, RT_NO_LAYER));
+    if (rt_recipe_has_context(b))
+        RT_TRY(rt_recipe_add_context_rows(b));
     if (config->layer)
         RT_TRY(rt_recipe_add_schedule(b));
     for (uint32_t layer = 0; layer < config->geometry.layers; layer++) {

@@ -87,13 +87,15 @@ static struct rt_norm_view norm(const struct recipe *b, uint32_t layer, enum rt_
     };
 }
 
-/* A head's W_UK [P, L] or W_UV [V, L] in kv_b_proj as it lies: `skip` rows into each head's. */
-static struct rt_weight_view kv_b(const struct recipe *b, uint32_t layer, uint32_t skip)
+/* A head's W_UK [P, L] or W_UV [V, L] in kv_b_proj as it lies, of head `head` and those behind it:
+ * `skip` rows into each head's. */
+static struct rt_weight_view kv_b(const struct recipe *b, uint32_t layer, uint32_t head,
+                                  uint32_t skip)
 {
     const struct rt_block *block = &config_of(b)->block;
     struct rt_weight_view w = weight(b, layer, RT_WEIGHT_KV_B, RT_WEIGHT_COUNT);
-    w.base += skip * w.row_stride;
     w.batch_stride = ((int64_t)block->qk_nope_head_dim + block->v_head_dim) * w.row_stride;
+    w.base += head * w.batch_stride + skip * w.row_stride;
     w.rows = block->v_head_dim;
     return w;
 }
@@ -307,9 +309,10 @@ static struct vectors packed(const struct recipe *b, enum rt_tensor_id id, uint3
 }
 
 /* Head by head within each token. */
-static struct vectors of_heads(const struct recipe *b, enum rt_tensor_id id, uint32_t width)
+static struct vectors of_heads(const struct recipe *b, enum rt_tensor_id id, uint32_t heads,
+                               uint32_t width)
 {
-    const uint64_t row = (uint64_t)config_of(b)->geometry.heads * width;
+    const uint64_t row = (uint64_t)heads * width;
     return (struct vectors){.base = rt_recipe_at_span(b, id, 0, row),
                             .batch_stride = width,
                             .row_stride = (int64_t)row};
@@ -391,13 +394,14 @@ static struct rt_preattend_params preattend(const struct recipe *b, uint32_t lay
                      dims->query_scales ? rt_recipe_at(b, RT_TENSOR_QUERY_SCALE, 0) : NULL,
                  .capacity = c->max_length,
                  .half_order = c->block.rope.order == RT_ROPE_HALF},
+        .place = rt_recipe_has_context(b) ? rt_recipe_at_span(b, RT_TENSOR_OWN_PLACE, 0, 1) : NULL,
         .heads = c->geometry.heads,
         .nope_dim = c->block.qk_nope_head_dim,
         .latent_dim = c->geometry.kv_lora_rank,
         .rope_dim = c->geometry.qk_rope_head_dim,
         .is_f32 = c->precision == RT_PRECISION_F32,
-        /* What step_begin wrote was complete before the schedule let its successor begin. */
-        .early = !b->span.by_token,
+        /* What stands in front of the schedule was complete before that let its successor begin. */
+        .early = !rt_spec_is_chunk(b->spec),
     };
     p.kv_a.base = behind(b, first, a - p.latent_dim - p.rope_dim);
     return p;
@@ -459,7 +463,7 @@ enum rt_status rt_recipe_add_expansion(struct recipe *b, uint32_t layer)
         .name = "kv_b",
         .x = packed(b, RT_TENSOR_EXPANDED_LATENT, dims->kv.d_qk),
         .y = packed(b, RT_TENSOR_EXPANDED_KV, dims->kv_width),
-        .w = {kv_b(b, layer, 0)},
+        .w = {kv_b(b, layer, 0, 0)},
         .batch = 1,
         .k = config_of(b)->geometry.kv_lora_rank,
     };
@@ -478,8 +482,8 @@ static struct product absorb(const struct recipe *b, uint32_t layer,
         .x = {.base = q_in->base,
               .batch_stride = q_in->head_stride,
               .row_stride = q_in->token_stride},
-        .y = of_heads(b, RT_TENSOR_Q, b->s->blueprint->placement.dims.kv.d_qk),
-        .w = {kv_b(b, layer, 0)},
+        .y = of_heads(b, RT_TENSOR_Q, c->geometry.heads, b->s->blueprint->placement.dims.kv.d_qk),
+        .w = {kv_b(b, layer, 0, 0)},
         .batch = c->geometry.heads,
         .k = c->block.qk_nope_head_dim,
     };
@@ -545,12 +549,14 @@ static enum rt_status add_absorbed(struct recipe *b, uint32_t layer,
 enum rt_status rt_recipe_add_values(struct recipe *b, uint32_t layer)
 {
     const struct rt_config *c = config_of(b);
+    const uint32_t heads = rt_blueprint_out_heads(b->s->blueprint);
+    const uint32_t first = b->s->blueprint->context_rank * heads;
     const struct product values = {
         .name = "w_uv",
-        .x = of_heads(b, RT_TENSOR_OUT, b->s->blueprint->placement.dims.kv.d_v),
-        .y = of_heads(b, RT_TENSOR_VALUES, c->block.v_head_dim),
-        .w = {kv_b(b, layer, c->block.qk_nope_head_dim)},
-        .batch = c->geometry.heads,
+        .x = of_heads(b, RT_TENSOR_OUT, heads, b->s->blueprint->placement.dims.kv.d_v),
+        .y = of_heads(b, RT_TENSOR_VALUES, heads, c->block.v_head_dim),
+        .w = {kv_b(b, layer, first, c->block.qk_nope_head_dim)},
+        .batch = heads,
         .k = c->geometry.kv_lora_rank,
     };
     return add_product(b, layer, &values);
@@ -582,6 +588,8 @@ enum rt_status rt_recipe_add_block(struct recipe *b, uint32_t layer)
     RT_TRY(add_absorbed(b, layer, &rest));
     RT_TRY(rt_recipe_add_attend(b, layer));
     RT_TRY(rt_recipe_add_reduce(b, layer));
+    if (rt_recipe_has_context(b))
+        RT_TRY(rt_recipe_add_context(b, layer));
     RT_TRY(rt_recipe_add_values(b, layer));
     return rt_recipe_add_hidden(b, layer);
 }

@@ -119,6 +119,8 @@ static enum rt_status add_absorbed(struct recipe *b, uint32_t layer)
     RT_TRY(rt_recipe_add_absorption(b, layer));
     RT_TRY(add_attention(b, layer));
     b->span = all_of(b);
+    if (rt_recipe_has_context(b))
+        RT_TRY(rt_recipe_add_context(b, layer));
     return rt_recipe_add_values(b, layer);
 }
 
@@ -168,6 +170,8 @@ enum rt_status rt_recipe_add_chunk(struct recipe *b)
     const struct rt_config *config = &b->s->blueprint->config;
     RT_TRY(add_chunk_rows(b));
     RT_TRY(rt_recipe_add_user_stage(b, RT_STAGE_STEP_BEGIN, RT_NO_LAYER));
+    if (rt_recipe_has_context(b))
+        RT_TRY(rt_recipe_add_context_rows(b));
     RT_TRY(add_schedules(b));
     for (uint32_t layer = 0; layer < config->geometry.layers; layer++) {
         RT_TRY(rt_recipe_add_user_stage(b, RT_STAGE_BEFORE_ATTENTION, layer));

@@ -12,9 +12,9 @@
 struct span {
     uint32_t first;
     uint32_t rows; /* of query_len tokens */
-    bool
-        by_token; /* every token a row of one, as a chunk's are: it has its own slot and position */
-    bool chunk;   /* by chunk's own schedule */
+    /* Every token a row of one, as a chunk's are: it has its own slot and position. */
+    bool by_token;
+    bool chunk; /* by chunk's own schedule */
 };
 
 struct recipe {
@@ -54,6 +54,20 @@ enum rt_status rt_recipe_add_sparse(struct recipe *b, uint32_t layer);
 struct rt_schedule_params rt_recipe_schedule_params(const struct recipe *b);
 struct rt_attend_params rt_recipe_attend_params(const struct recipe *b, uint32_t layer);
 struct rt_reduce_params rt_recipe_reduce_params(const struct recipe *b, uint32_t layer);
+/* Where ranks share a context: how many keys of this rank's each token sees, and whether its own is
+ * one of them; from here on the tokens of a step are rows of their own, as a chunk's are. */
+enum rt_status rt_recipe_add_context_rows(struct recipe *b);
+/* What attention over a rank's own keys leaves for the others, of the span's tokens. */
+struct rt_heads_view rt_recipe_given_out(const struct recipe *b);
+struct rt_heads_view rt_recipe_given_lse(const struct recipe *b);
+/* Behind o_proj, of the span's tokens: all ranks' hidden is their sum. */
+enum rt_status rt_recipe_add_sum(struct recipe *b, uint32_t layer, void *hidden);
+/* Behind attention of all tokens: it becomes that over all ranks' keys. */
+enum rt_status rt_recipe_add_context(struct recipe *b, uint32_t layer);
+static inline bool rt_recipe_has_context(const struct recipe *b)
+{
+    return b->s->blueprint->config.context_parallel > 1;
+}
 /* All between a layer's two stages, attention among it. */
 enum rt_status rt_recipe_add_block(struct recipe *b, uint32_t layer);
 
@@ -64,8 +78,6 @@ enum rt_status rt_recipe_add_query(struct recipe *b, uint32_t layer);
 enum rt_status rt_recipe_add_absorption(struct recipe *b, uint32_t layer);
 enum rt_status rt_recipe_add_values(struct recipe *b, uint32_t layer);
 enum rt_status rt_recipe_add_hidden(struct recipe *b, uint32_t layer);
-/* Over all ranks, in place. */
-enum rt_status rt_recipe_add_sum(struct recipe *b, uint32_t layer, void *hidden);
 
 /* Queries of the span's tokens before absorption, [P + R] each; R of them not yet turned. */
 struct rt_heads_view rt_recipe_full_query(const struct recipe *b);

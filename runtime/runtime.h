@@ -172,6 +172,20 @@ static inline int32_t *rt_slot_line(const struct rt_runtime *rt, const struct rt
     return rt->table + (size_t)rt_slot_index(rt, slot) * rt->blueprint.placement.max_blocks;
 }
 
+/* Tokens that a page id stands for. */
+static inline uint32_t rt_page_tokens(const struct rt_runtime *rt)
+{
+    return rt_blueprint_page_tokens(&rt->blueprint);
+}
+
+/* Of the tokens in front of `tokens`, how many this rank has: the same within a page id's. */
+static inline uint32_t rt_own_tokens(const struct rt_runtime *rt, uint32_t tokens)
+{
+    const struct rt_config *const c = &rt->blueprint.config;
+    return (uint32_t)rt_context_length((int32_t)tokens, c->page_size, c->context_parallel,
+                                       rt->blueprint.context_rank);
+}
+
 /* Launches a control record with the pending ops; RT_ERR_BUSY, or the driver's failure: unchanged.
  */
 enum rt_status rt_flush_ops(struct rt_runtime *rt);

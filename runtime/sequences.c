@@ -115,7 +115,7 @@ void rt_slot_set_page_count(const struct rt_runtime *rt, struct rt_slot *slot, u
 {
     const struct rt_config *c = &rt->blueprint.config;
     rt_slot_rest(rt, slot)->page_count = count;
-    slot->capacity = rt_min_u32(count * c->page_size, c->max_length);
+    slot->capacity = rt_min_u32(count * rt_page_tokens(rt), c->max_length);
 }
 
 struct rt_slot *rt_next_slot(const struct rt_runtime *rt)
@@ -215,12 +215,12 @@ enum rt_status rt_slot_tell(struct rt_runtime *rt, const struct rt_slot *slot, u
 enum rt_status rt_slot_tell_at_once(struct rt_runtime *rt, const struct rt_slot *slot,
                                     uint32_t length, int32_t last_token, int32_t copied)
 {
-    uint32_t tail = length % rt->blueprint.config.page_size;
+    uint32_t tail = length % rt_page_tokens(rt);
     RT_TRY(rt_reserve_ops(rt, beginning_bytes(rt, slot) + (uint32_t)sizeof(struct rt_record_op)));
     uint32_t bytes = rt->ops_bytes, count = rt->ops_count;
     put_beginning(rt, slot, length, last_token);
     if (tail)
-        rt_put_op(rt, RT_OP_COPY_PAGE, tail, copied,
+        rt_put_op(rt, RT_OP_COPY_PAGE, rt_own_tokens(rt, tail), copied,
                   rt_slot_line(rt, slot)[rt_slot_rest(rt, slot)->page_count - 1]);
     RT_TRY(rt_flush_or_forget(rt, bytes, count));
     if (tail)
@@ -259,7 +259,7 @@ static enum rt_status open_unshared(struct rt_runtime *rt, struct rt_slot *slot,
                                     const struct rt_seq_params *params)
 {
     bool builtin = params->pages == RT_PAGES_BUILTIN;
-    uint32_t needed = builtin ? rt_ceil_div_u32(params->length, rt->blueprint.config.page_size) : 0;
+    uint32_t needed = builtin ? rt_ceil_div_u32(params->length, rt_page_tokens(rt)) : 0;
     RT_REQUIRE(needed <= rt->pages.free_count, &rt->error, RT_ERR_PAGES,
                "length %u needs %u pages, %u of %u are free", params->length, needed,
                rt->pages.free_count, rt->pages.count);

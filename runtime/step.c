@@ -66,7 +66,7 @@ static enum rt_status refuse_row(struct rt_runtime *rt, const struct rt_step_par
                        row, longest, query_len, c->max_length);
     }
     return rt_fail(err, RT_ERR_PAGES, "row %u: %u tokens need %u pages, %u are bound", row,
-                   longest + query_len, rt_ceil_div_u32(longest + query_len, c->page_size),
+                   longest + query_len, rt_ceil_div_u32(longest + query_len, rt_page_tokens(rt)),
                    rt_slot_rest(rt, slot)->page_count);
 }
 
@@ -194,7 +194,7 @@ static enum rt_status check_idle(struct rt_runtime *rt, const struct rt_step_par
     return rt_step_check_room(rt);
 }
 
-/* A page for the row that has outgrown its pages: about one row in page_size. */
+/* A page for the row that has outgrown its pages: about one row in a page's tokens. */
 static void grow(struct rt_runtime *rt, struct rt_slot *slot, struct rt_record_row *row)
 {
     uint32_t count = rt_slot_rest(rt, slot)->page_count;

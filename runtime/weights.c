@@ -48,7 +48,7 @@ static struct weight_dims dims_of(const struct rt_config *c)
         .latent = g->kv_lora_rank,
         .kv_a_width = g->kv_lora_rank + rope,
         .kv_b_width = heads * ((uint64_t)b->qk_nope_head_dim + b->v_head_dim),
-        .v_width = heads * b->v_head_dim,
+        .v_width = heads / c->context_parallel * b->v_head_dim,
     };
 }
 

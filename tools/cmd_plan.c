@@ -194,8 +194,8 @@ static void print_plan(const rt_plan *plan, const struct rt_config *config, bool
     printf("KV layout %s: %u bytes a token and layer\n", info->kv_layout, info->kv_token_bytes);
     printf("%" PRIu64 " pages of %u tokens, set by %s: %" PRIu64 " tokens, %" PRIu64
            " sequences of %u\n\n",
-           info->pages, config->page_size, limits[info->pages_limit].words, info->tokens,
-           info->full_sequences, config->max_length);
+           info->pages, config->page_size * config->context_parallel,
+           limits[info->pages_limit].words, info->tokens, info->full_sequences, config->max_length);
     print_buffers(plan);
     putchar('\n');
     print_graphs(plan, stages);

@@ -35,6 +35,7 @@ static bool read_line(int argc, char **argv, struct decode_options *o, struct gi
         {"--seed", OPTION_NUMBER, &o->seed, 0, UINT64_MAX, &g->seed},
         {"--ignore-eos", OPTION_FLAG, &o->ignore_eos, 0, 0, NULL},
         {"--ranks", OPTION_NUMBER, &o->ranks, 1, RANK_CREW_MOST, NULL},
+        {"--context", OPTION_NUMBER, &o->context, 1, RT_MAX_CONTEXT_RANKS, NULL},
         {"--random", OPTION_NUMBER, &o->random, 0, UINT64_MAX, &o->is_random},
         {"--dump", OPTION_TEXT, &o->dump, 0, 0, &g->dump},
         {"--json", OPTION_FLAG, &o->json, 0, 0, NULL},

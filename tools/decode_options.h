@@ -18,8 +18,9 @@ struct decode_options {
     double temperature;         /* 0: greedy */
     double top_p;
     uint64_t top_k, seed;
-    uint64_t random; /* the weights' seed, where is_random */
-    uint64_t ranks;  /* 0: none, the command is all there is */
+    uint64_t random;  /* the weights' seed, where is_random */
+    uint64_t ranks;   /* 0: none, the command is all there is */
+    uint64_t context; /* ranks that share a context; 0: as the configuration has it */
     uint64_t chunk; /* tokens of prompts in one launch, where has_chunk; 0: they go in one by one */
     bool has_chunk, is_random, ignore_eos, json;
 };

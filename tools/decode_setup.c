@@ -91,6 +91,12 @@ static void set_chunks(const struct decode_options *o, struct rt_config *c)
         c->prefill_rows = c->context_piece = 0;
 }
 
+static void set_context(const struct decode_options *o, struct rt_config *c)
+{
+    if (o->context)
+        c->context_parallel = (uint32_t)o->context;
+}
+
 /* One graph for steps, as large as the batch. */
 static void config_for(const struct decode_options *o, struct rt_config *c)
 {
@@ -101,18 +107,20 @@ static void config_for(const struct decode_options *o, struct rt_config *c)
     c->max_sequences = o->rows;
     c->max_length = longest_prompt(o) + (uint32_t)o->tokens;
     set_chunks(o, c);
+    set_context(o, c);
 }
 
 /* What the pool has. */
 static bool has_pages(const struct decode_options *o, const struct rt_config *c, uint64_t pages)
 {
     const uint64_t length = longest_prompt(o) + o->tokens - 1;
-    const uint64_t needed = o->rows * ((length + c->page_size - 1) / c->page_size);
+    const uint64_t page = (uint64_t)c->page_size * c->context_parallel;
+    const uint64_t needed = o->rows * ((length + page - 1) / page);
     if (needed <= pages)
         return true;
-    complain("the KV cache has %" PRIu64 " pages of %u tokens, %u sequences of %" PRIu64
+    complain("the KV cache has %" PRIu64 " pages of %" PRIu64 " tokens, %u sequences of %" PRIu64
              " tokens need %" PRIu64,
-             pages, c->page_size, o->rows, length, needed);
+             pages, page, o->rows, length, needed);
     return false;
 }
 
@@ -160,6 +168,7 @@ static int read_config(const struct decode_options *o, struct decode_setup *s)
         if (status != RT_OK)
             return failed(status, &error);
         set_chunks(o, c);
+        set_context(o, c);
         if (!decode_agree(o->config, c, &s->model))
             return EXIT_FAILED;
         if (!fits_config(o, c))

@@ -214,8 +214,10 @@ enum rt_status rt_board_look(struct rt_board *b, struct rt_error *err)
 
 /* ---- exchanges ------------------------------------------------------------------------------- */
 
-static const char *const call_words[RT_BOARD_CALL_WORDS] = {
-    [RT_BOARD_KIND] = "kind", [RT_BOARD_DTYPE] = "dtype", [RT_BOARD_COUNT] = "elements"};
+static const char *const call_words[RT_BOARD_CALL_WORDS] = {[RT_BOARD_KIND] = "kind",
+                                                            [RT_BOARD_DTYPE] = "dtype",
+                                                            [RT_BOARD_COUNT] = "elements",
+                                                            [RT_BOARD_GROUP] = "ranks of a group"};
 
 static enum rt_status await_part(struct rt_board *b, uint32_t rank, struct rt_board_wait *w,
                                  struct rt_error *err)

@@ -31,7 +31,9 @@
     X(QUERY_LEN, "query length")                                                                   \
     X(CHUNK, "tokens of a chunk")                                                                  \
     X(ROWS, "live rows") /* or none: an idle rank */                                               \
-    X(LAYERS, "layers")
+    X(LAYERS, "layers")                                                                            \
+    X(CONTEXT, "ranks of a context")                                                               \
+    X(SHARED_ROWS, "live rows of a shared context") /* which no rank may leave out */
 
 enum rt_board_field {
 #define RT_BOARD_FIELD_ENUM(name, words) RT_BOARD_##name,
@@ -40,8 +42,8 @@ enum rt_board_field {
         RT_BOARD_FIELD_COUNT
 };
 
-/* And in an exchange: kind, dtype, elements. */
-enum { RT_BOARD_KIND, RT_BOARD_DTYPE, RT_BOARD_COUNT, RT_BOARD_CALL_WORDS };
+/* And in an exchange: kind, dtype, elements, ranks of a group. */
+enum { RT_BOARD_KIND, RT_BOARD_DTYPE, RT_BOARD_COUNT, RT_BOARD_GROUP, RT_BOARD_CALL_WORDS };
 
 enum rt_board_state { RT_BOARD_ABSENT, RT_BOARD_JOINED, RT_BOARD_LEFT, RT_BOARD_FAILED };
 

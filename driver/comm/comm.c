@@ -116,7 +116,7 @@ enum rt_status rt_comm_look(struct rt_comm *c, struct rt_error *err)
 /* A part of its own, whose kind is no exchange's: who is at one instead is told of. */
 enum rt_status rt_comm_barrier(struct rt_comm *c, struct rt_error *err)
 {
-    static const uint64_t words[RT_BOARD_CALL_WORDS] = {[RT_BOARD_KIND] = RT_REDUCE_SCATTER + 1};
+    static const uint64_t words[RT_BOARD_CALL_WORDS] = {[RT_BOARD_KIND] = RT_ALL_TO_ALL + 1};
     struct rt_error why = {.status = RT_OK};
     enum rt_status status = enter(c, RT_COMM_OP_barrier, &why);
     if (status == RT_OK)
@@ -130,7 +130,7 @@ static enum rt_status gather(struct rt_comm *c, const void *mine, unsigned char 
 {
     struct rt_board *const b = &c->board;
     const uint64_t words[RT_BOARD_CALL_WORDS] = {
-        [RT_BOARD_KIND] = RT_REDUCE_SCATTER + 2, [RT_BOARD_COUNT] = bytes};
+        [RT_BOARD_KIND] = RT_ALL_TO_ALL + 2, [RT_BOARD_COUNT] = bytes};
     const uint64_t part = b->part + 1;
     memcpy(rt_board_slot(b, c->rank, part), mine, bytes);
     RT_TRY(rt_board_meet(b, words, err));

@@ -59,16 +59,42 @@ static void sum(const struct rt_comm *c, const struct part *p, uint64_t skip)
     }
 }
 
-/* ---- the three kinds ------------------------------------------------------------------------- */
+/* ---- the four kinds -------------------------------------------------------------------------- */
+
+/* For how many ranks a rank's `from` has something each; 1: for all the same. */
+static uint32_t pieces_of(const struct rt_collective *x)
+{
+    switch (x->kind) {
+    case RT_REDUCE_SCATTER:
+        return x->ranks;
+    case RT_ALL_TO_ALL:
+        return x->group;
+    case RT_ALL_REDUCE:
+    case RT_ALL_GATHER:
+        break;
+    }
+    return 1;
+}
 
 static void fill(const struct rt_comm *c, const struct part *p)
 {
     const struct rt_collective *const x = p->x;
     const uint64_t bytes = p->count * rt_dtype_bytes(x->dtype);
-    const uint32_t pieces = x->kind == RT_REDUCE_SCATTER ? x->ranks : 1;
+    const uint32_t pieces = pieces_of(x);
     unsigned char *const slot = rt_board_slot(&c->board, c->rank, p->number);
     for (uint32_t i = 0; i < pieces; i++)
         memcpy(slot + i * bytes, bytes_at(x, x->from, i * x->count + p->at), bytes);
+}
+
+/* From `skip` bytes on in the slots of `count` ranks, one behind the other. */
+static void copy_from(const struct rt_comm *c, const struct part *p, uint32_t first, uint32_t count,
+                      uint64_t skip)
+{
+    const struct rt_collective *const x = p->x;
+    for (uint32_t i = 0; i < count; i++)
+        memcpy(bytes_at(x, x->to, i * x->count + p->at),
+               rt_board_slot(&c->board, first + i, p->number) + skip,
+               p->count * rt_dtype_bytes(x->dtype));
 }
 
 static void take(const struct rt_comm *c, const struct part *p)
@@ -83,18 +109,18 @@ static void take(const struct rt_comm *c, const struct part *p)
         sum(c, p, c->rank * p->count);
         break;
     case RT_ALL_GATHER:
-        for (uint32_t r = 0; r < c->ranks; r++)
-            memcpy(bytes_at(x, x->to, r * x->count + p->at), rt_board_slot(&c->board, r, p->number),
-                   bytes);
+        copy_from(c, p, 0, c->ranks, 0);
+        break;
+    case RT_ALL_TO_ALL:
+        copy_from(c, p, c->rank / x->group * x->group, x->group, c->rank % x->group * bytes);
         break;
     }
 }
 
-/* Elements of a part: what a slot holds, of which REDUCE_SCATTER needs one for each rank. */
+/* Elements of a part: what a slot holds for each. */
 static uint64_t most_elements(const struct rt_collective *x)
 {
-    const uint32_t pieces = x->kind == RT_REDUCE_SCATTER ? x->ranks : 1;
-    return RT_BOARD_SLOT_BYTES / pieces / rt_dtype_bytes(x->dtype);
+    return RT_BOARD_SLOT_BYTES / pieces_of(x) / rt_dtype_bytes(x->dtype);
 }
 
 static enum rt_status exchange(struct rt_comm *c, const struct rt_collective *x, rt_dstream s,
@@ -103,7 +129,8 @@ static enum rt_status exchange(struct rt_comm *c, const struct rt_collective *x,
     (void)s;
     const uint64_t words[RT_BOARD_CALL_WORDS] = {[RT_BOARD_KIND] = (uint64_t)x->kind,
                                                  [RT_BOARD_DTYPE] = (uint64_t)x->dtype,
-                                                 [RT_BOARD_COUNT] = x->count};
+                                                 [RT_BOARD_COUNT] = x->count,
+                                                 [RT_BOARD_GROUP] = x->group};
     const uint64_t most = most_elements(x);
     uint64_t at = 0;
     do { /* once also with nothing to exchange: others may have something */

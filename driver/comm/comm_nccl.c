@@ -42,11 +42,34 @@ const char *rt_nccl_call_name(enum rt_collective_kind kind)
 {
     static const char *const names[] = {[RT_ALL_REDUCE] = "ncclAllReduce",
                                         [RT_ALL_GATHER] = "ncclAllGather",
-                                        [RT_REDUCE_SCATTER] = "ncclReduceScatter"};
+                                        [RT_REDUCE_SCATTER] = "ncclReduceScatter",
+                                        [RT_ALL_TO_ALL] = "a group of ncclSend and ncclRecv"};
     return names[kind];
 }
 
-rt_nccl_result rt_nccl_put(const struct rt_nccl_api *api, rt_nccl_comm comm,
+/* With each rank of the group, itself among them. A group that was begun is ended: the library
+ * would take what comes next for a part of it. */
+static rt_nccl_result swap(const struct rt_nccl_api *api, rt_nccl_comm comm, uint32_t rank,
+                           const struct rt_collective *x, rt_dstream s)
+{
+    const char *from = (const char *)(uintptr_t)x->from;
+    char *to = (char *)(uintptr_t)x->to;
+    const uint64_t bytes = x->count * rt_dtype_bytes(x->dtype);
+    const int dtype = dtype_of(x->dtype), group = (int)x->group;
+    const int first = (int)(rank / x->group * x->group);
+    rt_nccl_result rc = api->GroupStart();
+    if (rc != RT_NCCL_SUCCESS)
+        return rc;
+    for (int i = 0; i < group && rc == RT_NCCL_SUCCESS; i++, from += bytes, to += bytes) {
+        rc = api->Send(from, x->count, dtype, first + i, comm, s);
+        if (rc == RT_NCCL_SUCCESS)
+            rc = api->Recv(to, x->count, dtype, first + i, comm, s);
+    }
+    const rt_nccl_result ended = api->GroupEnd();
+    return rc == RT_NCCL_SUCCESS ? ended : rc;
+}
+
+rt_nccl_result rt_nccl_put(const struct rt_nccl_api *api, rt_nccl_comm comm, uint32_t rank,
                            const struct rt_collective *x, rt_dstream s)
 {
     const void *const from = (const void *)(uintptr_t)x->from;
@@ -57,6 +80,8 @@ rt_nccl_result rt_nccl_put(const struct rt_nccl_api *api, rt_nccl_comm comm,
         return api->AllGather(from, to, x->count, dtype, comm, s);
     case RT_REDUCE_SCATTER:
         return api->ReduceScatter(from, to, x->count, dtype, RT_NCCL_SUM, comm, s);
+    case RT_ALL_TO_ALL:
+        return swap(api, comm, rank, x, s);
     case RT_ALL_REDUCE:
         break;
     }
@@ -67,7 +92,7 @@ static enum rt_status exchange(struct rt_comm *c, const struct rt_collective *x,
                                struct rt_error *err)
 {
     const struct rt_nccl *const n = c->impl;
-    const rt_nccl_result rc = rt_nccl_put(&n->api, n->comm, x, s);
+    const rt_nccl_result rc = rt_nccl_put(&n->api, n->comm, c->rank, x, s);
     if (rc == RT_NCCL_SUCCESS)
         return RT_OK;
     return rt_nccl_fallen(n, c, rt_nccl_call_name(x->kind), rc, err);

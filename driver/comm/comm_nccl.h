@@ -76,7 +76,7 @@ struct rt_nccl_job {
     int entered;         /* what ctx_enter said; the context goes with the thread */
     _Atomic bool has_entered;
     struct rt_nccl_id id;
-    int rank, ranks;
+    int rank, ranks; /* the first of an exchange too */
     struct rt_collective exchange;
     rt_dstream stream;
 };
@@ -101,8 +101,9 @@ enum rt_status rt_nccl_make(struct rt_nccl *n, struct rt_comm *c, struct rt_driv
 enum rt_status rt_nccl_connect(struct rt_comm *c, struct rt_driver *d,
                                const struct rt_collective *x, struct rt_error *err);
 
-/* The call that puts the exchange on the stream, and its name. */
-rt_nccl_result rt_nccl_put(const struct rt_nccl_api *api, rt_nccl_comm comm,
+/* The call by which this rank puts the exchange on the stream, and its name. x->comm is not looked
+ * at: it may be gone by then. */
+rt_nccl_result rt_nccl_put(const struct rt_nccl_api *api, rt_nccl_comm comm, uint32_t rank,
                            const struct rt_collective *x, rt_dstream s);
 const char *rt_nccl_call_name(enum rt_collective_kind kind);
 

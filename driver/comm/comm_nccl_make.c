@@ -55,7 +55,8 @@ enum rt_status rt_nccl_make(struct rt_nccl *n, struct rt_comm *c, struct rt_driv
 static void connect_one(struct rt_nccl_job *job)
 {
     if (rt_nccl_job_enter(job))
-        job->rc = rt_nccl_put(&job->api, job->comm, &job->exchange, job->stream);
+        job->rc =
+            rt_nccl_put(&job->api, job->comm, (uint32_t)job->rank, &job->exchange, job->stream);
 }
 
 /* Of what an exchange reads, or of what it writes: the larger. */
@@ -72,8 +73,13 @@ static enum rt_status connect_by(struct rt_comm *c, struct rt_driver *d,
                                  const struct rt_collective *x, rt_dstream s, struct rt_error *err)
 {
     struct rt_nccl *const n = c->impl;
-    const struct rt_nccl_job what = {
-        .api = n->api, .run = connect_one, .d = d, .comm = n->comm, .exchange = *x, .stream = s};
+    const struct rt_nccl_job what = {.api = n->api,
+                                     .run = connect_one,
+                                     .d = d,
+                                     .comm = n->comm,
+                                     .rank = (int)c->rank,
+                                     .exchange = *x,
+                                     .stream = s};
     RT_TRY(do_job(&what, rt_nccl_call_name(x->kind), n, c, err));
     return rt_comm_await(c, d, s, true, err);
 }

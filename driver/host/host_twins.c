@@ -34,11 +34,26 @@ int rt_host_check_matmul(const struct rt_host *h, const struct rt_matmul *m)
     return h->trusting ? 0 : check_spans(h, spans, count);
 }
 
+/* Sums are of floats, and groups divide the ranks. */
+static bool is_possible(const struct rt_collective *c)
+{
+    switch (c->kind) {
+    case RT_ALL_REDUCE:
+    case RT_REDUCE_SCATTER:
+        return is_float(c->dtype);
+    case RT_ALL_GATHER:
+        break;
+    case RT_ALL_TO_ALL:
+        return c->group > 0 && c->ranks % c->group == 0;
+    }
+    return true;
+}
+
 /* A group of one needs no communicator. */
 int rt_host_check_collective(const struct rt_host *h, const struct rt_collective *c)
 {
     struct rt_span spans[RT_MAX_SPANS];
-    if (rt_dtype_bytes(c->dtype) == 0 || (c->kind != RT_ALL_GATHER && !is_float(c->dtype)) ||
+    if (rt_dtype_bytes(c->dtype) == 0 || !is_possible(c) ||
         c->ranks != (c->comm ? c->comm->ranks : 1) || (c->comm && !c->comm->exchange))
         return RT_HOST_INVALID;
     return check_spans(h, spans, rt_collective_spans(c, spans));

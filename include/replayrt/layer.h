@@ -64,7 +64,8 @@ RT_API void rt_weights_destroy(rt_weights **weights);
  *   input_layernorm.weight     [hidden]                         with input_norm
  *
  * and, where the model has one, NAME.bias [rows] of q_a_proj, q_proj, q_b_proj, kv_a_proj_with_mqa
- * and o_proj. Heads are this GPU's: a shard of q_b_proj, kv_b_proj and o_proj.
+ * and o_proj. Heads are this GPU's: a shard of q_b_proj, kv_b_proj and o_proj; of o_proj that is
+ * heads / rt_config.context_parallel of them.
  * RT_ERR_INVALID: no such layer, another one's name, no such name, dtype, shape, alignment or
  * stride; the table is as before.
  */

@@ -124,10 +124,12 @@ RT_API enum rt_status rt_places_create(const struct rt_model *model, rt_places *
 /*
  * Leaves one rank's part of the heads (replayrt/ranks.h): from here on the weights of attention
  * have its rows or columns alone, in their shapes and in what is copied. Checkpoints are held to
- * the whole model as before. RT_ERR_INVALID; RT_ERR_GEOMETRY where ranks do not divide the heads.
+ * the whole model as before. context: rt_config.context_parallel, 1 where every rank has a sequence
+ * whole; of its ranks all have the same rows, those of all their heads. RT_ERR_INVALID;
+ * RT_ERR_GEOMETRY where ranks do not divide the heads.
  */
 RT_API enum rt_status rt_places_cut(rt_places *places, uint32_t rank, uint32_t ranks,
-                                    struct rt_error *error);
+                                    uint32_t context, struct rt_error *error);
 RT_API void rt_places_destroy(rt_places **places);
 RT_API uint32_t rt_places_count(const rt_places *places); /* 0 for null */
 /* RT_ERR_INVALID past the last. */

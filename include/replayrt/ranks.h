@@ -84,7 +84,16 @@ RT_API enum rt_status rt_ranks_get_info(const rt_ranks *ranks, struct rt_ranks_i
  * heads / ranks. Head h of the model is head h - rank * (heads / ranks) of the rank's blocks, and
  * so its weights are: of q_proj, q_b_proj (and their biases) and kv_b_proj the rows of its heads,
  * of o_proj their columns; all else whole. A bias of o_proj is added once, by rank 0.
- * RT_ERR_GEOMETRY names the numbers of ranks that divide the heads.
+ *
+ * With config->context_parallel C above 1, which divides the ranks, every C neighbours have the
+ * tokens of a sequence between them, page by page in turn: token t is rank r's where
+ * t / page_size % C is r % C. They attend with the heads of all C: geometry.heads becomes
+ * C * heads / ranks, from head r / C * geometry.heads on, and so do the rows of q_proj, q_b_proj
+ * and kv_b_proj. The columns of o_proj are of heads / ranks heads as before. All C ranks make the
+ * same calls on the same sequences, whose lengths and positions are those of all tokens; none of
+ * them is idle while another is not.
+ * RT_ERR_INVALID where C does not divide the ranks; RT_ERR_GEOMETRY names the numbers of ranks that
+ * divide the heads.
  */
 RT_API enum rt_status rt_ranks_cut(const rt_ranks *ranks, struct rt_config *config,
                                    struct rt_error *error);

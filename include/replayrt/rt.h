@@ -386,6 +386,8 @@ enum rt_dtype { RT_DTYPE_BF16 = 1, RT_DTYPE_F32, RT_DTYPE_I32, RT_DTYPE_U8 };
  *   token_slots  i32 [tokens]                 token_positions  i32 [tokens], of which it is 0
  *   token_lengths  i32 [tokens]               KV length that the token sees; 0 for padding
  *   row_last       i32 [rows]                 the row's last token among them; -1 for padding
+ * and with rt_config.context_parallel above 1 token_slots and token_positions in steps too, for
+ * every query token; out and lse have the heads of the rank behind attention alone.
  * and where rt_config.layer is set, by row of the current replay, as q, out and lse are then too:
  *   hidden       bf16 [bucket, q, hidden_size]  in and out of every block, see replayrt/layer.h
  *   residual     bf16 [bucket, q, hidden_size]  with input_norm: the sum that blocks add to
@@ -467,9 +469,9 @@ struct rt_info {
     uint64_t pages;
     uint64_t arena_bytes, pool_bytes, mapped_bytes;
     uint64_t graph_bytes, capture_ns; /* summed over all graphs */
-    uint64_t tokens;                  /* pages * page_size */
-    uint64_t full_sequences;          /* of max_length tokens that the pages hold at once */
-    uint64_t memory_bytes; /* free before anything was allocated; all of an assumed device */
+    uint64_t tokens; /* pages * page_size * context_parallel: of all ranks that share a context */
+    uint64_t full_sequences; /* of max_length tokens that the pages hold at once */
+    uint64_t memory_bytes;   /* free before anything was allocated; all of an assumed device */
     enum rt_pages_limit pages_limit; /* what set `pages`: all sequences at full length, or less */
     uint32_t kv_token_bytes;         /* of a token in the cache of one layer, scales included */
     const char *kv_layout;           /* as kv_cache.layout has it, static storage */

@@ -22,6 +22,7 @@ extern "C" {
 #define RT_MAX_BATCH 4096
 #define RT_MAX_TOKENS (RT_MAX_BATCH * RT_MAX_QUERY_LEN) /* of all rows */
 #define RT_MAX_SEQUENCES 65536
+#define RT_MAX_CONTEXT_RANKS 64
 #define RT_MAX_LENGTH 1048576
 #define RT_MAX_HIDDEN 65536
 #define RT_MAX_CHUNKS 8
@@ -198,6 +199,11 @@ struct rt_config {
      * and place in the batch the row is served with, and however many multiprocessors the device
      * has; see docs/invariant.md. Caches of bf16, without topk. */
     uint32_t invariant;
+    /* Ranks of a group (replayrt/ranks.h) that have the tokens of a sequence between them, page by
+     * page in turn, 1..RT_MAX_CONTEXT_RANKS; 1: each has all of them. Divides geometry.heads. With
+     * layer, without sinks; batch size times query length is RT_MAX_BATCH at most. A page id stands
+     * for context_parallel * page_size tokens then, of which each rank has page_size. */
+    uint32_t context_parallel;
 };
 
 /* Defaults: device auto, buckets 1 2 4 8 16 32 64, query length 1, ring depth 8, 64 sequences of

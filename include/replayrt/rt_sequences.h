@@ -31,7 +31,8 @@ struct rt_seq_params {
     uint32_t length;
     /* What tensor `tokens` gets where a step names no token, >= 0; -1: none. */
     int32_t last_token;
-    /* Builtin pages that have the KV of those tokens, in order: ceil(length / page_size) of them,
+    /* Builtin pages that have the KV of those tokens, in order: ceil(length / page_size) of them
+     * (with rt_config.context_parallel: of as many times page_size, here and everywhere),
      * each in use, held by a sequence or retained. Null: none. That their tokens are this
      * sequence's is the caller's to know. Full pages are shared, of a partly filled last one the
      * tokens are copied on the device into a page of its own, for all layers. */

@@ -43,6 +43,9 @@ struct rt_rope_view {
  * and more where a table or factors are given: nothing goes into the cache; q_a, q_out's R and
  * q_in's P numbers become 0. A token that the block table has no page for is as any other, and its
  * key goes nowhere.
+ *
+ * place: where in the cache a token's key goes, in place of its position, which RoPE goes by all
+ * the same; nowhere where it is negative. So a rank has the tokens that are its own.
  */
 struct rt_preattend_params {
     struct rt_rows_view rows;
@@ -54,10 +57,11 @@ struct rt_preattend_params {
     struct rt_norm_view q_a_norm;  /* width: of q_a */
     struct rt_norm_view kv_a_norm; /* width: L */
     struct rt_rope_view rope;
+    const int32_t *place;                           /* [rows, q_len], or null: its position */
     uint32_t heads, nope_dim, latent_dim, rope_dim; /* P, L, R; R may be 0 */
     uint32_t is_f32; /* host device alone: q_a, kv_a, q_in, q_out and the cache are f32 */
-    /* 1: slots, positions, row_base and the block table were complete before the launch in front of
-     * this one began, so they may be read before the wait. */
+    /* 1: slots, positions, places, row_base and the block table were complete before the launch in
+     * front of this one began, so they may be read before the wait. */
     uint32_t early;
 };
 #define RT_PREATTEND_PARAMS_ADDRESSES(type, at)                                                    \
@@ -65,8 +69,8 @@ struct rt_preattend_params {
      RT_ADDRESS(type, at q_a.base) | RT_ADDRESS(type, at kv_a.base) |                              \
      RT_ADDRESS(type, at q_in.base) | RT_ADDRESS(type, at q_out.base) |                            \
      RT_NORM_ADDRESSES(type, at q_a_norm) | RT_NORM_ADDRESSES(type, at kv_a_norm) |                \
-     RT_ROPE_ADDRESSES(type, at rope))
-RT_STATIC_ASSERT(sizeof(struct rt_preattend_params) == 296, "preattend ABI");
+     RT_ROPE_ADDRESSES(type, at rope) | RT_ADDRESS(type, at place))
+RT_STATIC_ASSERT(sizeof(struct rt_preattend_params) == 304, "preattend ABI");
 
 /* Blocks that have q_a's norm to do. */
 static RT_HD inline uint32_t rt_preattend_norm_blocks(const struct rt_preattend_params *p)

@@ -24,7 +24,7 @@ struct rt_preattend_absorb_params {
 #define RT_PREATTEND_ABSORB_PARAMS_ADDRESSES(type, at)                                             \
     (RT_PREATTEND_PARAMS_ADDRESSES(type, at preattend.) |                                          \
      RT_PROJECT_PARAMS_ADDRESSES(type, at absorb.))
-RT_STATIC_ASSERT(sizeof(struct rt_preattend_absorb_params) == 488, "preattend_absorb ABI");
+RT_STATIC_ASSERT(sizeof(struct rt_preattend_absorb_params) == 496, "preattend_absorb ABI");
 RT_STATIC_ASSERT(RT_PROJECT_THREADS == 32u * RT_PREATTEND_WARPS, "blocks of one size");
 
 #endif

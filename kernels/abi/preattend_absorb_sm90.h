@@ -13,7 +13,7 @@ struct rt_preattend_absorb_sm90_params {
 #define RT_PREATTEND_ABSORB_SM90_ADDRESSES(type)                                                   \
     (RT_PROJECT_PARAMS_ADDRESSES(type, absorb.project.) |                                          \
      RT_PREATTEND_PARAMS_ADDRESSES(type, preattend.))
-RT_STATIC_ASSERT(sizeof(struct rt_preattend_absorb_sm90_params) == 520,
+RT_STATIC_ASSERT(sizeof(struct rt_preattend_absorb_sm90_params) == 528,
                  "sm90 preattend_absorb ABI");
 RT_STATIC_ASSERT(offsetof(struct rt_preattend_absorb_sm90_params, preattend.heads) <= 512,
                  "a mask knows addresses of 64 words");

@@ -79,7 +79,7 @@ struct rt_preattend_quant_params {
 };
 #define RT_PREATTEND_QUANT_PARAMS_ADDRESSES(type, at)                                              \
     RT_PREATTEND_PARAMS_ADDRESSES(type, at preattend.)
-RT_STATIC_ASSERT(sizeof(struct rt_preattend_quant_params) == 336, "preattend_quant ABI");
+RT_STATIC_ASSERT(sizeof(struct rt_preattend_quant_params) == 344, "preattend_quant ABI");
 
 /*
  * kv_gather_quant: kv_gather, where a token of out is the row's d_qk elements in bf16: gather.out

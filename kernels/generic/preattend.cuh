@@ -274,9 +274,10 @@ static __device__ __forceinline__ void rt_preattend_kv_a(const struct rt_preatte
     rt_settle(page_size.inverse);
     const struct rt_preattend_token token = rt_preattend_find(p, index);
     const struct rt_preattend_turn turn = rt_preattend_load_turn(p, token, rt_lane());
+    const int32_t place = p.place ? p.place[index] : (int32_t)token.position;
     struct rt_page_row at = {};
-    if (token.live)
-        at = find_page_row(p.kv, page_size, token.slot, token.position);
+    if (token.live && place >= 0)
+        at = find_page_row(p.kv, page_size, token.slot, (uint32_t)place);
     rt_pdl_wait();
     rt_pdl_launch_dependents();
     if (!at.page)

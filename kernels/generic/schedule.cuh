@@ -14,10 +14,10 @@
  *
  *   barrier   makes visible                             and frees
  *   0         blank, before some warps leave            -
- *   A         warp_cost, warp_rows                      -
+ *   A         warp_cost, warp_rows, warp_most           -
  *   B         start, row                                -
  *   C         warp_slots                                -  (part warps have left)
- *   D         -                                         warp_cost, warp_rows for the wide plan
+ *   D         -                                         those of A, for the wide plan
  *
  * Rows and parts sit in different warps, so both halves behind B run at the same time, with 512
  * rows up to 868 parts; warps with neither leave at once and take no issue slots from those that
@@ -52,8 +52,6 @@ RT_STATIC_ASSERT(WARPS <= RT_WARP_LANES, "one lane per warp holds all warps' sum
 #define NARROW_PARTS (1u << 12)
 RT_STATIC_ASSERT(MAX_ROWS <= 1u << 12, "the bound above");
 
-#define TOO_WIDE 0x80000000u /* in warp_rows */
-
 /*
  * Rows with blocks, pushed together: entry j is the j-th of them. Entries behind the last are
  * blank, all ones, as far as a search looks, so that it need not ask where the end is. That is
@@ -67,6 +65,7 @@ template <typename Sum> struct board {
     uint16_t row[MAX_ROWS + 1]; /* behind the last: the number of rows */
     Sum warp_cost[WARPS];
     uint32_t warp_rows[WARPS];
+    uint32_t warp_most[WARPS];
     uint32_t warp_slots[WARPS];
 };
 RT_STATIC_ASSERT(sizeof(uint4[MAX_ROWS / 2 + 1]) >= sizeof(uint64_t[MAX_ROWS + 1]), "all blank");
@@ -88,9 +87,15 @@ template <typename Sum> struct lane_base {
 template <typename Sum> struct totals {
     Sum cost;        /* of all rows */
     uint32_t rows;   /* with blocks */
+    uint32_t most;   /* blocks of a row */
     Sum cost_before; /* of the warps before this one */
     uint32_t rows_before;
-    bool too_wide;
+};
+
+/* What a part takes. */
+template <typename Sum> struct share {
+    rt_divisor<Sum> payload;
+    uint32_t rows; /* whole ones; 0: rows are cut */
 };
 
 struct cut {
@@ -149,14 +154,13 @@ template <typename Sum>
 static __device__ __forceinline__ lane_base<Sum>
 sum_rows(const struct rt_schedule_params &p, const struct lane_rows &mine, board<Sum> &board)
 {
-    uint32_t with_blocks[LANE_ROWS];
-    bool wide = false;
+    uint32_t with_blocks[LANE_ROWS], lane_most = 0;
 #pragma unroll
     for (uint32_t i = 0; i < LANE_ROWS; i++) {
         with_blocks[i] = __ballot_sync(RT_FULL_WARP, mine.blocks[i] > 0);
-        wide |= mine.blocks[i] > NARROW_ROW_BLOCKS;
+        lane_most = max(lane_most, mine.blocks[i]);
     }
-    const bool too_wide = sizeof(Sum) == sizeof(uint32_t) && __any_sync(RT_FULL_WARP, wide);
+    const uint32_t most = __reduce_max_sync(RT_FULL_WARP, lane_most);
 
     const uint32_t lane = rt_lane();
     const Sum cost = lane_cost<Sum>(p, mine);
@@ -164,7 +168,8 @@ sum_rows(const struct rt_schedule_params &p, const struct lane_rows &mine, board
     if (lane == RT_WARP_LANES - 1) {
         const uint32_t warp = threadIdx.x / RT_WARP_LANES;
         board.warp_cost[warp] = upto;
-        board.warp_rows[warp] = count_rows(with_blocks, RT_FULL_WARP) | (too_wide ? TOO_WIDE : 0);
+        board.warp_rows[warp] = count_rows(with_blocks, RT_FULL_WARP);
+        board.warp_most[warp] = most;
     }
     return {upto - cost, count_rows(with_blocks, (1u << lane) - 1)};
 }
@@ -176,15 +181,15 @@ static __device__ __forceinline__ totals<Sum> read_totals(const board<Sum> &boar
 {
     const uint32_t lane = rt_lane();
     const Sum cost = lane < row_warps ? board.warp_cost[lane] : 0;
-    const uint32_t marked = lane < row_warps ? board.warp_rows[lane] : 0;
-    const uint32_t rows = marked & ~TOO_WIDE;
+    const uint32_t rows = lane < row_warps ? board.warp_rows[lane] : 0;
+    const uint32_t most = lane < row_warps ? board.warp_most[lane] : 0;
     const bool before = lane < threadIdx.x / RT_WARP_LANES;
     totals<Sum> all;
     all.cost = rt_warp_sum(cost);
     all.rows = rt_warp_sum(rows);
     all.cost_before = rt_warp_sum(before ? cost : 0);
     all.rows_before = rt_warp_sum(before ? rows : 0);
-    all.too_wide = __any_sync(RT_FULL_WARP, (marked & TOO_WIDE) != 0);
+    all.most = __reduce_max_sync(RT_FULL_WARP, most);
     return all;
 }
 
@@ -206,11 +211,12 @@ static __device__ __forceinline__ void push_rows(const struct rt_schedule_params
 }
 
 /*
- * Partial slots of a row: its pieces where there is more than one. Without a branch, so that the
- * lane's four rows overlap; a row without room for a cut may underflow on the way.
+ * Partial slots of a row that may be cut: its pieces where there is more than one. Without a
+ * branch, so that the lane's four rows overlap; a row without room for a cut may underflow on the
+ * way.
  */
 template <typename Sum>
-static __device__ __forceinline__ uint32_t row_slots(const struct rt_schedule_params &p, Sum start,
+static __device__ __forceinline__ uint32_t cut_slots(const struct rt_schedule_params &p, Sum start,
                                                      uint32_t blocks,
                                                      const rt_divisor<Sum> &payload)
 {
@@ -228,6 +234,15 @@ static __device__ __forceinline__ uint32_t own_slots(uint32_t blocks, Sum payloa
     const uint32_t pieces =
         blocks ? rt_invariant_pieces(blocks, rt_invariant_unit(blocks, payload)) : 0;
     return pieces > 1 ? pieces : 0;
+}
+
+template <typename Sum>
+static __device__ __forceinline__ uint32_t row_slots(const struct rt_schedule_params &p, Sum start,
+                                                     uint32_t blocks, const share<Sum> &of_part)
+{
+    if (p.schedule.invariant)
+        return own_slots(blocks, of_part.payload.by);
+    return of_part.rows > 0 ? 0 : cut_slots(p, start, blocks, of_part.payload);
 }
 
 /* Entries that a search among so many rows looks at: a power of SEARCH_FAN. */
@@ -283,11 +298,16 @@ static __device__ __forceinline__ struct cut own_cut(uint32_t blocks, uint32_t k
     return {ahead ? next_row : row, ahead ? 0 : split * unit, ahead ? 0 : split};
 }
 
+/* Where part `part` begins, which may be one that there is not: the end of all. */
 template <typename Sum>
 static __device__ __forceinline__ struct cut cut_at(const struct rt_schedule_params &p,
                                                     const board<Sum> &board, const totals<Sum> &all,
-                                                    const rt_divisor<Sum> &payload, Sum x)
+                                                    const share<Sum> &of_part, uint32_t part)
 {
+    if (of_part.rows > 0)
+        return {board.row[min(part * of_part.rows, all.rows)], 0, 0};
+    const rt_divisor<Sum> &payload = of_part.payload;
+    const Sum x = part * payload.by;
     /* Everything is loaded at once and chosen from: no branch waits for a load of its own. */
     const uint32_t at = find_row(board, all.rows, x);
     const Sum body = board.start[at] + p.overhead_blocks;
@@ -323,13 +343,12 @@ static __device__ __forceinline__ void write_record(struct rt_part *record, uint
 template <typename Sum>
 static __device__ __forceinline__ void write_parts(const struct rt_schedule_params &p,
                                                    const board<Sum> &board, const totals<Sum> &all,
-                                                   const rt_divisor<Sum> &payload)
+                                                   const share<Sum> &of_part)
 {
     for (uint32_t first = first_part(); first < p.schedule.part_count;
          first += WARPS * WARP_PARTS) {
         const uint32_t part = first + rt_lane();
-        const struct cut begin =
-            cut_at(p, board, all, payload, min(part, p.schedule.part_count) * payload.by);
+        const struct cut begin = cut_at(p, board, all, of_part, min(part, p.schedule.part_count));
         struct cut end = {};
         end.row = __shfl_down_sync(RT_FULL_WARP, begin.row, 1);
         end.block = __shfl_down_sync(RT_FULL_WARP, begin.block, 1);
@@ -355,6 +374,20 @@ static __device__ __forceinline__ void write_splits(const struct rt_schedule_par
     }
 }
 
+/* A part's payload; and whether rows are so much alike that it may as well be whole ones. */
+template <typename Sum>
+static __device__ __forceinline__ share<Sum>
+share_of(const struct rt_schedule_params &p, const totals<Sum> &all, const rt_divisor<Sum> &parts)
+{
+    const Sum least = (Sum)p.min_blocks + p.overhead_blocks;
+    const Sum payload = max(parts.quotient(all.cost + p.schedule.part_count - 1), least);
+    const uint32_t each = (uint32_t)parts.quotient((Sum)all.rows + p.schedule.part_count - 1);
+    const uint64_t most = each * ((uint64_t)all.most + p.overhead_blocks);
+    const bool whole =
+        !p.schedule.invariant && most <= (uint64_t)payload + payload / RT_SCHEDULE_IDLE_SHARE;
+    return {rt_divisor<Sum>(payload), whole ? each : 0};
+}
+
 /* The whole plan; false, with nothing written, where sums of this type may overflow. */
 template <typename Sum>
 static __device__ __forceinline__ bool plan(const struct rt_schedule_params &p,
@@ -368,11 +401,10 @@ static __device__ __forceinline__ bool plan(const struct rt_schedule_params &p,
         base = sum_rows(p, mine, board);
     __syncthreads(); /* A */
     const totals<Sum> all = read_totals(board, row_warps);
-    if (all.too_wide)
+    if (sizeof(Sum) == sizeof(uint32_t) && all.most > NARROW_ROW_BLOCKS)
         return false;
 
-    const Sum least = (Sum)p.min_blocks + p.overhead_blocks;
-    const rt_divisor<Sum> payload(max(parts.quotient(all.cost + p.schedule.part_count - 1), least));
+    const share<Sum> of_part = share_of(p, all, parts);
     Sum start = all.cost_before + base.cost;
     if (has_rows)
         push_rows(p, mine, start, all.rows_before + base.rows, board);
@@ -386,8 +418,7 @@ static __device__ __forceinline__ bool plan(const struct rt_schedule_params &p,
     if (has_rows) {
 #pragma unroll
         for (uint32_t i = 0; i < LANE_ROWS; i++) {
-            slots[i] = p.schedule.invariant ? own_slots(mine.blocks[i], payload.by)
-                                            : row_slots(p, start, mine.blocks[i], payload);
+            slots[i] = row_slots(p, start, mine.blocks[i], of_part);
             start += row_cost<Sum>(p, mine.blocks[i]);
             lane_slots += slots[i];
         }
@@ -395,7 +426,7 @@ static __device__ __forceinline__ bool plan(const struct rt_schedule_params &p,
         if (rt_lane() == RT_WARP_LANES - 1)
             board.warp_slots[warp] = upto;
     }
-    write_parts(p, board, all, payload);
+    write_parts(p, board, all, of_part);
     if (!has_rows)
         return true;
     __syncthreads(); /* C */

@@ -10,6 +10,7 @@
 #include "kernels/abi/append.h"
 #include "kernels/abi/attend.h"
 #include "kernels/abi/chunk.h"
+#include "kernels/abi/context.h"
 #include "kernels/abi/embed.h"
 #include "kernels/abi/experts_many.h"
 #include "kernels/abi/gate.h"

@@ -15,6 +15,7 @@ static void *at(const void *tensor, int64_t index, bool is_f32)
 /* A token of a row, and where it stands. */
 struct token {
     int64_t data_row, slot, position;
+    int64_t place; /* in the cache; negative: none */
     uint32_t token;
     bool live;
 };
@@ -27,6 +28,8 @@ static struct token find(const struct rt_preattend_params *p, uint32_t row, uint
     struct token t = {.data_row = (rows->ctrl ? rows->ctrl->row_base : 0) + (int64_t)row,
                       .slot = rows->slot ? rows->slot[row] : (int64_t)row,
                       .position = first + token,
+                      .place =
+                          p->place ? p->place[(size_t)row * rows->q_len + token] : first + token,
                       .token = token};
     t.live = t.slot >= 0 && first >= 0 && (!bounded || t.position < (int64_t)p->rope.capacity);
     return t;
@@ -53,13 +56,13 @@ static bool find_place(const struct rt_preattend_params *p, const struct token *
                        struct rt_ref_place *out)
 {
     const struct rt_kv_view *kv = &p->kv;
-    const int64_t column = t->position / kv->page_size;
-    if (!t->live || column >= (int64_t)kv->max_blocks)
+    const int64_t column = t->place / kv->page_size;
+    if (!t->live || t->place < 0 || column >= (int64_t)kv->max_blocks)
         return false;
     const int32_t page = kv->table[t->slot * kv->max_blocks + column];
     if (page < 0 || (uint32_t)page >= kv->pages)
         return false;
-    *out = (struct rt_ref_place){page, t->position % kv->page_size};
+    *out = (struct rt_ref_place){page, t->place % kv->page_size};
     return true;
 }
 

@@ -12,6 +12,7 @@
 #include "kernels/abi/append.h"
 #include "kernels/abi/attend.h"
 #include "kernels/abi/chunk.h"
+#include "kernels/abi/context.h"
 #include "kernels/abi/embed.h"
 #include "kernels/abi/experts.h"
 #include "kernels/abi/gather.h"
@@ -30,6 +31,7 @@
 
 void rt_ref_step_begin(const void *params);
 void rt_ref_chunk_rows(const void *params);
+void rt_ref_context_rows(const void *params);
 void rt_ref_step_end(const void *params);
 void rt_ref_page_copy(const void *params);
 void rt_ref_schedule(const void *params);

@@ -30,6 +30,21 @@ static int64_t part_payload(const struct rt_schedule_params *p)
     return share > least ? share : least;
 }
 
+/* Rows that a part takes where it takes whole ones, 0 where rows are cut. */
+static int64_t whole_rows(const struct rt_schedule_params *p, int64_t payload)
+{
+    int64_t rows = 0, most = 0;
+    for (uint32_t r = 0; r < p->rows.count; r++) {
+        const int64_t cost = row_cost(p, r);
+        rows += cost > 0;
+        most = cost > most ? cost : most;
+    }
+    const int64_t each = (rows + p->schedule.part_count - 1) / p->schedule.part_count;
+    const bool is_whole = !p->schedule.invariant && each > 0 &&
+                          each * most <= payload + payload / RT_SCHEDULE_IDLE_SHARE;
+    return is_whole ? each : 0;
+}
+
 static struct cut next_row_start(const struct rt_schedule_params *p, uint32_t row)
 {
     while (row < p->rows.count && row_blocks(p, row) == 0)
@@ -74,6 +89,15 @@ static struct cut cut_at(const struct rt_schedule_params *p, int64_t x, int64_t 
     return (struct cut){.row = (int32_t)p->rows.count, .block = 0};
 }
 
+/* Before the row in front of which there are so many others with blocks. */
+static struct cut whole_cut(const struct rt_schedule_params *p, int64_t rows)
+{
+    struct cut at = next_row_start(p, 0);
+    for (; rows > 0 && (uint32_t)at.row < p->rows.count; rows--)
+        at = next_row_start(p, (uint32_t)at.row + 1);
+    return at;
+}
+
 /* Pieces of the row, where there is more than one. */
 static int32_t own_pieces(const struct rt_schedule_params *p, uint32_t row, int64_t payload)
 {
@@ -85,10 +109,12 @@ static int32_t own_pieces(const struct rt_schedule_params *p, uint32_t row, int6
 /* Parts, and into num_splits how many cuts are inside of each row. */
 static void write_parts(const struct rt_schedule_params *p, int64_t payload)
 {
+    const int64_t whole = whole_rows(p, payload);
     struct cut begin = cut_at(p, 0, payload);
     int32_t split = 0; /* cuts strictly inside begin.row, up to begin */
     for (uint32_t part = 0; part < p->schedule.part_count; part++) {
-        struct cut end = cut_at(p, (part + (int64_t)1) * payload, payload);
+        struct cut end = whole > 0 ? whole_cut(p, (part + (int64_t)1) * whole)
+                                   : cut_at(p, (part + (int64_t)1) * payload, payload);
         bool idle = begin.row == end.row && begin.block == end.block;
         if (p->schedule.invariant && begin.block > 0)
             split = begin.block / (int32_t)unit_of(p, (uint32_t)begin.row, payload);

@@ -15,6 +15,7 @@ const struct ck_test ck_tests[] = {
     {"append_quant", ck_append_quant_run, NULL},
     {"schedule_append", ck_schedule_append_run, NULL},
     {"chunk_rows", ck_chunk_rows_run, NULL},
+    {"context_rows", ck_context_rows_run, NULL},
     {"embed", ck_embed_run, ck_embed_bench},
     {"input_norm", ck_input_norm_run, ck_input_norm_bench},
     {"kv_gather", ck_kv_gather_run, ck_kv_gather_bench},

@@ -14,7 +14,7 @@ struct ck_buffer *ck_preattend_nth(struct ck_preattend_buffers *b, size_t i)
 {
     struct ck_buffer *all[CK_PREATTEND_BUFFERS] = {
         &b->q_a,   &b->kv_a,    &b->q_in,  &b->q_out, &b->kv,       &b->q_weight, &b->kv_weight,
-        &b->turns, &b->factors, &b->table, &b->slot,  &b->position, &b->ctrl};
+        &b->turns, &b->factors, &b->table, &b->slot,  &b->position, &b->place,    &b->ctrl};
     return all[i];
 }
 
@@ -86,6 +86,8 @@ struct rt_preattend_params ck_preattend_params(const struct ck_preattend *c,
         p.rope.query_scale = ck_at(&b->factors, side);
     if (c->slots)
         p.rows.slot = ck_at(&b->slot, side);
+    if (c->placed)
+        p.place = ck_at(&b->place, side);
     if (c->row_base > 0)
         p.rows.ctrl = ck_at(&b->ctrl, side);
     return p;
@@ -112,6 +114,7 @@ static struct ck_preattend_buffers make_buffers(struct ck *ck, const struct ck_p
         .table = ck_alloc(ck, "table", (uint64_t)c->rows * COLUMNS * 4, 0),
         .slot = ck_alloc(ck, "slot", c->rows * 4, 0),
         .position = ck_alloc(ck, "position", c->rows * 4, 0),
+        .place = ck_alloc(ck, "place", (uint64_t)c->rows * c->q_len * 4, 0),
         .ctrl = ck_alloc(ck, "ctrl", sizeof(struct rt_ctrl), 0)};
 }
 
@@ -170,6 +173,23 @@ static void fill_rope(const struct ck_preattend *c, struct ck_preattend_buffers 
         factors[i] = (float)rt_rope_query_scale(&rope, i);
 }
 
+/* Every token of a row has one of its own, for what two of them write in one place is not said; or
+ * none, or one beyond the table. */
+static void fill_places_of_keys(struct ck_random *random, const struct ck_preattend *c,
+                                struct ck_preattend_buffers *b, const int32_t *edges,
+                                uint32_t count)
+{
+    int32_t *place = ck_at(&b->place, CK_REF);
+    const int32_t end = COLUMNS * (int32_t)c->page_size;
+    const uint32_t share = (uint32_t)end / c->q_len;
+    for (uint32_t i = 0; i < c->rows * c->q_len; i++) {
+        const int32_t edge = edges[ck_random_below(random, count)];
+        place[i] = (int32_t)(i % c->q_len * share + ck_random_below(random, share));
+        if (ck_random_below(random, 3) == 0)
+            place[i] = c->q_len > 1 && edge >= 0 && edge < end ? -1 : edge;
+    }
+}
+
 /* Positions at every edge, good and bad; each row's line has pages of its own, and holes. */
 static void fill_places(struct ck_random *random, const struct ck_preattend *c,
                         struct ck_preattend_buffers *b)
@@ -193,6 +213,7 @@ static void fill_places(struct ck_random *random, const struct ck_preattend *c,
         }
     }
     table[0] = (int32_t)pages_of(c); /* the first id that is not one */
+    fill_places_of_keys(random, c, b, edges, count);
 }
 
 struct ck_preattend_buffers ck_preattend_fill(struct ck *ck, struct ck_random *random,
@@ -246,6 +267,7 @@ struct ck_preattend ck_preattend_draw(struct ck_random *random, uint32_t i)
                              .slots = ck_random_below(random, 3) > 0,
                              .strided = i % 7 > 4,
                              .early = ck_random_below(random, 2),
+                             .placed = ck_random_below(random, 3) == 0,
                              .eps = epsilons[i / 4 % 3],
                              .offset = i % 6 == 2 ? 1.0f : 0.0f,
                              .scale = i % 5 == 3 ? 3.4641016f : 1.0f};

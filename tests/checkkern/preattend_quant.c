@@ -57,10 +57,10 @@ static void launch(struct ck *ck, enum rt_op_id op, const void *params, size_t b
 static void check(struct ck *ck, struct ck_random *random, const struct ck_preattend *c,
                   const struct rt_kv_format *format)
 {
-    ck_case(ck, "%s of %u: %u rows of %u, %u heads, page %u, row_base %u%s%s%s%s", format->name,
+    ck_case(ck, "%s of %u: %u rows of %u, %u heads, page %u, row_base %u%s%s%s%s%s", format->name,
             format->d_qk, c->rows, c->q_len, c->heads, c->page_size, c->row_base,
             c->q_a ? ", q_a" : "", c->q ? ", q" : "", c->strided ? ", strided" : "",
-            c->half_order ? ", in halves" : "");
+            c->half_order ? ", in halves" : "", c->placed ? ", placed" : "");
     struct ck_preattend_buffers b = ck_preattend_fill(ck, random, c);
     const struct rt_preattend_params plain = ck_preattend_params(c, &b, CK_DEVICE, NULL);
     struct rt_preattend_quant_params p = {.preattend = plain};

@@ -103,7 +103,8 @@ static void check_known(struct ck *ck)
 static const char *fill_lengths(struct ck_random *random, int32_t *lengths, uint32_t rows)
 {
     uint32_t live = 1 + ck_random_below(random, rows);
-    uint32_t kind = ck_random_below(random, 5);
+    uint32_t kind = ck_random_below(random, 6);
+    const uint32_t alike = 64 << ck_random_below(random, 12);
     memset(lengths, 0, rows * sizeof(*lengths));
     for (uint32_t r = 0; r < rows; r++) {
         uint32_t x = ck_random_below(random, 1048577);
@@ -115,10 +116,12 @@ static const char *fill_lengths(struct ck_random *random, int32_t *lengths, uint
             lengths[r] = (int32_t)(x % 128 * RT_BLOCK_TOKENS + x % 3) - 1;
         else if (kind == 3)
             lengths[r] = x % 40 ? 1 : 1000000;
+        else if (kind == 5) /* whole rows, where they idle little */
+            lengths[r] = x % 30 ? (int32_t)(alike - x % 7) : 0;
         else if (r < live) /* a padded graph */
             lengths[r] = (int32_t)(x % 8192);
     }
-    static const char *const names[] = {"any", "short", "edges", "giants", "padded"};
+    static const char *const names[] = {"any", "short", "edges", "giants", "padded", "alike"};
     return names[kind];
 }
 

@@ -68,6 +68,15 @@ def decoded(family, folder, *more):
     return [p["tokens"] for p in r["prompts"]], tensors(path)["logits"][1]
 
 
+def ways(counts, precision):
+    """Heads cut over ranks; contexts shared by all of them; and by some, where they are exact."""
+    for ranks in counts:
+        yield ("--ranks", ranks)
+        yield ("--ranks", ranks, "--context", ranks)
+        if precision == "f32" and ranks == 4:
+            yield ("--ranks", ranks, "--context", 2)
+
+
 def check_family(family, counts):
     prompts, greedy = recorded(family)
     teacher = [a for g in greedy for a in ("--teacher-ids", ",".join(map(str, g)))]
@@ -76,10 +85,10 @@ def check_family(family, counts):
             # In bf16 a choice may be nearly a tie: what is fed is the same there.
             asked = [*prompts, "--precision", precision, *(teacher if precision == "bf16" else [])]
             tokens, one = decoded(family, folder, *asked)
-            for ranks in counts:
-                got, many = decoded(family, folder, *asked, "--ranks", ranks)
+            for way in ways(counts, precision):
+                got, many = decoded(family, folder, *asked, *way)
                 off = [abs(a - b) for a, b in zip(one, many)]
-                name = f"{family}, {precision}, {ranks} ranks"
+                name = f"{family}, {precision}, {' '.join(map(str, way))}"
                 if precision == "f32":
                     expect(got == tokens, f"{name}: {got}, one rank {tokens}")
                     expect(got == greedy, f"{name}: {got}, recorded {greedy}")
@@ -156,6 +165,13 @@ def check_refused():
                                   "--ranks", 0), capture_output=True, text=True, timeout=100)
     expect(done.returncode == 2 and "--ranks 0: expected a number from 1 to 64" in done.stderr,
            f"none: {done}")
+    for more, story in ((("--ranks", 2), "must divide the group's ranks, 2"),
+                        ((), "must be 1 without ranks")):
+        done = subprocess.run(options("deepseek_v3", "--prompt-ids", "5", "--max-new-tokens", 2,
+                                      "--context", 4, *more), capture_output=True, text=True,
+                              timeout=100)
+        expect(done.returncode == 1 and f"context_parallel is 4: {story}" in done.stderr,
+               f"context: {done}")
     by_itself = [o for o in options("deepseek_v3", "--prompt-ids", "5", "--max-new-tokens", 2,
                                     "--ranks", 2) if o not in ("--device", "host", "cuda:0")]
     done = subprocess.run(by_itself, capture_output=True, text=True, timeout=100,

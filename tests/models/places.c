@@ -426,6 +426,28 @@ static void expect_part(const rt_places *all, const rt_places *part, const rt_ch
     }
 }
 
+/* Ranks that share a context have the rows of all their heads, and of o_proj their own columns. */
+static void expect_context(const rt_places *all, rt_places *part, const rt_checkpoint *c)
+{
+    struct rt_error err = {.status = RT_OK};
+    struct rt_place mine = {.struct_size = sizeof(mine)}, whole = mine;
+    assert_int_equal(rt_places_cut(part, 3, 4, 2, &err), RT_OK);
+    for (uint32_t i = 0; i < rt_places_count(part); i++) {
+        assert_int_equal(rt_places_at(all, i, &whole, &err), RT_OK);
+        assert_int_equal(rt_places_at(part, i, &mine, &err), RT_OK);
+        if (!whole.needed || (mine.rows == whole.rows && mine.columns == whole.columns))
+            continue;
+        const bool is_o = mine.columns != whole.columns;
+        assert_int_equal(mine.rows, is_o ? whole.rows : whole.rows / 2);
+        assert_int_equal(mine.columns, is_o ? whole.columns / 4 : whole.columns);
+        uint16_t *const a = read_place(all, c, i, &whole), *const b = read_place(part, c, i, &mine);
+        const uint64_t first = is_o ? 3 * mine.columns : mine.rows * whole.columns;
+        assert_memory_equal(b, a + first, mine.columns * sizeof(*b));
+        free(a);
+        free(b);
+    }
+}
+
 /* q_b_proj or q_proj, kv_b_proj and o_proj of each layer; of files and of random weights. */
 static void test_cut(void **state)
 {
@@ -444,16 +466,20 @@ static void test_cut(void **state)
             c = open_good(path);
         for (uint32_t rank = 0; rank < 4; rank++) {
             uint32_t cut = 0;
-            assert_int_equal(rt_places_cut(part, rank, 4, &err), RT_OK);
+            assert_int_equal(rt_places_cut(part, rank, 4, 1, &err), RT_OK);
             assert_int_equal(rt_places_check(part, c, &err), RT_OK);
             expect_part(all, part, c, rank, &cut);
             assert_int_equal(cut, 3 * m.layers);
         }
-        assert_int_equal(rt_places_cut(part, 0, 3, &err), RT_ERR_GEOMETRY);
+        expect_context(all, part, c);
+        assert_int_equal(rt_places_cut(part, 0, 3, 1, &err), RT_ERR_GEOMETRY);
         assert_string_equal(err.message, "rt_places_cut: 4 heads are no multiple of 3 ranks");
-        assert_int_equal(rt_places_cut(part, 2, 2, &err), RT_ERR_INVALID);
+        assert_int_equal(rt_places_cut(part, 2, 2, 1, &err), RT_ERR_INVALID);
         assert_string_equal(err.message, "rt_places_cut: rank 2 of 2");
-        assert_int_equal(rt_places_cut(NULL, 0, 2, &err), RT_ERR_INVALID);
+        assert_int_equal(rt_places_cut(part, 1, 4, 3, &err), RT_ERR_INVALID);
+        assert_string_equal(err.message, "rt_places_cut: a context of 3 of 4 ranks");
+        assert_int_equal(rt_places_cut(part, 1, 4, 0, &err), RT_ERR_INVALID);
+        assert_int_equal(rt_places_cut(NULL, 0, 2, 1, &err), RT_ERR_INVALID);
         rt_checkpoint_close(&c);
         rt_places_destroy(&all);
         rt_places_destroy(&part);

@@ -24,6 +24,7 @@ static struct rt_weight part_of(const struct rank_seat *seat, const char *name,
                                 const struct rt_weight *whole)
 {
     const uint64_t ranks = seat->ranks ? seat->bench->ranks : 1;
+    const uint64_t context = seat->ranks && seat->bench->context ? seat->bench->context : 1;
     struct rt_weight w = *whole;
     if (strcmp(name, "o_proj.weight") == 0) {
         w.columns /= ranks;
@@ -31,8 +32,8 @@ static struct rt_weight part_of(const struct rank_seat *seat, const char *name,
         w.row_stride = (int64_t)whole->columns;
         w.column_stride = 1;
     } else if (strstr(name, "_b_proj")) {
-        w.rows /= ranks;
-        w.address += seat->rank * w.rows * w.columns * sizeof(uint16_t);
+        w.rows /= ranks / context;
+        w.address += seat->rank / context * w.rows * w.columns * sizeof(uint16_t);
     }
     return w;
 }
@@ -58,9 +59,9 @@ static enum rt_status bind(const struct rank_seat *seat, const struct rt_config 
 
 /* ---- stages ---------------------------------------------------------------------------------- */
 
-static float input(uint32_t step, uint32_t layer, uint32_t row, uint32_t i)
+static float input(uint32_t step, uint32_t layer, uint32_t token, uint32_t i)
 {
-    uint64_t seed = 1 + step + 100 * layer + 1000 * row + 100000 * (uint64_t)i;
+    uint64_t seed = 1 + step + 100 * layer + 1000 * token + 100000 * (uint64_t)i;
     return (float)(int32_t)fixture_random(&seed) * (1.0f / 2147483648.0f);
 }
 
@@ -70,10 +71,10 @@ static int before(void *user, const struct rt_stage_context *context)
     struct rt_tensor t = {.struct_size = sizeof(t)};
     if (rt_tensor(context->runtime, "hidden", 0, &t) != RT_OK)
         return 1;
-    for (uint32_t row = 0; row < context->batch && row < RANKS_ROWS; row++)
+    for (uint32_t token = 0; token < context->tokens && token < RANKS_TOKENS; token++)
         for (uint32_t i = 0; i < RANKS_HIDDEN; i++) {
-            const float value = input(seat->step, context->layer, row, i);
-            const uint64_t at = row * RANKS_HIDDEN + i;
+            const float value = input(seat->step, context->layer, token, i);
+            const uint64_t at = token * RANKS_HIDDEN + i;
             if (t.dtype == RT_DTYPE_F32)
                 ((float *)(uintptr_t)t.address)[at] = value;
             else
@@ -86,16 +87,16 @@ static int after(void *user, const struct rt_stage_context *context)
 {
     struct rank_seat *const seat = user;
     struct rt_tensor t = {.struct_size = sizeof(t)};
-    if (rt_tensor(context->runtime, "hidden", 0, &t) != RT_OK || seat->step >= RANKS_STEPS)
+    if (rt_tensor(context->runtime, "hidden", 0, &t) != RT_OK || seat->step >= seat->bench->steps)
         return 1;
-    for (uint32_t row = 0; row < context->batch && row < RANKS_ROWS; row++)
+    for (uint32_t token = 0; token < context->tokens && token < RANKS_TOKENS; token++)
         for (uint32_t i = 0; i < RANKS_HIDDEN; i++) {
-            const uint64_t at = row * RANKS_HIDDEN + i;
+            const uint64_t at = token * RANKS_HIDDEN + i;
             const float value =
                 t.dtype == RT_DTYPE_F32
                     ? ((const float *)(uintptr_t)t.address)[at]
                     : rt_bf16_to_float(((const uint16_t *)(uintptr_t)t.address)[at]);
-            seat->out[seat->step][context->layer][row][i] = value;
+            seat->out[seat->step][context->layer][token][i] = value;
         }
     return 0;
 }
@@ -116,6 +117,8 @@ static enum rt_status create(struct rank_seat *seat)
         config.batch_sizes[config.batch_size_count - 1] = seat->bench->batches[seat->rank];
     if (seat->bench->layers[seat->rank])
         config.geometry.layers = seat->bench->layers[seat->rank];
+    if (seat->ranks && seat->bench->context)
+        config.context_parallel = seat->bench->context;
     if (seat->ranks)
         RT_TRY(rt_ranks_cut(seat->ranks, &config, &seat->error));
     RT_TRY(rt_weights_create(&config, &weights, &seat->error));
@@ -147,7 +150,7 @@ void rank_close(struct rank_seat *seat)
     rt_ranks_destroy(&seat->ranks);
 }
 
-static enum rt_status told(struct rank_seat *seat, enum rt_status status)
+enum rt_status rank_told(struct rank_seat *seat, enum rt_status status)
 {
     if (status != RT_OK)
         seat->error = *rt_last_error(seat->rt);
@@ -156,14 +159,23 @@ static enum rt_status told(struct rank_seat *seat, enum rt_status status)
 
 enum rt_status rank_step(struct rank_seat *seat, uint32_t rows, uint32_t flags)
 {
+    return rank_step_of(seat, rows, 1, flags);
+}
+
+enum rt_status rank_step_of(struct rank_seat *seat, uint32_t rows, uint32_t query_len,
+                            uint32_t flags)
+{
+    static const int32_t tokens[RANKS_TOKENS]; /* which no stage looks at */
     uint64_t ticket;
     const struct rt_step_params p = {.struct_size = sizeof(p),
                                      .flags = flags,
                                      .rows = rows,
+                                     .query_len = query_len,
                                      .seqs = seat->seqs,
+                                     .tokens = tokens,
                                      .idle_batch = rows ? 0 : RANKS_ROWS};
-    RT_TRY(told(seat, rt_step(seat->rt, &p, &ticket)));
-    RT_TRY(told(seat, rt_wait(seat->rt, ticket, UINT64_MAX)));
+    RT_TRY(rank_told(seat, rt_step(seat->rt, &p, &ticket)));
+    RT_TRY(rank_told(seat, rt_wait(seat->rt, ticket, UINT64_MAX)));
     seat->step++;
     return RT_OK;
 }
@@ -186,7 +198,7 @@ static void *work(void *user)
 void rank_bench_open(struct rank_bench *b, uint32_t ranks, enum rt_precision precision)
 {
     struct rt_config config;
-    *b = (struct rank_bench){.ranks = ranks, .timeout_ms = TIMEOUT_MS};
+    *b = (struct rank_bench){.ranks = ranks, .timeout_ms = TIMEOUT_MS, .steps = RANKS_STEPS};
     (void)snprintf(b->path, sizeof(b->path), "ranks.%ld.group", (long)getpid());
     block_config(&config);
     (void)snprintf(config.device, sizeof(config.device), "host");

@@ -12,12 +12,14 @@
 
 #define RANKS_MOST 4u
 #define RANKS_HEADS 12u
-#define RANKS_STEPS 6u
+#define RANKS_STEPS 6u    /* of a bench, where it says nothing else */
+#define RANKS_LONGEST 18u /* the most that it may say */
 #define RANKS_ROWS 2u
 #define RANKS_HIDDEN 32u
 #define RANKS_LAYERS 2u
+#define RANKS_TOKENS (3u * RANKS_ROWS) /* of the longest queries */
 
-typedef float rank_outputs[RANKS_STEPS][RANKS_LAYERS][RANKS_ROWS][RANKS_HIDDEN];
+typedef float rank_outputs[RANKS_LONGEST][RANKS_LAYERS][RANKS_TOKENS][RANKS_HIDDEN];
 
 struct rank_bench;
 
@@ -38,8 +40,10 @@ typedef enum rt_status (*rank_fn)(struct rank_seat *seat);
 
 struct rank_bench {
     struct block_fixture blocks; /* of all heads */
-    uint32_t ranks, timeout_ms;
+    uint32_t ranks, timeout_ms, steps;
+    uint32_t context; /* ranks that share one; 0: every rank has all tokens */
     char path[64];
+    const void *user; /* of a rank's function */
     /* Largest batch size and layers of each rank; 0: those of blocks.config. */
     uint32_t batches[RANKS_MOST], layers[RANKS_MOST];
     struct rank_seat seats[RANKS_MOST];
@@ -56,8 +60,12 @@ void rank_bench_all_well(const struct rank_bench *b);
 void rank_bench_failed(const struct rank_bench *b, uint32_t rank, enum rt_status status,
                        const char *part);
 
-/* For a rank's function: one step of all rows, waited for. */
+/* For a rank's function: one step of all rows, waited for; and one of several tokens a row. */
 enum rt_status rank_step(struct rank_seat *seat, uint32_t rows, uint32_t flags);
+enum rt_status rank_step_of(struct rank_seat *seat, uint32_t rows, uint32_t query_len,
+                            uint32_t flags);
+/* What a call of the runtime's returned, with its story. */
+enum rt_status rank_told(struct rank_seat *seat, enum rt_status status);
 /* A rank of a process or thread of the caller's: group and runtime, and back. */
 enum rt_status rank_open(struct rank_seat *seat);
 void rank_close(struct rank_seat *seat);

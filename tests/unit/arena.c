@@ -15,6 +15,7 @@ static const struct rt_dims SHAPE = {
     .slots = 5,
     .max_length = 1000,
     .page_size = 16,
+    .context = 1,
     .pages = 7,
     .bucket_max = 4,
     .rows = 6,

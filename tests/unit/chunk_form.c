@@ -61,6 +61,9 @@ static void test_who_must_absorb(void **state)
     c = even_config();
     c.block.v_head_dim = 264;
     assert_true(chosen(&c, 4096, "not 128 + 64 and 264").absorbed);
+    c = even_config();
+    c.context_parallel = 4;
+    assert_true(chosen(&c, 4096, "absorbed: of a context over 4 ranks").absorbed);
 }
 
 static void test_pieces_of_context(void **state)

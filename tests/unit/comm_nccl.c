@@ -375,6 +375,40 @@ static void test_what_it_is_asked_for(void **state)
     close_well(&c);
 }
 
+/* Rank 3 of 4 in groups of 2: with rank 2 and itself, each of its own place. Whatever fails, what
+ * was begun is ended. */
+static void test_a_group_of_sends(void **state)
+{
+    const struct rt_nccl_api *const api = fake_nccl_api();
+    const struct rt_collective x = {.kind = RT_ALL_TO_ALL,
+                                    .dtype = RT_DTYPE_F32,
+                                    .from = 0x1000,
+                                    .to = 0x2000,
+                                    .count = 8,
+                                    .ranks = 4,
+                                    .group = 2};
+    (void)state;
+    fake_nccl_reset();
+    assert_int_equal(rt_nccl_put(api, NULL, 3, &x, NULL), RT_NCCL_SUCCESS);
+    assert_int_equal(fake_nccl.calls, 6);
+    assert_int_equal(fake_nccl.sends, 2);
+    assert_int_equal(fake_nccl.receives, 2);
+    for (int way = 0; way < 2; way++)
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(fake_nccl.peers[way][i], 2 + i);
+            assert_int_equal(fake_nccl.places[way][i], 0x1000 * (way + 1) + 32 * i);
+        }
+    assert_int_equal(fake_nccl.count, 8);
+    assert_int_equal(fake_nccl.dtype, RT_NCCL_F32);
+    for (uint64_t i = 1; i <= 6; i++) {
+        fake_nccl_reset();
+        fake_nccl.fail_at = i;
+        assert_int_equal(rt_nccl_put(api, NULL, 3, &x, NULL), FAKE_NCCL_FAILURE);
+        assert_int_equal(fake_nccl.groups, 0);
+    }
+    assert_string_equal(rt_nccl_call_name(RT_ALL_TO_ALL), "a group of ncclSend and ncclRecv");
+}
+
 /* The first exchange connects, with a stream and numbers of its own. */
 struct first {
     uint64_t fail_at;     /* of the library's calls, counted from here */
@@ -498,6 +532,7 @@ int main(void)
         cmocka_unit_test(test_a_context_that_cannot_be_entered),
         cmocka_unit_test(test_all_have_one_id),
         cmocka_unit_test(test_what_it_is_asked_for),
+        cmocka_unit_test(test_a_group_of_sends),
         cmocka_unit_test(test_a_first_exchange),
         cmocka_unit_test(test_a_group_that_fails),
     };

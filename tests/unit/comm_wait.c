@@ -53,7 +53,7 @@ static void test_a_barrier(void **state)
         [COME] = "",
         [COME_NOT] = ("rank 1 has not come to exchange 1 of step 0 within 0.300 s; its last step "
                       "is 0"),
-        [EXCHANGE] = "exchange 1 of step 0: rank 1 has kind 0, rank 0 (this one) 3"};
+        [EXCHANGE] = "exchange 1 of step 0: rank 1 has kind 0, rank 0 (this one) 4"};
     for (enum at_the_barrier how = COME; how <= EXCHANGE; how++) {
         struct crew crew;
         crew_begin(&crew, 2);

@@ -250,6 +250,41 @@ static void test_check_together(void **state)
     expect("null", rt_config_check(NULL, &err), &err, RT_ERR_INVALID, nulls, COUNT(nulls));
 }
 
+/* Ranks that share a context have whole blocks, and heads and rows that can be shared out. */
+static void test_check_context(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t ranks, heads, layer, sinks, query_len, batch;
+        const char *words; /* null: it is good */
+    } cases[] = {{1, 3, 0, 1, 1, 4096, NULL},
+                 {2, 16, 1, 0, 2, 2048, NULL},
+                 {16, 16, 1, 0, 1, 64, NULL},
+                 {0, 16, 1, 0, 1, 64, "context_parallel is 0: must be an integer from 1 to 64"},
+                 {65, 16, 1, 0, 1, 64, "context_parallel is 65: must be an integer from 1 to 64"},
+                 {2, 16, 0, 0, 1, 64, "context_parallel is 2: must be 1 without layer"},
+                 {2, 16, 1, 1, 1, 64, "context_parallel is 2: must be 1 without layer and with"},
+                 {3, 16, 1, 0, 1, 64, "context_parallel is 3: must be a divisor of the 16 heads"},
+                 {2, 16, 1, 0, 2, 2049, "is 2049: must be at most 2048 with context_parallel"}};
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct rt_config c = good_config();
+        struct rt_error err = {.message = ""};
+        c.context_parallel = cases[i].ranks;
+        c.geometry.heads = cases[i].heads;
+        c.layer = cases[i].layer;
+        c.block.hidden_size = 2048;
+        c.block.qk_nope_head_dim = c.block.v_head_dim = 128;
+        c.sinks = cases[i].sinks;
+        c.query_lens[0] = cases[i].query_len;
+        c.batch_sizes[0] = cases[i].batch;
+        c.batch_size_count = 1;
+        const enum rt_status status = rt_config_check(&c, &err);
+        if (status != (cases[i].words ? RT_ERR_CONFIG : RT_OK) ||
+            !strstr(err.message, cases[i].words ? cases[i].words : ""))
+            fail_msg("case %zu: %d \"%s\"", i, (int)status, err.message);
+    }
+}
+
 /* A pair's angle is divided by its factor. */
 static void test_check_longrope(void **state)
 {
@@ -325,9 +360,10 @@ static void test_check_chunks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_default),      cmocka_unit_test(test_check_good),
-        cmocka_unit_test(test_check_edits),  cmocka_unit_test(test_check_together),
-        cmocka_unit_test(test_check_chunks), cmocka_unit_test(test_check_longrope),
+        cmocka_unit_test(test_default),       cmocka_unit_test(test_check_good),
+        cmocka_unit_test(test_check_edits),   cmocka_unit_test(test_check_together),
+        cmocka_unit_test(test_check_chunks),  cmocka_unit_test(test_check_longrope),
+        cmocka_unit_test(test_check_context),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

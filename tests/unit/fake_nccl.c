@@ -138,6 +138,39 @@ static rt_nccl_result fake_ReduceScatter(const void *from, void *to, size_t coun
     return exchanged("ReduceScatter", from, to, count, dtype, op == RT_NCCL_SUM, stream);
 }
 
+static rt_nccl_result fake_GroupStart(void)
+{
+    CALL();
+    fake_nccl.groups++;
+    fake_nccl.sends = fake_nccl.receives = 0;
+    return RT_NCCL_SUCCESS;
+}
+
+static rt_nccl_result fake_GroupEnd(void)
+{
+    fake_nccl.groups--;
+    CALL();
+    return RT_NCCL_SUCCESS;
+}
+
+static rt_nccl_result fake_Send(const void *from, size_t count, int dtype, int peer,
+                                rt_nccl_comm comm, void *stream)
+{
+    (void)comm;
+    fake_nccl.places[0][fake_nccl.sends] = (uintptr_t)from;
+    fake_nccl.peers[0][fake_nccl.sends++] = peer;
+    return exchanged("Send", from, fake_nccl.to, count, dtype, 0, stream);
+}
+
+static rt_nccl_result fake_Recv(void *to, size_t count, int dtype, int peer, rt_nccl_comm comm,
+                                void *stream)
+{
+    (void)comm;
+    fake_nccl.places[1][fake_nccl.receives] = (uintptr_t)to;
+    fake_nccl.peers[1][fake_nccl.receives++] = peer;
+    return exchanged("Recv", fake_nccl.from, to, count, dtype, 0, stream);
+}
+
 /* ---- the loader ---- */
 
 static const struct rt_nccl_api fake_api = {
@@ -145,6 +178,11 @@ static const struct rt_nccl_api fake_api = {
 #include "driver/comm/comm_nccl_symbols.inc"
 #undef RT_NCCL_SYMBOL
 };
+const struct rt_nccl_api *fake_nccl_api(void)
+{
+    return &fake_api;
+}
+
 static char load_error[128];
 
 void *__real_dlopen(const char *name, int flags);

@@ -31,9 +31,15 @@ struct fake_nccl {
     void *to, *stream;
     size_t count;
     int dtype, sum;
+    /* Of groups of sends and receives: how many are begun and not ended, and the last group's. */
+    int groups, sends, receives;
+    int peers[2][4];        /* of both, in order */
+    uintptr_t places[2][4]; /* likewise */
 };
 extern struct fake_nccl fake_nccl;
 
 void fake_nccl_reset(void);
+/* Its functions, as a communicator has them. */
+const struct rt_nccl_api *fake_nccl_api(void);
 
 #endif

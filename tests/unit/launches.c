@@ -383,7 +383,7 @@ static void test_preattend(void **state)
     /* A block for each of 6 tokens, a warp for each, and one for each 8 of 20 heads. */
     assert_int_equal(BUILD(&no_device, PREATTEND, p, &l, NULL), RT_OK);
     expect_grid(&l, "rt_preattend", 6 + (6 + 6 * 3 + 7) / 8, 1, RT_PREATTEND_WARPS * 32);
-    assert_true(l.address_mask == UINT64_C(0x19222487d));
+    assert_true(l.address_mask == UINT64_C(0x59222487d));
     p.q_a.base = NULL;
     p.kv_a.base = NULL;
     assert_int_equal(BUILD(&no_device, PREATTEND, p, &l, NULL), RT_OK);

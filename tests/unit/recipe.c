@@ -373,6 +373,64 @@ static void test_branches(void **state)
     expect_layer(&c, 512, 8, NO_LOW_RANK);
 }
 
+/* ---- ranks that share a context -------------------------------------------------------------- */
+
+static bool fits(const struct rt_placed *t, const struct rt_span *span)
+{
+    return span->address == ARENA + t->offset && span->bytes > 0 && span->bytes <= t->bytes;
+}
+
+/* What ranks have for each other is where there is room for it; all of what they add is placed. */
+static void check_context(const struct rt_program *p, const struct rt_placement *l)
+{
+    struct rt_span spans[RT_MAX_SPANS];
+    assert_int_equal(count_stages(p, "context_rows"), 1);
+    assert_int_equal(count_stages(p, "out_exchange."), 2);
+    assert_int_equal(count_stages(p, "merge."), 2);
+    for (uint32_t i = 0; i < p->count; i++) {
+        const struct rt_stage *stage = &p->stages[i];
+        if (stage->work->kind == RT_WORK_COLLECTIVE) {
+            assert_int_equal(rt_collective_spans(&stage->work->collective, spans), 2);
+            assert_int_equal(stage->work->collective.group, 4);
+            assert_true(fits(&l->tensors[RT_TENSOR_GIVEN], &spans[0]));
+            assert_true(fits(&l->tensors[RT_TENSOR_TAKEN], &spans[1]));
+            assert_string_equal(p->stages[i + 1].label + strlen("merge"),
+                                stage->label + strlen("out_exchange"));
+        } else if (strcmp(stage->label, "context_rows") == 0 ||
+                   strncmp(stage->label, "merge", 5) == 0)
+            check_launch(stage, l);
+    }
+}
+
+/* Of steps with drafts, of chunks alone and beside rows that decode. */
+static void test_context(void **state)
+{
+    (void)state;
+    struct rt_config c = block_config();
+    struct planned x;
+    struct rt_error err = {0};
+    c.geometry.layers = 2;
+    c.context_parallel = 4;
+    c.query_lens[1] = 3;
+    c.query_len_count = 2;
+    c.max_sequences = 16;
+    c.chunks[0] = 64;
+    c.chunks[1] = 512;
+    c.chunk_count = 2;
+    c.mixed_rows[0] = 8;
+    c.mixed_row_count = 1;
+    plan(&x, &c);
+    assert_int_equal(x.b->placement.max_blocks, 4); /* of 1000 tokens */
+    for (uint32_t i = 0; i < x.b->spec_count; i++) {
+        struct rt_program program = {0};
+        if (rt_recipe_make(&x.source, &x.b->specs[i], NULL, &program, &err) != RT_OK)
+            fail_msg("%s", err.message);
+        check_context(&program, &x.b->placement);
+        rt_program_free(&program);
+    }
+    forget(&x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -382,6 +440,7 @@ int main(void)
         cmocka_unit_test(test_sm90_by_name),
         cmocka_unit_test(test_wide_norm),
         cmocka_unit_test(test_branches),
+        cmocka_unit_test(test_context),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -32,6 +32,7 @@ static int set_up(void **state)
                                   .slots = 5,
                                   .max_length = 1000,
                                   .page_size = 16,
+                                  .context = 1,
                                   .pages = 7,
                                   .bucket_max = BUCKET,
                                   .rows = BUCKET,

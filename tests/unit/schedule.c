@@ -142,7 +142,10 @@ static void check(struct plan *plan, uint32_t rows, uint32_t parts, uint32_t ove
 {
     run(plan, rows, parts, overhead, min);
     memset(plan->pieces, 0, sizeof(plan->pieces));
-    int64_t limit = payload(plan) + 2 * (int64_t)min + overhead;
+    const int64_t share = payload(plan);
+    int64_t limit = share + 2 * (int64_t)min + overhead;
+    if (limit < share + share / RT_SCHEDULE_IDLE_SHARE)
+        limit = share + share / RT_SCHEDULE_IDLE_SHARE;
     struct place at = skip_empty(plan, 0);
     for (uint32_t part = 0; part < parts; part++) {
         if (is_idle(plan, &plan->tiles[part]))
@@ -196,6 +199,87 @@ static void test_by_hand(void **state)
     /* Nothing to do. */
     expect(plan, (int32_t[]){0, -1, INT32_MIN}, 3, 3, (int32_t[]){0, 0, 0, 0});
     assert_int_equal(plan->tiles[0].begin_row, 3);
+}
+
+/* Rows alike: whether a part takes whole ones follows from what that idles, and then none is split
+ * and parts have that many rows each, the last of them what is left. */
+static void check_alike(struct plan *plan, uint32_t rows, uint32_t parts, uint32_t overhead)
+{
+    check(plan, rows, parts, overhead, 1);
+    int64_t most = 0, live = 0;
+    for (uint32_t r = 0; r < rows; r++) {
+        const int64_t n = blocks(plan, (int32_t)r);
+        most = n + overhead > most && n > 0 ? n + overhead : most;
+        live += n > 0;
+    }
+    const int64_t each = (live + parts - 1) / parts;
+    const bool is_whole = live > 0 && 25 * (each * most - payload(plan)) <= payload(plan);
+    if (!is_whole)
+        return;
+    require(plan, plan->num_splits[rows] == 0, "a row is split where whole ones idle little", -1);
+    for (uint32_t part = 0; part < parts; part++) {
+        const struct rt_part *tile = &plan->tiles[part];
+        require(plan, is_idle(plan, tile) == ((int64_t)part * each >= live),
+                "a part idles, or works, that should not", (int32_t)part);
+        int64_t taken = 0;
+        for (int32_t r = tile->begin_row; r < tile->end_row; r++)
+            taken += blocks(plan, r) > 0;
+        const int64_t left = live - (int64_t)part * each;
+        require(plan, is_idle(plan, tile) || taken == (left < each ? left : each),
+                "a part has another number of rows", (int32_t)part);
+    }
+}
+
+static void test_alike(void **state)
+{
+    struct plan *plan = *state;
+    struct ck_random random = {.state = 5};
+    for (uint32_t rows = 1; rows <= 300; rows++)
+        for (uint32_t i = 0; i < 12; i++) {
+            const uint32_t parts = (uint32_t[]){132, 66, 33, 264}[i % 4];
+            const uint32_t middle = 64 << ck_random_below(&random, 9), spread = middle >> i % 5 * 2;
+            for (uint32_t r = 0; r < rows; r++)
+                plan->lengths[r] =
+                    ck_random_below(&random, 20) || i < 4
+                        ? (int32_t)(middle + ck_random_below(&random, i < 8 ? 1 : spread + 1))
+                        : -(int32_t)ck_random_below(&random, 3);
+            check_alike(plan, rows, parts, i % 3);
+        }
+}
+
+/* What the rule is for, and both sides of its edge. */
+static void test_whole_rows(void **state)
+{
+    static const struct {
+        uint32_t rows, blocks, parts, idle;
+        bool is_whole;
+    } known[] = {
+        {128, 128, 132, 4, true}, {128, 128, 66, 2, true}, {512, 16, 132, 4, true},
+        {512, 16, 66, 2, true},   {32, 8, 33, 1, true},    {126, 128, 132, 0, false},
+        {32, 64, 132, 4, false},  {26, 26, 27, 1, true},   {24, 25, 26, 1, false},
+        {132, 7, 132, 0, true},
+    };
+    struct plan *plan = *state;
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        for (uint32_t r = 0; r < known[i].rows; r++)
+            plan->lengths[r] = (int32_t)known[i].blocks * RT_BLOCK_TOKENS - (int32_t)(r % 5);
+        check(plan, known[i].rows, known[i].parts, 0, 1);
+        uint32_t idle = 0;
+        for (uint32_t part = 0; part < known[i].parts; part++)
+            idle += is_idle(plan, &plan->tiles[part]);
+        require(plan, (plan->num_splits[known[i].rows] == 0) == known[i].is_whole,
+                "rows are cut or not, the other way", (int32_t)i);
+        require(plan, idle == known[i].idle, "another number of parts idles", (int32_t)idle);
+    }
+    /* A single row that is longer than the others, by as much as is allowed and by one more. */
+    for (uint32_t r = 0; r < 100; r++)
+        plan->lengths[r] = 100 * RT_BLOCK_TOKENS;
+    plan->lengths[50] = 105 * RT_BLOCK_TOKENS;
+    check(plan, 100, 100, 0, 1); /* payload 101, and 4 */
+    assert_int_equal(plan->num_splits[100], 0);
+    plan->lengths[50]++;
+    check(plan, 100, 100, 0, 1);
+    assert_int_not_equal(plan->num_splits[100], 0);
 }
 
 /* Of a schedule whose rows are cut by their own length: all of walk's properties, and every piece
@@ -395,7 +479,8 @@ int main(void)
         cmocka_unit_test(test_by_hand),         cmocka_unit_test(test_extremes),
         cmocka_unit_test(test_padding_is_free), cmocka_unit_test(test_small_rows),
         cmocka_unit_test(test_random),          cmocka_unit_test(test_invariant),
-        cmocka_unit_test(test_invariant_share),
+        cmocka_unit_test(test_invariant_share), cmocka_unit_test(test_alike),
+        cmocka_unit_test(test_whole_rows),
     };
     return cmocka_run_group_tests_name("schedule", tests, make_plan, free_plan);
 }

@@ -232,11 +232,16 @@ static void test_spans(void **state)
     assert_int_equal(rt_matmul_spans(&none, s), 3);
     assert_true(s[0].bytes + s[1].bytes + s[2].bytes == 0);
 
-    static const uint64_t bytes[][2] = {
-        [RT_ALL_REDUCE] = {40, 40}, [RT_ALL_GATHER] = {40, 160}, [RT_REDUCE_SCATTER] = {160, 40}};
-    for (int kind = RT_ALL_REDUCE; kind <= RT_REDUCE_SCATTER; kind++) {
-        const struct rt_collective c = {
-            .kind = (enum rt_collective_kind)kind, .dtype = RT_DTYPE_F32, .count = 10, .ranks = 4};
+    static const uint64_t bytes[][2] = {[RT_ALL_REDUCE] = {40, 40},
+                                        [RT_ALL_GATHER] = {40, 160},
+                                        [RT_REDUCE_SCATTER] = {160, 40},
+                                        [RT_ALL_TO_ALL] = {80, 80}};
+    for (int kind = RT_ALL_REDUCE; kind <= RT_ALL_TO_ALL; kind++) {
+        const struct rt_collective c = {.kind = (enum rt_collective_kind)kind,
+                                        .dtype = RT_DTYPE_F32,
+                                        .count = 10,
+                                        .ranks = 4,
+                                        .group = 2};
         assert_int_equal(rt_collective_spans(&c, s), 2);
         assert_true(s[0].bytes == bytes[kind][0] && s[1].bytes == bytes[kind][1]);
     }

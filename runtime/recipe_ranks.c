@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What ranks have for each other: the sum behind o_proj, and where they share a context, what each
+ * has seen of it.
+ *
+ * Each attends with all heads of its group to the tokens of its own,
+ * and gets of the others what they have of the heads that are its own behind attention:
+ *
+ *   own keys, all heads ─attend, reduce─> given ─out_exchange─> taken ─merge─> own heads, all keys
+ *
+ * A head's vectors and their lse lie behind each other, head by head, so that those of one rank's
+ * heads are one piece: attention writes them where they are sent from.
+ *
+ *   given  [heads] of            | out of all tokens | lse of all tokens | to 32 bytes |
+ *   taken  [ranks, heads / ranks] likewise
+ */
+#include "kernels/abi/context.h"
+#include "kernels/abi/merge.h"
+#include "runtime/one_shot.h"
+#include "runtime/ranks_impl.h"
+#include "runtime/recipe_parts.h"
+
+#include <stdio.h>
+
+static const struct rt_dims *dims_of(const struct recipe *b)
+{
+    return &b->s->blueprint->placement.dims;
+}
+
+static uint32_t element_bytes(const struct recipe *b)
+{
+    return dims_of(b)->is_f32 ? sizeof(float) : sizeof(uint16_t);
+}
+
+static uint64_t head_bytes(const struct recipe *b)
+{
+    return rt_context_head_bytes(b->spec->tokens, dims_of(b)->kv.d_v, element_bytes(b));
+}
+
+/* Of a head, where behind its vectors the lse are. */
+static uint64_t lse_at(const struct recipe *b)
+{
+    return (uint64_t)b->spec->tokens * dims_of(b)->kv.d_v * element_bytes(b);
+}
+
+enum rt_status rt_recipe_add_context_rows(struct recipe *b)
+{
+    const bool chunk = rt_spec_is_chunk(b->spec);
+    const struct rt_context_rows_params p = {
+        .slot = rt_recipe_at(b, chunk ? RT_TENSOR_TOKEN_SLOT : RT_TENSOR_ROW_SLOT, 0),
+        .position = rt_recipe_at(b, chunk ? RT_TENSOR_TOKEN_POSITION : RT_TENSOR_ROW_POSITION, 0),
+        .token_slot = chunk ? NULL : rt_recipe_at(b, RT_TENSOR_TOKEN_SLOT, 0),
+        .token_position = chunk ? NULL : rt_recipe_at(b, RT_TENSOR_TOKEN_POSITION, 0),
+        .token_length = rt_recipe_at(b, RT_TENSOR_OWN_LENGTH, 0),
+        .token_place = rt_recipe_at(b, RT_TENSOR_OWN_PLACE, 0),
+        .rows = chunk ? b->spec->tokens : b->spec->rows,
+        .q_len = rt_spec_query_len(b->spec),
+        .page_size = dims_of(b)->page_size,
+        .ranks = dims_of(b)->context,
+        .rank = b->s->blueprint->context_rank,
+    };
+    b->query_len = 1;
+    b->span = (struct span){.rows = b->spec->tokens, .by_token = true};
+    return rt_recipe_add_op(b, RT_OP_CONTEXT_ROWS, RT_NO_LAYER, &p, sizeof(p));
+}
+
+struct rt_heads_view rt_recipe_given_out(const struct recipe *b)
+{
+    const uint32_t d_v = dims_of(b)->kv.d_v;
+    char *const base = rt_recipe_at(b, RT_TENSOR_GIVEN, 0);
+    return (struct rt_heads_view){
+        .base = base + (uint64_t)b->span.first * d_v * element_bytes(b),
+        .row_stride = d_v,
+        .token_stride = d_v,
+        .head_stride = (int64_t)(head_bytes(b) / element_bytes(b)),
+    };
+}
+
+struct rt_heads_view rt_recipe_given_lse(const struct recipe *b)
+{
+    char *const base = rt_recipe_at(b, RT_TENSOR_GIVEN, 0);
+    return (struct rt_heads_view){
+        .base = base + lse_at(b) + b->span.first * sizeof(float),
+        .row_stride = 1,
+        .token_stride = 1,
+        .head_stride = (int64_t)(head_bytes(b) / sizeof(float)),
+    };
+}
+
+/* The audit knows nothing of what a library captures, which may want host functions where ranks
+ * cannot reach each other's memory. */
+static enum rt_status add_collective(struct recipe *b, const char *name, uint32_t layer,
+                                     const struct rt_collective *collective)
+{
+    const struct rt_work work = {.kind = RT_WORK_COLLECTIVE, .collective = *collective};
+    RT_TRY(rt_recipe_add(b, name, layer, &work));
+    b->p->stages[b->p->count - 1].trust = RT_STAGE_FOREIGN_HOST;
+    return RT_OK;
+}
+
+static enum rt_status add_one_shot(struct recipe *b, uint32_t layer,
+                                   const struct rt_collective *sum)
+{
+    struct rt_work work;
+    RT_TRY(rt_one_shot_work(b->s->kernels, sum, &work, b->err));
+    return rt_recipe_add(b, "o_proj_sum", layer, &work);
+}
+
+/* Every rank has the product of its own heads. */
+enum rt_status rt_recipe_add_sum(struct recipe *b, uint32_t layer, void *hidden)
+{
+    const struct rt_collective sum =
+        rt_ranks_sum(&b->s->blueprint->config, b->s->comm, (uintptr_t)hidden, rt_recipe_tokens(b));
+    const struct rt_sum_choice *const choice = rt_sums_find(b->s->sums, sum.count);
+    RT_TRY(choice && choice->one_shot ? add_one_shot(b, layer, &sum)
+                                      : add_collective(b, "o_proj_sum", layer, &sum));
+    struct rt_stage *const stage = &b->p->stages[b->p->count - 1];
+    if (choice)
+        (void)snprintf(stage->reason, sizeof(stage->reason), "%s", choice->reason);
+    return RT_OK;
+}
+
+static enum rt_status add_exchange(struct recipe *b, uint32_t layer)
+{
+    const struct rt_collective swap =
+        rt_ranks_swap(b->s->blueprint, b->s->comm, rt_arena_addr(b->s->arena, RT_TENSOR_GIVEN, 0),
+                      rt_arena_addr(b->s->arena, RT_TENSOR_TAKEN, 0), b->spec->tokens);
+    return add_collective(b, "out_exchange", layer, &swap);
+}
+
+/* Tokens of padding have no key on any rank, and become zeros. */
+static enum rt_status add_merge(struct recipe *b, uint32_t layer)
+{
+    const struct rt_dims *dims = dims_of(b);
+    const uint32_t heads = rt_blueprint_out_heads(b->s->blueprint), d_v = dims->kv.d_v;
+    const int64_t out_head = (int64_t)(head_bytes(b) / element_bytes(b));
+    const int64_t lse_head = (int64_t)(head_bytes(b) / sizeof(float));
+    char *const taken = rt_recipe_at(b, RT_TENSOR_TAKEN, 0);
+    const struct rt_merge_params p = {
+        .in = {taken, heads * out_head, d_v, out_head},
+        .in_lse = {taken + lse_at(b), heads * lse_head, 1, lse_head},
+        .out = {rt_recipe_at(b, RT_TENSOR_OUT, 0), (int64_t)heads * d_v, d_v},
+        .out_lse = {rt_recipe_at(b, RT_TENSOR_LSE, 0), heads, 1},
+        .pieces = dims->context,
+        .tokens = b->spec->tokens,
+        .heads = heads,
+        .v_dim = d_v,
+        .is_f32 = dims->is_f32,
+    };
+    return rt_recipe_add_op(b, RT_OP_MERGE, layer, &p, sizeof(p));
+}
+
+enum rt_status rt_recipe_add_context(struct recipe *b, uint32_t layer)
+{
+    RT_TRY(add_exchange(b, layer));
+    return add_merge(b, layer);
+}
