@@ -2,7 +2,6 @@
 /* Blocks cut over ranks on the host device: the same as one rank's, and every way to fall out. */
 #include "tests/support/rank_fixture.h"
 
-#include <math.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -39,19 +38,6 @@ static enum rt_status eager_all(struct rank_seat *seat)
     return RT_OK;
 }
 
-/* Distance of two outputs, relative to the length of the second. */
-static double distance(const struct rank_seat *a, const struct rank_seat *b)
-{
-    const float *const x = &a->out[0][0][0][0], *const y = &b->out[0][0][0][0];
-    double apart = 0, length = 0;
-    for (size_t i = 0; i < sizeof(rank_outputs) / sizeof(float); i++) {
-        apart += ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
-        length += (double)y[i] * (double)y[i];
-    }
-    assert_true(length > 0);
-    return sqrt(apart / length);
-}
-
 /* bf16: each rank's part of a sum is rounded once more, to 2^-9 of it. */
 static void test_as_one_rank(void **state)
 {
@@ -71,7 +57,7 @@ static void test_as_one_rank(void **state)
             rank_bench_run(&b, replay_all);
             rank_bench_all_well(&b);
             for (uint32_t r = 0; r < counts[k]; r++) {
-                const double d = distance(&b.seats[r], &alone);
+                const double d = rank_distance(&b.seats[r], &alone);
                 if (!(d <= cases[i].bound))
                     fail_msg("rank %u of %u is %g from one rank, bound %g", r, counts[k], d,
                              cases[i].bound);

@@ -6,7 +6,6 @@
 #include "runtime/ranks_impl.h"
 #include "tests/support/rank_fixture.h"
 
-#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -38,7 +37,7 @@ static enum rt_status open_on_first(struct rank_seat *seat, uint32_t length)
 {
     int32_t pages[8];
     uint32_t count = 0;
-    const uint32_t context = seat->ranks && seat->bench->context ? seat->bench->context : 1;
+    const uint32_t context = rank_context(seat);
     const struct rt_seq_params p = {.struct_size = sizeof(p),
                                     .length = length,
                                     .last_token = -1,
@@ -82,19 +81,6 @@ static enum rt_status eager(struct rank_seat *seat)
     return history(seat, RT_STEP_EAGER);
 }
 
-/* Distance of two outputs, relative to the length of the second. */
-static double distance(const struct rank_seat *a, const struct rank_seat *b)
-{
-    const float *const x = &a->out[0][0][0][0], *const y = &b->out[0][0][0][0];
-    double apart = 0, length = 0;
-    for (size_t i = 0; i < sizeof(rank_outputs) / sizeof(float); i++) {
-        apart += ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
-        length += (double)y[i] * (double)y[i];
-    }
-    assert_true(length > 0);
-    return sqrt(apart / length);
-}
-
 static void open_bench(struct rank_bench *b, uint32_t ranks, uint32_t context,
                        enum rt_precision precision)
 {
@@ -111,7 +97,7 @@ static void compare(struct rank_bench *b, double bound)
     rank_bench_run(b, replayed);
     rank_bench_all_well(b);
     for (uint32_t r = 0; r < b->ranks; r++) {
-        const double d = distance(&b->seats[r], &alone);
+        const double d = rank_distance(&b->seats[r], &alone);
         if (!(d <= bound))
             fail_msg("rank %u of %u, %u of a context, is %g from one rank, bound %g", r, b->ranks,
                      b->context, d, bound);

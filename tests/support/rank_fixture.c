@@ -5,6 +5,7 @@
 #include "common/check.h"
 #include "tests/support/fixture.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,12 +20,17 @@
 
 /* ---- weights --------------------------------------------------------------------------------- */
 
+uint32_t rank_context(const struct rank_seat *seat)
+{
+    return seat->ranks && seat->bench->context ? seat->bench->context : 1;
+}
+
 /* This rank's heads of a weight of all: rows of q_b and kv_b, columns of o, all of the rest. */
 static struct rt_weight part_of(const struct rank_seat *seat, const char *name,
                                 const struct rt_weight *whole)
 {
     const uint64_t ranks = seat->ranks ? seat->bench->ranks : 1;
-    const uint64_t context = seat->ranks && seat->bench->context ? seat->bench->context : 1;
+    const uint64_t context = rank_context(seat);
     struct rt_weight w = *whole;
     if (strcmp(name, "o_proj.weight") == 0) {
         w.columns /= ranks;
@@ -117,8 +123,7 @@ static enum rt_status create(struct rank_seat *seat)
         config.batch_sizes[config.batch_size_count - 1] = seat->bench->batches[seat->rank];
     if (seat->bench->layers[seat->rank])
         config.geometry.layers = seat->bench->layers[seat->rank];
-    if (seat->ranks && seat->bench->context)
-        config.context_parallel = seat->bench->context;
+    config.context_parallel = rank_context(seat);
     if (seat->ranks)
         RT_TRY(rt_ranks_cut(seat->ranks, &config, &seat->error));
     RT_TRY(rt_weights_create(&config, &weights, &seat->error));
@@ -231,6 +236,18 @@ void rank_bench_alone(struct rank_bench *b, rank_fn fn, struct rank_seat *seat)
     if (create(seat) != RT_OK || fn(seat) != RT_OK)
         fail_msg("alone: %s", seat->error.message);
     rank_close(seat);
+}
+
+double rank_distance(const struct rank_seat *a, const struct rank_seat *b)
+{
+    const float *const x = &a->out[0][0][0][0], *const y = &b->out[0][0][0][0];
+    double apart = 0, length = 0;
+    for (size_t i = 0; i < sizeof(rank_outputs) / sizeof(float); i++) {
+        apart += ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
+        length += (double)y[i] * (double)y[i];
+    }
+    assert_true(length > 0);
+    return sqrt(apart / length);
 }
 
 void rank_bench_all_well(const struct rank_bench *b)

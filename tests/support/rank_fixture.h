@@ -60,6 +60,12 @@ void rank_bench_all_well(const struct rank_bench *b);
 void rank_bench_failed(const struct rank_bench *b, uint32_t rank, enum rt_status status,
                        const char *part);
 
+/* Distance of two outputs, relative to the length of the second. */
+double rank_distance(const struct rank_seat *a, const struct rank_seat *b);
+
+/* Ranks that share the seat's context: 1 of one that is alone. */
+uint32_t rank_context(const struct rank_seat *seat);
+
 /* For a rank's function: one step of all rows, waited for; and one of several tokens a row. */
 enum rt_status rank_step(struct rank_seat *seat, uint32_t rows, uint32_t flags);
 enum rt_status rank_step_of(struct rank_seat *seat, uint32_t rows, uint32_t query_len,
