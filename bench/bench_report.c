@@ -44,14 +44,15 @@ void bench_report_head(const struct bench_report *report)
                report->topk);
     printf("layer: attend and its reduction, KV of every layer cold; +append: with an append "
            "before it;\n"
+           "sustained: in steps of %u layers back to back, J: what such a step uses\n"
            "sched, append: a node of a chain; step: %u layers by rt_step, other: what of it is "
            "not attention;\n"
            "floor: of an H200; peer/ours: FlashMLA's time on the card that the list names / ours, "
            "above 1 is faster\n",
-           WHOLE_STEP_LAYERS);
-    printf("%-24s %-34s %5s | %9s %9s %6s %6s | %10s %8s | %6s %6s | %7s %6s\n", "shape",
-           "backend/kernel", "parts", "layer", "+append", "sched", "append", "step", "other",
-           "TFLOPS", "GB/s", "/floor", "peer");
+           RT_MEASURE_SUSTAIN_LAYERS, WHOLE_STEP_LAYERS);
+    printf("%-24s %-34s %5s | %9s %9s %8s %9s %6s %6s | %10s %8s | %6s %6s | %7s %6s\n", "shape",
+           "backend/kernel", "parts", "layer", "sustained", "J", "+append", "sched", "append",
+           "step", "other", "TFLOPS", "GB/s", "/floor", "peer");
 }
 
 static void print_step(const struct whole_step *step, const struct figures *f)
@@ -62,6 +63,18 @@ static void print_step(const struct whole_step *step, const struct figures *f)
         printf(" | %10s %8s", "-", "-");
 }
 
+static void print_sustained(const struct rt_measure_attention_result *r)
+{
+    if (r->sustained_ns > 0)
+        printf(" %9.2f", r->sustained_ns / 1e3);
+    else
+        printf(" %9s", "-");
+    if (r->sustained_step_mj > 0)
+        printf(" %8.3f", r->sustained_step_mj / 1e3);
+    else
+        printf(" %8s", "-");
+}
+
 static void print_row(const struct bench_row *row)
 {
     const struct rt_measure_attention_result *r = &row->r;
@@ -70,12 +83,16 @@ static void print_row(const struct bench_row *row)
     (void)snprintf(kernel, sizeof(kernel), "%s/%s", backend_name(r->backend), r->kernel);
     if (f.peer > 0)
         (void)snprintf(peer, sizeof(peer), "%.3f", f.peer);
-    printf("%-24s %-34s %5u | %9.2f %9.2f %6.2f %6.2f", row->shape->label, kernel, r->parts,
-           f.layer_us, r->append_attend_ns / 1e3, r->schedule_ns / 1e3, r->append_ns / 1e3);
+    printf("%-24s %-34s %5u | %9.2f", row->shape->label, kernel, r->parts, f.layer_us);
+    print_sustained(r);
+    printf(" %9.2f %6.2f %6.2f", r->append_attend_ns / 1e3, r->schedule_ns / 1e3,
+           r->append_ns / 1e3);
     print_step(&row->step, &f);
     printf(" | %6.1f %6.0f | %7.2f %6s", f.tflops, f.gbps, f.of_floor, peer);
     if (row->step.layers && row->step.layers < WHOLE_STEP_LAYERS)
         printf("  (step of %u layers: no room for more)", row->step.layers);
+    if (r->why_no_energy[0])
+        printf("  (%s)", r->why_no_energy);
     if (row->step.why_not[0])
         printf("  (no step: %s)", row->step.why_not);
 }
@@ -117,6 +134,12 @@ static void json_measured(cJSON *j, const struct bench_row *row)
     json_uint(j, "layers", r->layers);
     json_uint(j, "layer_bytes", r->layer_bytes);
     cJSON_AddNumberToObject(j, "layer_us", f.layer_us);
+    if (r->sustained_ns > 0) {
+        cJSON_AddNumberToObject(j, "sustained_layer_us", r->sustained_ns / 1e3);
+        json_uint(j, "sustained_layers", RT_MEASURE_SUSTAIN_LAYERS);
+    }
+    if (r->sustained_step_mj > 0)
+        cJSON_AddNumberToObject(j, "sustained_step_j", r->sustained_step_mj / 1e3);
     cJSON_AddNumberToObject(j, "append_attend_us", r->append_attend_ns / 1e3);
     cJSON_AddNumberToObject(j, "schedule_us", r->schedule_ns / 1e3);
     cJSON_AddNumberToObject(j, "append_us", r->append_ns / 1e3);

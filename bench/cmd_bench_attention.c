@@ -24,7 +24,8 @@
 
 struct choice {
     const char *shapes, *out, *backend_name, *device, *only;
-    uint64_t topk; /* 0: dense attention */
+    uint64_t topk;      /* 0: dense attention */
+    uint64_t sustained; /* seconds; 0: bursts alone */
     bool no_step, invariant;
     enum rt_backend backend;
 };
@@ -58,6 +59,7 @@ static enum rt_status measure_layer(struct bench *b, struct bench_row *row)
         .topk = (uint32_t)b->choice.topk,
         .backend = b->choice.backend,
         .invariant = b->choice.invariant,
+        .sustain_ms = (uint32_t)b->choice.sustained * 1000,
         .softmax_scale = (float)SOFTMAX_SCALE,
     };
     row->r = (struct rt_measure_attention_result){0};
@@ -115,6 +117,7 @@ static bool read_options(int argc, char **argv, struct choice *c)
         {"--device", OPTION_TEXT, &c->device, 0, 0},
         {"--only", OPTION_TEXT, &c->only, 0, 0},
         {"--topk", OPTION_NUMBER, &c->topk, 1, RT_MAX_LENGTH},
+        {"--sustained", OPTION_NUMBER, &c->sustained, 1, RT_MEASURE_MOST_SUSTAIN_MS / 1000},
         {"--no-step", OPTION_FLAG, &c->no_step, 0, 0},
         {"--invariant", OPTION_FLAG, &c->invariant, 0, 0},
     };

@@ -5,6 +5,7 @@
 #include "bench/measure_time.h"
 
 #include <math.h>
+#include <stdio.h>
 
 #define DEFAULT_REPLAYS 15u
 /* Stages in a chain of schedules or appends: the cost of launching a graph is a part this small. */
@@ -41,11 +42,41 @@ static enum rt_status time_chain(const struct rt_rig *rig, enum link link, uint3
     return status;
 }
 
+/* The first time one is wanted; none is a fact and no failure. */
+static void open_energy(struct rt_measure *m, struct rt_measure_attention_result *r)
+{
+    struct rt_error why = {0};
+    if (!m->energy && rt_energy_open(&m->driver.caps, &m->energy, &why) != RT_OK)
+        (void)snprintf(r->why_no_energy, sizeof(r->why_no_energy), "%.190s", why.message);
+}
+
+static enum rt_status time_sustained(const struct rt_rig *rig,
+                                     struct rt_measure_attention_result *r)
+{
+    const struct rt_stopwatch stopwatch = rt_measure_stopwatch(rig->m);
+    struct rt_program p = {.spec = rt_rig_spec(rig)};
+    struct rt_sustained sustained = {0};
+    const double step_ns = RT_MEASURE_SUSTAIN_LAYERS * (r->layer_ns > 0 ? r->layer_ns : 1);
+    const uint64_t replays = 1 + (uint64_t)(rig->params->sustain_ms * 1e6 / 2 / step_ns);
+    enum rt_status status = RT_OK;
+    open_energy(rig->m, r);
+    for (uint32_t i = RT_MEASURE_SUSTAIN_LAYERS; i-- > 0 && status == RT_OK;)
+        status = add_link(rig, LINK_ATTEND, i % rig->layers, &p);
+    if (status == RT_OK)
+        status = rt_stopwatch_sustain(&stopwatch, &p, replays, rig->m->energy, &sustained);
+    rt_program_free(&p);
+    r->sustained_ns = sustained.replay_ns / RT_MEASURE_SUSTAIN_LAYERS;
+    r->sustained_step_mj = sustained.replay_mj;
+    return status;
+}
+
 static enum rt_status measure(const struct rt_rig *rig, struct rt_measure_check *check,
                               struct rt_measure_attention_result *r)
 {
     RT_TRY(rt_measure_check_layer(rig, check, r));
     RT_TRY(time_chain(rig, LINK_ATTEND, rig->layers, &r->layer_ns));
+    if (rig->params->sustain_ms)
+        RT_TRY(time_sustained(rig, r));
     RT_TRY(rt_measure_check_again(rig, check, r));
     RT_TRY(time_chain(rig, LINK_APPEND_ATTEND, rig->layers, &r->append_attend_ns));
     RT_TRY(time_chain(rig, LINK_SCHEDULE, CHAIN, &r->schedule_ns));
@@ -88,6 +119,9 @@ enum rt_status rt_measure_attention(rt_measure *m, const struct rt_measure_atten
     RT_REQUIRE(params->replays <= RT_MEASURE_MAX_REPLAYS, err, RT_ERR_INVALID,
                "rt_measure_attention: replays %u is not 0..%d", params->replays,
                RT_MEASURE_MAX_REPLAYS);
+    RT_REQUIRE(params->sustain_ms <= RT_MEASURE_MOST_SUSTAIN_MS, err, RT_ERR_INVALID,
+               "rt_measure_attention: sustain_ms %u is not 0..%d", params->sustain_ms,
+               RT_MEASURE_MOST_SUSTAIN_MS);
     struct rt_driver *d = &m->driver;
     RT_TRY(RT_DRV(d, err, ctx_enter, (d)));
     enum rt_status status = measure_shape(m, params, out);

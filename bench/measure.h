@@ -18,6 +18,8 @@
 typedef struct rt_measure rt_measure;
 
 #define RT_MEASURE_MAX_REPLAYS 64
+#define RT_MEASURE_MOST_SUSTAIN_MS 60000
+#define RT_MEASURE_SUSTAIN_LAYERS 61 /* of a step; layers' pools are read in turn */
 
 struct rt_measure_params {
     const char *device; /* "auto", "host" or "cuda:N" */
@@ -69,6 +71,7 @@ struct rt_measure_attention_params {
     uint32_t topk;
     float softmax_scale; /* > 0 */
     uint32_t replays;    /* measured, behind two that are not: 1..RT_MEASURE_MAX_REPLAYS; 0: 15 */
+    uint32_t sustain_ms; /* 0: no sustained load; 1..RT_MEASURE_MOST_SUSTAIN_MS */
 };
 
 /*
@@ -89,6 +92,11 @@ struct rt_measure_attention_result {
     double append_attend_ns; /* (append, attend, reduce) of every layer: graph time / layers */
     double schedule_ns;      /* 64 schedules in a chain: graph time / 64 */
     double append_ns;        /* 64 appends in a chain, to one layer after the other: likewise */
+    /* With sustain_ms: (attend, reduce) of a layer in steps of RT_MEASURE_SUSTAIN_LAYERS, replayed
+     * back to back for about so long; the mean of the second half. What such a step uses, by the
+     * device's counter; 0: there is none, and why_no_energy says why. */
+    double sustained_ns, sustained_step_mj;
+    char why_no_energy[192];
 
     /* out and lse of layer 0, all elements, against the generic kernel on the same inputs (where
      * that is what is timed: against itself with the work cut elsewhere). Also the first layer's

@@ -68,6 +68,7 @@ void rt_measure_destroy(rt_measure **measure)
     struct rt_driver *d = &m->driver;
     if (d->ctx_enter) {
         bool entered = d->ctx_enter(d) == 0; /* what was not entered is not ours to leave */
+        rt_energy_close(&m->energy);
         if (m->pool)
             (void)d->mem_free(d, m->pool);
         if (m->noise)

@@ -4,6 +4,7 @@
 
 /* What all shapes are measured on: a device, its kernels, and memory full of noise. */
 #include "bench/measure.h"
+#include "driver/energy.h"
 #include "kernels/registry.h"
 
 struct rt_measure {
@@ -15,6 +16,7 @@ struct rt_measure {
     uint64_t noise_bytes;
     rt_addr pool; /* 0: none yet */
     uint64_t pool_bytes;
+    struct rt_energy_meter *energy; /* null: none wanted yet, or there is none */
     char device_reason[160];
     struct rt_error error;
 };

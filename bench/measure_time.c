@@ -86,3 +86,49 @@ enum rt_status rt_stopwatch_replays(const struct rt_stopwatch *w, const struct r
     rt_graph_free(&g, d);
     return status;
 }
+
+static enum rt_status launch_all(const struct rt_stopwatch *w, const struct rt_graph *g,
+                                 uint64_t replays)
+{
+    struct rt_driver *d = w->driver;
+    RT_TRY(RT_DRV(d, w->error, event_record, (d, w->events[0], w->stream)));
+    for (uint64_t i = 0; i < replays; i++)
+        RT_TRY(RT_DRV(d, w->error, graph_launch, (d, g->exec, w->stream)));
+    RT_TRY(RT_DRV(d, w->error, event_record, (d, w->events[1], w->stream)));
+    return RT_DRV(d, w->error, stream_sync, (d, w->stream));
+}
+
+static enum rt_status sustain(const struct rt_stopwatch *w, const struct rt_graph *g,
+                              uint64_t replays, struct rt_energy_meter *meter,
+                              struct rt_sustained *out)
+{
+    struct rt_driver *d = w->driver;
+    uint64_t before = 0, after = 0;
+    float ms = 0;
+    RT_TRY(launch_all(w, g, replays));
+    if (meter)
+        RT_TRY(rt_energy_read(meter, &before, w->error));
+    RT_TRY(launch_all(w, g, replays));
+    if (meter)
+        RT_TRY(rt_energy_read(meter, &after, w->error));
+    RT_TRY(RT_DRV(d, w->error, event_elapsed, (d, w->events[0], w->events[1], &ms)));
+    out->replay_ns = (double)ms * NS_PER_MS / (double)replays;
+    out->replay_mj = (double)(after - before) / (double)replays;
+    return RT_OK;
+}
+
+enum rt_status rt_stopwatch_sustain(const struct rt_stopwatch *w, const struct rt_program *p,
+                                    uint64_t replays, struct rt_energy_meter *meter,
+                                    struct rt_sustained *out)
+{
+    struct rt_driver *d = w->driver;
+    struct rt_graph g;
+    RT_TRY(build(w, p, &g));
+    enum rt_status status = sustain(w, &g, replays, meter, out);
+    /* Also where a launch has failed: nothing that runs may be freed. */
+    struct rt_error unused = {0};
+    if (status != RT_OK)
+        (void)RT_DRV(d, &unused, stream_sync, (d, w->stream));
+    rt_graph_free(&g, d);
+    return status;
+}

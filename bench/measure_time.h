@@ -27,4 +27,13 @@ enum rt_status rt_stopwatch_replay(const struct rt_stopwatch *w, const struct rt
 enum rt_status rt_stopwatch_replays(const struct rt_stopwatch *w, const struct rt_program *p,
                                     uint32_t replays, double *median_ns);
 
+/* As many replays back to back, twice: the first ones heat the device, of the second ones the mean
+ * time and, where there is a meter, what they use. */
+struct rt_sustained {
+    double replay_ns, replay_mj;
+};
+enum rt_status rt_stopwatch_sustain(const struct rt_stopwatch *w, const struct rt_program *p,
+                                    uint64_t replays, struct rt_energy_meter *meter,
+                                    struct rt_sustained *out);
+
 #endif

@@ -34,6 +34,7 @@ enum rt_device_kind { RT_DEVICE_KIND_HOST, RT_DEVICE_KIND_CUDA };
 struct rt_device_caps {
     enum rt_device_kind kind;
     char name[64];
+    char bus_id[20];   /* of PCI, "00000000:3b:00.0"; empty on the host and where it is assumed */
     uint32_t ordinal;  /* cuda:N */
     uint32_t cc;       /* compute capability, 10 * major + minor; 0 on a host that emulates none */
     uint32_t sm_count; /* multiprocessors; 8 on the host device, so that splits happen there */

@@ -108,6 +108,7 @@ static const struct command commands[] = {
      "      --only TEXT    shapes whose label has it\n"
      "      --topk N       over lists of N keys of every query token; no whole steps\n"
      "      --no-step      leave the whole steps out\n"
+     "      --sustained N  also steps of 61 layers back to back for N seconds\n"
      "      --invariant    batch-invariant attention instead of the fastest\n"},
     {"bench allreduce", cmd_bench_allreduce,
      "  bench allreduce    what the sum of ranks behind o_proj costs, by its size\n"

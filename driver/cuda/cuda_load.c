@@ -137,7 +137,7 @@ static enum rt_status failed(struct rt_driver *d, const char *where, const char 
 
 static CUresult read_caps(const struct rt_cuda *c, struct rt_device_caps *caps)
 {
-    int major = 0, minor = 0, sms = 0, smem = 0, l2 = 0;
+    int major = 0, minor = 0, sms = 0, smem = 0, l2 = 0, domain = 0, bus = 0, slot = 0;
     const struct {
         CUdevice_attribute attribute;
         int *value;
@@ -147,6 +147,9 @@ static CUresult read_caps(const struct rt_cuda *c, struct rt_device_caps *caps)
         {CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, &sms},
         {CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, &smem},
         {CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE, &l2},
+        {CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID, &domain},
+        {CU_DEVICE_ATTRIBUTE_PCI_BUS_ID, &bus},
+        {CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID, &slot},
     };
     for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
         const CUresult rc =
@@ -164,6 +167,8 @@ static CUresult read_caps(const struct rt_cuda *c, struct rt_device_caps *caps)
     caps->smem_optin_bytes = (uint32_t)smem;
     caps->l2_bytes = (uint64_t)l2;
     caps->memory_bytes = memory_bytes;
+    (void)snprintf(caps->bus_id, sizeof(caps->bus_id), "%08x:%02x:%02x.0", (unsigned)domain,
+                   (unsigned)bus & 0xff, (unsigned)slot & 0xff);
     return c->api.DeviceGetName(caps->name, (int)sizeof(caps->name), c->device);
 }
 

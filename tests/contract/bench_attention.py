@@ -88,6 +88,11 @@ def choices(folder):
     code, out, _, objects = run(folder, both, "--no-step", "--only", "q1", "--backend", "generic")
     expect(code == 0 and len(objects) == 1 and objects[0]["step_layers"] == 0, "--only, --no-step")
     expect("step_us" not in objects[0], "no step, no figure")
+    expect("sustained_layer_us" not in objects[0], "no sustained load, no figure")
+    code, out, _, objects = run(folder, both, "--no-step", "--only", "q1", "--sustained", "1")
+    expect(code == 0 and objects[0]["sustained_layer_us"] > 0, f"--sustained: {code} {out}")
+    expect(objects[0]["sustained_layers"] == 61, "a step's layers")
+    expect("sustained_step_j" not in objects[0] and "no energy counter" in out, "the host's none")
     code, _, err, _ = run(folder, both, "--only", "q7")
     expect(code == 1 and 'no label has "q7"' in err, f"--only nothing: {code} {err}")
     # What a backend cannot serve is that shape's failure; the others are measured.

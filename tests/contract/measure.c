@@ -142,7 +142,14 @@ static void figures_and_a_verdict(void **state)
         assert_true(r.worst_share >= 0 && r.worst_share <= 1 && fabs(r.cosine) < 5e-6);
         assert_true(r.layer_ns > 0 && r.append_attend_ns > 0);
         assert_true(r.schedule_ns > 0 && r.append_ns > 0);
+        assert_true(r.sustained_ns == 0 && r.sustained_step_mj == 0 && !r.why_no_energy[0]);
     }
+    p.sustain_ms = 1;
+    struct rt_measure_attention_result r = measure(m, &p);
+    assert_string_equal(r.problem, "");
+    assert_true(r.sustained_ns > 0 && r.sustained_step_mj == 0);
+    assert_string_equal(r.why_no_energy, "no energy counter: the host device has none");
+    p.sustain_ms = 0;
     p.query_len = 1;
     p.causal = 0;
     p.batch = 1;
@@ -266,6 +273,7 @@ static void bad_shapes(void **state)
     REFUSED(softmax_scale = NAN, RT_ERR_INVALID, "softmax_scale");
     REFUSED(softmax_scale = INFINITY, RT_ERR_INVALID, "softmax_scale");
     REFUSED(replays = RT_MEASURE_MAX_REPLAYS + 1, RT_ERR_INVALID, "replays 65");
+    REFUSED(sustain_ms = 60001, RT_ERR_INVALID, "sustain_ms 60001 is not 0..60000");
 #undef REFUSED
     struct rt_measure_attention_result r = {0};
     assert_int_equal(rt_measure_attention(m, &good, NULL), RT_ERR_INVALID);
@@ -350,6 +358,7 @@ static bool measure_failing_at(uint64_t n, uint64_t calls_of_create, uint64_t *f
     fail_driver_arm(0);
     p.heads = 1;
     p.batch = 2;
+    p.sustain_ms = 1;
     enum rt_status status = rt_measure_attention(m, &p, &r);
     if (status != RT_OK) {
         ++*failed;

@@ -111,6 +111,15 @@ static CUresult fake_DeviceGetAttribute(int *out, CUdevice_attribute a, CUdevice
     case CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE:
         *out = 62914560;
         return CUDA_SUCCESS;
+    case CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID:
+        *out = 0;
+        return CUDA_SUCCESS;
+    case CU_DEVICE_ATTRIBUTE_PCI_BUS_ID:
+        *out = 0x3b + device;
+        return CUDA_SUCCESS;
+    case CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID:
+        *out = 0;
+        return CUDA_SUCCESS;
     default:
         return CUDA_ERROR_INVALID_VALUE;
     }
