@@ -2,6 +2,7 @@
 #include "buffers/ring.h"
 
 #include "common/attributes.h"
+#include "common/math.h"
 
 #include <stdatomic.h>
 
@@ -64,14 +65,14 @@ static void warm(const unsigned char *begin, uint64_t bytes, uint64_t most)
         RT_PREFETCH_TO_WRITE(begin + i);
 }
 
-void rt_ring_warm(const struct rt_ring *r, uint32_t rows, uint32_t query_len)
+void rt_ring_warm(const struct rt_ring *r, uint32_t rows, uint64_t tokens)
 {
     const struct rt_record_format *f = &r->format;
     const unsigned char *record = (const unsigned char *)rt_ring_record(r);
     const uint64_t rows_bytes = (uint64_t)rows * sizeof(struct rt_record_row);
     warm(record, f->rows_offset + rows_bytes, f->tokens_offset);
-    warm(record + f->tokens_offset, (uint64_t)rows * query_len * sizeof(int32_t),
-         f->ops_offset - f->tokens_offset);
+    const uint64_t most = f->ops_offset - f->tokens_offset;
+    warm(record + f->tokens_offset, rt_min_u64(tokens, most) * sizeof(int32_t), most);
 }
 
 struct rt_record *rt_ring_record_of(const struct rt_ring *r, uint64_t step)

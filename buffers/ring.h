@@ -37,10 +37,10 @@ struct rt_record_row *rt_ring_rows(const struct rt_ring *r, struct rt_record *re
 int32_t *rt_ring_tokens(const struct rt_ring *r, struct rt_record *record);
 unsigned char *rt_ring_ops(const struct rt_ring *r, struct rt_record *record);
 
-/* Asks for the lines of next_step's record that `rows` rows of `query_len` tokens will be written
- * to: the device has read them in their last life. Any numbers will do, also ones that do not
- * fit. */
-void rt_ring_warm(const struct rt_ring *r, uint32_t rows, uint32_t query_len);
+/* Asks for the lines of next_step's record that `rows` rows and `tokens` numbers behind them will
+ * be written to: the device has read them in their last life. Any counts will do, also ones that do
+ * not fit. */
+void rt_ring_warm(const struct rt_ring *r, uint32_t rows, uint64_t tokens);
 
 /* The record of a step that the ring still holds (step > next_step - 1 - depth). */
 struct rt_record *rt_ring_record_of(const struct rt_ring *r, uint64_t step);

@@ -95,7 +95,8 @@ static void count_clocks(struct rt_runtime *rt, const struct rt_flight *flight,
 static void warm_next(const struct rt_runtime *rt)
 {
     const struct rt_flight *last = &rt->flights[(rt->ring.next_step - 1) % rt->ring.depth];
-    rt_ring_warm(&rt->ring, rt_min_u32(last->rows, WARM_ROWS), last->query_len);
+    const uint32_t rows = rt_min_u32(last->rows, WARM_ROWS);
+    rt_ring_warm(&rt->ring, rows, (uint64_t)rows * last->query_len);
 }
 
 void rt_harvest(struct rt_runtime *rt)

@@ -95,8 +95,23 @@ static enum rt_status check_prompt(struct rt_runtime *rt, const struct rt_prompt
     return check_ids(rt, prompt, i);
 }
 
+/* The lines of the record that the first chunk of the prompts goes to, and `rows` rows behind it:
+ * they come while prompts and rows are checked. */
+static void warm_record(const struct rt_runtime *rt, const struct rt_prompt *prompts,
+                        uint32_t count, uint32_t rows)
+{
+    const struct rt_dims *dims = &rt->blueprint.placement.dims;
+    const uint32_t parts = rt_min_u32(count, dims->prefill_rows);
+    uint64_t tokens = 0;
+    for (uint32_t i = 0; i < parts; i++)
+        tokens += prompts[i].count;
+    rt_ring_warm(&rt->ring, parts + rows,
+                 dims->chunk_rows + dims->prefill_rows + rt_min_u64(tokens, dims->chunk));
+}
+
+/* `rows` decode beside them, or behind. */
 static enum rt_status check_prompts(struct rt_runtime *rt, const struct rt_prompt *prompts,
-                                    uint32_t count, uint32_t *new_pages)
+                                    uint32_t count, uint32_t rows, uint32_t *new_pages)
 {
     const struct rt_config *c = &rt->blueprint.config;
     RT_REQUIRE(c->chunk_count > 0, &rt->error, RT_ERR_UNSUPPORTED,
@@ -105,6 +120,7 @@ static enum rt_status check_prompts(struct rt_runtime *rt, const struct rt_promp
     RT_REQUIRE(prompts, &rt->error, RT_ERR_INVALID, "%u prompts at null", count);
     RT_REQUIRE(count <= c->max_sequences, &rt->error, RT_ERR_ROWS,
                "%u prompts; this runtime has 1..%u sequences", count, c->max_sequences);
+    warm_record(rt, prompts, count, rows);
     for (uint32_t i = 0; i < count; i++)
         RT_TRY(check_prompt(rt, &prompts[i], i, new_pages));
     return RT_OK;
@@ -258,7 +274,7 @@ static enum rt_status check_mixed(struct rt_runtime *rt, const struct rt_step_pa
     RT_TRY(rt_step_check_flags(rt, "rt_step", p->flags));
     RT_TRY(rt_step_check_room(rt));
     rt->attempts++;
-    RT_TRY(check_prompts(rt, p->prompts, p->prompt_count, &new_pages));
+    RT_TRY(check_prompts(rt, p->prompts, p->prompt_count, p->rows, &new_pages));
     RT_TRY(rt_step_check_rows(rt, p, query_len_of(p), &new_pages));
     return rt_step_check_pages(rt, "the step", new_pages);
 }
@@ -446,7 +462,7 @@ static enum rt_status check_prefill(struct rt_runtime *rt, const struct rt_prefi
                p->reserved);
     RT_TRY(rt_step_check_flags(rt, "rt_prefill", p->flags));
     rt->attempts++;
-    RT_TRY(check_prompts(rt, p->prompts, p->prompt_count, &new_pages));
+    RT_TRY(check_prompts(rt, p->prompts, p->prompt_count, 0, &new_pages));
     return rt_step_check_pages(rt, "the prefill", new_pages);
 }
 

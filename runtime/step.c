@@ -376,7 +376,8 @@ enum rt_status rt_step(rt_runtime *rt, const struct rt_step_params *params, uint
         return refuse_query_len(rt, query_len);
     if (RT_UNLIKELY(params->prompt_count > 0))
         return rt_step_mixed(rt, params, ticket);
-    rt_ring_warm(&rt->ring, params->rows, query_len); /* they come while the rows are checked */
+    /* They come while the rows are checked. */
+    rt_ring_warm(&rt->ring, params->rows, (uint64_t)params->rows * query_len);
     rt_harvest(rt);
     const bool is_idle = params->rows == 0 && params->idle_batch > 0;
     RT_TRY(is_idle ? check_idle(rt, params, query_len) : check_step(rt, params, query_len));

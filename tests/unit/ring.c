@@ -254,8 +254,8 @@ static void test_warming_changes_nothing(void **state)
     memset(b->arena.mapped, 0x5a, bytes);
     const uint32_t counts[] = {0, 1, BUCKET, BUCKET + 1, UINT32_MAX};
     for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
-        rt_ring_warm(&b->ring, counts[i], QUERY_LEN);
-        rt_ring_warm(&b->ring, counts[i], UINT32_MAX);
+        rt_ring_warm(&b->ring, counts[i], (uint64_t)counts[i] * QUERY_LEN);
+        rt_ring_warm(&b->ring, counts[i], UINT64_MAX);
     }
     for (size_t i = 0; i < bytes; i++)
         assert_int_equal(((const unsigned char *)b->arena.mapped)[i], 0x5a);
