@@ -97,6 +97,7 @@ struct rt_dims {
     X(WORKSPACE_BYTES, (p)->dims.workspace_bytes)                                                  \
     X(Q_MAX, (p)->dims.q_max)                                                                      \
     X(DRAFTS, (p)->dims.q_max - UINT64_C(1))                                                       \
+    X(REACHES, (p)->dims.q_max > 1 ? (p)->dims.bucket_max : 0)                                     \
     X(HEADS, (p)->dims.heads)                                                                      \
     X(OUT_HEADS, (p)->dims.heads / (p)->dims.context)                                              \
     X(TOPK, (p)->dims.topk)                                                                        \

@@ -13,6 +13,8 @@
  *            [prefill_rows] | those of all prompts, one behind the other [chunk]
  *   completion | header 64 B | results[bucket_max] 8 B each | tokens[bucket_max * q_max] i32 |
  */
+#include "common/math.h"
+
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -38,12 +40,19 @@ RT_STATIC_ASSERT(sizeof(struct rt_record) == 64, "record header is 64 bytes");
 /* One live row. Steady state needs nothing else: a step crosses at most one page boundary. */
 struct rt_record_row {
     uint32_t slot;     /* sequence slot, < slots */
-    int32_t accept;    /* tokens that stay of query_len; RT_ACCEPT_BY_DEVICE: tensor `accepted` */
+    int16_t accept;    /* of its tokens those that stay; RT_ACCEPT_BY_DEVICE: tensor `accepted` */
+    uint16_t tokens;   /* that it has, the first of query_len; 0: all */
     int32_t new_block; /* block-table column that gets new_page before the step; -1: none */
     int32_t new_page;  /* page id, < pages */
 };
 RT_STATIC_ASSERT(sizeof(struct rt_record_row) == 16, "record row is 16 bytes");
 #define RT_ACCEPT_BY_DEVICE (-1)
+
+/* Tokens of a row where the step has query_len. */
+static RT_HD inline uint32_t rt_record_tokens(const struct rt_record_row *row, uint32_t query_len)
+{
+    return row->tokens ? row->tokens : query_len;
+}
 
 /* One op: 16 bytes, and behind SET_PAGES its pages (int32, padded to 16 bytes). */
 enum rt_record_op_kind {
@@ -83,7 +92,7 @@ enum rt_device_error {
     RT_DEV_BLOCK = 8,     /* row, value: the block-table column */
     RT_DEV_ACCEPT = 9,    /* row, value: the accepted count */
     RT_DEV_OP = 10,       /* row: op number, value: its kind */
-    RT_DEV_TOKENS = 11    /* row of a chunk, value: its number of tokens; or that of prompts */
+    RT_DEV_TOKENS = 11    /* row, value: its number of tokens; of a chunk also that of prompts */
 };
 
 /* The device's control block: one writer at a time (step_begin, then the stamps, then step_end). */

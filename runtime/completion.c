@@ -40,8 +40,8 @@ static void settle_lengths(struct rt_runtime *rt, const struct rt_flight *flight
         if (rows[i].accept != RT_ACCEPT_BY_DEVICE ||
             rt_slot_rest(rt, slot)->opened_step > flight->step)
             continue;
-        slot->undecided -= flight->query_len;
-        slot->length -= flight->query_len - (uint32_t)outcomes[i].accepted;
+        slot->undecided -= rows[i].tokens;
+        slot->length -= rows[i].tokens - (uint32_t)outcomes[i].accepted;
         if (outcomes[i].sampled >= 0) /* known, even where no token stayed */
             slot->nameless = RT_NEVER_NAMELESS;
     }
@@ -133,7 +133,7 @@ static const char *device_error_text(uint32_t error)
         [RT_DEV_BLOCK] = "block-table column",
         [RT_DEV_ACCEPT] = "accepted count",
         [RT_DEV_OP] = "op",
-        [RT_DEV_TOKENS] = "number of prompt tokens",
+        [RT_DEV_TOKENS] = "number of tokens",
     };
     return error < sizeof(texts) / sizeof(texts[0]) ? texts[error] : "unknown";
 }

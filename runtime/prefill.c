@@ -174,8 +174,11 @@ static void write_parts(struct rt_runtime *rt, const struct chunk *c,
     int32_t *to = counts + rt_spec_prefill_rows(spec);
     for (uint32_t i = 0; i < c->part_count; i++) {
         const struct part *part = &c->parts[i];
-        rows[i] = (struct rt_record_row){
-            .slot = rt_slot_index(rt, part->slot), .accept = 1, .new_block = -1, .new_page = -1};
+        rows[i] = (struct rt_record_row){.slot = rt_slot_index(rt, part->slot),
+                                         .accept = 1,
+                                         .tokens = 1,
+                                         .new_block = -1,
+                                         .new_page = -1};
         tokens[i] = part->tokens[part->count - 1];
         counts[i] = (int32_t)part->count;
         memcpy(to, part->tokens, part->count * sizeof(*to));
@@ -234,13 +237,13 @@ static enum rt_status replay(struct rt_runtime *rt, const struct chunk *c, struc
     bool device_decides = false;
     if (c->decoding) {
         const struct rt_step_params *p = c->decoding;
-        device_decides =
-            rt_step_write_rows(rt, p->seqs, p->accept, c->rows, 1, rows + c->part_count);
+        const struct rt_step_rows of = rt_step_rows_of(p, 0, c->rows, 1);
+        device_decides = rt_step_write_rows(rt, &of, rows + c->part_count);
         rt_step_write_tokens(p, 0, c->rows, 1, tokens + c->part_count);
     }
     const enum rt_status status = rt_step_launch(rt, g, c->flags & RT_STEP_EAGER);
     if (status != RT_OK) {
-        rt_step_unwrite_rows(rt, rows + c->part_count, c->rows, 1);
+        rt_step_unwrite_rows(rt, rows + c->part_count, c->rows);
         unwrite_parts(rt, c, held);
         record->step = 0; /* no replay may take it for the next step's */
         rt->ops_bytes = bytes;

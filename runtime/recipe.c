@@ -66,6 +66,15 @@ struct rt_rows_view rt_recipe_rows_view(const struct recipe *b)
     };
 }
 
+/* Likewise, to attend: columns that a row has no token for count as if they were there. */
+static struct rt_rows_view attending_rows(const struct recipe *b)
+{
+    struct rt_rows_view rows = rt_recipe_rows_view(b);
+    if (b->query_len > 1)
+        rows.length = rt_recipe_at_span(b, RT_TENSOR_ROW_REACH, 0, 1);
+    return rows;
+}
+
 struct rt_kv_view rt_recipe_kv_view(const struct recipe *b, uint32_t layer)
 {
     const struct rt_placement *l = &b->s->blueprint->placement;
@@ -206,6 +215,7 @@ static enum rt_status add_step_begin(struct recipe *b)
         .row_slot = rt_recipe_at(b, RT_TENSOR_ROW_SLOT, 0),
         .row_position = rt_recipe_at(b, RT_TENSOR_ROW_POSITION, 0),
         .row_length = rt_recipe_at(b, RT_TENSOR_ROW_LENGTH, 0),
+        .row_reach = b->query_len > 1 ? rt_recipe_at(b, RT_TENSOR_ROW_REACH, 0) : NULL,
         .row_accept = rt_recipe_at(b, RT_TENSOR_ROW_ACCEPT, 0),
         .tokens = rt_recipe_at(b, RT_TENSOR_TOKENS, 0),
         .accepted = rt_recipe_at(b, RT_TENSOR_ACCEPTED, 0),
@@ -240,6 +250,7 @@ static enum rt_status add_step_end(struct recipe *b)
         .slot_drafts = rt_recipe_at(b, RT_TENSOR_SLOT_DRAFTS, 0),
         .row_slot = rt_recipe_at(b, RT_TENSOR_ROW_SLOT, 0),
         .row_position = rt_recipe_at(b, RT_TENSOR_ROW_POSITION, 0),
+        .row_length = rt_recipe_at(b, RT_TENSOR_ROW_LENGTH, 0),
         .row_accept = rt_recipe_at(b, RT_TENSOR_ROW_ACCEPT, 0),
         .tokens = rt_recipe_at(b, RT_TENSOR_TOKENS, 0),
         .accepted = rt_recipe_at(b, RT_TENSOR_ACCEPTED, 0),
@@ -284,7 +295,7 @@ static struct rt_append_params append_params(const struct recipe *b, uint32_t la
 struct rt_schedule_params rt_recipe_schedule_params(const struct recipe *b)
 {
     const struct rt_variant *attend = rt_attend_variant(b->s->blueprint, b->variants);
-    return (struct rt_schedule_params){.rows = rt_recipe_rows_view(b),
+    return (struct rt_schedule_params){.rows = attending_rows(b),
                                        .schedule = rt_recipe_schedule_view(b),
                                        .overhead_blocks = attend->overhead_blocks,
                                        .min_blocks = attend->min_blocks};
@@ -382,7 +393,7 @@ struct rt_attend_params rt_recipe_attend_params(const struct recipe *b, uint32_t
         .out = out_view(b, layer),
         .lse = lse_view(b, layer),
         .kv = rt_recipe_kv_view(b, layer),
-        .rows = rt_recipe_rows_view(b),
+        .rows = attending_rows(b),
         .schedule = rt_recipe_schedule_view(b),
         .partials = partials_view(b),
         .stamp_first = layer == 0 ? ctrl_stamp(b, offsetof(struct rt_ctrl, t_attend_first)) : NULL,
@@ -415,7 +426,7 @@ struct rt_reduce_params rt_recipe_reduce_params(const struct recipe *b, uint32_t
     return (struct rt_reduce_params){
         .partials = partials_view(b),
         .schedule = rt_recipe_schedule_view(b),
-        .rows = rt_recipe_rows_view(b),
+        .rows = attending_rows(b),
         .out = out_view(b, layer),
         .lse = lse_view(b, layer),
         .stamp_last = last ? ctrl_stamp(b, offsetof(struct rt_ctrl, t_attend_last)) : NULL,

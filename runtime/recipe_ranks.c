@@ -49,6 +49,7 @@ enum rt_status rt_recipe_add_context_rows(struct recipe *b)
     const struct rt_context_rows_params p = {
         .slot = rt_recipe_at(b, chunk ? RT_TENSOR_TOKEN_SLOT : RT_TENSOR_ROW_SLOT, 0),
         .position = rt_recipe_at(b, chunk ? RT_TENSOR_TOKEN_POSITION : RT_TENSOR_ROW_POSITION, 0),
+        .length = chunk ? NULL : rt_recipe_at(b, RT_TENSOR_ROW_LENGTH, 0),
         .token_slot = chunk ? NULL : rt_recipe_at(b, RT_TENSOR_TOKEN_SLOT, 0),
         .token_position = chunk ? NULL : rt_recipe_at(b, RT_TENSOR_TOKEN_POSITION, 0),
         .token_length = rt_recipe_at(b, RT_TENSOR_OWN_LENGTH, 0),

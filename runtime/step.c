@@ -37,6 +37,12 @@ static inline bool names_token(const struct rt_step_params *p, uint32_t row, uin
     return p->tokens && p->tokens[(size_t)row * query_len] >= 0;
 }
 
+/* Of the row's columns those that it has. */
+static inline uint32_t row_tokens(const struct rt_step_params *p, uint32_t row, uint32_t query_len)
+{
+    return RT_UNLIKELY(p->query_lens != NULL) ? p->query_lens[row] : query_len;
+}
+
 /* Why a row may not run. The checks of row_may_run, one by one. */
 static enum rt_status refuse_row(struct rt_runtime *rt, const struct rt_step_params *p,
                                  uint32_t row, uint32_t query_len) RT_COLD;
@@ -45,28 +51,31 @@ static enum rt_status refuse_row(struct rt_runtime *rt, const struct rt_step_par
                                  uint32_t row, uint32_t query_len)
 {
     const struct rt_config *c = &rt->blueprint.config;
+    const uint32_t count = row_tokens(p, row, query_len);
     struct rt_error *err = &rt->error;
     struct rt_slot *slot;
+    RT_REQUIRE(count >= 1 && count <= query_len, err, RT_ERR_QUERY_LEN,
+               "row %u: %u tokens in a step of 1..%u a row", row, count, query_len);
     RT_TRY(rt_slot_of(rt, p->seqs[row], &slot));
     RT_REQUIRE(slot->named_in != rt->attempts, err, RT_ERR_DUPLICATE,
                "row %u names sequence 0x%" PRIx64 " a second time in this step", row, p->seqs[row]);
     uint32_t longest = slot->length, decided = longest - slot->undecided;
-    RT_REQUIRE(decided + query_len <= c->max_length, err, RT_ERR_LENGTH,
-               "row %u: %u tokens and %u new ones exceed max_length %u", row, decided, query_len,
+    RT_REQUIRE(decided + count <= c->max_length, err, RT_ERR_LENGTH,
+               "row %u: %u tokens and %u new ones exceed max_length %u", row, decided, count,
                c->max_length);
     RT_REQUIRE(longest != slot->nameless || names_token(p, row, query_len), err, RT_ERR_INVALID,
                "row %u: sequence 0x%" PRIx64 " was rewound to %u tokens and has no last one; the "
                "step must name its token",
                row, p->seqs[row], longest);
-    if (longest + query_len > c->max_length) {
+    if (longest + count > c->max_length) {
         rt->stats.busy++;
         return rt_fail(err, RT_ERR_BUSY,
                        "row %u: up to %u tokens and %u new ones may exceed max_length %u; wait for "
                        "the steps that decide its length",
-                       row, longest, query_len, c->max_length);
+                       row, longest, count, c->max_length);
     }
     return rt_fail(err, RT_ERR_PAGES, "row %u: %u tokens need %u pages, %u are bound", row,
-                   longest + query_len, rt_ceil_div_u32(longest + query_len, rt_page_tokens(rt)),
+                   longest + count, rt_ceil_div_u32(longest + count, rt_page_tokens(rt)),
                    rt_slot_rest(rt, slot)->page_count);
 }
 
@@ -76,11 +85,12 @@ static inline bool row_may_run(struct rt_runtime *rt, const struct rt_step_param
                                uint32_t query_len, uint32_t *new_pages)
 {
     struct rt_slot *slot = rt_slot_find(rt, p->seqs[row]);
-    if (RT_UNLIKELY(!slot || slot->named_in == rt->attempts))
+    const uint32_t count = row_tokens(p, row, query_len);
+    if (RT_UNLIKELY(!slot || slot->named_in == rt->attempts || count - 1 >= query_len))
         return false;
     if (RT_UNLIKELY(slot->length == slot->nameless && !names_token(p, row, query_len)))
         return false;
-    uint32_t reach = slot->length + query_len;
+    uint32_t reach = slot->length + count;
     if (RT_UNLIKELY(reach > slot->capacity)) {
         if (reach > rt->blueprint.config.max_length || !rt_slot_rest(rt, slot)->builtin_pages)
             return false;
@@ -120,9 +130,10 @@ enum rt_status rt_step_check_rows(struct rt_runtime *rt, const struct rt_step_pa
         if (RT_UNLIKELY(!row_may_run(rt, p, row, query_len, new_pages)))
             return refuse_row(rt, p, row, query_len);
     for (uint32_t row = 0; p->accept && row < p->rows; row++)
-        RT_REQUIRE(p->accept[row] >= RT_ACCEPT_DEVICE && p->accept[row] <= (int32_t)query_len,
+        RT_REQUIRE(p->accept[row] >= RT_ACCEPT_DEVICE &&
+                       p->accept[row] <= (int32_t)row_tokens(p, row, query_len),
                    &rt->error, RT_ERR_INVALID, "row %u: accept %d is not -1, 0 or 1..%u", row,
-                   p->accept[row], query_len);
+                   p->accept[row], row_tokens(p, row, query_len));
     return check_tokens(rt, p, query_len);
 }
 
@@ -205,6 +216,7 @@ static void grow(struct rt_runtime *rt, struct rt_slot *slot, struct rt_record_r
 }
 
 _Static_assert(offsetof(struct rt_record_row, accept) == 4 &&
+                   offsetof(struct rt_record_row, tokens) == 6 &&
                    offsetof(struct rt_record_row, new_block) == 8 &&
                    offsetof(struct rt_record_row, new_page) == 12 &&
                    __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
@@ -212,53 +224,67 @@ _Static_assert(offsetof(struct rt_record_row, accept) == 4 &&
 
 /* A row without a new page. The device has read the line of its last life, so that each store into
  * it waits for the line to come back: two stores instead of four let more rows wait at once. */
-static inline void put_row(struct rt_record_row *row, uint32_t slot, int32_t accept)
+static inline void put_row(struct rt_record_row *row, uint32_t slot, int32_t accept,
+                           uint32_t tokens)
 {
-    const uint64_t words[2] = {slot | (uint64_t)(uint32_t)accept << 32, UINT64_MAX};
+    const uint32_t counts = ((uint32_t)accept & 0xffffu) | tokens << 16;
+    const uint64_t words[2] = {slot | (uint64_t)counts << 32, UINT64_MAX};
     memcpy(row, words, sizeof(words));
 }
 
-static inline bool write_rows(struct rt_runtime *rt, const rt_seq *seqs, const int32_t *accept,
-                              uint32_t count, uint32_t query_len, struct rt_record_row *rows)
+static inline bool write_rows(struct rt_runtime *rt, const struct rt_step_rows *r,
+                              const int32_t *accept, const uint32_t *query_lens,
+                              struct rt_record_row *rows)
 {
     struct rt_slot *const slots = rt->slots;
     bool device_decides = false;
-    for (uint32_t i = 0; i < count; i++) {
-        struct rt_slot *const slot = &slots[(uint32_t)seqs[i]];
+    for (uint32_t i = 0; i < r->count; i++) {
+        struct rt_slot *const slot = &slots[(uint32_t)r->seqs[i]];
         const int32_t stay = accept ? accept[i] : RT_ACCEPT_ALL;
-        put_row(&rows[i], (uint32_t)seqs[i], stay == RT_ACCEPT_ALL ? (int32_t)query_len : stay);
-        slot->length += query_len;
+        const uint32_t tokens = query_lens ? query_lens[i] : r->query_len;
+        put_row(&rows[i], (uint32_t)r->seqs[i], stay == RT_ACCEPT_ALL ? (int32_t)tokens : stay,
+                tokens);
+        slot->length += tokens;
         if (RT_UNLIKELY(slot->length > slot->capacity))
             grow(rt, slot, &rows[i]);
         if (RT_LIKELY(stay == RT_ACCEPT_ALL))
             continue;
         if (stay == RT_ACCEPT_DEVICE) {
-            slot->undecided += query_len;
+            slot->undecided += tokens;
             device_decides = true;
         } else {
-            slot->length -= query_len - (uint32_t)stay;
+            slot->length -= tokens - (uint32_t)stay;
         }
     }
     return device_decides;
 }
 
-/* A loop each: most steps name no accepted counts, and then nothing asks for them. */
-bool rt_step_write_rows(struct rt_runtime *rt, const rt_seq *seqs, const int32_t *accept,
-                        uint32_t count, uint32_t query_len, struct rt_record_row *rows)
+struct rt_step_rows rt_step_rows_of(const struct rt_step_params *p, uint32_t first, uint32_t count,
+                                    uint32_t query_len)
 {
-    return accept ? write_rows(rt, seqs, accept, count, query_len, rows)
-                  : write_rows(rt, seqs, NULL, count, query_len, rows);
+    return (struct rt_step_rows){.seqs = count ? p->seqs + first : NULL,
+                                 .accept = p->accept ? p->accept + first : NULL,
+                                 .query_lens = p->query_lens ? p->query_lens + first : NULL,
+                                 .count = count,
+                                 .query_len = query_len};
 }
 
-void rt_step_unwrite_rows(struct rt_runtime *rt, const struct rt_record_row *rows, uint32_t count,
-                          uint32_t query_len)
+/* A loop each: most steps name no counts, and then nothing asks for them. */
+bool rt_step_write_rows(struct rt_runtime *rt, const struct rt_step_rows *r,
+                        struct rt_record_row *rows)
+{
+    return r->accept || r->query_lens ? write_rows(rt, r, r->accept, r->query_lens, rows)
+                                      : write_rows(rt, r, NULL, NULL, rows);
+}
+
+void rt_step_unwrite_rows(struct rt_runtime *rt, const struct rt_record_row *rows, uint32_t count)
 {
     while (count--) {
         const struct rt_record_row *row = &rows[count];
         struct rt_slot *slot = &rt->slots[row->slot];
         const bool by_device = row->accept == RT_ACCEPT_BY_DEVICE;
-        slot->length -= by_device ? query_len : (uint32_t)row->accept;
-        slot->undecided -= by_device ? query_len : 0;
+        slot->length -= by_device ? row->tokens : (uint32_t)row->accept;
+        slot->undecided -= by_device ? row->tokens : 0;
         if (row->new_page >= 0) {
             rt_slot_set_page_count(rt, slot, rt_slot_rest(rt, slot)->page_count - 1);
             rt_pages_drop(&rt->pages, row->new_page);
@@ -317,14 +343,13 @@ static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params 
     };
     uint32_t taken_bytes = rt->ops_bytes, taken_count = rt->ops_count;
     rt_take_ops(rt, record);
-    const bool device_decides =
-        rt_step_write_rows(rt, live ? p->seqs + first : NULL, p->accept ? p->accept + first : NULL,
-                           live, query_len, rows);
+    const struct rt_step_rows of = rt_step_rows_of(p, first, live, query_len);
+    const bool device_decides = rt_step_write_rows(rt, &of, rows);
     rt_step_write_tokens(p, first, live, query_len, rt_ring_tokens(&rt->ring, record));
 
     enum rt_status status = rt_step_launch(rt, g, p->flags & RT_STEP_EAGER);
     if (RT_UNLIKELY(status != RT_OK)) {
-        rt_step_unwrite_rows(rt, rows, live, query_len);
+        rt_step_unwrite_rows(rt, rows, live);
         record->step = 0; /* no replay may take it for the next step's */
         rt->ops_bytes = taken_bytes;
         rt->ops_count = taken_count;

@@ -21,13 +21,22 @@ enum rt_status rt_step_check_pages(struct rt_runtime *rt, const char *whose, uin
 
 /* ---- writing a record, and taking it back ---------------------------------------------------- */
 
+/* Rows of a step that go into one record: accept and query_lens as rt_step_params has them. */
+struct rt_step_rows {
+    const rt_seq *seqs;
+    const int32_t *accept;
+    const uint32_t *query_lens;
+    uint32_t count, query_len;
+};
+struct rt_step_rows rt_step_rows_of(const struct rt_step_params *p, uint32_t first, uint32_t count,
+                                    uint32_t query_len);
+
 /* Writes checked rows and advances the host's view of their sequences. True: the device decides how
  * many tokens of some row stay. */
-bool rt_step_write_rows(struct rt_runtime *rt, const rt_seq *seqs, const int32_t *accept,
-                        uint32_t count, uint32_t query_len, struct rt_record_row *rows);
+bool rt_step_write_rows(struct rt_runtime *rt, const struct rt_step_rows *r,
+                        struct rt_record_row *rows);
 /* Undoes that for the rows of a record that could not be launched. */
-void rt_step_unwrite_rows(struct rt_runtime *rt, const struct rt_record_row *rows, uint32_t count,
-                          uint32_t query_len);
+void rt_step_unwrite_rows(struct rt_runtime *rt, const struct rt_record_row *rows, uint32_t count);
 void rt_step_write_tokens(const struct rt_step_params *p, uint32_t first, uint32_t rows,
                           uint32_t query_len, int32_t *out);
 

@@ -28,10 +28,11 @@ static struct shape shape_of(const struct run *run, uint32_t batch, uint32_t q, 
 
 /* A step's rows, and what it says of each. */
 struct batch {
-    uint32_t *rows;  /* [live] of run.tracked */
-    int32_t *accept; /* [live] */
-    int32_t *tokens; /* [live, query_len] */
-    rt_seq *seqs;    /* [live] of one side */
+    uint32_t *rows;   /* [live] of run.tracked */
+    int32_t *accept;  /* [live] */
+    uint32_t *counts; /* [live] tokens of each, some of them fewer than the others */
+    int32_t *tokens;  /* [live, query_len] */
+    rt_seq *seqs;     /* [live] of one side */
 };
 
 static enum rt_status launch(struct run *run, uint32_t live, uint32_t q, const struct batch *b)
@@ -45,7 +46,8 @@ static enum rt_status launch(struct run *run, uint32_t live, uint32_t q, const s
                                          .query_len = q,
                                          .seqs = b->seqs,
                                          .tokens = b->tokens,
-                                         .accept = b->accept};
+                                         .accept = b->accept,
+                                         .query_lens = b->counts};
         uint64_t ticket;
         TRY(verify_check(run, side, rt_step(run->rts[side], &p, &ticket)));
         TRY(verify_check(run, side, rt_wait(run->rts[side], ticket, UINT64_MAX)));
@@ -59,15 +61,21 @@ static enum rt_status one_step(struct run *run, uint32_t batch, uint32_t q, uint
     TRY(verify_disturb(run, q));
     TRY(verify_choose_rows(run, live, q, b->rows));
     struct shape s = shape_of(run, batch, q, live);
-    for (uint32_t i = 0; i < live; i++)
-        b->accept[i] = verify_below(run, 4) ? RT_ACCEPT_ALL : 1 + (int32_t)verify_below(run, q);
+    s.counts = b->counts + (live - s.live);
+    /* What a replay of blocks leaves in columns that nobody has, the next is given as numbers. */
+    const bool ragged = !run->config.layer || s.live == live;
+    for (uint32_t i = 0; i < live; i++) {
+        b->counts[i] = !ragged || verify_below(run, 4) ? q : 1 + verify_below(run, q);
+        b->accept[i] =
+            verify_below(run, 4) ? RT_ACCEPT_ALL : 1 + (int32_t)verify_below(run, b->counts[i]);
+    }
     for (uint32_t i = 0; i < live * q; i++)
         b->tokens[i] = (int32_t)verify_below(run, INT32_MAX);
     TRY(verify_write_lists(run, &s, b->rows));
     TRY(verify_prepare(run, &s));
     TRY(launch(run, live, q, b));
     for (uint32_t i = 0; i < live; i++)
-        run->tracked[b->rows[i]].length += b->accept[i] ? (uint32_t)b->accept[i] : q;
+        run->tracked[b->rows[i]].length += b->accept[i] ? (uint32_t)b->accept[i] : b->counts[i];
     TRY(verify_compare(run, "tokens", 0, (uint64_t)live * q * sizeof(*b->tokens), &s));
     TRY(verify_compare_data(run, &s));
     run->report->steps++;
@@ -89,10 +97,11 @@ static enum rt_status one_share(struct run *run, const struct share *share, FILE
     const struct batch b = {
         .rows = calloc(share->high, sizeof(*b.rows)),
         .accept = calloc(share->high, sizeof(*b.accept)),
+        .counts = calloc(share->high, sizeof(*b.counts)),
         .tokens = calloc((size_t)share->high * share->q, sizeof(*b.tokens)),
         .seqs = calloc(share->high, sizeof(*b.seqs)),
     };
-    const bool made = b.rows && b.accept && b.tokens && b.seqs;
+    const bool made = b.rows && b.accept && b.counts && b.tokens && b.seqs;
     enum rt_status status = RT_OK;
     if (!made)
         status = verify_say(run->error, RT_ERR_NOMEM, "verify", "out of host memory");
@@ -112,6 +121,7 @@ static enum rt_status one_share(struct run *run, const struct share *share, FILE
                 share->steps);
     free(b.seqs);
     free(b.tokens);
+    free(b.counts);
     free(b.accept);
     free(b.rows);
     return status;

@@ -79,9 +79,11 @@ static bool holds_nan(const struct run *run, const unsigned char *at, uint64_t b
     return false;
 }
 
-/* Rows from `first` on. Both sides agree by now; one of them is looked at. */
+/* Rows from `first` on, of which `counts` says how many tokens each has. Both sides agree by now;
+ * one of them is looked at. */
 static enum rt_status check_rows(struct run *run, const struct data *d, uint32_t layer,
-                                 uint64_t row_bytes, uint32_t first, uint32_t live, uint32_t batch)
+                                 uint64_t row_bytes, uint32_t first, uint32_t live, uint32_t batch,
+                                 const uint32_t *counts)
 {
     const uint64_t from = live * row_bytes, bytes = batch * row_bytes;
     unsigned char *seen = run->seen[REPLAY];
@@ -91,8 +93,9 @@ static enum rt_status check_rows(struct run *run, const struct data *d, uint32_t
     for (uint64_t i = from; i < bytes; i++)
         if (seen[i])
             return verify_say(run->error, RT_ERR_INTERNAL, "a padded row is not zero", d->name);
-    if (holds_nan(run, seen, from))
-        return verify_say(run->error, RT_ERR_INTERNAL, "NaN reached a live row", d->name);
+    for (uint32_t i = 0; i < live; i++)
+        if (holds_nan(run, seen + i * row_bytes, counts ? counts[i] * d->token_bytes : row_bytes))
+            return verify_say(run->error, RT_ERR_INTERNAL, "NaN reached a live row", d->name);
     return RT_OK;
 }
 
@@ -102,9 +105,9 @@ static enum rt_status check_padding(struct run *run, const struct data *d, uint3
     const uint64_t row_bytes = s->q * d->token_bytes;
     const bool unseen = s->expanded && strcmp(d->name, "out") == 0;
     if (!unseen)
-        TRY(check_rows(run, d, layer, row_bytes, 0, s->live, s->batch));
+        TRY(check_rows(run, d, layer, row_bytes, 0, s->live, s->batch, s->counts));
     return s->rows_batch ? check_rows(run, d, layer, row_bytes, s->rows - s->rows_batch,
-                                      s->rows_live, s->rows_batch)
+                                      s->rows_live, s->rows_batch, NULL)
                          : RT_OK;
 }
 

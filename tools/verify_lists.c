@@ -34,8 +34,9 @@ static void draw_lists(struct run *run, const struct shape *s, const uint32_t *r
 {
     const uint32_t topk = run->config.topk;
     for (uint32_t i = 0; i < s->rows * s->q; i++) {
-        const bool live = i / s->q < s->live;
-        const uint32_t length = live ? run->tracked[rows[i / s->q]].length + s->q : 1;
+        const uint32_t row = i / s->q;
+        const bool live = row < s->live;
+        const uint32_t length = live ? run->tracked[rows[row]].length + s->counts[row] : 1;
         counts[i] = live ? draw_count(run, topk) : (int32_t)topk;
         for (uint32_t k = 0; k < topk; k++)
             entries[(size_t)i * topk + k] = live ? draw_entry(run, length) : 0;

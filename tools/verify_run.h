@@ -100,6 +100,9 @@ struct shape {
     /* Of a chunk, whose rows are tokens, those above are prompts', of which an expanded one leaves
      * no out. Behind them are those of rows that decode. */
     uint32_t rows_live, rows_batch;
+    /* [live] of their q tokens how many each row has: behind those is what nobody reads; null: all.
+     */
+    const uint32_t *counts;
     bool expanded;
     char name[96]; /* for messages */
 };

@@ -202,7 +202,7 @@ RT_API const struct rt_error *rt_last_error(const rt_runtime *runtime);
 
 #define RT_STEP_EAGER 1u /* walk the same stages on the stream instead of replaying the graph */
 
-#define RT_ACCEPT_ALL 0       /* all query_len tokens stay */
+#define RT_ACCEPT_ALL 0       /* all of the row's tokens stay */
 #define RT_ACCEPT_DEVICE (-1) /* tensor `accepted`, written by a stage, says how many stay */
 
 /* Tokens of a prompt that go in at once: all that are left of it, or a part. */
@@ -217,14 +217,14 @@ struct rt_step_params {
     uint32_t struct_size;
     uint32_t flags;     /* RT_STEP_* */
     uint32_t rows;      /* sequences in this step: 1..max_sequences; 0 with prompts or idle_batch */
-    uint32_t query_len; /* tokens per row, one of the captured; 0 means 1 */
+    uint32_t query_len; /* columns: tokens per row, one of the captured; 0 means 1 */
     const rt_seq *seqs; /* [rows], each at most once */
     /* [rows, query_len] int32 >= -1, tensor `tokens`; null: all -1. Column 0 that is -1 becomes the
      * slot's last token, another the draft for it that the sequence's last step left in `drafts`;
      * where there is none, it stays -1. A sequence rewound to a shorter past must have its token
      * named here, in column 0; its drafts are gone. */
     const int32_t *tokens;
-    /* [rows] RT_ACCEPT_ALL, RT_ACCEPT_DEVICE or 1..query_len; null: RT_ACCEPT_ALL */
+    /* [rows] RT_ACCEPT_ALL, RT_ACCEPT_DEVICE or 1..the row's tokens; null: RT_ACCEPT_ALL */
     const int32_t *accept;
     /* A mixed step: prompts, whose tokens all stay, in front of the rows. Where these have one
      * token each, one replay of a chunk's graph (rt_config.chunks) that holds them all. With
@@ -236,6 +236,11 @@ struct rt_step_params {
     /* With rows 0: the graph of this captured batch size is replayed without a live row, as ranks
      * do that have nothing to decode while others have. */
     uint32_t idle_batch;
+    /* Ragged rows: [rows] how many tokens each has, 1..query_len, its first columns; null: all. A
+     * row is served as if it had query_len tokens: what its own get is bit for bit the same. The
+     * columns behind them name no token, are not appended, need neither pages nor room below
+     * max_length, and what tensors have in them means nothing. */
+    const uint32_t *query_lens;
 };
 
 /*
@@ -351,7 +356,8 @@ enum rt_dtype { RT_DTYPE_BF16 = 1, RT_DTYPE_F32, RT_DTYPE_I32, RT_DTYPE_U8 };
  *   latent       bf16 [rows, q, d_qk]         in: new KV rows [normalised latent | rotated k_pe]
  *   out          bf16 [rows, q, heads, d_v]   out: attention output in latent space; padding: 0
  *   lse          f32  [rows, q, heads]        out: natural-log LSE; no key seen, padding: +inf
- *   tokens       i32  [rows, q]               out of step_begin: the step's tokens
+ *   tokens       i32  [rows, q]               out of step_begin: the step's tokens; -1 in columns
+ *                                             that a ragged row has no token for
  *   accepted     i32  [rows]                  in by a step-end stage; counts where accept is -1
  *   sampled      i32  [rows]                  in by a step-end stage: the slot's next last token
  *   drafts       i32  [rows, longest q - 1]   in by a step-end stage: the slot's next drafts, that

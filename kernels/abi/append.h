@@ -12,13 +12,14 @@
 /*
  * append: token t of row r goes to position rows.position[r] + t: page = table[slot][position /
  * page_size], row position % page_size, copied bit for bit. Nothing is written for rows whose slot
- * or position is negative (padding), and none of a token's row where its column is >= max_blocks or
- * its page outside 0..pages-1.
+ * or position is negative (padding), none of a token's row where its column is >= max_blocks or its
+ * page outside 0..pages-1, and of rows of several tokens (q_len) none at rows.length[r] and behind
+ * it, where length is given.
  */
 struct rt_append_params {
     struct rt_tokens_view latent; /* [row_base + rows, q_len] tokens */
     struct rt_kv_view kv;         /* of this layer, written */
-    struct rt_rows_view rows;     /* slot, position */
+    struct rt_rows_view rows;     /* slot, position, length */
 };
 #define RT_APPEND_PARAMS_ADDRESSES(type, at)                                                       \
     (RT_ADDRESS(type, at latent.base) | RT_KV_ADDRESSES(type, at kv) |                             \

@@ -14,10 +14,12 @@
  *   token_slot = slot[r]     token_length = rt_context_length(x + 1), of the keys that it sees
  *   token_position = x       token_place = rt_context_place(x), where its own key goes
  *
- * Rows whose slot or position is negative are padding: slot -1, position 0, length 0, place -1.
+ * Rows whose slot or position is negative are padding: slot -1, position 0, length 0, place -1; so
+ * are tokens with x >= length[r], where rows have a length.
  */
 struct rt_context_rows_params {
     const int32_t *slot, *position; /* [rows] */
+    const int32_t *length;          /* [rows], or null: rows have all tokens */
     int32_t *token_slot;     /* [rows, q_len], or null with the next, where they are known: of q_len
                               * 1 they are `slot` and `position` */
     int32_t *token_position; /* [rows, q_len] */
@@ -26,9 +28,9 @@ struct rt_context_rows_params {
     uint32_t page_size, ranks, rank, reserved;
 };
 #define RT_CONTEXT_ROWS_PARAMS_ADDRESSES(type, at)                                                 \
-    (RT_ADDRESS(type, at slot) | RT_ADDRESS(type, at position) | RT_ADDRESS(type, at token_slot) | \
-     RT_ADDRESS(type, at token_position) | RT_ADDRESS(type, at token_length) |                     \
-     RT_ADDRESS(type, at token_place))
-RT_STATIC_ASSERT(sizeof(struct rt_context_rows_params) == 72, "context_rows ABI");
+    (RT_ADDRESS(type, at slot) | RT_ADDRESS(type, at position) | RT_ADDRESS(type, at length) |     \
+     RT_ADDRESS(type, at token_slot) | RT_ADDRESS(type, at token_position) |                       \
+     RT_ADDRESS(type, at token_length) | RT_ADDRESS(type, at token_place))
+RT_STATIC_ASSERT(sizeof(struct rt_context_rows_params) == 80, "context_rows ABI");
 
 #endif

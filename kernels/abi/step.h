@@ -25,7 +25,7 @@
  *   RT_DEV_QUERY_LEN; live_rows <= bucket, else RT_DEV_ROWS; row_base + bucket <= max_rows, else
  *   RT_DEV_ROWS with row_base as its value
  * A record that fails is refused whole: no op is applied, ctrl->live_rows, row_base and copy_count
- * are 0, rows 0..bucket get row_slot -1, row_position 0, row_length 0, row_accept 0 (so the stages
+ * are 0, rows 0..bucket get row_slot -1, and position, length, reach and accept 0 (so the stages
  * behind find no work), tokens, accepted, sampled and drafts are left alone. After RT_DEV_STEP
  * step_end does nothing, so a stray replay changes no slot, table or page; the other refusals
  * consume their step.
@@ -47,15 +47,21 @@
  * written so far stays, then it is treated as padding):
  *   slot < slots; if new_block != -1: new_page in 0..pages-1, new_block in 0..max_blocks-1, then
  *     block_table[s][new_block] = new_page
- *   position = slot_length[s] >= 0; position + query_len <= max_length (value: that sum)
- *   accept is RT_ACCEPT_BY_DEVICE or 1..query_len
- * row_slot = s, row_position = position, row_length = position + query_len, row_accept = accept
- * tokens[row_base + r][t] = record token [r * query_len + t]; column 0 that is -1 becomes
- *   slot_token[s], another column that is -1 slot_drafts[s][t - 1]
- * accepted[row_base + r] = accept, or query_len for RT_ACCEPT_BY_DEVICE (a stage may overwrite it)
+ *   n, its tokens, <= query_len, else RT_DEV_TOKENS
+ *   position = slot_length[s] >= 0; position + n <= max_length (value: that sum)
+ *   accept is RT_ACCEPT_BY_DEVICE or 1..n
+ * row_slot = s, row_position = position, row_length = position + n, row_reach = position +
+ *   query_len, row_accept = accept
+ * tokens[row_base + r][t] = record token [r * query_len + t] for t < n; column 0 that is -1 becomes
+ *   slot_token[s], another column that is -1 slot_drafts[s][t - 1]; -1 for t >= n
+ * accepted[row_base + r] = accept, or n for RT_ACCEPT_BY_DEVICE (a stage may overwrite it)
  * sampled[row_base + r] = -1, drafts[row_base + r][0..draft_columns) = -1
- * Rows live_rows..bucket: row_slot -1, row_position 0, row_length 0, row_accept 0, tokens -1,
- *   accepted 0, sampled -1, drafts -1
+ * Rows live_rows..bucket: row_slot -1, row_position 0, row_length 0, row_reach 0, row_accept 0,
+ *   tokens -1, accepted 0, sampled -1, drafts -1
+ *
+ * Attention lets token t see all but the last query_len - 1 - t keys. Of row_reach keys that is
+ * right for a row of any n, whose other columns compute what nobody reads: so it needs no number
+ * of each row, and does not do anything else for it than for one of query_len tokens.
  *
  * ctrl: live_rows (dropped rows included, they keep their place), row_base, query_len of the
  * record, copy_count, the first error in the order header, ops, rows; t_begin; t_attend_first and
@@ -71,6 +77,7 @@ struct rt_step_begin_params {
     int32_t *row_slot;           /* [bucket] */
     int32_t *row_position;       /* [bucket] */
     int32_t *row_length;         /* [bucket] */
+    int32_t *row_reach;          /* [bucket], or null: it is row_length */
     int32_t *row_accept;         /* [bucket] */
     int32_t *tokens;             /* [max_rows, query_len] */
     int32_t *accepted;           /* [max_rows] */
@@ -93,13 +100,13 @@ struct rt_step_begin_params {
     uint32_t draft_columns; /* at least query_len - 1; 0: neither array of drafts is touched */
 };
 #define RT_STEP_BEGIN_PARAMS_ADDRESSES(type, at) RT_ADDRESSES_BEFORE(type, at ring_depth)
-RT_STATIC_ASSERT(sizeof(struct rt_step_begin_params) == 15 * 8 + 14 * 4, "step_begin ABI");
+RT_STATIC_ASSERT(sizeof(struct rt_step_begin_params) == 16 * 8 + 14 * 4, "step_begin ABI");
 
 /*
  * step_end: one block. After RT_DEV_STEP it writes nothing at all. Otherwise, for live rows that
  * ran (row_slot >= 0): n = row_accept, or where that is RT_ACCEPT_BY_DEVICE accepted[row_base + r],
- * 0..query_len, else error RT_DEV_ACCEPT (kept in ctrl if it is the step's first) and n =
- * query_len; slot_length = row_position + n; slot_token =
+ * 0..m, else error RT_DEV_ACCEPT (kept in ctrl if it is the step's first) and n = m, the row's
+ * tokens, row_length - row_position; slot_length = row_position + n; slot_token =
  * sampled where >= 0, else the row's last accepted token where n > 0 and that is >= 0, else
  * unchanged; slot_drafts = the row's drafts, -1 for what is less; outcome {n, sampled}, and its
  * tokens, all query_len of them. Live rows that were dropped: outcome {0, -1}, tokens -1. Outcomes
@@ -115,6 +122,7 @@ struct rt_step_end_params {
     int32_t *slot_drafts;
     const int32_t *row_slot;
     const int32_t *row_position;
+    const int32_t *row_length;
     const int32_t *row_accept;
     const int32_t *tokens;
     const int32_t *accepted;
@@ -130,7 +138,7 @@ struct rt_step_end_params {
     uint32_t tokens_offset; /* of the rows' tokens in a completion, bytes */
 };
 #define RT_STEP_END_PARAMS_ADDRESSES(type, at) RT_ADDRESSES_BEFORE(type, at ring_depth)
-RT_STATIC_ASSERT(sizeof(struct rt_step_end_params) == 13 * 8 + 6 * 4, "step_end ABI");
+RT_STATIC_ASSERT(sizeof(struct rt_step_end_params) == 14 * 8 + 6 * 4, "step_end ABI");
 
 /*
  * page_copy: block (l, i) copies the first `rows` tokens of page copies[i].from to page

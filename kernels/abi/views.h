@@ -51,6 +51,14 @@ static RT_HD inline uint32_t rt_row_base(const struct rt_rows_view *rows)
     return *(const uint32_t *)row_base;
 }
 
+/* Whether token `token` of row `row` is one of its own: where rows of several tokens have a length
+ * and a position, what is behind their length is padding. */
+static RT_HD inline bool rt_row_has(const struct rt_rows_view *rows, uint32_t row, uint32_t token)
+{
+    return rows->q_len == 1 || !rows->length || !rows->position ||
+           (int64_t)rows->position[row] + token < rows->length[row];
+}
+
 /* One layer's paged cache; what a token holds is its format's to say (common/kv_format.h). */
 struct rt_kv_view {
     unsigned char *base;  /* [pages, page_size] tokens */

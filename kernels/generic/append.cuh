@@ -26,6 +26,7 @@
 /* What is known of a token before the step's lengths are: where to look, and how to divide. */
 struct token_place {
     const int32_t *slot;      /* null: the row's own number */
+    const int32_t *length;    /* null: it has all tokens */
     const int32_t *position;  /* of the row's first token */
     const uint32_t *row_base; /* null: 0 */
     const uint16_t *latent;   /* for row_base 0 */
@@ -39,6 +40,7 @@ static __device__ __forceinline__ struct token_place find_token(const struct rt_
     place.row = index / p.rows.q_len;
     place.token = index - place.row * p.rows.q_len;
     place.slot = p.rows.slot ? p.rows.slot + place.row : nullptr;
+    place.length = p.rows.q_len > 1 && p.rows.length ? p.rows.length + place.row : nullptr;
     place.position = p.rows.position + place.row;
     place.row_base = p.rows.ctrl ? &p.rows.ctrl->row_base : nullptr;
     place.latent =
@@ -53,6 +55,7 @@ static __device__ __forceinline__ void append_token(const struct rt_append_param
     const struct token_place place = find_token(p, index);
     const rt_divisor<uint32_t> page_size(p.kv.page_size);
     rt_settle(place.slot);
+    rt_settle(place.length);
     rt_settle(place.position);
     rt_settle(place.row_base);
     rt_settle(place.latent);
@@ -64,8 +67,9 @@ static __device__ __forceinline__ void append_token(const struct rt_append_param
 
     const int32_t slot = place.slot ? *place.slot : (int32_t)place.row;
     const int32_t position = *place.position;
+    const int64_t length = place.length ? *place.length : INT64_MAX;
     const uint32_t row_base = place.row_base ? *place.row_base : 0;
-    if (slot < 0 || position < 0)
+    if (slot < 0 || position < 0 || (int64_t)position + place.token >= length)
         return;
     const uint4 *from =
         reinterpret_cast<const uint4 *>(place.latent + row_base * p.latent.row_stride);

@@ -25,7 +25,7 @@ static __device__ __forceinline__ struct rt_page_row table_place(const struct rt
 {
     const int32_t slot = p.rows.slot ? p.rows.slot[row] : (int32_t)row;
     const int32_t position = p.rows.position[row];
-    if (slot < 0 || position < 0)
+    if (slot < 0 || position < 0 || !rt_row_has(&p.rows, row, token))
         return {};
     return find_page_row(p.kv, rt_divisor<uint32_t>(p.kv.page_size), (uint32_t)slot,
                          (uint32_t)position + token);

@@ -3,11 +3,12 @@
  * context_rows: a step's query tokens as one rank of several has them, by the rule of
  * kernels/abi/context.h.
  *
- *   slot, position [rows] -> token_slot, token_position, token_length, token_place [rows, q_len]
+ *   slot, position, length [rows]
+ *   -> token_slot, token_position, token_length, token_place [rows, q_len]
  *
  * A thread a token; blocks of RT_CONTEXT_ROWS_THREADS, no shared memory, no barriers.
  *
- *   row │ wait │ slot, position │ four stores
+ *   row │ wait │ slot, position, length │ four stores
  */
 #include "kernels/abi/context.h"
 #include "kernels/device/ptx/pdl.cuh"
@@ -22,7 +23,8 @@ extern "C" __global__ void __launch_bounds__(RT_CONTEXT_ROWS_THREADS)
     if (row >= p.rows)
         return;
     const int32_t slot = p.slot[row], first = p.position[row];
-    const bool live = slot >= 0 && first >= 0;
+    const int64_t end = p.length ? p.length[row] : INT64_MAX;
+    const bool live = slot >= 0 && first >= 0 && (int64_t)first + (index - row * p.q_len) < end;
     const int32_t position = live ? first + (int32_t)(index - row * p.q_len) : 0;
     if (p.token_slot) {
         p.token_slot[index] = live ? slot : -1;

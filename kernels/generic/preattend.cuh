@@ -62,21 +62,25 @@ rt_preattend_find(const struct rt_preattend_params &p, uint32_t index)
     const uint32_t row = index / p.rows.q_len;
     const int32_t *slot_at = p.rows.slot ? p.rows.slot + row : nullptr;
     const int32_t *position_at = p.rows.position + row;
+    const int32_t *length_at = p.rows.q_len > 1 && p.rows.length ? p.rows.length + row : nullptr;
     const uint32_t *row_base_at = p.rows.ctrl ? &p.rows.ctrl->row_base : nullptr;
     rt_settle(slot_at);
     rt_settle(position_at);
+    rt_settle(length_at);
     rt_settle(row_base_at);
     if (!p.early)
         rt_pdl_wait();
     const int32_t slot = slot_at ? *slot_at : (int32_t)row;
     const int32_t position = *position_at;
+    const int64_t length = length_at ? *length_at : INT64_MAX;
     struct rt_preattend_token found = {};
     found.data_row = (int64_t)(row_base_at ? *row_base_at : 0) + row;
     found.token = index - row * p.rows.q_len;
     found.slot = (uint32_t)slot;
     found.position = (uint32_t)position + found.token;
     const bool bounded = p.rope.table || p.rope.query_scale;
-    found.live = slot >= 0 && position >= 0 && (!bounded || found.position < p.rope.capacity);
+    found.live = slot >= 0 && position >= 0 && (!bounded || found.position < p.rope.capacity) &&
+                 (int64_t)position + found.token < length;
     return found;
 }
 

@@ -108,7 +108,8 @@ static __device__ __forceinline__ struct arrival fetch(const struct rt_step_begi
     if (first + threadIdx.x < p.bucket) {
         const uint4 row = rt_load_mapped_16(record + p.rows_offset +
                                             (uint64_t)(first + threadIdx.x) * VECTOR_BYTES);
-        a.row = {row.x, (int32_t)row.y, (int32_t)row.z, (int32_t)row.w};
+        a.row = {row.x, (int16_t)(row.y & 0xffffu), (uint16_t)(row.y >> 16), (int32_t)row.z,
+                 (int32_t)row.w};
     }
     const uint32_t rows = min(p.bucket - first, THREADS);
     const uint32_t vectors = (rows * p.query_len + VECTOR_TOKENS - 1) / VECTOR_TOKENS;
@@ -166,6 +167,8 @@ static __device__ __forceinline__ void refuse(const struct rt_step_begin_params 
         p.row_position[r] = 0;
         p.row_length[r] = 0;
         p.row_accept[r] = 0;
+        if (p.row_reach)
+            p.row_reach[r] = 0;
     }
     if (threadIdx.x != SCRIBE)
         return;
@@ -361,13 +364,18 @@ static __device__ __forceinline__ bool admit_row(const struct rt_step_begin_para
         }
         p.block_table[(uint64_t)row.slot * p.max_blocks + (uint32_t)row.new_block] = row.new_page;
     }
-    const int64_t reach = (int64_t)slot.length + p.query_len;
+    const uint32_t tokens = rt_record_tokens(&row, p.query_len);
+    if (tokens > p.query_len) {
+        note(error, order, RT_DEV_TOKENS, number, tokens);
+        return false;
+    }
+    const int64_t reach = (int64_t)slot.length + tokens;
     if (slot.length < 0 || reach > (int64_t)p.max_length) {
         note(error, order, RT_DEV_LENGTH, number, reach);
         return false;
     }
-    const bool accept_ok = row.accept == RT_ACCEPT_BY_DEVICE ||
-                           (row.accept >= 1 && (uint32_t)row.accept <= p.query_len);
+    const bool accept_ok =
+        row.accept == RT_ACCEPT_BY_DEVICE || (row.accept >= 1 && (uint32_t)row.accept <= tokens);
     if (!accept_ok)
         note(error, order, RT_DEV_ACCEPT, number, row.accept);
     return accept_ok;
@@ -391,22 +399,25 @@ static __device__ __forceinline__ void write_row(const struct rt_step_begin_para
                                                  const int32_t *tokens, uint32_t number,
                                                  uint32_t row_base, bool runs)
 {
-    const int32_t query_len = (int32_t)p.query_len;
+    const uint32_t count = rt_record_tokens(&row, p.query_len);
     p.row_slot[number] = runs ? (int32_t)row.slot : -1;
     p.row_position[number] = runs ? slot.length : 0;
-    p.row_length[number] = runs ? slot.length + query_len : 0;
+    p.row_length[number] = runs ? slot.length + (int32_t)count : 0;
     p.row_accept[number] = runs ? row.accept : 0;
+    if (p.row_reach)
+        p.row_reach[number] = runs ? slot.length + (int32_t)p.query_len : 0;
 
     const uint64_t data_row = (uint64_t)row_base + number;
     int32_t *to = p.tokens + data_row * p.query_len;
 #pragma unroll 1
     for (uint32_t t = 0; t < p.query_len; t++) {
-        int32_t token = runs ? tokens[t] : -1;
-        if (runs && token == -1)
+        const bool named = runs && t < count;
+        int32_t token = named ? tokens[t] : -1;
+        if (named && token == -1)
             token = nameless_token(p, row.slot, slot, t);
         to[t] = token;
     }
-    const int32_t accepted = row.accept == RT_ACCEPT_BY_DEVICE ? query_len : row.accept;
+    const int32_t accepted = row.accept == RT_ACCEPT_BY_DEVICE ? (int32_t)count : row.accept;
     p.accepted[data_row] = runs ? accepted : 0;
     p.sampled[data_row] = -1;
     clear_drafts(p.drafts, data_row, p.draft_columns);

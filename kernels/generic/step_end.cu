@@ -32,13 +32,13 @@ struct row_data {
 
 /* accept: RT_ACCEPT_BY_DEVICE, or the count that the host has decided, and counted already. */
 struct row_place {
-    int32_t slot, position, accept;
+    int32_t slot, position, length, accept;
 };
 
 static __device__ __forceinline__ struct row_place load_place(const struct rt_step_end_params &p,
                                                               uint32_t row)
 {
-    return {p.row_slot[row], p.row_position[row], p.row_accept[row]};
+    return {p.row_slot[row], p.row_position[row], p.row_length[row], p.row_accept[row]};
 }
 
 static __device__ __forceinline__ struct row_data load_data(const struct rt_step_end_params &p,
@@ -58,7 +58,7 @@ completion_of(const struct rt_step_end_params &p, uint64_t step)
                                                     (uint64_t)index * p.completion_bytes);
 }
 
-/* Writes the slot, returns the outcome; a count out of range is replaced by query_len. */
+/* Writes the slot, returns the outcome; a count out of range is replaced by the row's tokens. */
 static __device__ __forceinline__ struct rt_row_outcome end_row(const struct rt_step_end_params &p,
                                                                 const struct row_place &place,
                                                                 const struct row_data &data,
@@ -66,7 +66,8 @@ static __device__ __forceinline__ struct rt_row_outcome end_row(const struct rt_
 {
     if (place.slot < 0)
         return {0, -1};
-    const uint32_t accepted = min((uint32_t)data.accepted, p.query_len);
+    const uint32_t tokens = (uint32_t)(place.length - place.position);
+    const uint32_t accepted = min((uint32_t)data.accepted, tokens);
     p.slot_length[place.slot] = place.position + (int32_t)accepted;
 
     int32_t token = data.sampled;
@@ -143,7 +144,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 
     /* Asked for before ctrl has arrived: the bucket bounds them, and row_base is 0 wherever a step
      * is one replay. */
-    struct row_place place = {-1, 0, 0};
+    struct row_place place = {-1, 0, 0, 0};
     struct row_data data = {};
     if (threadIdx.x < p.bucket) {
         place = load_place(p, threadIdx.x);

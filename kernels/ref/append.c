@@ -28,7 +28,7 @@ void rt_ref_append(const void *params)
         if (slot < 0 || position < 0)
             continue;
         const uint16_t *latent = p->latent.base + (row_base + r) * p->latent.row_stride;
-        for (uint32_t t = 0; t < p->rows.q_len; t++)
+        for (uint32_t t = 0; t < p->rows.q_len && rt_row_has(&p->rows, r, t); t++)
             append_token(p, slot, position + t, latent + t * p->latent.token_stride);
     }
 }

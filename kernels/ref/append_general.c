@@ -17,7 +17,7 @@ static bool place_by_table(const struct rt_append_params *p, uint32_t row, uint3
 {
     int64_t line = p->rows.slot ? p->rows.slot[row] : (int64_t)row;
     int64_t first = p->rows.position[row];
-    if (line < 0 || first < 0)
+    if (line < 0 || first < 0 || !rt_row_has(&p->rows, row, token))
         return false;
     int64_t position = first + token, column = position / p->kv.page_size;
     if (column >= (int64_t)p->kv.max_blocks)

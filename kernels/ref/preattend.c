@@ -31,7 +31,8 @@ static struct token find(const struct rt_preattend_params *p, uint32_t row, uint
                       .place =
                           p->place ? p->place[(size_t)row * rows->q_len + token] : first + token,
                       .token = token};
-    t.live = t.slot >= 0 && first >= 0 && (!bounded || t.position < (int64_t)p->rope.capacity);
+    t.live = t.slot >= 0 && first >= 0 && (!bounded || t.position < (int64_t)p->rope.capacity) &&
+             rt_row_has(rows, row, token);
     return t;
 }
 

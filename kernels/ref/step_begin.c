@@ -41,6 +41,8 @@ static void pad_row(const struct rt_step_begin_params *p, uint32_t row)
     p->row_position[row] = 0;
     p->row_length[row] = 0;
     p->row_accept[row] = 0;
+    if (p->row_reach)
+        p->row_reach[row] = 0;
 }
 
 static void clear_drafts(int32_t *drafts, size_t line, uint32_t columns)
@@ -180,14 +182,19 @@ static bool admit_row(const struct rt_step_begin_params *p, const struct rt_reco
         p->block_table[(size_t)row->slot * p->max_blocks + (uint32_t)row->new_block] =
             row->new_page;
     }
+    const uint32_t tokens = rt_record_tokens(row, p->query_len);
+    if (tokens > p->query_len) {
+        note(ctrl, RT_DEV_TOKENS, number, tokens);
+        return false;
+    }
     int32_t position = p->slot_length[row->slot];
-    int64_t reach = (int64_t)position + p->query_len;
+    int64_t reach = (int64_t)position + tokens;
     if (position < 0 || reach > (int64_t)p->max_length) {
         note(ctrl, RT_DEV_LENGTH, number, reach);
         return false;
     }
-    bool accept_ok = row->accept == RT_ACCEPT_BY_DEVICE ||
-                     (row->accept >= 1 && (uint32_t)row->accept <= p->query_len);
+    bool accept_ok =
+        row->accept == RT_ACCEPT_BY_DEVICE || (row->accept >= 1 && (uint32_t)row->accept <= tokens);
     if (!accept_ok)
         note(ctrl, RT_DEV_ACCEPT, number, row->accept);
     return accept_ok;
@@ -196,21 +203,25 @@ static bool admit_row(const struct rt_step_begin_params *p, const struct rt_reco
 static void begin_row(const struct rt_step_begin_params *p, const struct rt_record_row *row,
                       const int32_t *tokens, uint32_t number)
 {
-    int32_t query_len = (int32_t)p->query_len;
+    const uint32_t count = rt_record_tokens(row, p->query_len);
+    const int32_t position = p->slot_length[row->slot];
     size_t data_row = (size_t)p->ctrl->row_base + number;
     p->row_slot[number] = (int32_t)row->slot;
-    p->row_position[number] = p->slot_length[row->slot];
-    p->row_length[number] = p->slot_length[row->slot] + query_len;
+    p->row_position[number] = position;
+    p->row_length[number] = position + (int32_t)count;
+    if (p->row_reach)
+        p->row_reach[number] = position + (int32_t)p->query_len;
     p->row_accept[number] = row->accept;
 
     int32_t *out = p->tokens + data_row * p->query_len;
-    memcpy(out, tokens, p->query_len * sizeof(*out));
+    for (uint32_t t = 0; t < p->query_len; t++)
+        out[t] = t < count ? tokens[t] : -1;
     if (out[0] == -1)
         out[0] = p->slot_token[row->slot];
-    for (uint32_t t = 1; t < p->query_len && p->draft_columns; t++)
+    for (uint32_t t = 1; t < count && p->draft_columns; t++)
         if (out[t] == -1)
             out[t] = p->slot_drafts[(size_t)row->slot * p->draft_columns + t - 1];
-    p->accepted[data_row] = row->accept == RT_ACCEPT_BY_DEVICE ? query_len : row->accept;
+    p->accepted[data_row] = row->accept == RT_ACCEPT_BY_DEVICE ? (int32_t)count : row->accept;
     p->sampled[data_row] = -1;
     clear_drafts(p->drafts, data_row, p->draft_columns);
 }

@@ -28,14 +28,15 @@ static struct rt_row_outcome end_row(const struct rt_step_end_params *p, uint32_
     size_t data_row = (size_t)ctrl->row_base + row;
     /* What the host has decided it has counted already: a stage has no say there. */
     const bool by_device = p->row_accept[row] == RT_ACCEPT_BY_DEVICE;
+    const int32_t tokens = p->row_length[row] - p->row_position[row];
     int32_t accepted = by_device ? p->accepted[data_row] : p->row_accept[row];
-    if (accepted < 0 || (uint32_t)accepted > p->query_len) {
+    if (accepted < 0 || accepted > tokens) {
         if (ctrl->error == RT_DEV_OK) {
             ctrl->error = RT_DEV_ACCEPT;
             ctrl->error_row = row;
             ctrl->error_value = accepted;
         }
-        accepted = (int32_t)p->query_len;
+        accepted = tokens;
     }
     p->slot_length[slot] = p->row_position[row] + accepted;
 

@@ -15,10 +15,11 @@ struct append_case {
     uint32_t row_base;
     bool slots;   /* row_slot given */
     bool strided; /* gaps between tokens, rows and pages */
+    bool ragged;  /* rows have a length, of any number of tokens */
 };
 
 struct append_buffers {
-    struct ck_buffer latent, kv, table, slot, position, ctrl;
+    struct ck_buffer latent, kv, table, slot, position, length, ctrl;
 };
 
 static uint32_t pages_of(const struct append_case *c)
@@ -47,6 +48,8 @@ static struct rt_append_params params_of(const struct append_case *c,
                                  .kv.pages = pages_of(c)};
     if (c->slots)
         p.rows.slot = ck_at(&b->slot, side);
+    if (c->ragged)
+        p.rows.length = ck_at(&b->length, side);
     if (c->row_base > 0)
         p.rows.ctrl = ck_at(&b->ctrl, side);
     return p;
@@ -66,7 +69,7 @@ static void fill(struct ck *ck, struct ck_random *random, const struct append_ca
                  struct append_buffers *b)
 {
     int32_t *table = ck_at(&b->table, CK_REF), *slot = ck_at(&b->slot, CK_REF);
-    int32_t *position = ck_at(&b->position, CK_REF);
+    int32_t *position = ck_at(&b->position, CK_REF), *length = ck_at(&b->length, CK_REF);
     struct rt_ctrl *ctrl = ck_at(&b->ctrl, CK_REF);
     int32_t page = (int32_t)c->page_size, end = COLUMNS * page;
     const int32_t edges[] = {
@@ -79,6 +82,7 @@ static void fill(struct ck *ck, struct ck_random *random, const struct append_ca
         slot[r] = ck_random_below(random, 8) ? (int32_t)line : -1 - (int32_t)r;
         position[r] = ck_random_below(random, 3) ? (int32_t)ck_random_below(random, (uint32_t)end)
                                                  : edges[ck_random_below(random, 12)];
+        length[r] = (int32_t)((uint32_t)position[r] + ck_random_below(random, c->q_len + 2));
         for (uint32_t i = 0; i < COLUMNS; i++) {
             uint32_t id = r * COLUMNS + (i * 5 + 2) % COLUMNS;
             table[line * COLUMNS + i] = (int32_t)id;
@@ -87,7 +91,8 @@ static void fill(struct ck *ck, struct ck_random *random, const struct append_ca
         }
     }
     table[0] = (int32_t)pages_of(c); /* the first id that is not one */
-    const struct ck_buffer *all[] = {&b->latent, &b->table, &b->slot, &b->position, &b->ctrl};
+    const struct ck_buffer *all[] = {&b->latent,   &b->table,  &b->slot,
+                                     &b->position, &b->length, &b->ctrl};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         ck_upload(ck, all[i]);
 }
@@ -103,6 +108,7 @@ static struct append_buffers make_buffers(struct ck *ck, const struct append_cas
         .table = ck_alloc(ck, "table", (uint64_t)c->rows * COLUMNS * 4, 0),
         .slot = ck_alloc(ck, "row_slot", c->rows * 4, 0),
         .position = ck_alloc(ck, "row_position", c->rows * 4, 0),
+        .length = ck_alloc(ck, "row_length", c->rows * 4, 0),
         .ctrl = ck_alloc(ck, "ctrl", sizeof(struct rt_ctrl), 0)};
 }
 
@@ -113,14 +119,15 @@ static void free_buffers(struct ck *ck, struct append_buffers *b)
     ck_free(ck, &b->table);
     ck_free(ck, &b->slot);
     ck_free(ck, &b->position);
+    ck_free(ck, &b->length);
     ck_free(ck, &b->ctrl);
 }
 
 static void check(struct ck *ck, struct ck_random *random, const struct append_case *c)
 {
-    ck_case(ck, "%u rows, query length %u, d_qk %u, page %u, row_base %u%s%s", c->rows, c->q_len,
+    ck_case(ck, "%u rows, query length %u, d_qk %u, page %u, row_base %u%s%s%s", c->rows, c->q_len,
             c->d_qk, c->page_size, c->row_base, c->slots ? ", slots" : "",
-            c->strided ? ", strided" : "");
+            c->strided ? ", strided" : "", c->ragged ? ", ragged" : "");
     struct append_buffers b = make_buffers(ck, c);
     fill(ck, random, c, &b);
     struct rt_append_params ref = params_of(c, &b, CK_REF);
@@ -186,7 +193,8 @@ void ck_append_run(struct ck *ck)
                                 .page_size = page_sizes[i / 4 % 4],
                                 .row_base = i % 3 ? 0 : 1 + ck_random_below(&random, 9),
                                 .slots = i % 2,
-                                .strided = i % 5 == 0};
+                                .strided = i % 5 == 0,
+                                .ragged = i % 7 > 2};
         check(ck, &random, &c);
     }
     if (ck_is_cuda(ck))

@@ -8,6 +8,7 @@
 struct ck_append {
     uint32_t rows, q_len, d_qk, d_v, page_size, row_base;
     bool by_slots, rope, strided;
+    bool ragged;              /* rows have a length, of any number of tokens; not by slots */
     enum rt_kv_layout layout; /* one that the geometry has */
 };
 

@@ -12,7 +12,7 @@
 #define BEHIND_THE_POOL (INT64_C(1) << 40)
 
 struct general_buffers {
-    struct ck_buffer latent, rope, kv, slots, table, position, ctrl;
+    struct ck_buffer latent, rope, kv, slots, table, position, length, ctrl;
 };
 
 static struct rt_tokens_view tokens_of(const struct ck_append *c, const struct ck_buffer *b,
@@ -58,6 +58,7 @@ static struct rt_append_general_params params_of(const struct ck_append *c,
     } else {
         p.append.kv.table = ck_at(&b->table, side);
         p.append.rows.position = ck_at(&b->position, side);
+        p.append.rows.length = c->ragged ? ck_at(&b->length, side) : NULL;
     }
     if (c->row_base > 0)
         p.append.rows.ctrl = ck_at(&b->ctrl, side);
@@ -110,9 +111,11 @@ static void fill_table(struct ck_random *random, const struct ck_append *c,
     const int32_t end = COLUMNS * (int32_t)c->page_size;
     const int32_t edges[] = {0, end - 1, end, INT32_MAX, -1, INT32_MIN, end - (int32_t)c->q_len};
     int32_t *table = ck_at(&b->table, CK_REF), *position = ck_at(&b->position, CK_REF);
+    int32_t *length = ck_at(&b->length, CK_REF);
     for (uint32_t r = 0; r < c->rows; r++) {
         position[r] = ck_random_below(random, 2) ? (int32_t)ck_random_below(random, (uint32_t)end)
                                                  : edges[ck_random_below(random, 7)];
+        length[r] = (int32_t)((uint32_t)position[r] + ck_random_below(random, c->q_len + 2));
         for (uint32_t i = 0; i < COLUMNS; i++) {
             const uint32_t id = r * COLUMNS + i; /* of one row alone, or of none */
             table[r * COLUMNS + i] = id < GENERAL_PAGES ? (int32_t)id : -1 - (int32_t)id;
@@ -134,6 +137,7 @@ static struct general_buffers make_buffers(struct ck *ck, struct ck_random *rand
         .slots = ck_alloc(ck, "slots", (uint64_t)c->rows * c->q_len * sizeof(int64_t), 0),
         .table = ck_alloc(ck, "table", (uint64_t)c->rows * COLUMNS * 4, 0),
         .position = ck_alloc(ck, "position", c->rows * 4, 0),
+        .length = ck_alloc(ck, "length", c->rows * 4, 0),
         .ctrl = ck_alloc(ck, "ctrl", sizeof(struct rt_ctrl), 0)};
     ((struct rt_ctrl *)ck_at(&b.ctrl, CK_REF))->row_base = c->row_base;
     const bool any_bits = c->layout == RT_KV_BF16 || ck_random_below(random, 3) == 0;
@@ -143,8 +147,8 @@ static struct general_buffers make_buffers(struct ck *ck, struct ck_random *rand
     fill(random, &b.rope);
     fill_slots(random, c, &b.slots);
     fill_table(random, c, &b);
-    const struct ck_buffer *filled[] = {&b.latent, &b.rope,     &b.slots,
-                                        &b.table,  &b.position, &b.ctrl};
+    const struct ck_buffer *filled[] = {&b.latent,   &b.rope,   &b.slots, &b.table,
+                                        &b.position, &b.length, &b.ctrl};
     for (size_t i = 0; i < sizeof(filled) / sizeof(filled[0]); i++)
         ck_upload(ck, filled[i]);
     return b;
@@ -220,10 +224,10 @@ static void run_reference(const struct ck_append *c, const struct rt_append_gene
 
 void ck_append_check(struct ck *ck, struct ck_random *random, const struct ck_append *c)
 {
-    ck_case(ck, "%s, %u rows, query length %u, d_qk %u, page %u, row_base %u, by %s%s%s",
+    ck_case(ck, "%s, %u rows, query length %u, d_qk %u, page %u, row_base %u, by %s%s%s%s",
             rt_kv_layout_name(c->layout), c->rows, c->q_len, c->d_qk, c->page_size, c->row_base,
             c->by_slots ? "slots" : "table", c->rope ? ", rope apart" : "",
-            c->strided ? ", strided" : "");
+            c->strided ? ", strided" : "", c->ragged ? ", ragged" : "");
     struct general_buffers b = make_buffers(ck, random, c);
     const struct rt_append_general_params ref = params_of(c, &b, CK_REF);
     const struct rt_append_general_params device = params_of(c, &b, CK_DEVICE);
@@ -247,7 +251,8 @@ struct ck_append ck_append_draw(struct ck_random *random, uint32_t i, uint32_t d
                           .page_size = page_sizes[i / 4 % 4],
                           .row_base = i % 3 ? 0 : 1 + ck_random_below(random, 9),
                           .by_slots = i % 5 > 1,
-                          .strided = i % 7 > 3};
+                          .strided = i % 7 > 3,
+                          .ragged = i % 4 > 1};
     c.rope = d_qk > d_v && ck_random_below(random, 3) > 0;
     return c;
 }

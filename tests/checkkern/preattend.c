@@ -121,13 +121,13 @@ static void check(struct ck *ck, struct ck_random *random, const struct ck_preat
 {
     ck_case(ck,
             "%u rows of %u, %u heads, P %u, L %u, R %u, width %u, page %u, row_base %u:%s%s%s%s%s%s"
-            "%s%s%s%s, eps %g",
+            "%s%s%s%s%s, eps %g",
             c->rows, c->q_len, c->heads, c->p, c->l, c->r, c->width, c->page_size, c->row_base,
             c->q_a ? " q_a" : "", c->kv_a ? " kv_a" : "", c->q ? " q" : "",
             c->table ? ", turned" : "", c->half_order ? " in halves" : "",
             c->factors ? ", factors" : "", c->weights ? ", weights" : "",
             c->strided ? ", strided" : "", c->early ? ", early" : "", c->placed ? ", placed" : "",
-            (double)c->eps);
+            c->ragged ? ", ragged" : "", (double)c->eps);
     struct ck_preattend_buffers b = ck_preattend_fill(ck, random, c);
     struct ck_preattend_truth truth;
     uint16_t *before[CK_PREATTEND_DATA];

@@ -13,8 +13,9 @@
 struct ck_buffer *ck_preattend_nth(struct ck_preattend_buffers *b, size_t i)
 {
     struct ck_buffer *all[CK_PREATTEND_BUFFERS] = {
-        &b->q_a,   &b->kv_a,    &b->q_in,  &b->q_out, &b->kv,       &b->q_weight, &b->kv_weight,
-        &b->turns, &b->factors, &b->table, &b->slot,  &b->position, &b->place,    &b->ctrl};
+        &b->q_a,      &b->kv_a,      &b->q_in,  &b->q_out,   &b->kv,
+        &b->q_weight, &b->kv_weight, &b->turns, &b->factors, &b->table,
+        &b->slot,     &b->position,  &b->place, &b->length,  &b->ctrl};
     return all[i];
 }
 
@@ -84,6 +85,8 @@ struct rt_preattend_params ck_preattend_params(const struct ck_preattend *c,
         p.rope.table = ck_at(&b->turns, side);
     if (c->factors)
         p.rope.query_scale = ck_at(&b->factors, side);
+    if (c->ragged)
+        p.rows.length = ck_at(&b->length, side);
     if (c->slots)
         p.rows.slot = ck_at(&b->slot, side);
     if (c->placed)
@@ -115,6 +118,7 @@ static struct ck_preattend_buffers make_buffers(struct ck *ck, const struct ck_p
         .slot = ck_alloc(ck, "slot", c->rows * 4, 0),
         .position = ck_alloc(ck, "position", c->rows * 4, 0),
         .place = ck_alloc(ck, "place", (uint64_t)c->rows * c->q_len * 4, 0),
+        .length = ck_alloc(ck, "length", c->rows * 4, 0),
         .ctrl = ck_alloc(ck, "ctrl", sizeof(struct rt_ctrl), 0)};
 }
 
@@ -195,7 +199,7 @@ static void fill_places(struct ck_random *random, const struct ck_preattend *c,
                         struct ck_preattend_buffers *b)
 {
     int32_t *table = ck_at(&b->table, CK_REF), *slot = ck_at(&b->slot, CK_REF);
-    int32_t *position = ck_at(&b->position, CK_REF);
+    int32_t *position = ck_at(&b->position, CK_REF), *length = ck_at(&b->length, CK_REF);
     const int32_t page = (int32_t)c->page_size, end = (int32_t)capacity_of(c);
     const int32_t edges[] = {0,       page - 1,       page, page + 1,  end - 1,  end,
                              end - 2, COLUMNS * page, -1,   INT32_MAX, INT32_MIN};
@@ -206,6 +210,7 @@ static void fill_places(struct ck_random *random, const struct ck_preattend *c,
         slot[r] = ck_random_below(random, 8) ? (int32_t)line : -1 - (int32_t)r;
         position[r] = ck_random_below(random, 3) ? (int32_t)ck_random_below(random, (uint32_t)end)
                                                  : edges[ck_random_below(random, count)];
+        length[r] = (int32_t)((uint32_t)position[r] + ck_random_below(random, c->q_len + 2));
         for (uint32_t i = 0; i < COLUMNS; i++) {
             table[line * COLUMNS + i] = (int32_t)(r * COLUMNS + (i * 3 + 2) % COLUMNS);
             if (ck_random_below(random, 10) == 0)
@@ -268,6 +273,7 @@ struct ck_preattend ck_preattend_draw(struct ck_random *random, uint32_t i)
                              .strided = i % 7 > 4,
                              .early = ck_random_below(random, 2),
                              .placed = ck_random_below(random, 3) == 0,
+                             .ragged = ck_random_below(random, 2),
                              .eps = epsilons[i / 4 % 3],
                              .offset = i % 6 == 2 ? 1.0f : 0.0f,
                              .scale = i % 5 == 3 ? 3.4641016f : 1.0f};

@@ -16,12 +16,14 @@ struct ck_preattend {
     bool table, factors, weights; /* RoPE, factors of q, norms */
     bool half_order, slots, strided, early;
     bool placed; /* keys go elsewhere than to their positions */
+    bool ragged; /* rows have a length, of any number of tokens */
     float eps, offset, scale;
 };
 
 struct ck_preattend_buffers {
     struct ck_buffer q_a, kv_a, q_in, q_out, kv;
-    struct ck_buffer q_weight, kv_weight, turns, factors, table, slot, position, place, ctrl;
+    struct ck_buffer q_weight, kv_weight, turns, factors, table, slot, position, place, length,
+        ctrl;
 };
 #define CK_PREATTEND_BUFFERS (sizeof(struct ck_preattend_buffers) / sizeof(struct ck_buffer))
 

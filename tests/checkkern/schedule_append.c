@@ -13,7 +13,7 @@ struct shared_case {
 };
 
 struct shared_buffers {
-    struct ck_buffer lengths, positions, slots, tiles, num_splits, latent, kv, table, ctrl;
+    struct ck_buffer lengths, ends, positions, slots, tiles, num_splits, latent, kv, table, ctrl;
 };
 
 static struct rt_schedule_append_params params_of(const struct shared_case *c,
@@ -25,6 +25,8 @@ static struct rt_schedule_append_params params_of(const struct shared_case *c,
                                       .ctrl = ck_at(&b->ctrl, side),
                                       .count = c->rows,
                                       .q_len = c->q_len};
+    struct rt_rows_view ragged = rows;
+    ragged.length = ck_at(&b->ends, side);
     return (struct rt_schedule_append_params){
         .schedule = {.rows = rows,
                      .schedule = {.parts = ck_at(&b->tiles, side),
@@ -43,7 +45,7 @@ static struct rt_schedule_append_params params_of(const struct shared_case *c,
                           .max_blocks = COLUMNS,
                           .pages = c->rows * COLUMNS,
                           .token_bytes = 2 * c->d_qk},
-                   .rows = rows},
+                   .rows = ragged},
     };
 }
 
@@ -52,6 +54,7 @@ static struct shared_buffers make_buffers(struct ck *ck, const struct shared_cas
     uint64_t rows = c->rows;
     return (struct shared_buffers){
         .lengths = ck_alloc(ck, "lengths", rows * 4, 0),
+        .ends = ck_alloc(ck, "ends", rows * 4, 0),
         .positions = ck_alloc(ck, "row_position", rows * 4, 0),
         .slots = ck_alloc(ck, "row_slot", rows * 4, 0),
         .tiles = ck_alloc(ck, "tiles", c->parts * sizeof(struct rt_part), 0x77),
@@ -67,6 +70,7 @@ static void fill(struct ck *ck, struct ck_random *random, const struct shared_ca
                  const struct shared_buffers *b)
 {
     int32_t *lengths = ck_at(&b->lengths, CK_REF), *positions = ck_at(&b->positions, CK_REF);
+    int32_t *ends = ck_at(&b->ends, CK_REF);
     int32_t *slots = ck_at(&b->slots, CK_REF), *table = ck_at(&b->table, CK_REF);
     uint16_t *latent = ck_at(&b->latent, CK_REF);
     *(struct rt_ctrl *)ck_at(&b->ctrl, CK_REF) = (struct rt_ctrl){.row_base = 1};
@@ -76,12 +80,13 @@ static void fill(struct ck *ck, struct ck_random *random, const struct shared_ca
         bool live = r < c->rows - c->rows / 5;
         positions[r] = (int32_t)ck_random_below(random, COLUMNS * PAGE_SIZE - c->q_len + 1);
         lengths[r] = live ? positions[r] + (int32_t)c->q_len : 0;
+        ends[r] = lengths[r] - (int32_t)(live ? ck_random_below(random, c->q_len) : 0);
         slots[r] = live ? (int32_t)(c->rows - 1 - r) : -1;
         for (uint32_t i = 0; i < COLUMNS; i++)
             table[r * COLUMNS + i] = (int32_t)(r * COLUMNS + (i * 7 + 3) % COLUMNS);
     }
-    const struct ck_buffer *all[] = {&b->lengths, &b->positions, &b->slots,
-                                     &b->latent,  &b->table,     &b->ctrl};
+    const struct ck_buffer *all[] = {&b->lengths, &b->ends,  &b->positions, &b->slots,
+                                     &b->latent,  &b->table, &b->ctrl};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         ck_upload(ck, all[i]);
 }
@@ -100,8 +105,8 @@ static void check(struct ck *ck, struct ck_random *random, const struct shared_c
     enum rt_status status =
         ck_build(ck, RT_OP_SCHEDULE_APPEND, &device, sizeof(device), &launch, &err);
     ck_launch(ck, status, &err, &launch);
-    struct ck_buffer *all[] = {&b.lengths, &b.positions, &b.slots, &b.tiles, &b.num_splits,
-                               &b.latent,  &b.kv,        &b.table, &b.ctrl};
+    struct ck_buffer *all[] = {&b.lengths,    &b.ends,   &b.positions, &b.slots, &b.tiles,
+                               &b.num_splits, &b.latent, &b.kv,        &b.table, &b.ctrl};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         ck_expect_same(ck, all[i]);
         ck_free(ck, all[i]);

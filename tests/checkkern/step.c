@@ -36,6 +36,7 @@ enum {
     ROW_SLOT,
     ROW_POSITION,
     ROW_LENGTH,
+    ROW_REACH,
     ROW_ACCEPT,
     TOKENS,
     ACCEPTED,
@@ -70,6 +71,7 @@ static void make_rig(struct ck *ck, struct rig *rig)
         [ROW_SLOT] = {"row_slot", BUCKET_MAX * 4, 0x77, false},
         [ROW_POSITION] = {"row_position", BUCKET_MAX * 4, 0x77, false},
         [ROW_LENGTH] = {"row_length", BUCKET_MAX * 4, 0x77, false},
+        [ROW_REACH] = {"row_reach", BUCKET_MAX * 4, 0x77, false},
         [ROW_ACCEPT] = {"row_accept", BUCKET_MAX * 4, 0x77, false},
         [TOKENS] = {"tokens", MAX_ROWS * Q_MAX * 4, 0x77, false},
         [ACCEPTED] = {"accepted", MAX_ROWS * 4, 0x77, false},
@@ -101,6 +103,7 @@ static struct rt_step_begin_params begin_params(const struct rig *rig, enum ck_s
                                          .row_slot = ck_at(&rig->b[ROW_SLOT], side),
                                          .row_position = ck_at(&rig->b[ROW_POSITION], side),
                                          .row_length = ck_at(&rig->b[ROW_LENGTH], side),
+                                         .row_reach = ck_at(&rig->b[ROW_REACH], side),
                                          .row_accept = ck_at(&rig->b[ROW_ACCEPT], side),
                                          .tokens = ck_at(&rig->b[TOKENS], side),
                                          .accepted = ck_at(&rig->b[ACCEPTED], side),
@@ -131,6 +134,7 @@ static struct rt_step_end_params end_params(const struct rig *rig, enum ck_side 
                                        .slot_drafts = ck_at(&rig->b[SLOT_DRAFTS], side),
                                        .row_slot = ck_at(&rig->b[ROW_SLOT], side),
                                        .row_position = ck_at(&rig->b[ROW_POSITION], side),
+                                       .row_length = ck_at(&rig->b[ROW_LENGTH], side),
                                        .row_accept = ck_at(&rig->b[ROW_ACCEPT], side),
                                        .tokens = ck_at(&rig->b[TOKENS], side),
                                        .accepted = ck_at(&rig->b[ACCEPTED], side),
@@ -218,9 +222,11 @@ static void write_rows(struct ck_random *random, unsigned char *record, uint32_t
     for (uint32_t r = 0; r < live; r++) {
         rows[r] = (struct rt_record_row){.slot = (first + r * 7) % SLOTS, .new_block = -1};
         uint32_t query_len = ((struct rt_record *)(void *)record)->query_len;
-        rows[r].accept = ck_random_below(random, 4)
-                             ? 1 + (int32_t)ck_random_below(random, query_len)
-                             : RT_ACCEPT_BY_DEVICE;
+        rows[r].tokens = (uint16_t)ck_random_below(random, query_len + 1); /* 0: all */
+        const uint32_t count = rt_record_tokens(&rows[r], query_len);
+        rows[r].accept =
+            (int16_t)(ck_random_below(random, 4) ? 1 + (int32_t)ck_random_below(random, count)
+                                                 : RT_ACCEPT_BY_DEVICE);
         if (ck_random_below(random, 4) == 0) {
             rows[r].new_block = (int32_t)ck_random_below(random, MAX_BLOCKS);
             rows[r].new_page = (int32_t)ck_random_below(random, PAGES);
@@ -238,12 +244,15 @@ static void spoil_row(struct ck_random *random, struct rt_record_row *row)
     static const int32_t values[] = {
         -2, -1, 0, 9, INT32_MAX, INT32_MIN, (int32_t)PAGES, (int32_t)MAX_BLOCKS};
     int32_t value = values[ck_random_below(random, 8)];
-    switch (ck_random_below(random, 4)) {
+    switch (ck_random_below(random, 5)) {
+    case 4:
+        row->tokens = (uint16_t)value;
+        break;
     case 0:
         row->slot = SLOTS + ck_random_below(random, 5);
         break;
     case 1:
-        row->accept = value;
+        row->accept = (int16_t)value;
         break;
     case 2:
         row->new_block = value;

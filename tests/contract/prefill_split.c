@@ -269,6 +269,38 @@ static void rows_of_several_tokens(void **state)
     close_rig(&alone);
 }
 
+/* Rows of any number of tokens: bit for bit padded ones of which as many stay. */
+static void ragged_rows_follow(void **state)
+{
+    (void)state;
+    struct rig g, alone;
+    int32_t ids[ROWS * LONG], stay[ROWS];
+    const uint32_t counts[ROWS] = {LONG, 1, 2, LONG, 1};
+    uint64_t ticket = 0;
+    open_rig(&g, 4, MIXED);
+    open_rig(&alone, 4, MIXED);
+    for (uint32_t i = 0; i < ROWS * LONG; i++)
+        ids[i] = 900 + (int32_t)(7 * i);
+    for (uint32_t r = 0; r < ROWS; r++)
+        stay[r] = (int32_t)counts[r];
+    struct rt_step_params p = long_step(&g, ids, NULL), padded = long_step(&alone, ids, stay);
+    p.query_lens = counts;
+    padded.prompt_count = 0;
+    if (rt_step(g.rt, &p, &ticket) != RT_OK)
+        fail_msg("%s", rt_last_error(g.rt)->message);
+    assert_int_equal(rt_wait(g.rt, ticket, UINT64_MAX), RT_OK);
+    assert_int_equal(rt_step(alone.rt, &padded, &ticket), RT_OK);
+    assert_int_equal(rt_wait(alone.rt, ticket, UINT64_MAX), RT_OK);
+    for (uint32_t r = 0; r < ROWS; r++) {
+        assert_int_equal(length_of(&g, g.seqs[r]), PAST + counts[r]);
+        for (uint32_t t = 0; t < counts[r]; t++)
+            assert_memory_equal(newest(&g, g.seqs[r]) - (size_t)t * D_QK,
+                                newest(&alone, alone.seqs[r]) - (size_t)t * D_QK, D_QK * 2);
+    }
+    close_rig(&g);
+    close_rig(&alone);
+}
+
 /* One that fails leaves what was launched in front of it, whose ticket is told. */
 static void every_launch_may_fail(void **state)
 {
@@ -330,9 +362,8 @@ static void records_are_counted_first(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_rest_follows),
-        cmocka_unit_test(rows_of_several_tokens),
-        cmocka_unit_test(every_launch_may_fail),
+        cmocka_unit_test(the_rest_follows),          cmocka_unit_test(rows_of_several_tokens),
+        cmocka_unit_test(ragged_rows_follow),        cmocka_unit_test(every_launch_may_fail),
         cmocka_unit_test(records_are_counted_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

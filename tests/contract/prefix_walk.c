@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A random walk of sequences that open on pages of others, go on by steps and by chunks of prompts,
- * fork, rewind, close, and of a caller who retains and releases, beside a model that knows who
- * holds what: after every move every page has the references it should have, and every token of
- * every past and every prefix lies where it should, bit for bit. */
+/*
+ * A random walk of sequences that open on pages of others, go on by steps of one token, of any
+ * number of tokens a row, and by chunks of prompts, fork, rewind, close, and of a caller who
+ * retains and releases, beside a model that knows who holds what: after every move every page has
+ * the references it should have, and every token of every past and every prefix lies where it
+ * should, bit for bit.
+ */
 #include "tests/support/fixture.h"
 #include "tests/support/history.h"
 
@@ -24,6 +27,7 @@
 #define MOVES 1500u
 #define CHUNK 24u /* tokens of prompts at once; and a few: */
 #define SMALL_CHUNK 4u
+#define LONG 3u /* the longer query of steps */
 
 /* Tokens and where they lie; of a sequence, or retained. */
 struct past {
@@ -39,6 +43,7 @@ struct walk {
     uint64_t seed, chance;
     uint32_t move, tag, refused;
     uint32_t chunks[2]; /* of prompts alone, and beside a row */
+    uint32_t ragged;    /* steps of two rows that had not as many tokens */
     struct past sequences[SEQUENCES], kept[KEPT];
     struct past own; /* of the caller's pages */
     int32_t bank[BANK];
@@ -137,6 +142,42 @@ static void feed_chunk(struct walk *w, struct past *a, struct past *b)
         grow(w, b, 1);
 }
 
+/* One step of two rows, each of up to LONG tokens of a new tag; of one where b is no other. */
+static void step_ragged(struct walk *w, struct past *a, struct past *b)
+{
+    const int32_t tag = (int32_t)++w->tag;
+    struct past *const who[2] = {a, b};
+    const uint32_t rows = b != a && b->there && b->length < LONGEST ? 2 : 1;
+    rt_seq seqs[2] = {a->seq, 0};
+    uint32_t counts[2] = {0}, pages = 0;
+    int32_t tokens[2 * LONG];
+    if (a->length == LONGEST)
+        return;
+    for (uint32_t i = 0; i < 2 * LONG; i++)
+        tokens[i] = tag;
+    for (uint32_t r = 0; r < rows; r++) {
+        const uint32_t left = LONGEST - who[r]->length;
+        seqs[r] = who[r]->seq;
+        counts[r] = 1 + below(w, left < LONG ? left : LONG);
+        pages += pages_for(who[r], counts[r]);
+        for (uint32_t t = 0; t < LONG; t++) /* what a row does not have too, for nobody */
+            history_feed(w->rt, r * LONG + t, w->tag, who[r]->length + t);
+    }
+    const struct rt_step_params step = {.struct_size = sizeof(step),
+                                        .rows = rows,
+                                        .query_len = LONG,
+                                        .seqs = seqs,
+                                        .tokens = tokens,
+                                        .query_lens = counts};
+    uint64_t ticket = 0;
+    if (!done(w, rt_step(w->rt, &step, &ticket), pages))
+        return;
+    assert_int_equal(rt_wait(w->rt, ticket, UINT64_MAX), RT_OK);
+    w->ragged += counts[0] != counts[1] && rows == 2;
+    for (uint32_t r = 0; r < rows; r++)
+        grow(w, who[r], counts[r]);
+}
+
 /* A sequence on the first tokens of what `from` has, null for none. */
 static void open_on(struct walk *w, struct past *to, const struct past *from)
 {
@@ -222,7 +263,7 @@ static void move(struct walk *w)
 {
     struct past *a = &w->sequences[below(w, SEQUENCES)], *b = &w->sequences[below(w, SEQUENCES)];
     struct past *k = &w->kept[below(w, KEPT)];
-    const uint32_t what = below(w, 12);
+    const uint32_t what = below(w, 14);
     if (what == 0)
         fork_own(w);
     else if (what == 1 && k->there)
@@ -239,6 +280,8 @@ static void move(struct walk *w)
         retain(w, k, a);
     else if (what < 10)
         feed_chunk(w, a, b);
+    else if (what < 12)
+        step_ragged(w, a, b);
     else
         go_on(w, a, 20);
 }
@@ -345,7 +388,7 @@ static void who_holds_what(void **state)
         compare(&w);
     }
     assert_true(w.refused > 10); /* the pool was empty at times */
-    assert_true(w.chunks[0] > 20 && w.chunks[1] > 20);
+    assert_true(w.chunks[0] > 20 && w.chunks[1] > 20 && w.ragged > 20);
     for (uint32_t i = 0; i < SEQUENCES; i++)
         if (w.sequences[i].there)
             let_go(&w, &w.sequences[i]);

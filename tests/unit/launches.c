@@ -109,7 +109,7 @@ static void test_grids(void **state)
                                          .query_len = 2};
     assert_int_equal(BUILD(&no_device, STEP_BEGIN, begin, &l, NULL), RT_OK);
     expect_grid(&l, "rt_step_begin", 1, 1, RT_STEP_BEGIN_THREADS);
-    assert_int_equal(l.address_mask, 0x7fff);
+    assert_int_equal(l.address_mask, 0xffff);
     assert_memory_equal(l.params, &begin, sizeof(begin));
 
     struct rt_step_end_params end = {.ring_depth = 2,

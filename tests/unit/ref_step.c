@@ -41,7 +41,8 @@ struct rig {
     uint64_t completed;
     struct rt_ctrl ctrl;
     int32_t slot_length[SLOTS], slot_token[SLOTS], table[SLOTS * MAX_BLOCKS];
-    int32_t row_slot[BUCKET], row_position[BUCKET], row_length[BUCKET], row_accept[BUCKET];
+    int32_t row_slot[BUCKET], row_position[BUCKET], row_length[BUCKET], row_reach[BUCKET],
+        row_accept[BUCKET];
     int32_t tokens[MAX_ROWS * QUERY_LEN], accepted[MAX_ROWS], sampled[MAX_ROWS];
     int32_t drafts[MAX_ROWS * DRAFTS], slot_drafts[SLOTS * DRAFTS];
     struct rt_page_copy copies[RT_MAX_PAGE_COPIES];
@@ -58,6 +59,7 @@ static void begin(struct rig *rig)
                                      .row_slot = rig->row_slot,
                                      .row_position = rig->row_position,
                                      .row_length = rig->row_length,
+                                     .row_reach = rig->row_reach,
                                      .row_accept = rig->row_accept,
                                      .tokens = rig->tokens,
                                      .accepted = rig->accepted,
@@ -89,6 +91,7 @@ static void end(struct rig *rig)
                                    .slot_drafts = rig->slot_drafts,
                                    .row_slot = rig->row_slot,
                                    .row_position = rig->row_position,
+                                   .row_length = rig->row_length,
                                    .row_accept = rig->row_accept,
                                    .tokens = rig->tokens,
                                    .accepted = rig->accepted,
@@ -197,6 +200,41 @@ static void test_good_step(void **state)
     assert_true(c->head.t_begin > 0 && c->head.t_begin <= c->head.t_end);
 }
 
+/* A row of fewer tokens ends earlier, and has nothing in its last columns; attention is told where
+ * a whole one would end. Of the device's counts none is above the row's own. */
+static void test_ragged_rows(void **state)
+{
+    struct rig *rig = *state;
+    struct slot_record *record = write_record(rig, 3);
+    record->rows[0].tokens = QUERY_LEN;
+    record->rows[1].tokens = record->rows[2].tokens = 1;
+    record->rows[1].accept = record->rows[2].accept = RT_ACCEPT_BY_DEVICE;
+    rig->slot_length[1] = MAX_LENGTH - 1;
+    rig->slot_token[1] = 21;
+    rig->slot_token[2] = 22;
+    begin(rig);
+    expect_error(rig, RT_DEV_OK, 0, 0);
+    expect_row(rig, 0, 0, 0, 2);
+    expect_row(rig, 1, 1, MAX_LENGTH - 1, MAX_LENGTH);
+    expect_row(rig, 2, 2, 0, 1);
+    const int32_t reach[] = {2, MAX_LENGTH + 1, 2, 0};
+    assert_memory_equal(rig->row_reach, reach, sizeof(reach));
+    const int32_t tokens[] = {500, 21, -1, 22, -1};
+    assert_memory_equal(rig->tokens + 1, tokens, sizeof(tokens));
+    assert_int_equal(rig->accepted[1], 1);
+    rig->accepted[2] = 2; /* more than it has */
+    end(rig);
+    const struct slot_completion *c = &rig->completions[1];
+    assert_int_equal(c->head.error, RT_DEV_ACCEPT);
+    assert_int_equal(c->head.error_row, 2);
+    assert_int_equal(c->outcomes[1].accepted, 1);
+    assert_int_equal(c->outcomes[2].accepted, 1);
+    assert_int_equal(rig->slot_length[1], MAX_LENGTH);
+    assert_int_equal(rig->slot_length[2], 1);
+    assert_int_equal(c->tokens[2], 21);
+    assert_int_equal(c->tokens[3], -1);
+}
+
 /* Steps number the ring's records, round and round. */
 static void test_ring_goes_round(void **state)
 {
@@ -300,6 +338,12 @@ static void test_refused_rows(void **state)
         {{.slot = 1, .accept = 1, .new_block = -2, .new_page = 0}, 0, RT_DEV_BLOCK, -2},
         {{.slot = 1, .accept = 1, .new_block = MAX_BLOCKS}, 0, RT_DEV_BLOCK, MAX_BLOCKS},
         {{.slot = 1, .accept = 1, .new_block = -1}, MAX_LENGTH - 1, RT_DEV_LENGTH, MAX_LENGTH + 1},
+        {{.slot = 1, .accept = 1, .tokens = 1, .new_block = -1},
+         MAX_LENGTH,
+         RT_DEV_LENGTH,
+         MAX_LENGTH + 1},
+        {{.slot = 1, .accept = 1, .tokens = 3, .new_block = -1}, 0, RT_DEV_TOKENS, 3},
+        {{.slot = 1, .accept = 2, .tokens = 1, .new_block = -1}, 0, RT_DEV_ACCEPT, 2},
         {{.slot = 1, .accept = 0, .new_block = -1}, 0, RT_DEV_ACCEPT, 0},
         {{.slot = 1, .accept = 3, .new_block = -1}, 0, RT_DEV_ACCEPT, 3},
         {{.slot = 1, .accept = -2, .new_block = -1}, 0, RT_DEV_ACCEPT, -2},
@@ -522,6 +566,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         RIG_TEST(test_good_step),
+        RIG_TEST(test_ragged_rows),
         RIG_TEST(test_ring_goes_round),
         RIG_TEST(test_stray_replay),
         RIG_TEST(test_refused_headers),
