@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Every header stands alone and may be included twice, and the README's example compiles.
+"""Every header stands alone and may be included twice, and examples of the prose compile.
 
 usage: headers.py SOURCE_ROOT
 
 Public headers as C99, C11 and C++17, seeing only include/; the rooms' own headers as C11; those
-that the device compiler reads too also as C++17. With gcc and clang, whichever is there.
+that the device compiler reads too also as C++17. Of README.md and docs/ each example that includes
+what it needs; what it defines need not be used. With gcc and clang, whichever is there.
 """
 import pathlib
 import re
@@ -19,6 +20,7 @@ ROOMS = ("common", "config", "buffers", "kernels", "graphs", "runtime", "models"
          "bench")
 DEVICE_FOLDERS = ("kernels/device/", "kernels/generic/", "kernels/sm90/")
 BOTH_COMPILERS = ("common/math.h", "common/record.h", "kernels/abi/")
+UNUSED = '#pragma GCC diagnostic ignored "-Wunused-function"'
 COMPILERS = {"c": ("gcc", "clang"), "c++": ("g++", "clang++")}
 
 
@@ -41,9 +43,11 @@ def jobs(root):
             yield name, twice(name), "c", "c11", [root, root / "include"]
             if name.startswith(BOTH_COMPILERS):
                 yield name, twice(name), "c++", "c++17", [root, root / "include"]
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    for example in re.findall(r"^```c$(.*?)^```$", readme, flags=re.M | re.S):
-        yield "README.md", example, "c", "c11", [root / "include"]
+    for page in [root / "README.md", *sorted((root / "docs").glob("*.md"))]:
+        text = page.read_text(encoding="utf-8")
+        for example in re.findall(r"^```c$(.*?)^```$", text, flags=re.M | re.S):
+            if "#include" in example:
+                yield page.name, UNUSED + example, "c", "c11", [root / "include"]
 
 
 def twice(header):
