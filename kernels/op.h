@@ -20,6 +20,7 @@ enum rt_op_id {
 
 struct rt_project_params;          /* kernels/abi/project.h */
 struct rt_preattend_absorb_params; /* kernels/abi/preattend_absorb.h */
+struct rt_mla_block_params;        /* kernels/abi/mla_block.h */
 struct rt_experts_up_params;       /* kernels/abi/experts.h */
 struct rt_experts_down_params;
 
@@ -34,6 +35,8 @@ struct rt_op_request {
     const struct rt_project_params *product;
     /* Likewise of preattend_absorb alone. */
     const struct rt_preattend_absorb_params *preattend_absorb;
+    /* Likewise of mla_block alone. */
+    const struct rt_mla_block_params *mla_block;
     /* Likewise of the two halves of experts alone, each of its own. */
     const struct rt_experts_up_params *experts_up;
     const struct rt_experts_down_params *experts_down;

@@ -46,7 +46,7 @@ struct rt_mla_block_params {
                                * position is not read */
     struct rt_kv_view kv;     /* bf16 tokens of L + R, of this layer: read, the new token written */
     uint16_t *hidden;         /* [rows, hidden_size] bf16, packed: read, and written at the end */
-    uint16_t *residual;       /* likewise, or null */
+    uint16_t *residual;       /* likewise, or null; none without input_norm */
     struct rt_mla_block_weight q;    /* [q_rank, hidden_size], or without q_rank [16 (P + R), ..] */
     struct rt_mla_block_weight kv_a; /* [L + R, hidden_size] */
     struct rt_mla_block_weight q_b;  /* [16 (P + R), q_rank], base null without q_rank */

@@ -18,6 +18,7 @@
 #include "kernels/abi/gather.h"
 #include "kernels/abi/input_norm.h"
 #include "kernels/abi/merge.h"
+#include "kernels/abi/mla_block.h"
 #include "kernels/abi/preattend.h"
 #include "kernels/abi/preattend_absorb_sm90.h"
 #include "kernels/abi/prefill.h"
@@ -63,6 +64,7 @@ void rt_ref_sample_best(const void *params);
 void rt_ref_sample_tally(const void *params);
 void rt_ref_sample(const void *params);
 void rt_ref_project(const void *params);
+void rt_ref_mla_block(const void *params);
 void rt_ref_route(const void *params);
 void rt_ref_gate(const void *params);
 void rt_ref_experts_up(const void *params);
@@ -80,6 +82,19 @@ void rt_ref_mla_attention(const struct rt_attend_params *p, double *out, double 
 /* One query row of it, token * heads + head of batch row `row`: out [d_v], lse [1]. */
 void rt_ref_mla_attention_query(const struct rt_attend_params *p, uint32_t row, uint32_t query,
                                 double *out, double *lse);
+
+/* One step of mla_block alone, from what stands in the exchange, which it writes to, or the cache,
+ * or hidden and residual. */
+enum rt_ref_mla_block_step {
+    RT_REF_MLA_BLOCK_A, /* and q, where there is no q rank */
+    RT_REF_MLA_BLOCK_QUERY,
+    RT_REF_MLA_BLOCK_ABSORB,
+    RT_REF_MLA_BLOCK_APPEND,
+    RT_REF_MLA_BLOCK_ATTEND,
+    RT_REF_MLA_BLOCK_VALUES,
+    RT_REF_MLA_BLOCK_HIDDEN
+};
+void rt_ref_mla_block_step(const struct rt_mla_block_params *p, enum rt_ref_mla_block_step step);
 
 /* The table that the host device loads. */
 extern const struct rt_host_kernel rt_ref_kernels[];

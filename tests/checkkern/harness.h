@@ -81,6 +81,8 @@ void ck_kv_gather_run(struct ck *ck);
 void ck_kv_gather_bench(struct ck *ck);
 void ck_merge_run(struct ck *ck);
 void ck_merge_bench(struct ck *ck);
+void ck_mla_block_run(struct ck *ck);
+void ck_mla_block_bench(struct ck *ck);
 void ck_preattend_run(struct ck *ck);
 void ck_preattend_bench(struct ck *ck);
 void ck_preattend_quant_run(struct ck *ck);

@@ -27,6 +27,7 @@
 #define EMU_OF_BLOCK thread_local
 #define __shared__ EMU_OF_BLOCK
 #define __forceinline__ inline
+#define __noinline__
 #define __grid_constant__
 #define __launch_bounds__(...)
 #define __align__(bytes) __attribute__((aligned(bytes)))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* mla_block's cut: every row of every product is somebody's, once; and where an exchange's tensors
- * lie. */
-#include "kernels/abi/mla_block.h"
+/* mla_block's cut: every row of every product is somebody's, once; where an exchange's tensors lie;
+ * and what the operator serves, launches and refuses. */
+#include "kernels/ops/op_build.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -126,7 +126,7 @@ static void test_addresses(void **state)
     p.hidden = p.residual = (uint16_t *)(uintptr_t)1;
     p.q.base = p.kv_a.base = p.q_b.base = p.kv_b.base = p.o.base = one;
     p.input_norm.weight = p.q_a_norm.weight = p.kv_a_norm.weight = one;
-    p.rope.table = p.rope.query_scale = (const float *)one;
+    p.rope.table = p.rope.query_scale = (const float *)(uintptr_t)1;
     p.exchange = p.stale = byte;
     memcpy(words, &p, sizeof(p));
     for (size_t i = 0; i < COUNT(words); i++)
@@ -134,13 +134,216 @@ static void test_addresses(void **state)
     assert_true(mask == RT_MLA_BLOCK_PARAMS_ADDRESSES(struct rt_mla_block_params, ));
 }
 
+/* ---- the operator ---- */
+
+static const struct rt_device_caps h200 = {.kind = RT_DEVICE_KIND_CUDA,
+                                           .name = "h200",
+                                           .cc = 90,
+                                           .sm_count = 132,
+                                           .smem_optin_bytes = 232448};
+
+static struct rt_mla_block_params block_of(uint32_t rows, uint32_t hidden, uint32_t rank)
+{
+    const struct rt_norm_view norm = {.weight = (void *)16, .eps = 1e-6f, .scale = 1};
+    struct rt_mla_block_params p = {
+        .rows = {.length = (void *)16, .count = rows, .q_len = 1},
+        .kv = {.base = (void *)16,
+               .table = (void *)16,
+               .page_stride_bytes = 64 * 1152,
+               .token_stride_bytes = 1152,
+               .page_size = 64,
+               .max_blocks = 4,
+               .pages = 4,
+               .token_bytes = 1152},
+        .hidden = (void *)16,
+        .q = {(void *)16, hidden},
+        .kv_a = {(void *)16, hidden},
+        .kv_b = {(void *)16, 512},
+        .o = {(void *)16, 2048},
+        .input_norm = norm,
+        .kv_a_norm = norm,
+        .exchange = (void *)128,
+        .stale = (void *)256,
+        .hidden_size = hidden,
+        .q_rank = rank,
+        .scale = 1,
+        .hidden_scale = 1,
+    };
+    p.input_norm.width = hidden;
+    p.kv_a_norm.width = 512;
+    if (rank > 0) {
+        p.q_b = (struct rt_mla_block_weight){(void *)16, rank};
+        p.q_a_norm = norm;
+        p.q_a_norm.width = rank;
+    }
+    return p;
+}
+
+static enum rt_status resolve(const struct rt_device_caps *caps, uint32_t heads,
+                              enum rt_backend backend, const struct rt_mla_block_params *p,
+                              struct rt_variant *out, struct rt_error *err)
+{
+    struct rt_kv_format kv;
+    assert_true(rt_kv_format_make(RT_KV_BF16, RT_PRECISION_BF16, 576, 512, &kv));
+    const struct rt_op_request request = {.caps = caps,
+                                          .kv = &kv,
+                                          .heads = heads,
+                                          .q_len = 1,
+                                          .page_size = p->kv.page_size,
+                                          .backend = backend,
+                                          .mla_block = p};
+    return rt_op_resolve(RT_OP_MLA_BLOCK, &request, out, err);
+}
+
+static void test_launches(void **state)
+{
+    static const char *const entries[] = {NULL,
+                                          "rt_mla_block_1",
+                                          "rt_mla_block_2",
+                                          "rt_mla_block_4",
+                                          "rt_mla_block_4",
+                                          "rt_mla_block_8",
+                                          "rt_mla_block_8",
+                                          "rt_mla_block_8",
+                                          "rt_mla_block_8"};
+    static const struct rt_kernels k;
+    (void)state;
+    for (uint32_t rows = 1; rows <= 8; rows++) {
+        const struct rt_mla_block_params p = block_of(rows, 7168, 1536);
+        struct rt_variant v;
+        struct rt_work work = {0};
+        struct rt_mla_block_sm90_params made;
+        assert_int_equal(resolve(&h200, 16, RT_BACKEND_AUTO, &p, &v, NULL), RT_OK);
+        assert_int_equal(v.backend, RT_BACKEND_SM90);
+        assert_string_equal(v.entry, entries[rows]);
+        assert_int_equal(rt_op_build(&k, &v, &p, sizeof(p), &work, NULL), RT_OK);
+        assert_int_equal(work.launch.grid[0], 132);
+        assert_int_equal(work.launch.block[0], 608);
+        assert_int_equal(work.launch.smem_bytes, 232448);
+        assert_true(work.launch.waits && work.launch.cooperative);
+        assert_int_equal(work.launch.param_bytes, sizeof(made));
+        memcpy(&made, work.launch.params, sizeof(made));
+        assert_memory_equal(&made.block, &p, sizeof(p));
+        assert_int_equal(made.cut.out_rows, 54);
+    }
+}
+
+static void expect_words(const struct rt_error *err, const char *words)
+{
+    if (!strstr(err->message, words))
+        fail_msg("\"%s\" has no \"%s\"", err->message, words);
+}
+
+static void test_not_served(void **state)
+{
+    static const struct rt_device_caps small = {.kind = RT_DEVICE_KIND_CUDA,
+                                                .name = "small",
+                                                .cc = 90,
+                                                .sm_count = 114,
+                                                .smem_optin_bytes = 232448};
+    static const struct rt_device_caps other = {.kind = RT_DEVICE_KIND_CUDA,
+                                                .name = "other",
+                                                .cc = 100,
+                                                .sm_count = 148,
+                                                .smem_optin_bytes = 232448};
+    static const char *const words[10] = {"1 to 8 rows of one token, not 9 of 1",
+                                          "multiples of 128 up to 7168, not 7296",
+                                          "up to 1536, or none, not 1600",
+                                          "16, 32, 64 and 128 tokens, not of 8",
+                                          "not offset, not by 1",
+                                          "not of halves",
+                                          "no factors of queries",
+                                          "needs 132 multiprocessors, small has 114",
+                                          "has 10.0",
+                                          "16 heads and one token a row, not 32 and 1"};
+    struct rt_mla_block_params bad[10];
+    (void)state;
+    for (int i = 0; i < 10; i++)
+        bad[i] = block_of(8, 7168, 1536);
+    bad[0].rows.count = 9;
+    bad[1].hidden_size = 7296;
+    bad[2].q_rank = 1600;
+    bad[3].kv.page_size = 8;
+    bad[4].kv_a_norm.offset = 1;
+    bad[5].rope = (struct rt_rope_view){.table = (void *)16, .capacity = 1, .half_order = 1};
+    bad[6].rope.query_scale = (void *)16;
+    for (int i = 0; i < 10; i++) {
+        struct rt_variant v = {.parts = 77};
+        struct rt_error err = {0};
+        assert_int_equal(resolve(i == 7   ? &small
+                                 : i == 8 ? &other
+                                          : &h200,
+                                 i == 9 ? 32 : 16, RT_BACKEND_AUTO, &bad[i], &v, &err),
+                         RT_ERR_UNSUPPORTED);
+        expect_words(&err, words[i]);
+        assert_int_equal(v.parts, 77);
+    }
+}
+
+/* Fewer multiprocessors than units are no matter where hidden leaves room for sums. */
+static void test_few_multiprocessors(void **state)
+{
+    const struct rt_device_caps small = {
+        .kind = RT_DEVICE_KIND_CUDA, .name = "small", .cc = 90, .sm_count = 8};
+    const struct rt_mla_block_params p = block_of(1, 2048, 0);
+    struct rt_variant v;
+    struct rt_error err = {0};
+    (void)state;
+    assert_int_equal(resolve(&small, 16, RT_BACKEND_SM90, &p, &v, &err), RT_OK);
+    assert_int_equal(v.parts, 8);
+    assert_int_equal(resolve(&small, 16, RT_BACKEND_GENERIC, &p, &v, &err), RT_ERR_UNSUPPORTED);
+    expect_words(&err, "no generic kernel");
+}
+
+static void test_bad_parameters(void **state)
+{
+    static const struct rt_kernels k;
+    static const char *const words[9] = {"q_b is at (nil) for q rank 1536",
+                                         "kv_b has rows of 512 numbers, 256 apart",
+                                         "o is at 0x8, not 16-byte aligned",
+                                         "the exchange is at 0x40, not 128-byte aligned",
+                                         "a control block at 0x10",
+                                         "a cache of 1024 bytes a token, not 1152",
+                                         "kv_a norm at (nil) of 512",
+                                         "kv_a row stride in elements is 7169",
+                                         "a residual at 0x10, and no input norm"};
+    struct rt_mla_block_params bad[9];
+    (void)state;
+    for (int i = 0; i < 9; i++)
+        bad[i] = block_of(8, 7168, 1536);
+    bad[0].q_b.base = NULL;
+    bad[1].kv_b.row_stride = 256;
+    bad[2].o.base = (void *)8;
+    bad[3].exchange = (void *)64;
+    bad[4].rows.ctrl = (void *)16;
+    bad[5].kv.token_bytes = 1024;
+    bad[6].kv_a_norm.weight = NULL;
+    bad[7].kv_a.row_stride = 7169;
+    bad[8].residual = (void *)16;
+    bad[8].input_norm.weight = NULL;
+    for (int i = 0; i < 9; i++) {
+        const struct rt_variant v = {.op = RT_OP_MLA_BLOCK,
+                                     .backend = RT_BACKEND_SM90,
+                                     .entry = "rt_mla_block_8",
+                                     .parts = 132,
+                                     .threads = RT_MLA_BLOCK_THREADS};
+        struct rt_work work = {.launch.param_bytes = 77};
+        struct rt_error err = {0};
+        assert_int_equal(rt_op_build(&k, &v, &bad[i], sizeof(bad[i]), &work, &err), RT_ERR_INVALID);
+        expect_words(&err, words[i]);
+        assert_int_equal(work.launch.param_bytes, 77);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_output_rows), cmocka_unit_test(test_v3),
-        cmocka_unit_test(test_v2_lite),     cmocka_unit_test(test_units),
-        cmocka_unit_test(test_tiles),       cmocka_unit_test(test_exchange),
-        cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_output_rows),    cmocka_unit_test(test_v3),
+        cmocka_unit_test(test_v2_lite),        cmocka_unit_test(test_units),
+        cmocka_unit_test(test_tiles),          cmocka_unit_test(test_exchange),
+        cmocka_unit_test(test_addresses),      cmocka_unit_test(test_launches),
+        cmocka_unit_test(test_not_served),     cmocka_unit_test(test_few_multiprocessors),
+        cmocka_unit_test(test_bad_parameters),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests_name("mla_block", tests, NULL, NULL);
 }

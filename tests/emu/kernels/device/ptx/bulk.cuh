@@ -10,4 +10,9 @@ static inline void rt_bulk_load(void *shared, const void *global, uint32_t bytes
     emu_bulk_load(shared, global, bytes, barrier);
 }
 
+/* Nothing that can be seen comes of it. */
+static inline void rt_bulk_prefetch(const void *, uint32_t)
+{
+}
+
 #endif

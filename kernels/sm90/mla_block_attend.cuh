@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_KERNELS_SM90_MLA_BLOCK_ATTEND_CUH
+#define RT_KERNELS_SM90_MLA_BLOCK_ATTEND_CUH
+
+/*
+ * mla_block: a unit of attention, some tokens of a row for all heads, two tiles of 16 a round.
+ * Scores with the heads on the tensor cores' longer side, k split over eight warps a tile; then
+ * warp w has head w of the softmax, and then columns 32 w .. of the values of all heads.
+ */
+#include "kernels/sm90/mla_block_work.cuh"
+
+template <int B> struct rt_block_attend {
+    static constexpr int PIECES = 3;             /* of 32 numbers of k a warp, at most, of 18 */
+    static constexpr uint32_t WEIGHT_PITCH = 40; /* numbers from head to head */
+    typedef rt_block_worker<B> worker;
+
+    worker &w;
+    const uint32_t unit;
+    const struct rt_block_share share;
+    const float scale_log2;
+    const uint32_t group, tile; /* of k; of a round */
+    uint4 q[PIECES][2];         /* heads g and g + 8 */
+    float most, sum;            /* of this lane's tokens, head `warp` */
+    float o[4][4];
+
+    __device__ __forceinline__ rt_block_attend(worker &w_, uint32_t unit_)
+        : w(w_), unit(unit_), share(w_.p, B, unit_), scale_log2(w_.p.scale * 1.44269504f),
+          group(w_.warp % 8), tile(w_.warp / 8), most(-INFINITY), sum(0), o{}
+    {
+    }
+
+    __device__ __forceinline__ bool has_piece(int i) const
+    {
+        return group + 8 * i < RT_MLA_BLOCK_TOKEN / 32;
+    }
+
+    /* All of a row's q, once a block and in whole lines, through shared memory. */
+    __device__ __forceinline__ void find_q(void)
+    {
+        constexpr uint32_t OF_HEAD = RT_MLA_BLOCK_TOKEN / 8; /* vectors of 16 bytes */
+        constexpr uint32_t ALL = RT_MLA_BLOCK_HEADS * OF_HEAD, STEP = 32 * RT_BLOCK_WORKERS;
+        uint4 v[3];
+        const unsigned char *from = w.p.exchange + w.at.q + (share.row * ALL + threadIdx.x) * 16;
+        rt_block_gather(v, [&](int i) {
+            return threadIdx.x + STEP * i < ALL ? from + STEP * 16 * i : nullptr;
+        });
+        worker::meet(); /* sums have been read */
+        unsigned char *all = (unsigned char *)w.desk.sums;
+#pragma unroll
+        for (int i = 0; i < 3; i++) {
+            const uint32_t at = threadIdx.x + STEP * i;
+            if (at < ALL)
+                *(uint4 *)(all + at / OF_HEAD * RT_BLOCK_KEY_PITCH + at % OF_HEAD * 16) = v[i];
+        }
+        worker::meet();
+        const unsigned char *mine = all + w.g * RT_BLOCK_KEY_PITCH + 64 * group + 16 * w.t;
+#pragma unroll
+        for (int i = 0; i < PIECES; i++) {
+            if (!has_piece(i))
+                continue;
+            q[i][0] = *(const uint4 *)(mine + 512 * i);
+            q[i][1] = *(const uint4 *)(mine + 512 * i + 8 * RT_BLOCK_KEY_PITCH);
+        }
+        worker::meet(); /* scores come where q was */
+    }
+
+    /* Of the tile at `keys`, this warp's part of k. */
+    __device__ __forceinline__ void score(const unsigned char *keys)
+    {
+        float *to = w.desk.sums + group * RT_BLOCK_SCORE_GROUP + w.g * RT_BLOCK_SCORE_PITCH +
+                    tile * RT_BLOCK_TILE + w.t;
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float d[4] = {};
+#pragma unroll
+            for (int i = 0; i < PIECES; i++) {
+                if (!has_piece(i))
+                    continue;
+                const uint4 k =
+                    *(const uint4 *)(keys + (8 * half + w.lane_row) * RT_BLOCK_KEY_PITCH +
+                                     (group + 8 * i) * 64 + 16 * w.t);
+                rt_stream_multiply(d, q[i], k);
+            }
+            to[8 * half] = d[0];
+            to[8 * half + 4] = d[1];
+            to[8 * half + 8 * RT_BLOCK_SCORE_PITCH] = d[2];
+            to[8 * half + 8 * RT_BLOCK_SCORE_PITCH + 4] = d[3];
+        }
+    }
+
+    /* Head `warp`, a token a lane. Where every score is -inf no weight is a number's. */
+    __device__ __forceinline__ void weigh(uint32_t first, uint32_t tokens)
+    {
+        const float *from = w.desk.sums + w.warp * RT_BLOCK_SCORE_PITCH + w.lane;
+        float s = 0;
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            s += from[i * RT_BLOCK_SCORE_GROUP];
+        s = w.lane < tokens && first + w.lane < share.length ? s * scale_log2 : -INFINITY;
+        float now = s;
+#pragma unroll
+        for (int i = 16; i > 0; i /= 2)
+            now = fmaxf(now, __shfl_xor_sync(RT_BLOCK_FULL_WARP, now, i));
+        now = fmaxf(now, most);
+        const float base = now == -INFINITY ? 0 : now;
+        const float alpha = rt_exp2(most - base), weight = rt_exp2(s - base);
+        most = now;
+        sum = sum * alpha + weight;
+        w.desk.q_norm[w.warp * WEIGHT_PITCH + w.lane] = rt_float_bf16(weight);
+        if (w.lane == 0)
+            w.desk.alpha[w.warp] = alpha;
+    }
+
+    __device__ __forceinline__ void add_values(const unsigned char *values, uint32_t step)
+    {
+        const uint32_t row = w.lane % 16, right = w.lane / 16;
+        uint32_t a[4];
+        rt_ldmatrix_x4(a, w.desk.q_norm + row * WEIGHT_PITCH + step * RT_BLOCK_TILE + right * 8);
+#pragma unroll
+        for (int pair = 0; pair < 2; pair++) {
+            uint32_t b[4];
+            rt_ldmatrix_x4_trans(b, values + row * RT_BLOCK_KEY_PITCH +
+                                        (32 * w.warp + 16 * pair + 8 * right) * 2);
+            rt_mma_bf16_16x8x16(o[2 * pair], a, b[0], b[1]);
+            rt_mma_bf16_16x8x16(o[2 * pair + 1], a, b[2], b[3]);
+        }
+    }
+
+    __device__ __forceinline__ void run_round(uint32_t at)
+    {
+        const uint32_t tiles = min(share.end - at, 2u);
+        uint32_t stage[2];
+        stage[0] = w.await();
+        stage[1] = tiles > 1 ? w.await() : stage[0];
+        if (at + tiles == share.tiles)
+            rt_mbarrier_wait(&w.desk.appended[share.row], 0);
+        if (tile < tiles)
+            score(w.ring + (tile > 0 ? stage[1] : stage[0]) * RT_BLOCK_STAGE_BYTES);
+        worker::meet();
+        weigh(at * RT_BLOCK_TILE, tiles * RT_BLOCK_TILE);
+        worker::meet();
+        const float low = w.desk.alpha[w.g], high = w.desk.alpha[w.g + 8];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            o[i][0] *= low;
+            o[i][1] *= low;
+            o[i][2] *= high;
+            o[i][3] *= high;
+        }
+        add_values(w.ring + stage[0] * RT_BLOCK_STAGE_BYTES, 0);
+        w.release(stage[0]);
+        if (tiles > 1) {
+            add_values(w.ring + stage[1] * RT_BLOCK_STAGE_BYTES, 1);
+            w.release(stage[1]);
+        }
+    }
+
+    static __device__ __forceinline__ float trade(float v)
+    {
+        return __shfl_xor_sync(RT_BLOCK_FULL_WARP, v, 1);
+    }
+
+    static __device__ __forceinline__ void store_four(unsigned char *to, float a, float b, float c,
+                                                      float d)
+    {
+        rt_store_relaxed(to, make_uint2(rt_pack_bf16x2(a, b), rt_pack_bf16x2(c, d)));
+    }
+
+    /* Sums that no maximum has been taken out of, and each head's maximum and sum of weights. */
+    __device__ __forceinline__ void store(void)
+    {
+#pragma unroll
+        for (int i = 16; i > 0; i /= 2)
+            sum += __shfl_xor_sync(RT_BLOCK_FULL_WARP, sum, i);
+        /* Neighbours change halves, so that a lane has four columns in a row. */
+        const bool is_odd = w.t % 2 > 0;
+        unsigned char *to = w.p.exchange + w.at.pieces +
+                            ((unit * RT_MLA_BLOCK_HEADS + w.g) * RT_MLA_BLOCK_LATENT + 32 * w.warp +
+                             (is_odd ? 8 + 2 * w.t - 2 : 2 * w.t)) *
+                                2;
+#pragma unroll
+        for (int i = 0; i < 4; i += 2)
+#pragma unroll
+            for (int e = 0; e < 4; e += 2) {
+                const float x = trade(is_odd ? o[i][e] : o[i + 1][e]);
+                const float y = trade(is_odd ? o[i][e + 1] : o[i + 1][e + 1]);
+                unsigned char *there = to + (8 * i + e / 2 * 8 * RT_MLA_BLOCK_LATENT) * 2;
+                if (is_odd)
+                    store_four(there, x, y, o[i + 1][e], o[i + 1][e + 1]);
+                else
+                    store_four(there, o[i][e], o[i][e + 1], x, y);
+            }
+        if (w.lane == 0)
+            rt_store_relaxed(w.p.exchange + w.at.weights + (w.warp * RT_MLA_BLOCK_UNITS + unit) * 8,
+                             make_uint2(__float_as_uint(most), __float_as_uint(sum)));
+    }
+
+    /* Units without tokens wait for q too, and padding for its latent: who has seen all values
+     * knows by that that everyone has read hidden. */
+    __device__ __forceinline__ void run(void)
+    {
+        find_q();
+#pragma unroll 1
+        for (uint32_t at = share.first; at < share.end; at += 2)
+            run_round(at);
+        if (share.is_last)
+            rt_mbarrier_wait(&w.desk.appended[share.row], 0);
+        store();
+    }
+};
+
+#endif
