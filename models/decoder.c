@@ -31,16 +31,6 @@ static enum rt_status take_config(const struct rt_config *given, struct rt_confi
     return RT_OK;
 }
 
-/* What each rank does for itself must come to the same bits, or they would choose other tokens. */
-static enum rt_status take_part(struct rt_decoder *d, const rt_ranks *ranks, struct rt_error *err)
-{
-    RT_MODELS_REQUIRE(d->config.projections != RT_PROJECTIONS_CUBLASLT, err, RT_ERR_UNSUPPORTED,
-                      "projections: cublaslt with ranks: its ways are chosen by measuring, ranks "
-                      "must round alike; own does");
-    d->config.projections = RT_PROJECTIONS_OWN;
-    return rt_ranks_cut(ranks, &d->config, err);
-}
-
 static enum rt_status configure(struct rt_decoder *d, const struct rt_decoder_params *params,
                                 struct rt_error *err)
 {
@@ -61,8 +51,9 @@ static enum rt_status configure(struct rt_decoder *d, const struct rt_decoder_pa
     RT_MODELS_REQUIRE(params->ranks || d->config.context_parallel == 1, err, RT_ERR_INVALID,
                       "rt_decoder_create: context_parallel is %u: must be 1 without ranks",
                       d->config.context_parallel);
+    d->is_rank = params->ranks != NULL;
     if (params->ranks)
-        RT_MODELS_TRY(take_part(d, params->ranks, err));
+        RT_MODELS_TRY(rt_ranks_cut(params->ranks, &d->config, err));
     return rt_config_check(&d->config, err);
 }
 

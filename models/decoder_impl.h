@@ -44,6 +44,7 @@ struct rt_decoder {
     struct rt_model model;
     struct rt_config config; /* the runtime's */
     char device[32];         /* that is not auto where it became the host */
+    bool is_rank;            /* one of several */
     rt_ops *ops;
     struct rt_decoder_weights weights;
     struct rt_decoder_scratch scratch;

@@ -92,13 +92,16 @@ const struct rt_decoder_products *rt_decoder_products_of(const struct rt_decoder
 static enum rt_status make_product(struct rt_decoder *d, uint32_t tokens, uint32_t rows,
                                    rt_product **out, uint64_t *workspace, struct rt_error *err)
 {
+    /* What each rank does for itself must come to the same bits, or they would choose other tokens:
+     * blocks agree on the library's ways, an operator knows of no ranks. */
+    const enum rt_projections projections = d->is_rank ? RT_PROJECTIONS_OWN : d->config.projections;
     const struct rt_product_shape shape = {.struct_size = sizeof(shape),
                                            .batch = 1,
                                            .vectors = tokens,
                                            .k = d->model.hidden_size,
                                            .weights = {{.rows = rows}},
                                            .output = RT_DTYPE_F32,
-                                           .projections = d->config.projections,
+                                           .projections = projections,
                                            .backend = d->config.backend,
                                            .precision = d->config.precision};
     struct rt_product_info info = {.struct_size = sizeof(info)};

@@ -47,8 +47,8 @@ struct rt_decoder_params {
     rt_log_fn log;                   /* may be null */
     void *user;                      /* of the three */
     /* replayrt/ranks.h: this rank's heads are decoded here, and all ranks choose the same tokens.
-     * projections that are auto become own: the library's are chosen by measuring, and ranks that
-     * choose otherwise round otherwise. Null: the only one. Outlives the decoder. */
+     * Blocks multiply as the configuration says, by rank 0's choice of the library's ways; the LM
+     * head, which all have whole, by our own kernels. Null: the only one. Outlives the decoder. */
     rt_ranks *ranks;
 };
 
