@@ -41,30 +41,36 @@ static enum rt_status swap_all(const struct swap *s, struct rt_driver *d, struct
 }
 
 /* Of bytes, as `count` and the group of the crew's ask for it. */
+static enum rt_status swap_in(struct rt_comm *c, struct rt_driver *d, rt_addr memory,
+                              uint32_t group, uint64_t count, struct rt_error *err)
+{
+    const rt_addr to = memory + (uint64_t)c->ranks * MANY;
+    const struct swap s = {.comm = c,
+                           .from = (unsigned char *)(uintptr_t)memory,
+                           .to = (unsigned char *)(uintptr_t)to,
+                           .x = {.kind = RT_ALL_TO_ALL,
+                                 .dtype = RT_DTYPE_U8,
+                                 .from = memory,
+                                 .to = to,
+                                 .count = count,
+                                 .ranks = c->ranks,
+                                 .group = group,
+                                 .comm = c}};
+    return swap_all(&s, d, err);
+}
+
 static enum rt_status with_memory(struct rt_comm *c, uint32_t group, uint64_t count,
                                   struct rt_error *err)
 {
     struct rt_driver d = {0};
     rt_addr memory = 0;
-    const uint64_t bytes = (uint64_t)c->ranks * MANY;
     enum rt_status status = rt_driver_open_host(&d, err);
     if (status == RT_OK)
         status = rt_comm_open(c, &d, NULL, err);
     if (status == RT_OK)
-        status = RT_DRV(&d, err, mem_alloc, (&d, 2 * bytes, &memory));
-    const struct swap s = {.comm = c,
-                           .from = (unsigned char *)(uintptr_t)memory,
-                           .to = (unsigned char *)(uintptr_t)memory + bytes,
-                           .x = {.kind = RT_ALL_TO_ALL,
-                                 .dtype = RT_DTYPE_U8,
-                                 .from = memory,
-                                 .to = memory + bytes,
-                                 .count = count,
-                                 .ranks = c->ranks,
-                                 .group = group,
-                                 .comm = c}};
+        status = RT_DRV(&d, err, mem_alloc, (&d, 2 * (uint64_t)c->ranks * MANY, &memory));
     if (status == RT_OK)
-        status = swap_all(&s, &d, err);
+        status = swap_in(c, &d, memory, group, count, err);
     if (memory)
         (void)d.mem_free(&d, memory);
     rt_driver_close(&d);
