@@ -156,8 +156,8 @@ static struct general_buffers make_buffers(struct ck *ck, struct ck_random *rand
 
 static void free_buffers(struct ck *ck, struct general_buffers *b)
 {
-    struct ck_buffer *all[] = {&b->latent, &b->rope,     &b->kv,  &b->slots,
-                               &b->table,  &b->position, &b->ctrl};
+    struct ck_buffer *all[] = {&b->latent, &b->rope,     &b->kv,     &b->slots,
+                               &b->table,  &b->position, &b->length, &b->ctrl};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         ck_free(ck, all[i]);
 }
