@@ -21,7 +21,7 @@ static enum rt_status time_one(const struct rt_kernels *k, const struct rt_colle
                                rt_dstream stream, const struct rt_work *work, float *us,
                                struct rt_error *err)
 {
-    float all[REPLAYS];
+    float all[REPLAYS] = {0};
     const struct rt_sum_clock clock = {.d = k->driver,
                                        .comm = x->comm,
                                        .stream = stream,
