@@ -10,4 +10,8 @@
 struct rt_quant_view rt_quant_view_make(const struct rt_kv_format *format,
                                         const struct rt_kv_view *kv, float tensor_scale);
 
+/* Of bf16 too, whose rows have no e4m3 (kernels/abi/convert.h). */
+struct rt_quant_view rt_quant_view_of_any(const struct rt_kv_format *format,
+                                          const struct rt_kv_view *kv, float tensor_scale);
+
 #endif

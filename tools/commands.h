@@ -3,7 +3,7 @@
 #define RT_TOOLS_COMMANDS_H
 
 /* What replayrt.c picks from. Each gets the arguments behind its name and returns an exit code. The
- * four of bench/ are declared here as well: the program knows their names and nothing else there.
+ * six of bench/ are declared here as well: the program knows their names and nothing else there.
  */
 
 /* Exit codes of the command. */
@@ -14,6 +14,7 @@ int cmd_plan(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
 int cmd_bench_allreduce(int argc, char **argv);
 int cmd_bench_attention(int argc, char **argv);
+int cmd_bench_convert(int argc, char **argv);
 int cmd_bench_layer(int argc, char **argv);
 int cmd_bench_prefill(int argc, char **argv);
 int cmd_bench_step(int argc, char **argv);

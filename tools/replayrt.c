@@ -110,6 +110,14 @@ static const struct command commands[] = {
      "      --no-step      leave the whole steps out\n"
      "      --sustained N  also steps of 61 layers back to back for N seconds\n"
      "      --invariant    batch-invariant attention instead of the fastest\n"},
+    {"bench convert", cmd_bench_convert,
+     "  bench convert      what a cache costs in another layout, from each to each\n"
+     "      --batch N      sequences (64)\n"
+     "      --length N     tokens of each (8192)\n"
+     "      --page-size N  tokens of a page (64)\n"
+     "      --steps N      measured replays (20)\n"
+     "      --device NAME  auto, host or cuda:N (auto)\n"
+     "      --json\n"},
     {"bench allreduce", cmd_bench_allreduce,
      "  bench allreduce    what the sum of ranks behind o_proj costs, by its size\n"
      "      --ranks N      processes, rank r on cuda:r; as decode's\n"
@@ -174,7 +182,7 @@ static int unknown(int argc, char **argv)
         meant = nearest(typed, names, COMMANDS);
     const bool option = meant && (meant == names[COMMANDS] || meant == names[COMMANDS + 1]);
     complain("unknown command %s%s%s%s%s; there are plan, verify, decode, bench step, bench layer, "
-             "bench prefill, bench attention and bench allreduce",
+             "bench prefill, bench attention, bench convert and bench allreduce",
              meant && strchr(meant, ' ') ? typed : argv[0], meant ? "; did you mean " : "",
              option ? "--" : "", meant ? meant : "", meant ? "?" : "");
     return EXIT_USAGE;

@@ -11,6 +11,7 @@
 #include "kernels/abi/attend.h"
 #include "kernels/abi/chunk.h"
 #include "kernels/abi/context.h"
+#include "kernels/abi/convert.h"
 #include "kernels/abi/embed.h"
 #include "kernels/abi/experts_many.h"
 #include "kernels/abi/gate.h"

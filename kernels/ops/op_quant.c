@@ -36,6 +36,17 @@ struct rt_quant_view rt_quant_view_make(const struct rt_kv_format *format,
     };
 }
 
+struct rt_quant_view rt_quant_view_of_any(const struct rt_kv_format *format,
+                                          const struct rt_kv_view *kv, float tensor_scale)
+{
+    if (rt_kv_is_quantised(format))
+        return rt_quant_view_make(format, kv, tensor_scale);
+    return (struct rt_quant_view){.scale_stride_bytes = kv->token_stride_bytes,
+                                  .scale_kind = RT_QUANT_SCALE_TENSOR,
+                                  .tile = format->d_qk,
+                                  .tensor_scale = 1};
+}
+
 static enum rt_status check_scales(const struct rt_quant_view *q, struct rt_error *err)
 {
     if (q->scale_kind == RT_QUANT_SCALE_TENSOR) {

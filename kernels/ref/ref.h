@@ -13,6 +13,7 @@
 #include "kernels/abi/attend.h"
 #include "kernels/abi/chunk.h"
 #include "kernels/abi/context.h"
+#include "kernels/abi/convert.h"
 #include "kernels/abi/embed.h"
 #include "kernels/abi/experts.h"
 #include "kernels/abi/gather.h"
@@ -52,6 +53,7 @@ void rt_ref_sparse_schedule(const void *params);
 void rt_ref_sparse_attend(const void *params);
 void rt_ref_sparse_attend_quant(const void *params);
 void rt_ref_reduce(const void *params);
+void rt_ref_kv_convert(const void *params);
 void rt_ref_kv_gather(const void *params);
 void rt_ref_kv_gather_quant(const void *params);
 void rt_ref_merge(const void *params);

@@ -77,6 +77,8 @@ void ck_embed_run(struct ck *ck);
 void ck_embed_bench(struct ck *ck);
 void ck_input_norm_run(struct ck *ck);
 void ck_input_norm_bench(struct ck *ck);
+void ck_kv_convert_run(struct ck *ck);
+void ck_kv_convert_bench(struct ck *ck);
 void ck_kv_gather_run(struct ck *ck);
 void ck_kv_gather_bench(struct ck *ck);
 void ck_merge_run(struct ck *ck);

@@ -18,6 +18,7 @@ const struct ck_test ck_tests[] = {
     {"context_rows", ck_context_rows_run, NULL},
     {"embed", ck_embed_run, ck_embed_bench},
     {"input_norm", ck_input_norm_run, ck_input_norm_bench},
+    {"kv_convert", ck_kv_convert_run, ck_kv_convert_bench},
     {"kv_gather", ck_kv_gather_run, ck_kv_gather_bench},
     {"all_reduce", ck_all_reduce_run, NULL},
     {"merge", ck_merge_run, ck_merge_bench},

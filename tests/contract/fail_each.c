@@ -3,6 +3,7 @@
  * turn: a code and a sentence come back, nothing is given, nothing is left on the device. What is
  * left on the host is seen where this runs under AddressSanitizer or valgrind. */
 #include "replayrt/decoder.h"
+#include "replayrt/kv_ops.h"
 #include "replayrt/prefill_ops.h"
 #include "tests/support/fail_driver.h"
 #include "tests/support/fixture.h"
@@ -210,7 +211,7 @@ static enum rt_status put_mlp(rt_ops *ops)
     return rt_experts_down(ops, &down, NULL);
 }
 
-/* What chunks of a context have besides attention: two launches. */
+/* What chunks of a context have besides attention: three launches. */
 static enum rt_status put_pieces(rt_ops *ops)
 {
     static _Alignas(256) unsigned char in[4096], out[4096];
@@ -232,6 +233,18 @@ static enum rt_status put_pieces(rt_ops *ops)
                                             .in = read,
                                             .in_lse = read,
                                             .out = written};
+    const struct rt_kv_pages pages = {
+        .page_size = 1, .max_blocks = 1, .pages = 1, .kv = read, .block_table = read};
+    struct rt_kv_convert_args convert = {.struct_size = sizeof(convert),
+                                         .rows = 1,
+                                         .d_qk = 576,
+                                         .d_v = 512,
+                                         .max_length = 1,
+                                         .lengths = read,
+                                         .from = pages,
+                                         .to = pages};
+    convert.to.kv = written;
+    RT_TRY(rt_kv_convert(ops, &convert, NULL));
     RT_TRY(rt_kv_gather(ops, &gather, NULL));
     return rt_mla_merge(ops, &merge, NULL);
 }

@@ -5,6 +5,7 @@
 #include "kernels/generic/context_rows.cu"
 #include "kernels/generic/embed.cu"
 #include "kernels/generic/input_norm.cu"
+#include "kernels/generic/kv_convert.cu"
 #include "kernels/generic/kv_gather.cu"
 #include "kernels/generic/kv_gather_quant.cu"
 #include "kernels/generic/merge.cu"

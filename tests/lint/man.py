@@ -25,6 +25,7 @@ COMMANDS = {
     "replayrt-bench-prefill.1": ["bench", "prefill"],
     "replayrt-bench-attention.1": ["bench", "attention"],
     "replayrt-bench-allreduce.1": ["bench", "allreduce"],
+    "replayrt-bench-convert.1": ["bench", "convert"],
 }
 HEADERS = {"rt.h": "replayrt.3", "rt_config.h": "replayrt.3",
            "rt_sequences.h": "replayrt.3",
@@ -34,7 +35,7 @@ HEADERS = {"rt.h": "replayrt.3", "rt_config.h": "replayrt.3",
            "ops.h": "replayrt-ops.3", "block_ops.h": "replayrt-ops.3",
            "model_ops.h": "replayrt-ops.3", "prefill_ops.h": "replayrt-ops.3",
            "ranks.h": "replayrt-ranks.3",
-           "sparse_ops.h": "replayrt-ops.3",
+           "kv_ops.h": "replayrt-ops.3", "sparse_ops.h": "replayrt-ops.3",
            "status.h": "replayrt-status.3",
            "version.h": "replayrt-status.3"}
 FIRST = ['.\\" SPDX-License-Identifier: Apache-2.0', ".Dd ", ".Dt ", ".Os ", ".Sh NAME", ".Nm ",
