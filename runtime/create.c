@@ -178,7 +178,7 @@ static enum rt_status capture_all(struct rt_runtime *rt, const struct rt_create_
         .foreign = p->foreign_stages,
         .host_nodes = p->host_function_stages,
         .overlapped = p->overlapped_stages,
-        .kv_scales = p->kv_scales,
+        .kv_scales = rt->kv_scales,
         .weights = &rt->weights,
         .refusals = &rt->products.refusals,
         .comm = rt->ranks ? &rt->ranks->comm : NULL,
@@ -281,9 +281,12 @@ static enum rt_status take_weights(struct rt_runtime *rt, const struct rt_create
 }
 
 /* Those of the configuration are checked with it. */
-static enum rt_status check_scales(const struct rt_create_params *p, struct rt_error *err)
+static enum rt_status take_scales(struct rt_runtime *rt, const struct rt_create_params *p,
+                                  struct rt_error *err)
 {
     const struct rt_config *c = p->config;
+    for (uint32_t layer = 0; layer < c->geometry.layers; layer++)
+        rt->kv_scales[layer] = c->kv_layout == RT_KV_FP8_TENSOR ? (float)c->kv_scale : 0;
     if (!p->kv_scales)
         return RT_OK;
     RT_REQUIRE(c->kv_layout == RT_KV_FP8_TENSOR, err, RT_ERR_INVALID,
@@ -294,6 +297,7 @@ static enum rt_status check_scales(const struct rt_create_params *p, struct rt_e
                    RT_ERR_INVALID,
                    "rt_create: params->kv_scales[%u] is %g, must be finite and above 0", layer,
                    (double)p->kv_scales[layer]);
+    memcpy(rt->kv_scales, p->kv_scales, c->geometry.layers * sizeof(rt->kv_scales[0]));
     return RT_OK;
 }
 
@@ -304,7 +308,7 @@ static enum rt_status build_runtime(struct rt_runtime *rt, const struct rt_creat
     struct rt_driver *d = &rt->driver;
     uint64_t free_bytes, total_bytes;
     RT_TRY(check_given(rt, p, err));
-    RT_TRY(check_scales(p, err));
+    RT_TRY(take_scales(rt, p, err));
     RT_TRY(take_weights(rt, p, err));
     RT_TRY(rt_ranks_take(rt, p->ranks, err));
     RT_TRY(RT_DRV(d, err, mem_info, (d, &free_bytes, &total_bytes)));

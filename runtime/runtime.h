@@ -109,6 +109,7 @@ struct rt_runtime {
     const struct rt_stage_context *in_stage;
 
     struct rt_stats stats;
+    float kv_scales[RT_MAX_LAYERS]; /* of fp8_tensor; else 0 */
     char device_reason[160];
     struct rt_error error;
     /* Last: tens of kilobytes, of which the hot path reads the configuration alone. */

@@ -122,6 +122,31 @@ RT_API enum rt_status rt_seq_pages(rt_runtime *runtime, rt_seq seq, int32_t *pag
                                    uint32_t capacity, uint32_t *count);
 
 /*
+ * A sequence's tokens as bytes, for another process, a host's memory or a file: its header, with
+ * layout, geometry, page size, rope order and KV scales, and its pages of all layers. What follows
+ * from other tokens is not in it. docs/kv_formats.md has every byte.
+ *
+ * *needed gets how many bytes there are; with `to` null that is all. Waits for the steps in flight,
+ * whose stream the copies are on; the device's memory stays as it is.
+ * Returns RT_ERR_SEQUENCE, RT_ERR_INVALID (capacity), RT_ERR_PAGES (fewer pages are bound than its
+ * tokens need), RT_ERR_BUSY (as rt_seq_fork; or rt_host_hold), RT_ERR_UNSUPPORTED (with
+ * context_parallel a rank has a part of the tokens), RT_ERR_DRIVER.
+ */
+RT_API enum rt_status rt_seq_export(rt_runtime *runtime, rt_seq seq, void *to, uint64_t capacity,
+                                    uint64_t *needed);
+
+/*
+ * Opens a sequence of builtin pages with tokens that rt_seq_export gave, of this runtime or of one
+ * that is alike; last_token is as rt_seq_params has it. `from` is not needed afterwards. Whose
+ * pages come in another layout or page size is rt_kv_convert's to take (replayrt/kv_ops.h).
+ * Returns RT_ERR_INVALID (the bytes are no sequence, or were changed), RT_ERR_UNSUPPORTED (layout,
+ * d_qk, d_v, layers, page size, rope order or a KV scale is not this runtime's: both are told), and
+ * as rt_seq_open. Nothing changes then. Waits for the copies.
+ */
+RT_API enum rt_status rt_seq_import(rt_runtime *runtime, const void *from, uint64_t bytes,
+                                    int32_t last_token, rt_seq *out);
+
+/*
  * Pages that outlive their sequence, for the common beginnings of many (docs/prefix_cache.md). Each
  * must be in use: held by a sequence of builtin pages (rt_seq_pages), or retained. A retained page
  * stays when its sequences close or rewind, until it is released as often as it was retained; a
