@@ -199,7 +199,7 @@ struct layer_options {
     uint64_t heads, layers, context; /* 0: as configured */
     uint64_t ranks;                  /* 0: none, the command is all there is */
     const char *device, *path;
-    bool versus_library;
+    bool versus_library, no_block;
 };
 
 static bool read_options(int argc, char **argv, struct bench_choice *choice,
@@ -215,6 +215,7 @@ static bool read_options(int argc, char **argv, struct bench_choice *choice,
         {"--ranks", OPTION_NUMBER, &o->ranks, 1, RANK_CREW_MOST},
         {"--context", OPTION_NUMBER, &o->context, 1, RT_MAX_CONTEXT_RANKS},
         {"--versus-library", OPTION_FLAG, &o->versus_library, 0, 0},
+        {"--no-block", OPTION_FLAG, &o->no_block, 0, 0},
         {"--device", OPTION_TEXT, &o->device, 0, 0},
         {"--json", OPTION_FLAG, &choice->json, 0, 0},
     };
@@ -235,6 +236,8 @@ static enum rt_status load(struct layer_bench *b, const struct layer_options *o)
         c->geometry.layers = (uint32_t)o->layers;
     if (o->context)
         c->context_parallel = (uint32_t)o->context;
+    if (o->no_block)
+        c->split_blocks = 1;
     if (o->device)
         (void)snprintf(c->device, sizeof(c->device), "%s", o->device);
     RT_REQUIRE(c->layer, &b->error, RT_ERR_CONFIG, "%s: bench layer measures layer: true alone",

@@ -58,6 +58,9 @@ static uint64_t weight_bytes(const struct rt_config *c, const char *name)
         const char *name;
         uint64_t numbers;
     } products[] = {
+        {"mla_block", b->hidden_size * (q_a + latent + rope) + b->q_lora_rank * q +
+                          heads * (b->qk_nope_head_dim + b->v_head_dim) * latent +
+                          b->hidden_size * heads * b->v_head_dim},
         {"qkv_a", b->hidden_size * (q_a + latent + rope)},
         {"q_b", b->q_lora_rank * q},
         {"w_uk", heads * b->qk_nope_head_dim * latent},

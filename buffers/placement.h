@@ -45,6 +45,7 @@ struct rt_dims {
     uint32_t v_width; /* of the values of all heads that the rank has behind attention */
     uint32_t rope_positions, rope_pairs, query_scales;
     uint64_t workspace_bytes; /* of a library's products */
+    uint64_t exchange_bytes;  /* of all graphs whose blocks are one kernel each */
     /* Of chunks, all 0 where there are none. The most of any graph: */
     uint32_t chunk_rows;    /* those that decode included */
     uint32_t prefill_rows;  /* those alone that have tokens of prompts */
@@ -91,6 +92,7 @@ struct rt_dims {
     X(V_WIDTH, (p)->dims.v_width)                                                                  \
     X(ROPE_POSITIONS, (p)->dims.rope_positions)                                                    \
     X(ROPE_PAIRS, (p)->dims.rope_pairs)                                                            \
+    X(EXCHANGE_BYTES, (p)->dims.exchange_bytes)                                                    \
     X(COS_SIN, 2)                                                                                  \
     X(QUERY_SCALES, (p)->dims.query_scales)                                                        \
     X(WORKSPACES, (p)->dims.expanded ? 2 : 1) /* of products beside each other */                  \

@@ -158,6 +158,8 @@ static bool check_block(const struct rt_config *c, struct rt_key_fault *fault)
         (void)snprintf(fault->value, sizeof(fault->value), "f32 with device %s", c->device);
         return rt_key_blame(fault, RT_KEY_PRECISION, "bf16 there: f32 is the host device's alone");
     }
+    if (!c->layer && c->split_blocks)
+        return blame_number(fault, RT_KEY_SPLIT_BLOCKS, 1, "false without layer");
     if (!c->layer)
         return !c->input_norm || blame_number(fault, RT_KEY_INPUT_NORM, 1, "false without layer");
     if (c->tensors == RT_TENSORS_PER_LAYER)

@@ -46,7 +46,8 @@ struct rt_program {
     struct rt_graph_spec spec;
     struct rt_stage *stages;
     uint32_t count, capacity;
-    uint32_t branch; /* of what is appended now */
+    uint32_t branch;                  /* of what is appended now */
+    char form[RT_STAGE_REASON_BYTES]; /* of a graph's blocks, and why; "": nobody asks */
 };
 
 /* Zeroed is empty. Appending copies label (cut to its field) and work; RT_ERR_NOMEM leaves the

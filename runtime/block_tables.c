@@ -51,6 +51,18 @@ fail:
     return status;
 }
 
+/* Words that blocks of one kernel hand each other are 0xff until they are written. */
+static enum rt_status blank(const struct rt_arena *arena, struct rt_driver *d, rt_dstream stream,
+                            struct rt_error *err)
+{
+    const struct rt_placed *t = &arena->placement->tensors[RT_TENSOR_EXCHANGES];
+    if (t->bytes == 0)
+        return RT_OK;
+    const rt_addr at = rt_arena_addr(arena, RT_TENSOR_EXCHANGES, 0);
+    RT_TRY(RT_DRV(d, err, fill, (d, at, 0xff, t->bytes, stream)));
+    return RT_DRV(d, err, stream_sync, (d, stream));
+}
+
 enum rt_status rt_block_tables_fill(const struct rt_config *config, const struct rt_arena *arena,
                                     struct rt_driver *d, rt_dstream stream, struct rt_error *err)
 {
@@ -58,5 +70,6 @@ enum rt_status rt_block_tables_fill(const struct rt_config *config, const struct
     struct maker m = {.rope = &config->block.rope, .pairs = rope_dim / 2};
     rt_rope_speeds(m.rope, rope_dim, config->max_length, m.speeds);
     RT_TRY(fill(&m, make_rows, arena, RT_TENSOR_ROPE_TABLE, d, stream, err));
-    return fill(&m, make_scales, arena, RT_TENSOR_QUERY_SCALE, d, stream, err);
+    RT_TRY(fill(&m, make_scales, arena, RT_TENSOR_QUERY_SCALE, d, stream, err));
+    return blank(arena, d, stream, err);
 }

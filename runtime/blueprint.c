@@ -4,6 +4,7 @@
 #include "common/math.h"
 #include "kernels/abi/prefill.h"
 #include "runtime/multiply.h"
+#include "runtime/whole_block.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -19,6 +20,8 @@ static bool is_asked_for(const struct rt_config *c, enum rt_op_id op)
 {
     const bool attends = op == RT_OP_ATTEND || op == RT_OP_ATTEND_QUANT ||
                          op == RT_OP_SPARSE_ATTEND || op == RT_OP_SPARSE_ATTEND_QUANT;
+    if (op == RT_OP_MLA_BLOCK) /* graph by graph: runtime/whole_block.h */
+        return false;
     return !attends || op == rt_attend_op(c);
 }
 
@@ -98,6 +101,7 @@ static void fill_block_dims(const struct rt_blueprint *b, struct rt_dims *dims)
     dims->rope_pairs = turns ? rope / 2 : 0;
     dims->query_scales = block->rope.query_scale_beta > 0.0 ? c->max_length : 0;
     dims->workspace_bytes = needs_workspace(b) ? RT_WORKSPACE_BYTES : 0;
+    dims->exchange_bytes = rt_exchanges_bytes(b);
 }
 
 static void add_chunk_specs(struct rt_blueprint *b)

@@ -5,6 +5,7 @@
 #include "runtime/open.h"
 #include "runtime/ranks_impl.h"
 #include "runtime/runtime.h"
+#include "runtime/whole_block.h"
 
 #include <float.h>
 #include <inttypes.h>
@@ -164,6 +165,31 @@ static void say_refusals(const struct rt_runtime *rt, const struct rt_create_par
     }
 }
 
+/* Where the graph's blocks are one kernel each. */
+static void note_exchanges(const struct rt_runtime *rt, const struct rt_graph_spec *spec,
+                           struct rt_captured *g)
+{
+    bool is_whole = false;
+    for (uint32_t i = 0; i < g->program.count; i++) {
+        const struct rt_work *work = g->program.stages[i].work;
+        is_whole = is_whole || (work->kind == RT_WORK_LAUNCH && work->launch.cooperative);
+    }
+    if (!is_whole)
+        return;
+    const struct rt_exchanges e = rt_exchanges_of(&rt->blueprint, spec);
+    g->exchange = rt_arena_addr(&rt->arena, RT_TENSOR_EXCHANGES, 0) + e.offset;
+    g->exchange_bytes = e.bytes * e.count;
+}
+
+/* Graphs alike are told once. */
+static void say_form(const struct rt_runtime *rt, uint32_t i, const struct rt_create_params *p)
+{
+    const struct rt_program *program = &rt->captured[i].program;
+    if (program->form[0] &&
+        (i == 0 || strcmp(program->form, rt->captured[i - 1].program.form) != 0))
+        say(p, RT_LOG_INFO, "graph (%s): %s", rt_spec_name(&program->spec).text, program->form);
+}
+
 static enum rt_status capture_all(struct rt_runtime *rt, const struct rt_create_params *p,
                                   struct rt_error *err)
 {
@@ -193,6 +219,8 @@ static enum rt_status capture_all(struct rt_runtime *rt, const struct rt_create_
         RT_REQUIRE(g->bindings, err, RT_ERR_NOMEM, "out of host memory for stage bindings");
         RT_TRY(rt_products_make(&rt->products, &source, &rt->blueprint.specs[i], g->bindings,
                                 &rt->driver, rt->stream, &g->program, err));
+        note_exchanges(rt, &rt->blueprint.specs[i], g);
+        say_form(rt, i, p);
         RT_TRY(finish_graph(rt, g, err));
         RT_TRY(look_for_empty_stages(g, i == 0, p, err));
         if (p->progress)

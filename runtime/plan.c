@@ -180,7 +180,8 @@ enum rt_status rt_plan_graph(const rt_plan *plan, uint32_t index, struct rt_plan
         .chunk = rt_spec_chunk(&p->spec),
         .decode_rows = rt_spec_is_chunk(&p->spec) ? p->spec.decode_rows : 0,
         .context_tokens = rt_blueprint_context(&plan->blueprint, &p->spec),
-        .form = rt_blueprint_reason(&plan->blueprint, &p->spec)};
+        .form =
+            rt_spec_is_chunk(&p->spec) ? rt_blueprint_reason(&plan->blueprint, &p->spec) : p->form};
     rt_struct_write(out, &mine, sizeof(mine));
     return RT_OK;
 }

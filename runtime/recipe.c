@@ -461,17 +461,27 @@ static enum rt_status add_attention(struct recipe *b, uint32_t layer)
     return rt_recipe_add_reduce(b, layer);
 }
 
+/* All of a layer that is ours. */
+static enum rt_status add_layer(struct recipe *b, uint32_t layer)
+{
+    if (!b->s->blueprint->config.layer)
+        return add_attention(b, layer);
+    return b->is_whole ? rt_recipe_add_whole(b, layer) : rt_recipe_add_block(b, layer);
+}
+
 static enum rt_status add_layers(struct recipe *b)
 {
     const struct rt_config *config = &b->s->blueprint->config;
+    if (config->layer)
+        RT_TRY(rt_recipe_choose_whole(b));
     RT_TRY(rt_recipe_add_user_stage(b, RT_STAGE_STEP_BEGIN, RT_NO_LAYER));
     if (rt_recipe_has_context(b))
         RT_TRY(rt_recipe_add_context_rows(b));
-    if (config->layer)
+    if (config->layer && !b->is_whole)
         RT_TRY(rt_recipe_add_schedule(b));
     for (uint32_t layer = 0; layer < config->geometry.layers; layer++) {
         RT_TRY(rt_recipe_add_user_stage(b, RT_STAGE_BEFORE_ATTENTION, layer));
-        RT_TRY(config->layer ? rt_recipe_add_block(b, layer) : add_attention(b, layer));
+        RT_TRY(add_layer(b, layer));
         RT_TRY(rt_recipe_add_user_stage(b, RT_STAGE_AFTER_ATTENTION, layer));
     }
     return rt_recipe_add_user_stage(b, RT_STAGE_STEP_END, RT_NO_LAYER);

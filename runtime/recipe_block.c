@@ -53,47 +53,13 @@ static void *behind(const struct recipe *b, void *base, uint64_t elements)
 
 /* ---- weights --------------------------------------------------------------------------------- */
 
-static const uint16_t *pointer(rt_addr address)
-{
-    return (const uint16_t *)(uintptr_t)address;
-}
-
-static struct rt_weight_view weight(const struct recipe *b, uint32_t layer, enum rt_weight_id id,
-                                    enum rt_weight_id bias)
-{
-    const struct rt_bound_weight *w = rt_weight_of(b->s->weights, layer, id);
-    const rt_addr bias_address =
-        bias == RT_WEIGHT_COUNT ? 0 : rt_weight_of(b->s->weights, layer, bias)->address;
-    return (struct rt_weight_view){
-        .base = pointer(w->address),
-        .bias = pointer(bias_address),
-        .row_stride = w->row_stride,
-        .column_stride = w->column_stride,
-        .rows = (uint32_t)w->rows,
-    };
-}
-
-static struct rt_norm_view norm(const struct recipe *b, uint32_t layer, enum rt_weight_id id,
-                                double eps, double scale)
-{
-    const struct rt_block *block = &config_of(b)->block;
-    const struct rt_bound_weight *w = rt_weight_of(b->s->weights, layer, id);
-    return (struct rt_norm_view){
-        .weight = pointer(w->address),
-        .eps = (float)eps,
-        .offset = block->norm_one_plus ? 1.0f : 0.0f,
-        .scale = (float)scale,
-        .width = (uint32_t)w->columns,
-    };
-}
-
 /* A head's W_UK [P, L] or W_UV [V, L] in kv_b_proj as it lies, of head `head` and those behind it:
  * `skip` rows into each head's. */
 static struct rt_weight_view kv_b(const struct recipe *b, uint32_t layer, uint32_t head,
                                   uint32_t skip)
 {
     const struct rt_block *block = &config_of(b)->block;
-    struct rt_weight_view w = weight(b, layer, RT_WEIGHT_KV_B, RT_WEIGHT_COUNT);
+    struct rt_weight_view w = rt_recipe_weight(b, layer, RT_WEIGHT_KV_B, RT_WEIGHT_COUNT);
     w.batch_stride = ((int64_t)block->qk_nope_head_dim + block->v_head_dim) * w.row_stride;
     w.base += head * w.batch_stride + skip * w.row_stride;
     w.rows = block->v_head_dim;
@@ -325,7 +291,8 @@ static enum rt_status add_input_norm(struct recipe *b, uint32_t layer)
         .residual = rt_recipe_at(b, RT_TENSOR_RESIDUAL, 0),
         .normed = rt_recipe_at(b, RT_TENSOR_NORMED, 0),
         .stride = config_of(b)->block.hidden_size,
-        .norm = norm(b, layer, RT_WEIGHT_INPUT_NORM, config_of(b)->block.input_norm_eps, 1.0),
+        .norm =
+            rt_recipe_norm(b, layer, RT_WEIGHT_INPUT_NORM, config_of(b)->block.input_norm_eps, 1.0),
         .tokens = rt_recipe_tokens(b),
         .first = layer == 0,
         .is_f32 = config_of(b)->precision == RT_PRECISION_F32,
@@ -342,9 +309,9 @@ static struct product qkv_a(const struct recipe *b, uint32_t layer)
         .name = "qkv_a",
         .x = packed(b, c->input_norm ? RT_TENSOR_NORMED : RT_TENSOR_HIDDEN, c->block.hidden_size),
         .y = packed(b, RT_TENSOR_QKV_A, b->s->blueprint->placement.dims.a_width),
-        .w = {lora ? weight(b, layer, RT_WEIGHT_Q_A, RT_WEIGHT_Q_A_BIAS)
-                   : weight(b, layer, RT_WEIGHT_Q, RT_WEIGHT_Q_BIAS),
-              weight(b, layer, RT_WEIGHT_KV_A, RT_WEIGHT_KV_A_BIAS)},
+        .w = {lora ? rt_recipe_weight(b, layer, RT_WEIGHT_Q_A, RT_WEIGHT_Q_A_BIAS)
+                   : rt_recipe_weight(b, layer, RT_WEIGHT_Q, RT_WEIGHT_Q_BIAS),
+              rt_recipe_weight(b, layer, RT_WEIGHT_KV_A, RT_WEIGHT_KV_A_BIAS)},
         .batch = 1,
         .k = c->block.hidden_size,
     };
@@ -358,8 +325,8 @@ static struct product q_b(const struct recipe *b, uint32_t layer)
         .name = "q_b",
         .x = packed(b, RT_TENSOR_QKV_A, dims->a_width),
         .y = packed(b, RT_TENSOR_Q_FULL, dims->q_width),
-        .w = {weight(b, layer, RT_WEIGHT_Q_B, RT_WEIGHT_Q_B_BIAS)},
-        .norm = norm(b, layer, RT_WEIGHT_Q_A_NORM, block->norm_eps, block->q_a_scale),
+        .w = {rt_recipe_weight(b, layer, RT_WEIGHT_Q_B, RT_WEIGHT_Q_B_BIAS)},
+        .norm = rt_recipe_norm(b, layer, RT_WEIGHT_Q_A_NORM, block->norm_eps, block->q_a_scale),
         .batch = 1,
         .k = block->q_lora_rank,
     };
@@ -387,13 +354,11 @@ static struct rt_preattend_params preattend(const struct recipe *b, uint32_t lay
                  .token_stride = q_row,
                  .head_stride = head},
         .q_out = rt_recipe_heads_view(b, RT_TENSOR_Q, 0, dims->kv.d_qk),
-        .q_a_norm = norm(b, layer, RT_WEIGHT_Q_A_NORM, c->block.norm_eps, c->block.q_a_scale),
-        .kv_a_norm = norm(b, layer, RT_WEIGHT_KV_A_NORM, c->block.norm_eps, c->block.kv_a_scale),
-        .rope = {.table = dims->rope_positions ? rt_recipe_at(b, RT_TENSOR_ROPE_TABLE, 0) : NULL,
-                 .query_scale =
-                     dims->query_scales ? rt_recipe_at(b, RT_TENSOR_QUERY_SCALE, 0) : NULL,
-                 .capacity = c->max_length,
-                 .half_order = c->block.rope.order == RT_ROPE_HALF},
+        .q_a_norm =
+            rt_recipe_norm(b, layer, RT_WEIGHT_Q_A_NORM, c->block.norm_eps, c->block.q_a_scale),
+        .kv_a_norm =
+            rt_recipe_norm(b, layer, RT_WEIGHT_KV_A_NORM, c->block.norm_eps, c->block.kv_a_scale),
+        .rope = rt_recipe_rope_view(b),
         .place = rt_recipe_has_context(b) ? rt_recipe_at_span(b, RT_TENSOR_OWN_PLACE, 0, 1) : NULL,
         .heads = c->geometry.heads,
         .nope_dim = c->block.qk_nope_head_dim,
@@ -571,7 +536,8 @@ enum rt_status rt_recipe_add_hidden(struct recipe *b, uint32_t layer)
         .name = "o_proj",
         .x = packed(b, RT_TENSOR_VALUES, dims->v_width),
         .y = packed(b, RT_TENSOR_HIDDEN, c->block.hidden_size),
-        .w = {weight(b, layer, RT_WEIGHT_O, is_first ? RT_WEIGHT_O_BIAS : RT_WEIGHT_COUNT)},
+        .w = {rt_recipe_weight(b, layer, RT_WEIGHT_O,
+                               is_first ? RT_WEIGHT_O_BIAS : RT_WEIGHT_COUNT)},
         .batch = 1,
         .k = dims->v_width,
     };

@@ -3,6 +3,8 @@
 #define RT_RUNTIME_RECIPE_PARTS_H
 
 /* What the files that write recipes share: the program that grows, and views of the arena. */
+#include "kernels/abi/preattend.h"
+#include "kernels/abi/project.h"
 #include "kernels/abi/quant.h"
 #include "kernels/abi/reduce.h"
 #include "kernels/abi/schedule.h"
@@ -26,6 +28,8 @@ struct recipe {
     /* Done already for the layer's attention: the keys of the chunk's own tokens are expanded, the
      * queries of rows that decode beside it absorbed. */
     bool has_keys, has_absorbed;
+    bool is_whole; /* blocks are one kernel each, this one: */
+    struct rt_variant whole_block;
     struct rt_stage_binding *bindings;
     uint32_t bindings_used;
     struct rt_program *p;
@@ -71,6 +75,12 @@ static inline bool rt_recipe_has_context(const struct recipe *b)
 /* All between a layer's two stages, attention among it. */
 enum rt_status rt_recipe_add_block(struct recipe *b, uint32_t layer);
 
+/* Of a step's graph of blocks: decides whether they are one kernel each (is_whole, whole_block),
+ * and notes why in the program. */
+enum rt_status rt_recipe_choose_whole(struct recipe *b);
+/* All between a layer's two stages as one kernel. */
+enum rt_status rt_recipe_add_whole(struct recipe *b, uint32_t layer);
+
 /* Parts of a block, of the span's tokens: from hidden to queries and the cache, with what of an
  * expanded chunk's attention can be done beside it; queries absorbed; what attention wrote becomes
  * values, and values hidden. */
@@ -111,6 +121,13 @@ static inline rt_addr rt_recipe_workspace(const struct recipe *b)
 /* At the span's first token of rows of `width` numbers. */
 void *rt_recipe_at_span(const struct recipe *b, enum rt_tensor_id id, uint32_t layer,
                         uint64_t width);
+
+/* Of one of a layer's weights as it lies; bias RT_WEIGHT_COUNT: none. */
+struct rt_weight_view rt_recipe_weight(const struct recipe *b, uint32_t layer, enum rt_weight_id id,
+                                       enum rt_weight_id bias);
+struct rt_norm_view rt_recipe_norm(const struct recipe *b, uint32_t layer, enum rt_weight_id id,
+                                   double eps, double scale);
+struct rt_rope_view rt_recipe_rope_view(const struct recipe *b);
 
 struct rt_rows_view rt_recipe_rows_view(const struct recipe *b);
 struct rt_kv_view rt_recipe_kv_view(const struct recipe *b, uint32_t layer);

@@ -47,6 +47,10 @@ struct rt_captured {
     struct rt_program program;
     struct rt_graph graph;
     struct rt_stage_binding *bindings;
+    /* Words that blocks of one kernel hand each other: all 0xff between two steps. */
+    rt_addr exchange;
+    uint64_t exchange_bytes; /* 0: it has none */
+    bool is_half_written;    /* a step has failed, and then the filling */
     uint64_t replays, live_rows, padded_rows;
 };
 

@@ -302,6 +302,22 @@ void rt_step_write_tokens(const struct rt_step_params *p, uint32_t first, uint32
         memset(out, 0xff, count * sizeof(*out)); /* -1: the slot's last token */
 }
 
+/* Blank, as every step wants them. */
+static enum rt_status blank_exchanges(struct rt_runtime *rt, struct rt_captured *g,
+                                      struct rt_error *err) RT_COLD;
+
+static enum rt_status blank_exchanges(struct rt_runtime *rt, struct rt_captured *g,
+                                      struct rt_error *err)
+{
+    struct rt_driver *d = &rt->driver;
+    RT_TRY(RT_DRV(d, err, ctx_enter, (d)));
+    const enum rt_status status =
+        RT_DRV(d, err, fill, (d, g->exchange, 0xff, g->exchange_bytes, rt->stream));
+    (void)d->ctx_leave(d);
+    g->is_half_written = status != RT_OK;
+    return status;
+}
+
 static enum rt_status launch(struct rt_runtime *rt, const struct rt_captured *g, bool eager)
 {
     struct rt_driver *d = &rt->driver;
@@ -318,8 +334,25 @@ static enum rt_status launch(struct rt_runtime *rt, const struct rt_captured *g,
     return status;
 }
 
-enum rt_status rt_step_launch(struct rt_runtime *rt, const struct rt_captured *g, bool eager)
+/* A step that has failed between two layers leaves words behind that the next one would take for
+ * its own. Where they cannot be blanked at once the next step does it, or fails. */
+static enum rt_status launch_whole(struct rt_runtime *rt, struct rt_captured *g, bool eager)
 {
+    struct rt_error story = {.status = RT_OK};
+    if (RT_UNLIKELY(g->is_half_written))
+        RT_TRY(blank_exchanges(rt, g, &rt->error));
+    const enum rt_status status = launch(rt, g, eager);
+    if (RT_UNLIKELY(status != RT_OK)) {
+        g->is_half_written = true;
+        (void)blank_exchanges(rt, g, &story);
+    }
+    return status;
+}
+
+enum rt_status rt_step_launch(struct rt_runtime *rt, struct rt_captured *g, bool eager)
+{
+    if (RT_UNLIKELY(g->exchange_bytes > 0))
+        return launch_whole(rt, g, eager);
     if (RT_LIKELY(!rt->ranks))
         return launch(rt, g, eager);
     RT_TRY(rt_ranks_post(rt, g));

@@ -40,7 +40,7 @@ void rt_step_unwrite_rows(struct rt_runtime *rt, const struct rt_record_row *row
 void rt_step_write_tokens(const struct rt_step_params *p, uint32_t first, uint32_t rows,
                           uint32_t query_len, int32_t *out);
 
-enum rt_status rt_step_launch(struct rt_runtime *rt, const struct rt_captured *g, bool eager);
+enum rt_status rt_step_launch(struct rt_runtime *rt, struct rt_captured *g, bool eager);
 
 /* The rows from `first` on in replays of their own behind that of the call's prompts, which was
  * step `first_step`. Graphs of that query length are there. */

@@ -148,6 +148,8 @@ static void print_graph(const struct rt_plan_graph *g)
     else
         printf("graph  batch %4u  query length %u  %4u stages  %3u parts  %s: %s\n", g->batch,
                g->query_len, g->stages, g->parts, g->attend, g->reason);
+    if (!g->chunk && g->form[0])
+        printf("       %s\n", g->form);
 }
 
 static void print_graphs(const rt_plan *plan, bool stages)

@@ -83,6 +83,7 @@ static const struct command commands[] = {
      "      --context M    of the ranks, neighbours that share a sequence's tokens\n"
      "      --versus-library\n"
      "                     again with every product by cuBLASLt\n"
+     "      --no-block     blocks as chains of kernels, also where one kernel serves\n"
      "      --device NAME  instead of the configured one\n"
      "      --json\n"},
     {"bench prefill", cmd_bench_prefill,

@@ -21,6 +21,9 @@
  * A step of several replays works at rows 0..bucket - 1 of all these in each of them: a stage finds
  * its replay's rows there, not at row_base. Padding rows have hidden 0 plus o_proj's bias.
  *
+ * Where one kernel does all of a block it writes hidden, residual and the cache alone: tensors q,
+ * out and lse stay as they are. rt_config.split_blocks keeps the chain, which writes them.
+ *
  * Weights are device memory of the caller's, host memory on the host device, read where they lie
  * and never copied: borrowed until rt_destroy. The laws of rt.h hold here too.
  */

@@ -544,7 +544,8 @@ struct rt_plan_graph {
     uint32_t parts;      /* parts that the schedule balances work over */
     uint32_t chunk;      /* tokens of prompts; 0: the graph of a step. Of a chunk: */
     uint32_t decode_rows, context_tokens; /* rows beside it; cached tokens it can expand, at most */
-    const char *form; /* in which form its tokens attend, and why; "" for a step */
+    const char *form; /* in which form its tokens attend, and why; of a step with layer: whether a
+                       * block is one kernel, and why; "" for any other */
 };
 struct rt_plan_stage {
     uint32_t struct_size;

@@ -204,6 +204,8 @@ struct rt_config {
      * layer, without sinks; batch size times query length is RT_MAX_BATCH at most. A page id stands
      * for context_parallel * page_size tokens then, of which each rank has page_size. */
     uint32_t context_parallel;
+    /* 1, with layer: every block is a chain of kernels, also where one kernel does all of it. */
+    uint32_t split_blocks;
 };
 
 /* Defaults: device auto, buckets 1 2 4 8 16 32 64, query length 1, ring depth 8, 64 sequences of
