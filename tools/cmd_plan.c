@@ -203,7 +203,24 @@ static void print_plan(const rt_plan *plan, const struct rt_config *config, bool
     print_graphs(plan, stages);
 }
 
-/* What every layout would hold of the same memory. A layout that is refused is told with why. */
+/* What attends over the plan's layout: for every query length of steps, and for prompts. */
+static void print_kernels(const rt_plan *plan)
+{
+    uint32_t seen = 0; /* bit q: query length q; bit 0: prompts */
+    for (uint32_t i = 0; i < rt_plan_graph_count(plan); i++) {
+        struct rt_plan_graph g = {.struct_size = sizeof(g)};
+        if (rt_plan_graph(plan, i, &g) != RT_OK || seen >> (g.chunk ? 0 : g.query_len) & 1)
+            continue;
+        seen |= 1u << (g.chunk ? 0 : g.query_len);
+        if (g.chunk)
+            printf("    prompts         %s: %s\n", g.attend, g.reason);
+        else
+            printf("    query length %u  %s: %s\n", g.query_len, g.attend, g.reason);
+    }
+}
+
+/* What every layout would hold of the same memory, and by which kernels it is read. A layout that
+ * is refused is told with why. */
 static int print_layouts(const struct rt_config *config, const char *assume)
 {
     int code = EXIT_FAILED;
@@ -218,6 +235,7 @@ static int print_layouts(const struct rt_config *config, const char *assume)
             const struct rt_info *info = rt_plan_info(plan);
             printf("%-12s %21u %14" PRIu64 " %14" PRIu64 "\n", info->kv_layout,
                    info->kv_token_bytes, info->tokens, info->full_sequences);
+            print_kernels(plan);
             code = EXIT_OK;
         } else {
             printf("not: %s\n", error.message);

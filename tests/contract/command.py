@@ -156,6 +156,28 @@ def check_plan():
                 complain(arguments + [lines, "--json"], done, f"exit {code}, set by {limit}")
 
 
+def check_plan_layouts():
+    """Every layout with the kernels that read it, for each query length and for prompts."""
+    config = "geometry: {heads: 16, kv_lora_rank: 512, qk_rope_head_dim: 64, layers: 2, " \
+             "softmax_scale: 0.1}\ngraphs: {query_lens: [1, 3]}\nkv_cache: {pages: 1000}\n"
+    cases = [("prefill: {chunks: [64], rows: 2}\n", "attend", 3),
+             ("attention: {topk: 64}\n", "sparse", 2)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "layouts.yaml")
+        for lines, name, kernels in cases:
+            pathlib.Path(path).write_text(config + lines)
+            arguments = ["plan", path, "--assume", "a100", "--layouts"]
+            done = replayrt(*arguments)
+            for layout, entry in (("bf16 ", f"rt_mla_{name}_576x512"),
+                                  ("v32 ", f"rt_mla_{name}_quant_576x512")):
+                behind = done.stdout.partition(f"\n{layout}")[2].split("\n")[1:1 + kernels]
+                if done.returncode or len([line for line in behind if entry in line]) != kernels \
+                        or "query length 3" not in behind[1]:
+                    complain(arguments + [lines], done, f"{kernels} lines of {entry}")
+            if "v4: must be one that" not in done.stdout:
+                complain(arguments, done, "why v4 is none")
+
+
 def check_plan_stages():
     """Equal layers are one; the JSON has them all."""
     begin = ["step_begin", "schedule_append.0", "attend.0", "reduce.0"]
@@ -262,6 +284,7 @@ check_refused()
 check_help()
 check_json()
 check_plan()
+check_plan_layouts()
 check_plan_stages()
 check_plan_branches()
 check_plan_dot()
