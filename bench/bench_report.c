@@ -42,6 +42,8 @@ void bench_report_head(const struct bench_report *report)
     if (report->topk)
         printf("every query token attends to %u listed keys, or to all where it sees fewer\n",
                report->topk);
+    if (strcmp(report->layout, "bf16") != 0)
+        printf("KV caches of layout %s\n", report->layout);
     printf("layer: attend and its reduction, KV of every layer cold; +append: with an append "
            "before it;\n"
            "sustained: in steps of %u layers back to back, J: what such a step uses\n"
@@ -168,6 +170,7 @@ static void write_line(const struct bench_report *report, const struct bench_row
     cJSON_AddNumberToObject(j, "softmax_scale", report->softmax_scale);
     if (report->topk)
         json_uint(j, "topk", report->topk);
+    cJSON_AddStringToObject(j, "kv_layout", report->layout);
     json_shape(j, row);
     if (row->measured)
         json_measured(j, row);

@@ -24,8 +24,9 @@ struct bench_row {
 struct bench_report {
     struct rt_measure_info device;
     double softmax_scale;
-    uint32_t topk; /* keys of a list; 0: dense attention */
-    FILE *lines;   /* objects, one a line; null: none wanted */
+    uint32_t topk;      /* keys of a list; 0: dense attention */
+    const char *layout; /* of the KV cache, not owned */
+    FILE *lines;        /* objects, one a line; null: none wanted */
     uint32_t shapes, failures;
     struct {
         uint32_t shapes, compared; /* compared: with another implementation's time */

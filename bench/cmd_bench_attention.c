@@ -6,6 +6,7 @@
 #include "bench/noise.h"
 #include "bench/roofline.h"
 #include "bench/shapes.h"
+#include "common/kv_format.h"
 #include "tools/commands.h"
 #include "tools/complain.h"
 #include "tools/options.h"
@@ -23,11 +24,12 @@
 #define NOISE_LEAST_BYTES ((uint64_t)1 << 20)
 
 struct choice {
-    const char *shapes, *out, *backend_name, *device, *only;
+    const char *shapes, *out, *backend_name, *layout_name, *device, *only;
     uint64_t topk;      /* 0: dense attention */
     uint64_t sustained; /* seconds; 0: bursts alone */
     bool no_step, invariant;
     enum rt_backend backend;
+    enum rt_kv_layout layout;
 };
 
 struct bench {
@@ -37,6 +39,7 @@ struct bench {
     struct bench_report report;
     struct whole_step_setup setup;
     uint16_t *noise;
+    unsigned char *kv_noise; /* of a quantised layout; or null */
 };
 
 static bool wanted(const struct bench *b, const struct shape *s)
@@ -57,6 +60,7 @@ static enum rt_status measure_layer(struct bench *b, struct bench_row *row)
         .page_size = s->page_size,
         .causal = s->query_len > 1,
         .topk = (uint32_t)b->choice.topk,
+        .kv_layout = b->choice.layout,
         .backend = b->choice.backend,
         .invariant = b->choice.invariant,
         .sustain_ms = (uint32_t)b->choice.sustained * 1000,
@@ -96,7 +100,8 @@ static enum rt_status measure_all(struct bench *b)
         const struct shape *s = &b->shapes.list[i];
         if (!wanted(b, s))
             continue;
-        struct bench_row row = {.shape = s, .roofline = roofline_of(s, (uint32_t)b->choice.topk)};
+        struct bench_row row = {
+            .shape = s, .roofline = roofline_of(s, (uint32_t)b->choice.topk, b->choice.layout)};
         status = measure_layer(b, &row);
         if (status == RT_OK && !b->choice.no_step)
             measure_step(b, &row);
@@ -108,12 +113,26 @@ static enum rt_status measure_all(struct bench *b)
 
 /* ---- set-up --------------------------------------------------------------------------------- */
 
+static bool read_layout(struct choice *c)
+{
+    const char *name;
+    for (int i = 0; (name = rt_kv_layout_name((enum rt_kv_layout)i)) != NULL; i++)
+        if (!strcmp(c->layout_name, name)) {
+            c->layout = (enum rt_kv_layout)i;
+            return true;
+        }
+    complain("--layout %s: expected bf16, fp8_tensor, fp8_token, v32, v32_no_rope or v4",
+             c->layout_name);
+    return false;
+}
+
 static bool read_options(int argc, char **argv, struct choice *c)
 {
     const struct option options[] = {
         {"--shapes", OPTION_TEXT, &c->shapes, 0, 0},
         {"--out", OPTION_TEXT, &c->out, 0, 0},
         {"--backend", OPTION_TEXT, &c->backend_name, 0, 0},
+        {"--layout", OPTION_TEXT, &c->layout_name, 0, 0},
         {"--device", OPTION_TEXT, &c->device, 0, 0},
         {"--only", OPTION_TEXT, &c->only, 0, 0},
         {"--topk", OPTION_NUMBER, &c->topk, 1, RT_MAX_LENGTH},
@@ -126,9 +145,13 @@ static bool read_options(int argc, char **argv, struct choice *c)
                                                RT_BACKEND_SM90};
     if (!options_read(argc, argv, options, sizeof(options) / sizeof(options[0]), NULL))
         return false;
-    c->no_step |= c->topk > 0; /* whose lists a stage would have to write */
-    if (c->topk && c->invariant) {
-        complain("--topk with --invariant: attention over lists is not batch-invariant");
+    if (!read_layout(c))
+        return false;
+    /* Whose lists a stage would have to write, and whose pool a step would have noise of bf16. */
+    c->no_step |= c->topk > 0 || c->layout != RT_KV_BF16;
+    if (c->invariant && (c->topk || c->layout != RT_KV_BF16)) {
+        complain("%s with --invariant: batch-invariant is attention over all keys of bf16 alone",
+                 c->topk ? "--topk" : "--layout");
         return false;
     }
     if (!c->shapes) {
@@ -180,12 +203,16 @@ static enum rt_status open_device(struct bench *b, struct rt_error *error)
 {
     uint64_t bytes = noise_bytes_for(b);
     b->noise = noise_make(bytes / sizeof(*b->noise));
-    if (!b->noise) {
+    if (b->noise && b->choice.layout != RT_KV_BF16)
+        b->kv_noise = noise_make_quantised(bytes);
+    if (!b->noise || (b->choice.layout != RT_KV_BF16 && !b->kv_noise)) {
         (void)snprintf(error->message, sizeof(error->message), "out of host memory for noise");
         return RT_ERR_NOMEM;
     }
-    const struct rt_measure_params params = {
-        .device = b->choice.device, .noise = b->noise, .noise_bytes = bytes};
+    const struct rt_measure_params params = {.device = b->choice.device,
+                                             .noise = b->noise,
+                                             .noise_bytes = bytes,
+                                             .kv_noise = b->kv_noise};
     enum rt_status status = rt_measure_create(&params, &b->measure, error);
     struct rt_measure_info *info = &b->report.device;
     if (status == RT_OK)
@@ -226,7 +253,7 @@ static enum rt_status open_lines(struct bench *b, struct rt_error *error)
     return RT_ERR_INVALID;
 }
 
-/* What the list knows is of all keys. */
+/* What the list knows is of all keys, of bf16. */
 static void forget_dense_times(struct shapes *shapes)
 {
     for (uint32_t i = 0; i < shapes->count; i++) {
@@ -240,7 +267,7 @@ static enum rt_status set_up(struct bench *b, struct rt_error *error)
     enum rt_status status = shapes_load(b->choice.shapes, &b->shapes, error);
     if (status != RT_OK)
         return status;
-    if (b->choice.topk)
+    if (b->choice.topk || b->choice.layout != RT_KV_BF16)
         forget_dense_times(&b->shapes);
     if (!count_wanted(b)) {
         (void)snprintf(error->message, sizeof(error->message), "%.100s: no label has \"%.100s\"",
@@ -254,6 +281,7 @@ static enum rt_status set_up(struct bench *b, struct rt_error *error)
     }
     b->report.softmax_scale = SOFTMAX_SCALE;
     b->report.topk = (uint32_t)b->choice.topk;
+    b->report.layout = b->choice.layout_name;
     status = open_device(b, error);
     return status == RT_OK ? open_lines(b, error) : status;
 }
@@ -272,7 +300,7 @@ static bool close_lines(struct bench *b)
 
 int cmd_bench_attention(int argc, char **argv)
 {
-    struct bench b = {.choice = {.backend_name = "auto", .device = "auto"}};
+    struct bench b = {.choice = {.backend_name = "auto", .layout_name = "bf16", .device = "auto"}};
     struct rt_error error = {0};
     if (!read_options(argc, argv, &b.choice))
         return EXIT_USAGE;
@@ -286,6 +314,7 @@ int cmd_bench_attention(int argc, char **argv)
         complain_failure(status, error.message);
     bool arrived = close_lines(&b);
     rt_measure_destroy(&b.measure);
+    free(b.kv_noise);
     free(b.noise);
     shapes_free(&b.shapes);
     return status == RT_OK && arrived && !b.report.failures ? EXIT_OK : EXIT_FAILED;

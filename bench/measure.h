@@ -20,6 +20,7 @@ typedef struct rt_measure rt_measure;
 #define RT_MEASURE_MAX_REPLAYS 64
 #define RT_MEASURE_MOST_SUSTAIN_MS 60000
 #define RT_MEASURE_SUSTAIN_LAYERS 61 /* of a step; layers' pools are read in turn */
+#define RT_MEASURE_KV_SCALE 0.0625f
 
 struct rt_measure_params {
     const char *device; /* "auto", "host" or "cuda:N" */
@@ -28,6 +29,9 @@ struct rt_measure_params {
      * larger it is. Kept in pinned memory. */
     const uint16_t *noise;
     uint64_t noise_bytes;
+    /* As many bytes that KV is made of instead: of a quantised layout, finite wherever a number or
+     * a scale begins. Null: noise. */
+    const void *kv_noise;
 };
 
 /* Opens the device and loads the kernels. Blocks. On failure *out is null. */
@@ -69,7 +73,8 @@ struct rt_measure_attention_params {
     /* 0: all keys that a token sees. Else a list names as many of them for it, at most, in place
      * of dense attention: 576/512 and 512/512. */
     uint32_t topk;
-    float softmax_scale; /* > 0 */
+    enum rt_kv_layout kv_layout; /* one scale, where it has one, is RT_MEASURE_KV_SCALE */
+    float softmax_scale;         /* > 0 */
     uint32_t replays;    /* measured, behind two that are not: 1..RT_MEASURE_MAX_REPLAYS; 0: 15 */
     uint32_t sustain_ms; /* 0: no sustained load; 1..RT_MEASURE_MOST_SUSTAIN_MS */
 };

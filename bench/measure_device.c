@@ -27,6 +27,12 @@ static enum rt_status open_inside(struct rt_measure *m, const struct rt_measure_
     RT_TRY(RT_DRV(d, err, host_alloc, (d, p->noise_bytes, &m->noise, &unused)));
     memcpy(m->noise, p->noise, p->noise_bytes);
     m->noise_bytes = p->noise_bytes;
+    m->kv_noise = m->noise;
+    if (!p->kv_noise)
+        return RT_OK;
+    m->kv_noise = NULL;
+    RT_TRY(RT_DRV(d, err, host_alloc, (d, p->noise_bytes, &m->kv_noise, &unused)));
+    memcpy(m->kv_noise, p->kv_noise, p->noise_bytes);
     return RT_OK;
 }
 
@@ -71,6 +77,8 @@ void rt_measure_destroy(rt_measure **measure)
         rt_energy_close(&m->energy);
         if (m->pool)
             (void)d->mem_free(d, m->pool);
+        if (m->kv_noise && m->kv_noise != m->noise)
+            (void)d->host_free(d, m->kv_noise);
         if (m->noise)
             (void)d->host_free(d, m->noise);
         for (uint32_t i = 0; i < 2 * RT_MEASURE_MAX_REPLAYS; i++)
@@ -118,7 +126,7 @@ static uint64_t place_of(uint64_t i, uint64_t half_bytes)
     return (i * UINT64_C(0x9e3779b97f4a7c15) >> 32) % slots * ALIGN;
 }
 
-enum rt_status rt_measure_fill(struct rt_measure *m, rt_addr to, uint64_t bytes)
+static enum rt_status fill_from(struct rt_measure *m, const char *noise, rt_addr to, uint64_t bytes)
 {
     struct rt_driver *d = &m->driver;
     enum rt_status status = RT_OK;
@@ -126,12 +134,16 @@ enum rt_status rt_measure_fill(struct rt_measure *m, rt_addr to, uint64_t bytes)
     for (uint64_t i = 0; at < bytes && status == RT_OK; i++) {
         uint64_t place = place_of(i, m->noise_bytes / 2), piece = m->noise_bytes - place;
         piece = piece < bytes - at ? piece : bytes - at;
-        status = RT_DRV(d, &m->error, copy_in,
-                        (d, to + at, (const char *)m->noise + place, piece, m->stream));
+        status = RT_DRV(d, &m->error, copy_in, (d, to + at, noise + place, piece, m->stream));
         at += piece;
     }
     RT_TRY(status);
     return RT_DRV(d, &m->error, stream_sync, (d, m->stream));
+}
+
+enum rt_status rt_measure_fill(struct rt_measure *m, rt_addr to, uint64_t bytes)
+{
+    return fill_from(m, m->noise, to, bytes);
 }
 
 /* What the pool could be if it were made anew. */
@@ -164,7 +176,7 @@ static enum rt_status grow_pool(struct rt_measure *m, uint64_t wanted)
     if (old)
         RT_TRY(RT_DRV(d, err, mem_free, (d, old)));
     RT_TRY(rt_driver_wanted(RT_DRV(d, err, mem_alloc, (d, bytes, &pool)), "the pool", bytes, err));
-    enum rt_status status = rt_measure_fill(m, pool, bytes);
+    enum rt_status status = fill_from(m, m->kv_noise, pool, bytes);
     if (status != RT_OK) {
         (void)d->mem_free(d, pool);
         return status;

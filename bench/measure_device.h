@@ -12,7 +12,7 @@ struct rt_measure {
     struct rt_kernels kernels;
     rt_dstream stream;
     rt_devent events[2 * RT_MEASURE_MAX_REPLAYS]; /* around each measured replay */
-    void *noise;                                  /* pinned */
+    void *noise, *kv_noise;                       /* pinned, and may be the same */
     uint64_t noise_bytes;
     rt_addr pool; /* 0: none yet */
     uint64_t pool_bytes;

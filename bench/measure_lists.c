@@ -16,7 +16,8 @@ enum rt_status rt_lists_choose(struct rt_rig *rig, enum rt_rig_side side, enum r
                                                     .heads = p->heads,
                                                     .d_qk = p->d_qk,
                                                     .d_v = p->d_v,
-                                                    .backend = backend};
+                                                    .backend = backend,
+                                                    .kv_layout = p->kv_layout};
     RT_REQUIRE(p->topk <= RT_MAX_LENGTH, &rig->m->error, RT_ERR_INVALID,
                "rt_measure_attention: topk %u is not 0..%d", p->topk, RT_MAX_LENGTH);
     return rt_sparse_choose("rt_mla_sparse_decode", &rig->m->driver.caps, &rig->lists.shape,
@@ -101,6 +102,7 @@ static struct rt_mla_sparse_args args_of(const struct rt_rig *rig, enum rt_rig_s
     return (struct rt_mla_sparse_args){
         .struct_size = sizeof(struct rt_mla_sparse_args),
         .softmax_scale = rig->params->softmax_scale,
+        .kv_scale = rt_rig_kv_scale(rig),
         .shape = rig->lists.shape,
         .keys = {.struct_size = sizeof(struct rt_mla_sparse_keys),
                  .topk = rig->params->topk,

@@ -2,6 +2,7 @@
 #include "bench/measure_rig.h"
 
 #include "bench/measure_lists.h"
+#include "common/kv_format.h"
 #include "common/math.h"
 
 #include <stdio.h>
@@ -51,6 +52,7 @@ static enum rt_status decide_shape(struct rt_rig *rig, struct rt_error *err)
                                        .max_blocks = 1,
                                        .pages = 1,
                                        .causal = p->causal,
+                                       .kv_layout = p->kv_layout,
                                        .backend = p->backend};
     /* Pages are counted behind this: it is what bounds page size and batch. */
     RT_TRY(rt_ops_choose("rt_mla_decode", &rig->m->driver.caps, &rig->shape, p->invariant,
@@ -86,8 +88,10 @@ static enum rt_status decide_layers(struct rt_rig *rig, struct rt_error *err)
 {
     const struct rt_mla_shape *s = &rig->shape;
     uint64_t cold = COLD_CACHES * rig->m->driver.caps.l2_bytes;
-    rig->layer_bytes =
-        rt_align_up_u64((uint64_t)s->pages * s->page_size * s->d_qk * sizeof(uint16_t), ALIGN);
+    struct rt_kv_format format;
+    RT_REQUIRE(rt_kv_format_make(s->kv_layout, RT_PRECISION_BF16, s->d_qk, s->d_v, &format), err,
+               RT_ERR_GEOMETRY, "KV layout %d is not of %u/%u", (int)s->kv_layout, s->d_qk, s->d_v);
+    rig->layer_bytes = rt_align_up_u64(s->pages * rt_kv_page_bytes(&format, s->page_size), ALIGN);
     uint64_t layers = rt_ceil_div_u64(cold, rig->layer_bytes);
     layers = layers < LEAST_LAYERS ? LEAST_LAYERS : layers;
     layers = layers > RT_MAX_LAYERS ? RT_MAX_LAYERS : layers;
@@ -305,6 +309,7 @@ enum rt_status rt_rig_add_append(const struct rt_rig *rig, uint32_t layer, struc
     const struct rt_mla_append_args args = {.struct_size = sizeof(args),
                                             .shape = rig->shape,
                                             .latent = rig->latent.address,
+                                            .kv_scale = rt_rig_kv_scale(rig),
                                             .kv = layer_of(rig, layer),
                                             .block_table = rig->table.address,
                                             .positions = rig->positions.address};
@@ -331,6 +336,7 @@ enum rt_status rt_rig_add_attend(const struct rt_rig *rig, enum rt_rig_side side
     const struct rt_mla_decode_args args = {
         .struct_size = sizeof(args),
         .softmax_scale = rig->params->softmax_scale,
+        .kv_scale = rt_rig_kv_scale(rig),
         .shape = rig->shape,
         .q = rig->q.address,
         .kv = layer_of(rig, layer),

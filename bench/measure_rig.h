@@ -55,6 +55,12 @@ enum rt_status rt_rig_make(struct rt_measure *m, const struct rt_measure_attenti
                            struct rt_rig *rig);
 void rt_rig_free(struct rt_rig *rig);
 
+/* As operators want it: 0 where the layout has no scale of all tokens. */
+static inline float rt_rig_kv_scale(const struct rt_rig *rig)
+{
+    return rig->params->kv_layout == RT_KV_FP8_TENSOR ? RT_MEASURE_KV_SCALE : 0;
+}
+
 /* What attends. */
 static inline struct rt_variant *rt_rig_attend(struct rt_rig *rig, enum rt_rig_side side)
 {

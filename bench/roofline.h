@@ -4,6 +4,7 @@
 
 /* The work of a shape's attention, and the least time that one device allows for it. */
 #include "bench/shapes.h"
+#include "replayrt/rt_config.h"
 
 /* Measured on an NVIDIA H200: a bf16 GEMM of 8192 x 8192 x 8192, a read-only stream over 8 GiB. */
 #define ROOFLINE_TFLOPS 784.0
@@ -24,8 +25,8 @@ struct roofline {
     enum roofline_class of;
 };
 
-/* topk 0: of dense attention. */
-struct roofline roofline_of(const struct shape *shape, uint32_t topk);
+/* topk 0: of dense attention. Of a layout that the shape cannot have as of bf16. */
+struct roofline roofline_of(const struct shape *shape, uint32_t topk, enum rt_kv_layout layout);
 const char *roofline_class_name(enum roofline_class of);
 
 #endif

@@ -107,6 +107,7 @@ static const struct command commands[] = {
      "      --backend NAME auto, sm90 or generic (auto)\n"
      "      --device NAME  auto, host or cuda:N (auto)\n"
      "      --only TEXT    shapes whose label has it\n"
+     "      --layout NAME  of the KV cache: bf16, fp8_tensor, v32, ...; no whole steps else\n"
      "      --topk N       over lists of N keys of every query token; no whole steps\n"
      "      --no-step      leave the whole steps out\n"
      "      --sustained N  also steps of 61 layers back to back for N seconds\n"

@@ -18,7 +18,7 @@ static void expect_shape(const struct shape *s)
                     "lengths in range");
     fuzz_expect(s->label[0] && memchr(s->label, 0, sizeof(s->label)) != NULL, "a label");
     fuzz_expect(s->peer_layer_us >= 0 && s->peer_metadata_us >= 0, "times");
-    struct roofline r = roofline_of(s, 0);
+    struct roofline r = roofline_of(s, 0, RT_KV_BF16);
     fuzz_expect(isfinite(r.floor_us) && r.floor_us > 0, "a floor");
 }
 

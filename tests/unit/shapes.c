@@ -250,11 +250,11 @@ static void floors_and_classes(void **state)
     assert_int_equal(shapes.count, 66);
     for (uint32_t i = 0; i < shapes.count; i++) {
         struct shape *s = &shapes.list[i];
-        struct roofline given = roofline_of(s, 0);
+        struct roofline given = roofline_of(s, 0, RT_KV_BF16);
         assert_true(given.floor_us == s->floor_us);
         double published = s->floor_us;
         s->floor_us = 0;
-        struct roofline own = roofline_of(s, 0);
+        struct roofline own = roofline_of(s, 0, RT_KV_BF16);
         assert_true(fabs(own.floor_us - published) <= 0.006);
         assert_int_equal(own.of, given.of);
         count[own.of]++;
@@ -270,7 +270,7 @@ static void a_floor_by_hand(void **state)
     (void)state;
     struct shape s;
     assert_int_equal(read_line("{\"heads\": 16, " REST LENS, &s, NULL), RT_OK);
-    struct roofline r = roofline_of(&s, 0);
+    struct roofline r = roofline_of(&s, 0, RT_KV_BF16);
     assert_true(r.flop == 2.0 * 1088 * 9 * 16);
     assert_true(r.bytes == 2.0 * (9 * 576 + 2 * 16 * 1088));
     assert_true(fabs(r.floor_us - r.bytes / 4559e3) < 1e-12);
@@ -279,11 +279,13 @@ static void a_floor_by_hand(void **state)
     s.query_len = 2;
     s.batch = 1;
     s.lengths[0] = 9;
-    r = roofline_of(&s, 20);
+    r = roofline_of(&s, 20, RT_KV_BF16);
     assert_true(r.flop == 2.0 * 1088 * (8 + 9) * 16);
     assert_true(r.bytes == 2.0 * ((8 + 9) * 576 + 2 * 16 * 1088));
-    r = roofline_of(&s, 4);
+    r = roofline_of(&s, 4, RT_KV_BF16);
     assert_true(r.flop == 2.0 * 1088 * (4 + 4) * 16);
+    r = roofline_of(&s, 4, RT_KV_V32);
+    assert_true(r.bytes == (4 + 4) * 656 + 2.0 * 2 * 16 * 1088);
 }
 
 int main(void)
