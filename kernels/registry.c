@@ -14,6 +14,7 @@
 #include "kernels/abi/prefill_sm90.h"
 #include "kernels/abi/project.h"
 #include "kernels/abi/project_sm90.h"
+#include "kernels/abi/quant_sm90.h"
 #include "kernels/abi/reduce.h"
 #include "kernels/abi/sparse_sm90.h"
 #include "kernels/abi/step.h"

@@ -73,7 +73,7 @@ struct rt_mla_shape {
     uint32_t pages;       /* pages in the pool; ids outside 0..pages-1 are never followed */
     uint32_t causal;      /* 1: query t sees keys < length - (query_len - 1 - t); 0: all keys */
     enum rt_backend backend;
-    enum rt_kv_layout kv_layout; /* of the cache; other than bf16: the generic kernels */
+    enum rt_kv_layout kv_layout; /* of the cache */
 };
 
 /* What to allocate, once, for a shape: all 256-byte aligned, reusable step after step. */

@@ -62,6 +62,10 @@ RT_STATIC_ASSERT(sizeof(struct rt_attend_sm90_params) == 832, "sm90 attend ABI")
 #define RT_ATTEND_SM90_STAGING_BYTES(tile_rows, d_v)                                               \
     ((tile_rows) < 64u ? 4u * (tile_rows)*RT_ATTEND_SM90_STAGING_STRIDE(tile_rows, d_v) : 0u)
 
+/* Keys as they lie, on their way to be converted (kernels/abi/quant_sm90.h), where there is room:
+ * 64 of d_v bytes, and of 128 what is no value. */
+#define RT_ATTEND_SM90_AHEAD_BYTES(tile_rows, d_v) ((tile_rows) <= 16u ? 64u * ((d_v) + 128u) : 0u)
+
 /* Dynamic shared memory: stages, q, staging, desk. */
 #define RT_ATTEND_SM90_SMEM_BYTES(tile_rows, d_qk, d_v)                                            \
     (RT_ATTEND_SM90_STAGES(d_qk) * RT_ATTEND_SM90_STAGE_TILES(d_qk, d_v) *                         \

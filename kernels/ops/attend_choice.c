@@ -5,7 +5,7 @@
 #include "kernels/abi/attend_generic.h"
 #include "kernels/abi/attend_sm90.h"
 #include "kernels/abi/project_sm90.h"
-#include "kernels/abi/quant.h"
+#include "kernels/abi/quant_sm90.h"
 #include "kernels/abi/sparse_sm90.h"
 #include "kernels/images.h"
 #include "kernels/ops/op_build.h"
@@ -65,7 +65,7 @@ static const struct attend_kernel attend_kernels[] = {
 #define RT_SPARSE_QUANT(d_qk_, d_v_, tile_rows_)                                                   \
     GENERIC(RT_OP_SPARSE_ATTEND_QUANT, "sparse_quant", RT_SPARSE_GENERIC_SMEM_BYTES,               \
             RT_ATTEND_QUANT_BLOCKS_PER_SM, d_qk_, d_v_, tile_rows_)
-#define SM90(op_, name_, d_qk_, d_v_, kind_, tile_rows_)                                           \
+#define SM90(op_, name_, smem_, d_qk_, d_v_, kind_, tile_rows_)                                    \
     {.op = (op_),                                                                                  \
      .backend = RT_BACKEND_SM90,                                                                   \
      .entry = "rt_mla_" name_ "_" #d_qk_ "x" #d_v_ "_" #kind_,                                     \
@@ -73,7 +73,7 @@ static const struct attend_kernel attend_kernels[] = {
      .d_v = (d_v_),                                                                                \
      .tile_rows = (tile_rows_),                                                                    \
      .threads = RT_ATTEND_SM90_THREADS,                                                            \
-     .smem_bytes = RT_ATTEND_SM90_SMEM_BYTES(tile_rows_, d_qk_, d_v_),                             \
+     .smem_bytes = smem_(tile_rows_, d_qk_, d_v_),                                                 \
      .blocks_per_sm = 1,                                                                           \
      .overhead_blocks = SM90_OVERHEAD_BLOCKS,                                                      \
      .min_blocks = SM90_MIN_BLOCKS},
@@ -103,9 +103,16 @@ static const struct attend_kernel attend_kernels[] = {
      .min_blocks = 1,                                                                              \
      .folds = true},
 #define RT_ATTEND_SM90(d_qk_, d_v_, kind_, tile_rows_)                                             \
-    SM90(RT_OP_ATTEND, "sm90", d_qk_, d_v_, kind_, tile_rows_)
+    SM90(RT_OP_ATTEND, "sm90", RT_ATTEND_SM90_SMEM_BYTES, d_qk_, d_v_, kind_, tile_rows_)
 #define RT_SPARSE_SM90(d_qk_, d_v_, kind_, tile_rows_)                                             \
-    SM90(RT_OP_SPARSE_ATTEND, "sparse_sm90", d_qk_, d_v_, kind_, tile_rows_)
+    SM90(RT_OP_SPARSE_ATTEND, "sparse_sm90", RT_ATTEND_SM90_SMEM_BYTES, d_qk_, d_v_, kind_,        \
+         tile_rows_)
+#define RT_ATTEND_QUANT_SM90(d_qk_, d_v_, kind_, tile_rows_)                                       \
+    SM90(RT_OP_ATTEND_QUANT, "quant_sm90", RT_ATTEND_QUANT_SM90_SMEM_BYTES, d_qk_, d_v_, kind_,    \
+         tile_rows_)
+#define RT_SPARSE_QUANT_SM90(d_qk_, d_v_, kind_, tile_rows_)                                       \
+    SM90(RT_OP_SPARSE_ATTEND_QUANT, "sparse_quant_sm90", RT_ATTEND_QUANT_SM90_SMEM_BYTES, d_qk_,   \
+         d_v_, kind_, tile_rows_)
 #include "kernels/kernels.inc"
 };
 #define ATTEND_COUNT (sizeof(attend_kernels) / sizeof(attend_kernels[0]))
@@ -231,9 +238,6 @@ static enum rt_status pick_sm90(enum rt_op_id op, const struct rt_op_request *re
     const uint32_t wanted = query_rows(op, request);
     const struct attend_kernel *best = NULL;
     RT_TRY(rt_check_sm90(request->caps, err));
-    RT_REQUIRE(op == RT_OP_ATTEND || op == RT_OP_SPARSE_ATTEND, err, RT_ERR_UNSUPPORTED,
-               "backend sm90 has no kernel of KV layout %s; auto and generic have",
-               rt_kv_layout_name(request->kv->layout));
     RT_REQUIRE(is_sparse(op) || request->page_size >= 8, err, RT_ERR_UNSUPPORTED,
                "backend sm90 serves pages of 8, 16, 32, 64 and 128 tokens, not of %u",
                request->page_size);

@@ -90,6 +90,10 @@ enum rt_status rt_check_sm90(const struct rt_device_caps *caps, struct rt_error 
 enum rt_status rt_check_quant(const struct rt_quant_view *q, uint32_t d_qk,
                               const struct rt_kv_view *kv, struct rt_error *err);
 
+/* And what the sm90 kernels over them are, beside. */
+enum rt_status rt_check_quant_sm90(const struct rt_quant_view *q, const struct rt_attend_params *p,
+                                   struct rt_error *err);
+
 /* A warp a token: append's blocks. */
 uint32_t rt_append_blocks(const struct rt_rows_view *rows);
 

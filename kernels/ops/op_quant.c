@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Caches of e4m3: what their views are held to, beside what append and attend ask of all. */
+#include "kernels/abi/quant_sm90.h"
 #include "kernels/ops/op_build.h"
 #include "kernels/quant_view.h"
 
@@ -83,6 +84,27 @@ enum rt_status rt_check_quant(const struct rt_quant_view *q, uint32_t d_qk,
     return check_scales(q, err);
 }
 
+/* The layouts of docs/kv_formats.md are these. */
+enum rt_status rt_check_quant_sm90(const struct rt_quant_view *q, const struct rt_attend_params *p,
+                                   struct rt_error *err)
+{
+    const bool has_rest = p->d_qk > p->d_v, by_tensor = q->scale_kind == RT_QUANT_SCALE_TENSOR;
+    const uint32_t last_tile = p->d_v - 64;
+    RT_REQUIRE(q->fp8 == p->d_v ||
+                   (has_rest ? q->fp8 == p->d_qk && by_tensor : q->fp8 == last_tile),
+               err, RT_ERR_INTERNAL, "sm90 attention over %u numbers of e4m3 of %u/%u", q->fp8,
+               p->d_qk, p->d_v);
+    if (by_tensor)
+        return RT_OK;
+    const bool is_f32 = q->scale_kind == RT_QUANT_SCALE_F32;
+    RT_REQUIRE(is_f32 ? q->tile >= 128 : q->tile == 64 && p->d_v == 512, err, RT_ERR_INTERNAL,
+               "sm90 attention over scales of %u numbers each", q->tile);
+    RT_REQUIRE(q->scale_offset_bytes % 4 == 0 && q->scale_stride_bytes % 4 == 0, err,
+               RT_ERR_INVALID, "KV scales begin at byte %lld of a page and are %lld apart",
+               (long long)q->scale_offset_bytes, (long long)q->scale_stride_bytes);
+    return RT_OK;
+}
+
 enum rt_status rt_append_quant_build(const struct rt_kernels *k, const struct rt_variant *variant,
                                      const void *params, struct rt_launch *out,
                                      struct rt_error *err)
@@ -105,8 +127,17 @@ enum rt_status rt_attend_quant_build(const struct rt_kernels *k, const struct rt
                                      struct rt_error *err)
 {
     const struct rt_attend_quant_params *p = params;
-    RT_TRY(rt_check_attend(variant, &p->attend, err));
-    RT_TRY(rt_check_quant(&p->quant, p->attend.d_qk, &p->attend.kv, err));
-    return rt_launch_grid(k, variant->entry, p, sizeof(*p), variant->m_tiles, variant->parts,
+    const struct rt_attend_params *attend = &p->attend;
+    RT_TRY(rt_check_attend(variant, attend, err));
+    RT_TRY(rt_check_quant(&p->quant, attend->d_qk, &attend->kv, err));
+    if (variant->backend != RT_BACKEND_SM90)
+        return rt_launch_grid(k, variant->entry, p, sizeof(*p), variant->m_tiles, variant->parts,
+                              variant->threads, out, err);
+    RT_TRY(rt_check_quant_sm90(&p->quant, attend, err));
+    struct rt_attend_quant_sm90_params sm90 = {.attend = *attend, .quant = p->quant};
+    if (k->driver)
+        RT_TRY(rt_attend_query_maps(k, variant, attend, &sm90.q_even, &sm90.q_map, &sm90.q_rest_map,
+                                    err));
+    return rt_launch_grid(k, variant->entry, &sm90, sizeof(sm90), variant->m_tiles, variant->parts,
                           variant->threads, out, err);
 }

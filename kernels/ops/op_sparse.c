@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sparse attention: what its lists are held to, beside what schedule and attend ask of all. */
+#include "kernels/abi/quant_sm90.h"
 #include "kernels/abi/sparse_sm90.h"
 #include "kernels/ops/op_build.h"
 
@@ -62,14 +63,16 @@ static bool space_tokens(struct rt_heads_view *view, uint32_t q_len)
 
 /* The queries that the copy engine reads, as kernels/abi/sparse_sm90.h has them. */
 static enum rt_status make_maps(const struct rt_kernels *k, const struct rt_variant *v,
-                                struct rt_sparse_sm90_params *sm90, struct rt_error *err)
+                                const struct rt_sparse_attend_params *p, uint32_t *even,
+                                struct rt_tensor_map *map, struct rt_tensor_map *rest_map,
+                                struct rt_error *err)
 {
-    struct rt_attend_params tokens = sm90->sparse.attend;
-    const bool q_even = space_tokens(&tokens.q, sm90->sparse.q_len);
-    const bool rope_even = !tokens.q_rope.base || space_tokens(&tokens.q_rope, sm90->sparse.q_len);
-    if (!q_even || !rope_even)
+    struct rt_attend_params tokens = p->attend;
+    const bool q_even = space_tokens(&tokens.q, p->q_len);
+    const bool rope_even = !tokens.q_rope.base || space_tokens(&tokens.q_rope, p->q_len);
+    if (!q_even || !rope_even || !k->driver)
         return RT_OK;
-    return rt_attend_query_maps(k, v, &tokens, &sm90->q_even, &sm90->q_map, &sm90->q_rest_map, err);
+    return rt_attend_query_maps(k, v, &tokens, even, map, rest_map, err);
 }
 
 static enum rt_status check_attend(const struct rt_variant *variant,
@@ -94,8 +97,7 @@ enum rt_status rt_sparse_attend_build(const struct rt_kernels *k, const struct r
         return rt_launch_grid(k, variant->entry, p, sizeof(*p), variant->m_tiles, variant->parts,
                               variant->threads, out, err);
     struct rt_sparse_sm90_params sm90 = {.sparse = *p};
-    if (k->driver)
-        RT_TRY(make_maps(k, variant, &sm90, err));
+    RT_TRY(make_maps(k, variant, p, &sm90.q_even, &sm90.q_map, &sm90.q_rest_map, err));
     return rt_launch_grid(k, variant->entry, &sm90, sizeof(sm90), variant->m_tiles, variant->parts,
                           variant->threads, out, err);
 }
@@ -110,6 +112,15 @@ enum rt_status rt_sparse_attend_quant_build(const struct rt_kernels *k,
     RT_TRY(rt_check_quant(&p->quant, attend->d_qk, &attend->kv, err));
     if (p->sparse.extra.index)
         RT_TRY(rt_check_quant(&p->extra_quant, attend->d_qk, &p->sparse.extra_kv, err));
-    return rt_launch_grid(k, variant->entry, p, sizeof(*p), variant->m_tiles, variant->parts,
+    if (variant->backend != RT_BACKEND_SM90)
+        return rt_launch_grid(k, variant->entry, p, sizeof(*p), variant->m_tiles, variant->parts,
+                              variant->threads, out, err);
+    RT_TRY(rt_check_quant_sm90(&p->quant, attend, err));
+    if (p->sparse.extra.index)
+        RT_TRY(rt_check_quant_sm90(&p->extra_quant, attend, err));
+    struct rt_sparse_quant_sm90_params sm90 = {
+        .sparse = p->sparse, .quant = p->quant, .extra_quant = p->extra_quant};
+    RT_TRY(make_maps(k, variant, &p->sparse, &sm90.q_even, &sm90.q_map, &sm90.q_rest_map, err));
+    return rt_launch_grid(k, variant->entry, &sm90, sizeof(sm90), variant->m_tiles, variant->parts,
                           variant->threads, out, err);
 }

@@ -8,6 +8,7 @@
 #include "kernels/abi/preattend_absorb_sm90.h"
 #include "kernels/abi/prefill_sm90.h"
 #include "kernels/abi/project_sm90.h"
+#include "kernels/abi/quant_sm90.h"
 #include "kernels/abi/sparse_sm90.h"
 #include "kernels/ref/ref.h"
 

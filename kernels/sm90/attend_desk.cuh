@@ -10,22 +10,24 @@
  *   q       TILES tiles, [query row][64 elements] each
  *   staging partials on their way out, where query rows are few
  *   desk    this struct
+ *   ahead   keys as they lie, where they are converted and there is room
  *
  * All tiles are in the copy engine's 128-byte swizzle. Warp group 0 loads: warp 0 walks and brings
- * keys, warp 1 brings q; of listed keys all four bring some, and warp 1 also q. Warp groups 1 and
- * 2, the workers 0 and 1, compute: both add up values, each the columns of one half of d_v; blocks
- * come in pairs, and the scores and the softmax of the first, a, belong to worker 0, those of the
- * second, b, to worker 1.
+ * keys, warp 1 brings q; of keys that come otherwise than by boxes all four bring some, and warp 1
+ * also q. Warp groups 1 and 2, the workers 0 and 1, compute: both add up values, each the columns
+ * of one half of d_v; blocks come in pairs, and the scores and the softmax of the first, a, belong
+ * to worker 0, those of the second, b, to worker 1.
  *
  *   barrier        arrives                                  waits      means
  *   kv_full[s][h]  warp 0, bytes                            workers    half h of stage s is there
  *                  listed: the loading threads' copies;
  *                  of half 0 the loading warps, too                    and the stage's marks are
+ *                  converted: the loading warps
  *   kv_empty[s][h] warps of worker h                        who loads  no product reads it any more
  *   q_full         warp 1 (bytes)                           workers    q of the segment is there
  *   q_empty        warps of both workers                    warp 1     no score of the segment open
  *   seg_full[i]    warp 0                                   others     a segment is there
- *   seg_empty[i]   workers' warps; not listed: warp 1       warp 0     all have copied it
+ *   seg_empty[i]   workers' warps; of boxes: warp 1         warp 0     all have copied it
  */
 #include "kernels/abi/attend_sm90.h"
 #include "kernels/device/ptx/mbarrier.cuh"
@@ -103,6 +105,7 @@ struct rt_sm90_shape {
     typedef KEYS keys;
     typedef typename KEYS::params params;
     static constexpr bool LISTED = KEYS::LISTED;
+    static constexpr enum rt_sm90_by BY = KEYS::BY;
     static constexpr bool FOLDS = FOLDS_; /* leaves into groups: batch-invariant */
     /* From those that load to those that work. */
     static constexpr bool MOVES_REGISTERS = TILE_ROWS_ == 64 || (FOLDS_ && TILE_ROWS_ == 32);
@@ -118,7 +121,13 @@ struct rt_sm90_shape {
     static constexpr int P_TILE = V_TILES;             /* of a stage, for probabilities */
     static constexpr int Q_TILE_BYTES = 128 * TILE_ROWS;
     static constexpr int LAST_STEPS = (D_QK - 64 * (TILES - 1)) / 16; /* of the last tile */
-    static constexpr int STAGING_BYTES = RT_ATTEND_SM90_STAGING_BYTES(TILE_ROWS, D_V);
+    static constexpr int AHEAD_BYTES =
+        BY == RT_SM90_BY_CONVERSION ? RT_ATTEND_SM90_AHEAD_BYTES(TILE_ROWS, D_V) : 0;
+    static constexpr int STAGING_COLUMNS = AHEAD_BYTES > 0
+                                               ? 128
+                                               : RT_ATTEND_SM90_STAGING_COLUMNS(TILE_ROWS, D_V);
+    static constexpr int STAGING_STRIDE = 2 * STAGING_COLUMNS + 4;
+    static constexpr int STAGING_BYTES = TILE_ROWS < 64 ? 4 * TILE_ROWS * STAGING_STRIDE : 0;
     static constexpr int VECTORS = HALF_TILES * 8; /* 16 bytes each, of a key's half */
     typedef rt_sm90_desk<KEYS, STAGES, TILE_ROWS, VECTORS, FOLDS> desk;
     static_assert(sizeof(desk) <= RT_ATTEND_SM90_DESK_BYTES(TILE_ROWS), "desk's formula");
@@ -132,12 +141,14 @@ template <class SHAPE> static __device__ __forceinline__ int rt_sm90_first_query
 
 /* Where things are. */
 template <class SHAPE> struct rt_sm90_room {
-    unsigned char *stages, *q;
+    unsigned char *stages, *q, *ahead;
     float *staging;
     typename SHAPE::desk &desk;
 
     explicit __device__ __forceinline__ rt_sm90_room(unsigned char *shared)
         : stages(shared), q(shared + SHAPE::STAGES * SHAPE::STAGE_BYTES),
+          ahead(q + SHAPE::TILES * SHAPE::Q_TILE_BYTES + SHAPE::STAGING_BYTES +
+                RT_ATTEND_SM90_DESK_BYTES(SHAPE::TILE_ROWS)),
           staging((float *)(q + SHAPE::TILES * SHAPE::Q_TILE_BYTES)),
           desk(*(typename SHAPE::desk *)(q + SHAPE::TILES * SHAPE::Q_TILE_BYTES +
                                          SHAPE::STAGING_BYTES))
@@ -185,16 +196,19 @@ static __device__ __forceinline__ void rt_sm90_init_barriers(typename SHAPE::des
     constexpr uint32_t GATHERERS = 32 * RT_SM90_GATHER_WARPS;
     for (int stage = 0; stage < SHAPE::STAGES; stage++)
         for (int half = 0; half < 2; half++) {
-            const uint32_t listed = GATHERERS + (half == 0 ? RT_SM90_GATHER_WARPS : 0);
-            rt_mbarrier_init(&desk.kv_full[stage][half], SHAPE::LISTED ? listed : 1);
+            const uint32_t copies = GATHERERS + (half == 0 ? RT_SM90_GATHER_WARPS : 0);
+            rt_mbarrier_init(&desk.kv_full[stage][half], SHAPE::BY == RT_SM90_BY_BOXES ? 1
+                                                         : SHAPE::BY == RT_SM90_BY_COPIES
+                                                             ? copies
+                                                             : RT_SM90_GATHER_WARPS);
             rt_mbarrier_init(&desk.kv_empty[stage][half], RT_SM90_WORKER_WARPS);
         }
     rt_mbarrier_init(&desk.q_full, 1);
     rt_mbarrier_init(&desk.q_empty, RT_SM90_WORKERS * RT_SM90_WORKER_WARPS);
     for (int i = 0; i < RT_SM90_SEGMENTS; i++) {
         rt_mbarrier_init(&desk.seg_full[i], 1);
-        rt_mbarrier_init(&desk.seg_empty[i],
-                         RT_SM90_WORKERS * RT_SM90_WORKER_WARPS + !SHAPE::LISTED);
+        rt_mbarrier_init(&desk.seg_empty[i], RT_SM90_WORKERS * RT_SM90_WORKER_WARPS +
+                                                 (SHAPE::BY == RT_SM90_BY_BOXES ? 1 : 0));
     }
     rt_mbarrier_init_fence();
 }

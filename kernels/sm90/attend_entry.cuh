@@ -6,6 +6,7 @@
  * The sm_90 attend kernels: 384 threads, one warp group that loads and two that compute, one block
  * on an SM. docs/mla_attend_sm90.md draws them.
  */
+#include "kernels/sm90/attend_converter.cuh"
 #include "kernels/sm90/attend_fold.cuh"
 #include "kernels/sm90/attend_gather.cuh"
 #include "kernels/sm90/attend_load.cuh"
@@ -14,7 +15,7 @@
 #include "kernels/sm90/attend_wide.cuh"
 
 /* 128 * 56 + 256 * 224 = 128 * 72 + 256 * 216 = 64512 registers, as at the launch: 384 * 168. Who
- * gathers, or cuts rows into leaves, has more to remember. */
+ * gathers or converts, or cuts rows into leaves, has more to remember. */
 #define RT_SM90_LOADER_REGISTERS(more) ((more) ? 72 : 56)
 #define RT_SM90_WORKER_REGISTERS(more) ((more) ? 216 : 224)
 
@@ -49,7 +50,9 @@ template <class SHAPE>
 static __device__ __forceinline__ void rt_sm90_load(const typename SHAPE::params &p,
                                                     const rt_sm90_room<SHAPE> &room)
 {
-    if constexpr (SHAPE::LISTED)
+    if constexpr (SHAPE::BY == RT_SM90_BY_CONVERSION)
+        rt_sm90_converter<SHAPE>(p, room).run();
+    else if constexpr (SHAPE::BY == RT_SM90_BY_COPIES)
         rt_sm90_gatherer<SHAPE>(p, room).run();
     else if (threadIdx.x < 32)
         rt_sm90_loader<SHAPE>(p, room).run();
@@ -69,11 +72,13 @@ static __device__ __forceinline__ void rt_sm90_divide(const typename SHAPE::para
     const int group = __shfl_sync(RT_ATTEND_FULL_WARP, (int)threadIdx.x / 128, 0);
     if (group == 0) {
         if (SHAPE::MOVES_REGISTERS)
-            rt_registers_down<RT_SM90_LOADER_REGISTERS(SHAPE::LISTED || SHAPE::FOLDS)>();
+            rt_registers_down<RT_SM90_LOADER_REGISTERS(SHAPE::BY != RT_SM90_BY_BOXES ||
+                                                       SHAPE::FOLDS)>();
         rt_sm90_load<SHAPE>(p, room);
     } else {
         if (SHAPE::MOVES_REGISTERS)
-            rt_registers_up<RT_SM90_WORKER_REGISTERS(SHAPE::LISTED || SHAPE::FOLDS)>();
+            rt_registers_up<RT_SM90_WORKER_REGISTERS(SHAPE::BY != RT_SM90_BY_BOXES ||
+                                                     SHAPE::FOLDS)>();
         worker(p, room, group - 1).run();
     }
 }
@@ -87,7 +92,7 @@ static __device__ __forceinline__ void rt_sm90_attend(const typename SHAPE::para
         return;
     const rt_sm90_room<SHAPE> room(rt_sm90_shared);
     if (threadIdx.x == 0) {
-        if constexpr (!SHAPE::LISTED)
+        if constexpr (SHAPE::BY == RT_SM90_BY_BOXES)
             rt_tma_prefetch_map(&all.kv_map);
         rt_tma_prefetch_map(&all.q_map);
         rt_sm90_init_barriers<SHAPE>(room.desk);
@@ -137,5 +142,12 @@ static __device__ __forceinline__ void rt_sm90_attend(const typename SHAPE::para
 /* Likewise over listed keys. */
 #define RT_SM90_SPARSE_GEOMETRY(d_qk, d_v)                                                         \
     RT_SM90_TILES(sparse_sm90, rt_sm90_listed_keys, d_qk, d_v)
+
+/* Likewise of e4m3. */
+#define RT_SM90_QUANT_GEOMETRY(d_qk, d_v)                                                          \
+    RT_SM90_TILES(quant_sm90, rt_sm90_quant_row_keys, d_qk, d_v)
+
+#define RT_SM90_SPARSE_QUANT_GEOMETRY(d_qk, d_v)                                                   \
+    RT_SM90_TILES(sparse_quant_sm90, rt_sm90_quant_listed_keys, d_qk, d_v)
 
 #endif

@@ -17,57 +17,9 @@
  * nowhere becomes a row of zeros, and its bit of the stage's marks is 0.
  */
 #include "kernels/device/ptx/cp_async.cuh"
+#include "kernels/sm90/attend_lists.cuh"
 #include "kernels/sm90/attend_queries.cuh"
 #include "kernels/sm90/attend_rows.cuh"
-
-/* One token's lists, entry `key` of them, and where that leads. */
-struct rt_sm90_lists {
-    const struct rt_sparse_attend_params &p;
-    uint32_t token;   /* counted from the lists' beginning */
-    uint32_t of_keys; /* entries of the first list, where there is a second */
-    int line, end;
-
-    explicit __device__ __forceinline__ rt_sm90_lists(const struct rt_sparse_attend_params &p_)
-        : p(p_), token(0), of_keys(UINT32_MAX), line(-1), end(0)
-    {
-    }
-
-    __device__ __forceinline__ void begin(int64_t row_base, const struct rt_attend_step &at)
-    {
-        const int row = at.row / (int)p.q_len;
-        token = (uint32_t)row_base * p.q_len + (uint32_t)at.row;
-        line = p.slot ? p.slot[row] : row;
-        end = at.end;
-        if (p.extra.index)
-            of_keys = rt_sparse_count(&p.keys, token);
-    }
-
-    __device__ __forceinline__ bool is_extra(int key) const
-    {
-        return (uint32_t)key >= of_keys;
-    }
-
-    __device__ __forceinline__ int32_t ask(int key) const
-    {
-        if (key >= end)
-            return -1;
-        return is_extra(key) ? p.extra.index[token * p.extra.token_stride + key - of_keys]
-                             : p.keys.index[token * p.keys.token_stride + key];
-    }
-
-    __device__ __forceinline__ uint32_t follow(int key, int32_t entry) const
-    {
-        return is_extra(key) ? rt_sparse_page(&p.extra_kv, p.extra.by_position, line, entry)
-                             : rt_sparse_page(&p.attend.kv, p.keys.by_position, line, entry);
-    }
-
-    __device__ __forceinline__ const unsigned char *place(int key, int32_t entry,
-                                                          uint32_t page) const
-    {
-        return is_extra(key) ? rt_sparse_in_page(&p.extra_kv, page, entry)
-                             : rt_sparse_in_page(&p.attend.kv, page, entry);
-    }
-};
 
 template <class SHAPE> struct rt_sm90_gatherer {
     static constexpr int WARP_KEYS = 64 / RT_SM90_GATHER_WARPS, PASSES = WARP_KEYS / 4;

@@ -23,9 +23,9 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
     typedef rt_sm90_worker_base<SHAPE> base;
     static constexpr int ROWS = SHAPE::TILE_ROWS;
     static constexpr int MINE = ROWS / 4; /* query rows that a thread has to do with */
-    static constexpr int ROUND_COLUMNS = RT_ATTEND_SM90_STAGING_COLUMNS(ROWS, SHAPE::D_V);
+    static constexpr int ROUND_COLUMNS = SHAPE::STAGING_COLUMNS;
     static constexpr int ROUND_TILES = ROUND_COLUMNS / 64;
-    static constexpr int STAGING_STRIDE = RT_ATTEND_SM90_STAGING_STRIDE(ROWS, SHAPE::D_V);
+    static constexpr int STAGING_STRIDE = SHAPE::STAGING_STRIDE;
     typedef rt_wgmma<ROWS> product;
     using base::all;
     using base::lane;

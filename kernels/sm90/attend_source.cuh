@@ -8,30 +8,41 @@
  *
  *   params   of the kernel; attend() is the part that both have
  *   LISTED   rows are tokens, one query token each; marks say which keys of a stage there are
+ *   BY       how keys come into a stage
  *   row_at   where a row begins in a tensor of heads, in elements
  *   in_map   its number in the maps of q
  */
 #include "kernels/abi/attend_sm90.h"
+#include "kernels/abi/quant_sm90.h"
 #include "kernels/abi/sparse_sm90.h"
+
+enum rt_sm90_by {
+    RT_SM90_BY_BOXES,     /* the copy engine's, which one thread asks for */
+    RT_SM90_BY_COPIES,    /* of threads, which run behind their backs */
+    RT_SM90_BY_CONVERSION /* through threads' registers */
+};
 
 struct rt_sm90_row_keys {
     typedef struct rt_attend_sm90_params params;
     static constexpr bool LISTED = false;
+    static constexpr enum rt_sm90_by BY = RT_SM90_BY_BOXES;
     template <int STAGES> struct marks {
     };
 
-    static __device__ __forceinline__ const struct rt_attend_params &attend(const params &p)
+    template <class P>
+    static __device__ __forceinline__ const struct rt_attend_params &attend(const P &p)
     {
         return p.attend;
     }
 
-    static __device__ __forceinline__ int64_t in_map(const params &p, int row)
+    template <class P> static __device__ __forceinline__ int64_t in_map(const P &p, int row)
     {
         return (p.attend.rows.ctrl ? (int64_t)p.attend.rows.ctrl->row_base : 0) + row;
     }
 
-    static __device__ __forceinline__ int64_t row_at(const params &p,
-                                                     const struct rt_heads_view &view, int row)
+    template <class P>
+    static __device__ __forceinline__ int64_t row_at(const P &p, const struct rt_heads_view &view,
+                                                     int row)
     {
         return in_map(p, row) * view.row_stride;
     }
@@ -40,33 +51,47 @@ struct rt_sm90_row_keys {
 struct rt_sm90_listed_keys {
     typedef struct rt_sparse_sm90_params params;
     static constexpr bool LISTED = true;
+    static constexpr enum rt_sm90_by BY = RT_SM90_BY_COPIES;
     template <int STAGES> struct marks {
         /* Of the stage's 64 keys, a bit each and 16 a gathering warp: whether there is one. */
         alignas(8) uint16_t listed[STAGES][4];
     };
 
-    static __device__ __forceinline__ const struct rt_attend_params &attend(const params &p)
+    template <class P>
+    static __device__ __forceinline__ const struct rt_attend_params &attend(const P &p)
     {
         return p.sparse.attend;
     }
 
-    static __device__ __forceinline__ int64_t row_base(const params &p)
+    template <class P> static __device__ __forceinline__ int64_t row_base(const P &p)
     {
         return p.sparse.attend.rows.ctrl ? (int64_t)p.sparse.attend.rows.ctrl->row_base : 0;
     }
 
-    static __device__ __forceinline__ int64_t in_map(const params &p, int row)
+    template <class P> static __device__ __forceinline__ int64_t in_map(const P &p, int row)
     {
         return row_base(p) * p.sparse.q_len + row;
     }
 
-    static __device__ __forceinline__ int64_t row_at(const params &p,
-                                                     const struct rt_heads_view &view, int row)
+    template <class P>
+    static __device__ __forceinline__ int64_t row_at(const P &p, const struct rt_heads_view &view,
+                                                     int row)
     {
         const int of_row = row / (int)p.sparse.q_len;
         return (row_base(p) + of_row) * view.row_stride +
                (row - of_row * (int)p.sparse.q_len) * view.token_stride;
     }
+};
+
+/* Likewise of e4m3. */
+struct rt_sm90_quant_row_keys : rt_sm90_row_keys {
+    typedef struct rt_attend_quant_sm90_params params;
+    static constexpr enum rt_sm90_by BY = RT_SM90_BY_CONVERSION;
+};
+
+struct rt_sm90_quant_listed_keys : rt_sm90_listed_keys {
+    typedef struct rt_sparse_quant_sm90_params params;
+    static constexpr enum rt_sm90_by BY = RT_SM90_BY_CONVERSION;
 };
 
 #endif

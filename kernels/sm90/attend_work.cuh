@@ -105,11 +105,11 @@ template <class SHAPE> struct rt_sm90_worker_base {
         return j % SHAPE::STAGES;
     }
 
-    /* Listed keys threads have copied: products see that once this one has fenced. */
+    /* What threads have brought products see once this one has fenced. */
     __device__ __forceinline__ void wait_for_half(uint32_t j, int half) const
     {
         rt_mbarrier_wait(&room.desk.kv_full[stage_of(j)][half], j / SHAPE::STAGES & 1);
-        if (SHAPE::LISTED)
+        if (SHAPE::BY != RT_SM90_BY_BOXES)
             rt_fence_async();
     }
 

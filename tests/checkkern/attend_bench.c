@@ -129,19 +129,26 @@ void ck_attend_bench(struct ck *ck)
     }
 }
 
-/* Beside bf16 by the same kernel, and with --full all layouts. */
+static void bench_both(struct ck *ck, const struct shape *s, uint32_t d_qk,
+                       enum rt_kv_layout layout)
+{
+    bench(ck, s, d_qk, 512, layout, RT_BACKEND_GENERIC);
+    bench(ck, s, d_qk, 512, layout, RT_BACKEND_SM90);
+}
+
+/* Beside bf16 by kernels of the same backend, and with --full all layouts. */
 void ck_attend_quant_bench(struct ck *ck)
 {
     const struct shape *shapes;
     const size_t count = shapes_of(ck, &shapes);
     for (size_t i = 0; i < count; i++) {
-        bench(ck, &shapes[i], 576, 512, RT_KV_BF16, RT_BACKEND_GENERIC);
-        bench(ck, &shapes[i], 576, 512, RT_KV_V32, RT_BACKEND_GENERIC);
+        bench_both(ck, &shapes[i], 576, RT_KV_BF16);
+        bench_both(ck, &shapes[i], 576, RT_KV_V32);
         if (!ck->full)
             continue;
-        bench(ck, &shapes[i], 576, 512, RT_KV_FP8_TENSOR, RT_BACKEND_GENERIC);
-        bench(ck, &shapes[i], 576, 512, RT_KV_FP8_TOKEN, RT_BACKEND_GENERIC);
-        bench(ck, &shapes[i], 512, 512, RT_KV_V32_NO_ROPE, RT_BACKEND_GENERIC);
-        bench(ck, &shapes[i], 512, 512, RT_KV_V4, RT_BACKEND_GENERIC);
+        bench_both(ck, &shapes[i], 576, RT_KV_FP8_TENSOR);
+        bench_both(ck, &shapes[i], 576, RT_KV_FP8_TOKEN);
+        bench_both(ck, &shapes[i], 512, RT_KV_V32_NO_ROPE);
+        bench_both(ck, &shapes[i], 512, RT_KV_V4);
     }
 }

@@ -165,3 +165,14 @@ void emu_mbarrier_wait(const uint64_t *at, unsigned parity)
     emu_exchange(EMU_WAIT, nullptr, 0);
     emu_acquire(&b->order[parity]);
 }
+
+/* Likewise, but for a look: what lane 0 sees all do. */
+bool emu_mbarrier_test(const uint64_t *at, unsigned parity)
+{
+    struct phases *b = find(at);
+    const uint32_t seen = b->phase % 2 != parity;
+    const bool over = emu_exchange(EMU_WAIT, &seen, 1)[0][0] != 0;
+    if (over)
+        emu_acquire(&b->order[parity]);
+    return over;
+}

@@ -13,6 +13,7 @@ void emu_bar_arrive(unsigned id, unsigned threads);
 void emu_mbarrier_init(uint64_t *at, unsigned count);
 void emu_mbarrier_arrive(uint64_t *at, unsigned bytes);
 void emu_mbarrier_wait(const uint64_t *at, unsigned parity);
+bool emu_mbarrier_test(const uint64_t *at, unsigned parity);
 
 /* By a copy: its end is before what waits for the phase that the barrier is in. It brings bytes
  * that were announced, or an arrival. */

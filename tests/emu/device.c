@@ -16,6 +16,7 @@
 #include "kernels/abi/preattend_absorb_sm90.h"
 #include "kernels/abi/prefill_sm90.h"
 #include "kernels/abi/project_sm90.h"
+#include "kernels/abi/quant_sm90.h"
 #include "kernels/abi/sparse_sm90.h"
 #include "kernels/ops/op_build.h"
 #include "kernels/ref/ref.h"

@@ -23,7 +23,7 @@
 #include "kernels/abi/preattend.h"
 #include "kernels/abi/preattend_absorb_sm90.h"
 #include "kernels/abi/project_sm90.h"
-#include "kernels/abi/quant.h"
+#include "kernels/abi/quant_sm90.h"
 #include "kernels/abi/reduce.h"
 #include "kernels/abi/sample.h"
 #include "kernels/abi/sparse_sm90.h"

@@ -110,13 +110,20 @@ static void test_quantised(void **state)
     assert_true(rt_kv_format_make(RT_KV_V32, RT_PRECISION_BF16, 576, 512, &v32));
     struct rt_op_request r = request(&v32, 16, 2, 64, RT_BACKEND_AUTO);
     assert_int_equal(rt_op_resolve(RT_OP_ATTEND_QUANT, &r, &v, NULL), RT_OK);
-    assert_string_equal(v.entry, "rt_mla_attend_quant_576x512_r32");
+    assert_string_equal(v.entry, "rt_mla_quant_sm90_576x512_n32");
     assert_int_equal(v.parts, 132); /* one block to a multiprocessor */
-    assert_non_null(strstr(v.reason, "no kernel of KV layout v32"));
-    r.backend = RT_BACKEND_SM90;
-    refuse(RT_OP_ATTEND_QUANT, &r, RT_ERR_UNSUPPORTED,
-           "no kernel of KV layout v32; auto and generic have");
+    assert_int_equal(rt_op_resolve(RT_OP_SPARSE_ATTEND_QUANT, &r, &v, NULL), RT_OK);
+    assert_string_equal(v.entry, "rt_mla_sparse_quant_sm90_576x512_n16");
+    r.backend = RT_BACKEND_GENERIC;
+    assert_int_equal(rt_op_resolve(RT_OP_ATTEND_QUANT, &r, &v, NULL), RT_OK);
+    assert_string_equal(v.entry, "rt_mla_attend_quant_576x512_r32");
+    assert_int_equal(v.parts, 132);
     r.backend = RT_BACKEND_AUTO;
+    r.page_size = 1;
+    assert_int_equal(rt_op_resolve(RT_OP_ATTEND_QUANT, &r, &v, NULL), RT_OK);
+    assert_string_equal(v.entry, "rt_mla_attend_quant_576x512_r32");
+    assert_non_null(strstr(v.reason, "not sm90: backend sm90 serves pages of 8"));
+    r.page_size = 64;
     refuse(RT_OP_ATTEND, &r, RT_ERR_UNSUPPORTED, "KV layout v32 is not read by attend, which");
     refuse(RT_OP_SPARSE_ATTEND, &r, RT_ERR_UNSUPPORTED, "v32 is not read by sparse_attend");
     r = request(&bf16, 16, 2, 64, RT_BACKEND_AUTO);

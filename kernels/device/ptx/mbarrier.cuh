@@ -58,6 +58,21 @@ static __device__ __forceinline__ bool rt_mbarrier_try(uint64_t *barrier, uint32
     return over != 0;
 }
 
+/* A look, without waiting. By a whole warp, whose lanes may see different things. */
+static __device__ __forceinline__ bool rt_mbarrier_test(uint64_t *barrier, uint32_t parity)
+{
+    uint32_t over;
+    asm volatile("{\n"
+                 ".reg .pred p;\n"
+                 "mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+                 "selp.u32 %0, 1, 0, p;\n"
+                 "}"
+                 : "=r"(over)
+                 : "r"(rt_shared_address(barrier)), "r"(parity)
+                 : "memory");
+    return over != 0;
+}
+
 static __device__ __forceinline__ void rt_mbarrier_wait(uint64_t *barrier, uint32_t parity)
 {
     while (!rt_mbarrier_try(barrier, parity)) {

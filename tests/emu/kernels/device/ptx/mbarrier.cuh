@@ -33,4 +33,9 @@ static inline void rt_mbarrier_wait(uint64_t *barrier, uint32_t parity)
     emu_mbarrier_wait(barrier, parity);
 }
 
+static inline bool rt_mbarrier_test(uint64_t *barrier, uint32_t parity)
+{
+    return emu_mbarrier_test(barrier, parity);
+}
+
 #endif

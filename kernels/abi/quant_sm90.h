@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_KERNELS_ABI_QUANT_SM90_H
+#define RT_KERNELS_ABI_QUANT_SM90_H
+
+/*
+ * What the launch of the sm_90 kernels over caches of e4m3 has to know of their insides: threads,
+ * tiles and shared memory are those of kernels/abi/attend_sm90.h, and so are grids.
+ *
+ * Their parameters are those of the operators, and the tensors that the copy engine reads: queries
+ * alone, as in struct rt_attend_sm90_params and struct rt_sparse_sm90_params. Keys pass through
+ * registers.
+ */
+#include "common/launch.h"
+#include "kernels/abi/attend_sm90.h"
+#include "kernels/abi/quant.h"
+
+/* Dynamic shared memory: of few query rows keys on their way, and a staging of 128 columns a
+ * worker; else as without converting. */
+#define RT_ATTEND_QUANT_SM90_SMEM_BYTES(tile_rows, d_qk, d_v)                                      \
+    ((tile_rows) <= 16u                                                                            \
+         ? RT_ATTEND_SM90_STAGES(d_qk) * RT_ATTEND_SM90_STAGE_TILES(d_qk, d_v) *                   \
+                   RT_ATTEND_SM90_TILE_BYTES +                                                     \
+               RT_ATTEND_SM90_TILES(d_qk) * 128u * (tile_rows) + 4u * (tile_rows)*260u +           \
+               RT_ATTEND_SM90_DESK_BYTES(tile_rows) + RT_ATTEND_SM90_AHEAD_BYTES(tile_rows, d_v)   \
+         : RT_ATTEND_SM90_SMEM_BYTES(tile_rows, d_qk, d_v))
+
+/* What the kernels read of a key at most, from its row's beginning and from its scales'. */
+#define RT_SM90_ROW_BYTES 768u
+
+struct rt_attend_quant_sm90_params {
+    struct rt_attend_params attend;
+    struct rt_quant_view quant;
+    uint32_t q_even;
+    uint32_t reserved[9];
+    struct rt_tensor_map q_map, q_rest_map;
+};
+RT_STATIC_ASSERT(sizeof(struct rt_attend_quant_sm90_params) == 640, "sm90 attend_quant ABI");
+
+struct rt_sparse_quant_sm90_params {
+    struct rt_sparse_attend_params sparse;
+    struct rt_quant_view quant, extra_quant;
+    uint32_t q_even;
+    uint32_t reserved[11];
+    struct rt_tensor_map q_map, q_rest_map;
+};
+RT_STATIC_ASSERT(sizeof(struct rt_sparse_quant_sm90_params) == 832, "sm90 sparse_attend_quant ABI");
+
+#endif

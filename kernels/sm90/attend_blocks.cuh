@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_KERNELS_SM90_ATTEND_BLOCKS_CUH
+#define RT_KERNELS_SM90_ATTEND_BLOCKS_CUH
+
+/*
+ * A part's blocks of 64 keys one behind the other, for loading warps that know a block before they
+ * are done with the one before it: where each lane's key lies, and its scales. By whole warps, each
+ * for itself; warp 0 also tells the workers of segments.
+ *
+ *   advance    place of the block's key │ ask entry of the next one's
+ *   follow                              │ ask page of the next one's
+ */
+#include "kernels/device/ptx/load_l2.cuh"
+#include "kernels/device/ptx/pdl.cuh"
+#include "kernels/sm90/attend_lists.cuh"
+#include "kernels/sm90/attend_rows.cuh"
+
+/* A key that the cache has: its page's first byte, null where there is none, and its row there. */
+struct rt_sm90_found {
+    const unsigned char *page;
+    uint32_t row;
+    bool is_extra; /* of the second cache */
+};
+
+/* All keys of a row: an entry of the block table is a page. */
+struct rt_sm90_row_pages {
+    const struct rt_attend_params &p;
+    const struct rt_divisor<uint32_t> page_size;
+    int line, end;
+
+    template <class P>
+    explicit __device__ __forceinline__ rt_sm90_row_pages(const P &all)
+        : p(all.attend), page_size(all.attend.kv.page_size), line(-1), end(0)
+    {
+    }
+
+    __device__ __forceinline__ void begin(int64_t, const struct rt_attend_step &at)
+    {
+        line = at.line;
+        end = at.end;
+    }
+
+    __device__ __forceinline__ int32_t ask(int key) const
+    {
+        const uint32_t column = page_size.quotient((uint32_t)key);
+        if (key >= end || line < 0 || column >= p.kv.max_blocks)
+            return -1;
+        return p.kv.table[(int64_t)line * p.kv.max_blocks + column];
+    }
+
+    __device__ __forceinline__ uint32_t follow(int, int32_t entry) const
+    {
+        return (uint32_t)entry;
+    }
+
+    __device__ __forceinline__ struct rt_sm90_found find(int key, int32_t, uint32_t page) const
+    {
+        const uint32_t row = (uint32_t)key - page_size.quotient((uint32_t)key) * p.kv.page_size;
+        if (page >= p.kv.pages)
+            return {nullptr, row, false};
+        return {p.kv.base + page * p.kv.page_stride_bytes, row, false};
+    }
+};
+
+/* Those that a token's lists name. */
+struct rt_sm90_list_pages : rt_sm90_lists {
+    template <class P>
+    explicit __device__ __forceinline__ rt_sm90_list_pages(const P &all) : rt_sm90_lists(all.sparse)
+    {
+    }
+
+    __device__ __forceinline__ struct rt_sm90_found find(int key, int32_t entry,
+                                                         uint32_t page) const
+    {
+        const bool extra = is_extra(key);
+        const struct rt_kv_view &kv = extra ? p.extra_kv : p.attend.kv;
+        const uint32_t row = (uint32_t)entry % kv.page_size;
+        return {page < kv.pages ? kv.base + page * kv.page_stride_bytes : nullptr, row, extra};
+    }
+};
+
+template <bool LISTED> struct rt_sm90_pages_of {
+    typedef struct rt_sm90_row_pages type;
+};
+template <> struct rt_sm90_pages_of<true> {
+    typedef struct rt_sm90_list_pages type;
+};
+
+/* A block of a part. */
+struct rt_sm90_block {
+    int row;          /* or RT_ATTEND_NONE: no more */
+    uint32_t segment; /* its number in the part; behind the last, how many there are */
+    bool opens;       /* the segment's first */
+    bool is_empty;    /* of a segment without keys */
+};
+
+/* This lane's key of a block, key lane % 16 of its warp's: what other lanes have to know of it. */
+struct rt_sm90_quant_key {
+    const unsigned char *row;
+    uint32_t scale[2]; /* of each half, as they lie: an f32, or four of UE8M0 */
+};
+
+/* What is read in the place of a key that is none, so that loads need not ask: of any layout row
+ * and scales are zeros, and so are its numbers. */
+static __device__ const uint4 rt_sm90_no_key[RT_SM90_ROW_BYTES / sizeof(uint4)] = {};
+
+/* What is asked for once a segment, its part and its row, is not kept between segments: registers
+ * are for keys on their way. */
+template <class SHAPE> struct rt_sm90_block_walk {
+    typedef typename rt_sm90_pages_of<SHAPE::LISTED>::type PAGES;
+    static constexpr int WARP_KEYS = 64 / RT_SM90_GATHER_WARPS;
+    static constexpr int HALF = SHAPE::D_V / 2;
+
+    const typename SHAPE::params &all;
+    const struct rt_attend_params &p;
+    typename SHAPE::desk &desk;
+    PAGES pages;
+    struct rt_sm90_block block; /* where the walk is */
+    int key_number;             /* this lane's key of it */
+    int left;                   /* blocks of the segment, from this one on */
+    int settled;                /* keys of the row that are older than the step */
+    int32_t entry;              /* of the next block's key */
+    uint32_t page;
+    struct rt_sm90_found found; /* the block's key */
+    int stop_row;               /* of the part: none from there on */
+    bool waited;
+
+    __device__ __forceinline__ rt_sm90_block_walk(const typename SHAPE::params &all_,
+                                                  typename SHAPE::desk &desk_)
+        : all(all_), p(SHAPE::keys::attend(all_)), desk(desk_), pages(all_), entry(-1),
+          page(UINT32_MAX), stop_row(INT32_MAX), waited(false)
+    {
+    }
+
+    __device__ __forceinline__ void wait_for_predecessor(void)
+    {
+        if (!waited)
+            rt_pdl_wait();
+        waited = true;
+    }
+
+    /* This lane's key of a block, from its first. */
+    static __device__ __forceinline__ int lane_key(void)
+    {
+        return (int)threadIdx.x / 32 * WARP_KEYS + (int)threadIdx.x % WARP_KEYS;
+    }
+
+    /* The step's own keys, the last of a row, are not there before. */
+    __device__ __forceinline__ void wait_for_keys(void)
+    {
+        if (key_number - lane_key() + 64 > settled)
+            wait_for_predecessor();
+    }
+
+    /* The part's first segment with a row from `row` on; negative: from its own first. Behind its
+     * last row without a look at memory, which the block before would have to wait for. */
+    __device__ __forceinline__ void open(int row, uint32_t number)
+    {
+        struct rt_sm90_rows rows(p);
+        struct rt_attend_part part = {};
+        struct rt_attend_step at = {RT_ATTEND_NONE, 0, 0, 0, -1};
+        if (row < stop_row) {
+            rows.begin();
+            part = rt_attend_read_part(p, 0, (int)(p.rows.q_len * p.heads) - 1);
+            stop_row = part.stop_row;
+            at = rows.find(part, row < 0 ? part.begin_row : row);
+        }
+        if (threadIdx.x < 32) {
+            if (at.row != RT_ATTEND_NONE)
+                rows.look(at.row);
+            rt_sm90_publish(desk, number, part, at, rows);
+        }
+        left = rt_sm90_blocks(at);
+        block = {at.row, number, true, left == 0};
+        found = {nullptr, 0, false};
+        if (at.row == RT_ATTEND_NONE)
+            return;
+        key_number = at.key + lane_key();
+        settled = at.length - (int)p.rows.q_len;
+        pages.begin(part.row_base, at);
+        entry = pages.ask(key_number);
+        page = pages.follow(key_number, entry);
+        found = pages.find(key_number, entry, page);
+        entry = pages.ask(key_number + 64);
+        wait_for_keys();
+    }
+
+    /* To the next block, or behind the last. Not from there on. */
+    __device__ __forceinline__ void advance(void)
+    {
+        if (left <= 1) {
+            open(block.row + 1, block.segment + 1);
+            return;
+        }
+        left--;
+        key_number += 64;
+        block.opens = false;
+        found = pages.find(key_number, entry, page);
+        entry = pages.ask(key_number + 64);
+        wait_for_keys();
+    }
+
+    /* Some time behind advance, and before the next one. */
+    __device__ __forceinline__ void follow(void)
+    {
+        page = pages.follow(key_number + 64, entry);
+    }
+
+    __device__ __forceinline__ const struct rt_quant_view &view(void) const
+    {
+        if constexpr (SHAPE::LISTED)
+            return found.is_extra ? all.extra_quant : all.quant;
+        else
+            return all.quant;
+    }
+
+    __device__ __forceinline__ int64_t row_stride_bytes(void) const
+    {
+        if constexpr (SHAPE::LISTED)
+            return found.is_extra ? all.sparse.extra_kv.token_stride_bytes
+                                  : p.kv.token_stride_bytes;
+        else
+            return p.kv.token_stride_bytes;
+    }
+
+    /* Of a half: one f32, that of the tile that lanes 0-15 or 16-31 are about, or four of UE8M0. */
+    __device__ __forceinline__ uint32_t load_scale(const struct rt_quant_view &quant,
+                                                   const unsigned char *scales, int half) const
+    {
+        const uint32_t first = half * HALF, upper = HALF > 128 ? threadIdx.x % 32 / 16 * 128 : 0;
+        if (quant.scale_kind == RT_QUANT_SCALE_TENSOR)
+            return __float_as_uint(quant.tensor_scale);
+        return rt_load_l2_4(scales + (quant.scale_kind == RT_QUANT_SCALE_F32
+                                          ? (first + upper) / quant.tile * 4
+                                          : first / quant.tile));
+    }
+
+    /* The block's; asks for its scales. */
+    __device__ __forceinline__ struct rt_sm90_quant_key key(void) const
+    {
+        const struct rt_quant_view &quant = view();
+        const unsigned char *row = found.page + found.row * row_stride_bytes();
+        const unsigned char *scales =
+            found.page + quant.scale_offset_bytes + found.row * quant.scale_stride_bytes;
+        if (!found.page)
+            row = scales = (const unsigned char *)rt_sm90_no_key;
+        return {row, {load_scale(quant, scales, 0), load_scale(quant, scales, 1)}};
+    }
+};
+
+#endif

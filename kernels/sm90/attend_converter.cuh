@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_KERNELS_SM90_ATTEND_CONVERTER_CUH
+#define RT_KERNELS_SM90_ATTEND_CONVERTER_CUH
+
+/*
+ * The loading warps where keys are e4m3: each walks for itself, a block ahead, and converts its
+ * share of every block. WAY is how that comes: kernels/sm90/attend_ahead.cuh,
+ * kernels/sm90/attend_in_place.cuh.
+ */
+#include "kernels/sm90/attend_ahead.cuh"
+#include "kernels/sm90/attend_in_place.cuh"
+#include "kernels/sm90/attend_queries.cuh"
+
+template <class SHAPE, bool AHEAD> struct rt_sm90_way {
+    typedef rt_sm90_in_place<SHAPE> type;
+};
+template <class SHAPE> struct rt_sm90_way<SHAPE, true> {
+    typedef rt_sm90_ahead<SHAPE> type;
+};
+
+template <class SHAPE>
+struct rt_sm90_converter : rt_sm90_way<SHAPE, (SHAPE::AHEAD_BYTES > 0)>::type {
+    typedef typename rt_sm90_way<SHAPE, (SHAPE::AHEAD_BYTES > 0)>::type WAY;
+    static constexpr uint32_t QUERY_WARP = 1;
+
+    const rt_sm90_queries<SHAPE> queries;
+    rt_sm90_block_walk<SHAPE> walk;
+
+    __device__ __forceinline__ rt_sm90_converter(const typename SHAPE::params &all,
+                                                 const rt_sm90_room<SHAPE> &room_)
+        : WAY(all, room_), queries(all, room_), walk(all, room_.desk)
+    {
+    }
+
+    __device__ __forceinline__ void bring_query(const struct rt_sm90_block &block)
+    {
+        walk.wait_for_predecessor();
+        if (block.segment == 0)
+            rt_pdl_launch_dependents();
+        queries.bring(block.segment, block.row);
+        if (block.segment == 0)
+            queries.stamp();
+    }
+
+    /* Whether the walk is at a block with keys. */
+    __device__ __forceinline__ bool there(void) const
+    {
+        return walk.block.row != RT_ATTEND_NONE && !walk.block.is_empty;
+    }
+
+    /* The first q is as urgent as the first keys; a later one may have to wait for the segment
+     * before, of which the next stage is free earlier. */
+    __device__ __forceinline__ void run(void)
+    {
+        uint32_t j = 0;
+        if (!this->p.early || SHAPE::LISTED)
+            walk.wait_for_predecessor();
+        walk.open(-1, 0);
+        struct rt_sm90_block block = walk.block;
+        struct rt_sm90_quant_key key = walk.key();
+        this->begin(key, there());
+        walk.follow();
+        while (block.row != RT_ATTEND_NONE) {
+            walk.advance();
+            const struct rt_sm90_quant_key next = walk.key();
+            const bool brings = this->warp == QUERY_WARP && block.opens;
+            if (brings && block.segment == 0)
+                bring_query(block);
+            if (block.is_empty)
+                this->begin(next, there());
+            else
+                this->bring(j++, key, next, there());
+            if (brings && block.segment > 0)
+                bring_query(block);
+            walk.follow();
+            block = walk.block;
+            key = next;
+        }
+        walk.wait_for_predecessor();
+        if (this->warp == QUERY_WARP && block.segment == 0) {
+            rt_pdl_launch_dependents();
+            queries.stamp();
+        }
+    }
+};
+
+#endif

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_TESTS_EMU_KERNELS_DEVICE_PTX_CONVERT_E4M3_CUH
+#define RT_TESTS_EMU_KERNELS_DEVICE_PTX_CONVERT_E4M3_CUH
+
+#include "tests/emu/emu.h"
+
+/* By the format: bits of f16 are sign, 5 of exponent, bias 15, 10 of mantissa. */
+static inline uint32_t emu_e4m3_f16(uint32_t code)
+{
+    const uint32_t sign = (code & 0x80u) << 8, exponent = code >> 3 & 15u;
+    uint32_t mantissa = code & 7u, leading = 8 + exponent;
+    if ((code & 0x7fu) == 0x7fu)
+        return 0x7fffu;
+    if (exponent > 0)
+        return sign | leading << 10 | mantissa << 7;
+    if (mantissa == 0)
+        return sign;
+    for (leading = 9; mantissa < 8; leading--) /* subnormal: mantissa * 2^-9 */
+        mantissa <<= 1;
+    return sign | leading << 10 | (mantissa & 7u) << 7;
+}
+
+static inline uint32_t rt_e4m3x2_f16x2(uint16_t two)
+{
+    return emu_e4m3_f16(two & 0xffu) | emu_e4m3_f16(two >> 8) << 16;
+}
+
+/* Not of subnormals, which no e4m3 becomes. */
+static inline float rt_f16_float(uint16_t half)
+{
+    const uint32_t sign = (half & 0x8000u) << 16, magnitude = half & 0x7fffu;
+    if (magnitude == 0)
+        return __uint_as_float(sign);
+    if (magnitude >= 0x7c00u)
+        return __uint_as_float(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
+    return __uint_as_float(sign | ((magnitude >> 10) + 112u) << 23 | (magnitude & 0x3ffu) << 13);
+}
+
+#endif
