@@ -10,6 +10,7 @@
 struct block {
     CUdeviceptr base;
     size_t bytes;
+    int opened; /* by handles */
 };
 static struct block blocks[MAX_BLOCKS];
 
@@ -38,12 +39,14 @@ static CUresult fake_GetErrorName(CUresult e, const char **out)
     static const struct {
         CUresult e;
         const char *name;
-    } names[] = {{CUDA_ERROR_OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY"},
-                 {CUDA_ERROR_NO_DEVICE, "CUDA_ERROR_NO_DEVICE"},
-                 {CUDA_ERROR_NOT_INITIALIZED, "CUDA_ERROR_NOT_INITIALIZED"},
-                 {CUDA_ERROR_DEVICE_UNAVAILABLE, "CUDA_ERROR_DEVICE_UNAVAILABLE"},
-                 {CUDA_ERROR_SYSTEM_DRIVER_MISMATCH, "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"},
-                 {CUDA_ERROR_UNKNOWN, "CUDA_ERROR_UNKNOWN"}};
+    } names[] = {
+        {CUDA_ERROR_OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY"},
+        {CUDA_ERROR_NO_DEVICE, "CUDA_ERROR_NO_DEVICE"},
+        {CUDA_ERROR_NOT_INITIALIZED, "CUDA_ERROR_NOT_INITIALIZED"},
+        {CUDA_ERROR_DEVICE_UNAVAILABLE, "CUDA_ERROR_DEVICE_UNAVAILABLE"},
+        {CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE, "CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE"},
+        {CUDA_ERROR_SYSTEM_DRIVER_MISMATCH, "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"},
+        {CUDA_ERROR_UNKNOWN, "CUDA_ERROR_UNKNOWN"}};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if (names[i].e == e) {
             *out = names[i].name;
@@ -182,7 +185,7 @@ static CUresult fake_MemAlloc(CUdeviceptr *out, size_t bytes)
     for (int i = 0; i < MAX_BLOCKS; i++) {
         if (blocks[i].bytes)
             continue;
-        blocks[i] = (struct block){(uintptr_t)malloc(bytes), bytes};
+        blocks[i] = (struct block){.base = (uintptr_t)malloc(bytes), .bytes = bytes};
         *out = blocks[i].base;
         return CUDA_SUCCESS;
     }
@@ -220,6 +223,41 @@ static CUresult fake_MemHostGetDevicePointer(CUdeviceptr *out, void *p, unsigned
 static CUresult fake_MemFreeHost(void *p)
 {
     return fake_MemFree((uintptr_t)p);
+}
+
+/* Another process's memory, as far as this one can tell: a driver opens none of its own. */
+static CUresult fake_IpcGetMemHandle(CUipcMemHandle *out, CUdeviceptr p)
+{
+    NEED_CONTEXT();
+    NEED(!fake_fails("cuIpcGetMemHandle"), CUDA_ERROR_UNKNOWN);
+    const struct block *b = find(p, 1);
+    NEED(b && b->base == p, CUDA_ERROR_INVALID_VALUE);
+    memset(out, 0, sizeof(*out));
+    memcpy(out, &p, sizeof(p));
+    return CUDA_SUCCESS;
+}
+
+static CUresult fake_IpcOpenMemHandle(CUdeviceptr *out, CUipcMemHandle handle, unsigned flags)
+{
+    CUdeviceptr p;
+    NEED_CONTEXT();
+    NEED(!fake_fails("cuIpcOpenMemHandle"), CUDA_ERROR_UNKNOWN);
+    NEED(flags == CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS, CUDA_ERROR_INVALID_VALUE);
+    memcpy(&p, &handle, sizeof(p));
+    struct block *b = find(p, 1);
+    NEED(b && b->base == p, CUDA_ERROR_INVALID_VALUE);
+    b->opened++;
+    *out = p;
+    return CUDA_SUCCESS;
+}
+
+static CUresult fake_IpcCloseMemHandle(CUdeviceptr p)
+{
+    NEED_CONTEXT();
+    struct block *b = find(p, 1);
+    NEED(b && b->base == p && b->opened > 0, CUDA_ERROR_INVALID_VALUE);
+    b->opened--;
+    return CUDA_SUCCESS;
 }
 
 static CUresult fake_MemGetInfo(size_t *available, size_t *total)
@@ -374,6 +412,9 @@ static const struct rt_cuda_api fake_api = {
     .GetErrorName = fake_GetErrorName,
     .GetErrorString = fake_GetErrorString,
     .Init = fake_Init,
+    .IpcCloseMemHandle = fake_IpcCloseMemHandle,
+    .IpcGetMemHandle = fake_IpcGetMemHandle,
+    .IpcOpenMemHandle = fake_IpcOpenMemHandle,
     .KernelGetFunction = fake_KernelGetFunction,
     .KernelGetName = fake_KernelGetName,
     .KernelGetParamInfo = fake_KernelGetParamInfo,
