@@ -445,7 +445,9 @@ static void operators_refuse(void **state)
     bad.kv_page_stride = PAGE * 640; /* without their scales */
     refuse_append(ops, bad, RT_ERR_INVALID, "scales of kv");
     bad = good;
-    bad.shape.backend = RT_BACKEND_SM90;
+    bad.shape.backend = RT_BACKEND_SM90; /* pages of a token are the generic kernels' */
+    bad.shape.page_size = 1;
+    bad.kv_page_stride = 0;
     refuse_append(ops, bad, RT_ERR_UNSUPPORTED, "sm90");
     close_case(&c);
     rt_ops_destroy(&ops);
