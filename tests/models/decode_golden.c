@@ -32,6 +32,7 @@
 
 /* Numbers of e4m3 are off by up to a sixteenth each. */
 #define QUANT_COSINE_BOUND 0.95
+#define QUANT_NEAR 0.99 /* above: an expert that is not found here is missed by what follows */
 #define QUANT_MEAN_BOUND 0.1
 #define QUANT_SCORE_DOUBT 0.1
 #define QUANT_SCALE 0.03125 /* of fp8_tensor: numbers up to 14 */
@@ -39,9 +40,10 @@
 /* Positions of the longest text: the last token chosen is fed to nobody. */
 enum { TEXT = RECORDING_LONGEST + RECORDING_STEPS - 1 };
 
-/* Of a mean difference in the logits' deviation, of a cosine, and of a router's scores. */
+/* Of a mean difference in the logits' deviation, of a cosine, of one that needs no other expert,
+ * and of a router's scores. */
 struct bounds {
-    double mean, cosine, doubt;
+    double mean, cosine, near, doubt;
 };
 
 struct bench {
@@ -171,7 +173,7 @@ static bool near_truth(struct bench *b, float (*logits)[TEXT][RECORDING_VOCAB])
     const struct bounds *by = &b->bounds;
     struct truth_followed f = {.vectors = 0};
     for (uint32_t p = 0; p < RECORDING_PROMPTS; p++)
-        truth_follow(&b->truth, b->texts[p], text_length(b, p), logits[p][0], by->cosine, by->doubt,
+        truth_follow(&b->truth, b->texts[p], text_length(b, p), logits[p][0], by->near, by->doubt,
                      &f);
     printf("%u vectors, of every position: least cosine %.6f of %.3f, %u of them by another expert "
            "of a score within %.2g",
@@ -327,7 +329,7 @@ static void fill_config(struct bench *b, const char *device, bool f32)
     c->prefill_rows = 4;
     c->context_piece = 64;
     c->precision = f32 ? RT_PRECISION_F32 : RT_PRECISION_BF16;
-    b->bounds = (struct bounds){MEAN_BOUND, COSINE_BOUND, f32 ? 0 : SCORE_DOUBT};
+    b->bounds = (struct bounds){MEAN_BOUND, COSINE_BOUND, COSINE_BOUND, f32 ? 0 : SCORE_DOUBT};
 }
 
 /* False: there is none of that name. */
@@ -344,7 +346,8 @@ static bool set_layout(struct bench *b, const char *name)
     c->kv_layout = layout;
     c->kv_scale = layout == RT_KV_FP8_TENSOR ? QUANT_SCALE : 1;
     if (layout != RT_KV_BF16)
-        b->bounds = (struct bounds){QUANT_MEAN_BOUND, QUANT_COSINE_BOUND, QUANT_SCORE_DOUBT};
+        b->bounds =
+            (struct bounds){QUANT_MEAN_BOUND, QUANT_COSINE_BOUND, QUANT_NEAR, QUANT_SCORE_DOUBT};
     return true;
 }
 
