@@ -40,11 +40,10 @@ static void put(const struct rt_kv_gather_params *p,
                bytes);
 }
 
-/* `quantised`: the params that these begin; null: tokens as they are. */
+/* Tokens of `bytes`. `quantised`: the params that these begin; null: tokens as they are. */
 static void gather(const struct rt_kv_gather_params *p,
-                   const struct rt_kv_gather_quant_params *quantised)
+                   const struct rt_kv_gather_quant_params *quantised, size_t bytes)
 {
-    const size_t bytes = quantised ? quantised->d_qk * sizeof(uint16_t) : p->kv.token_bytes;
     for (uint32_t j = 0; j < p->count; j++) {
         const int64_t token = (int64_t)p->begin + j;
         struct rt_ref_place from;
@@ -57,11 +56,12 @@ static void gather(const struct rt_kv_gather_params *p,
 
 void rt_ref_kv_gather(const void *params)
 {
-    gather(params, NULL);
+    const struct rt_kv_gather_params *p = params;
+    gather(p, NULL, p->kv.token_bytes);
 }
 
 void rt_ref_kv_gather_quant(const void *params)
 {
     const struct rt_kv_gather_quant_params *p = params;
-    gather(&p->gather, p);
+    gather(&p->gather, p, p->d_qk * sizeof(uint16_t));
 }
