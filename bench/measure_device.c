@@ -186,6 +186,22 @@ static enum rt_status grow_pool(struct rt_measure *m, uint64_t wanted)
     return RT_OK;
 }
 
+enum rt_status rt_measure_renew(struct rt_measure *m, const struct rt_mla_shape *shape)
+{
+    struct rt_driver *d = &m->driver;
+    const struct rt_mla_shape *was = &m->pool_shape;
+    const bool same = shape->kv_layout == was->kv_layout && shape->d_qk == was->d_qk &&
+                      shape->d_v == was->d_v && shape->page_size == was->page_size;
+    if (same || shape->kv_layout == RT_KV_BF16)
+        return RT_OK;
+    RT_TRY(RT_DRV(d, &m->error, ctx_enter, (d)));
+    const enum rt_status status = fill_from(m, m->kv_noise, m->pool, m->pool_bytes);
+    (void)d->ctx_leave(d);
+    RT_TRY(status);
+    m->pool_shape = *shape;
+    return RT_OK;
+}
+
 enum rt_status rt_measure_pool(rt_measure *m, uint64_t bytes, struct rt_memory_region *out)
 {
     RT_REQUIRE(m, NULL, RT_ERR_INVALID, "rt_measure_pool: measure is null");

@@ -6,6 +6,7 @@
 #include "bench/measure.h"
 #include "driver/energy.h"
 #include "kernels/registry.h"
+#include "replayrt/ops.h"
 
 struct rt_measure {
     struct rt_driver driver;
@@ -16,6 +17,7 @@ struct rt_measure {
     uint64_t noise_bytes;
     rt_addr pool; /* 0: none yet */
     uint64_t pool_bytes;
+    struct rt_mla_shape pool_shape; /* of the cache that was last there */
     struct rt_energy_meter *energy; /* null: none wanted yet, or there is none */
     char device_reason[160];
     struct rt_error error;
@@ -23,5 +25,9 @@ struct rt_measure {
 
 /* Copies noise to the device, piece by piece from varying places. Waits for the copies. */
 enum rt_status rt_measure_fill(struct rt_measure *m, rt_addr to, uint64_t bytes);
+
+/* What was appended to caches of another shape is no number in this one's places, where they are
+ * quantised: the pool is noise again. */
+enum rt_status rt_measure_renew(struct rt_measure *m, const struct rt_mla_shape *shape);
 
 #endif

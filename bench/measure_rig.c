@@ -96,6 +96,7 @@ static enum rt_status decide_layers(struct rt_rig *rig, struct rt_error *err)
     layers = layers < LEAST_LAYERS ? LEAST_LAYERS : layers;
     layers = layers > RT_MAX_LAYERS ? RT_MAX_LAYERS : layers;
     RT_TRY(rt_measure_pool(rig->m, layers * rig->layer_bytes, &rig->pool));
+    RT_TRY(rt_measure_renew(rig->m, s));
     uint64_t room = rig->pool.bytes / rig->layer_bytes;
     RT_REQUIRE(room > 0, err, RT_ERR_DEVICE_MEMORY,
                "a layer's KV of %u pages takes %llu bytes of device memory, there is room for %llu",
