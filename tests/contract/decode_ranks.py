@@ -43,7 +43,12 @@ def options(family, *more):
 def run(family, *more):
     done = subprocess.run(options(family, *more, "--json"), capture_output=True, text=True,
                           timeout=120)
-    expect(done.returncode == 0 and not done.stderr, f"{family} {more}: {done}")
+    # Ranks whose libraries have no way in common multiply by kernels of ours, and say so.
+    said = done.stderr.splitlines()
+    stray = [line for line in said if not (GPUS and "the library has no way: rank" in line)]
+    expect(done.returncode == 0 and not stray, f"{family} {more}: {done}")
+    if said:
+        print(f"{len(said)} products by kernels of ours: {said[0]}")
     return json.loads(done.stdout)
 
 
