@@ -432,9 +432,50 @@ static void test_every_failing_call_is_reported(void **state)
     close_bench(&a);
 }
 
+static rt_addr taken_for_an_address;
+
+static int knows_one(struct rt_driver *d, rt_addr addr, struct rt_address_range *out)
+{
+    (void)d;
+    *out = (struct rt_address_range){.base = addr, .bytes = addr == taken_for_an_address ? 1 : 0};
+    return 0;
+}
+
+/* In a library's product; a caller's stage has no such excuse. */
+static void test_numbers_of_a_library_are_no_addresses(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t word;
+        bool number;
+    } cases[] = {{UINT64_C(0x403020100), true},  {UINT64_C(0x0706050403020100), true},
+                 {UINT64_C(0x400000040), true},  {UINT64_C(0xffff0000ffff), true},
+                 {UINT64_C(0x403020101), false}, {UINT64_C(0x1000403020100), false},
+                 {UINT64_C(0x400010000), false}, {UINT64_C(0x7f5a02000000), false}};
+    for (uint32_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct audit_bench a;
+        char text[512];
+        open_bench(&a, 0, cases[i].word);
+        build(&a);
+        taken_for_an_address = cases[i].word;
+        a.capture.bench.d.address_range = knows_one;
+        stray_text(text, "after.3", 1, cases[i].word);
+        assert_fails(&a, text);
+        const enum rt_work_kind kind = a.program.stages[2].work->kind;
+        a.program.stages[2].work->kind = RT_WORK_MATMUL;
+        if (cases[i].number)
+            assert_passes(&a);
+        else
+            assert_fails(&a, text);
+        a.program.stages[2].work->kind = kind;
+        close_bench(&a);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_numbers_of_a_library_are_no_addresses),
         cmocka_unit_test(test_clean_graph_passes),
         cmocka_unit_test(test_stray_pointer_of_ours),
         cmocka_unit_test(test_region_edges),
