@@ -19,7 +19,7 @@ typedef struct rt_measure rt_measure;
 
 #define RT_MEASURE_MAX_REPLAYS 64
 #define RT_MEASURE_MOST_SUSTAIN_MS 60000
-#define RT_MEASURE_SUSTAIN_LAYERS 61 /* of a step; layers' pools are read in turn */
+#define RT_MEASURE_SUSTAIN_LAYERS 61u /* of a step; layers' pools are read in turn */
 #define RT_MEASURE_KV_SCALE 0.0625f
 
 struct rt_measure_params {

@@ -57,7 +57,7 @@ static void test_preattend(void **state)
                       .nope_dim = 128,
                       .latent_dim = 512,
                       .rope_dim = 64}};
-    struct rt_launch l, plain;
+    struct rt_launch l = {0}, plain = {0};
     p.preattend.kv = v32_pages(&p.quant);
     assert_int_equal(build(RT_OP_PREATTEND_QUANT, &p, sizeof(p), &l, NULL), RT_OK);
     struct rt_preattend_params same = p.preattend;
@@ -91,7 +91,7 @@ static void test_kv_gather(void **state)
     (void)state;
     struct rt_kv_gather_quant_params p = {
         .gather = {.first = (void *)16, .out = (void *)16, .rows = 2, .count = 100}, .d_qk = 576};
-    struct rt_launch l, plain;
+    struct rt_launch l = {0}, plain = {0};
     p.gather.kv = v32_pages(&p.quant);
     assert_int_equal(build(RT_OP_KV_GATHER_QUANT, &p, sizeof(p), &l, NULL), RT_OK);
     struct rt_kv_gather_params same = p.gather;
