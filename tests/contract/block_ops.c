@@ -359,15 +359,21 @@ static void without_rope(void **state)
     free(q);
 }
 
+static void *room(size_t bytes)
+{
+    void *memory = aligned_alloc(256, (bytes + 255) / 256 * 256);
+    assert_non_null(memory);
+    return memory;
+}
+
 /* A quantised cache gets what rt_mla_append makes of the key that a bf16 one gets. */
 static void quantised(void **state)
 {
     static const enum rt_kv_layout layouts[] = {RT_KV_FP8_TENSOR, RT_KV_FP8_TOKEN, RT_KV_V32};
     struct rig *r = *state;
     const size_t bytes = sizeof(r->kv); /* more than any of them needs */
-    uint16_t *keys = aligned_alloc(256, TOKENS * (L + R) * 2);
-    unsigned char *found = aligned_alloc(256, bytes), *expected = aligned_alloc(256, bytes);
-    assert_true(keys && found && expected);
+    uint16_t *keys = room(TOKENS * (L + R) * 2);
+    unsigned char *found = room(bytes), *expected = room(bytes);
     const struct rt_mla_preattend_args plain = whole(r);
     run_preattend(r, &plain);
     for (uint32_t t = 0; t < TOKENS; t++) {
