@@ -211,7 +211,7 @@ static void assert_value(const struct fixture *f, uint32_t want)
 static void add_nodes(struct fixture *f)
 {
     struct rt_driver *const d = &f->d;
-    rt_dnode nodes[3];
+    rt_dnode nodes[3] = {0};
     uint32_t count = 0;
     for (uint32_t i = 0; i < 2; i++) {
         const struct rt_launch l = wide_launch(f, 10 + i, 4);
