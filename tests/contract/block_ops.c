@@ -376,11 +376,14 @@ static void quantised(void **state)
     unsigned char *found = room(bytes), *expected = room(bytes);
     const struct rt_mla_preattend_args plain = whole(r);
     run_preattend(r, &plain);
+    memset(keys, 0, TOKENS * (L + R) * 2);
     for (uint32_t t = 0; t < TOKENS; t++) {
         const int32_t position = position_of(r, t);
-        const int32_t column = (int32_t)(t / QUERY_LEN * COLUMNS) + position / PAGE;
-        const int32_t page = position < 0 ? 0 : r->block_table[1 + column];
-        memcpy(keys + t * (L + R), r->kv + (page * PAGE + position % PAGE) * (L + R), 2 * (L + R));
+        if (position < 0)
+            continue; /* padding: no slot to read, and append writes none */
+        const size_t column = t / QUERY_LEN * COLUMNS + (uint32_t)position / PAGE;
+        const size_t slot = (size_t)r->block_table[1 + column] * PAGE + (uint32_t)position % PAGE;
+        memcpy(keys + t * (L + R), r->kv + slot * (L + R), 2 * (L + R));
     }
     /* The last row goes beyond RoPE's table, which append knows nothing of: it has no page. */
     r->block_table[1 + 2 * COLUMNS + CAPACITY / PAGE] = -1;
