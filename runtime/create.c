@@ -49,6 +49,8 @@ static enum rt_status check_params(const struct rt_create_params *p, struct rt_e
                "rt_create: an arena of %" PRIu64 " bytes but its address is null", p->arena_bytes);
     RT_REQUIRE(p->pool_address || !p->pool_bytes, err, RT_ERR_INVALID,
                "rt_create: a pool of %" PRIu64 " bytes but its address is null", p->pool_bytes);
+    RT_REQUIRE(p->reserved == 0, err, RT_ERR_INVALID, "rt_create: reserved is %u, must be 0",
+               p->reserved);
     RT_REQUIRE(p->regions || !p->region_count, err, RT_ERR_INVALID,
                "rt_create: %u regions but params->regions is null", p->region_count);
     for (uint32_t i = 0; i < p->region_count; i++)
@@ -209,6 +211,7 @@ static enum rt_status capture_all(struct rt_runtime *rt, const struct rt_create_
         .refusals = &rt->products.refusals,
         .comm = rt->ranks ? &rt->ranks->comm : NULL,
         .sums = &rt->sums,
+        .exchanges = &rt->exchanges,
     };
     rt->products.may_refuse = p->config->projections == RT_PROJECTIONS_AUTO;
     RT_TRY(rt_recipe_make(&source, &rt->blueprint.control, NULL, &rt->control.program, err));
@@ -338,11 +341,14 @@ static enum rt_status build_runtime(struct rt_runtime *rt, const struct rt_creat
     RT_TRY(check_given(rt, p, err));
     RT_TRY(take_scales(rt, p, err));
     RT_TRY(take_weights(rt, p, err));
+    RT_TRY(rt_stage_exchanges_take(p, &rt->exchanges, err));
     RT_TRY(rt_ranks_take(rt, p->ranks, err));
     RT_TRY(RT_DRV(d, err, mem_info, (d, &free_bytes, &total_bytes)));
     RT_TRY(
         rt_blueprint_make(p->config, &d->caps, memory_budget(free_bytes, p), &rt->blueprint, err));
     RT_TRY(rt_ranks_share(rt, err));
+    RT_TRY(rt_stage_exchanges_place(&rt->exchanges, &rt->blueprint,
+                                    rt->ranks ? rt->ranks->comm.ranks : 1, p, d, err));
     say_choices(rt, p);
     say_foreign(p);
     if (p->stream) {

@@ -150,6 +150,7 @@ static void fields_of(const struct rt_runtime *rt, const struct rt_graph_spec *s
     fields[RT_BOARD_CHUNK] = rt_spec_is_chunk(spec) ? rt_spec_chunk(spec) : 0;
     fields[RT_BOARD_ROWS] = rows;
     fields[RT_BOARD_LAYERS] = c->layer ? c->geometry.layers : 0;
+    fields[RT_BOARD_STAGES] = rt->exchanges.count;
     fields[RT_BOARD_CONTEXT] = c->context_parallel;
     fields[RT_BOARD_SHARED_ROWS] = c->context_parallel > 1 ? rows : 0;
 }
@@ -163,19 +164,45 @@ static enum rt_status try_swap(struct rt_runtime *rt, const struct rt_graph_spec
     return rt_comm_try(&rt->ranks->comm, &rt->driver, &x, rt->stream, err);
 }
 
+static enum rt_status try_sum(struct rt_runtime *rt, const struct rt_collective *x,
+                              struct rt_error *err)
+{
+    RT_TRY(rt_comm_try(&rt->ranks->comm, &rt->driver, x, rt->stream, err));
+    return rt_sums_choose(&rt->sums, &rt->kernels, x, rt->stream, err);
+}
+
+/* Those of hidden are blocks' sums once more. */
+static enum rt_status try_stages(struct rt_runtime *rt, const struct rt_graph_spec *spec,
+                                 struct rt_error *err)
+{
+    for (uint32_t i = 0; i < rt->exchanges.count; i++) {
+        const struct rt_stage_exchange *const e = &rt->exchanges.items[i];
+        const struct rt_collective x =
+            rt_stage_exchange_work(e, &rt->blueprint, &rt->arena, &rt->ranks->comm, spec);
+        if (rt_stage_exchange_is_of_hidden(e))
+            continue;
+        RT_TRY(x.kind == RT_ALL_REDUCE
+                   ? try_sum(rt, &x, err)
+                   : rt_comm_try(&rt->ranks->comm, &rt->driver, &x, rt->stream, err));
+    }
+    return RT_OK;
+}
+
 static enum rt_status try_graph(struct rt_runtime *rt, const struct rt_graph_spec *spec,
                                 struct rt_error *err)
 {
-    const rt_addr hidden = rt_arena_addr(&rt->arena, RT_TENSOR_HIDDEN, 0);
-    const struct rt_collective x =
-        rt_ranks_sum(&rt->blueprint.config, &rt->ranks->comm, hidden, spec->tokens);
     uint32_t fields[RT_BOARD_FIELD_COUNT];
     fields_of(rt, spec, 0, fields);
     RT_TRY(rt_comm_post(&rt->ranks->comm, fields, err));
     if (rt->blueprint.config.context_parallel > 1)
         RT_TRY(try_swap(rt, spec, err));
-    RT_TRY(rt_comm_try(&rt->ranks->comm, &rt->driver, &x, rt->stream, err));
-    return rt_sums_choose(&rt->sums, &rt->kernels, &x, rt->stream, err);
+    if (rt->blueprint.config.layer) {
+        const struct rt_collective x =
+            rt_ranks_sum(&rt->blueprint.config, &rt->ranks->comm,
+                         rt_arena_addr(&rt->arena, RT_TENSOR_HIDDEN, 0), spec->tokens);
+        RT_TRY(try_sum(rt, &x, err));
+    }
+    return try_stages(rt, spec, err);
 }
 
 void rt_ranks_register(struct rt_runtime *rt)
@@ -200,7 +227,8 @@ enum rt_status rt_ranks_share(struct rt_runtime *rt, struct rt_error *err)
 
 enum rt_status rt_ranks_try(struct rt_runtime *rt, struct rt_error *err)
 {
-    if (!rt->ranks || rt->ranks->comm.ranks == 1 || !rt->blueprint.config.layer)
+    if (!rt->ranks || rt->ranks->comm.ranks == 1 ||
+        (!rt->blueprint.config.layer && !rt->exchanges.count))
         return RT_OK;
     for (uint32_t i = 0; i < rt->blueprint.spec_count; i++)
         RT_TRY(try_graph(rt, &rt->blueprint.specs[i], err));

@@ -167,10 +167,10 @@ static enum rt_stage_trust trust_of(const struct rt_recipe_source *s, enum rt_st
     return s->host_nodes >> point & 1 ? RT_STAGE_FOREIGN_HOST : RT_STAGE_FOREIGN;
 }
 
-enum rt_status rt_recipe_add_user_stage(struct recipe *b, enum rt_stage_point point, uint32_t layer)
+static enum rt_status add_part(struct recipe *b, enum rt_stage_point point, uint32_t layer,
+                               uint32_t part)
 {
-    if (!b->s->stages[point])
-        return RT_OK;
+    char name[RT_LABEL_BYTES];
     struct rt_stage_binding *binding = &b->bindings[b->bindings_used++];
     *binding = (struct rt_stage_binding){
         .fn = b->s->stages[point],
@@ -183,21 +183,41 @@ enum rt_status rt_recipe_add_user_stage(struct recipe *b, enum rt_stage_point po
                     .tokens = b->spec->tokens,
                     .chunk = rt_spec_chunk(b->spec),
                     .host = b->s->blueprint->caps.kind == RT_DEVICE_KIND_HOST,
-                    .runtime = b->s->runtime},
+                    .runtime = b->s->runtime,
+                    .part = part},
         .running = b->s->running,
     };
     const struct rt_work work = {.kind = RT_WORK_CALL,
                                  .call = {.fn = run_binding, .user = binding}};
-    RT_TRY(rt_recipe_add(b, point_names[point], layer, &work));
+    (void)snprintf(name, sizeof(name), part ? "%s_part%u" : "%s", point_names[point], part);
+    RT_TRY(rt_recipe_add(b, name, layer, &work));
     struct rt_stage *stage = &b->p->stages[b->p->count - 1];
     stage->trust = trust_of(b->s, point);
     stage->overlapped = b->s->overlapped >> point & 1;
     return RT_OK;
 }
 
+enum rt_status rt_recipe_add_user_stage(struct recipe *b, enum rt_stage_point point, uint32_t layer)
+{
+    const struct rt_stage_exchanges *const all = b->s->exchanges;
+    uint32_t part = 0;
+    if (!b->s->stages[point])
+        return RT_OK;
+    RT_TRY(add_part(b, point, layer, part));
+    for (uint32_t i = 0; all && i < all->count; i++) {
+        if (all->items[i].point != point)
+            continue;
+        RT_TRY(rt_recipe_add_stage_exchange(b, &all->items[i], layer));
+        if (all->items[i].resumes)
+            RT_TRY(add_part(b, point, layer, ++part));
+    }
+    return RT_OK;
+}
+
 uint32_t rt_recipe_binding_count(const struct rt_recipe_source *s)
 {
-    return 2 * s->blueprint->config.geometry.layers + 2;
+    const uint32_t points = 2 * s->blueprint->config.geometry.layers + 2;
+    return points * (1 + (s->exchanges ? s->exchanges->count : 0));
 }
 
 /* ---- ours ------------------------------------------------------------------------------------ */

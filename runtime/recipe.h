@@ -7,6 +7,7 @@
 #include "graphs/program.h"
 #include "runtime/blueprint.h"
 #include "runtime/refusals.h"
+#include "runtime/stage_exchange.h"
 #include "runtime/sums.h"
 #include "runtime/weights.h"
 
@@ -28,11 +29,12 @@ struct rt_recipe_source {
     void *stage_user;
     /* Bits by stage point, as in rt_create_params. */
     uint32_t foreign, host_nodes, overlapped;
-    const float *kv_scales;             /* [layers], or null: the configuration's */
-    const struct rt_weights *weights;   /* of blocks; null without */
-    const struct rt_refusals *refusals; /* of the library's; null: none is known */
-    struct rt_comm *comm;               /* of the ranks; null: this is the only one */
-    const struct rt_sums *sums;         /* over them; null: by the communicator */
+    const float *kv_scales;                     /* [layers], or null: the configuration's */
+    const struct rt_weights *weights;           /* of blocks; null without */
+    const struct rt_refusals *refusals;         /* of the library's; null: none is known */
+    struct rt_comm *comm;                       /* of the ranks; null: this is the only one */
+    const struct rt_sums *sums;                 /* over them; null: by the communicator */
+    const struct rt_stage_exchanges *exchanges; /* behind stages; null: none */
 };
 
 /* "before_attention", …: static storage. */

@@ -66,6 +66,9 @@ struct rt_heads_view rt_recipe_given_out(const struct recipe *b);
 struct rt_heads_view rt_recipe_given_lse(const struct recipe *b);
 /* Behind o_proj, of the span's tokens: all ranks' hidden is their sum. */
 enum rt_status rt_recipe_add_sum(struct recipe *b, uint32_t layer, void *hidden);
+/* What the caller has listed behind its stage: adds it, or nothing in a group of one. */
+enum rt_status rt_recipe_add_stage_exchange(struct recipe *b, const struct rt_stage_exchange *x,
+                                            uint32_t layer);
 /* Behind attention of all tokens: it becomes that over all ranks' keys. */
 enum rt_status rt_recipe_add_context(struct recipe *b, uint32_t layer);
 static inline bool rt_recipe_has_context(const struct recipe *b)

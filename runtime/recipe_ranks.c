@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What ranks have for each other: the sum behind o_proj, and where they share a context, what each
- * has seen of it.
+ * What ranks have for each other: the sum behind o_proj, what the caller has listed behind its
+ * stages, and where they share a context, what each has seen of it.
  *
  * Each attends with all heads of its group to the tokens of its own,
  * and gets of the others what they have of the heads that are its own behind attention:
@@ -99,12 +99,24 @@ static enum rt_status add_collective(struct recipe *b, const char *name, uint32_
     return RT_OK;
 }
 
-static enum rt_status add_one_shot(struct recipe *b, uint32_t layer,
+static enum rt_status add_one_shot(struct recipe *b, const char *name, uint32_t layer,
                                    const struct rt_collective *sum)
 {
     struct rt_work work;
     RT_TRY(rt_one_shot_work(b->s->kernels, sum, &work, b->err));
-    return rt_recipe_add(b, "o_proj_sum", layer, &work);
+    return rt_recipe_add(b, name, layer, &work);
+}
+
+static enum rt_status add_sum(struct recipe *b, const char *name, uint32_t layer,
+                              const struct rt_collective *sum)
+{
+    const struct rt_sum_choice *const choice = rt_sums_find(b->s->sums, sum);
+    RT_TRY(choice && choice->one_shot ? add_one_shot(b, name, layer, sum)
+                                      : add_collective(b, name, layer, sum));
+    struct rt_stage *const stage = &b->p->stages[b->p->count - 1];
+    if (choice)
+        (void)snprintf(stage->reason, sizeof(stage->reason), "%s", choice->reason);
+    return RT_OK;
 }
 
 /* Every rank has the product of its own heads. */
@@ -112,13 +124,21 @@ enum rt_status rt_recipe_add_sum(struct recipe *b, uint32_t layer, void *hidden)
 {
     const struct rt_collective sum =
         rt_ranks_sum(&b->s->blueprint->config, b->s->comm, (uintptr_t)hidden, rt_recipe_tokens(b));
-    const struct rt_sum_choice *const choice = rt_sums_find(b->s->sums, sum.count);
-    RT_TRY(choice && choice->one_shot ? add_one_shot(b, layer, &sum)
-                                      : add_collective(b, "o_proj_sum", layer, &sum));
-    struct rt_stage *const stage = &b->p->stages[b->p->count - 1];
-    if (choice)
-        (void)snprintf(stage->reason, sizeof(stage->reason), "%s", choice->reason);
-    return RT_OK;
+    return add_sum(b, "o_proj_sum", layer, &sum);
+}
+
+enum rt_status rt_recipe_add_stage_exchange(struct recipe *b, const struct rt_stage_exchange *x,
+                                            uint32_t layer)
+{
+    char name[RT_LABEL_BYTES];
+    if (!b->s->comm || b->s->comm->ranks == 1)
+        return RT_OK;
+    const struct rt_collective c =
+        rt_stage_exchange_work(x, b->s->blueprint, b->s->arena, b->s->comm, b->spec);
+    const bool sums = x->kind == RT_EXCHANGE_SUM;
+    (void)snprintf(name, sizeof(name), "%s_%s", rt_stage_point_name(x->point),
+                   sums ? "sum" : "gather");
+    return sums ? add_sum(b, name, layer, &c) : add_collective(b, name, layer, &c);
 }
 
 static enum rt_status add_exchange(struct recipe *b, uint32_t layer)

@@ -86,6 +86,7 @@ struct rt_runtime {
 
     rt_ranks *ranks;     /* null: this is the only one */
     struct rt_sums sums; /* over them */
+    struct rt_stage_exchanges exchanges;
 
     struct rt_weights weights;   /* of blocks; zeroed without */
     struct rt_products products; /* that the library does */

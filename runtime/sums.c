@@ -9,10 +9,10 @@
 #define WARM_UP 3u
 #define REPLAYS 9u
 
-const struct rt_sum_choice *rt_sums_find(const struct rt_sums *s, uint64_t count)
+const struct rt_sum_choice *rt_sums_find(const struct rt_sums *s, const struct rt_collective *x)
 {
     for (uint32_t i = 0; s && i < s->choice_count; i++)
-        if (s->choices[i].count == count)
+        if (s->choices[i].count == x->count && s->choices[i].dtype == x->dtype)
             return &s->choices[i];
     return NULL;
 }
@@ -58,9 +58,9 @@ enum rt_status rt_sums_choose(struct rt_sums *s, const struct rt_kernels *k,
                               const struct rt_collective *x, rt_dstream stream,
                               struct rt_error *err)
 {
-    struct rt_sum_choice choice = {.count = x->count};
+    struct rt_sum_choice choice = {.count = x->count, .dtype = x->dtype};
     char why[RT_PEERS_WHY_BYTES];
-    if (rt_sums_find(s, x->count) || s->choice_count == RT_MAX_SPECS)
+    if (rt_sums_find(s, x) || s->choice_count == RT_MAX_SPECS)
         return RT_OK;
     if (rt_one_shot_serves(x->comm, x, why, sizeof(why)))
         RT_TRY(measure(k, x, stream, &choice, err));

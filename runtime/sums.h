@@ -15,6 +15,7 @@
 
 struct rt_sum_choice {
     uint64_t count; /* elements */
+    enum rt_dtype dtype;
     uint32_t one_shot;
     char reason[RT_SUM_REASON_BYTES];
 };
@@ -31,6 +32,6 @@ enum rt_status rt_sums_choose(struct rt_sums *s, const struct rt_kernels *k,
                               struct rt_error *err);
 
 /* Null: nothing was chosen for it, and it is the communicator's. */
-const struct rt_sum_choice *rt_sums_find(const struct rt_sums *s, uint64_t count);
+const struct rt_sum_choice *rt_sums_find(const struct rt_sums *s, const struct rt_collective *x);
 
 #endif

@@ -32,6 +32,7 @@
     X(CHUNK, "tokens of a chunk")                                                                  \
     X(ROWS, "live rows") /* or none: an idle rank */                                               \
     X(LAYERS, "layers")                                                                            \
+    X(STAGES, "exchanges behind stages")                                                           \
     X(CONTEXT, "ranks of a context")                                                               \
     X(SHARED_ROWS, "live rows of a shared context") /* which no rank may leave out */
 

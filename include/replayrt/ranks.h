@@ -98,6 +98,49 @@ RT_API enum rt_status rt_ranks_get_info(const rt_ranks *ranks, struct rt_ranks_i
 RT_API enum rt_status rt_ranks_cut(const rt_ranks *ranks, struct rt_config *config,
                                    struct rt_error *error);
 
+/* ---- exchanges behind stages ----------------------------------------------------------------- */
+
+#define RT_MAX_STAGE_EXCHANGES 8
+
+enum rt_exchange_kind {
+    RT_EXCHANGE_SUM = 0, /* to = the sum of all ranks' from; may be in place */
+    RT_EXCHANGE_GATHER   /* to [ranks, vectors, width] = all ranks' from, in the order of ranks */
+};
+
+/* How many vectors a graph has. */
+enum rt_exchange_vectors {
+    RT_EXCHANGE_TOKENS = 0, /* rt_stage_context.tokens */
+    RT_EXCHANGE_RESULTS     /* batch * query_len, which of a chunk are rows */
+};
+
+/*
+ * One exchange of all ranks directly behind a stage of the caller's, in every graph and, of a point
+ * of layers, in every layer: a node of its own, done as the sum behind o_proj is. Several of one
+ * point follow each other as they are listed. With `resumes` the stage is called once more behind
+ * it, context->part being one higher, and the next of the list follow that part.
+ *
+ *   after_attention  MLP over a part of its width ── sum of hidden
+ *   step_end         norm, a part of the vocabulary ── gather ── part 1: choose the next token
+ *
+ * Memory is the caller's: [vectors, width], packed, on 16 bytes, in its regions, and large enough
+ * for the largest graph, whose first vectors a smaller one has. rt_create makes every exchange
+ * once, with whatever numbers are there. Without ranks, and in a group of one, nothing is
+ * exchanged: parts are called all the same, and what was to be gathered lies where it was. It lies
+ * inside of arrays, where it cannot grow.
+ */
+struct rt_stage_exchange {
+    enum rt_stage_point point;
+    enum rt_exchange_kind kind;
+    enum rt_exchange_vectors vectors;
+    enum rt_dtype dtype; /* bf16 or f32; of what is gathered, any */
+    uint64_t width;      /* numbers of a vector */
+    /* Both 0: tensor `hidden` of all tokens, summed in place; vectors, dtype and width are 0 then.
+     * What is gathered lies apart from where it goes to. */
+    uint64_t from, to;
+    uint32_t resumes; /* 1: the stage has another part behind it */
+    uint32_t reserved;
+};
+
 #ifdef __cplusplus
 }
 #endif

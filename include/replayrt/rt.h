@@ -70,6 +70,8 @@ struct rt_stage_context {
     rt_runtime *runtime; /* for rt_tensor and rt_completed only */
     uint32_t tokens;     /* of all rows, padded; batch * query_len but for a chunk */
     uint32_t chunk;      /* of these, the first ones that are prompts'; 0: a step that decodes */
+    uint32_t part;       /* 0; 1, 2, ... behind exchanges that the stage goes on behind */
+    uint32_t reserved;
 };
 
 /*
@@ -160,6 +162,10 @@ struct rt_create_params {
      * are multiplied by when they are read, above 0 and finite; null: rt_config.kv_scale. Copied
      * into the graphs. */
     const float *kv_scales;
+    /* replayrt/ranks.h: what ranks have for each other behind stages, [exchange_count], copied. */
+    const struct rt_stage_exchange *exchanges;
+    uint32_t exchange_count;
+    uint32_t reserved;
 };
 
 /*

@@ -126,6 +126,8 @@ static enum rt_status create(struct rank_seat *seat)
     config.context_parallel = rank_context(seat);
     if (seat->ranks)
         RT_TRY(rt_ranks_cut(seat->ranks, &config, &seat->error));
+    if (seat->bench->change)
+        seat->bench->change(seat, &p);
     RT_TRY(rt_weights_create(&config, &weights, &seat->error));
     enum rt_status status = bind(seat, &config, weights, &seat->error);
     p.weights = weights;

@@ -44,6 +44,8 @@ struct rank_bench {
     uint32_t context; /* ranks that share one; 0: every rank has all tokens */
     char path[64];
     const void *user; /* of a rank's function */
+    /* Changes what a rank's runtime is made with; null: nothing is changed. */
+    void (*change)(struct rank_seat *seat, struct rt_create_params *params);
     /* Largest batch size and layers of each rank; 0: those of blocks.config. */
     uint32_t batches[RANKS_MOST], layers[RANKS_MOST];
     struct rank_seat seats[RANKS_MOST];
