@@ -53,11 +53,15 @@ struct rt_matmul {
  */
 #define RT_WORKSPACE_ALIGN 256u
 #define RT_MATMUL_PLAN_TEXT 128
+#define RT_MATMUL_IDENTITY_WORDS 10
 struct rt_matmul_plan {
     uint32_t candidates;            /* ways to do it, the fastest by estimate first; at least 1 */
     uint32_t selected;              /* one of them, below too */
     uint64_t workspace_bytes;       /* that it wants */
     char text[RT_MATMUL_PLAN_TEXT]; /* for people: "algo 66, tile 64x64, split-K 5" */
+    /* For other processes of this machine: equal where a plan of theirs for the same product does
+     * it alike, to the same bits. */
+    uint32_t identity[RT_MATMUL_IDENTITY_WORDS];
 };
 
 enum rt_collective_kind {

@@ -75,11 +75,15 @@ static bool same_strides(const struct rt_matmul *p, const struct rt_matmul *m)
            p->d_row_stride == m->d_row_stride;
 }
 
+bool rt_matmul_same_shape(const struct rt_matmul *a, const struct rt_matmul *b)
+{
+    return same_product(a, b) && same_strides(a, b);
+}
+
 bool rt_matmul_alike(const struct rt_matmul *a, const struct rt_matmul *b)
 {
     const struct rt_matmul_alignment x = rt_matmul_alignment(a), y = rt_matmul_alignment(b);
-    return same_product(a, b) && same_strides(a, b) && x.a == y.a && x.b == y.b &&
-           x.bias == y.bias && x.d == y.d;
+    return rt_matmul_same_shape(a, b) && x.a == y.a && x.b == y.b && x.bias == y.bias && x.d == y.d;
 }
 
 static bool has_workspace(const struct rt_matmul *m, uint64_t bytes)
@@ -90,7 +94,7 @@ static bool has_workspace(const struct rt_matmul *m, uint64_t bytes)
 
 bool rt_matmul_plan_serves(const struct rt_matmul *planned, const struct rt_matmul *m)
 {
-    if (!same_product(planned, m) || !same_strides(planned, m))
+    if (!rt_matmul_same_shape(planned, m))
         return false;
     const struct rt_matmul_alignment want = rt_matmul_alignment(planned);
     const struct rt_matmul_alignment is = rt_matmul_alignment(m);

@@ -36,7 +36,10 @@ static inline int64_t rt_matmul_pitch(uint32_t rows, uint32_t width, int64_t row
  * sizes are within INT32_MAX. */
 bool rt_matmul_plannable(const struct rt_matmul *m);
 
-/* Equal but for the addresses, whose alignments are equal: one has a plan where the other has. */
+/* Equal but for the addresses. */
+bool rt_matmul_same_shape(const struct rt_matmul *a, const struct rt_matmul *b);
+
+/* And whose alignments are equal: one has a plan where the other has. */
 bool rt_matmul_alike(const struct rt_matmul *a, const struct rt_matmul *b);
 
 /* m->plan, made of `planned` (a plannable product), does m too: all but the addresses is equal,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/fastest.h"
 
-#include <float.h>
+#include <string.h>
 
 #define ROUNDS 2u
 
@@ -76,51 +76,77 @@ static bool is_captured_as_kernels(const struct trial *t)
     return good;
 }
 
-/* Milliseconds of all layers; false where the selected way is none. The first round loads code. */
-static bool measure(const struct trial *t, float *ms)
+/* What one product takes; false where the selected way is none. The first round loads code. */
+static bool measure(const struct trial *t, float *us)
 {
     struct rt_driver *d = t->d;
+    float ms = 0;
     if (run_all(t) != 0 || d->stream_sync(d, t->stream) != 0 || !is_captured_as_kernels(t) ||
         d->event_record(d, t->from, t->stream) != 0)
         return false;
     for (uint32_t i = 0; i < ROUNDS; i++)
         if (run_all(t) != 0)
             return false;
-    return d->event_record(d, t->to, t->stream) == 0 && d->event_sync(d, t->to) == 0 &&
-           d->event_elapsed(d, t->from, t->to, ms) == 0;
+    if (d->event_record(d, t->to, t->stream) != 0 || d->event_sync(d, t->to) != 0 ||
+        d->event_elapsed(d, t->from, t->to, &ms) != 0)
+        return false;
+    *us = ms * 1e3f / (float)(ROUNDS * t->count);
+    return true;
 }
 
-static enum rt_status select_fastest(struct trial *t, struct rt_error *err)
+static enum rt_status time_all(const struct trial *t, struct rt_timed_ways *out,
+                               struct rt_error *err)
 {
-    float best_ms = FLT_MAX;
-    uint32_t best = t->plan->candidates;
-    for (uint32_t i = 0; i < t->plan->candidates; i++) {
-        float ms = 0;
-        RT_TRY(RT_DRV(t->d, err, matmul_select, (t->d, t->plan, i)));
-        if (!measure(t, &ms) || ms >= best_ms)
+    struct rt_matmul_plan *const plan = t->plan;
+    out->count = 0;
+    for (uint32_t i = 0; i < plan->candidates && i < RT_FASTEST_CANDIDATES; i++) {
+        struct rt_timed_way *const way = &out->ways[out->count];
+        RT_TRY(RT_DRV(t->d, err, matmul_select, (t->d, plan, i)));
+        if (!measure(t, &way->us))
             continue;
-        best_ms = ms;
-        best = i;
+        way->candidate = i;
+        memcpy(way->identity, plan->identity, sizeof(way->identity));
+        out->count++;
     }
-    RT_REQUIRE(best < t->plan->candidates, err, RT_ERR_UNSUPPORTED,
+    RT_REQUIRE(out->count > 0, err, RT_ERR_UNSUPPORTED,
                "none of the library's %u ways to multiply %u vectors of %u by %u rows, %u times, "
                "works as kernels alone",
-               t->plan->candidates, t->layers[0]->m, t->layers[0]->k, t->layers[0]->n,
+               plan->candidates, t->layers[0]->m, t->layers[0]->k, t->layers[0]->n,
                t->layers[0]->batch);
-    return RT_DRV(t->d, err, matmul_select, (t->d, t->plan, best));
+    return RT_DRV(t->d, err, matmul_select, (t->d, plan, out->ways[0].candidate));
+}
+
+enum rt_status rt_fastest_time(struct rt_driver *d, rt_dstream stream,
+                               const struct rt_matmul *const *layers, uint32_t count,
+                               struct rt_matmul_plan *plan, struct rt_timed_ways *out,
+                               struct rt_error *err)
+{
+    struct trial t = {.d = d, .stream = stream, .layers = layers, .count = count, .plan = plan};
+    RT_TRY(RT_DRV(d, err, event_create, (d, &t.from)));
+    enum rt_status status = RT_DRV(d, err, event_create, (d, &t.to));
+    if (status == RT_OK) {
+        status = time_all(&t, out, err);
+        (void)d->event_destroy(d, t.to);
+    }
+    (void)d->event_destroy(d, t.from);
+    return status;
+}
+
+enum rt_status rt_fastest_take(struct rt_driver *d, struct rt_matmul_plan *plan,
+                               const struct rt_timed_ways *timed, struct rt_error *err)
+{
+    const struct rt_timed_way *best = timed->ways;
+    for (uint32_t i = 1; i < timed->count; i++)
+        if (timed->ways[i].us < best->us)
+            best = &timed->ways[i];
+    return RT_DRV(d, err, matmul_select, (d, plan, best->candidate));
 }
 
 enum rt_status rt_fastest_select(struct rt_driver *d, rt_dstream stream,
                                  const struct rt_matmul *const *layers, uint32_t count,
                                  struct rt_matmul_plan *plan, struct rt_error *err)
 {
-    struct trial t = {.d = d, .stream = stream, .layers = layers, .count = count, .plan = plan};
-    RT_TRY(RT_DRV(d, err, event_create, (d, &t.from)));
-    enum rt_status status = RT_DRV(d, err, event_create, (d, &t.to));
-    if (status == RT_OK) {
-        status = select_fastest(&t, err);
-        (void)d->event_destroy(d, t.to);
-    }
-    (void)d->event_destroy(d, t.from);
-    return status;
+    struct rt_timed_ways timed;
+    RT_TRY(rt_fastest_time(d, stream, layers, count, plan, &timed, err));
+    return rt_fastest_take(d, plan, &timed, err);
 }

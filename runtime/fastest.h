@@ -17,12 +17,33 @@
 enum rt_status rt_fastest_prepare(struct rt_driver *d, const struct rt_matmul *product,
                                   struct rt_matmul_plan **out, struct rt_error *err);
 
+/* A way that works, and what one product takes by it. */
+struct rt_timed_way {
+    uint32_t candidate; /* of the plan's */
+    float us;
+    uint32_t identity[RT_MATMUL_IDENTITY_WORDS];
+};
+struct rt_timed_ways {
+    uint32_t count;
+    struct rt_timed_way ways[RT_FASTEST_CANDIDATES];
+};
+
 /*
- * Selects plan's fastest way that captures as kernels alone, and runs each for it: `layers` are the
- * same product, that the plan was made for, with `count` sets of operands, whose memory is there
- * and whose results are written. A single way is tried too: a library loads its code at the first
- * use, not in a capture. Blocks. RT_ERR_UNSUPPORTED where there is no such way.
+ * Times plan's ways that capture as kernels alone, and leaves one of them selected: `layers` are
+ * the same product, that the plan was made for, with `count` sets of operands, whose memory is
+ * there and whose results are written. A single way is tried too: a library loads its code at the
+ * first use, not in a capture. Blocks. RT_ERR_UNSUPPORTED where there is no such way.
  */
+enum rt_status rt_fastest_time(struct rt_driver *d, rt_dstream stream,
+                               const struct rt_matmul *const *layers, uint32_t count,
+                               struct rt_matmul_plan *plan, struct rt_timed_ways *out,
+                               struct rt_error *err);
+
+/* Selects the fastest of them. */
+enum rt_status rt_fastest_take(struct rt_driver *d, struct rt_matmul_plan *plan,
+                               const struct rt_timed_ways *timed, struct rt_error *err);
+
+/* Both. */
 enum rt_status rt_fastest_select(struct rt_driver *d, rt_dstream stream,
                                  const struct rt_matmul *const *layers, uint32_t count,
                                  struct rt_matmul_plan *plan, struct rt_error *err);

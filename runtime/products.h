@@ -10,7 +10,8 @@
 #include "runtime/refusals.h"
 
 struct rt_planned {
-    struct rt_matmul first; /* that the plan was made for */
+    struct rt_matmul first; /* that the plan was made for, with alignments for addresses */
+    uint32_t bias_align;    /* of all ranks' biases; 0: none has one */
     struct rt_matmul_plan *plan;
 };
 
@@ -28,6 +29,9 @@ struct rt_products {
  * that is kernels alone, goes to our kernels where it may be refused, and the recipe is made anew:
  * s->refusals is &products->refusals. RT_ERR_UNSUPPORTED names the product where it may not be. The
  * program is to be freed also then. Blocks.
+ *
+ * All ranks of s->comm that have blocks come here with the same graphs, and do each product by one
+ * way that all have; where there is none, all by our kernels. RT_ERR_RANKS.
  */
 enum rt_status rt_products_make(struct rt_products *products, const struct rt_recipe_source *s,
                                 const struct rt_graph_spec *spec, struct rt_stage_binding *bindings,

@@ -22,9 +22,12 @@ enum rt_status rt_refusals_add(struct rt_refusals *refusals, const struct rt_mat
 
 const char *rt_refusals_find(const struct rt_refusals *refusals, const struct rt_matmul *product)
 {
-    for (uint32_t i = 0; i < refusals->count; i++)
-        if (rt_matmul_alike(&refusals->items[i].product, product))
+    for (uint32_t i = 0; i < refusals->count; i++) {
+        const struct rt_matmul *const refused = &refusals->items[i].product;
+        if (refusals->any_alignment ? rt_matmul_same_shape(refused, product)
+                                    : rt_matmul_alike(refused, product))
             return refusals->items[i].why;
+    }
     return NULL;
 }
 

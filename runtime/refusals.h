@@ -19,11 +19,15 @@ struct rt_refusal {
 struct rt_refusals {
     struct rt_refusal *items;
     uint32_t count;
+    /* Of several ranks: what is refused on one is on all, and none knows how operands of the others
+     * are aligned when it makes its recipe. So it is refused however they are. */
+    bool any_alignment;
 };
 
 enum rt_status rt_refusals_add(struct rt_refusals *refusals, const struct rt_matmul *product,
                                const char *why, struct rt_error *err);
-/* Why there is no way for a product of this shape, strides and alignment; null: none is known. */
+/* Why there is no way for a product of this shape and strides, and where it counts of this
+ * alignment; null: none is known. */
 const char *rt_refusals_find(const struct rt_refusals *refusals, const struct rt_matmul *product);
 void rt_refusals_free(struct rt_refusals *refusals);
 

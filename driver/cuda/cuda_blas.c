@@ -155,7 +155,9 @@ static void take(const struct rt_cuda_blas *blas, struct cuda_plan *p, uint32_t 
 {
     p->plan.selected = i;
     p->plan.workspace_bytes = p->ways[i].workspaceSize;
-    rt_cuda_blas_describe(blas, &p->ways[i], p->plan.text, sizeof(p->plan.text));
+    rt_cuda_blas_identify(blas, &p->ways[i].algo, p->plan.identity);
+    rt_cuda_blas_describe(p->plan.identity, p->ways[i].workspaceSize, p->plan.text,
+                          sizeof(p->plan.text));
 }
 
 /* The first failure, after everything there is has been released. */

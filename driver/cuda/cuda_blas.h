@@ -42,9 +42,28 @@ static inline int rt_cuda_blas_code(cublasStatus_t status)
     return status == CUBLAS_STATUS_SUCCESS ? 0 : RT_CUDA_BLAS_FAILED + (int)status;
 }
 
-/* "algo 66, tile 64x64, split-K 5, 1.2 MiB workspace": what the library tells, cut to size. */
-void rt_cuda_blas_describe(const struct rt_cuda_blas *blas,
-                           const cublasLtMatmulHeuristicResult_t *way, char *text, size_t bytes);
+/* The words of a plan's identity: what the library's version tells of a way. */
+enum rt_cuda_blas_word {
+    RT_CUDA_BLAS_VERSION,
+    RT_CUDA_BLAS_ALGORITHM,
+    RT_CUDA_BLAS_TILE,
+    RT_CUDA_BLAS_STAGES,
+    RT_CUDA_BLAS_INNER_SHAPE,
+    RT_CUDA_BLAS_CLUSTER,
+    RT_CUDA_BLAS_SPLIT_K,
+    RT_CUDA_BLAS_REDUCTION,
+    RT_CUDA_BLAS_SWIZZLE,
+    RT_CUDA_BLAS_OPTION,
+    RT_CUDA_BLAS_WORDS
+};
+_Static_assert(RT_CUDA_BLAS_WORDS == RT_MATMUL_IDENTITY_WORDS, "an identity is all of them");
+
+/* What the library is too old to tell is 0. */
+void rt_cuda_blas_identify(const struct rt_cuda_blas *blas, const cublasLtMatmulAlgo_t *algo,
+                           uint32_t identity[RT_CUDA_BLAS_WORDS]);
+/* "algo 66, tile 64x64, split-K 5, 1.2 MiB workspace", cut to size. */
+void rt_cuda_blas_describe(const uint32_t identity[RT_CUDA_BLAS_WORDS], size_t workspace_bytes,
+                           char *text, size_t bytes);
 
 enum rt_status rt_cuda_open_blas(struct rt_driver *d, struct rt_error *err);
 

@@ -87,7 +87,7 @@ static void put_stages(struct writer *w, uint32_t id)
         put(w, ", stages number %u", id);
 }
 
-static void put_cluster(struct writer *w, uint16_t id)
+static void put_cluster(struct writer *w, uint32_t id)
 {
     static const uint8_t shapes[][2] = {
         {0, 0},  {0, 0},  {1, 1},  {2, 1},  {4, 1},  {1, 2},  {2, 2},  {4, 2},  {1, 4},
@@ -110,38 +110,52 @@ static void put_workspace(struct writer *w, size_t bytes)
         put(w, ", %zu bytes workspace", bytes);
 }
 
-/* What the library does not tell, since it is older than the question, stays zero. */
+/* An attribute of two bytes or four; what is not told stays zero. */
 static void read(const struct rt_cuda_blas *blas, const cublasLtMatmulAlgo_t *algo,
-                 cublasLtMatmulAlgoConfigAttributes_t attribute, void *value, size_t bytes)
+                 cublasLtMatmulAlgoConfigAttributes_t attribute, size_t bytes, uint32_t *word)
 {
+    uint16_t half = 0;
+    uint32_t whole = 0;
     size_t written = 0;
+    void *const value = bytes == sizeof(half) ? (void *)&half : (void *)&whole;
     (void)blas->api.MatmulAlgoConfigGetAttribute(algo, attribute, value, bytes, &written);
+    *word = bytes == sizeof(half) ? half : whole;
 }
 
-void rt_cuda_blas_describe(const struct rt_cuda_blas *blas,
-                           const cublasLtMatmulHeuristicResult_t *way, char *text, size_t bytes)
+void rt_cuda_blas_identify(const struct rt_cuda_blas *blas, const cublasLtMatmulAlgo_t *algo,
+                           uint32_t identity[RT_CUDA_BLAS_WORDS])
 {
-    const cublasLtMatmulAlgo_t *const algo = &way->algo;
+    static const struct {
+        enum rt_cuda_blas_word word;
+        cublasLtMatmulAlgoConfigAttributes_t attribute;
+        size_t bytes;
+    } told[] = {{RT_CUDA_BLAS_ALGORITHM, CUBLASLT_ALGO_CONFIG_ID, 4},
+                {RT_CUDA_BLAS_TILE, CUBLASLT_ALGO_CONFIG_TILE_ID, 4},
+                {RT_CUDA_BLAS_STAGES, CUBLASLT_ALGO_CONFIG_STAGES_ID, 4},
+                {RT_CUDA_BLAS_INNER_SHAPE, CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID, 2},
+                {RT_CUDA_BLAS_CLUSTER, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, 2},
+                {RT_CUDA_BLAS_SPLIT_K, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, 4},
+                {RT_CUDA_BLAS_REDUCTION, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, 4},
+                {RT_CUDA_BLAS_SWIZZLE, CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING, 4},
+                {RT_CUDA_BLAS_OPTION, CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION, 4}};
+    identity[RT_CUDA_BLAS_VERSION] = (uint32_t)blas->api.GetVersion();
+    for (size_t i = 0; i < sizeof(told) / sizeof(told[0]); i++)
+        read(blas, algo, told[i].attribute, told[i].bytes, &identity[told[i].word]);
+}
+
+void rt_cuda_blas_describe(const uint32_t identity[RT_CUDA_BLAS_WORDS], size_t workspace_bytes,
+                           char *text, size_t bytes)
+{
     struct writer w = {.text = text, .bytes = bytes};
-    int32_t number = 0, split = 0;
-    uint32_t tile = 0, stages = 0, swizzle = 0, option = 0;
-    uint16_t cluster = 0;
-    read(blas, algo, CUBLASLT_ALGO_CONFIG_ID, &number, sizeof(number));
-    read(blas, algo, CUBLASLT_ALGO_CONFIG_TILE_ID, &tile, sizeof(tile));
-    read(blas, algo, CUBLASLT_ALGO_CONFIG_STAGES_ID, &stages, sizeof(stages));
-    read(blas, algo, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, &cluster, sizeof(cluster));
-    read(blas, algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &split, sizeof(split));
-    read(blas, algo, CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING, &swizzle, sizeof(swizzle));
-    read(blas, algo, CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION, &option, sizeof(option));
-    put(&w, "algo %d", number);
-    put_tile(&w, tile);
-    put_stages(&w, stages);
-    put_cluster(&w, cluster);
-    if (split > 1)
-        put(&w, ", split-K %d", split);
-    if (swizzle > 0)
-        put(&w, ", swizzle %u", swizzle);
-    if (option > 0)
-        put(&w, ", option %u", option);
-    put_workspace(&w, way->workspaceSize);
+    put(&w, "algo %d", (int32_t)identity[RT_CUDA_BLAS_ALGORITHM]);
+    put_tile(&w, identity[RT_CUDA_BLAS_TILE]);
+    put_stages(&w, identity[RT_CUDA_BLAS_STAGES]);
+    put_cluster(&w, identity[RT_CUDA_BLAS_CLUSTER]);
+    if ((int32_t)identity[RT_CUDA_BLAS_SPLIT_K] > 1)
+        put(&w, ", split-K %u", identity[RT_CUDA_BLAS_SPLIT_K]);
+    if (identity[RT_CUDA_BLAS_SWIZZLE] > 0)
+        put(&w, ", swizzle %u", identity[RT_CUDA_BLAS_SWIZZLE]);
+    if (identity[RT_CUDA_BLAS_OPTION] > 0)
+        put(&w, ", option %u", identity[RT_CUDA_BLAS_OPTION]);
+    put_workspace(&w, workspace_bytes);
 }

@@ -47,7 +47,7 @@ struct rt_decoder_params {
     rt_log_fn log;                   /* may be null */
     void *user;                      /* of the three */
     /* replayrt/ranks.h: this rank's heads are decoded here, and all ranks choose the same tokens.
-     * Blocks multiply as the configuration says, by rank 0's choice of the library's ways; the LM
+     * Blocks multiply as the configuration says, by ways of the library that all ranks have; the LM
      * head, which all have whole, by our own kernels. Null: the only one. Outlives the decoder. */
     rt_ranks *ranks;
 };

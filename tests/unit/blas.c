@@ -230,6 +230,43 @@ static void test_ways_and_their_text(void **state)
     blas_bench_close(&b);
 }
 
+/* All that tells two ways apart is part of their identity, and nothing else is. */
+static void test_ways_and_their_identity(void **state)
+{
+    (void)state;
+    struct blas_bench b;
+    blas_bench_open(&b);
+    static const struct fake_way ways[] = {
+        {.number = 66, .tile = 15, .stages = 36, .inner_shape = 4, .cluster = 3, .split = 2},
+        {.number = 67, .tile = 15, .stages = 36, .inner_shape = 4, .cluster = 3, .split = 2},
+        {.number = 66, .tile = 16, .stages = 36, .inner_shape = 4, .cluster = 3, .split = 2},
+        {.number = 66, .tile = 15, .stages = 35, .inner_shape = 4, .cluster = 3, .split = 2},
+        {.number = 66, .tile = 15, .stages = 36, .inner_shape = 3, .cluster = 3, .split = 2},
+        {.number = 66, .tile = 15, .stages = 36, .inner_shape = 4, .cluster = 2, .split = 2},
+        {.number = 66, .tile = 15, .stages = 36, .inner_shape = 4, .cluster = 3, .split = 3}};
+    struct fake_way last[] = {ways[0], ways[0], ways[0], ways[0]};
+    const struct rt_matmul m = blas_bench_product(&b, 4, 6, 8);
+    uint32_t seen[11][RT_MATMUL_IDENTITY_WORDS];
+    last[0].reduction = 2;
+    last[1].swizzle = 1;
+    last[2].option = 1;
+    for (int i = 0; i < 11; i++) {
+        fake_blas.ways[0] = i < 7 ? ways[i] : last[i - 7];
+        fake_blas.version = i < 10 ? 130100 : 130101;
+        struct rt_matmul_plan *plan = blas_bench_prepare(&b, &m, 1);
+        memcpy(seen[i], plan->identity, sizeof(seen[i]));
+        for (int j = 0; j < i; j++)
+            assert_memory_not_equal(seen[j], seen[i], sizeof(seen[i]));
+        assert_int_equal(b.d.matmul_release(&b.d, plan), 0);
+    }
+    fake_blas.version = 130100;
+    fake_blas.ways[0] = ways[0];
+    struct rt_matmul_plan *plan = blas_bench_prepare(&b, &m, 1);
+    assert_memory_equal(plan->identity, seen[0], sizeof(seen[0]));
+    assert_int_equal(b.d.matmul_release(&b.d, plan), 0);
+    blas_bench_close(&b);
+}
+
 /* The numbers of tiles are the header's: ends of the runs, and what the runs leave out. */
 static void test_tile_numbers(void **state)
 {
@@ -468,6 +505,7 @@ int main(void)
         cmocka_unit_test(test_bias),
         cmocka_unit_test(test_refused_products),
         cmocka_unit_test(test_ways_and_their_text),
+        cmocka_unit_test(test_ways_and_their_identity),
         cmocka_unit_test(test_tile_numbers),
         cmocka_unit_test(test_no_way),
         cmocka_unit_test(test_product_takes_all_it_is_given),

@@ -325,7 +325,9 @@ fake_MatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t *algo,
         TOLD(CUBLASLT_ALGO_CONFIG_ID, number);
         TOLD(CUBLASLT_ALGO_CONFIG_TILE_ID, tile);
         TOLD(CUBLASLT_ALGO_CONFIG_STAGES_ID, stages);
+        TOLD(CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID, inner_shape);
         TOLD(CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, cluster);
+        TOLD(CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, reduction);
         TOLD(CUBLASLT_ALGO_CONFIG_SPLITK_NUM, split);
         TOLD(CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING, swizzle);
         TOLD(CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION, option);

@@ -33,8 +33,8 @@ struct fake_preference {
 /* A way that the heuristics offer; zeros are not told. */
 struct fake_way {
     int32_t number, split;
-    uint32_t tile, stages, swizzle, option;
-    uint16_t cluster;
+    uint32_t tile, stages, swizzle, option, reduction;
+    uint16_t cluster, inner_shape;
     uint64_t workspace_bytes;
     cublasStatus_t state;
 };
