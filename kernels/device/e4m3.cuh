@@ -44,7 +44,7 @@ static __device__ __forceinline__ float rt_e4m3_float(uint32_t code)
     return magnitude == RT_E4M3_NAN ? __uint_as_float(0x7fffffffu) : value;
 }
 
-/* Two of a word's four, the low ones or the high ones, times scale, as bf16. f16 has all of e4m3. */
+/* Two of a word's four, the low ones or the high ones, times scale, as bf16. f16 has every e4m3. */
 static __device__ __forceinline__ uint32_t rt_e4m3x2_bf16x2(uint32_t two, float scale)
 {
 #if RT_HAS_CONVERT_E4M3
