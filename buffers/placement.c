@@ -107,14 +107,14 @@ static enum rt_status check_dims(const struct rt_dims *s, struct rt_error *err)
     RT_TRY(check_range(err, "prefill_rows", s->prefill_rows, 0, RT_MAX_PREFILL_ROWS));
     RT_TRY(check_range(err, "chunk_rows", s->chunk_rows, s->prefill_rows, s->bucket_max));
     return check_range(err, "chunk_tokens", s->chunk_tokens, s->chunk,
-                       RT_MAX_CHUNK + RT_MAX_MIXED_ROWS);
+                       RT_MAX_CHUNK + RT_MAX_MIXED_ROWS * RT_MAX_QUERY_LEN);
 }
 
-/* Of a chunk: every row's last, how many every prompt's row has, and all of the prompts'. */
+/* Of a chunk: every row's columns, how many every prompt's row has, and all of the prompts'. */
 static uint64_t record_tokens(const struct rt_dims *s)
 {
     const uint64_t steps = (uint64_t)s->bucket_max * s->q_max;
-    const uint64_t chunks = (uint64_t)s->chunk_rows + s->prefill_rows + s->chunk;
+    const uint64_t chunks = (uint64_t)s->chunk_rows * s->q_max + s->prefill_rows + s->chunk;
     return steps > chunks ? steps : chunks;
 }
 

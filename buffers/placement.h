@@ -73,6 +73,7 @@ struct rt_dims {
     X(INPUT_NORM_ROWS, (p)->dims.input_norm_rows ? rt_rows_for(p, (p)->dims.bucket_max) : 0)       \
     X(CHUNK_ROWS, (p)->dims.chunk_rows)                                                            \
     X(CHUNK_TOKENS, (p)->dims.chunk_tokens)                                                        \
+    X(LONG_BESIDE, (p)->dims.q_max > 1 ? (p)->dims.chunk_rows - (p)->dims.prefill_rows : 0)        \
     X(ROW_TOKENS, rt_row_tokens(p))                                                                \
     X(CONTEXT_TOKENS, (p)->dims.context > 1 ? rt_row_tokens(p) : 0)                                \
     X(EXCHANGED_BYTES, rt_exchanged_bytes(p))                                                      \

@@ -43,6 +43,11 @@ static RT_HD inline uint32_t rt_max_u32(uint32_t a, uint32_t b)
     return a > b ? a : b;
 }
 
+static RT_HD inline uint64_t rt_max_u64(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
 #ifndef __CUDACC__
 /* Checked size arithmetic: false, and *out untouched, where the true result does not fit. */
 static inline bool rt_mul_u64(uint64_t a, uint64_t b, uint64_t *out)

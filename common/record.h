@@ -9,8 +9,9 @@
  * graph reads it, the last kernel of the graph writes a completion back. Nothing else crosses.
  *
  *   record   | header 64 B | rows[bucket_max] 16 B each | tokens[bucket_max * q_max] i32 | ops |
- *            of a chunk, tokens: every row's last [bucket] | how many each row of prompts has
- *            [prefill_rows] | those of all prompts, one behind the other [chunk]
+ *            of a chunk, tokens: [bucket, query_len], of a row of prompts its last in column 0 |
+ *            how many each row of prompts has [prefill_rows] | those of all prompts, one behind
+ *            the other [chunk]
  *   completion | header 64 B | results[bucket_max] 8 B each | tokens[bucket_max * q_max] i32 |
  */
 #include "common/math.h"

@@ -15,8 +15,12 @@ struct rt_spec_name rt_spec_name(const struct rt_graph_spec *spec)
                        rt_spec_query_len(spec));
         return name;
     }
-    used = snprintf(name.text, sizeof(name.text), "chunk of %u tokens, %u rows beside it",
+    used = snprintf(name.text, sizeof(name.text), "chunk of %u tokens, %u rows",
                     rt_spec_chunk(spec), spec->decode_rows);
+    if (rt_spec_query_len(spec) > 1)
+        used += snprintf(name.text + used, sizeof(name.text) - (size_t)used, " of %u tokens",
+                         rt_spec_query_len(spec));
+    used += snprintf(name.text + used, sizeof(name.text) - (size_t)used, " beside it");
     if (!spec->absorbed)
         (void)snprintf(name.text + used, sizeof(name.text) - (size_t)used, ", %u pieces of context",
                        spec->pieces);
@@ -37,38 +41,51 @@ uint32_t rt_specs_of_buckets(const uint32_t *batch_sizes, uint32_t batch_size_co
     return count;
 }
 
-uint32_t rt_specs_of_chunk(const struct rt_graph_spec *chunk, const uint32_t *mixed_rows,
-                           uint32_t mixed_count, struct rt_graph_spec *out)
+/* The chunk beside so many rows, for each number of pieces. */
+static uint32_t put_chunk(const struct rt_graph_spec *chunk, uint32_t rows, uint32_t query_len,
+                          struct rt_graph_spec *out)
 {
+    struct rt_graph_spec spec = *chunk;
     uint32_t count = 0;
-    for (uint32_t i = 0; i <= mixed_count; i++) {
-        struct rt_graph_spec spec = *chunk;
-        spec.decode_rows = i == 0 ? 0 : mixed_rows[i - 1];
-        spec.rows += spec.decode_rows;
-        spec.tokens += spec.decode_rows;
-        for (spec.pieces = 0;;
-             spec.pieces = rt_min_u32(rt_max_u32(1, 2 * spec.pieces), chunk->pieces)) {
-            out[count++] = spec;
-            if (spec.pieces == chunk->pieces)
-                break;
-        }
+    spec.decode_rows = rows;
+    spec.decode_len = query_len;
+    spec.rows += rows;
+    spec.tokens += rows * query_len;
+    for (spec.pieces = 0;;
+         spec.pieces = rt_min_u32(rt_max_u32(1, 2 * spec.pieces), chunk->pieces)) {
+        out[count++] = spec;
+        if (spec.pieces == chunk->pieces)
+            return count;
+    }
+}
+
+uint32_t rt_specs_of_chunk(const struct rt_graph_spec *chunk, const struct rt_spec_beside *beside,
+                           struct rt_graph_spec *out)
+{
+    uint32_t count = put_chunk(chunk, 0, 1, out);
+    for (uint32_t i = 0; i < beside->row_count; i++) {
+        count += put_chunk(chunk, beside->rows[i], 1, out + count);
+        for (uint32_t j = 0; j < beside->query_len_count; j++)
+            if (beside->query_lens[j] > 1)
+                count += put_chunk(chunk, beside->rows[i], beside->query_lens[j], out + count);
     }
     return count;
 }
 
-static bool holds_chunk(const struct rt_graph_spec *spec, uint32_t tokens, uint32_t decode_rows,
-                        uint32_t pieces)
+static bool holds(const struct rt_graph_spec *spec, const struct rt_chunk_load *load)
 {
-    return rt_spec_chunk(spec) >= tokens && spec->decode_rows >= decode_rows &&
-           (spec->absorbed || spec->pieces >= pieces);
+    const bool rows = load->decode_rows == 0 || (spec->decode_rows >= load->decode_rows &&
+                                                 rt_spec_query_len(spec) == load->query_len);
+    return rt_spec_is_chunk(spec) && rt_spec_chunk(spec) >= load->tokens && rows &&
+           (spec->absorbed || spec->pieces >= load->pieces);
 }
 
-uint32_t rt_spec_find_chunk(const struct rt_graph_spec *specs, uint32_t count, uint32_t tokens,
-                            uint32_t decode_rows, uint32_t pieces)
+uint32_t rt_spec_find_chunk(const struct rt_graph_spec *specs, uint32_t count,
+                            const struct rt_chunk_load *load)
 {
     uint32_t best = count;
     for (uint32_t i = 0; i < count; i++) {
-        if (!rt_spec_is_chunk(&specs[i]) || !holds_chunk(&specs[i], tokens, decode_rows, pieces))
+        if (!holds(&specs[i], load))
             continue;
         if (best == count || specs[i].tokens < specs[best].tokens ||
             (specs[i].tokens == specs[best].tokens && specs[i].pieces < specs[best].pieces))

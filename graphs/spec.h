@@ -21,11 +21,12 @@ struct rt_graph_spec {
     enum rt_phase phase;
     uint32_t rows;        /* padded */
     uint32_t tokens;      /* of all rows */
-    uint32_t decode_rows; /* rows that decode, of one token; all of them in DECODE, of any */
+    uint32_t decode_rows; /* rows that decode; all of them in DECODE */
     /* CHUNK: attention as decode has it, over any context; else keys and values are expanded, those
      * of cached context in so many pieces at most. */
     bool absorbed;
     uint32_t pieces;
+    uint32_t decode_len; /* CHUNK: tokens of a row that decodes, at most; 0 means 1 */
 };
 
 static inline bool rt_spec_is_chunk(const struct rt_graph_spec *spec)
@@ -33,10 +34,19 @@ static inline bool rt_spec_is_chunk(const struct rt_graph_spec *spec)
     return spec->phase == RT_PHASE_CHUNK;
 }
 
+/* Columns of a row; 1 in a graph without rows. Of a chunk those of a row that decodes: of a row of
+ * prompts its last token is seen, in the first of them. */
+static inline uint32_t rt_spec_query_len(const struct rt_graph_spec *spec)
+{
+    if (rt_spec_is_chunk(spec))
+        return spec->decode_len ? spec->decode_len : 1;
+    return spec->rows ? spec->tokens / spec->rows : 1;
+}
+
 /* Of CHUNK: tokens of prompts. */
 static inline uint32_t rt_spec_chunk(const struct rt_graph_spec *spec)
 {
-    return rt_spec_is_chunk(spec) ? spec->tokens - spec->decode_rows : 0;
+    return rt_spec_is_chunk(spec) ? spec->tokens - spec->decode_rows * rt_spec_query_len(spec) : 0;
 }
 
 /* Of CHUNK: rows that have them. */
@@ -45,24 +55,18 @@ static inline uint32_t rt_spec_prefill_rows(const struct rt_graph_spec *spec)
     return rt_spec_is_chunk(spec) ? spec->rows - spec->decode_rows : 0;
 }
 
-/* Tokens of a row; 1 in a graph without rows, and of a chunk, where row by row its last token is
- * seen. */
-static inline uint32_t rt_spec_query_len(const struct rt_graph_spec *spec)
-{
-    return spec->rows && !rt_spec_is_chunk(spec) ? spec->tokens / spec->rows : 1;
-}
-
 /* A graph's name in messages: "batch 8, query length 2", or of a chunk "chunk of 512 tokens, 8 rows
- * beside it, 2 pieces of context". */
+ * of 2 tokens beside it, 4 pieces of context". */
 struct rt_spec_name {
-    char text[96];
+    char text[112];
 };
 struct rt_spec_name rt_spec_name(const struct rt_graph_spec *spec);
 
 /* Numbers of pieces that there are graphs for: 0, 1, 2, 4, … and the most. */
 #define RT_MAX_PIECE_COUNTS 18
 #define RT_MAX_DECODE_SPECS (RT_MAX_BUCKETS * RT_MAX_QUERY_LENS)
-#define RT_MAX_CHUNK_SPECS (RT_MAX_CHUNKS * (RT_MAX_MIXES + 1) * RT_MAX_PIECE_COUNTS)
+#define RT_MAX_BESIDE_SPECS (RT_MAX_MIXES * RT_MAX_QUERY_LENS + 1)
+#define RT_MAX_CHUNK_SPECS (RT_MAX_CHUNKS * RT_MAX_BESIDE_SPECS * RT_MAX_PIECE_COUNTS)
 #define RT_MAX_SPECS (RT_MAX_DECODE_SPECS + RT_MAX_CHUNK_SPECS)
 
 /* Every batch size with every query length, batch sizes first. Returns how many: at most
@@ -71,20 +75,31 @@ uint32_t rt_specs_of_buckets(const uint32_t *batch_sizes, uint32_t batch_size_co
                              const uint32_t *query_lens, uint32_t query_len_count,
                              struct rt_graph_spec *out);
 
-/*
- * The graphs like `chunk`, which has no row that decodes: itself and one beside every number of
- * `mixed_rows`, each for 0, 1, 2, 4, … up to chunk's pieces of cached context. Returns how many: at
- * most (mixed_count + 1) * RT_MAX_PIECE_COUNTS.
- */
-uint32_t rt_specs_of_chunk(const struct rt_graph_spec *chunk, const uint32_t *mixed_rows,
-                           uint32_t mixed_count, struct rt_graph_spec *out);
+/* What decodes beside chunks: every number of rows with 1 token a row, and with each of query_lens,
+ * which ascend. */
+struct rt_spec_beside {
+    const uint32_t *rows, *query_lens;
+    uint32_t row_count, query_len_count;
+};
 
 /*
- * Of the graphs that hold `tokens` of prompts, `decode_rows` rows that decode and `pieces` pieces
- * of context the one with the fewest tokens, and then pieces; `count`: there is none.
+ * The graphs like `chunk`, which has no row that decodes: itself and all that are beside it, each
+ * for 0, 1, 2, 4, … up to chunk's pieces of cached context. Returns how many: at most
+ * RT_MAX_BESIDE_SPECS * RT_MAX_PIECE_COUNTS.
  */
-uint32_t rt_spec_find_chunk(const struct rt_graph_spec *specs, uint32_t count, uint32_t tokens,
-                            uint32_t decode_rows, uint32_t pieces);
+uint32_t rt_specs_of_chunk(const struct rt_graph_spec *chunk, const struct rt_spec_beside *beside,
+                           struct rt_graph_spec *out);
+
+/* Tokens of prompts, rows of query_len columns that decode, pieces of cached context. Where no row
+ * decodes query_len is not read. */
+struct rt_chunk_load {
+    uint32_t tokens, decode_rows, query_len, pieces;
+};
+
+/* Of the graphs that hold the load the one with the fewest tokens, and then pieces; `count`: there
+ * is none. */
+uint32_t rt_spec_find_chunk(const struct rt_graph_spec *specs, uint32_t count,
+                            const struct rt_chunk_load *load);
 
 /* Rows the data tensors must have so that row_base + rows stays inside for any live count up to
  * max_rows; at least those of the largest graph, which may be replayed without a live row. */

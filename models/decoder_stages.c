@@ -6,8 +6,6 @@
  *   step begin   h = embedding
  *   after l      r += h, x = norm(r), h = MLP(x) or mixture(x)
  *   step end     r += h, x = norm(r), logits = x · W, the next token
- *
- * Of several ranks each does a part of MLPs, mixtures and W: decoder_share.c.
  */
 #include "models/decoder_impl.h"
 
@@ -247,13 +245,10 @@ static enum rt_status mixture(const struct place *p)
 static enum rt_status choose(const struct place *p)
 {
     const struct rt_decoder *d = p->d;
-    const int64_t line = (int64_t)rt_decoder_line(d);
     const struct rt_sample_args args = {.struct_size = sizeof(args),
                                         .vocab = d->model.vocab_size,
                                         .rows = rows_of(p),
                                         .logits = d->scratch.logits,
-                                        .row_stride = p->context->query_len * line,
-                                        .token_stride = line,
                                         .scale = (float)d->model.logits_scale,
                                         .accept = d->tensors.accept,
                                         .tokens = d->tensors.tokens,
@@ -269,7 +264,7 @@ static enum rt_status take(const struct place *p, uint64_t x, uint64_t out)
     const struct rt_decoder *d = p->d;
     const struct rt_take_rows_args args = {.struct_size = sizeof(args),
                                            .precision = d->config.precision,
-                                           .rows = p->context->batch,
+                                           .rows = p->context->batch * p->context->query_len,
                                            .x_rows = p->tokens,
                                            .width = d->model.hidden_size,
                                            .x = x,
@@ -278,57 +273,27 @@ static enum rt_status take(const struct place *p, uint64_t x, uint64_t out)
     return rt_take_rows(d->ops, &args, p->context->stream);
 }
 
-/* What is sampled from: of a chunk every row's last token. */
+/* What is sampled from: of a chunk every row's columns, of which a prompt has its last token. */
 static enum rt_status take_ends(const struct place *p, struct vectors *out)
 {
     const struct rt_decoder *d = p->d;
     *out = all_of(p);
     if (!p->context->chunk)
         return RT_OK;
-    *out = (struct vectors){d->scratch.last_hidden, d->scratch.last_residual, p->context->batch};
+    *out = (struct vectors){d->scratch.last_hidden, d->scratch.last_residual,
+                            p->context->batch * p->context->query_len};
     RT_MODELS_TRY(take(p, d->tensors.hidden, out->hidden));
     return take(p, d->tensors.residual, out->residual);
 }
 
-/* The rank's part of the vocabulary: rows of W, which is the whole table where it is tied. */
 static enum rt_status head(const struct place *p)
 {
-    const struct rt_decoder *const d = p->d;
-    const bool alone = d->ranks == 1;
+    const enum rt_place_kind kind = p->d->model.tied ? RT_PLACE_EMBEDDING : RT_PLACE_LM_HEAD;
     struct vectors ends;
-    uint32_t first;
-    (void)rt_decoder_own_ids(d, &first);
-    const uint64_t weight = d->model.tied
-                                ? p->weights->at[RT_PLACE_EMBEDDING] +
-                                      (uint64_t)first * d->model.hidden_size * sizeof(uint16_t)
-                                : p->weights->at[RT_PLACE_LM_HEAD];
     RT_MODELS_TRY(take_ends(p, &ends));
     RT_MODELS_TRY(normalise(p, &ends, p->weights->at[RT_PLACE_FINAL_NORM]));
-    rt_product *const product = rt_decoder_products_of(d, ends.count)->lm_head;
-    if (product)
-        RT_MODELS_TRY(multiply(p, product, weight, alone ? d->scratch.logits : d->scratch.part));
-    return alone ? choose(p) : RT_OK;
-}
-
-/* Vector by vector: a line of f32 is twice as many numbers of bf16, which are moved bit for bit. */
-static enum rt_status order(const struct place *p)
-{
-    const struct rt_decoder *const d = p->d;
-    const uint32_t vectors = p->context->batch * p->context->query_len;
-    const struct rt_take_rows_args args = {.struct_size = sizeof(args),
-                                           .rows = vectors * d->ranks,
-                                           .x_rows = vectors * d->ranks,
-                                           .width = 2 * rt_decoder_slice(d),
-                                           .x = d->scratch.gathered,
-                                           .index = rt_decoder_products_of(d, vectors)->order,
-                                           .out = d->scratch.logits};
-    return rt_take_rows(d->ops, &args, p->context->stream);
-}
-
-/* Behind the gathering, of the same logits on every rank. */
-static enum rt_status choose_of_all(const struct place *p)
-{
-    RT_MODELS_TRY(order(p));
+    RT_MODELS_TRY(multiply(p, rt_decoder_products_of(p->d, ends.count)->lm_head,
+                           p->weights->at[kind], p->d->scratch.logits));
     return choose(p);
 }
 
@@ -379,5 +344,5 @@ int rt_decoder_end(void *user, const struct rt_stage_context *context)
     struct place p;
     if (enter(user, context, &p) != RT_OK)
         return 1;
-    return leave(&p, context->part == 0 ? head(&p) : choose_of_all(&p));
+    return leave(&p, head(&p));
 }

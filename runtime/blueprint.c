@@ -37,7 +37,7 @@ static enum rt_status resolve_all(const struct rt_config *c, const struct rt_op_
     return RT_OK;
 }
 
-/* Chunks' rows have one token each, for what knows rows. */
+/* Of prompts every token is a row, for what knows rows. */
 static enum rt_status choose_chunk_kernels(struct rt_blueprint *b, struct rt_op_request request,
                                            struct rt_error *err)
 {
@@ -107,14 +107,17 @@ static void fill_block_dims(const struct rt_blueprint *b, struct rt_dims *dims)
 static void add_chunk_specs(struct rt_blueprint *b)
 {
     const struct rt_config *c = &b->config;
+    const struct rt_spec_beside beside = {.rows = c->mixed_rows,
+                                          .query_lens = c->query_lens,
+                                          .row_count = c->mixed_row_count,
+                                          .query_len_count = c->query_len_count};
     for (uint32_t i = 0; i < c->chunk_count; i++) {
         const struct rt_graph_spec chunk = {.phase = RT_PHASE_CHUNK,
                                             .rows = rt_chunk_prefill_rows(c),
                                             .tokens = c->chunks[i],
                                             .absorbed = b->forms[i].absorbed,
                                             .pieces = b->forms[i].pieces};
-        b->spec_count +=
-            rt_specs_of_chunk(&chunk, c->mixed_rows, c->mixed_row_count, b->specs + b->spec_count);
+        b->spec_count += rt_specs_of_chunk(&chunk, &beside, b->specs + b->spec_count);
     }
 }
 
@@ -142,12 +145,29 @@ static bool attends_by_token(const struct rt_config *c)
     return c->topk || c->context_parallel > 1;
 }
 
-/* Of one schedule, at most: a chunk's prompts have one, and what decodes beside them. */
-static uint32_t attended_rows(const struct rt_config *c, const struct rt_graph_spec *spec)
+/* Most partial rows of a schedule of `rows` rows of query_len tokens, and its parts. */
+static void add_schedule(const struct rt_blueprint *b, const struct rt_variant *variants,
+                         uint32_t rows, uint32_t query_len, struct rt_dims *dims)
 {
-    if (!rt_spec_is_chunk(spec))
-        return attends_by_token(c) ? spec->tokens : spec->rows;
-    return spec->absorbed ? rt_max_u32(rt_spec_chunk(spec), spec->decode_rows) : spec->decode_rows;
+    const struct rt_variant *attend = rt_attend_variant(b, variants);
+    const bool by_token = attends_by_token(&b->config);
+    const uint64_t slots = rt_max_split_slots(attend, by_token ? rows * query_len : rows);
+    dims->parts_max = rt_max_u32(dims->parts_max, attend->parts);
+    dims->partial_rows =
+        rt_max_u64(dims->partial_rows, slots * dims->heads * (by_token ? 1 : query_len));
+}
+
+/* A chunk's prompts have one where they are absorbed, and what decodes beside them. */
+static void add_schedules(const struct rt_blueprint *b, const struct rt_graph_spec *spec,
+                          struct rt_dims *dims)
+{
+    const uint32_t query_len = rt_spec_query_len(spec);
+    if (!rt_spec_is_chunk(spec)) {
+        add_schedule(b, rt_blueprint_variants(b, spec), spec->rows, query_len, dims);
+        return;
+    }
+    add_schedule(b, b->chunk_variants, spec->absorbed ? rt_spec_chunk(spec) : 0, 1, dims);
+    add_schedule(b, rt_blueprint_beside(b, spec), spec->decode_rows, query_len, dims);
 }
 
 static void fill_dims(const struct rt_blueprint *b, const struct rt_kv_format *kv, uint64_t pages,
@@ -172,17 +192,9 @@ static void fill_dims(const struct rt_blueprint *b, const struct rt_kv_format *k
     dims->is_f32 = c->precision == RT_PRECISION_F32;
     for (uint32_t i = 0; i < b->spec_count; i++) {
         const struct rt_graph_spec *const spec = &b->specs[i];
-        const uint32_t q_len = rt_spec_query_len(spec);
-        const uint32_t parts = rt_blueprint_attend(b, spec)->parts;
-        /* A split row's. */
-        const uint64_t rows =
-            rt_max_split_slots(rt_blueprint_attend(b, spec), attended_rows(c, spec)) *
-            c->geometry.heads * (attends_by_token(c) ? 1 : q_len);
-        dims->bucket_max = rt_max_u32(dims->bucket_max, b->specs[i].rows);
-        dims->q_max = rt_max_u32(dims->q_max, q_len);
-        dims->parts_max = rt_max_u32(dims->parts_max, parts);
-        if (rows > dims->partial_rows)
-            dims->partial_rows = rows;
+        add_schedules(b, spec, dims);
+        dims->bucket_max = rt_max_u32(dims->bucket_max, spec->rows);
+        dims->q_max = rt_max_u32(dims->q_max, rt_spec_query_len(spec));
         if (rt_spec_is_chunk(spec))
             add_chunk(b, spec, rt_blueprint_form(b, spec), dims);
     }

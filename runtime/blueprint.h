@@ -38,6 +38,14 @@ static inline const struct rt_variant *rt_blueprint_variants(const struct rt_blu
     return b->variants[spec->phase == RT_PHASE_CONTROL ? 0 : rt_spec_query_len(spec)];
 }
 
+/* [RT_OP_COUNT]: what serves the attention of rows that decode beside a chunk's prompts. */
+static inline const struct rt_variant *rt_blueprint_beside(const struct rt_blueprint *b,
+                                                           const struct rt_graph_spec *spec)
+{
+    const uint32_t query_len = rt_spec_query_len(spec);
+    return query_len > 1 ? b->variants[query_len] : b->chunk_variants;
+}
+
 /* What attends: over all keys of a row or listed ones, over bf16 or what is quantised. */
 static inline enum rt_op_id rt_attend_op(const struct rt_config *config)
 {
@@ -52,12 +60,6 @@ static inline const struct rt_variant *rt_attend_variant(const struct rt_bluepri
                                                          const struct rt_variant *variants)
 {
     return &variants[rt_attend_op(&b->config)];
-}
-
-static inline const struct rt_variant *rt_blueprint_attend(const struct rt_blueprint *b,
-                                                           const struct rt_graph_spec *spec)
-{
-    return rt_attend_variant(b, rt_blueprint_variants(b, spec));
 }
 
 /* Of a chunk's graph. */

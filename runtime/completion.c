@@ -324,9 +324,12 @@ enum rt_status rt_result_tokens(rt_runtime *rt, uint64_t ticket, int32_t *tokens
         const int32_t *from =
             rt_ring_outcome_tokens(&rt->ring, rt_ring_completion(&rt->ring, step));
         const struct rt_flight *flight = &rt->flights[step % rt->ring.depth];
-        for (uint32_t i = 0; i < flight->rows * flight->query_len; i++, total++)
-            if (total < capacity)
-                tokens[total] = from[i];
+        for (uint32_t row = 0; row < flight->rows; row++) {
+            const uint32_t columns = row < flight->prompts ? 1 : flight->query_len;
+            for (uint32_t t = 0; t < columns; t++, total++)
+                if (total < capacity)
+                    tokens[total] = from[row * flight->query_len + t];
+        }
     }
     *count = total;
     return RT_OK;

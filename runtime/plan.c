@@ -168,20 +168,22 @@ enum rt_status rt_plan_graph(const rt_plan *plan, uint32_t index, struct rt_plan
     RT_TRY(check_graph(plan, index, __func__));
     RT_CHECK_STRUCT(out, plan->error);
     const struct rt_program *p = &plan->programs[index];
-    const struct rt_variant *attend = rt_blueprint_attend(&plan->blueprint, &p->spec);
-    const struct rt_plan_graph mine = {
-        .batch = p->spec.rows,
-        .query_len = rt_spec_query_len(&p->spec),
-        .stages = p->count,
-        .backend = rt_backend_name(attend->backend),
-        .attend = attend->entry,
-        .reason = attend->reason,
-        .parts = attend->parts,
-        .chunk = rt_spec_chunk(&p->spec),
-        .decode_rows = rt_spec_is_chunk(&p->spec) ? p->spec.decode_rows : 0,
-        .context_tokens = rt_blueprint_context(&plan->blueprint, &p->spec),
-        .form =
-            rt_spec_is_chunk(&p->spec) ? rt_blueprint_reason(&plan->blueprint, &p->spec) : p->form};
+    const struct rt_blueprint *b = &plan->blueprint;
+    const bool is_chunk = rt_spec_is_chunk(&p->spec);
+    const struct rt_variant *attend = rt_attend_variant(
+        b, is_chunk ? rt_blueprint_beside(b, &p->spec) : rt_blueprint_variants(b, &p->spec));
+    const struct rt_plan_graph mine = {.batch = p->spec.rows,
+                                       .query_len = rt_spec_query_len(&p->spec),
+                                       .stages = p->count,
+                                       .backend = rt_backend_name(attend->backend),
+                                       .attend = attend->entry,
+                                       .reason = attend->reason,
+                                       .parts = attend->parts,
+                                       .chunk = rt_spec_chunk(&p->spec),
+                                       .decode_rows = is_chunk ? p->spec.decode_rows : 0,
+                                       .context_tokens = rt_blueprint_context(b, &p->spec),
+                                       .form =
+                                           is_chunk ? rt_blueprint_reason(b, &p->spec) : p->form};
     rt_struct_write(out, &mine, sizeof(mine));
     return RT_OK;
 }

@@ -23,7 +23,7 @@ struct chunk {
     uint32_t part_count;
     uint32_t tokens;                       /* of the parts */
     uint64_t context;                      /* tokens in front of them */
-    const struct rt_step_params *decoding; /* its first `rows` rows, 1 token each; null: none */
+    const struct rt_step_params *decoding; /* its first `rows` rows; null: none */
     uint32_t rows;
     uint32_t flags;
     uint64_t call_first; /* step */
@@ -31,6 +31,11 @@ struct chunk {
 };
 
 /* ---- checks ---------------------------------------------------------------------------------- */
+
+static uint32_t query_len_of(const struct rt_step_params *p)
+{
+    return p->query_len ? p->query_len : 1;
+}
 
 static uint32_t pages_for(const struct rt_runtime *rt, const struct rt_slot *slot, uint32_t reach)
 {
@@ -95,23 +100,26 @@ static enum rt_status check_prompt(struct rt_runtime *rt, const struct rt_prompt
     return check_ids(rt, prompt, i);
 }
 
-/* The lines of the record that the first chunk of the prompts goes to, and `rows` rows behind it:
- * they come while prompts and rows are checked. */
+/* The lines of the record that the first chunk of the prompts goes to, and the rows beside it: they
+ * come while prompts and rows are checked. */
 static void warm_record(const struct rt_runtime *rt, const struct rt_prompt *prompts,
-                        uint32_t count, uint32_t rows)
+                        uint32_t count, const struct rt_step_params *beside)
 {
+    const uint32_t rows = beside ? beside->rows : 0, query_len = beside ? query_len_of(beside) : 1;
     const struct rt_dims *dims = &rt->blueprint.placement.dims;
     const uint32_t parts = rt_min_u32(count, dims->prefill_rows);
     uint64_t tokens = 0;
     for (uint32_t i = 0; i < parts; i++)
         tokens += prompts[i].count;
     rt_ring_warm(&rt->ring, parts + rows,
-                 dims->chunk_rows + dims->prefill_rows + rt_min_u64(tokens, dims->chunk));
+                 (uint64_t)dims->chunk_rows * query_len + dims->prefill_rows +
+                     rt_min_u64(tokens, dims->chunk));
 }
 
-/* `rows` decode beside them, or behind. */
+/* `beside`: the step whose rows decode beside them; null: none. */
 static enum rt_status check_prompts(struct rt_runtime *rt, const struct rt_prompt *prompts,
-                                    uint32_t count, uint32_t rows, uint32_t *new_pages)
+                                    uint32_t count, const struct rt_step_params *beside,
+                                    uint32_t *new_pages)
 {
     const struct rt_config *c = &rt->blueprint.config;
     RT_REQUIRE(c->chunk_count > 0, &rt->error, RT_ERR_UNSUPPORTED,
@@ -120,7 +128,7 @@ static enum rt_status check_prompts(struct rt_runtime *rt, const struct rt_promp
     RT_REQUIRE(prompts, &rt->error, RT_ERR_INVALID, "%u prompts at null", count);
     RT_REQUIRE(count <= c->max_sequences, &rt->error, RT_ERR_ROWS,
                "%u prompts; this runtime has 1..%u sequences", count, c->max_sequences);
-    warm_record(rt, prompts, count, rows);
+    warm_record(rt, prompts, count, beside);
     for (uint32_t i = 0; i < count; i++)
         RT_TRY(check_prompt(rt, &prompts[i], i, new_pages));
     return RT_OK;
@@ -134,12 +142,12 @@ static uint32_t pieces_of(const struct rt_runtime *rt, uint64_t context)
     return piece ? (uint32_t)rt_ceil_div_u64(context, piece) : 0;
 }
 
-/* The graph for it; the blueprint's count: there is none. */
-static uint32_t find_spec(const struct rt_runtime *rt, uint32_t tokens, uint32_t decode_rows,
-                          uint64_t context)
+/* The graph for prompts alone; the blueprint's count: there is none. */
+static uint32_t find_spec(const struct rt_runtime *rt, uint32_t tokens, uint64_t context)
 {
     const struct rt_blueprint *b = &rt->blueprint;
-    return rt_spec_find_chunk(b->specs, b->spec_count, tokens, decode_rows, pieces_of(rt, context));
+    const struct rt_chunk_load load = {.tokens = tokens, .pieces = pieces_of(rt, context)};
+    return rt_spec_find_chunk(b->specs, b->spec_count, &load);
 }
 
 /* Takes pages for the part, and tells the device with the same record. Room is there. */
@@ -165,12 +173,13 @@ static uint32_t ops_bytes_of(const struct rt_runtime *rt, const struct chunk *c)
     return bytes;
 }
 
-/* Rows, and of the tokens: lasts | counts | all, as common/record.h has them. */
+/* Rows, and of the tokens: columns | counts | all, as common/record.h has them. */
 static void write_parts(struct rt_runtime *rt, const struct chunk *c,
                         const struct rt_graph_spec *spec, struct rt_record_row *rows,
                         int32_t *tokens)
 {
-    int32_t *const counts = tokens + spec->rows;
+    const uint32_t query_len = rt_spec_query_len(spec);
+    int32_t *const counts = tokens + (size_t)spec->rows * query_len;
     int32_t *to = counts + rt_spec_prefill_rows(spec);
     for (uint32_t i = 0; i < c->part_count; i++) {
         const struct part *part = &c->parts[i];
@@ -179,7 +188,7 @@ static void write_parts(struct rt_runtime *rt, const struct chunk *c,
                                          .tokens = 1,
                                          .new_block = -1,
                                          .new_page = -1};
-        tokens[i] = part->tokens[part->count - 1];
+        tokens[(size_t)i * query_len] = part->tokens[part->count - 1];
         counts[i] = (int32_t)part->count;
         memcpy(to, part->tokens, part->count * sizeof(*to));
         to += part->count;
@@ -198,7 +207,8 @@ static void unwrite_parts(struct rt_runtime *rt, const struct chunk *c, const ui
     }
 }
 
-static void note_flight(struct rt_runtime *rt, const struct chunk *c, bool device_decides)
+static void note_flight(struct rt_runtime *rt, const struct chunk *c, uint32_t query_len,
+                        bool device_decides)
 {
     const uint64_t step = rt_ring_advance(&rt->ring);
     rt->flights[step % rt->ring.depth] = (struct rt_flight){
@@ -206,7 +216,8 @@ static void note_flight(struct rt_runtime *rt, const struct chunk *c, bool devic
         .ticket_first = step,
         .call_first = c->call_first,
         .rows = c->part_count + c->rows,
-        .query_len = 1,
+        .query_len = query_len,
+        .prompts = c->part_count,
         .device_decides = device_decides,
         .ends_call = !c->goes_on,
     };
@@ -222,10 +233,10 @@ static enum rt_status replay(struct rt_runtime *rt, const struct chunk *c, struc
     struct rt_record *record = rt_ring_record(&rt->ring);
     struct rt_record_row *rows = rt_ring_rows(&rt->ring, record);
     int32_t *tokens = rt_ring_tokens(&rt->ring, record);
-    const uint32_t live = c->part_count + c->rows;
+    const uint32_t live = c->part_count + c->rows, query_len = rt_spec_query_len(spec);
     *record = (struct rt_record){.step = rt->ring.next_step,
                                  .live_rows = live,
-                                 .query_len = 1,
+                                 .query_len = query_len,
                                  .bucket = spec->rows,
                                  .prompts = c->part_count};
     for (uint32_t i = 0; i < c->part_count; i++)
@@ -237,9 +248,9 @@ static enum rt_status replay(struct rt_runtime *rt, const struct chunk *c, struc
     bool device_decides = false;
     if (c->decoding) {
         const struct rt_step_params *p = c->decoding;
-        const struct rt_step_rows of = rt_step_rows_of(p, 0, c->rows, 1);
+        const struct rt_step_rows of = rt_step_rows_of(p, 0, c->rows, query_len);
         device_decides = rt_step_write_rows(rt, &of, rows + c->part_count);
-        rt_step_write_tokens(p, 0, c->rows, 1, tokens + c->part_count);
+        rt_step_write_tokens(p, 0, c->rows, query_len, tokens + (size_t)c->part_count * query_len);
     }
     const enum rt_status status = rt_step_launch(rt, g, c->flags & RT_STEP_EAGER);
     if (status != RT_OK) {
@@ -250,7 +261,7 @@ static enum rt_status replay(struct rt_runtime *rt, const struct chunk *c, struc
         rt->ops_count = count;
         return status;
     }
-    note_flight(rt, c, device_decides);
+    note_flight(rt, c, query_len, device_decides);
     g->replays++;
     g->live_rows += live;
     g->padded_rows += spec->rows - live;
@@ -259,17 +270,9 @@ static enum rt_status replay(struct rt_runtime *rt, const struct chunk *c, struc
 
 /* ---- rt_step with prompts -------------------------------------------------------------------- */
 
-static uint32_t query_len_of(const struct rt_step_params *p)
-{
-    return p->query_len ? p->query_len : 1;
-}
-
 static enum rt_status check_mixed(struct rt_runtime *rt, const struct rt_step_params *p)
 {
     uint32_t new_pages = 0;
-    RT_REQUIRE(p->query_len <= 1 || rt->blueprint.config.layer, &rt->error, RT_ERR_QUERY_LEN,
-               "query length %u beside prompts: rows have 1 token there, without layer",
-               p->query_len);
     RT_REQUIRE(p->rows <= rt->blueprint.config.max_sequences, &rt->error, RT_ERR_ROWS,
                "%u rows; this runtime has 1..%u sequences", p->rows,
                rt->blueprint.config.max_sequences);
@@ -277,7 +280,7 @@ static enum rt_status check_mixed(struct rt_runtime *rt, const struct rt_step_pa
     RT_TRY(rt_step_check_flags(rt, "rt_step", p->flags));
     RT_TRY(rt_step_check_room(rt));
     rt->attempts++;
-    RT_TRY(check_prompts(rt, p->prompts, p->prompt_count, p->rows, &new_pages));
+    RT_TRY(check_prompts(rt, p->prompts, p->prompt_count, p, &new_pages));
     RT_TRY(rt_step_check_rows(rt, p, query_len_of(p), &new_pages));
     return rt_step_check_pages(rt, "the step", new_pages);
 }
@@ -290,19 +293,24 @@ static uint32_t most_beside(const struct rt_runtime *rt)
 
 /*
  * The graph for all of it. Or, where more rows decode than any has beside its chunk, for as many as
- * the largest has, and where they have more tokens than one for none: what is left follows in
- * steps' graphs. Not where attention is alone: there the rows' q and latent would have to be where
- * the chunk's tokens have theirs, which a caller that writes them in front of the call cannot do.
+ * the largest has: what is left follows in steps' graphs. Not where attention is alone: there the
+ * rows' q and latent would have to be where the chunk's tokens have theirs, which a caller that
+ * writes them in front of the call cannot do.
  */
 static uint32_t find_mixed(const struct rt_runtime *rt, struct chunk *c)
 {
+    const struct rt_blueprint *b = &rt->blueprint;
     const struct rt_step_params *p = c->decoding;
-    const uint32_t query_len = query_len_of(p), most = query_len > 1 ? 0 : most_beside(rt);
-    const bool goes_on = p->rows > most && rt->blueprint.config.layer &&
-                         rt_spec_captured(&rt->spec_index, query_len);
+    const uint32_t query_len = query_len_of(p), most = most_beside(rt);
+    const bool goes_on =
+        p->rows > most && b->config.layer && rt_spec_captured(&rt->spec_index, query_len);
     c->rows = goes_on ? most : p->rows;
     c->goes_on = goes_on;
-    return find_spec(rt, c->tokens, c->rows, c->context);
+    const struct rt_chunk_load load = {.tokens = c->tokens,
+                                       .decode_rows = c->rows,
+                                       .query_len = query_len,
+                                       .pieces = pieces_of(rt, c->context)};
+    return rt_spec_find_chunk(b->specs, b->spec_count, &load);
 }
 
 static enum rt_status fill_mixed(struct rt_runtime *rt, struct chunk *c, uint32_t *spec)
@@ -412,7 +420,7 @@ static void take_chunk(const struct rt_runtime *rt, struct rest *rest, struct ch
         struct rt_slot *slot = rt_slot_find(rt, prompt->seq);
         const uint32_t count = rt_min_u32(prompt->count - rest->done, room - c->tokens);
         const uint64_t context = c->context + slot->length;
-        if (c->part_count > 0 && find_spec(rt, room, 0, context) == rt->blueprint.spec_count)
+        if (c->part_count > 0 && find_spec(rt, room, context) == rt->blueprint.spec_count)
             break;
         c->parts[c->part_count++] = (struct part){slot, prompt->tokens + rest->done, count};
         c->tokens += count;
@@ -436,7 +444,7 @@ static enum rt_status await_room(struct rt_runtime *rt)
 
 static enum rt_status launch_chunk(struct rt_runtime *rt, struct chunk *c)
 {
-    const uint32_t spec = find_spec(rt, c->tokens, 0, c->context);
+    const uint32_t spec = find_spec(rt, c->tokens, c->context);
     RT_REQUIRE(spec < rt->blueprint.spec_count, &rt->error, RT_ERR_INTERNAL,
                "no graph for a chunk of %u tokens behind %" PRIu64, c->tokens, c->context);
     RT_TRY(await_room(rt));
@@ -465,7 +473,7 @@ static enum rt_status check_prefill(struct rt_runtime *rt, const struct rt_prefi
                p->reserved);
     RT_TRY(rt_step_check_flags(rt, "rt_prefill", p->flags));
     rt->attempts++;
-    RT_TRY(check_prompts(rt, p->prompts, p->prompt_count, 0, &new_pages));
+    RT_TRY(check_prompts(rt, p->prompts, p->prompt_count, NULL, &new_pages));
     return rt_step_check_pages(rt, "the prefill", new_pages);
 }
 

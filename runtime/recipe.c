@@ -50,6 +50,12 @@ void *rt_recipe_at_span(const struct recipe *b, enum rt_tensor_id id, uint32_t l
 struct rt_rows_view rt_recipe_rows_view(const struct recipe *b)
 {
     const bool by_token = b->span.by_token;
+    if (b->span.beside)
+        return (struct rt_rows_view){.slot = rt_recipe_at(b, RT_TENSOR_BESIDE_SLOT, 0),
+                                     .position = rt_recipe_at(b, RT_TENSOR_BESIDE_POSITION, 0),
+                                     .length = rt_recipe_at(b, RT_TENSOR_BESIDE_REACH, 0),
+                                     .count = b->span.rows,
+                                     .q_len = b->query_len};
     const enum rt_tensor_id slot = by_token ? RT_TENSOR_TOKEN_SLOT : RT_TENSOR_ROW_SLOT;
     const enum rt_tensor_id position = by_token ? RT_TENSOR_TOKEN_POSITION : RT_TENSOR_ROW_POSITION;
     const enum rt_tensor_id length = rt_recipe_has_context(b) ? RT_TENSOR_OWN_LENGTH
@@ -70,7 +76,7 @@ struct rt_rows_view rt_recipe_rows_view(const struct recipe *b)
 static struct rt_rows_view attending_rows(const struct recipe *b)
 {
     struct rt_rows_view rows = rt_recipe_rows_view(b);
-    if (b->query_len > 1)
+    if (b->query_len > 1 && !b->span.beside)
         rows.length = rt_recipe_at_span(b, RT_TENSOR_ROW_REACH, 0, 1);
     return rows;
 }
@@ -515,7 +521,8 @@ enum rt_status rt_recipe_make(const struct rt_recipe_source *s, const struct rt_
         .s = s,
         .spec = spec,
         .variants = rt_blueprint_variants(s->blueprint, spec),
-        .query_len = rt_spec_query_len(spec),
+        /* Of a chunk every token is a row, until attention has those that decode. */
+        .query_len = rt_spec_is_chunk(spec) ? 1 : rt_spec_query_len(spec),
         .span = {.rows = spec->rows},
         .bindings = bindings,
         .p = p,

@@ -5,7 +5,10 @@
  * rows that decode are scheduled as if they were alone.
  *
  *   tokens   0 ........... chunk ............. tokens
- *            prompts'      one a row that decodes
+ *            prompts'      query_len a row that decodes
+ *
+ * To all but attention every token is a row. Attention of rows that decode has the tokens of each
+ * together, as in a step, and by a step's kernel for so many.
  *
  * Where prompts attend with expanded keys, the two kinds of attention are branches beside each
  * other: that of prompts is bound by tensor cores and fills no device with few tokens, that of rows
@@ -26,13 +29,37 @@ static struct span prompts_of(const struct recipe *b)
 
 static struct span decoding_of(const struct recipe *b)
 {
-    return (struct span){
-        .first = rt_spec_chunk(b->spec), .rows = b->spec->decode_rows, .by_token = true};
+    return (struct span){.first = rt_spec_chunk(b->spec),
+                         .rows = b->spec->decode_rows * rt_spec_query_len(b->spec),
+                         .by_token = true};
+}
+
+/* From here on the span is rows that decode as attention has them; where ranks share a context it
+ * has tokens. */
+static void enter_rows(struct recipe *b)
+{
+    b->span = decoding_of(b);
+    b->variants = rt_blueprint_beside(b->s->blueprint, b->spec);
+    if (rt_spec_query_len(b->spec) == 1 || rt_recipe_has_context(b))
+        return;
+    b->query_len = rt_spec_query_len(b->spec);
+    b->span.rows = b->spec->decode_rows;
+    b->span.by_token = false;
+    b->span.beside = true;
+}
+
+/* And from here on their tokens. */
+static void leave_rows(struct recipe *b)
+{
+    b->span = decoding_of(b);
+    b->variants = b->s->blueprint->chunk_variants;
+    b->query_len = 1;
 }
 
 static enum rt_status add_chunk_rows(struct recipe *b)
 {
     const struct rt_placement *l = &b->s->blueprint->placement;
+    const bool is_long = b->spec->decode_rows && rt_spec_query_len(b->spec) > 1;
     const struct rt_chunk_rows_params p = {
         .ring = rt_recipe_at(b, RT_TENSOR_RECORDS, 0),
         .ctrl = rt_recipe_at(b, RT_TENSOR_CTRL, 0),
@@ -48,6 +75,9 @@ static enum rt_status add_chunk_rows(struct recipe *b)
         .token_slot = rt_recipe_at(b, RT_TENSOR_TOKEN_SLOT, 0),
         .token_position = rt_recipe_at(b, RT_TENSOR_TOKEN_POSITION, 0),
         .token_length = rt_recipe_at(b, RT_TENSOR_TOKEN_LENGTH, 0),
+        .beside_slot = is_long ? rt_recipe_at(b, RT_TENSOR_BESIDE_SLOT, 0) : NULL,
+        .beside_position = is_long ? rt_recipe_at(b, RT_TENSOR_BESIDE_POSITION, 0) : NULL,
+        .beside_reach = is_long ? rt_recipe_at(b, RT_TENSOR_BESIDE_REACH, 0) : NULL,
         .chunk_first = rt_recipe_at(b, RT_TENSOR_CHUNK_FIRST, 0),
         .context_first = rt_recipe_at(b, RT_TENSOR_CONTEXT_FIRST, 0),
         .piece_first = b->spec->pieces ? rt_recipe_at(b, RT_TENSOR_PIECE_FIRST, 0) : NULL,
@@ -60,6 +90,7 @@ static enum rt_status add_chunk_rows(struct recipe *b)
         .pieces = b->spec->pieces,
         .piece = l->dims.context_piece,
         .max_length = l->dims.max_length,
+        .query_len = rt_spec_query_len(b->spec),
     };
     return rt_recipe_add_op(b, RT_OP_CHUNK_ROWS, RT_NO_LAYER, &p, sizeof(p));
 }
@@ -73,22 +104,34 @@ static enum rt_status add_schedules(struct recipe *b)
     }
     if (b->spec->decode_rows == 0)
         return RT_OK;
-    b->span = decoding_of(b);
-    return rt_recipe_add_schedule(b);
+    enter_rows(b);
+    RT_TRY(rt_recipe_add_schedule(b));
+    leave_rows(b);
+    return RT_OK;
 }
 
-static enum rt_status attend_absorbed(struct recipe *b, uint32_t layer, struct span span)
+/* Of the span. */
+static enum rt_status attend_absorbed(struct recipe *b, uint32_t layer)
 {
-    b->span = span;
     RT_TRY(rt_recipe_add_attend(b, layer));
     return rt_recipe_add_reduce(b, layer);
+}
+
+/* Of rows that decode. */
+static enum rt_status attend_rows(struct recipe *b, uint32_t layer)
+{
+    enter_rows(b);
+    RT_TRY(attend_absorbed(b, layer));
+    leave_rows(b);
+    return RT_OK;
 }
 
 /* All rows by latents. */
 static enum rt_status add_attention(struct recipe *b, uint32_t layer)
 {
-    RT_TRY(attend_absorbed(b, layer, prompts_of(b)));
-    return b->spec->decode_rows ? attend_absorbed(b, layer, decoding_of(b)) : RT_OK;
+    b->span = prompts_of(b);
+    RT_TRY(attend_absorbed(b, layer));
+    return b->spec->decode_rows ? attend_rows(b, layer) : RT_OK;
 }
 
 /*
@@ -132,7 +175,7 @@ static enum rt_status add_beside(struct recipe *b, uint32_t layer)
     b->span = decoding_of(b);
     if (!b->has_absorbed)
         RT_TRY(rt_recipe_add_absorption(b, layer));
-    RT_TRY(attend_absorbed(b, layer, b->span));
+    RT_TRY(attend_rows(b, layer));
     RT_TRY(rt_recipe_add_values(b, layer));
     b->has_absorbed = false; /* the next layer's are to come */
     b->p->branch = 2;

@@ -16,7 +16,8 @@ struct span {
     uint32_t rows; /* of query_len tokens */
     /* Every token a row of one, as a chunk's are: it has its own slot and position. */
     bool by_token;
-    bool chunk; /* by chunk's own schedule */
+    bool chunk;  /* by chunk's own schedule */
+    bool beside; /* rows of several tokens beside a chunk: those of tensors beside_* */
 };
 
 struct recipe {

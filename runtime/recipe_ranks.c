@@ -55,7 +55,7 @@ enum rt_status rt_recipe_add_context_rows(struct recipe *b)
         .token_length = rt_recipe_at(b, RT_TENSOR_OWN_LENGTH, 0),
         .token_place = rt_recipe_at(b, RT_TENSOR_OWN_PLACE, 0),
         .rows = chunk ? b->spec->tokens : b->spec->rows,
-        .q_len = rt_spec_query_len(b->spec),
+        .q_len = b->query_len,
         .page_size = dims_of(b)->page_size,
         .ranks = dims_of(b)->context,
         .rank = b->s->blueprint->context_rank,

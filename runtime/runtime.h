@@ -60,7 +60,8 @@ struct rt_flight {
     uint64_t ticket_first; /* first step of the rt_step call it belongs to, or its one chunk */
     uint64_t call_first;   /* of the call: refusals from there on are told with the ticket */
     uint32_t rows;
-    uint32_t query_len;
+    uint32_t query_len;  /* columns of a row */
+    uint32_t prompts;    /* the first rows, of which one column alone has a token */
     bool device_decides; /* some row is RT_ACCEPT_DEVICE */
     bool ends_call;      /* the last replay of its rt_step call: with it the step is complete */
     bool copies;         /* a control replay that reads copied_page to copy it */

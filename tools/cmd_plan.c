@@ -140,11 +140,10 @@ static void print_stages(const rt_plan *plan, uint32_t graph, uint32_t count, st
 static void print_graph(const struct rt_plan_graph *g)
 {
     if (g->chunk)
-        printf(
-            "graph  chunk %5u of %u prompts, %u rows beside it, %u tokens of context  %4u stages: "
-            "%s\n",
-            g->chunk, g->batch - g->decode_rows, g->decode_rows, g->context_tokens, g->stages,
-            g->form);
+        printf("graph  chunk %5u of %u prompts, %u rows of %u beside it, %u tokens of context  %4u "
+               "stages: %s\n",
+               g->chunk, g->batch - g->decode_rows, g->decode_rows, g->query_len, g->context_tokens,
+               g->stages, g->form);
     else
         printf("graph  batch %4u  query length %u  %4u stages  %3u parts  %s: %s\n", g->batch,
                g->query_len, g->stages, g->parts, g->attend, g->reason);
@@ -351,13 +350,15 @@ static void json_plan(const rt_plan *plan, const struct rt_config *config, bool 
 
 /* ---- for Graphviz ---------------------------------------------------------------------------- */
 
-/* Which graph is drawn: a batch's, or where `chunk` is set a chunk's. */
+/* Which graph is drawn: a batch's, or where `chunk` is set a chunk's; of query_len 0 the first. */
 struct drawn {
-    uint64_t batch, chunk, beside, context;
+    uint64_t batch, chunk, beside, context, query_len;
 };
 
 static bool is_drawn(const struct rt_plan_graph *g, const struct drawn *d)
 {
+    if (d->query_len && g->query_len != d->query_len)
+        return false;
     if (!d->chunk)
         return !g->chunk && g->batch == d->batch;
     return g->chunk == d->chunk && g->decode_rows == d->beside && g->context_tokens >= d->context;
@@ -366,17 +367,20 @@ static bool is_drawn(const struct rt_plan_graph *g, const struct drawn *d)
 /* As a list says it. */
 static void name_graph(const struct rt_plan_graph *g, char *text, size_t size)
 {
-    if (g->chunk)
+    if (!g->chunk)
+        (void)snprintf(text, size, "%u", g->batch);
+    else if (g->query_len == 1)
         (void)snprintf(text, size, "%u beside %u with context %u", g->chunk, g->decode_rows,
                        g->context_tokens);
     else
-        (void)snprintf(text, size, "%u", g->batch);
+        (void)snprintf(text, size, "%u beside %u of query length %u with context %u", g->chunk,
+                       g->decode_rows, g->query_len, g->context_tokens);
 }
 
 /* All of the kind that is asked for; those of one batch size but for the query length are one. */
 static void list_graphs(const rt_plan *plan, bool chunks, char *list, size_t size)
 {
-    char name[64], last[64] = "";
+    char name[96], last[96] = "";
     size_t used = 0;
     struct rt_plan_graph g = {.struct_size = sizeof(g)};
     for (uint32_t i = 0; used < size && rt_plan_graph(plan, i, &g) == RT_OK; i++) {
@@ -392,18 +396,20 @@ static void list_graphs(const rt_plan *plan, bool chunks, char *list, size_t siz
 
 static void complain_of_graph(const rt_plan *plan, const struct drawn *d)
 {
-    char list[800] = "none";
+    char list[800] = "none", length[48] = "";
     list_graphs(plan, d->chunk != 0, list, sizeof(list));
+    if (d->query_len)
+        (void)snprintf(length, sizeof(length), " of query length %" PRIu64, d->query_len);
     if (d->chunk)
-        complain("chunk %" PRIu64 " beside %" PRIu64 " with context %" PRIu64
+        complain("chunk %" PRIu64 " beside %" PRIu64 "%s with context %" PRIu64
                  " is not captured by this configuration; captured are %s",
-                 d->chunk, d->beside, d->context, list);
+                 d->chunk, d->beside, length, d->context, list);
     else
-        complain("batch %" PRIu64 " is not captured by this configuration; captured are %s",
-                 d->batch, list);
+        complain("batch %" PRIu64 "%s is not captured by this configuration; captured are %s",
+                 d->batch, length, list);
 }
 
-/* The graph of one batch size, at its first query length, or of a chunk. */
+/* The graph of one batch size or of a chunk, at its first query length where none is named. */
 static int print_dot(const rt_plan *plan, const struct drawn *drawn)
 {
     struct rt_plan_graph g = {.struct_size = sizeof(g)};
@@ -430,6 +436,8 @@ static bool check_drawn(const struct drawn *d, bool has_beside, bool has_context
 {
     if (d->batch && d->chunk)
         complain("--dot and --dot-chunk: one graph at a time");
+    else if (d->query_len && !d->batch && !d->chunk)
+        complain("--query-len without --dot or --dot-chunk, whose graph it picks");
     else if (!d->chunk && (has_beside || has_context))
         complain("%s without --dot-chunk, whose graph it picks",
                  has_beside ? "--beside" : "--context");
@@ -467,6 +475,7 @@ int cmd_plan(int argc, char **argv)
         {"--dot-chunk", OPTION_NUMBER, &drawn.chunk, 1, RT_MAX_CHUNK, NULL},
         {"--beside", OPTION_NUMBER, &drawn.beside, 0, RT_MAX_MIXED_ROWS, &has_beside},
         {"--context", OPTION_NUMBER, &drawn.context, 0, RT_MAX_LENGTH, &has_context},
+        {"--query-len", OPTION_NUMBER, &drawn.query_len, 1, RT_MAX_QUERY_LEN, NULL},
     };
     if (!options_read(argc, argv, options, sizeof(options) / sizeof(options[0]), &path) ||
         !check_drawn(&drawn, has_beside, has_context))

@@ -25,6 +25,7 @@ static const struct command commands[] = {
      "      --dot-chunk N  that of a chunk of N tokens of prompts\n"
      "      --beside ROWS  of such, beside so many rows that decode (0)\n"
      "      --context N    of such, with room for N cached tokens (0)\n"
+     "      --query-len N  of either, with so many tokens a row that decodes (its first)\n"
      "      --json\n"
      "      Exit code 1 where arena and pool do not fit the device's memory.\n"},
     {"verify", cmd_verify,
@@ -46,8 +47,7 @@ static const struct command commands[] = {
      "configuration's);\n"
      "                     0: they go in one by one\n"
      "      --device NAME  auto, host or cuda:N (auto)\n"
-     "      --ranks N      the model cut over N processes, rank r on cuda:r, or all on the host; "
-     "with\n"
+     "      --ranks N      heads cut over N processes, rank r on cuda:r, or all on the host; with\n"
      "                     RANK in the environment this is one of them (torchrun)\n"
      "      --context M    of the ranks, neighbours that share a sequence's tokens (1, or the\n"
      "                     configuration's context_parallel)\n"

@@ -17,6 +17,7 @@
 struct graph {
     uint32_t index;                         /* of the statistics */
     uint32_t chunk, rows, context, prompts; /* that it holds: prompts are sequences */
+    uint32_t q;                             /* tokens of a row that decodes, at most */
     uint32_t below_chunk, below_rows;       /* 0: there is none */
     int64_t below_context;                  /* -1: there is none */
     bool expanded;
@@ -25,7 +26,7 @@ struct graph {
 /* One chunk: sequences of prompts are those of run.tracked from `first` on, rows' the last ones. */
 struct chunk {
     uint32_t first;
-    uint32_t prompts, tokens, rows, context;
+    uint32_t prompts, tokens, rows, q, context;
     uint32_t past[RT_MAX_PREFILL_ROWS], count[RT_MAX_PREFILL_ROWS];
 };
 
@@ -35,8 +36,11 @@ struct chunk_run {
     uint32_t largest; /* chunk */
     struct chunk chunk;
     int32_t *tokens; /* [largest] */
-    rt_seq *seqs;    /* [max_sequences] of one side */
-    int32_t *row_tokens;
+    /* Of rows that decode, [max_sequences]: of one side, how many tokens each has, of which some
+     * may not stay, and the tokens, of the longest query length. */
+    rt_seq *seqs;
+    uint32_t *counts;
+    int32_t *accept, *row_tokens;
 };
 
 /* ---- set-up ---------------------------------------------------------------------------------- */
@@ -60,6 +64,11 @@ static enum rt_status count_pieces(const struct rt_config *config, uint32_t *pie
     return RT_OK;
 }
 
+static uint32_t longest_query(const struct rt_config *c)
+{
+    return c->query_lens[c->query_len_count - 1];
+}
+
 /* As many pieces as the user's, but small ones; few sequences, of which one can fill them all. */
 static void shrink(struct chunk_run *r, uint32_t pieces)
 {
@@ -68,7 +77,7 @@ static void shrink(struct chunk_run *r, uint32_t pieces)
     const uint32_t piece = r->largest > LEAST_PIECE ? r->largest : LEAST_PIECE;
     const uint32_t longest = pieces * piece + r->largest + TEST_PAGES * c->page_size;
     uint32_t sequences = (c->prefill_rows ? c->prefill_rows : RT_PREFILL_ROWS) + beside + 2;
-    c->batch_size_count = c->query_len_count = 1;
+    c->batch_size_count = 1;
     if (sequences < c->max_sequences)
         c->max_sequences = sequences;
     if (longest < c->max_length) {
@@ -79,7 +88,7 @@ static void shrink(struct chunk_run *r, uint32_t pieces)
     r->run.longest = TEST_PAGES * c->page_size < r->most ? TEST_PAGES * c->page_size : r->most;
     c->pages = (uint64_t)c->max_sequences * (TEST_PAGES + 2) +
                ((uint64_t)r->most + c->context_piece + r->largest) / c->page_size;
-    verify_choose_layers(&r->run, r->largest + beside);
+    verify_choose_layers(&r->run, r->largest + beside * longest_query(c));
 }
 
 static enum rt_status set_up(struct chunk_run *r, uint64_t seed)
@@ -92,8 +101,10 @@ static enum rt_status set_up(struct chunk_run *r, uint64_t seed)
     TRY(verify_set_up(&r->run, seed));
     r->tokens = calloc(r->largest, sizeof(*r->tokens));
     r->seqs = calloc(c->max_sequences, sizeof(*r->seqs));
-    r->row_tokens = calloc(c->max_sequences, sizeof(*r->row_tokens));
-    if (!r->tokens || !r->seqs || !r->row_tokens)
+    r->counts = calloc(c->max_sequences, sizeof(*r->counts));
+    r->accept = calloc(c->max_sequences, sizeof(*r->accept));
+    r->row_tokens = calloc((size_t)c->max_sequences * longest_query(c), sizeof(*r->row_tokens));
+    if (!r->tokens || !r->seqs || !r->counts || !r->accept || !r->row_tokens)
         return verify_say(r->run.error, RT_ERR_NOMEM, "verify", "out of host memory");
     return RT_OK;
 }
@@ -101,6 +112,8 @@ static enum rt_status set_up(struct chunk_run *r, uint64_t seed)
 static void tear_down(struct chunk_run *r)
 {
     free(r->row_tokens);
+    free(r->accept);
+    free(r->counts);
     free(r->seqs);
     free(r->tokens);
     verify_tear_down(&r->run);
@@ -151,6 +164,7 @@ static bool draw(struct chunk_run *r, const struct graph *g)
     if (g->rows && most_rows <= g->below_rows)
         return false;
     for (uint32_t i = 0; i < MOST_DRAWS; i++) {
+        c->q = g->q;
         c->tokens = between(run, g->below_chunk, g->chunk);
         c->rows = g->rows ? between(run, g->below_rows, most_rows) : 0;
         uint32_t prompts = g->prompts < c->tokens ? g->prompts : c->tokens;
@@ -199,8 +213,11 @@ static enum rt_status put_in(struct chunk_run *r, const struct chunk *c, int sid
     const struct rt_step_params mixed = {.struct_size = sizeof(mixed),
                                          .flags = flags,
                                          .rows = c->rows,
+                                         .query_len = c->q,
                                          .seqs = r->seqs,
                                          .tokens = r->row_tokens,
+                                         .accept = r->accept,
+                                         .query_lens = r->counts,
                                          .prompts = prompts,
                                          .prompt_count = c->prompts};
     TRY(verify_check(&r->run, side,
@@ -212,14 +229,14 @@ static enum rt_status launch(struct chunk_run *r, const struct chunk *c, const s
 {
     const bool prefill = c->rows == 0 && verify_below(&r->run, 2);
     fill_tokens(&r->run, r->tokens, c->tokens);
-    fill_tokens(&r->run, r->row_tokens, c->rows);
+    fill_tokens(&r->run, r->row_tokens, c->rows * c->q);
     TRY(verify_prepare(&r->run, s));
     for (int side = 0; side < SIDES; side++)
         TRY(put_in(r, c, side, prefill));
     for (uint32_t i = 0; i < c->prompts; i++)
         r->run.tracked[c->first + i].length += c->count[i];
     for (uint32_t i = 0; i < c->rows; i++)
-        row_at(r, i)->length++;
+        row_at(r, i)->length += r->accept[i] ? (uint32_t)r->accept[i] : r->counts[i];
     return RT_OK;
 }
 
@@ -235,7 +252,8 @@ static enum rt_status open_and_shorten(struct run *run, struct tracked *t, uint3
 /* Feeds a sequence that much, by whatever graph holds it, without a look at what comes. */
 static enum rt_status feed(struct chunk_run *r, uint32_t sequence, uint32_t tokens)
 {
-    const struct chunk c = {.first = sequence, .prompts = 1, .tokens = tokens, .count = {tokens}};
+    const struct chunk c = {
+        .first = sequence, .prompts = 1, .tokens = tokens, .q = 1, .count = {tokens}};
     const struct shape s = {.q = 1, .given = r->largest, .rows = r->largest};
     return launch(r, &c, &s);
 }
@@ -252,7 +270,7 @@ static enum rt_status bring_pasts(struct chunk_run *r)
         if (run->tracked[i].open)
             TRY(open_and_shorten(run, &run->tracked[i], run->longest - 1));
     for (uint32_t i = 0; i < c->rows; i++)
-        TRY(open_and_shorten(run, row_at(r, i), run->longest - 1));
+        TRY(open_and_shorten(run, row_at(r, i), run->longest - c->q));
     for (uint32_t i = 0; i < c->prompts; i++)
         while (run->tracked[i].length < c->past[i]) {
             const uint32_t left = c->past[i] - run->tracked[i].length;
@@ -263,19 +281,22 @@ static enum rt_status bring_pasts(struct chunk_run *r)
 
 /* ---- one graph ------------------------------------------------------------------------------- */
 
-static struct shape shape_of(const struct chunk *c, const struct graph *g)
+static struct shape shape_of(const struct chunk_run *r, const struct graph *g)
 {
+    const struct chunk *c = &r->chunk;
     struct shape s = {.q = 1,
                       .given = c->tokens,
-                      .rows = g->chunk + g->rows,
+                      .rows = g->chunk + g->rows * g->q,
                       .live = c->tokens,
                       .batch = g->chunk,
                       .rows_live = c->rows,
                       .rows_batch = g->rows,
+                      .rows_q = g->q,
+                      .rows_counts = r->counts,
                       .expanded = g->expanded};
     (void)snprintf(s.name, sizeof(s.name),
-                   "chunk %u beside %u with context %u, %u tokens, %u rows, %u cached", g->chunk,
-                   g->rows, g->context, c->tokens, c->rows, c->context);
+                   "chunk %u beside %u x %u with context %u, %u tokens, %u rows, %u cached",
+                   g->chunk, g->rows, g->q, g->context, c->tokens, c->rows, c->context);
     return s;
 }
 
@@ -300,17 +321,29 @@ static enum rt_status compare(struct chunk_run *r, const struct graph *g, const 
     const uint64_t rows = g->prompts + g->rows, live = r->chunk.prompts + r->chunk.rows;
     for (size_t i = 0; i < sizeof(of_tokens) / sizeof(of_tokens[0]); i++)
         TRY(verify_compare(run, of_tokens[i], 0, s->rows * sizeof(int32_t), s));
-    TRY(verify_compare(run, "row_last", 0, rows * sizeof(int32_t), s));
-    TRY(verify_compare(run, "tokens", 0, live * sizeof(int32_t), s));
+    TRY(verify_compare(run, "row_last", 0, rows * g->q * sizeof(int32_t), s));
+    TRY(verify_compare(run, "tokens", 0, live * g->q * sizeof(int32_t), s));
     return verify_compare_data(run, s);
+}
+
+/* How many tokens each row has, and how many stay: mostly all. */
+static void choose_counts(struct chunk_run *r)
+{
+    struct run *run = &r->run;
+    for (uint32_t i = 0; i < r->chunk.rows; i++) {
+        r->counts[i] = verify_below(run, 4) ? 1 + verify_below(run, r->chunk.q) : r->chunk.q;
+        r->accept[i] =
+            verify_below(run, 4) ? RT_ACCEPT_ALL : 1 + (int32_t)verify_below(run, r->counts[i]);
+    }
 }
 
 static enum rt_status one_chunk(struct chunk_run *r, const struct graph *g)
 {
-    const struct shape s = shape_of(&r->chunk, g);
+    const struct shape s = shape_of(r, g);
     struct verify_report *report = r->run.report;
     uint64_t before = 0, behind = 0;
     TRY(bring_pasts(r));
+    choose_counts(r);
     TRY(replays_of(r, g, &before));
     TRY(launch(r, &r->chunk, &s));
     TRY(replays_of(r, g, &behind));
@@ -328,7 +361,7 @@ static enum rt_status one_graph(struct chunk_run *r, const struct graph *g,
 {
     uint32_t done = 0;
     for (; done < options->steps; done++) {
-        TRY(verify_disturb(&r->run, 1));
+        TRY(verify_disturb(&r->run, g->q));
         if (!draw(r, g))
             break;
         TRY(one_chunk(r, g));
@@ -337,8 +370,8 @@ static enum rt_status one_graph(struct chunk_run *r, const struct graph *g,
     TRY(verify_compare_state(&r->run, &s));
     r->run.report->graphs += done > 0;
     if (options->progress)
-        fprintf(options->progress, "chunk %5u  beside %4u  context %5u  %u steps  %s\n", g->chunk,
-                g->rows, g->context, done,
+        fprintf(options->progress, "chunk %5u  beside %4u x %u  context %5u  %u steps  %s\n",
+                g->chunk, g->rows, g->q, g->context, done,
                 done ? "bitwise equal" : "no sequences of this runtime come to it");
     return RT_OK;
 }
@@ -359,10 +392,12 @@ static struct graph graph_of(const struct chunk_run *r, const struct rt_bucket_s
                              uint32_t index, const struct graph *last)
 {
     const struct rt_config *c = &r->run.config;
-    const bool same = last->chunk == stats->chunk && last->rows == stats->decode_rows;
+    const bool same = last->chunk == stats->chunk && last->rows == stats->decode_rows &&
+                      last->q == stats->query_len;
     struct graph g = {.index = index,
                       .chunk = stats->chunk,
                       .rows = stats->decode_rows,
+                      .q = stats->query_len,
                       .context = stats->context_tokens,
                       .prompts = stats->batch - stats->decode_rows,
                       .below_chunk = next_below(c->chunks, c->chunk_count, stats->chunk),

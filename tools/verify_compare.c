@@ -28,10 +28,10 @@ static enum rt_status write_data(struct run *run, const struct data *d, uint32_t
                                  const struct shape *s)
 {
     const uint64_t row_bytes = s->q * d->token_bytes;
-    const uint32_t first = s->rows - s->rows_batch;
+    const uint32_t beside = s->rows_batch * s->rows_q, first = s->rows - beside;
     TRY(write_rows(run, d, layer, row_bytes, 0, s->given, first));
-    return s->rows_batch ? write_rows(run, d, layer, row_bytes, first, s->rows_live, s->rows_batch)
-                         : RT_OK;
+    return beside ? write_rows(run, d, layer, row_bytes, first, s->rows_live * s->rows_q, beside)
+                  : RT_OK;
 }
 
 enum rt_status verify_prepare(struct run *run, const struct shape *s)
@@ -79,17 +79,16 @@ static bool holds_nan(const struct run *run, const unsigned char *at, uint64_t b
     return false;
 }
 
-/* Rows from `first` on, of which `counts` says how many tokens each has. Both sides agree by now;
+/* Rows from byte `at` on, of which `counts` says how many tokens each has. Both sides agree by now;
  * one of them is looked at. */
 static enum rt_status check_rows(struct run *run, const struct data *d, uint32_t layer,
-                                 uint64_t row_bytes, uint32_t first, uint32_t live, uint32_t batch,
+                                 uint64_t row_bytes, uint64_t at, uint32_t live, uint32_t batch,
                                  const uint32_t *counts)
 {
     const uint64_t from = live * row_bytes, bytes = batch * row_bytes;
     unsigned char *seen = run->seen[REPLAY];
-    TRY(verify_check(
-        run, REPLAY,
-        rt_tensor_read(run->rts[REPLAY], d->name, layer, first * row_bytes, seen, bytes)));
+    TRY(verify_check(run, REPLAY,
+                     rt_tensor_read(run->rts[REPLAY], d->name, layer, at, seen, bytes)));
     for (uint64_t i = from; i < bytes; i++)
         if (seen[i])
             return verify_say(run->error, RT_ERR_INTERNAL, "a padded row is not zero", d->name);
@@ -114,12 +113,13 @@ static bool is_whole(struct run *run, const struct shape *s)
 static enum rt_status check_padding(struct run *run, const struct data *d, uint32_t layer,
                                     const struct shape *s)
 {
-    const uint64_t row_bytes = s->q * d->token_bytes;
+    const uint64_t row_bytes = s->q * d->token_bytes, beside_bytes = s->rows_q * d->token_bytes;
     const bool unseen = strcmp(d->name, "out") == 0 && (s->expanded || is_whole(run, s));
     if (!unseen)
         TRY(check_rows(run, d, layer, row_bytes, 0, s->live, s->batch, s->counts));
-    return s->rows_batch ? check_rows(run, d, layer, row_bytes, s->rows - s->rows_batch,
-                                      s->rows_live, s->rows_batch, NULL)
+    const uint64_t at = s->rows * row_bytes - s->rows_batch * beside_bytes;
+    return s->rows_batch ? check_rows(run, d, layer, beside_bytes, at, s->rows_live, s->rows_batch,
+                                      s->rows_counts)
                          : RT_OK;
 }
 

@@ -98,8 +98,9 @@ struct shape {
     uint32_t rows;        /* that are written, and compared */
     uint32_t live, batch; /* of the last replay, or of all: zero from live to batch */
     /* Of a chunk, whose rows are tokens, those above are prompts', of which an expanded one leaves
-     * no out. Behind them are those of rows that decode. */
-    uint32_t rows_live, rows_batch;
+     * no out. Behind them are those of rows that decode, rows_q of each, and of these its own. */
+    uint32_t rows_live, rows_batch, rows_q;
+    const uint32_t *rows_counts; /* [rows_live] */
     /* [live] of their q tokens how many each row has: behind those is what nobody reads; null: all.
      */
     const uint32_t *counts;

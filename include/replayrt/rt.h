@@ -64,11 +64,11 @@ struct rt_stage_context {
     enum rt_stage_point point;
     uint32_t layer;      /* 0 for the two step points */
     uint32_t batch;      /* the graph's padded batch size; of a chunk, prompts' rows included */
-    uint32_t query_len;  /* the graph's; 1 for a chunk, whose rows are seen by their last token */
+    uint32_t query_len;  /* the graph's: columns of a row. A chunk's `tokens` are no rows of them */
     uint32_t host;       /* 1: host device, tensor addresses are host pointers, do the work now */
     void *stream;        /* CUDA: CUstream (= cudaStream_t) to put the work on; null on host */
     rt_runtime *runtime; /* for rt_tensor and rt_completed only */
-    uint32_t tokens;     /* of all rows, padded; batch * query_len but for a chunk */
+    uint32_t tokens;     /* of all rows, padded; batch * query_len, but those of a chunk */
     uint32_t chunk;      /* of these, the first ones that are prompts'; 0: a step that decodes */
     uint32_t part;       /* 0; 1, 2, ... behind exchanges that the stage goes on behind */
     uint32_t reserved;
@@ -232,11 +232,10 @@ struct rt_step_params {
     const int32_t *tokens;
     /* [rows] RT_ACCEPT_ALL, RT_ACCEPT_DEVICE or 1..the row's tokens; null: RT_ACCEPT_ALL */
     const int32_t *accept;
-    /* A mixed step: prompts, whose tokens all stay, in front of the rows. Where these have one
-     * token each, one replay of a chunk's graph (rt_config.chunks) that holds them all. With
-     * rt_config.layer more rows than the largest of mixed_rows are served, too: as many beside the
-     * prompts, the others in replays of steps' graphs behind it, row_base counting the prompts;
-     * and rows of several tokens, which all follow so. Without it both are refused. */
+    /* A mixed step: prompts, whose tokens all stay, in front of the rows: one replay of a chunk's
+     * graph (rt_config.chunks) that holds them all. With rt_config.layer more rows than the largest
+     * of mixed_rows are served, too: as many beside the prompts, the others in replays of steps'
+     * graphs behind it, row_base counting the prompts. Without it they are refused. */
     const struct rt_prompt *prompts; /* [prompt_count], of sequences that no row names */
     uint32_t prompt_count;
     /* With rows 0: the graph of this captured batch size is replayed without a live row, as ranks
@@ -391,13 +390,14 @@ enum rt_dtype { RT_DTYPE_BF16 = 1, RT_DTYPE_F32, RT_DTYPE_I32, RT_DTYPE_U8 };
  *                                                [pages, page_size, rt_info.kv_token_bytes], page
  *                                                by page as docs/kv_formats.md has them
  * and of a chunk's graph, where rt_config.chunks are configured, whose tokens are those of prompts,
- * one row's behind the other's, and from stage_context.chunk on one of each row that decodes. Of
- * its rows the tensors above have the last token alone, as if it were all they have, and data
- * tensors are [tokens, ...], with row_base 0:
+ * one row's behind the other's, and from stage_context.chunk on query_len of each row that decodes.
+ * Of a row of prompts the tensors above have the last token alone, in column 0, as if it were all
+ * it has; data tensors are [tokens, ...], with row_base 0:
  *   chunk_tokens i32 [tokens]                 padding: -1, as is that of
  *   token_slots  i32 [tokens]                 token_positions  i32 [tokens], of which it is 0
  *   token_lengths  i32 [tokens]               KV length that the token sees; 0 for padding
- *   row_last       i32 [rows]                 the row's last token among them; -1 for padding
+ *   row_last       i32 [rows, q]              for each column the token among them that it is, so
+ *                                             of prompts [0] is the last; -1: there is none
  * and with rt_config.context_parallel above 1 token_slots and token_positions in steps too, for
  * every query token; out and lse have the heads of the rank behind attention alone.
  * and where rt_config.layer is set, by row of the current replay, as q, out and lse are then too:
@@ -549,7 +549,8 @@ struct rt_plan_graph {
     const char *reason;  /* why it was chosen */
     uint32_t parts;      /* parts that the schedule balances work over */
     uint32_t chunk;      /* tokens of prompts; 0: the graph of a step. Of a chunk: */
-    uint32_t decode_rows, context_tokens; /* rows beside it; cached tokens it can expand, at most */
+    uint32_t decode_rows, context_tokens; /* rows of query_len beside it, by `attend`; cached tokens
+                                             it can expand, at most */
     const char *form; /* in which form its tokens attend, and why; of a step with layer: whether a
                        * block is one kernel, and why; "" for any other */
 };

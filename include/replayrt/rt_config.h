@@ -175,7 +175,8 @@ struct rt_config {
     struct rt_block block;
 
     /* Prompts, a chunk of tokens in one replay: a graph for each chunk size, each number of rows
-     * that decode beside it, 0 among them, and each number of pieces of cached context. */
+     * that decode beside it, 0 among them, each query length of these, 1 and query_lens, and each
+     * number of pieces of cached context. */
     uint32_t chunks[RT_MAX_CHUNKS]; /* tokens, ascending, 1..RT_MAX_CHUNK */
     uint32_t chunk_count;           /* 0: prompts go in by rt_step alone */
     /* Sequences that share a chunk: 1..RT_MAX_PREFILL_ROWS; 0: the default. */

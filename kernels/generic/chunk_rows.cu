@@ -36,11 +36,16 @@ record_of(const struct rt_chunk_rows_params &p, uint64_t step)
     return p.ring + step % p.ring_depth * p.record_bytes;
 }
 
-/* Of the record's int32 behind the rows' last tokens. */
+static __device__ __forceinline__ uint32_t bucket_of(const struct rt_chunk_rows_params &p)
+{
+    return p.prefill_rows + p.decode_rows;
+}
+
+/* Of the record's int32 behind the rows' columns. */
 static __device__ __forceinline__ int32_t load_word(const struct rt_chunk_rows_params &p,
                                                     const unsigned char *record, uint32_t i)
 {
-    const uint64_t at = (uint64_t)p.prefill_rows + p.decode_rows + i;
+    const uint64_t at = (uint64_t)bucket_of(p) * p.query_len + i;
     return rt_load_mapped_4(record + p.tokens_offset + at * sizeof(int32_t));
 }
 
@@ -96,20 +101,31 @@ static __device__ __forceinline__ void write_row(const struct rt_chunk_rows_para
     const bool prompt = live && r < desk.prompts;
     const int32_t slot = !live ? -1 : prompt ? desk.slot[r] : p.row_slot[r];
     if (slot < 0) {
-        p.row_slot[r] = p.row_last[r] = -1;
+        p.row_slot[r] = -1;
         p.row_position[r] = p.row_length[r] = p.row_accept[r] = p.row_start[r] = 0;
         return;
     }
     if (!prompt) {
         p.row_start[r] = p.row_position[r];
-        p.row_last[r] = (int32_t)(p.chunk + r - desk.prompts);
         return;
     }
     const int32_t end = desk.start[r] + desk.count[r];
     p.row_start[r] = desk.start[r];
     p.row_position[r] = end - 1;
     p.row_length[r] = end;
-    p.row_last[r] = desk.first[r] + desk.count[r] - 1;
+}
+
+/* What may be sampled from in column t of row r: a token of the chunk, or -1. Of rows as step_begin
+ * left them. */
+static __device__ __forceinline__ int32_t column_of(const struct rt_chunk_rows_params &p,
+                                                    uint32_t r, uint32_t t, const struct desk &desk)
+{
+    if (r >= desk.live)
+        return -1;
+    if (r < desk.prompts)
+        return t == 0 && desk.slot[r] >= 0 ? desk.first[r] + desk.count[r] - 1 : -1;
+    const bool there = p.row_slot[r] >= 0 && (int32_t)t < p.row_length[r] - p.row_position[r];
+    return there ? (int32_t)(p.chunk + (r - desk.prompts) * p.query_len + t) : -1;
 }
 
 static __device__ __forceinline__ void write_token(const struct rt_chunk_rows_params &p, uint32_t j,
@@ -147,22 +163,37 @@ static __device__ __forceinline__ void write_prompt_token(const struct rt_chunk_
     const int32_t t = (int32_t)j - desk.first[r], slot = desk.slot[r];
     int32_t id = -1;
     if (slot >= 0) {
-        id = t == desk.count[r] - 1 ? p.tokens[r] : load_word(p, record, p.prefill_rows + j);
+        id = t == desk.count[r] - 1 ? p.tokens[r * p.query_len]
+                                    : load_word(p, record, p.prefill_rows + j);
         if (t == 0 && id == -1)
             id = p.slot_token[slot];
     }
     write_token(p, j, slot, desk.start[r] + t, id);
 }
 
-/* Of the i-th row that decodes, as step_begin left it. */
+/* The k-th column of rows that decode, as step_begin left them. */
 static __device__ __forceinline__ void write_decoding_token(const struct rt_chunk_rows_params &p,
-                                                            uint32_t i, const struct desk &desk)
+                                                            uint32_t k, const struct desk &desk)
+{
+    const uint32_t r = desk.prompts + k / p.query_len, t = k % p.query_len;
+    const bool live = r < desk.live && (int32_t)t < p.row_length[r] - p.row_position[r];
+    if (live)
+        write_token(p, p.chunk + k, p.row_slot[r], p.row_position[r] + (int32_t)t,
+                    p.tokens[r * p.query_len + t]);
+    else
+        write_token(p, p.chunk + k, -1, 0, -1);
+}
+
+/* The i-th row that decodes, as attention has it. */
+static __device__ __forceinline__ void write_beside(const struct rt_chunk_rows_params &p,
+                                                    uint32_t i, const struct desk &desk)
 {
     const uint32_t r = desk.prompts + i;
-    if (r < desk.live)
-        write_token(p, p.chunk + i, p.row_slot[r], p.row_position[r], p.tokens[r]);
-    else
-        write_token(p, p.chunk + i, -1, 0, -1);
+    const int32_t slot = r < desk.live ? p.row_slot[r] : -1;
+    const int32_t position = slot >= 0 ? p.row_position[r] : 0;
+    p.beside_slot[i] = slot >= 0 ? slot : -1;
+    p.beside_position[i] = position;
+    p.beside_reach[i] = slot >= 0 ? position + (int32_t)p.query_len : 0;
 }
 
 static __device__ __forceinline__ void write_sums(const struct rt_chunk_rows_params &p,
@@ -215,10 +246,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     __syncthreads(); /* B */
     for (uint32_t j = threadIdx.x; j < p.chunk; j += THREADS)
         write_prompt_token(p, record, j, desk);
-    for (uint32_t i = threadIdx.x; i < p.decode_rows; i += THREADS)
-        write_decoding_token(p, i, desk);
+    for (uint32_t k = threadIdx.x; k < p.decode_rows * p.query_len; k += THREADS)
+        write_decoding_token(p, k, desk);
+    for (uint32_t i = threadIdx.x; p.query_len > 1 && i < p.decode_rows; i += THREADS)
+        write_beside(p, i, desk);
+    for (uint32_t k = threadIdx.x; k < bucket_of(p) * p.query_len; k += THREADS)
+        p.row_last[k] = column_of(p, k / p.query_len, k % p.query_len, desk);
     write_sums(p, desk);
     __syncthreads(); /* rows are read above as step_begin left them */
-    for (uint32_t r = threadIdx.x; r < p.prefill_rows + p.decode_rows; r += THREADS)
+    for (uint32_t r = threadIdx.x; r < bucket_of(p); r += THREADS)
         write_row(p, r, desk);
 }

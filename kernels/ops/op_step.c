@@ -45,7 +45,10 @@ enum rt_status rt_chunk_rows_build(const struct rt_kernels *k, const struct rt_v
                                    const void *params, struct rt_launch *out, struct rt_error *err)
 {
     const struct rt_chunk_rows_params *p = params;
-    const uint64_t words = 2 * (uint64_t)p->prefill_rows + p->decode_rows + p->chunk;
+    const uint64_t bucket = (uint64_t)p->prefill_rows + p->decode_rows;
+    const uint64_t words = bucket * p->query_len + p->prefill_rows + p->chunk;
+    RT_REQUIRE(p->query_len >= 1 && p->query_len <= RT_MAX_QUERY_LEN, err, RT_ERR_INVALID,
+               "query length %u, not 1 to %u", p->query_len, RT_MAX_QUERY_LEN);
     RT_REQUIRE(
         p->prefill_rows >= 1 && p->prefill_rows <= RT_MAX_PREFILL_ROWS &&
             p->decode_rows <= RT_MAX_MIXED_ROWS && p->chunk >= 1 && p->chunk <= RT_MAX_CHUNK,

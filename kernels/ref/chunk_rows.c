@@ -30,10 +30,18 @@ static struct chunk_record read_record(const struct rt_chunk_rows_params *p)
         p->ring + (p->ctrl->step + 1) % p->ring_depth * (uint64_t)p->record_bytes;
     const struct rt_record *record = (const struct rt_record *)(const void *)bytes;
     const int32_t *tokens = (const void *)(bytes + p->tokens_offset);
-    return (struct chunk_record){.counts = tokens + bucket_of(p),
-                                 .ids = tokens + bucket_of(p) + p->prefill_rows,
+    const int32_t *counts = tokens + (size_t)bucket_of(p) * p->query_len;
+    return (struct chunk_record){.counts = counts,
+                                 .ids = counts + p->prefill_rows,
                                  .prompts = p->ctrl->live_rows ? record->prompts : 0,
                                  .live = p->ctrl->live_rows};
+}
+
+/* None of them is sampled from. */
+static void clear_columns(const struct rt_chunk_rows_params *p, uint32_t r)
+{
+    for (uint32_t t = 0; t < p->query_len; t++)
+        p->row_last[r * p->query_len + t] = -1;
 }
 
 static void drop_row(const struct rt_chunk_rows_params *p, uint32_t r)
@@ -43,14 +51,18 @@ static void drop_row(const struct rt_chunk_rows_params *p, uint32_t r)
     p->row_length[r] = 0;
     p->row_accept[r] = 0;
     p->row_start[r] = 0;
-    p->row_last[r] = -1;
+    clear_columns(p, r);
 }
 
 static void pad_tokens(const struct rt_chunk_rows_params *p)
 {
-    for (uint32_t j = 0; j < p->chunk + p->decode_rows; j++) {
+    for (uint32_t j = 0; j < p->chunk + p->decode_rows * p->query_len; j++) {
         p->token_id[j] = p->token_slot[j] = -1;
         p->token_position[j] = p->token_length[j] = 0;
+    }
+    for (uint32_t i = 0; p->query_len > 1 && i < p->decode_rows; i++) {
+        p->beside_slot[i] = -1;
+        p->beside_position[i] = p->beside_reach[i] = 0;
     }
 }
 
@@ -90,9 +102,10 @@ static void place_prompt(const struct rt_chunk_rows_params *p, const struct chun
     p->row_start[r] = start;
     p->row_position[r] = start + n - 1;
     p->row_length[r] = start + n;
-    p->row_last[r] = (int32_t)first + n - 1;
+    clear_columns(p, r);
+    p->row_last[r * p->query_len] = (int32_t)first + n - 1;
     for (int32_t t = 0; t < n; t++) {
-        int32_t id = t == n - 1 ? p->tokens[r] : record->ids[first + (uint32_t)t];
+        int32_t id = t == n - 1 ? p->tokens[r * p->query_len] : record->ids[first + (uint32_t)t];
         if (t == 0 && id == -1)
             id = p->slot_token[p->row_slot[r]];
         put_token(p, first + (uint32_t)t, r, start + t, id);
@@ -105,9 +118,20 @@ static void place_decoding(const struct rt_chunk_rows_params *p, uint32_t r, uin
         drop_row(p, r);
         return;
     }
-    p->row_start[r] = p->row_position[r];
-    p->row_last[r] = (int32_t)(p->chunk + i);
-    put_token(p, p->chunk + i, r, p->row_position[r], p->tokens[r]);
+    const int32_t position = p->row_position[r];
+    const uint32_t tokens = (uint32_t)(p->row_length[r] - position);
+    p->row_start[r] = position;
+    clear_columns(p, r);
+    for (uint32_t t = 0; t < tokens; t++) {
+        const uint32_t column = r * p->query_len + t, j = p->chunk + i * p->query_len + t;
+        p->row_last[column] = (int32_t)j;
+        put_token(p, j, r, position + (int32_t)t, p->tokens[column]);
+    }
+    if (p->query_len == 1)
+        return;
+    p->beside_slot[i] = p->row_slot[r];
+    p->beside_position[i] = position;
+    p->beside_reach[i] = position + (int32_t)p->query_len;
 }
 
 static void write_pieces(const struct rt_chunk_rows_params *p)

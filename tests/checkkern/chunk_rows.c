@@ -28,7 +28,7 @@ enum wrong {
 };
 
 struct chunk_case {
-    uint32_t prefill_rows, decode_rows, chunk, pieces, piece, max_length, ring_depth;
+    uint32_t prefill_rows, decode_rows, query_len, chunk, pieces, piece, max_length, ring_depth;
     enum wrong wrong;
 };
 
@@ -47,6 +47,9 @@ enum {
     TOKEN_SLOT,
     TOKEN_POSITION,
     TOKEN_LENGTH,
+    BESIDE_SLOT,
+    BESIDE_POSITION,
+    BESIDE_REACH,
     CHUNK_FIRST,
     CONTEXT_FIRST,
     PIECE_FIRST,
@@ -63,13 +66,19 @@ static uint32_t bucket_of(const struct chunk_case *c)
     return c->prefill_rows + c->decode_rows;
 }
 
+/* Of the record's tokens. */
+static uint32_t words_of(const struct chunk_case *c)
+{
+    return bucket_of(c) * c->query_len + c->prefill_rows + c->chunk;
+}
+
 static void make_rig(struct ck *ck, const struct chunk_case *c, struct rig *rig)
 {
-    const uint64_t rows = bucket_of(c) * 4u, tokens = (c->chunk + c->decode_rows) * 4u;
-    const uint64_t ends = (c->prefill_rows + 1) * 4u;
+    const uint64_t rows = bucket_of(c) * 4u, columns = rows * c->query_len;
+    const uint64_t tokens = (c->chunk + c->decode_rows * c->query_len) * 4u;
+    const uint64_t beside = (c->decode_rows + 1) * 4u, ends = (c->prefill_rows + 1) * 4u;
     rig->tokens_offset = (uint32_t)sizeof(struct rt_record) + bucket_of(c) * 16;
-    rig->record_bytes =
-        (rig->tokens_offset + (bucket_of(c) + c->prefill_rows + c->chunk) * 4 + 63) / 64 * 64;
+    rig->record_bytes = (rig->tokens_offset + words_of(c) * 4 + 63) / 64 * 64;
     const struct {
         const char *name;
         uint64_t bytes;
@@ -77,17 +86,20 @@ static void make_rig(struct ck *ck, const struct chunk_case *c, struct rig *rig)
         [RING] = {"ring", (uint64_t)c->ring_depth * rig->record_bytes},
         [CTRL] = {"ctrl", sizeof(struct rt_ctrl)},
         [SLOT_TOKEN] = {"slot_token", SLOTS * 4},
-        [TOKENS] = {"tokens", rows},
+        [TOKENS] = {"tokens", columns},
         [ROW_SLOT] = {"row_slot", rows},
         [ROW_POSITION] = {"row_position", rows},
         [ROW_LENGTH] = {"row_length", rows},
         [ROW_ACCEPT] = {"row_accept", rows},
         [ROW_START] = {"row_start", rows},
-        [ROW_LAST] = {"row_last", rows},
+        [ROW_LAST] = {"row_last", columns},
         [TOKEN_ID] = {"token_id", tokens},
         [TOKEN_SLOT] = {"token_slot", tokens},
         [TOKEN_POSITION] = {"token_position", tokens},
         [TOKEN_LENGTH] = {"token_length", tokens},
+        [BESIDE_SLOT] = {"beside_slot", beside},
+        [BESIDE_POSITION] = {"beside_position", beside},
+        [BESIDE_REACH] = {"beside_reach", beside},
         [CHUNK_FIRST] = {"chunk_first", ends},
         [CONTEXT_FIRST] = {"context_first", ends},
         [PIECE_FIRST] = {"piece_first", c->pieces ? c->pieces * ends : 4},
@@ -114,6 +126,9 @@ static struct rt_chunk_rows_params params_of(const struct chunk_case *c, const s
                                          .token_slot = ck_at(&rig->b[TOKEN_SLOT], side),
                                          .token_position = ck_at(&rig->b[TOKEN_POSITION], side),
                                          .token_length = ck_at(&rig->b[TOKEN_LENGTH], side),
+                                         .beside_slot = ck_at(&rig->b[BESIDE_SLOT], side),
+                                         .beside_position = ck_at(&rig->b[BESIDE_POSITION], side),
+                                         .beside_reach = ck_at(&rig->b[BESIDE_REACH], side),
                                          .chunk_first = ck_at(&rig->b[CHUNK_FIRST], side),
                                          .context_first = ck_at(&rig->b[CONTEXT_FIRST], side),
                                          .piece_first = ck_at(&rig->b[PIECE_FIRST], side),
@@ -125,7 +140,8 @@ static struct rt_chunk_rows_params params_of(const struct chunk_case *c, const s
                                          .chunk = c->chunk,
                                          .pieces = c->pieces,
                                          .piece = c->piece,
-                                         .max_length = c->max_length};
+                                         .max_length = c->max_length,
+                                         .query_len = c->query_len};
 }
 
 /* Ids, of which some are -1, at a row's first place too. */
@@ -160,13 +176,14 @@ static void write_counts(struct ck_random *random, const struct chunk_case *c, u
     }
 }
 
-/* A row as step_begin leaves it: of one token, at `position`. */
-static void put_row(const struct rig *rig, uint32_t r, int32_t slot, int32_t position)
+/* A row as step_begin leaves it: of so many tokens, from `position` on. */
+static void put_row(const struct rig *rig, uint32_t r, int32_t slot, int32_t position,
+                    int32_t tokens)
 {
     const bool live = slot >= 0;
     ((int32_t *)ck_at(&rig->b[ROW_SLOT], CK_REF))[r] = slot;
     ((int32_t *)ck_at(&rig->b[ROW_POSITION], CK_REF))[r] = live ? position : 0;
-    ((int32_t *)ck_at(&rig->b[ROW_LENGTH], CK_REF))[r] = live ? position + 1 : 0;
+    ((int32_t *)ck_at(&rig->b[ROW_LENGTH], CK_REF))[r] = live ? position + tokens : 0;
     ((int32_t *)ck_at(&rig->b[ROW_ACCEPT], CK_REF))[r] = live;
 }
 
@@ -197,14 +214,15 @@ static void write_rows(struct ck_random *random, const struct chunk_case *c, con
         const bool some = ck_random_below(random, 3) == 0, prompt = r < prompts;
         const bool dropped = c->wrong == DROPPED && (some || r == 0);
         const uint32_t beyond = c->wrong == LENGTHS && some ? 1 + ck_random_below(random, 9) : 0;
-        const int32_t count = prompt && r < c->prefill_rows ? counts[r] : 1;
+        const int32_t own = prompt ? 1 : 1 + (int32_t)ck_random_below(random, c->query_len);
+        const int32_t count = prompt && r < c->prefill_rows ? counts[r] : own;
         int32_t start = start_of(random, c, count, beyond);
         if (c->wrong == MUCH_CONTEXT && prompt && count > 0)
             start = (int32_t)c->max_length - count;
         if (c->wrong == FULL_CONTEXT)
             start = r == 0 && c->pieces * c->piece < c->max_length ? (int32_t)(c->pieces * c->piece)
                                                                    : 0;
-        put_row(rig, r, dropped ? -1 : (int32_t)ck_random_below(random, SLOTS), start);
+        put_row(rig, r, dropped ? -1 : (int32_t)ck_random_below(random, SLOTS), start, own);
     }
 }
 
@@ -245,7 +263,7 @@ static void write_ctrl(struct ck_random *random, const struct chunk_case *c, con
     *ctrl = (struct rt_ctrl){.step = steps[ck_random_below(random, 4)] +
                                      ck_random_below(random, 2 * c->ring_depth),
                              .live_rows = live,
-                             .query_len = 1};
+                             .query_len = c->query_len};
     if (c->wrong == EARLIER) {
         ctrl->error = RT_DEV_SLOT;
         ctrl->error_row = 3;
@@ -263,12 +281,13 @@ static void write_inputs(struct ck_random *random, const struct chunk_case *c,
         rig->b[RING].ref + (ctrl->step + 1) % c->ring_depth * (uint64_t)rig->record_bytes;
     *(struct rt_record *)(void *)bytes = (struct rt_record){.step = ctrl->step + 1,
                                                             .live_rows = live,
-                                                            .query_len = 1,
+                                                            .query_len = c->query_len,
                                                             .bucket = bucket_of(c),
                                                             .prompts = prompts};
-    int32_t *tokens = (void *)(bytes + rig->tokens_offset), *counts = tokens + bucket_of(c);
-    write_ids(random, tokens, bucket_of(c) + c->prefill_rows + c->chunk);
-    write_ids(random, ck_at(&rig->b[TOKENS], CK_REF), bucket_of(c));
+    int32_t *tokens = (void *)(bytes + rig->tokens_offset);
+    int32_t *counts = tokens + bucket_of(c) * c->query_len;
+    write_ids(random, tokens, words_of(c));
+    write_ids(random, ck_at(&rig->b[TOKENS], CK_REF), bucket_of(c) * c->query_len);
     write_ids(random, ck_at(&rig->b[SLOT_TOKEN], CK_REF), SLOTS);
     write_counts(random, c, prompts < c->prefill_rows ? prompts : c->prefill_rows, counts);
     write_rows(random, c, rig, prompts, counts);
@@ -277,10 +296,10 @@ static void write_inputs(struct ck_random *random, const struct chunk_case *c,
 static void check(struct ck *ck, struct ck_random *random, const struct chunk_case *c)
 {
     ck_case(ck,
-            "chunk of %u, %u prompts, %u rows that decode, %u pieces of %u, max_length %u, ring of "
-            "%u, wrong %d",
-            c->chunk, c->prefill_rows, c->decode_rows, c->pieces, c->piece, c->max_length,
-            c->ring_depth, (int)c->wrong);
+            "chunk of %u, %u prompts, %u rows of %u that decode, %u pieces of %u, max_length %u, "
+            "ring of %u, wrong %d",
+            c->chunk, c->prefill_rows, c->decode_rows, c->query_len, c->pieces, c->piece,
+            c->max_length, c->ring_depth, (int)c->wrong);
     struct rig rig;
     struct rt_launch launch;
     struct rt_error err = {0};
@@ -310,12 +329,14 @@ void ck_chunk_rows_run(struct ck *ck)
 {
     static const uint32_t chunks[] = {64, 1, 513, 16, 3, 1500}, rows[] = {8, 1, 3, 256, 40};
     static const uint32_t decoding[] = {4, 0, 17, 600}, depths[] = {3, 1, 8, 5, 7};
+    static const uint32_t lengths[] = {1, 2, 1, 8, 3};
     struct ck_random random = {.state = ck->seed};
     const uint32_t rounds = ck->full ? 2000 : ck->quick ? 60 : 400;
     for (uint32_t i = 0; i < rounds; i++) {
         const struct chunk_case c = {
             .prefill_rows = one_of(&random, rows, 5),
             .decode_rows = one_of(&random, decoding, 4),
+            .query_len = one_of(&random, lengths, 5),
             .chunk = one_of(&random, chunks, 6),
             .pieces = ck_random_below(&random, 3) * (1 + ck_random_below(&random, 5)),
             .piece = 64 + ck_random_below(&random, 300),
@@ -326,6 +347,7 @@ void ck_chunk_rows_run(struct ck *ck)
     }
     const struct chunk_case largest = {.prefill_rows = RT_MAX_PREFILL_ROWS,
                                        .decode_rows = RT_MAX_MIXED_ROWS,
+                                       .query_len = RT_MAX_QUERY_LEN,
                                        .chunk = RT_MAX_CHUNK,
                                        .pieces = 63,
                                        .piece = 8192,

@@ -55,6 +55,7 @@ REFUSED = [
     (["plan", CONFIG, "--dot-chunk", "4", "--dot", "1"], 2, "one graph at a time"),
     (["plan", CONFIG, "--beside", "4"], 2, "--beside without --dot-chunk"),
     (["plan", CONFIG, "--dot", "1", "--context", "4"], 2, "--context without --dot-chunk"),
+    (["plan", CONFIG, "--query-len", "1"], 2, "--query-len without --dot or --dot-chunk"),
     (["frobnicate"], 2, "unknown command frobnicate; there are plan, verify, decode, bench step"),
     (["decod"], 2, "unknown command decod; did you mean decode?"),
     (["plan", "a\x1b[31m\n\rb\x7f", "c"], 2, r"a\x1b[31m\x0a\x0db\x7f, then c"),
@@ -237,7 +238,10 @@ def check_plan_dot():
                  (["--dot-chunk", "512"],
                   "chunk of 512 tokens, 0 rows beside it, 0 pieces of context"),
                  (["--dot-chunk", "512", "--beside", "4", "--context", "1025"],
-                  "chunk of 512 tokens, 4 rows beside it, 2 pieces of context")]
+                  "chunk of 512 tokens, 4 rows beside it, 2 pieces of context"),
+                 (["--dot", "1", "--query-len", "2"], "batch 1, query length 2"),
+                 (["--dot-chunk", "512", "--beside", "4", "--query-len", "2"],
+                  "chunk of 512 tokens, 4 rows of 2 tokens beside it, 0 pieces of context")]
         for options, name in drawn:
             arguments = ["plan", path, "--assume", "host", *options]
             done = replayrt(*arguments)
@@ -245,10 +249,15 @@ def check_plan_dot():
                 complain(arguments, done, f"a graph of {name}")
         arguments = ["plan", path, "--assume", "host", "--dot-chunk", "512", "--context", "4097"]
         done = replayrt(*arguments)
-        words = "captured are 16 beside 0 with context 0, 16 beside 4 with context 0, 512 beside " \
-                "0 with context 0, 512 beside 0 with context 1024"
+        words = "captured are 16 beside 0 with context 0, 16 beside 4 with context 0, 16 beside " \
+                "4 of query length 2 with context 0, 512 beside 0 with context 0, 512 beside 0 " \
+                "with context 1024"
         if done.returncode != 2 or words not in done.stderr or done.stdout:
             complain(arguments, done, words)
+        arguments = ["plan", path, "--assume", "host", "--dot", "1", "--query-len", "3"]
+        done = replayrt(*arguments)
+        if done.returncode != 2 or "batch 1 of query length 3 is not captured" not in done.stderr:
+            complain(arguments, done, "no graph of query length 3")
 
 
 def check_progress():

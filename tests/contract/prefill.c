@@ -18,26 +18,6 @@
 #define HEADS 3
 #define LAYERS 2
 
-/* Queries and latents of all tokens of the graph; of padding too, as they are. */
-static int feed(void *user, const struct rt_stage_context *c)
-{
-    rt_runtime *rt = c->runtime;
-    uint16_t *q = fixture_address(rt, "q", c->layer),
-             *latent = fixture_address(rt, "latent", c->layer);
-    const int32_t *position = fixture_address(rt, c->chunk ? "token_positions" : "positions", 0);
-    const int32_t *id = fixture_address(rt, c->chunk ? "chunk_tokens" : "tokens", 0);
-    const int32_t base = c->chunk ? 0 : *(const int32_t *)fixture_address(rt, "row_base", 0);
-    (void)user;
-    for (uint32_t j = 0; j < c->tokens; j++) {
-        const uint32_t row = j / c->query_len, t = j % c->query_len;
-        const size_t at = (size_t)base * c->query_len + j;
-        token_numbers(latent + at * D_QK, D_QK, id[at], position[row] + (int32_t)t, c->layer);
-        token_numbers(q + at * HEADS * D_QK, HEADS * D_QK, id[at], position[row] + (int32_t)t,
-                      c->layer + 9);
-    }
-    return 0;
-}
-
 static const uint32_t chunks[] = {5, 24};
 static const uint32_t mixed[] = {1, 3};
 
@@ -54,7 +34,7 @@ static rt_runtime *create(void)
     config.mixed_row_count = 2;
     const struct rt_create_params p = {.struct_size = sizeof(p),
                                        .config = &config,
-                                       .stages = {[RT_STAGE_BEFORE_ATTENTION] = feed}};
+                                       .stages = {[RT_STAGE_BEFORE_ATTENTION] = feed_tokens}};
     if (rt_create(&p, &rt, &error) != RT_OK)
         fail_msg("%s", error.message);
     return rt;

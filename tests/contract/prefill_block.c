@@ -230,25 +230,28 @@ static void every_graph_is_told_and_drawn(void **state)
     struct rt_bucket_stats g = {.struct_size = sizeof(g)};
     uint32_t graphs = 0, chunk_graphs = 0;
     for (; rt_get_bucket_stats(rt, graphs, &g) == RT_OK; graphs++) {
-        char title[128], text[128];
+        char title[128], text[128], columns[32] = "";
         size_t needed = 0;
+        if (g.query_len > 1)
+            (void)snprintf(columns, sizeof(columns), " of %u tokens", g.query_len);
         if (!g.chunk)
             (void)snprintf(title, sizeof(title), "batch %u, query length %u\"", g.batch,
                            g.query_len);
         else if (g.chunk == chunks[0])
-            (void)snprintf(title, sizeof(title), "chunk of 4 tokens, %u rows beside it\"",
-                           g.decode_rows);
+            (void)snprintf(title, sizeof(title), "chunk of 4 tokens, %u rows%s beside it\"",
+                           g.decode_rows, columns);
         else
             (void)snprintf(title, sizeof(title),
-                           "chunk of 24 tokens, %u rows beside it, %u pieces of context\"",
-                           g.decode_rows, g.context_tokens / 64);
+                           "chunk of 24 tokens, %u rows%s beside it, %u pieces of context\"",
+                           g.decode_rows, columns, g.context_tokens / 64);
         chunk_graphs += g.chunk != 0;
         assert_int_equal(rt_graph_dot(rt, graphs, text, sizeof(text), &needed), RT_OK);
         assert_true(needed > sizeof(text)); /* a title, and then stages */
         if (strncmp(text, "digraph \"", 9) != 0 || strncmp(text + 9, title, strlen(title)) != 0)
             fail_msg("graph %u: \"%s\" where \"%s\" is expected", graphs, text, title);
     }
-    assert_int_equal(chunk_graphs, 2 + 2 * 4); /* 0, 1, 2 and 3 pieces */
+    /* Alone, beside rows of 1 token and beside rows of 3; of 0, 1, 2 and 3 pieces. */
+    assert_int_equal(chunk_graphs, 3 + 3 * 4);
     assert_int_equal(graphs, rt->captured_count);
     rt_destroy(&rt);
     block_close(&b);

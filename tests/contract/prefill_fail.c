@@ -478,8 +478,8 @@ static void bad_mixed_steps_change_nothing(void **state)
     p.prompt_count = 4;
     refuse(rt, p, RT_ERR_ROWS, "4 prompts in one step: prefill.rows is 3");
     p = good;
-    p.query_len = 3;
-    refuse(rt, p, RT_ERR_QUERY_LEN, "query length 3 beside prompts");
+    p.query_len = 2;
+    refuse(rt, p, RT_ERR_QUERY_LEN, "query length 2 was not captured");
     p = good;
     p.seqs = &seqs[3];
     p.rows = 3;

@@ -29,7 +29,8 @@ static void *address(rt_runtime *rt, const char *name, uint32_t layer)
     return (void *)(uintptr_t)tensor.address;
 }
 
-/* At the beginning a token's hidden state follows from its id, at the end the next id. */
+/* At the beginning a token's hidden state follows from its id, at the end the next id: of the last
+ * token that stays, and of a prompt, which has one column, of that. */
 static int follow(void *user, const struct rt_stage_context *c)
 {
     const int32_t base = *(const int32_t *)address(c->runtime, "row_base", 0);
@@ -40,8 +41,9 @@ static int follow(void *user, const struct rt_stage_context *c)
         int32_t *sampled = (int32_t *)address(c->runtime, "sampled", 0) + base;
         int32_t *accepted = (int32_t *)address(c->runtime, "accepted", 0) + base;
         for (uint32_t r = 0; r < c->batch; r++) {
+            const uint32_t last = tokens[r * q + stay - 1] < 0 ? 0 : stay - 1;
             accepted[r] = (int32_t)stay;
-            sampled[r] = tokens[r * q + stay - 1] + 1;
+            sampled[r] = tokens[r * q + last] + 1;
         }
         return 0;
     }

@@ -186,13 +186,21 @@ static bool same(struct rig *r, const char *name, uint32_t layer)
     return false;
 }
 
-/* Who has a prompt, who decodes, and how much of each. */
+/* Who has a prompt, who decodes, and how much of each: rows have up to query_len tokens. */
 struct choice {
-    uint32_t prompts, rows;
+    uint32_t prompts, rows, query_len;
+    uint32_t row_counts[4];
     uint32_t who[3 + 4];
     uint32_t counts[3];
     int32_t tokens[3][LONGEST];
 };
+
+static void choose_columns(struct rig *r, struct choice *c)
+{
+    c->query_len = r->config.query_lens[below(r, r->config.query_len_count)];
+    for (uint32_t i = 0; i < c->rows; i++)
+        c->row_counts[i] = 1 + below(r, c->query_len);
+}
 
 /* Sequences from a random one on: first those with prompts. One that is nearly full begins anew,
  * and one whose past has no room in the pieces of a chunk's context beside the others'. */
@@ -203,6 +211,7 @@ static bool choose(struct rig *r, struct choice *c)
     uint32_t context = 0;
     c->prompts = 1 + below(r, 3);
     c->rows = below(r, 2) ? below(r, SEQUENCES - c->prompts + 1) % 5 : 0;
+    choose_columns(r, c);
     for (uint32_t i = 0; i < c->prompts + c->rows; i++) {
         const uint32_t who = c->who[i] = (first + i) % SEQUENCES;
         context += i < c->prompts ? r->lengths[who] : 0;
@@ -228,7 +237,9 @@ static bool launch(struct rig *r, int side, const struct choice *c)
 {
     struct rt_prompt prompts[3];
     rt_seq rows[4];
-    static const int32_t tokens[4] = {1, 2, 3, 4};
+    int32_t tokens[4 * RT_MAX_QUERY_LEN];
+    for (int32_t i = 0; i < 4 * RT_MAX_QUERY_LEN; i++)
+        tokens[i] = 1 + i;
     for (uint32_t i = 0; i < c->prompts; i++)
         prompts[i] = (struct rt_prompt){
             .seq = r->seqs[side][c->who[i]], .tokens = c->tokens[i], .count = c->counts[i]};
@@ -237,10 +248,12 @@ static bool launch(struct rig *r, int side, const struct choice *c)
     const struct rt_step_params p = {.struct_size = sizeof(p),
                                      .flags = side == EAGER ? RT_STEP_EAGER : 0,
                                      .rows = c->rows,
+                                     .query_len = c->query_len,
                                      .seqs = rows,
                                      .tokens = tokens,
                                      .prompts = prompts,
-                                     .prompt_count = c->prompts};
+                                     .prompt_count = c->prompts,
+                                     .query_lens = c->row_counts};
     rt_runtime *rt = r->rts[side];
     const uint64_t calls = rt->driver.probe.calls;
     uint64_t ticket = 0;
@@ -263,7 +276,7 @@ static bool one_step(struct rig *r)
     for (int side = 0; side < SIDES && good; side++)
         good = launch(r, side, &c);
     for (uint32_t i = 0; i < c.prompts + c.rows; i++)
-        r->lengths[c.who[i]] += i < c.prompts ? c.counts[i] : 1;
+        r->lengths[c.who[i]] += i < c.prompts ? c.counts[i] : c.row_counts[i - c.prompts];
     if (r->config.layer)
         return good && same(r, "hidden", 0);
     return good && same(r, "out", 0) && same(r, "lse", 0);

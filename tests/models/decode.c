@@ -398,12 +398,107 @@ static void random_weights_decode_alike(void **state)
     assert_memory_equal(texts[0], texts[1], sizeof(texts[0]));
 }
 
+#define COLUMNS 3u
+#define BESIDE 2u
+
+/* Of the last replay's row: the logits of one of its columns. */
+static void read_column(rt_decoder *d, uint32_t row, uint32_t columns, uint32_t t, float *logits)
+{
+    if (rt_decoder_read_logits(d, row, columns, t, logits) != RT_OK)
+        fail_msg("%s", rt_decoder_last_error(d)->message);
+}
+
+static const uint32_t counts_beside[BESIDE] = {2, 3};
+
+static rt_decoder *open_beside(void)
+{
+    struct rt_config config;
+    struct rt_error error;
+    rt_decoder *d = NULL;
+    small_config(&config);
+    config.query_lens[0] = 1;
+    config.query_lens[1] = COLUMNS;
+    config.query_len_count = 2;
+    config.chunks[0] = 16;
+    config.chunk_count = 1;
+    config.mixed_rows[0] = BESIDE;
+    config.mixed_row_count = 1;
+    if (create("deepseek_v3", &config, &d, &error) != RT_OK)
+        fail_msg("%s", error.message);
+    return d;
+}
+
+/* The first prompts are rows with a past, the last one goes in beside them; or in front of them,
+ * where `alone` gets its logits. */
+static void put_beside(rt_decoder *d, float *alone)
+{
+    static const int32_t tokens[BESIDE * COLUMNS] = {11, 12, -1, 21, 22, 23};
+    rt_runtime *rt = rt_decoder_runtime(d);
+    rt_seq seqs[ROWS];
+    struct rt_prompt starts[ROWS];
+    uint64_t ticket = 0;
+    for (uint32_t i = 0; i < ROWS; i++) {
+        seqs[i] = open_sequence(d, &warm);
+        starts[i] = (struct rt_prompt){
+            .seq = seqs[i], .tokens = prompts[i].ids, .count = prompts[i].length};
+    }
+    const struct rt_prefill_params rows = {
+        .struct_size = sizeof(rows), .prompts = starts, .prompt_count = BESIDE};
+    const struct rt_prefill_params last = {
+        .struct_size = sizeof(last), .prompts = starts + BESIDE, .prompt_count = 1};
+    assert_int_equal(rt_prefill(rt, &rows, NULL), RT_OK);
+    if (alone) {
+        assert_int_equal(rt_prefill(rt, &last, NULL), RT_OK);
+        read_column(d, 0, 1, 0, alone);
+    }
+    const struct rt_step_params step = {.struct_size = sizeof(step),
+                                        .rows = BESIDE,
+                                        .query_len = COLUMNS,
+                                        .seqs = seqs,
+                                        .tokens = tokens,
+                                        .prompts = last.prompts,
+                                        .prompt_count = alone ? 0 : 1,
+                                        .query_lens = counts_beside};
+    assert_int_equal(rt_step(rt, &step, &ticket), RT_OK);
+    assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
+}
+
+/* Rows of 2 and of 3 tokens beside a prompt: column by column the logits of a step without it, and
+ * of the prompt those of its last token. */
+static void rows_of_several_tokens_beside_a_prompt(void **state)
+{
+    (void)state;
+    static float logits[2][4096];
+    struct rt_model model = {.struct_size = sizeof(model)};
+    rt_decoder *mixed = open_beside(), *apart = open_beside();
+    assert_int_equal(rt_model_read(GOLDEN "tiny_deepseek_v3", &model, NULL), RT_OK);
+    assert_in_range(model.vocab_size, 2, 4096);
+    const size_t bytes = model.vocab_size * sizeof(float);
+    put_beside(mixed, NULL);
+    put_beside(apart, logits[1]);
+    read_column(mixed, 0, COLUMNS, 0, logits[0]);
+    assert_memory_equal(logits[0], logits[1], bytes);
+    for (uint32_t r = 0; r < BESIDE; r++)
+        for (uint32_t t = 0; t < counts_beside[r]; t++) {
+            read_column(mixed, 1 + r, COLUMNS, t, logits[0]);
+            read_column(apart, r, COLUMNS, t, logits[1]);
+            assert_memory_equal(logits[0], logits[1], bytes);
+            assert_true(isfinite(logits[0][0]));
+        }
+    rt_decoder_destroy(&mixed);
+    rt_decoder_destroy(&apart);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_batch_changes_no_text),  cmocka_unit_test(a_stop_ends_its_row),
-        cmocka_unit_test(bad_decoders_are_refused), cmocka_unit_test(bad_models_are_refused),
-        cmocka_unit_test(bad_calls_are_refused),    cmocka_unit_test(random_weights_decode_alike),
+        cmocka_unit_test(a_batch_changes_no_text),
+        cmocka_unit_test(a_stop_ends_its_row),
+        cmocka_unit_test(bad_decoders_are_refused),
+        cmocka_unit_test(bad_models_are_refused),
+        cmocka_unit_test(bad_calls_are_refused),
+        cmocka_unit_test(random_weights_decode_alike),
+        cmocka_unit_test(rows_of_several_tokens_beside_a_prompt),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

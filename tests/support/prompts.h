@@ -17,6 +17,29 @@ static inline void token_numbers(uint16_t *out, uint32_t count, int32_t id, int3
         out[i] = rt_float_to_bf16((float)(fixture_random(&state) % 2048) / 1024.0f - 1.0f);
 }
 
+/* A stage before attention: queries and latents of all tokens of the graph; of padding too, as they
+ * are. */
+static inline int feed_tokens(void *user, const struct rt_stage_context *c)
+{
+    rt_runtime *rt = c->runtime;
+    const struct rt_geometry *g = &rt->blueprint.config.geometry;
+    const uint32_t d_qk = g->kv_lora_rank + g->qk_rope_head_dim, q_width = g->heads * d_qk;
+    uint16_t *q = fixture_address(rt, "q", c->layer),
+             *latent = fixture_address(rt, "latent", c->layer);
+    const int32_t *position = fixture_address(rt, c->chunk ? "token_positions" : "positions", 0);
+    const int32_t *id = fixture_address(rt, c->chunk ? "chunk_tokens" : "tokens", 0);
+    const int32_t base = c->chunk ? 0 : *(const int32_t *)fixture_address(rt, "row_base", 0);
+    const uint32_t columns = c->chunk ? 1 : c->query_len; /* of a chunk every token is a row */
+    (void)user;
+    for (uint32_t j = 0; j < c->tokens; j++) {
+        const int32_t at_position = position[j / columns] + (int32_t)(j % columns);
+        const size_t at = (size_t)base * columns + j;
+        token_numbers(latent + at * d_qk, d_qk, id[at], at_position, c->layer);
+        token_numbers(q + at * q_width, q_width, id[at], at_position, c->layer + 9);
+    }
+    return 0;
+}
+
 static inline void make_ids(int32_t *ids, uint32_t count, uint64_t seed)
 {
     for (uint32_t i = 0; i < count; i++)
@@ -46,10 +69,17 @@ static inline const uint16_t *cached(rt_runtime *rt, rt_seq seq, uint32_t layer,
                     width;
 }
 
-/* Of a row of the last step: where its last token is. */
+/* Of a row of the last step, a chunk whose rows have `columns`: where what its column t is sampled
+ * from stands. */
+static inline uint32_t column_of(rt_runtime *rt, uint32_t row, uint32_t columns, uint32_t t)
+{
+    return (uint32_t)((const int32_t *)fixture_address(rt, "row_last", 0))[row * columns + t];
+}
+
+/* Likewise of one whose rows have a column each: the row's last token. */
 static inline uint32_t last_of(rt_runtime *rt, uint32_t row)
 {
-    return (uint32_t)((const int32_t *)fixture_address(rt, "row_last", 0))[row];
+    return column_of(rt, row, 1, 0);
 }
 
 #endif

@@ -326,13 +326,15 @@ static void test_chunk_rows(void **state)
                                               .tokens_offset = 64 + 12 * 16,
                                               .prefill_rows = 8,
                                               .decode_rows = 4,
-                                              .chunk = 64};
-    static const char *const words[12] = {
+                                              .chunk = 64,
+                                              .query_len = 1};
+    static const char *const words[15] = {
         "0 prompts",          "257 prompts",      "1025 rows that decode", "0 tokens of 8 prompts",
         "16385 tokens",       "0 records of 640", "records of 630 bytes",  "tokens at 264",
-        "room for 84 tokens", "tokens at 320",    "room for 97 tokens",    "3 pieces of 0 tokens"};
-    struct rt_chunk_rows_params bad[12];
-    for (int i = 0; i < 12; i++)
+        "room for 84 tokens", "tokens at 320",    "room for 97 tokens",    "3 pieces of 0 tokens",
+        "query length 0",     "query length 9",   "room for 108 tokens"};
+    struct rt_chunk_rows_params bad[15];
+    for (int i = 0; i < 15; i++)
         bad[i] = good;
     bad[0].prefill_rows = 0;
     bad[1].prefill_rows = RT_MAX_PREFILL_ROWS + 1;
@@ -346,16 +348,18 @@ static void test_chunk_rows(void **state)
     bad[9].tokens_offset = 320;
     bad[10].chunk = 77; /* 4 bytes too many */
     bad[11].pieces = 3;
+    bad[12].query_len = 0;
+    bad[13].query_len = RT_MAX_QUERY_LEN + 1;
+    bad[14].query_len = 3;
     struct rt_launch l = {0};
-    for (int i = 0; i < 12; i++)
+    for (int i = 0; i < 15; i++)
         refuse(RT_OP_CHUNK_ROWS, &bad[i], sizeof(bad[i]), words[i]);
     bad[10].chunk--;
     assert_int_equal(BUILD(&no_device, CHUNK_ROWS, bad[10], &l, NULL), RT_OK);
     bad[11].piece = 1;
     assert_int_equal(BUILD(&no_device, CHUNK_ROWS, bad[11], &l, NULL), RT_OK);
-    assert_int_equal(BUILD(&no_device, CHUNK_ROWS, good, &l, NULL), RT_OK);
     expect_grid(&l, "rt_chunk_rows", 1, 1, RT_CHUNK_ROWS_THREADS);
-    assert_int_equal(l.address_mask, (1 << 17) - 1);
+    assert_int_equal(l.address_mask, (1 << 20) - 1);
 }
 
 static struct rt_preattend_params good_preattend(void)

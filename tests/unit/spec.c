@@ -198,9 +198,9 @@ static void test_bad_lists_are_refused(void **state)
 {
     (void)state;
     const struct rt_graph_spec fine = {RT_PHASE_DECODE, 4, 8, 4};
-    assert_refused(&fine, 0, "0 graphs, valid are 1 to 3344");
-    assert_refused(&fine, 3345, "3345 graphs, valid are 1 to 3344");
-    assert_refused(NULL, 1, "1 graphs, valid are 1 to 3344");
+    assert_refused(&fine, 0, "0 graphs, valid are 1 to 11408");
+    assert_refused(&fine, 11409, "11409 graphs, valid are 1 to 11408");
+    assert_refused(NULL, 1, "1 graphs, valid are 1 to 11408");
     struct rt_graph_spec bad = fine;
     bad.rows = bad.decode_rows = 0;
     assert_refused(&bad, 1,
@@ -220,26 +220,31 @@ static void test_bad_lists_are_refused(void **state)
     assert_refused(twice, 3, "graphs 0 and 2 both have 4 rows and 8 tokens");
 }
 
-/* A chunk's list: alone and beside each number of rows, with so many pieces each. */
+/* A chunk's list: alone and beside each number of rows of 1 and of 3 tokens, with so many pieces
+ * each. */
 static void expect_chunks(uint32_t pieces, const uint32_t *expected, uint32_t piece_counts)
 {
-    static const uint32_t mixed[] = {4, 32};
+    static const uint32_t mixed[] = {4, 32}, query_lens[] = {1, 3};
+    static const uint32_t rows[] = {0, 4, 4, 32, 32}, lengths[] = {1, 1, 3, 1, 3};
     const struct rt_graph_spec chunk = {
         .phase = RT_PHASE_CHUNK, .rows = 8, .tokens = 512, .pieces = pieces};
-    struct rt_graph_spec specs[3 * RT_MAX_PIECE_COUNTS];
-    assert_int_equal(rt_specs_of_chunk(&chunk, mixed, 2, specs), 3 * piece_counts);
-    for (uint32_t i = 0; i < 3 * piece_counts; i++) {
-        const uint32_t decoding = i < piece_counts ? 0 : mixed[i / piece_counts - 1];
+    const struct rt_spec_beside none = {.row_count = 0}, beside = {mixed, query_lens, 2, 2};
+    const struct rt_spec_beside of_three = {mixed, query_lens + 1, 2, 1};
+    struct rt_graph_spec specs[5 * RT_MAX_PIECE_COUNTS];
+    assert_int_equal(rt_specs_of_chunk(&chunk, &of_three, specs), 5 * piece_counts);
+    assert_int_equal(rt_specs_of_chunk(&chunk, &beside, specs), 5 * piece_counts);
+    for (uint32_t i = 0; i < 5 * piece_counts; i++) {
+        const uint32_t decoding = rows[i / piece_counts], length = lengths[i / piece_counts];
         assert_int_equal(specs[i].phase, RT_PHASE_CHUNK);
         assert_int_equal(specs[i].rows, 8 + decoding);
-        assert_int_equal(specs[i].tokens, 512 + decoding);
+        assert_int_equal(specs[i].tokens, 512 + decoding * length);
         assert_int_equal(specs[i].decode_rows, decoding);
         assert_int_equal(specs[i].pieces, expected[i % piece_counts]);
         assert_int_equal(rt_spec_chunk(&specs[i]), 512);
         assert_int_equal(rt_spec_prefill_rows(&specs[i]), 8);
-        assert_int_equal(rt_spec_query_len(&specs[i]), 1);
+        assert_int_equal(rt_spec_query_len(&specs[i]), length);
     }
-    assert_int_equal(rt_specs_of_chunk(&chunk, NULL, 0, specs), piece_counts);
+    assert_int_equal(rt_specs_of_chunk(&chunk, &none, specs), piece_counts);
 }
 
 static void test_chunks_fill_the_list(void **state)
@@ -271,9 +276,18 @@ static void test_names(void **state)
                                           .rows = UINT32_MAX,
                                           .tokens = UINT32_MAX,
                                           .decode_rows = INT32_MAX,
+                                          .decode_len = 1,
                                           .pieces = UINT32_MAX};
+    const struct rt_graph_spec drafting = {.phase = RT_PHASE_CHUNK,
+                                           .rows = 8,
+                                           .tokens = 70,
+                                           .decode_rows = 3,
+                                           .absorbed = true,
+                                           .decode_len = 2};
     assert_string_equal(rt_spec_name(&decode).text, "batch 4, query length 2");
     assert_string_equal(rt_spec_name(&absorbed).text, "chunk of 64 tokens, 3 rows beside it");
+    assert_string_equal(rt_spec_name(&drafting).text,
+                        "chunk of 64 tokens, 3 rows of 2 tokens beside it");
     assert_string_equal(rt_spec_name(&expanded).text,
                         "chunk of 512 tokens, 0 rows beside it, 5 pieces of context");
     assert_string_equal(rt_spec_name(&longest).text,
@@ -286,14 +300,15 @@ static void test_find_takes_the_smallest_chunk(void **state)
 {
     (void)state;
     static const uint32_t mixed[] = {4, 32}, buckets[] = {600}, query_lens[] = {1};
+    const struct rt_spec_beside beside = {mixed, query_lens, 2, 1};
     const struct rt_graph_spec small = {
         .phase = RT_PHASE_CHUNK, .rows = 8, .tokens = 64, .absorbed = true};
     const struct rt_graph_spec large = {
         .phase = RT_PHASE_CHUNK, .rows = 8, .tokens = 512, .pieces = 5};
     struct rt_graph_spec specs[64];
     uint32_t count = rt_specs_of_buckets(buckets, 1, query_lens, 1, specs);
-    count += rt_specs_of_chunk(&large, mixed, 2, specs + count);
-    count += rt_specs_of_chunk(&small, mixed, 2, specs + count);
+    count += rt_specs_of_chunk(&large, &beside, specs + count);
+    count += rt_specs_of_chunk(&small, &beside, specs + count);
     assert_int_equal(count, 1 + 3 * 5 + 3);
     static const struct {
         uint32_t tokens, decode_rows, pieces, found;
@@ -303,19 +318,46 @@ static void test_find_takes_the_smallest_chunk(void **state)
         {65, 0, 3, 4},  {512, 0, 4, 4},  {512, 0, 5, 5},   {512, 0, 6, 19}, {65, 1, 0, 6},
         {65, 4, 3, 9},  {65, 5, 5, 15},  {65, 33, 0, 19},  {64, 33, 0, 19}, {513, 0, 0, 19},
     };
-    for (uint32_t i = 0; i < COUNT(cases); i++)
-        if (rt_spec_find_chunk(specs, count, cases[i].tokens, cases[i].decode_rows,
-                               cases[i].pieces) != cases[i].found)
+    for (uint32_t i = 0; i < COUNT(cases); i++) {
+        const struct rt_chunk_load load = {.tokens = cases[i].tokens,
+                                           .decode_rows = cases[i].decode_rows,
+                                           .query_len = 1,
+                                           .pieces = cases[i].pieces};
+        if (rt_spec_find_chunk(specs, count, &load) != cases[i].found)
             fail_msg("%u tokens, %u rows, %u pieces: not graph %u", cases[i].tokens,
                      cases[i].decode_rows, cases[i].pieces, cases[i].found);
-    assert_int_equal(rt_spec_find_chunk(specs, 1, 1, 0, 0), 1);
-    assert_int_equal(rt_spec_find_chunk(specs, 0, 1, 0, 0), 0);
+    }
+    const struct rt_chunk_load one = {.tokens = 1}, nine = {.tokens = 9};
+    assert_int_equal(rt_spec_find_chunk(specs, 1, &one), 1);
+    assert_int_equal(rt_spec_find_chunk(specs, 0, &one), 0);
     /* Fewer tokens are better than fewer pieces, in any order of the list. */
     const struct rt_graph_spec two[] = {{RT_PHASE_CHUNK, 8, 512, 0, false, 0},
                                         {RT_PHASE_CHUNK, 8, 256, 0, false, 4},
                                         {RT_PHASE_CHUNK, 8, 256, 0, false, 2}};
-    assert_int_equal(rt_spec_find_chunk(two, 3, 9, 0, 0), 2);
-    assert_int_equal(rt_spec_find_chunk(two, 2, 9, 0, 0), 1);
+    assert_int_equal(rt_spec_find_chunk(two, 3, &nine), 2);
+    assert_int_equal(rt_spec_find_chunk(two, 2, &nine), 1);
+}
+
+/* Rows have a graph of their own query length; where there are none, any length is fine. */
+static void test_find_takes_the_query_length(void **state)
+{
+    (void)state;
+    static const uint32_t mixed[] = {4, 8}, query_lens[] = {2, 3};
+    const struct rt_spec_beside beside = {mixed, query_lens, 2, 2};
+    const struct rt_graph_spec chunk = {
+        .phase = RT_PHASE_CHUNK, .rows = 8, .tokens = 64, .absorbed = true};
+    struct rt_graph_spec specs[16];
+    const uint32_t count = rt_specs_of_chunk(&chunk, &beside, specs);
+    static const struct {
+        uint32_t rows, query_len, found;
+    } cases[] = {{0, 0, 0}, {0, 3, 0}, {1, 1, 1}, {4, 2, 2}, {4, 3, 3},
+                 {5, 1, 4}, {8, 2, 5}, {8, 3, 6}, {9, 1, 7}, {1, 4, 7}};
+    assert_int_equal(count, 7);
+    for (uint32_t i = 0; i < COUNT(cases); i++) {
+        const struct rt_chunk_load load = {
+            .tokens = 9, .decode_rows = cases[i].rows, .query_len = cases[i].query_len};
+        assert_int_equal(rt_spec_find_chunk(specs, count, &load), cases[i].found);
+    }
 }
 
 int main(void)
@@ -331,6 +373,7 @@ int main(void)
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_chunks_fill_the_list),
         cmocka_unit_test(test_find_takes_the_smallest_chunk),
+        cmocka_unit_test(test_find_takes_the_query_length),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
