@@ -31,6 +31,15 @@ static enum rt_status take_config(const struct rt_config *given, struct rt_confi
     return RT_OK;
 }
 
+static enum rt_status take_ranks(struct rt_decoder *d, const rt_ranks *ranks, struct rt_error *err)
+{
+    struct rt_ranks_info info = {.struct_size = sizeof(info)};
+    RT_MODELS_TRY(rt_ranks_get_info(ranks, &info, err));
+    d->rank = info.rank;
+    d->ranks = info.ranks;
+    return rt_ranks_cut(ranks, &d->config, err);
+}
+
 static enum rt_status configure(struct rt_decoder *d, const struct rt_decoder_params *params,
                                 struct rt_error *err)
 {
@@ -51,9 +60,9 @@ static enum rt_status configure(struct rt_decoder *d, const struct rt_decoder_pa
     RT_MODELS_REQUIRE(params->ranks || d->config.context_parallel == 1, err, RT_ERR_INVALID,
                       "rt_decoder_create: context_parallel is %u: must be 1 without ranks",
                       d->config.context_parallel);
-    d->is_rank = params->ranks != NULL;
+    d->ranks = 1;
     if (params->ranks)
-        RT_MODELS_TRY(rt_ranks_cut(params->ranks, &d->config, err));
+        RT_MODELS_TRY(take_ranks(d, params->ranks, err));
     return rt_config_check(&d->config, err);
 }
 
@@ -106,6 +115,7 @@ static enum rt_status create_runtime(struct rt_decoder *d, const struct rt_decod
         1u << RT_STAGE_STEP_BEGIN | 1u << RT_STAGE_AFTER_ATTENTION | 1u << RT_STAGE_STEP_END;
     const struct rt_memory_region regions[] = {{d->weights.address, d->weights.bytes},
                                                {d->scratch.address, d->scratch.bytes}};
+    struct rt_stage_exchange exchanges[RT_DECODER_EXCHANGES];
     const struct rt_create_params create = {
         .struct_size = sizeof(create),
         .flags = RT_CREATE_NO_EMPTY_STAGES,
@@ -122,6 +132,8 @@ static enum rt_status create_runtime(struct rt_decoder *d, const struct rt_decod
         .log_user = params->user,
         .weights = d->weights.attention,
         .ranks = params->ranks,
+        .exchanges = exchanges,
+        .exchange_count = rt_decoder_exchanges(d, exchanges),
     };
     struct rt_error mine = {.status = RT_OK};
     const enum rt_status status = rt_create(&create, &d->runtime, &mine);
@@ -240,11 +252,11 @@ enum rt_status rt_decoder_logits(rt_decoder *decoder, struct rt_tensor *out)
     RT_MODELS_REQUIRE(decoder, NULL, RT_ERR_INVALID, "rt_decoder_logits: decoder is null");
     const uint64_t query_len = rt_decoder_longest_query(decoder);
     const uint64_t batch = (rt_decoder_most_rows(decoder) + query_len - 1) / query_len;
-    const uint64_t vocab = decoder->model.vocab_size;
+    const uint64_t line = rt_decoder_line(decoder);
     const struct rt_tensor mine = {.dtype = RT_DTYPE_F32,
                                    .rank = 3,
-                                   .shape = {batch, query_len, vocab},
-                                   .bytes = batch * query_len * vocab * sizeof(float),
+                                   .shape = {batch, query_len, line},
+                                   .bytes = batch * query_len * line * sizeof(float),
                                    .address = decoder->scratch.logits};
     RT_MODELS_TRY(
         rt_models_check_struct(out, sizeof(mine), "rt_decoder_logits", "out", &decoder->error));
@@ -280,7 +292,8 @@ enum rt_status rt_decoder_read_logits(rt_decoder *decoder, uint32_t row, uint32_
                       "rt_decoder_read_logits: row %" PRIu32 " of %" PRId32
                       " that the last replay had",
                       row, live);
-    const uint64_t at = ((uint64_t)row * query_len + token) * vocab * sizeof(float);
+    const uint64_t at =
+        ((uint64_t)row * query_len + token) * rt_decoder_line(decoder) * sizeof(float);
     RT_MODELS_TRY(rt_memory_read(decoder->scratch.memory,
                                  decoder->scratch.logits - decoder->scratch.address + at, out,
                                  vocab * sizeof(float), err));

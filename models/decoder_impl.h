@@ -4,6 +4,7 @@
 
 /* A decoder: a runtime, the weights, and what the stages between its blocks work with. */
 #include "models/decoder_weights.h"
+#include "replayrt/ranks.h"
 
 #include <stdbool.h>
 
@@ -11,7 +12,9 @@
 struct rt_decoder_products {
     uint32_t vectors; /* a graph's tokens, or of a chunk's graph, for the head, its rows */
     rt_product *router,
-        *lm_head; /* null where no graph has so many; no router where rt_gate has it */
+        *lm_head; /* null where no graph has so many; no router where rt_gate has it, no head where
+                     the rank has no part of the vocabulary */
+    uint64_t order; /* i32 [vectors, ranks]: which of the gathered lines are a vector's logits */
 };
 
 /* Of one allocation, for the largest graph: addresses, 0 where the model has no use for it. */
@@ -26,7 +29,10 @@ struct rt_decoder_scratch {
     uint64_t arrivals; /* [1], of rt_gate */
     uint64_t between;  /* [tokens, places, width] of an MLP */
     uint64_t pairs;    /* what rt_experts_down works in */
-    uint64_t logits;   /* f32 [tokens, vocab] */
+    uint64_t part;     /* f32 [vectors, slice]: with ranks, of this one's part of the vocabulary */
+    uint64_t gathered; /* f32 [ranks, vectors, slice], of all */
+    uint64_t orders;   /* of products, one behind the other */
+    uint64_t logits;   /* f32 [tokens, line] */
     uint64_t lines;    /* struct rt_sampling [max_sequences] */
     uint64_t sampling; /* what rt_sample works in */
     uint64_t products; /* likewise rt_product_run */
@@ -44,7 +50,7 @@ struct rt_decoder {
     struct rt_model model;
     struct rt_config config; /* the runtime's */
     char device[32];         /* that is not auto where it became the host */
-    bool is_rank;            /* one of several */
+    uint32_t rank, ranks;    /* 0 of 1 without a group */
     rt_ops *ops;
     struct rt_decoder_weights weights;
     struct rt_decoder_scratch scratch;
@@ -61,6 +67,22 @@ static inline uint32_t rt_decoder_shared(const struct rt_model *m)
 {
     return m->moe.experts ? m->moe.shared_intermediate_size / m->moe.intermediate_size : 0;
 }
+
+/* ---- decoder_share.c ---- */
+
+/* Ids of a rank's part of the vocabulary, at most, as many as lie from one rank's logits to the
+ * next one's; and those that it has, of rows from `first` on. */
+uint32_t rt_decoder_slice(const struct rt_decoder *d);
+uint32_t rt_decoder_own_ids(const struct rt_decoder *d, uint32_t *first);
+/* From one vector's logits to the next one's: the vocabulary, and what all ranks' slices have more
+ * than it. */
+uint64_t rt_decoder_line(const struct rt_decoder *d);
+/* Of a layer's MLP what the rank has. */
+uint32_t rt_decoder_width(const struct rt_decoder *d, bool mixture);
+/* What stages leave for other ranks: returns how many; none without. */
+#define RT_DECODER_EXCHANGES 2u
+uint32_t rt_decoder_exchanges(const struct rt_decoder *d,
+                              struct rt_stage_exchange out[RT_DECODER_EXCHANGES]);
 
 /* ---- decoder_check.c ---- */
 

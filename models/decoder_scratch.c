@@ -109,17 +109,17 @@ const struct rt_decoder_products *rt_decoder_products_of(const struct rt_decoder
     return NULL;
 }
 
+/* Of hidden. y_stride: from one vector's results to the next one's. */
 static enum rt_status make_product(struct rt_decoder *d, uint32_t tokens, uint32_t rows,
+                                   uint32_t y_stride, enum rt_projections projections,
                                    rt_product **out, uint64_t *workspace, struct rt_error *err)
 {
-    /* What each rank does for itself must come to the same bits, or they would choose other tokens:
-     * blocks agree on the library's ways, an operator knows of no ranks. */
-    const enum rt_projections projections = d->is_rank ? RT_PROJECTIONS_OWN : d->config.projections;
     const struct rt_product_shape shape = {.struct_size = sizeof(shape),
                                            .batch = 1,
                                            .vectors = tokens,
                                            .k = d->model.hidden_size,
                                            .weights = {{.rows = rows}},
+                                           .y_row_stride = y_stride,
                                            .output = RT_DTYPE_F32,
                                            .projections = projections,
                                            .backend = d->config.backend,
@@ -144,17 +144,32 @@ static struct rt_decoder_products *products_for(struct rt_decoder *d, uint32_t v
     return p;
 }
 
-/* Of a graph whose router has so many vectors, and whose head. */
-static enum rt_status make_graph_products(struct rt_decoder *d, struct sizes graph,
-                                          uint64_t *workspace, struct rt_error *err)
+/* What each rank does for itself must come to the same bits, or they would choose other experts:
+ * blocks agree on the library's ways, an operator knows of no ranks. */
+static enum rt_status make_router(struct rt_decoder *d, uint32_t tokens, uint64_t *workspace,
+                                  struct rt_error *err)
 {
-    struct rt_decoder_products *const router = products_for(d, graph.tokens);
-    struct rt_decoder_products *const head = products_for(d, graph.rows);
-    const uint32_t experts = d->model.moe.experts, vocab = d->model.vocab_size;
-    if (experts && !router->router && !rt_decoder_gates(d, graph.tokens))
-        RT_MODELS_TRY(make_product(d, graph.tokens, experts, &router->router, workspace, err));
-    return head->lm_head ? RT_OK
-                         : make_product(d, graph.rows, vocab, &head->lm_head, workspace, err);
+    struct rt_decoder_products *const p = products_for(d, tokens);
+    const uint32_t experts = d->model.moe.experts;
+    const enum rt_projections projections =
+        d->ranks > 1 ? RT_PROJECTIONS_OWN : d->config.projections;
+    if (!experts || p->router || rt_decoder_gates(d, tokens))
+        return RT_OK;
+    return make_product(d, tokens, experts, 0, projections, &p->router, workspace, err);
+}
+
+/* Of what ranks gather all have the same bits, whichever way each has multiplied. */
+static enum rt_status make_head(struct rt_decoder *d, uint32_t vectors, uint64_t *workspace,
+                                struct rt_error *err)
+{
+    struct rt_decoder_products *const p = products_for(d, vectors);
+    const uint32_t stride = d->ranks > 1 ? rt_decoder_slice(d) : 0;
+    uint32_t first;
+    const uint32_t rows = rt_decoder_own_ids(d, &first);
+    if (p->lm_head || rows == 0)
+        return RT_OK;
+    return make_product(d, vectors, rows, stride, d->config.projections, &p->lm_head, workspace,
+                        err);
 }
 
 static enum rt_status make_products(struct rt_decoder *d, uint64_t *workspace, struct rt_error *err)
@@ -162,8 +177,11 @@ static enum rt_status make_products(struct rt_decoder *d, uint64_t *workspace, s
     const uint32_t graphs = graph_count(d);
     d->products = calloc((size_t)2 * graphs, sizeof(*d->products));
     RT_MODELS_REQUIRE(d->products, err, RT_ERR_NOMEM, "out of host memory for products");
-    for (uint32_t i = 0; i < graphs; i++)
-        RT_MODELS_TRY(make_graph_products(d, sizes_of(d, i), workspace, err));
+    for (uint32_t i = 0; i < graphs; i++) {
+        const struct sizes graph = sizes_of(d, i);
+        RT_MODELS_TRY(make_router(d, graph.tokens, workspace, err));
+        RT_MODELS_TRY(make_head(d, graph.rows, workspace, err));
+    }
     return RT_OK;
 }
 
@@ -181,8 +199,7 @@ struct rt_experts_shape rt_decoder_mlp_shape(const struct rt_decoder *d, bool mi
     const struct rt_model *m = &d->model;
     return (struct rt_experts_shape){.tokens = tokens,
                                      .hidden = m->hidden_size,
-                                     .width =
-                                         mixture ? m->moe.intermediate_size : m->intermediate_size,
+                                     .width = rt_decoder_width(d, mixture),
                                      .experts = mixture ? m->moe.experts : 0,
                                      .experts_per_token = mixture ? m->moe.experts_per_token : 0,
                                      .shared = mixture ? rt_decoder_shared(m) : 1,
@@ -205,12 +222,22 @@ static enum rt_status pairs_bytes(const struct rt_decoder *d, uint64_t *most, st
 }
 
 /* Numbers of a token between the two products of its MLP, in the layer that has the most. */
-static uint64_t between(const struct rt_model *m)
+static uint64_t between(const struct rt_decoder *d)
 {
-    const uint64_t dense = m->intermediate_size;
+    const struct rt_model *m = &d->model;
+    const uint64_t dense = rt_decoder_width(d, false);
     const uint64_t mixed =
-        (uint64_t)(m->moe.experts_per_token + rt_decoder_shared(m)) * m->moe.intermediate_size;
+        (uint64_t)(m->moe.experts_per_token + rt_decoder_shared(m)) * rt_decoder_width(d, true);
     return dense > mixed ? dense : mixed;
+}
+
+/* Numbers of all products' orders; of one rank none. */
+static uint64_t order_count(const struct rt_decoder *d)
+{
+    uint64_t count = 0;
+    for (uint32_t i = 0; d->ranks > 1 && i < d->product_count; i++)
+        count += (uint64_t)d->products[i].vectors * d->ranks;
+    return count;
 }
 
 /* What operators work in. */
@@ -240,10 +267,15 @@ static void lay_out(const struct rt_decoder *d, const struct workspaces *w,
     put(experts * 4 * sizeof(int32_t), &end, &r->active);
     put(sizeof(int32_t), &end, &r->active_count);
     put(sizeof(int32_t), &end, &s->arrivals);
-    put(tokens * between(m) * number, &end, &s->between);
+    put(tokens * between(d) * number, &end, &s->between);
     put(w->pairs, &end, &s->pairs);
     const uint64_t logits = (uint64_t)most_batch(d) * rt_decoder_longest_query(d);
-    put(logits * m->vocab_size * sizeof(float), &end, &s->logits);
+    put(logits * rt_decoder_line(d) * sizeof(float), &end, &s->logits);
+    if (d->ranks > 1) {
+        put((uint64_t)most.rows * rt_decoder_slice(d) * sizeof(float), &end, &s->part);
+        put(most.rows * rt_decoder_line(d) * sizeof(float), &end, &s->gathered);
+        put(order_count(d) * sizeof(int32_t), &end, &s->orders);
+    }
     put(d->config.max_sequences * sizeof(struct rt_sampling), &end, &s->lines);
     put(w->sampling, &end, &s->sampling);
     put(w->products, &end, &s->products);
@@ -258,11 +290,38 @@ static void make_addresses(struct rt_decoder_scratch *s)
                              &s->routing.offsets, &s->routing.pairs,
                              &s->routing.active,  &s->routing.active_count,
                              &s->arrivals,        &s->between,
-                             &s->pairs,           &s->logits,
-                             &s->lines,           &s->sampling,
-                             &s->products};
+                             &s->pairs,           &s->part,
+                             &s->gathered,        &s->orders,
+                             &s->logits,          &s->lines,
+                             &s->sampling,        &s->products};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         *all[i] += s->address;
+}
+
+/*
+ * What is gathered lies rank by rank, vector by vector, and logits are wanted vector by vector:
+ *
+ *   [ranks, vectors, slice] ─ rt_take_rows ─> [vectors, ranks, slice]
+ */
+static enum rt_status write_orders(struct rt_decoder *d, struct rt_error *err)
+{
+    const struct rt_decoder_scratch *const s = &d->scratch;
+    const uint64_t count = order_count(d);
+    int32_t *const all = count ? malloc(count * sizeof(*all)) : NULL;
+    uint64_t at = 0;
+    if (count == 0)
+        return RT_OK;
+    RT_MODELS_REQUIRE(all, err, RT_ERR_NOMEM, "out of host memory for the orders of logits");
+    for (uint32_t i = 0; i < d->product_count; i++) {
+        struct rt_decoder_products *const p = &d->products[i];
+        p->order = s->orders + at * sizeof(*all);
+        for (uint64_t line = 0; line < (uint64_t)p->vectors * d->ranks; line++)
+            all[at++] = (int32_t)(line % d->ranks * p->vectors + line / d->ranks);
+    }
+    const enum rt_status status =
+        rt_memory_write(s->memory, s->orders - s->address, all, count * sizeof(*all), err);
+    free(all);
+    return status;
 }
 
 enum rt_status rt_decoder_scratch_make(struct rt_decoder *d, struct rt_error *err)
@@ -277,6 +336,7 @@ enum rt_status rt_decoder_scratch_make(struct rt_decoder *d, struct rt_error *er
     lay_out(d, &w, s);
     RT_MODELS_TRY(rt_memory_create(d->device, s->bytes, &s->memory, &s->address, err));
     make_addresses(s);
+    RT_MODELS_TRY(write_orders(d, err));
     return rt_memory_write(s->memory, s->arrivals - s->address, &nobody, sizeof(nobody), err);
 }
 

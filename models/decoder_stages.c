@@ -6,6 +6,8 @@
  *   step begin   h = embedding
  *   after l      r += h, x = norm(r), h = MLP(x) or mixture(x)
  *   step end     r += h, x = norm(r), logits = x · W, the next token
+ *
+ * Of several ranks each does a part of MLPs, mixtures and W: decoder_share.c.
  */
 #include "models/decoder_impl.h"
 
@@ -245,10 +247,13 @@ static enum rt_status mixture(const struct place *p)
 static enum rt_status choose(const struct place *p)
 {
     const struct rt_decoder *d = p->d;
+    const int64_t line = (int64_t)rt_decoder_line(d);
     const struct rt_sample_args args = {.struct_size = sizeof(args),
                                         .vocab = d->model.vocab_size,
                                         .rows = rows_of(p),
                                         .logits = d->scratch.logits,
+                                        .row_stride = p->context->query_len * line,
+                                        .token_stride = line,
                                         .scale = (float)d->model.logits_scale,
                                         .accept = d->tensors.accept,
                                         .tokens = d->tensors.tokens,
@@ -286,14 +291,45 @@ static enum rt_status take_ends(const struct place *p, struct vectors *out)
     return take(p, d->tensors.residual, out->residual);
 }
 
+/* The rank's part of the vocabulary: rows of W, which is the whole table where it is tied. */
 static enum rt_status head(const struct place *p)
 {
-    const enum rt_place_kind kind = p->d->model.tied ? RT_PLACE_EMBEDDING : RT_PLACE_LM_HEAD;
+    const struct rt_decoder *const d = p->d;
+    const bool alone = d->ranks == 1;
     struct vectors ends;
+    uint32_t first;
+    (void)rt_decoder_own_ids(d, &first);
+    const uint64_t weight = d->model.tied
+                                ? p->weights->at[RT_PLACE_EMBEDDING] +
+                                      (uint64_t)first * d->model.hidden_size * sizeof(uint16_t)
+                                : p->weights->at[RT_PLACE_LM_HEAD];
     RT_MODELS_TRY(take_ends(p, &ends));
     RT_MODELS_TRY(normalise(p, &ends, p->weights->at[RT_PLACE_FINAL_NORM]));
-    RT_MODELS_TRY(multiply(p, rt_decoder_products_of(p->d, ends.count)->lm_head,
-                           p->weights->at[kind], p->d->scratch.logits));
+    rt_product *const product = rt_decoder_products_of(d, ends.count)->lm_head;
+    if (product)
+        RT_MODELS_TRY(multiply(p, product, weight, alone ? d->scratch.logits : d->scratch.part));
+    return alone ? choose(p) : RT_OK;
+}
+
+/* Vector by vector: a line of f32 is twice as many numbers of bf16, which are moved bit for bit. */
+static enum rt_status order(const struct place *p)
+{
+    const struct rt_decoder *const d = p->d;
+    const uint32_t vectors = p->context->batch * p->context->query_len;
+    const struct rt_take_rows_args args = {.struct_size = sizeof(args),
+                                           .rows = vectors * d->ranks,
+                                           .x_rows = vectors * d->ranks,
+                                           .width = 2 * rt_decoder_slice(d),
+                                           .x = d->scratch.gathered,
+                                           .index = rt_decoder_products_of(d, vectors)->order,
+                                           .out = d->scratch.logits};
+    return rt_take_rows(d->ops, &args, p->context->stream);
+}
+
+/* Behind the gathering, of the same logits on every rank. */
+static enum rt_status choose_of_all(const struct place *p)
+{
+    RT_MODELS_TRY(order(p));
     return choose(p);
 }
 
@@ -344,5 +380,5 @@ int rt_decoder_end(void *user, const struct rt_stage_context *context)
     struct place p;
     if (enter(user, context, &p) != RT_OK)
         return 1;
-    return leave(&p, head(&p));
+    return leave(&p, context->part == 0 ? head(&p) : choose_of_all(&p));
 }

@@ -200,35 +200,6 @@ void rt_place_whole(const struct rt_places *p, uint32_t index, struct rt_place *
     }
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    const size_t bytes = strlen(text), of_end = strlen(end);
-    return bytes >= of_end && strcmp(text + bytes - of_end, end) == 0;
-}
-
-enum rt_place_part rt_place_part_of(const struct rt_place *place)
-{
-    static const char *const rows[] = {".q_proj.weight", ".q_b_proj.weight", ".kv_b_proj.weight"};
-    static const char *const columns[] = {".o_proj.weight", ".q_proj.bias", ".q_b_proj.bias"};
-    if (place->kind != RT_PLACE_ATTENTION)
-        return RT_PART_ALL;
-    for (size_t i = 0; i < 3; i++) {
-        if (ends_with(place->name, rows[i]))
-            return RT_PART_ROWS;
-        if (ends_with(place->name, columns[i]))
-            return RT_PART_COLUMNS;
-    }
-    return RT_PART_ALL;
-}
-
-void rt_place_of(const struct rt_places *p, uint32_t index, struct rt_place *out)
-{
-    rt_place_whole(p, index, out);
-    const enum rt_place_part part = rt_place_part_of(out);
-    out->rows /= part == RT_PART_ROWS ? p->ranks / p->context : 1;
-    out->columns /= part == RT_PART_COLUMNS ? p->ranks : 1;
-}
-
 bool rt_place_is_vector(const struct rt_place *place)
 {
     const enum rt_place_kind kind = place->kind;

@@ -15,14 +15,25 @@ struct rt_places {
     rt_weights *attention; /* of one layer: they are the same in all of them */
     uint32_t attention_count;
     uint32_t count;
-    uint32_t rank, ranks; /* whose heads: one of so many parts */
+    uint32_t rank, ranks; /* whose places: one of so many parts */
     uint32_t context;     /* ranks, neighbours, that have the same heads up to attention */
     uint32_t starts[RT_MAX_LAYERS + 1]; /* first index of each layer, then of what is behind */
 };
 
-/* Heads are rows of what makes them and columns of what takes them. */
 enum rt_place_part { RT_PART_ALL, RT_PART_ROWS, RT_PART_COLUMNS };
-enum rt_place_part rt_place_part_of(const struct rt_place *place);
+
+/* Of the model's rows or columns [first, first + count), and zeros behind them. */
+struct rt_place_share {
+    enum rt_place_part part;
+    uint64_t first, count;
+    uint64_t size; /* with the zeros */
+};
+struct rt_place_share rt_place_share_of(const struct rt_places *p, const struct rt_place *whole);
+
+/* What a rank has of a width or vocabulary, at most: whole units, which is what kernels move of
+ * bf16 numbers at once, or several of them. */
+#define RT_SHARE_UNIT 8u
+uint64_t rt_share_size(uint64_t whole, uint32_t unit, uint32_t ranks);
 
 /* A model filled by hand may be anything: RT_ERR_INVALID names the first field that it must not
  * have so. Attention is for others to check. */

@@ -123,19 +123,41 @@ static void clear_token(const struct rt_model *m, uint64_t first, uint64_t count
                m->hidden_size * bytes);
 }
 
+static uint64_t bytes_of(enum rt_dtype dtype)
+{
+    return dtype == RT_DTYPE_BF16 ? sizeof(uint16_t) : sizeof(float);
+}
+
 /* Of each of these rows the rank's columns. */
-static enum rt_status copy_columns(const rt_places *places, const rt_checkpoint *c,
-                                   const struct source *s, const struct rt_place *whole,
+static enum rt_status copy_columns(const rt_checkpoint *c, const struct source *s,
+                                   const struct rt_place *whole, const struct rt_place_share *share,
                                    uint64_t first, uint64_t count, enum rt_dtype dtype, void *out,
                                    struct rt_error *err)
 {
-    const uint64_t columns = whole->columns / places->ranks;
-    const uint64_t bytes = dtype == RT_DTYPE_BF16 ? sizeof(uint16_t) : sizeof(float);
+    const uint64_t bytes = bytes_of(dtype);
     RT_MODELS_TRY(rt_checkpoint_copy(c, s->tensor->name, 0, 0, dtype, out, err)); /* may it be? */
-    for (uint64_t row = 0; row < count; row++)
-        rt_stored_copy(c, s->tensor,
-                       (s->first_row + first + row) * whole->columns + places->rank * columns,
-                       columns, dtype, (unsigned char *)out + row * columns * bytes);
+    for (uint64_t row = 0; row < count; row++) {
+        unsigned char *const to = (unsigned char *)out + row * share->size * bytes;
+        rt_stored_copy(c, s->tensor, (s->first_row + first + row) * whole->columns + share->first,
+                       share->count, dtype, to);
+        memset(to + share->count * bytes, 0, (share->size - share->count) * bytes);
+    }
+    return RT_OK;
+}
+
+/* Of these rows those that the model has, and zeros. */
+static enum rt_status copy_rows(const rt_checkpoint *c, const struct source *s,
+                                const struct rt_place *whole, const struct rt_place_share *share,
+                                uint64_t first, uint64_t count, enum rt_dtype dtype, void *out,
+                                struct rt_error *err)
+{
+    const uint64_t begin = first < share->count ? first : share->count;
+    const uint64_t real = share->count - begin < count ? share->count - begin : count;
+    const uint64_t row_bytes = whole->columns * bytes_of(dtype);
+    RT_MODELS_TRY(rt_checkpoint_copy(c, s->tensor->name, s->first_row + share->first + begin, real,
+                                     dtype, out, err));
+    if (real < count)
+        memset((unsigned char *)out + real * row_bytes, 0, (count - real) * row_bytes);
     return RT_OK;
 }
 
@@ -155,15 +177,12 @@ enum rt_status rt_places_copy(const rt_places *places, const rt_checkpoint *chec
                       " on were asked for, %s has %" PRIu64,
                       count, first, place.name, place.rows);
     rt_place_whole(places, index, &whole);
+    const struct rt_place_share share = rt_place_share_of(places, &whole);
     seek(checkpoint, &places->model, &whole, &source);
     RT_MODELS_TRY(judge(checkpoint, &source, error));
-    const enum rt_place_part part = places->ranks > 1 ? rt_place_part_of(&whole) : RT_PART_ALL;
-    if (part == RT_PART_COLUMNS)
-        return copy_columns(places, checkpoint, &source, &whole, first, count, dtype, out, error);
-    if (part == RT_PART_ROWS)
-        source.first_row += places->rank / places->context * place.rows;
-    RT_MODELS_TRY(rt_checkpoint_copy(checkpoint, source.tensor->name, source.first_row + first,
-                                     count, dtype, out, error));
+    if (share.part == RT_PART_COLUMNS)
+        return copy_columns(checkpoint, &source, &whole, &share, first, count, dtype, out, error);
+    RT_MODELS_TRY(copy_rows(checkpoint, &source, &whole, &share, first, count, dtype, out, error));
     if (place.kind == RT_PLACE_EMBEDDING && places->model.has_zero_token)
         clear_token(&places->model, first, count, dtype, out);
     return RT_OK;

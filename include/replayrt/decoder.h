@@ -46,9 +46,11 @@ struct rt_decoder_params {
     rt_progress_fn capturing;        /* may be null */
     rt_log_fn log;                   /* may be null */
     void *user;                      /* of the three */
-    /* replayrt/ranks.h: this rank's heads are decoded here, and all ranks choose the same tokens.
-     * Blocks multiply as the configuration says, by ways of the library that all ranks have; the LM
-     * head, which all have whole, by our own kernels. Null: the only one. Outlives the decoder. */
+    /* replayrt/ranks.h: this rank's part of the model (rt_places_cut) is decoded here, hidden is
+     * summed behind attention and behind MLPs, logits are gathered, and all ranks choose the same
+     * tokens of them. Blocks multiply as the configuration says, by ways of the library that
+     * all ranks have; routers, which all have whole, by our own kernels. Null: the only one.
+     * Outlives the decoder. */
     rt_ranks *ranks;
 };
 
@@ -58,7 +60,7 @@ struct rt_decoder_params {
  * On failure *out is null, everything is released, and *error says what happened: rt_places_check's
  * and rt_create's errors, RT_ERR_DEVICE_MEMORY, RT_ERR_UNSUPPORTED for what no operator serves,
  * before anything is read: more than 1024 experts, 32 of them a token, 32 groups or 2^18 ids,
- * widths that are no multiple of 8, products by cuBLASLt with ranks.
+ * widths that are no multiple of 8.
  */
 RT_API enum rt_status rt_decoder_create(const struct rt_decoder_params *params, rt_decoder **out,
                                         struct rt_error *error);
@@ -85,7 +87,8 @@ RT_API enum rt_status rt_decoder_sample(rt_decoder *decoder, rt_seq seq,
 /*
  * The last step's logits, before the model's logits_scale, on the device: f32 [bucket, query_len,
  * vocab] of the step's last replay, by its own rows. The shape is the capacity; rows are packed for
- * the step's query length.
+ * the step's query length. With ranks the last dimension is as many times as large as their parts
+ * of the vocabulary, which come to some more than it: numbers behind it mean nothing.
  */
 RT_API enum rt_status rt_decoder_logits(rt_decoder *decoder, struct rt_tensor *out);
 
@@ -98,7 +101,7 @@ RT_API enum rt_status rt_decoder_read_logits(rt_decoder *decoder, uint32_t row, 
 struct rt_decoder_info {
     uint32_t struct_size;
     uint32_t host;          /* 1: on the host device */
-    uint64_t weight_bytes;  /* on the device */
+    uint64_t weight_bytes;  /* on the device: of several ranks this one's */
     uint64_t scratch_bytes; /* what the stages work in */
     uint64_t loading_ns, creating_ns;
 };

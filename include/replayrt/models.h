@@ -110,9 +110,9 @@ enum rt_place_kind {
 struct rt_place {
     uint32_t struct_size;
     enum rt_place_kind kind;
-    uint32_t layer;  /* 0 where it is no layer's */
-    uint32_t expert; /* 0 where it is no expert's */
-    uint64_t rows, columns;
+    uint32_t layer;         /* 0 where it is no layer's */
+    uint32_t expert;        /* 0 where it is no expert's */
+    uint64_t rows, columns; /* rows may be 0, of a rank without a part of the LM head */
     uint32_t needed; /* 0: a bias of attention, without attention_bias: a checkpoint may lack it */
     uint32_t reserved;
     char name[RT_PLACE_NAME_BYTES]; /* the tensor's, where experts are stored one by one */
@@ -122,11 +122,20 @@ struct rt_place {
 RT_API enum rt_status rt_places_create(const struct rt_model *model, rt_places **out,
                                        struct rt_error *error);
 /*
- * Leaves one rank's part of the heads (replayrt/ranks.h): from here on the weights of attention
- * have its rows or columns alone, in their shapes and in what is copied. Checkpoints are held to
- * the whole model as before. context: rt_config.context_parallel, 1 where every rank has a sequence
- * whole; of its ranks all have the same rows, those of all their heads. RT_ERR_INVALID;
- * RT_ERR_GEOMETRY where ranks do not divide the heads.
+ * Leaves one rank's part of the model (replayrt/ranks.h): from here on weights have its rows or
+ * columns alone, in their shapes and in what is read and copied. Checkpoints are held to the whole
+ * model as before. Rank r of n has
+ *
+ *   attention           its heads: of q_proj, q_b_proj and kv_b_proj rows, of o_proj columns
+ *   MLP, every expert,  of the width, in units of 8 as even as they go, numbers r * w.., w of them:
+ *   shared experts      of gate and up rows, of down columns; zeros where the width has no more
+ *   LM head             of the vocabulary likewise, but no zeros: the last ranks have fewer rows
+ *   all else            the whole: embedding, norms, router; of a tied model the head's rows too
+ *
+ * Shared experts of n times an expert's width are n of them on every rank. context:
+ * rt_config.context_parallel, 1 where every rank has a sequence whole; of its ranks all have the
+ * same rows of attention, those of all their heads, and all else is cut over all ranks.
+ * RT_ERR_INVALID; RT_ERR_GEOMETRY where ranks do not divide the heads, which alone have to be even.
  */
 RT_API enum rt_status rt_places_cut(rt_places *places, uint32_t rank, uint32_t ranks,
                                     uint32_t context, struct rt_error *error);

@@ -5,7 +5,8 @@
 /*
  * Several ranks of one machine that decode together, each with a device of its own: their blocks
  * have a part of the heads each, and the sum of what they make of them, which is one all-reduce
- * behind o_proj, is in the one graph that a step replays.
+ * behind o_proj, is in the one graph that a step replays. What stages do may be cut too
+ * (struct rt_stage_exchange), as a decoder's MLPs and LM head are.
  *
  *   every rank: rt_ranks_create ── rt_ranks_cut(config) ── rt_create ── rt_step, rt_wait, …
  *                      rt_ranks_destroy ── rt_destroy ────────────────────────┘

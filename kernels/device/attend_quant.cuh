@@ -52,10 +52,8 @@ rt_quant_fetch(const struct rt_kv_view &kv, const struct rt_quant_view &q, uint3
 static __device__ __forceinline__ void rt_quant_put_16(uint16_t *to, const uint4 &v, float scale)
 {
     uint4 *out = reinterpret_cast<uint4 *>(to);
-    out[0] = make_uint4(rt_e4m3x2_bf16x2(v.x, scale), rt_e4m3x2_bf16x2(v.x >> 16, scale),
-                        rt_e4m3x2_bf16x2(v.y, scale), rt_e4m3x2_bf16x2(v.y >> 16, scale));
-    out[1] = make_uint4(rt_e4m3x2_bf16x2(v.z, scale), rt_e4m3x2_bf16x2(v.z >> 16, scale),
-                        rt_e4m3x2_bf16x2(v.w, scale), rt_e4m3x2_bf16x2(v.w >> 16, scale));
+    out[0] = rt_e4m3x8_bf16x8(v.x, v.y, scale);
+    out[1] = rt_e4m3x8_bf16x8(v.z, v.w, scale);
 }
 
 /* The share as elements of the key's row in shared memory, [d_qk]. */

@@ -15,9 +15,7 @@ static __device__ __forceinline__ uint4 rt_dequant_vector(const struct rt_quant_
         return *reinterpret_cast<const uint4 *>(from.row + q.rest_offset_bytes +
                                                 (first - q.fp8) * sizeof(uint16_t));
     const uint2 x = *reinterpret_cast<const uint2 *>(from.row + first);
-    const float scale = rt_quant_scale(q, from.scales, first / q.tile);
-    return make_uint4(rt_e4m3x2_bf16x2(x.x, scale), rt_e4m3x2_bf16x2(x.x >> 16, scale),
-                      rt_e4m3x2_bf16x2(x.y, scale), rt_e4m3x2_bf16x2(x.y >> 16, scale));
+    return rt_e4m3x8_bf16x8(x.x, x.y, rt_quant_scale(q, from.scales, first / q.tile));
 }
 
 #endif

@@ -19,33 +19,29 @@
 
 #define RT_QUANT_ROUNDS 2u /* e4m3 numbers that have scales in the cache: 512 at most */
 
-/* The larger magnitude of a word's two numbers, as bits; NaN is none. */
-static __device__ __forceinline__ uint32_t rt_quant_most_of_word(uint32_t word)
+/* The largest magnitude of `most` and a word's two numbers; NaN is none, for fmaxf drops it. */
+static __device__ __forceinline__ float rt_quant_most_of_word(float most, uint32_t word)
 {
-    const uint32_t low = word & 0x7fffu, high = word >> 16 & 0x7fffu;
-    const uint32_t of_low = low > 0x7f80u ? 0 : low, of_high = high > 0x7f80u ? 0 : high;
-    return of_low > of_high ? of_low : of_high;
+    return fmaxf(fmaxf(most, fabsf(rt_bf16_low(word))), fabsf(rt_bf16_high(word)));
 }
 
-static __device__ __forceinline__ uint32_t rt_quant_most(const uint4 &v)
+static __device__ __forceinline__ float rt_quant_most(const uint4 &v)
 {
-    const uint32_t a = max(rt_quant_most_of_word(v.x), rt_quant_most_of_word(v.y));
-    return max(a, max(rt_quant_most_of_word(v.z), rt_quant_most_of_word(v.w)));
+    const float low = rt_quant_most_of_word(rt_quant_most_of_word(0.0f, v.x), v.y);
+    return rt_quant_most_of_word(rt_quant_most_of_word(low, v.z), v.w);
 }
 
-/* Of the bits of a magnitude in bf16: the least k with it <= 448 * 2^k, 448 being 1.75 * 2^8. */
-static __device__ __forceinline__ int rt_quant_log2(uint32_t most)
+/* Of a magnitude that is a number of bf16: the least k with it <= 448 * 2^k, 448 being 1.75 * 2^8.
+ * What is beyond 1.75 carries into the exponent. */
+static __device__ __forceinline__ int rt_quant_log2(float most)
 {
-    const int k = (int)(most >> 7) - 127 - 8 + ((most & 0x7fu) > 0x60u ? 1 : 0);
+    const int k = (int)((__float_as_uint(most) + 0x1fffffu) >> 23) - 127 - 8;
     return min(max(k, RT_QUANT_LEAST_LOG2), RT_QUANT_MOST_LOG2);
 }
 
 static __device__ __forceinline__ uint32_t rt_quant_four(uint32_t low, uint32_t high, float factor)
 {
-    return rt_float_e4m3(rt_bf16_low(low) * factor) |
-           rt_float_e4m3(rt_bf16_high(low) * factor) << 8 |
-           rt_float_e4m3(rt_bf16_low(high) * factor) << 16 |
-           rt_float_e4m3(rt_bf16_high(high) * factor) << 24;
+    return rt_bf16x2_e4m3x2(low, factor) | rt_bf16x2_e4m3x2(high, factor) << 16;
 }
 
 /* What a round's numbers are multiplied by, and the exponent of their tile's scale. */
@@ -63,14 +59,14 @@ rt_quant_find_factors(const struct rt_quant_view &q, const uint4 (&x)[RT_QUANT_R
         found.factor[0] = found.factor[1] = 1.0f / q.tensor_scale;
         return found;
     }
-    uint32_t most[RT_QUANT_ROUNDS] = {rt_quant_most(x[0]), rt_quant_most(x[1])};
+    float most[RT_QUANT_ROUNDS] = {rt_quant_most(x[0]), rt_quant_most(x[1])};
     if (q.tile > RT_WARP_LANES * RT_QUANT_VECTOR)
-        most[0] = most[1] = max(most[0], most[1]);
+        most[0] = most[1] = fmaxf(most[0], most[1]);
     const uint32_t lanes = min(q.tile / RT_QUANT_VECTOR, (uint32_t)RT_WARP_LANES);
     for (uint32_t distance = lanes / 2; distance > 0; distance /= 2)
 #pragma unroll
         for (uint32_t i = 0; i < RT_QUANT_ROUNDS; i++)
-            most[i] = max(most[i], __shfl_xor_sync(RT_FULL_WARP, most[i], (int)distance));
+            most[i] = fmaxf(most[i], __shfl_xor_sync(RT_FULL_WARP, most[i], (int)distance));
 #pragma unroll
     for (uint32_t i = 0; i < RT_QUANT_ROUNDS; i++) {
         found.log2[i] = rt_quant_log2(most[i]);
@@ -114,27 +110,42 @@ static __device__ __forceinline__ void rt_quant_put_scales(const struct rt_quant
         scales[lane] = lane < tiles ? (unsigned char)(log2 + 127) : 0;
 }
 
-/* A whole token of so many vectors, 96 at most; load(v) is vector v. Every lane comes here. */
+/* A lane's vectors of a whole token, which has 96 at most. */
+struct rt_quant_token {
+    uint4 x[RT_QUANT_ROUNDS], behind;
+};
+
+/* load(v) is vector v of so many. */
 template <class LOAD>
-static __device__ __forceinline__ void rt_quant_token(const struct rt_quant_view &q,
-                                                      const struct rt_quant_row &to,
-                                                      uint32_t vectors, const LOAD &load)
+static __device__ __forceinline__ struct rt_quant_token rt_quant_load_token(uint32_t vectors,
+                                                                            const LOAD &load)
 {
-    uint4 x[RT_QUANT_ROUNDS] = {}, behind = {};
+    struct rt_quant_token token = {};
 #pragma unroll
     for (uint32_t i = 0; i < RT_QUANT_ROUNDS; i++)
         if (i * RT_WARP_LANES + rt_lane() < vectors)
-            x[i] = load(i * RT_WARP_LANES + rt_lane());
+            token.x[i] = load(i * RT_WARP_LANES + rt_lane());
     const uint32_t last = RT_QUANT_ROUNDS * RT_WARP_LANES + rt_lane();
     if (last < vectors)
-        behind = load(last);
-    const struct rt_quant_factors of = rt_quant_find_factors(q, x);
+        token.behind = load(last);
+    return token;
+}
+
+/* Every lane comes here. */
+static __device__ __forceinline__ void rt_quant_put_token(const struct rt_quant_view &q,
+                                                          const struct rt_quant_row &to,
+                                                          uint32_t vectors,
+                                                          const struct rt_quant_token &token)
+{
+    const uint32_t last = RT_QUANT_ROUNDS * RT_WARP_LANES + rt_lane();
+    /* Of e4m3 only where all numbers have one scale, so it need not wait for the others'. */
+    if (last < vectors)
+        rt_quant_put_vector(q, to.row, last, token.behind, 1.0f / q.tensor_scale);
+    const struct rt_quant_factors of = rt_quant_find_factors(q, token.x);
 #pragma unroll
     for (uint32_t i = 0; i < RT_QUANT_ROUNDS; i++)
         if (i * RT_WARP_LANES + rt_lane() < vectors)
-            rt_quant_put_vector(q, to.row, i * RT_WARP_LANES + rt_lane(), x[i], of.factor[i]);
-    if (last < vectors)
-        rt_quant_put_vector(q, to.row, last, behind, of.factor[0]);
+            rt_quant_put_vector(q, to.row, i * RT_WARP_LANES + rt_lane(), token.x[i], of.factor[i]);
     rt_quant_put_scales(q, to.scales, of);
 }
 

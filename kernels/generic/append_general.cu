@@ -16,6 +16,7 @@
  */
 #include "kernels/device/copy.cuh"
 #include "kernels/device/ptx/pdl.cuh"
+#include "kernels/device/ptx/settle.cuh"
 #include "kernels/generic/append_place.cuh"
 
 extern "C" __global__ void __launch_bounds__(RT_APPEND_WARPS *RT_WARP_LANES)
@@ -24,6 +25,10 @@ extern "C" __global__ void __launch_bounds__(RT_APPEND_WARPS *RT_WARP_LANES)
     const struct rt_append_params &a = p.append;
     const uint32_t index = blockIdx.x * RT_APPEND_WARPS + threadIdx.x / RT_WARP_LANES;
     const uint32_t row = index / a.rows.q_len, token = index - row * a.rows.q_len;
+    const rt_divisor<uint32_t> page_size(a.kv.page_size);
+    rt_settle(row + 1);
+    rt_settle(token + 1);
+    rt_settle(page_size.inverse);
     rt_pdl_wait();
     rt_pdl_launch_dependents();
     if (row >= a.rows.count)
@@ -36,7 +41,7 @@ extern "C" __global__ void __launch_bounds__(RT_APPEND_WARPS *RT_WARP_LANES)
     const uint4 *rope = p.rope.base ? token_piece(p.rope, data_row, token) : nullptr;
     const struct rt_row_piece piece = rt_load_row(from, vectors);
     const struct rt_row_piece rest = rt_load_row(rope, rope_vectors);
-    uint4 *to = row_address(a.kv, append_place(p, row, token, index));
+    uint4 *to = row_address(a.kv, append_place(p, page_size, row, token, index, [] {}));
     if (!to)
         return;
     rt_store_row(to, from, vectors, piece);

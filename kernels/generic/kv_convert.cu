@@ -28,6 +28,17 @@ static __device__ __forceinline__ void rt_kv_convert_copy(const struct rt_kv_con
         to.scales[rt_lane()] = from.scales[rt_lane()];
 }
 
+/* What attention reads of a row, written as append writes it. */
+static __device__ __forceinline__ void rt_kv_convert_numbers(const struct rt_kv_convert_params &p,
+                                                             const struct rt_quant_row &from,
+                                                             const struct rt_quant_row &to)
+{
+    const uint32_t vectors = p.d_qk / RT_QUANT_VECTOR;
+    const struct rt_quant_token token = rt_quant_load_token(
+        vectors, [&](uint32_t vector) { return rt_dequant_vector(p.from_quant, from, vector); });
+    rt_quant_put_token(p.to_quant, to, vectors, token);
+}
+
 extern "C" __global__ void __launch_bounds__(RT_APPEND_WARPS *RT_WARP_LANES)
     rt_kv_convert(const __grid_constant__ struct rt_kv_convert_params p)
 {
@@ -48,7 +59,5 @@ extern "C" __global__ void __launch_bounds__(RT_APPEND_WARPS *RT_WARP_LANES)
     if (p.copies)
         rt_kv_convert_copy(p, from, to);
     else
-        rt_quant_token(p.to_quant, to, p.d_qk / RT_QUANT_VECTOR, [&](uint32_t vector) {
-            return rt_dequant_vector(p.from_quant, from, vector);
-        });
+        rt_kv_convert_numbers(p, from, to);
 }

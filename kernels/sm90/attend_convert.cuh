@@ -14,24 +14,9 @@
  * So eight lanes, which store at the same time, have two neighbours of keys and every other vector
  * of a tile, and meet no bank twice.
  */
-#include "kernels/device/bf16.cuh"
-#include "kernels/device/ptx/convert_e4m3.cuh"
+#include "kernels/device/e4m3.cuh"
 #include "kernels/device/ptx/opaque.cuh"
 #include "kernels/sm90/attend_blocks.cuh"
-
-/* e4m3 times scale, as bf16. */
-static __device__ __forceinline__ uint32_t rt_sm90_widen_2(uint32_t two, float scale)
-{
-    const uint32_t pair = rt_e4m3x2_f16x2((uint16_t)two);
-    return rt_pack_bf16x2(rt_f16_float((uint16_t)pair) * scale,
-                          rt_f16_float((uint16_t)(pair >> 16)) * scale);
-}
-
-static __device__ __forceinline__ uint4 rt_sm90_widen_8(uint32_t low, uint32_t high, float scale)
-{
-    return make_uint4(rt_sm90_widen_2(low, scale), rt_sm90_widen_2(low >> 16, scale),
-                      rt_sm90_widen_2(high, scale), rt_sm90_widen_2(high >> 16, scale));
-}
 
 template <class SHAPE> struct rt_sm90_conversion {
     static constexpr int WARP_KEYS = 64 / RT_SM90_GATHER_WARPS;
@@ -149,9 +134,9 @@ template <class SHAPE> struct rt_sm90_conversion {
             const uint32_t key = key_of(lane, chunk % HALF_CHUNKS * CHUNK + i);
             const uint32_t row = warp * WARP_KEYS + key;
             *(uint4 *)room.vector(stage, half, row, v) =
-                rt_sm90_widen_8(from[i].x, from[i].y, scale[i]);
+                rt_e4m3x8_bf16x8(from[i].x, from[i].y, scale[i]);
             *(uint4 *)room.vector(stage, half, row, v + 1) =
-                rt_sm90_widen_8(from[i].z, from[i].w, scale[i]);
+                rt_e4m3x8_bf16x8(from[i].z, from[i].w, scale[i]);
         }
     }
 
@@ -177,9 +162,9 @@ template <class SHAPE> struct rt_sm90_conversion {
                            row = warp * WARP_KEYS + key;
             const float scale = __uint_as_float(__shfl_sync(RT_ATTEND_FULL_WARP, of.scale[1], key));
             *(uint4 *)room.rest_vector(stage, row, v) =
-                rt_sm90_widen_8(rest[i].x, rest[i].y, scale);
+                rt_e4m3x8_bf16x8(rest[i].x, rest[i].y, scale);
             *(uint4 *)room.rest_vector(stage, row, v + 1) =
-                rt_sm90_widen_8(rest[i].z, rest[i].w, scale);
+                rt_e4m3x8_bf16x8(rest[i].z, rest[i].w, scale);
         }
     }
 

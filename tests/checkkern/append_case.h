@@ -18,4 +18,7 @@ struct ck_append ck_append_draw(struct ck_random *random, uint32_t i, uint32_t d
 /* The kernel against the reference, bit for bit. */
 void ck_append_check(struct ck *ck, struct ck_random *random, const struct ck_append *c);
 
+/* Nanoseconds of a launch, of some in a chain; by slots, which are good ones. */
+double ck_append_time_ns(struct ck *ck, struct ck_random *random, const struct ck_append *c);
+
 #endif

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define COLUMNS 4
+#define BENCH_LAUNCHES 50
 #define GENERAL_PAGES 37
 #define BEHIND_THE_POOL (INT64_C(1) << 40)
 
@@ -239,6 +240,23 @@ void ck_append_check(struct ck *ck, struct ck_random *random, const struct ck_ap
     ck_launch(ck, status, &err, &launch);
     ck_expect_same(ck, &b.kv);
     free_buffers(ck, &b);
+}
+
+double ck_append_time_ns(struct ck *ck, struct ck_random *random, const struct ck_append *c)
+{
+    struct general_buffers b = make_buffers(ck, random, c);
+    const struct rt_append_general_params device = params_of(c, &b, CK_DEVICE);
+    struct rt_launch launches[BENCH_LAUNCHES];
+    struct rt_error err = {0};
+    int64_t *slots = ck_at(&b.slots, CK_REF);
+    for (uint32_t i = 0; i < c->rows * c->q_len; i++)
+        slots[i] = i;
+    ck_upload(ck, &b.slots);
+    for (int l = 0; l < BENCH_LAUNCHES; l++)
+        ck_must(ck, build(ck, c, &device, &launches[l], &err), &err);
+    const double ns = ck_time_ns(ck, launches, BENCH_LAUNCHES);
+    free_buffers(ck, &b);
+    return ns;
 }
 
 struct ck_append ck_append_draw(struct ck_random *random, uint32_t i, uint32_t d_qk, uint32_t d_v)

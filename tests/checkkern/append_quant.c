@@ -11,6 +11,7 @@
 #include "common/bf16.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #define MOST_D 576
@@ -157,4 +158,25 @@ void ck_append_quant_run(struct ck *ck)
         c.layout = ck_formats[i % CK_FORMATS].layout;
         ck_append_check(ck, &random, &c);
     }
+}
+
+/* By slots, beside append_general of bf16, the first of each batch. */
+void ck_append_quant_bench(struct ck *ck)
+{
+    static const uint32_t batches[] = {1, 64, 512};
+    static const enum rt_kv_layout layouts[] = {RT_KV_BF16, RT_KV_FP8_TENSOR, RT_KV_FP8_TOKEN,
+                                                RT_KV_V32};
+    struct ck_random random = {.state = ck->seed};
+    for (size_t b = 0; b < sizeof(batches) / sizeof(batches[0]); b++)
+        for (size_t l = 0; l < sizeof(layouts) / sizeof(layouts[0]); l++) {
+            const struct ck_append c = {.rows = batches[b],
+                                        .q_len = 1,
+                                        .d_qk = 576,
+                                        .d_v = 512,
+                                        .page_size = 64,
+                                        .by_slots = true,
+                                        .layout = layouts[l]};
+            printf("append_quant  batch %4u, 576/512, %-10s: %8.2f us\n", c.rows,
+                   rt_kv_layout_name(c.layout), ck_append_time_ns(ck, &random, &c) / 1e3);
+        }
 }

@@ -71,6 +71,7 @@ void ck_append_run(struct ck *ck);
 void ck_append_bench(struct ck *ck);
 void ck_append_general_run(struct ck *ck);
 void ck_append_quant_run(struct ck *ck);
+void ck_append_quant_bench(struct ck *ck);
 void ck_chunk_rows_run(struct ck *ck);
 void ck_context_rows_run(struct ck *ck);
 void ck_embed_run(struct ck *ck);

@@ -12,7 +12,7 @@ const struct ck_test ck_tests[] = {
     {"schedule", ck_schedule_run, ck_schedule_bench},
     {"append", ck_append_run, ck_append_bench},
     {"append_general", ck_append_general_run, NULL},
-    {"append_quant", ck_append_quant_run, NULL},
+    {"append_quant", ck_append_quant_run, ck_append_quant_bench},
     {"schedule_append", ck_schedule_append_run, NULL},
     {"chunk_rows", ck_chunk_rows_run, NULL},
     {"context_rows", ck_context_rows_run, NULL},

@@ -249,6 +249,14 @@ static inline uint64_t max(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
+/* PTX ISA, "max": of a number and NaN of any kind the number, where C's lets a signalling one
+ * through. */
+static inline float emu_max(float a, float b)
+{
+    return std::isnan(a) ? b : std::isnan(b) ? a : std::fmax(a, b);
+}
+#define fmaxf(a, b) emu_max(a, b)
+
 /* Never fused with what follows. */
 static inline float __fmul_rn(float a, float b)
 {

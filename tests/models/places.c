@@ -2,38 +2,10 @@
 /* Every family's weights by name, against recorded checkpoints; what a checkpoint may lack, and how
  * a wrong one is told. */
 #include "models/places.h"
+#include "tests/models/place_rig.h"
 #include "tests/models/scratch.h"
 
 #include <stdlib.h>
-
-#define GOLDEN RT_TEST_DATA "/golden/tiny_"
-
-static struct rt_model read_model(const char *path)
-{
-    struct rt_model m = {.struct_size = sizeof(m)};
-    struct rt_error err = {.status = RT_OK};
-    if (rt_model_read(path, &m, &err) != RT_OK)
-        fail_msg("%s", err.message);
-    return m;
-}
-
-static rt_places *make_places(const struct rt_model *m)
-{
-    rt_places *p = NULL;
-    struct rt_error err = {.status = RT_OK};
-    if (rt_places_create(m, &p, &err) != RT_OK)
-        fail_msg("%s", err.message);
-    return p;
-}
-
-static rt_checkpoint *open_good(const char *path)
-{
-    rt_checkpoint *c = NULL;
-    struct rt_error err = {.status = RT_OK};
-    if (rt_checkpoint_open(path, &c, &err) != RT_OK)
-        fail_msg("%s", err.message);
-    return c;
-}
 
 /* ---- names ----------------------------------------------------------------------------------- */
 
@@ -392,100 +364,6 @@ static void test_other_family(void **state)
     rt_places_destroy(&p);
 }
 
-static void *read_place(const rt_places *p, const rt_checkpoint *c, uint32_t index,
-                        struct rt_place *place)
-{
-    struct rt_error err = {.status = RT_OK};
-    *place = (struct rt_place){.struct_size = sizeof(*place)};
-    assert_int_equal(rt_places_at(p, index, place, &err), RT_OK);
-    uint16_t *const out = malloc(place->rows * place->columns * sizeof(*out));
-    assert_non_null(out);
-    if (rt_places_copy(p, c, index, 0, place->rows, RT_DTYPE_BF16, out, &err) != RT_OK)
-        fail_msg("%s", err.message);
-    return out;
-}
-
-/* Every number of a part is where the whole has it: `cut` counts places that are smaller. */
-static void expect_part(const rt_places *all, const rt_places *part, const rt_checkpoint *c,
-                        uint32_t rank, uint32_t *cut)
-{
-    for (uint32_t i = 0; i < rt_places_count(all); i++) {
-        struct rt_place whole, mine;
-        if (rt_place_of(all, i, &whole), !whole.needed)
-            continue;
-        uint16_t *const a = read_place(all, c, i, &whole), *const b = read_place(part, c, i, &mine);
-        const uint64_t row = whole.rows == mine.rows ? 0 : rank * mine.rows;
-        const uint64_t column = whole.columns == mine.columns ? 0 : rank * mine.columns;
-        *cut += whole.rows != mine.rows || whole.columns != mine.columns;
-        for (uint64_t k = 0; k < mine.rows * mine.columns; k++)
-            if (b[k] != a[(row + k / mine.columns) * whole.columns + column + k % mine.columns])
-                fail_msg("%s, rank %u: element %llu is another", mine.name, rank,
-                         (unsigned long long)k);
-        free(a);
-        free(b);
-    }
-}
-
-/* Ranks that share a context have the rows of all their heads, and of o_proj their own columns. */
-static void expect_context(const rt_places *all, rt_places *part, const rt_checkpoint *c)
-{
-    struct rt_error err = {.status = RT_OK};
-    struct rt_place mine = {.struct_size = sizeof(mine)}, whole = mine;
-    assert_int_equal(rt_places_cut(part, 3, 4, 2, &err), RT_OK);
-    for (uint32_t i = 0; i < rt_places_count(part); i++) {
-        assert_int_equal(rt_places_at(all, i, &whole, &err), RT_OK);
-        assert_int_equal(rt_places_at(part, i, &mine, &err), RT_OK);
-        if (!whole.needed || (mine.rows == whole.rows && mine.columns == whole.columns))
-            continue;
-        const bool is_o = mine.columns != whole.columns;
-        assert_int_equal(mine.rows, is_o ? whole.rows : whole.rows / 2);
-        assert_int_equal(mine.columns, is_o ? whole.columns / 4 : whole.columns);
-        uint16_t *const a = read_place(all, c, i, &whole), *const b = read_place(part, c, i, &mine);
-        const uint64_t first = is_o ? 3 * mine.columns : mine.rows * whole.columns;
-        assert_memory_equal(b, a + first, mine.columns * sizeof(*b));
-        free(a);
-        free(b);
-    }
-}
-
-/* q_b_proj or q_proj, kv_b_proj and o_proj of each layer; of files and of random weights. */
-static void test_cut(void **state)
-{
-    static const char *const names[] = {"deepseek_v2", "deepseek_v3"};
-    struct rt_error err = {.status = RT_OK};
-    (void)state;
-    for (int n = 0; n < 2; n++) {
-        char path[512];
-        (void)snprintf(path, sizeof(path), GOLDEN "%s", names[n]);
-        const struct rt_model m = read_model(path);
-        rt_places *all = make_places(&m), *part = make_places(&m);
-        rt_checkpoint *c = NULL;
-        if (n)
-            assert_int_equal(rt_checkpoint_random(path, 7, &c, &err), RT_OK);
-        else
-            c = open_good(path);
-        for (uint32_t rank = 0; rank < 4; rank++) {
-            uint32_t cut = 0;
-            assert_int_equal(rt_places_cut(part, rank, 4, 1, &err), RT_OK);
-            assert_int_equal(rt_places_check(part, c, &err), RT_OK);
-            expect_part(all, part, c, rank, &cut);
-            assert_int_equal(cut, 3 * m.layers);
-        }
-        expect_context(all, part, c);
-        assert_int_equal(rt_places_cut(part, 0, 3, 1, &err), RT_ERR_GEOMETRY);
-        assert_string_equal(err.message, "rt_places_cut: 4 heads are no multiple of 3 ranks");
-        assert_int_equal(rt_places_cut(part, 2, 2, 1, &err), RT_ERR_INVALID);
-        assert_string_equal(err.message, "rt_places_cut: rank 2 of 2");
-        assert_int_equal(rt_places_cut(part, 1, 4, 3, &err), RT_ERR_INVALID);
-        assert_string_equal(err.message, "rt_places_cut: a context of 3 of 4 ranks");
-        assert_int_equal(rt_places_cut(part, 1, 4, 0, &err), RT_ERR_INVALID);
-        assert_int_equal(rt_places_cut(NULL, 0, 2, 1, &err), RT_ERR_INVALID);
-        rt_checkpoint_close(&c);
-        rt_places_destroy(&all);
-        rt_places_destroy(&part);
-    }
-}
-
 static void test_bad_models(void **state)
 {
     (void)state;
@@ -556,7 +434,6 @@ int main(void)
         cmocka_unit_test(test_wrong),
         cmocka_unit_test(test_other_family),
         cmocka_unit_test(test_attention_bias),
-        cmocka_unit_test(test_cut),
         cmocka_unit_test(test_bad_models),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

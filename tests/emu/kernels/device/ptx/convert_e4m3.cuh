@@ -4,6 +4,8 @@
 
 #include "tests/emu/emu.h"
 
+#define RT_HAS_CONVERT_E4M3 1
+
 /* By the format: bits of f16 are sign, 5 of exponent, bias 15, 10 of mantissa. */
 static inline uint32_t emu_e4m3_f16(uint32_t code)
 {
@@ -23,6 +25,28 @@ static inline uint32_t emu_e4m3_f16(uint32_t code)
 static inline uint32_t rt_e4m3x2_f16x2(uint16_t two)
 {
     return emu_e4m3_f16(two & 0xffu) | emu_e4m3_f16(two >> 8) << 16;
+}
+
+/* By the format too: eighths of the binade's power of two, 2^-6 at least; ties go to even ones, and
+ * eight of them carry into the exponent. */
+static inline uint32_t emu_float_e4m3(float value)
+{
+    const uint32_t sign = __float_as_uint(value) >> 31 << 7;
+    const float magnitude = std::fabs(value);
+    int exponent;
+    if (std::isnan(value))
+        return 0x7fu;
+    if (magnitude >= 448.0f)
+        return sign | 0x7eu;
+    (void)std::frexp(magnitude, &exponent);
+    const int binade = magnitude == 0.0f ? -6 : max(exponent - 1, -6);
+    const float eighths = std::nearbyint(std::ldexp(magnitude, 3 - binade));
+    return sign | ((uint32_t)(binade + 6) * 8u + (uint32_t)eighths);
+}
+
+static inline uint32_t rt_pack_e4m3x2(float low, float high)
+{
+    return emu_float_e4m3(low) | emu_float_e4m3(high) << 8;
 }
 
 /* Not of subnormals, which no e4m3 becomes. */
