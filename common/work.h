@@ -62,7 +62,11 @@ struct rt_matmul_plan {
     /* For other processes of this machine: equal where a plan of theirs for the same product does
      * it alike, to the same bits. */
     uint32_t identity[RT_MATMUL_IDENTITY_WORDS];
+    /* Operands whose address a parameter word of the selected way's kernels is, as who has captured
+     * it has seen: bits of RT_OPERAND_. 0 from when it is selected on. */
+    uint32_t named;
 };
+enum rt_operand_bit { RT_OPERAND_A = 1, RT_OPERAND_B = 2, RT_OPERAND_D = 4, RT_OPERAND_BIAS = 8 };
 
 enum rt_collective_kind {
     RT_ALL_REDUCE,

@@ -60,6 +60,18 @@ struct rt_matmul_alignment rt_matmul_alignment(const struct rt_matmul *m)
                        m->output_dtype)};
 }
 
+uint32_t rt_matmul_named(const struct rt_matmul *m, const uint64_t *words, uint32_t count)
+{
+    uint32_t named = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        named |= words[i] == m->a ? RT_OPERAND_A : 0;
+        named |= words[i] == m->b ? RT_OPERAND_B : 0;
+        named |= words[i] == m->d ? RT_OPERAND_D : 0;
+        named |= m->bias && words[i] == m->bias ? RT_OPERAND_BIAS : 0;
+    }
+    return named;
+}
+
 static bool same_product(const struct rt_matmul *p, const struct rt_matmul *m)
 {
     return p->input_dtype == m->input_dtype && p->weight_dtype == m->weight_dtype &&

@@ -32,6 +32,9 @@ static inline int64_t rt_matmul_pitch(uint32_t rows, uint32_t width, int64_t row
     return rows == 1 && row_stride < (int64_t)width ? (int64_t)width : row_stride;
 }
 
+/* Which operands are named by words of a kernel's parameters: bits of RT_OPERAND_. */
+uint32_t rt_matmul_named(const struct rt_matmul *m, const uint64_t *words, uint32_t count);
+
 /* There is work, dtypes are floats, operands lie as struct rt_matmul says, rows do not overlap, and
  * sizes are within INT32_MAX. */
 bool rt_matmul_plannable(const struct rt_matmul *m);

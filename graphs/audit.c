@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "graphs/audit.h"
 
+#include "driver/matmul_plan.h"
+
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,9 +119,9 @@ static enum rt_status check_spans(const struct audit *a, const struct rt_stage *
 }
 
 /*
- * A library's kernels have small numbers by twos in a word, and the order of a tensor's modes, a
- * byte each from 0 on: 4 and 64, or 0x403020100, look like addresses where a driver maps memory of
- * peers that low. Only the first 64 KiB of each 4 GiB are like them.
+ * Small numbers by twos in a word, and the order of a tensor's modes, a byte each from 0 on, which
+ * a library's products have that a stage may call: 4 and 64, or 0x403020100, look like addresses
+ * where a driver maps memory of peers that low. Only the first 64 KiB of each 4 GiB are like them.
  */
 static bool is_number(uint64_t word)
 {
@@ -130,22 +132,45 @@ static bool is_number(uint64_t word)
     return modes || ((word & UINT32_MAX) <= UINT16_MAX && word >> 32 <= UINT16_MAX);
 }
 
-static enum rt_status check_captured(const struct audit *a, uint32_t stage,
-                                     const struct rt_node_info *info, struct rt_error *err)
+/* Of a caller's kernel nothing is known but what the driver knows. */
+static enum rt_status check_callers(const struct audit *a, uint32_t stage,
+                                    const struct rt_node_info *info, struct rt_error *err)
 {
     struct rt_driver *const d = a->driver;
-    const struct rt_stage *const s = &a->program->stages[stage];
     for (uint32_t i = 0; i < info->word_count; i++) {
-        if (info->words[i] == 0 || registered(a, info->words[i], 1) ||
-            (s->work->kind == RT_WORK_MATMUL && is_number(info->words[i])))
+        if (is_number(info->words[i]) || registered(a, info->words[i], 1))
             continue;
         struct rt_address_range range;
         const enum rt_status status = RT_DRV(d, err, address_range, (d, info->words[i], &range));
         if (status != RT_OK)
             return rt_program_stage_failed(a->program, stage, status, err);
         if (range.bytes != 0)
-            return stray(a, s, info, i, err);
+            return stray(a, &a->program->stages[stage], info, i, err);
     }
+    return RT_OK;
+}
+
+/*
+ * A library's product that was captured: its operands are registered whole, and its kernels, which
+ * name `named` of them, name all that the same way's kernels did when it was tried. A stage whose
+ * kernels have stale addresses, or are another product's, does not.
+ */
+static enum rt_status check_product(const struct audit *a, const struct rt_stage *s, uint32_t named,
+                                    struct rt_error *err)
+{
+    const struct rt_matmul *const m = &s->work->matmul;
+    const struct {
+        const char *name;
+        rt_addr address;
+    } operands[] = {{"a", m->a}, {"b", m->b}, {"d", m->d}, {"bias", m->bias}};
+    const uint32_t missing = m->plan ? m->plan->named & ~named : 0;
+    struct rt_span spans[RT_MAX_SPANS];
+    RT_TRY(check_spans(a, s, spans, rt_matmul_spans(m, spans), err));
+    for (uint32_t i = 0; i < sizeof(operands) / sizeof(operands[0]); i++)
+        RT_REQUIRE(!(missing >> i & 1), err, RT_ERR_AUDIT,
+                   "graph (%s), stage \"%s\", %s: none of its kernels names %s, 0x%" PRIx64
+                   ", as those of the same way have done",
+                   NAME(a), s->label, rt_work_name(s->work), operands[i].name, operands[i].address);
     return RT_OK;
 }
 
@@ -158,8 +183,9 @@ static bool foreign_may_have(enum rt_stage_trust trust, enum rt_node_type type)
            (type == RT_NODE_HOST && trust == RT_STAGE_FOREIGN_HOST);
 }
 
+/* *named: operands of a library's product, as far as this node's words are they. */
 static enum rt_status check_node(const struct audit *a, uint32_t stage, rt_dnode node,
-                                 struct rt_error *err)
+                                 uint32_t *named, struct rt_error *err)
 {
     struct rt_driver *const d = a->driver;
     const struct rt_stage *const s = &a->program->stages[stage];
@@ -185,18 +211,25 @@ static enum rt_status check_node(const struct audit *a, uint32_t stage, rt_dnode
                "graph (%s), stage \"%s\", kernel %s: the driver does not tell its parameters, so "
                "only a foreign stage may have it",
                NAME(a), s->label, info.name[0] ? info.name : "without a name");
-    return s->work->kind == RT_WORK_LAUNCH ? check_launch(a, s, &info, err)
-                                           : check_captured(a, stage, &info, err);
+    if (s->work->kind == RT_WORK_LAUNCH)
+        return check_launch(a, s, &info, err);
+    if (s->work->kind != RT_WORK_MATMUL)
+        return check_callers(a, stage, &info, err);
+    *named |= rt_matmul_named(&s->work->matmul, info.words, info.word_count);
+    return RT_OK;
 }
 
 static enum rt_status check_nodes(const struct audit *a, const struct rt_graph *g,
                                   const rt_dnode *nodes, struct rt_error *err)
 {
-    uint32_t stage = 0;
-    for (uint32_t i = 0; i < g->node_count; i++) {
-        while (i >= g->first_node[stage + 1])
-            stage++;
-        RT_TRY(check_node(a, stage, nodes[i], err));
+    for (uint32_t stage = 0; stage < a->program->count; stage++) {
+        const struct rt_stage *const s = &a->program->stages[stage];
+        const uint32_t first = g->first_node[stage], end = g->first_node[stage + 1];
+        uint32_t named = 0;
+        for (uint32_t i = first; i < end; i++)
+            RT_TRY(check_node(a, stage, nodes[i], &named, err));
+        if (end > first && s->work->kind == RT_WORK_MATMUL)
+            RT_TRY(check_product(a, s, named, err));
     }
     return RT_OK;
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/fastest.h"
 
+#include "driver/matmul_plan.h"
+
 #include <string.h>
 
 #define ROUNDS 2u
@@ -37,7 +39,8 @@ static int run_all(const struct trial *t)
     return 0;
 }
 
-static bool all_kernels(struct rt_driver *d, rt_dgraph graph)
+static bool all_kernels(struct rt_driver *d, rt_dgraph graph, const struct rt_matmul *m,
+                        uint32_t *named)
 {
     rt_dnode nodes[16];
     uint32_t count = sizeof(nodes) / sizeof(nodes[0]), all = 0;
@@ -49,18 +52,20 @@ static bool all_kernels(struct rt_driver *d, rt_dgraph graph)
         if (d->graph_node_info(d, nodes[i], &info) != 0 || info.type != RT_NODE_KERNEL ||
             info.is_opaque)
             return false;
+        *named |= rt_matmul_named(m, info.words, info.word_count);
     }
     return true;
 }
 
 /* What the audit will ask. The host device has typed nodes for products, and nothing to ask. */
-static bool is_captured_as_kernels(const struct trial *t)
+static bool is_captured_as_kernels(const struct trial *t, uint32_t *named)
 {
     struct rt_driver *d = t->d;
     rt_dgraph graph;
     rt_dnode tails[4];
     uint32_t tail_count = 0;
     struct rt_matmul m = *t->layers[0];
+    *named = 0;
     if (d->caps.kind == RT_DEVICE_KIND_HOST)
         return true;
     m.plan = t->plan;
@@ -71,17 +76,17 @@ static bool is_captured_as_kernels(const struct trial *t)
         const bool put = d->matmul(d, &m, t->stream) == 0;
         good = d->graph_capture_end(d, graph, t->stream, tails, 4, &tail_count) == 0 && put;
     }
-    good = good && all_kernels(d, graph);
+    good = good && all_kernels(d, graph, &m, named);
     (void)d->graph_destroy(d, graph);
     return good;
 }
 
 /* What one product takes; false where the selected way is none. The first round loads code. */
-static bool measure(const struct trial *t, float *us)
+static bool measure(const struct trial *t, float *us, uint32_t *named)
 {
     struct rt_driver *d = t->d;
     float ms = 0;
-    if (run_all(t) != 0 || d->stream_sync(d, t->stream) != 0 || !is_captured_as_kernels(t) ||
+    if (run_all(t) != 0 || d->stream_sync(d, t->stream) != 0 || !is_captured_as_kernels(t, named) ||
         d->event_record(d, t->from, t->stream) != 0)
         return false;
     for (uint32_t i = 0; i < ROUNDS; i++)
@@ -102,7 +107,7 @@ static enum rt_status time_all(const struct trial *t, struct rt_timed_ways *out,
     for (uint32_t i = 0; i < plan->candidates && i < RT_FASTEST_CANDIDATES; i++) {
         struct rt_timed_way *const way = &out->ways[out->count];
         RT_TRY(RT_DRV(t->d, err, matmul_select, (t->d, plan, i)));
-        if (!measure(t, &way->us))
+        if (!measure(t, &way->us, &way->named))
             continue;
         way->candidate = i;
         memcpy(way->identity, plan->identity, sizeof(way->identity));
@@ -113,7 +118,15 @@ static enum rt_status time_all(const struct trial *t, struct rt_timed_ways *out,
                "works as kernels alone",
                plan->candidates, t->layers[0]->m, t->layers[0]->k, t->layers[0]->n,
                t->layers[0]->batch);
-    return RT_DRV(t->d, err, matmul_select, (t->d, plan, out->ways[0].candidate));
+    return rt_fastest_pick(t->d, plan, &out->ways[0], err);
+}
+
+enum rt_status rt_fastest_pick(struct rt_driver *d, struct rt_matmul_plan *plan,
+                               const struct rt_timed_way *way, struct rt_error *err)
+{
+    RT_TRY(RT_DRV(d, err, matmul_select, (d, plan, way->candidate)));
+    plan->named = way->named;
+    return RT_OK;
 }
 
 enum rt_status rt_fastest_time(struct rt_driver *d, rt_dstream stream,
@@ -139,7 +152,7 @@ enum rt_status rt_fastest_take(struct rt_driver *d, struct rt_matmul_plan *plan,
     for (uint32_t i = 1; i < timed->count; i++)
         if (timed->ways[i].us < best->us)
             best = &timed->ways[i];
-    return RT_DRV(d, err, matmul_select, (d, plan, best->candidate));
+    return rt_fastest_pick(d, plan, best, err);
 }
 
 enum rt_status rt_fastest_select(struct rt_driver *d, rt_dstream stream,

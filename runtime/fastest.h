@@ -21,6 +21,7 @@ enum rt_status rt_fastest_prepare(struct rt_driver *d, const struct rt_matmul *p
 struct rt_timed_way {
     uint32_t candidate; /* of the plan's */
     float us;
+    uint32_t named; /* see struct rt_matmul_plan */
     uint32_t identity[RT_MATMUL_IDENTITY_WORDS];
 };
 struct rt_timed_ways {
@@ -39,6 +40,9 @@ enum rt_status rt_fastest_time(struct rt_driver *d, rt_dstream stream,
                                struct rt_matmul_plan *plan, struct rt_timed_ways *out,
                                struct rt_error *err);
 
+/* Selects one of them. */
+enum rt_status rt_fastest_pick(struct rt_driver *d, struct rt_matmul_plan *plan,
+                               const struct rt_timed_way *way, struct rt_error *err);
 /* Selects the fastest of them. */
 enum rt_status rt_fastest_take(struct rt_driver *d, struct rt_matmul_plan *plan,
                                const struct rt_timed_ways *timed, struct rt_error *err);

@@ -104,5 +104,5 @@ enum rt_status rt_way_agree(struct rt_comm *comm, struct rt_driver *d, struct rt
                "rank %" PRIu32 " has none of the ways that ranks before it share, of %" PRIu32
                " on rank 0 and %" PRIu32 " on it",
                lacking, offers[0].timed.count, offers[lacking].timed.count);
-    return RT_DRV(d, err, matmul_select, (d, plan, find(timed, way)->candidate));
+    return rt_fastest_pick(d, plan, find(timed, way), err);
 }

@@ -154,6 +154,7 @@ static cublasStatus_t find_ways(const struct rt_cuda_blas *blas, struct cuda_pla
 static void take(const struct rt_cuda_blas *blas, struct cuda_plan *p, uint32_t i)
 {
     p->plan.selected = i;
+    p->plan.named = 0;
     p->plan.workspace_bytes = p->ways[i].workspaceSize;
     rt_cuda_blas_identify(blas, &p->ways[i].algo, p->plan.identity);
     rt_cuda_blas_describe(p->plan.identity, p->ways[i].workspaceSize, p->plan.text,

@@ -101,7 +101,8 @@ typedef int (*rt_stage_fn)(void *user, const struct rt_stage_context *context);
  *     allocation known to the driver (device, managed or pinned memory) but in none of the regions,
  *     the arena, the pool and the mapped ring
  *   - in a kernel of the runtime's own, any pointer that lies in none of these
- * What it cannot see: pointers in device memory, and words that only become an address there.
+ * What it cannot see: pointers in device memory, words that only become an address there, and those
+ * in the first 64 KiB of each 4 GiB below 2^48, for two small numbers in a word are alike.
  *
  * A stage of rt_create_params.foreign_stages may copy and fill besides (nodes of copies, fills,
  * events, nothing) and none of its pointers is looked at: it is what an NCCL collective or a cuBLAS

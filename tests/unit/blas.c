@@ -3,6 +3,7 @@
 #include "graphs/audit.h"
 #include "graphs/dump.h"
 
+#include "runtime/fastest.h"
 #include "tests/unit/blas_bench.h"
 
 #include <stdio.h>
@@ -449,14 +450,22 @@ static void test_capture(void **state)
     assert_int_equal(rt_graph_instantiate(&l.graph, d, l.b.s, NULL), RT_OK);
     assert_int_equal(d->graph_launch(d, l.graph.exec, l.b.s), 0);
 
-    /* The kernels' words are looked at as a caller's are. */
+    /* The operands are looked at whole, and the kernels' words as far as the way had them. */
     struct rt_error err = {.status = RT_OK};
     region.bytes = D_AT;
     assert_int_equal(rt_graph_audit(&l.graph, &l.program, d, &region, 1, &err), RT_ERR_AUDIT);
-    assert_names(&err, "stage \"o_proj.0\", kernel rt_test_mad: parameter word 0 = 0x");
+    assert_names(&err, "stage \"o_proj.0\", matmul: d, 48 bytes at 0x");
     region.bytes = D_AT + 256;
     assert_int_equal(rt_graph_audit(&l.graph, &l.program, d, &region, 1, &err), RT_ERR_AUDIT);
-    assert_names(&err, "stage \"o_proj.1\", kernel rt_test_mad: parameter word 0 = 0x");
+    assert_names(&err, "stage \"o_proj.1\", matmul: d, 48 bytes at 0x");
+    region.bytes = MEM_BYTES;
+    l.plan->named = RT_OPERAND_D;
+    assert_int_equal(rt_graph_audit(&l.graph, &l.program, d, &region, 1, &err), RT_OK);
+    l.plan->named = RT_OPERAND_D | RT_OPERAND_B;
+    assert_int_equal(rt_graph_audit(&l.graph, &l.program, d, &region, 1, &err), RT_ERR_AUDIT);
+    assert_names(&err, "stage \"o_proj.0\", matmul: none of its kernels names b, 0x");
+    assert_int_equal(d->matmul_select(d, l.plan, 0), 0);
+    assert_int_equal(l.plan->named, 0);
 
     (void)rt_program_dot(&l.program, dot, sizeof(dot));
     assert_non_null(strstr(dot, "o_proj.0\\nmatmul\\n1 x [4, 8] by [6, 8], bf16 to bf16\\n"
@@ -479,6 +488,31 @@ static void test_audit_wants_kernels(void **state)
     assert_names(&err, "stage \"o_proj.0\": memset node, only kernels may be in the graph");
     rt_graph_free(&again, &l.b.d);
     graph_close(&l);
+}
+
+/* Trying a way tells which operands its kernels name, d alone here; a graph is held to that. */
+static void test_a_trial_sees_what_is_named(void **state)
+{
+    (void)state;
+    struct blas_bench b;
+    struct rt_timed_ways timed;
+    blas_bench_open(&b);
+    struct rt_matmul m = blas_bench_product(&b, 4, 6, 8);
+    const struct rt_matmul *const layers[] = {&m};
+    fake_blas.ways[1] = (struct fake_way){.number = 67};
+    fake_blas.way_count = 2;
+    struct rt_matmul_plan *plan = blas_bench_prepare(&b, &m, 2);
+    assert_int_equal(rt_fastest_time(&b.d, b.s, layers, 1, plan, &timed, NULL), RT_OK);
+    assert_int_equal(timed.count, 2);
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(timed.ways[i].named, RT_OPERAND_D);
+        assert_int_equal(rt_fastest_pick(&b.d, plan, &timed.ways[i], NULL), RT_OK);
+        assert_int_equal(plan->named, RT_OPERAND_D);
+        assert_int_equal(plan->selected, i);
+        assert_memory_equal(timed.ways[i].identity, plan->identity, sizeof(plan->identity));
+    }
+    assert_int_equal(b.d.matmul_release(&b.d, plan), 0);
+    blas_bench_close(&b);
 }
 
 static void test_capture_that_fails_is_ended(void **state)
@@ -513,6 +547,7 @@ int main(void)
         cmocka_unit_test(test_products_agree_with_the_twin),
         cmocka_unit_test(test_capture),
         cmocka_unit_test(test_audit_wants_kernels),
+        cmocka_unit_test(test_a_trial_sees_what_is_named),
         cmocka_unit_test(test_capture_that_fails_is_ended),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
