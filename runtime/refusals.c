@@ -14,7 +14,7 @@ enum rt_status rt_refusals_add(struct rt_refusals *refusals, const struct rt_mat
     RT_REQUIRE(items, err, RT_ERR_NOMEM, "out of host memory for %u products without a way", count);
     struct rt_refusal *const last = &items[refusals->count];
     last->product = *product;
-    (void)snprintf(last->why, sizeof(last->why), "the library has no way: %.90s", why);
+    (void)snprintf(last->why, sizeof(last->why), "the library has no way: %.210s", why);
     refusals->items = items;
     refusals->count = count;
     return RT_OK;

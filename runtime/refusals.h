@@ -8,7 +8,7 @@
  */
 #include "driver/driver.h"
 
-#define RT_REFUSAL_BYTES 120
+#define RT_REFUSAL_BYTES 240
 
 struct rt_refusal {
     struct rt_matmul product;

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define WHY_BYTES 160
+#define WHY_BYTES 192
 
 /* What a rank tells the others. */
 struct offer {
@@ -23,7 +23,7 @@ static struct offer offer_of(const struct rt_timed_ways *timed, enum rt_status s
     if (status == RT_OK)
         o.timed = *timed;
     else
-        (void)snprintf(o.why, sizeof(o.why), "%.150s", err->message);
+        (void)snprintf(o.why, sizeof(o.why), "%.180s", err->message);
     return o;
 }
 

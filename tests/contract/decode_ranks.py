@@ -5,6 +5,8 @@ the recording; ranks that a launcher starts; one that is killed, one with other 
 
 usage: decode_ranks.py COMMAND SOURCE_ROOT [GPUS]
 
+Every case that fails is told, with all that its command has said.
+
 With GPUS, a number of them, on these instead: over so many ranks, where it divides the heads.
 """
 import json
@@ -30,9 +32,52 @@ BF16_BOUND = 0.04  # of the mean difference from one rank's, in deviations
 PORT = str(20000 + os.getpid() % 20000)
 
 
+FAILED = []   # cases
+STARTED = []  # processes of the case that runs
+
+
+class Failure(Exception):
+    """Of a case; the others go on."""
+
+
 def expect(good, story):
     if not good:
-        sys.exit(story)
+        raise Failure(story)
+
+
+def case(name, check, *arguments):
+    try:
+        check(*arguments)
+    except Failure as failure:
+        FAILED.append(name)
+        print(f"FAILED {name}: {failure}", flush=True)
+        for process in STARTED:
+            process.kill()
+            process.communicate()
+    STARTED.clear()
+
+
+def told(command, code, out, err):
+    """All of it, for people."""
+    return f"{' '.join(command)}\nended with {code}\n---- stderr\n{err}\n---- stdout\n{out}\n----"
+
+
+def finish(process, seconds):
+    """Of one that does not end, what it has said so far."""
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        raise Failure(f"does not end within {seconds} s: "
+                      f"{told(process.args, process.returncode, out, err)}") from None
+    return process.returncode, out, err
+
+
+def ended(command, **more):
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               **more)
+    return finish(process, 120)
 
 
 def options(family, *more):
@@ -43,15 +88,15 @@ def options(family, *more):
 
 
 def run(family, *more):
-    done = subprocess.run(options(family, *more, "--json"), capture_output=True, text=True,
-                          timeout=120)
+    command = options(family, *more, "--json")
+    code, out, err = ended(command)
     # Ranks whose libraries have no way in common multiply by kernels of ours, and say so.
-    said = done.stderr.splitlines()
+    said = err.splitlines()
     stray = [line for line in said if not (GPUS and "the library has no way: rank" in line)]
-    expect(done.returncode == 0 and not stray, f"{family} {more}: {done}")
+    expect(code == 0 and not stray, told(command, code, out, err))
     if said:
-        print(f"{len(said)} products by kernels of ours: {said[0]}")
-    return json.loads(done.stdout)
+        print(f"{len(said)} products by kernels of ours:", *said, sep="\n")
+    return json.loads(out)
 
 
 # ---- the same tokens --------------------------------------------------------------------------
@@ -84,26 +129,36 @@ def ways(counts, precision):
             yield ("--ranks", ranks, "--context", 2)
 
 
-def check_family(family, counts):
+def check_way(family, precision, folder, asked, greedy, alone, way):
+    tokens, one = alone
+    got, many = decoded(family, folder, *asked, *way)
+    off = [abs(a - b) for a, b in zip(one, many)]
+    if precision == "f32":
+        expect(got == tokens, f"{got}, one rank {tokens}")
+        expect(got == greedy, f"{got}, recorded {greedy}")
+        expect(max(off) <= F32_BOUND, f"a logit is {max(off)} off")
+    deviation = (sum(x * x for x in one) / len(one)) ** 0.5
+    mean = sum(off) / len(off)
+    expect(mean <= BF16_BOUND * deviation, f"{mean} of {deviation} off")
+    print(f"{family}, {precision}, {' '.join(map(str, way))}: worst {max(off):.3g}, mean "
+          f"{mean / deviation:.2g} deviations")
+
+
+def check_precision(family, precision, counts):
     prompts, greedy = recorded(family)
+    # In bf16 a choice may be nearly a tie: what is fed is the same there.
     teacher = [a for g in greedy for a in ("--teacher-ids", ",".join(map(str, g)))]
+    asked = [*prompts, "--precision", precision, *(teacher if precision == "bf16" else [])]
     with tempfile.TemporaryDirectory() as folder:
-        for precision in ("bf16",) if GPUS else ("f32", "bf16"):
-            # In bf16 a choice may be nearly a tie: what is fed is the same there.
-            asked = [*prompts, "--precision", precision, *(teacher if precision == "bf16" else [])]
-            tokens, one = decoded(family, folder, *asked)
-            for way in ways(counts, precision):
-                got, many = decoded(family, folder, *asked, *way)
-                off = [abs(a - b) for a, b in zip(one, many)]
-                name = f"{family}, {precision}, {' '.join(map(str, way))}"
-                if precision == "f32":
-                    expect(got == tokens, f"{name}: {got}, one rank {tokens}")
-                    expect(got == greedy, f"{name}: {got}, recorded {greedy}")
-                    expect(max(off) <= F32_BOUND, f"{name}: a logit is {max(off)} off")
-                deviation = (sum(x * x for x in one) / len(one)) ** 0.5
-                mean = sum(off) / len(off)
-                expect(mean <= BF16_BOUND * deviation, f"{name}: {mean} of {deviation} off")
-                print(f"{name}: worst {max(off):.3g}, mean {mean / deviation:.2g} deviations")
+        alone = decoded(family, folder, *asked)
+        for way in ways(counts, precision):
+            case(f"{family}, {precision}, {' '.join(map(str, way))}", check_way, family, precision,
+                 folder, asked, greedy, alone, way)
+
+
+def check_family(family, counts):
+    for precision in ("bf16",) if GPUS else ("f32", "bf16"):
+        case(f"{family}, {precision}", check_precision, family, precision, counts)
 
 
 # ---- parts that are not alike -----------------------------------------------------------------
@@ -149,13 +204,13 @@ def check_uneven(family, changes, counts):
 def launch(rank, *more, world="2", **extra):
     environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": world, "MASTER_PORT": PORT,
                    **extra}
-    return subprocess.Popen(options("deepseek_v3", *more, "--ranks", 2), env=environment,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    STARTED.append(subprocess.Popen(options("deepseek_v3", *more, "--ranks", 2), env=environment,
+                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    return STARTED[-1]
 
 
 def end(process):
-    out, err = process.communicate(timeout=100)
-    return process.returncode, out, err
+    return finish(process, 100)
 
 
 def check_launcher():
@@ -200,36 +255,35 @@ def check_others():
     expect(code == 1 and "rank 0 has batch size 1, rank 1 (this one) has 2" in err, f"{code} {err}")
 
 
+def refused(*more, code=1, **extra):
+    """What a command that must fail has said."""
+    command = options("deepseek_v3", "--prompt-ids", "5", "--max-new-tokens", 2, *more)
+    if "env" in extra:  # which device is to be found out
+        command = [o for o in command if o not in ("--device", "host", "cuda:0")]
+    got, out, err = ended(command, **extra)
+    expect(got == code, told(command, got, out, err))
+    return err
+
+
 def check_refused():
-    done = subprocess.run(options("deepseek_v3", "--prompt-ids", "5", "--max-new-tokens", 2,
-                                  "--ranks", 3), capture_output=True, text=True, timeout=100)
-    expect(done.returncode == 1 and "4 heads cannot be cut evenly over 3 ranks: 1, 2, 4 ranks can "
-           "be" in done.stderr, f"uneven: {done}")
-    done = subprocess.run(options("deepseek_v3", "--prompt-ids", "5", "--max-new-tokens", 2,
-                                  "--ranks", 0), capture_output=True, text=True, timeout=100)
-    expect(done.returncode == 2 and "--ranks 0: expected a number from 1 to 64" in done.stderr,
-           f"none: {done}")
+    err = refused("--ranks", 3)
+    expect("4 heads cannot be cut evenly over 3 ranks: 1, 2, 4 ranks can be" in err, err)
+    err = refused("--ranks", 0, code=2)
+    expect("--ranks 0: expected a number from 1 to 64" in err, err)
     for more, story in ((("--ranks", 2), "must divide the group's ranks, 2"),
                         ((), "must be 1 without ranks")):
-        done = subprocess.run(options("deepseek_v3", "--prompt-ids", "5", "--max-new-tokens", 2,
-                                      "--context", 4, *more), capture_output=True, text=True,
-                              timeout=100)
-        expect(done.returncode == 1 and f"context_parallel is 4: {story}" in done.stderr,
-               f"context: {done}")
-    by_itself = [o for o in options("deepseek_v3", "--prompt-ids", "5", "--max-new-tokens", 2,
-                                    "--ranks", 2) if o not in ("--device", "host", "cuda:0")]
-    done = subprocess.run(by_itself, capture_output=True, text=True, timeout=100,
-                          env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
-    expect(done.returncode == 1 and "no such device: " in done.stderr and
-           "; --device host has all ranks there" in done.stderr, f"no GPU: {done}")
+        err = refused("--context", 4, *more)
+        expect(f"context_parallel is 4: {story}" in err, err)
+    err = refused("--ranks", 2, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+    expect("no such device: " in err and "; --device host has all ranks there" in err, err)
 
 
 def check_ranks():
-    check_launcher()
+    case("ranks of a launcher", check_launcher)
     for after in (0.4, 0.7, 1, 1.6) if GPUS else (1,):
-        check_killed(after)
-    check_others()
-    check_refused()
+        case(f"a rank killed after {after} s", check_killed, after)
+    case("ranks with other prompts", check_others)
+    case("what is refused", check_refused)
 
 
 def main():
@@ -239,6 +293,8 @@ def main():
         check_uneven(family, changes, [c for c in (2, 3, 4) if not GPUS or c == GPUS])
     if GPUS in (0, 2):
         check_ranks()
+    if FAILED:
+        sys.exit("\n".join(["failed:", *FAILED]))
 
 
 main()
