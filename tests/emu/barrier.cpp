@@ -33,7 +33,7 @@ void emu_barrier_begin(void)
 
 static void wake_all(bool (&sleeps)[EMU_MAX_THREADS])
 {
-    for (int i = 0; i < EMU_MAX_THREADS; i++) {
+    for (int i = 0; i < emu_thread_count(); i++) {
         if (sleeps[i])
             emu_wake(i);
         sleeps[i] = false;
@@ -55,10 +55,10 @@ static struct named *come(unsigned id, unsigned threads)
         emu_fail("bad barrier %u of %u threads", id, threads);
     if (n->arrived > 0 && n->threads != threads)
         emu_fail("barrier %u of %u threads is one of %u threads", id, n->threads, threads);
-    if (n->is_here[emu_self()])
+    if (n->is_here[emu_self])
         emu_fail("barrier %u: comes again before the phase is over", id);
     n->threads = threads;
-    n->is_here[emu_self()] = true;
+    n->is_here[emu_self] = true;
     n->arrived++;
     emu_release(&n->order[n->phase % 2]);
     return n;
@@ -86,7 +86,7 @@ void emu_bar_sync(unsigned id, unsigned threads)
     const uint32_t phase = n->phase;
     if (!end_named(n))
         while (n->phase == phase) {
-            n->sleeps[emu_self()] = true;
+            n->sleeps[emu_self] = true;
             emu_sleep({"named barrier", (int)id, (int)n->arrived});
         }
     emu_acquire(&n->order[phase % 2]);
@@ -159,7 +159,7 @@ void emu_mbarrier_wait(const uint64_t *at, unsigned parity)
     struct phases *b = find(at);
     emu_exchange(EMU_WAIT, nullptr, 0);
     while (emu_lane() == 0 && b->phase % 2 == parity) {
-        b->sleeps[emu_self()] = true;
+        b->sleeps[emu_self] = true;
         emu_sleep({"phase of barrier", (int)(b - barriers), (int)b->phase});
     }
     emu_exchange(EMU_WAIT, nullptr, 0);

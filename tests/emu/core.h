@@ -44,7 +44,6 @@ template <typename T> class emu_of_threads
         return at[i];
     }
 };
-int emu_self(void); /* number of the thread that runs, in its block */
 int emu_thread_count(void);
 uint64_t emu_random(void);
 void emu_random_begin(uint64_t seed);

@@ -44,7 +44,7 @@ void emu_copy_end(void)
 /* A copy that has not landed looks like NaN, to a reader that is early and to one that is late. */
 void emu_copy_async(void *to, const void *from, bool valid)
 {
-    struct copies *c = &copies[emu_self()];
+    struct copies *c = &copies[emu_self];
     if ((uintptr_t)to % 16 != 0 || (valid && (uintptr_t)from % 16 != 0))
         emu_fail("misaligned copy");
     if (c->count == MAX_COPIES)
@@ -72,7 +72,7 @@ void emu_copy_read(void)
 
 void emu_copy_commit(void)
 {
-    copies[emu_self()].group++;
+    copies[emu_self].group++;
 }
 
 static void land(struct copy *c)
@@ -83,7 +83,7 @@ static void land(struct copy *c)
 
 void emu_copy_wait(int pending)
 {
-    struct copies *c = &copies[emu_self()];
+    struct copies *c = &copies[emu_self];
     int left = 0;
     for (int i = 0; i < c->count; i++) {
         if (c->of[i].group >= c->group - pending)
@@ -98,10 +98,10 @@ void emu_copy_wait(int pending)
 void emu_copy_arrive(uint64_t *barrier)
 {
     const emu_unseen unseen;
-    struct copies *c = &copies[emu_self()];
-    emu_release(&asked[emu_self()]);
+    struct copies *c = &copies[emu_self];
+    emu_release(&asked[emu_self]);
     void *agent = emu_agent_take();
-    emu_agent_enter(agent, &asked[emu_self()], true);
+    emu_agent_enter(agent, &asked[emu_self], true);
     emu_agent_leave(nullptr);
     batches.push_back({barrier, std::vector<struct copy>(c->of, c->of + c->count), agent});
     c->count = 0;

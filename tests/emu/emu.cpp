@@ -8,12 +8,14 @@
 #include <cstring>
 #include <ucontext.h>
 
-enum { STACK_BYTES = 512 * 1024, MAX_WARPS = EMU_MAX_THREADS / 32 };
+/* Stacks begin at different lines of a cache's sets, which stacks of a power of two would share. */
+enum { STACK_BYTES = 512 * 1024, STACK_SHIFT_BYTES = 17 * 64, MAX_WARPS = EMU_MAX_THREADS / 32 };
 
 EMU_OF_BLOCK unsigned char rt_attend_shared[EMU_SHARED_BYTES] __attribute__((aligned(1024)));
 extern EMU_OF_BLOCK unsigned char rt_sm90_shared[EMU_SHARED_BYTES]
     __attribute__((alias("rt_attend_shared")));
 EMU_OF_BLOCK struct emu_dim blockIdx, gridDim;
+EMU_OF_BLOCK int emu_self;
 
 /* Where a fiber, or the scheduler, goes on. A jump needs no system call, a context does; it is for
  * the first time, and for a compiler without jumps of its own: of the C library's the thread
@@ -28,7 +30,7 @@ struct fiber {
     struct place place;
     struct emu_clocks clocks;
     struct emu_wish wish;
-    bool runnable, done, waited;
+    bool made, waited;
 };
 
 /* Where a warp or a block meets. Two sets, so that the fast may be one meeting ahead. */
@@ -45,9 +47,10 @@ enum policy { ANYBODY, ANYBODY_COPIES_LAST, RANKED, RANKED_COPIES_LAST, POLICIES
 /* Of the block, of which each may be a thread of the host. */
 static thread_local struct fiber fibers[EMU_MAX_THREADS];
 static thread_local struct meeting warps[MAX_WARPS], block;
-static thread_local int runnable_in[MAX_WARPS], rank[MAX_WARPS];
+static thread_local uint32_t runnable_in[MAX_WARPS], there_in[MAX_WARPS]; /* a bit a lane */
+static thread_local int rank[MAX_WARPS];
 static thread_local struct place scheduler;
-static thread_local int self, thread_count, threads_left;
+static thread_local int thread_count, threads_left;
 static thread_local uint64_t random_state;
 static thread_local const struct emu_launch *launch;
 static thread_local struct emu_order block_order[2];
@@ -62,26 +65,11 @@ void emu_fail(const char *format, ...)
 {
     va_list more;
     va_start(more, format);
-    fprintf(stderr, "emu: block (%u, %u) thread %d: ", blockIdx.x, blockIdx.y, self);
+    fprintf(stderr, "emu: block (%u, %u) thread %d: ", blockIdx.x, blockIdx.y, emu_self);
     vfprintf(stderr, format, more);
     fputc('\n', stderr);
     va_end(more);
     abort();
-}
-
-struct emu_dim emu_thread_index(void)
-{
-    return {(unsigned)self, 0, 0};
-}
-
-int emu_lane(void)
-{
-    return self % 32;
-}
-
-int emu_self(void)
-{
-    return self;
 }
 
 int emu_thread_count(void)
@@ -127,22 +115,21 @@ static void go(struct place *from, struct place *to)
 }
 #endif
 
-static void set_runnable(int i, bool runnable)
+static uint32_t lane_bit(int thread)
 {
-    runnable_in[i / 32] += (int)runnable - (int)fibers[i].runnable;
-    fibers[i].runnable = runnable;
+    return 1u << thread % 32;
 }
 
 static void to_scheduler(void)
 {
     emu_clocks_leave();
-    go(&fibers[self].place, &scheduler);
+    go(&fibers[emu_self].place, &scheduler);
 }
 
 void emu_sleep(struct emu_wish wish)
 {
-    fibers[self].wish = wish;
-    set_runnable(self, false);
+    fibers[emu_self].wish = wish;
+    runnable_in[emu_self / 32] &= ~lane_bit(emu_self);
     to_scheduler();
 }
 
@@ -154,16 +141,22 @@ void emu_yield(void)
 
 void emu_wake(int thread)
 {
-    if (!fibers[thread].done)
-        set_runnable(thread, true);
+    runnable_in[thread / 32] |= there_in[thread / 32] & lane_bit(thread);
+}
+
+/* Whole warps. */
+static void wake_all(int first, int size)
+{
+    for (int warp = first / 32; warp * 32 < first + size; warp++)
+        runnable_in[warp] = there_in[warp];
 }
 
 void emu_wake_any(int thread)
 {
     if (thread >= 0)
         emu_wake(thread);
-    for (int i = 0; i < thread_count && thread < 0; i++)
-        emu_wake(i);
+    else
+        wake_all(0, thread_count);
 }
 
 /* ---- meetings ---- */
@@ -173,8 +166,7 @@ static void end_meeting(struct meeting *m, int first, int size)
     m->arrived = 0;
     m->number++;
     m->votes[m->number % 2] = 0;
-    for (int i = 0; i < size; i++)
-        emu_wake(first + i);
+    wake_all(first, size);
 }
 
 /* Returns once `count` of `size` threads, all that are there, have come. Who wakes a sleeper for
@@ -196,20 +188,20 @@ static void meet(struct meeting *m, int first, int size, int count, int operatio
 
 const emu_words *emu_exchange(int operation, const uint32_t *words, int count)
 {
-    struct meeting *m = &warps[self / 32];
+    struct meeting *m = &warps[emu_self / 32];
     const int set = m->number % 2;
     for (int i = 0; i < count; i++)
-        m->words[set][self % 32][i] = words[i];
-    meet(m, self / 32 * 32, 32, 32, operation);
+        m->words[set][emu_self % 32][i] = words[i];
+    meet(m, emu_self / 32 * 32, 32, 32, operation);
     return m->words[set];
 }
 
 void __syncwarp(void)
 {
-    struct meeting *m = &warps[self / 32];
+    struct meeting *m = &warps[emu_self / 32];
     struct emu_order *order = &m->order[m->number % 2];
     emu_release(order);
-    meet(m, self / 32 * 32, 32, 32, EMU_SYNCWARP);
+    meet(m, emu_self / 32 * 32, 32, 32, EMU_SYNCWARP);
     emu_acquire(order);
 }
 
@@ -236,8 +228,8 @@ void __syncthreads(void)
 
 static void leave(void)
 {
-    fibers[self].done = true;
-    set_runnable(self, false);
+    there_in[emu_self / 32] &= ~lane_bit(emu_self);
+    runnable_in[emu_self / 32] &= ~lane_bit(emu_self);
     threads_left--;
     if (block.arrived > 0 && block.arrived == threads_left)
         end_meeting(&block, 0, thread_count);
@@ -249,7 +241,7 @@ void emu_grid_wait(void)
 {
     while (!emu_grid_before_is_over())
         emu_sleep({"the grid before", 0, 0});
-    grid_waited = fibers[self].waited = true;
+    grid_waited = fibers[emu_self].waited = true;
     emu_acquire(&grid_order);
 }
 
@@ -257,7 +249,7 @@ void emu_grid_wait(void)
  * That another thread has waited by then is luck. */
 void emu_grid_trigger(void)
 {
-    waits_before_trigger |= !triggered && fibers[self].waited;
+    waits_before_trigger |= !triggered && fibers[emu_self].waited;
     triggered = true;
 }
 
@@ -295,54 +287,38 @@ void emu_store_row(void *row, const uint32_t (&words)[4])
     emu_store_16(matrix_row(row), value);
 }
 
-float emu_float(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
-}
-
-uint32_t emu_bits(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
-    return bits;
-}
-
-uint16_t emu_bf16(float value)
-{
-    const uint32_t bits = emu_bits(value);
-    if ((bits & 0x7fffffffu) > 0x7f800000u)
-        return 0x7fff;
-    return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
-}
-
 /* ---- a block ---- */
 
+/* Of one block after the other: to make a context, and to enter one, is a system call. */
 static void fiber_main(void)
 {
-    emu_acquire(&block_order[0]);
-    launch->thread(launch->params);
-    emu_copy_wait(0);
-    emu_release(&block_order[1]);
-    leave();
-    to_scheduler();
+    for (;;) {
+        emu_acquire(&block_order[0]);
+        launch->thread(launch->params);
+        emu_copy_wait(0);
+        emu_release(&block_order[1]);
+        leave();
+        to_scheduler();
+    }
 }
 
 static void start_fiber(int i)
 {
     static thread_local emu_of_threads<unsigned char[STACK_BYTES]> stacks;
     struct fiber *f = &fibers[i];
+    f->waited = false;
+    there_in[i / 32] |= lane_bit(i);
+    runnable_in[i / 32] |= lane_bit(i);
+    if (f->made)
+        return;
+    f->made = true;
     emu_clocks_make(&f->clocks);
     struct place *at = &f->place;
-    at->jumps = false;
     getcontext(&at->context);
     at->context.uc_stack.ss_sp = stacks[i];
-    at->context.uc_stack.ss_size = STACK_BYTES;
+    at->context.uc_stack.ss_size = STACK_BYTES - (size_t)(i % 64) * STACK_SHIFT_BYTES;
     at->context.uc_link = nullptr;
     makecontext(&at->context, fiber_main, 0);
-    f->done = f->runnable = f->waited = false;
-    set_runnable(i, true);
 }
 
 static void swap_ranks(int a, int b)
@@ -369,25 +345,27 @@ static int pick_warp(int warp_count)
     if (ranked && emu_random() % 4096 == 0)
         swap_ranks((int)(emu_random() % (uint64_t)warp_count),
                    (int)(emu_random() % (uint64_t)warp_count));
-    const int from = ranked ? 0 : (int)(emu_random() % (uint64_t)warp_count);
+    for (int i = 0; i < warp_count && ranked; i++)
+        if (runnable_in[rank[i]])
+            return rank[i];
+    if (ranked)
+        return -1;
+    int warp = (int)(emu_random() % (uint64_t)warp_count);
     for (int i = 0; i < warp_count; i++) {
-        const int warp = ranked ? rank[i] : (from + i) % warp_count;
-        if (runnable_in[warp] > 0)
+        if (runnable_in[warp])
             return warp;
+        warp = warp + 1 < warp_count ? warp + 1 : 0;
     }
     return -1;
 }
 
 static void run_fiber(int warp)
 {
-    const int from = (int)(emu_random() % 32);
-    for (int i = 0; i < 32; i++) {
-        self = warp * 32 + (from + i) % 32;
-        if (fibers[self].runnable)
-            break;
-    }
-    emu_clocks_switch(&fibers[self].clocks);
-    go(&scheduler, &fibers[self].place);
+    const unsigned from = (unsigned)(emu_random() % 32);
+    const uint32_t lanes = runnable_in[warp] >> from | runnable_in[warp] << (32 - from) % 32;
+    emu_self = warp * 32 + (int)(from + (unsigned)__builtin_ctz(lanes)) % 32;
+    emu_clocks_switch(&fibers[emu_self].clocks);
+    go(&scheduler, &fibers[emu_self].place);
 }
 
 static void run_one(int warp_count)
@@ -409,8 +387,9 @@ void emu_tell_wishes(void)
 {
     for (int i = 0; i < thread_count; i++) {
         const struct emu_wish *wish = &fibers[i].wish, *before = &fibers[i - (i % 32 != 0)].wish;
-        if (fibers[i].done || (i % 32 != 0 && !fibers[i - 1].done && wish->what == before->what &&
-                               wish->which == before->which))
+        const uint32_t there = there_in[i / 32];
+        if (!(there & lane_bit(i)) || (i % 32 != 0 && there & lane_bit(i - 1) &&
+                                       wish->what == before->what && wish->which == before->which))
             continue;
         fprintf(stderr, "  block (%u, %u) thread %d waits for %s %d (%d)\n", blockIdx.x, blockIdx.y,
                 i, wish->what, wish->which, wish->more);
@@ -424,6 +403,7 @@ static void begin_block(int warp_count)
     memset(warps, 0, sizeof(warps));
     memset(&block, 0, sizeof(block));
     memset(runnable_in, 0, sizeof(runnable_in));
+    memset(there_in, 0, sizeof(there_in));
     policy = (enum policy)(emu_random() % POLICIES);
     make_ranks(warp_count);
     emu_async_begin();

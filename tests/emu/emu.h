@@ -52,8 +52,18 @@ struct alignas(16) int4 {
 };
 
 extern EMU_OF_BLOCK struct emu_dim blockIdx, gridDim;
-struct emu_dim emu_thread_index(void);
+extern EMU_OF_BLOCK int emu_self; /* number of the thread that runs, in its block */
+
+static inline struct emu_dim emu_thread_index(void)
+{
+    return {(unsigned)emu_self, 0, 0};
+}
 #define threadIdx emu_thread_index()
+
+static inline int emu_lane(void)
+{
+    return emu_self % 32;
+}
 
 /* What the lane brings; returns what all 32 lanes of the warp have brought, each 8 words. */
 typedef uint32_t emu_words[8];
@@ -77,10 +87,27 @@ void emu_grid_wait(void);
 void emu_grid_trigger(void);
 void emu_yield(void); /* for who asks memory until another has written there */
 
-int emu_lane(void);
-float emu_float(uint32_t bits);
-uint32_t emu_bits(float value);
-uint16_t emu_bf16(float value);
+static inline float emu_float(uint32_t bits)
+{
+    float value;
+    __builtin_memcpy(&value, &bits, sizeof(value));
+    return value;
+}
+
+static inline uint32_t emu_bits(float value)
+{
+    uint32_t bits;
+    __builtin_memcpy(&bits, &value, sizeof(bits));
+    return bits;
+}
+
+static inline uint16_t emu_bf16(float value)
+{
+    const uint32_t bits = emu_bits(value);
+    if ((bits & 0x7fffffffu) > 0x7f800000u)
+        return 0x7fff;
+    return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
 
 enum {
     EMU_SHUFFLE = 1,

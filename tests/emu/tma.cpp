@@ -145,8 +145,8 @@ void emu_agent_give_back(void *agent)
 static void ask(struct box b)
 {
     b.agent = emu_agent_take();
-    emu_release(&asked[emu_self()]);
-    emu_agent_enter(b.agent, &asked[emu_self()]);
+    emu_release(&asked[emu_self]);
+    emu_agent_enter(b.agent, &asked[emu_self]);
     copy_vectors(&b, true);
     emu_agent_leave(nullptr);
     boxes.push_back(b);

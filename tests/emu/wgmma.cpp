@@ -55,6 +55,7 @@ static thread_local emu_of_threads<struct lane> lanes;
 static thread_local std::vector<struct request> requests[MAX_WARPS / 4];
 static thread_local size_t request_count[MAX_WARPS];
 static thread_local std::deque<struct share> shares[MAX_WARPS];
+static thread_local uint32_t pending; /* a bit a warp that has shares */
 static thread_local struct emu_order asked[MAX_WARPS][ORDERS], done[MAX_WARPS][ORDERS];
 static thread_local void *agents[MAX_WARPS];
 
@@ -62,6 +63,7 @@ void emu_product_begin(void)
 {
     for (auto &of_warp : shares)
         of_warp.clear();
+    pending = 0;
     for (auto &of_group : requests)
         of_group.clear();
     memset(request_count, 0, sizeof(request_count));
@@ -74,10 +76,7 @@ void emu_product_begin(void)
 
 bool emu_product_pending(void)
 {
-    for (auto &of_warp : shares)
-        if (!of_warp.empty())
-            return true;
-    return false;
+    return pending != 0;
 }
 
 void emu_product_end(void)
@@ -93,9 +92,9 @@ void emu_product_end(void)
 
 void emu_product_fence(void)
 {
-    struct lane *l = &lanes[emu_self()];
+    struct lane *l = &lanes[emu_self];
     l->fences++;
-    emu_release(&asked[emu_self() / 32][l->fences % ORDERS]);
+    emu_release(&asked[emu_self / 32][l->fences % ORDERS]);
     emu_exchange(EMU_PRODUCT_FENCE, nullptr, 0);
     l->fenced = true;
     for (int i = 0; i < l->known_count; i++)
@@ -122,7 +121,7 @@ static void check_since_fence(struct lane *l, const struct emu_product *p)
 static struct result *find_result(const struct emu_product *p)
 {
     const emu_unseen unseen;
-    struct lane *l = &lanes[emu_self()];
+    struct lane *l = &lanes[emu_self];
     for (int i = 0; i < l->result_count; i++)
         if (l->results[i].d == p->d)
             return &l->results[i];
@@ -152,7 +151,7 @@ template <typename T> static T *pointer_of(const uint32_t *words)
 /* The four warps of a group ask for the same. */
 static void check_request(const struct emu_product *p)
 {
-    const int warp = emu_self() / 32;
+    const int warp = emu_self / 32;
     const struct request mine = {
         p->a, p->b, p->n, p->a_across | p->b_across << 1 | p->keep << 2 | (p->a_registers ? 8 : 0)};
     std::vector<struct request> &all = requests[warp / 4];
@@ -170,8 +169,8 @@ static void add_share(const struct emu_product *p, const emu_words *all)
     check_request(p);
     struct share s;
     s.p = *p;
-    s.group = lanes[emu_self()].group;
-    s.fence = lanes[emu_self()].fences;
+    s.group = lanes[emu_self].group;
+    s.fence = lanes[emu_self].fences;
     for (int i = 0; i < 32; i++) {
         if (all[i][4] != (uint32_t)p->a || all[i][5] != (uint32_t)p->b)
             emu_fail("lane %d brings another operand", i);
@@ -180,13 +179,14 @@ static void add_share(const struct emu_product *p, const emu_words *all)
         if (p->a_registers)
             memcpy(s.a_copy[i], s.a_registers[i], sizeof(s.a_copy[i]));
     }
-    shares[emu_self() / 32].push_back(s);
+    shares[emu_self / 32].push_back(s);
+    pending |= 1u << emu_self / 32;
 }
 
 void emu_product_issue(const struct emu_product *p)
 {
     struct result *r = find_result(p);
-    r->last_group = lanes[emu_self()].group;
+    r->last_group = lanes[emu_self].group;
     const uintptr_t value = (uintptr_t)r->value, a = (uintptr_t)p->a_registers;
     const uint32_t words[6] = {(uint32_t)value, (uint32_t)((uint64_t)value >> 32),
                                (uint32_t)a,     (uint32_t)((uint64_t)a >> 32),
@@ -199,7 +199,7 @@ void emu_product_issue(const struct emu_product *p)
 void emu_product_commit(void)
 {
     emu_exchange(EMU_PRODUCT_COMMIT, nullptr, 0);
-    lanes[emu_self()].group++;
+    lanes[emu_self].group++;
 }
 
 /* ---- waiting ---- */
@@ -218,8 +218,8 @@ static void give_back(struct lane *l, struct result *r)
 void emu_product_wait(int pending)
 {
     emu_exchange(EMU_PRODUCT_WAIT, nullptr, 0);
-    struct lane *l = &lanes[emu_self()];
-    const int warp = emu_self() / 32, until = l->group - pending;
+    struct lane *l = &lanes[emu_self];
+    const int warp = emu_self / 32, until = l->group - pending;
     while (!shares[warp].empty() && shares[warp].front().group < until) {
         l->sleeps = true;
         emu_sleep({"products of warp", warp, until});
@@ -316,6 +316,8 @@ static void do_share(int warp)
         memcpy(a[k], &all_a[k][warp % 4 * M], sizeof(a[k]));
     multiply(s, a, b);
     shares[warp].pop_front();
+    if (shares[warp].empty())
+        pending &= ~(1u << warp);
     for (int l = warp * 32; l < warp * 32 + 32; l++) {
         if (lanes[l].sleeps)
             emu_wake(l);

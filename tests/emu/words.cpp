@@ -152,7 +152,7 @@ void emu_load_relaxed(uint32_t *words, int count, const void *from)
     const unsigned before = rounds;
     check_place(from, count);
     while ((without = missing(at, count)) && rounds == before && emu_random() % 8 != 0) {
-        waiters[number(without)].push_back({emu_grid_block(), emu_self()});
+        waiters[number(without)].push_back({emu_grid_block(), emu_self});
         while (seen(without) == BLANK && rounds == before)
             emu_sleep({"a word that nobody has stored, at", (int)(uintptr_t)without, count});
     }

@@ -10,18 +10,25 @@ static inline void rt_mma_bf16_16x8x16(float (&d)[4], const uint32_t (&a)[4], ui
 {
     const uint32_t words[6] = {a[0], a[1], a[2], a[3], b0, b1};
     const emu_words *all = emu_exchange(EMU_MMA, words, 6);
-    const int g = emu_lane() / 4, c = emu_lane() % 4 * 2;
-    for (int i = 0; i < 4; i++) {
-        const int row = g + i / 2 * 8, column = c + i % 2;
-        double sum = d[i];
-        for (int k = 0; k < 16; k++) {
-            const uint32_t left = all[row % 8 * 4 + k % 8 / 2][row / 8 + k / 8 * 2];
-            const uint32_t right = all[column * 4 + k % 8 / 2][4 + k / 8];
-            sum += (double)emu_float(left >> k % 2 * 16 << 16) *
-                   (double)emu_float(right >> k % 2 * 16 << 16);
-        }
-        d[i] = (float)sum;
+    const int lane = emu_lane();
+    const emu_words *rows = all + lane / 4 * 4, *columns = all + lane % 4 * 8;
+    double sum[4] = {d[0], d[1], d[2], d[3]};
+#pragma GCC unroll 16
+    for (int k = 0; k < 16; k++) {
+        const int i = k % 8 / 2, half = k / 8, shift = k % 2 * 16;
+        const auto element = [shift](uint32_t pair) -> double {
+            return emu_float(pair >> shift << 16);
+        };
+        const double upper = element(rows[i][half * 2]), lower = element(rows[i][half * 2 + 1]);
+        const double left = element(columns[i][half + 4]);
+        const double right = element(columns[i + 4][half + 4]);
+        sum[0] += upper * left;
+        sum[1] += upper * right;
+        sum[2] += lower * left;
+        sum[3] += lower * right;
     }
+    for (int i = 0; i < 4; i++)
+        d[i] = (float)sum[i];
 }
 
 #endif
