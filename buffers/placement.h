@@ -104,8 +104,8 @@ struct rt_dims {
     X(HEADS, (p)->dims.heads)                                                                      \
     X(OUT_HEADS, (p)->dims.heads / (p)->dims.context)                                              \
     X(TOPK, (p)->dims.topk)                                                                        \
-    X(SPARSE_ROWS, (p)->dims.topk ? (p)->dims.rows : 0)                                            \
-    X(SPARSE_TOKENS, (p)->dims.topk ? rt_scheduled_rows(p) : 0)                                    \
+    X(SPARSE_ROWS, (p)->dims.topk ? rt_rows_for(p, (p)->dims.rows) : 0)                            \
+    X(SPARSE_TOKENS, (p)->dims.topk ? rt_listed_tokens(p) : 0)                                     \
     X(SINKS, (p)->dims.has_sinks ? (p)->dims.heads : 0)                                            \
     X(D_QK, (p)->dims.kv.d_qk)                                                                     \
     X(D_V, (p)->dims.kv.d_v)                                                                       \
@@ -203,6 +203,13 @@ static inline uint64_t rt_exchanged_bytes(const struct rt_placement *p)
 static inline uint64_t rt_scheduled_rows(const struct rt_placement *p)
 {
     return (uint64_t)p->dims.bucket_max * (p->dims.topk || p->dims.context > 1 ? p->dims.q_max : 1);
+}
+
+/* Query tokens that have lists, of a graph at most. */
+static inline uint64_t rt_listed_tokens(const struct rt_placement *p)
+{
+    const uint64_t scheduled = rt_scheduled_rows(p);
+    return scheduled > p->dims.chunk_tokens ? scheduled : p->dims.chunk_tokens;
 }
 
 /* Bytes of one page in all layers: what a memory budget is divided by. 0 on overflow. */

@@ -36,6 +36,9 @@ static bool must_absorb(const struct rt_config *c, struct rt_chunk_form *out)
         (void)snprintf(out->reason, sizeof(out->reason),
                        "absorbed: of a context over %u ranks each has latents of its own",
                        c->context_parallel);
+    else if (c->topk)
+        (void)snprintf(out->reason, sizeof(out->reason),
+                       "absorbed: every token has a list of keys of its own, attention.topk");
     else if (is_too_wide(c))
         (void)snprintf(out->reason, sizeof(out->reason),
                        "absorbed: prefill serves heads of up to %u numbers, not %u + %u and %u",

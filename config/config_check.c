@@ -273,15 +273,19 @@ static bool check_sparse(const struct rt_config *c, struct rt_key_fault *fault)
                             "false with attention.topk and with kv_cache.layout other than bf16");
     if (!c->topk)
         return true;
-    if (c->layer || c->chunk_count)
-        return blame_number(fault, RT_KEY_TOPK, c->topk, "absent with layer and prefill.chunks");
+    if (c->context_parallel > 1)
+        return blame_number(fault, RT_KEY_TOPK, c->topk, "absent with context_parallel above 1");
     if (!rt_geometry_is_sparse(c->geometry.kv_lora_rank))
         return blame_number(fault, RT_KEY_TOPK, c->topk, "absent but with " RT_SPARSE_GEOMETRIES);
+    (void)snprintf(must, sizeof(must), "at most %u with attention.topk and query length %u", most,
+                   longest);
+    if (c->mixed_row_count && c->mixed_rows[c->mixed_row_count - 1] > most) {
+        fault->element = (int32_t)c->mixed_row_count - 1;
+        return blame_number(fault, RT_KEY_MIXED_ROWS, c->mixed_rows[c->mixed_row_count - 1], must);
+    }
     if (c->batch_sizes[c->batch_size_count - 1] <= most)
         return true;
     fault->element = (int32_t)c->batch_size_count - 1;
-    (void)snprintf(must, sizeof(must), "at most %u with attention.topk and query length %u", most,
-                   longest);
     return blame_number(fault, RT_KEY_BATCH_SIZES, c->batch_sizes[c->batch_size_count - 1], must);
 }
 

@@ -311,6 +311,14 @@ static enum rt_status take_weights(struct rt_runtime *rt, const struct rt_create
     return rt_weights_on_device(&rt->weights, &rt->driver, err);
 }
 
+static enum rt_status check_indexer(const struct rt_create_params *p, struct rt_error *err)
+{
+    RT_REQUIRE(!p->stages[RT_STAGE_INDEXER] || p->config->topk, err, RT_ERR_INVALID,
+               "rt_create: stages[RT_STAGE_INDEXER] is given without attention.topk, whose lists "
+               "it writes");
+    return RT_OK;
+}
+
 /* Those of the configuration are checked with it. */
 static enum rt_status take_scales(struct rt_runtime *rt, const struct rt_create_params *p,
                                   struct rt_error *err)
@@ -339,6 +347,7 @@ static enum rt_status build_runtime(struct rt_runtime *rt, const struct rt_creat
     struct rt_driver *d = &rt->driver;
     uint64_t free_bytes, total_bytes;
     RT_TRY(check_given(rt, p, err));
+    RT_TRY(check_indexer(p, err));
     RT_TRY(take_scales(rt, p, err));
     RT_TRY(take_weights(rt, p, err));
     RT_TRY(rt_stage_exchanges_take(p, &rt->exchanges, err));

@@ -147,6 +147,7 @@ static const char *const point_names[RT_STAGE_POINT_COUNT] = {
     [RT_STAGE_BEFORE_ATTENTION] = "user_before_attention",
     [RT_STAGE_AFTER_ATTENTION] = "user_after_attention",
     [RT_STAGE_STEP_END] = "user_step_end",
+    [RT_STAGE_INDEXER] = "user_indexer",
 };
 
 const char *rt_stage_point_name(enum rt_stage_point point)
@@ -222,7 +223,7 @@ enum rt_status rt_recipe_add_user_stage(struct recipe *b, enum rt_stage_point po
 
 uint32_t rt_recipe_binding_count(const struct rt_recipe_source *s)
 {
-    const uint32_t points = 2 * s->blueprint->config.geometry.layers + 2;
+    const uint32_t points = 3 * s->blueprint->config.geometry.layers + 2;
     return points * (1 + (s->exchanges ? s->exchanges->count : 0));
 }
 
@@ -480,8 +481,10 @@ static enum rt_status add_first_append(struct recipe *b)
 /* Attention alone, between stages that leave q and latent. */
 static enum rt_status add_attention(struct recipe *b, uint32_t layer)
 {
-    if (b->s->blueprint->config.topk)
-        return rt_recipe_add_sparse(b, layer);
+    if (rt_recipe_is_listed(b)) {
+        RT_TRY(rt_recipe_add_append(b, layer));
+        return rt_recipe_add_listed(b, layer);
+    }
     RT_TRY(layer ? rt_recipe_add_append(b, layer) : add_first_append(b));
     RT_TRY(rt_recipe_add_attend(b, layer));
     return rt_recipe_add_reduce(b, layer);
@@ -503,7 +506,7 @@ static enum rt_status add_layers(struct recipe *b)
     RT_TRY(rt_recipe_add_user_stage(b, RT_STAGE_STEP_BEGIN, RT_NO_LAYER));
     if (rt_recipe_has_context(b))
         RT_TRY(rt_recipe_add_context_rows(b));
-    if (config->layer && !b->is_whole)
+    if (config->layer && !b->is_whole && !rt_recipe_is_listed(b))
         RT_TRY(rt_recipe_add_schedule(b));
     for (uint32_t layer = 0; layer < config->geometry.layers; layer++) {
         RT_TRY(rt_recipe_add_user_stage(b, RT_STAGE_BEFORE_ATTENTION, layer));

@@ -365,8 +365,9 @@ static struct rt_preattend_params preattend(const struct recipe *b, uint32_t lay
         .latent_dim = c->geometry.kv_lora_rank,
         .rope_dim = c->geometry.qk_rope_head_dim,
         .is_f32 = c->precision == RT_PRECISION_F32,
-        /* What stands in front of the schedule was complete before that let its successor begin. */
-        .early = !rt_spec_is_chunk(b->spec),
+        /* What stands in front of a schedule was complete before that let its successor begin. The
+         * one of listed keys stands behind this, so the first layer has none in front. */
+        .early = !rt_spec_is_chunk(b->spec) && !(rt_recipe_is_listed(b) && layer == 0),
     };
     p.kv_a.base = behind(b, first, a - p.latent_dim - p.rope_dim);
     return p;
@@ -547,13 +548,20 @@ enum rt_status rt_recipe_add_hidden(struct recipe *b, uint32_t layer)
     return is_part ? rt_recipe_add_sum(b, layer, hidden.y.base) : RT_OK;
 }
 
+static enum rt_status add_attention(struct recipe *b, uint32_t layer)
+{
+    if (rt_recipe_is_listed(b))
+        return rt_recipe_add_listed(b, layer);
+    RT_TRY(rt_recipe_add_attend(b, layer));
+    return rt_recipe_add_reduce(b, layer);
+}
+
 enum rt_status rt_recipe_add_block(struct recipe *b, uint32_t layer)
 {
     struct rt_preattend_params rest;
     RT_TRY(add_query(b, layer, &rest));
     RT_TRY(add_absorbed(b, layer, &rest));
-    RT_TRY(rt_recipe_add_attend(b, layer));
-    RT_TRY(rt_recipe_add_reduce(b, layer));
+    RT_TRY(add_attention(b, layer));
     if (rt_recipe_has_context(b))
         RT_TRY(rt_recipe_add_context(b, layer));
     RT_TRY(rt_recipe_add_values(b, layer));

@@ -95,9 +95,12 @@ static enum rt_status add_chunk_rows(struct recipe *b)
     return rt_recipe_add_op(b, RT_OP_CHUNK_ROWS, RT_NO_LAYER, &p, sizeof(p));
 }
 
-/* The one of the prompts only where they attend as rows of a schedule. */
+/* The one of the prompts only where they attend as rows of a schedule. Those of listed keys are
+ * every layer's own. */
 static enum rt_status add_schedules(struct recipe *b)
 {
+    if (rt_recipe_is_listed(b))
+        return RT_OK;
     if (b->spec->absorbed) {
         b->span = prompts_of(b);
         RT_TRY(rt_recipe_add_schedule(b));
@@ -113,6 +116,8 @@ static enum rt_status add_schedules(struct recipe *b)
 /* Of the span. */
 static enum rt_status attend_absorbed(struct recipe *b, uint32_t layer)
 {
+    if (rt_recipe_is_listed(b))
+        return rt_recipe_add_sparse(b, layer);
     RT_TRY(rt_recipe_add_attend(b, layer));
     return rt_recipe_add_reduce(b, layer);
 }
@@ -129,6 +134,8 @@ static enum rt_status attend_rows(struct recipe *b, uint32_t layer)
 /* All rows by latents. */
 static enum rt_status add_attention(struct recipe *b, uint32_t layer)
 {
+    if (rt_recipe_is_listed(b))
+        RT_TRY(rt_recipe_add_user_stage(b, RT_STAGE_INDEXER, layer));
     b->span = prompts_of(b);
     RT_TRY(attend_absorbed(b, layer));
     return b->spec->decode_rows ? attend_rows(b, layer) : RT_OK;

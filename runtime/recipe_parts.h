@@ -54,8 +54,14 @@ enum rt_status rt_recipe_add_user_stage(struct recipe *b, enum rt_stage_point po
 enum rt_status rt_recipe_add_chunk(struct recipe *b);
 enum rt_status rt_recipe_add_attend(struct recipe *b, uint32_t layer);
 enum rt_status rt_recipe_add_reduce(struct recipe *b, uint32_t layer);
-/* Attention alone, over the keys that stages list. */
+/* Attention of the span's tokens over the keys that stages list, and its schedule. */
 enum rt_status rt_recipe_add_sparse(struct recipe *b, uint32_t layer);
+/* Of all rows of a step, behind the stage that lists them. */
+enum rt_status rt_recipe_add_listed(struct recipe *b, uint32_t layer);
+static inline bool rt_recipe_is_listed(const struct recipe *b)
+{
+    return b->s->blueprint->config.topk > 0;
+}
 struct rt_schedule_params rt_recipe_schedule_params(const struct recipe *b);
 struct rt_attend_params rt_recipe_attend_params(const struct recipe *b, uint32_t layer);
 struct rt_reduce_params rt_recipe_reduce_params(const struct recipe *b, uint32_t layer);

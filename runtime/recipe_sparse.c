@@ -3,13 +3,13 @@
 #include "kernels/abi/quant.h"
 #include "runtime/recipe_parts.h"
 
-/* Lists of the step's rows, packed for its query length as q is; entries are positions. */
+/* Lists of the span's rows, packed for the query length as q is; entries are positions. */
 static struct rt_sparse_view lists(const struct recipe *b)
 {
     const uint32_t topk = b->s->blueprint->config.topk;
     return (struct rt_sparse_view){
-        .index = rt_recipe_at(b, RT_TENSOR_SPARSE_INDICES, 0),
-        .count = rt_recipe_at(b, RT_TENSOR_SPARSE_COUNTS, 0),
+        .index = rt_recipe_at_span(b, RT_TENSOR_SPARSE_INDICES, 0, topk),
+        .count = rt_recipe_at_span(b, RT_TENSOR_SPARSE_COUNTS, 0, 1),
         .token_stride = topk,
         .topk = topk,
         .count_tokens = 1,
@@ -17,12 +17,18 @@ static struct rt_sparse_view lists(const struct recipe *b)
     };
 }
 
-/* A row for every query token of the replay. */
+/* Keys of every query token of the span, which the schedule counts. */
+static int32_t *lengths(const struct recipe *b)
+{
+    return rt_recipe_at_span(b, RT_TENSOR_SPARSE_LENGTHS, 0, 1);
+}
+
+/* A row for every query token of the span. */
 static struct rt_rows_view token_rows(const struct recipe *b)
 {
     const struct rt_rows_view rows = rt_recipe_rows_view(b);
     return (struct rt_rows_view){
-        .length = rt_recipe_at(b, RT_TENSOR_SPARSE_LENGTHS, 0),
+        .length = lengths(b),
         .count = rows.count * rows.q_len,
         .q_len = 1,
         .ctrl = rows.ctrl,
@@ -35,7 +41,7 @@ static enum rt_status add_schedule(struct recipe *b, uint32_t layer)
     struct rt_sparse_schedule_params p = {
         .schedule = rt_recipe_schedule_params(b),
         .keys = lists(b),
-        .length = rt_recipe_at(b, RT_TENSOR_SPARSE_LENGTHS, 0),
+        .length = lengths(b),
         .row_length = rt_recipe_rows_view(b).length,
         .q_len = b->query_len,
     };
@@ -72,8 +78,13 @@ static enum rt_status add_reduce(struct recipe *b, uint32_t layer)
 
 enum rt_status rt_recipe_add_sparse(struct recipe *b, uint32_t layer)
 {
-    RT_TRY(rt_recipe_add_append(b, layer));
     RT_TRY(add_schedule(b, layer));
     RT_TRY(add_attend(b, layer));
     return add_reduce(b, layer);
+}
+
+enum rt_status rt_recipe_add_listed(struct recipe *b, uint32_t layer)
+{
+    RT_TRY(rt_recipe_add_user_stage(b, RT_STAGE_INDEXER, layer));
+    return rt_recipe_add_sparse(b, layer);
 }

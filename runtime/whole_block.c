@@ -15,8 +15,8 @@ static enum rt_status check_config(const struct rt_config *c, struct rt_error *e
                c->context_parallel);
     RT_REQUIRE(c->geometry.layers >= 2, err, RT_ERR_UNSUPPORTED,
                "%u layer, at least 2 blank each other's exchanges", c->geometry.layers);
-    RT_REQUIRE(!c->invariant && !c->sinks, err, RT_ERR_UNSUPPORTED,
-               "mla_block has no batch-invariant attention and no sinks");
+    RT_REQUIRE(!c->invariant && !c->sinks && !c->topk, err, RT_ERR_UNSUPPORTED,
+               "mla_block has no batch-invariant attention, no sinks and no listed keys");
     RT_REQUIRE(
         c->block.qk_nope_head_dim == RT_MLA_BLOCK_NOPE && c->block.v_head_dim == RT_MLA_BLOCK_VALUE,
         err, RT_ERR_UNSUPPORTED,

@@ -55,6 +55,32 @@ static enum rt_status launch(struct run *run, uint32_t live, uint32_t q, const s
     return RT_OK;
 }
 
+/* With its own tokens, once they are appended. */
+static uint32_t length_of(const struct run *run, const struct batch *b, uint32_t row)
+{
+    return run->tracked[b->rows[row]].length + b->counts[row];
+}
+
+/* Keys that the step's rows have. What blocks read of lists is the replay's rows', whichever those
+ * are: they list what all rows have. */
+static enum rt_status list_keys(struct run *run, const struct shape *s, uint32_t live,
+                                const struct batch *b)
+{
+    if (!run->config.topk)
+        return RT_OK;
+    uint32_t least = UINT32_MAX;
+    uint32_t *lengths = calloc((size_t)s->rows * s->q, sizeof(*lengths));
+    if (!lengths)
+        return verify_say(run->error, RT_ERR_NOMEM, "verify", "out of host memory");
+    for (uint32_t i = 0; i < live; i++)
+        least = length_of(run, b, i) < least ? length_of(run, b, i) : least;
+    for (uint32_t i = 0; i < s->live * s->q; i++)
+        lengths[i] = run->config.layer ? least : length_of(run, b, i / s->q);
+    const enum rt_status status = verify_write_lists(run, lengths, s->rows * s->q);
+    free(lengths);
+    return status;
+}
+
 static enum rt_status one_step(struct run *run, uint32_t batch, uint32_t q, uint32_t live,
                                const struct batch *b)
 {
@@ -71,7 +97,7 @@ static enum rt_status one_step(struct run *run, uint32_t batch, uint32_t q, uint
     }
     for (uint32_t i = 0; i < live * q; i++)
         b->tokens[i] = (int32_t)verify_below(run, INT32_MAX);
-    TRY(verify_write_lists(run, &s, b->rows));
+    TRY(list_keys(run, &s, live, b));
     TRY(verify_prepare(run, &s));
     TRY(launch(run, live, q, b));
     for (uint32_t i = 0; i < live; i++)

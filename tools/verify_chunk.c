@@ -225,11 +225,32 @@ static enum rt_status put_in(struct chunk_run *r, const struct chunk *c, int sid
     return verify_check(&r->run, side, rt_wait(rt, ticket, UINT64_MAX));
 }
 
+/* Keys that the chunk's tokens may list: of prompts those of all of the prompt, for the lists are
+ * what says who sees whom. */
+static enum rt_status list_keys(struct chunk_run *r, const struct chunk *c, const struct shape *s)
+{
+    if (!r->run.config.topk)
+        return RT_OK;
+    uint32_t *lengths = calloc(s->rows, sizeof(*lengths)), token = 0;
+    if (!lengths)
+        return verify_say(r->run.error, RT_ERR_NOMEM, "verify", "out of host memory");
+    for (uint32_t i = 0; i < c->prompts; i++)
+        for (uint32_t t = 0; t < c->count[i]; t++)
+            lengths[token++] = r->run.tracked[c->first + i].length + c->count[i];
+    token = s->rows - s->rows_batch * s->rows_q;
+    for (uint32_t i = 0; i < c->rows * c->q; i++)
+        lengths[token++] = row_at(r, i / c->q)->length + r->counts[i / c->q];
+    const enum rt_status status = verify_write_lists(&r->run, lengths, s->rows);
+    free(lengths);
+    return status;
+}
+
 static enum rt_status launch(struct chunk_run *r, const struct chunk *c, const struct shape *s)
 {
     const bool prefill = c->rows == 0 && verify_below(&r->run, 2);
     fill_tokens(&r->run, r->tokens, c->tokens);
     fill_tokens(&r->run, r->row_tokens, c->rows * c->q);
+    TRY(list_keys(r, c, s));
     TRY(verify_prepare(&r->run, s));
     for (int side = 0; side < SIDES; side++)
         TRY(put_in(r, c, side, prefill));

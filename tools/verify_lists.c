@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a stage of the user's would have listed: keys of every query token of a step. */
+/* What a stage of the user's would have listed: keys of every query token. */
 #include "tools/verify_run.h"
 
 #include <stdlib.h>
@@ -29,29 +29,26 @@ static enum rt_status write_both(struct run *run, const char *name, const int32_
 }
 
 /* Padding has lists as well, whole ones of keys that there are: they must not be looked at. */
-static void draw_lists(struct run *run, const struct shape *s, const uint32_t *rows,
-                       int32_t *counts, int32_t *entries)
+static void draw_lists(struct run *run, const uint32_t *lengths, uint32_t tokens, int32_t *counts,
+                       int32_t *entries)
 {
     const uint32_t topk = run->config.topk;
-    for (uint32_t i = 0; i < s->rows * s->q; i++) {
-        const uint32_t row = i / s->q;
-        const bool live = row < s->live;
-        const uint32_t length = live ? run->tracked[rows[row]].length + s->counts[row] : 1;
-        counts[i] = live ? draw_count(run, topk) : (int32_t)topk;
+    for (uint32_t i = 0; i < tokens; i++) {
+        counts[i] = lengths[i] ? draw_count(run, topk) : (int32_t)topk;
         for (uint32_t k = 0; k < topk; k++)
-            entries[(size_t)i * topk + k] = live ? draw_entry(run, length) : 0;
+            entries[(size_t)i * topk + k] = lengths[i] ? draw_entry(run, lengths[i]) : 0;
     }
 }
 
-enum rt_status verify_write_lists(struct run *run, const struct shape *s, const uint32_t *rows)
+enum rt_status verify_write_lists(struct run *run, const uint32_t *lengths, uint32_t tokens)
 {
-    const uint64_t tokens = (uint64_t)s->rows * s->q, entries = tokens * run->config.topk;
+    const uint64_t entries = (uint64_t)tokens * run->config.topk;
     if (!entries)
         return RT_OK;
     int32_t *lists = malloc((tokens + entries) * sizeof(*lists));
     if (!lists)
         return verify_say(run->error, RT_ERR_NOMEM, "verify", "out of host memory");
-    draw_lists(run, s, rows, lists, lists + tokens);
+    draw_lists(run, lengths, tokens, lists, lists + tokens);
     enum rt_status status = write_both(run, "sparse_counts", lists, tokens);
     if (status == RT_OK)
         status = write_both(run, "sparse_indices", lists + tokens, entries);

@@ -108,9 +108,9 @@ struct shape {
     char name[96]; /* for messages */
 };
 
-/* Of sparse attention a list for every token; `rows` are the live ones, of run.tracked, as they are
- * in front of the step. Nothing of dense attention. */
-enum rt_status verify_write_lists(struct run *run, const struct shape *s, const uint32_t *rows);
+/* Of sparse attention a list for every token, of its sequence's first lengths[i] keys; 0: it is
+ * padding. Nothing of dense attention. */
+enum rt_status verify_write_lists(struct run *run, const uint32_t *lengths, uint32_t tokens);
 /* Windows of the noise, where they are given; the rest is NaN. */
 enum rt_status verify_prepare(struct run *run, const struct shape *s);
 enum rt_status verify_compare(struct run *run, const char *name, uint32_t layer, uint64_t bytes,

@@ -14,6 +14,7 @@
  *   q           = norm(q_a) · W_qb                         per head [nope P | rope R]
  *   kv cache   <- [norm(kv_a latent) | rope(kv_a key)]
  *   q absorbed  = [q nope · W_UK | rope(q rope)]
+ *   [stage]  RT_STAGE_INDEXER, with rt_config.topk: lists the keys that attention is over
  *   out         = attention of q over the cache, in latent space
  *   hidden      = (out · W_UV) · W_o
  *   [stage]  reads hidden
@@ -22,7 +23,7 @@
  * its replay's rows there, not at row_base. Padding rows have hidden 0 plus o_proj's bias.
  *
  * Where one kernel does all of a block it writes hidden, residual and the cache alone: tensors q,
- * out and lse stay as they are. rt_config.split_blocks keeps the chain, which writes them.
+ * normed, out and lse stay as they are. rt_config.split_blocks keeps the chain, which writes them.
  *
  * Weights are device memory of the caller's, host memory on the host device, read where they lie
  * and never copied: borrowed until rt_destroy. The laws of rt.h hold here too.

@@ -56,6 +56,10 @@ enum rt_stage_point {
     RT_STAGE_BEFORE_ATTENTION, /* per layer: must leave q and latent of the layer's rows */
     RT_STAGE_AFTER_ATTENTION,  /* per layer: may read out and lse */
     RT_STAGE_STEP_END,         /* after the last layer: may write sampled and accepted */
+    /* Per layer, with rt_config.topk alone: behind what leaves q and the layer's new keys in the
+     * cache, in front of its attention; may read both, and hidden and normed, and must leave
+     * sparse_indices and sparse_counts where no earlier stage has. */
+    RT_STAGE_INDEXER,
     RT_STAGE_POINT_COUNT
 };
 
@@ -380,7 +384,8 @@ enum rt_dtype { RT_DTYPE_BF16 = 1, RT_DTYPE_F32, RT_DTYPE_I32, RT_DTYPE_U8 };
  * and where rt_config.topk is set, by row as q is:
  *   sparse_indices i32 [rows, q, topk]        in: the keys that a token attends to, as positions of
  *                                             its sequence; -1, or what is in no page of it: none
- *   sparse_counts  i32 [rows, q]              in: how many of those hold, from the first on
+ *   sparse_counts  i32 [rows, q]              in: how many of those hold, from the first on; 0 and
+ *                                             less: none, more than topk: topk
  * and where rt_config.sinks is:
  *   attn_sink    f32  [heads]                 per layer, in: a score, as sink of rt_mla_decode; 0
  *                                             until it is written
@@ -404,6 +409,8 @@ enum rt_dtype { RT_DTYPE_BF16 = 1, RT_DTYPE_F32, RT_DTYPE_I32, RT_DTYPE_U8 };
  * and where rt_config.layer is set, by row of the current replay, as q, out and lse are then too:
  *   hidden       bf16 [bucket, q, hidden_size]  in and out of every block, see replayrt/layer.h
  *   residual     bf16 [bucket, q, hidden_size]  with input_norm: the sum that blocks add to
+ *   normed       bf16 [bucket, q, hidden_size]  with input_norm: what projections get, until the
+ *                                               next block
  * There is no latent then. With rt_config.precision f32, what is bf16 here is f32.
  */
 struct rt_tensor {

@@ -189,8 +189,9 @@ struct rt_config {
     uint32_t context_piece;
 
     /* Not 0: every query token attends to the keys that a list names, of so many entries at most;
-     * a stage before attention leaves lists and counts (tensors sparse_indices, sparse_counts).
-     * Without layer and without chunks; 576/512 and 512/512. */
+     * a stage before attention leaves lists and counts (tensors sparse_indices, sparse_counts), of
+     * every layer: RT_STAGE_INDEXER. 576/512 and 512/512, without context_parallel. Chunks are
+     * absorbed then, so of RT_MAX_BATCH tokens at most. */
     uint32_t topk;
     uint32_t sinks; /* 1: every head has an attention sink, tensor attn_sink; without chunks */
     /* Of RT_KV_FP8_TENSOR: what numbers of the cache are multiplied by when they are read, in every

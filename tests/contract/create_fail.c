@@ -25,7 +25,7 @@ static enum rt_status create(const struct rt_config *config, int *calls, rt_runt
     struct rt_create_params params = {
         .struct_size = sizeof(params), .config = config, .stage_user = calls};
     for (int i = 0; i < RT_STAGE_POINT_COUNT; i++)
-        params.stages[i] = stage;
+        params.stages[i] = i == RT_STAGE_INDEXER && !config->topk ? NULL : stage;
     return rt_create(&params, rt, error);
 }
 

@@ -243,15 +243,10 @@ static void refuse(void (*change)(struct rt_config *config), const char *words)
     assert_string_equal(error.message, words);
 }
 
-static void with_chunks(struct rt_config *config)
+static void with_chunks_and_sinks(struct rt_config *config)
 {
     config->chunks[0] = 32;
     config->chunk_count = 1;
-}
-
-static void with_chunks_and_sinks(struct rt_config *config)
-{
-    with_chunks(config);
     config->topk = 0;
     config->sinks = 1;
 }
@@ -269,7 +264,6 @@ static void with_another_geometry(struct rt_config *config)
 static void refusals(void **state)
 {
     (void)state;
-    refuse(with_chunks, "topk is 80: must be absent with layer and prefill.chunks");
     refuse(with_chunks_and_sinks, "sinks is 1: must be false with prefill.chunks");
     refuse(with_too_many_tokens,
            "batch_sizes[2] is 1366: must be at most 1365 with attention.topk and query length 3");

@@ -285,8 +285,8 @@ static void flags_are_checked(void **state)
 {
     (void)state;
     create_refuses((struct rt_create_params){.flags = 6}, "unknown flags 0x6");
-    create_refuses((struct rt_create_params){.foreign_stages = 0x12},
-                   "foreign_stages 0x12 has bits that are no stage point");
+    create_refuses((struct rt_create_params){.foreign_stages = 0x22},
+                   "foreign_stages 0x22 has bits that are no stage point");
     create_refuses((struct rt_create_params){.foreign_stages = 1, .host_function_stages = 3},
                    "host_function_stages 0x3 are not all among foreign_stages 0x1");
     create_refuses((struct rt_create_params){.overlapped_stages = 0x31},

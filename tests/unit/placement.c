@@ -191,6 +191,11 @@ static void test_sparse_tensors(void **state)
     assert_shape_is(&l, "attn_sink", 1, 128, 0, 0, 0);
     assert_true(l.tensors[RT_TENSOR_SINK].layer_stride == 512);
     assert_true(l.tensors[RT_TENSOR_SINK].bytes == 512 * 61);
+    s.chunk_rows = s.prefill_rows = 8; /* whose tokens have a list each */
+    s.chunk_tokens = s.chunk = s.absorbed = 1030;
+    assert_int_equal(rt_placement_make(&s, &l, NULL), RT_OK);
+    assert_shape_is(&l, "sparse_indices", 3, 258, 4, 2048, 0);
+    assert_shape_is(&l, "sparse_lengths", 1, 1030, 0, 0, 0);
 }
 
 static void test_per_layer_tensors(void **state)

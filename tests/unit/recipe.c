@@ -3,6 +3,8 @@
  * parameter block that lies in one is known as an address, and no other word is. */
 #include "runtime/recipe.h"
 
+#include "kernels/abi/preattend.h"
+
 #include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -431,16 +433,78 @@ static void test_context(void **state)
     forget(&x);
 }
 
+/* ---- listed keys ----------------------------------------------------------------------------- */
+
+static uint32_t stage_at(const struct rt_program *p, const char *label)
+{
+    for (uint32_t i = 0; i < p->count; i++)
+        if (strcmp(p->stages[i].label, label) == 0)
+            return i;
+    fail_msg("no stage %s", label);
+    return UINT32_MAX;
+}
+
+static uint32_t is_early(const struct rt_program *p, const char *label)
+{
+    struct rt_preattend_params params;
+    memcpy(&params, p->stages[stage_at(p, label)].work->launch.params, sizeof(params));
+    return params.early;
+}
+
+/* No schedule stands in front of the blocks: the first may not ask for rows before it has waited.
+ * Each layer's own is behind its queries, one for prompts and one for what decodes beside them. */
+static void check_listed(const struct rt_program *p, const struct rt_graph_spec *spec)
+{
+    const bool chunk = rt_spec_is_chunk(spec);
+    const uint32_t attentions = chunk && spec->decode_rows > 0 ? 2 : 1;
+    assert_int_equal(count_stages(p, "schedule"), 0);
+    assert_int_equal(count_stages(p, "attend."), 0);
+    assert_int_equal(count_stages(p, "sparse_schedule."), 2 * attentions);
+    assert_int_equal(count_stages(p, "sparse_attend."), 2 * attentions);
+    assert_int_equal(count_stages(p, "reduce."), 2 * attentions);
+    assert_int_equal(is_early(p, "preattend.0"), 0);
+    assert_int_equal(is_early(p, "preattend.1"), !chunk);
+    assert_true(stage_at(p, "w_uk.1") < stage_at(p, "sparse_schedule.1"));
+    assert_true(stage_at(p, "preattend.1") < stage_at(p, "sparse_schedule.1"));
+}
+
+static void test_listed_blocks(void **state)
+{
+    (void)state;
+    struct rt_error err = {0};
+    struct rt_config c = block_config();
+    struct planned x;
+    c.geometry.heads = 64;
+    c.geometry.layers = 2;
+    c.topk = 48;
+    c.chunks[0] = 16;
+    c.chunks[1] = 512; /* expanded, but for the lists */
+    c.chunk_count = 2;
+    c.mixed_rows[0] = 4;
+    c.mixed_row_count = 1;
+    c.query_lens[1] = 3;
+    c.query_len_count = 2;
+    plan(&x, &c);
+    for (uint32_t i = 0; i < x.b->spec_count; i++) {
+        struct rt_program program = {0};
+        if (rt_recipe_make(&x.source, &x.b->specs[i], NULL, &program, &err) != RT_OK)
+            fail_msg("%s", err.message);
+        check_listed(&program, &x.b->specs[i]);
+        for (uint32_t k = 0; k < program.count; k++)
+            if (strncmp(program.stages[k].label, "sparse_", strlen("sparse_")) == 0)
+                check_launch(&program.stages[k], &x.b->placement);
+        rt_program_free(&program);
+    }
+    forget(&x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_masks_are_whole),
-        cmocka_unit_test(test_shared_node),
-        cmocka_unit_test(test_weights_lie_as_they_do),
-        cmocka_unit_test(test_sm90_by_name),
-        cmocka_unit_test(test_wide_norm),
-        cmocka_unit_test(test_branches),
-        cmocka_unit_test(test_context),
+        cmocka_unit_test(test_masks_are_whole), cmocka_unit_test(test_listed_blocks),
+        cmocka_unit_test(test_shared_node),     cmocka_unit_test(test_weights_lie_as_they_do),
+        cmocka_unit_test(test_sm90_by_name),    cmocka_unit_test(test_wide_norm),
+        cmocka_unit_test(test_branches),        cmocka_unit_test(test_context),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
