@@ -36,8 +36,16 @@ const char *rt_kv_layout_name(enum rt_kv_layout layout)
     return (size_t)layout < LINE_COUNT ? lines[layout].name : NULL;
 }
 
+/* What tiles, scales and rows are made for; keys of bf16 are of any width. */
+static bool is_geometry(uint32_t d_qk, uint32_t d_v)
+{
+    return d_v == 512 ? d_qk == 576 || d_qk == 512 : d_v == 256 && (d_qk == 320 || d_qk == 288);
+}
+
 static bool is_served(const struct line *line, uint32_t d_qk, uint32_t d_v)
 {
+    if (line->scale != RT_KV_SCALE_NONE && !is_geometry(d_qk, d_v))
+        return false;
     if (line->only_d_qk && line->only_d_qk != d_qk)
         return false;
     return line->rope == ANY_ROPE || (line->rope == WITH_ROPE) == (d_qk > d_v);

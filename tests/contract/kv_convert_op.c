@@ -251,6 +251,11 @@ static void refuses(void **state)
     assert_int_equal(rt_kv_convert(r->ops, &args, NULL), RT_ERR_GEOMETRY);
     assert_non_null(strstr(rt_ops_last_error(r->ops)->message,
                            "rt_kv_convert: to: kv_layout v4 has no d_qk/d_v 288/256"));
+    args = good(r);
+    args.d_v = 0;
+    args.to.layout = RT_KV_FP8_TOKEN;
+    assert_int_equal(rt_kv_convert(r->ops, &args, NULL), RT_ERR_GEOMETRY);
+    assert_non_null(strstr(rt_ops_last_error(r->ops)->message, "has no d_qk/d_v 288/0"));
     for (size_t i = 0; i < sizeof(r->to); i++)
         assert_int_equal(r->to[i], 0x5a);
 }

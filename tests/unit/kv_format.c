@@ -92,6 +92,10 @@ static void test_refused(void **state)
                {RT_KV_V4, RT_PRECISION_BF16, 576, 512},
                {RT_KV_V4, RT_PRECISION_BF16, 320, 256},
                {RT_KV_FP8_TENSOR, RT_PRECISION_F32, 576, 512},
+               {RT_KV_FP8_TOKEN, RT_PRECISION_BF16, 288, 0}, /* tiles of 0 */
+               {RT_KV_FP8_TOKEN, RT_PRECISION_BF16, 24, 256},
+               {RT_KV_FP8_TENSOR, RT_PRECISION_BF16, 580, 512},
+               {RT_KV_V32, RT_PRECISION_BF16, 576, 500},
                {(enum rt_kv_layout)6, RT_PRECISION_BF16, 576, 512},
                {(enum rt_kv_layout) - 1, RT_PRECISION_BF16, 576, 512}};
     const struct rt_kv_format none = {0};
