@@ -103,7 +103,8 @@ RT_API enum rt_status rt_mla_prefill_get_info(rt_ops *ops, const struct rt_prefi
  * large count serves all that fits. The offsets are read on the device and do not fall; whatever
  * they are, nothing outside of the tensors is touched.
  *
- * Of other types than bf16, width is a token's bytes / 2.
+ * Of other types than bf16, width is a token's bytes / 2. Of a cache of another kv_layout tokens
+ * come as bf16, what attention reads of them; their width is d_qk.
  */
 struct rt_kv_gather_args {
     uint32_t struct_size;
@@ -114,13 +115,20 @@ struct rt_kv_gather_args {
     uint32_t max_blocks;   /* columns of the block table, up to RT_MAX_LENGTH; 0: there is none, and
                               its address is not looked at */
     uint32_t pages;        /* 1..INT32_MAX; ids outside 0..pages-1 are never followed */
-    uint64_t kv;           /* bf16 [pages, page_size, width] of a layer, 16-byte aligned like out */
+    uint64_t kv;           /* bf16 [pages, page_size, width] of a layer, or of the layout; 16-byte
+                              aligned like out */
     uint64_t block_table;  /* int32 [lines, max_blocks] */
     uint64_t slots;        /* int32 [rows], lines of the table; or 0: row r has line r */
     uint64_t first;        /* int32 [rows + 1] */
     uint64_t positions;    /* int32 [rows]; or 0: all are 0 */
     uint64_t out;          /* bf16 [count, width], packed, written */
-    int64_t kv_page_stride, kv_token_stride; /* multiples of 8 */
+    int64_t kv_page_stride, kv_token_stride; /* multiples of 8; of another layout than bf16 bytes,
+                                                multiples of 16 */
+    enum rt_kv_layout kv_layout;             /* RT_KV_BF16: any width, d_v and kv_scale 0 */
+    uint32_t d_v;                            /* with width as d_qk: 576/512, 320/256, 288/256 or
+                                                512/512, of those that the layout has */
+    float kv_scale;                          /* as rt_mla_append_args has it */
+    uint32_t reserved;                       /* 0 */
 };
 RT_API enum rt_status rt_kv_gather(rt_ops *ops, const struct rt_kv_gather_args *args, void *stream);
 
