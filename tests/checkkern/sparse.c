@@ -270,6 +270,15 @@ static struct ck_sparse turn(const struct ck *ck, uint32_t cache, uint32_t n)
     };
 }
 
+/* In turn one of those that the geometry has. */
+static enum rt_kv_layout quantised(uint32_t d_qk, uint32_t n)
+{
+    static const enum rt_kv_layout with_rope[] = {RT_KV_V32, RT_KV_FP8_TOKEN, RT_KV_FP8_TENSOR},
+                                   without[] = {RT_KV_V32_NO_ROPE, RT_KV_V4, RT_KV_FP8_TOKEN};
+    return d_qk == 576 ? with_rope[n % 3] : without[n % 3];
+}
+
+/* With --full every point, and of e4m3 too. */
 static void check_grid(struct ck *ck)
 {
     static const uint32_t batches[] = {4, 74}, q_lens[] = {1, 3};
@@ -291,6 +300,9 @@ static void check_grid(struct ck *ck)
                 while (!fits_host(ck, &c) && c.heads > 5)
                     c.heads = c.heads * 2 / 3;
                 check(ck, &c);
+                c.layout = quantised(c.d_qk, n);
+                if (ck->full)
+                    check(ck, &c);
             }
 }
 

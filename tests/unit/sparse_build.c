@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Lists that sparse_schedule and sparse_attend are not launched over: of the wrong width, too near
+ * to each other, with counts of other tokens. */
+#include "kernels/abi/sparse.h"
+#include "tests/unit/build_op.h"
+
+#define PARTS 8u
+
+static void *const somewhere = (void *)16;
+
+static struct rt_sparse_view list_of(uint32_t topk)
+{
+    return (struct rt_sparse_view){.index = somewhere,
+                                   .count = somewhere,
+                                   .token_stride = topk,
+                                   .topk = topk,
+                                   .count_tokens = 1,
+                                   .by_position = 1};
+}
+
+/* Three rows of two tokens. */
+static struct rt_sparse_schedule_params good(void)
+{
+    return (struct rt_sparse_schedule_params){
+        .schedule = {.rows = {.length = somewhere, .count = 6, .q_len = 1},
+                     .schedule = {.parts = somewhere, .num_splits = somewhere, .part_count = PARTS},
+                     .min_blocks = 1},
+        .keys = list_of(100),
+        .length = somewhere,
+        .q_len = 2};
+}
+
+#define REFUSE(member, value, words)                                                               \
+    do {                                                                                           \
+        struct rt_sparse_schedule_params bad = good();                                             \
+        bad.member = (value);                                                                      \
+        refuse(RT_OP_SPARSE_SCHEDULE, &bad, sizeof(bad), (words));                                 \
+    } while (0)
+
+static void test_schedule(void **state)
+{
+    (void)state;
+    struct rt_sparse_schedule_params p = good();
+    struct rt_launch l = {0};
+    struct rt_error err = {0};
+    if (build(RT_OP_SPARSE_SCHEDULE, &p, sizeof(p), &l, &err) != RT_OK)
+        fail_msg("%s", err.message);
+    assert_string_equal(l.entry, "rt_sparse_schedule");
+    assert_int_equal(l.grid[0], 1);
+    p.keys.token_stride = 128; /* lists may be apart, and tokens of a row counted together */
+    p.keys.count_tokens = 2;
+    p.extra = list_of(3);
+    assert_int_equal(build(RT_OP_SPARSE_SCHEDULE, &p, sizeof(p), &l, &err), RT_OK);
+
+    REFUSE(keys.index, NULL, "a sparse attention without a list of keys");
+    REFUSE(keys.topk, 0, "keys of 0 entries, not 1 to 1048576");
+    REFUSE(keys.topk, RT_MAX_LENGTH + 1, "keys of 1048577 entries, not 1 to 1048576");
+    REFUSE(keys.token_stride, 99, "keys of 100 entries are 99 apart");
+    REFUSE(keys.token_stride, -100, "keys of 100 entries are -100 apart");
+    REFUSE(keys.count_tokens, 3, "keys: 3 tokens have a count together, not 1 or the row's 2");
+    REFUSE(keys.count_tokens, 0, "keys: 0 tokens have a count together");
+    REFUSE(q_len, 0, "6 tokens in rows of 0");
+    REFUSE(q_len, 4, "6 tokens in rows of 4: rows of 1 to 8");
+    REFUSE(q_len, 9, "6 tokens in rows of 9");
+    REFUSE(length, (int32_t *)32, "lengths are written at 0x20 and read at 0x10");
+    struct rt_sparse_view second = list_of(100);
+    second.token_stride = 7;
+    REFUSE(extra, second, "extra keys of 100 entries are 7 apart");
+    second.topk = 0;
+    REFUSE(extra, second, "extra keys of 0 entries");
+}
+
+/* The lists are attention's as well, whoever has scheduled them. */
+static void test_attend(void **state)
+{
+    (void)state;
+    struct rt_error err = {0};
+    struct rt_kv_format kv;
+    struct rt_variant variant;
+    const struct rt_device_caps caps = {.kind = RT_DEVICE_KIND_HOST};
+    assert_true(rt_kv_format_make(RT_KV_BF16, RT_PRECISION_BF16, 576, 512, &kv));
+    const struct rt_op_request request = {.caps = &caps, .kv = &kv, .heads = 3, .q_len = 2};
+    assert_int_equal(rt_op_resolve(RT_OP_SPARSE_ATTEND, &request, &variant, &err), RT_OK);
+    const struct rt_sparse_attend_params good = {
+        .attend = {.q = {somewhere, 2 * 3 * 576, 3 * 576, 576},
+                   .out = {somewhere, 2 * 3 * 512, 3 * 512, 512},
+                   .lse = {somewhere, 6, 3, 1},
+                   .kv = {.base = somewhere,
+                          .page_stride_bytes = 64 * 1152,
+                          .token_stride_bytes = 1152,
+                          .page_size = 64,
+                          .pages = 5,
+                          .token_bytes = 1152},
+                   .rows = {.length = somewhere, .count = 6, .q_len = 1},
+                   .schedule = {.part_count = variant.parts},
+                   .scale = 1,
+                   .heads = 3,
+                   .d_qk = 576,
+                   .d_v = 512},
+        .keys = list_of(100),
+        .q_len = 2};
+    struct rt_work work;
+    if (rt_op_build(&(struct rt_kernels){0}, &variant, &good, sizeof(good), &work, &err) != RT_OK)
+        fail_msg("%s", err.message);
+    struct rt_sparse_attend_params bad = good;
+    bad.keys.topk = 101;
+    const enum rt_status status =
+        rt_op_build(&(struct rt_kernels){0}, &variant, &bad, sizeof(bad), &work, &err);
+    expect("wider lists", status, &err, RT_ERR_INVALID,
+           (const char *const[]){"keys of 101 entries are 100 apart"}, 1);
+    bad = good;
+    bad.attend.causal = 1;
+    assert_int_equal(rt_op_build(&(struct rt_kernels){0}, &variant, &bad, sizeof(bad), &work, &err),
+                     RT_ERR_INTERNAL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_schedule),
+        cmocka_unit_test(test_attend),
+    };
+    return cmocka_run_group_tests_name("sparse_build", tests, NULL, NULL);
+}
