@@ -89,6 +89,7 @@ void ck_mla_block_bench(struct ck *ck);
 void ck_preattend_run(struct ck *ck);
 void ck_preattend_bench(struct ck *ck);
 void ck_preattend_quant_run(struct ck *ck);
+void ck_preattend_quant_bench(struct ck *ck);
 void ck_preattend_absorb_run(struct ck *ck);
 void ck_preattend_absorb_bench(struct ck *ck);
 void ck_prefill_run(struct ck *ck);

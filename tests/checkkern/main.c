@@ -25,7 +25,7 @@ const struct ck_test ck_tests[] = {
     {"mla_block", ck_mla_block_run, ck_mla_block_bench},
     {"preattend", ck_preattend_run, ck_preattend_bench},
     {"preattend_absorb", ck_preattend_absorb_run, ck_preattend_absorb_bench},
-    {"preattend_quant", ck_preattend_quant_run, NULL},
+    {"preattend_quant", ck_preattend_quant_run, ck_preattend_quant_bench},
     {"prefill", ck_prefill_run, ck_prefill_bench},
     {"page_copy", ck_page_copy_run, NULL},
     {"step", ck_step_run, ck_step_bench},

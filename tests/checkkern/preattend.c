@@ -238,26 +238,6 @@ static void check_chain(struct ck *ck, struct ck_random *random, bool early)
     ck_preattend_free(ck, &b);
 }
 
-/* A DeepSeek-V3 block with 16 of its heads. */
-static struct ck_preattend whole_block(uint32_t rows, uint32_t q_len)
-{
-    return (struct ck_preattend){.rows = rows,
-                                 .q_len = q_len,
-                                 .heads = 16,
-                                 .p = 128,
-                                 .l = 512,
-                                 .r = 64,
-                                 .width = 1536,
-                                 .page_size = 64,
-                                 .q_a = true,
-                                 .kv_a = true,
-                                 .q = true,
-                                 .table = true,
-                                 .weights = true,
-                                 .eps = 1e-6f,
-                                 .scale = 1.0f};
-}
-
 void ck_preattend_run(struct ck *ck)
 {
     struct ck_random random = {.state = ck->seed};
@@ -267,7 +247,7 @@ void ck_preattend_run(struct ck *ck)
         check(ck, &random, &c);
     }
     /* More tokens than a block has warps, and than a wave has blocks. */
-    struct ck_preattend large = whole_block(ck_is_cuda(ck) ? 512 : 33, 2);
+    struct ck_preattend large = ck_preattend_whole(ck_is_cuda(ck) ? 512 : 33, 2);
     large.slots = true;
     check(ck, &random, &large);
     check_chain(ck, &random, false);
@@ -282,7 +262,7 @@ void ck_preattend_bench(struct ck *ck)
     struct ck_random random = {.state = ck->seed};
     for (size_t i = 0; i < sizeof(batches) / sizeof(batches[0]); i++)
         for (uint32_t early = 0; early < 2; early++) {
-            struct ck_preattend c = whole_block(batches[i], 1);
+            struct ck_preattend c = ck_preattend_whole(batches[i], 1);
             c.early = early;
             struct ck_preattend_buffers b = ck_preattend_fill(ck, &random, &c);
             ck_preattend_upload(ck, &b);

@@ -247,6 +247,25 @@ static const struct {
     uint32_t p, l, r;
 } geometries[] = {{128, 512, 64}, {64, 256, 64}, {64, 256, 32}, {256, 512, 0}, {192, 512, 64}};
 
+struct ck_preattend ck_preattend_whole(uint32_t rows, uint32_t q_len)
+{
+    return (struct ck_preattend){.rows = rows,
+                                 .q_len = q_len,
+                                 .heads = 16,
+                                 .p = 128,
+                                 .l = 512,
+                                 .r = 64,
+                                 .width = 1536,
+                                 .page_size = 64,
+                                 .q_a = true,
+                                 .kv_a = true,
+                                 .q = true,
+                                 .table = true,
+                                 .weights = true,
+                                 .eps = 1e-6f,
+                                 .scale = 1.0f};
+}
+
 struct ck_preattend ck_preattend_draw(struct ck_random *random, uint32_t i)
 {
     static const uint32_t heads[] = {1, 16, 5, 128, 40, 8, 9}, page_sizes[] = {16, 32, 64, 128};

@@ -34,6 +34,8 @@ struct ck_preattend_truth {
 
 struct ck_buffer *ck_preattend_nth(struct ck_preattend_buffers *b, size_t i);
 
+/* A DeepSeek-V3 block with 16 of its heads. */
+struct ck_preattend ck_preattend_whole(uint32_t rows, uint32_t q_len);
 /* Everything drawn, geometry too: the i-th case. */
 struct ck_preattend ck_preattend_draw(struct ck_random *random, uint32_t i);
 /* A case's inputs, on the reference's side. */

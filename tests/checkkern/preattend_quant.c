@@ -10,6 +10,7 @@
 #include "tests/checkkern/preattend_case.h"
 #include "tests/checkkern/quant_case.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -110,4 +111,46 @@ void ck_preattend_quant_run(struct ck *ck)
         c.r = format.d_qk - format.d_v;
         check(ck, &random, &c, &format);
     }
+}
+
+/* ---- on time ---- */
+
+#define BENCH_LAUNCHES 50
+
+/* bf16: preattend. */
+static void bench(struct ck *ck, struct ck_random *random, uint32_t rows, enum rt_kv_layout layout)
+{
+    const struct ck_preattend c = ck_preattend_whole(rows, 1);
+    struct rt_kv_format format;
+    struct ck_preattend_buffers b = ck_preattend_fill(ck, random, &c);
+    const struct rt_preattend_params plain = ck_preattend_params(&c, &b, CK_DEVICE, NULL);
+    struct rt_preattend_quant_params p = {.preattend = plain};
+    struct rt_launch launches[BENCH_LAUNCHES];
+    struct rt_error err = {0};
+    const bool quantised = layout != RT_KV_BF16;
+    (void)rt_kv_format_make(layout, RT_PRECISION_BF16, 576, 512, &format);
+    if (quantised) { /* in the memory of the plain cache, which is larger */
+        p.preattend.kv = quantised_kv(&format, false, &plain.kv);
+        p.quant = rt_quant_view_make(&format, &p.preattend.kv, 0.0117f);
+    }
+    ck_preattend_upload(ck, &b);
+    for (int l = 0; l < BENCH_LAUNCHES; l++)
+        ck_must(ck,
+                ck_build(ck, quantised ? RT_OP_PREATTEND_QUANT : RT_OP_PREATTEND, &p,
+                         quantised ? sizeof(p) : sizeof(plain), &launches[l], &err),
+                &err);
+    printf("preattend_quant  batch %4u, 16 heads, 576/512, %-10s: %8.2f us\n", rows, format.name,
+           ck_time_ns(ck, launches, BENCH_LAUNCHES) / 1e3);
+    ck_preattend_free(ck, &b);
+}
+
+void ck_preattend_quant_bench(struct ck *ck)
+{
+    static const uint32_t batches[] = {1, 64, 512};
+    static const enum rt_kv_layout layouts[] = {RT_KV_BF16, RT_KV_FP8_TENSOR, RT_KV_FP8_TOKEN,
+                                                RT_KV_V32};
+    struct ck_random random = {.state = ck->seed};
+    for (size_t b = 0; b < sizeof(batches) / sizeof(batches[0]); b++)
+        for (size_t l = 0; l < sizeof(layouts) / sizeof(layouts[0]); l++)
+            bench(ck, &random, batches[b], layouts[l]);
 }
