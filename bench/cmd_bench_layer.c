@@ -10,6 +10,7 @@
 #include "bench/measure.h"
 #include "common/check.h"
 #include "replayrt/ranks.h"
+#include "runtime/runtime.h"
 #include "tools/commands.h"
 #include "tools/complain.h"
 #include "tools/options.h"
@@ -162,8 +163,10 @@ static enum rt_status run(struct layer_bench *b, enum rt_projections projections
     if (status == RT_OK && first) {
         b->report.device.struct_size = sizeof(b->report.device);
         status = rt_get_info(b->rt, &b->report.device);
+        b->report.sums = b->ranks ? &b->rt->sums : NULL;
         if (tells)
             layer_report_head(&b->report);
+        b->report.sums = NULL; /* they end with the runtime */
     }
     if ((status == RT_OK || !first) && tells)
         layer_report_begin(&b->report, projections);

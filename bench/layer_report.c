@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench/layer_report.h"
 
+#include <inttypes.h>
+
 #define GIB 1073741824.0
 
 static const char *projections_name(enum rt_projections projections)
@@ -39,6 +41,9 @@ static void print_head(const struct layer_report *r)
            "of replay and eager is equal, bitwise\n"
            "stages: each in a graph of its own, all layers' in a chain, a layer's share; in a "
            "layer nodes overlap others, so the sum may differ\n");
+    for (uint32_t i = 0; r->sums && i < r->sums->choice_count; i++)
+        printf("sum of %" PRIu64 " numbers over ranks: %s\n", r->sums->choices[i].count,
+               r->sums->choices[i].reason);
 }
 
 static void print_row(const struct layer_row *row)
@@ -79,12 +84,26 @@ void layer_json_head(cJSON *j, const struct rt_config *c, const char *device, ui
     json_uint(j, "weight_bytes", weight_bytes);
 }
 
+static void json_sums(cJSON *j, const struct rt_sums *sums)
+{
+    cJSON *all = cJSON_AddArrayToObject(j, "sums");
+    for (uint32_t i = 0; i < sums->choice_count; i++) {
+        const struct rt_sum_choice *choice = &sums->choices[i];
+        cJSON *one = json_element(all);
+        json_uint(one, "numbers", choice->count);
+        cJSON_AddBoolToObject(one, "one_shot", choice->one_shot != 0);
+        cJSON_AddStringToObject(one, "reason", choice->reason);
+    }
+}
+
 static void json_head(const struct layer_report *r)
 {
     cJSON *j = r->json;
     layer_json_head(j, &r->config, r->device.device, r->weight_bytes);
     json_uint(j, "length", r->length);
     json_uint(j, "context_parallel", r->config.context_parallel);
+    if (r->sums)
+        json_sums(j, r->sums);
     cJSON_AddArrayToObject(j, "runs");
 }
 

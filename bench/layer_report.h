@@ -4,6 +4,7 @@
 
 /* What `bench layer` says: a table a graph, or one JSON object. */
 #include "bench/layer_stages.h"
+#include "runtime/sums.h"
 #include "tools/json.h"
 
 /* A captured graph that was measured. */
@@ -19,7 +20,8 @@ struct layer_report {
     struct rt_config config;
     uint64_t weight_bytes; /* of all layers */
     uint32_t length;
-    cJSON *json; /* the object; null: to people, on stdout */
+    const struct rt_sums *sums; /* for the head: over ranks, as chosen; null: there are none */
+    cJSON *json;                /* the object; null: to people, on stdout */
 };
 
 /* What a JSON report of a model's layers begins with. */

@@ -103,6 +103,22 @@ def choices():
            and all(f"\n  {name} " in done.stdout for name in STAGES), f"text: {done}")
 
 
+def of_ranks():
+    """Which way each sum goes, and why: on the host device there is one."""
+    why = "no one-shot sum: no memory of the ranks is mapped"
+    asked = (LORA, "--heads", 2, "--ranks", 2, "--batch", 3, "--query-len", 2)
+    report = measured(*asked)
+    if report:
+        sums = report["sums"]  # of every graph, whether it is measured or not: hidden is 32 wide
+        expect({3 * 2 * 32} <= {s["numbers"] for s in sums}, f"sums: {sums}")
+        expect(all(s["reason"] == why and s["one_shot"] is False for s in sums), f"why: {sums}")
+        expect(len(sums) == len({s["numbers"] for s in sums}), f"once each: {sums}")
+    done = replayrt(*asked, *QUICK)
+    expect(done.returncode == 0 and f"\nsum of 192 numbers over ranks: {why}\n" in done.stdout,
+           f"text: {done}")
+    expect("over ranks:" not in replayrt(LORA, "--batch", 1, *QUICK).stdout, "no ranks, no sums")
+
+
 def a_model(folder):
     path = folder / "model.yaml"
     path.write_text(f"model: {ROOT}/tests/data/golden/tiny_deepseek_v3/config.json\nlayer: true\n"
@@ -138,6 +154,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="replayrt-bench-") as name:
         figures()
         choices()
+        of_ranks()
         a_model(pathlib.Path(name))
         refusals()
         example()
