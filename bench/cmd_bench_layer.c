@@ -5,17 +5,16 @@
  * the library. Weights are random, every layer has its own, and KV of its own. Of ranks all measure
  * the same step, whose exchanges bind them to each other, and the first one tells.
  */
+#include "bench/bench_ranks.h"
 #include "bench/bench_rows.h"
 #include "bench/layer_report.h"
 #include "bench/measure.h"
 #include "common/check.h"
-#include "replayrt/ranks.h"
 #include "runtime/runtime.h"
 #include "tools/commands.h"
 #include "tools/complain.h"
 #include "tools/options.h"
 #include "tools/random_weights.h"
-#include "tools/rank_crew.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -30,9 +29,8 @@ struct layer_bench {
     struct bench_choice choice;
     struct random_weights weights;
     struct layer_report report;
-    struct rank_crew crew;
-    rt_ranks *ranks; /* null: this is the only one */
-    rt_runtime *rt;  /* of one run */
+    struct bench_ranks ranks;
+    rt_runtime *rt; /* of one run */
     struct bench_rows rows;
     uint64_t *ns;             /* [steps] */
     unsigned char *hidden[2]; /* what a replay left, and an eager step */
@@ -111,7 +109,7 @@ static enum rt_status measure_graph(struct layer_bench *b, struct layer_row *row
     const uint64_t steps = b->choice.steps;
     RT_TRY(check(b, row));
     RT_TRY(measure_step(b, row));
-    if (b->ranks) /* one's stages by themselves would wait for the others' */
+    if (b->ranks.group) /* one's stages by themselves would wait for the others' */
         return RT_OK;
     RT_TRY(fresh_step(b, row, 0)); /* the stages find its rows */
     return layer_stages_measure(
@@ -129,7 +127,7 @@ static enum rt_status measure_graphs(struct layer_bench *b)
         if (!bench_chosen(&b->choice, row.batch, query_len))
             continue;
         RT_TRY(measure_graph(b, &row));
-        if (b->crew.rank == 0)
+        if (b->ranks.crew.rank == 0)
             layer_report_row(&b->report, &row);
     }
     return RT_OK;
@@ -156,14 +154,14 @@ static enum rt_status run(struct layer_bench *b, enum rt_projections projections
     const struct rt_create_params params = {.struct_size = sizeof(params),
                                             .config = &config,
                                             .weights = b->weights.table,
-                                            .ranks = b->ranks};
-    const bool tells = b->crew.rank == 0;
+                                            .ranks = b->ranks.group};
+    const bool tells = b->ranks.crew.rank == 0;
     config.projections = projections;
     enum rt_status status = rt_create(&params, &b->rt, &b->error);
     if (status == RT_OK && first) {
         b->report.device.struct_size = sizeof(b->report.device);
         status = rt_get_info(b->rt, &b->report.device);
-        b->report.sums = b->ranks ? &b->rt->sums : NULL;
+        b->report.sums = b->ranks.group ? &b->rt->sums : NULL;
         if (tells)
             layer_report_head(&b->report);
         b->report.sums = NULL; /* they end with the runtime */
@@ -248,22 +246,6 @@ static enum rt_status load(struct layer_bench *b, const struct layer_options *o)
     return RT_OK;
 }
 
-/* The group, and of the configuration this rank's part. */
-static enum rt_status join(struct layer_bench *b)
-{
-    struct rt_config *c = &b->config;
-    const struct rt_ranks_params params = {.struct_size = sizeof(params),
-                                           .rank = b->crew.rank,
-                                           .ranks = b->crew.ranks,
-                                           .path = b->crew.path};
-    if (!b->crew.ranks)
-        return RT_OK;
-    if (strcmp(c->device, "host") != 0)
-        (void)snprintf(c->device, sizeof(c->device), "cuda:%u", b->crew.rank);
-    RT_TRY(rt_ranks_create(&params, &b->ranks, &b->error));
-    return rt_ranks_cut(b->ranks, c, &b->error);
-}
-
 static int bench(struct layer_bench *b, int argc, char **argv)
 {
     struct layer_options options = {.heads = 0};
@@ -271,10 +253,11 @@ static int bench(struct layer_bench *b, int argc, char **argv)
     if (!read_options(argc, argv, &b->choice, &options))
         return EXIT_USAGE;
     enum rt_status status = load(b, &options);
-    if (status == RT_OK && options.ranks && !rank_crew_begin((uint32_t)options.ranks, &b->crew))
+    if (status == RT_OK && options.ranks &&
+        !rank_crew_begin((uint32_t)options.ranks, &b->ranks.crew))
         return EXIT_FAILED;
     if (status == RT_OK)
-        status = join(b);
+        status = bench_ranks_join(&b->ranks, &b->config, &b->error);
     if (status == RT_OK) {
         if (!bench_fit(&b->config, &b->choice, WARM_UP + b->choice.steps + 2))
             return EXIT_USAGE;
@@ -297,11 +280,7 @@ int cmd_bench_layer(int argc, char **argv)
     }
     int code = bench(b, argc, argv);
     random_weights_destroy(&b->weights);
-    const bool lingers = rt_ranks_destroy(&b->ranks) != RT_OK;
-    if (!rank_crew_end(&b->crew, code != EXIT_OK))
-        code = EXIT_FAILED;
-    if (lingers)
-        rank_crew_leave(code);
+    code = bench_ranks_end(&b->ranks, code);
     free(b->hidden[0]);
     free(b->hidden[1]);
     free(b->ns);

@@ -4,14 +4,20 @@
  *   host     rt_step against a bare launch of the same graph, alternating with waits, medians
  *   GPU      step_begin's start to step_end's end, from the device's clock
  *   gap      last attention of a step to the first of the next, with the host a step ahead
+ *
+ * Of ranks all measure the same steps, whose exchanges bind them to each other: how far apart their
+ * launches are besides.
  */
 #include "bench/bare_launch.h"
+#include "bench/bench_ranks.h"
 #include "bench/bench_rows.h"
-#include "replayrt/rt.h"
+#include "common/check.h"
+#include "runtime/ranks_impl.h"
 #include "tools/commands.h"
 #include "tools/complain.h"
 #include "tools/json.h"
 #include "tools/options.h"
+#include "tools/random_weights.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -21,6 +27,7 @@
 #include <unistd.h>
 
 #define WARM_UP 20
+#define SEED 1
 /* Keeps differences positive while they are sorted: a second. */
 #define OVER_BIAS_NS 1000000000u
 
@@ -30,14 +37,17 @@ struct numbers {
     int64_t over_ns;                        /* median difference of the two, pair by pair */
     uint64_t ahead_ns;                      /* rt_step while the device is a step behind */
     uint64_t gpu_ns, gap_ns, gap_p99_ns;
-    uint64_t gap_part_ns[3]; /* to step_end's completion, to the next graph, to attention */
+    uint64_t gap_part_ns[3];         /* to step_end's completion, to the next graph, to attention */
+    uint64_t start_ns, start_p99_ns; /* between the first and the last rank's launch of a step */
     uint64_t graph_bytes, capture_ns;
 };
 
 struct bench {
     rt_runtime *rt;
+    struct bench_ranks ranks;
+    struct random_weights weights; /* of blocks */
     struct bench_rows rows;
-    uint64_t *host_ns, *gpu_ns, *gap_ns, *gap_part_ns[3];
+    uint64_t *host_ns, *gpu_ns, *gap_ns, *gap_part_ns[3], *start_ns;
     uint32_t steps;
 };
 
@@ -123,6 +133,8 @@ static enum rt_status measure_back_to_back(struct bench *b, struct numbers *n)
         status = one_step(b, n, true, &tickets[0], &ns);
     for (uint32_t i = 1; i <= WARM_UP + b->steps && status == RT_OK; i++) {
         status = one_step(b, n, false, &tickets[i % 2], &ns);
+        if (i > WARM_UP)
+            b->start_ns[i - WARM_UP - 1] = now_ns();
         if (status == RT_OK)
             status = rt_wait(b->rt, tickets[(i + 1) % 2], UINT64_MAX);
         struct rt_stats stats = {.struct_size = sizeof(stats)};
@@ -131,6 +143,8 @@ static enum rt_status measure_back_to_back(struct bench *b, struct numbers *n)
         if (i > WARM_UP)
             keep(b, i - WARM_UP - 1, ns, &stats);
     }
+    if (status == RT_OK && b->ranks.group)
+        status = bench_ranks_spread(b->rt, b->start_ns, b->steps);
     if (status == RT_OK)
         status = rt_wait(b->rt, tickets[(WARM_UP + b->steps) % 2], UINT64_MAX);
     n->ahead_ns = percentile(b->host_ns, b->steps, 50);
@@ -139,6 +153,8 @@ static enum rt_status measure_back_to_back(struct bench *b, struct numbers *n)
         n->gap_part_ns[part] = percentile(b->gap_part_ns[part], b->steps, 50);
     n->gap_ns = percentile(b->gap_ns, b->steps, 50);
     n->gap_p99_ns = percentile(b->gap_ns, b->steps, 99);
+    n->start_ns = percentile(b->start_ns, b->steps, 50);
+    n->start_p99_ns = percentile(b->start_ns, b->steps, 99);
     return status;
 }
 
@@ -161,9 +177,18 @@ static enum rt_status measure(struct bench *b, uint32_t index, struct numbers *n
 /* ---- output
  * ----------------------------------------------------------------------------------------- */
 
-static void print_head(const struct rt_info *info, uint32_t length)
+/* Whether this rank has other ranks' memory mapped, and why not. */
+static const char *peers_of(const struct bench *b)
 {
-    printf("device %s; sequences of %u tokens; medians\n", info->device, length);
+    const struct rt_peers *const peers = &b->rt->ranks->comm.peers;
+    return peers->mapped ? "mapped" : peers->why[0] ? peers->why : "not mapped";
+}
+
+static void print_head(const struct bench *b, const struct rt_info *info)
+{
+    printf("device %s; sequences of %u tokens; medians\n", info->device, b->rows.length);
+    if (b->ranks.group)
+        printf("rank 0 of %u; memory of the others: %s\n", b->ranks.crew.ranks, peers_of(b));
     printf("host ns: bare launch, rt_step, the difference, p99 of rt_step, rt_step a step ahead\n");
     printf("gap us: last attention to next first, p99; parts: to completion, to next graph, to "
            "attention\n");
@@ -177,16 +202,19 @@ static double us(uint64_t ns)
     return (double)ns / 1e3;
 }
 
-static void print_row(const struct numbers *n)
+static void print_row(const struct numbers *n, bool of_ranks)
 {
     printf("%5u %2u %5u | %6" PRIu64 " %6" PRIu64 " %6" PRId64 " %6" PRIu64 " %6" PRIu64
            " | %10.2f | %6.2f %6.2f = %5.2f %5.2f %5.2f | %6" PRIu64 "\n",
            n->batch, n->query_len, n->nodes, n->bare_ns, n->step_ns, n->over_ns, n->step_p99_ns,
            n->ahead_ns, us(n->gpu_ns), us(n->gap_ns), us(n->gap_p99_ns), us(n->gap_part_ns[0]),
            us(n->gap_part_ns[1]), us(n->gap_part_ns[2]), n->capture_ns / 1000);
+    if (of_ranks)
+        printf("%*sranks launch a step within %.2f us of each other, p99 %.2f\n", 17, "",
+               us(n->start_ns), us(n->start_p99_ns));
 }
 
-static void json_row(cJSON *graphs, const struct numbers *n)
+static void json_row(cJSON *graphs, const struct numbers *n, bool of_ranks)
 {
     cJSON *j = json_element(graphs);
     json_uint(j, "batch", n->batch);
@@ -205,18 +233,22 @@ static void json_row(cJSON *graphs, const struct numbers *n)
     json_uint(j, "gap_begin_ns", n->gap_part_ns[2]);
     json_uint(j, "graph_bytes", n->graph_bytes);
     json_uint(j, "capture_ns", n->capture_ns);
+    if (of_ranks) {
+        json_uint(j, "start_spread_ns", n->start_ns);
+        json_uint(j, "start_spread_p99_ns", n->start_p99_ns);
+    }
 }
 
 /* ---- set-up
  * ----------------------------------------------------------------------------------------- */
 
-/* Finite values everywhere. */
-static enum rt_status fill_all(rt_runtime *rt, uint32_t layers)
+/* Finite values everywhere; blocks make the queries and latents of their own. */
+static enum rt_status fill_all(rt_runtime *rt, const struct rt_config *config)
 {
     const char *const names[] = {"kv", "q", "latent"};
     enum rt_status status = RT_OK;
-    for (int n = 0; n < 3; n++)
-        for (uint32_t layer = 0; layer < layers && status == RT_OK; layer++)
+    for (int n = 0; n < (config->layer ? 1 : 3); n++)
+        for (uint32_t layer = 0; layer < config->geometry.layers && status == RT_OK; layer++)
             status = bench_fill(rt, names[n], layer);
     return status;
 }
@@ -230,24 +262,29 @@ static void progress(void *user, uint32_t done, uint32_t total)
 static enum rt_status set_up(struct bench *b, const struct rt_config *config,
                              const struct bench_choice *choice, struct rt_error *error)
 {
+    if (config->layer)
+        RT_TRY(random_weights_create(config, SEED, &b->weights, error));
+    const bool tells = b->ranks.crew.rank == 0;
     const struct rt_create_params params = {.struct_size = sizeof(params),
                                             .config = config,
-                                            .progress = isatty(STDERR_FILENO) ? progress : NULL};
-    enum rt_status status = rt_create(&params, &b->rt, error);
-    if (status != RT_OK)
-        return status;
+                                            .weights = b->weights.table,
+                                            .ranks = b->ranks.group,
+                                            .progress =
+                                                tells && isatty(STDERR_FILENO) ? progress : NULL};
+    RT_TRY(rt_create(&params, &b->rt, error));
     b->host_ns = calloc(b->steps, sizeof(*b->host_ns));
     b->gpu_ns = calloc(b->steps, sizeof(*b->gpu_ns));
     b->gap_ns = calloc(b->steps, sizeof(*b->gap_ns));
-    bool room = b->host_ns && b->gpu_ns && b->gap_ns;
+    b->start_ns = calloc(b->steps, sizeof(*b->start_ns));
+    bool room = b->host_ns && b->gpu_ns && b->gap_ns && b->start_ns;
     for (int part = 0; part < 3; part++) {
         b->gap_part_ns[part] = calloc(b->steps, sizeof(*b->gap_part_ns[part]));
         room &= b->gap_part_ns[part] != NULL;
     }
     if (!room)
         return RT_ERR_NOMEM;
-    status = fill_all(b->rt, config->geometry.layers);
-    return status == RT_OK ? bench_rows_open(&b->rows, b->rt, config, choice) : status;
+    RT_TRY(fill_all(b->rt, config));
+    return bench_rows_open(&b->rows, b->rt, config, choice);
 }
 
 /* The document's head; the rows go into its graphs. */
@@ -261,6 +298,10 @@ static cJSON *json_head(const struct bench *b, const struct rt_config *config,
     json_uint(j, "length", b->rows.length);
     json_uint(j, "graph_bytes", info->graph_bytes);
     json_uint(j, "capture_ns", info->capture_ns);
+    if (b->ranks.group) {
+        json_uint(j, "ranks", b->ranks.crew.ranks);
+        cJSON_AddStringToObject(j, "peers", peers_of(b));
+    }
     cJSON_AddArrayToObject(j, "graphs");
     return j;
 }
@@ -279,73 +320,102 @@ static enum rt_status measure_all(struct bench *b, const struct rt_config *confi
         enum rt_status status = measure(b, i, &n);
         if (status != RT_OK)
             return status;
+        const bool of_ranks = b->ranks.group != NULL;
         if (document)
-            json_row(cJSON_GetObjectItemCaseSensitive(document, "graphs"), &n);
-        else
-            print_row(&n);
+            json_row(cJSON_GetObjectItemCaseSensitive(document, "graphs"), &n, of_ranks);
+        else if (b->ranks.crew.rank == 0)
+            print_row(&n, of_ranks);
     }
     return RT_OK;
 }
 
+/* All ranks measure, the first one tells. */
 static enum rt_status run(struct bench *b, const struct rt_config *config,
                           const struct bench_choice *choice)
 {
+    const bool tells = b->ranks.crew.rank == 0;
     struct rt_info info = {.struct_size = sizeof(info)};
-    enum rt_status status = rt_get_info(b->rt, &info);
-    if (status != RT_OK)
-        return status;
-    if (choice->json) {
-        cJSON *document = json_head(b, config, &info);
-        status = measure_all(b, config, choice, info.graphs, document);
-        json_end(document, true, stdout);
-        return status;
-    }
-    print_head(&info, b->rows.length);
-    status = measure_all(b, config, choice, info.graphs, NULL);
-    printf("all graphs: %" PRIu64 " KiB of device memory, captured in %.1f ms\n",
-           info.graph_bytes >> 10, (double)info.capture_ns / 1e6);
+    RT_TRY(rt_get_info(b->rt, &info));
+    cJSON *document = choice->json ? json_head(b, config, &info) : NULL;
+    if (!document && tells)
+        print_head(b, &info);
+    const enum rt_status status = measure_all(b, config, choice, info.graphs, document);
+    if (document)
+        json_end(document, tells, stdout);
+    else if (tells)
+        printf("all graphs: %" PRIu64 " KiB of device memory, captured in %.1f ms\n",
+               info.graph_bytes >> 10, (double)info.capture_ns / 1e6);
     return status;
+}
+
+static void free_all(struct bench *b)
+{
+    rt_destroy(&b->rt);
+    random_weights_destroy(&b->weights);
+    for (int part = 0; part < 3; part++)
+        free(b->gap_part_ns[part]);
+    free(b->start_ns);
+    free(b->gap_ns);
+    free(b->gpu_ns);
+    free(b->host_ns);
+    bench_rows_free(&b->rows);
+}
+
+static enum rt_status bench(struct bench *b, struct rt_config *config,
+                            const struct bench_choice *choice, struct rt_error *error)
+{
+    RT_TRY(set_up(b, config, choice, error));
+    RT_TRY(rt_thread_enter(b->rt));
+    const enum rt_status status = run(b, config, choice);
+    (void)rt_thread_leave(b->rt);
+    return status;
+}
+
+struct step_options {
+    uint64_t ranks; /* 0: none, the command is all there is */
+    const char *device, *path;
+};
+
+static enum rt_status load(const struct step_options *o, struct rt_config *config,
+                           struct rt_error *error)
+{
+    RT_TRY(rt_config_load(o->path, config, error));
+    RT_REQUIRE(!o->ranks || config->layer, error, RT_ERR_CONFIG,
+               "%s: --ranks wants layer: true, whose blocks exchange something", o->path);
+    if (o->device)
+        (void)snprintf(config->device, sizeof(config->device), "%s", o->device);
+    return RT_OK;
 }
 
 int cmd_bench_step(int argc, char **argv)
 {
     struct bench_choice choice = {.length = 4096, .steps = 200};
-    const char *device = NULL, *path;
+    struct step_options o = {.ranks = 0};
     const struct option options[] = {
         {"--batch", OPTION_NUMBER, &choice.batch, 1, RT_MAX_BATCH},
         {"--query-len", OPTION_NUMBER, &choice.query_len, 1, RT_MAX_QUERY_LEN},
         {"--length", OPTION_NUMBER, &choice.length, 0, RT_MAX_LENGTH},
         {"--steps", OPTION_NUMBER, &choice.steps, 1, 100000},
-        {"--device", OPTION_TEXT, &device, 0, 0},
+        {"--ranks", OPTION_NUMBER, &o.ranks, 1, RANK_CREW_MOST},
+        {"--device", OPTION_TEXT, &o.device, 0, 0},
         {"--json", OPTION_FLAG, &choice.json, 0, 0},
     };
-    if (!options_read(argc, argv, options, sizeof(options) / sizeof(options[0]), &path))
+    if (!options_read(argc, argv, options, sizeof(options) / sizeof(options[0]), &o.path))
         return EXIT_USAGE;
     struct rt_config config;
     struct rt_error error = {0};
     struct bench b = {.steps = (uint32_t)choice.steps};
-    enum rt_status status = rt_config_load(path, &config, &error);
-    if (status == RT_OK) {
-        if (!bench_fit(&config, &choice, WARM_UP + choice.steps + 2))
-            return EXIT_USAGE;
-        if (device)
-            snprintf(config.device, sizeof(config.device), "%s", device);
-    }
+    enum rt_status status = load(&o, &config, &error);
+    if (status == RT_OK && !bench_fit(&config, &choice, WARM_UP + choice.steps + 2))
+        return EXIT_USAGE;
+    if (status == RT_OK && o.ranks && !rank_crew_begin((uint32_t)o.ranks, &b.ranks.crew))
+        return EXIT_FAILED;
     if (status == RT_OK)
-        status = set_up(&b, &config, &choice, &error);
-    bool entered = status == RT_OK && (status = rt_thread_enter(b.rt)) == RT_OK;
-    if (entered)
-        status = run(&b, &config, &choice);
-    if (entered)
-        (void)rt_thread_leave(b.rt);
+        status = bench_ranks_join(&b.ranks, &config, &error);
+    if (status == RT_OK)
+        status = bench(&b, &config, &choice, &error);
     if (status != RT_OK)
         complain_failure(status, b.rt ? rt_last_error(b.rt)->message : error.message);
-    rt_destroy(&b.rt);
-    for (int part = 0; part < 3; part++)
-        free(b.gap_part_ns[part]);
-    free(b.gap_ns);
-    free(b.gpu_ns);
-    free(b.host_ns);
-    bench_rows_free(&b.rows);
-    return status == RT_OK ? EXIT_OK : EXIT_FAILED;
+    free_all(&b);
+    return bench_ranks_end(&b.ranks, status == RT_OK ? EXIT_OK : EXIT_FAILED);
 }

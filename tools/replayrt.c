@@ -70,6 +70,7 @@ static const struct command commands[] = {
      "      --query-len N  one captured query length (the first)\n"
      "      --length N     tokens of every sequence (4096; pages are made for it)\n"
      "      --steps N      measured steps (200)\n"
+     "      --ranks N      heads cut over N processes, as decode's; the first one tells\n"
      "      --device NAME  instead of the configured one\n"
      "      --json\n"},
     {"bench layer", cmd_bench_layer,
