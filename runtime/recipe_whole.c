@@ -22,10 +22,10 @@ static const struct rt_config *config_of(const struct recipe *b)
 /* ---- a layer's parameters -------------------------------------------------------------------- */
 
 static struct rt_mla_block_weight weight(const struct recipe *b, uint32_t layer,
-                                         enum rt_weight_id id)
+                                         enum rt_weight_id id, enum rt_weight_id bias)
 {
-    const struct rt_weight_view w = rt_recipe_weight(b, layer, id, RT_WEIGHT_COUNT);
-    return (struct rt_mla_block_weight){.base = w.base, .row_stride = w.row_stride};
+    const struct rt_weight_view w = rt_recipe_weight(b, layer, id, bias);
+    return (struct rt_mla_block_weight){.base = w.base, .row_stride = w.row_stride, .bias = w.bias};
 }
 
 static unsigned char *exchange(const struct recipe *b, uint32_t layer)
@@ -58,15 +58,17 @@ static struct rt_mla_block_params params_of(const struct recipe *b, uint32_t lay
         .kv = rt_recipe_kv_view(b, layer),
         .hidden = rt_recipe_at(b, RT_TENSOR_HIDDEN, 0),
         .residual = c->input_norm ? rt_recipe_at(b, RT_TENSOR_RESIDUAL, 0) : NULL,
-        .q = weight(b, layer, lora ? RT_WEIGHT_Q_A : RT_WEIGHT_Q),
-        .kv_a = weight(b, layer, RT_WEIGHT_KV_A),
-        .kv_b = weight(b, layer, RT_WEIGHT_KV_B),
-        .o = weight(b, layer, RT_WEIGHT_O),
+        .q = weight(b, layer, lora ? RT_WEIGHT_Q_A : RT_WEIGHT_Q,
+                    lora ? RT_WEIGHT_Q_A_BIAS : RT_WEIGHT_Q_BIAS),
+        .kv_a = weight(b, layer, RT_WEIGHT_KV_A, RT_WEIGHT_KV_A_BIAS),
+        .kv_b = weight(b, layer, RT_WEIGHT_KV_B, RT_WEIGHT_COUNT),
+        .o = weight(b, layer, RT_WEIGHT_O, RT_WEIGHT_O_BIAS),
         .rope = rt_recipe_rope_view(b),
         .exchange = exchange(b, layer),
         .stale = exchange(b, layer > 0 ? layer - 1 : layers - 1),
         .hidden_size = c->block.hidden_size,
         .q_rank = c->block.q_lora_rank,
+        .heads = c->geometry.heads,
         .scale = (float)c->geometry.softmax_scale,
         .hidden_scale = (float)c->block.residual_scale,
         .first = layer == 0,
@@ -75,7 +77,7 @@ static struct rt_mla_block_params params_of(const struct recipe *b, uint32_t lay
         .early = layer > 0,
     };
     if (lora)
-        p.q_b = weight(b, layer, RT_WEIGHT_Q_B);
+        p.q_b = weight(b, layer, RT_WEIGHT_Q_B, RT_WEIGHT_Q_B_BIAS);
     fill_norms(b, layer, &p);
     return p;
 }
@@ -95,17 +97,11 @@ static enum rt_status check_weight(const struct recipe *b, uint32_t layer, enum 
     return RT_OK;
 }
 
-/* Biases, and weights that lie across k, are the chain's. */
+/* Weights that lie across k are the chain's. */
 static enum rt_status check_weights(const struct recipe *b, uint32_t layer, struct rt_error *err)
 {
     static const enum rt_weight_id matrices[] = {RT_WEIGHT_Q_A, RT_WEIGHT_Q,    RT_WEIGHT_KV_A,
                                                  RT_WEIGHT_Q_B, RT_WEIGHT_KV_B, RT_WEIGHT_O};
-    static const enum rt_weight_id biases[] = {RT_WEIGHT_Q_A_BIAS, RT_WEIGHT_Q_B_BIAS,
-                                               RT_WEIGHT_Q_BIAS, RT_WEIGHT_KV_A_BIAS,
-                                               RT_WEIGHT_O_BIAS};
-    for (size_t i = 0; i < sizeof(biases) / sizeof(biases[0]); i++)
-        RT_REQUIRE(!rt_weight_of(b->s->weights, layer, biases[i])->address, err, RT_ERR_UNSUPPORTED,
-                   "mla_block has no biases, layer %u has %s", layer, rt_weight_name(biases[i]));
     for (size_t i = 0; i < sizeof(matrices) / sizeof(matrices[0]); i++)
         if (rt_weight_of(b->s->weights, layer, matrices[i])->address)
             RT_TRY(check_weight(b, layer, matrices[i], err));

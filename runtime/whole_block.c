@@ -4,6 +4,33 @@
 #include "common/math.h"
 #include "kernels/abi/mla_block.h"
 
+/*
+ * Where the chain may be quicker. Arithmetic alone stands behind the first limit; the second is for
+ * measurements to set (docs/mla_block.md, "Which is quicker").
+ *
+ * A vector of the block reads its row's keys for itself, for each 16 heads once more, where the
+ * chain's attention reads them once a row. At 4096 tokens a vector costs the block 2.0 us (30.2 us
+ * for one, 43.9 for eight), and the chain 0.4 without and 1.9 with a row of its own (39.4 and
+ * 52.4). So 9 us of advantage are gone at six readings that the chain has not.
+ */
+#define MOST_AGAIN 4u          /* readings of a row's keys beyond its first */
+#define MOST_LENGTH UINT32_MAX /* sequences.max_length: no limit is known yet */
+
+static enum rt_status check_cost(const struct rt_config *c, const struct rt_graph_spec *spec,
+                                 struct rt_error *err)
+{
+    const uint32_t vectors = spec->rows * rt_spec_query_len(spec);
+    const uint32_t again = vectors * rt_mla_block_groups(c->geometry.heads) - spec->rows;
+    RT_REQUIRE(again <= MOST_AGAIN, err, RT_ERR_UNSUPPORTED,
+               "a chain is quicker: mla_block would read keys of %u rows %u times more, for %u "
+               "tokens of %u heads, at most %u pay",
+               spec->rows, again, rt_spec_query_len(spec), c->geometry.heads, MOST_AGAIN);
+    RT_REQUIRE(c->max_length <= MOST_LENGTH, err, RT_ERR_UNSUPPORTED,
+               "a chain is quicker for sequences of %u tokens, mla_block for up to %u",
+               c->max_length, MOST_LENGTH);
+    return RT_OK;
+}
+
 /* Of a configuration's own wishes, and of dimensions that the kernel takes for granted. */
 static enum rt_status check_config(const struct rt_config *c, struct rt_error *err)
 {
@@ -44,6 +71,7 @@ static struct rt_mla_block_params shape_of(const struct rt_config *c,
                  .half_order = block->rope.order == RT_ROPE_HALF},
         .hidden_size = block->hidden_size,
         .q_rank = block->q_lora_rank,
+        .heads = c->geometry.heads,
     };
     if (c->input_norm)
         p.input_norm = norm;
@@ -74,7 +102,8 @@ enum rt_status rt_whole_block_resolve(const struct rt_blueprint *b,
                                           .page_size = c->page_size,
                                           .backend = c->backend,
                                           .mla_block = &shape};
-    return rt_op_resolve(RT_OP_MLA_BLOCK, &request, out, err);
+    RT_TRY(rt_op_resolve(RT_OP_MLA_BLOCK, &request, out, err));
+    return check_cost(c, spec, err);
 }
 
 static struct rt_exchanges exchanges_at(const struct rt_blueprint *b,
@@ -86,7 +115,8 @@ static struct rt_exchanges exchanges_at(const struct rt_blueprint *b,
     struct rt_error why_not;
     if (rt_whole_block_resolve(b, spec, &variant, &why_not) != RT_OK)
         return e;
-    e.bytes = rt_align_up_u64(rt_mla_block_exchange_bytes(spec->rows, c->block.q_lora_rank),
+    e.bytes = rt_align_up_u64(rt_mla_block_exchange_bytes(spec->rows * rt_spec_query_len(spec),
+                                                          c->block.q_lora_rank, c->geometry.heads),
                               RT_TENSOR_ALIGN);
     e.count = 2 + c->geometry.layers % 2;
     return e;

@@ -10,15 +10,37 @@
 /* Of input_norm's weight there is room beside sums for a block with several units. */
 #define MOST_HIDDEN_OF_SEVERAL 5120u
 
-static const char *const entries[] = {"rt_mla_block_1", "rt_mla_block_2", "rt_mla_block_4",
-                                      "rt_mla_block_8"};
+/* Kernels by slots, 1, 2, 4 and 8. */
+static const char *const plain_entries[] = {"rt_mla_block_1", "rt_mla_block_2", "rt_mla_block_4",
+                                            "rt_mla_block_8"};
+static const struct {
+    uint32_t heads;
+    const char *entries[4];
+} general[] = {
+    {8,
+     {"rt_mla_block_general_8_1", "rt_mla_block_general_8_2", "rt_mla_block_general_8_4",
+      "rt_mla_block_general_8_8"}},
+    {16,
+     {"rt_mla_block_general_16_1", "rt_mla_block_general_16_2", "rt_mla_block_general_16_4",
+      "rt_mla_block_general_16_8"}},
+    {32,
+     {"rt_mla_block_general_32_1", "rt_mla_block_general_32_2", "rt_mla_block_general_32_4",
+      "rt_mla_block_general_32_8"}},
+};
 
-static const char *entry_of(uint32_t rows)
+/* Null where no kernel has so many heads. */
+static const char *entry_of(const struct rt_mla_block_params *p)
 {
+    const uint32_t slots = rt_mla_block_slots(rt_mla_block_vectors(p));
     uint32_t i = 0;
-    while (1u << i < rt_mla_block_slots(rows))
+    while (1u << i < slots)
         i++;
-    return entries[i];
+    if (!rt_mla_block_is_general(p))
+        return plain_entries[i];
+    for (size_t k = 0; k < sizeof(general) / sizeof(general[0]); k++)
+        if (general[k].heads == p->heads)
+            return general[k].entries[i];
+    return NULL;
 }
 
 /* ---- resolve --------------------------------------------------------------------------------- */
@@ -26,9 +48,12 @@ static const char *entry_of(uint32_t rows)
 /* What is one number to a weight's row is a whole copy to the kernel. */
 static enum rt_status check_sizes(const struct rt_mla_block_params *p, struct rt_error *err)
 {
-    RT_REQUIRE(p->rows.count >= 1 && p->rows.count <= RT_MLA_BLOCK_MOST_ROWS && p->rows.q_len == 1,
-               err, RT_ERR_UNSUPPORTED, "mla_block serves 1 to %u rows of one token, not %u of %u",
-               RT_MLA_BLOCK_MOST_ROWS, p->rows.count, p->rows.q_len);
+    const uint64_t vectors = (uint64_t)p->rows.count * p->rows.q_len;
+    RT_REQUIRE(vectors >= 1 && vectors <= RT_MLA_BLOCK_MOST_VECTORS, err, RT_ERR_UNSUPPORTED,
+               "mla_block serves 1 to %u tokens of all rows, not %u rows of %u",
+               RT_MLA_BLOCK_MOST_VECTORS, p->rows.count, p->rows.q_len);
+    RT_REQUIRE(p->heads == 8 || p->heads == 16 || p->heads == 32, err, RT_ERR_UNSUPPORTED,
+               "mla_block serves 8, 16 and 32 heads, not %u", p->heads);
     RT_REQUIRE(p->hidden_size >= RT_MLA_BLOCK_EVEN && p->hidden_size % RT_MLA_BLOCK_EVEN == 0 &&
                    p->hidden_size <= RT_MLA_BLOCK_MOST_HIDDEN,
                err, RT_ERR_UNSUPPORTED,
@@ -52,18 +77,11 @@ static enum rt_status check_norms(const struct rt_mla_block_params *p, struct rt
         RT_REQUIRE(!norms[i]->weight || norms[i]->offset == 0.0f, err, RT_ERR_UNSUPPORTED,
                    "mla_block serves norms whose weights are not offset, not by %g",
                    (double)norms[i]->offset);
-    RT_REQUIRE(!p->rope.table || !p->rope.half_order, err, RT_ERR_UNSUPPORTED,
-               "mla_block serves RoPE of pairs (2i, 2i + 1), not of halves");
-    RT_REQUIRE(!p->rope.query_scale, err, RT_ERR_UNSUPPORTED,
-               "mla_block serves no factors of queries");
     return RT_OK;
 }
 
 static enum rt_status check_request(const struct rt_op_request *r, struct rt_error *err)
 {
-    RT_REQUIRE(r->heads == RT_MLA_BLOCK_HEADS && r->q_len == 1, err, RT_ERR_UNSUPPORTED,
-               "mla_block serves %u heads and one token a row, not %u and %u", RT_MLA_BLOCK_HEADS,
-               r->heads, r->q_len);
     RT_REQUIRE(r->kv->layout == RT_KV_BF16 && r->kv->element_bytes == sizeof(uint16_t) &&
                    r->kv->d_qk == RT_MLA_BLOCK_TOKEN && r->kv->d_v == RT_MLA_BLOCK_LATENT,
                err, RT_ERR_UNSUPPORTED,
@@ -78,7 +96,8 @@ static enum rt_status check_device(const struct rt_op_request *r, struct rt_erro
 {
     const struct rt_mla_block_params *p = r->mla_block;
     const uint32_t blocks = r->caps->sm_count;
-    const struct rt_mla_block_cut cut = rt_mla_block_cut(p->hidden_size, p->q_rank, blocks);
+    const struct rt_mla_block_cut cut =
+        rt_mla_block_cut(p->hidden_size, p->q_rank, p->heads, blocks);
     const uint32_t units = cut.query_units + RT_MLA_BLOCK_LATENT_UNITS;
     RT_REQUIRE(!p->input_norm.weight || p->hidden_size <= MOST_HIDDEN_OF_SEVERAL || units <= blocks,
                err, RT_ERR_UNSUPPORTED,
@@ -101,14 +120,15 @@ enum rt_status rt_mla_block_resolve(const struct rt_op_request *request, struct 
     RT_TRY(check_norms(p, err));
     RT_TRY(check_device(request, err));
     out->backend = RT_BACKEND_SM90;
-    out->entry = entry_of(p->rows.count);
+    out->entry = entry_of(p);
     out->parts = request->caps->sm_count;
     out->threads = RT_MLA_BLOCK_THREADS;
     out->smem_bytes = RT_MLA_BLOCK_SMEM_BYTES;
     (void)snprintf(out->reason, sizeof(out->reason),
-                   "sm90%s, a block as one kernel, up to %u rows for %u, %u blocks at a time",
+                   "sm90%s, a block as one kernel, up to %u tokens for %u, %u blocks at a time",
                    request->backend == RT_BACKEND_AUTO ? "" : " as asked for",
-                   rt_mla_block_slots(p->rows.count), p->rows.count, out->parts);
+                   rt_mla_block_slots(rt_mla_block_vectors(p)), rt_mla_block_vectors(p),
+                   out->parts);
     return RT_OK;
 }
 
@@ -123,7 +143,9 @@ static enum rt_status check_weight(const char *name, const struct rt_mla_block_w
     RT_TRY(rt_check_stride(stride, w->row_stride, sizeof(uint16_t), err));
     RT_REQUIRE(w->row_stride >= (int64_t)k, err, RT_ERR_INVALID,
                "%s has rows of %u numbers, %lld apart", name, k, (long long)w->row_stride);
-    return RT_OK;
+    char bias[48];
+    (void)snprintf(bias, sizeof(bias), "%s bias", name);
+    return w->bias ? rt_check_pointer(bias, w->bias, err) : RT_OK;
 }
 
 static enum rt_status check_weights(const struct rt_mla_block_params *p, struct rt_error *err)
@@ -135,7 +157,9 @@ static enum rt_status check_weights(const struct rt_mla_block_params *p, struct 
     if (p->q_rank > 0)
         RT_TRY(check_weight("q_b", &p->q_b, p->q_rank, err));
     RT_TRY(check_weight("kv_b", &p->kv_b, RT_MLA_BLOCK_LATENT, err));
-    return check_weight("o", &p->o, RT_MLA_BLOCK_HEADS * RT_MLA_BLOCK_VALUE, err);
+    RT_REQUIRE(!p->kv_b.bias, err, RT_ERR_INVALID, "kv_b has a bias at %p, and none is added",
+               (const void *)p->kv_b.bias);
+    return check_weight("o", &p->o, p->heads * RT_MLA_BLOCK_VALUE, err);
 }
 
 static enum rt_status check_norm(const char *name, const struct rt_norm_view *norm, uint32_t width,
@@ -161,6 +185,9 @@ static enum rt_status check_data(const struct rt_mla_block_params *p, struct rt_
     RT_TRY(rt_check_pointer("hidden", p->hidden, err));
     RT_TRY(rt_check_pointer("residual", p->residual, err));
     RT_TRY(rt_check_pointer("rope table", p->rope.table, err));
+    RT_TRY(rt_check_pointer("query scale", p->rope.query_scale, err));
+    RT_REQUIRE(p->rows.q_len == 1 || p->rows.position, err, RT_ERR_INVALID,
+               "rows of %u tokens without positions", p->rows.q_len);
     RT_TRY(check_exchange("the exchange", p->exchange, err));
     RT_TRY(check_exchange("the stale exchange", p->stale, err));
     RT_REQUIRE(!p->residual || p->input_norm.weight, err, RT_ERR_INVALID,
@@ -186,10 +213,12 @@ enum rt_status rt_mla_block_build(const struct rt_kernels *k, const struct rt_va
     RT_TRY(check_norm("kv_a norm", &p->kv_a_norm, RT_MLA_BLOCK_LATENT, err));
     RT_TRY(check_weights(p, err));
     RT_TRY(check_data(p, err));
+    /* By its own parameters: what biases a layer has is not known when its shape is resolved. */
+    const char *const entry = entry_of(p);
     const struct rt_mla_block_sm90_params sm90 = {
-        .block = *p, .cut = rt_mla_block_cut(p->hidden_size, p->q_rank, variant->parts)};
-    RT_TRY(rt_launch_grid(k, variant->entry, &sm90, sizeof(sm90), variant->parts, 1,
-                          variant->threads, out, err));
+        .block = *p, .cut = rt_mla_block_cut(p->hidden_size, p->q_rank, p->heads, variant->parts)};
+    RT_TRY(rt_launch_grid(k, entry, &sm90, sizeof(sm90), variant->parts, 1, variant->threads, out,
+                          err));
     out->cooperative = true; /* its blocks wait for each other's words */
     return RT_OK;
 }

@@ -3,28 +3,28 @@
 #define RT_KERNELS_SM90_MLA_BLOCK_ATTEND_CUH
 
 /*
- * mla_block: a unit of attention, some tokens of a row for all heads, two tiles of 16 a round.
- * Scores with the heads on the tensor cores' longer side, k split over eight warps a tile; then
- * warp w has head w of the softmax, and then columns 32 w .. of the values of all heads.
+ * mla_block: a unit of attention, some keys of a vector for a group of heads, two tiles of 16 a
+ * round. Scores with the heads on the tensor cores' longer side, k split over eight warps a tile;
+ * then warp w has head w of the softmax, and then columns 32 w .. of the values of all heads.
  */
 #include "kernels/sm90/mla_block_work.cuh"
 
-template <int B> struct rt_block_attend {
+template <class S> struct rt_block_attend {
     static constexpr int PIECES = 3;             /* of 32 numbers of k a warp, at most, of 18 */
     static constexpr uint32_t WEIGHT_PITCH = 40; /* numbers from head to head */
-    typedef rt_block_worker<B> worker;
+    typedef rt_block_worker<S> worker;
 
     worker &w;
     const uint32_t unit;
-    const struct rt_block_share share;
+    const rt_block_share<S> share;
     const float scale_log2;
     const uint32_t group, tile; /* of k; of a round */
-    uint4 q[PIECES][2];         /* heads g and g + 8 */
-    float most, sum;            /* of this lane's tokens, head `warp` */
+    uint4 q[PIECES][2];         /* heads g and g + 8 of the group; zeros where there is none */
+    float most, sum;            /* of this lane's tokens, head `warp` of the group */
     float o[4][4];
 
     __device__ __forceinline__ rt_block_attend(worker &w_, uint32_t unit_)
-        : w(w_), unit(unit_), share(w_.p, B, unit_), scale_log2(w_.p.scale * 1.44269504f),
+        : w(w_), unit(unit_), share(w_.p, unit_), scale_log2(w_.p.scale * 1.44269504f),
           group(w_.warp % 8), tile(w_.warp / 8), most(-INFINITY), sum(0), o{}
     {
     }
@@ -34,13 +34,15 @@ template <int B> struct rt_block_attend {
         return group + 8 * i < RT_MLA_BLOCK_TOKEN / 32;
     }
 
-    /* All of a row's q, once a block and in whole lines, through shared memory. */
+    /* A vector's q of the group, once a block and in whole lines, through shared memory. */
     __device__ __forceinline__ void find_q(void)
     {
         constexpr uint32_t OF_HEAD = RT_MLA_BLOCK_TOKEN / 8; /* vectors of 16 bytes */
-        constexpr uint32_t ALL = RT_MLA_BLOCK_HEADS * OF_HEAD, STEP = 32 * RT_BLOCK_WORKERS;
+        constexpr uint32_t ALL = S::GROUP * OF_HEAD, STEP = 32 * RT_BLOCK_WORKERS;
         uint4 v[3];
-        const unsigned char *from = w.p.exchange + w.at.q + (share.row * ALL + threadIdx.x) * 16;
+        const unsigned char *from =
+            w.p.exchange + w.at.q +
+            ((share.vector * S::GROUPS + share.group) * ALL + threadIdx.x) * 16;
         rt_block_gather(v, [&](int i) {
             return threadIdx.x + STEP * i < ALL ? from + STEP * 16 * i : nullptr;
         });
@@ -59,7 +61,8 @@ template <int B> struct rt_block_attend {
             if (!has_piece(i))
                 continue;
             q[i][0] = *(const uint4 *)(mine + 512 * i);
-            q[i][1] = *(const uint4 *)(mine + 512 * i + 8 * RT_BLOCK_KEY_PITCH);
+            q[i][1] =
+                S::GROUP > 8 ? *(const uint4 *)(mine + 512 * i + 8 * RT_BLOCK_KEY_PITCH) : uint4{};
         }
         worker::meet(); /* scores come where q was */
     }
@@ -126,14 +129,22 @@ template <int B> struct rt_block_attend {
         }
     }
 
+    /* New tokens of a tile are in its stage. */
+    __device__ __forceinline__ void await_new(uint32_t at)
+    {
+        if (share.is_fresh(at))
+            rt_mbarrier_wait(&w.desk.appended[share.fresh_of(at)], 0);
+    }
+
     __device__ __forceinline__ void run_round(uint32_t at)
     {
         const uint32_t tiles = min(share.end - at, 2u);
         uint32_t stage[2];
         stage[0] = w.await();
         stage[1] = tiles > 1 ? w.await() : stage[0];
-        if (at + tiles == share.tiles)
-            rt_mbarrier_wait(&w.desk.appended[share.row], 0);
+        if (S::GENERAL && tiles > 1)
+            await_new(at);
+        await_new(at + tiles - 1);
         if (tile < tiles)
             score(w.ring + (tile > 0 ? stage[1] : stage[0]) * RT_BLOCK_STAGE_BYTES);
         worker::meet();
@@ -175,13 +186,13 @@ template <int B> struct rt_block_attend {
         /* Neighbours change halves, so that a lane has four columns in a row. */
         const bool is_odd = w.t % 2 > 0;
         unsigned char *to = w.p.exchange + w.at.pieces +
-                            ((unit * RT_MLA_BLOCK_HEADS + w.g) * RT_MLA_BLOCK_LATENT + 32 * w.warp +
+                            ((unit * S::GROUP + w.g) * RT_MLA_BLOCK_LATENT + 32 * w.warp +
                              (is_odd ? 8 + 2 * w.t - 2 : 2 * w.t)) *
                                 2;
 #pragma unroll
         for (int i = 0; i < 4; i += 2)
 #pragma unroll
-            for (int e = 0; e < 4; e += 2) {
+            for (int e = 0; e < (S::GROUP > 8 ? 4 : 2); e += 2) {
                 const float x = trade(is_odd ? o[i][e] : o[i + 1][e]);
                 const float y = trade(is_odd ? o[i][e + 1] : o[i + 1][e + 1]);
                 unsigned char *there = to + (8 * i + e / 2 * 8 * RT_MLA_BLOCK_LATENT) * 2;
@@ -190,8 +201,10 @@ template <int B> struct rt_block_attend {
                 else
                     store_four(there, o[i][e], o[i][e + 1], x, y);
             }
-        if (w.lane == 0)
-            rt_store_relaxed(w.p.exchange + w.at.weights + (w.warp * RT_MLA_BLOCK_UNITS + unit) * 8,
+        const uint32_t head = share.group * S::GROUP + w.warp,
+                       piece = unit - share.group * S::PIECES;
+        if (w.lane == 0 && (S::GROUP > 8 || w.warp < S::GROUP))
+            rt_store_relaxed(w.p.exchange + w.at.weights + (head * S::PIECES + piece) * 8,
                              make_uint2(__float_as_uint(most), __float_as_uint(sum)));
     }
 
@@ -204,7 +217,7 @@ template <int B> struct rt_block_attend {
         for (uint32_t at = share.first; at < share.end; at += 2)
             run_round(at);
         if (share.is_last)
-            rt_mbarrier_wait(&w.desk.appended[share.row], 0);
+            rt_mbarrier_wait(&w.desk.appended[share.own_fresh()], 0);
         store();
     }
 };

@@ -13,7 +13,7 @@
  * later stands in line behind them. And of o_proj the last chunks that come into L2 early. */
 enum { RT_BLOCK_FLIGHT = 4, RT_BLOCK_AHEAD = 1 };
 
-template <int B> struct rt_block_bringer {
+template <class S> struct rt_block_bringer {
     const struct rt_mla_block_params &p;
     const struct rt_mla_block_cut &cut;
     unsigned char *const ring;
@@ -71,7 +71,7 @@ template <int B> struct rt_block_bringer {
     __device__ __forceinline__ void bring_norms(void) const
     {
         const bool has_a = blockIdx.x < rt_block_a_units(cut) && p.input_norm.weight;
-        const bool has_q = blockIdx.x < RT_MLA_BLOCK_QUERY_UNITS && p.q_rank > 0;
+        const bool has_q = blockIdx.x < S::QUERY_UNITS && p.q_rank > 0;
         const uint32_t a = has_a ? 2 * p.hidden_size : 0, q = has_q ? 2 * p.q_rank : 0;
         if (which > 0 || !rt_elected() || a + q == 0)
             return;
@@ -91,9 +91,11 @@ template <int B> struct rt_block_bringer {
             rt_bulk_prefetch(w.base + (int64_t)(first + i) * w.row_stride + from, 2 * (k - from));
     }
 
-    /* Rows of a weight, chunk by chunk, the tiles of a chunk one behind the other. */
+    /* Rows of a weight, chunk by chunk, the tiles of a chunk one behind the other, `apart` rows
+     * from one to the next. */
     __device__ __forceinline__ void bring_rows(const struct rt_mla_block_weight &w, uint32_t k,
-                                               uint32_t first, uint32_t rows, uint32_t ahead)
+                                               uint32_t first, uint32_t rows, uint32_t ahead,
+                                               uint32_t apart = RT_BLOCK_TILE)
     {
         const uint16_t *from = w.base + (int64_t)(first + row) * w.row_stride;
 #pragma unroll 1
@@ -101,30 +103,41 @@ template <int B> struct rt_block_bringer {
             if (at == RT_BLOCK_CHUNK)
                 bring_closer(w, k, first, rows, ahead);
             const uint32_t bytes = 2 * min(k - at, (uint32_t)RT_BLOCK_CHUNK);
+            uint32_t to = 0;
 #pragma unroll 1
-            for (uint32_t tile = 0; tile < rows; tile += RT_BLOCK_TILE)
-                bring(from + (int64_t)tile * w.row_stride + at,
+            for (uint32_t tile = 0; tile < rows; tile += RT_BLOCK_TILE, to += apart)
+                bring(from + (int64_t)to * w.row_stride + at,
                       min(rows - tile, (uint32_t)RT_BLOCK_TILE), bytes, RT_BLOCK_ROW_PITCH);
         }
+    }
+
+    __device__ __forceinline__ uint32_t query_tile(uint32_t unit, uint32_t tile) const
+    {
+        return rt_mla_block_query_tile(unit, tile, S::GENERAL ? p.rope.half_order : 0);
+    }
+
+    /* Of a unit of q: rows from its first tile to its second. */
+    __device__ __forceinline__ uint32_t apart_of(uint32_t unit) const
+    {
+        return S::GENERAL ? query_tile(unit, 1) - query_tile(unit, 0) : (uint32_t)RT_BLOCK_TILE;
     }
 
     __device__ __forceinline__ void bring_a(void)
     {
 #pragma unroll 1
         for (uint32_t v = blockIdx.x; v < rt_block_a_units(cut); v += cut.blocks) {
-            const bool is_q = v < cut.query_units;
-            const uint32_t rows =
-                is_q && p.q_rank == 0 ? RT_MLA_BLOCK_QUERY_ROWS : (uint32_t)RT_BLOCK_TILE;
-            bring_rows(is_q ? p.q : p.kv_a, p.hidden_size, (is_q ? v : v - cut.query_units) * rows,
-                       rows, 0);
+            const bool is_q = v < cut.query_units, is_pair = is_q && p.q_rank == 0;
+            const uint32_t single = (is_q ? v : v - cut.query_units) * RT_BLOCK_TILE;
+            bring_rows(is_q ? p.q : p.kv_a, p.hidden_size, is_pair ? query_tile(v, 0) : single,
+                       is_pair ? RT_MLA_BLOCK_QUERY_ROWS : (uint32_t)RT_BLOCK_TILE, 0, apart_of(v));
         }
     }
 
     __device__ __forceinline__ void bring_q_b(void)
     {
 #pragma unroll 1
-        for (uint32_t v = blockIdx.x; v < RT_MLA_BLOCK_QUERY_UNITS && p.q_rank > 0; v += cut.blocks)
-            bring_rows(p.q_b, p.q_rank, v * RT_MLA_BLOCK_QUERY_ROWS, RT_MLA_BLOCK_QUERY_ROWS, 0);
+        for (uint32_t v = blockIdx.x; v < S::QUERY_UNITS && p.q_rank > 0; v += cut.blocks)
+            bring_rows(p.q_b, p.q_rank, query_tile(v, 0), RT_MLA_BLOCK_QUERY_ROWS, 0, apart_of(v));
     }
 
     /* 64 columns of all rows of a head's W_UK. */
@@ -166,18 +179,18 @@ template <int B> struct rt_block_bringer {
     }
 
     /* To the keeper: the next stage is free. */
-    __device__ __forceinline__ void announce(uint32_t row_)
+    __device__ __forceinline__ void announce(uint32_t fresh)
     {
         rt_mbarrier_wait(&desk.empty[turn.stage], turn.parity);
         if (which == 0 && rt_elected())
-            rt_mbarrier_arrive(&desk.opened[row_]);
+            rt_mbarrier_arrive(&desk.opened[fresh]);
         __syncwarp();
     }
 
-    /* The new token is not there yet: the keeper puts it into the last tile. */
+    /* New tokens are not there yet: the keeper puts them into their tiles. */
     __device__ __forceinline__ void bring_keys(uint32_t unit)
     {
-        const struct rt_block_share share(p, B, unit);
+        const rt_block_share<S> share(p, unit);
         const uint32_t of_page = p.kv.page_size / RT_BLOCK_TILE; /* tiles */
         int pages = -1;
 #pragma unroll 1
@@ -186,10 +199,9 @@ template <int B> struct rt_block_bringer {
             if (i == 0)
                 pages = tile + lane < share.end ? share.page_of(p.kv, (tile + lane) / of_page) : -1;
             const int page = __shfl_sync(RT_BLOCK_FULL_WARP, pages, (int)i);
-            const uint32_t old =
-                min(share.length - 1 - tile * RT_BLOCK_TILE, (uint32_t)RT_BLOCK_TILE);
-            if (tile + 1 == share.tiles)
-                announce(share.row);
+            const uint32_t old = share.old_of(tile);
+            if (share.is_fresh(tile))
+                announce(share.fresh_of(tile));
             if (page >= 0)
                 bring(rt_block_token(p.kv, page, tile % of_page * RT_BLOCK_TILE + row), old,
                       2 * RT_MLA_BLOCK_TOKEN, RT_BLOCK_KEY_PITCH);
@@ -204,7 +216,7 @@ template <int B> struct rt_block_bringer {
 #pragma unroll 1
         for (uint32_t first = rt_mla_block_out_first(&cut, p.hidden_size, blockIdx.x); first < end;
              first += RT_MLA_BLOCK_OUT_ROWS)
-            bring_rows(p.o, RT_BLOCK_OUT_WIDTH, first, min(end - first, RT_MLA_BLOCK_OUT_ROWS),
+            bring_rows(p.o, S::OUT_WIDTH, first, min(end - first, RT_MLA_BLOCK_OUT_ROWS),
                        RT_BLOCK_AHEAD);
     }
 
@@ -214,7 +226,7 @@ template <int B> struct rt_block_bringer {
         bring_a();
         bring_q_b();
 #pragma unroll 1
-        for (uint32_t v = blockIdx.x; v < RT_MLA_BLOCK_UNITS; v += cut.blocks)
+        for (uint32_t v = blockIdx.x; v < S::HEAD_UNITS; v += cut.blocks)
             bring_w_uk(v);
         if (!p.early)
             rt_pdl_wait();
@@ -222,7 +234,7 @@ template <int B> struct rt_block_bringer {
         for (uint32_t v = blockIdx.x; v < RT_MLA_BLOCK_UNITS; v += cut.blocks)
             bring_keys(v);
 #pragma unroll 1
-        for (uint32_t v = blockIdx.x; v < RT_MLA_BLOCK_UNITS; v += cut.blocks)
+        for (uint32_t v = blockIdx.x; v < S::HEAD_UNITS; v += cut.blocks)
             bring_w_uv(v);
         bring_o();
     }

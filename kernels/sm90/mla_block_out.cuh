@@ -5,8 +5,8 @@
 /* mla_block behind attention: pieces become a head's sums, those its values, and those hidden. */
 #include "kernels/sm90/mla_block_attend.cuh"
 
-template <int B> struct rt_block_out {
-    typedef rt_block_worker<B> worker;
+template <class S> struct rt_block_out {
+    typedef rt_block_worker<S> worker;
     /* Tiles of o_proj whose sums have room at once. */
     static constexpr int TILES = worker::SLOT * 16 * RT_BLOCK_OUT_TILES <= RT_BLOCK_SUMS
                                      ? RT_BLOCK_OUT_TILES
@@ -27,11 +27,10 @@ template <int B> struct rt_block_out {
      * would be in the way of those that write. A row without keys takes nothing. */
     __device__ __forceinline__ void weigh_pieces(uint32_t head)
     {
-        constexpr int HELD = RT_MLA_BLOCK_UNITS / 32, OF_ROW = B < 4 ? HELD / B : 1; /* a lane's */
-        constexpr int SPAN = RT_MLA_BLOCK_UNITS / B < 32 ? RT_MLA_BLOCK_UNITS / B : 32; /* lanes */
+        constexpr int HELD = S::PIECES / 32, OF_ROW = HELD > S::SLOTS ? HELD / S::SLOTS : 1;
+        constexpr int SPAN = S::PIECES / S::SLOTS < 32 ? S::PIECES / S::SLOTS : 32; /* lanes */
         uint2 ml[HELD];
-        const unsigned char *from =
-            w.p.exchange + w.at.weights + (head * RT_MLA_BLOCK_UNITS + lane) * 8;
+        const unsigned char *from = w.p.exchange + w.at.weights + (head * S::PIECES + lane) * 8;
         rt_block_gather(ml, [&](int i) { return from + i * 32 * 8; });
 #pragma unroll
         for (int first = 0; first < HELD; first += OF_ROW) {
@@ -68,25 +67,27 @@ template <int B> struct rt_block_out {
         }
     }
 
-    /* 64 columns of a head: the sums over all pieces of each row, eight pieces a warp, of which a
-     * lane has every fourth. */
+    /* 64 columns of a head: the sums over all pieces of each vector, up to eight pieces a warp, of
+     * which a lane has every fourth. */
     __device__ __forceinline__ void combine(uint32_t v)
     {
+        constexpr int OF_WARP = S::PIECES / RT_BLOCK_WORKERS, HELD = OF_WARP / 4;
         const uint32_t head = v / RT_BLOCK_OF_HEAD, part = v % RT_BLOCK_OF_HEAD;
-        const uint32_t piece = 8 * warp + lane / 8, column = lane % 8 * 8;
-        uint4 mine[2];
+        const uint32_t piece = OF_WARP * warp + lane / 8, column = lane % 8 * 8;
+        const uint32_t unit = head / S::GROUP * S::PIECES + piece;
+        uint4 mine[HELD];
         const unsigned char *from =
             w.p.exchange + w.at.pieces +
-            ((piece * RT_MLA_BLOCK_HEADS + head) * RT_MLA_BLOCK_LATENT + part * 64 + column) * 2;
+            ((unit * S::GROUP + head % S::GROUP) * RT_MLA_BLOCK_LATENT + part * 64 + column) * 2;
         if (warp == 0)
             weigh_pieces(head);
         worker::meet();
-        rt_block_gather(mine, [&](int i) {
-            return from + i * 4 * RT_MLA_BLOCK_HEADS * RT_MLA_BLOCK_LATENT * 2;
-        });
+        rt_block_gather(mine,
+                        [&](int i) { return from + i * 4 * S::GROUP * RT_MLA_BLOCK_LATENT * 2; });
         float o[8] = {};
-        add_piece(o, mine[0], w.desk.piece[piece]);
-        add_piece(o, mine[1], w.desk.piece[piece + 4]);
+#pragma unroll
+        for (int i = 0; i < HELD; i++)
+            add_piece(o, mine[i], w.desk.piece[piece + 4 * i]);
 #pragma unroll
         for (int e = 0; e < 8; e++) {
             o[e] += __shfl_xor_sync(RT_BLOCK_FULL_WARP, o[e], 16);
@@ -100,18 +101,19 @@ template <int B> struct rt_block_out {
 
     __device__ __forceinline__ void store_combined(uint32_t head, uint32_t part) const
     {
-        constexpr uint32_t OF_ROW = RT_BLOCK_WORKERS / B; /* warps of a row */
-        const uint32_t row = threadIdx.x / 32, pair = threadIdx.x % 32;
-        if (row >= B)
+        constexpr uint32_t OF_ROW = RT_BLOCK_WORKERS / S::SLOTS; /* warps of a vector */
+        const uint32_t vector = threadIdx.x / 32, pair = threadIdx.x % 32;
+        if (vector >= S::SLOTS)
             return;
         float2 all = make_float2(0, 0);
 #pragma unroll
         for (uint32_t i = 0; i < OF_ROW; i++) {
-            const float2 one = *(const float2 *)(w.desk.sums + (row * OF_ROW + i) * 64 + 2 * pair);
+            const float2 one =
+                *(const float2 *)(w.desk.sums + (vector * OF_ROW + i) * 64 + 2 * pair);
             all.x += one.x;
             all.y += one.y;
         }
-        const uint32_t to = (row * RT_MLA_BLOCK_HEADS + head) * RT_MLA_BLOCK_LATENT + part * 64;
+        const uint32_t to = (vector * S::HEADS + head) * RT_MLA_BLOCK_LATENT + part * 64;
         rt_store_relaxed(w.p.exchange + w.at.o + (to + 2 * pair) * 2, worker::scaled(all, 1.0f));
     }
 
@@ -122,8 +124,7 @@ template <int B> struct rt_block_out {
     {
         const uint32_t head = v / RT_BLOCK_OF_HEAD, part = v % RT_BLOCK_OF_HEAD;
         const unsigned char *from =
-            w.p.exchange + w.at.o +
-            ((w.g * RT_MLA_BLOCK_HEADS + head) * RT_MLA_BLOCK_LATENT + w.mine) * 2;
+            w.p.exchange + w.at.o + ((w.g * S::HEADS + head) * RT_MLA_BLOCK_LATENT + w.mine) * 2;
         uint4 weight[1][2], x[1];
         float d[1][4] = {};
         w.take(weight, 1);
@@ -133,9 +134,9 @@ template <int B> struct rt_block_out {
         w.put(w.desk.sums, warp, w.lane_row, d[0]);
         worker::meet();
         const uint32_t vector = threadIdx.x / 8, pair = threadIdx.x % 8;
-        if (vector < B) {
+        if (vector < S::SLOTS) {
             const uint32_t to =
-                (vector * RT_MLA_BLOCK_HEADS + head) * RT_MLA_BLOCK_VALUE + part * RT_BLOCK_TILE;
+                (vector * S::HEADS + head) * RT_MLA_BLOCK_VALUE + part * RT_BLOCK_TILE;
             rt_store_relaxed(w.p.exchange + w.at.v + (to + 2 * pair) * 2,
                              worker::scaled(worker::add(w.desk.sums, 1, 0, vector, pair), 1.0f));
         }
@@ -156,7 +157,7 @@ template <int B> struct rt_block_out {
         a.vector = threadIdx.x / PAIRS;
         a.pair = threadIdx.x % PAIRS;
         const uint32_t row = round * TILES * RT_BLOCK_TILE + 2 * a.pair;
-        a.is_there = a.vector < w.p.rows.count && row < rows;
+        a.is_there = a.vector < S::vectors_of(w.p) && row < rows;
         a.to = (uint64_t)a.vector * w.p.hidden_size + first + row;
         return a;
     }
@@ -174,27 +175,40 @@ template <int B> struct rt_block_out {
         *(uint32_t *)(w.p.residual + a.to) = sum;
     }
 
-    /* Rows of o_proj from `first` on, up to four tiles, the first quarter in registers before the
-     * values are there. */
+    /* Rows of o_proj from `first` on, up to four tiles, the first 512 numbers of k in registers
+     * before the values are there. */
     __device__ __forceinline__ void project(uint32_t first, uint32_t rows)
     {
+        constexpr int HELD = S::OUT_CHUNKS < 4 ? S::OUT_CHUNKS : 4; /* chunks of values */
         const uint32_t tiles = (rows + RT_BLOCK_TILE - 1) / RT_BLOCK_TILE;
-        const unsigned char *from = w.p.exchange + w.at.v + (w.g * RT_BLOCK_OUT_WIDTH + w.mine) * 2;
-        uint4 weight[RT_BLOCK_OUT_TILES][2], x[RT_BLOCK_OUT_CHUNKS];
+        const unsigned char *from = w.p.exchange + w.at.v + (w.g * S::OUT_WIDTH + w.mine) * 2;
+        uint4 weight[RT_BLOCK_OUT_TILES][2], x[HELD];
         float d[RT_BLOCK_OUT_TILES][4] = {};
-        w.take(weight, tiles);
-        rt_block_gather(
-            x, [&](int i) { return w.has_row() ? from + 2 * RT_BLOCK_CHUNK * i : nullptr; });
-        w.multiply(d, weight, x[0], tiles);
 #pragma unroll 1
-        for (int chunk = 1; chunk < RT_BLOCK_OUT_CHUNKS; chunk++) {
-#pragma unroll
-            for (int i = 1; i < RT_BLOCK_OUT_CHUNKS; i++)
-                x[i - 1] = x[i];
+        for (int part = 0; part < S::OUT_CHUNKS / HELD; part++) {
             w.take(weight, tiles);
+            rt_block_gather(
+                x, [&](int i) { return w.has_row() ? from + 2 * RT_BLOCK_CHUNK * i : nullptr; });
             w.multiply(d, weight, x[0], tiles);
+#pragma unroll 1
+            for (int chunk = 1; chunk < HELD; chunk++) {
+#pragma unroll
+                for (int i = 1; i < HELD; i++)
+                    x[i - 1] = x[i];
+                w.take(weight, tiles);
+                w.multiply(d, weight, x[0], tiles);
+            }
+            from += 2 * RT_BLOCK_CHUNK * HELD;
         }
         store(first, rows, d);
+    }
+
+    /* Two neighbours of hidden. */
+    __device__ __forceinline__ uint32_t finish(float2 sum, uint32_t row) const
+    {
+        if (S::GENERAL)
+            sum = worker::plus(sum, w.p.o.bias, row);
+        return worker::scaled(sum, 1.0f);
     }
 
     __device__ __forceinline__ void store(uint32_t first, uint32_t rows,
@@ -210,8 +224,9 @@ template <int B> struct rt_block_out {
                 w.put(w.desk.sums, TILES * warp + i, w.lane_row, d[round * TILES + i]);
             worker::meet();
             if (a.is_there)
-                *(uint32_t *)(w.p.hidden + a.to) = worker::scaled(
-                    worker::add(w.desk.sums, TILES, a.pair / 8, a.vector, a.pair % 8), 1.0f);
+                *(uint32_t *)(w.p.hidden + a.to) =
+                    finish(worker::add(w.desk.sums, TILES, a.pair / 8, a.vector, a.pair % 8),
+                           (uint32_t)(a.to - (uint64_t)a.vector * w.p.hidden_size));
         }
     }
 
@@ -220,10 +235,10 @@ template <int B> struct rt_block_out {
         const uint32_t hidden = w.p.hidden_size;
         const uint32_t end = rt_mla_block_out_first(&w.cut, hidden, blockIdx.x + 1);
 #pragma unroll 1
-        for (uint32_t v = blockIdx.x; v < RT_MLA_BLOCK_UNITS; v += w.cut.blocks)
+        for (uint32_t v = blockIdx.x; v < S::HEAD_UNITS; v += w.cut.blocks)
             combine(v);
 #pragma unroll 1
-        for (uint32_t v = blockIdx.x; v < RT_MLA_BLOCK_UNITS; v += w.cut.blocks)
+        for (uint32_t v = blockIdx.x; v < S::HEAD_UNITS; v += w.cut.blocks)
             value(v);
 #pragma unroll 1
         for (uint32_t first = rt_mla_block_out_first(&w.cut, hidden, blockIdx.x); first < end;

@@ -3,8 +3,8 @@
 #define RT_KERNELS_SM90_MLA_BLOCK_WORK_CUH
 
 /*
- * mla_block: the sixteen warps of a block that multiply, for up to B rows: what their products have
- * in common, and those in front of attention.
+ * mla_block: the sixteen warps of a block that multiply, for up to S::SLOTS vectors: what their
+ * products have in common, and those in front of attention.
  *
  * Of a stage's 512 numbers of k warp w has 32 w ..: a lane 8 of them, of two rows of the weight and
  * of one vector. A lane's rows are 0, 4, 1, 5 .. so that lanes which read together meet no bank
@@ -31,9 +31,9 @@ static __device__ __noinline__ float2 rt_block_add_slots(const float *from, uint
     return sum;
 }
 
-template <int B> struct rt_block_worker {
-    static constexpr uint32_t VECTOR_PITCH = B == 1 ? 0 : 20; /* floats of sums */
-    static constexpr uint32_t SLOT = B == 1 ? 16 : B * VECTOR_PITCH;
+template <class S> struct rt_block_worker {
+    static constexpr uint32_t VECTOR_PITCH = S::SLOTS == 1 ? 0 : 20; /* floats of sums */
+    static constexpr uint32_t SLOT = S::SLOTS == 1 ? 16 : S::SLOTS * VECTOR_PITCH;
     static constexpr uint32_t TILE_SUMS = RT_BLOCK_WORKERS * SLOT;
     static constexpr int WINDOW = 4; /* chunks of hidden in registers */
 
@@ -49,8 +49,8 @@ template <int B> struct rt_block_worker {
     __device__ __forceinline__ rt_block_worker(const struct rt_mla_block_sm90_params &p_,
                                                unsigned char *ring_, struct rt_block_desk &desk_,
                                                uint32_t warp_)
-        : p(p_.block), cut(p_.cut), at(rt_mla_block_exchange(B, p_.block.q_rank)), ring(ring_),
-          desk(desk_), warp(warp_), lane(threadIdx.x % 32), g(lane / 4), t(lane % 4),
+        : p(p_.block), cut(p_.cut), at(rt_mla_block_exchange(S::SLOTS, p_.block.q_rank, S::HEADS)),
+          ring(ring_), desk(desk_), warp(warp_), lane(threadIdx.x % 32), g(lane / 4), t(lane % 4),
           lane_row(g / 2 + g % 2 * 4), mine(32 * warp_ + 8 * t), turn{0, 0}
     {
     }
@@ -60,10 +60,10 @@ template <int B> struct rt_block_worker {
         rt_bar_sync(RT_BLOCK_BAR_WORKERS, 32 * RT_BLOCK_WORKERS);
     }
 
-    /* This lane's vector is a row of the graph. */
+    /* There is room for this lane's vector. */
     __device__ __forceinline__ bool has_row(void) const
     {
-        return B == 8 ? true : g < B;
+        return S::SLOTS == 8 ? true : g < S::SLOTS;
     }
 
     /* The warp has numbers of a chunk: a last one may be shorter. */
@@ -138,11 +138,11 @@ template <int B> struct rt_block_worker {
                                         const float (&d)[4]) const
     {
         float *to = sums + slot * SLOT + 2 * t * VECTOR_PITCH + row;
-        if (2 * t >= B)
+        if (2 * t >= S::SLOTS)
             return;
         to[0] = d[0];
         to[8] = d[2];
-        if (B > 1) {
+        if (S::SLOTS > 1) {
             to[VECTOR_PITCH] = d[1];
             to[VECTOR_PITCH + 8] = d[3];
         }
@@ -161,9 +161,17 @@ template <int B> struct rt_block_worker {
         return rt_pack_bf16x2(v.x * by, v.y * by);
     }
 
+    /* Rows `row` and the next of a product, their biases where there are some. */
+    static __device__ __forceinline__ float2 plus(const float2 &v, const uint16_t *bias,
+                                                  uint32_t row)
+    {
+        const uint32_t pair = bias ? *(const uint32_t *)(bias + row) : 0;
+        return make_float2(v.x + rt_bf16_low(pair), v.y + rt_bf16_high(pair));
+    }
+
     /* This warp's part of the sum of a vector's squares, of which a lane has `sum`. */
     __device__ __forceinline__ void put_squares(float sum,
-                                                float (*squares)[RT_MLA_BLOCK_MOST_ROWS]) const
+                                                float (*squares)[RT_MLA_BLOCK_MOST_VECTORS]) const
     {
         sum += __shfl_xor_sync(RT_BLOCK_FULL_WARP, sum, 1);
         sum += __shfl_xor_sync(RT_BLOCK_FULL_WARP, sum, 2);
@@ -171,9 +179,9 @@ template <int B> struct rt_block_worker {
             squares[warp][g] = sum;
     }
 
-    static __device__ __forceinline__ float factor(const struct rt_norm_view &norm,
-                                                   const float (*squares)[RT_MLA_BLOCK_MOST_ROWS],
-                                                   uint32_t vector)
+    static __device__ __forceinline__ float
+    factor(const struct rt_norm_view &norm, const float (*squares)[RT_MLA_BLOCK_MOST_VECTORS],
+           uint32_t vector)
     {
         float sum = 0;
 #pragma unroll
@@ -222,7 +230,7 @@ template <int B> struct rt_block_worker {
         const uint32_t chunks = rt_block_chunks(p.hidden_size);
         /* That the warp has a part of: the last may be short. */
         const uint32_t parts = (p.hidden_size + RT_BLOCK_CHUNK - 1 - 32 * warp) / RT_BLOCK_CHUNK;
-        const uint32_t end = g < p.rows.count ? parts : 0;
+        const uint32_t end = g < S::vectors_of(p) ? parts : 0;
         const uint64_t from = (uint64_t)g * p.hidden_size + mine;
         piece x[WINDOW];
         float squares = 0;
@@ -254,43 +262,113 @@ template <int B> struct rt_block_worker {
         return multiply_all<T, SUM_AND_NORM>(d);
     }
 
+    /* A vector's cosine and sine of a pair; the block's first unit has its own at hand. */
+    __device__ __forceinline__ float2 turn_at(uint32_t vector, uint32_t pair, bool is_first) const
+    {
+        return is_first ? desk.turn[vector][pair % (RT_MLA_BLOCK_QUERY_ROWS / 2)]
+                        : rt_block_keeper<S>::turn_of(p, S::length_of(p, vector), pair);
+    }
+
+    /* Where two neighbours of q go, `row` of all heads' rows. */
+    __device__ __forceinline__ unsigned char *place_of_query(uint32_t vector, uint32_t row) const
+    {
+        const uint32_t head = row / RT_MLA_BLOCK_QUERY, of_head = row % RT_MLA_BLOCK_QUERY;
+        const uint32_t all = vector * S::HEADS + head;
+        const uint32_t to = of_head < RT_MLA_BLOCK_NOPE
+                                ? at.nope + (all * RT_MLA_BLOCK_NOPE + of_head) * 2
+                                : at.q + (all * RT_MLA_BLOCK_TOKEN + RT_MLA_BLOCK_LATENT + of_head -
+                                          RT_MLA_BLOCK_NOPE) *
+                                             2;
+        return p.exchange + to;
+    }
+
     /* Of q two neighbours in front of their factor, `row` of all heads' rows. */
     __device__ __forceinline__ void store_query(uint32_t vector, uint32_t row, float2 q, float by,
                                                 bool is_first)
     {
         const uint32_t head = row / RT_MLA_BLOCK_QUERY, of_head = row % RT_MLA_BLOCK_QUERY;
-        uint32_t to =
-            at.nope + ((vector * RT_MLA_BLOCK_HEADS + head) * RT_MLA_BLOCK_NOPE + of_head) * 2;
+        uint32_t to = at.nope + ((vector * S::HEADS + head) * RT_MLA_BLOCK_NOPE + of_head) * 2;
         if (of_head >= RT_MLA_BLOCK_NOPE) {
             const uint32_t pair = (of_head - RT_MLA_BLOCK_NOPE) / 2;
-            const float2 turned =
-                is_first
-                    ? desk.turn[vector][pair % (RT_MLA_BLOCK_QUERY_ROWS / 2)]
-                    : rt_block_keeper<B>::turn_of(p, rt_block_share::length_of(p, vector), pair);
-            q = make_float2(q.x * turned.x - q.y * turned.y, q.x * turned.y + q.y * turned.x);
-            to = at.q + ((vector * RT_MLA_BLOCK_HEADS + head) * RT_MLA_BLOCK_TOKEN +
-                         RT_MLA_BLOCK_LATENT + 2 * pair) *
+            const float2 turn = turn_at(vector, pair, is_first);
+            q = make_float2(q.x * turn.x - q.y * turn.y, q.x * turn.y + q.y * turn.x);
+            to = at.q + ((vector * S::HEADS + head) * RT_MLA_BLOCK_TOKEN + RT_MLA_BLOCK_LATENT +
+                         2 * pair) *
                             2;
         }
         rt_store_relaxed(p.exchange + to, scaled(q, by));
     }
 
-    /* Two neighbours of tile `tile` of unit v. */
+    /* Of both tiles of unit v the neighbours at 2 * pair, with all that a model may do to them. */
+    __device__ __forceinline__ void store_general(uint32_t v, uint32_t vector, uint32_t pair,
+                                                  float2 low, float2 high, float by)
+    {
+        constexpr uint32_t PLAIN = RT_MLA_BLOCK_PLAIN_UNITS;
+        const uint32_t half = p.rope.half_order, part = v % RT_MLA_BLOCK_QUERY_UNITS;
+        const uint32_t row = rt_mla_block_query_tile(v, 0, half) + 2 * pair;
+        const uint32_t next = rt_mla_block_query_tile(v, 1, half) + 2 * pair;
+        const uint16_t *const bias = p.q_rank > 0 ? p.q_b.bias : p.q.bias;
+        const uint32_t length = S::length_of(p, vector);
+        const float scale =
+            p.rope.query_scale && length > 0 ? p.rope.query_scale[length - 1] : 1.0f;
+        low = plus(make_float2(low.x * by, low.y * by), bias, row);
+        high = plus(make_float2(high.x * by, high.y * by), bias, next);
+        if (part >= PLAIN) {
+            const uint32_t first = (part - PLAIN) * (RT_MLA_BLOCK_QUERY_ROWS / 2);
+            const bool is_first = v == blockIdx.x;
+            const float2 one = turn_at(vector, first + (half ? 2 * pair : pair), is_first);
+            const float2 two = turn_at(vector, first + (half ? 2 * pair + 1 : pair + 8), is_first);
+            if (half)
+                turn_halves(low, high, one, two);
+            else
+                turn_pairs(low, high, one, two);
+        }
+        rt_store_relaxed(place_of_query(vector, row), scaled(low, scale));
+        rt_store_relaxed(place_of_query(vector, next), scaled(high, scale));
+    }
+
+    /* Numbers of `low` with those below them. */
+    static __device__ __forceinline__ void turn_halves(float2 &low, float2 &high, float2 one,
+                                                       float2 two)
+    {
+        const float2 a = low, b = high;
+        low = make_float2(a.x * one.x - b.x * one.y, a.y * two.x - b.y * two.y);
+        high = make_float2(a.x * one.y + b.x * one.x, a.y * two.y + b.y * two.x);
+    }
+
+    /* The two of each with each other. */
+    static __device__ __forceinline__ void turn_pairs(float2 &low, float2 &high, float2 one,
+                                                      float2 two)
+    {
+        low = make_float2(low.x * one.x - low.y * one.y, low.x * one.y + low.y * one.x);
+        high = make_float2(high.x * two.x - high.y * two.y, high.x * two.y + high.y * two.x);
+    }
+
+    __device__ __forceinline__ float hidden_factor(uint32_t vector) const
+    {
+        return p.input_norm.weight ? factor(p.input_norm, desk.squares[0], vector) : 1.0f;
+    }
+
+    /* Two neighbours of tile `tile` of unit v; of general kernels not of both tiles of q. */
     __device__ __forceinline__ void store_a(uint32_t v, uint32_t tile, uint32_t vector,
                                             uint32_t pair, const float2 &sum)
     {
         const bool is_q = v < cut.query_units;
-        const float by = p.input_norm.weight ? factor(p.input_norm, desk.squares[0], vector) : 1.0f;
+        const float by = hidden_factor(vector);
         if (is_q && p.q_rank == 0) {
             store_query(vector, v * RT_MLA_BLOCK_QUERY_ROWS + tile * RT_BLOCK_TILE + 2 * pair, sum,
                         by, v == blockIdx.x);
             return;
         }
-        const uint32_t column =
-            is_q ? v * RT_BLOCK_TILE : p.q_rank + (v - cut.query_units) * RT_BLOCK_TILE;
+        const uint32_t row = (is_q ? v : v - cut.query_units) * RT_BLOCK_TILE + 2 * pair;
         const uint32_t width = p.q_rank + RT_MLA_BLOCK_TOKEN;
-        rt_store_relaxed(p.exchange + at.a + (vector * width + column + 2 * pair) * 2,
-                         scaled(sum, by));
+        const uint32_t to = vector * width + (is_q ? 0 : p.q_rank) + row;
+        uint32_t rounded = scaled(sum, by);
+        if (S::GENERAL)
+            rounded = scaled(
+                plus(make_float2(sum.x * by, sum.y * by), is_q ? p.q.bias : p.kv_a.bias, row),
+                1.0f);
+        rt_store_relaxed(p.exchange + at.a + to * 2, rounded);
     }
 
     /*
@@ -310,16 +388,23 @@ template <int B> struct rt_block_worker {
         put_squares(squares, desk.squares[0]);
         if (T > 1) /* q */
             rt_mbarrier_wait(&desk.turned, 0);
+        constexpr bool BOTH = S::GENERAL && T > 1;
+        const uint32_t vector = threadIdx.x / 8, pair = threadIdx.x % 8;
+        float2 sum[T];
 #pragma unroll
         for (int tile = 0; tile < T; tile++) {
             if (tile > 0)
                 meet(); /* sums have been read */
             put(sums, warp, lane_row, d[tile]);
             meet();
-            const uint32_t vector = threadIdx.x / 8, pair = threadIdx.x % 8;
-            if (vector < B)
-                store_a(v, tile, vector, pair, add(sums, 1, 0, vector, pair));
+            if (vector >= S::SLOTS)
+                continue;
+            sum[tile] = add(sums, 1, 0, vector, pair);
+            if (!BOTH)
+                store_a(v, tile, vector, pair, sum[tile]);
         }
+        if (BOTH && vector < S::SLOTS)
+            store_general(v, vector, pair, sum[0], sum[T - 1], hidden_factor(vector));
     }
 
     __device__ __forceinline__ void run_a(void)
@@ -366,17 +451,23 @@ template <int B> struct rt_block_worker {
         put(desk.sums, 2 * warp, lane_row, d[0]);
         put(desk.sums, 2 * warp + 1, lane_row, d[1]);
         meet();
-        const uint32_t vector = threadIdx.x / 16, pair = threadIdx.x % 16;
-        if (vector < B)
+        constexpr int THREADS = S::GENERAL ? 8 : 16; /* of a vector */
+        const uint32_t vector = threadIdx.x / THREADS, pair = threadIdx.x % THREADS;
+        if (vector >= S::SLOTS)
+            return;
+        const float by = factor(p.q_a_norm, desk.squares[1], vector);
+        if (S::GENERAL)
+            store_general(v, vector, pair, add(desk.sums, 2, 0, vector, pair),
+                          add(desk.sums, 2, 1, vector, pair), by);
+        else
             store_query(vector, v * RT_MLA_BLOCK_QUERY_ROWS + 2 * pair,
-                        add(desk.sums, 2, pair / 8, vector, pair % 8),
-                        factor(p.q_a_norm, desk.squares[1], vector), v == blockIdx.x);
+                        add(desk.sums, 2, pair / 8, vector, pair % 8), by, v == blockIdx.x);
     }
 
     __device__ __forceinline__ void run_q_b(void)
     {
 #pragma unroll 1
-        for (uint32_t v = blockIdx.x; v < RT_MLA_BLOCK_QUERY_UNITS && p.q_rank > 0; v += cut.blocks)
+        for (uint32_t v = blockIdx.x; v < S::QUERY_UNITS && p.q_rank > 0; v += cut.blocks)
             run_query(v);
     }
 
@@ -398,7 +489,7 @@ template <int B> struct rt_block_worker {
         release(stage);
         const unsigned char *from =
             p.exchange + at.nope +
-            ((g * RT_MLA_BLOCK_HEADS + head) * RT_MLA_BLOCK_NOPE + 32 * quarter + 4 * t) * 2;
+            ((g * S::HEADS + head) * RT_MLA_BLOCK_NOPE + 32 * quarter + 4 * t) * 2;
         uint2 x[2];
         rt_block_gather(x, [&](int j) { return has_row() ? from + 32 * j : nullptr; });
         float d[4] = {};
@@ -413,7 +504,7 @@ template <int B> struct rt_block_worker {
     __device__ __forceinline__ void store_w_uk(uint32_t head, uint32_t part) const
     {
         const uint32_t vector = threadIdx.x / 32, pair = threadIdx.x % 32;
-        if (vector >= B)
+        if (vector >= S::SLOTS)
             return;
         const float *sums = desk.sums + pair / 8 * SLOT + vector * VECTOR_PITCH + pair % 8 * 2;
         float2 sum = make_float2(0, 0);
@@ -422,7 +513,7 @@ template <int B> struct rt_block_worker {
             sum.x += sums[i * 4 * SLOT];
             sum.y += sums[i * 4 * SLOT + 1];
         }
-        const uint32_t to = (vector * RT_MLA_BLOCK_HEADS + head) * RT_MLA_BLOCK_TOKEN + part * 64;
+        const uint32_t to = (vector * S::HEADS + head) * RT_MLA_BLOCK_TOKEN + part * 64;
         rt_store_relaxed(p.exchange + at.q + (to + 2 * pair) * 2, scaled(sum, 1.0f));
     }
 };

@@ -12,6 +12,7 @@
 #include "tests/checkkern/mla_block_case.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -102,7 +103,7 @@ static void check_words(struct ck *ck, const struct bench *b, const struct tenso
 
 static void check_query(struct ck *ck, const struct bench *b)
 {
-    const uint32_t heads = b->slots * RT_MLA_BLOCK_HEADS;
+    const uint32_t heads = b->slots * b->p.heads;
     const struct tensor nope = {"q", heads, RT_MLA_BLOCK_NOPE, RT_MLA_BLOCK_NOPE, OF_MEAN};
     const struct tensor turned = {"q turned", heads, RT_MLA_BLOCK_ROPE, RT_MLA_BLOCK_TOKEN,
                                   OF_MEAN};
@@ -112,7 +113,7 @@ static void check_query(struct ck *ck, const struct bench *b)
 
 static void check_front(struct ck *ck, struct bench *b)
 {
-    const uint32_t heads = b->slots * RT_MLA_BLOCK_HEADS, width = b->p.q_rank + RT_MLA_BLOCK_TOKEN;
+    const uint32_t heads = b->slots * b->p.heads, width = b->p.q_rank + RT_MLA_BLOCK_TOKEN;
     const struct tensor a = {"a", b->slots, width, width, OF_MEAN};
     const struct tensor q = {"q latent", heads, RT_MLA_BLOCK_LATENT, RT_MLA_BLOCK_TOKEN, OF_MEAN};
     run_step(b, RT_REF_MLA_BLOCK_A);
@@ -151,11 +152,11 @@ static void check_append(struct ck *ck, struct bench *b, const struct ck_block_b
 
 static void check_back(struct ck *ck, struct bench *b)
 {
-    const uint32_t heads = b->slots * RT_MLA_BLOCK_HEADS;
+    const uint32_t heads = b->slots * b->p.heads;
     const struct tensor o = {"o", heads, RT_MLA_BLOCK_LATENT, RT_MLA_BLOCK_LATENT, OF_MEAN_ATTEND};
     const struct tensor v = {"v", heads, RT_MLA_BLOCK_VALUE, RT_MLA_BLOCK_VALUE, OF_MEAN};
-    const struct tensor hidden = {"hidden", b->p.rows.count, b->p.hidden_size, b->p.hidden_size,
-                                  OF_MEAN};
+    const struct tensor hidden = {"hidden", rt_mla_block_vectors(&b->p), b->p.hidden_size,
+                                  b->p.hidden_size, OF_MEAN};
     run_step(b, RT_REF_MLA_BLOCK_ATTEND);
     check_words(ck, b, &o, b->at.o);
     run_step(b, RT_REF_MLA_BLOCK_VALUES);
@@ -168,16 +169,17 @@ static void check_steps(struct ck *ck, const struct ck_block_case *c, struct ck_
                         const struct outcome *found)
 {
     const uint64_t bytes = b->hidden.bytes;
-    struct bench bench = {
-        .p = ck_block_params(c, b, CK_REF), .slots = rt_mla_block_slots(c->rows), .found = found};
+    struct bench bench = {.p = ck_block_params(c, b, CK_REF),
+                          .slots = rt_mla_block_slots(c->rows * c->q_len),
+                          .found = found};
     uint16_t *hidden = ck_new(ck, bytes), *residual = ck_new(ck, bytes);
-    bench.at = rt_mla_block_exchange(bench.slots, c->q_rank);
+    bench.at = rt_mla_block_exchange(bench.slots, c->q_rank, c->heads);
     bench.exchange = ck_new(ck, bench.at.bytes);
     bench.p.exchange = bench.exchange;
     memcpy(hidden, b->hidden.ref, bytes);
     memcpy(residual, b->residual.ref, bytes);
     bench.p.hidden = hidden;
-    bench.p.residual = c->residual ? residual : NULL;
+    bench.p.residual = bench.p.residual ? residual : NULL;
     check_front(ck, &bench);
     check_append(ck, &bench, b);
     check_back(ck, &bench);
@@ -252,6 +254,19 @@ static void check_again(struct ck *ck, struct ck_block_buffers *b, struct rt_var
     drop(&again);
 }
 
+/* What the case has, for the line of a failure. */
+static const char *words_of(const struct ck_block_case *c, char *out, size_t bytes)
+{
+    static const char *const words[] = {"norm",  "residual", "first",  "rope",   "early",
+                                        "slots", "strided",  "halves", "biases", "factors"};
+    size_t at = 0;
+    out[0] = 0;
+    for (uint32_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+        if (ck_block_has(c, 1u << i))
+            at += (size_t)snprintf(out + at, bytes - at, " %s", words[i]);
+    return out;
+}
+
 static void check(struct ck *ck, struct ck_random *random, const struct ck_block_case *c,
                   uint32_t repeats)
 {
@@ -259,22 +274,22 @@ static void check(struct ck *ck, struct ck_random *random, const struct ck_block
     struct ck_block_buffers b = ck_block_make(ck, random, c, 1);
     struct rt_mla_block_params p = ck_block_params(c, &b, CK_DEVICE);
     struct rt_variant choice;
+    char words[96];
     if (ck_block_resolve(ck, c, &p, &choice)) {
         const uint32_t most = choice.parts;
         ck_case(ck,
-                "%u rows of %d .. %d tokens, kind %d, hidden %u, q rank %u, pages of %u:"
-                "%s%s%s%s%s%s%s",
-                c->rows, c->length[0], c->length[c->rows - 1], (int)c->kind, c->hidden_size,
-                c->q_rank, c->page_size, c->norm ? " norm" : "", c->residual ? " residual" : "",
-                c->first ? " first" : "", c->rope ? " rope" : "", c->early ? " early" : "",
-                c->slots ? " slots" : "", c->strided ? " strided" : "");
+                "%u rows of %d .. %d tokens, %u new, %u heads, kind %d, hidden %u, q rank %u, "
+                "pages of %u:%s",
+                c->rows, c->length[0], c->length[c->rows - 1], c->q_len, c->heads, (int)c->kind,
+                c->hidden_size, c->q_rank, c->page_size, words_of(c, words, sizeof(words)));
         launch(ck, &choice, &p);
         struct outcome found = download(ck, &b);
         check_steps(ck, c, &b, &found);
         check_exchanges(ck, &b, &found);
         for (uint32_t i = 0; i < repeats; i++) {
             const uint32_t other = others[i % (sizeof(others) / sizeof(others[0]))];
-            const bool is_few = c->norm && c->hidden_size > 5120; /* a unit a block, then */
+            /* a unit a block, then */
+            const bool is_few = ck_block_has(c, CK_BLOCK_NORM) && c->hidden_size > 5120;
             check_again(ck, &b, choice, &p, other && other < most && !is_few ? other : most,
                         &found);
         }
@@ -286,85 +301,48 @@ static void check(struct ck *ck, struct ck_random *random, const struct ck_block
 
 /* ---- cases ---- */
 
+#define PLAIN CK_BLOCK_PLAIN
+#define NORM CK_BLOCK_NORM
+#define SUM (CK_BLOCK_NORM | CK_BLOCK_RESIDUAL)
+#define FIRST CK_BLOCK_FIRST
+#define ROPE CK_BLOCK_ROPE
+#define EARLY CK_BLOCK_EARLY
+#define SLOTS CK_BLOCK_SLOTS
+#define STRIDED CK_BLOCK_STRIDED
+#define HALVES (CK_BLOCK_ROPE | CK_BLOCK_HALVES)
+#define BIASES CK_BLOCK_BIASES
+#define FACTORS CK_BLOCK_FACTORS
+
+/* Rows, new tokens, heads; hidden, q rank, page; kind, flags; lengths, absent tokens. What more
+ * than one token a row, or another number of heads, or the flags from HALVES on ask for is the
+ * general kernels' to do. */
 static const struct ck_block_case small[] = {
-    {.rows = 1,
-     .hidden_size = 256,
-     .q_rank = 256,
-     .page_size = 64,
-     .length = {65},
-     .norm = true,
-     .residual = true,
-     .rope = true,
-     .early = true},
-    {.rows = 8,
-     .hidden_size = 512,
-     .q_rank = 128,
-     .page_size = 16,
-     .length = {1, 2, 16, 0, 17, 64, 33, 257},
-     .norm = true,
-     .residual = true,
-     .first = true,
-     .rope = true,
-     .slots = true,
-     .strided = true},
-    {.rows = 8,
-     .hidden_size = 256,
-     .q_rank = 0,
-     .page_size = 64,
-     .length = {15, 16, 17, 300, 0, 1, 128, 129},
-     .norm = true,
-     .residual = true,
-     .rope = true,
-     .early = true},
-    {.rows = 2,
-     .hidden_size = 256,
-     .q_rank = 0,
-     .page_size = 32,
-     .length = {40, 1},
-     .norm = true,
-     .kind = CK_BLOCK_NAN,
-     .rope = true},
-    {.rows = 3,
-     .hidden_size = 384,
-     .q_rank = 640,
-     .page_size = 64,
-     .length = {30, 0, 70},
-     .slots = true,
-     .early = true,
-     .rope = true},
-    {.rows = 4,
-     .hidden_size = 1024,
-     .q_rank = 128,
-     .page_size = 128,
-     .length = {200, 7, 16, 31},
-     .kind = CK_BLOCK_SHARP,
-     .norm = true},
-    {.rows = 6,
-     .hidden_size = 128,
-     .q_rank = 256,
-     .page_size = 16,
-     .length = {40, 30, 20, 17, 5, 100},
-     .kind = CK_BLOCK_LOST,
-     .norm = true,
-     .slots = true,
-     .rope = true,
-     .residual = true},
-    {.rows = 1,
-     .hidden_size = 256,
-     .q_rank = 128,
-     .page_size = 64,
-     .length = {100},
-     .kind = CK_BLOCK_ZERO,
-     .norm = true,
-     .rope = true,
-     .early = true},
-    {.rows = 1,
-     .hidden_size = 128,
-     .q_rank = 0,
-     .page_size = 64,
-     .length = {0},
-     .norm = true,
-     .residual = true},
+    {1, 1, 16, 256, 256, 64, PLAIN, SUM | ROPE | EARLY, {65}, {0}},
+    {8,
+     1,
+     16,
+     512,
+     128,
+     16,
+     PLAIN,
+     SUM | FIRST | ROPE | SLOTS | STRIDED,
+     {1, 2, 16, 0, 17, 64, 33, 257},
+     {0}},
+    {8, 1, 16, 256, 0, 64, PLAIN, SUM | ROPE | EARLY, {15, 16, 17, 300, 0, 1, 128, 129}, {0}},
+    {2, 1, 16, 256, 0, 32, CK_BLOCK_NAN, NORM | ROPE, {40, 1}, {0}},
+    {3, 1, 16, 384, 640, 64, PLAIN, ROPE | EARLY | SLOTS, {30, 0, 70}, {0}},
+    {4, 1, 16, 1024, 128, 128, CK_BLOCK_SHARP, NORM, {200, 7, 16, 31}, {0}},
+    {6, 1, 16, 128, 256, 16, CK_BLOCK_LOST, SUM | ROPE | SLOTS, {40, 30, 20, 17, 5, 100}, {0}},
+    {1, 1, 16, 256, 128, 64, CK_BLOCK_ZERO, NORM | ROPE | EARLY, {100}, {0}},
+    {1, 1, 16, 128, 0, 64, PLAIN, SUM, {0}, {0}},
+    {3, 1, 8, 256, 128, 64, PLAIN, SUM | ROPE | EARLY, {65, 1, 200}, {0}},
+    {2, 1, 32, 256, 128, 16, PLAIN, SUM | ROPE | EARLY, {100, 33}, {0}},
+    {2, 4, 16, 256, 128, 16, PLAIN, SUM | ROPE | EARLY | SLOTS, {18, 70}, {0, 1}},
+    {1, 8, 16, 128, 0, 64, PLAIN, HALVES | STRIDED, {8}, {0}},
+    {1, 2, 8, 128, 0, 64, CK_BLOCK_NAN, NORM | HALVES | FACTORS | BIASES, {33}, {0}},
+    {1, 3, 32, 128, 0, 16, CK_BLOCK_SHARP, NORM | BIASES, {17}, {0}},
+    {5, 1, 16, 128, 256, 32, CK_BLOCK_LOST, SUM | HALVES | BIASES | SLOTS, {40, 30, 0, 17, 5}, {0}},
+    {2, 2, 16, 128, 128, 16, CK_BLOCK_LOST, ROPE | FACTORS | SLOTS, {17, 40}, {0}},
 };
 
 static void check_small(struct ck *ck, struct ck_random *random)
@@ -373,51 +351,53 @@ static void check_small(struct ck *ck, struct ck_random *random)
         check(ck, random, &small[i], ck_is_cuda(ck) ? 7 : i % 3 == 0);
 }
 
-/* DeepSeek-V3 and V2-Lite, where a GPU is. */
+/* DeepSeek-V3 and V2-Lite, and V3's heads over more and fewer devices, where a GPU is. */
 static const struct ck_block_case large[] = {
-    {.rows = 1,
-     .hidden_size = 7168,
-     .q_rank = 1536,
-     .page_size = 64,
-     .length = {4096},
-     .rope = true,
-     .early = true},
-    {.rows = 8,
-     .hidden_size = 7168,
-     .q_rank = 1536,
-     .page_size = 64,
-     .length = {4096, 4096, 4096, 4096, 4096, 4096, 4096, 4096},
-     .norm = true,
-     .residual = true,
-     .rope = true,
-     .early = true},
-    {.rows = 8,
-     .hidden_size = 7168,
-     .q_rank = 1536,
-     .page_size = 64,
-     .length = {1, 2, 64, 65, 500, 1023, 3000, 4097},
-     .norm = true,
-     .residual = true,
-     .rope = true,
-     .slots = true},
-    {.rows = 1,
-     .hidden_size = 2048,
-     .q_rank = 0,
-     .page_size = 64,
-     .length = {1024},
-     .norm = true,
-     .residual = true,
-     .rope = true,
-     .early = true},
-    {.rows = 4,
-     .hidden_size = 2048,
-     .q_rank = 0,
-     .page_size = 64,
-     .length = {1024, 1025, 3, 2000},
-     .norm = true,
-     .residual = true,
-     .rope = true,
-     .early = true},
+    {1, 1, 16, 7168, 1536, 64, PLAIN, ROPE | EARLY, {4096}, {0}},
+    {8,
+     1,
+     16,
+     7168,
+     1536,
+     64,
+     PLAIN,
+     SUM | ROPE | EARLY,
+     {4096, 4096, 4096, 4096, 4096, 4096, 4096, 4096},
+     {0}},
+    {8,
+     1,
+     16,
+     7168,
+     1536,
+     64,
+     PLAIN,
+     SUM | ROPE | SLOTS,
+     {1, 2, 64, 65, 500, 1023, 3000, 4097},
+     {0}},
+    {1, 1, 16, 2048, 0, 64, PLAIN, SUM | ROPE | EARLY, {1024}, {0}},
+    {4, 1, 16, 2048, 0, 64, PLAIN, SUM | ROPE | EARLY, {1024, 1025, 3, 2000}, {0}},
+    {8,
+     1,
+     8,
+     7168,
+     1536,
+     64,
+     PLAIN,
+     SUM | ROPE | EARLY,
+     {4096, 4096, 4096, 4096, 4096, 4096, 4096, 4096},
+     {0}},
+    {8,
+     1,
+     32,
+     7168,
+     1536,
+     64,
+     PLAIN,
+     SUM | ROPE | EARLY,
+     {4096, 4096, 4096, 4096, 4096, 4096, 4096, 4096},
+     {0}},
+    {2, 4, 16, 7168, 1536, 64, PLAIN, SUM | ROPE | EARLY, {4096, 2050}, {0, 2}},
+    {1, 8, 32, 2048, 0, 64, PLAIN, SUM | HALVES | BIASES | FACTORS, {1025}, {0}},
 };
 
 static void check_large(struct ck *ck, struct ck_random *random)

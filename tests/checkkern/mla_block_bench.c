@@ -14,7 +14,7 @@ static struct rt_mla_block_params layer_of(const struct rt_mla_block_params *fir
 {
     struct rt_mla_block_params p = *first;
     const int64_t hidden = c->hidden_size, rank = c->q_rank;
-    const int64_t heads = RT_MLA_BLOCK_HEADS, q_rows = heads * RT_MLA_BLOCK_QUERY;
+    const int64_t heads = c->heads, q_rows = heads * RT_MLA_BLOCK_QUERY;
     p.q.base += layer * (rank ? rank : q_rows) * hidden;
     p.kv_a.base += layer * (int64_t)RT_MLA_BLOCK_TOKEN * hidden;
     p.q_b.base = rank ? p.q_b.base + layer * q_rows * rank : NULL;
@@ -52,33 +52,38 @@ static void bench(struct ck *ck, struct ck_random *random, const char *model,
     const struct rt_mla_block_params first = ck_block_params(c, &b, CK_DEVICE);
     struct rt_variant choice;
     if (ck_block_resolve(ck, c, &first, &choice))
-        printf("mla_block  %-12s %u rows of %4d tokens: %6.2f us a layer, %6.2f with norm and "
-               "residual\n",
-               model, c->rows, c->length[0], time_layers(ck, c, &first, &choice, false),
+        printf("mla_block  %-12s %2u heads, %u rows of %4d tokens, %u new: %6.2f us a layer, %6.2f "
+               "with norm and residual\n",
+               model, c->heads, c->rows, c->length[0], c->q_len,
+               time_layers(ck, c, &first, &choice, false),
                time_layers(ck, c, &first, &choice, true));
     ck_block_free(ck, &b);
 }
 
 void ck_mla_block_bench(struct ck *ck)
 {
-    static const uint32_t rows[] = {1, 8};
+    static const struct {
+        const char *model;
+        uint32_t rows, q_len, heads, hidden, rank;
+        int32_t length;
+    } lines[] = {
+        {"DeepSeek-V3", 1, 1, 16, 7168, 1536, 4096}, {"DeepSeek-V3", 8, 1, 16, 7168, 1536, 4096},
+        {"DeepSeek-V3", 2, 4, 16, 7168, 1536, 4096}, {"DeepSeek-V3", 1, 1, 8, 7168, 1536, 4096},
+        {"DeepSeek-V3", 8, 1, 8, 7168, 1536, 4096},  {"DeepSeek-V3", 1, 1, 32, 7168, 1536, 4096},
+        {"DeepSeek-V3", 8, 1, 32, 7168, 1536, 4096}, {"V2-Lite", 1, 1, 16, 2048, 0, 1024},
+        {"V2-Lite", 8, 1, 16, 2048, 0, 1024},
+    };
     struct ck_random random = {.state = ck->seed};
-    for (int i = 0; i < 2; i++) {
-        struct ck_block_case v3 = {.rows = rows[i],
-                                   .hidden_size = 7168,
-                                   .q_rank = 1536,
-                                   .page_size = 64,
-                                   .norm = true,
-                                   .residual = true,
-                                   .rope = true};
-        struct ck_block_case lite = v3;
-        lite.hidden_size = 2048;
-        lite.q_rank = 0;
-        for (uint32_t r = 0; r < v3.rows; r++) {
-            v3.length[r] = 4096;
-            lite.length[r] = 1024;
-        }
-        bench(ck, &random, "DeepSeek-V3", &v3);
-        bench(ck, &random, "V2-Lite", &lite);
+    for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+        struct ck_block_case c = {.rows = lines[i].rows,
+                                  .q_len = lines[i].q_len,
+                                  .heads = lines[i].heads,
+                                  .hidden_size = lines[i].hidden,
+                                  .q_rank = lines[i].rank,
+                                  .page_size = 64,
+                                  .flags = CK_BLOCK_NORM | CK_BLOCK_RESIDUAL | CK_BLOCK_ROPE};
+        for (uint32_t r = 0; r < c.rows; r++)
+            c.length[r] = lines[i].length;
+        bench(ck, &random, lines[i].model, &c);
     }
 }

@@ -9,9 +9,6 @@
 #include <string.h>
 
 #define NAN_BYTE 0xff
-#define QUERY_ROWS (RT_MLA_BLOCK_HEADS * RT_MLA_BLOCK_QUERY)
-#define KV_B_ROWS (RT_MLA_BLOCK_HEADS * (RT_MLA_BLOCK_NOPE + RT_MLA_BLOCK_VALUE))
-#define OUT_WIDTH (RT_MLA_BLOCK_HEADS * RT_MLA_BLOCK_VALUE)
 #define EPS 1e-6f
 
 static uint32_t longest(const struct ck_block_case *c)
@@ -28,14 +25,35 @@ static uint32_t columns_of(const struct ck_block_case *c)
     return rt_ceil_div_u32(longest(c), c->page_size) + 1;
 }
 
+static uint32_t query_rows(const struct ck_block_case *c)
+{
+    return c->heads * RT_MLA_BLOCK_QUERY;
+}
+
+static uint32_t kv_b_rows(const struct ck_block_case *c)
+{
+    return c->heads * (RT_MLA_BLOCK_NOPE + RT_MLA_BLOCK_VALUE);
+}
+
+static uint32_t out_width(const struct ck_block_case *c)
+{
+    return c->heads * RT_MLA_BLOCK_VALUE;
+}
+
+/* Of q, whatever it is multiplied with. */
+static uint32_t q_rows(const struct ck_block_case *c)
+{
+    return c->q_rank ? c->q_rank : query_rows(c);
+}
+
 uint32_t ck_block_line(const struct ck_block_case *c, uint32_t r)
 {
-    return c->slots ? c->rows - 1 - r : r;
+    return ck_block_has(c, CK_BLOCK_SLOTS) ? c->rows - 1 - r : r;
 }
 
 static int64_t stride_of(const struct ck_block_case *c, uint32_t k)
 {
-    return k + (c->strided ? 24 : 0);
+    return k + (ck_block_has(c, CK_BLOCK_STRIDED) ? 24 : 0);
 }
 
 static struct rt_norm_view norm_of(const void *weight, uint32_t width, float scale)
@@ -43,47 +61,68 @@ static struct rt_norm_view norm_of(const void *weight, uint32_t width, float sca
     return (struct rt_norm_view){.weight = weight, .eps = EPS, .scale = scale, .width = width};
 }
 
+static struct rt_mla_block_weight weight_of(const struct ck_block_case *c,
+                                            const struct ck_buffer *b, uint32_t k,
+                                            const struct ck_buffer *bias, enum ck_side side)
+{
+    const bool has_bias = bias && ck_block_has(c, CK_BLOCK_BIASES);
+    return (struct rt_mla_block_weight){.base = ck_at(b, side),
+                                        .row_stride = stride_of(c, k),
+                                        .bias = has_bias ? ck_at(bias, side) : NULL};
+}
+
+static struct rt_kv_view kv_of(const struct ck_block_case *c, const struct ck_block_buffers *b,
+                               enum ck_side side)
+{
+    const uint32_t columns = columns_of(c);
+    return (struct rt_kv_view){.base = ck_at(&b->kv, side),
+                               .table = ck_at(&b->table, side),
+                               .token_stride_bytes = 2 * RT_MLA_BLOCK_TOKEN,
+                               .page_stride_bytes = (int64_t)c->page_size * 2 * RT_MLA_BLOCK_TOKEN,
+                               .page_size = c->page_size,
+                               .max_blocks = columns,
+                               .pages = c->rows * columns,
+                               .token_bytes = 2 * RT_MLA_BLOCK_TOKEN};
+}
+
 struct rt_mla_block_params ck_block_params(const struct ck_block_case *c,
                                            const struct ck_block_buffers *b, enum ck_side side)
 {
-    const uint32_t columns = columns_of(c);
     struct rt_mla_block_params p = {
-        .rows = {.length = ck_at(&b->length, side), .count = c->rows, .q_len = 1},
-        .kv = {.base = ck_at(&b->kv, side),
-               .table = ck_at(&b->table, side),
-               .token_stride_bytes = 2 * RT_MLA_BLOCK_TOKEN,
-               .page_stride_bytes = (int64_t)c->page_size * 2 * RT_MLA_BLOCK_TOKEN,
-               .page_size = c->page_size,
-               .max_blocks = columns,
-               .pages = c->rows * columns,
-               .token_bytes = 2 * RT_MLA_BLOCK_TOKEN},
+        .rows = {.length = ck_at(&b->length, side), .count = c->rows, .q_len = c->q_len},
+        .kv = kv_of(c, b, side),
         .hidden = ck_at(&b->hidden, side),
-        .residual = c->residual ? ck_at(&b->residual, side) : NULL,
-        .q = {ck_at(&b->q, side), stride_of(c, c->hidden_size)},
-        .kv_a = {ck_at(&b->kv_a, side), stride_of(c, c->hidden_size)},
-        .kv_b = {ck_at(&b->kv_b, side), stride_of(c, RT_MLA_BLOCK_LATENT)},
-        .o = {ck_at(&b->o, side), stride_of(c, OUT_WIDTH)},
+        .residual = ck_block_has(c, CK_BLOCK_RESIDUAL) ? ck_at(&b->residual, side) : NULL,
+        .q = weight_of(c, &b->q, c->hidden_size, &b->q_bias, side),
+        .kv_a = weight_of(c, &b->kv_a, c->hidden_size, &b->kv_a_bias, side),
+        .kv_b = weight_of(c, &b->kv_b, RT_MLA_BLOCK_LATENT, NULL, side),
+        .o = weight_of(c, &b->o, out_width(c), &b->o_bias, side),
         .kv_a_norm = norm_of(ck_at(&b->kv_a_norm, side), RT_MLA_BLOCK_LATENT, 1.25f),
-        .rope = {.capacity = longest(c)},
+        .rope = {.capacity = longest(c), .half_order = ck_block_has(c, CK_BLOCK_HALVES)},
         .exchange = ck_at(&b->exchange, side),
         .stale = ck_at(&b->stale, side),
         .hidden_size = c->hidden_size,
         .q_rank = c->q_rank,
+        .heads = c->heads,
         .scale = c->kind == CK_BLOCK_SHARP ? 20.0f : 0.0721687f, /* 192^-1/2 */
         .hidden_scale = 0.75f,
-        .first = c->first,
-        .early = c->early,
+        .first = ck_block_has(c, CK_BLOCK_FIRST),
+        .early = ck_block_has(c, CK_BLOCK_EARLY),
     };
-    if (c->slots)
+    if (ck_block_has(c, CK_BLOCK_SLOTS))
         p.rows.slot = ck_at(&b->slot, side);
-    if (c->norm)
+    if (c->q_len > 1)
+        p.rows.position = ck_at(&b->position, side);
+    if (ck_block_has(c, CK_BLOCK_NORM))
         p.input_norm = norm_of(ck_at(&b->input_norm, side), c->hidden_size, 1);
     if (c->q_rank > 0) {
-        p.q_b = (struct rt_mla_block_weight){ck_at(&b->q_b, side), stride_of(c, c->q_rank)};
+        p.q_b = weight_of(c, &b->q_b, c->q_rank, &b->q_b_bias, side);
         p.q_a_norm = norm_of(ck_at(&b->q_a_norm, side), c->q_rank, 0.5f);
     }
-    if (c->rope)
+    if (ck_block_has(c, CK_BLOCK_ROPE))
         p.rope.table = ck_at(&b->turns, side);
+    if (ck_block_has(c, CK_BLOCK_FACTORS))
+        p.rope.query_scale = ck_at(&b->factors, side);
     return p;
 }
 
@@ -97,13 +136,18 @@ static struct ck_buffer weight(struct ck *ck, const struct ck_block_case *c, uin
     return ck_alloc_later(ck, name, layers * of_layer + 2, NAN_BYTE);
 }
 
+static struct ck_buffer bias(struct ck *ck, const char *name, uint32_t rows)
+{
+    return ck_alloc(ck, name, 2 * (uint64_t)rows + 2, NAN_BYTE);
+}
+
 static struct ck_block_buffers allocate(struct ck *ck, const struct ck_block_case *c,
                                         uint32_t layers)
 {
-    const uint64_t rows = c->rows, columns = columns_of(c), hidden = 2 * rows * c->hidden_size;
-    const uint64_t exchange = rt_mla_block_exchange_bytes(c->rows, c->q_rank);
+    const uint64_t rows = c->rows, columns = columns_of(c);
+    const uint64_t hidden = 2 * rows * c->q_len * c->hidden_size;
+    const uint64_t exchange = rt_mla_block_exchange_bytes(c->rows * c->q_len, c->q_rank, c->heads);
     const uint64_t kv = rows * columns * c->page_size * 2 * RT_MLA_BLOCK_TOKEN;
-    const uint32_t q_rows = c->q_rank ? c->q_rank : QUERY_ROWS;
     return (struct ck_block_buffers){
         .hidden = ck_alloc(ck, "hidden", hidden, NAN_BYTE),
         .residual = ck_alloc(ck, "residual", hidden, NAN_BYTE),
@@ -111,13 +155,19 @@ static struct ck_block_buffers allocate(struct ck *ck, const struct ck_block_cas
         .exchange = ck_alloc(ck, "exchange", exchange, 0xff),
         .stale = ck_alloc(ck, "stale exchange", exchange, 0x3c),
         .length = ck_alloc(ck, "length", 4 * rows, 0),
+        .position = ck_alloc(ck, "position", 4 * rows, 0),
         .slot = ck_alloc(ck, "slot", 4 * rows, 0),
         .table = ck_alloc(ck, "table", 4 * rows * columns, 0),
-        .q = weight(ck, c, layers, "q", q_rows, c->hidden_size),
+        .q = weight(ck, c, layers, "q", q_rows(c), c->hidden_size),
         .kv_a = weight(ck, c, layers, "kv_a", RT_MLA_BLOCK_TOKEN, c->hidden_size),
-        .q_b = weight(ck, c, layers, "q_b", QUERY_ROWS, c->q_rank),
-        .kv_b = weight(ck, c, layers, "kv_b", KV_B_ROWS, RT_MLA_BLOCK_LATENT),
-        .o = weight(ck, c, layers, "o", c->hidden_size, OUT_WIDTH),
+        .q_b = weight(ck, c, layers, "q_b", query_rows(c), c->q_rank),
+        .kv_b = weight(ck, c, layers, "kv_b", kv_b_rows(c), RT_MLA_BLOCK_LATENT),
+        .o = weight(ck, c, layers, "o", c->hidden_size, out_width(c)),
+        .q_bias = bias(ck, "q bias", q_rows(c)),
+        .kv_a_bias = bias(ck, "kv_a bias", RT_MLA_BLOCK_TOKEN),
+        .q_b_bias = bias(ck, "q_b bias", query_rows(c)),
+        .o_bias = bias(ck, "o bias", c->hidden_size),
+        .factors = ck_alloc(ck, "factors", 4 * (uint64_t)longest(c), NAN_BYTE),
         .input_norm = ck_alloc(ck, "input norm", 2 * (uint64_t)c->hidden_size, NAN_BYTE),
         .q_a_norm = ck_alloc(ck, "q_a norm", 2 * (uint64_t)c->q_rank + 2, NAN_BYTE),
         .kv_a_norm = ck_alloc(ck, "kv_a norm", 2 * (uint64_t)RT_MLA_BLOCK_LATENT, NAN_BYTE),
@@ -159,34 +209,41 @@ static void fill_weight(struct ck_random *random, const struct ck_block_case *c,
 static void fill_weights(struct ck_random *random, const struct ck_block_case *c,
                          struct ck_block_buffers *b)
 {
-    fill_weight(random, c, &b->q, c->q_rank ? c->q_rank : QUERY_ROWS, c->hidden_size);
+    fill_weight(random, c, &b->q, q_rows(c), c->hidden_size);
     fill_weight(random, c, &b->kv_a, RT_MLA_BLOCK_TOKEN, c->hidden_size);
-    fill_weight(random, c, &b->q_b, QUERY_ROWS, c->q_rank);
-    fill_weight(random, c, &b->kv_b, KV_B_ROWS, RT_MLA_BLOCK_LATENT);
-    fill_weight(random, c, &b->o, c->hidden_size, OUT_WIDTH);
+    fill_weight(random, c, &b->q_b, query_rows(c), c->q_rank);
+    fill_weight(random, c, &b->kv_b, kv_b_rows(c), RT_MLA_BLOCK_LATENT);
+    fill_weight(random, c, &b->o, c->hidden_size, out_width(c));
+    fill(random, b->q_bias.ref, q_rows(c), 0, 0.5);
+    fill(random, b->kv_a_bias.ref, RT_MLA_BLOCK_TOKEN, 0, 0.5);
+    fill(random, b->q_b_bias.ref, query_rows(c), 0, 0.5);
+    fill(random, b->o_bias.ref, c->hidden_size, 0, 0.5);
+    for (uint32_t i = 0; i < longest(c); i++)
+        ((float *)ck_at(&b->factors, CK_REF))[i] = 1 + (float)(i % 7) / 16;
     fill(random, b->input_norm.ref, c->hidden_size, 1, 0.2);
     fill(random, b->q_a_norm.ref, c->q_rank, 1, 0.2);
     fill(random, b->kv_a_norm.ref, RT_MLA_BLOCK_LATENT, 1, 0.2);
 }
 
-/* Old keys alone are numbers: the new token's place, and what is behind it, are NaN. Pages of a row
- * lie in the table's turned order. */
+/* Old keys alone are numbers: the new tokens' places, and what is behind them, are NaN. Pages of
+ * a row lie in the table's turned order. */
 static void fill_row(struct ck_random *random, const struct ck_block_case *c,
                      struct ck_block_buffers *b, uint32_t r)
 {
     const uint32_t columns = columns_of(c), line = ck_block_line(c, r);
     int32_t *table = (int32_t *)ck_at(&b->table, CK_REF) + line * columns;
-    const int32_t length = c->length[r];
-    assert(columns > 0);
+    const int32_t length = c->length[r], fresh = (int32_t)c->q_len - c->absent[r];
+    assert(columns > 0 && (length == 0 || length >= fresh));
     for (uint32_t i = 0; i < columns; i++)
         table[i] = (int32_t)(line * columns + (i + 1) % columns);
-    for (int32_t t = 0; t + 1 < length; t++) {
+    for (int32_t t = 0; t + fresh < length; t++) {
         const uint64_t page = (uint64_t)table[(uint32_t)t / c->page_size];
         uint16_t *to = (uint16_t *)ck_at(&b->kv, CK_REF) +
                        (page * c->page_size + (uint32_t)t % c->page_size) * RT_MLA_BLOCK_TOKEN;
         fill(random, to, RT_MLA_BLOCK_TOKEN, 0, 1);
     }
     ((int32_t *)ck_at(&b->length, CK_REF))[r] = length;
+    ((int32_t *)ck_at(&b->position, CK_REF))[r] = length > 0 ? length - fresh : -1;
     ((int32_t *)ck_at(&b->slot, CK_REF))[r] = (int32_t)line;
     if (c->kind != CK_BLOCK_LOST)
         return;
@@ -199,7 +256,7 @@ static void fill_hidden(struct ck_random *random, const struct ck_block_case *c,
                         struct ck_block_buffers *b)
 {
     uint16_t *hidden = ck_at(&b->hidden, CK_REF);
-    const uint64_t count = (uint64_t)c->rows * c->hidden_size;
+    const uint64_t count = (uint64_t)c->rows * c->q_len * c->hidden_size;
     fill(random, hidden, count, 0, c->kind == CK_BLOCK_ZERO ? 0 : 1);
     fill(random, b->residual.ref, count, 0, c->kind == CK_BLOCK_ZERO ? 0 : 1);
     if (c->kind == CK_BLOCK_NAN)
@@ -246,8 +303,8 @@ bool ck_block_resolve(struct ck *ck, const struct ck_block_case *c,
                             &kv);
     const struct rt_op_request request = {.caps = &caps,
                                           .kv = &kv,
-                                          .heads = RT_MLA_BLOCK_HEADS,
-                                          .q_len = 1,
+                                          .heads = c->heads,
+                                          .q_len = c->q_len,
                                           .page_size = c->page_size,
                                           .mla_block = p};
     const enum rt_status status = rt_op_resolve(RT_OP_MLA_BLOCK, &request, out, &err);

@@ -14,20 +14,39 @@ enum ck_block_kind {
     CK_BLOCK_LOST   /* the table has pages that there are not, and slots that are padding */
 };
 
-struct ck_block_case {
-    uint32_t rows, hidden_size, q_rank, page_size;
-    int32_t length[RT_MLA_BLOCK_MOST_ROWS]; /* with the new token; 0: padding */
-    enum ck_block_kind kind;
-    bool norm;     /* input_norm */
-    bool residual; /* with one, and `first`: that is hidden */
-    bool first, rope, early, slots;
-    bool strided; /* weights whose rows lie further apart */
+enum ck_block_flags {
+    CK_BLOCK_NORM = 1,     /* input_norm */
+    CK_BLOCK_RESIDUAL = 2, /* with a norm */
+    CK_BLOCK_FIRST = 4,    /* the residual is hidden */
+    CK_BLOCK_ROPE = 8,
+    CK_BLOCK_EARLY = 16,
+    CK_BLOCK_SLOTS = 32,
+    CK_BLOCK_STRIDED = 64, /* weights whose rows lie further apart */
+    CK_BLOCK_HALVES = 128, /* RoPE of pairs (i, i + 32) */
+    CK_BLOCK_BIASES = 256,
+    CK_BLOCK_FACTORS = 512 /* of queries */
 };
+
+struct ck_block_case {
+    uint32_t rows, q_len, heads;
+    uint32_t hidden_size, q_rank, page_size;
+    enum ck_block_kind kind;
+    uint32_t flags;
+    int32_t length[RT_MLA_BLOCK_MOST_VECTORS]; /* with the new tokens; 0: padding */
+    /* Of q_len, tokens that a row does not have: padding behind its length. */
+    int32_t absent[RT_MLA_BLOCK_MOST_VECTORS];
+};
+
+static inline bool ck_block_has(const struct ck_block_case *c, uint32_t flag)
+{
+    return (c->flags & flag) > 0;
+}
 
 /* In the order of rt_mla_block_params; what a kernel writes comes first. */
 struct ck_block_buffers {
     struct ck_buffer hidden, residual, kv, exchange, stale;
-    struct ck_buffer length, slot, table, q, kv_a, q_b, kv_b, o;
+    struct ck_buffer length, position, slot, table, q, kv_a, q_b, kv_b, o;
+    struct ck_buffer q_bias, kv_a_bias, q_b_bias, o_bias, factors;
     struct ck_buffer input_norm, q_a_norm, kv_a_norm, turns;
 };
 #define CK_BLOCK_WRITTEN 5u

@@ -149,44 +149,51 @@ static void check_exchanges(rt_runtime *rt, bool all)
                 assert_int_equal(written_words(&rt->captured[i], e, count), 0);
 }
 
+#define QUERY_LEN 2 /* at most */
+#define NUMBERS (ROWS * QUERY_LEN * 128)
+
 struct numbers {
-    uint16_t hidden[ROWS * 128];
+    uint16_t hidden[NUMBERS];
 };
 
-static void write_hidden(rt_runtime *rt, uint64_t seed)
+static void write_hidden(rt_runtime *rt, uint32_t tokens, uint64_t seed)
 {
     struct numbers n;
-    for (uint32_t i = 0; i < ROWS * 128; i++)
+    for (uint32_t i = 0; i < NUMBERS; i++)
         n.hidden[i] = rt_float_to_bf16((float)(int32_t)fixture_random(&seed) / 2147483648.0f);
-    assert_int_equal(rt_tensor_write(rt, "hidden", 0, 0, n.hidden, sizeof(n.hidden)), RT_OK);
-}
-
-static void read_hidden(rt_runtime *rt, uint32_t rows, struct numbers *out)
-{
-    memset(out, 0, sizeof(*out));
-    assert_int_equal(rt_tensor_read(rt, "hidden", 0, 0, out->hidden, rows * 128 * sizeof(uint16_t)),
+    assert_int_equal(rt_tensor_write(rt, "hidden", 0, 0, n.hidden, tokens * 128 * sizeof(uint16_t)),
                      RT_OK);
 }
 
-static void step(rt_runtime *rt, const rt_seq *seqs, uint32_t rows, uint64_t seed, uint32_t flags,
-                 struct numbers *out)
+static void read_hidden(rt_runtime *rt, uint32_t tokens, struct numbers *out)
 {
-    const struct rt_step_params p = {
-        .struct_size = sizeof(p), .rows = rows, .query_len = 1, .seqs = seqs, .flags = flags};
+    memset(out, 0, sizeof(*out));
+    assert_int_equal(
+        rt_tensor_read(rt, "hidden", 0, 0, out->hidden, tokens * 128 * sizeof(uint16_t)), RT_OK);
+}
+
+static void step_of(rt_runtime *rt, const rt_seq *seqs, uint32_t rows, uint32_t query_len,
+                    uint64_t seed, uint32_t flags, struct numbers *out)
+{
+    const struct rt_step_params p = {.struct_size = sizeof(p),
+                                     .rows = rows,
+                                     .query_len = query_len,
+                                     .seqs = seqs,
+                                     .flags = flags};
     uint64_t ticket;
-    write_hidden(rt, seed);
+    write_hidden(rt, rows * query_len, seed);
     if (rt_step(rt, &p, &ticket) != RT_OK || rt_wait(rt, ticket, UINT64_MAX) != RT_OK)
         fail_msg("a step of %u rows: %s", rows, rt_last_error(rt)->message);
-    read_hidden(rt, rows, out);
+    read_hidden(rt, rows * query_len, out);
 }
 
 static void compare(const struct numbers *found, const struct numbers *truth, const char *what)
 {
     float largest = 0;
-    for (uint32_t i = 0; i < ROWS * 128; i++)
+    for (uint32_t i = 0; i < NUMBERS; i++)
         largest = fmaxf(largest, fabsf(rt_bf16_to_float(truth->hidden[i])));
     assert_true(largest > 0.01f);
-    for (uint32_t i = 0; i < ROWS * 128; i++) {
+    for (uint32_t i = 0; i < NUMBERS; i++) {
         const float a = rt_bf16_to_float(found->hidden[i]), b = rt_bf16_to_float(truth->hidden[i]);
         if (!(fabsf(a - b) <= bound * largest))
             fail_msg("%s: number %u of hidden is %g, the chain has %g", what, i, (double)a,
@@ -203,14 +210,39 @@ static const uint32_t rows[] = {2, 1, 2};
 static const uint32_t rows[] = {1, 3, 1, 2, 3};
 #endif
 
-static void run_beside_chain(uint32_t layers, uint32_t q_rank)
+/* All of a layer; of the small memory of the fixture a bias is what it is. */
+static void bind_biases(struct block_fixture *b)
 {
-    struct rt_config config;
+    const struct rt_block *block = &b->config.block;
+    const uint32_t q = b->config.geometry.heads * (block->qk_nope_head_dim + 64);
+    const struct {
+        const char *name;
+        uint32_t rows;
+    } all[] = {{"q_a_proj.bias", block->q_lora_rank},
+               {"q_b_proj.bias", q},
+               {"kv_a_proj_with_mqa.bias", 576},
+               {"o_proj.bias", block->hidden_size}};
+    for (uint32_t layer = 0; layer < b->config.geometry.layers; layer++)
+        for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+            struct rt_error err;
+            const struct rt_weight bias = {.struct_size = sizeof(bias),
+                                           .address = (uintptr_t)(b->numbers + 64 * i),
+                                           .dtype = RT_DTYPE_BF16,
+                                           .rows = 1,
+                                           .columns = all[i].rows};
+            if (rt_weights_bind(b->weights, layer, all[i].name, &bias, &err) != RT_OK)
+                fail_msg("%s", err.message);
+        }
+}
+
+static void run_beside_chain(const struct rt_config *config, bool biases, uint32_t query_len)
+{
     struct block_fixture b = {.weights = NULL};
+    const uint32_t layers = config->geometry.layers;
     rt_seq seqs[2][ROWS];
-    v3_config(&config, layers);
-    config.block.q_lora_rank = q_rank;
-    block_open(&b, &config, SEED);
+    block_open(&b, config, SEED);
+    if (biases)
+        bind_biases(&b);
     rt_runtime *whole = open_with(&b, 0, NULL), *chain = open_with(&b, 1, NULL);
     for (uint32_t i = 0; i < whole->captured_count; i++) {
         assert_int_equal(cooperative_stages(&whole->captured[i].program), layers);
@@ -225,8 +257,9 @@ static void run_beside_chain(uint32_t layers, uint32_t q_rank)
     }
     for (uint32_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct numbers found, truth;
-        step(whole, seqs[0], rows[i], SEED + i, i % 3 == 2 ? RT_STEP_EAGER : 0, &found);
-        step(chain, seqs[1], rows[i], SEED + i, 0, &truth);
+        const uint32_t flags = i % 3 == 2 ? RT_STEP_EAGER : 0, tokens = i > 0 ? query_len : 1;
+        step_of(whole, seqs[0], rows[i], tokens, SEED + i, flags, &found);
+        step_of(chain, seqs[1], rows[i], tokens, SEED + i, 0, &truth);
         compare(&found, &truth, "a step");
         check_exchanges(whole, false);
     }
@@ -239,17 +272,44 @@ static void run_beside_chain(uint32_t layers, uint32_t q_rank)
 static void test_even_number_of_layers(void **state)
 {
     (void)state;
-    run_beside_chain(2, 128);
+    struct rt_config c;
+    v3_config(&c, 2);
+    run_beside_chain(&c, false, 1);
 }
 #endif
 
 static void test_odd_number_of_layers(void **state)
 {
     (void)state;
-    run_beside_chain(3, 0);
+    struct rt_config c;
+    v3_config(&c, 3);
+    c.block.q_lora_rank = 0;
+    run_beside_chain(&c, false, 1);
+}
+
+/* What the general kernels have beside: other heads, halves, biases, factors, and rows of several
+ * tokens beside rows of one. */
+static void test_general(void **state)
+{
+    (void)state;
+    struct rt_config c;
+    v3_config(&c, 2);
+    c.geometry.heads = 8;
+    c.block.rope.order = RT_ROPE_HALF;
+    c.block.rope.query_scale_beta = 0.1;
+    c.block.rope.original_max_length = 4;
+    c.query_lens[1] = QUERY_LEN;
+    c.query_len_count = 2;
+    run_beside_chain(&c, true, QUERY_LEN);
 }
 
 #ifndef RT_TEST_EMULATED /* the host's side alone */
+static void step(rt_runtime *rt, const rt_seq *seqs, uint32_t count, uint64_t seed, uint32_t flags,
+                 struct numbers *out)
+{
+    step_of(rt, seqs, count, 1, seed, flags, out);
+}
+
 /* An eager step, or on the host device a replay, that fails behind one of its layers. */
 static void fail_once(rt_runtime *rt, struct failure *failure, const rt_seq *seqs, uint32_t layer,
                       uint32_t flags)
@@ -258,7 +318,7 @@ static void fail_once(rt_runtime *rt, struct failure *failure, const rt_seq *seq
         .struct_size = sizeof(p), .rows = 2, .query_len = 1, .seqs = seqs, .flags = flags};
     uint64_t ticket;
     *failure = (struct failure){.armed = true, .layer = layer};
-    write_hidden(rt, 99);
+    write_hidden(rt, 2, 99);
     assert_int_equal(rt_step(rt, &p, &ticket), RT_ERR_CALLBACK);
     failure->armed = false;
 }
@@ -390,8 +450,8 @@ static void test_reasons_of_configurations(void **state)
     (void)state;
     struct rt_config c;
     v3_config(&c, 2);
-    c.geometry.heads = 8;
-    expect_chain_of(&c, "16 heads and one token a row, not 8 and 1");
+    c.geometry.heads = 24;
+    expect_chain_of(&c, "8, 16 and 32 heads, not 24");
     v3_config(&c, 1);
     expect_chain_of(&c, "1 layer, at least 2");
     v3_config(&c, 2);
@@ -400,9 +460,6 @@ static void test_reasons_of_configurations(void **state)
     v3_config(&c, 2);
     c.block.hidden_size = 136;
     expect_chain_of(&c, "not 136");
-    v3_config(&c, 2);
-    c.block.rope.order = RT_ROPE_HALF;
-    expect_chain_of(&c, "not of halves");
     v3_config(&c, 2);
     c.block.norm_one_plus = 1;
     expect_chain_of(&c, "not by 1");
@@ -422,17 +479,9 @@ static void test_reasons_of_weights(void **state)
     (void)state;
     struct rt_config c;
     struct block_fixture b = {.weights = NULL};
-    struct rt_error err;
     v3_config(&c, 2);
     block_open(&b, &c, SEED);
     expect_chain(&b, 1, "split_blocks asks for chains");
-    const struct rt_weight bias = {.struct_size = sizeof(bias),
-                                   .address = (uintptr_t)b.numbers,
-                                   .dtype = RT_DTYPE_BF16,
-                                   .rows = 1,
-                                   .columns = c.block.hidden_size};
-    assert_int_equal(rt_weights_bind(b.weights, 1, "o_proj.bias", &bias, &err), RT_OK);
-    expect_chain(&b, 0, "no biases, layer 1 has o_proj.bias");
     block_close(&b);
     block_open(&b, &c, SEED);
     assert_true(block_lay_across(&b, 0));
@@ -456,6 +505,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_odd_number_of_layers),
+        cmocka_unit_test(test_general),
 #ifndef RT_TEST_EMULATED
         cmocka_unit_test(test_even_number_of_layers),
         cmocka_unit_test(test_failed_steps),

@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-enum { NAMED = 16, MOST_BARRIERS = 64 };
+enum { NAMED = 16, MOST_BARRIERS = 96 };
 static const uint64_t MARK = 0x6d62617272696572ull; /* in place of a barrier; beside its number */
 
 struct named {
