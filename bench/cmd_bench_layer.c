@@ -113,7 +113,8 @@ static enum rt_status measure_graph(struct layer_bench *b, struct layer_row *row
         return RT_OK;
     RT_TRY(fresh_step(b, row, 0)); /* the stages find its rows */
     return layer_stages_measure(
-        b->rt, layer_graph_of_step(b->rt, row->batch, row->query_len),
+        b->rt,
+        layer_graph_of_step(b->rt, row->batch, row->query_len, b->rows.length + row->query_len),
         steps < RT_MEASURE_MAX_REPLAYS ? (uint32_t)steps : RT_MEASURE_MAX_REPLAYS, &row->stages);
 }
 

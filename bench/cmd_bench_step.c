@@ -308,10 +308,9 @@ static cJSON *json_head(const struct bench *b, const struct rt_config *config,
 
 /* Rows into the document, or where there is none to people. */
 static enum rt_status measure_all(struct bench *b, const struct rt_config *config,
-                                  const struct bench_choice *choice, uint32_t count,
-                                  cJSON *document)
+                                  const struct bench_choice *choice, cJSON *document)
 {
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; i < config->batch_size_count * config->query_len_count; i++) {
         uint32_t batch = config->batch_sizes[i / config->query_len_count];
         uint32_t query_len = config->query_lens[i % config->query_len_count];
         struct numbers n;
@@ -339,7 +338,7 @@ static enum rt_status run(struct bench *b, const struct rt_config *config,
     cJSON *document = choice->json ? json_head(b, config, &info) : NULL;
     if (!document && tells)
         print_head(b, &info);
-    const enum rt_status status = measure_all(b, config, choice, info.graphs, document);
+    const enum rt_status status = measure_all(b, config, choice, document);
     if (document)
         json_end(document, tells, stdout);
     else if (tells)

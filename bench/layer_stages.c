@@ -10,12 +10,17 @@
 
 #define BF16_BYTES 2u
 
-uint32_t layer_graph_of_step(rt_runtime *rt, uint32_t batch, uint32_t query_len)
+uint32_t layer_graph_of_step(rt_runtime *rt, uint32_t batch, uint32_t query_len, uint32_t length)
 {
-    for (uint32_t i = 0; i < rt->captured_count; i++) {
-        const struct rt_graph_spec *spec = &rt->captured[i].program.spec;
-        if (!rt_spec_is_chunk(spec) && spec->rows == batch && rt_spec_query_len(spec) == query_len)
-            return i;
+    const struct rt_graph_spec *const specs = rt->blueprint.specs;
+    const uint32_t count = rt->captured_count;
+    const uint64_t blocks = (uint64_t)batch * rt_blocks_of(length);
+    for (uint32_t i = 0; i < count; i++) {
+        if (rt_spec_is_chunk(&specs[i]) || specs[i].rows != batch ||
+            rt_spec_query_len(&specs[i]) != query_len)
+            continue;
+        const uint32_t small = rt_spec_find_small(specs, count, i);
+        return small < count && blocks <= specs[small].most_blocks ? small : i;
     }
     return UINT32_MAX;
 }

@@ -32,9 +32,10 @@ struct layer_stages {
     struct layer_stage stages[LAYER_STAGES_MOST];
 };
 
-/* The number of a captured graph, as rt_get_bucket_stats counts them: that of a step, or of a chunk
- * of prompts without a past and of rows that decode beside it. UINT32_MAX: there is none. */
-uint32_t layer_graph_of_step(rt_runtime *rt, uint32_t batch, uint32_t query_len);
+/* The number of a captured graph, as rt_get_bucket_stats counts them: that of a step whose rows
+ * have `length` keys each, its own tokens among them, or of a chunk of prompts without a past and
+ * of rows that decode beside it. UINT32_MAX: there is none. */
+uint32_t layer_graph_of_step(rt_runtime *rt, uint32_t batch, uint32_t query_len, uint32_t length);
 uint32_t layer_graph_of_chunk(rt_runtime *rt, uint32_t chunk, uint32_t decode_rows);
 
 /*

@@ -11,8 +11,11 @@ struct rt_spec_name rt_spec_name(const struct rt_graph_spec *spec)
     struct rt_spec_name name;
     int used = 0;
     if (!rt_spec_is_chunk(spec)) {
-        (void)snprintf(name.text, sizeof(name.text), "batch %u, query length %u", spec->rows,
-                       rt_spec_query_len(spec));
+        used = snprintf(name.text, sizeof(name.text), "batch %u, query length %u", spec->rows,
+                        rt_spec_query_len(spec));
+        if (spec->most_blocks)
+            (void)snprintf(name.text + used, sizeof(name.text) - (size_t)used,
+                           ", at most %u blocks", spec->most_blocks);
         return name;
     }
     used = snprintf(name.text, sizeof(name.text), "chunk of %u tokens, %u rows",
@@ -94,9 +97,25 @@ uint32_t rt_spec_find_chunk(const struct rt_graph_spec *specs, uint32_t count,
     return best;
 }
 
+/* Whatever the rows' lengths are. */
 static bool serves(const struct rt_graph_spec *spec, uint32_t query_len)
 {
-    return spec->phase == RT_PHASE_DECODE && rt_spec_query_len(spec) == query_len;
+    return spec->phase == RT_PHASE_DECODE && rt_spec_query_len(spec) == query_len &&
+           !spec->most_blocks;
+}
+
+static bool has_size(const struct rt_graph_spec *spec, const struct rt_graph_spec *as)
+{
+    return spec->phase == as->phase && spec->rows == as->rows && spec->tokens == as->tokens;
+}
+
+uint32_t rt_spec_find_small(const struct rt_graph_spec *specs, uint32_t count, uint32_t spec)
+{
+    uint32_t i = 0;
+    while (i < count && (specs[spec].phase != RT_PHASE_DECODE || !specs[i].most_blocks ||
+                         !has_size(&specs[i], &specs[spec])))
+        i++;
+    return i;
 }
 
 /* The graph of that query length with the fewest rows that hold so many; `count`: none. */
@@ -157,7 +176,27 @@ uint64_t rt_specs_capacity_behind(const struct rt_graph_spec *specs, uint32_t co
     return (uint64_t)max_rows + padding;
 }
 
-static enum rt_status check_spec(const struct rt_graph_spec *specs, uint32_t at,
+/* One graph of a size, or two: one of them for few blocks. */
+static enum rt_status check_size(const struct rt_graph_spec *specs, uint32_t count, uint32_t at,
+                                 struct rt_error *err)
+{
+    const struct rt_graph_spec *s = &specs[at];
+    bool serves_any = !s->most_blocks;
+    for (uint32_t i = 0; i < count; i++) {
+        if (i == at || !has_size(&specs[i], s))
+            continue;
+        RT_REQUIRE(!specs[i].most_blocks != !s->most_blocks, err, RT_ERR_INVALID,
+                   "graphs %u and %u both have %u rows and %u tokens", rt_min_u32(i, at),
+                   rt_max_u32(i, at), s->rows, s->tokens);
+        serves_any = true;
+    }
+    RT_REQUIRE(serves_any, err, RT_ERR_INVALID,
+               "graph %u: %u rows and %u tokens in at most %u blocks, and no graph for more", at,
+               s->rows, s->tokens, s->most_blocks);
+    return RT_OK;
+}
+
+static enum rt_status check_spec(const struct rt_graph_spec *specs, uint32_t count, uint32_t at,
                                  struct rt_error *err)
 {
     const struct rt_graph_spec *s = &specs[at];
@@ -174,12 +213,7 @@ static enum rt_status check_spec(const struct rt_graph_spec *specs, uint32_t at,
                err, RT_ERR_INVALID,
                "graph %u: %u tokens in %u rows are no whole query length from 1 to %d", at,
                s->tokens, s->rows, RT_MAX_QUERY_LEN);
-    for (uint32_t i = 0; i < at; i++)
-        RT_REQUIRE(rt_spec_is_chunk(&specs[i]) || specs[i].rows != s->rows ||
-                       specs[i].tokens != s->tokens,
-                   err, RT_ERR_INVALID, "graphs %u and %u both have %u rows and %u tokens", i, at,
-                   s->rows, s->tokens);
-    return RT_OK;
+    return check_size(specs, count, at, err);
 }
 
 static enum rt_status fill_table(struct rt_spec_index *index, const struct rt_graph_spec *specs,
@@ -209,7 +243,7 @@ enum rt_status rt_spec_index_init(struct rt_spec_index *index, const struct rt_g
     RT_REQUIRE(specs && count >= 1 && count <= RT_MAX_SPECS, err, RT_ERR_INVALID,
                "%u graphs, valid are 1 to %d", count, RT_MAX_SPECS);
     for (uint32_t i = 0; i < count; i++)
-        RT_TRY(check_spec(specs, i, err));
+        RT_TRY(check_spec(specs, count, i, err));
     for (uint32_t query_len = 1; query_len <= RT_MAX_QUERY_LEN; query_len++)
         RT_TRY_GOTO(fill_table(index, specs, count, query_len, err));
     return RT_OK;

@@ -27,6 +27,9 @@ struct rt_graph_spec {
     bool absorbed;
     uint32_t pieces;
     uint32_t decode_len; /* CHUNK: tokens of a row that decodes, at most; 0 means 1 */
+    /* DECODE: not 0: of two graphs of this size the one for rows that have so many blocks of keys
+     * together at most, by small tiles of attention. */
+    uint32_t most_blocks;
 };
 
 static inline bool rt_spec_is_chunk(const struct rt_graph_spec *spec)
@@ -55,8 +58,9 @@ static inline uint32_t rt_spec_prefill_rows(const struct rt_graph_spec *spec)
     return rt_spec_is_chunk(spec) ? spec->rows - spec->decode_rows : 0;
 }
 
-/* A graph's name in messages: "batch 8, query length 2", or of a chunk "chunk of 512 tokens, 8 rows
- * of 2 tokens beside it, 4 pieces of context". */
+/* A graph's name in messages: "batch 8, query length 2", for few blocks ", at most 128 blocks"
+ * behind it, or of a chunk "chunk of 512 tokens, 8 rows of 2 tokens beside it, 4 pieces of
+ * context". */
 struct rt_spec_name {
     char text[112];
 };
@@ -64,13 +68,14 @@ struct rt_spec_name rt_spec_name(const struct rt_graph_spec *spec);
 
 /* Numbers of pieces that there are graphs for: 0, 1, 2, 4, … and the most. */
 #define RT_MAX_PIECE_COUNTS 18
-#define RT_MAX_DECODE_SPECS (RT_MAX_BUCKETS * RT_MAX_QUERY_LENS)
+#define RT_MAX_BUCKET_SPECS (RT_MAX_BUCKETS * RT_MAX_QUERY_LENS)
+#define RT_MAX_DECODE_SPECS (2 * RT_MAX_BUCKET_SPECS)
 #define RT_MAX_BESIDE_SPECS (RT_MAX_MIXES * RT_MAX_QUERY_LENS + 1)
 #define RT_MAX_CHUNK_SPECS (RT_MAX_CHUNKS * RT_MAX_BESIDE_SPECS * RT_MAX_PIECE_COUNTS)
 #define RT_MAX_SPECS (RT_MAX_DECODE_SPECS + RT_MAX_CHUNK_SPECS)
 
 /* Every batch size with every query length, batch sizes first. Returns how many: at most
- * RT_MAX_DECODE_SPECS. */
+ * RT_MAX_BUCKET_SPECS. */
 uint32_t rt_specs_of_buckets(const uint32_t *batch_sizes, uint32_t batch_size_count,
                              const uint32_t *query_lens, uint32_t query_len_count,
                              struct rt_graph_spec *out);
@@ -110,15 +115,18 @@ uint64_t rt_specs_capacity(const struct rt_graph_spec *specs, uint32_t count, ui
 uint64_t rt_specs_capacity_behind(const struct rt_graph_spec *specs, uint32_t count,
                                   uint32_t max_rows);
 
-/* The list by what a step asks for. */
+/* The graph of specs[spec]'s size for few blocks of keys; `count`: there is none. */
+uint32_t rt_spec_find_small(const struct rt_graph_spec *specs, uint32_t count, uint32_t spec);
+
+/* The list by what a step asks for: of two graphs of one size, that for any number of blocks. */
 struct rt_spec_index {
     uint32_t largest[RT_MAX_QUERY_LEN + 1]; /* most rows of a graph of that query length; 0: none */
     uint16_t *by_rows[RT_MAX_QUERY_LEN + 1]; /* [largest + 1]: the spec with the fewest rows that
                                                 hold so many */
 };
 
-/* Of DECODE; the others are passed over. RT_ERR_INVALID for a spec out of range or one that stands
- * twice; RT_ERR_NOMEM. Zeroed on failure. */
+/* Of DECODE; the others are passed over. RT_ERR_INVALID for a spec out of range, one that stands
+ * twice, or one for few blocks without the other of its size; RT_ERR_NOMEM. Zeroed on failure. */
 enum rt_status rt_spec_index_init(struct rt_spec_index *index, const struct rt_graph_spec *specs,
                                   uint32_t count, struct rt_error *err);
 void rt_spec_index_free(struct rt_spec_index *index);

@@ -44,7 +44,23 @@ struct rt_op_request {
     uint32_t nope_dim, rope_dim, v_dim;
     uint32_t invariant; /* 1: of attend, schedule and reduce, those that are batch-invariant */
     uint32_t topk;      /* of sparse attention alone: keys of a list; 0: nobody asks for it */
+    bool small_tiles;   /* of attend alone: the smaller tile, where rt_small_tiles_of says so */
 };
+
+/* With so many rows at most, that have so many blocks of RT_BLOCK_TOKENS keys together at most, a
+ * smaller tile of query rows is faster. Zeros: nowhere. */
+struct rt_small_tile_limit {
+    uint32_t rows, blocks;
+};
+
+/* Pure: of attention `op`, whether or not request->small_tiles. */
+struct rt_small_tile_limit rt_small_tiles_of(enum rt_op_id op, const struct rt_op_request *request);
+
+static inline bool rt_small_tiles_serve(const struct rt_small_tile_limit *limit, uint32_t rows,
+                                        uint64_t blocks)
+{
+    return rows <= limit->rows && blocks <= limit->blocks;
+}
 
 /* Tokens of a page that some kernel of attend serves. */
 bool rt_page_size_served(uint32_t page_size);

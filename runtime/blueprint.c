@@ -56,6 +56,20 @@ static enum rt_status choose_chunk_kernels(struct rt_blueprint *b, struct rt_op_
     return c->chunk_count ? resolve_all(c, &request, b->chunk_variants, err) : RT_OK;
 }
 
+/* Where ranks share a context, each has other lengths: they keep one tile. */
+static enum rt_status choose_small_tiles(struct rt_blueprint *b, struct rt_op_request request,
+                                         struct rt_error *err)
+{
+    const struct rt_config *c = &b->config;
+    if (c->small_tiles == RT_SMALL_TILES_OFF || c->context_parallel > 1)
+        return RT_OK;
+    b->small_tiles[request.q_len] = rt_small_tiles_of(rt_attend_op(c), &request);
+    request.small_tiles = true;
+    return b->small_tiles[request.q_len].rows
+               ? resolve_all(c, &request, b->small_variants[request.q_len], err)
+               : RT_OK;
+}
+
 static enum rt_status choose_kernels(struct rt_blueprint *b, const struct rt_kv_format *kv,
                                      struct rt_error *err)
 {
@@ -72,6 +86,7 @@ static enum rt_status choose_kernels(struct rt_blueprint *b, const struct rt_kv_
     for (uint32_t i = 0; i < c->query_len_count; i++) {
         request.q_len = c->context_parallel > 1 ? 1 : c->query_lens[i];
         RT_TRY(resolve_all(c, &request, b->variants[c->query_lens[i]], err));
+        RT_TRY(choose_small_tiles(b, request, err));
     }
     /* What opens and closes a step is the same in all graphs. */
     memcpy(b->variants[0], b->variants[c->query_lens[0]], sizeof(b->variants[0]));
@@ -102,6 +117,33 @@ static void fill_block_dims(const struct rt_blueprint *b, struct rt_dims *dims)
     dims->query_scales = block->rope.query_scale_beta > 0.0 ? c->max_length : 0;
     dims->workspace_bytes = needs_workspace(b) ? RT_WORKSPACE_BYTES : 0;
     dims->exchange_bytes = rt_exchanges_bytes(b);
+}
+
+/* Not where max_length alone lets small tiles serve all steps, nor where no step has so few blocks,
+ * for every row has one; and of a graph whose blocks are one kernel each, nothing attends. */
+static bool needs_two_graphs(const struct rt_blueprint *b, uint32_t i)
+{
+    const uint32_t query_lens = b->config.query_len_count;
+    const uint32_t least_rows = i < query_lens ? 1 : b->specs[i - query_lens].rows + 1;
+    const struct rt_graph_spec *spec = &b->specs[i];
+    const struct rt_small_tile_limit *limit = &b->small_tiles[rt_spec_query_len(spec)];
+    struct rt_variant whole;
+    return rt_small_tiles_serve(limit, spec->rows, least_rows) &&
+           !rt_blueprint_has_small_tiles(b, spec) &&
+           (!b->config.layer || rt_whole_block_resolve(b, spec, &whole, NULL) != RT_OK);
+}
+
+/* Behind the graphs for any number of blocks those for few. */
+static void add_small_specs(struct rt_blueprint *b)
+{
+    const uint32_t count = b->spec_count;
+    for (uint32_t i = 0; b->config.small_tiles == RT_SMALL_TILES_AUTO && i < count; i++) {
+        if (!needs_two_graphs(b, i))
+            continue;
+        struct rt_graph_spec *small = &b->specs[b->spec_count++];
+        *small = b->specs[i];
+        small->most_blocks = b->small_tiles[rt_spec_query_len(small)].blocks;
+    }
 }
 
 static void add_chunk_specs(struct rt_blueprint *b)
@@ -276,6 +318,7 @@ enum rt_status rt_blueprint_make(const struct rt_config *config, const struct rt
     RT_TRY(choose_kernels(out, &kv, err));
     out->spec_count = rt_specs_of_buckets(config->batch_sizes, config->batch_size_count,
                                           config->query_lens, config->query_len_count, out->specs);
+    add_small_specs(out);
     add_chunk_specs(out);
     uint64_t pages = config->pages;
     if (!pages)

@@ -7,6 +7,7 @@
  * serves rt_create, rt_sizes and plans for machines that are elsewhere.
  */
 #include "buffers/placement.h"
+#include "common/math.h"
 #include "config/chunk_form.h"
 #include "graphs/spec.h"
 #include "kernels/op.h"
@@ -21,7 +22,10 @@ struct rt_blueprint {
     /* What serves the graphs of each captured query length; [0]: the control graph. */
     struct rt_variant variants[RT_MAX_QUERY_LEN + 1][RT_OP_COUNT];
     struct rt_variant chunk_variants[RT_OP_COUNT]; /* and the graphs of chunks */
-    struct rt_chunk_form forms[RT_MAX_CHUNKS];     /* by chunk of the configuration */
+    /* By query length: where attention has small tiles, and what serves graphs there. */
+    struct rt_small_tile_limit small_tiles[RT_MAX_QUERY_LEN + 1];
+    struct rt_variant small_variants[RT_MAX_QUERY_LEN + 1][RT_OP_COUNT];
+    struct rt_chunk_form forms[RT_MAX_CHUNKS]; /* by chunk of the configuration */
     struct rt_placement placement;
     uint32_t
         context_rank; /* which of the ranks that share a context this is; a plan is of the first */
@@ -29,12 +33,36 @@ struct rt_blueprint {
     uint64_t free_bytes; /* as given */
 };
 
+/* Blocks of keys that so many tokens are. */
+static inline uint32_t rt_blocks_of(uint32_t tokens)
+{
+    return rt_ceil_div_u32(tokens, RT_BLOCK_TOKENS);
+}
+
+/* Blocks of keys that all rows of a step's graph have at most: as it says, or by max_length. */
+static inline uint64_t rt_blueprint_most_blocks(const struct rt_blueprint *b,
+                                                const struct rt_graph_spec *spec)
+{
+    const uint32_t longest = b->config.max_length + rt_spec_query_len(spec) - 1;
+    return spec->most_blocks ? spec->most_blocks : (uint64_t)spec->rows * rt_blocks_of(longest);
+}
+
+static inline bool rt_blueprint_has_small_tiles(const struct rt_blueprint *b,
+                                                const struct rt_graph_spec *spec)
+{
+    return spec->phase == RT_PHASE_DECODE &&
+           rt_small_tiles_serve(&b->small_tiles[rt_spec_query_len(spec)], spec->rows,
+                                rt_blueprint_most_blocks(b, spec));
+}
+
 /* [RT_OP_COUNT]: what serves this graph. */
 static inline const struct rt_variant *rt_blueprint_variants(const struct rt_blueprint *b,
                                                              const struct rt_graph_spec *spec)
 {
     if (rt_spec_is_chunk(spec))
         return b->chunk_variants;
+    if (rt_blueprint_has_small_tiles(b, spec))
+        return b->small_variants[rt_spec_query_len(spec)];
     return b->variants[spec->phase == RT_PHASE_CONTROL ? 0 : rt_spec_query_len(spec)];
 }
 

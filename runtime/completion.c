@@ -42,6 +42,7 @@ static void settle_lengths(struct rt_runtime *rt, const struct rt_flight *flight
             continue;
         slot->undecided -= rows[i].tokens;
         slot->length -= rows[i].tokens - (uint32_t)outcomes[i].accepted;
+        rt_slot_rest(rt, slot)->taken_back += rows[i].tokens - (uint32_t)outcomes[i].accepted;
         if (outcomes[i].sampled >= 0) /* known, even where no token stayed */
             slot->nameless = RT_NEVER_NAMELESS;
     }

@@ -220,6 +220,8 @@ static enum rt_status capture_all(struct rt_runtime *rt, const struct rt_create_
         struct rt_captured *g = &rt->captured[i];
         g->bindings = calloc(rt_recipe_binding_count(&source), sizeof(*g->bindings));
         RT_REQUIRE(g->bindings, err, RT_ERR_NOMEM, "out of host memory for stage bindings");
+        const uint32_t small = rt_spec_find_small(rt->blueprint.specs, rt->blueprint.spec_count, i);
+        g->small = small < rt->captured_count && small != i ? &rt->captured[small] : NULL;
         RT_TRY(rt_products_make(&rt->products, &source, &rt->blueprint.specs[i], g->bindings,
                                 &rt->driver, rt->stream, &g->program, err));
         note_exchanges(rt, &rt->blueprint.specs[i], g);
@@ -262,14 +264,22 @@ static enum rt_status open_device(struct rt_runtime *rt, const struct rt_create_
     return RT_OK;
 }
 
+static void say_attend(const struct rt_runtime *rt, const struct rt_create_params *p,
+                       uint32_t query_len, const struct rt_variant *variants)
+{
+    const struct rt_variant *attend = rt_attend_variant(&rt->blueprint, variants);
+    say(p, RT_LOG_INFO, "query length %u: %s, %u parts: %s", query_len, attend->entry,
+        attend->parts, attend->reason);
+}
+
 static void say_choices(const struct rt_runtime *rt, const struct rt_create_params *p)
 {
     const struct rt_config *c = &rt->blueprint.config;
     for (uint32_t i = 0; i < c->query_len_count; i++) {
-        const struct rt_variant *attend =
-            rt_attend_variant(&rt->blueprint, rt->blueprint.variants[c->query_lens[i]]);
-        say(p, RT_LOG_INFO, "query length %u: %s, %u parts: %s", c->query_lens[i], attend->entry,
-            attend->parts, attend->reason);
+        const uint32_t q = c->query_lens[i];
+        say_attend(rt, p, q, rt->blueprint.variants[q]);
+        if (rt->blueprint.small_tiles[q].rows)
+            say_attend(rt, p, q, rt->blueprint.small_variants[q]);
     }
     const struct rt_placement *l = &rt->blueprint.placement;
     say(p, RT_LOG_INFO,

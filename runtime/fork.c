@@ -150,6 +150,7 @@ enum rt_status rt_seq_rewind(rt_runtime *rt, rt_seq seq, uint32_t length)
     if (length < slot->length)
         slot->nameless = length;
     slot->length = length;
+    rest->taken_back = 0;
     uint32_t pages = rt_ceil_div_u32(length, page_size);
     while (rest->builtin_pages && rest->page_count > pages) {
         rt_slot_set_page_count(rt, slot, rest->page_count - 1);

@@ -42,13 +42,15 @@ enum rt_status rt_ops_format(enum rt_kv_layout layout, uint32_t d_qk, uint32_t d
     return RT_OK;
 }
 
+/* blocks 0: any number. */
 static enum rt_status choose(const struct rt_device_caps *caps, const struct rt_mla_shape *s,
-                             uint32_t invariant, struct rt_ops_choice *out, struct rt_error *err)
+                             uint32_t invariant, uint64_t blocks, struct rt_ops_choice *out,
+                             struct rt_error *err)
 {
     RT_TRY(check_shape(s, err));
     RT_REQUIRE(invariant <= 1, err, RT_ERR_INVALID, "invariant %u is not 0 or 1", invariant);
     RT_TRY(rt_ops_format(s->kv_layout, s->d_qk, s->d_v, &out->kv, err));
-    const struct rt_op_request request = {
+    struct rt_op_request request = {
         .caps = caps,
         .kv = &out->kv,
         .heads = s->heads,
@@ -58,6 +60,8 @@ static enum rt_status choose(const struct rt_device_caps *caps, const struct rt_
         .invariant = invariant,
     };
     const enum rt_op_id attend = rt_kv_is_quantised(&out->kv) ? RT_OP_ATTEND_QUANT : RT_OP_ATTEND;
+    const struct rt_small_tile_limit limit = rt_small_tiles_of(attend, &request);
+    request.small_tiles = blocks && rt_small_tiles_serve(&limit, s->batch, blocks);
     RT_TRY(rt_op_resolve(attend, &request, &out->attend, err));
     RT_TRY(rt_op_resolve(RT_OP_SCHEDULE, &request, &out->schedule, err));
     RT_TRY(rt_op_resolve(RT_OP_APPEND, &request, &out->append, err));
@@ -72,7 +76,15 @@ enum rt_status rt_ops_choose(const char *op, const struct rt_device_caps *caps,
                              const struct rt_mla_shape *s, uint32_t invariant,
                              struct rt_ops_choice *out, struct rt_error *err)
 {
-    return rt_ops_named(op, choose(caps, s, invariant, out, err), err);
+    return rt_ops_named(op, choose(caps, s, invariant, 0, out, err), err);
+}
+
+enum rt_status rt_ops_choose_for_blocks(const char *op, const struct rt_device_caps *caps,
+                                        const struct rt_mla_shape *s, uint32_t invariant,
+                                        uint64_t blocks, struct rt_ops_choice *out,
+                                        struct rt_error *err)
+{
+    return rt_ops_named(op, choose(caps, s, invariant, blocks, out, err), err);
 }
 
 void rt_ops_workspace(const struct rt_mla_shape *shape, const struct rt_ops_choice *choice,

@@ -23,6 +23,13 @@ enum rt_status rt_ops_choose(const char *op, const struct rt_device_caps *caps,
                              const struct rt_mla_shape *s, uint32_t invariant,
                              struct rt_ops_choice *out, struct rt_error *err);
 
+/* The same for requests that have so many blocks of RT_BLOCK_TOKENS keys together: as a step of
+ * theirs would have it. */
+enum rt_status rt_ops_choose_for_blocks(const char *op, const struct rt_device_caps *caps,
+                                        const struct rt_mla_shape *s, uint32_t invariant,
+                                        uint64_t blocks, struct rt_ops_choice *out,
+                                        struct rt_error *err);
+
 /* Everything of *out but struct_size. */
 void rt_ops_workspace(const struct rt_mla_shape *shape, const struct rt_ops_choice *choice,
                       struct rt_mla_workspace *out);

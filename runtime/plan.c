@@ -183,7 +183,8 @@ enum rt_status rt_plan_graph(const rt_plan *plan, uint32_t index, struct rt_plan
                                        .decode_rows = is_chunk ? p->spec.decode_rows : 0,
                                        .context_tokens = rt_blueprint_context(b, &p->spec),
                                        .form =
-                                           is_chunk ? rt_blueprint_reason(b, &p->spec) : p->form};
+                                           is_chunk ? rt_blueprint_reason(b, &p->spec) : p->form,
+                                       .most_blocks = p->spec.most_blocks};
     rt_struct_write(out, &mine, sizeof(mine));
     return RT_OK;
 }

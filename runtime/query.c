@@ -67,6 +67,7 @@ enum rt_status rt_get_bucket_stats(rt_runtime *rt, uint32_t index, struct rt_buc
         .chunk = rt_spec_chunk(&g->program.spec),
         .decode_rows = rt_spec_is_chunk(&g->program.spec) ? g->program.spec.decode_rows : 0,
         .context_tokens = rt_blueprint_context(&rt->blueprint, &g->program.spec),
+        .most_blocks = g->program.spec.most_blocks,
     };
     rt_struct_write(out, &mine, sizeof(mine));
     return RT_OK;
@@ -111,6 +112,7 @@ static const struct rt_captured *find_captured(const struct rt_runtime *rt, uint
 {
     for (uint32_t i = 0; i < rt->captured_count; i++)
         if (!rt_spec_is_chunk(&rt->captured[i].program.spec) &&
+            !rt->captured[i].program.spec.most_blocks &&
             rt->captured[i].program.spec.rows == batch &&
             rt_spec_query_len(&rt->captured[i].program.spec) == query_len)
             return &rt->captured[i];

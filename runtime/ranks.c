@@ -231,7 +231,8 @@ enum rt_status rt_ranks_try(struct rt_runtime *rt, struct rt_error *err)
         (!rt->blueprint.config.layer && !rt->exchanges.count))
         return RT_OK;
     for (uint32_t i = 0; i < rt->blueprint.spec_count; i++)
-        RT_TRY(try_graph(rt, &rt->blueprint.specs[i], err));
+        if (!rt->blueprint.specs[i].most_blocks) /* or its size has been tried */
+            RT_TRY(try_graph(rt, &rt->blueprint.specs[i], err));
     return RT_OK;
 }
 

@@ -37,6 +37,7 @@ _Static_assert(sizeof(struct rt_slot) == 32, "two slots a cache line: a batch of
 struct rt_slot_rest {
     uint32_t page_count;  /* columns of the table line that hold a page */
     uint32_t generation;  /* of the next handle; starts at 1 */
+    uint32_t taken_back;  /* tokens that the device has taken back of the length */
     uint64_t opened_step; /* steps before this number are an earlier sequence's */
     uint64_t touched_by;  /* the last record that touches a page it holds, but with no row of it */
     bool builtin_pages;
@@ -47,6 +48,7 @@ struct rt_captured {
     struct rt_program program;
     struct rt_graph graph;
     struct rt_stage_binding *bindings;
+    struct rt_captured *small; /* of its size, for few blocks of keys; null: there is none */
     /* Words that blocks of one kernel hand each other: all 0xff between two steps. */
     rt_addr exchange;
     uint64_t exchange_bytes; /* 0: it has none */
@@ -118,7 +120,7 @@ struct rt_runtime {
     float kv_scales[RT_MAX_LAYERS]; /* of fp8_tensor; else 0 */
     char device_reason[160];
     struct rt_error error;
-    /* Last: tens of kilobytes, of which the hot path reads the configuration alone. */
+    /* Last: hundreds of kilobytes, of which the hot path reads the configuration alone. */
     struct rt_blueprint blueprint;
 };
 

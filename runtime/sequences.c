@@ -133,6 +133,7 @@ void rt_slot_open(struct rt_runtime *rt, struct rt_slot *slot, bool builtin_page
     slot->length = length;
     slot->undecided = 0;
     slot->nameless = RT_NEVER_NAMELESS;
+    rest->taken_back = 0;
     rest->opened_step = rt->ring.next_step;
     /* Its pages may be those of a sequence that steps in flight still write. */
     rest->touched_by = rest->page_count ? rt->ring.next_step - 1 : 0;

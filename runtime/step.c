@@ -156,8 +156,9 @@ enum rt_status rt_step_check_room(struct rt_runtime *rt)
 /* What does not depend on the rows. */
 enum rt_status rt_step_check_flags(struct rt_runtime *rt, const char *function, uint32_t flags)
 {
-    RT_REQUIRE(!(flags & ~RT_STEP_EAGER), &rt->error, RT_ERR_INVALID, "rt_step: unknown flags 0x%x",
-               flags & ~RT_STEP_EAGER);
+    const uint32_t known = RT_STEP_EAGER | RT_STEP_ANY_LENGTH;
+    RT_REQUIRE(!(flags & ~known), &rt->error, RT_ERR_INVALID, "rt_step: unknown flags 0x%x",
+               flags & ~known);
     RT_REQUIRE(!rt->held || !(flags & RT_STEP_EAGER), &rt->error, RT_ERR_UNSUPPORTED,
                "%s: an eager step's stages run at once and cannot be held, see rt_host_hold",
                function);
@@ -359,6 +360,23 @@ enum rt_status rt_step_launch(struct rt_runtime *rt, struct rt_captured *g, bool
     return rt_ranks_outcome(rt, launch(rt, g, eager));
 }
 
+/*
+ * Whether the rows have so many blocks of keys at most; looks at no more of them than that. Lengths
+ * are those of a run in which the device takes no token back: when the host learns of one is a
+ * matter of time, and the choice, with the last bits of what attention gives, is to be the same in
+ * every run.
+ */
+static bool have_few_blocks(const struct rt_runtime *rt, const struct rt_step_rows *r,
+                            uint32_t most)
+{
+    uint32_t blocks = 0;
+    for (uint32_t i = 0; i < r->count && blocks <= most; i++) {
+        const uint32_t at = (uint32_t)r->seqs[i];
+        blocks += rt_blocks_of(rt->slots[at].length + rt->slot_rests[at].taken_back + r->query_len);
+    }
+    return blocks <= most;
+}
+
 /* Rows [first, first + live) in one record and one launch; `before` rows of prompts are in front of
  * them in the call. */
 static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params *p, uint32_t before,
@@ -367,6 +385,10 @@ static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params 
 {
     struct rt_record *record = rt_ring_record(&rt->ring);
     struct rt_record_row *rows = rt_ring_rows(&rt->ring, record);
+    const struct rt_step_rows of = rt_step_rows_of(p, first, live, query_len);
+    if (g->small && !(p->flags & RT_STEP_ANY_LENGTH) &&
+        have_few_blocks(rt, &of, g->small->program.spec.most_blocks))
+        g = g->small;
     *record = (struct rt_record){
         .step = rt->ring.next_step,
         .live_rows = live,
@@ -376,7 +398,6 @@ static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params 
     };
     uint32_t taken_bytes = rt->ops_bytes, taken_count = rt->ops_count;
     rt_take_ops(rt, record);
-    const struct rt_step_rows of = rt_step_rows_of(p, first, live, query_len);
     const bool device_decides = rt_step_write_rows(rt, &of, rows);
     rt_step_write_tokens(p, first, live, query_len, rt_ring_tokens(&rt->ring, record));
 

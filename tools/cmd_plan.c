@@ -149,6 +149,11 @@ static void print_graph(const struct rt_plan_graph *g)
                g->query_len, g->stages, g->parts, g->attend, g->reason);
     if (!g->chunk && g->form[0])
         printf("       %s\n", g->form);
+    if (g->most_blocks)
+        printf(
+            "       beside the other of its size, for steps whose rows have at most %u blocks of "
+            "64 keys\n",
+            g->most_blocks);
 }
 
 static void print_graphs(const rt_plan *plan, bool stages)
@@ -305,6 +310,7 @@ static void json_graphs(cJSON *j, const rt_plan *plan, bool stages)
         json_uint(one, "chunk", g.chunk);
         json_uint(one, "decode_rows", g.decode_rows);
         json_uint(one, "context_tokens", g.context_tokens);
+        json_uint(one, "most_blocks", g.most_blocks);
         cJSON_AddStringToObject(one, "form", g.form);
         if (stages)
             json_stages(one, plan, i, g.stages);

@@ -35,13 +35,14 @@ struct batch {
     rt_seq *seqs;     /* [live] of one side */
 };
 
-static enum rt_status launch(struct run *run, uint32_t live, uint32_t q, const struct batch *b)
+static enum rt_status launch(struct run *run, uint32_t live, uint32_t q, uint32_t flags,
+                             const struct batch *b)
 {
     for (int side = 0; side < SIDES; side++) {
         for (uint32_t i = 0; i < live; i++)
             b->seqs[i] = run->tracked[b->rows[i]].seqs[side];
         const struct rt_step_params p = {.struct_size = sizeof(p),
-                                         .flags = side == EAGER ? RT_STEP_EAGER : 0,
+                                         .flags = flags | (side == EAGER ? RT_STEP_EAGER : 0),
                                          .rows = live,
                                          .query_len = q,
                                          .seqs = b->seqs,
@@ -81,11 +82,22 @@ static enum rt_status list_keys(struct run *run, const struct shape *s, uint32_t
     return status;
 }
 
-static enum rt_status one_step(struct run *run, uint32_t batch, uint32_t q, uint32_t live,
+/* A run of steps with low < live <= high rows. batch 0: steps of several replays, whose rows end
+ * with the live ones as far as this looks. */
+struct share {
+    uint32_t batch, q, low, high, steps;
+    uint32_t flags;       /* RT_STEP_* of both sides */
+    uint32_t most_blocks; /* of keys that the rows of a step have together; 0: any number */
+};
+
+static enum rt_status one_step(struct run *run, const struct share *share, uint32_t live,
                                const struct batch *b)
 {
+    const uint32_t q = share->q, batch = share->batch ? share->batch : live;
     TRY(verify_disturb(run, q));
     TRY(verify_choose_rows(run, live, q, b->rows));
+    if (share->most_blocks)
+        TRY(verify_shorten(run, b->rows, live, q, share->most_blocks / live));
     struct shape s = shape_of(run, batch, q, live);
     s.counts = b->counts + (live - s.live);
     /* What a replay of blocks leaves in columns that nobody has, the next is given as numbers. */
@@ -99,7 +111,7 @@ static enum rt_status one_step(struct run *run, uint32_t batch, uint32_t q, uint
         b->tokens[i] = (int32_t)verify_below(run, INT32_MAX);
     TRY(list_keys(run, &s, live, b));
     TRY(verify_prepare(run, &s));
-    TRY(launch(run, live, q, b));
+    TRY(launch(run, live, q, share->flags, b));
     for (uint32_t i = 0; i < live; i++)
         run->tracked[b->rows[i]].length += b->accept[i] ? (uint32_t)b->accept[i] : b->counts[i];
     TRY(verify_compare(run, "tokens", 0, (uint64_t)live * q * sizeof(*b->tokens), &s));
@@ -111,12 +123,6 @@ static enum rt_status one_step(struct run *run, uint32_t batch, uint32_t q, uint
 }
 
 /* ---- all graphs ------------------------------------------------------------------------------ */
-
-/* A run of steps with low < live <= high rows. batch 0: steps of several replays, whose rows end
- * with the live ones as far as this looks. */
-struct share {
-    uint32_t batch, q, low, high, steps;
-};
 
 static enum rt_status one_share(struct run *run, const struct share *share, FILE *progress)
 {
@@ -133,15 +139,15 @@ static enum rt_status one_share(struct run *run, const struct share *share, FILE
         status = verify_say(run->error, RT_ERR_NOMEM, "verify", "out of host memory");
     for (uint32_t i = 0; made && i < share->steps && status == RT_OK; i++) {
         uint32_t live = share->low + 1 + verify_below(run, share->high - share->low);
-        status = one_step(run, share->batch ? share->batch : live, share->q, live, &b);
+        status = one_step(run, share, live, &b);
     }
     if (status == RT_OK) {
         const struct shape s = shape_of(run, share->batch, share->q, 0);
         status = verify_compare_state(run, &s);
     }
     if (status == RT_OK && progress && share->batch)
-        fprintf(progress, "batch %4u  query length %u  %u steps  bitwise equal\n", share->batch,
-                share->q, share->steps);
+        fprintf(progress, "batch %4u  query length %u  %u steps%s  bitwise equal\n", share->batch,
+                share->q, share->steps, share->most_blocks ? " by small tiles" : "");
     if (status == RT_OK && progress && !share->batch)
         fprintf(progress, "several replays, query length %u  %u steps  bitwise equal\n", share->q,
                 share->steps);
@@ -151,6 +157,49 @@ static enum rt_status one_share(struct run *run, const struct share *share, FILE
     free(b.accept);
     free(b.rows);
     return status;
+}
+
+/* A step's graph of this size, of two the one for few blocks or the other. False: there is none. */
+static bool find_graph(struct run *run, uint32_t batch, uint32_t q, bool few, uint32_t *index,
+                       struct rt_bucket_stats *stats)
+{
+    for (*index = 0; rt_get_bucket_stats(run->rts[REPLAY], *index, stats) == RT_OK; ++*index)
+        if (!stats->chunk && stats->batch == batch && stats->query_len == q &&
+            (stats->most_blocks != 0) == few)
+            return true;
+    return false;
+}
+
+/* A share of one graph: no other is replayed. */
+static enum rt_status share_of_graph(struct run *run, const struct share *share, FILE *progress)
+{
+    struct rt_bucket_stats before = {.struct_size = sizeof(before)}, behind = before;
+    uint32_t index;
+    if (!find_graph(run, share->batch, share->q, share->most_blocks > 0, &index, &before))
+        return verify_say(run->error, RT_ERR_INTERNAL, "verify", "a batch size has no graph");
+    TRY(one_share(run, share, progress));
+    for (int side = 0; side < SIDES; side++) {
+        TRY(verify_check(run, side, rt_get_bucket_stats(run->rts[side], index, &behind)));
+        if (behind.replays != before.replays + share->steps)
+            return verify_say(run->error, RT_ERR_INTERNAL, "verify",
+                              "another graph of the batch size was replayed");
+    }
+    run->report->graphs++;
+    return RT_OK;
+}
+
+/* Of two graphs of a size the one for any lengths, then that by small tiles. */
+static enum rt_status graphs_of_size(struct run *run, struct share share, FILE *progress)
+{
+    struct rt_bucket_stats small = {.struct_size = sizeof(small)};
+    uint32_t index;
+    if (!find_graph(run, share.batch, share.q, true, &index, &small))
+        return share_of_graph(run, &share, progress);
+    share.flags = RT_STEP_ANY_LENGTH;
+    TRY(share_of_graph(run, &share, progress));
+    share.flags = 0;
+    share.most_blocks = small.most_blocks;
+    return share_of_graph(run, &share, progress);
 }
 
 /* Bucket `index`; index batch_size_count stands for batches above the largest. */
@@ -173,8 +222,8 @@ static enum rt_status one_graph(struct run *run, uint32_t index, uint32_t q,
         .high = high,
         .steps = options->steps,
     };
-    run->report->graphs += !beyond;
-    return one_share(run, &share, options->progress);
+    return beyond ? one_share(run, &share, options->progress)
+                  : graphs_of_size(run, share, options->progress);
 }
 
 /* The user's configuration with a pool and lengths that make the run quick; steps alone. */

@@ -2,6 +2,8 @@
 /* Sequences that open, close, fork, rewind, and open on pages of closed ones. */
 #include "tools/verify_run.h"
 
+#define BLOCK_TOKENS 64u /* as rt_plan_graph.most_blocks counts */
+
 enum rt_status verify_open(struct run *run, struct tracked *t)
 {
     for (int side = 0; side < SIDES; side++)
@@ -106,5 +108,15 @@ enum rt_status verify_choose_rows(struct run *run, uint32_t live, uint32_t q, ui
         rows[i - 1] = rows[j];
         rows[j] = swap;
     }
+    return RT_OK;
+}
+
+enum rt_status verify_shorten(struct run *run, const uint32_t *rows, uint32_t live, uint32_t q,
+                              uint32_t blocks)
+{
+    const uint32_t most = blocks * BLOCK_TOKENS - q;
+    for (uint32_t i = 0; i < live; i++)
+        if (run->tracked[rows[i]].length > most)
+            TRY(verify_rewind(run, &run->tracked[rows[i]], most));
     return RT_OK;
 }

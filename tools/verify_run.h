@@ -84,6 +84,9 @@ enum rt_status verify_rewind(struct run *run, struct tracked *t, uint32_t length
 enum rt_status verify_disturb(struct run *run, uint32_t q);
 /* `live` distinct open sequences with room for q tokens, in random order. */
 enum rt_status verify_choose_rows(struct run *run, uint32_t live, uint32_t q, uint32_t *rows);
+/* Rewinds those of them that would have more blocks of keys each behind a step of q tokens. */
+enum rt_status verify_shorten(struct run *run, const uint32_t *rows, uint32_t live, uint32_t q,
+                              uint32_t blocks);
 
 /* ---- what is compared ------------------------------------------------------------------------ */
 

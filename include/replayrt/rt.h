@@ -175,7 +175,8 @@ struct rt_create_params {
 
 /*
  * Decides every address, loads every kernel, captures, audits, instantiates and uploads one graph
- * per (bucket, query length). Blocks for as long as that takes (tens of milliseconds).
+ * per (bucket, query length), or two (rt_config.small_tiles). Blocks for as long as that takes
+ * (tens of milliseconds).
  * On success *out is owned by the caller until rt_destroy. On failure *out is null, everything is
  * released, and *error says what happened.
  */
@@ -212,6 +213,7 @@ RT_API const struct rt_error *rt_last_error(const rt_runtime *runtime);
 /* ---- the step -------------------------------------------------------------------------------- */
 
 #define RT_STEP_EAGER 1u /* walk the same stages on the stream instead of replaying the graph */
+#define RT_STEP_ANY_LENGTH 2u /* of two graphs (small_tiles) that for any lengths */
 
 #define RT_ACCEPT_ALL 0       /* all of the row's tokens stay */
 #define RT_ACCEPT_DEVICE (-1) /* tensor `accepted`, written by a stage, says how many stay */
@@ -448,7 +450,7 @@ struct rt_bucket_stats {
     /* As rt_plan_graph has them. Graphs of one chunk that differ in context_tokens alone serve
      * longer pasts with the larger. */
     uint32_t chunk, decode_rows, context_tokens;
-    uint32_t reserved;
+    uint32_t most_blocks;
 };
 
 struct rt_stats {
@@ -501,7 +503,7 @@ RT_API enum rt_status rt_get_info(rt_runtime *runtime, struct rt_info *out);
 /* Checks again that every pointer baked into every graph lies in a registered allocation. */
 RT_API enum rt_status rt_audit(rt_runtime *runtime);
 
-/* A step's graph as Graphviz DOT with readable names; *needed counts the final NUL. */
+/* A step's graph, of two that for any lengths, as Graphviz DOT; *needed counts the final NUL. */
 RT_API enum rt_status rt_dot(rt_runtime *runtime, uint32_t batch, uint32_t query_len, char *text,
                              size_t capacity, size_t *needed);
 /* Likewise the graph that rt_get_bucket_stats has at this index: one of a chunk too. */
@@ -561,6 +563,10 @@ struct rt_plan_graph {
                                              it can expand, at most */
     const char *form; /* in which form its tokens attend, and why; of a step with layer: whether a
                        * block is one kernel, and why; "" for any other */
+    /* Of two graphs of a batch size and query length the one by small tiles: replayed where the
+     * step's rows have at most so many blocks of 64 keys together. 0: any number. */
+    uint32_t most_blocks;
+    uint32_t reserved;
 };
 struct rt_plan_stage {
     uint32_t struct_size;

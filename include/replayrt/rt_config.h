@@ -103,6 +103,14 @@ enum rt_backend {
     RT_BACKEND_SM90      /* kernels for Hopper */
 };
 
+/* Where attention has smaller tiles: while few blocks of keys would leave multiprocessors idle, see
+ * docs/small_tiles.md. Last bits of a row may change where its step's blocks cross the limit. */
+enum rt_small_tiles {
+    RT_SMALL_TILES_AUTO = 0, /* as static, and by a second graph in steps whose rows are short */
+    RT_SMALL_TILES_STATIC,   /* where max_length keeps all steps within the limit */
+    RT_SMALL_TILES_OFF       /* nowhere */
+};
+
 /* Which of the data tensors (q, latent, out, lse) every layer has of its own. */
 enum rt_tensor_sharing {
     RT_TENSORS_SHARED = 0, /* one set, reused by layer after layer: what a model's stages want */
@@ -208,6 +216,7 @@ struct rt_config {
     uint32_t context_parallel;
     /* 1, with layer: every block is a chain of kernels, also where one kernel does all of it. */
     uint32_t split_blocks;
+    enum rt_small_tiles small_tiles; /* not read with invariant, topk or context_parallel above 1 */
 };
 
 /* Defaults: device auto, buckets 1 2 4 8 16 32 64, query length 1, ring depth 8, 64 sequences of

@@ -231,11 +231,13 @@ static uint32_t query_rows(enum rt_op_id op, const struct rt_op_request *request
     return is_sparse(op) ? request->heads : request->heads * request->q_len;
 }
 
-/* The smallest tile that holds all query rows; where there are more, 64 at a time. */
+/* The smallest tile that holds all query rows; where there are more, 64 at a time. Or the smaller
+ * one that is asked for. */
 static enum rt_status pick_sm90(enum rt_op_id op, const struct rt_op_request *request,
                                 const struct attend_kernel **out, struct rt_error *err)
 {
-    const uint32_t wanted = query_rows(op, request);
+    const uint32_t small = rt_small_tile_rows(op, request);
+    const uint32_t wanted = small ? small : query_rows(op, request);
     const struct attend_kernel *best = NULL;
     RT_TRY(rt_check_sm90(request->caps, err));
     RT_REQUIRE(is_sparse(op) || request->page_size >= 8, err, RT_ERR_UNSUPPORTED,
@@ -295,10 +297,16 @@ static void describe(const struct rt_device_caps *caps, const struct rt_op_reque
 {
     const uint32_t rows = query_rows(kernel->op, request);
     const char *invariant = kernel->folds ? ", batch-invariant" : "";
+    char few[64] = "";
+    if (rt_small_tile_rows(kernel->op, request)) {
+        const struct rt_small_tile_limit limit = rt_small_tiles_of(kernel->op, request);
+        (void)snprintf(few, sizeof(few), " up to batch %u and %u blocks of keys", limit.rows,
+                       limit.blocks);
+    }
     if (kernel->backend == RT_BACKEND_SM90)
-        (void)snprintf(text, RT_REASON_BYTES, "sm90%s%s, tiles of %u rows for %u, %u parts",
+        (void)snprintf(text, RT_REASON_BYTES, "sm90%s%s, tiles of %u rows for %u%s, %u parts",
                        request->backend == RT_BACKEND_AUTO ? "" : " as asked for", invariant,
-                       kernel->tile_rows, rows, choice->parts);
+                       kernel->tile_rows, rows, few, choice->parts);
     else if (caps->kind == RT_DEVICE_KIND_HOST)
         (void)snprintf(text, RT_REASON_BYTES, "generic%s: the C references of the host device",
                        invariant);

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where a smaller tile of query rows is faster: few blocks of keys, which leave multiprocessors
+ * idle that more tiles put to work. docs/small_tiles.md has the measurements. */
+#include "common/math.h"
+#include "kernels/ops/op_build.h"
+
+/* What the limits were measured on. */
+#define MEASURED_SMS 132u
+#define MEASURED_D_QK 576u
+#define MEASURED_D_V 512u
+
+/* By rising query rows of a batch row; more of them have no smaller tile. */
+static const struct small_tile {
+    uint32_t query_rows; /* for so many at most */
+    uint32_t tile_rows;
+    uint32_t blocks; /* with so many of all rows at most, on MEASURED_SMS multiprocessors */
+} small_tiles[] = {{16, 8, 128}, {32, 16, 512}, {64, 16, 256}, {128, 16, 64}};
+#define SMALL_TILE_COUNT (sizeof(small_tiles) / sizeof(small_tiles[0]))
+
+/* Pages of fewer tokens than a block were not measured, nor other geometries. */
+static bool is_measured(enum rt_op_id op, const struct rt_op_request *request)
+{
+    return op == RT_OP_ATTEND && !request->invariant && request->backend != RT_BACKEND_GENERIC &&
+           request->kv->d_qk == MEASURED_D_QK && request->kv->d_v == MEASURED_D_V &&
+           request->page_size >= RT_BLOCK_TOKENS && rt_check_sm90(request->caps, NULL) == RT_OK;
+}
+
+static const struct small_tile *find(enum rt_op_id op, const struct rt_op_request *request)
+{
+    const uint32_t query_rows = request->heads * request->q_len;
+    if (query_rows <= small_tiles[0].tile_rows || !is_measured(op, request))
+        return NULL;
+    for (size_t i = 0; i < SMALL_TILE_COUNT; i++)
+        if (query_rows <= small_tiles[i].query_rows)
+            return &small_tiles[i];
+    return NULL;
+}
+
+/* No more rows than parts: rows that one part has one behind the other are quicker by large tiles,
+ * which have more parts. */
+struct rt_small_tile_limit rt_small_tiles_of(enum rt_op_id op, const struct rt_op_request *request)
+{
+    const struct small_tile *small = find(op, request);
+    if (!small)
+        return (struct rt_small_tile_limit){0};
+    const uint32_t sms = request->caps->sm_count;
+    const uint32_t tiles = rt_ceil_div_u32(request->heads * request->q_len, small->tile_rows);
+    return (struct rt_small_tile_limit){.rows = rt_max_u32(1, sms / tiles),
+                                        .blocks = small->blocks * sms / MEASURED_SMS};
+}
+
+uint32_t rt_small_tile_rows(enum rt_op_id op, const struct rt_op_request *request)
+{
+    const struct small_tile *small = request->small_tiles ? find(op, request) : NULL;
+    return small ? small->tile_rows : 0;
+}
