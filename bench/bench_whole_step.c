@@ -83,6 +83,7 @@ static void configure(struct step_bench *b, uint32_t layers)
     c->pages = pages_of(s);
     c->backend = b->setup->backend;
     c->invariant = b->setup->invariant;
+    c->small_tiles = b->setup->small_tiles;
 }
 
 /* ---- inputs --------------------------------------------------------------------------------- */

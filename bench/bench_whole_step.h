@@ -24,6 +24,7 @@ struct whole_step_setup {
     uint64_t noise_bytes;
     enum rt_backend backend;
     bool invariant;
+    enum rt_small_tiles small_tiles;
     double softmax_scale;
 };
 

@@ -24,12 +24,13 @@
 #define NOISE_LEAST_BYTES ((uint64_t)1 << 20)
 
 struct choice {
-    const char *shapes, *out, *backend_name, *layout_name, *device, *only;
+    const char *shapes, *out, *backend_name, *layout_name, *tiles_name, *device, *only;
     uint64_t topk;      /* 0: dense attention */
     uint64_t sustained; /* seconds; 0: bursts alone */
     bool no_step, invariant;
     enum rt_backend backend;
     enum rt_kv_layout layout;
+    enum rt_small_tiles small_tiles;
 };
 
 struct bench {
@@ -63,6 +64,7 @@ static enum rt_status measure_layer(struct bench *b, struct bench_row *row)
         .kv_layout = b->choice.layout,
         .backend = b->choice.backend,
         .invariant = b->choice.invariant,
+        .small_tiles = b->choice.small_tiles != RT_SMALL_TILES_OFF,
         .sustain_ms = (uint32_t)b->choice.sustained * 1000,
         .softmax_scale = (float)SOFTMAX_SCALE,
     };
@@ -126,6 +128,32 @@ static bool read_layout(struct choice *c)
     return false;
 }
 
+static bool read_backend(struct choice *c)
+{
+    static const char *const names[] = {"auto", "generic", "sm90"};
+    static const enum rt_backend backends[] = {RT_BACKEND_AUTO, RT_BACKEND_GENERIC,
+                                               RT_BACKEND_SM90};
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(c->backend_name, names[i])) {
+            c->backend = backends[i];
+            return true;
+        }
+    complain("--backend %s: expected auto, sm90 or generic", c->backend_name);
+    return false;
+}
+
+/* Static is no word here: a layer has no second graph, a whole step no longer sequences. */
+static bool read_small_tiles(struct choice *c)
+{
+    const bool off = !strcmp(c->tiles_name, "off");
+    c->small_tiles = off ? RT_SMALL_TILES_OFF : RT_SMALL_TILES_AUTO;
+    if (!off && strcmp(c->tiles_name, "auto") != 0) {
+        complain("--small-tiles %s: expected auto or off", c->tiles_name);
+        return false;
+    }
+    return true;
+}
+
 static bool read_options(int argc, char **argv, struct choice *c)
 {
     const struct option options[] = {
@@ -133,6 +161,7 @@ static bool read_options(int argc, char **argv, struct choice *c)
         {"--out", OPTION_TEXT, &c->out, 0, 0},
         {"--backend", OPTION_TEXT, &c->backend_name, 0, 0},
         {"--layout", OPTION_TEXT, &c->layout_name, 0, 0},
+        {"--small-tiles", OPTION_TEXT, &c->tiles_name, 0, 0},
         {"--device", OPTION_TEXT, &c->device, 0, 0},
         {"--only", OPTION_TEXT, &c->only, 0, 0},
         {"--topk", OPTION_NUMBER, &c->topk, 1, RT_MAX_LENGTH},
@@ -140,12 +169,9 @@ static bool read_options(int argc, char **argv, struct choice *c)
         {"--no-step", OPTION_FLAG, &c->no_step, 0, 0},
         {"--invariant", OPTION_FLAG, &c->invariant, 0, 0},
     };
-    static const char *const names[] = {"auto", "generic", "sm90"};
-    static const enum rt_backend backends[] = {RT_BACKEND_AUTO, RT_BACKEND_GENERIC,
-                                               RT_BACKEND_SM90};
     if (!options_read(argc, argv, options, sizeof(options) / sizeof(options[0]), NULL))
         return false;
-    if (!read_layout(c))
+    if (!read_layout(c) || !read_backend(c) || !read_small_tiles(c))
         return false;
     /* Whose lists a stage would have to write, and whose pool a step would have noise of bf16. */
     c->no_step |= c->topk > 0 || c->layout != RT_KV_BF16;
@@ -154,17 +180,9 @@ static bool read_options(int argc, char **argv, struct choice *c)
                  c->topk ? "--topk" : "--layout");
         return false;
     }
-    if (!c->shapes) {
+    if (!c->shapes)
         complain("bench attention needs --shapes FILE");
-        return false;
-    }
-    for (int i = 0; i < 3; i++)
-        if (!strcmp(c->backend_name, names[i])) {
-            c->backend = backends[i];
-            return true;
-        }
-    complain("--backend %s: expected auto, sm90 or generic", c->backend_name);
-    return false;
+    return c->shapes != NULL;
 }
 
 /* The KV of all layers of the largest step wanted; 0 without steps. */
@@ -224,6 +242,7 @@ static enum rt_status open_device(struct bench *b, struct rt_error *error)
                                          .noise_bytes = bytes,
                                          .backend = b->choice.backend,
                                          .invariant = b->choice.invariant,
+                                         .small_tiles = b->choice.small_tiles,
                                          .softmax_scale = SOFTMAX_SCALE};
     /* Once, not again and again as steps grow: filling it is most of the time that is not
      * measuring. */
@@ -300,7 +319,9 @@ static bool close_lines(struct bench *b)
 
 int cmd_bench_attention(int argc, char **argv)
 {
-    struct bench b = {.choice = {.backend_name = "auto", .layout_name = "bf16", .device = "auto"}};
+    struct bench b = {
+        .choice = {
+            .backend_name = "auto", .layout_name = "bf16", .tiles_name = "auto", .device = "auto"}};
     struct rt_error error = {0};
     if (!read_options(argc, argv, &b.choice))
         return EXIT_USAGE;

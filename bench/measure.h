@@ -70,6 +70,7 @@ struct rt_measure_attention_params {
     uint32_t causal;        /* as in struct rt_mla_shape */
     enum rt_backend backend;
     uint32_t invariant; /* 1: batch-invariant */
+    bool small_tiles;   /* where a step of such lengths has them; else nowhere */
     /* 0: all keys that a token sees. Else a list names as many of them for it, at most, in place
      * of dense attention: 576/512 and 512/512. */
     uint32_t topk;

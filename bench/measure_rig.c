@@ -40,7 +40,7 @@ static enum rt_status check_lengths(const struct rt_measure_attention_params *p,
 static enum rt_status decide_shape(struct rt_rig *rig, struct rt_error *err)
 {
     const struct rt_measure_attention_params *p = rig->params;
-    uint64_t pages = 0;
+    uint64_t pages = 0, blocks = 0;
     uint32_t columns = 1;
     rig->shape = (struct rt_mla_shape){.struct_size = sizeof(rig->shape),
                                        .batch = p->batch,
@@ -63,10 +63,14 @@ static enum rt_status decide_shape(struct rt_rig *rig, struct rt_error *err)
     for (uint32_t r = 0; r < p->batch; r++) {
         pages += pages_of(p, r);
         columns = rt_max_u32(columns, pages_of(p, r));
+        blocks += rt_ceil_div_u32((uint32_t)p->lengths[r], RT_BLOCK_TOKENS);
     }
     rig->shape.pages = (uint32_t)pages; /* at most 4096 * 65536 */
     rig->shape.max_blocks = columns;
-    return RT_OK;
+    if (!p->small_tiles)
+        return RT_OK;
+    return rt_ops_choose_for_blocks("rt_mla_decode", &rig->m->driver.caps, &rig->shape,
+                                    p->invariant, blocks, &rig->choices[RT_RIG_TIMED], err);
 }
 
 /* The generic kernel; where that is the timed one, with other cuts: partial sums of other keys. */

@@ -112,6 +112,8 @@ static const struct command commands[] = {
      "      --only TEXT    shapes whose label has it\n"
      "      --layout NAME  of the KV cache: bf16, fp8_tensor, v32, ...; no whole steps else\n"
      "      --topk N       over lists of N keys of every query token; no whole steps\n"
+     "      --small-tiles NAME\n"
+     "                     auto or off (auto)\n"
      "      --no-step      leave the whole steps out\n"
      "      --sustained N  also steps of 61 layers back to back for N seconds\n"
      "      --invariant    batch-invariant attention instead of the fastest\n"},

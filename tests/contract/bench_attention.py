@@ -116,6 +116,7 @@ def refusals(folder):
         expect(code == 1 and words in err and not out and not objects,
                f"{text!r}: exit {code}, {err!r} must have {words!r}")
     for options, words in [(["--backend", "cuda"], "expected auto, sm90 or generic"),
+                           (["--small-tiles", "static"], "expected auto or off"),
                            (["more.jsonl"], "more.jsonl: only options")]:
         code, _, err, _ = run(folder, json.dumps(Q1), *options)
         expect(code == 2 and words in err, f"{options}: exit {code}, {err!r}")
