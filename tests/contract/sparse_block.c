@@ -183,8 +183,8 @@ static void step(struct side *s, uint32_t first, uint32_t rows, uint32_t q, cons
 static void all_keys_are_dense_attention(void **state)
 {
     (void)state;
-    enum { PROMPTS = 2, MOST = 31 };
-    static const uint32_t counts[PROMPTS] = {MOST, 5};
+    enum { PROMPTS = 2, MOST = 26 };
+    static const uint32_t counts[PROMPTS] = {MOST, 3};
     struct side *dense = open_side(false, false), *listed = open_side(true, false);
     int32_t ids[PROMPTS][MOST], more[6];
     struct rt_prompt prompts[PROMPTS];
@@ -209,7 +209,7 @@ static void all_keys_are_dense_attention(void **state)
         expect_close((const uint16_t *)fixture_address(listed->rt, "hidden", 0) + i * HIDDEN,
                      (const uint16_t *)fixture_address(dense->rt, "hidden", 0) + i * HIDDEN, HIDDEN,
                      0.02, "token", i);
-    assert_int_equal(listed->lists, LAYERS * (MOST + 5 + 1 + 1 + 6));
+    assert_int_equal(listed->lists, LAYERS * (MOST + 3 + 1 + 1 + 6));
     close_side(dense);
     close_side(listed);
 }
