@@ -28,8 +28,10 @@ bool rt_one_shot_serves(const struct rt_comm *c, const struct rt_collective *x, 
         (void)snprintf(why, bytes, "no memory of the ranks is mapped");
     else if (!c->peers.mapped)
         (void)snprintf(why, bytes, "%s", c->peers.why);
-    else if (x->kind != RT_ALL_REDUCE || x->dtype != RT_DTYPE_BF16)
+    else if (x->kind == RT_ALL_REDUCE && x->dtype != RT_DTYPE_BF16)
         (void)snprintf(why, bytes, "it sums bf16 alone");
+    else if (x->kind != RT_ALL_REDUCE && x->kind != RT_ALL_GATHER)
+        (void)snprintf(why, bytes, "it sums and gathers alone");
     else if (size > RT_ALL_REDUCE_MOST_BYTES || size % RT_ALL_REDUCE_VECTOR_BYTES || !size)
         (void)snprintf(why, bytes, "%" PRIu64 " bytes, not a multiple of %u up to %u", size,
                        RT_ALL_REDUCE_VECTOR_BYTES, RT_ALL_REDUCE_MOST_BYTES);
@@ -50,6 +52,7 @@ enum rt_status rt_one_shot_work(const struct rt_kernels *k, const struct rt_coll
                                      .bytes = (uint32_t)bytes_of(x)};
     for (uint32_t r = 0; r < x->ranks; r++)
         p.mailbox[r] = (void *)(uintptr_t)peers->memory[r];
-    RT_TRY(rt_op_resolve(RT_OP_ALL_REDUCE, &request, &variant, err));
+    RT_TRY(rt_op_resolve(x->kind == RT_ALL_GATHER ? RT_OP_ALL_GATHER : RT_OP_ALL_REDUCE, &request,
+                         &variant, err));
     return rt_op_build(k, &variant, &p, sizeof(p), out, err);
 }

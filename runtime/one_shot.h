@@ -2,7 +2,8 @@
 #ifndef RT_RUNTIME_ONE_SHOT_H
 #define RT_RUNTIME_ONE_SHOT_H
 
-/* Sums over ranks by a kernel of ours, rt_all_reduce, through memory that all have mapped. */
+/* Sums over ranks and what they gather by kernels of ours, rt_all_reduce and rt_all_gather, through
+ * memory that all have mapped. */
 #include "driver/comm/comm.h"
 #include "kernels/registry.h"
 

@@ -164,7 +164,7 @@ static enum rt_status try_swap(struct rt_runtime *rt, const struct rt_graph_spec
     return rt_comm_try(&rt->ranks->comm, &rt->driver, &x, rt->stream, err);
 }
 
-static enum rt_status try_sum(struct rt_runtime *rt, const struct rt_collective *x,
+static enum rt_status try_one(struct rt_runtime *rt, const struct rt_collective *x,
                               struct rt_error *err)
 {
     RT_TRY(rt_comm_try(&rt->ranks->comm, &rt->driver, x, rt->stream, err));
@@ -181,9 +181,7 @@ static enum rt_status try_stages(struct rt_runtime *rt, const struct rt_graph_sp
             rt_stage_exchange_work(e, &rt->blueprint, &rt->arena, &rt->ranks->comm, spec);
         if (rt_stage_exchange_is_of_hidden(e))
             continue;
-        RT_TRY(x.kind == RT_ALL_REDUCE
-                   ? try_sum(rt, &x, err)
-                   : rt_comm_try(&rt->ranks->comm, &rt->driver, &x, rt->stream, err));
+        RT_TRY(try_one(rt, &x, err));
     }
     return RT_OK;
 }
@@ -200,7 +198,7 @@ static enum rt_status try_graph(struct rt_runtime *rt, const struct rt_graph_spe
         const struct rt_collective x =
             rt_ranks_sum(&rt->blueprint.config, &rt->ranks->comm,
                          rt_arena_addr(&rt->arena, RT_TENSOR_HIDDEN, 0), spec->tokens);
-        RT_TRY(try_sum(rt, &x, err));
+        RT_TRY(try_one(rt, &x, err));
     }
     return try_stages(rt, spec, err);
 }

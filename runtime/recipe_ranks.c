@@ -100,19 +100,20 @@ static enum rt_status add_collective(struct recipe *b, const char *name, uint32_
 }
 
 static enum rt_status add_one_shot(struct recipe *b, const char *name, uint32_t layer,
-                                   const struct rt_collective *sum)
+                                   const struct rt_collective *x)
 {
     struct rt_work work;
-    RT_TRY(rt_one_shot_work(b->s->kernels, sum, &work, b->err));
+    RT_TRY(rt_one_shot_work(b->s->kernels, x, &work, b->err));
     return rt_recipe_add(b, name, layer, &work);
 }
 
-static enum rt_status add_sum(struct recipe *b, const char *name, uint32_t layer,
-                              const struct rt_collective *sum)
+/* By what was the fastest. */
+static enum rt_status add_chosen(struct recipe *b, const char *name, uint32_t layer,
+                                 const struct rt_collective *x)
 {
-    const struct rt_sum_choice *const choice = rt_sums_find(b->s->sums, sum);
-    RT_TRY(choice && choice->one_shot ? add_one_shot(b, name, layer, sum)
-                                      : add_collective(b, name, layer, sum));
+    const struct rt_sum_choice *const choice = rt_sums_find(b->s->sums, x);
+    RT_TRY(choice && choice->one_shot ? add_one_shot(b, name, layer, x)
+                                      : add_collective(b, name, layer, x));
     struct rt_stage *const stage = &b->p->stages[b->p->count - 1];
     if (choice)
         (void)snprintf(stage->reason, sizeof(stage->reason), "%s", choice->reason);
@@ -124,7 +125,7 @@ enum rt_status rt_recipe_add_sum(struct recipe *b, uint32_t layer, void *hidden)
 {
     const struct rt_collective sum =
         rt_ranks_sum(&b->s->blueprint->config, b->s->comm, (uintptr_t)hidden, rt_recipe_tokens(b));
-    return add_sum(b, "o_proj_sum", layer, &sum);
+    return add_chosen(b, "o_proj_sum", layer, &sum);
 }
 
 enum rt_status rt_recipe_add_stage_exchange(struct recipe *b, const struct rt_stage_exchange *x,
@@ -135,10 +136,9 @@ enum rt_status rt_recipe_add_stage_exchange(struct recipe *b, const struct rt_st
         return RT_OK;
     const struct rt_collective c =
         rt_stage_exchange_work(x, b->s->blueprint, b->s->arena, b->s->comm, b->spec);
-    const bool sums = x->kind == RT_EXCHANGE_SUM;
     (void)snprintf(name, sizeof(name), "%s_%s", rt_stage_point_name(x->point),
-                   sums ? "sum" : "gather");
-    return sums ? add_sum(b, name, layer, &c) : add_collective(b, name, layer, &c);
+                   x->kind == RT_EXCHANGE_SUM ? "sum" : "gather");
+    return add_chosen(b, name, layer, &c);
 }
 
 static enum rt_status add_exchange(struct recipe *b, uint32_t layer)

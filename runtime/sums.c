@@ -12,7 +12,8 @@
 const struct rt_sum_choice *rt_sums_find(const struct rt_sums *s, const struct rt_collective *x)
 {
     for (uint32_t i = 0; s && i < s->choice_count; i++)
-        if (s->choices[i].count == x->count && s->choices[i].dtype == x->dtype)
+        if (s->choices[i].kind == x->kind && s->choices[i].count == x->count &&
+            s->choices[i].dtype == x->dtype)
             return &s->choices[i];
     return NULL;
 }
@@ -58,14 +59,15 @@ enum rt_status rt_sums_choose(struct rt_sums *s, const struct rt_kernels *k,
                               const struct rt_collective *x, rt_dstream stream,
                               struct rt_error *err)
 {
-    struct rt_sum_choice choice = {.count = x->count, .dtype = x->dtype};
+    struct rt_sum_choice choice = {.kind = x->kind, .count = x->count, .dtype = x->dtype};
     char why[RT_PEERS_WHY_BYTES];
-    if (rt_sums_find(s, x) || s->choice_count == RT_MAX_SPECS)
+    if (rt_sums_find(s, x) || s->choice_count == RT_SUM_MOST_CHOICES)
         return RT_OK;
     if (rt_one_shot_serves(x->comm, x, why, sizeof(why)))
         RT_TRY(measure(k, x, stream, &choice, err));
     else
-        (void)snprintf(choice.reason, sizeof(choice.reason), "no one-shot sum: %s", why);
+        (void)snprintf(choice.reason, sizeof(choice.reason), "no one-shot %s: %s",
+                       x->kind == RT_ALL_GATHER ? "gather" : "sum", why);
     s->choices[s->choice_count++] = choice;
     return RT_OK;
 }

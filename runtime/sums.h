@@ -3,9 +3,9 @@
 #define RT_RUNTIME_SUMS_H
 
 /*
- * By what the sums over ranks are done, for every size that graphs have: the communicator's
- * library, or one shot by our own kernel. Both are timed when a runtime is made, and what rank 0
- * has seen is what all ranks do, for an exchange is one thing on all of them.
+ * By what sums over ranks are done, and what is gathered, for every size that graphs have: the
+ * communicator's library, or one shot by our own kernel. Both are timed when a runtime is made, and
+ * what rank 0 has seen is what all ranks do, for an exchange is one thing on all of them.
  */
 #include "graphs/spec.h"
 #include "kernels/registry.h"
@@ -13,7 +13,11 @@
 
 #define RT_SUM_REASON_BYTES 200u
 
+/* Two kinds of exchange in every graph. */
+#define RT_SUM_MOST_CHOICES (2u * RT_MAX_SPECS)
+
 struct rt_sum_choice {
+    enum rt_collective_kind kind;
     uint64_t count; /* elements */
     enum rt_dtype dtype;
     uint32_t one_shot;
@@ -21,7 +25,7 @@ struct rt_sum_choice {
 };
 
 struct rt_sums {
-    struct rt_sum_choice choices[RT_MAX_SPECS];
+    struct rt_sum_choice choices[RT_SUM_MOST_CHOICES];
     uint32_t choice_count;
 };
 

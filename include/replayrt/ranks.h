@@ -111,7 +111,7 @@ enum rt_exchange_kind {
 /* How many vectors a graph has. */
 enum rt_exchange_vectors {
     RT_EXCHANGE_TOKENS = 0, /* rt_stage_context.tokens */
-    RT_EXCHANGE_RESULTS     /* batch * query_len, which of a chunk are rows */
+    RT_EXCHANGE_RESULTS     /* batch * query_len */
 };
 
 /*

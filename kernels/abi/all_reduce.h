@@ -36,15 +36,19 @@
  *
  * Bound, of the CUDA kernel against the truth: with two ranks none; else one unit of bf16 of the
  * sum and 2^-20 of the largest number that is summed.
+ *
+ * all_gather: to[r] = rank r's from, bit for bit, by the same exchange through the same mailboxes,
+ * which count both kinds as one.
  */
 struct rt_all_reduce_params {
-    const void *from;                        /* [bytes] bf16, 16-byte aligned, as all here */
-    void *to;                                /* likewise; may be `from` itself */
+    const void
+        *from; /* [bytes] bf16, 16-byte aligned, as all here; what is gathered: any numbers */
+    void *to;  /* likewise; may be `from` itself. all_gather: [ranks][bytes], apart from it */
     void *mailbox[RT_ALL_REDUCE_MOST_RANKS]; /* of every rank, null from `ranks` on */
     const int32_t *stop;                     /* [1], mapped memory of the host */
     uint32_t rank, ranks;
     uint32_t bytes;  /* a multiple of 16, at most RT_ALL_REDUCE_MOST_BYTES */
-    uint32_t is_f32; /* host device alone: numbers are f32 */
+    uint32_t is_f32; /* host device alone, of sums: numbers are f32 */
 };
 #define RT_ALL_REDUCE_PARAMS_ADDRESSES(type, at)                                                   \
     (RT_ADDRESS(type, at from) | RT_ADDRESS(type, at to) |                                         \

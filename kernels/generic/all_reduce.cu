@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * all_reduce: the sum over ranks through mailboxes, by the rule of kernels/abi/all_reduce.h.
+ * all_reduce, all_gather: exchanges of ranks through mailboxes, by the rule of
+ * kernels/abi/all_reduce.h.
  *
- *   from [bytes] of every rank -> to [bytes]
+ *   from [bytes] of every rank -> to [bytes], or [ranks][bytes]
  *
  * A chain of latencies: numbers out of L2, one trip to the other devices, the words' arrival in our
  * L2. A thread has 16 bytes of numbers, so that nothing is waited for twice. It writes them into
  * all mailboxes, with the epoch beside every 4 bytes: that costs twice the bytes on the link, which
  * up to MOST_BYTES is less than the fence and the second trip of a flag behind them. Then it asks
- * its own mailbox until the words of all have come, rank by rank, in whose order it sums.
+ * its own mailbox until the words of all have come, rank by rank, in whose order it sums, or puts
+ * them where they are gathered.
  *
  *   wait │ epoch, from │ words to every rank │ words of rank 0, sum │ rank 1, … │ to │ A │ epoch
  *
@@ -79,25 +81,33 @@ static __device__ __forceinline__ bool rt_all_reduce_take(const struct rt_all_re
 }
 
 static __device__ __forceinline__ void rt_all_reduce_vector(const struct rt_all_reduce_params &p,
-                                                            uint32_t epoch, uint32_t vector)
+                                                            uint32_t epoch, uint32_t vector,
+                                                            bool gathers)
 {
     const uint4 mine = static_cast<const uint4 *>(p.from)[vector];
+    const uint32_t vectors = p.bytes / RT_ALL_REDUCE_VECTOR_BYTES;
+    uint4 *const to = static_cast<uint4 *>(p.to);
     struct rt_floats8 sum = {};
     rt_all_reduce_send(p, epoch, mine);
     for (uint32_t r = 0; r < p.ranks; r++) {
         uint4 numbers = mine;
         if (r != p.rank && !rt_all_reduce_take(p, epoch, r, numbers))
             return;
+        if (gathers) {
+            to[r * vectors + vector] = numbers;
+            continue;
+        }
         const struct rt_floats8 x = rt_unpack_bf16x8(numbers);
 #pragma unroll
         for (int i = 0; i < 8; i++)
             sum.at[i] = r == 0 ? x.at[i] : sum.at[i] + x.at[i];
     }
-    static_cast<uint4 *>(p.to)[vector] = rt_pack_bf16x8(sum);
+    if (!gathers)
+        to[vector] = rt_pack_bf16x8(sum);
 }
 
-extern "C" __global__ void __launch_bounds__(RT_ALL_REDUCE_THREADS)
-    rt_all_reduce(const __grid_constant__ struct rt_all_reduce_params p)
+static __device__ __forceinline__ void rt_all_reduce_exchange(const struct rt_all_reduce_params &p,
+                                                              bool gathers)
 {
     const uint32_t vector = blockIdx.x * RT_ALL_REDUCE_THREADS + threadIdx.x;
     rt_pdl_wait();
@@ -105,8 +115,20 @@ extern "C" __global__ void __launch_bounds__(RT_ALL_REDUCE_THREADS)
     uint32_t *const counted = static_cast<uint32_t *>(p.mailbox[p.rank]) + blockIdx.x;
     const uint32_t epoch = *counted + 1;
     if (vector < p.bytes / RT_ALL_REDUCE_VECTOR_BYTES)
-        rt_all_reduce_vector(p, epoch, vector);
+        rt_all_reduce_vector(p, epoch, vector, gathers);
     __syncthreads(); /* A */
     if (threadIdx.x == 0)
         *counted = epoch;
+}
+
+extern "C" __global__ void __launch_bounds__(RT_ALL_REDUCE_THREADS)
+    rt_all_reduce(const __grid_constant__ struct rt_all_reduce_params p)
+{
+    rt_all_reduce_exchange(p, false);
+}
+
+extern "C" __global__ void __launch_bounds__(RT_ALL_REDUCE_THREADS)
+    rt_all_gather(const __grid_constant__ struct rt_all_reduce_params p)
+{
+    rt_all_reduce_exchange(p, true);
 }

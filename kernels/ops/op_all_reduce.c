@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The sum over ranks by mailboxes. */
+/* Exchanges of ranks by mailboxes. */
 #include "kernels/ops/op_build.h"
 
 #include "common/math.h"
@@ -14,10 +14,8 @@ static enum rt_status check_mailboxes(const struct rt_all_reduce_params *p, stru
     return RT_OK;
 }
 
-enum rt_status rt_all_reduce_build(const struct rt_kernels *k, const struct rt_variant *variant,
-                                   const void *params, struct rt_launch *out, struct rt_error *err)
+static enum rt_status check(const struct rt_all_reduce_params *p, struct rt_error *err)
 {
-    const struct rt_all_reduce_params *const p = params;
     RT_REQUIRE(p->ranks >= 2 && p->ranks <= RT_ALL_REDUCE_MOST_RANKS, err, RT_ERR_INVALID,
                "%u ranks, not 2 to %u", p->ranks, RT_ALL_REDUCE_MOST_RANKS);
     RT_REQUIRE(p->rank < p->ranks, err, RT_ERR_INVALID, "rank %u of %u", p->rank, p->ranks);
@@ -27,9 +25,36 @@ enum rt_status rt_all_reduce_build(const struct rt_kernels *k, const struct rt_v
                RT_ALL_REDUCE_VECTOR_BYTES, RT_ALL_REDUCE_MOST_BYTES);
     RT_TRY(rt_check_pointer("from", p->from, err));
     RT_TRY(rt_check_pointer("to", p->to, err));
-    RT_TRY(check_mailboxes(p, err));
-    RT_TRY(rt_check_f32(k, variant, p->is_f32, err));
+    return check_mailboxes(p, err);
+}
+
+static enum rt_status launch(const struct rt_kernels *k, const struct rt_variant *variant,
+                             const struct rt_all_reduce_params *p, struct rt_launch *out,
+                             struct rt_error *err)
+{
     return rt_launch_grid(k, variant->entry, p, sizeof(*p),
                           rt_ceil_div_u32(p->bytes, RT_ALL_REDUCE_BLOCK_BYTES), 1,
                           RT_ALL_REDUCE_THREADS, out, err);
+}
+
+enum rt_status rt_all_reduce_build(const struct rt_kernels *k, const struct rt_variant *variant,
+                                   const void *params, struct rt_launch *out, struct rt_error *err)
+{
+    const struct rt_all_reduce_params *const p = params;
+    RT_TRY(check(p, err));
+    RT_TRY(rt_check_f32(k, variant, p->is_f32, err));
+    return launch(k, variant, p, out, err);
+}
+
+/* What lies there is moved as it is: what numbers it is nobody asks. */
+enum rt_status rt_all_gather_build(const struct rt_kernels *k, const struct rt_variant *variant,
+                                   const void *params, struct rt_launch *out, struct rt_error *err)
+{
+    const struct rt_all_reduce_params *const p = params;
+    const uintptr_t from = (uintptr_t)p->from, to = (uintptr_t)p->to;
+    RT_TRY(check(p, err));
+    RT_REQUIRE(from + p->bytes <= to || to + (uint64_t)p->ranks * p->bytes <= from, err,
+               RT_ERR_INVALID, "%u bytes at %p overlap what %u ranks' are gathered in, at %p",
+               p->bytes, p->from, p->ranks, p->to);
+    return launch(k, variant, p, out, err);
 }

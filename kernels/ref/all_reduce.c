@@ -96,15 +96,39 @@ void rt_ref_all_reduce_send(const struct rt_all_reduce_params *p)
     }
 }
 
-void rt_ref_all_reduce(const void *params)
+/* The same 4 bytes of every rank. */
+static void gather(const struct share *s, uint32_t i)
 {
-    const struct rt_all_reduce_params *const p = params;
+    const struct rt_all_reduce_params *const p = s->p;
+    const uint64_t at = (uint64_t)s->first * RT_ALL_REDUCE_VECTOR_BYTES + 4 * i;
+    for (uint32_t r = 0; r < p->ranks; r++) {
+        uint32_t number;
+        memcpy(&number, (const unsigned char *)p->from + at, 4);
+        if (r != p->rank && !take(s, r, i, &number))
+            return;
+        memcpy((unsigned char *)p->to + (uint64_t)r * p->bytes + at, &number, 4);
+    }
+}
+
+static void exchange(const struct rt_all_reduce_params *p,
+                     void (*finish)(const struct share *s, uint32_t i))
+{
     uint32_t *const epochs = p->mailbox[p->rank];
     rt_ref_all_reduce_send(p);
     for (uint32_t block = 0; block < blocks_of(p); block++) {
         const struct share s = share_of(p, block);
         for (uint32_t i = 0; i < 4 * s.count; i++)
-            sum(&s, i);
+            finish(&s, i);
         epochs[block] = s.epoch;
     }
+}
+
+void rt_ref_all_reduce(const void *params)
+{
+    exchange(params, sum);
+}
+
+void rt_ref_all_gather(const void *params)
+{
+    exchange(params, gather);
 }

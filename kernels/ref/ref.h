@@ -59,7 +59,8 @@ void rt_ref_kv_gather_quant(const void *params);
 void rt_ref_merge(const void *params);
 /* Waits for the other ranks, which are other threads or processes, or have sent already. */
 void rt_ref_all_reduce(const void *params);
-/* Its first half: what it sends to the others. */
+void rt_ref_all_gather(const void *params); /* likewise */
+/* Their first half: what is sent to the others. */
 void rt_ref_all_reduce_send(const struct rt_all_reduce_params *p);
 void rt_ref_take(const void *params);
 void rt_ref_sample_best(const void *params);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * all_reduce: against the reference, within the bound of kernels/abi/all_reduce.h. One rank's
- * kernel runs, behind the others' reference, which has sent: what it needs is there, and what it
- * writes, into all mailboxes, is known to the bit. Ranks that wait for each other: tests/emu and
- * tests/gpu.
+ * all_reduce: against the reference, within the bound of kernels/abi/all_reduce.h, and all_gather,
+ * to the bit. One rank's kernel runs, behind the others' reference, which has sent: what it needs
+ * is there, and what it writes, into all mailboxes, is known to the bit. Ranks that wait for each
+ * other: tests/emu and tests/gpu.
  */
 #include "common/bf16.h"
 #include "common/math.h"
@@ -20,7 +20,8 @@
 
 struct sum_case {
     uint32_t ranks, me, bytes, epoch; /* epoch: of the exchange before */
-    bool in_place;
+    bool in_place;                    /* of sums */
+    bool gathers;
 };
 
 struct sum_buffers {
@@ -66,8 +67,9 @@ static void fill_mailbox(struct ck_random *random, const struct sum_case *c, str
 static struct sum_buffers make(struct ck *ck, struct ck_random *random, const struct sum_case *c)
 {
     const uint64_t mailbox = rt_all_reduce_mailbox_bytes(c->ranks, blocks_of(c));
-    struct sum_buffers b = {.to = ck_alloc(ck, "to", c->bytes, POISON_BYTE),
-                            .stop = ck_alloc_mapped(ck, "stop", 4, 0)};
+    struct sum_buffers b = {
+        .to = ck_alloc(ck, "to", (uint64_t)c->bytes * (c->gathers ? c->ranks : 1), POISON_BYTE),
+        .stop = ck_alloc_mapped(ck, "stop", 4, 0)};
     for (uint32_t r = 0; r < c->ranks; r++) {
         b.from[r] = ck_alloc(ck, "from", c->bytes, NAN_BYTE);
         b.mailbox[r] = ck_alloc(ck, "mailbox", mailbox, 0);
@@ -115,11 +117,25 @@ static void fill_numbers(struct ck_random *random, const struct sum_case *c, str
     }
 }
 
-static void exchange(struct ck *ck, struct ck_random *random, const struct sum_case *c,
-                     struct sum_buffers *b)
+/* The kernel, and the reference. */
+static void run_both(struct ck *ck, const struct sum_case *c, const struct sum_buffers *b)
 {
     struct rt_launch launch;
     struct rt_error err = {0};
+    const struct rt_all_reduce_params ref = params_of(c, b, c->me, CK_REF);
+    const struct rt_all_reduce_params device = params_of(c, b, c->me, CK_DEVICE);
+    const enum rt_status built = ck_build(ck, c->gathers ? RT_OP_ALL_GATHER : RT_OP_ALL_REDUCE,
+                                          &device, sizeof(device), &launch, &err);
+    if (c->gathers)
+        rt_ref_all_gather(&ref);
+    else
+        rt_ref_all_reduce(&ref);
+    ck_launch(ck, built, &err, &launch);
+}
+
+static void exchange(struct ck *ck, struct ck_random *random, const struct sum_case *c,
+                     struct sum_buffers *b)
+{
     fill_numbers(random, c, b);
     for (uint32_t r = 0; r < c->ranks; r++) {
         const struct rt_all_reduce_params p = params_of(c, b, r, CK_REF);
@@ -130,13 +146,11 @@ static void exchange(struct ck *ck, struct ck_random *random, const struct sum_c
         ck_upload(ck, &b->from[r]);
         ck_upload(ck, &b->mailbox[r]);
     }
-    const struct rt_all_reduce_params ref = params_of(c, b, c->me, CK_REF);
-    const struct rt_all_reduce_params device = params_of(c, b, c->me, CK_DEVICE);
-    const enum rt_status built =
-        ck_build(ck, RT_OP_ALL_REDUCE, &device, sizeof(device), &launch, &err);
-    rt_ref_all_reduce(&ref);
-    ck_launch(ck, built, &err, &launch);
-    compare_sum(ck, c, c->in_place ? &b->from[c->me] : &b->to);
+    run_both(ck, c, b);
+    if (c->gathers)
+        ck_expect_same(ck, &b->to);
+    else
+        compare_sum(ck, c, c->in_place ? &b->from[c->me] : &b->to);
     for (uint32_t r = 0; r < c->ranks; r++)
         ck_expect_same(ck, &b->mailbox[r]);
     if (!c->in_place)
@@ -156,19 +170,14 @@ static void count(const struct sum_case *c, struct sum_buffers *b)
 /* Nobody has sent, and the host says that nobody will: nothing is written but what is sent. */
 static void stop(struct ck *ck, const struct sum_case *c, struct sum_buffers *b)
 {
-    struct rt_launch launch;
-    struct rt_error err = {0};
     *(int32_t *)ck_at(&b->stop, CK_REF) = 1;
     ck_upload(ck, &b->stop);
     ck_upload(ck, &b->from[c->me]);
     for (uint32_t r = 0; r < c->ranks; r++)
         ck_upload(ck, &b->mailbox[r]); /* the others have counted */
-    const struct rt_all_reduce_params ref = params_of(c, b, c->me, CK_REF);
-    const struct rt_all_reduce_params device = params_of(c, b, c->me, CK_DEVICE);
-    const enum rt_status built =
-        ck_build(ck, RT_OP_ALL_REDUCE, &device, sizeof(device), &launch, &err);
-    rt_ref_all_reduce(&ref);
-    ck_launch(ck, built, &err, &launch);
+    run_both(ck, c, b);
+    if (c->gathers)
+        ck_expect_same(ck, &b->to);
     ck_expect_same(ck, &b->from[c->me]);
     for (uint32_t r = 0; r < c->ranks; r++)
         ck_expect_same(ck, &b->mailbox[r]);
@@ -176,8 +185,8 @@ static void stop(struct ck *ck, const struct sum_case *c, struct sum_buffers *b)
 
 static void check(struct ck *ck, struct ck_random *random, const struct sum_case *c)
 {
-    ck_case(ck, "rank %u of %u, %u bytes, epoch %u%s", c->me, c->ranks, c->bytes, c->epoch,
-            c->in_place ? ", in place" : "");
+    ck_case(ck, "rank %u of %u, %u bytes, epoch %u%s%s", c->me, c->ranks, c->bytes, c->epoch,
+            c->in_place ? ", in place" : "", c->gathers ? ", gathered" : "");
     struct sum_buffers b = make(ck, random, c);
     for (uint32_t i = 0; i < EXCHANGES; i++) {
         exchange(ck, random, c, &b);
@@ -195,11 +204,14 @@ void ck_all_reduce_run(struct ck *ck)
     const uint32_t rounds = ck->full ? 60 : ck->quick ? 6 : 12;
     for (uint32_t i = 0; i < rounds; i++) {
         const uint32_t ranks = i % 3 ? 2 + ck_random_below(&random, 7) : 2;
-        const struct sum_case c = {.ranks = ranks,
-                                   .me = ck_random_below(&random, ranks),
-                                   .bytes = bytes[i % 6],
-                                   .epoch = epochs[i / 2 % 4],
-                                   .in_place = i % 2};
+        struct sum_case c = {.ranks = ranks,
+                             .me = ck_random_below(&random, ranks),
+                             .bytes = bytes[i % 6],
+                             .epoch = epochs[i / 2 % 4],
+                             .in_place = i % 2};
+        check(ck, &random, &c);
+        c.in_place = false;
+        c.gathers = true;
         check(ck, &random, &c);
     }
     const struct sum_case largest = {.ranks = 2, .me = 1, .bytes = RT_ALL_REDUCE_MOST_BYTES};

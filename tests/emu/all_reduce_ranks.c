@@ -3,9 +3,9 @@
  * usage: all_reduce_ranks [RANKS] [EXCHANGES]
  *
  * Ranks that wait for each other: processes whose mailboxes are one mapping, each of which runs
- * the emulated kernel on its own, exchange after exchange of other sizes. Every sum is known, and
- * every rank has the bits of the reference. To one more the last rank never comes, and when the
- * others wait for it, the host says so.
+ * the emulated kernel on its own, exchange after exchange of other sizes, every third of which
+ * gathers instead. Every sum is known, and every rank has the bits of the reference. To one more,
+ * a sum, the last rank never comes, and when the others wait for it, the host says so.
  */
 #define _GNU_SOURCE /* mappings of no file */
 #include "common/bf16.h"
@@ -32,6 +32,7 @@ struct rank {
     struct rt_kernels kernels;
     struct rt_all_reduce_params p;
     uint16_t *numbers; /* [MOST_BYTES / 2], of the device */
+    uint16_t *all;     /* [ranks][MOST_BYTES / 2], likewise */
     bool is_stopped;   /* this exchange will be */
 };
 
@@ -49,41 +50,71 @@ static float number(uint32_t rank, uint32_t exchange, uint32_t i)
     return (float)((rank * 37 + exchange * 11 + i * 7) % 251) - 125.0f;
 }
 
-static void exchange(struct rank *r, uint32_t n)
+static void launch(struct rank *r, enum rt_op_id op)
 {
-    static const uint32_t sizes[] = {16, MOST_BYTES, 4096, 8208, 4112};
     struct rt_error err = {0};
     struct rt_variant variant;
     struct rt_work work;
-    r->p.bytes = sizes[n % 5];
-    for (uint32_t i = 0; i < r->p.bytes / 2; i++)
-        r->numbers[i] = rt_float_to_bf16(number(r->p.rank, n, i));
     const struct rt_op_request request = {.caps = &r->d.caps};
-    must(rt_op_resolve(RT_OP_ALL_REDUCE, &request, &variant, &err) == RT_OK, "resolve", &err);
+    must(rt_op_resolve(op, &request, &variant, &err) == RT_OK, "resolve", &err);
     must(rt_op_build(&r->kernels, &variant, &r->p, sizeof(r->p), &work, &err) == RT_OK, "build",
          &err);
     must(r->d.launch(&r->d, &work.launch, false, NULL) == 0, "launch", &err);
+}
+
+static void expect(const struct rank *r, uint32_t n, uint32_t i, uint16_t found, float wanted)
+{
+    if (found == rt_float_to_bf16(wanted))
+        return;
+    fprintf(stderr, "rank %u, exchange %u, element %u: %g, expected %g\n", r->p.rank, n, i,
+            (double)rt_bf16_to_float(found), (double)wanted);
+    exit(1);
+}
+
+static void gather(struct rank *r, uint32_t n)
+{
+    const uint32_t count = r->p.bytes / 2;
+    r->p.to = r->all;
+    launch(r, RT_OP_ALL_GATHER);
+    for (uint32_t i = 0; i < r->p.ranks * count; i++)
+        expect(r, n, i, r->all[i], number(i / count, n, i % count));
+}
+
+static void add_up(struct rank *r, uint32_t n)
+{
+    r->p.to = r->numbers;
+    launch(r, RT_OP_ALL_REDUCE);
     for (uint32_t i = 0; i < r->p.bytes / 2; i++) {
         float sum = r->is_stopped ? number(r->p.rank, n, i) : 0; /* all that there is */
         for (uint32_t rank = 0; rank < r->p.ranks && !r->is_stopped; rank++)
             sum += number(rank, n, i);
-        if (r->numbers[i] != rt_float_to_bf16(sum)) {
-            fprintf(stderr, "rank %u, exchange %u, element %u: %g, expected %g\n", r->p.rank, n, i,
-                    (double)rt_bf16_to_float(r->numbers[i]), (double)sum);
-            exit(1);
-        }
+        expect(r, n, i, r->numbers[i], sum);
     }
+}
+
+static void exchange(struct rank *r, uint32_t n)
+{
+    static const uint32_t sizes[] = {16, MOST_BYTES, 4096, 8208, 4112};
+    r->p.bytes = sizes[n % 5];
+    for (uint32_t i = 0; i < r->p.bytes / 2; i++)
+        r->numbers[i] = rt_float_to_bf16(number(r->p.rank, n, i));
+    if (n % 3 == 1 && !r->is_stopped)
+        gather(r, n);
+    else
+        add_up(r, n);
 }
 
 static void begin(struct rank *r, struct page *page)
 {
     struct rt_error err = {0};
-    rt_addr numbers;
+    rt_addr numbers, all;
     must(rt_driver_open("host", &r->d, NULL, 0, &err) == RT_OK, "open", &err);
     must(rt_kernels_load(&r->d, &r->kernels, &err) == RT_OK, "load", &err);
     must(r->d.mem_alloc(&r->d, MOST_BYTES, &numbers) == 0, "memory", &err);
+    must(r->d.mem_alloc(&r->d, (uint64_t)r->p.ranks * MOST_BYTES, &all) == 0, "memory", &err);
     r->numbers = (uint16_t *)(uintptr_t)numbers;
-    r->p.from = r->p.to = r->numbers;
+    r->all = (uint16_t *)(uintptr_t)all;
+    r->p.from = r->numbers;
     r->p.stop = &page->stop;
     for (uint32_t i = 0; i < r->p.ranks; i++)
         r->p.mailbox[i] =
@@ -103,6 +134,7 @@ static void run(struct page *page, uint32_t rank, uint32_t ranks, uint32_t excha
         (void)usleep(20000);
     __atomic_store_n(&page->stop, 1, __ATOMIC_RELEASE);
     (void)r.d.mem_free(&r.d, (uintptr_t)r.numbers);
+    (void)r.d.mem_free(&r.d, (uintptr_t)r.all);
     rt_kernels_unload(&r.kernels);
     rt_driver_close(&r.d);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* all_reduce: what it is launched with and refuses, and which exchanges go in one shot. */
+/* all_reduce and all_gather: what they are launched with and refuse, and which exchanges go in one
+ * shot. */
 #include "kernels/ops/op_build.h"
 #include "runtime/one_shot.h"
 
@@ -11,15 +12,15 @@
 
 #include <cmocka.h>
 
-static enum rt_status build(const struct rt_all_reduce_params *p, struct rt_launch *out,
-                            struct rt_error *err)
+static enum rt_status build(enum rt_op_id op, const struct rt_all_reduce_params *p,
+                            struct rt_launch *out, struct rt_error *err)
 {
     static const struct rt_kernels no_device;
     const struct rt_device_caps host = {.kind = RT_DEVICE_KIND_HOST};
     const struct rt_op_request request = {.caps = &host};
     struct rt_variant variant;
     struct rt_work work = {0};
-    RT_TRY(rt_op_resolve(RT_OP_ALL_REDUCE, &request, &variant, err));
+    RT_TRY(rt_op_resolve(op, &request, &variant, err));
     RT_TRY(rt_op_build(&no_device, &variant, p, sizeof(*p), &work, err));
     *out = work.launch;
     return RT_OK;
@@ -47,7 +48,7 @@ static void test_launch(void **state)
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         const struct rt_all_reduce_params p = good(sizes[i][0]);
         struct rt_launch l = {0};
-        assert_int_equal(build(&p, &l, NULL), RT_OK);
+        assert_int_equal(build(RT_OP_ALL_REDUCE, &p, &l, NULL), RT_OK);
         assert_string_equal(l.entry, "rt_all_reduce");
         assert_int_equal(l.grid[0], sizes[i][1]);
         assert_int_equal(l.grid[1] * l.grid[2], 1);
@@ -61,7 +62,7 @@ static void refused(const struct rt_all_reduce_params *p, const char *story)
 {
     struct rt_launch l;
     struct rt_error err = {.status = RT_OK};
-    assert_int_equal(build(p, &l, &err), RT_ERR_INVALID);
+    assert_int_equal(build(RT_OP_ALL_REDUCE, p, &l, &err), RT_ERR_INVALID);
     if (!strstr(err.message, story))
         fail_msg("\"%s\" does not contain \"%s\"", err.message, story);
 }
@@ -93,6 +94,36 @@ static void test_refusals(void **state)
     refused(&p, "mailbox 2 of 2 ranks is at 0x5000, must be null");
 }
 
+/* The same grid; `to` of all ranks lies behind `from`, or in front of it. */
+static void test_gather(void **state)
+{
+    static const struct {
+        uintptr_t from, to;
+        bool good;
+    } cases[] = {{0x10000, 0x11010, true},
+                 {0x12020, 0x10000, true},
+                 {0x10000, 0x10000, false},
+                 {0x10000, 0x11000, false},
+                 {0x12010, 0x10000, false}};
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct rt_all_reduce_params p = good(0x1010);
+        struct rt_launch l = {0};
+        struct rt_error err = {.status = RT_OK};
+        p.from = at(cases[i].from);
+        p.to = at(cases[i].to);
+        assert_int_equal(build(RT_OP_ALL_GATHER, &p, &l, &err),
+                         cases[i].good ? RT_OK : RT_ERR_INVALID);
+        if (!cases[i].good) {
+            assert_non_null(strstr(err.message, "overlap what 2 ranks' are gathered in"));
+            continue;
+        }
+        assert_string_equal(l.entry, "rt_all_gather");
+        assert_int_equal(l.grid[0], 2);
+        assert_int_equal(l.address_mask, 0x7ff);
+    }
+}
+
 /* ---- which exchanges it serves --------------------------------------------------------------- */
 
 static void test_what_goes_in_one_shot(void **state)
@@ -121,9 +152,11 @@ static void test_what_goes_in_one_shot(void **state)
     x.dtype = RT_DTYPE_F32;
     assert_false(rt_one_shot_serves(&c, &x, why, sizeof(why)));
     assert_string_equal(why, "it sums bf16 alone");
-    x.dtype = RT_DTYPE_BF16;
-    x.kind = RT_ALL_GATHER;
+    x.kind = RT_ALL_GATHER; /* of anything */
+    assert_true(rt_one_shot_serves(&c, &x, why, sizeof(why)));
+    x.kind = RT_ALL_TO_ALL;
     assert_false(rt_one_shot_serves(&c, &x, why, sizeof(why)));
+    assert_string_equal(why, "it sums and gathers alone");
 }
 
 int main(void)
@@ -131,6 +164,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_launch),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_gather),
         cmocka_unit_test(test_what_goes_in_one_shot),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
