@@ -290,7 +290,8 @@ def main():
     for family, counts in FAMILIES.items():
         check_family(family, [c for c in counts if not GPUS or c == GPUS])
     for family, changes in UNEVEN.items():
-        check_uneven(family, changes, [c for c in (2, 3, 4) if not GPUS or c == GPUS])
+        case(f"{family}, uneven", check_uneven, family, changes,
+             [c for c in (2, 3, 4) if not GPUS or c == GPUS])
     if GPUS in (0, 2):
         check_ranks()
     if FAILED:
