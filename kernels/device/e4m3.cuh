@@ -48,7 +48,7 @@ static __device__ __forceinline__ float rt_e4m3_float(uint32_t code)
 static __device__ __forceinline__ uint32_t rt_e4m3x2_bf16x2(uint32_t two, float scale)
 {
 #if RT_HAS_CONVERT_E4M3
-    const uint32_t pair = rt_e4m3x2_f16x2((uint16_t)two);
+    const uint32_t pair = rt_e4m3x2_f16x2<0>(two);
     return rt_pack_bf16x2(rt_f16_float((uint16_t)pair) * scale,
                           rt_f16_float((uint16_t)(pair >> 16)) * scale);
 #else

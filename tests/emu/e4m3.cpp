@@ -44,7 +44,7 @@ static void narrow_around(float x)
 /* f16's NaN leaves a float's last bits 0. */
 static void widen(uint32_t code)
 {
-    const uint32_t pair = rt_e4m3x2_f16x2((uint16_t)(code | (code ^ 0x80u) << 8));
+    const uint32_t pair = rt_e4m3x2_f16x2<0>(code | (code ^ 0x80u) << 8);
     expect("float", code, __float_as_uint(rt_e4m3_float(code)),
            __float_as_uint(rt_f16_float((uint16_t)pair)) | ((code & 0x7fu) == 0x7fu ? 0x1fffu : 0));
     expect("the upper float", code ^ 0x80u, __float_as_uint(rt_e4m3_float(code ^ 0x80u)),

@@ -109,6 +109,31 @@ static inline uint16_t emu_bf16(float value)
     return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
+/* Sign, 5 bits of exponent, bias 15, 10 of mantissa. */
+static inline uint16_t emu_f16(float value)
+{
+    const uint32_t bits = emu_bits(value), magnitude = bits & 0x7fffffffu;
+    const uint32_t sign = bits >> 16 & 0x8000u;
+    if (magnitude > 0x7f800000u)
+        return 0x7fff;
+    if (magnitude >= 0x477ff000u) /* 65520, half way from the largest to 2^16 */
+        return (uint16_t)(sign | 0x7c00u);
+    if (magnitude < 0x38800000u) /* 2^-14; floats from a half on are 2^-24 apart, as these are */
+        return (uint16_t)(sign | (emu_bits(emu_float(magnitude) + 0.5f) - emu_bits(0.5f)));
+    return (uint16_t)(sign |
+                      (((magnitude + 0xfffu + (magnitude >> 13 & 1u)) >> 13) - (112u << 10)));
+}
+
+static inline float emu_of_f16(uint16_t half)
+{
+    const uint32_t sign = (half & 0x8000u) << 16, magnitude = half & 0x7fffu;
+    if (magnitude >= 0x7c00u)
+        return emu_float(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
+    if (magnitude < 0x400u)
+        return emu_float(sign | emu_bits((float)magnitude * 0x1p-24f));
+    return emu_float(sign | (magnitude + (112u << 10)) << 13);
+}
+
 enum {
     EMU_SHUFFLE = 1,
     EMU_VOTE,

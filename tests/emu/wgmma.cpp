@@ -152,8 +152,9 @@ template <typename T> static T *pointer_of(const uint32_t *words)
 static void check_request(const struct emu_product *p)
 {
     const int warp = emu_self / 32;
-    const struct request mine = {
-        p->a, p->b, p->n, p->a_across | p->b_across << 1 | p->keep << 2 | (p->a_registers ? 8 : 0)};
+    const struct request mine = {p->a, p->b, p->n,
+                                 p->a_across | p->b_across << 1 | p->keep << 2 | p->f16 << 3 |
+                                     (p->a_registers ? 16 : 0)};
     std::vector<struct request> &all = requests[warp / 4];
     const size_t number = request_count[warp]++;
     if (number == all.size())
@@ -235,8 +236,13 @@ void emu_product_wait(int pending)
 
 /* ---- doing ---- */
 
+static float widen(uint32_t half, bool f16)
+{
+    return f16 ? emu_of_f16((uint16_t)half) : emu_float(half << 16);
+}
+
 /* Eight elements of an operand, by the warp's agent. */
-static void load(float *to, int step, uint64_t operand, uint64_t byte)
+static void load(float *to, int step, uint64_t operand, uint64_t byte, bool f16)
 {
     const uint64_t at = ((operand & 0x3fff) << 4) + byte, swizzled = at ^ (at >> 7 & 7) << 4;
     if (swizzled + sizeof(struct emu_16_bytes) > EMU_SHARED_BYTES)
@@ -245,11 +251,11 @@ static void load(float *to, int step, uint64_t operand, uint64_t byte)
     uint16_t of[8];
     memcpy(of, &bytes, sizeof(of));
     for (int i = 0; i < 8; i++)
-        to[i * step] = emu_float((uint32_t)of[i] << 16);
+        to[i * step] = widen(of[i], f16);
 }
 
 /* to[k][i], `width` to a row, of rows or columns 0 .. count - 1. */
-static void load_operand(float *to, int width, uint64_t operand, bool across, int count)
+static void load_operand(float *to, int width, uint64_t operand, bool across, int count, bool f16)
 {
     const uint64_t tile_bytes = (operand >> 16 & 0x3fff) << 4,
                    group_bytes = (operand >> 32 & 0x3fff) << 4;
@@ -258,12 +264,13 @@ static void load_operand(float *to, int width, uint64_t operand, bool across, in
     for (int i = 0; i < count && !across; i++)
         for (int k = 0; k < K; k += 8)
             load(to + k * width + i, width, operand,
-                 (uint64_t)i / 8 * group_bytes + (uint64_t)i % 8 * 128 + (uint64_t)k * 2);
+                 (uint64_t)i / 8 * group_bytes + (uint64_t)i % 8 * 128 + (uint64_t)k * 2, f16);
     for (int k = 0; k < K && across; k++)
         for (int i = 0; i < count; i += 8)
             load(to + k * width + i, 1, operand,
                  (uint64_t)i / 64 * tile_bytes + (uint64_t)k / 8 * group_bytes +
-                     (uint64_t)k % 8 * 128 + (uint64_t)i % 64 * 2);
+                     (uint64_t)k % 8 * 128 + (uint64_t)i % 64 * 2,
+                 f16);
 }
 
 static void load_a_registers(float (&to)[K][M], const struct share *s)
@@ -274,7 +281,7 @@ static void load_a_registers(float (&to)[K][M], const struct share *s)
         for (int r = 0; r < 4; r++)
             for (int e = 0; e < 2; e++)
                 to[l % 4 * 2 + e + r / 2 * 8][l / 4 + r % 2 * 8] =
-                    emu_float(s->a_copy[l][r] >> e * 16 << 16);
+                    widen(s->a_copy[l][r] >> e * 16 & 0xffff, s->p.f16);
     }
 }
 
@@ -307,8 +314,8 @@ static void do_share(int warp)
     emu_agent_enter(agents[warp], &asked[warp][s->fence % ORDERS]);
     /* Nobody says that a warp's share reads no more than the warp's rows. */
     if (!s->p.a_registers)
-        load_operand(&all_a[0][0], 4 * M, s->p.a, s->p.a_across, 4 * M);
-    load_operand(&b[0][0], MOST_N, s->p.b, s->p.b_across, s->p.n);
+        load_operand(&all_a[0][0], 4 * M, s->p.a, s->p.a_across, 4 * M, s->p.f16);
+    load_operand(&b[0][0], MOST_N, s->p.b, s->p.b_across, s->p.n, s->p.f16);
     emu_agent_leave(&done[warp][s->group % ORDERS]);
     if (s->p.a_registers)
         load_a_registers(a, s);

@@ -10,7 +10,7 @@ struct emu_product {
     int n;
     uint64_t a, b;
     const uint32_t *a_registers;
-    bool a_across, b_across, keep;
+    bool a_across, b_across, keep, f16;
 };
 void emu_product_fence(void);
 void emu_product_issue(const struct emu_product *product);

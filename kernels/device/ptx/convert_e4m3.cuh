@@ -12,11 +12,21 @@
 #define RT_HAS_CONVERT_E4M3 0
 #endif
 
-/* Two e4m3 as f16, which has them all; NaN stays NaN: PTX ISA, "cvt.rn.f16x2.e4m3x2". */
-static __device__ __forceinline__ uint32_t rt_e4m3x2_f16x2(uint16_t two)
+/* Of four e4m3 the low two, or the high two, as f16, which has them all; NaN stays NaN: PTX ISA,
+ * "cvt.rn.f16x2.e4m3x2". */
+template <int HIGH> static __device__ __forceinline__ uint32_t rt_e4m3x2_f16x2(uint32_t four)
 {
     uint32_t pair;
-    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(pair) : "h"(two));
+    if constexpr (HIGH)
+        asm("{\n.reg .b16 low, high;\nmov.b32 {low, high}, %1;\n"
+            "cvt.rn.f16x2.e4m3x2 %0, high;\n}"
+            : "=r"(pair)
+            : "r"(four));
+    else
+        asm("{\n.reg .b16 low, high;\nmov.b32 {low, high}, %1;\n"
+            "cvt.rn.f16x2.e4m3x2 %0, low;\n}"
+            : "=r"(pair)
+            : "r"(four));
     return pair;
 }
 

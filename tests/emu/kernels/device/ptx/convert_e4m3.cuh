@@ -22,9 +22,10 @@ static inline uint32_t emu_e4m3_f16(uint32_t code)
     return sign | leading << 10 | (mantissa & 7u) << 7;
 }
 
-static inline uint32_t rt_e4m3x2_f16x2(uint16_t two)
+template <int HIGH> static inline uint32_t rt_e4m3x2_f16x2(uint32_t four)
 {
-    return emu_e4m3_f16(two & 0xffu) | emu_e4m3_f16(two >> 8) << 16;
+    return emu_e4m3_f16(four >> HIGH * 16 & 0xffu) | emu_e4m3_f16(four >> (HIGH * 16 + 8) & 0xffu)
+                                                         << 16;
 }
 
 /* By the format too: eighths of the binade's power of two, 2^-6 at least; ties go to even ones, and
@@ -49,15 +50,9 @@ static inline uint32_t rt_pack_e4m3x2(float low, float high)
     return emu_float_e4m3(low) | emu_float_e4m3(high) << 8;
 }
 
-/* Not of subnormals, which no e4m3 becomes. */
 static inline float rt_f16_float(uint16_t half)
 {
-    const uint32_t sign = (half & 0x8000u) << 16, magnitude = half & 0x7fffu;
-    if (magnitude == 0)
-        return __uint_as_float(sign);
-    if (magnitude >= 0x7c00u)
-        return __uint_as_float(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
-    return __uint_as_float(sign | ((magnitude >> 10) + 112u) << 23 | (magnitude & 0x3ffu) << 13);
+    return emu_of_f16(half);
 }
 
 #endif

@@ -43,18 +43,22 @@ template <int COUNT> static inline void rt_wgmma_settle(float (&)[COUNT])
 {
 }
 
+enum rt_wgmma_type { RT_WGMMA_BF16, RT_WGMMA_F16 };
+
 template <int N> struct rt_wgmma {
-    template <int A_ACROSS, int B_ACROSS>
+    template <int A_ACROSS, int B_ACROSS, enum rt_wgmma_type TYPE = RT_WGMMA_BF16>
     static inline void shared(float (&d)[N / 2], uint64_t a, uint64_t b, int keep = 1)
     {
-        const struct emu_product p = {d, N, a, b, nullptr, A_ACROSS != 0, B_ACROSS != 0, keep != 0};
+        const struct emu_product p = {
+            d, N, a, b, nullptr, A_ACROSS != 0, B_ACROSS != 0, keep != 0, TYPE == RT_WGMMA_F16};
         emu_product_issue(&p);
     }
 
-    template <int B_ACROSS>
+    template <int B_ACROSS, enum rt_wgmma_type TYPE = RT_WGMMA_BF16>
     static inline void registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b)
     {
-        const struct emu_product p = {d, N, 0, b, a, false, B_ACROSS != 0, true};
+        const struct emu_product p = {
+            d, N, 0, b, a, false, B_ACROSS != 0, true, TYPE == RT_WGMMA_F16};
         emu_product_issue(&p);
     }
 };

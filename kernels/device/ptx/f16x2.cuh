@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_KERNELS_DEVICE_PTX_F16X2_CUH
+#define RT_KERNELS_DEVICE_PTX_F16X2_CUH
+
+#include <stdint.h>
+
+/* Two floats as f16, round to nearest even, `low` in the low half; beyond 65504 infinite: PTX ISA,
+ * "cvt.rn.f16x2.f32". */
+static __device__ __forceinline__ uint32_t rt_pack_f16x2(float low, float high)
+{
+    uint32_t packed;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+    return packed;
+}
+
+/* Two products of two f16 each, rounded to nearest even, subnormals too: PTX ISA, "mul.rn.f16x2".
+ */
+static __device__ __forceinline__ uint32_t rt_multiply_f16x2(uint32_t a, uint32_t b)
+{
+    uint32_t product;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
+    return product;
+}
+
+#endif

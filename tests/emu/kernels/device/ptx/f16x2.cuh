@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_TESTS_EMU_KERNELS_DEVICE_PTX_F16X2_CUH
+#define RT_TESTS_EMU_KERNELS_DEVICE_PTX_F16X2_CUH
+
+#include "tests/emu/emu.h"
+
+static inline uint32_t rt_pack_f16x2(float low, float high)
+{
+    return emu_f16(low) | (uint32_t)emu_f16(high) << 16;
+}
+
+/* A product of two f16 is a float, so each is rounded once. */
+static inline uint32_t rt_multiply_f16x2(uint32_t a, uint32_t b)
+{
+    return rt_pack_f16x2(emu_of_f16((uint16_t)a) * emu_of_f16((uint16_t)b),
+                         emu_of_f16((uint16_t)(a >> 16)) * emu_of_f16((uint16_t)(b >> 16)));
+}
+
+#endif
