@@ -12,6 +12,7 @@
  *   bf16(float(e4m3) * scale)      product in float, rounded to nearest even twice
  *
  * exact where the scale is a power of two, and an e4m3 element times a scale that is NaN is NaN.
+ * sm_90's attention takes e4m3 * scale and does not round it to bf16 (docs/kv_formats.md).
  */
 #include "kernels/abi/append.h"
 #include "kernels/abi/attend.h"

@@ -14,15 +14,19 @@
 #include "kernels/abi/attend_sm90.h"
 #include "kernels/abi/quant.h"
 
+/* What the numbers of a stage's keys are multiples of: three floats a key. */
+#define RT_ATTEND_SM90_UNITS_BYTES(d_qk) (RT_ATTEND_SM90_STAGES(d_qk) * 64u * 12u)
+
 /* Dynamic shared memory: of few query rows keys on their way, and a staging of 128 columns a
  * worker; else as without converting. */
 #define RT_ATTEND_QUANT_SM90_SMEM_BYTES(tile_rows, d_qk, d_v)                                      \
-    ((tile_rows) <= 16u                                                                            \
-         ? RT_ATTEND_SM90_STAGES(d_qk) * RT_ATTEND_SM90_STAGE_TILES(d_qk, d_v) *                   \
-                   RT_ATTEND_SM90_TILE_BYTES +                                                     \
-               RT_ATTEND_SM90_TILES(d_qk) * 128u * (tile_rows) + 4u * (tile_rows)*260u +           \
-               RT_ATTEND_SM90_DESK_BYTES(tile_rows) + RT_ATTEND_SM90_AHEAD_BYTES(tile_rows, d_v)   \
-         : RT_ATTEND_SM90_SMEM_BYTES(tile_rows, d_qk, d_v))
+    (RT_ATTEND_SM90_UNITS_BYTES(d_qk) +                                                            \
+     ((tile_rows) <= 16u                                                                           \
+          ? RT_ATTEND_SM90_STAGES(d_qk) * RT_ATTEND_SM90_STAGE_TILES(d_qk, d_v) *                  \
+                    RT_ATTEND_SM90_TILE_BYTES +                                                    \
+                RT_ATTEND_SM90_TILES(d_qk) * 128u * (tile_rows) + 4u * (tile_rows)*260u +          \
+                RT_ATTEND_SM90_DESK_BYTES(tile_rows) + RT_ATTEND_SM90_AHEAD_BYTES(tile_rows, d_v)  \
+          : RT_ATTEND_SM90_SMEM_BYTES(tile_rows, d_qk, d_v)))
 
 /* What the kernels read of a key at most, from its row's beginning and from its scales'. */
 #define RT_SM90_ROW_BYTES 768u

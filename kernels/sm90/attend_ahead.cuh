@@ -56,17 +56,20 @@ template <class SHAPE> struct rt_sm90_ahead : rt_sm90_raw<SHAPE> {
                                           const struct rt_sm90_quant_key &next, bool more)
     {
         const uint32_t stage = stage_of(j);
+        if (this->has_bf16_values()) /* whose unit all share */
+            rt_cp_async_wait<0>();
+        const struct rt_sm90_key_units units = this->units_of(of, half_at(2));
 #pragma unroll 1
         for (int half = 0; half < 2; half++) {
             rt_cp_async_wait<1>();
             rt_mbarrier_wait(&room.desk.kv_empty[stage][half], parity_of(j));
             if (half == 0)
-                this->mark(stage, of);
+                this->mark(stage, of, units);
 #pragma unroll 1
             for (int part = 0; part < base::HALF_CHUNKS; part++)
-                this->convert_part(half_at(half), stage, half, part, of);
+                this->convert_part(half_at(half), stage, half, part, units);
             if (half == 1)
-                this->convert_rest(half_at(2), stage, of);
+                this->convert_rest(half_at(2), stage, units);
             ask(half, next, more);
             this->tell(stage, half);
         }

@@ -3,9 +3,9 @@
 #define RT_KERNELS_SM90_ATTEND_CONVERT_CUH
 
 /*
- * Keys of e4m3 (kernels/abi/quant.h) become bf16, in the swizzle that the copy engine would have
- * made, so those who work know nothing of it. By the loading warps, of which warp w has keys
- * 16 w .. 16 w + 15 of every block.
+ * Keys of e4m3 (kernels/abi/quant.h) become f16, in the swizzle that the copy engine would have
+ * made, and what they are multiples of, for those who work. By the loading warps, of which warp w
+ * has keys 16 w .. 16 w + 15 of every block.
  *
  *   a pass    16 bytes a lane, all of a half of 32 / VECTORS keys
  *   lane      | key, high | vector, high | key, low | vector, low 2 bits |
@@ -13,10 +13,51 @@
  *
  * So eight lanes, which store at the same time, have two neighbours of keys and every other vector
  * of a tile, and meet no bank twice.
+ *
+ *   one scale a token   the numbers as they are, S the scale
+ *   several             S a power of two, so that none is above 64 S and no bf16 of a value beyond
+ *                       2^15 S; numbers times scale / S, which is exact where scales are powers of
+ *                       two, but for what is then below 2^-20: off by 2^-25 at most
+ *
+ * A scale that is not finite is in the numbers, so that it is where NaN is looked for.
  */
-#include "kernels/device/e4m3.cuh"
+#include "kernels/device/bf16.cuh"
+#include "kernels/device/ptx/convert_e4m3.cuh"
+#include "kernels/device/ptx/f16x2.cuh"
 #include "kernels/device/ptx/opaque.cuh"
 #include "kernels/sm90/attend_blocks.cuh"
+
+/* Of this lane's key, lane % 16 of its warp's, in a block. */
+struct rt_sm90_key_units {
+    float unit, inverse; /* S, and one by it */
+    uint32_t factor[2];  /* of each half, two f16; of UE8M0 the scales as they lie */
+    bool multiplies;     /* some number of the warp's keys; the same in all lanes */
+};
+
+/* Four, and eight. */
+template <bool MULTIPLIES>
+static __device__ __forceinline__ uint2 rt_sm90_widen_4(uint32_t four, uint32_t factor)
+{
+    const uint32_t low = rt_e4m3x2_f16x2<0>(four), high = rt_e4m3x2_f16x2<1>(four);
+    return MULTIPLIES ? make_uint2(rt_multiply_f16x2(low, factor), rt_multiply_f16x2(high, factor))
+                      : make_uint2(low, high);
+}
+
+template <bool MULTIPLIES>
+static __device__ __forceinline__ uint4 rt_sm90_widen_8(uint32_t low, uint32_t high,
+                                                        uint32_t factor)
+{
+    const uint2 x = rt_sm90_widen_4<MULTIPLIES>(low, factor);
+    const uint2 y = rt_sm90_widen_4<MULTIPLIES>(high, factor);
+    return make_uint4(x.x, x.y, y.x, y.y);
+}
+
+/* Of two bf16 the larger magnitude that is finite, as a float's bits. */
+static __device__ __forceinline__ uint32_t rt_sm90_most_finite(uint32_t pair)
+{
+    const uint32_t low = pair << 16 & 0x7fff0000u, high = pair & 0x7fff0000u;
+    return max(low < 0x7f800000u ? low : 0, high < 0x7f800000u ? high : 0);
+}
 
 template <class SHAPE> struct rt_sm90_conversion {
     static constexpr int WARP_KEYS = 64 / RT_SM90_GATHER_WARPS;
@@ -91,6 +132,76 @@ template <class SHAPE> struct rt_sm90_conversion {
         return (const unsigned char *)((uint64_t)high << 32 | low);
     }
 
+    /* Values have scales of several tiles. */
+    __device__ __forceinline__ bool has_tiles(void) const
+    {
+        return quant.scale_kind != RT_QUANT_SCALE_TENSOR && quant.tile < SHAPE::D_V;
+    }
+
+    /* Some of them are bf16, which share the key's unit. */
+    __device__ __forceinline__ bool has_bf16_values(void) const
+    {
+        return !HAS_REST && rest_is_bf16();
+    }
+
+    /* ---- units ---- */
+
+    static __device__ __forceinline__ uint32_t finite_bits(uint32_t scale)
+    {
+        const uint32_t magnitude = scale & 0x7fffffffu;
+        return magnitude < 0x7f800000u ? magnitude : 0;
+    }
+
+    /* The largest scale of this lane's key, as a float's bits. By the whole warp. */
+    __device__ __forceinline__ uint32_t most_scale(const struct rt_sm90_quant_key &of) const
+    {
+        if (quant.scale_kind == RT_QUANT_SCALE_UE8M0) {
+            uint32_t most = 0;
+#pragma unroll
+            for (int i = 0; i < 8; i++) {
+                const uint32_t code = of.scale[i / 4] >> i % 4 * 8 & 255;
+                most = max(most, code < 255 ? code : 0);
+            }
+            return most << 23;
+        }
+        const uint32_t most = max(finite_bits(of.scale[0]), finite_bits(of.scale[1]));
+        return max(most, __shfl_xor_sync(RT_ATTEND_FULL_WARP, most, 16));
+    }
+
+    /* `most_rest`: of the key's bf16 values, likewise. */
+    __device__ __forceinline__ struct rt_sm90_key_units
+    tile_units(const struct rt_sm90_quant_key &of, uint32_t most_rest) const
+    {
+        const int field = max(max((int)(most_scale(of) >> 23), (int)(most_rest >> 23) - 9), 6);
+        struct rt_sm90_key_units units;
+        units.unit = __uint_as_float((uint32_t)(field - 5) << 23);
+        units.inverse = __uint_as_float((uint32_t)(259 - field) << 23);
+        units.multiplies = true;
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const float factor = __uint_as_float(of.scale[half]) * units.inverse;
+            units.factor[half] = quant.scale_kind == RT_QUANT_SCALE_UE8M0
+                                     ? of.scale[half]
+                                     : rt_pack_f16x2(factor, factor);
+        }
+        return units;
+    }
+
+    /* By the whole warp. */
+    __device__ __forceinline__ struct rt_sm90_key_units
+    find_units(const struct rt_sm90_quant_key &of, uint32_t most_rest) const
+    {
+        if (has_tiles())
+            return tile_units(of, most_rest);
+        const float scale = __uint_as_float(of.scale[0]);
+        const bool is_finite = (of.scale[0] & 0x7f800000u) != 0x7f800000u;
+        const uint32_t factor = is_finite ? 0x3c003c00u : rt_pack_f16x2(scale, scale);
+        return {is_finite ? scale : 1.0f,
+                1.0f,
+                {factor, factor},
+                __any_sync(RT_ATTEND_FULL_WARP, !is_finite) != 0};
+    }
+
     /* ---- conversions ---- */
 
     static __device__ __forceinline__ float power_of_2(uint32_t code)
@@ -98,73 +209,98 @@ template <class SHAPE> struct rt_sm90_conversion {
         return __uint_as_float(code == 0 ? 0x00400000u : code == 255 ? 0x7fffffffu : code << 23);
     }
 
-    /* Of a chunk's keys, which their lanes have as they lie. By the whole warp. */
-    __device__ __forceinline__ void find_scales(const struct rt_sm90_quant_key &of, uint32_t lane,
-                                                int chunk, float (&scale)[CHUNK]) const
+    /* Of a chunk's keys, which their lanes have. By the whole warp. */
+    __device__ __forceinline__ void find_factors(const struct rt_sm90_key_units &units,
+                                                 uint32_t lane, int chunk,
+                                                 uint32_t (&factor)[CHUNK]) const
     {
-        const uint32_t mine = chunk < HALF_CHUNKS ? of.scale[0] : of.scale[1];
-        const uint32_t place = vector(lane) / 4 * 8;
-        uint32_t word[CHUNK];
+        const uint32_t mine = chunk < HALF_CHUNKS ? units.factor[0] : units.factor[1];
+        const uint32_t from = key_of(lane, chunk % HALF_CHUNKS * CHUNK) + lane / 16 * 16;
 #pragma unroll
         for (int i = 0; i < CHUNK; i++)
-            word[i] = __shfl_sync(RT_ATTEND_FULL_WARP, mine,
-                                  key_of(lane, chunk % HALF_CHUNKS * CHUNK + i) + lane / 16 * 16);
-#pragma unroll
-        for (int i = 0; i < CHUNK; i++)
-            scale[i] = __uint_as_float(word[i]);
-        if (quant.scale_kind == RT_QUANT_SCALE_UE8M0)
-#pragma unroll
-            for (int i = 0; i < CHUNK; i++)
-                scale[i] = power_of_2(word[i] >> place & 255);
-    }
-
-    /* Four passes without a branch between them: a warp has nothing else to do while it waits. */
-    __device__ __forceinline__ void convert_chunk(const struct rt_sm90_quant_key &of,
-                                                  uint32_t stage, int chunk,
-                                                  const uint4 (&from)[CHUNK]) const
-    {
-        const int half = chunk / HALF_CHUNKS;
-        const uint32_t lane = my_lane(), v = vector(lane) * 2;
-        float scale[CHUNK];
-        find_scales(of, lane, chunk, scale);
-        if (!is_fp8(lane, half))
+            factor[i] = __shfl_sync(RT_ATTEND_FULL_WARP, mine, from + i * PASS_KEYS);
+        if (quant.scale_kind != RT_QUANT_SCALE_UE8M0)
             return;
 #pragma unroll
         for (int i = 0; i < CHUNK; i++) {
-            const uint32_t key = key_of(lane, chunk % HALF_CHUNKS * CHUNK + i);
-            const uint32_t row = warp * WARP_KEYS + key;
-            *(uint4 *)room.vector(stage, half, row, v) =
-                rt_e4m3x8_bf16x8(from[i].x, from[i].y, scale[i]);
-            *(uint4 *)room.vector(stage, half, row, v + 1) =
-                rt_e4m3x8_bf16x8(from[i].z, from[i].w, scale[i]);
+            const float inverse =
+                __shfl_sync(RT_ATTEND_FULL_WARP, units.inverse, from + i * PASS_KEYS);
+            const float of_tile = power_of_2(factor[i] >> vector(lane) / 4 * 8 & 255) * inverse;
+            factor[i] = rt_pack_f16x2(of_tile, of_tile);
         }
     }
 
-    __device__ __forceinline__ void put_rest(uint32_t stage, const uint4 (&rest)[REST_PASSES]) const
+    /*
+     * Between passes a lane's place in the stage changes by what is the same in all lanes, but for
+     * the swizzle's bits, 16 times (vector ^ key) % 8: keys of a pass are lower bits of those of
+     * all passes, so what a pass adds to them it turns over.
+     */
+    template <bool MULTIPLIES>
+    __device__ __forceinline__ void store_chunk(uint32_t stage, int chunk, uint32_t lane,
+                                                const uint4 (&from)[CHUNK],
+                                                const uint32_t (&factor)[CHUNK]) const
+    {
+        const uint32_t row =
+            warp * WARP_KEYS + key_of(lane, 0) + chunk % HALF_CHUNKS * CHUNK * PASS_KEYS;
+        const uint32_t first =
+            (uint32_t)(room.vector(stage, chunk / HALF_CHUNKS, row, vector(lane) * 2) -
+                       room.stages);
+#pragma unroll
+        for (int i = 0; i < CHUNK; i++) {
+            const uint32_t key = i * PASS_KEYS, turned = key % 8 * 16;
+            unsigned char *to = room.stages + key / 8 * SHAPE::GROUP_BYTES + key % 8 * 128;
+            *(uint4 *)(to + (first ^ turned)) =
+                rt_sm90_widen_8<MULTIPLIES>(from[i].x, from[i].y, factor[i]);
+            *(uint4 *)(to + (first ^ turned ^ 16)) =
+                rt_sm90_widen_8<MULTIPLIES>(from[i].z, from[i].w, factor[i]);
+        }
+    }
+
+    /* Four passes without a branch between them: a warp has nothing else to do while it waits. */
+    __device__ __forceinline__ void convert_chunk(const struct rt_sm90_key_units &units,
+                                                  uint32_t stage, int chunk,
+                                                  const uint4 (&from)[CHUNK]) const
+    {
+        const uint32_t lane = my_lane();
+        uint32_t factor[CHUNK] = {};
+        if (units.multiplies)
+            find_factors(units, lane, chunk, factor);
+        if (!is_fp8(lane, chunk / HALF_CHUNKS))
+            return;
+        if (units.multiplies)
+            store_chunk<true>(stage, chunk, lane, from, factor);
+        else
+            store_chunk<false>(stage, chunk, lane, from, factor);
+    }
+
+    /* bf16 as they are, or of values as f16 of the key's unit. */
+    __device__ __forceinline__ void put_rest(const struct rt_sm90_key_units &units, uint32_t stage,
+                                             const uint4 (&rest)[REST_PASSES]) const
     {
         const uint32_t lane = my_lane(), v = lane % REST_VECTORS;
 #pragma unroll
         for (int i = 0; i < REST_PASSES; i++) {
-            const uint32_t row = warp * WARP_KEYS + i * REST_KEYS + lane / REST_VECTORS;
-            *(uint4 *)(HAS_REST ? room.rest_vector(stage, row, v)
-                                : room.vector(stage, 1, row, V_REST + v)) = rest[i];
+            const uint32_t key = i * REST_KEYS + lane / REST_VECTORS, row = warp * WARP_KEYS + key;
+            if constexpr (HAS_REST)
+                *(uint4 *)room.rest_vector(stage, row, v) = rest[i];
+            else
+                *(uint4 *)room.vector(stage, 1, row, V_REST + v) =
+                    rt_sm90_bf16_f16(rest[i], __shfl_sync(RT_ATTEND_FULL_WARP, units.inverse, key));
         }
     }
 
+    /* Of a token with one scale, which is finite. */
     template <int PASSES>
-    __device__ __forceinline__ void widen_rest(const struct rt_sm90_quant_key &of, uint32_t stage,
-                                               const uint4 (&rest)[PASSES]) const
+    __device__ __forceinline__ void widen_rest(uint32_t stage, const uint4 (&rest)[PASSES]) const
     {
         const uint32_t lane = my_lane(), v = lane % FP8_REST_VECTORS * 2;
 #pragma unroll
         for (int i = 0; i < FP8_REST_PASSES; i++) {
-            const uint32_t key = i * FP8_REST_KEYS + lane / FP8_REST_VECTORS,
-                           row = warp * WARP_KEYS + key;
-            const float scale = __uint_as_float(__shfl_sync(RT_ATTEND_FULL_WARP, of.scale[1], key));
+            const uint32_t row = warp * WARP_KEYS + i * FP8_REST_KEYS + lane / FP8_REST_VECTORS;
             *(uint4 *)room.rest_vector(stage, row, v) =
-                rt_e4m3x8_bf16x8(rest[i].x, rest[i].y, scale);
+                rt_sm90_widen_8<false>(rest[i].x, rest[i].y, 0);
             *(uint4 *)room.rest_vector(stage, row, v + 1) =
-                rt_e4m3x8_bf16x8(rest[i].z, rest[i].w, scale);
+                rt_sm90_widen_8<false>(rest[i].z, rest[i].w, 0);
         }
     }
 
@@ -179,8 +315,17 @@ template <class SHAPE> struct rt_sm90_conversion {
             rt_mbarrier_arrive(&room.desk.kv_full[stage][half]);
     }
 
-    __device__ __forceinline__ void mark(uint32_t stage, const struct rt_sm90_quant_key &of) const
+    /* Of a stage that both workers have left with half 0: its owner has read these before. */
+    __device__ __forceinline__ void mark(uint32_t stage, const struct rt_sm90_quant_key &of,
+                                         const struct rt_sm90_key_units &units) const
     {
+        const uint32_t lane = my_lane(), key = warp * WARP_KEYS + lane;
+        if (lane < WARP_KEYS) {
+            const int lift = rt_sm90_lift(units.unit);
+            room.desk.unit[stage][key] = units.unit;
+            room.desk.lift[stage][key] = (float)lift;
+            room.desk.lowered[stage][key] = rt_sm90_power_of_2(-lift);
+        }
         if constexpr (SHAPE::LISTED) {
             const bool found = of.row != (const unsigned char *)rt_sm90_no_key;
             const uint32_t there = __ballot_sync(RT_ATTEND_FULL_WARP, found);

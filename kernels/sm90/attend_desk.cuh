@@ -30,10 +30,12 @@
  *   seg_empty[i]   workers' warps; of boxes: warp 1         warp 0     all have copied it
  */
 #include "kernels/abi/attend_sm90.h"
+#include "kernels/abi/quant_sm90.h"
 #include "kernels/device/ptx/mbarrier.cuh"
 #include "kernels/device/ptx/sync.cuh"
 #include "kernels/device/ptx/wgmma.cuh"
 #include "kernels/sm90/attend_source.cuh"
+#include "kernels/sm90/attend_units.cuh"
 
 #define RT_SM90_SEGMENTS 2
 #define RT_SM90_WORKERS 2
@@ -51,7 +53,7 @@ enum {
     RT_SM90_BAR_WORKER = 1, /* and 2: a worker's 128 threads */
     RT_SM90_BAR_A = 3,      /* from worker 0: a's weights, and the maximum up to a */
     RT_SM90_BAR_B = 4,      /* from worker 1: b's weights, and the maximum up to b */
-    RT_SM90_BAR_BOTH = 5    /* both workers, at a segment's end */
+    RT_SM90_BAR_BOTH = 5    /* both workers, at a segment's end; and when q has become f16 */
 };
 
 /* A part's piece of a batch row. */
@@ -82,7 +84,8 @@ template <int TILE_ROWS> struct rt_sm90_fold_desk<TILE_ROWS, true> {
 
 template <class KEYS, int STAGES, int TILE_ROWS, int VECTORS, bool FOLDS_>
 struct alignas(16) rt_sm90_desk : rt_sm90_fold_desk<TILE_ROWS, FOLDS_>,
-                                  KEYS::template marks<STAGES> {
+                                  KEYS::template marks<STAGES>,
+                                  rt_sm90_units_desk<KEYS::F16, STAGES, TILE_ROWS> {
     static constexpr bool FOLDS = FOLDS_;
     uint64_t kv_full[STAGES][2], kv_empty[STAGES][2];
     uint64_t q_full, q_empty;
@@ -106,6 +109,8 @@ struct rt_sm90_shape {
     typedef typename KEYS::params params;
     static constexpr bool LISTED = KEYS::LISTED;
     static constexpr enum rt_sm90_by BY = KEYS::BY;
+    static constexpr bool F16 = KEYS::F16;
+    static constexpr enum rt_wgmma_type TYPE = F16 ? RT_WGMMA_F16 : RT_WGMMA_BF16;
     static constexpr bool FOLDS = FOLDS_; /* leaves into groups: batch-invariant */
     /* From those that load to those that work. */
     static constexpr bool MOVES_REGISTERS = TILE_ROWS_ == 64 || (FOLDS_ && TILE_ROWS_ == 32);
@@ -130,7 +135,10 @@ struct rt_sm90_shape {
     static constexpr int STAGING_BYTES = TILE_ROWS < 64 ? 4 * TILE_ROWS * STAGING_STRIDE : 0;
     static constexpr int VECTORS = HALF_TILES * 8; /* 16 bytes each, of a key's half */
     typedef rt_sm90_desk<KEYS, STAGES, TILE_ROWS, VECTORS, FOLDS> desk;
-    static_assert(sizeof(desk) <= RT_ATTEND_SM90_DESK_BYTES(TILE_ROWS), "desk's formula");
+    static constexpr int DESK_BYTES =
+        RT_ATTEND_SM90_DESK_BYTES(TILE_ROWS) +
+        (BY == RT_SM90_BY_CONVERSION ? RT_ATTEND_SM90_UNITS_BYTES(D_QK) : 0);
+    static_assert(sizeof(desk) <= DESK_BYTES, "desk's formula");
 };
 
 /* The first query row of the tile that a block works on. */
@@ -147,8 +155,7 @@ template <class SHAPE> struct rt_sm90_room {
 
     explicit __device__ __forceinline__ rt_sm90_room(unsigned char *shared)
         : stages(shared), q(shared + SHAPE::STAGES * SHAPE::STAGE_BYTES),
-          ahead(q + SHAPE::TILES * SHAPE::Q_TILE_BYTES + SHAPE::STAGING_BYTES +
-                RT_ATTEND_SM90_DESK_BYTES(SHAPE::TILE_ROWS)),
+          ahead(q + SHAPE::TILES * SHAPE::Q_TILE_BYTES + SHAPE::STAGING_BYTES + SHAPE::DESK_BYTES),
           staging((float *)(q + SHAPE::TILES * SHAPE::Q_TILE_BYTES)),
           desk(*(typename SHAPE::desk *)(q + SHAPE::TILES * SHAPE::Q_TILE_BYTES +
                                          SHAPE::STAGING_BYTES))

@@ -4,12 +4,12 @@
 
 /*
  * Who brings keys of e4m3 where shared memory is full: they come as they lie into the very stage in
- * which they become bf16, as soon as workers have left a half of it; between two chunks of a
+ * which they become f16, as soon as workers have left a half of it; between two chunks of a
  * conversion the loading warps look whether they have.
  *
  * A warp's sixteen keys are two groups of eight, and their bytes as they lie fill one, the second:
  *
- *   bytes of the half   | group 0: bf16 of keys 0-7 | group 1: all as they lie, then bf16 of 8-15 |
+ *   bytes of the half   | group 0: f16 of keys 0-7 | group 1: all as they lie, then f16 of 8-15 |
  *
  * What takes the place of others' bytes waits until they have them in registers. What is no value
  * comes into its warp's rows of that tile, and bf16 that values have into the weights' tile, which
@@ -106,7 +106,10 @@ template <class SHAPE> struct rt_sm90_in_place : rt_sm90_raw<SHAPE> {
                                           const struct rt_sm90_quant_key &next, bool more)
     {
         ask_all(j, of);
-        this->mark(stage_of(j), of);
+        if (this->has_bf16_values()) /* whose unit all share */
+            wait_for(2 * j + 1);
+        const struct rt_sm90_key_units units = this->units_of(of, rest_at(j));
+        this->mark(stage_of(j), of, units);
 #pragma unroll 1
         for (int half = 0; half < 2; half++) {
             wait_for(2 * j + half);
@@ -114,10 +117,10 @@ template <class SHAPE> struct rt_sm90_in_place : rt_sm90_raw<SHAPE> {
             for (int part = 0; part < base::HALF_CHUNKS; part++) {
                 if (more)
                     ask_some(j + 1, next);
-                this->convert_part(half_at(j, half), stage_of(j), half, part, of);
+                this->convert_part(half_at(j, half), stage_of(j), half, part, units);
             }
             if (half == 1)
-                this->convert_rest(rest_at(j), stage_of(j), of);
+                this->convert_rest(rest_at(j), stage_of(j), units);
             this->tell(stage_of(j), half);
         }
     }

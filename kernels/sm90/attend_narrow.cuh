@@ -84,9 +84,9 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
             const uint64_t v = room.values(stage, worker, t);
 #pragma unroll
             for (int step = 0; step < 4; step++)
-                product::template shared<1, 0>(out[t],
-                                               rt_wgmma_further(v, step * 2 * SHAPE::GROUP_BYTES),
-                                               rt_wgmma_further(pt, step * 32));
+                product::template shared<1, 0, SHAPE::TYPE>(
+                    out[t], rt_wgmma_further(v, step * 2 * SHAPE::GROUP_BYTES),
+                    rt_wgmma_further(pt, step * 32));
         }
     }
 
@@ -174,7 +174,7 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
         weigh(stage_of(j));
     }
 
-    /* Scores become weights, in bf16 in shared memory as [query row][key]. */
+    /* Scores become weights, in shared memory as [query row][key]. */
     __device__ __forceinline__ void weigh(uint32_t stage)
     {
         uint32_t packed[ROWS / 4]; /* of 8 query rows: keys lane / 4 and that + 8 */
@@ -184,11 +184,9 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
             float *of_row = &score[i / 2 * 4 + i % 2];
             of_row[0] = rt_exp2(this->exponent(of_row[0]) - base);
             of_row[2] = rt_exp2(this->exponent(of_row[2]) - base);
-            sum[i] += of_row[0] + of_row[2];
+            sum[i] += lowered(stage, of_row[0], of_row[2]);
         }
-#pragma unroll
-        for (int i = 0; i < ROWS / 4; i++)
-            packed[i] = rt_pack_bf16x2(score[2 * i], score[2 * i + 1]);
+        pack_weights(stage, packed);
         unsigned char *to = room.tile(stage, SHAPE::P_TILE) + lane % 8 * 128 +
                             ((warp * 2 + lane / 8 % 2) ^ lane % 8) * 16 + lane / 16 * 1024;
         if (ROWS == 8)
@@ -198,6 +196,34 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
             for (int i = 0; i + 3 < ROWS / 4; i += 4)
                 rt_stmatrix_x4_trans(to + i / 2 * 1024, packed[i], packed[i + 1], packed[i + 2],
                                      packed[i + 3]);
+    }
+
+    /* What two keys add to a sum. */
+    __device__ __forceinline__ float lowered(uint32_t stage, float low, float high) const
+    {
+        if constexpr (SHAPE::F16) {
+            const float *of_key = &room.desk.lowered[stage][warp * 16 + lane / 4];
+            return low * of_key[0] + high * of_key[8];
+        }
+        return low + high;
+    }
+
+    /* In bf16, or as f16 of numbers in units of the key. */
+    __device__ __forceinline__ void pack_weights(uint32_t stage, uint32_t (&packed)[ROWS / 4]) const
+    {
+        if constexpr (SHAPE::F16) {
+            const float *unit = &room.desk.unit[stage][warp * 16 + lane / 4];
+            const float *lower = &room.desk.lowered[stage][warp * 16 + lane / 4];
+            const float by[2] = {unit[0] * lower[0] * RT_SM90_WEIGHT_UNITS,
+                                 unit[8] * lower[8] * RT_SM90_WEIGHT_UNITS};
+#pragma unroll
+            for (int i = 0; i < ROWS / 4; i++)
+                packed[i] = rt_pack_f16x2(score[2 * i] * by[i % 2], score[2 * i + 1] * by[i % 2]);
+        } else {
+#pragma unroll
+            for (int i = 0; i < ROWS / 4; i++)
+                packed[i] = rt_pack_bf16x2(score[2 * i], score[2 * i + 1]);
+        }
     }
 
     /* The maximum that the other worker's block has left. */
@@ -392,8 +418,10 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_worker_base<SHAPE> {
             for (int piece = 0; piece < PIECES; piece++)
                 x[piece] = *(const float4 *)(staged + piece * 128);
             float2 state = state_of(segment, row);
-            const float by = SHAPE::FOLDS ? rt_fold_inverse(state.y)
-                                          : rt_sm90_inverse(p, segment, first_query() + row, state);
+            float by = SHAPE::FOLDS ? rt_fold_inverse(state.y)
+                                    : rt_sm90_inverse(p, segment, first_query() + row, state);
+            if (SHAPE::F16)
+                by *= 1 / RT_SM90_WEIGHT_UNITS;
 #pragma unroll
             for (int piece = 0; piece < PIECES; piece++)
                 x[piece] = rt_sm90_scaled(x[piece], by);

@@ -9,6 +9,7 @@
  *   params   of the kernel; attend() is the part that both have
  *   LISTED   rows are tokens, one query token each; marks say which keys of a stage there are
  *   BY       how keys come into a stage
+ *   F16      values are f16 there (kernels/sm90/attend_units.cuh), else bf16
  *   row_at   where a row begins in a tensor of heads, in elements
  *   in_map   its number in the maps of q
  */
@@ -26,6 +27,7 @@ struct rt_sm90_row_keys {
     typedef struct rt_attend_sm90_params params;
     static constexpr bool LISTED = false;
     static constexpr enum rt_sm90_by BY = RT_SM90_BY_BOXES;
+    static constexpr bool F16 = false;
     template <int STAGES> struct marks {
     };
 
@@ -52,6 +54,7 @@ struct rt_sm90_listed_keys {
     typedef struct rt_sparse_sm90_params params;
     static constexpr bool LISTED = true;
     static constexpr enum rt_sm90_by BY = RT_SM90_BY_COPIES;
+    static constexpr bool F16 = false;
     template <int STAGES> struct marks {
         /* Of the stage's 64 keys, a bit each and 16 a gathering warp: whether there is one. */
         alignas(8) uint16_t listed[STAGES][4];
@@ -87,11 +90,13 @@ struct rt_sm90_listed_keys {
 struct rt_sm90_quant_row_keys : rt_sm90_row_keys {
     typedef struct rt_attend_quant_sm90_params params;
     static constexpr enum rt_sm90_by BY = RT_SM90_BY_CONVERSION;
+    static constexpr bool F16 = true;
 };
 
 struct rt_sm90_quant_listed_keys : rt_sm90_listed_keys {
     typedef struct rt_sparse_quant_sm90_params params;
     static constexpr enum rt_sm90_by BY = RT_SM90_BY_CONVERSION;
+    static constexpr bool F16 = true;
 };
 
 #endif

@@ -93,7 +93,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
         const uint64_t v = room.values(stage, worker, 0);
 #pragma unroll
         for (int step = 0; step < 4; step++)
-            value_product::template registers<1>(
+            value_product::template registers<1, SHAPE::TYPE>(
                 out, weight[step], rt_wgmma_further(v, step * 2 * SHAPE::GROUP_BYTES));
     }
 
@@ -103,7 +103,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
         const uint64_t w = rt_wgmma_operand(rt_shared_address(room.tile(stage, SHAPE::P_TILE)), 0);
 #pragma unroll
         for (int step = 0; step < 4; step++)
-            value_product::template shared<0, 1>(
+            value_product::template shared<0, 1, SHAPE::TYPE>(
                 out, rt_wgmma_further(w, step * 32),
                 rt_wgmma_further(v, step * 2 * SHAPE::GROUP_BYTES));
     }
@@ -166,7 +166,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
     }
 
     /* Scores become weights, in registers; the maximum is left for the other worker. */
-    __device__ __forceinline__ void weigh(void)
+    __device__ __forceinline__ void weigh(uint32_t stage)
     {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
@@ -177,12 +177,38 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
             for (int k = 0; k < 16; k++) {
                 float *of_key = &score[k / 2 * 4 + i * 2 + k % 2];
                 *of_key = rt_exp2(this->exponent(*of_key) - base_exponent);
-                sum[i] += *of_key;
+                sum[i] += SHAPE::F16 ? *of_key * lowered(stage)[k / 2 * 8 + k % 2] : *of_key;
             }
         }
+        pack_weights(stage);
+    }
+
+    /* What makes sums of weights, from this thread's first key on. */
+    __device__ __forceinline__ const float *lowered(uint32_t stage) const
+    {
+        if constexpr (SHAPE::F16)
+            return room.desk.lowered[stage] + lane % 4 * 2;
+        return nullptr;
+    }
+
+    /* In bf16, or as f16 of numbers in units of the key. */
+    __device__ __forceinline__ void pack_weights(uint32_t stage)
+    {
+        if constexpr (SHAPE::F16) {
 #pragma unroll
-        for (int i = 0; i < 16; i++)
-            weight[i / 4][i % 4] = rt_pack_bf16x2(score[2 * i], score[2 * i + 1]);
+            for (int i = 0; i < 16; i++) {
+                const int key = i / 2 * 8;
+                const float2 unit = *(const float2 *)&room.desk.unit[stage][lane % 4 * 2 + key];
+                const float2 lower = *(const float2 *)&lowered(stage)[key];
+                weight[i / 4][i % 4] =
+                    rt_pack_f16x2(score[2 * i] * (unit.x * lower.x * RT_SM90_WEIGHT_UNITS),
+                                  score[2 * i + 1] * (unit.y * lower.y * RT_SM90_WEIGHT_UNITS));
+            }
+        } else {
+#pragma unroll
+            for (int i = 0; i < 16; i++)
+                weight[i / 4][i % 4] = rt_pack_bf16x2(score[2 * i], score[2 * i + 1]);
+        }
     }
 
     /* Sixteen keys' weights to shared memory, [query row][key]. */
@@ -213,11 +239,11 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
         raise_top(1, room.desk.top[worker ^ 1][my_row(1)]);
     }
 
-    __device__ __forceinline__ void softmax(const float (&most)[2])
+    __device__ __forceinline__ void softmax(uint32_t stage, const float (&most)[2])
     {
         raise_top(0, fmaxf(top[0], most[0]));
         raise_top(1, fmaxf(top[1], most[1]));
-        weigh();
+        weigh(stage);
     }
 
     /* For the other worker, once no score reads the rope part of that stage's keys. */
@@ -279,7 +305,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
     __device__ __forceinline__ void first_of_pair(const struct rt_sm90_pair &pair)
     {
         const uint32_t a = pair.first, b = a + 1;
-        softmax({score_top(0), score_top(1)});
+        softmax(stage_of(a), {score_top(0), score_top(1)});
         this->sync_worker(); /* no score of another warp reads the weights' place any more */
         tell_weights(stage_of(a));
         find_own_values(a, pair.key);
@@ -295,7 +321,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
         const uint32_t a = pair.first, b = a + 1;
         const float most[2] = {score_top(0), score_top(1)};
         issue_other_values(a, pair.key);
-        softmax(most);
+        softmax(stage_of(b), most);
         tell_weights(stage_of(b));
         finish_values(a);
         find_own_values(b, pair.key + 64);
@@ -337,6 +363,8 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
                 room.desk.state[my_row(i)] = make_float2(top[i], all[i]);
             factor[i] =
                 rt_sm90_inverse(p, segment, first_query() + my_row(i), make_float2(top[i], all[i]));
+            if (SHAPE::F16)
+                factor[i] *= 1 / RT_SM90_WEIGHT_UNITS;
         }
     }
 

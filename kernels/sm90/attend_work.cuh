@@ -11,8 +11,10 @@
  * block's values to a worker's half of the output, which both do.
  */
 #include "kernels/device/attend_walk.cuh"
+#include "kernels/device/bf16.cuh"
 #include "kernels/device/ptx/convert.cuh"
 #include "kernels/device/ptx/exp2.cuh"
+#include "kernels/device/ptx/f16x2.cuh"
 #include "kernels/device/ptx/wgmma.cuh"
 #include "kernels/sm90/attend_desk.cuh"
 
@@ -84,6 +86,7 @@ template <class SHAPE> struct rt_sm90_worker_base {
     int length;        /* of the segment's batch row */
     bool spoilt;       /* columns of the segment are noted */
     static constexpr int VECTORS = SHAPE::VECTORS;
+    static constexpr bool WIDE = SHAPE::TILE_ROWS == 64;
 
     __device__ __forceinline__ rt_sm90_worker_base(const typename SHAPE::params &all_,
                                                    const rt_sm90_room<SHAPE> &room_, int worker_)
@@ -94,10 +97,11 @@ template <class SHAPE> struct rt_sm90_worker_base {
     }
 
     /* A score's exponent of 2, rounded the same for a maximum and for what is weighed against it:
-     * a product fused with the difference leaves the rounding of a huge maximum as an exponent. */
+     * a product fused with the difference leaves the rounding of a huge maximum as an exponent.
+     * Where keys have units scores are exponents when they come. */
     __device__ __forceinline__ float exponent(float score) const
     {
-        return __fmul_rn(score, scale);
+        return SHAPE::F16 ? score : __fmul_rn(score, scale);
     }
 
     static __device__ __forceinline__ uint32_t stage_of(uint32_t j)
@@ -131,15 +135,15 @@ template <class SHAPE> struct rt_sm90_worker_base {
     typedef float score_registers[SHAPE::TILE_ROWS / 2];
 
     /* Keys' elements `k` by those of q's tile. */
+    template <enum rt_wgmma_type TYPE>
     __device__ __forceinline__ void score_tile(uint64_t k, int tile, int steps, int keep,
                                                score_registers &score) const
     {
-        constexpr bool WIDE = SHAPE::TILE_ROWS == 64;
         const uint64_t q =
             rt_wgmma_operand(rt_shared_address(room.q + tile * SHAPE::Q_TILE_BYTES), 0);
 #pragma unroll
         for (int step = 0; step < steps; step++)
-            rt_wgmma<SHAPE::TILE_ROWS>::template shared<0, 0>(
+            rt_wgmma<SHAPE::TILE_ROWS>::template shared<0, 0, TYPE>(
                 score, rt_wgmma_further(WIDE ? q : k, step * 32),
                 rt_wgmma_further(WIDE ? k : q, step * 32), keep || step > 0);
     }
@@ -149,8 +153,16 @@ template <class SHAPE> struct rt_sm90_worker_base {
     {
 #pragma unroll
         for (int t = 0; t < SHAPE::HALF_TILES; t++)
-            score_tile(room.values(stage, half, t), half * SHAPE::HALF_TILES + t, 4, keep + t,
-                       score);
+            score_tile<SHAPE::TYPE>(room.values(stage, half, t), half * SHAPE::HALF_TILES + t, 4,
+                                    keep + t, score);
+    }
+
+    /* Of what is no value. */
+    template <enum rt_wgmma_type TYPE>
+    __device__ __forceinline__ void score_rest(uint32_t stage, score_registers &score) const
+    {
+        score_tile<TYPE>(rt_wgmma_operand(rt_shared_address(room.tile(stage, SHAPE::V_TILES)), 0),
+                         SHAPE::V_TILES, SHAPE::LAST_STEPS, 1, score);
     }
 
     /* Of an own block, its halves as they were asked for. */
@@ -163,12 +175,110 @@ template <class SHAPE> struct rt_sm90_worker_base {
         wait_for_half(j, 1);
         rt_wgmma_begin();
         score_half(stage, 1, 1, score);
+        if constexpr (SHAPE::F16) {
+            finish_units(stage, score);
+            return;
+        }
         if (SHAPE::TILES > SHAPE::V_TILES)
-            score_tile(rt_wgmma_operand(rt_shared_address(room.tile(stage, SHAPE::V_TILES)), 0),
-                       SHAPE::V_TILES, SHAPE::LAST_STEPS, 1, score);
+            score_rest<RT_WGMMA_BF16>(stage, score);
+        finish_products(score);
+    }
+
+    static __device__ __forceinline__ void finish_products(score_registers &score)
+    {
         rt_wgmma_commit();
         rt_wgmma_wait<0>();
         rt_wgmma_settle(score);
+    }
+
+    /* ---- where keys have units (kernels/sm90/attend_units.cuh) ---- */
+
+    __device__ __forceinline__ bool rest_is_bf16(void) const
+    {
+        return SHAPE::TILES > SHAPE::V_TILES && all.quant.fp8 < SHAPE::D_QK;
+    }
+
+    /* Scores so far are of f16. What is bf16 is added when they have the units of q and k. */
+    __device__ __forceinline__ void finish_units(uint32_t stage, score_registers &score) const
+    {
+        if (SHAPE::TILES > SHAPE::V_TILES && !rest_is_bf16()) {
+            rt_wgmma_begin();
+            score_rest<RT_WGMMA_F16>(stage, score);
+        }
+        finish_products(score);
+        scale_scores(stage, score);
+        if (rest_is_bf16()) {
+            rt_wgmma_begin();
+            score_rest<RT_WGMMA_BF16>(stage, score);
+            finish_products(score);
+        }
+        lift_scores(stage, score);
+    }
+
+    /* A thread has, of the wide side, `across` and that + 8; of each eight of the narrow two. */
+    __device__ __forceinline__ void scale_scores(uint32_t stage, score_registers &score) const
+    {
+        const float *keys = room.desk.unit[stage], *queries = room.desk.query_unit;
+        const float *wide = (WIDE ? queries : keys) + warp * 16 + lane / 4;
+        const float across[2] = {wide[0], wide[8]};
+#pragma unroll
+        for (int i = 0; i < SHAPE::TILE_ROWS / 2; i += 4) {
+            const float2 along = *(const float2 *)&(WIDE ? keys : queries)[i * 2 + lane % 4 * 2];
+            score[i] *= across[0] * along.x;
+            score[i + 1] *= across[0] * along.y;
+            score[i + 2] *= across[1] * along.x;
+            score[i + 3] *= across[1] * along.y;
+        }
+    }
+
+    /* To y. */
+    __device__ __forceinline__ void lift_scores(uint32_t stage, score_registers &score) const
+    {
+        const float *lift = room.desk.lift[stage] + (WIDE ? lane % 4 * 2 : warp * 16 + lane / 4);
+#pragma unroll
+        for (int i = 0; i < SHAPE::TILE_ROWS / 2; i++)
+            score[i] = __fmul_rn(score[i], scale) + lift[WIDE ? i / 4 * 8 + i % 2 : i / 2 % 2 * 8];
+    }
+
+    /* Of q what is multiplied in f16 becomes that, in place and in units of its query row: a warp
+     * of either worker takes a query row at a time. */
+    __device__ __forceinline__ void convert_queries(void) const
+    {
+        const int vectors = (rest_is_bf16() ? SHAPE::D_V : SHAPE::D_QK) / 8;
+#pragma unroll 1
+        for (int row = worker * RT_SM90_WORKER_WARPS + warp; row < SHAPE::TILE_ROWS;
+             row += RT_SM90_WORKERS * RT_SM90_WORKER_WARPS) {
+            const int log2 = rt_sm90_query_log2(most_of_query(row, vectors));
+            const float by = rt_sm90_power_of_2(-log2);
+#pragma unroll 1
+            for (int vector = lane; vector < vectors; vector += 32) {
+                uint4 *at = query_vector(row, vector);
+                *at = rt_sm90_bf16_f16(*at, by);
+            }
+            if (lane == 0)
+                room.desk.query_unit[row] = rt_sm90_power_of_2(log2);
+        }
+        rt_fence_async();
+        sync_both();
+    }
+
+    __device__ __forceinline__ uint4 *query_vector(int row, int vector) const
+    {
+        return (uint4 *)(room.q + vector / 8 * SHAPE::Q_TILE_BYTES + row * 128 +
+                         (vector ^ row) % 8 * 16);
+    }
+
+    /* The largest magnitude, as a float's bits. By a whole warp. */
+    __device__ __forceinline__ uint32_t most_of_query(int row, int vectors) const
+    {
+        uint32_t most = 0;
+#pragma unroll 1
+        for (int vector = lane; vector < vectors; vector += 32) {
+            const uint4 x = *query_vector(row, vector);
+            most = max(most, max(max(rt_sm90_most_bf16(x.x), rt_sm90_most_bf16(x.y)),
+                                 max(rt_sm90_most_bf16(x.z), rt_sm90_most_bf16(x.w))));
+        }
+        return __reduce_max_sync(RT_ATTEND_FULL_WARP, most);
     }
 
     __device__ __forceinline__ void sync_worker(void) const
@@ -213,10 +323,11 @@ template <class SHAPE> struct rt_sm90_worker_base {
         sync_worker();
     }
 
-    /* Of two bf16 the signs, where they are NaN or infinite: exponents carry into them. */
+    /* Of two bf16 or f16 the signs, where they are NaN or infinite: exponents carry into them. */
     static __device__ __forceinline__ uint32_t not_finite(uint32_t pair)
     {
-        return ((pair & 0x7fff7fffu) + 0x00800080u) & 0x80008000u;
+        constexpr uint32_t LEAST_BITS = SHAPE::F16 ? 0x04000400u : 0x00800080u;
+        return ((pair & 0x7fff7fffu) + LEAST_BITS) & 0x80008000u;
     }
 
     static __device__ __forceinline__ bool not_finite(const uint4 &x)
@@ -341,6 +452,9 @@ template <class MATH> struct rt_sm90_worker : MATH {
         this->begin_segment();
         if (is_marked(segment, RT_SM90_SEGMENT_Q))
             rt_mbarrier_wait(&this->room.desk.q_full, rows & 1);
+        if constexpr (shape::F16)
+            if (segment.blocks > 0)
+                this->convert_queries();
         if (segment.blocks == 0 && is_last)
             this->release_q();
         for (int left = segment.blocks; left > 0; left -= 2) {

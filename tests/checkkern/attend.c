@@ -128,7 +128,7 @@ static void check_flavours(struct ck *ck)
 {
     static const uint32_t heads[] = {3, 16, 33};
     uint32_t n = 0;
-    for (uint32_t flavour = CK_HUGE; flavour < CK_FLAVOURS; flavour++)
+    for (uint32_t flavour = CK_HUGE; flavour < CK_SCALES; flavour++)
         for (uint32_t g = 0; g < GEOMETRIES; g++)
             for (uint32_t h = 0; h < 3; h++, n++) {
                 if (!ck->full && h != (flavour + g) % 3)

@@ -154,13 +154,24 @@ static void spoil_key(const struct ck_attend *c, uint32_t row, uint32_t position
 }
 
 /*
+ * A piece whose only score is -inf is empty, whatever 0 times the value is, so infinity is no value
+ * of the first key of a block. Nor of a key with several scales, where it would make one of 2^119:
+ * the other tiles' numbers are off by 2^-30 of the largest at most, which is then anything.
+ */
+static bool may_be_infinite(const struct ck_attend *c, uint32_t position)
+{
+    const bool has_tiles =
+        c->layout == RT_KV_V32 || c->layout == RT_KV_V32_NO_ROPE || c->layout == RT_KV_V4;
+    return position % RT_BLOCK_TOKENS != 0 && !has_tiles;
+}
+
+/*
  * One of the keys that the row's first token does not see: three kinds of element, as a value or in
- * the rope part, sometimes two of them. A piece whose only score is -inf is empty, whatever 0 times
- * the value is, so infinity is no value of the first key of a block.
+ * the rope part, sometimes two of them.
  */
 static void spoil_draft(const struct ck_attend *c, uint32_t row, uint32_t position, uint16_t *key)
 {
-    const bool alone = position % RT_BLOCK_TOKENS == 0;
+    const bool alone = !may_be_infinite(c, position);
     const float bad[] = {NAN, INFINITY, -INFINITY};
     const uint32_t from_end = row_tokens(c, row) - 1 - position, rope = c->d_qk - c->d_v;
     if (c->flavour != CK_BAD_DRAFT || c->q_len == 1 || from_end != row / 2 % (c->q_len - 1))

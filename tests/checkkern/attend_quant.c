@@ -8,6 +8,8 @@
 #include "kernels/ref/quant.h"
 #include "tests/checkkern/attend_case.h"
 
+#include <assert.h>
+#include <math.h>
 #include <string.h>
 
 #define GEOMETRIES 4u
@@ -45,6 +47,36 @@ struct rt_kv_view ck_attend_quant_kv(const struct ck_attend *c, const struct ck_
     return kv;
 }
 
+/* A power of two; one of four bits, whose products with e4m3 bf16 has; one whose it rounds. */
+static float tensor_scale(const struct ck_attend *c)
+{
+    static const float scales[] = {0.0123f, 1.0f / 64, 0.8125f / 64, 1.0f / 64};
+    return c->flavour == CK_HUGE ? 1.0f / 64 : scales[c->seed % 4];
+}
+
+bool ck_attend_is_rounded(const struct ck_attend_rig *rig)
+{
+    int log2 = 0;
+    const float bits = frexpf(rig->quant_view.tensor_scale, &log2) * 16;
+    return rig->quant_view.scale_kind == RT_QUANT_SCALE_TENSOR && bits != rintf(bits);
+}
+
+/* Of the `n`-th token: smaller numbers, so that bounds stay what they are. */
+static void spread_scales(const struct rt_quant_view *quant, struct rt_ref_quant_row of, uint64_t n)
+{
+    const int down = (int)(n * UINT64_C(2654435761) >> 16 & 15);
+    assert(of.scales);
+    for (uint32_t tile = 0; tile < quant->fp8 / quant->tile; tile++)
+        if (quant->scale_kind == RT_QUANT_SCALE_F32) {
+            float scale;
+            memcpy(&scale, of.scales + tile * sizeof(scale), sizeof(scale));
+            scale = ldexpf(n % 3 ? scale : -scale, -down);
+            memcpy(of.scales + tile * sizeof(scale), &scale, sizeof(scale));
+        } else if (quant->scale_kind == RT_QUANT_SCALE_UE8M0) {
+            of.scales[tile] = (unsigned char)(of.scales[tile] - down);
+        }
+}
+
 void ck_attend_quantise(struct ck *ck, const struct ck_attend *c, struct ck_attend_rig *rig)
 {
     const struct rt_kv_view plain = rig->ref.kv;
@@ -57,7 +89,7 @@ void ck_attend_quantise(struct ck *ck, const struct ck_attend *c, struct ck_atte
     rig->plain = ck_alloc_later(ck, "plain kv", rig->kv.bytes, 0xff);
     memcpy(ck_at(&rig->plain, CK_REF), from, rig->kv.bytes);
     kv = quant_kv(c, rig, CK_REF);
-    rig->quant_view = rt_quant_view_make(&format, &kv, c->seed % 2 ? 0.015625f : 0.0123f);
+    rig->quant_view = rt_quant_view_make(&format, &kv, tensor_scale(c));
     for (int64_t page = 0; !c->blank && page < plain.pages; page++)
         for (int64_t row = 0; row < plain.page_size; row++) {
             uint16_t *token =
@@ -66,6 +98,8 @@ void ck_attend_quantise(struct ck *ck, const struct ck_attend *c, struct ck_atte
             if (token[0] == 0xffff && token[c->d_qk - 1] == 0xffff)
                 continue; /* of nobody */
             rt_ref_quantise(&rig->quant_view, token, c->d_qk, to);
+            if (c->flavour == CK_SCALES)
+                spread_scales(&rig->quant_view, to, (uint64_t)(page * plain.page_size + row));
             rt_ref_dequantise(&rig->quant_view, to, c->d_qk, token);
         }
     ck_upload(ck, &rig->quant);

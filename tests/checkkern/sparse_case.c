@@ -13,8 +13,9 @@
 #include <string.h>
 
 #define POISON 0xff
-#define POISON_BITS 0xffff /* of an element that nobody has filled */
-#define SPARE_PAGES 3u     /* of nobody: what stands behind counts names them */
+#define POISON_BITS 0xffff          /* of an element that nobody has filled */
+#define SPARE_PAGES 3u              /* of nobody: what stands behind counts names them */
+#define TENSOR_SCALE (0.8125f / 64) /* of four bits: bf16 has its products with e4m3 */
 
 static uint32_t columns_of(const struct ck_sparse_list *l)
 {
@@ -232,7 +233,7 @@ static struct rt_quant_view quantise(struct ck *ck, const struct ck_sparse *c,
     const struct rt_kv_format format = format_of(c);
     const struct rt_kv_view plain = kv_shape(c, l);
     struct rt_kv_view kv = quant_shape(c, l);
-    const struct rt_quant_view view = rt_quant_view_make(&format, &kv, 0.0123f);
+    const struct rt_quant_view view = rt_quant_view_make(&format, &kv, TENSOR_SCALE);
     rig->quant = ck_alloc(ck, "quantised kv", kv.pages * (uint64_t)kv.page_stride_bytes, POISON);
     kv.base = ck_at(&rig->quant, CK_REF);
     for (int64_t page = 0; page < kv.pages; page++)
