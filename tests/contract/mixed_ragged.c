@@ -160,7 +160,7 @@ static void compare_rows(const struct rig *g, const struct move *m, uint32_t num
 {
     const size_t width = (size_t)HEADS * D_V;
     const uint16_t *out[SIDES];
-    const float *lse[SIDES];
+    const uint32_t *lse[SIDES]; /* bits of floats */
     for (int side = 0; side < SIDES; side++) {
         out[side] = fixture_address(g->rts[side], "out", 1);
         lse[side] = fixture_address(g->rts[side], "lse", 1);
@@ -174,10 +174,11 @@ static void compare_rows(const struct rig *g, const struct move *m, uint32_t num
         }
         assert_int_equal(column_of(g->rts[PADDED], m->prompts + r, LONG, t), at);
         if (memcmp(out[RAGGED] + at * width, out[PADDED] + at * width, width * 2) != 0 ||
-            memcmp(lse[RAGGED] + at * HEADS, lse[PADDED] + at * HEADS, HEADS * sizeof(float)) != 0)
+            memcmp(lse[RAGGED] + at * HEADS, lse[PADDED] + at * HEADS, HEADS * sizeof(uint32_t)) !=
+                0)
             fail_msg("move %u: token %u of row %u differs from a padded row's", number, t, r);
         if (memcmp(out[RAGGED] + at * width, out[ALONE] + k * width, width * 2) != 0 ||
-            memcmp(lse[RAGGED] + at * HEADS, lse[ALONE] + k * HEADS, HEADS * sizeof(float)) != 0)
+            memcmp(lse[RAGGED] + at * HEADS, lse[ALONE] + k * HEADS, HEADS * sizeof(uint32_t)) != 0)
             fail_msg("move %u: token %u of row %u differs from a step's without prompts", number, t,
                      r);
     }

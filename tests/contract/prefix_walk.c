@@ -43,7 +43,8 @@ struct walk {
     uint64_t seed, chance;
     uint32_t move, tag, refused;
     uint32_t chunks[2]; /* of prompts alone, and beside a row */
-    uint32_t ragged;    /* steps of two rows that had not as many tokens */
+    uint32_t ragged
+        [2]; /* steps of two rows of unlike numbers of tokens; rows of several beside a chunk */
     struct past sequences[SEQUENCES], kept[KEPT];
     struct past own; /* of the caller's pages */
     int32_t bank[BANK];
@@ -105,23 +106,38 @@ static void grow(struct walk *w, struct past *p, uint32_t count)
     learn_pages(w, p);
 }
 
-/* A chunk of tokens of a new tag; where b is another sequence, one token of it decodes beside. */
+/* Of b up to `columns` tokens, where they are beside a chunk of so many of a prompt. */
+static uint32_t feed_beside(struct walk *w, const struct past *b, uint32_t chunk, uint32_t columns)
+{
+    const uint32_t spare = LONGEST - b->length - 1, more = columns - 1;
+    const uint32_t count = 1 + below(w, 1 + (spare < more ? spare : more));
+    const uint32_t first = chunk > SMALL_CHUNK ? CHUNK : SMALL_CHUNK;
+    for (uint32_t t = 0; t < columns; t++) /* behind the padded chunk */
+        history_feed(w->rt, first + t, w->tag, b->length + t);
+    return count;
+}
+
+/* A chunk of tokens of a new tag; where b is another sequence, some of it decode beside. */
 static void feed_chunk(struct walk *w, struct past *a, struct past *b)
 {
-    const int32_t tag = (int32_t)++w->tag;
+    const int32_t tag = (int32_t)++w->tag, beside[LONG] = {tag, tag, tag};
     int32_t ids[CHUNK];
     const uint32_t room = LONGEST - a->length < CHUNK ? LONGEST - a->length : CHUNK;
     const uint32_t count = room ? 1 + below(w, room) : 0;
     const uint32_t mixed = b != a && b->there && b->length < LONGEST;
+    const uint32_t columns = below(w, 2) ? LONG : 1;
+    const uint32_t own = mixed && count ? feed_beside(w, b, count, columns) : 0;
     const struct rt_prompt prompt = {.seq = a->seq, .tokens = ids, .count = count};
     const struct rt_prefill_params p = {
         .struct_size = sizeof(p), .prompts = &prompt, .prompt_count = 1};
     const struct rt_step_params step = {.struct_size = sizeof(step),
                                         .rows = mixed,
+                                        .query_len = columns,
                                         .seqs = &b->seq,
-                                        .tokens = &tag,
+                                        .tokens = beside,
                                         .prompts = &prompt,
-                                        .prompt_count = 1};
+                                        .prompt_count = 1,
+                                        .query_lens = &own};
     uint64_t ticket = 0;
     if (count == 0)
         return;
@@ -129,17 +145,16 @@ static void feed_chunk(struct walk *w, struct past *a, struct past *b)
         history_feed(w->rt, t, w->tag, a->length + t);
         ids[t] = tag;
     }
-    if (mixed) /* behind the padded chunk */
-        history_feed(w->rt, count > SMALL_CHUNK ? CHUNK : SMALL_CHUNK, w->tag, b->length);
     const enum rt_status status =
         mixed ? rt_step(w->rt, &step, &ticket) : rt_prefill(w->rt, &p, &ticket);
-    if (!done(w, status, pages_for(a, count) + (mixed ? pages_for(b, 1) : 0)))
+    if (!done(w, status, pages_for(a, count) + (mixed ? pages_for(b, own) : 0)))
         return;
     assert_int_equal(rt_wait(w->rt, ticket, UINT64_MAX), RT_OK);
     w->chunks[mixed]++;
     grow(w, a, count);
     if (mixed)
-        grow(w, b, 1);
+        grow(w, b, own);
+    w->ragged[1] += own > 1;
 }
 
 /* One step of two rows, each of up to LONG tokens of a new tag; of one where b is no other. */
@@ -173,7 +188,7 @@ static void step_ragged(struct walk *w, struct past *a, struct past *b)
     if (!done(w, rt_step(w->rt, &step, &ticket), pages))
         return;
     assert_int_equal(rt_wait(w->rt, ticket, UINT64_MAX), RT_OK);
-    w->ragged += counts[0] != counts[1] && rows == 2;
+    w->ragged[0] += counts[0] != counts[1] && rows == 2;
     for (uint32_t r = 0; r < rows; r++)
         grow(w, who[r], counts[r]);
 }
@@ -388,7 +403,8 @@ static void who_holds_what(void **state)
         compare(&w);
     }
     assert_true(w.refused > 10); /* the pool was empty at times */
-    assert_true(w.chunks[0] > 20 && w.chunks[1] > 20 && w.ragged > 20);
+    assert_true(w.chunks[0] > 20 && w.chunks[1] > 20);
+    assert_true(w.ragged[0] > 20 && w.ragged[1] > 20);
     for (uint32_t i = 0; i < SEQUENCES; i++)
         if (w.sequences[i].there)
             let_go(&w, &w.sequences[i]);
