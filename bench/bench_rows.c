@@ -2,6 +2,7 @@
 #include "bench/bench_rows.h"
 
 #include "common/bf16.h"
+#include "tools/chance.h"
 #include "tools/complain.h"
 
 #include <inttypes.h>
@@ -48,6 +49,7 @@ bool bench_fit(struct rt_config *c, struct bench_choice *choice, uint64_t steps)
         c->max_sequences = rows;
     const uint32_t page_tokens = c->page_size * c->context_parallel;
     c->pages = rows * ((choice->length + grown) / page_tokens + 1);
+    c->chunk_count = c->mixed_row_count = c->prefill_rows = c->context_piece = 0;
     return true;
 }
 
@@ -116,6 +118,14 @@ double bench_median(uint64_t *ns, uint32_t count)
     return (double)median;
 }
 
+/* As even as chance is: of few rows some have all columns and some one. */
+static void choose_lengths(struct bench_rows *rows, uint32_t query_len)
+{
+    struct chance chance = chance_of(3);
+    for (uint32_t i = 0; i < rows->count; i++)
+        rows->query_lens[i] = 1 + (uint32_t)((chance_draw(&chance) >> 32) % query_len);
+}
+
 enum rt_status bench_rows_open(struct bench_rows *rows, rt_runtime *rt,
                                const struct rt_config *config, const struct bench_choice *choice)
 {
@@ -125,7 +135,12 @@ enum rt_status bench_rows_open(struct bench_rows *rows, rt_runtime *rt,
         .rt = rt, .count = largest_batch(config, choice), .length = (uint32_t)choice->length};
     rows->seqs = calloc(rows->count, sizeof(*rows->seqs));
     rows->tokens = calloc((size_t)rows->count * RT_MAX_QUERY_LEN, sizeof(*rows->tokens));
-    enum rt_status status = rows->seqs && rows->tokens ? RT_OK : RT_ERR_NOMEM;
+    if (choice->ragged)
+        rows->query_lens = calloc(rows->count, sizeof(*rows->query_lens));
+    const bool made = rows->seqs && rows->tokens && (rows->query_lens || !choice->ragged);
+    enum rt_status status = made ? RT_OK : RT_ERR_NOMEM;
+    if (rows->query_lens)
+        choose_lengths(rows, (uint32_t)choice->query_len);
     for (uint32_t i = 0; i < rows->count && status == RT_OK; i++)
         status = rt_seq_open(rt, &past, &rows->seqs[i]);
     return status;
@@ -146,11 +161,13 @@ struct rt_step_params bench_rows_params(const struct bench_rows *rows, uint32_t 
                                    .rows = batch,
                                    .query_len = query_len,
                                    .seqs = rows->seqs,
-                                   .tokens = rows->tokens};
+                                   .tokens = rows->tokens,
+                                   .query_lens = rows->query_lens};
 }
 
 void bench_rows_free(struct bench_rows *rows)
 {
+    free(rows->query_lens);
     free(rows->tokens);
     free(rows->seqs);
     *rows = (struct bench_rows){.rt = NULL};

@@ -11,13 +11,15 @@
 /* As the command line says; 0: all batch sizes, the first query length. */
 struct bench_choice {
     uint64_t batch, query_len, length, steps;
+    bool ragged; /* every row has its own number of tokens, 1 to the query length */
     bool json;
 };
 
 /*
- * Pages for every chosen row at its full length, no more, and slots for the rows: sequences grow by
- * `steps` steps at most between two rewinds. query_len becomes the one that is measured. False
- * after a message: no such graph is captured, or the sequences become too long.
+ * Pages for every chosen row at its full length, no more, slots for the rows, and no graphs of
+ * chunks: sequences grow by `steps` steps at most between two rewinds. query_len becomes the one
+ * that is measured. False after a message: no such graph is captured, or the sequences become too
+ * long.
  */
 bool bench_fit(struct rt_config *config, struct bench_choice *choice, uint64_t steps);
 /* Whether this captured graph is one of the chosen. */
@@ -34,8 +36,9 @@ double bench_median(uint64_t *ns, uint32_t count);
 
 struct bench_rows {
     rt_runtime *rt;
-    rt_seq *seqs;    /* [count] */
-    int32_t *tokens; /* [count, RT_MAX_QUERY_LEN]: a rewound sequence's must be named */
+    rt_seq *seqs;         /* [count] */
+    int32_t *tokens;      /* [count, RT_MAX_QUERY_LEN]: a rewound sequence's must be named */
+    uint32_t *query_lens; /* [count] where rows are ragged, or null */
     uint32_t count, length;
 };
 

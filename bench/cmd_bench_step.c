@@ -186,7 +186,8 @@ static const char *peers_of(const struct bench *b)
 
 static void print_head(const struct bench *b, const struct rt_info *info)
 {
-    printf("device %s; sequences of %u tokens; medians\n", info->device, b->rows.length);
+    printf("device %s; sequences of %u tokens%s; medians\n", info->device, b->rows.length,
+           b->rows.query_lens ? ", ragged rows" : "");
     if (b->ranks.group)
         printf("rank 0 of %u; memory of the others: %s\n", b->ranks.crew.ranks, peers_of(b));
     printf("host ns: bare launch, rt_step, the difference, p99 of rt_step, rt_step a step ahead\n");
@@ -296,6 +297,7 @@ static cJSON *json_head(const struct bench *b, const struct rt_config *config,
     json_uint(j, "layers", config->geometry.layers);
     json_uint(j, "heads", config->geometry.heads);
     json_uint(j, "length", b->rows.length);
+    cJSON_AddBoolToObject(j, "ragged", b->rows.query_lens != NULL);
     json_uint(j, "graph_bytes", info->graph_bytes);
     json_uint(j, "capture_ns", info->capture_ns);
     if (b->ranks.group) {
@@ -397,6 +399,7 @@ int cmd_bench_step(int argc, char **argv)
         {"--steps", OPTION_NUMBER, &choice.steps, 1, 100000},
         {"--ranks", OPTION_NUMBER, &o.ranks, 1, RANK_CREW_MOST},
         {"--device", OPTION_TEXT, &o.device, 0, 0},
+        {"--ragged", OPTION_FLAG, &choice.ragged, 0, 0},
         {"--json", OPTION_FLAG, &choice.json, 0, 0},
     };
     if (!options_read(argc, argv, options, sizeof(options) / sizeof(options[0]), &o.path))

@@ -71,6 +71,7 @@ static const struct command commands[] = {
      "      --length N     tokens of every sequence (4096; pages are made for it)\n"
      "      --steps N      measured steps (200)\n"
      "      --ranks N      heads cut over N processes, as decode's; the first one tells\n"
+     "      --ragged       rows of 1 to the query length, by chance\n"
      "      --device NAME  instead of the configured one\n"
      "      --json\n"},
     {"bench layer", cmd_bench_layer,

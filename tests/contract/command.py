@@ -260,6 +260,19 @@ def check_plan_dot():
             complain(arguments, done, "no graph of query length 3")
 
 
+def check_bench_step():
+    """Graphs of steps alone, whatever chunks the configuration has; with rows of any length."""
+    path = str(pathlib.Path(CONFIG).with_name("chunks_alone.yaml"))
+    for options, ragged in ([], False), (["--ragged"], True):
+        arguments = ["bench", "step", path, "--device", "host", "--steps", "2", "--length", "8",
+                     "--query-len", "2", "--json", *options]
+        done = replayrt(*arguments)
+        report = json.loads(done.stdout) if done.returncode == 0 else {}
+        graphs = [(g["batch"], g["query_len"]) for g in report.get("graphs", [])]
+        if graphs != [(4, 2)] or report["ragged"] != ragged:
+            complain(arguments, done, f"a graph of 4 rows of 2 tokens, ragged {ragged}")
+
+
 def check_progress():
     """A line of progress is in the file as soon as it is complete, not when the run is over."""
     with tempfile.TemporaryDirectory() as folder:
@@ -297,6 +310,7 @@ check_plan_layouts()
 check_plan_stages()
 check_plan_branches()
 check_plan_dot()
+check_bench_step()
 check_progress()
 check_odd_paths()
 print("\n".join(complaints))
