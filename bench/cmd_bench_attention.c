@@ -40,7 +40,6 @@ struct bench {
     struct bench_report report;
     struct whole_step_setup setup;
     uint16_t *noise;
-    unsigned char *kv_noise; /* of a quantised layout; or null */
 };
 
 static bool wanted(const struct bench *b, const struct shape *s)
@@ -221,16 +220,12 @@ static enum rt_status open_device(struct bench *b, struct rt_error *error)
 {
     uint64_t bytes = noise_bytes_for(b);
     b->noise = noise_make(bytes / sizeof(*b->noise));
-    if (b->noise && b->choice.layout != RT_KV_BF16)
-        b->kv_noise = noise_make_quantised(bytes);
-    if (!b->noise || (b->choice.layout != RT_KV_BF16 && !b->kv_noise)) {
+    if (!b->noise) {
         (void)snprintf(error->message, sizeof(error->message), "out of host memory for noise");
         return RT_ERR_NOMEM;
     }
-    const struct rt_measure_params params = {.device = b->choice.device,
-                                             .noise = b->noise,
-                                             .noise_bytes = bytes,
-                                             .kv_noise = b->kv_noise};
+    const struct rt_measure_params params = {
+        .device = b->choice.device, .noise = b->noise, .noise_bytes = bytes};
     enum rt_status status = rt_measure_create(&params, &b->measure, error);
     struct rt_measure_info *info = &b->report.device;
     if (status == RT_OK)
@@ -335,7 +330,6 @@ int cmd_bench_attention(int argc, char **argv)
         complain_failure(status, error.message);
     bool arrived = close_lines(&b);
     rt_measure_destroy(&b.measure);
-    free(b.kv_noise);
     free(b.noise);
     shapes_free(&b.shapes);
     return status == RT_OK && arrived && !b.report.failures ? EXIT_OK : EXIT_FAILED;

@@ -24,14 +24,11 @@ typedef struct rt_measure rt_measure;
 
 struct rt_measure_params {
     const char *device; /* "auto", "host" or "cuda:N" */
-    /* bf16 values that KV, queries and new rows are made of, by copying pieces of it: finite, such
-     * as a layer normally has. A multiple of 256 bytes, 4096 to 2^30; a repeat is farther apart the
-     * larger it is. Kept in pinned memory. */
+    /* bf16 values that KV, queries and new rows are made of, by copying pieces of it; a quantised
+     * KV is made of it as append makes one. Finite, such as a layer normally has. A multiple of 256
+     * bytes, 4096 to 2^30; a repeat is farther apart the larger it is. Kept in pinned memory. */
     const uint16_t *noise;
     uint64_t noise_bytes;
-    /* As many bytes that KV is made of instead: of a quantised layout, finite wherever a number or
-     * a scale begins. Null: noise. */
-    const void *kv_noise;
 };
 
 /* Opens the device and loads the kernels. Blocks. On failure *out is null. */

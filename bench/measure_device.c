@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench/measure_device.h"
 
+#include "bench/measure_pages.h"
 #include "common/math.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define ALIGN 256u
+#define ALIGN RT_MEASURE_PLACE_BYTES
 #define NOISE_LEAST_BYTES 4096u
 #define NOISE_MOST_BYTES (UINT64_C(1) << 30)
 /* Of the free memory that the pool may take, in percent: the rest is for everything else. */
 #define POOL_PERCENT 85u
+/* Noise of bf16 is in pages of every size. */
+#define ANY_PAGE 1u
 
 /* ---- the handle ------------------------------------------------------------------------------ */
 
@@ -27,12 +30,6 @@ static enum rt_status open_inside(struct rt_measure *m, const struct rt_measure_
     RT_TRY(RT_DRV(d, err, host_alloc, (d, p->noise_bytes, &m->noise, &unused)));
     memcpy(m->noise, p->noise, p->noise_bytes);
     m->noise_bytes = p->noise_bytes;
-    m->kv_noise = m->noise;
-    if (!p->kv_noise)
-        return RT_OK;
-    m->kv_noise = NULL;
-    RT_TRY(RT_DRV(d, err, host_alloc, (d, p->noise_bytes, &m->kv_noise, &unused)));
-    memcpy(m->kv_noise, p->kv_noise, p->noise_bytes);
     return RT_OK;
 }
 
@@ -77,8 +74,6 @@ void rt_measure_destroy(rt_measure **measure)
         rt_energy_close(&m->energy);
         if (m->pool)
             (void)d->mem_free(d, m->pool);
-        if (m->kv_noise && m->kv_noise != m->noise)
-            (void)d->host_free(d, m->kv_noise);
         if (m->noise)
             (void)d->host_free(d, m->noise);
         for (uint32_t i = 0; i < 2 * RT_MEASURE_MAX_REPLAYS; i++)
@@ -119,22 +114,26 @@ enum rt_status rt_measure_get_info(const rt_measure *m, struct rt_measure_info *
 
 /* ---- the pool -------------------------------------------------------------------------------- */
 
-/* Varying places: piece i begins where a multiplicative hash of i says, in the first half. */
-static uint64_t place_of(uint64_t i, uint64_t half_bytes)
-{
-    uint64_t slots = half_bytes / ALIGN;
-    return (i * UINT64_C(0x9e3779b97f4a7c15) >> 32) % slots * ALIGN;
-}
+/* What device memory is filled with: whole units, of which a piece may begin with any of the first
+ * half. */
+struct source {
+    const char *bytes;
+    uint64_t units, unit_bytes;
+};
 
-static enum rt_status fill_from(struct rt_measure *m, const char *noise, rt_addr to, uint64_t bytes)
+static enum rt_status fill_from(struct rt_measure *m, const struct source *from, rt_addr to,
+                                uint64_t bytes)
 {
     struct rt_driver *d = &m->driver;
+    const uint64_t slots = from->units / 2 + from->units % 2;
     enum rt_status status = RT_OK;
     uint64_t at = 0;
     for (uint64_t i = 0; at < bytes && status == RT_OK; i++) {
-        uint64_t place = place_of(i, m->noise_bytes / 2), piece = m->noise_bytes - place;
+        const uint64_t place = rt_measure_place(i, slots);
+        uint64_t piece = (from->units - place) * from->unit_bytes;
         piece = piece < bytes - at ? piece : bytes - at;
-        status = RT_DRV(d, &m->error, copy_in, (d, to + at, noise + place, piece, m->stream));
+        status = RT_DRV(d, &m->error, copy_in,
+                        (d, to + at, from->bytes + place * from->unit_bytes, piece, m->stream));
         at += piece;
     }
     RT_TRY(status);
@@ -143,7 +142,26 @@ static enum rt_status fill_from(struct rt_measure *m, const char *noise, rt_addr
 
 enum rt_status rt_measure_fill(struct rt_measure *m, rt_addr to, uint64_t bytes)
 {
-    return fill_from(m, m->noise, to, bytes);
+    const struct source noise = {m->noise, m->noise_bytes / ALIGN, ALIGN};
+    return fill_from(m, &noise, to, bytes);
+}
+
+/* The pool as pages of the shape's, one behind the other. */
+static enum rt_status fill_pages(struct rt_measure *m, const struct rt_mla_shape *shape)
+{
+    struct rt_kv_format format;
+    (void)rt_kv_format_make(shape->kv_layout, RT_PRECISION_BF16, shape->d_qk, shape->d_v, &format);
+    const uint64_t page_bytes = rt_kv_page_bytes(&format, shape->page_size);
+    const uint64_t pages = m->noise_bytes > page_bytes ? m->noise_bytes / page_bytes : 1;
+    char *made = malloc(pages * page_bytes);
+    RT_REQUIRE(made, &m->error, RT_ERR_NOMEM, "out of host memory for %llu bytes of noise",
+               (unsigned long long)(pages * page_bytes));
+    rt_measure_make_pages(&format, shape->page_size, RT_MEASURE_KV_SCALE, m->noise, m->noise_bytes,
+                          pages, made);
+    const struct source source = {made, pages, page_bytes};
+    const enum rt_status status = fill_from(m, &source, m->pool, m->pool_bytes);
+    free(made);
+    return status;
 }
 
 /* What the pool could be if it were made anew. */
@@ -176,13 +194,14 @@ static enum rt_status grow_pool(struct rt_measure *m, uint64_t wanted)
     if (old)
         RT_TRY(RT_DRV(d, err, mem_free, (d, old)));
     RT_TRY(rt_driver_wanted(RT_DRV(d, err, mem_alloc, (d, bytes, &pool)), "the pool", bytes, err));
-    enum rt_status status = fill_from(m, m->kv_noise, pool, bytes);
+    enum rt_status status = rt_measure_fill(m, pool, bytes);
     if (status != RT_OK) {
         (void)d->mem_free(d, pool);
         return status;
     }
     m->pool = pool;
     m->pool_bytes = bytes;
+    m->pool_shape = (struct rt_mla_shape){.kv_layout = RT_KV_BF16, .page_size = ANY_PAGE};
     return RT_OK;
 }
 
@@ -190,12 +209,16 @@ enum rt_status rt_measure_renew(struct rt_measure *m, const struct rt_mla_shape 
 {
     struct rt_driver *d = &m->driver;
     const struct rt_mla_shape *was = &m->pool_shape;
-    const bool same = shape->kv_layout == was->kv_layout && shape->d_qk == was->d_qk &&
-                      shape->d_v == was->d_v && shape->page_size == was->page_size;
-    if (same || shape->kv_layout == RT_KV_BF16)
+    const bool same = was->page_size && shape->kv_layout == was->kv_layout &&
+                      shape->d_qk == was->d_qk && shape->d_v == was->d_v &&
+                      shape->page_size == was->page_size;
+    const bool plain = shape->kv_layout == RT_KV_BF16;
+    if (same || (plain && was->page_size && was->kv_layout == RT_KV_BF16))
         return RT_OK;
+    m->pool_shape = (struct rt_mla_shape){0}; /* of none, where a copy fails */
     RT_TRY(RT_DRV(d, &m->error, ctx_enter, (d)));
-    const enum rt_status status = fill_from(m, m->kv_noise, m->pool, m->pool_bytes);
+    const enum rt_status status =
+        plain ? rt_measure_fill(m, m->pool, m->pool_bytes) : fill_pages(m, shape);
     (void)d->ctx_leave(d);
     RT_TRY(status);
     m->pool_shape = *shape;

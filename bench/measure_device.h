@@ -13,11 +13,11 @@ struct rt_measure {
     struct rt_kernels kernels;
     rt_dstream stream;
     rt_devent events[2 * RT_MEASURE_MAX_REPLAYS]; /* around each measured replay */
-    void *noise, *kv_noise;                       /* pinned, and may be the same */
+    void *noise;                                  /* bf16, pinned */
     uint64_t noise_bytes;
     rt_addr pool; /* 0: none yet */
     uint64_t pool_bytes;
-    struct rt_mla_shape pool_shape; /* of the cache that was last there */
+    struct rt_mla_shape pool_shape; /* of the cache that was last there; of no pages: of none */
     struct rt_energy_meter *energy; /* null: none wanted yet, or there is none */
     char device_reason[160];
     struct rt_error error;
@@ -26,8 +26,8 @@ struct rt_measure {
 /* Copies noise to the device, piece by piece from varying places. Waits for the copies. */
 enum rt_status rt_measure_fill(struct rt_measure *m, rt_addr to, uint64_t bytes);
 
-/* What was appended to caches of another shape is no number in this one's places, where they are
- * quantised: the pool is noise again. */
+/* The pool as a cache of the shape: of bf16, noise; of another layout, pages of quantised noise
+ * from its beginning on (measure_pages.h). What a cache of another shape has left there goes. */
 enum rt_status rt_measure_renew(struct rt_measure *m, const struct rt_mla_shape *shape);
 
 #endif

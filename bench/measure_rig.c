@@ -95,7 +95,7 @@ static enum rt_status decide_layers(struct rt_rig *rig, struct rt_error *err)
     struct rt_kv_format format;
     RT_REQUIRE(rt_kv_format_make(s->kv_layout, RT_PRECISION_BF16, s->d_qk, s->d_v, &format), err,
                RT_ERR_GEOMETRY, "KV layout %d is not of %u/%u", (int)s->kv_layout, s->d_qk, s->d_v);
-    rig->layer_bytes = rt_align_up_u64(s->pages * rt_kv_page_bytes(&format, s->page_size), ALIGN);
+    rig->layer_bytes = s->pages * rt_kv_page_bytes(&format, s->page_size); /* the pool is pages */
     uint64_t layers = rt_ceil_div_u64(cold, rig->layer_bytes);
     layers = layers < LEAST_LAYERS ? LEAST_LAYERS : layers;
     layers = layers > RT_MAX_LAYERS ? RT_MAX_LAYERS : layers;

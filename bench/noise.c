@@ -43,22 +43,3 @@ uint16_t *noise_make(size_t count)
     }
     return noise;
 }
-
-#define E4M3_BELOW_4 0x48u
-#define HIGH_LEAST 0x38u /* of 2^-15 as f32 or bf16 */
-#define HIGH_COUNT 6u
-#define SIGN 0x80u
-
-unsigned char *noise_make_quantised(size_t bytes)
-{
-    unsigned char *noise = malloc(bytes);
-    uint64_t state = 0;
-    for (size_t i = 0; noise && i < bytes; i++) {
-        const uint64_t z = next(&state);
-        const uint32_t sign = i % 4 != 3 && z >> 63 ? SIGN : 0;
-        const uint32_t magnitude = i % 2 ? HIGH_LEAST + (uint32_t)(z >> 8 & 0xffff) % HIGH_COUNT
-                                         : (uint32_t)(z & 0xff) % E4M3_BELOW_4;
-        noise[i] = (unsigned char)(sign | magnitude);
-    }
-    return noise;
-}

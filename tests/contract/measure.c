@@ -190,6 +190,49 @@ static void wrong_output_is_told(void **state)
     rt_measure_destroy(&m);
 }
 
+/* `count` f32, one behind the other. */
+static void scales_are_powers_of_2(const unsigned char *scales, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        float scale;
+        int log2;
+        memcpy(&scale, scales + i * sizeof(scale), sizeof(scale));
+        if (!(scale > 0) || frexpf(scale, &log2) != 0.5f)
+            fail_msg("scale %u is %g", i, (double)scale);
+    }
+}
+
+/* Of three pages, whose bytes are no multiple of 256: a layer's are where the pool has pages. */
+static void every_layout(void **state)
+{
+    (void)state;
+    rt_measure *m = open_measure();
+    struct rt_measure_attention_params p = good_shape();
+    struct rt_memory_region pool;
+    p.batch = 2;
+    for (int layout = RT_KV_V4; layout >= 0; layout--) {
+        p.kv_layout = (enum rt_kv_layout)layout;
+        const bool wide = layout == RT_KV_V32_NO_ROPE || layout == RT_KV_V4;
+        p.d_qk = wide ? 512 : 288;
+        p.d_v = wide ? 512 : 256;
+        const struct rt_measure_attention_result r = measure(m, &p);
+        assert_string_equal(r.problem, "");
+        assert_int_equal(r.wrong, 0);
+        assert_int_equal(rt_measure_pool(m, 1, &pool), RT_OK);
+        const unsigned char *const last =
+            (const unsigned char *)(uintptr_t)pool.address + (r.layers - 1) * r.layer_bytes;
+        if (layout == RT_KV_FP8_TOKEN)
+            scales_are_powers_of_2(last + (uint64_t)p.page_size * 320, p.page_size);
+        for (uint32_t i = 0; layout == RT_KV_BF16 && i < r.layer_bytes / 2; i++) {
+            uint16_t number;
+            memcpy(&number, last + 2 * (uint64_t)i, sizeof(number));
+            assert_in_range(number >> 7 & 0xff, 122, 128); /* noise, and nothing that was e4m3 */
+        }
+    }
+    rt_measure_destroy(&m);
+    assert_int_equal(fail_driver_live(), 0);
+}
+
 static void what_the_device_is(void **state)
 {
     (void)state;
@@ -399,6 +442,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(figures_and_a_verdict),
         cmocka_unit_test(wrong_output_is_told),
+        cmocka_unit_test(every_layout),
         cmocka_unit_test(what_the_device_is),
         cmocka_unit_test(the_pool_grows_and_is_noise),
         cmocka_unit_test(bad_shapes),
