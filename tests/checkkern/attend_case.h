@@ -28,7 +28,7 @@ enum ck_flavour {
     CK_NAN_KEY,   /* NaN in key 0 of even rows */
     CK_BAD_DRAFT, /* NaN, +inf or -inf in keys that a row's first tokens do not see */
     CK_BAD_PAGES, /* seen keys whose page id leads nowhere */
-    CK_SCALES,    /* tokens' scales of either sign and up to 2^15 apart, where a cache has such */
+    CK_SCALES,    /* tokens' scales, where a cache has such: either sign, not all powers of two */
     CK_FLAVOURS
 };
 
@@ -79,7 +79,7 @@ struct ck_attend_rig {
 /* kv, as it was filled, becomes what the quantised cache holds of it. For ck_attend_inputs. */
 void ck_attend_quantise(struct ck *ck, const struct ck_attend *c, struct ck_attend_rig *rig);
 /* Whether bf16 rounds products of its scale with e4m3, which sm_90's kernels do not. */
-bool ck_attend_is_rounded(const struct ck_attend_rig *rig);
+bool ck_attend_is_rounded(const struct ck_attend *c, const struct ck_attend_rig *rig);
 /* The view of that cache, of the device side. */
 struct rt_kv_view ck_attend_quant_kv(const struct ck_attend *c, const struct ck_attend_rig *rig);
 

@@ -129,7 +129,8 @@ static void compare(struct ck *ck, const struct ck_attend *c, const struct ck_at
                     const struct truths *truths, enum rt_backend backend)
 {
     struct outcome o = read_outcome(ck, rig);
-    compare_rows(ck, c, rig, truths, &o, backend == RT_BACKEND_SM90 && ck_attend_is_rounded(rig));
+    compare_rows(ck, c, rig, truths, &o,
+                 backend == RT_BACKEND_SM90 && ck_attend_is_rounded(c, rig));
     /* ref's out and lse were never written: all poison. So must be the rest of the device's. */
     ck_expect_bytes(ck, "out beside the rows", o.out, rig->out.ref,
                     rig->out.bytes + CK_GUARD_BYTES);

@@ -54,23 +54,34 @@ static float tensor_scale(const struct ck_attend *c)
     return c->flavour == CK_HUGE ? 1.0f / 64 : scales[c->seed % 4];
 }
 
-bool ck_attend_is_rounded(const struct ck_attend_rig *rig)
+/* Tokens' scales as others may have written them. */
+static bool is_uneven(const struct ck_attend *c)
+{
+    return c->flavour == CK_SCALES && c->seed / 4 % 2;
+}
+
+bool ck_attend_is_rounded(const struct ck_attend *c, const struct ck_attend_rig *rig)
 {
     int log2 = 0;
     const float bits = frexpf(rig->quant_view.tensor_scale, &log2) * 16;
+    if (rig->quant_view.scale_kind == RT_QUANT_SCALE_F32)
+        return is_uneven(c);
     return rig->quant_view.scale_kind == RT_QUANT_SCALE_TENSOR && bits != rintf(bits);
 }
 
 /* Of the `n`-th token: smaller numbers, so that bounds stay what they are. */
-static void spread_scales(const struct rt_quant_view *quant, struct rt_ref_quant_row of, uint64_t n)
+static void spread_scales(const struct rt_quant_view *quant, struct rt_ref_quant_row of, uint64_t n,
+                          bool uneven)
 {
-    const int down = (int)(n * UINT64_C(2654435761) >> 16 & 15);
+    const uint64_t mixed = n * UINT64_C(2654435761);
+    const int down = (int)(mixed >> 16 & 15);
+    const float share = uneven ? 1 - (float)(mixed >> 4 & 0xfff) / 8192 : 1; /* 12 bits */
     assert(of.scales);
     for (uint32_t tile = 0; tile < quant->fp8 / quant->tile; tile++)
         if (quant->scale_kind == RT_QUANT_SCALE_F32) {
             float scale;
             memcpy(&scale, of.scales + tile * sizeof(scale), sizeof(scale));
-            scale = ldexpf(n % 3 ? scale : -scale, -down);
+            scale = ldexpf(n % 3 ? scale : -scale, -down) * share;
             memcpy(of.scales + tile * sizeof(scale), &scale, sizeof(scale));
         } else if (quant->scale_kind == RT_QUANT_SCALE_UE8M0) {
             of.scales[tile] = (unsigned char)(of.scales[tile] - down);
@@ -99,7 +110,8 @@ void ck_attend_quantise(struct ck *ck, const struct ck_attend *c, struct ck_atte
                 continue; /* of nobody */
             rt_ref_quantise(&rig->quant_view, token, c->d_qk, to);
             if (c->flavour == CK_SCALES)
-                spread_scales(&rig->quant_view, to, (uint64_t)(page * plain.page_size + row));
+                spread_scales(&rig->quant_view, to, (uint64_t)(page * plain.page_size + row),
+                              is_uneven(c));
             rt_ref_dequantise(&rig->quant_view, to, c->d_qk, token);
         }
     ck_upload(ck, &rig->quant);
