@@ -44,7 +44,8 @@ struct rt_op_request {
     uint32_t nope_dim, rope_dim, v_dim;
     uint32_t invariant; /* 1: of attend, schedule and reduce, those that are batch-invariant */
     uint32_t topk;      /* of sparse attention alone: keys of a list; 0: nobody asks for it */
-    bool small_tiles;   /* of attend alone: the smaller tile, where rt_small_tiles_of says so */
+    bool small_tiles;   /* of attend, and reduce behind it: the smaller tile, where
+                           rt_small_tiles_of says so */
 };
 
 /* With so many rows at most, that have so many blocks of RT_BLOCK_TOKENS keys together at most, a
@@ -72,7 +73,7 @@ struct rt_variant {
     const char *entry;       /* the kernel's entry point, static storage */
     /* Of attend, dense and sparse, and of project and preattend_absorb where its comment says so;
      * the rest 0 and empty: */
-    uint32_t tile_rows; /* query rows of a tile */
+    uint32_t tile_rows; /* query rows of a tile; reduce: of attend's, where that is the smaller */
     uint32_t m_tiles;   /* ceil(heads * q_len / tile_rows); project: tiles of a pass */
     uint32_t parts;     /* of the schedule: max(1, concurrent blocks / m_tiles); project: blocks */
     uint32_t threads;

@@ -14,10 +14,11 @@
 #define RT_REDUCE_LEAST_COLUMNS 32u
 #define RT_REDUCE_BLOCKS_PER_SM 4u /* 64 registers: beside an sm90 attend of few rows */
 /*
- * Blocks of reduce on an H100 or H200. Few query rows: one an SM, which finds room beside the sm90
- * attend in front of it, so that all are there when it ends. Many: enough to have all SMs read.
+ * Blocks of reduce on an H100 or H200, by the query rows of attention's tile. Few: one an SM, which
+ * finds room beside the sm90 attend in front of it, so that all are there when it ends, and the
+ * next attend begins to load behind it. Many: enough to have all SMs read.
  */
-#define RT_REDUCE_MOST_BLOCKS(query_rows) ((query_rows) <= 32u ? 132u : 528u)
+#define RT_REDUCE_MOST_BLOCKS(tile_rows) ((tile_rows) <= 32u ? 132u : 528u)
 
 /*
  * reduce: for split rows, per query row: m = max of the pieces' lse (0 if all are -inf),

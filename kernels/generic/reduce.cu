@@ -8,13 +8,13 @@
  * Grid (x, 1), any x: every block lists the batch rows that need it, the same list in each, and
  * takes every x-th item of it. The lists are made for RT_REDUCE_WINDOW rows at a time:
  *
- *   front  many pieces: an item is a query row's columns 0..127, 128..255, … or narrower, and the
- *          block's; its warps share the pieces
+ *   front  many pieces: an item is a query row's columns 0..127, 128..255, … or narrower; a block's
+ *          eight, four or two warps share the pieces, the more the fewer items there are
  *   back   few pieces or, where the row is empty, none: an item is a warp's
  *
- * Many are more than RT_REDUCE_FEW. But where blocks would have to take a second item of those, up
- * to RT_REDUCE_FEW_OF_MANY count as few: a block's items come one after the other, each with two
- * barriers and a trip to memory, while its eight warps take eight items at once, each with up to
+ * Many are more than RT_REDUCE_FEW. But where two warps an item are more than there are, up to
+ * RT_REDUCE_FEW_OF_MANY count as few: items of many come one after the other, each with two
+ * barriers and a trip to memory, while a warp takes an item of its own in up to
  * RT_REDUCE_FEW_OF_MANY / RT_REDUCE_DEPTH trips.
  *
  * A lane loads the lse and 16 bytes of RT_REDUCE_DEPTH pieces before it uses the first. It keeps a
@@ -34,9 +34,11 @@
  *   C         -                             sums, tops, totals of the item before
  *   D         sums, tops, totals            -
  *
- *   lengths, splits │ A │ list │ B │ wait │ lse, pieces │ C │ sums │ D │ warp 0: out, lse
+ *   lengths, splits │ A │ list │ B │ item │ wait │ lse, pieces │ C │ sums │ D │ out, lse
  *
  * What stands in front of the wait was complete when attend passed its own, and so when this began.
+ * Warps wait in front of the first piece that they load, or where there is none of the output, and
+ * those without an item not at all.
  *
  * rt_reduce_fold is the same for batch-invariant attention, where the order follows from the row's
  * length alone (kernels/abi/invariant.h): many are more than RT_REDUCE_FEW, wherever that is, and
@@ -44,7 +46,6 @@
  * leaves of a single group, or groups.
  */
 #include "kernels/device/ptx/convert.cuh"
-#include "kernels/device/ptx/pdl.cuh"
 #include "kernels/device/ptx/settle.cuh"
 #include "kernels/device/ptx/timer.cuh"
 #include "kernels/generic/reduce_sums.cuh"
@@ -80,6 +81,7 @@ rt_reduce_store(const struct rt_reduce_params &p, const struct rt_reduce_shape &
     const uint32_t token = p.row_tokens ? to.row.row - of_data * p.row_tokens : token_of_row;
     const int64_t row = (int64_t)(shape.row_base + of_data);
     const struct rt_reduce_end end = rt_reduce_end_of<FOLD>(p, sum.top, sum.total, head);
+    rt_pdl_wait(); /* where there was no piece to wait for */
     uint16_t *out = (uint16_t *)p.out.base + row * p.out.row_stride + token * p.out.token_stride +
                     head * p.out.head_stride + to.column;
 #pragma unroll
@@ -123,25 +125,74 @@ static __device__ __forceinline__ void rt_reduce_join_teams(rt_reduce_sum<1> &su
     }
 }
 
-/* The sums of all warps. */
+/* The sums of the WARPS warps of this one's item, of which it is the first. */
+template <uint32_t WARPS>
 static __device__ __forceinline__ rt_reduce_sum<1>
 rt_reduce_join_warps(const struct rt_reduce_board &board)
 {
+    const uint32_t first = WARPS < RT_REDUCE_WARPS ? threadIdx.x / RT_WARP_LANES : 0;
     rt_reduce_sum<1> sum = {-RT_REDUCE_INFINITY, 0.0f, {}};
 #pragma unroll
-    for (uint32_t w = 0; w < RT_REDUCE_WARPS; w++)
-        sum.top = fmaxf(sum.top, board.top[w]);
+    for (uint32_t w = 0; w < WARPS; w++)
+        sum.top = fmaxf(sum.top, board.top[first + w]);
 #pragma unroll
-    for (uint32_t w = 0; w < RT_REDUCE_WARPS; w++) {
-        const float factor = exp2f(board.top[w] - rt_reduce_base(sum.top));
-        sum.total = fmaf(factor, board.total[w], sum.total);
-        rt_reduce_fma(sum.out[0], factor, board.sum[w * RT_WARP_LANES + rt_lane()]);
+    for (uint32_t w = 0; w < WARPS; w++) {
+        const float factor = exp2f(board.top[first + w] - rt_reduce_base(sum.top));
+        sum.total = fmaf(factor, board.total[first + w], sum.total);
+        rt_reduce_fma(sum.out[0], factor, board.sum[(first + w) * RT_WARP_LANES + rt_lane()]);
     }
     return sum;
 }
 
-/* The block's items among rows of many pieces. Returns this block's place among those that follow.
+/*
+ * The block's items among rows of many pieces, WARPS warps to each. All its warps go as many
+ * rounds: items are dealt to blocks first and then to a block's warps, of which the last may have
+ * none. Returns this block's place among the items that follow.
  */
+template <bool FOLD, uint32_t WARPS>
+static __device__ __forceinline__ uint32_t rt_reduce_by_warps(const struct rt_reduce_params &p,
+                                                              const struct rt_reduce_shape &shape,
+                                                              uint32_t items, uint32_t teams_log2,
+                                                              struct rt_reduce_board &board)
+{
+    constexpr uint32_t GROUPS = RT_REDUCE_WARPS / WARPS;
+    const uint32_t lanes = RT_WARP_LANES >> teams_log2;
+    const uint32_t warp = threadIdx.x / RT_WARP_LANES, of_item = warp % WARPS;
+    const uint32_t reader = (of_item << teams_log2) + (rt_lane() >> (5 - teams_log2));
+    uint32_t round = blockIdx.x;
+    for (; round < items; round += GROUPS * gridDim.x) {
+        const uint32_t mine = GROUPS > 1 ? round + warp / WARPS * gridDim.x : round;
+        const bool have = GROUPS == 1 || mine < items;
+        struct rt_reduce_target target = rt_reduce_target_of(shape, board.list, have ? mine : round,
+                                                             shape.chunks_log2 + teams_log2, lanes);
+        if (!have)
+            target.row.pieces = 0;
+        rt_reduce_sum<1> sum;
+        if constexpr (FOLD) {
+            sum = rt_reduce_fold_group(p, target, (int)warp);
+        } else {
+            sum = rt_reduce_add_all<1>(p, target, (int)reader, (int)(WARPS << teams_log2));
+            rt_reduce_join_teams(sum, lanes);
+        }
+        __syncthreads(); /* C */
+        board.sum[threadIdx.x] = sum.out[0];
+        if (rt_lane() == 0) {
+            board.top[warp] = sum.top;
+            board.total[warp] = sum.total;
+        }
+        __syncthreads(); /* D */
+        if (have && of_item == 0 && rt_lane() < lanes)
+            rt_reduce_store<FOLD>(p, shape, target,
+                                  FOLD ? rt_reduce_fold_warps(board, target.row.pieces)
+                                       : rt_reduce_join_warps<WARPS>(board));
+    }
+    uint32_t place = round - items;
+    while (GROUPS > 1 && place >= gridDim.x)
+        place -= gridDim.x;
+    return place;
+}
+
+/* As many warps to an item as leave none for a second round; folding needs one for each group. */
 template <bool FOLD>
 static __device__ __forceinline__ uint32_t rt_reduce_many(const struct rt_reduce_params &p,
                                                           const struct rt_reduce_shape &shape,
@@ -150,35 +201,15 @@ static __device__ __forceinline__ uint32_t rt_reduce_many(const struct rt_reduce
 {
     uint32_t items = rows * shape.query_rows.by << shape.chunks_log2;
     uint32_t teams_log2 = 0;
-    while (!FOLD && teams_log2 < 2 && items * 2 <= gridDim.x) {
-        teams_log2++;
-        items *= 2;
+    if constexpr (!FOLD) {
+        if (items > 2 * gridDim.x)
+            return rt_reduce_by_warps<FOLD, RT_REDUCE_WARPS / 4>(p, shape, items, 0, board);
+        if (items > gridDim.x)
+            return rt_reduce_by_warps<FOLD, RT_REDUCE_WARPS / 2>(p, shape, items, 0, board);
+        for (; teams_log2 < 2 && items * 2 <= gridDim.x; items *= 2)
+            teams_log2++;
     }
-    const uint32_t lanes = RT_WARP_LANES >> teams_log2;
-    const uint32_t warp = threadIdx.x / RT_WARP_LANES;
-    const uint32_t reader = (warp << teams_log2) + (rt_lane() >> (5 - teams_log2));
-    uint32_t item = blockIdx.x;
-    for (; item < items; item += gridDim.x) {
-        const struct rt_reduce_target target =
-            rt_reduce_target_of(shape, board.list, item, shape.chunks_log2 + teams_log2, lanes);
-        rt_reduce_sum<1> sum = FOLD ? rt_reduce_fold_group(p, target, (int)warp)
-                                    : rt_reduce_add_all<1>(p, target, (int)reader,
-                                                           (int)(RT_REDUCE_WARPS << teams_log2));
-        if (!FOLD)
-            rt_reduce_join_teams(sum, lanes);
-        __syncthreads(); /* C */
-        board.sum[threadIdx.x] = sum.out[0];
-        if (rt_lane() == 0) {
-            board.top[warp] = sum.top;
-            board.total[warp] = sum.total;
-        }
-        __syncthreads(); /* D */
-        if (threadIdx.x < lanes)
-            rt_reduce_store<FOLD>(p, shape, target,
-                                  FOLD ? rt_reduce_fold_warps(board, target.row.pieces)
-                                       : rt_reduce_join_warps(board));
-    }
-    return item - items;
+    return rt_reduce_by_warps<FOLD, RT_REDUCE_WARPS>(p, shape, items, teams_log2, board);
 }
 
 /* A warp's share of the rows of few pieces: the unit is VECTORS * 128 columns of a query row. */
@@ -288,7 +319,8 @@ rt_reduce_push(const struct rt_reduce_shape &shape, const struct rt_reduce_look 
     const uint32_t upto = rt_warp_inclusive_sum(mine);
     const uint32_t all = __shfl_sync(RT_FULL_WARP, upto, RT_WARP_LANES - 1);
     const uint32_t rows = rt_reduce_found_of(all, false).many;
-    const bool few_of_many = !FOLD && rows * shape.query_rows.by << shape.chunks_log2 > gridDim.x;
+    const uint32_t items = rows * shape.query_rows.by << shape.chunks_log2;
+    const bool few_of_many = !FOLD && items > RT_REDUCE_MOST_ROUND * gridDim.x;
     const int limit = few_of_many ? RT_REDUCE_FEW_OF_MANY : RT_REDUCE_FEW;
     const struct rt_reduce_found found = rt_reduce_found_of(all, few_of_many);
     struct rt_reduce_row *few = list + RT_REDUCE_WINDOW - found.few;
@@ -311,7 +343,7 @@ rt_reduce_push(const struct rt_reduce_shape &shape, const struct rt_reduce_look 
     return found;
 }
 
-/* True where this block may have written something. */
+/* True where some block may have written something. */
 template <bool FOLD>
 static __device__ __forceinline__ bool rt_reduce_rows(const struct rt_reduce_params &p,
                                                       const struct rt_reduce_shape &shape,
@@ -327,7 +359,6 @@ static __device__ __forceinline__ bool rt_reduce_rows(const struct rt_reduce_par
         if (found.many + found.few == 0)
             continue;
         __syncthreads(); /* B */
-        rt_pdl_wait();   /* the pieces; what a row is was there before attend began */
         const uint32_t place = rt_reduce_many<FOLD>(p, shape, found.many, board);
         rt_reduce_few<FOLD>(p, shape, board.list + RT_REDUCE_WINDOW - found.few, found.few, place);
         worked = true;
@@ -353,6 +384,7 @@ static __device__ __forceinline__ void rt_reduce_block(const struct rt_reduce_pa
     if (blockIdx.x == 0)
         rt_pdl_wait();
     if ((worked || blockIdx.x == 0) && p.stamp_last) {
+        rt_pdl_wait();
         __syncthreads(); /* every warp of the block is done */
         if (threadIdx.x == 0)
             atomicMax((unsigned long long *)p.stamp_last, rt_globaltimer_ns());

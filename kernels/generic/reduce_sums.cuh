@@ -10,6 +10,7 @@
 #include "kernels/abi/reduce.h"
 #include "kernels/device/divisor.cuh"
 #include "kernels/device/fold.cuh"
+#include "kernels/device/ptx/pdl.cuh"
 #include "kernels/device/scan.cuh"
 
 #define RT_REDUCE_LN_2 0.6931471805599453f
@@ -20,11 +21,13 @@
 #define RT_REDUCE_DEPTH 8        /* vectors of a lane in flight */
 #define RT_REDUCE_FEW 8          /* pieces that one warp takes alone */
 #define RT_REDUCE_FEW_OF_MANY 32 /* likewise, where there are many items */
+#define RT_REDUCE_MOST_ROUND 4u  /* items of more for a block at once, two warps each */
 #define RT_REDUCE_THREAD_ROWS 2u
 #define RT_REDUCE_WINDOW (RT_REDUCE_THREAD_ROWS * RT_REDUCE_THREADS)
 
 #define RT_REDUCE_COUNTS (RT_REDUCE_THREAD_ROWS * RT_REDUCE_WARPS)
 
+RT_STATIC_ASSERT(RT_REDUCE_MOST_ROUND == RT_REDUCE_WARPS / 2, "rt_reduce_many");
 RT_STATIC_ASSERT(RT_REDUCE_COUNTS <= RT_WARP_LANES, "a lane for each count");
 RT_STATIC_ASSERT(RT_REDUCE_FEW == RT_INVARIANT_GROUP && RT_REDUCE_WARPS == RT_INVARIANT_GROUPS &&
                      RT_REDUCE_DEPTH == RT_INVARIANT_GROUP,
@@ -105,7 +108,8 @@ static __device__ __forceinline__ void rt_reduce_raise(rt_reduce_sum<VECTORS> &s
 
 /*
  * Loads PIECES pieces, `first` and every `step`-th behind it; those that are not there weigh
- * nothing. Addresses are derived here, from little: there is no register for more.
+ * nothing. Addresses are derived here, from little: there is no register for more. The wait for
+ * attend stands behind them: only the first of a thread's takes time.
  */
 template <int VECTORS, int PIECES>
 static __device__ __forceinline__ void
@@ -116,6 +120,7 @@ rt_reduce_load(const struct rt_reduce_params &p, const struct rt_reduce_target &
     const int64_t at = (of.row.slot + first) * query_rows + of.query;
     const float *lse_at = p.partials.lse + at;
     const float *x_at = p.partials.out + at * p.d_v + of.column;
+    rt_pdl_wait();
 #pragma unroll
     for (int i = 0; i < PIECES; i++) {
         const bool have = first + i * step < of.row.pieces;

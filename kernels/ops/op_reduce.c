@@ -7,6 +7,7 @@ enum rt_status rt_reduce_resolve(const struct rt_op_request *request, struct rt_
                                  struct rt_error *err)
 {
     RT_TRY(rt_plain_resolve(request, out, err));
+    out->tile_rows = rt_small_tile_rows(RT_OP_ATTEND, request);
     out->invariant = request->invariant;
     if (request->invariant)
         out->entry = "rt_reduce_fold";
@@ -24,7 +25,8 @@ enum rt_status rt_reduce_build(const struct rt_kernels *k, const struct rt_varia
     RT_TRY(rt_check_pointer("partials.out", p->partials.out, err));
     RT_TRY(rt_check_heads("out", &p->out, err));
     const uint32_t items = p->rows.count * query_rows * (p->d_v / RT_REDUCE_LEAST_COLUMNS);
+    const uint32_t tile_rows = variant->tile_rows ? variant->tile_rows : query_rows;
     return rt_launch_grid(k, variant->entry, p, sizeof(*p),
-                          rt_min_u32(items, RT_REDUCE_MOST_BLOCKS(query_rows)), 1,
-                          RT_REDUCE_THREADS, out, err);
+                          rt_min_u32(items, RT_REDUCE_MOST_BLOCKS(tile_rows)), 1, RT_REDUCE_THREADS,
+                          out, err);
 }

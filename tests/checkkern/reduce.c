@@ -11,6 +11,7 @@ struct reduce_case {
     uint32_t least_pieces, most_pieces;    /* of a split row */
     uint32_t split_percent, empty_percent; /* of the rows; the others are whole */
     bool strided, lse_base2, sink;
+    uint32_t tile_rows; /* of the small tile of attention in front, or 0 */
 };
 
 struct reduce_buffers {
@@ -178,14 +179,27 @@ static void check_stamp(struct ck *ck, const struct ck_buffer *b)
         ck_failed(ck, "the end of attention has no time");
 }
 
+/* As many blocks as there are behind attention of the case's tile. */
+static enum rt_status build(struct ck *ck, const struct reduce_case *c,
+                            const struct rt_reduce_params *p, struct rt_launch *out,
+                            struct rt_error *err)
+{
+    const struct rt_op_request request = {.caps = &ck->driver.caps};
+    struct rt_variant variant;
+    RT_TRY(rt_op_resolve(RT_OP_REDUCE, &request, &variant, err));
+    variant.tile_rows = c->tile_rows;
+    return ck_build_variant(ck, &variant, p, sizeof(*p), out, err);
+}
+
 static void check(struct ck *ck, struct ck_random *random, const struct reduce_case *c)
 {
     ck_case(ck,
             "%u rows (%u %% split, %u %% empty), query length %u, %u heads, d_v %u, %u to %u "
-            "pieces, row_base %u%s%s%s",
+            "pieces, row_base %u%s%s%s%s",
             c->rows, c->split_percent, c->empty_percent, c->q_len, c->heads, c->d_v,
             c->least_pieces, c->most_pieces, c->row_base, c->strided ? ", strided" : "",
-            c->lse_base2 ? ", base-2 lse" : "", c->sink ? ", sinks" : "");
+            c->lse_base2 ? ", base-2 lse" : "", c->sink ? ", sinks" : "",
+            c->tile_rows ? ", behind small tiles" : "");
     struct reduce_buffers b = make_buffers(ck, random, c);
     fill(ck, random, c, &b);
     struct rt_reduce_params ref = params_of(c, &b, CK_REF);
@@ -193,8 +207,7 @@ static void check(struct ck *ck, struct ck_random *random, const struct reduce_c
     struct rt_launch launch;
     struct rt_error err = {0};
     rt_ref_reduce(&ref);
-    enum rt_status status = ck_build(ck, RT_OP_REDUCE, &device, sizeof(device), &launch, &err);
-    ck_launch(ck, status, &err, &launch);
+    ck_launch(ck, build(ck, c, &device, &launch, &err), &err, &launch);
     compare(ck, c, &b);
     check_stamp(ck, &b.stamp);
     free_buffers(ck, &b);
@@ -273,14 +286,20 @@ static void check_batches(struct ck *ck, struct ck_random *random)
 }
 
 /* Rows of more pieces than a warp takes alone where items are few, about as many as a warp takes
- * where they are many: items enough for one a block, and for more. */
+ * where they are many: items for eight, four and two warps each, and for one. */
 static void check_shares(struct ck *ck, struct ck_random *random)
 {
     static const struct reduce_case cases[] = {
-        {2, 1, 16, 512, 0, 9, 33, 100, 0, false},  {3, 1, 16, 512, 0, 9, 33, 100, 0, false},
-        {8, 1, 32, 512, 0, 8, 33, 100, 0, false},  {8, 1, 32, 512, 0, 17, 17, 100, 0, true},
-        {20, 2, 32, 256, 1, 7, 34, 60, 20, false}, {5, 1, 128, 256, 0, 9, 40, 100, 0, false},
-        {700, 1, 2, 256, 0, 2, 40, 30, 5, false},  {1100, 1, 4, 256, 0, 8, 9, 20, 5, true},
+        {2, 1, 16, 512, 0, 9, 33, 100, 0, false},
+        {3, 1, 16, 512, 0, 9, 33, 100, 0, false},
+        {8, 1, 32, 512, 0, 8, 33, 100, 0, false},
+        {8, 1, 32, 512, 0, 17, 17, 100, 0, true},
+        {20, 2, 32, 256, 1, 7, 34, 60, 20, false},
+        {5, 1, 128, 256, 0, 9, 40, 100, 0, false},
+        {700, 1, 2, 256, 0, 2, 40, 30, 5, false},
+        {1100, 1, 4, 256, 0, 8, 9, 20, 5, true},
+        {1, 1, 64, 512, 0, 33, 33, 100, 0, false, .tile_rows = 16},
+        {1, 1, 128, 512, 0, 16, 17, 100, 0, false, .tile_rows = 16},
     };
     check_each(ck, random, cases, sizeof(cases) / sizeof(cases[0]));
 }
