@@ -14,7 +14,7 @@ static const struct small_tile {
     uint32_t query_rows; /* for so many at most */
     uint32_t tile_rows;
     uint32_t blocks; /* with so many of all rows at most, on MEASURED_SMS multiprocessors */
-} small_tiles[] = {{16, 8, 128}, {32, 16, 512}, {64, 16, 256}, {128, 16, 64}};
+} small_tiles[] = {{16, 8, 96}, {32, 16, 512}, {64, 16, 256}, {128, 16, 64}};
 #define SMALL_TILE_COUNT (sizeof(small_tiles) / sizeof(small_tiles[0]))
 
 /* Pages of fewer tokens than a block were not measured, nor other geometries. */

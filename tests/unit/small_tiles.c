@@ -44,8 +44,8 @@ static void test_limits(void **state)
     static const struct {
         uint32_t heads, q_len, large, small, rows, blocks;
     } cases[] = {
-        {8, 1, 8, 8, 0, 0},       {9, 1, 16, 8, 66, 128},   {16, 1, 16, 8, 66, 128},
-        {8, 2, 16, 8, 66, 128},   {17, 1, 32, 16, 66, 512}, {16, 2, 32, 16, 66, 512},
+        {8, 1, 8, 8, 0, 0},       {9, 1, 16, 8, 66, 96},    {16, 1, 16, 8, 66, 96},
+        {8, 2, 16, 8, 66, 96},    {17, 1, 32, 16, 66, 512}, {16, 2, 32, 16, 66, 512},
         {33, 1, 64, 16, 44, 256}, {64, 1, 64, 16, 33, 256}, {16, 4, 64, 16, 33, 256},
         {65, 1, 64, 16, 26, 64},  {128, 1, 64, 16, 16, 64}, {16, 8, 64, 16, 16, 64},
         {128, 2, 64, 64, 0, 0},
@@ -53,7 +53,7 @@ static void test_limits(void **state)
     const struct rt_device_caps h200 = device("h200");
     for (size_t i = 0; i < COUNT(cases); i++) {
         struct asked a;
-        struct rt_variant large = {.parts = 0}, small = large;
+        struct rt_variant large = {.parts = 0}, small = large, reduce = large;
         ask(&a, &h200, cases[i].heads, cases[i].q_len);
         const struct rt_small_tile_limit limit = rt_small_tiles_of(RT_OP_ATTEND, &a.request);
         assert_int_equal(limit.rows, cases[i].rows);
@@ -63,6 +63,8 @@ static void test_limits(void **state)
         assert_int_equal(rt_op_resolve(RT_OP_ATTEND, &a.request, &small, NULL), RT_OK);
         assert_int_equal(large.tile_rows, cases[i].large);
         assert_int_equal(small.tile_rows, cases[i].small);
+        assert_int_equal(rt_op_resolve(RT_OP_REDUCE, &a.request, &reduce, NULL), RT_OK);
+        assert_int_equal(reduce.tile_rows, limit.rows ? cases[i].small : 0);
         assert_int_equal(strstr(small.reason, "blocks of keys") != NULL, limit.rows > 0);
         assert_null(strstr(large.reason, "blocks of keys"));
         if (limit.rows) /* no part has two rows to begin with */
