@@ -297,7 +297,7 @@ static const struct gate_case models[] = {
 void ck_gate_run(struct ck *ck)
 {
     struct ck_random random = {.state = ck->seed};
-    const uint32_t rounds = ck->full ? 300 : ck->quick ? 12 : 48;
+    const uint32_t rounds = ck->full ? 300 : ck_is_brief(ck) ? 8 : ck->quick ? 12 : 48;
     for (uint32_t i = 0; i < rounds; i++) {
         struct gate_case c = models[i % MODELS];
         const uint32_t most = rt_gate_most_tokens(c.width, c.choose.experts, c.choose.chosen);

@@ -130,7 +130,7 @@ void ck_schedule_run(struct ck *ck)
     check_known(ck);
     struct ck_random random = {.state = ck->seed};
     int32_t *lengths = ck_new(ck, RT_MAX_BATCH * sizeof(*lengths));
-    uint32_t rounds = ck->full ? 2000 : 150;
+    const uint32_t rounds = ck->full ? 2000 : ck_is_brief(ck) ? 50 : 150;
     for (uint32_t i = 0; i < rounds; i++) {
         static const uint32_t most_rows[] = {4, 33, 64, 512, 1025, RT_MAX_BATCH};
         struct schedule_case c = {.rows =

@@ -393,7 +393,7 @@ static void run_end(struct ck *ck, struct rig *rig, uint64_t *clock)
 
 void ck_step_run(struct ck *ck)
 {
-    uint32_t steps = ck->full ? 3000 : ck->quick ? 100 : 300;
+    const uint32_t steps = ck->full ? 3000 : ck_is_brief(ck) ? 50 : ck->quick ? 100 : 300;
     for (uint32_t spoilt = 0; spoilt <= 3; spoilt++) {
         struct ck_random random = {.state = ck->seed + spoilt};
         struct rig rig = {.draft_columns = spoilt == 2 ? 0 : DRAFTS};
