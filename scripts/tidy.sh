@@ -46,7 +46,7 @@ run_clang_tidy() {
     local status=0 database
     database=$(mktemp -d)
     single_database "$database"
-    sources | xargs -0 -r -n 1 -P "$(nproc)" clang-tidy -p "$database" --quiet \
+    sources | xargs -0 -r -n 4 -P "$(nproc)" clang-tidy -p "$database" --quiet \
         --extra-arg=-Wno-unknown-warning-option 2> >(grep -v 'warnings\? generated\.$' >&2) ||
         status=$?
     rm -rf "$database"
