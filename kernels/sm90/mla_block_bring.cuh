@@ -10,8 +10,9 @@
 #include "kernels/sm90/mla_block_desk.cuh"
 
 /* Stages of a block on their way at a time: as many as memory needs to be busy, for what is asked
- * later stands in line behind them. And of o_proj the last chunks that come into L2 early. */
-enum { RT_BLOCK_FLIGHT = 4, RT_BLOCK_AHEAD = 1 };
+ * later stands in line behind them. Fewer of the keys that the ring holds before anyone attends, so
+ * that words of q come through. And of o_proj the last chunks that come into L2 early. */
+enum { RT_BLOCK_FLIGHT = 4, RT_BLOCK_EARLY_KEYS = 2, RT_BLOCK_AHEAD = 1 };
 
 template <class S> struct rt_block_bringer {
     const struct rt_mla_block_params &p;
@@ -23,20 +24,22 @@ template <class S> struct rt_block_bringer {
     const uint64_t policy;
     struct rt_stream_turn turn, behind; /* the next to ask for; the oldest on its way */
     uint32_t asked, landed;             /* stages */
+    uint32_t flight;                    /* at most so many on their way */
 
     __device__ __forceinline__ rt_block_bringer(const struct rt_mla_block_sm90_params &p_,
                                                 unsigned char *ring_, struct rt_block_desk &desk_,
                                                 uint32_t which_)
         : p(p_.block), cut(p_.cut), ring(ring_), desk(desk_), which(which_), lane(threadIdx.x % 32),
           row(which_ + RT_BLOCK_BRINGERS * (threadIdx.x % 32)),
-          policy(rt_tma_evict_first()), turn{0, 1}, behind{0, 0}, asked(0), landed(0)
+          policy(rt_tma_evict_first()), turn{0, 1}, behind{0, 0}, asked(0), landed(0),
+          flight(RT_BLOCK_FLIGHT)
     {
     }
 
     /* The next stage is free, and few enough are on their way. */
     __device__ __forceinline__ void find_room(void)
     {
-        for (; asked - landed >= RT_BLOCK_FLIGHT; landed++) {
+        for (; asked - landed >= flight; landed++) {
             rt_mbarrier_wait(&desk.full[behind.stage], behind.parity);
             behind.advance(RT_BLOCK_STAGES);
         }
@@ -56,14 +59,21 @@ template <class S> struct rt_block_bringer {
         return full;
     }
 
-    /* This warp's part of `rows` rows, at most 16: `from` is this lane's. */
-    __device__ __forceinline__ void bring(const void *from, uint32_t rows, uint32_t bytes,
-                                          uint32_t pitch)
+    /* This warp's part of `rows` rows, at most 16, `stride` bytes apart: every other one, by one
+     * thread and addresses of the whole warp. */
+    __device__ __forceinline__ void bring(const void *first, int64_t stride, uint32_t rows,
+                                          uint32_t bytes, uint32_t pitch)
     {
         uint64_t *full = open((rows + RT_BLOCK_BRINGERS - 1 - which) / RT_BLOCK_BRINGERS * bytes);
-        if (row < rows)
-            rt_bulk_load(ring + turn.stage * RT_BLOCK_STAGE_BYTES + row * pitch, from, bytes, full,
-                         policy);
+        const unsigned char *from = (const unsigned char *)first + which * stride;
+        unsigned char *to = ring + turn.stage * RT_BLOCK_STAGE_BYTES + which * pitch;
+        if (rt_elect_one()) {
+#pragma unroll
+            for (uint32_t i = 0; i < RT_BLOCK_TILE; i += RT_BLOCK_BRINGERS)
+                if (which + i < rows)
+                    rt_bulk_load(to + i * pitch, from + i * stride, bytes, full, policy);
+        }
+        __syncwarp();
         turn.advance(RT_BLOCK_STAGES);
     }
 
@@ -97,7 +107,7 @@ template <class S> struct rt_block_bringer {
                                                uint32_t first, uint32_t rows, uint32_t ahead,
                                                uint32_t apart = RT_BLOCK_TILE)
     {
-        const uint16_t *from = w.base + (int64_t)(first + row) * w.row_stride;
+        const uint16_t *from = w.base + (int64_t)first * w.row_stride;
 #pragma unroll 1
         for (uint32_t at = 0; at < k; at += RT_BLOCK_CHUNK) {
             if (at == RT_BLOCK_CHUNK)
@@ -106,7 +116,7 @@ template <class S> struct rt_block_bringer {
             uint32_t to = 0;
 #pragma unroll 1
             for (uint32_t tile = 0; tile < rows; tile += RT_BLOCK_TILE, to += apart)
-                bring(from + (int64_t)to * w.row_stride + at,
+                bring(from + (int64_t)to * w.row_stride + at, 2 * w.row_stride,
                       min(rows - tile, (uint32_t)RT_BLOCK_TILE), bytes, RT_BLOCK_ROW_PITCH);
         }
     }
@@ -146,9 +156,13 @@ template <class S> struct rt_block_bringer {
         const uint32_t first = unit / RT_BLOCK_OF_HEAD * (RT_MLA_BLOCK_NOPE + RT_MLA_BLOCK_VALUE);
         const uint16_t *from = p.kv_b.base + unit % RT_BLOCK_OF_HEAD * 64;
         uint64_t *full = open(RT_MLA_BLOCK_NOPE / RT_BLOCK_BRINGERS * 128);
-        for (uint32_t i = row; i < RT_MLA_BLOCK_NOPE; i += 32 * RT_BLOCK_BRINGERS)
-            rt_bulk_load(ring + turn.stage * RT_BLOCK_STAGE_BYTES + i * RT_BLOCK_HEAD_PITCH,
-                         from + (int64_t)(first + i) * p.kv_b.row_stride, 128, full, policy);
+        if (rt_elect_one()) {
+#pragma unroll 8
+            for (uint32_t i = which; i < RT_MLA_BLOCK_NOPE; i += RT_BLOCK_BRINGERS)
+                rt_bulk_load(ring + turn.stage * RT_BLOCK_STAGE_BYTES + i * RT_BLOCK_HEAD_PITCH,
+                             from + (int64_t)(first + i) * p.kv_b.row_stride, 128, full, policy);
+        }
+        __syncwarp();
         turn.advance(RT_BLOCK_STAGES);
     }
 
@@ -200,11 +214,12 @@ template <class S> struct rt_block_bringer {
                 pages = tile + lane < share.end ? share.page_of(p.kv, (tile + lane) / of_page) : -1;
             const int page = __shfl_sync(RT_BLOCK_FULL_WARP, pages, (int)i);
             const uint32_t old = share.old_of(tile);
+            flight = tile - share.first < RT_BLOCK_STAGES ? RT_BLOCK_EARLY_KEYS : RT_BLOCK_FLIGHT;
             if (share.is_fresh(tile))
                 announce(share.fresh_of(tile));
             if (page >= 0)
-                bring(rt_block_token(p.kv, page, tile % of_page * RT_BLOCK_TILE + row), old,
-                      2 * RT_MLA_BLOCK_TOKEN, RT_BLOCK_KEY_PITCH);
+                bring(rt_block_token(p.kv, page, tile % of_page * RT_BLOCK_TILE),
+                      p.kv.token_stride_bytes, old, 2 * RT_MLA_BLOCK_TOKEN, RT_BLOCK_KEY_PITCH);
             else
                 put_zeros(old);
         }
@@ -236,6 +251,7 @@ template <class S> struct rt_block_bringer {
 #pragma unroll 1
         for (uint32_t v = blockIdx.x; v < S::HEAD_UNITS; v += cut.blocks)
             bring_w_uv(v);
+        flight = RT_BLOCK_FLIGHT;
         bring_o();
     }
 };

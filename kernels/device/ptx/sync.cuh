@@ -38,6 +38,18 @@ template <int REGISTERS> static __device__ __forceinline__ void rt_registers_dow
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS));
 }
 
+/* True for one thread of a warp that is here as a whole, and known to be one: PTX ISA,
+ * "elect.sync". Copies that it asks for are an instruction each, where the compiler makes a loop
+ * over the threads that may be there out of any other condition, 80 cycles a copy. */
+static __device__ __forceinline__ bool rt_elect_one(void)
+{
+    uint32_t is_one;
+    asm volatile("{\n.reg .pred one;\nelect.sync _|one, 0xffffffff;\n"
+                 "selp.u32 %0, 1, 0, one;\n}"
+                 : "=r"(is_one)::"memory");
+    return is_one > 0;
+}
+
 /* The warp's one thread that asks for copies; the choice is the same every time. */
 static __device__ __forceinline__ bool rt_elected(void)
 {

@@ -27,6 +27,11 @@ template <int REGISTERS> static inline void rt_registers_down(void)
 {
 }
 
+static inline bool rt_elect_one(void)
+{
+    return emu_lane() == 0;
+}
+
 static inline bool rt_elected(void)
 {
     return emu_lane() == 0;
