@@ -43,10 +43,10 @@ template <class S> struct rt_block_attend {
         const unsigned char *from =
             w.p.exchange + w.at.q +
             ((share.vector * S::GROUPS + share.group) * ALL + threadIdx.x) * 16;
+        worker::meet(); /* sums have been read */
         rt_block_gather(v, [&](int i) {
             return threadIdx.x + STEP * i < ALL ? from + STEP * 16 * i : nullptr;
         });
-        worker::meet(); /* sums have been read */
         unsigned char *all = (unsigned char *)w.desk.sums;
 #pragma unroll
         for (int i = 0; i < 3; i++) {
@@ -136,20 +136,29 @@ template <class S> struct rt_block_attend {
             rt_mbarrier_wait(&w.desk.appended[share.fresh_of(at)], 0);
     }
 
-    __device__ __forceinline__ void run_round(uint32_t at)
-    {
-        const uint32_t tiles = min(share.end - at, 2u);
+    /* Up to two tiles of keys and the stages they are in. */
+    struct round {
+        uint32_t tiles; /* none: all are behind */
         uint32_t stage[2];
-        stage[0] = w.await();
-        stage[1] = tiles > 1 ? w.await() : stage[0];
-        if (S::GENERAL && tiles > 1)
+    };
+
+    /* The round that begins with tile `at`. */
+    __device__ __forceinline__ round await_round(uint32_t at)
+    {
+        round r = {share.end > at ? min(share.end - at, 2u) : 0, {0, 0}};
+        if (r.tiles == 0)
+            return r;
+        r.stage[0] = w.await();
+        r.stage[1] = r.tiles > 1 ? w.await() : r.stage[0];
+        if (S::GENERAL && r.tiles > 1)
             await_new(at);
-        await_new(at + tiles - 1);
-        if (tile < tiles)
-            score(w.ring + (tile > 0 ? stage[1] : stage[0]) * RT_BLOCK_STAGE_BYTES);
-        worker::meet();
-        weigh(at * RT_BLOCK_TILE, tiles * RT_BLOCK_TILE);
-        worker::meet();
+        await_new(at + r.tiles - 1);
+        return r;
+    }
+
+    /* What its weights, which all warps have made, take of its values. */
+    __device__ __forceinline__ void add_round(const round &r)
+    {
         const float low = w.desk.alpha[w.g], high = w.desk.alpha[w.g + 8];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
@@ -158,11 +167,32 @@ template <class S> struct rt_block_attend {
             o[i][2] *= high;
             o[i][3] *= high;
         }
-        add_values(w.ring + stage[0] * RT_BLOCK_STAGE_BYTES, 0);
-        w.release(stage[0]);
-        if (tiles > 1) {
-            add_values(w.ring + stage[1] * RT_BLOCK_STAGE_BYTES, 1);
-            w.release(stage[1]);
+        add_values(w.ring + r.stage[0] * RT_BLOCK_STAGE_BYTES, 0);
+        w.release(r.stage[0]);
+        if (r.tiles > 1) {
+            add_values(w.ring + r.stage[1] * RT_BLOCK_STAGE_BYTES, 1);
+            w.release(r.stage[1]);
+        }
+    }
+
+    /* A round's scores are made beside the values of the one before, so that their products need
+     * not wait for each other; the softmax stands alone, between two barriers. */
+    __device__ __forceinline__ void run_rounds(void)
+    {
+        round before = {0, {0, 0}};
+#pragma unroll 1
+        for (uint32_t at = share.first;; at += 2) {
+            const round now = await_round(at);
+            if (tile < now.tiles)
+                score(w.ring + (tile > 0 ? now.stage[1] : now.stage[0]) * RT_BLOCK_STAGE_BYTES);
+            if (before.tiles > 0)
+                add_round(before);
+            if (now.tiles == 0)
+                return;
+            worker::meet(); /* scores are there, the weights before have been read */
+            weigh(at * RT_BLOCK_TILE, now.tiles * RT_BLOCK_TILE);
+            worker::meet();
+            before = now;
         }
     }
 
@@ -177,12 +207,18 @@ template <class S> struct rt_block_attend {
         rt_store_relaxed(to, make_uint2(rt_pack_bf16x2(a, b), rt_pack_bf16x2(c, d)));
     }
 
-    /* Sums that no maximum has been taken out of, and each head's maximum and sum of weights. */
+    /* Each head's maximum and sum of weights, which are asked for first, and sums that no maximum
+     * has been taken out of. */
     __device__ __forceinline__ void store(void)
     {
 #pragma unroll
         for (int i = 16; i > 0; i /= 2)
             sum += __shfl_xor_sync(RT_BLOCK_FULL_WARP, sum, i);
+        const uint32_t head = share.group * S::GROUP + w.warp,
+                       piece = unit - share.group * S::PIECES;
+        if (w.lane == 0 && (S::GROUP > 8 || w.warp < S::GROUP))
+            rt_store_relaxed(w.p.exchange + w.at.weights + (head * S::PIECES + piece) * 8,
+                             make_uint2(__float_as_uint(most), __float_as_uint(sum)));
         /* Neighbours change halves, so that a lane has four columns in a row. */
         const bool is_odd = w.t % 2 > 0;
         unsigned char *to = w.p.exchange + w.at.pieces +
@@ -201,11 +237,6 @@ template <class S> struct rt_block_attend {
                 else
                     store_four(there, o[i][e], o[i][e + 1], x, y);
             }
-        const uint32_t head = share.group * S::GROUP + w.warp,
-                       piece = unit - share.group * S::PIECES;
-        if (w.lane == 0 && (S::GROUP > 8 || w.warp < S::GROUP))
-            rt_store_relaxed(w.p.exchange + w.at.weights + (head * S::PIECES + piece) * 8,
-                             make_uint2(__float_as_uint(most), __float_as_uint(sum)));
     }
 
     /* Units without tokens wait for q too, and padding for its latent: who has seen all values
@@ -213,9 +244,7 @@ template <class S> struct rt_block_attend {
     __device__ __forceinline__ void run(void)
     {
         find_q();
-#pragma unroll 1
-        for (uint32_t at = share.first; at < share.end; at += 2)
-            run_round(at);
+        run_rounds();
         if (share.is_last)
             rt_mbarrier_wait(&w.desk.appended[share.own_fresh()], 0);
         store();

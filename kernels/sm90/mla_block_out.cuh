@@ -128,9 +128,9 @@ template <class S> struct rt_block_out {
         uint4 weight[1][2], x[1];
         float d[1][4] = {};
         w.take(weight, 1);
+        worker::meet(); /* sums have been read */
         rt_block_gather(x, [&](int) { return w.has_row() ? from : nullptr; });
         w.multiply(d, weight, x[0], 1);
-        worker::meet();
         w.put(w.desk.sums, warp, w.lane_row, d[0]);
         worker::meet();
         const uint32_t vector = threadIdx.x / 8, pair = threadIdx.x % 8;
@@ -184,6 +184,7 @@ template <class S> struct rt_block_out {
         const unsigned char *from = w.p.exchange + w.at.v + (w.g * S::OUT_WIDTH + w.mine) * 2;
         uint4 weight[RT_BLOCK_OUT_TILES][2], x[HELD];
         float d[RT_BLOCK_OUT_TILES][4] = {};
+        worker::meet(); /* sums have been read */
 #pragma unroll 1
         for (int part = 0; part < S::OUT_CHUNKS / HELD; part++) {
             w.take(weight, tiles);
@@ -218,7 +219,8 @@ template <class S> struct rt_block_out {
         for (int round = 0; round < ROUNDS; round++) {
             const place a = place_of(round, first, rows);
             keep_residual(a);
-            worker::meet(); /* sums have been read */
+            if (round > 0)
+                worker::meet(); /* sums have been read */
 #pragma unroll
             for (int i = 0; i < TILES; i++)
                 w.put(w.desk.sums, TILES * warp + i, w.lane_row, d[round * TILES + i]);

@@ -428,6 +428,7 @@ template <class S> struct rt_block_worker {
         const unsigned char *from = p.exchange + at.a + (g * width + mine) * 2;
         uint4 x[N];
         float d[2][4] = {}, squares = 0;
+        meet(); /* sums have been read */
         rt_block_gather(x, [&](int i) {
             return has_row() && has_part(i, p.q_rank) ? from + 2 * RT_BLOCK_CHUNK * i : nullptr;
         });
@@ -445,7 +446,6 @@ template <class S> struct rt_block_worker {
             for (int i = 1; i < N; i++)
                 x[i - 1] = x[i];
         }
-        meet(); /* sums have been read */
         put_squares(squares, desk.squares[1]);
         rt_mbarrier_wait(&desk.turned, 0);
         put(desk.sums, 2 * warp, lane_row, d[0]);
@@ -491,11 +491,11 @@ template <class S> struct rt_block_worker {
             p.exchange + at.nope +
             ((g * S::HEADS + head) * RT_MLA_BLOCK_NOPE + 32 * quarter + 4 * t) * 2;
         uint2 x[2];
+        meet(); /* sums have been read */
         rt_block_gather(x, [&](int j) { return has_row() ? from + 32 * j : nullptr; });
         float d[4] = {};
         rt_mma_bf16_16x8x16(d, a[0], x[0].x, x[0].y);
         rt_mma_bf16_16x8x16(d, a[1], x[1].x, x[1].y);
-        meet();
         put(desk.sums, warp, g, d);
         meet();
         store_w_uk(head, part);
