@@ -125,7 +125,7 @@ static void test_where_the_chain_is_quicker(void **state)
         if (!graphs[i].whole)
             assert_non_null(strstr(err.message, "a chain is quicker"));
     }
-    b->config.max_length = UINT32_MAX; /* no limit is known */
+    b->config.max_length = UINT32_MAX; /* there is no limit of lengths */
     struct rt_variant v;
     assert_int_equal(rt_whole_block_resolve(b, &b->specs[0], &v, NULL), RT_OK);
     free(b);
