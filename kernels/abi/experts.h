@@ -70,7 +70,7 @@ struct rt_experts_down_params {
     uint32_t is_f32; /* host device alone: h and out are f32 */
     /* 1: what route writes was complete before the launch in front of this one began, so it may be
      * read before the wait. It is where that one is experts_up, which lets nobody begin before its
-     * own wait is over. */
+     * own wait is over; but for few tokens on sm_90 it does, and down there reads nothing early. */
     uint32_t early;
 };
 #define RT_EXPERTS_DOWN_PARAMS_ADDRESSES(type, at)                                                 \

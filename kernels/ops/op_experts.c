@@ -22,18 +22,22 @@
 struct sm90_kernel {
     const char *entry;
     enum rt_op_id op;
-    uint32_t vectors; /* of a slice */
+    uint32_t vectors; /* of a slice; all of few tokens */
     uint32_t tiles;   /* of a pass */
+    bool few;         /* a token a column, instead of slices of an expert's */
 };
 
-/* Of each operator rising in vectors, then in tiles. */
+/* Of each operator the one for few tokens first, then rising in vectors, then in tiles. */
 static const struct sm90_kernel sm90_kernels[] = {
-    {"rt_experts_sm90_up8", RT_OP_EXPERTS_UP, 8, RT_EXPERTS_SM90_UP_TILES},
-    {"rt_experts_sm90_up16", RT_OP_EXPERTS_UP, 16, RT_EXPERTS_SM90_UP_TILES},
-    {"rt_experts_sm90_down8x1", RT_OP_EXPERTS_DOWN, 8, 1},
-    {"rt_experts_sm90_down8x4", RT_OP_EXPERTS_DOWN, 8, 4},
-    {"rt_experts_sm90_down16x1", RT_OP_EXPERTS_DOWN, 16, 1},
-    {"rt_experts_sm90_down16x4", RT_OP_EXPERTS_DOWN, 16, 4},
+    {"rt_experts_sm90_up_few", RT_OP_EXPERTS_UP, 8, RT_EXPERTS_SM90_UP_TILES, true},
+    {"rt_experts_sm90_up8", RT_OP_EXPERTS_UP, 8, RT_EXPERTS_SM90_UP_TILES, false},
+    {"rt_experts_sm90_up16", RT_OP_EXPERTS_UP, 16, RT_EXPERTS_SM90_UP_TILES, false},
+    {"rt_experts_sm90_down_few_x1", RT_OP_EXPERTS_DOWN, 8, 1, true},
+    {"rt_experts_sm90_down_few_x4", RT_OP_EXPERTS_DOWN, 8, 4, true},
+    {"rt_experts_sm90_down8x1", RT_OP_EXPERTS_DOWN, 8, 1, false},
+    {"rt_experts_sm90_down8x4", RT_OP_EXPERTS_DOWN, 8, 4, false},
+    {"rt_experts_sm90_down16x1", RT_OP_EXPERTS_DOWN, 16, 1, false},
+    {"rt_experts_sm90_down16x4", RT_OP_EXPERTS_DOWN, 16, 4, false},
 };
 #define SM90_COUNT (sizeof(sm90_kernels) / sizeof(sm90_kernels[0]))
 
@@ -200,17 +204,25 @@ static uint64_t slices_cost(const struct rt_experts_view *work, uint32_t vectors
     return passes * (vectors == 8 ? 3 : 4);
 }
 
-/* The slices that cost less, and of those the one for a block's rows in one pass, else the largest
- * passes. */
+/* Of both halves or of neither: see `early`. */
+static bool are_few(const struct rt_experts_view *work)
+{
+    return work->tokens <= RT_EXPERTS_SM90_FEW_TOKENS &&
+           (work->experts == 0 || work->tokens * work->chosen <= RT_EXPERTS_SM90_FEW_PAIRS);
+}
+
+/* Few tokens without slices; else the slices that cost less, and of those the one for a block's
+ * rows in one pass, else the largest passes. */
 static const struct sm90_kernel *pick_sm90(const struct product *p, uint32_t blocks,
                                            enum rt_op_id op)
 {
     const uint32_t share = rt_ceil_div_u32(p->rows, blocks);
-    const uint32_t vectors = slices_cost(p->work, 8) <= slices_cost(p->work, 16) ? 8 : 16;
+    const bool few = are_few(p->work);
+    const uint32_t vectors = few || slices_cost(p->work, 8) <= slices_cost(p->work, 16) ? 8 : 16;
     const struct sm90_kernel *best = NULL;
     for (size_t i = 0; i < SM90_COUNT; i++) {
         const struct sm90_kernel *kernel = &sm90_kernels[i];
-        if (kernel->op == op && kernel->vectors == vectors &&
+        if (kernel->op == op && kernel->vectors == vectors && kernel->few == few &&
             (!best || best->tiles * RT_PROJECT_SM90_TILE_ROWS < share))
             best = kernel;
     }
@@ -226,13 +238,17 @@ static struct rt_variant variant_of(const struct sm90_kernel *kernel,
         .entry = kernel->entry,
         .m_tiles = kernel->tiles,
         .parts = request->caps->sm_count,
-        .threads = RT_PROJECT_SM90_THREADS,
+        .threads = kernel->few ? RT_EXPERTS_SM90_FEW_THREADS : RT_PROJECT_SM90_THREADS,
         .smem_bytes = SM90_SMEM_BYTES,
     };
-    (void)snprintf(v.reason, sizeof(v.reason),
-                   "sm90%s, slices of %u tokens for up to %u, %u blocks",
-                   request->backend == RT_BACKEND_AUTO ? "" : " as asked for", kernel->vectors,
-                   tokens, v.parts);
+    const char *const asked = request->backend == RT_BACKEND_AUTO ? "" : " as asked for";
+    if (kernel->few)
+        (void)snprintf(v.reason, sizeof(v.reason), "sm90%s, %u tokens side by side, %u blocks",
+                       asked, tokens, v.parts);
+    else
+        (void)snprintf(v.reason, sizeof(v.reason),
+                       "sm90%s, slices of %u tokens for up to %u, %u blocks", asked,
+                       kernel->vectors, tokens, v.parts);
     return v;
 }
 
@@ -244,14 +260,26 @@ static const struct sm90_kernel *find_sm90(const struct rt_variant *v)
     return kernel < end && kernel->op == v->op ? kernel : NULL;
 }
 
-/* Whatever the table of sums and the sums of down leave is the ring. */
-static enum rt_status place(const struct rt_variant *v, const struct sm90_kernel *kernel,
-                            uint32_t stage_rows, uint32_t sums_bytes, struct rt_experts_ring *ring,
-                            uint32_t *smem_bytes, struct rt_error *err)
+/* Rows that begin at multiples of 128 bytes come faster, but not down's of one token, as measured
+ * (docs/notebook.md, "Few tokens: a column each"), and down of 4 tiles has no registers left. */
+static uint32_t row_bytes(const struct sm90_kernel *kernel, uint32_t tokens)
 {
+    const bool tight =
+        kernel->few && (kernel->op == RT_OP_EXPERTS_UP || (kernel->tiles == 1 && tokens > 1));
+    return tight ? RT_EXPERTS_SM90_TIGHT_ROW_BYTES : RT_PROJECT_SM90_ROW_BYTES;
+}
+
+/* Whatever the table of sums and what lies behind it leave is the ring. */
+static enum rt_status place(const struct rt_variant *v, const struct sm90_kernel *kernel,
+                            uint32_t tokens, uint32_t stage_rows, uint32_t sums_bytes,
+                            struct rt_experts_ring *ring, uint32_t *smem_bytes,
+                            struct rt_error *err)
+{
+    const uint32_t vectors = kernel->few ? tokens : kernel->vectors;
+    ring->row_bytes = row_bytes(kernel, tokens);
     const uint32_t table_bytes =
-        RT_PROJECT_SM90_SUMS_BYTES(kernel->vectors, RT_PROJECT_SM90_SUMS_STRIDE(kernel->tiles));
-    const uint32_t stage_bytes = stage_rows * RT_PROJECT_SM90_ROW_BYTES;
+        RT_PROJECT_SM90_SUMS_BYTES(vectors, RT_PROJECT_SM90_SUMS_STRIDE(kernel->tiles));
+    const uint32_t stage_bytes = stage_rows * ring->row_bytes;
     ring->sums_at = RT_PROJECT_SM90_DESK_BYTES + table_bytes;
     ring->ring_at = (uint32_t)rt_align_up_u64(ring->sums_at + sums_bytes, 128);
     RT_REQUIRE(ring->ring_at + 2 * stage_bytes <= v->smem_bytes, err, RT_ERR_UNSUPPORTED,
@@ -272,7 +300,8 @@ static enum rt_status make_up_sm90(const struct rt_variant *v, const struct sm90
                                    struct rt_error *err)
 {
     *out = (struct rt_experts_up_sm90_params){.up = *p, .ring.tile_rows = RT_EXPERTS_SM90_UP_ROWS};
-    return place(v, kernel, 2 * RT_EXPERTS_SM90_UP_ROWS, 0, &out->ring, smem_bytes, err);
+    return place(v, kernel, p->work.tokens, 2 * RT_EXPERTS_SM90_UP_ROWS,
+                 kernel->few ? RT_EXPERTS_SM90_FEW_BYTES : 0, &out->ring, smem_bytes, err);
 }
 
 static enum rt_status make_down_sm90(const struct rt_variant *v, const struct sm90_kernel *kernel,
@@ -283,10 +312,15 @@ static enum rt_status make_down_sm90(const struct rt_variant *v, const struct sm
     /* As few tiles as hold a block's rows, all alike. */
     const uint32_t share = rt_ceil_div_u32(p->hidden, v->parts);
     const uint32_t tiles = rt_ceil_div_u32(share, RT_PROJECT_SM90_TILE_ROWS);
-    const uint32_t sums_bytes = 4 * RT_PROJECT_SM90_TILE_ROWS * kernel->tiles * p->work.tokens;
+    const uint32_t sums_bytes =
+        kernel->few ? RT_EXPERTS_SM90_FEW_BYTES
+                    : 4 * RT_PROJECT_SM90_TILE_ROWS * kernel->tiles * p->work.tokens;
     *out = (struct rt_experts_down_sm90_params){.down = *p,
                                                 .ring.tile_rows = rt_ceil_div_u32(share, tiles)};
-    return place(v, kernel, out->ring.tile_rows, sums_bytes, &out->ring, smem_bytes, err);
+    if (kernel->few) /* up of as few lets it begin while route still runs */
+        out->down.early = 0;
+    return place(v, kernel, p->work.tokens, out->ring.tile_rows, sums_bytes, &out->ring, smem_bytes,
+                 err);
 }
 
 /* ---- resolve --------------------------------------------------------------------------------- */

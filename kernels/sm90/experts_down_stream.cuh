@@ -28,11 +28,12 @@
  */
 #include "kernels/sm90/experts_stream.cuh"
 
-/* Warps 8 and 9. */
-template <int VECTORS, int TILES> struct rt_experts_down_bringer {
+/* Warps 8 and 9, of few tokens 8 to 11. */
+template <int VECTORS, int TILES, uint32_t BRINGERS = RT_PROJECT_SM90_BRINGERS>
+struct rt_experts_down_bringer {
     const struct rt_experts_down_params &p;
     const uint32_t tile_rows;
-    struct rt_stream_bringer stream;
+    struct rt_stream_bringer<BRINGERS> stream;
     bool may_look; /* at what route has written */
 
     __device__ __forceinline__ rt_experts_down_bringer(const struct rt_experts_down_sm90_params &p_,

@@ -12,7 +12,7 @@
 #include "kernels/sm90/stream.cuh"
 
 /* Named barriers; 0 is __syncthreads. */
-enum { RT_EXPERTS_BAR_SUMS = 1, RT_EXPERTS_BAR_ADDED = 2 };
+enum { RT_EXPERTS_BAR_SUMS = 1, RT_EXPERTS_BAR_ADDED = 2, RT_EXPERTS_BAR_FEW = 3 };
 
 /* Of a slice's vectors. */
 struct rt_experts_slice {
@@ -31,15 +31,19 @@ static_assert(sizeof(struct rt_experts_desk) <= RT_PROJECT_SM90_DESK_BYTES, "des
 struct rt_experts_room {
     struct rt_experts_desk &desk;
     float *table; /* [warp][vector][row] */
-    float *sums;  /* of down */
+    float *sums;  /* of down in slices; of few tokens it is rt_experts_few that lies there */
     const struct rt_stream_ring ring;
 
     __device__ __forceinline__ rt_experts_room(const struct rt_experts_ring &p,
                                                unsigned char *shared, uint32_t stage_rows)
         : desk(*(struct rt_experts_desk *)shared),
           table((float *)(shared + RT_PROJECT_SM90_DESK_BYTES)),
-          sums((float *)(shared + p.sums_at)), ring{desk.full, desk.empty, shared + p.ring_at,
-                                                    p.stages, stage_rows * RT_STREAM_ROW_BYTES}
+          sums((float *)(shared + p.sums_at)), ring{desk.full,
+                                                    desk.empty,
+                                                    shared + p.ring_at,
+                                                    p.stages,
+                                                    stage_rows * p.row_bytes,
+                                                    p.row_bytes}
     {
     }
 };
@@ -52,8 +56,9 @@ struct rt_experts_pass {
 };
 
 /* Warps 0..7, for slices of 8 * COLUMNS vectors. PAIRED: a tile's rows are the first 8 of the
- * tensor cores' 16, and as many others the second. */
-template <int COLUMNS, int TILES, bool PAIRED> struct rt_experts_worker {
+ * tensor cores' 16, and as many others the second. STEP: as of rt_stream_take. */
+template <int COLUMNS, int TILES, bool PAIRED, uint32_t STEP = RT_STREAM_STEP>
+struct rt_experts_worker {
     static constexpr int WINDOW = COLUMNS == 1 ? 4 : 2; /* chunks of x in registers */
     static constexpr uint32_t VECTORS = 8 * COLUMNS, STRIDE = RT_PROJECT_SM90_SUMS_STRIDE(TILES);
     typedef uint4 chunk[RT_STREAM_PIECES][COLUMNS];
@@ -70,20 +75,22 @@ template <int COLUMNS, int TILES, bool PAIRED> struct rt_experts_worker {
     __device__ __forceinline__ rt_experts_worker(const struct rt_experts_room &room_,
                                                  uint32_t tile_rows_, uint32_t k_, uint32_t warp_)
         : room(room_), tile_rows(tile_rows_), k(k_), warp(warp_), g(threadIdx.x % 32 / 4),
-          t(threadIdx.x % 4), mine(32 * warp + 8 * t), turn{0, 0}
+          t(threadIdx.x % 4), mine((STEP == 32 ? 64 : 32) * warp + 8 * t), turn{0, 0}
     {
     }
 
     /* Zeros behind the last number and for vectors that are not there. */
-    __device__ __forceinline__ void load_x(uint32_t index, chunk &to) const
+    __device__ __forceinline__ void load_x(const uint16_t *const (&from)[COLUMNS], uint32_t index,
+                                           chunk &to) const
     {
 #pragma unroll
         for (int column = 0; column < COLUMNS; column++)
 #pragma unroll
             for (int piece = 0; piece < RT_STREAM_PIECES; piece++) {
-                const uint32_t at = index * RT_STREAM_CHUNK + piece * RT_STREAM_STEP;
-                to[piece][column] = x[column] && mine + at < k ? *(const uint4 *)(x[column] + at)
-                                                               : make_uint4(0, 0, 0, 0);
+                const uint32_t at = index * RT_STREAM_CHUNK + piece * STEP;
+                to[piece][column] = from[column] && mine + at < k
+                                        ? *(const uint4 *)(from[column] + at)
+                                        : make_uint4(0, 0, 0, 0);
             }
     }
 
@@ -91,8 +98,9 @@ template <int COLUMNS, int TILES, bool PAIRED> struct rt_experts_worker {
     {
         const uint32_t n = min(rows - tile * tile_rows, tile_rows);
         const uint32_t second = PAIRED ? n : 8;
-        return {g * RT_STREAM_ROW_BYTES + 2 * mine, second * RT_STREAM_ROW_BYTES, g < n,
-                PAIRED ? g < n : g + 8 < n};
+        const uint32_t apart = room.ring.row_bytes;
+        const bool swap = STEP == 32 && apart % 128 == 0 && g % 2 == 1;
+        return {g * apart + 2 * mine, second * apart, g < n, PAIRED ? g < n : g + 8 < n, swap};
     }
 
     __device__ __forceinline__ void run_chunk(uint32_t index, const chunk &v)
@@ -102,12 +110,24 @@ template <int COLUMNS, int TILES, bool PAIRED> struct rt_experts_worker {
             if (tile * tile_rows >= rows)
                 break;
             uint4 w[RT_STREAM_PIECES][2];
-            rt_stream_take(room.ring, turn, rows_of(tile), mine + index * RT_STREAM_CHUNK, k, w);
+            rt_stream_take<STEP>(room.ring, turn, rows_of(tile), mine + index * RT_STREAM_CHUNK, k,
+                                 w);
 #pragma unroll
             for (int column = 0; column < COLUMNS; column++)
                 if (column == 0 || count > 8)
                     rt_stream_add(sum[tile][column], w, v[0][column], v[1][column]);
         }
+    }
+
+    __device__ __forceinline__ void clear_sums(void)
+    {
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++)
+#pragma unroll
+            for (int column = 0; column < COLUMNS; column++)
+#pragma unroll
+                for (int e = 0; e < 4; e++)
+                    sum[tile][column][e] = 0;
     }
 
     /* The slice's products, into this warp's sums. */
@@ -117,14 +137,8 @@ template <int COLUMNS, int TILES, bool PAIRED> struct rt_experts_worker {
         chunk window[WINDOW];
 #pragma unroll
         for (int i = 0; i < WINDOW; i++)
-            load_x(i, window[i]);
-#pragma unroll
-        for (int tile = 0; tile < TILES; tile++)
-#pragma unroll
-            for (int column = 0; column < COLUMNS; column++)
-#pragma unroll
-                for (int e = 0; e < 4; e++)
-                    sum[tile][column][e] = 0;
+            load_x(x, i, window[i]);
+        clear_sums();
         for (uint32_t first = 0; first < chunks; first += WINDOW) {
 #pragma unroll
             for (int i = 0; i < WINDOW; i++) {
@@ -132,7 +146,7 @@ template <int COLUMNS, int TILES, bool PAIRED> struct rt_experts_worker {
                     break;
                 run_chunk(first + i, window[i]);
                 if (first + i + WINDOW < chunks)
-                    load_x(first + i + WINDOW, window[i]);
+                    load_x(x, first + i + WINDOW, window[i]);
             }
         }
     }
@@ -161,18 +175,25 @@ template <int COLUMNS, int TILES, bool PAIRED> struct rt_experts_worker {
     }
 };
 
+/* By the whole block: the ring's barriers, and which warp this is. A shuffle tells the compiler
+ * that a warp takes one branch. */
+static __device__ __forceinline__ uint32_t rt_experts_begin(const struct rt_experts_room &room,
+                                                            uint32_t bringers)
+{
+    if (threadIdx.x == 0) {
+        rt_stream_init(room.ring, bringers);
+        rt_mbarrier_init_fence();
+    }
+    __syncthreads();
+    return __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
+}
+
 /* The block's two kinds of warps. */
 template <class BRINGER, class WORKER, class PARAMS>
 static __device__ __forceinline__ void rt_experts_run(const PARAMS &p,
                                                       const struct rt_experts_room &room)
 {
-    if (threadIdx.x == 0) {
-        rt_stream_init(room.ring);
-        rt_mbarrier_init_fence();
-    }
-    __syncthreads();
-    /* A shuffle tells the compiler that a warp takes one branch. */
-    const uint32_t warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
+    const uint32_t warp = rt_experts_begin(room, RT_PROJECT_SM90_BRINGERS);
     if (warp >= RT_PROJECT_SM90_WARPS)
         BRINGER(p, room).run();
     else

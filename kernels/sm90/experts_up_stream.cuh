@@ -87,9 +87,9 @@ template <uint32_t VECTORS> struct rt_experts_up_line {
     }
 
     /* Where no expert can have more vectors than a slice has, none is asked how many. */
-    __device__ __forceinline__ rt_experts_up_line(const struct rt_experts_up_params &p,
-                                                  bool shared_)
-        : work(p.work), shared(shared_), width(p.width)
+    __device__ __forceinline__ rt_experts_up_line(const struct rt_experts_view &work_,
+                                                  uint32_t width_, bool shared_)
+        : work(work_), shared(shared_), width(width_)
     {
         const uint32_t jobs = shared ? work.shared : rt_expert_active(work);
         const uint32_t each = slices(work.tokens); /* of a shared one */
@@ -125,10 +125,10 @@ template <uint32_t VECTORS> struct rt_experts_up_line {
     }
 };
 
-/* Warps 8 and 9. */
-template <int VECTORS> struct rt_experts_up_bringer {
+/* Warps 8 and 9, of few tokens 8 to 11. */
+template <int VECTORS, uint32_t BRINGERS = RT_PROJECT_SM90_BRINGERS> struct rt_experts_up_bringer {
     const struct rt_experts_up_params &p;
-    struct rt_stream_bringer stream;
+    struct rt_stream_bringer<BRINGERS> stream;
 
     __device__ __forceinline__ rt_experts_up_bringer(const struct rt_experts_up_sm90_params &p_,
                                                      const struct rt_experts_room &room)
@@ -157,7 +157,7 @@ template <int VECTORS> struct rt_experts_up_bringer {
 
     __device__ __forceinline__ void run_line(bool shared)
     {
-        struct rt_experts_up_line<VECTORS> line(p, shared);
+        struct rt_experts_up_line<VECTORS> line(p.work, p.width, shared);
         struct rt_experts_pass pass;
         while (line.take(pass)) {
             const uint16_t *from[RT_EXPERTS_SM90_UP_TILES];
@@ -233,7 +233,7 @@ struct rt_experts_up_worker : rt_experts_worker<COLUMNS, (int)RT_EXPERTS_SM90_UP
 
     __device__ __forceinline__ void run_line(bool shared)
     {
-        struct rt_experts_up_line<base::VECTORS> line(p, shared);
+        struct rt_experts_up_line<base::VECTORS> line(p.work, p.width, shared);
         struct rt_experts_pass pass;
         while (line.take(pass)) {
             rows = pass.rows;

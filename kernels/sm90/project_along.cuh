@@ -64,8 +64,12 @@ struct rt_project_room {
                                                unsigned char *shared)
         : desk(*(struct rt_project_desk *)shared),
           sums((float *)(shared + RT_PROJECT_SM90_DESK_BYTES)),
-          norm(shared + p.norm_at), ring{desk.full, desk.empty, shared + p.ring_at, p.stages,
-                                         p.tile_rows * RT_STREAM_ROW_BYTES}
+          norm(shared + p.norm_at), ring{desk.full,
+                                         desk.empty,
+                                         shared + p.ring_at,
+                                         p.stages,
+                                         p.tile_rows * RT_STREAM_ROW_BYTES,
+                                         RT_STREAM_ROW_BYTES}
     {
     }
 };
@@ -103,7 +107,7 @@ template <int TILES> struct rt_project_passes {
 template <int TILES> struct rt_project_bringer {
     const struct rt_project_sm90_params &p;
     const struct rt_project_room &room;
-    struct rt_stream_bringer stream;
+    struct rt_stream_bringer<> stream;
 
     __device__ __forceinline__ rt_project_bringer(const struct rt_project_sm90_params &p_,
                                                   const struct rt_project_room &room_)
@@ -303,7 +307,7 @@ template <int COLUMNS, int TILES> struct rt_project_worker {
             uint4 w[RT_STREAM_PIECES][2];
             rt_stream_take(room.ring, turn,
                            {g * RT_STREAM_ROW_BYTES + 2 * mine, 8 * RT_STREAM_ROW_BYTES, g < rows,
-                            g + 8 < rows},
+                            g + 8 < rows, false},
                            mine + piece_at(index, 0), p.project.k, w);
 #pragma unroll
             for (int column = 0; column < COLUMNS; column++)

@@ -57,20 +57,22 @@ struct rt_stream_ring {
     uint64_t *full, *empty; /* [stages] */
     unsigned char *memory;
     uint32_t stages, stage_bytes;
+    uint32_t row_bytes; /* from one row of a stage to the next */
 };
 
 /* By one thread, and then a barrier tells the others. */
-static __device__ __forceinline__ void rt_stream_init(const struct rt_stream_ring &ring)
+static __device__ __forceinline__ void rt_stream_init(const struct rt_stream_ring &ring,
+                                                      uint32_t bringers = RT_PROJECT_SM90_BRINGERS)
 {
     for (uint32_t i = 0; i < ring.stages; i++) {
-        rt_mbarrier_init(&ring.full[i], RT_PROJECT_SM90_BRINGERS);
+        rt_mbarrier_init(&ring.full[i], bringers);
         rt_mbarrier_init(&ring.empty[i], RT_PROJECT_SM90_WARPS);
     }
 }
 
-/* A warp that asks for its rows of stages. While the ring first fills, which is while the kernel
- * before runs, no more than `early` stages are on their way. */
-struct rt_stream_bringer {
+/* One of COUNT warps that ask for their rows of stages. While the ring first fills, which is while
+ * the kernel before runs, no more than `early` stages are on their way. */
+template <uint32_t COUNT = RT_PROJECT_SM90_BRINGERS> struct rt_stream_bringer {
     const struct rt_stream_ring ring;
     const uint32_t early;
     const uint32_t which; /* of the bringers */
@@ -82,8 +84,8 @@ struct rt_stream_bringer {
     __device__ __forceinline__ rt_stream_bringer(const struct rt_stream_ring &ring_,
                                                  uint32_t early_)
         : ring(ring_), early(early_), which(threadIdx.x / 32 - RT_PROJECT_SM90_WARPS),
-          row(which + RT_PROJECT_SM90_BRINGERS * (threadIdx.x % 32)),
-          policy(rt_tma_evict_first()), turn{0, 1}, asked(0)
+          row(which + COUNT * (threadIdx.x % 32)), policy(rt_tma_evict_first()), turn{0, 1},
+          asked(0)
     {
     }
 
@@ -97,10 +99,9 @@ struct rt_stream_bringer {
             rt_mbarrier_wait(&ring.full[asked - early], 0);
         rt_fence_async(); /* what read the stage did so by ordinary loads */
         if (rt_elected())
-            rt_mbarrier_arrive_expect(full, (rows + RT_PROJECT_SM90_BRINGERS - 1 - which) /
-                                                RT_PROJECT_SM90_BRINGERS * bytes);
+            rt_mbarrier_arrive_expect(full, (rows + COUNT - 1 - which) / COUNT * bytes);
         __syncwarp();
-        unsigned char *to = ring.memory + turn.stage * ring.stage_bytes + row * RT_STREAM_ROW_BYTES;
+        unsigned char *to = ring.memory + turn.stage * ring.stage_bytes + row * ring.row_bytes;
         if (row < rows)
             rt_bulk_load(to, from, bytes, full, policy);
         turn.advance(ring.stages);
@@ -113,24 +114,38 @@ struct rt_stream_bringer {
 struct rt_stream_rows {
     uint32_t at, second; /* bytes from the stage to the first, and from there to the second */
     bool is_first, is_second;
+    bool swap; /* reads the second numbers first: eight lanes that read at once have two rows, and
+                * where the banks of these are the same, one of them does so */
 };
 
+static __device__ __forceinline__ uint4 rt_stream_pick(bool first, const uint4 &a, const uint4 &b)
+{
+    return make_uint4(first ? a.x : b.x, first ? a.y : b.y, first ? a.z : b.z, first ? a.w : b.w);
+}
+
 /* A lane's part of the next stage: numbers from..from+7 of k, and those a step further. */
-static __device__ __forceinline__ void rt_stream_take(const struct rt_stream_ring &ring,
-                                                      struct rt_stream_turn &turn,
-                                                      const struct rt_stream_rows &rows,
-                                                      uint32_t from, uint32_t k,
-                                                      uint4 (&w)[RT_STREAM_PIECES][2])
+template <uint32_t STEP = RT_STREAM_STEP>
+static __device__ __forceinline__ void
+rt_stream_take(const struct rt_stream_ring &ring, struct rt_stream_turn &turn,
+               const struct rt_stream_rows &rows, uint32_t from, uint32_t k,
+               uint4 (&w)[RT_STREAM_PIECES][2])
 {
     const unsigned char *first = ring.memory + turn.stage * ring.stage_bytes + rows.at;
+    uint4 read[RT_STREAM_PIECES][2];
     rt_mbarrier_wait(&ring.full[turn.stage], turn.parity);
 #pragma unroll
-    for (int piece = 0; piece < RT_STREAM_PIECES; piece++) {
-        const bool there = from + piece * RT_STREAM_STEP < k;
-        const unsigned char *at = first + piece * 2 * RT_STREAM_STEP;
-        w[piece][0] = there && rows.is_first ? *(const uint4 *)at : make_uint4(0, 0, 0, 0);
-        w[piece][1] =
+    for (uint32_t i = 0; i < (uint32_t)RT_STREAM_PIECES; i++) {
+        const uint32_t piece = i ^ (uint32_t)rows.swap;
+        const bool there = from + piece * STEP < k;
+        const unsigned char *at = first + piece * 2 * STEP;
+        read[i][0] = there && rows.is_first ? *(const uint4 *)at : make_uint4(0, 0, 0, 0);
+        read[i][1] =
             there && rows.is_second ? *(const uint4 *)(at + rows.second) : make_uint4(0, 0, 0, 0);
+    }
+#pragma unroll
+    for (int row = 0; row < 2; row++) {
+        w[0][row] = rt_stream_pick(rows.swap, read[1][row], read[0][row]);
+        w[1][row] = rt_stream_pick(rows.swap, read[0][row], read[1][row]);
     }
     __syncwarp(); /* all lanes have read it */
     if (rt_elected())

@@ -293,6 +293,9 @@ void ck_experts_run(struct ck *ck)
     if (!ck_is_brief(ck)) /* the next one has its kernel, too */
         check_chain(ck, &chain, mixed);
     check_chain(ck, &chain, (struct chain){RT_BACKEND_SM90, RT_BACKEND_SM90, false});
+    chain.rows = 5; /* a token a column */
+    chain.live_rows = 4;
+    check_chain(ck, &chain, (struct chain){RT_BACKEND_SM90, RT_BACKEND_SM90, false});
     chain.rows = 70;
     chain.live_rows = 66;
     check_chain(ck, &chain, generic);
