@@ -7,8 +7,8 @@
  * tiles and shared memory are those of kernels/abi/attend_sm90.h, and so are grids.
  *
  * Their parameters are those of the operators, and the tensors that the copy engine reads: queries
- * alone, as in struct rt_attend_sm90_params and struct rt_sparse_sm90_params. Keys pass through
- * registers.
+ * alone, as in struct rt_attend_sm90_params and struct rt_sparse_sm90_params. Keys are brought by
+ * threads.
  */
 #include "common/launch.h"
 #include "kernels/abi/attend_sm90.h"
@@ -19,7 +19,7 @@
 
 /* Dynamic shared memory: of few query rows keys on their way, and a staging of 128 columns a
  * worker; else as without converting. */
-#define RT_ATTEND_QUANT_SM90_SMEM_BYTES(tile_rows, d_qk, d_v)                                      \
+#define RT_ATTEND_CONVERTED_SM90_SMEM_BYTES(tile_rows, d_qk, d_v)                                  \
     (RT_ATTEND_SM90_UNITS_BYTES(d_qk) +                                                            \
      ((tile_rows) <= 16u                                                                           \
           ? RT_ATTEND_SM90_STAGES(d_qk) * RT_ATTEND_SM90_STAGE_TILES(d_qk, d_v) *                  \
@@ -27,6 +27,30 @@
                 RT_ATTEND_SM90_TILES(d_qk) * 128u * (tile_rows) + 4u * (tile_rows)*260u +          \
                 RT_ATTEND_SM90_DESK_BYTES(tile_rows) + RT_ATTEND_SM90_AHEAD_BYTES(tile_rows, d_v)  \
           : RT_ATTEND_SM90_SMEM_BYTES(tile_rows, d_qk, d_v)))
+#define RT_ATTEND_QUANT_SM90_SMEM_BYTES(tile_rows, d_qk, d_v)                                      \
+    ((d_qk) > (d_v) ? RT_ATTEND_BYTES_SM90_SMEM_BYTES(tile_rows, d_qk, d_v)                        \
+                    : RT_ATTEND_CONVERTED_SM90_SMEM_BYTES(tile_rows, d_qk, d_v))
+
+/*
+ * Where a key has elements that are no value, its bytes stay as they are until a worker reads them:
+ * a stage is 64 rows, 32 bytes longer than what a row can hold so that threads read from different
+ * banks, and weights, [query row][key] f16. No staging, but of a key a float more and four factors,
+ * f16, and what a working warp makes of its sums; of 64 query rows 16 sums a working thread, which
+ * have no room in registers.
+ */
+#define RT_ATTEND_BYTES_SM90_ROW(d_qk, d_v) ((d_v) + 2u * ((d_qk) - (d_v)) + 32u)
+#define RT_ATTEND_BYTES_SM90_STAGE(tile_rows, d_qk, d_v)                                           \
+    (64u * RT_ATTEND_BYTES_SM90_ROW(d_qk, d_v) + 128u * (tile_rows))
+#define RT_ATTEND_BYTES_SM90_STAGES(tile_rows, d_qk)                                               \
+    ((d_qk) <= 320u || (tile_rows) <= 16u ? 4u : (tile_rows) == 32u ? 3u : 2u)
+#define RT_ATTEND_BYTES_SM90_DESK_BYTES(tile_rows, d_qk)                                           \
+    (RT_ATTEND_SM90_DESK_BYTES(tile_rows) + 32u * (tile_rows) +                                    \
+     RT_ATTEND_BYTES_SM90_STAGES(tile_rows, d_qk) * 1536u)
+#define RT_ATTEND_BYTES_SM90_SMEM_BYTES(tile_rows, d_qk, d_v)                                      \
+    (RT_ATTEND_BYTES_SM90_STAGES(tile_rows, d_qk) *                                                \
+         RT_ATTEND_BYTES_SM90_STAGE(tile_rows, d_qk, d_v) +                                        \
+     RT_ATTEND_SM90_TILES(d_qk) * 128u * (tile_rows) +                                             \
+     RT_ATTEND_BYTES_SM90_DESK_BYTES(tile_rows, d_qk) + ((tile_rows) == 64u ? 256u * 64u : 0u))
 
 /* What the kernels read of a key at most, from its row's beginning and from its scales'. */
 #define RT_SM90_ROW_BYTES 768u

@@ -56,7 +56,7 @@ template <class SHAPE> struct rt_sm90_ahead : rt_sm90_raw<SHAPE> {
                                           const struct rt_sm90_quant_key &next, bool more)
     {
         const uint32_t stage = stage_of(j);
-        if (this->has_bf16_values()) /* whose unit all share */
+        if (this->rest_is_bf16()) /* whose unit all share */
             rt_cp_async_wait<0>();
         const struct rt_sm90_key_units units = this->units_of(of, half_at(2));
 #pragma unroll 1

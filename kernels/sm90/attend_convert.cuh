@@ -3,9 +3,9 @@
 #define RT_KERNELS_SM90_ATTEND_CONVERT_CUH
 
 /*
- * Keys of e4m3 (kernels/abi/quant.h) become f16, in the swizzle that the copy engine would have
- * made, and what they are multiples of, for those who work. By the loading warps, of which warp w
- * has keys 16 w .. 16 w + 15 of every block.
+ * Keys of e4m3 (kernels/abi/quant.h) that are values as a whole become f16, in the swizzle that the
+ * copy engine would have made, and what they are multiples of, for those who work. By the loading
+ * warps, of which warp w has keys 16 w .. 16 w + 15 of every block.
  *
  *   a pass    16 bytes a lane, all of a half of 32 / VECTORS keys
  *   lane      | key, high | vector, high | key, low | vector, low 2 bits |
@@ -67,15 +67,10 @@ template <class SHAPE> struct rt_sm90_conversion {
     static constexpr int CHUNK = 4; /* passes */
     static constexpr int HALF_CHUNKS = WARP_KEYS / PASS_KEYS / CHUNK;
     static constexpr int CHUNKS = 2 * HALF_CHUNKS;
-    static constexpr bool HAS_REST = SHAPE::D_QK > SHAPE::D_V;
-    /* What is bf16 in a row: behind the values, or their last tile. */
-    static constexpr int REST = HAS_REST ? SHAPE::D_QK - SHAPE::D_V : 64;
-    static constexpr int REST_VECTORS = REST / 8, REST_KEYS = 32 / REST_VECTORS;
+    /* What may be bf16 in a row: the last tile of values. */
+    static constexpr int REST_VECTORS = 64 / 8, REST_KEYS = 32 / REST_VECTORS;
     static constexpr int REST_PASSES = WARP_KEYS / REST_KEYS;
     static constexpr int V_REST = SHAPE::VECTORS - REST_VECTORS; /* where values have it */
-    /* Where it is e4m3, too. */
-    static constexpr int FP8_REST_VECTORS = REST / 16, FP8_REST_KEYS = 32 / FP8_REST_VECTORS;
-    static constexpr int FP8_REST_PASSES = WARP_KEYS / FP8_REST_KEYS;
 
     const struct rt_attend_params &p;
     const struct rt_quant_view &quant;
@@ -109,12 +104,7 @@ template <class SHAPE> struct rt_sm90_conversion {
     /* All elements of a half are e4m3, but for the second one's where bf16 are values too. */
     __device__ __forceinline__ bool is_fp8(uint32_t lane, int half) const
     {
-        return HAS_REST || half == 0 || HALF + vector(lane) * 16 < quant.fp8;
-    }
-
-    __device__ __forceinline__ bool rest_is_fp8(void) const
-    {
-        return HAS_REST && quant.fp8 == SHAPE::D_QK;
+        return half == 0 || HALF + vector(lane) * 16 < quant.fp8;
     }
 
     __device__ __forceinline__ bool rest_is_bf16(void) const
@@ -136,12 +126,6 @@ template <class SHAPE> struct rt_sm90_conversion {
     __device__ __forceinline__ bool has_tiles(void) const
     {
         return quant.scale_kind != RT_QUANT_SCALE_TENSOR && quant.tile < SHAPE::D_V;
-    }
-
-    /* Some of them are bf16, which share the key's unit. */
-    __device__ __forceinline__ bool has_bf16_values(void) const
-    {
-        return !HAS_REST && rest_is_bf16();
     }
 
     /* ---- units ---- */
@@ -273,7 +257,7 @@ template <class SHAPE> struct rt_sm90_conversion {
             store_chunk<false>(stage, chunk, lane, from, factor);
     }
 
-    /* bf16 as they are, or of values as f16 of the key's unit. */
+    /* bf16 as f16 of the key's unit. */
     __device__ __forceinline__ void put_rest(const struct rt_sm90_key_units &units, uint32_t stage,
                                              const uint4 (&rest)[REST_PASSES]) const
     {
@@ -281,26 +265,8 @@ template <class SHAPE> struct rt_sm90_conversion {
 #pragma unroll
         for (int i = 0; i < REST_PASSES; i++) {
             const uint32_t key = i * REST_KEYS + lane / REST_VECTORS, row = warp * WARP_KEYS + key;
-            if constexpr (HAS_REST)
-                *(uint4 *)room.rest_vector(stage, row, v) = rest[i];
-            else
-                *(uint4 *)room.vector(stage, 1, row, V_REST + v) =
-                    rt_sm90_bf16_f16(rest[i], __shfl_sync(RT_ATTEND_FULL_WARP, units.inverse, key));
-        }
-    }
-
-    /* Of a token with one scale, which is finite. */
-    template <int PASSES>
-    __device__ __forceinline__ void widen_rest(uint32_t stage, const uint4 (&rest)[PASSES]) const
-    {
-        const uint32_t lane = my_lane(), v = lane % FP8_REST_VECTORS * 2;
-#pragma unroll
-        for (int i = 0; i < FP8_REST_PASSES; i++) {
-            const uint32_t row = warp * WARP_KEYS + i * FP8_REST_KEYS + lane / FP8_REST_VECTORS;
-            *(uint4 *)room.rest_vector(stage, row, v) =
-                rt_sm90_widen_8<false>(rest[i].x, rest[i].y, 0);
-            *(uint4 *)room.rest_vector(stage, row, v + 1) =
-                rt_sm90_widen_8<false>(rest[i].z, rest[i].w, 0);
+            *(uint4 *)room.vector(stage, 1, row, V_REST + v) =
+                rt_sm90_bf16_f16(rest[i], __shfl_sync(RT_ATTEND_FULL_WARP, units.inverse, key));
         }
     }
 

@@ -3,24 +3,29 @@
 #define RT_KERNELS_SM90_ATTEND_CONVERTER_CUH
 
 /*
- * The loading warps where keys are e4m3: each walks for itself, a block ahead, and converts its
- * share of every block. WAY is how that comes: kernels/sm90/attend_ahead.cuh,
- * kernels/sm90/attend_in_place.cuh.
+ * The loading warps where keys are e4m3: each walks for itself, a block ahead, and brings its share
+ * of every block, converted or not. WAY is how that comes: kernels/sm90/attend_as_it_lies.cuh,
+ * kernels/sm90/attend_ahead.cuh, kernels/sm90/attend_in_place.cuh.
  */
 #include "kernels/sm90/attend_ahead.cuh"
+#include "kernels/sm90/attend_as_it_lies.cuh"
 #include "kernels/sm90/attend_in_place.cuh"
 #include "kernels/sm90/attend_queries.cuh"
 
-template <class SHAPE, bool AHEAD> struct rt_sm90_way {
+template <class SHAPE, bool AHEAD, bool BYTES> struct rt_sm90_way {
     typedef rt_sm90_in_place<SHAPE> type;
 };
-template <class SHAPE> struct rt_sm90_way<SHAPE, true> {
+template <class SHAPE> struct rt_sm90_way<SHAPE, true, false> {
     typedef rt_sm90_ahead<SHAPE> type;
 };
-
+template <class SHAPE> struct rt_sm90_way<SHAPE, false, true> {
+    typedef rt_sm90_as_it_lies<SHAPE> type;
+};
 template <class SHAPE>
-struct rt_sm90_converter : rt_sm90_way<SHAPE, (SHAPE::AHEAD_BYTES > 0)>::type {
-    typedef typename rt_sm90_way<SHAPE, (SHAPE::AHEAD_BYTES > 0)>::type WAY;
+using rt_sm90_way_of = typename rt_sm90_way<SHAPE, (SHAPE::AHEAD_BYTES > 0), SHAPE::BYTES>::type;
+
+template <class SHAPE> struct rt_sm90_converter : rt_sm90_way_of<SHAPE> {
+    typedef rt_sm90_way_of<SHAPE> WAY;
     static constexpr uint32_t QUERY_WARP = 1;
 
     const rt_sm90_queries<SHAPE> queries;

@@ -12,6 +12,9 @@
  *   desk    this struct
  *   ahead   keys as they lie, where they are converted and there is room
  *
+ * Of e4m3 keys with what is no value: a stage is 64 rows as they lie and then the block's weights
+ * (kernels/sm90/attend_bytes.cuh), and there is neither staging nor ahead.
+ *
  * All tiles are in the copy engine's 128-byte swizzle. Warp group 0 loads: warp 0 walks and brings
  * keys, warp 1 brings q; of keys that come otherwise than by boxes all four bring some, and warp 1
  * also q. Warp groups 1 and 2, the workers 0 and 1, compute: both add up values, each the columns
@@ -23,6 +26,7 @@
  *                  listed: the loading threads' copies;
  *                  of half 0 the loading warps, too                    and the stage's marks are
  *                  converted: the loading warps
+ *                  bytes: copies and loading warps                     and its marks
  *   kv_empty[s][h] warps of worker h                        who loads  no product reads it any more
  *   q_full         warp 1 (bytes)                           workers    q of the segment is there
  *   q_empty        warps of both workers                    warp 1     no score of the segment open
@@ -82,10 +86,11 @@ template <int TILE_ROWS> struct rt_sm90_fold_desk<TILE_ROWS, true> {
     float inverse[TILE_ROWS], factor[TILE_ROWS], weight[TILE_ROWS];
 };
 
-template <class KEYS, int STAGES, int TILE_ROWS, int VECTORS, bool FOLDS_>
+template <class KEYS, int STAGES, int TILE_ROWS, int VECTORS, bool FOLDS_, bool BYTES>
 struct alignas(16) rt_sm90_desk : rt_sm90_fold_desk<TILE_ROWS, FOLDS_>,
                                   KEYS::template marks<STAGES>,
-                                  rt_sm90_units_desk<KEYS::F16, STAGES, TILE_ROWS> {
+                                  rt_sm90_units_desk<KEYS::F16, STAGES, TILE_ROWS>,
+                                  rt_sm90_bytes_desk<BYTES, STAGES, TILE_ROWS> {
     static constexpr bool FOLDS = FOLDS_;
     uint64_t kv_full[STAGES][2], kv_empty[STAGES][2];
     uint64_t q_full, q_empty;
@@ -113,12 +118,18 @@ struct rt_sm90_shape {
     static constexpr enum rt_wgmma_type TYPE = F16 ? RT_WGMMA_F16 : RT_WGMMA_BF16;
     static constexpr bool FOLDS = FOLDS_; /* leaves into groups: batch-invariant */
     /* From those that load to those that work. */
-    static constexpr bool MOVES_REGISTERS = TILE_ROWS_ == 64 || (FOLDS_ && TILE_ROWS_ == 32);
+    static constexpr bool MOVES_REGISTERS =
+        TILE_ROWS_ == 64 || ((FOLDS_ || (KEYS::F16 && D_QK_ > D_V_)) && TILE_ROWS_ == 32);
     static constexpr int D_QK = D_QK_, D_V = D_V_, TILE_ROWS = TILE_ROWS_;
     static constexpr int TILES = RT_ATTEND_SM90_TILES(D_QK);
-    static constexpr int STAGES = RT_ATTEND_SM90_STAGES(D_QK);
+    /* Keys of e4m3 as they lie, of which workers make f16 (kernels/sm90/attend_bytes.cuh). */
+    static constexpr bool BYTES = F16 && D_QK > D_V;
+    static constexpr int ROW_BYTES = RT_ATTEND_BYTES_SM90_ROW(D_QK, D_V);
+    static constexpr int STAGES =
+        BYTES ? RT_ATTEND_BYTES_SM90_STAGES(TILE_ROWS, D_QK) : RT_ATTEND_SM90_STAGES(D_QK);
     static constexpr int STAGE_TILES = RT_ATTEND_SM90_STAGE_TILES(D_QK, D_V);
-    static constexpr int STAGE_BYTES = STAGE_TILES * RT_ATTEND_SM90_TILE_BYTES;
+    static constexpr int STAGE_BYTES = BYTES ? RT_ATTEND_BYTES_SM90_STAGE(TILE_ROWS, D_QK, D_V)
+                                             : STAGE_TILES * RT_ATTEND_SM90_TILE_BYTES;
     static constexpr int V_TILES = D_V / 64;
     static constexpr int HALF_TILES = V_TILES / 2; /* of a worker's columns */
     static constexpr int HALF_BYTES = HALF_TILES * RT_ATTEND_SM90_TILE_BYTES;
@@ -127,17 +138,19 @@ struct rt_sm90_shape {
     static constexpr int Q_TILE_BYTES = 128 * TILE_ROWS;
     static constexpr int LAST_STEPS = (D_QK - 64 * (TILES - 1)) / 16; /* of the last tile */
     static constexpr int AHEAD_BYTES =
-        BY == RT_SM90_BY_CONVERSION ? RT_ATTEND_SM90_AHEAD_BYTES(TILE_ROWS, D_V) : 0;
+        BY == RT_SM90_BY_CONVERSION && !BYTES ? RT_ATTEND_SM90_AHEAD_BYTES(TILE_ROWS, D_V) : 0;
     static constexpr int STAGING_COLUMNS = AHEAD_BYTES > 0
                                                ? 128
                                                : RT_ATTEND_SM90_STAGING_COLUMNS(TILE_ROWS, D_V);
     static constexpr int STAGING_STRIDE = 2 * STAGING_COLUMNS + 4;
-    static constexpr int STAGING_BYTES = TILE_ROWS < 64 ? 4 * TILE_ROWS * STAGING_STRIDE : 0;
+    static constexpr int STAGING_BYTES =
+        TILE_ROWS < 64 && !BYTES ? 4 * TILE_ROWS * STAGING_STRIDE : 0;
     static constexpr int VECTORS = HALF_TILES * 8; /* 16 bytes each, of a key's half */
-    typedef rt_sm90_desk<KEYS, STAGES, TILE_ROWS, VECTORS, FOLDS> desk;
+    typedef rt_sm90_desk<KEYS, STAGES, TILE_ROWS, VECTORS, FOLDS, BYTES> desk;
     static constexpr int DESK_BYTES =
-        RT_ATTEND_SM90_DESK_BYTES(TILE_ROWS) +
-        (BY == RT_SM90_BY_CONVERSION ? RT_ATTEND_SM90_UNITS_BYTES(D_QK) : 0);
+        BYTES ? RT_ATTEND_BYTES_SM90_DESK_BYTES(TILE_ROWS, D_QK)
+              : RT_ATTEND_SM90_DESK_BYTES(TILE_ROWS) +
+                    (BY == RT_SM90_BY_CONVERSION ? RT_ATTEND_SM90_UNITS_BYTES(D_QK) : 0);
     static_assert(sizeof(desk) <= DESK_BYTES, "desk's formula");
 };
 
@@ -149,7 +162,7 @@ template <class SHAPE> static __device__ __forceinline__ int rt_sm90_first_query
 
 /* Where things are. */
 template <class SHAPE> struct rt_sm90_room {
-    unsigned char *stages, *q, *ahead;
+    unsigned char *stages, *q, *ahead; /* of bytes: behind the desk 16 floats a working thread */
     float *staging;
     typename SHAPE::desk &desk;
 
@@ -166,6 +179,18 @@ template <class SHAPE> struct rt_sm90_room {
     __device__ __forceinline__ unsigned char *tile(uint32_t stage, int tile) const
     {
         return stages + stage * SHAPE::STAGE_BYTES + tile * RT_ATTEND_SM90_TILE_BYTES;
+    }
+
+    /* A key as it lies: its values, then what is none. */
+    __device__ __forceinline__ unsigned char *row(uint32_t stage, int key) const
+    {
+        return stages + stage * SHAPE::STAGE_BYTES + key * SHAPE::ROW_BYTES;
+    }
+
+    /* Of a block, a tile of [query row][key]. */
+    __device__ __forceinline__ unsigned char *weights(uint32_t stage) const
+    {
+        return SHAPE::BYTES ? row(stage, 64) : tile(stage, SHAPE::P_TILE);
     }
 
     /* A half's values: the first 8 keys'. */
@@ -203,11 +228,13 @@ static __device__ __forceinline__ void rt_sm90_init_barriers(typename SHAPE::des
     constexpr uint32_t GATHERERS = 32 * RT_SM90_GATHER_WARPS;
     for (int stage = 0; stage < SHAPE::STAGES; stage++)
         for (int half = 0; half < 2; half++) {
-            const uint32_t copies = GATHERERS + (half == 0 ? RT_SM90_GATHER_WARPS : 0);
-            rt_mbarrier_init(&desk.kv_full[stage][half], SHAPE::BY == RT_SM90_BY_BOXES ? 1
-                                                         : SHAPE::BY == RT_SM90_BY_COPIES
-                                                             ? copies
-                                                             : RT_SM90_GATHER_WARPS);
+            const bool marks = half == 0 || SHAPE::BYTES;
+            const uint32_t copies = GATHERERS + (marks ? RT_SM90_GATHER_WARPS : 0);
+            rt_mbarrier_init(&desk.kv_full[stage][half],
+                             SHAPE::BY == RT_SM90_BY_BOXES ? 1
+                             : SHAPE::BY == RT_SM90_BY_COPIES || SHAPE::BYTES
+                                 ? copies
+                                 : RT_SM90_GATHER_WARPS);
             rt_mbarrier_init(&desk.kv_empty[stage][half], RT_SM90_WORKER_WARPS);
         }
     rt_mbarrier_init(&desk.q_full, 1);

@@ -7,6 +7,7 @@
  * on an SM. docs/mla_attend_sm90.md draws them.
  */
 #include "kernels/sm90/attend_converter.cuh"
+#include "kernels/sm90/attend_even.cuh"
 #include "kernels/sm90/attend_fold.cuh"
 #include "kernels/sm90/attend_gather.cuh"
 #include "kernels/sm90/attend_load.cuh"
@@ -106,11 +107,25 @@ static __device__ __forceinline__ void rt_sm90_attend(const typename SHAPE::para
  * Few query rows need few registers: 65536 / 512 = 128 a thread leave room on the SM for a block of
  * reduce or append, so that the next attention can start while those wait for this one.
  */
-#define RT_SM90_BOUND(tile_rows) ((tile_rows) < 64 ? 512 : RT_ATTEND_SM90_THREADS)
+#define RT_SM90_BOUND(tile_rows, bytes)                                                            \
+    ((tile_rows) < ((bytes) ? 16 : 64) ? 512 : RT_ATTEND_SM90_THREADS)
+
+template <class SHAPE, bool BYTES, bool WIDE> struct rt_sm90_math_by {
+    typedef rt_sm90_even<SHAPE> type;
+};
+template <class SHAPE> struct rt_sm90_math_by<SHAPE, false, false> {
+    typedef rt_sm90_narrow<SHAPE> type;
+};
+template <class SHAPE> struct rt_sm90_math_by<SHAPE, false, true> {
+    typedef rt_sm90_wide<SHAPE> type;
+};
+template <class SHAPE>
+using rt_sm90_math = typename rt_sm90_math_by<SHAPE, SHAPE::BYTES, SHAPE::TILE_ROWS == 64>::type;
 
 /* One device entry point: its name is its registry line. */
 #define RT_SM90_ENTRY(name, keys, d_qk, d_v, kind, math, tile_rows)                                \
-    extern "C" __global__ void __launch_bounds__(RT_SM90_BOUND(tile_rows), 1)                      \
+    extern "C" __global__ void __launch_bounds__(                                                  \
+        RT_SM90_BOUND(tile_rows, keys::F16 && (d_qk) > (d_v)), 1)                                  \
         rt_mla_##name##_##d_qk##x##d_v##_##kind(const __grid_constant__ keys::params p)            \
     {                                                                                              \
         using shape = rt_sm90_shape<d_qk, d_v, tile_rows, keys>;                                   \
@@ -119,7 +134,7 @@ static __device__ __forceinline__ void rt_sm90_attend(const typename SHAPE::para
 
 /* Likewise batch-invariant. */
 #define RT_SM90_FOLD_ENTRY(d_qk, d_v, tile_rows)                                                   \
-    extern "C" __global__ void __launch_bounds__(RT_SM90_BOUND((tile_rows)*2), 1)                  \
+    extern "C" __global__ void __launch_bounds__(RT_SM90_BOUND((tile_rows)*2, false), 1)           \
         rt_mla_sm90_##d_qk##x##d_v##_f##tile_rows(                                                 \
             const __grid_constant__ struct rt_attend_sm90_params p)                                \
     {                                                                                              \
@@ -128,10 +143,10 @@ static __device__ __forceinline__ void rt_sm90_attend(const typename SHAPE::para
     }
 
 #define RT_SM90_TILES(name, keys, d_qk, d_v)                                                       \
-    RT_SM90_ENTRY(name, keys, d_qk, d_v, n8, rt_sm90_narrow, 8)                                    \
-    RT_SM90_ENTRY(name, keys, d_qk, d_v, n16, rt_sm90_narrow, 16)                                  \
-    RT_SM90_ENTRY(name, keys, d_qk, d_v, n32, rt_sm90_narrow, 32)                                  \
-    RT_SM90_ENTRY(name, keys, d_qk, d_v, m64, rt_sm90_wide, 64)
+    RT_SM90_ENTRY(name, keys, d_qk, d_v, n8, rt_sm90_math, 8)                                      \
+    RT_SM90_ENTRY(name, keys, d_qk, d_v, n16, rt_sm90_math, 16)                                    \
+    RT_SM90_ENTRY(name, keys, d_qk, d_v, n32, rt_sm90_math, 32)                                    \
+    RT_SM90_ENTRY(name, keys, d_qk, d_v, m64, rt_sm90_math, 64)
 
 #define RT_SM90_GEOMETRY(d_qk, d_v)                                                                \
     RT_SM90_TILES(sm90, rt_sm90_row_keys, d_qk, d_v)                                               \

@@ -41,8 +41,8 @@ template <class SHAPE> struct rt_sm90_in_place : rt_sm90_raw<SHAPE> {
 
     __device__ __forceinline__ unsigned char *rest_at(uint32_t block) const
     {
-        constexpr int TILE = base::HAS_REST ? SHAPE::V_TILES : SHAPE::P_TILE;
-        return room.tile(stage_of(block), TILE) + warp * base::REST_BYTES + base::my_lane() * 16;
+        return room.tile(stage_of(block), SHAPE::P_TILE) + warp * base::REST_BYTES +
+               base::my_lane() * 16;
     }
 
     __device__ __forceinline__ uint64_t *empty_of(uint32_t number) const
@@ -106,7 +106,7 @@ template <class SHAPE> struct rt_sm90_in_place : rt_sm90_raw<SHAPE> {
                                           const struct rt_sm90_quant_key &next, bool more)
     {
         ask_all(j, of);
-        if (this->has_bf16_values()) /* whose unit all share */
+        if (this->rest_is_bf16()) /* whose unit all share */
             wait_for(2 * j + 1);
         const struct rt_sm90_key_units units = this->units_of(of, rest_at(j));
         this->mark(stage_of(j), of, units);

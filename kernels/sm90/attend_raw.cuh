@@ -54,27 +54,19 @@ template <class SHAPE> struct rt_sm90_raw : rt_sm90_conversion<SHAPE> {
         }
     }
 
-    /* So many vectors of each key, from there on in its row. */
-    template <int OF_KEY>
-    static __device__ __forceinline__ void
-    copy_vectors(unsigned char *to, const struct rt_sm90_quant_key &of, uint32_t offset_bytes)
-    {
-        constexpr int KEYS = 32 / OF_KEY; /* of a pass */
-        const uint32_t lane = base::my_lane(), at = offset_bytes + lane % OF_KEY * 16;
-#pragma unroll
-        for (int i = 0; i < base::WARP_KEYS / KEYS; i++)
-            rt_cp_async_16(to + i * PASS_BYTES, base::row_of(of, i * KEYS + lane / OF_KEY) + at,
-                           true);
-    }
-
-    /* What is no value, or no e4m3. */
+    /* What is no e4m3. */
     __device__ __forceinline__ void copy_rest(unsigned char *to,
                                               const struct rt_sm90_quant_key &of) const
     {
-        if (this->rest_is_bf16())
-            copy_vectors<base::REST_VECTORS>(to, of, quant.rest_offset_bytes);
-        else if (this->rest_is_fp8())
-            copy_vectors<base::FP8_REST_VECTORS>(to, of, SHAPE::D_V);
+        if (!this->rest_is_bf16())
+            return;
+        const uint32_t lane = base::my_lane();
+        const uint32_t at = quant.rest_offset_bytes + lane % base::REST_VECTORS * 16;
+#pragma unroll
+        for (int i = 0; i < base::REST_PASSES; i++)
+            rt_cp_async_16(to + i * PASS_BYTES,
+                           base::row_of(of, i * base::REST_KEYS + lane / base::REST_VECTORS) + at,
+                           true);
     }
 
     /* ---- conversions; `at` is this lane's, and others' may be where it goes ---- */
@@ -100,15 +92,11 @@ template <class SHAPE> struct rt_sm90_raw : rt_sm90_conversion<SHAPE> {
     __device__ __forceinline__ void convert_rest(const unsigned char *at, uint32_t stage,
                                                  const struct rt_sm90_key_units &units) const
     {
-        if (this->rest_is_bf16()) {
-            uint4 from[base::REST_PASSES];
-            take(at, from);
-            this->put_rest(units, stage, from);
-        } else if (this->rest_is_fp8()) {
-            uint4 from[base::FP8_REST_PASSES];
-            take(at, from);
-            this->widen_rest(stage, from);
-        }
+        if (!this->rest_is_bf16())
+            return;
+        uint4 from[base::REST_PASSES];
+        take(at, from);
+        this->put_rest(units, stage, from);
     }
 
     /* The largest of the bf16 values of this lane's key that is finite, as a float's bits. Each
@@ -138,7 +126,7 @@ template <class SHAPE> struct rt_sm90_raw : rt_sm90_conversion<SHAPE> {
     __device__ __forceinline__ struct rt_sm90_key_units units_of(const struct rt_sm90_quant_key &of,
                                                                  const unsigned char *at) const
     {
-        return this->find_units(of, this->has_bf16_values() ? most_rest(at) : 0);
+        return this->find_units(of, this->rest_is_bf16() ? most_rest(at) : 0);
     }
 };
 

@@ -104,6 +104,13 @@ template <class SHAPE> struct rt_sm90_worker_base {
         return SHAPE::F16 ? score : __fmul_rn(score, scale);
     }
 
+    /* Of a block on the wide side, the key of this thread's first score; the second is 8 further.
+     */
+    __device__ __forceinline__ int own_key(void) const
+    {
+        return warp * 16 + lane / 4;
+    }
+
     static __device__ __forceinline__ uint32_t stage_of(uint32_t j)
     {
         return j % SHAPE::STAGES;
@@ -157,14 +164,6 @@ template <class SHAPE> struct rt_sm90_worker_base {
                                     keep + t, score);
     }
 
-    /* Of what is no value. */
-    template <enum rt_wgmma_type TYPE>
-    __device__ __forceinline__ void score_rest(uint32_t stage, score_registers &score) const
-    {
-        score_tile<TYPE>(rt_wgmma_operand(rt_shared_address(room.tile(stage, SHAPE::V_TILES)), 0),
-                         SHAPE::V_TILES, SHAPE::LAST_STEPS, 1, score);
-    }
-
     /* Of an own block, its halves as they were asked for. */
     __device__ __forceinline__ void find_scores(uint32_t j, score_registers &score) const
     {
@@ -175,45 +174,20 @@ template <class SHAPE> struct rt_sm90_worker_base {
         wait_for_half(j, 1);
         rt_wgmma_begin();
         score_half(stage, 1, 1, score);
-        if constexpr (SHAPE::F16) {
-            finish_units(stage, score);
-            return;
-        }
-        if (SHAPE::TILES > SHAPE::V_TILES)
-            score_rest<RT_WGMMA_BF16>(stage, score);
-        finish_products(score);
-    }
-
-    static __device__ __forceinline__ void finish_products(score_registers &score)
-    {
+        if (SHAPE::TILES > SHAPE::V_TILES) /* what is no value */
+            score_tile<SHAPE::TYPE>(
+                rt_wgmma_operand(rt_shared_address(room.tile(stage, SHAPE::V_TILES)), 0),
+                SHAPE::V_TILES, SHAPE::LAST_STEPS, 1, score);
         rt_wgmma_commit();
         rt_wgmma_wait<0>();
         rt_wgmma_settle(score);
+        if constexpr (SHAPE::F16) {
+            scale_scores(stage, score);
+            lift_scores(stage, score);
+        }
     }
 
     /* ---- where keys have units (kernels/sm90/attend_units.cuh) ---- */
-
-    __device__ __forceinline__ bool rest_is_bf16(void) const
-    {
-        return SHAPE::TILES > SHAPE::V_TILES && all.quant.fp8 < SHAPE::D_QK;
-    }
-
-    /* Scores so far are of f16. What is bf16 is added when they have the units of q and k. */
-    __device__ __forceinline__ void finish_units(uint32_t stage, score_registers &score) const
-    {
-        if (SHAPE::TILES > SHAPE::V_TILES && !rest_is_bf16()) {
-            rt_wgmma_begin();
-            score_rest<RT_WGMMA_F16>(stage, score);
-        }
-        finish_products(score);
-        scale_scores(stage, score);
-        if (rest_is_bf16()) {
-            rt_wgmma_begin();
-            score_rest<RT_WGMMA_BF16>(stage, score);
-            finish_products(score);
-        }
-        lift_scores(stage, score);
-    }
 
     /* A thread has, of the wide side, `across` and that + 8; of each eight of the narrow two. */
     __device__ __forceinline__ void scale_scores(uint32_t stage, score_registers &score) const
@@ -240,11 +214,11 @@ template <class SHAPE> struct rt_sm90_worker_base {
             score[i] = __fmul_rn(score[i], scale) + lift[WIDE ? i / 4 * 8 + i % 2 : i / 2 % 2 * 8];
     }
 
-    /* Of q what is multiplied in f16 becomes that, in place and in units of its query row: a warp
-     * of either worker takes a query row at a time. */
+    /* q becomes f16, in place and in units of its query row: a warp of either worker takes a query
+     * row at a time. */
     __device__ __forceinline__ void convert_queries(void) const
     {
-        const int vectors = (rest_is_bf16() ? SHAPE::D_V : SHAPE::D_QK) / 8;
+        constexpr int vectors = SHAPE::D_QK / 8;
 #pragma unroll 1
         for (int row = worker * RT_SM90_WORKER_WARPS + warp; row < SHAPE::TILE_ROWS;
              row += RT_SM90_WORKERS * RT_SM90_WORKER_WARPS) {
@@ -268,15 +242,19 @@ template <class SHAPE> struct rt_sm90_worker_base {
                          (vector ^ row) % 8 * 16);
     }
 
+    static __device__ __forceinline__ uint32_t most_of(const uint4 &x)
+    {
+        return max(max(rt_sm90_most_bf16(x.x), rt_sm90_most_bf16(x.y)),
+                   max(rt_sm90_most_bf16(x.z), rt_sm90_most_bf16(x.w)));
+    }
+
     /* The largest magnitude, as a float's bits. By a whole warp. */
     __device__ __forceinline__ uint32_t most_of_query(int row, int vectors) const
     {
         uint32_t most = 0;
 #pragma unroll 1
         for (int vector = lane; vector < vectors; vector += 32) {
-            const uint4 x = *query_vector(row, vector);
-            most = max(most, max(max(rt_sm90_most_bf16(x.x), rt_sm90_most_bf16(x.y)),
-                                 max(rt_sm90_most_bf16(x.z), rt_sm90_most_bf16(x.w))));
+            most = max(most, most_of(*query_vector(row, vector)));
         }
         return __reduce_max_sync(RT_ATTEND_FULL_WARP, most);
     }
@@ -386,29 +364,37 @@ template <class SHAPE> struct rt_sm90_worker_base {
      * and the columns are noted; their NaN comes at the segment's end. Where all is finite, which
      * each warp finds out for itself, this costs a load a key and a vote.
      */
-    __device__ __forceinline__ void part_drafts(uint32_t j, int start, int end)
+    template <class SELF>
+    __device__ __forceinline__ void part_drafts(const SELF &self, uint32_t j, int start, int end)
     {
         const int from = max(length - room.desk.lag[0] - start, 0);
-        if (!find_spoilt(j, from, end))
+        if (!self.find_spoilt(j, from, end))
             return;
         sync_worker(); /* all have looked */
         if (warp == 0 && lane < VECTORS)
-            clear_spoilt(j, start, from, end);
+            self.clear_spoilt(j, start, from, end);
         spoilt = true;
         rt_fence_async();
         sync_worker();
     }
 
     /* Behind the scores of block j: its values in this worker's half become fit for the product.
-     * Of listed keys they are: all query rows see them all, and what is no key is zeros. */
-    __device__ __forceinline__ void part_keys(uint32_t j, int start)
+     * Of listed keys they are: all query rows see them all, and what is no key is zeros. SELF knows
+     * what a stage's values are. */
+    template <class SELF>
+    __device__ __forceinline__ void part_keys_of(const SELF &self, uint32_t j, int start)
     {
         if (SHAPE::LISTED || all_seen(start))
             return;
         if (p.rows.q_len > 1)
-            part_drafts(j, start, min(length - start, 64));
+            part_drafts(self, j, start, min(length - start, 64));
         if (length - start < 64)
-            clear_tail(j, length - start);
+            self.clear_tail(j, length - start);
+    }
+
+    __device__ __forceinline__ void part_keys(uint32_t j, int start)
+    {
+        part_keys_of(*this, j, start);
     }
 
     /* Whether a column of this worker's becomes NaN for a query row. */

@@ -100,6 +100,25 @@ template <> struct rt_wgmma<8> {
             RT_PRODUCT("bf16");
 #undef RT_PRODUCT
     }
+
+    /* a in registers. */
+    template <int B_ACROSS, enum rt_wgmma_type TYPE = RT_WGMMA_BF16>
+    static __device__ __forceinline__ void registers(float (&d)[4], const uint32_t (&a)[4],
+                                                     uint64_t b, int keep = 1)
+    {
+#define RT_PRODUCT(type)                                                                           \
+    asm volatile("{\n.reg .pred keep;\nsetp.ne.b32 keep, %10, 0;\n"                                \
+                 "wgmma.mma_async.sync.aligned.m64n8k16.f32." type "." type " "                    \
+                 "{%0, %1, %2, %3}, "                                                              \
+                 "{%4, %5, %6, %7}, %8, keep, 1, 1, %9;\n}"                                        \
+                 : RT_D4(0)                                                                        \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(B_ACROSS), "r"(keep))
+        if constexpr (TYPE == RT_WGMMA_F16)
+            RT_PRODUCT("f16");
+        else
+            RT_PRODUCT("bf16");
+#undef RT_PRODUCT
+    }
 };
 
 template <> struct rt_wgmma<16> {
@@ -121,6 +140,25 @@ template <> struct rt_wgmma<16> {
             RT_PRODUCT("bf16");
 #undef RT_PRODUCT
     }
+
+    /* a in registers. */
+    template <int B_ACROSS, enum rt_wgmma_type TYPE = RT_WGMMA_BF16>
+    static __device__ __forceinline__ void registers(float (&d)[8], const uint32_t (&a)[4],
+                                                     uint64_t b, int keep = 1)
+    {
+#define RT_PRODUCT(type)                                                                           \
+    asm volatile("{\n.reg .pred keep;\nsetp.ne.b32 keep, %14, 0;\n"                                \
+                 "wgmma.mma_async.sync.aligned.m64n16k16.f32." type "." type " "                   \
+                 "{%0, %1, %2, %3, %4, %5, %6, %7}, "                                              \
+                 "{%8, %9, %10, %11}, %12, keep, 1, 1, %13;\n}"                                    \
+                 : RT_D4(0), RT_D4(4)                                                              \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(B_ACROSS), "r"(keep))
+        if constexpr (TYPE == RT_WGMMA_F16)
+            RT_PRODUCT("f16");
+        else
+            RT_PRODUCT("bf16");
+#undef RT_PRODUCT
+    }
 };
 
 template <> struct rt_wgmma<32> {
@@ -136,6 +174,25 @@ template <> struct rt_wgmma<32> {
                  "%16, %17, keep, 1, 1, %18, %19;\n}"                                              \
                  : RT_D16(0)                                                                       \
                  : "l"(a), "l"(b), "n"(A_ACROSS), "n"(B_ACROSS), "r"(keep))
+        if constexpr (TYPE == RT_WGMMA_F16)
+            RT_PRODUCT("f16");
+        else
+            RT_PRODUCT("bf16");
+#undef RT_PRODUCT
+    }
+
+    /* a in registers. */
+    template <int B_ACROSS, enum rt_wgmma_type TYPE = RT_WGMMA_BF16>
+    static __device__ __forceinline__ void registers(float (&d)[16], const uint32_t (&a)[4],
+                                                     uint64_t b, int keep = 1)
+    {
+#define RT_PRODUCT(type)                                                                           \
+    asm volatile("{\n.reg .pred keep;\nsetp.ne.b32 keep, %22, 0;\n"                                \
+                 "wgmma.mma_async.sync.aligned.m64n32k16.f32." type "." type " "                   \
+                 "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "        \
+                 "{%16, %17, %18, %19}, %20, keep, 1, 1, %21;\n}"                                  \
+                 : RT_D16(0)                                                                       \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(B_ACROSS), "r"(keep))
         if constexpr (TYPE == RT_WGMMA_F16)
             RT_PRODUCT("f16");
         else
@@ -169,7 +226,7 @@ template <> struct rt_wgmma<64> {
     /* a in registers. */
     template <int B_ACROSS, enum rt_wgmma_type TYPE = RT_WGMMA_BF16>
     static __device__ __forceinline__ void registers(float (&d)[32], const uint32_t (&a)[4],
-                                                     uint64_t b)
+                                                     uint64_t b, int keep = 1)
     {
 #define RT_PRODUCT(type)                                                                           \
     asm volatile(                                                                                  \
@@ -179,7 +236,7 @@ template <> struct rt_wgmma<64> {
         "%18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "                  \
         "{%32, %33, %34, %35}, %36, keep, 1, 1, %37;\n}"                                           \
         : RT_D16(0), RT_D16(16)                                                                    \
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(B_ACROSS), "r"(1))
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(B_ACROSS), "r"(keep))
         if constexpr (TYPE == RT_WGMMA_F16)
             RT_PRODUCT("f16");
         else

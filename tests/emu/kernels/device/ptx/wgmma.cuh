@@ -55,10 +55,11 @@ template <int N> struct rt_wgmma {
     }
 
     template <int B_ACROSS, enum rt_wgmma_type TYPE = RT_WGMMA_BF16>
-    static inline void registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b)
+    static inline void registers(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b,
+                                 int keep = 1)
     {
         const struct emu_product p = {
-            d, N, 0, b, a, false, B_ACROSS != 0, true, TYPE == RT_WGMMA_F16};
+            d, N, 0, b, a, false, B_ACROSS != 0, keep != 0, TYPE == RT_WGMMA_F16};
         emu_product_issue(&p);
     }
 };

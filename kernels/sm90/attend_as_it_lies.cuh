@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_KERNELS_SM90_ATTEND_AS_IT_LIES_CUH
+#define RT_KERNELS_SM90_ATTEND_AS_IT_LIES_CUH
+
+/*
+ * Keys of e4m3 come into their stage as they lie in the cache, by copies that run behind the
+ * loading warps' backs: of warp w keys 16 w .. 16 w + 15 of every block, in a row of the stage
+ * each. What numbers are multiples of is told beside them; workers make f16 of them
+ * (kernels/sm90/attend_bytes.cuh).
+ */
+#include "kernels/device/ptx/cp_async.cuh"
+#include "kernels/sm90/attend_bytes.cuh"
+#include "kernels/sm90/attend_convert.cuh"
+
+template <class SHAPE> struct rt_sm90_as_it_lies : rt_sm90_conversion<SHAPE> {
+    typedef rt_sm90_conversion<SHAPE> base;
+    static constexpr int WARP_KEYS = base::WARP_KEYS;
+    static constexpr int REST = SHAPE::D_QK - SHAPE::D_V; /* what is no value */
+    using base::quant;
+    using base::room;
+    using base::warp;
+
+    uint32_t asked; /* blocks of the part */
+
+    __device__ __forceinline__ rt_sm90_as_it_lies(const typename SHAPE::params &all,
+                                                  const rt_sm90_room<SHAPE> &room_)
+        : base(all, room_), asked(0)
+    {
+    }
+
+    /* So many vectors of each key, from there on in its row. */
+    template <int OF_KEY>
+    __device__ __forceinline__ void copy(uint32_t stage, const struct rt_sm90_quant_key &of,
+                                         uint32_t from, uint32_t to) const
+    {
+        constexpr int KEYS = 32 / OF_KEY; /* of a pass */
+        const uint32_t lane = base::my_lane(), vector = lane % OF_KEY * 16;
+        unsigned char *at = room.row(stage, (int)(warp * WARP_KEYS + lane / OF_KEY)) + to + vector;
+#pragma unroll
+        for (int i = 0; i < WARP_KEYS / KEYS; i++)
+            rt_cp_async_16(at + i * KEYS * SHAPE::ROW_BYTES,
+                           base::row_of(of, i * KEYS + lane / OF_KEY) + from + vector, true);
+    }
+
+    __device__ __forceinline__ void copy_rest(uint32_t stage,
+                                              const struct rt_sm90_quant_key &of) const
+    {
+        if (this->rest_is_bf16())
+            copy<REST / 8>(stage, of, quant.rest_offset_bytes, SHAPE::D_V);
+        else
+            copy<REST / 16>(stage, of, SHAPE::D_V, SHAPE::D_V);
+    }
+
+    /* ---- what workers are told ---- */
+
+    static __device__ __forceinline__ bool is_finite(uint32_t scale)
+    {
+        return (scale & 0x7f800000u) != 0x7f800000u;
+    }
+
+    /* Scores of a key one of whose scales is not finite are NaN, and with them all that its query
+     * rows get; what others multiply by a weight of 0 is finite. */
+    __device__ __forceinline__ void mark(uint32_t stage, const struct rt_sm90_quant_key &of,
+                                         float unit) const
+    {
+        const uint32_t lane = base::my_lane(), key = warp * WARP_KEYS + lane;
+        const uint32_t mine = is_finite(of.scale[0]) && is_finite(of.scale[1]) ? 1 : 0;
+        const bool finite = (mine & __shfl_xor_sync(RT_ATTEND_FULL_WARP, mine, 16)) != 0;
+        if (lane < WARP_KEYS) {
+            const int lift = rt_sm90_lift(finite ? unit : 1.0f);
+            const float lowered = rt_sm90_power_of_2(-lift);
+            room.desk.unit[stage][key] = finite ? unit : RT_SM90_NAN;
+            room.desk.lift[stage][key] = (float)lift;
+            room.desk.lowered[stage][key] = lowered;
+            room.desk.weight[stage][key] = (finite ? unit : 1.0f) * lowered * RT_SM90_WEIGHT_UNITS;
+        }
+        if constexpr (SHAPE::LISTED) {
+            const bool found = of.row != (const unsigned char *)rt_sm90_no_key;
+            const uint32_t there = __ballot_sync(RT_ATTEND_FULL_WARP, found);
+            if (rt_elected())
+                room.desk.listed[stage][warp] = (uint16_t)there;
+        }
+    }
+
+    /* Lanes 0-15 have the scales of a half's first columns, 16-31 those of its others. */
+    __device__ __forceinline__ void mark_half(uint32_t stage, int half, uint32_t scale,
+                                              float inverse) const
+    {
+        if (!this->has_tiles())
+            return;
+        const uint32_t lane = base::my_lane();
+        const int at = (int)(warp * WARP_KEYS) + rt_sm90_row_of_key((int)(lane % WARP_KEYS));
+        const float factor = is_finite(scale) ? __uint_as_float(scale) * inverse : 0.0f;
+        room.desk.factor[stage][half * 2 + lane / 16][at] = (uint16_t)rt_pack_f16x2(factor, 0.0f);
+    }
+
+    /* The next block. */
+    __device__ __forceinline__ void ask(const struct rt_sm90_quant_key &of)
+    {
+        const uint32_t stage = asked % SHAPE::STAGES, parity = (asked / SHAPE::STAGES & 1) ^ 1;
+        asked++;
+        struct rt_sm90_key_units units = {__uint_as_float(of.scale[0]), 1.0f, {}, false};
+        if (this->has_tiles())
+            units = this->tile_units(of, 0);
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            uint64_t *full = &room.desk.kv_full[stage][half];
+            rt_mbarrier_wait(&room.desk.kv_empty[stage][half], parity);
+            copy<base::VECTORS>(stage, of, half * base::HALF, half * base::HALF);
+            if (half == 0)
+                mark(stage, of, units.unit);
+            else
+                copy_rest(stage, of);
+            mark_half(stage, half, of.scale[half], units.inverse);
+            rt_cp_async_arrive(full);
+            this->tell(stage, half);
+        }
+    }
+
+    /* A block that no other is in front of. */
+    __device__ __forceinline__ void begin(const struct rt_sm90_quant_key &of, bool there)
+    {
+        if (there)
+            ask(of);
+    }
+
+    /* A block that has been asked for; asks for the one behind it, if there is one. */
+    __device__ __forceinline__ void bring(uint32_t, const struct rt_sm90_quant_key &,
+                                          const struct rt_sm90_quant_key &next, bool more)
+    {
+        if (more)
+            ask(next);
+    }
+};
+
+#endif

@@ -1,0 +1,464 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_KERNELS_SM90_ATTEND_BYTES_CUH
+#define RT_KERNELS_SM90_ATTEND_BYTES_CUH
+
+/*
+ * A worker's products where a stage has keys of e4m3 as they lie in the cache, a row of
+ * SHAPE::ROW_BYTES each: what a thread reads it makes f16 of in its registers, and those are
+ * operand a. So no number is written back to shared memory, and each is converted twice, for the
+ * scores by its block's owner and for the values by the half's worker.
+ *
+ * Which element is which of a product's is free as long as both operands agree. Rows are 32 bytes
+ * beyond a multiple of 64, and the order is one in which a thread's bytes lie side by side and the
+ * lanes that read at the same time meet no bank twice. Lane 4 g + t of warp w has
+ *
+ *   scores   a = k [64 keys][D_QK], row 16 w + g and that + 8: key `own_key`, and that + 8
+ *            values   of 64 columns the 16 from 16 t on: columns 4 s .. 4 s + 3 of them are what
+ *                     product s has at 2 t, 2 t + 1, 2 t + 8, 2 t + 9
+ *            the rest of 32 columns the 8 from 8 t on, likewise: two products
+ *            and q has its columns in that order (convert_queries)
+ *   values   a = v^T [D_V / 2][64 keys]: of product s of four keys, number i 16 s + `value_key`,
+ *            at 2 t + i % 2 + 8 (i / 2), so that weights lie as the rows of scores do
+ *            of each 2 HALF_TILES columns side by side, which are rows g and g + 8 of each tile
+ *
+ * Several scales a token: numbers are multiplied by `factor`, scale / S in f16, which one group of
+ * D_V / 4 columns has alike; attend_units.cuh has what is to be said of S.
+ */
+#include "kernels/device/ptx/convert_e4m3.cuh"
+#include "kernels/device/ptx/permute.cuh"
+#include "kernels/sm90/attend_work.cuh"
+
+/* Of 16 rows of operand a, or of 16 keys of a product of values, the key that is number `row`; and
+ * back. */
+static __device__ __forceinline__ int rt_sm90_key_at(int row)
+{
+    const int odd = row & 1;
+    return (row >> 3) * 8 + odd * 4 + ((row >> 1 & 3) ^ odd * 2);
+}
+
+static __device__ __forceinline__ int rt_sm90_row_of_key(int key)
+{
+    const int odd = key >> 2 & 1;
+    return (key >> 3) * 8 + ((key & 3) ^ odd * 2) * 2 + odd;
+}
+
+/* Bytes b of two words, as two words: {low 0, high 0, low 1, high 1} and those of 2 and 3. */
+static __device__ __forceinline__ uint2 rt_sm90_interleave(uint32_t low, uint32_t high)
+{
+    return make_uint2(rt_permute_bytes(low, high, 0x5140), rt_permute_bytes(low, high, 0x7362));
+}
+
+template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
+    typedef rt_sm90_worker_base<SHAPE> base;
+    typedef typename base::score_registers score_registers;
+    typedef rt_wgmma<SHAPE::TILE_ROWS> product;
+    static constexpr int HALF_TILES = SHAPE::HALF_TILES, HALF = SHAPE::D_V / 2;
+    static constexpr int GROUP = SHAPE::D_V / 4; /* columns with one factor */
+    static constexpr int REST = SHAPE::D_QK - SHAPE::D_V;
+    static constexpr int COLUMNS = 2 * HALF_TILES; /* of values, of a thread */
+    /* Groups of products on their way, with their operands. */
+    static constexpr int FLIGHT = SHAPE::TILE_ROWS == 64 ? 2 : 4;
+    using base::all;
+    using base::lane;
+    using base::p;
+    using base::room;
+    using base::warp;
+    using base::worker;
+
+    __device__ __forceinline__ rt_sm90_bytes(const typename SHAPE::params &all_,
+                                             const rt_sm90_room<SHAPE> &room_, int worker_)
+        : base(all_, room_, worker_)
+    {
+    }
+
+    /* Of the block, the key of this thread's first score; the second is 8 further. */
+    __device__ __forceinline__ int own_key(void) const
+    {
+        return warp * 16 + rt_sm90_key_at(lane / 4);
+    }
+
+    __device__ __forceinline__ int value_key(int step, int i) const
+    {
+        return step * 16 + i * 4 + (lane % 4 ^ i % 2 * 2);
+    }
+
+    /* Of this worker's half, the first of this thread's. */
+    __device__ __forceinline__ int own_column(void) const
+    {
+        return (warp * 8 + lane / 4) * COLUMNS;
+    }
+
+    /* Values have scales of several groups. */
+    __device__ __forceinline__ bool has_factors(void) const
+    {
+        return all.quant.scale_kind != RT_QUANT_SCALE_TENSOR && all.quant.tile < SHAPE::D_V;
+    }
+
+    __device__ __forceinline__ bool rest_is_bf16(void) const
+    {
+        return all.quant.fp8 < SHAPE::D_QK;
+    }
+
+    /* What threads have brought, for threads. */
+    __device__ __forceinline__ void wait_for_half(uint32_t j, int half) const
+    {
+        rt_mbarrier_wait(&room.desk.kv_full[base::stage_of(j)][half], j / SHAPE::STAGES & 1);
+    }
+
+    static __device__ __forceinline__ uint32_t times(uint32_t pair, uint32_t factor,
+                                                     bool multiplies)
+    {
+        return multiplies ? rt_multiply_f16x2(pair, factor) : pair;
+    }
+
+    /* ---- scores ---- */
+
+    __device__ __forceinline__ uint64_t query_operand(int tile, int step) const
+    {
+        return rt_wgmma_further(
+            rt_wgmma_operand(rt_shared_address(room.q + tile * SHAPE::Q_TILE_BYTES), 0), step * 32);
+    }
+
+    /* Two f16 of a row's factor. */
+    __device__ __forceinline__ uint32_t row_factor(uint32_t stage, int group, int row) const
+    {
+        return room.desk.factor[stage][group][warp * 16 + lane / 4 + row * 8] * 0x10001u;
+    }
+
+    /* 64 columns of two keys are four products; so many words of each are a group's operands. */
+    template <bool FACTORS, int WORDS>
+    static __device__ __forceinline__ void
+    widen_words(const uint4 (&x)[2], int from, const uint32_t (&factor)[2], uint32_t (&a)[WORDS][4])
+    {
+#pragma unroll
+        for (int row = 0; row < 2; row++) {
+            const uint32_t word[4] = {x[row].x, x[row].y, x[row].z, x[row].w};
+#pragma unroll
+            for (int s = 0; s < WORDS; s++) {
+                a[s][row] = times(rt_e4m3x2_f16x2<0>(word[from + s]), factor[row], FACTORS);
+                a[s][row + 2] = times(rt_e4m3x2_f16x2<1>(word[from + s]), factor[row], FACTORS);
+            }
+        }
+    }
+
+    template <enum rt_wgmma_type TYPE, int STEPS>
+    __device__ __forceinline__ void multiply(const uint32_t (&a)[STEPS][4], int tile, int step,
+                                             bool keep, score_registers &score) const
+    {
+        rt_wgmma_begin();
+#pragma unroll
+        for (int s = 0; s < STEPS; s++)
+            product::template registers<0, TYPE>(score, a[s], query_operand(tile, step + s),
+                                                 keep || s > 0);
+        rt_wgmma_commit();
+    }
+
+    template <bool FACTORS>
+    __device__ __forceinline__ void score_values(uint32_t j, score_registers &score) const
+    {
+        const uint32_t stage = base::stage_of(j);
+        const unsigned char *at = room.row(stage, own_key()) + lane % 4 * 16;
+        constexpr int WORDS = SHAPE::TILE_ROWS == 64 ? 2 : 4, OF_TILE = 4 / WORDS; /* groups */
+        uint4 x[2];
+        uint32_t factor[2] = {}, a[2][WORDS][4];
+#pragma unroll
+        for (int n = 0; n < SHAPE::V_TILES * OF_TILE; n++) {
+            const int tile = n / OF_TILE, word = n % OF_TILE * WORDS;
+            if (n % (HALF_TILES * OF_TILE) == 0)
+                wait_for_half(j, tile / HALF_TILES);
+#pragma unroll
+            for (int row = 0; row < 2 && word == 0; row++) {
+                x[row] = *(const uint4 *)(at + tile * 64 + row * 8 * SHAPE::ROW_BYTES);
+                if (FACTORS)
+                    factor[row] = row_factor(stage, tile * 64 / GROUP, row);
+            }
+            if (n >= 2)
+                rt_wgmma_wait<1>(); /* whose registers these are */
+            widen_words<FACTORS>(x, word, factor, a[n % 2]);
+            multiply<RT_WGMMA_F16>(a[n % 2], tile, word, n > 0, score);
+        }
+        rt_wgmma_wait<0>();
+        rt_wgmma_settle(score);
+    }
+
+    /* Of 32 columns that are no values: two products' operands. */
+    static __device__ __forceinline__ void widen_rest(const unsigned char *at, uint32_t (&a)[2][4])
+    {
+#pragma unroll
+        for (int row = 0; row < 2; row++) {
+            const uint2 x = *(const uint2 *)(at + row * 8 * SHAPE::ROW_BYTES);
+            a[0][row] = rt_e4m3x2_f16x2<0>(x.x);
+            a[0][row + 2] = rt_e4m3x2_f16x2<1>(x.x);
+            a[1][row] = rt_e4m3x2_f16x2<0>(x.y);
+            a[1][row + 2] = rt_e4m3x2_f16x2<1>(x.y);
+        }
+    }
+
+    static __device__ __forceinline__ void take_rest(const unsigned char *at, uint32_t (&a)[2][4])
+    {
+#pragma unroll
+        for (int row = 0; row < 2; row++) {
+            const uint4 x = *(const uint4 *)(at + row * 8 * SHAPE::ROW_BYTES);
+            a[0][row] = x.x;
+            a[0][row + 2] = x.y;
+            a[1][row] = x.z;
+            a[1][row + 2] = x.w;
+        }
+    }
+
+    template <enum rt_wgmma_type TYPE>
+    __device__ __forceinline__ void score_rest(uint32_t stage, score_registers &score) const
+    {
+        constexpr int LANE_BYTES = TYPE == RT_WGMMA_F16 ? 8 : 16;
+        const unsigned char *at = room.row(stage, own_key()) + SHAPE::D_V + lane % 4 * LANE_BYTES;
+        uint32_t a[REST / 32][2][4];
+#pragma unroll
+        for (int c = 0; c < REST / 32; c++) {
+            if constexpr (TYPE == RT_WGMMA_F16)
+                widen_rest(at + c * 4 * LANE_BYTES, a[c]);
+            else
+                take_rest(at + c * 4 * LANE_BYTES, a[c]);
+            multiply<TYPE>(a[c], SHAPE::V_TILES, 2 * c, true, score);
+        }
+        rt_wgmma_wait<0>();
+        rt_wgmma_settle(score);
+    }
+
+    /* Of an own block, its halves as they were asked for, as y. What is bf16 is added when the
+     * others have the units of q and k. */
+    __device__ __forceinline__ void find_scores(uint32_t j, score_registers &score) const
+    {
+        const uint32_t stage = base::stage_of(j);
+        if (has_factors())
+            score_values<true>(j, score);
+        else
+            score_values<false>(j, score);
+        if (!rest_is_bf16())
+            score_rest<RT_WGMMA_F16>(stage, score);
+        scale_scores(stage, score);
+        if (rest_is_bf16())
+            score_rest<RT_WGMMA_BF16>(stage, score);
+        lift_scores(stage, score);
+    }
+
+    __device__ __forceinline__ void scale_scores(uint32_t stage, score_registers &score) const
+    {
+        const float *unit = room.desk.unit[stage] + own_key();
+        const float of_key[2] = {unit[0], unit[8]};
+#pragma unroll
+        for (int i = 0; i < SHAPE::TILE_ROWS / 2; i += 4) {
+            const float2 of_query = *(const float2 *)&room.desk.query_unit[i * 2 + lane % 4 * 2];
+            score[i] *= of_key[0] * of_query.x;
+            score[i + 1] *= of_key[0] * of_query.y;
+            score[i + 2] *= of_key[1] * of_query.x;
+            score[i + 3] *= of_key[1] * of_query.y;
+        }
+    }
+
+    __device__ __forceinline__ void lift_scores(uint32_t stage, score_registers &score) const
+    {
+        const float *lift = room.desk.lift[stage] + own_key();
+        const float of_key[2] = {lift[0], lift[8]};
+#pragma unroll
+        for (int i = 0; i < SHAPE::TILE_ROWS / 2; i++)
+            score[i] = __fmul_rn(score[i], this->scale) + of_key[i / 2 % 2];
+    }
+
+    /* ---- values ---- */
+
+    /* This thread's columns of the product's four keys. */
+    __device__ __forceinline__ void load_values(const unsigned char *half, int step,
+                                                uint32_t (&x)[4][COLUMNS / 4]) const
+    {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const unsigned char *at = half + value_key(step, i) * SHAPE::ROW_BYTES;
+            if constexpr (COLUMNS == 8) {
+                const uint2 two = *(const uint2 *)at;
+                x[i][0] = two.x;
+                x[i][1] = two.y;
+            } else {
+                x[i][0] = *(const uint32_t *)at;
+            }
+        }
+    }
+
+    /* Word w of the product's keys: operands of two tiles, columns 4 w and that + 1 of one. */
+    template <bool FACTORS>
+    static __device__ __forceinline__ void widen_word(const uint32_t (&x)[4][COLUMNS / 4], int w,
+                                                      const uint32_t (&factor)[2],
+                                                      uint32_t (&a)[2][4])
+    {
+#pragma unroll
+        for (int pair = 0; pair < 2; pair++) {
+            const uint2 both = rt_sm90_interleave(x[2 * pair][w], x[2 * pair + 1][w]);
+            a[0][2 * pair] = times(rt_e4m3x2_f16x2<0>(both.x), factor[pair], FACTORS);
+            a[0][2 * pair + 1] = times(rt_e4m3x2_f16x2<1>(both.x), factor[pair], FACTORS);
+            a[1][2 * pair] = times(rt_e4m3x2_f16x2<0>(both.y), factor[pair], FACTORS);
+            a[1][2 * pair + 1] = times(rt_e4m3x2_f16x2<1>(both.y), factor[pair], FACTORS);
+        }
+    }
+
+    template <bool FACTORS>
+    __device__ __forceinline__ void add_values(uint32_t stage,
+                                               float (&out)[HALF_TILES][SHAPE::TILE_ROWS / 2]) const
+    {
+        constexpr int WORDS = COLUMNS / 4, TURNS = 4 * WORDS;
+        const unsigned char *half = room.row(stage, 0) + worker * HALF + own_column();
+        const uint16_t *factors = room.desk.factor[stage][worker * 2 + warp / 2] + lane % 4 * 2;
+        const uint64_t pt = rt_wgmma_operand(rt_shared_address(room.weights(stage)), 0);
+        uint32_t x[4][WORDS], factor[2] = {}, a[FLIGHT][2][4];
+#pragma unroll
+        for (int turn = 0; turn < TURNS; turn++) {
+            const int step = turn / WORDS, word = turn % WORDS;
+            if (word == 0)
+                load_values(half, step, x);
+            if (FACTORS && word == 0)
+#pragma unroll
+                for (int pair = 0; pair < 2; pair++)
+                    factor[pair] = *(const uint32_t *)&factors[step * 16 + pair * 8];
+            if (turn >= FLIGHT)
+                rt_wgmma_wait<FLIGHT - 1>(); /* whose registers these are */
+            widen_word<FACTORS>(x, word, factor, a[turn % FLIGHT]);
+            rt_wgmma_begin();
+#pragma unroll
+            for (int t = 0; t < 2; t++)
+                product::template registers<0, RT_WGMMA_F16>(out[word * 2 + t], a[turn % FLIGHT][t],
+                                                             rt_wgmma_further(pt, step * 32));
+            rt_wgmma_commit();
+        }
+        rt_wgmma_wait<0>();
+    }
+
+    __device__ __forceinline__ void add_values(uint32_t stage,
+                                               float (&out)[HALF_TILES][SHAPE::TILE_ROWS / 2]) const
+    {
+        if (has_factors())
+            add_values<true>(stage, out);
+        else
+            add_values<false>(stage, out);
+    }
+
+    /* ---- q ---- */
+
+    /* As worker_base's, and its columns in the order of operand a. What is no value stays as it is
+     * where keys have it in bf16. A warp has all of a query row in registers: one trip to shared
+     * memory and back. */
+    __device__ __forceinline__ void convert_queries(void) const
+    {
+        constexpr int VECTORS = SHAPE::D_QK / 8, OF_LANE = (VECTORS + 31) / 32;
+        const int f16 = (rest_is_bf16() ? SHAPE::D_V : SHAPE::D_QK) / 8;
+#pragma unroll 1
+        for (int row = worker * RT_SM90_WORKER_WARPS + warp; row < SHAPE::TILE_ROWS;
+             row += RT_SM90_WORKERS * RT_SM90_WORKER_WARPS) {
+            uint4 x[OF_LANE] = {};
+            uint32_t most = 0;
+#pragma unroll
+            for (int i = 0; i < OF_LANE; i++)
+                if (i * 32 + lane < VECTORS)
+                    x[i] = *this->query_vector(row, i * 32 + lane);
+#pragma unroll
+            for (int i = 0; i < OF_LANE; i++)
+                if (i * 32 + lane < f16)
+                    most = max(most, base::most_of(x[i]));
+            most = __reduce_max_sync(RT_ATTEND_FULL_WARP, most);
+            __syncwarp(); /* all have read theirs */
+            put_row(row, f16, rt_sm90_query_log2(most), x);
+        }
+        rt_fence_async();
+        this->sync_both();
+    }
+
+    template <int OF_LANE>
+    __device__ __forceinline__ void put_row(int row, int f16, int log2,
+                                            const uint4 (&x)[OF_LANE]) const
+    {
+        const float by = rt_sm90_power_of_2(-log2);
+#pragma unroll
+        for (int i = 0; i < OF_LANE; i++) {
+            const int vector = i * 32 + lane;
+            if (vector < SHAPE::D_QK / 8)
+                put_query(row, vector, vector < f16 ? rt_sm90_bf16_f16(x[i], by) : x[i]);
+        }
+        if (lane == 0)
+            room.desk.query_unit[row] = rt_sm90_power_of_2(log2);
+    }
+
+    /* Word w of a vector of values is what product 2 (vector % 2) + w / 2 has, of lane t vector / 2
+     * of a tile's eight; of the rest, product w / 2 of a half tile's two, and t vector % 4. */
+    __device__ __forceinline__ void put_query(int row, int vector, const uint4 &x) const
+    {
+        const bool is_value = vector < SHAPE::D_V / 8;
+        const int tile = vector / 8 * 8, of_tile = vector % 8;
+        const int first = is_value ? of_tile % 2 * 4 : of_tile / 4 * 4;
+        const int word = is_value ? of_tile / 2 : of_tile % 4;
+        const uint32_t from[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+        for (int w = 0; w < 4; w++)
+            ((uint32_t *)this->query_vector(row, tile + first + w))[word] = from[w];
+    }
+
+    /* ---- keys that a product of values must not meet ---- */
+
+    /* 16 bytes of a key of block j, in this worker's half. */
+    __device__ __forceinline__ uint4 *vector_of(uint32_t j, int key, int vector) const
+    {
+        return (uint4 *)(room.row(base::stage_of(j), key) + worker * HALF) + vector;
+    }
+
+    __device__ __forceinline__ void clear_tail(uint32_t j, int valid) const
+    {
+        constexpr int VECTORS = HALF / 16;
+        const int thread = (int)threadIdx.x % (int)RT_SM90_WORKER_THREADS;
+#pragma unroll 1
+        for (int i = thread; i < (64 - valid) * VECTORS; i += (int)RT_SM90_WORKER_THREADS)
+            *vector_of(j, valid + i / VECTORS, i % VECTORS) = make_uint4(0, 0, 0, 0);
+        this->sync_worker();
+    }
+
+    /* Of four e4m3 a bit each, where they are NaN. */
+    static __device__ __forceinline__ uint32_t is_nan(uint32_t four)
+    {
+        return ((four & 0x7f7f7f7fu) + 0x01010101u) & 0x80808080u;
+    }
+
+    __device__ __forceinline__ bool find_spoilt(uint32_t j, int from, int end) const
+    {
+        bool found = false;
+#pragma unroll 1
+        for (int key = from; key < end; key++) {
+            const uint4 x = *vector_of(j, key, lane % (HALF / 16));
+            found |= (is_nan(x.x) | is_nan(x.y) | is_nan(x.z) | is_nan(x.w)) != 0;
+        }
+        return __any_sync(RT_ATTEND_FULL_WARP, found);
+    }
+
+    /* Eight columns a lane; see worker_base's. */
+    __device__ __forceinline__ void clear_spoilt(uint32_t j, int start, int from, int end) const
+    {
+        uint32_t word = this->spoilt ? room.desk.spoilt[worker][lane] : 0;
+#pragma unroll 1
+        for (int key = from; key < end; key++) {
+            uint2 *at = (uint2 *)vector_of(j, key, 0) + lane;
+            const uint32_t nan[2] = {is_nan(at->x), is_nan(at->y)};
+            if ((nan[0] | nan[1]) == 0)
+                continue;
+            const uint32_t mark = (uint32_t)(this->length - start - key);
+            const uint32_t taken = ((word | word >> 1 | word >> 2) & 0x11111111u) * 15;
+            uint32_t marks = 0;
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                marks |= (nan[i / 4] >> i % 4 * 8 & 0x80 ? mark : 0) << i * 4;
+            word |= marks & ~taken;
+            *at = make_uint2(0, 0);
+        }
+        room.desk.spoilt[worker][lane] = word;
+    }
+
+    __device__ __forceinline__ void part_keys(uint32_t j, int start)
+    {
+        this->part_keys_of(*this, j, start);
+    }
+};
+
+#endif
