@@ -18,7 +18,8 @@
  * finds room beside the sm90 attend in front of it, so that all are there when it ends, and the
  * next attend begins to load behind it. Many: enough to have all SMs read.
  */
-#define RT_REDUCE_MOST_BLOCKS(tile_rows) ((tile_rows) <= 32u ? 132u : 528u)
+#define RT_REDUCE_MOST_BLOCKS(tile_rows) ((tile_rows) <= RT_REDUCE_BESIDE_ROWS ? 132u : 528u)
+#define RT_REDUCE_BESIDE_ROWS 32u
 
 /*
  * reduce: for split rows, per query row: m = max of the pieces' lse (0 if all are -inf),

@@ -8,13 +8,13 @@
  * Grid (x, 1), any x: every block lists the batch rows that need it, the same list in each, and
  * takes every x-th item of it. The lists are made for RT_REDUCE_WINDOW rows at a time:
  *
- *   front  many pieces: an item is a query row's columns 0..127, 128..255, … or narrower; a block's
- *          eight, four or two warps share the pieces, the more the fewer items there are
+ *   front  many pieces: an item is a query row's columns 0..127, 128..255, … or narrower, and the
+ *          block's; its warps share the pieces
  *   back   few pieces or, where the row is empty, none: an item is a warp's
  *
- * Many are more than RT_REDUCE_FEW. But where two warps an item are more than there are, up to
- * RT_REDUCE_FEW_OF_MANY count as few: items of many come one after the other, each with two
- * barriers and a trip to memory, while a warp takes an item of its own in up to
+ * Many are more than RT_REDUCE_FEW. But where blocks would have to take a second item of those, up
+ * to RT_REDUCE_FEW_OF_MANY count as few: a block's items come one after the other, each with two
+ * barriers and a trip to memory, while its eight warps take eight items at once, each with up to
  * RT_REDUCE_FEW_OF_MANY / RT_REDUCE_DEPTH trips.
  *
  * A lane loads the lse and 16 bytes of RT_REDUCE_DEPTH pieces before it uses the first. It keeps a
@@ -34,11 +34,15 @@
  *   C         -                             sums, tops, totals of the item before
  *   D         sums, tops, totals            -
  *
- *   lengths, splits │ A │ list │ B │ item │ wait │ lse, pieces │ C │ sums │ D │ out, lse
+ *   lengths, splits │ A │ list │ B │ wait │ lse, pieces │ C │ sums │ D │ warp 0: out, lse
  *
  * What stands in front of the wait was complete when attend passed its own, and so when this began.
- * Warps wait in front of the first piece that they load, or where there is none of the output, and
- * those without an item not at all.
+ *
+ * rt_reduce_beside is the same for the few blocks that begin beside attend's. An item of many
+ * pieces is eight, four or two warps', so that blocks take up to four at once. And warps wait when
+ * they have the addresses of their pieces, or where there is none in front of the output, and those
+ * without an item not at all. It is a kernel of its own for its size: code that other blocks would
+ * have to fetch costs them 1 us.
  *
  * rt_reduce_fold is the same for batch-invariant attention, where the order follows from the row's
  * length alone (kernels/abi/invariant.h): many are more than RT_REDUCE_FEW, wherever that is, and
@@ -55,11 +59,11 @@ struct rt_reduce_end {
     float factor, lse;
 };
 
-template <bool FOLD>
+template <class KIND>
 static __device__ __forceinline__ struct rt_reduce_end
 rt_reduce_end_of(const struct rt_reduce_params &p, float top, float total, uint32_t head)
 {
-    if (FOLD) {
+    if (KIND::FOLD) {
         const struct rt_fold row = {top, total};
         return {rt_fold_row_inverse(row, p.sink, (int)head), rt_fold_row_lse(row, p.lse_base2)};
     }
@@ -70,7 +74,7 @@ rt_reduce_end_of(const struct rt_reduce_params &p, float top, float total, uint3
                   : (top + log2f(total)) * (p.lse_base2 ? 1.0f : RT_REDUCE_LN_2)};
 }
 
-template <bool FOLD, int VECTORS>
+template <class KIND, int VECTORS>
 static __device__ __forceinline__ void
 rt_reduce_store(const struct rt_reduce_params &p, const struct rt_reduce_shape &shape,
                 const struct rt_reduce_target &to, const rt_reduce_sum<VECTORS> &sum)
@@ -80,8 +84,9 @@ rt_reduce_store(const struct rt_reduce_params &p, const struct rt_reduce_shape &
     const uint32_t of_data = p.row_tokens ? to.row.row / p.row_tokens : to.row.row;
     const uint32_t token = p.row_tokens ? to.row.row - of_data * p.row_tokens : token_of_row;
     const int64_t row = (int64_t)(shape.row_base + of_data);
-    const struct rt_reduce_end end = rt_reduce_end_of<FOLD>(p, sum.top, sum.total, head);
-    rt_pdl_wait(); /* where there was no piece to wait for */
+    const struct rt_reduce_end end = rt_reduce_end_of<KIND>(p, sum.top, sum.total, head);
+    if constexpr (KIND::BESIDE)
+        rt_pdl_wait(); /* where there was no piece to wait for */
     uint16_t *out = (uint16_t *)p.out.base + row * p.out.row_stride + token * p.out.token_stride +
                     head * p.out.head_stride + to.column;
 #pragma unroll
@@ -149,7 +154,7 @@ rt_reduce_join_warps(const struct rt_reduce_board &board)
  * rounds: items are dealt to blocks first and then to a block's warps, of which the last may have
  * none. Returns this block's place among the items that follow.
  */
-template <bool FOLD, uint32_t WARPS>
+template <class KIND, uint32_t WARPS>
 static __device__ __forceinline__ uint32_t rt_reduce_by_warps(const struct rt_reduce_params &p,
                                                               const struct rt_reduce_shape &shape,
                                                               uint32_t items, uint32_t teams_log2,
@@ -168,10 +173,10 @@ static __device__ __forceinline__ uint32_t rt_reduce_by_warps(const struct rt_re
         if (!have)
             target.row.pieces = 0;
         rt_reduce_sum<1> sum;
-        if constexpr (FOLD) {
+        if constexpr (KIND::FOLD) {
             sum = rt_reduce_fold_group(p, target, (int)warp);
         } else {
-            sum = rt_reduce_add_all<1>(p, target, (int)reader, (int)(WARPS << teams_log2));
+            sum = rt_reduce_add_all<KIND, 1>(p, target, (int)reader, (int)(WARPS << teams_log2));
             rt_reduce_join_teams(sum, lanes);
         }
         __syncthreads(); /* C */
@@ -181,10 +186,10 @@ static __device__ __forceinline__ uint32_t rt_reduce_by_warps(const struct rt_re
             board.total[warp] = sum.total;
         }
         __syncthreads(); /* D */
-        if (have && of_item == 0 && rt_lane() < lanes)
-            rt_reduce_store<FOLD>(p, shape, target,
-                                  FOLD ? rt_reduce_fold_warps(board, target.row.pieces)
-                                       : rt_reduce_join_warps<WARPS>(board));
+        if (GROUPS > 1 ? have && of_item == 0 && rt_lane() < lanes : threadIdx.x < lanes)
+            rt_reduce_store<KIND>(p, shape, target,
+                                  KIND::FOLD ? rt_reduce_fold_warps(board, target.row.pieces)
+                                             : rt_reduce_join_warps<WARPS>(board));
     }
     uint32_t place = round - items;
     while (GROUPS > 1 && place >= gridDim.x)
@@ -192,8 +197,8 @@ static __device__ __forceinline__ uint32_t rt_reduce_by_warps(const struct rt_re
     return place;
 }
 
-/* As many warps to an item as leave none for a second round; folding needs one for each group. */
-template <bool FOLD>
+/* Beside attend as many warps to an item as leave none for a second round. */
+template <class KIND>
 static __device__ __forceinline__ uint32_t rt_reduce_many(const struct rt_reduce_params &p,
                                                           const struct rt_reduce_shape &shape,
                                                           uint32_t rows,
@@ -201,19 +206,21 @@ static __device__ __forceinline__ uint32_t rt_reduce_many(const struct rt_reduce
 {
     uint32_t items = rows * shape.query_rows.by << shape.chunks_log2;
     uint32_t teams_log2 = 0;
-    if constexpr (!FOLD) {
+    if constexpr (KIND::BESIDE) {
         if (items > 2 * gridDim.x)
-            return rt_reduce_by_warps<FOLD, RT_REDUCE_WARPS / 4>(p, shape, items, 0, board);
+            return rt_reduce_by_warps<KIND, RT_REDUCE_WARPS / 4>(p, shape, items, 0, board);
         if (items > gridDim.x)
-            return rt_reduce_by_warps<FOLD, RT_REDUCE_WARPS / 2>(p, shape, items, 0, board);
-        for (; teams_log2 < 2 && items * 2 <= gridDim.x; items *= 2)
-            teams_log2++;
+            return rt_reduce_by_warps<KIND, RT_REDUCE_WARPS / 2>(p, shape, items, 0, board);
     }
-    return rt_reduce_by_warps<FOLD, RT_REDUCE_WARPS>(p, shape, items, teams_log2, board);
+    while (!KIND::FOLD && teams_log2 < 2 && items * 2 <= gridDim.x) {
+        teams_log2++;
+        items *= 2;
+    }
+    return rt_reduce_by_warps<KIND, RT_REDUCE_WARPS>(p, shape, items, teams_log2, board);
 }
 
 /* A warp's share of the rows of few pieces: the unit is VECTORS * 128 columns of a query row. */
-template <bool FOLD, int VECTORS>
+template <class KIND, int VECTORS>
 static __device__ __forceinline__ void
 rt_reduce_units(const struct rt_reduce_params &p, const struct rt_reduce_shape &shape,
                 const struct rt_reduce_row *list, uint32_t unit, uint32_t units)
@@ -222,10 +229,11 @@ rt_reduce_units(const struct rt_reduce_params &p, const struct rt_reduce_shape &
     for (; unit < units; unit += gridDim.x * RT_REDUCE_WARPS) {
         const struct rt_reduce_target target =
             rt_reduce_target_of(shape, list, unit, chunks_log2, RT_WARP_LANES);
-        if constexpr (FOLD)
-            rt_reduce_store<FOLD>(p, shape, target, rt_reduce_fold_few(p, target));
+        if constexpr (KIND::FOLD)
+            rt_reduce_store<KIND>(p, shape, target, rt_reduce_fold_few(p, target));
         else
-            rt_reduce_store<FOLD>(p, shape, target, rt_reduce_add_all<VECTORS>(p, target, 0, 1));
+            rt_reduce_store<KIND>(p, shape, target,
+                                  rt_reduce_add_all<KIND, VECTORS>(p, target, 0, 1));
     }
 }
 
@@ -234,7 +242,7 @@ rt_reduce_units(const struct rt_reduce_params &p, const struct rt_reduce_shape &
  * blocks, so that few of them have many SMs. Once every warp has one, whole query rows keep more
  * of two pieces in flight than a quarter of it would; folding leaves no registers for that.
  */
-template <bool FOLD>
+template <class KIND>
 static __device__ __forceinline__ void
 rt_reduce_few(const struct rt_reduce_params &p, const struct rt_reduce_shape &shape,
               const struct rt_reduce_row *list, uint32_t rows, uint32_t place)
@@ -242,12 +250,12 @@ rt_reduce_few(const struct rt_reduce_params &p, const struct rt_reduce_shape &sh
     const uint32_t first = threadIdx.x / RT_WARP_LANES * gridDim.x + place;
     const uint32_t queries = rows * shape.query_rows.by;
     const uint32_t units = queries << shape.chunks_log2;
-    if (FOLD || units <= gridDim.x * RT_REDUCE_WARPS)
-        rt_reduce_units<FOLD, 1>(p, shape, list, first, units);
+    if (KIND::FOLD || units <= gridDim.x * RT_REDUCE_WARPS)
+        rt_reduce_units<KIND, 1>(p, shape, list, first, units);
     else if (shape.chunks_log2 == 2)
-        rt_reduce_units<FOLD, 4>(p, shape, list, first, queries);
+        rt_reduce_units<KIND, 4>(p, shape, list, first, queries);
     else
-        rt_reduce_units<FOLD, 2>(p, shape, list, first, queries);
+        rt_reduce_units<KIND, 2>(p, shape, list, first, queries);
 }
 
 /* A warp's rows of few pieces or none, of more than RT_REDUCE_FEW, of still more: ten bits each,
@@ -310,7 +318,7 @@ rt_reduce_scan(const struct rt_reduce_params &p, uint32_t window,
 }
 
 /* Rows of many pieces from the front, the others from the back, both in rising order. */
-template <bool FOLD>
+template <class KIND>
 static __device__ __forceinline__ struct rt_reduce_found
 rt_reduce_push(const struct rt_reduce_shape &shape, const struct rt_reduce_look &look,
                const uint32_t (&counts)[RT_REDUCE_COUNTS], struct rt_reduce_row *list)
@@ -320,7 +328,7 @@ rt_reduce_push(const struct rt_reduce_shape &shape, const struct rt_reduce_look 
     const uint32_t all = __shfl_sync(RT_FULL_WARP, upto, RT_WARP_LANES - 1);
     const uint32_t rows = rt_reduce_found_of(all, false).many;
     const uint32_t items = rows * shape.query_rows.by << shape.chunks_log2;
-    const bool few_of_many = !FOLD && items > RT_REDUCE_MOST_ROUND * gridDim.x;
+    const bool few_of_many = !KIND::FOLD && items > KIND::MOST_ROUND * gridDim.x;
     const int limit = few_of_many ? RT_REDUCE_FEW_OF_MANY : RT_REDUCE_FEW;
     const struct rt_reduce_found found = rt_reduce_found_of(all, few_of_many);
     struct rt_reduce_row *few = list + RT_REDUCE_WINDOW - found.few;
@@ -344,7 +352,7 @@ rt_reduce_push(const struct rt_reduce_shape &shape, const struct rt_reduce_look 
 }
 
 /* True where some block may have written something. */
-template <bool FOLD>
+template <class KIND>
 static __device__ __forceinline__ bool rt_reduce_rows(const struct rt_reduce_params &p,
                                                       const struct rt_reduce_shape &shape,
                                                       struct rt_reduce_board &board)
@@ -355,18 +363,20 @@ static __device__ __forceinline__ bool rt_reduce_rows(const struct rt_reduce_par
         const struct rt_reduce_look look = rt_reduce_scan(p, window, board.counts[turn]);
         __syncthreads(); /* A */
         const struct rt_reduce_found found =
-            rt_reduce_push<FOLD>(shape, look, board.counts[turn], board.list);
+            rt_reduce_push<KIND>(shape, look, board.counts[turn], board.list);
         if (found.many + found.few == 0)
             continue;
         __syncthreads(); /* B */
-        const uint32_t place = rt_reduce_many<FOLD>(p, shape, found.many, board);
-        rt_reduce_few<FOLD>(p, shape, board.list + RT_REDUCE_WINDOW - found.few, found.few, place);
+        if constexpr (!KIND::BESIDE)
+            rt_pdl_wait(); /* the pieces; what a row is was there before attend began */
+        const uint32_t place = rt_reduce_many<KIND>(p, shape, found.many, board);
+        rt_reduce_few<KIND>(p, shape, board.list + RT_REDUCE_WINDOW - found.few, found.few, place);
         worked = true;
     }
     return worked;
 }
 
-template <bool FOLD>
+template <class KIND>
 static __device__ __forceinline__ void rt_reduce_block(const struct rt_reduce_params &p)
 {
     struct rt_reduce_board &board =
@@ -379,12 +389,13 @@ static __device__ __forceinline__ void rt_reduce_block(const struct rt_reduce_pa
     rt_pdl_launch_dependents();
     if (p.rows.ctrl)
         shape.row_base = p.rows.ctrl->row_base; /* now, not when an item waits to be stored */
-    const bool worked = rt_reduce_rows<FOLD>(p, shape, board);
+    const bool worked = rt_reduce_rows<KIND>(p, shape, board);
     /* Block 0 waits and speaks for those that have nothing to do, and leave. */
     if (blockIdx.x == 0)
         rt_pdl_wait();
     if ((worked || blockIdx.x == 0) && p.stamp_last) {
-        rt_pdl_wait();
+        if constexpr (KIND::BESIDE)
+            rt_pdl_wait();
         __syncthreads(); /* every warp of the block is done */
         if (threadIdx.x == 0)
             atomicMax((unsigned long long *)p.stamp_last, rt_globaltimer_ns());
@@ -394,11 +405,17 @@ static __device__ __forceinline__ void rt_reduce_block(const struct rt_reduce_pa
 extern "C" __global__ void __launch_bounds__(RT_REDUCE_THREADS, RT_REDUCE_BLOCKS_PER_SM)
     rt_reduce(const __grid_constant__ struct rt_reduce_params p)
 {
-    rt_reduce_block<false>(p);
+    rt_reduce_block<rt_reduce_alone>(p);
+}
+
+extern "C" __global__ void __launch_bounds__(RT_REDUCE_THREADS, RT_REDUCE_BLOCKS_PER_SM)
+    rt_reduce_beside(const __grid_constant__ struct rt_reduce_params p)
+{
+    rt_reduce_block<rt_reduce_beside_attend>(p);
 }
 
 extern "C" __global__ void __launch_bounds__(RT_REDUCE_THREADS, RT_REDUCE_BLOCKS_PER_SM)
     rt_reduce_fold(const __grid_constant__ struct rt_reduce_params p)
 {
-    rt_reduce_block<true>(p);
+    rt_reduce_block<rt_reduce_folds>(p);
 }

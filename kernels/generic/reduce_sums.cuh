@@ -21,18 +21,33 @@
 #define RT_REDUCE_DEPTH 8        /* vectors of a lane in flight */
 #define RT_REDUCE_FEW 8          /* pieces that one warp takes alone */
 #define RT_REDUCE_FEW_OF_MANY 32 /* likewise, where there are many items */
-#define RT_REDUCE_MOST_ROUND 4u  /* items of more for a block at once, two warps each */
 #define RT_REDUCE_THREAD_ROWS 2u
 #define RT_REDUCE_WINDOW (RT_REDUCE_THREAD_ROWS * RT_REDUCE_THREADS)
 
 #define RT_REDUCE_COUNTS (RT_REDUCE_THREAD_ROWS * RT_REDUCE_WARPS)
 
-RT_STATIC_ASSERT(RT_REDUCE_MOST_ROUND == RT_REDUCE_WARPS / 2, "rt_reduce_many");
 RT_STATIC_ASSERT(RT_REDUCE_COUNTS <= RT_WARP_LANES, "a lane for each count");
 RT_STATIC_ASSERT(RT_REDUCE_FEW == RT_INVARIANT_GROUP && RT_REDUCE_WARPS == RT_INVARIANT_GROUPS &&
                      RT_REDUCE_DEPTH == RT_INVARIANT_GROUP,
                  "a warp for each group, which is loaded at once");
 RT_STATIC_ASSERT(RT_REDUCE_WARP_COLUMNS == 4 * RT_REDUCE_LEAST_COLUMNS, "four teams at most");
+
+/* The kernel's three kinds. MOST_ROUND: items of many pieces that a block takes at once. */
+struct rt_reduce_alone {
+    static constexpr bool FOLD = false, BESIDE = false;
+    static constexpr uint32_t MOST_ROUND = 1;
+};
+
+/* With a block for each SM, beside attend's: warps share more out, and wait later. */
+struct rt_reduce_beside_attend {
+    static constexpr bool FOLD = false, BESIDE = true;
+    static constexpr uint32_t MOST_ROUND = RT_REDUCE_WARPS / 2;
+};
+
+struct rt_reduce_folds {
+    static constexpr bool FOLD = true, BESIDE = false;
+    static constexpr uint32_t MOST_ROUND = 1;
+};
 
 /* A batch row to work on. The schedule has at most 65535 parts, and a row not more pieces. */
 struct rt_reduce_row {
@@ -108,10 +123,9 @@ static __device__ __forceinline__ void rt_reduce_raise(rt_reduce_sum<VECTORS> &s
 
 /*
  * Loads PIECES pieces, `first` and every `step`-th behind it; those that are not there weigh
- * nothing. Addresses are derived here, from little: there is no register for more. The wait for
- * attend stands behind them: only the first of a thread's takes time.
+ * nothing. Addresses are derived here, from little: there is no register for more.
  */
-template <int VECTORS, int PIECES>
+template <class KIND, int VECTORS, int PIECES>
 static __device__ __forceinline__ void
 rt_reduce_load(const struct rt_reduce_params &p, const struct rt_reduce_target &of, int first,
                int step, float (&lse)[PIECES], float4 (&x)[PIECES][VECTORS])
@@ -120,7 +134,8 @@ rt_reduce_load(const struct rt_reduce_params &p, const struct rt_reduce_target &
     const int64_t at = (of.row.slot + first) * query_rows + of.query;
     const float *lse_at = p.partials.lse + at;
     const float *x_at = p.partials.out + at * p.d_v + of.column;
-    rt_pdl_wait();
+    if constexpr (KIND::BESIDE)
+        rt_pdl_wait();
 #pragma unroll
     for (int i = 0; i < PIECES; i++) {
         const bool have = first + i * step < of.row.pieces;
@@ -134,14 +149,14 @@ rt_reduce_load(const struct rt_reduce_params &p, const struct rt_reduce_target &
     }
 }
 
-template <int VECTORS, int PIECES>
+template <class KIND, int VECTORS, int PIECES>
 static __device__ __forceinline__ void rt_reduce_add(const struct rt_reduce_params &p,
                                                      const struct rt_reduce_target &of, int first,
                                                      int step, rt_reduce_sum<VECTORS> &sum)
 {
     float lse[PIECES];
     float4 x[PIECES][VECTORS];
-    rt_reduce_load<VECTORS, PIECES>(p, of, first, step, lse, x);
+    rt_reduce_load<KIND, VECTORS, PIECES>(p, of, first, step, lse, x);
     float top = sum.top;
 #pragma unroll
     for (int i = 0; i < PIECES; i++)
@@ -158,7 +173,7 @@ static __device__ __forceinline__ void rt_reduce_add(const struct rt_reduce_para
 }
 
 /* Piece `first` and every `step`-th behind it. */
-template <int VECTORS>
+template <class KIND, int VECTORS>
 static __device__ __forceinline__ rt_reduce_sum<VECTORS>
 rt_reduce_add_all(const struct rt_reduce_params &p, const struct rt_reduce_target &of, int first,
                   int step)
@@ -166,7 +181,7 @@ rt_reduce_add_all(const struct rt_reduce_params &p, const struct rt_reduce_targe
     rt_reduce_sum<VECTORS> sum = {-RT_REDUCE_INFINITY, 0.0f, {}};
     constexpr int PIECES = RT_REDUCE_DEPTH / VECTORS;
     for (; first < of.row.pieces; first += PIECES * step)
-        rt_reduce_add<VECTORS, PIECES>(p, of, first, step, sum);
+        rt_reduce_add<KIND, VECTORS, PIECES>(p, of, first, step, sum);
     return sum;
 }
 
@@ -193,7 +208,7 @@ rt_reduce_fold_all(const struct rt_reduce_params &p, const struct rt_reduce_targ
     rt_reduce_sum<1> sum = {-RT_REDUCE_INFINITY, 0.0f, {}};
     float lse[RT_REDUCE_DEPTH];
     float4 x[RT_REDUCE_DEPTH][1];
-    rt_reduce_load<1, RT_REDUCE_DEPTH>(p, of, first, 1, lse, x);
+    rt_reduce_load<rt_reduce_folds, 1, RT_REDUCE_DEPTH>(p, of, first, 1, lse, x);
 #pragma unroll
     for (int i = 0; i < RT_REDUCE_DEPTH; i++)
         if (first + i < end)

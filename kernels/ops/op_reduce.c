@@ -3,14 +3,22 @@
 
 #include "common/math.h"
 
+/* Behind attention's tiles of so many query rows. */
+static const char *entry_of(uint32_t tile_rows, uint32_t invariant)
+{
+    if (invariant)
+        return "rt_reduce_fold";
+    return tile_rows <= RT_REDUCE_BESIDE_ROWS ? "rt_reduce_beside" : "rt_reduce";
+}
+
 enum rt_status rt_reduce_resolve(const struct rt_op_request *request, struct rt_variant *out,
                                  struct rt_error *err)
 {
     RT_TRY(rt_plain_resolve(request, out, err));
     out->tile_rows = rt_small_tile_rows(RT_OP_ATTEND, request);
     out->invariant = request->invariant;
-    if (request->invariant)
-        out->entry = "rt_reduce_fold";
+    out->entry = entry_of(out->tile_rows ? out->tile_rows : request->heads * request->q_len,
+                          request->invariant);
     return RT_OK;
 }
 
@@ -19,14 +27,14 @@ enum rt_status rt_reduce_build(const struct rt_kernels *k, const struct rt_varia
 {
     const struct rt_reduce_params *p = params;
     const uint32_t query_rows = p->heads * p->rows.q_len;
+    const uint32_t tile_rows = variant->tile_rows ? variant->tile_rows : query_rows;
     RT_TRY(rt_check_rows(p->rows.count, p->rows.q_len, err));
     RT_REQUIRE(variant->invariant == p->schedule.invariant, err, RT_ERR_INTERNAL,
                "%s of a schedule whose invariant is %u", variant->entry, p->schedule.invariant);
     RT_TRY(rt_check_pointer("partials.out", p->partials.out, err));
     RT_TRY(rt_check_heads("out", &p->out, err));
     const uint32_t items = p->rows.count * query_rows * (p->d_v / RT_REDUCE_LEAST_COLUMNS);
-    const uint32_t tile_rows = variant->tile_rows ? variant->tile_rows : query_rows;
-    return rt_launch_grid(k, variant->entry, p, sizeof(*p),
+    return rt_launch_grid(k, entry_of(tile_rows, variant->invariant), p, sizeof(*p),
                           rt_min_u32(items, RT_REDUCE_MOST_BLOCKS(tile_rows)), 1, RT_REDUCE_THREADS,
                           out, err);
 }

@@ -134,7 +134,7 @@ static void figures_and_a_verdict(void **state)
         assert_string_equal(r.problem, "");
         assert_int_equal(r.backend, RT_BACKEND_GENERIC);
         assert_non_null(strstr(r.kernel, "rt_mla_attend_288x256"));
-        assert_string_equal(r.reduction, "rt_reduce");
+        assert_string_equal(r.reduction, "rt_reduce_beside");
         assert_int_equal(r.layers, 3);
         assert_int_equal(r.layer_bytes, (1 + 2 + 25) * 16 * 288 * 2);
         assert_int_equal(r.compared, 3 * 2 * 3 * (256 + 1));

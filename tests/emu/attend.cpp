@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * The attend and reduce kernels, run by the emulator, against the plain formula in double.
- * Random shapes, schedules cut at random blocks, strides with gaps, NaN in everything that must not
- * be read, and in some of what must; and in what the grid before writes, until it is over.
+ * The attend and reduce kernels, emulated, against the plain formula in double: random shapes, cuts
+ * and gaps, NaN in what must not be read, in some of what must, and in what is not written yet.
  * Usage: emu_attend [cases [first seed [part of a kernel's name [verbose]]]]
  */
 #include "kernels/abi/attend_generic.h"
@@ -430,7 +429,8 @@ static void grid_ends(void)
 static void run_reduce(const void *params)
 {
     const struct rt_reduce_params &p = *(const struct rt_reduce_params *)params;
-    p.schedule.invariant ? rt_reduce_fold(p) : rt_reduce(p);
+    const bool few = p.heads * p.rows.q_len <= RT_REDUCE_BESIDE_ROWS;
+    p.schedule.invariant ? rt_reduce_fold(p) : few ? rt_reduce_beside(p) : rt_reduce(p);
 }
 
 static void run(struct problem *p, uint64_t seed)

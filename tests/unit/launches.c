@@ -166,10 +166,10 @@ static void test_grids(void **state)
     expect_grid(&l, "rt_reduce", RT_REDUCE_MOST_BLOCKS(20 * 2), 1, RT_REDUCE_THREADS);
     const struct rt_variant small = {.op = RT_OP_REDUCE, .entry = "rt_reduce", .tile_rows = 16};
     assert_int_equal(build(&no_device, &small, &reduce, sizeof(reduce), &l, NULL), RT_OK);
-    expect_grid(&l, "rt_reduce", RT_REDUCE_MOST_BLOCKS(16), 1, RT_REDUCE_THREADS);
+    expect_grid(&l, "rt_reduce_beside", RT_REDUCE_MOST_BLOCKS(16), 1, RT_REDUCE_THREADS);
     reduce = (struct rt_reduce_params){.rows = {.count = 1, .q_len = 2}, .heads = 3, .d_v = 256};
     assert_int_equal(BUILD(&no_device, REDUCE, reduce, &l, NULL), RT_OK);
-    expect_grid(&l, "rt_reduce", 3 * 2 * (256 / RT_REDUCE_LEAST_COLUMNS), 1, 256);
+    expect_grid(&l, "rt_reduce_beside", 3 * 2 * (256 / RT_REDUCE_LEAST_COLUMNS), 1, 256);
 }
 
 static void refuse_quant(struct rt_append_quant_params p, enum rt_status status, const char *words)
