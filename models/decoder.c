@@ -115,7 +115,7 @@ static enum rt_status create_runtime(struct rt_decoder *d, const struct rt_decod
         1u << RT_STAGE_STEP_BEGIN | 1u << RT_STAGE_AFTER_ATTENTION | 1u << RT_STAGE_STEP_END;
     const struct rt_memory_region regions[] = {{d->weights.address, d->weights.bytes},
                                                {d->scratch.address, d->scratch.bytes}};
-    struct rt_stage_exchange exchanges[RT_DECODER_EXCHANGES];
+    struct rt_stage_exchange exchanges[RT_MODEL_EXCHANGES];
     const struct rt_create_params create = {
         .struct_size = sizeof(create),
         .flags = RT_CREATE_NO_EMPTY_STAGES,

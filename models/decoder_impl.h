@@ -80,9 +80,8 @@ uint64_t rt_decoder_line(const struct rt_decoder *d);
 /* Of a layer's MLP what the rank has. */
 uint32_t rt_decoder_width(const struct rt_decoder *d, bool mixture);
 /* What stages leave for other ranks: returns how many; none without. */
-#define RT_DECODER_EXCHANGES 2u
 uint32_t rt_decoder_exchanges(const struct rt_decoder *d,
-                              struct rt_stage_exchange out[RT_DECODER_EXCHANGES]);
+                              struct rt_stage_exchange out[RT_MODEL_EXCHANGES]);
 
 /* ---- decoder_check.c ---- */
 

@@ -11,9 +11,14 @@
 #include "models/decoder_impl.h"
 #include "models/places.h"
 
+static uint32_t slice_of(const struct rt_model *model, uint32_t ranks)
+{
+    return (uint32_t)rt_share_size(model->vocab_size, RT_SHARE_UNIT, ranks);
+}
+
 uint32_t rt_decoder_slice(const struct rt_decoder *d)
 {
-    return (uint32_t)rt_share_size(d->model.vocab_size, RT_SHARE_UNIT, d->ranks);
+    return slice_of(&d->model, d->ranks);
 }
 
 uint32_t rt_decoder_own_ids(const struct rt_decoder *d, uint32_t *first)
@@ -36,19 +41,28 @@ uint32_t rt_decoder_width(const struct rt_decoder *d, bool mixture)
     return (uint32_t)rt_share_size(whole, RT_SHARE_UNIT, d->ranks);
 }
 
-uint32_t rt_decoder_exchanges(const struct rt_decoder *d,
-                              struct rt_stage_exchange out[RT_DECODER_EXCHANGES])
+uint32_t rt_model_exchanges(const struct rt_model *model, uint32_t ranks,
+                            struct rt_stage_exchange out[RT_MODEL_EXCHANGES])
 {
-    if (d->ranks == 1)
+    if (ranks <= 1)
         return 0;
     out[0] = (struct rt_stage_exchange){.point = RT_STAGE_AFTER_ATTENTION}; /* hidden */
     out[1] = (struct rt_stage_exchange){.point = RT_STAGE_STEP_END,
                                         .kind = RT_EXCHANGE_GATHER,
                                         .vectors = RT_EXCHANGE_RESULTS,
                                         .dtype = RT_DTYPE_F32,
-                                        .width = rt_decoder_slice(d),
-                                        .from = d->scratch.part,
-                                        .to = d->scratch.gathered,
+                                        .width = slice_of(model, ranks),
                                         .resumes = 1};
-    return RT_DECODER_EXCHANGES;
+    return RT_MODEL_EXCHANGES;
+}
+
+uint32_t rt_decoder_exchanges(const struct rt_decoder *d,
+                              struct rt_stage_exchange out[RT_MODEL_EXCHANGES])
+{
+    const uint32_t count = rt_model_exchanges(&d->model, d->ranks, out);
+    if (count) {
+        out[1].from = d->scratch.part;
+        out[1].to = d->scratch.gathered;
+    }
+    return count;
 }

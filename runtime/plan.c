@@ -3,7 +3,7 @@
  */
 #include "graphs/dump.h"
 #include "runtime/open.h"
-#include "runtime/runtime.h"
+#include "runtime/ranks_impl.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +14,11 @@ struct rt_plan {
     struct rt_info info;
     struct rt_weights weights;   /* of blocks: none are bound, but shaped */
     struct rt_program *programs; /* [info.graphs] */
-    struct rt_error *error;      /* &last_error: a plan that is only asked stays const */
+    struct rt_comm comm;         /* of ranks that nobody meets; `ranks` 0: it is of one alone */
+    struct rt_stage_exchanges exchanges;
+    rt_stage_fn stages[RT_STAGE_POINT_COUNT]; /* in front of exchanges; called by nobody */
+    struct rt_stage_binding *bindings;        /* of these, every graph's */
+    struct rt_error *error; /* &last_error: a plan that is only asked stays const */
     struct rt_error last_error;
 };
 
@@ -48,20 +52,81 @@ static enum rt_status build_programs(struct rt_plan *plan, struct rt_error *err)
 {
     const struct rt_arena arena = {.placement = &plan->blueprint.placement};
     const struct rt_kernels kernels = {.cc = plan->blueprint.caps.cc};
-    const rt_stage_fn no_stages[RT_STAGE_POINT_COUNT] = {0};
     const struct rt_recipe_source source = {.blueprint = &plan->blueprint,
                                             .arena = &arena,
                                             .kernels = &kernels,
-                                            .stages = no_stages,
-                                            .weights = &plan->weights};
+                                            .stages = plan->stages,
+                                            .weights = &plan->weights,
+                                            .comm = plan->comm.ranks ? &plan->comm : NULL,
+                                            .exchanges = &plan->exchanges};
+    const uint32_t bindings = rt_recipe_binding_count(&source);
     if (plan->blueprint.config.layer)
         RT_TRY(rt_weights_assume(&plan->blueprint.config, &plan->weights, err));
     plan->programs = calloc(plan->info.graphs, sizeof(*plan->programs));
     RT_REQUIRE(plan->programs, err, RT_ERR_NOMEM, "out of host memory for %u graphs",
                plan->info.graphs);
+    plan->bindings = calloc((size_t)plan->info.graphs * bindings, sizeof(*plan->bindings));
+    RT_REQUIRE(plan->bindings, err, RT_ERR_NOMEM, "out of host memory for %u graphs' stages",
+               plan->info.graphs);
     for (uint32_t i = 0; i < plan->info.graphs; i++)
-        RT_TRY(rt_recipe_make(&source, &plan->blueprint.specs[i], NULL, &plan->programs[i], err));
+        RT_TRY(rt_recipe_make(&source, &plan->blueprint.specs[i],
+                              plan->bindings + (size_t)i * bindings, &plan->programs[i], err));
     return RT_OK;
+}
+
+static int never_called(void *user, const struct rt_stage_context *context)
+{
+    (void)user;
+    (void)context;
+    return -1;
+}
+
+/* A stage in front of every exchange, as rt_create wants one. */
+static enum rt_status take_ranks(const struct rt_plan_ranks *ranks, struct rt_config *config,
+                                 struct rt_plan *plan, struct rt_error *err)
+{
+    struct rt_create_params p = {
+        .config = config, .exchanges = ranks->exchanges, .exchange_count = ranks->exchange_count};
+    RT_REQUIRE(ranks->ranks >= 1 && ranks->ranks <= RT_MAX_RANKS, err, RT_ERR_INVALID,
+               "rt_plan_create_ranks: %u ranks, must be 1 to %d", ranks->ranks, RT_MAX_RANKS);
+    for (uint32_t i = 0; ranks->exchanges && i < ranks->exchange_count; i++)
+        if ((uint32_t)ranks->exchanges[i].point < RT_STAGE_POINT_COUNT)
+            plan->stages[ranks->exchanges[i].point] = never_called;
+    memcpy(p.stages, plan->stages, sizeof(p.stages));
+    RT_TRY(rt_ranks_cut_heads(ranks->ranks, config, err));
+    plan->comm.ranks = ranks->ranks;
+    return rt_stage_exchanges_take(&p, &plan->exchanges, err);
+}
+
+/* `ranks` may be null: of one alone. */
+static enum rt_status make_plan(const struct rt_config *config, const struct rt_plan_ranks *ranks,
+                                const char *assume, struct rt_plan *plan, struct rt_error *err)
+{
+    struct rt_config whole;
+    struct rt_device_caps caps;
+    uint64_t free_bytes = 0;
+    RT_TRY(rt_config_take(config, &whole, err));
+    plan->error = &plan->last_error;
+    if (ranks)
+        RT_TRY(take_ranks(ranks, &whole, plan, err));
+    RT_TRY(look_at_device(&whole, assume, &caps, &free_bytes, &plan->info, err));
+    RT_TRY(rt_blueprint_make(&whole, &caps, free_bytes, &plan->blueprint, err));
+    plan->info.struct_size = sizeof(plan->info);
+    rt_blueprint_info(&plan->blueprint, &plan->info);
+    return build_programs(plan, err);
+}
+
+static enum rt_status create_plan(const struct rt_config *config, const struct rt_plan_ranks *ranks,
+                                  const char *assume, rt_plan **out, struct rt_error *err)
+{
+    struct rt_plan *plan = calloc(1, sizeof(*plan));
+    RT_REQUIRE(plan, err, RT_ERR_NOMEM, "out of host memory for a plan");
+    const enum rt_status status = make_plan(config, ranks, assume, plan, err);
+    if (status == RT_OK)
+        *out = plan;
+    else
+        rt_plan_destroy(&plan);
+    return status;
 }
 
 enum rt_status rt_plan_create(const struct rt_config *config, const char *assume, rt_plan **out,
@@ -69,25 +134,20 @@ enum rt_status rt_plan_create(const struct rt_config *config, const char *assume
 {
     RT_REQUIRE(out, error, RT_ERR_INVALID, "rt_plan_create: out is null");
     *out = NULL;
-    struct rt_config whole;
-    RT_TRY(rt_config_take(config, &whole, error));
-    config = &whole;
-    struct rt_plan *plan = calloc(1, sizeof(*plan));
-    RT_REQUIRE(plan, error, RT_ERR_NOMEM, "out of host memory for a plan");
-    plan->error = &plan->last_error;
-    struct rt_device_caps caps;
-    uint64_t free_bytes = 0;
-    enum rt_status status;
-    RT_TRY_GOTO(look_at_device(config, assume, &caps, &free_bytes, &plan->info, error));
-    RT_TRY_GOTO(rt_blueprint_make(config, &caps, free_bytes, &plan->blueprint, error));
-    plan->info.struct_size = sizeof(plan->info);
-    rt_blueprint_info(&plan->blueprint, &plan->info);
-    RT_TRY_GOTO(build_programs(plan, error));
-    *out = plan;
-    return RT_OK;
-fail:
-    rt_plan_destroy(&plan);
-    return status;
+    return create_plan(config, NULL, assume, out, error);
+}
+
+enum rt_status rt_plan_create_ranks(const struct rt_config *config,
+                                    const struct rt_plan_ranks *ranks, const char *assume,
+                                    rt_plan **out, struct rt_error *error)
+{
+    struct rt_plan_ranks mine;
+    RT_REQUIRE(out, error, RT_ERR_INVALID, "rt_plan_create_ranks: out is null");
+    *out = NULL;
+    RT_TAKE_STRUCT(ranks, mine, error);
+    RT_REQUIRE(ranks->reserved == 0, error, RT_ERR_INVALID,
+               "rt_plan_create_ranks: reserved is %u, must be 0", ranks->reserved);
+    return create_plan(config, ranks, assume, out, error);
 }
 
 void rt_plan_destroy(rt_plan **plan)
@@ -97,6 +157,7 @@ void rt_plan_destroy(rt_plan **plan)
     for (uint32_t i = 0; (*plan)->programs && i < (*plan)->info.graphs; i++)
         rt_program_free(&(*plan)->programs[i]);
     free((*plan)->programs);
+    free((*plan)->bindings);
     rt_weights_free(&(*plan)->weights);
     free(*plan);
     *plan = NULL;
@@ -209,6 +270,8 @@ enum rt_status rt_plan_stage(const rt_plan *plan, uint32_t graph, uint32_t stage
         memcpy(mine.grid, l->grid, sizeof(mine.grid));
         memcpy(mine.block, l->block, sizeof(mine.block));
         mine.smem_bytes = l->smem_bytes;
+    } else if (s->work->kind == RT_WORK_COLLECTIVE) {
+        mine.exchange_bytes = s->work->collective.count * rt_dtype_bytes(s->work->collective.dtype);
     }
     rt_struct_write(out, &mine, sizeof(mine));
     return RT_OK;

@@ -77,29 +77,32 @@ static void list_divisors(uint32_t heads, char *text, size_t bytes)
 }
 
 /* Neighbours of whom every group of a context is. */
-static enum rt_status check_context(const rt_ranks *ranks, uint32_t context, struct rt_error *err)
+static enum rt_status check_context(uint32_t count, uint32_t context, struct rt_error *err)
 {
-    const uint32_t count = ranks ? ranks->comm.ranks : 1;
     RT_REQUIRE(context > 0 && count % context == 0, err, RT_ERR_INVALID,
                "context_parallel is %" PRIu32 ": must divide the group's ranks, %" PRIu32, context,
                count);
     return RT_OK;
 }
 
-enum rt_status rt_ranks_cut(const rt_ranks *ranks, struct rt_config *config, struct rt_error *error)
+enum rt_status rt_ranks_cut_heads(uint32_t count, struct rt_config *config, struct rt_error *err)
 {
     char divisors[256] = "";
-    RT_REQUIRE(ranks, error, RT_ERR_INVALID, "rt_ranks_cut: ranks is null");
-    RT_CHECK_STRUCT(config, error);
-    const uint32_t heads = config->geometry.heads, count = ranks->comm.ranks;
-    const uint32_t context = config->context_parallel;
-    RT_TRY(check_context(ranks, context, error));
+    const uint32_t heads = config->geometry.heads, context = config->context_parallel;
+    RT_TRY(check_context(count, context, err));
     list_divisors(heads, divisors, sizeof(divisors));
-    RT_REQUIRE(heads > 0 && heads % count == 0, error, RT_ERR_GEOMETRY,
+    RT_REQUIRE(heads > 0 && heads % count == 0, err, RT_ERR_GEOMETRY,
                "%" PRIu32 " heads cannot be cut evenly over %" PRIu32 " ranks: %s ranks can be",
                heads, count, divisors);
     config->geometry.heads = heads / (count / context);
     return RT_OK;
+}
+
+enum rt_status rt_ranks_cut(const rt_ranks *ranks, struct rt_config *config, struct rt_error *error)
+{
+    RT_REQUIRE(ranks, error, RT_ERR_INVALID, "rt_ranks_cut: ranks is null");
+    RT_CHECK_STRUCT(config, error);
+    return rt_ranks_cut_heads(ranks->comm.ranks, config, error);
 }
 
 /* ---- create and destroy ---------------------------------------------------------------------- */
@@ -218,7 +221,7 @@ void rt_ranks_register(struct rt_runtime *rt)
 enum rt_status rt_ranks_share(struct rt_runtime *rt, struct rt_error *err)
 {
     const uint32_t context = rt->blueprint.config.context_parallel;
-    RT_TRY(check_context(rt->ranks, context, err));
+    RT_TRY(check_context(rt->ranks ? rt->ranks->comm.ranks : 1, context, err));
     rt->blueprint.context_rank = rt->ranks ? rt->ranks->comm.rank % context : 0;
     return RT_OK;
 }

@@ -15,6 +15,9 @@ struct rt_ranks {
     struct rt_driver device; /* keeps the context of a CUDA device until the group's end */
 };
 
+/* Leaves in a configuration the heads of one of `count` ranks: see rt_ranks_cut. */
+enum rt_status rt_ranks_cut_heads(uint32_t count, struct rt_config *config, struct rt_error *err);
+
 /* What blocks have in place of their sum: of so many tokens of hidden, in place. */
 static inline struct rt_collective rt_ranks_sum(const struct rt_config *c, struct rt_comm *comm,
                                                 rt_addr hidden, uint32_t tokens)

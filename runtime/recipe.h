@@ -45,7 +45,7 @@ uint32_t rt_recipe_binding_count(const struct rt_recipe_source *s);
 
 /*
  * Appends all stages to the empty *p, which becomes the spec's. `bindings` has
- * rt_recipe_binding_count elements and outlives the program; a control graph and a plan need none.
+ * rt_recipe_binding_count elements and outlives the program; a control graph needs none.
  * On failure *p may be partly filled; free it.
  */
 enum rt_status rt_recipe_make(const struct rt_recipe_source *s, const struct rt_graph_spec *spec,

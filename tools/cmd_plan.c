@@ -5,6 +5,7 @@
 #include "tools/complain.h"
 #include "tools/json.h"
 #include "tools/options.h"
+#include "tools/plan_exchanges.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -74,7 +75,8 @@ static bool same_stage(const struct rt_plan_stage *a, const struct rt_plan_stage
     return strcspn(b->label, ".") == stem && strncmp(a->label, b->label, stem) == 0 &&
            strcmp(a->entry, b->entry) == 0 && memcmp(a->grid, b->grid, sizeof(a->grid)) == 0 &&
            memcmp(a->block, b->block, sizeof(a->block)) == 0 && a->smem_bytes == b->smem_bytes &&
-           a->programmatic == b->programmatic && a->branch == b->branch;
+           a->programmatic == b->programmatic && a->branch == b->branch &&
+           a->exchange_bytes == b->exchange_bytes;
 }
 
 /* How many stages from `first` on are one layer's, and how many layers are equal from there on. */
@@ -109,6 +111,11 @@ static void print_stage(const struct rt_plan_stage *s, const char *last)
     snprintf(label, sizeof(label), "%s%s%s", s->label, *last ? "-" : "", last);
     if (s->branch)
         snprintf(branch, sizeof(branch), "%u", s->branch);
+    if (s->exchange_bytes) {
+        printf(" %2s -> %-18s %-28s %" PRIu64 " bytes\n", branch, label, s->entry,
+               s->exchange_bytes);
+        return;
+    }
     printf(" %2s %s %-18s %-28s grid %u,%u,%u block %u smem %u%s%s\n", branch,
            s->programmatic ? "~>" : "->", label, s->entry, s->grid[0], s->grid[1], s->grid[2],
            s->block[0], s->smem_bytes, *s->reason ? ": " : "", s->reason);
@@ -116,7 +123,7 @@ static void print_stage(const struct rt_plan_stage *s, const char *last)
 
 /* What is to be explained below. */
 struct signs {
-    bool programmatic, branches;
+    bool programmatic, branches, exchanges;
 };
 
 /* Equal layers as one. */
@@ -156,6 +163,17 @@ static void print_graph(const struct rt_plan_graph *g)
             g->most_blocks);
 }
 
+static void print_exchanges(const rt_plan *plan, uint32_t graph, uint32_t stages,
+                            struct signs *signs)
+{
+    struct plan_exchange all[PLAN_MOST_EXCHANGES];
+    const uint32_t count = plan_exchanges_find(plan, graph, stages, all);
+    for (uint32_t i = 0; i < count; i++)
+        printf("       %4u x %-20s %-12s %12" PRIu64 " bytes\n", all[i].count, all[i].name,
+               all[i].kind, all[i].bytes);
+    signs->exchanges |= count > 0;
+}
+
 static void print_graphs(const rt_plan *plan, bool stages)
 {
     struct signs signs = {.programmatic = false};
@@ -164,6 +182,7 @@ static void print_graphs(const rt_plan *plan, bool stages)
         if (rt_plan_graph(plan, i, &g) != RT_OK)
             continue;
         print_graph(&g);
+        print_exchanges(plan, i, g.stages, &signs);
         if (stages)
             print_stages(plan, i, g.stages, &signs);
     }
@@ -171,6 +190,9 @@ static void print_graphs(const rt_plan *plan, bool stages)
         puts("\n~> is a programmatic edge: the kernel may start before the one in front has ended");
     if (signs.branches)
         puts("1 and 2 are branches, each a chain, which run beside each other");
+    if (signs.exchanges)
+        puts("\nbytes of an exchange: the numbers of a sum (all_reduce), a rank's part of what is "
+             "gathered\n(all_gather), what goes to each of the others (all_to_all)");
     if (!stages)
         puts("\n--stages lists the stages");
 }
@@ -289,6 +311,22 @@ static void json_stages(cJSON *j, const rt_plan *plan, uint32_t graph, uint32_t 
             cJSON_AddStringToObject(one, "reason", s.reason);
         cJSON_AddBoolToObject(one, "programmatic", s.programmatic);
         json_uint(one, "branch", s.branch);
+        if (s.exchange_bytes)
+            json_uint(one, "exchange_bytes", s.exchange_bytes);
+    }
+}
+
+static void json_exchanges(cJSON *j, const rt_plan *plan, uint32_t graph, uint32_t stages)
+{
+    struct plan_exchange all[PLAN_MOST_EXCHANGES];
+    const uint32_t count = plan_exchanges_find(plan, graph, stages, all);
+    cJSON *exchanges = cJSON_AddArrayToObject(j, "exchanges");
+    for (uint32_t i = 0; i < count; i++) {
+        cJSON *one = json_element(exchanges);
+        cJSON_AddStringToObject(one, "name", all[i].name);
+        cJSON_AddStringToObject(one, "kind", all[i].kind);
+        json_uint(one, "count", all[i].count);
+        json_uint(one, "bytes", all[i].bytes);
     }
 }
 
@@ -312,6 +350,7 @@ static void json_graphs(cJSON *j, const rt_plan *plan, bool stages)
         json_uint(one, "context_tokens", g.context_tokens);
         json_uint(one, "most_blocks", g.most_blocks);
         cJSON_AddStringToObject(one, "form", g.form);
+        json_exchanges(one, plan, i, g.stages);
         if (stages)
             json_stages(one, plan, i, g.stages);
     }
@@ -438,6 +477,17 @@ static int print_dot(const rt_plan *plan, const struct drawn *drawn)
     return EXIT_OK;
 }
 
+static bool check_ranks(uint64_t ranks, const char *checkpoint, bool layouts)
+{
+    if (checkpoint && !ranks)
+        complain("--checkpoint without --ranks, between which its decoder exchanges");
+    else if (layouts && ranks)
+        complain("--layouts and --ranks: one at a time");
+    else
+        return true;
+    return false;
+}
+
 static bool check_drawn(const struct drawn *d, bool has_beside, bool has_context)
 {
     if (d->batch && d->chunk)
@@ -471,12 +521,15 @@ int cmd_plan(int argc, char **argv)
     bool json = false, stages = false, layouts = false;
     bool has_beside = false, has_context = false;
     struct drawn drawn = {.batch = 0};
-    const char *assume = NULL, *path;
+    uint64_t ranks = 0;
+    const char *assume = NULL, *checkpoint = NULL, *path;
     const struct option options[] = {
         {"--json", OPTION_FLAG, &json, 0, 0},
         {"--stages", OPTION_FLAG, &stages, 0, 0},
         {"--layouts", OPTION_FLAG, &layouts, 0, 0},
         {"--assume", OPTION_TEXT, &assume, 0, 0},
+        {"--ranks", OPTION_NUMBER, &ranks, 1, RT_MAX_RANKS, NULL},
+        {"--checkpoint", OPTION_TEXT, &checkpoint, 0, 0, NULL},
         {"--dot", OPTION_NUMBER, &drawn.batch, 1, RT_MAX_BATCH, NULL},
         {"--dot-chunk", OPTION_NUMBER, &drawn.chunk, 1, RT_MAX_CHUNK, NULL},
         {"--beside", OPTION_NUMBER, &drawn.beside, 0, RT_MAX_MIXED_ROWS, &has_beside},
@@ -484,7 +537,7 @@ int cmd_plan(int argc, char **argv)
         {"--query-len", OPTION_NUMBER, &drawn.query_len, 1, RT_MAX_QUERY_LEN, NULL},
     };
     if (!options_read(argc, argv, options, sizeof(options) / sizeof(options[0]), &path) ||
-        !check_drawn(&drawn, has_beside, has_context))
+        !check_drawn(&drawn, has_beside, has_context) || !check_ranks(ranks, checkpoint, layouts))
         return EXIT_USAGE;
     struct rt_config config;
     struct rt_error error = {0};
@@ -495,7 +548,7 @@ int cmd_plan(int argc, char **argv)
     }
     if (layouts)
         return print_layouts(&config, assume);
-    if (rt_plan_create(&config, assume, &plan, &error) != RT_OK) {
+    if (plan_for_ranks(&config, assume, ranks, checkpoint, &plan, &error) != RT_OK) {
         complain("%s", error.message);
         return EXIT_FAILED;
     }

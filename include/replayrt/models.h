@@ -8,6 +8,7 @@
  */
 #include "replayrt/checkpoint.h"
 #include "replayrt/model_ops.h"
+#include "replayrt/ranks.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -139,6 +140,15 @@ RT_API enum rt_status rt_places_create(const struct rt_model *model, rt_places *
  */
 RT_API enum rt_status rt_places_cut(rt_places *places, uint32_t rank, uint32_t ranks,
                                     uint32_t context, struct rt_error *error);
+/*
+ * What ranks with such parts exchange behind a decoder's stages, for rt_create_params.exchanges and
+ * rt_plan_create_ranks: hidden is summed behind every layer's MLP, and logits, f32, are gathered at
+ * the step's end. Returns how many there are; 0 for one rank. `from` and `to` of the gather are the
+ * caller's to set.
+ */
+#define RT_MODEL_EXCHANGES 2
+RT_API uint32_t rt_model_exchanges(const struct rt_model *model, uint32_t ranks,
+                                   struct rt_stage_exchange out[RT_MODEL_EXCHANGES]);
 RT_API void rt_places_destroy(rt_places **places);
 RT_API uint32_t rt_places_count(const rt_places *places); /* 0 for null */
 /* RT_ERR_INVALID past the last. */

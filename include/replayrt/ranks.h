@@ -142,6 +142,28 @@ struct rt_stage_exchange {
     uint32_t reserved;
 };
 
+/* ---- plan ------------------------------------------------------------------------------------ */
+
+struct rt_plan_ranks {
+    uint32_t struct_size;
+    uint32_t ranks; /* 1..RT_MAX_RANKS */
+    /* As in rt_create_params; nothing is done at their addresses. The plan has a stage of the
+     * caller's at each of their points. Read during the call alone. */
+    const struct rt_stage_exchange *exchanges; /* [exchange_count]; may be null where that is 0 */
+    uint32_t exchange_count;                   /* at most RT_MAX_STAGE_EXCHANGES */
+    uint32_t reserved;                         /* 0 */
+};
+
+/*
+ * rt_plan_create of the first of several ranks. config is the whole model's: its heads are divided
+ * as rt_ranks_cut does. Exchanges of ranks are stages (rt_plan_stage), whose exchange_bytes say
+ * what each moves; which way it goes, rt_create measures. No group is met. RT_ERR_INVALID and
+ * RT_ERR_GEOMETRY as of rt_ranks_cut and, of the exchanges, rt_create.
+ */
+RT_API enum rt_status rt_plan_create_ranks(const struct rt_config *config,
+                                           const struct rt_plan_ranks *ranks, const char *assume,
+                                           rt_plan **out, struct rt_error *error);
+
 #ifdef __cplusplus
 }
 #endif

@@ -552,8 +552,7 @@ struct rt_plan_buffer {
 };
 struct rt_plan_graph {
     uint32_t struct_size;
-    uint32_t batch, query_len;
-    uint32_t stages;
+    uint32_t batch, query_len, stages;
     const char *backend; /* owned by the plan, as are the next two */
     const char *attend;  /* entry point of the chosen attend kernel */
     const char *reason;  /* why it was chosen */
@@ -571,15 +570,16 @@ struct rt_plan_graph {
 struct rt_plan_stage {
     uint32_t struct_size;
     uint32_t layer;
-    const char *label; /* owned by the plan, as are entry and reason */
-    const char *entry;
-    uint32_t grid[3], block[3];
-    uint32_t smem_bytes;
+    const char *label, *entry; /* owned by the plan, as is reason */
+    uint32_t grid[3], block[3], smem_bytes;
     uint32_t programmatic; /* 1: the edge into it is programmatic */
     const char *reason;    /* of a block's products: why these multiply; "" for all else */
     /* 0: behind the stage in front of it, and where that is of a branch behind the last stages of
      * all of them. 1, 2, …: of a branch, a chain beside the others between two stages of 0. */
-    uint32_t branch;
+    uint32_t branch, reserved;
+    /* Of an exchange (rt_plan_create_ranks) what a rank has for each other: the numbers of a sum,
+     * its part of what is gathered, that one's part of what is dealt out. 0 for all else. */
+    uint64_t exchange_bytes;
 };
 RT_API const struct rt_info *rt_plan_info(const rt_plan *plan);
 RT_API uint32_t rt_plan_buffer_count(const rt_plan *plan);

@@ -55,6 +55,8 @@ REFUSED = [
     (["plan", CONFIG, "--dot-chunk", "4", "--dot", "1"], 2, "one graph at a time"),
     (["plan", CONFIG, "--beside", "4"], 2, "--beside without --dot-chunk"),
     (["plan", CONFIG, "--dot", "1", "--context", "4"], 2, "--context without --dot-chunk"),
+    (["plan", CONFIG, "--checkpoint", "a"], 2, "--checkpoint without --ranks"),
+    (["plan", CONFIG, "--ranks", "2", "--layouts"], 2, "one at a time"),
     (["plan", CONFIG, "--query-len", "1"], 2, "--query-len without --dot or --dot-chunk"),
     (["frobnicate"], 2, "unknown command frobnicate; there are plan, verify, decode, bench step"),
     (["decod"], 2, "unknown command decod; did you mean decode?"),
@@ -177,6 +179,52 @@ def check_plan_layouts():
                     complain(arguments + [lines], done, f"{kernels} lines of {entry}")
             if "v4: must be one that" not in done.stdout:
                 complain(arguments, done, "why v4 is none")
+
+
+MODEL = {"model_type": "deepseek_v2", "hidden_size": 64, "intermediate_size": 48,
+         "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 4,
+         "q_lora_rank": None, "kv_lora_rank": 512, "qk_nope_head_dim": 16, "qk_rope_head_dim": 64,
+         "v_head_dim": 16, "vocab_size": 100, "rms_norm_eps": 1e-6, "rope_theta": 10000,
+         "max_position_embeddings": 4096, "hidden_act": "silu", "attention_bias": False,
+         "first_k_dense_replace": 3, "moe_intermediate_size": 8, "moe_layer_freq": 1,
+         "n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 2, "n_group": 1,
+         "topk_group": 1, "topk_method": "greedy", "scoring_func": "softmax",
+         "norm_topk_prob": False, "routed_scaling_factor": 1.0, "tie_word_embeddings": False,
+         "bos_token_id": 0, "eos_token_id": 1, "rope_scaling": None}
+
+
+def check_plan_ranks():
+    """What ranks exchange in a step of 5 rows, by the sizes of the model."""
+    head = (5 * 512 * 2 + 5 * 4 + 31) // 32 * 32
+    cases = [("", ["--ranks", "2"], {"o_proj_sum": ("all_reduce", 3, 5 * 128)}),
+             ("", ["--ranks", "1", "--checkpoint", "."], {}),
+             ("context_parallel: 2\n", ["--ranks", "4", "--checkpoint", "."],
+              {"out_exchange": ("all_to_all", 3, head), "o_proj_sum": ("all_reduce", 3, 5 * 128),
+               "after_attention_sum": ("all_reduce", 3, 5 * 128),
+               "step_end_gather": ("all_gather", 1, 5 * 4 * 32)})]
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "plan.yaml")
+        pathlib.Path(folder, "config.json").write_text(json.dumps(MODEL))
+        for lines, options, exchanges in cases:
+            pathlib.Path(path).write_text("model: config.json\nlayer: true\nsequences: {max: 5}\n"
+                                          "graphs: {batch_sizes: [5]}\n" + lines)
+            options = [folder if o == "." else o for o in options]
+            arguments = ["plan", path, "--assume", "host", *options]
+            done = replayrt(*arguments, "--json")
+            found = {x["name"]: (x["kind"], x["count"], x["bytes"])
+                     for x in json.loads(done.stdout or '{"graphs": [{"exchanges": []}]}')
+                     ["graphs"][0]["exchanges"]}
+            if done.returncode or found != exchanges:
+                complain(arguments + [lines], done, f"{exchanges}")
+            done = replayrt(*arguments, "--stages")
+            for name, (kind, count, size) in exchanges.items():
+                told = f"{count} x {name:20} {kind:12} {size:12} bytes"
+                if told not in done.stdout or not re.search(
+                        rf"^ +-> {name}\S* +{kind} +{size} bytes$", done.stdout, flags=re.M):
+                    complain(arguments + [lines], done, told)
+        done = replayrt("plan", path, "--assume", "host", "--ranks", "8")
+        if done.returncode != 1 or "4 heads cannot be cut evenly over 8 ranks" not in done.stderr:
+            complain(["plan", path, "--ranks", "8"], done, "a refusal")
 
 
 def check_plan_stages():
@@ -307,6 +355,7 @@ check_help()
 check_json()
 check_plan()
 check_plan_layouts()
+check_plan_ranks()
 check_plan_stages()
 check_plan_branches()
 check_plan_dot()

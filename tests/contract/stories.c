@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A public call that fails leaves its own code and sentence behind, never an older one. */
+#include "replayrt/ranks.h"
 #include "tests/support/fixture.h"
 
 #include <setjmp.h>
@@ -125,12 +126,56 @@ static void of_plans(void **state)
     tells_plan(NULL, rt_plan_graph(NULL, 0, &graph), "plan is null");
 }
 
+static void refuses_ranks(const struct rt_plan_ranks *ranks, enum rt_status status,
+                          const char *words)
+{
+    struct rt_config config;
+    struct rt_error error = {0};
+    rt_plan *plan = NULL;
+    fixture_config(&config);
+    assert_int_equal(rt_plan_create_ranks(&config, ranks, "host", &plan, &error), status);
+    assert_null(plan);
+    if (!strstr(error.message, words))
+        fail_msg("\"%s\" does not say \"%s\"", error.message, words);
+}
+
+static void of_plans_for_ranks(void **state)
+{
+    (void)state;
+    struct rt_plan_ranks ranks = {.struct_size = sizeof(ranks), .ranks = 1};
+    struct rt_stage_exchange sum = {.point = RT_STAGE_STEP_END, .dtype = RT_DTYPE_F32};
+    const struct rt_stage_exchange many[RT_MAX_STAGE_EXCHANGES + 1] = {sum};
+    refuses_ranks(NULL, RT_ERR_INVALID, "ranks is null");
+    ranks.ranks = 0;
+    refuses_ranks(&ranks, RT_ERR_INVALID, "0 ranks, must be 1 to 64");
+    ranks.ranks = 65;
+    refuses_ranks(&ranks, RT_ERR_INVALID, "65 ranks");
+    ranks.ranks = 63;
+    refuses_ranks(&ranks, RT_ERR_GEOMETRY, "cut evenly over 63 ranks");
+    ranks.ranks = 1;
+    ranks.reserved = 3;
+    refuses_ranks(&ranks, RT_ERR_INVALID, "reserved is 3");
+    ranks.reserved = 0;
+    ranks.exchange_count = 1;
+    refuses_ranks(&ranks, RT_ERR_INVALID, "1 exchanges but params->exchanges is null");
+    ranks.exchanges = &sum;
+    refuses_ranks(&ranks, RT_ERR_INVALID, "exchanges[0] names no address");
+    sum.point = RT_STAGE_POINT_COUNT;
+    refuses_ranks(&ranks, RT_ERR_INVALID, "exchanges[0].point");
+    ranks.exchanges = many;
+    ranks.exchange_count = RT_MAX_STAGE_EXCHANGES + 1;
+    refuses_ranks(&ranks, RT_ERR_INVALID, "9 exchanges behind stages, at most 8");
+    ranks.struct_size = 3;
+    refuses_ranks(&ranks, RT_ERR_INVALID, "struct_size is 3");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(of_sequences_and_steps),
         cmocka_unit_test(of_tensors_and_queries),
         cmocka_unit_test(of_plans),
+        cmocka_unit_test(of_plans_for_ranks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
