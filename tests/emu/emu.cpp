@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/emu/access.h"
 #include "tests/emu/grid.h"
+#include "tests/emu/mma.h"
+#include "tests/emu/place.h"
 
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <ucontext.h>
 
 /* Stacks begin at different lines of a cache's sets, which stacks of a power of two would share. */
 enum { STACK_BYTES = 512 * 1024, STACK_SHIFT_BYTES = 17 * 64, MAX_WARPS = EMU_MAX_THREADS / 32 };
@@ -17,19 +18,11 @@ extern EMU_OF_BLOCK unsigned char rt_sm90_shared[EMU_SHARED_BYTES]
 EMU_OF_BLOCK struct emu_dim blockIdx, gridDim;
 EMU_OF_BLOCK int emu_self;
 
-/* Where a fiber, or the scheduler, goes on. A jump needs no system call, a context does; it is for
- * the first time, and for a compiler without jumps of its own: of the C library's the thread
- * sanitizer would have to know, which follows fibers by emu_clocks_switch. */
-struct place {
-    ucontext_t context;
-    void *jump[5];
-    bool jumps;
-};
-
-struct fiber {
-    struct place place;
-    struct emu_clocks clocks;
+/* What a switch touches is a line of a cache, but for the sanitizer's clocks. */
+struct alignas(64) fiber {
+    struct emu_place place;
     struct emu_wish wish;
+    struct emu_clocks clocks;
     bool made, waited;
 };
 
@@ -49,8 +42,8 @@ static thread_local struct fiber fibers[EMU_MAX_THREADS];
 static thread_local struct meeting warps[MAX_WARPS], block;
 static thread_local uint32_t runnable_in[MAX_WARPS], there_in[MAX_WARPS]; /* a bit a lane */
 static thread_local int rank[MAX_WARPS];
-static thread_local struct place scheduler;
-static thread_local int thread_count, threads_left;
+static thread_local struct emu_place all_left; /* who runs the block goes on there */
+static thread_local int thread_count, warp_count, threads_left;
 static thread_local uint64_t random_state;
 static thread_local const struct emu_launch *launch;
 static thread_local struct emu_order block_order[2];
@@ -92,51 +85,46 @@ uint64_t emu_random(void)
 
 /* ---- sleep ---- */
 
-#if defined(__x86_64__) || !defined(__clang__)
-/* Not where the jump was prepared: the compiler forbids it. */
-__attribute__((noinline, noreturn)) static void leap(struct place *to)
-{
-    if (to->jumps)
-        __builtin_longjmp(to->jump, 1);
-    setcontext(&to->context);
-    abort();
-}
-
-__attribute__((noinline)) static void go(struct place *from, struct place *to)
-{
-    from->jumps = true;
-    if (__builtin_setjmp(from->jump) == 0)
-        leap(to);
-}
-#else
-static void go(struct place *from, struct place *to)
-{
-    swapcontext(&from->context, &to->context);
-}
-#endif
-
 static uint32_t lane_bit(int thread)
 {
     return 1u << thread % 32;
 }
 
-static void to_scheduler(void)
+static int next_thread(void);
+
+/* Until somebody has chosen it again: who goes chooses, with no scheduler to come back to. */
+static inline void let_others_run(void)
 {
-    emu_clocks_leave();
-    go(&fibers[emu_self].place, &scheduler);
+    struct emu_place *here = &fibers[emu_self].place, *to = &all_left;
+    emu_grid_pause();
+    const int next = next_thread();
+    if (next >= 0) {
+        emu_self = next;
+        emu_clocks_switch(&fibers[next].clocks);
+        to = &fibers[next].place;
+    } else {
+        emu_clocks_leave();
+    }
+    if (to != here)
+        emu_place_go(here, to);
+}
+
+static inline void fall_asleep(struct emu_wish wish)
+{
+    fibers[emu_self].wish = wish;
+    runnable_in[emu_self / 32] &= ~lane_bit(emu_self);
+    let_others_run();
 }
 
 void emu_sleep(struct emu_wish wish)
 {
-    fibers[emu_self].wish = wish;
-    runnable_in[emu_self / 32] &= ~lane_bit(emu_self);
-    to_scheduler();
+    fall_asleep(wish);
 }
 
 /* It stays among those that may run: what it waits for nobody here may know. */
 void emu_yield(void)
 {
-    to_scheduler();
+    let_others_run();
 }
 
 void emu_wake(int thread)
@@ -171,7 +159,7 @@ static void end_meeting(struct meeting *m, int first, int size)
 
 /* Returns once `count` of `size` threads, all that are there, have come. Who wakes a sleeper for
  * something else finds it asleep again. */
-static void meet(struct meeting *m, int first, int size, int count, int operation)
+static inline void meet(struct meeting *m, int first, int size, int count, int operation)
 {
     const int number = m->number;
     if (m->arrived == 0)
@@ -183,17 +171,44 @@ static void meet(struct meeting *m, int first, int size, int count, int operatio
         return;
     }
     while (m->number == number)
-        emu_sleep({"a meeting in operation", operation, m->arrived});
+        fall_asleep({"a meeting in operation", operation, m->arrived});
+}
+
+static emu_words *bring(struct meeting *m, const uint32_t *words, int count)
+{
+    emu_words *set = m->words[m->number % 2];
+    for (int i = 0; i < count; i++)
+        set[emu_self % 32][i] = words[i];
+    return set;
 }
 
 const emu_words *emu_exchange(int operation, const uint32_t *words, int count)
 {
     struct meeting *m = &warps[emu_self / 32];
-    const int set = m->number % 2;
-    for (int i = 0; i < count; i++)
-        m->words[set][emu_self % 32][i] = words[i];
+    const emu_words *set = bring(m, words, count);
     meet(m, emu_self / 32 * 32, 32, 32, operation);
-    return m->words[set];
+    return set;
+}
+
+/* By the last of the lanes, for all of them. */
+void emu_multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
+{
+    struct meeting *m = &warps[emu_self / 32];
+    const uint32_t words[] = {emu_bits(d[0]),
+                              emu_bits(d[1]),
+                              emu_bits(d[2]),
+                              emu_bits(d[3]),
+                              a[0],
+                              a[1],
+                              a[2],
+                              a[3],
+                              b0,
+                              b1};
+    emu_words *set = bring(m, words, sizeof(words) / sizeof(*words));
+    if (m->arrived == 31)
+        emu_multiply_warp(set);
+    meet(m, emu_self / 32 * 32, 32, 32, EMU_MMA);
+    memcpy(d, set[emu_self % 32], sizeof(d));
 }
 
 void __syncwarp(void)
@@ -289,7 +304,7 @@ void emu_store_row(void *row, const uint32_t (&words)[4])
 
 /* ---- a block ---- */
 
-/* Of one block after the other: to make a context, and to enter one, is a system call. */
+/* Of one block after the other. */
 static void fiber_main(void)
 {
     for (;;) {
@@ -298,7 +313,7 @@ static void fiber_main(void)
         emu_copy_wait(0);
         emu_release(&block_order[1]);
         leave();
-        to_scheduler();
+        let_others_run();
     }
 }
 
@@ -309,16 +324,12 @@ static void start_fiber(int i)
     f->waited = false;
     there_in[i / 32] |= lane_bit(i);
     runnable_in[i / 32] |= lane_bit(i);
+    emu_clocks_make(&f->clocks);
     if (f->made)
         return;
     f->made = true;
-    emu_clocks_make(&f->clocks);
-    struct place *at = &f->place;
-    getcontext(&at->context);
-    at->context.uc_stack.ss_sp = stacks[i];
-    at->context.uc_stack.ss_size = STACK_BYTES - (size_t)(i % 64) * STACK_SHIFT_BYTES;
-    at->context.uc_link = nullptr;
-    makecontext(&at->context, fiber_main, 0);
+    emu_place_make(&f->place, stacks[i], STACK_BYTES - (size_t)(i % 64) * STACK_SHIFT_BYTES,
+                   fiber_main);
 }
 
 static void swap_ranks(int a, int b)
@@ -329,7 +340,7 @@ static void swap_ranks(int a, int b)
 }
 
 /* Warp groups one behind the other, in any order; and every now and then a warp changes place. */
-static void make_ranks(int warp_count)
+static void make_ranks(void)
 {
     const int shift = (int)(emu_random() % (uint64_t)warp_count);
     for (int w = 0; w < warp_count; w++)
@@ -339,7 +350,7 @@ static void make_ranks(int warp_count)
             swap_ranks(w, (int)(emu_random() % (uint64_t)(w + 1)));
 }
 
-static int pick_warp(int warp_count)
+static int pick_warp(void)
 {
     const bool ranked = policy >= RANKED;
     if (ranked && emu_random() % 4096 == 0)
@@ -350,7 +361,7 @@ static int pick_warp(int warp_count)
             return rank[i];
     if (ranked)
         return -1;
-    int warp = (int)(emu_random() % (uint64_t)warp_count);
+    int warp = (int)((emu_random() >> 32) * (uint64_t)warp_count >> 32); /* quicker than % */
     for (int i = 0; i < warp_count; i++) {
         if (runnable_in[warp])
             return warp;
@@ -359,28 +370,31 @@ static int pick_warp(int warp_count)
     return -1;
 }
 
-static void run_fiber(int warp)
+static int pick_thread(int warp)
 {
     const unsigned from = (unsigned)(emu_random() % 32);
     const uint32_t lanes = runnable_in[warp] >> from | runnable_in[warp] << (32 - from) % 32;
-    emu_self = warp * 32 + (int)(from + (unsigned)__builtin_ctz(lanes)) % 32;
-    emu_clocks_switch(&fibers[emu_self].clocks);
-    go(&scheduler, &fibers[emu_self].place);
+    return warp * 32 + (int)(from + (unsigned)__builtin_ctz(lanes)) % 32;
 }
 
-static void run_one(int warp_count)
+/* Negative: all have left. What happens before it runs is nobody's. */
+static int next_thread(void)
 {
-    emu_grid_read_mail();
-    const int warp = pick_warp(warp_count);
-    const bool copies_first = policy == RANKED || (policy == ANYBODY && emu_random() % 4 == 0);
-    if (emu_async_pending() && (warp < 0 || copies_first)) {
-        emu_async_step();
-    } else if (warp < 0) {
-        emu_grid_stuck();
-    } else {
-        run_fiber(warp);
-        emu_grid_pause();
+    while (threads_left > 0 || emu_async_pending()) {
+        emu_grid_read_mail();
+        const int warp = pick_warp();
+        const bool copies_first = policy == RANKED || (policy == ANYBODY && emu_random() % 4 == 0);
+        if (emu_async_pending() && (warp < 0 || copies_first)) {
+            emu_clocks_leave();
+            emu_async_step();
+        } else if (warp < 0) {
+            emu_clocks_leave();
+            emu_grid_stuck();
+        } else {
+            return pick_thread(warp);
+        }
     }
+    return -1;
 }
 
 void emu_tell_wishes(void)
@@ -396,7 +410,7 @@ void emu_tell_wishes(void)
     }
 }
 
-static void begin_block(int warp_count)
+static void begin_block(void)
 {
     memset(rt_attend_shared, 0xa5, sizeof(rt_attend_shared));
     emu_poison_shared();
@@ -405,7 +419,7 @@ static void begin_block(int warp_count)
     memset(runnable_in, 0, sizeof(runnable_in));
     memset(there_in, 0, sizeof(there_in));
     policy = (enum policy)(emu_random() % POLICIES);
-    make_ranks(warp_count);
+    make_ranks();
     emu_async_begin();
     for (int i = 0; i < thread_count; i++)
         start_fiber(i);
@@ -432,10 +446,11 @@ void emu_block_run(const struct emu_launch *l, unsigned number)
     gridDim = {l->grid_x, l->grid_y, 1};
     blockIdx = {number % gridDim.x, number / gridDim.x, 0};
     thread_count = (int)l->threads;
-    const int warp_count = (thread_count + 31) / 32;
-    begin_block(warp_count);
-    while (threads_left > 0 || emu_async_pending())
-        run_one(warp_count);
+    warp_count = (thread_count + 31) / 32;
+    begin_block();
+    emu_self = next_thread();
+    emu_clocks_switch(&fibers[emu_self].clocks);
+    emu_place_go(&all_left, &fibers[emu_self].place);
     end_block();
 }
 

@@ -65,9 +65,12 @@ static inline int emu_lane(void)
     return emu_self % 32;
 }
 
-/* What the lane brings; returns what all 32 lanes of the warp have brought, each 8 words. */
-typedef uint32_t emu_words[8];
+/* What the lane brings; returns what all 32 lanes of the warp have brought, each 10 words. */
+typedef uint32_t emu_words[10];
 const emu_words *emu_exchange(int operation, const uint32_t *words, int count);
+
+/* mma.m16n8k16 of bf16, with fragments as the PTX ISA lays them out: d += a b. */
+void emu_multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 
 void __syncthreads(void);
 bool __syncthreads_or(bool vote);
