@@ -53,6 +53,7 @@ static void run(void (*thread)(const void *params), const void *params)
                                  .threads = now->block[0],
                                  .shared_bytes = now->smem_bytes,
                                  .cooperative = now->cooperative,
+                                 .asynchronous = strstr(now->entry, "sm90") != NULL,
                                  .seed = now->grid[0] + now->grid[1],
                                  .thread = thread,
                                  .params = params});

@@ -233,6 +233,7 @@ void emu_run(const struct emu_launch *l)
     const emu_unseen unseen;
     launch = l;
     emu_random_begin(l->seed + emu_seed);
+    emu_clocks_begin(l->asynchronous);
     const unsigned blocks = l->grid_x * l->grid_y;
     const unsigned shift = (unsigned)(emu_random() % blocks);
     emu_chain_kernel_begins();

@@ -2,22 +2,30 @@
 #include "tests/emu/order.h"
 
 #ifdef EMU_ORDER
+#include "tests/emu/core.h"
+
 #include <sanitizer/tsan_interface.h>
 
 static thread_local struct emu_clocks *now; /* of the thread that runs; null: the scheduler */
 static thread_local void *scheduler, *interrupted;
+static bool asynchronous; /* the grid has the second clock */
 
 static void switch_to(void *clock)
 {
     __tsan_switch_to_fiber(clock, __tsan_switch_to_fiber_no_sync);
 }
 
+void emu_clocks_begin(bool has_async)
+{
+    asynchronous = has_async;
+}
+
 void emu_clocks_make(struct emu_clocks *clocks)
 {
-    if (!clocks->own) {
+    if (!clocks->own)
         clocks->own = __tsan_create_fiber(0);
+    if (asynchronous && !clocks->async)
         clocks->async = __tsan_create_fiber(0);
-    }
 }
 
 void emu_clocks_switch(struct emu_clocks *clocks)
@@ -38,6 +46,8 @@ void emu_clocks_leave(void)
 static void both(struct emu_order *order, void (*operation)(void *))
 {
     operation(&order->own);
+    if (!asynchronous)
+        return;
     if (now)
         switch_to(now->async);
     operation(&order->async);
@@ -55,9 +65,16 @@ void emu_acquire(struct emu_order *order)
     both(order, __tsan_acquire);
 }
 
+static void need_async(void)
+{
+    if (!asynchronous)
+        emu_fail("what is asynchronous, in a grid without a clock of it");
+}
+
 void emu_order_fence(void)
 {
     char *between = (char *)now;
+    need_async();
     __tsan_release(between);
     switch_to(now->async);
     __tsan_acquire(between);
@@ -86,6 +103,8 @@ void emu_agent_enter(void *agent, struct emu_order *asked, bool plain)
 {
     interrupted = now ? now->own : __tsan_get_current_fiber();
     switch_to(agent);
+    if (asked && !plain)
+        need_async();
     if (asked)
         __tsan_acquire(plain ? &asked->own : &asked->async);
 }
@@ -99,6 +118,9 @@ void emu_agent_leave(struct emu_order *done, bool plain)
     switch_to(interrupted);
 }
 #else
+void emu_clocks_begin(bool)
+{
+}
 void emu_clocks_make(struct emu_clocks *)
 {
 }

@@ -20,6 +20,10 @@ struct emu_clocks {
     void *own, *async;
 };
 
+/* Between two grids: whether threads of the next have the second clock; without, who needs one is
+ * told. The sanitizer takes the longer to hand a clock on the more of them there are. */
+void emu_clocks_begin(bool asynchronous);
+
 /* The thread that runs from here on. */
 void emu_clocks_make(struct emu_clocks *clocks);
 void emu_clocks_switch(struct emu_clocks *clocks);
