@@ -20,11 +20,11 @@ template <class SHAPE> struct rt_sm90_as_it_lies : rt_sm90_conversion<SHAPE> {
     using base::room;
     using base::warp;
 
-    uint32_t asked; /* blocks of the part */
+    uint32_t asked, told; /* blocks of the part */
 
     __device__ __forceinline__ rt_sm90_as_it_lies(const typename SHAPE::params &all,
                                                   const rt_sm90_room<SHAPE> &room_)
-        : base(all, room_), asked(0)
+        : base(all, room_), asked(0), told(0)
     {
     }
 
@@ -94,42 +94,59 @@ template <class SHAPE> struct rt_sm90_as_it_lies : rt_sm90_conversion<SHAPE> {
         room.desk.factor[stage][half * 2 + lane / 16][at] = (uint16_t)rt_pack_f16x2(factor, 0.0f);
     }
 
-    /* The next block. */
+    /* For the next block's bytes. */
     __device__ __forceinline__ void ask(const struct rt_sm90_quant_key &of)
     {
         const uint32_t stage = asked % SHAPE::STAGES, parity = (asked / SHAPE::STAGES & 1) ^ 1;
         asked++;
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            rt_mbarrier_wait(&room.desk.kv_empty[stage][half], parity);
+            copy<base::VECTORS>(stage, of, half * base::HALF, half * base::HALF);
+            if (half == 1)
+                copy_rest(stage, of);
+            rt_cp_async_arrive(&room.desk.kv_full[stage][half]);
+        }
+    }
+
+    /* Of a block that has been asked for: what workers are told waits for scales. */
+    __device__ __forceinline__ void tell_units(const struct rt_sm90_quant_key &of)
+    {
+        const uint32_t stage = told % SHAPE::STAGES;
+        told++;
         struct rt_sm90_key_units units = {__uint_as_float(of.scale[0]), 1.0f, {}, false};
         if (this->has_tiles())
             units = this->tile_units(of, 0);
+        mark(stage, of, units.unit);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            uint64_t *full = &room.desk.kv_full[stage][half];
-            rt_mbarrier_wait(&room.desk.kv_empty[stage][half], parity);
-            copy<base::VECTORS>(stage, of, half * base::HALF, half * base::HALF);
-            if (half == 0)
-                mark(stage, of, units.unit);
-            else
-                copy_rest(stage, of);
             mark_half(stage, half, of.scale[half], units.inverse);
-            rt_cp_async_arrive(full);
             this->tell(stage, half);
         }
     }
 
-    /* A block that no other is in front of. */
+    /* A block that no other is in front of: asks for it. */
     __device__ __forceinline__ void begin(const struct rt_sm90_quant_key &of, bool there)
     {
         if (there)
             ask(of);
     }
 
+    /* Likewise, some time behind begin. */
+    __device__ __forceinline__ void settle(const struct rt_sm90_quant_key &of, bool there)
+    {
+        if (there)
+            tell_units(of);
+    }
+
     /* A block that has been asked for; asks for the one behind it, if there is one. */
     __device__ __forceinline__ void bring(uint32_t, const struct rt_sm90_quant_key &,
                                           const struct rt_sm90_quant_key &next, bool more)
     {
-        if (more)
-            ask(next);
+        if (!more)
+            return;
+        ask(next);
+        tell_units(next);
     }
 };
 

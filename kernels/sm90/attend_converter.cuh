@@ -53,8 +53,8 @@ template <class SHAPE> struct rt_sm90_converter : rt_sm90_way_of<SHAPE> {
         return walk.block.row != RT_ATTEND_NONE && !walk.block.is_empty;
     }
 
-    /* The first q is as urgent as the first keys; a later one may have to wait for the segment
-     * before, of which the next stage is free earlier. */
+    /* The first q is as urgent as the first keys, and scales are a trip to memory; a later one may
+     * have to wait for the segment before, of which the next stage is free earlier. */
     __device__ __forceinline__ void run(void)
     {
         uint32_t j = 0;
@@ -63,19 +63,22 @@ template <class SHAPE> struct rt_sm90_converter : rt_sm90_way_of<SHAPE> {
         walk.open(-1, 0);
         struct rt_sm90_block block = walk.block;
         struct rt_sm90_quant_key key = walk.key();
-        this->begin(key, there());
+        const bool is_first_there = there();
+        this->begin(key, is_first_there);
+        if (this->warp == QUERY_WARP && block.row != RT_ATTEND_NONE)
+            bring_query(block);
+        this->settle(key, is_first_there);
         walk.follow();
         while (block.row != RT_ATTEND_NONE) {
             walk.advance();
             const struct rt_sm90_quant_key next = walk.key();
-            const bool brings = this->warp == QUERY_WARP && block.opens;
-            if (brings && block.segment == 0)
-                bring_query(block);
-            if (block.is_empty)
+            if (block.is_empty) {
                 this->begin(next, there());
-            else
+                this->settle(next, there());
+            } else {
                 this->bring(j++, key, next, there());
-            if (brings && block.segment > 0)
+            }
+            if (this->warp == QUERY_WARP && block.opens && block.segment > 0)
                 bring_query(block);
             walk.follow();
             block = walk.block;

@@ -101,6 +101,11 @@ template <class SHAPE> struct rt_sm90_in_place : rt_sm90_raw<SHAPE> {
     {
     }
 
+    /* What as_it_lies tells of it. */
+    __device__ __forceinline__ void settle(const struct rt_sm90_quant_key &, bool)
+    {
+    }
+
     /* Block j; and asks for what it can of the one behind it, if there is one. */
     __device__ __forceinline__ void bring(uint32_t j, const struct rt_sm90_quant_key &of,
                                           const struct rt_sm90_quant_key &next, bool more)
