@@ -15,7 +15,9 @@ enum rt_status rt_reduce_resolve(const struct rt_op_request *request, struct rt_
                                  struct rt_error *err)
 {
     RT_TRY(rt_plain_resolve(request, out, err));
-    out->tile_rows = rt_small_tile_rows(RT_OP_ATTEND, request);
+    if (request->small_tiles)
+        out->tile_rows = rt_small_tile_rows(
+            rt_kv_is_quantised(request->kv) ? RT_OP_ATTEND_QUANT : RT_OP_ATTEND, request);
     out->invariant = request->invariant;
     out->entry = entry_of(out->tile_rows ? out->tile_rows : request->heads * request->q_len,
                           request->invariant);

@@ -9,24 +9,29 @@
 #define MEASURED_D_QK 576u
 #define MEASURED_D_V 512u
 
-/* By rising query rows of a batch row; more of them have no smaller tile. */
+#define SMALL_TILE_COUNT 4
+
+/* By rising query rows of a batch row; more of them have no smaller tile. A block of e4m3 takes a
+ * tile of 64 rows longer than one of bf16, beside one of 16. */
 static const struct small_tile {
     uint32_t query_rows; /* for so many at most */
     uint32_t tile_rows;
     uint32_t blocks; /* with so many of all rows at most, on MEASURED_SMS multiprocessors */
-} small_tiles[] = {{16, 8, 96}, {32, 16, 512}, {64, 16, 256}, {128, 16, 64}};
-#define SMALL_TILE_COUNT (sizeof(small_tiles) / sizeof(small_tiles[0]))
+} of_bf16[SMALL_TILE_COUNT] = {{16, 8, 96}, {32, 16, 512}, {64, 16, 256}, {128, 16, 64}},
+  of_e4m3[SMALL_TILE_COUNT] = {{16, 8, 128}, {32, 16, 512}, {64, 16, 512}, {128, 16, 256}};
 
 /* Pages of fewer tokens than a block were not measured, nor other geometries. */
 static bool is_measured(enum rt_op_id op, const struct rt_op_request *request)
 {
-    return op == RT_OP_ATTEND && !request->invariant && request->backend != RT_BACKEND_GENERIC &&
-           request->kv->d_qk == MEASURED_D_QK && request->kv->d_v == MEASURED_D_V &&
-           request->page_size >= RT_BLOCK_TOKENS && rt_check_sm90(request->caps, NULL) == RT_OK;
+    return (op == RT_OP_ATTEND || op == RT_OP_ATTEND_QUANT) && !request->invariant &&
+           request->backend != RT_BACKEND_GENERIC && request->kv->d_qk == MEASURED_D_QK &&
+           request->kv->d_v == MEASURED_D_V && request->page_size >= RT_BLOCK_TOKENS &&
+           rt_check_sm90(request->caps, NULL) == RT_OK;
 }
 
 static const struct small_tile *find(enum rt_op_id op, const struct rt_op_request *request)
 {
+    const struct small_tile *const small_tiles = op == RT_OP_ATTEND ? of_bf16 : of_e4m3;
     const uint32_t query_rows = request->heads * request->q_len;
     if (query_rows <= small_tiles[0].tile_rows || !is_measured(op, request))
         return NULL;

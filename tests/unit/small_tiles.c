@@ -28,39 +28,51 @@ struct asked {
     struct rt_op_request request;
 };
 
-/* 576/512, bf16, pages of 64. */
-static void ask(struct asked *a, const struct rt_device_caps *caps, uint32_t heads, uint32_t q_len)
+/* 576/512, pages of 64. */
+static void ask_of(struct asked *a, const struct rt_device_caps *caps, enum rt_kv_layout layout,
+                   uint32_t heads, uint32_t q_len)
 {
     a->caps = *caps;
-    assert_true(rt_kv_format_make(RT_KV_BF16, RT_PRECISION_BF16, 576, 512, &a->kv));
+    assert_true(rt_kv_format_make(layout, RT_PRECISION_BF16, 576, 512, &a->kv));
     a->request = (struct rt_op_request){
         .caps = &a->caps, .kv = &a->kv, .heads = heads, .q_len = q_len, .page_size = 64};
 }
 
-/* Query rows of a batch row, the tile they have, and with what limit which smaller one. */
+static void ask(struct asked *a, const struct rt_device_caps *caps, uint32_t heads, uint32_t q_len)
+{
+    ask_of(a, caps, RT_KV_BF16, heads, q_len);
+}
+
+/* Query rows of a batch row, the tile they have, and with what limit which smaller one; of e4m3
+ * with what other limit. */
 static void test_limits(void **state)
 {
     (void)state;
     static const struct {
-        uint32_t heads, q_len, large, small, rows, blocks;
+        uint32_t heads, q_len, large, small, rows, blocks, e4m3_blocks;
     } cases[] = {
-        {8, 1, 8, 8, 0, 0},       {9, 1, 16, 8, 66, 96},    {16, 1, 16, 8, 66, 96},
-        {8, 2, 16, 8, 66, 96},    {17, 1, 32, 16, 66, 512}, {16, 2, 32, 16, 66, 512},
-        {33, 1, 64, 16, 44, 256}, {64, 1, 64, 16, 33, 256}, {16, 4, 64, 16, 33, 256},
-        {65, 1, 64, 16, 26, 64},  {128, 1, 64, 16, 16, 64}, {16, 8, 64, 16, 16, 64},
-        {128, 2, 64, 64, 0, 0},
+        {8, 1, 8, 8, 0, 0, 0},         {9, 1, 16, 8, 66, 96, 128},    {16, 1, 16, 8, 66, 96, 128},
+        {8, 2, 16, 8, 66, 96, 128},    {17, 1, 32, 16, 66, 512, 512}, {16, 2, 32, 16, 66, 512, 512},
+        {33, 1, 64, 16, 44, 256, 512}, {64, 1, 64, 16, 33, 256, 512}, {16, 4, 64, 16, 33, 256, 512},
+        {65, 1, 64, 16, 26, 64, 256},  {128, 1, 64, 16, 16, 64, 256}, {16, 8, 64, 16, 16, 64, 256},
+        {128, 2, 64, 64, 0, 0, 0},
     };
+    static const enum rt_kv_layout layouts[] = {RT_KV_BF16, RT_KV_FP8_TENSOR, RT_KV_V32};
     const struct rt_device_caps h200 = device("h200");
-    for (size_t i = 0; i < COUNT(cases); i++) {
+    for (size_t n = 0; n < COUNT(cases) * COUNT(layouts); n++) {
+        const size_t i = n / COUNT(layouts);
+        const enum rt_kv_layout layout = layouts[n % COUNT(layouts)];
+        const bool e4m3 = layout != RT_KV_BF16;
+        const enum rt_op_id op = e4m3 ? RT_OP_ATTEND_QUANT : RT_OP_ATTEND;
         struct asked a;
         struct rt_variant large = {.parts = 0}, small = large, reduce = large;
-        ask(&a, &h200, cases[i].heads, cases[i].q_len);
-        const struct rt_small_tile_limit limit = rt_small_tiles_of(RT_OP_ATTEND, &a.request);
+        ask_of(&a, &h200, layout, cases[i].heads, cases[i].q_len);
+        const struct rt_small_tile_limit limit = rt_small_tiles_of(op, &a.request);
         assert_int_equal(limit.rows, cases[i].rows);
-        assert_int_equal(limit.blocks, cases[i].blocks);
-        assert_int_equal(rt_op_resolve(RT_OP_ATTEND, &a.request, &large, NULL), RT_OK);
+        assert_int_equal(limit.blocks, e4m3 ? cases[i].e4m3_blocks : cases[i].blocks);
+        assert_int_equal(rt_op_resolve(op, &a.request, &large, NULL), RT_OK);
         a.request.small_tiles = true;
-        assert_int_equal(rt_op_resolve(RT_OP_ATTEND, &a.request, &small, NULL), RT_OK);
+        assert_int_equal(rt_op_resolve(op, &a.request, &small, NULL), RT_OK);
         assert_int_equal(large.tile_rows, cases[i].large);
         assert_int_equal(small.tile_rows, cases[i].small);
         assert_int_equal(rt_op_resolve(RT_OP_REDUCE, &a.request, &reduce, NULL), RT_OK);
@@ -92,7 +104,7 @@ static void test_no_limit_elsewhere(void **state)
     }
     ask(&a, &h200, 64, 1);
     assert_int_equal(rt_small_tiles_of(RT_OP_SPARSE_ATTEND, &a.request).rows, 0);
-    assert_int_equal(rt_small_tiles_of(RT_OP_ATTEND_QUANT, &a.request).rows, 0);
+    assert_int_equal(rt_small_tiles_of(RT_OP_SPARSE_ATTEND_QUANT, &a.request).rows, 0);
     a.request.page_size = 32;
     assert_int_equal(rt_small_tiles_of(RT_OP_ATTEND, &a.request).rows, 0);
     a.request.page_size = 128;
@@ -183,6 +195,8 @@ static void draw_config(struct rt_config *c)
     c->pages = 100;
     c->invariant = below(8) == 0;
     c->small_tiles = (enum rt_small_tiles)below(3);
+    c->kv_layout =
+        !c->invariant && c->geometry.qk_rope_head_dim && below(3) == 0 ? RT_KV_V32 : RT_KV_BF16;
 }
 
 static struct rt_blueprint *blueprint_of(const struct rt_config *c)
@@ -205,7 +219,7 @@ static struct rt_small_tile_limit limit_of(const struct rt_blueprint *b, uint32_
                                           .q_len = q_len,
                                           .page_size = b->config.page_size,
                                           .invariant = b->config.invariant};
-    return rt_small_tiles_of(RT_OP_ATTEND, &request);
+    return rt_small_tiles_of(rt_attend_op(&b->config), &request);
 }
 
 /* The graph's kernel and bound, by the words of the rule. */
@@ -217,7 +231,7 @@ static void check_graph(const struct rt_blueprint *b, uint32_t i)
                    small = rt_spec_find_small(b->specs, b->spec_count, i);
     const struct rt_small_tile_limit limit = limit_of(b, q);
     const struct rt_variant *attend = rt_attend_variant(b, rt_blueprint_variants(b, spec));
-    const uint32_t large_tile = b->variants[q][RT_OP_ATTEND].tile_rows;
+    const uint32_t large_tile = b->variants[q][rt_attend_op(c)].tile_rows;
     const uint64_t longest = (c->max_length + q - 1 + 63) / 64;
     const uint64_t most = spec->most_blocks ? spec->most_blocks : spec->rows * longest;
     const bool fits = spec->rows <= limit.rows && most <= limit.blocks;
