@@ -102,7 +102,7 @@ static enum rt_status run_chain(struct sum_bench *b, const struct rt_work *work,
                                        .replays = (uint32_t)b->steps,
                                        .us = b->us,
                                        .launch_us = b->us + b->steps};
-    RT_TRY(rt_sum_time(&clock, work, &b->err));
+    RT_TRY(rt_sum_time(&clock, work, 1, &b->err));
     *to = (struct sum_times){.is_there = true,
                              .median = b->us[b->steps / 2],
                              .least = b->us[0],

@@ -42,7 +42,8 @@ static void print_head(const struct layer_report *r)
            "stages: each in a graph of its own, all layers' in a chain, a layer's share; in a "
            "layer nodes overlap others, so the sum may differ\n");
     for (uint32_t i = 0; r->sums && i < r->sums->choice_count; i++)
-        printf("sum of %" PRIu64 " numbers over ranks: %s\n", r->sums->choices[i].count,
+        printf("%s of %" PRIu64 " numbers over ranks: %s\n",
+               rt_sum_choice_name(&r->sums->choices[i]), r->sums->choices[i].count,
                r->sums->choices[i].reason);
 }
 
@@ -90,6 +91,7 @@ static void json_sums(cJSON *j, const struct rt_sums *sums)
     for (uint32_t i = 0; i < sums->choice_count; i++) {
         const struct rt_sum_choice *choice = &sums->choices[i];
         cJSON *one = json_element(all);
+        cJSON_AddStringToObject(one, "kind", rt_sum_choice_name(choice));
         json_uint(one, "numbers", choice->count);
         cJSON_AddBoolToObject(one, "one_shot", choice->one_shot != 0);
         cJSON_AddStringToObject(one, "reason", choice->reason);

@@ -234,8 +234,8 @@ static enum rt_status capture_all(struct rt_runtime *rt, const struct rt_create_
     say_refusals(rt, p);
     for (uint32_t i = 0; i < rt->sums.choice_count; i++)
         say(p, RT_LOG_INFO, "%s of %" PRIu64 " numbers over ranks: %s",
-            rt->sums.choices[i].kind == RT_ALL_GATHER ? "gathers" : "sums",
-            rt->sums.choices[i].count, rt->sums.choices[i].reason);
+            rt_sum_choice_name(&rt->sums.choices[i]), rt->sums.choices[i].count,
+            rt->sums.choices[i].reason);
     return RT_OK;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/one_shot.h"
 
-#include "kernels/abi/all_reduce.h"
+#include "kernels/abi/context_merge.h"
 #include "kernels/op.h"
 
 #include <inttypes.h>
@@ -9,9 +9,32 @@
 
 _Static_assert(RT_PEERS_MOST == RT_ALL_REDUCE_MOST_RANKS, "a mailbox for every rank that maps");
 
+/* A rank's memory: | mailbox of sums and gathers | mailbox of rt_context_merge | */
+static uint64_t context_mailbox_at(const struct rt_comm *c)
+{
+    return rt_all_reduce_mailbox_bytes(c->ranks, RT_ALL_REDUCE_MOST_BLOCKS);
+}
+
+rt_addr rt_one_shot_context_mailbox(const struct rt_comm *c, uint32_t rank)
+{
+    return c->peers.memory[rank] + context_mailbox_at(c);
+}
+
 enum rt_status rt_one_shot_map(struct rt_comm *c, struct rt_driver *d, struct rt_error *err)
 {
-    return rt_comm_map(c, d, rt_all_reduce_mailbox_bytes(c->ranks, RT_ALL_REDUCE_MOST_BLOCKS), err);
+    const uint64_t bytes =
+        context_mailbox_at(c) + rt_context_merge_mailbox_bytes(c->ranks, RT_ALL_REDUCE_MOST_BLOCKS);
+    return rt_comm_map(c, d, bytes, err);
+}
+
+bool rt_one_shot_reaches(const struct rt_comm *c, char *why, size_t bytes)
+{
+    why[0] = '\0';
+    if (!c->peers.driver)
+        (void)snprintf(why, bytes, "no memory of the ranks is mapped");
+    else if (!c->peers.mapped)
+        (void)snprintf(why, bytes, "%s", c->peers.why);
+    return why[0] == '\0';
 }
 
 static uint64_t bytes_of(const struct rt_collective *x)
@@ -23,12 +46,9 @@ bool rt_one_shot_serves(const struct rt_comm *c, const struct rt_collective *x, 
                         size_t bytes)
 {
     const uint64_t size = bytes_of(x);
-    why[0] = '\0';
-    if (!c->peers.driver)
-        (void)snprintf(why, bytes, "no memory of the ranks is mapped");
-    else if (!c->peers.mapped)
-        (void)snprintf(why, bytes, "%s", c->peers.why);
-    else if (x->kind == RT_ALL_REDUCE && x->dtype != RT_DTYPE_BF16)
+    if (!rt_one_shot_reaches(c, why, bytes))
+        return false;
+    if (x->kind == RT_ALL_REDUCE && x->dtype != RT_DTYPE_BF16)
         (void)snprintf(why, bytes, "it sums bf16 alone");
     else if (x->kind != RT_ALL_REDUCE && x->kind != RT_ALL_GATHER)
         (void)snprintf(why, bytes, "it sums and gathers alone");

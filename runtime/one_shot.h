@@ -10,6 +10,12 @@
 /* Maps the mailboxes, which are of all runtimes that the group serves: see rt_comm_map. */
 enum rt_status rt_one_shot_map(struct rt_comm *c, struct rt_driver *d, struct rt_error *err);
 
+/* Where in a rank's memory its mailbox of rt_context_merge is. */
+rt_addr rt_one_shot_context_mailbox(const struct rt_comm *c, uint32_t rank);
+
+/* False: the ranks' memory is not mapped, and why[0..bytes), else empty, says so. */
+bool rt_one_shot_reaches(const struct rt_comm *c, char *why, size_t bytes);
+
 /* False: it cannot do this exchange, and why[0..bytes) says so. The same on every rank. */
 bool rt_one_shot_serves(const struct rt_comm *c, const struct rt_collective *x, char *why,
                         size_t bytes);

@@ -161,10 +161,10 @@ static void fields_of(const struct rt_runtime *rt, const struct rt_graph_spec *s
 static enum rt_status try_swap(struct rt_runtime *rt, const struct rt_graph_spec *spec,
                                struct rt_error *err)
 {
-    const struct rt_collective x = rt_ranks_swap(
-        &rt->blueprint, &rt->ranks->comm, rt_arena_addr(&rt->arena, RT_TENSOR_GIVEN, 0),
-        rt_arena_addr(&rt->arena, RT_TENSOR_TAKEN, 0), spec->tokens);
-    return rt_comm_try(&rt->ranks->comm, &rt->driver, &x, rt->stream, err);
+    const struct rt_context_exchange x =
+        rt_context_exchange_of(&rt->blueprint, &rt->arena, &rt->ranks->comm, spec->tokens);
+    RT_TRY(rt_comm_try(&rt->ranks->comm, &rt->driver, &x.swap, rt->stream, err));
+    return rt_sums_choose_context(&rt->sums, &rt->kernels, &x, rt->stream, err);
 }
 
 static enum rt_status try_one(struct rt_runtime *rt, const struct rt_collective *x,

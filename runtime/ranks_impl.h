@@ -4,6 +4,7 @@
 
 /* What a runtime does as one rank of several. All take a runtime without ranks too. */
 #include "driver/comm/comm.h"
+#include "runtime/context_exchange.h"
 #include "runtime/runtime.h"
 
 struct rt_ranks {
@@ -30,26 +31,6 @@ static inline struct rt_collective rt_ranks_sum(const struct rt_config *c, struc
                                   .count = (uint64_t)tokens * c->block.hidden_size,
                                   .ranks = comm->ranks,
                                   .comm = comm};
-}
-
-/* What blocks have where ranks share a context: of every head, what one has of so many tokens goes
- * to whose it is behind attention. */
-static inline struct rt_collective rt_ranks_swap(const struct rt_blueprint *b, struct rt_comm *comm,
-                                                 rt_addr given, rt_addr taken, uint32_t tokens)
-{
-    const struct rt_dims *const dims = &b->placement.dims;
-    const uint32_t element_bytes = dims->is_f32 ? sizeof(float) : sizeof(uint16_t);
-    return (struct rt_collective){
-        .kind = RT_ALL_TO_ALL,
-        .dtype = RT_DTYPE_U8,
-        .from = given,
-        .to = taken,
-        .count =
-            rt_blueprint_out_heads(b) * rt_context_head_bytes(tokens, dims->kv.d_v, element_bytes),
-        .ranks = comm ? comm->ranks : dims->context,
-        .group = dims->context,
-        .comm = comm,
-    };
 }
 
 /* With the device's context current, as all of these. The group is the runtime's from here on. */

@@ -7,15 +7,12 @@
  * and gets of the others what they have of the heads that are its own behind attention:
  *
  *   own keys, all heads ─attend, reduce─> given ─out_exchange─> taken ─merge─> own heads, all keys
+ *                                              └─────── context_merge, in one shot ──────┘
  *
  * A head's vectors and their lse lie behind each other, head by head, so that those of one rank's
  * heads are one piece: attention writes them where they are sent from.
- *
- *   given  [heads] of            | out of all tokens | lse of all tokens | to 32 bytes |
- *   taken  [ranks, heads / ranks] likewise
  */
 #include "kernels/abi/context.h"
-#include "kernels/abi/merge.h"
 #include "runtime/one_shot.h"
 #include "runtime/ranks_impl.h"
 #include "runtime/recipe_parts.h"
@@ -141,38 +138,32 @@ enum rt_status rt_recipe_add_stage_exchange(struct recipe *b, const struct rt_st
     return add_chosen(b, name, layer, &c);
 }
 
-static enum rt_status add_exchange(struct recipe *b, uint32_t layer)
+static enum rt_status add_exchange_and_merge(struct recipe *b, uint32_t layer,
+                                             const struct rt_context_exchange *x)
 {
-    const struct rt_collective swap =
-        rt_ranks_swap(b->s->blueprint, b->s->comm, rt_arena_addr(b->s->arena, RT_TENSOR_GIVEN, 0),
-                      rt_arena_addr(b->s->arena, RT_TENSOR_TAKEN, 0), b->spec->tokens);
-    return add_collective(b, "out_exchange", layer, &swap);
+    RT_TRY(add_collective(b, "out_exchange", layer, &x->swap));
+    return rt_recipe_add_op(b, RT_OP_MERGE, layer, &x->merge, sizeof(x->merge));
 }
 
-/* Tokens of padding have no key on any rank, and become zeros. */
-static enum rt_status add_merge(struct recipe *b, uint32_t layer)
+static enum rt_status add_context_merge(struct recipe *b, uint32_t layer,
+                                        const struct rt_context_exchange *x)
 {
-    const struct rt_dims *dims = dims_of(b);
-    const uint32_t heads = rt_blueprint_out_heads(b->s->blueprint), d_v = dims->kv.d_v;
-    const int64_t out_head = (int64_t)(head_bytes(b) / element_bytes(b));
-    const int64_t lse_head = (int64_t)(head_bytes(b) / sizeof(float));
-    char *const taken = rt_recipe_at(b, RT_TENSOR_TAKEN, 0);
-    const struct rt_merge_params p = {
-        .in = {taken, heads * out_head, d_v, out_head},
-        .in_lse = {taken + lse_at(b), heads * lse_head, 1, lse_head},
-        .out = {rt_recipe_at(b, RT_TENSOR_OUT, 0), (int64_t)heads * d_v, d_v},
-        .out_lse = {rt_recipe_at(b, RT_TENSOR_LSE, 0), heads, 1},
-        .pieces = dims->context,
-        .tokens = b->spec->tokens,
-        .heads = heads,
-        .v_dim = d_v,
-        .is_f32 = dims->is_f32,
-    };
-    return rt_recipe_add_op(b, RT_OP_MERGE, layer, &p, sizeof(p));
+    struct rt_work work;
+    RT_TRY(rt_context_one_shot_work(b->s->kernels, x, &work, b->err));
+    return rt_recipe_add(b, "context_merge", layer, &work);
 }
 
+/* By what was the fastest, which the first of its stages tells. */
 enum rt_status rt_recipe_add_context(struct recipe *b, uint32_t layer)
 {
-    RT_TRY(add_exchange(b, layer));
-    return add_merge(b, layer);
+    const struct rt_context_exchange x =
+        rt_context_exchange_of(b->s->blueprint, b->s->arena, b->s->comm, b->spec->tokens);
+    const struct rt_sum_choice *const choice = rt_sums_find(b->s->sums, &x.swap);
+    const uint32_t first = b->p->count;
+    RT_TRY(choice && choice->one_shot ? add_context_merge(b, layer, &x)
+                                      : add_exchange_and_merge(b, layer, &x));
+    struct rt_stage *const stage = &b->p->stages[first];
+    if (choice)
+        (void)snprintf(stage->reason, sizeof(stage->reason), "%s", choice->reason);
+    return RT_OK;
 }

@@ -54,13 +54,13 @@ static enum rt_status replay_all(const struct rt_sum_clock *c, const struct even
 }
 
 static enum rt_status run_chain(const struct rt_sum_clock *c, const struct events *e,
-                                const struct rt_work *work, struct rt_error *err)
+                                const struct rt_work *works, uint32_t count, struct rt_error *err)
 {
     struct rt_program p = {0};
     struct rt_graph g = {0};
     enum rt_status status = RT_OK;
-    for (uint32_t i = 0; i < RT_SUM_CHAIN && status == RT_OK; i++)
-        status = rt_program_add(&p, "sum", i, work, err);
+    for (uint32_t i = 0; i < RT_SUM_CHAIN * count && status == RT_OK; i++)
+        status = rt_program_add(&p, "sum", i, &works[i % count], err);
     if (status == RT_OK)
         status = rt_graph_build(&p, c->d, c->stream, &g, err);
     if (status == RT_OK)
@@ -72,8 +72,8 @@ static enum rt_status run_chain(const struct rt_sum_clock *c, const struct event
     return status;
 }
 
-enum rt_status rt_sum_time(const struct rt_sum_clock *clock, const struct rt_work *work,
-                           struct rt_error *err)
+enum rt_status rt_sum_time(const struct rt_sum_clock *clock, const struct rt_work *works,
+                           uint32_t count, struct rt_error *err)
 {
     struct rt_driver *const d = clock->d;
     struct events e = {0};
@@ -81,7 +81,7 @@ enum rt_status rt_sum_time(const struct rt_sum_clock *clock, const struct rt_wor
     if (status == RT_OK)
         status = RT_DRV(d, err, event_create, (d, &e.end));
     if (status == RT_OK)
-        status = run_chain(clock, &e, work, err);
+        status = run_chain(clock, &e, works, count, err);
     if (e.end)
         (void)d->event_destroy(d, e.end);
     if (e.begin)

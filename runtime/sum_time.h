@@ -17,9 +17,9 @@ struct rt_sum_clock {
     float *us, *launch_us;
 };
 
-/* All ranks do it, with the same kind of work, which leaves its numbers as they are or may spoil
- * them. RT_ERR_RANKS, RT_ERR_DRIVER. */
-enum rt_status rt_sum_time(const struct rt_sum_clock *clock, const struct rt_work *work,
-                           struct rt_error *err);
+/* All ranks do it, with the same kinds of work, the `count` pieces that one exchange is, which
+ * leave their numbers as they are or may spoil them. RT_ERR_RANKS, RT_ERR_DRIVER. */
+enum rt_status rt_sum_time(const struct rt_sum_clock *clock, const struct rt_work *works,
+                           uint32_t count, struct rt_error *err);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/sums.h"
 
+#include "kernels/op.h"
 #include "runtime/one_shot.h"
 
 #include <inttypes.h>
@@ -18,41 +19,58 @@ const struct rt_sum_choice *rt_sums_find(const struct rt_sums *s, const struct r
     return NULL;
 }
 
-static enum rt_status time_one(const struct rt_kernels *k, const struct rt_collective *x,
-                               rt_dstream stream, const struct rt_work *work, float *us,
-                               struct rt_error *err)
+const char *rt_sum_choice_name(const struct rt_sum_choice *choice)
+{
+    return choice->kind == RT_ALL_TO_ALL   ? "exchanges"
+           : choice->kind == RT_ALL_GATHER ? "gathers"
+                                           : "sums";
+}
+
+/* The two ways of an exchange. */
+struct ways {
+    const struct rt_kernels *k;
+    const struct rt_collective *x;
+    struct rt_work library[2], one_shot;
+    uint32_t library_count; /* pieces of work */
+    const char *library_name;
+};
+
+static enum rt_status time_one(const struct ways *w, const struct rt_work *works, uint32_t count,
+                               rt_dstream stream, float *us, struct rt_error *err)
 {
     float all[REPLAYS] = {0};
-    const struct rt_sum_clock clock = {.d = k->driver,
-                                       .comm = x->comm,
+    const struct rt_sum_clock clock = {.d = w->k->driver,
+                                       .comm = w->x->comm,
                                        .stream = stream,
                                        .warm_up = WARM_UP,
                                        .replays = REPLAYS,
                                        .us = all};
-    RT_TRY(rt_sum_time(&clock, work, err));
+    RT_TRY(rt_sum_time(&clock, works, count, err));
     *us = all[REPLAYS / 2];
     return RT_OK;
 }
 
 /* What rank 0 has seen counts, on rank 0 too. */
-static enum rt_status measure(const struct rt_kernels *k, const struct rt_collective *x,
-                              rt_dstream stream, struct rt_sum_choice *out, struct rt_error *err)
+static enum rt_status measure(const struct ways *w, rt_dstream stream, struct rt_sum_choice *out,
+                              struct rt_error *err)
 {
-    const struct rt_work library = {.kind = RT_WORK_COLLECTIVE, .collective = *x};
-    const uint64_t bytes = x->count * rt_dtype_bytes(x->dtype);
-    struct rt_work one_shot;
+    const uint64_t bytes = w->x->count * rt_dtype_bytes(w->x->dtype);
     float us[2], all[RT_PEERS_MOST][2];
-    RT_TRY(rt_one_shot_work(k, x, &one_shot, err));
-    RT_TRY(RT_DRV(k->driver, err, fill, (k->driver, x->to, 0, bytes, stream)));
-    RT_TRY(time_one(k, x, stream, &library, &us[0], err));
-    RT_TRY(time_one(k, x, stream, &one_shot, &us[1], err));
-    RT_TRY(rt_comm_gather(x->comm, us, all, sizeof(us), err));
+    RT_TRY(RT_DRV(w->k->driver, err, fill, (w->k->driver, w->x->to, 0, bytes, stream)));
+    RT_TRY(time_one(w, w->library, w->library_count, stream, &us[0], err));
+    RT_TRY(time_one(w, &w->one_shot, 1, stream, &us[1], err));
+    RT_TRY(rt_comm_gather(w->x->comm, us, all, sizeof(us), err));
     out->one_shot = all[0][1] < all[0][0];
     (void)snprintf(out->reason, sizeof(out->reason),
-                   "%s: %" PRIu64 " bytes take %.2f us in one shot and %.2f us by NCCL, on rank 0",
-                   out->one_shot ? "one shot" : "NCCL", bytes, (double)all[0][1],
-                   (double)all[0][0]);
+                   "%s: %" PRIu64 " bytes take %.2f us in one shot and %.2f us by %s, on rank 0",
+                   out->one_shot ? "one shot" : "NCCL", bytes, (double)all[0][1], (double)all[0][0],
+                   w->library_name);
     return RT_OK;
+}
+
+static bool is_chosen(const struct rt_sums *s, const struct rt_collective *x)
+{
+    return rt_sums_find(s, x) || s->choice_count == RT_SUM_MOST_CHOICES;
 }
 
 enum rt_status rt_sums_choose(struct rt_sums *s, const struct rt_kernels *k,
@@ -60,14 +78,55 @@ enum rt_status rt_sums_choose(struct rt_sums *s, const struct rt_kernels *k,
                               struct rt_error *err)
 {
     struct rt_sum_choice choice = {.kind = x->kind, .count = x->count, .dtype = x->dtype};
+    struct ways w = {.k = k,
+                     .x = x,
+                     .library = {{.kind = RT_WORK_COLLECTIVE, .collective = *x}},
+                     .library_count = 1,
+                     .library_name = "NCCL"};
     char why[RT_PEERS_WHY_BYTES];
-    if (rt_sums_find(s, x) || s->choice_count == RT_SUM_MOST_CHOICES)
+    if (is_chosen(s, x))
         return RT_OK;
-    if (rt_one_shot_serves(x->comm, x, why, sizeof(why)))
-        RT_TRY(measure(k, x, stream, &choice, err));
-    else
+    if (rt_one_shot_serves(x->comm, x, why, sizeof(why))) {
+        RT_TRY(rt_one_shot_work(k, x, &w.one_shot, err));
+        RT_TRY(measure(&w, stream, &choice, err));
+    } else {
         (void)snprintf(choice.reason, sizeof(choice.reason), "no one-shot %s: %s",
                        x->kind == RT_ALL_GATHER ? "gather" : "sum", why);
+    }
+    s->choices[s->choice_count++] = choice;
+    return RT_OK;
+}
+
+static enum rt_status merge_work(const struct rt_kernels *k, const struct rt_merge_params *p,
+                                 struct rt_work *out, struct rt_error *err)
+{
+    const struct rt_op_request request = {.caps = &k->driver->caps};
+    struct rt_variant variant;
+    RT_TRY(rt_op_resolve(RT_OP_MERGE, &request, &variant, err));
+    return rt_op_build(k, &variant, p, sizeof(*p), out, err);
+}
+
+enum rt_status rt_sums_choose_context(struct rt_sums *s, const struct rt_kernels *k,
+                                      const struct rt_context_exchange *x, rt_dstream stream,
+                                      struct rt_error *err)
+{
+    const struct rt_collective *const swap = &x->swap;
+    struct rt_sum_choice choice = {.kind = swap->kind, .count = swap->count, .dtype = swap->dtype};
+    struct ways w = {.k = k,
+                     .x = swap,
+                     .library = {{.kind = RT_WORK_COLLECTIVE, .collective = *swap}},
+                     .library_count = 2,
+                     .library_name = "NCCL and a merge"};
+    char why[RT_PEERS_WHY_BYTES];
+    if (is_chosen(s, swap))
+        return RT_OK;
+    if (rt_context_one_shot_serves(x, why, sizeof(why))) {
+        RT_TRY(merge_work(k, &x->merge, &w.library[1], err));
+        RT_TRY(rt_context_one_shot_work(k, x, &w.one_shot, err));
+        RT_TRY(measure(&w, stream, &choice, err));
+    } else {
+        (void)snprintf(choice.reason, sizeof(choice.reason), "no one-shot exchange: %s", why);
+    }
     s->choices[s->choice_count++] = choice;
     return RT_OK;
 }

@@ -3,22 +3,24 @@
 #define RT_RUNTIME_SUMS_H
 
 /*
- * By what sums over ranks are done, and what is gathered, for every size that graphs have: the
- * communicator's library, or one shot by our own kernel. Both are timed when a runtime is made, and
- * what rank 0 has seen is what all ranks do, for an exchange is one thing on all of them.
+ * By what sums over ranks are done, what is gathered, and what ranks that share a context exchange,
+ * for every size that graphs have: the communicator's library, or one shot by our own kernel. Both
+ * are timed when a runtime is made, and what rank 0 has seen is what all ranks do, for an exchange
+ * is one thing on all of them.
  */
 #include "graphs/spec.h"
 #include "kernels/registry.h"
+#include "runtime/context_exchange.h"
 #include "runtime/sum_time.h"
 
 #define RT_SUM_REASON_BYTES 200u
 
-/* Two kinds of exchange in every graph. */
-#define RT_SUM_MOST_CHOICES (2u * RT_MAX_SPECS)
+/* Three kinds of exchange in every graph. */
+#define RT_SUM_MOST_CHOICES (3u * RT_MAX_SPECS)
 
 struct rt_sum_choice {
     enum rt_collective_kind kind;
-    uint64_t count; /* elements */
+    uint64_t count; /* elements, as struct rt_collective has them */
     enum rt_dtype dtype;
     uint32_t one_shot;
     char reason[RT_SUM_REASON_BYTES];
@@ -34,6 +36,15 @@ struct rt_sums {
 enum rt_status rt_sums_choose(struct rt_sums *s, const struct rt_kernels *k,
                               const struct rt_collective *x, rt_dstream stream,
                               struct rt_error *err);
+
+/* Likewise of what ranks that share a context do, which with the library is its all-to-all and a
+ * merge: the choice is that of x->swap. */
+enum rt_status rt_sums_choose_context(struct rt_sums *s, const struct rt_kernels *k,
+                                      const struct rt_context_exchange *x, rt_dstream stream,
+                                      struct rt_error *err);
+
+/* "sums", "gathers", "exchanges": static storage. */
+const char *rt_sum_choice_name(const struct rt_sum_choice *choice);
 
 /* Null: nothing was chosen for it, and it is the communicator's. */
 const struct rt_sum_choice *rt_sums_find(const struct rt_sums *s, const struct rt_collective *x);

@@ -21,43 +21,21 @@
  *   barrier   makes visible
  *   A         that all threads have read the epoch, which one now writes
  *
- * The host is asked whether anybody comes at all (p.stop) once in RT_ALL_REDUCE_PATIENCE tries.
+ * The host is asked whether anybody comes at all (p.stop) once in RT_MAILBOX_PATIENCE tries.
  */
 #include "kernels/abi/all_reduce.h"
 #include "kernels/device/bf16x8.cuh"
-#include "kernels/device/ptx/mapped.cuh"
+#include "kernels/device/mailbox.cuh"
 #include "kernels/device/ptx/pdl.cuh"
-#include "kernels/device/ptx/peer.cuh"
-
-#define RT_ALL_REDUCE_PATIENCE 1024u
-
-static __device__ __forceinline__ unsigned char *rt_all_reduce_at(const void *mailbox,
-                                                                  uint64_t slot, uint32_t half)
-{
-    return const_cast<unsigned char *>(static_cast<const unsigned char *>(mailbox)) + slot +
-           rt_all_reduce_pair(threadIdx.x, half);
-}
 
 static __device__ __forceinline__ void rt_all_reduce_send(const struct rt_all_reduce_params &p,
                                                           uint32_t epoch, const uint4 &numbers)
 {
     const uint64_t slot = rt_all_reduce_slot(p.ranks, blockIdx.x, epoch, p.rank);
-    const uint64_t mark = (uint64_t)epoch << 32;
-    const struct rt_peer_pair low = {{mark | numbers.x, mark | numbers.y}};
-    const struct rt_peer_pair high = {{mark | numbers.z, mark | numbers.w}};
 #pragma unroll
-    for (uint32_t r = 0; r < RT_ALL_REDUCE_MOST_RANKS; r++) {
-        if (r >= p.ranks || r == p.rank)
-            continue;
-        rt_peer_store(rt_all_reduce_at(p.mailbox[r], slot, 0), low);
-        rt_peer_store(rt_all_reduce_at(p.mailbox[r], slot, 1), high);
-    }
-}
-
-static __device__ __forceinline__ bool rt_all_reduce_is_of(const struct rt_peer_pair &pair,
-                                                           uint32_t epoch)
-{
-    return (uint32_t)(pair.at[0] >> 32) == epoch && (uint32_t)(pair.at[1] >> 32) == epoch;
+    for (uint32_t r = 0; r < RT_ALL_REDUCE_MOST_RANKS; r++)
+        if (r < p.ranks && r != p.rank)
+            rt_mailbox_put(rt_mailbox_at(p.mailbox[r], slot), epoch, numbers);
 }
 
 /* False: nobody comes any more. */
@@ -65,17 +43,12 @@ static __device__ __forceinline__ bool rt_all_reduce_take(const struct rt_all_re
                                                           uint32_t epoch, uint32_t source,
                                                           uint4 &numbers)
 {
-    const uint64_t slot = rt_all_reduce_slot(p.ranks, blockIdx.x, epoch, source);
-    const unsigned char *const low_at = rt_all_reduce_at(p.mailbox[p.rank], slot, 0);
-    const unsigned char *const high_at = rt_all_reduce_at(p.mailbox[p.rank], slot, 1);
+    const unsigned char *const slot =
+        rt_mailbox_at(p.mailbox[p.rank], rt_all_reduce_slot(p.ranks, blockIdx.x, epoch, source));
     for (uint32_t tries = 1;; tries++) {
-        const struct rt_peer_pair low = rt_peer_load(low_at), high = rt_peer_load(high_at);
-        if (rt_all_reduce_is_of(low, epoch) && rt_all_reduce_is_of(high, epoch)) {
-            numbers = make_uint4((uint32_t)low.at[0], (uint32_t)low.at[1], (uint32_t)high.at[0],
-                                 (uint32_t)high.at[1]);
+        if (rt_mailbox_try(slot, epoch, numbers))
             return true;
-        }
-        if (tries % RT_ALL_REDUCE_PATIENCE == 0 && rt_load_mapped_4(p.stop) != 0)
+        if (rt_mailbox_is_over(p.stop, tries))
             return false;
     }
 }

@@ -4,28 +4,29 @@
 
 #include "common/math.h"
 
-static enum rt_status check_mailboxes(const struct rt_all_reduce_params *p, struct rt_error *err)
+enum rt_status rt_check_mailboxes(void *const mailbox[], uint32_t rank, uint32_t ranks,
+                                  struct rt_error *err)
 {
+    RT_REQUIRE(ranks >= 2 && ranks <= RT_ALL_REDUCE_MOST_RANKS, err, RT_ERR_INVALID,
+               "%u ranks, not 2 to %u", ranks, RT_ALL_REDUCE_MOST_RANKS);
+    RT_REQUIRE(rank < ranks, err, RT_ERR_INVALID, "rank %u of %u", rank, ranks);
     for (uint32_t r = 0; r < RT_ALL_REDUCE_MOST_RANKS; r++) {
-        RT_TRY(rt_check_pointer("mailbox", p->mailbox[r], err));
-        RT_REQUIRE(r < p->ranks || !p->mailbox[r], err, RT_ERR_INVALID,
-                   "mailbox %u of %u ranks is at %p, must be null", r, p->ranks, p->mailbox[r]);
+        RT_TRY(rt_check_pointer("mailbox", mailbox[r], err));
+        RT_REQUIRE(r < ranks || !mailbox[r], err, RT_ERR_INVALID,
+                   "mailbox %u of %u ranks is at %p, must be null", r, ranks, mailbox[r]);
     }
     return RT_OK;
 }
 
 static enum rt_status check(const struct rt_all_reduce_params *p, struct rt_error *err)
 {
-    RT_REQUIRE(p->ranks >= 2 && p->ranks <= RT_ALL_REDUCE_MOST_RANKS, err, RT_ERR_INVALID,
-               "%u ranks, not 2 to %u", p->ranks, RT_ALL_REDUCE_MOST_RANKS);
-    RT_REQUIRE(p->rank < p->ranks, err, RT_ERR_INVALID, "rank %u of %u", p->rank, p->ranks);
+    RT_TRY(rt_check_mailboxes(p->mailbox, p->rank, p->ranks, err));
     RT_REQUIRE(p->bytes >= RT_ALL_REDUCE_VECTOR_BYTES && p->bytes <= RT_ALL_REDUCE_MOST_BYTES &&
                    p->bytes % RT_ALL_REDUCE_VECTOR_BYTES == 0,
                err, RT_ERR_INVALID, "%u bytes, not a multiple of %u up to %u", p->bytes,
                RT_ALL_REDUCE_VECTOR_BYTES, RT_ALL_REDUCE_MOST_BYTES);
     RT_TRY(rt_check_pointer("from", p->from, err));
-    RT_TRY(rt_check_pointer("to", p->to, err));
-    return check_mailboxes(p, err);
+    return rt_check_pointer("to", p->to, err);
 }
 
 static enum rt_status launch(const struct rt_kernels *k, const struct rt_variant *variant,

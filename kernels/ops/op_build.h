@@ -11,6 +11,7 @@
 #include "kernels/abi/attend.h"
 #include "kernels/abi/chunk.h"
 #include "kernels/abi/context.h"
+#include "kernels/abi/context_merge.h"
 #include "kernels/abi/convert.h"
 #include "kernels/abi/embed.h"
 #include "kernels/abi/experts_many.h"
@@ -77,6 +78,11 @@ enum rt_status rt_attend_query_maps(const struct rt_kernels *k, const struct rt_
 /* What gate has in common with the two that it is made of. */
 enum rt_status rt_check_input_norm(const struct rt_input_norm_params *p, struct rt_error *err);
 enum rt_status rt_check_route(const struct rt_route_params *p, struct rt_error *err);
+
+/* Of ranks that exchange by mailboxes, as kernels/abi/all_reduce.h has them: which one, of how
+ * many, each with its own, and no more. */
+enum rt_status rt_check_mailboxes(void *const mailbox[], uint32_t rank, uint32_t ranks,
+                                  struct rt_error *err);
 
 /* The first reason why the Hopper kernels cannot serve. */
 enum rt_status rt_check_sm90(const struct rt_device_caps *caps, struct rt_error *err);

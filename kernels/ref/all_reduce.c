@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Ranks are threads or processes, whose mailboxes are memory of all of them. */
 #include "common/math.h"
+#include "kernels/ref/mailbox.h"
 #include "kernels/ref/number.h"
 #include "kernels/ref/ref.h"
 
-#include <sched.h>
 #include <string.h>
 
 /* What a block does: its exchange's number, and the vectors that it has of the numbers. */
@@ -37,7 +37,7 @@ static uint64_t *word_at(const struct share *s, uint32_t owner, uint32_t source,
 {
     const uint64_t slot = rt_all_reduce_slot(s->p->ranks, s->block, s->epoch, source);
     unsigned char *const mailbox = s->p->mailbox[owner];
-    return (uint64_t *)(void *)(mailbox + slot + rt_all_reduce_pair(thread, word / 2)) + word % 2;
+    return rt_ref_mailbox_word(mailbox + slot, thread, word);
 }
 
 static void send(const struct share *s)
@@ -47,24 +47,15 @@ static void send(const struct share *s)
         for (uint32_t i = 0; i < 4 * s->count && owner != s->p->rank; i++) {
             uint32_t number;
             memcpy(&number, from + (uint64_t)s->first * RT_ALL_REDUCE_VECTOR_BYTES + 4 * i, 4);
-            __atomic_store_n(word_at(s, owner, s->p->rank, i / 4, i % 4),
-                             (uint64_t)s->epoch << 32 | number, __ATOMIC_RELAXED);
+            rt_ref_mailbox_put(word_at(s, owner, s->p->rank, i / 4, i % 4), s->epoch, number);
         }
 }
 
 /* False: nobody comes any more. */
 static bool take(const struct share *s, uint32_t source, uint32_t i, uint32_t *number)
 {
-    const uint64_t *const word = word_at(s, s->p->rank, source, i / 4, i % 4);
-    for (;;) {
-        const uint64_t found = __atomic_load_n(word, __ATOMIC_RELAXED);
-        *number = (uint32_t)found;
-        if (found >> 32 == s->epoch)
-            return true;
-        if (__atomic_load_n(s->p->stop, __ATOMIC_RELAXED))
-            return false;
-        (void)sched_yield();
-    }
+    return rt_ref_mailbox_take(word_at(s, s->p->rank, source, i / 4, i % 4), s->epoch, s->p->stop,
+                               number);
 }
 
 /* The i-th 4 bytes of the share, one number or two. */

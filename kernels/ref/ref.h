@@ -13,6 +13,7 @@
 #include "kernels/abi/attend.h"
 #include "kernels/abi/chunk.h"
 #include "kernels/abi/context.h"
+#include "kernels/abi/context_merge.h"
 #include "kernels/abi/convert.h"
 #include "kernels/abi/embed.h"
 #include "kernels/abi/experts.h"
@@ -62,6 +63,8 @@ void rt_ref_all_reduce(const void *params);
 void rt_ref_all_gather(const void *params); /* likewise */
 /* Their first half: what is sent to the others. */
 void rt_ref_all_reduce_send(const struct rt_all_reduce_params *p);
+void rt_ref_context_merge(const void *params); /* likewise, and its first half */
+void rt_ref_context_merge_send(const struct rt_context_merge_params *p);
 void rt_ref_take(const void *params);
 void rt_ref_sample_best(const void *params);
 void rt_ref_sample_tally(const void *params);

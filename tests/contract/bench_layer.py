@@ -114,7 +114,7 @@ def of_ranks():
         expect(all(s["reason"] == why and s["one_shot"] is False for s in sums), f"why: {sums}")
         expect(len(sums) == len({s["numbers"] for s in sums}), f"once each: {sums}")
     done = replayrt(*asked, *QUICK)
-    expect(done.returncode == 0 and f"\nsum of 192 numbers over ranks: {why}\n" in done.stdout,
+    expect(done.returncode == 0 and f"\nsums of 192 numbers over ranks: {why}\n" in done.stdout,
            f"text: {done}")
     expect("over ranks:" not in replayrt(LORA, "--batch", 1, *QUICK).stdout, "no ranks, no sums")
 

@@ -12,6 +12,7 @@
 #include "kernels/abi/attend_sm90.h"
 #include "kernels/abi/chunk.h"
 #include "kernels/abi/context.h"
+#include "kernels/abi/context_merge.h"
 #include "kernels/abi/convert.h"
 #include "kernels/abi/embed.h"
 #include "kernels/abi/experts_many.h"

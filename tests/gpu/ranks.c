@@ -3,19 +3,22 @@
  * usage: gpu-ranks [RANKS] [--threads] [--host]
  *
  * Ranks (2 unless said), a process and a GPU each, that exchange by the real NCCL, on a stream and
- * in a replayed graph whose nodes the audit has seen, and likewise in one shot by a kernel of ours;
- * then one is killed while the others' kernels wait for it, and they learn of it. Exit 0: passed;
- * 77: not so many GPUs, or no NCCL.
+ * in a replayed graph whose nodes the audit has seen, and likewise in one shot by kernels of ours,
+ * which merge attention too; then one is killed while the others' kernels wait for it, and they
+ * learn of it. Exit 0: passed; 77: not so many GPUs, or no NCCL.
  * --threads: ranks are threads of this process, none is killed, and none maps another's memory.
  * --host: the same on the host device, so that the test itself is tested.
  */
 #include "common/bf16.h"
+#include "common/context.h"
 #include "driver/comm/comm.h"
 #include "graphs/audit.h"
 #include "graphs/build.h"
+#include "runtime/context_exchange.h"
 #include "runtime/one_shot.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -225,6 +228,119 @@ static enum rt_status exchange_in_one_shot(struct rank *r)
     return RT_OK;
 }
 
+/* ---- attention that is merged ---------------------------------------------------------------- */
+
+#define HEADS 64u /* of a rank, of DIM numbers, each that of all ranks */
+#define DIM 512u
+#define OUT_AT (UINT64_C(2) << 20) /* in a rank's memory, behind what is given */
+#define LSE_AT (UINT64_C(3) << 20)
+
+static void fill_head(unsigned char *head, uint32_t rank, uint32_t h, uint32_t tokens,
+                      uint32_t turn)
+{
+    float *const lse = (float *)(void *)(head + (size_t)tokens * DIM * 2);
+    for (uint32_t i = 0; i < tokens * DIM; i++)
+        set(head, i, RT_DTYPE_BF16, number(rank, h + i, turn));
+    for (uint32_t t = 0; t < tokens; t++)
+        lse[t] = (float)((5 * rank + h + t + turn) % 11);
+}
+
+static struct rt_context_exchange merge_of(struct rank *r, uint32_t tokens)
+{
+    const uint64_t bytes = rt_context_head_bytes(tokens, DIM, 2);
+    return (struct rt_context_exchange){
+        .swap = {.kind = RT_ALL_TO_ALL,
+                 .dtype = RT_DTYPE_U8,
+                 .from = r->memory,
+                 .count = HEADS * bytes,
+                 .ranks = r->ranks,
+                 .group = r->ranks,
+                 .comm = &r->comm},
+        .merge = {.out.base = (void *)(uintptr_t)(r->memory + OUT_AT),
+                  .out_lse.base = (void *)(uintptr_t)(r->memory + LSE_AT),
+                  .tokens = tokens,
+                  .heads = HEADS,
+                  .v_dim = DIM}};
+}
+
+/* Number d of a token and head, over what all ranks have of it. */
+static double merged(const struct rank *r, uint32_t token, uint32_t h, uint32_t d, uint32_t turn)
+{
+    const uint32_t of = r->rank * HEADS + h;
+    double sum = 0, weights = 0;
+    for (uint32_t rank = 0; rank < r->ranks; rank++) {
+        const double weight = exp((double)((5 * rank + of + token + turn) % 11));
+        const float x = number(rank, of + token * DIM + d, turn);
+        sum += weight * (double)rt_bf16_to_float(rt_float_to_bf16(x));
+        weights += weight;
+    }
+    return sum / weights;
+}
+
+static enum rt_status judge_merge(struct rank *r, uint32_t tokens, uint32_t turn)
+{
+    const uint64_t bytes = (uint64_t)tokens * HEADS * DIM * 2;
+    RT_TRY(rt_comm_await(&r->comm, &r->d, r->stream, true, &r->err));
+    RT_TRY(RT_DRV(&r->d, &r->err, copy_out,
+                  (&r->d, r->numbers, r->memory + OUT_AT, bytes, r->stream)));
+    RT_TRY(RT_DRV(&r->d, &r->err, stream_sync, (&r->d, r->stream)));
+    for (uint32_t i = 0; i < tokens * HEADS * DIM; i++) {
+        const uint32_t token = i / (HEADS * DIM), h = i / DIM % HEADS;
+        const double wanted = merged(r, token, h, i % DIM, turn);
+        const double got = (double)get(r->numbers, i, RT_DTYPE_BF16);
+        RT_REQUIRE(fabs(got - wanted) <= fabs(wanted) * 0x1p-7 + 0x1p-10, &r->err, RT_ERR_INTERNAL,
+                   "%u tokens merged, turn %u: number %u is %g, expected %g", tokens, turn, i, got,
+                   wanted);
+    }
+    return RT_OK;
+}
+
+static enum rt_status replay_merge(struct rank *r, const struct rt_context_exchange *x,
+                                   const struct rt_graph *g)
+{
+    const uint32_t tokens = x->merge.tokens, heads = r->ranks * HEADS;
+    const uint64_t bytes = x->swap.count / HEADS;
+    RT_TRY(rt_comm_barrier(&r->comm, &r->err));
+    for (uint32_t turn = 0; turn < REPLAYS; turn++) {
+        for (uint32_t h = 0; h < heads; h++)
+            fill_head(r->numbers + h * bytes, r->rank, h, tokens, turn);
+        RT_TRY(RT_DRV(&r->d, &r->err, copy_in,
+                      (&r->d, r->memory, r->numbers, heads * bytes, r->stream)));
+        RT_TRY(RT_DRV(&r->d, &r->err, graph_launch, (&r->d, g->exec, r->stream)));
+        RT_TRY(judge_merge(r, tokens, turn));
+    }
+    return RT_OK;
+}
+
+static enum rt_status merge_in_a_graph(struct rank *r, uint32_t tokens)
+{
+    const struct rt_context_exchange x = merge_of(r, tokens);
+    char why[RT_PEERS_WHY_BYTES];
+    struct rt_program p = {0};
+    struct rt_graph g = {0};
+    struct rt_work work;
+    if (!rt_context_one_shot_serves(&x, why, sizeof(why)))
+        return RT_OK;
+    RT_TRY(rt_context_one_shot_work(&r->kernels, &x, &work, &r->err));
+    enum rt_status status = build(r, &work, &p, &g);
+    if (status == RT_OK)
+        status = replay_merge(r, &x, &g);
+    if (status == RT_OK && r->rank == 0)
+        printf("%u tokens of %u heads, %s: %u nodes: good\n", tokens, HEADS, rt_work_name(&work),
+               g.node_count);
+    rt_graph_free(&g, &r->d);
+    rt_program_free(&p);
+    return status;
+}
+
+static enum rt_status merge_in_one_shot(struct rank *r)
+{
+    static const uint32_t tokens[] = {1, 4, 3};
+    for (size_t i = 0; i < sizeof(tokens) / sizeof(tokens[0]) && r->ranks <= 4; i++)
+        RT_TRY(merge_in_a_graph(r, tokens[i]));
+    return RT_OK;
+}
+
 /* ---- a rank that is killed ------------------------------------------------------------------- */
 
 /* The others put exchanges on the stream that the last rank never comes to. */
@@ -310,6 +426,8 @@ static int run_rank(struct rank *r)
         status = exchange_all(r);
     if (status == RT_OK)
         status = exchange_in_one_shot(r);
+    if (status == RT_OK)
+        status = merge_in_one_shot(r);
     if (status == RT_OK && !r->is_thread)
         status = be_left(r);
     if (status != RT_OK)
