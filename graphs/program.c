@@ -40,6 +40,12 @@ enum rt_status rt_program_add(struct rt_program *p, const char *label, uint32_t 
     return RT_OK;
 }
 
+void rt_program_drop(struct rt_program *p)
+{
+    assert(p->count > 0);
+    free(p->stages[--p->count].work);
+}
+
 void rt_program_free(struct rt_program *p)
 {
     for (uint32_t i = 0; i < p->count; i++)

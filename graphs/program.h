@@ -54,6 +54,8 @@ struct rt_program {
  * program as it was. */
 enum rt_status rt_program_add(struct rt_program *p, const char *label, uint32_t layer,
                               const struct rt_work *work, struct rt_error *err);
+/* Takes the last stage away, of which there is one. */
+void rt_program_drop(struct rt_program *p);
 /* No graph built from it may be launched any more. */
 void rt_program_free(struct rt_program *p);
 

@@ -58,12 +58,9 @@ bool rt_one_shot_serves(const struct rt_comm *c, const struct rt_collective *x, 
     return why[0] == '\0';
 }
 
-enum rt_status rt_one_shot_work(const struct rt_kernels *k, const struct rt_collective *x,
-                                struct rt_work *out, struct rt_error *err)
+struct rt_all_reduce_params rt_one_shot_params(const struct rt_collective *x)
 {
     const struct rt_peers *const peers = &x->comm->peers;
-    const struct rt_op_request request = {.caps = &k->driver->caps};
-    struct rt_variant variant;
     struct rt_all_reduce_params p = {.from = (const void *)(uintptr_t)x->from,
                                      .to = (void *)(uintptr_t)x->to,
                                      .stop = (const int32_t *)(uintptr_t)peers->stop_addr,
@@ -72,6 +69,15 @@ enum rt_status rt_one_shot_work(const struct rt_kernels *k, const struct rt_coll
                                      .bytes = (uint32_t)bytes_of(x)};
     for (uint32_t r = 0; r < x->ranks; r++)
         p.mailbox[r] = (void *)(uintptr_t)peers->memory[r];
+    return p;
+}
+
+enum rt_status rt_one_shot_work(const struct rt_kernels *k, const struct rt_collective *x,
+                                struct rt_work *out, struct rt_error *err)
+{
+    const struct rt_all_reduce_params p = rt_one_shot_params(x);
+    const struct rt_op_request request = {.caps = &k->driver->caps};
+    struct rt_variant variant;
     RT_TRY(rt_op_resolve(x->kind == RT_ALL_GATHER ? RT_OP_ALL_GATHER : RT_OP_ALL_REDUCE, &request,
                          &variant, err));
     return rt_op_build(k, &variant, &p, sizeof(p), out, err);

@@ -174,6 +174,21 @@ static enum rt_status try_one(struct rt_runtime *rt, const struct rt_collective 
     return rt_sums_choose(&rt->sums, &rt->kernels, x, rt->stream, err);
 }
 
+/* What blocks sum, and where they have an input norm, the next one's behind it. */
+static enum rt_status try_blocks(struct rt_runtime *rt, const struct rt_graph_spec *spec,
+                                 struct rt_error *err)
+{
+    const struct rt_config *const c = &rt->blueprint.config;
+    const struct rt_collective x = rt_ranks_sum(
+        c, &rt->ranks->comm, rt_arena_addr(&rt->arena, RT_TENSOR_HIDDEN, 0), spec->tokens);
+    RT_TRY(try_one(rt, &x, err));
+    if (!c->input_norm || c->geometry.layers == 1)
+        return RT_OK;
+    const struct rt_input_norm_params norm =
+        rt_input_norm_of(&rt->blueprint, &rt->arena, &rt->weights, 1, spec->tokens);
+    return rt_sums_choose_norm(&rt->sums, &rt->kernels, &x, &norm, rt->stream, err);
+}
+
 /* Those of hidden are blocks' sums once more. */
 static enum rt_status try_stages(struct rt_runtime *rt, const struct rt_graph_spec *spec,
                                  struct rt_error *err)
@@ -197,12 +212,8 @@ static enum rt_status try_graph(struct rt_runtime *rt, const struct rt_graph_spe
     RT_TRY(rt_comm_post(&rt->ranks->comm, fields, err));
     if (rt->blueprint.config.context_parallel > 1)
         RT_TRY(try_swap(rt, spec, err));
-    if (rt->blueprint.config.layer) {
-        const struct rt_collective x =
-            rt_ranks_sum(&rt->blueprint.config, &rt->ranks->comm,
-                         rt_arena_addr(&rt->arena, RT_TENSOR_HIDDEN, 0), spec->tokens);
-        RT_TRY(try_one(rt, &x, err));
-    }
+    if (rt->blueprint.config.layer)
+        RT_TRY(try_blocks(rt, spec, err));
     return try_stages(rt, spec, err);
 }
 

@@ -12,7 +12,6 @@
  */
 #include "common/math.h"
 #include "driver/comm/comm.h"
-#include "kernels/abi/input_norm.h"
 #include "kernels/abi/preattend_absorb.h"
 #include "runtime/multiply.h"
 #include "runtime/recipe_parts.h"
@@ -284,23 +283,6 @@ static struct vectors of_heads(const struct recipe *b, enum rt_tensor_id id, uin
                             .row_stride = (int64_t)row};
 }
 
-static enum rt_status add_input_norm(struct recipe *b, uint32_t layer)
-{
-    const struct rt_input_norm_params p = {
-        .hidden = rt_recipe_at(b, RT_TENSOR_HIDDEN, 0),
-        .residual = rt_recipe_at(b, RT_TENSOR_RESIDUAL, 0),
-        .normed = rt_recipe_at(b, RT_TENSOR_NORMED, 0),
-        .stride = config_of(b)->block.hidden_size,
-        .norm =
-            rt_recipe_norm(b, layer, RT_WEIGHT_INPUT_NORM, config_of(b)->block.input_norm_eps, 1.0),
-        .tokens = rt_recipe_tokens(b),
-        .first = layer == 0,
-        .is_f32 = config_of(b)->precision == RT_PRECISION_F32,
-        .hidden_scale = (float)config_of(b)->block.residual_scale,
-    };
-    return rt_recipe_add_op(b, RT_OP_INPUT_NORM, layer, &p, sizeof(p));
-}
-
 static struct product qkv_a(const struct recipe *b, uint32_t layer)
 {
     const struct rt_config *c = config_of(b);
@@ -387,7 +369,7 @@ static enum rt_status add_q_b(struct recipe *b, uint32_t layer, const struct pro
 static enum rt_status add_query(struct recipe *b, uint32_t layer, struct rt_preattend_params *out)
 {
     if (config_of(b)->input_norm)
-        RT_TRY(add_input_norm(b, layer));
+        RT_TRY(rt_recipe_add_input_norm(b, layer));
     const struct product a = qkv_a(b, layer);
     RT_TRY(add_product(b, layer, &a));
     struct rt_preattend_params rest = preattend(b, layer);

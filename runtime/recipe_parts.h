@@ -33,6 +33,10 @@ struct recipe {
     struct rt_variant whole_block;
     struct rt_stage_binding *bindings;
     uint32_t bindings_used;
+    /* The last sum over ranks that goes in one shot, and how many stages there were behind it: as
+     * many as now where it is the last. */
+    struct rt_collective summed;
+    uint32_t summed_count;
     struct rt_program *p;
     struct rt_error *err;
 };
@@ -73,6 +77,9 @@ struct rt_heads_view rt_recipe_given_out(const struct recipe *b);
 struct rt_heads_view rt_recipe_given_lse(const struct recipe *b);
 /* Behind o_proj, of the span's tokens: all ranks' hidden is their sum. */
 enum rt_status rt_recipe_add_sum(struct recipe *b, uint32_t layer, void *hidden);
+/* In front of a layer's block; where the sum of hidden is the stage before, and one launch for both
+ * is faster, in its place. */
+enum rt_status rt_recipe_add_input_norm(struct recipe *b, uint32_t layer);
 /* What the caller has listed behind its stage: adds it, or nothing in a group of one. */
 enum rt_status rt_recipe_add_stage_exchange(struct recipe *b, const struct rt_stage_exchange *x,
                                             uint32_t layer);
@@ -135,6 +142,8 @@ void *rt_recipe_at_span(const struct recipe *b, enum rt_tensor_id id, uint32_t l
 /* Of one of a layer's weights as it lies; bias RT_WEIGHT_COUNT: none. */
 struct rt_weight_view rt_recipe_weight(const struct recipe *b, uint32_t layer, enum rt_weight_id id,
                                        enum rt_weight_id bias);
+struct rt_norm_view rt_weights_norm(const struct rt_weights *weights, const struct rt_block *block,
+                                    uint32_t layer, enum rt_weight_id id, double eps, double scale);
 struct rt_norm_view rt_recipe_norm(const struct recipe *b, uint32_t layer, enum rt_weight_id id,
                                    double eps, double scale);
 struct rt_rope_view rt_recipe_rope_view(const struct recipe *b);

@@ -16,6 +16,7 @@
 #include "runtime/one_shot.h"
 #include "runtime/ranks_impl.h"
 #include "runtime/recipe_parts.h"
+#include "runtime/sum_norm.h"
 
 #include <stdio.h>
 
@@ -101,7 +102,10 @@ static enum rt_status add_one_shot(struct recipe *b, const char *name, uint32_t 
 {
     struct rt_work work;
     RT_TRY(rt_one_shot_work(b->s->kernels, x, &work, b->err));
-    return rt_recipe_add(b, name, layer, &work);
+    RT_TRY(rt_recipe_add(b, name, layer, &work));
+    b->summed = *x;
+    b->summed_count = b->p->count;
+    return RT_OK;
 }
 
 /* By what was the fastest. */
@@ -166,4 +170,31 @@ enum rt_status rt_recipe_add_context(struct recipe *b, uint32_t layer)
     if (choice)
         (void)snprintf(stage->reason, sizeof(stage->reason), "%s", choice->reason);
     return RT_OK;
+}
+
+/* In the place of the sum, which is the last stage. */
+static enum rt_status replace_sum(struct recipe *b, uint32_t layer,
+                                  const struct rt_input_norm_params *norm,
+                                  const struct rt_sum_choice *choice)
+{
+    struct rt_work work;
+    RT_TRY(rt_sum_norm_work(b->s->kernels, &b->summed, norm, &work, b->err));
+    rt_program_drop(b->p);
+    RT_TRY(rt_recipe_add(b, "sum_input_norm", layer, &work));
+    struct rt_stage *const stage = &b->p->stages[b->p->count - 1];
+    (void)snprintf(stage->reason, sizeof(stage->reason), "%s", choice->reason);
+    return RT_OK;
+}
+
+enum rt_status rt_recipe_add_input_norm(struct recipe *b, uint32_t layer)
+{
+    const struct rt_input_norm_params norm =
+        rt_input_norm_of(b->s->blueprint, b->s->arena, b->s->weights, layer, rt_recipe_tokens(b));
+    const bool behind_sum = b->summed_count > 0 && b->summed_count == b->p->count &&
+                            b->p->stages[b->p->count - 1].branch == b->p->branch;
+    const struct rt_sum_choice *const choice =
+        behind_sum ? rt_sums_find_norm(b->s->sums, &b->summed) : NULL;
+    if (choice && choice->one_shot && rt_sum_norm_serves(&b->summed, &norm))
+        return replace_sum(b, layer, &norm, choice);
+    return rt_recipe_add_op(b, RT_OP_INPUT_NORM, layer, &norm, sizeof(norm));
 }

@@ -22,11 +22,10 @@ struct rt_weight_view rt_recipe_weight(const struct recipe *b, uint32_t layer, e
     };
 }
 
-struct rt_norm_view rt_recipe_norm(const struct recipe *b, uint32_t layer, enum rt_weight_id id,
-                                   double eps, double scale)
+struct rt_norm_view rt_weights_norm(const struct rt_weights *weights, const struct rt_block *block,
+                                    uint32_t layer, enum rt_weight_id id, double eps, double scale)
 {
-    const struct rt_block *block = &b->s->blueprint->config.block;
-    const struct rt_bound_weight *w = rt_weight_of(b->s->weights, layer, id);
+    const struct rt_bound_weight *w = rt_weight_of(weights, layer, id);
     return (struct rt_norm_view){
         .weight = pointer(w->address),
         .eps = (float)eps,
@@ -34,6 +33,12 @@ struct rt_norm_view rt_recipe_norm(const struct recipe *b, uint32_t layer, enum 
         .scale = (float)scale,
         .width = (uint32_t)w->columns,
     };
+}
+
+struct rt_norm_view rt_recipe_norm(const struct recipe *b, uint32_t layer, enum rt_weight_id id,
+                                   double eps, double scale)
+{
+    return rt_weights_norm(b->s->weights, &b->s->blueprint->config.block, layer, id, eps, scale);
 }
 
 struct rt_rope_view rt_recipe_rope_view(const struct recipe *b)

@@ -10,29 +10,43 @@
 #define WARM_UP 3u
 #define REPLAYS 9u
 
-const struct rt_sum_choice *rt_sums_find(const struct rt_sums *s, const struct rt_collective *x)
+static const struct rt_sum_choice *find(const struct rt_sums *s, const struct rt_collective *x,
+                                        bool with_norm)
 {
     for (uint32_t i = 0; s && i < s->choice_count; i++)
         if (s->choices[i].kind == x->kind && s->choices[i].count == x->count &&
-            s->choices[i].dtype == x->dtype)
+            s->choices[i].dtype == x->dtype && s->choices[i].with_norm == with_norm)
             return &s->choices[i];
     return NULL;
 }
 
+const struct rt_sum_choice *rt_sums_find(const struct rt_sums *s, const struct rt_collective *x)
+{
+    return find(s, x, false);
+}
+
+const struct rt_sum_choice *rt_sums_find_norm(const struct rt_sums *s,
+                                              const struct rt_collective *x)
+{
+    return find(s, x, true);
+}
+
 const char *rt_sum_choice_name(const struct rt_sum_choice *choice)
 {
+    if (choice->with_norm)
+        return "sums and norms";
     return choice->kind == RT_ALL_TO_ALL   ? "exchanges"
            : choice->kind == RT_ALL_GATHER ? "gathers"
                                            : "sums";
 }
 
-/* The two ways of an exchange. */
+/* The two ways of an exchange: `count` pieces of work, and one shot in their place. */
 struct ways {
     const struct rt_kernels *k;
     const struct rt_collective *x;
-    struct rt_work library[2], one_shot;
-    uint32_t library_count; /* pieces of work */
-    const char *library_name;
+    struct rt_work pieces[2], one_shot;
+    uint32_t count;
+    const char *names[2], *how[2]; /* of either, first the pieces */
 };
 
 static enum rt_status time_one(const struct ways *w, const struct rt_work *works, uint32_t count,
@@ -57,14 +71,14 @@ static enum rt_status measure(const struct ways *w, rt_dstream stream, struct rt
     const uint64_t bytes = w->x->count * rt_dtype_bytes(w->x->dtype);
     float us[2], all[RT_PEERS_MOST][2];
     RT_TRY(RT_DRV(w->k->driver, err, fill, (w->k->driver, w->x->to, 0, bytes, stream)));
-    RT_TRY(time_one(w, w->library, w->library_count, stream, &us[0], err));
+    RT_TRY(time_one(w, w->pieces, w->count, stream, &us[0], err));
     RT_TRY(time_one(w, &w->one_shot, 1, stream, &us[1], err));
     RT_TRY(rt_comm_gather(w->x->comm, us, all, sizeof(us), err));
     out->one_shot = all[0][1] < all[0][0];
     (void)snprintf(out->reason, sizeof(out->reason),
-                   "%s: %" PRIu64 " bytes take %.2f us in one shot and %.2f us by %s, on rank 0",
-                   out->one_shot ? "one shot" : "NCCL", bytes, (double)all[0][1], (double)all[0][0],
-                   w->library_name);
+                   "%s: %" PRIu64 " bytes take %.2f us %s and %.2f us %s, on rank 0",
+                   w->names[out->one_shot], bytes, (double)all[0][1], w->how[1], (double)all[0][0],
+                   w->how[0]);
     return RT_OK;
 }
 
@@ -80,9 +94,10 @@ enum rt_status rt_sums_choose(struct rt_sums *s, const struct rt_kernels *k,
     struct rt_sum_choice choice = {.kind = x->kind, .count = x->count, .dtype = x->dtype};
     struct ways w = {.k = k,
                      .x = x,
-                     .library = {{.kind = RT_WORK_COLLECTIVE, .collective = *x}},
-                     .library_count = 1,
-                     .library_name = "NCCL"};
+                     .pieces = {{.kind = RT_WORK_COLLECTIVE, .collective = *x}},
+                     .count = 1,
+                     .names = {"NCCL", "one shot"},
+                     .how = {"by NCCL", "in one shot"}};
     char why[RT_PEERS_WHY_BYTES];
     if (is_chosen(s, x))
         return RT_OK;
@@ -97,13 +112,13 @@ enum rt_status rt_sums_choose(struct rt_sums *s, const struct rt_kernels *k,
     return RT_OK;
 }
 
-static enum rt_status merge_work(const struct rt_kernels *k, const struct rt_merge_params *p,
-                                 struct rt_work *out, struct rt_error *err)
+static enum rt_status op_work(const struct rt_kernels *k, enum rt_op_id op, const void *params,
+                              size_t param_bytes, struct rt_work *out, struct rt_error *err)
 {
     const struct rt_op_request request = {.caps = &k->driver->caps};
     struct rt_variant variant;
-    RT_TRY(rt_op_resolve(RT_OP_MERGE, &request, &variant, err));
-    return rt_op_build(k, &variant, p, sizeof(*p), out, err);
+    RT_TRY(rt_op_resolve(op, &request, &variant, err));
+    return rt_op_build(k, &variant, params, param_bytes, out, err);
 }
 
 enum rt_status rt_sums_choose_context(struct rt_sums *s, const struct rt_kernels *k,
@@ -114,19 +129,44 @@ enum rt_status rt_sums_choose_context(struct rt_sums *s, const struct rt_kernels
     struct rt_sum_choice choice = {.kind = swap->kind, .count = swap->count, .dtype = swap->dtype};
     struct ways w = {.k = k,
                      .x = swap,
-                     .library = {{.kind = RT_WORK_COLLECTIVE, .collective = *swap}},
-                     .library_count = 2,
-                     .library_name = "NCCL and a merge"};
+                     .pieces = {{.kind = RT_WORK_COLLECTIVE, .collective = *swap}},
+                     .count = 2,
+                     .names = {"NCCL", "one shot"},
+                     .how = {"by NCCL and a merge", "in one shot"}};
     char why[RT_PEERS_WHY_BYTES];
     if (is_chosen(s, swap))
         return RT_OK;
     if (rt_context_one_shot_serves(x, why, sizeof(why))) {
-        RT_TRY(merge_work(k, &x->merge, &w.library[1], err));
+        RT_TRY(op_work(k, RT_OP_MERGE, &x->merge, sizeof(x->merge), &w.pieces[1], err));
         RT_TRY(rt_context_one_shot_work(k, x, &w.one_shot, err));
         RT_TRY(measure(&w, stream, &choice, err));
     } else {
         (void)snprintf(choice.reason, sizeof(choice.reason), "no one-shot exchange: %s", why);
     }
+    s->choices[s->choice_count++] = choice;
+    return RT_OK;
+}
+
+enum rt_status rt_sums_choose_norm(struct rt_sums *s, const struct rt_kernels *k,
+                                   const struct rt_collective *x,
+                                   const struct rt_input_norm_params *norm, rt_dstream stream,
+                                   struct rt_error *err)
+{
+    const struct rt_sum_choice *const sum = rt_sums_find(s, x);
+    struct rt_sum_choice choice = {
+        .kind = x->kind, .count = x->count, .dtype = x->dtype, .with_norm = 1};
+    struct ways w = {.k = k,
+                     .x = x,
+                     .count = 2,
+                     .names = {"two launches", "one launch"},
+                     .how = {"in two launches", "in one"}};
+    if (!sum || !sum->one_shot || rt_sums_find_norm(s, x) ||
+        s->choice_count == RT_SUM_MOST_CHOICES || !rt_sum_norm_serves(x, norm))
+        return RT_OK;
+    RT_TRY(rt_one_shot_work(k, x, &w.pieces[0], err));
+    RT_TRY(op_work(k, RT_OP_INPUT_NORM, norm, sizeof(*norm), &w.pieces[1], err));
+    RT_TRY(rt_sum_norm_work(k, x, norm, &w.one_shot, err));
+    RT_TRY(measure(&w, stream, &choice, err));
     s->choices[s->choice_count++] = choice;
     return RT_OK;
 }

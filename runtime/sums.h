@@ -11,17 +11,19 @@
 #include "graphs/spec.h"
 #include "kernels/registry.h"
 #include "runtime/context_exchange.h"
+#include "runtime/sum_norm.h"
 #include "runtime/sum_time.h"
 
 #define RT_SUM_REASON_BYTES 200u
 
-/* Three kinds of exchange in every graph. */
-#define RT_SUM_MOST_CHOICES (3u * RT_MAX_SPECS)
+/* Three kinds of exchange in every graph, and a sum with the norm behind it. */
+#define RT_SUM_MOST_CHOICES (4u * RT_MAX_SPECS)
 
 struct rt_sum_choice {
     enum rt_collective_kind kind;
     uint64_t count; /* elements, as struct rt_collective has them */
     enum rt_dtype dtype;
+    uint32_t with_norm; /* of a sum in one shot with the input norm behind it: in one launch? */
     uint32_t one_shot;
     char reason[RT_SUM_REASON_BYTES];
 };
@@ -43,10 +45,19 @@ enum rt_status rt_sums_choose_context(struct rt_sums *s, const struct rt_kernels
                                       const struct rt_context_exchange *x, rt_dstream stream,
                                       struct rt_error *err);
 
-/* "sums", "gathers", "exchanges": static storage. */
+/* Likewise, where that sum is chosen to go in one shot, of it and the input norm behind it: in one
+ * launch or two. */
+enum rt_status rt_sums_choose_norm(struct rt_sums *s, const struct rt_kernels *k,
+                                   const struct rt_collective *x,
+                                   const struct rt_input_norm_params *norm, rt_dstream stream,
+                                   struct rt_error *err);
+
+/* "sums", "gathers", "exchanges", "sums and norms": static storage. */
 const char *rt_sum_choice_name(const struct rt_sum_choice *choice);
 
 /* Null: nothing was chosen for it, and it is the communicator's. */
 const struct rt_sum_choice *rt_sums_find(const struct rt_sums *s, const struct rt_collective *x);
+const struct rt_sum_choice *rt_sums_find_norm(const struct rt_sums *s,
+                                              const struct rt_collective *x);
 
 #endif

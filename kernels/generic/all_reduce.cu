@@ -35,7 +35,7 @@ static __device__ __forceinline__ void rt_all_reduce_send(const struct rt_all_re
 #pragma unroll
     for (uint32_t r = 0; r < RT_ALL_REDUCE_MOST_RANKS; r++)
         if (r < p.ranks && r != p.rank)
-            rt_mailbox_put(rt_mailbox_at(p.mailbox[r], slot), epoch, numbers);
+            rt_mailbox_put(rt_mailbox_at(p.mailbox[r], slot), threadIdx.x, epoch, numbers);
 }
 
 /* False: nobody comes any more. */
@@ -45,12 +45,7 @@ static __device__ __forceinline__ bool rt_all_reduce_take(const struct rt_all_re
 {
     const unsigned char *const slot =
         rt_mailbox_at(p.mailbox[p.rank], rt_all_reduce_slot(p.ranks, blockIdx.x, epoch, source));
-    for (uint32_t tries = 1;; tries++) {
-        if (rt_mailbox_try(slot, epoch, numbers))
-            return true;
-        if (rt_mailbox_is_over(p.stop, tries))
-            return false;
-    }
+    return rt_mailbox_take(slot, threadIdx.x, epoch, p.stop, numbers);
 }
 
 static __device__ __forceinline__ void rt_all_reduce_vector(const struct rt_all_reduce_params &p,
@@ -70,10 +65,7 @@ static __device__ __forceinline__ void rt_all_reduce_vector(const struct rt_all_
             to[r * vectors + vector] = numbers;
             continue;
         }
-        const struct rt_floats8 x = rt_unpack_bf16x8(numbers);
-#pragma unroll
-        for (int i = 0; i < 8; i++)
-            sum.at[i] = r == 0 ? x.at[i] : sum.at[i] + x.at[i];
+        rt_mailbox_add(numbers, r == 0, sum);
     }
     if (!gathers)
         to[vector] = rt_pack_bf16x8(sum);

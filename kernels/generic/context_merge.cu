@@ -64,7 +64,7 @@ static __device__ __forceinline__ void rt_context_send(const struct rt_context_m
         float lse;
         const uint4 numbers = rt_context_given(p, item, r, lse);
         unsigned char *const to = rt_mailbox_at(p.mailbox[r], slot);
-        rt_mailbox_put(to, epoch, numbers);
+        rt_mailbox_put(to, threadIdx.x, epoch, numbers);
         const uint64_t word = (uint64_t)epoch << 32 | __float_as_uint(lse);
         const struct rt_peer_pair pair = {{word, word}};
         if (threadIdx.x % 32u == 0)
@@ -82,7 +82,7 @@ static __device__ __forceinline__ bool rt_context_take(const struct rt_context_m
     for (uint32_t tries = 1;; tries++) {
         const struct rt_peer_pair pair =
             rt_peer_load(slot + rt_context_merge_lse_pair(threadIdx.x / 32u));
-        const bool come = rt_mailbox_try(slot, epoch, numbers);
+        const bool come = rt_mailbox_try(slot, threadIdx.x, epoch, numbers);
         lse = __uint_as_float((uint32_t)pair.at[0]);
         if (come && rt_mailbox_is_of(pair, epoch))
             return true;

@@ -6,7 +6,7 @@
  * The host half of the kernels, one file an operator: parameters -> one checked launch with its
  * grid. Pure but for the registry's lookup and attend's tensor maps. Called through kernels/op.h.
  */
-#include "kernels/abi/all_reduce.h"
+#include "kernels/abi/all_reduce_norm.h"
 #include "kernels/abi/append.h"
 #include "kernels/abi/attend.h"
 #include "kernels/abi/chunk.h"

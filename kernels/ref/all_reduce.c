@@ -18,17 +18,31 @@ static uint32_t blocks_of(const struct rt_all_reduce_params *p)
     return rt_ceil_div_u32(p->bytes, RT_ALL_REDUCE_BLOCK_BYTES);
 }
 
-static struct share share_of(const struct rt_all_reduce_params *p, uint32_t block)
+/* Of vectors from `first` on, behind the last of which is `end`. */
+static struct share share_between(const struct rt_all_reduce_params *p, uint32_t block,
+                                  uint32_t first, uint32_t end)
 {
     const uint32_t *const epochs = p->mailbox[p->rank];
-    const uint32_t vectors = p->bytes / RT_ALL_REDUCE_VECTOR_BYTES;
-    const uint32_t first = block * RT_ALL_REDUCE_THREADS;
-    const uint32_t left = vectors - first;
     return (struct share){.p = p,
                           .block = block,
                           .epoch = epochs[block] + 1,
                           .first = first,
-                          .count = left < RT_ALL_REDUCE_THREADS ? left : RT_ALL_REDUCE_THREADS};
+                          .count = rt_min_u32(end - first, RT_ALL_REDUCE_THREADS)};
+}
+
+static struct share share_of(const struct rt_all_reduce_params *p, uint32_t block)
+{
+    return share_between(p, block, block * RT_ALL_REDUCE_THREADS,
+                         p->bytes / RT_ALL_REDUCE_VECTOR_BYTES);
+}
+
+/* Of a token's numbers what is in its slot of that number. */
+static struct share share_of_token(const struct rt_all_reduce_norm_params *p, uint32_t token,
+                                   uint32_t slot)
+{
+    const uint32_t vectors = p->norm.norm.width / 8, first = token * vectors;
+    return share_between(&p->sum, token * RT_ALL_REDUCE_NORM_SLOTS(p->norm.norm.width) + slot,
+                         first + slot * RT_ALL_REDUCE_THREADS, first + vectors);
 }
 
 /* Of the vector of `thread` that `source` sends to `owner`: word 0..3. */
@@ -122,4 +136,28 @@ void rt_ref_all_reduce(const void *params)
 void rt_ref_all_gather(const void *params)
 {
     exchange(params, gather);
+}
+
+void rt_ref_all_reduce_norm_send(const struct rt_all_reduce_norm_params *p)
+{
+    for (uint32_t t = 0; t < p->norm.tokens; t++)
+        for (uint32_t i = 0; i < RT_ALL_REDUCE_NORM_SLOTS(p->norm.norm.width); i++) {
+            const struct share s = share_of_token(p, t, i);
+            send(&s);
+        }
+}
+
+void rt_ref_all_reduce_norm(const void *params)
+{
+    const struct rt_all_reduce_norm_params *const p = params;
+    uint32_t *const epochs = p->sum.mailbox[p->sum.rank];
+    rt_ref_all_reduce_norm_send(p);
+    for (uint32_t t = 0; t < p->norm.tokens; t++)
+        for (uint32_t i = 0; i < RT_ALL_REDUCE_NORM_SLOTS(p->norm.norm.width); i++) {
+            const struct share s = share_of_token(p, t, i);
+            for (uint32_t w = 0; w < 4 * s.count; w++)
+                sum(&s, w);
+            epochs[s.block] = s.epoch;
+        }
+    rt_ref_input_norm(&p->norm);
 }

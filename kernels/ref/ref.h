@@ -8,7 +8,7 @@
  */
 #include "common/bf16.h"
 #include "driver/driver.h"
-#include "kernels/abi/all_reduce.h"
+#include "kernels/abi/all_reduce_norm.h"
 #include "kernels/abi/append.h"
 #include "kernels/abi/attend.h"
 #include "kernels/abi/chunk.h"
@@ -60,7 +60,9 @@ void rt_ref_kv_gather_quant(const void *params);
 void rt_ref_merge(const void *params);
 /* Waits for the other ranks, which are other threads or processes, or have sent already. */
 void rt_ref_all_reduce(const void *params);
-void rt_ref_all_gather(const void *params); /* likewise */
+void rt_ref_all_gather(const void *params); /* likewise, as the next */
+void rt_ref_all_reduce_norm(const void *params);
+void rt_ref_all_reduce_norm_send(const struct rt_all_reduce_norm_params *p);
 /* Their first half: what is sent to the others. */
 void rt_ref_all_reduce_send(const struct rt_all_reduce_params *p);
 void rt_ref_context_merge(const void *params); /* likewise, and its first half */

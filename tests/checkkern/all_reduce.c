@@ -8,7 +8,7 @@
 #include "common/bf16.h"
 #include "common/math.h"
 #include "kernels/ref/ref.h"
-#include "tests/checkkern/compare.h"
+#include "tests/checkkern/mailbox.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -48,22 +48,6 @@ static struct rt_all_reduce_params params_of(const struct sum_case *c, const str
     return p;
 }
 
-/* What two exchanges before have left is of their epochs; at first all is zeros. */
-static void fill_mailbox(struct ck_random *random, const struct sum_case *c, struct ck_buffer *b)
-{
-    uint32_t *const epochs = ck_at(b, CK_REF);
-    uint64_t *const words = ck_at(b, CK_REF);
-    const uint64_t slots = RT_ALL_REDUCE_EPOCH_BYTES / 8;
-    const uint64_t of_parity = (uint64_t)c->ranks * RT_ALL_REDUCE_SLOT_BYTES / 8;
-    for (uint32_t i = 0; i < blocks_of(c); i++)
-        epochs[i] = c->epoch;
-    for (uint64_t i = slots; i < b->bytes / 8 && c->epoch; i++) {
-        const uint32_t parity = (i - slots) / of_parity % 2;
-        const uint32_t left = c->epoch % 2 == parity ? c->epoch : c->epoch - 1;
-        words[i] = (uint64_t)left << 32 | ck_random_below(random, UINT32_MAX);
-    }
-}
-
 static struct sum_buffers make(struct ck *ck, struct ck_random *random, const struct sum_case *c)
 {
     const uint64_t mailbox = rt_all_reduce_mailbox_bytes(c->ranks, blocks_of(c));
@@ -73,7 +57,8 @@ static struct sum_buffers make(struct ck *ck, struct ck_random *random, const st
     for (uint32_t r = 0; r < c->ranks; r++) {
         b.from[r] = ck_alloc(ck, "from", c->bytes, NAN_BYTE);
         b.mailbox[r] = ck_alloc(ck, "mailbox", mailbox, 0);
-        fill_mailbox(random, c, &b.mailbox[r]);
+        ck_mailbox_fill(random, c->ranks, blocks_of(c), RT_ALL_REDUCE_SLOT_BYTES, c->epoch,
+                        &b.mailbox[r]);
     }
     return b;
 }
@@ -160,11 +145,9 @@ static void exchange(struct ck *ck, struct ck_random *random, const struct sum_c
 /* The others go on as well. */
 static void count(const struct sum_case *c, struct sum_buffers *b)
 {
-    for (uint32_t r = 0; r < c->ranks; r++) {
-        uint32_t *const epochs = ck_at(&b->mailbox[r], CK_REF);
-        for (uint32_t i = 0; i < blocks_of(c) && r != c->me; i++)
-            epochs[i]++;
-    }
+    for (uint32_t r = 0; r < c->ranks; r++)
+        if (r != c->me)
+            ck_mailbox_count(blocks_of(c), &b->mailbox[r]);
 }
 
 /* Nobody has sent, and the host says that nobody will: nothing is written but what is sent. */

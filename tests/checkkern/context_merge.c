@@ -8,7 +8,7 @@
 #include "common/bf16.h"
 #include "common/context.h"
 #include "kernels/ref/ref.h"
-#include "tests/checkkern/compare.h"
+#include "tests/checkkern/mailbox.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -57,23 +57,6 @@ static struct rt_context_merge_params params_of(const struct context_case *c,
     return p;
 }
 
-/* What two exchanges before have left is of their epochs; at first all is zeros. */
-static void fill_mailbox(struct ck_random *random, const struct context_case *c,
-                         struct ck_buffer *b)
-{
-    uint32_t *const epochs = ck_at(b, CK_REF);
-    uint64_t *const words = ck_at(b, CK_REF);
-    const uint64_t slots = RT_ALL_REDUCE_EPOCH_BYTES / 8;
-    const uint64_t of_parity = (uint64_t)c->ranks * RT_CONTEXT_MERGE_SLOT_BYTES / 8;
-    for (uint32_t i = 0; i < blocks_of(c); i++)
-        epochs[i] = c->epoch;
-    for (uint64_t i = slots; i < b->bytes / 8 && c->epoch; i++) {
-        const uint32_t parity = (i - slots) / of_parity % 2;
-        const uint32_t left = c->epoch % 2 == parity ? c->epoch : c->epoch - 1;
-        words[i] = (uint64_t)left << 32 | ck_random_below(random, UINT32_MAX);
-    }
-}
-
 /* Some have seen no key, which both infinities say, and what is in their vectors is not read; an
  * lse of NaN, and a number of NaN alone. */
 static void fill_given(struct ck_random *random, const struct context_case *c, struct ck_buffer *b)
@@ -113,7 +96,8 @@ static struct context_buffers make(struct ck *ck, struct ck_random *random,
     for (uint32_t r = 0; r < c->ranks; r++) {
         b.given[r] = ck_alloc(ck, "given", given, 0xff);
         b.mailbox[r] = ck_alloc(ck, "mailbox", mailbox, 0);
-        fill_mailbox(random, c, &b.mailbox[r]);
+        ck_mailbox_fill(random, c->ranks, blocks_of(c), RT_CONTEXT_MERGE_SLOT_BYTES, c->epoch,
+                        &b.mailbox[r]);
     }
     return b;
 }
@@ -236,11 +220,9 @@ static void exchange(struct ck *ck, struct ck_random *random, const struct conte
 /* The others go on as well. */
 static void count(const struct context_case *c, struct context_buffers *b)
 {
-    for (uint32_t r = 0; r < c->ranks; r++) {
-        uint32_t *const epochs = ck_at(&b->mailbox[r], CK_REF);
-        for (uint32_t i = 0; i < blocks_of(c) && r != c->me; i++)
-            epochs[i]++;
-    }
+    for (uint32_t r = 0; r < c->ranks; r++)
+        if (r != c->me)
+            ck_mailbox_count(blocks_of(c), &b->mailbox[r]);
 }
 
 /* Nobody has sent, and the host says that nobody will: nothing is written but what is sent. */

@@ -82,6 +82,7 @@ void ck_kv_convert_run(struct ck *ck);
 void ck_kv_convert_bench(struct ck *ck);
 void ck_kv_gather_run(struct ck *ck);
 void ck_kv_gather_bench(struct ck *ck);
+void ck_all_reduce_norm_run(struct ck *ck);
 void ck_context_merge_run(struct ck *ck);
 void ck_merge_run(struct ck *ck);
 void ck_merge_bench(struct ck *ck);

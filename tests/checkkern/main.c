@@ -21,6 +21,7 @@ const struct ck_test ck_tests[] = {
     {"kv_convert", ck_kv_convert_run, ck_kv_convert_bench},
     {"kv_gather", ck_kv_gather_run, ck_kv_gather_bench},
     {"all_reduce", ck_all_reduce_run, NULL},
+    {"all_reduce_norm", ck_all_reduce_norm_run, NULL},
     {"context_merge", ck_context_merge_run, NULL},
     {"merge", ck_merge_run, ck_merge_bench},
     {"mla_block", ck_mla_block_run, ck_mla_block_bench},

@@ -4,9 +4,9 @@
  *
  * Ranks that wait for each other: processes whose mailboxes are one mapping, each of which runs
  * the emulated kernel on its own, exchange after exchange of other sizes, every third of which
- * gathers instead and every third merges attention. What comes is known, and every rank has the
- * bits of the reference. To one more, a sum, the last rank never comes, and when the others wait
- * for it, the host says so.
+ * gathers instead and every third merges attention; every other sum has a norm behind it. What
+ * comes is known, and every rank has the bits of the reference. To one more, a sum, the last rank
+ * never comes, and when the others wait for it, the host says so.
  */
 #define _GNU_SOURCE /* mappings of no file */
 #include "common/bf16.h"
@@ -86,10 +86,32 @@ static void gather(struct rank *r, uint32_t n)
         expect(r, n, i, r->all[i], number(i / count, n, i % count));
 }
 
+/* One token's; the residual was 0, and is then what has been summed. */
+static void add_up_and_norm(struct rank *r, uint32_t n)
+{
+    const uint32_t width = r->p.bytes / 2;
+    const struct rt_all_reduce_norm_params p = {
+        .sum = r->p,
+        .norm = {.hidden = r->numbers,
+                 .residual = r->all,
+                 .normed = r->all + MOST_BYTES / 2,
+                 .stride = width,
+                 .norm = {.eps = 1e-6f, .scale = 1, .width = width},
+                 .tokens = 1,
+                 .hidden_scale = 1}};
+    memset(r->all, 0, r->p.bytes);
+    launch(r, RT_OP_ALL_REDUCE_NORM, &p, sizeof(p));
+    for (uint32_t i = 0; i < width; i++)
+        expect(r, n, i, r->all[i], rt_bf16_to_float(r->numbers[i]));
+}
+
 static void add_up(struct rank *r, uint32_t n)
 {
     r->p.to = r->numbers;
-    launch(r, RT_OP_ALL_REDUCE, &r->p, sizeof(r->p));
+    if (n % 2 && !r->is_stopped)
+        add_up_and_norm(r, n);
+    else
+        launch(r, RT_OP_ALL_REDUCE, &r->p, sizeof(r->p));
     for (uint32_t i = 0; i < r->p.bytes / 2; i++) {
         float sum = r->is_stopped ? number(r->p.rank, n, i) : 0; /* all that there is */
         for (uint32_t rank = 0; rank < r->p.ranks && !r->is_stopped; rank++)

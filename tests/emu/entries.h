@@ -6,7 +6,7 @@
  * Every device entry point under a name of the emulator's own. On a GPU kernels and the library's
  * functions never meet; here both are linked into one program, and some have the same name.
  */
-#include "kernels/abi/all_reduce.h"
+#include "kernels/abi/all_reduce_norm.h"
 #include "kernels/abi/append.h"
 #include "kernels/abi/attend_generic.h"
 #include "kernels/abi/attend_sm90.h"

@@ -2,6 +2,7 @@
 #include "tests/emu/emu.h"
 
 #include "kernels/generic/all_reduce.cu"
+#include "kernels/generic/all_reduce_norm.cu"
 #include "kernels/generic/context_merge.cu"
 #include "kernels/generic/context_rows.cu"
 #include "kernels/generic/embed.cu"

@@ -16,6 +16,7 @@
 #include "graphs/build.h"
 #include "runtime/context_exchange.h"
 #include "runtime/one_shot.h"
+#include "runtime/sum_norm.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -33,6 +34,8 @@
 #define MOST_BYTES (MOST_ELEMENTS * 4)
 #define LIMIT_NS UINT64_C(20000000000)
 #define REPLAYS 3u
+#define RESIDUAL_AT (UINT64_C(2) << 20) /* in a rank's memory, behind the numbers of one shot */
+#define NORMED_AT (UINT64_C(3) << 20)
 
 struct rank {
     uint32_t rank, ranks;
@@ -207,6 +210,24 @@ static enum rt_status exchange_all(struct rank *r)
     return by_the_library(r, &x);
 }
 
+/* Of one token, whose residual and what is normed lie behind. */
+static enum rt_status sum_and_norm(struct rank *r, const struct rt_collective *x)
+{
+    struct rt_work work;
+    const struct rt_input_norm_params norm = {
+        .hidden = (const uint16_t *)(uintptr_t)x->to,
+        .residual = (uint16_t *)(uintptr_t)(r->memory + RESIDUAL_AT),
+        .normed = (uint16_t *)(uintptr_t)(r->memory + NORMED_AT),
+        .stride = (int64_t)x->count,
+        .norm = {.eps = 1e-6f, .scale = 1, .width = (uint32_t)x->count},
+        .tokens = 1,
+        .hidden_scale = 1};
+    if (!rt_sum_norm_serves(x, &norm) || x->count > RT_INPUT_NORM_MOST_WIDTH)
+        return RT_OK;
+    RT_TRY(rt_sum_norm_work(&r->kernels, x, &norm, &work, &r->err));
+    return in_a_graph(r, x, &work);
+}
+
 /* Small and large, sums and what is gathered in turn, so that blocks count apart. */
 static enum rt_status exchange_in_one_shot(struct rank *r)
 {
@@ -220,6 +241,8 @@ static enum rt_status exchange_in_one_shot(struct rank *r)
             break;
         RT_TRY(rt_one_shot_work(&r->kernels, &x, &work, &r->err));
         RT_TRY(in_a_graph(r, &x, &work));
+        if (x.kind == RT_ALL_REDUCE)
+            RT_TRY(sum_and_norm(r, &x));
     }
     if (why[0] && r->rank == 0)
         printf("nothing goes in one shot: %s\n", why);

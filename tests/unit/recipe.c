@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Every graph's programs, with allocations at addresses that nothing else could be: each word of a
  * parameter block that lies in one is known as an address, and no other word is. */
-#include "runtime/recipe.h"
+#include "tests/unit/recipe_plan.h"
 
 #include "kernels/abi/preattend.h"
 
@@ -14,30 +14,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-#define ARENA UINT64_C(0x7a0000000000)
-#define POOL UINT64_C(0x7b0000000000)
-#define MAPPED UINT64_C(0x7c0000000000)
-
-static bool inside(uint64_t word, const struct rt_placement *p)
-{
-    return (word >= ARENA && word - ARENA < p->arena_bytes) ||
-           (word >= POOL && word - POOL < p->pool_bytes) ||
-           (word >= MAPPED && word - MAPPED < p->mapped_bytes);
-}
-
-static void check_launch(const struct rt_stage *stage, const struct rt_placement *p)
-{
-    const struct rt_launch *l = &stage->work->launch;
-    for (uint32_t i = 0; i < l->param_bytes / 8; i++) {
-        uint64_t word;
-        memcpy(&word, l->params + 8 * i, sizeof(word));
-        const bool known = i < 64 && l->address_mask >> i & 1;
-        if (known ? word != 0 && !inside(word, p) : inside(word, p))
-            fail_msg("%s (%s): word %u is 0x%" PRIx64 ", which the mask says is %s address",
-                     stage->label, l->entry, i, word, known ? "an" : "no");
-    }
-}
 
 static void check_device(const char *name, bool per_layer, uint32_t topk, enum rt_kv_layout layout)
 {
@@ -97,33 +73,6 @@ static void test_masks_are_whole(void **state)
 
 /* ---- weights that lie one way or the other --------------------------------------------------- */
 
-static struct rt_config block_config(void)
-{
-    struct rt_config c;
-    rt_config_default(&c);
-    c.geometry = (struct rt_geometry){.heads = 16,
-                                      .kv_lora_rank = 512,
-                                      .qk_rope_head_dim = 64,
-                                      .layers = 1,
-                                      .softmax_scale = 0.1};
-    c.block.hidden_size = 7168;
-    c.block.q_lora_rank = 1536;
-    c.block.qk_nope_head_dim = c.block.v_head_dim = 128;
-    c.pages = 100;
-    c.max_length = 1000;
-    c.layer = 1;
-    return c;
-}
-
-/* Stages whose labels begin so. */
-static uint32_t count_stages(const struct rt_program *p, const char *name)
-{
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < p->count; i++)
-        count += strncmp(p->stages[i].label, name, strlen(name)) == 0;
-    return count;
-}
-
 /* preattend and w_uk, or one node in their place: once in every layer, or nowhere. */
 static void check_shared(const struct rt_program *p, bool shared)
 {
@@ -134,41 +83,6 @@ static void check_shared(const struct rt_program *p, bool shared)
 }
 
 /* What recipes are made of, for an H200 that is not there. */
-struct planned {
-    struct rt_blueprint *b;
-    struct rt_weights weights;
-    struct rt_arena arena;
-    struct rt_kernels kernels;
-    struct rt_recipe_source source;
-};
-
-static void plan(struct planned *p, const struct rt_config *c)
-{
-    static const rt_stage_fn none[RT_STAGE_POINT_COUNT] = {0};
-    struct rt_device_caps caps;
-    struct rt_error err = {0};
-    *p = (struct planned){.b = calloc(1, sizeof(*p->b))};
-    assert_non_null(p->b);
-    assert_int_equal(rt_device_caps_assume("h200", &caps, NULL), RT_OK);
-    if (rt_blueprint_make(c, &caps, 0, p->b, &err) != RT_OK)
-        fail_msg("%s", err.message);
-    assert_int_equal(rt_weights_assume(c, &p->weights, NULL), RT_OK);
-    p->arena = (struct rt_arena){
-        .arena = ARENA, .pool = POOL, .mapped_addr = MAPPED, .placement = &p->b->placement};
-    p->kernels = (struct rt_kernels){.cc = caps.cc};
-    p->source = (struct rt_recipe_source){.blueprint = p->b,
-                                          .arena = &p->arena,
-                                          .kernels = &p->kernels,
-                                          .stages = none,
-                                          .weights = &p->weights};
-}
-
-static void forget(struct planned *p)
-{
-    rt_weights_free(&p->weights);
-    free(p->b);
-}
-
 /* All graphs of it, weights of these ids column by column. *shared: what each graph of up to 16
  * tokens must have, unless it is null. */
 static enum rt_status make_graphs(const struct rt_config *c, uint32_t across, const bool *shared,
@@ -375,74 +289,7 @@ static void test_branches(void **state)
     expect_layer(&c, 512, 8, NO_LOW_RANK);
 }
 
-/* ---- ranks that share a context -------------------------------------------------------------- */
-
-static bool fits(const struct rt_placed *t, const struct rt_span *span)
-{
-    return span->address == ARENA + t->offset && span->bytes > 0 && span->bytes <= t->bytes;
-}
-
-/* What ranks have for each other is where there is room for it; all of what they add is placed. */
-static void check_context(const struct rt_program *p, const struct rt_placement *l)
-{
-    struct rt_span spans[RT_MAX_SPANS];
-    assert_int_equal(count_stages(p, "context_rows"), 1);
-    assert_int_equal(count_stages(p, "out_exchange."), 2);
-    assert_int_equal(count_stages(p, "merge."), 2);
-    for (uint32_t i = 0; i < p->count; i++) {
-        const struct rt_stage *stage = &p->stages[i];
-        if (stage->work->kind == RT_WORK_COLLECTIVE) {
-            assert_int_equal(rt_collective_spans(&stage->work->collective, spans), 2);
-            assert_int_equal(stage->work->collective.group, 4);
-            assert_true(fits(&l->tensors[RT_TENSOR_GIVEN], &spans[0]));
-            assert_true(fits(&l->tensors[RT_TENSOR_TAKEN], &spans[1]));
-            assert_string_equal(p->stages[i + 1].label + strlen("merge"),
-                                stage->label + strlen("out_exchange"));
-        } else if (strcmp(stage->label, "context_rows") == 0 ||
-                   strncmp(stage->label, "merge", 5) == 0)
-            check_launch(stage, l);
-    }
-}
-
-/* Of steps with drafts, of chunks alone and beside rows that decode. */
-static void test_context(void **state)
-{
-    (void)state;
-    struct rt_config c = block_config();
-    struct planned x;
-    struct rt_error err = {0};
-    c.geometry.layers = 2;
-    c.context_parallel = 4;
-    c.query_lens[1] = 3;
-    c.query_len_count = 2;
-    c.max_sequences = 16;
-    c.chunks[0] = 64;
-    c.chunks[1] = 512;
-    c.chunk_count = 2;
-    c.mixed_rows[0] = 8;
-    c.mixed_row_count = 1;
-    plan(&x, &c);
-    assert_int_equal(x.b->placement.max_blocks, 4); /* of 1000 tokens */
-    for (uint32_t i = 0; i < x.b->spec_count; i++) {
-        struct rt_program program = {0};
-        if (rt_recipe_make(&x.source, &x.b->specs[i], NULL, &program, &err) != RT_OK)
-            fail_msg("%s", err.message);
-        check_context(&program, &x.b->placement);
-        rt_program_free(&program);
-    }
-    forget(&x);
-}
-
 /* ---- listed keys ----------------------------------------------------------------------------- */
-
-static uint32_t stage_at(const struct rt_program *p, const char *label)
-{
-    for (uint32_t i = 0; i < p->count; i++)
-        if (strcmp(p->stages[i].label, label) == 0)
-            return i;
-    fail_msg("no stage %s", label);
-    return UINT32_MAX;
-}
 
 static uint32_t is_early(const struct rt_program *p, const char *label)
 {
@@ -504,7 +351,7 @@ int main(void)
         cmocka_unit_test(test_masks_are_whole), cmocka_unit_test(test_listed_blocks),
         cmocka_unit_test(test_shared_node),     cmocka_unit_test(test_weights_lie_as_they_do),
         cmocka_unit_test(test_sm90_by_name),    cmocka_unit_test(test_wide_norm),
-        cmocka_unit_test(test_branches),        cmocka_unit_test(test_context),
+        cmocka_unit_test(test_branches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
