@@ -29,15 +29,31 @@ PYTHON
 }
 
 # The compilation database without what compiles a file once more in the same way: clang-tidy would
-# look at it as often. Ways differ by what they define: headers are named from the root in all.
+# look at it as often. Ways differ by what they define that the file reads, or a header of this tree
+# that it includes: headers are named from the root in all.
 single_database() {
-    python3 - "$build/compile_commands.json" > "$1/compile_commands.json" <<'PYTHON'
-import json, os, shlex, sys
-ways = {}
-for entry in json.load(open(sys.argv[1])):
+    python3 - "$build/compile_commands.json" "$root" > "$1/compile_commands.json" <<'PYTHON'
+import json, os, re, shlex, sys
+database, root = sys.argv[1:]
+words_of, ways = {}, {}
+
+def words(path):
+    """All words of a file and of what it includes."""
+    if path not in words_of:
+        words_of[path] = set()
+        text = open(path, encoding="utf-8").read() if os.path.isfile(path) else ""
+        own = set(re.findall(r"\w+", text))
+        for name in re.findall(r'#\s*include\s+["<]([^">]+)', text):
+            for folder in ("", "include"):
+                own |= words(os.path.join(root, folder, name))
+        words_of[path] = own
+    return words_of[path]
+
+for entry in json.load(open(database)):
     of = os.path.realpath(os.path.join(entry["directory"], entry["file"]))
-    defined = frozenset(w for w in shlex.split(entry["command"]) if w.startswith(("-D", "-U")))
-    ways.setdefault((of, defined), entry)
+    defined = [w for w in shlex.split(entry["command"]) if w.startswith(("-D", "-U"))]
+    read = frozenset(w for w in defined if re.match(r"\w+", w[2:]).group() in words(of))
+    ways.setdefault((of, read), entry)
 json.dump(list(ways.values()), sys.stdout)
 PYTHON
 }
