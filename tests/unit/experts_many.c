@@ -2,6 +2,7 @@
 /* Experts of many tokens: who takes them to the tensor cores, and with which grid. */
 #include "kernels/abi/experts_many.h"
 #include "kernels/op.h"
+#include "tests/support/device_caps.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,16 +11,6 @@
 
 #include <cmocka.h>
 
-static const struct rt_device_caps h200 = {.kind = RT_DEVICE_KIND_CUDA,
-                                           .name = "H200",
-                                           .cc = 90,
-                                           .sm_count = 132,
-                                           .smem_optin_bytes = 227 * 1024};
-static const struct rt_device_caps l40 = {.kind = RT_DEVICE_KIND_CUDA,
-                                          .name = "L40",
-                                          .cc = 89,
-                                          .sm_count = 142,
-                                          .smem_optin_bytes = 99 * 1024};
 static const struct rt_device_caps tiny = {.kind = RT_DEVICE_KIND_CUDA,
                                            .name = "tiny",
                                            .cc = 80,
@@ -31,8 +22,6 @@ static const struct rt_device_caps close = {.kind = RT_DEVICE_KIND_CUDA,
                                             .cc = 86,
                                             .sm_count = 40,
                                             .smem_optin_bytes = 95 * 1024};
-static const struct rt_device_caps host = {
-    .kind = RT_DEVICE_KIND_HOST, .name = "host", .sm_count = 8};
 static const struct rt_kernels no_device = {0};
 
 static struct rt_experts_up_params up_of(struct rt_experts_view work, uint32_t hidden,

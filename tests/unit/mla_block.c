@@ -2,6 +2,7 @@
 /* mla_block's cut: every row of every product is somebody's, once; where an exchange's tensors lie;
  * and what the operator serves, launches and refuses. */
 #include "kernels/ops/op_build.h"
+#include "tests/support/device_caps.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -181,12 +182,6 @@ static void test_addresses(void **state)
 }
 
 /* ---- the operator ---- */
-
-static const struct rt_device_caps h200 = {.kind = RT_DEVICE_KIND_CUDA,
-                                           .name = "h200",
-                                           .cc = 90,
-                                           .sm_count = 132,
-                                           .smem_optin_bytes = 232448};
 
 static struct rt_mla_block_params block_of(uint32_t rows, uint32_t hidden, uint32_t rank)
 {

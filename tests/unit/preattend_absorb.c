@@ -3,6 +3,7 @@
  * and what it refuses. */
 #include "kernels/abi/preattend_absorb_sm90.h"
 #include "kernels/ops/op_build.h"
+#include "tests/support/device_caps.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,14 +11,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-static const struct rt_device_caps h200 = {.kind = RT_DEVICE_KIND_CUDA,
-                                           .name = "H200",
-                                           .cc = 90,
-                                           .sm_count = 132,
-                                           .smem_optin_bytes = 227 * 1024};
-static const struct rt_device_caps l40 = {.kind = RT_DEVICE_KIND_CUDA, .name = "L40", .cc = 89};
-static const struct rt_device_caps host = {.kind = RT_DEVICE_KIND_HOST, .name = "host"};
 
 /* A block of DeepSeek-V3's with so many heads. */
 static struct rt_preattend_absorb_params block_of(uint32_t heads, uint32_t rows, uint32_t q_len)

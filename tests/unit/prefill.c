@@ -2,6 +2,7 @@
 /* prefill_attend: which kernel serves, and what its launch is. */
 #include "kernels/abi/prefill_sm90.h"
 #include "kernels/op.h"
+#include "tests/support/device_caps.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,17 +15,6 @@
 /* Addresses that nothing else looks like, and that nobody follows. */
 #define MEMORY UINT64_C(0x7f0000000000)
 #define L2_BYTES (UINT64_C(60) << 20)
-
-static const struct rt_device_caps h200 = {.kind = RT_DEVICE_KIND_CUDA,
-                                           .name = "H200",
-                                           .cc = 90,
-                                           .sm_count = SMS,
-                                           .smem_optin_bytes = 227 * 1024};
-static const struct rt_device_caps a100 = {.kind = RT_DEVICE_KIND_CUDA,
-                                           .name = "A100",
-                                           .cc = 80,
-                                           .sm_count = 108,
-                                           .smem_optin_bytes = 163 * 1024};
 
 static enum rt_status ask(const struct rt_device_caps *caps, uint32_t nope, uint32_t rope,
                           uint32_t v, enum rt_backend backend, struct rt_variant *out,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/abi/project.h"
 #include "kernels/op.h"
+#include "tests/support/device_caps.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,19 +9,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-static const struct rt_device_caps h200 = {.kind = RT_DEVICE_KIND_CUDA,
-                                           .name = "H200",
-                                           .cc = 90,
-                                           .sm_count = 132,
-                                           .smem_optin_bytes = 227 * 1024};
-static const struct rt_device_caps small = {.kind = RT_DEVICE_KIND_CUDA,
-                                            .name = "L40",
-                                            .cc = 89,
-                                            .sm_count = 142,
-                                            .smem_optin_bytes = 99 * 1024};
-static const struct rt_device_caps host = {
-    .kind = RT_DEVICE_KIND_HOST, .name = "host", .sm_count = 8, .smem_optin_bytes = 0};
 
 /* What a test asks for: the request's format is made of it. */
 struct wanted {
@@ -115,15 +103,15 @@ static void test_parts(void **state)
 static void test_small_shared_memory(void **state)
 {
     (void)state;
-    struct rt_variant c = resolve(&small, request(128, 1, RT_BACKEND_GENERIC));
+    struct rt_variant c = resolve(&l40, request(128, 1, RT_BACKEND_GENERIC));
     assert_int_equal(c.tile_rows, 16);
-    assert_true(c.smem_bytes <= small.smem_optin_bytes);
+    assert_true(c.smem_bytes <= l40.smem_optin_bytes);
     struct wanted narrow = request(128, 1, RT_BACKEND_GENERIC);
     narrow.d_qk = 288;
     narrow.d_v = 256;
-    assert_true(resolve(&small, narrow).tile_rows > 16);
+    assert_true(resolve(&l40, narrow).tile_rows > 16);
 
-    struct rt_device_caps none = small;
+    struct rt_device_caps none = l40;
     none.smem_optin_bytes = 48 * 1024;
     refuse(&none, request(1, 1, RT_BACKEND_GENERIC), RT_ERR_UNSUPPORTED, "49152");
 }
@@ -142,10 +130,10 @@ static void test_host(void **state)
 static void test_backends(void **state)
 {
     (void)state;
-    struct rt_variant c = resolve(&small, request(16, 1, RT_BACKEND_AUTO));
+    struct rt_variant c = resolve(&l40, request(16, 1, RT_BACKEND_AUTO));
     assert_int_equal(c.backend, RT_BACKEND_GENERIC);
     assert_non_null(strstr(c.reason, "8.9"));
-    refuse(&small, request(16, 1, RT_BACKEND_SM90), RT_ERR_UNSUPPORTED, "8.9");
+    refuse(&l40, request(16, 1, RT_BACKEND_SM90), RT_ERR_UNSUPPORTED, "8.9");
     struct rt_device_caps old = h200;
     old.cc = 75;
     refuse(&old, request(16, 1, RT_BACKEND_AUTO), RT_ERR_UNSUPPORTED, "7.5");
@@ -248,7 +236,7 @@ static void test_project(void **state)
     (void)expect_project(&h200, &out, RT_BACKEND_SM90, "rt_project_sm90_along16x4");
     (void)expect_project(&h200, &out, RT_BACKEND_GENERIC, "rt_project");
     (void)expect_project(&h200, &keys, RT_BACKEND_AUTO, "rt_project_sm90_across8");
-    (void)expect_project(&small, &qkv_a, RT_BACKEND_AUTO, "rt_project");
+    (void)expect_project(&l40, &qkv_a, RT_BACKEND_AUTO, "rt_project");
     (void)expect_project(&host, &qkv_a, RT_BACKEND_AUTO, "rt_project");
 }
 
@@ -357,7 +345,7 @@ static void test_choices_exist(void **state)
             struct wanted r = request(heads, 1 + heads % 8, RT_BACKEND_AUTO);
             r.d_qk = geometry[g][0];
             r.d_v = geometry[g][1];
-            struct rt_variant c = resolve(heads % 2 ? &h200 : &small, r);
+            struct rt_variant c = resolve(heads % 2 ? &h200 : &l40, r);
             uint32_t i = 0;
             while (i < count && strcmp(entries[i].entry, c.entry) != 0)
                 i++;

@@ -2,6 +2,7 @@
 /* Which kernels serve the two products of experts. */
 #include "kernels/abi/experts.h"
 #include "kernels/op.h"
+#include "tests/support/device_caps.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,17 +11,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-static const struct rt_device_caps h200 = {.kind = RT_DEVICE_KIND_CUDA,
-                                           .name = "H200",
-                                           .cc = 90,
-                                           .sm_count = 132,
-                                           .smem_optin_bytes = 227 * 1024};
-static const struct rt_device_caps small = {.kind = RT_DEVICE_KIND_CUDA,
-                                            .name = "L40",
-                                            .cc = 89,
-                                            .sm_count = 142,
-                                            .smem_optin_bytes = 99 * 1024};
 
 /* One shared expert of m tokens, packed: vectors of k numbers, a weight of `rows` for the half. */
 struct half {
@@ -196,7 +186,7 @@ static void test_experts_fall_back(void **state)
     struct half h;
     for (int i = RT_OP_EXPERTS_UP; i <= RT_OP_EXPERTS_DOWN; i++) {
         const enum rt_op_id op = (enum rt_op_id)i;
-        half_of(&h, op, 1, 64, 48)->caps = &small;
+        half_of(&h, op, 1, 64, 48)->caps = &l40;
         experts_fall_back(&h, "compute capability 9.0");
         half_of(&h, op, 129, 60, 48);
         experts_fall_back(&h, "up to 128 tokens to experts, not 129");

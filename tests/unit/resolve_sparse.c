@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which kernels serve lists of keys, pages of a few tokens, and e4m3. */
 #include "kernels/op.h"
+#include "tests/support/device_caps.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,18 +10,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-static const struct rt_device_caps h200 = {.kind = RT_DEVICE_KIND_CUDA,
-                                           .name = "NVIDIA H200",
-                                           .cc = 90,
-                                           .sm_count = 132,
-                                           .smem_optin_bytes = 232448};
-
-static const struct rt_device_caps a100 = {.kind = RT_DEVICE_KIND_CUDA,
-                                           .name = "NVIDIA A100",
-                                           .cc = 80,
-                                           .sm_count = 108,
-                                           .smem_optin_bytes = 166912};
 
 static struct rt_op_request request(const struct rt_kv_format *kv, uint32_t heads, uint32_t q_len,
                                     uint32_t page_size, enum rt_backend backend)
@@ -74,7 +63,7 @@ static void test_sparse(void **state)
     struct rt_op_request r = request(&wide, 16, 1, 64, RT_BACKEND_SM90);
     r.caps = &a100;
     refuse(RT_OP_SPARSE_ATTEND, &r, RT_ERR_UNSUPPORTED,
-           "backend sm90 needs compute capability 9.0, NVIDIA A100 has 8.0");
+           "backend sm90 needs compute capability 9.0, A100 has 8.0");
     r = request(&narrow, 16, 1, 64, RT_BACKEND_AUTO);
     refuse(RT_OP_SPARSE_ATTEND, &r, RT_ERR_GEOMETRY,
            "no kernel serves sparse attention of d_qk/d_v 320/256; served are 576/512, 512/512");
