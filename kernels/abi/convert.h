@@ -4,8 +4,11 @@
 
 #include "kernels/abi/quant.h"
 
-/* Three vectors of each lane. */
-#define RT_KV_CONVERT_MOST_WIDTH 768u
+#define RT_KV_CONVERT_THREADS 256u
+#define RT_KV_CONVERT_TOKENS(lanes) (RT_KV_CONVERT_THREADS / (lanes)) /* of a block */
+#define RT_KV_CONVERT_LANES 8u                                        /* of a token */
+#define RT_KV_COPY_LANES 16u
+#define RT_KV_CONVERT_MOST_WIDTH (5u * 16u * RT_KV_CONVERT_LANES) /* five vectors of a lane */
 
 /*
  * kv_convert: tokens of one layer's cache into another's, of any layout, page size and table:
@@ -20,7 +23,10 @@
  * Nothing is written for a position from max_length on, without a column in a table, or whose page
  * either pool has not. Row r is line r of both tables. The pools are apart.
  *
- * Grid: ceil(max_length / RT_APPEND_WARPS) x rows blocks, a warp a token.
+ * rt_kv_copy serves `copies`, RT_KV_COPY_LANES threads a token, rt_kv_convert the rest,
+ * RT_KV_CONVERT_LANES.
+ *
+ * Grid: ceil(max_length / RT_KV_CONVERT_TOKENS(threads of a token)) x rows blocks.
  */
 struct rt_kv_convert_params {
     struct rt_kv_view from, to; /* `to` is written */

@@ -5,59 +5,86 @@
  *   from [pages, page_size] rows, to [pages, page_size] rows, tables [rows, max_blocks], length
  *   [rows]
  *
- * A warp a token, as append has it, shared among its lanes as kernels/device/quantise.cuh says; no
- * shared memory, no barrier. bf16 is a row that has no e4m3, so there is one way from any layout to
- * any other:
+ * rt_kv_convert: a quarter of a warp a token (kernels/generic/kv_convert.cuh). rt_kv_copy: byte for
+ * byte, half a warp a token. No shared memory, no barrier:
  *
  *   wait │ length │ both tables' entries │ vectors, scales │ largest magnitudes │ stores
  */
-#include "kernels/abi/convert.h"
-#include "kernels/device/dequantise.cuh"
 #include "kernels/device/ptx/pdl.cuh"
-#include "kernels/device/quantise.cuh"
+#include "kernels/generic/kv_convert_f16.cuh"
+
+/* Where a token lies on both sides; null where it is not to be converted. */
+struct rt_kv_convert_places {
+    struct rt_quant_row from, to;
+};
+
+static __device__ __forceinline__ struct rt_kv_convert_places
+rt_kv_convert_find(const struct rt_kv_convert_params &p, uint32_t row, uint32_t position)
+{
+    struct rt_kv_convert_places at = {};
+    if (position >= p.max_length || (int64_t)position >= p.length[row])
+        return at;
+    const struct rt_page_row from =
+        find_page_row(p.from, rt_divisor<uint32_t>(p.from.page_size), row, position);
+    const struct rt_page_row to =
+        find_page_row(p.to, rt_divisor<uint32_t>(p.to.page_size), row, position);
+    if (!from.page || !to.page)
+        return at;
+    at.from = rt_quant_row_at(p.from, p.from_quant, from);
+    at.to = rt_quant_row_at(p.to, p.to_quant, to);
+    return at;
+}
 
 /* A row as it is, and scales that lie apart from it. */
 static __device__ __forceinline__ void rt_kv_convert_copy(const struct rt_kv_convert_params &p,
                                                           const struct rt_quant_row &from,
                                                           const struct rt_quant_row &to)
 {
-    for (uint32_t i = rt_lane(); i < p.from.token_bytes / sizeof(uint4); i += RT_WARP_LANES)
-        reinterpret_cast<uint4 *>(to.row)[i] = reinterpret_cast<const uint4 *>(from.row)[i];
+    constexpr uint32_t ROUNDS =
+        RT_KV_CONVERT_MOST_WIDTH * sizeof(uint16_t) / sizeof(uint4) / RT_KV_COPY_LANES;
+    const uint32_t lane = threadIdx.x % RT_KV_COPY_LANES;
+    const uint32_t vectors = p.from.token_bytes / sizeof(uint4);
+    uint4 x[ROUNDS];
+#pragma unroll
+    for (uint32_t i = 0; i < ROUNDS; i++)
+        if (i * RT_KV_COPY_LANES + lane < vectors)
+            x[i] = reinterpret_cast<const uint4 *>(from.row)[i * RT_KV_COPY_LANES + lane];
     const bool apart = p.from_quant.scale_stride_bytes != p.from.token_stride_bytes;
-    if (apart && rt_lane() < p.from_quant.scale_bytes)
-        to.scales[rt_lane()] = from.scales[rt_lane()];
+    if (apart && lane < p.from_quant.scale_bytes)
+        to.scales[lane] = from.scales[lane];
+#pragma unroll
+    for (uint32_t i = 0; i < ROUNDS; i++)
+        if (i * RT_KV_COPY_LANES + lane < vectors)
+            reinterpret_cast<uint4 *>(to.row)[i * RT_KV_COPY_LANES + lane] = x[i];
 }
 
-/* What attention reads of a row, written as append writes it. */
-static __device__ __forceinline__ void rt_kv_convert_numbers(const struct rt_kv_convert_params &p,
-                                                             const struct rt_quant_row &from,
-                                                             const struct rt_quant_row &to)
-{
-    const uint32_t vectors = p.d_qk / RT_QUANT_VECTOR;
-    const struct rt_quant_token token = rt_quant_load_token(
-        vectors, [&](uint32_t vector) { return rt_dequant_vector(p.from_quant, from, vector); });
-    rt_quant_put_token(p.to_quant, to, vectors, token);
-}
-
-extern "C" __global__ void __launch_bounds__(RT_APPEND_WARPS *RT_WARP_LANES)
+extern "C" __global__ void __launch_bounds__(RT_KV_CONVERT_THREADS, 4)
     rt_kv_convert(const __grid_constant__ struct rt_kv_convert_params p)
 {
-    const uint32_t row = blockIdx.y;
-    const uint32_t position = blockIdx.x * RT_APPEND_WARPS + threadIdx.x / RT_WARP_LANES;
+    constexpr uint32_t TOKENS = RT_KV_CONVERT_TOKENS(RT_KV_CONVERT_LANES);
+    struct rt_convert_token token = {};
+#pragma unroll
+    for (uint32_t i = 0; i <= RT_CONVERT_ROUNDS; i++)
+        token.scale[i] = 1.0f;
     rt_pdl_wait();
     rt_pdl_launch_dependents();
-    if (position >= p.max_length || (int64_t)position >= p.length[row])
-        return;
-    const struct rt_page_row from_at =
-        find_page_row(p.from, rt_divisor<uint32_t>(p.from.page_size), row, position);
-    const struct rt_page_row to_at =
-        find_page_row(p.to, rt_divisor<uint32_t>(p.to.page_size), row, position);
-    if (!from_at.page || !to_at.page)
-        return;
-    const struct rt_quant_row from = rt_quant_row_at(p.from, p.from_quant, from_at);
-    const struct rt_quant_row to = rt_quant_row_at(p.to, p.to_quant, to_at);
-    if (p.copies)
-        rt_kv_convert_copy(p, from, to);
-    else
-        rt_kv_convert_numbers(p, from, to);
+    const struct rt_kv_convert_places at =
+        rt_kv_convert_find(p, blockIdx.y, blockIdx.x * TOKENS + threadIdx.x / RT_KV_CONVERT_LANES);
+    if (at.from.row)
+        rt_convert_load(p.from_quant, at.from, p.d_qk, token);
+    if (!rt_convert_by_f16(p, at.to, token))
+        rt_convert_by_bf16(p, at.to, token);
+    rt_convert_behind(p, at.to, token);
+}
+
+extern "C" __global__ void __launch_bounds__(RT_KV_CONVERT_THREADS)
+    rt_kv_copy(const __grid_constant__ struct rt_kv_convert_params p)
+{
+    constexpr uint32_t TOKENS = RT_KV_CONVERT_TOKENS(RT_KV_COPY_LANES);
+    rt_pdl_wait();
+    rt_pdl_launch_dependents();
+    const struct rt_kv_convert_places at =
+        rt_kv_convert_find(p, blockIdx.y, blockIdx.x * TOKENS + threadIdx.x / RT_KV_COPY_LANES);
+    if (at.from.row)
+        rt_kv_convert_copy(p, at.from, at.to);
 }

@@ -21,14 +21,15 @@ enum rt_status rt_kv_convert_build(const struct rt_kernels *k, const struct rt_v
                "%u rows to convert, not 1 to %d", p->rows, RT_MAX_BATCH);
     RT_REQUIRE(p->max_length >= 1 && p->max_length <= RT_MAX_LENGTH, err, RT_ERR_INVALID,
                "up to %u tokens of a row to convert, not 1 to %d", p->max_length, RT_MAX_LENGTH);
-    RT_REQUIRE(p->d_qk % 8 == 0 && p->d_qk >= 8 && p->d_qk <= RT_KV_CONVERT_MOST_WIDTH, err,
-               RT_ERR_INVALID, "keys of %u numbers to convert, not a multiple of 8 from 8 to %u",
+    RT_REQUIRE(p->d_qk % 16 == 0 && p->d_qk >= 16 && p->d_qk <= RT_KV_CONVERT_MOST_WIDTH, err,
+               RT_ERR_INVALID, "keys of %u numbers to convert, not a multiple of 16 from 16 to %u",
                p->d_qk, RT_KV_CONVERT_MOST_WIDTH);
     RT_REQUIRE(!p->copies || p->from.token_bytes == p->to.token_bytes, err, RT_ERR_INTERNAL,
                "rows of %u bytes to copy into rows of %u", p->from.token_bytes, p->to.token_bytes);
     RT_TRY(check_side("from", &p->from, &p->from_quant, p->d_qk, err));
     RT_TRY(check_side("to", &p->to, &p->to_quant, p->d_qk, err));
-    return rt_launch_grid(k, variant->entry, p, sizeof(*p),
-                          rt_ceil_div_u32(p->max_length, RT_APPEND_WARPS), p->rows,
-                          RT_APPEND_WARPS * RT_WARP_THREADS, out, err);
+    const uint32_t lanes = p->copies ? RT_KV_COPY_LANES : RT_KV_CONVERT_LANES;
+    return rt_launch_grid(k, p->copies ? "rt_kv_copy" : variant->entry, p, sizeof(*p),
+                          rt_ceil_div_u32(p->max_length, RT_KV_CONVERT_TOKENS(lanes)), p->rows,
+                          RT_KV_CONVERT_THREADS, out, err);
 }

@@ -23,6 +23,7 @@ struct convert_case {
     float from_scale, to_scale; /* of those with one scale for all */
     uint32_t rows, from_page, to_page, max_length;
     bool strided;
+    bool plain; /* numbers alike, as most are, whose scales are powers of two */
 };
 
 struct convert_buffers {
@@ -85,18 +86,19 @@ static void fill_table(struct ck_random *random, const struct convert_case *c,
                                            : none[ck_random_below(random, 3)];
 }
 
-/* Numbers as they come in models, of a few magnitudes; zeros, NaN and infinities among them. */
+/* Numbers as they come in models, of a few magnitudes; zeros, NaN and infinities among them where
+ * they are not plain. */
 static void fill_tokens(struct ck_random *random, const struct rt_kv_view *kv,
-                        const struct rt_quant_view *quant, uint32_t d_qk)
+                        const struct rt_quant_view *quant, uint32_t d_qk, bool plain)
 {
-    static const float magnitudes[] = {1, 1, 1e-3f, 300, 0};
+    static const float magnitudes[] = {1, 1e-3f, 300, 1, 0};
     uint16_t token[RT_KV_CONVERT_MOST_WIDTH];
     for (uint32_t page = 0; page < kv->pages; page++)
         for (uint32_t row = 0; row < kv->page_size; row++) {
-            const float by = magnitudes[ck_random_below(random, 5)];
+            const float by = magnitudes[ck_random_below(random, plain ? 3 : 5)];
             for (uint32_t i = 0; i < d_qk; i++)
                 token[i] = rt_float_to_bf16(by * (float)ck_random_normal(random));
-            if (ck_random_below(random, 8) == 0)
+            if (!plain && ck_random_below(random, 8) == 0)
                 token[ck_random_below(random, d_qk)] = row % 2 ? 0x7fc0 : 0xff80;
             rt_ref_quantise(quant, token, d_qk, rt_ref_quant_row(kv, quant, page, row));
         }
@@ -107,7 +109,7 @@ static void fill(struct ck_random *random, const struct convert_case *c, struct 
     const struct rt_kv_convert_params p = params_of(c, b, CK_REF);
     const int32_t edges[] = {0, -1, INT32_MAX, INT32_MIN, (int32_t)c->max_length};
     int32_t *length = ck_at(&b->length, CK_REF);
-    fill_tokens(random, &p.from, &p.from_quant, p.d_qk);
+    fill_tokens(random, &p.from, &p.from_quant, p.d_qk, c->plain);
     fill_table(random, c, &b->from_table);
     fill_table(random, c, &b->to_table);
     for (uint32_t r = 0; r < c->rows; r++)
@@ -129,9 +131,9 @@ static void expect_numbers(struct ck *ck, const struct ck_buffer *b, bool plain)
 
 static void check(struct ck *ck, struct ck_random *random, const struct convert_case *c)
 {
-    ck_case(ck, "%s to %s of %u/%u, %u rows, pages of %u to %u, up to %u tokens%s", c->from.name,
+    ck_case(ck, "%s to %s of %u/%u, %u rows, pages of %u to %u, up to %u tokens%s%s", c->from.name,
             c->to.name, c->from.d_qk, c->from.d_v, c->rows, c->from_page, c->to_page, c->max_length,
-            c->strided ? ", strided" : "");
+            c->strided ? ", strided" : "", c->plain ? ", plain" : "");
     struct convert_buffers b = make(ck, c);
     struct ck_buffer *all[] = {&b.from, &b.to, &b.from_table, &b.to_table, &b.length};
     fill(random, c, &b);
@@ -183,7 +185,7 @@ static void check_exact(struct ck *ck, struct ck_random *random, const struct rt
     for (uint32_t i = 0; i < 20; i++) {
         memset(a, 0, sizeof(a));
         memset(b, 0, sizeof(b));
-        fill_tokens(random, &p.from, &p.from_quant, p.d_qk);
+        fill_tokens(random, &p.from, &p.from_quant, p.d_qk, false);
         rt_ref_kv_convert(&p);
         rt_ref_dequantise(&p.from_quant, rt_ref_quant_row(&p.from, &p.from_quant, 0, 0), p.d_qk,
                           before);
@@ -213,11 +215,27 @@ static bool is_exact(const struct rt_kv_format *from, const struct rt_kv_format 
            (from->layout == RT_KV_FP8_TOKEN && to->scale == RT_KV_SCALE_F32);
 }
 
+/* From e4m3 to e4m3 by scales that are all powers of two: up to 2^9 apart, far apart, and so that
+ * the largest numbers do not fit. */
+static void check_powers(struct ck *ck, struct ck_random *random, const struct convert_case *like)
+{
+    static const float scales[] = {0.03125f, 0x1p-40f, 0x1p-9f};
+    for (uint32_t i = 0; i < 3; i++) {
+        struct convert_case c = *like;
+        c.plain = true;
+        c.from_scale = c.from.scale == RT_KV_SCALE_TENSOR ? 0.5f : 1;
+        c.to_scale = c.to.scale == RT_KV_SCALE_TENSOR ? scales[i] : 1;
+        c.max_length = 1 + ck_random_below(random, 40);
+        if (i == 0 || c.to.scale == RT_KV_SCALE_TENSOR)
+            check(ck, random, &c);
+    }
+}
+
 void ck_kv_convert_run(struct ck *ck)
 {
     static const uint32_t pages[] = {64, 16, 1, 8, 128, 5};
     struct ck_random random = {.state = ck->seed};
-    struct convert_case c;
+    struct convert_case c = {.plain = false};
     uint32_t i = 0;
     for (uint32_t g = 0; g < 4; g++)
         for (uint32_t from = RT_KV_BF16; from <= RT_KV_V4; from++)
@@ -234,6 +252,8 @@ void ck_kv_convert_run(struct ck *ck)
                 check(ck, &random, &c);
                 if (is_exact(&c.from, &c.to) && from != to)
                     check_exact(ck, &random, &c.from, &c.to);
+                if (rt_kv_is_quantised(&c.from) && rt_kv_is_quantised(&c.to) && from != to)
+                    check_powers(ck, &random, &c);
             }
 }
 

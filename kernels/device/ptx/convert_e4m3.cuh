@@ -39,6 +39,14 @@ static __device__ __forceinline__ uint32_t rt_pack_e4m3x2(float low, float high)
     return packed;
 }
 
+/* Two f16 as e4m3, likewise: PTX ISA, "cvt.rn.satfinite.e4m3x2.f16x2". */
+static __device__ __forceinline__ uint32_t rt_f16x2_e4m3x2(uint32_t pair)
+{
+    uint16_t packed;
+    asm("cvt.rn.satfinite.e4m3x2.f16x2 %0, %1;" : "=h"(packed) : "r"(pair));
+    return packed;
+}
+
 /* One f16 as float: PTX ISA, "cvt.f32.f16". */
 static __device__ __forceinline__ float rt_f16_float(uint16_t half)
 {

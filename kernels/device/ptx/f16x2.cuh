@@ -22,4 +22,13 @@ static __device__ __forceinline__ uint32_t rt_multiply_f16x2(uint32_t a, uint32_
     return product;
 }
 
+/* Of two pairs of f16 the larger numbers; of a number and NaN the number: PTX ISA, "max.f16x2", of
+ * sm_80. */
+static __device__ __forceinline__ uint32_t rt_max_f16x2(uint32_t a, uint32_t b)
+{
+    uint32_t most;
+    asm("max.f16x2 %0, %1, %2;" : "=r"(most) : "r"(a), "r"(b));
+    return most;
+}
+
 #endif

@@ -16,4 +16,14 @@ static inline uint32_t rt_multiply_f16x2(uint32_t a, uint32_t b)
                          emu_of_f16((uint16_t)(a >> 16)) * emu_of_f16((uint16_t)(b >> 16)));
 }
 
+static inline uint32_t emu_max_f16(uint32_t a, uint32_t b)
+{
+    return emu_f16(emu_max(emu_of_f16((uint16_t)a), emu_of_f16((uint16_t)b)));
+}
+
+static inline uint32_t rt_max_f16x2(uint32_t a, uint32_t b)
+{
+    return emu_max_f16(a, b) | emu_max_f16(a >> 16, b >> 16) << 16;
+}
+
 #endif
