@@ -23,6 +23,7 @@ struct rt_preattend_absorb_params; /* kernels/abi/preattend_absorb.h */
 struct rt_mla_block_params;        /* kernels/abi/mla_block.h */
 struct rt_experts_up_params;       /* kernels/abi/experts.h */
 struct rt_experts_down_params;
+struct rt_moe_block_params; /* kernels/abi/moe_block.h */
 
 /* What a graph asks of its operators. */
 struct rt_op_request {
@@ -40,6 +41,8 @@ struct rt_op_request {
     /* Likewise of the two halves of experts alone, each of its own. */
     const struct rt_experts_up_params *experts_up;
     const struct rt_experts_down_params *experts_down;
+    /* Likewise of moe_block alone. */
+    const struct rt_moe_block_params *moe_block;
     /* Of prefill_attend alone: a head's numbers. */
     uint32_t nope_dim, rope_dim, v_dim;
     uint32_t invariant; /* 1: of attend, schedule and reduce, those that are batch-invariant */

@@ -9,6 +9,7 @@
 #include "kernels/abi/gate.h"
 #include "kernels/abi/input_norm.h"
 #include "kernels/abi/mla_block.h"
+#include "kernels/abi/moe_block.h"
 #include "kernels/abi/preattend.h"
 #include "kernels/abi/preattend_absorb_sm90.h"
 #include "kernels/abi/prefill_sm90.h"

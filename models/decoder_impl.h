@@ -27,6 +27,7 @@ struct rt_decoder_scratch {
     uint64_t scores; /* f32 [tokens, experts] */
     struct rt_routing routing;
     uint64_t arrivals; /* [1], of rt_gate */
+    uint64_t exchange; /* of rt_moe_block */
     uint64_t between;  /* [tokens, places, width] of an MLP */
     uint64_t pairs;    /* what rt_experts_down works in */
     uint64_t part;     /* f32 [vectors, slice]: with ranks, of this one's part of the vocabulary */
@@ -56,6 +57,8 @@ struct rt_decoder {
     struct rt_decoder_scratch scratch;
     struct rt_decoder_products *products;
     uint32_t product_count;
+    /* Up to how many tokens rt_moe_block takes through a dense MLP, and through a mixture. */
+    uint32_t block_tokens[2];
     struct rt_decoder_tensors tensors;
     rt_runtime *runtime;
     uint64_t loading_ns, creating_ns;

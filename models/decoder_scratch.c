@@ -7,6 +7,9 @@
 
 #define ALIGN UINT64_C(256)
 
+/* Of which rt_moe_block serves more in no shape. */
+#define RT_DECODER_BLOCK_TOKENS 4u
+
 uint32_t rt_decoder_longest_query(const struct rt_decoder *d)
 {
     return d->config.query_lens[d->config.query_len_count - 1];
@@ -242,7 +245,7 @@ static uint64_t order_count(const struct rt_decoder *d)
 
 /* What operators work in. */
 struct workspaces {
-    uint64_t pairs, sampling, products;
+    uint64_t pairs, exchange, sampling, products;
 };
 
 /* Offsets of all; what a model has no use for has no bytes. */
@@ -267,6 +270,7 @@ static void lay_out(const struct rt_decoder *d, const struct workspaces *w,
     put(experts * 4 * sizeof(int32_t), &end, &r->active);
     put(sizeof(int32_t), &end, &r->active_count);
     put(sizeof(int32_t), &end, &s->arrivals);
+    put(w->exchange, &end, &s->exchange);
     put(tokens * between(d) * number, &end, &s->between);
     put(w->pairs, &end, &s->pairs);
     const uint64_t logits = (uint64_t)most_batch(d) * rt_decoder_longest_query(d);
@@ -284,16 +288,27 @@ static void lay_out(const struct rt_decoder *d, const struct workspaces *w,
 
 static void make_addresses(struct rt_decoder_scratch *s)
 {
-    uint64_t *const all[] = {&s->normed,          &s->last_hidden,
-                             &s->last_residual,   &s->scores,
-                             &s->routing.choices, &s->routing.weights,
-                             &s->routing.offsets, &s->routing.pairs,
-                             &s->routing.active,  &s->routing.active_count,
-                             &s->arrivals,        &s->between,
-                             &s->pairs,           &s->part,
-                             &s->gathered,        &s->orders,
-                             &s->logits,          &s->lines,
-                             &s->sampling,        &s->products};
+    uint64_t *const all[] = {&s->normed,
+                             &s->last_hidden,
+                             &s->last_residual,
+                             &s->scores,
+                             &s->routing.choices,
+                             &s->routing.weights,
+                             &s->routing.offsets,
+                             &s->routing.pairs,
+                             &s->routing.active,
+                             &s->routing.active_count,
+                             &s->arrivals,
+                             &s->exchange,
+                             &s->between,
+                             &s->pairs,
+                             &s->part,
+                             &s->gathered,
+                             &s->orders,
+                             &s->logits,
+                             &s->lines,
+                             &s->sampling,
+                             &s->products};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         *all[i] += s->address;
 }
@@ -324,6 +339,50 @@ static enum rt_status write_orders(struct rt_decoder *d, struct rt_error *err)
     return status;
 }
 
+/* The most that it serves: with fewer tokens it serves them all. Whoever asks for split blocks has
+ * the operators one by one here too. */
+static enum rt_status find_block_tokens(struct rt_decoder *d, bool mixture, uint64_t *exchange,
+                                        struct rt_error *err)
+{
+    struct rt_moe_block_info info = {.struct_size = sizeof(info)};
+    uint32_t tokens = d->config.split_blocks ? 0 : RT_DECODER_BLOCK_TOKENS;
+    for (; tokens > 0; tokens--) {
+        const struct rt_experts_shape shape = rt_decoder_mlp_shape(d, mixture, tokens);
+        const enum rt_status status = rt_moe_block_get_info(d->ops, &shape, &info);
+        if (status == RT_OK)
+            break;
+        RT_MODELS_REQUIRE(status == RT_ERR_UNSUPPORTED, err, status, "%s",
+                          rt_ops_last_error(d->ops)->message);
+    }
+    d->block_tokens[mixture] = tokens;
+    *exchange = info.exchange_bytes > *exchange ? info.exchange_bytes : *exchange;
+    return RT_OK;
+}
+
+static enum rt_status find_blocks(struct rt_decoder *d, uint64_t *exchange, struct rt_error *err)
+{
+    bool any[2] = {false, false};
+    for (uint32_t l = 0; l < d->model.layers; l++)
+        any[d->model.moe_layers[l] != 0] = true;
+    for (int mixture = 0; mixture < 2; mixture++)
+        if (any[mixture])
+            RT_MODELS_TRY(find_block_tokens(d, mixture != 0, exchange, err));
+    return RT_OK;
+}
+
+static enum rt_status clear_exchange(struct rt_decoder_scratch *s, uint64_t bytes,
+                                     struct rt_error *err)
+{
+    void *const zeros = bytes ? calloc(1, bytes) : NULL;
+    if (bytes == 0)
+        return RT_OK;
+    RT_MODELS_REQUIRE(zeros, err, RT_ERR_NOMEM, "out of host memory for %" PRIu64 " bytes", bytes);
+    const enum rt_status status =
+        rt_memory_write(s->memory, s->exchange - s->address, zeros, bytes, err);
+    free(zeros);
+    return status;
+}
+
 enum rt_status rt_decoder_scratch_make(struct rt_decoder *d, struct rt_error *err)
 {
     static const int32_t nobody = 0;
@@ -333,10 +392,12 @@ enum rt_status rt_decoder_scratch_make(struct rt_decoder *d, struct rt_error *er
     RT_MODELS_TRY(rt_sample_workspace(most_batch(d), rt_decoder_longest_query(d),
                                       d->model.vocab_size, &w.sampling, err));
     RT_MODELS_TRY(pairs_bytes(d, &w.pairs, err));
+    RT_MODELS_TRY(find_blocks(d, &w.exchange, err));
     lay_out(d, &w, s);
     RT_MODELS_TRY(rt_memory_create(d->device, s->bytes, &s->memory, &s->address, err));
     make_addresses(s);
     RT_MODELS_TRY(write_orders(d, err));
+    RT_MODELS_TRY(clear_exchange(s, w.exchange, err));
     return rt_memory_write(s->memory, s->arrivals - s->address, &nobody, sizeof(nobody), err);
 }
 

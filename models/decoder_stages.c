@@ -224,12 +224,38 @@ static enum rt_status run_mlp(const struct place *p, const struct rt_experts_sha
     return rt_experts_down(d->ops, &down, p->context->stream);
 }
 
+/* All of it in one launch. */
+static enum rt_status run_block(const struct place *p, const struct rt_experts_shape *shape,
+                                const enum rt_place_kind gates[2])
+{
+    const struct rt_decoder *d = p->d;
+    const struct vectors all = all_of(p);
+    struct rt_experts_up_args up = {.struct_size = sizeof(up)};
+    struct rt_experts_down_args down = {.struct_size = sizeof(down)};
+    set_weights(p, shape, gates, &up, &down);
+    const struct rt_moe_block_args args = {.struct_size = sizeof(args),
+                                           .shape = *shape,
+                                           .norm =
+                                               norm_of(p, &all, p->weights->at[RT_PLACE_MLP_NORM]),
+                                           .route = route_of(p),
+                                           .router = p->weights->at[RT_PLACE_ROUTER],
+                                           .h = d->scratch.between,
+                                           .out = d->tensors.hidden,
+                                           .gate = {up.gate[0], up.gate[1]},
+                                           .up = {up.up[0], up.up[1]},
+                                           .down = {down.down[0], down.down[1]},
+                                           .exchange = d->scratch.exchange};
+    return rt_moe_block(d->ops, &args, p->context->stream);
+}
+
 static enum rt_status dense(const struct place *p)
 {
     /* Of experts there are none: their kinds have no addresses in this layer. */
     static const enum rt_place_kind gates[2] = {RT_PLACE_EXPERT_GATE, RT_PLACE_GATE};
     const struct vectors all = all_of(p);
     const struct rt_experts_shape shape = rt_decoder_mlp_shape(p->d, false, p->tokens);
+    if (p->tokens <= p->d->block_tokens[false])
+        return run_block(p, &shape, gates);
     RT_MODELS_TRY(normalise(p, &all, p->weights->at[RT_PLACE_MLP_NORM]));
     return run_mlp(p, &shape, gates);
 }
@@ -238,6 +264,8 @@ static enum rt_status mixture(const struct place *p)
 {
     static const enum rt_place_kind gates[2] = {RT_PLACE_EXPERT_GATE, RT_PLACE_SHARED_GATE};
     const struct rt_experts_shape shape = rt_decoder_mlp_shape(p->d, true, p->tokens);
+    if (p->tokens <= p->d->block_tokens[true])
+        return run_block(p, &shape, gates);
     RT_MODELS_TRY(find_experts(p));
     return run_mlp(p, &shape, gates);
 }

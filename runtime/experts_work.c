@@ -101,9 +101,9 @@ static enum rt_status take_pairs(const char *op, const struct rt_experts_shape *
 
 /* ---- up and down ----------------------------------------------------------------------------- */
 
-static enum rt_status take_up(const char *op, const struct rt_device_caps *caps,
-                              const struct rt_experts_up_args *args, struct rt_experts_up_params *p,
-                              struct rt_error *err)
+enum rt_status rt_ops_experts_up_params(const char *op, const struct rt_device_caps *caps,
+                                        const struct rt_experts_up_args *args,
+                                        struct rt_experts_up_params *p, struct rt_error *err)
 {
     const struct rt_experts_shape *s = &args->shape;
     const uint32_t counts[] = {s->experts, s->shared};
@@ -125,9 +125,9 @@ static enum rt_status take_up(const char *op, const struct rt_device_caps *caps,
     return RT_OK;
 }
 
-static enum rt_status take_down(const char *op, const struct rt_device_caps *caps,
-                                const struct rt_experts_down_args *args,
-                                struct rt_experts_down_params *p, struct rt_error *err)
+enum rt_status rt_ops_experts_down_params(const char *op, const struct rt_device_caps *caps,
+                                          const struct rt_experts_down_args *args,
+                                          struct rt_experts_down_params *p, struct rt_error *err)
 {
     const struct rt_experts_shape *s = &args->shape;
     const uint32_t counts[] = {s->experts, s->shared};
@@ -180,7 +180,7 @@ enum rt_status rt_ops_experts_up_work(const struct rt_kernels *k, const struct r
 {
     struct rt_experts_up_params p;
     struct rt_variant variant;
-    RT_TRY(take_up("rt_experts_up", caps, args, &p, err));
+    RT_TRY(rt_ops_experts_up_params("rt_experts_up", caps, args, &p, err));
     RT_TRY(rt_ops_experts_up_memory(args, &p, err));
     RT_TRY(resolve_up(caps, args->shape.backend, &p, &variant, err));
     return rt_op_build(k, &variant, &p, sizeof(p), out, err);
@@ -253,7 +253,7 @@ enum rt_status rt_ops_experts_down_work(const struct rt_kernels *k,
     static const char op[] = "rt_experts_down";
     const struct rt_named_pointer scratch[] = {{"scratch", args->scratch, RT_ALIGN_VECTOR}};
     struct rt_experts_down_params p;
-    RT_TRY(take_down(op, caps, args, &p, err));
+    RT_TRY(rt_ops_experts_down_params(op, caps, args, &p, err));
     RT_TRY(rt_ops_check_optional(op, scratch, 1, err));
     RT_TRY(rt_ops_experts_down_memory(args, &p, scratch_bytes(&args->shape), err));
     return build_down(k, caps, args, &p, out, err);
@@ -285,8 +285,8 @@ enum rt_status rt_ops_choose_experts(const struct rt_device_caps *caps,
                                              .down = {any_weights, any_weights}};
     struct rt_experts_up_params up;
     struct rt_experts_down_params down;
-    RT_TRY(take_up(op, caps, &up_args, &up, err));
-    RT_TRY(take_down(op, caps, &down_args, &down, err));
+    RT_TRY(rt_ops_experts_up_params(op, caps, &up_args, &up, err));
+    RT_TRY(rt_ops_experts_down_params(op, caps, &down_args, &down, err));
     RT_TRY(resolve_up(caps, shape->backend, &up, &out->up, err));
     out->takes_scratch = resolve_with_scratch(caps, shape->backend, RT_OP_EXPERTS_DOWN_PAIRS, &down,
                                               &out->down_pairs) == RT_OK;

@@ -117,6 +117,10 @@ static void add_weights(struct rt_operands *o, const char *const names[2][3],
         }                                                                                          \
     }
 
+static const char *const gate_names[2][3] = WEIGHT_NAMES("gate");
+static const char *const up_names[2][3] = WEIGHT_NAMES("up");
+static const char *const down_names[2][3] = WEIGHT_NAMES("down");
+
 static struct rt_strided pairs_of(const struct rt_experts_view *work, const struct rt_pairs_view *h,
                                   uint32_t width, uint64_t number)
 {
@@ -132,8 +136,6 @@ static struct rt_strided pairs_of(const struct rt_experts_view *work, const stru
 enum rt_status rt_ops_experts_up_memory(const struct rt_experts_up_args *args,
                                         const struct rt_experts_up_params *p, struct rt_error *err)
 {
-    static const char *const gate[2][3] = WEIGHT_NAMES("gate"), *const up[2][3] =
-                                                                    WEIGHT_NAMES("up");
     struct rt_operands o = {.count = 0};
     const struct rt_experts_view *work = &p->work;
     const uint64_t number = number_bytes(p->is_f32);
@@ -143,8 +145,8 @@ enum rt_status rt_ops_experts_up_memory(const struct rt_experts_up_args *args,
     if (work->experts > 0)
         add_routing(&o, rt_operands_reads, &args->routing, (uint64_t)work->tokens * work->chosen,
                     work->experts);
-    add_weights(&o, gate, work, p->gate, p->width, p->hidden);
-    add_weights(&o, up, work, p->up, p->width, p->hidden);
+    add_weights(&o, gate_names, work, p->gate, p->width, p->hidden);
+    add_weights(&o, up_names, work, p->up, p->width, p->hidden);
     return rt_operands_check("rt_experts_up", &o, err);
 }
 
@@ -152,7 +154,6 @@ enum rt_status rt_ops_experts_down_memory(const struct rt_experts_down_args *arg
                                           const struct rt_experts_down_params *p,
                                           uint64_t scratch_bytes, struct rt_error *err)
 {
-    static const char *const down[2][3] = WEIGHT_NAMES("down");
     struct rt_operands o = {.count = 0};
     const struct rt_experts_view *work = &p->work;
     const uint64_t number = number_bytes(p->is_f32);
@@ -163,9 +164,77 @@ enum rt_status rt_ops_experts_down_memory(const struct rt_experts_down_args *arg
     if (work->experts > 0)
         add_routing(&o, rt_operands_reads, &args->routing, (uint64_t)work->tokens * work->chosen,
                     work->experts);
-    add_weights(&o, down, work, p->down, p->hidden, p->width);
+    add_weights(&o, down_names, work, p->down, p->hidden, p->width);
     add_rows(&o, &args->rows);
     return rt_operands_check("rt_experts_down", &o, err);
+}
+
+/* ---- an MLP as one launch -------------------------------------------------------------------- */
+
+static struct rt_strided vectors_of(const char *name, uint64_t address,
+                                    const struct rt_moe_block_params *p, int64_t stride,
+                                    const char *stride_name)
+{
+    return rt_strided_vectors(name, address, p->gate.norm.tokens, p->gate.norm.norm.width, stride,
+                              bf16, stride_name);
+}
+
+/* Of hidden, where out is the same, it is out that counts. */
+static void add_norm(struct rt_operands *o, const struct rt_moe_block_args *args,
+                     const struct rt_moe_block_params *p)
+{
+    const struct rt_input_norm_params *norm = &p->gate.norm;
+    const bool in_place = args->out == args->norm.hidden && p->out_stride == norm->stride;
+    const bool is_residual = args->norm.first && args->norm.residual == args->norm.hidden;
+    rt_operands_writes(o, vectors_of("normed", args->norm.normed, p, norm->stride, "norm.stride"));
+    rt_operands_writes(o,
+                       vectors_of("residual", args->norm.residual, p, norm->stride, "norm.stride"));
+    rt_operands_writes(o, vectors_of("out", args->out, p, p->out_stride, "out_stride"));
+    if (!in_place && !is_residual)
+        rt_operands_reads(o,
+                          vectors_of("hidden", args->norm.hidden, p, norm->stride, "norm.stride"));
+    rt_operands_reads(
+        o, rt_strided_flat("norm.weight", args->norm.norm.weight, norm->norm.width * bf16));
+}
+
+/* What gate has, without groups. */
+static void add_choices(struct rt_operands *o, const struct rt_moe_block_args *args,
+                        const struct rt_moe_block_params *p)
+{
+    const struct rt_route_params *r = &p->gate.route;
+    const uint64_t pairs = (uint64_t)p->gate.norm.tokens * r->chosen;
+    const struct rt_routing *routing = &args->route.routing;
+    rt_operands_writes(o, rt_ops_route_logits(&args->route, r));
+    rt_operands_writes(
+        o, rt_strided_flat("routing.choices", routing->choices, pairs * sizeof(int32_t)));
+    rt_operands_writes(o,
+                       rt_strided_flat("routing.weights", routing->weights, pairs * sizeof(float)));
+    rt_operands_reads(o, rt_strided_flat("bias", args->route.bias, r->experts * sizeof(float)));
+    rt_operands_reads(o, rt_strided_vectors("router", args->router, r->experts,
+                                            p->gate.norm.norm.width, p->gate.router_stride, bf16,
+                                            "router_stride"));
+}
+
+enum rt_status rt_ops_moe_block_memory(const struct rt_moe_block_args *args,
+                                       const struct rt_moe_block_params *p, struct rt_error *err)
+{
+    struct rt_operands o = {.count = 0};
+    const struct rt_experts_view work = {.tokens = p->gate.norm.tokens,
+                                         .experts = p->gate.route.experts,
+                                         .chosen = p->gate.route.chosen,
+                                         .shared = p->shared};
+    const uint32_t hidden = p->gate.norm.norm.width;
+    add_norm(&o, args, p);
+    rt_operands_writes(&o, pairs_of(&work, &p->h, p->width, bf16));
+    rt_operands_writes(&o, rt_strided_flat("exchange", args->exchange,
+                                           rt_moe_block_exchange_bytes(work.tokens, work.experts)));
+    if (work.experts > 0)
+        add_choices(&o, args, p);
+    add_weights(&o, gate_names, &work, p->expert, p->width, hidden);
+    add_weights(&o, up_names, &work, p->expert_up, p->width, hidden);
+    add_weights(&o, down_names, &work, p->expert_down, hidden, p->width);
+    add_rows(&o, &args->route.rows);
+    return rt_operands_check("rt_moe_block", &o, err);
 }
 
 /* ---- sample ---------------------------------------------------------------------------------- */

@@ -9,6 +9,7 @@
  */
 #include "kernels/abi/embed.h"
 #include "kernels/abi/experts.h"
+#include "kernels/abi/moe_block.h"
 #include "kernels/abi/sample.h"
 #include "kernels/abi/take.h"
 #include "runtime/model_work.h"
@@ -26,6 +27,8 @@ enum rt_status rt_ops_experts_up_memory(const struct rt_experts_up_args *args,
 enum rt_status rt_ops_experts_down_memory(const struct rt_experts_down_args *args,
                                           const struct rt_experts_down_params *p,
                                           uint64_t scratch_bytes, struct rt_error *err);
+enum rt_status rt_ops_moe_block_memory(const struct rt_moe_block_args *args,
+                                       const struct rt_moe_block_params *p, struct rt_error *err);
 /* workspace_bytes: what rt_sample_workspace says. */
 enum rt_status rt_ops_sample_memory(const struct rt_sample_args *args,
                                     const struct rt_sample_params *p, uint64_t workspace_bytes,

@@ -4,6 +4,7 @@
 
 #include "common/struct_size.h"
 #include "kernels/abi/gate.h"
+#include "kernels/abi/moe_block.h"
 #include "runtime/model_work.h"
 #include "runtime/ops_handle.h"
 
@@ -106,6 +107,51 @@ enum rt_status rt_experts_get_info(rt_ops *ops, const struct rt_experts_shape *s
                                    .down_with_scratch =
                                        choice.takes_scratch ? choice.down_pairs.entry : NULL};
     (void)snprintf(mine.reason, sizeof(mine.reason), "%.159s", choice.up.reason);
+    rt_struct_write(out, &mine, sizeof(mine));
+    return RT_OK;
+}
+
+/* Built inside of the context, where it is asked whether the device holds all blocks. */
+static enum rt_status put_moe_block(struct rt_ops *ops, const struct rt_moe_block_args *args,
+                                    void *stream)
+{
+    struct rt_work work;
+    RT_TRY(rt_ops_moe_block_work(&ops->kernels, &ops->driver.caps, args, &work, &ops->error));
+    return rt_ops_put(ops, &work, stream);
+}
+
+enum rt_status rt_moe_block(rt_ops *ops, const struct rt_moe_block_args *args, void *stream)
+{
+    RT_REQUIRE(ops, NULL, RT_ERR_INVALID, "rt_moe_block: ops is null");
+    struct rt_error *err = &ops->error;
+    struct rt_driver *d = &ops->driver;
+    struct rt_moe_block_args mine;
+    RT_TAKE_STRUCT(args, mine, err);
+    RT_TRY(RT_DRV(d, err, ctx_enter, (d)));
+    const enum rt_status status = put_moe_block(ops, args, stream);
+    (void)d->ctx_leave(d);
+    return status;
+}
+
+enum rt_status rt_moe_block_get_info(rt_ops *ops, const struct rt_experts_shape *shape,
+                                     struct rt_moe_block_info *out)
+{
+    static const char op[] = "rt_moe_block_get_info";
+    RT_REQUIRE(ops, NULL, RT_ERR_INVALID, "%s: ops is null", op);
+    struct rt_error *err = &ops->error;
+    struct rt_driver *d = &ops->driver;
+    RT_REQUIRE(shape, err, RT_ERR_INVALID, "%s: shape is null", op);
+    RT_CHECK_STRUCT(out, err);
+    struct rt_variant variant;
+    RT_TRY(RT_DRV(d, err, ctx_enter, (d)));
+    const enum rt_status status =
+        rt_ops_choose_moe_block(&ops->kernels, &d->caps, shape, &variant, err);
+    (void)d->ctx_leave(d);
+    RT_TRY(status);
+    struct rt_moe_block_info mine = {
+        .kernel = variant.entry,
+        .exchange_bytes = rt_moe_block_exchange_bytes(shape->tokens, shape->experts)};
+    (void)snprintf(mine.reason, sizeof(mine.reason), "%.159s", variant.reason);
     rt_struct_write(out, &mine, sizeof(mine));
     return RT_OK;
 }

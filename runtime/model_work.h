@@ -54,6 +54,14 @@ enum rt_status rt_ops_experts_up_work(const struct rt_kernels *k, const struct r
 enum rt_status rt_ops_experts_scratch_bytes(const struct rt_experts_shape *shape, uint64_t *bytes,
                                             struct rt_error *err);
 
+/* What the two make of their arguments, without their memory. `op` is the function's name. */
+enum rt_status rt_ops_experts_up_params(const char *op, const struct rt_device_caps *caps,
+                                        const struct rt_experts_up_args *args,
+                                        struct rt_experts_up_params *p, struct rt_error *err);
+enum rt_status rt_ops_experts_down_params(const char *op, const struct rt_device_caps *caps,
+                                          const struct rt_experts_down_args *args,
+                                          struct rt_experts_down_params *p, struct rt_error *err);
+
 /* In one launch, or in two by way of scratch. */
 struct rt_experts_down_work {
     struct rt_work all[2];
@@ -63,6 +71,16 @@ enum rt_status rt_ops_experts_down_work(const struct rt_kernels *k,
                                         const struct rt_device_caps *caps,
                                         const struct rt_experts_down_args *args,
                                         struct rt_experts_down_work *out, struct rt_error *err);
+
+/* runtime/moe_block_work.c */
+enum rt_status rt_ops_moe_block_work(const struct rt_kernels *k, const struct rt_device_caps *caps,
+                                     const struct rt_moe_block_args *args, struct rt_work *out,
+                                     struct rt_error *err);
+/* Of a shape alone, as rt_moe_block_get_info asks. */
+enum rt_status rt_ops_choose_moe_block(const struct rt_kernels *k,
+                                       const struct rt_device_caps *caps,
+                                       const struct rt_experts_shape *shape, struct rt_variant *out,
+                                       struct rt_error *err);
 
 /* ---- what several of them have --------------------------------------------------------------- */
 

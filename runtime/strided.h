@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #define RT_STRIDED_DIMS 3
-#define RT_STRIDED_MOST 20 /* tensors of one check */
+#define RT_STRIDED_MOST 24 /* tensors of one check */
 
 /* count[0] x count[1] x count[2] vectors of `bytes`, each dimension's `stride` bytes apart. One of
  * count 1, whose stride nobody goes, is as good as none. */

@@ -11,6 +11,7 @@
  *   tokens ─ rt_embed ─ hidden … hidden ─ norm ┬ router ─ rt_route ┐
  *                                              └───────────────────┴ rt_experts_up ─ _down ─ hidden
  *                              or ─ rt_gate, all of these, of a few tokens ┘
+ *                              or ─ rt_moe_block, norm to hidden, of a few tokens
  *   hidden ─ norm (─ rt_take_rows) ─ LM head ─ rt_sample ─ sampled, accepted
  *
  * Addresses are multiples of 16 bytes, but for those of int32 and float elements, which have those
@@ -238,6 +239,49 @@ struct rt_experts_info {
 };
 RT_API enum rt_status rt_experts_get_info(rt_ops *ops, const struct rt_experts_shape *shape,
                                           struct rt_experts_info *out);
+
+/*
+ * An MLP of a few tokens, norm to hidden, in one launch: what rt_gate does, rt_experts_up with its
+ * normed tokens and choices, and rt_experts_down; of a dense MLP what rt_mla_input_norm does, up
+ * and down. Weights stream from the first product to the last, also while it is not known who is
+ * chosen. All that the three write is written, but for routing.offsets, .pairs, .active and
+ * .active_count, which may be 0; sums may differ by their order. `out` may be norm.hidden.
+ *
+ * Its blocks, one a multiprocessor, are on the device at the same time, so nothing else of a graph
+ * may run beside it. It serves Hopper, bf16, up to 4 tokens of up to 2048 numbers, 2 of 4096, 1 of
+ * 8192, whose h is 72 KiB at most; rt_moe_block_get_info tells of a shape.
+ */
+struct rt_moe_block_args {
+    uint32_t struct_size;
+    uint32_t reserved;
+    struct rt_experts_shape shape;
+    struct rt_mla_input_norm_args norm; /* struct_size as it is in this header, exactly */
+    struct rt_route_args route;         /* likewise; of a dense MLP its rows alone are looked at */
+    uint64_t router;                    /* bf16 [experts, hidden]; of a dense MLP 0 */
+    int64_t router_stride;
+    uint64_t h;   /* bf16 [tokens, experts_per_token + shared, width], written */
+    uint64_t out; /* bf16 [tokens, hidden], written */
+    int64_t h_token_stride, h_place_stride, out_stride;
+    struct rt_expert_weights gate[2], up[2], down[2]; /* as rt_experts_up and _down have them */
+    /* What blocks hand to each other, of rt_moe_block_get_info's bytes: 0 before the first launch,
+     * and each leaves what the next one needs, of this shape or another that needs no more.
+     * Launches that may run at the same time have their own. */
+    uint64_t exchange;
+};
+/* RT_ERR_UNSUPPORTED: a shape or a device that it does not serve. */
+RT_API enum rt_status rt_moe_block(rt_ops *ops, const struct rt_moe_block_args *args, void *stream);
+
+struct rt_moe_block_info {
+    uint32_t struct_size;
+    uint32_t reserved;
+    const char *kernel; /* entry point, static storage */
+    uint64_t exchange_bytes;
+    char reason[160]; /* why this one, in one sentence */
+};
+/* RT_ERR_UNSUPPORTED: nothing serves this shape, or the device does not hold all of the blocks at
+ * the same time; the message says why. */
+RT_API enum rt_status rt_moe_block_get_info(rt_ops *ops, const struct rt_experts_shape *shape,
+                                            struct rt_moe_block_info *out);
 
 /* ---- the next token -------------------------------------------------------------------------- */
 

@@ -214,7 +214,8 @@ struct rt_config {
      * layer, without sinks; batch size times query length is RT_MAX_BATCH at most. A page id stands
      * for context_parallel * page_size tokens then, of which each rank has page_size. */
     uint32_t context_parallel;
-    /* 1, with layer: every block is a chain of kernels, also where one kernel does all of it. */
+    /* 1, with layer: every block is a chain of kernels, also where one kernel does all of it, and
+     * so is every MLP of a decoder's. */
     uint32_t split_blocks;
     enum rt_small_tiles small_tiles; /* not read with invariant, topk or context_parallel above 1 */
 };

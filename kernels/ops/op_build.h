@@ -20,6 +20,7 @@
 #include "kernels/abi/input_norm.h"
 #include "kernels/abi/merge.h"
 #include "kernels/abi/mla_block.h"
+#include "kernels/abi/moe_block.h"
 #include "kernels/abi/preattend.h"
 #include "kernels/abi/preattend_absorb.h"
 #include "kernels/abi/prefill.h"
@@ -54,6 +55,8 @@ enum rt_status rt_experts_resolve(const struct rt_op_request *request, struct rt
                                   struct rt_error *err);
 enum rt_status rt_experts_pairs_resolve(const struct rt_op_request *request, struct rt_variant *out,
                                         struct rt_error *err);
+enum rt_status rt_moe_block_resolve(const struct rt_op_request *request, struct rt_variant *out,
+                                    struct rt_error *err);
 enum rt_status rt_prefill_attend_resolve(const struct rt_op_request *request,
                                          struct rt_variant *out, struct rt_error *err);
 

@@ -73,6 +73,7 @@ void rt_ref_sample_tally(const void *params);
 void rt_ref_sample(const void *params);
 void rt_ref_project(const void *params);
 void rt_ref_mla_block(const void *params);
+void rt_ref_moe_block(const void *params);
 void rt_ref_route(const void *params);
 void rt_ref_gate(const void *params);
 void rt_ref_experts_up(const void *params);

@@ -5,6 +5,7 @@
 #include "kernels/abi/experts_sm90.h"
 #include "kernels/abi/gate.h"
 #include "kernels/abi/mla_block.h"
+#include "kernels/abi/moe_block.h"
 #include "kernels/abi/preattend_absorb_sm90.h"
 #include "kernels/abi/prefill_sm90.h"
 #include "kernels/abi/project_sm90.h"

@@ -27,8 +27,9 @@
 #include "kernels/sm90/experts_down_stream.cuh"
 #include "kernels/sm90/experts_few.cuh"
 
-template <int TILES> struct rt_experts_down_few_worker : rt_experts_few_worker<TILES, false> {
-    typedef rt_experts_few_worker<TILES, false> base;
+template <int TILES, class PRODUCTS = rt_experts_few_worker<TILES, false>>
+struct rt_experts_down_few_worker : PRODUCTS {
+    typedef PRODUCTS base;
     typedef typename base::vector vector;
     using base::count;
     using base::few;
@@ -42,7 +43,15 @@ template <int TILES> struct rt_experts_down_few_worker : rt_experts_few_worker<T
     __device__ __forceinline__
     rt_experts_down_few_worker(const struct rt_experts_down_sm90_params &p_,
                                const struct rt_experts_room &room_, uint32_t warp_)
-        : base(room_, p_.ring.tile_rows, p_.down.width, p_.down.work.tokens, warp_), p(p_.down)
+        : rt_experts_down_few_worker(p_.down, p_.ring.tile_rows, room_, warp_)
+    {
+    }
+
+    __device__ __forceinline__ rt_experts_down_few_worker(const struct rt_experts_down_params &p_,
+                                                          uint32_t tile_rows_,
+                                                          const struct rt_experts_room &room_,
+                                                          uint32_t warp_)
+        : base(room_, tile_rows_, p_.width, p_.work.tokens, warp_), p(p_)
     {
     }
 
@@ -143,6 +152,22 @@ template <int TILES> struct rt_experts_down_few_worker : rt_experts_few_worker<T
         }
     }
 
+    /* The block's rows: h's first numbers are on their way. */
+    __device__ __forceinline__ void run_rows(uint32_t experts)
+    {
+        if (threadIdx.x < count) /* read behind SUMS */
+            few.live[threadIdx.x] = rt_row_is_live(&p.rows, threadIdx.x / p.rows.q_len);
+        const uint32_t end = rt_stream_share(p.hidden, blockIdx.x + 1);
+        uint32_t n = 0;
+        for (uint32_t row = rt_stream_share(p.hidden, blockIdx.x); row < end;
+             row += TILES * base::tile_rows, n++) {
+            rows = min(end - row, TILES * base::tile_rows);
+            run_experts(experts);
+            base::gather(n);
+            store(row);
+        }
+    }
+
     __device__ __forceinline__ void run(void)
     {
         rt_pdl_wait();
@@ -156,17 +181,7 @@ template <int TILES> struct rt_experts_down_few_worker : rt_experts_few_worker<T
             p.work.shared + (p.work.experts > 0 ? (uint32_t)few.active_count : 0);
         if (p.work.shared == 0)
             base::begin({experts > 0 ? vector_of(0) : nullptr});
-        if (threadIdx.x < count) /* read behind SUMS */
-            few.live[threadIdx.x] = rt_row_is_live(&p.rows, threadIdx.x / p.rows.q_len);
-        const uint32_t end = rt_stream_share(p.hidden, blockIdx.x + 1);
-        uint32_t n = 0;
-        for (uint32_t row = rt_stream_share(p.hidden, blockIdx.x); row < end;
-             row += TILES * base::tile_rows, n++) {
-            rows = min(end - row, TILES * base::tile_rows);
-            run_experts(experts);
-            base::gather(n);
-            store(row);
-        }
+        run_rows(experts);
     }
 };
 

@@ -24,8 +24,13 @@
 #include "kernels/sm90/experts_few.cuh"
 #include "kernels/sm90/experts_up_stream.cuh"
 
-struct rt_experts_up_few_worker : rt_experts_few_worker<(int)RT_EXPERTS_SM90_UP_TILES, true> {
-    typedef rt_experts_few_worker<(int)RT_EXPERTS_SM90_UP_TILES, true> base;
+template <class PRODUCTS = rt_experts_few_worker<(int)RT_EXPERTS_SM90_UP_TILES, true>>
+struct rt_experts_up_few_worker : PRODUCTS {
+    typedef PRODUCTS base;
+    typedef typename base::vector vector;
+    using base::count;
+    using base::few;
+    using base::rows;
 
     const struct rt_experts_up_params &p;
     struct rt_experts_view work; /* whose groups are the copies */
@@ -34,8 +39,15 @@ struct rt_experts_up_few_worker : rt_experts_few_worker<(int)RT_EXPERTS_SM90_UP_
     __device__ __forceinline__ rt_experts_up_few_worker(const struct rt_experts_up_sm90_params &p_,
                                                         const struct rt_experts_room &room_,
                                                         uint32_t warp_)
-        : base(room_, RT_EXPERTS_SM90_UP_ROWS, p_.up.hidden, p_.up.work.tokens, warp_), p(p_.up),
-          work(p_.up.work), n(0)
+        : rt_experts_up_few_worker(p_.up, room_, warp_)
+    {
+    }
+
+    __device__ __forceinline__ rt_experts_up_few_worker(const struct rt_experts_up_params &p_,
+                                                        const struct rt_experts_room &room_,
+                                                        uint32_t warp_)
+        : base(room_, RT_EXPERTS_SM90_UP_ROWS, p_.hidden, p_.work.tokens, warp_), p(p_),
+          work(p_.work), n(0)
     {
         work.groups.active = few.active;
         work.groups.pairs = few.pairs;
@@ -61,20 +73,21 @@ struct rt_experts_up_few_worker : rt_experts_few_worker<(int)RT_EXPERTS_SM90_UP_
             return;
         for (uint32_t i = threadIdx.x / 32; i < pass.job.count; i += RT_PROJECT_SM90_WARPS) {
             const struct rt_expert_pair pair = rt_expert_pair_of(work, pass.job, i);
-            rt_expert_h(p.h, pair)[pass.row + row] = rt_float_bf16(rt_expert_gated(
-                total(pair.token, place), total(pair.token, place + RT_EXPERTS_SM90_UP_ROWS)));
+            rt_expert_h(p.h, pair)[pass.row + row] = rt_float_bf16(
+                rt_expert_gated(base::total(pair.token, place),
+                                base::total(pair.token, place + RT_EXPERTS_SM90_UP_ROWS)));
         }
     }
 
     __device__ __forceinline__ void run_line(bool shared, const vector &x_)
     {
-        const bool again = k <= WINDOW * RT_STREAM_CHUNK;
-        struct rt_experts_up_line<VECTORS> line(work, p.width, shared);
+        const bool again = base::k <= base::WINDOW * RT_STREAM_CHUNK;
+        struct rt_experts_up_line<base::VECTORS> line(work, p.width, shared);
         struct rt_experts_pass pass;
         while (line.take(pass)) {
             rows = pass.rows;
-            multiply(x_, x_, again);
-            gather(n);
+            base::multiply(x_, x_, again);
+            base::gather(n);
             store(pass);
             n++;
         }
@@ -83,8 +96,8 @@ struct rt_experts_up_few_worker : rt_experts_few_worker<(int)RT_EXPERTS_SM90_UP_
     __device__ __forceinline__ void run(void)
     {
         rt_pdl_wait();
-        const vector from = {g < count ? p.x + g * p.x_stride + mine : nullptr};
-        begin(from);
+        const vector from = {base::g < count ? p.x + base::g * p.x_stride + base::mine : nullptr};
+        base::begin(from);
         copy_work();
         run_line(true, from);
         run_line(false, from);
@@ -100,7 +113,7 @@ static __device__ __forceinline__ void rt_experts_up_few(const struct rt_experts
     rt_pdl_launch_dependents();
     rt_experts_few_run<
         rt_experts_up_bringer<(int)RT_EXPERTS_SM90_FEW_TOKENS, RT_EXPERTS_SM90_FEW_BRINGERS>,
-        rt_experts_up_few_worker>(p, room);
+        rt_experts_up_few_worker<>>(p, room);
 }
 
 #endif

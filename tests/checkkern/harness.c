@@ -163,6 +163,13 @@ void ck_download(struct ck *ck, const struct ck_buffer *b, void *to)
     CK_DRV(ck, stream_sync, (&ck->driver, ck->stream));
 }
 
+void *ck_fetch(struct ck *ck, const struct ck_buffer *b)
+{
+    void *found = ck_new(ck, b->bytes + CK_GUARD_BYTES);
+    ck_download(ck, b, found);
+    return found;
+}
+
 enum rt_status ck_build_variant(struct ck *ck, const struct rt_variant *variant, const void *params,
                                 size_t param_bytes, struct rt_launch *out, struct rt_error *err)
 {
@@ -214,8 +221,7 @@ bool ck_expect_bytes(struct ck *ck, const char *name, const void *found, const v
 
 bool ck_expect_same(struct ck *ck, const struct ck_buffer *b)
 {
-    void *found = ck_new(ck, b->bytes + CK_GUARD_BYTES);
-    ck_download(ck, b, found);
+    void *found = ck_fetch(ck, b);
     bool same = ck_expect_bytes(ck, b->name, found, b->ref, b->bytes + CK_GUARD_BYTES);
     free(found);
     return same;

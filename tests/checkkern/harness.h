@@ -88,6 +88,8 @@ void ck_merge_run(struct ck *ck);
 void ck_merge_bench(struct ck *ck);
 void ck_mla_block_run(struct ck *ck);
 void ck_mla_block_bench(struct ck *ck);
+void ck_moe_block_run(struct ck *ck);
+void ck_moe_block_bench(struct ck *ck);
 void ck_preattend_run(struct ck *ck);
 void ck_preattend_bench(struct ck *ck);
 void ck_preattend_quant_run(struct ck *ck);
@@ -160,6 +162,8 @@ void *ck_at(const struct ck_buffer *b, enum ck_side side);
 void ck_upload(struct ck *ck, const struct ck_buffer *b);
 /* device -> `to`, [bytes + CK_GUARD_BYTES]. */
 void ck_download(struct ck *ck, const struct ck_buffer *b, void *to);
+/* Likewise, to be freed. */
+void *ck_fetch(struct ck *ck, const struct ck_buffer *b);
 /* One operator's launch: of its plain variant, or of the one that is given. */
 enum rt_status ck_build(struct ck *ck, enum rt_op_id op, const void *params, size_t param_bytes,
                         struct rt_launch *out, struct rt_error *err);

@@ -25,6 +25,7 @@ const struct ck_test ck_tests[] = {
     {"context_merge", ck_context_merge_run, NULL},
     {"merge", ck_merge_run, ck_merge_bench},
     {"mla_block", ck_mla_block_run, ck_mla_block_bench},
+    {"moe_block", ck_moe_block_run, ck_moe_block_bench},
     {"preattend", ck_preattend_run, ck_preattend_bench},
     {"preattend_absorb", ck_preattend_absorb_run, ck_preattend_absorb_bench},
     {"preattend_quant", ck_preattend_quant_run, ck_preattend_quant_bench},

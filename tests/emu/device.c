@@ -13,6 +13,7 @@
 #include "kernels/abi/experts_many.h"
 #include "kernels/abi/experts_sm90.h"
 #include "kernels/abi/mla_block.h"
+#include "kernels/abi/moe_block.h"
 #include "kernels/abi/preattend_absorb_sm90.h"
 #include "kernels/abi/prefill_sm90.h"
 #include "kernels/abi/project_sm90.h"
@@ -53,7 +54,7 @@ static void run(void (*thread)(const void *params), const void *params)
                                  .threads = now->block[0],
                                  .shared_bytes = now->smem_bytes,
                                  .cooperative = now->cooperative,
-                                 .asynchronous = strstr(now->entry, "sm90") != NULL,
+                                 .asynchronous = now->cooperative || strstr(now->entry, "sm90"),
                                  .seed = now->grid[0] + now->grid[1],
                                  .thread = thread,
                                  .params = params});

@@ -85,6 +85,8 @@ void emu_load_row(uint32_t (&words)[4], const void *row);
 void emu_store_row(void *row, const uint32_t (&words)[4]);
 void emu_load_relaxed(uint32_t *words, int count, const void *from);
 void emu_store_relaxed(void *to, const uint32_t *words, int count);
+void emu_ticket_look(const uint32_t *counter); /* in front of every load; see tickets.cpp */
+void emu_ticket_drawn(const uint32_t *counter);
 [[noreturn]] void __trap(void);
 void emu_grid_wait(void);
 void emu_grid_trigger(void);
@@ -267,6 +269,11 @@ static inline int __ffs(int word)
 static inline uint32_t __popc(uint32_t word)
 {
     return (uint32_t)__builtin_popcount(word);
+}
+
+static inline int __popcll(uint64_t v)
+{
+    return __builtin_popcountll(v);
 }
 
 static inline uint32_t __umulhi(uint32_t a, uint32_t b)

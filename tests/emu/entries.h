@@ -21,6 +21,7 @@
 #include "kernels/abi/input_norm.h"
 #include "kernels/abi/merge.h"
 #include "kernels/abi/mla_block.h"
+#include "kernels/abi/moe_block.h"
 #include "kernels/abi/preattend.h"
 #include "kernels/abi/preattend_absorb_sm90.h"
 #include "kernels/abi/project_sm90.h"

@@ -3,6 +3,7 @@
 #include "tests/emu/grid.h"
 
 #include "tests/emu/chain.h"
+#include "tests/emu/tickets.h"
 #include "tests/emu/words.h"
 
 #include <pthread.h>
@@ -238,6 +239,7 @@ void emu_run(const struct emu_launch *l)
     const unsigned shift = (unsigned)(emu_random() % blocks);
     emu_chain_kernel_begins();
     emu_words_begin();
+    emu_tickets_begin();
     emu_blocks_begin();
     lands_late = (l->seed + emu_seed) % 4 == 3;
     for (unsigned i = 0; i < blocks && !l->cooperative; i++) {

@@ -22,4 +22,23 @@ static __device__ __forceinline__ uint32_t rt_ticket_draw(uint32_t *counter)
     return before;
 }
 
+/* Likewise, of numbers that begin again behind `last`: PTX ISA, "atom.inc". */
+static __device__ __forceinline__ uint32_t rt_ticket_draw_round(uint32_t *counter, uint32_t last)
+{
+    uint32_t before;
+    asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
+                 : "=r"(before)
+                 : "l"(counter), "r"(last)
+                 : "memory");
+    return before;
+}
+
+/* How many there are, and what they who drew have written is seen: PTX ISA, "ld.acquire.gpu". */
+static __device__ __forceinline__ uint32_t rt_ticket_look(const uint32_t *counter)
+{
+    uint32_t count;
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(count) : "l"(counter) : "memory");
+    return count;
+}
+
 #endif
