@@ -6,15 +6,13 @@
 
 static const char op[] = "rt_gate";
 
-/* They lie inside of the arguments, where they cannot grow. */
-static enum rt_status check_sizes(const struct rt_gate_args *args, struct rt_error *err)
+enum rt_status rt_ops_check_inner_sizes(const char *fn, const struct rt_mla_input_norm_args *norm,
+                                        const struct rt_route_args *route, struct rt_error *err)
 {
-    RT_REQUIRE(args->norm.struct_size == sizeof(args->norm), err, RT_ERR_INVALID,
-               "%s: norm.struct_size is %u, not %zu", op, args->norm.struct_size,
-               sizeof(args->norm));
-    RT_REQUIRE(args->route.struct_size == sizeof(args->route), err, RT_ERR_INVALID,
-               "%s: route.struct_size is %u, not %zu", op, args->route.struct_size,
-               sizeof(args->route));
+    RT_REQUIRE(norm->struct_size == sizeof(*norm), err, RT_ERR_INVALID,
+               "%s: norm.struct_size is %u, not %zu", fn, norm->struct_size, sizeof(*norm));
+    RT_REQUIRE(route->struct_size == sizeof(*route), err, RT_ERR_INVALID,
+               "%s: route.struct_size is %u, not %zu", fn, route->struct_size, sizeof(*route));
     return RT_OK;
 }
 
@@ -43,7 +41,7 @@ enum rt_status rt_ops_gate_work(const struct rt_kernels *k, const struct rt_devi
     struct rt_variant variant;
     struct rt_gate_params p = {.router = rt_ops_pointer(args->router),
                                .arrivals = rt_ops_pointer(args->arrivals)};
-    RT_TRY(check_sizes(args, err));
+    RT_TRY(rt_ops_check_inner_sizes(op, &args->norm, &args->route, err));
     RT_TRY(RT_CHECK_RESERVED(op, args, reserved, err));
     RT_TRY(rt_ops_input_norm_params(op, caps, &args->norm, &p.norm, err));
     RT_TRY(rt_ops_route_params(op, &args->route, &p.route, err));

@@ -33,6 +33,9 @@ enum rt_status rt_ops_sample_work(const struct rt_kernels *k, const struct rt_de
 enum rt_status rt_ops_route_params(const char *route, const struct rt_route_args *args,
                                    struct rt_route_params *out, struct rt_error *err);
 /* runtime/gate_work.c */
+/* They lie inside of others' arguments, where they cannot grow. `fn` is the function's name. */
+enum rt_status rt_ops_check_inner_sizes(const char *fn, const struct rt_mla_input_norm_args *norm,
+                                        const struct rt_route_args *route, struct rt_error *err);
 enum rt_status rt_ops_gate_work(const struct rt_kernels *k, const struct rt_device_caps *caps,
                                 const struct rt_gate_args *args, struct rt_work *out,
                                 struct rt_error *err);

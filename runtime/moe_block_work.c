@@ -7,18 +7,6 @@
 
 static const char op[] = "rt_moe_block";
 
-/* They lie inside of the arguments, where they cannot grow. */
-static enum rt_status check_sizes(const struct rt_moe_block_args *args, struct rt_error *err)
-{
-    RT_REQUIRE(args->norm.struct_size == sizeof(args->norm), err, RT_ERR_INVALID,
-               "%s: norm.struct_size is %u, not %zu", op, args->norm.struct_size,
-               sizeof(args->norm));
-    RT_REQUIRE(args->route.struct_size == sizeof(args->route), err, RT_ERR_INVALID,
-               "%s: route.struct_size is %u, not %zu", op, args->route.struct_size,
-               sizeof(args->route));
-    return RT_OK;
-}
-
 /* What is said twice is the same. */
 static enum rt_status check_shape(const struct rt_moe_block_args *args, struct rt_error *err)
 {
@@ -106,7 +94,7 @@ static enum rt_status take_all(const struct rt_device_caps *caps,
     *p = (struct rt_moe_block_params){.exchange = rt_ops_pointer(args->exchange),
                                       .shared = args->shape.shared,
                                       .width = args->shape.width};
-    RT_TRY(check_sizes(args, err));
+    RT_TRY(rt_ops_check_inner_sizes(op, &args->norm, &args->route, err));
     RT_TRY(RT_CHECK_RESERVED(op, args, reserved, err));
     RT_TRY(check_shape(args, err));
     RT_TRY(rt_ops_input_norm_params(op, caps, &args->norm, &p->gate.norm, err));
