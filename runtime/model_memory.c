@@ -179,12 +179,13 @@ static struct rt_strided vectors_of(const char *name, uint64_t address,
                               bf16, stride_name);
 }
 
-/* Of hidden, where out is the same, it is out that counts. */
+/* Of hidden, where out is the same, it is out that counts; nobody goes a single token's stride. */
 static void add_norm(struct rt_operands *o, const struct rt_moe_block_args *args,
                      const struct rt_moe_block_params *p)
 {
     const struct rt_input_norm_params *norm = &p->gate.norm;
-    const bool in_place = args->out == args->norm.hidden && p->out_stride == norm->stride;
+    const bool is_alike = norm->tokens == 1 || p->out_stride == norm->stride;
+    const bool in_place = args->out == args->norm.hidden && is_alike;
     const bool is_residual = args->norm.first && args->norm.residual == args->norm.hidden;
     rt_operands_writes(o, vectors_of("normed", args->norm.normed, p, norm->stride, "norm.stride"));
     rt_operands_writes(o,

@@ -208,6 +208,24 @@ static void as_its_parts(void **state)
     expect_close(&r->whole, &r->apart);
 }
 
+/* In place too where strides differ, of a single token: nobody goes them. */
+static void one_token_in_place(void **state)
+{
+    struct rig *r = *state;
+    struct rt_moe_block_args args = args_of(r, &r->whole);
+    args.shape.tokens = args.norm.tokens = args.route.rows.rows = 1;
+    args.norm.stride = 2 * (int64_t)HIDDEN;
+    if (!is_served(r))
+        return;
+    assert_int_equal(rt_moe_block(r->ops, &args, NULL), RT_OK);
+    memcpy(r->whole.residual, r->residual, sizeof(r->residual));
+    args.out = args.norm.hidden;
+    assert_int_equal(rt_moe_block(r->ops, &args, NULL), RT_OK);
+    assert_memory_equal(r->hidden, r->whole.out, HIDDEN * sizeof(uint16_t));
+    args.shape.tokens = args.norm.tokens = args.route.rows.rows = 2; /* of two somebody does */
+    refused(r->ops, rt_moe_block(r->ops, &args, NULL), "and hidden = 0x");
+}
+
 /* A shared expert alone, and neither router nor routing. */
 static void a_dense_one(void **state)
 {
@@ -309,10 +327,8 @@ static void what_is_asked(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        OP_TEST(as_its_parts),
-        OP_TEST(a_dense_one),
-        OP_TEST(refusals),
-        OP_TEST(what_is_asked),
+        OP_TEST(as_its_parts), OP_TEST(one_token_in_place), OP_TEST(a_dense_one),
+        OP_TEST(refusals),     OP_TEST(what_is_asked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
