@@ -10,6 +10,11 @@
 
 #include <stdio.h>
 
+/* Stages that a block has on their way at once (kernels/sm90/moe_block_bring.cuh): of a ring that
+ * has fewer the oldest would be waited for in vain. */
+#define MIXTURE_FLIGHT 4u
+#define DENSE_FLIGHT 8u
+
 /* Rows are moved 16 bytes at a time. */
 #define VECTOR_ELEMENTS 8u
 
@@ -75,9 +80,11 @@ static enum rt_status check_sizes(const struct rt_moe_block_params *p, uint32_t 
 }
 
 /* Where what lies: whatever is left is the ring. */
-static void place(const struct rt_moe_block_params *p, struct rt_moe_block_sm90_params *out,
-                  uint32_t *smem_bytes)
+static enum rt_status place(const struct rt_moe_block_params *p,
+                            struct rt_moe_block_sm90_params *out, uint32_t *smem_bytes,
+                            struct rt_error *err)
 {
+    const uint32_t flight = p->gate.route.experts > 0 ? MIXTURE_FLIGHT : DENSE_FLIGHT;
     const uint32_t hidden = p->gate.norm.norm.width, tokens = tokens_of(p);
     const uint32_t stage_bytes = RT_MOE_BLOCK_TILE_ROWS * RT_PROJECT_SM90_ROW_BYTES;
     const uint32_t h_bytes = 2 * tokens * (p->gate.route.chosen + p->shared) * p->width;
@@ -95,6 +102,10 @@ static void place(const struct rt_moe_block_params *p, struct rt_moe_block_sm90_
     ring->stages = rt_min_u32((RT_PROJECT_SM90_SMEM_BYTES - ring->ring_at) / stage_bytes,
                               RT_PROJECT_SM90_MOST_STAGES);
     *smem_bytes = ring->ring_at + ring->stages * stage_bytes;
+    RT_REQUIRE(ring->stages >= flight, err, RT_ERR_UNSUPPORTED,
+               "moe_block keeps %u bytes beside its ring, which leaves %u stages of at least %u",
+               ring->ring_at, ring->stages, flight);
+    return RT_OK;
 }
 
 enum rt_status rt_moe_block_resolve(const struct rt_op_request *request, struct rt_variant *out,
@@ -176,10 +187,10 @@ enum rt_status rt_moe_block_build(const struct rt_kernels *k, const struct rt_va
 {
     const struct rt_moe_block_params *p = params;
     struct rt_moe_block_sm90_params sm90 = {.block = *p};
-    uint32_t smem_bytes;
+    uint32_t smem_bytes = 0;
     RT_TRY(check_sizes(p, variant->parts, err));
     RT_TRY(check_data(p, err));
-    place(p, &sm90, &smem_bytes);
+    RT_TRY(place(p, &sm90, &smem_bytes, err));
     RT_TRY(rt_launch_grid(k, variant->entry, &sm90, sizeof(sm90), variant->parts, 1,
                           variant->threads, out, err));
     out->smem_bytes = smem_bytes;

@@ -191,8 +191,9 @@ static void check(struct ck *ck, struct ck_random *random, const struct moe_case
         ck_launch(ck, status, &err, &launch);
         check_gate(ck, c, &r);
         check_experts(ck, c, &e, &r);
+        const bool fewer_fit = c->gate.width <= (v.parts - 1) * RT_MOE_BLOCK_MOST_ROWS;
         if (c->gate.first && !c->in_place)
-            check_again(ck, &r, &v, &p, v.parts - ck_random_below(random, 2));
+            check_again(ck, &r, &v, &p, v.parts - (ck_random_below(random, 2) && fewer_fit));
         ck_count(ck, rt_backend_name(v.backend), c->gate.rows, c->gate.rows);
     }
     free_rig(ck, &r);
