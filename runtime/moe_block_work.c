@@ -5,10 +5,9 @@
 #include "runtime/model_memory.h"
 #include "runtime/ops_check.h"
 
-static const char op[] = "rt_moe_block";
-
 /* What is said twice is the same. */
-static enum rt_status check_shape(const struct rt_moe_block_args *args, struct rt_error *err)
+static enum rt_status check_shape(const char *op, const struct rt_moe_block_args *args,
+                                  struct rt_error *err)
 {
     const struct rt_experts_shape *s = &args->shape;
     RT_REQUIRE(args->norm.tokens == s->tokens, err, RT_ERR_INVALID,
@@ -36,8 +35,8 @@ static struct rt_routing routing_of(const struct rt_moe_block_args *args)
 
 /* ---- parameters ------------------------------------------------------------------------------ */
 
-static enum rt_status take_route(const struct rt_moe_block_args *args, struct rt_gate_params *p,
-                                 struct rt_error *err)
+static enum rt_status take_route(const char *op, const struct rt_moe_block_args *args,
+                                 struct rt_gate_params *p, struct rt_error *err)
 {
     const struct rt_named_pointer pointers[] = {{"router", args->router, RT_ALIGN_VECTOR}};
     struct rt_route_args route = args->route;
@@ -50,7 +49,7 @@ static enum rt_status take_route(const struct rt_moe_block_args *args, struct rt
     return RT_STRIDE(op, args, router_stride, args->shape.hidden, 8, &p->router_stride, err);
 }
 
-static enum rt_status take_products(const struct rt_device_caps *caps,
+static enum rt_status take_products(const char *op, const struct rt_device_caps *caps,
                                     const struct rt_moe_block_args *args,
                                     struct rt_moe_block_params *p, struct rt_error *err)
 {
@@ -86,7 +85,7 @@ static enum rt_status take_products(const struct rt_device_caps *caps,
     return RT_OK;
 }
 
-static enum rt_status take_all(const struct rt_device_caps *caps,
+static enum rt_status take_all(const char *op, const struct rt_device_caps *caps,
                                const struct rt_moe_block_args *args, struct rt_moe_block_params *p,
                                struct rt_error *err)
 {
@@ -96,16 +95,16 @@ static enum rt_status take_all(const struct rt_device_caps *caps,
                                       .width = args->shape.width};
     RT_TRY(rt_ops_check_inner_sizes(op, &args->norm, &args->route, err));
     RT_TRY(RT_CHECK_RESERVED(op, args, reserved, err));
-    RT_TRY(check_shape(args, err));
+    RT_TRY(check_shape(op, args, err));
+    RT_TRY(take_products(op, caps, args, p, err)); /* which looks at the shape */
     RT_TRY(rt_ops_input_norm_params(op, caps, &args->norm, &p->gate.norm, err));
-    RT_TRY(take_route(args, &p->gate, err));
-    RT_TRY(take_products(caps, args, p, err));
+    RT_TRY(take_route(op, args, &p->gate, err));
     return RT_CHECK_POINTERS(op, pointers, err);
 }
 
-static enum rt_status resolve(const struct rt_device_caps *caps, enum rt_backend backend,
-                              const struct rt_moe_block_params *p, struct rt_variant *out,
-                              struct rt_error *err)
+static enum rt_status resolve(const char *op, const struct rt_device_caps *caps,
+                              enum rt_backend backend, const struct rt_moe_block_params *p,
+                              struct rt_variant *out, struct rt_error *err)
 {
     const struct rt_op_request request = {.caps = caps, .backend = backend, .moe_block = p};
     return rt_ops_named(op, rt_op_resolve(RT_OP_MOE_BLOCK, &request, out, err), err);
@@ -115,11 +114,12 @@ enum rt_status rt_ops_moe_block_work(const struct rt_kernels *k, const struct rt
                                      const struct rt_moe_block_args *args, struct rt_work *out,
                                      struct rt_error *err)
 {
+    static const char op[] = "rt_moe_block";
     struct rt_moe_block_params p;
     struct rt_variant variant;
-    RT_TRY(take_all(caps, args, &p, err));
+    RT_TRY(take_all(op, caps, args, &p, err));
     RT_TRY(rt_ops_moe_block_memory(args, &p, err));
-    RT_TRY(resolve(caps, args->shape.backend, &p, &variant, err));
+    RT_TRY(resolve(op, caps, args->shape.backend, &p, &variant, err));
     return rt_ops_named(op, rt_op_build(k, &variant, &p, sizeof(p), out, err), err);
 }
 
@@ -159,10 +159,11 @@ enum rt_status rt_ops_choose_moe_block(const struct rt_kernels *k,
                                        const struct rt_experts_shape *shape, struct rt_variant *out,
                                        struct rt_error *err)
 {
+    static const char op[] = "rt_moe_block_get_info";
     const struct rt_moe_block_args args = any_args(shape);
     struct rt_moe_block_params p;
     struct rt_work work; /* never launched: whether it can be is what is asked */
-    RT_TRY(take_all(caps, &args, &p, err));
-    RT_TRY(resolve(caps, shape->backend, &p, out, err));
+    RT_TRY(take_all(op, caps, &args, &p, err));
+    RT_TRY(resolve(op, caps, shape->backend, &p, out, err));
     return rt_ops_named(op, rt_op_build(k, out, &p, sizeof(p), &work, err), err);
 }

@@ -249,7 +249,8 @@ RT_API enum rt_status rt_experts_get_info(rt_ops *ops, const struct rt_experts_s
  *
  * Its blocks, one a multiprocessor, are on the device at the same time, so nothing else of a graph
  * may run beside it. It serves Hopper, bf16, up to 4 tokens of up to 2048 numbers, 2 of 4096, 1 of
- * 8192, whose h is 72 KiB at most; rt_moe_block_get_info tells of a shape.
+ * 8192, whose h is 72 KiB at most, with 64 choices together of up to 512 experts;
+ * rt_moe_block_get_info tells of a shape.
  */
 struct rt_moe_block_args {
     uint32_t struct_size;
@@ -278,8 +279,8 @@ struct rt_moe_block_info {
     uint64_t exchange_bytes;
     char reason[160]; /* why this one, in one sentence */
 };
-/* RT_ERR_UNSUPPORTED: nothing serves this shape, or the device does not hold all of the blocks at
- * the same time; the message says why. */
+/* RT_ERR_INVALID: it is no shape of experts. RT_ERR_UNSUPPORTED: nothing serves it, or the device
+ * does not hold all of the blocks at the same time; the message says why. */
 RT_API enum rt_status rt_moe_block_get_info(rt_ops *ops, const struct rt_experts_shape *shape,
                                             struct rt_moe_block_info *out);
 
