@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * replayrt bench prefill: what prompts cost in whole MLA blocks. For each length a prompt in one
- * chunk: a layer's time beside its floor, attention by itself and every other stage; then a step
- * that decodes beside a chunk, and each of them alone. Weights are random, every layer has its own.
+ * replayrt bench prefill: what prompts cost in whole MLA blocks, or in a whole model. For each
+ * length a prompt in one chunk: a layer's time, of blocks beside its floor, attention by itself and
+ * every other stage; then a step that decodes beside a chunk, and each of them alone.
  */
 #include "bench/bench_rows.h"
 #include "bench/measure.h"
 #include "bench/prefill_report.h"
+#include "bench/prefill_target.h"
 #include "bench/roofline.h"
 #include "common/check.h"
 #include "runtime/runtime.h"
+#include "tools/chance.h"
 #include "tools/commands.h"
 #include "tools/complain.h"
+#include "tools/decode_agree.h"
 #include "tools/options.h"
-#include "tools/random_weights.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -37,14 +39,15 @@ struct prefill_options {
 
 struct prefill_bench {
     struct prefill_options o;
+    struct prefill_source source;
     uint32_t lengths[MOST_LENGTHS], length_count;
     struct rt_config config;
-    struct random_weights weights;
+    struct prefill_target target;
     struct prefill_report report;
-    rt_runtime *rt;
+    rt_runtime *rt;         /* the target's */
     struct bench_rows rows; /* that decode */
     rt_seq prompt;
-    int32_t *tokens;          /* [the longest]: which, is nothing to a block */
+    int32_t *tokens;          /* [the longest], at random: to a model it matters which */
     uint64_t *ns;             /* [steps] */
     unsigned char *hidden[2]; /* what a replay left, and an eager step */
     struct rt_error error;
@@ -154,7 +157,8 @@ static enum rt_status measure_length(struct prefill_bench *b, uint32_t tokens)
     RT_TRY(measure_stages(b, graph, &row.stages));
     row.attention_ns = attention_ns(&row.stages);
     row.attention_flop = attention_flop(&b->config, tokens, spec->absorbed);
-    row.floor = prefill_floor_of(&b->report, &row);
+    if (!b->source.checkpoint)
+        row.floor = prefill_floor_of(&b->report, &row);
     prefill_report_row(&b->report, &row);
     return RT_OK;
 }
@@ -184,6 +188,18 @@ static enum rt_status measure_all(struct prefill_bench *b)
     return measure_mix(b);
 }
 
+/* Of a model's vocabulary, for experts are chosen by them; a block looks at none. */
+static void choose_tokens(const struct prefill_bench *b)
+{
+    struct chance chance = chance_of(SEED);
+    const uint64_t ids = b->source.checkpoint ? b->source.model.vocab_size : 1;
+    const uint32_t longest = b->config.chunks[b->config.chunk_count - 1];
+    for (uint32_t i = 0; i < longest; i++)
+        b->tokens[i] = (int32_t)((chance_draw(&chance) >> 32) % ids);
+    for (uint32_t row = 0; row < b->rows.count; row++)
+        b->rows.tokens[row] = (int32_t)((chance_draw(&chance) >> 32) % ids);
+}
+
 /* Cache of the past too, which nobody has written. */
 static enum rt_status measure_runtime(struct prefill_bench *b)
 {
@@ -191,6 +207,7 @@ static enum rt_status measure_runtime(struct prefill_bench *b)
     for (uint32_t layer = 0; layer < b->config.geometry.layers; layer++)
         RT_TRY(bench_fill(b->rt, "kv", layer));
     RT_TRY(bench_rows_open(&b->rows, b->rt, &b->config, &choice));
+    choose_tokens(b);
     RT_TRY(rt_seq_open(b->rt, NULL, &b->prompt));
     RT_TRY(rt_thread_enter(b->rt));
     const enum rt_status status = measure_all(b);
@@ -205,12 +222,11 @@ static enum rt_status run_all(struct prefill_bench *b)
     b->tokens = calloc(c->chunks[c->chunk_count - 1], sizeof(*b->tokens));
     RT_REQUIRE(b->ns && b->tokens, &b->error, RT_ERR_NOMEM,
                "out of host memory for %" PRIu64 " steps", b->o.steps);
-    RT_TRY(random_weights_create(c, SEED, &b->weights, &b->error));
+    RT_TRY(prefill_target_open(&b->source, c, &b->target, &b->error));
+    b->rt = b->target.rt;
     b->report.config = *c;
-    b->report.weight_bytes = b->weights.bytes;
-    const struct rt_create_params params = {
-        .struct_size = sizeof(params), .config = c, .weights = b->weights.table};
-    RT_TRY(rt_create(&params, &b->rt, &b->error));
+    b->report.model = b->source.checkpoint ? &b->source.model : NULL;
+    b->report.weight_bytes = b->target.weight_bytes;
     b->report.device.struct_size = sizeof(b->report.device);
     enum rt_status status = rt_get_info(b->rt, &b->report.device);
     if (status == RT_OK) {
@@ -219,14 +235,30 @@ static enum rt_status run_all(struct prefill_bench *b)
     }
     if (status != RT_OK && b->error.status == RT_OK)
         b->error = *rt_last_error(b->rt);
-    rt_destroy(&b->rt);
     bench_rows_free(&b->rows);
     return status;
 }
 
 /* ---- the command line ------------------------------------------------------------------------ */
 
-static bool read_options(int argc, char **argv, struct prefill_options *o)
+/* What the model says is not the command line's, and the other way round. */
+static bool check_source(const struct prefill_options *o, const struct prefill_source *source)
+{
+    if (source->checkpoint && (o->heads || o->layers)) {
+        complain("%s %" PRIu64 ": with --checkpoint the model says it",
+                 o->heads ? "--heads" : "--layers", o->heads ? o->heads : o->layers);
+        return false;
+    }
+    if (source->checkpoint || !source->is_random)
+        return true;
+    complain("--random %" PRIu64 ": weights of blocks alone are random without it; with "
+             "--checkpoint those of a model are",
+             source->seed);
+    return false;
+}
+
+static bool read_options(int argc, char **argv, struct prefill_options *o,
+                         struct prefill_source *source)
 {
     const struct option options[] = {
         {"--tokens", OPTION_NUMBER, &o->tokens, 1, RT_MAX_CHUNK, NULL},
@@ -236,12 +268,16 @@ static bool read_options(int argc, char **argv, struct prefill_options *o)
         {"--steps", OPTION_NUMBER, &o->steps, 1, 100000, NULL},
         {"--heads", OPTION_NUMBER, &o->heads, 1, RT_MAX_HEADS, NULL},
         {"--layers", OPTION_NUMBER, &o->layers, 1, RT_MAX_LAYERS, NULL},
+        {"--checkpoint", OPTION_TEXT, &source->checkpoint, 0, 0, NULL},
+        {"--random", OPTION_NUMBER, &source->seed, 0, UINT64_MAX, &source->is_random},
         {"--tflops", OPTION_REAL, &o->tflops, 0, 1000000, NULL},
         {"--gbps", OPTION_REAL, &o->gbps, 0, 1000000, NULL},
         {"--device", OPTION_TEXT, &o->device, 0, 0, NULL},
         {"--json", OPTION_FLAG, &o->json, 0, 0, NULL},
     };
     if (!options_read(argc, argv, options, sizeof(options) / sizeof(options[0]), &o->path))
+        return false;
+    if (!check_source(o, source))
         return false;
     if (o->tflops > 0 && o->gbps > 0)
         return true;
@@ -291,18 +327,28 @@ static void fit(struct prefill_bench *b)
     c->pages = (uint64_t)rows * (past / c->page_size + 1) + longest / c->page_size + 1;
 }
 
+/* False, and maybe no error: a configuration of another model has had its message. */
+static bool load_model(struct prefill_bench *b)
+{
+    const struct rt_config file = b->config;
+    return prefill_source_read(&b->source, &b->config, &b->error) == RT_OK &&
+           (!b->source.checkpoint || decode_agree(b->o.path, &file, &b->source.model));
+}
+
 static enum rt_status load(struct prefill_bench *b)
 {
     struct rt_config *c = &b->config;
     RT_TRY(rt_config_load(b->o.path, c, &b->error));
+    if (!load_model(b))
+        return RT_ERR_CONFIG;
     if (b->o.heads)
         c->geometry.heads = (uint32_t)b->o.heads;
     if (b->o.layers)
         c->geometry.layers = (uint32_t)b->o.layers;
     if (b->o.device)
         (void)snprintf(c->device, sizeof(c->device), "%s", b->o.device);
-    RT_REQUIRE(c->layer, &b->error, RT_ERR_CONFIG, "%s: bench prefill measures layer: true alone",
-               b->o.path);
+    RT_REQUIRE(c->layer, &b->error, RT_ERR_CONFIG,
+               "%s: bench prefill measures layer: true, or a model (--checkpoint)", b->o.path);
     b->lengths[0] = (uint32_t)b->o.tokens;
     b->length_count = 1;
     if (!b->o.tokens) {
@@ -321,7 +367,8 @@ static int bench(struct prefill_bench *b, int argc, char **argv)
                                     .steps = 20,
                                     .tflops = ROOFLINE_TFLOPS,
                                     .gbps = ROOFLINE_GBPS};
-    if (!read_options(argc, argv, &b->o))
+    b->source.seed = SEED;
+    if (!read_options(argc, argv, &b->o, &b->source))
         return EXIT_USAGE;
     b->report.tflops = b->o.tflops;
     b->report.gbps = b->o.gbps;
@@ -334,7 +381,8 @@ static int bench(struct prefill_bench *b, int argc, char **argv)
     }
     if (status == RT_OK)
         return EXIT_OK;
-    complain_failure(status, b->error.message);
+    if (b->error.status != RT_OK)
+        complain_failure(status, b->error.message);
     return EXIT_FAILED;
 }
 
@@ -346,7 +394,7 @@ int cmd_bench_prefill(int argc, char **argv)
         return EXIT_FAILED;
     }
     const int code = bench(b, argc, argv);
-    random_weights_destroy(&b->weights);
+    prefill_target_close(&b->target);
     free(b->hidden[0]);
     free(b->hidden[1]);
     free(b->tokens);

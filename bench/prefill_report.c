@@ -67,12 +67,17 @@ static void print_head(const struct prefill_report *r)
            g->qk_rope_head_dim, b->qk_nope_head_dim, b->v_head_dim, (double)r->weight_bytes / GIB,
            r->steps);
     printf("layer: a chunk of rt_prefill / layers, each with weights and cache of its own, cold "
-           "where all of them exceed the L2; hidden of replay and eager is equal, bitwise\n"
-           "floor: a layer's products and attention at %.0f TFLOPS, or its weights once at %.0f "
-           "GB/s\n"
-           "attention, stages: alone, all layers' in a chain, a layer's share; keys and values of "
-           "all layers are in one place, so small ones are warm\n",
-           r->tflops, r->gbps);
+           "where all of them exceed the L2; hidden of replay and eager is equal, bitwise\n");
+    if (r->model)
+        printf("model: %s, whole: embedding, blocks, MLPs, and what its tokens choose; prompts of "
+               "random ids\n",
+               r->model->family);
+    else
+        printf("floor: a layer's products and attention at %.0f TFLOPS, or its weights once at "
+               "%.0f GB/s\n",
+               r->tflops, r->gbps);
+    printf("attention, stages: alone, all layers' in a chain, a layer's share; keys and values of "
+           "all layers are in one place, so small ones are warm\n");
 }
 
 static void print_stages(const struct layer_stages *stages)
@@ -87,13 +92,23 @@ static void print_stages(const struct layer_stages *stages)
     (void)fflush(stdout);
 }
 
-static void print_row(const struct prefill_report *r, const struct prefill_row *row)
+static void print_floor(const struct prefill_report *r, const struct prefill_row *row)
 {
     const double ns = layer_ns(r, row);
-    printf("\n%u tokens: layer %.2f, floor %.2f (%s), %.2f of it, %.0f TFLOPS; attention %.2f, "
-           "%.0f TFLOPS; hidden's rms %.3g\n  %s\n",
-           row->tokens, ns / 1e3, row->floor.ns / 1e3, row->floor.by_flop ? "compute" : "memory",
-           ns > 0 ? row->floor.ns / ns : 0, tflops(row->floor.flop, ns), row->attention_ns / 1e3,
+    printf("floor %.2f (%s), %.2f of it, %.0f TFLOPS; ", row->floor.ns / 1e3,
+           row->floor.by_flop ? "compute" : "memory", ns > 0 ? row->floor.ns / ns : 0,
+           tflops(row->floor.flop, ns));
+}
+
+static void print_row(const struct prefill_report *r, const struct prefill_row *row)
+{
+    printf("\n%u tokens: ", row->tokens);
+    if (r->model)
+        printf("chunk %.2f, ", row->step_ns / 1e3);
+    printf("layer %.2f, ", layer_ns(r, row) / 1e3);
+    if (!r->model)
+        print_floor(r, row);
+    printf("attention %.2f, %.0f TFLOPS; hidden's rms %.3g\n  %s\n", row->attention_ns / 1e3,
            tflops(row->attention_flop, row->attention_ns), row->hidden_rms, row->form);
     print_stages(&row->stages);
 }
@@ -119,8 +134,12 @@ static void json_head(const struct prefill_report *r)
     cJSON *j = r->json;
     layer_json_head(j, &r->config, r->device.device, r->weight_bytes);
     json_uint(j, "steps", r->steps);
-    cJSON_AddNumberToObject(j, "peak_tflops", r->tflops);
-    cJSON_AddNumberToObject(j, "peak_gbps", r->gbps);
+    if (r->model) {
+        cJSON_AddStringToObject(j, "model", r->model->family);
+    } else {
+        cJSON_AddNumberToObject(j, "peak_tflops", r->tflops);
+        cJSON_AddNumberToObject(j, "peak_gbps", r->gbps);
+    }
     cJSON_AddArrayToObject(j, "prefill");
 }
 
@@ -140,6 +159,14 @@ static void json_stages(cJSON *j, const struct layer_stages *measured)
     }
 }
 
+static void json_floor(cJSON *j, const struct prefill_row *row, double ns)
+{
+    cJSON_AddNumberToObject(j, "layer_flop", row->floor.flop);
+    cJSON_AddNumberToObject(j, "layer_tflops", tflops(row->floor.flop, ns));
+    cJSON_AddNumberToObject(j, "floor_us", row->floor.ns / 1e3);
+    cJSON_AddStringToObject(j, "floor_by", row->floor.by_flop ? "compute" : "memory");
+}
+
 static void json_row(const struct prefill_report *r, const struct prefill_row *row)
 {
     cJSON *j = json_element(cJSON_GetObjectItemCaseSensitive(r->json, "prefill"));
@@ -148,10 +175,8 @@ static void json_row(const struct prefill_report *r, const struct prefill_row *r
     cJSON_AddStringToObject(j, "form", row->form);
     cJSON_AddNumberToObject(j, "step_us", row->step_ns / 1e3);
     cJSON_AddNumberToObject(j, "layer_us", ns / 1e3);
-    cJSON_AddNumberToObject(j, "layer_flop", row->floor.flop);
-    cJSON_AddNumberToObject(j, "layer_tflops", tflops(row->floor.flop, ns));
-    cJSON_AddNumberToObject(j, "floor_us", row->floor.ns / 1e3);
-    cJSON_AddStringToObject(j, "floor_by", row->floor.by_flop ? "compute" : "memory");
+    if (!r->model)
+        json_floor(j, row, ns);
     cJSON_AddNumberToObject(j, "attention_us", row->attention_ns / 1e3);
     cJSON_AddNumberToObject(j, "attention_flop", row->attention_flop);
     cJSON_AddNumberToObject(j, "attention_tflops", tflops(row->attention_flop, row->attention_ns));

@@ -5,6 +5,7 @@
 /* What `bench prefill` says: a line a prompt's length and its stages, then decode beside a chunk;
  * or one JSON object. */
 #include "bench/layer_stages.h"
+#include "replayrt/models.h"
 #include "tools/json.h"
 
 /* The least time that a device allows: the larger of two terms. */
@@ -22,7 +23,7 @@ struct prefill_row {
     double attention_ns; /* of a layer, alone: stages that attend, reduce or merge */
     double attention_flop;
     double hidden_rms; /* what the last layer left; finite, and what an eager step left, bitwise */
-    struct prefill_floor floor;
+    struct prefill_floor floor; /* of blocks alone */
     struct layer_stages stages;
     char form[192]; /* in which its tokens attend, and why */
 };
@@ -37,10 +38,11 @@ struct prefill_mix {
 struct prefill_report {
     struct rt_info device;
     struct rt_config config;
-    uint64_t weight_bytes; /* of all layers */
-    double tflops, gbps;   /* peaks that floors are of */
-    uint32_t steps;        /* that medians are of */
-    cJSON *json;           /* the object; null: to people, on stdout */
+    const struct rt_model *model; /* null: blocks alone. A model has no floors */
+    uint64_t weight_bytes;        /* of all layers, or of the model */
+    double tflops, gbps;          /* peaks that floors are of */
+    uint32_t steps;               /* that medians are of */
+    cJSON *json;                  /* the object; null: to people, on stdout */
 };
 
 /* Of one layer. weight_bytes are bf16's, so each token multiplies by as many numbers as they are

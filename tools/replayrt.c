@@ -96,6 +96,9 @@ static const struct command commands[] = {
     {"bench prefill", cmd_bench_prefill,
      "  bench prefill CONFIG\n"
      "                     what prompts cost a layer, and a step beside one; with layer: true\n"
+     "      --checkpoint DIR\n"
+     "                     in the whole model of that folder, MLPs and all\n"
+     "      --random SEED  random weights for it; of the folder config.json alone is read\n"
      "      --tokens N     one prompt's length (512, 2048 and 8192)\n"
      "      --chunk N      tokens that rows decode beside (512)\n"
      "      --batch N      of such rows (8)\n"

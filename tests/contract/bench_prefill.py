@@ -13,6 +13,8 @@ import tempfile
 
 COMMAND, ROOT = sys.argv[1], pathlib.Path(sys.argv[2]).resolve()
 LORA = ROOT / "tests/replay/layer.yaml"  # heads 3, L 256, R 32, hidden 32, P 8, V 16
+GOLDEN = ROOT / "tests/data/golden/tiny_deepseek_v3"  # heads 4, L 512, R 64; absorbed
+MODEL = GOLDEN / "replayrt.yaml"
 QUICK = ("--steps", "3", "--batch", "2", "--length", "20", "--device", "host")
 ABSORBED = ["input_norm", "qkv_a", "q_b", "preattend", "w_uk", "attend", "reduce", "w_uv", "o_proj"]
 EXPANDED = ["input_norm", "qkv_a", "q_b", "preattend", "kv_gather", "kv_b", "prefill_attend",
@@ -95,6 +97,28 @@ def figures():
         check_beside(report, 24, EXPANDED[:4] + BESIDE + EXPANDED[4:])
 
 
+def model():
+    """The same of a whole model, by its own weights and by random ones; without floors."""
+    for source in ((), ("--random", 3)):
+        done = replayrt(MODEL, "--checkpoint", GOLDEN, *source, "--tokens", 24, "--chunk", 4,
+                        *QUICK, "--json")
+        expect(done.returncode == 0 and not done.stderr, f"model {source}: {done}")
+        if done.returncode:
+            continue
+        report = json.loads(done.stdout)
+        row, = report["prefill"]
+        expect(report["model"] == "deepseek_v3" and "peak_gbps" not in report, f"{report}")
+        expect(report["weight_bytes"] > 2 << 20, f"weights of all of it: {report}")
+        expect(row["tokens"] == 24 and "floor_us" not in row and 0.001 < row["hidden_rms"] < 100,
+               f"model's row: {row}")
+        expect(near(row["layer_us"] * report["layers"], row["step_us"]), f"a share: {row}")
+        expect([s["name"] for s in row["stages"]] == ABSORBED, f"stages: {row['stages']}")
+        check_beside(report, 4, ABSORBED)
+    done = replayrt(MODEL, "--checkpoint", GOLDEN, "--tokens", 24, "--chunk", 4, *QUICK)
+    expect(done.returncode == 0 and "\nmodel: deepseek_v3, whole: " in done.stdout
+           and "\n24 tokens: chunk " in done.stdout and "floor" not in done.stdout, f"{done}")
+
+
 def text():
     done = replayrt(LORA, "--tokens", 24, "--chunk", 24, *QUICK)
     expect(done.returncode == 0 and not done.stderr and "\n24 tokens: layer " in done.stdout
@@ -118,7 +142,13 @@ def standard():
 def refusals():
     for arguments, code, words in [
             ([ROOT / "tests/replay/small.yaml"], 1,
-             "small.yaml: bench prefill measures layer: true alone"),
+             "small.yaml: bench prefill measures layer: true, or a model (--checkpoint)"),
+            ([LORA, "--random", 3], 2, "--random 3: weights of blocks alone are random without it"),
+            ([MODEL, "--checkpoint", GOLDEN, "--layers", 3], 2,
+             "--layers 3: with --checkpoint the model says it"),
+            ([LORA, "--checkpoint", GOLDEN], 1,
+             "geometry.heads is 3, the checkpoint's model has 4"),
+            ([MODEL, "--checkpoint", "/nowhere"], 1, "/nowhere"),
             (["/nowhere/replayrt.yaml"], 1, "replayrt: cannot read /nowhere/replayrt.yaml: "),
             ([], 2, "which configuration"),
             ([LORA, "--tokens", 0], 2, "expected a number from 1 to 16384"),
@@ -133,6 +163,7 @@ def refusals():
 
 
 figures()
+model()
 text()
 standard()
 refusals()

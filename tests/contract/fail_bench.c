@@ -5,7 +5,7 @@
  * their tables, the memory of the weights and the runtimes', the n-th call fails. What is left on
  * the host is seen where this runs under AddressSanitizer or valgrind.
  *
- * usage: fail_bench CONFIG    of whole blocks
+ * usage: fail_bench CONFIG TRACE    of whole blocks; a folder with a model and its configuration
  */
 #include "tests/support/fail_driver.h"
 #include "tools/commands.h"
@@ -22,7 +22,7 @@
 
 #define MOST_WORDS 32
 
-static const char *config;
+static const char *config, *trace;
 
 /* What the command says goes into files; cmocka talks behind it. */
 struct quiet {
@@ -55,18 +55,19 @@ static void speak(const struct quiet *q, char *said, size_t bytes)
 
 struct command {
     int (*run)(int argc, char **argv);
-    const char *options;
+    const char *config, *options;
+    const char *checkpoint; /* or null */
 };
 
 /* True: the command came past its n-th calls. */
 static bool cut_short(const struct command *command, uint64_t n)
 {
-    char path[512], words[256], said[1024], *argv[MOST_WORDS] = {path}, *rest = NULL;
+    char path[512], words[512], said[1024], *argv[MOST_WORDS] = {path}, *rest = NULL;
     int argc = 1;
-    (void)snprintf(path, sizeof(path), "%s", config);
-    (void)snprintf(words, sizeof(words),
-                   "--device host --batch 1 --length 4 --steps 1 --heads 1 --layers 1 %s",
-                   command->options);
+    (void)snprintf(path, sizeof(path), "%s", command->config);
+    (void)snprintf(words, sizeof(words), "--device host --batch 1 --length 4 --steps 1 %s%s%s",
+                   command->options, command->checkpoint ? " --checkpoint " : "",
+                   command->checkpoint ? command->checkpoint : "");
     for (char *word = strtok_r(words, " ", &rest); word; word = strtok_r(NULL, " ", &rest)) {
         assert_true(argc < MOST_WORDS);
         argv[argc++] = word;
@@ -87,34 +88,49 @@ static bool cut_short(const struct command *command, uint64_t n)
     return !fail_driver_reached();
 }
 
-static void every_driver_call(const struct command *command)
+static void every_driver_call(const struct command *command, uint64_t stride)
 {
     uint64_t n = 1;
     while (!cut_short(command, n))
-        n++;
+        n += stride;
     print_message("%u calls\n", (unsigned)n);
     assert_true(n > 200);
 }
 
 static void of_layers(void **state)
 {
-    const struct command command = {cmd_bench_layer, "--versus-library"};
+    const struct command command = {cmd_bench_layer, config,
+                                    "--heads 1 --layers 1 --versus-library", NULL};
     (void)state;
-    every_driver_call(&command);
+    every_driver_call(&command, 1);
 }
 
 static void of_prompts(void **state)
 {
-    const struct command command = {cmd_bench_prefill, "--tokens 3 --chunk 2"};
+    const struct command command = {cmd_bench_prefill, config,
+                                    "--heads 1 --layers 1 --tokens 3 --chunk 2", NULL};
     (void)state;
-    every_driver_call(&command);
+    every_driver_call(&command, 1);
+}
+
+/* A decoder's own calls fail one by one elsewhere: here every seventh, for time. */
+static void of_a_model(void **state)
+{
+    char path[512];
+    const struct command command = {cmd_bench_prefill, path, "--tokens 3 --chunk 2 --random 1",
+                                    trace};
+    (void)state;
+    (void)snprintf(path, sizeof(path), "%s/replayrt.yaml", trace);
+    every_driver_call(&command, 7);
 }
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(of_layers), cmocka_unit_test(of_prompts)};
-    if (argc != 2)
+    const struct CMUnitTest tests[] = {cmocka_unit_test(of_layers), cmocka_unit_test(of_prompts),
+                                       cmocka_unit_test(of_a_model)};
+    if (argc != 3)
         return 2;
     config = argv[1];
+    trace = argv[2];
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
