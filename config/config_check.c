@@ -258,7 +258,7 @@ static bool check_layout(const struct rt_config *c, struct rt_key_fault *fault)
     return blame_layout(c, fault, must);
 }
 
-/* ---- lists and sinks ------------------------------------------------------------------------- */
+/* ---- lists --------------------------------------------------------------------------------- */
 
 /* Rows of sparse attention's schedule are query tokens. */
 static bool check_sparse(const struct rt_config *c, struct rt_key_fault *fault)
@@ -266,8 +266,6 @@ static bool check_sparse(const struct rt_config *c, struct rt_key_fault *fault)
     char must[96];
     const uint32_t longest = c->query_lens[c->query_len_count - 1];
     const uint32_t most = RT_MAX_BATCH / longest;
-    if (c->sinks && c->chunk_count)
-        return blame_number(fault, RT_KEY_SINKS, 1, "false with prefill.chunks");
     if (c->invariant && (c->topk || c->kv_layout != RT_KV_BF16))
         return blame_number(fault, RT_KEY_INVARIANT, 1,
                             "false with attention.topk and with kv_cache.layout other than bf16");

@@ -19,6 +19,7 @@ static enum rt_status check_args(const struct rt_mla_merge_args *args, struct rt
         {"in", args->in, RT_ALIGN_VECTOR},
         {"in_lse", args->in_lse, RT_ALIGN_FLOAT32},
         {"live", args->live ? args->live : args->in_lse, RT_ALIGN_INT32},
+        {"sink", args->sink ? args->sink : args->in_lse, RT_ALIGN_FLOAT32},
         {"out", args->out, RT_ALIGN_VECTOR},
         {"out_lse", args->out_lse ? args->out_lse : args->in_lse, RT_ALIGN_FLOAT32}};
     RT_TRY(rt_ops_check_count(op, "pieces", args->pieces, 1, RT_MERGE_MOST_PIECES, err));
@@ -46,6 +47,7 @@ static enum rt_status make_params(const struct rt_mla_merge_args *args, struct r
                                   .out.base = rt_ops_pointer(args->out),
                                   .out_lse.base = rt_ops_pointer(args->out_lse),
                                   .live = rt_ops_pointer(args->live),
+                                  .sink = rt_ops_pointer(args->sink),
                                   .pieces = args->pieces,
                                   .tokens = args->tokens,
                                   .heads = args->heads,
@@ -128,6 +130,7 @@ static enum rt_status check_memory(const struct rt_merge_params *p, struct rt_er
     add_written(&o, &pieces, &merged);
     add_written(&o, &lses, &lse);
     rt_operands_reads(&o, rt_strided_flat("live", (uintptr_t)p->live, sizeof(int32_t)));
+    rt_operands_reads(&o, rt_strided_flat("sink", (uintptr_t)p->sink, p->heads * sizeof(float)));
     return rt_operands_check_written(op, &o, err);
 }
 

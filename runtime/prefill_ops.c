@@ -5,9 +5,9 @@
 #include "common/struct_size.h"
 #include "kernels/abi/prefill.h"
 #include "kernels/op.h"
+#include "runtime/operands.h"
 #include "runtime/ops_check.h"
 #include "runtime/ops_handle.h"
-#include "runtime/strided.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -55,7 +55,8 @@ static enum rt_status check_args(const struct rt_mla_prefill_args *args, struct 
         {"v", args->v, RT_ALIGN_VECTOR},
         {"out", args->out, RT_ALIGN_VECTOR},
         {"lse", args->lse, RT_ALIGN_FLOAT32},
-        {"turn", args->turn, sizeof(uint32_t)}};
+        {"turn", args->turn, sizeof(uint32_t)},
+        {"sink", args->sink ? args->sink : args->lse, RT_ALIGN_FLOAT32}};
     return RT_CHECK_POINTERS(op, pointers, err);
 }
 
@@ -133,26 +134,23 @@ static enum rt_status check_memory(const struct rt_mla_prefill_args *args,
     static const char *const k[3] = {"k"}, *const k_rope[3] = {"k_rope"}, *const v[3] = {"v"};
     const uint64_t nope = 2 * p->nope_dim, rope = 2 * p->rope_dim, value = 2 * p->v_dim;
     const uint64_t offsets = (p->rows + UINT64_C(1)) * sizeof(int32_t);
-    struct rt_strided all[10] = {strided(out, &p->out, p->tokens, p->heads, 2, value),
-                                 strided(lse, &p->lse, p->tokens, p->heads, 4, 4)};
-    uint32_t count = 2;
-    all[count++] = (struct rt_strided){.name = "turn", .address = args->turn, .bytes = 4};
-    const uint32_t written = count;
-    all[count++] = strided(q, &p->q, p->tokens, p->heads, 2, nope + (args->q_rope ? 0 : rope));
-    all[count++] = strided(k, &p->k, p->keys, p->heads, 2, nope + (args->k_rope ? 0 : rope));
-    all[count++] = strided(v, &p->v, p->keys, p->heads, 2, value);
-    all[count++] =
-        (struct rt_strided){.name = "q_first", .address = args->q_first, .bytes = offsets};
-    if (args->k_first)
-        all[count++] =
-            (struct rt_strided){.name = "k_first", .address = args->k_first, .bytes = offsets};
+    struct rt_operands o = {.count = 0};
+    rt_operands_writes(&o, strided(out, &p->out, p->tokens, p->heads, 2, value));
+    rt_operands_writes(&o, strided(lse, &p->lse, p->tokens, p->heads, 4, 4));
+    rt_operands_writes(&o, rt_strided_flat("turn", args->turn, sizeof(uint32_t)));
+    rt_operands_reads(&o,
+                      strided(q, &p->q, p->tokens, p->heads, 2, nope + (args->q_rope ? 0 : rope)));
+    rt_operands_reads(&o,
+                      strided(k, &p->k, p->keys, p->heads, 2, nope + (args->k_rope ? 0 : rope)));
+    rt_operands_reads(&o, strided(v, &p->v, p->keys, p->heads, 2, value));
+    rt_operands_reads(&o, rt_strided_flat("q_first", args->q_first, offsets));
+    rt_operands_reads(&o, rt_strided_flat("k_first", args->k_first, offsets));
+    rt_operands_reads(&o, rt_strided_flat("sink", args->sink, p->heads * sizeof(float)));
     if (args->q_rope)
-        all[count++] = strided(q_rope, &p->q_rope, p->tokens, p->heads, 2, rope);
+        rt_operands_reads(&o, strided(q_rope, &p->q_rope, p->tokens, p->heads, 2, rope));
     if (args->k_rope)
-        all[count++] = strided(k_rope, &p->k_rope, p->keys, 1, 2, rope);
-    for (uint32_t i = 0; i < written; i++)
-        RT_TRY(rt_strided_check(op, &all[i], err));
-    return rt_strided_check_written(op, all, written, count, err);
+        rt_operands_reads(&o, strided(k_rope, &p->k_rope, p->keys, 1, 2, rope));
+    return rt_operands_check_written(op, &o, err);
 }
 
 static enum rt_status make_params(const struct rt_mla_prefill_args *args,
@@ -171,6 +169,7 @@ static enum rt_status make_params(const struct rt_mla_prefill_args *args,
         .q_first = rt_ops_pointer(args->q_first),
         .k_first = rt_ops_pointer(args->k_first ? args->k_first : args->q_first),
         .turn = rt_ops_pointer(args->turn),
+        .sink = rt_ops_pointer(args->sink),
         .scale = args->softmax_scale,
         .rows = s->rows,
         .tokens = s->tokens,

@@ -385,7 +385,7 @@ enum rt_status rt_recipe_add_preattend(struct recipe *b, uint32_t layer,
     return rt_recipe_add_op(b, RT_OP_PREATTEND_QUANT, layer, &p, sizeof(p));
 }
 
-static const float *sink_of(const struct recipe *b, uint32_t layer)
+const float *rt_recipe_sink(const struct recipe *b, uint32_t layer)
 {
     const bool has_sinks = b->s->blueprint->placement.dims.has_sinks;
     return has_sinks ? rt_recipe_at(b, RT_TENSOR_SINK, layer) : NULL;
@@ -433,7 +433,7 @@ struct rt_attend_params rt_recipe_attend_params(const struct recipe *b, uint32_t
         /* The first layer's schedule may still be running: it is in the launch in front, or in
          * front of launches of a block that let the next begin before their own waits. */
         .early = attends_early(b, layer),
-        .sink = sink_of(b, layer),
+        .sink = rt_recipe_sink(b, layer),
     };
 }
 
@@ -460,7 +460,7 @@ struct rt_reduce_params rt_recipe_reduce_params(const struct recipe *b, uint32_t
         .heads = dims->heads,
         .d_v = dims->kv.d_v,
         .is_f32 = dims->is_f32,
-        .sink = sink_of(b, layer),
+        .sink = rt_recipe_sink(b, layer),
     };
 }
 

@@ -7,6 +7,8 @@
  *   pages -kv_gather-> latents -kv_b-> keys and values -prefill_attend-> piece 1, lse 1     merge
  *   ...                                                                                  -> values
  *
+ * A head's sink is one more term of what divides, once: of piece 0 where it is all, else of merge.
+ *
  * A piece that no sequence reaches into costs its products all the same: the host takes the graph
  * with the fewest pieces that are enough.
  */
@@ -125,6 +127,7 @@ static enum rt_status add_attend(struct recipe *b, uint32_t layer, const struct 
         .q_first = rt_recipe_at(b, RT_TENSOR_CHUNK_FIRST, 0),
         .k_first = keys->k_first,
         .turn = rt_recipe_at(b, RT_TENSOR_TURN, 0),
+        .sink = b->spec->pieces ? NULL : rt_recipe_sink(b, layer),
         .scale = (float)c->geometry.softmax_scale,
         .rows = rt_spec_prefill_rows(b->spec),
         .tokens = rt_spec_chunk(b->spec),
@@ -164,6 +167,7 @@ static enum rt_status add_merge(struct recipe *b, uint32_t layer)
         .in_lse = {rt_recipe_at(b, RT_TENSOR_PIECE_LSE, 0), (int64_t)dims->expanded * dims->heads,
                    dims->heads, 1},
         .out = {rt_recipe_at(b, RT_TENSOR_VALUES, 0), dims->v_width, value},
+        .sink = rt_recipe_sink(b, layer),
         .pieces = b->spec->pieces + 1,
         .tokens = rt_spec_chunk(b->spec),
         .heads = dims->heads,

@@ -66,6 +66,8 @@ static inline bool rt_recipe_is_listed(const struct recipe *b)
 {
     return b->s->blueprint->config.topk > 0;
 }
+/* [heads] of the layer, or null: there are none. */
+const float *rt_recipe_sink(const struct recipe *b, uint32_t layer);
 struct rt_schedule_params rt_recipe_schedule_params(const struct recipe *b);
 struct rt_attend_params rt_recipe_attend_params(const struct recipe *b, uint32_t layer);
 struct rt_reduce_params rt_recipe_reduce_params(const struct recipe *b, uint32_t layer);

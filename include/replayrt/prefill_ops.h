@@ -74,6 +74,9 @@ struct rt_mla_prefill_args {
     int64_t lse_token_stride, lse_head_stride;
     enum rt_lse_base lse_base;
     uint32_t reserved;
+    /* f32 [heads], as rt_mla_decode has it; or 0. Of outputs that are to be merged none has it:
+     * rt_mla_merge adds it, once. */
+    uint64_t sink;
 };
 RT_API enum rt_status rt_mla_prefill(rt_ops *ops, const struct rt_mla_prefill_args *args,
                                      void *stream);
@@ -166,6 +169,9 @@ struct rt_mla_merge_args {
     int64_t in_lse_piece_stride, in_lse_token_stride, in_lse_head_stride;
     int64_t out_token_stride, out_head_stride;
     int64_t out_lse_token_stride, out_lse_head_stride;
+    /* f32 [heads], as rt_mla_decode has it, natural whatever lse_base is; or 0: there are none. It
+     * is in the denominator of all pieces together, and none of them has it. */
+    uint64_t sink;
 };
 RT_API enum rt_status rt_mla_merge(rt_ops *ops, const struct rt_mla_merge_args *args, void *stream);
 

@@ -201,7 +201,7 @@ struct rt_config {
      * every layer: RT_STAGE_INDEXER. 576/512 and 512/512, without context_parallel. Chunks are
      * absorbed then, so of RT_MAX_BATCH tokens at most. */
     uint32_t topk;
-    uint32_t sinks; /* 1: every head has an attention sink, tensor attn_sink; without chunks */
+    uint32_t sinks; /* 1: every head has an attention sink, tensor attn_sink */
     /* Of RT_KV_FP8_TENSOR: what numbers of the cache are multiplied by when they are read, in every
      * layer; rt_create_params.kv_scales has one for each. Elsewhere 1. */
     double kv_scale;

@@ -29,6 +29,10 @@ struct rt_merge_view {
  * 0, out_lse +inf. An lse of NaN makes out and out_lse of its token and head NaN. NaN or an
  * infinity in a vector that counts makes that number of out NaN or an infinity, and no other.
  *
+ * A sink is one term more of what out is divided by and no part of out_lse: pieces are without it,
+ * so it counts once. Else by the rule of kernels/abi/attend.h: out is 0 where it outweighs all
+ * pieces or none has seen a key.
+ *
  * live: tokens from *live on are padding: out 0, out_lse +inf, and nothing of the pieces is read
  * into them. It is taken as the nearest of 0..tokens.
  *
@@ -43,6 +47,7 @@ struct rt_merge_params {
     struct rt_prefill_view out,
         out_lse;         /* [tokens, heads(, v_dim)], written; out_lse may be null */
     const int32_t *live; /* [1], or null: all tokens are */
+    const float *sink;   /* [heads] natural, whatever the base of lse; or null: none */
     uint32_t pieces, tokens, heads;
     uint32_t v_dim; /* a multiple of 8 */
     uint32_t lse_base2;
@@ -51,8 +56,8 @@ struct rt_merge_params {
 #define RT_MERGE_PARAMS_ADDRESSES(type, at)                                                        \
     (RT_ADDRESS(type, at in.base) | RT_ADDRESS(type, at in_lse.base) |                             \
      RT_ADDRESS(type, at out.base) | RT_ADDRESS(type, at out_lse.base) |                           \
-     RT_ADDRESS(type, at live))
-RT_STATIC_ASSERT(sizeof(struct rt_merge_params) == 144, "merge ABI");
+     RT_ADDRESS(type, at live) | RT_ADDRESS(type, at sink))
+RT_STATIC_ASSERT(sizeof(struct rt_merge_params) == 152, "merge ABI");
 
 /* Tokens that are no padding. */
 static RT_HD inline uint32_t rt_merge_live(const struct rt_merge_params *p)

@@ -36,11 +36,13 @@ struct rt_prefill_view {
  * padding: out 0, lse +inf. Those in front of q_first[0] are left alone. Keys that are no row's are
  * not read into any result.
  *
- * out is bf16, lse ln(sum) + max or with lse_base2 that times log2(e). A query that sees no key:
- * out 0, lse +inf. A score of -inf has weight 0, and where all are no key counts as seen; a score
- * of +inf is as NaN. NaN in q stays with its query and head. NaN or an infinity in a key or a value
- * reaches the queries that see it, and may reach other queries of its row and head, as 0 times it;
- * no other row and no other head.
+ * out is bf16, lse ln(sum) + max or with lse_base2 that times log2(e). A sink is one term more of
+ * what out is divided by and no part of lse, by the rule of kernels/abi/attend.h; outputs that are
+ * to be merged have none, for merge adds it. A query that sees no key: out 0, lse +inf. A score of
+ * -inf has weight 0, and where all are no key counts as seen; a score of +inf is as NaN. NaN in q
+ * stays with its query and head. NaN or an infinity in a key or a value reaches the queries that
+ * see it, and may reach other queries of its row and head, as 0 times it; no other row and no other
+ * head.
  */
 struct rt_prefill_attend_params {
     struct rt_prefill_view q, q_rope; /* [tokens, heads, nope_dim], [tokens, heads, rope_dim] */
@@ -53,7 +55,8 @@ struct rt_prefill_attend_params {
     /* [1], whose turn it is: 0 before the first launch and behind every one. Two launches that may
      * run at the same time have two. The sm_90 kernels alone look at it. */
     uint32_t *turn;
-    float scale; /* softmax scale, > 0 */
+    const float *sink; /* [heads] natural, of the scores times scale; or null: none */
+    float scale;       /* softmax scale, > 0 */
     uint32_t rows, tokens, keys, heads;
     uint32_t nope_dim, rope_dim, v_dim; /* multiples of 8; rope_dim 0: no view of it is looked at */
     uint32_t causal, lse_base2;
@@ -64,8 +67,9 @@ struct rt_prefill_attend_params {
     (RT_ADDRESS(type, at q.base) | RT_ADDRESS(type, at q_rope.base) |                              \
      RT_ADDRESS(type, at k.base) | RT_ADDRESS(type, at k_rope.base) |                              \
      RT_ADDRESS(type, at v.base) | RT_ADDRESS(type, at out.base) | RT_ADDRESS(type, at lse.base) | \
-     RT_ADDRESS(type, at q_first) | RT_ADDRESS(type, at k_first) | RT_ADDRESS(type, at turn))
-RT_STATIC_ASSERT(sizeof(struct rt_prefill_attend_params) == 240, "prefill_attend ABI");
+     RT_ADDRESS(type, at q_first) | RT_ADDRESS(type, at k_first) | RT_ADDRESS(type, at turn) |     \
+     RT_ADDRESS(type, at sink))
+RT_STATIC_ASSERT(sizeof(struct rt_prefill_attend_params) == 248, "prefill_attend ABI");
 
 /* A row as it is taken. */
 struct rt_prefill_row {

@@ -21,8 +21,7 @@
 struct rt_prefill_sm90_params {
     struct rt_prefill_attend_params attend;
     uint32_t group_heads; /* heads whose tiles are worked on before the next heads' */
-    uint32_t q_rope_shared, k_rope_shared; /* 1: its map has one head */
-    uint32_t reserved;
+    uint16_t q_rope_shared, k_rope_shared; /* 1: its map has one head */
     struct rt_tensor_map q_map, q_rope_map, k_map, k_rope_map, v_map;
 };
 RT_STATIC_ASSERT(sizeof(struct rt_prefill_sm90_params) == 896, "sm90 prefill ABI");

@@ -60,16 +60,23 @@ static __device__ __forceinline__ void rt_merge_add(const struct rt_merge_pieces
     }
 }
 
+/* What the head's sink adds to what divides; `sum` is that of all pieces. */
+static __device__ __forceinline__ float
+rt_merge_sink(const struct rt_merge_sum &sum, const float *sink, uint32_t head, float to_base2)
+{
+    return sink ? rt_exp2(sink[head] * RT_MERGE_LOG2_E - sum.top * to_base2) : 0.0f;
+}
+
 /* Behind the last: the vector, packed, and its lse, to base 2 where from_base2 is 1, to base e
- * where it is RT_MERGE_LN_2. */
-static __device__ __forceinline__ uint4 rt_merge_finish(struct rt_merge_sum &sum, float from_base2,
-                                                        float &lse)
+ * where it is RT_MERGE_LN_2. By 0: no piece has seen a key, or the sink is all. */
+static __device__ __forceinline__ uint4 rt_merge_finish(struct rt_merge_sum &sum, float sink,
+                                                        float from_base2, float &lse)
 {
     const bool seen = sum.total != 0;
-    const float share = seen ? 1.0f / sum.total : 0.0f;
+    const float share = seen ? 1.0f / (sum.total + sink) : 0.0f;
 #pragma unroll
     for (uint32_t d = 0; d < RT_MERGE_VECTOR; d++)
-        sum.out.at[d] *= share;
+        sum.out.at[d] = share == 0 ? 0.0f : sum.out.at[d] * share;
     const float log_total = rt_log2(sum.total) * from_base2;
     lse = seen ? sum.top + log_total : RT_MERGE_INFINITY;
     return rt_pack_bf16x8(sum.out);

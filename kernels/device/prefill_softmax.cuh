@@ -102,14 +102,16 @@ template <int COUNT> struct rt_prefill_softmax {
             out[i] *= factor[i / 2 % 2];
     }
 
-    /* Sums of all keys; what makes outputs of them, 0 where no key was seen. */
-    __device__ __forceinline__ void finish(void)
+    /* Sums of all keys; what makes outputs of them, 0 where no key was seen or the head's sink is
+     * all. */
+    __device__ __forceinline__ void finish(const float *sink, uint32_t head)
     {
+        const float score = sink ? sink[head] * RT_PREFILL_LOG2_E : -RT_PREFILL_INFINITY;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             sum[i] += __shfl_xor_sync(RT_FULL_WARP, sum[i], 1);
             sum[i] += __shfl_xor_sync(RT_FULL_WARP, sum[i], 2);
-            factor[i] = sum[i] == 0.0f ? 0.0f : 1.0f / sum[i];
+            factor[i] = sum[i] == 0.0f ? 0.0f : 1.0f / (sum[i] + rt_exp2(score - base[i]));
         }
     }
 
@@ -121,7 +123,7 @@ template <int COUNT> struct rt_prefill_softmax {
         return base2 ? exponent : exponent * RT_PREFILL_LN_2;
     }
 
-    /* Of row i; 0, and not NaN, where no key was seen. */
+    /* Of row i; 0, and not NaN, where no key was seen or the sink is all. */
     __device__ __forceinline__ float output(float value, int i) const
     {
         return factor[i] == 0.0f ? 0.0f : value * factor[i];

@@ -115,7 +115,7 @@ static __device__ __forceinline__ void rt_context_vector(const struct rt_context
     }
     const uint64_t to = (uint64_t)item.token * p.heads + item.head;
     static_cast<uint4 *>(p.out)[to * (p.v_dim / RT_MERGE_VECTOR) + item.vector] =
-        rt_merge_finish(sum, RT_MERGE_LN_2, lse);
+        rt_merge_finish(sum, 0.0f, RT_MERGE_LN_2, lse);
     if (item.vector == 0)
         static_cast<float *>(p.out_lse)[to] = lse;
 }

@@ -64,7 +64,8 @@ static __device__ __forceinline__ float rt_merge_vector(const struct rt_merge_pa
         rt_merge_add(rt_merge_load(p, source, first), to_base2, sum);
     uint16_t *to = static_cast<uint16_t *>(p.out.base) + token * p.out.token_stride +
                    head * p.out.head_stride + vector * RT_MERGE_VECTOR;
-    *reinterpret_cast<uint4 *>(to) = rt_merge_finish(sum, p.lse_base2 ? 1.0f : RT_MERGE_LN_2, lse);
+    *reinterpret_cast<uint4 *>(to) = rt_merge_finish(
+        sum, rt_merge_sink(sum, p.sink, head, to_base2), p.lse_base2 ? 1.0f : RT_MERGE_LN_2, lse);
     return lse;
 }
 

@@ -195,7 +195,7 @@ struct rt_prefill_warp {
 
     __device__ __forceinline__ void store(void)
     {
-        softmax.finish();
+        softmax.finish(p.sink, tile.head);
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             const uint32_t query = tile.first + (uint32_t)(row + lane / 4 + 8 * i);

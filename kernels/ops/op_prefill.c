@@ -184,7 +184,7 @@ static enum rt_status make_map(struct rt_driver *d, const struct boxes *b, uint3
 
 /* A head that all share is a tensor of one: no stride of 0 has to mean anything there. */
 static enum rt_status make_rope_map(struct rt_driver *d, const struct boxes *b, uint32_t dim,
-                                    uint32_t *shared, struct rt_tensor_map *map,
+                                    uint16_t *shared, struct rt_tensor_map *map,
                                     struct rt_error *err)
 {
     *shared = b->view->head_stride == 0;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/ref/keys.h"
 #include "kernels/ref/number.h"
 #include "kernels/ref/ref.h"
 
@@ -39,7 +40,7 @@ static void store(const struct rt_merge_params *p, const struct place *at, const
 }
 
 /* All is read before the first is written: out may be a piece. */
-static void merge(const struct rt_merge_params *p, const struct place *at)
+static void merge(const struct rt_merge_params *p, const struct place *at, uint32_t head)
 {
     const double max = largest(p, at);
     double out[RT_MERGE_MOST_DIM] = {0}, sum = 0;
@@ -53,8 +54,10 @@ static void merge(const struct rt_merge_params *p, const struct place *at)
             out[d] +=
                 weight * rt_ref_load(p->in.base, at->in + i * p->in.piece_stride + d, p->is_f32);
     }
-    for (uint32_t d = 0; d < p->v_dim && sum != 0; d++)
-        out[d] /= sum;
+    const double divisor =
+        rt_ref_divisor(p->sink, head, p->lse_base2 ? max : max * RT_REF_LOG2_E, sum);
+    for (uint32_t d = 0; d < p->v_dim; d++)
+        out[d] = divisor == 0 ? 0 : out[d] / divisor;
     store(p, at, out, sum == 0 ? INFINITY : max + (p->lse_base2 ? log2(sum) : log(sum)));
 }
 
@@ -72,7 +75,7 @@ void rt_ref_merge(const void *params)
                 .out_lse = token * p->out_lse.token_stride + head * p->out_lse.head_stride,
             };
             if (token < live)
-                merge(p, &at);
+                merge(p, &at, head);
             else
                 store(p, &at, nothing, INFINITY);
         }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/ref/keys.h"
 #include "kernels/ref/number.h"
 #include "kernels/ref/ref.h"
 
@@ -39,11 +40,12 @@ static void write_query(const struct rt_prefill_attend_params *p, uint32_t token
                         const double *out, double sum, double max)
 {
     const int64_t to = place(&p->out, token, head);
+    const double divisor = rt_ref_divisor(p->sink, head, max * RT_REF_LOG2_E, sum);
     for (uint32_t d = 0; d < p->v_dim; d++)
-        rt_ref_store(p->out.base, to + d, p->is_f32, sum == 0 ? 0 : out[d] / sum);
+        rt_ref_store(p->out.base, to + d, p->is_f32, divisor == 0 ? 0 : out[d] / divisor);
     const double lse = sum == 0 ? INFINITY : max + log(sum);
     ((float *)p->lse.base)[place(&p->lse, token, head)] =
-        (float)(p->lse_base2 ? lse * 1.4426950408889634074 : lse);
+        (float)(p->lse_base2 ? lse * RT_REF_LOG2_E : lse);
 }
 
 /* Scores twice rather than kept: no memory grows with the keys. */

@@ -253,7 +253,7 @@ template <class SHAPE> struct rt_prefill_worker {
                 out[i] = 0.0f;
             rt_wgmma_settle(out);
             attend(item);
-            softmax.finish();
+            softmax.finish(p.sink, (uint32_t)item.head);
             store_row(item, 0);
             store_row(item, 1);
         }

@@ -17,11 +17,11 @@ struct merge_case {
     uint32_t pieces, tokens, heads, v_dim, gap; /* gap: vectors of 8 numbers behind a head */
     int32_t live;
     float spread; /* of lse */
-    bool has_live, lse_base2, no_lse, in_place, poisoned;
+    bool has_live, lse_base2, no_lse, in_place, poisoned, sink;
 };
 
 struct merge_buffers {
-    struct ck_buffer in, in_lse, out, out_lse, live;
+    struct ck_buffer in, in_lse, out, out_lse, live, sink;
 };
 
 static uint32_t head_stride(const struct merge_case *c)
@@ -39,6 +39,7 @@ static struct rt_merge_params params_of(const struct merge_case *c, const struct
         .out = {ck_at(c->in_place ? &b->in : &b->out, side), token, head},
         .out_lse = {ck_at(c->in_place ? &b->in_lse : &b->out_lse, side), lse, 1},
         .live = c->has_live ? ck_at(&b->live, side) : NULL,
+        .sink = c->sink ? ck_at(&b->sink, side) : NULL,
         .pieces = c->pieces,
         .tokens = c->tokens,
         .heads = c->heads,
@@ -83,20 +84,24 @@ static struct merge_buffers make(struct ck *ck, struct ck_random *random,
                               .in_lse = ck_alloc(ck, "in_lse", c->pieces * values, NAN_BYTE),
                               .out = ck_alloc(ck, "out", vectors, POISON_BYTE),
                               .out_lse = ck_alloc(ck, "out_lse", values, POISON_BYTE),
-                              .live = ck_alloc(ck, "live", 4, 0)};
+                              .live = ck_alloc(ck, "live", 4, 0),
+                              .sink = ck_alloc(ck, "sink", c->heads * 4, NAN_BYTE)};
     const struct rt_merge_params p = params_of(c, &b, CK_REF);
     *(int32_t *)ck_at(&b.live, CK_REF) = c->live;
     if (rt_merge_live(&p) > 0)
         fill(random, c, &p);
     ck_upload(ck, &b.in);
     ck_upload(ck, &b.in_lse);
+    if (c->sink)
+        ck_random_sinks(random, c->spread, ck_at(&b.sink, CK_REF), c->heads);
     ck_upload(ck, &b.live);
+    ck_upload(ck, &b.sink);
     return b;
 }
 
 static void drop(struct ck *ck, struct merge_buffers *b)
 {
-    struct ck_buffer *all[] = {&b->in, &b->in_lse, &b->out, &b->out_lse, &b->live};
+    struct ck_buffer *all[] = {&b->in, &b->in_lse, &b->out, &b->out_lse, &b->live, &b->sink};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         ck_free(ck, all[i]);
 }
@@ -150,10 +155,10 @@ static void compare_lse(struct ck *ck, const struct merge_case *c, const struct 
 
 static void check(struct ck *ck, struct ck_random *random, const struct merge_case *c)
 {
-    ck_case(ck, "%u pieces of %u tokens, %u heads of %u, gap %u, live %d, spread %g%s%s%s%s",
+    ck_case(ck, "%u pieces of %u tokens, %u heads of %u, gap %u, live %d, spread %g%s%s%s%s%s",
             c->pieces, c->tokens, c->heads, c->v_dim, c->gap, c->has_live ? c->live : -1,
             (double)c->spread, c->lse_base2 ? ", base 2" : "", c->no_lse ? ", no lse" : "",
-            c->in_place ? ", in place" : "", c->poisoned ? ", NaN" : "");
+            c->in_place ? ", in place" : "", c->poisoned ? ", NaN" : "", c->sink ? ", sinks" : "");
     struct merge_buffers b = make(ck, random, c);
     const struct rt_merge_params ref = params_of(c, &b, CK_REF);
     const struct rt_merge_params device = params_of(c, &b, CK_DEVICE);
@@ -193,6 +198,7 @@ void ck_merge_run(struct ck *ck)
             .no_lse = i % 11 == 5,
             .in_place = i % 5 == 4,
             .poisoned = i % 6 == 1,
+            .sink = i % 5 % 2 == 0,
         };
         check(ck, &random, &c);
     }

@@ -104,6 +104,7 @@ static void work_head(void *arg, uint32_t head)
     for (size_t i = 0; i < sizeof(views) / sizeof(views[0]); i++)
         *views[i] = of_head(*views[i], head, sizeof(uint16_t));
     p.lse = of_head(p.lse, head, sizeof(float));
+    p.sink = p.sink ? p.sink + head : NULL;
     p.heads = 1;
     rt_ref_prefill_attend(&p);
 }
@@ -111,9 +112,10 @@ static void work_head(void *arg, uint32_t head)
 static void check(struct ck *ck, struct ck_random *random, const struct prefill_case *c)
 {
     static const char *const layouts[] = {"packed", "model", "heads first"};
-    ck_case(ck, "%u rows, the first of %u after %u, %d short, %u heads of %u + %u/%u, %s, %s",
+    ck_case(ck, "%u rows, the first of %u after %u, %d short, %u heads of %u + %u/%u, %s, %s%s",
             c->rows, c->queries[0], c->context[0], (int)c->short_of, c->heads, c->nope_dim,
-            c->rope_dim, c->v_dim, layouts[c->layout], c->causal ? "causal" : "all");
+            c->rope_dim, c->v_dim, layouts[c->layout], c->causal ? "causal" : "all",
+            c->sink ? ", sinks" : "");
     struct prefill_buffers b = prefill_make(ck, random, c);
     struct rt_prefill_attend_params ref = prefill_params(c, &b, CK_REF);
     ck_parallel(c->heads, work_head, &ref);
@@ -211,6 +213,7 @@ static void check_ragged(struct ck *ck, struct ck_random *random)
         c.causal = i % 5 != 3;
         c.poison_row = (int)ck_random_below(random, c.rows + 1) - 1;
         c.spread = i % 4 == 1 ? 300.0f : 1.0f;
+        c.sink = i % 3 != 1;
         fill_random_rows(random, &c, c.heads > 4 ? 60 : 300);
         check(ck, random, &c);
     }

@@ -65,6 +65,7 @@ struct rt_prefill_attend_params prefill_params(const struct prefill_case *c,
         .q_first = ck_at(&b->q_first, side),
         .k_first = ck_at(&b->k_first, side),
         .turn = ck_at(&b->turn, side),
+        .sink = c->sink ? ck_at(&b->sink, side) : NULL,
         .scale = 0.0722f,
         .rows = c->rows,
         .tokens = tokens,
@@ -148,12 +149,16 @@ struct prefill_buffers prefill_make(struct ck *ck, struct ck_random *random,
                                 .lse = ck_alloc(ck, "lse", tokens * 4 * (1 + GAP), POISON_BYTE),
                                 .q_first = ck_alloc(ck, "q_first", (c->rows + 1) * 4, 0),
                                 .k_first = ck_alloc(ck, "k_first", (c->rows + 1) * 4, 0),
-                                .turn = ck_alloc(ck, "turn", 4, 0)};
+                                .turn = ck_alloc(ck, "turn", 4, 0),
+                                .sink = ck_alloc(ck, "sink", c->heads * 4, NAN_BYTE)};
     const struct rt_prefill_attend_params p = prefill_params(c, &b, CK_REF);
     if (c->spread > 0)
         fill_rows(random, c, &p);
     fill_offsets(c, &b);
-    struct ck_buffer *inputs[] = {&b.q, &b.q_rope, &b.k, &b.k_rope, &b.v, &b.q_first, &b.k_first};
+    if (c->sink)
+        ck_random_sinks(random, 3, ck_at(&b.sink, CK_REF), c->heads);
+    struct ck_buffer *inputs[] = {&b.q, &b.q_rope,  &b.k,       &b.k_rope,
+                                  &b.v, &b.q_first, &b.k_first, &b.sink};
     for (size_t i = 0; i < sizeof(inputs) / sizeof(inputs[0]); i++)
         ck_upload(ck, inputs[i]);
     return b;
@@ -161,8 +166,8 @@ struct prefill_buffers prefill_make(struct ck *ck, struct ck_random *random,
 
 void prefill_free(struct ck *ck, struct prefill_buffers *b)
 {
-    struct ck_buffer *all[] = {&b->q,   &b->q_rope, &b->k,       &b->k_rope,  &b->v,
-                               &b->out, &b->lse,    &b->q_first, &b->k_first, &b->turn};
+    struct ck_buffer *all[] = {&b->q,   &b->q_rope,  &b->k,       &b->k_rope, &b->v,   &b->out,
+                               &b->lse, &b->q_first, &b->k_first, &b->turn,   &b->sink};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         ck_free(ck, all[i]);
 }

@@ -18,13 +18,13 @@ struct prefill_case {
     int32_t short_of;       /* keys less than queries, of every row */
     uint32_t front, behind; /* tokens and keys in front of the first row, and behind the last */
     enum prefill_layout layout;
-    bool causal, lse_base2;
+    bool causal, lse_base2, sink;
     int poison_row; /* of NaN; -1: none */
     float spread;   /* of q: how large the logits are; 0: nothing is filled in */
 };
 
 struct prefill_buffers {
-    struct ck_buffer q, q_rope, k, k_rope, v, out, lse, q_first, k_first, turn;
+    struct ck_buffer q, q_rope, k, k_rope, v, out, lse, q_first, k_first, turn, sink;
 };
 
 /* Everything but the rows' own vectors is NaN. */

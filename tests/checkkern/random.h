@@ -42,4 +42,15 @@ static inline double ck_random_normal(struct ck_random *r)
     return sum / 65536.0 - 6.0;
 }
 
+/* Heads' sinks, beside an lse about `lse`: most about as heavy, others far from it (2e4), infinite,
+ * and NaN. */
+static inline void ck_random_sinks(struct ck_random *r, float lse, float *sink, uint32_t heads)
+{
+    const float kinds[] = {-INFINITY, INFINITY, NAN, 2e4f, -2e4f};
+    for (uint32_t h = 0; h < heads; h++) {
+        const uint32_t kind = ck_random_below(r, 10);
+        sink[h] = kind < 5 ? kinds[kind] : lse + 3 * (float)ck_random_normal(r);
+    }
+}
+
 #endif

@@ -109,16 +109,6 @@ static void fill_piece(struct ck_random *random, uint32_t kind, float *out, floa
         out[d] = empty ? 0 : (float)ck_random_normal(random) / 10;
 }
 
-/* Heads' sinks about as heavy as all pieces, far from them, infinite, and NaN. */
-static void fill_sinks(struct ck_random *random, float *sink, uint32_t heads)
-{
-    const float kinds[] = {-INFINITY, INFINITY, NAN, 200, -200};
-    for (uint32_t h = 0; h < heads; h++) {
-        const uint32_t kind = ck_random_below(random, 10);
-        sink[h] = kind < 5 ? kinds[kind] : 3 * (float)ck_random_normal(random);
-    }
-}
-
 static void fill(struct ck *ck, struct ck_random *random, const struct reduce_case *c,
                  struct reduce_buffers *b)
 {
@@ -134,7 +124,7 @@ static void fill(struct ck *ck, struct ck_random *random, const struct reduce_ca
             }
         }
     if (c->sink)
-        fill_sinks(random, ck_at(&b->sink, CK_REF), c->heads);
+        ck_random_sinks(random, 0, ck_at(&b->sink, CK_REF), c->heads);
     const struct ck_buffer *all[] = {&b->partial_out, &b->partial_lse, &b->num_splits,
                                      &b->length,      &b->ctrl,        &b->sink};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)

@@ -27,6 +27,7 @@ struct rig {
     _Alignas(256) float in_lse[PIECES * TOKENS * HEADS];
     _Alignas(256) uint16_t out[TOKENS * HEADS * WIDTH];
     _Alignas(256) float out_lse[TOKENS * HEADS];
+    float sink[HEADS]; /* -inf: none */
     int32_t live;
 };
 
@@ -70,6 +71,8 @@ static int set_up(void **state)
     attend_pieces(r);
     for (size_t i = 0; i < sizeof(r->out) / 2; i++)
         r->out[i] = POISON;
+    for (uint32_t h = 0; h < HEADS; h++)
+        r->sink[h] = -INFINITY;
     r->live = TOKENS;
     *state = r;
     return 0;
@@ -94,6 +97,9 @@ static void expect_whole(const struct rig *r, const uint16_t *out, const float *
     for (uint32_t query = 0; query < TOKENS * HEADS; query++) {
         double want[WIDTH];
         const double total = attend(r, query, 0, query < live * HEADS ? KEYS : 0, want);
+        const double share = 1 / (1 + exp((double)r->sink[query % HEADS] - total));
+        for (uint32_t d = 0; d < WIDTH; d++)
+            want[d] *= share;
         for (uint32_t d = 0; d < WIDTH; d++)
             if (!(fabs(number(out[query * WIDTH + d]) - want[d]) <= 0.01))
                 fail_msg("query %u, number %u: %g, not %g", query, d,
@@ -138,6 +144,23 @@ static void merges_in_place(void **state)
     expect_whole(r, r->in, r->in_lse, TOKENS, 1);
 }
 
+/* Once, however many pieces there are; natural beside an lse of any base. */
+static void sinks_count_once(void **state)
+{
+    struct rig *r = *state;
+    struct rt_mla_merge_args args = good(r);
+    r->sink[0] = (float)log(KEYS);
+    r->sink[1] = 1;
+    args.sink = at(r->sink);
+    assert_int_equal(rt_mla_merge(r->ops, &args, NULL), RT_OK);
+    expect_whole(r, r->out, r->out_lse, TOKENS, 1);
+    for (uint32_t i = 0; i < PIECES * TOKENS * HEADS; i++)
+        r->in_lse[i] *= 1.44269504f;
+    args.lse_base = RT_LSE_BASE2;
+    assert_int_equal(rt_mla_merge(r->ops, &args, NULL), RT_OK);
+    expect_whole(r, r->out, r->out_lse, TOKENS, 1 / log(2));
+}
+
 static enum rt_status run(rt_ops *ops, const void *args)
 {
     return rt_mla_merge(ops, args, NULL);
@@ -164,6 +187,8 @@ static void refuses(void **state)
         BAD(in_lse, 0, "in_lse is null"),
         BAD(in_lse, at(r->in_lse) + 2, "in_lse = 0x"),
         BAD(live, at(&r->live) + 1, "live = 0x"),
+        BAD(sink, at(r->sink) + 2, "sink = 0x"),
+        BAD(sink, at(r->out_lse), "and sink = 0x"),
         BAD(out, 0, "out is null"),
         BAD(out, at(r->out) + 2, "out = 0x"),
         BAD(out_lse, at(r->out_lse) + 2, "out_lse = 0x"),
@@ -207,6 +232,7 @@ static void refuses(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {OP_TEST(merges), OP_TEST(merges_in_place), OP_TEST(refuses)};
+    const struct CMUnitTest tests[] = {OP_TEST(merges), OP_TEST(merges_in_place),
+                                       OP_TEST(sinks_count_once), OP_TEST(refuses)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,6 +16,7 @@
 #include "tests/support/block_past.h"
 
 #define D_QK 288
+#define HEADS 3
 #define HIDDEN 32
 #define LAYERS 2
 
@@ -34,14 +35,27 @@ static int embed(void *user, const struct rt_stage_context *c)
 static const uint32_t chunks[] = {4, 24};
 static const uint32_t mixed[] = {2};
 
-static rt_runtime *create(struct block_fixture *b, bool lora, bool f32)
+/* What a runtime is besides. */
+enum { LORA = 1, F32 = 2, SINKS = 4 };
+
+/* About as heavy as a few keys, nothing, and as all keys of the longest prompts. */
+static void write_sinks(rt_runtime *rt)
+{
+    const float sinks[LAYERS][HEADS] = {{1.5f, -INFINITY, 4.5f}, {4.5f, 0.5f, 3.0f}};
+    for (uint32_t layer = 0; layer < LAYERS; layer++)
+        assert_int_equal(
+            rt_tensor_write(rt, "attn_sink", layer, 0, sinks[layer], sizeof(sinks[layer])), RT_OK);
+}
+
+static rt_runtime *create(struct block_fixture *b, uint32_t kind)
 {
     struct rt_config config;
     struct rt_error error = {0};
     rt_runtime *rt = NULL;
     block_config(&config);
-    config.block.q_lora_rank = lora ? config.block.q_lora_rank : 0;
-    config.precision = f32 ? RT_PRECISION_F32 : RT_PRECISION_BF16;
+    config.block.q_lora_rank = kind & LORA ? config.block.q_lora_rank : 0;
+    config.precision = kind & F32 ? RT_PRECISION_F32 : RT_PRECISION_BF16;
+    config.sinks = (kind & SINKS) != 0;
     memcpy(config.chunks, chunks, sizeof(chunks));
     config.chunk_count = 2;
     config.prefill_rows = 3;
@@ -57,7 +71,31 @@ static rt_runtime *create(struct block_fixture *b, bool lora, bool f32)
                                        .stages = {[RT_STAGE_STEP_BEGIN] = embed}};
     if (rt_create(&p, &rt, &error) != RT_OK)
         fail_msg("%s", error.message);
+    if (kind & SINKS)
+        write_sinks(rt);
     return rt;
+}
+
+/* A prompt in chunks, and its tokens one by one. */
+static void expect_its_tokens(uint32_t kind, uint32_t length, uint64_t seed)
+{
+    struct block_fixture one, two;
+    rt_runtime *rt = create(&one, kind), *other = create(&two, kind);
+    const rt_seq seq = fixture_open(rt), twin = fixture_open(other);
+    int32_t ids[160];
+    make_ids(ids, length, seed);
+    const struct rt_prompt prompt = {.seq = seq, .tokens = ids, .count = length};
+    prefill(rt, &prompt, 1, false);
+    for (uint32_t t = 0; t < length; t++)
+        step_one(other, twin, ids[t]);
+    const uint16_t *hidden = fixture_address(rt, "hidden", 0);
+    expect_close(hidden + last_of(rt, 0) * HIDDEN, fixture_address(other, "hidden", 0), HIDDEN,
+                 0.02, "length", length);
+    expect_same_past(rt, seq, other, twin);
+    rt_destroy(&rt);
+    rt_destroy(&other);
+    block_close(&one);
+    block_close(&two);
 }
 
 /* Of lengths with 0, 1, 2 and 3 pieces of context in front of the last chunk. */
@@ -65,36 +103,55 @@ static void prompts_are_their_tokens(void **state)
 {
     (void)state;
     static const uint32_t lengths[] = {1, 4, 7, 24, 25, 64, 77, 96, 160};
-    for (uint32_t lora = 0; lora < 2; lora++)
-        for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
-            struct block_fixture one, two;
-            rt_runtime *rt = create(&one, lora, false), *other = create(&two, lora, false);
-            const rt_seq seq = fixture_open(rt), twin = fixture_open(other);
-            int32_t ids[160];
-            make_ids(ids, lengths[i], 5 + i);
-            const struct rt_prompt prompt = {.seq = seq, .tokens = ids, .count = lengths[i]};
-            prefill(rt, &prompt, 1, false);
-            for (uint32_t t = 0; t < lengths[i]; t++)
-                step_one(other, twin, ids[t]);
-            const uint16_t *hidden = fixture_address(rt, "hidden", 0);
-            expect_close(hidden + last_of(rt, 0) * HIDDEN, fixture_address(other, "hidden", 0),
-                         HIDDEN, 0.02, "length", lengths[i]);
-            expect_same_past(rt, seq, other, twin);
-            rt_destroy(&rt);
-            rt_destroy(&other);
-            block_close(&one);
-            block_close(&two);
-        }
+    for (uint32_t kind = 0; kind <= LORA; kind++)
+        for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++)
+            expect_its_tokens(kind, lengths[i], 5 + i);
+}
+
+/* Absorbed, expanded, and expanded with 1 and 3 pieces of context. */
+static void prompts_are_their_tokens_with_sinks(void **state)
+{
+    (void)state;
+    static const uint32_t lengths[] = {3, 24, 77, 160};
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++)
+        expect_its_tokens(LORA | SINKS, lengths[i], 15 + i);
+}
+
+/* Of the same prompt without them: what a sink takes is far above what is compared above. */
+static void sinks_are_heard(void **state)
+{
+    (void)state;
+    struct block_fixture one, two;
+    rt_runtime *rt = create(&one, LORA | SINKS), *other = create(&two, LORA);
+    int32_t ids[77];
+    make_ids(ids, 77, 3);
+    for (uint32_t i = 0; i < 2; i++) {
+        rt_runtime *of = i ? other : rt;
+        const struct rt_prompt prompt = {.seq = fixture_open(of), .tokens = ids, .count = 77};
+        prefill(of, &prompt, 1, false);
+    }
+    const uint16_t *a = fixture_address(rt, "hidden", 0);
+    const uint16_t *b = fixture_address(other, "hidden", 0);
+    double error = 0.0, size = 0.0;
+    for (uint32_t i = last_of(rt, 0) * HIDDEN; i < (last_of(rt, 0) + 1) * HIDDEN; i++) {
+        const double x = (double)rt_bf16_to_float(a[i]), y = (double)rt_bf16_to_float(b[i]);
+        error += (x - y) * (x - y);
+        size += y * y;
+    }
+    assert_true(error > 0.1 * 0.1 * size);
+    rt_destroy(&rt);
+    rt_destroy(&other);
+    block_close(&one);
+    block_close(&two);
 }
 
 /* Several sequences' contexts share the pieces; a row that decodes is beside them. */
-static void mixed_steps_are_separate_ones(void **state)
+static void expect_separate_steps(uint32_t kind)
 {
-    (void)state;
     enum { COUNT = 4 };
     static const uint32_t before[COUNT] = {70, 0, 31, 50}, counts[COUNT] = {9, 5, 10, 1};
     struct block_fixture one, two;
-    rt_runtime *rt = create(&one, true, false), *other = create(&two, true, false);
+    rt_runtime *rt = create(&one, kind), *other = create(&two, kind);
     struct rt_prompt prompts[COUNT];
     rt_seq twins[COUNT];
     int32_t ids[COUNT][96];
@@ -131,13 +188,21 @@ static void mixed_steps_are_separate_ones(void **state)
     block_close(&two);
 }
 
+static void mixed_steps_are_separate_ones(void **state)
+{
+    (void)state;
+    expect_separate_steps(LORA);
+    expect_separate_steps(LORA | SINKS);
+}
+
 /* All that a step leaves: every cache, and hidden. */
 static void replay_is_eager(void **state)
 {
     (void)state;
-    for (uint32_t f32 = 0; f32 < 2; f32++) {
+    static const uint32_t kinds[] = {LORA, LORA | F32, LORA | SINKS};
+    for (size_t k = 0; k < sizeof(kinds) / sizeof(kinds[0]); k++) {
         struct block_fixture one, two;
-        rt_runtime *rt = create(&one, true, f32), *other = create(&two, true, f32);
+        rt_runtime *rt = create(&one, kinds[k]), *other = create(&two, kinds[k]);
         struct rt_tensor t = {.struct_size = sizeof(t)};
         int32_t ids[2][150];
         struct rt_prompt a[2], b[2];
@@ -167,7 +232,7 @@ static void plan_says_which_form(void **state)
 {
     (void)state;
     struct block_fixture b;
-    rt_runtime *rt = create(&b, true, false);
+    rt_runtime *rt = create(&b, LORA);
     const struct rt_blueprint *blueprint = &rt->blueprint;
     assert_true(blueprint->forms[0].absorbed);
     assert_false(blueprint->forms[1].absorbed);
@@ -186,7 +251,7 @@ static void every_graph_is_told_and_drawn(void **state)
 {
     (void)state;
     struct block_fixture b;
-    rt_runtime *rt = create(&b, true, false);
+    rt_runtime *rt = create(&b, LORA);
     struct rt_bucket_stats g = {.struct_size = sizeof(g)};
     uint32_t graphs = 0, chunk_graphs = 0;
     for (; rt_get_bucket_stats(rt, graphs, &g) == RT_OK; graphs++) {
@@ -256,7 +321,7 @@ static void attention_is_in_branches(void **state)
     } expected[] = {{"step_begin", 0},       {"q_b.1", 0},   {"attend.1", 1}, {"w_uv.1", 1},
                     {"prefill_attend.1", 2}, {"o_proj.1", 0}};
     struct block_fixture b;
-    rt_runtime *rt = create(&b, true, false);
+    rt_runtime *rt = create(&b, LORA);
     struct rt_plan_graph g = {.struct_size = sizeof(g)};
     struct rt_error error = {0};
     rt_plan *plan = NULL;
@@ -286,6 +351,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(prompts_are_their_tokens),
+        cmocka_unit_test(prompts_are_their_tokens_with_sinks),
+        cmocka_unit_test(sinks_are_heard),
         cmocka_unit_test(mixed_steps_are_separate_ones),
         cmocka_unit_test(replay_is_eager),
         cmocka_unit_test(plan_says_which_form),

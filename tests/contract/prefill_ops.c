@@ -43,6 +43,7 @@ struct rig {
     _Alignas(256) uint16_t out[TOKENS * HEADS * V];
     _Alignas(256) float lse[TOKENS * HEADS];
     _Alignas(256) int32_t q_first[ROWS + 1], k_first[ROWS + 1];
+    float sink[HEADS]; /* -inf: none */
     uint32_t turn;
 };
 
@@ -86,6 +87,8 @@ static int set_up(void **state)
     fill(r);
     memcpy(r->q_first, q_first, sizeof(q_first));
     memcpy(r->k_first, k_first, sizeof(k_first));
+    for (uint32_t h = 0; h < HEADS; h++)
+        r->sink[h] = -INFINITY;
     *state = r;
     return 0;
 }
@@ -155,8 +158,9 @@ static void expect_query(const struct rig *r, uint32_t token, uint32_t head, uin
         assert_true(isinf(r->lse[i]) && r->lse[i] > 0);
     else
         assert_true(fabs((double)r->lse[i] - log(sum) * lse_factor) < 1e-5);
+    const double divisor = sum + exp((double)r->sink[head]);
     for (uint32_t d = 0; d < V; d++) {
-        const double expected = seen > 0 ? out[d] / sum : 0, found = number(r->out[i * V + d]);
+        const double expected = seen > 0 ? out[d] / divisor : 0, found = number(r->out[i * V + d]);
         if (!(fabs(found - expected) < 6e-3))
             fail_msg("token %u, head %u, number %u: %g, not %g", token, head, d, found, expected);
     }
@@ -200,6 +204,18 @@ static void attends(void **state)
     a.lse_base = RT_LSE_NATURAL;
     run(r, &a);
     expect_all(r, false, 1);
+}
+
+/* A head's is as heavy as a few keys, one's is nothing, one's is all. */
+static void sinks(void **state)
+{
+    struct rig *r = *state;
+    struct rt_mla_prefill_args a = of_projections(r);
+    r->sink[0] = 3;
+    r->sink[2] = INFINITY;
+    a.sink = at(r->sink);
+    run(r, &a);
+    expect_all(r, true, 1);
 }
 
 /* Keys that are the queries' own need no offsets of their own; an older caller's struct is
@@ -280,6 +296,7 @@ static void arguments_refused(void **state)
     INVALID(a.out = 0, "out is null");
     INVALID(a.lse += 2, "is not 4-byte aligned");
     INVALID(a.turn = 0, "turn is null");
+    INVALID(a.sink = at(r->sink) + 2, "sink = 0x");
     INVALID(a.q_head_stride = -8, "q_head_stride = -8 is not a non-negative multiple of 8");
     INVALID(a.v_token_stride = 12, "v_token_stride = 12 is not a non-negative multiple of 8");
     INVALID(a.out_token_stride = INT64_C(1) << 39, "is not below 2^39 elements");
@@ -301,6 +318,7 @@ static void overlaps_refused(void **state)
     INVALID(a.k_rope = at(r->out) + sizeof(r->out) - 16, "and k_rope = 0x");
     INVALID(a.lse = at(r->out) + sizeof(r->out) - 4, "and lse = 0x");
     INVALID(a.q_first = at(r->lse) + 4, "and q_first = 0x");
+    INVALID(a.sink = at(r->lse), "and sink = 0x");
     INVALID(a.turn = at(r->k_first), "and k_first = 0x");
     INVALID(a.turn = at(r->lse) + 4, "and turn = 0x");
     INVALID(a.out_head_stride = V - 8, "out_head_stride of out leads 112 bytes on");
@@ -351,8 +369,13 @@ static void tells_its_kernel(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        OP_TEST(attends),           OP_TEST(own_keys),         OP_TEST(shapes_refused),
-        OP_TEST(arguments_refused), OP_TEST(overlaps_refused), OP_TEST(columns_of_one_tensor),
+        OP_TEST(attends),
+        OP_TEST(own_keys),
+        OP_TEST(shapes_refused),
+        OP_TEST(arguments_refused),
+        OP_TEST(overlaps_refused),
+        OP_TEST(columns_of_one_tensor),
+        OP_TEST(sinks),
         OP_TEST(tells_its_kernel),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

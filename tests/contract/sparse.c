@@ -243,14 +243,6 @@ static void refuse(void (*change)(struct rt_config *config), const char *words)
     assert_string_equal(error.message, words);
 }
 
-static void with_chunks_and_sinks(struct rt_config *config)
-{
-    config->chunks[0] = 32;
-    config->chunk_count = 1;
-    config->topk = 0;
-    config->sinks = 1;
-}
-
 static void with_too_many_tokens(struct rt_config *config)
 {
     config->batch_sizes[2] = 1366;
@@ -264,7 +256,6 @@ static void with_another_geometry(struct rt_config *config)
 static void refusals(void **state)
 {
     (void)state;
-    refuse(with_chunks_and_sinks, "sinks is 1: must be false with prefill.chunks");
     refuse(with_too_many_tokens,
            "batch_sizes[2] is 1366: must be at most 1365 with attention.topk and query length 3");
     refuse(with_another_geometry,

@@ -52,7 +52,7 @@ static void test_launch(void **state)
         assert_int_equal(l.grid[1] * l.grid[2], 1);
         assert_int_equal(l.block[0], RT_MERGE_THREADS);
         assert_true(l.waits);
-        assert_int_equal(l.address_mask, 1 | 1 << 4 | 1 << 8 | 1 << 11 | 1 << 14);
+        assert_int_equal(l.address_mask, 1 | 1 << 4 | 1 << 8 | 1 << 11 | 1 << 14 | 1 << 15);
     }
 }
 
@@ -121,6 +121,12 @@ static void test_f32(void **state)
     rt_ref_merge(&p);
     for (int d = 0; d < 8; d++)
         assert_true(fabs((double)out[d] - (1 + 0x1p-20 + 9) / 4) < 1e-6);
+    assert_true(fabs((double)out_lse - log(4)) < 1e-6);
+    const float sink = (float)log(4); /* as heavy as all of them, and in no lse */
+    p.sink = &sink;
+    rt_ref_merge(&p);
+    for (int d = 0; d < 8; d++)
+        assert_true(fabs((double)out[d] - (1 + 0x1p-20 + 9) / 8) < 1e-6);
     assert_true(fabs((double)out_lse - log(4)) < 1e-6);
 }
 

@@ -120,6 +120,7 @@ static struct rt_prefill_attend_params params(uint32_t rows, uint32_t tokens, ui
         .q_first = place(6),
         .k_first = place(6),
         .turn = place(7),
+        .sink = place(8),
         .scale = 0.07f,
         .rows = rows,
         .tokens = tokens,
