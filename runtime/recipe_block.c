@@ -11,7 +11,6 @@
  * preattend and w_uk are one node, preattend_absorb, where one kernel does both.
  */
 #include "common/math.h"
-#include "driver/comm/comm.h"
 #include "kernels/abi/preattend_absorb.h"
 #include "runtime/multiply.h"
 #include "runtime/recipe_parts.h"
@@ -514,20 +513,16 @@ enum rt_status rt_recipe_add_hidden(struct recipe *b, uint32_t layer)
 {
     const struct rt_config *c = config_of(b);
     const struct rt_dims *dims = &b->s->blueprint->placement.dims;
-    const bool is_first = !b->s->comm || b->s->comm->rank == 0; /* whose bias is everyone's */
     const struct product hidden = {
         .name = "o_proj",
         .x = packed(b, RT_TENSOR_VALUES, dims->v_width),
         .y = packed(b, RT_TENSOR_HIDDEN, c->block.hidden_size),
-        .w = {rt_recipe_weight(b, layer, RT_WEIGHT_O,
-                               is_first ? RT_WEIGHT_O_BIAS : RT_WEIGHT_COUNT)},
+        .w = {rt_recipe_weight(b, layer, RT_WEIGHT_O, rt_recipe_output_bias(b))},
         .batch = 1,
         .k = dims->v_width,
     };
     RT_TRY(add_product(b, layer, &hidden));
-    /* The sum of one is what there is already, and a library captures nothing for it. */
-    const bool is_part = b->s->comm && b->s->comm->ranks > 1;
-    return is_part ? rt_recipe_add_sum(b, layer, hidden.y.base) : RT_OK;
+    return rt_recipe_add_sum(b, layer);
 }
 
 static enum rt_status add_attention(struct recipe *b, uint32_t layer)

@@ -77,8 +77,14 @@ enum rt_status rt_recipe_add_context_rows(struct recipe *b);
 /* What attention over a rank's own keys leaves for the others, of the span's tokens. */
 struct rt_heads_view rt_recipe_given_out(const struct recipe *b);
 struct rt_heads_view rt_recipe_given_lse(const struct recipe *b);
-/* Behind o_proj, of the span's tokens: all ranks' hidden is their sum. */
-enum rt_status rt_recipe_add_sum(struct recipe *b, uint32_t layer, void *hidden);
+/* Of whose product every rank has a part: the bias is rank 0's, or each would add it. */
+static inline enum rt_weight_id rt_recipe_output_bias(const struct recipe *b)
+{
+    return !b->s->comm || b->s->comm->rank == 0 ? RT_WEIGHT_O_BIAS : RT_WEIGHT_COUNT;
+}
+/* Behind o_proj, of the span's tokens: all ranks' hidden is their sum. Nothing in a group of one,
+ * for it is what there is already, and a library captures nothing for it. */
+enum rt_status rt_recipe_add_sum(struct recipe *b, uint32_t layer);
 /* In front of a layer's block; where the sum of hidden is the stage before, and one launch for both
  * is faster, in its place. */
 enum rt_status rt_recipe_add_input_norm(struct recipe *b, uint32_t layer);
@@ -94,10 +100,10 @@ static inline bool rt_recipe_has_context(const struct recipe *b)
 /* All between a layer's two stages, attention among it. */
 enum rt_status rt_recipe_add_block(struct recipe *b, uint32_t layer);
 
-/* Of a step's graph of blocks: decides whether they are one kernel each (is_whole, whole_block),
- * and notes why in the program. */
+/* Of a step's graph of blocks: decides whether they are one kernel each (is_whole, whole_block), on
+ * all ranks alike, and notes why in the program. */
 enum rt_status rt_recipe_choose_whole(struct recipe *b);
-/* All between a layer's two stages as one kernel. */
+/* All between a layer's two stages as one kernel, with the sum over ranks behind it. */
 enum rt_status rt_recipe_add_whole(struct recipe *b, uint32_t layer);
 
 /* Parts of a block, of the span's tokens: from hidden to queries and the cache, with what of an

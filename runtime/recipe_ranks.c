@@ -25,6 +25,11 @@ static const struct rt_dims *dims_of(const struct recipe *b)
     return &b->s->blueprint->placement.dims;
 }
 
+static bool is_part(const struct recipe *b)
+{
+    return b->s->comm && b->s->comm->ranks > 1;
+}
+
 static uint32_t element_bytes(const struct recipe *b)
 {
     return dims_of(b)->is_f32 ? sizeof(float) : sizeof(uint16_t);
@@ -122,10 +127,14 @@ static enum rt_status add_chosen(struct recipe *b, const char *name, uint32_t la
 }
 
 /* Every rank has the product of its own heads. */
-enum rt_status rt_recipe_add_sum(struct recipe *b, uint32_t layer, void *hidden)
+enum rt_status rt_recipe_add_sum(struct recipe *b, uint32_t layer)
 {
+    const struct rt_config *const c = &b->s->blueprint->config;
+    if (!is_part(b))
+        return RT_OK;
+    void *const hidden = rt_recipe_at_span(b, RT_TENSOR_HIDDEN, 0, c->block.hidden_size);
     const struct rt_collective sum =
-        rt_ranks_sum(&b->s->blueprint->config, b->s->comm, (uintptr_t)hidden, rt_recipe_tokens(b));
+        rt_ranks_sum(c, b->s->comm, (uintptr_t)hidden, rt_recipe_tokens(b));
     return add_chosen(b, "o_proj_sum", layer, &sum);
 }
 
@@ -133,7 +142,7 @@ enum rt_status rt_recipe_add_stage_exchange(struct recipe *b, const struct rt_st
                                             uint32_t layer)
 {
     char name[RT_LABEL_BYTES];
-    if (!b->s->comm || b->s->comm->ranks == 1)
+    if (!is_part(b))
         return RT_OK;
     const struct rt_collective c =
         rt_stage_exchange_work(x, b->s->blueprint, b->s->arena, b->s->comm, b->spec);

@@ -2,12 +2,15 @@
 /*
  * Blocks that are one kernel each:
  *
- *   hidden ─> mla_block ─> hidden        layer after layer, each with an exchange of its own among
- *                                        its neighbours
+ *   hidden ─> mla_block ─(o_proj_sum)─> hidden    layer after layer, each with an exchange of its
+ *                                                 own among its neighbours
  *
- * A graph has them in all layers or in none, for the schedule node is for chains alone.
+ * A graph has them in all layers or in none, for the schedule node is for chains alone; and on all
+ * ranks or on none: their forms round otherwise, and a chain's sums may have the next norm in them.
  */
+#include "driver/comm/comm.h"
 #include "kernels/abi/mla_block.h"
+#include "runtime/rank_agree.h"
 #include "runtime/recipe_parts.h"
 #include "runtime/whole_block.h"
 
@@ -62,7 +65,7 @@ static struct rt_mla_block_params params_of(const struct recipe *b, uint32_t lay
                     lora ? RT_WEIGHT_Q_A_BIAS : RT_WEIGHT_Q_BIAS),
         .kv_a = weight(b, layer, RT_WEIGHT_KV_A, RT_WEIGHT_KV_A_BIAS),
         .kv_b = weight(b, layer, RT_WEIGHT_KV_B, RT_WEIGHT_COUNT),
-        .o = weight(b, layer, RT_WEIGHT_O, RT_WEIGHT_O_BIAS),
+        .o = weight(b, layer, RT_WEIGHT_O, rt_recipe_output_bias(b)),
         .rope = rt_recipe_rope_view(b),
         .exchange = exchange(b, layer),
         .stale = exchange(b, layer > 0 ? layer - 1 : layers - 1),
@@ -114,17 +117,24 @@ static enum rt_status resolve(const struct recipe *b, struct rt_variant *variant
 {
     struct rt_work work;
     RT_TRY(rt_whole_block_resolve(b->s->blueprint, b->spec, variant, err));
-    RT_REQUIRE(!b->s->comm, err, RT_ERR_UNSUPPORTED, "mla_block sums nothing over ranks");
     for (uint32_t layer = 0; layer < config_of(b)->geometry.layers; layer++)
         RT_TRY(check_weights(b, layer, err));
     const struct rt_mla_block_params first = params_of(b, 0);
     return rt_op_build(b->s->kernels, variant, &first, sizeof(first), &work, err);
 }
 
+/* A plan's ranks are nobody who could be asked. */
+static bool has_others(const struct recipe *b)
+{
+    return b->s->comm && b->s->comm->ranks > 1 && b->s->comm->exchange;
+}
+
 enum rt_status rt_recipe_choose_whole(struct recipe *b)
 {
     struct rt_error why_not = {.status = RT_OK};
-    const enum rt_status status = resolve(b, &b->whole_block, &why_not);
+    enum rt_status status = resolve(b, &b->whole_block, &why_not);
+    if (has_others(b))
+        status = rt_rank_agree(b->s->comm, status, &why_not);
     b->is_whole = status == RT_OK;
     if (status != RT_OK && status != RT_ERR_UNSUPPORTED)
         return rt_fail(b->err, status, "%s", why_not.message);
@@ -140,5 +150,6 @@ enum rt_status rt_recipe_add_whole(struct recipe *b, uint32_t layer)
     const struct rt_mla_block_params p = params_of(b, layer);
     struct rt_work work;
     RT_TRY(rt_op_build(b->s->kernels, &b->whole_block, &p, sizeof(p), &work, b->err));
-    return rt_recipe_add(b, rt_op_name(RT_OP_MLA_BLOCK), layer, &work);
+    RT_TRY(rt_recipe_add(b, rt_op_name(RT_OP_MLA_BLOCK), layer, &work));
+    return rt_recipe_add_sum(b, layer);
 }

@@ -175,29 +175,17 @@ static void test_no_rank_is_idle(void **state)
 /* Each call of rank 1's communicator that two steps make, failed once. */
 static enum rt_status fail_at(struct rank_seat *seat)
 {
-    const uint64_t *const at = (const uint64_t *)seat->bench->user;
-    if (seat->rank == 1)
-        seat->ranks->comm.probe.fail_at = seat->ranks->comm.probe.calls + *at;
+    rank_fail_call(seat);
     return steps_of(seat, 2, 1, 0);
 }
 
 static void test_calls_that_fail(void **state)
 {
     static struct rank_bench b;
-    uint32_t failed = 0;
     (void)state;
     open_bench(&b, 2, 2, RT_PRECISION_BF16);
-    for (uint64_t at = 1; at < 64; at++) {
-        b.user = &at;
-        rank_bench_run(&b, fail_at);
-        if (b.seats[1].status == RT_OK)
-            break;
-        rank_bench_failed(&b, 1, RT_ERR_RANKS, "failed: injected failure");
-        rank_bench_failed(&b, 0, RT_ERR_RANKS, "injected failure");
-        failed++;
-    }
-    rank_bench_all_well(&b);
-    assert_true(failed >= 2 * (1 + 2 * RANKS_LAYERS)); /* a post, and two exchanges a layer */
+    assert_true(rank_bench_fail_each(&b, fail_at) >=
+                2 * (1 + 2 * RANKS_LAYERS)); /* a post, and two exchanges a layer */
     rank_bench_close(&b);
 }
 

@@ -228,29 +228,17 @@ static void test_nodes(void **state)
 /* Each call of rank 1's communicator that a step makes, failed once. */
 static enum rt_status fail_at(struct rank_seat *seat)
 {
-    const uint64_t *const at = (const uint64_t *)seat->bench->user;
-    if (seat->rank == 1)
-        seat->ranks->comm.probe.fail_at = seat->ranks->comm.probe.calls + *at;
+    rank_fail_call(seat);
     return rank_step(seat, RANKS_ROWS, 0) == RT_OK ? RT_OK : seat->error.status;
 }
 
 static void test_calls_that_fail(void **state)
 {
     static struct rank_bench b;
-    uint32_t failed = 0;
     (void)state;
     open_bench(&b, 2);
-    for (uint64_t at = 1; at < 32; at++) {
-        b.user = &at;
-        rank_bench_run(&b, fail_at);
-        if (b.seats[1].status == RT_OK)
-            break;
-        rank_bench_failed(&b, 1, RT_ERR_RANKS, "failed: injected failure");
-        rank_bench_failed(&b, 0, RT_ERR_RANKS, "injected failure");
-        failed++;
-    }
-    rank_bench_all_well(&b);
-    assert_true(failed >= 1 + 2 * RANKS_LAYERS + 2); /* a post, two sums a layer, two at the end */
+    assert_true(rank_bench_fail_each(&b, fail_at) >=
+                1 + 2 * RANKS_LAYERS + 2); /* a post, two sums a layer, two at the end */
     rank_bench_close(&b);
 }
 

@@ -3,6 +3,7 @@
 
 #include "common/bf16.h"
 #include "common/check.h"
+#include "runtime/ranks_impl.h"
 #include "tests/support/fixture.h"
 
 #include <math.h>
@@ -44,6 +45,18 @@ static struct rt_weight part_of(const struct rank_seat *seat, const char *name,
     return w;
 }
 
+/* Its numbers are the first of all. */
+static enum rt_status bind_bias(const struct rank_seat *seat, const struct rt_config *config,
+                                uint32_t layer, rt_weights *weights, struct rt_error *err)
+{
+    const struct rt_weight bias = {.struct_size = sizeof(bias),
+                                   .dtype = RT_DTYPE_BF16,
+                                   .address = (uintptr_t)seat->bench->blocks.numbers,
+                                   .rows = 1,
+                                   .columns = config->block.hidden_size};
+    return rt_weights_bind(weights, layer, "o_proj.bias", &bias, err);
+}
+
 /* The walk of block_open, whose numbers these are. */
 static enum rt_status bind(const struct rank_seat *seat, const struct rt_config *config,
                            rt_weights *weights, struct rt_error *err)
@@ -59,6 +72,7 @@ static enum rt_status bind(const struct rank_seat *seat, const struct rt_config 
             const struct rt_weight part = part_of(seat, name, &w);
             RT_TRY(rt_weights_bind(weights, layer, name, &part, err));
         }
+        RT_TRY(bind_bias(seat, config, layer, weights, err));
     }
     return RT_OK;
 }
@@ -71,6 +85,11 @@ static float input(uint32_t step, uint32_t layer, uint32_t token, uint32_t i)
     return (float)(int32_t)fixture_random(&seed) * (1.0f / 2147483648.0f);
 }
 
+static uint32_t width_of(const struct rank_seat *seat)
+{
+    return seat->bench->blocks.config.block.hidden_size;
+}
+
 static int before(void *user, const struct rt_stage_context *context)
 {
     const struct rank_seat *const seat = user;
@@ -78,9 +97,9 @@ static int before(void *user, const struct rt_stage_context *context)
     if (rt_tensor(context->runtime, "hidden", 0, &t) != RT_OK)
         return 1;
     for (uint32_t token = 0; token < context->tokens && token < RANKS_TOKENS; token++)
-        for (uint32_t i = 0; i < RANKS_HIDDEN; i++) {
+        for (uint32_t i = 0; i < width_of(seat); i++) {
             const float value = input(seat->step, context->layer, token, i);
-            const uint64_t at = token * RANKS_HIDDEN + i;
+            const uint64_t at = token * width_of(seat) + i;
             if (t.dtype == RT_DTYPE_F32)
                 ((float *)(uintptr_t)t.address)[at] = value;
             else
@@ -96,8 +115,8 @@ static int after(void *user, const struct rt_stage_context *context)
     if (rt_tensor(context->runtime, "hidden", 0, &t) != RT_OK || seat->step >= seat->bench->steps)
         return 1;
     for (uint32_t token = 0; token < context->tokens && token < RANKS_TOKENS; token++)
-        for (uint32_t i = 0; i < RANKS_HIDDEN; i++) {
-            const uint64_t at = token * RANKS_HIDDEN + i;
+        for (uint32_t i = 0; i < width_of(seat); i++) {
+            const uint64_t at = token * width_of(seat) + i;
             const float value =
                 t.dtype == RT_DTYPE_F32
                     ? ((const float *)(uintptr_t)t.address)[at]
@@ -205,13 +224,19 @@ static void *work(void *user)
 void rank_bench_open(struct rank_bench *b, uint32_t ranks, enum rt_precision precision)
 {
     struct rt_config config;
-    *b = (struct rank_bench){.ranks = ranks, .timeout_ms = TIMEOUT_MS, .steps = RANKS_STEPS};
-    (void)snprintf(b->path, sizeof(b->path), "ranks.%ld.group", (long)getpid());
     block_config(&config);
-    (void)snprintf(config.device, sizeof(config.device), "host");
     config.geometry.heads = RANKS_HEADS;
     config.precision = precision;
-    block_open(&b->blocks, &config, 7);
+    rank_bench_open_as(b, ranks, &config);
+}
+
+void rank_bench_open_as(struct rank_bench *b, uint32_t ranks, const struct rt_config *config)
+{
+    struct rt_config mine = *config;
+    *b = (struct rank_bench){.ranks = ranks, .timeout_ms = TIMEOUT_MS, .steps = RANKS_STEPS};
+    (void)snprintf(b->path, sizeof(b->path), "ranks.%ld.group", (long)getpid());
+    (void)snprintf(mine.device, sizeof(mine.device), "host");
+    block_open(&b->blocks, &mine, 7);
 }
 
 void rank_bench_close(struct rank_bench *b)
@@ -267,4 +292,27 @@ void rank_bench_failed(const struct rank_bench *b, uint32_t rank, enum rt_status
     if (s->status != status || !strstr(s->error.message, part))
         fail_msg("rank %u: %d \"%s\", expected %d and \"%s\" in it", rank, (int)s->status,
                  s->error.message, (int)status, part);
+}
+
+/* ---- calls that fail ------------------------------------------------------------------------- */
+
+#define MOST_CALLS 64u
+
+void rank_fail_call(struct rank_seat *seat)
+{
+    if (seat->rank == 1)
+        seat->ranks->comm.probe.fail_at = seat->ranks->comm.probe.calls + seat->bench->failing;
+}
+
+uint32_t rank_bench_fail_each(struct rank_bench *b, rank_fn fn)
+{
+    for (b->failing = 1; b->failing < MOST_CALLS; b->failing++) {
+        rank_bench_run(b, fn);
+        if (b->seats[1].status == RT_OK)
+            break;
+        rank_bench_failed(b, 1, RT_ERR_RANKS, "failed: injected failure");
+        rank_bench_failed(b, 0, RT_ERR_RANKS, "injected failure");
+    }
+    rank_bench_all_well(b);
+    return (uint32_t)b->failing - 1;
 }

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Programs of ranks: what those that share a context have for each other, and what goes in one
- * launch where that was faster. */
+ * launch where that was faster; blocks that are one kernel each. */
 #include "kernels/abi/all_reduce_norm.h"
 #include "kernels/abi/context_merge.h"
+#include "kernels/abi/mla_block.h"
 #include "runtime/ranks_impl.h"
 #include "tests/unit/recipe_plan.h"
+
+#include <stdio.h>
 
 /* ---- ranks that share a context -------------------------------------------------------------- */
 
@@ -173,12 +176,50 @@ static void test_what_one_shot_gets(void **state)
     rt_program_free(&p);
 }
 
+/* ---- blocks as one kernel -------------------------------------------------------------------- */
+
+/* Each with the sum behind it, of the hidden that it leaves; norms are in the blocks. */
+static void test_blocks_as_one_kernel(void **state)
+{
+    (void)state;
+    struct rt_config c = block_config();
+    struct rt_comm comm = {.ranks = 8, .rank = 3}; /* that nobody meets */
+    struct planned x;
+    struct rt_program p = {0};
+    struct rt_error err = {0};
+    c.geometry.layers = 3;
+    c.input_norm = 1;
+    plan(&x, &c);
+    x.source.comm = &comm;
+    if (rt_recipe_make(&x.source, &x.b->specs[0], NULL, &p, &err) != RT_OK)
+        fail_msg("%s", err.message);
+    assert_non_null(strstr(p.form, "a block is one kernel: "));
+    assert_int_equal(count_stages(&p, "input_norm."), 0);
+    assert_int_equal(count_stages(&p, "o_proj_sum."), 3);
+    for (uint32_t layer = 0; layer < 3; layer++) {
+        char name[32];
+        struct rt_mla_block_params block;
+        (void)snprintf(name, sizeof(name), "mla_block.%u", layer);
+        const struct rt_stage *const at = &p.stages[stage_at(&p, name)];
+        const struct rt_collective *const sum = &at[1].work->collective;
+        memcpy(&block, at->work->launch.params, sizeof(block));
+        assert_int_equal(at[1].work->kind, RT_WORK_COLLECTIVE);
+        assert_int_equal(sum->from, (uintptr_t)block.hidden);
+        assert_int_equal(sum->to, sum->from);
+        assert_int_equal(sum->count, x.b->specs[0].tokens * c.block.hidden_size);
+        assert_non_null(block.input_norm.weight);
+    }
+    rt_program_free(&p);
+    forget(&x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_context),
         cmocka_unit_test(test_ranks_in_one_shot),
         cmocka_unit_test(test_what_one_shot_gets),
+        cmocka_unit_test(test_blocks_as_one_kernel),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
