@@ -149,7 +149,8 @@ static enum rt_status create(struct rt_decoder *d, const struct rt_decoder_param
 {
     RT_MODELS_TRY(configure(d, params, err));
     RT_MODELS_TRY(open_device(d, err));
-    RT_MODELS_TRY(rt_decoder_scratch_make(d, err)); /* what fails of it does so at once */
+    RT_MODELS_TRY(
+        rt_decoder_scratch_make(d, params->ranks, err)); /* what fails of it does so at once */
     const uint64_t begun = now_ns();
     RT_MODELS_TRY(rt_decoder_weights_load(params, &d->config, d->device, &d->weights, err));
     const uint64_t loaded = now_ns();

@@ -57,7 +57,8 @@ struct rt_decoder {
     struct rt_decoder_scratch scratch;
     struct rt_decoder_products *products;
     uint32_t product_count;
-    /* Up to how many tokens rt_moe_block takes through a dense MLP, and through a mixture. */
+    /* Up to how many tokens rt_moe_block takes through a dense MLP, and through a mixture, on all
+     * ranks. */
     uint32_t block_tokens[2];
     struct rt_decoder_tensors tensors;
     rt_runtime *runtime;
@@ -94,8 +95,8 @@ enum rt_status rt_decoder_check_model(const struct rt_model *m, struct rt_error 
 /* ---- decoder_scratch.c ---- */
 
 /* Products and scratch memory for all graphs of the configuration; rt_decoder_scratch_free gives
- * them back, also behind a failure. */
-enum rt_status rt_decoder_scratch_make(struct rt_decoder *d, struct rt_error *err);
+ * them back, also behind a failure. All ranks of the group, which may be null, come here. */
+enum rt_status rt_decoder_scratch_make(struct rt_decoder *d, rt_ranks *ranks, struct rt_error *err);
 void rt_decoder_scratch_free(struct rt_decoder *d);
 /* The longest query of the configuration. */
 uint32_t rt_decoder_longest_query(const struct rt_decoder *d);

@@ -359,7 +359,10 @@ static enum rt_status find_block_tokens(struct rt_decoder *d, bool mixture, uint
     return RT_OK;
 }
 
-static enum rt_status find_blocks(struct rt_decoder *d, uint64_t *exchange, struct rt_error *err)
+/* On all ranks alike: a kernel's router need not come to the bits of the operators in its place,
+ * and by other bits a token may go to other experts. */
+static enum rt_status find_blocks(struct rt_decoder *d, rt_ranks *ranks, uint64_t *exchange,
+                                  struct rt_error *err)
 {
     bool any[2] = {false, false};
     for (uint32_t l = 0; l < d->model.layers; l++)
@@ -367,7 +370,7 @@ static enum rt_status find_blocks(struct rt_decoder *d, uint64_t *exchange, stru
     for (int mixture = 0; mixture < 2; mixture++)
         if (any[mixture])
             RT_MODELS_TRY(find_block_tokens(d, mixture != 0, exchange, err));
-    return RT_OK;
+    return ranks ? rt_ranks_least(ranks, d->block_tokens, 2, err) : RT_OK;
 }
 
 static enum rt_status clear_exchange(struct rt_decoder_scratch *s, uint64_t bytes,
@@ -383,7 +386,7 @@ static enum rt_status clear_exchange(struct rt_decoder_scratch *s, uint64_t byte
     return status;
 }
 
-enum rt_status rt_decoder_scratch_make(struct rt_decoder *d, struct rt_error *err)
+enum rt_status rt_decoder_scratch_make(struct rt_decoder *d, rt_ranks *ranks, struct rt_error *err)
 {
     static const int32_t nobody = 0;
     struct rt_decoder_scratch *const s = &d->scratch;
@@ -392,7 +395,7 @@ enum rt_status rt_decoder_scratch_make(struct rt_decoder *d, struct rt_error *er
     RT_MODELS_TRY(rt_sample_workspace(most_batch(d), rt_decoder_longest_query(d),
                                       d->model.vocab_size, &w.sampling, err));
     RT_MODELS_TRY(pairs_bytes(d, &w.pairs, err));
-    RT_MODELS_TRY(find_blocks(d, &w.exchange, err));
+    RT_MODELS_TRY(find_blocks(d, ranks, &w.exchange, err));
     lay_out(d, &w, s);
     RT_MODELS_TRY(rt_memory_create(d->device, s->bytes, &s->memory, &s->address, err));
     make_addresses(s);

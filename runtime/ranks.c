@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "replayrt/ranks.h"
 
+#include "common/math.h"
 #include "runtime/one_shot.h"
 #include "runtime/ranks_impl.h"
 
@@ -103,6 +104,20 @@ enum rt_status rt_ranks_cut(const rt_ranks *ranks, struct rt_config *config, str
     RT_REQUIRE(ranks, error, RT_ERR_INVALID, "rt_ranks_cut: ranks is null");
     RT_CHECK_STRUCT(config, error);
     return rt_ranks_cut_heads(ranks->comm.ranks, config, error);
+}
+
+enum rt_status rt_ranks_least(rt_ranks *ranks, uint32_t *numbers, uint32_t count,
+                              struct rt_error *error)
+{
+    uint32_t all[RT_MAX_RANKS * RT_MAX_LEAST];
+    RT_REQUIRE(ranks, error, RT_ERR_INVALID, "rt_ranks_least: ranks is null");
+    RT_REQUIRE(numbers, error, RT_ERR_INVALID, "rt_ranks_least: numbers is null");
+    RT_REQUIRE(count >= 1 && count <= RT_MAX_LEAST, error, RT_ERR_INVALID,
+               "rt_ranks_least: %" PRIu32 " numbers, must be 1 to %d", count, RT_MAX_LEAST);
+    RT_TRY(rt_comm_gather(&ranks->comm, numbers, all, count * (uint32_t)sizeof(*numbers), error));
+    for (uint32_t i = 0; i < ranks->comm.ranks * count; i++)
+        numbers[i % count] = rt_min_u32(numbers[i % count], all[i]);
+    return RT_OK;
 }
 
 /* ---- create and destroy ---------------------------------------------------------------------- */

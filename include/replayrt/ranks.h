@@ -99,6 +99,17 @@ RT_API enum rt_status rt_ranks_get_info(const rt_ranks *ranks, struct rt_ranks_i
 RT_API enum rt_status rt_ranks_cut(const rt_ranks *ranks, struct rt_config *config,
                                    struct rt_error *error);
 
+/*
+ * numbers [count], of 1..RT_MAX_LEAST each: becomes, on all ranks, the least that any of them has.
+ * For what ranks must decide alike and may each find otherwise, such as how many tokens a kernel
+ * serves on their device. All ranks make this call at the same point, not while a step is in
+ * flight; with and without a runtime. Blocks until all do, at most for timeout_ms.
+ * RT_ERR_INVALID; RT_ERR_RANKS, and *numbers is as it was.
+ */
+#define RT_MAX_LEAST 16
+RT_API enum rt_status rt_ranks_least(rt_ranks *ranks, uint32_t *numbers, uint32_t count,
+                                     struct rt_error *error);
+
 /* ---- exchanges behind stages ----------------------------------------------------------------- */
 
 #define RT_MAX_STAGE_EXCHANGES 8

@@ -245,6 +245,56 @@ static void test_a_killed_rank(void **state)
     rank_bench_close(&b);
 }
 
+/* ---- what ranks decide alike ----------------------------------------------------------------- */
+
+static enum rt_status find_least(struct rank_seat *seat)
+{
+    uint32_t n[3] = {seat->rank, 7 - seat->rank, UINT32_MAX};
+    const enum rt_status status = rt_ranks_least(seat->ranks, n, 3, &seat->error);
+    if (status != RT_OK)
+        return status;
+    if (n[0] != 0 || n[1] != 8 - seat->bench->ranks || n[2] != UINT32_MAX)
+        return RT_ERR_INTERNAL;
+    return rank_step(seat, RANKS_ROWS, 0); /* as well as before */
+}
+
+static enum rt_status another_number(struct rank_seat *seat)
+{
+    uint32_t n[2] = {5, 6};
+    const enum rt_status status =
+        rt_ranks_least(seat->ranks, n, seat->rank == 1 ? 2 : 1, &seat->error);
+    return n[0] == 5 && n[1] == 6 ? status : RT_ERR_INTERNAL;
+}
+
+static enum rt_status bad_numbers(struct rank_seat *seat)
+{
+    uint32_t n[RT_MAX_LEAST + 1] = {0};
+    if (rt_ranks_least(NULL, n, 1, NULL) != RT_ERR_INVALID ||
+        rt_ranks_least(seat->ranks, NULL, 1, NULL) != RT_ERR_INVALID ||
+        rt_ranks_least(seat->ranks, n, 0, NULL) != RT_ERR_INVALID)
+        return RT_ERR_INTERNAL;
+    return rt_ranks_least(seat->ranks, n, RT_MAX_LEAST + 1, &seat->error);
+}
+
+static void test_the_least_of_all(void **state)
+{
+    static struct rank_bench b;
+    (void)state;
+    for (uint32_t ranks = 1; ranks <= 3; ranks += 2) {
+        rank_bench_open(&b, ranks, RT_PRECISION_BF16);
+        rank_bench_run(&b, find_least);
+        rank_bench_all_well(&b);
+        rank_bench_run(&b, bad_numbers);
+        rank_bench_failed(&b, 0, RT_ERR_INVALID, "rt_ranks_least: 17 numbers, must be 1 to 16");
+        rank_bench_close(&b);
+    }
+    rank_bench_open(&b, 2, RT_PRECISION_BF16);
+    rank_bench_run(&b, another_number);
+    rank_bench_failed(&b, 0, RT_ERR_RANKS, "rank 1 has elements 8, rank 0 (this one) 4");
+    rank_bench_failed(&b, 1, RT_ERR_RANKS, "rank 0 has elements 4, rank 1 (this one) 8");
+    rank_bench_close(&b);
+}
+
 /* ---- refusals -------------------------------------------------------------------------------- */
 
 static void refused(const struct rt_ranks_params *p, const char *story)
@@ -342,12 +392,12 @@ static void test_what_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_as_one_rank),     cmocka_unit_test(test_one_rank_exchanges_nothing),
-        cmocka_unit_test(test_an_idle_rank),    cmocka_unit_test(test_another_batch),
-        cmocka_unit_test(test_other_graphs),    cmocka_unit_test(test_other_layers),
-        cmocka_unit_test(test_a_step_behind),   cmocka_unit_test(test_a_stage_that_fails),
-        cmocka_unit_test(test_a_killed_rank),   cmocka_unit_test(test_arguments),
-        cmocka_unit_test(test_what_is_refused),
+        cmocka_unit_test(test_as_one_rank),      cmocka_unit_test(test_one_rank_exchanges_nothing),
+        cmocka_unit_test(test_an_idle_rank),     cmocka_unit_test(test_another_batch),
+        cmocka_unit_test(test_other_graphs),     cmocka_unit_test(test_other_layers),
+        cmocka_unit_test(test_a_step_behind),    cmocka_unit_test(test_a_stage_that_fails),
+        cmocka_unit_test(test_a_killed_rank),    cmocka_unit_test(test_arguments),
+        cmocka_unit_test(test_the_least_of_all), cmocka_unit_test(test_what_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Decoders cut over ranks, threads of this program: the logits and tokens of all of them, replayed
- * and eager, how much each has, and every call of a communicator failing once. Beside one rank's
- * and recordings: tests/contract/decode_ranks.py.
+ * and eager, how much each has, which MLPs are one kernel, and every call of a communicator failing
+ * once. Beside one rank's and recordings: tests/contract/decode_ranks.py.
  */
+#include "models/decoder_impl.h"
 #include "replayrt/decoder.h"
 #include "runtime/ranks_impl.h"
 #include "tests/models/place_rig.h"
@@ -20,9 +21,28 @@
 #define VOCAB 256u
 #define LIMIT_MS 10000
 
-/* Whether steps are eager; the call of rank 1's communicator that fails, 0: none. */
+/* The host device is taken for one of compute capability 9.0, with C references, where this is so:
+ * before ranks begin. */
+static bool is_hopper;
+
+enum rt_status __real_rt_driver_open(const char *device, struct rt_driver *out, char *why,
+                                     size_t why_bytes, struct rt_error *err);
+enum rt_status __wrap_rt_driver_open(const char *device, struct rt_driver *out, char *why,
+                                     size_t why_bytes, struct rt_error *err);
+
+enum rt_status __wrap_rt_driver_open(const char *device, struct rt_driver *out, char *why,
+                                     size_t why_bytes, struct rt_error *err)
+{
+    const enum rt_status status = __real_rt_driver_open(device, out, why, why_bytes, err);
+    if (status == RT_OK && is_hopper)
+        out->caps.cc = 90;
+    return status;
+}
+
+/* Whether steps are eager; of which rank blocks are split, no rank's: none's; the call of rank 1's
+ * communicator that fails, 0: none. */
 struct plan {
-    uint32_t ranks, flags;
+    uint32_t ranks, flags, split;
     uint64_t fail_at;
     char path[64];
     const struct rt_model *model;
@@ -35,6 +55,7 @@ struct seat {
     float logits[STEPS][ROWS][VOCAB];
     int32_t tokens[STEPS][ROWS];
     struct rt_decoder_info info;
+    uint32_t block_tokens[2];
     enum rt_status status;
     struct rt_error error;
 };
@@ -88,6 +109,7 @@ static enum rt_status decode(struct seat *s, rt_decoder *d)
     rt_seq seqs[ROWS];
     s->info.struct_size = sizeof(s->info);
     TELL(s, d, rt_decoder_get_info(d, &s->info));
+    memcpy(s->block_tokens, d->block_tokens, sizeof(s->block_tokens));
     for (uint32_t r = 0; r < ROWS; r++) {
         TELL(s, d, rt_seq_open(rt_decoder_runtime(d), NULL, &seqs[r]));
         TELL(s, d, rt_decoder_sample(d, seqs[r], r ? &warm : NULL));
@@ -110,6 +132,7 @@ static enum rt_status create_and_decode(struct seat *s, rt_ranks *ranks)
     config.batch_size_count = 1;
     config.max_sequences = ROWS;
     config.max_length = 64;
+    config.split_blocks = s->rank == s->plan->split;
     const struct rt_decoder_params params = {.struct_size = sizeof(params),
                                              .config = &config,
                                              .model = s->plan->model,
@@ -142,7 +165,7 @@ static void *sit(void *user)
 
 static struct plan plan_of(const struct rt_model *m, const rt_checkpoint *c, uint32_t ranks)
 {
-    struct plan p = {.ranks = ranks, .model = m, .checkpoint = c};
+    struct plan p = {.ranks = ranks, .split = MOST, .model = m, .checkpoint = c};
     (void)snprintf(p.path, sizeof(p.path), "decoder_ranks.%ld.group", (long)getpid());
     return p;
 }
@@ -224,6 +247,33 @@ static void test_bytes(void **state)
     rt_checkpoint_close(&c);
 }
 
+/* ---- MLPs as one kernel ---------------------------------------------------------------------- */
+
+/* All ranks have that kernel for as many tokens: for none where one of them has it for none. */
+static void test_blocks_of_all_or_none(void **state)
+{
+    const struct rt_model m = read_model(GOLDEN "deepseek_v3");
+    rt_checkpoint *c = open_good(GOLDEN "deepseek_v3");
+    struct plan plan = plan_of(&m, c, 4);
+    static struct seat seats[MOST];
+    (void)state;
+    is_hopper = true;
+    for (int split = 0; split < 2; split++) {
+        plan.split = split ? 1 : MOST;
+        run(&plan, seats);
+        all_well(&plan, seats);
+        for (uint32_t r = 0; r < plan.ranks; r++) {
+            for (int mixture = 0; mixture < 2; mixture++)
+                assert_int_equal(seats[r].block_tokens[mixture] > 0, !split);
+            assert_memory_equal(seats[r].block_tokens, seats[0].block_tokens,
+                                sizeof(seats[r].block_tokens));
+            assert_memory_equal(seats[r].logits, seats[0].logits, sizeof(seats[r].logits));
+        }
+    }
+    is_hopper = false;
+    rt_checkpoint_close(&c);
+}
+
 /* ---- what fails ------------------------------------------------------------------------------ */
 
 /* From the group's first word to the last step, each call once: of rank 1, which the other hears
@@ -247,7 +297,8 @@ static void test_calls_that_fail(void **state)
         failed++;
     }
     all_well(&plan, seats);
-    assert_true(failed >= STEPS * (1 + 2 * m.layers + 1)); /* a post, two sums a layer, logits */
+    /* A post, two sums a layer, logits; and what decoders agree on. */
+    assert_true(failed >= STEPS * (1 + 2 * m.layers + 1) + 1);
     rt_checkpoint_close(&c);
 }
 
@@ -256,6 +307,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_bits),
         cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_blocks_of_all_or_none),
         cmocka_unit_test(test_calls_that_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
