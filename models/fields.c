@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <float.h>
+#include <inttypes.h>
 #include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,9 +39,12 @@ enum rt_status rt_fields_open(struct rt_fields *out, const char *label, const vo
     RT_MODELS_REQUIRE(rt_scan_peek(&s) == RT_SCAN_OBJECT, err, RT_ERR_CONFIG,
                       "%s: is not an object of JSON", label);
     (void)rt_scan_skip(&s);
-    RT_MODELS_REQUIRE(rt_scan_end(&s), err, RT_ERR_CONFIG, "%s: has %s at byte %zu", label,
-                      s.problem, (size_t)(s.at - out->whole));
-    return RT_OK;
+    if (rt_scan_end(&s))
+        return RT_OK;
+    uint32_t column;
+    const uint32_t line = rt_scan_line(out->whole, s.at, &column);
+    return rt_models_fail(err, RT_ERR_CONFIG, "%s:%" PRIu32 ": has %s at column %" PRIu32, label,
+                          line, s.problem, column);
 }
 
 /* ---- finding and failing --------------------------------------------------------------------- */
@@ -58,14 +62,6 @@ static void find(const struct rt_fields *f, const char *key, struct rt_scan *out
             *out = s;
         (void)rt_scan_skip(&s);
     }
-}
-
-static uint32_t line_of(const struct rt_fields *f, const struct rt_scan *at)
-{
-    uint32_t line = 1;
-    for (const char *c = f->whole; c < at->at; c++)
-        line += *c == '\n';
-    return line;
 }
 
 /* As it stands in the text, a list or an object by that word, a long one cut. */
@@ -88,7 +84,7 @@ static enum rt_status fail_at(const struct rt_fields *f, const char *key, const 
     char shown[SHOWN_BYTES];
     show(*at, shown);
     return rt_models_fail(err, RT_ERR_CONFIG, "%s:%u: %s%s is %s: must be %s", f->label,
-                          line_of(f, at), f->prefix, key, shown, must);
+                          rt_scan_line(f->whole, at->at, NULL), f->prefix, key, shown, must);
 }
 
 /* *given says whether there is a value; one that must be there is. */

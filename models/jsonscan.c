@@ -12,6 +12,20 @@ static bool fail(struct rt_scan *s, const char *problem)
     return false;
 }
 
+uint32_t rt_scan_line(const char *text, const char *at, uint32_t *column)
+{
+    uint32_t line = 1;
+    const char *begin = text;
+    for (const char *c = text; c < at; c++)
+        if (*c == '\n') {
+            line++;
+            begin = c + 1;
+        }
+    if (column)
+        *column = (uint32_t)(at - begin) + 1;
+    return line;
+}
+
 void rt_scan_open(struct rt_scan *s, const void *text, size_t bytes)
 {
     *s = (struct rt_scan){.begin = text};

@@ -48,6 +48,8 @@ enum rt_scan_kind {
 };
 
 void rt_scan_open(struct rt_scan *s, const void *text, size_t bytes);
+/* Of a place in a text, counted from 1 as editors do; *column, which may be null, in bytes. */
+uint32_t rt_scan_line(const char *text, const char *at, uint32_t *column);
 /* What begins next; no problem if it is nothing that can. */
 enum rt_scan_kind rt_scan_peek(struct rt_scan *s);
 bool rt_scan_enter(struct rt_scan *s, char bracket);

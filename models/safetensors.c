@@ -314,6 +314,8 @@ enum rt_status rt_safetensors_read(const void *bytes, size_t count, const char *
     for (uint32_t i = 0; i < LENGTH_BYTES; i++)
         header_bytes |= (uint64_t)file[i] << (8 * i);
     const uint64_t rest = count - LENGTH_BYTES;
+    RT_MODELS_REQUIRE(file[0] != '{' || header_bytes <= rest, err, RT_ERR_FILE,
+                      "%s: is text, as JSON begins, and no safetensors file", label);
     RT_MODELS_REQUIRE(header_bytes <= rest && header_bytes <= RT_SAFETENSORS_MAX_HEADER_BYTES, err,
                       RT_ERR_FILE,
                       "%s: a header of %" PRIu64 " bytes does not fit: %" PRIu64

@@ -3,6 +3,7 @@
 
 #include "models/jsonscan.h"
 
+#include <inttypes.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,8 +21,11 @@ struct reader {
 static enum rt_status fail_scan(const struct reader *r)
 {
     const struct rt_scan *s = &r->scan;
-    return rt_models_fail(r->err, RT_ERR_FILE, "%s: the index has %s at byte %zu of %zu", r->label,
-                          s->problem, (size_t)(s->at - s->begin), (size_t)(s->end - s->begin));
+    uint32_t column;
+    const uint32_t line = rt_scan_line(s->begin, s->at, &column);
+    return rt_models_fail(r->err, RT_ERR_FILE,
+                          "%s:%" PRIu32 ": the index has %s at column %" PRIu32, r->label, line,
+                          s->problem, column);
 }
 
 static const char *keep(struct reader *r, const struct rt_scan_text *text)

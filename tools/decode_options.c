@@ -62,11 +62,16 @@ static bool check_sampling(const struct decode_options *o, const struct given *g
         complain("%s without a --temperature above 0: the likeliest token is taken", idle);
         return false;
     }
-    if (!((float)o->top_p > 0)) {
-        complain("--top-p %g: expected a number above 0, at most 1", o->top_p);
-        return false;
-    }
     return true;
+}
+
+/* As the library has it, a float; of no token, 0, there is nothing to draw. */
+static bool check_top_p(const struct decode_options *o)
+{
+    if ((float)o->top_p > 0)
+        return true;
+    complain("--top-p %g: expected a number above 0, at most 1", o->top_p);
+    return false;
 }
 
 static bool check_words(const struct decode_options *o)
@@ -138,7 +143,7 @@ bool decode_options_read(int argc, char **argv, struct decode_options *options)
     bool good = g.prompts.texts && g.teacher.texts;
     if (!good)
         complain("out of host memory");
-    good = good && read_line(argc, argv, options, &g) && check_needed(&g) &&
+    good = good && read_line(argc, argv, options, &g) && check_needed(&g) && check_top_p(options) &&
            check_sampling(options, &g) && check_words(options) && read_all_lists(options, &g);
     free(g.prompts.texts);
     free(g.teacher.texts);

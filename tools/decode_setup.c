@@ -110,17 +110,18 @@ static void config_for(const struct decode_options *o, struct rt_config *c)
     set_context(o, c);
 }
 
-/* What the pool has. */
-static bool has_pages(const struct decode_options *o, const struct rt_config *c, uint64_t pages)
+/* What the pool has; `source`: who says so. */
+static bool has_pages(const struct decode_options *o, const struct rt_config *c, uint64_t pages,
+                      const char *source)
 {
     const uint64_t length = longest_prompt(o) + o->tokens - 1;
     const uint64_t page = (uint64_t)c->page_size * c->context_parallel;
     const uint64_t needed = o->rows * ((length + page - 1) / page);
     if (needed <= pages)
         return true;
-    complain("the KV cache has %" PRIu64 " pages of %" PRIu64 " tokens, %u sequences of %" PRIu64
+    complain("%s has %" PRIu64 " pages of %" PRIu64 " tokens, %u sequences of %" PRIu64
              " tokens need %" PRIu64,
-             pages, page, o->rows, length, needed);
+             source, pages, page, o->rows, length, needed);
     return false;
 }
 
@@ -155,7 +156,28 @@ static bool fits_config(const struct decode_options *o, const struct rt_config *
                  o->config, largest, o->rows);
         return false;
     }
-    return within("the configuration's sequences.max_length", c->max_length, o);
+    if (!within("the configuration's sequences.max_length", c->max_length, o))
+        return false;
+    return !c->pages || has_pages(o, c, c->pages, "the configuration's kv_cache.pages");
+}
+
+/* What --context says; a configuration's own context_parallel is told of by its key. */
+static bool shares_context(const struct decode_options *o, const struct rt_model *model)
+{
+    const uint32_t heads = model->geometry.heads;
+    if (o->context <= 1)
+        return true;
+    if (!o->ranks)
+        complain("--context %" PRIu64 " without --ranks: it is ranks that share a context",
+                 o->context);
+    else if (o->ranks % o->context != 0)
+        complain("--context %" PRIu64 " does not divide --ranks %" PRIu64, o->context, o->ranks);
+    else if (heads % o->context != 0)
+        complain("--context %" PRIu64 " does not divide the model's %" PRIu32 " heads", o->context,
+                 heads);
+    else
+        return true;
+    return false;
 }
 
 static int read_config(const struct decode_options *o, struct decode_setup *s)
@@ -173,10 +195,8 @@ static int read_config(const struct decode_options *o, struct decode_setup *s)
             return EXIT_FAILED;
         if (!fits_config(o, c))
             return EXIT_USAGE;
-        if (c->pages && !has_pages(o, c, c->pages))
-            return EXIT_FAILED;
     }
-    if (!has_ring(o, c, &s->ahead))
+    if (!has_ring(o, c, &s->ahead) || !shares_context(o, &s->model))
         return EXIT_USAGE;
     if (o->device)
         (void)snprintf(c->device, sizeof(c->device), "%s", o->device);
@@ -257,12 +277,26 @@ int decode_setup_join(const struct rank_crew *crew, struct decode_setup *setup)
     return status == RT_OK ? EXIT_OK : failed(status, &error);
 }
 
+/* A config.json is a model's numbers, which random weights need alone. */
+static bool has_weights(const struct decode_options *o)
+{
+    const size_t bytes = strlen(o->checkpoint);
+    if (o->is_random || bytes < 5 || strcmp(o->checkpoint + bytes - 5, ".json") != 0)
+        return true;
+    complain("--checkpoint %s is a configuration, without weights: name its folder, or give "
+             "--random SEED for random ones",
+             o->checkpoint);
+    return false;
+}
+
 /* ---- either ---------------------------------------------------------------------------------- */
 
 int decode_setup_read(const struct decode_options *options, struct decode_setup *setup)
 {
     struct rt_error error = {.status = RT_OK};
     setup->model.struct_size = sizeof(setup->model);
+    if (!has_weights(options))
+        return EXIT_USAGE;
     const enum rt_status status = rt_model_read(options->checkpoint, &setup->model, &error);
     if (status != RT_OK)
         return failed(status, &error);
@@ -291,7 +325,9 @@ int decode_setup_load(const struct decode_options *options, struct decode_setup 
     status = rt_decoder_get_info(setup->decoder, &setup->loaded);
     if (status != RT_OK)
         return failed(status, rt_decoder_last_error(setup->decoder));
-    return has_pages(options, &setup->config, setup->info.pages) ? EXIT_OK : EXIT_FAILED;
+    return has_pages(options, &setup->config, setup->info.pages, "the device's memory")
+               ? EXIT_OK
+               : EXIT_FAILED;
 }
 
 bool decode_setup_close(struct decode_setup *setup)

@@ -147,7 +147,8 @@ static const char closing[] =
     "\n"
     "  --version, --help; replayrt COMMAND --help for one command's part\n"
     "\n"
-    "Exit code: 0 done, 1 failed, 2 the command line is wrong.\n";
+    "Exit code: 0 done, 1 failed, 2 the command line is wrong, or asks for more than the\n"
+    "configuration or the model that it names has.\n";
 
 /* All of it, or where `group` is not null that of the commands which begin with its words. */
 static void print_help(FILE *to, const char *group)
@@ -184,6 +185,15 @@ static int words_of(const struct command *command, int argc, char **argv)
     return argc > 1 && !strcmp(argv[1], space + 1) ? 2 : 0;
 }
 
+#define BENCHES                                                                                    \
+    "bench step, bench layer, bench prefill, bench attention, bench convert and bench allreduce"
+
+/* The first word of commands of two. */
+static bool is_group(const char *word)
+{
+    return !strcmp(word, "bench");
+}
+
 static int unknown(int argc, char **argv)
 {
     char typed[64];
@@ -195,10 +205,11 @@ static int unknown(int argc, char **argv)
     if (!meant)
         meant = nearest(typed, names, COMMANDS);
     const bool option = meant && (meant == names[COMMANDS] || meant == names[COMMANDS + 1]);
-    complain("unknown command %s%s%s%s%s; there are plan, verify, decode, bench step, bench layer, "
-             "bench prefill, bench attention, bench convert and bench allreduce",
-             meant && strchr(meant, ' ') ? typed : argv[0], meant ? "; did you mean " : "",
-             option ? "--" : "", meant ? meant : "", meant ? "?" : "");
+    const bool group = is_group(argv[0]);
+    complain("unknown command %s%s%s%s%s; there are %s" BENCHES,
+             group || (meant && strchr(meant, ' ')) ? typed : argv[0],
+             meant ? "; did you mean " : "", option ? "--" : "", meant ? meant : "",
+             meant ? "?" : "", group ? "" : "plan, verify, decode, ");
     return EXIT_USAGE;
 }
 
@@ -217,14 +228,18 @@ static int run(int argc, char **argv)
         printf("replayrt %s\n", rt_version());
         return EXIT_OK;
     }
-    const bool group = argc > 0 && !strcmp(argv[0], "bench");
+    const bool group = argc > 0 && is_group(argv[0]);
     if (argc > 0 && is_help(argv[argc - 1]) && (argc == 1 || group)) {
         print_help(stdout, group ? argv[0] : NULL);
         return EXIT_OK;
     }
-    if (argc > (group ? 1 : 0))
+    if (argc == 1 && group) {
+        complain("which bench? there are " BENCHES "; see replayrt bench --help");
+        return EXIT_USAGE;
+    }
+    if (argc > 0)
         return unknown(argc, argv);
-    print_help(stderr, group ? argv[0] : NULL);
+    print_help(stderr, NULL);
     return EXIT_USAGE;
 }
 

@@ -60,6 +60,7 @@ REFUSED = [
     ([*ASKED, "--temperature", "1", "--top-p", "1.01"], 2, "--top-p 1.01: expected"),
     ([*ASKED, "--temperature", "1", "--top-p", "0"], 2, "--top-p 0: expected a number above 0"),
     ([*ASKED, "--temperature", "1", "--top-p", "1e-60"], 2, "--top-p 1e-60: expected"),
+    ([*ASKED, "--top-p", "0"], 2, "--top-p 0: expected a number above 0, at most 1"),
     ([*ASKED, "--temperature", "1", "--top-k", "0"], 2, "--top-k 0: expected"),
     ([*ASKED, "--top-k", "5"], 2, "--top-k without a --temperature above 0"),
     ([*ASKED, "--temperature", "0", "--top-p", "0.5"], 2, "--top-p without a --temperature"),
@@ -71,6 +72,12 @@ REFUSED = [
      "the longest prompt's 3 tokens and --max-new-tokens 8190 are 8193: the model's "
      "max_position_embeddings is 8192"),
     ([*PROMPT, "--max-new-tokens", "4", "--checkpoint", MISSING], 1, MISSING),
+    ([*PROMPT, "--max-new-tokens", "4", "--checkpoint", GOLDEN / "config.json"], 2,
+     "config.json is a configuration, without weights: name its folder, or give --random SEED"),
+    ([*ASKED, "--context", "2"], 2, "--context 2 without --ranks"),
+    ([*ASKED, "--context", "2", "--ranks", "3"], 2, "--context 2 does not divide --ranks 3"),
+    ([*ASKED, "--context", "3", "--ranks", "3"], 2,
+     "--context 3 does not divide the model's 4 heads"),
     ([*PROMPT, "--max-new-tokens", "4", "--checkpoint", GOLDEN, "--device", "cuda:x"], 1,
      "cuda:x"),
     ([*ASKED, "--config", "/nowhere/c.yaml"], 1, "/nowhere/c.yaml"),
@@ -190,7 +197,7 @@ def check_batch():
                 ("max: 8", "max: 2", 2, "sequences.max is 2: 3 prompts are one batch"),
                 ("max_length: 32", "max_length: 10", 2, "are 11: the configuration's "
                  "sequences.max_length is 10"),
-                ("pages: 3", "pages: 2", 1, "the KV cache has 2 pages of 64 tokens"),
+                ("pages: 3", "pages: 2", 2, "kv_cache.pages has 2 pages of 64 tokens"),
                 ("[1, 2], ring_depth: 4", "[1], ring_depth: 2", 2, "is 3 replays of 1 rows"),
                 ("[1, 2],", "[1, 2], query_lens: [2],", 2, "graphs.query_lens begins with 2"),
                 ("model:", "bogus:", 1, "cut.yaml:1: unknown key bogus")]:
@@ -259,8 +266,8 @@ def check_pages():
         config.write_text(f"model: {model / 'config.json'}\nkv_cache: {{pages: 1}}\n"
                           "graphs: {batch_sizes: [1]}\n", encoding="utf-8")
         asked = ["--checkpoint", model, "--device", "host", *PROMPT, "--config", config]
-        refuse([*asked, "--max-new-tokens", 63], 1, "the KV cache has 1 pages of 64 tokens, "
-               "1 sequences of 65 tokens need 2")
+        refuse([*asked, "--max-new-tokens", 63], 2, "the configuration's kv_cache.pages has 1 "
+               "pages of 64 tokens, 1 sequences of 65 tokens need 2")
         refuse([*asked, "--max-new-tokens", 62], 1, "model.safetensors")
 
 

@@ -173,8 +173,8 @@ static void test_bad_index(void **state)
     } cases[] = {
         {"", "the index is not an object of JSON"},
         {"[]", "the index is not an object of JSON"},
-        {"{\"weight_map\": {}", "the index has no ',' or '}' at byte 17 of 17"},
-        {"{\"weight_map\": {}} 1", "more than one value at byte 19"},
+        {"{\"weight_map\": {}", ":1: the index has no ',' or '}' at column 18"},
+        {"{\"weight_map\": {}} 1", "more than one value at column 20"},
         {"{}", "the index has no weight_map that is an object"},
         {"{\"weight_map\": [1]}", "the index has no weight_map that is an object"},
         {"{\"weight_map\": {}}", "the index lists no tensor"},

@@ -231,10 +231,11 @@ static void test_bad_text(void **state)
     (void)state;
     refuse("", "x: is not an object of JSON");
     refuse("[1]", "x: is not an object of JSON");
-    refuse("{\"a\": 1", "x: has no ',' or '}' at byte 7");
-    refuse("{} {}", "x: has more than one value at byte 3");
-    refuse("{\"a\": Infinite}", "x: has a number that is none at byte 6");
-    refuse("\xef\xbb\xbf{\"a\": Non}", "x: has a number that is none at byte 9");
+    refuse("{\"a\": 1", "x:1: has no ',' or '}' at column 8");
+    refuse("{} {}", "x:1: has more than one value at column 4");
+    refuse("{\"a\": Infinite}", "x:1: has a number that is none at column 7");
+    refuse("{\n \"a\": 1,\n \"b\": 2,,\n}", "x:3: has no string at column 9");
+    refuse("\xef\xbb\xbf{\"a\": Non}", "x:1: has a number that is none at column 10");
     refuse("\xef\xbb\xbf[]", "x: is not an object of JSON");
     refuse("{}", "x: model_type is missing: must be one of those known: deepseek_v2, deepseek_v3, "
                  "glm4_moe_lite, minicpm3, mistral4, youtu, youtu_llm");

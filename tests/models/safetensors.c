@@ -245,6 +245,11 @@ static void test_bad_length(void **state)
             fail_msg("\"%s\", expected \"%s\"", error.message, cases[i].words);
         free(image.bytes);
     }
+    static const char json[] = "{\n \"architectures\": []}";
+    struct rt_safetensors text;
+    struct rt_error why;
+    assert_int_equal(rt_safetensors_read(json, sizeof(json), "x.json", &text, &why), RT_ERR_FILE);
+    assert_string_equal(why.message, "x.json: is text, as JSON begins, and no safetensors file");
     const struct image nul = image_of(4, "{\"\0\"", 4, 0);
     struct rt_safetensors file;
     struct rt_error error;
