@@ -284,8 +284,10 @@ static enum rt_status check_held(struct rt_runtime *rt, uint64_t ticket, uint64_
                    rt->flights[ticket % rt->ring.depth].step == ticket &&
                    (rt->flights[ticket % rt->ring.depth].rows ||
                     rt->flights[ticket % rt->ring.depth].ends_call),
-               &rt->error, RT_ERR_INVALID, "the ring no longer holds the results of step %" PRIu64,
-               ticket);
+               &rt->error, RT_ERR_INVALID,
+               "the ring no longer holds the results of step %" PRIu64
+               ": it has %u records, the last is that of %" PRIu64,
+               ticket, rt->ring.depth, rt->ring.next_step - 1);
     *out = first;
     return RT_OK;
 }

@@ -352,7 +352,8 @@ static enum rt_status check_records(struct rt_runtime *rt, const struct chunk *c
     if (records <= room)
         return RT_OK;
     rt->stats.busy++;
-    return rt_fail(&rt->error, RT_ERR_BUSY, "%u records needed, %u of %u free", records, room,
+    return rt_fail(&rt->error, RT_ERR_BUSY,
+                   "%u records needed, %u of %u free: wait for an older step", records, room,
                    depth);
 }
 

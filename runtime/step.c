@@ -150,7 +150,8 @@ enum rt_status rt_step_check_room(struct rt_runtime *rt)
     if (RT_LIKELY(rt_ring_room(&rt->ring, rt->harvested) > 0))
         return RT_OK;
     rt->stats.busy++;
-    return rt_fail(&rt->error, RT_ERR_BUSY, "1 record needed, 0 of %u free", rt->ring.depth);
+    return rt_fail(&rt->error, RT_ERR_BUSY, "1 record needed, 0 of %u free: wait for an older step",
+                   rt->ring.depth);
 }
 
 /* What does not depend on the rows. */
@@ -181,7 +182,8 @@ static enum rt_status check_step(struct rt_runtime *rt, const struct rt_step_par
                    "%u rows need %u replays of at most %u rows; the ring has %u records", p->rows,
                    replays, rt->spec_index.largest[query_len], c->ring_depth);
         rt->stats.busy++;
-        return rt_fail(&rt->error, RT_ERR_BUSY, "%u records needed, %u of %u free", replays, room,
+        return rt_fail(&rt->error, RT_ERR_BUSY,
+                       "%u records needed, %u of %u free: wait for an older step", replays, room,
                        c->ring_depth);
     }
     uint32_t new_pages = 0;

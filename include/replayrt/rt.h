@@ -263,13 +263,13 @@ struct rt_step_params {
  * Stream-ordered: inputs (q, latent) must be written on the runtime's stream or be complete before.
  * *ticket (may be null) is for rt_wait and rt_result.
  * Returns RT_ERR_BUSY (ring full, or a length that steps in flight decide: wait for an older step),
- * RT_ERR_INVALID, RT_ERR_ROWS (also where the rows need more replays than ring_depth),
- * RT_ERR_QUERY_LEN, RT_ERR_SEQUENCE, RT_ERR_DUPLICATE, RT_ERR_LENGTH, RT_ERR_PAGES, RT_ERR_DRIVER,
- * RT_ERR_CALLBACK (a stage failed: host device, or an eager step, which then waits for what it had
- * launched), RT_ERR_RANKS (replayrt/ranks.h). On any of them nothing has changed, *ticket included.
- * One exception: where a later one of several replays fails, the rows of those before it have had
- * their step, and *ticket is that of the last of these, so that rt_result counts the rows. After
- * RT_ERR_DRIVER the device may be lost.
+ * RT_ERR_INVALID, RT_ERR_ROWS (also: more replays than ring_depth, prompts that no graph holds),
+ * RT_ERR_UNSUPPORTED (prompts without chunks), RT_ERR_QUERY_LEN, RT_ERR_SEQUENCE, RT_ERR_DUPLICATE,
+ * RT_ERR_LENGTH, RT_ERR_PAGES, RT_ERR_CALLBACK (a stage failed: host device, or an eager step,
+ * which then waits for what it had launched), RT_ERR_RANKS (replayrt/ranks.h), RT_ERR_DRIVER (the
+ * device may be lost). On any of them nothing has changed, *ticket included, with one exception:
+ * where a later one of several replays fails, the rows of those before it have had their step, and
+ * *ticket is that of the last of these, so that rt_result counts the rows.
  */
 RT_API enum rt_status rt_step(rt_runtime *runtime, const struct rt_step_params *params,
                               uint64_t *ticket);
@@ -315,7 +315,7 @@ struct rt_row_result {
     int32_t sampled;  /* tensor `sampled` of the row; -1 where no stage wrote it */
 };
 /* Results of a completed step by row: at most capacity are written, *count gets how many there are.
- * RT_ERR_INVALID before the step is complete and once the ring has reused its record. */
+ * RT_ERR_INVALID before it is complete, and once its record is reused (rt_config.ring_depth). */
 RT_API enum rt_status rt_result(rt_runtime *runtime, uint64_t ticket, struct rt_row_result *rows,
                                 uint32_t capacity, uint32_t *count);
 

@@ -162,7 +162,12 @@ struct rt_config {
     uint32_t batch_size_count;
     uint32_t query_lens[RT_MAX_QUERY_LENS]; /* ascending, unique, 1..8 */
     uint32_t query_len_count;
-    uint32_t ring_depth; /* steps the host may run ahead: 2..64 */
+    /* Records, 2..64: replays that the host may run ahead. Each replay of a step takes one, each
+     * chunk of rt_prefill and each control replay, such as the copy of a partly filled page for a
+     * sequence that is opened, forked or rewound. A step's results (rt_result) are there until the
+     * ring_depth-th record behind its first. No call waits for them to be read: who runs ahead
+     * reads those of complete steps before the next call that launches. */
+    uint32_t ring_depth;
 
     uint32_t max_sequences; /* slots, 1..RT_MAX_SEQUENCES */
     uint32_t max_length;    /* tokens of one sequence, 1..RT_MAX_LENGTH */

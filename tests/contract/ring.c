@@ -299,6 +299,28 @@ static void a_long_wait_asks_the_driver_in_its_context(void **state)
     rt_destroy(&rt);
 }
 
+/* The fork copies a partly filled page: a control replay, whose record is one of the three. */
+static void results_stay_until_their_record_is_reused(void **state)
+{
+    (void)state;
+    rt_runtime *rt = create_held();
+    const rt_seq seq = fixture_open(rt);
+    rt_seq fork;
+    struct rt_row_result row;
+    uint32_t count;
+    uint64_t ticket;
+    assert_int_equal(fixture_step(rt, &seq, 1, 1, &ticket), RT_OK);
+    assert_int_equal(fixture_step(rt, &seq, 1, 1, NULL), RT_OK);
+    assert_int_equal(rt_seq_fork(rt, seq, &fork), RT_OK);
+    assert_int_equal(rt_result(rt, ticket, &row, 1, &count), RT_OK);
+    assert_int_equal(fixture_step(rt, &seq, 1, 1, NULL), RT_OK);
+    assert_int_equal(rt_result(rt, ticket, &row, 1, &count), RT_ERR_INVALID);
+    assert_string_equal(rt_last_error(rt)->message,
+                        "the ring no longer holds the results of step 1: it has 3 records, the "
+                        "last is that of 4");
+    rt_destroy(&rt);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -310,6 +332,7 @@ int main(void)
         cmocka_unit_test(a_records_last_round_is_forgotten),
         cmocka_unit_test(a_failed_eager_step_leaves_nothing_in_flight),
         cmocka_unit_test(a_long_wait_asks_the_driver_in_its_context),
+        cmocka_unit_test(results_stay_until_their_record_is_reused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
