@@ -15,6 +15,13 @@
  * and chooses that id again in every later step: docs/stages.md, "A loop that needs no host". With
  * a number of tokens in `accept`, what stays is the host's to say, as in a prompt.
  *
+ * A decoder makes no drafts, and judges the caller's: with a query_len above 1 they are the columns
+ * of `tokens` behind a row's first, and query_lens has how many columns each row has. With
+ * RT_ACCEPT_DEVICE those stay that the model chooses too, up to the first that it does not, by
+ * rt_sample's rule (model_ops.h): a row's `accepted` counts them and the first column, `sampled` is
+ * the token behind them. So a step brings columns 1 to accepted - 1 of rt_result_tokens and then
+ * `sampled`, which is in the cache after the next step only.
+ *
  * Ids are not held to the vocabulary, nor lengths to the model's max_positions: an id that is no
  * row of the embedding is a vector of zeros. A stage that fails, on the host device at a step, is
  * RT_ERR_CALLBACK there, and rt_decoder_last_error has the reason.
