@@ -41,8 +41,10 @@ HEADERS = {"rt.h": "replayrt.3", "rt_config.h": "replayrt.3",
 FIRST = ['.\\" SPDX-License-Identifier: Apache-2.0', ".Dd ", ".Dt ", ".Os ", ".Sh NAME", ".Nm ",
          ".Nd "]
 MACROS = set("""Ar Bd Bl Cm Dd Dl Dt Dv Ed El Fa Fl Fn Ft Ic In It Nd Nm Op Os Pa Pp Ql Sh Ss Vt
-    Xr""".split())
+    Xc Xo Xr""".split())
 BLOCKS = {"Bl": "El", "Bd": "Ed"}
+# A quote ends with its line: the second one would be inside of the first.
+NESTED = re.compile(r"\.(It )?Ql .* Ql ")
 
 
 def form_complaints(text):
@@ -64,6 +66,8 @@ def form_complaints(text):
         name = macro.group(1)
         if name not in MACROS:
             yield f"{number}: macro {name}"
+        if NESTED.match(line):
+            yield f"{number}: a quote in a quote; .It Xo has several"
         if name in BLOCKS:
             open_blocks.append(BLOCKS[name])
         elif name in BLOCKS.values() and (not open_blocks or open_blocks.pop() != name):
