@@ -48,7 +48,7 @@ static void shape_text(const struct rt_plan_buffer *b, char *text, size_t size)
 
 static void print_buffers(const rt_plan *plan)
 {
-    printf("%-8s %-14s %-5s %-32s %16s %16s\n", "region", "buffer", "dtype", "shape", "offset",
+    printf("%-8s %-16s %-5s %-32s %16s %16s\n", "region", "buffer", "dtype", "shape", "offset",
            "bytes");
     for (uint32_t i = 0; i < rt_plan_buffer_count(plan); i++) {
         struct rt_plan_buffer b = {.struct_size = sizeof(b)};
@@ -56,7 +56,7 @@ static void print_buffers(const rt_plan *plan)
         if (rt_plan_buffer(plan, i, &b) != RT_OK)
             continue;
         shape_text(&b, shape, sizeof(shape));
-        printf("%-8s %-14s %-5s %-32s %16" PRIu64 " %16" PRIu64 "\n", regions[b.region], b.name,
+        printf("%-8s %-16s %-5s %-32s %16" PRIu64 " %16" PRIu64 "\n", regions[b.region], b.name,
                dtype_name(b.dtype), shape, b.offset, b.bytes);
     }
 }
