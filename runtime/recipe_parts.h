@@ -88,6 +88,9 @@ enum rt_status rt_recipe_add_sum(struct recipe *b, uint32_t layer);
 /* In front of a layer's block; where the sum of hidden is the stage before, and one launch for both
  * is faster, in its place. */
 enum rt_status rt_recipe_add_input_norm(struct recipe *b, uint32_t layer);
+/* In front of a layer that is one kernel: where the sum of hidden is the stage before, and the norm
+ * costs less in it than in the kernel, hidden becomes what is normed, and *normed says so. */
+enum rt_status rt_recipe_norm_sum(struct recipe *b, uint32_t layer, bool *normed);
 /* What the caller has listed behind its stage: adds it, or nothing in a group of one. */
 enum rt_status rt_recipe_add_stage_exchange(struct recipe *b, const struct rt_stage_exchange *x,
                                             uint32_t layer);

@@ -6,7 +6,7 @@
  *                                                 own among its neighbours
  *
  * A graph has them in all layers or in none, for the schedule node is for chains alone; and on all
- * ranks or on none: their forms round otherwise, and a chain's sums may have the next norm in them.
+ * ranks or on none: their forms round otherwise, and have the next norm in other sums.
  */
 #include "driver/comm/comm.h"
 #include "kernels/abi/mla_block.h"
@@ -147,8 +147,15 @@ enum rt_status rt_recipe_choose_whole(struct recipe *b)
 
 enum rt_status rt_recipe_add_whole(struct recipe *b, uint32_t layer)
 {
-    const struct rt_mla_block_params p = params_of(b, layer);
+    struct rt_mla_block_params p = params_of(b, layer);
     struct rt_work work;
+    bool normed = false;
+    if (config_of(b)->input_norm)
+        RT_TRY(rt_recipe_norm_sum(b, layer, &normed));
+    if (normed) {
+        p.input_norm = (struct rt_norm_view){.weight = NULL};
+        p.residual = NULL;
+    }
     RT_TRY(rt_op_build(b->s->kernels, &b->whole_block, &p, sizeof(p), &work, b->err));
     RT_TRY(rt_recipe_add(b, rt_op_name(RT_OP_MLA_BLOCK), layer, &work));
     return rt_recipe_add_sum(b, layer);

@@ -13,10 +13,11 @@
  *
  * A block has a token, and of the mailboxes what RT_ALL_REDUCE_NORM_SLOTS(width) blocks of
  * all_reduce have, with their epochs: its vector v is in its slot v / RT_ALL_REDUCE_THREADS. So
- * both kernels use the same mailboxes in any order.
+ * both kernels use the same mailboxes in any order. normed may be hidden, which then has what is
+ * normed alone.
  *
- * *stop set: of a token of which something has not come `hidden` is left as it is there, and
- * residual and normed are of no use.
+ * *stop set: of a token of which something has not come `hidden` is left as it is there, but where
+ * it is normed, and residual and normed are of no use.
  */
 struct rt_all_reduce_norm_params {
     struct rt_all_reduce_params sum;  /* is_f32 is norm's */

@@ -19,7 +19,7 @@
 
 struct sum_norm_case {
     uint32_t ranks, me, tokens, width, epoch; /* epoch: of the exchange before */
-    bool weights;
+    bool weights, in_place;                   /* what is normed is hidden */
     float hidden_scale;
 };
 
@@ -54,7 +54,7 @@ static struct rt_all_reduce_norm_params params_of(const struct sum_norm_case *c,
                 .bytes = c->tokens * c->width * 2},
         .norm = {.hidden = hidden,
                  .residual = ck_at(&s->residual, side),
-                 .normed = ck_at(&s->normed, side),
+                 .normed = c->in_place && s == &b->one ? hidden : ck_at(&s->normed, side),
                  .stride = c->width,
                  .norm = {.weight = c->weights ? ck_at(&b->weight, side) : NULL,
                           .eps = 1e-6f,
@@ -209,10 +209,14 @@ static void exchange(struct ck *ck, struct ck_random *random, const struct sum_n
 {
     fill(random, c, b);
     run_all(ck, c, b);
-    compare_sum(ck, c, &b->one.hidden[c->me]);
-    expect_equal(ck, "hidden beside two launches", &b->one.hidden[c->me], &b->two.hidden[c->me]);
+    struct ck_buffer *const hidden = &b->one.hidden[c->me];
+    if (!c->in_place) {
+        compare_sum(ck, c, hidden);
+        expect_equal(ck, "hidden beside two launches", hidden, &b->two.hidden[c->me]);
+    }
     expect_equal(ck, "residual beside two launches", &b->one.residual, &b->two.residual);
-    expect_equal(ck, "normed beside two launches", &b->one.normed, &b->two.normed);
+    expect_equal(ck, "normed beside two launches", c->in_place ? hidden : &b->one.normed,
+                 &b->two.normed);
     for (uint32_t r = 0; r < c->ranks; r++)
         ck_expect_same(ck, &b->one.mailbox[r]);
 }
@@ -237,15 +241,17 @@ static void stop(struct ck *ck, const struct sum_norm_case *c, struct sum_norm_b
     upload(ck, c, &b->one);
     rt_ref_all_reduce_norm(&ref);
     launch(ck, RT_OP_ALL_REDUCE_NORM, &device, sizeof(device));
-    ck_expect_same(ck, &b->one.hidden[c->me]);
+    if (!c->in_place)
+        ck_expect_same(ck, &b->one.hidden[c->me]);
     for (uint32_t r = 0; r < c->ranks; r++)
         ck_expect_same(ck, &b->one.mailbox[r]);
 }
 
 static void check(struct ck *ck, struct ck_random *random, const struct sum_norm_case *c)
 {
-    ck_case(ck, "rank %u of %u, %u tokens of %u, epoch %u%s, scale %g", c->me, c->ranks, c->tokens,
-            c->width, c->epoch, c->weights ? "" : ", no weights", (double)c->hidden_scale);
+    ck_case(ck, "rank %u of %u, %u tokens of %u, epoch %u%s%s, scale %g", c->me, c->ranks,
+            c->tokens, c->width, c->epoch, c->weights ? "" : ", no weights",
+            c->in_place ? ", in place" : "", (double)c->hidden_scale);
     struct sum_norm_buffers b = make(ck, random, c);
     for (uint32_t i = 0; i < EXCHANGES; i++) {
         exchange(ck, random, c, &b);
@@ -272,6 +278,7 @@ void ck_all_reduce_norm_run(struct ck *ck)
                                         .width = widths[i % 7],
                                         .epoch = epochs[i % 3],
                                         .weights = i % 4 != 3,
+                                        .in_place = i % 5 == 4,
                                         .hidden_scale = i % 3 ? 1 : 0.5f};
         check(ck, &random, &c);
     }

@@ -84,26 +84,33 @@ struct planned {
     struct rt_recipe_source source;
 };
 
-/* Of a device of that name; forget gives it back. */
-static inline void plan_on(struct planned *p, const struct rt_config *c, const char *device)
+/* Of such a device; forget gives it back. */
+static inline void plan_with(struct planned *p, const struct rt_config *c,
+                             const struct rt_device_caps *caps)
 {
     static const rt_stage_fn none[RT_STAGE_POINT_COUNT] = {0};
-    struct rt_device_caps caps;
     struct rt_error err = {0};
     *p = (struct planned){.b = calloc(1, sizeof(*p->b))};
     assert_non_null(p->b);
-    assert_int_equal(rt_device_caps_assume(device, &caps, NULL), RT_OK);
-    if (rt_blueprint_make(c, &caps, 0, p->b, &err) != RT_OK)
+    if (rt_blueprint_make(c, caps, 0, p->b, &err) != RT_OK)
         fail_msg("%s", err.message);
     assert_int_equal(rt_weights_assume(c, &p->weights, NULL), RT_OK);
     p->arena = (struct rt_arena){
         .arena = ARENA, .pool = POOL, .mapped_addr = MAPPED, .placement = &p->b->placement};
-    p->kernels = (struct rt_kernels){.cc = caps.cc};
+    p->kernels = (struct rt_kernels){.cc = caps->cc};
     p->source = (struct rt_recipe_source){.blueprint = p->b,
                                           .arena = &p->arena,
                                           .kernels = &p->kernels,
                                           .stages = none,
                                           .weights = &p->weights};
+}
+
+/* Of a device of that name. */
+static inline void plan_on(struct planned *p, const struct rt_config *c, const char *device)
+{
+    struct rt_device_caps caps;
+    assert_int_equal(rt_device_caps_assume(device, &caps, NULL), RT_OK);
+    plan_with(p, c, &caps);
 }
 
 static inline void plan(struct planned *p, const struct rt_config *c)

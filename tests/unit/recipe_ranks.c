@@ -89,8 +89,10 @@ static struct rt_sum_choice chosen(const struct rt_collective *x, bool with_norm
                                   .reason = "measured"};
 }
 
-/* The first graph of it, by these choices for its sum, the norm behind it and its exchange. */
-static struct rt_program one_shot_program(struct rt_config *c, bool sum, bool norm, bool context)
+/* The first graph of it on a host device of that compute capability, by these choices for its sum,
+ * the norm behind it and its exchange. */
+static struct rt_program program_of(struct rt_config *c, uint32_t cc, bool sum, bool norm,
+                                    bool context)
 {
     struct planned x;
     struct rt_program program = {0};
@@ -99,8 +101,9 @@ static struct rt_program one_shot_program(struct rt_config *c, bool sum, bool no
     struct rt_comm comm = mapped_comm(&d);
     static struct rt_sums sums; /* too large for the stack */
     sums.choice_count = 3;
-    plan_on(&x, c, "host");
     assert_int_equal(rt_driver_open_host(&d, &err), RT_OK);
+    d.caps.cc = cc;
+    plan_with(&x, c, &d.caps);
     assert_int_equal(rt_kernels_load(&d, &x.kernels, &err), RT_OK);
     const struct rt_graph_spec *const spec = &x.b->specs[0];
     const struct rt_collective hidden =
@@ -118,6 +121,11 @@ static struct rt_program one_shot_program(struct rt_config *c, bool sum, bool no
     rt_driver_close(&d);
     forget(&x);
     return program;
+}
+
+static struct rt_program one_shot_program(struct rt_config *c, bool sum, bool norm, bool context)
+{
+    return program_of(c, 0, sum, norm, context);
 }
 
 static void expect_stages(struct rt_program p, const uint32_t counts[7])
@@ -213,6 +221,47 @@ static void test_blocks_as_one_kernel(void **state)
     forget(&x);
 }
 
+static struct rt_mla_block_params block_of(const struct rt_program *p, const char *label)
+{
+    struct rt_mla_block_params block;
+    memcpy(&block, p->stages[stage_at(p, label)].work->launch.params, sizeof(block));
+    return block;
+}
+
+/* Of several tokens in the sum in front, which leaves it where the block reads; of one, and behind
+ * no sum, in the block. */
+static void test_norms_of_blocks_as_one_kernel(void **state)
+{
+    (void)state;
+    struct rt_config c = block_config();
+    c.geometry.layers = 3;
+    c.block.hidden_size = 2048;
+    c.input_norm = 1;
+    c.batch_size_count = 1;
+    for (uint32_t rows = 1; rows <= 2; rows++) {
+        const bool many = rows > 1;
+        c.batch_sizes[0] = rows;
+        struct rt_program p = program_of(&c, 90, true, true, false);
+        struct rt_all_reduce_norm_params sum;
+        assert_int_equal(count_stages(&p, "mla_block."), 3);
+        assert_int_equal(count_stages(&p, "o_proj_sum."), many ? 1 : 3);
+        assert_int_equal(count_stages(&p, "sum_input_norm."), many ? 2 : 0);
+        assert_non_null(block_of(&p, "mla_block.0").input_norm.weight);
+        const struct rt_mla_block_params next = block_of(&p, "mla_block.1");
+        assert_int_equal(!next.input_norm.weight, many);
+        assert_int_equal(!next.residual, many);
+        if (many) {
+            const struct rt_stage *const at = &p.stages[stage_at(&p, "mla_block.1") - 1];
+            assert_string_equal(at->label, "sum_input_norm.1");
+            memcpy(&sum, at->work->launch.params, sizeof(sum));
+            assert_ptr_equal(sum.sum.to, next.hidden);
+            assert_ptr_equal(sum.norm.normed, next.hidden);
+            assert_ptr_equal(sum.norm.residual, block_of(&p, "mla_block.0").residual);
+        }
+        rt_program_free(&p);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -220,6 +269,7 @@ int main(void)
         cmocka_unit_test(test_ranks_in_one_shot),
         cmocka_unit_test(test_what_one_shot_gets),
         cmocka_unit_test(test_blocks_as_one_kernel),
+        cmocka_unit_test(test_norms_of_blocks_as_one_kernel),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
