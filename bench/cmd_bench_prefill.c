@@ -340,7 +340,7 @@ static enum rt_status load(struct prefill_bench *b)
     struct rt_config *c = &b->config;
     RT_TRY(rt_config_load(b->o.path, c, &b->error));
     if (!load_model(b))
-        return RT_ERR_CONFIG;
+        return b->error.status != RT_OK ? b->error.status : RT_ERR_CONFIG;
     if (b->o.heads)
         c->geometry.heads = (uint32_t)b->o.heads;
     if (b->o.layers)

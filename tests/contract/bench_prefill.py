@@ -148,7 +148,7 @@ def refusals():
              "--layers 3: with --checkpoint the model says it"),
             ([LORA, "--checkpoint", GOLDEN], 1,
              "geometry.heads is 3, the checkpoint's model has 4"),
-            ([MODEL, "--checkpoint", "/nowhere"], 1, "/nowhere"),
+            ([MODEL, "--checkpoint", "/nowhere"], 1, "replayrt: /nowhere: No such file"),
             (["/nowhere/replayrt.yaml"], 1, "replayrt: cannot read /nowhere/replayrt.yaml: "),
             ([], 2, "which configuration"),
             ([LORA, "--tokens", 0], 2, "expected a number from 1 to 16384"),
