@@ -158,7 +158,7 @@ enum rt_status rt_step_check_room(struct rt_runtime *rt)
 enum rt_status rt_step_check_flags(struct rt_runtime *rt, const char *function, uint32_t flags)
 {
     const uint32_t known = RT_STEP_EAGER | RT_STEP_ANY_LENGTH;
-    RT_REQUIRE(!(flags & ~known), &rt->error, RT_ERR_INVALID, "rt_step: unknown flags 0x%x",
+    RT_REQUIRE(!(flags & ~known), &rt->error, RT_ERR_INVALID, "%s: unknown flags 0x%x", function,
                flags & ~known);
     RT_REQUIRE(!rt->held || !(flags & RT_STEP_EAGER), &rt->error, RT_ERR_UNSUPPORTED,
                "%s: an eager step's stages run at once and cannot be held, see rt_host_hold",

@@ -275,6 +275,10 @@ static void bad_prompts_change_nothing(void **state)
     refuse(rt, p, 1, RT_ERR_INVALID, "0 tokens");
     refuse(rt, p, 0, RT_ERR_INVALID, "0 prompts");
     refuse(rt, NULL, 1, RT_ERR_INVALID, "null");
+    const struct rt_prefill_params odd = {
+        .struct_size = sizeof(odd), .flags = 64, .prompts = p, .prompt_count = 1};
+    assert_int_equal(rt_prefill(rt, &odd, NULL), RT_ERR_INVALID);
+    assert_string_equal(rt_last_error(rt)->message, "rt_prefill: unknown flags 0x40");
     /* 24 pages of 16: four sequences of 80 take 20, and two of 33 want 6 more. */
     ids[2] = 2;
     struct rt_prompt many[6];
