@@ -74,7 +74,7 @@ static enum rt_status check_length(struct rt_runtime *rt, const struct rt_slot *
 /* The sequence is open, named once, short enough, goes on from a token, and has its pages or gets
  * more. */
 static enum rt_status check_prompt(struct rt_runtime *rt, const struct rt_prompt *prompt,
-                                   uint32_t i, uint32_t *new_pages)
+                                   uint32_t i, uint64_t *new_pages)
 {
     struct rt_slot *slot = NULL;
     RT_REQUIRE(prompt->tokens && prompt->count >= 1, &rt->error, RT_ERR_INVALID,
@@ -119,7 +119,7 @@ static void warm_record(const struct rt_runtime *rt, const struct rt_prompt *pro
 /* `beside`: the step whose rows decode beside them; null: none. */
 static enum rt_status check_prompts(struct rt_runtime *rt, const struct rt_prompt *prompts,
                                     uint32_t count, const struct rt_step_params *beside,
-                                    uint32_t *new_pages)
+                                    uint64_t *new_pages)
 {
     const struct rt_config *c = &rt->blueprint.config;
     RT_REQUIRE(c->chunk_count > 0, &rt->error, RT_ERR_UNSUPPORTED,
@@ -272,7 +272,7 @@ static enum rt_status replay(struct rt_runtime *rt, const struct chunk *c, struc
 
 static enum rt_status check_mixed(struct rt_runtime *rt, const struct rt_step_params *p)
 {
-    uint32_t new_pages = 0;
+    uint64_t new_pages = 0;
     RT_REQUIRE(p->rows <= rt->blueprint.config.max_sequences, &rt->error, RT_ERR_ROWS,
                "%u rows; this runtime has 1..%u sequences", p->rows,
                rt->blueprint.config.max_sequences);
@@ -468,7 +468,7 @@ static void tell_results(const struct rt_runtime *rt, const struct rt_prefill_pa
 
 static enum rt_status check_prefill(struct rt_runtime *rt, const struct rt_prefill_params *p)
 {
-    uint32_t new_pages = 0;
+    uint64_t new_pages = 0;
     RT_REQUIRE(p->prompt_count >= 1, &rt->error, RT_ERR_INVALID, "rt_prefill: 0 prompts");
     RT_REQUIRE(p->reserved == 0, &rt->error, RT_ERR_INVALID, "rt_prefill: reserved is %u, not 0",
                p->reserved);

@@ -82,7 +82,7 @@ static enum rt_status refuse_row(struct rt_runtime *rt, const struct rt_step_par
 /* The sequence is open, named once, short enough, goes on from a token, and has its pages or gets
  * one more. */
 static inline bool row_may_run(struct rt_runtime *rt, const struct rt_step_params *p, uint32_t row,
-                               uint32_t query_len, uint32_t *new_pages)
+                               uint32_t query_len, uint64_t *new_pages)
 {
     struct rt_slot *slot = rt_slot_find(rt, p->seqs[row]);
     const uint32_t count = row_tokens(p, row, query_len);
@@ -124,7 +124,7 @@ static enum rt_status check_tokens(struct rt_runtime *rt, const struct rt_step_p
 }
 
 enum rt_status rt_step_check_rows(struct rt_runtime *rt, const struct rt_step_params *p,
-                                  uint32_t query_len, uint32_t *new_pages)
+                                  uint32_t query_len, uint64_t *new_pages)
 {
     for (uint32_t row = 0; row < p->rows; row++)
         if (RT_UNLIKELY(!row_may_run(rt, p, row, query_len, new_pages)))
@@ -137,11 +137,11 @@ enum rt_status rt_step_check_rows(struct rt_runtime *rt, const struct rt_step_pa
     return check_tokens(rt, p, query_len);
 }
 
-enum rt_status rt_step_check_pages(struct rt_runtime *rt, const char *whose, uint32_t new_pages)
+enum rt_status rt_step_check_pages(struct rt_runtime *rt, const char *whose, uint64_t new_pages)
 {
     RT_REQUIRE(new_pages <= rt->pages.free_count, &rt->error, RT_ERR_PAGES,
-               "%s needs %u new pages, %u of %u are free", whose, new_pages, rt->pages.free_count,
-               rt->pages.count);
+               "%s needs %" PRIu64 " new pages, %u of %u are free", whose, new_pages,
+               rt->pages.free_count, rt->pages.count);
     return RT_OK;
 }
 
@@ -186,7 +186,7 @@ static enum rt_status check_step(struct rt_runtime *rt, const struct rt_step_par
                        "%u records needed, %u of %u free: wait for an older step", replays, room,
                        c->ring_depth);
     }
-    uint32_t new_pages = 0;
+    uint64_t new_pages = 0;
     rt->attempts++;
     RT_TRY(rt_step_check_rows(rt, p, query_len, &new_pages));
     return rt_step_check_pages(rt, "the step", new_pages);

@@ -13,11 +13,12 @@ uint64_t rt_step_now_ns(void);
 enum rt_status rt_step_check_flags(struct rt_runtime *rt, const char *function, uint32_t flags);
 /* RT_ERR_BUSY where there is no record. */
 enum rt_status rt_step_check_room(struct rt_runtime *rt);
-/* The rows of one attempt, with their tokens and accepted counts; *new_pages grows. */
+/* The rows of one attempt, with their tokens and accepted counts; *new_pages grows: of all
+ * sequences at full length they may be 2^32 and more. */
 enum rt_status rt_step_check_rows(struct rt_runtime *rt, const struct rt_step_params *p,
-                                  uint32_t query_len, uint32_t *new_pages);
+                                  uint32_t query_len, uint64_t *new_pages);
 /* `whose`: what they are for, as a message begins. */
-enum rt_status rt_step_check_pages(struct rt_runtime *rt, const char *whose, uint32_t new_pages);
+enum rt_status rt_step_check_pages(struct rt_runtime *rt, const char *whose, uint64_t new_pages);
 
 /* ---- writing a record, and taking it back ---------------------------------------------------- */
 

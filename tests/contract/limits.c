@@ -2,6 +2,7 @@
 /* Every limit at its edge and one past it, and every change that is taken back half-way: what was
  * refused has left the runtime as it was, pages' references included. */
 #include "driver/host/host_parts.h"
+#include "runtime/step_parts.h"
 #include "tests/support/fixture.h"
 
 #include <setjmp.h>
@@ -246,6 +247,22 @@ static void pending_changes_fill_a_record_exactly(void **state)
     rt_destroy(&rt);
 }
 
+/* Prompts of 65536 sequences may want 65536 pages each: they are refused, not counted as none. */
+static void new_pages_are_counted_beyond_32_bits(void **state)
+{
+    (void)state;
+    rt_runtime *rt = fixture_create(NULL);
+    const rt_seq seq = fixture_open(rt);
+    const struct rt_step_params row = {.struct_size = sizeof(row), .rows = 1, .seqs = &seq};
+    const struct state before = look(rt);
+    uint64_t pages = UINT32_MAX;
+    rt->attempts++;
+    assert_int_equal(rt_step_check_rows(rt, &row, 1, &pages), RT_OK);
+    refused(rt, rt_step_check_pages(rt, "all", pages), RT_ERR_PAGES, &before,
+            "all needs 4294967296 new pages, 24 of 24 are free");
+    rt_destroy(&rt);
+}
+
 /* A slot's last generation is followed by its first: handles stay valid and differ. */
 static void generations_wrap_past_zero(void **state)
 {
@@ -274,6 +291,7 @@ int main(void)
         cmocka_unit_test(a_step_that_is_not_launched_is_taken_back),
         cmocka_unit_test(the_longest_sequence),
         cmocka_unit_test(pending_changes_fill_a_record_exactly),
+        cmocka_unit_test(new_pages_are_counted_beyond_32_bits),
         cmocka_unit_test(generations_wrap_past_zero),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
