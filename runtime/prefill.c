@@ -313,6 +313,27 @@ static uint32_t find_mixed(const struct rt_runtime *rt, struct chunk *c)
     return rt_spec_find_chunk(b->specs, b->spec_count, &load);
 }
 
+/* Too many tokens or rows; or no more than a graph has room for, but too much in front of them. */
+static enum rt_status refuse_mixed(struct rt_runtime *rt, const struct chunk *c, uint64_t tokens)
+{
+    const struct rt_step_params *p = c->decoding;
+    const struct rt_blueprint *b = &rt->blueprint;
+    const struct rt_dims *dims = &b->placement.dims;
+    const struct rt_chunk_load load = {
+        .tokens = c->tokens, .decode_rows = c->rows, .query_len = query_len_of(p)};
+    if (rt_spec_find_chunk(b->specs, b->spec_count, &load) < b->spec_count)
+        return rt_fail(&rt->error, RT_ERR_ROWS,
+                       "%u prompts have %" PRIu64
+                       " cached tokens together: a chunk expands at most "
+                       "%" PRIu64 ", which one sequence can have",
+                       p->prompt_count, c->context,
+                       (uint64_t)pieces_of(rt, b->config.max_length) * dims->context_piece);
+    return rt_fail(&rt->error, RT_ERR_ROWS,
+                   "no graph holds %" PRIu64 " tokens of prompts and %u rows that decode: "
+                   "prefill.chunks go up to %u, prefill.mixed_rows to %u",
+                   tokens, p->rows, dims->chunk, most_beside(rt));
+}
+
 static enum rt_status fill_mixed(struct rt_runtime *rt, struct chunk *c, uint32_t *spec)
 {
     const struct rt_step_params *p = c->decoding;
@@ -328,12 +349,7 @@ static enum rt_status fill_mixed(struct rt_runtime *rt, struct chunk *c, uint32_
     }
     c->tokens = (uint32_t)rt_min_u64(tokens, UINT32_MAX);
     *spec = find_mixed(rt, c);
-    RT_REQUIRE(*spec < rt->blueprint.spec_count, &rt->error, RT_ERR_ROWS,
-               "no graph holds %" PRIu64 " tokens of prompts behind %" PRIu64
-               " cached ones, and %u rows that decode: prefill.chunks go up to %u, "
-               "prefill.mixed_rows to %u",
-               tokens, c->context, p->rows, rt->blueprint.placement.dims.chunk, most_beside(rt));
-    return RT_OK;
+    return *spec < rt->blueprint.spec_count ? RT_OK : refuse_mixed(rt, c, tokens);
 }
 
 /* A record for the chunk and for each replay behind it. */

@@ -240,9 +240,9 @@ struct rt_step_params {
     /* [rows] RT_ACCEPT_ALL, RT_ACCEPT_DEVICE or 1..the row's tokens; null: RT_ACCEPT_ALL */
     const int32_t *accept;
     /* A mixed step: prompts, whose tokens all stay, in front of the rows: one replay of a chunk's
-     * graph (rt_config.chunks) that holds them all. With rt_config.layer more rows than the largest
-     * of mixed_rows are served, too: as many beside the prompts, the others in replays of steps'
-     * graphs behind it, row_base counting the prompts. Without it they are refused. */
+     * graph. With rt_config.layer more rows than the largest of mixed_rows are served, too: the
+     * rest in steps' graphs behind it, row_base counting the prompts; else they are refused, as are
+     * prompts with more cached tokens together than a chunk expands (docs/prompts.md). */
     const struct rt_prompt *prompts; /* [prompt_count], of sequences that no row names */
     uint32_t prompt_count;
     /* With rows 0: the graph of this captured batch size is replayed without a live row, as ranks

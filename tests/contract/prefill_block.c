@@ -228,6 +228,47 @@ static void replay_is_eager(void **state)
     }
 }
 
+/* Pieces of a chunk have room for 192 tokens, one sequence's 160 in whole pieces: a mixed step is
+ * one chunk, rt_prefill takes two, and a chunk that is absorbed looks at any number. */
+static void a_chunk_expands_one_sequence_at_most(void **state)
+{
+    (void)state;
+    struct block_fixture b;
+    struct fixture_snapshot before, after;
+    rt_runtime *rt = create(&b, LORA);
+    struct rt_prompt prompts[2];
+    int32_t ids[160];
+    uint64_t ticket = 77;
+    make_ids(ids, 160, 23);
+    for (uint32_t i = 0; i < 2; i++)
+        prompts[i] =
+            (struct rt_prompt){.seq = fixture_open(rt), .tokens = ids, .count = i ? 93 : 100};
+    prefill(rt, prompts, 2, false);
+    prompts[0].count = prompts[1].count = 3;
+    const struct rt_step_params p = {
+        .struct_size = sizeof(p), .prompts = prompts, .prompt_count = 2};
+    rt_harvest(rt);
+    fixture_snapshot(rt, &before);
+    assert_int_equal(rt_step(rt, &p, &ticket), RT_ERR_ROWS);
+    assert_string_equal(rt_last_error(rt)->message,
+                        "2 prompts have 193 cached tokens together: a chunk expands at most 192, "
+                        "which one sequence can have");
+    fixture_snapshot(rt, &after);
+    assert_memory_equal(&before, &after, sizeof(before));
+    assert_int_equal(ticket, 77);
+    prompts[0].count = prompts[1].count = 2;
+    assert_int_equal(rt_step(rt, &p, &ticket), RT_OK);
+    prompts[0].count = prompts[1].count = 3;
+    const uint64_t steps = rt->stats.steps;
+    prefill(rt, prompts, 2, false);
+    assert_int_equal(rt->stats.steps, steps + 2);
+    assert_int_equal(rt_seq_rewind(rt, prompts[1].seq, 87), RT_OK); /* of the other's 105 */
+    assert_int_equal(rt_step(rt, &p, &ticket), RT_OK);
+    assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
+    rt_destroy(&rt);
+    block_close(&b);
+}
+
 static void plan_says_which_form(void **state)
 {
     (void)state;
@@ -355,6 +396,7 @@ int main(void)
         cmocka_unit_test(sinks_are_heard),
         cmocka_unit_test(mixed_steps_are_separate_ones),
         cmocka_unit_test(replay_is_eager),
+        cmocka_unit_test(a_chunk_expands_one_sequence_at_most),
         cmocka_unit_test(plan_says_which_form),
         cmocka_unit_test(every_graph_is_told_and_drawn),
         cmocka_unit_test(attention_is_in_branches),

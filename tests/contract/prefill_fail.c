@@ -488,7 +488,7 @@ static void bad_mixed_steps_change_nothing(void **state)
            "prefill.mixed_rows to 2");
     p = good;
     prompts[1].count = 13;
-    refuse(rt, p, RT_ERR_ROWS, "no graph holds 25 tokens of prompts behind 0 cached ones");
+    refuse(rt, p, RT_ERR_ROWS, "no graph holds 25 tokens of prompts and 2 rows");
     prompts[1].count = 12;
     p.seqs = NULL;
     refuse(rt, p, RT_ERR_INVALID, "seqs is null");
