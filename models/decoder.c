@@ -265,8 +265,11 @@ enum rt_status rt_decoder_logits(rt_decoder *decoder, struct rt_tensor *out)
     return RT_OK;
 }
 
+/* Beside a chunk, as its prompts are, rows may have one token where no step's have. */
 static bool is_captured(const struct rt_config *c, uint32_t query_len)
 {
+    if (query_len == 1 && c->chunk_count > 0)
+        return true;
     for (uint32_t i = 0; i < c->query_len_count; i++)
         if (c->query_lens[i] == query_len)
             return true;

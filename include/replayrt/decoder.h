@@ -100,7 +100,8 @@ RT_API enum rt_status rt_decoder_sample(rt_decoder *decoder, rt_seq seq,
 RT_API enum rt_status rt_decoder_logits(rt_decoder *decoder, struct rt_tensor *out);
 
 /* Logits of one row and token of that replay, whose query length the caller knows, times
- * logits_scale, into host memory: [vocab]. Waits until no step is in flight. Blocks.
+ * logits_scale, into host memory: [vocab]. Of a chunk of prompts alone it is 1, and a prompt's row
+ * has its last token's. Waits until no step is in flight. Blocks.
  * RT_ERR_INVALID: no such row, token or captured query length; RT_ERR_DRIVER. */
 RT_API enum rt_status rt_decoder_read_logits(rt_decoder *decoder, uint32_t row, uint32_t query_len,
                                              uint32_t token, float *out);

@@ -410,15 +410,16 @@ static void read_column(rt_decoder *d, uint32_t row, uint32_t columns, uint32_t 
 
 static const uint32_t counts_beside[BESIDE] = {2, 3};
 
-static rt_decoder *open_beside(void)
+/* Steps have rows of `least` tokens or of COLUMNS, which is no less. */
+static rt_decoder *open_beside(uint32_t least)
 {
     struct rt_config config;
     struct rt_error error;
     rt_decoder *d = NULL;
     small_config(&config);
-    config.query_lens[0] = 1;
+    config.query_lens[0] = least;
     config.query_lens[1] = COLUMNS;
-    config.query_len_count = 2;
+    config.query_len_count = least < COLUMNS ? 2 : 1;
     config.chunks[0] = 16;
     config.chunk_count = 1;
     config.mixed_rows[0] = BESIDE;
@@ -470,7 +471,7 @@ static void rows_of_several_tokens_beside_a_prompt(void **state)
     (void)state;
     static float logits[2][4096];
     struct rt_model model = {.struct_size = sizeof(model)};
-    rt_decoder *mixed = open_beside(), *apart = open_beside();
+    rt_decoder *mixed = open_beside(1), *apart = open_beside(1);
     assert_int_equal(rt_model_read(GOLDEN "tiny_deepseek_v3", &model, NULL), RT_OK);
     assert_in_range(model.vocab_size, 2, 4096);
     const size_t bytes = model.vocab_size * sizeof(float);
@@ -489,6 +490,30 @@ static void rows_of_several_tokens_beside_a_prompt(void **state)
     rt_decoder_destroy(&apart);
 }
 
+/* A chunk's rows have one token, and logits of it, whatever steps have. */
+static void logits_of_a_chunk_where_no_step_has_one_token(void **state)
+{
+    (void)state;
+    static float logits[2][4096];
+    uint32_t vocab = 0;
+    for (int i = 0; i < 2; i++) {
+        rt_decoder *d = open_beside(i ? COLUMNS : 1);
+        const struct rt_prompt prompt = {
+            .seq = open_sequence(d, &warm), .tokens = prompts[0].ids, .count = prompts[0].length};
+        const struct rt_prefill_params p = {
+            .struct_size = sizeof(p), .prompts = &prompt, .prompt_count = 1};
+        struct rt_tensor all = {.struct_size = sizeof(all)};
+        assert_int_equal(rt_decoder_logits(d, &all), RT_OK);
+        vocab = (uint32_t)all.shape[2];
+        assert_in_range(vocab, 2, 4096);
+        assert_int_equal(rt_prefill(rt_decoder_runtime(d), &p, NULL), RT_OK);
+        read_column(d, 0, 1, 0, logits[i]);
+        assert_int_equal(rt_decoder_read_logits(d, 0, 2, 0, logits[i]), RT_ERR_INVALID);
+        rt_decoder_destroy(&d);
+    }
+    assert_memory_equal(logits[0], logits[1], vocab * sizeof(float));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -499,6 +524,7 @@ int main(void)
         cmocka_unit_test(bad_calls_are_refused),
         cmocka_unit_test(random_weights_decode_alike),
         cmocka_unit_test(rows_of_several_tokens_beside_a_prompt),
+        cmocka_unit_test(logits_of_a_chunk_where_no_step_has_one_token),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
