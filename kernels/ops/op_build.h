@@ -87,6 +87,9 @@ enum rt_status rt_check_route(const struct rt_route_params *p, struct rt_error *
 enum rt_status rt_check_mailboxes(void *const mailbox[], uint32_t rank, uint32_t ranks,
                                   struct rt_error *err);
 
+/* Tiles of a product whose weight lies across, as the sm90 kernels deal them out. */
+uint32_t rt_project_across_tiles(const struct rt_project_params *p);
+
 /* The first reason why the Hopper kernels cannot serve. */
 enum rt_status rt_check_sm90(const struct rt_device_caps *caps, struct rt_error *err);
 

@@ -31,25 +31,26 @@ static const struct pair *find_pair(const char *product)
 
 /* ---- resolve --------------------------------------------------------------------------------- */
 
-/* Where no block gets more tiles than with a block an SM, fewer blocks leave SMs to preattend's. */
-static uint32_t product_blocks(const struct rt_project_params *p, uint32_t sm_count)
+/* Where no block gets more tiles than with the product's own `most`, fewer blocks leave room to
+ * preattend's. */
+static uint32_t product_blocks(const struct rt_project_params *p, uint32_t most)
 {
-    const uint32_t tiles = p->batch * rt_ceil_div_u32(p->w[0].rows, RT_PROJECT_SM90_ACROSS_ROWS);
-    return rt_ceil_div_u32(tiles, rt_ceil_div_u32(tiles, sm_count));
+    const uint32_t tiles = rt_project_across_tiles(p);
+    return rt_ceil_div_u32(tiles, rt_ceil_div_u32(tiles, most));
 }
 
 /* The product's kernel becomes the one that does both. */
 static void join(const struct rt_op_request *request, const struct rt_project_params *p,
                  const char *entry, struct rt_variant *v)
 {
-    const uint32_t most = p->m > 8 ? RT_PROJECT_SM90_MOST_VECTORS : 8u;
+    const uint32_t vectors = p->m > 8 ? RT_PROJECT_SM90_MOST_VECTORS : 8u;
     v->entry = entry;
     if (v->backend != RT_BACKEND_SM90)
         return;
-    v->parts = product_blocks(p, request->caps->sm_count);
+    v->parts = product_blocks(p, v->parts);
     (void)snprintf(v->reason, sizeof(v->reason),
                    "sm90%s, up to %u tokens for %u, %u blocks multiply beside preattend's",
-                   request->backend == RT_BACKEND_AUTO ? "" : " as asked for", most, p->m,
+                   request->backend == RT_BACKEND_AUTO ? "" : " as asked for", vectors, p->m,
                    v->parts);
 }
 

@@ -23,6 +23,10 @@ struct sm90_kernel {
     uint32_t tiles; /* of a pass; 0: for weights that lie across */
 };
 
+/* Weights along k from which on two blocks of a product share an SM instead of blocks of two
+ * products: what the next one could ask for early is little of them. */
+#define SM90_PAIR_BYTES (UINT64_C(40) << 20)
+
 /* Rising in vectors, then in tiles. */
 static const struct sm90_kernel sm90_kernels[] = {
     {"rt_project_sm90_across8", 8, 0},    {"rt_project_sm90_along8x1", 8, 1},
@@ -47,6 +51,23 @@ static uint32_t all_rows(const struct rt_project_params *p)
 static bool lies_across(const struct rt_project_params *p)
 {
     return p->w[0].column_stride != 1;
+}
+
+/* Of weights that lie across, for up to 8 vectors, up to three blocks an SM with a tile each or
+ * more: they ask for two rounds early, and so for most of what they read. Along k one, which leaves
+ * room for the next product's, or two; where these are all that an SM holds, each has as many. */
+static uint32_t blocks_per_sm(const struct rt_project_params *p, uint32_t sm_count)
+{
+    const uint64_t bytes = (uint64_t)all_rows(p) * p->k * sizeof(uint16_t);
+    if (!lies_across(p))
+        return bytes > SM90_PAIR_BYTES ? 2 : 1;
+    const uint32_t tiles = rt_project_across_tiles(p);
+    return p->m > 8 ? 1 : rt_max_u32(1, rt_min_u32(3, tiles / sm_count));
+}
+
+uint32_t rt_project_across_tiles(const struct rt_project_params *p)
+{
+    return p->batch * rt_ceil_div_u32(p->w[0].rows, RT_PROJECT_SM90_ACROSS_ROWS);
 }
 
 /* ---- what is a product at all ---------------------------------------------------------------- */
@@ -197,13 +218,14 @@ static enum rt_status resolve_sm90(const struct rt_op_request *request, struct r
     uint32_t smem_bytes;
     RT_TRY(rt_check_sm90(request->caps, err));
     RT_TRY(check_sm90(p, err));
-    const struct sm90_kernel *kernel = pick_sm90(p, request->caps->sm_count);
+    const uint32_t blocks = request->caps->sm_count * blocks_per_sm(p, request->caps->sm_count);
+    const struct sm90_kernel *kernel = pick_sm90(p, blocks);
     struct rt_variant v = {
         .op = out->op,
         .backend = RT_BACKEND_SM90,
         .entry = kernel->entry,
         .m_tiles = kernel->tiles,
-        .parts = request->caps->sm_count,
+        .parts = blocks,
         .threads = lies_across(p) ? RT_PROJECT_SM90_ACROSS_THREADS : RT_PROJECT_SM90_THREADS,
         .smem_bytes = lies_across(p) ? RT_PROJECT_SM90_ACROSS_BYTES(p->m) : SM90_SMEM_BYTES,
     };

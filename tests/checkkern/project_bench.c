@@ -108,7 +108,7 @@ static bool resolve(struct ck *ck, const struct rt_project_params *p, const stru
     if (knobs->smem_kb > 0 && p->w[0].row_stride != 1)
         choice->smem_bytes = knobs->smem_kb * 1024;
     if (knobs->per_sm > 0)
-        choice->parts *= knobs->per_sm;
+        choice->parts = ck->driver.caps.sm_count * knobs->per_sm;
     return true;
 }
 
@@ -128,10 +128,11 @@ static struct rt_launch build(struct ck *ck, const struct rt_project_params *p,
     return launch;
 }
 
+/* 0 per SM: what the resolver chooses for each. */
 static void print_knobs(const struct knobs *k)
 {
     printf(" (smem %u KB, early %u KB, trigger %u, %u per SM)\n", k->smem_kb, k->early_kb,
-           k->trigger, k->per_sm ? k->per_sm : 1);
+           k->trigger, k->per_sm);
 }
 
 static void bench_product(const struct bench *b, enum part part, uint32_t heads, uint32_t m,
@@ -221,7 +222,9 @@ static void bench_all_knobs(const struct bench *b)
                 bench_knobs(b, product_of_16, (enum part)part, vectors[i]);
             for (uint32_t trigger = 0; part == UP_KEYS && trigger < 3; trigger++)
                 bench_product(b, UP_KEYS, 16, vectors[i], &(struct knobs){.trigger = trigger});
-            bench_product(b, (enum part)part, 128, vectors[i], &(struct knobs){.per_sm = 2});
+            for (uint32_t per_sm = 1; per_sm <= 3; per_sm++)
+                bench_product(b, (enum part)part, 128, vectors[i],
+                              &(struct knobs){.per_sm = per_sm});
         }
         bench_knobs(b, chain_of_16, QKV_A, vectors[i]);
     }

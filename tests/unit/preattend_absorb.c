@@ -75,11 +75,12 @@ static void test_grids(void **state)
         uint32_t heads, rows, q_len, multiply, others;
         const char *entry;
     } cases[] = {
-        /* 8 tiles a head: one each, and of 128 heads 8 each. */
+        /* 8 tiles a head: one each, of 128 heads 3 each, and 8 where more tokens leave room for
+         * no more blocks. */
         {16, 1, 1, 128, 1, "rt_preattend_absorb_sm90_8"},
         {16, 8, 1, 128, 3, "rt_preattend_absorb_sm90_8"},
         {16, 3, 3, 128, 4, "rt_preattend_absorb_sm90_16"},
-        {128, 1, 1, 128, 3, "rt_preattend_absorb_sm90_8"},
+        {128, 1, 1, 342, 3, "rt_preattend_absorb_sm90_8"},
         {128, 16, 1, 128, 34, "rt_preattend_absorb_sm90_16"},
         {20, 1, 1, 80, 1, "rt_preattend_absorb_sm90_8"},
         {1, 1, 1, 8, 1, "rt_preattend_absorb_sm90_8"},

@@ -235,9 +235,35 @@ static void test_project(void **state)
     (void)expect_project(&h200, &out, RT_BACKEND_AUTO, "rt_project_sm90_along16x4");
     (void)expect_project(&h200, &out, RT_BACKEND_SM90, "rt_project_sm90_along16x4");
     (void)expect_project(&h200, &out, RT_BACKEND_GENERIC, "rt_project");
-    (void)expect_project(&h200, &keys, RT_BACKEND_AUTO, "rt_project_sm90_across8");
+    const uint32_t keys_blocks =
+        expect_project(&h200, &keys, RT_BACKEND_AUTO, "rt_project_sm90_across8").parts;
+    assert_int_equal(keys_blocks, 132);
     (void)expect_project(&l40, &qkv_a, RT_BACKEND_AUTO, "rt_project");
     (void)expect_project(&host, &qkv_a, RT_BACKEND_AUTO, "rt_project");
+}
+
+/* Blocks an SM: of 40 MiB along k one, of more two; across k one to three, by their tiles. */
+static void test_project_blocks(void **state)
+{
+    (void)state;
+    static const uint32_t heads[] = {16, 32, 33, 64, 128}, blocks[] = {132, 132, 264, 396, 396};
+    const struct rt_project_params most = product(1, 2048, 10240, 0);
+    const struct rt_project_params more = product(1, 2048, 10241, 0);
+    const struct rt_project_params out = product(8, 16384, 7168, 0);
+    struct rt_project_params keys = across(product(8, 128, 512, 0));
+    const char *along = "rt_project_sm90_along8x4";
+    assert_int_equal(expect_project(&h200, &most, RT_BACKEND_AUTO, along).parts, 132);
+    assert_int_equal(expect_project(&h200, &more, RT_BACKEND_AUTO, along).parts, 264);
+    along = "rt_project_sm90_along8x2"; /* 27.2 rows a block */
+    assert_int_equal(expect_project(&h200, &out, RT_BACKEND_AUTO, along).parts, 264);
+    for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++) {
+        keys.batch = heads[i];
+        const char *across8 = "rt_project_sm90_across8";
+        assert_int_equal(expect_project(&h200, &keys, RT_BACKEND_AUTO, across8).parts, blocks[i]);
+    }
+    keys.m = 9;
+    const char *across16 = "rt_project_sm90_across16";
+    assert_int_equal(expect_project(&h200, &keys, RT_BACKEND_AUTO, across16).parts, 132);
 }
 
 /* auto falls back and says why, generic takes it, sm90 is refused in the same words. */
@@ -364,6 +390,7 @@ int main(void)
         cmocka_unit_test(test_backends),
         cmocka_unit_test(test_plain_operators),
         cmocka_unit_test(test_project),
+        cmocka_unit_test(test_project_blocks),
         cmocka_unit_test(test_project_falls_back),
         cmocka_unit_test(test_no_product),
         cmocka_unit_test(test_refused_requests),
