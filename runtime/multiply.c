@@ -1,6 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/multiply.h"
 
+static bool is_large(const struct rt_device_caps *caps, const struct rt_multiplication *product)
+{
+    const uint64_t most_rows = (uint64_t)RT_OWN_LARGE_MOST_SM_ROWS * caps->sm_count;
+    return product->weight_bytes > RT_OWN_MOST_BYTES &&
+           (!product->streams || product->vectors > RT_OWN_LARGE_MOST_VECTORS ||
+            product->rows > most_rows);
+}
+
 bool rt_multiply_by_library(enum rt_projections projections, const struct rt_device_caps *caps,
                             const struct rt_multiplication *product, const char **reason)
 {
@@ -22,7 +30,7 @@ bool rt_multiply_by_library(enum rt_projections projections, const struct rt_dev
         a = (struct answer){true, "no kernel of our own is tuned for this device"};
     else if (product->vectors > RT_OWN_MOST_VECTORS)
         a = (struct answer){true, "many vectors"};
-    else if (product->weight_bytes > RT_OWN_MOST_BYTES)
+    else if (is_large(caps, product))
         a = (struct answer){true, "a large weight"};
     else
         a = (struct answer){false, "few vectors: weights are asked for early"};

@@ -9,21 +9,27 @@
 /* Vectors up to which our kernels read weights faster than a library that cannot ask for them
  * before its predecessor is done. */
 #define RT_OWN_MOST_VECTORS 16u
-/* Bytes of a weight from which on a library's more bytes a second outweigh that. */
+/* Bytes of a weight up to which that is so whatever its shape. Of larger ones it is so where few
+ * vectors meet few rows: what our kernels spend on each 128 rows of a block, of which two share an
+ * SM, is little then (docs/notebook.md, "128 heads and one vector"). */
 #define RT_OWN_MOST_BYTES (UINT64_C(40) << 20)
+#define RT_OWN_LARGE_MOST_VECTORS 8u
+#define RT_OWN_LARGE_MOST_SM_ROWS 256u
 /* What a library may use for one product. */
 #define RT_WORKSPACE_BYTES (UINT64_C(32) << 20)
 
 struct rt_multiplication {
     uint32_t vectors;
     uint64_t weight_bytes; /* of all heads */
+    uint64_t rows;         /* likewise */
+    bool streams;          /* a kernel of ours that is tuned for the device takes it */
     const char *only_own;  /* why the library does not do all of it; null: it does */
 };
 
 /*
  * Pure: true: the library. *reason gets a sentence in static storage. What is asked for decides;
  * with auto the library is taken where the device has it and there are more vectors, or larger
- * weights, than the two limits, or no kernel of ours is tuned for the device.
+ * weights, than the limits, or no kernel of ours is tuned for the device.
  */
 bool rt_multiply_by_library(enum rt_projections projections, const struct rt_device_caps *caps,
                             const struct rt_multiplication *product, const char **reason);

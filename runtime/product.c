@@ -48,6 +48,17 @@ static enum rt_status choose_kernel(struct rt_product *p, enum rt_backend backen
     return RT_OK;
 }
 
+/* Whether a kernel of ours that is tuned for the device takes it. */
+static bool streams(const struct rt_product *p, enum rt_backend backend)
+{
+    const struct rt_op_request request = {
+        .caps = &p->ops->driver.caps, .backend = backend, .product = &p->params};
+    struct rt_variant own;
+    struct rt_error why_not = {0};
+    return rt_op_resolve(RT_OP_PROJECT, &request, &own, &why_not) == RT_OK &&
+           own.backend == RT_BACKEND_SM90;
+}
+
 static enum rt_status choose(struct rt_product *p, enum rt_projections projections,
                              enum rt_backend backend)
 {
@@ -57,6 +68,8 @@ static enum rt_status choose(struct rt_product *p, enum rt_projections projectio
     const struct rt_multiplication product = {
         .vectors = params->m,
         .weight_bytes = rows * params->k * params->batch * sizeof(uint16_t),
+        .rows = rows * params->batch,
+        .streams = streams(p, backend),
         .only_own = rt_product_only_own(p),
     };
     struct rt_error why_not;

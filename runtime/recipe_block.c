@@ -159,13 +159,41 @@ static const char *refusal_of(const struct recipe *b, const struct product *p)
     return why;
 }
 
+static struct rt_project_params project(const struct recipe *b, const struct product *p)
+{
+    return (struct rt_project_params){
+        .x = {p->x.base, p->x.batch_stride, p->x.row_stride},
+        .y = {p->y.base, p->y.batch_stride, p->y.row_stride},
+        .w = {p->w[0], p->w[1]},
+        .norm = p->norm,
+        .batch = p->batch,
+        .m = rt_recipe_tokens(b),
+        .k = p->k,
+        .is_f32 = config_of(b)->precision == RT_PRECISION_F32,
+    };
+}
+
+static enum rt_status resolve_own(const struct recipe *b, const struct rt_project_params *params,
+                                  struct rt_variant *variant, struct rt_error *err)
+{
+    const struct rt_op_request request = {
+        .caps = &b->s->blueprint->caps, .backend = config_of(b)->backend, .product = params};
+    return rt_op_resolve(RT_OP_PROJECT, &request, variant, err);
+}
+
 static bool by_library(const struct recipe *b, const struct product *p, const char **reason)
 {
+    const struct rt_project_params params = project(b, p);
+    struct rt_variant own;
+    struct rt_error why_not = {0};
     const uint64_t rows = (uint64_t)p->w[0].rows + p->w[1].rows;
     const bool wide = p->norm.weight && p->norm.width > RT_PREATTEND_MOST_WIDTH;
     const struct rt_multiplication product = {
         .vectors = rt_recipe_tokens(b),
         .weight_bytes = rows * p->k * p->batch * sizeof(uint16_t),
+        .rows = rows * p->batch,
+        .streams =
+            resolve_own(b, &params, &own, &why_not) == RT_OK && own.backend == RT_BACKEND_SM90,
         .only_own = wide ? "a norm too wide for the node in front of a library's product" : NULL,
     };
     if (!rt_multiply_by_library(config_of(b)->projections, &b->s->blueprint->caps, &product,
@@ -184,28 +212,12 @@ static void note_kernel(const struct recipe *b, const struct rt_variant *variant
         (void)snprintf(stage->reason, sizeof(stage->reason), "%s", variant->reason);
 }
 
-static struct rt_project_params project(const struct recipe *b, const struct product *p)
-{
-    return (struct rt_project_params){
-        .x = {p->x.base, p->x.batch_stride, p->x.row_stride},
-        .y = {p->y.base, p->y.batch_stride, p->y.row_stride},
-        .w = {p->w[0], p->w[1]},
-        .norm = p->norm,
-        .batch = p->batch,
-        .m = rt_recipe_tokens(b),
-        .k = p->k,
-        .is_f32 = config_of(b)->precision == RT_PRECISION_F32,
-    };
-}
-
 static enum rt_status add_own(struct recipe *b, uint32_t layer, const struct product *p)
 {
     const struct rt_project_params params = project(b, p);
-    const struct rt_op_request request = {
-        .caps = &b->s->blueprint->caps, .backend = config_of(b)->backend, .product = &params};
     struct rt_variant variant;
     struct rt_work work;
-    RT_TRY(rt_op_resolve(RT_OP_PROJECT, &request, &variant, b->err));
+    RT_TRY(resolve_own(b, &params, &variant, b->err));
     RT_TRY(rt_op_build(b->s->kernels, &variant, &params, sizeof(params), &work, b->err));
     RT_TRY(rt_recipe_add(b, p->name, layer, &work));
     note_kernel(b, &variant);
@@ -448,9 +460,15 @@ enum rt_status rt_recipe_add_absorption(struct recipe *b, uint32_t layer)
     return add_product(b, layer, &p);
 }
 
-/* With more the product is most of both, and takes longer where blocks of the other kind are among
- * its own (docs/notebook.md). */
+/* With more heads the product is most of both, and of more tokens takes longer where blocks of the
+ * other kind are among its own, an SM's one (docs/notebook.md). */
 #define MOST_SHARED_HEADS 32u
+#define MANY_HEADS_MOST_TOKENS 8u
+
+static bool may_share(const struct product *p, uint32_t tokens)
+{
+    return p->batch <= MOST_SHARED_HEADS || tokens <= MANY_HEADS_MOST_TOKENS;
+}
 
 /* preattend and the product behind it as one node. False: no kernel does both; none quantises. */
 static bool resolve_shared(const struct recipe *b, const struct rt_preattend_absorb_params *params,
@@ -486,7 +504,7 @@ static enum rt_status add_absorbed(struct recipe *b, uint32_t layer,
                                                     .absorb = project(b, &p)};
     struct rt_variant variant;
     const char *reason;
-    if (!by_library(b, &p, &reason) && p.batch <= MOST_SHARED_HEADS &&
+    if (!by_library(b, &p, &reason) && may_share(&p, both.absorb.m) &&
         resolve_shared(b, &both, &variant))
         return add_shared(b, layer, reason, &both, &variant);
     RT_TRY(rt_recipe_add_preattend(b, layer, preattend));

@@ -323,6 +323,8 @@ static void test_listed_blocks(void **state)
     struct planned x;
     c.geometry.heads = 64;
     c.geometry.layers = 2;
+    c.block.rope.original_max_length = 64;
+    c.block.rope.query_scale_beta = 0.1; /* so that preattend is a node of its own */
     c.topk = 48;
     c.chunks[0] = 16;
     c.chunks[1] = 512; /* expanded, but for the lists */
