@@ -4,7 +4,6 @@
  * route, up and down as a layer has them. Bytes are what a right answer has to read: the weights of
  * every expert that has a token, once; of many tokens it is the products that set the pace.
  */
-#include "common/bf16.h"
 #include "common/math.h"
 #include "kernels/abi/experts_many.h"
 #include "kernels/ref/ref.h"
@@ -16,8 +15,8 @@
 
 /* At least so much goes by before weights are met again; a host only runs the bodies. */
 #define COLD_BYTES (UINT64_C(2) << 30)
-#define SEED_BYTES (UINT64_C(32) << 20)
 #define MOST_LAYERS 64u
+#define SPREAD 0.02 /* numbers are below */
 /* Layers of many tokens: each is a gigabyte of weights, and takes its time. */
 #define MANY_TOKENS 65u
 #define MANY_LAYERS 4u
@@ -244,23 +243,6 @@ static void time_layers(const struct bench *b)
     free(all);
 }
 
-/* Small random numbers, the same over and over. */
-static void fill(const struct bench *b, rt_addr to, uint64_t bytes)
-{
-    struct ck *ck = b->ck;
-    struct ck_random random = {.state = ck->seed};
-    const uint64_t seed_bytes = bytes < SEED_BYTES ? bytes : SEED_BYTES;
-    uint16_t *seed = ck_new(ck, seed_bytes);
-    for (uint64_t i = 0; i < seed_bytes / sizeof(*seed); i++)
-        seed[i] = rt_float_to_bf16((float)(0.04 * ck_random_unit(&random) - 0.02));
-    for (uint64_t at = 0; at < bytes; at += seed_bytes)
-        CK_DRV(ck, copy_in,
-               (&ck->driver, to + at, seed, bytes - at < seed_bytes ? bytes - at : seed_bytes,
-                ck->stream));
-    CK_DRV(ck, stream_sync, (&ck->driver, ck->stream));
-    free(seed);
-}
-
 /* Every expert as likely as any other; the device gets what the reference makes of it. */
 static void route(struct bench *b)
 {
@@ -307,7 +289,7 @@ static void bench_model(struct ck *ck, const struct model *m)
                   {&b.logits, UINT64_C(4) * m->most_tokens * (m->experts + 1)}};
     for (size_t i = 0; i < sizeof(device) / sizeof(device[0]); i++) {
         CK_DRV(ck, mem_alloc, (&ck->driver, device[i].bytes, device[i].at));
-        fill(&b, *device[i].at, device[i].bytes);
+        ck_fill_bf16(ck, *device[i].at, device[i].bytes, SPREAD);
     }
     b.choices = ck_alloc(ck, "choices", pairs, 0);
     b.factors = ck_alloc(ck, "weights", pairs, 0);

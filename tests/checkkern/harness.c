@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/checkkern/harness.h"
 
+#include "common/bf16.h"
 #include "tests/checkkern/parallel.h"
 
 #include <stdarg.h>
@@ -10,6 +11,9 @@
 
 /* A hand's share of filling a buffer: below it, nobody else is called. */
 #define FILL_BYTES (UINT64_C(8) << 20)
+
+/* Random numbers of a bench, made once and copied. */
+#define SEED_BYTES (UINT64_C(32) << 20)
 
 void ck_must(struct ck *ck, enum rt_status status, const struct rt_error *err)
 {
@@ -86,6 +90,21 @@ void *ck_new(struct ck *ck, uint64_t bytes)
         exit(1);
     }
     return memory;
+}
+
+void ck_fill_bf16(struct ck *ck, rt_addr to, uint64_t bytes, double most)
+{
+    struct ck_random random = {.state = ck->seed};
+    const uint64_t seed_bytes = bytes < SEED_BYTES ? bytes : SEED_BYTES;
+    uint16_t *seed = ck_new(ck, seed_bytes);
+    for (uint64_t i = 0; i < seed_bytes / sizeof(*seed); i++)
+        seed[i] = rt_float_to_bf16((float)(most * (2 * ck_random_unit(&random) - 1)));
+    for (uint64_t at = 0; at < bytes; at += seed_bytes)
+        CK_DRV(ck, copy_in,
+               (&ck->driver, to + at, seed, bytes - at < seed_bytes ? bytes - at : seed_bytes,
+                ck->stream));
+    CK_DRV(ck, stream_sync, (&ck->driver, ck->stream));
+    free(seed);
 }
 
 struct filling {

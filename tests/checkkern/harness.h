@@ -183,6 +183,9 @@ bool ck_expect_bytes(struct ck *ck, const char *name, const void *found, const v
 
 void *ck_new(struct ck *ck, uint64_t bytes); /* zeroed host memory; free() */
 
+/* Device memory becomes random numbers of bf16 below `most`, the same over and over. */
+void ck_fill_bf16(struct ck *ck, rt_addr to, uint64_t bytes, double most);
+
 /* Replays of a timed graph, those that warm up included. */
 #define CK_REPLAYS 17
 /* Median ns per launch of a graph that replays `launches` one after the other. */

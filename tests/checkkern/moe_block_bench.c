@@ -5,7 +5,6 @@
  * Its inputs differ from layer to layer, for each is what the one in front has left: and so do its
  * choices.
  */
-#include "common/bf16.h"
 #include "common/math.h"
 #include "kernels/abi/moe_block.h"
 #include "tests/checkkern/harness.h"
@@ -15,7 +14,7 @@
 
 #define LAYERS 24u
 #define EXCHANGE_BYTES 65536u /* of any of these */
-#define SEED_BYTES (UINT64_C(32) << 20)
+#define SPREAD 0.04           /* numbers are below */
 
 struct model {
     const char *name;
@@ -101,23 +100,6 @@ static struct rt_moe_block_params params_of(const struct bench *b, uint32_t laye
     return p;
 }
 
-/* Random numbers, the same over and over; tensors of tokens begin alike. */
-static void fill(const struct bench *b, rt_addr to, uint64_t bytes)
-{
-    struct ck *ck = b->ck;
-    struct ck_random random = {.state = ck->seed};
-    const uint64_t seed_bytes = bytes < SEED_BYTES ? bytes : SEED_BYTES;
-    uint16_t *seed = ck_new(ck, seed_bytes);
-    for (uint64_t i = 0; i < seed_bytes / sizeof(*seed); i++)
-        seed[i] = rt_float_to_bf16((float)(0.08 * ck_random_unit(&random) - 0.04));
-    for (uint64_t at = 0; at < bytes; at += seed_bytes)
-        CK_DRV(ck, copy_in,
-               (&ck->driver, to + at, seed, bytes - at < seed_bytes ? bytes - at : seed_bytes,
-                ck->stream));
-    CK_DRV(ck, stream_sync, (&ck->driver, ck->stream));
-    free(seed);
-}
-
 /* Experts that so many tokens hit where all are as likely. */
 static double active_of(const struct model *m, uint32_t tokens)
 {
@@ -163,8 +145,8 @@ static void bench_model(struct ck *ck, const struct model *m)
     b.layer_bytes = b.router_bytes + (m->experts + m->shared) * 3 * b.third;
     CK_DRV(ck, mem_alloc, (&ck->driver, m->layers * b.layer_bytes, &b.weights));
     CK_DRV(ck, mem_alloc, (&ck->driver, data_bytes, &b.data));
-    fill(&b, b.weights, m->layers * b.layer_bytes);
-    fill(&b, b.data, data_bytes);
+    ck_fill_bf16(ck, b.weights, m->layers * b.layer_bytes, SPREAD);
+    ck_fill_bf16(ck, b.data, data_bytes, SPREAD);
     for (size_t i = 0; i < sizeof(tokens) / sizeof(tokens[0]); i++) {
         b.tokens = tokens[i];
         if (b.tokens <=

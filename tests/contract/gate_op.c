@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* rt_gate beside the operators that it is made of, bit for bit, and what it refuses, by name. The
  * same program runs with the CUDA kernels, emulated. */
-#include "replayrt/model_ops.h"
-
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -10,33 +8,14 @@
 
 #include <cmocka.h>
 
-#include "tests/support/values.h"
+#include "tests/support/gate_rig.h"
 
-#define TOKENS 4
-#define WIDTH 192
-#define EXPERTS 12
-#define CHOSEN 5
-#define PAIRS (TOKENS * CHOSEN)
 #define POISON 0xa5
-
-/* What operators write. */
-struct written {
-    _Alignas(256) uint16_t residual[TOKENS * WIDTH];
-    uint16_t normed[TOKENS * WIDTH];
-    float logits[TOKENS * EXPERTS];
-    int32_t choices[PAIRS];
-    float weights[PAIRS];
-    int32_t offsets[EXPERTS + 1], active_count, reserved[2];
-    int32_t pairs[PAIRS];
-    _Alignas(16) int32_t active[4 * EXPERTS];
-};
 
 struct rig {
     rt_ops *ops;
-    _Alignas(256) uint16_t hidden[TOKENS * WIDTH], weight[WIDTH], router[EXPERTS * WIDTH];
-    uint16_t residual[TOKENS * WIDTH];
-    int32_t slots[TOKENS], arrivals;
-    struct written gate, apart;
+    struct gate_read in;
+    struct gate_written gate, apart;
 };
 
 static int set_up(void **state)
@@ -45,54 +24,26 @@ static int set_up(void **state)
     uint64_t random = 5;
     memset(&r->gate, POISON, sizeof(r->gate));
     memset(&r->apart, POISON, sizeof(r->apart));
-    fill(&random, r->hidden, TOKENS * WIDTH);
-    fill(&random, r->residual, TOKENS * WIDTH);
-    fill(&random, r->weight, WIDTH);
-    fill(&random, r->router, EXPERTS * WIDTH);
-    memcpy(r->gate.residual, r->residual, sizeof(r->residual));
-    memcpy(r->apart.residual, r->residual, sizeof(r->residual));
-    r->slots[1] = -1; /* padding */
+    gate_fill(&random, &r->in);
+    memcpy(r->gate.residual, r->in.residual, sizeof(r->in.residual));
+    memcpy(r->apart.residual, r->in.residual, sizeof(r->in.residual));
     *state = r;
     return 0;
-}
-
-static struct rt_gate_args args_of(struct rig *r, struct written *w)
-{
-    return (struct rt_gate_args){
-        .struct_size = sizeof(struct rt_gate_args),
-        .norm = {.struct_size = sizeof(struct rt_mla_input_norm_args),
-                 .tokens = TOKENS,
-                 .hidden = (uintptr_t)r->hidden,
-                 .residual = (uintptr_t)w->residual,
-                 .normed = (uintptr_t)w->normed,
-                 .norm = {.weight = (uintptr_t)r->weight, .width = WIDTH, .eps = 1e-6f}},
-        .route = {.struct_size = sizeof(struct rt_route_args),
-                  .experts = EXPERTS,
-                  .experts_per_token = CHOSEN,
-                  .rows = {.rows = TOKENS, .query_len = 1, .slots = (uintptr_t)r->slots},
-                  .logits = (uintptr_t)w->logits,
-                  .routing = {.choices = (uintptr_t)w->choices,
-                              .weights = (uintptr_t)w->weights,
-                              .offsets = (uintptr_t)w->offsets,
-                              .pairs = (uintptr_t)w->pairs,
-                              .active = (uintptr_t)w->active,
-                              .active_count = (uintptr_t)&w->active_count}},
-        .router = (uintptr_t)r->router,
-        .arrivals = (uintptr_t)&r->arrivals};
 }
 
 /* Twice: what counts the blocks is ready for the next launch. */
 static void as_its_parts(void **state)
 {
     struct rig *r = *state;
-    const struct rt_gate_args gate = args_of(r, &r->gate), apart = args_of(r, &r->apart);
+    const struct rt_gate_args gate = gate_args_of(&r->in, &r->gate),
+                              apart = gate_args_of(&r->in, &r->apart);
     for (int round = 0; round < 2; round++) {
         assert_int_equal(rt_gate(r->ops, &gate, NULL), RT_OK);
         assert_int_equal(rt_mla_input_norm(r->ops, &apart.norm, NULL), RT_OK);
         memcpy(r->apart.logits, r->gate.logits, sizeof(r->apart.logits));
         assert_int_equal(rt_route(r->ops, &apart.route, NULL), RT_OK);
         assert_memory_equal(&r->gate, &r->apart, sizeof(r->gate));
-        assert_int_equal(r->arrivals, 0);
+        assert_int_equal(r->in.arrivals, 0);
     }
     assert_int_equal(r->gate.choices[CHOSEN], -1); /* of the padding */
 }
@@ -105,7 +56,7 @@ static enum rt_status run(rt_ops *ops, const void *args)
 static void refusals(void **state)
 {
     struct rig *r = *state;
-    const struct rt_gate_args good = args_of(r, &r->gate);
+    const struct rt_gate_args good = gate_args_of(&r->in, &r->gate);
 #define BAD(member, value, words) MISTAKE(rt_gate_args, member, value, words)
     const struct mistake bad[] = {
         BAD(struct_size, 3, "rt_gate: args->struct_size is 3"),
@@ -119,10 +70,10 @@ static void refusals(void **state)
         BAD(norm.normed, good.norm.residual, "rt_gate: "),
         BAD(route.experts, 0, "rt_gate: experts 0 is not 1..1024"),
         BAD(router, 0, "rt_gate: router is null"),
-        BAD(router, (uintptr_t)r->router + 2, "rt_gate: router = 0x"),
+        BAD(router, (uintptr_t)r->in.router + 2, "rt_gate: router = 0x"),
         BAD(router_stride, 12, "rt_gate: router_stride = 12 is not a non-negative multiple of 8"),
         BAD(arrivals, 0, "rt_gate: arrivals is null"),
-        BAD(arrivals, (uintptr_t)&r->arrivals + 1, "rt_gate: arrivals = 0x"),
+        BAD(arrivals, (uintptr_t)&r->in.arrivals + 1, "rt_gate: arrivals = 0x"),
         BAD(norm.normed, good.norm.hidden + 16, "and hidden = 0x"),
         BAD(norm.norm.weight, good.norm.residual, "and norm.weight = 0x"),
         BAD(norm.hidden, at(r->gate.choices) / 16 * 16, "and hidden = 0x"),
@@ -134,26 +85,26 @@ static void refusals(void **state)
         BAD(route.routing.pairs, at(r->gate.offsets), "and routing.pairs = 0x"),
         BAD(router, at(r->gate.residual), "and router = 0x"),
         BAD(router, at(r->gate.logits) / 16 * 16, "and router = 0x"),
-        BAD(router_stride, WIDTH - 8, "router_stride of router leads 368 bytes on, of which 384"),
-        BAD(arrivals, at(r->router), "and router = 0x"),
+        BAD(router_stride, HIDDEN - 8, "router_stride of router leads 368 bytes on, of which 384"),
+        BAD(arrivals, at(r->in.router), "and router = 0x"),
         BAD(arrivals, at(r->gate.offsets), "and arrivals = 0x"),
     };
 #undef BAD
     REFUSE_ALL(r->ops, run, good, bad);
     assert_memory_equal(&r->gate, &r->apart, sizeof(r->gate));
-    assert_int_equal(r->arrivals, 0);
+    assert_int_equal(r->in.arrivals, 0);
 }
 
 /* One more token than there are lanes for their pairs. */
 static void more_than_fit(void **state)
 {
     struct rig *r = *state;
-    struct rt_gate_args args = args_of(r, &r->gate);
+    struct rt_gate_args args = gate_args_of(&r->in, &r->gate);
     args.route.experts_per_token = 9;
     assert_int_equal(rt_gate(r->ops, &args, NULL), RT_ERR_UNSUPPORTED);
     assert_non_null(strstr(rt_ops_last_error(r->ops)->message,
                            "4 tokens of 192 numbers, each to 9 of 12 experts"));
-    assert_int_equal(rt_gate_tokens(WIDTH, EXPERTS, 9), 3);
+    assert_int_equal(rt_gate_tokens(HIDDEN, EXPERTS, 9), 3);
     assert_int_equal(rt_gate_tokens(4096, 512, 8), 4);
     assert_int_equal(rt_gate_tokens(4104, 512, 8), 2);
     assert_int_equal(rt_gate_tokens(8200, 512, 8), 0);

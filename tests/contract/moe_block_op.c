@@ -1,11 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* rt_moe_block beside the operators that it is made of, where the device has it, and what it
  * refuses, by name. The same program runs with the CUDA kernels, emulated, where it must be. */
-#include "replayrt/model_ops.h"
-
-#include "common/bf16.h"
-
-#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -13,37 +8,24 @@
 
 #include <cmocka.h>
 
-#include "tests/support/values.h"
+#include "tests/support/gate_rig.h"
 
-#define TOKENS 3
-#define HIDDEN 192
 #define WIDTH 72
-#define EXPERTS 12
-#define CHOSEN 5
 #define SHARED 1
 #define PLACES (CHOSEN + SHARED)
-#define PAIRS (TOKENS * CHOSEN)
 #define EXCHANGE_WORDS 4096
 
 /* What operators write. */
 struct written {
-    _Alignas(256) uint16_t residual[TOKENS * HIDDEN];
-    uint16_t normed[TOKENS * HIDDEN], h[TOKENS * PLACES * WIDTH];
+    struct gate_written gate;
+    uint16_t h[TOKENS * PLACES * WIDTH];
     _Alignas(16) uint16_t out[TOKENS * HIDDEN];
-    float logits[TOKENS * EXPERTS];
-    int32_t choices[PAIRS];
-    float weights[PAIRS];
-    int32_t offsets[EXPERTS + 1], active_count, reserved[2];
-    int32_t pairs[PAIRS];
-    _Alignas(16) int32_t active[4 * EXPERTS];
 };
 
 struct rig {
     rt_ops *ops;
-    _Alignas(256) uint16_t hidden[TOKENS * HIDDEN], weight[HIDDEN], router[EXPERTS * HIDDEN];
-    uint16_t residual[TOKENS * HIDDEN];
+    struct gate_read in;
     uint16_t gate_up[2][2 * EXPERTS * WIDTH * HIDDEN], down[2][EXPERTS * HIDDEN * WIDTH];
-    int32_t slots[TOKENS], arrivals;
     _Alignas(16) uint32_t exchange[EXCHANGE_WORDS];
     struct written whole, apart;
 };
@@ -52,17 +34,13 @@ static int set_up(void **state)
 {
     struct rig *r = op_rig_new(sizeof(*r));
     uint64_t random = 5;
-    fill(&random, r->hidden, TOKENS * HIDDEN);
-    fill(&random, r->residual, TOKENS * HIDDEN);
-    fill(&random, r->weight, HIDDEN);
-    fill(&random, r->router, EXPERTS * HIDDEN);
+    gate_fill(&random, &r->in);
     for (int i = 0; i < 2; i++) {
         fill(&random, r->gate_up[i], sizeof(r->gate_up[i]) / sizeof(uint16_t));
         fill(&random, r->down[i], sizeof(r->down[i]) / sizeof(uint16_t));
     }
-    memcpy(r->whole.residual, r->residual, sizeof(r->residual));
-    memcpy(r->apart.residual, r->residual, sizeof(r->residual));
-    r->slots[1] = -1; /* padding */
+    memcpy(r->whole.gate.residual, r->in.residual, sizeof(r->in.residual));
+    memcpy(r->apart.gate.residual, r->in.residual, sizeof(r->in.residual));
     *state = r;
     return 0;
 }
@@ -77,40 +55,14 @@ static struct rt_experts_shape shape(void)
                                      .shared = SHARED};
 }
 
-static struct rt_mla_input_norm_args norm_of(const struct rig *r, const struct written *w)
-{
-    return (struct rt_mla_input_norm_args){
-        .struct_size = sizeof(struct rt_mla_input_norm_args),
-        .tokens = TOKENS,
-        .hidden = (uintptr_t)r->hidden,
-        .residual = (uintptr_t)w->residual,
-        .normed = (uintptr_t)w->normed,
-        .norm = {.weight = (uintptr_t)r->weight, .width = HIDDEN, .eps = 1e-6f}};
-}
-
-static struct rt_route_args route_of(const struct rig *r, const struct written *w)
-{
-    return (struct rt_route_args){
-        .struct_size = sizeof(struct rt_route_args),
-        .experts = EXPERTS,
-        .experts_per_token = CHOSEN,
-        .rows = {.rows = TOKENS, .query_len = 1, .slots = (uintptr_t)r->slots},
-        .logits = (uintptr_t)w->logits,
-        .routing = {.choices = (uintptr_t)w->choices,
-                    .weights = (uintptr_t)w->weights,
-                    .offsets = (uintptr_t)w->offsets,
-                    .pairs = (uintptr_t)w->pairs,
-                    .active = (uintptr_t)w->active,
-                    .active_count = (uintptr_t)&w->active_count}};
-}
-
 static struct rt_moe_block_args args_of(const struct rig *r, const struct written *w)
 {
+    const struct rt_gate_args gate = gate_args_of(&r->in, &w->gate);
     struct rt_moe_block_args args = {.struct_size = sizeof(args),
                                      .shape = shape(),
-                                     .norm = norm_of(r, w),
-                                     .route = route_of(r, w),
-                                     .router = (uintptr_t)r->router,
+                                     .norm = gate.norm,
+                                     .route = gate.route,
+                                     .router = gate.router,
                                      .h = (uintptr_t)w->h,
                                      .out = (uintptr_t)w->out,
                                      .exchange = (uintptr_t)r->exchange};
@@ -125,11 +77,7 @@ static struct rt_moe_block_args args_of(const struct rig *r, const struct writte
 static void run_apart(struct rig *r)
 {
     const struct rt_moe_block_args a = args_of(r, &r->apart);
-    const struct rt_gate_args gate = {.struct_size = sizeof(gate),
-                                      .norm = a.norm,
-                                      .route = a.route,
-                                      .router = a.router,
-                                      .arrivals = (uintptr_t)&r->arrivals};
+    const struct rt_gate_args gate = gate_args_of(&r->in, &r->apart.gate);
     const struct rt_experts_up_args up = {.struct_size = sizeof(up),
                                           .shape = a.shape,
                                           .routing = a.route.routing,
@@ -174,7 +122,7 @@ static bool is_served(struct rig *r)
 #else
     assert_int_equal(status, RT_OK);
     assert_string_equal(info.kernel, "rt_moe_block_x4_4"); /* eight blocks have 24 rows each */
-    assert_non_null(strstr(info.reason, "3 tokens"));
+    assert_non_null(strstr(info.reason, "4 tokens"));
     assert_true(info.exchange_bytes >= 8 * TOKENS * EXPERTS);
     assert_true(info.exchange_bytes <= sizeof(r->exchange));
 #endif
@@ -193,10 +141,12 @@ static void as_its_parts(void **state)
     for (int round = 0; round < 2; round++) {
         assert_int_equal(rt_moe_block(r->ops, &args, NULL), RT_OK);
         run_apart(r);
-        assert_memory_equal(r->whole.residual, r->apart.residual, sizeof(r->whole.residual));
-        assert_memory_equal(r->whole.choices, r->apart.choices, sizeof(r->whole.choices));
-        assert_int_equal(r->whole.choices[CHOSEN], -1); /* of the padding */
-        assert_int_equal(r->whole.active_count, 0);     /* nobody's */
+        assert_memory_equal(r->whole.gate.residual, r->apart.gate.residual,
+                            sizeof(r->whole.gate.residual));
+        assert_memory_equal(r->whole.gate.choices, r->apart.gate.choices,
+                            sizeof(r->whole.gate.choices));
+        assert_int_equal(r->whole.gate.choices[CHOSEN], -1); /* of the padding */
+        assert_int_equal(r->whole.gate.active_count, 0);     /* nobody's */
         expect_close(&r->whole, &r->apart);
     }
     args.out = args.norm.hidden;
@@ -204,7 +154,7 @@ static void as_its_parts(void **state)
     args.route.routing.active = args.route.routing.active_count = 0;
     run_apart(r);
     assert_int_equal(rt_moe_block(r->ops, &args, NULL), RT_OK);
-    memcpy(r->whole.out, r->hidden, sizeof(r->whole.out));
+    memcpy(r->whole.out, r->in.hidden, sizeof(r->whole.out));
     expect_close(&r->whole, &r->apart);
 }
 
@@ -218,10 +168,10 @@ static void one_token_in_place(void **state)
     if (!is_served(r))
         return;
     assert_int_equal(rt_moe_block(r->ops, &args, NULL), RT_OK);
-    memcpy(r->whole.residual, r->residual, sizeof(r->residual));
+    memcpy(r->whole.gate.residual, r->in.residual, sizeof(r->in.residual));
     args.out = args.norm.hidden;
     assert_int_equal(rt_moe_block(r->ops, &args, NULL), RT_OK);
-    assert_memory_equal(r->hidden, r->whole.out, HIDDEN * sizeof(uint16_t));
+    assert_memory_equal(r->in.hidden, r->whole.out, HIDDEN * sizeof(uint16_t));
     args.shape.tokens = args.norm.tokens = args.route.rows.rows = 2; /* of two somebody does */
     refused(r->ops, rt_moe_block(r->ops, &args, NULL), "and hidden = 0x");
 }
@@ -274,12 +224,12 @@ static void refusals(void **state)
         BAD(reserved, 5, "rt_moe_block: reserved is 5, not 0"),
         BAD(norm.struct_size, 7, "rt_moe_block: norm.struct_size is 7, not "),
         BAD(route.struct_size, 9, "rt_moe_block: route.struct_size is 9, not "),
-        BAD(norm.tokens, 2, "rt_moe_block: norm.tokens 2, but shape.tokens 3"),
+        BAD(norm.tokens, 2, "rt_moe_block: norm.tokens 2, but shape.tokens 4"),
         BAD(norm.norm.width, 184, "rt_moe_block: norm.norm.width 184, but shape.hidden 192"),
         BAD(norm.precision, 1, "rt_moe_block: norm.precision 1, but shape.precision 0"),
         BAD(route.experts, 11, "rt_moe_block: route.experts 11, but shape.experts 12"),
         BAD(route.experts_per_token, 4, "rt_moe_block: route.experts_per_token 4, but shape."),
-        BAD(route.rows.rows, 2, "rt_moe_block: shape.tokens 3 is not rows.rows 2"),
+        BAD(route.rows.rows, 2, "rt_moe_block: shape.tokens 4 is not rows.rows 2"),
         BAD(norm.hidden, 0, "rt_moe_block: hidden is null"),
         BAD(router, 0, "rt_moe_block: router is null"),
         BAD(router_stride, 12, "rt_moe_block: router_stride = 12 is not a non-negative multiple"),
@@ -290,13 +240,13 @@ static void refusals(void **state)
         BAD(exchange, 0, "rt_moe_block: exchange is null"),
         BAD(exchange, (uintptr_t)r->exchange + 8, "rt_moe_block: exchange = 0x"),
         BAD(route.routing.choices, 0, "rt_moe_block: routing.choices is null"),
-        BAD(out, at(r->whole.normed), "normed = 0x"),
-        BAD(out, at(r->whole.residual), "residual = 0x"),
+        BAD(out, at(r->whole.gate.normed), "normed = 0x"),
+        BAD(out, at(r->whole.gate.residual), "residual = 0x"),
         BAD(out, good.norm.hidden + 16, "and hidden = 0x"),
         BAD(h, at(r->whole.out), "out = 0x"),
         BAD(exchange, at(r->whole.h), "h = 0x"),
         BAD(up[1].address, at(r->whole.h), "and up[1] = 0x"),
-        BAD(route.rows.slots, at(r->whole.weights), "and rows.slots = 0x"),
+        BAD(route.rows.slots, at(r->whole.gate.weights), "and rows.slots = 0x"),
         BAD(router, at(r->exchange), "and router = 0x"),
     };
 #undef BAD
