@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The examples hf_decode and prompt_decode print what replayrt decode does, and end where a model
-does.
+"""Examples print what replayrt decode does, and end where a model does.
 
-usage: hf_decode.py EXAMPLE REPLAYRT FOLDER
+usage: hf_decode.py REPLAYRT FOLDER EXAMPLE...
 """
 import json
 import pathlib
@@ -12,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 
-EXAMPLE, COMMAND, FOLDER = sys.argv[1:4]
+COMMAND, FOLDER = sys.argv[1:3]
+EXAMPLES = sys.argv[3:]
 PROMPTS = ["5,7,9", "1", "200,100,50,25,12,6,3"]
 TOKENS = 20  # more than the ring has records
 
@@ -23,14 +23,14 @@ def run(*arguments):
     return subprocess.run([str(a) for a in arguments], capture_output=True, text=True, timeout=60)
 
 
-def example(folder, prompts=PROMPTS, tokens=TOKENS):
-    done = run(EXAMPLE, folder, "host", tokens, *prompts)
+def example(program, folder, prompts=PROMPTS, tokens=TOKENS):
+    done = run(program, folder, "host", tokens, *prompts)
     rows = [[] for _ in prompts]
     for line in done.stdout.splitlines():
         row, token = line.split(": ")
         rows[int(row) - 1].append(int(token))
     if done.returncode or done.stderr:
-        complaints.append(f"{folder}: {done}")
+        complaints.append(f"{program} {folder}: {done}")
     return rows
 
 
@@ -41,23 +41,31 @@ def command(folder, prompts=PROMPTS, tokens=TOKENS, *more):
     return [prompt["tokens"] for prompt in json.loads(done.stdout)["prompts"]]
 
 
-whole = example(FOLDER)
-if whole != command(FOLDER) or [len(row) for row in whole] != [TOKENS] * 3:
-    complaints.append(f"{whole} and {command(FOLDER)}")
+def expect_same(program, folder, prompts, tokens, expected):
+    rows = example(program, folder, prompts, tokens)
+    if rows != expected:
+        complaints.append(f"{program} {folder}: {rows}, and by the command {expected}")
+
+
+whole = command(FOLDER)
 # A prompt of more tokens than a chunk has.
 long = ["5,7,9", ",".join(str((7 * i + 3) % 256) for i in range(530))]
 one_by_one = command(FOLDER, long, 4, "--chunk", "0")
-if example(FOLDER, long, 4) != one_by_one or [len(row) for row in one_by_one] != [4] * 2:
-    complaints.append(f"{example(FOLDER, long, 4)} and one by one {one_by_one}")
 with tempfile.TemporaryDirectory() as scratch:
     model = pathlib.Path(scratch) / "model"
     shutil.copytree(FOLDER, model)
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     config["eos_token_id"] = whole[0][6]
     (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    ended = example(model)
-    if ended != command(model) or not 1 <= len(ended[0]) <= 7 or ended[0][-1] != whole[0][6]:
-        complaints.append(f"ended: {ended}")
+    ended = command(model)
+    for example_path in EXAMPLES:
+        expect_same(example_path, FOLDER, PROMPTS, TOKENS, whole)
+        expect_same(example_path, FOLDER, long, 4, one_by_one)
+        expect_same(example_path, model, PROMPTS, TOKENS, ended)
+if [len(row) for row in whole] != [TOKENS] * 3 or [len(row) for row in one_by_one] != [4] * 2:
+    complaints.append(f"{whole} and one by one {one_by_one}")
+if not 1 <= len(ended[0]) <= 7 or ended[0][-1] != whole[0][6]:
+    complaints.append(f"ended: {ended}")
 for arguments, words in [((), "usage"), ((FOLDER, "host", "0", "5"), "1 to "),
                          ((FOLDER, "host", "6x", "5"), "1 to "),
                          ((FOLDER, "host", "4", "5,256"), "id 256 is not below the model's 256"),
@@ -65,8 +73,9 @@ for arguments, words in [((), "usage"), ((FOLDER, "host", "0", "5"), "1 to "),
                          ((FOLDER, "host", "4", "5,x"), '"5,x" is no list'),
                          (("/nowhere", "host", "4", "5"), "/nowhere"),
                          ((FOLDER, "cuda:x", "4", "5"), "cuda:x")]:
-    refused = run(EXAMPLE, *arguments)
-    if refused.returncode == 0 or words not in refused.stderr:
-        complaints.append(f"{arguments}: {refused}")
+    for example_path in EXAMPLES:
+        refused = run(example_path, *arguments)
+        if refused.returncode == 0 or words not in refused.stderr:
+            complaints.append(f"{example_path} {arguments}: {refused}")
 print("\n".join(complaints))
 sys.exit(1 if complaints else 0)

@@ -98,14 +98,14 @@ static void expect_its_tokens(uint32_t kind, uint32_t length, uint64_t seed)
     block_close(&two);
 }
 
-/* Of lengths with 0, 1, 2 and 3 pieces of context in front of the last chunk. */
+/* Of lengths with 0, 1, 2 and 3 pieces of context in front of the last chunk; queries of either
+ * kind in both forms. */
 static void prompts_are_their_tokens(void **state)
 {
     (void)state;
     static const uint32_t lengths[] = {1, 4, 7, 24, 25, 64, 77, 96, 160};
-    for (uint32_t kind = 0; kind <= LORA; kind++)
-        for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++)
-            expect_its_tokens(kind, lengths[i], 5 + i);
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++)
+        expect_its_tokens(i % 2 ? LORA : 0, lengths[i], 5 + i);
 }
 
 /* Absorbed, expanded, and expanded with 1 and 3 pieces of context. */

@@ -76,6 +76,8 @@ static bool chosen(const char *name, int argc, char **argv)
 {
     bool any = false;
     for (int i = 1; i < argc; i++) {
+        if (!strncmp(argv[i], "--no-", 5) && !strcmp(argv[i] + 5, name))
+            return false;
         any |= argv[i][0] != '-';
         if (!strcmp(argv[i], name))
             return true;
