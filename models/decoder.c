@@ -4,6 +4,7 @@
 #include "replayrt/ranks.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -108,6 +109,18 @@ static enum rt_status write_lines(struct rt_decoder *d, uint32_t first, uint32_t
     return RT_OK;
 }
 
+static enum rt_status begin_lines(struct rt_decoder *d, struct rt_error *err)
+{
+    const struct rt_sampling line = default_sampling(&d->model);
+    const uint32_t count = d->config.max_sequences;
+    d->lines = calloc(count, sizeof(*d->lines));
+    RT_MODELS_REQUIRE(d->lines, err, RT_ERR_NOMEM,
+                      "out of host memory for the sampling of %" PRIu32 " sequences", count);
+    for (uint32_t i = 0; i < count; i++)
+        d->lines[i] = line;
+    return write_lines(d, 0, count, &line, err);
+}
+
 static enum rt_status create_runtime(struct rt_decoder *d, const struct rt_decoder_params *params,
                                      struct rt_error *err)
 {
@@ -154,8 +167,7 @@ static enum rt_status create(struct rt_decoder *d, const struct rt_decoder_param
     const uint64_t begun = now_ns();
     RT_MODELS_TRY(rt_decoder_weights_load(params, &d->config, d->device, &d->weights, err));
     const uint64_t loaded = now_ns();
-    const struct rt_sampling line = default_sampling(&d->model);
-    RT_MODELS_TRY(write_lines(d, 0, d->config.max_sequences, &line, err));
+    RT_MODELS_TRY(begin_lines(d, err));
     RT_MODELS_TRY(create_runtime(d, params, err));
     d->loading_ns = loaded - begun;
     d->creating_ns = now_ns() - loaded;
@@ -191,6 +203,7 @@ void rt_decoder_destroy(rt_decoder **decoder)
     rt_decoder_scratch_free(d);
     rt_decoder_weights_free(&d->weights);
     rt_ops_destroy(&d->ops);
+    free(d->lines);
     free(d);
     *decoder = NULL;
 }
@@ -236,6 +249,12 @@ static enum rt_status take(rt_decoder *d, enum rt_status status)
     return RT_OK;
 }
 
+static bool is_same(const struct rt_sampling *a, const struct rt_sampling *b)
+{
+    return a->temperature == b->temperature && a->top_p == b->top_p && a->top_k == b->top_k &&
+           a->seed == b->seed && memcmp(a->stops, b->stops, sizeof(a->stops)) == 0;
+}
+
 enum rt_status rt_decoder_sample(rt_decoder *decoder, rt_seq seq,
                                  const struct rt_sampling *sampling)
 {
@@ -244,8 +263,14 @@ enum rt_status rt_decoder_sample(rt_decoder *decoder, rt_seq seq,
     uint32_t slot;
     RT_MODELS_TRY(check_sampling(decoder, &line, &decoder->error));
     RT_MODELS_TRY(take(decoder, rt_seq_slot(decoder->runtime, seq, &slot)));
+    struct rt_sampling *const held = &decoder->lines[slot];
+    if (is_same(held, &line))
+        return RT_OK; /* requests that are alike let the steps in flight go on */
     RT_MODELS_TRY(take(decoder, rt_synchronize(decoder->runtime)));
-    return write_lines(decoder, slot, 1, &line, &decoder->error);
+    held->temperature = NAN; /* the same as none: who knows what a write that fails leaves */
+    RT_MODELS_TRY(write_lines(decoder, slot, 1, &line, &decoder->error));
+    *held = line;
+    return RT_OK;
 }
 
 enum rt_status rt_decoder_logits(rt_decoder *decoder, struct rt_tensor *out)

@@ -62,6 +62,7 @@ struct rt_decoder {
     uint32_t block_tokens[2];
     struct rt_decoder_tensors tensors;
     rt_runtime *runtime;
+    struct rt_sampling *lines; /* [max_sequences] as the device has them, by slot */
     uint64_t loading_ns, creating_ns;
     struct rt_error error;
 };

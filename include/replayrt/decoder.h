@@ -84,7 +84,8 @@ RT_API const struct rt_error *rt_decoder_last_error(const rt_decoder *decoder);
  * How a sequence's tokens are chosen from its next step on; null: greedily, stopping at the model's
  * end-of-sequence ids, as all slots begin. It is kept by slot: the caller says it for every
  * sequence that is opened or forked, for the slot has what its last one had. A fork with its
- * parent's goes its parent's way. Waits until no step is in flight. Blocks.
+ * parent's goes its parent's way. Where the slot has exactly that already nothing happens; else it
+ * waits until no step is in flight. Blocks.
  * RT_ERR_SEQUENCE; RT_ERR_INVALID: a top_p not above 0 with a temperature, a stop that is no id;
  * RT_ERR_DRIVER.
  */

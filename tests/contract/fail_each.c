@@ -307,7 +307,8 @@ static enum rt_status decode(rt_decoder *d)
         .struct_size = sizeof(step), .rows = 1, .query_len = 1, .seqs = &seq};
     float logits[24];
     RT_TRY(rt_seq_open(rt, &params, &seq));
-    RT_TRY(rt_decoder_sample(d, seq, NULL));
+    const struct rt_sampling warm = {.temperature = 1.0f, .top_p = 1.0f}; /* other than it begins */
+    RT_TRY(rt_decoder_sample(d, seq, &warm));
     RT_TRY(rt_step(rt, &step, NULL));
     return rt_decoder_read_logits(d, 0, 1, 0, logits);
 }

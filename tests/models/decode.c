@@ -342,6 +342,25 @@ static void bad_calls_are_refused(void **state)
     rt_decoder_destroy(NULL);
 }
 
+/* A request that comes in holds up those in flight where its slot has another sampling alone. */
+static void the_same_sampling_waits_for_nothing(void **state)
+{
+    (void)state;
+    rt_decoder *d = open_small("deepseek_v3");
+    rt_runtime *rt = rt_decoder_runtime(d);
+    const rt_seq seq = open_sequence(d, &warm), next = open_sequence(d, NULL);
+    const struct prompt *const row = &prompts[0];
+    uint64_t ticket;
+    assert_int_equal(rt_host_hold(rt, 1), RT_OK);
+    assert_int_equal(step(d, &row, &seq, 1, 0, 0, &ticket), RT_OK);
+    assert_int_equal(rt_decoder_sample(d, seq, &warm), RT_OK);
+    assert_int_equal(rt_decoder_sample(d, next, NULL), RT_OK);
+    assert_int_equal(rt_wait(rt, ticket, 0), RT_ERR_TIMEOUT);
+    assert_int_equal(rt_decoder_sample(d, next, &warm), RT_OK);
+    assert_int_equal(rt_wait(rt, ticket, 0), RT_OK);
+    rt_decoder_destroy(&d);
+}
+
 /* ---- loading --------------------------------------------------------------------------------- */
 
 struct progress {
@@ -522,6 +541,7 @@ int main(void)
         cmocka_unit_test(bad_decoders_are_refused),
         cmocka_unit_test(bad_models_are_refused),
         cmocka_unit_test(bad_calls_are_refused),
+        cmocka_unit_test(the_same_sampling_waits_for_nothing),
         cmocka_unit_test(random_weights_decode_alike),
         cmocka_unit_test(rows_of_several_tokens_beside_a_prompt),
         cmocka_unit_test(logits_of_a_chunk_where_no_step_has_one_token),
