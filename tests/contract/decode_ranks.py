@@ -270,10 +270,9 @@ def check_refused():
     expect("4 heads cannot be cut evenly over 3 ranks: 1, 2, 4 ranks can be" in err, err)
     err = refused("--ranks", 0, code=2)
     expect("--ranks 0: expected a number from 1 to 64" in err, err)
-    for more, story in ((("--ranks", 2), "must divide the group's ranks, 2"),
-                        ((), "must be 1 without ranks")):
-        err = refused("--context", 4, *more)
-        expect(f"context_parallel is 4: {story}" in err, err)
+    for more, story in ((("--ranks", 2), "does not divide --ranks 2"), ((), "without --ranks")):
+        err = refused("--context", 4, *more, code=2)
+        expect(f"--context 4 {story}" in err, err)
     err = refused("--ranks", 2, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
     expect("no such device: " in err and "; --device host has all ranks there" in err, err)
 
