@@ -145,6 +145,7 @@ enum rt_status rt_seq_rewind(rt_runtime *rt, rt_seq seq, uint32_t length)
         rt_note_copy(rt, shared);
         line[kept] = fresh;
         rest->touched_by = rt->ring.next_step - 1;
+        rt_note_left(rt, shared);
         rt_pages_drop(&rt->pages, shared);
     }
     if (length < slot->length)
@@ -154,6 +155,7 @@ enum rt_status rt_seq_rewind(rt_runtime *rt, rt_seq seq, uint32_t length)
     uint32_t pages = rt_ceil_div_u32(length, page_size);
     while (rest->builtin_pages && rest->page_count > pages) {
         rt_slot_set_page_count(rt, slot, rest->page_count - 1);
+        rt_note_left(rt, line[rest->page_count]);
         rt_pages_drop(&rt->pages, line[rest->page_count]);
     }
     return RT_OK;

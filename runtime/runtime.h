@@ -107,6 +107,7 @@ struct rt_runtime {
 
     struct rt_flight *flights;  /* [ring_depth], by step % depth */
     uint64_t harvested;         /* steps whose completion has been looked at */
+    uint64_t shared_left;       /* the last step when a sequence gave up a page of others too */
     uint64_t attempts;          /* numbers rt_step calls, for rt_slot.named_in */
     struct rt_completion first; /* first replay of the step whose replays are being seen */
     struct rt_completion last;  /* last replay of the step before it; step 0: none, or half a one */

@@ -108,6 +108,12 @@ void rt_note_copy(struct rt_runtime *rt, int32_t page)
     flight->copied_page = page;
 }
 
+void rt_note_left(struct rt_runtime *rt, int32_t page)
+{
+    if (rt_pages_refs(&rt->pages, page) - rt_pages_pins(&rt->pages, page) > 1)
+        rt->shared_left = rt->ring.next_step - 1;
+}
+
 /* ---- slots and pages ---------------------------------------------------------------------------
  */
 
@@ -150,6 +156,8 @@ void rt_slot_drop_pages(struct rt_runtime *rt, struct rt_slot *slot)
 static void close_slot(struct rt_runtime *rt, struct rt_slot *slot)
 {
     struct rt_slot_rest *rest = rt_slot_rest(rt, slot);
+    for (uint32_t i = 0; rest->builtin_pages && i < rest->page_count; i++)
+        rt_note_left(rt, rt_slot_line(rt, slot)[i]);
     if (rest->builtin_pages)
         rt_slot_drop_pages(rt, slot);
     rt_slot_set_page_count(rt, slot, 0);
@@ -391,6 +399,16 @@ static uint64_t last_copy_in_flight(const struct rt_runtime *rt, const struct rt
     return 0;
 }
 
+/* The last step in flight that may read a page of the slot's for a sequence that has left it since;
+ * 0: none. Who opened later has that step in touched_by. */
+static uint64_t last_left_in_flight(const struct rt_runtime *rt, const struct rt_slot *slot)
+{
+    const struct rt_slot_rest *rest = rt_slot_rest(rt, slot);
+    const bool shares =
+        rest->builtin_pages && rest->page_count && rest->opened_step <= rt->shared_left;
+    return shares ? rt->shared_left : 0;
+}
+
 enum rt_status rt_seq_quiet(rt_runtime *rt, rt_seq seq, uint64_t *ticket)
 {
     RT_ENTER(rt);
@@ -399,7 +417,7 @@ enum rt_status rt_seq_quiet(rt_runtime *rt, rt_seq seq, uint64_t *ticket)
     struct rt_slot *slot = NULL;
     RT_TRY(rt_slot_of(rt, seq, &slot));
     const uint64_t touched[] = {rt_slot_rest(rt, slot)->touched_by, last_row_in_flight(rt, slot),
-                                last_copy_in_flight(rt, slot)};
+                                last_copy_in_flight(rt, slot), last_left_in_flight(rt, slot)};
     uint64_t last = rt->harvested;
     for (size_t i = 0; i < sizeof(touched) / sizeof(touched[0]); i++)
         last = touched[i] > last ? touched[i] : last;

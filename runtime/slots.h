@@ -57,4 +57,8 @@ enum rt_status rt_flush_or_forget(struct rt_runtime *rt, uint32_t bytes, uint32_
 /* The control replay that was launched last reads `page` to copy it: rt_seq_quiet must know. */
 void rt_note_copy(struct rt_runtime *rt, int32_t page);
 
+/* A sequence is about to give up `page`: where others hold it, steps in flight read what is theirs
+ * alone from now on, as rt_seq_quiet must know. */
+void rt_note_left(struct rt_runtime *rt, int32_t page);
+
 #endif

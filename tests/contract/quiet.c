@@ -116,6 +116,31 @@ static void steps_forks_and_rewinds_of_a_sequence(void **state)
     rt_destroy(&rt);
 }
 
+/* What a fork's step in flight reads is its parent's alone once the fork is closed, or rewound to
+ * less: that step too is waited for, by who has such pages and no one else. */
+static void pages_that_another_sequence_has_left(void **state)
+{
+    (void)state;
+    for (int rewinds = 0; rewinds < 2; rewinds++) {
+        rt_runtime *rt = create_held(NULL);
+        const int32_t token = 3;
+        rt_seq parent = open_with(rt, 2 * PAGE), other = fixture_open(rt), fork = 0;
+        assert_int_equal(rt_seq_fork(rt, parent, &fork), RT_OK); /* step 1 copies nothing */
+        assert_int_equal(step(rt, fork), 2);
+        assert_int_equal(quiet(rt, parent), 0); /* its pages are nobody's to write */
+        assert_int_equal(rewinds ? rt_seq_rewind(rt, fork, PAGE) : rt_seq_close(rt, fork), RT_OK);
+        assert_int_equal(quiet(rt, parent), 2);
+        assert_int_equal(quiet(rt, other), 0);
+        const struct rt_step_params p = {
+            .struct_size = sizeof(p), .rows = 1, .seqs = &other, .tokens = &token};
+        assert_int_equal(rt_step(rt, &p, NULL), RT_OK);
+        assert_int_equal(quiet(rt, parent), 2);
+        release(rt, 2);
+        assert_int_equal(quiet(rt, parent), 0);
+        rt_destroy(&rt);
+    }
+}
+
 /* The step in flight has a row of the slot, but of the sequence that had it before. */
 static void a_slot_that_is_used_again(void **state)
 {
@@ -253,6 +278,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pages_of_a_closed_sequence_are_still_written),
         cmocka_unit_test(steps_forks_and_rewinds_of_a_sequence),
+        cmocka_unit_test(pages_that_another_sequence_has_left),
         cmocka_unit_test(a_slot_that_is_used_again),
         cmocka_unit_test(rows_of_several_replays),
         cmocka_unit_test(pages_that_the_caller_binds),
