@@ -28,29 +28,31 @@
                 RT_ATTEND_SM90_DESK_BYTES(tile_rows) + RT_ATTEND_SM90_AHEAD_BYTES(tile_rows, d_v)  \
           : RT_ATTEND_SM90_SMEM_BYTES(tile_rows, d_qk, d_v)))
 #define RT_ATTEND_QUANT_SM90_SMEM_BYTES(tile_rows, d_qk, d_v)                                      \
-    ((d_qk) > (d_v) ? RT_ATTEND_BYTES_SM90_SMEM_BYTES(tile_rows, d_qk, d_v)                        \
-                    : RT_ATTEND_CONVERTED_SM90_SMEM_BYTES(tile_rows, d_qk, d_v))
+    ((d_qk) > (d_v) && (tile_rows) < 64u                                                           \
+         ? RT_ATTEND_BYTES_SM90_SMEM_BYTES(tile_rows, d_qk, d_v)                                   \
+         : RT_ATTEND_CONVERTED_SM90_SMEM_BYTES(tile_rows, d_qk, d_v))
+
+/* Of 64 query rows two warp groups convert, and two compute. */
+#define RT_ATTEND_QUANT_SM90_THREADS(tile_rows) ((tile_rows) == 64u ? 512u : RT_ATTEND_SM90_THREADS)
 
 /*
- * Where a key has elements that are no value, its bytes stay as they are until a worker reads them:
- * a stage is 64 rows, 32 bytes longer than what a row can hold so that threads read from different
- * banks, and weights, [query row][key] f16. No staging, but of a key a float more and four factors,
- * f16, and what a working warp makes of its sums; of 64 query rows 16 sums a working thread, which
- * have no room in registers.
+ * Where a key has elements that are no value, and query rows are fewer than 64, its bytes stay as
+ * they are until a worker reads them: a stage is 64 rows, 32 bytes longer than what a row can hold
+ * so that threads read from different banks, and weights, [query row][key] f16. No staging, but of
+ * a key a float more and four factors, f16.
  */
 #define RT_ATTEND_BYTES_SM90_ROW(d_qk, d_v) ((d_v) + 2u * ((d_qk) - (d_v)) + 32u)
 #define RT_ATTEND_BYTES_SM90_STAGE(tile_rows, d_qk, d_v)                                           \
     (64u * RT_ATTEND_BYTES_SM90_ROW(d_qk, d_v) + 128u * (tile_rows))
 #define RT_ATTEND_BYTES_SM90_STAGES(tile_rows, d_qk)                                               \
-    ((d_qk) <= 320u || (tile_rows) <= 16u ? 4u : (tile_rows) == 32u ? 3u : 2u)
+    ((d_qk) <= 320u || (tile_rows) <= 16u ? 4u : 3u)
 #define RT_ATTEND_BYTES_SM90_DESK_BYTES(tile_rows, d_qk)                                           \
-    (RT_ATTEND_SM90_DESK_BYTES(tile_rows) + 32u * (tile_rows) +                                    \
-     RT_ATTEND_BYTES_SM90_STAGES(tile_rows, d_qk) * 1536u)
+    (RT_ATTEND_SM90_DESK_BYTES(tile_rows) + RT_ATTEND_BYTES_SM90_STAGES(tile_rows, d_qk) * 1536u)
 #define RT_ATTEND_BYTES_SM90_SMEM_BYTES(tile_rows, d_qk, d_v)                                      \
     (RT_ATTEND_BYTES_SM90_STAGES(tile_rows, d_qk) *                                                \
          RT_ATTEND_BYTES_SM90_STAGE(tile_rows, d_qk, d_v) +                                        \
      RT_ATTEND_SM90_TILES(d_qk) * 128u * (tile_rows) +                                             \
-     RT_ATTEND_BYTES_SM90_DESK_BYTES(tile_rows, d_qk) + ((tile_rows) == 64u ? 256u * 64u : 0u))
+     RT_ATTEND_BYTES_SM90_DESK_BYTES(tile_rows, d_qk))
 
 /* What the kernels read of a key at most, from its row's beginning and from its scales'. */
 #define RT_SM90_ROW_BYTES 768u

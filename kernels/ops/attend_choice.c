@@ -65,14 +65,14 @@ static const struct attend_kernel attend_kernels[] = {
 #define RT_SPARSE_QUANT(d_qk_, d_v_, tile_rows_)                                                   \
     GENERIC(RT_OP_SPARSE_ATTEND_QUANT, "sparse_quant", RT_SPARSE_GENERIC_SMEM_BYTES,               \
             RT_ATTEND_QUANT_BLOCKS_PER_SM, d_qk_, d_v_, tile_rows_)
-#define SM90(op_, name_, smem_, d_qk_, d_v_, kind_, tile_rows_)                                    \
+#define SM90(op_, name_, threads_, smem_, d_qk_, d_v_, kind_, tile_rows_)                          \
     {.op = (op_),                                                                                  \
      .backend = RT_BACKEND_SM90,                                                                   \
      .entry = "rt_mla_" name_ "_" #d_qk_ "x" #d_v_ "_" #kind_,                                     \
      .d_qk = (d_qk_),                                                                              \
      .d_v = (d_v_),                                                                                \
      .tile_rows = (tile_rows_),                                                                    \
-     .threads = RT_ATTEND_SM90_THREADS,                                                            \
+     .threads = (threads_),                                                                        \
      .smem_bytes = smem_(tile_rows_, d_qk_, d_v_),                                                 \
      .blocks_per_sm = 1,                                                                           \
      .overhead_blocks = SM90_OVERHEAD_BLOCKS,                                                      \
@@ -103,16 +103,17 @@ static const struct attend_kernel attend_kernels[] = {
      .min_blocks = 1,                                                                              \
      .folds = true},
 #define RT_ATTEND_SM90(d_qk_, d_v_, kind_, tile_rows_)                                             \
-    SM90(RT_OP_ATTEND, "sm90", RT_ATTEND_SM90_SMEM_BYTES, d_qk_, d_v_, kind_, tile_rows_)
+    SM90(RT_OP_ATTEND, "sm90", RT_ATTEND_SM90_THREADS, RT_ATTEND_SM90_SMEM_BYTES, d_qk_, d_v_,     \
+         kind_, tile_rows_)
 #define RT_SPARSE_SM90(d_qk_, d_v_, kind_, tile_rows_)                                             \
-    SM90(RT_OP_SPARSE_ATTEND, "sparse_sm90", RT_ATTEND_SM90_SMEM_BYTES, d_qk_, d_v_, kind_,        \
-         tile_rows_)
+    SM90(RT_OP_SPARSE_ATTEND, "sparse_sm90", RT_ATTEND_SM90_THREADS, RT_ATTEND_SM90_SMEM_BYTES,    \
+         d_qk_, d_v_, kind_, tile_rows_)
 #define RT_ATTEND_QUANT_SM90(d_qk_, d_v_, kind_, tile_rows_)                                       \
-    SM90(RT_OP_ATTEND_QUANT, "quant_sm90", RT_ATTEND_QUANT_SM90_SMEM_BYTES, d_qk_, d_v_, kind_,    \
-         tile_rows_)
+    SM90(RT_OP_ATTEND_QUANT, "quant_sm90", RT_ATTEND_QUANT_SM90_THREADS(tile_rows_),               \
+         RT_ATTEND_QUANT_SM90_SMEM_BYTES, d_qk_, d_v_, kind_, tile_rows_)
 #define RT_SPARSE_QUANT_SM90(d_qk_, d_v_, kind_, tile_rows_)                                       \
-    SM90(RT_OP_SPARSE_ATTEND_QUANT, "sparse_quant_sm90", RT_ATTEND_QUANT_SM90_SMEM_BYTES, d_qk_,   \
-         d_v_, kind_, tile_rows_)
+    SM90(RT_OP_SPARSE_ATTEND_QUANT, "sparse_quant_sm90", RT_ATTEND_QUANT_SM90_THREADS(tile_rows_), \
+         RT_ATTEND_QUANT_SM90_SMEM_BYTES, d_qk_, d_v_, kind_, tile_rows_)
 #include "kernels/kernels.inc"
 };
 #define ATTEND_COUNT (sizeof(attend_kernels) / sizeof(attend_kernels[0]))

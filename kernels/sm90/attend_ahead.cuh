@@ -15,7 +15,7 @@
 template <class SHAPE> struct rt_sm90_ahead : rt_sm90_raw<SHAPE> {
     typedef rt_sm90_raw<SHAPE> base;
     static constexpr int WARP_BYTES = 2 * base::HALF_BYTES + base::REST_BYTES;
-    static_assert(RT_SM90_GATHER_WARPS * WARP_BYTES == SHAPE::AHEAD_BYTES, "a block has room");
+    static_assert(SHAPE::LOADING_WARPS * WARP_BYTES == SHAPE::AHEAD_BYTES, "a block has room");
     using base::parity_of;
     using base::room;
     using base::stage_of;

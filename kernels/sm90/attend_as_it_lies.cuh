@@ -78,7 +78,7 @@ template <class SHAPE> struct rt_sm90_as_it_lies : rt_sm90_conversion<SHAPE> {
             const bool found = of.row != (const unsigned char *)rt_sm90_no_key;
             const uint32_t there = __ballot_sync(RT_ATTEND_FULL_WARP, found);
             if (rt_elected())
-                room.desk.listed[stage][warp] = (uint16_t)there;
+                rt_sm90_list<WARP_KEYS>(room.desk.listed[stage], warp, there);
         }
     }
 

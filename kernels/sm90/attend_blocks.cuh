@@ -94,7 +94,7 @@ struct rt_sm90_block {
     bool is_empty;    /* of a segment without keys */
 };
 
-/* This lane's key of a block, key lane % 16 of its warp's: what other lanes have to know of it. */
+/* This lane's key of a block, lane % WARP_KEYS of its warp's: what other lanes have to know. */
 struct rt_sm90_quant_key {
     const unsigned char *row;
     uint32_t scale[2]; /* of each half, as they lie: an f32, or four of UE8M0 */
@@ -104,13 +104,25 @@ struct rt_sm90_quant_key {
  * and scales are zeros, and so are its numbers. */
 static __device__ const uint4 rt_sm90_no_key[RT_SM90_ROW_BYTES / sizeof(uint4)] = {};
 
+/* Of a key's half, as they lie: one f32, that of the tile that lanes 0-15 or 16-31 are about, or
+ * four of UE8M0. A tile is a power of two, so that nothing is divided. */
+template <class SHAPE>
+static __device__ __forceinline__ uint32_t rt_sm90_load_scale(const struct rt_quant_view &quant,
+                                                              const unsigned char *scales, int half)
+{
+    constexpr int HALF = SHAPE::D_V / 2;
+    const uint32_t first = half * HALF, upper = HALF > 128 ? threadIdx.x % 32 / 16 * 128 : 0;
+    const int tile_log2 = __ffs((int)quant.tile) - 1;
+    return rt_load_l2_4(scales + (quant.scale_kind == RT_QUANT_SCALE_F32
+                                      ? (first + upper) >> tile_log2 << 2
+                                      : first >> tile_log2));
+}
+
 /* What is asked for once a segment, its part and its row, is not kept between segments: registers
  * are for keys on their way. */
 template <class SHAPE> struct rt_sm90_block_walk {
     typedef typename rt_sm90_pages_of<SHAPE::LISTED>::type PAGES;
-    static constexpr int WARP_KEYS = 64 / RT_SM90_GATHER_WARPS;
-    static constexpr int HALF = SHAPE::D_V / 2;
-
+    static constexpr int WARP_KEYS = 64 / SHAPE::LOADING_WARPS;
     const typename SHAPE::params &all;
     const struct rt_attend_params &p;
     typename SHAPE::desk &desk;
@@ -223,16 +235,12 @@ template <class SHAPE> struct rt_sm90_block_walk {
             return p.kv.token_stride_bytes;
     }
 
-    /* Of a half: one f32, that of the tile that lanes 0-15 or 16-31 are about, or four of UE8M0. */
     __device__ __forceinline__ uint32_t load_scale(const struct rt_quant_view &quant,
                                                    const unsigned char *scales, int half) const
     {
-        const uint32_t first = half * HALF, upper = HALF > 128 ? threadIdx.x % 32 / 16 * 128 : 0;
-        if (quant.scale_kind == RT_QUANT_SCALE_TENSOR)
-            return __float_as_uint(quant.tensor_scale);
-        return rt_load_l2_4(scales + (quant.scale_kind == RT_QUANT_SCALE_F32
-                                          ? (first + upper) / quant.tile * 4
-                                          : first / quant.tile));
+        return quant.scale_kind == RT_QUANT_SCALE_TENSOR
+                   ? __float_as_uint(quant.tensor_scale)
+                   : rt_sm90_load_scale<SHAPE>(quant, scales, half);
     }
 
     /* The block's; asks for its scales. */

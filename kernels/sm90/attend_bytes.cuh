@@ -57,7 +57,7 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
     static constexpr int REST = SHAPE::D_QK - SHAPE::D_V;
     static constexpr int COLUMNS = 2 * HALF_TILES; /* of values, of a thread */
     /* Groups of products on their way, with their operands. */
-    static constexpr int FLIGHT = SHAPE::TILE_ROWS == 64 ? 2 : 4;
+    static constexpr int FLIGHT = 4;
     using base::all;
     using base::lane;
     using base::p;
@@ -94,11 +94,6 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
         return all.quant.scale_kind != RT_QUANT_SCALE_TENSOR && all.quant.tile < SHAPE::D_V;
     }
 
-    __device__ __forceinline__ bool rest_is_bf16(void) const
-    {
-        return all.quant.fp8 < SHAPE::D_QK;
-    }
-
     /* What threads have brought, for threads. */
     __device__ __forceinline__ void wait_for_half(uint32_t j, int half) const
     {
@@ -125,18 +120,18 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
         return room.desk.factor[stage][group][warp * 16 + lane / 4 + row * 8] * 0x10001u;
     }
 
-    /* 64 columns of two keys are four products; so many words of each are a group's operands. */
-    template <bool FACTORS, int WORDS>
+    /* 64 columns of two keys are four products. */
+    template <bool FACTORS>
     static __device__ __forceinline__ void
-    widen_words(const uint4 (&x)[2], int from, const uint32_t (&factor)[2], uint32_t (&a)[WORDS][4])
+    widen_words(const uint4 (&x)[2], const uint32_t (&factor)[2], uint32_t (&a)[4][4])
     {
 #pragma unroll
         for (int row = 0; row < 2; row++) {
             const uint32_t word[4] = {x[row].x, x[row].y, x[row].z, x[row].w};
 #pragma unroll
-            for (int s = 0; s < WORDS; s++) {
-                a[s][row] = times(rt_e4m3x2_f16x2<0>(word[from + s]), factor[row], FACTORS);
-                a[s][row + 2] = times(rt_e4m3x2_f16x2<1>(word[from + s]), factor[row], FACTORS);
+            for (int s = 0; s < 4; s++) {
+                a[s][row] = times(rt_e4m3x2_f16x2<0>(word[s]), factor[row], FACTORS);
+                a[s][row + 2] = times(rt_e4m3x2_f16x2<1>(word[s]), factor[row], FACTORS);
             }
         }
     }
@@ -158,24 +153,22 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
     {
         const uint32_t stage = base::stage_of(j);
         const unsigned char *at = room.row(stage, own_key()) + lane % 4 * 16;
-        constexpr int WORDS = SHAPE::TILE_ROWS == 64 ? 2 : 4, OF_TILE = 4 / WORDS; /* groups */
         uint4 x[2];
-        uint32_t factor[2] = {}, a[2][WORDS][4];
+        uint32_t factor[2] = {}, a[2][4][4];
 #pragma unroll
-        for (int n = 0; n < SHAPE::V_TILES * OF_TILE; n++) {
-            const int tile = n / OF_TILE, word = n % OF_TILE * WORDS;
-            if (n % (HALF_TILES * OF_TILE) == 0)
+        for (int tile = 0; tile < SHAPE::V_TILES; tile++) {
+            if (tile % HALF_TILES == 0)
                 wait_for_half(j, tile / HALF_TILES);
 #pragma unroll
-            for (int row = 0; row < 2 && word == 0; row++) {
+            for (int row = 0; row < 2; row++) {
                 x[row] = *(const uint4 *)(at + tile * 64 + row * 8 * SHAPE::ROW_BYTES);
                 if (FACTORS)
                     factor[row] = row_factor(stage, tile * 64 / GROUP, row);
             }
-            if (n >= 2)
+            if (tile >= 2)
                 rt_wgmma_wait<1>(); /* whose registers these are */
-            widen_words<FACTORS>(x, word, factor, a[n % 2]);
-            multiply<RT_WGMMA_F16>(a[n % 2], tile, word, n > 0, score);
+            widen_words<FACTORS>(x, factor, a[tile % 2]);
+            multiply<RT_WGMMA_F16>(a[tile % 2], tile, 0, tile > 0, score);
         }
         rt_wgmma_wait<0>();
         rt_wgmma_settle(score);
@@ -233,10 +226,10 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
             score_values<true>(j, score);
         else
             score_values<false>(j, score);
-        if (!rest_is_bf16())
+        if (!this->rest_is_bf16())
             score_rest<RT_WGMMA_F16>(stage, score);
         scale_scores(stage, score);
-        if (rest_is_bf16())
+        if (this->rest_is_bf16())
             score_rest<RT_WGMMA_BF16>(stage, score);
         lift_scores(stage, score);
     }
@@ -347,7 +340,7 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
     __device__ __forceinline__ void convert_queries(void) const
     {
         constexpr int VECTORS = SHAPE::D_QK / 8, OF_LANE = (VECTORS + 31) / 32;
-        const int f16 = (rest_is_bf16() ? SHAPE::D_V : SHAPE::D_QK) / 8;
+        const int f16 = (this->rest_is_bf16() ? SHAPE::D_V : SHAPE::D_QK) / 8;
 #pragma unroll 1
         for (int row = worker * RT_SM90_WORKER_WARPS + warp; row < SHAPE::TILE_ROWS;
              row += RT_SM90_WORKERS * RT_SM90_WORKER_WARPS) {

@@ -3,13 +3,13 @@
 #define RT_KERNELS_SM90_ATTEND_CONVERT_CUH
 
 /*
- * Keys of e4m3 (kernels/abi/quant.h) that are values as a whole become f16, in the swizzle that the
+ * Keys of e4m3 (kernels/abi/quant.h), or their values alone, become f16, in the swizzle that the
  * copy engine would have made, and what they are multiples of, for those who work. By the loading
- * warps, of which warp w has keys 16 w .. 16 w + 15 of every block.
+ * warps, of which warp w has keys 16 w .. 16 w + 15 of every block; of eight, 8 w .. 8 w + 7.
  *
  *   a pass    16 bytes a lane, all of a half of 32 / VECTORS keys
  *   lane      | key, high | vector, high | key, low | vector, low 2 bits |
- *   a chunk   4 passes
+ *   a chunk   4 passes, or all of a half
  *
  * So eight lanes, which store at the same time, have two neighbours of keys and every other vector
  * of a tile, and meet no bank twice.
@@ -27,7 +27,7 @@
 #include "kernels/device/ptx/opaque.cuh"
 #include "kernels/sm90/attend_blocks.cuh"
 
-/* Of this lane's key, lane % 16 of its warp's, in a block. */
+/* Of this lane's key, lane % WARP_KEYS of its warp's, in a block. */
 struct rt_sm90_key_units {
     float unit, inverse; /* S, and one by it */
     uint32_t factor[2];  /* of each half, two f16; of UE8M0 the scales as they lie */
@@ -60,15 +60,18 @@ static __device__ __forceinline__ uint32_t rt_sm90_most_finite(uint32_t pair)
 }
 
 template <class SHAPE> struct rt_sm90_conversion {
-    static constexpr int WARP_KEYS = 64 / RT_SM90_GATHER_WARPS;
+    static constexpr int WARP_KEYS = 64 / SHAPE::LOADING_WARPS;
     static constexpr int HALF = SHAPE::D_V / 2; /* elements */
     static constexpr int VECTORS = HALF / 16;   /* of e4m3, of a key's half */
     static constexpr int PASS_KEYS = 32 / VECTORS;
-    static constexpr int CHUNK = 4; /* passes */
-    static constexpr int HALF_CHUNKS = WARP_KEYS / PASS_KEYS / CHUNK;
+    static constexpr int HALF_PASSES = WARP_KEYS / PASS_KEYS;
+    static constexpr int CHUNK = HALF_PASSES < 4 ? HALF_PASSES : 4; /* passes */
+    static constexpr int HALF_CHUNKS = HALF_PASSES / CHUNK;
     static constexpr int CHUNKS = 2 * HALF_CHUNKS;
-    /* What may be bf16 in a row: the last tile of values. */
-    static constexpr int REST_VECTORS = 64 / 8, REST_KEYS = 32 / REST_VECTORS;
+    static constexpr bool HAS_REST = SHAPE::D_QK > SHAPE::D_V; /* what is no value */
+    /* What may be bf16 in a row: behind the values, or their last tile. */
+    static constexpr int REST = HAS_REST ? SHAPE::D_QK - SHAPE::D_V : 64;
+    static constexpr int REST_VECTORS = REST / 8, REST_KEYS = 32 / REST_VECTORS;
     static constexpr int REST_PASSES = WARP_KEYS / REST_KEYS;
     static constexpr int V_REST = SHAPE::VECTORS - REST_VECTORS; /* where values have it */
 
@@ -104,7 +107,7 @@ template <class SHAPE> struct rt_sm90_conversion {
     /* All elements of a half are e4m3, but for the second one's where bf16 are values too. */
     __device__ __forceinline__ bool is_fp8(uint32_t lane, int half) const
     {
-        return half == 0 || HALF + vector(lane) * 16 < quant.fp8;
+        return HAS_REST || half == 0 || HALF + vector(lane) * 16 < quant.fp8;
     }
 
     __device__ __forceinline__ bool rest_is_bf16(void) const
@@ -129,6 +132,26 @@ template <class SHAPE> struct rt_sm90_conversion {
     }
 
     /* ---- units ---- */
+
+    /* The largest of the bf16 values of this lane's key that is finite, as a float's bits. `rest`:
+     * pass by pass REST_KEYS keys, REST_VECTORS lanes each. By the whole warp. */
+    static __device__ __forceinline__ uint32_t most_of_rest(const uint4 (&rest)[REST_PASSES])
+    {
+        const uint32_t lane = my_lane();
+        uint32_t mine = 0;
+#pragma unroll
+        for (int i = 0; i < REST_PASSES; i++) {
+            uint32_t most =
+                max(max(rt_sm90_most_finite(rest[i].x), rt_sm90_most_finite(rest[i].y)),
+                    max(rt_sm90_most_finite(rest[i].z), rt_sm90_most_finite(rest[i].w)));
+#pragma unroll
+            for (int distance = 1; distance < REST_VECTORS; distance *= 2)
+                most = max(most, __shfl_xor_sync(RT_ATTEND_FULL_WARP, most, distance));
+            most = __shfl_sync(RT_ATTEND_FULL_WARP, most, lane % REST_KEYS * REST_VECTORS);
+            mine = (int)(lane % WARP_KEYS / REST_KEYS) == i ? most : mine;
+        }
+        return mine;
+    }
 
     static __device__ __forceinline__ uint32_t finite_bits(uint32_t scale)
     {
@@ -296,7 +319,7 @@ template <class SHAPE> struct rt_sm90_conversion {
             const bool found = of.row != (const unsigned char *)rt_sm90_no_key;
             const uint32_t there = __ballot_sync(RT_ATTEND_FULL_WARP, found);
             if (rt_elected())
-                room.desk.listed[stage][warp] = (uint16_t)there;
+                rt_sm90_list<WARP_KEYS>(room.desk.listed[stage], warp, there);
         }
     }
 };

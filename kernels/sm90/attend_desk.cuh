@@ -12,14 +12,15 @@
  *   desk    this struct
  *   ahead   keys as they lie, where they are converted and there is room
  *
- * Of e4m3 keys with what is no value: a stage is 64 rows as they lie and then the block's weights
- * (kernels/sm90/attend_bytes.cuh), and there is neither staging nor ahead.
+ * Of e4m3 keys with what is no value, and fewer than 64 query rows: a stage is 64 rows as they lie
+ * and then the block's weights (kernels/sm90/attend_bytes.cuh), and there is neither staging nor
+ * ahead.
  *
- * All tiles are in the copy engine's 128-byte swizzle. Warp group 0 loads: warp 0 walks and brings
- * keys, warp 1 brings q; of keys that come otherwise than by boxes all four bring some, and warp 1
- * also q. Warp groups 1 and 2, the workers 0 and 1, compute: both add up values, each the columns
- * of one half of d_v; blocks come in pairs, and the scores and the softmax of the first, a, belong
- * to worker 0, those of the second, b, to worker 1.
+ * All tiles are in the copy engine's 128-byte swizzle. Warp group 0 loads, of 64 query rows over
+ * e4m3 two groups do: warp 0 walks and brings keys, warp 1 brings q; of keys that come otherwise
+ * than by boxes all bring some, and warp 1 also q. The last two warp groups, the workers 0 and 1,
+ * compute: both add up values, each the columns of one half of d_v; blocks come in pairs, and the
+ * scores and the softmax of the first, a, belong to worker 0, those of the second, b, to worker 1.
  *
  *   barrier        arrives                                  waits      means
  *   kv_full[s][h]  warp 0, bytes                            workers    half h of stage s is there
@@ -45,7 +46,6 @@
 #define RT_SM90_WORKERS 2
 #define RT_SM90_WORKER_WARPS 4
 #define RT_SM90_WORKER_THREADS 128u
-#define RT_SM90_GATHER_WARPS 4 /* of listed keys */
 #define RT_SM90_INFINITY __builtin_huge_valf()
 #define RT_SM90_NAN __builtin_nanf("")
 #define RT_SM90_NAN_BF16 0x7fffu
@@ -90,7 +90,7 @@ template <class KEYS, int STAGES, int TILE_ROWS, int VECTORS, bool FOLDS_, bool 
 struct alignas(16) rt_sm90_desk : rt_sm90_fold_desk<TILE_ROWS, FOLDS_>,
                                   KEYS::template marks<STAGES>,
                                   rt_sm90_units_desk<KEYS::F16, STAGES, TILE_ROWS>,
-                                  rt_sm90_bytes_desk<BYTES, STAGES, TILE_ROWS> {
+                                  rt_sm90_bytes_desk<BYTES, STAGES> {
     static constexpr bool FOLDS = FOLDS_;
     uint64_t kv_full[STAGES][2], kv_empty[STAGES][2];
     uint64_t q_full, q_empty;
@@ -117,13 +117,16 @@ struct rt_sm90_shape {
     static constexpr bool F16 = KEYS::F16;
     static constexpr enum rt_wgmma_type TYPE = F16 ? RT_WGMMA_F16 : RT_WGMMA_BF16;
     static constexpr bool FOLDS = FOLDS_; /* leaves into groups: batch-invariant */
+    /* One warp group, or two where they convert for 64 query rows (attend_through.cuh). */
+    static constexpr int LOADING_WARPS = F16 && TILE_ROWS_ == 64 ? 8 : 4;
+    static constexpr int THREADS = 32 * (LOADING_WARPS + RT_SM90_WORKERS * RT_SM90_WORKER_WARPS);
     /* From those that load to those that work. */
     static constexpr bool MOVES_REGISTERS =
         TILE_ROWS_ == 64 || ((FOLDS_ || (KEYS::F16 && D_QK_ > D_V_)) && TILE_ROWS_ == 32);
     static constexpr int D_QK = D_QK_, D_V = D_V_, TILE_ROWS = TILE_ROWS_;
     static constexpr int TILES = RT_ATTEND_SM90_TILES(D_QK);
     /* Keys of e4m3 as they lie, of which workers make f16 (kernels/sm90/attend_bytes.cuh). */
-    static constexpr bool BYTES = F16 && D_QK > D_V;
+    static constexpr bool BYTES = F16 && D_QK > D_V &&TILE_ROWS < 64;
     static constexpr int ROW_BYTES = RT_ATTEND_BYTES_SM90_ROW(D_QK, D_V);
     static constexpr int STAGES =
         BYTES ? RT_ATTEND_BYTES_SM90_STAGES(TILE_ROWS, D_QK) : RT_ATTEND_SM90_STAGES(D_QK);
@@ -162,7 +165,7 @@ template <class SHAPE> static __device__ __forceinline__ int rt_sm90_first_query
 
 /* Where things are. */
 template <class SHAPE> struct rt_sm90_room {
-    unsigned char *stages, *q, *ahead; /* of bytes: behind the desk 16 floats a working thread */
+    unsigned char *stages, *q, *ahead;
     float *staging;
     typename SHAPE::desk &desk;
 
@@ -225,16 +228,15 @@ template <class SHAPE> struct rt_sm90_room {
 template <class SHAPE>
 static __device__ __forceinline__ void rt_sm90_init_barriers(typename SHAPE::desk &desk)
 {
-    constexpr uint32_t GATHERERS = 32 * RT_SM90_GATHER_WARPS;
     for (int stage = 0; stage < SHAPE::STAGES; stage++)
         for (int half = 0; half < 2; half++) {
             const bool marks = half == 0 || SHAPE::BYTES;
-            const uint32_t copies = GATHERERS + (marks ? RT_SM90_GATHER_WARPS : 0);
+            const uint32_t copies = SHAPE::LOADING_WARPS * (marks ? 33 : 32);
             rt_mbarrier_init(&desk.kv_full[stage][half],
                              SHAPE::BY == RT_SM90_BY_BOXES ? 1
                              : SHAPE::BY == RT_SM90_BY_COPIES || SHAPE::BYTES
                                  ? copies
-                                 : RT_SM90_GATHER_WARPS);
+                                 : SHAPE::LOADING_WARPS);
             rt_mbarrier_init(&desk.kv_empty[stage][half], RT_SM90_WORKER_WARPS);
         }
     rt_mbarrier_init(&desk.q_full, 1);

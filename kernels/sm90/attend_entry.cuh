@@ -3,8 +3,9 @@
 #define RT_KERNELS_SM90_ATTEND_ENTRY_CUH
 
 /*
- * The sm_90 attend kernels: 384 threads, one warp group that loads and two that compute, one block
- * on an SM. docs/mla_attend_sm90.md draws them.
+ * The sm_90 attend kernels: 384 threads, one warp group that loads and two that compute, of 64
+ * query rows over e4m3 512 and two that load; one block on an SM. docs/mla_attend_sm90.md draws
+ * them.
  */
 #include "kernels/sm90/attend_converter.cuh"
 #include "kernels/sm90/attend_even.cuh"
@@ -13,12 +14,19 @@
 #include "kernels/sm90/attend_load.cuh"
 #include "kernels/sm90/attend_narrow.cuh"
 #include "kernels/sm90/attend_queries.cuh"
+#include "kernels/sm90/attend_through.cuh"
 #include "kernels/sm90/attend_wide.cuh"
 
 /* 128 * 56 + 256 * 224 = 128 * 72 + 256 * 216 = 64512 registers, as at the launch: 384 * 168. Who
- * gathers or converts, or cuts rows into leaves, has more to remember. */
-#define RT_SM90_LOADER_REGISTERS(more) ((more) ? 72 : 56)
-#define RT_SM90_WORKER_REGISTERS(more) ((more) ? 216 : 224)
+ * gathers or converts, or cuts rows into leaves, has more to remember. Of eight loading warps 256 *
+ * 64 + 256 * 192 = 65536 = 512 * 128: what is spilled has little room in L1 beside so much shared
+ * memory, and with fewer those warps wait for L2 most of the time. */
+template <class SHAPE> struct rt_sm90_registers {
+    static constexpr bool EIGHT = SHAPE::LOADING_WARPS == 8;
+    static constexpr bool REMEMBERS = SHAPE::BY != RT_SM90_BY_BOXES || SHAPE::FOLDS;
+    static constexpr int LOADER = EIGHT ? 64 : REMEMBERS ? 72 : 56;
+    static constexpr int WORKER = EIGHT ? 192 : REMEMBERS ? 216 : 224;
+};
 
 /* What is the same for every batch row: where a query row's output goes, and the keys at the row's
  * end that it does not see; rows behind the last see none. */
@@ -51,7 +59,9 @@ template <class SHAPE>
 static __device__ __forceinline__ void rt_sm90_load(const typename SHAPE::params &p,
                                                     const rt_sm90_room<SHAPE> &room)
 {
-    if constexpr (SHAPE::BY == RT_SM90_BY_CONVERSION)
+    if constexpr (SHAPE::LOADING_WARPS == 8)
+        rt_sm90_through<SHAPE>(p, room).run();
+    else if constexpr (SHAPE::BY == RT_SM90_BY_CONVERSION)
         rt_sm90_converter<SHAPE>(p, room).run();
     else if constexpr (SHAPE::BY == RT_SM90_BY_COPIES)
         rt_sm90_gatherer<SHAPE>(p, room).run();
@@ -71,16 +81,15 @@ static __device__ __forceinline__ void rt_sm90_divide(const typename SHAPE::para
     typedef rt_sm90_worker<MATH<SHAPE>> worker;
     /* A shuffle tells the compiler that a warp takes one branch. */
     const int group = __shfl_sync(RT_ATTEND_FULL_WARP, (int)threadIdx.x / 128, 0);
-    if (group == 0) {
+    constexpr int LOADING = SHAPE::LOADING_WARPS / 4;
+    if (group < LOADING) {
         if (SHAPE::MOVES_REGISTERS)
-            rt_registers_down<RT_SM90_LOADER_REGISTERS(SHAPE::BY != RT_SM90_BY_BOXES ||
-                                                       SHAPE::FOLDS)>();
+            rt_registers_down<rt_sm90_registers<SHAPE>::LOADER>();
         rt_sm90_load<SHAPE>(p, room);
     } else {
         if (SHAPE::MOVES_REGISTERS)
-            rt_registers_up<RT_SM90_WORKER_REGISTERS(SHAPE::BY != RT_SM90_BY_BOXES ||
-                                                     SHAPE::FOLDS)>();
-        worker(p, room, group - 1).run();
+            rt_registers_up<rt_sm90_registers<SHAPE>::WORKER>();
+        worker(p, room, group - LOADING).run();
     }
 }
 
@@ -107,8 +116,10 @@ static __device__ __forceinline__ void rt_sm90_attend(const typename SHAPE::para
  * Few query rows need few registers: 65536 / 512 = 128 a thread leave room on the SM for a block of
  * reduce or append, so that the next attention can start while those wait for this one.
  */
-#define RT_SM90_BOUND(tile_rows, bytes)                                                            \
-    ((tile_rows) < ((bytes) ? 16 : 64) ? 512 : RT_ATTEND_SM90_THREADS)
+#define RT_SM90_BOUND(tile_rows, f16, has_rest)                                                    \
+    ((tile_rows) < ((f16) && (has_rest) ? 16 : 64) ? 512                                           \
+     : (f16)                                       ? RT_ATTEND_QUANT_SM90_THREADS(tile_rows)       \
+                                                   : RT_ATTEND_SM90_THREADS)
 
 template <class SHAPE, bool BYTES, bool WIDE> struct rt_sm90_math_by {
     typedef rt_sm90_even<SHAPE> type;
@@ -125,7 +136,7 @@ using rt_sm90_math = typename rt_sm90_math_by<SHAPE, SHAPE::BYTES, SHAPE::TILE_R
 /* One device entry point: its name is its registry line. */
 #define RT_SM90_ENTRY(name, keys, d_qk, d_v, kind, math, tile_rows)                                \
     extern "C" __global__ void __launch_bounds__(                                                  \
-        RT_SM90_BOUND(tile_rows, keys::F16 && (d_qk) > (d_v)), 1)                                  \
+        RT_SM90_BOUND(tile_rows, keys::F16, (d_qk) > (d_v)), 1)                                    \
         rt_mla_##name##_##d_qk##x##d_v##_##kind(const __grid_constant__ keys::params p)            \
     {                                                                                              \
         using shape = rt_sm90_shape<d_qk, d_v, tile_rows, keys>;                                   \
@@ -134,7 +145,7 @@ using rt_sm90_math = typename rt_sm90_math_by<SHAPE, SHAPE::BYTES, SHAPE::TILE_R
 
 /* Likewise batch-invariant. */
 #define RT_SM90_FOLD_ENTRY(d_qk, d_v, tile_rows)                                                   \
-    extern "C" __global__ void __launch_bounds__(RT_SM90_BOUND((tile_rows)*2, false), 1)           \
+    extern "C" __global__ void __launch_bounds__(RT_SM90_BOUND((tile_rows)*2, false, true), 1)     \
         rt_mla_sm90_##d_qk##x##d_v##_f##tile_rows(                                                 \
             const __grid_constant__ struct rt_attend_sm90_params p)                                \
     {                                                                                              \

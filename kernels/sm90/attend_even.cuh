@@ -3,14 +3,10 @@
 #define RT_KERNELS_SM90_ATTEND_EVEN_CUH
 
 /*
- * The workers where keys are operand a in registers (kernels/sm90/attend_bytes.cuh), whatever the
- * number of query rows. What a pair takes is their own time then, not memory's or the products', so
- * they take turns in another order than kernels/sm90/attend_narrow.cuh: nobody waits for more than
- * the other's softmax. A short row runs all of this once, from memory: so nothing large is written
- * out twice.
- *
- * Of 64 query rows a thread has no registers for maxima and sums while products run: maxima are
- * read again from the desk, sums are in shared memory behind it.
+ * The workers where keys are operand a in registers (kernels/sm90/attend_bytes.cuh). What a pair
+ * takes is their own time then, not memory's or the products', so they take turns in another order
+ * than kernels/sm90/attend_narrow.cuh: nobody waits for more than the other's softmax. A short row
+ * runs all of this once, from memory: so nothing large is written out twice.
  */
 #include "kernels/sm90/attend_bytes.cuh"
 #include "kernels/sm90/attend_softmax.cuh"
@@ -18,188 +14,38 @@
 template <class SHAPE> struct rt_sm90_even : rt_sm90_softmax<SHAPE, rt_sm90_bytes<SHAPE>> {
     typedef rt_sm90_softmax<SHAPE, rt_sm90_bytes<SHAPE>> base;
     static constexpr int ROWS = base::ROWS, MINE = base::MINE;
-    static constexpr bool SPARES = ROWS == 64;
-    using base::factor;
-    using base::finite_top;
     using base::lane;
-    using base::multiply_out;
     using base::my_row;
     using base::out;
     using base::p;
     using base::room;
     using base::score;
     using base::stage_of;
-    using base::sum;
-    using base::top;
     using base::warp;
     using base::worker;
 
-    bool raised; /* some maximum, by the last own block */
-
     __device__ __forceinline__ rt_sm90_even(const typename SHAPE::params &all_,
                                             const rt_sm90_room<SHAPE> &room_, int worker_)
-        : base(all_, room_, worker_), raised(false)
+        : base(all_, room_, worker_)
     {
-    }
-
-    __device__ __forceinline__ void begin_segment(void)
-    {
-        base::begin_segment();
-        if (SPARES)
-#pragma unroll
-            for (int i = 0; i < MINE; i += 4)
-                *kept_sums(i) = make_float4(0, 0, 0, 0);
-    }
-
-    /* ---- what 64 query rows have no registers for ---- */
-
-    /* Four of this thread's sums. */
-    __device__ __forceinline__ float4 *kept_sums(int from) const
-    {
-        const int thread = worker * (int)RT_SM90_WORKER_THREADS + warp * 32 + lane;
-        return (float4 *)room.ahead + from / 4 * 2 * (int)RT_SM90_WORKER_THREADS + thread;
-    }
-
-    __device__ __forceinline__ void keep_four(int i) const
-    {
-        *kept_sums(i) = make_float4(sum[i], sum[i + 1], sum[i + 2], sum[i + 3]);
-    }
-
-    __device__ __forceinline__ void take_four(int i)
-    {
-        const float4 four = *kept_sums(i);
-        sum[i] = four.x;
-        sum[i + 1] = four.y;
-        sum[i + 2] = four.z;
-        sum[i + 3] = four.w;
-    }
-
-    /* Of two query rows the maximum that a worker's last block has left; none_yet: of no block. */
-    __device__ __forceinline__ float2 left_top(int i, int of_worker, bool none_yet) const
-    {
-        const float2 two = *(const float2 *)&room.desk.top[of_worker][my_row(i)];
-        return none_yet ? make_float2(-RT_SM90_INFINITY, -RT_SM90_INFINITY) : two;
-    }
-
-    /* What brings sums from the maxima that a worker has left to those of now; and sums of weights,
-     * which are. */
-    __device__ __forceinline__ void raise_from(int of_worker, bool none_yet)
-    {
-#pragma unroll
-        for (int i = 0; i < MINE; i += 2) {
-            const float2 old = left_top(i, of_worker, none_yet);
-            factor[i] = rt_exp2(old.x - finite_top(i));
-            factor[i + 1] = rt_exp2(old.y - finite_top(i + 1));
-        }
-#pragma unroll
-        for (int i = 0; i < MINE; i += 4) {
-            take_four(i);
-#pragma unroll
-            for (int n = i; n < i + 4; n++)
-                sum[n] *= factor[n];
-            keep_four(i);
-        }
-    }
-
-    __device__ __forceinline__ float2 *kept_factors(int i) const
-    {
-        return (float2 *)&room.desk.raise[worker * 4 + warp][my_row(i)];
-    }
-
-    /* In softmax: the maxima of now, from the block's; old ones are the other worker's. What `out`
-     * is to be multiplied by is kept for later. */
-    __device__ __forceinline__ void raise_tops(const float (&most)[MINE], bool none_yet)
-    {
-        bool changed = false;
-#pragma unroll
-        for (int i = 0; i < MINE; i += 2) {
-            const float2 old = left_top(i, worker ^ 1, none_yet);
-            top[i] = fmaxf(old.x, this->exponent(most[i]));
-            top[i + 1] = fmaxf(old.y, this->exponent(most[i + 1]));
-            changed |= top[i] != old.x || top[i + 1] != old.y;
-        }
-        raised = __any_sync(RT_ATTEND_FULL_WARP, changed) != 0;
-        if (!raised)
-            return;
-        raise_from(worker ^ 1, none_yet);
-        if (lane < 4)
-#pragma unroll
-            for (int i = 0; i < MINE; i += 2)
-                *kept_factors(i) = make_float2(factor[i], factor[i + 1]);
-        __syncwarp();
-    }
-
-    /* `out` from the block before to the one whose maxima were raised. */
-    __device__ __forceinline__ void rescale_kept(void)
-    {
-        if (!raised)
-            return;
-#pragma unroll
-        for (int i = 0; i < MINE; i += 2) {
-            const float2 two = *kept_factors(i);
-            factor[i] = two.x;
-            factor[i + 1] = two.y;
-        }
-        multiply_out();
-    }
-
-    /* Behind the other worker's: its maxima are those of now. */
-    __device__ __forceinline__ void follow_tops(bool none_yet)
-    {
-        bool changed = false;
-#pragma unroll
-        for (int i = 0; i < MINE; i += 2) {
-            const float2 old = left_top(i, worker, none_yet), now = left_top(i, worker ^ 1, false);
-            changed |= now.x != old.x || now.y != old.y;
-            top[i] = now.x;
-            top[i + 1] = now.y;
-        }
-        if (!__any_sync(RT_ATTEND_FULL_WARP, changed))
-            return;
-        raise_from(worker, none_yet);
-        multiply_out();
     }
 
     /* ---- the order of a pair ---- */
 
-    /* is_first: of the segment's blocks. */
-    __device__ __forceinline__ void lead(uint32_t j, int start, bool is_first)
+    __device__ __forceinline__ void lead(uint32_t j, int start)
     {
-        if constexpr (SPARES) {
-            float most[MINE];
-            this->mask(j, start);
-            this->find_top(most);
-            raise_tops(most, is_first);
-            this->leave_top();
-            this->weigh(
-                stage_of(j), [this](int i) { take_four(i); }, [this](int i) { keep_four(i); });
-        } else {
-            this->softmax(j, start);
-        }
+        this->softmax(j, start);
         this->tell(RT_SM90_BAR_A + worker);
         this->sync_worker();
     }
 
-    /* Sums up to the block before the last own one become what its maxima make of them. */
-    __device__ __forceinline__ void rescale_own(void)
-    {
-        if constexpr (SPARES)
-            rescale_kept();
-        else
-            this->rescale();
-    }
-
-    /* The other worker's block j has its weights: likewise. */
-    __device__ __forceinline__ void follow(uint32_t j, bool is_first)
+    /* The other worker's block j has its weights: sums become what its maxima make of them. */
+    __device__ __forceinline__ void follow(uint32_t j)
     {
         this->hear(RT_SM90_BAR_A + (worker ^ 1));
         this->wait_for_half(j, worker);
-        if constexpr (SPARES) {
-            follow_tops(is_first);
-        } else {
-            this->read_top();
-            this->rescale();
-        }
+        this->read_top();
+        this->rescale();
     }
 
     /*
@@ -218,11 +64,11 @@ template <class SHAPE> struct rt_sm90_even : rt_sm90_softmax<SHAPE, rt_sm90_byte
         for (int n = 0; n < (pair.has_b ? 2 : 1); n++) {
             const uint32_t j = pair.first + (uint32_t)n;
             if (n != worker)
-                follow(j, n == 0 && pair.is_first);
+                follow(j);
             if (n == 0 && has_own)
-                lead(own, pair.key + worker * 64, worker == 0 && pair.is_first);
+                lead(own, pair.key + worker * 64);
             if (n == worker)
-                rescale_own();
+                this->rescale();
             this->part_keys(j, pair.key + n * 64);
             this->add_values(stage_of(j), out);
             this->settle_out();
@@ -234,10 +80,6 @@ template <class SHAPE> struct rt_sm90_even : rt_sm90_softmax<SHAPE, rt_sm90_byte
 
     __device__ __forceinline__ void end_segment(const struct rt_sm90_segment &segment)
     {
-        if (SPARES)
-#pragma unroll
-            for (int i = 0; i < MINE; i += 4)
-                take_four(i);
         this->leave_sums();
         this->sync_both();
         if (worker == 0 && warp * 32 + lane < ROWS)

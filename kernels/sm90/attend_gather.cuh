@@ -22,7 +22,7 @@
 #include "kernels/sm90/attend_rows.cuh"
 
 template <class SHAPE> struct rt_sm90_gatherer {
-    static constexpr int WARP_KEYS = 64 / RT_SM90_GATHER_WARPS, PASSES = WARP_KEYS / 4;
+    static constexpr int WARP_KEYS = 64 / SHAPE::LOADING_WARPS, PASSES = WARP_KEYS / 4;
     static constexpr int QUERY_WARP = 1;
 
     const struct rt_attend_params &p;
@@ -78,7 +78,7 @@ template <class SHAPE> struct rt_sm90_gatherer {
         gather_half<HALF>(stage, is_b);
         rt_cp_async_arrive(full);
         if (HALF == 0 && rt_elected()) {
-            room.desk.listed[stage][warp] = (uint16_t)(there >> is_b * 16);
+            rt_sm90_list<WARP_KEYS>(room.desk.listed[stage], warp, there >> is_b * 16);
             rt_mbarrier_arrive(full);
         }
     }

@@ -99,34 +99,15 @@ template <class SHAPE> struct rt_sm90_raw : rt_sm90_conversion<SHAPE> {
         this->put_rest(units, stage, from);
     }
 
-    /* The largest of the bf16 values of this lane's key that is finite, as a float's bits. Each
-     * pass has four keys, eight lanes each. By the whole warp. */
-    static __device__ __forceinline__ uint32_t most_rest(const unsigned char *at)
-    {
-        const uint32_t lane = base::my_lane();
-        uint4 from[base::REST_PASSES];
-        uint32_t mine = 0;
-        take(at, from);
-#pragma unroll
-        for (int i = 0; i < base::REST_PASSES; i++) {
-            uint32_t most =
-                max(max(rt_sm90_most_finite(from[i].x), rt_sm90_most_finite(from[i].y)),
-                    max(rt_sm90_most_finite(from[i].z), rt_sm90_most_finite(from[i].w)));
-#pragma unroll
-            for (int distance = 1; distance < base::REST_VECTORS; distance *= 2)
-                most = max(most, __shfl_xor_sync(RT_ATTEND_FULL_WARP, most, distance));
-            most =
-                __shfl_sync(RT_ATTEND_FULL_WARP, most, lane % base::REST_KEYS * base::REST_VECTORS);
-            mine = (int)(lane % base::WARP_KEYS / base::REST_KEYS) == i ? most : mine;
-        }
-        return mine;
-    }
-
     /* `at`: the rest, which is there where it is asked for. */
     __device__ __forceinline__ struct rt_sm90_key_units units_of(const struct rt_sm90_quant_key &of,
                                                                  const unsigned char *at) const
     {
-        return this->find_units(of, this->rest_is_bf16() ? most_rest(at) : 0);
+        if (!this->rest_is_bf16())
+            return this->find_units(of, 0);
+        uint4 rest[base::REST_PASSES];
+        take(at, rest);
+        return this->find_units(of, base::most_of_rest(rest));
     }
 };
 

@@ -70,7 +70,7 @@ template <class SHAPE, class BASE> struct rt_sm90_softmax : BASE {
     __device__ __forceinline__ void mask(uint32_t j, int start)
     {
         if constexpr (SHAPE::LISTED)
-            mask_unlisted(room.desk.listed[stage_of(j)][warp]);
+            mask_unlisted(*(const uint16_t *)&room.desk.listed[stage_of(j)][2 * warp]);
         else if (!this->all_seen(start))
             mask_unseen(start);
     }
@@ -153,8 +153,7 @@ template <class SHAPE, class BASE> struct rt_sm90_softmax : BASE {
         for (int i = 0; i < MINE; i++)
             raise_top(i, fmaxf(top[i], this->exponent(most[i])));
         leave_top();
-        weigh(
-            stage_of(j), [](int) {}, [](int) {});
+        weigh(stage_of(j));
     }
 
     __device__ __forceinline__ void leave_top(void) const
@@ -165,10 +164,8 @@ template <class SHAPE, class BASE> struct rt_sm90_softmax : BASE {
                 *(float2 *)&room.desk.top[worker][my_row(i)] = make_float2(top[i], top[i + 1]);
     }
 
-    /* Scores become weights, in shared memory as [query row][key]. Around what changes sums i to
-     * i + 3 come before(i) and behind(i). */
-    template <class BEFORE, class BEHIND>
-    __device__ __forceinline__ void weigh(uint32_t stage, BEFORE before, BEHIND behind)
+    /* Scores become weights, in shared memory as [query row][key]. */
+    __device__ __forceinline__ void weigh(uint32_t stage)
     {
         uint32_t packed[ROWS / 4]; /* of 8 query rows: keys lane / 4 and that + 8 */
 #pragma unroll
@@ -177,11 +174,7 @@ template <class SHAPE, class BASE> struct rt_sm90_softmax : BASE {
             float *of_row = &score[i / 2 * 4 + i % 2];
             of_row[0] = rt_exp2(this->exponent(of_row[0]) - base);
             of_row[2] = rt_exp2(this->exponent(of_row[2]) - base);
-            if (i % 4 == 0)
-                before(i);
             sum[i] += lowered(stage, of_row[0], of_row[2]);
-            if (i % 4 == 3)
-                behind(i - 3);
         }
         pack_weights(stage, packed);
         unsigned char *to = room.weights(stage) + lane % 8 * 128 +

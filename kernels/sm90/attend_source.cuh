@@ -23,6 +23,18 @@ enum rt_sm90_by {
     RT_SM90_BY_CONVERSION /* through threads' registers */
 };
 
+/* A loading warp's keys in a stage's marks, WARP_KEYS of them: `there` has a bit each. */
+template <int WARP_KEYS>
+static __device__ __forceinline__ void rt_sm90_list(uint8_t (&listed)[8], uint32_t warp,
+                                                    uint32_t there)
+{
+    static_assert(WARP_KEYS == 8 || WARP_KEYS == 16, "whole bytes");
+    if constexpr (WARP_KEYS == 16)
+        *(uint16_t *)&listed[2 * warp] = (uint16_t)there;
+    else
+        listed[warp] = (uint8_t)there;
+}
+
 struct rt_sm90_row_keys {
     typedef struct rt_attend_sm90_params params;
     static constexpr bool LISTED = false;
@@ -56,8 +68,8 @@ struct rt_sm90_listed_keys {
     static constexpr enum rt_sm90_by BY = RT_SM90_BY_COPIES;
     static constexpr bool F16 = false;
     template <int STAGES> struct marks {
-        /* Of the stage's 64 keys, a bit each and 16 a gathering warp: whether there is one. */
-        alignas(8) uint16_t listed[STAGES][4];
+        /* Of the stage's 64 keys, a bit each: whether there is one. */
+        alignas(8) uint8_t listed[STAGES][8];
     };
 
     template <class P>

@@ -35,14 +35,12 @@ template <int STAGES, int TILE_ROWS> struct rt_sm90_units_desk<true, STAGES, TIL
 };
 
 /* Likewise where numbers become f16 as they are read: what a weight is multiplied by,
- * (S / 2^L) 2^15, and scale / S in f16 of each D_V / 4 columns, in the order of products; and what
- * a warp's block makes of sums up to the block before it. */
-template <bool BYTES, int STAGES, int TILE_ROWS> struct rt_sm90_bytes_desk {
+ * (S / 2^L) 2^15, and scale / S in f16 of each D_V / 4 columns, in the order of products. */
+template <bool BYTES, int STAGES> struct rt_sm90_bytes_desk {
 };
-template <int STAGES, int TILE_ROWS> struct rt_sm90_bytes_desk<true, STAGES, TILE_ROWS> {
+template <int STAGES> struct rt_sm90_bytes_desk<true, STAGES> {
     alignas(8) float weight[STAGES][64];
     alignas(8) uint16_t factor[STAGES][4][64];
-    alignas(8) float raise[8][TILE_ROWS];
 };
 
 static __device__ __forceinline__ float rt_sm90_power_of_2(int log2)

@@ -8,7 +8,8 @@
  *   scores [64][64 keys]  = q [64][D_QK]  k^T [D_QK][64]
  *   out    [64][D_V / 2] += p [64][64 keys]  v [64][D_V / 2]            a worker's half of D_V
  *
- * The owner of a block multiplies its weights from registers, the other worker from shared memory.
+ * The owner of a block multiplies its weights from registers, the other worker from shared memory;
+ * where registers are for those who load (SPARES) both do so from shared memory.
  * A thread holds two query rows, 16 warp + lane / 4 and that + 8, and of every 8 keys or columns
  * two neighbours, 2 (lane % 4) and the next.
  *
@@ -25,6 +26,7 @@
  *   A         worker 0, weights stored  worker 1   a's weights and maximum are there; s(a) is over,
  *                                                  and so is s(b) in all warps that wait
  *   B         worker 1, weights stored  worker 0   b's weights and maximum are there; s(b) is over
+ *   W again   the owner, where it SPARES, weights stored: its own products may read them
  *   BOTH      both                      both       a segment's sums, at its end
  *
  * None is told twice in a phase: of the next a worker 0 tells behind B, which worker 1 told behind
@@ -33,6 +35,7 @@
  */
 #include "kernels/device/ptx/convert.cuh"
 #include "kernels/device/ptx/exp2.cuh"
+#include "kernels/device/ptx/opaque.cuh"
 #include "kernels/device/ptx/stmatrix.cuh"
 #include "kernels/sm90/attend_work.cuh"
 #include "kernels/sm90/quad_columns.cuh"
@@ -41,7 +44,11 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
     typedef SHAPE shape;
     typedef rt_sm90_worker_base<SHAPE> base;
     static constexpr int COLUMNS = SHAPE::D_V / 2; /* of a worker */
-    typedef rt_wgmma<COLUMNS> value_product;
+    /* Of a product: of 512 threads none may have more operands in registers than at the launch. */
+    static constexpr int PRODUCT = SHAPE::THREADS == 512 && COLUMNS > 128 ? 128 : COLUMNS;
+    typedef rt_wgmma<PRODUCT> value_product;
+    /* Likewise: registers for weights are for who loads. */
+    static constexpr bool SPARES = SHAPE::THREADS == 512;
     static_assert(SHAPE::TILE_ROWS == 64, "rows of a product");
     using base::all;
     using base::lane;
@@ -88,24 +95,38 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
 
     /* ---- products ---- */
 
+    __device__ __forceinline__ float (&out_from(int column))[PRODUCT / 2]
+    {
+        return *(float(*)[PRODUCT / 2]) & out[column / 2];
+    }
+
+    /* Of sixteen keys. */
+    __device__ __forceinline__ uint64_t values_of(uint32_t stage, int column, int step) const
+    {
+        return rt_wgmma_further(room.values(stage, worker, column / 64),
+                                step * 2 * SHAPE::GROUP_BYTES);
+    }
+
     __device__ __forceinline__ void add_values(uint32_t stage)
     {
-        const uint64_t v = room.values(stage, worker, 0);
 #pragma unroll
         for (int step = 0; step < 4; step++)
-            value_product::template registers<1, SHAPE::TYPE>(
-                out, weight[step], rt_wgmma_further(v, step * 2 * SHAPE::GROUP_BYTES));
+#pragma unroll
+            for (int column = 0; column < COLUMNS; column += PRODUCT)
+                value_product::template registers<1, SHAPE::TYPE>(out_from(column), weight[step],
+                                                                  values_of(stage, column, step));
     }
 
     __device__ __forceinline__ void add_values_shared(uint32_t stage)
     {
-        const uint64_t v = room.values(stage, worker, 0);
         const uint64_t w = rt_wgmma_operand(rt_shared_address(room.tile(stage, SHAPE::P_TILE)), 0);
 #pragma unroll
         for (int step = 0; step < 4; step++)
-            value_product::template shared<0, 1, SHAPE::TYPE>(
-                out, rt_wgmma_further(w, step * 32),
-                rt_wgmma_further(v, step * 2 * SHAPE::GROUP_BYTES));
+#pragma unroll
+            for (int column = 0; column < COLUMNS; column += PRODUCT)
+                value_product::template shared<0, 1, SHAPE::TYPE>(out_from(column),
+                                                                  rt_wgmma_further(w, step * 32),
+                                                                  values_of(stage, column, step));
     }
 
     /* ---- softmax ---- */
@@ -119,7 +140,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
     }
 
     /* `listed`: a bit for each of the block's keys. */
-    __device__ __forceinline__ void mask_unlisted(const uint16_t (&listed)[4])
+    __device__ __forceinline__ void mask_unlisted(const uint8_t (&listed)[8])
     {
         const uint2 all_keys = *(const uint2 *)listed;
         if ((all_keys.x & all_keys.y) == UINT32_MAX)
@@ -211,13 +232,15 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
         }
     }
 
-    /* Sixteen keys' weights to shared memory, [query row][key]. */
-    __device__ __forceinline__ void store_weights(uint32_t stage, int step,
-                                                  const uint32_t (&from)[4]) const
+    /* To shared memory, [query row][key]. What a place follows from is found anew, and not kept. */
+    __device__ __forceinline__ void store_weights(uint32_t stage) const
     {
-        unsigned char *row = room.tile(stage, SHAPE::P_TILE) + (warp * 16 + lane % 16) * 128;
-        rt_stmatrix_x4(row + ((step * 2 + lane / 16) ^ lane % 8) * 16, from[0], from[1], from[2],
-                       from[3]);
+        const uint32_t mine = rt_opaque((uint32_t)lane);
+        const uint32_t at = (warp * 16 + mine % 16) * 128 + (mine / 16 ^ mine % 8) * 16;
+#pragma unroll
+        for (int step = 0; step < 4; step++)
+            rt_stmatrix_x4(room.tile(stage, SHAPE::P_TILE) + (at ^ (uint32_t)step * 32),
+                           weight[step][0], weight[step][1], weight[step][2], weight[step][3]);
     }
 
     /* Most blocks leave every maximum where it was. */
@@ -249,19 +272,22 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
     /* For the other worker, once no score reads the rope part of that stage's keys. */
     __device__ __forceinline__ void tell_weights(uint32_t stage) const
     {
-#pragma unroll
-        for (int step = 0; step < 4; step++)
-            store_weights(stage, step, weight[step]);
+        store_weights(stage);
         this->tell(RT_SM90_BAR_A + worker);
+        if (SPARES)
+            this->sync_worker();
     }
 
-    /* From registers, of an own block, whose scores are done in all warps of this worker. */
+    /* Of an own block, whose scores are done in all warps of this worker. */
     __device__ __forceinline__ void find_own_values(uint32_t j, int start)
     {
         this->part_keys(j, start);
         rescale();
         rt_wgmma_begin();
-        add_values(stage_of(j));
+        if (SPARES)
+            add_values_shared(stage_of(j));
+        else
+            add_values(stage_of(j));
         rt_wgmma_commit();
         finish_values(j);
     }

@@ -164,6 +164,21 @@ template <class SHAPE> struct rt_sm90_worker_base {
                                     keep + t, score);
     }
 
+    /* Of what is no value. */
+    template <enum rt_wgmma_type TYPE>
+    __device__ __forceinline__ void score_rest(uint32_t stage, score_registers &score) const
+    {
+        score_tile<TYPE>(rt_wgmma_operand(rt_shared_address(room.tile(stage, SHAPE::V_TILES)), 0),
+                         SHAPE::V_TILES, SHAPE::LAST_STEPS, 1, score);
+    }
+
+    static __device__ __forceinline__ void finish_products(score_registers &score)
+    {
+        rt_wgmma_commit();
+        rt_wgmma_wait<0>();
+        rt_wgmma_settle(score);
+    }
+
     /* Of an own block, its halves as they were asked for. */
     __device__ __forceinline__ void find_scores(uint32_t j, score_registers &score) const
     {
@@ -174,20 +189,38 @@ template <class SHAPE> struct rt_sm90_worker_base {
         wait_for_half(j, 1);
         rt_wgmma_begin();
         score_half(stage, 1, 1, score);
-        if (SHAPE::TILES > SHAPE::V_TILES) /* what is no value */
-            score_tile<SHAPE::TYPE>(
-                rt_wgmma_operand(rt_shared_address(room.tile(stage, SHAPE::V_TILES)), 0),
-                SHAPE::V_TILES, SHAPE::LAST_STEPS, 1, score);
-        rt_wgmma_commit();
-        rt_wgmma_wait<0>();
-        rt_wgmma_settle(score);
         if constexpr (SHAPE::F16) {
-            scale_scores(stage, score);
-            lift_scores(stage, score);
+            finish_units(stage, score);
+        } else {
+            if (SHAPE::TILES > SHAPE::V_TILES)
+                score_rest<RT_WGMMA_BF16>(stage, score);
+            finish_products(score);
         }
     }
 
     /* ---- where keys have units (kernels/sm90/attend_units.cuh) ---- */
+
+    __device__ __forceinline__ bool rest_is_bf16(void) const
+    {
+        return SHAPE::TILES > SHAPE::V_TILES && all.quant.fp8 < SHAPE::D_QK;
+    }
+
+    /* Scores so far are of f16. What is bf16 is added when they have the units of q and k. */
+    __device__ __forceinline__ void finish_units(uint32_t stage, score_registers &score) const
+    {
+        if (SHAPE::TILES > SHAPE::V_TILES && !rest_is_bf16()) {
+            rt_wgmma_begin();
+            score_rest<RT_WGMMA_F16>(stage, score);
+        }
+        finish_products(score);
+        scale_scores(stage, score);
+        if (rest_is_bf16()) {
+            rt_wgmma_begin();
+            score_rest<RT_WGMMA_BF16>(stage, score);
+            finish_products(score);
+        }
+        lift_scores(stage, score);
+    }
 
     /* A thread has, of the wide side, `across` and that + 8; of each eight of the narrow two. */
     __device__ __forceinline__ void scale_scores(uint32_t stage, score_registers &score) const
@@ -214,11 +247,11 @@ template <class SHAPE> struct rt_sm90_worker_base {
             score[i] = __fmul_rn(score[i], scale) + lift[WIDE ? i / 4 * 8 + i % 2 : i / 2 % 2 * 8];
     }
 
-    /* q becomes f16, in place and in units of its query row: a warp of either worker takes a query
-     * row at a time. */
+    /* Of q what is multiplied in f16 becomes that, in place and in units of its query row: a warp
+     * of either worker takes a query row at a time. */
     __device__ __forceinline__ void convert_queries(void) const
     {
-        constexpr int vectors = SHAPE::D_QK / 8;
+        const int vectors = (rest_is_bf16() ? SHAPE::D_V : SHAPE::D_QK) / 8;
 #pragma unroll 1
         for (int row = worker * RT_SM90_WORKER_WARPS + warp; row < SHAPE::TILE_ROWS;
              row += RT_SM90_WORKERS * RT_SM90_WORKER_WARPS) {

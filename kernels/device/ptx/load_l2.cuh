@@ -4,7 +4,8 @@
 
 /*
  * Loads from global memory through L2 only, never of a stale line of L1: PTX ISA, "ld.global.cg".
- * volatile, memory: a load that others are to overlap stays where it is.
+ * volatile, memory: a load that others are to overlap stays where it is. And what brings a line as
+ * far as L2, "prefetch.global.L2".
  */
 #include <stdint.h>
 
@@ -23,6 +24,11 @@ static __device__ __forceinline__ uint32_t rt_load_l2_4(const void *from)
     uint32_t v;
     asm volatile("ld.global.cg.u32 %0, [%1];" : "=r"(v) : "l"(from) : "memory");
     return v;
+}
+
+static __device__ __forceinline__ void rt_prefetch_l2(const void *line)
+{
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(line) : "memory");
 }
 
 #endif

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_KERNELS_SM90_ATTEND_THROUGH_CUH
+#define RT_KERNELS_SM90_ATTEND_THROUGH_CUH
+
+/*
+ * Who brings keys of e4m3 where 64 query rows leave no room for bytes on their way: two warp groups
+ * of loading warps, of which warp w has keys 8 w .. 8 w + 7 of every block. Bytes come into
+ * registers while workers still read the half of the stage that they go to, and become f16 on their
+ * way into it; so does what is no value, or stays bf16.
+ *
+ *   four blocks   entry, page, place of a key a lane │ L2 is asked for all of them
+ *   half 0 (j)    load │ wait for the half │ convert, tell
+ *   half 1 (j)    load │ wait for the half │ convert, tell
+ *
+ * A scheduler has two such warps, one of which converts while the other waits. There are registers
+ * for half a block on its way and no more: what the compiler has to keep elsewhere it keeps behind
+ * L2, since shared memory leaves L1 hardly any room, and waits for it. So little is remembered:
+ * places are found once in four blocks, and asked for from L2 as soon as they are.
+ */
+#include "kernels/device/ptx/load_l2.cuh"
+#include "kernels/device/ptx/pdl.cuh"
+#include "kernels/sm90/attend_blocks.cuh"
+#include "kernels/sm90/attend_convert.cuh"
+#include "kernels/sm90/attend_queries.cuh"
+
+template <class SHAPE> struct rt_sm90_through : rt_sm90_conversion<SHAPE> {
+    typedef rt_sm90_conversion<SHAPE> base;
+    typedef typename rt_sm90_pages_of<SHAPE::LISTED>::type PAGES;
+    static constexpr int WARP_KEYS = base::WARP_KEYS, CHUNK = base::CHUNK;
+    static constexpr int BLOCKS = 32 / WARP_KEYS; /* whose keys a warp has a lane each for */
+    static_assert(base::HALF_CHUNKS == 1, "a half at once");
+    static constexpr bool HAS_REST = base::HAS_REST;
+    /* Of it as e4m3: eight keys or more are a pass. */
+    static constexpr int FP8_VECTORS = base::REST / 16;
+    static constexpr uint32_t QUERY_WARP = 1;
+    using base::p;
+    using base::quant;
+    using base::room;
+    using base::warp;
+
+    const typename SHAPE::params &all;
+    const rt_sm90_queries<SHAPE> queries;
+    PAGES pages;
+    uint32_t block;             /* of the whole part, counted over all segments */
+    const unsigned char *place; /* of this lane's key of four blocks; of no key zeros */
+    uint32_t to_scales;         /* from there on, in bytes; or the one scale, as a float's bits */
+    bool waited;
+
+    __device__ __forceinline__ rt_sm90_through(const typename SHAPE::params &all_,
+                                               const rt_sm90_room<SHAPE> &room_)
+        : base(all_, room_), all(all_), queries(all_, room_), pages(all_), block(0), place(nullptr),
+          to_scales(0), waited(false)
+    {
+    }
+
+    __device__ __forceinline__ void wait_for_predecessor(void)
+    {
+        if (!waited)
+            rt_pdl_wait();
+        waited = true;
+    }
+
+    /* ---- where keys are ---- */
+
+    __device__ __forceinline__ void take_place(const struct rt_sm90_found &found)
+    {
+        const struct rt_quant_view *view = &all.quant;
+        int64_t stride = p.kv.token_stride_bytes;
+        if constexpr (SHAPE::LISTED) {
+            view = found.is_extra ? &all.extra_quant : view;
+            stride = found.is_extra ? all.sparse.extra_kv.token_stride_bytes : stride;
+        }
+        place = found.page + found.row * stride;
+        to_scales =
+            (uint32_t)(view->scale_offset_bytes + found.row * (view->scale_stride_bytes - stride));
+        if (!found.page) {
+            place = (const unsigned char *)rt_sm90_no_key;
+            to_scales = 0;
+        }
+        if (view->scale_kind == RT_QUANT_SCALE_TENSOR)
+            to_scales = __float_as_uint(view->tensor_scale);
+    }
+
+    /* Of four blocks from `key` on; and asks L2 for them, line by line. */
+    __device__ __forceinline__ void find_four(int key)
+    {
+        constexpr uint32_t LINE = 128;
+        const int lane = (int)base::my_lane();
+        const int mine = key + lane / WARP_KEYS * 64 + (int)warp * WARP_KEYS + lane % WARP_KEYS;
+        const int32_t entry = pages.ask(mine);
+        take_place(pages.find(mine, entry, pages.follow(mine, entry)));
+        const unsigned char *end =
+            place + (this->rest_is_bf16() ? quant.rest_offset_bytes + 2 * base::REST : SHAPE::D_QK);
+        const unsigned char *line = place - (uint64_t)place % LINE;
+#pragma unroll
+        for (uint32_t at = 0; at < RT_SM90_ROW_BYTES; at += LINE)
+            if (line + at < end)
+                rt_prefetch_l2(line + at);
+    }
+
+    /* Of one of the four blocks, lane % WARP_KEYS's; with its scales. By the whole warp. */
+    __device__ __forceinline__ struct rt_sm90_quant_key key_of_block(int of_four) const
+    {
+        const uint32_t from = of_four * WARP_KEYS + base::my_lane() % WARP_KEYS;
+        struct rt_sm90_quant_key key = {place, {}};
+        key.row = base::row_of(key, from);
+        const uint32_t by = __shfl_sync(RT_ATTEND_FULL_WARP, to_scales, from);
+        if (quant.scale_kind == RT_QUANT_SCALE_TENSOR) {
+            key.scale[0] = key.scale[1] = by;
+            return key;
+        }
+        const unsigned char *scales = key.row + (int32_t)by;
+        key.scale[0] = rt_sm90_load_scale<SHAPE>(quant, scales, 0);
+        key.scale[1] = rt_sm90_load_scale<SHAPE>(quant, scales, 1);
+        return key;
+    }
+
+    /* ---- loads ---- */
+
+    __device__ __forceinline__ void load_half(const struct rt_sm90_quant_key &of, int half,
+                                              uint4 (&to)[CHUNK]) const
+    {
+        const uint32_t lane = base::my_lane(), at = half * base::HALF + base::vector(lane) * 16;
+        const unsigned char *row[CHUNK];
+#pragma unroll
+        for (int i = 0; i < CHUNK; i++)
+            row[i] = base::row_of(of, base::key_of(lane, i));
+#pragma unroll
+        for (int i = 0; i < CHUNK; i++)
+            to[i] = rt_load_l2_16(row[i] + at);
+    }
+
+    /* bf16, pass by pass. */
+    __device__ __forceinline__ void load_rest(const struct rt_sm90_quant_key &of,
+                                              uint4 (&to)[base::REST_PASSES]) const
+    {
+        const uint32_t lane = base::my_lane();
+        const uint32_t at = quant.rest_offset_bytes + lane % base::REST_VECTORS * 16;
+#pragma unroll
+        for (int i = 0; i < base::REST_PASSES; i++)
+            to[i] = rt_load_l2_16(
+                base::row_of(of, i * base::REST_KEYS + lane / base::REST_VECTORS) + at);
+    }
+
+    /* e4m3, which lanes behind the last key have as others have. */
+    __device__ __forceinline__ uint4 load_fp8_rest(const struct rt_sm90_quant_key &of) const
+    {
+        const uint32_t lane = base::my_lane();
+        return rt_load_l2_16(base::row_of(of, lane / FP8_VECTORS % WARP_KEYS) + SHAPE::D_V +
+                             lane % FP8_VECTORS * 16);
+    }
+
+    /* ---- what is no value ---- */
+
+    __device__ __forceinline__ void keep_rest(uint32_t stage,
+                                              const uint4 (&rest)[base::REST_PASSES]) const
+    {
+        const uint32_t lane = base::my_lane(), first = lane / base::REST_VECTORS;
+#pragma unroll
+        for (int i = 0; i < base::REST_PASSES; i++)
+            *(uint4 *)room.rest_vector(stage, (int)(warp * WARP_KEYS + first) + i * base::REST_KEYS,
+                                       (int)(lane % base::REST_VECTORS)) = rest[i];
+    }
+
+    /* Of a token with one scale, which is finite. */
+    __device__ __forceinline__ void widen_rest(uint32_t stage, const uint4 &rest) const
+    {
+        const int lane = (int)base::my_lane(), key = lane / FP8_VECTORS;
+        if (key >= WARP_KEYS)
+            return;
+        const int row = (int)warp * WARP_KEYS + key, vector = lane % FP8_VECTORS * 2;
+        *(uint4 *)room.rest_vector(stage, row, vector) = rt_sm90_widen_8<false>(rest.x, rest.y, 0);
+        *(uint4 *)room.rest_vector(stage, row, vector + 1) =
+            rt_sm90_widen_8<false>(rest.z, rest.w, 0);
+    }
+
+    /* ---- a block ---- */
+
+    __device__ __forceinline__ void wait_for(uint32_t j, int half) const
+    {
+        rt_mbarrier_wait(&room.desk.kv_empty[j % SHAPE::STAGES][half], (j / SHAPE::STAGES & 1) ^ 1);
+    }
+
+    /* bf16 that values have share the key's unit. */
+    __device__ __forceinline__ struct rt_sm90_key_units
+    units_of(const struct rt_sm90_quant_key &of) const
+    {
+        uint32_t most = 0;
+        if (!HAS_REST && this->rest_is_bf16()) {
+            uint4 rest[base::REST_PASSES];
+            load_rest(of, rest);
+            most = base::most_of_rest(rest);
+        }
+        return this->find_units(of, most);
+    }
+
+    /* Half 1 and what comes with it: both workers have left the stage then, weights too. */
+    __device__ __forceinline__ void bring_last(uint32_t j, const struct rt_sm90_quant_key &of,
+                                               const struct rt_sm90_key_units &units) const
+    {
+        const uint32_t stage = j % SHAPE::STAGES;
+        uint4 from[CHUNK], rest[base::REST_PASSES];
+        load_half(of, 1, from);
+        if (this->rest_is_bf16())
+            load_rest(of, rest);
+        else if (HAS_REST)
+            rest[0] = load_fp8_rest(of);
+        wait_for(j, 1);
+        this->convert_chunk(units, stage, 1, from);
+        if (HAS_REST && !this->rest_is_bf16())
+            widen_rest(stage, rest[0]);
+        else if (HAS_REST)
+            keep_rest(stage, rest);
+        else if (this->rest_is_bf16())
+            this->put_rest(units, stage, rest);
+        this->tell(stage, 1);
+    }
+
+    __device__ __forceinline__ void bring(uint32_t j, int of_four) const
+    {
+        const uint32_t stage = j % SHAPE::STAGES;
+        const struct rt_sm90_quant_key of = key_of_block(of_four);
+        uint4 from[CHUNK];
+        load_half(of, 0, from);
+        const struct rt_sm90_key_units units = units_of(of);
+        wait_for(j, 0);
+        this->mark(stage, of, units);
+        this->convert_chunk(units, stage, 0, from);
+        this->tell(stage, 0);
+        bring_last(j, of, units);
+    }
+
+    /* ---- a part ---- */
+
+    __device__ __forceinline__ void bring_query(uint32_t n, int row)
+    {
+        if (warp != QUERY_WARP)
+            return;
+        wait_for_predecessor();
+        if (n == 0)
+            rt_pdl_launch_dependents();
+        queries.bring(n, row);
+        if (n == 0)
+            queries.stamp();
+    }
+
+    /*
+     * q of the first segment is as urgent as its keys; a later one may have to wait for the segment
+     * before, of which the next stage is free earlier. The step's own keys, the last of a row, are
+     * not there before the kernel in front has ended.
+     */
+    __device__ __forceinline__ void bring_segment(uint32_t n, int row, int key, int blocks,
+                                                  int settled)
+    {
+        if (n == 0 || blocks == 0)
+            bring_query(n, row);
+#pragma unroll 1
+        for (int i = 0; i < blocks; i++, key += 64) {
+            if (i % BLOCKS == 0)
+                find_four(key);
+            if (key + 64 > settled)
+                wait_for_predecessor();
+            bring(block++, i % BLOCKS);
+            if (n > 0 && i == 0)
+                bring_query(n, row);
+        }
+    }
+
+    /* What is asked for once a segment, its part and its row, is not kept between segments. */
+    __device__ __forceinline__ void run(void)
+    {
+        if (!p.early || SHAPE::LISTED)
+            wait_for_predecessor();
+        int next = -1, stop = INT32_MAX;
+        uint32_t n = 0;
+        for (;; n++) {
+            struct rt_sm90_rows rows(p);
+            struct rt_attend_part part = {};
+            struct rt_attend_step at = {RT_ATTEND_NONE, 0, 0, 0, -1};
+            if (next < stop) {
+                rows.begin();
+                part = rt_attend_read_part(p, 0, (int)(p.rows.q_len * p.heads) - 1);
+                stop = part.stop_row;
+                at = rows.find(part, next < 0 ? part.begin_row : next);
+            }
+            if (warp == 0) {
+                if (at.row != RT_ATTEND_NONE)
+                    rows.look(at.row);
+                rt_sm90_publish(room.desk, n, part, at, rows);
+            }
+            if (at.row == RT_ATTEND_NONE)
+                break;
+            pages.begin(part.row_base, at);
+            bring_segment(n, at.row, at.key, rt_sm90_blocks(at), at.length - (int)p.rows.q_len);
+            next = at.row + 1;
+        }
+        wait_for_predecessor();
+        if (warp == QUERY_WARP && n == 0) {
+            rt_pdl_launch_dependents();
+            queries.stamp();
+        }
+    }
+};
+
+#endif
