@@ -123,6 +123,7 @@ static enum rt_status measure(struct plan *p, struct seat *s, struct rt_comm *c,
     RT_TRY(RT_DRV(d, err, stream_create, (d, &s->stream)));
     if (c->rank == 0)
         p->stop = c->peers.stop;
+    RT_TRY(rt_comm_barrier(c, err));
     const uint64_t live = d->probe.live, calls = d->probe.calls;
     if (c->rank == 1 && p->fail_at)
         d->probe.fail_at = calls + p->fail_at;
@@ -135,8 +136,9 @@ static enum rt_status measure(struct plan *p, struct seat *s, struct rt_comm *c,
         memcpy(p->reason, s->sums.choices[0].reason, sizeof(p->reason));
     }
     if (status != RT_OK) {
-        status = rt_comm_fail(c, err); /* as whoever makes a runtime does */
+        /* Rank 0 leaves, and takes it along, once the group has failed. */
         __atomic_store_n(p->stop, 1, __ATOMIC_RELEASE);
+        status = rt_comm_fail(c, err); /* as whoever makes a runtime does */
     }
     (void)d->stream_destroy(d, s->stream);
     return status;
