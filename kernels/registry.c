@@ -14,6 +14,7 @@
 #include "kernels/abi/preattend_absorb_sm90.h"
 #include "kernels/abi/prefill_sm90.h"
 #include "kernels/abi/project.h"
+#include "kernels/abi/project_many.h"
 #include "kernels/abi/project_sm90.h"
 #include "kernels/abi/quant_sm90.h"
 #include "kernels/abi/reduce.h"

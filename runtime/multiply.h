@@ -15,11 +15,18 @@
 #define RT_OWN_MOST_BYTES (UINT64_C(40) << 20)
 #define RT_OWN_LARGE_MOST_VECTORS 8u
 #define RT_OWN_LARGE_MOST_SM_ROWS 256u
+/* Of more vectors, where a kernel of ours takes them: how many, of how many bytes in all, which
+ * every block reads, and of how many heads (docs/notebook.md, "Many vectors"). */
+#define RT_OWN_MANY_MOST_VECTORS 32u
+#define RT_OWN_MANY_MOST_VECTOR_BYTES (UINT64_C(128) << 10)
+#define RT_OWN_MANY_MOST_HEADS 32u
 /* What a library may use for one product. */
 #define RT_WORKSPACE_BYTES (UINT64_C(32) << 20)
 
 struct rt_multiplication {
     uint32_t vectors;
+    uint32_t heads;        /* that have a product each; 1: it is one */
+    uint64_t vector_bytes; /* of one vector of one head */
     uint64_t weight_bytes; /* of all heads */
     uint64_t rows;         /* likewise */
     bool streams;          /* a kernel of ours that is tuned for the device takes it */

@@ -67,6 +67,8 @@ static enum rt_status choose(struct rt_product *p, enum rt_projections projectio
     const uint64_t rows = (uint64_t)params->w[0].rows + params->w[1].rows;
     const struct rt_multiplication product = {
         .vectors = params->m,
+        .heads = params->batch,
+        .vector_bytes = params->k * sizeof(uint16_t),
         .weight_bytes = rows * params->k * params->batch * sizeof(uint16_t),
         .rows = rows * params->batch,
         .streams = streams(p, backend),

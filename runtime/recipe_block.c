@@ -6,9 +6,9 @@
  *                                                                                       │
  *   hidden <─ o_proj <─ w_uv <──────────────────────────────────────────────────────────┘
  *
- * The norm of q's low-rank vector is part of q_b where our kernel multiplies, and of a preattend of
- * its own where the library does. Without q_lora_rank there is no q_b: qkv_a gives q itself.
- * preattend and w_uk are one node, preattend_absorb, where one kernel does both.
+ * The norm of q's low-rank vector is part of q_b where our kernel for few vectors multiplies, and
+ * of a preattend of its own where another does. Without q_lora_rank there is no q_b: qkv_a gives q
+ * itself. preattend and w_uk are one node, preattend_absorb, where one kernel does both.
  */
 #include "common/math.h"
 #include "kernels/abi/preattend_absorb.h"
@@ -181,20 +181,47 @@ static enum rt_status resolve_own(const struct recipe *b, const struct rt_projec
     return rt_op_resolve(RT_OP_PROJECT, &request, variant, err);
 }
 
-static bool by_library(const struct recipe *b, const struct product *p, const char **reason)
+/* Wider than the node that norms in front of a product takes. */
+static bool has_wide_norm(const struct product *p)
 {
-    const struct rt_project_params params = project(b, p);
+    return p->norm.weight && p->norm.width > RT_PREATTEND_MOST_WIDTH;
+}
+
+static bool are_many(const struct recipe *b)
+{
+    return rt_recipe_tokens(b) > RT_OWN_MOST_VECTORS;
+}
+
+/* Whether a kernel of ours that is tuned for the device takes it. Those for many vectors take no
+ * norm: it is a node in front, as a library's is. */
+static bool streams(const struct recipe *b, const struct product *p)
+{
+    struct rt_project_params params = project(b, p);
     struct rt_variant own;
     struct rt_error why_not = {0};
+    if (are_many(b) && !has_wide_norm(p))
+        params.norm.weight = NULL;
+    return resolve_own(b, &params, &own, &why_not) == RT_OK && own.backend == RT_BACKEND_SM90;
+}
+
+static bool norms_apart(const struct recipe *b, const struct product *p)
+{
+    return are_many(b) && !has_wide_norm(p) && streams(b, p);
+}
+
+static bool by_library(const struct recipe *b, const struct product *p, const char **reason)
+{
     const uint64_t rows = (uint64_t)p->w[0].rows + p->w[1].rows;
-    const bool wide = p->norm.weight && p->norm.width > RT_PREATTEND_MOST_WIDTH;
     const struct rt_multiplication product = {
         .vectors = rt_recipe_tokens(b),
+        .heads = p->batch,
+        .vector_bytes = p->k * sizeof(uint16_t),
         .weight_bytes = rows * p->k * p->batch * sizeof(uint16_t),
         .rows = rows * p->batch,
-        .streams =
-            resolve_own(b, &params, &own, &why_not) == RT_OK && own.backend == RT_BACKEND_SM90,
-        .only_own = wide ? "a norm too wide for the node in front of a library's product" : NULL,
+        .streams = streams(b, p),
+        .only_own = has_wide_norm(p)
+                        ? "a norm too wide for the node in front of a library's product"
+                        : NULL,
     };
     if (!rt_multiply_by_library(config_of(b)->projections, &b->s->blueprint->caps, &product,
                                 reason))
@@ -387,7 +414,7 @@ static enum rt_status add_query(struct recipe *b, uint32_t layer, struct rt_prea
     if (config_of(b)->block.q_lora_rank) {
         struct product q = q_b(b, layer);
         const char *reason;
-        if (by_library(b, &q, &reason)) {
+        if (by_library(b, &q, &reason) || norms_apart(b, &q)) {
             struct rt_preattend_params first = rest;
             first.q_in.base = NULL;
             rest.kv_a.base = NULL;

@@ -67,8 +67,10 @@ enum rt_status rt_preattend_absorb_resolve(const struct rt_op_request *request,
                "factors of q are written where the product reads, so preattend comes first");
     RT_TRY(rt_op_resolve(RT_OP_PROJECT, &half, &product, err));
     const struct pair *pair = find_pair(product.entry);
-    RT_REQUIRE(pair, err, RT_ERR_UNSUPPORTED,
-               "the weight lies along k: %s fills its SM and shares no launch", product.entry);
+    RT_REQUIRE(pair, err, RT_ERR_UNSUPPORTED, "%s: %s fills its SM and shares no launch",
+               p->absorb.w[0].column_stride == 1 ? "the weight lies along k"
+                                                 : "there are many vectors",
+               product.entry);
     product.op = out->op;
     join(request, &p->absorb, pair->both, &product);
     *out = product;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Products with weights: which kernel serves one, and how it is launched. */
-#include "kernels/abi/project_sm90.h"
-#include "kernels/ops/op_build.h"
+#include "kernels/ops/op_project.h"
 
 #include "common/math.h"
 
@@ -10,12 +9,6 @@
 
 /* Rows are moved 16 bytes at a time. */
 #define VECTOR_ELEMENTS 8u
-
-/* What a block of the sm90 kernel takes of shared memory: two of them share an SM. */
-#define SM90_SMEM_BYTES ((RT_PROJECT_SM90_SMEM_BYTES + 1024u) / 2u - 1024u)
-
-/* Weights of a block on their way while its ring fills first. */
-#define SM90_EARLY_BYTES (32u * 1024u)
 
 struct sm90_kernel {
     const char *entry;
@@ -48,18 +41,13 @@ static uint32_t all_rows(const struct rt_project_params *p)
     return p->batch * (p->w[0].rows + p->w[1].rows);
 }
 
-static bool lies_across(const struct rt_project_params *p)
-{
-    return p->w[0].column_stride != 1;
-}
-
 /* Of weights that lie across, for up to 8 vectors, up to three blocks an SM with a tile each or
  * more: they ask for two rounds early, and so for most of what they read. Along k one, which leaves
  * room for the next product's, or two; where these are all that an SM holds, each has as many. */
 static uint32_t blocks_per_sm(const struct rt_project_params *p, uint32_t sm_count)
 {
     const uint64_t bytes = (uint64_t)all_rows(p) * p->k * sizeof(uint16_t);
-    if (!lies_across(p))
+    if (!rt_project_lies_across(p))
         return bytes > SM90_PAIR_BYTES ? 2 : 1;
     const uint32_t tiles = rt_project_across_tiles(p);
     return p->m > 8 ? 1 : rt_max_u32(1, rt_min_u32(3, tiles / sm_count));
@@ -77,7 +65,7 @@ static enum rt_status check_project(const struct rt_project_params *p, struct rt
     RT_REQUIRE(p->batch >= 1 && p->m >= 1 && p->k >= 1 && p->w[0].rows >= 1, err, RT_ERR_INVALID,
                "a product of %u times %u vectors of %u with %u rows: at least 1 of each", p->batch,
                p->m, p->k, p->w[0].rows);
-    const bool along = !lies_across(p);
+    const bool along = !rt_project_lies_across(p);
     for (int i = 0; i < 2 && p->w[i].rows > 0; i++) {
         const struct rt_weight_view *w = &p->w[i];
         RT_REQUIRE(along ? w->column_stride == 1 : w->row_stride == 1, err, RT_ERR_INVALID,
@@ -117,10 +105,27 @@ static enum rt_status check_alignment(const struct rt_project_params *p, struct 
     RT_TRY(rt_check_pointer("norm", p->norm.weight, err));
     for (int i = 0; i < 2 && p->w[i].rows > 0; i++) {
         const struct rt_weight_view *w = &p->w[i];
-        const int64_t outer = lies_across(p) ? w->column_stride : w->row_stride;
+        const int64_t outer = rt_project_lies_across(p) ? w->column_stride : w->row_stride;
         RT_TRY(rt_check_pointer("weight", w->base, err));
         RT_TRY(check_strides("weight", (int64_t[]){w->batch_stride, outer}, err));
     }
+    return RT_OK;
+}
+
+static bool are_few(const struct rt_project_params *p)
+{
+    return p->m <= RT_PROJECT_SM90_MOST_VECTORS;
+}
+
+static enum rt_status check_few(const struct rt_project_params *p, struct rt_error *err)
+{
+    RT_REQUIRE(!rt_project_lies_across(p) || !p->norm.weight, err, RT_ERR_UNSUPPORTED,
+               "backend sm90 takes a weight that lies across, with row stride 1, only without a "
+               "norm; backend generic takes any");
+    RT_REQUIRE(!rt_project_lies_across(p) || p->w[1].rows == 0, err, RT_ERR_UNSUPPORTED,
+               "backend sm90 takes one weight that lies across, with row stride 1, not two of %u "
+               "and %u rows; backend generic takes any",
+               p->w[0].rows, p->w[1].rows);
     return RT_OK;
 }
 
@@ -130,19 +135,10 @@ static enum rt_status check_sm90(const struct rt_project_params *p, struct rt_er
     struct rt_error story = {0};
     RT_REQUIRE(!p->is_f32, err, RT_ERR_UNSUPPORTED,
                "backend sm90 takes bf16, not f32, which is the C references' alone");
-    RT_REQUIRE(p->m <= RT_PROJECT_SM90_MOST_VECTORS, err, RT_ERR_UNSUPPORTED,
-               "backend sm90 multiplies up to %u vectors, not %u", RT_PROJECT_SM90_MOST_VECTORS,
-               p->m);
     RT_REQUIRE(p->k % VECTOR_ELEMENTS == 0, err, RT_ERR_UNSUPPORTED,
                "backend sm90 takes vectors of a multiple of %u numbers, not %u", VECTOR_ELEMENTS,
                p->k);
-    RT_REQUIRE(!lies_across(p) || !p->norm.weight, err, RT_ERR_UNSUPPORTED,
-               "backend sm90 takes a weight that lies across, with row stride 1, only without a "
-               "norm; backend generic takes any");
-    RT_REQUIRE(!lies_across(p) || p->w[1].rows == 0, err, RT_ERR_UNSUPPORTED,
-               "backend sm90 takes one weight that lies across, with row stride 1, not two of %u "
-               "and %u rows; backend generic takes any",
-               p->w[0].rows, p->w[1].rows);
+    RT_TRY(are_few(p) ? check_few(p, err) : rt_project_many_check(p, err));
     if (check_alignment(p, &story) != RT_OK)
         return rt_fail(err, RT_ERR_UNSUPPORTED, "backend sm90: %s", story.message);
     return RT_OK;
@@ -156,7 +152,7 @@ static const struct sm90_kernel *pick_sm90(const struct rt_project_params *p, ui
     const struct sm90_kernel *best = NULL;
     for (size_t i = 0; i < SM90_COUNT; i++) {
         const struct sm90_kernel *kernel = &sm90_kernels[i];
-        if (p->m > kernel->vectors || lies_across(p) != (kernel->tiles == 0))
+        if (p->m > kernel->vectors || rt_project_lies_across(p) != (kernel->tiles == 0))
             continue;
         if (best &&
             (best->vectors < kernel->vectors || best->tiles * RT_PROJECT_SM90_TILE_ROWS >= share))
@@ -190,7 +186,7 @@ static enum rt_status place_along(const struct rt_variant *v, struct rt_project_
     const uint32_t fit = (v->smem_bytes - sm90->ring_at) / stage_bytes;
     sm90->stages = rt_min_u32(rt_min_u32(fit, RT_PROJECT_SM90_MOST_STAGES),
                               wanted < 2 ? 2 : (uint32_t)rt_min_u32((uint32_t)wanted, UINT16_MAX));
-    sm90->early = rt_max_u32(1, SM90_EARLY_BYTES / stage_bytes);
+    sm90->early = rt_max_u32(1, RT_PROJECT_SM90_EARLY_BYTES / stage_bytes);
     *smem_bytes = sm90->ring_at + sm90->stages * stage_bytes;
     return RT_OK;
 }
@@ -201,7 +197,7 @@ static enum rt_status make_sm90(const struct rt_variant *v, const struct rt_proj
                                 struct rt_error *err)
 {
     *out = (struct rt_project_sm90_params){.project = *p};
-    if (!lies_across(p))
+    if (!rt_project_lies_across(p))
         return place_along(v, out, smem_bytes, err);
     out->sums_stride = RT_PROJECT_SM90_SUMS_STRIDE(4u);
     *smem_bytes = RT_PROJECT_SM90_ACROSS_BYTES(p->m);
@@ -218,6 +214,8 @@ static enum rt_status resolve_sm90(const struct rt_op_request *request, struct r
     uint32_t smem_bytes;
     RT_TRY(rt_check_sm90(request->caps, err));
     RT_TRY(check_sm90(p, err));
+    if (!are_few(p))
+        return rt_project_many_resolve(request, out, err);
     const uint32_t blocks = request->caps->sm_count * blocks_per_sm(p, request->caps->sm_count);
     const struct sm90_kernel *kernel = pick_sm90(p, blocks);
     struct rt_variant v = {
@@ -226,8 +224,10 @@ static enum rt_status resolve_sm90(const struct rt_op_request *request, struct r
         .entry = kernel->entry,
         .m_tiles = kernel->tiles,
         .parts = blocks,
-        .threads = lies_across(p) ? RT_PROJECT_SM90_ACROSS_THREADS : RT_PROJECT_SM90_THREADS,
-        .smem_bytes = lies_across(p) ? RT_PROJECT_SM90_ACROSS_BYTES(p->m) : SM90_SMEM_BYTES,
+        .threads =
+            rt_project_lies_across(p) ? RT_PROJECT_SM90_ACROSS_THREADS : RT_PROJECT_SM90_THREADS,
+        .smem_bytes = rt_project_lies_across(p) ? RT_PROJECT_SM90_ACROSS_BYTES(p->m)
+                                                : RT_PROJECT_SM90_HALF_SMEM_BYTES,
     };
     RT_TRY(make_sm90(&v, p, &params, &smem_bytes, err));
     (void)snprintf(v.reason, sizeof(v.reason), "sm90%s, up to %u vectors for %u, %u blocks",
@@ -281,15 +281,16 @@ static enum rt_status check_variant(const struct rt_variant *v, const struct rt_
     const struct sm90_kernel *kernel = sm90_kernels, *end = kernel + SM90_COUNT;
     while (kernel < end && strcmp(kernel->entry, v->entry) != 0)
         kernel++;
-    RT_REQUIRE(kernel < end && p->m <= kernel->vectors && lies_across(p) == (kernel->tiles == 0),
+    RT_REQUIRE(kernel < end && p->m <= kernel->vectors &&
+                   rt_project_lies_across(p) == (kernel->tiles == 0),
                err, RT_ERR_INTERNAL, "%u vectors, weights that lie %s, were planned as %s", p->m,
-               lies_across(p) ? "across" : "along", v->entry);
-    return check_sm90(p, err);
+               rt_project_lies_across(p) ? "across" : "along", v->entry);
+    return RT_OK;
 }
 
-static enum rt_status build_sm90(const struct rt_kernels *k, const struct rt_variant *v,
-                                 const struct rt_project_params *p, struct rt_launch *out,
-                                 struct rt_error *err)
+static enum rt_status build_few(const struct rt_kernels *k, const struct rt_variant *v,
+                                const struct rt_project_params *p, struct rt_launch *out,
+                                struct rt_error *err)
 {
     struct rt_project_sm90_params params;
     uint32_t smem_bytes;
@@ -298,6 +299,14 @@ static enum rt_status build_sm90(const struct rt_kernels *k, const struct rt_var
     RT_TRY(rt_launch_grid(k, v->entry, &params, sizeof(params), v->parts, 1, v->threads, out, err));
     out->smem_bytes = smem_bytes;
     return RT_OK;
+}
+
+static enum rt_status build_sm90(const struct rt_kernels *k, const struct rt_variant *v,
+                                 const struct rt_project_params *p, struct rt_launch *out,
+                                 struct rt_error *err)
+{
+    RT_TRY(check_sm90(p, err));
+    return are_few(p) ? build_few(k, v, p, out, err) : rt_project_many_build(k, v, p, out, err);
 }
 
 enum rt_status rt_project_build(const struct rt_kernels *k, const struct rt_variant *variant,

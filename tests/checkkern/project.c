@@ -5,6 +5,9 @@
 
 #include <stdio.h>
 
+/* Up to which other kernels multiply. */
+#define FEW_VECTORS 16u
+
 /* Multiplications of a case, so that the truth does not take minutes. */
 #define MOST_PRODUCTS (UINT64_C(3) << 19)
 #define MOST_PRODUCTS_CUDA (UINT64_C(64) << 20)
@@ -101,8 +104,8 @@ static void check_variant(struct ck *ck, const struct ck_project *c,
     struct rt_error err = {0};
     struct rt_launch launch;
     ck_project_describe(c, text, sizeof(text));
-    ck_case(ck, "%s, %u blocks, %u bytes: %s", rt_backend_name(choice->backend), choice->parts,
-            choice->smem_bytes, text);
+    ck_case(ck, "%s, %u blocks, %u bytes: %s", choice->entry, choice->parts, choice->smem_bytes,
+            text);
     const struct rt_project_params p = ck_project_params(c, rig, CK_DEVICE);
     enum rt_status status = ck_build_variant(ck, choice, &p, sizeof(p), &launch, &err);
     ck_upload(ck, &rig->y);
@@ -110,6 +113,16 @@ static void check_variant(struct ck *ck, const struct ck_project *c,
     ck_project_compare(ck, c, rig, truth);
     const uint64_t vectors = (uint64_t)c->batch * c->m;
     ck_count(ck, rt_backend_name(choice->backend), vectors, vectors);
+}
+
+/* Of those for many vectors any other. */
+static void cut_otherwise(struct ck_random *random, const struct ck_project *c,
+                          struct rt_variant *choice)
+{
+    static const char *const along[] = {"rt_project_sm90_many64x16", "rt_project_sm90_many64x32",
+                                        "rt_project_sm90_many64x64"};
+    if (!c->transposed)
+        choice->entry = along[ck_random_below(random, 3)];
 }
 
 /* By every kernel that serves it; the tuned one also with other blocks and rings. */
@@ -126,7 +139,9 @@ static void check(struct ck *ck, struct ck_random *random, const struct ck_proje
         check_variant(ck, c, &rig, &truth, &choice);
         /* Of the most blocks, all but a few have nothing to do. */
         choice.parts = parts[ck_random_below(random, ck->quick ? 4 : 5)];
-        if (!c->transposed)
+        if (c->m > FEW_VECTORS)
+            cut_otherwise(random, c, &choice);
+        if (!c->transposed || c->m > FEW_VECTORS)
             choice.smem_bytes = (106 + ck_random_below(random, 121)) * 1024;
         check_variant(ck, c, &rig, &truth, &choice);
     }
@@ -183,6 +198,30 @@ static void check_lengths(struct ck *ck, struct ck_random *random, uint64_t most
         }
 }
 
+/* More vectors than there are kernels for few, beside each edge of a tile of 16 or 64. */
+static void check_many(struct ck *ck, struct ck_random *random, uint64_t most)
+{
+    static const uint32_t vectors[] = {17, 24, 32, 33, 48, 49, 63, 64};
+    static const uint32_t lengths[] = {8, 64, 72, 248, 512, 1032, 2048};
+    for (uint32_t i = 0; i < (ck->quick ? 8 : 24); i++) {
+        struct ck_project c = {.batch = i % 3 == 2 ? 3 : 1,
+                               .m = vectors[i % 8],
+                               .k = lengths[i % 7],
+                               .rows = {1 + ck_random_below(random, 150)},
+                               .transposed = i % 4 == 3,
+                               .inside = ck_random_below(random, 2),
+                               .gaps = ck_random_below(random, 2),
+                               .y_f32 = i % 5 == 0,
+                               .trouble = (enum ck_project_trouble)(i % CK_PROJECT_TROUBLES),
+                               .seed = ck_random_u64(random) >> 8};
+        c.bias = c.batch == 1 && i % 2 == 0;
+        if (i % 2)
+            c.rows[1] = 1 + ck_random_below(random, 70);
+        shrink(&c, most);
+        check(ck, random, &c);
+    }
+}
+
 void ck_project_run(struct ck *ck)
 {
     struct ck_random random = {.state = ck->seed};
@@ -191,4 +230,5 @@ void ck_project_run(struct ck *ck)
         most = MOST_PRODUCTS_FULL;
     check_models(ck, &random, most);
     check_lengths(ck, &random, most);
+    check_many(ck, &random, most);
 }

@@ -14,8 +14,9 @@
 #define SPREAD 0.02                     /* numbers are below */
 #define MOST_COPIES 256u
 #define LEAST_NODES 96u
-#define VECTORS_BYTES (UINT64_C(16) * 128 * 512 * 2)
+#define VECTORS_BYTES (UINT64_C(64) * 128 * 512 * 2)
 #define CHAIN_LAYERS 20u
+#define FEW_VECTORS RT_PROJECT_SM90_MOST_VECTORS
 
 enum part { QKV_A, Q_B, UP_KEYS, UP_VALUES, OUT, PARTS };
 static const char *const names[PARTS] = {"qkv_a", "q_b", "W_UK", "W_UV", "o_proj"};
@@ -45,7 +46,7 @@ static struct rt_project_params product(enum part part, uint32_t heads, uint32_t
         p.k = 1536;
         p.w[0].rows = heads * 192;
         p.x.row_stride = 2112;
-        p.norm.width = 1536;
+        p.norm.width = m > FEW_VECTORS ? 0 : 1536; /* the node in front has it */
         break;
     case UP_KEYS:
         p.batch = heads;
@@ -119,6 +120,8 @@ static struct rt_launch build(struct ck *ck, const struct rt_project_params *p,
     struct rt_error err = {0};
     ck_must(ck, ck_build_variant(ck, choice, p, sizeof(*p), &launch, &err), &err);
     struct rt_project_sm90_params sm90;
+    if (p->m > FEW_VECTORS)
+        return launch;
     memcpy(&sm90, launch.params, sizeof(sm90));
     if (knobs->early_kb > 0 && sm90.tile_rows > 0)
         sm90.early =
@@ -233,7 +236,8 @@ static void bench_all_knobs(const struct bench *b)
 /* --full: every ring, request in flight and trigger too. */
 void ck_project_bench(struct ck *ck)
 {
-    static const uint32_t heads[] = {16, 128}, vectors[] = {1, 4, 8, 16};
+    static const uint32_t heads[] = {16, 128}, vectors[] = {1, 4, 8, 16, 32, 64};
+    enum { VECTORS = sizeof(vectors) / sizeof(vectors[0]) };
     const bool cuda = ck_is_cuda(ck);
     const uint64_t pool_bytes = cuda ? POOL_BYTES : HOST_BYTES;
     struct bench b = {.ck = ck};
@@ -248,10 +252,10 @@ void ck_project_bench(struct ck *ck)
     const struct knobs own = {0};
     for (size_t h = 0; h < (cuda ? 2 : 1); h++)
         for (int part = cuda ? QKV_A : UP_KEYS; part < (cuda ? PARTS : OUT); part++)
-            for (size_t i = 0; i < (cuda ? 4 : 1); i++)
+            for (size_t i = 0; i < (cuda ? VECTORS : 1); i++)
                 if (h == 0 || part != QKV_A)
                     bench_product(&b, (enum part)part, heads[h], vectors[i], &own);
-    for (size_t i = 0; cuda && i < 4; i++)
+    for (size_t i = 0; cuda && i < VECTORS; i++)
         bench_chain(&b, vectors[i], &own);
     if (cuda && ck->full)
         bench_all_knobs(&b);

@@ -24,6 +24,7 @@
 #include "kernels/abi/moe_block.h"
 #include "kernels/abi/preattend.h"
 #include "kernels/abi/preattend_absorb_sm90.h"
+#include "kernels/abi/project_many.h"
 #include "kernels/abi/project_sm90.h"
 #include "kernels/abi/quant_sm90.h"
 #include "kernels/abi/reduce.h"

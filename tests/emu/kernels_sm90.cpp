@@ -14,4 +14,5 @@
 #include "kernels/sm90/prefill_sm90_192x128.cu"
 #include "kernels/sm90/prefill_sm90_256x256.cu"
 #include "kernels/sm90/prefill_sm90_96x64.cu"
+#include "kernels/sm90/project_many_sm90.cu"
 #include "kernels/sm90/project_sm90.cu"

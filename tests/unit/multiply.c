@@ -18,12 +18,15 @@ struct asked {
     bool streams;
     bool library;
     const char *words;
+    uint32_t heads, k; /* 0: one, of one number */
 };
 
 static void expect(enum rt_projections projections, const struct rt_device_caps *caps,
                    const struct asked *a, const char *only_own)
 {
     const struct rt_multiplication product = {.vectors = a->vectors,
+                                              .heads = a->heads ? a->heads : 1,
+                                              .vector_bytes = 2 * (a->k ? a->k : 1),
                                               .weight_bytes = a->weight_bytes,
                                               .rows = a->rows,
                                               .streams = a->streams,
@@ -41,7 +44,15 @@ static void test_auto(void **state)
     static const struct asked cases[] = {
         {1, LIMIT, 99999, true, false, "few vectors"},
         {16, LIMIT, 99999, false, false, "few vectors"},
-        {17, LIMIT, 1, true, true, "many vectors"},
+        {17, LIMIT, 1, false, true, "many vectors"},
+        {17, LIMIT, 1, true, false, "short vectors", 1, 3855},
+        {17, LIMIT, 1, true, true, "many vectors", 1, 3856},
+        {17, LIMIT + 1, 1, true, true, "a large weight", 1, 2048},
+        {32, LIMIT, 1, true, false, "short vectors", 1, 2048},
+        {32, LIMIT, 1, true, true, "many vectors", 1, 2049},
+        {32, LIMIT, 1, true, false, "short vectors", 32, 128},
+        {32, LIMIT, 1, true, true, "many vectors", 33, 128},
+        {33, LIMIT, 1, true, true, "many vectors", 1, 128},
         {1, LIMIT + 1, 256 * 132, true, false, "few vectors"},
         {1, LIMIT + 1, 256 * 132 + 1, true, true, "a large weight"},
         {8, 16384 * 7168 * 2, 7168, true, false, "few vectors"},

@@ -156,7 +156,7 @@ static void test_left_apart(void **state)
     expect_words(&err, "lies along k: rt_project_sm90_along8x4");
     p = block_of(16, 17, 1);
     assert_int_equal(resolve(&h200, RT_BACKEND_SM90, &p, &v, &err), RT_ERR_UNSUPPORTED);
-    expect_words(&err, "up to 16 vectors, not 17");
+    expect_words(&err, "many vectors: rt_project_sm90_many64x64_across");
     assert_int_equal(v.parts, 77);
 }
 

@@ -266,6 +266,31 @@ static void test_project_blocks(void **state)
     assert_int_equal(expect_project(&h200, &keys, RT_BACKEND_AUTO, across16).parts, 132);
 }
 
+/* More vectors than few: as large a tile as leaves most SMs one. */
+static void test_project_many(void **state)
+{
+    (void)state;
+    const struct rt_project_params q_b = product(32, 1536, 3072, 0);
+    const struct rt_project_params out = product(17, 2048, 7168, 0);
+    const struct rt_project_params two = product(64, 7168, 1536, 576);
+    struct rt_project_params values = product(33, 512, 128, 0),
+                             keys = across(product(64, 128, 512, 0));
+    values.batch = keys.batch = 16;
+    values.x.batch_stride = keys.x.batch_stride = 512;
+    values.w[0].batch_stride = keys.w[0].batch_stride = 512 * 128;
+    struct rt_variant choice =
+        expect_project(&h200, &q_b, RT_BACKEND_AUTO, "rt_project_sm90_many64x32");
+    assert_int_equal(choice.parts, 96);
+    choice = expect_project(&h200, &out, RT_BACKEND_SM90, "rt_project_sm90_many64x64");
+    assert_int_equal(choice.parts, 112);
+    (void)expect_project(&h200, &two, RT_BACKEND_AUTO, "rt_project_sm90_many64x32");
+    choice = expect_project(&h200, &values, RT_BACKEND_AUTO, "rt_project_sm90_many64x32");
+    assert_int_equal(choice.parts, 64);
+    (void)expect_project(&h200, &keys, RT_BACKEND_AUTO, "rt_project_sm90_many64x64_across");
+    (void)expect_project(&h200, &out, RT_BACKEND_GENERIC, "rt_project");
+    (void)expect_project(&l40, &out, RT_BACKEND_AUTO, "rt_project");
+}
+
 /* auto falls back and says why, generic takes it, sm90 is refused in the same words. */
 static void only_generic(const struct rt_project_params *p, const char *words)
 {
@@ -290,8 +315,16 @@ static void test_project_falls_back(void **state)
     only_generic(&p, "without a norm");
     p = across(product(4, 7168, 1536, 576));
     only_generic(&p, "not two of 1536 and 576 rows");
+    p = product(65, 2048, 7168, 0);
+    only_generic(&p, "up to 64 vectors, not 65");
+    p = normed(product(17, 1536, 3072, 0));
+    only_generic(&p, "more than 16 vectors, 17, only without a norm");
     p = product(17, 2048, 7168, 0);
-    only_generic(&p, "up to 16 vectors, not 17");
+    p.x.row_stride = 0;
+    only_generic(&p, "x row stride above 0, not 0");
+    p = product(17, 2048, 7168, 64);
+    p.w[1].row_stride = -2048;
+    only_generic(&p, "weight stride above 0, not -2048");
     p = product(16, 2052, 7168, 0);
     only_generic(&p, "a multiple of 8 numbers, not 2052");
     p = normed(product(16, 40000, 7168, 0));
@@ -392,6 +425,7 @@ int main(void)
         cmocka_unit_test(test_project),
         cmocka_unit_test(test_project_blocks),
         cmocka_unit_test(test_project_falls_back),
+        cmocka_unit_test(test_project_many),
         cmocka_unit_test(test_no_product),
         cmocka_unit_test(test_refused_requests),
         cmocka_unit_test(test_choices_exist),
