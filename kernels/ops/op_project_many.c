@@ -196,7 +196,8 @@ enum rt_status rt_project_many_build(const struct rt_kernels *k, const struct rt
     for (int i = 0; i < 2; i++)
         many.tiles[i] = rt_ceil_div_u32(p->w[i].rows, kernel->rows);
     RT_TRY(place(v, kernel, &many, &smem_bytes, err));
-    if (k->driver)
+    /* An operator that is being chosen has no addresses yet, and there is no map of none. */
+    if (k->driver && p->x.base)
         RT_TRY(make_maps(k->driver, kernel, &many, err));
     RT_TRY(rt_launch_grid(k, v->entry, &many, sizeof(many), v->parts, 1, v->threads, out, err));
     out->smem_bytes = smem_bytes;
