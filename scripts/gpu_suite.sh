@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Everything that only a GPU can prove, from a build directory, on a machine with only a driver:
 #   scripts/gpu_suite.sh BUILD [--sanitize] [--bench]
+# Checks of the suite and of --sanitize run JOBS at a time (half of the processors, 8 at most),
+# each with its output whole behind its name; benches run alone.
 # Build it with: meson setup BUILD -Dstatic_deps=true && ninja -C BUILD
 # Exits non-zero where anything failed; closes with the line N passed, N failed, N skipped.
 set -u
@@ -9,18 +11,36 @@ build=${1:?usage: scripts/gpu_suite.sh BUILD [--sanitize] [--bench]}
 shift
 root=$(cd "$(dirname "$0")/.." && pwd)
 build=$(cd "$build" && pwd)
-passed=0 failed=0
+processors=$(nproc)
+at_once=${JOBS:-$((processors < 4 ? 1 : processors < 16 ? processors / 2 : 8))}
+results=$(mktemp -d)
+trap 'rm -rf "$results"' EXIT
+checks=0
 
-# Runs one program; its own output shows the details.
+# Runs one program beside others; its own output shows the details, whole and once it has ended.
 check() {
-    echo "== $*"
-    if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "-- failed: $*"; fi
+    while [ "$(jobs -rp | wc -l)" -ge "$at_once" ]; do wait -n; done
+    checks=$((checks + 1))
+    run_check "$results/$checks" "$@" &
+}
+
+run_check() {
+    local mine=$1 verdict=failed
+    shift
+    "$@" > "$mine.out" 2>&1
+    case $? in 0) verdict=passed ;; 77) verdict=skipped ;; esac
+    touch "$mine.$verdict"
+    { echo "== $*"; cat "$mine.out"; echo "-- $verdict: $*"; } | flock "$results" cat
 }
 
 suite() {
-    check "$build/tests/checkkern/checkkern" --device cuda:0
-    check "$build/tests/gpu/gpu-tests"
-    local trace
+    local test trace
+    for test in $("$build/tests/checkkern/checkkern" --list); do
+        check "$build/tests/checkkern/checkkern" --device cuda:0 --test "$test"
+    done
+    for test in $("$build/tests/gpu/gpu-tests" --list); do
+        [ "$test" = nothing_leaks ] || check "$build/tests/gpu/gpu-tests" "$test"
+    done
     for trace in "$root"/tests/data/golden/tiny_*; do
         if [ -f "$trace/replayrt.yaml" ]; then
             check "$build/examples/mla_trace" "$trace" --device cuda:0
@@ -29,6 +49,8 @@ suite() {
         check "$build/tests/layer/layer_trace" "$trace" --device cuda:0 --projections own
         check "$build/tests/layer/layer_trace" "$trace" --device cuda:0 --query-len 4
     done
+    wait # nothing_leaks compares the device's free memory
+    check "$build/tests/gpu/gpu-tests" nothing_leaks
 }
 
 # memcheck runs everything. racecheck cannot follow an mbarrier at which one lane arrives for its
@@ -49,6 +71,7 @@ sanitize() {
 }
 
 bench() {
+    at_once=1
     check "$build/tests/checkkern/checkkern" --device cuda:0 --bench
     check "$build/tools/replayrt" bench step "$root/examples/bench_deepseek.yaml" --length 1024
     check "$build/tools/replayrt" bench layer "$root/examples/bench_layer.yaml"
@@ -56,5 +79,8 @@ bench() {
 }
 
 case " $* " in *" --sanitize "*) sanitize ;; *" --bench "*) bench ;; *) suite ;; esac
-echo "$passed passed, $failed failed, 0 skipped"
+wait
+count() { find "$results" -name "*.$1" | wc -l; }
+failed=$((checks - $(count passed) - $(count skipped)))
+echo "$(count passed) passed, $failed failed, $(count skipped) skipped"
 [ "$failed" = 0 ]
