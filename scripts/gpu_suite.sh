@@ -34,12 +34,17 @@ run_check() {
 }
 
 suite() {
-    local test trace
+    local part test trace
+    for part in 0 1 2 3; do # the longest first
+        check "$build/tests/gpu/gpu-tests" every_call_fails_once "--part=$part/4"
+    done
+    check "$build/tests/gpu/gpu-tests" replay
     for test in $("$build/tests/checkkern/checkkern" --list); do
         check "$build/tests/checkkern/checkkern" --device cuda:0 --test "$test"
     done
     for test in $("$build/tests/gpu/gpu-tests" --list); do
-        [ "$test" = nothing_leaks ] || check "$build/tests/gpu/gpu-tests" "$test"
+        case $test in every_call_fails_once | replay | nothing_leaks) continue ;; esac
+        check "$build/tests/gpu/gpu-tests" "$test"
     done
     for trace in "$root"/tests/data/golden/tiny_*; do
         if [ -f "$trace/replayrt.yaml" ]; then

@@ -93,6 +93,13 @@ static int exit_status(const uint32_t count[3])
     return count[GPU_SKIPPED] && !count[GPU_PASSED] ? 77 : 0;
 }
 
+static bool read_part(const char *text, struct gpu_suite *suite)
+{
+    char end;
+    return sscanf(text, "%u/%u%c", &suite->part, &suite->parts, &end) == 2 &&
+           suite->part < suite->parts;
+}
+
 static bool lists(int argc, char **argv)
 {
     bool wanted = false;
@@ -107,7 +114,7 @@ int main(int argc, char **argv)
 {
     if (lists(argc, argv))
         return 0;
-    struct gpu_suite suite = {.device = "cuda:0"};
+    struct gpu_suite suite = {.device = "cuda:0", .parts = 1};
     uint32_t count[3] = {0};
     static const char *const words[] = {"passed", "failed", "skipped"};
     setvbuf(stdout, NULL, _IOLBF, BUFSIZ); /* what was seen must survive a crash */
@@ -116,6 +123,10 @@ int main(int argc, char **argv)
             suite.quick = true;
         else if (!strcmp(argv[i], "--host"))
             suite.device = "host";
+        else if (!strncmp(argv[i], "--part=", 7) && !read_part(argv[i] + 7, &suite)) {
+            fprintf(stderr, "%s: of how many, as in --part=0/4\n", argv[i]);
+            return 2;
+        }
     if (!strcmp(suite.device, "cuda:0") && rt_driver_cuda_count(&(uint32_t){0}, NULL) != RT_OK) {
         puts("no CUDA device on this machine");
         puts("0 passed, 0 failed, 1 skipped");

@@ -13,6 +13,8 @@
 struct gpu_suite {
     const char *device; /* "cuda:0" */
     bool quick;         /* fewer steps, for runs under compute-sanitizer */
+    /* every_call_fails_once: of every `parts` calls the one that is `part`, from 0 on. */
+    unsigned part, parts;
 };
 
 enum gpu_outcome { GPU_PASSED, GPU_FAILED, GPU_SKIPPED };
