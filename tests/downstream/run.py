@@ -3,9 +3,11 @@
 """Installs the build, moves the installed tree, and builds somebody else's programs against it.
 
 usage: run.py MESON MESON_BUILD_DIR PROGRAM.c DECODE_LOOP.c HF_DECODE.c PROMPT_DECODE.c MODEL
+              SERVE.yaml
 
 Plain compilers and pkg-config only. PROGRAM.c as C11 and C++17, against the shared library and the
-archive; DECODE_LOOP.c and HF_DECODE.c copied out alone, the latter run with the folder MODEL; the
+archive; DECODE_LOOP.c, HF_DECODE.c and PROMPT_DECODE.c copied out alone, the latter two run with
+the folder MODEL; the files of serve, which lie beside SERVE.yaml, by the line that they say; the
 command from where the tree has been moved to. Programs find the library by LD_LIBRARY_PATH and by a
 run path relative to themselves.
 """
@@ -101,6 +103,20 @@ def check_alone(installed, source, scratch, *arguments):
     print(f"{source.name} alone: ok")
 
 
+def check_serve(installed, configuration, scratch, model):
+    """Files that know each other, from a folder that has no others."""
+    folder = scratch / "serve" / "examples"
+    folder.mkdir(parents=True)
+    for path in configuration.parent.glob("serve*"):
+        shutil.copy(path, folder)
+    sources = [str(path) for path in sorted(folder.glob("serve*.c"))]
+    for standard in ([], ["-std=c11", *WARNINGS]):
+        run(["cc", *standard, "-I.", *sources, *installed.flags("--cflags", "--libs")],
+            cwd=folder.parent)
+        installed.run(folder.parent / "a.out", configuration, model, folder / "serve.jsonl")
+    print("serve alone: ok")
+
+
 def check_command(installed):
     """The command carries the library inside itself."""
     command = installed.prefix / "bin" / "replayrt"
@@ -111,7 +127,7 @@ def check_command(installed):
 
 
 def main():
-    meson, build, model = sys.argv[1], sys.argv[2], sys.argv[7]
+    meson, build, model, configuration = sys.argv[1], sys.argv[2], sys.argv[7], sys.argv[8]
     source, decode_loop, hf_decode, prompt_decode = map(pathlib.Path, sys.argv[3:7])
     compilers = (("c", ["cc", "-std=c11"]), ("c++", ["c++", "-std=c++17"]))
     with tempfile.TemporaryDirectory(prefix="replayrt-installed-") as name:
@@ -124,6 +140,7 @@ def main():
         check_alone(installed, decode_loop, scratch, "host")
         check_alone(installed, hf_decode, scratch, model, "host", "4", "5,7,9", "1")
         check_alone(installed, prompt_decode, scratch, model, "host", "4", "5,7,9", "1")
+        check_serve(installed, pathlib.Path(configuration), scratch, model)
         check_run_path(installed, source)
         for language, compiler in compilers:
             if not shutil.which(compiler[0]):
