@@ -10,6 +10,8 @@
 #include "bench/prefill_target.h"
 #include "bench/roofline.h"
 #include "common/check.h"
+#include "common/math.h"
+#include "driver/driver.h"
 #include "runtime/runtime.h"
 #include "tools/chance.h"
 #include "tools/commands.h"
@@ -26,12 +28,19 @@
 #define WARM_UP 3
 #define SEED 1
 
-static const uint32_t standard[] = {512, 2048, 8192};
-#define MOST_LENGTHS (sizeof(standard) / sizeof(standard[0]))
+#define MOST_LENGTHS 3
+
+/* What is measured where the command line does not say. The host device's kernels are the
+ * references: a token takes them some 40 ms in one of DeepSeek-V3's layers. */
+static const struct standard {
+    uint32_t lengths[MOST_LENGTHS]; /* prompts'; 0 ends them */
+    uint32_t chunk, batch, past, steps;
+} gpu_standard = {{512, 2048, 8192}, 512, 8, 4096, 20}, host_standard = {{8, 32}, 8, 2, 64, 3};
 
 /* Of the command line; 0: as configured, or not given. */
 struct prefill_options {
     uint64_t tokens, chunk, batch, past, steps, heads, layers;
+    bool has_past; /* which may be 0 */
     double tflops, gbps;
     const char *device, *path;
     bool json;
@@ -264,7 +273,7 @@ static bool read_options(int argc, char **argv, struct prefill_options *o,
         {"--tokens", OPTION_NUMBER, &o->tokens, 1, RT_MAX_CHUNK, NULL},
         {"--chunk", OPTION_NUMBER, &o->chunk, 1, RT_MAX_CHUNK, NULL},
         {"--batch", OPTION_NUMBER, &o->batch, 1, RT_MAX_MIXED_ROWS, NULL},
-        {"--length", OPTION_NUMBER, &o->past, 0, RT_MAX_LENGTH - 1, NULL},
+        {"--length", OPTION_NUMBER, &o->past, 0, RT_MAX_LENGTH - 1, &o->has_past},
         {"--steps", OPTION_NUMBER, &o->steps, 1, 100000, NULL},
         {"--heads", OPTION_NUMBER, &o->heads, 1, RT_MAX_HEADS, NULL},
         {"--layers", OPTION_NUMBER, &o->layers, 1, RT_MAX_LAYERS, NULL},
@@ -335,6 +344,54 @@ static bool load_model(struct prefill_bench *b)
            (!b->source.checkpoint || decode_agree(b->o.path, &file, &b->source.model));
 }
 
+/* What the model was not made for is refused where it is asked for. Where it is not, lengths stop
+ * there: a model says how many positions it has, or 0. */
+static enum rt_status check_positions(const struct prefill_options *o, uint32_t most,
+                                      struct rt_error *err)
+{
+    RT_REQUIRE(!most || o->tokens <= most, err, RT_ERR_LENGTH,
+               "--tokens %" PRIu64 ": the model's max_position_embeddings is %u", o->tokens, most);
+    RT_REQUIRE(!most || o->chunk <= most, err, RT_ERR_LENGTH,
+               "--chunk %" PRIu64 ": the model's max_position_embeddings is %u", o->chunk, most);
+    RT_REQUIRE(!most || o->past < most, err, RT_ERR_LENGTH,
+               "--length %" PRIu64 " and the token behind it are %" PRIu64
+               ": the model's max_position_embeddings is %u",
+               o->past, o->past + 1, most);
+    return RT_OK;
+}
+
+/* The device is opened to know which it is: auto may be either. */
+static enum rt_status choose_standard(const char *device, const struct standard **out,
+                                      struct rt_error *err)
+{
+    struct rt_driver driver;
+    RT_TRY(rt_driver_open(device, &driver, NULL, 0, err));
+    *out = driver.caps.kind == RT_DEVICE_KIND_HOST ? &host_standard : &gpu_standard;
+    rt_driver_close(&driver);
+    return RT_OK;
+}
+
+static enum rt_status complete(struct prefill_bench *b)
+{
+    struct prefill_options *const o = &b->o;
+    const struct standard *standard;
+    const uint32_t positions = b->source.checkpoint ? b->source.model.max_positions : 0;
+    const uint32_t most = positions ? positions : UINT32_MAX;
+    RT_TRY(check_positions(o, positions, &b->error));
+    RT_TRY(choose_standard(b->config.device, &standard, &b->error));
+    o->chunk = o->chunk ? o->chunk : rt_min_u32(standard->chunk, most);
+    o->batch = o->batch ? o->batch : standard->batch;
+    o->steps = o->steps ? o->steps : standard->steps;
+    o->past = o->has_past ? o->past : rt_min_u32(standard->past, most - 1);
+    b->lengths[b->length_count++] =
+        o->tokens ? (uint32_t)o->tokens : rt_min_u32(standard->lengths[0], most);
+    for (uint32_t i = 1; !o->tokens && i < MOST_LENGTHS && standard->lengths[i]; i++)
+        if (standard->lengths[i] <= most)
+            b->lengths[b->length_count++] = standard->lengths[i];
+    b->report.steps = (uint32_t)o->steps;
+    return RT_OK;
+}
+
 static enum rt_status load(struct prefill_bench *b)
 {
     struct rt_config *c = &b->config;
@@ -349,30 +406,19 @@ static enum rt_status load(struct prefill_bench *b)
         (void)snprintf(c->device, sizeof(c->device), "%s", b->o.device);
     RT_REQUIRE(c->layer, &b->error, RT_ERR_CONFIG,
                "%s: bench prefill measures layer: true, or a model (--checkpoint)", b->o.path);
-    b->lengths[0] = (uint32_t)b->o.tokens;
-    b->length_count = 1;
-    if (!b->o.tokens) {
-        memcpy(b->lengths, standard, sizeof(standard));
-        b->length_count = MOST_LENGTHS;
-    }
+    RT_TRY(complete(b));
     fit(b);
     return RT_OK;
 }
 
 static int bench(struct prefill_bench *b, int argc, char **argv)
 {
-    b->o = (struct prefill_options){.chunk = 512,
-                                    .batch = 8,
-                                    .past = 4096,
-                                    .steps = 20,
-                                    .tflops = ROOFLINE_TFLOPS,
-                                    .gbps = ROOFLINE_GBPS};
+    b->o = (struct prefill_options){.tflops = ROOFLINE_TFLOPS, .gbps = ROOFLINE_GBPS};
     b->source.seed = SEED;
     if (!read_options(argc, argv, &b->o, &b->source))
         return EXIT_USAGE;
     b->report.tflops = b->o.tflops;
     b->report.gbps = b->o.gbps;
-    b->report.steps = (uint32_t)b->o.steps;
     enum rt_status status = load(b);
     if (status == RT_OK) {
         b->report.json = b->o.json ? cJSON_CreateObject() : NULL;

@@ -128,15 +128,29 @@ def text():
 
 
 def standard():
-    """The longest of the three lengths is too long for heads that must be absorbed."""
+    """What nobody says is little on the host device, and no more than a model was made for."""
+    done = replayrt(LORA, "--json")
+    report = json.loads(done.stdout) if done.returncode == 0 else {"prefill": []}
+    expect([row["tokens"] for row in report["prefill"]] == [8, 32] and report["steps"] == 3,
+           f"lengths of the host device: {done}")
+    beside = report.get("beside", {})
+    expect([beside.get(k) for k in ("chunk", "batch", "length")] == [8, 2, 64], f"{beside}")
     with tempfile.TemporaryDirectory(prefix="replayrt-bench-") as name:
-        path = pathlib.Path(name) / "wide.yaml"
-        path.write_text(LORA.read_text(encoding="utf-8").replace("v_head_dim: 16",
-                                                                 "v_head_dim: 264"),
-                        encoding="utf-8")
-        done = replayrt(path, *QUICK)
-        expect(done.returncode == 1 and "chunks[2] is 8192: must be at most 4096" in done.stderr,
-               f"standard lengths: {done}")
+        folder = pathlib.Path(name)
+        config = json.loads((GOLDEN / "config.json").read_text(encoding="utf-8"))
+        config["max_position_embeddings"] = 24
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        of_model = (MODEL, "--checkpoint", folder, "--random", 1, "--device", "host", "--steps", 1)
+        done = replayrt(*of_model, "--json")
+        report = json.loads(done.stdout) if done.returncode == 0 else {"prefill": []}
+        expect([row["tokens"] for row in report["prefill"]] == [8] and
+               report["beside"]["length"] == 23, f"lengths of a short model: {done}")
+        for arguments, words in [
+                (("--tokens", 25), "--tokens 25"), (("--chunk", 25), "--chunk 25"),
+                (("--length", 24), "--length 24 and the token behind it are 25")]:
+            done = replayrt(*of_model, *arguments)
+            expect(done.returncode == 1 and not done.stdout and
+                   f"{words}: the model's max_position_embeddings is 24" in done.stderr, f"{done}")
 
 
 def refusals():
