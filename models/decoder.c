@@ -131,7 +131,7 @@ static enum rt_status create_runtime(struct rt_decoder *d, const struct rt_decod
     struct rt_stage_exchange exchanges[RT_MODEL_EXCHANGES];
     const struct rt_create_params create = {
         .struct_size = sizeof(create),
-        .flags = RT_CREATE_NO_EMPTY_STAGES,
+        .flags = RT_CREATE_NO_EMPTY_STAGES | RT_CREATE_NEEDS_TOKENS,
         .config = &d->config,
         .stages = {[RT_STAGE_STEP_BEGIN] = rt_decoder_begin,
                    [RT_STAGE_AFTER_ATTENTION] = rt_decoder_mlp,

@@ -34,8 +34,9 @@ static enum rt_status check_params(const struct rt_create_params *p, struct rt_e
 {
     const uint32_t all_stages = (1u << RT_STAGE_POINT_COUNT) - 1;
     RT_REQUIRE(p->config, err, RT_ERR_INVALID, "rt_create: params->config is null");
-    RT_REQUIRE(!(p->flags & ~RT_CREATE_NO_EMPTY_STAGES), err, RT_ERR_INVALID,
-               "rt_create: unknown flags 0x%x", p->flags & ~RT_CREATE_NO_EMPTY_STAGES);
+    const uint32_t flags = RT_CREATE_NO_EMPTY_STAGES | RT_CREATE_NEEDS_TOKENS;
+    RT_REQUIRE(!(p->flags & ~flags), err, RT_ERR_INVALID, "rt_create: unknown flags 0x%x",
+               p->flags & ~flags);
     RT_REQUIRE(!(p->foreign_stages & ~all_stages), err, RT_ERR_INVALID,
                "rt_create: foreign_stages 0x%x has bits that are no stage point",
                p->foreign_stages);
@@ -426,6 +427,7 @@ enum rt_status rt_create(const struct rt_create_params *params, rt_runtime **out
     }
     if (status != RT_OK)
         goto fail;
+    rt->needs_tokens = params->flags & RT_CREATE_NEEDS_TOKENS;
     rt->stats.struct_size = sizeof(rt->stats);
     rt->stats.bucket_count = rt->captured_count;
     *out = rt;

@@ -33,7 +33,7 @@ static enum rt_status open_fork(struct rt_runtime *rt, const struct rt_slot *par
      * parent's token could be another. */
     RT_TRY(rt_slot_tell_at_once(rt, child, length, RT_TOKEN_OF_SLOT(rt_slot_index(rt, parent)),
                                 copied));
-    rt_slot_open(rt, child, rt_slot_rest(rt, parent)->builtin_pages, length);
+    rt_slot_open(rt, child, rt_slot_rest(rt, parent)->builtin_pages, length, true);
     child->nameless = parent->nameless;
     *out = child->handle;
     return RT_OK;

@@ -86,8 +86,8 @@ static enum rt_status check_prompt(struct rt_runtime *rt, const struct rt_prompt
                "prompt %u names sequence 0x%" PRIx64 " a second time", i, prompt->seq);
     RT_TRY(check_length(rt, slot, prompt, i));
     RT_REQUIRE(slot->length != slot->nameless || prompt->tokens[0] >= 0, &rt->error, RT_ERR_INVALID,
-               "prompt %u: sequence 0x%" PRIx64 " was rewound to %u tokens and has no last one; "
-               "its first token must be named",
+               "prompt %u: sequence 0x%" PRIx64 " was opened or rewound at %u tokens without a "
+               "last one; its first token must be named",
                i, prompt->seq, slot->length);
     const uint32_t reach = slot->length + prompt->count;
     if (rt_slot_rest(rt, slot)->builtin_pages)

@@ -125,6 +125,6 @@ enum rt_status rt_slot_open_shared(struct rt_runtime *rt, struct rt_slot *slot,
         rt_slot_drop_pages(rt, slot);
         return status;
     }
-    rt_slot_open(rt, slot, true, params->length);
+    rt_slot_open(rt, slot, true, params->length, params->last_token >= 0);
     return RT_OK;
 }

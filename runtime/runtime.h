@@ -81,6 +81,7 @@ struct rt_runtime {
     rt_dstream stream;
     bool owns_stream;
     bool held;         /* rt_host_hold */
+    bool needs_tokens; /* RT_CREATE_NEEDS_TOKENS */
     uint64_t asked_ns; /* the driver, by rt_wait, whether the device is alive */
 
     struct rt_captured *captured; /* by spec, as in the blueprint */

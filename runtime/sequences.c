@@ -129,7 +129,8 @@ struct rt_slot *rt_next_slot(const struct rt_runtime *rt)
     return rt->free_slot_count ? &rt->slots[rt->free_slots[rt->free_slot_head]] : NULL;
 }
 
-void rt_slot_open(struct rt_runtime *rt, struct rt_slot *slot, bool builtin_pages, uint32_t length)
+void rt_slot_open(struct rt_runtime *rt, struct rt_slot *slot, bool builtin_pages, uint32_t length,
+                  bool has_token)
 {
     rt->free_slot_head = (rt->free_slot_head + 1) % rt->blueprint.config.max_sequences;
     rt->free_slot_count--;
@@ -138,7 +139,7 @@ void rt_slot_open(struct rt_runtime *rt, struct rt_slot *slot, bool builtin_page
     rest->builtin_pages = builtin_pages;
     slot->length = length;
     slot->undecided = 0;
-    slot->nameless = RT_NEVER_NAMELESS;
+    slot->nameless = has_token || !rt->needs_tokens ? RT_NEVER_NAMELESS : length;
     rest->taken_back = 0;
     rest->opened_step = rt->ring.next_step;
     /* Its pages may be those of a sequence that steps in flight still write. */
@@ -278,7 +279,7 @@ static enum rt_status open_unshared(struct rt_runtime *rt, struct rt_slot *slot,
         rt_slot_drop_pages(rt, slot);
         return status;
     }
-    rt_slot_open(rt, slot, builtin, params->length);
+    rt_slot_open(rt, slot, builtin, params->length, params->last_token >= 0);
     return RT_OK;
 }
 

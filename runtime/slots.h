@@ -11,8 +11,10 @@
 /* The slot that opens next, closed as yet; null: all are open. */
 struct rt_slot *rt_next_slot(const struct rt_runtime *rt);
 
-/* Makes the next slot a sequence, with the pages in its line. Behind it nothing may fail. */
-void rt_slot_open(struct rt_runtime *rt, struct rt_slot *slot, bool builtin_pages, uint32_t length);
+/* Makes the next slot a sequence, with the pages in its line, and with a last token or without.
+ * Behind it nothing may fail. */
+void rt_slot_open(struct rt_runtime *rt, struct rt_slot *slot, bool builtin_pages, uint32_t length,
+                  bool has_token);
 
 /* RT_ERR_BUSY where steps in flight decide the sequence's length. `what` cannot be done then. */
 enum rt_status rt_slot_decided(struct rt_runtime *rt, const struct rt_slot *slot, const char *what);

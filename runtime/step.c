@@ -64,8 +64,8 @@ static enum rt_status refuse_row(struct rt_runtime *rt, const struct rt_step_par
                "row %u: %u tokens and %u new ones exceed max_length %u", row, decided, count,
                c->max_length);
     RT_REQUIRE(longest != slot->nameless || names_token(p, row, query_len), err, RT_ERR_INVALID,
-               "row %u: sequence 0x%" PRIx64 " was rewound to %u tokens and has no last one; the "
-               "step must name its token",
+               "row %u: sequence 0x%" PRIx64 " was opened or rewound at %u tokens without a last "
+               "one; the step must name its token",
                row, p->seqs[row], longest);
     if (longest + count > c->max_length) {
         rt->stats.busy++;

@@ -11,9 +11,10 @@
  *
  * Sequences, steps and results are those of rt.h. A step that names no token takes the one that the
  * sequence's last step has chosen, on the device, so that the host may run ahead by the ring's
- * depth. With RT_ACCEPT_DEVICE a row that has chosen one of its stop ids adds nothing to its cache
- * and chooses that id again in every later step: docs/stages.md, "A loop that needs no host". With
- * a number of tokens in `accept`, what stays is the host's to say, as in a prompt.
+ * depth; where there is none yet it is refused (RT_ERR_INVALID). With RT_ACCEPT_DEVICE a row that
+ * has chosen one of its stop ids adds nothing to its cache and chooses that id again in every later
+ * step: docs/stages.md, "A loop that needs no host". With a number of tokens in `accept`, what
+ * stays is the host's to say, as in a prompt.
  *
  * A decoder makes no drafts, and judges the caller's: with a query_len above 1 they are the columns
  * of `tokens` behind a row's first, and query_lens has how many columns each row has. With
@@ -85,7 +86,8 @@ RT_API const struct rt_error *rt_decoder_last_error(const rt_decoder *decoder);
  * end-of-sequence ids, as all slots begin. It is kept by slot: the caller says it for every
  * sequence that is opened or forked, for the slot has what its last one had. A fork with its
  * parent's goes its parent's way. Where the slot has exactly that already nothing happens; else it
- * waits until no step is in flight. Blocks.
+ * waits until no step is in flight, since one may read the slot's, of its last sequence too, and
+ * the copy is in no order with it. Blocks.
  * RT_ERR_SEQUENCE; RT_ERR_INVALID: a top_p not above 0 with a temperature, a stop that is no id;
  * RT_ERR_DRIVER.
  */

@@ -125,8 +125,9 @@ typedef void (*rt_log_fn)(void *user, enum rt_log_level level, const char *messa
 /* done graphs of total are captured. */
 typedef void (*rt_progress_fn)(void *user, uint32_t done, uint32_t total);
 
-/* A stage that captured nothing fails rt_create (RT_ERR_CALLBACK); else create only warns. */
-#define RT_CREATE_NO_EMPTY_STAGES 1u
+#define RT_CREATE_NO_EMPTY_STAGES 1u /* they fail it, RT_ERR_CALLBACK; else create only warns */
+/* Stages read `tokens`: who has no last token, as opened or rewound, must name one to be stepped */
+#define RT_CREATE_NEEDS_TOKENS 2u
 
 struct rt_create_params {
     uint32_t struct_size;
@@ -424,8 +425,7 @@ struct rt_tensor {
     uint64_t bytes;
     uint64_t address; /* device address; a host pointer on the host device */
 };
-/* layer: for q, latent, out, lse, kv and attn_sink; others ignore it. RT_ERR_INVALID lists the
- * names. */
+/* layer: for q, latent, out, lse, kv and attn_sink alone. RT_ERR_INVALID lists the names. */
 RT_API enum rt_status rt_tensor(rt_runtime *runtime, const char *name, uint32_t layer,
                                 struct rt_tensor *out);
 

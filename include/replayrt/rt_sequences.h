@@ -29,7 +29,8 @@ struct rt_seq_params {
      * builtin pages their pages are allocated now, to be filled by the caller: on the runtime's
      * stream, or by any other way once rt_seq_quiet says that no step in flight writes them. */
     uint32_t length;
-    /* What tensor `tokens` gets where a step names no token, >= 0; -1: none. */
+    /* What tensor `tokens` gets where a step names no token, >= 0; -1: none, so that with
+     * RT_CREATE_NEEDS_TOKENS, as decoders have it, the first step must name one. */
     int32_t last_token;
     /* Builtin pages that have the KV of those tokens, in order: ceil(length / page_size) of them
      * (with rt_config.context_parallel: of as many times page_size, here and everywhere),

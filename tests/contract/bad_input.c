@@ -154,7 +154,7 @@ static void a_rewound_sequence_without_a_token(void **state)
     refused(rt, fixture_step(rt, seqs, 2, 1, NULL), RT_ERR_INVALID, &before, words);
     const int32_t tokens[] = {7, -1, 8, -1, -1, 9}; /* one column and three */
     struct rt_step_params p = {.struct_size = sizeof(p), .rows = 2, .seqs = seqs, .tokens = tokens};
-    refused(rt, rt_step(rt, &p, NULL), RT_ERR_INVALID, &before, "rewound to 9 tokens");
+    refused(rt, rt_step(rt, &p, NULL), RT_ERR_INVALID, &before, "rewound at 9 tokens");
     p.query_len = 3;
     refused(rt, rt_step(rt, &p, NULL), RT_ERR_INVALID, &before, words);
     refused(rt, fixture_step(rt, &fork, 1, 1, NULL), RT_ERR_INVALID, &before, "name its token");

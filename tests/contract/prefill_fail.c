@@ -405,7 +405,7 @@ static void forked_and_rewound(void **state)
     fixture_snapshot(rt, &before);
     for (int i = 0; i < 2; i++) {
         assert_int_equal(prefill(rt, seqs[i], ids[0] + 25, 30, 0, NULL), RT_ERR_INVALID);
-        expect_words(rt, "was rewound to 25 tokens and has no last one");
+        expect_words(rt, "was opened or rewound at 25 tokens without a last one");
         expect_unchanged(rt, &before);
     }
     ids[0][25] = named;

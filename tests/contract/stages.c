@@ -284,7 +284,7 @@ static void create_refuses(struct rt_create_params params, const char *words)
 static void flags_are_checked(void **state)
 {
     (void)state;
-    create_refuses((struct rt_create_params){.flags = 6}, "unknown flags 0x6");
+    create_refuses((struct rt_create_params){.flags = 6}, "unknown flags 0x4");
     create_refuses((struct rt_create_params){.foreign_stages = 0x22},
                    "foreign_stages 0x22 has bits that are no stage point");
     create_refuses((struct rt_create_params){.foreign_stages = 1, .host_function_stages = 3},

@@ -533,6 +533,46 @@ static void logits_of_a_chunk_where_no_step_has_one_token(void **state)
     assert_memory_equal(logits[0], logits[1], vocab * sizeof(float));
 }
 
+/* A sequence that has chosen nothing yet, and was opened without a token, has none to go on from:
+ * in a step, beside others, as a fork, as a prompt. */
+static void a_row_without_a_token_is_refused(void **state)
+{
+    (void)state;
+    rt_decoder *d = open_beside(1);
+    rt_runtime *rt = rt_decoder_runtime(d);
+    const struct rt_seq_params given = {.struct_size = sizeof(given), .last_token = 5};
+    rt_seq seqs[2] = {0, open_sequence(d, NULL)}, fork;
+    assert_int_equal(rt_seq_open(rt, &given, &seqs[0]), RT_OK);
+    assert_int_equal(rt_seq_fork(rt, seqs[1], &fork), RT_OK);
+    const rt_seq bare[2] = {seqs[1], fork};
+    for (uint32_t i = 0; i < 2; i++) {
+        const rt_seq rows[2] = {seqs[0], bare[i]};
+        const struct rt_step_params p = {.struct_size = sizeof(p), .rows = 2, .seqs = rows};
+        expect_refusal(rt_step(rt, &p, NULL), RT_ERR_INVALID, rt_last_error(rt)->message,
+                       "was opened or rewound at 0 tokens without a last one");
+        const int32_t ids[2] = {-1, 7};
+        const struct rt_prompt prompt = {.seq = bare[i], .tokens = ids, .count = 2};
+        const struct rt_prefill_params q = {
+            .struct_size = sizeof(q), .prompts = &prompt, .prompt_count = 1};
+        expect_refusal(rt_prefill(rt, &q, NULL), RT_ERR_INVALID, rt_last_error(rt)->message,
+                       "its first token must be named");
+    }
+    /* Named, it goes on from what it chooses: the text of a sequence that was opened on it. */
+    const int32_t tokens[2] = {-1, 5};
+    struct rt_step_params p = {.struct_size = sizeof(p), .rows = 2, .seqs = seqs, .tokens = tokens};
+    for (uint32_t i = 0; i < 3; i++) {
+        struct rt_row_result results[2];
+        uint64_t ticket;
+        uint32_t count;
+        assert_int_equal(rt_step(rt, &p, &ticket), RT_OK);
+        assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
+        assert_int_equal(rt_result(rt, ticket, results, 2, &count), RT_OK);
+        assert_int_equal(results[0].sampled, results[1].sampled);
+        p.tokens = NULL;
+    }
+    rt_decoder_destroy(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -545,6 +585,7 @@ int main(void)
         cmocka_unit_test(random_weights_decode_alike),
         cmocka_unit_test(rows_of_several_tokens_beside_a_prompt),
         cmocka_unit_test(logits_of_a_chunk_where_no_step_has_one_token),
+        cmocka_unit_test(a_row_without_a_token_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
