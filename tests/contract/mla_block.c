@@ -278,6 +278,71 @@ static void test_even_number_of_layers(void **state)
 }
 #endif
 
+/* Two runtimes of one process, over the same weights, with a step of each in flight and done in
+ * either order: blocks of one wait for each other's words, and for nobody else's. */
+#ifndef RT_TEST_EMULATED
+#define TURNS (sizeof(rows) / sizeof(rows[0]))
+
+static void open_rows(rt_runtime *rt, rt_seq *seqs)
+{
+    for (uint32_t i = 0; i < ROWS; i++)
+        seqs[i] = fixture_open(rt);
+}
+
+static void run_alone(const struct block_fixture *b, uint64_t seed, struct numbers *out)
+{
+    rt_seq seqs[ROWS];
+    rt_runtime *rt = open_with(b, 0, NULL);
+    open_rows(rt, seqs);
+    for (uint32_t i = 0; i < TURNS; i++)
+        step_of(rt, seqs, rows[i], 1, seed + i, 0, &out[i]);
+    rt_destroy(&rt);
+}
+
+static void launch_held(rt_runtime *rt, const rt_seq *seqs, uint32_t count, uint64_t seed)
+{
+    const struct rt_step_params p = {.struct_size = sizeof(p), .rows = count, .seqs = seqs};
+    write_hidden(rt, count, seed);
+    assert_int_equal(rt_host_hold(rt, 1), RT_OK);
+    assert_int_equal(rt_step(rt, &p, NULL), RT_OK);
+}
+
+static void test_two_runtimes_at_once(void **state)
+{
+    (void)state;
+    static const uint64_t seeds[2] = {SEED, SEED + 100};
+    struct block_fixture b = {.weights = NULL};
+    struct rt_config c;
+    struct numbers truth[2][TURNS], found;
+    rt_runtime *both[2];
+    rt_seq seqs[2][ROWS];
+    v3_config(&c, 2);
+    block_open(&b, &c, SEED);
+    for (uint32_t k = 0; k < 2; k++)
+        run_alone(&b, seeds[k], truth[k]);
+    assert_memory_not_equal(&truth[0][0], &truth[1][0], sizeof(found));
+    for (uint32_t k = 0; k < 2; k++) {
+        both[k] = open_with(&b, 0, NULL);
+        assert_int_equal(cooperative_stages(&both[k]->captured[0].program), 2);
+        open_rows(both[k], seqs[k]);
+    }
+    for (uint32_t i = 0; i < TURNS; i++) {
+        for (uint32_t k = 0; k < 2; k++)
+            launch_held(both[k], seqs[k], rows[i], seeds[k] + i);
+        for (uint32_t k = 0; k < 2; k++)
+            assert_int_equal(rt_host_hold(both[(i + k) % 2], 0), RT_OK);
+        for (uint32_t k = 0; k < 2; k++) {
+            read_hidden(both[k], rows[i], &found);
+            assert_memory_equal(&found, &truth[k][i], sizeof(found));
+            check_exchanges(both[k], false);
+        }
+    }
+    rt_destroy(&both[0]);
+    rt_destroy(&both[1]);
+    block_close(&b);
+}
+#endif
+
 static void test_odd_number_of_layers(void **state)
 {
     (void)state;
@@ -508,6 +573,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_general),
 #ifndef RT_TEST_EMULATED
         cmocka_unit_test(test_even_number_of_layers),
+        cmocka_unit_test(test_two_runtimes_at_once),
         cmocka_unit_test(test_failed_steps),
         cmocka_unit_test(test_failed_filling),
         cmocka_unit_test(test_every_call_fails_once),

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Prompts in chunks, alone and beside rows that decode, against the same tokens one by one.
+ *
+ * usage: prefill TOKENS    of the longest prompt
  */
 
 #include <math.h>
@@ -93,6 +95,66 @@ static void prompts_are_their_tokens(void **state)
         rt_destroy(&rt);
         rt_destroy(&other);
     }
+}
+
+#define LONGEST 4096u
+
+static uint32_t long_tokens; /* of the longest prompt, a multiple of a page's 64 */
+
+/* A head of a layer, of sequences as long, with one chunk size or none. */
+static rt_runtime *create_long(uint32_t chunk)
+{
+    struct rt_config config;
+    struct rt_error error = {0};
+    rt_runtime *rt = NULL;
+    fixture_config(&config);
+    config.geometry.heads = config.geometry.layers = 1;
+    config.max_sequences = 1;
+    config.max_length = long_tokens;
+    config.page_size = 64;
+    config.pages = long_tokens / 64;
+    config.chunks[0] = chunk;
+    config.chunk_count = chunk > 0;
+    config.batch_size_count = config.query_len_count = 1;
+    const struct rt_create_params p = {.struct_size = sizeof(p),
+                                       .config = &config,
+                                       .stages = {[RT_STAGE_BEFORE_ATTENTION] = feed_tokens}};
+    if (rt_create(&p, &rt, &error) != RT_OK)
+        fail_msg("%s", error.message);
+    return rt;
+}
+
+/* One by one, in one chunk, and in chunks that end nowhere: the same cache, bit for bit, and what
+ * the last token sees of it but for the order of sums. */
+static void a_long_prompt_is_its_tokens(void **state)
+{
+    (void)state;
+    const uint32_t sizes[] = {long_tokens, 999};
+    static int32_t ids[LONGEST];
+    uint16_t out[D_V], expected[D_V];
+    rt_runtime *other = create_long(0);
+    const rt_seq twin = fixture_open(other);
+    make_ids(ids, long_tokens, 77);
+    for (uint32_t t = 0; t < long_tokens; t++)
+        step_one(other, twin, ids[t]);
+    memcpy(expected, fixture_address(other, "out", 0), sizeof(expected));
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        rt_runtime *rt = create_long(sizes[i]);
+        const rt_seq seq = fixture_open(rt);
+        const struct rt_prompt prompt = {.seq = seq, .tokens = ids, .count = long_tokens};
+        const struct rt_prefill_params p = {
+            .struct_size = sizeof(p), .prompts = &prompt, .prompt_count = 1};
+        uint64_t ticket = 0;
+        assert_int_equal(rt_prefill(rt, &p, &ticket), RT_OK);
+        assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
+        for (uint32_t t = 0; t < long_tokens; t++)
+            assert_memory_equal(cached(rt, seq, 0, t), cached(other, twin, 0, t), D_QK * 2);
+        const uint16_t *all = fixture_address(rt, "out", 0);
+        memcpy(out, all + (size_t)last_of(rt, 0) * D_V, sizeof(out));
+        expect_close(out, expected, D_V);
+        rt_destroy(&rt);
+    }
+    rt_destroy(&other);
 }
 
 /* More prompts than a chunk has rows, some in the middle of a sequence. */
@@ -319,10 +381,11 @@ static void a_length_in_flight_is_waited_for(void **state)
     rt_destroy(&rt);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(prompts_are_their_tokens),
+        cmocka_unit_test(a_long_prompt_is_its_tokens),
         cmocka_unit_test(several_prompts_share_chunks),
         cmocka_unit_test(mixed_steps_are_separate_ones),
         cmocka_unit_test(idle_steps_touch_nothing),
@@ -330,5 +393,10 @@ int main(void)
         cmocka_unit_test(bad_prompts_change_nothing),
         cmocka_unit_test(a_length_in_flight_is_waited_for),
     };
+    if (argc != 2)
+        return 2;
+    long_tokens = (uint32_t)strtoul(argv[1], NULL, 10);
+    if (long_tokens > LONGEST || long_tokens % 64 > 0)
+        return 2;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

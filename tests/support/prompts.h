@@ -60,9 +60,9 @@ static inline const uint16_t *cached(rt_runtime *rt, rt_seq seq, uint32_t layer,
 {
     const struct rt_config *c = &rt->blueprint.config;
     const uint32_t width = c->geometry.kv_lora_rank + c->geometry.qk_rope_head_dim;
-    int32_t pages[16];
+    int32_t pages[64];
     uint32_t count = 0;
-    assert_int_equal(rt_seq_pages(rt, seq, pages, 16, &count), RT_OK);
+    assert_int_equal(rt_seq_pages(rt, seq, pages, 64, &count), RT_OK);
     assert_true(position / c->page_size < count);
     const uint16_t *kv = fixture_address(rt, "kv", layer);
     return kv + ((size_t)pages[position / c->page_size] * c->page_size + position % c->page_size) *
