@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "config/scalar.h"
 
+#include "config/decimal.h"
+
 #include <errno.h>
 #include <locale.h>
 #include <stdlib.h>
@@ -26,16 +28,11 @@ bool rt_scalar_is_text(const struct rt_node *node)
            !rt_scalar_is_null(node);
 }
 
-static size_t digits(const char *text)
-{
-    return strspn(text, "0123456789");
-}
-
 bool rt_scalar_integer(const struct rt_node *node, uint64_t *out)
 {
     if (!is_plain(node))
         return false;
-    size_t count = digits(node->text);
+    size_t count = rt_decimal_digits(node->text);
     if (count == 0 || node->text[count] != '\0' || (count > 1 && node->text[0] == '0'))
         return false;
     errno = 0;
@@ -49,24 +46,16 @@ bool rt_scalar_integer(const struct rt_node *node, uint64_t *out)
 static bool is_decimal(const char *text)
 {
     text += *text == '-' || *text == '+';
-    size_t whole = digits(text);
+    size_t whole = rt_decimal_digits(text);
     text += whole;
     size_t fraction = 0;
     if (*text == '.') {
-        fraction = digits(++text);
+        fraction = rt_decimal_digits(++text);
         text += fraction;
     }
     if (whole + fraction == 0)
         return false;
-    if (*text == 'e' || *text == 'E') {
-        text++;
-        text += *text == '-' || *text == '+';
-        size_t exponent = digits(text);
-        if (exponent == 0)
-            return false;
-        text += exponent;
-    }
-    return *text == '\0';
+    return rt_decimal_ends(text);
 }
 
 /* strtod takes 0.85 for 0 in some locales of the host program. The locale of this thread alone is

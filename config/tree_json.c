@@ -2,6 +2,7 @@
 #include "config/tree_build.h"
 
 #include "common/utf8.h"
+#include "config/decimal.h"
 
 #include <string.h>
 
@@ -136,33 +137,20 @@ static enum rt_status read_string(struct json *j, const char **text, uint32_t *b
 
 /* ---- values ---------------------------------------------------------------------------------- */
 
-static size_t digits(const char *text)
-{
-    return strspn(text, "0123456789");
-}
-
 static bool is_number(const char *text)
 {
     text += *text == '-';
-    size_t whole = digits(text);
+    size_t whole = rt_decimal_digits(text);
     if (whole == 0 || (whole > 1 && text[0] == '0'))
         return false;
     text += whole;
     if (*text == '.') {
-        size_t fraction = digits(++text);
+        size_t fraction = rt_decimal_digits(++text);
         if (fraction == 0)
             return false;
         text += fraction;
     }
-    if (*text == 'e' || *text == 'E') {
-        text++;
-        text += *text == '-' || *text == '+';
-        size_t exponent = digits(text);
-        if (exponent == 0)
-            return false;
-        text += exponent;
-    }
-    return *text == '\0';
+    return rt_decimal_ends(text);
 }
 
 static bool is_word(const char *text)

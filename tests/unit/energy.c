@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The energy meter against a stand-in for NVML, which lies in front of the loader. */
 #include "driver/energy.h"
+#include "tests/unit/fake_loader.h"
 
-#include <dlfcn.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -57,44 +57,17 @@ static const char *nvmlErrorString(int result)
     return result == NVML_FAILURE ? "Not Supported" : "Success";
 }
 
-void *__real_dlopen(const char *name, int flags);
-void *__real_dlsym(void *handle, const char *name);
-int __real_dlclose(void *handle);
-char *__real_dlerror(void);
-void *__wrap_dlopen(const char *name, int flags);
-void *__wrap_dlsym(void *handle, const char *name);
-int __wrap_dlclose(void *handle);
-char *__wrap_dlerror(void);
-
-void *__wrap_dlopen(const char *name, int flags)
+static bool open_it(const char *name, int flags, char *story, size_t bytes)
 {
-    if (strcmp(name, "libnvidia-ml.so.1") != 0)
-        return __real_dlopen(name, flags);
-    nvml.loaded += !nvml.missing;
-    return nvml.missing ? NULL : &nvml;
+    (void)flags;
+    if (nvml.missing)
+        (void)snprintf(story, bytes, "%s: no such file", name);
+    return !nvml.missing;
 }
 
-char *__wrap_dlerror(void)
-{
-    static char story[] = "libnvidia-ml.so.1: no such file";
-    return nvml.missing ? story : __real_dlerror();
-}
-
-int __wrap_dlclose(void *handle)
-{
-    if (handle != &nvml)
-        return __real_dlclose(handle);
-    nvml.loaded--;
-    return 0;
-}
-
-void *__wrap_dlsym(void *handle, const char *name)
+static void *find_symbol(const char *name)
 {
     void *p = NULL;
-    if (handle != &nvml)
-        return __real_dlsym(handle, name);
-    if (nvml.lacks && strcmp(nvml.lacks, name) == 0)
-        return NULL;
 #define FAKE(function)                                                                             \
     if (strcmp(name, #function) == 0) {                                                            \
         __typeof__(&(function)) address = (function);                                              \
@@ -108,6 +81,12 @@ void *__wrap_dlsym(void *handle, const char *name)
 #undef FAKE
     return p;
 }
+
+const struct fake_library fake_library = {.names = "libnvidia-ml.so.1",
+                                          .open = open_it,
+                                          .find = find_symbol,
+                                          .lacks = &nvml.lacks,
+                                          .loaded = &nvml.loaded};
 
 static const struct rt_device_caps card = {.kind = RT_DEVICE_KIND_CUDA,
                                            .bus_id = "00000000:3b:00.0"};

@@ -2,6 +2,7 @@
 #include "tests/unit/fake_cuda_blas.h"
 
 #include "common/bf16.h"
+#include "tests/unit/fake_loader.h"
 
 #include <dlfcn.h>
 #include <stdbool.h>
@@ -31,54 +32,6 @@ void fake_blas_reset(void)
                                    .failure = CUBLAS_STATUS_INTERNAL_ERROR,
                                    .ways = {{.number = 66}},
                                    .way_count = 1};
-}
-
-/* ---- the loader ---- */
-
-static char load_error[128];
-
-void *__real_dlopen(const char *name, int flags);
-void *__real_dlsym(void *handle, const char *name);
-int __real_dlclose(void *handle);
-char *__real_dlerror(void);
-void *__wrap_dlopen(const char *name, int flags);
-void *__wrap_dlsym(void *handle, const char *name);
-int __wrap_dlclose(void *handle);
-char *__wrap_dlerror(void);
-
-void *__wrap_dlopen(const char *name, int flags)
-{
-    if (!strstr(name, "cublasLt"))
-        return __real_dlopen(name, flags);
-    const size_t used = strlen(fake_blas.tried);
-    snprintf(fake_blas.tried + used, sizeof(fake_blas.tried) - used, "%s ", name);
-    if (fake_blas.found && strcmp(name, fake_blas.found) == 0 && flags & RTLD_NOW) {
-        fake_blas.loaded++;
-        return &fake_blas;
-    }
-    const bool damaged = fake_blas.damaged && strcmp(name, fake_blas.damaged) == 0;
-    snprintf(load_error, sizeof(load_error), "%s: %s", name,
-             damaged ? "file too short"
-                     : "cannot open shared object file: No such file or directory");
-    return NULL;
-}
-
-char *__wrap_dlerror(void)
-{
-    static char told[sizeof(load_error)];
-    if (load_error[0] == '\0')
-        return __real_dlerror();
-    memcpy(told, load_error, sizeof(told));
-    load_error[0] = '\0';
-    return told;
-}
-
-int __wrap_dlclose(void *handle)
-{
-    if (handle != &fake_blas)
-        return __real_dlclose(handle);
-    fake_blas.loaded--;
-    return 0;
 }
 
 /* ---- handle and errors ---- */
@@ -463,13 +416,24 @@ static const struct rt_cuda_blas_api fake_api = {
     .MatrixLayoutSetAttribute = fake_MatrixLayoutSetAttribute,
 };
 
-void *__wrap_dlsym(void *handle, const char *name)
+/* ---- the loader ---- */
+
+static bool open_it(const char *name, int flags, char *story, size_t bytes)
+{
+    const size_t used = strlen(fake_blas.tried);
+    snprintf(fake_blas.tried + used, sizeof(fake_blas.tried) - used, "%s ", name);
+    if (fake_blas.found && strcmp(name, fake_blas.found) == 0 && flags & RTLD_NOW)
+        return true;
+    const bool damaged = fake_blas.damaged && strcmp(name, fake_blas.damaged) == 0;
+    snprintf(story, bytes, "%s: %s", name,
+             damaged ? "file too short"
+                     : "cannot open shared object file: No such file or directory");
+    return false;
+}
+
+static void *find_symbol(const char *name)
 {
     void *p = NULL;
-    if (handle != &fake_blas)
-        return __real_dlsym(handle, name);
-    if (fake_blas.lacks && strcmp(fake_blas.lacks, name) == 0)
-        return NULL;
 #define RT_BLAS_SYMBOL(symbol, result, arguments)                                                  \
     if (strcmp(name, "cublasLt" #symbol) == 0)                                                     \
         memcpy(&p, &fake_api.symbol, sizeof(p));
@@ -477,3 +441,9 @@ void *__wrap_dlsym(void *handle, const char *name)
 #undef RT_BLAS_SYMBOL
     return p;
 }
+
+const struct fake_library fake_library = {.names = "cublasLt",
+                                          .open = open_it,
+                                          .find = find_symbol,
+                                          .lacks = &fake_blas.lacks,
+                                          .loaded = &fake_blas.loaded};

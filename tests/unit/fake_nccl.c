@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/unit/fake_nccl.h"
 
+#include "tests/unit/fake_loader.h"
+
 #include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
@@ -183,56 +185,19 @@ const struct rt_nccl_api *fake_nccl_api(void)
     return &fake_api;
 }
 
-static char load_error[128];
-
-void *__real_dlopen(const char *name, int flags);
-void *__real_dlsym(void *handle, const char *name);
-int __real_dlclose(void *handle);
-char *__real_dlerror(void);
-void *__wrap_dlopen(const char *name, int flags);
-void *__wrap_dlsym(void *handle, const char *name);
-int __wrap_dlclose(void *handle);
-char *__wrap_dlerror(void);
-
-void *__wrap_dlopen(const char *name, int flags)
+static bool open_it(const char *name, int flags, char *story, size_t bytes)
 {
-    if (!strstr(name, "libnccl"))
-        return __real_dlopen(name, flags);
     const size_t used = strlen(fake_nccl.tried);
     (void)snprintf(fake_nccl.tried + used, sizeof(fake_nccl.tried) - used, "%s ", name);
-    if (fake_nccl.found && strcmp(name, fake_nccl.found) == 0 && flags & RTLD_NOW) {
-        fake_nccl.loaded++;
-        return &fake_nccl;
-    }
-    (void)snprintf(load_error, sizeof(load_error), "%s: no such file", name);
-    return NULL;
+    if (fake_nccl.found && strcmp(name, fake_nccl.found) == 0 && flags & RTLD_NOW)
+        return true;
+    (void)snprintf(story, bytes, "%s: no such file", name);
+    return false;
 }
 
-char *__wrap_dlerror(void)
-{
-    static char told[sizeof(load_error)];
-    if (load_error[0] == '\0')
-        return __real_dlerror();
-    memcpy(told, load_error, sizeof(told));
-    load_error[0] = '\0';
-    return told;
-}
-
-int __wrap_dlclose(void *handle)
-{
-    if (handle != &fake_nccl)
-        return __real_dlclose(handle);
-    fake_nccl.loaded--;
-    return 0;
-}
-
-void *__wrap_dlsym(void *handle, const char *name)
+static void *find_symbol(const char *name)
 {
     void *p = NULL;
-    if (handle != &fake_nccl)
-        return __real_dlsym(handle, name);
-    if (fake_nccl.lacks && strcmp(fake_nccl.lacks, name) == 0)
-        return NULL;
 #define RT_NCCL_SYMBOL(symbol, result, arguments)                                                  \
     if (strcmp(name, "nccl" #symbol) == 0)                                                         \
         memcpy(&p, &fake_api.symbol, sizeof(p));
@@ -240,3 +205,9 @@ void *__wrap_dlsym(void *handle, const char *name)
 #undef RT_NCCL_SYMBOL
     return p;
 }
+
+const struct fake_library fake_library = {.names = "libnccl",
+                                          .open = open_it,
+                                          .find = find_symbol,
+                                          .lacks = &fake_nccl.lacks,
+                                          .loaded = &fake_nccl.loaded};
