@@ -36,28 +36,55 @@ static bool read_number(const char *name, uint32_t most, uint32_t *out)
     return true;
 }
 
-/* The port is the launcher's alone as long as it runs, and so is the name. */
-static bool join(uint32_t ranks, struct rank_crew *crew)
+/* What launchers say of a rank. */
+static const struct launcher {
+    const char *rank, *size, *local_size;
+} launchers[] = {
+    {"RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"},                                     /* torchrun */
+    {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"}, /* Open MPI */
+    {"PMI_RANK", "PMI_SIZE", "MPI_LOCALNRANKS"},                                    /* MPICH */
+};
+
+/* The first that has said something; null: nobody has. */
+static const struct launcher *find_launcher(void)
 {
-    uint32_t world = 0, here = 0, port = 0;
-    if (!read_number("WORLD_SIZE", UINT32_MAX, &world) ||
-        !read_number("RANK", UINT32_MAX, &crew->rank) ||
-        !read_number("MASTER_PORT", UINT16_MAX, &port))
+    for (size_t i = 0; i < sizeof(launchers) / sizeof(launchers[0]); i++)
+        if (getenv(launchers[i].rank))
+            return &launchers[i];
+    return NULL;
+}
+
+/* A name that all ranks come to and nobody else: the port is the launcher's alone as long as it
+ * runs. mpirun gives none, but what starts the ranks of a machine is one process. */
+static bool name_meeting(const struct launcher *by, struct rank_crew *crew)
+{
+    uint32_t port = 0;
+    const bool has_port = by == launchers || getenv("MASTER_PORT");
+    if (has_port && !read_number("MASTER_PORT", UINT16_MAX, &port))
         return false;
-    if (getenv("LOCAL_WORLD_SIZE") && !read_number("LOCAL_WORLD_SIZE", UINT32_MAX, &here))
+    (void)snprintf(crew->path, sizeof(crew->path), "%s/replayrt-%ld-%s%ld", folder(),
+                   (long)getuid(), has_port ? "" : "of-", has_port ? (long)port : (long)getppid());
+    return true;
+}
+
+static bool join(const struct launcher *by, uint32_t ranks, struct rank_crew *crew)
+{
+    uint32_t world = 0, here = 0;
+    if (!read_number(by->size, UINT32_MAX, &world) ||
+        !read_number(by->rank, UINT32_MAX, &crew->rank) || !name_meeting(by, crew))
+        return false;
+    if (getenv(by->local_size) && !read_number(by->local_size, UINT32_MAX, &here))
         return false;
     if (here && here != world) {
-        complain("LOCAL_WORLD_SIZE=%" PRIu32 " of WORLD_SIZE=%" PRIu32 ": ranks are of one machine",
-                 here, world);
+        complain("%s=%" PRIu32 " of %s=%" PRIu32 ": ranks are of one machine", by->local_size, here,
+                 by->size, world);
         return false;
     }
     if (world != ranks || crew->rank >= world) {
-        complain("--ranks %" PRIu32 ", but this is RANK=%" PRIu32 " of WORLD_SIZE=%" PRIu32, ranks,
-                 crew->rank, world);
+        complain("--ranks %" PRIu32 ", but this is %s=%" PRIu32 " of %s=%" PRIu32, ranks, by->rank,
+                 crew->rank, by->size, world);
         return false;
     }
-    (void)snprintf(crew->path, sizeof(crew->path), "%s/replayrt-%ld-%" PRIu32, folder(),
-                   (long)getuid(), port);
     return true;
 }
 
@@ -106,7 +133,8 @@ bool rank_crew_begin(uint32_t ranks, struct rank_crew *crew)
         complain("the environment has no room for NCCL_GRAPH_MIXING_SUPPORT: %s", strerror(errno));
         return false;
     }
-    return getenv("RANK") ? join(ranks, crew) : start(crew);
+    const struct launcher *const by = find_launcher();
+    return by ? join(by, ranks, crew) : start(crew);
 }
 
 /* The exit status; -1: there is nobody to wait for. */

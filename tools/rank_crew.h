@@ -4,7 +4,8 @@
 
 /*
  * The ranks of a command: processes that it starts itself, or those that a launcher has started, of
- * which it is one. torchrun and its like say so in RANK, WORLD_SIZE and MASTER_PORT.
+ * which it is one. torchrun and its like say so in RANK, WORLD_SIZE and MASTER_PORT, mpirun in
+ * Open MPI's OMPI_COMM_WORLD_RANK and _SIZE, or MPICH's PMI_RANK and PMI_SIZE.
  */
 #include <stdbool.h>
 #include <stdint.h>

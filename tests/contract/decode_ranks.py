@@ -201,9 +201,15 @@ def check_uneven(family, changes, counts):
 # ---- ranks that somebody else starts ----------------------------------------------------------
 
 
-def launch(rank, *more, world="2", **extra):
-    environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": world, "MASTER_PORT": PORT,
-                   **extra}
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+MPIRUNS = (("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+           ("PMI_RANK", "PMI_SIZE", "MPI_LOCALNRANKS"))
+
+
+def launch(rank, *more, world="2", by=TORCHRUN, **extra):
+    """mpirun gives no port: this process is what ranks have in common."""
+    environment = {**os.environ, by[0]: str(rank), by[1]: world,
+                   **({"MASTER_PORT": PORT} if by == TORCHRUN else {by[2]: world}), **extra}
     STARTED.append(subprocess.Popen(options("deepseek_v3", *more, "--ranks", 2), env=environment,
                                     stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     return STARTED[-1]
@@ -222,12 +228,20 @@ def check_launcher():
     expect(code == 1 and "RANK=x in the environment: expected a number" in err, f"no number: {err}")
     code, out, err = end(launch(0, *asked, LOCAL_WORLD_SIZE="1"))
     expect(code == 1 and "ranks are of one machine" in err, f"two machines: {err}")
-    first, second = launch(0, *asked, "--json"), launch(1, *asked, "--json")
-    code, out, err = end(first)
-    expect(code == 0 and [p["tokens"] for p in json.loads(out)["prompts"]] == alone,
-           f"rank 0: {code} {out} {err}")
-    code, out, err = end(second)
-    expect(code == 0 and json.loads(out or "{}") == {}, f"rank 1: {code} {out} {err}")
+    for by in MPIRUNS:
+        for extra, words in (({by[2]: "1"}, f"{by[2]}=1 of {by[1]}=2: ranks are of one machine"),
+                             ({by[1]: "3"}, f"but this is {by[0]}=0 of {by[1]}=3"),
+                             ({"MASTER_PORT": "x"}, "MASTER_PORT=x in the environment")):
+            code, out, err = end(launch(0, *asked, by=by, **{by[2]: "0", **extra}))
+            expect(code == 1 and words in err, f"{by[0]}, {extra}: {err}")
+    for by, extra in [(by, {}) for by in (TORCHRUN, *MPIRUNS)] + [(MPIRUNS[0],
+                                                                    {"MASTER_PORT": PORT})]:
+        first, second = (launch(rank, *asked, "--json", by=by, **extra) for rank in (0, 1))
+        code, out, err = end(first)
+        expect(code == 0 and [p["tokens"] for p in json.loads(out)["prompts"]] == alone,
+               f"{by[0]}, rank 0: {code} {out} {err}")
+        code, out, err = end(second)
+        expect(code == 0 and json.loads(out or "{}") == {}, f"{by[0]}, rank 1: {code} {out} {err}")
 
 
 def check_killed(after):
