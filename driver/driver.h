@@ -63,6 +63,9 @@ struct rt_image {
 struct rt_dedge {
     rt_dnode from;
     bool programmatic;
+    /* Of a programmatic one: open as soon as all blocks of `from` have begun, whether or not they
+     * let others begin. For kernels that do not wait themselves: what they are behind is over. */
+    bool begun;
 };
 
 enum rt_node_type {

@@ -4,8 +4,15 @@
 #include <stdlib.h>
 #include <time.h>
 
+/* Edges out of it, from a launch that waits on: whether they may be programmatic, and of what kind
+ * then. */
+struct tail {
+    rt_dnode node;
+    bool overlapped, begun;
+};
+
 struct tails {
-    rt_dnode nodes[RT_MAX_TAILS];
+    struct tail at[RT_MAX_TAILS];
     uint32_t count;
 };
 
@@ -22,10 +29,9 @@ struct builder {
     rt_dstream capture_stream;
     struct rt_graph *graph;
     struct tails now;
-    rt_dnode overlapped; /* kernel that a launch behind it may overlap; null: none yet */
-    uint32_t branch;     /* that `now` is of */
-    struct tails fork;   /* the trunk's, which the other branches follow too */
-    struct tails ends;   /* of branches that are done */
+    uint32_t branch;   /* that `now` is of */
+    struct tails fork; /* the trunk's, which the other branches follow too */
+    struct tails ends; /* of branches that are done */
 };
 
 static uint64_t now_ns(void)
@@ -38,15 +44,27 @@ static uint64_t now_ns(void)
 static void edges_from_tails(const struct builder *b, bool programmatic,
                              struct rt_dedge edges[RT_MAX_TAILS])
 {
-    for (uint32_t i = 0; i < b->now.count; i++)
-        edges[i] = (struct rt_dedge){.from = b->now.nodes[i], .programmatic = programmatic};
+    for (uint32_t i = 0; i < b->now.count; i++) {
+        const struct tail *const tail = &b->now.at[i];
+        edges[i] = (struct rt_dedge){
+            .from = tail->node, .programmatic = programmatic, .begun = programmatic && tail->begun};
+    }
 }
 
-static void follow_one(struct builder *b, rt_dnode node)
+static void follow_one(struct builder *b, rt_dnode node, bool overlapped)
 {
-    b->now.nodes[0] = node;
+    b->now.at[0] = (struct tail){.node = node, .overlapped = overlapped};
     b->now.count = 1;
     b->graph->node_count++;
+}
+
+/* Edges into one node are of one kind. */
+static bool all_overlapped(const struct tails *tails)
+{
+    uint32_t i = 0;
+    while (i < tails->count && tails->at[i].overlapped)
+        i++;
+    return i == tails->count;
 }
 
 /* A kernel of ours may be overlapped, for it waits before it is over. A callback that put nothing
@@ -56,12 +74,10 @@ static enum rt_status add_launch(struct builder *b, const struct rt_launch *laun
 {
     struct rt_dedge edges[RT_MAX_TAILS];
     rt_dnode node;
-    const bool overlaps = b->now.count == 1 && b->now.nodes[0] == b->overlapped && launch->waits;
-    edges_from_tails(b, overlaps, edges);
+    edges_from_tails(b, launch->waits && all_overlapped(&b->now), edges);
     RT_TRY(RT_DRV(b->driver, err, graph_add_kernel,
                   (b->driver, b->graph->graph, launch, edges, b->now.count, &node)));
-    follow_one(b, node);
-    b->overlapped = node;
+    follow_one(b, node, true);
     return RT_OK;
 }
 
@@ -73,24 +89,38 @@ static enum rt_status add_work(struct builder *b, const struct rt_work *work, st
     edges_from_tails(b, false, edges);
     RT_TRY(RT_DRV(b->driver, err, graph_add_work,
                   (b->driver, b->graph->graph, work, edges, b->now.count, &node)));
-    follow_one(b, node);
+    follow_one(b, node, false);
     return RT_OK;
 }
 
-/* What a stage says of its kernels it says of none that was there before it: the tail still, where
- * it has put nothing on the stream. */
-static enum rt_status find_overlapped(struct builder *b, const struct rt_dedge *before,
-                                      uint32_t before_count, struct rt_error *err)
+static bool has(const struct tails *tails, rt_dnode node)
 {
+    uint32_t i = 0;
+    while (i < tails->count && tails->at[i].node != node)
+        i++;
+    return i < tails->count;
+}
+
+/* The tails that a capture has left, of which some may have been there before it. What a stage says
+ * of its kernels it says of none of those. A library's kernel has full edges into it, so whoever
+ * waits for its end has all before it behind it, and may be there as soon as it runs. */
+static enum rt_status take_tails(struct builder *b, const struct rt_stage *stage,
+                                 const rt_dnode *nodes, uint32_t count, struct rt_error *err)
+{
+    const struct tails before = b->now;
     struct rt_node_info info;
-    if (b->now.count != 1)
+    for (uint32_t i = 0; i < count; i++) {
+        b->now.at[i] = (struct tail){.node = nodes[i]};
+        for (uint32_t k = 0; k < before.count; k++)
+            if (before.at[k].node == nodes[i])
+                b->now.at[i] = before.at[k];
+    }
+    b->now.count = count;
+    if (!stage->overlapped || count != 1 || has(&before, nodes[0]))
         return RT_OK;
-    for (uint32_t i = 0; i < before_count; i++)
-        if (before[i].from == b->now.nodes[0])
-            return RT_OK;
-    RT_TRY(RT_DRV(b->driver, err, graph_node_info, (b->driver, b->now.nodes[0], &info)));
-    if (info.type == RT_NODE_KERNEL)
-        b->overlapped = b->now.nodes[0];
+    RT_TRY(RT_DRV(b->driver, err, graph_node_info, (b->driver, nodes[0], &info)));
+    b->now.at[0].overlapped = info.type == RT_NODE_KERNEL;
+    b->now.at[0].begun = stage->work->kind == RT_WORK_MATMUL;
     return RT_OK;
 }
 
@@ -101,31 +131,21 @@ static enum rt_status capture_stage(struct builder *b, const struct rt_stage *st
     struct rt_driver *const d = b->driver;
     rt_dgraph graph = b->graph->graph;
     struct rt_dedge edges[RT_MAX_TAILS];
-    const uint32_t edge_count = b->now.count;
+    rt_dnode nodes[RT_MAX_TAILS];
     uint32_t tail_count = 0;
     edges_from_tails(b, false, edges);
-    RT_TRY(RT_DRV(d, err, graph_capture_begin, (d, graph, b->capture_stream, edges, edge_count)));
+    RT_TRY(RT_DRV(d, err, graph_capture_begin, (d, graph, b->capture_stream, edges, b->now.count)));
     const enum rt_status status = rt_work_put(stage->work, d, false, b->capture_stream, err);
     const int ended =
-        d->graph_capture_end(d, graph, b->capture_stream, b->now.nodes, RT_MAX_TAILS, &tail_count);
+        d->graph_capture_end(d, graph, b->capture_stream, nodes, RT_MAX_TAILS, &tail_count);
     RT_TRY(status);
     if (ended != 0)
         return rt_driver_fail(d, err, RT_DOP_graph_capture_end, ended, __FILE__, __LINE__);
     RT_REQUIRE(tail_count <= RT_MAX_TAILS, err, RT_ERR_CALLBACK,
                "the stage's function left %u branches, at most %d can be joined", tail_count,
                RT_MAX_TAILS);
-    b->now.count = tail_count;
-    if (stage->overlapped)
-        RT_TRY(find_overlapped(b, edges, edge_count, err));
+    RT_TRY(take_tails(b, stage, nodes, tail_count, err));
     return RT_DRV(d, err, graph_nodes, (d, graph, NULL, &b->graph->node_count));
-}
-
-static bool has(const struct tails *tails, rt_dnode node)
-{
-    uint32_t i = 0;
-    while (i < tails->count && tails->nodes[i] != node)
-        i++;
-    return i < tails->count;
 }
 
 /* Branches that put nothing on the stream end where they began. */
@@ -133,38 +153,41 @@ static enum rt_status end_branch(struct builder *b, struct rt_error *err)
 {
     struct tails *const ends = &b->ends;
     for (uint32_t i = 0; i < b->now.count; i++) {
-        if (has(ends, b->now.nodes[i]))
+        if (has(ends, b->now.at[i].node))
             continue;
         RT_REQUIRE(ends->count < RT_MAX_TAILS, err, RT_ERR_CALLBACK,
                    "the functions of stages beside each other left more than %d branches, which is "
                    "what can be joined",
                    RT_MAX_TAILS);
-        ends->nodes[ends->count++] = b->now.nodes[i];
+        ends->at[ends->count++] = b->now.at[i];
     }
     return RT_OK;
 }
 
-/* Edges out of a fork and into a join are full: what may overlap is known of a chain alone. */
-static enum rt_status enter_branch(struct builder *b, uint32_t branch, struct rt_error *err)
+/* Edges out of a fork and into a join are full, but those of tight branches. */
+static enum rt_status enter_branch(struct builder *b, const struct rt_stage *stage,
+                                   struct rt_error *err)
 {
-    if (branch == b->branch)
+    if (stage->branch == b->branch)
         return RT_OK;
+    const bool tight = stage->branch == RT_TRUNK ? stage[-1].tight : stage->tight;
     if (b->branch == RT_TRUNK)
         b->fork = b->now;
     else
         RT_TRY(end_branch(b, err));
-    b->now = branch == RT_TRUNK ? b->ends : b->fork;
-    if (branch == RT_TRUNK)
+    b->now = stage->branch == RT_TRUNK ? b->ends : b->fork;
+    for (uint32_t i = 0; i < b->now.count; i++)
+        b->now.at[i].overlapped = b->now.at[i].overlapped && tight;
+    if (stage->branch == RT_TRUNK)
         b->ends.count = 0;
-    b->overlapped = NULL;
-    b->branch = branch;
+    b->branch = stage->branch;
     return RT_OK;
 }
 
 static enum rt_status add_stage(struct builder *b, const struct rt_stage *stage,
                                 struct rt_error *err)
 {
-    RT_TRY(enter_branch(b, stage->branch, err));
+    RT_TRY(enter_branch(b, stage, err));
     if (stage->work->kind == RT_WORK_LAUNCH)
         return add_launch(b, &stage->work->launch, err);
     if (b->driver->caps.kind == RT_DEVICE_KIND_HOST)
@@ -212,8 +235,10 @@ static enum rt_status capture_all(struct builder *b, struct rt_error *err)
     rt_dgraph graph = b->graph->graph;
     RT_TRY(RT_DRV(d, err, graph_capture_begin, (d, graph, b->capture_stream, NULL, 0)));
     const enum rt_status status = capture_stages(b, err);
-    const int ended = d->graph_capture_end(d, graph, b->capture_stream, b->now.nodes, RT_MAX_TAILS,
-                                           &b->now.count);
+    rt_dnode tails[RT_MAX_TAILS];
+    uint32_t tail_count;
+    const int ended =
+        d->graph_capture_end(d, graph, b->capture_stream, tails, RT_MAX_TAILS, &tail_count);
     RT_TRY(status);
     if (ended != 0)
         return rt_driver_fail(d, err, RT_DOP_graph_capture_end, ended, __FILE__, __LINE__);

@@ -35,7 +35,8 @@ enum rt_status rt_program_add(struct rt_program *p, const char *label, uint32_t 
     }
     *copy = *work;
     struct rt_stage *const stage = &p->stages[p->count++];
-    *stage = (struct rt_stage){.layer = layer, .branch = p->branch, .work = copy};
+    *stage =
+        (struct rt_stage){.layer = layer, .branch = p->branch, .tight = p->tight, .work = copy};
     (void)snprintf(stage->label, sizeof(stage->label), "%s", label);
     return RT_OK;
 }
@@ -89,12 +90,26 @@ uint32_t rt_program_before(const struct rt_program *p, uint32_t i, uint32_t befo
     return branch == RT_TRUNK ? ends_of(p, i, before) : fork_of(p, i, before);
 }
 
+static bool may_be_overlapped(const struct rt_stage *stage)
+{
+    return stage->work->kind == RT_WORK_LAUNCH || stage->overlapped;
+}
+
 bool rt_program_edge_programmatic(const struct rt_program *p, uint32_t i)
 {
     const struct rt_stage *const stage = &p->stages[i];
-    return i > 0 && stage[-1].branch == stage->branch &&
-           (stage[-1].work->kind == RT_WORK_LAUNCH || stage[-1].overlapped) &&
-           stage->work->kind == RT_WORK_LAUNCH && stage->work->launch.waits;
+    uint32_t before[RT_MAX_BRANCHES];
+    if (i == 0 || stage->work->kind != RT_WORK_LAUNCH || !stage->work->launch.waits ||
+        !may_be_overlapped(&stage[-1]))
+        return false;
+    const uint32_t count = rt_program_before(p, i, before);
+    for (uint32_t k = 0; k < count; k++) {
+        const struct rt_stage *const other = &p->stages[before[k]];
+        const bool tight = other->branch == stage->branch || other->tight || stage->tight;
+        if (!tight || !may_be_overlapped(other))
+            return false;
+    }
+    return count > 0;
 }
 
 enum rt_status rt_program_stage_failed(const struct rt_program *p, uint32_t i,

@@ -10,7 +10,9 @@
  * they are of branches: a branch is a chain that begins behind the trunk's last stage in front of
  * it, and the trunk goes on behind the ends of all of them. In the list the stages of a branch
  * stand together, and all branches between the same two stages of the trunk. What those of one
- * write, no other branch beside it touches: on a stream they run one after the other.
+ * write, no other branch beside it touches: on a stream they run one after the other. Edges where
+ * branches begin and end are full, but those of tight ones, which are for single kernels that are
+ * shorter than an edge is.
  *
  *   list   t0  a1  a2  b1  t3          t0 ─┬─ a1 ─ a2 ─┬─ t3
  *   branch 0   1   1   2   0               └─── b1 ────┘
@@ -39,6 +41,7 @@ struct rt_stage {
     enum rt_stage_trust trust;
     /* Of what is no launch: its last kernel may be overlapped by a launch behind it. */
     bool overlapped;
+    bool tight;                         /* of its branch, and of those beside it */
     char reason[RT_STAGE_REASON_BYTES]; /* why this work and not another; "": nobody asks */
 };
 
@@ -46,7 +49,8 @@ struct rt_program {
     struct rt_graph_spec spec;
     struct rt_stage *stages;
     uint32_t count, capacity;
-    uint32_t branch;                  /* of what is appended now */
+    uint32_t branch;                  /* of what is appended now, */
+    bool tight;                       /* and whether that is a tight one */
     char form[RT_STAGE_REASON_BYTES]; /* of a graph's blocks, and why; "": nobody asks */
 };
 
@@ -63,10 +67,10 @@ void rt_program_free(struct rt_program *p);
 uint32_t rt_program_before(const struct rt_program *p, uint32_t i,
                            uint32_t before[RT_MAX_BRANCHES]);
 
-/* The edge from stage i-1 into stage i may be programmatic: stage i is a launch that waits, and in
- * front of it, in the same branch, is a launch or what may be overlapped. Of the latter the builder
- * sees what has been captured, and makes the edge so where that ends in one kernel; on a stream the
- * driver does. Where branches begin and end edges are full. */
+/* The edges into stage i may be programmatic: stage i is a launch that waits, and in front of it,
+ * in the graph and in the list, is a launch or what may be overlapped. Of the latter the builder
+ * sees what has been captured, and makes the edge so where that ends in one kernel; on a stream
+ * the driver does. Where branches that are not tight begin and end edges are full. */
 bool rt_program_edge_programmatic(const struct rt_program *p, uint32_t i);
 
 /* Puts graph and stage before the story in err and returns `status`. */

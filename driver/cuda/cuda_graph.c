@@ -35,7 +35,8 @@ static CUresult edges_make(const struct rt_dedge *edges, uint32_t count, struct 
     for (uint32_t i = 0; i < count; i++) {
         out->from[i] = (CUgraphNode)edges[i].from;
         if (edges[i].programmatic) {
-            out->data[i].from_port = CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC;
+            out->data[i].from_port = edges[i].begun ? CU_GRAPH_KERNEL_NODE_PORT_LAUNCH_ORDER
+                                                    : CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC;
             out->data[i].type = CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC;
         }
     }

@@ -39,11 +39,25 @@ static int spy_add_kernel(struct rt_driver *d, rt_dgraph g, const struct rt_laun
     return failed;
 }
 
+/* A product, which the library of a device that captures puts on the stream as `c` says. */
+static inline void add_product(struct rt_program *p, struct capture_call *c, const char *label)
+{
+    const struct rt_work work = {.kind = RT_WORK_MATMUL, .matmul = {.a = (uintptr_t)c}};
+    assert_int_equal(rt_program_add(p, label, 0, &work, NULL), RT_OK);
+}
+
+static inline int spy_matmul(struct rt_driver *d, const struct rt_matmul *m, rt_dstream stream)
+{
+    (void)d;
+    return capture_bench_put((void *)(uintptr_t)m->a, stream);
+}
+
 static inline void open_capturing(struct spy *s)
 {
     memset(s, 0, sizeof(*s));
     capture_bench_open(&s->capture);
     s->capture.bench.d.graph_add_kernel = spy_add_kernel;
+    s->capture.bench.d.matmul = spy_matmul;
 }
 
 static inline void add_launch(struct rt_program *p, const struct host_bench *b, const char *label,

@@ -56,7 +56,7 @@ struct CUgraphNode_st {
     unsigned cluster_x;
     bool cooperative;
     CUgraphNode from[MAX_EDGES];
-    bool early[MAX_EDGES]; /* that edge is programmatic */
+    int early[MAX_EDGES]; /* that edge's port: 1 and 2 are programmatic */
     size_t from_count;
     bool serialized; /* launched with programmatic stream serialization */
     CUdeviceptr dst;
@@ -100,8 +100,8 @@ extern struct fake_state fake;
 /* The functions of fake_cuda_graph.c; those of fake_cuda.c are null here. */
 extern const struct rt_cuda_api fake_graph_api;
 
-/* For tests that see no cuda.h: the i-th edge into a node of a graph is programmatic. */
-bool fake_edge_is_early(const void *node, size_t i);
+/* For tests that see no cuda.h: the port that the i-th edge into a node of a graph leaves. */
+int fake_edge_early(const void *node, size_t i);
 
 bool fake_fails(const char *name);
 /* One live allocation holds [p, p + bytes). */

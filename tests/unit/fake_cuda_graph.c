@@ -47,10 +47,10 @@ static CUgraphNode append(CUgraph g, CUgraphNodeType type, const CUgraphNode *fr
     return n;
 }
 
-bool fake_edge_is_early(const void *node, size_t i)
+int fake_edge_early(const void *node, size_t i)
 {
     const struct CUgraphNode_st *const n = node;
-    return i < n->from_count && n->early[i];
+    return i < n->from_count ? n->early[i] : 0;
 }
 
 static void set_params(CUgraphNode n, CUkernel k, void **params)
@@ -68,9 +68,10 @@ static bool edges_valid(const CUgraphNode *from, const CUgraphEdgeData *data, si
 {
     for (size_t i = 0; data && i < count; i++) {
         const bool programmatic = data[i].type == CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC;
-        const int port = programmatic ? CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC : 0;
-        if (data[i].from_port != port || data[i].to_port != 0 || !from[i] ||
-            (programmatic && from[i]->type != CU_GRAPH_NODE_TYPE_KERNEL))
+        const bool early_port = data[i].from_port == CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC ||
+                                data[i].from_port == CU_GRAPH_KERNEL_NODE_PORT_LAUNCH_ORDER;
+        if ((programmatic ? !early_port : data[i].from_port != 0) || data[i].to_port != 0 ||
+            !from[i] || (programmatic && from[i]->type != CU_GRAPH_NODE_TYPE_KERNEL))
             return false;
     }
     return true;
@@ -92,7 +93,7 @@ static CUresult fake_GraphAddNode(CUgraphNode *out, CUgraph g, const CUgraphNode
     n->params.blockDimZ = p->kernel.blockDimZ;
     n->params.sharedMemBytes = p->kernel.sharedMemBytes;
     for (size_t i = 0; data && i < count; i++)
-        n->early[i] = data[i].type == CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC;
+        n->early[i] = data[i].from_port; /* with a type that goes with it */
     set_params(n, p->kernel.kern, p->kernel.kernelParams);
     *out = n;
     return CUDA_SUCCESS;

@@ -47,6 +47,46 @@ static void test_branches(void **state)
     capture_bench_close(&s.capture);
 }
 
+/* A library's kernel in the trunk, and behind it in tight branches one of ours and a library's:
+ * edges out of the library's are open when it has begun, those out of ours when it says so. */
+static void test_tight_branches(void **state)
+{
+    (void)state;
+    for (uint32_t full = 0; full < 4; full++) { /* bits: the product in trunk, in branch is full */
+        struct spy s;
+        struct rt_program p = {0};
+        struct rt_graph g;
+        open_capturing(&s);
+        struct host_bench *const b = &s.capture.bench;
+        struct capture_call product = {.capture = &s.capture, .branches = 1};
+        add_launch(&p, b, "before", 1, true);
+        add_product(&p, &product, "trunk");
+        p.stages[1].overlapped = !(full & 1);
+        p.tight = true;
+        p.branch = 1;
+        add_product(&p, &product, "a");
+        p.stages[2].overlapped = !(full & 2);
+        p.branch = 2;
+        add_launch(&p, b, "b", 2, true);
+        p.tight = false;
+        p.branch = RT_TRUNK;
+        add_launch(&p, b, "join", 3, true);
+        assert_int_equal(rt_graph_build(&p, &b->d, NULL, &g, NULL), RT_OK);
+        const struct added *const fork = &s.added[1], *const join = &s.added[2];
+        assert_int_equal(fork->edge_count, 1);
+        assert_int_equal(fork->edges[0].programmatic, !(full & 1));
+        assert_int_equal(fork->edges[0].begun, !(full & 1));
+        assert_int_equal(join->edge_count, 2);
+        assert_edge(join, 1, fork->node, !(full & 2));
+        assert_int_equal(join->edges[0].programmatic, !(full & 2));
+        assert_int_equal(join->edges[0].begun, !(full & 2));
+        assert_false(join->edges[1].begun);
+        rt_graph_free(&g, &b->d);
+        rt_program_free(&p);
+        capture_bench_close(&s.capture);
+    }
+}
+
 /* More ends than can be joined are refused where they would be. */
 static void test_too_many_ends(void **state)
 {
@@ -80,6 +120,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_branches),
+        cmocka_unit_test(test_tight_branches),
         cmocka_unit_test(test_too_many_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -297,11 +297,46 @@ static void test_stages_that_may_be_overlapped(void **state)
         build_around(&s, &p, &stage, cases[i].overlapped, cases[i].waits);
         const struct added *const behind = &s.added[1];
         for (uint32_t k = 0; k < behind->edge_count; k++)
-            if (behind->edges[k].programmatic != cases[i].programmatic)
+            if (behind->edges[k].programmatic != cases[i].programmatic || behind->edges[k].begun)
                 fail_msg("case %zu: edge %u is %s", i, k,
                          cases[i].programmatic ? "a full one" : "programmatic");
         assert_int_equal(behind->edge_count, cases[i].stage.branches + cases[i].stage.beside +
                                                  (cases[i].stage.branches == 0));
+        rt_program_free(&p);
+        capture_bench_close(&s.capture);
+    }
+}
+
+/* A library's last kernel: a launch that waits may be there as soon as it runs. */
+static void test_products_that_may_be_overlapped(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t kernels; /* the product leaves, none behind the other */
+        bool overlapped, waits, early;
+    } cases[] = {{1, true, true, true},
+                 {1, false, true, false},
+                 {1, true, false, false},
+                 {2, true, true, false}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct spy s;
+        struct rt_program p = {0};
+        struct rt_graph g;
+        open_capturing(&s);
+        struct host_bench *const b = &s.capture.bench;
+        struct capture_call product = {.capture = &s.capture, .branches = cases[i].kernels};
+        add_launch(&p, b, "a", 1, true);
+        add_product(&p, &product, "b");
+        p.stages[1].overlapped = cases[i].overlapped;
+        add_launch(&p, b, "c", 3, cases[i].waits);
+        add_launch(&p, b, "d", 4, true);
+        assert_int_equal(rt_graph_build(&p, &b->d, NULL, &g, NULL), RT_OK);
+        assert_int_equal(s.added[1].edge_count, cases[i].kernels);
+        assert_int_equal(s.added[1].edges[0].programmatic, cases[i].early);
+        assert_int_equal(s.added[1].edges[0].begun, cases[i].early);
+        assert_edge(&s.added[2], 0, s.added[1].node, true);
+        assert_false(s.added[2].edges[0].begun); /* ours says when */
+        rt_graph_free(&g, &b->d);
         rt_program_free(&p);
         capture_bench_close(&s.capture);
     }
@@ -531,6 +566,7 @@ int main(void)
         cmocka_unit_test(test_edges_follow_the_tails),
         cmocka_unit_test(test_two_tails_are_never_programmatic),
         cmocka_unit_test(test_stages_that_may_be_overlapped),
+        cmocka_unit_test(test_products_that_may_be_overlapped),
         cmocka_unit_test(test_an_empty_stage_says_nothing_of_others),
         cmocka_unit_test(test_captures_at_the_start_of_the_graph),
         cmocka_unit_test(test_failing_capture_callback_ends_the_capture),

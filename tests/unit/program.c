@@ -211,6 +211,44 @@ static void test_branches(void **state)
     host_bench_close(&b);
 }
 
+/* t0 - a1, b2 - t3 of tight branches, whose stages are launches, a call and a call that may be
+ * overlapped, in the place `odd`: which edges may be programmatic. */
+static void test_tight_branches(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t odd; /* 4: none */
+        bool overlapped, programmatic[4];
+    } cases[] = {
+        {4, false, {false, true, true, true}}, {0, false, {false, false, false, true}},
+        {0, true, {false, true, true, true}},  {1, false, {false, false, false, false}},
+        {1, true, {false, false, true, true}}, {2, false, {false, true, false, false}},
+        {2, true, {false, true, false, true}},
+    };
+    static const uint32_t branches[] = {RT_TRUNK, 1, 2, RT_TRUNK};
+    struct host_bench b;
+    host_bench_open(&b);
+    for (size_t k = 0; k < sizeof(cases) / sizeof(cases[0]); k++) {
+        struct rt_program p = {0};
+        struct call c = {.bench = &b};
+        for (uint32_t i = 0; i < 4; i++) {
+            p.branch = branches[i];
+            p.tight = p.branch != RT_TRUNK;
+            if (i == cases[k].odd)
+                add_call(&p, &c, "odd");
+            else
+                add_launch(&p, &b, "launch", i, true);
+            p.stages[i].overlapped = i == cases[k].odd && cases[k].overlapped;
+        }
+        for (uint32_t i = 0; i < 4; i++)
+            if (rt_program_edge_programmatic(&p, i) != cases[k].programmatic[i])
+                fail_msg("case %zu: stage %u is %s", k, i,
+                         cases[k].programmatic[i] ? "not" : "programmatic");
+        rt_program_free(&p);
+    }
+    host_bench_close(&b);
+}
+
 static void test_empty_program_runs(void **state)
 {
     (void)state;
@@ -274,6 +312,7 @@ int main(void)
         cmocka_unit_test(test_growth_keeps_order_and_addresses),
         cmocka_unit_test(test_run_walks_in_order_with_safe_edges),
         cmocka_unit_test(test_branches),
+        cmocka_unit_test(test_tight_branches),
         cmocka_unit_test(test_empty_program_runs),
         cmocka_unit_test(test_failing_callback_is_named),
         cmocka_unit_test(test_every_failing_launch_is_named),
