@@ -17,7 +17,7 @@
 #define RT_OWN_LARGE_MOST_SM_ROWS 256u
 /* Of more vectors, where a kernel of ours takes them: how many, of how many bytes in all, which
  * every block reads, and of how many heads (docs/notebook.md, "Many vectors"). */
-#define RT_OWN_MANY_MOST_VECTORS 32u
+#define RT_OWN_MANY_MOST_VECTORS 64u
 #define RT_OWN_MANY_MOST_VECTOR_BYTES (UINT64_C(128) << 10)
 #define RT_OWN_MANY_MOST_HEADS 32u
 /* What a library may use for one product. */

@@ -42,13 +42,6 @@ static const struct rt_config *config_of(const struct recipe *b)
     return &b->s->blueprint->config;
 }
 
-/* Elements of a data tensor are of the configuration's precision. */
-static void *behind(const struct recipe *b, void *base, uint64_t elements)
-{
-    const bool is_f32 = config_of(b)->precision == RT_PRECISION_F32;
-    return (char *)base + elements * (is_f32 ? sizeof(float) : sizeof(uint16_t));
-}
-
 /* ---- weights --------------------------------------------------------------------------------- */
 
 /* A head's W_UK [P, L] or W_UV [V, L] in kv_b_proj as it lies, of head `head` and those behind it:
@@ -86,7 +79,7 @@ static struct rt_matmul matmul_of(const struct recipe *b, const struct product *
         .a = (uintptr_t)p->x.base,
         .b = (uintptr_t)w->base,
         .bias = (uintptr_t)w->bias,
-        .d = (uintptr_t)behind(b, p->y.base, column),
+        .d = (uintptr_t)rt_recipe_behind(b, p->y.base, column),
         .input_dtype = is_f32 ? RT_DTYPE_F32 : RT_DTYPE_BF16,
         .weight_dtype = RT_DTYPE_BF16,
         .output_dtype = is_f32 ? RT_DTYPE_F32 : RT_DTYPE_BF16,
@@ -137,8 +130,8 @@ static uint32_t library_vectors(const struct product *p)
 static struct product slice_of(const struct recipe *b, const struct product *p, uint32_t first)
 {
     struct product slice = *p;
-    slice.x.base = behind(b, p->x.base, (uint64_t)first * (uint64_t)p->x.row_stride);
-    slice.y.base = behind(b, p->y.base, (uint64_t)first * (uint64_t)p->y.row_stride);
+    slice.x.base = rt_recipe_behind(b, p->x.base, (uint64_t)first * (uint64_t)p->x.row_stride);
+    slice.y.base = rt_recipe_behind(b, p->y.base, (uint64_t)first * (uint64_t)p->y.row_stride);
     slice.vectors = rt_min_u32(rt_recipe_tokens(b) - first, library_vectors(p));
     return slice;
 }
@@ -258,6 +251,9 @@ static enum rt_status add_slice(struct recipe *b, uint32_t layer, const struct p
     for (uint32_t i = 0; i < count; i++) {
         const struct rt_work work = {.kind = RT_WORK_MATMUL, .matmul = m[i]};
         RT_TRY(rt_recipe_add(b, slice->name, layer, &work));
+        /* Its kernels begin when all before them is over: whoever waits for them waits for that. */
+        b->p->stages[b->p->count - 1].overlapped =
+            b->s->blueprint->caps.kind != RT_DEVICE_KIND_HOST;
     }
     return RT_OK;
 }
@@ -280,7 +276,7 @@ static enum rt_status add_by_kernel(struct recipe *b, uint32_t layer, const stru
     first.w[1].rows = 0;
     second.w[0] = p->w[1];
     second.w[1].rows = 0;
-    second.y.base = behind(b, p->y.base, p->w[0].rows);
+    second.y.base = rt_recipe_behind(b, p->y.base, p->w[0].rows);
     RT_TRY(add_own(b, layer, &first));
     return add_own(b, layer, &second);
 }
@@ -352,45 +348,11 @@ static struct product q_b(const struct recipe *b, uint32_t layer)
     };
 }
 
-/* The whole node, to be left without the parts that are not wanted. */
-static struct rt_preattend_params preattend(const struct recipe *b, uint32_t layer)
+/* A preattend norms what q_b multiplies, in a node of its own. */
+static bool norms_in_front(const struct recipe *b, const struct product *q)
 {
-    const struct rt_config *c = config_of(b);
-    const struct rt_dims *dims = &b->s->blueprint->placement.dims;
-    const uint32_t a = dims->a_width,
-                   head = c->block.qk_nope_head_dim + c->geometry.qk_rope_head_dim;
-    const uint32_t q_row = c->block.q_lora_rank ? dims->q_width : a;
-    void *const first = rt_recipe_at_span(b, RT_TENSOR_QKV_A, 0, a);
-    const struct rt_tokens_view tokens = {
-        .base = first, .row_stride = (int64_t)b->query_len * a, .token_stride = a};
-    struct rt_preattend_params p = {
-        .rows = rt_recipe_rows_view(b),
-        .kv = rt_recipe_kv_view(b, layer),
-        .q_a = tokens,
-        .kv_a = tokens,
-        .q_in = {.base = c->block.q_lora_rank ? rt_recipe_at_span(b, RT_TENSOR_Q_FULL, 0, q_row)
-                                              : first,
-                 .row_stride = (int64_t)b->query_len * q_row,
-                 .token_stride = q_row,
-                 .head_stride = head},
-        .q_out = rt_recipe_heads_view(b, RT_TENSOR_Q, 0, dims->kv.d_qk),
-        .q_a_norm =
-            rt_recipe_norm(b, layer, RT_WEIGHT_Q_A_NORM, c->block.norm_eps, c->block.q_a_scale),
-        .kv_a_norm =
-            rt_recipe_norm(b, layer, RT_WEIGHT_KV_A_NORM, c->block.norm_eps, c->block.kv_a_scale),
-        .rope = rt_recipe_rope_view(b),
-        .place = rt_recipe_has_context(b) ? rt_recipe_at_span(b, RT_TENSOR_OWN_PLACE, 0, 1) : NULL,
-        .heads = c->geometry.heads,
-        .nope_dim = c->block.qk_nope_head_dim,
-        .latent_dim = c->geometry.kv_lora_rank,
-        .rope_dim = c->geometry.qk_rope_head_dim,
-        .is_f32 = c->precision == RT_PRECISION_F32,
-        /* What stands in front of a schedule was complete before that let its successor begin. The
-         * one of listed keys stands behind this, so the first layer has none in front. */
-        .early = !rt_spec_is_chunk(b->spec) && !(rt_recipe_is_listed(b) && layer == 0),
-    };
-    p.kv_a.base = behind(b, first, a - p.latent_dim - p.rope_dim);
-    return p;
+    const char *reason;
+    return by_library(b, q, &reason) || norms_apart(b, q);
 }
 
 /* By the library, behind the cache's new tokens: an expanded chunk has more to do meanwhile. */
@@ -410,11 +372,10 @@ static enum rt_status add_query(struct recipe *b, uint32_t layer, struct rt_prea
         RT_TRY(rt_recipe_add_input_norm(b, layer));
     const struct product a = qkv_a(b, layer);
     RT_TRY(add_product(b, layer, &a));
-    struct rt_preattend_params rest = preattend(b, layer);
+    struct rt_preattend_params rest = rt_recipe_preattend_params(b, layer);
     if (config_of(b)->block.q_lora_rank) {
         struct product q = q_b(b, layer);
-        const char *reason;
-        if (by_library(b, &q, &reason) || norms_apart(b, &q)) {
+        if (norms_in_front(b, &q)) {
             struct rt_preattend_params first = rest;
             first.q_in.base = NULL;
             rest.kv_a.base = NULL;
@@ -439,7 +400,7 @@ enum rt_status rt_recipe_add_query(struct recipe *b, uint32_t layer)
 
 struct rt_heads_view rt_recipe_full_query(const struct recipe *b)
 {
-    return preattend(b, 0).q_in;
+    return rt_recipe_preattend_params(b, 0).q_in;
 }
 
 enum rt_status rt_recipe_add_expansion(struct recipe *b, uint32_t layer)
@@ -482,7 +443,7 @@ static struct product absorb(const struct recipe *b, uint32_t layer,
 
 enum rt_status rt_recipe_add_absorption(struct recipe *b, uint32_t layer)
 {
-    const struct rt_preattend_params q = preattend(b, layer);
+    const struct rt_preattend_params q = rt_recipe_preattend_params(b, layer);
     const struct product p = absorb(b, layer, &q.q_in);
     return add_product(b, layer, &p);
 }
@@ -522,6 +483,30 @@ static enum rt_status add_shared(struct recipe *b, uint32_t layer, const char *r
     return RT_OK;
 }
 
+/* The product reads nothing that preattend writes: there are no factors, and queries of padding,
+ * which preattend makes zeros, are zeros already, for so is what q_b has multiplied. */
+static bool may_be_beside(const struct recipe *b, uint32_t layer,
+                          const struct rt_preattend_params *preattend)
+{
+    if (preattend->rope.query_scale || config_of(b)->block.q_lora_rank == 0)
+        return false;
+    const struct product q = q_b(b, layer);
+    return norms_in_front(b, &q) && !q.w[0].bias;
+}
+
+static enum rt_status add_beside(struct recipe *b, uint32_t layer, const struct product *product,
+                                 const struct rt_preattend_params *preattend)
+{
+    b->p->tight = true;
+    b->p->branch = 1;
+    RT_TRY(add_product(b, layer, product));
+    b->p->branch = 2;
+    RT_TRY(rt_recipe_add_preattend(b, layer, preattend));
+    b->p->branch = RT_TRUNK;
+    b->p->tight = false;
+    return RT_OK;
+}
+
 /* From q and latent to what attention reads. */
 static enum rt_status add_absorbed(struct recipe *b, uint32_t layer,
                                    const struct rt_preattend_params *preattend)
@@ -534,8 +519,11 @@ static enum rt_status add_absorbed(struct recipe *b, uint32_t layer,
     if (!by_library(b, &p, &reason) && may_share(&p, both.absorb.m) &&
         resolve_shared(b, &both, &variant))
         return add_shared(b, layer, reason, &both, &variant);
-    RT_TRY(rt_recipe_add_preattend(b, layer, preattend));
-    return add_product(b, layer, &p);
+    if (!may_be_beside(b, layer, preattend)) {
+        RT_TRY(rt_recipe_add_preattend(b, layer, preattend));
+        return add_product(b, layer, &p);
+    }
+    return add_beside(b, layer, &p, preattend);
 }
 
 enum rt_status rt_recipe_add_values(struct recipe *b, uint32_t layer)

@@ -150,6 +150,10 @@ static inline rt_addr rt_recipe_workspace(const struct recipe *b)
 void *rt_recipe_at_span(const struct recipe *b, enum rt_tensor_id id, uint32_t layer,
                         uint64_t width);
 
+/* So many elements behind `base` in a data tensor, whose elements are of the configuration's
+ * precision. */
+void *rt_recipe_behind(const struct recipe *b, void *base, uint64_t elements);
+
 /* Of one of a layer's weights as it lies; bias RT_WEIGHT_COUNT: none. */
 struct rt_weight_view rt_recipe_weight(const struct recipe *b, uint32_t layer, enum rt_weight_id id,
                                        enum rt_weight_id bias);
@@ -158,6 +162,8 @@ struct rt_norm_view rt_weights_norm(const struct rt_weights *weights, const stru
 struct rt_norm_view rt_recipe_norm(const struct recipe *b, uint32_t layer, enum rt_weight_id id,
                                    double eps, double scale);
 struct rt_rope_view rt_recipe_rope_view(const struct recipe *b);
+/* The whole node of the span's tokens, to be left without the parts that are not wanted. */
+struct rt_preattend_params rt_recipe_preattend_params(const struct recipe *b, uint32_t layer);
 
 struct rt_rows_view rt_recipe_rows_view(const struct recipe *b);
 struct rt_kv_view rt_recipe_kv_view(const struct recipe *b, uint32_t layer);

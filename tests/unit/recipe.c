@@ -289,6 +289,61 @@ static void test_branches(void **state)
     expect_layer(&c, 512, 8, NO_LOW_RANK);
 }
 
+/* ---- branches of a step ---------------------------------------------------------------------- */
+
+static const struct rt_stage *find_stage(const struct rt_program *p, uint32_t layer,
+                                         const char *name, uint32_t branch)
+{
+    for (uint32_t i = 0; i < p->count; i++)
+        if (p->stages[i].layer == layer && p->stages[i].branch == branch &&
+            strncmp(p->stages[i].label, name, strlen(name)) == 0)
+            return &p->stages[i];
+    fail_msg("no %s in branch %u of layer %u", name, branch, layer);
+    return NULL;
+}
+
+/* A step's rows: W_UK and preattend are beside each other, but where preattend scales what W_UK
+ * reads, and whoever is behind a library's product may be there while that runs. */
+static void check_beside(const struct rt_config *c, const char *want, bool beside)
+{
+    struct planned x;
+    struct rt_error err = {0};
+    struct rt_program p = {0};
+    char text[512];
+    plan(&x, c);
+    if (rt_recipe_make(&x.source, &x.b->specs[0], NULL, &p, &err) != RT_OK)
+        fail_msg("%s", err.message);
+    describe_layer(&p, text, sizeof(text));
+    assert_string_equal(text, want);
+    check_workspaces(&p, &x.b->placement);
+    for (uint32_t i = 0; i < p.count; i++) {
+        assert_int_equal(p.stages[i].overlapped, p.stages[i].work->kind == RT_WORK_MATMUL);
+        assert_int_equal(p.stages[i].tight, p.stages[i].branch != RT_TRUNK);
+    }
+    const struct rt_stage *behind[] = {find_stage(&p, 1, "preattend", beside ? 2 : RT_TRUNK),
+                                       find_stage(&p, 1, "attend", RT_TRUNK)};
+    for (uint32_t i = 0; i < 2; i++)
+        assert_true(rt_program_edge_programmatic(&p, (uint32_t)(behind[i] - p.stages)));
+    rt_program_free(&p);
+    forget(&x);
+}
+
+static void test_beside(void **state)
+{
+    (void)state;
+    struct rt_config c = block_config();
+    c.geometry.layers = 2;
+    c.projections = RT_PROJECTIONS_CUBLASLT;
+    check_beside(&c, "qkv_a preattend q_b | 1 w_uk | 2 preattend | attend reduce w_uv o_proj ",
+                 true);
+    c.block.rope.original_max_length = 64;
+    c.block.rope.query_scale_beta = 0.1;
+    check_beside(&c, "qkv_a preattend q_b preattend w_uk attend reduce w_uv o_proj ", false);
+    c.block.rope.query_scale_beta = 0;
+    c.block.q_lora_rank = 0; /* queries of padding are what hidden is there */
+    check_beside(&c, "qkv_a preattend w_uk attend reduce w_uv o_proj ", false);
+}
+
 /* ---- listed keys ----------------------------------------------------------------------------- */
 
 static uint32_t is_early(const struct rt_program *p, const char *label)
@@ -353,7 +408,7 @@ int main(void)
         cmocka_unit_test(test_masks_are_whole), cmocka_unit_test(test_listed_blocks),
         cmocka_unit_test(test_shared_node),     cmocka_unit_test(test_weights_lie_as_they_do),
         cmocka_unit_test(test_sm90_by_name),    cmocka_unit_test(test_wide_norm),
-        cmocka_unit_test(test_branches),
+        cmocka_unit_test(test_branches),        cmocka_unit_test(test_beside),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
