@@ -40,11 +40,11 @@ extern "C" __global__ void __launch_bounds__(RT_APPEND_WARPS *RT_WARP_LANES)
     const uint32_t index = blockIdx.x * RT_APPEND_WARPS + threadIdx.x / RT_WARP_LANES;
     const uint32_t row = index / a.rows.q_len, token = index - row * a.rows.q_len;
     const rt_divisor<uint32_t> page_size(a.kv.page_size);
+    rt_pdl_launch_dependents(); /* as in append.cu */
     rt_settle(row + 1);
     rt_settle(token + 1);
     rt_settle(page_size.inverse);
     rt_pdl_wait();
-    rt_pdl_launch_dependents();
     if (row >= a.rows.count)
         return;
 
