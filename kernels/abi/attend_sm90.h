@@ -16,15 +16,16 @@
  * than a hundred cycles whatever its size, so they are few: the elements of a token or query row
  * are taken as tiles of 64, and a box has many tiles. Of keys it has 8 of each tile, and then the
  * next 8: so a box is a page, however small, and all have the same places in shared memory.
- *   kv_map       (64, 8, d_v / 64, page_size / 8, pages) by boxes of (64, 8, d_v / 128, tokens / 8,
+ *   kv_map       (64, 8, d_v / 64, page_size / 8, pages) by boxes of (64, 8, d_v / 128, piece / 8,
  *                1)
  *   kv_rest_map  (d_qk - d_v, page_size, pages) by (64, tokens, 1): what is no value
  *   q_map        (64, hq, d_v / 64, batch rows) by (64, tile_rows, d_v / 64, 1)
  *   q_rest_map   (d_qk - d_v, hq, batch rows) by (64, tile_rows, 1)
- * with tokens = min(page_size, 64). q_rest_map is of q_rope where that is given. The maps of q are
- * only there where the query rows of a batch row are evenly spaced in q and in q_rope, q_even:
- * other queries a warp copies. Those of the rest are only there where there is one. The addresses
- * in them are inside what attend's pointers, which the graph audit reads, point at.
+ * with tokens = min(page_size, 64), piece = min(page_size, RT_ATTEND_SM90_PIECE). q_rest_map is of
+ * q_rope where that is given. The maps of q are only there where the query rows of a batch row are
+ * evenly spaced in q and in q_rope, q_even: other queries a warp copies. Those of the rest are only
+ * there where there is one. The addresses in them are inside what attend's pointers, which the
+ * graph audit reads, point at.
  */
 struct rt_attend_sm90_params {
     struct rt_attend_params attend;
@@ -47,6 +48,11 @@ RT_STATIC_ASSERT(sizeof(struct rt_attend_sm90_params) == 832, "sm90 attend ABI")
 #define RT_ATTEND_SM90_STAGE_TILES(d_qk, d_v)                                                      \
     (RT_ATTEND_SM90_TILES(d_qk) + ((d_qk) == (d_v) ? 1u : 0u))
 #define RT_ATTEND_SM90_STAGES(d_qk) ((d_qk) > 320u ? 2u : 4u)
+
+/* Keys of a half that are given back and brought together. Of 64 query rows and two stages half of
+ * a block's, so that copies begin while the other half is still added. */
+#define RT_ATTEND_SM90_PIECE(tile_rows, d_qk)                                                      \
+    ((tile_rows) == 64u && RT_ATTEND_SM90_STAGES(d_qk) == 2u ? 32u : 64u)
 
 /* Barriers, segments, maxima, sums. */
 #define RT_ATTEND_SM90_DESK_BYTES(tile_rows) (512u + 120u * (tile_rows))

@@ -88,8 +88,8 @@ static struct spaced_rows query_rows(const struct rt_attend_params *p,
                                 .group_bytes = (uint64_t)q->row_stride * sizeof(uint16_t)};
 }
 
-static enum rt_status make_key_maps(const struct rt_kernels *k, struct rt_attend_sm90_params *sm90,
-                                    struct rt_error *err)
+static enum rt_status make_key_maps(const struct rt_kernels *k, const struct rt_variant *v,
+                                    struct rt_attend_sm90_params *sm90, struct rt_error *err)
 {
     const struct rt_attend_params *p = &sm90->attend;
     const struct rt_kv_view *kv = &p->kv;
@@ -97,6 +97,7 @@ static enum rt_status make_key_maps(const struct rt_kernels *k, struct rt_attend
                                      .row_bytes = (uint64_t)kv->token_stride_bytes,
                                      .group_bytes = (uint64_t)kv->page_stride_bytes};
     const uint32_t tokens = rt_min_u32(kv->page_size, RT_BLOCK_TOKENS);
+    const uint32_t piece = rt_min_u32(kv->page_size, RT_ATTEND_SM90_PIECE(v->tile_rows, p->d_qk));
     const uint32_t tiles = p->d_v / TILE_ELEMENTS;
     const struct rt_tensor_map_spec values = {
         .address = keys.address,
@@ -104,7 +105,7 @@ static enum rt_status make_key_maps(const struct rt_kernels *k, struct rt_attend
         .size = {TILE_ELEMENTS, GROUP_ROWS, tiles, kv->page_size / GROUP_ROWS, kv->pages},
         .stride_bytes = {0, keys.row_bytes, TILE_ELEMENTS * sizeof(uint16_t),
                          GROUP_ROWS * keys.row_bytes, keys.group_bytes},
-        .box = {TILE_ELEMENTS, GROUP_ROWS, tiles / 2, tokens / GROUP_ROWS, 1},
+        .box = {TILE_ELEMENTS, GROUP_ROWS, tiles / 2, piece / GROUP_ROWS, 1},
     };
     RT_TRY(encode(k, &values, &sm90->kv_map, err));
     if (p->d_qk == p->d_v)
@@ -146,7 +147,7 @@ static enum rt_status make_maps(const struct rt_kernels *k, const struct rt_vari
                                 struct rt_attend_sm90_params *sm90, struct rt_error *err)
 {
     const struct rt_attend_params *p = &sm90->attend;
-    RT_TRY(make_key_maps(k, sm90, err));
+    RT_TRY(make_key_maps(k, v, sm90, err));
     return rt_attend_query_maps(k, v, p, &sm90->q_even, &sm90->q_map, &sm90->q_rest_map, err);
 }
 

@@ -17,18 +17,20 @@
  * ahead.
  *
  * All tiles are in the copy engine's 128-byte swizzle. Warp group 0 loads, of 64 query rows over
- * e4m3 two groups do: warp 0 walks and brings keys, warp 1 brings q; of keys that come otherwise
- * than by boxes all bring some, and warp 1 also q. The last two warp groups, the workers 0 and 1,
- * compute: both add up values, each the columns of one half of d_v; blocks come in pairs, and the
- * scores and the softmax of the first, a, belong to worker 0, those of the second, b, to worker 1.
+ * e4m3 two groups do: warp 0 walks and brings keys, of 64 query rows half 0's, and warps 2 and 3
+ * half 1's and what is no value; warp 1 brings q; of keys that come otherwise than by boxes all
+ * bring some, and warp 1 also q. The last two warp groups, the workers 0 and 1, compute: both add
+ * up values, each the columns of one half of d_v; blocks come in pairs, and the scores and the
+ * softmax of the first, a, belong to worker 0, those of the second, b, to worker 1.
  *
  *   barrier        arrives                                  waits      means
- *   kv_full[s][h]  warp 0, bytes                            workers    half h of stage s is there
+ *   kv_full[s][h]  who asks for boxes, bytes                workers    half h of stage s is there
  *                  listed: the loading threads' copies;
  *                  of half 0 the loading warps, too                    and the stage's marks are
  *                  converted: the loading warps
  *                  bytes: copies and loading warps                     and its marks
  *   kv_empty[s][h] warps of worker h                        who loads  no product reads it any more
+ *   kv_early[s][h] in pieces: warps of worker h             who loads  none reads its first keys
  *   q_full         warp 1 (bytes)                           workers    q of the segment is there
  *   q_empty        warps of both workers                    warp 1     no score of the segment open
  *   seg_full[i]    warp 0                                   others     a segment is there
@@ -86,8 +88,17 @@ template <int TILE_ROWS> struct rt_sm90_fold_desk<TILE_ROWS, true> {
     float inverse[TILE_ROWS], factor[TILE_ROWS], weight[TILE_ROWS];
 };
 
-template <class KEYS, int STAGES, int TILE_ROWS, int VECTORS, bool FOLDS_, bool BYTES>
+/* Where a block's first keys are given back before its others. */
+template <bool IN_PIECES, int STAGES> struct rt_sm90_pieces_desk {
+};
+template <int STAGES> struct rt_sm90_pieces_desk<true, STAGES> {
+    uint64_t kv_early[STAGES][2];
+};
+
+template <class KEYS, int STAGES, int TILE_ROWS, int VECTORS, bool FOLDS_, bool BYTES,
+          bool IN_PIECES>
 struct alignas(16) rt_sm90_desk : rt_sm90_fold_desk<TILE_ROWS, FOLDS_>,
+                                  rt_sm90_pieces_desk<IN_PIECES, STAGES>,
                                   KEYS::template marks<STAGES>,
                                   rt_sm90_units_desk<KEYS::F16, STAGES, TILE_ROWS>,
                                   rt_sm90_bytes_desk<BYTES, STAGES> {
@@ -125,6 +136,10 @@ struct rt_sm90_shape {
         TILE_ROWS_ == 64 || ((FOLDS_ || (KEYS::F16 && D_QK_ > D_V_)) && TILE_ROWS_ == 32);
     static constexpr int D_QK = D_QK_, D_V = D_V_, TILE_ROWS = TILE_ROWS_;
     static constexpr int TILES = RT_ATTEND_SM90_TILES(D_QK);
+    /* Boxes are asked for by three warps: either half's, and those of what is no value. */
+    static constexpr bool PARTED = BY == RT_SM90_BY_BOXES && TILE_ROWS == 64;
+    static constexpr int PIECE = PARTED ? RT_ATTEND_SM90_PIECE(TILE_ROWS, D_QK) : 64;
+    static constexpr bool IN_PIECES = PIECE < 64;
     /* Keys of e4m3 as they lie, of which workers make f16 (kernels/sm90/attend_bytes.cuh). */
     static constexpr bool BYTES = F16 && D_QK > D_V &&TILE_ROWS < 64;
     static constexpr int ROW_BYTES = RT_ATTEND_BYTES_SM90_ROW(D_QK, D_V);
@@ -149,7 +164,7 @@ struct rt_sm90_shape {
     static constexpr int STAGING_BYTES =
         TILE_ROWS < 64 && !BYTES ? 4 * TILE_ROWS * STAGING_STRIDE : 0;
     static constexpr int VECTORS = HALF_TILES * 8; /* 16 bytes each, of a key's half */
-    typedef rt_sm90_desk<KEYS, STAGES, TILE_ROWS, VECTORS, FOLDS, BYTES> desk;
+    typedef rt_sm90_desk<KEYS, STAGES, TILE_ROWS, VECTORS, FOLDS, BYTES, IN_PIECES> desk;
     static constexpr int DESK_BYTES =
         BYTES ? RT_ATTEND_BYTES_SM90_DESK_BYTES(TILE_ROWS, D_QK)
               : RT_ATTEND_SM90_DESK_BYTES(TILE_ROWS) +
@@ -232,12 +247,16 @@ static __device__ __forceinline__ void rt_sm90_init_barriers(typename SHAPE::des
         for (int half = 0; half < 2; half++) {
             const bool marks = half == 0 || SHAPE::BYTES;
             const uint32_t copies = SHAPE::LOADING_WARPS * (marks ? 33 : 32);
+            const bool with_rest = half == 1 && SHAPE::TILES > SHAPE::V_TILES;
+            const uint32_t boxes = SHAPE::PARTED && with_rest ? 2 : 1;
             rt_mbarrier_init(&desk.kv_full[stage][half],
-                             SHAPE::BY == RT_SM90_BY_BOXES ? 1
+                             SHAPE::BY == RT_SM90_BY_BOXES ? boxes
                              : SHAPE::BY == RT_SM90_BY_COPIES || SHAPE::BYTES
                                  ? copies
                                  : SHAPE::LOADING_WARPS);
             rt_mbarrier_init(&desk.kv_empty[stage][half], RT_SM90_WORKER_WARPS);
+            if constexpr (SHAPE::IN_PIECES)
+                rt_mbarrier_init(&desk.kv_early[stage][half], RT_SM90_WORKER_WARPS);
         }
     rt_mbarrier_init(&desk.q_full, 1);
     rt_mbarrier_init(&desk.q_empty, RT_SM90_WORKERS * RT_SM90_WORKER_WARPS);

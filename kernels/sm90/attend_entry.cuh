@@ -55,6 +55,24 @@ static __device__ __forceinline__ bool rt_sm90_leaves(const struct rt_attend_par
     return p.early && blockIdx.y > 0 && p.schedule.parts[blockIdx.y].begin_row >= (int)p.rows.count;
 }
 
+/* With many query rows the tensor cores set the pace, and what is asked for late they wait for. */
+template <class SHAPE>
+static __device__ __forceinline__ void rt_sm90_load_boxes(const typename SHAPE::params &p,
+                                                          const rt_sm90_room<SHAPE> &room)
+{
+    const int warp = __shfl_sync(RT_ATTEND_FULL_WARP, (int)threadIdx.x / 32, 0);
+    if (warp == 1)
+        rt_sm90_queries<SHAPE>(p, room).run();
+    else if (!SHAPE::PARTED && warp == 0)
+        rt_sm90_loader<SHAPE>(p, room, RT_SM90_BRINGS_ALL).run();
+    else if (SHAPE::PARTED)
+        rt_sm90_loader<SHAPE>(p, room,
+                              warp == 0   ? RT_SM90_BRINGS_HALF_0
+                              : warp == 2 ? RT_SM90_BRINGS_HALF_1
+                                          : RT_SM90_BRINGS_REST)
+            .run();
+}
+
 template <class SHAPE>
 static __device__ __forceinline__ void rt_sm90_load(const typename SHAPE::params &p,
                                                     const rt_sm90_room<SHAPE> &room)
@@ -65,10 +83,8 @@ static __device__ __forceinline__ void rt_sm90_load(const typename SHAPE::params
         rt_sm90_converter<SHAPE>(p, room).run();
     else if constexpr (SHAPE::BY == RT_SM90_BY_COPIES)
         rt_sm90_gatherer<SHAPE>(p, room).run();
-    else if (threadIdx.x < 32)
-        rt_sm90_loader<SHAPE>(p, room).run();
-    else if (threadIdx.x < 64)
-        rt_sm90_queries<SHAPE>(p, room).run();
+    else
+        rt_sm90_load_boxes<SHAPE>(p, room);
 }
 
 /* With 64 query rows, or 32 and two accumulators, registers move from those that load to those that

@@ -16,18 +16,24 @@
 #include "kernels/device/ptx/tma.cuh"
 #include "kernels/sm90/attend_rows.cuh"
 
-/* Boxes of keys that a block of 64 takes, and which page each lies in. */
+/* Where a box of keys is: its page, -1 outside of the tensor, and its first token there. */
+struct rt_sm90_place {
+    int page, token;
+};
+
+/* Boxes of keys that a block of 64 takes, and which page each lies in. Page sizes that are served
+ * are powers of two. */
 struct rt_sm90_pages {
     const struct rt_attend_params &p;
-    struct rt_divisor<uint32_t> page_size;
-    uint32_t box_tokens, boxes; /* tokens of a box, boxes of a block */
+    int page_log2, box_log2; /* tokens of a page, and of a box */
+    uint32_t boxes;          /* of a block */
     int line, length;
     uint32_t first;  /* box that lane 0 holds */
     int id, next_id; /* this lane's page ids: boxes first + lane, and 32 further */
 
     explicit __device__ __forceinline__ rt_sm90_pages(const struct rt_attend_params &p_)
-        : p(p_), page_size(p_.kv.page_size), box_tokens(min(p_.kv.page_size, 64u)),
-          boxes(64u / box_tokens), line(-1), length(0), first(0), id(-1), next_id(-1)
+        : p(p_), page_log2(__ffs((int)p_.kv.page_size) - 1), box_log2(min(page_log2, 6)),
+          boxes(64u >> box_log2), line(-1), length(0), first(0), id(-1), next_id(-1)
     {
     }
 
@@ -35,25 +41,19 @@ struct rt_sm90_pages {
      * itself may be read in any case, and is, so as not to wait for the length. */
     __device__ __forceinline__ int find(uint32_t box) const
     {
-        const uint32_t key = box * box_tokens;
-        const uint32_t column = page_size.quotient(key);
+        const uint32_t key = box << box_log2;
+        const uint32_t column = key >> page_log2;
         int page = -1;
         if (line >= 0 && column < p.kv.max_blocks)
             page = p.kv.table[(int64_t)line * p.kv.max_blocks + column];
         return key < (uint32_t)length && (uint32_t)page < p.kv.pages ? page : -1;
     }
 
-    /* Place of a key in its page. */
-    __device__ __forceinline__ int token_of(uint32_t key) const
-    {
-        return (int)(key - page_size.quotient(key) * p.kv.page_size);
-    }
-
     __device__ __forceinline__ void begin(const struct rt_attend_step &at)
     {
         line = at.line;
         length = at.end;
-        first = (uint32_t)at.key / box_tokens;
+        first = (uint32_t)at.key >> box_log2;
         id = find(first + threadIdx.x % 32);
         next_id = find(first + 32 + threadIdx.x % 32);
     }
@@ -61,18 +61,27 @@ struct rt_sm90_pages {
     /* Goes on to the pair of blocks that starts at `key`: its boxes are all in one window of 32. */
     __device__ __forceinline__ void advance(uint32_t key)
     {
-        if (key / box_tokens < first + 32)
+        if (key >> box_log2 < first + 32)
             return;
         first += 32;
         id = next_id;
         next_id = find(first + 32 + threadIdx.x % 32);
     }
 
-    /* Page of a key of that pair. By the whole warp. */
-    __device__ __forceinline__ int of(uint32_t key) const
+    /* Of a box of that pair, by its first key. By the whole warp. */
+    __device__ __forceinline__ struct rt_sm90_place place(uint32_t key) const
     {
-        return __shfl_sync(RT_ATTEND_FULL_WARP, id, (int)(key / box_tokens - first));
+        return {__shfl_sync(RT_ATTEND_FULL_WARP, id, (int)((key >> box_log2) - first)),
+                (int)(key & ((1u << page_log2) - 1))};
     }
+};
+
+/* What a warp brings of each block. */
+enum {
+    RT_SM90_BRINGS_HALF_0 = 1,
+    RT_SM90_BRINGS_HALF_1 = 2,
+    RT_SM90_BRINGS_REST = 4, /* what is no value */
+    RT_SM90_BRINGS_ALL = 7
 };
 
 template <class SHAPE> struct rt_sm90_loader {
@@ -80,15 +89,16 @@ template <class SHAPE> struct rt_sm90_loader {
 
     const struct rt_attend_sm90_params &p;
     const rt_sm90_room<SHAPE> &room;
+    const int brings;
     struct rt_sm90_pages pages;
     uint64_t policy;
     uint32_t block; /* of the whole part, counted over all segments */
     bool waited;
 
     __device__ __forceinline__ rt_sm90_loader(const struct rt_attend_sm90_params &p_,
-                                              const rt_sm90_room<SHAPE> &room_)
-        : p(p_), room(room_), pages(p_.attend), policy(rt_tma_evict_first()), block(0),
-          waited(false)
+                                              const rt_sm90_room<SHAPE> &room_, int brings_)
+        : p(p_), room(room_), brings(brings_), pages(p_.attend), policy(rt_tma_evict_first()),
+          block(0), waited(false)
     {
     }
 
@@ -99,37 +109,94 @@ template <class SHAPE> struct rt_sm90_loader {
         waited = true;
     }
 
-    /*
-     * Half `half` of block j's values. Half 1 comes second and also brings what is no value, whose
-     * place weights took: both workers are done with the stage by then.
-     */
     __device__ __forceinline__ void bring_half(uint32_t j, int half, int key)
     {
-        const uint32_t stage = j % SHAPE::STAGES, parity = (j / SHAPE::STAGES & 1) ^ 1;
-        const bool rest = half == 1 && TILES > SHAPE::V_TILES;
-        const uint32_t tiles = SHAPE::HALF_TILES + (rest ? 1 : 0);
-        uint64_t *full = &room.desk.kv_full[stage][half];
-        rt_mbarrier_wait(&room.desk.kv_empty[stage][half], parity);
-        if (rt_elected())
-            rt_mbarrier_arrive_expect(full, tiles * RT_ATTEND_SM90_TILE_BYTES);
-#pragma unroll 1
-        for (uint32_t box = 0; box < pages.boxes; box++)
-            bring_box(stage, half, rest, full, box, key);
+        const bool values = (brings & (half == 0 ? RT_SM90_BRINGS_HALF_0 : RT_SM90_BRINGS_HALF_1));
+        const bool rest = TILES > SHAPE::V_TILES && half == 1 && (brings & RT_SM90_BRINGS_REST);
+        if (values)
+            bring_values(j, half, !SHAPE::PARTED && rest, (uint32_t)key);
+        else if (SHAPE::PARTED && rest)
+            bring_rest(j, (uint32_t)key);
     }
 
-    __device__ __forceinline__ void bring_box(uint32_t stage, int half, bool rest, uint64_t *full,
-                                              uint32_t box, int key) const
+    /*
+     * Half `half` of block j's values, and with half 1 what is no value, where one warp brings all:
+     * its place weights took, and both workers are done with the stage by then. From the moment
+     * that keys are free until they are asked for tensor cores may wait, so what can be known
+     * before is.
+     */
+    __device__ __forceinline__ void bring_values(uint32_t j, int half, bool rest, uint32_t key)
     {
-        const uint32_t box_key = (uint32_t)key + box * pages.box_tokens;
-        const int page = pages.of(box_key), token = pages.token_of(box_key);
-        const uint32_t first = box * pages.box_tokens; /* key of the block */
-        if (!rt_elected())
-            return;
-        rt_tma_load_5(room.half(stage, half) + first / 8 * SHAPE::GROUP_BYTES, &p.kv_map, full, 0,
-                      0, half * SHAPE::HALF_TILES, token / 8, page, policy);
+        const uint32_t stage = j % SHAPE::STAGES, parity = (j / SHAPE::STAGES & 1) ^ 1;
+        const uint32_t box_log2 = SHAPE::IN_PIECES ? min(pages.box_log2, 5) : pages.box_log2;
+        const uint32_t tiles = SHAPE::HALF_TILES + (rest ? 1 : 0);
+        struct rt_sm90_place at = pages.place(key);
+        wait_for_room(stage, half, parity, 0);
+        if (rt_elect_one()) {
+            rt_mbarrier_arrive_expect(&room.desk.kv_full[stage][half],
+                                      tiles * RT_ATTEND_SM90_TILE_BYTES);
+            ask_values(stage, half, rest, 0, at);
+        }
+        __syncwarp();
+#pragma unroll 1
+        for (uint32_t first = 1u << box_log2; first < 64; first += 1u << box_log2) {
+            at = pages.place(key + first);
+            if (SHAPE::IN_PIECES)
+                wait_for_room(stage, half, parity, first);
+            if (rt_elect_one())
+                ask_values(stage, half, rest, first, at);
+            __syncwarp();
+        }
+    }
+
+    /* Until no product reads a half's keys from `first` on, up to where the next wait is. */
+    __device__ __forceinline__ void wait_for_room(uint32_t stage, int half, uint32_t parity,
+                                                  uint32_t first) const
+    {
+        if constexpr (SHAPE::IN_PIECES)
+            if (first == 0)
+                rt_mbarrier_wait(&room.desk.kv_early[stage][half], parity);
+        if (first == 64 - SHAPE::PIECE)
+            rt_mbarrier_wait(&room.desk.kv_empty[stage][half], parity);
+    }
+
+    /* By one thread; `first`: key of the block. */
+    __device__ __forceinline__ void ask_values(uint32_t stage, int half, bool rest, uint32_t first,
+                                               const struct rt_sm90_place &at) const
+    {
+        rt_tma_load_5(room.half(stage, half) + first / 8 * SHAPE::GROUP_BYTES, &p.kv_map,
+                      &room.desk.kv_full[stage][half], 0, 0, half * SHAPE::HALF_TILES, at.token / 8,
+                      at.page, policy);
         if (rest)
-            rt_tma_load_3(room.tile(stage, SHAPE::V_TILES) + first * 128, &p.kv_rest_map, full, 0,
-                          token, page, policy);
+            ask_rest(stage, first, at);
+    }
+
+    /* Likewise. */
+    __device__ __forceinline__ void ask_rest(uint32_t stage, uint32_t first,
+                                             const struct rt_sm90_place &at) const
+    {
+        rt_tma_load_3(room.tile(stage, SHAPE::V_TILES) + first * 128, &p.kv_rest_map,
+                      &room.desk.kv_full[stage][1], 0, at.token, at.page, policy);
+    }
+
+    __device__ __forceinline__ void bring_rest(uint32_t j, uint32_t key)
+    {
+        const uint32_t stage = j % SHAPE::STAGES, parity = (j / SHAPE::STAGES & 1) ^ 1;
+#pragma unroll 1
+        for (uint32_t first = 0; first < 64; first += 1u << pages.box_log2) {
+            const struct rt_sm90_place at = pages.place(key + first);
+            if (first == 0) {
+                rt_mbarrier_wait(&room.desk.kv_empty[stage][0], parity);
+                rt_mbarrier_wait(&room.desk.kv_empty[stage][1], parity);
+            }
+            if (rt_elect_one()) {
+                if (first == 0)
+                    rt_mbarrier_arrive_expect(&room.desk.kv_full[stage][1],
+                                              RT_ATTEND_SM90_TILE_BYTES);
+                ask_rest(stage, first, at);
+            }
+            __syncwarp();
+        }
     }
 
     /*
@@ -221,7 +288,8 @@ template <class SHAPE> struct rt_sm90_loader {
                 at = few.find(part, at.row + 1);
                 continue;
             }
-            rt_sm90_publish(room.desk, n, part, at, row);
+            if (brings & RT_SM90_BRINGS_HALF_0)
+                rt_sm90_publish(room.desk, n, part, at, row);
             if (at.row == RT_ATTEND_NONE)
                 break;
             bring_segment(at, rt_sm90_blocks(at));

@@ -18,7 +18,7 @@
  *
  *   worker 0   s(a)   │ softmax(a) W A▸ │ v(a), registers                  │ ▸B v(b), shared    │
  *   worker 1     s(b)              │ ▸A │ v(a), shared: softmax(b) B▸      │ v(b), registers    │
- *   free                                                           a/0, a/1            b/0, b/1
+ *   free                                                  first keys, a/0, a/1   likewise, b/0, b/1
  *
  *   barrier   arrives                   waits      means
  *   W         worker 0, behind s(a)     worker 0   no product reads a's rope part any more: weights
@@ -49,6 +49,11 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
     typedef rt_wgmma<PRODUCT> value_product;
     /* Likewise: registers for weights are for who loads. */
     static constexpr bool SPARES = SHAPE::THREADS == 512;
+    /* A new maximum costs every sum a multiplication, in front of products that wait for it, and of
+     * 16 query rows a warp has one has a new one often. So it may be higher by so many exponents
+     * of 2 before it counts: weights are 2^8 at most, which in bf16 are as exact as below 1. Those
+     * in f16 have no room. */
+    static constexpr float LATE = SHAPE::F16 ? 0.0f : 8.0f;
     static_assert(SHAPE::TILE_ROWS == 64, "rows of a product");
     using base::all;
     using base::lane;
@@ -62,6 +67,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
     float score[32];
     uint32_t weight[4][4];   /* of 16 keys each, as the product takes them */
     float top[2], factor[2]; /* of this thread's two query rows */
+    bool moved;              /* a maximum of the warp's, and sums are to be multiplied by factor */
     float sum[2];            /* over this thread's keys of own blocks */
 
     __device__ __forceinline__ rt_sm90_wide(const typename SHAPE::params &all_,
@@ -107,26 +113,37 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
                                 step * 2 * SHAPE::GROUP_BYTES);
     }
 
+    /* Products of a piece's keys are a group, so that they can be waited for. */
+    static __device__ __forceinline__ void close_piece(int step)
+    {
+        if (SHAPE::IN_PIECES && step * 16 == SHAPE::PIECE)
+            rt_wgmma_commit();
+    }
+
     __device__ __forceinline__ void add_values(uint32_t stage)
     {
 #pragma unroll
-        for (int step = 0; step < 4; step++)
+        for (int step = 0; step < 4; step++) {
+            close_piece(step);
 #pragma unroll
             for (int column = 0; column < COLUMNS; column += PRODUCT)
                 value_product::template registers<1, SHAPE::TYPE>(out_from(column), weight[step],
                                                                   values_of(stage, column, step));
+        }
     }
 
     __device__ __forceinline__ void add_values_shared(uint32_t stage)
     {
         const uint64_t w = rt_wgmma_operand(rt_shared_address(room.tile(stage, SHAPE::P_TILE)), 0);
 #pragma unroll
-        for (int step = 0; step < 4; step++)
+        for (int step = 0; step < 4; step++) {
+            close_piece(step);
 #pragma unroll
             for (int column = 0; column < COLUMNS; column += PRODUCT)
                 value_product::template shared<0, 1, SHAPE::TYPE>(out_from(column),
                                                                   rt_wgmma_further(w, step * 32),
                                                                   values_of(stage, column, step));
+        }
     }
 
     /* ---- softmax ---- */
@@ -168,12 +185,24 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
         }
     }
 
-    /* A new maximum; where there is none yet 0 stands for it, so that weights are 2^-inf = 0. */
-    __device__ __forceinline__ void raise_top(int i, float to)
+    /* What exponents are taken against: the maximum, or less by at most LATE. */
+    __device__ __forceinline__ float risen(int i, float most) const
     {
-        factor[i] = rt_exp2(top[i] - (to == -RT_SM90_INFINITY ? 0.0f : to));
-        top[i] = to;
-        sum[i] *= factor[i];
+        return most > top[i] + LATE ? most : top[i];
+    }
+
+    /* Where there is no maximum yet 0 stands for it, so that weights are 2^-inf = 0. */
+    __device__ __forceinline__ void raise_top(const float (&to)[2])
+    {
+        moved = __any_sync(RT_ATTEND_FULL_WARP, to[0] != top[0] || to[1] != top[1]);
+        if (!moved)
+            return;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            factor[i] = rt_exp2(top[i] - (to[i] == -RT_SM90_INFINITY ? 0.0f : to[i]));
+            top[i] = to[i];
+            sum[i] *= factor[i];
+        }
     }
 
     __device__ __forceinline__ float score_top(int i) const
@@ -186,22 +215,18 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
         return this->exponent(fmaxf(most, __shfl_xor_sync(RT_ATTEND_FULL_WARP, most, 2)));
     }
 
-    /* Scores become weights, in registers; the maximum is left for the other worker. */
-    __device__ __forceinline__ void weigh(uint32_t stage)
+    /* A query row's scores become weights; the maximum is left for the other worker. */
+    __device__ __forceinline__ void weigh(uint32_t stage, int i)
     {
+        const float base_exponent = top[i] == -RT_SM90_INFINITY ? 0.0f : top[i];
+        if (lane % 4 == 0)
+            room.desk.top[worker][my_row(i)] = top[i];
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const float base_exponent = top[i] == -RT_SM90_INFINITY ? 0.0f : top[i];
-            if (lane % 4 == 0)
-                room.desk.top[worker][my_row(i)] = top[i];
-#pragma unroll
-            for (int k = 0; k < 16; k++) {
-                float *of_key = &score[k / 2 * 4 + i * 2 + k % 2];
-                *of_key = rt_exp2(this->exponent(*of_key) - base_exponent);
-                sum[i] += SHAPE::F16 ? *of_key * lowered(stage)[k / 2 * 8 + k % 2] : *of_key;
-            }
+        for (int k = 0; k < 16; k++) {
+            float *of_key = &score[k / 2 * 4 + i * 2 + k % 2];
+            *of_key = rt_exp2(this->exponent(*of_key) - base_exponent);
+            sum[i] += SHAPE::F16 ? *of_key * lowered(stage)[k / 2 * 8 + k % 2] : *of_key;
         }
-        pack_weights(stage);
     }
 
     /* What makes sums of weights, from this thread's first key on. */
@@ -243,10 +268,9 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
                            weight[step][0], weight[step][1], weight[step][2], weight[step][3]);
     }
 
-    /* Most blocks leave every maximum where it was. */
     __device__ __forceinline__ void rescale(void)
     {
-        if (!__any_sync(RT_ATTEND_FULL_WARP, factor[0] != 1.0f || factor[1] != 1.0f))
+        if (!moved)
             return;
 #pragma unroll
         for (int i = 0; i < COLUMNS / 2; i++)
@@ -258,15 +282,19 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
     /* The maximum that the other worker's block has left. */
     __device__ __forceinline__ void read_top(void)
     {
-        raise_top(0, room.desk.top[worker ^ 1][my_row(0)]);
-        raise_top(1, room.desk.top[worker ^ 1][my_row(1)]);
+        raise_top({room.desk.top[worker ^ 1][my_row(0)], room.desk.top[worker ^ 1][my_row(1)]});
     }
 
-    __device__ __forceinline__ void softmax(uint32_t stage, const float (&most)[2])
+    __device__ __forceinline__ void begin_softmax(uint32_t stage, const float (&most)[2])
     {
-        raise_top(0, fmaxf(top[0], most[0]));
-        raise_top(1, fmaxf(top[1], most[1]));
-        weigh(stage);
+        raise_top({risen(0, most[0]), risen(1, most[1])});
+        weigh(stage, 0);
+    }
+
+    __device__ __forceinline__ void end_softmax(uint32_t stage)
+    {
+        weigh(stage, 1);
+        pack_weights(stage);
     }
 
     /* For the other worker, once no score reads the rope part of that stage's keys. */
@@ -289,6 +317,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
         else
             add_values(stage_of(j));
         rt_wgmma_commit();
+        finish_piece(j);
         finish_values(j);
     }
 
@@ -303,6 +332,14 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
         rt_wgmma_begin();
         add_values_shared(stage_of(j));
         rt_wgmma_commit();
+    }
+
+    /* The first keys' products, while the others' go on. */
+    __device__ __forceinline__ void finish_piece(uint32_t j) const
+    {
+        if (SHAPE::IN_PIECES)
+            rt_wgmma_wait<1>();
+        this->release_early(j);
     }
 
     __device__ __forceinline__ void finish_values(uint32_t j)
@@ -331,13 +368,15 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
     __device__ __forceinline__ void first_of_pair(const struct rt_sm90_pair &pair)
     {
         const uint32_t a = pair.first, b = a + 1;
-        softmax(stage_of(a), {score_top(0), score_top(1)});
+        begin_softmax(stage_of(a), {score_top(0), score_top(1)});
+        end_softmax(stage_of(a));
         this->sync_worker(); /* no score of another warp reads the weights' place any more */
         tell_weights(stage_of(a));
         find_own_values(a, pair.key);
         if (!pair.has_b)
             return;
         issue_other_values(b, pair.key + 64);
+        finish_piece(b);
         finish_values(b);
     }
 
@@ -347,7 +386,9 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
         const uint32_t a = pair.first, b = a + 1;
         const float most[2] = {score_top(0), score_top(1)};
         issue_other_values(a, pair.key);
-        softmax(stage_of(b), most);
+        begin_softmax(stage_of(b), most);
+        finish_piece(a);
+        end_softmax(stage_of(b));
         tell_weights(stage_of(b));
         finish_values(a);
         find_own_values(b, pair.key + 64);
@@ -356,6 +397,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
     __device__ __forceinline__ void second_without_own(const struct rt_sm90_pair &pair)
     {
         issue_other_values(pair.first, pair.key);
+        finish_piece(pair.first);
         finish_values(pair.first);
     }
 

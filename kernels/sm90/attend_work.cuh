@@ -131,6 +131,14 @@ template <class SHAPE> struct rt_sm90_worker_base {
             rt_mbarrier_arrive(&room.desk.kv_empty[stage_of(j)][worker]);
     }
 
+    /* Likewise of its first keys, where they come by themselves. */
+    __device__ __forceinline__ void release_early(uint32_t j) const
+    {
+        if constexpr (SHAPE::IN_PIECES)
+            if (rt_elected())
+                rt_mbarrier_arrive(&room.desk.kv_early[stage_of(j)][worker]);
+    }
+
     __device__ __forceinline__ void release_q(void) const
     {
         if (rt_elected())
