@@ -82,7 +82,7 @@ struct rt_mla_workspace {
     uint32_t parts;             /* that the schedule shares keys out to */
     uint64_t part_bytes;        /* int32 [parts, 8] */
     uint64_t num_splits_bytes;  /* int32 [batch + 1] */
-    uint64_t partial_out_bytes; /* f32, split rows only; shared by all layers */
+    uint64_t partial_out_bytes; /* split rows only; shared by all layers */
     uint64_t partial_lse_bytes;
     const char *kernel; /* entry point that will attend, static storage */
 };

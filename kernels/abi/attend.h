@@ -13,8 +13,8 @@
  * blocks that the tile records give. Query token t of a row sees keys [0, len - (q_len - 1 - t)) if
  * causal, [0, len) if not.
  * A row that is not split writes out (bf16) and lse (ln(sum) + max, or with lse_base2 that times
- * log2(e)). A piece of a split row writes normalised fp32 partials.out [slot, hq, d_v] and, in any
- * case, base-2 partials.lse [slot, hq].
+ * log2(e)). A piece of a split row writes normalised numbers to partials.out, as piece.h has them,
+ * and, in any case, base-2 partials.lse [slot, hq].
  * A sink is a score without a value: in the sum that a whole row's out is divided by it is one term
  * more, and no part of lse; pieces leave it to reduce. -inf weighs nothing, +inf, or what weighs
  * 2^128 times as much as the largest score, makes out 0, NaN makes it NaN; where no key is seen out

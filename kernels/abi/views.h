@@ -111,7 +111,7 @@ struct rt_schedule_view {
 
 /* What the pieces of split rows leave for reduce: normalised values, base-2 LSE. */
 struct rt_partials_view {
-    float *out; /* [slots, hq, d_v] */
+    float *out; /* [slots, hq, d_v], or as kernels/abi/piece.h has them in the same room */
     float *lse; /* [slots, hq] */
 };
 #define RT_PARTIALS_ADDRESSES(type, member)                                                        \

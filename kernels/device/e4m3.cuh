@@ -10,6 +10,7 @@
  */
 #include "kernels/device/bf16.cuh"
 #include "kernels/device/ptx/convert_e4m3.cuh"
+#include "kernels/device/ptx/f16x2.cuh"
 
 #define RT_E4M3_NAN 0x7fu
 #define RT_E4M3_MOST 0x7eu               /* 448 */

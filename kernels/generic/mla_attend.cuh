@@ -41,6 +41,7 @@
 #include "kernels/device/ptx/settle.cuh"
 #include "kernels/device/ptx/timer.cuh"
 #include "kernels/generic/attend_leaf.cuh"
+#include "kernels/generic/attend_words.cuh"
 
 #define RT_ATTEND_LOG2_E 1.4426950408889634f
 #define RT_ATTEND_LN_2 0.6931471805599453f
@@ -464,13 +465,6 @@ struct rt_attend_block {
 
     /* ---- the end of a batch row ---- */
 
-    /* Inverse 0 stands for a row that is empty or all sink: its output is 0, whatever has gathered.
-     */
-    static __device__ __forceinline__ float scaled(float value, float inverse)
-    {
-        return inverse == 0.0f ? 0.0f : value * inverse;
-    }
-
     /* is_done: out is to be stored as it is, else multiplied by the row's inverse. */
     __device__ __forceinline__ void store_out(int row, int slot, bool is_done) const
     {
@@ -479,26 +473,43 @@ struct rt_attend_block {
         for (int half = 0; half < 2 * ROW_TILES; half++) {
             const int tile_row = half * 8 + (int)(lane / 4);
             const int query = first_query() + tile_row;
-            if (query >= query_rows())
-                continue;
+            const bool there = query < query_rows();
             const float inverse = is_done ? 1.0f : s.inverse[tile_row];
             const float(*from)[4] = out[half / 2];
             const int at = half % 2 * 2;
             if (slot >= 0) {
-                float *to = p.partials.out + ((int64_t)slot * query_rows() + query) * D_V + column;
+                store_piece(slot, query, there, from, at, inverse);
+                continue;
+            }
+            if (!there)
+                continue;
+            uint16_t *to = (uint16_t *)p.out.base +
+                           SOURCE::data_at(all, s.walk.part.row_base, p.out, row, query) + column;
+#pragma unroll
+            for (int n = 0; n < OUT_TILES; n++)
+                *(uint32_t *)(to + n * 8) =
+                    rt_pack_bf16x2(rt_attend_scaled(from[n][at], inverse),
+                                   rt_attend_scaled(from[n][at + 1], inverse));
+        }
+    }
+
+    __device__ __forceinline__ void store_piece(int slot, int query, bool there,
+                                                const float (*from)[4], int at, float inverse) const
+    {
+        if constexpr (FOLD) {
+            float *to = p.partials.out + ((int64_t)slot * query_rows() + query) * D_V +
+                        warp * OUT_COLUMNS + lane % 4 * 2;
+            if (there)
 #pragma unroll
                 for (int n = 0; n < OUT_TILES; n++)
                     *(float2 *)(to + n * 8) =
-                        make_float2(scaled(from[n][at], inverse), scaled(from[n][at + 1], inverse));
-            } else {
-                uint16_t *to = (uint16_t *)p.out.base +
-                               SOURCE::data_at(all, s.walk.part.row_base, p.out, row, query) +
-                               column;
-#pragma unroll
-                for (int n = 0; n < OUT_TILES; n++)
-                    *(uint32_t *)(to + n * 8) = rt_pack_bf16x2(scaled(from[n][at], inverse),
-                                                               scaled(from[n][at + 1], inverse));
-            }
+                        make_float2(rt_attend_scaled(from[n][at], inverse),
+                                    rt_attend_scaled(from[n][at + 1], inverse));
+        } else {
+            rt_attend_store_words<OUT_TILES>(
+                rt_piece_row(p.partials, slot, query_rows(), query, D_V) + warp * OUT_COLUMNS +
+                    lane % 4 * 8,
+                rt_piece_rest(query_rows(), D_V), there, from, at, inverse);
         }
     }
 

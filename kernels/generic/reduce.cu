@@ -17,7 +17,8 @@
  * barriers and a trip to memory, while its eight warps take eight items at once, each with up to
  * RT_REDUCE_FEW_OF_MANY / RT_REDUCE_DEPTH trips.
  *
- * A lane loads the lse and 16 bytes of RT_REDUCE_DEPTH pieces before it uses the first. It keeps a
+ * A lane loads the lse and 8 bytes, four columns as f16, of RT_REDUCE_DEPTH pieces before it uses
+ * the first; where words are wide (kernels/abi/piece.h) sums are NaN, and are made anew. It keeps a
  * maximum and sums of its own; they meet where all of them are known, in one order, so two runs
  * give the same bits. Where items are so few that blocks would be idle, a warp's lanes form 2 or 4
  * teams, each with every second or fourth piece and a half or a quarter of the columns.
@@ -47,7 +48,8 @@
  * rt_reduce_fold is the same for batch-invariant attention, where the order follows from the row's
  * length alone (kernels/abi/invariant.h): many are more than RT_REDUCE_FEW, wherever that is, and
  * are leaves, of which each warp adds up a group; then one warp adds up the groups. Few are the
- * leaves of a single group, or groups.
+ * leaves of a single group, or groups. Its pieces are f32, since a leaf that attend adds up itself
+ * must be the same number as one that is stored.
  */
 #include "kernels/device/ptx/convert.cuh"
 #include "kernels/device/ptx/settle.cuh"
@@ -74,6 +76,42 @@ rt_reduce_end_of(const struct rt_reduce_params &p, float top, float total, uint3
                   : (top + log2f(total)) * (p.lse_base2 ? 1.0f : RT_REDUCE_LN_2)};
 }
 
+/* Four columns; of words of a piece they are two and two, eight apart. */
+template <class KIND> static __device__ __forceinline__ void rt_reduce_put(uint16_t *to, uint2 four)
+{
+    if constexpr (KIND::FOLD) {
+        *(uint2 *)to = four;
+    } else {
+        *(uint32_t *)to = four.x;
+        *(uint32_t *)(to + 8) = four.y;
+    }
+}
+
+/* Four columns' sums as out has them; 0 where there was no key or is only sink, and the sums may
+ * hold anything. */
+static __device__ __forceinline__ uint2 rt_reduce_packed(const float4 &sum, float factor)
+{
+    const float4 x =
+        factor == 0.0f ? make_float4(0.0f, 0.0f, 0.0f, 0.0f) : rt_reduce_scaled(sum, factor);
+    return make_uint2(rt_pack_bf16x2(x.x, x.y), rt_pack_bf16x2(x.z, x.w));
+}
+
+/*
+ * Once more, where words are wide, by which sums of their halves are NaN: all pieces by the one
+ * warp that stores. Seldom run, so it is one copy, and called where nothing has to be kept.
+ */
+static __device__ __noinline__ void rt_reduce_store_wide(const struct rt_reduce_params &p,
+                                                         struct rt_reduce_target of, float top,
+                                                         float factor, uint16_t *out, int vectors)
+{
+#pragma unroll 1
+    for (int v = 0; v < vectors; v++) {
+        const uint2 four = rt_reduce_packed(rt_reduce_add_wide(p, of, top), factor);
+        rt_reduce_put<rt_reduce_alone>(out + v * (int)RT_REDUCE_WARP_COLUMNS, four);
+        of.column += RT_REDUCE_WARP_COLUMNS;
+    }
+}
+
 template <class KIND, int VECTORS>
 static __device__ __forceinline__ void
 rt_reduce_store(const struct rt_reduce_params &p, const struct rt_reduce_shape &shape,
@@ -88,15 +126,17 @@ rt_reduce_store(const struct rt_reduce_params &p, const struct rt_reduce_shape &
     if constexpr (KIND::BESIDE)
         rt_pdl_wait(); /* where there was no piece to wait for */
     uint16_t *out = (uint16_t *)p.out.base + row * p.out.row_stride + token * p.out.token_stride +
-                    head * p.out.head_stride + to.column;
+                    head * p.out.head_stride +
+                    (KIND::FOLD ? to.column : RT_PIECE_COLUMN(to.column));
+    bool all_numbers = true; /* in the first half of every word that is not wide, or of NaN */
 #pragma unroll
     for (int v = 0; v < VECTORS; v++) {
-        /* By 0 where there was no key or is only sink, and the sums may hold anything. */
-        const float4 x = end.factor == 0.0f ? make_float4(0.0f, 0.0f, 0.0f, 0.0f)
-                                            : rt_reduce_scaled(sum.out[v], end.factor);
-        const uint2 packed = make_uint2(rt_pack_bf16x2(x.x, x.y), rt_pack_bf16x2(x.z, x.w));
-        *(uint2 *)(out + v * (int)RT_REDUCE_WARP_COLUMNS) = packed;
+        rt_reduce_put<KIND>(out + v * (int)RT_REDUCE_WARP_COLUMNS,
+                            rt_reduce_packed(sum.out[v], end.factor));
+        all_numbers &= sum.out[v].x == sum.out[v].x;
     }
+    if (!KIND::FOLD && __builtin_expect(!all_numbers, 0))
+        rt_reduce_store_wide(p, to, sum.top, end.factor, out, VECTORS);
     if (to.column == 0)
         ((float *)p.lse.base)[row * p.lse.row_stride + token * p.lse.token_stride +
                               head * p.lse.head_stride] = end.lse;

@@ -10,13 +10,14 @@
 #include "kernels/abi/reduce.h"
 #include "kernels/device/divisor.cuh"
 #include "kernels/device/fold.cuh"
+#include "kernels/device/piece.cuh"
 #include "kernels/device/ptx/pdl.cuh"
 #include "kernels/device/scan.cuh"
 
 #define RT_REDUCE_LN_2 0.6931471805599453f
 #define RT_REDUCE_LOG2_E 1.4426950408889634f
 #define RT_REDUCE_INFINITY __builtin_huge_valf()
-#define RT_REDUCE_LANE_COLUMNS 4u /* of a vector: 16 bytes */
+#define RT_REDUCE_LANE_COLUMNS 4u /* of a vector: 8 bytes, or 16 of f32 */
 #define RT_REDUCE_WARP_COLUMNS (RT_WARP_LANES * RT_REDUCE_LANE_COLUMNS)
 #define RT_REDUCE_DEPTH 8        /* vectors of a lane in flight */
 #define RT_REDUCE_FEW 8          /* pieces that one warp takes alone */
@@ -121,6 +122,34 @@ static __device__ __forceinline__ void rt_reduce_raise(rt_reduce_sum<VECTORS> &s
         sum.out[v] = rt_reduce_scaled(sum.out[v], factor);
 }
 
+/* Four numbers as they are loaded: f32 where pieces are folded, else two words of halves. */
+template <bool FOLD> struct rt_reduce_loaded {
+    uint2 x;
+};
+template <> struct rt_reduce_loaded<true> {
+    float4 x;
+};
+
+static __device__ __forceinline__ float4 rt_reduce_number(const rt_reduce_loaded<false> &loaded)
+{
+    const float2 low = rt_piece_of_halves(loaded.x.x), high = rt_piece_of_halves(loaded.x.y);
+    return make_float4(low.x, low.y, high.x, high.y);
+}
+
+static __device__ __forceinline__ float4 rt_reduce_number(const rt_reduce_loaded<true> &loaded)
+{
+    return loaded.x;
+}
+
+/* Where the words are that this lane has of a piece. */
+static __device__ __forceinline__ const uint16_t *
+rt_reduce_words(const struct rt_reduce_params &p, const struct rt_reduce_target &of, int piece)
+{
+    return rt_piece_row(p.partials, of.row.slot + piece, (int)(p.rows.q_len * p.heads),
+                        (int)of.query, (int)p.d_v) +
+           of.column;
+}
+
 /*
  * Loads PIECES pieces, `first` and every `step`-th behind it; those that are not there weigh
  * nothing. Addresses are derived here, from little: there is no register for more.
@@ -128,12 +157,14 @@ static __device__ __forceinline__ void rt_reduce_raise(rt_reduce_sum<VECTORS> &s
 template <class KIND, int VECTORS, int PIECES>
 static __device__ __forceinline__ void
 rt_reduce_load(const struct rt_reduce_params &p, const struct rt_reduce_target &of, int first,
-               int step, float (&lse)[PIECES], float4 (&x)[PIECES][VECTORS])
+               int step, float (&lse)[PIECES], rt_reduce_loaded<KIND::FOLD> (&x)[PIECES][VECTORS])
 {
+    typedef decltype(x[0][0].x) vector;
     const int64_t query_rows = (int64_t)(p.rows.q_len * p.heads);
     const int64_t at = (of.row.slot + first) * query_rows + of.query;
     const float *lse_at = p.partials.lse + at;
-    const float *x_at = p.partials.out + at * p.d_v + of.column;
+    const char *x_at = KIND::FOLD ? (const char *)(p.partials.out + at * p.d_v + of.column)
+                                  : (const char *)rt_reduce_words(p, of, first);
     if constexpr (KIND::BESIDE)
         rt_pdl_wait();
 #pragma unroll
@@ -142,10 +173,10 @@ rt_reduce_load(const struct rt_reduce_params &p, const struct rt_reduce_target &
         lse[i] = have ? *lse_at : -RT_REDUCE_INFINITY;
 #pragma unroll
         for (int v = 0; v < VECTORS; v++)
-            x[i][v] = have ? *(const float4 *)(x_at + v * (int)RT_REDUCE_WARP_COLUMNS)
-                           : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            x[i][v].x =
+                have ? *(const vector *)(x_at + v * RT_WARP_LANES * sizeof(vector)) : vector{};
         lse_at += step * query_rows;
-        x_at += step * query_rows * p.d_v;
+        x_at += step * query_rows * p.d_v * (int)sizeof(float);
     }
 }
 
@@ -155,7 +186,7 @@ static __device__ __forceinline__ void rt_reduce_add(const struct rt_reduce_para
                                                      int step, rt_reduce_sum<VECTORS> &sum)
 {
     float lse[PIECES];
-    float4 x[PIECES][VECTORS];
+    rt_reduce_loaded<KIND::FOLD> x[PIECES][VECTORS];
     rt_reduce_load<KIND, VECTORS, PIECES>(p, of, first, step, lse, x);
     float top = sum.top;
 #pragma unroll
@@ -168,8 +199,27 @@ static __device__ __forceinline__ void rt_reduce_add(const struct rt_reduce_para
         sum.total += weight;
 #pragma unroll
         for (int v = 0; v < VECTORS; v++)
-            rt_reduce_fma(sum.out[v], weight, x[i][v]);
+            rt_reduce_fma(sum.out[v], weight, rt_reduce_number(x[i][v]));
     }
+}
+
+/* The sums of four columns where words may be wide, piece by piece, with respect to the maximum. */
+static __device__ __forceinline__ float4 rt_reduce_add_wide(const struct rt_reduce_params &p,
+                                                            const struct rt_reduce_target &of,
+                                                            float top)
+{
+    const int query_rows = (int)(p.rows.q_len * p.heads);
+    const int rest = rt_piece_rest(query_rows, (int)p.d_v);
+    float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll 1
+    for (int i = 0; i < of.row.pieces; i++) {
+        const float lse = p.partials.lse[(int64_t)(of.row.slot + i) * query_rows + of.query];
+        const uint16_t *at = rt_reduce_words(p, of, i);
+        const float2 low = rt_piece_read(at, rest), high = rt_piece_read(at + 2, rest);
+        rt_reduce_fma(sum, exp2f(lse - rt_reduce_base(top)),
+                      make_float4(low.x, low.y, high.x, high.y));
+    }
+    return sum;
 }
 
 /* Piece `first` and every `step`-th behind it. */
@@ -207,12 +257,12 @@ rt_reduce_fold_all(const struct rt_reduce_params &p, const struct rt_reduce_targ
 {
     rt_reduce_sum<1> sum = {-RT_REDUCE_INFINITY, 0.0f, {}};
     float lse[RT_REDUCE_DEPTH];
-    float4 x[RT_REDUCE_DEPTH][1];
+    rt_reduce_loaded<true> x[RT_REDUCE_DEPTH][1];
     rt_reduce_load<rt_reduce_folds, 1, RT_REDUCE_DEPTH>(p, of, first, 1, lse, x);
 #pragma unroll
     for (int i = 0; i < RT_REDUCE_DEPTH; i++)
         if (first + i < end)
-            rt_reduce_fold_one(sum, lse[i], x[i][0]);
+            rt_reduce_fold_one(sum, lse[i], x[i][0].x);
     return sum;
 }
 

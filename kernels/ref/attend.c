@@ -4,6 +4,7 @@
 #include "kernels/ref/host.h"
 #include "kernels/ref/keys.h"
 #include "kernels/ref/number.h"
+#include "kernels/ref/piece.h"
 #include "kernels/ref/ref.h"
 
 #include <math.h>
@@ -90,13 +91,22 @@ static float end_query(const struct query *query, float *x, uint32_t d_v)
     return empty ? -INFINITY : (float)(query->max + log2(query->sum));
 }
 
+static struct rt_ref_pieces pieces_of(const struct rt_attend_params *p)
+{
+    return rt_ref_pieces_of(&p->partials, p->heads * p->rows.q_len, p->d_v,
+                            p->is_f32 || p->schedule.invariant);
+}
+
 static void store_piece(const struct rt_attend_params *p, const struct piece *piece,
                         const struct query *queries)
 {
-    uint32_t hq = p->heads * p->rows.q_len;
+    const struct rt_ref_pieces pieces = pieces_of(p);
+    float x[RT_REF_MAX_D];
     for (uint32_t i = 0; i < piece->count; i++) {
-        size_t at = (size_t)piece->slot * hq + piece->first + i;
-        p->partials.lse[at] = end_query(&queries[i], p->partials.out + at * p->d_v, p->d_v);
+        const uint32_t query = piece->first + i;
+        p->partials.lse[(size_t)piece->slot * pieces.query_rows + query] =
+            end_query(&queries[i], x, p->d_v);
+        rt_ref_piece_store(&pieces, piece->slot, query, x);
     }
 }
 
@@ -159,7 +169,7 @@ static void attend_piece(const struct rt_attend_params *p, const struct rt_quant
 static void store_group(const struct rt_attend_params *p, const struct piece *piece, uint32_t query,
                         const struct rt_ref_fold *sum)
 {
-    const size_t at = (size_t)piece->slot * p->heads * p->rows.q_len + query;
+    const struct rt_ref_pieces pieces = pieces_of(p);
     float x[RT_REF_MAX_D];
     const float lse = rt_ref_fold_end(sum, x, p->d_v);
     if (piece->slot < 0) {
@@ -169,8 +179,8 @@ static void store_group(const struct rt_attend_params *p, const struct piece *pi
         store_query(p, piece->row, query, row.top, row.total, row.out);
         return;
     }
-    memcpy(p->partials.out + at * p->d_v, x, p->d_v * sizeof(*x));
-    p->partials.lse[at] = lse;
+    rt_ref_piece_store(&pieces, piece->slot, query, x);
+    p->partials.lse[(size_t)piece->slot * pieces.query_rows + query] = lse;
 }
 
 static void fold_leaves(const struct rt_attend_params *p, struct piece piece, int64_t leaf_tokens)

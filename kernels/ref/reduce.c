@@ -4,6 +4,7 @@
 #include "kernels/ref/host.h"
 #include "kernels/ref/keys.h"
 #include "kernels/ref/number.h"
+#include "kernels/ref/piece.h"
 #include "kernels/ref/ref.h"
 
 #include <math.h>
@@ -14,11 +15,21 @@ struct target {
     int64_t out; /* elements behind it */
     bool is_f32;
     float *lse;
-    const float *partial_out; /* of piece 0 */
-    const float *partial_lse;
-    int64_t out_stride, lse_stride; /* from piece to piece */
+    struct rt_ref_pieces partials;
+    int64_t slot; /* of piece 0 */
+    uint32_t query;
     int32_t pieces;
 };
+
+static float lse_of(const struct target *t, int32_t piece)
+{
+    return t->partials.partials.lse[(t->slot + piece) * t->partials.query_rows + t->query];
+}
+
+static void load(const struct target *t, int32_t piece, float *x)
+{
+    rt_ref_piece_load(&t->partials, t->slot + piece, t->query, x);
+}
 
 static void store_empty(const struct target *t, uint32_t d_v)
 {
@@ -32,12 +43,12 @@ static void combine(const struct target *t, const struct rt_reduce_params *p, ui
     const uint32_t d_v = p->d_v;
     double max = -INFINITY;
     for (int32_t i = 0; i < t->pieces; i++)
-        max = fmax(max, (double)t->partial_lse[i * t->lse_stride]);
+        max = fmax(max, (double)lse_of(t, i));
     if (max == -INFINITY)
         max = 0;
     double sum = 0;
     for (int32_t i = 0; i < t->pieces; i++)
-        sum += exp2((double)t->partial_lse[i * t->lse_stride] - max);
+        sum += exp2((double)lse_of(t, i) - max);
     if (sum == 0) {
         store_empty(t, d_v);
         return;
@@ -45,9 +56,11 @@ static void combine(const struct target *t, const struct rt_reduce_params *p, ui
     const double divisor = rt_ref_divisor(p->sink, head, max, sum);
     double out[RT_REF_MAX_D] = {0};
     for (int32_t i = 0; i < t->pieces; i++) {
-        double weight = exp2((double)t->partial_lse[i * t->lse_stride] - max);
+        double weight = exp2((double)lse_of(t, i) - max);
+        float x[RT_REF_MAX_D];
+        load(t, i, x);
         for (uint32_t d = 0; d < d_v; d++)
-            out[d] += weight * (double)t->partial_out[i * t->out_stride + d];
+            out[d] += weight * (double)x[d];
     }
     for (uint32_t d = 0; d < d_v; d++)
         rt_ref_store(t->out_base, t->out + d, t->is_f32, divisor == 0 ? 0 : out[d] / divisor);
@@ -59,9 +72,11 @@ static void fold(const struct target *t, int32_t first, int32_t end, uint32_t d_
                  struct rt_ref_fold *sum)
 {
     rt_ref_fold_begin(sum);
-    for (int32_t i = first; i < end; i++)
-        rt_ref_fold_add(sum, t->partial_lse[i * t->lse_stride], t->partial_out + i * t->out_stride,
-                        d_v);
+    for (int32_t i = first; i < end; i++) {
+        float x[RT_REF_MAX_D];
+        load(t, i, x);
+        rt_ref_fold_add(sum, lse_of(t, i), x, d_v);
+    }
 }
 
 /* Batch-invariant: leaves become groups, and groups the row. */
@@ -100,12 +115,12 @@ static void reduce_row(const struct rt_reduce_params *p, uint32_t row)
     int64_t hq = (int64_t)p->heads * p->rows.q_len;
     const int64_t row_tokens = p->row_tokens ? p->row_tokens : 1;
     const int64_t data_row = rt_row_base(&p->rows) + row / row_tokens;
-    int64_t slot = p->schedule.num_splits[row];
     struct target t = {.pieces = p->schedule.num_splits[row + 1] - p->schedule.num_splits[row],
+                       .slot = p->schedule.num_splits[row],
+                       .partials = rt_ref_pieces_of(&p->partials, (uint32_t)hq, p->d_v,
+                                                    p->is_f32 || p->schedule.invariant),
                        .out_base = p->out.base,
-                       .is_f32 = p->is_f32,
-                       .out_stride = hq * p->d_v,
-                       .lse_stride = hq};
+                       .is_f32 = p->is_f32};
     bool empty = p->rows.length[row] <= 0;
     if (!empty && t.pieces == 0)
         return;
@@ -119,8 +134,7 @@ static void reduce_row(const struct rt_reduce_params *p, uint32_t row)
             store_empty(&t, p->d_v);
             continue;
         }
-        t.partial_out = p->partials.out + (slot * hq + i) * p->d_v;
-        t.partial_lse = p->partials.lse + slot * hq + i;
+        t.query = (uint32_t)i;
         if (p->schedule.invariant)
             combine_own(&t, p, (uint32_t)head, has_leaves(p, row, t.pieces));
         else

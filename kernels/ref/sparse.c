@@ -2,6 +2,7 @@
 #include "kernels/ref/host.h"
 #include "kernels/ref/keys.h"
 #include "kernels/ref/number.h"
+#include "kernels/ref/piece.h"
 #include "kernels/ref/quant.h"
 #include "kernels/ref/ref.h"
 
@@ -121,8 +122,11 @@ static void store_piece(const struct rt_attend_params *a, const struct piece *pi
 {
     const size_t at = (size_t)piece->slot * a->heads + head;
     const bool empty = s->sum == 0;
+    const struct rt_ref_pieces pieces = rt_ref_pieces_of(&a->partials, a->heads, a->d_v, a->is_f32);
+    float x[RT_REF_MAX_D];
     for (uint32_t d = 0; d < a->d_v; d++)
-        a->partials.out[at * a->d_v + d] = empty ? 0.0f : (float)(s->out[d] / s->sum);
+        x[d] = empty ? 0.0f : (float)(s->out[d] / s->sum);
+    rt_ref_piece_store(&pieces, piece->slot, head, x);
     a->partials.lse[at] = empty ? -INFINITY : (float)(s->max + log2(s->sum));
 }
 

@@ -125,18 +125,65 @@ template <class SHAPE> struct rt_sm90_even : rt_sm90_softmax<SHAPE, rt_sm90_byte
         x.w = this->is_spoilt(row, column + 3) ? RT_SM90_NAN : x.w;
     }
 
+    /* Where words of columns 4 piece .. 4 piece + 3 of this thread's begin; the second is 8 on. */
+    static __device__ __forceinline__ int words_of(int piece)
+    {
+        return RT_PIECE_AT(piece * 4);
+    }
+
     __device__ __forceinline__ void store_partials(const struct rt_sm90_segment &segment) const
     {
         const int rows = this->hq() - this->first_query() - my_row(0);
-        float *to =
-            this->partial_row(segment, my_row(0)) + worker * (SHAPE::D_V / 2) + this->own_column();
+        uint16_t *to = this->piece_row(segment, my_row(0)) + worker * (SHAPE::D_V / 2) +
+                       RT_PIECE_AT(this->own_column());
+        bool fits = true;
 #pragma unroll
-        for (int i = 0; i < MINE; i++)
-            if (i / 2 * 8 + i % 2 < rows)
+        for (int i = 0; i < MINE; i++) {
+            const bool there = i / 2 * 8 + i % 2 < rows;
+            uint32_t most = 0;
 #pragma unroll
-                for (int piece = 0; piece < SHAPE::HALF_TILES / 2; piece++)
-                    *(float4 *)(to + (i / 2 * 8 + i % 2) * SHAPE::D_V + piece * 4) =
-                        piece_of(i, piece);
+            for (int piece = 0; piece < SHAPE::HALF_TILES / 2; piece++) {
+                const float4 x = piece_of(i, piece);
+                const uint32_t low = rt_piece_halves(x.x, x.y, most);
+                const uint32_t high = rt_piece_halves(x.z, x.w, most);
+                uint16_t *at = to + (i / 2 * 8 + i % 2) * SHAPE::D_V + words_of(piece);
+                if (there) {
+                    *(uint32_t *)at = low;
+                    *(uint32_t *)(at + 8) = high;
+                }
+            }
+            fits &= !there || rt_piece_fits(most);
+        }
+        if (__any_sync(RT_ATTEND_FULL_WARP, !fits))
+            store_unfit(to, rows);
+    }
+
+    /* Once more, and wide, what the warp has of query rows that have numbers too large for f16 or
+     * all too small. */
+    __device__ __forceinline__ void store_unfit(uint16_t *to, int rows) const
+    {
+#pragma unroll
+        for (int i = 0; i < MINE; i++) {
+            uint32_t most = 0, bits = 0;
+#pragma unroll
+            for (int piece = 0; piece < SHAPE::HALF_TILES / 2; piece++) {
+                const float4 x = piece_of(i, piece);
+                rt_piece_halves(x.x, x.y, most);
+                rt_piece_halves(x.z, x.w, most);
+                bits |= rt_piece_bits(x.x, x.y) | rt_piece_bits(x.z, x.w);
+            }
+            most = rt_piece_most<4, 32>(most);
+            bits = rt_piece_all<4, 32>(bits);
+            if (i / 2 * 8 + i % 2 >= rows || rt_piece_fits(most) || bits == 0)
+                continue;
+#pragma unroll
+            for (int piece = 0; piece < SHAPE::HALF_TILES / 2; piece++) {
+                const float4 x = piece_of(i, piece);
+                uint16_t *at = to + (i / 2 * 8 + i % 2) * SHAPE::D_V + words_of(piece);
+                rt_piece_store_wide(at, this->piece_rest(), x.x, x.y);
+                rt_piece_store_wide(at + 8, this->piece_rest(), x.z, x.w);
+            }
+        }
     }
 
     __device__ __forceinline__ void store_outs(const struct rt_sm90_segment &segment) const

@@ -177,11 +177,15 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_softmax<SHAPE, rt_sm90_wo
         const int rows = min(hq() - first_query(), ROWS);
 #pragma unroll 1
         for (int row = worker * 4 + warp; row < rows; row += 8) {
-            const float *staged = room.staging + row * STAGING_STRIDE + lane * 4;
+            const float *staged = room.staging + row * STAGING_STRIDE + own_columns(segment);
+            const int next = has_words(segment) ? 8 : 2;
             float4 x[PIECES];
 #pragma unroll
-            for (int piece = 0; piece < PIECES; piece++)
-                x[piece] = *(const float4 *)(staged + piece * 128);
+            for (int piece = 0; piece < PIECES; piece++) {
+                const float2 low = *(const float2 *)(staged + piece * 128);
+                const float2 high = *(const float2 *)(staged + piece * 128 + next);
+                x[piece] = make_float4(low.x, low.y, high.x, high.y);
+            }
             float2 state = state_of(segment, row);
             float by = SHAPE::FOLDS ? rt_fold_inverse(state.y)
                                     : rt_sm90_inverse(p, segment, first_query() + row, state);
@@ -218,7 +222,20 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_softmax<SHAPE, rt_sm90_wo
         return make_float2(row.top, row.total);
     }
 
-    /* Column of a piece's first four of this lane: a round has the same columns of both halves. */
+    /* Whether what is stored are words of a piece, and not columns in their order. */
+    static __device__ __forceinline__ bool has_words(const struct rt_sm90_segment &segment)
+    {
+        return !SHAPE::FOLDS && segment.slot >= 0;
+    }
+
+    /* The first column of 128 that this lane has; of words it has two, eight columns apart. */
+    __device__ __forceinline__ int own_columns(const struct rt_sm90_segment &segment) const
+    {
+        return has_words(segment) ? RT_PIECE_COLUMN(lane * 4) : lane * 4;
+    }
+
+    /* Where a piece's first four of this lane are stored: a round has the same columns of both
+     * halves. */
     __device__ __forceinline__ int column_of(int piece, int round) const
     {
         const int half = piece / (ROUND_COLUMNS / 128);
@@ -230,10 +247,41 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_softmax<SHAPE, rt_sm90_wo
     __device__ __forceinline__ void store_partial(const struct rt_sm90_segment &segment, int row,
                                                   int round, const float4 (&x)[PIECES]) const
     {
-        float *to = this->partial_row(segment, row);
+        if constexpr (SHAPE::FOLDS) {
+            float *to = p.partials.out + rt_sm90_partial_row<SHAPE>(p, segment, row) * SHAPE::D_V;
+#pragma unroll
+            for (int piece = 0; piece < PIECES; piece++)
+                *(float4 *)(to + column_of(piece, round)) = x[piece];
+        } else {
+            uint16_t *to = this->piece_row(segment, row);
+            uint32_t most = 0;
+#pragma unroll
+            for (int piece = 0; piece < PIECES; piece++)
+                *(uint2 *)(to + column_of(piece, round)) =
+                    make_uint2(rt_piece_halves(x[piece].x, x[piece].y, most),
+                               rt_piece_halves(x[piece].z, x[piece].w, most));
+            if (__any_sync(RT_ATTEND_FULL_WARP, !rt_piece_fits(most)))
+                store_wide(to, round, most, x);
+        }
+    }
+
+    /* What the warp has of a query row, if some of it is too large for f16 or all too small. */
+    template <int PIECES>
+    __device__ __forceinline__ void store_wide(uint16_t *to, int round, uint32_t most,
+                                               const float4 (&x)[PIECES]) const
+    {
+        uint32_t bits = 0;
 #pragma unroll
         for (int piece = 0; piece < PIECES; piece++)
-            *(float4 *)(to + column_of(piece, round)) = x[piece];
+            bits |= rt_piece_bits(x[piece].x, x[piece].y) | rt_piece_bits(x[piece].z, x[piece].w);
+        if (rt_piece_fits(rt_piece_most<1, 32>(most)) || rt_piece_all<1, 32>(bits) == 0)
+            return;
+#pragma unroll
+        for (int piece = 0; piece < PIECES; piece++) {
+            uint16_t *at = to + column_of(piece, round);
+            rt_piece_store_wide(at, this->piece_rest(), x[piece].x, x[piece].y);
+            rt_piece_store_wide(at + 2, this->piece_rest(), x[piece].z, x[piece].w);
+        }
     }
 
     template <int PIECES>

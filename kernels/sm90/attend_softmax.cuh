@@ -299,10 +299,16 @@ template <class SHAPE, class BASE> struct rt_sm90_softmax : BASE {
         return (int)(p.rows.q_len * p.heads);
     }
 
-    __device__ __forceinline__ float *partial_row(const struct rt_sm90_segment &segment,
-                                                  int row) const
+    /* A piece's halves of a query row, and how far behind them its rests are. */
+    __device__ __forceinline__ uint16_t *piece_row(const struct rt_sm90_segment &segment,
+                                                   int row) const
     {
-        return p.partials.out + rt_sm90_partial_row<SHAPE>(p, segment, row) * SHAPE::D_V;
+        return rt_piece_row(p.partials, segment.slot, hq(), first_query() + row, SHAPE::D_V);
+    }
+
+    __device__ __forceinline__ int piece_rest(void) const
+    {
+        return rt_piece_rest(hq(), SHAPE::D_V);
     }
 
     __device__ __forceinline__ uint16_t *out_row(const struct rt_sm90_segment &segment,

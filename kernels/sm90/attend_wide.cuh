@@ -467,30 +467,79 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
         return by == 0.0f ? 0.0f : value * by;
     }
 
-    /*
-     * Of two groups of eight columns each lane of four has two columns; after an exchange with its
-     * neighbour it has four of one of them, 16 bytes, and the four lanes 64.
-     */
+    /* As f16; of 32 columns the words of a thread are one behind the other. */
     __device__ __forceinline__ void store_partial(const struct rt_sm90_segment &segment) const
     {
-        const bool odd = lane % 2 != 0;
+        uint32_t most[2] = {0, 0};
+        bool fits = true;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            const int query = first_query() + my_row(i);
-            float *to = p.partials.out + ((int64_t)segment.slot * hq() + query) * SHAPE::D_V +
-                        worker * COLUMNS + lane % 2 * 8 + lane % 4 / 2 * 4;
+            const bool there = first_query() + my_row(i) < hq();
+            uint16_t *to = piece_row(segment, i) + lane % 4 * 8;
 #pragma unroll
-            for (int j = 0; j < COLUMNS / 8; j += 2) {
-                const float x0 = scaled(out[j * 4 + i * 2], factor[i]);
-                const float x1 = scaled(out[j * 4 + i * 2 + 1], factor[i]);
-                const float y0 = scaled(out[j * 4 + i * 2 + 4], factor[i]);
-                const float y1 = scaled(out[j * 4 + i * 2 + 5], factor[i]);
-                const float z0 = __shfl_xor_sync(RT_ATTEND_FULL_WARP, odd ? x0 : y0, 1);
-                const float z1 = __shfl_xor_sync(RT_ATTEND_FULL_WARP, odd ? x1 : y1, 1);
-                if (query < hq())
-                    *(float4 *)(to + j * 8) =
-                        odd ? make_float4(z0, z1, y0, y1) : make_float4(x0, x1, z0, z1);
+            for (int j = 0; j < COLUMNS / 8; j += 4) {
+                const uint4 words =
+                    make_uint4(halves(j, i, most[i]), halves(j + 1, i, most[i]),
+                               halves(j + 2, i, most[i]), halves(j + 3, i, most[i]));
+                if (there)
+                    *(uint4 *)(to + j * 8) = words;
             }
+            fits &= !there || rt_piece_fits(most[i]);
+        }
+        if (__any_sync(RT_ATTEND_FULL_WARP, !fits))
+            store_unfit(segment, most);
+    }
+
+    /* This worker's half of a query row of this thread's. */
+    __device__ __forceinline__ uint16_t *piece_row(const struct rt_sm90_segment &segment,
+                                                   int i) const
+    {
+        return rt_piece_row(p.partials, segment.slot, hq(), first_query() + my_row(i), SHAPE::D_V) +
+               worker * COLUMNS;
+    }
+
+    /* Of a group of eight columns. By a factor of 0 they are 0 or NaN, and so do not fit. */
+    __device__ __forceinline__ uint32_t halves(int j, int i, uint32_t &most) const
+    {
+        return rt_piece_halves(out[j * 4 + i * 2] * factor[i], out[j * 4 + i * 2 + 1] * factor[i],
+                               most);
+    }
+
+    /* Of eight columns a thread's word, from its first on. */
+    static __device__ __forceinline__ int word_of(int j)
+    {
+        return j / 4 * 32 + j % 4 * 2;
+    }
+
+    /*
+     * Once more, and wide, query rows that have numbers too large for f16 or all too small; then as
+     * zeros those of which all are 0, as where no key was seen. Whether they are is read from what
+     * was stored: 64 more uses of the sums, and ptxas (13.0) would spill them.
+     */
+    __device__ __forceinline__ void store_unfit(const struct rt_sm90_segment &segment,
+                                                const uint32_t (&most)[2]) const
+    {
+        const int rest = rt_piece_rest(hq(), SHAPE::D_V);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            /* Opaque, or the products of store_partial would be kept for here. */
+            const float by = __uint_as_float(rt_opaque(__float_as_uint(factor[i])));
+            uint16_t *to = piece_row(segment, i) + lane % 4 * 8;
+            const bool is_wide =
+                !rt_piece_fits(rt_piece_most<1, 4>(most[i])) && first_query() + my_row(i) < hq();
+            if (is_wide)
+#pragma unroll
+                for (int j = 0; j < COLUMNS / 8; j++)
+                    rt_piece_store_wide(to + word_of(j), rest, scaled(out[j * 4 + i * 2], by),
+                                        scaled(out[j * 4 + i * 2 + 1], by));
+            uint32_t bits = 0;
+#pragma unroll 1
+            for (int j = 0; is_wide && j < COLUMNS / 8; j++)
+                bits |= rt_piece_bits_of_wide(to + word_of(j), rest);
+            const bool is_zero = rt_piece_all<1, 4>(bits) == 0;
+#pragma unroll 1
+            for (int j = 0; is_wide && is_zero && j < COLUMNS / 8; j++)
+                *(uint32_t *)(to + word_of(j)) = 0;
         }
     }
 
@@ -528,8 +577,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
             if (by == 0.0f || first_query() + row >= hq() || !this->is_spoilt(row, column))
                 continue;
             if (segment.slot >= 0)
-                p.partials.out[rt_sm90_partial_row<SHAPE>(p, segment, row) * SHAPE::D_V +
-                               worker * COLUMNS + column] = RT_SM90_NAN;
+                rt_piece_spoil(piece_row(segment, i), rt_piece_rest(hq(), SHAPE::D_V), column);
             else
                 ((uint16_t *)p.out.base)[SHAPE::keys::row_at(all, p.out, segment.row) +
                                          room.desk.out_at[row] + worker * COLUMNS + column] =

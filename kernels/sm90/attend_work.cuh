@@ -12,6 +12,7 @@
  */
 #include "kernels/device/attend_walk.cuh"
 #include "kernels/device/bf16.cuh"
+#include "kernels/device/piece.cuh"
 #include "kernels/device/ptx/convert.cuh"
 #include "kernels/device/ptx/exp2.cuh"
 #include "kernels/device/ptx/f16x2.cuh"

@@ -5,6 +5,7 @@
 #include "kernels/ref/ref.h"
 #include "tests/checkkern/parallel.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 #define VALUES 4096u /* of a case, from which all its elements are drawn */
 #define SLICES 16u   /* that a row's keys are filled in */
 #define MOST_ROPE 64u
+#define FAR 40 /* of 2 */
 
 static uint32_t row_tokens(const struct ck_attend *c, uint32_t row)
 {
@@ -55,6 +57,19 @@ static uint32_t table_lines(const struct ck_attend *c)
     return c->rows + 2;
 }
 
+/* Of all columns alike, as a quantised token must be; of halves; of some next to others. What is no
+ * value is as large as the largest value, so that all of these count in scores. */
+int ck_attend_exponent(const struct ck_attend *c, uint32_t column)
+{
+    static const int halves[][2] = {{FAR, FAR}, {-FAR, -FAR}, {FAR, -FAR}, {0, -FAR}};
+    const uint32_t kind = (uint32_t)(c->seed % (c->layout == RT_KV_BF16 ? 5 : 2));
+    if (c->flavour != CK_FAR)
+        return 0;
+    if (kind == 4)
+        return column < c->d_v && column / 4 % 8 == 5 ? -FAR : FAR;
+    return halves[kind][column >= c->d_v / 2 && column < c->d_v];
+}
+
 static struct rt_attend_params shape_of(const struct ck_attend *c)
 {
     int64_t gap = c->strided ? 8 : 0;
@@ -72,7 +87,7 @@ static struct rt_attend_params shape_of(const struct ck_attend *c)
                                      .lse.row_stride = c->q_len * c->heads + gap,
                                      .kv.token_stride_bytes = 2 * kv_token,
                                      .kv.page_stride_bytes = 2 * (c->far ? FAR_STRIDE : kv_page),
-                                     .scale = c->scale,
+                                     .scale = ldexpf(c->scale, -ck_attend_exponent(c, c->d_qk)),
                                      .rows.count = c->rows,
                                      .rows.q_len = c->q_len,
                                      .heads = c->heads,
@@ -139,6 +154,12 @@ static void fill_row(const struct filling *f, struct ck_random *random, uint16_t
         for (uint32_t i = 0; i < 4; i++)
             to[d + i] = f->values[(z >> 16 * i) % VALUES];
     }
+}
+
+static void move_key(const struct ck_attend *c, uint16_t *key)
+{
+    for (uint32_t d = 0; c->flavour == CK_FAR && d < c->d_qk; d++)
+        key[d] = rt_float_to_bf16(ldexpf(rt_bf16_to_float(key[d]), ck_attend_exponent(c, d)));
 }
 
 /* The last element of q and k is 1 and +-inf: in the part that is not a value, if there is one. */
@@ -244,6 +265,7 @@ static void fill_keys(void *arg, uint32_t i)
     for (uint64_t t = tokens * slice / SLICES; t < tokens * (slice + 1) / SLICES; t++) {
         uint16_t *key = key_at(f, row, (uint32_t)t);
         fill_row(f, &random, key);
+        move_key(f->c, key);
         spoil_key(f->c, row, (uint32_t)t, key);
         spoil_draft(f->c, row, (uint32_t)t, key);
     }

@@ -28,6 +28,7 @@ enum ck_flavour {
     CK_NAN_KEY,   /* NaN in key 0 of even rows */
     CK_BAD_DRAFT, /* NaN, +inf or -inf in keys that a row's first tokens do not see */
     CK_BAD_PAGES, /* seen keys whose page id leads nowhere */
+    CK_FAR,       /* values of 2^40 and 2^-40 times the usual, of some columns or of all */
     CK_SCALES,    /* tokens' scales, where a cache has such: either sign, not all powers of two */
     CK_FLAVOURS
 };
@@ -59,6 +60,9 @@ struct ck_attend ck_attend_turn(const struct ck *ck, uint32_t geometry, uint32_t
 
 /* False where the geometry has no such layout. */
 bool ck_attend_format(const struct ck_attend *c, struct rt_kv_format *out);
+
+/* A column's numbers are 2 to this times the usual. */
+int ck_attend_exponent(const struct ck_attend *c, uint32_t column);
 
 /* Whether kernels are given q as two tensors. */
 bool ck_attend_has_q_rope(const struct ck_attend *c);

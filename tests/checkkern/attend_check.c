@@ -5,6 +5,7 @@
 #include "tests/checkkern/attend_truth.h"
 #include "tests/checkkern/compare.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,14 +60,17 @@ struct compared {
     struct ck_floats outs, lses;
 };
 
-/* The truth's `at`-th query row. */
-static void compare_query(struct found f, uint32_t d_v, uint32_t at, struct compared *to)
+/* The truth's `at`-th query row. Columns are compared as if all were of the usual size. */
+static void compare_query(const struct ck_attend *c, struct found f, uint32_t at,
+                          struct compared *to)
 {
-    const double *out = to->truth->out + (size_t)at * d_v;
+    const double *out = to->truth->out + (size_t)at * c->d_v;
     ck_floats_add(&to->lses, (double)*f.lse, to->truth->lse[at], f.place);
-    for (f.place.d = 0; f.place.d < d_v; f.place.d++)
-        ck_floats_add(&to->outs, (double)rt_bf16_to_float(f.out[f.place.d]), out[f.place.d],
-                      f.place);
+    for (f.place.d = 0; f.place.d < c->d_v; f.place.d++) {
+        const int exponent = ck_attend_exponent(c, f.place.d);
+        ck_floats_add(&to->outs, ldexp((double)rt_bf16_to_float(f.out[f.place.d]), -exponent),
+                      ldexp(out[f.place.d], -exponent), f.place);
+    }
 }
 
 /* What can be said of a query row without its truth; poison, being NaN, is outside. */
@@ -78,7 +82,7 @@ static bool plausible(const struct ck_attend *c, const struct rt_attend_params *
     float most = !seen ? 0 : c->layout == RT_KV_BF16 ? MOST_OUT : MOST_E4M3_OUT;
     bool good = seen ? isfinite(*f->lse) : *f->lse == INFINITY;
     for (uint32_t d = 0; d < p->d_v; d++)
-        good &= fabsf(rt_bf16_to_float(f->out[d])) <= most;
+        good &= fabsf(ldexpf(rt_bf16_to_float(f->out[d]), -ck_attend_exponent(c, d))) <= most;
     return good;
 }
 
@@ -91,6 +95,8 @@ static void compare_rows(struct ck *ck, const struct ck_attend *c, const struct 
     struct compared exact = {truth, ck_floats_out(), ck_floats_lse()};
     struct compared rough = {&truths->unquantised, ck_floats_e4m3_out(), ck_floats_e4m3_lse()};
     struct ck_place first = {0};
+    if (c->flavour == CK_FAR && c->layout != RT_KV_BF16)
+        exact.lses.abs_bound = CK_LSE_FAR_ABS;
     if (unrounded)
         exact.lses.abs_bound = CK_LSE_UNROUNDED_ABS;
     uint32_t query_rows = c->q_len * c->heads, next = 0, wrong = 0;
@@ -99,9 +105,9 @@ static void compare_rows(struct ck *ck, const struct ck_attend *c, const struct 
         struct found f = found_at(c, p, o, row, query);
         const struct ck_query *at = &truth->at[next];
         if (next < truth->count && at->row == row && at->query == query) {
-            compare_query(f, c->d_v, next, &exact);
+            compare_query(c, f, next, &exact);
             if (truths->has_unquantised)
-                compare_query(f, c->d_v, next, &rough);
+                compare_query(c, f, next, &rough);
             next++;
         } else if (!plausible(c, p, &f)) {
             if (wrong == 0)
@@ -161,8 +167,8 @@ static void check_stamps(struct ck *ck, const struct ck_buffer *b)
 static void name_case(struct ck *ck, const struct ck_attend *c, const struct rt_variant *choice)
 {
     static const char *const flavours[CK_FLAVOURS] = {
-        "plain",     "huge",    "equal",     "-inf",      "+inf",
-        "NaN query", "NaN key", "bad draft", "bad pages", "scales"};
+        "plain",   "huge",      "equal",     "-inf", "+inf",  "NaN query",
+        "NaN key", "bad draft", "bad pages", "far",  "scales"};
     ck_case(ck,
             "%s, %s, %u heads, query length %u%s, %u rows (%u padded; %d, %d, %d, …), page %u, "
             "row_base %u%s%s%s%s%s%s, %u parts, %s",

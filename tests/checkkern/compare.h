@@ -19,6 +19,10 @@
  * score, which are 1.22 in all where all elements are the same, and that in base 2. */
 #define CK_LSE_UNROUNDED_ABS 7e-3
 
+/* Of keys with units of 2^40, whose exponents a kernel of f16 adds to scores: what a float of that
+ * size loses, twice. */
+#define CK_LSE_FAR_ABS (40.0 / (1 << 23))
+
 /*
  * What e4m3 may change. Of numbers up to 1, each off by a sixteenth of itself at most, 2^-4, and as
  * much again as bf16 rounds: out is a mean of them. Their mean square error is (2^-4)^2 / 6 of

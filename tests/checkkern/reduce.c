@@ -1,10 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/abi/piece.h"
 #include "kernels/ops/op_build.h"
+#include "kernels/ref/piece.h"
 #include "kernels/ref/ref.h"
 #include "tests/checkkern/compare.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+#define MOST_D_V 512
+#define PART 32u /* columns whose words are next to each other */
 
 struct reduce_case {
     uint32_t rows, q_len, heads, d_v, row_base;
@@ -16,6 +23,7 @@ struct reduce_case {
 
 struct reduce_buffers {
     struct ck_buffer partial_out, partial_lse, num_splits, length, out, lse, ctrl, stamp, sink;
+    float *most; /* of out's elements, the largest magnitude in a piece */
 };
 
 static struct rt_reduce_params params_of(const struct reduce_case *c,
@@ -79,6 +87,8 @@ static struct reduce_buffers make_buffers(struct ck *ck, struct ck_random *rando
     *(struct rt_ctrl *)ck_at(&b.ctrl, CK_REF) = (struct rt_ctrl){.row_base = c->row_base};
     b.partial_out = ck_alloc(ck, "partial_out", slots * hq * c->d_v * 4, 0xff);
     b.partial_lse = ck_alloc(ck, "partial_lse", slots * hq * 4, 0xff);
+    b.most = ck_new(ck, rows * (uint64_t)p.out.row_stride * sizeof(float) +
+                            CK_GUARD_BYTES / 2 * sizeof(float));
     b.out = ck_alloc(ck, "out", rows * (uint64_t)p.out.row_stride * 2, 0xff);
     b.lse = ck_alloc(ck, "lse", rows * hq * 4, 0xff);
     return b;
@@ -86,6 +96,7 @@ static struct reduce_buffers make_buffers(struct ck *ck, struct ck_random *rando
 
 static void free_buffers(struct ck *ck, struct reduce_buffers *b)
 {
+    free(b->most);
     ck_free(ck, &b->partial_out);
     ck_free(ck, &b->partial_lse);
     ck_free(ck, &b->num_splits);
@@ -97,32 +108,126 @@ static void free_buffers(struct ck *ck, struct reduce_buffers *b)
     ck_free(ck, &b->sink);
 }
 
+/* What numbers of a piece are. */
+enum {
+    PLAIN,     /* normal / 10 */
+    LARGE,     /* of 1e30: no f16 */
+    SMALL,     /* of 1e-30 */
+    AT_LIMITS, /* where f16 ends: 65504 and beyond, 2^-14 and below, subnormals, and 0 */
+    MIXED,     /* large, small and plain ones in turn */
+    ODD,       /* plain, with infinities and NaN among them */
+    ZEROS,
+    NUMBERS
+};
+
+static float number(struct ck_random *random, uint32_t numbers, uint32_t d)
+{
+    static const float limits[] = {65504,    65519,    65520, 0x1p-14f, 0x1.ffcp-15f,
+                                   0x1p-24f, 0x1p-25f, 0,     -0.0f,    1e-40f};
+    static const float odd[] = {INFINITY, -INFINITY, NAN};
+    const float x = (float)ck_random_normal(random) / 10;
+    const uint32_t kind = numbers == MIXED ? d % 3 : numbers;
+    if (kind == LARGE || kind == SMALL)
+        return x * (kind == LARGE ? 1e31f : 1e-29f);
+    if (kind == AT_LIMITS)
+        return limits[ck_random_below(random, 10)] * (d % 2 ? 1.0f : -1.0f);
+    if (kind == ODD && ck_random_below(random, 64) == 0)
+        return odd[ck_random_below(random, 3)];
+    return kind == ZEROS ? 0 : x;
+}
+
 /* A query row of one piece. kind 0: any; 1: all pieces empty; 2: a NaN among them; 3: far apart. */
-static void fill_piece(struct ck_random *random, uint32_t kind, float *out, float *lse,
-                       uint32_t d_v)
+static float fill_piece(struct ck_random *random, uint32_t kind, uint32_t numbers, float *out,
+                        uint32_t d_v)
 {
     bool empty = kind == 1 || ck_random_below(random, 4) == 0;
-    *lse = empty ? -INFINITY : (float)ck_random_normal(random) * (kind == 3 ? 300.0f : 3.0f);
+    float lse = empty ? -INFINITY : (float)ck_random_normal(random) * (kind == 3 ? 300.0f : 3.0f);
     if (kind == 2 && ck_random_below(random, 4) == 0)
-        *lse = NAN;
+        lse = NAN;
     for (uint32_t d = 0; d < d_v; d++)
-        out[d] = empty ? 0 : (float)ck_random_normal(random) / 10;
+        out[d] = empty ? 0 : number(random, numbers, d);
+    return lse;
+}
+
+/* To nearest even; beyond 65504 infinite. */
+static uint16_t to_f16(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof(bits));
+    const uint32_t sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
+    if (magnitude > 0x7f800000u)
+        return RT_PIECE_NAN;
+    if (fabsf(value) >= 65520)
+        return (uint16_t)(sign | RT_PIECE_LIMIT);
+    if (fabsf(value) < 0x1p-14f)
+        return (uint16_t)(sign | (uint32_t)rintf(fabsf(value) * 0x1p24f));
+    return (uint16_t)(sign | ((magnitude - (112u << 23) + 0xfffu + (magnitude >> 13 & 1u)) >> 13));
+}
+
+static bool fits(const float *x)
+{
+    uint32_t most = 0;
+    bool all_zero = true;
+    for (uint32_t d = 0; d < PART; d++) {
+        const uint32_t magnitude = to_f16(x[d]) & 0x7fffu;
+        if (!isnan(x[d]) && magnitude > most)
+            most = magnitude;
+        all_zero = all_zero && x[d] == 0;
+    }
+    return all_zero || (most >= RT_PIECE_LEAST && most < RT_PIECE_LIMIT);
+}
+
+/* Parts of 32 columns are stored by themselves, as if by different warps. */
+static void store_piece(const struct reduce_case *c, const struct rt_partials_view *partials,
+                        uint64_t slot, uint64_t query, const float *x)
+{
+    const uint64_t hq = c->q_len * c->heads;
+    uint16_t *halves = (uint16_t *)(partials->out + slot * hq * c->d_v);
+    for (uint32_t d = 0; d < c->d_v; d += PART) {
+        float room[PART];
+        uint16_t *words = (uint16_t *)(void *)room;
+        const struct rt_partials_view of_part = {.out = room};
+        const struct rt_ref_pieces to = rt_ref_pieces_of(&of_part, 1, PART, false);
+        rt_ref_piece_store(&to, 0, 0, x + d);
+        const bool as_f16 = fits(x + d);
+        for (uint32_t i = 0; as_f16 && i < PART; i++)
+            words[RT_PIECE_AT(i)] = to_f16(x[d + i]);
+        for (uint64_t i = 0; i < 2; i++)
+            memcpy(halves + (i * hq + query) * c->d_v + d, words + i * PART, PART * 2);
+    }
+}
+
+/* A query row's pieces; if its numbers are not plain, those of some pieces are. */
+static void fill_query(struct ck_random *random, const struct reduce_case *c, uint64_t query,
+                       const int32_t slots[2], const struct rt_partials_view *partials, float *most)
+{
+    const uint32_t kind = ck_random_below(random, 6);
+    uint32_t numbers = ck_random_below(random, 2) ? PLAIN : ck_random_below(random, NUMBERS);
+    if (kind == 3 && numbers == ODD)
+        numbers = PLAIN; /* infinity times a weight that a float has as 0 */
+    for (int32_t slot = slots[0]; slot < slots[1]; slot++) {
+        float x[MOST_D_V];
+        partials->lse[(uint64_t)slot * c->q_len * c->heads + query] =
+            fill_piece(random, kind, ck_random_below(random, 3) ? numbers : PLAIN, x, c->d_v);
+        store_piece(c, partials, (uint64_t)slot, query, x);
+        for (uint32_t d = 0; d < c->d_v; d++)
+            most[d] = isfinite(x[d]) ? fmaxf(most[d], fabsf(x[d])) : most[d];
+    }
 }
 
 static void fill(struct ck *ck, struct ck_random *random, const struct reduce_case *c,
                  struct reduce_buffers *b)
 {
     const int32_t *num_splits = ck_at(&b->num_splits, CK_REF);
-    float *out = ck_at(&b->partial_out, CK_REF), *lse = ck_at(&b->partial_lse, CK_REF);
-    uint64_t hq = c->q_len * c->heads;
+    const struct rt_partials_view partials = {ck_at(&b->partial_out, CK_REF),
+                                              ck_at(&b->partial_lse, CK_REF)};
+    const struct rt_heads_view out = params_of(c, b, CK_REF).out;
     for (uint32_t r = 0; r < c->rows; r++)
-        for (uint64_t i = 0; i < hq; i++) {
-            uint32_t kind = ck_random_below(random, 6);
-            for (int32_t slot = num_splits[r]; slot < num_splits[r + 1]; slot++) {
-                uint64_t at = (uint64_t)slot * hq + i;
-                fill_piece(random, kind, out + at * c->d_v, lse + at, c->d_v);
-            }
-        }
+        for (uint64_t i = 0; i < (uint64_t)c->q_len * c->heads; i++)
+            fill_query(random, c, i, num_splits + r, &partials,
+                       b->most + (c->row_base + r) * out.row_stride +
+                           (int64_t)(i / c->heads) * out.token_stride +
+                           (int64_t)(i % c->heads) * out.head_stride);
     if (c->sink)
         ck_random_sinks(random, 0, ck_at(&b->sink, CK_REF), c->heads);
     const struct ck_buffer *all[] = {&b->partial_out, &b->partial_lse, &b->num_splits,
@@ -131,32 +236,53 @@ static void fill(struct ck *ck, struct ck_random *random, const struct reduce_ca
         ck_upload(ck, all[i]);
 }
 
+/* What single precision makes of sums of so large numbers, and bf16 of the result. */
+static double bound_of(double truth, float most)
+{
+    return CK_OUT_REL * fabs(truth) + ldexp((double)most, -15) + 1e-40;
+}
+
 /* NaN bits in both where nothing was written, so one comparison serves what was and what was not.
  */
-static void compare(struct ck *ck, const struct reduce_case *c, const struct reduce_buffers *b)
+static void compare_out(struct ck *ck, const struct rt_reduce_params *p,
+                        const struct reduce_buffers *b)
 {
     uint16_t *out = ck_new(ck, b->out.bytes + CK_GUARD_BYTES);
-    float *lse = ck_new(ck, b->lse.bytes + CK_GUARD_BYTES);
     const uint16_t *ref_out = ck_at(&b->out, CK_REF);
-    const float *ref_lse = ck_at(&b->lse, CK_REF);
+    struct ck_floats plain = ck_floats_out();
+    struct ck_bounded all = {0};
     ck_download(ck, &b->out, out);
+    for (uint64_t i = 0; i < (b->out.bytes + CK_GUARD_BYTES) / 2; i++) {
+        const double found = (double)rt_bf16_to_float(out[i]);
+        const double truth = (double)rt_bf16_to_float(ref_out[i]);
+        struct ck_place place = {(uint32_t)(i / (uint64_t)p->out.row_stride), 0, 0,
+                                 (uint32_t)(i % (uint64_t)p->out.row_stride)};
+        ck_bounded_add(&all, i, found, truth, bound_of(truth, b->most[i]));
+        if (b->most[i] < 2)
+            ck_floats_add(&plain, found, truth, place);
+    }
+    if (all.wrong > 0)
+        ck_failed(ck, "%llu elements of out are wrong, worst %llu: %.9g is off by %.3g",
+                  (unsigned long long)all.wrong, (unsigned long long)all.worst_at, all.found,
+                  all.difference);
+    ck_floats_end(ck, &plain, CK_OUT_COS);
+    free(out);
+}
+
+static void compare(struct ck *ck, const struct reduce_case *c, const struct reduce_buffers *b)
+{
+    float *lse = ck_new(ck, b->lse.bytes + CK_GUARD_BYTES);
+    const float *ref_lse = ck_at(&b->lse, CK_REF);
     ck_download(ck, &b->lse, lse);
     struct rt_reduce_params p = params_of(c, b, CK_REF);
-    struct ck_floats outs = ck_floats_out(), lses = ck_floats_lse();
-    for (uint64_t i = 0; i < (b->out.bytes + CK_GUARD_BYTES) / 2; i++) {
-        struct ck_place place = {(uint32_t)(i / (uint64_t)p.out.row_stride), 0, 0,
-                                 (uint32_t)(i % (uint64_t)p.out.row_stride)};
-        ck_floats_add(&outs, (double)rt_bf16_to_float(out[i]), (double)rt_bf16_to_float(ref_out[i]),
-                      place);
-    }
+    struct ck_floats lses = ck_floats_lse();
+    compare_out(ck, &p, b);
     for (uint64_t i = 0; i < (b->lse.bytes + CK_GUARD_BYTES) / 4; i++) {
         struct ck_place place = {(uint32_t)(i / (uint64_t)p.lse.row_stride), 0,
                                  (uint32_t)(i % (uint64_t)p.lse.row_stride), 0};
         ck_floats_add(&lses, (double)lse[i], (double)ref_lse[i], place);
     }
-    ck_floats_end(ck, &outs, CK_OUT_COS);
     ck_floats_end(ck, &lses, 0);
-    free(out);
     free(lse);
 }
 

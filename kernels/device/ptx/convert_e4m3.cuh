@@ -47,12 +47,4 @@ static __device__ __forceinline__ uint32_t rt_f16x2_e4m3x2(uint32_t pair)
     return packed;
 }
 
-/* One f16 as float: PTX ISA, "cvt.f32.f16". */
-static __device__ __forceinline__ float rt_f16_float(uint16_t half)
-{
-    float value;
-    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(half));
-    return value;
-}
-
 #endif

@@ -13,6 +13,14 @@ static __device__ __forceinline__ uint32_t rt_pack_f16x2(float low, float high)
     return packed;
 }
 
+/* One f16 as float: PTX ISA, "cvt.f32.f16". */
+static __device__ __forceinline__ float rt_f16_float(uint16_t half)
+{
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(half));
+    return value;
+}
+
 /* Two products of two f16 each, rounded to nearest even, subnormals too: PTX ISA, "mul.rn.f16x2".
  */
 static __device__ __forceinline__ uint32_t rt_multiply_f16x2(uint32_t a, uint32_t b)
@@ -29,6 +37,19 @@ static __device__ __forceinline__ uint32_t rt_max_f16x2(uint32_t a, uint32_t b)
     uint32_t most;
     asm("max.f16x2 %0, %1, %2;" : "=r"(most) : "r"(a), "r"(b));
     return most;
+}
+
+/* Likewise the larger magnitudes; a sign is that of the product: PTX ISA, "max.xorsign.abs.f16x2",
+ * of sm_86. */
+static __device__ __forceinline__ uint32_t rt_max_magnitude_f16x2(uint32_t a, uint32_t b)
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 860
+    return rt_max_f16x2(a & 0x7fff7fffu, b & 0x7fff7fffu);
+#else
+    uint32_t most;
+    asm("max.xorsign.abs.f16x2 %0, %1, %2;" : "=r"(most) : "r"(a), "r"(b));
+    return most;
+#endif
 }
 
 #endif

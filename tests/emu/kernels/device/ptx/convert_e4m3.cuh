@@ -55,9 +55,4 @@ static inline uint32_t rt_f16x2_e4m3x2(uint32_t pair)
     return rt_pack_e4m3x2(emu_of_f16((uint16_t)pair), emu_of_f16((uint16_t)(pair >> 16)));
 }
 
-static inline float rt_f16_float(uint16_t half)
-{
-    return emu_of_f16(half);
-}
-
 #endif

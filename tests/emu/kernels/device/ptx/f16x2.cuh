@@ -9,6 +9,11 @@ static inline uint32_t rt_pack_f16x2(float low, float high)
     return emu_f16(low) | (uint32_t)emu_f16(high) << 16;
 }
 
+static inline float rt_f16_float(uint16_t half)
+{
+    return emu_of_f16(half);
+}
+
 /* A product of two f16 is a float, so each is rounded once. */
 static inline uint32_t rt_multiply_f16x2(uint32_t a, uint32_t b)
 {
@@ -24,6 +29,11 @@ static inline uint32_t emu_max_f16(uint32_t a, uint32_t b)
 static inline uint32_t rt_max_f16x2(uint32_t a, uint32_t b)
 {
     return emu_max_f16(a, b) | emu_max_f16(a >> 16, b >> 16) << 16;
+}
+
+static inline uint32_t rt_max_magnitude_f16x2(uint32_t a, uint32_t b)
+{
+    return rt_max_f16x2(a & 0x7fff7fffu, b & 0x7fff7fffu) | ((a ^ b) & 0x80008000u);
 }
 
 #endif
