@@ -39,7 +39,7 @@
  * Where a key has elements that are no value, and query rows are fewer than 64, its bytes stay as
  * they are until a worker reads them: a stage is 64 rows, 32 bytes longer than what a row can hold
  * so that threads read from different banks, and weights, [query row][key] f16. No staging, but of
- * a key a float more and four factors, f16.
+ * a key a float more and four factors, f16, and a block's scores, f32.
  */
 #define RT_ATTEND_BYTES_SM90_ROW(d_qk, d_v) ((d_v) + 2u * ((d_qk) - (d_v)) + 32u)
 #define RT_ATTEND_BYTES_SM90_STAGE(tile_rows, d_qk, d_v)                                           \
@@ -52,7 +52,7 @@
     (RT_ATTEND_BYTES_SM90_STAGES(tile_rows, d_qk) *                                                \
          RT_ATTEND_BYTES_SM90_STAGE(tile_rows, d_qk, d_v) +                                        \
      RT_ATTEND_SM90_TILES(d_qk) * 128u * (tile_rows) +                                             \
-     RT_ATTEND_BYTES_SM90_DESK_BYTES(tile_rows, d_qk))
+     RT_ATTEND_BYTES_SM90_DESK_BYTES(tile_rows, d_qk) + 256u * (tile_rows))
 
 /* What the kernels read of a key at most, from its row's beginning and from its scales'. */
 #define RT_SM90_ROW_BYTES 768u

@@ -123,6 +123,7 @@ static __device__ __forceinline__ uint32_t rt_sm90_load_scale(const struct rt_qu
 template <class SHAPE> struct rt_sm90_block_walk {
     typedef typename rt_sm90_pages_of<SHAPE::LISTED>::type PAGES;
     static constexpr int WARP_KEYS = 64 / SHAPE::LOADING_WARPS;
+    static constexpr uint32_t LINE = 128; /* of L2 */
     const typename SHAPE::params &all;
     const struct rt_attend_params &p;
     typename SHAPE::desk &desk;
@@ -154,14 +155,28 @@ template <class SHAPE> struct rt_sm90_block_walk {
     /* This lane's key of a block, from its first. */
     static __device__ __forceinline__ int lane_key(void)
     {
-        return (int)threadIdx.x / 32 * WARP_KEYS + (int)threadIdx.x % WARP_KEYS;
+        return (int)(threadIdx.x / 32 * WARP_KEYS + threadIdx.x % WARP_KEYS);
     }
 
-    /* The step's own keys, the last of a row, are not there before. */
+    /* For this lane's share of the lines of its key. */
+    __device__ __forceinline__ void ask_l2(const unsigned char *row) const
+    {
+        const uint32_t end = min((uint32_t)row_stride_bytes(), RT_SM90_ROW_BYTES);
+        for (uint32_t line = threadIdx.x % 32 / WARP_KEYS * LINE; line < end;
+             line += 32 / WARP_KEYS * LINE)
+            rt_prefetch_l2(row + line);
+    }
+
+    /* The step's own keys, the last of a row, are not there before: a warp that has one of them
+     * waits, and what it has of others comes as far as L2 meanwhile. */
     __device__ __forceinline__ void wait_for_keys(void)
     {
-        if (key_number - lane_key() + 64 > settled)
-            wait_for_predecessor();
+        const int of_warp = (int)(threadIdx.x % WARP_KEYS);
+        if (waited || key_number - of_warp + WARP_KEYS <= settled)
+            return;
+        if (found.page && key_number < settled)
+            ask_l2(found.page + found.row * row_stride_bytes());
+        wait_for_predecessor();
     }
 
     /* The part's first segment with a row from `row` on; negative: from its own first. Behind its

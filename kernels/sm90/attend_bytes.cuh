@@ -16,7 +16,7 @@
  *            values   of 64 columns the 16 from 16 t on: columns 4 s .. 4 s + 3 of them are what
  *                     product s has at 2 t, 2 t + 1, 2 t + 8, 2 t + 9
  *            the rest of 32 columns the 8 from 8 t on, likewise: two products
- *            and q has its columns in that order (convert_queries)
+ *            and q has its columns in that order (bring_queries)
  *   values   a = v^T [D_V / 2][64 keys]: of product s of four keys, number i 16 s + `value_key`,
  *            at 2 t + i % 2 + 8 (i / 2), so that weights lie as the rows of scores do
  *            of each 2 HALF_TILES columns side by side, which are rows g and g + 8 of each tile
@@ -25,6 +25,7 @@
  * D_V / 4 columns has alike; attend_units.cuh has what is to be said of S.
  */
 #include "kernels/device/ptx/convert_e4m3.cuh"
+#include "kernels/device/ptx/pdl.cuh"
 #include "kernels/device/ptx/permute.cuh"
 #include "kernels/sm90/attend_work.cuh"
 
@@ -56,6 +57,9 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
     static constexpr int GROUP = SHAPE::D_V / 4; /* columns with one factor */
     static constexpr int REST = SHAPE::D_QK - SHAPE::D_V;
     static constexpr int COLUMNS = 2 * HALF_TILES; /* of values, of a thread */
+    /* Query rows of a warp, of either worker; 16 bytes a lane, the last of what is no value. */
+    static constexpr int WARP_ROWS = SHAPE::TILE_ROWS / (RT_SM90_WORKERS * RT_SM90_WORKER_WARPS);
+    static constexpr int OF_LANE = SHAPE::D_V / 256 + 1;
     /* Groups of products on their way, with their operands. */
     static constexpr int FLIGHT = 4;
     using base::all;
@@ -148,30 +152,42 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
         rt_wgmma_commit();
     }
 
-    template <bool FACTORS>
-    __device__ __forceinline__ void score_values(uint32_t j, score_registers &score) const
+    /* Of so many halves' values, from `first` on. */
+    template <bool FACTORS, int HALVES>
+    __device__ __forceinline__ void score_values(uint32_t j, int first,
+                                                 score_registers &score) const
     {
         const uint32_t stage = base::stage_of(j);
-        const unsigned char *at = room.row(stage, own_key()) + lane % 4 * 16;
+        const unsigned char *at = room.row(stage, own_key()) + first * HALF + lane % 4 * 16;
         uint4 x[2];
         uint32_t factor[2] = {}, a[2][4][4];
 #pragma unroll
-        for (int tile = 0; tile < SHAPE::V_TILES; tile++) {
+        for (int tile = 0; tile < HALVES * HALF_TILES; tile++) {
             if (tile % HALF_TILES == 0)
-                wait_for_half(j, tile / HALF_TILES);
+                wait_for_half(j, first + tile / HALF_TILES);
 #pragma unroll
             for (int row = 0; row < 2; row++) {
                 x[row] = *(const uint4 *)(at + tile * 64 + row * 8 * SHAPE::ROW_BYTES);
                 if (FACTORS)
-                    factor[row] = row_factor(stage, tile * 64 / GROUP, row);
+                    factor[row] = row_factor(stage, first * 2 + tile * 64 / GROUP, row);
             }
             if (tile >= 2)
                 rt_wgmma_wait<1>(); /* whose registers these are */
             widen_words<FACTORS>(x, factor, a[tile % 2]);
-            multiply<RT_WGMMA_F16>(a[tile % 2], tile, 0, tile > 0, score);
+            multiply<RT_WGMMA_F16>(a[tile % 2], first * HALF_TILES + tile, 0, tile > 0, score);
         }
         rt_wgmma_wait<0>();
         rt_wgmma_settle(score);
+    }
+
+    template <int HALVES>
+    __device__ __forceinline__ void score_values(uint32_t j, int first,
+                                                 score_registers &score) const
+    {
+        if (has_factors())
+            score_values<true, HALVES>(j, first, score);
+        else
+            score_values<false, HALVES>(j, first, score);
     }
 
     /* Of 32 columns that are no values: two products' operands. */
@@ -217,21 +233,50 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
         rt_wgmma_settle(score);
     }
 
-    /* Of an own block, its halves as they were asked for, as y. What is bf16 is added when the
-     * others have the units of q and k. */
-    __device__ __forceinline__ void find_scores(uint32_t j, score_registers &score) const
+    /* Of a block, its halves as they were asked for, as y. What is bf16 is added when the others
+     * have the units of q and k. Of a shared one each worker has its half's columns, worker 1 also
+     * what is no value, and worker 0 gets y. */
+    __device__ __forceinline__ void find_scores(uint32_t j, bool shared,
+                                                score_registers &score) const
     {
         const uint32_t stage = base::stage_of(j);
-        if (has_factors())
-            score_values<true>(j, score);
+        if (shared)
+            score_values<1>(j, worker, score);
         else
-            score_values<false>(j, score);
-        if (!this->rest_is_bf16())
+            score_values<2>(j, 0, score);
+        const bool has_rest = !shared || worker == 1, rest_is_bf16 = this->rest_is_bf16();
+        if (has_rest && !rest_is_bf16)
             score_rest<RT_WGMMA_F16>(stage, score);
         scale_scores(stage, score);
-        if (this->rest_is_bf16())
+        if (has_rest && rest_is_bf16)
             score_rest<RT_WGMMA_BF16>(stage, score);
-        lift_scores(stage, score);
+        if (shared)
+            join_scores(score);
+        if (!shared || worker == 0)
+            lift_scores(stage, score);
+    }
+
+    /* What worker 1 has of a shared block's is added to what worker 0 has. A barrier of its own:
+     * worker 0 may not have heard of the b before. */
+    __device__ __forceinline__ void join_scores(score_registers &score) const
+    {
+        float4 *at = room.scores + threadIdx.x % RT_SM90_WORKER_THREADS;
+        if (worker == 0)
+            this->hear(RT_SM90_BAR_SCORES);
+#pragma unroll
+        for (int i = 0; i < SHAPE::TILE_ROWS / 2; i += 4, at += RT_SM90_WORKER_THREADS) {
+            if (worker == 1) {
+                *at = make_float4(score[i], score[i + 1], score[i + 2], score[i + 3]);
+            } else {
+                const float4 x = *at;
+                score[i] += x.x;
+                score[i + 1] += x.y;
+                score[i + 2] += x.z;
+                score[i + 3] += x.w;
+            }
+        }
+        if (worker == 1)
+            rt_bar_arrive(RT_SM90_BAR_SCORES, 2 * RT_SM90_WORKER_THREADS);
     }
 
     __device__ __forceinline__ void scale_scores(uint32_t stage, score_registers &score) const
@@ -334,61 +379,98 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
 
     /* ---- q ---- */
 
-    /* As worker_base's, and its columns in the order of operand a. What is no value stays as it is
-     * where keys have it in bf16. A warp has all of a query row in registers: one trip to shared
-     * memory and back. */
-    __device__ __forceinline__ void convert_queries(void) const
+    /* q becomes f16 on its way, and its columns get the order of operand a: a warp of either worker
+     * has query rows in registers, one trip to memory for all of them. What is no value stays as it
+     * is where keys have it in bf16. The addresses are found before what they lead to is there. */
+    __device__ __forceinline__ void bring_queries(int batch_row) const
     {
-        constexpr int VECTORS = SHAPE::D_QK / 8, OF_LANE = (VECTORS + 31) / 32;
-        const int f16 = (this->rest_is_bf16() ? SHAPE::D_V : SHAPE::D_QK) / 8;
-#pragma unroll 1
-        for (int row = worker * RT_SM90_WORKER_WARPS + warp; row < SHAPE::TILE_ROWS;
-             row += RT_SM90_WORKERS * RT_SM90_WORKER_WARPS) {
-            uint4 x[OF_LANE] = {};
-            uint32_t most = 0;
+        const uint16_t *at[WARP_ROWS], *rest_at[WARP_ROWS];
+        uint4 x[WARP_ROWS][OF_LANE];
+        if (!p.early || SHAPE::LISTED)
+            rt_pdl_wait(); /* for who the row is */
 #pragma unroll
-            for (int i = 0; i < OF_LANE; i++)
-                if (i * 32 + lane < VECTORS)
-                    x[i] = *this->query_vector(row, i * 32 + lane);
+        for (int i = 0; i < WARP_ROWS; i++)
+            find_query(batch_row, warp_row(i), at[i], rest_at[i]);
+        rt_pdl_wait();
 #pragma unroll
-            for (int i = 0; i < OF_LANE; i++)
-                if (i * 32 + lane < f16)
-                    most = max(most, base::most_of(x[i]));
-            most = __reduce_max_sync(RT_ATTEND_FULL_WARP, most);
-            __syncwarp(); /* all have read theirs */
-            put_row(row, f16, rt_sm90_query_log2(most), x);
-        }
+        for (int i = 0; i < WARP_ROWS; i++)
+            load_query(at[i], rest_at[i], x[i]);
+#pragma unroll
+        for (int i = 0; i < WARP_ROWS; i++)
+            put_row(warp_row(i), x[i]);
         rt_fence_async();
         this->sync_both();
     }
 
-    template <int OF_LANE>
-    __device__ __forceinline__ void put_row(int row, int f16, int log2,
-                                            const uint4 (&x)[OF_LANE]) const
+    __device__ __forceinline__ int warp_row(int i) const
     {
-        const float by = rt_sm90_power_of_2(-log2);
+        return (i * RT_SM90_WORKERS + worker) * RT_SM90_WORKER_WARPS + warp;
+    }
+
+    /* A lane's first vector of a query row, and of what is no value, which may be in a tensor of
+     * its own; null: the tile has no such row. */
+    __device__ __forceinline__ void find_query(int batch_row, int row, const uint16_t *&at,
+                                               const uint16_t *&rest_at) const
+    {
+        const uint32_t query = (uint32_t)(rt_sm90_first_query<SHAPE>() + row);
+        const uint32_t token = query / p.heads, head = query - token * p.heads;
+        at = rest_at = nullptr;
+        if (query >= p.rows.q_len * p.heads)
+            return;
+        at = query_at(p.q, batch_row, token, head);
+        rest_at = p.q_rope.base ? query_at(p.q_rope, batch_row, token, head) : at + SHAPE::D_V;
+    }
+
+    __device__ __forceinline__ const uint16_t *
+    query_at(const struct rt_heads_view &view, int batch_row, uint32_t token, uint32_t head) const
+    {
+        return (const uint16_t *)view.base + SHAPE::keys::row_at(all, view, batch_row) +
+               token * view.token_stride + head * view.head_stride + lane * 8;
+    }
+
+    __device__ __forceinline__ void load_query(const uint16_t *at, const uint16_t *rest_at,
+                                               uint4 (&x)[OF_LANE]) const
+    {
 #pragma unroll
         for (int i = 0; i < OF_LANE; i++) {
-            const int vector = i * 32 + lane;
-            if (vector < SHAPE::D_QK / 8)
-                put_query(row, vector, vector < f16 ? rt_sm90_bf16_f16(x[i], by) : x[i]);
+            x[i] = make_uint4(0, 0, 0, 0);
+            if (i < OF_LANE - 1 ? at != nullptr : rest_at && lane < REST / 8)
+                x[i] = *(const uint4 *)(i < OF_LANE - 1 ? at + i * 256 : rest_at);
         }
+    }
+
+    /* Of a vector of values word w is what product 2 (vector % 2) + w / 2 has, of lane t vector / 2
+     * of a tile's eight; of the rest, product w / 2 of a half tile's two, and t vector % 4. */
+    __device__ __forceinline__ void put_row(int row, const uint4 (&x)[OF_LANE]) const
+    {
+        const uint32_t of_tile = (uint32_t)lane % 8;
+        const bool rest_is_f16 = !this->rest_is_bf16();
+        uint32_t most = rest_is_f16 ? base::most_of(x[OF_LANE - 1]) : 0;
+#pragma unroll
+        for (int i = 0; i < OF_LANE - 1; i++)
+            most = max(most, base::most_of(x[i]));
+        const int log2 = rt_sm90_query_log2(__reduce_max_sync(RT_ATTEND_FULL_WARP, most));
+        const float by = rt_sm90_power_of_2(-log2);
+#pragma unroll
+        for (int i = 0; i < OF_LANE - 1; i++)
+            put_query(row, i * 4 + lane / 8, of_tile % 2 * 4, of_tile / 2,
+                      rt_sm90_bf16_f16(x[i], by));
+        if (lane < REST / 8)
+            put_query(row, SHAPE::V_TILES, of_tile / 4 * 4, of_tile % 4,
+                      rest_is_f16 ? rt_sm90_bf16_f16(x[OF_LANE - 1], by) : x[OF_LANE - 1]);
         if (lane == 0)
             room.desk.query_unit[row] = rt_sm90_power_of_2(log2);
     }
 
-    /* Word w of a vector of values is what product 2 (vector % 2) + w / 2 has, of lane t vector / 2
-     * of a tile's eight; of the rest, product w / 2 of a half tile's two, and t vector % 4. */
-    __device__ __forceinline__ void put_query(int row, int vector, const uint4 &x) const
+    /* As word `word` of the tile's vectors from `first` on. */
+    __device__ __forceinline__ void put_query(int row, int tile, uint32_t first, uint32_t word,
+                                              const uint4 &x) const
     {
-        const bool is_value = vector < SHAPE::D_V / 8;
-        const int tile = vector / 8 * 8, of_tile = vector % 8;
-        const int first = is_value ? of_tile % 2 * 4 : of_tile / 4 * 4;
-        const int word = is_value ? of_tile / 2 : of_tile % 4;
+        unsigned char *to = room.q + tile * SHAPE::Q_TILE_BYTES + row * 128 + word * 4;
         const uint32_t from[4] = {x.x, x.y, x.z, x.w};
 #pragma unroll
-        for (int w = 0; w < 4; w++)
-            ((uint32_t *)this->query_vector(row, tile + first + w))[word] = from[w];
+        for (uint32_t w = 0; w < 4; w++)
+            *(uint32_t *)(to + ((first + w) ^ (uint32_t)row % 8) * 16) = from[w];
     }
 
     /* ---- keys that a product of values must not meet ---- */
@@ -402,7 +484,7 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
     __device__ __forceinline__ void clear_tail(uint32_t j, int valid) const
     {
         constexpr int VECTORS = HALF / 16;
-        const int thread = (int)threadIdx.x % (int)RT_SM90_WORKER_THREADS;
+        const int thread = (int)(threadIdx.x % RT_SM90_WORKER_THREADS);
 #pragma unroll 1
         for (int i = thread; i < (64 - valid) * VECTORS; i += (int)RT_SM90_WORKER_THREADS)
             *vector_of(j, valid + i / VECTORS, i % VECTORS) = make_uint4(0, 0, 0, 0);

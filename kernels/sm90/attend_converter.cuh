@@ -37,12 +37,14 @@ template <class SHAPE> struct rt_sm90_converter : rt_sm90_way_of<SHAPE> {
     {
     }
 
+    /* Where keys stay bytes workers bring q themselves (kernels/sm90/attend_bytes.cuh). */
     __device__ __forceinline__ void bring_query(const struct rt_sm90_block &block)
     {
         walk.wait_for_predecessor();
         if (block.segment == 0)
             rt_pdl_launch_dependents();
-        queries.bring(block.segment, block.row);
+        if constexpr (!SHAPE::BYTES)
+            queries.bring(block.segment, block.row);
         if (block.segment == 0)
             queries.stamp();
     }

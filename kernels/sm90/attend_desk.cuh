@@ -14,7 +14,7 @@
  *
  * Of e4m3 keys with what is no value, and fewer than 64 query rows: a stage is 64 rows as they lie
  * and then the block's weights (kernels/sm90/attend_bytes.cuh), and there is neither staging nor
- * ahead.
+ * ahead, but scores of a block's half, on their way from worker 1 to worker 0.
  *
  * All tiles are in the copy engine's 128-byte swizzle. Warp group 0 loads, of 64 query rows over
  * e4m3 two groups do: warp 0 walks and brings keys, of 64 query rows half 0's, and warps 2 and 3
@@ -31,7 +31,8 @@
  *                  bytes: copies and loading warps                     and its marks
  *   kv_empty[s][h] warps of worker h                        who loads  no product reads it any more
  *   kv_early[s][h] in pieces: warps of worker h             who loads  none reads its first keys
- *   q_full         warp 1 (bytes)                           workers    q of the segment is there
+ *   q_full         warp 1 (bytes)                           workers    q of the segment is there;
+ *                                                                      not where workers bring it
  *   q_empty        warps of both workers                    warp 1     no score of the segment open
  *   seg_full[i]    warp 0                                   others     a segment is there
  *   seg_empty[i]   workers' warps; of boxes: warp 1         warp 0     all have copied it
@@ -59,7 +60,8 @@ enum {
     RT_SM90_BAR_WORKER = 1, /* and 2: a worker's 128 threads */
     RT_SM90_BAR_A = 3,      /* from worker 0: a's weights, and the maximum up to a */
     RT_SM90_BAR_B = 4,      /* from worker 1: b's weights, and the maximum up to b */
-    RT_SM90_BAR_BOTH = 5    /* both workers, at a segment's end; and when q has become f16 */
+    RT_SM90_BAR_BOTH = 5,   /* both workers, at a segment's end; and when q has become f16 */
+    RT_SM90_BAR_SCORES = 6  /* from worker 1: its half of the scores of an a without a b */
 };
 
 /* A part's piece of a batch row. */
@@ -182,12 +184,13 @@ template <class SHAPE> static __device__ __forceinline__ int rt_sm90_first_query
 template <class SHAPE> struct rt_sm90_room {
     unsigned char *stages, *q, *ahead;
     float *staging;
+    float4 *scores; /* of a shared block, its second half's; behind the desk */
     typename SHAPE::desk &desk;
 
     explicit __device__ __forceinline__ rt_sm90_room(unsigned char *shared)
         : stages(shared), q(shared + SHAPE::STAGES * SHAPE::STAGE_BYTES),
           ahead(q + SHAPE::TILES * SHAPE::Q_TILE_BYTES + SHAPE::STAGING_BYTES + SHAPE::DESK_BYTES),
-          staging((float *)(q + SHAPE::TILES * SHAPE::Q_TILE_BYTES)),
+          staging((float *)(q + SHAPE::TILES * SHAPE::Q_TILE_BYTES)), scores((float4 *)ahead),
           desk(*(typename SHAPE::desk *)(q + SHAPE::TILES * SHAPE::Q_TILE_BYTES +
                                          SHAPE::STAGING_BYTES))
     {

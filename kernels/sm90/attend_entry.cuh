@@ -7,6 +7,7 @@
  * query rows over e4m3 512 and two that load; one block on an SM. docs/mla_attend_sm90.md draws
  * them.
  */
+#include "kernels/device/params_line.cuh"
 #include "kernels/sm90/attend_converter.cuh"
 #include "kernels/sm90/attend_even.cuh"
 #include "kernels/sm90/attend_fold.cuh"
@@ -116,6 +117,8 @@ static __device__ __forceinline__ void rt_sm90_attend(const typename SHAPE::para
     const struct rt_attend_params &p = SHAPE::keys::attend(all);
     if (rt_sm90_leaves(p))
         return;
+    constexpr bool ASKS = (SHAPE::BYTES || SHAPE::LISTED) && SHAPE::TILE_ROWS < 64;
+    const uint32_t line = ASKS ? rt_ask_for_params_line(all) : 0;
     const rt_sm90_room<SHAPE> room(rt_sm90_shared);
     if (threadIdx.x == 0) {
         if constexpr (SHAPE::BY == RT_SM90_BY_BOXES)
@@ -124,6 +127,8 @@ static __device__ __forceinline__ void rt_sm90_attend(const typename SHAPE::para
         rt_sm90_init_barriers<SHAPE>(room.desk);
     }
     rt_sm90_fill_desk<SHAPE>(p, room.desk);
+    if (ASKS)
+        rt_settle_any(line);
     __syncthreads();
     rt_sm90_divide<SHAPE, MATH>(all, room);
 }
@@ -133,7 +138,7 @@ static __device__ __forceinline__ void rt_sm90_attend(const typename SHAPE::para
  * reduce or append, so that the next attention can start while those wait for this one.
  */
 #define RT_SM90_BOUND(tile_rows, f16, has_rest)                                                    \
-    ((tile_rows) < ((f16) && (has_rest) ? 16 : 64) ? 512                                           \
+    ((tile_rows) < ((f16) && (has_rest) ? 32 : 64) ? 512                                           \
      : (f16)                                       ? RT_ATTEND_QUANT_SM90_THREADS(tile_rows)       \
                                                    : RT_ATTEND_SM90_THREADS)
 

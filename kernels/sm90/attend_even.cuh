@@ -51,15 +51,14 @@ template <class SHAPE> struct rt_sm90_even : rt_sm90_softmax<SHAPE, rt_sm90_byte
     /*
      * worker 0   s(a) softmax(a) | v(a)          v(b)
      * worker 1   s(b)            | softmax(b) v(a) v(b)
+     *
+     * Of a block without another both have half of the scores, worker 0 the softmax.
      */
     __device__ __forceinline__ void run_pair(const struct rt_sm90_pair &pair)
     {
         const uint32_t own = pair.first + (uint32_t)worker;
         const bool has_own = worker == 0 || pair.has_b;
-        if (has_own)
-            this->find_scores(own, score);
-        if (pair.is_last)
-            this->release_q();
+        this->find_scores(pair.has_b ? own : pair.first, !pair.has_b, score);
 #pragma unroll 1
         for (int n = 0; n < (pair.has_b ? 2 : 1); n++) {
             const uint32_t j = pair.first + (uint32_t)n;
@@ -78,51 +77,75 @@ template <class SHAPE> struct rt_sm90_even : rt_sm90_softmax<SHAPE, rt_sm90_byte
 
     /* ---- the end of a segment ---- */
 
+    /* Each thread finds for itself what its rows are multiplied by. */
     __device__ __forceinline__ void end_segment(const struct rt_sm90_segment &segment)
     {
+        float by[MINE];
         this->leave_sums();
         this->sync_both();
-        if (worker == 0 && warp * 32 + lane < ROWS)
-            leave_state(segment, warp * 32 + lane);
-        this->sync_both();
+        end_rows(segment, by);
+        if (this->spoilt)
+            spoil_out();
         if (segment.slot >= 0)
-            store_partials(segment);
+            store_partials(segment, by);
         else
-            store_outs(segment);
-        this->sync_both(); /* state is free again */
+            store_outs(segment, by);
+        this->sync_both(); /* sums are free again */
     }
 
-    /* By the query row's thread: its lse, and what its sums are to be multiplied by. */
-    __device__ __forceinline__ void leave_state(const struct rt_sm90_segment &segment,
-                                                int row) const
+    /* And one of each row's threads stores the lse. */
+    __device__ __forceinline__ void end_rows(const struct rt_sm90_segment &segment,
+                                             float (&by)[MINE]) const
     {
-        const int query = this->first_query() + row;
-        if (query >= this->hq())
-            return;
-        const float2 state = this->leaf_state(segment, row);
-        rt_sm90_store_lse(this->all, room, segment, row, state);
-        room.desk.state[row].x =
-            rt_sm90_inverse(p, segment, query, state) * (1 / RT_SM90_WEIGHT_UNITS);
+        const bool tells = worker == 0 && warp == 0 && lane < 4;
+#pragma unroll
+        for (int i = 0; i < MINE; i += 2) {
+            float2 state[2];
+            leaf_states(segment, my_row(i), state);
+#pragma unroll
+            for (int n = 0; n < 2; n++) {
+                const int row = my_row(i + n), query = this->first_query() + row;
+                by[i + n] =
+                    rt_sm90_inverse(p, segment, query, state[n]) * (1 / RT_SM90_WEIGHT_UNITS);
+                if (tells && query < this->hq())
+                    rt_sm90_store_lse(this->all, room, segment, row, state[n]);
+            }
+        }
+    }
+
+    /* Of two rows side by side. */
+    __device__ __forceinline__ void leaf_states(const struct rt_sm90_segment &segment, int row,
+                                                float2 (&state)[2]) const
+    {
+        const float2 top = *(const float2 *)&room.desk.top[(segment.blocks & 1) ^ 1][row];
+        float2 all = make_float2(0.0f, 0.0f);
+#pragma unroll
+        for (int w = 0; w < RT_SM90_WORKERS * RT_SM90_WORKER_WARPS; w++) {
+            const float2 sum = *(const float2 *)&room.desk.sum[w][row];
+            all = make_float2(all.x + sum.x, all.y + sum.y);
+        }
+        state[0] = make_float2(top.x, all.x);
+        state[1] = make_float2(top.y, all.y);
+    }
+
+    /* Columns that are not finite, for query rows that see why. */
+    __device__ __forceinline__ void spoil_out(void)
+    {
+#pragma unroll
+        for (int t = 0; t < SHAPE::HALF_TILES; t++)
+#pragma unroll
+            for (int i = 0; i < ROWS / 2; i++)
+                if (this->is_spoilt(my_row(i / 4 * 2 + i % 2),
+                                    this->own_column() + t * 2 + i % 4 / 2))
+                    out[t][i] = RT_SM90_NAN;
     }
 
     /* Columns 4 piece .. 4 piece + 3 of this thread's, of its query row i. */
-    __device__ __forceinline__ float4 piece_of(int i, int piece) const
+    __device__ __forceinline__ float4 piece_of(int i, int piece, float by) const
     {
         const float *low = out[2 * piece], *high = out[2 * piece + 1];
         const int at = i / 2 * 4 + i % 2;
-        float4 x = rt_sm90_scaled(make_float4(low[at], low[at + 2], high[at], high[at + 2]),
-                                  room.desk.state[my_row(i)].x);
-        if (this->spoilt)
-            spoil(my_row(i), this->own_column() + piece * 4, x);
-        return x;
-    }
-
-    __device__ __forceinline__ void spoil(int row, int column, float4 &x) const
-    {
-        x.x = this->is_spoilt(row, column) ? RT_SM90_NAN : x.x;
-        x.y = this->is_spoilt(row, column + 1) ? RT_SM90_NAN : x.y;
-        x.z = this->is_spoilt(row, column + 2) ? RT_SM90_NAN : x.z;
-        x.w = this->is_spoilt(row, column + 3) ? RT_SM90_NAN : x.w;
+        return rt_sm90_scaled(make_float4(low[at], low[at + 2], high[at], high[at + 2]), by);
     }
 
     /* Where words of columns 4 piece .. 4 piece + 3 of this thread's begin; the second is 8 on. */
@@ -131,7 +154,8 @@ template <class SHAPE> struct rt_sm90_even : rt_sm90_softmax<SHAPE, rt_sm90_byte
         return RT_PIECE_AT(piece * 4);
     }
 
-    __device__ __forceinline__ void store_partials(const struct rt_sm90_segment &segment) const
+    __device__ __forceinline__ void store_partials(const struct rt_sm90_segment &segment,
+                                                   const float (&by)[MINE]) const
     {
         const int rows = this->hq() - this->first_query() - my_row(0);
         uint16_t *to = this->piece_row(segment, my_row(0)) + worker * (SHAPE::D_V / 2) +
@@ -143,7 +167,7 @@ template <class SHAPE> struct rt_sm90_even : rt_sm90_softmax<SHAPE, rt_sm90_byte
             uint32_t most = 0;
 #pragma unroll
             for (int piece = 0; piece < SHAPE::HALF_TILES / 2; piece++) {
-                const float4 x = piece_of(i, piece);
+                const float4 x = piece_of(i, piece, by[i]);
                 const uint32_t low = rt_piece_halves(x.x, x.y, most);
                 const uint32_t high = rt_piece_halves(x.z, x.w, most);
                 uint16_t *at = to + (i / 2 * 8 + i % 2) * SHAPE::D_V + words_of(piece);
@@ -155,19 +179,20 @@ template <class SHAPE> struct rt_sm90_even : rt_sm90_softmax<SHAPE, rt_sm90_byte
             fits &= !there || rt_piece_fits(most);
         }
         if (__any_sync(RT_ATTEND_FULL_WARP, !fits))
-            store_unfit(to, rows);
+            store_unfit(to, rows, by);
     }
 
     /* Once more, and wide, what the warp has of query rows that have numbers too large for f16 or
      * all too small. */
-    __device__ __forceinline__ void store_unfit(uint16_t *to, int rows) const
+    __device__ __forceinline__ void store_unfit(uint16_t *to, int rows,
+                                                const float (&by)[MINE]) const
     {
 #pragma unroll
         for (int i = 0; i < MINE; i++) {
             uint32_t most = 0, bits = 0;
 #pragma unroll
             for (int piece = 0; piece < SHAPE::HALF_TILES / 2; piece++) {
-                const float4 x = piece_of(i, piece);
+                const float4 x = piece_of(i, piece, by[i]);
                 rt_piece_halves(x.x, x.y, most);
                 rt_piece_halves(x.z, x.w, most);
                 bits |= rt_piece_bits(x.x, x.y) | rt_piece_bits(x.z, x.w);
@@ -178,7 +203,7 @@ template <class SHAPE> struct rt_sm90_even : rt_sm90_softmax<SHAPE, rt_sm90_byte
                 continue;
 #pragma unroll
             for (int piece = 0; piece < SHAPE::HALF_TILES / 2; piece++) {
-                const float4 x = piece_of(i, piece);
+                const float4 x = piece_of(i, piece, by[i]);
                 uint16_t *at = to + (i / 2 * 8 + i % 2) * SHAPE::D_V + words_of(piece);
                 rt_piece_store_wide(at, this->piece_rest(), x.x, x.y);
                 rt_piece_store_wide(at + 8, this->piece_rest(), x.z, x.w);
@@ -186,7 +211,8 @@ template <class SHAPE> struct rt_sm90_even : rt_sm90_softmax<SHAPE, rt_sm90_byte
         }
     }
 
-    __device__ __forceinline__ void store_outs(const struct rt_sm90_segment &segment) const
+    __device__ __forceinline__ void store_outs(const struct rt_sm90_segment &segment,
+                                               const float (&by)[MINE]) const
     {
         const int rows = this->hq() - this->first_query() - my_row(0);
         uint16_t *to = (uint16_t *)p.out.base + SHAPE::keys::row_at(this->all, p.out, segment.row) +
@@ -197,7 +223,7 @@ template <class SHAPE> struct rt_sm90_even : rt_sm90_softmax<SHAPE, rt_sm90_byte
 #pragma unroll
                 for (int piece = 0; piece < SHAPE::HALF_TILES / 2; piece++)
                     *(uint2 *)(to + room.desk.out_at[my_row(i)] + piece * 4) =
-                        this->packed(piece_of(i, piece));
+                        this->packed(piece_of(i, piece, by[i]));
     }
 };
 

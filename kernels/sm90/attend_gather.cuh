@@ -36,7 +36,7 @@ template <class SHAPE> struct rt_sm90_gatherer {
     __device__ __forceinline__ rt_sm90_gatherer(const typename SHAPE::params &all,
                                                 const rt_sm90_room<SHAPE> &room_)
         : p(all.sparse.attend), room(room_), queries(all, room_), lists(all.sparse),
-          warp((int)threadIdx.x / 32), lane((int)threadIdx.x % 32), block(0), place(nullptr)
+          warp((int)(threadIdx.x / 32)), lane((int)(threadIdx.x % 32)), block(0), place(nullptr)
     {
     }
 
@@ -90,8 +90,8 @@ template <class SHAPE> struct rt_sm90_gatherer {
     }
 
     /*
-     * q comes behind the segment's first block: that one's stage may be free before the segment
-     * before is done with q.
+     * The first q comes while the first entries do. A later one behind the segment's first block:
+     * that one's stage may be free before the segment before is done with q.
      */
     __device__ __forceinline__ void bring_segment(uint32_t n, int64_t row_base,
                                                   const struct rt_attend_step &at)
@@ -100,8 +100,12 @@ template <class SHAPE> struct rt_sm90_gatherer {
         int key = at.key + lane / 16 * 64 + warp * WARP_KEYS + lane % 16; /* this lane's */
         lists.begin(row_base, at);
         int32_t entry = lists.ask(key);
-        uint32_t page = lists.follow(key, entry);
         bool has_q = warp != QUERY_WARP;
+        if (n == 0 && !has_q) {
+            queries.bring(n, at.row);
+            has_q = true;
+        }
+        uint32_t page = lists.follow(key, entry);
         for (; blocks > 0; blocks -= 2) {
             place = lists.place(key, entry, page);
             const uint32_t there = __ballot_sync(RT_ATTEND_FULL_WARP, place != nullptr);

@@ -39,7 +39,7 @@ template <class SHAPE> struct rt_sm90_queries {
         const int first = rt_sm90_first_query<SHAPE>();
         const int rows = min((int)(p.rows.q_len * p.heads) - first, SHAPE::TILE_ROWS);
         const int64_t at = KEYS::row_at(all, p.q, row), rope_at = KEYS::row_at(all, p.q_rope, row);
-        for (int i = (int)threadIdx.x % 32; i < rows * VECTORS; i += 32) {
+        for (int i = (int)(threadIdx.x % 32); i < rows * VECTORS; i += 32) {
             const int of_tile = i / VECTORS, vector = i % VECTORS;
             const uint16_t *from =
                 two && vector >= V_VECTORS

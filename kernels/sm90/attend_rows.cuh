@@ -32,7 +32,7 @@ struct rt_sm90_rows {
     __device__ __forceinline__ void begin(void)
     {
         if (few)
-            load((int)threadIdx.x % 32);
+            load((int)(threadIdx.x % 32));
     }
 
     /* All lanes get what there is to know of the row. */
@@ -53,7 +53,7 @@ struct rt_sm90_rows {
     __device__ __forceinline__ struct rt_attend_step find(const struct rt_attend_part &part,
                                                           int row) const
     {
-        const int lane = (int)threadIdx.x % 32;
+        const int lane = (int)(threadIdx.x % 32);
         if (!few)
             return rt_attend_find_row(p, part, row, lane);
         const unsigned found =

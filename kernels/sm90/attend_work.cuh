@@ -92,7 +92,7 @@ template <class SHAPE> struct rt_sm90_worker_base {
     __device__ __forceinline__ rt_sm90_worker_base(const typename SHAPE::params &all_,
                                                    const rt_sm90_room<SHAPE> &room_, int worker_)
         : all(all_), p(SHAPE::keys::attend(all_)), room(room_), worker(worker_),
-          warp((int)threadIdx.x / 32 % 4), lane((int)threadIdx.x % 32),
+          warp((int)(threadIdx.x / 32 % 4)), lane((int)(threadIdx.x % 32)),
           scale(p.scale * RT_SM90_LOG2_E), length(0), spoilt(false)
     {
     }
@@ -335,7 +335,7 @@ template <class SHAPE> struct rt_sm90_worker_base {
     /* Keys from `valid` on are behind the row's end, and whatever the page held: zeros instead. */
     __device__ __forceinline__ void clear_tail(uint32_t j, int valid) const
     {
-        const int thread = (int)threadIdx.x % (int)RT_SM90_WORKER_THREADS;
+        const int thread = (int)(threadIdx.x % RT_SM90_WORKER_THREADS);
 #pragma unroll 1
         for (int i = thread; i < (64 - valid) * VECTORS; i += (int)RT_SM90_WORKER_THREADS)
             *vector_of(j, valid + i / VECTORS, i % VECTORS) = make_uint4(0, 0, 0, 0);
@@ -478,13 +478,17 @@ template <class MATH> struct rt_sm90_worker : MATH {
         this->length = segment.length;
         this->spoilt = false;
         this->begin_segment();
-        if (is_marked(segment, RT_SM90_SEGMENT_Q))
-            rt_mbarrier_wait(&this->room.desk.q_full, rows & 1);
-        if constexpr (shape::F16)
-            if (segment.blocks > 0)
-                this->convert_queries();
-        if (segment.blocks == 0 && is_last)
-            this->release_q();
+        if constexpr (shape::BYTES) {
+            this->bring_queries(segment.row);
+        } else {
+            if (is_marked(segment, RT_SM90_SEGMENT_Q))
+                rt_mbarrier_wait(&this->room.desk.q_full, rows & 1);
+            if constexpr (shape::F16)
+                if (segment.blocks > 0)
+                    this->convert_queries();
+            if (segment.blocks == 0 && is_last)
+                this->release_q();
+        }
         for (int left = segment.blocks; left > 0; left -= 2) {
             pair.has_b = left > 1;
             pair.is_last = left <= 2 && is_last;
