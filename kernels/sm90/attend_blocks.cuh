@@ -40,6 +40,18 @@ struct rt_sm90_row_pages {
         end = at.end;
     }
 
+    __device__ __forceinline__ void keep(uint32_t (&words)[4]) const
+    {
+        words[2] = (uint32_t)line;
+        words[3] = (uint32_t)end;
+    }
+
+    __device__ __forceinline__ void recall(const uint32_t (&words)[4])
+    {
+        line = (int)words[2];
+        end = (int)words[3];
+    }
+
     __device__ __forceinline__ int32_t ask(int key) const
     {
         const uint32_t column = page_size.quotient((uint32_t)key);
@@ -108,10 +120,11 @@ static __device__ const uint4 rt_sm90_no_key[RT_SM90_ROW_BYTES / sizeof(uint4)] 
  * four of UE8M0. A tile is a power of two, so that nothing is divided. */
 template <class SHAPE>
 static __device__ __forceinline__ uint32_t rt_sm90_load_scale(const struct rt_quant_view &quant,
-                                                              const unsigned char *scales, int half)
+                                                              const unsigned char *scales, int half,
+                                                              uint32_t lane)
 {
     constexpr int HALF = SHAPE::D_V / 2;
-    const uint32_t first = half * HALF, upper = HALF > 128 ? threadIdx.x % 32 / 16 * 128 : 0;
+    const uint32_t first = half * HALF, upper = HALF > 128 ? lane / 16 * 128 : 0;
     const int tile_log2 = __ffs((int)quant.tile) - 1;
     return rt_load_l2_4(scales + (quant.scale_kind == RT_QUANT_SCALE_F32
                                       ? (first + upper) >> tile_log2 << 2
@@ -255,7 +268,7 @@ template <class SHAPE> struct rt_sm90_block_walk {
     {
         return quant.scale_kind == RT_QUANT_SCALE_TENSOR
                    ? __float_as_uint(quant.tensor_scale)
-                   : rt_sm90_load_scale<SHAPE>(quant, scales, half);
+                   : rt_sm90_load_scale<SHAPE>(quant, scales, half, threadIdx.x % 32);
     }
 
     /* The block's; asks for its scales. */

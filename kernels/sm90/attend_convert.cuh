@@ -116,13 +116,19 @@ template <class SHAPE> struct rt_sm90_conversion {
     }
 
     /* A key's row, which one lane knows. By the whole warp. */
-    static __device__ __forceinline__ const unsigned char *
-    row_of(const struct rt_sm90_quant_key &of, uint32_t key)
+    static __device__ __forceinline__ const unsigned char *row_of(const unsigned char *row,
+                                                                  uint32_t key)
     {
-        const uint64_t at = (uint64_t)of.row;
+        const uint64_t at = (uint64_t)row;
         const uint32_t low = __shfl_sync(RT_ATTEND_FULL_WARP, (uint32_t)at, key);
         const uint32_t high = __shfl_sync(RT_ATTEND_FULL_WARP, (uint32_t)(at >> 32), key);
         return (const unsigned char *)((uint64_t)high << 32 | low);
+    }
+
+    static __device__ __forceinline__ const unsigned char *
+    row_of(const struct rt_sm90_quant_key &of, uint32_t key)
+    {
+        return row_of(of.row, key);
     }
 
     /* Values have scales of several tiles. */
@@ -308,6 +314,13 @@ template <class SHAPE> struct rt_sm90_conversion {
     __device__ __forceinline__ void mark(uint32_t stage, const struct rt_sm90_quant_key &of,
                                          const struct rt_sm90_key_units &units) const
     {
+        mark_units(stage, units);
+        mark_found(stage, find_found(of.row));
+    }
+
+    __device__ __forceinline__ void mark_units(uint32_t stage,
+                                               const struct rt_sm90_key_units &units) const
+    {
         const uint32_t lane = my_lane(), key = warp * WARP_KEYS + lane;
         if (lane < WARP_KEYS) {
             const int lift = rt_sm90_lift(units.unit);
@@ -315,11 +328,22 @@ template <class SHAPE> struct rt_sm90_conversion {
             room.desk.lift[stage][key] = (float)lift;
             room.desk.lowered[stage][key] = rt_sm90_power_of_2(-lift);
         }
+    }
+
+    /* Which of the warp's keys there are, a bit each, where that is not known to all. */
+    static __device__ __forceinline__ uint32_t find_found(const unsigned char *row)
+    {
+        if constexpr (SHAPE::LISTED)
+            return __ballot_sync(RT_ATTEND_FULL_WARP, row != (const unsigned char *)rt_sm90_no_key);
+        else
+            return 0;
+    }
+
+    __device__ __forceinline__ void mark_found(uint32_t stage, uint32_t all) const
+    {
         if constexpr (SHAPE::LISTED) {
-            const bool found = of.row != (const unsigned char *)rt_sm90_no_key;
-            const uint32_t there = __ballot_sync(RT_ATTEND_FULL_WARP, found);
             if (rt_elected())
-                rt_sm90_list<WARP_KEYS>(room.desk.listed[stage], warp, there);
+                rt_sm90_list<WARP_KEYS>(room.desk.listed[stage], warp, all);
         }
     }
 };

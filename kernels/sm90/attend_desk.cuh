@@ -97,13 +97,27 @@ template <int STAGES> struct rt_sm90_pieces_desk<true, STAGES> {
     uint64_t kv_early[STAGES][2];
 };
 
+/* What each of eight loading warps knows of its segment, who have no registers for it. */
+template <bool EIGHT> struct rt_sm90_walk_desk {
+};
+template <> struct rt_sm90_walk_desk<true> {
+    struct {
+        uint32_t pages[4]; /* whose keys they are */
+        int key, blocks;   /* its first, and how many */
+        int settled;       /* keys that are older than the step */
+        int next, stop;    /* row to go on with, and the part's end */
+        uint32_t number;   /* of the segment */
+    } walk[8];
+};
+
 template <class KEYS, int STAGES, int TILE_ROWS, int VECTORS, bool FOLDS_, bool BYTES,
           bool IN_PIECES>
 struct alignas(16) rt_sm90_desk : rt_sm90_fold_desk<TILE_ROWS, FOLDS_>,
                                   rt_sm90_pieces_desk<IN_PIECES, STAGES>,
                                   KEYS::template marks<STAGES>,
                                   rt_sm90_units_desk<KEYS::F16, STAGES, TILE_ROWS>,
-                                  rt_sm90_bytes_desk<BYTES, STAGES> {
+                                  rt_sm90_bytes_desk<BYTES, STAGES>,
+                                  rt_sm90_walk_desk<KEYS::F16 && TILE_ROWS == 64> {
     static constexpr bool FOLDS = FOLDS_;
     uint64_t kv_full[STAGES][2], kv_empty[STAGES][2];
     uint64_t q_full, q_empty;
@@ -271,15 +285,14 @@ static __device__ __forceinline__ void rt_sm90_init_barriers(typename SHAPE::des
     rt_mbarrier_init_fence();
 }
 
-/* Segment number `n`, copied; by a whole warp. Shuffled, which tells the compiler that all lanes
- * have the same: it does not overlap products of a warp group in what may be divergent loops. */
+/* Segment number `n`, as it lies there until this warp leaves it; by a whole warp. Shuffled, which
+ * tells the compiler that all lanes have the same: it does not overlap products of a warp group in
+ * what may be divergent loops. */
 template <class DESK>
-static __device__ __forceinline__ struct rt_sm90_segment rt_sm90_take_segment(DESK &desk,
+static __device__ __forceinline__ struct rt_sm90_segment rt_sm90_read_segment(DESK &desk,
                                                                               uint32_t n)
 {
-    const uint32_t i = n % RT_SM90_SEGMENTS;
-    rt_mbarrier_wait(&desk.seg_full[i], n / RT_SM90_SEGMENTS & 1);
-    struct rt_sm90_segment segment = desk.segment[i];
+    struct rt_sm90_segment segment = desk.segment[n % RT_SM90_SEGMENTS];
     segment.row = __shfl_sync(0xffffffffu, segment.row, 0);
     segment.key = __shfl_sync(0xffffffffu, segment.key, 0);
     segment.length = __shfl_sync(0xffffffffu, segment.length, 0);
@@ -287,9 +300,31 @@ static __device__ __forceinline__ struct rt_sm90_segment rt_sm90_take_segment(DE
     segment.slot = __shfl_sync(0xffffffffu, segment.slot, 0);
     if (DESK::FOLDS)
         segment.marks = __shfl_sync(0xffffffffu, segment.marks, 0);
+    return segment;
+}
+
+template <class DESK>
+static __device__ __forceinline__ void rt_sm90_wait_for_segment(DESK &desk, uint32_t n)
+{
+    rt_mbarrier_wait(&desk.seg_full[n % RT_SM90_SEGMENTS], n / RT_SM90_SEGMENTS & 1);
+}
+
+template <class DESK>
+static __device__ __forceinline__ void rt_sm90_leave_segment(DESK &desk, uint32_t n)
+{
     __syncwarp(); /* all lanes have read it */
     if (rt_elected())
-        rt_mbarrier_arrive(&desk.seg_empty[i]);
+        rt_mbarrier_arrive(&desk.seg_empty[n % RT_SM90_SEGMENTS]);
+}
+
+/* Copied, and left. */
+template <class DESK>
+static __device__ __forceinline__ struct rt_sm90_segment rt_sm90_take_segment(DESK &desk,
+                                                                              uint32_t n)
+{
+    rt_sm90_wait_for_segment(desk, n);
+    const struct rt_sm90_segment segment = rt_sm90_read_segment(desk, n);
+    rt_sm90_leave_segment(desk, n);
     return segment;
 }
 

@@ -28,6 +28,23 @@ struct rt_sm90_lists {
             of_keys = rt_sparse_count(&p.keys, token);
     }
 
+    /* What begin has found, in another place than registers. */
+    __device__ __forceinline__ void keep(uint32_t (&words)[4]) const
+    {
+        words[0] = token;
+        words[1] = of_keys;
+        words[2] = (uint32_t)line;
+        words[3] = (uint32_t)end;
+    }
+
+    __device__ __forceinline__ void recall(const uint32_t (&words)[4])
+    {
+        token = words[0];
+        of_keys = words[1];
+        line = (int)words[2];
+        end = (int)words[3];
+    }
+
     __device__ __forceinline__ bool is_extra(int key) const
     {
         return (uint32_t)key >= of_keys;

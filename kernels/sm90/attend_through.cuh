@@ -8,14 +8,16 @@
  * registers while workers still read the half of the stage that they go to, and become f16 on their
  * way into it; so does what is no value, or stays bf16.
  *
- *   four blocks   entry, page, place of a key a lane │ L2 is asked for all of them
  *   half 0 (j)    load │ wait for the half │ convert, tell
  *   half 1 (j)    load │ wait for the half │ convert, tell
+ *   behind j      a step towards the next four blocks, whose keys have a lane each: entry │ page │
+ *                 place, and L2 is asked for all of them
  *
  * A scheduler has two such warps, one of which converts while the other waits. There are registers
  * for half a block on its way and no more: what the compiler has to keep elsewhere it keeps behind
  * L2, since shared memory leaves L1 hardly any room, and waits for it. So little is remembered:
- * places are found once in four blocks, and asked for from L2 as soon as they are.
+ * places are found once in four blocks, while others are brought, and what a warp knows of its
+ * segment is in the desk.
  */
 #include "kernels/device/ptx/load_l2.cuh"
 #include "kernels/device/ptx/pdl.cuh"
@@ -28,6 +30,7 @@ template <class SHAPE> struct rt_sm90_through : rt_sm90_conversion<SHAPE> {
     typedef typename rt_sm90_pages_of<SHAPE::LISTED>::type PAGES;
     static constexpr int WARP_KEYS = base::WARP_KEYS, CHUNK = base::CHUNK;
     static constexpr int BLOCKS = 32 / WARP_KEYS; /* whose keys a warp has a lane each for */
+    static_assert(BLOCKS == 4, "of four blocks, of which three have a step towards the next");
     static_assert(base::HALF_CHUNKS == 1, "a half at once");
     static constexpr bool HAS_REST = base::HAS_REST;
     /* Of it as e4m3: eight keys or more are a pass. */
@@ -40,16 +43,16 @@ template <class SHAPE> struct rt_sm90_through : rt_sm90_conversion<SHAPE> {
 
     const typename SHAPE::params &all;
     const rt_sm90_queries<SHAPE> queries;
-    PAGES pages;
     uint32_t block;             /* of the whole part, counted over all segments */
     const unsigned char *place; /* of this lane's key of four blocks; of no key zeros */
     uint32_t to_scales;         /* from there on, in bytes; or the one scale, as a float's bits */
+    uint32_t ahead[3];          /* of the next four: entry, then page too, then place and scales */
     bool waited;
 
     __device__ __forceinline__ rt_sm90_through(const typename SHAPE::params &all_,
                                                const rt_sm90_room<SHAPE> &room_)
-        : base(all_, room_), all(all_), queries(all_, room_), pages(all_), block(0), place(nullptr),
-          to_scales(0), waited(false)
+        : base(all_, room_), all(all_), queries(all_, room_), block(0), place(nullptr),
+          to_scales(0), ahead(), waited(false)
     {
     }
 
@@ -81,14 +84,33 @@ template <class SHAPE> struct rt_sm90_through : rt_sm90_conversion<SHAPE> {
             to_scales = __float_as_uint(view->tensor_scale);
     }
 
-    /* Of four blocks from `key` on; and asks L2 for them, line by line. */
+    __device__ __forceinline__ PAGES my_pages(void) const
+    {
+        PAGES pages(all);
+        pages.recall(room.desk.walk[warp].pages);
+        return pages;
+    }
+
+    /* This lane's of four blocks from `key` on. */
+    __device__ __forceinline__ int my_key(int key) const
+    {
+        const int lane = (int)base::my_lane();
+        return key + lane / WARP_KEYS * 64 + (int)warp * WARP_KEYS + lane % WARP_KEYS;
+    }
+
+    /* From `key` on, of a segment's first. */
     __device__ __forceinline__ void find_four(int key)
     {
-        constexpr uint32_t LINE = 128;
-        const int lane = (int)base::my_lane();
-        const int mine = key + lane / WARP_KEYS * 64 + (int)warp * WARP_KEYS + lane % WARP_KEYS;
+        const PAGES pages = my_pages();
+        const int mine = my_key(key);
         const int32_t entry = pages.ask(mine);
         take_place(pages.find(mine, entry, pages.follow(mine, entry)));
+    }
+
+    /* Asks L2 for this lane's key, line by line. */
+    __device__ __forceinline__ void bring_closer(void) const
+    {
+        constexpr uint32_t LINE = 128;
         const unsigned char *end =
             place + (this->rest_is_bf16() ? quant.rest_offset_bytes + 2 * base::REST : SHAPE::D_QK);
         const unsigned char *line = place - (uint64_t)place % LINE;
@@ -98,55 +120,83 @@ template <class SHAPE> struct rt_sm90_through : rt_sm90_conversion<SHAPE> {
                 rt_prefetch_l2(line + at);
     }
 
-    /* Of one of the four blocks, lane % WARP_KEYS's; with its scales. By the whole warp. */
-    __device__ __forceinline__ struct rt_sm90_quant_key key_of_block(int of_four) const
+    /* Of the next four, from `key` on: a trip to memory behind each of three blocks. */
+    __device__ __forceinline__ void look_ahead(int key, int step)
     {
-        const uint32_t from = of_four * WARP_KEYS + base::my_lane() % WARP_KEYS;
-        struct rt_sm90_quant_key key = {place, {}};
-        key.row = base::row_of(key, from);
-        const uint32_t by = __shfl_sync(RT_ATTEND_FULL_WARP, to_scales, from);
-        if (quant.scale_kind == RT_QUANT_SCALE_TENSOR) {
-            key.scale[0] = key.scale[1] = by;
-            return key;
+        const PAGES pages = my_pages();
+        const int mine = my_key(key);
+        if (step == 0) {
+            ahead[0] = (uint32_t)pages.ask(mine);
+        } else if (step == 1) {
+            ahead[1] = pages.follow(mine, (int32_t)ahead[0]);
+        } else if (step == 2) {
+            const unsigned char *was = place;
+            const uint32_t was_to = to_scales;
+            take_place(pages.find(mine, (int32_t)ahead[0], ahead[1]));
+            bring_closer();
+            ahead[0] = (uint32_t)(uint64_t)place;
+            ahead[1] = (uint32_t)((uint64_t)place >> 32);
+            ahead[2] = to_scales;
+            place = was;
+            to_scales = was_to;
         }
-        const unsigned char *scales = key.row + (int32_t)by;
-        key.scale[0] = rt_sm90_load_scale<SHAPE>(quant, scales, 0);
-        key.scale[1] = rt_sm90_load_scale<SHAPE>(quant, scales, 1);
-        return key;
+    }
+
+    __device__ __forceinline__ void take_ahead(void)
+    {
+        place = (const unsigned char *)((uint64_t)ahead[1] << 32 | ahead[0]);
+        to_scales = ahead[2];
+    }
+
+    /* A key's row, of one of the four blocks. By the whole warp. */
+    __device__ __forceinline__ const unsigned char *row(int of_four, uint32_t key) const
+    {
+        return base::row_of(place, of_four * WARP_KEYS + key);
+    }
+
+    /* Scales of lane % WARP_KEYS's, of one of the four blocks, for units. By the whole warp. */
+    __device__ __forceinline__ struct rt_sm90_quant_key scales_of(int of_four) const
+    {
+        const uint32_t lane = base::my_lane(), key = lane % WARP_KEYS;
+        const uint32_t by = __shfl_sync(RT_ATTEND_FULL_WARP, to_scales, of_four * WARP_KEYS + key);
+        if (quant.scale_kind == RT_QUANT_SCALE_TENSOR)
+            return {nullptr, {by, by}};
+        const unsigned char *scales = row(of_four, key) + (int32_t)by;
+        return {nullptr,
+                {rt_sm90_load_scale<SHAPE>(quant, scales, 0, lane),
+                 rt_sm90_load_scale<SHAPE>(quant, scales, 1, lane)}};
     }
 
     /* ---- loads ---- */
 
-    __device__ __forceinline__ void load_half(const struct rt_sm90_quant_key &of, int half,
-                                              uint4 (&to)[CHUNK]) const
+    __device__ __forceinline__ void load_half(int of_four, int half, uint4 (&to)[CHUNK]) const
     {
         const uint32_t lane = base::my_lane(), at = half * base::HALF + base::vector(lane) * 16;
-        const unsigned char *row[CHUNK];
+        const unsigned char *from[CHUNK];
 #pragma unroll
         for (int i = 0; i < CHUNK; i++)
-            row[i] = base::row_of(of, base::key_of(lane, i));
+            from[i] = row(of_four, base::key_of(lane, i));
 #pragma unroll
         for (int i = 0; i < CHUNK; i++)
-            to[i] = rt_load_l2_16(row[i] + at);
+            to[i] = rt_load_l2_16(from[i] + at);
     }
 
     /* bf16, pass by pass. */
-    __device__ __forceinline__ void load_rest(const struct rt_sm90_quant_key &of,
-                                              uint4 (&to)[base::REST_PASSES]) const
+    __device__ __forceinline__ void load_rest(int of_four, uint4 (&to)[base::REST_PASSES]) const
     {
         const uint32_t lane = base::my_lane();
         const uint32_t at = quant.rest_offset_bytes + lane % base::REST_VECTORS * 16;
 #pragma unroll
         for (int i = 0; i < base::REST_PASSES; i++)
-            to[i] = rt_load_l2_16(
-                base::row_of(of, i * base::REST_KEYS + lane / base::REST_VECTORS) + at);
+            to[i] =
+                rt_load_l2_16(row(of_four, i * base::REST_KEYS + lane / base::REST_VECTORS) + at);
     }
 
     /* e4m3, which lanes behind the last key have as others have. */
-    __device__ __forceinline__ uint4 load_fp8_rest(const struct rt_sm90_quant_key &of) const
+    __device__ __forceinline__ uint4 load_fp8_rest(int of_four) const
     {
         const uint32_t lane = base::my_lane();
-        return rt_load_l2_16(base::row_of(of, lane / FP8_VECTORS % WARP_KEYS) + SHAPE::D_V +
+        return rt_load_l2_16(row(of_four, lane / FP8_VECTORS % WARP_KEYS) + SHAPE::D_V +
                              lane % FP8_VECTORS * 16);
     }
 
@@ -182,29 +232,35 @@ template <class SHAPE> struct rt_sm90_through : rt_sm90_conversion<SHAPE> {
     }
 
     /* bf16 that values have share the key's unit. */
-    __device__ __forceinline__ struct rt_sm90_key_units
-    units_of(const struct rt_sm90_quant_key &of) const
+    __device__ __forceinline__ struct rt_sm90_key_units units_of(const struct rt_sm90_quant_key &of,
+                                                                 int of_four) const
     {
         uint32_t most = 0;
         if (!HAS_REST && this->rest_is_bf16()) {
             uint4 rest[base::REST_PASSES];
-            load_rest(of, rest);
+            load_rest(of_four, rest);
             most = base::most_of_rest(rest);
         }
         return this->find_units(of, most);
     }
 
-    /* Half 1 and what comes with it: both workers have left the stage then, weights too. */
-    __device__ __forceinline__ void bring_last(uint32_t j, const struct rt_sm90_quant_key &of,
-                                               const struct rt_sm90_key_units &units) const
+    /* Half 1 and what comes with it. */
+    __device__ __forceinline__ void load_last(int of_four, uint4 (&from)[CHUNK],
+                                              uint4 (&rest)[base::REST_PASSES]) const
+    {
+        load_half(of_four, 1, from);
+        if (this->rest_is_bf16())
+            load_rest(of_four, rest);
+        else if (HAS_REST)
+            rest[0] = load_fp8_rest(of_four);
+    }
+
+    /* Both workers have left the stage then, weights too. */
+    __device__ __forceinline__ void put_last(uint32_t j, const struct rt_sm90_key_units &units,
+                                             const uint4 (&from)[CHUNK],
+                                             const uint4 (&rest)[base::REST_PASSES]) const
     {
         const uint32_t stage = j % SHAPE::STAGES;
-        uint4 from[CHUNK], rest[base::REST_PASSES];
-        load_half(of, 1, from);
-        if (this->rest_is_bf16())
-            load_rest(of, rest);
-        else if (HAS_REST)
-            rest[0] = load_fp8_rest(of);
         wait_for(j, 1);
         this->convert_chunk(units, stage, 1, from);
         if (HAS_REST && !this->rest_is_bf16())
@@ -219,15 +275,19 @@ template <class SHAPE> struct rt_sm90_through : rt_sm90_conversion<SHAPE> {
     __device__ __forceinline__ void bring(uint32_t j, int of_four) const
     {
         const uint32_t stage = j % SHAPE::STAGES;
-        const struct rt_sm90_quant_key of = key_of_block(of_four);
-        uint4 from[CHUNK];
-        load_half(of, 0, from);
-        const struct rt_sm90_key_units units = units_of(of);
+        const struct rt_sm90_quant_key of = scales_of(of_four);
+        uint4 from[CHUNK], last[CHUNK], rest[base::REST_PASSES] = {};
+        load_half(of_four, 0, from);
+        const struct rt_sm90_key_units units = units_of(of, of_four);
+        const uint32_t found =
+            base::find_found(place) >> of_four * WARP_KEYS & ((1u << WARP_KEYS) - 1);
         wait_for(j, 0);
-        this->mark(stage, of, units);
+        this->mark_units(stage, units);
+        this->mark_found(stage, found);
         this->convert_chunk(units, stage, 0, from);
         this->tell(stage, 0);
-        bring_last(j, of, units);
+        load_last(of_four, last, rest);
+        put_last(j, units, last, rest);
     }
 
     /* ---- a part ---- */
@@ -249,21 +309,41 @@ template <class SHAPE> struct rt_sm90_through : rt_sm90_conversion<SHAPE> {
      * before, of which the next stage is free earlier. The step's own keys, the last of a row, are
      * not there before the kernel in front has ended.
      */
-    __device__ __forceinline__ void bring_segment(uint32_t n, int row, int key, int blocks,
-                                                  int settled)
+    __device__ __forceinline__ void bring_segment(uint32_t n, int row, int key, int blocks)
     {
+        const auto &walk = room.desk.walk[warp];
         if (n == 0 || blocks == 0)
             bring_query(n, row);
+        if (blocks > 0)
+            find_four(key);
 #pragma unroll 1
-        for (int i = 0; i < blocks; i++, key += 64) {
-            if (i % BLOCKS == 0)
-                find_four(key);
-            if (key + 64 > settled)
+        for (int i = 0; i < walk.blocks; i++) {
+            if (i % BLOCKS == 0 && i > 0)
+                take_ahead();
+            if (walk.key + 64 * i + 64 > walk.settled)
                 wait_for_predecessor();
             bring(block++, i % BLOCKS);
-            if (n > 0 && i == 0)
-                bring_query(n, row);
+            if (i == 0 && walk.number > 0)
+                bring_query(walk.number, walk.next - 1);
+            look_ahead(walk.key + 64 * (i - i % BLOCKS + BLOCKS), i % BLOCKS);
         }
+    }
+
+    /* For the rest of the segment; the warp has what it has read before. */
+    __device__ __forceinline__ void keep(const PAGES &pages, int key, int blocks, int settled,
+                                         int next, int stop, uint32_t n) const
+    {
+        __syncwarp();
+        if (rt_elected()) {
+            pages.keep(room.desk.walk[warp].pages);
+            room.desk.walk[warp].key = key;
+            room.desk.walk[warp].blocks = blocks;
+            room.desk.walk[warp].settled = settled;
+            room.desk.walk[warp].next = next;
+            room.desk.walk[warp].stop = stop;
+            room.desk.walk[warp].number = n;
+        }
+        __syncwarp();
     }
 
     /* What is asked for once a segment, its part and its row, is not kept between segments. */
@@ -273,7 +353,7 @@ template <class SHAPE> struct rt_sm90_through : rt_sm90_conversion<SHAPE> {
             wait_for_predecessor();
         int next = -1, stop = INT32_MAX;
         uint32_t n = 0;
-        for (;; n++) {
+        for (;;) {
             struct rt_sm90_rows rows(p);
             struct rt_attend_part part = {};
             struct rt_attend_step at = {RT_ATTEND_NONE, 0, 0, 0, -1};
@@ -290,9 +370,14 @@ template <class SHAPE> struct rt_sm90_through : rt_sm90_conversion<SHAPE> {
             }
             if (at.row == RT_ATTEND_NONE)
                 break;
+            PAGES pages(all);
             pages.begin(part.row_base, at);
-            bring_segment(n, at.row, at.key, rt_sm90_blocks(at), at.length - (int)p.rows.q_len);
-            next = at.row + 1;
+            keep(pages, at.key, rt_sm90_blocks(at), at.length - (int)p.rows.q_len, at.row + 1, stop,
+                 n);
+            bring_segment(n, at.row, at.key, rt_sm90_blocks(at));
+            next = room.desk.walk[warp].next;
+            stop = room.desk.walk[warp].stop;
+            n = room.desk.walk[warp].number + 1;
         }
         wait_for_predecessor();
         if (warp == QUERY_WARP && n == 0) {

@@ -47,8 +47,7 @@ template <class SHAPE> struct rt_sm90_wide : rt_sm90_worker_base<SHAPE> {
     /* Of a product: of 512 threads none may have more operands in registers than at the launch. */
     static constexpr int PRODUCT = SHAPE::THREADS == 512 && COLUMNS > 128 ? 128 : COLUMNS;
     typedef rt_wgmma<PRODUCT> value_product;
-    /* Likewise: registers for weights are for who loads. */
-    static constexpr bool SPARES = SHAPE::THREADS == 512;
+    using base::SPARES;
     /* A new maximum costs every sum a multiplication, in front of products that wait for it, and of
      * 16 query rows a warp has one has a new one often. So it may be higher by so many exponents
      * of 2 before it counts: weights are 2^8 at most, which in bf16 are as exact as below 1. Those

@@ -79,6 +79,8 @@ struct rt_sm90_pair {
 };
 
 template <class SHAPE> struct rt_sm90_worker_base {
+    /* Registers are for who loads: of 512 threads those of 64 query rows. */
+    static constexpr bool SPARES = SHAPE::LOADING_WARPS == 8;
     const typename SHAPE::params &all;
     const struct rt_attend_params &p;
     const rt_sm90_room<SHAPE> &room;
@@ -470,8 +472,8 @@ template <class MATH> struct rt_sm90_worker : MATH {
     }
 
     /* rows: whose q has come before. */
-    __device__ __forceinline__ void run_segment(const struct rt_sm90_segment &segment,
-                                                uint32_t rows, uint32_t begin)
+    __device__ __forceinline__ void run_pairs(const struct rt_sm90_segment &segment, uint32_t rows,
+                                              uint32_t begin)
     {
         const bool is_last = is_marked(segment, RT_SM90_SEGMENT_LAST);
         struct rt_sm90_pair pair = {begin, segment.key, true, true, false};
@@ -497,11 +499,39 @@ template <class MATH> struct rt_sm90_worker : MATH {
             pair.first += 2;
             pair.key += 128;
         }
+    }
+
+    __device__ __forceinline__ void run_segment(const struct rt_sm90_segment &segment,
+                                                uint32_t rows, uint32_t begin)
+    {
+        run_pairs(segment, rows, begin);
         this->end_segment(segment);
+    }
+
+    /* Where registers are short: what is not wanted by pairs is read again behind them. */
+    __device__ __forceinline__ void run_sparing(void)
+    {
+        typename shape::desk &desk = this->room.desk;
+        uint32_t block = 0;
+        for (uint32_t n = 0;; n++) {
+            rt_sm90_wait_for_segment(desk, n);
+            struct rt_sm90_segment segment = rt_sm90_read_segment(desk, n);
+            if (segment.row == RT_ATTEND_NONE)
+                break;
+            run_pairs(segment, n, block);
+            segment = rt_sm90_read_segment(desk, n);
+            block += (uint32_t)segment.blocks;
+            this->end_segment(segment);
+            rt_sm90_leave_segment(desk, n);
+        }
     }
 
     __device__ __forceinline__ void run(void)
     {
+        if constexpr (MATH::SPARES) {
+            run_sparing();
+            return;
+        }
         uint32_t block = 0, rows = 0;
         for (uint32_t n = 0;; n++) {
             const struct rt_sm90_segment segment = rt_sm90_take_segment(this->room.desk, n);

@@ -170,9 +170,42 @@ static void check_tiles(struct ck *ck)
         }
 }
 
+/*
+ * Tiles of 64 query rows over the same keys, two, four and an odd number of them, the last of them
+ * full and not: rows of odd and even numbers of blocks in long parts, in pieces and one after
+ * the other, with what is not finite among their keys.
+ */
+static void check_wide_tiles(struct ck *ck)
+{
+    static const int32_t lengths[] = {129, 64, 200, 1, 320, 65, 450, 63, 257};
+    static const enum ck_flavour flavours[] = {CK_PLAIN, CK_BAD_DRAFT, CK_PLAIN, CK_BAD_PAGES,
+                                               CK_SCALES};
+    static const struct {
+        uint32_t heads, q_len;
+    } shapes[] = {{128, 1}, {70, 1}, {64, 2}, {96, 1}, {127, 2}, {65, 2}, {43, 3}};
+    for (uint32_t n = 0; n < 140; n++) {
+        const uint32_t s = n / LAYOUTS % 7;
+        if (!ck->full && !ck_is_cuda(ck) && n / 7 % (ck->quick ? 7 : 4) != n % 7 / 2)
+            continue;
+        struct ck_attend c =
+            ck_attend_turn(ck, n / LAYOUTS / 7, shapes[s].heads, shapes[s].q_len, n);
+        c.rows = ck_is_cuda(ck) ? 9 : 2 + n % 3;
+        c.padded = n % 4 == 3;
+        for (uint32_t r = 0; r < c.rows; r++)
+            c.lengths[r] = r < c.rows - c.padded ? lengths[(n + r) % 9] : 0;
+        c.flavour = flavours[(n + s) % 5];
+        c.causal = c.causal || c.flavour == CK_BAD_DRAFT;
+        c.parts = n % 3 == 0 ? 0 : n % 3 == 1 ? 2 : 11;
+        c.overhead_blocks = 0;
+        c.min_blocks = 1;
+        check(ck, layouts[n % LAYOUTS], c);
+    }
+}
+
 void ck_attend_quant_run(struct ck *ck)
 {
     check_grid(ck);
     check_flavours(ck);
     check_tiles(ck);
+    check_wide_tiles(ck);
 }

@@ -404,8 +404,34 @@ static void check_wide(struct ck *ck)
     }
 }
 
+/* Likewise of two tiles of 64 heads over e4m3, and of a second cache. */
+static void check_shared(struct ck *ck)
+{
+    static const uint32_t heads[] = {128, 96, 65}, topks[] = {129, 64, 200, 3, 448, 256, 65};
+    for (uint32_t n = 0; n < 21; n++) {
+        if (!ck->full && !ck_is_cuda(ck) && n % 3 != n / 7)
+            continue;
+        struct ck_sparse c = turn(ck, n % CACHES, n + 400);
+        c.layout = quantised(c.d_qk, n / 2);
+        c.keys.topk = topks[n % 7];
+        c.heads = heads[n % 3];
+        c.rows = ck_is_cuda(ck) ? 7 : 1 + n % 3;
+        c.q_len = 1 + n / 3 % 2;
+        c.parts = n % 4 == 0 ? 0 : 1 + n % 4;
+        c.min_blocks = 1;
+        if (n % 3 == 1)
+            c.extra = (struct ck_sparse_list){.tokens = 300 + n,
+                                              .topk = 30 + 5 * n,
+                                              .page_size = n % 2 ? 64 : 1 + n,
+                                              .by_position = n % 2,
+                                              .counts = n % 3};
+        check(ck, &c);
+    }
+}
+
 void ck_sparse_run(struct ck *ck)
 {
+    check_shared(ck);
     check_layouts(ck);
     check_grid(ck);
     check_wide(ck);
