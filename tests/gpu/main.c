@@ -4,6 +4,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -93,11 +94,16 @@ static int exit_status(const uint32_t count[3])
     return count[GPU_SKIPPED] && !count[GPU_PASSED] ? 77 : 0;
 }
 
+/* "0/4" */
 static bool read_part(const char *text, struct gpu_suite *suite)
 {
-    char end;
-    return sscanf(text, "%u/%u%c", &suite->part, &suite->parts, &end) == 2 &&
-           suite->part < suite->parts;
+    char *end;
+    suite->part = (unsigned)strtoul(text, &end, 10);
+    if (end == text || *end != '/')
+        return false;
+    const char *parts = end + 1;
+    suite->parts = (unsigned)strtoul(parts, &end, 10);
+    return end != parts && !*end && suite->part < suite->parts;
 }
 
 static bool lists(int argc, char **argv)
