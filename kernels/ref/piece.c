@@ -27,7 +27,7 @@ struct words {
 static struct words words_of(const struct rt_ref_pieces *p, int64_t slot, uint32_t query)
 {
     const uint64_t numbers = (uint64_t)p->query_rows * p->d_v;
-    uint16_t *halves = (uint16_t *)(p->partials.out + slot * (int64_t)numbers);
+    uint16_t *halves = (uint16_t *)(void *)(p->partials.out + slot * (int64_t)numbers);
     halves += (uint64_t)query * p->d_v;
     return (struct words){halves, halves + numbers};
 }

@@ -182,7 +182,7 @@ static void store_piece(const struct reduce_case *c, const struct rt_partials_vi
                         uint64_t slot, uint64_t query, const float *x)
 {
     const uint64_t hq = c->q_len * c->heads;
-    uint16_t *halves = (uint16_t *)(partials->out + slot * hq * c->d_v);
+    uint16_t *halves = (uint16_t *)(void *)(partials->out + slot * hq * c->d_v);
     for (uint32_t d = 0; d < c->d_v; d += PART) {
         float room[PART];
         uint16_t *words = (uint16_t *)(void *)room;

@@ -28,7 +28,7 @@ static struct rt_ref_pieces pieces(void)
 /* The query row's halves in the second slot, and their rests. */
 static const uint16_t *halves(void)
 {
-    return (const uint16_t *)(room + ROWS * D_V) + QUERY * D_V;
+    return (const uint16_t *)(const void *)(room + ROWS * D_V) + QUERY * D_V;
 }
 
 static const uint16_t *rests(void)
@@ -134,10 +134,11 @@ static void test_room(void **state)
     for (uint32_t d = 0; d < D_V; d++)
         x[d] = ldexpf(1 + (float)d, 100);
     keep(x, back);
+    const uint16_t *all = (const uint16_t *)(const void *)room;
     for (uint32_t i = 0; i < sizeof(room) / 2; i++) {
         const uint32_t of_slot = i % (2 * ROWS * D_V), row = of_slot % (ROWS * D_V) / D_V;
         if (i < 2 * ROWS * D_V || row != QUERY)
-            assert_int_equal(((const uint16_t *)room)[i], 0xa5a5);
+            assert_int_equal(all[i], 0xa5a5);
     }
     const struct rt_ref_pieces plain = rt_ref_pieces_of(&partials, ROWS, D_V, true);
     rt_ref_piece_store(&plain, 1, QUERY, x);
