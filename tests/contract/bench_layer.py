@@ -21,7 +21,7 @@ WEIGHTS = {3: {"qkv_a": 32 * (24 + 288), "q_b": 24 * 3 * 40, "preattend_absorb":
            1: {"qkv_a": 32 * (24 + 288), "q_b": 24 * 40, "preattend_absorb": 8 * 256,
                "w_uv": 16 * 256, "o_proj": 32 * 16}}
 STAGES = ["input_norm", "qkv_a", "q_b", "preattend_absorb", "attend", "reduce", "w_uv", "o_proj"]
-BY_LIBRARY = STAGES[:2] + ["preattend", "q_b", "preattend 2", "w_uk"] + STAGES[4:]
+BY_LIBRARY = STAGES[:2] + ["preattend", "q_b", "w_uk", "preattend 2"] + STAGES[4:]
 OF_PLAIN = ["qkv_a", "preattend", "w_uk"] + STAGES[4:]
 
 complaints = []
