@@ -5,9 +5,6 @@
 #include "runtime/ranks_impl.h"
 #include "tools/commands.h"
 
-#include <stdio.h>
-#include <string.h>
-
 #define PIECE 256u
 
 enum rt_status bench_ranks_join(struct bench_ranks *r, struct rt_config *config,
@@ -19,8 +16,7 @@ enum rt_status bench_ranks_join(struct bench_ranks *r, struct rt_config *config,
                                            .path = r->crew.path};
     if (!r->crew.ranks)
         return RT_OK;
-    if (strcmp(config->device, "host") != 0)
-        (void)snprintf(config->device, sizeof(config->device), "cuda:%u", r->crew.rank);
+    rank_crew_device(&r->crew, config->device, sizeof(config->device));
     RT_TRY(rt_ranks_create(&params, &r->group, error));
     return rt_ranks_cut(r->group, config, error);
 }

@@ -210,8 +210,8 @@ static enum rt_status run_all(struct sum_bench *b)
 static enum rt_status open_all(struct sum_bench *b)
 {
     struct rt_driver *const d = &b->d;
-    char device[DEVICE_BYTES];
-    (void)snprintf(device, sizeof(device), "cuda:%" PRIu32, b->crew.rank);
+    char device[DEVICE_BYTES] = "";
+    rank_crew_device(&b->crew, device, sizeof(device));
     RT_TRY(rt_driver_open(b->device ? b->device : device, d, NULL, 0, &b->err));
     RT_TRY(RT_DRV(d, &b->err, ctx_enter, (d)));
     RT_TRY(RT_DRV(d, &b->err, stream_create, (d, &b->stream)));

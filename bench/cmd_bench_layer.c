@@ -187,7 +187,7 @@ static enum rt_status run_all(struct layer_bench *b, bool versus_library)
     b->ns = calloc(b->choice.steps, sizeof(*b->ns));
     RT_REQUIRE(b->ns, &b->error, RT_ERR_NOMEM, "out of host memory for %u steps",
                (uint32_t)b->choice.steps);
-    RT_TRY(random_weights_create(&b->config, SEED, &b->weights, &b->error));
+    RT_TRY(random_weights_create(&b->config, SEED, b->ranks.crew.rank, &b->weights, &b->error));
     b->report.config = b->config;
     b->report.weight_bytes = b->weights.bytes;
     b->report.length = (uint32_t)b->choice.length;

@@ -264,7 +264,7 @@ static enum rt_status set_up(struct bench *b, const struct rt_config *config,
                              const struct bench_choice *choice, struct rt_error *error)
 {
     if (config->layer)
-        RT_TRY(random_weights_create(config, SEED, &b->weights, error));
+        RT_TRY(random_weights_create(config, SEED, b->ranks.crew.rank, &b->weights, error));
     const bool tells = b->ranks.crew.rank == 0;
     const struct rt_create_params params = {.struct_size = sizeof(params),
                                             .config = config,

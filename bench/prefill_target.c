@@ -21,7 +21,7 @@ static enum rt_status open_blocks(const struct prefill_source *source,
                                   const struct rt_config *config, struct prefill_target *out,
                                   struct rt_error *error)
 {
-    RT_TRY(random_weights_create(config, source->seed, &out->weights, error));
+    RT_TRY(random_weights_create(config, source->seed, 0, &out->weights, error));
     out->weight_bytes = out->weights.bytes;
     const struct rt_create_params params = {
         .struct_size = sizeof(params), .config = config, .weights = out->weights.table};

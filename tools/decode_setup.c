@@ -270,9 +270,7 @@ int decode_setup_join(const struct rank_crew *crew, struct decode_setup *setup)
                                            .path = crew->path};
     if (!crew->ranks)
         return EXIT_OK;
-    if (strcmp(setup->config.device, "host") != 0)
-        (void)snprintf(setup->config.device, sizeof(setup->config.device), "cuda:%" PRIu32,
-                       crew->rank);
+    rank_crew_device(crew, setup->config.device, sizeof(setup->config.device));
     const enum rt_status status = rt_ranks_create(&params, &setup->ranks, &error);
     return status == RT_OK ? EXIT_OK : failed(status, &error);
 }

@@ -13,6 +13,8 @@
 /* Random numbers are drawn once and repeated, for gigabytes of them take their time. A prime: no
  * two rows of a weight begin at the same one. */
 #define DRAWN 1048573u
+/* Between the first numbers of two ranks' weights: no multiple of rows, and prime to DRAWN. */
+#define RANKS_APART 7919u
 /* Around 1, for a norm's weight. */
 #define NORM_SPREAD 0.25f
 
@@ -20,6 +22,7 @@ struct filler {
     const struct rt_config *config;
     struct random_weights *w;
     struct rt_error *error;
+    uint32_t rank;
     uint64_t address; /* of the memory; 0 while it is only counted what there is */
     uint64_t at;      /* of the next weight */
     struct chance chance;
@@ -57,9 +60,28 @@ static void make_chunk(struct filler *f, const struct rt_weight_place *p, uint64
     }
 }
 
+static bool is_one_of(const struct rt_weight_place *p, const char *const names[], size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(p->name, names[i]) == 0)
+            return true;
+    return false;
+}
+
+/* Which part of the whole model's weight the rank has: ranks that share a context have the same
+ * heads up to attention, and each its own behind it. */
+static uint32_t part_of(const struct filler *f, const struct rt_weight_place *p)
+{
+    static const char *const queries[] = {"q_proj.weight", "q_b_proj.weight", "kv_b_proj.weight"};
+    static const char *const outputs[] = {"o_proj.weight"};
+    if (is_one_of(p, queries, sizeof(queries) / sizeof(queries[0])))
+        return f->rank / f->config->context_parallel;
+    return is_one_of(p, outputs, 1) ? f->rank : 0;
+}
+
 static enum rt_status fill(struct filler *f, const struct rt_weight_place *p, uint64_t bytes)
 {
-    uint64_t first = chance_draw(&f->chance) % DRAWN;
+    uint64_t first = (chance_draw(&f->chance) + part_of(f, p) * RANKS_APART) % DRAWN;
     make_chunk(f, p, first, bytes / sizeof(*f->chunk));
     for (uint64_t done = 0; done < bytes; first = 0) {
         uint64_t piece = (DRAWN - first) * sizeof(*f->chunk);
@@ -93,8 +115,9 @@ static enum rt_status take(struct filler *f, const struct rt_weight_place *p)
 /* Both are multiplied by hidden: one behind the other they can be one product. */
 static bool is_first(const struct rt_weight_place *p)
 {
-    return strcmp(p->name, "q_a_proj.weight") == 0 || strcmp(p->name, "q_proj.weight") == 0 ||
-           strcmp(p->name, "kv_a_proj_with_mqa.weight") == 0;
+    static const char *const names[] = {"q_a_proj.weight", "q_proj.weight",
+                                        "kv_a_proj_with_mqa.weight"};
+    return is_one_of(p, names, sizeof(names) / sizeof(names[0]));
 }
 
 static enum rt_status take_layer(struct filler *f, uint32_t begin, uint32_t end, bool first)
@@ -141,12 +164,13 @@ static enum rt_status no_memory(struct rt_error *error)
     return RT_ERR_NOMEM;
 }
 
-enum rt_status random_weights_create(const struct rt_config *config, uint64_t seed,
+enum rt_status random_weights_create(const struct rt_config *config, uint64_t seed, uint32_t rank,
                                      struct random_weights *out, struct rt_error *error)
 {
     struct filler f = {.config = config,
                        .w = out,
                        .error = error,
+                       .rank = rank,
                        .chance = chance_of(seed),
                        .drawn = malloc(DRAWN * sizeof(*f.drawn)),
                        .chunk = malloc(DRAWN * sizeof(*f.chunk))};

@@ -134,7 +134,21 @@ bool rank_crew_begin(uint32_t ranks, struct rank_crew *crew)
         return false;
     }
     const struct launcher *const by = find_launcher();
+    crew->launched = by != NULL;
     return by ? join(by, ranks, crew) : start(crew);
+}
+
+/* Of ranks that were started here all see the same GPUs. */
+static bool sees_one_alone(const struct rank_crew *crew)
+{
+    const char *const visible = crew->launched ? getenv("CUDA_VISIBLE_DEVICES") : NULL;
+    return visible && *visible && !strchr(visible, ',');
+}
+
+void rank_crew_device(const struct rank_crew *crew, char *device, size_t bytes)
+{
+    if (strcmp(device, "host") != 0)
+        (void)snprintf(device, bytes, "cuda:%" PRIu32, sees_one_alone(crew) ? 0 : crew->rank);
 }
 
 /* The exit status; -1: there is nobody to wait for. */

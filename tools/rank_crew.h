@@ -8,6 +8,7 @@
  * Open MPI's OMPI_COMM_WORLD_RANK and _SIZE, or MPICH's PMI_RANK and PMI_SIZE.
  */
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -15,6 +16,7 @@
 
 struct rank_crew {
     uint32_t rank, ranks; /* this process; ranks 0: there are none */
+    bool launched;        /* by somebody else */
     char path[96];        /* where they meet */
     pid_t started[RANK_CREW_MOST];
     uint32_t started_count; /* by rank 0, which waits for them */
@@ -23,6 +25,10 @@ struct rank_crew {
 /* From the environment, or else by starting ranks - 1 more processes, which return from here too.
  * False after a message on stderr. Nothing may have been opened or started before. */
 bool rank_crew_begin(uint32_t ranks, struct rank_crew *crew);
+/* This rank's device, in the place of what was asked for: the host as it is, or else a GPU of its
+ * own, cuda:RANK; but cuda:0 where a launcher has left each of its ranks one alone to see, in
+ * CUDA_VISIBLE_DEVICES. */
+void rank_crew_device(const struct rank_crew *crew, char *device, size_t bytes);
 /* Rank 0 waits for those that it started, after having ended them where it has failed itself. False
  * after a message on stderr: one of them has failed alone. */
 bool rank_crew_end(struct rank_crew *crew, bool failed);

@@ -35,6 +35,8 @@ static const struct command commands[] = {
      "  verify CONFIG      replay against eager, bitwise, on the configured device\n"
      "      --steps N      steps per graph (100)\n"
      "      --seed N       of the random history (1)\n"
+     "      --ranks N      heads cut over N processes, as decode's; the first one tells\n"
+     "      --context M    of the ranks, neighbours that share a sequence's tokens\n"
      "      --device NAME  instead of the configured one\n"
      "      --json         the result; progress goes to stderr\n"},
     {"decode", cmd_decode,

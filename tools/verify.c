@@ -233,7 +233,7 @@ static void shrink(struct run *run)
     uint32_t q_max = c->query_lens[c->query_len_count - 1];
     uint32_t largest = c->batch_sizes[c->batch_size_count - 1];
     c->chunk_count = c->mixed_row_count = c->prefill_rows = c->context_piece = 0;
-    run->longest = TEST_PAGES * c->page_size;
+    run->longest = TEST_PAGES * verify_page_tokens(run);
     if (run->longest > c->max_length)
         run->longest = c->max_length;
     /* a few sequences more than rows, so that a step is always a choice */
@@ -244,19 +244,34 @@ static void shrink(struct run *run)
     verify_choose_layers(run, q_max * largest);
 }
 
-enum rt_status verify_replay(const struct rt_config *config, const struct verify_options *options,
-                             struct verify_report *report, struct rt_error *error)
+static enum rt_status verify_steps(const struct rt_config *config,
+                                   const struct verify_options *options, struct verify_ranks *ranks,
+                                   struct verify_report *report, struct rt_error *error)
 {
-    *report = (struct verify_report){0};
-    struct run run = {
-        .config = *config, .chance = chance_of(options->seed), .report = report, .error = error};
+    struct run run = {.config = *config,
+                      .ranks = ranks,
+                      .chance = chance_of(options->seed),
+                      .report = report,
+                      .error = error};
     shrink(&run);
     enum rt_status status = verify_set_up(&run, options->seed);
     for (uint32_t i = 0; i <= run.config.batch_size_count && status == RT_OK; i++)
         for (uint32_t j = 0; j < run.config.query_len_count && status == RT_OK; j++)
             status = one_graph(&run, i, run.config.query_lens[j], options);
     verify_tear_down(&run);
-    if (status == RT_OK && config->chunk_count)
-        status = verify_chunks(config, options, report, error);
     return status;
+}
+
+enum rt_status verify_replay(const struct rt_config *config, const struct verify_options *options,
+                             struct verify_report *report, struct rt_error *error)
+{
+    struct verify_ranks ranks;
+    struct rt_config mine = *config;
+    *report = (struct verify_report){0};
+    enum rt_status status = verify_ranks_meet(&ranks, options, &mine, error);
+    if (status == RT_OK)
+        status = verify_steps(&mine, options, &ranks, report, error);
+    if (status == RT_OK && mine.chunk_count)
+        status = verify_chunks(&mine, options, &ranks, report, error);
+    return verify_ranks_part(&ranks, status, report, error);
 }

@@ -75,7 +75,8 @@ static void shrink(struct chunk_run *r, uint32_t pieces)
     struct rt_config *c = &r->run.config;
     const uint32_t beside = c->mixed_row_count ? c->mixed_rows[c->mixed_row_count - 1] : 0;
     const uint32_t piece = r->largest > LEAST_PIECE ? r->largest : LEAST_PIECE;
-    const uint32_t longest = pieces * piece + r->largest + TEST_PAGES * c->page_size;
+    const uint32_t page = verify_page_tokens(&r->run);
+    const uint32_t longest = pieces * piece + r->largest + TEST_PAGES * page;
     uint32_t sequences = (c->prefill_rows ? c->prefill_rows : RT_PREFILL_ROWS) + beside + 2;
     c->batch_size_count = 1;
     if (sequences < c->max_sequences)
@@ -85,9 +86,9 @@ static void shrink(struct chunk_run *r, uint32_t pieces)
         c->context_piece = pieces ? (longest + pieces - 1) / pieces : 0;
     }
     r->most = c->max_length;
-    r->run.longest = TEST_PAGES * c->page_size < r->most ? TEST_PAGES * c->page_size : r->most;
+    r->run.longest = TEST_PAGES * page < r->most ? TEST_PAGES * page : r->most;
     c->pages = (uint64_t)c->max_sequences * (TEST_PAGES + 2) +
-               ((uint64_t)r->most + c->context_piece + r->largest) / c->page_size;
+               ((uint64_t)r->most + c->context_piece + r->largest) / page;
     verify_choose_layers(&r->run, r->largest + beside * longest_query(c));
 }
 
@@ -446,9 +447,11 @@ static enum rt_status all_graphs(struct chunk_run *r, const struct verify_option
 }
 
 enum rt_status verify_chunks(const struct rt_config *config, const struct verify_options *options,
-                             struct verify_report *report, struct rt_error *error)
+                             struct verify_ranks *ranks, struct verify_report *report,
+                             struct rt_error *error)
 {
     struct chunk_run r = {.run = {.config = *config,
+                                  .ranks = ranks,
                                   .chance = chance_of(options->seed),
                                   .report = report,
                                   .error = error}};

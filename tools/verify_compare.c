@@ -50,7 +50,7 @@ enum rt_status verify_compare(struct run *run, const char *name, uint32_t layer,
                          rt_tensor_read(run->rts[side], name, layer, 0, run->seen[side], bytes)));
     run->report->bytes_compared += bytes;
     if (!memcmp(run->seen[REPLAY], run->seen[EAGER], bytes))
-        return RT_OK;
+        return verify_ranks_note(run, name, layer, bytes, s);
     uint64_t at = 0;
     while (run->seen[REPLAY][at] == run->seen[EAGER][at])
         at++;
@@ -133,7 +133,7 @@ enum rt_status verify_compare_data(struct run *run, const struct shape *s)
             if (d->zero)
                 TRY(check_padding(run, d, layer, s));
         }
-    return RT_OK;
+    return verify_ranks_compare(run, s);
 }
 
 enum rt_status verify_compare_state(struct run *run, const struct shape *s)
@@ -148,5 +148,5 @@ enum rt_status verify_compare_state(struct run *run, const struct shape *s)
         TRY(verify_check(run, REPLAY, rt_tensor(run->rts[REPLAY], names[i], 0, &t)));
         TRY(verify_compare(run, names[i], 0, t.bytes, s));
     }
-    return RT_OK;
+    return verify_ranks_compare(run, s);
 }

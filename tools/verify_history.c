@@ -45,7 +45,7 @@ enum rt_status verify_rewind(struct run *run, struct tracked *t, uint32_t length
 /* Closes it and opens another on the first tokens of its pages, which are the caller's between. */
 static enum rt_status reopen_one(struct run *run, struct tracked *t)
 {
-    const uint32_t page_size = run->config.page_size, length = verify_below(run, t->length + 1);
+    const uint32_t page_size = verify_page_tokens(run), length = verify_below(run, t->length + 1);
     int32_t pages[TEST_PAGES];
     uint32_t held, shared = (length + page_size - 1) / page_size;
     const struct rt_seq_params params = {.struct_size = sizeof(params),

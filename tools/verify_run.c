@@ -98,14 +98,21 @@ static void fill_noise(struct run *run)
     }
 }
 
+uint32_t verify_page_tokens(const struct run *run)
+{
+    return run->config.page_size * run->config.context_parallel;
+}
+
 enum rt_status verify_set_up(struct run *run, uint64_t seed)
 {
     choose_data(run);
     if (run->config.layer)
-        TRY(random_weights_create(&run->config, seed, &run->weights, run->error));
+        TRY(random_weights_create(&run->config, seed, run->ranks->rank, &run->weights, run->error));
     for (int side = 0; side < SIDES; side++) {
-        const struct rt_create_params params = {
-            .struct_size = sizeof(params), .config = &run->config, .weights = run->weights.table};
+        const struct rt_create_params params = {.struct_size = sizeof(params),
+                                                .config = &run->config,
+                                                .weights = run->weights.table,
+                                                .ranks = run->ranks->sides[side]};
         TRY(rt_create(&params, &run->rts[side], run->error));
     }
     struct rt_info info = {.struct_size = sizeof(info)};

@@ -5,9 +5,7 @@
 /* A run of verify: two runtimes, one history, and what it compares. Private to it. */
 #include "tools/chance.h"
 #include "tools/random_weights.h"
-#include "tools/verify.h"
-
-#include <stdbool.h>
+#include "tools/verify_ranks.h"
 
 /* Longest sequence of a run of steps, in pages: enough for every page edge, short enough to be
  * quick. */
@@ -38,6 +36,7 @@ struct data {
 
 struct run {
     struct rt_config config;
+    struct verify_ranks *ranks;
     struct random_weights weights; /* of blocks, the same for both sides */
     rt_runtime *rts[SIDES];
     struct data data[MOST_DATA];
@@ -71,6 +70,8 @@ uint32_t verify_below(struct run *run, uint32_t bound);
 
 /* Layers with inputs of their own, where a step's `tokens` have few enough of them. */
 void verify_choose_layers(struct run *run, uint32_t tokens);
+/* Tokens of a page id: where ranks share a context, all of theirs. */
+uint32_t verify_page_tokens(const struct run *run);
 /* Creates both sides of run->config, whose lengths and pages are chosen, with NaN in every page. */
 enum rt_status verify_set_up(struct run *run, uint64_t seed);
 void verify_tear_down(struct run *run);
@@ -126,6 +127,7 @@ enum rt_status verify_compare_state(struct run *run, const struct shape *s);
 
 /* The configuration's graphs of chunks, on runtimes of their own. Adds to the report. */
 enum rt_status verify_chunks(const struct rt_config *config, const struct verify_options *options,
-                             struct verify_report *report, struct rt_error *error);
+                             struct verify_ranks *ranks, struct verify_report *report,
+                             struct rt_error *error);
 
 #endif

@@ -5,8 +5,6 @@ the recording; ranks that a launcher starts; one that is killed, one with other 
 
 usage: decode_ranks.py COMMAND SOURCE_ROOT [GPUS]
 
-Every case that fails is told, with all that its command has said.
-
 With GPUS, a number of them, on these instead: over so many ranks, where it divides the heads.
 """
 import json
@@ -18,6 +16,8 @@ import tempfile
 import time
 
 from dumped import tensors
+from rank_cases import (FAILED, MPIRUNS, PORT, TORCHRUN, case, end, ended, expect, finish_cases,
+                        launched, told)
 
 COMMAND, ROOT = sys.argv[1], pathlib.Path(sys.argv[2]).resolve()
 GPUS = int(sys.argv[3]) if len(sys.argv) > 3 else 0
@@ -29,55 +29,6 @@ FAMILIES = {"deepseek_v2": (2, 4), "deepseek_v3": (2, 4), "glm4_moe_lite": (5,),
 LONGEST, STEPS = 130, 16
 F32_BOUND = 1e-5   # of any logit, from one rank's
 BF16_BOUND = 0.04  # of the mean difference from one rank's, in deviations
-PORT = str(20000 + os.getpid() % 20000)
-
-
-FAILED = []   # cases
-STARTED = []  # processes of the case that runs
-
-
-class Failure(Exception):
-    """Of a case; the others go on."""
-
-
-def expect(good, story):
-    if not good:
-        raise Failure(story)
-
-
-def case(name, check, *arguments):
-    try:
-        check(*arguments)
-    except Failure as failure:
-        FAILED.append(name)
-        print(f"FAILED {name}: {failure}", flush=True)
-        for process in STARTED:
-            process.kill()
-            process.communicate()
-    STARTED.clear()
-
-
-def told(command, code, out, err):
-    """All of it, for people."""
-    return f"{' '.join(command)}\nended with {code}\n---- stderr\n{err}\n---- stdout\n{out}\n----"
-
-
-def finish(process, seconds):
-    """Of one that does not end, what it has said so far."""
-    try:
-        out, err = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        out, err = process.communicate()
-        raise Failure(f"does not end within {seconds} s: "
-                      f"{told(process.args, process.returncode, out, err)}") from None
-    return process.returncode, out, err
-
-
-def ended(command, **more):
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               **more)
-    return finish(process, 120)
 
 
 def options(family, *more):
@@ -201,22 +152,8 @@ def check_uneven(family, changes, counts):
 # ---- ranks that somebody else starts ----------------------------------------------------------
 
 
-TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
-MPIRUNS = (("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"),
-           ("PMI_RANK", "PMI_SIZE", "MPI_LOCALNRANKS"))
-
-
-def launch(rank, *more, world="2", by=TORCHRUN, **extra):
-    """mpirun gives no port: this process is what ranks have in common."""
-    environment = {**os.environ, by[0]: str(rank), by[1]: world,
-                   **({"MASTER_PORT": PORT} if by == TORCHRUN else {by[2]: world}), **extra}
-    STARTED.append(subprocess.Popen(options("deepseek_v3", *more, "--ranks", 2), env=environment,
-                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
-    return STARTED[-1]
-
-
-def end(process):
-    return finish(process, 100)
+def launch(rank, *more, **by):
+    return launched(options("deepseek_v3", *more, "--ranks", 2), rank, **by)
 
 
 def check_launcher():
@@ -307,8 +244,7 @@ def main():
              [c for c in (2, 3, 4) if not GPUS or c == GPUS])
     if GPUS in (0, 2):
         check_ranks()
-    if FAILED:
-        sys.exit("\n".join(["failed:", *FAILED]))
+    finish_cases()
 
 
 main()

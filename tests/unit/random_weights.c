@@ -88,7 +88,7 @@ static void expect_good(uint32_t q_lora_rank)
     const struct rt_config c = config_of(q_lora_rank);
     struct random_weights w;
     struct rt_error err = {.status = RT_OK};
-    if (random_weights_create(&c, 7, &w, &err) != RT_OK)
+    if (random_weights_create(&c, 7, 0, &w, &err) != RT_OK)
         fail_msg("%s", err.message);
     assert_int_equal(rt_weights_check(w.table, &err), RT_OK);
     for (uint32_t i = 0; i < c.geometry.layers * RT_WEIGHT_COUNT; i++) {
@@ -125,9 +125,9 @@ static void test_layers_differ(void **state)
     (void)state;
     const struct rt_config c = config_of(256);
     struct random_weights w, again, other;
-    assert_int_equal(random_weights_create(&c, 7, &w, NULL), RT_OK);
-    assert_int_equal(random_weights_create(&c, 7, &again, NULL), RT_OK);
-    assert_int_equal(random_weights_create(&c, 8, &other, NULL), RT_OK);
+    assert_int_equal(random_weights_create(&c, 7, 0, &w, NULL), RT_OK);
+    assert_int_equal(random_weights_create(&c, 7, 0, &again, NULL), RT_OK);
+    assert_int_equal(random_weights_create(&c, 8, 0, &other, NULL), RT_OK);
     const struct rt_bound_weight *b = rt_weight_of(w.table, 0, RT_WEIGHT_O);
     const size_t bytes = rt_bound_weight_bytes(b);
     assert_memory_not_equal(numbers(b), numbers(rt_weight_of(w.table, 1, RT_WEIGHT_O)), bytes);
@@ -138,13 +138,38 @@ static void test_layers_differ(void **state)
     random_weights_destroy(&w);
 }
 
+/* Of four ranks whose neighbours share a context: o_proj is every rank's own, the rows of heads are
+ * a context's, and all else is the same everywhere. */
+static void test_ranks_differ(void **state)
+{
+    (void)state;
+    static const enum rt_weight_id of_context[] = {RT_WEIGHT_Q_B, RT_WEIGHT_KV_B};
+    struct rt_config c = config_of(256);
+    struct random_weights w[4];
+    c.context_parallel = 2;
+    for (uint32_t r = 0; r < 4; r++)
+        assert_int_equal(random_weights_create(&c, 7, r, &w[r], NULL), RT_OK);
+    for (uint32_t id = 0; id < RT_WEIGHT_COUNT; id++) {
+        const enum rt_weight_id which = (enum rt_weight_id)id;
+        const struct rt_bound_weight *const b = rt_weight_of(w[0].table, 1, which);
+        const bool shared = which == of_context[0] || which == of_context[1];
+        for (uint32_t r = 1; b->address && r < 4; r++) {
+            const bool same = !memcmp(numbers(b), numbers(rt_weight_of(w[r].table, 1, which)),
+                                      rt_bound_weight_bytes(b));
+            assert_int_equal(same, shared ? r < 2 : which != RT_WEIGHT_O);
+        }
+    }
+    for (uint32_t r = 0; r < 4; r++)
+        random_weights_destroy(&w[r]);
+}
+
 static void test_one_plus(void **state)
 {
     (void)state;
     struct rt_config c = config_of(256);
     struct random_weights w;
     c.block.norm_one_plus = 1;
-    assert_int_equal(random_weights_create(&c, 7, &w, NULL), RT_OK);
+    assert_int_equal(random_weights_create(&c, 7, 0, &w, NULL), RT_OK);
     expect_spread(rt_weight_of(w.table, 2, RT_WEIGHT_INPUT_NORM), "input_layernorm", 0, 0.25);
     random_weights_destroy(&w);
 }
@@ -156,12 +181,12 @@ static void test_refused(void **state)
     struct random_weights w;
     struct rt_error err = {.status = RT_OK};
     c.layer = c.input_norm = 0;
-    assert_int_equal(random_weights_create(&c, 7, &w, &err), RT_ERR_INVALID);
+    assert_int_equal(random_weights_create(&c, 7, 0, &w, &err), RT_ERR_INVALID);
     assert_non_null(strstr(err.message, "layer: true"));
     assert_null(w.table);
     c = config_of(256);
     (void)strcpy(c.device, "cuda:99");
-    assert_int_not_equal(random_weights_create(&c, 7, &w, &err), RT_OK);
+    assert_int_not_equal(random_weights_create(&c, 7, 0, &w, &err), RT_OK);
     assert_null(w.table);
     assert_null(w.memory);
 }
@@ -169,9 +194,8 @@ static void test_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all),
-        cmocka_unit_test(test_layers_differ),
-        cmocka_unit_test(test_one_plus),
+        cmocka_unit_test(test_all),          cmocka_unit_test(test_layers_differ),
+        cmocka_unit_test(test_ranks_differ), cmocka_unit_test(test_one_plus),
         cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
