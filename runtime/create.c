@@ -368,6 +368,7 @@ static enum rt_status build_runtime(struct rt_runtime *rt, const struct rt_creat
     RT_TRY(
         rt_blueprint_make(p->config, &d->caps, memory_budget(free_bytes, p), &rt->blueprint, err));
     RT_TRY(rt_ranks_share(rt, err));
+    RT_TRY(rt_ranks_alike(rt, err));
     RT_TRY(rt_stage_exchanges_place(&rt->exchanges, &rt->blueprint,
                                     rt->ranks ? rt->ranks->comm.ranks : 1, p, d, err));
     say_choices(rt, p);

@@ -37,6 +37,9 @@ static inline struct rt_collective rt_ranks_sum(const struct rt_config *c, struc
 enum rt_status rt_ranks_take(struct rt_runtime *rt, rt_ranks *ranks, struct rt_error *err);
 /* Which part of a context that ranks share is this runtime's, whose blueprint is made. */
 enum rt_status rt_ranks_share(struct rt_runtime *rt, struct rt_error *err);
+/* Ranks whose configurations are of other models, or of contexts that do not fit, learn of the key
+ * before any of them exchanges a number. */
+enum rt_status rt_ranks_alike(struct rt_runtime *rt, struct rt_error *err);
 /* What exchanges of ours read and write: RT_RANKS_REGIONS at most. */
 #define RT_RANKS_REGIONS (RT_PEERS_MOST + 1u)
 void rt_ranks_register(struct rt_runtime *rt);

@@ -10,7 +10,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
+
+/* How long rank 0 waits for the end of those that it has started: of their own accord, behind a
+ * SIGTERM, and behind a SIGKILL. */
+#define ENDS_MS 30000
+#define TERMINATED_MS 2000
+#define KILLED_MS 5000
 
 /* In memory where there is such a place: the ranks' file is written all the time. */
 static const char *folder(void)
@@ -151,31 +158,60 @@ void rank_crew_device(const struct rank_crew *crew, char *device, size_t bytes)
         (void)snprintf(device, bytes, "cuda:%" PRIu32, sees_one_alone(crew) ? 0 : crew->rank);
 }
 
-/* The exit status; -1: there is nobody to wait for. */
-static int await(pid_t pid)
+/* False: it is still there. status: its exit status; -1 where there is nobody to wait for. */
+static bool ends_within(pid_t pid, uint32_t limit_ms, int *status)
+{
+    for (uint32_t ms = 0;; ms++) {
+        const pid_t ended = waitpid(pid, status, WNOHANG);
+        if (ended < 0 && errno != EINTR)
+            *status = -1;
+        if (ended > 0 || *status == -1)
+            return true;
+        if (ms == limit_ms)
+            return false;
+        (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+}
+
+/* Who is stopped, or deep in a driver, hears nothing else. */
+static void kill_one(pid_t pid)
 {
     int status = 0;
-    while (waitpid(pid, &status, 0) < 0)
-        if (errno != EINTR)
-            return -1;
-    return status;
+    (void)kill(pid, SIGKILL);
+    (void)ends_within(pid, KILLED_MS, &status);
+}
+
+/* False after a message: it has not ended well, and nobody knows of it yet. */
+static bool see_off(uint32_t rank, pid_t pid)
+{
+    int status = 0;
+    if (!ends_within(pid, ENDS_MS, &status)) {
+        complain("rank %" PRIu32 " has not ended within %d s of rank 0's end: it is killed", rank,
+                 ENDS_MS / 1000);
+        kill_one(pid);
+        return false;
+    }
+    if (status != 0 && WIFSIGNALED(status))
+        complain("rank %" PRIu32 " was ended by signal %d", rank, WTERMSIG(status));
+    else if (status != 0)
+        complain("rank %" PRIu32 " has failed with exit code %d", rank, WEXITSTATUS(status));
+    return status == 0;
 }
 
 bool rank_crew_end(struct rank_crew *crew, bool failed)
 {
     bool good = true;
+    int status = 0;
+    uint32_t patience_ms = TERMINATED_MS; /* of all of them together */
     for (uint32_t i = 0; failed && i < crew->started_count; i++)
         (void)kill(crew->started[i], SIGTERM);
-    for (uint32_t i = 0; i < crew->started_count; i++) {
-        const int status = await(crew->started[i]);
-        if (failed || status == 0)
-            continue;
-        good = false;
-        if (WIFSIGNALED(status))
-            complain("rank %" PRIu32 " was ended by signal %d", i + 1, WTERMSIG(status));
-        else
-            complain("rank %" PRIu32 " has failed with exit code %d", i + 1, WEXITSTATUS(status));
-    }
+    for (uint32_t i = 0; i < crew->started_count; i++)
+        if (!failed)
+            good &= see_off(i + 1, crew->started[i]);
+        else if (!ends_within(crew->started[i], patience_ms, &status)) {
+            kill_one(crew->started[i]);
+            patience_ms = 0;
+        }
     crew->started_count = 0;
     return good;
 }

@@ -29,8 +29,9 @@ bool rank_crew_begin(uint32_t ranks, struct rank_crew *crew);
  * own, cuda:RANK; but cuda:0 where a launcher has left each of its ranks one alone to see, in
  * CUDA_VISIBLE_DEVICES. */
 void rank_crew_device(const struct rank_crew *crew, char *device, size_t bytes);
-/* Rank 0 waits for those that it started, after having ended them where it has failed itself. False
- * after a message on stderr: one of them has failed alone. */
+/* Rank 0 waits for those that it started, after having ended them where it has failed itself; who
+ * does not end, is stopped or stuck, is killed. False after a message on stderr: one of them has
+ * failed alone. */
 bool rank_crew_end(struct rank_crew *crew, bool failed);
 /* Ends the process with this code, and without exit handlers: for where a thread is left in a
  * library (rt_ranks_destroy), which those would take apart. What was printed is written. */

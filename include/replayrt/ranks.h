@@ -17,8 +17,9 @@
  * number of replays so
  * far, before a replay is launched and while it is waited for, and told by name:
  *
- *   RT_ERR_RANKS  a rank's replay is another; a rank has not begun one within timeout_ms, or not
- *                 come to an exchange of it; has left the group, has failed, or its process is gone
+ *   RT_ERR_RANKS  a rank's model or replay is another; a rank has not begun one within timeout_ms,
+ *                 or not come to an exchange of it; has left the group, has failed, or its process
+ *                 is gone
  *
  * from rt_create, rt_step, rt_prefill, rt_wait and rt_synchronize. No call waits for another rank
  * without a limit. A group that has failed is of no use any more: every later step says so again,

@@ -210,12 +210,62 @@ static void test_what_is_refused(void **state)
     rank_bench_close(&b);
 }
 
+/* What rank 1 has otherwise than the others. */
+static void change_pages(struct rt_config *c)
+{
+    c->page_size = 2 * PAGE;
+}
+
+static void change_rope(struct rt_config *c)
+{
+    c->block.rope.order = RT_ROPE_HALF;
+}
+
+static void change_scale(struct rt_config *c)
+{
+    c->geometry.softmax_scale = 0.5;
+}
+
+static void change_one(struct rank_seat *seat, struct rt_create_params *params)
+{
+    static struct rt_config configs[RANKS_MOST];
+    void (*const *const changes)(struct rt_config *) = seat->bench->user;
+    if (seat->rank != 1)
+        return;
+    configs[1] = *params->config;
+    (*changes)(&configs[1]);
+    params->config = &configs[1];
+}
+
+static void test_other_models(void **state)
+{
+    static void (*const changes[])(struct rt_config *) = {change_scale, change_rope, change_pages};
+    static const char *const words[][2] = {
+        {"rank 1 has geometry.softmax_scale 0.5, rank 0 (this one) has ",
+         ", rank 1 (this one) has 0.5"},
+        {"rank 1 has another rope.order than rank 0 (this one)",
+         "rank 0 has another rope.order than rank 1 (this one)"},
+        {"rank 1 has kv_cache.page_size 32, rank 0 (this one) has 16",
+         "rank 0 has kv_cache.page_size 16, rank 1 (this one) has 32"}};
+    static struct rank_bench b;
+    (void)state;
+    for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
+        open_bench(&b, 2, 2, RT_PRECISION_BF16);
+        b.change = change_one;
+        b.user = &changes[i];
+        rank_bench_run(&b, replayed);
+        for (uint32_t r = 0; r < 2; r++)
+            rank_bench_failed(&b, r, RT_ERR_RANKS, words[i][r]);
+        rank_bench_close(&b);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_as_one_rank),     cmocka_unit_test(test_pages),
         cmocka_unit_test(test_no_rank_is_idle), cmocka_unit_test(test_calls_that_fail),
-        cmocka_unit_test(test_what_is_refused),
+        cmocka_unit_test(test_what_is_refused), cmocka_unit_test(test_other_models),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

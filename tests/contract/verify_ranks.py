@@ -103,8 +103,6 @@ def check_told(ended_with, *words):
 
 
 def check_differ(folder):
-    check_told(pair(folder, ONE_ROW + "rope: {theta: 500}\n"),
-               "difference: tensor kv, layer 0: rank 1 has other bits than rank 0; ")
     # Which word is the first to differ, chance decides; that one does, and whose, it does not.
     out = check_told(pair(folder, ONE_ROW, more=("--json",), others=("--seed", 2)),
                      ": rank 1 has other bits than rank 0; batch 1, query length 1, 1 live, step ")
@@ -119,6 +117,18 @@ def check_others(folder):
     check_told(pair(folder, ONE_ROW, mine=ONE_ROW.replace("heads: 4", "heads: 5")),
                "rank 0 of 2: 5 heads cannot be cut evenly over 2 ranks: 1, 5 ranks can be")
     check_told(pair(folder, ONE_ROW.replace("layers: 1", "layers: 2")), " has layers ")
+    for text, words in (
+            (ONE_ROW.replace("hidden_size: 32", "hidden_size: 40"),
+             "rank 1 has block.hidden_size 40, rank 0 (this one) has 32"),
+            (ONE_ROW.replace("0.1581", "0.25"),
+             "rank 1 has geometry.softmax_scale 0.25, rank 0 (this one) has 0.1581"),
+            (ONE_ROW + "input_norm: true\n", "rank 1 has input_norm 1, rank 0 (this one) has 0"),
+            (ONE_ROW + "rope: {order: half}\n", "rank 1 has another rope.order than rank 0 (this")):
+        check_told(pair(folder, text), f"rank 0 of 2: {words}")
+    larger = ONE_ROW.replace("page_size: 16", "page_size: 32")
+    shared = {"more": ("--context", 2), "others": ("--context", 2)}
+    check_told(pair(folder, larger, **shared),
+               "rank 1 has kv_cache.page_size 32, rank 0 (this one) has 16")
 
 
 def children(process):

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How a command ends while a thread is left in a library: with its words and its code. */
+/* Ranks of a command: which device each has, how they end, and how a command does while a thread is
+ * left in a library: with its words and its code. */
 #include "tools/rank_crew.h"
 
 #include <setjmp.h>
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -62,10 +64,116 @@ static void test_no_exit_handler_runs(void **state)
     assert_string_equal(said, "what it said");
 }
 
+/* ---- how those that were started end --------------------------------------------------------- */
+
+/* Of four ranks each started one does its part, and does not return. */
+static void begin_crew(struct rank_crew *crew, void (*part)(uint32_t rank))
+{
+    assert_true(rank_crew_begin(4, crew));
+    if (crew->rank > 0)
+        part(crew->rank);
+    assert_int_equal(crew->started_count, 3);
+}
+
+static double seconds(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void end_by_rank(uint32_t rank)
+{
+    if (rank == 3)
+        (void)raise(SIGKILL);
+    _exit(rank == 2 ? 4 : 0);
+}
+
+static void end_well(uint32_t rank)
+{
+    (void)rank;
+    _exit(0);
+}
+
+static void test_how_they_end(void **state)
+{
+    struct rank_crew crew;
+    (void)state;
+    begin_crew(&crew, end_well);
+    assert_true(rank_crew_end(&crew, false));
+    assert_true(rank_crew_end(&crew, false)); /* of nobody any more */
+    begin_crew(&crew, end_by_rank);
+    assert_false(rank_crew_end(&crew, false));
+}
+
+/* Two are stopped, and hear no SIGTERM; one does not care for it. */
+static void be_stuck(uint32_t rank)
+{
+    if (rank == 3)
+        (void)signal(SIGTERM, SIG_IGN);
+    (void)raise(SIGSTOP);
+    for (;;)
+        (void)pause();
+}
+
+static void test_who_does_not_end(void **state)
+{
+    struct rank_crew crew;
+    pid_t pids[3];
+    (void)state;
+    begin_crew(&crew, be_stuck);
+    memcpy(pids, crew.started, sizeof(pids));
+    for (int i = 0; i < 3; i++) {
+        siginfo_t info;
+        assert_int_equal(waitid(P_PID, (id_t)pids[i], &info, WSTOPPED | WNOWAIT), 0);
+    }
+    assert_int_equal(kill(pids[2], SIGCONT), 0);
+    const double begun = seconds();
+    assert_true(rank_crew_end(&crew, true)); /* rank 0 has told of its own failure */
+    assert_true(seconds() - begun < 8);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(kill(pids[i], 0), -1);
+}
+
+/* ---- devices --------------------------------------------------------------------------------- */
+
+static void expect_device(const struct rank_crew *crew, const char *asked, const char *expected)
+{
+    char device[32];
+    (void)snprintf(device, sizeof(device), "%s", asked);
+    rank_crew_device(crew, device, sizeof(device));
+    assert_string_equal(device, expected);
+}
+
+static void test_devices(void **state)
+{
+    struct rank_crew crew = {.rank = 3, .ranks = 4, .launched = true};
+    (void)state;
+    assert_int_equal(unsetenv("CUDA_VISIBLE_DEVICES"), 0);
+    expect_device(&crew, "auto", "cuda:3");
+    expect_device(&crew, "host", "host");
+    assert_int_equal(setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3", 1), 0);
+    expect_device(&crew, "auto", "cuda:3");
+    assert_int_equal(setenv("CUDA_VISIBLE_DEVICES", "", 1), 0); /* none: to be refused by name */
+    expect_device(&crew, "auto", "cuda:3");
+    assert_int_equal(setenv("CUDA_VISIBLE_DEVICES", "3", 1), 0);
+    expect_device(&crew, "auto", "cuda:0");
+    expect_device(&crew, "host", "host");
+    crew.launched = false; /* all ranks see that one, which is rank 0's */
+    expect_device(&crew, "auto", "cuda:3");
+    assert_int_equal(unsetenv("CUDA_VISIBLE_DEVICES"), 0);
+}
+
 int main(void)
 {
+    (void)unsetenv("RANK");
+    (void)unsetenv("OMPI_COMM_WORLD_RANK");
+    (void)unsetenv("PMI_RANK");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_exit_handler_runs),
+        cmocka_unit_test(test_how_they_end),
+        cmocka_unit_test(test_who_does_not_end),
+        cmocka_unit_test(test_devices),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
