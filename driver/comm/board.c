@@ -108,7 +108,9 @@ bool rt_board_all_let_go(const struct rt_board *b, uint64_t limit_ns)
 /* ---- steps ----------------------------------------------------------------------------------- */
 
 /* Who has read a field of a later step from it finds the step's number gone or changed behind it:
- * fields are released one by one, and acquired, which a thread sanitizer follows and fences not. */
+ * fields are released one by one, and acquired, which a thread sanitizer follows and fences not.
+ * The number of the line is in one order with compare_all's reads: of two ranks that post at once
+ * one sees the other's, where with less both may have read before either's number is out. */
 static void write_step(struct rt_board *b, const uint32_t fields[RT_BOARD_FIELD_COUNT])
 {
     struct rt_board_line *const line = rt_board_mine(b);
@@ -118,7 +120,7 @@ static void write_step(struct rt_board *b, const uint32_t fields[RT_BOARD_FIELD_
     for (uint32_t i = 0; i < RT_BOARD_FIELD_COUNT; i++)
         atomic_store_explicit(&s->fields[i], fields[i], memory_order_release);
     atomic_store_explicit(&s->step, step, memory_order_release);
-    atomic_store_explicit(&line->step, step, memory_order_release);
+    atomic_store(&line->step, step);
 }
 
 /* False: the line is not so far, or has forgotten it. */
@@ -155,7 +157,7 @@ static enum rt_status compare(const struct rt_board *b, uint32_t rank, uint64_t 
 /* All steps that both have told of and that were not compared yet. */
 static enum rt_status compare_all(struct rt_board *b, uint32_t rank, struct rt_error *err)
 {
-    const uint64_t theirs = atomic_load_explicit(&b->page->lines[rank].step, memory_order_acquire);
+    const uint64_t theirs = atomic_load(&b->page->lines[rank].step);
     const uint64_t common = theirs < b->step ? theirs : b->step;
     uint64_t *const agreed = &b->peers[rank].agreed;
     if (common > RT_BOARD_STEPS && *agreed < common - RT_BOARD_STEPS)
@@ -236,6 +238,24 @@ static enum rt_status await_part(struct rt_board *b, uint32_t rank, struct rt_bo
     return RT_OK;
 }
 
+/* Of a rank that has come to this part. Of another step, that is the better story. */
+static enum rt_status compare_call(struct rt_board *b, uint32_t rank,
+                                   const uint64_t words[RT_BOARD_CALL_WORDS], struct rt_error *err)
+{
+    const _Atomic uint64_t *const calls = b->page->lines[rank].calls[b->part % 2];
+    for (uint32_t i = 0; i < RT_BOARD_CALL_WORDS; i++) {
+        const uint64_t theirs = atomic_load_explicit(&calls[i], memory_order_relaxed);
+        if (theirs == words[i])
+            continue;
+        RT_TRY(rt_board_look(b, err));
+        return rt_fail(err, RT_ERR_RANKS,
+                       "exchange %" PRIu64 " of step %" PRIu64 ": rank %" PRIu32 " has %s %" PRIu64
+                       ", rank %" PRIu32 " (this one) %" PRIu64,
+                       b->part, b->step, rank, call_words[i], theirs, b->rank, words[i]);
+    }
+    return RT_OK;
+}
+
 enum rt_status rt_board_meet(struct rt_board *b, const uint64_t words[RT_BOARD_CALL_WORDS],
                              struct rt_error *err)
 {
@@ -247,14 +267,7 @@ enum rt_status rt_board_meet(struct rt_board *b, const uint64_t words[RT_BOARD_C
     atomic_store_explicit(&mine->part, part, memory_order_release);
     for (uint32_t r = 0; r < b->ranks; r++) {
         RT_TRY(await_part(b, r, &w, err));
-        for (uint32_t i = 0; i < RT_BOARD_CALL_WORDS; i++) {
-            const uint64_t theirs =
-                atomic_load_explicit(&b->page->lines[r].calls[part % 2][i], memory_order_relaxed);
-            RT_REQUIRE(theirs == words[i], err, RT_ERR_RANKS,
-                       "exchange %" PRIu64 " of step %" PRIu64 ": rank %" PRIu32 " has %s %" PRIu64
-                       ", rank %" PRIu32 " (this one) %" PRIu64,
-                       part, b->step, r, call_words[i], theirs, b->rank, words[i]);
-        }
+        RT_TRY(compare_call(b, r, words, err));
     }
     return RT_OK;
 }

@@ -263,7 +263,11 @@ static void test_ranks_that_disagree(void **state)
                  {RT_BOARD_QUERY_LEN, "query length", 1},
                  {RT_BOARD_CHUNK, "tokens of a chunk", 0},
                  {RT_BOARD_ROWS, "live rows", 3},
-                 {RT_BOARD_LAYERS, "layers", 0}};
+                 {RT_BOARD_LAYERS, "layers", 0},
+                 {RT_BOARD_STAGES, "exchanges behind stages", 0},
+                 {RT_BOARD_CONTEXT, "ranks of a context", 0},
+                 {RT_BOARD_SHARED_ROWS, "live rows of a shared context", 0}};
+    assert_int_equal(sizeof(cases) / sizeof(cases[0]), RT_BOARD_FIELD_COUNT);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct crew crew;
         enum rt_board_field field = cases[i].field;

@@ -94,11 +94,62 @@ static void test_a_device_that_stalls(void **state)
     rt_driver_close(&d);
 }
 
+/* ---- who posts at the same moment ------------------------------------------------------------ */
+
+#define ROUNDS 30000u
+
+struct meeting {
+    _Atomic uint32_t here[2];       /* rounds that each rank has come to */
+    enum rt_status seen[2][ROUNDS]; /* by each rank's post */
+};
+
+/* By spinning alone, so that both go on at once; who waits too long lets the other one run. */
+static void start_together(struct meeting *m, uint32_t rank, uint32_t round)
+{
+    atomic_store(&m->here[rank], round);
+    for (uint32_t turns = 1; atomic_load(&m->here[1 - rank]) < round; turns++)
+        if (turns % 4096 == 0)
+            nap(0);
+}
+
+/* Each round another step that the two do not agree on, as if it were their first. */
+static enum rt_status disagree_at_once(struct crew *crew, struct rt_comm *c, struct rt_error *err)
+{
+    struct meeting *const m = crew->user;
+    uint32_t fields[RT_BOARD_FIELD_COUNT];
+    (void)err;
+    memcpy(fields, usual, sizeof(fields));
+    fields[RT_BOARD_BUCKET] += c->rank;
+    for (uint32_t round = 0; round < ROUNDS; round++) {
+        struct rt_error why = {.status = RT_OK};
+        start_together(m, c->rank, 2 * round + 1);
+        m->seen[c->rank][round] = rt_board_post(&c->board, fields, &why);
+        start_together(m, c->rank, 2 * round + 2);
+        c->board.peers[1 - c->rank].agreed = c->board.step;
+    }
+    return RT_OK;
+}
+
+/* Who does not see the other's step is seen by it: one of the two does not launch. */
+static void test_posts_at_once(void **state)
+{
+    (void)state;
+    static struct meeting m;
+    struct crew crew;
+    crew_begin(&crew, 2);
+    crew.user = &m;
+    crew_succeed(&crew, disagree_at_once);
+    for (uint32_t round = 0; round < ROUNDS; round++)
+        if (m.seen[0][round] == RT_OK && m.seen[1][round] == RT_OK)
+            fail_msg("round %u: neither rank has seen that the other does something else", round);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_barrier),
         cmocka_unit_test(test_a_device_that_stalls),
+        cmocka_unit_test(test_posts_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
