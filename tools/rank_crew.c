@@ -105,6 +105,7 @@ static bool be_silent(void)
 
 static bool start(struct rank_crew *crew)
 {
+    crew->first = getpid();
     (void)snprintf(crew->path, sizeof(crew->path), "%s/replayrt-%ld", folder(), (long)getpid());
     for (uint32_t rank = 1; rank < crew->ranks; rank++) {
         (void)fflush(NULL);
@@ -198,6 +199,14 @@ static bool see_off(uint32_t rank, pid_t pid)
     return status == 0;
 }
 
+/* A group that never was complete leaves its file, whose name, a process's number, is nobody
+ * else's: rank 0 takes it away behind all others, or who has lost rank 0. */
+static void clear_up(const struct rank_crew *crew)
+{
+    if (crew->first && (crew->rank == 0 || getppid() != crew->first))
+        (void)unlink(crew->path);
+}
+
 bool rank_crew_end(struct rank_crew *crew, bool failed)
 {
     bool good = true;
@@ -213,6 +222,7 @@ bool rank_crew_end(struct rank_crew *crew, bool failed)
             patience_ms = 0;
         }
     crew->started_count = 0;
+    clear_up(crew);
     return good;
 }
 

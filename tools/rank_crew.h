@@ -17,6 +17,7 @@
 struct rank_crew {
     uint32_t rank, ranks; /* this process; ranks 0: there are none */
     bool launched;        /* by somebody else */
+    pid_t first;          /* of our own: rank 0's process */
     char path[96];        /* where they meet */
     pid_t started[RANK_CREW_MOST];
     uint32_t started_count; /* by rank 0, which waits for them */

@@ -135,6 +135,81 @@ static void test_who_does_not_end(void **state)
         assert_int_equal(kill(pids[i], 0), -1);
 }
 
+/* ---- what they leave ------------------------------------------------------------------------- */
+
+/* As a group that never was complete leaves it. */
+static void make_file(const char *path)
+{
+    FILE *const file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fclose(file), 0);
+}
+
+static bool is_gone_within(const char *path, int ms)
+{
+    while (access(path, F_OK) == 0 && ms-- > 0)
+        (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    return access(path, F_OK) != 0;
+}
+
+/* Rank 1 of a command whose rank 0 dies. */
+static _Noreturn void die_before_the_other(int to)
+{
+    struct rank_crew crew;
+    if (!rank_crew_begin(2, &crew))
+        _exit(99);
+    if (crew.rank == 0) {
+        make_file(crew.path);
+        if (write(to, crew.path, sizeof(crew.path)) == (ssize_t)sizeof(crew.path))
+            (void)raise(SIGKILL);
+        _exit(99);
+    }
+    while (getppid() == crew.first)
+        (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    (void)rank_crew_end(&crew, true);
+    _exit(1);
+}
+
+static void test_no_file_is_left(void **state)
+{
+    struct rank_crew crew;
+    char path[sizeof(crew.path)];
+    int ends[2], status = 0;
+    (void)state;
+    begin_crew(&crew, end_well);
+    make_file(crew.path);
+    assert_true(rank_crew_end(&crew, true));
+    assert_true(is_gone_within(crew.path, 0));
+
+    assert_int_equal(pipe(ends), 0);
+    const pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0)
+        die_before_the_other(ends[1]);
+    assert_int_equal(read(ends[0], path, sizeof(path)), sizeof(path));
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status));
+    assert_true(is_gone_within(path, 5000));
+    assert_int_equal(close(ends[0]), 0);
+    assert_int_equal(close(ends[1]), 0);
+}
+
+/* A launcher's ranks have a name that the next ones may have, too. */
+static void test_a_launchers_file_stays(void **state)
+{
+    struct rank_crew crew;
+    (void)state;
+    assert_int_equal(setenv("OMPI_COMM_WORLD_RANK", "0", 1), 0);
+    assert_int_equal(setenv("OMPI_COMM_WORLD_SIZE", "1", 1), 0);
+    assert_true(rank_crew_begin(1, &crew));
+    assert_true(crew.launched && crew.rank == 0 && crew.started_count == 0);
+    make_file(crew.path);
+    assert_true(rank_crew_end(&crew, true));
+    assert_int_equal(unlink(crew.path), 0);
+    assert_int_equal(unsetenv("OMPI_COMM_WORLD_RANK"), 0);
+    assert_int_equal(unsetenv("OMPI_COMM_WORLD_SIZE"), 0);
+}
+
 /* ---- devices --------------------------------------------------------------------------------- */
 
 static void expect_device(const struct rank_crew *crew, const char *asked, const char *expected)
@@ -170,10 +245,9 @@ int main(void)
     (void)unsetenv("OMPI_COMM_WORLD_RANK");
     (void)unsetenv("PMI_RANK");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_no_exit_handler_runs),
-        cmocka_unit_test(test_how_they_end),
-        cmocka_unit_test(test_who_does_not_end),
-        cmocka_unit_test(test_devices),
+        cmocka_unit_test(test_no_exit_handler_runs), cmocka_unit_test(test_how_they_end),
+        cmocka_unit_test(test_who_does_not_end),     cmocka_unit_test(test_devices),
+        cmocka_unit_test(test_no_file_is_left),      cmocka_unit_test(test_a_launchers_file_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
