@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #define NS_PER_MS UINT64_C(1000000)
+#define DIGEST_PRIME 0x01000193u /* of 32-bit FNV */
 
 _Static_assert(RT_MAX_RANKS == RT_BOARD_MAX_RANKS, "every group has room on a board");
 _Static_assert(RT_MAX_CONTEXT_RANKS == RT_MAX_RANKS, "all ranks of a group may share a context");
@@ -171,6 +172,7 @@ static void fields_of(const struct rt_runtime *rt, const struct rt_graph_spec *s
     fields[RT_BOARD_STAGES] = rt->exchanges.count;
     fields[RT_BOARD_CONTEXT] = c->context_parallel;
     fields[RT_BOARD_SHARED_ROWS] = c->context_parallel > 1 ? rows : 0;
+    fields[RT_BOARD_TOKENS] = fields[RT_BOARD_SHARES] = 0;
 }
 
 static enum rt_status try_swap(struct rt_runtime *rt, const struct rt_graph_spec *spec,
@@ -291,10 +293,31 @@ void rt_ranks_release(struct rt_runtime *rt)
 
 /* ---- steps ----------------------------------------------------------------------------------- */
 
+/* Of the record that is about to be launched: what each row has of tokens, rows of prompts first,
+ * and how many of them stay. Which tokens they are, and of which sequences, is every rank's own. */
+static void count_tokens(struct rt_runtime *rt, uint32_t fields[RT_BOARD_FIELD_COUNT])
+{
+    struct rt_record *const record = rt_ring_record(&rt->ring);
+    const struct rt_record_row *const rows = rt_ring_rows(&rt->ring, record);
+    const int32_t *const of_prompts =
+        rt_ring_tokens(&rt->ring, record) + (size_t)record->bucket * record->query_len;
+    uint32_t tokens = 0, digest = 0;
+    for (uint32_t i = 0; i < record->live_rows; i++) {
+        const uint32_t count = i < record->prompts ? (uint32_t)of_prompts[i]
+                                                   : rt_record_tokens(&rows[i], record->query_len);
+        tokens += count;
+        digest = (digest ^ count) * DIGEST_PRIME;
+        digest = (digest ^ (uint16_t)rows[i].accept) * DIGEST_PRIME;
+    }
+    fields[RT_BOARD_TOKENS] = tokens;
+    fields[RT_BOARD_SHARES] = digest;
+}
+
 enum rt_status rt_ranks_post(struct rt_runtime *rt, const struct rt_captured *g)
 {
     uint32_t fields[RT_BOARD_FIELD_COUNT];
     fields_of(rt, &g->program.spec, rt_ring_record(&rt->ring)->live_rows, fields);
+    count_tokens(rt, fields);
     return rt_comm_post(&rt->ranks->comm, fields, &rt->error);
 }
 

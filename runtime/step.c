@@ -352,14 +352,17 @@ static enum rt_status launch_whole(struct rt_runtime *rt, struct rt_captured *g,
     return status;
 }
 
+static enum rt_status launch_any(struct rt_runtime *rt, struct rt_captured *g, bool eager)
+{
+    return RT_UNLIKELY(g->exchange_bytes > 0) ? launch_whole(rt, g, eager) : launch(rt, g, eager);
+}
+
 enum rt_status rt_step_launch(struct rt_runtime *rt, struct rt_captured *g, bool eager)
 {
-    if (RT_UNLIKELY(g->exchange_bytes > 0))
-        return launch_whole(rt, g, eager);
     if (RT_LIKELY(!rt->ranks))
-        return launch(rt, g, eager);
+        return launch_any(rt, g, eager);
     RT_TRY(rt_ranks_post(rt, g));
-    return rt_ranks_outcome(rt, launch(rt, g, eager));
+    return rt_ranks_outcome(rt, launch_any(rt, g, eager));
 }
 
 /*

@@ -135,9 +135,13 @@ static bool read_step(const struct rt_board_line *line, uint64_t step,
     return atomic_load_explicit(&s->step, memory_order_relaxed) == step;
 }
 
-static bool agree(enum rt_board_field field, uint32_t mine, uint32_t theirs)
+/* A rank with nothing to decode goes along with any number of rows. */
+static bool agree(enum rt_board_field field, const uint32_t *mine, const uint32_t *theirs)
 {
-    return mine == theirs || (field == RT_BOARD_ROWS && (mine == 0 || theirs == 0));
+    const bool is_of_rows =
+        field == RT_BOARD_ROWS || field == RT_BOARD_TOKENS || field == RT_BOARD_SHARES;
+    const bool is_idle = mine[RT_BOARD_ROWS] == 0 || theirs[RT_BOARD_ROWS] == 0;
+    return mine[field] == theirs[field] || (is_of_rows && is_idle);
 }
 
 static enum rt_status compare(const struct rt_board *b, uint32_t rank, uint64_t step,
@@ -147,7 +151,7 @@ static enum rt_status compare(const struct rt_board *b, uint32_t rank, uint64_t 
     if (!read_step(rt_board_mine(b), step, mine) || !read_step(&b->page->lines[rank], step, theirs))
         return RT_OK;
     for (uint32_t i = 0; i < RT_BOARD_FIELD_COUNT; i++)
-        RT_REQUIRE(agree((enum rt_board_field)i, mine[i], theirs[i]), err, RT_ERR_RANKS,
+        RT_REQUIRE(agree((enum rt_board_field)i, mine, theirs), err, RT_ERR_RANKS,
                    "step %" PRIu64 ": rank %" PRIu32 " has %s %" PRIu32 ", rank %" PRIu32
                    " (this one) has %" PRIu32,
                    step, rank, field_words[i], theirs[i], b->rank, mine[i]);

@@ -34,7 +34,9 @@
     X(LAYERS, "layers")                                                                            \
     X(STAGES, "exchanges behind stages")                                                           \
     X(CONTEXT, "ranks of a context")                                                               \
-    X(SHARED_ROWS, "live rows of a shared context") /* which no rank may leave out */
+    X(SHARED_ROWS, "live rows of a shared context") /* which no rank may leave out */              \
+    X(TOKENS, "tokens of its live rows")            /* these two not of an idle rank */            \
+    X(SHARES, "the digest of its rows' tokens")     /* of how many each has, and how many stay */
 
 enum rt_board_field {
 #define RT_BOARD_FIELD_ENUM(name, words) RT_BOARD_##name,

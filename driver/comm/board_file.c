@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define MAGIC 0x52544233u /* "RTB3": another layout has another number */
+#define MAGIC 0x52544234u /* "RTB4": another layout has another number */
 #define NS_PER_S 1e9
 
 /* Bytes of the file that are locked: the first while it is made or joined, then one a rank. */

@@ -189,6 +189,47 @@ static void test_a_device_that_fails(void **state)
 
 /* ---- falling out ----------------------------------------------------------------------------- */
 
+/* Steps of blocks that are one kernel each are held against each other as those of chains are. */
+static enum rt_status another_batch(struct rank_seat *seat)
+{
+    RT_TRY(look(seat, true, "a block is one kernel: sm90"));
+    RT_TRY(steps(seat, 2, 0));
+    (void)rank_step(seat, seat->rank == 1 ? 1 : RANKS_ROWS, 0);
+    /* Said again by whatever comes next. */
+    return rank_step(seat, RANKS_ROWS, 0) == RT_OK ? RT_OK : seat->error.status;
+}
+
+static void test_another_batch(void **state)
+{
+    static struct rank_bench b;
+    (void)state;
+    open_bench(&b, 2, 16);
+    rank_bench_run(&b, another_batch);
+    rank_bench_failed(&b, 0, RT_ERR_RANKS, ": rank 1 has batch size 1, rank 0 (this one) has 2");
+    rank_bench_failed(&b, 1, RT_ERR_RANKS, ": rank 0 has batch size 2, rank 1 (this one) has 1");
+    rank_bench_close(&b);
+}
+
+/* A step of rank 1 that fails is known to rank 0 at once. */
+static enum rt_status break_down(struct rank_seat *seat)
+{
+    RT_TRY(steps(seat, 1, 0));
+    if (seat->rank == 1)
+        seat->rt->driver.probe.fail_at = seat->rt->driver.probe.calls + 1;
+    return rank_step(seat, RANKS_ROWS, 0);
+}
+
+static void test_a_step_that_fails(void **state)
+{
+    static struct rank_bench b;
+    (void)state;
+    open_bench(&b, 2, 16);
+    rank_bench_run(&b, break_down);
+    rank_bench_failed(&b, 1, RT_ERR_DRIVER, "injected failure");
+    rank_bench_failed(&b, 0, RT_ERR_RANKS, "rank 1 has given up at step ");
+    rank_bench_close(&b);
+}
+
 static void fail_call(struct rank_seat *seat, struct rt_create_params *params)
 {
     (void)params;
@@ -217,10 +258,9 @@ static void test_calls_that_fail(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_as_one_rank),
-        cmocka_unit_test(test_all_or_none),
-        cmocka_unit_test(test_a_device_that_fails),
-        cmocka_unit_test(test_calls_that_fail),
+        cmocka_unit_test(test_as_one_rank),         cmocka_unit_test(test_all_or_none),
+        cmocka_unit_test(test_a_device_that_fails), cmocka_unit_test(test_another_batch),
+        cmocka_unit_test(test_a_step_that_fails),   cmocka_unit_test(test_calls_that_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -202,9 +202,48 @@ static void test_as_one_rank(void **state)
     }
 }
 
+/* ---- falling out ----------------------------------------------------------------------------- */
+
+/* Of the same graph, rank 1's prompt has a token less. */
+static enum rt_status another_prompt(struct rank_seat *seat)
+{
+    const struct rt_prompt few = prompt_of(seat->seqs[0], 0, seat->rank == 1 ? 18 : 19);
+    (void)put_in(seat, &few, 1, 0);
+    return put_in(seat, &few, 1, 0); /* said again by whatever comes next */
+}
+
+/* Rank 1's prompts have as many tokens as the others', and the other one the more of them. */
+static enum rt_status other_shares(struct rank_seat *seat)
+{
+    const uint32_t first = seat->rank == 1 ? 9 : 10;
+    const struct rt_prompt two[] = {prompt_of(seat->seqs[0], 0, first),
+                                    prompt_of(seat->seqs[1], 10, 19 - first)};
+    (void)put_in(seat, two, 2, 0);
+    return put_in(seat, two, 2, 0);
+}
+
+static void test_other_tokens(void **state)
+{
+    static struct rank_bench b;
+    (void)state;
+    for (uint32_t context = 1; context <= 2; context++) {
+        open_bench(&b, 2, context);
+        rank_bench_run(&b, another_prompt);
+        rank_bench_failed(&b, 0, RT_ERR_RANKS,
+                          ": rank 1 has tokens of its live rows 18, rank 0 (this one) has 19");
+        rank_bench_failed(&b, 1, RT_ERR_RANKS,
+                          ": rank 0 has tokens of its live rows 19, rank 1 (this one) has 18");
+        rank_bench_run(&b, other_shares);
+        rank_bench_failed(&b, 0, RT_ERR_RANKS, ": rank 1 has the digest of its rows' tokens ");
+        rank_bench_failed(&b, 1, RT_ERR_RANKS, ": rank 0 has the digest of its rows' tokens ");
+        rank_bench_close(&b);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_as_one_rank)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_as_one_rank),
+                                       cmocka_unit_test(test_other_tokens)};
     uint64_t state = 31;
     for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++)
         ids[i] = (int32_t)(fixture_random(&state) % 1000);

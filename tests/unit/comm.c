@@ -221,8 +221,9 @@ static enum rt_status many_steps(struct crew *crew, struct rt_comm *c, struct rt
         uint32_t fields[RT_BOARD_FIELD_COUNT];
         memcpy(fields, usual, sizeof(fields));
         fields[RT_BOARD_BUCKET] = i;
+        fields[RT_BOARD_TOKENS] = fields[RT_BOARD_SHARES] = i + 1;
         if (c->rank == 1 && i % 3 == 0)
-            fields[RT_BOARD_ROWS] = 0;
+            fields[RT_BOARD_ROWS] = fields[RT_BOARD_TOKENS] = fields[RT_BOARD_SHARES] = 0;
         RT_TRY(step(c, fields, err));
     }
     return RT_OK;
@@ -266,7 +267,9 @@ static void test_ranks_that_disagree(void **state)
                  {RT_BOARD_LAYERS, "layers", 0},
                  {RT_BOARD_STAGES, "exchanges behind stages", 0},
                  {RT_BOARD_CONTEXT, "ranks of a context", 0},
-                 {RT_BOARD_SHARED_ROWS, "live rows of a shared context", 0}};
+                 {RT_BOARD_SHARED_ROWS, "live rows of a shared context", 0},
+                 {RT_BOARD_TOKENS, "tokens of its live rows", 0},
+                 {RT_BOARD_SHARES, "the digest of its rows' tokens", 0}};
     assert_int_equal(sizeof(cases) / sizeof(cases[0]), RT_BOARD_FIELD_COUNT);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct crew crew;

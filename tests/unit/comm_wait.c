@@ -96,7 +96,7 @@ static void test_a_device_that_stalls(void **state)
 
 /* ---- who posts at the same moment ------------------------------------------------------------ */
 
-#define ROUNDS 30000u
+#define ROUNDS 10000u
 
 struct meeting {
     _Atomic uint32_t here[2];       /* rounds that each rank has come to */
