@@ -101,7 +101,7 @@ RT_API enum rt_status rt_ranks_cut(const rt_ranks *ranks, struct rt_config *conf
                                    struct rt_error *error);
 
 /*
- * numbers [count], of 1..RT_MAX_LEAST each: becomes, on all ranks, the least that any of them has.
+ * numbers [count], 1..RT_MAX_LEAST of them: each becomes, on all ranks, the least that any has.
  * For what ranks must decide alike and may each find otherwise, such as how many tokens a kernel
  * serves on their device. All ranks make this call at the same point, not while a step is in
  * flight; with and without a runtime. Blocks until all do, at most for timeout_ms.

@@ -6,7 +6,7 @@
  */
 #include "common/check.h"
 #include "tests/support/fixture.h"
-#include "tests/support/rank_fixture.h"
+#include "tests/support/rank_tokens.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,53 +20,17 @@
 
 /* ---- stages ---------------------------------------------------------------------------------- */
 
-/* A token's hidden state follows from its id. */
-static int embed(void *user, const struct rt_stage_context *c)
-{
-    struct rt_tensor t = {.struct_size = sizeof(t)};
-    const int32_t base = *(const int32_t *)fixture_address(c->runtime, "row_base", 0);
-    const int32_t *id = fixture_address(c->runtime, c->chunk ? "chunk_tokens" : "tokens", 0);
-    (void)user;
-    if (rt_tensor(c->runtime, "hidden", 0, &t) != RT_OK)
-        return 1;
-    float *const hidden = (float *)(uintptr_t)t.address;
-    id += c->chunk ? 0 : base * (int32_t)c->query_len;
-    for (uint32_t j = 0; j < c->tokens; j++) {
-        uint64_t state = 1 + (uint64_t)(uint32_t)id[j] * 77777;
-        for (uint32_t i = 0; i < RANKS_HIDDEN; i++)
-            hidden[j * RANKS_HIDDEN + i] = (float)(fixture_random(&state) % 2048) / 1024.0f - 1.0f;
-    }
-    return 0;
-}
-
-/* Where the last token of a row is, of one that has some. */
-static int32_t last_of_row(const struct rt_stage_context *c, uint32_t row)
-{
-    const int32_t *slots = fixture_address(c->runtime, "slots", 0);
-    const int32_t *lengths = fixture_address(c->runtime, "lengths", 0);
-    const int32_t *positions = fixture_address(c->runtime, "positions", 0);
-    const int32_t *last = c->chunk ? fixture_address(c->runtime, "row_last", 0) : NULL;
-    if (slots[row] < 0)
-        return -1;
-    const int32_t column = lengths[row] - positions[row] - 1;
-    const int32_t at = (int32_t)(row * c->query_len) + column;
-    return last ? last[at] : at;
-}
-
 /* Keeps what the rows have, a line of `out` a replay. */
 static int keep(void *user, const struct rt_stage_context *c)
 {
     struct rank_seat *const seat = user;
-    struct rt_tensor t = {.struct_size = sizeof(t)};
     uint32_t kept = 0;
-    if (rt_tensor(c->runtime, "hidden", 0, &t) != RT_OK || seat->step >= RANKS_LONGEST)
+    if (seat->step >= RANKS_LONGEST)
         return 1;
-    const float *const hidden = (const float *)(uintptr_t)t.address;
     for (uint32_t row = 0; row < c->batch && kept < RANKS_TOKENS; row++) {
-        const int32_t at = last_of_row(c, row);
-        if (at >= 0)
-            memcpy(seat->out[seat->step][0][kept++], hidden + (uint32_t)at * RANKS_HIDDEN,
-                   RANKS_HIDDEN * sizeof(float));
+        const float *const last = rank_tokens_last(c, row);
+        if (last)
+            memcpy(seat->out[seat->step][0][kept++], last, RANKS_HIDDEN * sizeof(float));
     }
     seat->step++;
     return 0;
@@ -76,7 +40,7 @@ static void set_stages(struct rank_seat *seat, struct rt_create_params *p)
 {
     (void)seat;
     memset(p->stages, 0, sizeof(p->stages));
-    p->stages[RT_STAGE_STEP_BEGIN] = embed;
+    p->stages[RT_STAGE_STEP_BEGIN] = rank_tokens_embed;
     p->stages[RT_STAGE_STEP_END] = keep;
 }
 
