@@ -91,7 +91,7 @@ static enum rt_status measure_shape(struct rt_measure *m,
     RT_TRY(rt_rig_make(m, params, &rig));
     const struct rt_variant *attend = rt_rig_attend(&rig, RT_RIG_TIMED);
     struct rt_measure_attention_result result = {.backend = attend->backend,
-                                                 .kernel = attend->entry,
+                                                 .kernel = rt_attend_entry(attend, rig.shape.batch),
                                                  .reduction =
                                                      rig.choices[RT_RIG_TIMED].reduce.entry,
                                                  .parts = attend->parts,

@@ -83,7 +83,10 @@ struct rt_variant {
     uint32_t smem_bytes;
     uint32_t invariant;                   /* of attend: 1: rows are cut by their own length alone */
     uint32_t overhead_blocks, min_blocks; /* schedule constants measured for this kernel */
-    char reason[RT_REASON_BYTES];         /* one sentence: why this one */
+    /* Of attend: of so many rows or more, the kernel whose tiles share keys; null: never. */
+    const char *shared_entry;
+    uint32_t shared_rows;
+    char reason[RT_REASON_BYTES]; /* one sentence: why this one */
 };
 
 /*
@@ -110,6 +113,13 @@ const char *rt_op_name(enum rt_op_id op);
 
 /* "generic" or "sm90". */
 const char *rt_backend_name(enum rt_backend backend);
+
+/* Attend's kernel of so many rows. */
+static inline const char *rt_attend_entry(const struct rt_variant *attend, uint32_t rows)
+{
+    return attend->shared_entry && rows >= attend->shared_rows ? attend->shared_entry
+                                                               : attend->entry;
+}
 
 /* Split slots that so many rows can need: the partial buffers have this many. */
 static inline uint64_t rt_max_split_slots(const struct rt_variant *attend, uint32_t rows)

@@ -98,7 +98,7 @@ void rt_ops_workspace(const struct rt_mla_shape *shape, const struct rt_ops_choi
     out->num_splits_bytes = ((uint64_t)shape->batch + 1) * sizeof(int32_t);
     out->partial_out_bytes = rows * shape->d_v * sizeof(float);
     out->partial_lse_bytes = rows * sizeof(float);
-    out->kernel = attend->entry;
+    out->kernel = rt_attend_entry(attend, shape->batch);
 }
 
 enum rt_status rt_ops_check_table(const char *op, const struct rt_mla_shape *s, uint64_t table,

@@ -22,6 +22,11 @@
 /* The C references know no tiles; this keeps plans on the host like those on a large GPU. */
 #define HOST_TILE_ROWS 64
 
+/* Two tiles of so many query rows share their keys where parts are no more than so many times the
+ * rows: a cluster begins and ends 1 us later than a block, which long parts win back. */
+#define SHARED_TILE_ROWS 64u
+#define SHARED_PARTS_PER_ROW 2u
+
 #define SM90_CC 90
 
 /* What the hardware takes of an SM's shared memory for each resident block. */
@@ -105,6 +110,7 @@ static const struct attend_kernel attend_kernels[] = {
 #define RT_ATTEND_SM90(d_qk_, d_v_, kind_, tile_rows_)                                             \
     SM90(RT_OP_ATTEND, "sm90", RT_ATTEND_SM90_THREADS, RT_ATTEND_SM90_SMEM_BYTES, d_qk_, d_v_,     \
          kind_, tile_rows_)
+#define RT_ATTEND_SM90_SHARED(d_qk_, d_v_)
 #define RT_SPARSE_SM90(d_qk_, d_v_, kind_, tile_rows_)                                             \
     SM90(RT_OP_SPARSE_ATTEND, "sparse_sm90", RT_ATTEND_SM90_THREADS, RT_ATTEND_SM90_SMEM_BYTES,    \
          d_qk_, d_v_, kind_, tile_rows_)
@@ -117,6 +123,17 @@ static const struct attend_kernel attend_kernels[] = {
 #include "kernels/kernels.inc"
 };
 #define ATTEND_COUNT (sizeof(attend_kernels) / sizeof(attend_kernels[0]))
+
+/* Of bf16, and of tiles of 64 query rows, two of which share their keys. */
+static const struct shared_kernel {
+    const char *entry;
+    uint32_t d_qk, d_v;
+} shared_kernels[] = {
+#define RT_KERNEL(entry_, image_, params_, addresses_, smem_, waits_, ref_)
+#define RT_ATTEND_SM90_SHARED(d_qk_, d_v_)                                                         \
+    {.entry = "rt_mla_sm90_" #d_qk_ "x" #d_v_ "_c64", .d_qk = (d_qk_), .d_v = (d_v_)},
+#include "kernels/kernels.inc"
+};
 
 const char *rt_backend_name(enum rt_backend backend)
 {
@@ -292,22 +309,37 @@ static uint32_t concurrent_blocks(const struct rt_device_caps *caps,
     return caps->sm_count * rt_min_u32(per_sm, kernel->blocks_per_sm);
 }
 
+/* Null: none. Of an odd number of tiles the last would have nobody to share with. */
+static const char *find_shared(const struct attend_kernel *kernel, uint32_t m_tiles)
+{
+    if (kernel->op != RT_OP_ATTEND || kernel->backend != RT_BACKEND_SM90 ||
+        kernel->tile_rows != SHARED_TILE_ROWS || m_tiles % 2 != 0)
+        return NULL;
+    for (size_t i = 0; i < sizeof(shared_kernels) / sizeof(shared_kernels[0]); i++)
+        if (shared_kernels[i].d_qk == kernel->d_qk && shared_kernels[i].d_v == kernel->d_v)
+            return shared_kernels[i].entry;
+    return NULL;
+}
+
 static void describe(const struct rt_device_caps *caps, const struct rt_op_request *request,
                      const struct attend_kernel *kernel, const struct rt_variant *choice,
                      const char *why_not, char *text)
 {
     const uint32_t rows = query_rows(kernel->op, request);
     const char *invariant = kernel->folds ? ", batch-invariant" : "";
-    char few[64] = "";
+    char few[64] = "", many[64] = "";
     if (rt_small_tile_rows(kernel->op, request)) {
         const struct rt_small_tile_limit limit = rt_small_tiles_of(kernel->op, request);
         (void)snprintf(few, sizeof(few), " up to batch %u and %u blocks of keys", limit.rows,
                        limit.blocks);
     }
+    if (choice->shared_entry)
+        (void)snprintf(many, sizeof(many), ", two share keys from batch %u on",
+                       choice->shared_rows);
     if (kernel->backend == RT_BACKEND_SM90)
-        (void)snprintf(text, RT_REASON_BYTES, "sm90%s%s, tiles of %u rows for %u%s, %u parts",
+        (void)snprintf(text, RT_REASON_BYTES, "sm90%s%s, tiles of %u rows for %u%s%s, %u parts",
                        request->backend == RT_BACKEND_AUTO ? "" : " as asked for", invariant,
-                       kernel->tile_rows, rows, few, choice->parts);
+                       kernel->tile_rows, rows, few, many, choice->parts);
     else if (caps->kind == RT_DEVICE_KIND_HOST)
         (void)snprintf(text, RT_REASON_BYTES, "generic%s: the C references of the host device",
                        invariant);
@@ -324,14 +356,17 @@ static void describe(const struct rt_device_caps *caps, const struct rt_op_reque
 static void choose(const struct rt_device_caps *caps, const struct rt_op_request *request,
                    const struct attend_kernel *kernel, const char *why_not, struct rt_variant *out)
 {
-    uint32_t m_tiles = rt_ceil_div_u32(query_rows(kernel->op, request), kernel->tile_rows);
+    const uint32_t m_tiles = rt_ceil_div_u32(query_rows(kernel->op, request), kernel->tile_rows);
+    const uint32_t parts = rt_max_u32(1, concurrent_blocks(caps, kernel) / m_tiles);
     struct rt_variant choice = {
         .op = kernel->op,
         .backend = kernel->backend,
         .entry = kernel->entry,
         .tile_rows = kernel->tile_rows,
         .m_tiles = m_tiles,
-        .parts = rt_max_u32(1, concurrent_blocks(caps, kernel) / m_tiles),
+        .shared_entry = find_shared(kernel, m_tiles),
+        .shared_rows = rt_ceil_div_u32(parts, SHARED_PARTS_PER_ROW),
+        .parts = parts,
         .threads = kernel->threads,
         .smem_bytes = kernel->smem_bytes,
         .overhead_blocks = kernel->overhead_blocks,

@@ -23,6 +23,10 @@
  * up values, each the columns of one half of d_v; blocks come in pairs, and the scores and the
  * softmax of the first, a, belong to worker 0, those of the second, b, to worker 1.
  *
+ * SHARED: two blocks, two tiles of the same keys, are a cluster. Each asks for half of the boxes, a
+ * piece of either half's values and every second block's what is no value, for both; they follow
+ * from the same plan, so that a stage means the same keys in both.
+ *
  *   barrier        arrives                                  waits      means
  *   kv_full[s][h]  who asks for boxes, bytes                workers    half h of stage s is there
  *                  listed: the loading threads' copies;
@@ -30,7 +34,9 @@
  *                  converted: the loading warps
  *                  bytes: copies and loading warps                     and its marks
  *   kv_empty[s][h] warps of worker h                        who loads  no product reads it any more
+ *                  shared: of both blocks                              in either block
  *   kv_early[s][h] in pieces: warps of worker h             who loads  none reads its first keys
+ *                  shared: of both blocks, at rank 0's                 in either block
  *   q_full         warp 1 (bytes)                           workers    q of the segment is there;
  *                                                                      not where workers bring it
  *   q_empty        warps of both workers                    warp 1     no score of the segment open
@@ -39,6 +45,7 @@
  */
 #include "kernels/abi/attend_sm90.h"
 #include "kernels/abi/quant_sm90.h"
+#include "kernels/device/ptx/cluster.cuh"
 #include "kernels/device/ptx/mbarrier.cuh"
 #include "kernels/device/ptx/sync.cuh"
 #include "kernels/device/ptx/wgmma.cuh"
@@ -135,7 +142,8 @@ struct alignas(16) rt_sm90_desk : rt_sm90_fold_desk<TILE_ROWS, FOLDS_>,
     uint32_t spoilt[RT_SM90_WORKERS][VECTORS];
 };
 
-template <int D_QK_, int D_V_, int TILE_ROWS_, class KEYS, bool FOLDS_ = false>
+template <int D_QK_, int D_V_, int TILE_ROWS_, class KEYS, bool FOLDS_ = false,
+          bool SHARED_ = false>
 struct rt_sm90_shape {
     typedef KEYS keys;
     typedef typename KEYS::params params;
@@ -156,6 +164,10 @@ struct rt_sm90_shape {
     static constexpr bool PARTED = BY == RT_SM90_BY_BOXES && TILE_ROWS == 64;
     static constexpr int PIECE = PARTED ? RT_ATTEND_SM90_PIECE(TILE_ROWS, D_QK) : 64;
     static constexpr bool IN_PIECES = PIECE < 64;
+    /* By two tiles of a cluster, each of which brings one piece of two. */
+    static constexpr bool SHARED = SHARED_;
+    static constexpr uint32_t SHARERS = SHARED ? 2 : 1;
+    static_assert(!SHARED || PIECE == 32, "a piece each");
     /* Keys of e4m3 as they lie, of which workers make f16 (kernels/sm90/attend_bytes.cuh). */
     static constexpr bool BYTES = F16 && D_QK > D_V &&TILE_ROWS < 64;
     static constexpr int ROW_BYTES = RT_ATTEND_BYTES_SM90_ROW(D_QK, D_V);
@@ -271,9 +283,10 @@ static __device__ __forceinline__ void rt_sm90_init_barriers(typename SHAPE::des
                              : SHAPE::BY == RT_SM90_BY_COPIES || SHAPE::BYTES
                                  ? copies
                                  : SHAPE::LOADING_WARPS);
-            rt_mbarrier_init(&desk.kv_empty[stage][half], RT_SM90_WORKER_WARPS);
+            const uint32_t readers = SHAPE::SHARERS * RT_SM90_WORKER_WARPS;
+            rt_mbarrier_init(&desk.kv_empty[stage][half], readers);
             if constexpr (SHAPE::IN_PIECES)
-                rt_mbarrier_init(&desk.kv_early[stage][half], RT_SM90_WORKER_WARPS);
+                rt_mbarrier_init(&desk.kv_early[stage][half], readers);
         }
     rt_mbarrier_init(&desk.q_full, 1);
     rt_mbarrier_init(&desk.q_empty, RT_SM90_WORKERS * RT_SM90_WORKER_WARPS);

@@ -18,15 +18,16 @@
 #include "kernels/sm90/attend_through.cuh"
 #include "kernels/sm90/attend_wide.cuh"
 
-/* 128 * 56 + 256 * 224 = 128 * 72 + 256 * 216 = 64512 registers, as at the launch: 384 * 168. Who
- * gathers or converts, or cuts rows into leaves, has more to remember. Of eight loading warps 256 *
- * 64 + 256 * 192 = 65536 = 512 * 128: what is spilled has little room in L1 beside so much shared
- * memory, and with fewer those warps wait for L2 most of the time. */
+/* 128 * 56 + 256 * 224 = 128 * 72 + 256 * 216 = 128 * 40 + 256 * 232 = 64512 registers, as at the
+ * launch: 384 * 168. Who gathers or converts, or cuts rows into leaves, has more to remember; who
+ * shares boxes asks for half as many. Of eight loading warps 256 * 64 + 256 * 192 = 65536 = 512 *
+ * 128: what is spilled has little room in L1 beside so much shared memory, and with fewer those
+ * warps wait for L2 most of the time. */
 template <class SHAPE> struct rt_sm90_registers {
     static constexpr bool EIGHT = SHAPE::LOADING_WARPS == 8;
     static constexpr bool REMEMBERS = SHAPE::BY != RT_SM90_BY_BOXES || SHAPE::FOLDS;
-    static constexpr int LOADER = EIGHT ? 64 : REMEMBERS ? 72 : 56;
-    static constexpr int WORKER = EIGHT ? 192 : REMEMBERS ? 216 : 224;
+    static constexpr int LOADER = EIGHT ? 64 : REMEMBERS ? 72 : SHAPE::SHARED ? 40 : 56;
+    static constexpr int WORKER = EIGHT ? 192 : REMEMBERS ? 216 : SHAPE::SHARED ? 232 : 224;
 };
 
 /* What is the same for every batch row: where a query row's output goes, and the keys at the row's
@@ -130,7 +131,13 @@ static __device__ __forceinline__ void rt_sm90_attend(const typename SHAPE::para
     if (ASKS)
         rt_settle_any(line);
     __syncthreads();
+    if (SHAPE::SHARED)
+        rt_cluster_meet(); /* nobody copies to a block, or arrives there, whose barriers are none */
     rt_sm90_divide<SHAPE, MATH>(all, room);
+    if (SHAPE::SHARED) {
+        __syncwarp();
+        rt_cluster_part(); /* likewise one that has left */
+    }
 }
 
 /*
@@ -172,6 +179,16 @@ using rt_sm90_math = typename rt_sm90_math_by<SHAPE, SHAPE::BYTES, SHAPE::TILE_R
     {                                                                                              \
         using shape = rt_sm90_shape<d_qk, d_v, tile_rows, rt_sm90_row_keys, true>;                 \
         rt_sm90_attend<shape, rt_sm90_fold>(p);                                                    \
+    }
+
+/* Likewise two tiles of 64 query rows that share their keys. */
+#define RT_SM90_SHARED_ENTRY(d_qk, d_v)                                                            \
+    extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(RT_ATTEND_SM90_THREADS, \
+                                                                           1)                      \
+        rt_mla_sm90_##d_qk##x##d_v##_c64(const __grid_constant__ struct rt_attend_sm90_params p)   \
+    {                                                                                              \
+        using shape = rt_sm90_shape<d_qk, d_v, 64, rt_sm90_row_keys, false, true>;                 \
+        rt_sm90_attend<shape, rt_sm90_wide>(p);                                                    \
     }
 
 #define RT_SM90_TILES(name, keys, d_qk, d_v)                                                       \

@@ -12,6 +12,7 @@
  * only the last q_len keys of a row and q are of this step. It waits in front of the first block
  * that holds one of those.
  */
+#include "kernels/device/ptx/bulk.cuh"
 #include "kernels/device/ptx/pdl.cuh"
 #include "kernels/device/ptx/tma.cuh"
 #include "kernels/sm90/attend_rows.cuh"
@@ -74,6 +75,14 @@ struct rt_sm90_pages {
         return {__shfl_sync(RT_ATTEND_FULL_WARP, id, (int)((key >> box_log2) - first)),
                 (int)(key & ((1u << page_log2) - 1))};
     }
+
+    /* Likewise of the next pair. */
+    __device__ __forceinline__ struct rt_sm90_place place_ahead(uint32_t key) const
+    {
+        const uint32_t box = (key >> box_log2) - first;
+        return {__shfl_sync(RT_ATTEND_FULL_WARP, box < 32 ? id : next_id, (int)(box % 32)),
+                (int)(key & ((1u << page_log2) - 1))};
+    }
 };
 
 /* What a warp brings of each block. */
@@ -86,6 +95,7 @@ enum {
 
 template <class SHAPE> struct rt_sm90_loader {
     static constexpr int TILES = SHAPE::TILES;
+    static constexpr uint16_t BOTH_RANKS = 3;
 
     const struct rt_attend_sm90_params &p;
     const rt_sm90_room<SHAPE> &room;
@@ -130,18 +140,20 @@ template <class SHAPE> struct rt_sm90_loader {
         const uint32_t stage = j % SHAPE::STAGES, parity = (j / SHAPE::STAGES & 1) ^ 1;
         const uint32_t box_log2 = SHAPE::IN_PIECES ? min(pages.box_log2, 5) : pages.box_log2;
         const uint32_t tiles = SHAPE::HALF_TILES + (rest ? 1 : 0);
-        struct rt_sm90_place at = pages.place(key);
-        wait_for_room(stage, half, parity, 0);
+        const uint32_t begin = SHAPE::SHARED ? rt_cluster_rank() * SHAPE::PIECE : 0;
+        const uint32_t end = SHAPE::SHARED ? begin + SHAPE::PIECE : 64;
+        struct rt_sm90_place at = pages.place(key + begin);
+        wait_for_room(stage, half, parity, begin);
         if (rt_elect_one()) {
             rt_mbarrier_arrive_expect(&room.desk.kv_full[stage][half],
                                       tiles * RT_ATTEND_SM90_TILE_BYTES);
-            ask_values(stage, half, rest, 0, at);
+            ask_values(stage, half, rest, begin, at);
         }
         __syncwarp();
 #pragma unroll 1
-        for (uint32_t first = 1u << box_log2; first < 64; first += 1u << box_log2) {
+        for (uint32_t first = begin + (1u << box_log2); first < end; first += 1u << box_log2) {
             at = pages.place(key + first);
-            if (SHAPE::IN_PIECES)
+            if (SHAPE::IN_PIECES && !SHAPE::SHARED)
                 wait_for_room(stage, half, parity, first);
             if (rt_elect_one())
                 ask_values(stage, half, rest, first, at);
@@ -164,9 +176,14 @@ template <class SHAPE> struct rt_sm90_loader {
     __device__ __forceinline__ void ask_values(uint32_t stage, int half, bool rest, uint32_t first,
                                                const struct rt_sm90_place &at) const
     {
-        rt_tma_load_5(room.half(stage, half) + first / 8 * SHAPE::GROUP_BYTES, &p.kv_map,
-                      &room.desk.kv_full[stage][half], 0, 0, half * SHAPE::HALF_TILES, at.token / 8,
-                      at.page, policy);
+        unsigned char *to = room.half(stage, half) + first / 8 * SHAPE::GROUP_BYTES;
+        uint64_t *full = &room.desk.kv_full[stage][half];
+        if (SHAPE::SHARED)
+            rt_tma_share_5(to, &p.kv_map, full, 0, 0, half * SHAPE::HALF_TILES, at.token / 8,
+                           at.page, BOTH_RANKS, policy);
+        else
+            rt_tma_load_5(to, &p.kv_map, full, 0, 0, half * SHAPE::HALF_TILES, at.token / 8,
+                          at.page, policy);
         if (rest)
             ask_rest(stage, first, at);
     }
@@ -175,8 +192,18 @@ template <class SHAPE> struct rt_sm90_loader {
     __device__ __forceinline__ void ask_rest(uint32_t stage, uint32_t first,
                                              const struct rt_sm90_place &at) const
     {
-        rt_tma_load_3(room.tile(stage, SHAPE::V_TILES) + first * 128, &p.kv_rest_map,
-                      &room.desk.kv_full[stage][1], 0, at.token, at.page, policy);
+        unsigned char *to = room.tile(stage, SHAPE::V_TILES) + first * 128;
+        uint64_t *full = &room.desk.kv_full[stage][1];
+        if (SHAPE::SHARED)
+            rt_tma_share_3(to, &p.kv_rest_map, full, 0, at.token, at.page, BOTH_RANKS, policy);
+        else
+            rt_tma_load_3(to, &p.kv_rest_map, full, 0, at.token, at.page, policy);
+    }
+
+    /* Whether this block brings what is no value of block j; the other one counts it, too. */
+    static __device__ __forceinline__ bool asks_for_rest(uint32_t j)
+    {
+        return !SHAPE::SHARED || j % SHAPE::SHARERS == rt_cluster_rank();
     }
 
     __device__ __forceinline__ void bring_rest(uint32_t j, uint32_t key)
@@ -193,8 +220,32 @@ template <class SHAPE> struct rt_sm90_loader {
                 if (first == 0)
                     rt_mbarrier_arrive_expect(&room.desk.kv_full[stage][1],
                                               RT_ATTEND_SM90_TILE_BYTES);
-                ask_rest(stage, first, at);
+                if (asks_for_rest(j))
+                    ask_rest(stage, first, at);
             }
+            __syncwarp();
+        }
+        if (SHAPE::SHARED && asks_for_rest(j))
+            ask_ahead(key + 2 * RT_BLOCK_TOKENS);
+    }
+
+    /*
+     * L2 is asked for the stage's next keys, of all tiles' by one block, where they lie one behind
+     * the other. A stage that comes free late in one of two blocks is late in both, so the way
+     * back must be short; boxes for two leave L2 the time that this takes.
+     */
+    __device__ __forceinline__ void ask_ahead(uint32_t key) const
+    {
+        const struct rt_kv_view &kv = p.attend.kv;
+        if (blockIdx.x >= SHAPE::SHARERS || kv.token_stride_bytes != kv.token_bytes)
+            return;
+#pragma unroll 1
+        for (uint32_t first = 0; first < RT_BLOCK_TOKENS; first += 1u << pages.box_log2) {
+            const struct rt_sm90_place at = pages.place_ahead(key + first);
+            if (at.page >= 0 && rt_elect_one())
+                rt_bulk_prefetch(kv.base + at.page * kv.page_stride_bytes +
+                                     at.token * (int64_t)kv.token_bytes,
+                                 kv.token_bytes << pages.box_log2);
             __syncwarp();
         }
     }

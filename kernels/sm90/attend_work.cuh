@@ -130,16 +130,23 @@ template <class SHAPE> struct rt_sm90_worker_base {
     /* No product of this warp reads this worker's half of block j any more. */
     __device__ __forceinline__ void release(uint32_t j) const
     {
-        if (rt_elected())
-            rt_mbarrier_arrive(&room.desk.kv_empty[stage_of(j)][worker]);
+        uint64_t *empty = &room.desk.kv_empty[stage_of(j)][worker];
+        if (SHAPE::SHARED && lane < (int)SHAPE::SHARERS)
+            rt_cluster_arrive_at(empty, (uint32_t)lane);
+        else if (!SHAPE::SHARED && rt_elected())
+            rt_mbarrier_arrive(empty);
     }
 
-    /* Likewise of its first keys, where they come by themselves. */
+    /* Likewise of its first keys, where they come by themselves; rank 0 brings all of those. */
     __device__ __forceinline__ void release_early(uint32_t j) const
     {
-        if constexpr (SHAPE::IN_PIECES)
-            if (rt_elected())
-                rt_mbarrier_arrive(&room.desk.kv_early[stage_of(j)][worker]);
+        if constexpr (SHAPE::IN_PIECES) {
+            uint64_t *early = &room.desk.kv_early[stage_of(j)][worker];
+            if (SHAPE::SHARED && rt_elected())
+                rt_cluster_arrive_at(early, 0);
+            else if (!SHAPE::SHARED && rt_elected())
+                rt_mbarrier_arrive(early);
+        }
     }
 
     __device__ __forceinline__ void release_q(void) const

@@ -2,3 +2,4 @@
 #include "kernels/sm90/attend_entry.cuh"
 
 RT_SM90_GEOMETRY(576, 512)
+RT_SM90_SHARED_ENTRY(576, 512)

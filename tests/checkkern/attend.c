@@ -240,6 +240,40 @@ static void check_long_parts(struct ck *ck)
     }
 }
 
+/*
+ * Tiles of 64 query rows that share their keys, two and four, and an odd number of them, which do
+ * not, the last of them full and not: rows of odd and even numbers of blocks in long parts, in
+ * pieces and one after the other, with what is not finite among their keys, and pages of all sizes.
+ */
+static void check_shared(struct ck *ck)
+{
+    static const int32_t lengths[] = {129, 64, 200, 1, 320, 65, 450, 63, 257};
+    static const enum ck_flavour flavours[] = {CK_PLAIN, CK_BAD_DRAFT, CK_FAR, CK_BAD_PAGES,
+                                               CK_MINUS_INF};
+    static const struct {
+        uint32_t heads, q_len;
+    } shapes[] = {{128, 1}, {70, 1}, {64, 2}, {96, 1}, {127, 2}, {65, 2}, {43, 3}};
+    for (uint32_t n = 0; n < 70; n++) {
+        const uint32_t s = n % 7, geometry = n % 4 == 3 ? 1 + n / 4 % 3 : 0;
+        if (!ck->full && !ck_is_cuda(ck) && n / 7 % (ck->quick ? 7 : 4) != n % 7 / 2)
+            continue;
+        struct ck_attend c = ck_attend_turn(ck, geometry, shapes[s].heads, shapes[s].q_len, n);
+        c.rows = ck_is_cuda(ck) ? 9 : 2 + n % 3;
+        c.padded = n % 4 == 3;
+        for (uint32_t r = 0; r < c.rows; r++)
+            c.lengths[r] = r < c.rows - c.padded ? lengths[(n + r) % 9] : 0;
+        c.flavour = flavours[(n + s) % 5];
+        if (geometry == 3 && c.flavour == CK_MINUS_INF) /* as in check_flavours */
+            c.flavour = CK_PLAIN;
+        c.causal = c.causal || c.flavour == CK_BAD_DRAFT;
+        c.parts = n % 3 == 0 ? 0 : n % 3 == 1 ? 2 : 11;
+        c.shares = true;
+        c.overhead_blocks = 0;
+        c.min_blocks = 1;
+        ck_attend_check(ck, &c);
+    }
+}
+
 /* Each tile of the generic kernel with query rows that it would not be chosen for. */
 static void check_tiles(struct ck *ck)
 {
@@ -307,6 +341,7 @@ void ck_attend_run(struct ck *ck)
     check_single_keys(ck);
     check_small_pieces(ck);
     check_long_parts(ck);
+    check_shared(ck);
     check_tiles(ck);
     check_batches(ck);
     ck_attend_peer_run(ck);

@@ -16,23 +16,10 @@
 #include <cstring>
 #include <vector>
 
-#include "tests/emu/device.h"
+#include "tests/emu/attend_kernels.h"
 #include "tests/emu/emu.h"
 
 extern "C" void rt_ref_schedule(const void *params);
-
-#define RT_KERNEL(entry, image, params, addresses, smem, waits, ref)
-#define RT_ATTEND_GENERIC(d_qk, d_v, tile_rows)                                                    \
-    {"rt_mla_attend_" #d_qk "x" #d_v "_r" #tile_rows, d_qk, d_v, tile_rows, false, false},
-#define RT_ATTEND_SM90(d_qk, d_v, kind, tile_rows)                                                 \
-    {"rt_mla_sm90_" #d_qk "x" #d_v "_" #kind, d_qk, d_v, tile_rows, true, false},
-#define RT_ATTEND_GENERIC_FOLD(d_qk, d_v, tile_rows)                                               \
-    {"rt_mla_attend_" #d_qk "x" #d_v "_f" #tile_rows, d_qk, d_v, tile_rows, false, true},
-#define RT_ATTEND_SM90_FOLD(d_qk, d_v, tile_rows)                                                  \
-    {"rt_mla_sm90_" #d_qk "x" #d_v "_f" #tile_rows, d_qk, d_v, tile_rows, true, true},
-static const struct emu_attend_kernel kernels[] = {
-#include "kernels/kernels.inc"
-};
 
 static const uint16_t NAN_BITS = 0x7fc1, SENTINEL = 0x4321;
 static const float SENTINEL_F = 12345.0f;
@@ -187,6 +174,13 @@ struct choices {
     unsigned lines; /* of the block table */
 };
 
+/* Whose last tile would have nobody to share with. */
+static bool is_alone(const struct problem *p)
+{
+    const unsigned rows = p->a.heads * p->a.rows.q_len, of_tile = p->kernel->tile_rows;
+    return (rows + of_tile - 1) / of_tile % p->kernel->sharers != 0;
+}
+
 static struct choices make_shape(struct problem *p, const char *part, uint64_t seed)
 {
     static const unsigned pages[] = {16, 32, 64, 128, 1, 8},
@@ -201,6 +195,10 @@ static struct choices make_shape(struct problem *p, const char *part, uint64_t s
     a->rows.count = 1 + below(4);
     a->rows.q_len = below(2) ? 1 + below(8) : 1;
     a->heads = heads[below(8)];
+    while (is_alone(p)) {
+        a->rows.q_len = 1 + below(5);
+        a->heads = a->rows.q_len == 1 ? 65 + below(64) : 33 + below(32);
+    }
     a->causal = below(4) != 0;
     a->lse_base2 = below(2);
     a->kv.page_size = pages[below(p->kernel->sm90 ? 4 : 6)];

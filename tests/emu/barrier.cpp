@@ -2,9 +2,11 @@
 /* Named barriers, and barriers in shared memory. */
 #include "tests/emu/barrier.h"
 
+#include "tests/emu/grid.h"
+
 #include <cstring>
 
-enum { NAMED = 16, MOST_BARRIERS = 96 };
+enum { NAMED = 16, MOST_BARRIERS = 96, MOST_BLOCKS = 256 };
 static const uint64_t MARK = 0x6d62617272696572ull; /* in place of a barrier; beside its number */
 
 struct named {
@@ -14,6 +16,7 @@ struct named {
     struct emu_order order[2];
 };
 struct phases {
+    unsigned block; /* whose threads wait */
     int count, pending, bytes;
     uint32_t phase;
     bool sleeps[EMU_MAX_THREADS];
@@ -23,19 +26,24 @@ struct phases {
 static thread_local struct named named[NAMED];
 static thread_local struct phases barriers[MOST_BARRIERS];
 static thread_local int barrier_count;
+/* Of all blocks that are there: those of a cluster arrive at each other's. */
+static struct phases *barriers_of[MOST_BLOCKS];
 
 void emu_barrier_begin(void)
 {
     memset(named, 0, sizeof(named));
     memset(barriers, 0, sizeof(barriers));
     barrier_count = 0;
+    barriers_of[emu_grid_block()] = barriers;
 }
 
-static void wake_all(bool (&sleeps)[EMU_MAX_THREADS])
+static void wake_all(unsigned block, bool (&sleeps)[EMU_MAX_THREADS])
 {
     for (int i = 0; i < emu_thread_count(); i++) {
-        if (sleeps[i])
+        if (sleeps[i] && block == emu_grid_block())
             emu_wake(i);
+        else if (sleeps[i])
+            emu_grid_wake(block, i);
         sleeps[i] = false;
     }
 }
@@ -71,7 +79,7 @@ static bool end_named(struct named *n)
     n->arrived = 0;
     n->phase++;
     memset(n->is_here, 0, sizeof(n->is_here));
-    wake_all(n->sleeps);
+    wake_all(emu_grid_block(), n->sleeps);
     return true;
 }
 
@@ -98,11 +106,11 @@ static struct phases *find(const uint64_t *at)
 {
     uint64_t word;
     memcpy(&word, at, sizeof(word));
-    const uint64_t number = word - MARK;
-    if (number >= (uint64_t)barrier_count)
+    const uint64_t number = word - MARK, block = number / MOST_BARRIERS;
+    if (block >= MOST_BLOCKS || !barriers_of[block])
         emu_fail("no barrier at byte %td of shared memory",
                  (const unsigned char *)at - rt_attend_shared);
-    return &barriers[number];
+    return &barriers_of[block][number % MOST_BARRIERS];
 }
 
 void emu_mbarrier_init(uint64_t *at, unsigned count)
@@ -110,8 +118,9 @@ void emu_mbarrier_init(uint64_t *at, unsigned count)
     if (barrier_count == MOST_BARRIERS)
         emu_fail("too many barriers");
     struct phases *b = &barriers[barrier_count];
+    b->block = emu_grid_block();
     b->count = b->pending = (int)count;
-    const uint64_t word = MARK + (uint64_t)barrier_count++;
+    const uint64_t word = MARK + b->block * MOST_BARRIERS + (uint64_t)barrier_count++;
     memcpy(at, &word, sizeof(word));
 }
 
@@ -123,7 +132,7 @@ static void end_phase(struct phases *b)
         return;
     b->pending = b->count;
     b->phase++;
-    wake_all(b->sleeps);
+    wake_all(b->block, b->sleeps);
 }
 
 void emu_mbarrier_arrive(uint64_t *at, unsigned bytes)

@@ -14,6 +14,7 @@ struct emu_attend_kernel {
     const char *entry;
     uint32_t d_qk, d_v, tile_rows;
     bool sm90, folds;
+    uint32_t sharers; /* blocks of a cluster, tiles with the same keys */
 };
 
 /* Launches attend on the emulated device, through the library. Ends the program where it can't. */

@@ -30,6 +30,7 @@
 #define __noinline__
 #define __grid_constant__
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)
 #define __align__(bytes) __attribute__((aligned(bytes)))
 
 struct emu_dim {
@@ -147,6 +148,7 @@ enum {
     EMU_STMATRIX,
     EMU_SYNCWARP,
     EMU_BARRIER,
+    EMU_CLUSTER,
     EMU_WAIT,
     EMU_PRODUCT,
     EMU_PRODUCT_FENCE,

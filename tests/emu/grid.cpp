@@ -3,6 +3,7 @@
 #include "tests/emu/grid.h"
 
 #include "tests/emu/chain.h"
+#include "tests/emu/cluster.h"
 #include "tests/emu/tickets.h"
 #include "tests/emu/words.h"
 
@@ -201,7 +202,8 @@ static void end(void)
     residents[0].mail.clear();
 }
 
-static void run_together(unsigned blocks)
+/* From number `from` on. */
+static void run_together(unsigned from, unsigned blocks)
 {
     pthread_attr_t attributes;
     if (blocks > MOST_BLOCKS)
@@ -210,7 +212,7 @@ static void run_together(unsigned blocks)
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, STACK_BYTES);
     for (unsigned i = 0; i < blocks; i++) {
-        residents[i].number = i;
+        residents[i].number = from + i;
         residents[i].seed = emu_random();
         sem_init(&residents[i].turn, 0, 0);
     }
@@ -235,20 +237,27 @@ void emu_run(const struct emu_launch *l)
     launch = l;
     emu_random_begin(l->seed + emu_seed);
     emu_clocks_begin(l->asynchronous);
-    const unsigned blocks = l->grid_x * l->grid_y;
+    const unsigned blocks = l->grid_x * l->grid_y, cluster = l->cluster;
+    if (cluster > 1 && l->grid_x % cluster != 0)
+        emu_fail("a grid of %u blocks along x, clusters of %u", l->grid_x, cluster);
+    emu_cluster_meets(0);
     const unsigned shift = (unsigned)(emu_random() % blocks);
     emu_chain_kernel_begins();
     emu_words_begin();
     emu_tickets_begin();
     emu_blocks_begin();
     lands_late = (l->seed + emu_seed) % 4 == 3;
-    for (unsigned i = 0; i < blocks && !l->cooperative; i++) {
+    for (unsigned i = 0; i < blocks && !l->cooperative && cluster <= 1; i++) {
         begin(1);
         emu_block_run(l, (i + shift) % blocks);
         end();
     }
+    for (unsigned i = 0; i < blocks && cluster > 1; i += cluster) {
+        emu_cluster_meets(cluster);
+        run_together((i + shift / cluster * cluster) % blocks, cluster);
+    }
     if (l->cooperative)
-        run_together(blocks);
+        run_together(0, blocks);
     emu_words_end();
     emu_chain_kernel_ends(emu_blocks_end());
 }

@@ -3,8 +3,8 @@
 #define RT_TESTS_EMU_GRID_H
 
 /*
- * Blocks that are there at the same time: all of a cooperative grid, one of any other. Those of a
- * cooperative grid are threads of the host, of which one has the turn: it passes it on when none of
+ * Blocks that are there at the same time: all of a cooperative grid, a cluster's, one of any
+ * other. Several are threads of the host, of which one has the turn: it passes it on when none of
  * its own threads can go on, and now and then without need. So a run depends on its seed alone.
  */
 #include "tests/emu/core.h"

@@ -423,6 +423,8 @@ int main(void)
         struct ops_case c = kinds[n % kind_count];
         c.d_qk = widths[n / kind_count % 4][0];
         c.d_v = widths[n / kind_count % 4][1];
+        if (c.d_qk == 576 && c.heads * c.q_len > 64) /* two tiles, and rows enough */
+            c.kind = "_c64";
         c.q_rope = n / kind_count / 4 && c.d_qk > c.d_v;
         c.slots = n % 2;
         c.rope = n % 3 && c.d_qk > c.d_v;

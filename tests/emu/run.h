@@ -14,6 +14,7 @@ struct emu_launch {
     unsigned grid_x, grid_y;
     unsigned threads, shared_bytes; /* of a block */
     bool cooperative;               /* all blocks are there at the same time */
+    unsigned cluster;               /* blocks along x that are; 0 is 1 */
     bool asynchronous;              /* asks the copy engine, or for products of warp groups */
     uint64_t seed;                  /* decides the order of blocks and threads */
     void (*thread)(const void *params);

@@ -4,6 +4,7 @@
 
 #include "tests/emu/access.h"
 #include "tests/emu/barrier.h"
+#include "tests/emu/cluster.h"
 
 #include <cstddef>
 #include <cstring>
@@ -13,7 +14,7 @@
 enum { VECTOR = 16, ROW = 128, LEAST_AGENTS = 64 };
 
 struct box {
-    unsigned char *to;
+    unsigned char *to, *shared; /* in which memory: another block's, too */
     uint64_t *barrier;
     uint64_t map[EMU_MAP_WORDS]; /* the parameter that it was in is gone when its thread is */
     int at[RT_TENSOR_MAP_DIMS];
@@ -32,6 +33,7 @@ void emu_async_begin(void)
     boxes.clear();
     emu_copy_begin();
     emu_barrier_begin();
+    emu_cluster_begin();
     emu_product_begin();
 }
 
@@ -40,6 +42,7 @@ void emu_async_end(void)
     if (!boxes.empty())
         emu_fail("%zu boxes are still on their way", boxes.size());
     emu_copy_end();
+    emu_cluster_end();
     emu_product_end();
 }
 
@@ -64,10 +67,10 @@ static uint64_t bytes_of(const struct box *b)
 }
 
 /* Rows of the box are a line of shared memory each, whatever the row's length in the tensor. */
-static unsigned char *swizzled(unsigned char *to, uint64_t byte)
+static unsigned char *swizzled(const struct box *b, uint64_t byte)
 {
-    const uint64_t at = (uint64_t)(to - rt_attend_shared) + byte;
-    return rt_attend_shared + (at ^ (at >> 7 & 7) << 4);
+    const uint64_t at = (uint64_t)(b->to - b->shared) + byte;
+    return b->shared + (at ^ (at >> 7 & 7) << 4);
 }
 
 /* Where 16 bytes of the tensor are; null outside of it. */
@@ -111,13 +114,13 @@ static void copy_vectors(const struct box *b, bool poison)
             value = {UINT64_MAX, UINT64_MAX};
         else if (from)
             value = emu_load_16(from);
-        emu_store_16(swizzled(b->to, n / of_row * ROW + n % of_row * VECTOR), value);
+        emu_store_16(swizzled(b, n / of_row * ROW + n % of_row * VECTOR), value);
     }
 }
 
 static void check_box(const struct box *b, int dims)
 {
-    const ptrdiff_t at = b->to - rt_attend_shared;
+    const ptrdiff_t at = b->to - b->shared;
     if (b->map[EMU_MAP_MARK] != EMU_MAP_IS_ONE || b->map[EMU_MAP_DIMS] != (uint64_t)dims)
         emu_fail("no tensor map of %d dimensions", dims);
     if (at < 0 || at % ROW != 0 || at + (ptrdiff_t)bytes_of(b) > EMU_SHARED_BYTES)
@@ -152,16 +155,39 @@ static void ask(struct box b)
     boxes.push_back(b);
 }
 
+static struct box box_of(const void *map, int dims, const int *at)
+{
+    struct box b = {};
+    memcpy(b.map, map, sizeof(b.map));
+    memcpy(b.at, at, (size_t)dims * sizeof(*at));
+    return b;
+}
+
 void emu_tma_load(void *shared, const void *map, uint64_t *barrier, int dims, const int *at)
 {
     const emu_unseen unseen;
-    struct box b = {};
+    struct box b = box_of(map, dims, at);
     b.to = (unsigned char *)shared;
-    memcpy(b.map, map, sizeof(b.map));
+    b.shared = rt_attend_shared;
     b.barrier = barrier;
-    memcpy(b.at, at, (size_t)dims * sizeof(*at));
     check_box(&b, dims);
     ask(b);
+}
+
+/* A box a block, which land by themselves. */
+void emu_tma_share(void *shared, const void *map, uint64_t *barrier, int dims, const int *at,
+                   unsigned ranks)
+{
+    const emu_unseen unseen;
+    struct box b = box_of(map, dims, at);
+    for (unsigned rank = 0; ranks >> rank; rank++) {
+        if (!(ranks >> rank & 1))
+            continue;
+        b.to = emu_cluster_at(shared, rank, &b.shared);
+        b.barrier = (uint64_t *)emu_cluster_at(barrier, rank, &b.shared);
+        check_box(&b, dims);
+        ask(b);
+    }
 }
 
 void emu_bulk_load(void *shared, const void *global, uint32_t bytes, uint64_t *barrier)

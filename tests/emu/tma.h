@@ -21,6 +21,9 @@ enum {
 #ifdef __cplusplus
 /* Boxes of a tensor; at[0] is the innermost coordinate. */
 void emu_tma_load(void *shared, const void *map, uint64_t *barrier, int dims, const int *at);
+/* Likewise for each block of the cluster whose rank's bit is set, at the same place of each. */
+void emu_tma_share(void *shared, const void *map, uint64_t *barrier, int dims, const int *at,
+                   unsigned ranks);
 /* Bytes one behind the other. */
 void emu_bulk_load(void *shared, const void *global, uint32_t bytes, uint64_t *barrier);
 #endif

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/abi/attend.h"
 #include "kernels/abi/project.h"
 #include "kernels/op.h"
 #include "tests/support/device_caps.h"
@@ -97,6 +98,71 @@ static void test_parts(void **state)
     struct rt_device_caps tiny = h200;
     tiny.sm_count = 1;
     assert_int_equal(resolve(&tiny, request(128, 8, RT_BACKEND_GENERIC)).parts, 1);
+}
+
+/* What a launch of so many rows is of; nothing else about it is another. */
+static void expect_launch(const struct rt_variant *c, uint32_t heads, uint32_t q_len, uint32_t rows,
+                          const char *entry)
+{
+    const struct rt_kernels none = {.cc = 90};
+    const struct rt_attend_params p = {.q.head_stride = 576,
+                                       .q.token_stride = 576 * (int64_t)heads,
+                                       .q.row_stride = 576 * (int64_t)heads * q_len,
+                                       .out.head_stride = 512,
+                                       .out.token_stride = 512 * (int64_t)heads,
+                                       .out.row_stride = 512 * (int64_t)heads * q_len,
+                                       .lse.head_stride = 1,
+                                       .lse.token_stride = heads,
+                                       .lse.row_stride = (int64_t)heads * q_len,
+                                       .kv.page_stride_bytes = 2 * 64 * 576,
+                                       .kv.token_stride_bytes = 2 * 576,
+                                       .kv.page_size = 64,
+                                       .kv.max_blocks = 9,
+                                       .kv.pages = 100,
+                                       .rows.count = rows,
+                                       .rows.q_len = q_len,
+                                       .heads = heads,
+                                       .d_qk = 576,
+                                       .d_v = 512,
+                                       .scale = 0.1f,
+                                       .schedule.part_count = c->parts};
+    struct rt_work work;
+    struct rt_error err = {0};
+    if (rt_op_build(&none, c, &p, sizeof(p), &work, &err) != RT_OK)
+        fail_msg("%s", err.message);
+    assert_string_equal(work.launch.entry, entry);
+    assert_int_equal(work.launch.grid[0], c->m_tiles);
+    assert_int_equal(work.launch.grid[1], c->parts);
+    assert_int_equal(work.launch.block[0], c->threads);
+    assert_int_equal(work.launch.smem_bytes, c->smem_bytes);
+}
+
+/* Of 576/512, and where tiles are two by two; from half as many rows as there are parts on. */
+static void test_shared_keys(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t heads, q_len, rows; /* 0: never */
+    } cases[] = {{128, 1, 33}, {65, 1, 33}, {64, 2, 33}, {128, 2, 17},
+                 {64, 1, 0},   {43, 3, 0},  {16, 1, 0},  {32, 1, 0}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct wanted r = request(cases[i].heads, cases[i].q_len, RT_BACKEND_SM90);
+        const struct rt_variant c = resolve(&h200, r);
+        assert_int_equal(c.shared_entry != NULL, cases[i].rows > 0);
+        assert_int_equal(strstr(c.reason, "two share keys") != NULL, cases[i].rows > 0);
+        if (cases[i].rows == 0)
+            continue;
+        assert_string_equal(c.entry, "rt_mla_sm90_576x512_m64");
+        assert_string_equal(c.shared_entry, "rt_mla_sm90_576x512_c64");
+        assert_int_equal(c.shared_rows, cases[i].rows);
+        for (uint32_t rows = c.shared_rows - 1; rows <= c.shared_rows + 1; rows++)
+            expect_launch(&c, r.heads, r.q_len, rows,
+                          rows < c.shared_rows ? c.entry : c.shared_entry);
+        r.d_qk = 512;
+        assert_null(resolve(&h200, r).shared_entry);
+        r = request(cases[i].heads, cases[i].q_len, RT_BACKEND_GENERIC);
+        assert_null(resolve(&h200, r).shared_entry);
+    }
 }
 
 /* A device with less shared memory gets the largest tile that it has room for. */
@@ -418,6 +484,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tile_by_query_rows),
         cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_shared_keys),
         cmocka_unit_test(test_small_shared_memory),
         cmocka_unit_test(test_host),
         cmocka_unit_test(test_backends),
