@@ -99,6 +99,34 @@ rt_preattend_head_at(const struct rt_heads_view &view, const struct rt_preattend
            of.token * view.token_stride + head * view.head_stride;
 }
 
+static __device__ __forceinline__ int64_t rt_preattend_index(const struct rt_tokens_view &view,
+                                                             const struct rt_preattend_token &of)
+{
+    return of.data_row * view.row_stride + (int64_t)of.token * view.token_stride;
+}
+
+/* Where q_a and kv_a come from: eight numbers of a token, from `number` on. Here as they lie;
+ * templates below take another such type for what has to be made first. */
+struct rt_preattend_as_it_lies {
+    static __device__ __forceinline__ uint4 read(const struct rt_tokens_view &view,
+                                                 const struct rt_preattend_token &of,
+                                                 uint32_t number)
+    {
+        return *reinterpret_cast<const uint4 *>(view.base + rt_preattend_index(view, of) + number);
+    }
+    __device__ __forceinline__ uint4 q_a(const struct rt_preattend_params &p,
+                                         const struct rt_preattend_token &of, uint32_t number) const
+    {
+        return read(p.q_a, of, number);
+    }
+    __device__ __forceinline__ uint4 kv_a(const struct rt_preattend_params &p,
+                                          const struct rt_preattend_token &of,
+                                          uint32_t number) const
+    {
+        return read(p.kv_a, of, number);
+    }
+};
+
 /* ---- RoPE ---- */
 
 static __device__ __forceinline__ bool rt_preattend_has_unit(const struct rt_preattend_params &p,
@@ -196,9 +224,10 @@ rt_preattend_turned(const struct rt_preattend_params &p, const struct rt_preatte
 /* ---- q_a: a block ---- */
 
 /* True where the sums were used: every thread of the block has the same answer. */
-template <uint32_t WARPS>
+template <uint32_t WARPS, class SOURCE>
 static __device__ __forceinline__ bool rt_preattend_q_a(const struct rt_preattend_params &p,
-                                                        uint32_t index, float (&sums)[WARPS])
+                                                        uint32_t index, float (&sums)[WARPS],
+                                                        const SOURCE &source)
 {
     constexpr uint32_t THREADS = WARPS * RT_WARP_LANES;
     constexpr uint32_t MOST = RT_PREATTEND_MOST_WIDTH / RT_VECTOR_ELEMENTS;
@@ -221,7 +250,8 @@ static __device__ __forceinline__ bool rt_preattend_q_a(const struct rt_preatten
 #pragma unroll
     for (uint32_t i = 0; i < VECTORS; i++) {
         const uint32_t vector = i * THREADS + threadIdx.x;
-        x[i] = is_normed && vector < vectors ? at[vector] : make_uint4(0, 0, 0, 0);
+        x[i] = is_normed && vector < vectors ? source.q_a(p, token, vector * RT_VECTOR_ELEMENTS)
+                                             : make_uint4(0, 0, 0, 0);
     }
     if (is_normed) {
         float squares = 0.0f;
@@ -264,9 +294,10 @@ struct rt_preattend_bf16_cache {
     }
 };
 
-template <class CACHE>
+template <class CACHE, class SOURCE>
 static __device__ __forceinline__ void rt_preattend_kv_a(const struct rt_preattend_params &p,
-                                                         uint32_t index, const CACHE &cache)
+                                                         uint32_t index, const CACHE &cache,
+                                                         const SOURCE &source)
 {
     const struct rt_norm_view &norm = p.kv_a_norm;
     const uint32_t vectors = p.latent_dim / RT_VECTOR_ELEMENTS;
@@ -287,18 +318,19 @@ static __device__ __forceinline__ void rt_preattend_kv_a(const struct rt_preatte
     if (!at.page)
         return;
 
-    const uint16_t *from = rt_preattend_tokens_at(p.kv_a, token);
     const bool has_unit = rt_preattend_has_unit(p, rt_lane());
     struct rt_preattend_unit key = {};
     float squares = 0.0f;
 #pragma unroll
     for (uint32_t i = 0; i < RT_PREATTEND_LATENT_VECTORS; i++) {
         const uint32_t vector = i * RT_WARP_LANES + rt_lane();
-        x[i] = vector < vectors ? reinterpret_cast<const uint4 *>(from)[vector]
+        x[i] = vector < vectors ? source.kv_a(p, token, vector * RT_VECTOR_ELEMENTS)
                                 : make_uint4(0, 0, 0, 0);
     }
-    if (has_unit)
-        key = rt_preattend_load_unit(p, from + p.latent_dim, rt_lane());
+    if (has_unit) {
+        const uint32_t first = p.latent_dim + rt_preattend_unit_at(p, rt_lane());
+        key = {source.kv_a(p, token, first), source.kv_a(p, token, first + rt_preattend_apart(p))};
+    }
 #pragma unroll
     for (uint32_t i = 0; i < RT_PREATTEND_LATENT_VECTORS; i++)
         squares += rt_squares(x[i]);
@@ -365,15 +397,16 @@ static __device__ __forceinline__ void rt_preattend_q(const struct rt_preattend_
 /* ---- all of it ---- */
 
 /* Warp `index` of those behind q_a's blocks. */
-template <class CACHE = rt_preattend_bf16_cache>
+template <class CACHE = rt_preattend_bf16_cache, class SOURCE = rt_preattend_as_it_lies>
 static __device__ __forceinline__ void
-rt_preattend_warp(const struct rt_preattend_params &p, uint32_t index, const CACHE &cache = CACHE())
+rt_preattend_warp(const struct rt_preattend_params &p, uint32_t index, const CACHE &cache = CACHE(),
+                  const SOURCE &source = SOURCE())
 {
     const uint32_t tokens = p.rows.count * p.rows.q_len;
     const uint32_t kv_warps = p.kv_a.base ? tokens : 0;
     const uint32_t groups = rt_ceil_div_u32(p.heads, RT_PREATTEND_WARP_HEADS);
     if (index < kv_warps) {
-        rt_preattend_kv_a(p, index, cache);
+        rt_preattend_kv_a(p, index, cache, source);
     } else if (p.q_in.base && index - kv_warps < tokens * groups) {
         const uint32_t token = (index - kv_warps) / groups;
         rt_preattend_q(p, token, index - kv_warps - token * groups);
@@ -387,19 +420,21 @@ rt_preattend_warp(const struct rt_preattend_params &p, uint32_t index, const CAC
  * Block `block` of `blocks`, any number, of WARPS warps: its share of the work, waiting for the
  * grid before included where it has any. Other kernels may give some of their blocks to this.
  */
-template <uint32_t WARPS, class CACHE = rt_preattend_bf16_cache>
-static __device__ __forceinline__ void rt_preattend_block(const struct rt_preattend_params &p,
-                                                          uint32_t block, uint32_t blocks,
-                                                          const CACHE &cache = CACHE())
+template <uint32_t WARPS, class CACHE = rt_preattend_bf16_cache,
+          class SOURCE = rt_preattend_as_it_lies>
+static __device__ __forceinline__ void
+rt_preattend_block(const struct rt_preattend_params &p, uint32_t block, uint32_t blocks,
+                   const CACHE &cache = CACHE(), const SOURCE &source = SOURCE())
 {
     __shared__ float sums[2][WARPS];
     const uint32_t norm_blocks = rt_preattend_norm_blocks(&p);
     const uint32_t all = rt_preattend_blocks(&p, WARPS);
     uint32_t turn = 0;
     for (; block < norm_blocks; block += blocks)
-        turn ^= rt_preattend_q_a<WARPS>(p, block, sums[turn]);
+        turn ^= rt_preattend_q_a<WARPS>(p, block, sums[turn], source);
     for (; block < all; block += blocks)
-        rt_preattend_warp(p, (block - norm_blocks) * WARPS + threadIdx.x / RT_WARP_LANES, cache);
+        rt_preattend_warp(p, (block - norm_blocks) * WARPS + threadIdx.x / RT_WARP_LANES, cache,
+                          source);
 }
 
 #endif

@@ -79,3 +79,31 @@ enum rt_status rt_preattend_quant_build(const struct rt_kernels *k,
                           rt_preattend_blocks(&p->preattend, RT_PREATTEND_WARPS), 1,
                           RT_PREATTEND_WARPS * RT_WARP_THREADS, out, err);
 }
+
+static enum rt_status check_sums(const struct rt_preattend_sums_params *p, struct rt_error *err)
+{
+    const struct rt_preattend_params *of = &p->preattend;
+    RT_REQUIRE(p->sums.parts >= 1 && p->sums.parts <= RT_PREATTEND_MOST_PARTS && !of->is_f32, err,
+               RT_ERR_INVALID, "preattend_sums of %u parts, f32 %u: 1 to %u, and of bf16",
+               p->sums.parts, of->is_f32, RT_PREATTEND_MOST_PARTS);
+    RT_REQUIRE(
+        (!of->q_a.base || (p->sums.q_a && of->q_a_norm.weight)) && (!of->kv_a.base || p->sums.kv_a),
+        err, RT_ERR_INVALID,
+        "preattend_sums with q_a's at %p, its norm at %p, kv_a's at %p: must be there",
+        (const void *)p->sums.q_a, (const void *)of->q_a_norm.weight, (const void *)p->sums.kv_a);
+    RT_TRY(rt_check_pointer("q_a's sums", p->sums.q_a, err));
+    RT_TRY(rt_check_pointer("kv_a's sums", p->sums.kv_a, err));
+    return rt_check_stride("sums' stride in numbers", p->sums.stride, sizeof(float), err);
+}
+
+enum rt_status rt_preattend_sums_build(const struct rt_kernels *k, const struct rt_variant *variant,
+                                       const void *params, struct rt_launch *out,
+                                       struct rt_error *err)
+{
+    const struct rt_preattend_sums_params *p = params;
+    RT_TRY(check(&p->preattend, NULL, err));
+    RT_TRY(check_sums(p, err));
+    return rt_launch_grid(k, variant->entry, p, sizeof(*p),
+                          rt_preattend_blocks(&p->preattend, RT_PREATTEND_WARPS), 1,
+                          RT_PREATTEND_WARPS * RT_WARP_THREADS, out, err);
+}

@@ -101,37 +101,66 @@ static void turn(const struct rt_preattend_params *p, const struct token *t, con
     }
 }
 
-static void do_q_a(const struct rt_preattend_params *p, const struct token *t)
+/* What differs between the operators. */
+struct way {
+    const struct rt_quant_view *quant; /* what the cache's rows hold; null: plain numbers */
+    const struct rt_sums_view *sums;   /* what q_a and kv_a are made of; null: they are there */
+};
+
+/* A token's numbers of q_a or kv_a, or the sums that stand for them, in `rounded`. */
+static const void *read(const struct rt_preattend_params *p, const struct rt_tokens_view *view,
+                        const struct rt_sums_view *sums, const struct token *t, uint32_t width,
+                        uint16_t rounded[RT_PREATTEND_MOST_WIDTH])
 {
-    void *x = tokens_at(p, &p->q_a, t);
-    if (t->live)
-        rt_ref_norm(&p->q_a_norm, x, x, p->is_f32);
-    else
-        clear(p, x, p->q_a_norm.width);
+    if (!sums)
+        return tokens_at(p, view, t);
+    const float *from = (view == &p->q_a ? sums->q_a : sums->kv_a) +
+                        t->data_row * view->row_stride + t->token * view->token_stride;
+    for (uint32_t i = 0; i < width; i++) {
+        double sum = 0;
+        for (uint32_t part = 0; part < sums->parts; part++)
+            sum += (double)from[part * sums->stride + i];
+        rt_ref_store(rounded, i, false, sum);
+    }
+    return rounded;
 }
 
-static void make_key(const struct rt_preattend_params *p, const struct token *t, void *to)
+static void do_q_a(const struct rt_preattend_params *p, const struct way *way,
+                   const struct token *t)
 {
-    const void *from = tokens_at(p, &p->kv_a, t);
+    const uint32_t width = p->q_a_norm.width;
+    uint16_t rounded[RT_PREATTEND_MOST_WIDTH];
+    void *x = tokens_at(p, &p->q_a, t);
+    if (t->live)
+        rt_ref_norm(&p->q_a_norm, read(p, &p->q_a, way->sums, t, width, rounded), x, p->is_f32);
+    else
+        clear(p, x, width);
+}
+
+static void make_key(const struct rt_preattend_params *p, const struct way *way,
+                     const struct token *t, void *to)
+{
+    uint16_t rounded[RT_PREATTEND_MOST_WIDTH];
+    const void *from = read(p, &p->kv_a, way->sums, t, p->latent_dim + p->rope_dim, rounded);
     rt_ref_norm(&p->kv_a_norm, from, to, p->is_f32);
     turn(p, t, at(from, p->latent_dim, p->is_f32), at(to, p->latent_dim, p->is_f32), 1.0);
 }
 
-/* `quant`: what the cache's rows hold; null: plain numbers. */
-static void do_kv_a(const struct rt_preattend_params *p, const struct rt_quant_view *quant,
+static void do_kv_a(const struct rt_preattend_params *p, const struct way *way,
                     const struct token *t)
 {
+    const struct rt_quant_view *quant = way->quant;
     const struct rt_kv_view *kv = &p->kv;
     struct rt_ref_place place;
     uint16_t key[RT_REF_MAX_D];
     if (!find_place(p, t, &place))
         return;
     if (!quant) {
-        make_key(p, t,
+        make_key(p, way, t,
                  kv->base + place.page * kv->page_stride_bytes +
                      place.row * kv->token_stride_bytes);
     } else if (p->latent_dim + p->rope_dim <= RT_REF_MAX_D) {
-        make_key(p, t, key);
+        make_key(p, way, t, key);
         rt_ref_quantise(quant, key, p->latent_dim + p->rope_dim,
                         rt_ref_quant_row(kv, quant, place.page, place.row));
     }
@@ -157,15 +186,15 @@ static void do_q(const struct rt_preattend_params *p, const struct token *t)
     }
 }
 
-static void run(const struct rt_preattend_params *p, const struct rt_quant_view *quant)
+static void run(const struct rt_preattend_params *p, const struct way *way)
 {
     for (uint32_t r = 0; r < p->rows.count; r++)
         for (uint32_t i = 0; i < p->rows.q_len; i++) {
             const struct token t = find(p, r, i);
             if (p->q_a.base)
-                do_q_a(p, &t);
+                do_q_a(p, way, &t);
             if (p->kv_a.base)
-                do_kv_a(p, quant, &t);
+                do_kv_a(p, way, &t);
             if (p->q_in.base)
                 do_q(p, &t);
         }
@@ -173,11 +202,17 @@ static void run(const struct rt_preattend_params *p, const struct rt_quant_view 
 
 void rt_ref_preattend(const void *params)
 {
-    run(params, NULL);
+    run(params, &(struct way){NULL, NULL});
 }
 
 void rt_ref_preattend_quant(const void *params)
 {
     const struct rt_preattend_quant_params *p = params;
-    run(&p->preattend, &p->quant);
+    run(&p->preattend, &(struct way){.quant = &p->quant});
+}
+
+void rt_ref_preattend_sums(const void *params)
+{
+    const struct rt_preattend_sums_params *p = params;
+    run(&p->preattend, &(struct way){.sums = &p->sums});
 }

@@ -21,8 +21,8 @@
 #include "kernels/abi/input_norm.h"
 #include "kernels/abi/merge.h"
 #include "kernels/abi/mla_block.h"
-#include "kernels/abi/preattend.h"
 #include "kernels/abi/preattend_absorb_sm90.h"
+#include "kernels/abi/preattend_sums.h"
 #include "kernels/abi/prefill.h"
 #include "kernels/abi/project.h"
 #include "kernels/abi/quant.h"
@@ -45,6 +45,7 @@ void rt_ref_embed(const void *params);
 void rt_ref_input_norm(const void *params);
 void rt_ref_preattend(const void *params);
 void rt_ref_preattend_quant(const void *params);
+void rt_ref_preattend_sums(const void *params);
 void rt_ref_preattend_absorb(const void *params);
 void rt_ref_preattend_absorb_sm90(const void *params);
 void rt_ref_schedule_append(const void *params);

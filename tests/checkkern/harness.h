@@ -94,6 +94,8 @@ void ck_preattend_run(struct ck *ck);
 void ck_preattend_bench(struct ck *ck);
 void ck_preattend_quant_run(struct ck *ck);
 void ck_preattend_quant_bench(struct ck *ck);
+void ck_preattend_sums_run(struct ck *ck);
+void ck_preattend_sums_bench(struct ck *ck);
 void ck_preattend_absorb_run(struct ck *ck);
 void ck_preattend_absorb_bench(struct ck *ck);
 void ck_prefill_run(struct ck *ck);

@@ -29,6 +29,7 @@ const struct ck_test ck_tests[] = {
     {"preattend", ck_preattend_run, ck_preattend_bench},
     {"preattend_absorb", ck_preattend_absorb_run, ck_preattend_absorb_bench},
     {"preattend_quant", ck_preattend_quant_run, ck_preattend_quant_bench},
+    {"preattend_sums", ck_preattend_sums_run, ck_preattend_sums_bench},
     {"prefill", ck_prefill_run, ck_prefill_bench},
     {"page_copy", ck_page_copy_run, NULL},
     {"step", ck_step_run, ck_step_bench},

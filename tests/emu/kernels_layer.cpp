@@ -13,4 +13,5 @@
 #include "kernels/generic/merge.cu"
 #include "kernels/generic/preattend.cu"
 #include "kernels/generic/preattend_quant.cu"
+#include "kernels/generic/preattend_sums.cu"
 #include "kernels/generic/take.cu"
