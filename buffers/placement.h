@@ -39,8 +39,9 @@ struct rt_dims {
     bool is_f32;    /* data tensors and cache */
     /* Of blocks, all 0 where there are none: then their tensors are absent. */
     uint32_t hidden;
-    uint32_t input_norm_rows; /* bucket_max where the block normalises its input itself */
-    uint32_t a_width;         /* of hidden's first product */
+    uint32_t input_norm_rows;       /* bucket_max where the block normalises its input itself */
+    uint32_t a_width;               /* of hidden's first product */
+    uint32_t sum_parts, sum_tokens; /* of that product where it is cut along k: the most of each */
     uint32_t q_width; /* of q before absorption, all heads; 0: it is part of the first product */
     uint32_t v_width; /* of the values of all heads that the rank has behind attention */
     uint32_t rope_positions, rope_pairs, query_scales;
@@ -89,6 +90,8 @@ struct rt_dims {
     X(ABSORBED_AND_ONE, (p)->dims.absorbed ? (p)->dims.absorbed + UINT64_C(1) : 0)                 \
     X(HIDDEN, (p)->dims.hidden)                                                                    \
     X(A_WIDTH, (p)->dims.a_width)                                                                  \
+    X(SUM_PARTS, (p)->dims.sum_parts)                                                              \
+    X(SUM_TOKENS, (p)->dims.sum_tokens)                                                            \
     X(Q_WIDTH, (p)->dims.q_width)                                                                  \
     X(V_WIDTH, (p)->dims.v_width)                                                                  \
     X(ROPE_POSITIONS, (p)->dims.rope_positions)                                                    \

@@ -108,6 +108,13 @@ enum rt_status rt_op_build(const struct rt_kernels *k, const struct rt_variant *
                            const void *params, size_t param_bytes, struct rt_work *out,
                            struct rt_error *err);
 
+/*
+ * Pure: into how many parts of k a product for many vectors is best cut where who reads it adds
+ * them up, so that no multiprocessor idles: as many products, a batch, of k / parts each, whose y
+ * is f32. 1: it is not.
+ */
+uint32_t rt_project_parts(const struct rt_device_caps *caps, const struct rt_project_params *p);
+
 /* "step_begin", "attend", …: static storage. */
 const char *rt_op_name(enum rt_op_id op);
 

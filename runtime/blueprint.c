@@ -2,6 +2,7 @@
 #include "runtime/blueprint.h"
 
 #include "common/math.h"
+#include "kernels/abi/preattend_sums.h"
 #include "kernels/abi/prefill.h"
 #include "runtime/multiply.h"
 #include "runtime/whole_block.h"
@@ -100,6 +101,24 @@ static bool needs_workspace(const struct rt_blueprint *b)
            b->config.projections != RT_PROJECTIONS_OWN;
 }
 
+/* Tokens whose q_a and latent may come in parts of k: those of steps with more vectors than few,
+ * where our kernels multiply them. 0: there are none. */
+static uint32_t most_sum_tokens(const struct rt_blueprint *b)
+{
+    const struct rt_config *c = &b->config;
+    uint32_t most = 0;
+    if (b->caps.cc != 90 || c->block.q_lora_rank == 0 || c->kv_layout != RT_KV_BF16 ||
+        c->precision == RT_PRECISION_F32 || c->projections == RT_PROJECTIONS_CUBLASLT)
+        return 0;
+    for (uint32_t i = 0; i < b->spec_count; i++) {
+        const uint32_t tokens = b->specs[i].rows * rt_spec_query_len(&b->specs[i]);
+        if (!rt_spec_is_chunk(&b->specs[i]) && tokens > RT_OWN_MOST_VECTORS &&
+            tokens <= RT_OWN_MANY_MOST_VECTORS)
+            most = rt_max_u32(most, tokens);
+    }
+    return most;
+}
+
 static void fill_block_dims(const struct rt_blueprint *b, struct rt_dims *dims)
 {
     const struct rt_config *c = &b->config;
@@ -111,6 +130,8 @@ static void fill_block_dims(const struct rt_blueprint *b, struct rt_dims *dims)
     dims->input_norm_rows = c->input_norm ? dims->bucket_max : 0;
     dims->a_width = (block->q_lora_rank ? block->q_lora_rank : q) + dims->kv.d_qk;
     dims->q_width = block->q_lora_rank ? q : 0;
+    dims->sum_tokens = most_sum_tokens(b);
+    dims->sum_parts = dims->sum_tokens ? RT_PREATTEND_MOST_PARTS : 0;
     dims->v_width = rt_blueprint_out_heads(b) * block->v_head_dim;
     dims->rope_positions = turns ? c->max_length : 0;
     dims->rope_pairs = turns ? rope / 2 : 0;

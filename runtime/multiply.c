@@ -9,11 +9,14 @@ static bool is_large(const struct rt_device_caps *caps, const struct rt_multipli
             product->rows > most_rows);
 }
 
-static bool wins_with_many(const struct rt_multiplication *product)
+static bool wins_with_many(const struct rt_device_caps *caps,
+                           const struct rt_multiplication *product)
 {
+    const bool is_one_tile = product->rows <= (uint64_t)RT_OWN_MANY_MOST_SM_ROWS * caps->sm_count;
     return product->streams && product->vectors <= RT_OWN_MANY_MOST_VECTORS &&
            product->heads <= RT_OWN_MANY_MOST_HEADS &&
-           product->vectors * product->vector_bytes <= RT_OWN_MANY_MOST_VECTOR_BYTES;
+           product->vectors * product->vector_bytes <=
+               (is_one_tile ? 2 : 1) * RT_OWN_MANY_MOST_VECTOR_BYTES;
 }
 
 bool rt_multiply_by_library(enum rt_projections projections, const struct rt_device_caps *caps,
@@ -35,7 +38,7 @@ bool rt_multiply_by_library(enum rt_projections projections, const struct rt_dev
         a = (struct answer){false, product->only_own};
     else if (caps->cc != 90)
         a = (struct answer){true, "no kernel of our own is tuned for this device"};
-    else if (product->vectors > RT_OWN_MOST_VECTORS && !wins_with_many(product))
+    else if (product->vectors > RT_OWN_MOST_VECTORS && !wins_with_many(caps, product))
         a = (struct answer){true, "many vectors"};
     else if (is_large(caps, product))
         a = (struct answer){true, "a large weight"};

@@ -16,9 +16,11 @@
 #define RT_OWN_LARGE_MOST_VECTORS 8u
 #define RT_OWN_LARGE_MOST_SM_ROWS 256u
 /* Of more vectors, where a kernel of ours takes them: how many, of how many bytes in all, which
- * every block reads, and of how many heads (docs/notebook.md, "Many vectors"). */
+ * every block reads, and of how many heads (docs/notebook.md, "Many vectors"). Of twice the bytes
+ * where a block has no more rows than one tile. */
 #define RT_OWN_MANY_MOST_VECTORS 64u
 #define RT_OWN_MANY_MOST_VECTOR_BYTES (UINT64_C(128) << 10)
+#define RT_OWN_MANY_MOST_SM_ROWS 64u
 #define RT_OWN_MANY_MOST_HEADS 32u
 /* What a library may use for one product. */
 #define RT_WORKSPACE_BYTES (UINT64_C(32) << 20)

@@ -3,7 +3,7 @@
 #define RT_RUNTIME_RECIPE_PARTS_H
 
 /* What the files that write recipes share: the program that grows, and views of the arena. */
-#include "kernels/abi/preattend.h"
+#include "kernels/abi/preattend_sums.h"
 #include "kernels/abi/project.h"
 #include "kernels/abi/quant.h"
 #include "kernels/abi/reduce.h"

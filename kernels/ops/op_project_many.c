@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Products of many vectors on Hopper: how one is cut, and how it is launched. */
+#include "kernels/abi/preattend_sums.h"
 #include "kernels/abi/project_many.h"
 #include "kernels/ops/op_project.h"
 
@@ -9,12 +10,16 @@
 #include <string.h>
 
 /*
- * What a cut costs, in ns: what all blocks read, by the pace of L2, and what one block reads, by
- * its own. The one is less with large tiles, the other with small ones. Set so that of each product
- * of docs/notebook.md, "Many vectors", the tile that was measured fastest is the cheapest.
+ * What a cut costs, in ns: what all blocks read, by the pace of L2, and the chunks of one block,
+ * of which barriers take 190 and the products of a row of the tile 2.5 (docs/notebook.md, "Many
+ * vectors, a second time"). The one is less with large tiles, the other with small ones.
  */
 #define L2_BYTES_A_NS 6500u
-#define BLOCK_BYTES_A_NS 60u
+#define CHUNK_NS(rows) (190u + 5u * (rows) / 2u)
+
+/* Weights on their way while rings fill first, of all blocks: 32 KiB where every SM of an H200 has
+ * one, more where they are fewer. */
+#define EARLY_BYTES (33u << 17)
 
 struct many_kernel {
     const char *entry;
@@ -72,8 +77,9 @@ static uint64_t cost_ns(const struct rt_project_params *p, uint32_t rows, uint32
 {
     const uint64_t tiles = tiles_of(p, rows);
     const uint64_t tile_bytes = 2ull * p->k * (rows + p->m);
-    return tiles * tile_bytes / L2_BYTES_A_NS +
-           (tiles + sms - 1) / sms * tile_bytes / BLOCK_BYTES_A_NS;
+    const uint64_t turns = (tiles + sms - 1) / sms;
+    const uint64_t chunks = rt_ceil_div_u32(p->k, RT_PROJECT_MANY_CHUNK);
+    return tiles * tile_bytes / L2_BYTES_A_NS + turns * chunks * CHUNK_NS(rows);
 }
 
 static const struct many_kernel *pick(const struct rt_project_params *p, uint32_t sms)
@@ -110,6 +116,21 @@ enum rt_status rt_project_many_resolve(const struct rt_op_request *request, stru
     return RT_OK;
 }
 
+uint32_t rt_project_parts(const struct rt_device_caps *caps, const struct rt_project_params *p)
+{
+    const uint32_t tiles = tiles_of(p, RT_PROJECT_MANY_VECTORS);
+    uint32_t best = 1, least = UINT32_MAX;
+    for (uint32_t parts = 1; parts <= RT_PREATTEND_MOST_PARTS; parts *= 2) {
+        const uint32_t chunks = p->k / parts / RT_PROJECT_MANY_CHUNK;
+        const uint32_t turns = rt_ceil_div_u32(tiles * parts, caps->sm_count) * chunks;
+        if (p->k % (parts * RT_PROJECT_MANY_CHUNK) != 0 || turns >= least)
+            continue;
+        best = parts;
+        least = turns;
+    }
+    return p->w[0].bias || p->w[1].bias ? 1 : best;
+}
+
 /* ---- build ----------------------------------------------------------------------------------- */
 
 /* The rings: half of the room for x, and no more than a block has to bring. */
@@ -130,7 +151,7 @@ static enum rt_status place(const struct rt_variant *v, const struct many_kernel
     const uint32_t room = v->smem_bytes - RT_PROJECT_MANY_DESK_BYTES;
     many->stages[1] = rt_min_u32(rt_max_u32(room / 2 / x_bytes, least), most);
     many->stages[0] = rt_min_u32((room - many->stages[1] * x_bytes) / w_bytes, most);
-    many->early = rt_max_u32(1, RT_PROJECT_SM90_EARLY_BYTES / w_bytes);
+    many->early = rt_max_u32(1, EARLY_BYTES / v->parts / w_bytes);
     *smem_bytes =
         RT_PROJECT_MANY_DESK_BYTES + many->stages[0] * w_bytes + many->stages[1] * x_bytes;
     return RT_OK;

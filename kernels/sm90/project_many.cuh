@@ -266,16 +266,28 @@ template <int ROWS, int ACROSS> struct rt_many_worker {
         return weight.bias ? rt_bf16_float(weight.bias[j]) : 0.0f;
     }
 
-    /* 8 rows of two vectors as the lane has them, number by number. `at`: of the weight's first. */
+    /* 8 rows of two vectors as the lane has them, number by number, or, of f32, two by two where
+     * they begin at a multiple of 8 bytes. `at`: of the weight's first. */
     __device__ __forceinline__ void store_eight(const struct rt_many_tile &tile, int64_t at,
-                                                uint32_t vector, uint32_t i) const
+                                                uint32_t vector, uint32_t i, bool pairs) const
     {
         const struct rt_weight_view &weight = p.project.w[tile.weight];
+        const uint32_t j = tile.row + 8 * i + 2 * (lane % 4);
 #pragma unroll
-        for (uint32_t e = 0; e < 4; e++) {
-            const uint32_t j = tile.row + 8 * i + 2 * (lane % 4) + e % 2, v = vector + e / 2 * 8;
-            if (j < weight.rows && v < p.project.m)
-                store_one(at + v * p.project.y.row_stride + j, sum[4 * i + e] + bias_of(weight, j));
+        for (uint32_t half = 0; half < 2; half++) {
+            const uint32_t v = vector + 8 * half;
+            const int64_t to = at + v * p.project.y.row_stride + j;
+            const float *of = &sum[4 * i + 2 * half];
+            if (v >= p.project.m)
+                continue;
+            if (pairs && j + 2 <= weight.rows) {
+                *(float2 *)((float *)p.project.y.base + to) = make_float2(of[0], of[1]);
+                continue;
+            }
+#pragma unroll
+            for (uint32_t e = 0; e < 2; e++)
+                if (j + e < weight.rows)
+                    store_one(to + e, of[e] + bias_of(weight, j + e));
         }
     }
 
@@ -308,6 +320,8 @@ template <int ROWS, int ACROSS> struct rt_many_worker {
         const int64_t at = tile.z * y.batch_stride + (tile.weight ? p.project.w[0].rows : 0);
         const bool even = !p.project.y_f32 && !weight.bias && y.row_stride % 8 == 0 &&
                           ((uintptr_t)y.base + 2 * (uint64_t)at) % 16 == 0;
+        const bool pairs = p.project.y_f32 && !weight.bias && y.row_stride % 2 == 0 &&
+                           ((uintptr_t)y.base + 4 * (uint64_t)at) % 8 == 0;
 #pragma unroll
         for (uint32_t i = 0; i < ROWS / 8; i += 4)
             if (ROWS >= 32 && even && tile.row + 8 * i + 32 <= weight.rows)
@@ -315,7 +329,7 @@ template <int ROWS, int ACROSS> struct rt_many_worker {
             else
 #pragma unroll
                 for (uint32_t n = i; n < i + 4 && n < ROWS / 8; n++)
-                    store_eight(tile, at, vector, n);
+                    store_eight(tile, at, vector, n, pairs);
     }
 
     __device__ __forceinline__ void run(void)

@@ -3,7 +3,7 @@
  * parameter block that lies in one is known as an address, and no other word is. */
 #include "tests/unit/recipe_plan.h"
 
-#include "kernels/abi/preattend.h"
+#include "kernels/abi/preattend_sums.h"
 
 #include <inttypes.h>
 #include <setjmp.h>
@@ -83,6 +83,18 @@ static void check_shared(const struct rt_program *p, bool shared)
 }
 
 /* What recipes are made of, for an H200 that is not there. */
+/* Weights of these ids column by column. */
+static void lie_across(struct planned *x, uint32_t across)
+{
+    for (uint32_t id = 0; id < RT_WEIGHT_COUNT; id++) {
+        struct rt_bound_weight *w = &x->weights.bound[id];
+        if (!(across >> id & 1) || w->rows <= 1)
+            continue;
+        w->row_stride = 1;
+        w->column_stride = (int64_t)w->rows;
+    }
+}
+
 /* All graphs of it, weights of these ids column by column. *shared: what each graph of up to 16
  * tokens must have, unless it is null. */
 static enum rt_status make_graphs(const struct rt_config *c, uint32_t across, const bool *shared,
@@ -90,13 +102,7 @@ static enum rt_status make_graphs(const struct rt_config *c, uint32_t across, co
 {
     struct planned x;
     plan(&x, c);
-    for (uint32_t id = 0; id < RT_WEIGHT_COUNT; id++) {
-        struct rt_bound_weight *w = &x.weights.bound[id];
-        if (!(across >> id & 1) || w->rows <= 1)
-            continue;
-        w->row_stride = 1;
-        w->column_stride = (int64_t)w->rows;
-    }
+    lie_across(&x, across);
     enum rt_status status = RT_OK;
     for (uint32_t i = 0; i < x.b->spec_count && status == RT_OK; i++) {
         struct rt_program program = {0};
@@ -344,6 +350,51 @@ static void test_beside(void **state)
     check_beside(&c, "qkv_a preattend w_uk attend reduce w_uv o_proj ", false);
 }
 
+/* More vectors than few: qkv_a in parts of k where all is ours, on an H200 four of V3's; whole
+ * where the cache, a weight or the device is of another kind. */
+static void check_cut(const struct rt_config *c, const char *device, uint32_t across,
+                      uint32_t parts)
+{
+    struct planned x;
+    struct rt_error err = {0};
+    struct rt_program p = {0};
+    plan_on(&x, c, device);
+    lie_across(&x, across);
+    if (rt_recipe_make(&x.source, &x.b->specs[0], NULL, &p, &err) != RT_OK)
+        fail_msg("%s", err.message);
+    assert_int_equal(count_stages(&p, "preattend_sums."), parts ? 1 : 0);
+    if (parts) {
+        const struct rt_stage *sums = &p.stages[stage_at(&p, "preattend_sums.0")];
+        struct rt_preattend_sums_params params;
+        memcpy(&params, sums->work->launch.params, sizeof(params));
+        assert_int_equal(params.sums.parts, parts);
+        assert_true(params.sums.kv_a == params.sums.q_a + 1536);
+        assert_true(inside((uintptr_t)params.sums.q_a, &x.b->placement));
+    }
+    rt_program_free(&p);
+    forget(&x);
+}
+
+static void test_cut(void **state)
+{
+    (void)state;
+    struct rt_config c = block_config();
+    c.batch_sizes[0] = 64;
+    c.batch_size_count = 1;
+    c.projections = RT_PROJECTIONS_OWN;
+    check_cut(&c, "h200", 0, 4);
+    check_cut(&c, "h200", 1u << RT_WEIGHT_KV_A, 0);
+    check_cut(&c, "h200", 1u << RT_WEIGHT_Q_B, 4);
+    check_cut(&c, "a100", 0, 0);
+    c.kv_layout = RT_KV_FP8_TENSOR;
+    check_cut(&c, "h200", 0, 0);
+    c.kv_layout = RT_KV_BF16;
+    c.batch_sizes[0] = 16;
+    check_cut(&c, "h200", 0, 0);
+    c.batch_sizes[0] = 72;
+    check_cut(&c, "h200", 0, 0);
+}
+
 /* ---- listed keys ----------------------------------------------------------------------------- */
 
 static uint32_t is_early(const struct rt_program *p, const char *label)
@@ -405,10 +456,15 @@ static void test_listed_blocks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_masks_are_whole), cmocka_unit_test(test_listed_blocks),
-        cmocka_unit_test(test_shared_node),     cmocka_unit_test(test_weights_lie_as_they_do),
-        cmocka_unit_test(test_sm90_by_name),    cmocka_unit_test(test_wide_norm),
-        cmocka_unit_test(test_branches),        cmocka_unit_test(test_beside),
+        cmocka_unit_test(test_masks_are_whole),
+        cmocka_unit_test(test_listed_blocks),
+        cmocka_unit_test(test_shared_node),
+        cmocka_unit_test(test_weights_lie_as_they_do),
+        cmocka_unit_test(test_sm90_by_name),
+        cmocka_unit_test(test_wide_norm),
+        cmocka_unit_test(test_branches),
+        cmocka_unit_test(test_beside),
+        cmocka_unit_test(test_cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -332,11 +332,12 @@ static void test_project_blocks(void **state)
     assert_int_equal(expect_project(&h200, &keys, RT_BACKEND_AUTO, across16).parts, 132);
 }
 
-/* More vectors than few: as large a tile as leaves most SMs one. */
+/* More vectors than few: the more of them, the fewer blocks may read them all. */
 static void test_project_many(void **state)
 {
     (void)state;
     const struct rt_project_params q_b = product(32, 1536, 3072, 0);
+    const struct rt_project_params q_b64 = product(64, 1536, 3072, 0);
     const struct rt_project_params out = product(17, 2048, 7168, 0);
     const struct rt_project_params two = product(64, 7168, 1536, 576);
     struct rt_project_params values = product(33, 512, 128, 0),
@@ -347,14 +348,34 @@ static void test_project_many(void **state)
     struct rt_variant choice =
         expect_project(&h200, &q_b, RT_BACKEND_AUTO, "rt_project_sm90_many64x32");
     assert_int_equal(choice.parts, 96);
+    choice = expect_project(&h200, &q_b64, RT_BACKEND_AUTO, "rt_project_sm90_many64x64");
+    assert_int_equal(choice.parts, 48);
     choice = expect_project(&h200, &out, RT_BACKEND_SM90, "rt_project_sm90_many64x64");
     assert_int_equal(choice.parts, 112);
-    (void)expect_project(&h200, &two, RT_BACKEND_AUTO, "rt_project_sm90_many64x32");
+    (void)expect_project(&h200, &two, RT_BACKEND_AUTO, "rt_project_sm90_many64x64");
     choice = expect_project(&h200, &values, RT_BACKEND_AUTO, "rt_project_sm90_many64x32");
     assert_int_equal(choice.parts, 64);
     (void)expect_project(&h200, &keys, RT_BACKEND_AUTO, "rt_project_sm90_many64x64_across");
     (void)expect_project(&h200, &out, RT_BACKEND_GENERIC, "rt_project");
     (void)expect_project(&l40, &out, RT_BACKEND_AUTO, "rt_project");
+}
+
+/* As many parts of k as leave no SM idle, and no more: of these rows, of that many numbers. */
+static void test_project_parts(void **state)
+{
+    (void)state;
+    static const uint16_t number;
+    const struct {
+        uint32_t k, rows[2], parts;
+    } cases[] = {{7168, {1536, 576}, 4},   {7168, {1536, 640}, 2}, {7168, {64 * 66, 0}, 2},
+                 {7168, {64 * 132, 0}, 1}, {512, {64, 0}, 4},      {256, {64, 0}, 2},
+                 {384, {64, 0}, 1},        {136, {64, 0}, 1}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct rt_project_params p = product(64, cases[i].k, cases[i].rows[0], cases[i].rows[1]);
+        assert_int_equal(rt_project_parts(&h200, &p), cases[i].parts);
+        p.w[0].bias = &number;
+        assert_int_equal(rt_project_parts(&h200, &p), 1);
+    }
 }
 
 /* auto falls back and says why, generic takes it, sm90 is refused in the same words. */
@@ -493,6 +514,7 @@ int main(void)
         cmocka_unit_test(test_project_blocks),
         cmocka_unit_test(test_project_falls_back),
         cmocka_unit_test(test_project_many),
+        cmocka_unit_test(test_project_parts),
         cmocka_unit_test(test_no_product),
         cmocka_unit_test(test_refused_requests),
         cmocka_unit_test(test_choices_exist),
