@@ -45,13 +45,13 @@ void bench_report_head(const struct bench_report *report)
     if (strcmp(report->layout, "bf16") != 0)
         printf("KV caches of layout %s\n", report->layout);
     printf("layer: attend and its reduction, KV of every layer cold; +append: with an append "
-           "before it;\n"
+           "%sbefore it;\n"
            "sustained: in steps of %u layers back to back, J: what such a step uses\n"
            "sched, append: a node of a chain; step: %u layers by rt_step, other: what of it is "
            "not attention;\n"
            "floor: of an H200; peer/ours: FlashMLA's time on the card that the list names / ours, "
            "above 1 is faster\n",
-           RT_MEASURE_SUSTAIN_LAYERS, WHOLE_STEP_LAYERS);
+           report->topk ? "and a schedule " : "", RT_MEASURE_SUSTAIN_LAYERS, WHOLE_STEP_LAYERS);
     printf("%-24s %-34s %5s | %9s %9s %8s %9s %6s %6s | %10s %8s | %6s %6s | %7s %6s\n", "shape",
            "backend/kernel", "parts", "layer", "sustained", "J", "+append", "sched", "append",
            "step", "other", "TFLOPS", "GB/s", "/floor", "peer");

@@ -11,16 +11,20 @@
 /* Stages in a chain of schedules or appends: the cost of launching a graph is a part this small. */
 #define CHAIN 64u
 
-/* What a chain is made of: `count` links, each an append, an attend with its reduction, or both. */
+/* What a chain is made of: `count` links, each an append, an attend with its reduction, or both;
+ * over lists with their schedule between, as in every layer of a step. */
 enum link { LINK_ATTEND, LINK_APPEND_ATTEND, LINK_SCHEDULE, LINK_APPEND };
 
 static enum rt_status add_link(const struct rt_rig *rig, enum link link, uint32_t layer,
                                struct rt_program *p)
 {
+    const bool of_layer = link == LINK_APPEND_ATTEND;
     if (link == LINK_SCHEDULE)
         return rt_rig_add_schedule(rig, RT_RIG_TIMED, p);
-    if (link == LINK_APPEND || link == LINK_APPEND_ATTEND)
+    if (link == LINK_APPEND || of_layer)
         RT_TRY(rt_rig_add_append(rig, layer, p));
+    if (of_layer && rig->params->topk)
+        RT_TRY(rt_rig_add_schedule(rig, RT_RIG_TIMED, p));
     return link == LINK_APPEND ? RT_OK : rt_rig_add_attend(rig, RT_RIG_TIMED, layer, p);
 }
 

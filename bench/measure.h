@@ -91,10 +91,12 @@ struct rt_measure_attention_result {
     uint32_t layers;      /* of the graphs below */
     uint64_t layer_bytes; /* one layer's KV pool */
 
-    double layer_ns;         /* (attend, reduce) of every layer: graph time / layers */
-    double append_attend_ns; /* (append, attend, reduce) of every layer: graph time / layers */
-    double schedule_ns;      /* 64 schedules in a chain: graph time / 64 */
-    double append_ns;        /* 64 appends in a chain, to one layer after the other: likewise */
+    double layer_ns; /* (attend, reduce) of every layer: graph time / layers */
+    /* (append, attend, reduce) of every layer, of listed keys with a schedule behind the append, as
+     * a layer of a step has it: graph time / layers */
+    double append_attend_ns;
+    double schedule_ns; /* 64 schedules in a chain: graph time / 64 */
+    double append_ns;   /* 64 appends in a chain, to one layer after the other: likewise */
     /* With sustain_ms: (attend, reduce) of a layer in steps of RT_MEASURE_SUSTAIN_LAYERS, replayed
      * back to back for about so long; the mean of the second half. What such a step uses, by the
      * device's counter; 0: there is none, and why_no_energy says why. */

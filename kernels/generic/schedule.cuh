@@ -13,7 +13,8 @@
  *   part warps                             -A-               -B- search -> cut -> record
  *
  *   barrier   makes visible                             and frees
- *   0         blank, before some warps leave            -
+ *   0         blank                                     -
+ *   counted   blocks of rows, where they are counted    -  (warps with nothing to do leave)
  *   A         warp_cost, warp_rows, warp_most           -
  *   B         start, row                                -
  *   C         warp_slots                                -  (part warps have left)
@@ -108,18 +109,28 @@ static __device__ __forceinline__ uint32_t first_part(void)
     return (WARPS - 1 - threadIdx.x / RT_WARP_LANES) * WARP_PARTS;
 }
 
-static __device__ __forceinline__ struct lane_rows load_rows(const struct rt_schedule_params &p)
-{
-    struct lane_rows mine = {.first = threadIdx.x * LANE_ROWS, .blocks = {}};
-    int32_t length[LANE_ROWS];
+/* Rows whose lengths are there. */
+struct stored_rows {
+    static constexpr bool COUNTS = false;
+    const struct rt_schedule_params &p;
+
+    __device__ __forceinline__ void count(uint16_t *) const
+    {
+    }
+
+    __device__ __forceinline__ struct lane_rows load(const uint16_t *) const
+    {
+        struct lane_rows mine = {.first = threadIdx.x * LANE_ROWS, .blocks = {}};
+        int32_t length[LANE_ROWS];
 #pragma unroll
-    for (uint32_t i = 0; i < LANE_ROWS; i++)
-        length[i] = mine.first + i < p.rows.count ? p.rows.length[mine.first + i] : 0;
+        for (uint32_t i = 0; i < LANE_ROWS; i++)
+            length[i] = mine.first + i < p.rows.count ? p.rows.length[mine.first + i] : 0;
 #pragma unroll
-    for (uint32_t i = 0; i < LANE_ROWS; i++)
-        mine.blocks[i] = ((uint32_t)max(length[i], 0) + RT_BLOCK_TOKENS - 1) / RT_BLOCK_TOKENS;
-    return mine;
-}
+        for (uint32_t i = 0; i < LANE_ROWS; i++)
+            mine.blocks[i] = ((uint32_t)max(length[i], 0) + RT_BLOCK_TOKENS - 1) / RT_BLOCK_TOKENS;
+        return mine;
+    }
+};
 
 template <typename Sum>
 static __device__ __forceinline__ Sum row_cost(const struct rt_schedule_params &p, uint32_t blocks)
@@ -435,8 +446,14 @@ static __device__ __forceinline__ bool plan(const struct rt_schedule_params &p,
     return true;
 }
 
-/* The work of one block of RT_SCHEDULE_THREADS threads, waiting for its predecessor included. */
-static __device__ __forceinline__ void schedule_block(const struct rt_schedule_params &p)
+/*
+ * The work of one block of RT_SCHEDULE_THREADS threads, waiting for its predecessor included. Rows
+ * that have to be counted first all threads count, and leave their blocks where the board has rows
+ * behind A; who counts has triggered.
+ */
+template <class ROWS>
+static __device__ __forceinline__ void schedule_block(const struct rt_schedule_params &p,
+                                                      const ROWS &rows)
 {
     __shared__ __align__(16) unsigned char memory[sizeof(board<uint64_t>)];
     void *base = rt_settle_shared(memory);
@@ -453,13 +470,17 @@ static __device__ __forceinline__ void schedule_block(const struct rt_schedule_p
     rt_settle(parts.inverse);
     __syncthreads(); /* 0 */
     rt_pdl_wait();
-    rt_pdl_launch_dependents();
+    if (!ROWS::COUNTS)
+        rt_pdl_launch_dependents();
+    rows.count(narrow.row);
+    if (ROWS::COUNTS)
+        __syncthreads();
     if (idle)
         return;
     if (threadIdx.x == 0 && p.rows.count == 0)
         p.schedule.num_splits[0] = 0;
 
-    const struct lane_rows mine = load_rows(p);
+    const struct lane_rows mine = rows.load(narrow.row);
     if (fits && plan(p, mine, row_warps, parts, narrow))
         return;
     __syncthreads(); /* D */
