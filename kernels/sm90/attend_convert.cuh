@@ -248,10 +248,10 @@ template <class SHAPE> struct rt_sm90_conversion {
      * the swizzle's bits, 16 times (vector ^ key) % 8: keys of a pass are lower bits of those of
      * all passes, so what a pass adds to them it turns over.
      */
-    template <bool MULTIPLIES>
-    __device__ __forceinline__ void store_chunk(uint32_t stage, int chunk, uint32_t lane,
-                                                const uint4 (&from)[CHUNK],
-                                                const uint32_t (&factor)[CHUNK]) const
+    template <bool MULTIPLIES, int FIRST, int END>
+    __device__ __forceinline__ void store_passes(uint32_t stage, int chunk, uint32_t lane,
+                                                 const uint4 (&from)[CHUNK],
+                                                 const uint32_t (&factor)[CHUNK]) const
     {
         const uint32_t row =
             warp * WARP_KEYS + key_of(lane, 0) + chunk % HALF_CHUNKS * CHUNK * PASS_KEYS;
@@ -259,7 +259,7 @@ template <class SHAPE> struct rt_sm90_conversion {
             (uint32_t)(room.vector(stage, chunk / HALF_CHUNKS, row, vector(lane) * 2) -
                        room.stages);
 #pragma unroll
-        for (int i = 0; i < CHUNK; i++) {
+        for (int i = FIRST; i < END; i++) {
             const uint32_t key = i * PASS_KEYS, turned = key % 8 * 16;
             unsigned char *to = room.stages + key / 8 * SHAPE::GROUP_BYTES + key % 8 * 128;
             *(uint4 *)(to + (first ^ turned)) =
@@ -278,12 +278,22 @@ template <class SHAPE> struct rt_sm90_conversion {
         uint32_t factor[CHUNK] = {};
         if (units.multiplies)
             find_factors(units, lane, chunk, factor);
+        convert_passes<0, CHUNK>(units.multiplies, stage, chunk, from, factor);
+    }
+
+    /* Of the chunk's passes those from FIRST to END. */
+    template <int FIRST, int END>
+    __device__ __forceinline__ void convert_passes(bool multiplies, uint32_t stage, int chunk,
+                                                   const uint4 (&from)[CHUNK],
+                                                   const uint32_t (&factor)[CHUNK]) const
+    {
+        const uint32_t lane = my_lane();
         if (!is_fp8(lane, chunk / HALF_CHUNKS))
             return;
-        if (units.multiplies)
-            store_chunk<true>(stage, chunk, lane, from, factor);
+        if (multiplies)
+            store_passes<true, FIRST, END>(stage, chunk, lane, from, factor);
         else
-            store_chunk<false>(stage, chunk, lane, from, factor);
+            store_passes<false, FIRST, END>(stage, chunk, lane, from, factor);
     }
 
     /* bf16 as f16 of the key's unit. */

@@ -162,7 +162,9 @@ struct rt_sm90_shape {
     static constexpr int TILES = RT_ATTEND_SM90_TILES(D_QK);
     /* Boxes are asked for by three warps: either half's, and those of what is no value. */
     static constexpr bool PARTED = BY == RT_SM90_BY_BOXES && TILE_ROWS == 64;
-    static constexpr int PIECE = PARTED ? RT_ATTEND_SM90_PIECE(TILE_ROWS, D_QK) : 64;
+    /* Keys that are given back by themselves. Warps that gather bf16 lose by it. */
+    static constexpr int PIECE =
+        PARTED || LOADING_WARPS == 8 ? RT_ATTEND_SM90_PIECE(TILE_ROWS, D_QK) : 64;
     static constexpr bool IN_PIECES = PIECE < 64;
     /* By two tiles of a cluster, each of which brings one piece of two. */
     static constexpr bool SHARED = SHARED_;

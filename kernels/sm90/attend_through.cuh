@@ -8,16 +8,17 @@
  * registers while workers still read the half of the stage that they go to, and become f16 on their
  * way into it; so does what is no value, or stays bf16.
  *
- *   half 0 (j)    load │ wait for the half │ convert, tell
- *   half 1 (j)    load │ wait for the half │ convert, tell
+ *   half 0 (j)    wait for it │ convert passes, and load half 1's in their place    │ tell
+ *   half 1 (j)    wait for it │ likewise, half 0's of j + 1; what is no value: store │ tell
  *   behind j      a step towards the next four blocks, whose keys have a lane each: entry │ page │
  *                 place, and L2 is asked for all of them
  *
- * A scheduler has two such warps, one of which converts while the other waits. There are registers
- * for half a block on its way and no more: what the compiler has to keep elsewhere it keeps behind
- * L2, since shared memory leaves L1 hardly any room, and waits for it. So little is remembered:
- * places are found once in four blocks, while others are brought, and what a warp knows of its
- * segment is in the desk.
+ * A scheduler has two such warps, one of which converts while the other waits. The first 32 keys
+ * are those of warps 0 to 3, who need not wait for workers to leave the others'. There are
+ * registers for half a block on its way and no more: what the compiler has to keep elsewhere it
+ * keeps behind L2, since shared memory leaves L1 hardly any room, and waits for it. So little is
+ * remembered: places are found once in four blocks, while others are brought, and what a warp
+ * knows of its segment is in the desk.
  */
 #include "kernels/device/ptx/load_l2.cuh"
 #include "kernels/device/ptx/pdl.cuh"
@@ -169,15 +170,17 @@ template <class SHAPE> struct rt_sm90_through : rt_sm90_conversion<SHAPE> {
 
     /* ---- loads ---- */
 
-    __device__ __forceinline__ void load_half(int of_four, int half, uint4 (&to)[CHUNK]) const
+    /* Of a half's passes those from FIRST to END. */
+    template <int FIRST, int END>
+    __device__ __forceinline__ void load_passes(int of_four, int half, uint4 (&to)[CHUNK]) const
     {
         const uint32_t lane = base::my_lane(), at = half * base::HALF + base::vector(lane) * 16;
         const unsigned char *from[CHUNK];
 #pragma unroll
-        for (int i = 0; i < CHUNK; i++)
+        for (int i = FIRST; i < END; i++)
             from[i] = row(of_four, base::key_of(lane, i));
 #pragma unroll
-        for (int i = 0; i < CHUNK; i++)
+        for (int i = FIRST; i < END; i++)
             to[i] = rt_load_l2_16(from[i] + at);
     }
 
@@ -226,9 +229,26 @@ template <class SHAPE> struct rt_sm90_through : rt_sm90_conversion<SHAPE> {
 
     /* ---- a block ---- */
 
-    __device__ __forceinline__ void wait_for(uint32_t j, int half) const
+    /* For all keys of the half to be left. */
+    __device__ __forceinline__ void wait_for_all(uint32_t j, int half) const
     {
         rt_mbarrier_wait(&room.desk.kv_empty[j % SHAPE::STAGES][half], (j / SHAPE::STAGES & 1) ^ 1);
+    }
+
+    /* This warp's keys are those that are given back first. */
+    __device__ __forceinline__ bool is_early(void) const
+    {
+        return SHAPE::IN_PIECES && warp * WARP_KEYS < SHAPE::PIECE;
+    }
+
+    /* For this warp's keys of the half to be left. */
+    __device__ __forceinline__ void wait_for(uint32_t j, int half) const
+    {
+        uint64_t *empty = &room.desk.kv_empty[j % SHAPE::STAGES][half];
+        if constexpr (SHAPE::IN_PIECES)
+            if (is_early())
+                empty = &room.desk.kv_early[j % SHAPE::STAGES][half];
+        rt_mbarrier_wait(empty, (j / SHAPE::STAGES & 1) ^ 1);
     }
 
     /* bf16 that values have share the key's unit. */
@@ -244,11 +264,9 @@ template <class SHAPE> struct rt_sm90_through : rt_sm90_conversion<SHAPE> {
         return this->find_units(of, most);
     }
 
-    /* Half 1 and what comes with it. */
-    __device__ __forceinline__ void load_last(int of_four, uint4 (&from)[CHUNK],
-                                              uint4 (&rest)[base::REST_PASSES]) const
+    /* Beside half 1. */
+    __device__ __forceinline__ void load_last(int of_four, uint4 (&rest)[base::REST_PASSES]) const
     {
-        load_half(of_four, 1, from);
         if (this->rest_is_bf16())
             load_rest(of_four, rest);
         else if (HAS_REST)
@@ -257,37 +275,61 @@ template <class SHAPE> struct rt_sm90_through : rt_sm90_conversion<SHAPE> {
 
     /* Both workers have left the stage then, weights too. */
     __device__ __forceinline__ void put_last(uint32_t j, const struct rt_sm90_key_units &units,
-                                             const uint4 (&from)[CHUNK],
                                              const uint4 (&rest)[base::REST_PASSES]) const
     {
         const uint32_t stage = j % SHAPE::STAGES;
-        wait_for(j, 1);
-        this->convert_chunk(units, stage, 1, from);
+        if (HAS_REST && is_early()) {
+            wait_for_all(j, 0);
+            wait_for_all(j, 1);
+        }
         if (HAS_REST && !this->rest_is_bf16())
             widen_rest(stage, rest[0]);
         else if (HAS_REST)
             keep_rest(stage, rest);
         else if (this->rest_is_bf16())
             this->put_rest(units, stage, rest);
-        this->tell(stage, 1);
     }
 
-    __device__ __forceinline__ void bring(uint32_t j, int of_four) const
+    /* A half of block j, out of registers that then get a half of the block `next` of the four. */
+    __device__ __forceinline__ void turn(uint32_t j, int half,
+                                         const struct rt_sm90_key_units &units, int next,
+                                         int next_half, uint4 (&keys)[CHUNK]) const
+    {
+        constexpr int MIDDLE = CHUNK / 2;
+        const uint32_t stage = j % SHAPE::STAGES;
+        uint32_t factor[CHUNK] = {};
+        if (units.multiplies)
+            this->find_factors(units, base::my_lane(), half, factor);
+        base::template convert_passes<0, MIDDLE>(units.multiplies, stage, half, keys, factor);
+        load_passes<0, MIDDLE>(next, next_half, keys);
+        base::template convert_passes<MIDDLE, CHUNK>(units.multiplies, stage, half, keys, factor);
+        load_passes<MIDDLE, CHUNK>(next, next_half, keys);
+    }
+
+    /* Block j, whose half 0 and scales are in registers or on their way; in their place the next
+     * one's. */
+    __device__ __forceinline__ void bring(uint32_t j, int of_four, uint4 (&keys)[CHUNK],
+                                          struct rt_sm90_quant_key &scales)
     {
         const uint32_t stage = j % SHAPE::STAGES;
-        const struct rt_sm90_quant_key of = scales_of(of_four);
-        uint4 from[CHUNK], last[CHUNK], rest[base::REST_PASSES] = {};
-        load_half(of_four, 0, from);
-        const struct rt_sm90_key_units units = units_of(of, of_four);
+        const struct rt_sm90_key_units units = units_of(scales, of_four);
         const uint32_t found =
             base::find_found(place) >> of_four * WARP_KEYS & ((1u << WARP_KEYS) - 1);
+        uint4 rest[base::REST_PASSES] = {};
         wait_for(j, 0);
         this->mark_units(stage, units);
         this->mark_found(stage, found);
-        this->convert_chunk(units, stage, 0, from);
+        turn(j, 0, units, of_four, 1, keys);
         this->tell(stage, 0);
-        load_last(of_four, last, rest);
-        put_last(j, units, last, rest);
+        load_last(of_four, rest);
+        const int next = (of_four + 1) % BLOCKS;
+        if (next == 0)
+            take_ahead();
+        scales = scales_of(next);
+        wait_for(j, 1);
+        turn(j, 1, units, next, 0, keys);
+        put_last(j, units, rest);
+        this->tell(stage, 1);
     }
 
     /* ---- a part ---- */
@@ -314,15 +356,19 @@ template <class SHAPE> struct rt_sm90_through : rt_sm90_conversion<SHAPE> {
         const auto &walk = room.desk.walk[warp];
         if (n == 0 || blocks == 0)
             bring_query(n, row);
-        if (blocks > 0)
-            find_four(key);
+        if (blocks == 0)
+            return;
+        find_four(key);
+        if (key + 64 > walk.settled)
+            wait_for_predecessor();
+        uint4 keys[CHUNK];
+        struct rt_sm90_quant_key scales = scales_of(0);
+        load_passes<0, CHUNK>(0, 0, keys);
 #pragma unroll 1
         for (int i = 0; i < walk.blocks; i++) {
-            if (i % BLOCKS == 0 && i > 0)
-                take_ahead();
-            if (walk.key + 64 * i + 64 > walk.settled)
-                wait_for_predecessor();
-            bring(block++, i % BLOCKS);
+            if (walk.key + 64 * i + 128 > walk.settled)
+                wait_for_predecessor(); /* the next one is asked for */
+            bring(block++, i % BLOCKS, keys, scales);
             if (i == 0 && walk.number > 0)
                 bring_query(walk.number, walk.next - 1);
             look_ahead(walk.key + 64 * (i - i % BLOCKS + BLOCKS), i % BLOCKS);
