@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tools/rank_crew.h"
 
+#include "replayrt/ranks.h"
 #include "tools/complain.h"
 
 #include <errno.h>
@@ -27,71 +28,15 @@ static const char *folder(void)
 
 /* ---- a launcher's ---------------------------------------------------------------------------- */
 
-/* False after a message: it is there and no number up to `most`. */
-static bool read_number(const char *name, uint32_t most, uint32_t *out)
+static bool join(const struct rt_ranks_launch *launch, struct rank_crew *crew)
 {
-    const char *const text = getenv(name);
-    char *end = NULL;
-    errno = 0;
-    const unsigned long value = text && *text >= '0' && *text <= '9' ? strtoul(text, &end, 10) : 0;
-    if (!end || *end || errno || value > most) {
-        complain("%s=%s in the environment: expected a number from 0 to %" PRIu32, name,
-                 text ? text : "", most);
+    if (launch->ranks != crew->ranks) {
+        complain("--ranks %" PRIu32 ", but this is %s", crew->ranks, launch->said);
         return false;
     }
-    *out = (uint32_t)value;
-    return true;
-}
-
-/* What launchers say of a rank. */
-static const struct launcher {
-    const char *rank, *size, *local_size;
-} launchers[] = {
-    {"RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"},                                     /* torchrun */
-    {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"}, /* Open MPI */
-    {"PMI_RANK", "PMI_SIZE", "MPI_LOCALNRANKS"},                                    /* MPICH */
-};
-
-/* The first that has said something; null: nobody has. */
-static const struct launcher *find_launcher(void)
-{
-    for (size_t i = 0; i < sizeof(launchers) / sizeof(launchers[0]); i++)
-        if (getenv(launchers[i].rank))
-            return &launchers[i];
-    return NULL;
-}
-
-/* A name that all ranks come to and nobody else: the port is the launcher's alone as long as it
- * runs. mpirun gives none, but what starts the ranks of a machine is one process. */
-static bool name_meeting(const struct launcher *by, struct rank_crew *crew)
-{
-    uint32_t port = 0;
-    const bool has_port = by == launchers || getenv("MASTER_PORT");
-    if (has_port && !read_number("MASTER_PORT", UINT16_MAX, &port))
-        return false;
-    (void)snprintf(crew->path, sizeof(crew->path), "%s/replayrt-%ld-%s%ld", folder(),
-                   (long)getuid(), has_port ? "" : "of-", has_port ? (long)port : (long)getppid());
-    return true;
-}
-
-static bool join(const struct launcher *by, uint32_t ranks, struct rank_crew *crew)
-{
-    uint32_t world = 0, here = 0;
-    if (!read_number(by->size, UINT32_MAX, &world) ||
-        !read_number(by->rank, UINT32_MAX, &crew->rank) || !name_meeting(by, crew))
-        return false;
-    if (getenv(by->local_size) && !read_number(by->local_size, UINT32_MAX, &here))
-        return false;
-    if (here && here != world) {
-        complain("%s=%" PRIu32 " of %s=%" PRIu32 ": ranks are of one machine", by->local_size, here,
-                 by->size, world);
-        return false;
-    }
-    if (world != ranks || crew->rank >= world) {
-        complain("--ranks %" PRIu32 ", but this is %s=%" PRIu32 " of %s=%" PRIu32, ranks, by->rank,
-                 crew->rank, by->size, world);
-        return false;
-    }
+    crew->rank = launch->rank;
+    crew->device = launch->device;
+    (void)snprintf(crew->path, sizeof(crew->path), "%s", launch->path);
     return true;
 }
 
@@ -116,7 +61,7 @@ static bool start(struct rank_crew *crew)
             return false;
         }
         if (pid == 0) {
-            crew->rank = rank;
+            crew->rank = crew->device = rank;
             crew->started_count = 0;
             return be_silent();
         }
@@ -141,22 +86,19 @@ bool rank_crew_begin(uint32_t ranks, struct rank_crew *crew)
         complain("the environment has no room for NCCL_GRAPH_MIXING_SUPPORT: %s", strerror(errno));
         return false;
     }
-    const struct launcher *const by = find_launcher();
-    crew->launched = by != NULL;
-    return by ? join(by, ranks, crew) : start(crew);
-}
-
-/* Of ranks that were started here all see the same GPUs. */
-static bool sees_one_alone(const struct rank_crew *crew)
-{
-    const char *const visible = crew->launched ? getenv("CUDA_VISIBLE_DEVICES") : NULL;
-    return visible && *visible && !strchr(visible, ',');
+    struct rt_ranks_launch launch = {.struct_size = sizeof(launch)};
+    struct rt_error error = {.status = RT_OK};
+    if (rt_ranks_launched(getenv, &launch, &error) != RT_OK) {
+        complain("%s", error.message);
+        return false;
+    }
+    return launch.ranks ? join(&launch, crew) : start(crew);
 }
 
 void rank_crew_device(const struct rank_crew *crew, char *device, size_t bytes)
 {
     if (strcmp(device, "host") != 0)
-        (void)snprintf(device, bytes, "cuda:%" PRIu32, sees_one_alone(crew) ? 0 : crew->rank);
+        (void)snprintf(device, bytes, "cuda:%" PRIu32, crew->device);
 }
 
 /* False: it is still there. status: its exit status; -1 where there is nobody to wait for. */

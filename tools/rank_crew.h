@@ -4,8 +4,7 @@
 
 /*
  * The ranks of a command: processes that it starts itself, or those that a launcher has started, of
- * which it is one. torchrun and its like say so in RANK, WORLD_SIZE and MASTER_PORT, mpirun in
- * Open MPI's OMPI_COMM_WORLD_RANK and _SIZE, or MPICH's PMI_RANK and PMI_SIZE.
+ * which it is one (rt_ranks_launched).
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -16,8 +15,8 @@
 
 struct rank_crew {
     uint32_t rank, ranks; /* this process; ranks 0: there are none */
-    bool launched;        /* by somebody else */
-    pid_t first;          /* of our own: rank 0's process */
+    uint32_t device;      /* ordinal of this rank's GPU */
+    pid_t first;          /* of our own: rank 0's process; 0: a launcher has started them */
     char path[96];        /* where they meet */
     pid_t started[RANK_CREW_MOST];
     uint32_t started_count; /* by rank 0, which waits for them */
@@ -27,8 +26,7 @@ struct rank_crew {
  * False after a message on stderr. Nothing may have been opened or started before. */
 bool rank_crew_begin(uint32_t ranks, struct rank_crew *crew);
 /* This rank's device, in the place of what was asked for: the host as it is, or else a GPU of its
- * own, cuda:RANK; but cuda:0 where a launcher has left each of its ranks one alone to see, in
- * CUDA_VISIBLE_DEVICES. */
+ * own. */
 void rank_crew_device(const struct rank_crew *crew, char *device, size_t bytes);
 /* Rank 0 waits for those that it started, after having ended them where it has failed itself; who
  * does not end, is stopped or stuck, is killed. False after a message on stderr: one of them has

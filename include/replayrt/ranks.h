@@ -73,6 +73,25 @@ RT_API enum rt_status rt_ranks_create(const struct rt_ranks_params *params, rt_r
  */
 RT_API enum rt_status rt_ranks_destroy(rt_ranks **ranks);
 
+/* What has started this process as one of several, if anything has. */
+struct rt_ranks_launch {
+    uint32_t struct_size;
+    uint32_t rank, ranks; /* ranks 0: nothing has; all else is 0 then, too */
+    uint32_t device;      /* ordinal of its GPU: its rank, or 0 where it sees one GPU alone */
+    char path[96];        /* where its ranks meet: rt_ranks_params.path */
+    char said[80];        /* for messages: "RANK=0 of WORLD_SIZE=2" */
+};
+/*
+ * As the environment tells: torchrun's RANK, WORLD_SIZE and MASTER_PORT, Open MPI's
+ * OMPI_COMM_WORLD_RANK and _SIZE or MPICH's PMI_RANK and PMI_SIZE, in this order. Ranks of mpirun
+ * meet by MASTER_PORT where that is set, and else by the process that has started them. A GPU alone
+ * is one entry in CUDA_VISIBLE_DEVICES. Meets nobody. The library itself reads no environment:
+ * `environment` is getenv, or what stands for it.
+ * RT_ERR_INVALID where a variable is no number, or ranks are of more than one machine.
+ */
+RT_API enum rt_status rt_ranks_launched(char *(*environment)(const char *name),
+                                        struct rt_ranks_launch *out, struct rt_error *error);
+
 struct rt_ranks_info {
     uint32_t struct_size;
     uint32_t rank, ranks;
