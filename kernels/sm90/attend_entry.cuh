@@ -111,6 +111,23 @@ static __device__ __forceinline__ void rt_sm90_divide(const typename SHAPE::para
     }
 }
 
+/* By warps that will ask for boxes, or have nothing else to do. */
+template <class SHAPE>
+static __device__ __forceinline__ void rt_sm90_prefetch_maps(const typename SHAPE::params &all)
+{
+    constexpr bool HAS_REST = SHAPE::TILES > SHAPE::V_TILES;
+    if constexpr (SHAPE::BY == RT_SM90_BY_BOXES) {
+        if (threadIdx.x == 64)
+            rt_tma_prefetch_map(&all.kv_map);
+        if (HAS_REST && threadIdx.x == 96)
+            rt_tma_prefetch_map(&all.kv_rest_map);
+    }
+    if (threadIdx.x == 32)
+        rt_tma_prefetch_map(&all.q_map);
+    if (HAS_REST && threadIdx.x == 32)
+        rt_tma_prefetch_map(&all.q_rest_map);
+}
+
 template <class SHAPE, template <class> class MATH>
 static __device__ __forceinline__ void rt_sm90_attend(const typename SHAPE::params &all)
 {
@@ -121,12 +138,9 @@ static __device__ __forceinline__ void rt_sm90_attend(const typename SHAPE::para
     constexpr bool ASKS = (SHAPE::BYTES || SHAPE::LISTED) && SHAPE::TILE_ROWS < 64;
     const uint32_t line = ASKS ? rt_ask_for_params_line(all) : 0;
     const rt_sm90_room<SHAPE> room(rt_sm90_shared);
-    if (threadIdx.x == 0) {
-        if constexpr (SHAPE::BY == RT_SM90_BY_BOXES)
-            rt_tma_prefetch_map(&all.kv_map);
-        rt_tma_prefetch_map(&all.q_map);
+    rt_sm90_prefetch_maps<SHAPE>(all);
+    if (threadIdx.x == 0)
         rt_sm90_init_barriers<SHAPE>(room.desk);
-    }
     rt_sm90_fill_desk<SHAPE>(p, room.desk);
     if (ASKS)
         rt_settle_any(line);

@@ -101,7 +101,7 @@ template <class SHAPE> struct rt_sm90_even : rt_sm90_softmax<SHAPE, rt_sm90_byte
 #pragma unroll
         for (int i = 0; i < MINE; i += 2) {
             float2 state[2];
-            leaf_states(segment, my_row(i), state);
+            rt_sm90_leaf_states(room, segment, my_row(i), state);
 #pragma unroll
             for (int n = 0; n < 2; n++) {
                 const int row = my_row(i + n), query = this->first_query() + row;
@@ -111,21 +111,6 @@ template <class SHAPE> struct rt_sm90_even : rt_sm90_softmax<SHAPE, rt_sm90_byte
                     rt_sm90_store_lse(this->all, room, segment, row, state[n]);
             }
         }
-    }
-
-    /* Of two rows side by side. */
-    __device__ __forceinline__ void leaf_states(const struct rt_sm90_segment &segment, int row,
-                                                float2 (&state)[2]) const
-    {
-        const float2 top = *(const float2 *)&room.desk.top[(segment.blocks & 1) ^ 1][row];
-        float2 all = make_float2(0.0f, 0.0f);
-#pragma unroll
-        for (int w = 0; w < RT_SM90_WORKERS * RT_SM90_WORKER_WARPS; w++) {
-            const float2 sum = *(const float2 *)&room.desk.sum[w][row];
-            all = make_float2(all.x + sum.x, all.y + sum.y);
-        }
-        state[0] = make_float2(top.x, all.x);
-        state[1] = make_float2(top.y, all.y);
     }
 
     /* Columns that are not finite, for query rows that see why. */

@@ -15,6 +15,7 @@
 #include "kernels/device/ptx/bulk.cuh"
 #include "kernels/device/ptx/pdl.cuh"
 #include "kernels/device/ptx/tma.cuh"
+#include "kernels/device/ptx/tma_prefetch.cuh"
 #include "kernels/sm90/attend_rows.cuh"
 
 /* Where a box of keys is: its page, -1 outside of the tensor, and its first token there. */
@@ -117,6 +118,32 @@ template <class SHAPE> struct rt_sm90_loader {
         if (!waited)
             rt_pdl_wait();
         waited = true;
+    }
+
+    /* In front of block j, which has keys of the step. Of a single row and tile, whose last block
+     * is the one that all wait for, what is older comes as far as L2 meanwhile; several such blocks
+     * take from each other what they gain. */
+    __device__ __forceinline__ void wait_for_step(uint32_t j, uint32_t key)
+    {
+        if (!SHAPE::PARTED && !waited && j < SHAPE::STAGES && p.attend.rows.count == 1 &&
+            gridDim.x == 1)
+            prefetch(key);
+        wait_for_predecessor();
+    }
+
+    __device__ __forceinline__ void prefetch(uint32_t key) const
+    {
+#pragma unroll 1
+        for (uint32_t first = 0; first < 64; first += 1u << pages.box_log2) {
+            const struct rt_sm90_place at = pages.place(key + first);
+            if (rt_elect_one()) {
+                rt_tma_prefetch_5(&p.kv_map, 0, 0, 0, at.token / 8, at.page);
+                rt_tma_prefetch_5(&p.kv_map, 0, 0, SHAPE::HALF_TILES, at.token / 8, at.page);
+                if (TILES > SHAPE::V_TILES)
+                    rt_tma_prefetch_3(&p.kv_rest_map, 0, at.token, at.page);
+            }
+            __syncwarp();
+        }
     }
 
     __device__ __forceinline__ void bring_half(uint32_t j, int half, int key)
@@ -274,7 +301,7 @@ template <class SHAPE> struct rt_sm90_loader {
                 if (SHAPE::FOLDS) /* a pair may begin with any block of the row */
                     pages.advance((uint32_t)block_key);
                 if (block_key + 64 > settled)
-                    wait_for_predecessor();
+                    wait_for_step(block + (is_b ? 1 : 0), (uint32_t)block_key);
                 bring_half(block + (is_b ? 1 : 0), turn % 2, block_key);
             }
             block += blocks > 1 ? 2 : 1;

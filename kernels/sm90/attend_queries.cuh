@@ -5,6 +5,7 @@
 /* Who brings q: one of the sm_90 attend kernels' loading warps, for each segment. */
 #include "kernels/device/attend_walk.cuh"
 #include "kernels/device/ptx/pdl.cuh"
+#include "kernels/device/ptx/settle.cuh"
 #include "kernels/device/ptx/timer.cuh"
 #include "kernels/device/ptx/tma.cuh"
 #include "kernels/sm90/attend_desk.cuh"
@@ -53,26 +54,38 @@ template <class SHAPE> struct rt_sm90_queries {
         __syncwarp();
     }
 
-    /* Of that row, the `n`-th that is brought, once the one before it is done with its own. */
-    __device__ __forceinline__ void bring(uint32_t n, int row) const
+    /* What can be done before q is there: room for it, and what its barrier expects. Returns the
+     * row's number in the maps. `n`: rows brought before. */
+    __device__ __forceinline__ int prepare(uint32_t n, int row) const
+    {
+        rt_mbarrier_wait(&room.desk.q_empty, (n & 1) ^ 1);
+        if (all.q_even && rt_elected())
+            rt_mbarrier_arrive_expect(&room.desk.q_full, SHAPE::TILES * SHAPE::Q_TILE_BYTES);
+        return (int)KEYS::in_map(all, row);
+    }
+
+    __device__ __forceinline__ void ask(int row, int in_map) const
     {
         uint64_t *full = &room.desk.q_full;
-        rt_mbarrier_wait(&room.desk.q_empty, (n & 1) ^ 1);
-        if (!all.q_even)
-            copy(row);
-        if (!rt_elected())
-            return;
         if (!all.q_even) {
-            rt_mbarrier_arrive(full);
-            return;
+            copy(row);
+            if (rt_elected())
+                rt_mbarrier_arrive(full);
+        } else if (rt_elect_one()) {
+            const uint64_t policy = rt_tma_evict_first();
+            const int query = rt_sm90_first_query<SHAPE>();
+            rt_tma_load_4(room.q, &all.q_map, full, 0, query, 0, in_map, policy);
+            if (SHAPE::TILES > SHAPE::V_TILES)
+                rt_tma_load_3(room.q + SHAPE::V_TILES * SHAPE::Q_TILE_BYTES, &all.q_rest_map, full,
+                              0, query, in_map, policy);
         }
-        const uint64_t policy = rt_tma_evict_first();
-        const int query = rt_sm90_first_query<SHAPE>(), in_map = (int)KEYS::in_map(all, row);
-        rt_mbarrier_arrive_expect(full, SHAPE::TILES * SHAPE::Q_TILE_BYTES);
-        rt_tma_load_4(room.q, &all.q_map, full, 0, query, 0, in_map, policy);
-        if (SHAPE::TILES > SHAPE::V_TILES)
-            rt_tma_load_3(room.q + SHAPE::V_TILES * SHAPE::Q_TILE_BYTES, &all.q_rest_map, full, 0,
-                          query, in_map, policy);
+        __syncwarp();
+    }
+
+    /* Of that row, once the one before it is done with its own. */
+    __device__ __forceinline__ void bring(uint32_t n, int row) const
+    {
+        ask(row, prepare(n, row));
     }
 
     __device__ __forceinline__ void stamp(void) const
@@ -82,7 +95,7 @@ template <class SHAPE> struct rt_sm90_queries {
     }
 
     /* By a warp that does nothing else. The first segment may be known before the kernel in front
-     * of this one has ended. */
+     * of this one has ended; from then until q is asked for, all else waits. */
     __device__ __forceinline__ void run(void) const
     {
         uint32_t rows = 0;
@@ -90,15 +103,18 @@ template <class SHAPE> struct rt_sm90_queries {
             const struct rt_sm90_segment segment = rt_sm90_take_segment(room.desk, n);
             const bool more = segment.row != RT_ATTEND_NONE;
             const bool wanted = more && (!SHAPE::FOLDS || (segment.marks & RT_SM90_SEGMENT_Q) != 0);
+            const int in_map = wanted ? prepare(rows, segment.row) : 0;
             if (n == 0) {
+                rt_settle((uint32_t)in_map | 1u);
                 rt_pdl_wait();
-                rt_pdl_launch_dependents();
             }
             if (wanted)
-                bring(rows, segment.row);
+                ask(segment.row, in_map);
             rows += wanted ? 1 : 0;
-            if (n == 0)
+            if (n == 0) {
+                rt_pdl_launch_dependents(); /* in front of q it would cost what all wait for */
                 stamp();
+            }
             if (!more)
                 break;
         }

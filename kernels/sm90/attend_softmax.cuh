@@ -278,17 +278,6 @@ template <class SHAPE, class BASE> struct rt_sm90_softmax : BASE {
                     make_float2(sum[i], sum[i + 1]);
     }
 
-    __device__ __forceinline__ float2 leaf_state(const struct rt_sm90_segment &segment,
-                                                 int row) const
-    {
-        const int owner = (segment.blocks & 1) ^ 1;
-        float all = 0.0f;
-#pragma unroll
-        for (int w = 0; w < RT_SM90_WORKERS * RT_SM90_WORKER_WARPS; w++)
-            all += room.desk.sum[w][row];
-        return make_float2(room.desk.top[owner][row], all);
-    }
-
     static __device__ __forceinline__ int first_query(void)
     {
         return rt_sm90_first_query<SHAPE>();

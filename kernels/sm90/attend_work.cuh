@@ -64,6 +64,47 @@ static __device__ __forceinline__ float rt_sm90_inverse(const struct rt_attend_p
     return rt_reciprocal(sum);
 }
 
+/* Maximum and sum of a query row where keys are on the wide side, all sums in one order. Behind a
+ * barrier of both. The maximum is the one that the last block's owner has left, and anything where
+ * there was no block. */
+template <class SHAPE>
+static __device__ __forceinline__ float2 rt_sm90_leaf_state(const rt_sm90_room<SHAPE> &room,
+                                                            const struct rt_sm90_segment &segment,
+                                                            int row)
+{
+    float all = 0.0f;
+#pragma unroll
+    for (int w = 0; w < RT_SM90_WORKERS * RT_SM90_WORKER_WARPS; w++)
+        all += room.desk.sum[w][row];
+    return make_float2(room.desk.top[(segment.blocks & 1) ^ 1][row], all);
+}
+
+/* Of two rows side by side. */
+template <class SHAPE>
+static __device__ __forceinline__ void rt_sm90_leaf_states(const rt_sm90_room<SHAPE> &room,
+                                                           const struct rt_sm90_segment &segment,
+                                                           int row, float2 (&state)[2])
+{
+    const float2 top = *(const float2 *)&room.desk.top[(segment.blocks & 1) ^ 1][row];
+    float2 all = make_float2(0.0f, 0.0f);
+#pragma unroll
+    for (int w = 0; w < RT_SM90_WORKERS * RT_SM90_WORKER_WARPS; w++) {
+        const float2 sum = *(const float2 *)&room.desk.sum[w][row];
+        all = make_float2(all.x + sum.x, all.y + sum.y);
+    }
+    state[0] = make_float2(top.x, all.x);
+    state[1] = make_float2(top.y, all.y);
+}
+
+/* Whether a column of the worker's becomes NaN for a query row. */
+template <class SHAPE>
+static __device__ __forceinline__ bool rt_sm90_is_spoilt(const rt_sm90_room<SHAPE> &room,
+                                                         int worker, int row, int column)
+{
+    const uint32_t mark = room.desk.spoilt[worker][column / 8] >> column % 8 * 4 & 15;
+    return room.desk.lag[row] < (int)mark;
+}
+
 /* By 0: no key was seen or the sink is all, and what the sums hold may be anything. */
 static __device__ __forceinline__ float4 rt_sm90_scaled(const float4 &x, float by)
 {
@@ -73,9 +114,11 @@ static __device__ __forceinline__ float4 rt_sm90_scaled(const float4 &x, float b
 
 /* A pair of blocks; of the segment's last one b may be missing. */
 struct rt_sm90_pair {
+    const struct rt_sm90_segment &segment;
     uint32_t first;                /* number of a in the whole part */
     int key;                       /* a's first key */
     bool has_b, is_first, is_last; /* of the segment; the last one for which q is needed */
+    bool ends;                     /* the segment's last */
 };
 
 template <class SHAPE> struct rt_sm90_worker_base {
@@ -451,8 +494,7 @@ template <class SHAPE> struct rt_sm90_worker_base {
     /* Whether a column of this worker's becomes NaN for a query row. */
     __device__ __forceinline__ bool is_spoilt(int row, int column) const
     {
-        const uint32_t mark = room.desk.spoilt[worker][column / 8] >> column % 8 * 4 & 15;
-        return room.desk.lag[row] < (int)mark;
+        return rt_sm90_is_spoilt(room, worker, row, column);
     }
 
     /* Whether all query rows of the tile see the whole block. */
@@ -483,7 +525,7 @@ template <class MATH> struct rt_sm90_worker : MATH {
                                               uint32_t begin)
     {
         const bool is_last = is_marked(segment, RT_SM90_SEGMENT_LAST);
-        struct rt_sm90_pair pair = {begin, segment.key, true, true, false};
+        struct rt_sm90_pair pair = {segment, begin, segment.key, true, true, false, false};
         this->length = segment.length;
         this->spoilt = false;
         this->begin_segment();
@@ -500,7 +542,8 @@ template <class MATH> struct rt_sm90_worker : MATH {
         }
         for (int left = segment.blocks; left > 0; left -= 2) {
             pair.has_b = left > 1;
-            pair.is_last = left <= 2 && is_last;
+            pair.ends = left <= 2;
+            pair.is_last = pair.ends && is_last;
             this->run_pair(pair);
             pair.is_first = false;
             pair.first += 2;
