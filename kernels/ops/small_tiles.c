@@ -17,7 +17,7 @@ static const struct small_tile {
     uint32_t query_rows; /* for so many at most */
     uint32_t tile_rows;
     uint32_t blocks; /* with so many of all rows at most, on MEASURED_SMS multiprocessors */
-} of_bf16[SMALL_TILE_COUNT] = {{16, 8, 96}, {32, 16, 512}, {64, 16, 256}, {128, 16, 96}},
+} of_bf16[SMALL_TILE_COUNT] = {{16, 8, 96}, {32, 16, 512}, {64, 16, 132}, {128, 16, 72}},
   of_e4m3[SMALL_TILE_COUNT] = {{16, 8, 128}, {32, 16, 512}, {64, 16, 512}, {128, 16, 256}};
 
 /* Pages of fewer tokens than a block were not measured, nor other geometries. */

@@ -53,8 +53,8 @@ static void test_limits(void **state)
     } cases[] = {
         {8, 1, 8, 8, 0, 0, 0},         {9, 1, 16, 8, 66, 96, 128},    {16, 1, 16, 8, 66, 96, 128},
         {8, 2, 16, 8, 66, 96, 128},    {17, 1, 32, 16, 66, 512, 512}, {16, 2, 32, 16, 66, 512, 512},
-        {33, 1, 64, 16, 44, 256, 512}, {64, 1, 64, 16, 33, 256, 512}, {16, 4, 64, 16, 33, 256, 512},
-        {65, 1, 64, 16, 26, 96, 256},  {128, 1, 64, 16, 16, 96, 256}, {16, 8, 64, 16, 16, 96, 256},
+        {33, 1, 64, 16, 44, 132, 512}, {64, 1, 64, 16, 33, 132, 512}, {16, 4, 64, 16, 33, 132, 512},
+        {65, 1, 64, 16, 26, 72, 256},  {128, 1, 64, 16, 16, 72, 256}, {16, 8, 64, 16, 16, 72, 256},
         {128, 2, 64, 64, 0, 0, 0},
     };
     static const enum rt_kv_layout layouts[] = {RT_KV_BF16, RT_KV_FP8_TENSOR, RT_KV_V32};
@@ -122,7 +122,7 @@ static void test_operators(void **state)
     (void)state;
     static const struct {
         uint32_t batch, blocks, tile_rows;
-    } cases[] = {{4, 256, 16}, {4, 257, 64}, {33, 33, 16}, {34, 34, 64}, {4, 0, 64}};
+    } cases[] = {{4, 132, 16}, {4, 133, 64}, {33, 33, 16}, {34, 34, 64}, {4, 0, 64}};
     const struct rt_device_caps h200 = device("h200");
     for (size_t i = 0; i < COUNT(cases); i++) {
         const struct rt_mla_shape shape = {.struct_size = sizeof(shape),
@@ -157,7 +157,7 @@ static void test_limits_follow_the_device(void **state)
     for (caps.sm_count = 1; caps.sm_count <= 264; caps.sm_count++) {
         ask(&a, &caps, 128, 1);
         const struct rt_small_tile_limit limit = rt_small_tiles_of(RT_OP_ATTEND, &a.request);
-        assert_int_equal(limit.blocks, caps.sm_count * 96 / 132);
+        assert_int_equal(limit.blocks, caps.sm_count * 72 / 132);
         assert_int_equal(limit.rows, caps.sm_count < 8 ? 1 : caps.sm_count / 8);
         assert_int_equal(rt_small_tiles_serve(&limit, 1, 1), caps.sm_count >= 2);
     }
