@@ -255,7 +255,7 @@ static int bench(struct layer_bench *b, int argc, char **argv)
         return EXIT_USAGE;
     enum rt_status status = load(b, &options);
     if (status == RT_OK && options.ranks &&
-        !rank_crew_begin((uint32_t)options.ranks, &b->ranks.crew))
+        !rank_crew_begin((uint32_t)options.ranks, b->config.device, &b->ranks.crew))
         return EXIT_FAILED;
     if (status == RT_OK)
         status = bench_ranks_join(&b->ranks, &b->config, &b->error);

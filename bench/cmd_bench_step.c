@@ -410,7 +410,8 @@ int cmd_bench_step(int argc, char **argv)
     enum rt_status status = load(&o, &config, &error);
     if (status == RT_OK && !bench_fit(&config, &choice, WARM_UP + choice.steps + 2))
         return EXIT_USAGE;
-    if (status == RT_OK && o.ranks && !rank_crew_begin((uint32_t)o.ranks, &b.ranks.crew))
+    if (status == RT_OK && o.ranks &&
+        !rank_crew_begin((uint32_t)o.ranks, config.device, &b.ranks.crew))
         return EXIT_FAILED;
     if (status == RT_OK)
         status = bench_ranks_join(&b.ranks, &config, &error);

@@ -132,7 +132,7 @@ static int begin(struct verify_command *v, int argc, char **argv)
         return EXIT_USAGE;
     if (!v->ranks)
         return EXIT_OK;
-    if (!rank_crew_begin((uint32_t)v->ranks, &v->crew))
+    if (!rank_crew_begin((uint32_t)v->ranks, c->device, &v->crew))
         return EXIT_FAILED;
     rank_crew_device(&v->crew, c->device, sizeof(c->device));
     return EXIT_OK;

@@ -79,9 +79,15 @@ static bool want_one_stream(void)
     return setenv("NCCL_GRAPH_MIXING_SUPPORT", "0", 0) == 0;
 }
 
-bool rank_crew_begin(uint32_t ranks, struct rank_crew *crew)
+bool rank_crew_begin(uint32_t ranks, const char *device, struct rank_crew *crew)
 {
     *crew = (struct rank_crew){.ranks = ranks};
+    if (strcmp(device, "auto") != 0 && strcmp(device, "host") != 0) {
+        complain("device %s with --ranks %" PRIu32 ": rank r is on cuda:r, by auto, or all are on "
+                 "the host, by host",
+                 device, ranks);
+        return false;
+    }
     if (!want_one_stream()) {
         complain("the environment has no room for NCCL_GRAPH_MIXING_SUPPORT: %s", strerror(errno));
         return false;

@@ -23,8 +23,9 @@ struct rank_crew {
 };
 
 /* From the environment, or else by starting ranks - 1 more processes, which return from here too.
- * False after a message on stderr. Nothing may have been opened or started before. */
-bool rank_crew_begin(uint32_t ranks, struct rank_crew *crew);
+ * device: what was asked for, auto or host, for one GPU's number cannot be that of all ranks. False
+ * after a message on stderr. Nothing may have been opened or started before. */
+bool rank_crew_begin(uint32_t ranks, const char *device, struct rank_crew *crew);
 /* This rank's device, in the place of what was asked for: the host as it is, or else a GPU of its
  * own. */
 void rank_crew_device(const struct rank_crew *crew, char *device, size_t bytes);

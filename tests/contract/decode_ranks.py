@@ -35,7 +35,7 @@ def options(family, *more):
     """Of a recorded model, or of a folder."""
     folder = family if isinstance(family, pathlib.Path) else GOLDEN / f"tiny_{family}"
     return [COMMAND, "decode", "--checkpoint", str(folder), "--device",
-            "cuda:0" if GPUS else "host", *map(str, more)]
+            "auto" if GPUS else "host", *map(str, more)]
 
 
 def run(family, *more):
@@ -210,7 +210,7 @@ def refused(*more, code=1, **extra):
     """What a command that must fail has said."""
     command = options("deepseek_v3", "--prompt-ids", "5", "--max-new-tokens", 2, *more)
     if "env" in extra:  # which device is to be found out
-        command = [o for o in command if o not in ("--device", "host", "cuda:0")]
+        command = [o for o in command if o not in ("--device", "host", "auto")]
     got, out, err = ended(command, **extra)
     expect(got == code, told(command, got, out, err))
     return err

@@ -69,7 +69,7 @@ static void test_no_exit_handler_runs(void **state)
 /* Of four ranks each started one does its part, and does not return. */
 static void begin_crew(struct rank_crew *crew, void (*part)(uint32_t rank))
 {
-    assert_true(rank_crew_begin(4, crew));
+    assert_true(rank_crew_begin(4, "host", crew));
     if (crew->rank > 0)
         part(crew->rank);
     assert_int_equal(crew->started_count, 3);
@@ -156,7 +156,7 @@ static bool is_gone_within(const char *path, int ms)
 static _Noreturn void die_before_the_other(int to)
 {
     struct rank_crew crew;
-    if (!rank_crew_begin(2, &crew))
+    if (!rank_crew_begin(2, "host", &crew))
         _exit(99);
     if (crew.rank == 0) {
         make_file(crew.path);
@@ -201,7 +201,7 @@ static void test_a_launchers_file_stays(void **state)
     (void)state;
     assert_int_equal(setenv("OMPI_COMM_WORLD_RANK", "0", 1), 0);
     assert_int_equal(setenv("OMPI_COMM_WORLD_SIZE", "1", 1), 0);
-    assert_true(rank_crew_begin(1, &crew));
+    assert_true(rank_crew_begin(1, "host", &crew));
     assert_true(crew.first == 0 && crew.rank == 0 && crew.started_count == 0);
     make_file(crew.path);
     assert_true(rank_crew_end(&crew, true));
@@ -211,6 +211,16 @@ static void test_a_launchers_file_stays(void **state)
 }
 
 /* ---- devices --------------------------------------------------------------------------------- */
+
+/* The number of one GPU cannot be that of all ranks; nobody is started for it. */
+static void test_one_gpu_is_refused(void **state)
+{
+    struct rank_crew crew;
+    (void)state;
+    assert_false(rank_crew_begin(2, "cuda:1", &crew));
+    assert_true(crew.started_count == 0 && crew.first == 0);
+    assert_true(rank_crew_end(&crew, true));
+}
 
 static void expect_device(const struct rank_crew *crew, const char *asked, const char *expected)
 {
@@ -235,9 +245,10 @@ int main(void)
     (void)unsetenv("OMPI_COMM_WORLD_RANK");
     (void)unsetenv("PMI_RANK");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_no_exit_handler_runs), cmocka_unit_test(test_how_they_end),
-        cmocka_unit_test(test_who_does_not_end),     cmocka_unit_test(test_devices),
-        cmocka_unit_test(test_no_file_is_left),      cmocka_unit_test(test_a_launchers_file_stays),
+        cmocka_unit_test(test_no_exit_handler_runs),   cmocka_unit_test(test_how_they_end),
+        cmocka_unit_test(test_who_does_not_end),       cmocka_unit_test(test_devices),
+        cmocka_unit_test(test_no_file_is_left),        cmocka_unit_test(test_one_gpu_is_refused),
+        cmocka_unit_test(test_a_launchers_file_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
