@@ -208,6 +208,12 @@ static bool attends_by_token(const struct rt_config *c)
     return c->topk || c->context_parallel > 1;
 }
 
+uint32_t rt_blueprint_attend_rows(const struct rt_blueprint *b, const struct rt_graph_spec *spec)
+{
+    const uint32_t rows = rt_spec_is_chunk(spec) ? spec->decode_rows : spec->rows;
+    return attends_by_token(&b->config) ? rows * rt_spec_query_len(spec) : rows;
+}
+
 /* Most partial rows of a schedule of `rows` rows of query_len tokens, and its parts. */
 static void add_schedule(const struct rt_blueprint *b, const struct rt_variant *variants,
                          uint32_t rows, uint32_t query_len, struct rt_dims *dims)

@@ -114,6 +114,9 @@ static inline uint32_t rt_blueprint_context(const struct rt_blueprint *b,
     return spec->pieces * b->placement.dims.context_piece;
 }
 
+/* Rows that the attention of rows that decode is launched with. */
+uint32_t rt_blueprint_attend_rows(const struct rt_blueprint *b, const struct rt_graph_spec *spec);
+
 /* Tokens that a page id stands for, on all ranks that share a context. */
 static inline uint32_t rt_blueprint_page_tokens(const struct rt_blueprint *b)
 {

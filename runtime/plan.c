@@ -233,20 +233,19 @@ enum rt_status rt_plan_graph(const rt_plan *plan, uint32_t index, struct rt_plan
     const bool is_chunk = rt_spec_is_chunk(&p->spec);
     const struct rt_variant *attend = rt_attend_variant(
         b, is_chunk ? rt_blueprint_beside(b, &p->spec) : rt_blueprint_variants(b, &p->spec));
-    const uint32_t rows = is_chunk ? p->spec.decode_rows : p->spec.rows;
-    const struct rt_plan_graph mine = {.batch = p->spec.rows,
-                                       .query_len = rt_spec_query_len(&p->spec),
-                                       .stages = p->count,
-                                       .backend = rt_backend_name(attend->backend),
-                                       .attend = rt_attend_entry(attend, rows),
-                                       .reason = attend->reason,
-                                       .parts = attend->parts,
-                                       .chunk = rt_spec_chunk(&p->spec),
-                                       .decode_rows = is_chunk ? p->spec.decode_rows : 0,
-                                       .context_tokens = rt_blueprint_context(b, &p->spec),
-                                       .form =
-                                           is_chunk ? rt_blueprint_reason(b, &p->spec) : p->form,
-                                       .most_blocks = p->spec.most_blocks};
+    const struct rt_plan_graph mine = {
+        .batch = p->spec.rows,
+        .query_len = rt_spec_query_len(&p->spec),
+        .stages = p->count,
+        .backend = rt_backend_name(attend->backend),
+        .attend = rt_attend_entry(attend, rt_blueprint_attend_rows(b, &p->spec)),
+        .reason = attend->reason,
+        .parts = attend->parts,
+        .chunk = rt_spec_chunk(&p->spec),
+        .decode_rows = is_chunk ? p->spec.decode_rows : 0,
+        .context_tokens = rt_blueprint_context(b, &p->spec),
+        .form = is_chunk ? rt_blueprint_reason(b, &p->spec) : p->form,
+        .most_blocks = p->spec.most_blocks};
     rt_struct_write(out, &mine, sizeof(mine));
     return RT_OK;
 }

@@ -33,6 +33,25 @@ def command(config, *more):
     return [COMMAND, "verify", str(config), *map(str, more)]
 
 
+# ---- what ranks will run -----------------------------------------------------------------------
+
+
+def check_plan(folder):
+    """Tokens are rows where a context is shared: the plan names the kernel that they have."""
+    path = pathlib.Path(folder, "wide.yaml")
+    path.write_text(ONE_ROW.replace("heads: 4", "heads: 128").replace("256", "512")
+                    .replace("dim: 32, layers", "dim: 64, layers").replace("[1]}", "[2]}")
+                    .replace("[1],", "[16, 17],").replace("max: 1,", "max: 17,")
+                    .replace("page_size: 16", "page_size: 64").replace("device: host", ""))
+    asked = [COMMAND, "plan", str(path), "--assume", "h200", "--ranks", "2"]
+    for context, kernels in ((1, ("m64", "m64")), (2, ("m64", "c64"))):
+        path.write_text(path.read_text() + f"context_parallel: {context}\n" * (context > 1))
+        got, out, err = ended(asked)
+        for batch, kernel in zip((16, 17), kernels):
+            line = "".join(x for x in out.splitlines() if x.startswith(f"graph  batch   {batch} "))
+            expect(f"576x512_{kernel}:" in line, f"{kernel}: {told(asked, got, line, err)}")
+
+
 # ---- all of it is equal ------------------------------------------------------------------------
 
 
@@ -219,6 +238,7 @@ def main():
         case("ranks that differ", check_differ, folder)
         case("ranks of other configurations", check_others, folder)
         case("a context that is configured", check_shared_key, folder)
+        case("what the plan names", check_plan, folder)
     for after in (0.05, 1):
         case(f"a rank killed after {after} s", check_killed, after)
     case("what is refused", check_refused)
