@@ -50,6 +50,8 @@ static bool be_silent(void)
 
 static bool start(struct rank_crew *crew)
 {
+    (void)signal(SIGCHLD,
+                 SIG_DFL); /* who ignores it, as we may have been told to, has no exit codes */
     crew->first = getpid();
     (void)snprintf(crew->path, sizeof(crew->path), "%s/replayrt-%ld", folder(), (long)getpid());
     for (uint32_t rank = 1; rank < crew->ranks; rank++) {
@@ -110,6 +112,7 @@ void rank_crew_device(const struct rank_crew *crew, char *device, size_t bytes)
 /* False: it is still there. status: its exit status; -1 where there is nobody to wait for. */
 static bool ends_within(pid_t pid, uint32_t limit_ms, int *status)
 {
+    *status = 0;
     for (uint32_t ms = 0;; ms++) {
         const pid_t ended = waitpid(pid, status, WNOHANG);
         if (ended < 0 && errno != EINTR)
@@ -159,7 +162,7 @@ bool rank_crew_end(struct rank_crew *crew, bool failed)
 {
     bool good = true;
     int status = 0;
-    uint32_t patience_ms = TERMINATED_MS; /* of all of them together */
+    uint32_t patience_ms = TERMINATED_MS; /* none any more behind the first that had to be killed */
     for (uint32_t i = 0; failed && i < crew->started_count; i++)
         (void)kill(crew->started[i], SIGTERM);
     for (uint32_t i = 0; i < crew->started_count; i++)

@@ -104,6 +104,9 @@ static void test_how_they_end(void **state)
     assert_true(rank_crew_end(&crew, false)); /* of nobody any more */
     begin_crew(&crew, end_by_rank);
     assert_false(rank_crew_end(&crew, false));
+    (void)signal(SIGCHLD, SIG_IGN); /* inherited: who ends is nobody's child */
+    begin_crew(&crew, end_well);
+    assert_true(rank_crew_end(&crew, false));
 }
 
 /* Two are stopped, and hear no SIGTERM; one does not care for it. */
