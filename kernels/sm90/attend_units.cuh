@@ -11,7 +11,8 @@
  *   score      S E (q' k'), and what is bf16 of both on top; x in exponents of 2
  *   y = x + L  L of a key, its lift: 2^L is above |S|. The maximum is one of y, so that a key of
  *              large values and no weight takes no other's digits
- *   weight     2^(y - top) (S / 2^L) 2^15, no more than 2^15: of values k'
+ *   weight     2^(y - top) (S / 2^L) 2^15, no more than 2^15, of 64 query rows, whose top may be
+ *              late (attend_wide.cuh), below f16's largest number: of values k'
  *   sum        2^(y - top) / 2^L, as if x had been compared with top
  *
  * So f16 has weights down to 2^-39 of the largest, and q down to 2^-39 of the row's.
