@@ -11,14 +11,16 @@
 
 #define SMALL_TILE_COUNT 4
 
-/* By rising query rows of a batch row; more of them have no smaller tile. A block of e4m3 takes a
- * tile of 64 rows longer than one of bf16, beside one of 16. */
+/* By rising query rows of a batch row; more of them have no smaller tile. */
 static const struct small_tile {
     uint32_t query_rows; /* for so many at most */
     uint32_t tile_rows;
     uint32_t blocks; /* with so many of all rows at most, on MEASURED_SMS multiprocessors */
-} of_bf16[SMALL_TILE_COUNT] = {{16, 8, 96}, {32, 16, 512}, {64, 16, 132}, {128, 16, 72}},
-  of_e4m3[SMALL_TILE_COUNT] = {{16, 8, 128}, {32, 16, 512}, {64, 16, 512}, {128, 16, 256}};
+} of_bf16[SMALL_TILE_COUNT] = {{16, 8, 48}, {32, 16, 512}, {64, 16, 132}, {128, 16, 72}},
+  /* e4m3, a token's latent with one scale */
+    of_one_scale[SMALL_TILE_COUNT] = {{16, 8, 128}, {32, 16, 512}, {64, 16, 128}, {128, 16, 64}},
+  /* with one for each tile of it, whose numbers cost a small tile more */
+    of_tile_scales[SMALL_TILE_COUNT] = {{16, 8, 128}, {32, 16, 384}, {64, 16, 64}, {128, 16, 32}};
 
 /* Pages of fewer tokens than a block were not measured, nor other geometries. */
 static bool is_measured(enum rt_op_id op, const struct rt_op_request *request)
@@ -29,11 +31,26 @@ static bool is_measured(enum rt_op_id op, const struct rt_op_request *request)
            rt_check_sm90(request->caps, NULL) == RT_OK;
 }
 
+static const struct small_tile *of_layout(enum rt_kv_layout layout)
+{
+    switch (layout) {
+    case RT_KV_BF16:
+        return of_bf16;
+    case RT_KV_FP8_TENSOR:
+    case RT_KV_FP8_TOKEN:
+        return of_one_scale;
+    default:
+        return of_tile_scales;
+    }
+}
+
 static const struct small_tile *find(enum rt_op_id op, const struct rt_op_request *request)
 {
-    const struct small_tile *const small_tiles = op == RT_OP_ATTEND ? of_bf16 : of_e4m3;
     const uint32_t query_rows = request->heads * request->q_len;
-    if (query_rows <= small_tiles[0].tile_rows || !is_measured(op, request))
+    if (!is_measured(op, request))
+        return NULL;
+    const struct small_tile *const small_tiles = of_layout(request->kv->layout);
+    if (query_rows <= small_tiles[0].tile_rows)
         return NULL;
     for (size_t i = 0; i < SMALL_TILE_COUNT; i++)
         if (query_rows <= small_tiles[i].query_rows)

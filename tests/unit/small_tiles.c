@@ -43,33 +43,37 @@ static void ask(struct asked *a, const struct rt_device_caps *caps, uint32_t hea
     ask_of(a, caps, RT_KV_BF16, heads, q_len);
 }
 
-/* Query rows of a batch row, the tile they have, and with what limit which smaller one; of e4m3
- * with what other limit. */
+/* Query rows of a batch row, the tile they have, and with what limit which smaller one: of bf16, of
+ * e4m3 with one scale a token, and with tiles' scales. */
 static void test_limits(void **state)
 {
     (void)state;
     static const struct {
-        uint32_t heads, q_len, large, small, rows, blocks, e4m3_blocks;
+        uint32_t heads, q_len, large, small, rows, blocks[3];
     } cases[] = {
-        {8, 1, 8, 8, 0, 0, 0},         {9, 1, 16, 8, 66, 96, 128},    {16, 1, 16, 8, 66, 96, 128},
-        {8, 2, 16, 8, 66, 96, 128},    {17, 1, 32, 16, 66, 512, 512}, {16, 2, 32, 16, 66, 512, 512},
-        {33, 1, 64, 16, 44, 132, 512}, {64, 1, 64, 16, 33, 132, 512}, {16, 4, 64, 16, 33, 132, 512},
-        {65, 1, 64, 16, 26, 72, 256},  {128, 1, 64, 16, 16, 72, 256}, {16, 8, 64, 16, 16, 72, 256},
-        {128, 2, 64, 64, 0, 0, 0},
+        {8, 1, 8, 8, 0, {0, 0, 0}},           {9, 1, 16, 8, 66, {48, 128, 128}},
+        {16, 1, 16, 8, 66, {48, 128, 128}},   {8, 2, 16, 8, 66, {48, 128, 128}},
+        {17, 1, 32, 16, 66, {512, 512, 384}}, {16, 2, 32, 16, 66, {512, 512, 384}},
+        {33, 1, 64, 16, 44, {132, 128, 64}},  {64, 1, 64, 16, 33, {132, 128, 64}},
+        {16, 4, 64, 16, 33, {132, 128, 64}},  {65, 1, 64, 16, 26, {72, 64, 32}},
+        {128, 1, 64, 16, 16, {72, 64, 32}},   {16, 8, 64, 16, 16, {72, 64, 32}},
+        {128, 2, 64, 64, 0, {0, 0, 0}},
     };
-    static const enum rt_kv_layout layouts[] = {RT_KV_BF16, RT_KV_FP8_TENSOR, RT_KV_V32};
+    static const struct {
+        enum rt_kv_layout layout;
+        uint32_t column; /* of the above */
+    } layouts[] = {{RT_KV_BF16, 0}, {RT_KV_FP8_TENSOR, 1}, {RT_KV_FP8_TOKEN, 1}, {RT_KV_V32, 2}};
     const struct rt_device_caps h200 = device("h200");
     for (size_t n = 0; n < COUNT(cases) * COUNT(layouts); n++) {
         const size_t i = n / COUNT(layouts);
-        const enum rt_kv_layout layout = layouts[n % COUNT(layouts)];
-        const bool e4m3 = layout != RT_KV_BF16;
-        const enum rt_op_id op = e4m3 ? RT_OP_ATTEND_QUANT : RT_OP_ATTEND;
+        const enum rt_kv_layout layout = layouts[n % COUNT(layouts)].layout;
+        const enum rt_op_id op = layout == RT_KV_BF16 ? RT_OP_ATTEND : RT_OP_ATTEND_QUANT;
         struct asked a;
         struct rt_variant large = {.parts = 0}, small = large, reduce = large;
         ask_of(&a, &h200, layout, cases[i].heads, cases[i].q_len);
         const struct rt_small_tile_limit limit = rt_small_tiles_of(op, &a.request);
         assert_int_equal(limit.rows, cases[i].rows);
-        assert_int_equal(limit.blocks, e4m3 ? cases[i].e4m3_blocks : cases[i].blocks);
+        assert_int_equal(limit.blocks, cases[i].blocks[layouts[n % COUNT(layouts)].column]);
         assert_int_equal(rt_op_resolve(op, &a.request, &large, NULL), RT_OK);
         a.request.small_tiles = true;
         assert_int_equal(rt_op_resolve(op, &a.request, &small, NULL), RT_OK);
@@ -249,7 +253,7 @@ static void check_graph(const struct rt_blueprint *b, uint32_t i)
         assert_int_equal(b->specs[small].rows, spec->rows);
         assert_int_equal(b->specs[small].tokens, spec->tokens);
     } else if (c->small_tiles == RT_SMALL_TILES_AUTO) {
-        assert_true(fits || spec->rows > limit.rows || limit.blocks == 0);
+        assert_true(fits || spec->rows > limit.rows || spec->rows > limit.blocks);
     }
 }
 
