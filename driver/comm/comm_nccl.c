@@ -8,19 +8,42 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+/* A process that ends closes what it has one by one: its sockets, by which NCCL learns of it, some
+ * time before the lock by which the board does. And a rank that gives up tells its story only when
+ * it has looked for others' itself. */
+#define FALL_NS UINT64_C(2000000000)
+
 enum rt_status rt_nccl_failed(const struct rt_nccl *n, const char *call, rt_nccl_result rc,
                               struct rt_error *err)
 {
     return rt_fail(err, RT_ERR_DRIVER, "%s failed: %s (%d)", call, n->api.GetErrorString(rc), rc);
 }
 
-enum rt_status rt_nccl_fallen(const struct rt_nccl *n, const struct rt_comm *c, const char *call,
-                              rt_nccl_result rc, struct rt_error *err)
+/* Of another rank; err is left alone where all are there. */
+static enum rt_status look_for_fallen(const struct rt_comm *c, struct rt_error *err)
 {
     for (uint32_t r = 0; r < c->ranks; r++)
         if (r != c->rank)
             RT_TRY(rt_board_is_there(&c->board, r, err));
-    return rt_nccl_failed(n, call, rc, err);
+    return RT_OK;
+}
+
+enum rt_status rt_nccl_fallen(const struct rt_nccl *n, const struct rt_comm *c, const char *call,
+                              rt_nccl_result rc, struct rt_error *err)
+{
+    struct rt_board_wait w = {.begin_ns = rt_board_now_ns()};
+    const uint64_t limit_ns = c->board.limit_ns < FALL_NS ? c->board.limit_ns : FALL_NS;
+    struct rt_error own = {.status = RT_OK}, theirs = {.status = RT_OK};
+    (void)rt_nccl_failed(n, call, rc, &own);
+    while (look_for_fallen(c, &theirs) == RT_OK) {
+        if (c->ranks == 1 || rt_board_now_ns() - w.begin_ns > limit_ns) {
+            *err = own;
+            return own.status;
+        }
+        while (!rt_board_pause(&w))
+            continue;
+    }
+    return rt_fail(err, RT_ERR_RANKS, "%s; %s", theirs.message, own.message);
 }
 
 static int dtype_of(enum rt_dtype dtype)
@@ -102,7 +125,9 @@ static enum rt_status health(struct rt_comm *c, struct rt_error *err)
 {
     const struct rt_nccl *const n = c->impl;
     rt_nccl_result rc = RT_NCCL_SUCCESS;
-    RT_NCCL(n, err, CommGetAsyncError, (n->comm, &rc));
+    const rt_nccl_result asked = n->api.CommGetAsyncError(n->comm, &rc);
+    if (asked != RT_NCCL_SUCCESS)
+        return rt_nccl_fallen(n, c, "ncclCommGetAsyncError", asked, err);
     if (rc != RT_NCCL_SUCCESS && rc != RT_NCCL_IN_PROGRESS)
         return rt_nccl_fallen(n, c, "the communicator", rc, err);
     return RT_OK;

@@ -46,7 +46,9 @@ struct rt_nccl {
 /* The story of a call that failed. */
 enum rt_status rt_nccl_failed(const struct rt_nccl *n, const char *call, rt_nccl_result rc,
                               struct rt_error *err);
-/* Of one that waits for other ranks: where one of them is not there any more, that is the story. */
+/* Of one that has to do with other ranks: where one of them is not there any more, that is the
+ * story, with the library's words behind it. RT_ERR_RANKS then. Waits for it, where there are other
+ * ranks: for 2 s, or the group's limit where that is less. */
 enum rt_status rt_nccl_fallen(const struct rt_nccl *n, const struct rt_comm *c, const char *call,
                               rt_nccl_result rc, struct rt_error *err);
 #define RT_NCCL(n, err, name, args)                                                                \

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -300,8 +301,65 @@ static void test_a_library_that_was_deserted(void **state)
     fake_nccl.fail_at = 3; /* ncclCommInitRank, behind version and id */
     crew_begin(&crew, 2);
     crew_run(&crew, open_deserted);
-    crew_expect(&crew, 0, RT_ERR_RANKS, "rank 1 has left the group; its last step was 0");
+    crew_expect(&crew, 0, RT_ERR_RANKS,
+                "rank 1 has left the group; its last step was 0; ncclCommInitRank failed: internal "
+                "error (3)");
     assert_int_equal(fake_nccl.made, 0);
+}
+
+/* Where the library fails at rank 0, whose only rank this is to it. */
+struct fall {
+    int moment; /* 0: an exchange; 1: a first one; 2: asked how it is; 3: it tells of a failure */
+    bool stays; /* rank 1 */
+    _Atomic bool begun;
+};
+
+static enum rt_status fall(struct rt_comm *c, struct rt_driver *d, int moment, struct rt_error *err)
+{
+    const struct rt_collective x = {.dtype = RT_DTYPE_BF16, .count = 8, .ranks = 2, .comm = c};
+    fake_nccl.async = moment == 3 ? 6 : 0;
+    fake_nccl.fail_at = moment == 3 ? 0 : fake_nccl.calls + 1;
+    if (moment == 0)
+        (void)rt_comm_exchange(d, &x, NULL); /* and then looks, as whoever waits does */
+    return moment == 1 ? c->connect(c, d, &x, err) : rt_comm_look(c, err);
+}
+
+static enum rt_status fall_alone(struct crew *crew, struct rt_comm *c, struct rt_error *err)
+{
+    struct rt_driver d = cuda();
+    struct fall *const f = crew->user;
+    if (c->rank == 0) {
+        RT_TRY(rt_comm_open(c, &d, NULL, err));
+        f->begun = true;
+        return fall(c, &d, f->moment, err);
+    }
+    while (!f->begun)
+        continue;
+    (void)nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
+    while (f->stays && rt_board_is_there(&c->board, 0, NULL) == RT_OK)
+        continue;
+    return RT_OK;
+}
+
+static void test_a_call_that_fails_beside_a_rank_that_is_gone(void **state)
+{
+    static const char *const words[] = {"ncclAllReduce failed: internal error (3)",
+                                        "ncclCommGetAsyncError failed: internal error (3)",
+                                        "the communicator failed: remote process exited (6)"};
+    (void)state;
+    for (int i = 0; i < 8; i++) {
+        struct fall f = {.moment = i % 4, .stays = i >= 4};
+        const char *const said = words[f.moment ? f.moment - 1 : 0];
+        struct crew crew;
+        char story[128] = "rank 1 has left the group; its last step was 0; ";
+        fake_nccl_reset();
+        crew_begin(&crew, 2);
+        crew.user = &f;
+        crew.limit_ns = f.stays ? CREW_LIMIT_NS / 20 : CREW_LIMIT_NS;
+        crew_run(&crew, fall_alone);
+        crew_expect(&crew, 0, f.stays ? RT_ERR_DRIVER : RT_ERR_RANKS,
+                    f.stays ? said : strcat(story, said));
+    }
 }
 
 static enum rt_status open_one(struct crew *crew, struct rt_comm *c, struct rt_error *err)
@@ -529,6 +587,7 @@ int main(void)
         cmocka_unit_test(test_a_communicator_of_the_callers),
         cmocka_unit_test(test_a_library_that_does_not_return),
         cmocka_unit_test(test_a_library_that_was_deserted),
+        cmocka_unit_test(test_a_call_that_fails_beside_a_rank_that_is_gone),
         cmocka_unit_test(test_a_context_that_cannot_be_entered),
         cmocka_unit_test(test_all_have_one_id),
         cmocka_unit_test(test_what_it_is_asked_for),
