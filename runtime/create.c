@@ -352,6 +352,28 @@ static enum rt_status take_scales(struct rt_runtime *rt, const struct rt_create_
     return RT_OK;
 }
 
+/* Between other devices, or as another rank, nothing that was measured is the same. */
+static enum rt_status take_like(struct rt_runtime *rt, const rt_runtime *like, struct rt_error *err)
+{
+    if (!like)
+        return RT_OK;
+    const struct rt_device_caps *const mine = &rt->driver.caps, *const its = &like->driver.caps;
+    RT_REQUIRE(its->kind == mine->kind && its->ordinal == mine->ordinal, err, RT_ERR_INVALID,
+               "rt_create: params->like is on %s (%u), this runtime on %s (%u): must be one device",
+               its->name, its->ordinal, mine->name, mine->ordinal);
+    const uint32_t ranks[2] = {like->ranks ? like->ranks->comm.ranks : 1,
+                               rt->ranks ? rt->ranks->comm.ranks : 1};
+    const uint32_t rank[2] = {like->ranks ? like->ranks->comm.rank : 0,
+                              rt->ranks ? rt->ranks->comm.rank : 0};
+    RT_REQUIRE(ranks[0] == ranks[1] && rank[0] == rank[1], err, RT_ERR_INVALID,
+               "rt_create: params->like is rank %u of %u, this runtime rank %u of %u: must be the "
+               "same",
+               rank[0], ranks[0], rank[1], ranks[1]);
+    rt->products.like = &like->products;
+    rt->sums.like = &like->sums;
+    return RT_OK;
+}
+
 /* With the device's context current. */
 static enum rt_status build_runtime(struct rt_runtime *rt, const struct rt_create_params *p,
                                     struct rt_error *err)
@@ -364,6 +386,7 @@ static enum rt_status build_runtime(struct rt_runtime *rt, const struct rt_creat
     RT_TRY(take_weights(rt, p, err));
     RT_TRY(rt_stage_exchanges_take(p, &rt->exchanges, err));
     RT_TRY(rt_ranks_take(rt, p->ranks, err));
+    RT_TRY(take_like(rt, p->like, err));
     RT_TRY(RT_DRV(d, err, mem_info, (d, &free_bytes, &total_bytes)));
     RT_TRY(
         rt_blueprint_make(p->config, &d->caps, memory_budget(free_bytes, p), &rt->blueprint, err));
@@ -395,6 +418,8 @@ static enum rt_status build_runtime(struct rt_runtime *rt, const struct rt_creat
     rt_ranks_register(rt);
     RT_TRY(rt_ranks_try(rt, err));
     RT_TRY(capture_all(rt, p, err));
+    rt->products.like = NULL; /* it may be gone from here on */
+    rt->sums.like = NULL;
     return rt_ranks_ready(rt, err);
 }
 

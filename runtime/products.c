@@ -6,7 +6,9 @@
 #include "runtime/promises.h"
 #include "runtime/way_agree.h"
 
+#include <float.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* What a graph's products are planned with. */
 struct planner {
@@ -39,6 +41,31 @@ static enum rt_status push(struct rt_products *products, const struct rt_planned
     return RT_OK;
 }
 
+/* The same answer on all ranks, one of which may have a bias that others have not. */
+static const struct rt_planned *find(const struct rt_products *products, const struct rt_matmul *m,
+                                     const struct rt_matmul_alignment *least)
+{
+    const struct rt_matmul promised = rt_promised(m, least);
+    for (uint32_t i = 0; i < products->count; i++) {
+        const struct rt_planned *const planned = &products->items[i];
+        const bool biased_alike = !planned->bias_align == !least->bias;
+        if (biased_alike && least->bias >= planned->bias_align && serves(planned, &promised))
+            return planned;
+    }
+    return NULL;
+}
+
+/* The way of the runtime that this one is to be like takes no time, and of those that the library
+ * tells by the same words the one in its place takes the least. */
+static void prefer(const struct rt_planned *liked, struct rt_timed_ways *timed)
+{
+    for (uint32_t i = 0; i < timed->count; i++) {
+        struct rt_timed_way *const way = &timed->ways[i];
+        if (memcmp(way->identity, liked->plan->identity, sizeof(way->identity)) == 0)
+            way->us = way->candidate == liked->plan->selected ? 0 : FLT_MIN;
+    }
+}
+
 /* A plan for it, null where there is none, with its ways timed over the layers from `first` on. */
 static enum rt_status time_ways(struct rt_planned *product, const struct planner *p, uint32_t first,
                                 struct rt_timed_ways *timed, struct rt_error *err)
@@ -61,8 +88,13 @@ static enum rt_status add(const struct planner *p, uint32_t first,
     struct rt_planned product = {.first =
                                      rt_promised(&p->program->stages[first].work->matmul, least),
                                  .bias_align = least->bias};
+    const struct rt_planned *const liked =
+        p->products->like ? find(p->products->like, &p->program->stages[first].work->matmul, least)
+                          : NULL;
     struct rt_timed_ways timed;
     enum rt_status status = time_ways(&product, p, first, &timed, err);
+    if (status == RT_OK && liked)
+        prefer(liked, &timed);
     if (p->comm)
         status = rt_way_agree(p->comm, p->d, product.plan, &timed, status, err);
     else if (status == RT_OK)
@@ -72,20 +104,6 @@ static enum rt_status add(const struct planner *p, uint32_t first,
     if (status != RT_OK && product.plan)
         (void)p->d->matmul_release(p->d, product.plan);
     return status;
-}
-
-/* The same answer on all ranks, one of which may have a bias that others have not. */
-static const struct rt_planned *find(const struct rt_products *products, const struct rt_matmul *m,
-                                     const struct rt_matmul_alignment *least)
-{
-    const struct rt_matmul promised = rt_promised(m, least);
-    for (uint32_t i = 0; i < products->count; i++) {
-        const struct rt_planned *const planned = &products->items[i];
-        const bool biased_alike = !planned->bias_align == !least->bias;
-        if (biased_alike && least->bias >= planned->bias_align && serves(planned, &promised))
-            return planned;
-    }
-    return NULL;
 }
 
 /* A refusal of stage i's product, or the failure itself. */

@@ -20,6 +20,9 @@ struct rt_products {
     struct rt_planned *items;
     uint32_t count, capacity;
     bool may_refuse; /* nobody has asked for the library by name */
+    /* Another runtime's, whose ways are taken for what it has plans for; null: nobody's. Looked at
+     * by rt_products_make alone. */
+    const struct rt_products *like;
     struct rt_refusals refusals;
 };
 

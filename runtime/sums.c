@@ -64,21 +64,33 @@ static enum rt_status time_one(const struct ways *w, const struct rt_work *works
     return RT_OK;
 }
 
-/* What rank 0 has seen counts, on rank 0 too. */
-static enum rt_status measure(const struct ways *w, rt_dstream stream, struct rt_sum_choice *out,
-                              struct rt_error *err)
+/* What a rank has to say of a choice. */
+struct seen {
+    float us[2];
+    int32_t liked; /* one_shot, of the runtime that this one is to be like; NOBODYS: none chose */
+};
+#define NOBODYS (-1)
+
+/* What rank 0 says counts, on rank 0 too. All measure where they need not: whether they are to be
+ * like another runtime they have not told each other. */
+static enum rt_status measure(const struct rt_sums *like, const struct ways *w, rt_dstream stream,
+                              struct rt_sum_choice *out, struct rt_error *err)
 {
     const uint64_t bytes = w->x->count * rt_dtype_bytes(w->x->dtype);
-    float us[2], all[RT_PEERS_MOST][2];
+    const struct rt_sum_choice *const liked = find(like, w->x, out->with_norm);
+    struct seen mine = {.liked = liked ? (int32_t)liked->one_shot : NOBODYS}, all[RT_PEERS_MOST];
     RT_TRY(RT_DRV(w->k->driver, err, fill, (w->k->driver, w->x->to, 0, bytes, stream)));
-    RT_TRY(time_one(w, w->pieces, w->count, stream, &us[0], err));
-    RT_TRY(time_one(w, &w->one_shot, 1, stream, &us[1], err));
-    RT_TRY(rt_comm_gather(w->x->comm, us, all, sizeof(us), err));
-    out->one_shot = all[0][1] < all[0][0];
+    RT_TRY(time_one(w, w->pieces, w->count, stream, &mine.us[0], err));
+    RT_TRY(time_one(w, &w->one_shot, 1, stream, &mine.us[1], err));
+    RT_TRY(rt_comm_gather(w->x->comm, &mine, all, sizeof(mine), err));
+    const struct seen *const first = &all[0];
+    const bool is_faster = first->us[1] < first->us[0];
+    out->one_shot = first->liked == NOBODYS ? is_faster : (uint32_t)first->liked;
     (void)snprintf(out->reason, sizeof(out->reason),
-                   "%s: %" PRIu64 " bytes take %.2f us %s and %.2f us %s, on rank 0",
-                   w->names[out->one_shot], bytes, (double)all[0][1], w->how[1], (double)all[0][0],
-                   w->how[0]);
+                   "%s%s: %" PRIu64 " bytes take %.2f us %s and %.2f us %s, on rank 0",
+                   w->names[out->one_shot],
+                   first->liked == NOBODYS ? "" : ", as in the runtime that this one is like",
+                   bytes, (double)first->us[1], w->how[1], (double)first->us[0], w->how[0]);
     return RT_OK;
 }
 
@@ -103,7 +115,7 @@ enum rt_status rt_sums_choose(struct rt_sums *s, const struct rt_kernels *k,
         return RT_OK;
     if (rt_one_shot_serves(x->comm, x, why, sizeof(why))) {
         RT_TRY(rt_one_shot_work(k, x, &w.one_shot, err));
-        RT_TRY(measure(&w, stream, &choice, err));
+        RT_TRY(measure(s->like, &w, stream, &choice, err));
     } else {
         (void)snprintf(choice.reason, sizeof(choice.reason), "no one-shot %s: %s",
                        x->kind == RT_ALL_GATHER ? "gather" : "sum", why);
@@ -139,7 +151,7 @@ enum rt_status rt_sums_choose_context(struct rt_sums *s, const struct rt_kernels
     if (rt_context_one_shot_serves(x, why, sizeof(why))) {
         RT_TRY(op_work(k, RT_OP_MERGE, &x->merge, sizeof(x->merge), &w.pieces[1], err));
         RT_TRY(rt_context_one_shot_work(k, x, &w.one_shot, err));
-        RT_TRY(measure(&w, stream, &choice, err));
+        RT_TRY(measure(s->like, &w, stream, &choice, err));
     } else {
         (void)snprintf(choice.reason, sizeof(choice.reason), "no one-shot exchange: %s", why);
     }
@@ -166,7 +178,7 @@ enum rt_status rt_sums_choose_norm(struct rt_sums *s, const struct rt_kernels *k
     RT_TRY(rt_one_shot_work(k, x, &w.pieces[0], err));
     RT_TRY(op_work(k, RT_OP_INPUT_NORM, norm, sizeof(*norm), &w.pieces[1], err));
     RT_TRY(rt_sum_norm_work(k, x, norm, &w.one_shot, err));
-    RT_TRY(measure(&w, stream, &choice, err));
+    RT_TRY(measure(s->like, &w, stream, &choice, err));
     s->choices[s->choice_count++] = choice;
     return RT_OK;
 }

@@ -5,8 +5,8 @@
 /*
  * By what sums over ranks are done, what is gathered, and what ranks that share a context exchange,
  * for every size that graphs have: the communicator's library, or one shot by our own kernel. Both
- * are timed when a runtime is made, and what rank 0 has seen is what all ranks do, for an exchange
- * is one thing on all of them.
+ * are timed when a runtime is made, and what rank 0 has seen, or has chosen for a runtime that this
+ * one is to be like, is what all ranks do, for an exchange is one thing on all of them.
  */
 #include "graphs/spec.h"
 #include "kernels/registry.h"
@@ -29,6 +29,9 @@ struct rt_sum_choice {
 };
 
 struct rt_sums {
+    /* Another runtime's, whose choices are taken where it has made the same; null: nobody's. Looked
+     * at by rt_sums_choose… alone. */
+    const struct rt_sums *like;
     struct rt_sum_choice choices[RT_SUM_MOST_CHOICES];
     uint32_t choice_count;
 };

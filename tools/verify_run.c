@@ -108,11 +108,13 @@ enum rt_status verify_set_up(struct run *run, uint64_t seed)
     choose_data(run);
     if (run->config.layer)
         TRY(random_weights_create(&run->config, seed, run->ranks->rank, &run->weights, run->error));
+    /* Both by the same of the library's ways, or they would differ in the last bits. */
     for (int side = 0; side < SIDES; side++) {
         const struct rt_create_params params = {.struct_size = sizeof(params),
                                                 .config = &run->config,
                                                 .weights = run->weights.table,
-                                                .ranks = run->ranks->sides[side]};
+                                                .ranks = run->ranks->sides[side],
+                                                .like = side ? run->rts[0] : NULL};
         TRY(rt_create(&params, &run->rts[side], run->error));
     }
     struct rt_info info = {.struct_size = sizeof(info)};

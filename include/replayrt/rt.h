@@ -170,8 +170,11 @@ struct rt_create_params {
     const float *kv_scales;
     /* replayrt/ranks.h: what ranks have for each other behind stages, [exchange_count], copied. */
     const struct rt_stage_exchange *exchanges;
-    uint32_t exchange_count;
-    uint32_t reserved;
+    uint32_t exchange_count, reserved;
+    /* A runtime of this device, and of the same rank of as many: what create chooses by measuring
+     * is chosen as for that one, where it was, so that both give the same bits (docs/layer.md). All
+     * ranks give one, or none does. Not used when create has returned. Null: all is measured. */
+    const rt_runtime *like;
 };
 
 /*
@@ -419,8 +422,7 @@ enum rt_dtype { RT_DTYPE_BF16 = 1, RT_DTYPE_F32, RT_DTYPE_I32, RT_DTYPE_U8 };
 struct rt_tensor {
     uint32_t struct_size;
     enum rt_dtype dtype;
-    uint32_t rank;
-    uint32_t reserved;
+    uint32_t rank, reserved;
     uint64_t shape[4]; /* capacity, outermost first */
     uint64_t bytes;
     uint64_t address; /* device address; a host pointer on the host device */
@@ -440,8 +442,7 @@ RT_API enum rt_status rt_tensor_read(rt_runtime *runtime, const char *name, uint
 
 struct rt_bucket_stats {
     uint32_t struct_size;
-    uint32_t nodes;
-    uint32_t batch, query_len;
+    uint32_t nodes, batch, query_len;
     uint64_t replays;
     uint64_t live_rows;   /* summed over replays */
     uint64_t padded_rows; /* likewise: batch - live */
@@ -449,8 +450,7 @@ struct rt_bucket_stats {
     uint64_t capture_ns;  /* build + audit + instantiate + upload */
     /* As rt_plan_graph has them. Graphs of one chunk that differ in context_tokens alone serve
      * longer pasts with the larger. */
-    uint32_t chunk, decode_rows, context_tokens;
-    uint32_t most_blocks;
+    uint32_t chunk, decode_rows, context_tokens, most_blocks;
 };
 
 struct rt_stats {

@@ -2,6 +2,7 @@
 /* Blocks cut over ranks on the host device: the same as one rank's, and every way to fall out. */
 #include "tests/support/rank_fixture.h"
 
+#include <inttypes.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -354,6 +355,22 @@ static enum rt_status a_runtime_that_fails(struct rank_seat *seat)
     return rt_create(&p, &seat->rt, &seat->error);
 }
 
+static enum rt_status like_one_that_is_alone(struct rank_seat *seat)
+{
+    struct rt_create_params p = {.struct_size = sizeof(p),
+                                 .config = &seat->bench->blocks.config,
+                                 .weights = seat->bench->blocks.weights};
+    rt_runtime *alone = NULL;
+    rt_destroy(&seat->rt);
+    if (rt_create(&p, &alone, &seat->error) != RT_OK)
+        return seat->error.status;
+    p.ranks = seat->ranks;
+    p.like = alone;
+    const enum rt_status status = rt_create(&p, &seat->rt, &seat->error);
+    rt_destroy(&alone);
+    return status;
+}
+
 /* One after the other they may. */
 static enum rt_status another_runtime(struct rank_seat *seat)
 {
@@ -378,6 +395,14 @@ static void test_what_is_refused(void **state)
     for (uint32_t r = 0; r < 4; r++)
         rank_bench_failed(&b, r, RT_ERR_INVALID,
                           "params->ranks has a runtime already, must serve one at a time");
+    rank_bench_run(&b, like_one_that_is_alone);
+    for (uint32_t r = 0; r < 4; r++) {
+        char story[128];
+        (void)snprintf(
+            story, sizeof(story),
+            "params->like is rank 0 of 1, this runtime rank %" PRIu32 " of 4: must be the same", r);
+        rank_bench_failed(&b, r, RT_ERR_INVALID, story);
+    }
     rank_bench_run(&b, another_runtime);
     rank_bench_all_well(&b);
     rank_bench_run(&b, a_runtime_that_fails);

@@ -183,6 +183,32 @@ static void test_lists_that_overlap(void **state)
     shut_ranks();
 }
 
+/* Ranks whose runtimes are to be like others that chose when other ways were faster: all of them,
+ * or rank 0 alone, where what is chosen is still one. */
+static void test_like_other_runtimes(void **state)
+{
+    struct rig *others[RANKS];
+    (void)state;
+    for (uint32_t likes = 1; likes <= RANKS; likes++) {
+        offer("abc", "dbc");
+        now.us[0][2] = 0.5f; /* c */
+        now.us[1][2] = 0.5f;
+        open_ranks(RT_PROJECTIONS_AUTO);
+        make_ranks(RT_OK);
+        assert_all_by("c");
+        memcpy(others, now.rigs, sizeof(others));
+        offer("abc", "dbc");
+        open_ranks(RT_PROJECTIONS_AUTO);
+        for (uint32_t r = 0; r < likes; r++)
+            now.rigs[r]->products.like = &others[r]->products;
+        make_ranks(RT_OK);
+        assert_all_by(likes == RANKS ? "c" : "b");
+        shut_ranks();
+        memcpy(now.rigs, others, sizeof(others));
+        shut_ranks();
+    }
+}
+
 static void test_lists_that_are_apart(void **state)
 {
     (void)state;
@@ -281,6 +307,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lists_that_overlap),
+        cmocka_unit_test(test_like_other_runtimes),
         cmocka_unit_test(test_lists_that_are_apart),
         cmocka_unit_test(test_a_list_that_is_empty),
         cmocka_unit_test(test_the_least_alignment_is_asked_for),

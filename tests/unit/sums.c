@@ -47,6 +47,8 @@ struct plan {
     uint64_t left;    /* objects that were not there before it */
     int32_t *stop;    /* of rank 0's kernels */
     uint32_t chosen;  /* by rank 1 */
+    uint32_t one_shot[RANKS];
+    const struct rt_sums *likes[RANKS]; /* that each rank is to be like; null: none */
     char reason[RT_SUM_REASON_BYTES];
 };
 
@@ -127,8 +129,10 @@ static enum rt_status measure(struct plan *p, struct seat *s, struct rt_comm *c,
     const uint64_t live = d->probe.live, calls = d->probe.calls;
     if (c->rank == 1 && p->fail_at)
         d->probe.fail_at = calls + p->fail_at;
+    s->sums.like = p->likes[c->rank];
     enum rt_status status = p->measure(s, c, err);
     d->probe.fail_at = 0;
+    p->one_shot[c->rank] = s->sums.choices[0].one_shot;
     if (c->rank == 1) {
         p->calls = d->probe.calls - calls;
         p->left = d->probe.live - live;
@@ -193,6 +197,40 @@ static void fail_each(measure_fn measured, const char *words)
     assert_true(failed > STEPS_OF_ONE);
 }
 
+/* Whatever is faster here: rank 0's runtime says what all ranks do, if it is like another. */
+static void like_another(measure_fn measured, const struct rt_sum_choice *choice)
+{
+    static struct rt_sums like, other, nothing; /* large */
+    for (uint32_t i = 0; i < 6; i++) {
+        struct plan p = {.measure = measured};
+        struct crew crew;
+        like.choices[0] = other.choices[0] = *choice;
+        like.choice_count = other.choice_count = 1;
+        like.choices[0].one_shot = i % 2;
+        other.choices[0].one_shot = !(i % 2);
+        p.likes[0] = &like;
+        p.likes[1] = i / 2 == 0 ? &like : i / 2 == 1 ? &other : &nothing;
+        crew_begin(&crew, RANKS);
+        crew.user = &p;
+        crew_succeed(&crew, run);
+        for (uint32_t r = 0; r < RANKS; r++)
+            assert_int_equal(p.one_shot[r], i % 2);
+        assert_non_null(strstr(p.reason, ", as in the runtime that this one is like: "));
+    }
+}
+
+static void like_another_runtime(void **state)
+{
+    struct rt_sum_choice choice = {.kind = RT_ALL_REDUCE, .count = NUMBERS, .dtype = RT_DTYPE_BF16};
+    (void)state;
+    like_another(measure_sum, &choice);
+    choice.with_norm = 1;
+    like_another(measure_norm, &choice);
+    like_another(
+        measure_context,
+        &(struct rt_sum_choice){.kind = RT_ALL_TO_ALL, .count = HEAD_BYTES, .dtype = RT_DTYPE_U8});
+}
+
 static void sums(void **state)
 {
     (void)state;
@@ -217,6 +255,7 @@ int main(void)
         cmocka_unit_test(sums),
         cmocka_unit_test(sums_and_norms),
         cmocka_unit_test(exchanges_of_a_context),
+        cmocka_unit_test(like_another_runtime),
     };
     return cmocka_run_group_tests_name("sums", tests, NULL, NULL);
 }
