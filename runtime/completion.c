@@ -51,8 +51,12 @@ static void settle_lengths(struct rt_runtime *rt, const struct rt_flight *flight
 static void count_gap(struct rt_stats *s, const struct rt_completion *from,
                       const struct rt_completion *to)
 {
-    /* A chunk may have had no attention of rows: then it has no stamps. */
-    if (!from->step || !from->t_attend_last || to->t_attend_first <= from->t_attend_last)
+    if (!from->step)
+        return;
+    s->gap_graph_ns = to->t_begin > from->t_end ? to->t_begin - from->t_end : 0;
+    /* A chunk may have had no attention of rows, and blocks of one kernel each have none by itself:
+     * then there are no stamps. */
+    if (!from->t_attend_last || to->t_attend_first <= from->t_attend_last)
         return;
     s->gap_ns_last = to->t_attend_first - from->t_attend_last;
     s->gap_ns_total += s->gap_ns_last;
@@ -60,7 +64,6 @@ static void count_gap(struct rt_stats *s, const struct rt_completion *from,
         s->gap_ns_min = s->gap_ns_last;
     s->gap_steps++;
     s->gap_end_ns = from->t_end - from->t_attend_last;
-    s->gap_graph_ns = to->t_begin - from->t_end;
     s->gap_begin_ns = to->t_attend_first - to->t_begin;
 }
 

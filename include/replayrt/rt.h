@@ -468,8 +468,8 @@ struct rt_stats {
     uint64_t gpu_steps;
     uint64_t gpu_ns_last, gpu_ns_total; /* the first replay's start to the last one's end */
     uint64_t gap_steps;
-    /* From the end of a step's last attention to the start of the next step's first; not over a
-     * step that failed half-way. */
+    /* From a step's last attention to the next one's first; not over a step that failed half-way,
+     * nor, but for gap_graph_ns, where blocks are one kernel each. */
     uint64_t gap_ns_last, gap_ns_min, gap_ns_total;
     /* The last one in three: to step_end's completion, the next graph's start, attention. */
     uint64_t gap_end_ns, gap_graph_ns, gap_begin_ns;

@@ -263,6 +263,12 @@ static void run_beside_chain(const struct rt_config *config, bool biases, uint32
         compare(&found, &truth, "a step");
         check_exchanges(whole, false);
     }
+    for (uint32_t is_chain = 0; is_chain < 2; is_chain++) {
+        struct rt_stats s = {.struct_size = sizeof(s)};
+        assert_int_equal(rt_get_stats(is_chain ? chain : whole, &s), RT_OK);
+        assert_int_equal(s.gap_steps, is_chain * (sizeof(rows) / sizeof(rows[0]) - 1));
+        assert_true(s.gap_graph_ns > 0);
+    }
     rt_destroy(&whole);
     rt_destroy(&chain);
     block_close(&b);
