@@ -42,6 +42,28 @@ static bool join(const struct rt_ranks_launch *launch, struct rank_crew *crew)
 
 /* ---- our own --------------------------------------------------------------------------------- */
 
+/* Of the file where our own ranks meet: a handler is given nothing else. */
+static char meeting[sizeof(((struct rank_crew *)0)->path)];
+
+static void take_away(int number)
+{
+    (void)unlink(meeting);
+    (void)raise(number); /* to what it would have done, once this has returned */
+}
+
+/* Before all have met the file has a name, of which nobody is left to clear up where a signal ends
+ * them all, as Ctrl-C does. What this process was told to ignore it goes on to. */
+static void clear_up_behind_signals(const struct rank_crew *crew)
+{
+    static const int ending[] = {SIGHUP, SIGINT, SIGTERM};
+    const struct sigaction taken = {.sa_handler = take_away, .sa_flags = (int)SA_RESETHAND};
+    struct sigaction was;
+    (void)snprintf(meeting, sizeof(meeting), "%s", crew->path);
+    for (size_t i = 0; i < sizeof(ending) / sizeof(ending[0]); i++)
+        if (sigaction(ending[i], NULL, &was) == 0 && was.sa_handler == SIG_DFL)
+            (void)sigaction(ending[i], &taken, NULL);
+}
+
 /* Rank 0's words are enough: the others' go nowhere, but for what they complain of. */
 static bool be_silent(void)
 {
@@ -54,6 +76,7 @@ static bool start(struct rank_crew *crew)
                  SIG_DFL); /* who ignores it, as we may have been told to, has no exit codes */
     crew->first = getpid();
     (void)snprintf(crew->path, sizeof(crew->path), "%s/replayrt-%ld", folder(), (long)getpid());
+    clear_up_behind_signals(crew);
     for (uint32_t rank = 1; rank < crew->ranks; rank++) {
         (void)fflush(NULL);
         const pid_t pid = fork();

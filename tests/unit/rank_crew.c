@@ -197,6 +197,47 @@ static void test_no_file_is_left(void **state)
     assert_int_equal(close(ends[1]), 0);
 }
 
+/* Both ranks have come to the file, and wait. */
+static _Noreturn void wait_for_a_signal(int to)
+{
+    struct rank_crew crew;
+    if (setpgid(0, 0) != 0 || signal(SIGHUP, SIG_IGN) == SIG_ERR ||
+        !rank_crew_begin(2, "host", &crew))
+        _exit(99);
+    if (crew.rank == 0)
+        make_file(crew.path);
+    if (write(to, crew.path, sizeof(crew.path)) != (ssize_t)sizeof(crew.path))
+        _exit(99);
+    for (;;)
+        (void)pause();
+}
+
+/* As a terminal sends it, to all of them; what is ignored ends nobody. */
+static void test_no_file_is_left_by_a_signal(void **state)
+{
+    static const int numbers[] = {SIGINT, SIGTERM};
+    (void)state;
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+        char path[sizeof(((struct rank_crew *)0)->path)];
+        int ends[2], status = 0;
+        assert_int_equal(pipe(ends), 0);
+        const pid_t pid = fork();
+        assert_true(pid >= 0);
+        if (pid == 0)
+            wait_for_a_signal(ends[1]);
+        for (int rank = 0; rank < 2; rank++)
+            assert_int_equal(read(ends[0], path, sizeof(path)), sizeof(path));
+        assert_int_equal(kill(-pid, SIGHUP), 0);
+        assert_int_equal(access(path, F_OK), 0);
+        assert_int_equal(kill(-pid, numbers[i]), 0);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == numbers[i]);
+        assert_true(is_gone_within(path, 5000));
+        assert_int_equal(close(ends[0]), 0);
+        assert_int_equal(close(ends[1]), 0);
+    }
+}
+
 /* A launcher's ranks have a name that the next ones may have, too. */
 static void test_a_launchers_file_stays(void **state)
 {
@@ -248,10 +289,14 @@ int main(void)
     (void)unsetenv("OMPI_COMM_WORLD_RANK");
     (void)unsetenv("PMI_RANK");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_no_exit_handler_runs),   cmocka_unit_test(test_how_they_end),
-        cmocka_unit_test(test_who_does_not_end),       cmocka_unit_test(test_devices),
-        cmocka_unit_test(test_no_file_is_left),        cmocka_unit_test(test_one_gpu_is_refused),
+        cmocka_unit_test(test_no_exit_handler_runs),
+        cmocka_unit_test(test_how_they_end),
+        cmocka_unit_test(test_who_does_not_end),
+        cmocka_unit_test(test_devices),
+        cmocka_unit_test(test_no_file_is_left),
+        cmocka_unit_test(test_one_gpu_is_refused),
         cmocka_unit_test(test_a_launchers_file_stays),
+        cmocka_unit_test(test_no_file_is_left_by_a_signal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
