@@ -118,7 +118,10 @@ static void configure(struct rig *r, bool blocks)
 static bool open_side(struct rig *r, int side, struct rt_error *err)
 {
     const struct rt_create_params p = {
-        .struct_size = sizeof(p), .config = &r->config, .weights = r->weights};
+        .struct_size = sizeof(p),
+        .config = &r->config,
+        .weights = r->weights,
+        .like = side == REPLAY ? NULL : r->rts[REPLAY]}; /* or the library may multiply otherwise */
     if (rt_create(&p, &r->rts[side], err) != RT_OK)
         return false;
     for (uint32_t i = 0; i < SEQUENCES; i++)
