@@ -11,21 +11,36 @@ struct rt_page_row {
     uint32_t row;
 };
 
-/* Where a token lies. `slot` and `position` are not negative. */
+/* A token's entry of a table, asked for and not looked at: -1 where there is no column for it. */
+struct rt_page_entry {
+    int32_t page;
+    uint32_t row;
+};
+
+/* `slot` and `position` are not negative; column: position / kv.page_size. */
+static __device__ __forceinline__ struct rt_page_entry
+ask_page_entry(const struct rt_kv_view &kv, uint32_t column, uint32_t slot, uint32_t position)
+{
+    int32_t page = -1;
+    if (column < kv.max_blocks)
+        page = kv.table[(uint64_t)slot * kv.max_blocks + column];
+    return {page, position - column * kv.page_size};
+}
+
+static __device__ __forceinline__ struct rt_page_row page_row_of(const struct rt_kv_view &kv,
+                                                                 const struct rt_page_entry &entry)
+{
+    if (entry.page < 0 || (uint32_t)entry.page >= kv.pages)
+        return {};
+    return {kv.base + entry.page * kv.page_stride_bytes, entry.row};
+}
+
+/* Where a token lies, likewise. */
 static __device__ __forceinline__ struct rt_page_row
 find_page_row(const struct rt_kv_view &kv, const rt_divisor<uint32_t> &page_size, uint32_t slot,
               uint32_t position)
 {
-    struct rt_page_row at = {};
-    const uint32_t column = page_size.quotient(position);
-    if (column >= kv.max_blocks)
-        return at;
-    const int32_t page = kv.table[(uint64_t)slot * kv.max_blocks + column];
-    if (page < 0 || (uint32_t)page >= kv.pages)
-        return at;
-    at.page = kv.base + page * kv.page_stride_bytes;
-    at.row = position - column * kv.page_size;
-    return at;
+    return page_row_of(kv, ask_page_entry(kv, page_size.quotient(position), slot, position));
 }
 
 static __device__ __forceinline__ uint4 *row_address(const struct rt_kv_view &kv,

@@ -8,7 +8,7 @@
  * rt_kv_convert: a quarter of a warp a token (kernels/generic/kv_convert.cuh). rt_kv_copy: byte for
  * byte, half a warp a token. No shared memory, no barrier:
  *
- *   wait │ length │ both tables' entries │ vectors, scales │ largest magnitudes │ stores
+ *   wait │ length, both tables' entries │ vectors, scales │ largest magnitudes │ stores
  */
 #include "kernels/device/ptx/pdl.cuh"
 #include "kernels/generic/kv_convert_f16.cuh"
@@ -18,16 +18,26 @@ struct rt_kv_convert_places {
     struct rt_quant_row from, to;
 };
 
+/* Pages of a power of two need no division. */
+static __device__ __forceinline__ uint32_t rt_kv_convert_column(uint32_t position, uint32_t size)
+{
+    return (size & (size - 1)) == 0 ? position >> (__ffs((int)size) - 1) : position / size;
+}
+
+/* Length and entries are asked for together: an entry behind the length may be read, too. */
 static __device__ __forceinline__ struct rt_kv_convert_places
 rt_kv_convert_find(const struct rt_kv_convert_params &p, uint32_t row, uint32_t position)
 {
     struct rt_kv_convert_places at = {};
-    if (position >= p.max_length || (int64_t)position >= p.length[row])
+    const int64_t length = p.length[row];
+    const struct rt_page_entry from_entry =
+        ask_page_entry(p.from, rt_kv_convert_column(position, p.from.page_size), row, position);
+    const struct rt_page_entry to_entry =
+        ask_page_entry(p.to, rt_kv_convert_column(position, p.to.page_size), row, position);
+    if (position >= p.max_length || (int64_t)position >= length)
         return at;
-    const struct rt_page_row from =
-        find_page_row(p.from, rt_divisor<uint32_t>(p.from.page_size), row, position);
-    const struct rt_page_row to =
-        find_page_row(p.to, rt_divisor<uint32_t>(p.to.page_size), row, position);
+    const struct rt_page_row from = page_row_of(p.from, from_entry);
+    const struct rt_page_row to = page_row_of(p.to, to_entry);
     if (!from.page || !to.page)
         return at;
     at.from = rt_quant_row_at(p.from, p.from_quant, from);

@@ -55,7 +55,8 @@ static __device__ __forceinline__ float rt_convert_most_f16(const uint32_t (&h)[
     uint32_t most = 0;
 #pragma unroll
     for (int i = 0; i < 8; i++)
-        most = rt_max_f16x2(most, h[i] & 0x7fff7fffu);
+        most = rt_max_magnitude_f16x2(most, h[i]);
+    most &= 0x7fff7fffu;
     return fmaxf(rt_f16_float((uint16_t)most), rt_f16_float((uint16_t)(most >> 16)));
 }
 
