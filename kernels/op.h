@@ -83,9 +83,10 @@ struct rt_variant {
     uint32_t smem_bytes;
     uint32_t invariant;                   /* of attend: 1: rows are cut by their own length alone */
     uint32_t overhead_blocks, min_blocks; /* schedule constants measured for this kernel */
-    /* Of attend: of so many rows or more, the kernel whose tiles share keys; null: never. */
-    const char *shared_entry;
-    uint32_t shared_rows;
+    /* Of attend: of so many rows or more another kernel, of the same tiles and parts, whose tiles
+     * share keys or whose workers are more; null: never. */
+    const char *many_entry;
+    uint32_t many_rows, many_threads;
     char reason[RT_REASON_BYTES]; /* one sentence: why this one */
 };
 
@@ -121,11 +122,20 @@ const char *rt_op_name(enum rt_op_id op);
 /* "generic" or "sm90". */
 const char *rt_backend_name(enum rt_backend backend);
 
+static inline bool rt_attend_is_many(const struct rt_variant *attend, uint32_t rows)
+{
+    return attend->many_entry && rows >= attend->many_rows;
+}
+
 /* Attend's kernel of so many rows. */
 static inline const char *rt_attend_entry(const struct rt_variant *attend, uint32_t rows)
 {
-    return attend->shared_entry && rows >= attend->shared_rows ? attend->shared_entry
-                                                               : attend->entry;
+    return rt_attend_is_many(attend, rows) ? attend->many_entry : attend->entry;
+}
+
+static inline uint32_t rt_attend_threads(const struct rt_variant *attend, uint32_t rows)
+{
+    return rt_attend_is_many(attend, rows) ? attend->many_threads : attend->threads;
 }
 
 /* Split slots that so many rows can need: the partial buffers have this many. */

@@ -54,6 +54,21 @@
      RT_ATTEND_SM90_TILES(d_qk) * 128u * (tile_rows) +                                             \
      RT_ATTEND_BYTES_SM90_DESK_BYTES(tile_rows, d_qk) + 256u * (tile_rows))
 
+/*
+ * Of 8 and 16 query rows and long rows of keys there are three workers, each with blocks of its own
+ * (kernels/sm90/attend_apart.cuh), so the desk has maxima, sums and marks of a worker more, and
+ * marks of all columns; no block's scores are found by two.
+ */
+#define RT_ATTEND_APART_SM90_WORKERS 3u
+#define RT_ATTEND_APART_SM90_THREADS 512u
+#define RT_ATTEND_APART_SM90_DESK_BYTES(tile_rows, d_qk, d_v)                                      \
+    (RT_ATTEND_BYTES_SM90_DESK_BYTES(tile_rows, d_qk) + 36u * (tile_rows) + (d_v))
+#define RT_ATTEND_APART_SM90_SMEM_BYTES(tile_rows, d_qk, d_v)                                      \
+    (RT_ATTEND_BYTES_SM90_STAGES(tile_rows, d_qk) *                                                \
+         RT_ATTEND_BYTES_SM90_STAGE(tile_rows, d_qk, d_v) +                                        \
+     RT_ATTEND_SM90_TILES(d_qk) * 128u * (tile_rows) +                                             \
+     RT_ATTEND_APART_SM90_DESK_BYTES(tile_rows, d_qk, d_v))
+
 /* What the kernels read of a key at most, from its row's beginning and from its scales'. */
 #define RT_SM90_ROW_BYTES 768u
 

@@ -22,10 +22,11 @@
 /* The C references know no tiles; this keeps plans on the host like those on a large GPU. */
 #define HOST_TILE_ROWS 64
 
-/* Two tiles of so many query rows share their keys where parts are no more than so many times the
- * rows: a cluster begins and ends 1 us later than a block, which long parts win back. */
-#define SHARED_TILE_ROWS 64u
+/* Two tiles share their keys where parts are no more than so many times the rows: a cluster begins
+ * and ends 1 us later than a block, which long parts win back. Likewise workers that have blocks of
+ * their own, whose segments end later. */
 #define SHARED_PARTS_PER_ROW 2u
+#define APART_PARTS_PER_ROW 2u
 
 #define SM90_CC 90
 
@@ -111,6 +112,7 @@ static const struct attend_kernel attend_kernels[] = {
     SM90(RT_OP_ATTEND, "sm90", RT_ATTEND_SM90_THREADS, RT_ATTEND_SM90_SMEM_BYTES, d_qk_, d_v_,     \
          kind_, tile_rows_)
 #define RT_ATTEND_SM90_SHARED(d_qk_, d_v_)
+#define RT_ATTEND_APART_SM90(d_qk_, d_v_, tile_rows_)
 #define RT_SPARSE_SM90(d_qk_, d_v_, kind_, tile_rows_)                                             \
     SM90(RT_OP_SPARSE_ATTEND, "sparse_sm90", RT_ATTEND_SM90_THREADS, RT_ATTEND_SM90_SMEM_BYTES,    \
          d_qk_, d_v_, kind_, tile_rows_)
@@ -124,14 +126,37 @@ static const struct attend_kernel attend_kernels[] = {
 };
 #define ATTEND_COUNT (sizeof(attend_kernels) / sizeof(attend_kernels[0]))
 
-/* Of bf16, and of tiles of 64 query rows, two of which share their keys. */
-static const struct shared_kernel {
+/* Of many rows: of bf16 tiles of 64 query rows, two of which share their keys; of e4m3 those whose
+ * workers have blocks of their own. */
+static const struct many_kernel {
+    enum rt_op_id op;
     const char *entry;
-    uint32_t d_qk, d_v;
-} shared_kernels[] = {
+    uint32_t d_qk, d_v, tile_rows, threads;
+    uint32_t tiles; /* by which those of a row go */
+    uint32_t parts_per_row;
+    const char *reason;
+} many_kernels[] = {
 #define RT_KERNEL(entry_, image_, params_, addresses_, smem_, waits_, ref_)
 #define RT_ATTEND_SM90_SHARED(d_qk_, d_v_)                                                         \
-    {.entry = "rt_mla_sm90_" #d_qk_ "x" #d_v_ "_c64", .d_qk = (d_qk_), .d_v = (d_v_)},
+    {.op = RT_OP_ATTEND,                                                                           \
+     .entry = "rt_mla_sm90_" #d_qk_ "x" #d_v_ "_c64",                                              \
+     .d_qk = (d_qk_),                                                                              \
+     .d_v = (d_v_),                                                                                \
+     .tile_rows = 64,                                                                              \
+     .threads = RT_ATTEND_SM90_THREADS,                                                            \
+     .tiles = 2,                                                                                   \
+     .parts_per_row = SHARED_PARTS_PER_ROW,                                                        \
+     .reason = "two share keys"},
+#define RT_ATTEND_APART_SM90(d_qk_, d_v_, tile_rows_)                                              \
+    {.op = RT_OP_ATTEND_QUANT,                                                                     \
+     .entry = "rt_mla_quant_sm90_" #d_qk_ "x" #d_v_ "_t" #tile_rows_,                              \
+     .d_qk = (d_qk_),                                                                              \
+     .d_v = (d_v_),                                                                                \
+     .tile_rows = (tile_rows_),                                                                    \
+     .threads = RT_ATTEND_APART_SM90_THREADS,                                                      \
+     .tiles = 1,                                                                                   \
+     .parts_per_row = APART_PARTS_PER_ROW,                                                         \
+     .reason = "three workers"},
 #include "kernels/kernels.inc"
 };
 
@@ -310,20 +335,21 @@ static uint32_t concurrent_blocks(const struct rt_device_caps *caps,
 }
 
 /* Null: none. Of an odd number of tiles the last would have nobody to share with. */
-static const char *find_shared(const struct attend_kernel *kernel, uint32_t m_tiles)
+static const struct many_kernel *find_many(const struct attend_kernel *kernel, uint32_t m_tiles)
 {
-    if (kernel->op != RT_OP_ATTEND || kernel->backend != RT_BACKEND_SM90 ||
-        kernel->tile_rows != SHARED_TILE_ROWS || m_tiles % 2 != 0)
-        return NULL;
-    for (size_t i = 0; i < sizeof(shared_kernels) / sizeof(shared_kernels[0]); i++)
-        if (shared_kernels[i].d_qk == kernel->d_qk && shared_kernels[i].d_v == kernel->d_v)
-            return shared_kernels[i].entry;
+    for (size_t i = 0; i < sizeof(many_kernels) / sizeof(many_kernels[0]); i++) {
+        const struct many_kernel *many = &many_kernels[i];
+        if (kernel->backend == RT_BACKEND_SM90 && !kernel->folds && many->op == kernel->op &&
+            many->d_qk == kernel->d_qk && many->d_v == kernel->d_v &&
+            many->tile_rows == kernel->tile_rows && m_tiles % many->tiles == 0)
+            return many;
+    }
     return NULL;
 }
 
 static void describe(const struct rt_device_caps *caps, const struct rt_op_request *request,
                      const struct attend_kernel *kernel, const struct rt_variant *choice,
-                     const char *why_not, char *text)
+                     const struct many_kernel *of_many, const char *why_not, char *text)
 {
     const uint32_t rows = query_rows(kernel->op, request);
     const char *invariant = kernel->folds ? ", batch-invariant" : "";
@@ -333,9 +359,9 @@ static void describe(const struct rt_device_caps *caps, const struct rt_op_reque
         (void)snprintf(few, sizeof(few), " up to batch %u and %u blocks of keys", limit.rows,
                        limit.blocks);
     }
-    if (choice->shared_entry)
-        (void)snprintf(many, sizeof(many), ", two share keys from batch %u on",
-                       choice->shared_rows);
+    if (of_many)
+        (void)snprintf(many, sizeof(many), ", %s from batch %u on", of_many->reason,
+                       choice->many_rows);
     if (kernel->backend == RT_BACKEND_SM90)
         (void)snprintf(text, RT_REASON_BYTES, "sm90%s%s, tiles of %u rows for %u%s%s, %u parts",
                        request->backend == RT_BACKEND_AUTO ? "" : " as asked for", invariant,
@@ -358,14 +384,16 @@ static void choose(const struct rt_device_caps *caps, const struct rt_op_request
 {
     const uint32_t m_tiles = rt_ceil_div_u32(query_rows(kernel->op, request), kernel->tile_rows);
     const uint32_t parts = rt_max_u32(1, concurrent_blocks(caps, kernel) / m_tiles);
+    const struct many_kernel *many = find_many(kernel, m_tiles);
     struct rt_variant choice = {
         .op = kernel->op,
         .backend = kernel->backend,
         .entry = kernel->entry,
         .tile_rows = kernel->tile_rows,
         .m_tiles = m_tiles,
-        .shared_entry = find_shared(kernel, m_tiles),
-        .shared_rows = rt_ceil_div_u32(parts, SHARED_PARTS_PER_ROW),
+        .many_entry = many ? many->entry : NULL,
+        .many_rows = many ? rt_ceil_div_u32(parts, many->parts_per_row) : 0,
+        .many_threads = many ? many->threads : 0,
         .parts = parts,
         .threads = kernel->threads,
         .smem_bytes = kernel->smem_bytes,
@@ -373,7 +401,7 @@ static void choose(const struct rt_device_caps *caps, const struct rt_op_request
         .min_blocks = kernel->min_blocks,
         .invariant = kernel->folds,
     };
-    describe(caps, request, kernel, &choice, why_not, choice.reason);
+    describe(caps, request, kernel, &choice, many, why_not, choice.reason);
     *out = choice;
 }
 

@@ -56,12 +56,13 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
     static constexpr int HALF_TILES = SHAPE::HALF_TILES, HALF = SHAPE::D_V / 2;
     static constexpr int GROUP = SHAPE::D_V / 4; /* columns with one factor */
     static constexpr int REST = SHAPE::D_QK - SHAPE::D_V;
-    static constexpr int COLUMNS = 2 * HALF_TILES; /* of values, of a thread */
+    static constexpr int COLUMNS = 2 * SHAPE::OUT_TILES; /* of values, of a thread */
     /* Query rows of a warp, of either worker; 16 bytes a lane, the last of what is no value. */
-    static constexpr int WARP_ROWS = SHAPE::TILE_ROWS / (RT_SM90_WORKERS * RT_SM90_WORKER_WARPS);
+    static constexpr int WARPS = SHAPE::WORKERS * RT_SM90_WORKER_WARPS;
+    static constexpr int WARP_ROWS = (SHAPE::TILE_ROWS + WARPS - 1) / WARPS;
     static constexpr int OF_LANE = SHAPE::D_V / 256 + 1;
     /* Groups of products on their way, with their operands. */
-    static constexpr int FLIGHT = 4;
+    static constexpr int FLIGHT = SHAPE::APART && SHAPE::TILE_ROWS == 16 ? 2 : 4;
     using base::all;
     using base::lane;
     using base::p;
@@ -86,7 +87,13 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
         return step * 16 + i * 4 + (lane % 4 ^ i % 2 * 2);
     }
 
-    /* Of this worker's half, the first of this thread's. */
+    /* The first of this worker's columns. */
+    __device__ __forceinline__ int first_column(void) const
+    {
+        return SHAPE::APART ? 0 : worker * HALF;
+    }
+
+    /* Of those, the first of this thread's. */
     __device__ __forceinline__ int own_column(void) const
     {
         return (warp * 8 + lane / 4) * COLUMNS;
@@ -315,6 +322,12 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
                 const uint2 two = *(const uint2 *)at;
                 x[i][0] = two.x;
                 x[i][1] = two.y;
+            } else if constexpr (COLUMNS == 16) {
+                const uint4 four = *(const uint4 *)at;
+                x[i][0] = four.x;
+                x[i][1] = four.y;
+                x[i][2] = four.z;
+                x[i][3] = four.w;
             } else {
                 x[i][0] = *(const uint32_t *)at;
             }
@@ -338,12 +351,13 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
     }
 
     template <bool FACTORS>
-    __device__ __forceinline__ void add_values(uint32_t stage,
-                                               float (&out)[HALF_TILES][SHAPE::TILE_ROWS / 2]) const
+    __device__ __forceinline__ void
+    add_values(uint32_t stage, float (&out)[SHAPE::OUT_TILES][SHAPE::TILE_ROWS / 2]) const
     {
         constexpr int WORDS = COLUMNS / 4, TURNS = 4 * WORDS;
-        const unsigned char *half = room.row(stage, 0) + worker * HALF + own_column();
-        const uint16_t *factors = room.desk.factor[stage][worker * 2 + warp / 2] + lane % 4 * 2;
+        const unsigned char *half = room.row(stage, 0) + first_column() + own_column();
+        const int group = SHAPE::APART ? warp : worker * 2 + warp / 2;
+        const uint16_t *factors = room.desk.factor[stage][group] + lane % 4 * 2;
         const uint64_t pt = rt_wgmma_operand(rt_shared_address(room.weights(stage)), 0);
         uint32_t x[4][WORDS], factor[2] = {}, a[FLIGHT][2][4];
 #pragma unroll
@@ -368,8 +382,8 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
         rt_wgmma_wait<0>();
     }
 
-    __device__ __forceinline__ void add_values(uint32_t stage,
-                                               float (&out)[HALF_TILES][SHAPE::TILE_ROWS / 2]) const
+    __device__ __forceinline__ void
+    add_values(uint32_t stage, float (&out)[SHAPE::OUT_TILES][SHAPE::TILE_ROWS / 2]) const
     {
         if (has_factors())
             add_values<true>(stage, out);
@@ -397,14 +411,15 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
             load_query(at[i], rest_at[i], x[i]);
 #pragma unroll
         for (int i = 0; i < WARP_ROWS; i++)
-            put_row(warp_row(i), x[i]);
+            if (SHAPE::TILE_ROWS % WARPS == 0 || warp_row(i) < SHAPE::TILE_ROWS)
+                put_row(warp_row(i), x[i]);
         rt_fence_async();
         this->sync_both();
     }
 
     __device__ __forceinline__ int warp_row(int i) const
     {
-        return (i * RT_SM90_WORKERS + worker) * RT_SM90_WORKER_WARPS + warp;
+        return (i * SHAPE::WORKERS + worker) * RT_SM90_WORKER_WARPS + warp;
     }
 
     /* A lane's first vector of a query row, and of what is no value, which may be in a tensor of
@@ -475,15 +490,15 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
 
     /* ---- keys that a product of values must not meet ---- */
 
-    /* 16 bytes of a key of block j, in this worker's half. */
+    /* 16 bytes of a key of block j, of this worker's columns. */
     __device__ __forceinline__ uint4 *vector_of(uint32_t j, int key, int vector) const
     {
-        return (uint4 *)(room.row(base::stage_of(j), key) + worker * HALF) + vector;
+        return (uint4 *)(room.row(base::stage_of(j), key) + first_column()) + vector;
     }
 
     __device__ __forceinline__ void clear_tail(uint32_t j, int valid) const
     {
-        constexpr int VECTORS = HALF / 16;
+        constexpr int VECTORS = base::VECTORS / 2;
         const int thread = (int)(threadIdx.x % RT_SM90_WORKER_THREADS);
 #pragma unroll 1
         for (int i = thread; i < (64 - valid) * VECTORS; i += (int)RT_SM90_WORKER_THREADS)
@@ -502,32 +517,39 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
         bool found = false;
 #pragma unroll 1
         for (int key = from; key < end; key++) {
-            const uint4 x = *vector_of(j, key, lane % (HALF / 16));
+            const uint4 x = *vector_of(j, key, lane % (base::VECTORS / 2));
             found |= (is_nan(x.x) | is_nan(x.y) | is_nan(x.z) | is_nan(x.w)) != 0;
         }
         return __any_sync(RT_ATTEND_FULL_WARP, found);
     }
 
-    /* Eight columns a lane; see worker_base's. */
+    /* Eight columns a lane at a time; see worker_base's. */
     __device__ __forceinline__ void clear_spoilt(uint32_t j, int start, int from, int end) const
     {
-        uint32_t word = this->spoilt ? room.desk.spoilt[worker][lane] : 0;
 #pragma unroll 1
-        for (int key = from; key < end; key++) {
-            uint2 *at = (uint2 *)vector_of(j, key, 0) + lane;
-            const uint32_t nan[2] = {is_nan(at->x), is_nan(at->y)};
-            if ((nan[0] | nan[1]) == 0)
-                continue;
-            const uint32_t mark = (uint32_t)(this->length - start - key);
-            const uint32_t taken = ((word | word >> 1 | word >> 2) & 0x11111111u) * 15;
-            uint32_t marks = 0;
-#pragma unroll
-            for (int i = 0; i < 8; i++)
-                marks |= (nan[i / 4] >> i % 4 * 8 & 0x80 ? mark : 0) << i * 4;
-            word |= marks & ~taken;
-            *at = make_uint2(0, 0);
+        for (int vector = lane; vector < base::VECTORS; vector += 32) {
+            uint32_t word = this->spoilt ? room.desk.spoilt[worker][vector] : 0;
+#pragma unroll 1
+            for (int key = from; key < end; key++)
+                word |= clear_nan((uint2 *)vector_of(j, key, 0) + vector,
+                                  (uint32_t)(this->length - start - key), word);
+            room.desk.spoilt[worker][vector] = word;
         }
-        room.desk.spoilt[worker][lane] = word;
+    }
+
+    /* Where one of the eight is NaN: zeros instead, and marks where there is none yet. */
+    static __device__ __forceinline__ uint32_t clear_nan(uint2 *at, uint32_t mark, uint32_t word)
+    {
+        const uint32_t nan[2] = {is_nan(at->x), is_nan(at->y)};
+        if ((nan[0] | nan[1]) == 0)
+            return 0;
+        const uint32_t taken = ((word | word >> 1 | word >> 2) & 0x11111111u) * 15;
+        uint32_t marks = 0;
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            marks |= (nan[i / 4] >> i % 4 * 8 & 0x80 ? mark : 0) << i * 4;
+        *at = make_uint2(0, 0);
+        return marks & ~taken;
     }
 
     __device__ __forceinline__ void part_keys(uint32_t j, int start)

@@ -14,14 +14,15 @@
  *
  * Of e4m3 keys with what is no value, and fewer than 64 query rows: a stage is 64 rows as they lie
  * and then the block's weights (kernels/sm90/attend_bytes.cuh), and there is neither staging nor
- * ahead, but scores of a block's half, on their way from worker 1 to worker 0.
+ * ahead, but of two workers scores of a block's half, on their way from worker 1 to worker 0.
  *
  * All tiles are in the copy engine's 128-byte swizzle. Warp group 0 loads, of 64 query rows over
  * e4m3 two groups do: warp 0 walks and brings keys, of 64 query rows half 0's, and warps 2 and 3
  * half 1's and what is no value; warp 1 brings q; of keys that come otherwise than by boxes all
  * bring some, and warp 1 also q. The last two warp groups, the workers 0 and 1, compute: both add
  * up values, each the columns of one half of d_v; blocks come in pairs, and the scores and the
- * softmax of the first, a, belong to worker 0, those of the second, b, to worker 1.
+ * softmax of the first, a, belong to worker 0, those of the second, b, to worker 1. Of three
+ * workers each has every third block for itself (kernels/sm90/attend_apart.cuh).
  *
  * SHARED: two blocks, two tiles of the same keys, are a cluster. Each asks for half of the boxes, a
  * piece of either half's values and every second block's what is no value, for both; they follow
@@ -35,6 +36,7 @@
  *                  bytes: copies and loading warps                     and its marks
  *   kv_empty[s][h] warps of worker h                        who loads  no product reads it any more
  *                  shared: of both blocks                              in either block
+ *                  of three workers: their block's
  *   kv_early[s][h] in pieces: warps of worker h             who loads  none reads its first keys
  *                  shared: of both blocks, at rank 0's                 in either block
  *   q_full         warp 1 (bytes)                           workers    q of the segment is there;
@@ -64,10 +66,10 @@
 
 /* Named barriers; 0 is __syncthreads. */
 enum {
-    RT_SM90_BAR_WORKER = 1, /* and 2: a worker's 128 threads */
+    RT_SM90_BAR_WORKER = 1, /* and 2, of three workers 3: a worker's 128 threads */
     RT_SM90_BAR_A = 3,      /* from worker 0: a's weights, and the maximum up to a */
     RT_SM90_BAR_B = 4,      /* from worker 1: b's weights, and the maximum up to b */
-    RT_SM90_BAR_BOTH = 5,   /* both workers, at a segment's end; and when q has become f16 */
+    RT_SM90_BAR_BOTH = 5,   /* all workers, at a segment's end; and when q has become f16 */
     RT_SM90_BAR_SCORES = 6  /* from worker 1: its half of the scores of an a without a b */
 };
 
@@ -118,7 +120,7 @@ template <> struct rt_sm90_walk_desk<true> {
 };
 
 template <class KEYS, int STAGES, int TILE_ROWS, int VECTORS, bool FOLDS_, bool BYTES,
-          bool IN_PIECES>
+          bool IN_PIECES, int WORKERS>
 struct alignas(16) rt_sm90_desk : rt_sm90_fold_desk<TILE_ROWS, FOLDS_>,
                                   rt_sm90_pieces_desk<IN_PIECES, STAGES>,
                                   KEYS::template marks<STAGES>,
@@ -132,18 +134,18 @@ struct alignas(16) rt_sm90_desk : rt_sm90_fold_desk<TILE_ROWS, FOLDS_>,
     struct rt_sm90_segment segment[RT_SM90_SEGMENTS];
     /* Of each query row, from the batch row's: where its output and its lse are. */
     int64_t out_at[TILE_ROWS], lse_at[TILE_ROWS];
-    float2 state[TILE_ROWS]; /* maximum and sum */
-    int lag[TILE_ROWS];      /* keys at the row's end that the query row does not see */
-    float top[2][TILE_ROWS]; /* maximum up to a, up to b, of its owner; in exponents of 2 */
-    float warp_top[RT_SM90_WORKERS * RT_SM90_WORKER_WARPS][TILE_ROWS];
-    float sum[RT_SM90_WORKERS * RT_SM90_WORKER_WARPS][TILE_ROWS];
+    float2 state[TILE_ROWS];       /* maximum and sum */
+    int lag[TILE_ROWS];            /* keys at the row's end that the query row does not see */
+    float top[WORKERS][TILE_ROWS]; /* maximum up to a worker's block; in exponents of 2 */
+    float warp_top[WORKERS * RT_SM90_WORKER_WARPS][TILE_ROWS];
+    float sum[WORKERS * RT_SM90_WORKER_WARPS][TILE_ROWS];
     /* Eight columns a word, four bits each: from which key on, counted from the row's end, the
      * column is not finite for query rows that see the key; 0: nowhere. See part_drafts. */
-    uint32_t spoilt[RT_SM90_WORKERS][VECTORS];
+    uint32_t spoilt[WORKERS][VECTORS];
 };
 
 template <int D_QK_, int D_V_, int TILE_ROWS_, class KEYS, bool FOLDS_ = false,
-          bool SHARED_ = false>
+          bool SHARED_ = false, int WORKERS_ = RT_SM90_WORKERS>
 struct rt_sm90_shape {
     typedef KEYS keys;
     typedef typename KEYS::params params;
@@ -154,10 +156,13 @@ struct rt_sm90_shape {
     static constexpr bool FOLDS = FOLDS_; /* leaves into groups: batch-invariant */
     /* One warp group, or two where they convert for 64 query rows (attend_through.cuh). */
     static constexpr int LOADING_WARPS = F16 && TILE_ROWS_ == 64 ? 8 : 4;
-    static constexpr int THREADS = 32 * (LOADING_WARPS + RT_SM90_WORKERS * RT_SM90_WORKER_WARPS);
+    static constexpr int WORKERS = WORKERS_;
+    /* Each has blocks of its own, and all columns of their values (attend_apart.cuh). */
+    static constexpr bool APART = WORKERS > RT_SM90_WORKERS;
+    static constexpr int THREADS = 32 * (LOADING_WARPS + WORKERS * RT_SM90_WORKER_WARPS);
     /* From those that load to those that work. */
     static constexpr bool MOVES_REGISTERS =
-        TILE_ROWS_ == 64 || ((FOLDS_ || (KEYS::F16 && D_QK_ > D_V_)) && TILE_ROWS_ == 32);
+        APART || TILE_ROWS_ == 64 || ((FOLDS_ || (KEYS::F16 && D_QK_ > D_V_)) && TILE_ROWS_ == 32);
     static constexpr int D_QK = D_QK_, D_V = D_V_, TILE_ROWS = TILE_ROWS_;
     static constexpr int TILES = RT_ATTEND_SM90_TILES(D_QK);
     /* Boxes are asked for by three warps: either half's, and those of what is no value. */
@@ -179,7 +184,8 @@ struct rt_sm90_shape {
     static constexpr int STAGE_BYTES = BYTES ? RT_ATTEND_BYTES_SM90_STAGE(TILE_ROWS, D_QK, D_V)
                                              : STAGE_TILES * RT_ATTEND_SM90_TILE_BYTES;
     static constexpr int V_TILES = D_V / 64;
-    static constexpr int HALF_TILES = V_TILES / 2; /* of a worker's columns */
+    static constexpr int HALF_TILES = V_TILES / 2;
+    static constexpr int OUT_TILES = APART ? V_TILES : HALF_TILES; /* of a worker's columns */
     static constexpr int HALF_BYTES = HALF_TILES * RT_ATTEND_SM90_TILE_BYTES;
     static constexpr int GROUP_BYTES = HALF_BYTES / 8; /* of 8 keys and a half */
     static constexpr int P_TILE = V_TILES;             /* of a stage, for probabilities */
@@ -193,12 +199,13 @@ struct rt_sm90_shape {
     static constexpr int STAGING_STRIDE = 2 * STAGING_COLUMNS + 4;
     static constexpr int STAGING_BYTES =
         TILE_ROWS < 64 && !BYTES ? 4 * TILE_ROWS * STAGING_STRIDE : 0;
-    static constexpr int VECTORS = HALF_TILES * 8; /* 16 bytes each, of a key's half */
-    typedef rt_sm90_desk<KEYS, STAGES, TILE_ROWS, VECTORS, FOLDS, BYTES, IN_PIECES> desk;
+    static constexpr int VECTORS = OUT_TILES * 8; /* of 8 columns, of a worker's */
+    typedef rt_sm90_desk<KEYS, STAGES, TILE_ROWS, VECTORS, FOLDS, BYTES, IN_PIECES, WORKERS> desk;
     static constexpr int DESK_BYTES =
-        BYTES ? RT_ATTEND_BYTES_SM90_DESK_BYTES(TILE_ROWS, D_QK)
-              : RT_ATTEND_SM90_DESK_BYTES(TILE_ROWS) +
-                    (BY == RT_SM90_BY_CONVERSION ? RT_ATTEND_SM90_UNITS_BYTES(D_QK) : 0);
+        APART   ? RT_ATTEND_APART_SM90_DESK_BYTES(TILE_ROWS, D_QK, D_V)
+        : BYTES ? RT_ATTEND_BYTES_SM90_DESK_BYTES(TILE_ROWS, D_QK)
+                : RT_ATTEND_SM90_DESK_BYTES(TILE_ROWS) +
+                      (BY == RT_SM90_BY_CONVERSION ? RT_ATTEND_SM90_UNITS_BYTES(D_QK) : 0);
     static_assert(sizeof(desk) <= DESK_BYTES, "desk's formula");
 };
 
@@ -291,10 +298,10 @@ static __device__ __forceinline__ void rt_sm90_init_barriers(typename SHAPE::des
                 rt_mbarrier_init(&desk.kv_early[stage][half], readers);
         }
     rt_mbarrier_init(&desk.q_full, 1);
-    rt_mbarrier_init(&desk.q_empty, RT_SM90_WORKERS * RT_SM90_WORKER_WARPS);
+    rt_mbarrier_init(&desk.q_empty, SHAPE::WORKERS * RT_SM90_WORKER_WARPS);
     for (int i = 0; i < RT_SM90_SEGMENTS; i++) {
         rt_mbarrier_init(&desk.seg_full[i], 1);
-        rt_mbarrier_init(&desk.seg_empty[i], RT_SM90_WORKERS * RT_SM90_WORKER_WARPS +
+        rt_mbarrier_init(&desk.seg_empty[i], SHAPE::WORKERS * RT_SM90_WORKER_WARPS +
                                                  (SHAPE::BY == RT_SM90_BY_BOXES ? 1 : 0));
     }
     rt_mbarrier_init_fence();

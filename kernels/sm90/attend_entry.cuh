@@ -8,6 +8,7 @@
  * them.
  */
 #include "kernels/device/params_line.cuh"
+#include "kernels/sm90/attend_apart.cuh"
 #include "kernels/sm90/attend_converter.cuh"
 #include "kernels/sm90/attend_even.cuh"
 #include "kernels/sm90/attend_fold.cuh"
@@ -27,7 +28,11 @@ template <class SHAPE> struct rt_sm90_registers {
     static constexpr bool EIGHT = SHAPE::LOADING_WARPS == 8;
     static constexpr bool REMEMBERS = SHAPE::BY != RT_SM90_BY_BOXES || SHAPE::FOLDS;
     static constexpr int LOADER = EIGHT ? 64 : REMEMBERS ? 72 : SHAPE::SHARED ? 40 : 56;
-    static constexpr int WORKER = EIGHT ? 192 : REMEMBERS ? 216 : SHAPE::SHARED ? 232 : 224;
+    static constexpr int WORKER = EIGHT           ? 192
+                                  : SHAPE::APART  ? 144
+                                  : REMEMBERS     ? 216
+                                  : SHAPE::SHARED ? 232
+                                                  : 224;
 };
 
 /* What is the same for every batch row: where a query row's output goes, and the keys at the row's
@@ -89,6 +94,14 @@ static __device__ __forceinline__ void rt_sm90_load(const typename SHAPE::params
         rt_sm90_load_boxes<SHAPE>(p, room);
 }
 
+/* By pairs of blocks, or each worker by itself. */
+template <class MATH, bool APART> struct rt_sm90_worker_of {
+    typedef rt_sm90_worker<MATH> type;
+};
+template <class MATH> struct rt_sm90_worker_of<MATH, true> {
+    typedef MATH type;
+};
+
 /* With 64 query rows, or 32 and two accumulators, registers move from those that load to those that
  * work. Both workers run the same code: what runs once or twice is the rule for short rows, and
  * then less code is quicker. */
@@ -96,7 +109,7 @@ template <class SHAPE, template <class> class MATH>
 static __device__ __forceinline__ void rt_sm90_divide(const typename SHAPE::params &p,
                                                       const rt_sm90_room<SHAPE> &room)
 {
-    typedef rt_sm90_worker<MATH<SHAPE>> worker;
+    typedef typename rt_sm90_worker_of<MATH<SHAPE>, SHAPE::APART>::type worker;
     /* A shuffle tells the compiler that a warp takes one branch. */
     const int group = __shfl_sync(RT_ATTEND_FULL_WARP, (int)threadIdx.x / 128, 0);
     constexpr int LOADING = SHAPE::LOADING_WARPS / 4;
@@ -203,6 +216,17 @@ using rt_sm90_math = typename rt_sm90_math_by<SHAPE, SHAPE::BYTES, SHAPE::TILE_R
     {                                                                                              \
         using shape = rt_sm90_shape<d_qk, d_v, 64, rt_sm90_row_keys, false, true>;                 \
         rt_sm90_attend<shape, rt_sm90_wide>(p);                                                    \
+    }
+
+/* Likewise over keys of e4m3, of three workers each of which has blocks of its own. */
+#define RT_SM90_APART_ENTRY(d_qk, d_v, tile_rows)                                                  \
+    extern "C" __global__ void __launch_bounds__(RT_ATTEND_APART_SM90_THREADS, 1)                  \
+        rt_mla_quant_sm90_##d_qk##x##d_v##_t##tile_rows(                                           \
+            const __grid_constant__ struct rt_attend_quant_sm90_params p)                          \
+    {                                                                                              \
+        using shape = rt_sm90_shape<d_qk, d_v, tile_rows, rt_sm90_quant_row_keys, false, false,    \
+                                    RT_ATTEND_APART_SM90_WORKERS>;                                 \
+        rt_sm90_attend<shape, rt_sm90_apart>(p);                                                   \
     }
 
 #define RT_SM90_TILES(name, keys, d_qk, d_v)                                                       \

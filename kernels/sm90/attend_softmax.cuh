@@ -28,7 +28,7 @@ template <class SHAPE, class BASE> struct rt_sm90_softmax : BASE {
     using base::warp;
     using base::worker;
 
-    float out[SHAPE::HALF_TILES][ROWS / 2];
+    float out[SHAPE::OUT_TILES][ROWS / 2];
     float score[ROWS / 2];
     float top[MINE], factor[MINE]; /* maximum so far; what it makes of sums up to now */
     float sum[MINE];               /* over this thread's keys of own blocks */
@@ -48,7 +48,7 @@ template <class SHAPE, class BASE> struct rt_sm90_softmax : BASE {
     __device__ __forceinline__ void begin_segment(void)
     {
 #pragma unroll
-        for (int t = 0; t < SHAPE::HALF_TILES; t++)
+        for (int t = 0; t < SHAPE::OUT_TILES; t++)
 #pragma unroll
             for (int i = 0; i < ROWS / 2; i++)
                 out[t][i] = 0.0f;
@@ -63,7 +63,7 @@ template <class SHAPE, class BASE> struct rt_sm90_softmax : BASE {
     __device__ __forceinline__ void settle_out(void)
     {
 #pragma unroll
-        for (int t = 0; t < SHAPE::HALF_TILES; t++)
+        for (int t = 0; t < SHAPE::OUT_TILES; t++)
             rt_wgmma_settle(out[t]);
     }
 
@@ -253,7 +253,7 @@ template <class SHAPE, class BASE> struct rt_sm90_softmax : BASE {
     __device__ __forceinline__ void multiply_out(void)
     {
 #pragma unroll
-        for (int t = 0; t < SHAPE::HALF_TILES; t++)
+        for (int t = 0; t < SHAPE::OUT_TILES; t++)
 #pragma unroll
             for (int i = 0; i < MINE; i++) {
                 out[t][i / 2 * 4 + i % 2] *= factor[i];

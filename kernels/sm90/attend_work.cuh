@@ -360,7 +360,7 @@ template <class SHAPE> struct rt_sm90_worker_base {
 
     __device__ __forceinline__ void sync_both(void) const
     {
-        rt_bar_sync(RT_SM90_BAR_BOTH, 2 * RT_SM90_WORKER_THREADS);
+        rt_bar_sync(RT_SM90_BAR_BOTH, SHAPE::WORKERS * RT_SM90_WORKER_THREADS);
     }
 
     /* Tells the other worker; what this thread has put into shared memory is seen by its products.

@@ -2,3 +2,5 @@
 #include "kernels/sm90/attend_entry.cuh"
 
 RT_SM90_QUANT_GEOMETRY(576, 512)
+RT_SM90_APART_ENTRY(576, 512, 8)
+RT_SM90_APART_ENTRY(576, 512, 16)

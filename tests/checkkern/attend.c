@@ -267,7 +267,7 @@ static void check_shared(struct ck *ck)
             c.flavour = CK_PLAIN;
         c.causal = c.causal || c.flavour == CK_BAD_DRAFT;
         c.parts = n % 3 == 0 ? 0 : n % 3 == 1 ? 2 : 11;
-        c.shares = true;
+        c.is_many = true;
         c.overhead_blocks = 0;
         c.min_blocks = 1;
         ck_attend_check(ck, &c);

@@ -560,8 +560,8 @@ bool ck_attend_resolve(struct ck *ck, const struct ck_attend *c, enum rt_backend
         out->overhead_blocks = invariant ? 0 : c->overhead_blocks;
         out->min_blocks = invariant ? 1 : c->min_blocks;
     }
-    if (c->shares)
-        out->shared_rows = 1;
+    if (c->is_many)
+        out->many_rows = 1;
     const uint32_t d[] = {c->d_qk, c->d_v};
     return c->tile_rows == 0 || ck_choose_tile(ck, op == RT_OP_ATTEND ? "attend" : "attend_quant",
                                                d, c->heads * c->q_len, c->tile_rows, out);

@@ -48,7 +48,7 @@ struct ck_attend {
     bool blank;                                  /* a quantised cache stays NaN: for who measures */
     enum rt_kv_layout layout;                    /* of the cache that kernels are given */
     uint32_t tile_rows;                          /* of the generic kernel; 0: the resolver's */
-    bool shares;                                 /* keys, by tiles that would only of more rows */
+    bool is_many;                                /* by the kernel that would have more rows */
     uint32_t parts, overhead_blocks, min_blocks; /* of the schedule; parts 0: the resolver's */
     float scale;
     uint64_t seed;

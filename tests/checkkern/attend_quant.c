@@ -202,8 +202,39 @@ static void check_wide_tiles(struct ck *ck)
     }
 }
 
+/*
+ * Three workers with blocks of their own, one tile and two: segments of no block, of fewer than
+ * there are workers and of more, in long parts, in pieces and one after the other, with drafts in
+ * one block and across two, and what is not finite among keys and scales.
+ */
+static void check_apart(struct ck *ck)
+{
+    static const int32_t lengths[] = {129, 0, 64, 200, 1, 450, 65, 320, 63, 257, 705, 194};
+    static const uint32_t heads[] = {16, 8, 5, 1, 3, 2, 11}, q_lens[] = {1, 1, 3, 8, 4, 2, 1};
+    for (uint32_t n = 0; n < 126; n++) {
+        const uint32_t s = n % 7;
+        if (!ck->full && !ck_is_cuda(ck) && n % (ck->quick ? 5 : 2) != 0)
+            continue;
+        struct ck_attend c = ck_attend_turn(ck, 0, heads[s], q_lens[s], n);
+        c.is_many = true;
+        c.flavour = (enum ck_flavour)(n % CK_FLAVOURS);
+        c.scale = c.flavour == CK_HUGE ? 40000 : c.scale;
+        c.causal = (c.causal && c.flavour != CK_NAN_KEY && c.flavour != CK_PLUS_INF) ||
+                   c.flavour == CK_BAD_DRAFT;
+        c.rows = ck_is_cuda(ck) ? 9 : 2 + n % 3;
+        c.padded = n % 4 == 3;
+        for (uint32_t r = 0; r < c.rows; r++)
+            c.lengths[r] = r < c.rows - c.padded ? lengths[(n / 3 + r) % 12] : 0;
+        c.parts = n % 3 == 0 ? 0 : n % 3 == 1 ? 2 : 11;
+        c.overhead_blocks = 0;
+        c.min_blocks = 1;
+        check(ck, layouts[n / 3 % 3], c);
+    }
+}
+
 void ck_attend_quant_run(struct ck *ck)
 {
+    check_apart(ck);
     check_grid(ck);
     check_flavours(ck);
     check_tiles(ck);

@@ -16,7 +16,7 @@
 enum {
     MAX_WARPS = EMU_MAX_THREADS / 32,
     MOST_N = 256,
-    MOST_RESULTS = 8,
+    MOST_RESULTS = 12,
     ORDERS = 16,
     M = 16,
     K = 16

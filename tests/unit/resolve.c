@@ -148,20 +148,54 @@ static void test_shared_keys(void **state)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct wanted r = request(cases[i].heads, cases[i].q_len, RT_BACKEND_SM90);
         const struct rt_variant c = resolve(&h200, r);
-        assert_int_equal(c.shared_entry != NULL, cases[i].rows > 0);
+        assert_int_equal(c.many_entry != NULL, cases[i].rows > 0);
         assert_int_equal(strstr(c.reason, "two share keys") != NULL, cases[i].rows > 0);
         if (cases[i].rows == 0)
             continue;
         assert_string_equal(c.entry, "rt_mla_sm90_576x512_m64");
-        assert_string_equal(c.shared_entry, "rt_mla_sm90_576x512_c64");
-        assert_int_equal(c.shared_rows, cases[i].rows);
-        for (uint32_t rows = c.shared_rows - 1; rows <= c.shared_rows + 1; rows++)
-            expect_launch(&c, r.heads, r.q_len, rows,
-                          rows < c.shared_rows ? c.entry : c.shared_entry);
+        assert_string_equal(c.many_entry, "rt_mla_sm90_576x512_c64");
+        assert_int_equal(c.many_rows, cases[i].rows);
+        for (uint32_t rows = c.many_rows - 1; rows <= c.many_rows + 1; rows++)
+            expect_launch(&c, r.heads, r.q_len, rows, rows < c.many_rows ? c.entry : c.many_entry);
         r.d_qk = 512;
-        assert_null(resolve(&h200, r).shared_entry);
+        assert_null(resolve(&h200, r).many_entry);
         r = request(cases[i].heads, cases[i].q_len, RT_BACKEND_GENERIC);
-        assert_null(resolve(&h200, r).shared_entry);
+        assert_null(resolve(&h200, r).many_entry);
+    }
+}
+
+/* Of 576/512 over e4m3 and up to 16 query rows a tile, from half as many rows as parts on. */
+static void test_three_workers(void **state)
+{
+    (void)state;
+    static const enum rt_kv_layout layouts[] = {RT_KV_FP8_TENSOR, RT_KV_FP8_TOKEN, RT_KV_V32};
+    static const struct {
+        uint32_t heads, q_len;
+        const char *entry; /* null: never */
+    } cases[] = {{16, 1, "rt_mla_quant_sm90_576x512_t16"},
+                 {8, 1, "rt_mla_quant_sm90_576x512_t8"},
+                 {1, 8, "rt_mla_quant_sm90_576x512_t8"},
+                 {5, 3, "rt_mla_quant_sm90_576x512_t16"},
+                 {17, 1, NULL},
+                 {128, 1, NULL}};
+    for (size_t i = 0; i < 3 * sizeof(cases) / sizeof(cases[0]); i++) {
+        struct wanted r = request(cases[i / 3].heads, cases[i / 3].q_len, RT_BACKEND_AUTO);
+        struct rt_variant c = {0};
+        struct rt_error err = {0};
+        r.kv_layout = layouts[i % 3];
+        assert_int_equal(ask(&h200, &r, RT_OP_ATTEND_QUANT, &c, &err), RT_OK);
+        assert_int_equal(strstr(c.reason, ", three workers from batch 66 on") != NULL,
+                         cases[i / 3].entry != NULL);
+        assert_int_equal(c.threads, cases[i / 3].heads == 128 ? 512 : 384);
+        assert_string_equal(rt_attend_entry(&c, 65), c.entry);
+        assert_int_equal(rt_attend_threads(&c, 65), c.threads);
+        assert_string_equal(rt_attend_entry(&c, 66),
+                            cases[i / 3].entry ? cases[i / 3].entry : c.entry);
+        assert_int_equal(rt_attend_threads(&c, 66), cases[i / 3].entry ? 512 : c.threads);
+        r.d_qk = 320;
+        r.d_v = 256;
+        assert_int_equal(ask(&h200, &r, RT_OP_ATTEND_QUANT, &c, &err), RT_OK);
+        assert_null(c.many_entry);
     }
 }
 
@@ -506,6 +540,7 @@ int main(void)
         cmocka_unit_test(test_tile_by_query_rows),
         cmocka_unit_test(test_parts),
         cmocka_unit_test(test_shared_keys),
+        cmocka_unit_test(test_three_workers),
         cmocka_unit_test(test_small_shared_memory),
         cmocka_unit_test(test_host),
         cmocka_unit_test(test_backends),
