@@ -108,11 +108,11 @@ template <class SHAPE> struct rt_sm90_apart : rt_sm90_bytes_out<SHAPE> {
     __device__ __forceinline__ void find_scores(uint32_t j)
     {
         const uint32_t stage = stage_of(j);
-        const bool rest_is_bf16 = this->rest_is_bf16();
         if (this->has_factors())
             score_groups(j);
         else
-            this->template score_values<false, 2>(j, 0, score);
+            this->template score_values<2>(j, 0, score);
+        const bool rest_is_bf16 = this->rest_is_bf16();
         if (!rest_is_bf16)
             this->template score_rest<RT_WGMMA_F16>(stage, score);
         this->scale_scores(stage, score);
