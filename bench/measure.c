@@ -2,6 +2,7 @@
 #include "bench/measure.h"
 
 #include "bench/measure_check.h"
+#include "bench/measure_lists.h"
 #include "bench/measure_time.h"
 
 #include <math.h>
@@ -12,7 +13,7 @@
 #define CHAIN 64u
 
 /* What a chain is made of: `count` links, each an append, an attend with its reduction, or both;
- * over lists with their schedule between, as in every layer of a step. */
+ * over lists with their schedule between where there is one, as in every layer of a step. */
 enum link { LINK_ATTEND, LINK_APPEND_ATTEND, LINK_SCHEDULE, LINK_APPEND };
 
 static enum rt_status add_link(const struct rt_rig *rig, enum link link, uint32_t layer,
@@ -23,7 +24,7 @@ static enum rt_status add_link(const struct rt_rig *rig, enum link link, uint32_
         return rt_rig_add_schedule(rig, RT_RIG_TIMED, p);
     if (link == LINK_APPEND || of_layer)
         RT_TRY(rt_rig_add_append(rig, layer, p));
-    if (of_layer && rig->params->topk)
+    if (of_layer && rig->params->topk && rt_lists_have_schedule(rig, RT_RIG_TIMED))
         RT_TRY(rt_rig_add_schedule(rig, RT_RIG_TIMED, p));
     return link == LINK_APPEND ? RT_OK : rt_rig_add_attend(rig, RT_RIG_TIMED, layer, p);
 }

@@ -2,6 +2,7 @@
 #include "bench/measure_lists.h"
 
 #include "common/math.h"
+#include "kernels/counted_view.h"
 
 #include <stdlib.h>
 
@@ -94,6 +95,11 @@ fail:
 
 /* ---- launches ------------------------------------------------------------------------------- */
 
+bool rt_lists_have_schedule(const struct rt_rig *rig, enum rt_rig_side side)
+{
+    return !rt_attend_counts(&rig->lists.choices[side].attend, tokens_of(rig));
+}
+
 static struct rt_mla_sparse_args args_of(const struct rt_rig *rig, enum rt_rig_side side,
                                          uint32_t layer)
 {
@@ -136,7 +142,11 @@ enum rt_status rt_lists_schedule_work(const struct rt_rig *rig, enum rt_rig_side
 enum rt_status rt_lists_decode_work(const struct rt_rig *rig, enum rt_rig_side side, uint32_t layer,
                                     struct rt_sparse_decode_work *out)
 {
-    const struct rt_mla_sparse_args args = args_of(rig, side, layer);
+    struct rt_mla_sparse_args args = args_of(rig, side, layer);
+    if (!rt_lists_have_schedule(rig, side)) {
+        args.schedule = (struct rt_mla_schedule_buffers){0};
+        args.lengths = 0;
+    }
     return rt_sparse_decode_work(&rig->m->kernels, &rig->lists.choices[side], &args, out,
                                  &rig->m->error);
 }

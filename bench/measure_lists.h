@@ -16,6 +16,9 @@ uint64_t rt_lists_count_bytes(const struct rt_rig *rig);
  * most topk. Uploaded. */
 enum rt_status rt_lists_fill(const struct rt_rig *rig);
 
+/* Whether attention has a schedule in front of it; else it makes its plan itself. */
+bool rt_lists_have_schedule(const struct rt_rig *rig, enum rt_rig_side side);
+
 enum rt_status rt_lists_schedule_work(const struct rt_rig *rig, enum rt_rig_side side,
                                       struct rt_work *out);
 enum rt_status rt_lists_decode_work(const struct rt_rig *rig, enum rt_rig_side side, uint32_t layer,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Attention over keys that the caller's stages list. */
 #include "kernels/abi/quant.h"
+#include "kernels/counted_view.h"
 #include "runtime/recipe_parts.h"
 
 /* Lists of the span's rows, packed for the query length as q is; entries are positions. */
@@ -35,6 +36,24 @@ static struct rt_rows_view token_rows(const struct recipe *b)
     };
 }
 
+static const struct rt_variant *attend_of(const struct recipe *b)
+{
+    return &b->variants[rt_attend_op(&b->s->blueprint->config)];
+}
+
+/* Whether attention and reduce make their plan themselves. */
+static bool counts(const struct recipe *b)
+{
+    return rt_attend_counts(attend_of(b), token_rows(b).count);
+}
+
+static struct rt_counted_view counted(const struct recipe *b)
+{
+    const struct rt_sparse_view keys = lists(b), none = {0};
+    return rt_counted_view_make(attend_of(b), &keys, &none, rt_recipe_rows_view(b).length,
+                                b->query_len);
+}
+
 /* In every layer: its counts are its own. */
 static enum rt_status add_schedule(struct recipe *b, uint32_t layer)
 {
@@ -62,6 +81,8 @@ static enum rt_status add_attend(struct recipe *b, uint32_t layer)
     p->attend.rows = token_rows(b);
     p->attend.causal = 0; /* the lists say what a token sees */
     p->attend.early = 0;  /* what it reads is this layer's */
+    if (counts(b))
+        p->counted = counted(b);
     if (!rt_recipe_is_quantised(b))
         return rt_recipe_add_op(b, RT_OP_SPARSE_ATTEND, layer, p, sizeof(*p));
     all.quant = rt_recipe_quant_view(b, layer);
@@ -73,12 +94,15 @@ static enum rt_status add_reduce(struct recipe *b, uint32_t layer)
     struct rt_reduce_params p = rt_recipe_reduce_params(b, layer);
     p.rows = token_rows(b);
     p.row_tokens = b->query_len;
+    if (counts(b))
+        p.counted = counted(b);
     return rt_recipe_add_op(b, RT_OP_REDUCE, layer, &p, sizeof(p));
 }
 
 enum rt_status rt_recipe_add_sparse(struct recipe *b, uint32_t layer)
 {
-    RT_TRY(add_schedule(b, layer));
+    if (!counts(b))
+        RT_TRY(add_schedule(b, layer));
     RT_TRY(add_attend(b, layer));
     return add_reduce(b, layer);
 }

@@ -112,6 +112,10 @@ enum rt_status rt_sparse_decode_memory(const struct rt_mla_sparse_args *args,
     add_list(&o, extra, s, &args->extra, &p->extra, &p->extra_kv);
     add_scales(&o, "scales of keys.kv", &choice->kv, &a->kv);
     add_scales(&o, "scales of extra.kv", &choice->kv, &p->extra_kv);
+    if (p->counted.min_blocks > 0) { /* instead of a schedule */
+        add_counts(&o, keys, s, &args->keys);
+        add_counts(&o, extra, s, &args->extra);
+    }
     read_flat(&o, "lengths", args->lengths, size.lengths_bytes);
     read_flat(&o, "schedule.parts", args->schedule.parts, size.part_bytes);
     read_flat(&o, "schedule.num_splits", args->schedule.num_splits, size.num_splits_bytes);

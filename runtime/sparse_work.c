@@ -3,6 +3,7 @@
 
 #include "common/math.h"
 #include "kernels/abi/reduce.h"
+#include "kernels/counted_view.h"
 #include "kernels/quant_view.h"
 #include "runtime/model_work.h"
 #include "runtime/ops_check.h"
@@ -64,6 +65,7 @@ void rt_sparse_workspace(const struct rt_mla_sparse_shape *s, const struct rt_sp
     out->partial_out_bytes = rows * s->d_v * sizeof(float);
     out->partial_lse_bytes = rows * sizeof(float);
     out->kernel = choice->attend.entry;
+    out->own_plan = rt_attend_counts(&choice->attend, tokens_of(s));
 }
 
 /* ---- the two lists --------------------------------------------------------------------------- */
@@ -226,9 +228,26 @@ enum rt_status rt_sparse_schedule_work(const struct rt_kernels *k,
                         err);
 }
 
-static enum rt_status check_decode(const struct rt_mla_sparse_args *args,
-                                   const struct rt_kv_format *format, struct rt_error *err)
+/* All of the schedule is left out: decode makes its own. */
+static bool has_no_schedule(const struct rt_mla_sparse_args *args)
 {
+    return !args->schedule.parts && !args->schedule.num_splits && !args->lengths;
+}
+
+static enum rt_status check_own_plan(const struct rt_mla_sparse_args *args,
+                                     const struct rt_variant *attend, struct rt_error *err)
+{
+    const uint32_t tokens = tokens_of(&args->shape);
+    RT_REQUIRE(rt_attend_counts(attend, tokens), err, RT_ERR_INVALID,
+               "%s: without a schedule, which %s of %u query tokens needs: workspace.own_plan is 0",
+               decode_op, attend->entry, tokens);
+    return RT_OK;
+}
+
+static enum rt_status check_decode(const struct rt_mla_sparse_args *args,
+                                   const struct rt_sparse_choice *choice, struct rt_error *err)
+{
+    const struct rt_kv_format *format = &choice->kv;
     RT_TRY(rt_ops_check_kv_scale(decode_op, format, args->kv_scale, err));
     RT_REQUIRE(isfinite(args->softmax_scale) && args->softmax_scale > 0, err, RT_ERR_INVALID,
                "%s: softmax_scale %g is not a positive number; it is "
@@ -254,7 +273,8 @@ static enum rt_status check_decode(const struct rt_mla_sparse_args *args,
                "%s: q_rope is null, its strides are %" PRId64 ", %" PRId64 " and %" PRId64,
                decode_op, args->q_rope_row_stride, args->q_rope_token_stride,
                args->q_rope_head_stride);
-    RT_TRY(check_schedule(decode_op, args, err));
+    RT_TRY(has_no_schedule(args) ? check_own_plan(args, &choice->attend, err)
+                                 : check_schedule(decode_op, args, err));
     return RT_CHECK_POINTERS(decode_op, pointers, err);
 }
 
@@ -291,7 +311,7 @@ static enum rt_status decode_params(const struct rt_mla_sparse_args *args,
     const struct named_keys keys = {decode_op, &keys_names, &args->keys, false};
     const struct named_keys extra = {decode_op, &extra_names, &args->extra, true};
     const struct rt_mla_sparse_shape *s = &args->shape;
-    RT_TRY(check_decode(args, &choice->kv, err));
+    RT_TRY(check_decode(args, choice, err));
     *p = (struct rt_sparse_attend_params){
         .attend = {.rows = rows_view(args),
                    .schedule = schedule_view(args, choice),
@@ -310,6 +330,8 @@ static enum rt_status decode_params(const struct rt_mla_sparse_args *args,
     RT_TRY(list_view(&extra, s->query_len, &p->extra, err));
     RT_TRY(cache_view(&keys, &choice->kv, &p->attend.kv, err));
     RT_TRY(cache_view(&extra, &choice->kv, &p->extra_kv, err));
+    if (has_no_schedule(args))
+        p->counted = rt_counted_view_make(&choice->attend, &p->keys, &p->extra, NULL, s->query_len);
     all->quant = rt_quant_view_make(&choice->kv, &p->attend.kv, args->kv_scale);
     all->extra_quant = rt_quant_view_make(&choice->kv, &p->extra_kv, args->kv_scale);
     return rt_sparse_decode_memory(args, choice, p, err);
@@ -336,6 +358,7 @@ enum rt_status rt_sparse_decode_work(const struct rt_kernels *k,
         .lse_base2 = p.attend.lse_base2,
         .sink = p.attend.sink,
         .row_tokens = p.q_len,
+        .counted = p.counted,
     };
     RT_TRY(rt_ops_named(
         decode_op, rt_op_build(k, &choice->attend, &all, attend_bytes, &out->attend, err), err));

@@ -72,6 +72,11 @@ struct rt_mla_sparse_workspace {
     uint64_t lengths_bytes;    /* int32 [batch * query_len] */
     uint64_t partial_out_bytes, partial_lse_bytes;
     const char *kernel; /* entry point that will attend, static storage */
+    /* 1: the decode makes the plan by itself where schedule and lengths are 0, and needs neither
+     * them nor rt_mla_sparse_schedule: sm90, bf16, at most 32 query tokens and heads. The bits are
+     * the same. */
+    uint32_t own_plan;
+    uint32_t reserved;
 };
 RT_API enum rt_status rt_mla_sparse_workspace_size(rt_ops *ops,
                                                    const struct rt_mla_sparse_shape *shape,
@@ -88,7 +93,9 @@ struct rt_mla_sparse_args {
     struct rt_mla_sparse_shape shape;
     struct rt_mla_sparse_keys keys;
     struct rt_mla_sparse_keys extra;         /* all zero: there is none */
-    struct rt_mla_schedule_buffers schedule; /* written by the schedule, read by the decode */
+    struct rt_mla_schedule_buffers schedule; /* written by the schedule, read by the decode; zeros
+                                                where the workspace has own_plan and counts are what
+                                                decode shall go by */
     uint64_t lengths;                        /* likewise: the keys of every query token */
     uint64_t partial_out, partial_lse;       /* scratch of the decode */
     uint64_t q;      /* bf16 [batch, query_len, heads, d_qk], of d_v where q_rope is given */

@@ -2,6 +2,7 @@
 #ifndef RT_KERNELS_ABI_REDUCE_H
 #define RT_KERNELS_ABI_REDUCE_H
 
+#include "kernels/abi/counted.h"
 #include "kernels/abi/views.h"
 
 /*
@@ -29,6 +30,8 @@
  * 1 + 2^(sink * log2(e) - g) and leaves lse alone; infinities, NaN and no key are as attend has
  * them. The order of the sums follows from the shapes, the grid, the lengths and num_splits, so
  * that two runs agree bitwise.
+ * Where counted.min_blocks is not 0, lengths and num_splits are not looked at: rt_reduce_counted, a
+ * kernel of its own, makes them of the counts before it waits.
  * stamp_last becomes at least the time, by globaltimer, at which the last output was written; where
  * there was none to write, a time at which attend was complete.
  */
@@ -47,11 +50,13 @@ struct rt_reduce_params {
      * rows.q_len is 1. */
     uint32_t row_tokens;
     uint32_t reserved;
+    struct rt_counted_view counted; /* as attend's */
 };
 #define RT_REDUCE_PARAMS_ADDRESSES(type, at)                                                       \
     (RT_PARTIALS_ADDRESSES(type, at partials) | RT_SCHEDULE_ADDRESSES(type, at schedule) |         \
      RT_ROWS_ADDRESSES(type, at rows) | RT_ADDRESS(type, at out.base) |                            \
-     RT_ADDRESS(type, at lse.base) | RT_ADDRESS(type, at stamp_last) | RT_ADDRESS(type, at sink))
-RT_STATIC_ASSERT(sizeof(struct rt_reduce_params) == 184, "reduce ABI");
+     RT_ADDRESS(type, at lse.base) | RT_ADDRESS(type, at stamp_last) | RT_ADDRESS(type, at sink) | \
+     RT_COUNTED_ADDRESSES(type, at counted))
+RT_STATIC_ASSERT(sizeof(struct rt_reduce_params) == 240, "reduce ABI");
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "kernels/abi/attend.h"
 #include "kernels/abi/attend_generic.h"
+#include "kernels/abi/counted.h"
 #include "kernels/abi/schedule.h"
 
 /*
@@ -50,7 +51,8 @@ RT_STATIC_ASSERT(sizeof(struct rt_sparse_schedule_params) == 176, "sparse_schedu
  * sparse_attend: attend, of tokens as rows, over the entries of the list of keys, in attend.kv, and
  * behind them those of extra, in extra_kv. Everything else is as attend has it: pieces, sinks,
  * -inf, and out 0 with lse +inf where there is no key. NaN or an infinity in a key reaches the
- * query tokens whose lists have it, and no other.
+ * query tokens whose lists have it, and no other. Where counted.min_blocks is not 0 it makes the
+ * plan itself, and looks at no length, part or split; that is for sm_90 kernels alone.
  */
 struct rt_sparse_attend_params {
     struct rt_attend_params attend; /* rows: tokens, q_len 1, no slot; causal 0 */
@@ -59,12 +61,13 @@ struct rt_sparse_attend_params {
     const int32_t *slot; /* [rows] lines of both block tables; or null: row r has line r */
     uint32_t q_len;      /* tokens of a row */
     uint32_t reserved;
+    struct rt_counted_view counted; /* of the same lists */
 };
 #define RT_SPARSE_ATTEND_PARAMS_ADDRESSES(type, at)                                                \
     (RT_ATTEND_PARAMS_ADDRESSES(type, at attend.) | RT_SPARSE_ADDRESSES(type, at keys) |           \
      RT_SPARSE_ADDRESSES(type, at extra) | RT_KV_ADDRESSES(type, at extra_kv) |                    \
-     RT_ADDRESS(type, at slot))
-RT_STATIC_ASSERT(sizeof(struct rt_sparse_attend_params) == 448, "sparse_attend ABI");
+     RT_ADDRESS(type, at slot) | RT_COUNTED_ADDRESSES(type, at counted))
+RT_STATIC_ASSERT(sizeof(struct rt_sparse_attend_params) == 504, "sparse_attend ABI");
 
 /* Entries of a list that hold. `token` counts from the tensors' beginning. */
 static RT_HD inline uint32_t rt_sparse_count(const struct rt_sparse_view *view, uint32_t token)

@@ -21,7 +21,7 @@
 struct rt_sparse_sm90_params {
     struct rt_sparse_attend_params sparse;
     uint32_t q_even;
-    uint32_t reserved[15];
+    uint32_t reserved;
     struct rt_tensor_map q_map, q_rest_map;
 };
 RT_STATIC_ASSERT(sizeof(struct rt_sparse_sm90_params) == 768, "sm90 sparse ABI");

@@ -45,12 +45,16 @@
  * without an item not at all. It is a kernel of its own for its size: code that other blocks would
  * have to fetch costs them 1 us.
  *
+ * rt_reduce_counted is rt_reduce_beside without a plan in memory: of up to 32 rows the first warp
+ * makes it of their counts, in front of A (kernels/device/counted_plan.cuh).
+ *
  * rt_reduce_fold is the same for batch-invariant attention, where the order follows from the row's
  * length alone (kernels/abi/invariant.h): many are more than RT_REDUCE_FEW, wherever that is, and
  * are leaves, of which each warp adds up a group; then one warp adds up the groups. Few are the
  * leaves of a single group, or groups. Its pieces are f32, since a leaf that attend adds up itself
  * must be the same number as one that is stored.
  */
+#include "kernels/device/counted_plan.cuh"
 #include "kernels/device/ptx/convert.cuh"
 #include "kernels/device/ptx/settle.cuh"
 #include "kernels/device/ptx/timer.cuh"
@@ -328,27 +332,48 @@ struct rt_reduce_look {
     bool listed[RT_REDUCE_THREAD_ROWS]; /* split or empty */
 };
 
+/* What a row's length and num_splits are, for this thread's rows of the window; of those that there
+ * are not: no pieces, and not empty. */
+struct rt_reduce_plan {
+    int32_t length[RT_REDUCE_THREAD_ROWS], slot[RT_REDUCE_THREAD_ROWS], end[RT_REDUCE_THREAD_ROWS];
+};
+
+template <class KIND>
+static __device__ __forceinline__ struct rt_reduce_plan
+rt_reduce_plan_of(const struct rt_reduce_params &p, uint32_t window)
+{
+    struct rt_reduce_plan plan;
+#pragma unroll
+    for (uint32_t i = 0; i < RT_REDUCE_THREAD_ROWS; i++) {
+        const uint32_t row = window + i * RT_REDUCE_THREADS + threadIdx.x;
+        const bool have = !KIND::COUNTED && row < p.rows.count;
+        plan.length[i] = have ? p.rows.length[row] : 1;
+        plan.slot[i] = have ? p.schedule.num_splits[row] : 0;
+        plan.end[i] = have ? p.schedule.num_splits[row + 1] : 0;
+    }
+    if (KIND::COUNTED && threadIdx.x < RT_WARP_LANES) {
+        struct rt_counted_plan counted(p.counted, p.schedule, p.rows);
+        counted.make(counted.ask());
+        counted.find_splits(&plan.slot[0], &plan.end[0]);
+        plan.length[0] = rt_lane() < p.rows.count ? (int32_t)counted.length : 1;
+    }
+    return plan;
+}
+
 /* Looks at the window and counts. */
+template <class KIND>
 static __device__ __forceinline__ struct rt_reduce_look
 rt_reduce_scan(const struct rt_reduce_params &p, uint32_t window,
                uint32_t (&counts)[RT_REDUCE_COUNTS])
 {
-    int32_t length[RT_REDUCE_THREAD_ROWS], slot[RT_REDUCE_THREAD_ROWS], end[RT_REDUCE_THREAD_ROWS];
-#pragma unroll
-    for (uint32_t i = 0; i < RT_REDUCE_THREAD_ROWS; i++) {
-        const uint32_t row = window + i * RT_REDUCE_THREADS + threadIdx.x;
-        const bool have = row < p.rows.count;
-        length[i] = have ? p.rows.length[row] : 1;
-        slot[i] = have ? p.schedule.num_splits[row] : 0;
-        end[i] = have ? p.schedule.num_splits[row + 1] : 0;
-    }
+    const struct rt_reduce_plan plan = rt_reduce_plan_of<KIND>(p, window);
     struct rt_reduce_look look = {};
 #pragma unroll
     for (uint32_t i = 0; i < RT_REDUCE_THREAD_ROWS; i++) {
         const uint32_t row = window + i * RT_REDUCE_THREADS + threadIdx.x;
-        const bool empty = length[i] <= 0;
-        const int pieces = empty ? 0 : end[i] - slot[i];
-        look.row[i] = {slot[i], (uint16_t)row, (uint16_t)pieces};
+        const bool empty = plan.length[i] <= 0;
+        const int pieces = empty ? 0 : plan.end[i] - plan.slot[i];
+        look.row[i] = {plan.slot[i], (uint16_t)row, (uint16_t)pieces};
         look.listed[i] = empty || pieces > 0;
         const uint32_t count = rt_reduce_count(look.listed[i], pieces);
         if (rt_lane() == 0)
@@ -400,7 +425,7 @@ static __device__ __forceinline__ bool rt_reduce_rows(const struct rt_reduce_par
     bool worked = false;
     uint32_t turn = 0;
     for (uint32_t window = 0; window < p.rows.count; window += RT_REDUCE_WINDOW, turn ^= 1) {
-        const struct rt_reduce_look look = rt_reduce_scan(p, window, board.counts[turn]);
+        const struct rt_reduce_look look = rt_reduce_scan<KIND>(p, window, board.counts[turn]);
         __syncthreads(); /* A */
         const struct rt_reduce_found found =
             rt_reduce_push<KIND>(shape, look, board.counts[turn], board.list);
@@ -452,6 +477,12 @@ extern "C" __global__ void __launch_bounds__(RT_REDUCE_THREADS, RT_REDUCE_BLOCKS
     rt_reduce_beside(const __grid_constant__ struct rt_reduce_params p)
 {
     rt_reduce_block<rt_reduce_beside_attend>(p);
+}
+
+extern "C" __global__ void __launch_bounds__(RT_REDUCE_THREADS, RT_REDUCE_BLOCKS_PER_SM)
+    rt_reduce_counted(const __grid_constant__ struct rt_reduce_params p)
+{
+    rt_reduce_block<rt_reduce_counts>(p);
 }
 
 extern "C" __global__ void __launch_bounds__(RT_REDUCE_THREADS, RT_REDUCE_BLOCKS_PER_SM)

@@ -33,20 +33,25 @@ RT_STATIC_ASSERT(RT_REDUCE_FEW == RT_INVARIANT_GROUP && RT_REDUCE_WARPS == RT_IN
                  "a warp for each group, which is loaded at once");
 RT_STATIC_ASSERT(RT_REDUCE_WARP_COLUMNS == 4 * RT_REDUCE_LEAST_COLUMNS, "four teams at most");
 
-/* The kernel's three kinds. MOST_ROUND: items of many pieces that a block takes at once. */
+/* The kernel's kinds. MOST_ROUND: items of many pieces that a block takes at once. */
 struct rt_reduce_alone {
-    static constexpr bool FOLD = false, BESIDE = false;
+    static constexpr bool FOLD = false, BESIDE = false, COUNTED = false;
     static constexpr uint32_t MOST_ROUND = 1;
 };
 
 /* With a block for each SM, beside attend's: warps share more out, and wait later. */
 struct rt_reduce_beside_attend {
-    static constexpr bool FOLD = false, BESIDE = true;
+    static constexpr bool FOLD = false, BESIDE = true, COUNTED = false;
     static constexpr uint32_t MOST_ROUND = RT_REDUCE_WARPS / 2;
 };
 
+/* Likewise with a plan of its own (kernels/abi/counted.h). */
+struct rt_reduce_counts : rt_reduce_beside_attend {
+    static constexpr bool COUNTED = true;
+};
+
 struct rt_reduce_folds {
-    static constexpr bool FOLD = true, BESIDE = false;
+    static constexpr bool FOLD = true, BESIDE = false, COUNTED = false;
     static constexpr uint32_t MOST_ROUND = 1;
 };
 

@@ -26,10 +26,10 @@
  */
 #include "common/math.h"
 #include "kernels/abi/schedule.h"
-#include "kernels/device/divisor.cuh"
 #include "kernels/device/ptx/pdl.cuh"
 #include "kernels/device/ptx/settle.cuh"
 #include "kernels/device/scan.cuh"
+#include "kernels/device/schedule_rule.cuh"
 #include "replayrt/rt.h"
 
 #define LANE_ROWS 4u
@@ -85,23 +85,9 @@ template <typename Sum> struct lane_base {
 };
 
 /* What every thread knows behind barrier A. */
-template <typename Sum> struct totals {
-    Sum cost;        /* of all rows */
-    uint32_t rows;   /* with blocks */
-    uint32_t most;   /* blocks of a row */
+template <typename Sum> struct totals : rt_plan_totals<Sum> {
     Sum cost_before; /* of the warps before this one */
     uint32_t rows_before;
-};
-
-/* What a part takes. */
-template <typename Sum> struct share {
-    rt_divisor<Sum> payload;
-    uint32_t rows; /* whole ones; 0: rows are cut */
-};
-
-struct cut {
-    uint32_t row, block;
-    uint32_t split; /* cuts strictly inside row up to this one; 0 where block is 0 */
 };
 
 static __device__ __forceinline__ uint32_t first_part(void)
@@ -133,19 +119,13 @@ struct stored_rows {
 };
 
 template <typename Sum>
-static __device__ __forceinline__ Sum row_cost(const struct rt_schedule_params &p, uint32_t blocks)
-{
-    return blocks ? (Sum)blocks + p.overhead_blocks : 0;
-}
-
-template <typename Sum>
 static __device__ __forceinline__ Sum lane_cost(const struct rt_schedule_params &p,
                                                 const struct lane_rows &mine)
 {
     Sum cost = 0;
 #pragma unroll
     for (uint32_t i = 0; i < LANE_ROWS; i++)
-        cost += row_cost<Sum>(p, mine.blocks[i]);
+        cost += rt_plan_cost<Sum>(p, mine.blocks[i]);
     return cost;
 }
 
@@ -217,25 +197,8 @@ static __device__ __forceinline__ void push_rows(const struct rt_schedule_params
             board.row[at] = (uint16_t)(mine.first + i);
             at++;
         }
-        start += row_cost<Sum>(p, mine.blocks[i]);
+        start += rt_plan_cost<Sum>(p, mine.blocks[i]);
     }
-}
-
-/*
- * Partial slots of a row that may be cut: its pieces where there is more than one. Without a
- * branch, so that the lane's four rows overlap; a row without room for a cut may underflow on the
- * way.
- */
-template <typename Sum>
-static __device__ __forceinline__ uint32_t cut_slots(const struct rt_schedule_params &p, Sum start,
-                                                     uint32_t blocks,
-                                                     const rt_divisor<Sum> &payload)
-{
-    const Sum body = start + p.overhead_blocks;
-    const Sum upto_last = payload.quotient(body + blocks - p.min_blocks);
-    const Sum before_first = payload.quotient(body + p.min_blocks - 1);
-    const bool room = blocks / 2 >= p.min_blocks;
-    return room && upto_last != before_first ? (uint32_t)(upto_last - before_first) + 1 : 0;
 }
 
 /* Likewise where a row is cut by its own length. */
@@ -249,11 +212,12 @@ static __device__ __forceinline__ uint32_t own_slots(uint32_t blocks, Sum payloa
 
 template <typename Sum>
 static __device__ __forceinline__ uint32_t row_slots(const struct rt_schedule_params &p, Sum start,
-                                                     uint32_t blocks, const share<Sum> &of_part)
+                                                     uint32_t blocks,
+                                                     const rt_plan_share<Sum> &of_part)
 {
     if (p.schedule.invariant)
         return own_slots(blocks, of_part.payload.by);
-    return of_part.rows > 0 ? 0 : cut_slots(p, start, blocks, of_part.payload);
+    return of_part.rows > 0 ? 0 : rt_plan_slots(p, start, blocks, of_part.payload);
 }
 
 /* Entries that a search among so many rows looks at: a power of SEARCH_FAN. */
@@ -298,8 +262,8 @@ RT_STATIC_ASSERT(MAX_ROWS == SEARCH_FAN * SEARCH_FAN * SEARCH_FAN * SEARCH_FAN, 
 
 /* A row's own cut that is nearest to its block `k`; of no blocks the row's start. */
 template <typename Sum>
-static __device__ __forceinline__ struct cut own_cut(uint32_t blocks, uint32_t k, Sum payload,
-                                                     uint32_t row, uint32_t next_row)
+static __device__ __forceinline__ struct rt_plan_cut
+own_cut(uint32_t blocks, uint32_t k, Sum payload, uint32_t row, uint32_t next_row)
 {
     const uint32_t unit = rt_invariant_unit(blocks, payload);
     const uint32_t split = (k + unit / 2) / unit;
@@ -311,9 +275,9 @@ static __device__ __forceinline__ struct cut own_cut(uint32_t blocks, uint32_t k
 
 /* Where part `part` begins, which may be one that there is not: the end of all. */
 template <typename Sum>
-static __device__ __forceinline__ struct cut cut_at(const struct rt_schedule_params &p,
-                                                    const board<Sum> &board, const totals<Sum> &all,
-                                                    const share<Sum> &of_part, uint32_t part)
+static __device__ __forceinline__ struct rt_plan_cut
+cut_at(const struct rt_schedule_params &p, const board<Sum> &board, const totals<Sum> &all,
+       const rt_plan_share<Sum> &of_part, uint32_t part)
 {
     if (of_part.rows > 0)
         return {board.row[min(part * of_part.rows, all.rows)], 0, 0};
@@ -330,18 +294,12 @@ static __device__ __forceinline__ struct cut cut_at(const struct rt_schedule_par
     if (p.schedule.invariant)
         return own_cut<Sum>(behind_all ? 0 : (uint32_t)blocks, (uint32_t)k, payload.by,
                             behind_all ? p.rows.count : row, behind_all ? p.rows.count : next_row);
-    const bool back = k < p.min_blocks;
-    const bool ahead = !back && blocks - k < p.min_blocks;
-    const bool inside = !behind_all && !back && !ahead;
-    const uint32_t split = (uint32_t)payload.quotient(k - p.min_blocks) + 1;
-    return {behind_all ? p.rows.count
-            : ahead    ? next_row
-                       : row,
-            inside ? (uint32_t)k : 0, inside ? split : 0};
+    return rt_plan_cut_of<Sum>(p, payload, k, blocks, row, next_row, behind_all);
 }
 
 static __device__ __forceinline__ void write_record(struct rt_part *record, uint32_t rows,
-                                                    const struct cut &begin, const struct cut &end)
+                                                    const struct rt_plan_cut &begin,
+                                                    const struct rt_plan_cut &end)
 {
     const bool idle = begin.row == end.row && begin.block == end.block;
     int4 *to = reinterpret_cast<int4 *>(record);
@@ -354,13 +312,14 @@ static __device__ __forceinline__ void write_record(struct rt_part *record, uint
 template <typename Sum>
 static __device__ __forceinline__ void write_parts(const struct rt_schedule_params &p,
                                                    const board<Sum> &board, const totals<Sum> &all,
-                                                   const share<Sum> &of_part)
+                                                   const rt_plan_share<Sum> &of_part)
 {
     for (uint32_t first = first_part(); first < p.schedule.part_count;
          first += WARPS * WARP_PARTS) {
         const uint32_t part = first + rt_lane();
-        const struct cut begin = cut_at(p, board, all, of_part, min(part, p.schedule.part_count));
-        struct cut end = {};
+        const struct rt_plan_cut begin =
+            cut_at(p, board, all, of_part, min(part, p.schedule.part_count));
+        struct rt_plan_cut end = {};
         end.row = __shfl_down_sync(RT_FULL_WARP, begin.row, 1);
         end.block = __shfl_down_sync(RT_FULL_WARP, begin.block, 1);
         if (rt_lane() < WARP_PARTS && part < p.schedule.part_count)
@@ -385,20 +344,6 @@ static __device__ __forceinline__ void write_splits(const struct rt_schedule_par
     }
 }
 
-/* A part's payload; and whether rows are so much alike that it may as well be whole ones. */
-template <typename Sum>
-static __device__ __forceinline__ share<Sum>
-share_of(const struct rt_schedule_params &p, const totals<Sum> &all, const rt_divisor<Sum> &parts)
-{
-    const Sum least = (Sum)p.min_blocks + p.overhead_blocks;
-    const Sum payload = max(parts.quotient(all.cost + p.schedule.part_count - 1), least);
-    const uint32_t each = (uint32_t)parts.quotient((Sum)all.rows + p.schedule.part_count - 1);
-    const uint64_t most = each * ((uint64_t)all.most + p.overhead_blocks);
-    const bool whole =
-        !p.schedule.invariant && most <= (uint64_t)payload + payload / RT_SCHEDULE_IDLE_SHARE;
-    return {rt_divisor<Sum>(payload), whole ? each : 0};
-}
-
 /* The whole plan; false, with nothing written, where sums of this type may overflow. */
 template <typename Sum>
 static __device__ __forceinline__ bool plan(const struct rt_schedule_params &p,
@@ -415,7 +360,7 @@ static __device__ __forceinline__ bool plan(const struct rt_schedule_params &p,
     if (sizeof(Sum) == sizeof(uint32_t) && all.most > NARROW_ROW_BLOCKS)
         return false;
 
-    const share<Sum> of_part = share_of(p, all, parts);
+    const rt_plan_share<Sum> of_part = rt_plan_share_of<Sum>(p, all, parts);
     Sum start = all.cost_before + base.cost;
     if (has_rows)
         push_rows(p, mine, start, all.rows_before + base.rows, board);
@@ -430,7 +375,7 @@ static __device__ __forceinline__ bool plan(const struct rt_schedule_params &p,
 #pragma unroll
         for (uint32_t i = 0; i < LANE_ROWS; i++) {
             slots[i] = row_slots(p, start, mine.blocks[i], of_part);
-            start += row_cost<Sum>(p, mine.blocks[i]);
+            start += rt_plan_cost<Sum>(p, mine.blocks[i]);
             lane_slots += slots[i];
         }
         upto = rt_warp_inclusive_sum(lane_slots);

@@ -24,6 +24,18 @@ enum rt_status rt_reduce_resolve(const struct rt_op_request *request, struct rt_
     return RT_OK;
 }
 
+/* Behind an attention that makes its plan itself, of so many rows. */
+static enum rt_status check_counted(const struct rt_reduce_params *p, uint32_t tile_rows,
+                                    struct rt_error *err)
+{
+    RT_REQUIRE(tile_rows <= RT_REDUCE_BESIDE_ROWS && p->rows.count <= RT_COUNTED_ROWS &&
+                   p->schedule.part_count <= RT_COUNTED_PARTS && !p->schedule.invariant &&
+                   p->rows.q_len == 1 && p->row_tokens == p->counted.q_len,
+               err, RT_ERR_INTERNAL, "a reduce of %u counted rows behind tiles of %u query rows",
+               p->rows.count, tile_rows);
+    return RT_OK;
+}
+
 enum rt_status rt_reduce_build(const struct rt_kernels *k, const struct rt_variant *variant,
                                const void *params, struct rt_launch *out, struct rt_error *err)
 {
@@ -35,8 +47,11 @@ enum rt_status rt_reduce_build(const struct rt_kernels *k, const struct rt_varia
                "%s of a schedule whose invariant is %u", variant->entry, p->schedule.invariant);
     RT_TRY(rt_check_pointer("partials.out", p->partials.out, err));
     RT_TRY(rt_check_heads("out", &p->out, err));
+    const bool counts = p->counted.min_blocks > 0;
+    if (counts)
+        RT_TRY(check_counted(p, tile_rows, err));
     const uint32_t items = p->rows.count * query_rows * (p->d_v / RT_REDUCE_LEAST_COLUMNS);
-    return rt_launch_grid(k, entry_of(tile_rows, variant->invariant), p, sizeof(*p),
-                          rt_min_u32(items, RT_REDUCE_MOST_BLOCKS(tile_rows)), 1, RT_REDUCE_THREADS,
-                          out, err);
+    return rt_launch_grid(k, counts ? "rt_reduce_counted" : entry_of(tile_rows, variant->invariant),
+                          p, sizeof(*p), rt_min_u32(items, RT_REDUCE_MOST_BLOCKS(tile_rows)), 1,
+                          RT_REDUCE_THREADS, out, err);
 }

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sparse attention: what its lists are held to, beside what schedule and attend ask of all. */
 #include "kernels/abi/quant_sm90.h"
+#include "kernels/abi/reduce.h"
 #include "kernels/abi/sparse_sm90.h"
+#include "kernels/counted_view.h"
 #include "kernels/ops/op_build.h"
 
 static enum rt_status check_list(const char *name, const struct rt_sparse_view *view,
@@ -75,6 +77,57 @@ static enum rt_status make_maps(const struct rt_kernels *k, const struct rt_vari
     return rt_attend_query_maps(k, v, &tokens, even, map, rest_map, err);
 }
 
+/* Reduce has such a kernel for the few blocks that begin beside attention's alone. Of e4m3, whose
+ * walk asks for its part once a segment, it gains little: docs/notebook.md. */
+bool rt_attend_counts(const struct rt_variant *attend, uint32_t tokens)
+{
+    return attend->op == RT_OP_SPARSE_ATTEND && attend->backend == RT_BACKEND_SM90 &&
+           attend->tile_rows <= RT_REDUCE_BESIDE_ROWS && tokens <= RT_COUNTED_ROWS &&
+           attend->parts <= RT_COUNTED_PARTS;
+}
+
+static struct rt_count_view count_view(const struct rt_sparse_view *list)
+{
+    return (struct rt_count_view){.count = list->index ? list->count : NULL,
+                                  .topk = list->index ? list->topk : 0,
+                                  .count_tokens = list->count_tokens};
+}
+
+struct rt_counted_view rt_counted_view_make(const struct rt_variant *attend,
+                                            const struct rt_sparse_view *keys,
+                                            const struct rt_sparse_view *extra,
+                                            const int32_t *row_length, uint32_t q_len)
+{
+    return (struct rt_counted_view){.keys = count_view(keys),
+                                    .extra = count_view(extra),
+                                    .row_length = row_length,
+                                    .q_len = q_len,
+                                    .min_blocks = attend->min_blocks,
+                                    .overhead_blocks = attend->overhead_blocks};
+}
+
+static bool same_counts(const struct rt_count_view *a, const struct rt_sparse_view *list)
+{
+    const struct rt_count_view b = count_view(list);
+    return a->count == b.count && a->topk == b.topk && a->count_tokens == b.count_tokens;
+}
+
+static enum rt_status check_counted(const struct rt_variant *variant,
+                                    const struct rt_sparse_attend_params *p, struct rt_error *err)
+{
+    const struct rt_counted_view *counted = &p->counted;
+    if (counted->min_blocks == 0)
+        return RT_OK;
+    RT_REQUIRE(rt_attend_counts(variant, p->attend.rows.count), err, RT_ERR_INTERNAL,
+               "%s has no plan of its own for %u query tokens in %u parts", variant->entry,
+               p->attend.rows.count, variant->parts);
+    RT_REQUIRE(counted->min_blocks <= RT_COUNTED_CONSTANT &&
+                   counted->overhead_blocks <= RT_COUNTED_CONSTANT && counted->q_len == p->q_len &&
+                   same_counts(&counted->keys, &p->keys) && same_counts(&counted->extra, &p->extra),
+               err, RT_ERR_INTERNAL, "%s counts other lists than it reads", variant->entry);
+    return RT_OK;
+}
+
 static enum rt_status check_attend(const struct rt_variant *variant,
                                    const struct rt_sparse_attend_params *p, struct rt_error *err)
 {
@@ -83,6 +136,7 @@ static enum rt_status check_attend(const struct rt_variant *variant,
     RT_REQUIRE(attend->rows.q_len == 1 && !attend->rows.slot && !attend->causal, err,
                RT_ERR_INTERNAL, "rows of sparse attention are tokens, and lists say what they see");
     RT_TRY(check_lists(&p->keys, &p->extra, attend->rows.count, p->q_len, err));
+    RT_TRY(check_counted(variant, p, err));
     RT_TRY(check_cache(&attend->kv, err));
     return p->extra.index ? check_cache(&p->extra_kv, err) : RT_OK;
 }

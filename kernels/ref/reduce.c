@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/abi/invariant.h"
+#include "kernels/ref/counted.h"
 #include "kernels/ref/fold.h"
 #include "kernels/ref/host.h"
 #include "kernels/ref/keys.h"
@@ -145,10 +146,14 @@ static void reduce_row(const struct rt_reduce_params *p, uint32_t row)
 void rt_ref_reduce(const void *params)
 {
     const struct rt_reduce_params *p = params;
+    struct rt_ref_counted plan;
+    struct rt_reduce_params planned = *p;
     if (p->d_v > RT_REF_MAX_D)
         return;
+    if (p->counted.min_blocks > 0)
+        rt_ref_plan_counted(&p->counted, &planned.schedule, &planned.rows, &plan);
     for (uint32_t r = 0; r < p->rows.count; r++)
-        reduce_row(p, r);
+        reduce_row(&planned, r);
     if (p->stamp_last) {
         uint64_t now = rt_ref_now_ns();
         if (now > *p->stamp_last)

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/ref/counted.h"
 #include "kernels/ref/host.h"
 #include "kernels/ref/keys.h"
 #include "kernels/ref/number.h"
@@ -189,8 +190,12 @@ static void attend(const struct rt_sparse_attend_params *p, struct views views)
         *p->attend.stamp_first = rt_ref_now_ns();
     if (p->attend.d_qk > RT_REF_MAX_D || p->attend.d_v > p->attend.d_qk)
         return;
-    for (uint32_t i = 0; i < p->attend.schedule.part_count; i++)
-        attend_part(p, &views, &p->attend.schedule.parts[i]);
+    struct rt_ref_counted plan;
+    struct rt_sparse_attend_params planned = *p;
+    if (p->counted.min_blocks > 0)
+        rt_ref_plan_counted(&p->counted, &planned.attend.schedule, &planned.attend.rows, &plan);
+    for (uint32_t i = 0; i < planned.attend.schedule.part_count; i++)
+        attend_part(&planned, &views, &planned.attend.schedule.parts[i]);
 }
 
 void rt_ref_sparse_attend(const void *params)

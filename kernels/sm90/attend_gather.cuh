@@ -16,6 +16,7 @@
  * So an entry and its page are asked for half a pair each before they are needed. What leads
  * nowhere becomes a row of zeros, and its bit of the stage's marks is 0.
  */
+#include "kernels/device/counted_plan.cuh"
 #include "kernels/device/ptx/cp_async.cuh"
 #include "kernels/sm90/attend_lists.cuh"
 #include "kernels/sm90/attend_queries.cuh"
@@ -23,6 +24,7 @@
 
 template <class SHAPE> struct rt_sm90_gatherer {
     static constexpr int WARP_KEYS = 64 / SHAPE::LOADING_WARPS, PASSES = WARP_KEYS / 4;
+    static constexpr bool MAY_COUNT = SHAPE::TILE_ROWS < 64; /* has registers for its own plan */
     static constexpr int QUERY_WARP = 1;
 
     const struct rt_attend_params &p;
@@ -32,11 +34,14 @@ template <class SHAPE> struct rt_sm90_gatherer {
     const int warp, lane;
     uint32_t block;             /* of the whole part, counted over all segments */
     const unsigned char *place; /* of this lane's key of the pair; null: there is none */
+    int key;                    /* this lane's, and its entry */
+    int32_t entry;
 
     __device__ __forceinline__ rt_sm90_gatherer(const typename SHAPE::params &all,
                                                 const rt_sm90_room<SHAPE> &room_)
         : p(all.sparse.attend), room(room_), queries(all, room_), lists(all.sparse),
-          warp((int)(threadIdx.x / 32)), lane((int)(threadIdx.x % 32)), block(0), place(nullptr)
+          warp((int)(threadIdx.x / 32)), lane((int)(threadIdx.x % 32)), block(0), place(nullptr),
+          key(0), entry(-1)
     {
     }
 
@@ -89,17 +94,23 @@ template <class SHAPE> struct rt_sm90_gatherer {
         bring_half<1>(j, is_b, there);
     }
 
+    /* Asks for this lane's entry of the segment's first pair. */
+    __device__ __forceinline__ void open(int64_t row_base, const struct rt_attend_step &at)
+    {
+        if (at.row == RT_ATTEND_NONE)
+            return;
+        key = at.key + lane / 16 * 64 + warp * WARP_KEYS + lane % 16;
+        lists.begin(row_base, at);
+        entry = lists.ask(key);
+    }
+
     /*
      * The first q comes while the first entries do. A later one behind the segment's first block:
      * that one's stage may be free before the segment before is done with q.
      */
-    __device__ __forceinline__ void bring_segment(uint32_t n, int64_t row_base,
-                                                  const struct rt_attend_step &at)
+    __device__ __forceinline__ void bring_segment(uint32_t n, const struct rt_attend_step &at)
     {
         int blocks = rt_sm90_blocks(at);
-        int key = at.key + lane / 16 * 64 + warp * WARP_KEYS + lane % 16; /* this lane's */
-        lists.begin(row_base, at);
-        int32_t entry = lists.ask(key);
         bool has_q = warp != QUERY_WARP;
         if (n == 0 && !has_q) {
             queries.bring(n, at.row);
@@ -124,17 +135,52 @@ template <class SHAPE> struct rt_sm90_gatherer {
             queries.bring(n, at.row);
     }
 
+    /*
+     * The first segment of a plan that is in no memory. In front of the wait the plan of full lists
+     * is made; behind it counts come, and beside them the entries that such a plan begins with.
+     * Were lists not full, or rows begin elsewhere, then once more.
+     */
+    __device__ __forceinline__ struct rt_attend_part plan(struct rt_sm90_rows &rows,
+                                                          struct rt_attend_step &at)
+    {
+        struct rt_counted_plan plan(lists.p.counted, p.schedule, p.rows);
+        uint32_t counted = plan.full();
+        struct rt_attend_part part;
+#pragma unroll 1
+        for (bool known = false;; known = true) {
+            plan.make(counted);
+            part = rows.take(plan);
+            at = rows.find(part, part.begin_row);
+            if (!known) {
+                rt_pdl_wait();
+                counted = plan.ask();
+            }
+            open(part.row_base, at);
+            if (known || !plan.differs(counted))
+                break;
+        }
+        if (warp == 0)
+            plan.find_splits(&rows.splits, &rows.next_splits);
+        return part;
+    }
+
     __device__ __forceinline__ void run(void)
     {
-        rt_pdl_wait();
+        const bool counts = MAY_COUNT && lists.p.counted.min_blocks > 0;
+        struct rt_sm90_rows few(p);
+        struct rt_attend_step at;
+        struct rt_attend_part part;
+        if (counts) {
+            part = plan(few, at);
+        } else {
+            rt_pdl_wait();
+            part = few.begin_part();
+            at = few.find(part, part.begin_row);
+        }
         if (warp == QUERY_WARP) {
             rt_pdl_launch_dependents();
             queries.stamp();
         }
-        struct rt_sm90_rows few(p);
-        few.begin();
-        const struct rt_attend_part part = rt_attend_read_part(p, 0, (int)p.heads - 1);
-        struct rt_attend_step at = few.find(part, part.begin_row);
         for (uint32_t n = 0;; n++) {
             if (warp == 0) {
                 struct rt_sm90_rows row = few;
@@ -143,7 +189,9 @@ template <class SHAPE> struct rt_sm90_gatherer {
             }
             if (at.row == RT_ATTEND_NONE)
                 break;
-            bring_segment(n, part.row_base, at);
+            if (n > 0 || !counts)
+                open(part.row_base, at);
+            bring_segment(n, at);
             at = few.find(part, at.row + 1);
         }
     }

@@ -4,6 +4,7 @@
 
 /* The walk of the sm_90 attend kernels' loading warps: a part's rows, and its segments' places. */
 #include "kernels/device/attend_walk.cuh"
+#include "kernels/device/counted_plan.cuh"
 #include "kernels/sm90/attend_desk.cuh"
 
 /*
@@ -33,6 +34,31 @@ struct rt_sm90_rows {
     {
         if (few)
             load((int)(threadIdx.x % 32));
+    }
+
+    /* The part, of the plan that memory has. */
+    __device__ __forceinline__ struct rt_attend_part begin_part(void)
+    {
+        begin();
+        return rt_attend_read_part(p, 0, (int)(p.rows.q_len * p.heads) - 1);
+    }
+
+    /* Of a plan that this warp has made. */
+    __device__ __forceinline__ struct rt_attend_part take(const struct rt_counted_plan &plan)
+    {
+        length = (int)plan.length;
+        line = (int)(threadIdx.x % 32);
+        const struct rt_part of = plan.record(blockIdx.y);
+        const int stop = of.end_row + (of.end_block > 0 ? 1 : 0);
+        return {of.begin_row,
+                of.begin_block * RT_BLOCK_TOKENS,
+                of.end_row,
+                of.end_block * RT_BLOCK_TOKENS,
+                min(stop, (int)p.rows.count),
+                of.begin_split,
+                0,
+                (int)p.rows.q_len - 1,
+                (int64_t)plan.row_base};
     }
 
     /* All lanes get what there is to know of the row. */

@@ -3,6 +3,7 @@
 
 #include "common/bf16.h"
 #include "common/math.h"
+#include "kernels/counted_view.h"
 #include "tests/checkkern/compare.h"
 #include "tests/checkkern/parallel.h"
 
@@ -192,6 +193,46 @@ static void name_case(struct ck *ck, const struct ck_sparse *c, const struct rt_
             c->strided ? ", strided" : "", choice->parts);
 }
 
+/* What attention and reduce write. */
+#define OUTPUTS 4
+
+static void outputs_of(const struct ck_sparse_rig *rig, const struct ck_buffer *to[OUTPUTS])
+{
+    to[0] = &rig->out;
+    to[1] = &rig->lse;
+    to[2] = &rig->partial_out;
+    to[3] = &rig->partial_lse;
+}
+
+/* By a plan of their own, which is in no memory, attention and reduce leave the same bits as by the
+ * schedule's, whose outputs lie there. */
+static void check_counted(struct ck *ck, const struct ck_sparse *c, struct ck_sparse_rig *rig)
+{
+    const struct ck_buffer *outputs[OUTPUTS];
+    void *expected[OUTPUTS];
+    struct rt_launch launches[2];
+    struct rt_error err = {0};
+    if (!rt_attend_counts(&rig->choice, c->rows * c->q_len))
+        return;
+    outputs_of(rig, outputs);
+    for (uint32_t i = 0; i < OUTPUTS; i++) {
+        expected[i] = ck_fetch(ck, outputs[i]);
+        ck_upload(ck, outputs[i]);
+    }
+    ck_sparse_count(c, rig);
+    ck_sparse_attend(ck, rig, &launches[0]);
+    ck_must(ck, ck_build(ck, RT_OP_REDUCE, &rig->reduce, sizeof(rig->reduce), &launches[1], &err),
+            &err);
+    ck_launch_chain(ck, launches, 2);
+    for (uint32_t i = 0; i < OUTPUTS; i++) {
+        void *found = ck_fetch(ck, outputs[i]);
+        ck_expect_bytes(ck, outputs[i]->name, found, expected[i],
+                        outputs[i]->bytes + CK_GUARD_BYTES);
+        free(found);
+        free(expected[i]);
+    }
+}
+
 static void check_on(struct ck *ck, const struct ck_sparse *c)
 {
     struct ck_sparse_rig rig;
@@ -211,6 +252,7 @@ static void check_on(struct ck *ck, const struct ck_sparse *c)
     ck_expect_same(ck, &rig.length);
     ck_expect_same(ck, &rig.parts);
     ck_expect_same(ck, &rig.num_splits);
+    check_counted(ck, c, &rig);
     struct truth truth = make_truth(ck, c, &rig);
     compare(ck, c, &rig, &truth);
     check_guard(ck, &rig.partial_out);
@@ -328,6 +370,32 @@ static void check_small(struct ck *ck)
     }
 }
 
+/* As many tokens as may make their plan themselves, and one more; whole rows, where all are alike;
+ * parts that are many and few. */
+static void check_few(struct ck *ck)
+{
+    static const uint32_t tokens[] = {32, 31, 33, 16, 1}, parts[] = {0, 1, 5, 32, 16, 131};
+    for (uint32_t n = 0; n < 30; n++) {
+        struct ck_sparse c = turn(ck, n % CACHES, n + 300);
+        c.keys.topk = n % 2 ? 130 : 321;
+        c.keys.counts = n % 3;
+        c.heads = 1 + n % 4;
+        c.q_len = tokens[n % 5] % 2 == 0 && n % 2 ? 2 : 1;
+        c.rows = tokens[n % 5] / c.q_len;
+        c.padded = n % 7 == 6 ? c.rows / 2 : 0;
+        c.parts = parts[n % 6];
+        c.min_blocks = 1 + n % 3;
+        c.overhead_blocks = n % 4;
+        c.layout = n % 4 == 3 ? quantised(c.d_qk, n) : RT_KV_BF16;
+        c.q_rope = c.q_rope && c.d_qk == 576;
+        while (!fits_host(ck, &c) && c.heads > 1)
+            c.heads /= 2;
+        while (!fits_host(ck, &c))
+            c.keys.topk /= 2;
+        check(ck, &c);
+    }
+}
+
 /* A second cache behind the first: of another page size, by the other kind of entry, with counts of
  * its own, and either of them empty. */
 static void check_extra(struct ck *ck)
@@ -436,5 +504,6 @@ void ck_sparse_run(struct ck *ck)
     check_grid(ck);
     check_wide(ck);
     check_small(ck);
+    check_few(ck);
     check_extra(ck);
 }

@@ -3,6 +3,7 @@
 
 #include "common/bf16.h"
 #include "common/math.h"
+#include "kernels/counted_view.h"
 #include "kernels/quant_view.h"
 #include "kernels/ref/quant.h"
 #include "kernels/ref/ref.h"
@@ -420,6 +421,19 @@ void ck_sparse_attend(struct ck *ck, const struct ck_sparse_rig *rig, struct rt_
         ck,
         ck_build_variant(ck, &rig->choice, &p, quantised ? sizeof(p) : sizeof(p.sparse), out, &err),
         &err);
+}
+
+void ck_sparse_count(const struct ck_sparse *c, struct ck_sparse_rig *rig)
+{
+    struct rt_sparse_attend_params *p = &rig->attend[CK_DEVICE];
+    p->counted = rt_counted_view_make(&rig->choice, &p->keys, &p->extra,
+                                      rig->schedule[CK_DEVICE].row_length, c->q_len);
+    p->attend.rows.length = NULL;
+    p->attend.schedule.parts = NULL;
+    p->attend.schedule.num_splits = NULL;
+    rig->reduce.rows = p->attend.rows;
+    rig->reduce.schedule = p->attend.schedule;
+    rig->reduce.counted = p->counted;
 }
 
 bool ck_sparse_make(struct ck *ck, const struct ck_sparse *c, struct ck_sparse_rig *rig)

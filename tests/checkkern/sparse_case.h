@@ -54,6 +54,9 @@ struct ck_sparse_rig {
 /* The launch of the attention. */
 void ck_sparse_attend(struct ck *ck, const struct ck_sparse_rig *rig, struct rt_launch *out);
 
+/* From here on attention and reduce make their plan themselves, and none is in memory. */
+void ck_sparse_count(const struct ck_sparse *c, struct ck_sparse_rig *rig);
+
 /* False where no kernel serves the case here. Ended by ck_sparse_free. */
 bool ck_sparse_make(struct ck *ck, const struct ck_sparse *c, struct ck_sparse_rig *rig);
 void ck_sparse_free(struct ck *ck, struct ck_sparse_rig *rig);

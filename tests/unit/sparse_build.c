@@ -2,6 +2,9 @@
 /* Lists that sparse_schedule and sparse_attend are not launched over: of the wrong width, too near
  * to each other, with counts of other tokens. */
 #include "kernels/abi/sparse.h"
+#include "kernels/counted_view.h"
+#include "kernels/ref/counted.h"
+#include "kernels/ref/ref.h"
 #include "tests/unit/build_op.h"
 
 #define PARTS 8u
@@ -108,10 +111,80 @@ static void test_attend(void **state)
         rt_op_build(&(struct rt_kernels){0}, &variant, &bad, sizeof(bad), &work, &err);
     expect("wider lists", status, &err, RT_ERR_INVALID,
            (const char *const[]){"keys of 101 entries are 100 apart"}, 1);
+    bad = good; /* a plan of its own is for others */
+    bad.counted.min_blocks = 1;
+    assert_int_equal(rt_op_build(&(struct rt_kernels){0}, &variant, &bad, sizeof(bad), &work, &err),
+                     RT_ERR_INTERNAL);
     bad = good;
     bad.attend.causal = 1;
     assert_int_equal(rt_op_build(&(struct rt_kernels){0}, &variant, &bad, sizeof(bad), &work, &err),
                      RT_ERR_INTERNAL);
+}
+
+/* Who makes the plan itself: sm_90's small tiles of bf16, of few tokens. */
+static void test_counts(void **state)
+{
+    (void)state;
+    const struct rt_variant good = {.op = RT_OP_SPARSE_ATTEND,
+                                    .backend = RT_BACKEND_SM90,
+                                    .tile_rows = 32,
+                                    .parts = 132,
+                                    .min_blocks = 2,
+                                    .overhead_blocks = 3};
+    assert_true(rt_attend_counts(&good, 1) && rt_attend_counts(&good, 32));
+    assert_false(rt_attend_counts(&good, 33));
+    struct rt_variant bad = good;
+    bad.tile_rows = 64;
+    assert_false(rt_attend_counts(&bad, 1));
+    bad = good;
+    bad.op = RT_OP_SPARSE_ATTEND_QUANT;
+    assert_false(rt_attend_counts(&bad, 1));
+    bad = good;
+    bad.backend = RT_BACKEND_GENERIC;
+    assert_false(rt_attend_counts(&bad, 1));
+    bad = good;
+    bad.parts = RT_COUNTED_PARTS + 1;
+    assert_false(rt_attend_counts(&bad, 1));
+    const struct rt_sparse_view keys = list_of(100), none = {0};
+    const struct rt_counted_view view = rt_counted_view_make(&good, &keys, &none, somewhere, 2);
+    assert_ptr_equal(view.keys.count, keys.count);
+    assert_int_equal(view.keys.topk, 100);
+    assert_int_equal(view.extra.topk, 0);
+    assert_int_equal(view.min_blocks, 2);
+    assert_int_equal(view.overhead_blocks, 3);
+    assert_int_equal(view.q_len, 2);
+}
+
+/* The reference's plan of counts: what sparse_schedule writes of them. */
+static void test_reference(void **state)
+{
+    (void)state;
+    int32_t counts[6] = {100, -1, 64, 900, 65, 1}, row_length[3] = {5, 5, 0};
+    int32_t length[6], num_splits[7];
+    struct rt_part parts[5];
+    struct rt_ref_counted plan;
+    const struct rt_variant attend = {.min_blocks = 1, .overhead_blocks = 1};
+    struct rt_sparse_view keys = list_of(700), none = {0};
+    keys.count = counts;
+    struct rt_sparse_schedule_params p = {
+        .schedule = {.schedule = {parts, num_splits, 5, 0},
+                     .overhead_blocks = 1,
+                     .min_blocks = 1,
+                     .rows = {.length = length, .count = 6, .q_len = 1}},
+        .keys = keys,
+        .length = length,
+        .row_length = row_length,
+        .q_len = 2};
+    rt_ref_sparse_schedule(&p);
+    const struct rt_counted_view view = rt_counted_view_make(&attend, &keys, &none, row_length, 2);
+    struct rt_schedule_view schedule = {.part_count = 5};
+    struct rt_rows_view rows = {.count = 6, .q_len = 1};
+    rt_ref_plan_counted(&view, &schedule, &rows, &plan);
+    assert_ptr_equal(rows.length, plan.length);
+    assert_memory_equal(plan.length, length, sizeof(length));
+    assert_memory_equal(length, ((int32_t[]){100, 0, 64, 700, 0, 0}), sizeof(length));
+    assert_memory_equal(schedule.num_splits, num_splits, sizeof(num_splits));
+    assert_memory_equal(schedule.parts, parts, sizeof(parts));
 }
 
 int main(void)
@@ -119,6 +192,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_schedule),
         cmocka_unit_test(test_attend),
+        cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_reference),
     };
     return cmocka_run_group_tests_name("sparse_build", tests, NULL, NULL);
 }

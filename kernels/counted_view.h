@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RT_KERNELS_COUNTED_VIEW_H
+#define RT_KERNELS_COUNTED_VIEW_H
+
+#include "kernels/abi/sparse.h"
+#include "kernels/op.h"
+
+/* Whether sparse attention of so many query tokens, and reduce behind it, may make their plan of
+ * counts by themselves (kernels/abi/counted.h), without a schedule in front. Pure. */
+bool rt_attend_counts(const struct rt_variant *attend, uint32_t tokens);
+
+/* What both are told then. `row_length` may be null. Pure. */
+struct rt_counted_view rt_counted_view_make(const struct rt_variant *attend,
+                                            const struct rt_sparse_view *keys,
+                                            const struct rt_sparse_view *extra,
+                                            const int32_t *row_length, uint32_t q_len);
+
+#endif
