@@ -101,6 +101,8 @@ template <class SHAPE> struct rt_sm90_gatherer {
             return;
         key = at.key + lane / 16 * 64 + warp * WARP_KEYS + lane % 16;
         lists.begin(row_base, at);
+        if (MAY_COUNT && lists.p.extra.index) /* a guess takes the first list to be full */
+            lists.end = min(lists.end, (int)(lists.of_keys + lists.p.extra.topk));
         entry = lists.ask(key);
     }
 
