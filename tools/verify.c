@@ -199,6 +199,8 @@ static enum rt_status graphs_of_size(struct run *run, struct share share, FILE *
     TRY(share_of_graph(run, &share, progress));
     share.flags = 0;
     share.most_blocks = small.most_blocks;
+    if (share.high > small.most_blocks) /* a row has a block at least */
+        share.high = small.most_blocks;
     return share_of_graph(run, &share, progress);
 }
 

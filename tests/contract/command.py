@@ -240,7 +240,7 @@ def check_plan_stages():
             pathlib.Path(path).write_text(
                 "geometry: {heads: 16, kv_lora_rank: 512, qk_rope_head_dim: 64, "
                 f"layers: {layers}, softmax_scale: 0.1352}}\nkv_cache: {{pages: 100}}\n"
-                "sequences: {max_length: 4096}\ngraphs: {batch_sizes: [1]}\n")
+                "sequences: {max_length: 2048}\ngraphs: {batch_sizes: [1]}\n")
             arguments = ["plan", path, "--assume", "h200", "--stages"]
             done = replayrt(*arguments)
             found = re.findall(r"^ {4}[-~]> (\S+) +rt_\w+ +grid ", done.stdout, flags=re.M)
