@@ -469,7 +469,7 @@ struct rt_stats {
     uint64_t gpu_ns_last, gpu_ns_total; /* the first replay's start to the last one's end */
     uint64_t gap_steps;
     /* From a step's last attention to the next one's first; not over a step that failed half-way,
-     * nor, but for gap_graph_ns, where blocks are one kernel each. */
+     * nor, but for gap_graph_ns, over one without attention of rows: a chunk, blocks as kernels. */
     uint64_t gap_ns_last, gap_ns_min, gap_ns_total;
     /* The last one in three: to step_end's completion, the next graph's start, attention. */
     uint64_t gap_end_ns, gap_graph_ns, gap_begin_ns;

@@ -8,9 +8,10 @@
  * those of replayrt/ops.h, of the same handle and with its laws; a schedule and a decode are a
  * kernel node, and two, in a capture.
  *
- * Order within a step: rt_mla_sparse_schedule once the counts are final; rt_mla_sparse_decode after
- * it, and after the keys are written, for every layer whose counts those are. Lists may differ from
- * layer to layer with one schedule, counts not.
+ * Order within a step: rt_mla_sparse_schedule once the counts are final, but where decode makes a
+ * plan of its own (own_plan of the workspace); rt_mla_sparse_decode after it, and after the keys
+ * are written, for every layer whose counts those are. Lists may differ from layer to layer with
+ * one schedule, counts not.
  *
  * Addresses of q, q_rope, kv, out, schedule.parts and partial_out are multiples of 16 bytes, and
  * their strides multiples of 8 elements; everything else has the alignment of its elements. Strides

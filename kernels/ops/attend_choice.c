@@ -384,7 +384,9 @@ static void choose(const struct rt_device_caps *caps, const struct rt_op_request
 {
     const uint32_t m_tiles = rt_ceil_div_u32(query_rows(kernel->op, request), kernel->tile_rows);
     const uint32_t parts = rt_max_u32(1, concurrent_blocks(caps, kernel) / m_tiles);
-    const struct many_kernel *many = find_many(kernel, m_tiles);
+    /* A graph of few blocks leaves several workers with none. */
+    const struct many_kernel *many =
+        rt_small_tile_rows(kernel->op, request) ? NULL : find_many(kernel, m_tiles);
     struct rt_variant choice = {
         .op = kernel->op,
         .backend = kernel->backend,

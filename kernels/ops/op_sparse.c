@@ -118,9 +118,9 @@ static enum rt_status check_counted(const struct rt_variant *variant,
     const struct rt_counted_view *counted = &p->counted;
     if (counted->min_blocks == 0)
         return RT_OK;
-    RT_REQUIRE(rt_attend_counts(variant, p->attend.rows.count), err, RT_ERR_INTERNAL,
-               "%s has no plan of its own for %u query tokens in %u parts", variant->entry,
-               p->attend.rows.count, variant->parts);
+    RT_REQUIRE(rt_attend_counts(variant, p->attend.rows.count) && !p->attend.early, err,
+               RT_ERR_INTERNAL, "%s has no plan of its own for %u query tokens in %u parts",
+               variant->entry, p->attend.rows.count, variant->parts);
     RT_REQUIRE(counted->min_blocks <= RT_COUNTED_CONSTANT &&
                    counted->overhead_blocks <= RT_COUNTED_CONSTANT && counted->q_len == p->q_len &&
                    same_counts(&counted->keys, &p->keys) && same_counts(&counted->extra, &p->extra),

@@ -203,8 +203,8 @@ static void check_wide_tiles(struct ck *ck)
 }
 
 /*
- * Three workers with blocks of their own, one tile and two: segments of no block, of fewer than
- * there are workers and of more, in long parts, in pieces and one after the other, with drafts in
+ * Three workers with blocks of their own: segments of no block, of fewer than there are workers and
+ * of more, in long parts, in pieces and one after the other, with drafts in
  * one block and across two, and what is not finite among keys and scales.
  */
 static void check_apart(struct ck *ck)

@@ -16,6 +16,7 @@ struct wanted {
     uint32_t heads, q_len, d_qk, d_v, page_size;
     enum rt_kv_layout kv_layout;
     enum rt_backend backend;
+    bool small_tiles;
 };
 
 static struct wanted request(uint32_t heads, uint32_t q_len, enum rt_backend backend)
@@ -40,7 +41,8 @@ static enum rt_status ask(const struct rt_device_caps *caps, const struct wanted
                                     .heads = w->heads,
                                     .q_len = w->q_len,
                                     .page_size = w->page_size,
-                                    .backend = w->backend};
+                                    .backend = w->backend,
+                                    .small_tiles = w->small_tiles};
     return rt_op_resolve(op, &r, out, err);
 }
 
@@ -196,6 +198,24 @@ static void test_three_workers(void **state)
         r.d_v = 256;
         assert_int_equal(ask(&h200, &r, RT_OP_ATTEND_QUANT, &c, &err), RT_OK);
         assert_null(c.many_entry);
+    }
+}
+
+/* However few parts a small tile leaves: none where a graph is of few blocks. */
+static void test_small_tiles_have_two_workers(void **state)
+{
+    (void)state;
+    static const uint32_t heads[] = {9, 16, 17, 32, 33, 64, 65, 128};
+    for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++) {
+        struct wanted r = request(heads[i], 1, RT_BACKEND_AUTO);
+        struct rt_variant c = {0};
+        struct rt_error err = {0};
+        r.kv_layout = RT_KV_FP8_TOKEN;
+        r.small_tiles = true;
+        assert_int_equal(ask(&h200, &r, RT_OP_ATTEND_QUANT, &c, &err), RT_OK);
+        assert_int_equal(c.tile_rows, heads[i] <= 16 ? 8 : 16);
+        assert_null(c.many_entry);
+        assert_string_equal(rt_attend_entry(&c, 4096), c.entry);
     }
 }
 
@@ -541,6 +561,7 @@ int main(void)
         cmocka_unit_test(test_parts),
         cmocka_unit_test(test_shared_keys),
         cmocka_unit_test(test_three_workers),
+        cmocka_unit_test(test_small_tiles_have_two_workers),
         cmocka_unit_test(test_small_shared_memory),
         cmocka_unit_test(test_host),
         cmocka_unit_test(test_backends),
