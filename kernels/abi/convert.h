@@ -8,7 +8,8 @@
 #define RT_KV_CONVERT_TOKENS(lanes) (RT_KV_CONVERT_THREADS / (lanes)) /* of a block */
 #define RT_KV_CONVERT_LANES 8u                                        /* of a token */
 #define RT_KV_COPY_LANES 16u
-#define RT_KV_CONVERT_MOST_WIDTH (5u * 16u * RT_KV_CONVERT_LANES) /* five vectors of a lane */
+#define RT_KV_CONVERT_MOST_WIDTH (5u * 16u * RT_KV_CONVERT_LANES)  /* five vectors of a lane */
+#define RT_KV_CONVERT_MOST_SCALED (4u * 16u * RT_KV_CONVERT_LANES) /* by scales of the cache */
 
 /*
  * kv_convert: tokens of one layer's cache into another's, of any layout, page size and table:
@@ -23,8 +24,9 @@
  * Nothing is written for a position from max_length on, without a column in a table, or whose page
  * either pool has not. Row r is line r of both tables. The pools are apart.
  *
- * rt_kv_copy serves `copies`, RT_KV_COPY_LANES threads a token, rt_kv_convert the rest,
- * RT_KV_CONVERT_LANES.
+ * rt_kv_copy serves `copies`, RT_KV_COPY_LANES threads a token, rt_kv_convert any others,
+ * RT_KV_CONVERT_LANES. rt_kv_convert_even is faster where of the first RT_KV_CONVERT_MOST_SCALED
+ * elements the same are e4m3 on both sides, and no more than a vector of a lane lies behind those.
  *
  * Grid: ceil(max_length / RT_KV_CONVERT_TOKENS(threads of a token)) x rows blocks.
  */

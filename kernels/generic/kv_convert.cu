@@ -5,13 +5,14 @@
  *   from [pages, page_size] rows, to [pages, page_size] rows, tables [rows, max_blocks], length
  *   [rows]
  *
- * rt_kv_convert: a quarter of a warp a token (kernels/generic/kv_convert.cuh). rt_kv_copy: byte for
- * byte, half a warp a token. No shared memory, no barrier:
+ * rt_kv_convert: a quarter of a warp a token (kernels/generic/kv_convert.cuh). rt_kv_convert_even:
+ * likewise, from e4m3 to e4m3 (kv_convert_even.cuh). rt_kv_copy: half a warp a token, byte for
+ * byte. No shared memory, no barrier:
  *
  *   wait │ length, both tables' entries │ vectors, scales │ largest magnitudes │ stores
  */
 #include "kernels/device/ptx/pdl.cuh"
-#include "kernels/generic/kv_convert_f16.cuh"
+#include "kernels/generic/kv_convert_even.cuh"
 
 /* Where a token lies on both sides; null where it is not to be converted. */
 struct rt_kv_convert_places {
@@ -68,23 +69,48 @@ static __device__ __forceinline__ void rt_kv_convert_copy(const struct rt_kv_con
             reinterpret_cast<uint4 *>(to.row)[i * RT_KV_COPY_LANES + lane] = x[i];
 }
 
+#define RT_KV_CONVERT_EVEN_BLOCKS 5 /* of a multiprocessor: 48 registers */
+
+/* The token of this thread's quarter of a warp. */
+static __device__ __forceinline__ struct rt_kv_convert_places
+rt_kv_convert_find_mine(const struct rt_kv_convert_params &p)
+{
+    constexpr uint32_t TOKENS = RT_KV_CONVERT_TOKENS(RT_KV_CONVERT_LANES);
+    return rt_kv_convert_find(p, blockIdx.y,
+                              blockIdx.x * TOKENS + threadIdx.x / RT_KV_CONVERT_LANES);
+}
+
 extern "C" __global__ void __launch_bounds__(RT_KV_CONVERT_THREADS, 4)
     rt_kv_convert(const __grid_constant__ struct rt_kv_convert_params p)
 {
-    constexpr uint32_t TOKENS = RT_KV_CONVERT_TOKENS(RT_KV_CONVERT_LANES);
     struct rt_convert_token token = {};
 #pragma unroll
-    for (uint32_t i = 0; i <= RT_CONVERT_ROUNDS; i++)
+    for (uint32_t i = 0; i < RT_CONVERT_ROUNDS; i++)
         token.scale[i] = 1.0f;
     rt_pdl_wait();
     rt_pdl_launch_dependents();
-    const struct rt_kv_convert_places at =
-        rt_kv_convert_find(p, blockIdx.y, blockIdx.x * TOKENS + threadIdx.x / RT_KV_CONVERT_LANES);
+    const struct rt_kv_convert_places at = rt_kv_convert_find_mine(p);
     if (at.from.row)
         rt_convert_load(p.from_quant, at.from, p.d_qk, token);
-    if (!rt_convert_by_f16(p, at.to, token))
-        rt_convert_by_bf16(p, at.to, token);
-    rt_convert_behind(p, at.to, token);
+    rt_convert_by_bf16(p, at.to, token);
+    rt_convert_behind(p, at.to, rt_convert_first(RT_CONVERT_ROUNDS), token.x[RT_CONVERT_ROUNDS]);
+}
+
+extern "C" __global__ void __launch_bounds__(RT_KV_CONVERT_THREADS, RT_KV_CONVERT_EVEN_BLOCKS)
+    rt_kv_convert_even(const __grid_constant__ struct rt_kv_convert_params p)
+{
+    struct rt_convert_even_token token = {};
+#pragma unroll
+    for (uint32_t i = 0; i < RT_CONVERT_ROUNDS; i++)
+        token.scale[i] = 1.0f;
+    rt_pdl_wait();
+    rt_pdl_launch_dependents();
+    const struct rt_kv_convert_places at = rt_kv_convert_find_mine(p);
+    if (at.from.row)
+        rt_convert_even_load(p, at.from, token);
+    rt_convert_behind(p, at.to, rt_convert_first_behind(p), token.rest); /* eight registers less */
+    if (!rt_convert_even_by_f16(p, at.to, token))
+        rt_convert_even_by_bf16(p, at.to, token);
 }
 
 extern "C" __global__ void __launch_bounds__(RT_KV_CONVERT_THREADS)

@@ -25,7 +25,7 @@
 /* A lane's vectors, and what numbers of e4m3 in them are multiples of. */
 struct rt_convert_token {
     uint32_t x[RT_CONVERT_ROUNDS + 1][8]; /* pairs of bf16; as it lies e4m3 is the first four */
-    float scale[RT_CONVERT_ROUNDS + 1];
+    float scale[RT_CONVERT_ROUNDS];
 };
 
 static __device__ __forceinline__ uint32_t rt_convert_lane(void)
@@ -46,37 +46,51 @@ static __device__ __forceinline__ int64_t rt_convert_rest(const struct rt_quant_
     return q.rest_offset_bytes + (first - q.fp8) * (int64_t)sizeof(uint16_t);
 }
 
+/* 16 numbers as they lie in a row of d_qk: e4m3 in the first four words; of none, as x was. Both
+ * kinds by predicates: a branch between them would hold up what is asked for behind it. */
+static __device__ __forceinline__ void rt_convert_load_vector(const struct rt_quant_view &q,
+                                                              const unsigned char *row,
+                                                              uint32_t first, uint32_t d_qk,
+                                                              uint32_t (&x)[8])
+{
+    uint4 *const words = reinterpret_cast<uint4 *>(x);
+    if (first < q.fp8)
+        words[0] = *reinterpret_cast<const uint4 *>(row + first);
+    if (first >= q.fp8 && first < d_qk) {
+        const uint4 *const rest = reinterpret_cast<const uint4 *>(row + rt_convert_rest(q, first));
+        words[0] = rest[0];
+        words[1] = rest[1];
+    }
+}
+
+static __device__ __forceinline__ void rt_convert_load_scales(const struct rt_quant_view &q,
+                                                              const unsigned char *scales,
+                                                              float (&scale)[RT_CONVERT_ROUNDS])
+{
+    const uint32_t tile_log2 = (uint32_t)__ffs((int)q.tile) - 1;
+#pragma unroll
+    for (uint32_t i = 0; i < RT_CONVERT_ROUNDS; i++)
+        if (rt_convert_first(i) < q.fp8)
+            scale[i] = rt_quant_scale(q, scales, rt_convert_first(i) >> tile_log2);
+}
+
 /* A row as it lies, all of it asked for before any is looked at. */
 static __device__ __forceinline__ void rt_convert_load(const struct rt_quant_view &q,
                                                        const struct rt_quant_row &from,
                                                        uint32_t d_qk,
                                                        struct rt_convert_token &token)
 {
-    const uint32_t tile_log2 = (uint32_t)__ffs((int)q.tile) - 1;
 #pragma unroll
-    for (uint32_t i = 0; i <= RT_CONVERT_ROUNDS; i++) {
-        const uint32_t first = rt_convert_first(i);
-        uint4 *const x = reinterpret_cast<uint4 *>(token.x[i]);
-        if (first < q.fp8)
-            x[0] = *reinterpret_cast<const uint4 *>(from.row + first);
-        if (first >= q.fp8 && first < d_qk) {
-            const uint4 *const rest =
-                reinterpret_cast<const uint4 *>(from.row + rt_convert_rest(q, first));
-            x[0] = rest[0];
-            x[1] = rest[1];
-        }
-    }
-#pragma unroll
-    for (uint32_t i = 0; i < RT_CONVERT_ROUNDS; i++)
-        if (rt_convert_first(i) < q.fp8)
-            token.scale[i] = rt_quant_scale(q, from.scales, rt_convert_first(i) >> tile_log2);
-    token.scale[RT_CONVERT_ROUNDS] = q.tensor_scale;
+    for (uint32_t i = 0; i <= RT_CONVERT_ROUNDS; i++)
+        rt_convert_load_vector(q, from.row, rt_convert_first(i), d_qk, token.x[i]);
+    rt_convert_load_scales(q, from.scales, token.scale);
 }
 
-/* 16 numbers of e4m3 become bf16. */
-static __device__ __forceinline__ void rt_convert_widen(uint32_t (&x)[8], float scale)
+/* 16 numbers of e4m3 as bf16. */
+static __device__ __forceinline__ void rt_convert_widen(const uint32_t *fp8, float scale,
+                                                        uint32_t (&x)[8])
 {
-    const uint32_t four[4] = {x[0], x[1], x[2], x[3]};
+    const uint32_t four[4] = {fp8[0], fp8[1], fp8[2], fp8[3]}; /* may be the first of x */
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         x[2 * i] = rt_e4m3x2_bf16x2(four[i], scale);
@@ -94,25 +108,66 @@ static __device__ __forceinline__ float rt_convert_most(const uint32_t (&x)[8])
     return fmaxf(rt_bf16_low(most), rt_bf16_high(most));
 }
 
+/* Of tiles of four lanes, whose maximum each of them finds. */
+static __device__ __forceinline__ void rt_convert_log2_of_few(float (&most)[RT_CONVERT_ROUNDS],
+                                                              int (&log2)[RT_CONVERT_ROUNDS])
+{
+#pragma unroll
+    for (int distance = 2; distance > 0; distance /= 2)
+#pragma unroll
+        for (uint32_t i = 0; i < RT_CONVERT_ROUNDS; i++)
+            most[i] = fmaxf(most[i], __shfl_xor_sync(RT_FULL_WARP, most[i], distance));
+#pragma unroll
+    for (uint32_t i = 0; i < RT_CONVERT_ROUNDS; i++)
+        log2[i] = rt_quant_log2(most[i]);
+}
+
+/* What a lane keeps of two, for what the lane `distance` away keeps of the other. */
+static __device__ __forceinline__ float rt_convert_most_of(float low, float high, int distance)
+{
+    const bool is_high = (rt_convert_lane() & (uint32_t)distance) != 0;
+    const float given = __shfl_xor_sync(RT_FULL_WARP, is_high ? low : high, distance);
+    return fmaxf(is_high ? high : low, given);
+}
+
+/* Of tiles of all eight lanes: lanes 2 i and 2 i + 1 find round i's, with as many shuffles for four
+ * as one would take. */
+static __device__ __forceinline__ void
+rt_convert_log2_of_many(const float (&most)[RT_CONVERT_ROUNDS], int (&log2)[RT_CONVERT_ROUNDS])
+{
+    static_assert(RT_CONVERT_ROUNDS == 4 && RT_KV_CONVERT_LANES == 8, "two lanes a round");
+    const float even = rt_convert_most_of(most[0], most[2], 4);
+    const float odd = rt_convert_most_of(most[1], most[3], 4);
+    float mine = rt_convert_most_of(even, odd, 2);
+    mine = fmaxf(mine, __shfl_xor_sync(RT_FULL_WARP, mine, 1));
+    const int found = rt_quant_log2(mine);
+    const int group = (int)(rt_lane() - rt_convert_lane());
+#pragma unroll
+    for (uint32_t i = 0; i < RT_CONVERT_ROUNDS; i++)
+        log2[i] = __shfl_sync(RT_FULL_WARP, found, group + (int)(2 * i));
+}
+
+static __device__ __forceinline__ bool rt_convert_tile_is_few(uint32_t tile)
+{
+    return tile < RT_KV_CONVERT_LANES * RT_CONVERT_VECTOR;
+}
+
 /* Of each round's magnitude the exponent of its tile's scale. Every lane comes here. */
 static __device__ __forceinline__ void
 rt_convert_log2(uint32_t tile, float (&most)[RT_CONVERT_ROUNDS], int (&log2)[RT_CONVERT_ROUNDS])
 {
-    const uint32_t vectors = tile / RT_CONVERT_VECTOR;
+    if (rt_convert_tile_is_few(tile)) {
+        rt_convert_log2_of_few(most, log2);
+        return;
+    }
 #pragma unroll
     for (uint32_t apart = 1; apart < RT_CONVERT_ROUNDS; apart *= 2)
-        if (vectors > apart * RT_KV_CONVERT_LANES)
+        if (tile / RT_CONVERT_VECTOR > apart * RT_KV_CONVERT_LANES)
 #pragma unroll
             for (uint32_t i = 0; i < RT_CONVERT_ROUNDS; i++)
                 if (!(i & apart))
                     most[i] = most[i + apart] = fmaxf(most[i], most[i + apart]);
-    for (uint32_t distance = min(vectors, RT_KV_CONVERT_LANES) / 2; distance > 0; distance /= 2)
-#pragma unroll
-        for (uint32_t i = 0; i < RT_CONVERT_ROUNDS; i++)
-            most[i] = fmaxf(most[i], __shfl_xor_sync(RT_FULL_WARP, most[i], (int)distance));
-#pragma unroll
-    for (uint32_t i = 0; i < RT_CONVERT_ROUNDS; i++)
-        log2[i] = rt_quant_log2(most[i]);
+    rt_convert_log2_of_many(most, log2);
 }
 
 /* Lane i stores scale i of the token, which its tile's first lane has; behind the last is 0. Every
@@ -123,11 +178,14 @@ static __device__ __forceinline__ void rt_convert_put_scales(const struct rt_qua
 {
     const uint32_t lane = rt_convert_lane(), group = rt_lane() - lane;
     const uint32_t first = lane * (q.tile / RT_CONVERT_VECTOR); /* the tile's first vector */
-    const int from = (int)(group + first % RT_KV_CONVERT_LANES);
+    const bool few = rt_convert_tile_is_few(q.tile);
     int mine = 0;
 #pragma unroll
     for (uint32_t i = 0; i < RT_CONVERT_ROUNDS; i++) {
-        const int of_round = __shfl_sync(RT_FULL_WARP, log2[i], from);
+        int of_round = log2[i];
+        if (few)
+            of_round =
+                __shfl_sync(RT_FULL_WARP, of_round, (int)(group + first % RT_KV_CONVERT_LANES));
         mine = first / RT_KV_CONVERT_LANES == i ? of_round : mine;
     }
     const bool is_f32 = q.scale_kind == RT_QUANT_SCALE_F32;
@@ -169,7 +227,7 @@ static __device__ __forceinline__ void rt_convert_by_bf16(const struct rt_kv_con
 #pragma unroll
     for (uint32_t i = 0; i < RT_CONVERT_ROUNDS; i++)
         if (rt_convert_first(i) < p.from_quant.fp8)
-            rt_convert_widen(token.x[i], token.scale[i]);
+            rt_convert_widen(token.x[i], token.scale[i], token.x[i]);
     if (!by_tensor) {
         float most[RT_CONVERT_ROUNDS];
 #pragma unroll
@@ -185,18 +243,16 @@ static __device__ __forceinline__ void rt_convert_by_bf16(const struct rt_kv_con
                            by_tensor ? of_tensor : rt_power_of_2(-log2[i]));
 }
 
-/* What has no scale of the cache on either side. */
+/* A vector that has no scale of the cache on either side. */
 static __device__ __forceinline__ void rt_convert_behind(const struct rt_kv_convert_params &p,
                                                          const struct rt_quant_row &to,
-                                                         struct rt_convert_token &token)
+                                                         uint32_t first, uint32_t (&x)[8])
 {
-    const uint32_t first = rt_convert_first(RT_CONVERT_ROUNDS);
     if (!to.row || first >= p.d_qk)
         return;
     if (first < p.from_quant.fp8)
-        rt_convert_widen(token.x[RT_CONVERT_ROUNDS], token.scale[RT_CONVERT_ROUNDS]);
-    rt_convert_put(p.to_quant, to.row, first, token.x[RT_CONVERT_ROUNDS],
-                   1.0f / p.to_quant.tensor_scale);
+        rt_convert_widen(x, p.from_quant.tensor_scale, x);
+    rt_convert_put(p.to_quant, to.row, first, x, 1.0f / p.to_quant.tensor_scale);
 }
 
 #endif

@@ -13,6 +13,21 @@ static enum rt_status check_side(const char *name, const struct rt_kv_view *kv,
     return rt_check_quant(quant, d_qk, kv, err);
 }
 
+/* Whether rt_kv_convert_even serves. */
+static bool is_even(const struct rt_kv_convert_params *p)
+{
+    const uint32_t fp8 = rt_min_u32(p->from_quant.fp8, RT_KV_CONVERT_MOST_SCALED);
+    return fp8 > 0 && fp8 == rt_min_u32(p->to_quant.fp8, RT_KV_CONVERT_MOST_SCALED) &&
+           p->d_qk <= fp8 + RT_KV_CONVERT_MOST_WIDTH - RT_KV_CONVERT_MOST_SCALED;
+}
+
+static const char *entry_of(const struct rt_kv_convert_params *p, const struct rt_variant *variant)
+{
+    if (p->copies)
+        return "rt_kv_copy";
+    return is_even(p) ? "rt_kv_convert_even" : variant->entry;
+}
+
 enum rt_status rt_kv_convert_build(const struct rt_kernels *k, const struct rt_variant *variant,
                                    const void *params, struct rt_launch *out, struct rt_error *err)
 {
@@ -29,7 +44,7 @@ enum rt_status rt_kv_convert_build(const struct rt_kernels *k, const struct rt_v
     RT_TRY(check_side("from", &p->from, &p->from_quant, p->d_qk, err));
     RT_TRY(check_side("to", &p->to, &p->to_quant, p->d_qk, err));
     const uint32_t lanes = p->copies ? RT_KV_COPY_LANES : RT_KV_CONVERT_LANES;
-    return rt_launch_grid(k, p->copies ? "rt_kv_copy" : variant->entry, p, sizeof(*p),
+    return rt_launch_grid(k, entry_of(p, variant), p, sizeof(*p),
                           rt_ceil_div_u32(p->max_length, RT_KV_CONVERT_TOKENS(lanes)), p->rows,
                           RT_KV_CONVERT_THREADS, out, err);
 }
