@@ -47,6 +47,9 @@ struct rt_launch {
     uint32_t block[3];
     uint32_t cluster_x;  /* thread block cluster along x; 0 and 1 mean none */
     uint32_t smem_bytes; /* dynamic shared memory per block */
+    /* The cluster is compiled into the kernel, so a driver has nothing to ask for; whoever runs or
+     * draws the launch sees it all the same. */
+    bool own_cluster;
     /* The kernel waits for its predecessor (griddepcontrol.wait) before its first access to
      * anything a predecessor writes, so the edge into it may be programmatic. */
     bool waits;

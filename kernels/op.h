@@ -87,6 +87,7 @@ struct rt_variant {
      * share keys or whose workers are more; null: never. */
     const char *many_entry;
     uint32_t many_rows, many_threads;
+    uint32_t many_cluster;        /* its blocks of a cluster, 1: it has none */
     char reason[RT_REASON_BYTES]; /* one sentence: why this one */
 };
 
@@ -136,6 +137,12 @@ static inline const char *rt_attend_entry(const struct rt_variant *attend, uint3
 static inline uint32_t rt_attend_threads(const struct rt_variant *attend, uint32_t rows)
 {
     return rt_attend_is_many(attend, rows) ? attend->many_threads : attend->threads;
+}
+
+/* Blocks of a cluster, which is compiled into the kernel; 1: it has none. */
+static inline uint32_t rt_attend_cluster(const struct rt_variant *attend, uint32_t rows)
+{
+    return rt_attend_is_many(attend, rows) ? attend->many_cluster : 1;
 }
 
 /* Split slots that so many rows can need: the partial buffers have this many. */

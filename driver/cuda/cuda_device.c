@@ -377,7 +377,7 @@ static int launch(struct rt_driver *d, const struct rt_launch *l, bool programma
         attributes[count].id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
         attributes[count++].value.programmaticStreamSerializationAllowed = 1;
     }
-    if (l->cluster_x > 1) {
+    if (l->cluster_x > 1 && !l->own_cluster) {
         attributes[count].id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
         attributes[count].value.clusterDim.x = l->cluster_x;
         attributes[count].value.clusterDim.y = 1;

@@ -103,7 +103,7 @@ static CUresult add_kernel(const struct rt_cuda *c, CUgraph g, const struct rt_l
     CUresult rc = c->api.GraphAddNode(&node, g, edges->from, edges->data, edge_count, &p);
     if (rc != CUDA_SUCCESS)
         return rc;
-    if (l->cluster_x > 1)
+    if (l->cluster_x > 1 && !l->own_cluster)
         rc = set_cluster(c, node, l->cluster_x);
     if (rc == CUDA_SUCCESS && l->cooperative)
         rc = set_cooperative(c, node);

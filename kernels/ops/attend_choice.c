@@ -132,7 +132,7 @@ static const struct many_kernel {
     enum rt_op_id op;
     const char *entry;
     uint32_t d_qk, d_v, tile_rows, threads;
-    uint32_t tiles; /* by which those of a row go */
+    uint32_t tiles; /* by which those of a row go, each a cluster */
     uint32_t parts_per_row;
     const char *reason;
 } many_kernels[] = {
@@ -396,6 +396,7 @@ static void choose(const struct rt_device_caps *caps, const struct rt_op_request
         .many_entry = many ? many->entry : NULL,
         .many_rows = many ? rt_ceil_div_u32(parts, many->parts_per_row) : 0,
         .many_threads = many ? many->threads : 0,
+        .many_cluster = many ? many->tiles : 0,
         .parts = parts,
         .threads = kernel->threads,
         .smem_bytes = kernel->smem_bytes,

@@ -162,7 +162,5 @@ enum rt_status rt_attend_build(const struct rt_kernels *k, const struct rt_varia
     struct rt_attend_sm90_params sm90 = {.attend = *p};
     if (k->driver)
         RT_TRY(make_maps(k, variant, &sm90, err));
-    return rt_launch_grid(k, rt_attend_entry(variant, p->rows.count), &sm90, sizeof(sm90),
-                          variant->m_tiles, variant->parts,
-                          rt_attend_threads(variant, p->rows.count), out, err);
+    return rt_launch_attend(k, variant, p->rows.count, &sm90, sizeof(sm90), out, err);
 }

@@ -18,6 +18,17 @@ enum rt_status rt_launch_grid(const struct rt_kernels *k, const char *entry, con
     return RT_OK;
 }
 
+enum rt_status rt_launch_attend(const struct rt_kernels *k, const struct rt_variant *attend,
+                                uint32_t rows, const void *params, size_t param_bytes,
+                                struct rt_launch *out, struct rt_error *err)
+{
+    RT_TRY(rt_launch_grid(k, rt_attend_entry(attend, rows), params, param_bytes, attend->m_tiles,
+                          attend->parts, rt_attend_threads(attend, rows), out, err));
+    out->cluster_x = rt_attend_cluster(attend, rows);
+    out->own_cluster = out->cluster_x > 1;
+    return RT_OK;
+}
+
 enum rt_status rt_check_rows(uint32_t rows, uint32_t q_len, struct rt_error *err)
 {
     RT_REQUIRE(rows >= 1 && rows <= RT_MAX_BATCH, err, RT_ERR_INVALID, "%u rows, not 1 to %u", rows,

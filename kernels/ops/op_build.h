@@ -116,6 +116,10 @@ uint32_t rt_append_blocks(const struct rt_rows_view *rows);
 enum rt_status rt_launch_grid(const struct rt_kernels *k, const char *entry, const void *params,
                               size_t param_bytes, uint32_t grid_x, uint32_t grid_y,
                               uint32_t threads, struct rt_launch *out, struct rt_error *err);
+/* Of the sm_90 kernel that attends over so many rows. */
+enum rt_status rt_launch_attend(const struct rt_kernels *k, const struct rt_variant *attend,
+                                uint32_t rows, const void *params, size_t param_bytes,
+                                struct rt_launch *out, struct rt_error *err);
 enum rt_status rt_check_rows(uint32_t rows, uint32_t q_len, struct rt_error *err);
 /* Where nothing is scheduled by row: as many rows of one token as there may be tokens. */
 enum rt_status rt_check_token_rows(uint32_t rows, uint32_t q_len, struct rt_error *err);

@@ -138,7 +138,5 @@ enum rt_status rt_attend_quant_build(const struct rt_kernels *k, const struct rt
     if (k->driver)
         RT_TRY(rt_attend_query_maps(k, variant, attend, &sm90.q_even, &sm90.q_map, &sm90.q_rest_map,
                                     err));
-    const uint32_t rows = attend->rows.count;
-    return rt_launch_grid(k, rt_attend_entry(variant, rows), &sm90, sizeof(sm90), variant->m_tiles,
-                          variant->parts, rt_attend_threads(variant, rows), out, err);
+    return rt_launch_attend(k, variant, attend->rows.count, &sm90, sizeof(sm90), out, err);
 }

@@ -55,8 +55,7 @@ static void run(void (*thread)(const void *params), const void *params)
                                  .threads = now->block[0],
                                  .shared_bytes = now->smem_bytes,
                                  .cooperative = now->cooperative,
-                                 .cluster =
-                                     strstr(now->entry, "_c64") ? 2 : 1, /* as compiled into it */
+                                 .cluster = now->cluster_x,
                                  .asynchronous = now->cooperative || strstr(now->entry, "sm90"),
                                  .seed = now->grid[0] + now->grid[1],
                                  .thread = thread,

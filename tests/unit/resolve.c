@@ -137,6 +137,9 @@ static void expect_launch(const struct rt_variant *c, uint32_t heads, uint32_t q
     assert_int_equal(work.launch.grid[1], c->parts);
     assert_int_equal(work.launch.block[0], c->threads);
     assert_int_equal(work.launch.smem_bytes, c->smem_bytes);
+    const bool shares = strcmp(entry, "rt_mla_sm90_576x512_c64") == 0; /* as compiled into it */
+    assert_int_equal(work.launch.cluster_x, shares ? 2 : 1);
+    assert_int_equal(work.launch.own_cluster, shares);
 }
 
 /* Of 576/512, and where tiles are two by two; from half as many rows as there are parts on. */
@@ -194,6 +197,7 @@ static void test_three_workers(void **state)
         assert_string_equal(rt_attend_entry(&c, 66),
                             cases[i / 3].entry ? cases[i / 3].entry : c.entry);
         assert_int_equal(rt_attend_threads(&c, 66), cases[i / 3].entry ? 512 : c.threads);
+        assert_int_equal(rt_attend_cluster(&c, 66), 1);
         r.d_qk = 320;
         r.d_v = 256;
         assert_int_equal(ask(&h200, &r, RT_OP_ATTEND_QUANT, &c, &err), RT_OK);

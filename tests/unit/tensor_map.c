@@ -231,14 +231,15 @@ static void assert_value(struct fixture *f, rt_dstream s, uint32_t want)
     assert_int_equal(value, want);
 }
 
-static void replays(struct fixture *f, rt_dkernel kernel, rt_dstream s)
+static void replays(struct fixture *f, rt_dkernel kernel, rt_dstream s, bool own_cluster)
 {
     struct rt_driver *const d = &f->d;
     rt_dgraph g = NULL;
     rt_dnode nodes[2];
     rt_dexec x = NULL;
     const struct rt_launch first = wide_launch(f, kernel, 50, 0);
-    const struct rt_launch second = wide_launch(f, kernel, 60, 4);
+    struct rt_launch second = wide_launch(f, kernel, 60, 4);
+    second.own_cluster = own_cluster;
     assert_int_equal(d->graph_create(d, &g), 0);
     assert_int_equal(d->graph_add_kernel(d, g, &first, NULL, 0, &nodes[0]), 0);
     const struct rt_dedge edge = {.from = nodes[0], .programmatic = true};
@@ -253,7 +254,7 @@ static void replays(struct fixture *f, rt_dkernel kernel, rt_dstream s)
     }
     assert_int_equal(d->graph_instantiate(d, g, s, &x), 0);
     assert_int_equal(d->graph_launch(d, x, s), 0);
-    assert_value(f, s, 64);
+    assert_value(f, s, own_cluster ? 61 : 64);
     assert_int_equal(d->exec_destroy(d, x), 0);
     assert_int_equal(d->graph_destroy(d, g), 0);
 }
@@ -281,7 +282,12 @@ static void kernels_take_maps_in_clusters(void **state)
         assert_int_equal(d->launch(d, &l, true, s), 0);
         assert_value(f, s, 101 * cluster_x);
     }
-    replays(f, kernel, s);
+    struct rt_launch own = wide_launch(f, kernel, 100, 2);
+    own.own_cluster = true; /* as this kernel has none, it shows that nobody asks */
+    assert_int_equal(d->launch(d, &own, false, s), 0);
+    assert_value(f, s, 101);
+    replays(f, kernel, s, false);
+    replays(f, kernel, s, true);
     assert_int_equal(d->stream_destroy(d, s), 0);
     assert_int_equal(d->library_unload(d, lib), 0);
 }
