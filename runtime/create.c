@@ -214,7 +214,6 @@ static enum rt_status capture_all(struct rt_runtime *rt, const struct rt_create_
         .sums = &rt->sums,
         .exchanges = &rt->exchanges,
     };
-    rt->products.may_refuse = p->config->projections == RT_PROJECTIONS_AUTO;
     RT_TRY(rt_recipe_make(&source, &rt->blueprint.control, NULL, &rt->control.program, err));
     RT_TRY(finish_graph(rt, &rt->control, err));
     for (uint32_t i = 0; i < rt->captured_count; i++) {
@@ -369,9 +368,8 @@ static enum rt_status take_like(struct rt_runtime *rt, const rt_runtime *like, s
                "rt_create: params->like is rank %u of %u, this runtime rank %u of %u: must be the "
                "same",
                rank[0], ranks[0], rank[1], ranks[1]);
-    rt->products.like = &like->products;
     rt->sums.like = &like->sums;
-    return RT_OK;
+    return rt_products_follow(&rt->products, &like->products, err);
 }
 
 /* With the device's context current. */
@@ -386,6 +384,7 @@ static enum rt_status build_runtime(struct rt_runtime *rt, const struct rt_creat
     RT_TRY(take_weights(rt, p, err));
     RT_TRY(rt_stage_exchanges_take(p, &rt->exchanges, err));
     RT_TRY(rt_ranks_take(rt, p->ranks, err));
+    rt->products.may_refuse = p->config->projections == RT_PROJECTIONS_AUTO;
     RT_TRY(take_like(rt, p->like, err));
     RT_TRY(RT_DRV(d, err, mem_info, (d, &free_bytes, &total_bytes)));
     RT_TRY(

@@ -3,6 +3,7 @@
 
 #include "driver/matmul_plan.h"
 
+#include <float.h>
 #include <string.h>
 
 #define ROUNDS 2u
@@ -145,6 +146,19 @@ enum rt_status rt_fastest_time(struct rt_driver *d, rt_dstream stream,
     return status;
 }
 
+bool rt_fastest_prefer(struct rt_timed_ways *timed, const struct rt_matmul_plan *liked)
+{
+    bool found = false;
+    for (uint32_t i = 0; i < timed->count; i++) {
+        struct rt_timed_way *const way = &timed->ways[i];
+        if (memcmp(way->identity, liked->identity, sizeof(way->identity)) != 0)
+            continue;
+        way->us = way->candidate == liked->selected ? 0 : FLT_MIN;
+        found = true;
+    }
+    return found;
+}
+
 enum rt_status rt_fastest_take(struct rt_driver *d, struct rt_matmul_plan *plan,
                                const struct rt_timed_ways *timed, struct rt_error *err)
 {
@@ -157,9 +171,13 @@ enum rt_status rt_fastest_take(struct rt_driver *d, struct rt_matmul_plan *plan,
 
 enum rt_status rt_fastest_select(struct rt_driver *d, rt_dstream stream,
                                  const struct rt_matmul *const *layers, uint32_t count,
-                                 struct rt_matmul_plan *plan, struct rt_error *err)
+                                 const struct rt_matmul_plan *liked, struct rt_matmul_plan *plan,
+                                 struct rt_error *err)
 {
     struct rt_timed_ways timed;
     RT_TRY(rt_fastest_time(d, stream, layers, count, plan, &timed, err));
+    RT_REQUIRE(!liked || rt_fastest_prefer(&timed, liked), err, RT_ERR_UNSUPPORTED,
+               "the way of the product that this one is to be like is none of those that work: %s",
+               liked->text);
     return rt_fastest_take(d, plan, &timed, err);
 }

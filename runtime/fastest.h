@@ -43,13 +43,18 @@ enum rt_status rt_fastest_time(struct rt_driver *d, rt_dstream stream,
 /* Selects one of them. */
 enum rt_status rt_fastest_pick(struct rt_driver *d, struct rt_matmul_plan *plan,
                                const struct rt_timed_way *way, struct rt_error *err);
+/* The way that `liked` has selected takes no time from here on, and of those that the library tells
+ * by the same words the one in its place takes the least. False: it is none of them. */
+bool rt_fastest_prefer(struct rt_timed_ways *timed, const struct rt_matmul_plan *liked);
 /* Selects the fastest of them. */
 enum rt_status rt_fastest_take(struct rt_driver *d, struct rt_matmul_plan *plan,
                                const struct rt_timed_ways *timed, struct rt_error *err);
 
-/* Both. */
+/* Times, and selects the fastest; with liked not null its way, RT_ERR_UNSUPPORTED where that is
+ * none here. */
 enum rt_status rt_fastest_select(struct rt_driver *d, rt_dstream stream,
                                  const struct rt_matmul *const *layers, uint32_t count,
-                                 struct rt_matmul_plan *plan, struct rt_error *err);
+                                 const struct rt_matmul_plan *liked, struct rt_matmul_plan *plan,
+                                 struct rt_error *err);
 
 #endif

@@ -59,9 +59,26 @@ static bool streams(const struct rt_product *p, enum rt_backend backend)
            own.backend == RT_BACKEND_SM90;
 }
 
-static enum rt_status choose(struct rt_product *p, enum rt_projections projections,
-                             enum rt_backend backend)
+/* By whom, and if it is the library how, as that one. */
+static enum rt_status choose_like(struct rt_product *p, const struct rt_product *like)
 {
+    static const char reason[] = "as the product that this one is like";
+    struct rt_ops *ops = p->ops;
+    struct rt_error why_not = {.status = RT_OK};
+    if (!like->by_library)
+        return choose_kernel(p, p->backend, reason, "");
+    RT_TRY(open_library(ops, RT_PROJECTIONS_CUBLASLT, &why_not));
+    const enum rt_status status = rt_product_plan_library(p, like, &why_not);
+    if (status != RT_OK)
+        return rt_fail(&ops->error, status, "rt_product_create: %s", why_not.message);
+    (void)snprintf(p->reason, sizeof(p->reason), "%s", reason);
+    return RT_OK;
+}
+
+static enum rt_status choose(struct rt_product *p)
+{
+    const enum rt_projections projections = p->projections;
+    const enum rt_backend backend = p->backend;
     struct rt_ops *ops = p->ops;
     const struct rt_project_params *params = &p->params;
     const uint64_t rows = (uint64_t)params->w[0].rows + params->w[1].rows;
@@ -81,7 +98,7 @@ static enum rt_status choose(struct rt_product *p, enum rt_projections projectio
         return choose_kernel(p, backend, reason, why_not.message);
     RT_REQUIRE(!product.only_own, &ops->error, RT_ERR_UNSUPPORTED,
                "rt_product_create: projections cublaslt: %s", product.only_own);
-    const enum rt_status status = rt_product_plan_library(p, &why_not);
+    const enum rt_status status = rt_product_plan_library(p, NULL, &why_not);
     if (status == RT_OK) {
         (void)snprintf(p->reason, sizeof(p->reason), "%s", reason);
         return RT_OK;
@@ -107,8 +124,10 @@ enum rt_status rt_product_create(rt_ops *ops, const struct rt_product_shape *sha
     RT_REQUIRE(p, err, RT_ERR_NOMEM, "out of host memory for a product");
     p->ops = ops;
     RT_TRY_GOTO(rt_product_take_shape(shape, p, err));
+    if (shape->like)
+        RT_TRY_GOTO(rt_product_check_like(p, shape->like, err));
     RT_TRY_GOTO(RT_DRV(d, err, ctx_enter, (d)));
-    status = choose(p, shape->projections, shape->backend);
+    status = shape->like ? choose_like(p, shape->like) : choose(p);
     (void)d->ctx_leave(d);
     if (status != RT_OK)
         goto fail;

@@ -13,6 +13,8 @@ struct rt_product {
     struct rt_ops *ops;
     struct rt_project_params params; /* the shape in whole, without an address */
     bool biased[2];
+    enum rt_projections projections; /* as asked for, likewise */
+    enum rt_backend backend;
     struct rt_variant variant; /* our kernel; of input_norm where the library multiplies */
     bool by_library;
     /* By the library: one for each weight. */
@@ -28,11 +30,17 @@ struct rt_product {
 enum rt_status rt_product_take_shape(const struct rt_product_shape *shape, struct rt_product *out,
                                      struct rt_error *err);
 
+/* What is to be done as `like` is of its shape, on its device. RT_ERR_INVALID where it is not. */
+enum rt_status rt_product_check_like(const struct rt_product *p, const struct rt_product *like,
+                                     struct rt_error *err);
+
 /* Why the library cannot do all of it; null: it can. */
 const char *rt_product_only_own(const struct rt_product *p);
-/* Plans of the library's, its ways tried; the device's context is current. RT_ERR_UNSUPPORTED: it
- * has no way. What was made is given back by rt_product_release_library, also behind a failure. */
-enum rt_status rt_product_plan_library(struct rt_product *p, struct rt_error *err);
+/* Plans of the library's, its ways tried, of which those of `like` are taken where it is not null;
+ * the device's context is current. RT_ERR_UNSUPPORTED: it has no way, or not those. What was made
+ * is given back by rt_product_release_library, also behind a failure. */
+enum rt_status rt_product_plan_library(struct rt_product *p, const struct rt_product *like,
+                                       struct rt_error *err);
 void rt_product_release_library(struct rt_product *p);
 /* The norm, where there is one, and the products. */
 enum rt_status rt_product_put_library(const struct rt_product *p,

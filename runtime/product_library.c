@@ -127,19 +127,22 @@ static void move_to(struct trial *t, rt_addr base)
     }
 }
 
-static enum rt_status try_on(struct trial *t, struct rt_driver *d, struct rt_matmul_plan *plan,
+static enum rt_status try_on(struct trial *t, struct rt_driver *d,
+                             const struct rt_matmul_plan *liked, struct rt_matmul_plan *plan,
                              struct rt_error *err)
 {
     rt_dstream stream;
     RT_TRY(RT_DRV(d, err, stream_create, (d, &stream)));
-    const enum rt_status status = rt_fastest_select(d, stream, t->pointers, t->count, plan, err);
+    const enum rt_status status =
+        rt_fastest_select(d, stream, t->pointers, t->count, liked, plan, err);
     (void)d->stream_sync(d, stream); /* what was put last may not have been waited for */
     (void)d->stream_destroy(d, stream);
     return status;
 }
 
 static enum rt_status try_ways(struct rt_driver *d, const struct rt_matmul *m,
-                               struct rt_matmul_plan *plan, struct rt_error *err)
+                               const struct rt_matmul_plan *liked, struct rt_matmul_plan *plan,
+                               struct rt_error *err)
 {
     struct trial t = {.count = 0};
     rt_addr base;
@@ -147,19 +150,20 @@ static enum rt_status try_ways(struct rt_driver *d, const struct rt_matmul *m,
     RT_TRY(rt_driver_wanted(RT_DRV(d, err, mem_alloc, (d, t.bytes, &base)),
                             "memory to try a library's products in", t.bytes, err));
     move_to(&t, base);
-    const enum rt_status status = try_on(&t, d, plan, err);
+    const enum rt_status status = try_on(&t, d, liked, plan, err);
     (void)d->mem_free(d, base);
     return status;
 }
 
 /* ---- plans ----------------------------------------------------------------------------------- */
 
-static enum rt_status prepare(struct rt_product *p, uint32_t i, struct rt_error *err)
+static enum rt_status prepare(struct rt_product *p, uint32_t i, const struct rt_matmul_plan *liked,
+                              struct rt_error *err)
 {
     struct rt_driver *d = &p->ops->driver;
     p->matmuls[i] = matmul_of(p, i);
     RT_TRY(rt_fastest_prepare(d, &p->matmuls[i], &p->plans[i], err));
-    return try_ways(d, &p->matmuls[i], p->plans[i], err);
+    return try_ways(d, &p->matmuls[i], liked, p->plans[i], err);
 }
 
 static enum rt_status choose_norm(struct rt_product *p, struct rt_error *err)
@@ -173,10 +177,11 @@ static enum rt_status choose_norm(struct rt_product *p, struct rt_error *err)
     return rt_op_resolve(RT_OP_INPUT_NORM, &request, &p->variant, err);
 }
 
-enum rt_status rt_product_plan_library(struct rt_product *p, struct rt_error *err)
+enum rt_status rt_product_plan_library(struct rt_product *p, const struct rt_product *like,
+                                       struct rt_error *err)
 {
     for (uint32_t i = 0; i < rt_product_weight_count(p); i++) {
-        RT_TRY(prepare(p, i, err));
+        RT_TRY(prepare(p, i, like ? like->plans[i] : NULL, err));
         const uint64_t bytes = rt_align_up_u64(p->plans[i]->workspace_bytes, RT_WORKSPACE_ALIGN);
         p->product_bytes = p->product_bytes > bytes ? p->product_bytes : bytes;
         p->matmuls[i].plan = p->plans[i];

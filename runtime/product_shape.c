@@ -8,6 +8,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 static const char op[] = "rt_product_create";
 
@@ -147,6 +148,8 @@ enum rt_status rt_product_take_shape(const struct rt_product_shape *s, struct rt
     *p = (struct rt_project_params){.batch = s->batch, .m = s->vectors, .k = s->k};
     RT_TRY(rt_ops_precision(op, s->precision, &out->ops->driver.caps, &p->is_f32, err));
     p->y_f32 = s->output == RT_DTYPE_F32 || p->is_f32;
+    out->projections = s->projections;
+    out->backend = s->backend;
     for (int i = 0; i < 2 && s->weights[i].rows > 0; i++) {
         RT_TRY(take_weight(s, i, &p->w[i], err));
         out->biased[i] = s->weights[i].biased;
@@ -157,4 +160,35 @@ enum rt_status rt_product_take_shape(const struct rt_product_shape *s, struct rt
     RT_TRY(take_matrix(s, "y", s->y_batch_stride, s->y_row_stride, rows, &p->y, err));
     RT_TRY(check_written(s, &p->y, (int64_t)rows, err));
     return take_norm(s, &p->norm, err);
+}
+
+/* Of it no word is padding, and none an address. */
+RT_STATIC_ASSERT(sizeof(struct rt_project_params) ==
+                     2 * sizeof(struct rt_matrix_view) + 2 * sizeof(struct rt_weight_view) +
+                         sizeof(struct rt_norm_view) + 6 * sizeof(uint32_t),
+                 "shapes are compared byte by byte");
+
+enum rt_status rt_product_check_like(const struct rt_product *p, const struct rt_product *like,
+                                     struct rt_error *err)
+{
+    const struct rt_device_caps *const mine = &p->ops->driver.caps;
+    const struct rt_device_caps *const its = &like->ops->driver.caps;
+    const struct rt_project_params *const m = &p->params, *const l = &like->params;
+    RT_REQUIRE(its->kind == mine->kind && its->ordinal == mine->ordinal, err, RT_ERR_INVALID,
+               "%s: like is on %s (%u), this product on %s (%u): must be one device", op, its->name,
+               its->ordinal, mine->name, mine->ordinal);
+    RT_REQUIRE(
+        like->projections == p->projections && like->backend == p->backend, err, RT_ERR_INVALID,
+        "%s: like has projections %d and backend %d, this product %d and %d: must be the "
+        "same",
+        op, (int)like->projections, (int)like->backend, (int)p->projections, (int)p->backend);
+    RT_REQUIRE(memcmp(m, l, sizeof(*m)) == 0 && p->biased[0] == like->biased[0] &&
+                   p->biased[1] == like->biased[1],
+               err, RT_ERR_INVALID,
+               "%s: like is of %u times %u vectors of %u by %u and %u rows, this product of %u "
+               "times %u of %u by %u and %u: must be the same, in strides, biases, norm, output "
+               "and precision too",
+               op, l->batch, l->m, l->k, l->w[0].rows, l->w[1].rows, m->batch, m->m, m->k,
+               m->w[0].rows, m->w[1].rows);
+    return RT_OK;
 }

@@ -6,9 +6,7 @@
 #include "runtime/promises.h"
 #include "runtime/way_agree.h"
 
-#include <float.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* What a graph's products are planned with. */
 struct planner {
@@ -55,17 +53,6 @@ static const struct rt_planned *find(const struct rt_products *products, const s
     return NULL;
 }
 
-/* The way of the runtime that this one is to be like takes no time, and of those that the library
- * tells by the same words the one in its place takes the least. */
-static void prefer(const struct rt_planned *liked, struct rt_timed_ways *timed)
-{
-    for (uint32_t i = 0; i < timed->count; i++) {
-        struct rt_timed_way *const way = &timed->ways[i];
-        if (memcmp(way->identity, liked->plan->identity, sizeof(way->identity)) == 0)
-            way->us = way->candidate == liked->plan->selected ? 0 : FLT_MIN;
-    }
-}
-
 /* A plan for it, null where there is none, with its ways timed over the layers from `first` on. */
 static enum rt_status time_ways(struct rt_planned *product, const struct planner *p, uint32_t first,
                                 struct rt_timed_ways *timed, struct rt_error *err)
@@ -94,7 +81,7 @@ static enum rt_status add(const struct planner *p, uint32_t first,
     struct rt_timed_ways timed;
     enum rt_status status = time_ways(&product, p, first, &timed, err);
     if (status == RT_OK && liked)
-        prefer(liked, &timed);
+        (void)rt_fastest_prefer(&timed, liked->plan);
     if (p->comm)
         status = rt_way_agree(p->comm, p->d, product.plan, &timed, status, err);
     else if (status == RT_OK)
@@ -192,6 +179,14 @@ enum rt_status rt_products_make(struct rt_products *products, const struct rt_re
             return RT_OK;
         rt_program_free(program);
     }
+}
+
+enum rt_status rt_products_follow(struct rt_products *products, const struct rt_products *like,
+                                  struct rt_error *err)
+{
+    products->like = like;
+    return products->may_refuse ? rt_refusals_follow(&products->refusals, &like->refusals, err)
+                                : RT_OK;
 }
 
 void rt_products_free(struct rt_products *products, struct rt_driver *d)

@@ -20,11 +20,16 @@ struct rt_products {
     struct rt_planned *items;
     uint32_t count, capacity;
     bool may_refuse; /* nobody has asked for the library by name */
-    /* Another runtime's, whose ways are taken for what it has plans for; null: nobody's. Looked at
-     * by rt_products_make alone. */
+    /* Another runtime's, whose ways are taken for what it has plans for; null: nobody's. Set by
+     * rt_products_follow, looked at by rt_products_make alone. */
     const struct rt_products *like;
     struct rt_refusals refusals;
 };
+
+/* Before anything is made: what `like` has plans for is done by the same ways, and what it refused
+ * the library is refused, where that may be, for what stood in the way there may be gone. */
+enum rt_status rt_products_follow(struct rt_products *products, const struct rt_products *like,
+                                  struct rt_error *err);
 
 /*
  * Makes a graph's program and gives every product of it its plan. Runs products on the stream, so

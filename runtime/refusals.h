@@ -26,6 +26,9 @@ struct rt_refusals {
 
 enum rt_status rt_refusals_add(struct rt_refusals *refusals, const struct rt_matmul *product,
                                const char *why, struct rt_error *err);
+/* All of another runtime's, that this one is to be like. */
+enum rt_status rt_refusals_follow(struct rt_refusals *refusals, const struct rt_refusals *liked,
+                                  struct rt_error *err);
 /* Why there is no way for a product of this shape and strides, and where it counts of this
  * alignment; null: none is known. */
 const char *rt_refusals_find(const struct rt_refusals *refusals, const struct rt_matmul *product);

@@ -183,6 +183,10 @@ struct rt_product_shape {
     enum rt_projections projections; /* who multiplies, as in a configuration */
     enum rt_backend backend;         /* of our kernels */
     enum rt_precision precision;     /* of f32 x' is not rounded */
+    /* A product of all the same fields, on this device, also by other operators: this one is done
+     * as that is, so that both give the same bits. Not used when it is made. Null: who multiplies,
+     * and how, is decided anew. */
+    const struct rt_product *like;
 };
 
 struct rt_product_info {
@@ -198,8 +202,8 @@ struct rt_product_info {
  * Blocks: with projections that may be the library's it is loaded, and its ways are run on memory
  * of this call's own, 256 MiB of weights at most or one set of them. The product must be destroyed
  * before `ops`, and behind the work that was put by it.
- * RT_ERR_INVALID: a field, by name. RT_ERR_UNSUPPORTED: what was asked for by name cannot serve;
- * with auto the other does, which the reason says.
+ * RT_ERR_INVALID: a field, by name. RT_ERR_UNSUPPORTED: what was asked for by name cannot serve, or
+ * `like` is done in a way that there is no more; with auto the other does, which the reason says.
  */
 RT_API enum rt_status rt_product_create(rt_ops *ops, const struct rt_product_shape *shape,
                                         rt_product **out);

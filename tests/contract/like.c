@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Two runtimes that each measure a library's ways may multiply by others, and differ in the last
- * bits; one that is to be like another does not. The host device's product stands in for a library
- * of two ways, of which the second has other last bits, and which takes longer is told.
+ * Two runtimes, or products, that each measure a library's ways may multiply by others, and differ
+ * in the last bits; one that is to be like another does not. The host device's product stands in
+ * for a library of two ways, of which the second has other last bits, and which takes longer is
+ * told.
  */
 #include "driver/host/host_parts.h"
 #include "driver/matmul_plan.h"
+#include "replayrt/block_ops.h"
 #include "replayrt/ranks.h"
 #include "tests/support/block_fixture.h"
 #include "tests/support/fixture.h"
@@ -26,6 +28,7 @@ static struct {
     uint32_t faster;  /* of the ways */
     uint32_t ordinal; /* of the device that is opened next */
     uint32_t ran;     /* the way of the last product */
+    uint32_t ways;    /* that the library has */
     int (*prepare)(struct rt_driver *d, const struct rt_matmul *m, uint32_t most,
                    struct rt_matmul_plan **out);
 } now;
@@ -43,7 +46,7 @@ static int prepare(struct rt_driver *d, const struct rt_matmul *m, uint32_t most
 {
     const int rc = now.prepare(d, m, most, out);
     if (rc == 0)
-        (*out)->candidates = WAYS;
+        (*out)->candidates = now.ways;
     return rc == 0 ? select_way(d, *out, 0) : rc;
 }
 
@@ -126,13 +129,19 @@ static void run(rt_runtime *rt, uint16_t *hidden, uint32_t width)
         assert_int_equal(rt_seq_close(rt, seqs[i]), RT_OK);
 }
 
+static void open_device(void)
+{
+    now.ordinal = 0;
+    now.ways = WAYS;
+}
+
 static void open_blocks(struct block_fixture *b)
 {
     struct rt_config config;
     block_config(&config);
     config.projections = RT_PROJECTIONS_CUBLASLT;
     block_open(b, &config, 7);
-    now.ordinal = 0;
+    open_device();
 }
 
 static void the_same_bits(void **state)
@@ -227,12 +236,134 @@ static void what_is_unlike(void **state)
     block_close(&b);
 }
 
+/* ---- products -------------------------------------------------------------------------------- */
+
+enum { K = 16, N = 8, M = 3 };
+
+static struct rt_product_shape shape_like(const rt_product *like)
+{
+    return (struct rt_product_shape){.struct_size = sizeof(struct rt_product_shape),
+                                     .batch = 1,
+                                     .vectors = M,
+                                     .k = K,
+                                     .weights[0].rows = N,
+                                     .projections = RT_PROJECTIONS_CUBLASLT,
+                                     .like = like};
+}
+
+static rt_product *product(rt_ops *ops, uint32_t faster, const rt_product *like)
+{
+    const struct rt_product_shape shape = shape_like(like);
+    rt_product *p = NULL;
+    now.faster = faster;
+    if (rt_product_create(ops, &shape, &p) != RT_OK)
+        fail_msg("%s", rt_ops_last_error(ops)->message);
+    return p;
+}
+
+static void multiply(rt_product *p, uint16_t *y)
+{
+    static _Alignas(256) uint16_t x[M * K], w[N * K], out[M * N];
+    static _Alignas(256) unsigned char workspace[1 << 12];
+    struct rt_product_info info = {.struct_size = sizeof(info)};
+    for (uint32_t i = 0; i < M * K; i++)
+        x[i] = (uint16_t)(0x3f00 + i);
+    for (uint32_t i = 0; i < N * K; i++)
+        w[i] = (uint16_t)(0x3e00 + i);
+    assert_int_equal(rt_product_get_info(p, &info), RT_OK);
+    assert_true(info.workspace_bytes <= sizeof(workspace));
+    const struct rt_product_args args = {.struct_size = sizeof(args),
+                                         .x = (uintptr_t)x,
+                                         .y = (uintptr_t)out,
+                                         .weights = {(uintptr_t)w},
+                                         .workspace = (uintptr_t)workspace};
+    assert_int_equal(rt_product_run(p, &args, NULL), RT_OK);
+    memcpy(y, out, sizeof(out));
+}
+
+/* Also of another handle; and the one that was liked may go. */
+static void products_of_the_same_bits(void **state)
+{
+    uint16_t y[3][M * N];
+    rt_ops *ops[2];
+    (void)state;
+    open_device();
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(rt_ops_create("host", &ops[i], NULL), RT_OK);
+    for (uint32_t first = 0; first < WAYS; first++) {
+        rt_product *p[3] = {product(ops[0], first, NULL)};
+        p[1] = product(ops[0], 1 - first, NULL);
+        p[2] = product(ops[1], 1 - first, p[0]);
+        for (int i = 0; i < 3; i++) {
+            multiply(p[i], y[i]);
+            if (i == 0)
+                rt_product_destroy(&p[0]);
+        }
+        assert_memory_not_equal(y[1], y[0], sizeof(y[0])); /* or this shows nothing */
+        assert_memory_equal(y[2], y[0], sizeof(y[0]));
+        rt_product *const last = product(ops[0], first, p[2]), *gone = last;
+        multiply(last, y[1]);
+        assert_memory_equal(y[1], first == 0 ? y[0] : y[2], sizeof(y[0]));
+        rt_product_destroy(&gone);
+        rt_product_destroy(&p[1]);
+        rt_product_destroy(&p[2]);
+    }
+    for (int i = 0; i < 2; i++)
+        rt_ops_destroy(&ops[i]);
+}
+
+static void not_made(rt_ops *ops, const struct rt_product_shape *shape, enum rt_status status,
+                     const char *story)
+{
+    rt_product *p = NULL;
+    assert_int_equal(rt_product_create(ops, shape, &p), status);
+    assert_null(p);
+    if (!strstr(rt_ops_last_error(ops)->message, story))
+        fail_msg("\"%s\" does not say \"%s\"", rt_ops_last_error(ops)->message, story);
+}
+
+static void products_unlike(void **state)
+{
+    rt_ops *ops, *elsewhere;
+    (void)state;
+    open_device();
+    assert_int_equal(rt_ops_create("host", &ops, NULL), RT_OK);
+    now.ordinal = 3;
+    assert_int_equal(rt_ops_create("host", &elsewhere, NULL), RT_OK);
+    rt_product *like = product(ops, 1, NULL);
+    struct rt_product_shape s = shape_like(like);
+    not_made(elsewhere, &s, RT_ERR_INVALID, "must be one device");
+    s.k = 2 * K;
+    not_made(ops, &s, RT_ERR_INVALID,
+             "rt_product_create: like is of 1 times 3 vectors of 16 by 8 and 0 rows, this product "
+             "of 1 times 3 of 32 by 8 and 0: must be the same");
+    s = shape_like(like);
+    s.weights[0].biased = 1;
+    not_made(ops, &s, RT_ERR_INVALID, "must be the same");
+    s = shape_like(like);
+    s.x_row_stride = K + 8;
+    not_made(ops, &s, RT_ERR_INVALID, "must be the same");
+    s = shape_like(like);
+    s.projections = RT_PROJECTIONS_OWN;
+    not_made(ops, &s, RT_ERR_INVALID,
+             "like has projections 1 and backend 0, this product 2 and 0: must be the same");
+    s = shape_like(like);
+    s.backend = RT_BACKEND_GENERIC;
+    not_made(ops, &s, RT_ERR_INVALID, "must be the same");
+    now.ways = 1; /* the other one, the slower, alone */
+    s = shape_like(like);
+    not_made(ops, &s, RT_ERR_UNSUPPORTED, "is none of those that work");
+    rt_product_destroy(&like);
+    rt_ops_destroy(&elsewhere);
+    rt_ops_destroy(&ops);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_same_bits),
-        cmocka_unit_test(what_it_has_not_chosen_is_measured),
-        cmocka_unit_test(what_is_unlike),
+        cmocka_unit_test(the_same_bits),   cmocka_unit_test(what_it_has_not_chosen_is_measured),
+        cmocka_unit_test(what_is_unlike),  cmocka_unit_test(products_of_the_same_bits),
+        cmocka_unit_test(products_unlike),
     };
     return cmocka_run_group_tests_name("like", tests, NULL, NULL);
 }

@@ -125,6 +125,35 @@ static void no_memory_is_no_refusal(void **state)
     rig_shut(r);
 }
 
+/* What stood in the way of another runtime's is gone by now, and this one is to be like it. */
+static void what_another_refused(void **state)
+{
+    (void)state;
+    struct rig *first = open(RT_PROJECTIONS_AUTO);
+    refused.code = 5;
+    refused.k = V_WIDTH;
+    assert_int_equal(make_all(first), RT_OK);
+    refused.code = 0;
+    struct rig *second = open(RT_PROJECTIONS_AUTO), *by_name = open(RT_PROJECTIONS_CUBLASLT);
+    struct rig *const all[] = {second, by_name};
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(rt_products_follow(&all[i]->products, &first->products, &all[i]->error),
+                         RT_OK);
+        assert_int_equal(make_all(all[i]), RT_OK);
+    }
+    for (uint32_t i = 0; i < second->blueprint.spec_count; i++) {
+        const struct rt_stage *o = rig_stage(second, i, "o_proj.1");
+        assert_int_equal(rig_matmuls(second, i), 4 * LAYERS);
+        assert_int_equal(rig_matmuls(by_name, i), 5 * LAYERS);
+        assert_int_equal(o->work->kind, RT_WORK_LAUNCH);
+        if (!strstr(o->reason, "as the runtime that this one is like: the library has no way: "))
+            fail_msg("%s", o->reason);
+    }
+    rig_shut(first);
+    rig_shut(second);
+    rig_shut(by_name);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -134,6 +163,7 @@ int main(void)
         cmocka_unit_test(all_go),
         cmocka_unit_test(asked_for_by_name_it_fails),
         cmocka_unit_test(no_memory_is_no_refusal),
+        cmocka_unit_test(what_another_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
