@@ -269,8 +269,10 @@ static bool read_options(int argc, char **argv, struct sum_bench *b)
 
 static int bench(struct sum_bench *b)
 {
-    if (!rank_crew_begin((uint32_t)b->ranks, b->device ? b->device : "auto", &b->crew))
-        return EXIT_FAILED;
+    const int code =
+        rank_crew_begin((uint32_t)b->ranks, b->device ? b->device : "auto", NULL, &b->crew);
+    if (code != EXIT_OK)
+        return code;
     enum rt_status status = open_all(b);
     if (status == RT_OK)
         status = run_all(b);

@@ -161,7 +161,7 @@ static bool read_options(int argc, char **argv, struct choice *c)
         {"--backend", OPTION_TEXT, &c->backend_name, 0, 0},
         {"--layout", OPTION_TEXT, &c->layout_name, 0, 0},
         {"--small-tiles", OPTION_TEXT, &c->tiles_name, 0, 0},
-        {"--device", OPTION_TEXT, &c->device, 0, 0},
+        {"--device", OPTION_DEVICE, &c->device, 0, 0},
         {"--only", OPTION_TEXT, &c->only, 0, 0},
         {"--topk", OPTION_NUMBER, &c->topk, 1, RT_MAX_LENGTH},
         {"--sustained", OPTION_NUMBER, &c->sustained, 1, RT_MEASURE_MOST_SUSTAIN_MS / 1000},

@@ -184,7 +184,7 @@ int cmd_bench_convert(int argc, char **argv)
         {"--length", OPTION_NUMBER, &b.length, 1, RT_MAX_LENGTH, NULL},
         {"--page-size", OPTION_NUMBER, &b.page_size, 1, 128, NULL},
         {"--steps", OPTION_NUMBER, &b.steps, 1, RT_MEASURE_MAX_REPLAYS, NULL},
-        {"--device", OPTION_TEXT, &b.device, 0, 0, NULL},
+        {"--device", OPTION_DEVICE, &b.device, 0, 0, NULL},
         {"--json", OPTION_FLAG, &b.json, 0, 0, NULL},
     };
     struct rt_error error = {.status = RT_OK};

@@ -218,7 +218,7 @@ static bool read_options(int argc, char **argv, struct bench_choice *choice,
         {"--context", OPTION_NUMBER, &o->context, 1, RT_MAX_CONTEXT_RANKS},
         {"--versus-library", OPTION_FLAG, &o->versus_library, 0, 0},
         {"--no-block", OPTION_FLAG, &o->no_block, 0, 0},
-        {"--device", OPTION_TEXT, &o->device, 0, 0},
+        {"--device", OPTION_DEVICE, &o->device, 0, 0},
         {"--json", OPTION_FLAG, &choice->json, 0, 0},
     };
     if (!options_read(argc, argv, options, sizeof(options) / sizeof(options[0]), &o->path))
@@ -242,9 +242,19 @@ static enum rt_status load(struct layer_bench *b, const struct layer_options *o)
         c->split_blocks = 1;
     if (o->device)
         (void)snprintf(c->device, sizeof(c->device), "%s", o->device);
-    RT_REQUIRE(c->layer, &b->error, RT_ERR_CONFIG, "%s: bench layer measures layer: true alone",
-               o->path);
     return RT_OK;
+}
+
+/* What the command line asks of the configuration: an exit code. */
+static int begin(struct layer_bench *b, const struct layer_options *o)
+{
+    if (!b->config.layer) {
+        complain("%s: bench layer measures layer: true alone", o->path);
+        return EXIT_USAGE;
+    }
+    if (!o->ranks)
+        return EXIT_OK;
+    return rank_crew_begin((uint32_t)o->ranks, b->config.device, &b->config, &b->ranks.crew);
 }
 
 static int bench(struct layer_bench *b, int argc, char **argv)
@@ -254,9 +264,9 @@ static int bench(struct layer_bench *b, int argc, char **argv)
     if (!read_options(argc, argv, &b->choice, &options))
         return EXIT_USAGE;
     enum rt_status status = load(b, &options);
-    if (status == RT_OK && options.ranks &&
-        !rank_crew_begin((uint32_t)options.ranks, b->config.device, &b->ranks.crew))
-        return EXIT_FAILED;
+    const int code = status == RT_OK ? begin(b, &options) : EXIT_OK;
+    if (code != EXIT_OK)
+        return code;
     if (status == RT_OK)
         status = bench_ranks_join(&b->ranks, &b->config, &b->error);
     if (status == RT_OK) {

@@ -281,7 +281,7 @@ static bool read_options(int argc, char **argv, struct prefill_options *o,
         {"--random", OPTION_NUMBER, &source->seed, 0, UINT64_MAX, &source->is_random},
         {"--tflops", OPTION_REAL, &o->tflops, 0, 1000000, NULL},
         {"--gbps", OPTION_REAL, &o->gbps, 0, 1000000, NULL},
-        {"--device", OPTION_TEXT, &o->device, 0, 0, NULL},
+        {"--device", OPTION_DEVICE, &o->device, 0, 0, NULL},
         {"--json", OPTION_FLAG, &o->json, 0, 0, NULL},
     };
     if (!options_read(argc, argv, options, sizeof(options) / sizeof(options[0]), &o->path))
@@ -371,13 +371,32 @@ static enum rt_status choose_standard(const char *device, const struct standard 
     return RT_OK;
 }
 
+/* Of the checkpoint's model; 0: it does not say, or there is none. */
+static uint32_t max_positions(const struct prefill_bench *b)
+{
+    return b->source.checkpoint ? b->source.model.max_positions : 0;
+}
+
+/* Whether the configuration and the model have what the command line asks for; false after a
+ * message. */
+static bool suits(struct prefill_bench *b)
+{
+    if (!b->config.layer) {
+        complain("%s: bench prefill measures layer: true, or a model (--checkpoint)", b->o.path);
+        return false;
+    }
+    if (check_positions(&b->o, max_positions(b), &b->error) == RT_OK)
+        return true;
+    complain("%s", b->error.message);
+    return false;
+}
+
 static enum rt_status complete(struct prefill_bench *b)
 {
     struct prefill_options *const o = &b->o;
     const struct standard *standard;
-    const uint32_t positions = b->source.checkpoint ? b->source.model.max_positions : 0;
+    const uint32_t positions = max_positions(b);
     const uint32_t most = positions ? positions : UINT32_MAX;
-    RT_TRY(check_positions(o, positions, &b->error));
     RT_TRY(choose_standard(b->config.device, &standard, &b->error));
     o->chunk = o->chunk ? o->chunk : rt_min_u32(standard->chunk, most);
     o->batch = o->batch ? o->batch : standard->batch;
@@ -404,10 +423,6 @@ static enum rt_status load(struct prefill_bench *b)
         c->geometry.layers = (uint32_t)b->o.layers;
     if (b->o.device)
         (void)snprintf(c->device, sizeof(c->device), "%s", b->o.device);
-    RT_REQUIRE(c->layer, &b->error, RT_ERR_CONFIG,
-               "%s: bench prefill measures layer: true, or a model (--checkpoint)", b->o.path);
-    RT_TRY(complete(b));
-    fit(b);
     return RT_OK;
 }
 
@@ -420,7 +435,12 @@ static int bench(struct prefill_bench *b, int argc, char **argv)
     b->report.tflops = b->o.tflops;
     b->report.gbps = b->o.gbps;
     enum rt_status status = load(b);
+    if (status == RT_OK && !suits(b))
+        return EXIT_USAGE;
+    if (status == RT_OK)
+        status = complete(b);
     if (status == RT_OK) {
+        fit(b);
         b->report.json = b->o.json ? cJSON_CreateObject() : NULL;
         status = run_all(b);
         prefill_report_end(&b->report);

@@ -395,11 +395,24 @@ static enum rt_status load(const struct step_options *o, struct rt_config *confi
                            struct rt_error *error)
 {
     RT_TRY(rt_config_load(o->path, config, error));
-    RT_REQUIRE(!o->ranks || config->layer, error, RT_ERR_CONFIG,
-               "%s: --ranks wants layer: true, whose blocks exchange something", o->path);
     if (o->device)
         (void)snprintf(config->device, sizeof(config->device), "%s", o->device);
     return RT_OK;
+}
+
+/* What the command line asks of the configuration: an exit code. */
+static int begin(struct bench *b, const struct step_options *o, struct rt_config *config,
+                 struct bench_choice *choice)
+{
+    if (!bench_fit(config, choice, WARM_UP + choice->steps + 2))
+        return EXIT_USAGE;
+    if (!o->ranks)
+        return EXIT_OK;
+    if (!config->layer) {
+        complain("%s: --ranks wants layer: true, whose blocks exchange something", o->path);
+        return EXIT_USAGE;
+    }
+    return rank_crew_begin((uint32_t)o->ranks, config->device, config, &b->ranks.crew);
 }
 
 int cmd_bench_step(int argc, char **argv)
@@ -412,7 +425,7 @@ int cmd_bench_step(int argc, char **argv)
         {"--length", OPTION_NUMBER, &choice.length, 0, RT_MAX_LENGTH},
         {"--steps", OPTION_NUMBER, &choice.steps, 1, 100000},
         {"--ranks", OPTION_NUMBER, &o.ranks, 1, RANK_CREW_MOST},
-        {"--device", OPTION_TEXT, &o.device, 0, 0},
+        {"--device", OPTION_DEVICE, &o.device, 0, 0},
         {"--ragged", OPTION_FLAG, &choice.ragged, 0, 0},
         {"--json", OPTION_FLAG, &choice.json, 0, 0},
     };
@@ -422,11 +435,9 @@ int cmd_bench_step(int argc, char **argv)
     struct rt_error error = {0};
     struct bench b = {.steps = (uint32_t)choice.steps};
     enum rt_status status = load(&o, &config, &error);
-    if (status == RT_OK && !bench_fit(&config, &choice, WARM_UP + choice.steps + 2))
-        return EXIT_USAGE;
-    if (status == RT_OK && o.ranks &&
-        !rank_crew_begin((uint32_t)o.ranks, config.device, &b.ranks.crew))
-        return EXIT_FAILED;
+    const int code = status == RT_OK ? begin(&b, &o, &config, &choice) : EXIT_OK;
+    if (code != EXIT_OK)
+        return bench_ranks_end(&b.ranks, code);
     if (status == RT_OK)
         status = bench_ranks_join(&b.ranks, &config, &error);
     if (status == RT_OK)

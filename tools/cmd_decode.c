@@ -146,9 +146,9 @@ static int decode(struct decode *d, int argc, char **argv)
     if (o->dump && !decode_target_is_free(o->dump, o->checkpoint, o->config))
         return EXIT_USAGE;
     int code = decode_setup_read(o, &d->setup);
-    if (code == EXIT_OK && o->ranks &&
-        !rank_crew_begin((uint32_t)o->ranks, d->setup.config.device, &d->crew))
-        code = EXIT_FAILED;
+    if (code == EXIT_OK && o->ranks)
+        code =
+            rank_crew_begin((uint32_t)o->ranks, d->setup.config.device, &d->setup.config, &d->crew);
     if (code == EXIT_OK)
         code = begin_dump(d);
     if (code == EXIT_OK)

@@ -6,6 +6,7 @@
 #include "tools/json.h"
 #include "tools/options.h"
 #include "tools/plan_exchanges.h"
+#include "tools/rank_crew.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -546,12 +547,17 @@ int cmd_plan(int argc, char **argv)
         complain("%s", error.message);
         return EXIT_FAILED;
     }
+    if (ranks && !rank_crew_suits(&config, (uint32_t)ranks))
+        return EXIT_USAGE;
+    const enum rt_status status =
+        layouts ? RT_OK : plan_for_ranks(&config, assume, ranks, checkpoint, &plan, &error);
+    if (status != RT_OK) {
+        complain("%s", error.message);
+        /* What is assumed is looked for nowhere but among the names of GPUs. */
+        return assume && status == RT_ERR_NO_DEVICE ? EXIT_USAGE : EXIT_FAILED;
+    }
     if (layouts)
         return print_layouts(&config, assume);
-    if (plan_for_ranks(&config, assume, ranks, checkpoint, &plan, &error) != RT_OK) {
-        complain("%s", error.message);
-        return EXIT_FAILED;
-    }
     int code = EXIT_OK;
     if (drawn.batch || drawn.chunk)
         code = print_dot(plan, &drawn);

@@ -114,7 +114,7 @@ static int begin(struct verify_command *v, int argc, char **argv)
         {"--seed", OPTION_NUMBER, &v->seed, 0, UINT64_MAX},
         {"--ranks", OPTION_NUMBER, &v->ranks, 1, RANK_CREW_MOST},
         {"--context", OPTION_NUMBER, &v->context, 1, RT_MAX_CONTEXT_RANKS},
-        {"--device", OPTION_TEXT, &v->device, 0, 0},
+        {"--device", OPTION_DEVICE, &v->device, 0, 0},
         {"--json", OPTION_FLAG, &v->json, 0, 0},
     };
     struct rt_config *const c = &v->config;
@@ -132,8 +132,9 @@ static int begin(struct verify_command *v, int argc, char **argv)
         return EXIT_USAGE;
     if (!v->ranks)
         return EXIT_OK;
-    if (!rank_crew_begin((uint32_t)v->ranks, c->device, &v->crew))
-        return EXIT_FAILED;
+    const int code = rank_crew_begin((uint32_t)v->ranks, c->device, c, &v->crew);
+    if (code != EXIT_OK)
+        return code;
     rank_crew_device(&v->crew, c->device, sizeof(c->device));
     return EXIT_OK;
 }

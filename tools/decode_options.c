@@ -26,7 +26,7 @@ static bool read_line(int argc, char **argv, struct decode_options *o, struct gi
         {"--max-new-tokens", OPTION_NUMBER, &o->tokens, 1, RT_MAX_LENGTH, &g->tokens},
         {"--chunk", OPTION_NUMBER, &o->chunk, 0, RT_MAX_CHUNK, &o->has_chunk},
         {"--config", OPTION_TEXT, &o->config, 0, 0, &g->config},
-        {"--device", OPTION_TEXT, &o->device, 0, 0, &g->device},
+        {"--device", OPTION_DEVICE, &o->device, 0, 0, &g->device},
         {"--precision", OPTION_TEXT, &o->precision, 0, 0, &g->precision},
         {"--teacher-ids", OPTION_TEXTS, &g->teacher, 0, 0, NULL},
         {"--temperature", OPTION_REAL, &o->temperature, 0, MOST_TEMPERATURE, &g->temperature},

@@ -49,12 +49,28 @@ static bool read_real(const struct option *option, const char *text)
     return true;
 }
 
+/* As a configuration's key has it. */
+static bool read_device(const struct option *option, const char *text)
+{
+    const char *number = strncmp(text, "cuda:", 5) == 0 ? text + 5 : "";
+    const size_t digits = strspn(number, "0123456789");
+    const bool ordinal = digits && digits <= 4 && !number[digits] && (digits == 1 || *number > '0');
+    if (!ordinal && strcmp(text, "auto") != 0 && strcmp(text, "host") != 0) {
+        complain("%s %s: expected auto, host or cuda:N with N from 0 to 9999", option->name, text);
+        return false;
+    }
+    *(const char **)option->value = text;
+    return true;
+}
+
 static bool read_value(const struct option *option, const char *text)
 {
     if (option->kind == OPTION_NUMBER)
         return read_number(option, text);
     if (option->kind == OPTION_REAL)
         return read_real(option, text);
+    if (option->kind == OPTION_DEVICE)
+        return read_device(option, text);
     if (option->kind == OPTION_TEXTS) {
         struct option_texts *all = option->value;
         all->texts[all->count++] = text;

@@ -8,7 +8,7 @@
 
 struct option {
     const char *name; /* "--steps" */
-    enum { OPTION_FLAG, OPTION_NUMBER, OPTION_REAL, OPTION_TEXT, OPTION_TEXTS } kind;
+    enum { OPTION_FLAG, OPTION_NUMBER, OPTION_REAL, OPTION_TEXT, OPTION_TEXTS, OPTION_DEVICE } kind;
     void *value;          /* bool, uint64_t, double, const char * or struct option_texts */
     uint64_t least, most; /* OPTION_NUMBER, OPTION_REAL: accepted values */
     bool *given;          /* set where the option is there; may be null */

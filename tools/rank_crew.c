@@ -2,6 +2,7 @@
 #include "tools/rank_crew.h"
 
 #include "replayrt/ranks.h"
+#include "tools/commands.h"
 #include "tools/complain.h"
 
 #include <errno.h>
@@ -28,16 +29,16 @@ static const char *folder(void)
 
 /* ---- a launcher's ---------------------------------------------------------------------------- */
 
-static bool join(const struct rt_ranks_launch *launch, struct rank_crew *crew)
+static int join(const struct rt_ranks_launch *launch, struct rank_crew *crew)
 {
     if (launch->ranks != crew->ranks) {
         complain("--ranks %" PRIu32 ", but this is %s", crew->ranks, launch->said);
-        return false;
+        return EXIT_FAILED;
     }
     crew->rank = launch->rank;
     crew->device = launch->device;
     (void)snprintf(crew->path, sizeof(crew->path), "%s", launch->path);
-    return true;
+    return EXIT_OK;
 }
 
 /* ---- our own --------------------------------------------------------------------------------- */
@@ -70,7 +71,7 @@ static bool be_silent(void)
     return freopen("/dev/null", "w", stdout) != NULL;
 }
 
-static bool start(struct rank_crew *crew)
+static int start(struct rank_crew *crew)
 {
     (void)signal(SIGCHLD,
                  SIG_DFL); /* who ignores it, as we may have been told to, has no exit codes */
@@ -83,16 +84,16 @@ static bool start(struct rank_crew *crew)
         if (pid < 0) {
             complain("rank %" PRIu32 " of %" PRIu32 " cannot be started: %s", rank, crew->ranks,
                      strerror(errno));
-            return false;
+            return EXIT_FAILED;
         }
         if (pid == 0) {
             crew->rank = crew->device = rank;
             crew->started_count = 0;
-            return be_silent();
+            return be_silent() ? EXIT_OK : EXIT_FAILED;
         }
         crew->started[crew->started_count++] = pid;
     }
-    return true;
+    return EXIT_OK;
 }
 
 /* ---- either ---------------------------------------------------------------------------------- */
@@ -104,26 +105,48 @@ static bool want_one_stream(void)
     return setenv("NCCL_GRAPH_MIXING_SUPPORT", "0", 0) == 0;
 }
 
-bool rank_crew_begin(uint32_t ranks, const char *device, struct rank_crew *crew)
+bool rank_crew_suits(const struct rt_config *config, uint32_t ranks)
+{
+    const uint32_t heads = config->geometry.heads, context = config->context_parallel;
+    char can[256] = "";
+    if (context > 1 && ranks % context != 0) {
+        complain("context_parallel is %" PRIu32 ": must divide --ranks %" PRIu32, context, ranks);
+        return false;
+    }
+    if (heads % ranks == 0)
+        return true;
+    for (uint32_t n = 1; n <= heads && n <= RT_MAX_RANKS; n++)
+        if (heads % n == 0)
+            (void)snprintf(can + strlen(can), sizeof(can) - strlen(can), "%s%" PRIu32,
+                           n == 1 ? "" : ", ", n);
+    complain("%" PRIu32 " heads cannot be cut evenly over %" PRIu32 " ranks: %s ranks can be",
+             heads, ranks, can);
+    return false;
+}
+
+int rank_crew_begin(uint32_t ranks, const char *device, const struct rt_config *config,
+                    struct rank_crew *crew)
 {
     *crew = (struct rank_crew){.ranks = ranks};
     if (strcmp(device, "auto") != 0 && strcmp(device, "host") != 0) {
         complain("device %s with --ranks %" PRIu32 ": rank r is on cuda:r, by auto, or all are on "
                  "the host, by host",
                  device, ranks);
-        return false;
+        return EXIT_USAGE;
     }
     if (!want_one_stream()) {
         complain("the environment has no room for NCCL_GRAPH_MIXING_SUPPORT: %s", strerror(errno));
-        return false;
+        return EXIT_FAILED;
     }
     struct rt_ranks_launch launch = {.struct_size = sizeof(launch)};
     struct rt_error error = {.status = RT_OK};
     if (rt_ranks_launched(getenv, &launch, &error) != RT_OK) {
         complain("%s", error.message);
-        return false;
+        return EXIT_FAILED;
     }
-    return launch.ranks ? join(&launch, crew) : start(crew);
+    if (launch.ranks) /* each has a configuration of its own, and tells the others of it */
+        return join(&launch, crew);
+    return !config || rank_crew_suits(config, ranks) ? start(crew) : EXIT_USAGE;
 }
 
 void rank_crew_device(const struct rank_crew *crew, char *device, size_t bytes)

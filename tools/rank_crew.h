@@ -6,6 +6,8 @@
  * The ranks of a command: processes that it starts itself, or those that a launcher has started, of
  * which it is one (rt_ranks_launched).
  */
+#include "replayrt/rt.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -22,10 +24,15 @@ struct rank_crew {
     uint32_t started_count; /* by rank 0, which waits for them */
 };
 
+/* Whether a whole model's heads and contexts can be cut over so many; false after a message. */
+bool rank_crew_suits(const struct rt_config *config, uint32_t ranks);
 /* From the environment, or else by starting ranks - 1 more processes, which return from here too.
- * device: what was asked for, auto or host, for one GPU's number cannot be that of all ranks. False
- * after a message on stderr. Nothing may have been opened or started before. */
-bool rank_crew_begin(uint32_t ranks, const char *device, struct rank_crew *crew);
+ * device: what was asked for, auto or host, for one GPU's number cannot be that of all ranks.
+ * config: the whole model's, that the processes which are started will cut, or null. What the
+ * command ends with, EXIT_OK where it goes on, else after a message on stderr. Nothing may have
+ * been opened or started before. */
+int rank_crew_begin(uint32_t ranks, const char *device, const struct rt_config *config,
+                    struct rank_crew *crew);
 /* This rank's device, in the place of what was asked for: the host as it is, or else a GPU of its
  * own. */
 void rank_crew_device(const struct rank_crew *crew, char *device, size_t bytes);

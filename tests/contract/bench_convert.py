@@ -42,7 +42,7 @@ def main():
         done = bench(*arguments)
         expect(done.returncode == 2 and words in done.stderr and not done.stdout, f"{done}")
     done = bench("--device", "moon")
-    expect(done.returncode == 1 and "moon" in done.stderr, f"{done}")
+    expect(done.returncode == 2 and "moon" in done.stderr, f"{done}")
 
 
 main()

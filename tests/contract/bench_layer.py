@@ -131,7 +131,7 @@ def a_model(folder):
 def refusals():
     small = ROOT / "tests/replay/small.yaml"
     for arguments, code, words in [
-            ([small], 1, "small.yaml: bench layer measures layer: true alone"),
+            ([small], 2, "small.yaml: bench layer measures layer: true alone"),
             (["/nowhere/replayrt.yaml"], 1, "replayrt: cannot read /nowhere/replayrt.yaml: "),
             ([], 2, "which configuration"),
             ([LORA, "--batch", 2], 2, "batch 2 with query length 1 is not captured"),

@@ -149,13 +149,13 @@ def standard():
                 (("--tokens", 25), "--tokens 25"), (("--chunk", 25), "--chunk 25"),
                 (("--length", 24), "--length 24 and the token behind it are 25")]:
             done = replayrt(*of_model, *arguments)
-            expect(done.returncode == 1 and not done.stdout and
+            expect(done.returncode == 2 and not done.stdout and
                    f"{words}: the model's max_position_embeddings is 24" in done.stderr, f"{done}")
 
 
 def refusals():
     for arguments, code, words in [
-            ([ROOT / "tests/replay/small.yaml"], 1,
+            ([ROOT / "tests/replay/small.yaml"], 2,
              "small.yaml: bench prefill measures layer: true, or a model (--checkpoint)"),
             ([LORA, "--random", 3], 2, "--random 3: weights of blocks alone are random without it"),
             ([MODEL, "--checkpoint", GOLDEN, "--layers", 3], 2,

@@ -62,7 +62,7 @@ def refusals():
     for arguments, words in (((SMALL, "--ranks", 2), "--ranks wants layer: true"),
                              ((LAYER, "--ranks", 2), "3 heads cannot be cut evenly over 2 ranks")):
         done = replayrt(*arguments)
-        expect(done.returncode == 1 and words in done.stderr and not done.stdout, f"{done}")
+        expect(done.returncode == 2 and words in done.stderr and not done.stdout, f"{done}")
 
 
 def main():

@@ -59,6 +59,11 @@ REFUSED = [
     (["plan", CONFIG, "--checkpoint", "a"], 2, "--checkpoint without --ranks"),
     (["plan", CONFIG, "--ranks", "2", "--layouts"], 2, "one at a time"),
     (["plan", CONFIG, "--query-len", "1"], 2, "--query-len without --dot or --dot-chunk"),
+    (["plan", CONFIG, "--assume", "h300"], 2, '"h300" is not one of h200, h100, a100, host'),
+    *[(command.split() + ["--device", "cuda:01"], 2,
+       "--device cuda:01: expected auto, host or cuda:N with N from 0 to 9999")
+      for command in ("verify", "decode", "bench step", "bench layer", "bench prefill",
+                      "bench attention", "bench convert")],
     (["frobnicate"], 2, "unknown command frobnicate; there are plan, verify, decode, bench step"),
     (["decod"], 2, "unknown command decod; did you mean decode?"),
     (["plan", "a\x1b[31m\n\rb\x7f", "c"], 2, r"a\x1b[31m\x0a\x0db\x7f, then c"),
@@ -224,7 +229,7 @@ def check_plan_ranks():
                         rf"^ +-> {name}\S* +{kind} +{size} bytes$", done.stdout, flags=re.M):
                     complain(arguments + [lines], done, told)
         done = replayrt("plan", path, "--assume", "host", "--ranks", "8")
-        if done.returncode != 1 or "4 heads cannot be cut evenly over 8 ranks" not in done.stderr:
+        if done.returncode != 2 or "4 heads cannot be cut evenly over 8 ranks" not in done.stderr:
             complain(["plan", path, "--ranks", "8"], done, "a refusal")
 
 

@@ -78,7 +78,7 @@ REFUSED = [
     ([*ASKED, "--context", "2", "--ranks", "3"], 2, "--context 2 does not divide --ranks 3"),
     ([*ASKED, "--context", "3", "--ranks", "3"], 2,
      "--context 3 does not divide the model's 4 heads"),
-    ([*PROMPT, "--max-new-tokens", "4", "--checkpoint", GOLDEN, "--device", "cuda:x"], 1,
+    ([*PROMPT, "--max-new-tokens", "4", "--checkpoint", GOLDEN, "--device", "cuda:x"], 2,
      "cuda:x"),
     ([*ASKED, "--config", "/nowhere/c.yaml"], 1, "/nowhere/c.yaml"),
     ([*ASKED, "--config", ROOT / "tests/replay/small.yaml"], 1, "name its config.json by model:"),

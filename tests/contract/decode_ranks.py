@@ -217,8 +217,9 @@ def refused(*more, code=1, **extra):
 
 
 def check_refused():
-    err = refused("--ranks", 3)
-    expect("4 heads cannot be cut evenly over 3 ranks: 1, 2, 4 ranks can be" in err, err)
+    err = refused("--ranks", 3, code=2)
+    told_once = "replayrt: 4 heads cannot be cut evenly over 3 ranks: 1, 2, 4 ranks can be\n"
+    expect(err == told_once, err)
     err = refused("--ranks", 0, code=2)
     expect("--ranks 0: expected a number from 1 to 64" in err, err)
     for more, story in ((("--ranks", 2), "does not divide --ranks 2"), ((), "without --ranks")):

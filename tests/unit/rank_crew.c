@@ -69,7 +69,7 @@ static void test_no_exit_handler_runs(void **state)
 /* Of four ranks each started one does its part, and does not return. */
 static void begin_crew(struct rank_crew *crew, void (*part)(uint32_t rank))
 {
-    assert_true(rank_crew_begin(4, "host", crew));
+    assert_int_equal(rank_crew_begin(4, "host", NULL, crew), 0);
     if (crew->rank > 0)
         part(crew->rank);
     assert_int_equal(crew->started_count, 3);
@@ -159,7 +159,7 @@ static bool is_gone_within(const char *path, int ms)
 static _Noreturn void die_before_the_other(int to)
 {
     struct rank_crew crew;
-    if (!rank_crew_begin(2, "host", &crew))
+    if (rank_crew_begin(2, "host", NULL, &crew) != 0)
         _exit(99);
     if (crew.rank == 0) {
         make_file(crew.path);
@@ -202,7 +202,7 @@ static _Noreturn void wait_for_a_signal(int to)
 {
     struct rank_crew crew;
     if (setpgid(0, 0) != 0 || signal(SIGHUP, SIG_IGN) == SIG_ERR ||
-        !rank_crew_begin(2, "host", &crew))
+        rank_crew_begin(2, "host", NULL, &crew) != 0)
         _exit(99);
     if (crew.rank == 0)
         make_file(crew.path);
@@ -245,7 +245,7 @@ static void test_a_launchers_file_stays(void **state)
     (void)state;
     assert_int_equal(setenv("OMPI_COMM_WORLD_RANK", "0", 1), 0);
     assert_int_equal(setenv("OMPI_COMM_WORLD_SIZE", "1", 1), 0);
-    assert_true(rank_crew_begin(1, "host", &crew));
+    assert_int_equal(rank_crew_begin(1, "host", NULL, &crew), 0);
     assert_true(crew.first == 0 && crew.rank == 0 && crew.started_count == 0);
     make_file(crew.path);
     assert_true(rank_crew_end(&crew, true));
@@ -261,7 +261,7 @@ static void test_one_gpu_is_refused(void **state)
 {
     struct rank_crew crew;
     (void)state;
-    assert_false(rank_crew_begin(2, "cuda:1", &crew));
+    assert_int_equal(rank_crew_begin(2, "cuda:1", NULL, &crew), 2); /* EXIT_USAGE */
     assert_true(crew.started_count == 0 && crew.first == 0);
     assert_true(rank_crew_end(&crew, true));
 }
