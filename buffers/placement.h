@@ -41,7 +41,7 @@ struct rt_dims {
     uint32_t hidden;
     uint32_t input_norm_rows;       /* bucket_max where the block normalises its input itself */
     uint32_t a_width;               /* of hidden's first product */
-    uint32_t sum_parts, sum_tokens; /* of that product where it is cut along k: the most of each */
+    uint32_t sum_parts, sum_tokens; /* of that product where it is cut along k; tokens 0: nowhere */
     uint32_t q_width; /* of q before absorption, all heads; 0: it is part of the first product */
     uint32_t v_width; /* of the values of all heads that the rank has behind attention */
     uint32_t rope_positions, rope_pairs, query_scales;

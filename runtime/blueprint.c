@@ -2,8 +2,8 @@
 #include "runtime/blueprint.h"
 
 #include "common/math.h"
-#include "kernels/abi/preattend_sums.h"
 #include "kernels/abi/prefill.h"
+#include "kernels/abi/project.h"
 #include "runtime/multiply.h"
 #include "runtime/whole_block.h"
 
@@ -101,13 +101,24 @@ static bool needs_workspace(const struct rt_blueprint *b)
            b->config.projections != RT_PROJECTIONS_OWN;
 }
 
+/* Into how many parts of k a block's first product is best cut, weights without a bias. */
+static uint32_t parts_of_qkv_a(const struct rt_blueprint *b, const struct rt_dims *dims)
+{
+    const struct rt_block *block = &b->config.block;
+    const struct rt_project_params whole = {
+        .batch = 1,
+        .k = block->hidden_size,
+        .w = {{.rows = block->q_lora_rank}, {.rows = dims->kv.d_qk}}};
+    return rt_project_parts(&b->caps, &whole);
+}
+
 /* Tokens whose q_a and latent may come in parts of k: those of steps with more vectors than few,
  * where our kernels multiply them. 0: there are none. */
-static uint32_t most_sum_tokens(const struct rt_blueprint *b)
+static uint32_t most_sum_tokens(const struct rt_blueprint *b, uint32_t parts)
 {
     const struct rt_config *c = &b->config;
     uint32_t most = 0;
-    if (b->caps.cc != 90 || c->block.q_lora_rank == 0 || c->kv_layout != RT_KV_BF16 ||
+    if (parts == 1 || b->caps.cc != 90 || c->block.q_lora_rank == 0 || c->kv_layout != RT_KV_BF16 ||
         c->precision == RT_PRECISION_F32 || c->projections == RT_PROJECTIONS_CUBLASLT)
         return 0;
     for (uint32_t i = 0; i < b->spec_count; i++) {
@@ -130,8 +141,8 @@ static void fill_block_dims(const struct rt_blueprint *b, struct rt_dims *dims)
     dims->input_norm_rows = c->input_norm ? dims->bucket_max : 0;
     dims->a_width = (block->q_lora_rank ? block->q_lora_rank : q) + dims->kv.d_qk;
     dims->q_width = block->q_lora_rank ? q : 0;
-    dims->sum_tokens = most_sum_tokens(b);
-    dims->sum_parts = dims->sum_tokens ? RT_PREATTEND_MOST_PARTS : 0;
+    dims->sum_parts = parts_of_qkv_a(b, dims);
+    dims->sum_tokens = most_sum_tokens(b, dims->sum_parts);
     dims->v_width = rt_blueprint_out_heads(b) * block->v_head_dim;
     dims->rope_positions = turns ? c->max_length : 0;
     dims->rope_pairs = turns ? rope / 2 : 0;

@@ -366,7 +366,10 @@ static void check_cut(const struct rt_config *c, const char *device, uint32_t ac
     if (rt_recipe_make(&x.source, &x.b->specs[0], NULL, &p, &err) != RT_OK)
         fail_msg("%s", err.message);
     assert_int_equal(count_stages(&p, "preattend_sums."), parts ? 1 : 0);
+    if (!across) /* as nobody knows before weights are there */
+        assert_int_equal(x.b->placement.dims.sum_tokens, parts ? c->batch_sizes[0] : 0);
     if (parts) {
+        assert_int_equal(x.b->placement.dims.sum_parts, parts);
         const struct rt_stage *sums = &p.stages[stage_at(&p, "preattend_sums.0")];
         struct rt_preattend_sums_params params;
         memcpy(&params, sums->work->launch.params, sizeof(params));
@@ -395,6 +398,9 @@ static void test_cut(void **state)
     c.batch_sizes[0] = 16;
     check_cut(&c, "h200", 0, 0);
     c.batch_sizes[0] = 72;
+    check_cut(&c, "h200", 0, 0);
+    c.batch_sizes[0] = 64;
+    c.block.hidden_size = 113 * 64; /* of which there is no half in whole pieces */
     check_cut(&c, "h200", 0, 0);
 }
 
