@@ -181,7 +181,8 @@ static enum rt_status take_name(const struct rt_board *b, const char *path, stru
 {
     struct rt_board_wait w = {.begin_ns = rt_board_now_ns()};
     struct rt_error why = {.status = RT_OK};
-    if (b->rank == 0 && unlink(path) != 0)
+    /* A rank that a signal ends in these milliseconds may have taken it already, on its way. */
+    if (b->rank == 0 && unlink(path) != 0 && errno != ENOENT)
         return file_failed(path, "removing", err);
     if (b->rank == 0)
         atomic_store(&b->page->is_nameless, 1);

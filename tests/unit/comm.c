@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Groups of ranks on the host device: what they exchange, and every way in which they fail. */
+/* Groups of ranks on the host device: what they exchange, and every way in which they fail; how
+ * they begin is comm_doors.c. */
 #include "tests/unit/comm_crew.h"
 
 #include "common/bf16.h"
 
-#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -407,13 +407,6 @@ static void test_a_rank_that_is_killed(void **state)
 
 /* ---- coming together ------------------------------------------------------------------------- */
 
-static void assert_story(const struct rt_error *err, const char *path, const char *story)
-{
-    char whole[400];
-    (void)snprintf(whole, sizeof(whole), "%s: %s", path, story);
-    assert_string_equal(err->message, whole);
-}
-
 static void test_a_rank_that_does_not_come(void **state)
 {
     (void)state;
@@ -422,95 +415,11 @@ static void test_a_rank_that_does_not_come(void **state)
     struct rt_error err = {.status = RT_OK};
     crew_begin(&crew, 2);
     assert_int_equal(rt_comm_meet(crew.path, 0, 2, SHORT_NS, &c, &err), RT_ERR_RANKS);
-    assert_story(&err, crew.path, "rank 1 of 2 has not come within 0.300 s");
+    crew_assert_story(&err, crew.path, "rank 1 of 2 has not come within 0.300 s");
     /* What it has left is nobody's: the next group begins anew, in another size too. */
     assert_int_equal(access(crew.path, F_OK), 0);
     crew.ranks = 3;
     crew_succeed(&crew, many_steps);
-}
-
-/* Group after group of the same name, the last one still there: none finds another's file. */
-static enum rt_status meet_again(struct crew *crew, struct rt_comm *c, struct rt_error *err)
-{
-    struct rt_comm last = {0}, next;
-    enum rt_status status = RT_OK;
-    for (uint32_t i = 0; i < 50 && status == RT_OK; i++) {
-        status = rt_comm_meet(crew->path, c->rank, crew->ranks, CREW_LIMIT_NS, &next, err);
-        rt_comm_close(&last);
-        last = next;
-    }
-    rt_comm_close(&last);
-    return status;
-}
-
-static void test_groups_of_one_name(void **state)
-{
-    (void)state;
-    struct crew crew;
-    crew_begin(&crew, 3);
-    crew_succeed(&crew, meet_again);
-    assert_int_equal(access(crew.path, F_OK), -1);
-}
-
-static void test_a_file_of_somebody_else(void **state)
-{
-    (void)state;
-    static const char words[] = "not to be lost";
-    char kept[sizeof(words)] = "";
-    struct crew crew;
-    struct rt_comm c;
-    struct rt_error err = {.status = RT_OK};
-    crew_begin(&crew, 1);
-    FILE *file = fopen(crew.path, "w+");
-    assert_non_null(file);
-    assert_int_equal(fclose(file), 0);
-    assert_int_equal(rt_comm_meet(crew.path, 0, 1, SHORT_NS, &c, &err), RT_OK); /* it is empty */
-    rt_comm_close(&c);
-
-    file = fopen(crew.path, "w+");
-    assert_non_null(file);
-    assert_true(fputs(words, file) >= 0 && fflush(file) == 0);
-    assert_int_equal(rt_comm_meet(crew.path, 0, 1, SHORT_NS, &c, &err), RT_ERR_FILE);
-    assert_story(&err, crew.path,
-                 "is no group's file, or another version's (0x20746f6e): must be empty, or not be "
-                 "there");
-    rewind(file);
-    assert_non_null(fgets(kept, sizeof(kept), file));
-    assert_string_equal(kept, words);
-    assert_int_equal(fclose(file), 0);
-    assert_int_equal(unlink(crew.path), 0);
-}
-
-static void test_doors_that_stay_shut(void **state)
-{
-    (void)state;
-    struct crew crew;
-    struct rt_comm c;
-    struct rt_error err = {.status = RT_OK};
-    crew_begin(&crew, 2);
-    const pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) { /* waits for rank 1 until it is killed */
-        (void)rt_comm_meet(crew.path, 0, 2, UINT64_C(60000000000), &c, &err);
-        _exit(0);
-    }
-    struct rt_board seen = {0};
-    while (access(crew.path, F_OK) != 0)
-        nap(1);
-    const struct rt_board door = {.file = open(crew.path, O_RDWR)};
-    while (!rt_board_holds(&door, 0))
-        nap(1);
-    assert_int_equal(close(door.file), 0);
-    assert_int_equal(rt_board_open(crew.path, 0, 2, SHORT_NS, &seen, &err), RT_ERR_INVALID);
-    assert_story(&err, crew.path, "rank 0 of 2 is there already");
-    assert_int_equal(rt_board_open(crew.path, 2, 3, SHORT_NS, &seen, &err), RT_ERR_INVALID);
-    assert_story(&err, crew.path, "is a group of 2 ranks, rank 2 is of one of 3");
-    assert_int_equal(kill(pid, SIGKILL), 0);
-    assert_int_equal(waitpid(pid, NULL, 0), pid);
-    assert_int_equal(unlink(crew.path), 0);
-
-    assert_int_equal(rt_comm_meet("no/such/folder", 0, 2, SHORT_NS, &c, &err), RT_ERR_FILE);
-    assert_story(&err, "no/such/folder", "opening failed: No such file or directory");
 }
 
 /* ---- the table ------------------------------------------------------------------------------- */
@@ -576,9 +485,6 @@ int main(void)
         cmocka_unit_test(test_a_rank_that_stalls),
         cmocka_unit_test(test_a_rank_that_is_killed),
         cmocka_unit_test(test_a_rank_that_does_not_come),
-        cmocka_unit_test(test_groups_of_one_name),
-        cmocka_unit_test(test_a_file_of_somebody_else),
-        cmocka_unit_test(test_doors_that_stay_shut),
         cmocka_unit_test(test_every_call_fails_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

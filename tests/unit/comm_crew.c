@@ -64,3 +64,10 @@ void crew_expect(const struct crew *crew, uint32_t rank, enum rt_status status, 
         fail_msg("rank %u: status %d \"%s\", expected %d \"%s\"", rank, (int)crew->status[rank],
                  crew->error[rank].message, (int)status, story);
 }
+
+void crew_assert_story(const struct rt_error *err, const char *path, const char *story)
+{
+    char whole[400];
+    (void)snprintf(whole, sizeof(whole), "%s: %s", path, story);
+    assert_string_equal(err->message, whole);
+}

@@ -29,5 +29,7 @@ void crew_run(struct crew *crew, crew_fn fn);
 void crew_succeed(struct crew *crew, crew_fn fn);
 /* Fails the test where the rank's story is another. "" and RT_OK: none. */
 void crew_expect(const struct crew *crew, uint32_t rank, enum rt_status status, const char *story);
+/* What a group that did not begin has said: of the file, and these words. */
+void crew_assert_story(const struct rt_error *err, const char *path, const char *story);
 
 #endif
