@@ -246,19 +246,32 @@ static void print_kernels(const rt_plan *plan)
     }
 }
 
+/* A device that is assumed is looked for among the names alone. */
+static bool is_unknown(const char *assume, enum rt_status status)
+{
+    return assume && status == RT_ERR_NO_DEVICE;
+}
+
 /* What every layout would hold of the same memory, and by which kernels it is read. A layout that
  * is refused is told with why. */
 static int print_layouts(const struct rt_config *config, const char *assume)
 {
     int code = EXIT_FAILED;
-    printf("%-12s %21s %14s %14s\n", "layout", "bytes a token, layer", "tokens", "sequences");
     for (int layout = RT_KV_BF16; layout <= RT_KV_V4; layout++) {
         struct rt_config c = *config;
         struct rt_error error = {0};
         rt_plan *plan = NULL;
         c.kv_layout = (enum rt_kv_layout)layout;
         c.kv_scale = c.kv_layout == RT_KV_FP8_TENSOR ? config->kv_scale : 1;
-        if (rt_plan_create(&c, assume, &plan, &error) == RT_OK) {
+        const enum rt_status status = rt_plan_create(&c, assume, &plan, &error);
+        if (is_unknown(assume, status)) {
+            complain("%s", error.message);
+            return EXIT_USAGE;
+        }
+        if (layout == RT_KV_BF16)
+            printf("%-12s %21s %14s %14s\n", "layout", "bytes a token, layer", "tokens",
+                   "sequences");
+        if (status == RT_OK) {
             const struct rt_info *info = rt_plan_info(plan);
             printf("%-12s %21u %14" PRIu64 " %14" PRIu64 "\n", info->kv_layout,
                    info->kv_token_bytes, info->tokens, info->full_sequences);
@@ -553,8 +566,7 @@ int cmd_plan(int argc, char **argv)
         layouts ? RT_OK : plan_for_ranks(&config, assume, ranks, checkpoint, &plan, &error);
     if (status != RT_OK) {
         complain("%s", error.message);
-        /* What is assumed is looked for nowhere but among the names of GPUs. */
-        return assume && status == RT_ERR_NO_DEVICE ? EXIT_USAGE : EXIT_FAILED;
+        return is_unknown(assume, status) ? EXIT_USAGE : EXIT_FAILED;
     }
     if (layouts)
         return print_layouts(&config, assume);

@@ -59,6 +59,7 @@ REFUSED = [
     (["plan", CONFIG, "--checkpoint", "a"], 2, "--checkpoint without --ranks"),
     (["plan", CONFIG, "--ranks", "2", "--layouts"], 2, "one at a time"),
     (["plan", CONFIG, "--query-len", "1"], 2, "--query-len without --dot or --dot-chunk"),
+    (["plan", CONFIG, "--layouts", "--assume", "h300"], 2, '"h300" is not one of h200'),
     (["plan", CONFIG, "--assume", "h300"], 2, '"h300" is not one of h200, h100, a100, host'),
     *[(command.split() + ["--device", "cuda:01"], 2,
        "--device cuda:01: expected auto, host or cuda:N with N from 0 to 9999")
