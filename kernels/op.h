@@ -81,7 +81,7 @@ struct rt_variant {
     uint32_t parts;     /* of the schedule: max(1, concurrent blocks / m_tiles); project: blocks */
     uint32_t threads;
     uint32_t smem_bytes;
-    uint32_t invariant;                   /* of attend: 1: rows are cut by their own length alone */
+    uint32_t invariant; /* of attend and reduce: how rows are cut by their own length, or 0 */
     uint32_t overhead_blocks, min_blocks; /* schedule constants measured for this kernel */
     /* Of attend: of so many rows or more another kernel, of the same tiles and parts, whose tiles
      * share keys or whose workers are more; null: never. */
@@ -145,10 +145,13 @@ static inline uint32_t rt_attend_cluster(const struct rt_variant *attend, uint32
     return rt_attend_is_many(attend, rows) ? attend->many_cluster : 1;
 }
 
-/* Split slots that so many rows can need: the partial buffers have this many. */
-static inline uint64_t rt_max_split_slots(const struct rt_variant *attend, uint32_t rows)
+/* Split slots that so many rows can need, of up to so many blocks of RT_BLOCK_TOKENS keys each: the
+ * partial buffers have this many. */
+static inline uint64_t rt_max_split_slots(const struct rt_variant *attend, uint32_t rows,
+                                          uint32_t blocks)
 {
-    return attend->invariant ? rt_invariant_slots(attend->parts, rows) : 2 * attend->parts;
+    return attend->invariant ? rt_invariant_slots(attend->invariant, attend->parts, rows, blocks)
+                             : 2 * attend->parts;
 }
 
 #endif

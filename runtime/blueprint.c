@@ -231,7 +231,10 @@ static void add_schedule(const struct rt_blueprint *b, const struct rt_variant *
 {
     const struct rt_variant *attend = rt_attend_variant(b, variants);
     const bool by_token = attends_by_token(&b->config);
-    const uint64_t slots = rt_max_split_slots(attend, by_token ? rows * query_len : rows);
+    /* Drafts and padding of a sequence that is nearly full count, too. */
+    const uint32_t blocks =
+        rt_ceil_div_u32(b->config.max_length + RT_MAX_QUERY_LEN, RT_BLOCK_TOKENS);
+    const uint64_t slots = rt_max_split_slots(attend, by_token ? rows * query_len : rows, blocks);
     dims->parts_max = rt_max_u32(dims->parts_max, attend->parts);
     dims->partial_rows =
         rt_max_u64(dims->partial_rows, slots * dims->heads * (by_token ? 1 : query_len));

@@ -92,7 +92,7 @@ void rt_ops_workspace(const struct rt_mla_shape *shape, const struct rt_ops_choi
 {
     const struct rt_variant *attend = &choice->attend;
     uint32_t query_rows = shape->query_len * shape->heads;
-    uint64_t rows = rt_max_split_slots(attend, shape->batch) * query_rows;
+    uint64_t rows = rt_max_split_slots(attend, shape->batch, UINT32_MAX) * query_rows;
     out->parts = attend->parts;
     out->part_bytes = attend->parts * sizeof(struct rt_part);
     out->num_splits_bytes = ((uint64_t)shape->batch + 1) * sizeof(int32_t);

@@ -57,7 +57,7 @@ void rt_sparse_workspace(const struct rt_mla_sparse_shape *s, const struct rt_sp
                          struct rt_mla_sparse_workspace *out)
 {
     const uint32_t parts = choice->attend.parts;
-    const uint64_t rows = rt_max_split_slots(&choice->attend, tokens_of(s)) * s->heads;
+    const uint64_t rows = rt_max_split_slots(&choice->attend, tokens_of(s), UINT32_MAX) * s->heads;
     out->parts = parts;
     out->part_bytes = parts * sizeof(struct rt_part);
     out->num_splits_bytes = (tokens_of(s) + UINT64_C(1)) * sizeof(int32_t);

@@ -19,7 +19,12 @@
  * finds room beside the sm90 attend in front of it, so that all are there when it ends, and the
  * next attend begins to load behind it. Many: enough to have all SMs read.
  */
-#define RT_REDUCE_MOST_BLOCKS(tile_rows) ((tile_rows) <= RT_REDUCE_BESIDE_ROWS ? 132u : 528u)
+#define RT_REDUCE_FEW_BLOCKS 132u
+#define RT_REDUCE_MANY_BLOCKS 528u
+#define RT_REDUCE_MOST_BLOCKS(tile_rows)                                                           \
+    ((tile_rows) <= RT_REDUCE_BESIDE_ROWS ? RT_REDUCE_FEW_BLOCKS : RT_REDUCE_MANY_BLOCKS)
+/* Of a batch-invariant row, between the two: its pieces are many, whatever the tile. */
+#define RT_REDUCE_BLOCKS_PER_ROW 66u
 #define RT_REDUCE_BESIDE_ROWS 32u
 
 /*

@@ -104,7 +104,8 @@ struct rt_schedule_view {
     struct rt_part *parts; /* [part_count] */
     int32_t *num_splits;   /* [rows + 1]: the partial slots of row r are [r]..[r + 1] */
     uint32_t part_count;
-    uint32_t invariant; /* 1: pieces are what kernels/abi/invariant.h makes of a row's length */
+    uint32_t
+        invariant; /* pieces are what kernels/abi/invariant.h makes of a row's length, and how */
 };
 #define RT_SCHEDULE_ADDRESSES(type, member)                                                        \
     (RT_ADDRESS(type, member.parts) | RT_ADDRESS(type, member.num_splits))

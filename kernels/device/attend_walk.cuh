@@ -88,9 +88,9 @@ rt_attend_begin_row(const struct rt_attend_params &p, const struct rt_attend_par
 
 /* Batch-invariant: of the keys of the step only those of its leaf, which it begins. */
 static __device__ __forceinline__ struct rt_attend_step
-rt_attend_leaf(const struct rt_attend_step &at)
+rt_attend_leaf(uint32_t way, const struct rt_attend_step &at)
 {
-    const int leaf = (int)rt_invariant_leaf(rt_invariant_blocks(at.length)) * RT_BLOCK_TOKENS;
+    const int leaf = (int)rt_invariant_leaf(way, rt_invariant_blocks(at.length)) * RT_BLOCK_TOKENS;
     return {at.row, at.key, min(at.end, at.key + leaf), at.length, at.line};
 }
 
@@ -103,11 +103,11 @@ struct rt_attend_piece {
 };
 
 /* Of the leaf that has the key. first, end: the row's slots, none where it is not split. */
-static __device__ __forceinline__ struct rt_attend_piece rt_attend_piece_of(int length, int key,
-                                                                            int first, int end)
+static __device__ __forceinline__ struct rt_attend_piece
+rt_attend_piece_of(uint32_t way, int length, int key, int first, int end)
 {
-    const uint32_t blocks = rt_invariant_blocks(length), leaf = rt_invariant_leaf(blocks);
-    const uint32_t unit = rt_invariant_unit_of(blocks, end - first);
+    const uint32_t blocks = rt_invariant_blocks(length), leaf = rt_invariant_leaf(way, blocks);
+    const uint32_t unit = rt_invariant_unit_of(way, blocks, end - first);
     const uint32_t block = (uint32_t)key / RT_BLOCK_TOKENS, number = block / leaf;
     const uint32_t place = number % RT_INVARIANT_GROUP;
     return {end > first ? min(first + (int)(block / unit), end - 1) : -1, unit == leaf, place == 0,
@@ -162,9 +162,9 @@ rt_attend_next_step(const struct rt_attend_params &p, const struct rt_attend_par
         return {at.row, key, at.end, at.length, at.line};
     const int stop = rt_attend_stop(part, at.row, at.length);
     if (FOLD && at.end < stop)
-        return rt_attend_leaf({at.row, at.end, stop, at.length, at.line});
+        return rt_attend_leaf(p.schedule.invariant, {at.row, at.end, stop, at.length, at.line});
     const struct rt_attend_step next = rt_attend_find_row(p, part, at.row + 1, lane);
-    return FOLD ? rt_attend_leaf(next) : next;
+    return FOLD ? rt_attend_leaf(p.schedule.invariant, next) : next;
 }
 
 /* By a whole warp: part and steps 0 and 1. */
@@ -175,7 +175,7 @@ rt_attend_begin_walk(const struct rt_attend_params &p, struct rt_attend_walk &wa
 {
     const struct rt_attend_part part = rt_attend_read_part(p, first_query, last_query);
     const struct rt_attend_step found = rt_attend_find_row(p, part, part.begin_row, lane);
-    const struct rt_attend_step first = FOLD ? rt_attend_leaf(found) : found;
+    const struct rt_attend_step first = FOLD ? rt_attend_leaf(p.schedule.invariant, found) : found;
     const struct rt_attend_step second = rt_attend_next_step<FOLD>(p, part, first, lane);
     if (lane == 0) {
         walk.part = part;

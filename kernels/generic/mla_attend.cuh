@@ -311,7 +311,8 @@ struct rt_attend_block {
     __device__ __forceinline__ rt_attend_piece piece_of(const struct rt_attend_step &at) const
     {
         const int32_t *splits = p.schedule.num_splits + at.row;
-        return FOLD ? rt_attend_piece_of(at.length, at.key, splits[0], splits[1])
+        return FOLD ? rt_attend_piece_of(p.schedule.invariant, at.length, at.key, splits[0],
+                                         splits[1])
                     : rt_attend_piece{split_slot(at.row), true, true, true};
     }
 

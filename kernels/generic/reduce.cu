@@ -53,6 +53,9 @@
  * are leaves, of which each warp adds up a group; then one warp adds up the groups. Few are the
  * leaves of a single group, or groups. Its pieces are f32, since a leaf that attend adds up itself
  * must be the same number as one that is stored.
+ *
+ * rt_reduce_own is it for attention whose leaves are all pieces, of 16 bits a number. Where items
+ * are many, one warp takes all of a row, since it adds up groups in the same order as eight do.
  */
 #include "kernels/device/counted_plan.cuh"
 #include "kernels/device/ptx/convert.cuh"
@@ -83,7 +86,7 @@ rt_reduce_end_of(const struct rt_reduce_params &p, float top, float total, uint3
 /* Four columns; of words of a piece they are two and two, eight apart. */
 template <class KIND> static __device__ __forceinline__ void rt_reduce_put(uint16_t *to, uint2 four)
 {
-    if constexpr (KIND::FOLD) {
+    if constexpr (KIND::F32) {
         *(uint2 *)to = four;
     } else {
         *(uint32_t *)to = four.x;
@@ -130,8 +133,7 @@ rt_reduce_store(const struct rt_reduce_params &p, const struct rt_reduce_shape &
     if constexpr (KIND::BESIDE)
         rt_pdl_wait(); /* where there was no piece to wait for */
     uint16_t *out = (uint16_t *)p.out.base + row * p.out.row_stride + token * p.out.token_stride +
-                    head * p.out.head_stride +
-                    (KIND::FOLD ? to.column : RT_PIECE_COLUMN(to.column));
+                    head * p.out.head_stride + (KIND::F32 ? to.column : RT_PIECE_COLUMN(to.column));
     bool all_numbers = true; /* in the first half of every word that is not wide, or of NaN */
 #pragma unroll
     for (int v = 0; v < VECTORS; v++) {
@@ -139,7 +141,7 @@ rt_reduce_store(const struct rt_reduce_params &p, const struct rt_reduce_shape &
                             rt_reduce_packed(sum.out[v], end.factor));
         all_numbers &= sum.out[v].x == sum.out[v].x;
     }
-    if (!KIND::FOLD && __builtin_expect(!all_numbers, 0))
+    if (!KIND::F32 && __builtin_expect(!all_numbers, 0))
         rt_reduce_store_wide(p, to, sum.top, end.factor, out, VECTORS);
     if (to.column == 0)
         ((float *)p.lse.base)[row * p.lse.row_stride + token * p.lse.token_stride +
@@ -218,7 +220,7 @@ static __device__ __forceinline__ uint32_t rt_reduce_by_warps(const struct rt_re
             target.row.pieces = 0;
         rt_reduce_sum<1> sum;
         if constexpr (KIND::FOLD) {
-            sum = rt_reduce_fold_group(p, target, (int)warp);
+            sum = rt_reduce_fold_group<KIND>(p, target, (int)warp);
         } else {
             sum = rt_reduce_add_all<KIND, 1>(p, target, (int)reader, (int)(WARPS << teams_log2));
             rt_reduce_join_teams(sum, lanes);
@@ -274,7 +276,9 @@ rt_reduce_units(const struct rt_reduce_params &p, const struct rt_reduce_shape &
         const struct rt_reduce_target target =
             rt_reduce_target_of(shape, list, unit, chunks_log2, RT_WARP_LANES);
         if constexpr (KIND::FOLD)
-            rt_reduce_store<KIND>(p, shape, target, rt_reduce_fold_few(p, target));
+            rt_reduce_store<KIND>(p, shape, target,
+                                  KIND::F32 ? rt_reduce_fold_few(p, target)
+                                            : rt_reduce_fold_leaves(p, target));
         else
             rt_reduce_store<KIND>(p, shape, target,
                                   rt_reduce_add_all<KIND, VECTORS>(p, target, 0, 1));
@@ -308,11 +312,12 @@ rt_reduce_few(const struct rt_reduce_params &p, const struct rt_reduce_shape &sh
 #define RT_REDUCE_COUNT_MASK ((1u << RT_REDUCE_COUNT_BITS) - 1)
 RT_STATIC_ASSERT(RT_REDUCE_WINDOW <= RT_REDUCE_COUNT_MASK, "counts of a window");
 
+template <class KIND>
 static __device__ __forceinline__ uint32_t rt_reduce_count(bool listed, int pieces)
 {
     const uint32_t all = __popc(__ballot_sync(RT_FULL_WARP, listed));
     const uint32_t more = __popc(__ballot_sync(RT_FULL_WARP, pieces > RT_REDUCE_FEW));
-    const uint32_t most = __popc(__ballot_sync(RT_FULL_WARP, pieces > RT_REDUCE_FEW_OF_MANY));
+    const uint32_t most = __popc(__ballot_sync(RT_FULL_WARP, pieces > (int)KIND::FEW_OF_MANY));
     return (all - more) | (more - most) << RT_REDUCE_COUNT_BITS | most << 2 * RT_REDUCE_COUNT_BITS;
 }
 
@@ -375,7 +380,7 @@ rt_reduce_scan(const struct rt_reduce_params &p, uint32_t window,
         const int pieces = empty ? 0 : plan.end[i] - plan.slot[i];
         look.row[i] = {plan.slot[i], (uint16_t)row, (uint16_t)pieces};
         look.listed[i] = empty || pieces > 0;
-        const uint32_t count = rt_reduce_count(look.listed[i], pieces);
+        const uint32_t count = rt_reduce_count<KIND>(look.listed[i], pieces);
         if (rt_lane() == 0)
             counts[i * RT_REDUCE_WARPS + threadIdx.x / RT_WARP_LANES] = count;
     }
@@ -393,8 +398,8 @@ rt_reduce_push(const struct rt_reduce_shape &shape, const struct rt_reduce_look 
     const uint32_t all = __shfl_sync(RT_FULL_WARP, upto, RT_WARP_LANES - 1);
     const uint32_t rows = rt_reduce_found_of(all, false).many;
     const uint32_t items = rows * shape.query_rows.by << shape.chunks_log2;
-    const bool few_of_many = !KIND::FOLD && items > KIND::MOST_ROUND * gridDim.x;
-    const int limit = few_of_many ? RT_REDUCE_FEW_OF_MANY : RT_REDUCE_FEW;
+    const bool few_of_many = items > KIND::MOST_ROUND * gridDim.x;
+    const int limit = few_of_many ? (int)KIND::FEW_OF_MANY : RT_REDUCE_FEW;
     const struct rt_reduce_found found = rt_reduce_found_of(all, few_of_many);
     struct rt_reduce_row *few = list + RT_REDUCE_WINDOW - found.few;
     const uint32_t below = (1u << rt_lane()) - 1;
@@ -489,4 +494,10 @@ extern "C" __global__ void __launch_bounds__(RT_REDUCE_THREADS, RT_REDUCE_BLOCKS
     rt_reduce_fold(const __grid_constant__ struct rt_reduce_params p)
 {
     rt_reduce_block<rt_reduce_folds>(p);
+}
+
+extern "C" __global__ void __launch_bounds__(RT_REDUCE_THREADS, RT_REDUCE_BLOCKS_PER_SM)
+    rt_reduce_own(const __grid_constant__ struct rt_reduce_params p)
+{
+    rt_reduce_block<rt_reduce_owns>(p);
 }

@@ -33,16 +33,18 @@ RT_STATIC_ASSERT(RT_REDUCE_FEW == RT_INVARIANT_GROUP && RT_REDUCE_WARPS == RT_IN
                  "a warp for each group, which is loaded at once");
 RT_STATIC_ASSERT(RT_REDUCE_WARP_COLUMNS == 4 * RT_REDUCE_LEAST_COLUMNS, "four teams at most");
 
-/* The kernel's kinds. MOST_ROUND: items of many pieces that a block takes at once. */
+/* The kernel's kinds. FOLD: in the order of the row's leaves and groups. F32: numbers as they are,
+ * no words. MOST_ROUND: items of many pieces that a block takes at once. FEW_OF_MANY: pieces that
+ * one warp takes alone where it has to take several items. */
 struct rt_reduce_alone {
-    static constexpr bool FOLD = false, BESIDE = false, COUNTED = false;
-    static constexpr uint32_t MOST_ROUND = 1;
+    static constexpr bool FOLD = false, F32 = false, BESIDE = false, COUNTED = false;
+    static constexpr uint32_t MOST_ROUND = 1, FEW_OF_MANY = RT_REDUCE_FEW_OF_MANY;
 };
 
 /* With a block for each SM, beside attend's: warps share more out, and wait later. */
 struct rt_reduce_beside_attend {
-    static constexpr bool FOLD = false, BESIDE = true, COUNTED = false;
-    static constexpr uint32_t MOST_ROUND = RT_REDUCE_WARPS / 2;
+    static constexpr bool FOLD = false, F32 = false, BESIDE = true, COUNTED = false;
+    static constexpr uint32_t MOST_ROUND = RT_REDUCE_WARPS / 2, FEW_OF_MANY = RT_REDUCE_FEW_OF_MANY;
 };
 
 /* Likewise with a plan of its own (kernels/abi/counted.h). */
@@ -51,8 +53,14 @@ struct rt_reduce_counts : rt_reduce_beside_attend {
 };
 
 struct rt_reduce_folds {
-    static constexpr bool FOLD = true, BESIDE = false, COUNTED = false;
-    static constexpr uint32_t MOST_ROUND = 1;
+    static constexpr bool FOLD = true, F32 = true, BESIDE = false, COUNTED = false;
+    static constexpr uint32_t MOST_ROUND = 1, FEW_OF_MANY = RT_REDUCE_FEW;
+};
+
+/* All of a row's leaves: where items are many, one warp adds up group after group. */
+struct rt_reduce_owns {
+    static constexpr bool FOLD = true, F32 = false, BESIDE = false, COUNTED = false;
+    static constexpr uint32_t MOST_ROUND = 1, FEW_OF_MANY = RT_INVARIANT_LEAVES;
 };
 
 /* A batch row to work on. The schedule has at most 65535 parts, and a row not more pieces. */
@@ -127,8 +135,8 @@ static __device__ __forceinline__ void rt_reduce_raise(rt_reduce_sum<VECTORS> &s
         sum.out[v] = rt_reduce_scaled(sum.out[v], factor);
 }
 
-/* Four numbers as they are loaded: f32 where pieces are folded, else two words of halves. */
-template <bool FOLD> struct rt_reduce_loaded {
+/* Four numbers as they are loaded: f32, or two words of halves. */
+template <bool F32> struct rt_reduce_loaded {
     uint2 x;
 };
 template <> struct rt_reduce_loaded<true> {
@@ -162,14 +170,14 @@ rt_reduce_words(const struct rt_reduce_params &p, const struct rt_reduce_target 
 template <class KIND, int VECTORS, int PIECES>
 static __device__ __forceinline__ void
 rt_reduce_load(const struct rt_reduce_params &p, const struct rt_reduce_target &of, int first,
-               int step, float (&lse)[PIECES], rt_reduce_loaded<KIND::FOLD> (&x)[PIECES][VECTORS])
+               int step, float (&lse)[PIECES], rt_reduce_loaded<KIND::F32> (&x)[PIECES][VECTORS])
 {
     typedef decltype(x[0][0].x) vector;
     const int64_t query_rows = (int64_t)(p.rows.q_len * p.heads);
     const int64_t at = (of.row.slot + first) * query_rows + of.query;
     const float *lse_at = p.partials.lse + at;
-    const char *x_at = KIND::FOLD ? (const char *)(p.partials.out + at * p.d_v + of.column)
-                                  : (const char *)rt_reduce_words(p, of, first);
+    const char *x_at = KIND::F32 ? (const char *)(p.partials.out + at * p.d_v + of.column)
+                                 : (const char *)rt_reduce_words(p, of, first);
     if constexpr (KIND::BESIDE)
         rt_pdl_wait();
 #pragma unroll
@@ -191,7 +199,7 @@ static __device__ __forceinline__ void rt_reduce_add(const struct rt_reduce_para
                                                      int step, rt_reduce_sum<VECTORS> &sum)
 {
     float lse[PIECES];
-    rt_reduce_loaded<KIND::FOLD> x[PIECES][VECTORS];
+    rt_reduce_loaded<KIND::F32> x[PIECES][VECTORS];
     rt_reduce_load<KIND, VECTORS, PIECES>(p, of, first, step, lse, x);
     float top = sum.top;
 #pragma unroll
@@ -256,18 +264,19 @@ static __device__ __forceinline__ void rt_reduce_fold_one(rt_reduce_sum<1> &sum,
 }
 
 /* Pieces from `first` up to `end`, RT_REDUCE_DEPTH of them at most. */
+template <class KIND>
 static __device__ __forceinline__ rt_reduce_sum<1>
 rt_reduce_fold_all(const struct rt_reduce_params &p, const struct rt_reduce_target &of, int first,
                    int end)
 {
     rt_reduce_sum<1> sum = {-RT_REDUCE_INFINITY, 0.0f, {}};
     float lse[RT_REDUCE_DEPTH];
-    rt_reduce_loaded<true> x[RT_REDUCE_DEPTH][1];
-    rt_reduce_load<rt_reduce_folds, 1, RT_REDUCE_DEPTH>(p, of, first, 1, lse, x);
+    rt_reduce_loaded<KIND::F32> x[RT_REDUCE_DEPTH][1];
+    rt_reduce_load<KIND, 1, RT_REDUCE_DEPTH>(p, of, first, 1, lse, x);
 #pragma unroll
     for (int i = 0; i < RT_REDUCE_DEPTH; i++)
         if (first + i < end)
-            rt_reduce_fold_one(sum, lse[i], x[i][0].x);
+            rt_reduce_fold_one(sum, lse[i], rt_reduce_number(x[i][0]));
     return sum;
 }
 
@@ -281,12 +290,13 @@ static __device__ __forceinline__ void rt_reduce_fold_end(rt_reduce_sum<1> &sum)
 }
 
 /* A warp's group of a row of many leaves. */
+template <class KIND>
 static __device__ __forceinline__ rt_reduce_sum<1>
 rt_reduce_fold_group(const struct rt_reduce_params &p, const struct rt_reduce_target &of, int group)
 {
     const int first = group * RT_REDUCE_FEW;
     rt_reduce_sum<1> sum =
-        rt_reduce_fold_all(p, of, first, min(first + RT_REDUCE_FEW, (int)of.row.pieces));
+        rt_reduce_fold_all<KIND>(p, of, first, min(first + RT_REDUCE_FEW, (int)of.row.pieces));
     rt_reduce_fold_end(sum);
     return sum;
 }
@@ -295,15 +305,28 @@ rt_reduce_fold_group(const struct rt_reduce_params &p, const struct rt_reduce_ta
 static __device__ __forceinline__ rt_reduce_sum<1>
 rt_reduce_fold_few(const struct rt_reduce_params &p, const struct rt_reduce_target &of)
 {
-    rt_reduce_sum<1> sum = rt_reduce_fold_all(p, of, 0, of.row.pieces);
+    rt_reduce_sum<1> sum = rt_reduce_fold_all<rt_reduce_folds>(p, of, 0, of.row.pieces);
     if (of.row.pieces == 0)
         return sum;
     const uint32_t blocks = rt_invariant_blocks(p.rows.length[of.row.row]);
-    if (rt_invariant_unit_of(blocks, of.row.pieces) != rt_invariant_leaf(blocks))
+    const uint32_t way = p.schedule.invariant;
+    if (rt_invariant_unit_of(way, blocks, of.row.pieces) != rt_invariant_leaf(way, blocks))
         return sum;
     rt_reduce_sum<1> row = {-RT_REDUCE_INFINITY, 0.0f, {}};
     rt_reduce_fold_end(sum);
     rt_reduce_fold_one(row, sum.top, sum.out[0]);
+    return row;
+}
+
+/* A row of leaves, or of none, by one warp. */
+static __device__ __forceinline__ rt_reduce_sum<1>
+rt_reduce_fold_leaves(const struct rt_reduce_params &p, const struct rt_reduce_target &of)
+{
+    rt_reduce_sum<1> row = {-RT_REDUCE_INFINITY, 0.0f, {}};
+    for (int group = 0; group * RT_REDUCE_FEW < of.row.pieces; group++) {
+        const rt_reduce_sum<1> sum = rt_reduce_fold_group<rt_reduce_owns>(p, of, group);
+        rt_reduce_fold_one(row, sum.top, sum.out[0]);
+    }
     return row;
 }
 

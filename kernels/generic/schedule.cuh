@@ -203,10 +203,10 @@ static __device__ __forceinline__ void push_rows(const struct rt_schedule_params
 
 /* Likewise where a row is cut by its own length. */
 template <typename Sum>
-static __device__ __forceinline__ uint32_t own_slots(uint32_t blocks, Sum payload)
+static __device__ __forceinline__ uint32_t own_slots(uint32_t way, uint32_t blocks, Sum payload)
 {
     const uint32_t pieces =
-        blocks ? rt_invariant_pieces(blocks, rt_invariant_unit(blocks, payload)) : 0;
+        blocks ? rt_invariant_pieces(blocks, rt_invariant_unit(way, blocks, payload)) : 0;
     return pieces > 1 ? pieces : 0;
 }
 
@@ -216,7 +216,7 @@ static __device__ __forceinline__ uint32_t row_slots(const struct rt_schedule_pa
                                                      const rt_plan_share<Sum> &of_part)
 {
     if (p.schedule.invariant)
-        return own_slots(blocks, of_part.payload.by);
+        return own_slots(p.schedule.invariant, blocks, of_part.payload.by);
     return of_part.rows > 0 ? 0 : rt_plan_slots(p, start, blocks, of_part.payload);
 }
 
@@ -263,11 +263,13 @@ RT_STATIC_ASSERT(MAX_ROWS == SEARCH_FAN * SEARCH_FAN * SEARCH_FAN * SEARCH_FAN, 
 /* A row's own cut that is nearest to its block `k`; of no blocks the row's start. */
 template <typename Sum>
 static __device__ __forceinline__ struct rt_plan_cut
-own_cut(uint32_t blocks, uint32_t k, Sum payload, uint32_t row, uint32_t next_row)
+own_cut(uint32_t way, uint32_t blocks, uint32_t k, Sum payload, uint32_t row, uint32_t next_row)
 {
-    const uint32_t unit = rt_invariant_unit(blocks, payload);
+    if (blocks == 0)
+        return {row, 0, 0};
+    const uint32_t unit = rt_invariant_unit(way, blocks, payload);
     const uint32_t split = (k + unit / 2) / unit;
-    if (split == 0 || blocks == 0)
+    if (split == 0)
         return {row, 0, 0};
     const bool ahead = split * unit >= blocks;
     return {ahead ? next_row : row, ahead ? 0 : split * unit, ahead ? 0 : split};
@@ -292,8 +294,9 @@ cut_at(const struct rt_schedule_params &p, const board<Sum> &board, const totals
     const Sum k = x > body ? x - body : 0;
     const bool behind_all = x >= all.cost;
     if (p.schedule.invariant)
-        return own_cut<Sum>(behind_all ? 0 : (uint32_t)blocks, (uint32_t)k, payload.by,
-                            behind_all ? p.rows.count : row, behind_all ? p.rows.count : next_row);
+        return own_cut<Sum>(p.schedule.invariant, behind_all ? 0 : (uint32_t)blocks, (uint32_t)k,
+                            payload.by, behind_all ? p.rows.count : row,
+                            behind_all ? p.rows.count : next_row);
     return rt_plan_cut_of<Sum>(p, payload, k, blocks, row, next_row, behind_all);
 }
 

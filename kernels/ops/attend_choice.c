@@ -13,6 +13,10 @@
 #include <stdio.h>
 #include <string.h>
 
+/* How long the leaves of the batch-invariant ones are: kernels/abi/invariant.h. */
+#define INVARIANT_FOLDED RT_INVARIANT_FOLDED(5u)
+#define INVARIANT_PIECES RT_INVARIANT_PIECES(1u)
+
 /* The schedule's price of a piece, and its least size, in blocks of 64 tokens. */
 #define GENERIC_OVERHEAD_BLOCKS 2
 #define GENERIC_MIN_BLOCKS 2
@@ -41,7 +45,7 @@ struct attend_kernel {
     uint32_t threads, smem_bytes;
     uint32_t blocks_per_sm; /* that its registers allow */
     uint32_t overhead_blocks, min_blocks;
-    bool folds; /* batch-invariant */
+    uint32_t invariant; /* as rt_variant has it */
 };
 
 /* By operator and backend, then geometry, then rising tile_rows. */
@@ -95,11 +99,11 @@ static const struct attend_kernel attend_kernels[] = {
      .smem_bytes = RT_ATTEND_FOLD_SMEM_BYTES(tile_rows_, d_qk_),                                   \
      .blocks_per_sm = RT_ATTEND_FOLD_BLOCKS_PER_SM(tile_rows_, d_qk_),                             \
      .min_blocks = 1,                                                                              \
-     .folds = true},
-#define RT_ATTEND_SM90_FOLD(d_qk_, d_v_, tile_rows_)                                               \
+     .invariant = INVARIANT_FOLDED},
+#define INVARIANT_SM90(d_qk_, d_v_, kind_, tile_rows_, invariant_)                                 \
     {.op = RT_OP_ATTEND,                                                                           \
      .backend = RT_BACKEND_SM90,                                                                   \
-     .entry = "rt_mla_sm90_" #d_qk_ "x" #d_v_ "_f" #tile_rows_,                                    \
+     .entry = "rt_mla_sm90_" #d_qk_ "x" #d_v_ "_" #kind_ #tile_rows_,                              \
      .d_qk = (d_qk_),                                                                              \
      .d_v = (d_v_),                                                                                \
      .tile_rows = (tile_rows_),                                                                    \
@@ -107,11 +111,14 @@ static const struct attend_kernel attend_kernels[] = {
      .smem_bytes = RT_ATTEND_SM90_SMEM_BYTES(tile_rows_, d_qk_, d_v_),                             \
      .blocks_per_sm = 1,                                                                           \
      .min_blocks = 1,                                                                              \
-     .folds = true},
+     .invariant = (invariant_)},
+#define RT_ATTEND_SM90_FOLD(d_qk_, d_v_, tile_rows_)                                               \
+    INVARIANT_SM90(d_qk_, d_v_, f, tile_rows_, INVARIANT_FOLDED)
+#define RT_ATTEND_SM90_OWN(d_qk_, d_v_) INVARIANT_SM90(d_qk_, d_v_, p, 64, INVARIANT_PIECES)
 #define RT_ATTEND_SM90(d_qk_, d_v_, kind_, tile_rows_)                                             \
     SM90(RT_OP_ATTEND, "sm90", RT_ATTEND_SM90_THREADS, RT_ATTEND_SM90_SMEM_BYTES, d_qk_, d_v_,     \
          kind_, tile_rows_)
-#define RT_ATTEND_SM90_SHARED(d_qk_, d_v_)
+#define RT_ATTEND_SM90_SHARED(d_qk_, d_v_, kind_, own_)
 #define RT_ATTEND_APART_SM90(d_qk_, d_v_, tile_rows_)
 #define RT_SPARSE_SM90(d_qk_, d_v_, kind_, tile_rows_)                                             \
     SM90(RT_OP_SPARSE_ATTEND, "sparse_sm90", RT_ATTEND_SM90_THREADS, RT_ATTEND_SM90_SMEM_BYTES,    \
@@ -134,18 +141,20 @@ static const struct many_kernel {
     uint32_t d_qk, d_v, tile_rows, threads;
     uint32_t tiles; /* by which those of a row go, each a cluster */
     uint32_t parts_per_row;
+    bool own; /* batch-invariant */
     const char *reason;
 } many_kernels[] = {
 #define RT_KERNEL(entry_, image_, params_, addresses_, smem_, waits_, ref_)
-#define RT_ATTEND_SM90_SHARED(d_qk_, d_v_)                                                         \
+#define RT_ATTEND_SM90_SHARED(d_qk_, d_v_, kind_, own_)                                            \
     {.op = RT_OP_ATTEND,                                                                           \
-     .entry = "rt_mla_sm90_" #d_qk_ "x" #d_v_ "_c64",                                              \
+     .entry = "rt_mla_sm90_" #d_qk_ "x" #d_v_ "_" #kind_,                                          \
      .d_qk = (d_qk_),                                                                              \
      .d_v = (d_v_),                                                                                \
      .tile_rows = 64,                                                                              \
      .threads = RT_ATTEND_SM90_THREADS,                                                            \
      .tiles = 2,                                                                                   \
      .parts_per_row = SHARED_PARTS_PER_ROW,                                                        \
+     .own = (own_),                                                                                \
      .reason = "two share keys"},
 #define RT_ATTEND_APART_SM90(d_qk_, d_v_, tile_rows_)                                              \
     {.op = RT_OP_ATTEND_QUANT,                                                                     \
@@ -177,7 +186,7 @@ static bool serves(const struct attend_kernel *kernel, enum rt_op_id op,
                    const struct rt_op_request *request)
 {
     return kernel->op == op && kernel->d_qk == request->kv->d_qk &&
-           kernel->d_v == request->kv->d_v && kernel->folds == (request->invariant != 0);
+           kernel->d_v == request->kv->d_v && (kernel->invariant != 0) == (request->invariant != 0);
 }
 
 static bool is_sparse(enum rt_op_id op)
@@ -192,7 +201,7 @@ static void list_geometries(enum rt_op_id op, char *text, size_t bytes)
     text[0] = '\0';
     for (size_t i = 0; i < ATTEND_COUNT && used < bytes; i++) {
         const struct attend_kernel *kernel = &attend_kernels[i];
-        if (kernel->op != op || kernel->backend != RT_BACKEND_GENERIC || kernel->folds ||
+        if (kernel->op != op || kernel->backend != RT_BACKEND_GENERIC || kernel->invariant ||
             (i > 0 && kernel->d_qk == attend_kernels[i - 1].d_qk))
             continue;
         int n = snprintf(text + used, bytes - used, "%s%u/%u", used ? ", " : "", kernel->d_qk,
@@ -339,8 +348,8 @@ static const struct many_kernel *find_many(const struct attend_kernel *kernel, u
 {
     for (size_t i = 0; i < sizeof(many_kernels) / sizeof(many_kernels[0]); i++) {
         const struct many_kernel *many = &many_kernels[i];
-        if (kernel->backend == RT_BACKEND_SM90 && !kernel->folds && many->op == kernel->op &&
-            many->d_qk == kernel->d_qk && many->d_v == kernel->d_v &&
+        if (kernel->backend == RT_BACKEND_SM90 && many->own == (kernel->invariant != 0) &&
+            many->op == kernel->op && many->d_qk == kernel->d_qk && many->d_v == kernel->d_v &&
             many->tile_rows == kernel->tile_rows && m_tiles % many->tiles == 0)
             return many;
     }
@@ -352,7 +361,7 @@ static void describe(const struct rt_device_caps *caps, const struct rt_op_reque
                      const struct many_kernel *of_many, const char *why_not, char *text)
 {
     const uint32_t rows = query_rows(kernel->op, request);
-    const char *invariant = kernel->folds ? ", batch-invariant" : "";
+    const char *invariant = kernel->invariant ? ", batch-invariant" : "";
     char few[64] = "", many[64] = "";
     if (rt_small_tile_rows(kernel->op, request)) {
         const struct rt_small_tile_limit limit = rt_small_tiles_of(kernel->op, request);
@@ -402,7 +411,7 @@ static void choose(const struct rt_device_caps *caps, const struct rt_op_request
         .smem_bytes = kernel->smem_bytes,
         .overhead_blocks = kernel->overhead_blocks,
         .min_blocks = kernel->min_blocks,
-        .invariant = kernel->folds,
+        .invariant = kernel->invariant,
     };
     describe(caps, request, kernel, &choice, many, why_not, choice.reason);
     *out = choice;

@@ -94,7 +94,7 @@ static float end_query(const struct query *query, float *x, uint32_t d_v)
 static struct rt_ref_pieces pieces_of(const struct rt_attend_params *p)
 {
     return rt_ref_pieces_of(&p->partials, p->heads * p->rows.q_len, p->d_v,
-                            p->is_f32 || p->schedule.invariant);
+                            p->is_f32 || RT_INVARIANT_FOLDS(p->schedule.invariant));
 }
 
 static void store_piece(const struct rt_attend_params *p, const struct piece *piece,
@@ -211,8 +211,9 @@ static void attend_own(const struct rt_attend_params *p, struct piece all)
 {
     const int32_t *splits = p->schedule.num_splits + all.row;
     const uint32_t blocks = rt_invariant_blocks(p->rows.length[all.row]);
-    const uint32_t leaf = rt_invariant_leaf(blocks);
-    const uint32_t unit = rt_invariant_unit_of(blocks, splits[1] - splits[0]);
+    const uint32_t way = p->schedule.invariant;
+    const uint32_t leaf = rt_invariant_leaf(way, blocks);
+    const uint32_t unit = rt_invariant_unit_of(way, blocks, splits[1] - splits[0]);
     const int64_t tokens = (int64_t)unit * RT_BLOCK_TOKENS;
     struct piece piece = all;
     for (; piece.begin < all.end; piece.begin += tokens) {

@@ -108,7 +108,8 @@ static void combine_own(const struct target *t, const struct rt_reduce_params *p
 static bool has_leaves(const struct rt_reduce_params *p, uint32_t row, int32_t pieces)
 {
     const uint32_t blocks = rt_invariant_blocks(p->rows.length[row]);
-    return rt_invariant_unit_of(blocks, pieces) == rt_invariant_leaf(blocks);
+    const uint32_t way = p->schedule.invariant;
+    return rt_invariant_unit_of(way, blocks, pieces) == rt_invariant_leaf(way, blocks);
 }
 
 static void reduce_row(const struct rt_reduce_params *p, uint32_t row)
@@ -118,8 +119,9 @@ static void reduce_row(const struct rt_reduce_params *p, uint32_t row)
     const int64_t data_row = rt_row_base(&p->rows) + row / row_tokens;
     struct target t = {.pieces = p->schedule.num_splits[row + 1] - p->schedule.num_splits[row],
                        .slot = p->schedule.num_splits[row],
-                       .partials = rt_ref_pieces_of(&p->partials, (uint32_t)hq, p->d_v,
-                                                    p->is_f32 || p->schedule.invariant),
+                       .partials =
+                           rt_ref_pieces_of(&p->partials, (uint32_t)hq, p->d_v,
+                                            p->is_f32 || RT_INVARIANT_FOLDS(p->schedule.invariant)),
                        .out_base = p->out.base,
                        .is_f32 = p->is_f32};
     bool empty = p->rows.length[row] <= 0;

@@ -54,7 +54,8 @@ static struct cut next_row_start(const struct rt_schedule_params *p, uint32_t ro
 
 static uint32_t unit_of(const struct rt_schedule_params *p, uint32_t row, int64_t payload)
 {
-    return rt_invariant_unit((uint32_t)row_blocks(p, row), (uint64_t)payload);
+    return rt_invariant_unit(p->schedule.invariant, (uint32_t)row_blocks(p, row),
+                             (uint64_t)payload);
 }
 
 /* Where pieces are the row's own affair: the cut nearest to block `block` that is one of its. */

@@ -80,7 +80,7 @@ struct rt_sm90_segment {
     int length; /* of the batch row */
     int blocks;
     int slot; /* of the partials; -1 where the row is not split */
-    /* Where leaves are folded, each of which is a segment of its own: RT_SM90_SEGMENT_*. */
+    /* Where a row is cut by its own length, each leaf a segment: RT_SM90_SEGMENT_*. */
     int marks;
 };
 
@@ -91,6 +91,10 @@ enum {
     RT_SM90_SEGMENT_FOLDS = 8,  /* is added to its group, and no piece by itself */
     RT_SM90_SEGMENT_CLOSES = 16 /* the group's last leaf */
 };
+
+/* Where a row is cut: for parts to be equally long; by its own length, and leaves are added up into
+ * groups, or all are pieces. */
+enum rt_sm90_cuts { RT_SM90_EVEN, RT_SM90_FOLDS, RT_SM90_OWN };
 
 /* What a leaf's output and its group's are multiplied by. */
 template <int TILE_ROWS, bool FOLDS> struct rt_sm90_fold_desk {
@@ -119,7 +123,7 @@ template <> struct rt_sm90_walk_desk<true> {
     } walk[8];
 };
 
-template <class KEYS, int STAGES, int TILE_ROWS, int VECTORS, bool FOLDS_, bool BYTES,
+template <class KEYS, int STAGES, int TILE_ROWS, int VECTORS, bool OWN_, bool FOLDS_, bool BYTES,
           bool IN_PIECES, int WORKERS>
 struct alignas(16) rt_sm90_desk : rt_sm90_fold_desk<TILE_ROWS, FOLDS_>,
                                   rt_sm90_pieces_desk<IN_PIECES, STAGES>,
@@ -127,7 +131,7 @@ struct alignas(16) rt_sm90_desk : rt_sm90_fold_desk<TILE_ROWS, FOLDS_>,
                                   rt_sm90_units_desk<KEYS::F16, STAGES, TILE_ROWS>,
                                   rt_sm90_bytes_desk<BYTES, STAGES>,
                                   rt_sm90_walk_desk<KEYS::F16 && TILE_ROWS == 64> {
-    static constexpr bool FOLDS = FOLDS_;
+    static constexpr bool OWN = OWN_;
     uint64_t kv_full[STAGES][2], kv_empty[STAGES][2];
     uint64_t q_full, q_empty;
     uint64_t seg_full[RT_SM90_SEGMENTS], seg_empty[RT_SM90_SEGMENTS];
@@ -144,7 +148,7 @@ struct alignas(16) rt_sm90_desk : rt_sm90_fold_desk<TILE_ROWS, FOLDS_>,
     uint32_t spoilt[WORKERS][VECTORS];
 };
 
-template <int D_QK_, int D_V_, int TILE_ROWS_, class KEYS, bool FOLDS_ = false,
+template <int D_QK_, int D_V_, int TILE_ROWS_, class KEYS, enum rt_sm90_cuts CUTS = RT_SM90_EVEN,
           bool SHARED_ = false, int WORKERS_ = RT_SM90_WORKERS>
 struct rt_sm90_shape {
     typedef KEYS keys;
@@ -153,7 +157,8 @@ struct rt_sm90_shape {
     static constexpr enum rt_sm90_by BY = KEYS::BY;
     static constexpr bool F16 = KEYS::F16;
     static constexpr enum rt_wgmma_type TYPE = F16 ? RT_WGMMA_F16 : RT_WGMMA_BF16;
-    static constexpr bool FOLDS = FOLDS_; /* leaves into groups: batch-invariant */
+    static constexpr bool OWN = CUTS != RT_SM90_EVEN; /* by its own length: batch-invariant */
+    static constexpr bool FOLDS = CUTS == RT_SM90_FOLDS;
     /* One warp group, or two where they convert for 64 query rows (attend_through.cuh). */
     static constexpr int LOADING_WARPS = F16 && TILE_ROWS_ == 64 ? 8 : 4;
     static constexpr int WORKERS = WORKERS_;
@@ -162,7 +167,7 @@ struct rt_sm90_shape {
     static constexpr int THREADS = 32 * (LOADING_WARPS + WORKERS * RT_SM90_WORKER_WARPS);
     /* From those that load to those that work. */
     static constexpr bool MOVES_REGISTERS =
-        APART || TILE_ROWS_ == 64 || ((FOLDS_ || (KEYS::F16 && D_QK_ > D_V_)) && TILE_ROWS_ == 32);
+        APART || TILE_ROWS_ == 64 || ((FOLDS || (KEYS::F16 && D_QK_ > D_V_)) && TILE_ROWS_ == 32);
     static constexpr int D_QK = D_QK_, D_V = D_V_, TILE_ROWS = TILE_ROWS_;
     static constexpr int TILES = RT_ATTEND_SM90_TILES(D_QK);
     /* Boxes are asked for by three warps: either half's, and those of what is no value. */
@@ -200,7 +205,8 @@ struct rt_sm90_shape {
     static constexpr int STAGING_BYTES =
         TILE_ROWS < 64 && !BYTES ? 4 * TILE_ROWS * STAGING_STRIDE : 0;
     static constexpr int VECTORS = OUT_TILES * 8; /* of 8 columns, of a worker's */
-    typedef rt_sm90_desk<KEYS, STAGES, TILE_ROWS, VECTORS, FOLDS, BYTES, IN_PIECES, WORKERS> desk;
+    typedef rt_sm90_desk<KEYS, STAGES, TILE_ROWS, VECTORS, OWN, FOLDS, BYTES, IN_PIECES, WORKERS>
+        desk;
     static constexpr int DESK_BYTES =
         APART   ? RT_ATTEND_APART_SM90_DESK_BYTES(TILE_ROWS, D_QK, D_V)
         : BYTES ? RT_ATTEND_BYTES_SM90_DESK_BYTES(TILE_ROWS, D_QK)
@@ -320,7 +326,7 @@ static __device__ __forceinline__ struct rt_sm90_segment rt_sm90_read_segment(DE
     segment.length = __shfl_sync(0xffffffffu, segment.length, 0);
     segment.blocks = __shfl_sync(0xffffffffu, segment.blocks, 0);
     segment.slot = __shfl_sync(0xffffffffu, segment.slot, 0);
-    if (DESK::FOLDS)
+    if (DESK::OWN)
         segment.marks = __shfl_sync(0xffffffffu, segment.marks, 0);
     return segment;
 }

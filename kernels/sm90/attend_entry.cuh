@@ -204,17 +204,26 @@ using rt_sm90_math = typename rt_sm90_math_by<SHAPE, SHAPE::BYTES, SHAPE::TILE_R
         rt_mla_sm90_##d_qk##x##d_v##_f##tile_rows(                                                 \
             const __grid_constant__ struct rt_attend_sm90_params p)                                \
     {                                                                                              \
-        using shape = rt_sm90_shape<d_qk, d_v, tile_rows, rt_sm90_row_keys, true>;                 \
+        using shape = rt_sm90_shape<d_qk, d_v, tile_rows, rt_sm90_row_keys, RT_SM90_FOLDS>;        \
         rt_sm90_attend<shape, rt_sm90_fold>(p);                                                    \
     }
 
-/* Likewise two tiles of 64 query rows that share their keys. */
-#define RT_SM90_SHARED_ENTRY(d_qk, d_v)                                                            \
-    extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(RT_ATTEND_SM90_THREADS, \
-                                                                           1)                      \
-        rt_mla_sm90_##d_qk##x##d_v##_c64(const __grid_constant__ struct rt_attend_sm90_params p)   \
+/* Likewise of 64 query rows. */
+#define RT_SM90_OWN_ENTRY(d_qk, d_v)                                                               \
+    extern "C" __global__ void __launch_bounds__(RT_ATTEND_SM90_THREADS, 1)                        \
+        rt_mla_sm90_##d_qk##x##d_v##_p64(const __grid_constant__ struct rt_attend_sm90_params p)   \
     {                                                                                              \
-        using shape = rt_sm90_shape<d_qk, d_v, 64, rt_sm90_row_keys, false, true>;                 \
+        using shape = rt_sm90_shape<d_qk, d_v, 64, rt_sm90_row_keys, RT_SM90_OWN>;                 \
+        rt_sm90_attend<shape, rt_sm90_wide>(p);                                                    \
+    }
+
+/* Likewise two tiles of 64 query rows that share their keys. */
+#define RT_SM90_SHARED_ENTRY(d_qk, d_v, kind, cuts)                                                \
+    extern "C" __global__ void __cluster_dims__(2, 1, 1)                                           \
+        __launch_bounds__(RT_ATTEND_SM90_THREADS, 1) rt_mla_sm90_##d_qk##x##d_v##_##kind(          \
+            const __grid_constant__ struct rt_attend_sm90_params p)                                \
+    {                                                                                              \
+        using shape = rt_sm90_shape<d_qk, d_v, 64, rt_sm90_row_keys, cuts, true>;                  \
         rt_sm90_attend<shape, rt_sm90_wide>(p);                                                    \
     }
 
@@ -224,8 +233,8 @@ using rt_sm90_math = typename rt_sm90_math_by<SHAPE, SHAPE::BYTES, SHAPE::TILE_R
         rt_mla_quant_sm90_##d_qk##x##d_v##_t##tile_rows(                                           \
             const __grid_constant__ struct rt_attend_quant_sm90_params p)                          \
     {                                                                                              \
-        using shape = rt_sm90_shape<d_qk, d_v, tile_rows, rt_sm90_quant_row_keys, false, false,    \
-                                    RT_ATTEND_APART_SM90_WORKERS>;                                 \
+        using shape = rt_sm90_shape<d_qk, d_v, tile_rows, rt_sm90_quant_row_keys, RT_SM90_EVEN,    \
+                                    false, RT_ATTEND_APART_SM90_WORKERS>;                          \
         rt_sm90_attend<shape, rt_sm90_apart>(p);                                                   \
     }
 
@@ -239,7 +248,8 @@ using rt_sm90_math = typename rt_sm90_math_by<SHAPE, SHAPE::BYTES, SHAPE::TILE_R
     RT_SM90_TILES(sm90, rt_sm90_row_keys, d_qk, d_v)                                               \
     RT_SM90_FOLD_ENTRY(d_qk, d_v, 8)                                                               \
     RT_SM90_FOLD_ENTRY(d_qk, d_v, 16)                                                              \
-    RT_SM90_FOLD_ENTRY(d_qk, d_v, 32)
+    RT_SM90_FOLD_ENTRY(d_qk, d_v, 32)                                                              \
+    RT_SM90_OWN_ENTRY(d_qk, d_v)
 
 /* Likewise over listed keys. */
 #define RT_SM90_SPARSE_GEOMETRY(d_qk, d_v)                                                         \

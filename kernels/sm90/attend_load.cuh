@@ -287,10 +287,10 @@ template <class SHAPE> struct rt_sm90_loader {
     __device__ __forceinline__ void bring_segment(const struct rt_attend_step &at, int blocks)
     {
         const int settled = at.length - (int)p.attend.rows.q_len; /* keys older than the step */
-        if (!SHAPE::FOLDS)
+        if (!SHAPE::OWN)
             pages.begin(at);
         for (int key = at.key; blocks > 0; blocks -= 2, key += 128) {
-            if (!SHAPE::FOLDS)
+            if (!SHAPE::OWN)
                 pages.advance((uint32_t)key);
 #pragma unroll 1
             for (int turn = 0; turn < 4; turn++) {
@@ -298,7 +298,7 @@ template <class SHAPE> struct rt_sm90_loader {
                 const int block_key = is_b ? key + 64 : key;
                 if (is_b && blocks == 1)
                     continue;
-                if (SHAPE::FOLDS) /* a pair may begin with any block of the row */
+                if (SHAPE::OWN) /* a pair may begin with any block of the row */
                     pages.advance((uint32_t)block_key);
                 if (block_key + 64 > settled)
                     wait_for_step(block + (is_b ? 1 : 0), (uint32_t)block_key);
@@ -315,8 +315,8 @@ template <class SHAPE> struct rt_sm90_loader {
     {
         auto &desk = room.desk;
         const uint32_t i = n % RT_SM90_SEGMENTS;
-        const struct rt_attend_piece piece =
-            rt_attend_piece_of(leaf.length, leaf.key, rows.splits, rows.next_splits);
+        const struct rt_attend_piece piece = rt_attend_piece_of(
+            p.attend.schedule.invariant, leaf.length, leaf.key, rows.splits, rows.next_splits);
         const int marks = (is_first ? RT_SM90_SEGMENT_Q : 0) |
                           (is_last ? RT_SM90_SEGMENT_LAST : 0) |
                           (piece.opens ? RT_SM90_SEGMENT_OPENS : 0) |
@@ -336,7 +336,7 @@ template <class SHAPE> struct rt_sm90_loader {
     __device__ __forceinline__ uint32_t bring_leaves(uint32_t n, const struct rt_attend_step &at,
                                                      const struct rt_sm90_rows &rows)
     {
-        struct rt_attend_step leaf = rt_attend_leaf(at);
+        struct rt_attend_step leaf = rt_attend_leaf(p.attend.schedule.invariant, at);
         pages.begin(at);
         for (;; n++) {
             const bool is_last = leaf.end >= at.end;
@@ -344,7 +344,48 @@ template <class SHAPE> struct rt_sm90_loader {
             bring_segment(leaf, rt_sm90_blocks(leaf));
             if (is_last)
                 return n + 1;
-            leaf = rt_attend_leaf({at.row, leaf.end, at.end, at.length, at.line});
+            leaf = rt_attend_leaf(p.attend.schedule.invariant,
+                                  {at.row, leaf.end, at.end, at.length, at.line});
+        }
+    }
+
+    /* A piece of the row, in that slot if the row has several. */
+    __device__ __forceinline__ void publish_own(uint32_t n, const struct rt_attend_step &piece,
+                                                int slot, int marks) const
+    {
+        auto &desk = room.desk;
+        const uint32_t i = n % RT_SM90_SEGMENTS;
+        rt_mbarrier_wait(&desk.seg_empty[i], (n / RT_SM90_SEGMENTS & 1) ^ 1);
+        if (rt_elected()) {
+            desk.segment[i] = {piece.row, piece.key, piece.length, rt_sm90_blocks(piece),
+                               slot,      marks};
+            rt_mbarrier_arrive(&desk.seg_full[i]);
+        }
+        __syncwarp();
+    }
+
+    /* Likewise where all leaves are pieces. */
+    __device__ __forceinline__ uint32_t bring_own(uint32_t n, struct rt_attend_step piece,
+                                                  const struct rt_sm90_rows &rows)
+    {
+        const uint32_t blocks = rt_invariant_blocks(piece.length);
+        const int keys = (int)rt_invariant_leaf(p.attend.schedule.invariant, blocks) * 64;
+        const int end = piece.end;
+        int marks = RT_SM90_SEGMENT_Q, slot = rows.splits + piece.key / keys;
+        pages.begin(piece);
+        for (;; n++) {
+            piece.end = min(piece.key + keys, end);
+            const bool is_last = piece.end >= end;
+            if (brings & RT_SM90_BRINGS_HALF_0)
+                publish_own(n, piece,
+                            rows.next_splits > rows.splits ? min(slot, rows.next_splits - 1) : -1,
+                            marks | (is_last ? RT_SM90_SEGMENT_LAST : 0));
+            bring_segment(piece, rt_sm90_blocks(piece));
+            if (is_last)
+                return n + 1;
+            piece.key = piece.end;
+            slot++;
+            marks = 0;
         }
     }
 
@@ -361,8 +402,8 @@ template <class SHAPE> struct rt_sm90_loader {
         for (uint32_t n = 0;; n++) {
             struct rt_sm90_rows row = few;
             row.look(at.row == RT_ATTEND_NONE ? 0 : at.row);
-            if (SHAPE::FOLDS && at.row != RT_ATTEND_NONE) {
-                n = bring_leaves(n, at, row) - 1;
+            if (SHAPE::OWN && at.row != RT_ATTEND_NONE) {
+                n = (SHAPE::FOLDS ? bring_leaves(n, at, row) : bring_own(n, at, row)) - 1;
                 at = few.find(part, at.row + 1);
                 continue;
             }

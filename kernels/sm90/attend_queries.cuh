@@ -102,7 +102,7 @@ template <class SHAPE> struct rt_sm90_queries {
         for (uint32_t n = 0;; n++) {
             const struct rt_sm90_segment segment = rt_sm90_take_segment(room.desk, n);
             const bool more = segment.row != RT_ATTEND_NONE;
-            const bool wanted = more && (!SHAPE::FOLDS || (segment.marks & RT_SM90_SEGMENT_Q) != 0);
+            const bool wanted = more && (!SHAPE::OWN || (segment.marks & RT_SM90_SEGMENT_Q) != 0);
             const int in_map = wanted ? prepare(rows, segment.row) : 0;
             if (n == 0) {
                 rt_settle((uint32_t)in_map | 1u);

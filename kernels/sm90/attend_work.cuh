@@ -517,7 +517,7 @@ template <class MATH> struct rt_sm90_worker : MATH {
     static __device__ __forceinline__ bool is_marked(const struct rt_sm90_segment &segment,
                                                      int mark)
     {
-        return !shape::FOLDS || (segment.marks & mark) != 0;
+        return !shape::OWN || (segment.marks & mark) != 0;
     }
 
     /* rows: whose q has come before. */

@@ -510,10 +510,10 @@ void ck_attend_launches(struct ck *ck, const struct ck_attend_rig *rig, struct r
     const bool quantised = rig->choice.op == RT_OP_ATTEND_QUANT;
     const size_t bytes = quantised ? sizeof(quant) : sizeof(quant.attend);
     ck_must(ck, ck_build_variant(ck, &rig->choice, &quant, bytes, attend, &err), &err);
-    const struct rt_op_request request = {.caps = &ck->driver.caps,
-                                          .invariant = rig->choice.invariant};
+    const struct rt_op_request request = {.caps = &ck->driver.caps};
     struct rt_variant variant;
     ck_must(ck, rt_op_resolve(RT_OP_REDUCE, &request, &variant, &err), &err);
+    variant.invariant = rig->choice.invariant; /* what the case's attention leaves */
     ck_must(ck, ck_build_variant(ck, &variant, &rig->reduce, sizeof(rig->reduce), reduce, &err),
             &err);
 }

@@ -9,7 +9,7 @@
 
 struct schedule_case {
     uint32_t rows, parts, overhead, min;
-    uint32_t invariant; /* 1: then overhead is 0, min 1 */
+    uint32_t invariant; /* as the schedule's; then overhead is 0, min 1 */
 };
 
 struct schedule_buffers {
@@ -94,8 +94,11 @@ static void check_known(struct ck *ck)
                                       .overhead = 5 * (min - 1) / 2,
                                       .min = min};
             check(ck, &c, known[i].lengths, "known");
-            c = (struct schedule_case){
-                .rows = c.rows, .parts = c.parts + min - 1, .min = 1, .invariant = 1};
+            c = (struct schedule_case){.rows = c.rows,
+                                       .parts = c.parts + min - 1,
+                                       .min = 1,
+                                       .invariant = min % 2 ? RT_INVARIANT_PIECES(min % 5)
+                                                            : RT_INVARIANT_FOLDED(min % 5)};
             check(ck, &c, known[i].lengths, "known");
         }
 }
@@ -142,7 +145,11 @@ void ck_schedule_run(struct ck *ck)
             c.rows = RT_MAX_BATCH;
         const char *kind = fill_lengths(&random, lengths, c.rows);
         check(ck, &c, lengths, kind);
-        c = (struct schedule_case){.rows = c.rows, .parts = c.parts, .min = 1, .invariant = 1};
+        c = (struct schedule_case){.rows = c.rows,
+                                   .parts = c.parts,
+                                   .min = 1,
+                                   .invariant = i % 2 ? RT_INVARIANT_PIECES(i % 5)
+                                                      : RT_INVARIANT_FOLDED(i % 5)};
         check(ck, &c, lengths, kind);
     }
     free(lengths);

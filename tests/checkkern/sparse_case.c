@@ -364,7 +364,7 @@ static void plan(struct ck *ck, const struct ck_sparse *c, struct ck_sparse_rig 
     const int32_t *splits = ck_at(&rig->num_splits, CK_REF);
     const uint32_t planned = rt_max_u32((uint32_t)splits[c->rows * c->q_len], 1);
     const uint64_t slots =
-        c->blank ? rt_max_split_slots(&rig->choice, c->rows * c->q_len) : planned;
+        c->blank ? rt_max_split_slots(&rig->choice, c->rows * c->q_len, UINT32_MAX) : planned;
     const uint64_t rows = slots * c->heads;
     rig->partial_out = ck_alloc(ck, "partial_out", rows * c->d_v * 4, POISON);
     rig->partial_lse = ck_alloc(ck, "partial_lse", rows * 4, POISON);

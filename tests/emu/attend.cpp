@@ -10,6 +10,7 @@
 #include "kernels/abi/reduce.h"
 #include "kernels/abi/schedule.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -72,10 +73,7 @@ static void schedule(struct problem *p, unsigned parts)
         cuts.push_back({row, block});
     }
     cuts.push_back({rows, 0});
-    for (size_t i = 0; i < cuts.size(); i++)
-        for (size_t j = i + 1; j < cuts.size(); j++)
-            if (cuts[j] < cuts[i])
-                std::swap(cuts[i], cuts[j]);
+    std::sort(cuts.begin(), cuts.end());
     std::vector<int> pieces(rows, 1);
     std::pair<int, int> from = {0, 0};
     while (from.first < rows && p->length[from.first] <= 0)
@@ -103,15 +101,16 @@ static void schedule(struct problem *p, unsigned parts)
         p->splits.push_back(p->splits.back() + (pieces[r] > 1 ? pieces[r] : 0));
 }
 
-/* Of kernels that fold leaves: the rule's own, of which only the number of parts is random. */
+/* Of batch-invariant kernels: the rule's own, for random parts and leaves of random length. */
 static void own_schedule(struct problem *p, unsigned parts)
 {
+    const unsigned way = emu_attend_way(p->kernel, below(6));
     struct rt_schedule_params s = {};
     p->tiles.resize(parts), p->splits.resize(p->a.rows.count + 1);
-    s.schedule = {p->tiles.data(), p->splits.data(), parts, 1};
+    s.schedule = {p->tiles.data(), p->splits.data(), parts, way};
     s.rows.length = p->length.data(), s.rows.count = p->a.rows.count, s.min_blocks = 1;
     rt_ref_schedule(&s);
-    p->a.schedule.invariant = 1;
+    p->a.schedule.invariant = way;
 }
 
 /* Element of the pool where key `k` of a row begins, which lies in page `page`. */
@@ -428,7 +427,10 @@ static void run_reduce(const void *params)
 {
     const struct rt_reduce_params &p = *(const struct rt_reduce_params *)params;
     const bool few = p.heads * p.rows.q_len <= RT_REDUCE_BESIDE_ROWS;
-    p.schedule.invariant ? rt_reduce_fold(p) : few ? rt_reduce_beside(p) : rt_reduce(p);
+    if (p.schedule.invariant)
+        RT_INVARIANT_FOLDS(p.schedule.invariant) ? rt_reduce_fold(p) : rt_reduce_own(p);
+    else
+        few ? rt_reduce_beside(p) : rt_reduce(p);
 }
 
 static void run(struct problem *p, uint64_t seed)

@@ -181,7 +181,10 @@ void emu_attend(const struct emu_attend_kernel *kernel, const struct rt_attend_p
         .m_tiles = (hq + kernel->tile_rows - 1) / kernel->tile_rows,
         .parts = p->schedule.part_count,
         .threads = kernel->sm90 ? RT_ATTEND_SM90_THREADS : RT_ATTEND_GENERIC_THREADS,
-        .invariant = kernel->folds,
+        .many_entry = kernel->sharers > 1 ? kernel->entry : NULL,
+        .many_threads = RT_ATTEND_SM90_THREADS,
+        .many_cluster = kernel->sharers,
+        .invariant = p->schedule.invariant,
     };
     struct rt_kernels *k = kernels_of_device();
     struct rt_work work;

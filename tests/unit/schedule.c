@@ -284,9 +284,9 @@ static void test_whole_rows(void **state)
 
 /* Of a schedule whose rows are cut by their own length: all of walk's properties, and every piece
  * is a leaf or a group, of a row one or the other. */
-static void check_invariant(struct plan *plan, uint32_t rows, uint32_t parts)
+static void check_invariant(struct plan *plan, uint32_t way, uint32_t rows, uint32_t parts)
 {
-    run_rule(plan, rows, parts, 0, 1, 1);
+    run_rule(plan, rows, parts, 0, 1, way);
     memset(plan->pieces, 0, sizeof(plan->pieces));
     struct place at = skip_empty(plan, 0);
     for (uint32_t part = 0; part < parts; part++) {
@@ -301,8 +301,9 @@ static void check_invariant(struct plan *plan, uint32_t rows, uint32_t parts)
             const int32_t row = ends[i][0], block = ends[i][1];
             if (block == 0)
                 continue;
-            const uint32_t unit = rt_invariant_unit_of(
-                (uint32_t)blocks(plan, row), plan->num_splits[row + 1] - plan->num_splits[row]);
+            const uint32_t unit =
+                rt_invariant_unit_of(way, (uint32_t)blocks(plan, row),
+                                     plan->num_splits[row + 1] - plan->num_splits[row]);
             require(plan, block % (int32_t)unit == 0 && block < blocks(plan, row),
                     "a cut that is none of the row's own", row);
             require(plan, i == 1 || tile->begin_split == block / (int32_t)unit,
@@ -317,22 +318,41 @@ static void check_invariant(struct plan *plan, uint32_t rows, uint32_t parts)
     }
     require(plan, at.row == (int32_t)rows && at.block == 0, "the plan ends before the work does",
             at.row);
+    uint32_t longest = 0;
     for (uint32_t r = 0; r < rows; r++) {
-        const uint32_t n = (uint32_t)blocks(plan, (int32_t)r), leaf = rt_invariant_leaf(n);
+        const uint32_t n = (uint32_t)blocks(plan, (int32_t)r), leaf = rt_invariant_leaf(way, n);
         const int32_t pieces = plan->num_splits[r + 1] - plan->num_splits[r];
-        const uint32_t leaves = (n + leaf - 1) / leaf, groups = (leaves + 7) / 8;
+        const uint32_t leaves = n ? (n + leaf - 1) / leaf : 0, groups = (leaves + 7) / 8;
+        const uint32_t most = RT_INVARIANT_FOLDS(way) ? groups : leaves;
+        longest = n > longest ? n : longest;
         require(plan,
-                n == 0 || pieces == (int32_t)leaves || pieces == (groups > 1 ? (int32_t)groups : 0),
+                n == 0 || (pieces == (int32_t)leaves && (pieces > 1 || most < leaves)) ||
+                    pieces == (most > 1 ? (int32_t)most : 0),
                 "pieces that are neither leaves nor groups", (int32_t)r);
         require(plan, groups <= RT_INVARIANT_GROUPS, "too many groups", (int32_t)r);
     }
-    require(plan, (uint64_t)plan->num_splits[rows] <= rt_invariant_slots(parts, rows),
+    require(plan, (uint64_t)plan->num_splits[rows] <= rt_invariant_slots(way, parts, rows, longest),
             "too many partial slots", -1);
+}
+
+static void test_invariant_leaf(void **state)
+{
+    (void)state;
+    for (uint32_t share = 0; share < 7; share++)
+        for (uint32_t n = 1; n < 9000; n++) {
+            const uint32_t leaf = rt_invariant_leaf(RT_INVARIANT_PIECES(share), n), half = leaf / 2;
+            assert_int_equal(leaf & (leaf - 1), 0);
+            assert_true(leaf * leaf << share >= n && leaf * RT_INVARIANT_LEAVES >= n);
+            assert_true(half * half << share < n || half * RT_INVARIANT_LEAVES < n);
+            assert_int_equal(rt_invariant_leaf(RT_INVARIANT_FOLDED(share), n), leaf);
+        }
 }
 
 static void test_invariant(void **state)
 {
     struct plan *plan = *state;
+    static const uint32_t ways[] = {RT_INVARIANT_FOLDED(3), RT_INVARIANT_PIECES(1),
+                                    RT_INVARIANT_FOLDED(5), RT_INVARIANT_PIECES(4)};
     struct ck_random random = {.state = 77};
     for (uint32_t i = 0; i < 3000; i++) {
         const uint32_t rows = 1 + ck_random_below(&random, i % 50 ? 40 : 600);
@@ -344,11 +364,13 @@ static void test_invariant(void **state)
         for (uint32_t r = 0; r < rows; r++)
             plan->lengths[r] = (int32_t)ck_random_below(&random, longest) -
                                (ck_random_below(&random, 9) == 0 ? 500 : 0);
-        check_invariant(plan, rows, parts);
+        check_invariant(plan, ways[i / 4 % 4], rows, parts);
     }
     plan->lengths[0] = INT32_MAX;
-    check_invariant(plan, 1, 1);
-    check_invariant(plan, 1, MAX_PARTS);
+    for (uint32_t i = 0; i < 2; i++) {
+        check_invariant(plan, ways[i], 1, 1);
+        check_invariant(plan, ways[i], 1, MAX_PARTS);
+    }
 }
 
 /* A batch alike in length, as large as shows what is said of balance: no part has more than a unit
@@ -359,9 +381,10 @@ static void test_invariant_share(void **state)
     for (uint32_t rows = 1; rows <= 256; rows++) {
         for (uint32_t r = 0; r < rows; r++)
             plan->lengths[r] = 8192;
-        check_invariant(plan, rows, 132);
+        const uint32_t way = rows % 2 ? RT_INVARIANT_FOLDED(3) : RT_INVARIANT_PIECES(1);
+        check_invariant(plan, way, rows, 132);
         const int64_t share = (int64_t)(rows * 128 + 131) / 132;
-        const int64_t unit = rt_invariant_unit(128, (uint64_t)share);
+        const int64_t unit = rt_invariant_unit(way, 128, (uint64_t)share);
         for (uint32_t part = 0; part < 132; part++) {
             const struct rt_part *t = &plan->tiles[part];
             const int64_t work = is_idle(plan, t) ? 0
@@ -478,9 +501,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_by_hand),         cmocka_unit_test(test_extremes),
         cmocka_unit_test(test_padding_is_free), cmocka_unit_test(test_small_rows),
-        cmocka_unit_test(test_random),          cmocka_unit_test(test_invariant),
-        cmocka_unit_test(test_invariant_share), cmocka_unit_test(test_alike),
-        cmocka_unit_test(test_whole_rows),
+        cmocka_unit_test(test_random),          cmocka_unit_test(test_invariant_leaf),
+        cmocka_unit_test(test_invariant),       cmocka_unit_test(test_invariant_share),
+        cmocka_unit_test(test_alike),           cmocka_unit_test(test_whole_rows),
     };
     return cmocka_run_group_tests_name("schedule", tests, make_plan, free_plan);
 }

@@ -146,7 +146,7 @@ static void test_operators(void **state)
         assert_int_equal(
             rt_ops_choose_for_blocks("bench", &h200, &shape, 1, cases[i].blocks, &choice, NULL),
             RT_OK);
-        assert_int_equal(choice.attend.tile_rows, 32); /* batch-invariant: always */
+        assert_int_equal(choice.attend.tile_rows, 64); /* batch-invariant: always */
         assert_int_equal(rt_ops_choose("bench", &h200, &shape, 0, &choice, NULL), RT_OK);
         assert_int_equal(choice.attend.tile_rows, 64);
     }
