@@ -460,10 +460,10 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
     {
         const uint32_t of_tile = (uint32_t)lane % 8;
         const bool rest_is_f16 = !this->rest_is_bf16();
-        uint32_t most = rest_is_f16 ? base::most_of(x[OF_LANE - 1]) : 0;
+        uint32_t most = rest_is_f16 ? rt_sm90_most_bf16(x[OF_LANE - 1]) : 0;
 #pragma unroll
         for (int i = 0; i < OF_LANE - 1; i++)
-            most = max(most, base::most_of(x[i]));
+            most = max(most, rt_sm90_most_bf16(x[i]));
         const int log2 = rt_sm90_query_log2(__reduce_max_sync(RT_ATTEND_FULL_WARP, most));
         const float by = rt_sm90_power_of_2(-log2);
 #pragma unroll

@@ -79,4 +79,10 @@ static __device__ __forceinline__ uint32_t rt_sm90_most_bf16(uint32_t pair)
     return max(pair << 16 & 0x7fff0000u, pair & 0x7fff0000u);
 }
 
+static __device__ __forceinline__ uint32_t rt_sm90_most_bf16(const uint4 &x)
+{
+    return max(max(rt_sm90_most_bf16(x.x), rt_sm90_most_bf16(x.y)),
+               max(rt_sm90_most_bf16(x.z), rt_sm90_most_bf16(x.w)));
+}
+
 #endif

@@ -18,6 +18,7 @@
 #include "kernels/device/ptx/f16x2.cuh"
 #include "kernels/device/ptx/wgmma.cuh"
 #include "kernels/sm90/attend_desk.cuh"
+#include "kernels/sm90/attend_query_units.cuh"
 
 /* Where a query row of the tile is in the partials. */
 template <class SHAPE>
@@ -308,49 +309,13 @@ template <class SHAPE> struct rt_sm90_worker_base {
             score[i] = __fmul_rn(score[i], scale) + lift[WIDE ? i / 4 * 8 + i % 2 : i / 2 % 2 * 8];
     }
 
-    /* Of q what is multiplied in f16 becomes that, in place and in units of its query row: a warp
-     * of either worker takes a query row at a time. */
+    /* Of q what is multiplied in f16 becomes that, in place and in units of its query row. */
     __device__ __forceinline__ void convert_queries(void) const
     {
-        const int vectors = (rest_is_bf16() ? SHAPE::D_V : SHAPE::D_QK) / 8;
-#pragma unroll 1
-        for (int row = worker * RT_SM90_WORKER_WARPS + warp; row < SHAPE::TILE_ROWS;
-             row += RT_SM90_WORKERS * RT_SM90_WORKER_WARPS) {
-            const int log2 = rt_sm90_query_log2(most_of_query(row, vectors));
-            const float by = rt_sm90_power_of_2(-log2);
-#pragma unroll 1
-            for (int vector = lane; vector < vectors; vector += 32) {
-                uint4 *at = query_vector(row, vector);
-                *at = rt_sm90_bf16_f16(*at, by);
-            }
-            if (lane == 0)
-                room.desk.query_unit[row] = rt_sm90_power_of_2(log2);
-        }
+        rt_sm90_convert_queries<SHAPE>(room, worker * RT_SM90_WORKER_WARPS + warp,
+                                       rest_is_bf16() ? SHAPE::D_V : SHAPE::D_QK);
         rt_fence_async();
         sync_both();
-    }
-
-    __device__ __forceinline__ uint4 *query_vector(int row, int vector) const
-    {
-        return (uint4 *)(room.q + vector / 8 * SHAPE::Q_TILE_BYTES + row * 128 +
-                         (vector ^ row) % 8 * 16);
-    }
-
-    static __device__ __forceinline__ uint32_t most_of(const uint4 &x)
-    {
-        return max(max(rt_sm90_most_bf16(x.x), rt_sm90_most_bf16(x.y)),
-                   max(rt_sm90_most_bf16(x.z), rt_sm90_most_bf16(x.w)));
-    }
-
-    /* The largest magnitude, as a float's bits. By a whole warp. */
-    __device__ __forceinline__ uint32_t most_of_query(int row, int vectors) const
-    {
-        uint32_t most = 0;
-#pragma unroll 1
-        for (int vector = lane; vector < vectors; vector += 32) {
-            most = max(most, most_of(*query_vector(row, vector)));
-        }
-        return __reduce_max_sync(RT_ATTEND_FULL_WARP, most);
     }
 
     __device__ __forceinline__ void sync_worker(void) const
@@ -528,7 +493,9 @@ template <class MATH> struct rt_sm90_worker : MATH {
         struct rt_sm90_pair pair = {segment, begin, segment.key, true, true, false, false};
         this->length = segment.length;
         this->spoilt = false;
-        this->begin_segment();
+        constexpr bool CONVERTS_Q = shape::F16 && !shape::BYTES;
+        if (!CONVERTS_Q)
+            this->begin_segment();
         if constexpr (shape::BYTES) {
             this->bring_queries(segment.row);
         } else {
@@ -537,6 +504,8 @@ template <class MATH> struct rt_sm90_worker : MATH {
             if constexpr (shape::F16)
                 if (segment.blocks > 0)
                     this->convert_queries();
+            if (CONVERTS_Q)
+                this->begin_segment(); /* sums have registers that q wants first */
             if (segment.blocks == 0 && is_last)
                 this->release_q();
         }
