@@ -146,8 +146,7 @@ static __device__ __forceinline__ void rt_sm90_attend(const typename SHAPE::para
 {
     extern __shared__ __align__(1024) unsigned char rt_sm90_shared[];
     const struct rt_attend_params &p = SHAPE::keys::attend(all);
-    if (rt_sm90_leaves(p))
-        return;
+    const bool leaves = rt_sm90_leaves(p); /* a trip to memory, beside what needs none */
     constexpr bool ASKS = (SHAPE::BYTES || SHAPE::LISTED) && SHAPE::TILE_ROWS < 64;
     const uint32_t line = ASKS ? rt_ask_for_params_line(all) : 0;
     const rt_sm90_room<SHAPE> room(rt_sm90_shared);
@@ -157,6 +156,8 @@ static __device__ __forceinline__ void rt_sm90_attend(const typename SHAPE::para
     rt_sm90_fill_desk<SHAPE>(p, room.desk);
     if (ASKS)
         rt_settle_any(line);
+    if (leaves)
+        return;
     __syncthreads();
     if (SHAPE::SHARED)
         rt_cluster_meet(); /* nobody copies to a block, or arrives there, whose barriers are none */

@@ -287,8 +287,6 @@ template <class SHAPE> struct rt_sm90_loader {
     __device__ __forceinline__ void bring_segment(const struct rt_attend_step &at, int blocks)
     {
         const int settled = at.length - (int)p.attend.rows.q_len; /* keys older than the step */
-        if (!SHAPE::OWN)
-            pages.begin(at);
         for (int key = at.key; blocks > 0; blocks -= 2, key += 128) {
             if (!SHAPE::OWN)
                 pages.advance((uint32_t)key);
@@ -407,6 +405,8 @@ template <class SHAPE> struct rt_sm90_loader {
                 at = few.find(part, at.row + 1);
                 continue;
             }
+            if (at.row != RT_ATTEND_NONE)
+                pages.begin(at); /* on its way while what others want of the row is */
             if (brings & RT_SM90_BRINGS_HALF_0)
                 rt_sm90_publish(room.desk, n, part, at, row);
             if (at.row == RT_ATTEND_NONE)

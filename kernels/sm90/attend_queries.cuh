@@ -12,6 +12,10 @@
 
 template <class SHAPE> struct rt_sm90_queries {
     typedef typename SHAPE::keys KEYS;
+    /* Query rows of all batch rows, 14 MB of 576 elements, that stay in L2 while keys go through
+     * it: the next layer's q is written where this one's was. Of more nothing is won, and they take
+     * what keys of another tile are read from. */
+    static constexpr uint32_t STAY = 12288;
 
     const typename SHAPE::params &all;
     const struct rt_attend_params &p;
@@ -72,7 +76,8 @@ template <class SHAPE> struct rt_sm90_queries {
             if (rt_elected())
                 rt_mbarrier_arrive(full);
         } else if (rt_elect_one()) {
-            const uint64_t policy = rt_tma_evict_first();
+            const bool stays = p.rows.count * p.rows.q_len * p.heads <= STAY;
+            const uint64_t policy = stays ? rt_tma_evict_last() : rt_tma_evict_first();
             const int query = rt_sm90_first_query<SHAPE>();
             rt_tma_load_4(room.q, &all.q_map, full, 0, query, 0, in_map, policy);
             if (SHAPE::TILES > SHAPE::V_TILES)

@@ -25,6 +25,14 @@ static __device__ __forceinline__ uint64_t rt_tma_evict_first(void)
     return policy;
 }
 
+/* What is there again before long leaves L2 last: PTX ISA, "createpolicy". */
+static __device__ __forceinline__ uint64_t rt_tma_evict_last(void)
+{
+    uint64_t policy;
+    asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+
 /* What others read again stays in L2 as it would without being asked: PTX ISA, "createpolicy". */
 static __device__ __forceinline__ uint64_t rt_tma_evict_normal(void)
 {

@@ -15,6 +15,11 @@ static inline uint64_t rt_tma_evict_first(void)
     return 0;
 }
 
+static inline uint64_t rt_tma_evict_last(void)
+{
+    return 0;
+}
+
 static inline uint64_t rt_tma_evict_normal(void)
 {
     return 0;
