@@ -8,7 +8,6 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 
 static const char op[] = "rt_product_create";
 
@@ -162,11 +161,31 @@ enum rt_status rt_product_take_shape(const struct rt_product_shape *s, struct rt
     return take_norm(s, &p->norm, err);
 }
 
-/* Of it no word is padding, and none an address. */
-RT_STATIC_ASSERT(sizeof(struct rt_project_params) ==
-                     2 * sizeof(struct rt_matrix_view) + 2 * sizeof(struct rt_weight_view) +
-                         sizeof(struct rt_norm_view) + 6 * sizeof(uint32_t),
-                 "shapes are compared byte by byte");
+static bool same_matrix(const struct rt_matrix_view *a, const struct rt_matrix_view *b)
+{
+    return a->batch_stride == b->batch_stride && a->row_stride == b->row_stride;
+}
+
+static bool same_weight(const struct rt_weight_view *a, const struct rt_weight_view *b)
+{
+    return a->rows == b->rows && a->batch_stride == b->batch_stride &&
+           a->row_stride == b->row_stride && a->column_stride == b->column_stride;
+}
+
+static bool same_norm(const struct rt_norm_view *a, const struct rt_norm_view *b)
+{
+    return a->width == b->width && a->eps == b->eps && a->offset == b->offset &&
+           a->scale == b->scale;
+}
+
+/* All but addresses, which a product gets when it runs. */
+static bool same_shape(const struct rt_project_params *a, const struct rt_project_params *b)
+{
+    return a->batch == b->batch && a->m == b->m && a->k == b->k && a->is_f32 == b->is_f32 &&
+           a->y_f32 == b->y_f32 && same_matrix(&a->x, &b->x) && same_matrix(&a->y, &b->y) &&
+           same_weight(&a->w[0], &b->w[0]) && same_weight(&a->w[1], &b->w[1]) &&
+           same_norm(&a->norm, &b->norm);
+}
 
 enum rt_status rt_product_check_like(const struct rt_product *p, const struct rt_product *like,
                                      struct rt_error *err)
@@ -182,7 +201,7 @@ enum rt_status rt_product_check_like(const struct rt_product *p, const struct rt
         "%s: like has projections %d and backend %d, this product %d and %d: must be the "
         "same",
         op, (int)like->projections, (int)like->backend, (int)p->projections, (int)p->backend);
-    RT_REQUIRE(memcmp(m, l, sizeof(*m)) == 0 && p->biased[0] == like->biased[0] &&
+    RT_REQUIRE(same_shape(m, l) && p->biased[0] == like->biased[0] &&
                    p->biased[1] == like->biased[1],
                err, RT_ERR_INVALID,
                "%s: like is of %u times %u vectors of %u by %u and %u rows, this product of %u "

@@ -266,6 +266,7 @@ static void multiply(rt_product *p, uint16_t *y)
     static _Alignas(256) uint16_t x[M * K], w[N * K], out[M * N];
     static _Alignas(256) unsigned char workspace[1 << 12];
     struct rt_product_info info = {.struct_size = sizeof(info)};
+    memset(out, 0x7f, sizeof(out));
     for (uint32_t i = 0; i < M * K; i++)
         x[i] = (uint16_t)(0x3f00 + i);
     for (uint32_t i = 0; i < N * K; i++)
