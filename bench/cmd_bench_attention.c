@@ -141,7 +141,7 @@ static bool read_backend(struct choice *c)
     return false;
 }
 
-/* Static is no word here: a layer has no second graph, a whole step no longer sequences. */
+/* Static is no word here: a layer has no further graph, a whole step no longer sequences. */
 static bool read_small_tiles(struct choice *c)
 {
     const bool off = !strcmp(c->tiles_name, "off");

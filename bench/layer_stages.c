@@ -19,8 +19,12 @@ uint32_t layer_graph_of_step(rt_runtime *rt, uint32_t batch, uint32_t query_len,
         if (rt_spec_is_chunk(&specs[i]) || specs[i].rows != batch ||
             rt_spec_query_len(&specs[i]) != query_len)
             continue;
-        const uint32_t small = rt_spec_find_small(specs, count, i);
-        return small < count && blocks <= specs[small].most_blocks ? small : i;
+        uint32_t best = i, small = rt_spec_find_small(specs, count, i);
+        while (small < count && blocks <= specs[small].most_blocks) {
+            best = small;
+            small = rt_spec_find_small(specs, count, best);
+        }
+        return best;
     }
     return UINT32_MAX;
 }

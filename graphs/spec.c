@@ -111,11 +111,15 @@ static bool has_size(const struct rt_graph_spec *spec, const struct rt_graph_spe
 
 uint32_t rt_spec_find_small(const struct rt_graph_spec *specs, uint32_t count, uint32_t spec)
 {
-    uint32_t i = 0;
-    while (i < count && (specs[spec].phase != RT_PHASE_DECODE || !specs[i].most_blocks ||
-                         !has_size(&specs[i], &specs[spec])))
-        i++;
-    return i;
+    const struct rt_graph_spec *const s = &specs[spec];
+    uint32_t best = count;
+    for (uint32_t i = 0; i < count && s->phase == RT_PHASE_DECODE; i++) {
+        const uint32_t most = specs[i].most_blocks;
+        if (most && has_size(&specs[i], s) && (!s->most_blocks || most < s->most_blocks) &&
+            (best == count || most > specs[best].most_blocks))
+            best = i;
+    }
+    return best;
 }
 
 /* The graph of that query length with the fewest rows that hold so many; `count`: none. */
@@ -176,7 +180,7 @@ uint64_t rt_specs_capacity_behind(const struct rt_graph_spec *specs, uint32_t co
     return (uint64_t)max_rows + padding;
 }
 
-/* One graph of a size, or two: one of them for few blocks. */
+/* One graph of a size for any number of blocks, and for each limit of few one at most. */
 static enum rt_status check_size(const struct rt_graph_spec *specs, uint32_t count, uint32_t at,
                                  struct rt_error *err)
 {
@@ -185,10 +189,10 @@ static enum rt_status check_size(const struct rt_graph_spec *specs, uint32_t cou
     for (uint32_t i = 0; i < count; i++) {
         if (i == at || !has_size(&specs[i], s))
             continue;
-        RT_REQUIRE(!specs[i].most_blocks != !s->most_blocks, err, RT_ERR_INVALID,
+        RT_REQUIRE(specs[i].most_blocks != s->most_blocks, err, RT_ERR_INVALID,
                    "graphs %u and %u both have %u rows and %u tokens", rt_min_u32(i, at),
                    rt_max_u32(i, at), s->rows, s->tokens);
-        serves_any = true;
+        serves_any |= !specs[i].most_blocks;
     }
     RT_REQUIRE(serves_any, err, RT_ERR_INVALID,
                "graph %u: %u rows and %u tokens in at most %u blocks, and no graph for more", at,

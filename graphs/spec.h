@@ -27,7 +27,7 @@ struct rt_graph_spec {
     bool absorbed;
     uint32_t pieces;
     uint32_t decode_len; /* CHUNK: tokens of a row that decodes, at most; 0 means 1 */
-    /* DECODE: not 0: of two graphs of this size the one for rows that have so many blocks of keys
+    /* DECODE: not 0: of several graphs of this size one for rows that have so many blocks of keys
      * together at most, by small tiles of attention. */
     uint32_t most_blocks;
 };
@@ -69,7 +69,8 @@ struct rt_spec_name rt_spec_name(const struct rt_graph_spec *spec);
 /* Numbers of pieces that there are graphs for: 0, 1, 2, 4, … and the most. */
 #define RT_MAX_PIECE_COUNTS 18
 #define RT_MAX_BUCKET_SPECS (RT_MAX_BUCKETS * RT_MAX_QUERY_LENS)
-#define RT_MAX_DECODE_SPECS (2 * RT_MAX_BUCKET_SPECS)
+#define RT_MAX_SMALL_SPECS 2 /* of a size, for few blocks of keys */
+#define RT_MAX_DECODE_SPECS ((1 + RT_MAX_SMALL_SPECS) * RT_MAX_BUCKET_SPECS)
 #define RT_MAX_BESIDE_SPECS (RT_MAX_MIXES * RT_MAX_QUERY_LENS + 1)
 #define RT_MAX_CHUNK_SPECS (RT_MAX_CHUNKS * RT_MAX_BESIDE_SPECS * RT_MAX_PIECE_COUNTS)
 #define RT_MAX_SPECS (RT_MAX_DECODE_SPECS + RT_MAX_CHUNK_SPECS)
@@ -115,10 +116,10 @@ uint64_t rt_specs_capacity(const struct rt_graph_spec *specs, uint32_t count, ui
 uint64_t rt_specs_capacity_behind(const struct rt_graph_spec *specs, uint32_t count,
                                   uint32_t max_rows);
 
-/* The graph of specs[spec]'s size for few blocks of keys; `count`: there is none. */
+/* The graph of specs[spec]'s size for the next fewer blocks of keys; `count`: there is none. */
 uint32_t rt_spec_find_small(const struct rt_graph_spec *specs, uint32_t count, uint32_t spec);
 
-/* The list by what a step asks for: of two graphs of one size, that for any number of blocks. */
+/* The list by what a step asks for: of the graphs of one size, that for any number of blocks. */
 struct rt_spec_index {
     uint32_t largest[RT_MAX_QUERY_LEN + 1]; /* most rows of a graph of that query length; 0: none */
     uint16_t *by_rows[RT_MAX_QUERY_LEN + 1]; /* [largest + 1]: the spec with the fewest rows that
@@ -126,7 +127,8 @@ struct rt_spec_index {
 };
 
 /* Of DECODE; the others are passed over. RT_ERR_INVALID for a spec out of range, one that stands
- * twice, or one for few blocks without the other of its size; RT_ERR_NOMEM. Zeroed on failure. */
+ * twice, or one for few blocks without one of its size for any number; RT_ERR_NOMEM. Zeroed on
+ * failure. */
 enum rt_status rt_spec_index_init(struct rt_spec_index *index, const struct rt_graph_spec *specs,
                                   uint32_t count, struct rt_error *err);
 void rt_spec_index_free(struct rt_spec_index *index);

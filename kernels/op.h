@@ -47,23 +47,41 @@ struct rt_op_request {
     uint32_t nope_dim, rope_dim, v_dim;
     uint32_t invariant; /* 1: of attend, schedule and reduce, those that are batch-invariant */
     uint32_t topk;      /* of sparse attention alone: keys of a list; 0: nobody asks for it */
-    bool small_tiles;   /* of attend, and reduce behind it: the smaller tile, where
-                           rt_small_tiles_of says so */
+    uint32_t small_tile_rows; /* of attend, and reduce behind it: that smaller tile, where
+                                 rt_small_tiles_of has it; 0: none */
 };
 
 /* With so many rows at most, that have so many blocks of RT_BLOCK_TOKENS keys together at most, a
- * smaller tile of query rows is faster. Zeros: nowhere. */
+ * smaller tile of query rows is faster. */
 struct rt_small_tile_limit {
-    uint32_t rows, blocks;
+    uint32_t tile_rows, rows, blocks;
 };
 
-/* Pure: of attention `op`, whether or not request->small_tiles. */
-struct rt_small_tile_limit rt_small_tiles_of(enum rt_op_id op, const struct rt_op_request *request);
+/* By rising blocks: of several that serve, the first is the fastest. */
+#define RT_MOST_SMALL_TILES 2
+struct rt_small_tile_limits {
+    struct rt_small_tile_limit tiles[RT_MOST_SMALL_TILES];
+    uint32_t count; /* 0: nowhere */
+};
 
-static inline bool rt_small_tiles_serve(const struct rt_small_tile_limit *limit, uint32_t rows,
+/* Pure: of attention `op`, whatever request->small_tile_rows is. */
+struct rt_small_tile_limits rt_small_tiles_of(enum rt_op_id op,
+                                              const struct rt_op_request *request);
+
+static inline bool rt_small_tile_serves(const struct rt_small_tile_limit *limit, uint32_t rows,
                                         uint64_t blocks)
 {
     return rows <= limit->rows && blocks <= limit->blocks;
+}
+
+/* The index of the first that serves; small->count: none does. */
+static inline uint32_t rt_small_tiles_find(const struct rt_small_tile_limits *small, uint32_t rows,
+                                           uint64_t blocks)
+{
+    uint32_t i = 0;
+    while (i < small->count && !rt_small_tile_serves(&small->tiles[i], rows, blocks))
+        i++;
+    return i;
 }
 
 /* Tokens of a page that some kernel of attend serves. */

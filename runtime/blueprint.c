@@ -64,11 +64,13 @@ static enum rt_status choose_small_tiles(struct rt_blueprint *b, struct rt_op_re
     const struct rt_config *c = &b->config;
     if (c->small_tiles == RT_SMALL_TILES_OFF || c->context_parallel > 1)
         return RT_OK;
-    b->small_tiles[request.q_len] = rt_small_tiles_of(rt_attend_op(c), &request);
-    request.small_tiles = true;
-    return b->small_tiles[request.q_len].rows
-               ? resolve_all(c, &request, b->small_variants[request.q_len], err)
-               : RT_OK;
+    struct rt_small_tile_limits *const small = &b->small_tiles[request.q_len];
+    *small = rt_small_tiles_of(rt_attend_op(c), &request);
+    for (uint32_t i = 0; i < small->count; i++) {
+        request.small_tile_rows = small->tiles[i].tile_rows;
+        RT_TRY(resolve_all(c, &request, b->small_variants[request.q_len][i], err));
+    }
+    return RT_OK;
 }
 
 static enum rt_status choose_kernels(struct rt_blueprint *b, const struct rt_kv_format *kv,
@@ -151,31 +153,33 @@ static void fill_block_dims(const struct rt_blueprint *b, struct rt_dims *dims)
     dims->exchange_bytes = rt_exchanges_bytes(b);
 }
 
-/* Not where max_length alone lets small tiles serve all steps, nor where no step has so few blocks,
- * for every row has one; and of a graph whose blocks are one kernel each, nothing attends. */
-static bool needs_two_graphs(const struct rt_blueprint *b, uint32_t i)
+/* Those of one size beside its graph for any lengths: by tiles smaller than the one that max_length
+ * alone lets it have, but none where no step has so few blocks, for every row has one. Of a graph
+ * whose blocks are one kernel each, nothing attends. */
+static void add_small_specs_of(struct rt_blueprint *b, uint32_t i)
 {
     const uint32_t query_lens = b->config.query_len_count;
     const uint32_t least_rows = i < query_lens ? 1 : b->specs[i - query_lens].rows + 1;
-    const struct rt_graph_spec *spec = &b->specs[i];
-    const struct rt_small_tile_limit *limit = &b->small_tiles[rt_spec_query_len(spec)];
+    const struct rt_graph_spec *const spec = &b->specs[i];
+    const struct rt_small_tile_limits *const small = &b->small_tiles[rt_spec_query_len(spec)];
     struct rt_variant whole;
-    return rt_small_tiles_serve(limit, spec->rows, least_rows) &&
-           !rt_blueprint_has_small_tiles(b, spec) &&
-           (!b->config.layer || rt_whole_block_resolve(b, spec, &whole, NULL) != RT_OK);
+    if (b->config.layer && rt_whole_block_resolve(b, spec, &whole, NULL) == RT_OK)
+        return;
+    for (uint32_t tile = rt_blueprint_small_tile(b, spec); tile-- > 0;) {
+        if (!rt_small_tile_serves(&small->tiles[tile], spec->rows, least_rows))
+            continue;
+        struct rt_graph_spec *const added = &b->specs[b->spec_count++];
+        *added = *spec;
+        added->most_blocks = small->tiles[tile].blocks;
+    }
 }
 
 /* Behind the graphs for any number of blocks those for few. */
 static void add_small_specs(struct rt_blueprint *b)
 {
     const uint32_t count = b->spec_count;
-    for (uint32_t i = 0; b->config.small_tiles == RT_SMALL_TILES_AUTO && i < count; i++) {
-        if (!needs_two_graphs(b, i))
-            continue;
-        struct rt_graph_spec *small = &b->specs[b->spec_count++];
-        *small = b->specs[i];
-        small->most_blocks = b->small_tiles[rt_spec_query_len(small)].blocks;
-    }
+    for (uint32_t i = 0; b->config.small_tiles == RT_SMALL_TILES_AUTO && i < count; i++)
+        add_small_specs_of(b, i);
 }
 
 static void add_chunk_specs(struct rt_blueprint *b)

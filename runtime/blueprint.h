@@ -13,6 +13,8 @@
 #include "kernels/op.h"
 #include "replayrt/rt.h"
 
+_Static_assert(RT_MAX_SMALL_SPECS == RT_MOST_SMALL_TILES, "a graph for each small tile");
+
 struct rt_blueprint {
     struct rt_config config;
     struct rt_device_caps caps;
@@ -22,9 +24,9 @@ struct rt_blueprint {
     /* What serves the graphs of each captured query length; [0]: the control graph. */
     struct rt_variant variants[RT_MAX_QUERY_LEN + 1][RT_OP_COUNT];
     struct rt_variant chunk_variants[RT_OP_COUNT]; /* and the graphs of chunks */
-    /* By query length: where attention has small tiles, and what serves graphs there. */
-    struct rt_small_tile_limit small_tiles[RT_MAX_QUERY_LEN + 1];
-    struct rt_variant small_variants[RT_MAX_QUERY_LEN + 1][RT_OP_COUNT];
+    /* By query length: where attention has small tiles, and what serves graphs of each there. */
+    struct rt_small_tile_limits small_tiles[RT_MAX_QUERY_LEN + 1];
+    struct rt_variant small_variants[RT_MAX_QUERY_LEN + 1][RT_MOST_SMALL_TILES][RT_OP_COUNT];
     struct rt_chunk_form forms[RT_MAX_CHUNKS]; /* by chunk of the configuration */
     struct rt_placement placement;
     uint32_t
@@ -47,12 +49,14 @@ static inline uint64_t rt_blueprint_most_blocks(const struct rt_blueprint *b,
     return spec->most_blocks ? spec->most_blocks : (uint64_t)spec->rows * rt_blocks_of(longest);
 }
 
-static inline bool rt_blueprint_has_small_tiles(const struct rt_blueprint *b,
-                                                const struct rt_graph_spec *spec)
+/* Which of the small tiles of its query length serves the graph; the number of them: none. */
+static inline uint32_t rt_blueprint_small_tile(const struct rt_blueprint *b,
+                                               const struct rt_graph_spec *spec)
 {
-    return spec->phase == RT_PHASE_DECODE &&
-           rt_small_tiles_serve(&b->small_tiles[rt_spec_query_len(spec)], spec->rows,
-                                rt_blueprint_most_blocks(b, spec));
+    const struct rt_small_tile_limits *const small = &b->small_tiles[rt_spec_query_len(spec)];
+    return spec->phase == RT_PHASE_DECODE
+               ? rt_small_tiles_find(small, spec->rows, rt_blueprint_most_blocks(b, spec))
+               : small->count;
 }
 
 /* [RT_OP_COUNT]: what serves this graph. */
@@ -61,9 +65,10 @@ static inline const struct rt_variant *rt_blueprint_variants(const struct rt_blu
 {
     if (rt_spec_is_chunk(spec))
         return b->chunk_variants;
-    if (rt_blueprint_has_small_tiles(b, spec))
-        return b->small_variants[rt_spec_query_len(spec)];
-    return b->variants[spec->phase == RT_PHASE_CONTROL ? 0 : rt_spec_query_len(spec)];
+    const uint32_t query_len = rt_spec_query_len(spec), tile = rt_blueprint_small_tile(b, spec);
+    if (tile < b->small_tiles[query_len].count)
+        return b->small_variants[query_len][tile];
+    return b->variants[spec->phase == RT_PHASE_CONTROL ? 0 : query_len];
 }
 
 /* [RT_OP_COUNT]: what serves the attention of rows that decode beside a chunk's prompts. */

@@ -221,7 +221,7 @@ static enum rt_status capture_all(struct rt_runtime *rt, const struct rt_create_
         g->bindings = calloc(rt_recipe_binding_count(&source), sizeof(*g->bindings));
         RT_REQUIRE(g->bindings, err, RT_ERR_NOMEM, "out of host memory for stage bindings");
         const uint32_t small = rt_spec_find_small(rt->blueprint.specs, rt->blueprint.spec_count, i);
-        g->small = small < rt->captured_count && small != i ? &rt->captured[small] : NULL;
+        g->small = small < rt->captured_count ? &rt->captured[small] : NULL;
         RT_TRY(rt_products_make(&rt->products, &source, &rt->blueprint.specs[i], g->bindings,
                                 &rt->driver, rt->stream, &g->program, err));
         note_exchanges(rt, &rt->blueprint.specs[i], g);
@@ -279,8 +279,8 @@ static void say_choices(const struct rt_runtime *rt, const struct rt_create_para
     for (uint32_t i = 0; i < c->query_len_count; i++) {
         const uint32_t q = c->query_lens[i];
         say_attend(rt, p, q, rt->blueprint.variants[q]);
-        if (rt->blueprint.small_tiles[q].rows)
-            say_attend(rt, p, q, rt->blueprint.small_variants[q]);
+        for (uint32_t k = rt->blueprint.small_tiles[q].count; k-- > 0;)
+            say_attend(rt, p, q, rt->blueprint.small_variants[q][k]);
     }
     const struct rt_placement *l = &rt->blueprint.placement;
     say(p, RT_LOG_INFO,

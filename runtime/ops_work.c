@@ -60,8 +60,9 @@ static enum rt_status choose(const struct rt_device_caps *caps, const struct rt_
         .invariant = invariant,
     };
     const enum rt_op_id attend = rt_kv_is_quantised(&out->kv) ? RT_OP_ATTEND_QUANT : RT_OP_ATTEND;
-    const struct rt_small_tile_limit limit = rt_small_tiles_of(attend, &request);
-    request.small_tiles = blocks && rt_small_tiles_serve(&limit, s->batch, blocks);
+    const struct rt_small_tile_limits small = rt_small_tiles_of(attend, &request);
+    const uint32_t tile = rt_small_tiles_find(&small, s->batch, blocks);
+    request.small_tile_rows = blocks && tile < small.count ? small.tiles[tile].tile_rows : 0;
     RT_TRY(rt_op_resolve(attend, &request, &out->attend, err));
     RT_TRY(rt_op_resolve(RT_OP_SCHEDULE, &request, &out->schedule, err));
     RT_TRY(rt_op_resolve(RT_OP_APPEND, &request, &out->append, err));

@@ -48,7 +48,7 @@ struct rt_captured {
     struct rt_program program;
     struct rt_graph graph;
     struct rt_stage_binding *bindings;
-    struct rt_captured *small; /* of its size, for few blocks of keys; null: there is none */
+    struct rt_captured *small; /* of its size, for the next fewer blocks of keys; null: none */
     /* Words that blocks of one kernel hand each other: all 0xff between two steps. */
     rt_addr exchange;
     uint64_t exchange_bytes; /* 0: it has none */

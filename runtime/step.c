@@ -157,7 +157,7 @@ enum rt_status rt_step_check_room(struct rt_runtime *rt)
 /* What does not depend on the rows. */
 enum rt_status rt_step_check_flags(struct rt_runtime *rt, const char *function, uint32_t flags)
 {
-    const uint32_t known = RT_STEP_EAGER | RT_STEP_ANY_LENGTH;
+    const uint32_t known = RT_STEP_EAGER | RT_STEP_ANY_LENGTH | RT_STEP_MOST_BLOCKS;
     RT_REQUIRE(!(flags & ~known), &rt->error, RT_ERR_INVALID, "%s: unknown flags 0x%x", function,
                flags & ~known);
     RT_REQUIRE(!rt->held || !(flags & RT_STEP_EAGER), &rt->error, RT_ERR_UNSUPPORTED,
@@ -366,20 +366,37 @@ enum rt_status rt_step_launch(struct rt_runtime *rt, struct rt_captured *g, bool
 }
 
 /*
- * Whether the rows have so many blocks of keys at most; looks at no more of them than that. Lengths
+ * Blocks of keys that the rows have; looks at no more rows once they are more than so many. Lengths
  * are those of a run in which the device takes no token back: when the host learns of one is a
  * matter of time, and the choice, with the last bits of what attention gives, is to be the same in
  * every run.
  */
-static bool have_few_blocks(const struct rt_runtime *rt, const struct rt_step_rows *r,
-                            uint32_t most)
+static uint32_t blocks_up_to(const struct rt_runtime *rt, const struct rt_step_rows *r,
+                             uint32_t most)
 {
     uint32_t blocks = 0;
     for (uint32_t i = 0; i < r->count && blocks <= most; i++) {
         const uint32_t at = (uint32_t)r->seqs[i];
         blocks += rt_blocks_of(rt->slots[at].length + rt->slot_rests[at].taken_back + r->query_len);
     }
-    return blocks <= most;
+    return blocks;
+}
+
+/* Of the graphs of a size, which this is the one for any lengths of, that with the least bound that
+ * the rows are within. */
+static struct rt_captured *choose_by_blocks(const struct rt_runtime *rt,
+                                            const struct rt_step_rows *r, uint32_t flags,
+                                            struct rt_captured *g)
+{
+    if (!g->small || flags & RT_STEP_ANY_LENGTH)
+        return g;
+    const uint32_t blocks = blocks_up_to(rt, r, g->small->program.spec.most_blocks);
+    while (g->small && blocks <= g->small->program.spec.most_blocks) {
+        g = g->small;
+        if (flags & RT_STEP_MOST_BLOCKS)
+            break;
+    }
+    return g;
 }
 
 /* Rows [first, first + live) in one record and one launch; `before` rows of prompts are in front of
@@ -391,9 +408,7 @@ static enum rt_status replay(struct rt_runtime *rt, const struct rt_step_params 
     struct rt_record *record = rt_ring_record(&rt->ring);
     struct rt_record_row *rows = rt_ring_rows(&rt->ring, record);
     const struct rt_step_rows of = rt_step_rows_of(p, first, live, query_len);
-    if (g->small && !(p->flags & RT_STEP_ANY_LENGTH) &&
-        have_few_blocks(rt, &of, g->small->program.spec.most_blocks))
-        g = g->small;
+    g = choose_by_blocks(rt, &of, p->flags, g);
     *record = (struct rt_record){
         .step = rt->ring.next_step,
         .live_rows = live,

@@ -158,10 +158,9 @@ static void print_graph(const struct rt_plan_graph *g)
     if (!g->chunk && g->form[0])
         printf("       %s\n", g->form);
     if (g->most_blocks)
-        printf(
-            "       beside the other of its size, for steps whose rows have at most %u blocks of "
-            "64 keys\n",
-            g->most_blocks);
+        printf("       beside another of its size, for steps whose rows have at most %u blocks of "
+               "64 keys\n",
+               g->most_blocks);
 }
 
 static void print_exchanges(const rt_plan *plan, uint32_t graph, uint32_t stages,

@@ -145,9 +145,13 @@ static enum rt_status one_share(struct run *run, const struct share *share, FILE
         const struct shape s = shape_of(run, share->batch, share->q, 0);
         status = verify_compare_state(run, &s);
     }
+    char tiles[64] = "";
+    if (share->most_blocks)
+        (void)snprintf(tiles, sizeof(tiles), " by small tiles, at most %u blocks",
+                       share->most_blocks);
     if (status == RT_OK && progress && share->batch)
         fprintf(progress, "batch %4u  query length %u  %u steps%s  bitwise equal\n", share->batch,
-                share->q, share->steps, share->most_blocks ? " by small tiles" : "");
+                share->q, share->steps, tiles);
     if (status == RT_OK && progress && !share->batch)
         fprintf(progress, "several replays, query length %u  %u steps  bitwise equal\n", share->q,
                 share->steps);
@@ -159,15 +163,28 @@ static enum rt_status one_share(struct run *run, const struct share *share, FILE
     return status;
 }
 
-/* A step's graph of this size, of two the one for few blocks or the other. False: there is none. */
-static bool find_graph(struct run *run, uint32_t batch, uint32_t q, bool few, uint32_t *index,
+/* A step's graph of this size and limit of blocks. False: there is none. */
+static bool find_graph(struct run *run, const struct share *share, uint32_t *index,
                        struct rt_bucket_stats *stats)
 {
     for (*index = 0; rt_get_bucket_stats(run->rts[REPLAY], *index, stats) == RT_OK; ++*index)
-        if (!stats->chunk && stats->batch == batch && stats->query_len == q &&
-            (stats->most_blocks != 0) == few)
+        if (!stats->chunk && stats->batch == share->batch && stats->query_len == share->q &&
+            stats->most_blocks == share->most_blocks)
             return true;
     return false;
+}
+
+/* The largest limit of a graph of this size that is below `limit`, or of all where that is 0; 0:
+ * there is none. */
+static uint32_t next_limit(struct run *run, const struct share *share, uint32_t limit)
+{
+    struct rt_bucket_stats s = {.struct_size = sizeof(s)};
+    uint32_t best = 0;
+    for (uint32_t i = 0; rt_get_bucket_stats(run->rts[REPLAY], i, &s) == RT_OK; i++)
+        if (!s.chunk && s.batch == share->batch && s.query_len == share->q &&
+            s.most_blocks > best && (limit == 0 || s.most_blocks < limit))
+            best = s.most_blocks;
+    return best;
 }
 
 /* A share of one graph: no other is replayed. */
@@ -175,7 +192,7 @@ static enum rt_status share_of_graph(struct run *run, const struct share *share,
 {
     struct rt_bucket_stats before = {.struct_size = sizeof(before)}, behind = before;
     uint32_t index;
-    if (!find_graph(run, share->batch, share->q, share->most_blocks > 0, &index, &before))
+    if (!find_graph(run, share, &index, &before))
         return verify_say(run->error, RT_ERR_INTERNAL, "verify", "a batch size has no graph");
     TRY(one_share(run, share, progress));
     for (int side = 0; side < SIDES; side++) {
@@ -188,20 +205,25 @@ static enum rt_status share_of_graph(struct run *run, const struct share *share,
     return RT_OK;
 }
 
-/* Of two graphs of a size the one for any lengths, then that by small tiles. */
+/* Of several graphs of a size the one for any lengths, then those by small tiles: that of the most
+ * blocks, by its flag, and that of the fewest, which needs none. */
 static enum rt_status graphs_of_size(struct run *run, struct share share, FILE *progress)
 {
-    struct rt_bucket_stats small = {.struct_size = sizeof(small)};
-    uint32_t index;
-    if (!find_graph(run, share.batch, share.q, true, &index, &small))
+    uint32_t limit = next_limit(run, &share, 0);
+    if (!limit)
         return share_of_graph(run, &share, progress);
     share.flags = RT_STEP_ANY_LENGTH;
     TRY(share_of_graph(run, &share, progress));
-    share.flags = 0;
-    share.most_blocks = small.most_blocks;
-    if (share.high > small.most_blocks) /* a row has a block at least */
-        share.high = small.most_blocks;
-    return share_of_graph(run, &share, progress);
+    while (limit) {
+        const uint32_t below = next_limit(run, &share, limit);
+        share.flags = below ? RT_STEP_MOST_BLOCKS : 0;
+        share.most_blocks = limit;
+        if (share.high > limit) /* a row has a block at least */
+            share.high = limit;
+        TRY(share_of_graph(run, &share, progress));
+        limit = below;
+    }
+    return RT_OK;
 }
 
 /* Bucket `index`; index batch_size_count stands for batches above the largest. */

@@ -179,8 +179,7 @@ struct rt_create_params {
 
 /*
  * Decides every address, loads every kernel, captures, audits, instantiates and uploads one graph
- * per (bucket, query length), or two (rt_config.small_tiles). Blocks for as long as that takes
- * (tens of milliseconds).
+ * per (bucket, query length), or up to three (small_tiles). Blocks for tens of milliseconds.
  * On success *out is owned by the caller until rt_destroy. On failure *out is null, everything is
  * released, and *error says what happened.
  */
@@ -217,7 +216,8 @@ RT_API const struct rt_error *rt_last_error(const rt_runtime *runtime);
 /* ---- the step -------------------------------------------------------------------------------- */
 
 #define RT_STEP_EAGER 1u /* walk the same stages on the stream instead of replaying the graph */
-#define RT_STEP_ANY_LENGTH 2u /* of two graphs (small_tiles) that for any lengths */
+#define RT_STEP_ANY_LENGTH 2u  /* of several graphs (small_tiles) that for any lengths */
+#define RT_STEP_MOST_BLOCKS 4u /* of those for few blocks that serve the step that for the most */
 
 #define RT_ACCEPT_ALL 0       /* all of the row's tokens stay */
 #define RT_ACCEPT_DEVICE (-1) /* tensor `accepted`, written by a stage, says how many stay */
@@ -562,8 +562,8 @@ struct rt_plan_graph {
                                              it can expand, at most */
     const char *form; /* in which form its tokens attend, and why; of a step with layer: whether a
                        * block is one kernel, and why; "" for any other */
-    /* Of two graphs of a batch size and query length the one by small tiles: replayed where the
-     * step's rows have at most so many blocks of 64 keys together. 0: any number. */
+    /* Of several graphs of a batch size and query length the one that is replayed has the least of
+     * these that is no less than the blocks of 64 keys of the step's rows. 0: any number. */
     uint32_t most_blocks;
     uint32_t reserved;
 };

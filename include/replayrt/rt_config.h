@@ -104,10 +104,10 @@ enum rt_backend {
 };
 
 /* Where attention has smaller tiles: while few blocks of keys would leave multiprocessors idle, see
- * docs/small_tiles.md. Last bits of a row may change where its step's blocks cross the limit. */
+ * docs/small_tiles.md. Last bits of a row may change where its step's blocks cross a limit. */
 enum rt_small_tiles {
-    RT_SMALL_TILES_AUTO = 0, /* as static, and by a second graph in steps whose rows are short */
-    RT_SMALL_TILES_STATIC,   /* where max_length keeps all steps within the limit */
+    RT_SMALL_TILES_AUTO = 0, /* as static, and by further graphs in steps whose rows are short */
+    RT_SMALL_TILES_STATIC,   /* where max_length keeps all steps within a limit */
     RT_SMALL_TILES_OFF       /* nowhere */
 };
 

@@ -364,7 +364,7 @@ static void describe(const struct rt_device_caps *caps, const struct rt_op_reque
     const char *invariant = kernel->invariant ? ", batch-invariant" : "";
     char few[64] = "", many[64] = "";
     if (rt_small_tile_rows(kernel->op, request)) {
-        const struct rt_small_tile_limit limit = rt_small_tiles_of(kernel->op, request);
+        const struct rt_small_tile_limit limit = rt_small_tile_limit_of(kernel->op, request);
         (void)snprintf(few, sizeof(few), " up to batch %u and %u blocks of keys", limit.rows,
                        limit.blocks);
     }

@@ -96,6 +96,10 @@ enum rt_status rt_check_sm90(const struct rt_device_caps *caps, struct rt_error 
 /* Query rows of the request's smaller tile; 0: it asks for none, or there is none. */
 uint32_t rt_small_tile_rows(enum rt_op_id op, const struct rt_op_request *request);
 
+/* Its limit; zeros: likewise. */
+struct rt_small_tile_limit rt_small_tile_limit_of(enum rt_op_id op,
+                                                  const struct rt_op_request *request);
+
 #define RT_OP(id, name, params_type, resolve, build)                                               \
     enum rt_status build(const struct rt_kernels *k, const struct rt_variant *variant,             \
                          const void *params, struct rt_launch *out, struct rt_error *err);

@@ -15,7 +15,7 @@ enum rt_status rt_reduce_resolve(const struct rt_op_request *request, struct rt_
                                  struct rt_error *err)
 {
     RT_TRY(rt_plain_resolve(request, out, err));
-    if (request->small_tiles)
+    if (request->small_tile_rows)
         out->tile_rows = rt_small_tile_rows(
             rt_kv_is_quantised(request->kv) ? RT_OP_ATTEND_QUANT : RT_OP_ATTEND, request);
     if (request->invariant) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Two graphs of a batch size: each step replays the one that the rule of docs/small_tiles.md names,
- * at one launch, whenever the host learns what the device has decided; and what it gives is what
- * the other would, bit for bit or, by the emulator's kernels, nearly.
+ * Several graphs of a batch size: each step replays the one that the rule of docs/small_tiles.md
+ * names, at one launch, whenever the host learns what the device has decided; and what it gives is
+ * what the others would, bit for bit or, by the emulator's kernels, nearly.
  */
 #include "common/bf16.h"
 #include "tests/support/fixture.h"
@@ -23,26 +23,36 @@
 #define LONGEST (40 * BLOCK)
 #define LONG 2u /* the longer query */
 #ifdef RT_TEST_EMULATED
-/* 8 multiprocessors: two tiles of 8 rows for 16, two of 16 for 32. Four rows of one token have a
- * block each, and so more than their limit. */
+/* 8 multiprocessors: two tiles of 8 rows for 16, two of 16 for 32, or four of 8, for which so few
+ * have no limit of their own. Four rows of one token have a block each, and so more than theirs. */
 #define LIMIT_OF(q) ((q) == 1 ? 2u : 31u)
-#define GRAPHS (6 + 5)
+#define LEAST_LIMIT_OF(q) ((q) == 1 ? 2u : 6u)
+#define GRAPHS (6 + 5 + 3)
 #define MOVES 16
 #else
-/* The host device has no tiles; here it has a limit, and the same kernels on both sides of it. */
+/* The host device has no tiles; here it has limits, and the same kernels on all sides of them. */
 #define LIMIT_OF(q) ((q) == 1 ? 7u : 11u)
-#define GRAPHS (6 + 6)
+#define LEAST_LIMIT_OF(q) ((q) == 1 ? 3u : 5u)
+#define GRAPHS (6 + 6 + 6)
 #define MOVES 400
-struct rt_small_tile_limit __wrap_rt_small_tiles_of(enum rt_op_id op,
-                                                    const struct rt_op_request *request);
-struct rt_small_tile_limit __wrap_rt_small_tiles_of(enum rt_op_id op,
-                                                    const struct rt_op_request *request)
-{
-    const bool has = op == RT_OP_ATTEND && !request->invariant;
-    return has ? (struct rt_small_tile_limit){.rows = 4, .blocks = LIMIT_OF(request->q_len)}
-               : (struct rt_small_tile_limit){0};
-}
 #endif
+
+struct rt_small_tile_limits __wrap_rt_small_tiles_of(enum rt_op_id op,
+                                                     const struct rt_op_request *request);
+struct rt_small_tile_limits __wrap_rt_small_tiles_of(enum rt_op_id op,
+                                                     const struct rt_op_request *request)
+{
+    struct rt_small_tile_limits limits = {.count = 0};
+    const uint32_t q = request->q_len;
+    if (op != RT_OP_ATTEND || request->invariant)
+        return limits;
+    if (LEAST_LIMIT_OF(q) < LIMIT_OF(q))
+        limits.tiles[limits.count++] =
+            (struct rt_small_tile_limit){.tile_rows = 8, .rows = 4, .blocks = LEAST_LIMIT_OF(q)};
+    limits.tiles[limits.count++] =
+        (struct rt_small_tile_limit){.tile_rows = 8 * q, .rows = 4, .blocks = LIMIT_OF(q)};
+    return limits;
+}
 
 /* How many tokens of a row stay where the device decides. */
 static int32_t stays = 1;
@@ -141,8 +151,20 @@ struct step {
     const int32_t *accept;
 };
 
-/* Whether the graph for few blocks was replayed, at one launch and nothing else. */
-static bool step(rt_runtime *rt, const struct step *s, uint64_t *ticket)
+/* Of a graph's last replay. */
+static uint32_t limit_of_last(rt_runtime *rt, const uint64_t *before)
+{
+    struct rt_bucket_stats b = {.struct_size = sizeof(b)};
+    uint32_t i = 0;
+    while (rt_get_bucket_stats(rt, i, &b) == RT_OK && b.replays == before[i])
+        i++;
+    assert_in_range(i, 0, rt->captured_count - 1);
+    assert_int_equal(b.replays, before[i] + 1);
+    return b.most_blocks;
+}
+
+/* The limit of the graph that was replayed, at one launch and nothing else; 0: it has none. */
+static uint32_t step(rt_runtime *rt, const struct step *s, uint64_t *ticket)
 {
     const int32_t tokens[SEQUENCES * LONG] = {1, 2, 3, 4, 5, 6};
     const struct rt_step_params p = {.struct_size = sizeof(p),
@@ -155,6 +177,10 @@ static bool step(rt_runtime *rt, const struct step *s, uint64_t *ticket)
     const uint64_t calls = rt->driver.probe.calls;
     const uint64_t launches = rt->driver.probe.per_op[RT_DOP_graph_launch];
     const uint64_t few = replays(rt, true), others = replays(rt, false);
+    uint64_t before[GRAPHS];
+    assert_in_range(rt->captured_count, 1, GRAPHS);
+    for (uint32_t i = 0; i < rt->captured_count; i++)
+        before[i] = rt->captured[i].replays;
     if (rt_step(rt, &p, ticket) != RT_OK)
         fail_msg("rt_step: %s", rt_last_error(rt)->message);
     if (!(s->flags & RT_STEP_EAGER)) {
@@ -162,16 +188,18 @@ static bool step(rt_runtime *rt, const struct step *s, uint64_t *ticket)
         assert_int_equal(rt->driver.probe.per_op[RT_DOP_graph_launch], launches + 1);
     }
     assert_int_equal(replays(rt, true) + replays(rt, false), few + others + 1);
-    return replays(rt, true) > few;
+    const uint32_t limit = limit_of_last(rt, before);
+    assert_int_equal(replays(rt, true) > few, limit > 0);
+    return limit;
 }
 
-static bool step_through(rt_runtime *rt, const struct step *s)
+static uint32_t step_through(rt_runtime *rt, const struct step *s)
 {
     uint64_t ticket = 0;
-    const bool small = step(rt, s, &ticket);
+    const uint32_t limit = step(rt, s, &ticket);
     if (rt_wait(rt, ticket, UINT64_MAX) != RT_OK)
         fail_msg("rt_wait: %s", rt_last_error(rt)->message);
-    return small;
+    return limit;
 }
 
 /* ---- which graph ----------------------------------------------------------------------------- */
@@ -184,14 +212,21 @@ static uint32_t blocks_of(const uint32_t *tokens, const uint32_t *rows, uint32_t
     return blocks;
 }
 
-/* A walk of lengths around the limit. `offered` is what a sequence would have were nothing taken
+static uint32_t limit_for(uint32_t blocks, uint32_t q)
+{
+    if (blocks <= LEAST_LIMIT_OF(q))
+        return LEAST_LIMIT_OF(q);
+    return blocks <= LIMIT_OF(q) ? LIMIT_OF(q) : 0;
+}
+
+/* A walk of lengths around the limits. `offered` is what a sequence would have were nothing taken
  * back since it was opened or rewound. */
 static void the_rule_names_the_graph(void **state)
 {
     (void)state;
     rt_runtime *rt = create(RT_SMALL_TILES_AUTO, 0);
     rt_seq seqs[SEQUENCES];
-    uint32_t offered[SEQUENCES], steps[2] = {0, 0};
+    uint32_t offered[SEQUENCES], steps[LIMIT_OF(LONG) + 1] = {0}, limited = 0;
     uint64_t random = 5;
     for (uint32_t i = 0; i < SEQUENCES; i++)
         seqs[i] = open_at(rt, offered[i] = 0);
@@ -211,16 +246,19 @@ static void the_rule_names_the_graph(void **state)
             named[i] = seqs[rows[i]];
             accept[i] = ways[fixture_random(&random) % 3];
         }
-        const bool small = blocks_of(offered, rows, count, q) <= LIMIT_OF(q);
+        const uint32_t limit = limit_for(blocks_of(offered, rows, count, q), q);
         const struct step s = {.seqs = named, .rows = count, .q = q, .accept = accept};
-        if (step_through(rt, &s) != small)
-            fail_msg("move %d: %u rows of %u blocks, query length %u: not %s", move, count,
-                     blocks_of(offered, rows, count, q), q, small ? "small tiles" : "others");
-        steps[small]++;
+        const uint32_t got = step_through(rt, &s);
+        if (got != limit)
+            fail_msg("move %d: %u rows of %u blocks, query length %u: limit %u, not %u", move,
+                     count, blocks_of(offered, rows, count, q), q, got, limit);
+        steps[limit]++;
+        limited += limit > 0;
         for (uint32_t i = 0; i < count; i++)
             offered[rows[i]] += accept[i] == 1 ? 1 : q;
     }
-    assert_true(steps[0] > MOVES / 8 && steps[1] > MOVES / 8);
+    assert_true(steps[0] > MOVES / 8 && limited > MOVES / 8);
+    assert_true(steps[LIMIT_OF(LONG)] > 0 && steps[LEAST_LIMIT_OF(LONG)] > 0);
     rt_destroy(&rt);
 }
 
@@ -240,8 +278,8 @@ static void time_does_not_matter(void **state)
         for (int i = 0; i < 6; i += 2) {
             uint64_t ticket = 0;
             assert_int_equal(rt_host_hold(rt, (uint32_t)ahead), RT_OK);
-            seen[ahead][i] = step(rt, &s, &ticket);
-            seen[ahead][i + 1] = step(rt, &s, &ticket);
+            seen[ahead][i] = step(rt, &s, &ticket) > 0;
+            seen[ahead][i + 1] = step(rt, &s, &ticket) > 0;
             assert_int_equal(rt_host_hold(rt, 0), RT_OK);
             assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
         }
@@ -249,7 +287,7 @@ static void time_does_not_matter(void **state)
         const bool expected[] = {true, true, false, false, false, false};
         assert_memory_equal(seen[ahead], expected, sizeof(expected));
         assert_int_equal(rt_seq_rewind(rt, seq, begin + 1), RT_OK);
-        assert_true(step_through(rt, &s));
+        assert_int_equal(step_through(rt, &s), LIMIT_OF(LONG));
         rt_destroy(&rt);
     }
 }
@@ -290,33 +328,35 @@ static void same(const struct outputs *a, const struct outputs *b, uint32_t toke
     assert_memory_equal(a->lse, b->lse, tokens * HEADS * sizeof(a->lse[0]));
 }
 
-/* One step on a runtime with two graphs and on one without: as the rule has it, that once more
- * eagerly, and by the graph for any lengths. Each time the lengths are set back. */
-static bool compare_sides(rt_runtime *both, rt_runtime *one, const rt_seq *seqs,
-                          const uint32_t *lengths, uint32_t q)
+/* One step on a runtime with several graphs and on one without: as the rule has it, that once more
+ * eagerly, by the graph of the most blocks, and by that for any lengths. Each time the lengths are
+ * set back. */
+static uint32_t compare_sides(rt_runtime *both, rt_runtime *one, const rt_seq *seqs,
+                              const uint32_t *lengths, uint32_t q)
 {
-    static const uint32_t flags[] = {0, RT_STEP_EAGER, RT_STEP_ANY_LENGTH};
-    struct outputs *seen[3];
+    static const uint32_t flags[] = {0, RT_STEP_EAGER, RT_STEP_MOST_BLOCKS, RT_STEP_ANY_LENGTH};
+    struct outputs *seen[4];
     const struct step truth = {.seqs = seqs + SEQUENCES, .rows = SEQUENCES, .q = q};
-    assert_false(step_through(one, &truth));
+    assert_int_equal(step_through(one, &truth), 0);
     struct outputs *want = look(one);
-    bool small = false;
-    for (int i = 0; i < 3; i++) {
+    uint32_t limit = 0;
+    for (int i = 0; i < 4; i++) {
         const struct step s = {.seqs = seqs, .rows = SEQUENCES, .q = q, .flags = flags[i]};
-        const bool few = step_through(both, &s);
-        small = i == 0 ? few : small;
-        assert_int_equal(few, i < 2 && small);
+        const uint32_t got = step_through(both, &s);
+        limit = i == 0 ? got : limit;
+        assert_int_equal(got, i < 2 ? limit : i == 2 && limit ? LIMIT_OF(q) : 0);
         seen[i] = look(both);
-        for (uint32_t r = 0; r < SEQUENCES && i < 2; r++)
+        for (uint32_t r = 0; r < SEQUENCES && i < 3; r++)
             assert_int_equal(rt_seq_rewind(both, seqs[r], lengths[r]), RT_OK);
     }
     near(seen[0], want, SEQUENCES * q);
     same(seen[1], seen[0], SEQUENCES * q);
-    same(seen[2], want, SEQUENCES * q);
-    for (int i = 0; i < 3; i++)
+    near(seen[2], want, SEQUENCES * q);
+    same(seen[3], want, SEQUENCES * q);
+    for (int i = 0; i < 4; i++)
         free(seen[i]);
     free(want);
-    return small;
+    return limit;
 }
 
 /* Back and forth over the limit, by growing and by rewinding. */
@@ -324,14 +364,15 @@ static void both_sides_agree(void **state)
 {
     (void)state;
     static const uint32_t lengths[][SEQUENCES] = {
-        {7, 3 * BLOCK - 2, 2 * BLOCK - 1}, /* 1, 3, 2 blocks */
+        {5, 9, BLOCK - 1},                 /* 1, 1, 1 blocks, or 2 */
+        {7, 3 * BLOCK - 2, 2 * BLOCK - 1}, /* 1, 3, 2 */
         {8, 3 * BLOCK, 3 * BLOCK - 1},     /* 1, 4, 3 */
         {9, 4 * BLOCK + 1, 4 * BLOCK - 1}, /* above 7 */
         {BLOCK, 9 * BLOCK, 2},             /* above 11 */
         {0, 3 * BLOCK, 10},                /* and back */
     };
     rt_runtime *both = create(RT_SMALL_TILES_AUTO, 0), *one = create(RT_SMALL_TILES_OFF, 0);
-    uint32_t small[2] = {0, 0};
+    uint32_t small[LIMIT_OF(LONG) + 1] = {0};
     rt_seq seqs[2 * SEQUENCES];
     for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++)
         for (uint32_t q = 1; q <= LONG; q++) {
@@ -345,12 +386,12 @@ static void both_sides_agree(void **state)
                 assert_int_equal(rt_seq_close(one, seqs[SEQUENCES + r]), RT_OK);
             }
         }
-    assert_true(small[0] > 0 && small[1] > 2);
+    assert_true(small[0] > 0 && small[LIMIT_OF(LONG)] > 1 && small[LEAST_LIMIT_OF(LONG)] > 0);
     rt_destroy(&both);
     rt_destroy(&one);
 }
 
-/* Modes without a second graph have none, and bad flags are told. */
+/* Modes without further graphs have none, and bad flags are told. */
 static void one_graph_where_one_is_asked_for(void **state)
 {
     (void)state;
@@ -359,14 +400,14 @@ static void one_graph_where_one_is_asked_for(void **state)
     const rt_seq seq = open_at(off, 1);
     const struct step any = {.seqs = &seq, .rows = 1, .q = 1, .flags = RT_STEP_ANY_LENGTH};
     const struct rt_step_params bad = {
-        .struct_size = sizeof(bad), .flags = 7, .rows = 1, .seqs = &seq};
+        .struct_size = sizeof(bad), .flags = 15, .rows = 1, .seqs = &seq};
     assert_int_equal(off->captured_count, 6);
     assert_int_equal(fixed->captured_count, 6);
     assert_int_equal(invariant->captured_count, 6);
     assert_int_equal(both->captured_count, GRAPHS);
-    assert_false(step_through(off, &any));
+    assert_int_equal(step_through(off, &any), 0);
     assert_int_equal(rt_step(off, &bad, NULL), RT_ERR_INVALID);
-    assert_string_equal(rt_last_error(off)->message, "rt_step: unknown flags 0x4");
+    assert_string_equal(rt_last_error(off)->message, "rt_step: unknown flags 0x8");
     rt_destroy(&both);
     rt_destroy(&invariant);
     rt_destroy(&fixed);
@@ -384,6 +425,9 @@ static void an_idle_batch_has_few_blocks(void **state)
     assert_int_equal(rt_wait(rt, ticket, UINT64_MAX), RT_OK);
     assert_int_equal(replays(rt, true), 1);
     assert_int_equal(replays(rt, false), 0);
+    for (uint32_t i = 0; i < rt->captured_count; i++)
+        if (rt->captured[i].replays)
+            assert_int_equal(rt->captured[i].program.spec.most_blocks, LEAST_LIMIT_OF(1));
     rt_destroy(&rt);
 }
 

@@ -16,7 +16,7 @@ struct wanted {
     uint32_t heads, q_len, d_qk, d_v, page_size;
     enum rt_kv_layout kv_layout;
     enum rt_backend backend;
-    bool small_tiles;
+    uint32_t small_tile_rows;
 };
 
 static struct wanted request(uint32_t heads, uint32_t q_len, enum rt_backend backend)
@@ -42,7 +42,7 @@ static enum rt_status ask(const struct rt_device_caps *caps, const struct wanted
                                     .q_len = w->q_len,
                                     .page_size = w->page_size,
                                     .backend = w->backend,
-                                    .small_tiles = w->small_tiles};
+                                    .small_tile_rows = w->small_tile_rows};
     return rt_op_resolve(op, &r, out, err);
 }
 
@@ -215,11 +215,13 @@ static void test_small_tiles_have_two_workers(void **state)
         struct rt_variant c = {0};
         struct rt_error err = {0};
         r.kv_layout = RT_KV_FP8_TOKEN;
-        r.small_tiles = true;
-        assert_int_equal(ask(&h200, &r, RT_OP_ATTEND_QUANT, &c, &err), RT_OK);
-        assert_int_equal(c.tile_rows, heads[i] <= 16 ? 8 : 16);
-        assert_null(c.many_entry);
-        assert_string_equal(rt_attend_entry(&c, 4096), c.entry);
+        for (uint32_t tile = 8; tile <= (heads[i] <= 16 ? 8u : 16u); tile *= 2) {
+            r.small_tile_rows = tile;
+            assert_int_equal(ask(&h200, &r, RT_OP_ATTEND_QUANT, &c, &err), RT_OK);
+            assert_int_equal(c.tile_rows, tile);
+            assert_null(c.many_entry);
+            assert_string_equal(rt_attend_entry(&c, 4096), c.entry);
+        }
     }
 }
 

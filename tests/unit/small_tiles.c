@@ -5,6 +5,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,21 +44,49 @@ static void ask(struct asked *a, const struct rt_device_caps *caps, uint32_t hea
     ask_of(a, caps, RT_KV_BF16, heads, q_len);
 }
 
-/* Query rows of a batch row, the tile they have, and with what limit which smaller one: of bf16, of
- * e4m3 with one scale a token, and with tiles' scales. */
+/* What a request for it gives. */
+static void check_small_tile(struct asked *a, enum rt_op_id op,
+                             const struct rt_small_tile_limit *limit)
+{
+    struct rt_variant small = {.parts = 0}, reduce = small;
+    a->request.small_tile_rows = limit->tile_rows;
+    assert_int_equal(rt_op_resolve(op, &a->request, &small, NULL), RT_OK);
+    assert_int_equal(rt_op_resolve(RT_OP_REDUCE, &a->request, &reduce, NULL), RT_OK);
+    assert_int_equal(small.tile_rows, limit->tile_rows);
+    assert_int_equal(reduce.tile_rows, limit->tile_rows);
+    char words[64];
+    (void)snprintf(words, sizeof(words), "up to batch %u and %u blocks of keys", limit->rows,
+                   limit->blocks);
+    assert_non_null(strstr(small.reason, words));
+    assert_int_equal(small.parts, limit->rows); /* no part has two rows to begin with */
+    a->request.small_tile_rows = 0;
+}
+
+/* Query rows of a batch row, the tile they have, and with what limits which smaller ones: of bf16,
+ * of e4m3 with one scale a token, and with tiles' scales. */
 static void test_limits(void **state)
 {
     (void)state;
     static const struct {
-        uint32_t heads, q_len, large, small, rows, blocks[3];
+        uint32_t heads, q_len, large;
+        struct {
+            uint32_t tile_rows, rows, blocks[3]; /* 0: it has none there */
+        } small[2];
     } cases[] = {
-        {8, 1, 8, 8, 0, {0, 0, 0}},           {9, 1, 16, 8, 66, {48, 128, 128}},
-        {16, 1, 16, 8, 66, {48, 128, 128}},   {8, 2, 16, 8, 66, {48, 128, 128}},
-        {17, 1, 32, 16, 66, {512, 512, 384}}, {16, 2, 32, 16, 66, {512, 512, 384}},
-        {33, 1, 64, 16, 44, {132, 128, 64}},  {64, 1, 64, 16, 33, {132, 128, 64}},
-        {16, 4, 64, 16, 33, {132, 128, 64}},  {65, 1, 64, 16, 26, {72, 64, 32}},
-        {128, 1, 64, 16, 16, {72, 64, 32}},   {16, 8, 64, 16, 16, {72, 64, 32}},
-        {128, 2, 64, 64, 0, {0, 0, 0}},
+        {8, 1, 8, {{0}}},
+        {9, 1, 16, {{8, 66, {48, 128, 128}}}},
+        {16, 1, 16, {{8, 66, {48, 128, 128}}}},
+        {8, 2, 16, {{8, 66, {48, 128, 128}}}},
+        {17, 1, 32, {{8, 44, {16, 32, 32}}, {16, 66, {512, 512, 384}}}},
+        {16, 2, 32, {{8, 33, {16, 32, 32}}, {16, 66, {512, 512, 384}}}},
+        {32, 1, 32, {{8, 33, {16, 32, 32}}, {16, 66, {512, 512, 384}}}},
+        {33, 1, 64, {{8, 26, {8, 16, 16}}, {16, 44, {132, 128, 64}}}},
+        {64, 1, 64, {{8, 16, {8, 16, 16}}, {16, 33, {132, 128, 64}}}},
+        {16, 4, 64, {{8, 16, {8, 16, 16}}, {16, 33, {132, 128, 64}}}},
+        {65, 1, 64, {{8, 14, {0, 8, 8}}, {16, 26, {72, 64, 32}}}},
+        {128, 1, 64, {{8, 8, {0, 8, 8}}, {16, 16, {72, 64, 32}}}},
+        {16, 8, 64, {{8, 8, {0, 8, 8}}, {16, 16, {72, 64, 32}}}},
+        {128, 2, 64, {{0}}},
     };
     static const struct {
         enum rt_kv_layout layout;
@@ -68,23 +97,28 @@ static void test_limits(void **state)
         const size_t i = n / COUNT(layouts);
         const enum rt_kv_layout layout = layouts[n % COUNT(layouts)].layout;
         const enum rt_op_id op = layout == RT_KV_BF16 ? RT_OP_ATTEND : RT_OP_ATTEND_QUANT;
+        const uint32_t column = layouts[n % COUNT(layouts)].column;
         struct asked a;
-        struct rt_variant large = {.parts = 0}, small = large, reduce = large;
+        struct rt_variant large = {.parts = 0};
+        uint32_t count = 0;
         ask_of(&a, &h200, layout, cases[i].heads, cases[i].q_len);
-        const struct rt_small_tile_limit limit = rt_small_tiles_of(op, &a.request);
-        assert_int_equal(limit.rows, cases[i].rows);
-        assert_int_equal(limit.blocks, cases[i].blocks[layouts[n % COUNT(layouts)].column]);
+        const struct rt_small_tile_limits limits = rt_small_tiles_of(op, &a.request);
         assert_int_equal(rt_op_resolve(op, &a.request, &large, NULL), RT_OK);
-        a.request.small_tiles = true;
-        assert_int_equal(rt_op_resolve(op, &a.request, &small, NULL), RT_OK);
         assert_int_equal(large.tile_rows, cases[i].large);
-        assert_int_equal(small.tile_rows, cases[i].small);
-        assert_int_equal(rt_op_resolve(RT_OP_REDUCE, &a.request, &reduce, NULL), RT_OK);
-        assert_int_equal(reduce.tile_rows, limit.rows ? cases[i].small : 0);
-        assert_int_equal(strstr(small.reason, "blocks of keys") != NULL, limit.rows > 0);
         assert_null(strstr(large.reason, "blocks of keys"));
-        if (limit.rows) /* no part has two rows to begin with */
-            assert_int_equal(small.parts, limit.rows);
+        for (uint32_t k = 0; k < COUNT(cases[i].small); k++) {
+            if (!cases[i].small[k].blocks[column])
+                continue;
+            const struct rt_small_tile_limit *const limit = &limits.tiles[count++];
+            assert_int_equal(limit->tile_rows, cases[i].small[k].tile_rows);
+            assert_int_equal(limit->rows, cases[i].small[k].rows);
+            assert_int_equal(limit->blocks, cases[i].small[k].blocks[column]);
+            check_small_tile(&a, op, limit);
+        }
+        assert_int_equal(limits.count, count);
+        a.request.small_tile_rows = 32; /* no such small tile */
+        assert_int_equal(rt_op_resolve(op, &a.request, &large, NULL), RT_OK);
+        assert_int_equal(large.tile_rows, cases[i].large);
     }
 }
 
@@ -98,26 +132,26 @@ static void test_no_limit_elsewhere(void **state)
     struct asked a;
     for (size_t i = 0; i < COUNT(others); i++) {
         ask(&a, others[i], 64, 1);
-        assert_int_equal(rt_small_tiles_of(RT_OP_ATTEND, &a.request).rows, 0);
+        assert_int_equal(rt_small_tiles_of(RT_OP_ATTEND, &a.request).count, 0);
     }
     for (size_t i = 0; i < COUNT(geometries); i++) {
         ask(&a, &h200, 64, 1);
         assert_true(rt_kv_format_make(RT_KV_BF16, RT_PRECISION_BF16, geometries[i][0],
                                       geometries[i][1], &a.kv));
-        assert_int_equal(rt_small_tiles_of(RT_OP_ATTEND, &a.request).rows, 0);
+        assert_int_equal(rt_small_tiles_of(RT_OP_ATTEND, &a.request).count, 0);
     }
     ask(&a, &h200, 64, 1);
-    assert_int_equal(rt_small_tiles_of(RT_OP_SPARSE_ATTEND, &a.request).rows, 0);
-    assert_int_equal(rt_small_tiles_of(RT_OP_SPARSE_ATTEND_QUANT, &a.request).rows, 0);
+    assert_int_equal(rt_small_tiles_of(RT_OP_SPARSE_ATTEND, &a.request).count, 0);
+    assert_int_equal(rt_small_tiles_of(RT_OP_SPARSE_ATTEND_QUANT, &a.request).count, 0);
     a.request.page_size = 32;
-    assert_int_equal(rt_small_tiles_of(RT_OP_ATTEND, &a.request).rows, 0);
+    assert_int_equal(rt_small_tiles_of(RT_OP_ATTEND, &a.request).count, 0);
     a.request.page_size = 128;
-    assert_int_equal(rt_small_tiles_of(RT_OP_ATTEND, &a.request).rows, 33);
+    assert_int_equal(rt_small_tiles_of(RT_OP_ATTEND, &a.request).tiles[1].rows, 33);
     a.request.backend = RT_BACKEND_GENERIC;
-    assert_int_equal(rt_small_tiles_of(RT_OP_ATTEND, &a.request).rows, 0);
+    assert_int_equal(rt_small_tiles_of(RT_OP_ATTEND, &a.request).count, 0);
     a.request.backend = RT_BACKEND_SM90;
     a.request.invariant = 1;
-    assert_int_equal(rt_small_tiles_of(RT_OP_ATTEND, &a.request).rows, 0);
+    assert_int_equal(rt_small_tiles_of(RT_OP_ATTEND, &a.request).count, 0);
 }
 
 /* By operators of a benchmark as by a step: the rule with the blocks that there are. */
@@ -126,7 +160,8 @@ static void test_operators(void **state)
     (void)state;
     static const struct {
         uint32_t batch, blocks, tile_rows;
-    } cases[] = {{4, 132, 16}, {4, 133, 64}, {33, 33, 16}, {34, 34, 64}, {4, 0, 64}};
+    } cases[] = {{1, 1, 8},    {1, 8, 8},    {1, 9, 16},   {8, 8, 8}, {4, 132, 16},
+                 {4, 133, 64}, {33, 33, 16}, {34, 34, 64}, {4, 0, 64}};
     const struct rt_device_caps h200 = device("h200");
     for (size_t i = 0; i < COUNT(cases); i++) {
         const struct rt_mla_shape shape = {.struct_size = sizeof(shape),
@@ -152,18 +187,35 @@ static void test_operators(void **state)
     }
 }
 
-/* In proportion to the multiprocessors; a device of few has none. */
+/* In proportion to the multiprocessors; a device of few has none, or fewer. */
 static void test_limits_follow_the_device(void **state)
 {
     (void)state;
     struct rt_device_caps caps = device("h200");
     struct asked a;
     for (caps.sm_count = 1; caps.sm_count <= 264; caps.sm_count++) {
-        ask(&a, &caps, 128, 1);
-        const struct rt_small_tile_limit limit = rt_small_tiles_of(RT_OP_ATTEND, &a.request);
-        assert_int_equal(limit.blocks, caps.sm_count * 72 / 132);
-        assert_int_equal(limit.rows, caps.sm_count < 8 ? 1 : caps.sm_count / 8);
-        assert_int_equal(rt_small_tiles_serve(&limit, 1, 1), caps.sm_count >= 2);
+        static const struct {
+            uint32_t tile_rows, tiles, blocks;
+        } of_64_heads[] = {{8, 8, 8}, {16, 4, 132}};
+        uint32_t count = 0;
+        ask(&a, &caps, 64, 1);
+        const struct rt_small_tile_limits limits = rt_small_tiles_of(RT_OP_ATTEND, &a.request);
+        for (uint32_t k = 0; k < COUNT(of_64_heads); k++) {
+            const uint32_t blocks = caps.sm_count * of_64_heads[k].blocks / 132;
+            if (!blocks)
+                continue;
+            const struct rt_small_tile_limit *const limit = &limits.tiles[count++];
+            const uint32_t rows = caps.sm_count / of_64_heads[k].tiles;
+            assert_int_equal(limit->tile_rows, of_64_heads[k].tile_rows);
+            assert_int_equal(limit->blocks, blocks);
+            assert_int_equal(limit->rows, rows ? rows : 1);
+        }
+        assert_int_equal(limits.count, count);
+        assert_int_equal(count, caps.sm_count < 17 ? 1 : 2);
+        assert_int_equal(rt_small_tiles_find(&limits, 1, 1), 0);
+        assert_int_equal(rt_small_tiles_find(&limits, 1, limits.tiles[0].blocks + 1), 1);
+        assert_int_equal(rt_small_tiles_find(&limits, 1, UINT64_MAX), count);
+        assert_int_equal(rt_small_tiles_find(&limits, 265, 1), count);
     }
 }
 
@@ -215,7 +267,7 @@ static struct rt_blueprint *blueprint_of(const struct rt_config *c)
 }
 
 /* As the configuration's requests are. */
-static struct rt_small_tile_limit limit_of(const struct rt_blueprint *b, uint32_t q_len)
+static struct rt_small_tile_limits limits_of(const struct rt_blueprint *b, uint32_t q_len)
 {
     const struct rt_op_request request = {.caps = &b->caps,
                                           .kv = &b->placement.dims.kv,
@@ -226,6 +278,16 @@ static struct rt_small_tile_limit limit_of(const struct rt_blueprint *b, uint32_
     return rt_small_tiles_of(rt_attend_op(&b->config), &request);
 }
 
+/* The tile of the least limit that a graph for so many blocks is within. */
+static uint32_t tile_for(const struct rt_blueprint *b, uint32_t q, uint32_t rows, uint64_t most)
+{
+    const struct rt_small_tile_limits limits = limits_of(b, q);
+    for (uint32_t k = 0; k < limits.count && b->config.small_tiles != RT_SMALL_TILES_OFF; k++)
+        if (rows <= limits.tiles[k].rows && most <= limits.tiles[k].blocks)
+            return limits.tiles[k].tile_rows;
+    return b->variants[q][rt_attend_op(&b->config)].tile_rows;
+}
+
 /* The graph's kernel and bound, by the words of the rule. */
 static void check_graph(const struct rt_blueprint *b, uint32_t i)
 {
@@ -233,27 +295,40 @@ static void check_graph(const struct rt_blueprint *b, uint32_t i)
     const struct rt_graph_spec *spec = &b->specs[i];
     const uint32_t q = rt_spec_query_len(spec),
                    small = rt_spec_find_small(b->specs, b->spec_count, i);
-    const struct rt_small_tile_limit limit = limit_of(b, q);
     const struct rt_variant *attend = rt_attend_variant(b, rt_blueprint_variants(b, spec));
-    const uint32_t large_tile = b->variants[q][rt_attend_op(c)].tile_rows;
     const uint64_t longest = (c->max_length + q - 1 + 63) / 64;
     const uint64_t most = spec->most_blocks ? spec->most_blocks : spec->rows * longest;
-    const bool fits = spec->rows <= limit.rows && most <= limit.blocks;
-    if (fits && c->small_tiles != RT_SMALL_TILES_OFF)
-        assert_true(attend->tile_rows < large_tile);
-    else
-        assert_int_equal(attend->tile_rows, large_tile);
-    if (spec->most_blocks) {
-        assert_int_equal(spec->most_blocks, limit.blocks);
-        assert_true(fits && spec->rows * longest > limit.blocks);
-        assert_int_equal(c->small_tiles, RT_SMALL_TILES_AUTO);
-        assert_int_equal(small, i);
-    } else if (small < b->spec_count) {
-        assert_true(b->specs[small].most_blocks > 0);
+    assert_int_equal(attend->tile_rows, tile_for(b, q, spec->rows, most));
+    assert_true(c->small_tiles == RT_SMALL_TILES_AUTO || !spec->most_blocks);
+    assert_true(spec->most_blocks < spec->rows * longest);
+    if (small < b->spec_count) {
+        assert_in_range(b->specs[small].most_blocks, 1, most - 1);
         assert_int_equal(b->specs[small].rows, spec->rows);
         assert_int_equal(b->specs[small].tokens, spec->tokens);
-    } else if (c->small_tiles == RT_SMALL_TILES_AUTO) {
-        assert_true(fits || spec->rows > limit.rows || spec->rows > limit.blocks);
+    }
+}
+
+/* A step of any number of blocks that a batch size's rows can have goes to the graph whose tile the
+ * rule names: the least limit's, whichever graphs there are. */
+static void check_steps(const struct rt_blueprint *b, uint32_t i)
+{
+    const struct rt_config *c = &b->config;
+    const uint32_t q = rt_spec_query_len(&b->specs[i]), rows = b->specs[i].rows;
+    const uint32_t before = i < c->query_len_count ? 0 : b->specs[i - c->query_len_count].rows;
+    const uint64_t longest = (uint64_t)rows * ((c->max_length + q - 1 + 63) / 64);
+    for (uint64_t blocks = before + 1; blocks <= 600 && blocks <= longest; blocks++) {
+        uint32_t at = i, small = rt_spec_find_small(b->specs, b->spec_count, i);
+        while (small < b->spec_count && blocks <= b->specs[small].most_blocks) {
+            at = small;
+            small = rt_spec_find_small(b->specs, b->spec_count, at);
+        }
+        const uint32_t got =
+            rt_attend_variant(b, rt_blueprint_variants(b, &b->specs[at]))->tile_rows;
+        const uint32_t named =
+            tile_for(b, q, rows, c->small_tiles == RT_SMALL_TILES_STATIC ? longest : blocks);
+        if (got != named)
+            fail_msg("%u rows of %u tokens, %u blocks: tiles of %u rows, not %u", rows, q,
+                     (uint32_t)blocks, got, named);
     }
 }
 
@@ -278,19 +353,25 @@ static void check_covers(const struct rt_blueprint *b)
 static void test_graphs(void **state)
 {
     (void)state;
-    uint32_t pairs = 0, alone = 0;
+    uint32_t several = 0, third = 0, alone = 0;
     random_state = 1;
-    while (pairs + alone < CONFIGS) {
+    while (several + alone < CONFIGS) {
         struct rt_config c;
         draw_config(&c);
         struct rt_blueprint *const b = blueprint_of(&c);
         const uint32_t sizes = c.batch_size_count * c.query_len_count;
         for (uint32_t i = 0; i < b->spec_count; i++)
             check_graph(b, i);
+        for (uint32_t i = 0; i < sizes; i++)
+            check_steps(b, i);
         check_covers(b);
-        pairs += b->spec_count > sizes;
+        several += b->spec_count > sizes;
+        bool has_third = false;
+        for (uint32_t i = sizes; i < b->spec_count; i++)
+            has_third |= rt_spec_find_small(b->specs, b->spec_count, i) < b->spec_count;
+        third += has_third;
         alone += b->spec_count == sizes;
-        /* A second graph takes nothing of the arena. */
+        /* Further graphs take nothing of the arena. */
         const uint64_t arena_bytes = b->placement.arena_bytes;
         free(b);
         c.small_tiles = RT_SMALL_TILES_OFF;
@@ -299,7 +380,7 @@ static void test_graphs(void **state)
         assert_true(arena_bytes <= off->placement.arena_bytes);
         free(off);
     }
-    assert_true(pairs > CONFIGS / 20 && alone > CONFIGS / 20);
+    assert_true(several > CONFIGS / 20 && third > CONFIGS / 40 && alone > CONFIGS / 20);
 }
 
 /* Ranks that share a context, and blocks that are one kernel each: one graph, by one tile. */
@@ -319,7 +400,7 @@ static void test_graphs_without(void **state)
     c.block.qk_nope_head_dim = c.block.v_head_dim = 128;
     c.pages = 9;
     struct rt_blueprint *b = blueprint_of(&c);
-    for (uint32_t i = 0; i < b->spec_count; i++) /* mla_block serves up to 8 rows */
+    for (uint32_t i = 0; i < c.batch_size_count; i++) /* mla_block serves up to 8 rows */
         assert_int_equal(rt_spec_find_small(b->specs, b->spec_count, i) < b->spec_count,
                          b->specs[i].rows > 8);
     free(b);

@@ -198,9 +198,9 @@ static void test_bad_lists_are_refused(void **state)
 {
     (void)state;
     const struct rt_graph_spec fine = {RT_PHASE_DECODE, 4, 8, 4};
-    assert_refused(&fine, 0, "0 graphs, valid are 1 to 13456");
-    assert_refused(&fine, 13457, "13457 graphs, valid are 1 to 13456");
-    assert_refused(NULL, 1, "1 graphs, valid are 1 to 13456");
+    assert_refused(&fine, 0, "0 graphs, valid are 1 to 15504");
+    assert_refused(&fine, 15505, "15505 graphs, valid are 1 to 15504");
+    assert_refused(NULL, 1, "1 graphs, valid are 1 to 15504");
     struct rt_graph_spec bad = fine;
     bad.rows = bad.decode_rows = 0;
     assert_refused(&bad, 1,
@@ -220,14 +220,22 @@ static void test_bad_lists_are_refused(void **state)
     assert_refused(twice, 3, "graphs 0 and 2 both have 4 rows and 8 tokens");
 }
 
-/* Of two graphs of a size the one for few blocks is found by the other, and by no step alone. */
-static void test_two_graphs_of_a_size(void **state)
+/* Of several graphs of a size each is found by the one for the next more blocks, and the first by
+ * that for any number; by no step alone. */
+static void test_graphs_of_a_size(void **state)
 {
     (void)state;
     const struct rt_graph_spec few = {
         .phase = RT_PHASE_DECODE, .rows = 4, .tokens = 8, .decode_rows = 4, .most_blocks = 9};
-    const struct rt_graph_spec specs[] = {
-        few, {RT_PHASE_DECODE, 4, 4, 4}, {RT_PHASE_DECODE, 4, 8, 4}, {RT_PHASE_CHUNK, 4, 8, 0}};
+    struct rt_graph_spec fewer = few, more = few;
+    fewer.most_blocks = 3;
+    more.most_blocks = 80;
+    const struct rt_graph_spec specs[] = {few,
+                                          {RT_PHASE_DECODE, 4, 4, 4},
+                                          {RT_PHASE_DECODE, 4, 8, 4},
+                                          {RT_PHASE_CHUNK, 4, 8, 0},
+                                          fewer,
+                                          more};
     struct rt_spec_index index;
     uint32_t spec = UINT32_MAX;
     assert_int_equal(rt_spec_index_init(&index, specs, COUNT(specs), NULL), RT_OK);
@@ -235,13 +243,21 @@ static void test_two_graphs_of_a_size(void **state)
         assert_int_equal(rt_spec_take(&index, 2, rows, &spec), rows);
         assert_int_equal(spec, 2);
     }
-    assert_int_equal(rt_spec_find_small(specs, COUNT(specs), 2), 0);
+    assert_int_equal(rt_spec_find_small(specs, 4, 2), 0);
+    assert_int_equal(rt_spec_find_small(specs, 4, 0), 4);
+    assert_int_equal(rt_spec_find_small(specs, COUNT(specs), 2), 5);
+    assert_int_equal(rt_spec_find_small(specs, COUNT(specs), 5), 0);
+    assert_int_equal(rt_spec_find_small(specs, COUNT(specs), 0), 4);
+    assert_int_equal(rt_spec_find_small(specs, COUNT(specs), 4), COUNT(specs));
     assert_int_equal(rt_spec_find_small(specs, COUNT(specs), 1), COUNT(specs));
     assert_int_equal(rt_spec_find_small(specs, COUNT(specs), 3), COUNT(specs));
     assert_string_equal(rt_spec_name(&few).text, "batch 4, query length 2, at most 9 blocks");
     rt_spec_index_free(&index);
     const struct rt_graph_spec twice[] = {few, specs[2], few};
     assert_refused(twice, 3, "graphs 0 and 2 both have 4 rows and 8 tokens");
+    const struct rt_graph_spec without[] = {few, fewer};
+    assert_refused(without, 2,
+                   "graph 0: 4 rows and 8 tokens in at most 9 blocks, and no graph for more");
     assert_refused(specs, 2,
                    "graph 0: 4 rows and 8 tokens in at most 9 blocks, and no graph for more");
 }
@@ -396,7 +412,7 @@ int main(void)
         cmocka_unit_test(test_capacity_behind_a_chunk),
         cmocka_unit_test(test_largest_counts_do_not_overflow),
         cmocka_unit_test(test_bad_lists_are_refused),
-        cmocka_unit_test(test_two_graphs_of_a_size),
+        cmocka_unit_test(test_graphs_of_a_size),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_chunks_fill_the_list),
         cmocka_unit_test(test_find_takes_the_smallest_chunk),
