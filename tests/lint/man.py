@@ -28,7 +28,7 @@ COMMANDS = {
     "replayrt-bench-convert.1": ["bench", "convert"],
 }
 HEADERS = {"rt.h": "replayrt.3", "rt_config.h": "replayrt.3",
-           "rt_sequences.h": "replayrt.3",
+           "rt_sequences.h": "replayrt.3", "rt_tensors.h": "replayrt.3",
            "layer.h": "replayrt-layer.3", "memory.h": "replayrt-layer.3",
            "checkpoint.h": "replayrt-models.3", "models.h": "replayrt-models.3",
            "decoder.h": "replayrt-models.3",

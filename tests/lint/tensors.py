@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The tensors that rt.h lists are the public ones of buffers/tensors.inc, with their dtypes.
+"""rt_tensors.h lists the public ones of buffers/tensors.inc, with their dtypes.
 
 usage: tensors.py SOURCE_ROOT
 """
@@ -30,11 +30,11 @@ def listed(text):
 def main():
     root = pathlib.Path(sys.argv[1])
     ours = table((root / "buffers/tensors.inc").read_text(encoding="utf-8"))
-    theirs = listed((root / "include/replayrt/rt.h").read_text(encoding="utf-8"))
+    theirs = listed((root / "include/replayrt/rt_tensors.h").read_text(encoding="utf-8"))
     wrong = [f"{name}: {ours.get(name, 'no tensor')} in tensors.inc, "
-             f"{theirs.get(name, 'not listed')} in rt.h"
+             f"{theirs.get(name, 'not listed')} in rt_tensors.h"
              for name in sorted(ours.keys() | theirs.keys()) if ours.get(name) != theirs.get(name)]
-    print("\n".join(wrong) if wrong else f"rt.h lists all {len(ours)} tensors")
+    print("\n".join(wrong) if wrong else f"rt_tensors.h lists all {len(ours)} tensors")
     sys.exit(1 if wrong or not ours else 0)
 
 
