@@ -62,6 +62,14 @@ enum rt_status rt_board_is_there(const struct rt_board *b, uint32_t rank, struct
     return RT_OK;
 }
 
+enum rt_status rt_board_others_are_there(const struct rt_board *b, struct rt_error *err)
+{
+    for (uint32_t r = 0; r < b->ranks; r++)
+        if (r != b->rank)
+            RT_TRY(rt_board_is_there(b, r, err));
+    return RT_OK;
+}
+
 /* Likewise, but of a rank that has come to `wanted` of its count, and may have left since. */
 static enum rt_status has_come_or_is_there(const struct rt_board *b, uint32_t rank,
                                            const _Atomic uint64_t *count, uint64_t wanted,

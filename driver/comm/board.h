@@ -154,5 +154,7 @@ static inline struct rt_board_line *rt_board_mine(const struct rt_board *b)
 }
 /* For a rank that is waited for: RT_ERR_RANKS where it has failed, left or is gone. */
 enum rt_status rt_board_is_there(const struct rt_board *b, uint32_t rank, struct rt_error *err);
+/* The same of every rank but this one; err is left alone where all are there. */
+enum rt_status rt_board_others_are_there(const struct rt_board *b, struct rt_error *err);
 
 #endif

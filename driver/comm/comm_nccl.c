@@ -19,15 +19,6 @@ enum rt_status rt_nccl_failed(const struct rt_nccl *n, const char *call, rt_nccl
     return rt_fail(err, RT_ERR_DRIVER, "%s failed: %s (%d)", call, n->api.GetErrorString(rc), rc);
 }
 
-/* Of another rank; err is left alone where all are there. */
-static enum rt_status look_for_fallen(const struct rt_comm *c, struct rt_error *err)
-{
-    for (uint32_t r = 0; r < c->ranks; r++)
-        if (r != c->rank)
-            RT_TRY(rt_board_is_there(&c->board, r, err));
-    return RT_OK;
-}
-
 enum rt_status rt_nccl_fallen(const struct rt_nccl *n, const struct rt_comm *c, const char *call,
                               rt_nccl_result rc, struct rt_error *err)
 {
@@ -35,7 +26,7 @@ enum rt_status rt_nccl_fallen(const struct rt_nccl *n, const struct rt_comm *c, 
     const uint64_t limit_ns = c->board.limit_ns < FALL_NS ? c->board.limit_ns : FALL_NS;
     struct rt_error own = {.status = RT_OK}, theirs = {.status = RT_OK};
     (void)rt_nccl_failed(n, call, rc, &own);
-    while (look_for_fallen(c, &theirs) == RT_OK) {
+    while (rt_board_others_are_there(&c->board, &theirs) == RT_OK) {
         if (c->ranks == 1 || rt_board_now_ns() - w.begin_ns > limit_ns) {
             *err = own;
             return own.status;

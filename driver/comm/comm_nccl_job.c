@@ -56,9 +56,7 @@ bool rt_nccl_job_end(struct rt_nccl_job *job, bool keep)
 static enum rt_status look(const struct rt_comm *c, const char *call, const struct rt_board_wait *w,
                            struct rt_error *err)
 {
-    for (uint32_t r = 0; r < c->ranks; r++)
-        if (r != c->rank)
-            RT_TRY(rt_board_is_there(&c->board, r, err));
+    RT_TRY(rt_board_others_are_there(&c->board, err));
     RT_REQUIRE(!rt_board_is_late(&c->board, w), err, RT_ERR_RANKS,
                "%s of rank %" PRIu32 " (this one) of %" PRIu32
                " has not returned within %.3f s; NCCL_DEBUG=INFO has it tell what it waits for",
