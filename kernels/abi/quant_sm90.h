@@ -6,9 +6,14 @@
  * What the launch of the sm_90 kernels over caches of e4m3 has to know of their insides: threads,
  * tiles and shared memory are those of kernels/abi/attend_sm90.h, and so are grids.
  *
- * Their parameters are those of the operators, and the tensors that the copy engine reads: queries
- * alone, as in struct rt_attend_sm90_params and struct rt_sparse_sm90_params. Keys are brought by
- * threads.
+ * Their parameters are those of the operators, and the tensors that the copy engine reads: queries,
+ * as in struct rt_attend_sm90_params and struct rt_sparse_sm90_params, and of kernels with three
+ * workers keys, whose bytes are taken two by two, as what a map has elements of:
+ *   kv_map       (64, 8, d_v / 128, page_size / 8, pages) by boxes of (64, 8, d_v / 256,
+ *                tokens / 8, 1)
+ *   kv_rest_map  (d_qk - d_v, or half of it, page_size, pages) by (64, tokens, 1): what is no
+ *                value, as bf16 or as e4m3
+ * with tokens = min(page_size, 64). Others' keys are brought by threads.
  */
 #include "common/launch.h"
 #include "kernels/abi/attend_sm90.h"
@@ -57,15 +62,18 @@
 /*
  * Of 8 and 16 query rows and long rows of keys there are three workers, each with blocks of its own
  * (kernels/sm90/attend_apart.cuh), so the desk has maxima, sums and marks of a worker more, and
- * marks of all columns; no block's scores are found by two.
+ * marks of all columns; no block's scores are found by two. Boxes bring their keys: a stage is
+ * tiles of 128 bytes in the copy engine's swizzle, d_v / 128 of values and one of what is no value,
+ * and weights.
  */
 #define RT_ATTEND_APART_SM90_WORKERS 3u
 #define RT_ATTEND_APART_SM90_THREADS 512u
+#define RT_ATTEND_APART_SM90_STAGE(tile_rows, d_v)                                                 \
+    (64u * (d_v) + RT_ATTEND_SM90_TILE_BYTES + 128u * (tile_rows))
 #define RT_ATTEND_APART_SM90_DESK_BYTES(tile_rows, d_qk, d_v)                                      \
     (RT_ATTEND_BYTES_SM90_DESK_BYTES(tile_rows, d_qk) + 36u * (tile_rows) + (d_v))
 #define RT_ATTEND_APART_SM90_SMEM_BYTES(tile_rows, d_qk, d_v)                                      \
-    (RT_ATTEND_BYTES_SM90_STAGES(tile_rows, d_qk) *                                                \
-         RT_ATTEND_BYTES_SM90_STAGE(tile_rows, d_qk, d_v) +                                        \
+    (RT_ATTEND_BYTES_SM90_STAGES(tile_rows, d_qk) * RT_ATTEND_APART_SM90_STAGE(tile_rows, d_v) +   \
      RT_ATTEND_SM90_TILES(d_qk) * 128u * (tile_rows) +                                             \
      RT_ATTEND_APART_SM90_DESK_BYTES(tile_rows, d_qk, d_v))
 
@@ -77,9 +85,9 @@ struct rt_attend_quant_sm90_params {
     struct rt_quant_view quant;
     uint32_t q_even;
     uint32_t reserved[9];
-    struct rt_tensor_map q_map, q_rest_map;
+    struct rt_tensor_map q_map, q_rest_map, kv_map, kv_rest_map;
 };
-RT_STATIC_ASSERT(sizeof(struct rt_attend_quant_sm90_params) == 640, "sm90 attend_quant ABI");
+RT_STATIC_ASSERT(sizeof(struct rt_attend_quant_sm90_params) == 896, "sm90 attend_quant ABI");
 
 struct rt_sparse_quant_sm90_params {
     struct rt_sparse_attend_params sparse;

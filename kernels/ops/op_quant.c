@@ -4,7 +4,13 @@
 #include "kernels/ops/op_build.h"
 #include "kernels/quant_view.h"
 
+#include "common/math.h"
+
 #include <float.h>
+
+/* Of a tile that the copy engine brings: 128 bytes, its swizzle; and that one's period. */
+#define TILE_ELEMENTS 64u
+#define GROUP_ROWS 8u
 
 static uint32_t kind_of(enum rt_kv_scale scale)
 {
@@ -122,6 +128,35 @@ enum rt_status rt_append_quant_build(const struct rt_kernels *k, const struct rt
                           RT_APPEND_WARPS * RT_WARP_THREADS, out, err);
 }
 
+/* Two bytes are an element; see kernels/abi/quant_sm90.h. */
+static enum rt_status make_key_maps(const struct rt_kernels *k, const struct rt_quant_view *quant,
+                                    struct rt_attend_quant_sm90_params *sm90, struct rt_error *err)
+{
+    const struct rt_attend_params *p = &sm90->attend;
+    const struct rt_kv_view *kv = &p->kv;
+    const uint32_t tokens = rt_min_u32(kv->page_size, RT_BLOCK_TOKENS);
+    const uint32_t tiles = p->d_v / (2 * TILE_ELEMENTS), rest = p->d_qk - p->d_v;
+    const bool rest_is_bf16 = quant->fp8 < p->d_qk;
+    const uint64_t row_bytes = (uint64_t)kv->token_stride_bytes;
+    const uint64_t page_bytes = (uint64_t)kv->page_stride_bytes;
+    const struct rt_tensor_map_spec values = {
+        .address = (uintptr_t)kv->base,
+        .dims = 5,
+        .size = {TILE_ELEMENTS, GROUP_ROWS, tiles, kv->page_size / GROUP_ROWS, kv->pages},
+        .stride_bytes = {0, row_bytes, 2 * TILE_ELEMENTS, GROUP_ROWS * row_bytes, page_bytes},
+        .box = {TILE_ELEMENTS, GROUP_ROWS, tiles / 2, tokens / GROUP_ROWS, 1},
+    };
+    const struct rt_tensor_map_spec others = {
+        .address = (uintptr_t)kv->base + (rest_is_bf16 ? quant->rest_offset_bytes : p->d_v),
+        .dims = 3,
+        .size = {rest_is_bf16 ? rest : rest / 2, kv->page_size, kv->pages},
+        .stride_bytes = {0, row_bytes, page_bytes},
+        .box = {TILE_ELEMENTS, tokens, 1},
+    };
+    RT_TRY(RT_DRV(k->driver, err, tensor_map, (k->driver, &values, &sm90->kv_map)));
+    return RT_DRV(k->driver, err, tensor_map, (k->driver, &others, &sm90->kv_rest_map));
+}
+
 enum rt_status rt_attend_quant_build(const struct rt_kernels *k, const struct rt_variant *variant,
                                      const void *params, struct rt_launch *out,
                                      struct rt_error *err)
@@ -138,5 +173,7 @@ enum rt_status rt_attend_quant_build(const struct rt_kernels *k, const struct rt
     if (k->driver)
         RT_TRY(rt_attend_query_maps(k, variant, attend, &sm90.q_even, &sm90.q_map, &sm90.q_rest_map,
                                     err));
+    if (k->driver && variant->many_entry) /* of three workers */
+        RT_TRY(make_key_maps(k, &p->quant, &sm90, err));
     return rt_launch_attend(k, variant, attend->rows.count, &sm90, sizeof(sm90), out, err);
 }

@@ -24,7 +24,7 @@ template <class SHAPE> struct rt_sm90_apart : rt_sm90_bytes_out<SHAPE> {
     typedef rt_sm90_bytes_out<SHAPE> base;
     static constexpr int ROWS = base::ROWS, MINE = base::MINE, WORKERS = SHAPE::WORKERS;
     static constexpr int OUTS = SHAPE::OUT_TILES * ROWS / 2; /* floats of a thread */
-    static_assert(OUTS * 4 * RT_SM90_WORKER_THREADS <= 64 * SHAPE::ROW_BYTES, "a stage has room");
+    static_assert(OUTS * 4 * RT_SM90_WORKER_THREADS <= SHAPE::STAGE_BYTES, "a stage has room");
     typedef typename base::score_registers score_registers;
     using base::lane;
     using base::my_row;
@@ -50,7 +50,8 @@ template <class SHAPE> struct rt_sm90_apart : rt_sm90_bytes_out<SHAPE> {
     {
         constexpr int TURNS = 2 * SHAPE::V_TILES, OF_GROUP = base::GROUP / 32; /* of 32 columns */
         const uint32_t stage = stage_of(j);
-        const unsigned char *at = room.row(stage, this->own_key()) + lane % 4 * 16;
+        const unsigned char *const at[2] = {this->score_place(stage, 0),
+                                            this->score_place(stage, 1)};
         const uint16_t *factors = room.desk.factor[stage][0] + warp * 16 + lane / 4;
         score_registers part[2];
         uint4 x[2];
@@ -66,7 +67,7 @@ template <class SHAPE> struct rt_sm90_apart : rt_sm90_bytes_out<SHAPE> {
             if (turn % 2 == 0)
 #pragma unroll
                 for (int row = 0; row < 2; row++)
-                    x[row] = *(const uint4 *)(at + turn * 32 + row * 8 * SHAPE::ROW_BYTES);
+                    x[row] = base::score_vector(at, turn / 2, row);
             if (before >= 0)
                 rt_wgmma_wait<1>();
             if (before >= 0 && (before + 1) % OF_GROUP == 0)
@@ -212,7 +213,7 @@ template <class SHAPE> struct rt_sm90_apart : rt_sm90_bytes_out<SHAPE> {
     static __device__ __forceinline__ float4 *left_at(const rt_sm90_room<SHAPE> &room,
                                                       uint32_t stage)
     {
-        return (float4 *)room.row(stage, 0) + threadIdx.x % RT_SM90_WORKER_THREADS;
+        return (float4 *)room.boxed_row(stage, 0, 0) + threadIdx.x % RT_SM90_WORKER_THREADS;
     }
 
     __device__ __forceinline__ void leave_out(uint32_t stage) const
@@ -223,6 +224,7 @@ template <class SHAPE> struct rt_sm90_apart : rt_sm90_bytes_out<SHAPE> {
 #pragma unroll
             for (int i = 0; i < ROWS / 2; i += 4, at += RT_SM90_WORKER_THREADS)
                 *at = make_float4(out[t][i], out[t][i + 1], out[t][i + 2], out[t][i + 3]);
+        rt_fence_async(); /* the copy engine writes there once the stage is free */
     }
 
     /* Sums of all workers, in one order, and what this thread's rows are multiplied by. */

@@ -6,9 +6,11 @@
  * Keys of e4m3 come into their stage as they lie in the cache, by copies that run behind the
  * loading warps' backs: of warp w keys 16 w .. 16 w + 15 of every block, in a row of the stage
  * each. What numbers are multiples of is told beside them; workers make f16 of them
- * (kernels/sm90/attend_bytes.cuh).
+ * (kernels/sm90/attend_bytes.cuh). Of three workers boxes bring them, which the warp asks for that
+ * has the box's first key.
  */
 #include "kernels/device/ptx/cp_async.cuh"
+#include "kernels/device/ptx/tma.cuh"
 #include "kernels/sm90/attend_bytes.cuh"
 #include "kernels/sm90/attend_convert.cuh"
 
@@ -16,15 +18,19 @@ template <class SHAPE> struct rt_sm90_as_it_lies : rt_sm90_conversion<SHAPE> {
     typedef rt_sm90_conversion<SHAPE> base;
     static constexpr int WARP_KEYS = base::WARP_KEYS;
     static constexpr int REST = SHAPE::D_QK - SHAPE::D_V; /* what is no value */
+    using base::p;
     using base::quant;
     using base::room;
     using base::warp;
 
+    const typename SHAPE::params *maps; /* of boxes */
+    const uint64_t policy;
     uint32_t asked, told; /* blocks of the part */
 
     __device__ __forceinline__ rt_sm90_as_it_lies(const typename SHAPE::params &all,
                                                   const rt_sm90_room<SHAPE> &room_)
-        : base(all, room_), asked(0), told(0)
+        : base(all, room_), maps(&all), policy(SHAPE::BOXED ? rt_tma_evict_first() : 0), asked(0),
+          told(0)
     {
     }
 
@@ -49,6 +55,44 @@ template <class SHAPE> struct rt_sm90_as_it_lies : rt_sm90_conversion<SHAPE> {
             copy<REST / 8>(stage, of, quant.rest_offset_bytes, SHAPE::D_V);
         else
             copy<REST / 16>(stage, of, SHAPE::D_V, SHAPE::D_V);
+    }
+
+    __device__ __forceinline__ void copy_half(uint32_t stage, int half,
+                                              const struct rt_sm90_quant_key &of) const
+    {
+        copy<base::VECTORS>(stage, of, half * base::HALF, half * base::HALF);
+        if (half == 1)
+            copy_rest(stage, of);
+        rt_cp_async_arrive(&room.desk.kv_full[stage][half]);
+    }
+
+    /* ---- by boxes ---- */
+
+    /* Of this warp's keys, those that a box begins with. What is behind the row's end or of no page
+     * is outside of the tensor, or is whatever the page has there. */
+    __device__ __forceinline__ void ask_boxes(uint32_t stage, int half,
+                                              const struct rt_sm90_quant_key &of) const
+    {
+        const uint32_t tokens = min(p.kv.page_size, (uint32_t)RT_BLOCK_TOKENS);
+        const uint32_t begin = warp * WARP_KEYS;
+        const uint32_t keys = begin % tokens == 0 ? max(tokens, (uint32_t)WARP_KEYS) : 0;
+        uint64_t *full = &room.desk.kv_full[stage][half];
+        if (rt_elected())
+            rt_mbarrier_arrive_expect(full, keys * (base::HALF + (half == 1 ? 128 : 0)));
+        __syncwarp();
+#pragma unroll 1
+        for (uint32_t key = 0; key < keys; key += tokens) {
+            const int page = __shfl_sync(RT_ATTEND_FULL_WARP, of.page, key);
+            const int token = __shfl_sync(RT_ATTEND_FULL_WARP, of.token, key);
+            if (rt_elect_one()) {
+                rt_tma_load_5(room.boxed_row(stage, begin + key, half * base::HALF), &maps->kv_map,
+                              full, 0, 0, half * (base::HALF / 128), token / 8, page, policy);
+                if (half == 1)
+                    rt_tma_load_3(room.boxed_rest(stage, begin + key), &maps->kv_rest_map, full, 0,
+                                  token, page, policy);
+            }
+            __syncwarp();
+        }
     }
 
     /* ---- what workers are told ---- */
@@ -102,10 +146,10 @@ template <class SHAPE> struct rt_sm90_as_it_lies : rt_sm90_conversion<SHAPE> {
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             rt_mbarrier_wait(&room.desk.kv_empty[stage][half], parity);
-            copy<base::VECTORS>(stage, of, half * base::HALF, half * base::HALF);
-            if (half == 1)
-                copy_rest(stage, of);
-            rt_cp_async_arrive(&room.desk.kv_full[stage][half]);
+            if constexpr (SHAPE::BOXED)
+                ask_boxes(stage, half, of);
+            else
+                copy_half(stage, half, of);
         }
     }
 

@@ -20,6 +20,7 @@ struct rt_sm90_found {
     const unsigned char *page;
     uint32_t row;
     bool is_extra; /* of the second cache */
+    int number;    /* the page's in the pool, of all keys of a row; -1 where there is none */
 };
 
 /* All keys of a row: an entry of the block table is a page. */
@@ -69,8 +70,8 @@ struct rt_sm90_row_pages {
     {
         const uint32_t row = (uint32_t)key - page_size.quotient((uint32_t)key) * p.kv.page_size;
         if (page >= p.kv.pages)
-            return {nullptr, row, false};
-        return {p.kv.base + page * p.kv.page_stride_bytes, row, false};
+            return {nullptr, row, false, -1};
+        return {p.kv.base + page * p.kv.page_stride_bytes, row, false, (int)page};
     }
 };
 
@@ -87,7 +88,7 @@ struct rt_sm90_list_pages : rt_sm90_lists {
         const bool extra = is_extra(key);
         const struct rt_kv_view &kv = extra ? p.extra_kv : p.attend.kv;
         const uint32_t row = (uint32_t)entry % kv.page_size;
-        return {page < kv.pages ? kv.base + page * kv.page_stride_bytes : nullptr, row, extra};
+        return {page < kv.pages ? kv.base + page * kv.page_stride_bytes : nullptr, row, extra, -1};
     }
 };
 
@@ -110,6 +111,7 @@ struct rt_sm90_block {
 struct rt_sm90_quant_key {
     const unsigned char *row;
     uint32_t scale[2]; /* of each half, as they lie: an f32, or four of UE8M0 */
+    int page, token;   /* for boxes: its page's number, -1 where there is none, and row there */
 };
 
 /* What is read in the place of a key that is none, so that loads need not ask: of any layout row
@@ -181,11 +183,13 @@ template <class SHAPE> struct rt_sm90_block_walk {
     }
 
     /* The step's own keys, the last of a row, are not there before: a warp that has one of them
-     * waits, and what it has of others comes as far as L2 meanwhile. */
+     * waits, and what it has of others comes as far as L2 meanwhile. A box may have all of a
+     * block's. */
     __device__ __forceinline__ void wait_for_keys(void)
     {
-        const int of_warp = (int)(threadIdx.x % WARP_KEYS);
-        if (waited || key_number - of_warp + WARP_KEYS <= settled)
+        const int keys = SHAPE::BOXED ? RT_BLOCK_TOKENS : WARP_KEYS;
+        const int before = SHAPE::BOXED ? lane_key() : (int)(threadIdx.x % WARP_KEYS);
+        if (waited || key_number - before + keys <= settled)
             return;
         if (found.page && key_number < settled)
             ask_l2(found.page + found.row * row_stride_bytes());
@@ -212,7 +216,7 @@ template <class SHAPE> struct rt_sm90_block_walk {
         }
         left = rt_sm90_blocks(at);
         block = {at.row, number, true, left == 0};
-        found = {nullptr, 0, false};
+        found = {nullptr, 0, false, -1};
         if (at.row == RT_ATTEND_NONE)
             return;
         key_number = at.key + lane_key();
@@ -280,7 +284,10 @@ template <class SHAPE> struct rt_sm90_block_walk {
             found.page + quant.scale_offset_bytes + found.row * quant.scale_stride_bytes;
         if (!found.page)
             row = scales = (const unsigned char *)rt_sm90_no_key;
-        return {row, {load_scale(quant, scales, 0), load_scale(quant, scales, 1)}};
+        return {row,
+                {load_scale(quant, scales, 0), load_scale(quant, scales, 1)},
+                found.number,
+                (int)found.row};
     }
 };
 

@@ -3,23 +3,11 @@
 #define RT_KERNELS_SM90_ATTEND_BYTES_CUH
 
 /*
- * A worker's products where a stage has keys of e4m3 as they lie in the cache, a row of
- * SHAPE::ROW_BYTES each: what a thread reads it makes f16 of in its registers, and those are
- * operand a. So no number is written back to shared memory, and each is converted twice, for the
- * scores by its block's owner and for the values by the half's worker.
+ * A worker's products where a stage has keys of e4m3: what a thread reads it makes f16 of in its
+ * registers, and those are operand a. So no number is written back to shared memory, and each is
+ * converted twice, for the scores by its block's owner and for the values by the half's worker.
  *
- * Which element is which of a product's is free as long as both operands agree. Rows are 32 bytes
- * beyond a multiple of 64, and the order is one in which a thread's bytes lie side by side and the
- * lanes that read at the same time meet no bank twice. Lane 4 g + t of warp w has
- *
- *   scores   a = k [64 keys][D_QK], row 16 w + g and that + 8: key `own_key`, and that + 8
- *            values   of 64 columns the 16 from 16 t on: columns 4 s .. 4 s + 3 of them are what
- *                     product s has at 2 t, 2 t + 1, 2 t + 8, 2 t + 9
- *            the rest of 32 columns the 8 from 8 t on, likewise: two products
- *            and q has its columns in that order (bring_queries)
- *   values   a = v^T [D_V / 2][64 keys]: of product s of four keys, number i 16 s + `value_key`,
- *            at 2 t + i % 2 + 8 (i / 2), so that weights lie as the rows of scores do
- *            of each 2 HALF_TILES columns side by side, which are rows g and g + 8 of each tile
+ * Which element is which of a product's is kernels/sm90/attend_places.cuh's to say.
  *
  * Several scales a token: numbers are multiplied by `factor`, scale / S in f16, which one group of
  * D_V / 4 columns has alike; attend_units.cuh has what is to be said of S.
@@ -27,21 +15,7 @@
 #include "kernels/device/ptx/convert_e4m3.cuh"
 #include "kernels/device/ptx/pdl.cuh"
 #include "kernels/device/ptx/permute.cuh"
-#include "kernels/sm90/attend_work.cuh"
-
-/* Of 16 rows of operand a, or of 16 keys of a product of values, the key that is number `row`; and
- * back. */
-static __device__ __forceinline__ int rt_sm90_key_at(int row)
-{
-    const int odd = row & 1;
-    return (row >> 3) * 8 + odd * 4 + ((row >> 1 & 3) ^ odd * 2);
-}
-
-static __device__ __forceinline__ int rt_sm90_row_of_key(int key)
-{
-    const int odd = key >> 2 & 1;
-    return (key >> 3) * 8 + ((key & 3) ^ odd * 2) * 2 + odd;
-}
+#include "kernels/sm90/attend_places.cuh"
 
 /* Bytes b of two words, as two words: {low 0, high 0, low 1, high 1} and those of 2 and 3. */
 static __device__ __forceinline__ uint2 rt_sm90_interleave(uint32_t low, uint32_t high)
@@ -49,14 +23,14 @@ static __device__ __forceinline__ uint2 rt_sm90_interleave(uint32_t low, uint32_
     return make_uint2(rt_permute_bytes(low, high, 0x5140), rt_permute_bytes(low, high, 0x7362));
 }
 
-template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
-    typedef rt_sm90_worker_base<SHAPE> base;
+template <class SHAPE> struct rt_sm90_bytes : rt_sm90_places<SHAPE> {
+    typedef rt_sm90_places<SHAPE> base;
     typedef typename base::score_registers score_registers;
     typedef rt_wgmma<SHAPE::TILE_ROWS> product;
     static constexpr int HALF_TILES = SHAPE::HALF_TILES, HALF = SHAPE::D_V / 2;
     static constexpr int GROUP = SHAPE::D_V / 4; /* columns with one factor */
     static constexpr int REST = SHAPE::D_QK - SHAPE::D_V;
-    static constexpr int COLUMNS = 2 * SHAPE::OUT_TILES; /* of values, of a thread */
+    static constexpr int COLUMNS = base::COLUMNS;
     /* Query rows of a warp, of either worker; 16 bytes a lane, the last of what is no value. */
     static constexpr int WARPS = SHAPE::WORKERS * RT_SM90_WORKER_WARPS;
     static constexpr int WARP_ROWS = (SHAPE::TILE_ROWS + WARPS - 1) / WARPS;
@@ -64,9 +38,18 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
     /* Groups of products on their way, with their operands. */
     static constexpr int FLIGHT = SHAPE::APART && SHAPE::TILE_ROWS == 16 ? 2 : 4;
     using base::all;
+    using base::first_column;
     using base::lane;
+    using base::own_column;
+    using base::own_key;
     using base::p;
+    using base::REST_8_KEYS;
     using base::room;
+    using base::score_place;
+    using base::score_vector;
+    using base::VALUE_8_KEYS;
+    using base::value_place;
+    using base::vector_of;
     using base::warp;
     using base::worker;
 
@@ -74,29 +57,6 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
                                              const rt_sm90_room<SHAPE> &room_, int worker_)
         : base(all_, room_, worker_)
     {
-    }
-
-    /* Of the block, the key of this thread's first score; the second is 8 further. */
-    __device__ __forceinline__ int own_key(void) const
-    {
-        return warp * 16 + rt_sm90_key_at(lane / 4);
-    }
-
-    __device__ __forceinline__ int value_key(int step, int i) const
-    {
-        return step * 16 + i * 4 + (lane % 4 ^ i % 2 * 2);
-    }
-
-    /* The first of this worker's columns. */
-    __device__ __forceinline__ int first_column(void) const
-    {
-        return SHAPE::APART ? 0 : worker * HALF;
-    }
-
-    /* Of those, the first of this thread's. */
-    __device__ __forceinline__ int own_column(void) const
-    {
-        return (warp * 8 + lane / 4) * COLUMNS;
     }
 
     /* Values have scales of several groups. */
@@ -165,7 +125,7 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
                                                  score_registers &score) const
     {
         const uint32_t stage = base::stage_of(j);
-        const unsigned char *at = room.row(stage, own_key()) + first * HALF + lane % 4 * 16;
+        const unsigned char *const at[2] = {score_place(stage, 0), score_place(stage, 1)};
         uint4 x[2];
         uint32_t factor[2] = {}, a[2][4][4];
 #pragma unroll
@@ -174,7 +134,7 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
                 wait_for_half(j, first + tile / HALF_TILES);
 #pragma unroll
             for (int row = 0; row < 2; row++) {
-                x[row] = *(const uint4 *)(at + tile * 64 + row * 8 * SHAPE::ROW_BYTES);
+                x[row] = score_vector(at, first * HALF_TILES + tile, row);
                 if (FACTORS)
                     factor[row] = row_factor(stage, first * 2 + tile * 64 / GROUP, row);
             }
@@ -202,7 +162,7 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
     {
 #pragma unroll
         for (int row = 0; row < 2; row++) {
-            const uint2 x = *(const uint2 *)(at + row * 8 * SHAPE::ROW_BYTES);
+            const uint2 x = *(const uint2 *)(at + row * REST_8_KEYS);
             a[0][row] = rt_e4m3x2_f16x2<0>(x.x);
             a[0][row + 2] = rt_e4m3x2_f16x2<1>(x.x);
             a[1][row] = rt_e4m3x2_f16x2<0>(x.y);
@@ -214,7 +174,7 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
     {
 #pragma unroll
         for (int row = 0; row < 2; row++) {
-            const uint4 x = *(const uint4 *)(at + row * 8 * SHAPE::ROW_BYTES);
+            const uint4 x = *(const uint4 *)(at + row * REST_8_KEYS);
             a[0][row] = x.x;
             a[0][row + 2] = x.y;
             a[1][row] = x.z;
@@ -226,14 +186,13 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
     __device__ __forceinline__ void score_rest(uint32_t stage, score_registers &score) const
     {
         constexpr int LANE_BYTES = TYPE == RT_WGMMA_F16 ? 8 : 16;
-        const unsigned char *at = room.row(stage, own_key()) + SHAPE::D_V + lane % 4 * LANE_BYTES;
         uint32_t a[REST / 32][2][4];
 #pragma unroll
         for (int c = 0; c < REST / 32; c++) {
             if constexpr (TYPE == RT_WGMMA_F16)
-                widen_rest(at + c * 4 * LANE_BYTES, a[c]);
+                widen_rest(this->template rest_place<LANE_BYTES>(stage, c), a[c]);
             else
-                take_rest(at + c * 4 * LANE_BYTES, a[c]);
+                take_rest(this->template rest_place<LANE_BYTES>(stage, c), a[c]);
             multiply<TYPE>(a[c], SHAPE::V_TILES, 2 * c, true, score);
         }
         rt_wgmma_wait<0>();
@@ -312,12 +271,12 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
     /* ---- values ---- */
 
     /* This thread's columns of the product's four keys. */
-    __device__ __forceinline__ void load_values(const unsigned char *half, int step,
-                                                uint32_t (&x)[4][COLUMNS / 4]) const
+    static __device__ __forceinline__ void load_values(const unsigned char *const (&place)[2],
+                                                       int step, uint32_t (&x)[4][COLUMNS / 4])
     {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const unsigned char *at = half + value_key(step, i) * SHAPE::ROW_BYTES;
+            const unsigned char *at = place[i % 2] + (step * 2 + i / 2) * VALUE_8_KEYS;
             if constexpr (COLUMNS == 8) {
                 const uint2 two = *(const uint2 *)at;
                 x[i][0] = two.x;
@@ -355,7 +314,7 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
     add_values(uint32_t stage, float (&out)[SHAPE::OUT_TILES][SHAPE::TILE_ROWS / 2]) const
     {
         constexpr int WORDS = COLUMNS / 4, TURNS = 4 * WORDS;
-        const unsigned char *half = room.row(stage, 0) + first_column() + own_column();
+        const unsigned char *const place[2] = {value_place(stage, 0), value_place(stage, 1)};
         const int group = SHAPE::APART ? warp : worker * 2 + warp / 2;
         const uint16_t *factors = room.desk.factor[stage][group] + lane % 4 * 2;
         const uint64_t pt = rt_wgmma_operand(rt_shared_address(room.weights(stage)), 0);
@@ -364,7 +323,7 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
         for (int turn = 0; turn < TURNS; turn++) {
             const int step = turn / WORDS, word = turn % WORDS;
             if (word == 0)
-                load_values(half, step, x);
+                load_values(place, step, x);
             if (FACTORS && word == 0)
 #pragma unroll
                 for (int pair = 0; pair < 2; pair++)
@@ -490,12 +449,6 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
 
     /* ---- keys that a product of values must not meet ---- */
 
-    /* 16 bytes of a key of block j, of this worker's columns. */
-    __device__ __forceinline__ uint4 *vector_of(uint32_t j, int key, int vector) const
-    {
-        return (uint4 *)(room.row(base::stage_of(j), key) + first_column()) + vector;
-    }
-
     __device__ __forceinline__ void clear_tail(uint32_t j, int valid) const
     {
         constexpr int VECTORS = base::VECTORS / 2;
@@ -503,6 +456,8 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
 #pragma unroll 1
         for (int i = thread; i < (64 - valid) * VECTORS; i += (int)RT_SM90_WORKER_THREADS)
             *vector_of(j, valid + i / VECTORS, i % VECTORS) = make_uint4(0, 0, 0, 0);
+        if (SHAPE::BOXED)
+            rt_fence_async(); /* the copy engine writes there once the stage is free */
         this->sync_worker();
     }
 
@@ -535,7 +490,7 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_worker_base<SHAPE> {
             uint32_t word = this->spoilt ? room.desk.spoilt[worker][vector] : 0;
 #pragma unroll 1
             for (int key = from; key < end; key++)
-                word |= clear_nan((uint2 *)vector_of(j, key, 0) + vector,
+                word |= clear_nan((uint2 *)vector_of(j, key, vector / 2) + vector % 2,
                                   (uint32_t)(this->length - start - key), word);
             room.desk.spoilt[worker][vector] = word;
         }

@@ -14,7 +14,9 @@
  *
  * Of e4m3 keys with what is no value, and fewer than 64 query rows: a stage is 64 rows as they lie
  * and then the block's weights (kernels/sm90/attend_bytes.cuh), and there is neither staging nor
- * ahead, but of two workers scores of a block's half, on their way from worker 1 to worker 0.
+ * ahead, but of two workers scores of a block's half, on their way from worker 1 to worker 0. Of
+ * three workers it is either half's values, [8 keys][D_V / 256][key][128 bytes], what is no value,
+ * [key][128 bytes], and the weights.
  *
  * All tiles are in the copy engine's 128-byte swizzle. Warp group 0 loads, of 64 query rows over
  * e4m3 two groups do: warp 0 walks and brings keys, of 64 query rows half 0's, and warps 2 and 3
@@ -34,6 +36,8 @@
  *                  of half 0 the loading warps, too                    and the stage's marks are
  *                  converted: the loading warps
  *                  bytes: copies and loading warps                     and its marks
+ *                  bytes by boxes: loading warps
+ *                  twice, and bytes
  *   kv_empty[s][h] warps of worker h                        who loads  no product reads it any more
  *                  shared: of both blocks                              in either block
  *                  of three workers: their block's
@@ -186,8 +190,13 @@ struct rt_sm90_shape {
     static constexpr int STAGES =
         BYTES ? RT_ATTEND_BYTES_SM90_STAGES(TILE_ROWS, D_QK) : RT_ATTEND_SM90_STAGES(D_QK);
     static constexpr int STAGE_TILES = RT_ATTEND_SM90_STAGE_TILES(D_QK, D_V);
-    static constexpr int STAGE_BYTES = BYTES ? RT_ATTEND_BYTES_SM90_STAGE(TILE_ROWS, D_QK, D_V)
-                                             : STAGE_TILES * RT_ATTEND_SM90_TILE_BYTES;
+    /* Which boxes bring, in tiles of 128 bytes a key. */
+    static constexpr bool BOXED = APART;
+    static constexpr int STAGE_BYTES = BOXED   ? RT_ATTEND_APART_SM90_STAGE(TILE_ROWS, D_V)
+                                       : BYTES ? RT_ATTEND_BYTES_SM90_STAGE(TILE_ROWS, D_QK, D_V)
+                                               : STAGE_TILES * RT_ATTEND_SM90_TILE_BYTES;
+    static constexpr int BOX_GROUP_BYTES = 8 * D_V / 2; /* of 8 keys and a half, as bytes */
+    static_assert(!BOXED || STAGE_BYTES % RT_WGMMA_GROUP_BYTES == 0, "the swizzle's period");
     static constexpr int V_TILES = D_V / 64;
     static constexpr int HALF_TILES = V_TILES / 2;
     static constexpr int OUT_TILES = APART ? V_TILES : HALF_TILES; /* of a worker's columns */
@@ -252,7 +261,26 @@ template <class SHAPE> struct rt_sm90_room {
     /* Of a block, a tile of [query row][key]. */
     __device__ __forceinline__ unsigned char *weights(uint32_t stage) const
     {
-        return SHAPE::BYTES ? row(stage, 64) : tile(stage, SHAPE::P_TILE);
+        return SHAPE::BOXED   ? boxed_rest(stage, 64)
+               : SHAPE::BYTES ? row(stage, 64)
+                              : tile(stage, SHAPE::P_TILE);
+    }
+
+    /* Where boxes bring bytes: of the tile that has byte `column` of the values the key's row; 16
+     * bytes of it are at the place that the swizzle gives them. */
+    __device__ __forceinline__ unsigned char *boxed_row(uint32_t stage, uint32_t key,
+                                                        uint32_t column) const
+    {
+        constexpr uint32_t HALF = SHAPE::D_V / 2;
+        return stages + stage * SHAPE::STAGE_BYTES + column / HALF * (64 * HALF) +
+               key / 8 * SHAPE::BOX_GROUP_BYTES + column % HALF / 128 * RT_WGMMA_GROUP_BYTES +
+               key % 8 * 128;
+    }
+
+    /* Likewise of what is no value. */
+    __device__ __forceinline__ unsigned char *boxed_rest(uint32_t stage, uint32_t key) const
+    {
+        return stages + stage * SHAPE::STAGE_BYTES + 64 * SHAPE::D_V + key * 128;
     }
 
     /* A half's values: the first 8 keys'. */
@@ -290,7 +318,7 @@ static __device__ __forceinline__ void rt_sm90_init_barriers(typename SHAPE::des
     for (int stage = 0; stage < SHAPE::STAGES; stage++)
         for (int half = 0; half < 2; half++) {
             const bool marks = half == 0 || SHAPE::BYTES;
-            const uint32_t copies = SHAPE::LOADING_WARPS * (marks ? 33 : 32);
+            const uint32_t copies = SHAPE::LOADING_WARPS * (SHAPE::BOXED ? 2 : marks ? 33 : 32);
             const bool with_rest = half == 1 && SHAPE::TILES > SHAPE::V_TILES;
             const uint32_t boxes = SHAPE::PARTED && with_rest ? 2 : 1;
             rt_mbarrier_init(&desk.kv_full[stage][half],

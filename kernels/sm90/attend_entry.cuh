@@ -129,7 +129,7 @@ template <class SHAPE>
 static __device__ __forceinline__ void rt_sm90_prefetch_maps(const typename SHAPE::params &all)
 {
     constexpr bool HAS_REST = SHAPE::TILES > SHAPE::V_TILES;
-    if constexpr (SHAPE::BY == RT_SM90_BY_BOXES) {
+    if constexpr (SHAPE::BY == RT_SM90_BY_BOXES || SHAPE::BOXED) {
         if (threadIdx.x == 64)
             rt_tma_prefetch_map(&all.kv_map);
         if (HAS_REST && threadIdx.x == 96)

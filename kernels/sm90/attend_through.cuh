@@ -161,11 +161,13 @@ template <class SHAPE> struct rt_sm90_through : rt_sm90_conversion<SHAPE> {
         const uint32_t lane = base::my_lane(), key = lane % WARP_KEYS;
         const uint32_t by = __shfl_sync(RT_ATTEND_FULL_WARP, to_scales, of_four * WARP_KEYS + key);
         if (quant.scale_kind == RT_QUANT_SCALE_TENSOR)
-            return {nullptr, {by, by}};
+            return {nullptr, {by, by}, -1, 0};
         const unsigned char *scales = row(of_four, key) + (int32_t)by;
         return {nullptr,
                 {rt_sm90_load_scale<SHAPE>(quant, scales, 0, lane),
-                 rt_sm90_load_scale<SHAPE>(quant, scales, 1, lane)}};
+                 rt_sm90_load_scale<SHAPE>(quant, scales, 1, lane)},
+                -1,
+                0};
     }
 
     /* ---- loads ---- */
