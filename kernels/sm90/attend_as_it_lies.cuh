@@ -192,6 +192,27 @@ template <class SHAPE> struct rt_sm90_as_it_lies : rt_sm90_conversion<SHAPE> {
         ask(next);
         tell_units(next);
     }
+
+    /* Where scales of block `told + ahead` are on their way to. */
+    __device__ __forceinline__ uint32_t slot(uint32_t ahead) const
+    {
+        return (told + ahead) % 2;
+    }
+
+    /* A block by itself, which may have been asked for, and whose scales one group of copies is
+     * behind. */
+    __device__ __forceinline__ void bring_one(struct rt_sm90_quant_key of)
+    {
+        if (asked == told)
+            ask(of);
+        rt_cp_async_wait<1>();
+#pragma unroll
+        for (int half = 0; half < 2; half++)
+            of.scale[half] = quant.scale_kind == RT_QUANT_SCALE_TENSOR
+                                 ? __float_as_uint(quant.tensor_scale)
+                                 : room.desk.scale[slot(0)][half][threadIdx.x];
+        tell_units(of);
+    }
 };
 
 #endif

@@ -10,6 +10,7 @@
  *   advance    place of the block's key │ ask entry of the next one's
  *   follow                              │ ask page of the next one's
  */
+#include "kernels/device/ptx/cp_async.cuh"
 #include "kernels/device/ptx/load_l2.cuh"
 #include "kernels/device/ptx/pdl.cuh"
 #include "kernels/sm90/attend_lists.cuh"
@@ -121,16 +122,23 @@ static __device__ const uint4 rt_sm90_no_key[RT_SM90_ROW_BYTES / sizeof(uint4)] 
 /* Of a key's half, as they lie: one f32, that of the tile that lanes 0-15 or 16-31 are about, or
  * four of UE8M0. A tile is a power of two, so that nothing is divided. */
 template <class SHAPE>
-static __device__ __forceinline__ uint32_t rt_sm90_load_scale(const struct rt_quant_view &quant,
-                                                              const unsigned char *scales, int half,
-                                                              uint32_t lane)
+static __device__ __forceinline__ const unsigned char *
+rt_sm90_scale_at(const struct rt_quant_view &quant, const unsigned char *scales, int half,
+                 uint32_t lane)
 {
     constexpr int HALF = SHAPE::D_V / 2;
     const uint32_t first = half * HALF, upper = HALF > 128 ? lane / 16 * 128 : 0;
     const int tile_log2 = __ffs((int)quant.tile) - 1;
-    return rt_load_l2_4(scales + (quant.scale_kind == RT_QUANT_SCALE_F32
-                                      ? (first + upper) >> tile_log2 << 2
-                                      : first >> tile_log2));
+    return scales + (quant.scale_kind == RT_QUANT_SCALE_F32 ? (first + upper) >> tile_log2 << 2
+                                                            : first >> tile_log2);
+}
+
+template <class SHAPE>
+static __device__ __forceinline__ uint32_t rt_sm90_load_scale(const struct rt_quant_view &quant,
+                                                              const unsigned char *scales, int half,
+                                                              uint32_t lane)
+{
+    return rt_load_l2_4(rt_sm90_scale_at<SHAPE>(quant, scales, half, lane));
 }
 
 /* What is asked for once a segment, its part and its row, is not kept between segments: registers
@@ -229,6 +237,20 @@ template <class SHAPE> struct rt_sm90_block_walk {
         wait_for_keys();
     }
 
+    /* Within the segment, and without a look at whether its keys are there; ask_entry is next. */
+    __device__ __forceinline__ void step(void)
+    {
+        left--;
+        key_number += 64;
+        block.opens = false;
+        found = pages.find(key_number, entry, page);
+    }
+
+    __device__ __forceinline__ void ask_entry(void)
+    {
+        entry = pages.ask(key_number + 64);
+    }
+
     /* To the next block, or behind the last. Not from there on. */
     __device__ __forceinline__ void advance(void)
     {
@@ -236,12 +258,16 @@ template <class SHAPE> struct rt_sm90_block_walk {
             open(block.row + 1, block.segment + 1);
             return;
         }
-        left--;
-        key_number += 64;
-        block.opens = false;
-        found = pages.find(key_number, entry, page);
-        entry = pages.ask(key_number + 64);
+        step();
+        ask_entry();
         wait_for_keys();
+    }
+
+    /* By boxes: the next block is the segment's, and its keys are there, so step is enough. */
+    __device__ __forceinline__ bool goes_on(void) const
+    {
+        const int next = key_number - lane_key() + RT_BLOCK_TOKENS;
+        return left > 1 && (waited || next + RT_BLOCK_TOKENS <= settled);
     }
 
     /* Some time behind advance, and before the next one. */
@@ -273,6 +299,28 @@ template <class SHAPE> struct rt_sm90_block_walk {
         return quant.scale_kind == RT_QUANT_SCALE_TENSOR
                    ? __float_as_uint(quant.tensor_scale)
                    : rt_sm90_load_scale<SHAPE>(quant, scales, half, threadIdx.x % 32);
+    }
+
+    /* By boxes: asks for the block's scales, on their way to words of the desk. */
+    __device__ __forceinline__ void ask_scales(uint32_t slot) const
+    {
+        const struct rt_quant_view &quant = all.quant;
+        const unsigned char *scales =
+            found.page + quant.scale_offset_bytes + found.row * quant.scale_stride_bytes;
+        if (!found.page)
+            scales = (const unsigned char *)rt_sm90_no_key;
+        if (quant.scale_kind == RT_QUANT_SCALE_TENSOR)
+            return;
+#pragma unroll
+        for (int half = 0; half < 2; half++)
+            rt_cp_async_4(&desk.scale[slot][half][threadIdx.x],
+                          rt_sm90_scale_at<SHAPE>(quant, scales, half, threadIdx.x % 32));
+    }
+
+    /* By boxes: what does not wait for scales. */
+    __device__ __forceinline__ struct rt_sm90_quant_key boxed_key(void) const
+    {
+        return {nullptr, {0, 0}, found.number, (int)found.row};
     }
 
     /* The block's; asks for its scales. */

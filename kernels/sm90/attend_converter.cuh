@@ -55,14 +55,13 @@ template <class SHAPE> struct rt_sm90_converter : rt_sm90_way_of<SHAPE> {
         return walk.block.row != RT_ATTEND_NONE && !walk.block.is_empty;
     }
 
+    /* ---- a block ahead ---- */
+
     /* The first q is as urgent as the first keys, and scales are a trip to memory; a later one may
      * have to wait for the segment before, of which the next stage is free earlier. */
-    __device__ __forceinline__ void run(void)
+    __device__ __forceinline__ struct rt_sm90_block bring_all(void)
     {
         uint32_t j = 0;
-        if (!this->p.early || SHAPE::LISTED)
-            walk.wait_for_predecessor();
-        walk.open(-1, 0);
         struct rt_sm90_block block = walk.block;
         struct rt_sm90_quant_key key = walk.key();
         const bool is_first_there = there();
@@ -86,6 +85,58 @@ template <class SHAPE> struct rt_sm90_converter : rt_sm90_way_of<SHAPE> {
             block = walk.block;
             key = next;
         }
+        return block;
+    }
+
+    /* ---- by boxes: scales two blocks ahead ---- */
+
+    /* A block, and in front of it, if the walk goes on, asks for scales of the next one: two blocks
+     * share a trip to memory. A group of copies a block, so that as many are behind one as ever. */
+    __device__ __forceinline__ bool bring_boxed(void)
+    {
+        const struct rt_sm90_quant_key key = walk.boxed_key();
+        const bool goes_on = walk.goes_on();
+        if (goes_on) {
+            walk.follow();
+            walk.step();
+            walk.ask_scales(this->slot(1));
+            walk.ask_entry(); /* here, where the one before is not kept: to copy it is to wait */
+        }
+        rt_cp_async_commit();
+        this->bring_one(key);
+        return goes_on;
+    }
+
+    /* What the walk has to wait for, another segment or the step's own keys, is behind what can be
+     * asked for before. */
+    __device__ __forceinline__ struct rt_sm90_block bring_all_boxed(void)
+    {
+        for (bool first = true; walk.block.row != RT_ATTEND_NONE; first = false) {
+            const bool has_keys = there();
+            if (has_keys)
+                walk.ask_scales(this->slot(0));
+            rt_cp_async_commit();
+            this->begin(walk.boxed_key(), has_keys);
+            if (first && this->warp == QUERY_WARP)
+                bring_query(walk.block);
+            while (has_keys && bring_boxed()) {
+            }
+            walk.follow();
+            walk.advance();
+        }
+        return walk.block;
+    }
+
+    __device__ __forceinline__ void run(void)
+    {
+        struct rt_sm90_block block;
+        if (!this->p.early || SHAPE::LISTED)
+            walk.wait_for_predecessor();
+        walk.open(-1, 0);
+        if constexpr (SHAPE::BOXED)
+            block = bring_all_boxed();
+        else
+            block = bring_all();
         walk.wait_for_predecessor();
         if (this->warp == QUERY_WARP && block.segment == 0) {
             rt_pdl_launch_dependents();

@@ -127,6 +127,13 @@ template <> struct rt_sm90_walk_desk<true> {
     } walk[8];
 };
 
+/* Scales on their way, as they lie, of two blocks: each loading thread's words. */
+template <bool BOXED> struct rt_sm90_scales_desk {
+};
+template <> struct rt_sm90_scales_desk<true> {
+    uint32_t scale[2][2][128];
+};
+
 template <class KEYS, int STAGES, int TILE_ROWS, int VECTORS, bool OWN_, bool FOLDS_, bool BYTES,
           bool IN_PIECES, int WORKERS>
 struct alignas(16) rt_sm90_desk : rt_sm90_fold_desk<TILE_ROWS, FOLDS_>,
@@ -134,6 +141,7 @@ struct alignas(16) rt_sm90_desk : rt_sm90_fold_desk<TILE_ROWS, FOLDS_>,
                                   KEYS::template marks<STAGES>,
                                   rt_sm90_units_desk<KEYS::F16, STAGES, TILE_ROWS>,
                                   rt_sm90_bytes_desk<BYTES, STAGES>,
+                                  rt_sm90_scales_desk<(WORKERS > RT_SM90_WORKERS)>,
                                   rt_sm90_walk_desk<KEYS::F16 && TILE_ROWS == 64> {
     static constexpr bool OWN = OWN_;
     uint64_t kv_full[STAGES][2], kv_empty[STAGES][2];

@@ -10,3 +10,13 @@ void emu_store_16(void *to, struct emu_16_bytes value)
 {
     *(struct emu_16_bytes *)to = value;
 }
+
+uint32_t emu_load_4(const void *from)
+{
+    return *(const uint32_t *)from;
+}
+
+void emu_store_4(void *to, uint32_t value)
+{
+    *(uint32_t *)to = value;
+}

@@ -11,6 +11,7 @@ struct copy {
     void *to;
     const void *from; /* null: zeros, or read already */
     int group;
+    bool is_word; /* 4 bytes, not 16 */
     struct emu_16_bytes value;
 };
 struct copies {
@@ -41,21 +42,34 @@ void emu_copy_end(void)
         emu_fail("copies of %zu threads are still on their way", batches.size());
 }
 
-/* A copy that has not landed looks like NaN, to a reader that is early and to one that is late. */
-void emu_copy_async(void *to, const void *from, bool valid)
+static void ask(void *to, const void *from, uintptr_t bytes)
 {
     struct copies *c = &copies[emu_self];
-    if ((uintptr_t)to % 16 != 0 || (valid && (uintptr_t)from % 16 != 0))
+    if ((uintptr_t)to % bytes != 0 || (uintptr_t)from % bytes != 0)
         emu_fail("misaligned copy");
     if (c->count == MAX_COPIES)
         emu_fail("too many copies in flight");
+    c->of[c->count++] = {to, from, c->group, bytes == 4, {0, 0}};
+}
+
+/* A copy that has not landed looks like NaN, to a reader that is early and to one that is late. */
+void emu_copy_async(void *to, const void *from, bool valid)
+{
+    ask(to, valid ? from : nullptr, 16);
     emu_store_16(to, {UINT64_MAX, UINT64_MAX});
-    c->of[c->count++] = {to, valid ? from : nullptr, c->group, {0, 0}};
+}
+
+void emu_copy_async_4(void *to, const void *from)
+{
+    ask(to, from, 4);
+    emu_store_4(to, UINT32_MAX);
 }
 
 static void read_source(struct copy *c)
 {
-    if (c->from)
+    if (c->from && c->is_word)
+        c->value = {emu_load_4(c->from), 0};
+    else if (c->from)
         c->value = emu_load_16(c->from);
     c->from = nullptr;
 }
@@ -78,7 +92,10 @@ void emu_copy_commit(void)
 static void land(struct copy *c)
 {
     read_source(c);
-    emu_store_16(c->to, c->value);
+    if (c->is_word)
+        emu_store_4(c->to, (uint32_t)c->value.low);
+    else
+        emu_store_16(c->to, c->value);
 }
 
 void emu_copy_wait(int pending)

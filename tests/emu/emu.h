@@ -78,6 +78,7 @@ bool __syncthreads_or(bool vote);
 int __syncthreads_count(bool vote);
 void __syncwarp(void);
 void emu_copy_async(void *to, const void *from, bool valid);
+void emu_copy_async_4(void *to, const void *from);
 void emu_copy_commit(void);
 void emu_copy_arrive(uint64_t *barrier);
 void emu_copy_wait(int pending);

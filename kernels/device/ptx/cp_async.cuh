@@ -23,6 +23,15 @@ static __device__ __forceinline__ void rt_cp_async_16(void *shared, const void *
                  : "memory");
 }
 
+/* 4 bytes, by way of L1: what a grid before has written must not be asked for before this thread
+ * has waited for it (kernels/device/ptx/pdl.cuh). Both addresses 4-byte aligned. */
+static __device__ __forceinline__ void rt_cp_async_4(void *shared, const void *global)
+{
+    const uint32_t to = (uint32_t)__cvta_generic_to_shared(shared);
+    /* volatile, memory: likewise. */
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(global) : "memory");
+}
+
 /* Arrives at a barrier in shared memory, as one of those it counts, once all copies that this
  * thread has asked for so far have landed: PTX ISA, "cp.async.mbarrier.arrive". Nothing is said
  * about the thread's other stores. */

@@ -9,6 +9,11 @@ static inline void rt_cp_async_16(void *shared, const void *global, bool valid)
     emu_copy_async(shared, global, valid);
 }
 
+static inline void rt_cp_async_4(void *shared, const void *global)
+{
+    emu_copy_async_4(shared, global);
+}
+
 static inline void rt_cp_async_arrive(uint64_t *barrier)
 {
     emu_copy_arrive(barrier);
