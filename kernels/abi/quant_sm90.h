@@ -64,16 +64,19 @@
  * (kernels/sm90/attend_apart.cuh), so the desk has maxima, sums and marks of a worker more, and
  * marks of all columns; no block's scores are found by two. Boxes bring their keys: a stage is
  * tiles of 128 bytes in the copy engine's swizzle, d_v / 128 of values and one of what is no value,
- * and weights. Scales of two blocks are on their way to the desk, two words a loading thread each.
+ * and weights; of 8 query rows there is room for a fifth. Scales of two blocks are on their way to
+ * the desk, two words a loading thread each.
  */
 #define RT_ATTEND_APART_SM90_WORKERS 3u
 #define RT_ATTEND_APART_SM90_THREADS 512u
 #define RT_ATTEND_APART_SM90_STAGE(tile_rows, d_v)                                                 \
     (64u * (d_v) + RT_ATTEND_SM90_TILE_BYTES + 128u * (tile_rows))
+#define RT_ATTEND_APART_SM90_STAGES(tile_rows) ((tile_rows) == 8u ? 5u : 4u)
 #define RT_ATTEND_APART_SM90_DESK_BYTES(tile_rows, d_qk, d_v)                                      \
-    (RT_ATTEND_BYTES_SM90_DESK_BYTES(tile_rows, d_qk) + 36u * (tile_rows) + (d_v) + 2048u)
+    (RT_ATTEND_SM90_DESK_BYTES(tile_rows) + RT_ATTEND_APART_SM90_STAGES(tile_rows) * 1536u +       \
+     36u * (tile_rows) + (d_v) + 2048u)
 #define RT_ATTEND_APART_SM90_SMEM_BYTES(tile_rows, d_qk, d_v)                                      \
-    (RT_ATTEND_BYTES_SM90_STAGES(tile_rows, d_qk) * RT_ATTEND_APART_SM90_STAGE(tile_rows, d_v) +   \
+    (RT_ATTEND_APART_SM90_STAGES(tile_rows) * RT_ATTEND_APART_SM90_STAGE(tile_rows, d_v) +         \
      RT_ATTEND_SM90_TILES(d_qk) * 128u * (tile_rows) +                                             \
      RT_ATTEND_APART_SM90_DESK_BYTES(tile_rows, d_qk, d_v))
 

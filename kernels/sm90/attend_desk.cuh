@@ -195,8 +195,9 @@ struct rt_sm90_shape {
     /* Keys of e4m3 as they lie, of which workers make f16 (kernels/sm90/attend_bytes.cuh). */
     static constexpr bool BYTES = F16 && D_QK > D_V &&TILE_ROWS < 64;
     static constexpr int ROW_BYTES = RT_ATTEND_BYTES_SM90_ROW(D_QK, D_V);
-    static constexpr int STAGES =
-        BYTES ? RT_ATTEND_BYTES_SM90_STAGES(TILE_ROWS, D_QK) : RT_ATTEND_SM90_STAGES(D_QK);
+    static constexpr int STAGES = APART   ? RT_ATTEND_APART_SM90_STAGES(TILE_ROWS)
+                                  : BYTES ? RT_ATTEND_BYTES_SM90_STAGES(TILE_ROWS, D_QK)
+                                          : RT_ATTEND_SM90_STAGES(D_QK);
     static constexpr int STAGE_TILES = RT_ATTEND_SM90_STAGE_TILES(D_QK, D_V);
     /* Which boxes bring, in tiles of 128 bytes a key. */
     static constexpr bool BOXED = APART;
