@@ -100,6 +100,7 @@ struct rt_variant {
     uint32_t threads;
     uint32_t smem_bytes;
     uint32_t invariant; /* of attend and reduce: how rows are cut by their own length, or 0 */
+    uint32_t scales;    /* of attend over e4m3: enum rt_attend_scales of kernels/abi/quant_sm90.h */
     uint32_t overhead_blocks, min_blocks; /* schedule constants measured for this kernel */
     /* Of attend: of so many rows or more another kernel, of the same tiles and parts, whose tiles
      * share keys or whose workers are more; null: never. */

@@ -83,6 +83,13 @@
 /* What the kernels read of a key at most, from its row's beginning and from its scales'. */
 #define RT_SM90_ROW_BYTES 768u
 
+/*
+ * What numbers are multiples of, where a kernel is of one kind, which its name ends with: `one`, a
+ * scale a token or of all tokens; `tiles`, several a token, and then what is no value is bf16. A
+ * kernel of both has machine code for either.
+ */
+enum rt_attend_scales { RT_ATTEND_SCALES_any, RT_ATTEND_SCALES_one, RT_ATTEND_SCALES_tiles };
+
 struct rt_attend_quant_sm90_params {
     struct rt_attend_params attend;
     struct rt_quant_view quant;

@@ -46,6 +46,7 @@ struct attend_kernel {
     uint32_t blocks_per_sm; /* that its registers allow */
     uint32_t overhead_blocks, min_blocks;
     uint32_t invariant; /* as rt_variant has it */
+    enum rt_attend_scales scales;
 };
 
 /* By operator and backend, then geometry, then rising tile_rows. */
@@ -75,7 +76,7 @@ static const struct attend_kernel attend_kernels[] = {
 #define RT_SPARSE_QUANT(d_qk_, d_v_, tile_rows_)                                                   \
     GENERIC(RT_OP_SPARSE_ATTEND_QUANT, "sparse_quant", RT_SPARSE_GENERIC_SMEM_BYTES,               \
             RT_ATTEND_QUANT_BLOCKS_PER_SM, d_qk_, d_v_, tile_rows_)
-#define SM90(op_, name_, threads_, smem_, d_qk_, d_v_, kind_, tile_rows_)                          \
+#define SM90(op_, name_, threads_, smem_, d_qk_, d_v_, kind_, tile_rows_, scales_)                 \
     {.op = (op_),                                                                                  \
      .backend = RT_BACKEND_SM90,                                                                   \
      .entry = "rt_mla_" name_ "_" #d_qk_ "x" #d_v_ "_" #kind_,                                     \
@@ -86,7 +87,8 @@ static const struct attend_kernel attend_kernels[] = {
      .smem_bytes = smem_(tile_rows_, d_qk_, d_v_),                                                 \
      .blocks_per_sm = 1,                                                                           \
      .overhead_blocks = SM90_OVERHEAD_BLOCKS,                                                      \
-     .min_blocks = SM90_MIN_BLOCKS},
+     .min_blocks = SM90_MIN_BLOCKS,                                                                \
+     .scales = (scales_)},
 /* The schedule knows no more of these than rows' own pieces; see kernels/abi/schedule.h. */
 #define RT_ATTEND_GENERIC_FOLD(d_qk_, d_v_, tile_rows_)                                            \
     {.op = RT_OP_ATTEND,                                                                           \
@@ -117,18 +119,22 @@ static const struct attend_kernel attend_kernels[] = {
 #define RT_ATTEND_SM90_OWN(d_qk_, d_v_) INVARIANT_SM90(d_qk_, d_v_, p, 64, INVARIANT_PIECES)
 #define RT_ATTEND_SM90(d_qk_, d_v_, kind_, tile_rows_)                                             \
     SM90(RT_OP_ATTEND, "sm90", RT_ATTEND_SM90_THREADS, RT_ATTEND_SM90_SMEM_BYTES, d_qk_, d_v_,     \
-         kind_, tile_rows_)
+         kind_, tile_rows_, RT_ATTEND_SCALES_any)
 #define RT_ATTEND_SM90_SHARED(d_qk_, d_v_, kind_, own_)
-#define RT_ATTEND_APART_SM90(d_qk_, d_v_, tile_rows_)
+#define RT_ATTEND_APART_SM90(d_qk_, d_v_, tile_rows_, scales_)
 #define RT_SPARSE_SM90(d_qk_, d_v_, kind_, tile_rows_)                                             \
     SM90(RT_OP_SPARSE_ATTEND, "sparse_sm90", RT_ATTEND_SM90_THREADS, RT_ATTEND_SM90_SMEM_BYTES,    \
-         d_qk_, d_v_, kind_, tile_rows_)
+         d_qk_, d_v_, kind_, tile_rows_, RT_ATTEND_SCALES_any)
 #define RT_ATTEND_QUANT_SM90(d_qk_, d_v_, kind_, tile_rows_)                                       \
     SM90(RT_OP_ATTEND_QUANT, "quant_sm90", RT_ATTEND_QUANT_SM90_THREADS(tile_rows_),               \
-         RT_ATTEND_QUANT_SM90_SMEM_BYTES, d_qk_, d_v_, kind_, tile_rows_)
+         RT_ATTEND_QUANT_SM90_SMEM_BYTES, d_qk_, d_v_, kind_, tile_rows_, RT_ATTEND_SCALES_any)
+#define RT_ATTEND_SCALES_SM90(d_qk_, d_v_, kind_, tile_rows_, scales_)                             \
+    SM90(RT_OP_ATTEND_QUANT, "quant_sm90", RT_ATTEND_QUANT_SM90_THREADS(tile_rows_),               \
+         RT_ATTEND_QUANT_SM90_SMEM_BYTES, d_qk_, d_v_, kind_##_##scales_, tile_rows_,              \
+         RT_ATTEND_SCALES_##scales_)
 #define RT_SPARSE_QUANT_SM90(d_qk_, d_v_, kind_, tile_rows_)                                       \
     SM90(RT_OP_SPARSE_ATTEND_QUANT, "sparse_quant_sm90", RT_ATTEND_QUANT_SM90_THREADS(tile_rows_), \
-         RT_ATTEND_QUANT_SM90_SMEM_BYTES, d_qk_, d_v_, kind_, tile_rows_)
+         RT_ATTEND_QUANT_SM90_SMEM_BYTES, d_qk_, d_v_, kind_, tile_rows_, RT_ATTEND_SCALES_any)
 #include "kernels/kernels.inc"
 };
 #define ATTEND_COUNT (sizeof(attend_kernels) / sizeof(attend_kernels[0]))
@@ -142,6 +148,7 @@ static const struct many_kernel {
     uint32_t tiles; /* by which those of a row go, each a cluster */
     uint32_t parts_per_row;
     bool own; /* batch-invariant */
+    enum rt_attend_scales scales;
     const char *reason;
 } many_kernels[] = {
 #define RT_KERNEL(entry_, image_, params_, addresses_, smem_, waits_, ref_)
@@ -156,15 +163,16 @@ static const struct many_kernel {
      .parts_per_row = SHARED_PARTS_PER_ROW,                                                        \
      .own = (own_),                                                                                \
      .reason = "two share keys"},
-#define RT_ATTEND_APART_SM90(d_qk_, d_v_, tile_rows_)                                              \
+#define RT_ATTEND_APART_SM90(d_qk_, d_v_, tile_rows_, scales_)                                     \
     {.op = RT_OP_ATTEND_QUANT,                                                                     \
-     .entry = "rt_mla_quant_sm90_" #d_qk_ "x" #d_v_ "_t" #tile_rows_,                              \
+     .entry = "rt_mla_quant_sm90_" #d_qk_ "x" #d_v_ "_t" #tile_rows_ "_" #scales_,                 \
      .d_qk = (d_qk_),                                                                              \
      .d_v = (d_v_),                                                                                \
      .tile_rows = (tile_rows_),                                                                    \
      .threads = RT_ATTEND_APART_SM90_THREADS,                                                      \
      .tiles = 1,                                                                                   \
      .parts_per_row = APART_PARTS_PER_ROW,                                                         \
+     .scales = RT_ATTEND_SCALES_##scales_,                                                         \
      .reason = "three workers"},
 #include "kernels/kernels.inc"
 };
@@ -182,11 +190,20 @@ const char *rt_backend_name(enum rt_backend backend)
     return "unknown";
 }
 
+/* The kind that a cache's layout is of. */
+static enum rt_attend_scales scales_of(const struct rt_kv_format *kv)
+{
+    const bool has_tiles = kv->scale != RT_KV_SCALE_TENSOR && kv->tile_elements < kv->d_v;
+    return has_tiles ? RT_ATTEND_SCALES_tiles : RT_ATTEND_SCALES_one;
+}
+
 static bool serves(const struct attend_kernel *kernel, enum rt_op_id op,
                    const struct rt_op_request *request)
 {
     return kernel->op == op && kernel->d_qk == request->kv->d_qk &&
-           kernel->d_v == request->kv->d_v && (kernel->invariant != 0) == (request->invariant != 0);
+           kernel->d_v == request->kv->d_v &&
+           (kernel->invariant != 0) == (request->invariant != 0) &&
+           (kernel->scales == RT_ATTEND_SCALES_any || kernel->scales == scales_of(request->kv));
 }
 
 static bool is_sparse(enum rt_op_id op)
@@ -350,7 +367,8 @@ static const struct many_kernel *find_many(const struct attend_kernel *kernel, u
         const struct many_kernel *many = &many_kernels[i];
         if (kernel->backend == RT_BACKEND_SM90 && many->own == (kernel->invariant != 0) &&
             many->op == kernel->op && many->d_qk == kernel->d_qk && many->d_v == kernel->d_v &&
-            many->tile_rows == kernel->tile_rows && m_tiles % many->tiles == 0)
+            many->tile_rows == kernel->tile_rows && many->scales == kernel->scales &&
+            m_tiles % many->tiles == 0)
             return many;
     }
     return NULL;
@@ -412,6 +430,7 @@ static void choose(const struct rt_device_caps *caps, const struct rt_op_request
         .overhead_blocks = kernel->overhead_blocks,
         .min_blocks = kernel->min_blocks,
         .invariant = kernel->invariant,
+        .scales = kernel->scales,
     };
     describe(caps, request, kernel, &choice, many, why_not, choice.reason);
     *out = choice;

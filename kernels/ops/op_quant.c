@@ -157,6 +157,19 @@ static enum rt_status make_key_maps(const struct rt_kernels *k, const struct rt_
     return RT_DRV(k->driver, err, tensor_map, (k->driver, &others, &sm90->kv_rest_map));
 }
 
+/* A kernel of one kind of scales knows no other. */
+static enum rt_status check_scales_kind(const struct rt_variant *variant,
+                                        const struct rt_quant_view *quant, uint32_t d_v,
+                                        struct rt_error *err)
+{
+    const bool has_tiles = quant->scale_kind != RT_QUANT_SCALE_TENSOR && quant->tile < d_v;
+    RT_REQUIRE(variant->scales == RT_ATTEND_SCALES_any ||
+                   has_tiles == (variant->scales == RT_ATTEND_SCALES_tiles),
+               err, RT_ERR_INTERNAL, "%s over scales of %u numbers each", variant->entry,
+               quant->tile);
+    return RT_OK;
+}
+
 enum rt_status rt_attend_quant_build(const struct rt_kernels *k, const struct rt_variant *variant,
                                      const void *params, struct rt_launch *out,
                                      struct rt_error *err)
@@ -169,6 +182,7 @@ enum rt_status rt_attend_quant_build(const struct rt_kernels *k, const struct rt
         return rt_launch_grid(k, variant->entry, p, sizeof(*p), variant->m_tiles, variant->parts,
                               variant->threads, out, err);
     RT_TRY(rt_check_quant_sm90(&p->quant, attend, err));
+    RT_TRY(check_scales_kind(variant, &p->quant, attend->d_v, err));
     struct rt_attend_quant_sm90_params sm90 = {.attend = *attend, .quant = p->quant};
     if (k->driver)
         RT_TRY(rt_attend_query_maps(k, variant, attend, &sm90.q_even, &sm90.q_map, &sm90.q_rest_map,

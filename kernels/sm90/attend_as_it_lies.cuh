@@ -208,7 +208,7 @@ template <class SHAPE> struct rt_sm90_as_it_lies : rt_sm90_conversion<SHAPE> {
         rt_cp_async_wait<1>();
 #pragma unroll
         for (int half = 0; half < 2; half++)
-            of.scale[half] = quant.scale_kind == RT_QUANT_SCALE_TENSOR
+            of.scale[half] = rt_sm90_by_tensor<typename SHAPE::keys>(quant)
                                  ? __float_as_uint(quant.tensor_scale)
                                  : room.desk.scale[slot(0)][half][threadIdx.x];
         tell_units(of);

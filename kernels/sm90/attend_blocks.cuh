@@ -296,7 +296,7 @@ template <class SHAPE> struct rt_sm90_block_walk {
     __device__ __forceinline__ uint32_t load_scale(const struct rt_quant_view &quant,
                                                    const unsigned char *scales, int half) const
     {
-        return quant.scale_kind == RT_QUANT_SCALE_TENSOR
+        return rt_sm90_by_tensor<typename SHAPE::keys>(quant)
                    ? __float_as_uint(quant.tensor_scale)
                    : rt_sm90_load_scale<SHAPE>(quant, scales, half, threadIdx.x % 32);
     }
@@ -309,7 +309,7 @@ template <class SHAPE> struct rt_sm90_block_walk {
             found.page + quant.scale_offset_bytes + found.row * quant.scale_stride_bytes;
         if (!found.page)
             scales = (const unsigned char *)rt_sm90_no_key;
-        if (quant.scale_kind == RT_QUANT_SCALE_TENSOR)
+        if (rt_sm90_by_tensor<typename SHAPE::keys>(quant))
             return;
 #pragma unroll
         for (int half = 0; half < 2; half++)

@@ -35,8 +35,12 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_places<SHAPE> {
     static constexpr int WARPS = SHAPE::WORKERS * RT_SM90_WORKER_WARPS;
     static constexpr int WARP_ROWS = (SHAPE::TILE_ROWS + WARPS - 1) / WARPS;
     static constexpr int OF_LANE = SHAPE::D_V / 256 + 1;
-    /* Groups of products on their way, with their operands. */
-    static constexpr int FLIGHT = SHAPE::APART && SHAPE::TILE_ROWS == 16 ? 2 : 4;
+    /* Groups of products on their way, with their operands; of 8 query rows, where machine code is
+     * for one kind of scales, a block's all. */
+    static constexpr bool OF_KIND = SHAPE::keys::SCALES != RT_ATTEND_SCALES_any;
+    static constexpr int FLIGHT = SHAPE::TILE_ROWS == 8 && OF_KIND && !SHAPE::APART ? 8
+                                  : SHAPE::TILE_ROWS == 16 && SHAPE::APART          ? 2
+                                                                                    : 4;
     using base::all;
     using base::first_column;
     using base::lane;
@@ -62,7 +66,7 @@ template <class SHAPE> struct rt_sm90_bytes : rt_sm90_places<SHAPE> {
     /* Values have scales of several groups. */
     __device__ __forceinline__ bool has_factors(void) const
     {
-        return all.quant.scale_kind != RT_QUANT_SCALE_TENSOR && all.quant.tile < SHAPE::D_V;
+        return rt_sm90_has_tiles<typename SHAPE::keys>(all.quant, SHAPE::D_V);
     }
 
     /* What threads have brought, for threads. */

@@ -112,7 +112,7 @@ template <class SHAPE> struct rt_sm90_conversion {
 
     __device__ __forceinline__ bool rest_is_bf16(void) const
     {
-        return quant.fp8 < SHAPE::D_QK;
+        return rt_sm90_rest_is_bf16<typename SHAPE::keys>(quant, SHAPE::D_QK);
     }
 
     /* A key's row, which one lane knows. By the whole warp. */
@@ -134,7 +134,7 @@ template <class SHAPE> struct rt_sm90_conversion {
     /* Values have scales of several tiles. */
     __device__ __forceinline__ bool has_tiles(void) const
     {
-        return quant.scale_kind != RT_QUANT_SCALE_TENSOR && quant.tile < SHAPE::D_V;
+        return rt_sm90_has_tiles<typename SHAPE::keys>(quant, SHAPE::D_V);
     }
 
     /* ---- units ---- */

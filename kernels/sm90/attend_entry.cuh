@@ -228,16 +228,27 @@ using rt_sm90_math = typename rt_sm90_math_by<SHAPE, SHAPE::BYTES, SHAPE::TILE_R
         rt_sm90_attend<shape, rt_sm90_wide>(p);                                                    \
     }
 
-/* Likewise over keys of e4m3, of three workers each of which has blocks of its own. */
-#define RT_SM90_APART_ENTRY(d_qk, d_v, tile_rows)                                                  \
+/* Likewise over keys of e4m3 whose scales are of one kind, of three workers each of which has
+ * blocks of its own. `code`: the kind that the machine code is for, `any` or the same. */
+#define RT_SM90_APART_ENTRY(d_qk, d_v, tile_rows, scales, code)                                    \
     extern "C" __global__ void __launch_bounds__(RT_ATTEND_APART_SM90_THREADS, 1)                  \
-        rt_mla_quant_sm90_##d_qk##x##d_v##_t##tile_rows(                                           \
+        rt_mla_quant_sm90_##d_qk##x##d_v##_t##tile_rows##_##scales(                                \
             const __grid_constant__ struct rt_attend_quant_sm90_params p)                          \
     {                                                                                              \
-        using shape = rt_sm90_shape<d_qk, d_v, tile_rows, rt_sm90_quant_row_keys, RT_SM90_EVEN,    \
-                                    false, RT_ATTEND_APART_SM90_WORKERS>;                          \
+        using shape = rt_sm90_shape<d_qk, d_v, tile_rows,                                          \
+                                    rt_sm90_quant_row_keys_of<RT_ATTEND_SCALES_##code>,            \
+                                    RT_SM90_EVEN, false, RT_ATTEND_APART_SM90_WORKERS>;            \
         rt_sm90_attend<shape, rt_sm90_apart>(p);                                                   \
     }
+
+/* Those of two workers with fewer than 64 query rows a tile. */
+#define RT_SM90_SCALES_GEOMETRY(d_qk, d_v, scales)                                                 \
+    RT_SM90_ENTRY(quant_sm90, rt_sm90_quant_row_keys_of<RT_ATTEND_SCALES_##scales>, d_qk, d_v,     \
+                  n8_##scales, rt_sm90_math, 8)                                                    \
+    RT_SM90_ENTRY(quant_sm90, rt_sm90_quant_row_keys_of<RT_ATTEND_SCALES_##scales>, d_qk, d_v,     \
+                  n16_##scales, rt_sm90_math, 16)                                                  \
+    RT_SM90_ENTRY(quant_sm90, rt_sm90_quant_row_keys_of<RT_ATTEND_SCALES_##scales>, d_qk, d_v,     \
+                  n32_##scales, rt_sm90_math, 32)
 
 #define RT_SM90_TILES(name, keys, d_qk, d_v)                                                       \
     RT_SM90_ENTRY(name, keys, d_qk, d_v, n8, rt_sm90_math, 8)                                      \

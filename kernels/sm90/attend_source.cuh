@@ -10,6 +10,7 @@
  *   LISTED   rows are tokens, one query token each; marks say which keys of a stage there are
  *   BY       how keys come into a stage
  *   F16      values are f16 there (kernels/sm90/attend_units.cuh), else bf16
+ *   SCALES   which caches of e4m3 the kernel is for
  *   row_at   where a row begins in a tensor of heads, in elements
  *   in_map   its number in the maps of q
  */
@@ -40,6 +41,7 @@ struct rt_sm90_row_keys {
     static constexpr bool LISTED = false;
     static constexpr enum rt_sm90_by BY = RT_SM90_BY_BOXES;
     static constexpr bool F16 = false;
+    static constexpr enum rt_attend_scales SCALES = RT_ATTEND_SCALES_any;
     template <int STAGES> struct marks {
     };
 
@@ -67,6 +69,7 @@ struct rt_sm90_listed_keys {
     static constexpr bool LISTED = true;
     static constexpr enum rt_sm90_by BY = RT_SM90_BY_COPIES;
     static constexpr bool F16 = false;
+    static constexpr enum rt_attend_scales SCALES = RT_ATTEND_SCALES_any;
     template <int STAGES> struct marks {
         /* Of the stage's 64 keys, a bit each: whether there is one. */
         alignas(8) uint8_t listed[STAGES][8];
@@ -99,16 +102,46 @@ struct rt_sm90_listed_keys {
 };
 
 /* Likewise of e4m3. */
-struct rt_sm90_quant_row_keys : rt_sm90_row_keys {
+template <enum rt_attend_scales SCALES_> struct rt_sm90_quant_row_keys_of : rt_sm90_row_keys {
     typedef struct rt_attend_quant_sm90_params params;
     static constexpr enum rt_sm90_by BY = RT_SM90_BY_CONVERSION;
     static constexpr bool F16 = true;
+    static constexpr enum rt_attend_scales SCALES = SCALES_;
 };
+typedef rt_sm90_quant_row_keys_of<RT_ATTEND_SCALES_any> rt_sm90_quant_row_keys;
 
 struct rt_sm90_quant_listed_keys : rt_sm90_listed_keys {
     typedef struct rt_sparse_quant_sm90_params params;
     static constexpr enum rt_sm90_by BY = RT_SM90_BY_CONVERSION;
     static constexpr bool F16 = true;
 };
+
+/* ---- what is the same for all keys of a cache of e4m3, and known before where SCALES says so ----
+ */
+
+/* No key has scales of its own. */
+template <class KEYS>
+static __device__ __forceinline__ bool rt_sm90_by_tensor(const struct rt_quant_view &quant)
+{
+    return KEYS::SCALES != RT_ATTEND_SCALES_tiles && quant.scale_kind == RT_QUANT_SCALE_TENSOR;
+}
+
+/* Values have scales of several tiles. */
+template <class KEYS>
+static __device__ __forceinline__ bool rt_sm90_has_tiles(const struct rt_quant_view &quant,
+                                                         uint32_t d_v)
+{
+    if constexpr (KEYS::SCALES != RT_ATTEND_SCALES_any)
+        return KEYS::SCALES == RT_ATTEND_SCALES_tiles;
+    return quant.scale_kind != RT_QUANT_SCALE_TENSOR && quant.tile < d_v;
+}
+
+/* What is behind e4m3 in a row of d_qk. */
+template <class KEYS>
+static __device__ __forceinline__ bool rt_sm90_rest_is_bf16(const struct rt_quant_view &quant,
+                                                            uint32_t d_qk)
+{
+    return KEYS::SCALES == RT_ATTEND_SCALES_tiles || quant.fp8 < d_qk;
+}
 
 #endif

@@ -264,7 +264,8 @@ template <class SHAPE> struct rt_sm90_worker_base {
 
     __device__ __forceinline__ bool rest_is_bf16(void) const
     {
-        return SHAPE::TILES > SHAPE::V_TILES && all.quant.fp8 < SHAPE::D_QK;
+        return SHAPE::TILES > SHAPE::V_TILES &&
+               rt_sm90_rest_is_bf16<typename SHAPE::keys>(all.quant, SHAPE::D_QK);
     }
 
     /* Scores so far are of f16. What is bf16 is added when they have the units of q and k. */

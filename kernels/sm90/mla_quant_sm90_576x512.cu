@@ -1,6 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/sm90/attend_entry.cuh"
 
-RT_SM90_QUANT_GEOMETRY(576, 512)
-RT_SM90_APART_ENTRY(576, 512, 8)
-RT_SM90_APART_ENTRY(576, 512, 16)
+RT_SM90_ENTRY(quant_sm90, rt_sm90_quant_row_keys, 576, 512, m64, rt_sm90_math, 64)

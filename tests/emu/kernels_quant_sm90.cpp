@@ -6,5 +6,7 @@
 #include "kernels/sm90/mla_quant_sm90_320x256.cu"
 #include "kernels/sm90/mla_quant_sm90_512x512.cu"
 #include "kernels/sm90/mla_quant_sm90_576x512.cu"
+#include "kernels/sm90/mla_quant_sm90_576x512_one.cu"
+#include "kernels/sm90/mla_quant_sm90_576x512_tiles.cu"
 #include "kernels/sm90/mla_sparse_quant_sm90_512x512.cu"
 #include "kernels/sm90/mla_sparse_quant_sm90_576x512.cu"

@@ -2,6 +2,7 @@
 /* Operators over quantised caches beside those whose parameters they begin with: the same grid and
  * addresses, and what they refuse. */
 #include "common/kv_format.h"
+#include "kernels/abi/quant_sm90.h"
 #include "kernels/ops/op_build.h"
 #include "kernels/quant_view.h"
 #include "tests/unit/build_op.h"
@@ -89,11 +90,60 @@ static void test_kv_gather(void **state)
     refuse(RT_OP_KV_GATHER_QUANT, &bad, sizeof(bad), "96 to a scale");
 }
 
+/* A kernel of one kind of scales is built over that kind alone; one of both over either. */
+static void test_kinds_of_scales(void **state)
+{
+    (void)state;
+    static const struct rt_kernels no_device;
+    static const enum rt_kv_layout layouts[] = {RT_KV_FP8_TENSOR, RT_KV_FP8_TOKEN, RT_KV_V32};
+    static const struct {
+        const char *entry;
+        uint32_t scales, tile_rows;
+        bool serves[3];
+    } kernels[] = {
+        {"rt_mla_quant_sm90_576x512_n8_one", RT_ATTEND_SCALES_one, 8, {true, true, false}},
+        {"rt_mla_quant_sm90_576x512_n8_tiles", RT_ATTEND_SCALES_tiles, 8, {false, false, true}},
+        {"rt_mla_quant_sm90_576x512_m64", RT_ATTEND_SCALES_any, 64, {true, true, true}}};
+    struct rt_attend_quant_params p = {.attend = {.rows = {.count = 1, .q_len = 1},
+                                                  .q = {NULL, 8 * 576, 8 * 576, 576},
+                                                  .out = {NULL, 8 * 512, 8 * 512, 512},
+                                                  .heads = 8,
+                                                  .d_qk = 576,
+                                                  .d_v = 512,
+                                                  .scale = 0.1f,
+                                                  .schedule.part_count = 132}};
+    for (size_t i = 0; i < 9; i++) {
+        const struct rt_variant v = {.op = RT_OP_ATTEND_QUANT,
+                                     .backend = RT_BACKEND_SM90,
+                                     .entry = kernels[i / 3].entry,
+                                     .tile_rows = kernels[i / 3].tile_rows,
+                                     .m_tiles = 1,
+                                     .parts = 132,
+                                     .threads = 384,
+                                     .scales = kernels[i / 3].scales};
+        struct rt_kv_format format;
+        struct rt_work work;
+        struct rt_error err = {0};
+        assert_true(rt_kv_format_make(layouts[i % 3], RT_PRECISION_BF16, 576, 512, &format));
+        p.attend.kv = (struct rt_kv_view){.page_stride_bytes = 64 * format.token_bytes,
+                                          .token_stride_bytes = format.row_bytes,
+                                          .page_size = 64,
+                                          .token_bytes = format.row_bytes,
+                                          .max_blocks = 1,
+                                          .pages = 1};
+        p.quant = rt_quant_view_make(&format, &p.attend.kv, 1);
+        const enum rt_status status = rt_op_build(&no_device, &v, &p, sizeof(p), &work, &err);
+        assert_int_equal(status, kernels[i / 3].serves[i % 3] ? RT_OK : RT_ERR_INTERNAL);
+        assert_int_equal(strstr(err.message, "over scales of") != NULL, status != RT_OK);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_preattend),
         cmocka_unit_test(test_kv_gather),
+        cmocka_unit_test(test_kinds_of_scales),
     };
     return cmocka_run_group_tests_name("quant_ops", tests, NULL, NULL);
 }

@@ -176,27 +176,28 @@ static void test_three_workers(void **state)
     static const enum rt_kv_layout layouts[] = {RT_KV_FP8_TENSOR, RT_KV_FP8_TOKEN, RT_KV_V32};
     static const struct {
         uint32_t heads, q_len;
-        const char *entry; /* null: never */
-    } cases[] = {{16, 1, "rt_mla_quant_sm90_576x512_t16"},
-                 {8, 1, "rt_mla_quant_sm90_576x512_t8"},
-                 {1, 8, "rt_mla_quant_sm90_576x512_t8"},
-                 {5, 3, "rt_mla_quant_sm90_576x512_t16"},
-                 {17, 1, NULL},
-                 {128, 1, NULL}};
+        const char *entry[2]; /* of one scale a token, and of tiles; null: never */
+    } cases[] = {
+        {16, 1, {"rt_mla_quant_sm90_576x512_t16_one", "rt_mla_quant_sm90_576x512_t16_tiles"}},
+        {8, 1, {"rt_mla_quant_sm90_576x512_t8_one", "rt_mla_quant_sm90_576x512_t8_tiles"}},
+        {1, 8, {"rt_mla_quant_sm90_576x512_t8_one", "rt_mla_quant_sm90_576x512_t8_tiles"}},
+        {5, 3, {"rt_mla_quant_sm90_576x512_t16_one", "rt_mla_quant_sm90_576x512_t16_tiles"}},
+        {17, 1, {NULL, NULL}},
+        {128, 1, {NULL, NULL}}};
     for (size_t i = 0; i < 3 * sizeof(cases) / sizeof(cases[0]); i++) {
         struct wanted r = request(cases[i / 3].heads, cases[i / 3].q_len, RT_BACKEND_AUTO);
         struct rt_variant c = {0};
         struct rt_error err = {0};
         r.kv_layout = layouts[i % 3];
+        const char *entry = cases[i / 3].entry[r.kv_layout == RT_KV_V32];
         assert_int_equal(ask(&h200, &r, RT_OP_ATTEND_QUANT, &c, &err), RT_OK);
         assert_int_equal(strstr(c.reason, ", three workers from batch 66 on") != NULL,
-                         cases[i / 3].entry != NULL);
+                         entry != NULL);
         assert_int_equal(c.threads, cases[i / 3].heads == 128 ? 512 : 384);
         assert_string_equal(rt_attend_entry(&c, 65), c.entry);
         assert_int_equal(rt_attend_threads(&c, 65), c.threads);
-        assert_string_equal(rt_attend_entry(&c, 66),
-                            cases[i / 3].entry ? cases[i / 3].entry : c.entry);
-        assert_int_equal(rt_attend_threads(&c, 66), cases[i / 3].entry ? 512 : c.threads);
+        assert_string_equal(rt_attend_entry(&c, 66), entry ? entry : c.entry);
+        assert_int_equal(rt_attend_threads(&c, 66), entry ? 512 : c.threads);
         assert_int_equal(rt_attend_cluster(&c, 66), 1);
         r.d_qk = 320;
         r.d_v = 256;

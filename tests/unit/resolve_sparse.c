@@ -99,7 +99,7 @@ static void test_quantised(void **state)
     assert_true(rt_kv_format_make(RT_KV_V32, RT_PRECISION_BF16, 576, 512, &v32));
     struct rt_op_request r = request(&v32, 16, 2, 64, RT_BACKEND_AUTO);
     assert_int_equal(rt_op_resolve(RT_OP_ATTEND_QUANT, &r, &v, NULL), RT_OK);
-    assert_string_equal(v.entry, "rt_mla_quant_sm90_576x512_n32");
+    assert_string_equal(v.entry, "rt_mla_quant_sm90_576x512_n32_tiles");
     assert_int_equal(v.parts, 132); /* one block to a multiprocessor */
     assert_int_equal(rt_op_resolve(RT_OP_SPARSE_ATTEND_QUANT, &r, &v, NULL), RT_OK);
     assert_string_equal(v.entry, "rt_mla_sparse_quant_sm90_576x512_n16");
