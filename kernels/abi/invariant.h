@@ -19,8 +19,8 @@
  *            reduce does, by the same numbers in the same order.
  *   pieces   more blocks a leaf, which is always a piece, and reduce adds all up.
  *
- * A leaf has a power of two of blocks: the smallest whose square, times 2^SHARE, is no less than
- * the row's blocks, and of which a row needs no more than RT_INVARIANT_LEAVES.
+ * A leaf has a power of two of blocks: the smallest whose ROOT-th power, times 2^SHARE, is no less
+ * than the row's blocks, and of which a row needs no more than RT_INVARIANT_LEAVES.
  */
 #include "kernels/abi/views.h"
 
@@ -29,10 +29,11 @@
 #define RT_INVARIANT_LEAVES (RT_INVARIANT_GROUP * RT_INVARIANT_GROUPS)
 
 /* schedule.invariant. */
-#define RT_INVARIANT_FOLDED(share) ((share) << 2 | 3u)
-#define RT_INVARIANT_PIECES(share) ((share) << 2 | 1u)
+#define RT_INVARIANT_FOLDED(root, share) ((root) << 8 | (share) << 2 | 3u)
+#define RT_INVARIANT_PIECES(root, share) ((root) << 8 | (share) << 2 | 1u)
 #define RT_INVARIANT_FOLDS(way) (((way)&2u) != 0)
-#define RT_INVARIANT_SHARE(way) ((way) >> 2)
+#define RT_INVARIANT_SHARE(way) ((way) >> 2 & 63u)
+#define RT_INVARIANT_ROOT(way) ((way) >> 8)
 
 static RT_HD inline uint32_t rt_invariant_blocks(int32_t length)
 {
@@ -44,7 +45,7 @@ static RT_HD inline uint32_t rt_invariant_leaf(uint32_t way, uint32_t blocks)
 {
     const uint32_t last = blocks > 0 ? blocks - 1 : 0;
     uint32_t log2 = 0;
-    for (uint32_t rest = last >> RT_INVARIANT_SHARE(way); rest > 0; rest >>= 2)
+    for (uint32_t rest = last >> RT_INVARIANT_SHARE(way); rest > 0; rest >>= RT_INVARIANT_ROOT(way))
         log2++;
     while (last >> log2 >= RT_INVARIANT_LEAVES)
         log2++;

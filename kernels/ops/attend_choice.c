@@ -14,8 +14,8 @@
 #include <string.h>
 
 /* How long the leaves of the batch-invariant ones are: kernels/abi/invariant.h. */
-#define INVARIANT_FOLDED RT_INVARIANT_FOLDED(5u)
-#define INVARIANT_PIECES RT_INVARIANT_PIECES(1u)
+#define INVARIANT_FOLDED RT_INVARIANT_FOLDED(4u, 3u)
+#define INVARIANT_PIECES RT_INVARIANT_PIECES(2u, 1u)
 
 /* The schedule's price of a piece, and its least size, in blocks of 64 tokens. */
 #define GENERIC_OVERHEAD_BLOCKS 2

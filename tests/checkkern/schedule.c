@@ -97,8 +97,8 @@ static void check_known(struct ck *ck)
             c = (struct schedule_case){.rows = c.rows,
                                        .parts = c.parts + min - 1,
                                        .min = 1,
-                                       .invariant = min % 2 ? RT_INVARIANT_PIECES(min % 5)
-                                                            : RT_INVARIANT_FOLDED(min % 5)};
+                                       .invariant = min % 2 ? RT_INVARIANT_PIECES(2, min % 5)
+                                                            : RT_INVARIANT_FOLDED(2, min % 5)};
             check(ck, &c, known[i].lengths, "known");
         }
 }
@@ -148,8 +148,8 @@ void ck_schedule_run(struct ck *ck)
         c = (struct schedule_case){.rows = c.rows,
                                    .parts = c.parts,
                                    .min = 1,
-                                   .invariant = i % 2 ? RT_INVARIANT_PIECES(i % 5)
-                                                      : RT_INVARIANT_FOLDED(i % 5)};
+                                   .invariant = i % 2 ? RT_INVARIANT_PIECES(2 + i % 3, i % 5)
+                                                      : RT_INVARIANT_FOLDED(2 + i % 3, i % 5)};
         check(ck, &c, lengths, kind);
     }
     free(lengths);

@@ -32,7 +32,7 @@ static const struct emu_attend_kernel kernels[] = {
 /* schedule.invariant of a batch-invariant one. */
 static inline unsigned emu_attend_way(const struct emu_attend_kernel *kernel, unsigned share)
 {
-    return kernel->tile_rows == 64 ? RT_INVARIANT_PIECES(share) : RT_INVARIANT_FOLDED(share);
+    return kernel->tile_rows == 64 ? RT_INVARIANT_PIECES(2, share) : RT_INVARIANT_FOLDED(2, share);
 }
 
 #endif

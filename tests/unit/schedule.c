@@ -335,24 +335,34 @@ static void check_invariant(struct plan *plan, uint32_t way, uint32_t rows, uint
             "too many partial slots", -1);
 }
 
+static uint64_t power(uint64_t base, uint32_t exponent)
+{
+    uint64_t all = 1;
+    while (exponent-- > 0)
+        all *= base;
+    return all;
+}
+
 static void test_invariant_leaf(void **state)
 {
     (void)state;
-    for (uint32_t share = 0; share < 7; share++)
-        for (uint32_t n = 1; n < 9000; n++) {
-            const uint32_t leaf = rt_invariant_leaf(RT_INVARIANT_PIECES(share), n), half = leaf / 2;
-            assert_int_equal(leaf & (leaf - 1), 0);
-            assert_true(leaf * leaf << share >= n && leaf * RT_INVARIANT_LEAVES >= n);
-            assert_true(half * half << share < n || half * RT_INVARIANT_LEAVES < n);
-            assert_int_equal(rt_invariant_leaf(RT_INVARIANT_FOLDED(share), n), leaf);
-        }
+    for (uint32_t root = 2; root <= 4; root++)
+        for (uint32_t share = 0; share < 7; share++)
+            for (uint32_t n = 1; n < 9000; n++) {
+                const uint32_t leaf = rt_invariant_leaf(RT_INVARIANT_PIECES(root, share), n);
+                const uint32_t half = leaf / 2;
+                assert_int_equal(leaf & (leaf - 1), 0);
+                assert_true(power(leaf, root) << share >= n && leaf * RT_INVARIANT_LEAVES >= n);
+                assert_true(power(half, root) << share < n || half * RT_INVARIANT_LEAVES < n);
+                assert_int_equal(rt_invariant_leaf(RT_INVARIANT_FOLDED(root, share), n), leaf);
+            }
 }
 
 static void test_invariant(void **state)
 {
     struct plan *plan = *state;
-    static const uint32_t ways[] = {RT_INVARIANT_FOLDED(3), RT_INVARIANT_PIECES(1),
-                                    RT_INVARIANT_FOLDED(5), RT_INVARIANT_PIECES(4)};
+    static const uint32_t ways[] = {RT_INVARIANT_FOLDED(4, 3), RT_INVARIANT_PIECES(2, 1),
+                                    RT_INVARIANT_FOLDED(2, 5), RT_INVARIANT_PIECES(3, 4)};
     struct ck_random random = {.state = 77};
     for (uint32_t i = 0; i < 3000; i++) {
         const uint32_t rows = 1 + ck_random_below(&random, i % 50 ? 40 : 600);
@@ -381,7 +391,7 @@ static void test_invariant_share(void **state)
     for (uint32_t rows = 1; rows <= 256; rows++) {
         for (uint32_t r = 0; r < rows; r++)
             plan->lengths[r] = 8192;
-        const uint32_t way = rows % 2 ? RT_INVARIANT_FOLDED(3) : RT_INVARIANT_PIECES(1);
+        const uint32_t way = rows % 2 ? RT_INVARIANT_FOLDED(4, 3) : RT_INVARIANT_PIECES(2, 1);
         check_invariant(plan, way, rows, 132);
         const int64_t share = (int64_t)(rows * 128 + 131) / 132;
         const int64_t unit = rt_invariant_unit(way, 128, (uint64_t)share);
