@@ -330,7 +330,7 @@ static enum rt_status add_listed(const struct rt_rig *rig, enum rt_rig_side side
     struct rt_sparse_decode_work work;
     RT_TRY(rt_lists_decode_work(rig, side, layer, &work));
     RT_TRY(add(rig, "attend", layer, &work.attend, p));
-    return add(rig, "reduce", layer, &work.reduce, p);
+    return work.is_whole ? RT_OK : add(rig, "reduce", layer, &work.reduce, p);
 }
 
 enum rt_status rt_rig_add_attend(const struct rt_rig *rig, enum rt_rig_side side, uint32_t layer,

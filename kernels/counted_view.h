@@ -9,6 +9,10 @@
  * counts by themselves (kernels/abi/counted.h), without a schedule in front. Pure. */
 bool rt_attend_counts(const struct rt_variant *attend, uint32_t tokens);
 
+/* Whether it then leaves nothing to reduce, which is no node; `topk`: entries of both lists. Pure.
+ */
+bool rt_attend_is_whole(const struct rt_variant *attend, uint32_t tokens, uint32_t topk);
+
 /* What both are told then. `row_length` may be null. Pure. */
 struct rt_counted_view rt_counted_view_make(const struct rt_variant *attend,
                                             const struct rt_sparse_view *keys,

@@ -106,7 +106,12 @@ struct rt_variant {
      * share keys or whose workers are more; null: never. */
     const char *many_entry;
     uint32_t many_rows, many_threads;
-    uint32_t many_cluster;        /* its blocks of a cluster, 1: it has none */
+    uint32_t many_cluster; /* its blocks of a cluster, 1: it has none */
+    /* Of sparse_attend: of so many query tokens with lists of so many entries at most, where it
+     * makes its plan itself, another kernel of the same tiles that leaves nothing to reduce; null:
+     * never. */
+    const char *whole_entry;
+    uint32_t whole_least, whole_most, whole_topk;
     char reason[RT_REASON_BYTES]; /* one sentence: why this one */
 };
 

@@ -68,6 +68,12 @@ static enum rt_status add_schedule(struct recipe *b, uint32_t layer)
     return rt_recipe_add_op(b, RT_OP_SPARSE_SCHEDULE, layer, &p, sizeof(p));
 }
 
+/* Whether attention leaves nothing to reduce. */
+static bool is_whole(const struct recipe *b)
+{
+    return rt_attend_is_whole(attend_of(b), token_rows(b).count, lists(b).topk);
+}
+
 static enum rt_status add_attend(struct recipe *b, uint32_t layer)
 {
     struct rt_sparse_attend_quant_params all = {.quant = {0}};
@@ -83,6 +89,8 @@ static enum rt_status add_attend(struct recipe *b, uint32_t layer)
     p->attend.early = 0;  /* what it reads is this layer's */
     if (counts(b))
         p->counted = counted(b);
+    if (is_whole(b))
+        p->stamp_last = rt_recipe_reduce_params(b, layer).stamp_last;
     if (!rt_recipe_is_quantised(b))
         return rt_recipe_add_op(b, RT_OP_SPARSE_ATTEND, layer, p, sizeof(*p));
     all.quant = rt_recipe_quant_view(b, layer);
@@ -104,7 +112,7 @@ enum rt_status rt_recipe_add_sparse(struct recipe *b, uint32_t layer)
     if (!counts(b))
         RT_TRY(add_schedule(b, layer));
     RT_TRY(add_attend(b, layer));
-    return add_reduce(b, layer);
+    return is_whole(b) ? RT_OK : add_reduce(b, layer);
 }
 
 enum rt_status rt_recipe_add_listed(struct recipe *b, uint32_t layer)

@@ -46,5 +46,7 @@ enum rt_status rt_mla_sparse_decode(rt_ops *ops, const struct rt_mla_sparse_args
     RT_TRY(rt_sparse_choose(__func__, &ops->driver.caps, &args->shape, &choice, err));
     RT_TRY(rt_sparse_decode_work(&ops->kernels, &choice, args, &work, err));
     RT_TRY(rt_ops_launch(ops, &work.attend, stream));
+    if (work.is_whole)
+        return RT_OK;
     return rt_ops_launch(ops, &work.reduce, stream);
 }

@@ -362,6 +362,11 @@ enum rt_status rt_sparse_decode_work(const struct rt_kernels *k,
     };
     RT_TRY(rt_ops_named(
         decode_op, rt_op_build(k, &choice->attend, &all, attend_bytes, &out->attend, err), err));
+    out->is_whole =
+        p.counted.min_blocks > 0 &&
+        rt_attend_is_whole(&choice->attend, p.attend.rows.count, p.keys.topk + p.extra.topk);
+    if (out->is_whole)
+        return RT_OK;
     return rt_ops_named(decode_op,
                         rt_op_build(k, &choice->reduce, &reduce, sizeof(reduce), &out->reduce, err),
                         err);

@@ -28,6 +28,7 @@ enum rt_status rt_sparse_schedule_work(const struct rt_kernels *k,
 
 struct rt_sparse_decode_work {
     struct rt_work attend, reduce;
+    bool is_whole; /* there is nothing to reduce, and no reduce */
 };
 enum rt_status rt_sparse_decode_work(const struct rt_kernels *k,
                                      const struct rt_sparse_choice *choice,

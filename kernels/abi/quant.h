@@ -112,7 +112,7 @@ struct rt_sparse_attend_quant_params {
 };
 #define RT_SPARSE_ATTEND_QUANT_PARAMS_ADDRESSES(type, at)                                          \
     RT_SPARSE_ATTEND_PARAMS_ADDRESSES(type, at sparse.)
-RT_STATIC_ASSERT(sizeof(struct rt_sparse_attend_quant_params) == 584, "sparse_attend_quant ABI");
+RT_STATIC_ASSERT(sizeof(struct rt_sparse_attend_quant_params) == 592, "sparse_attend_quant ABI");
 
 /* The generic kernels keep a step's keys in registers while they are on their way: with more than
  * a few accumulators beside them there is one block to an SM. */

@@ -103,7 +103,7 @@ struct rt_sparse_quant_sm90_params {
     struct rt_sparse_attend_params sparse;
     struct rt_quant_view quant, extra_quant;
     uint32_t q_even;
-    uint32_t reserved[13];
+    uint32_t reserved[11];
     struct rt_tensor_map q_map, q_rest_map;
 };
 RT_STATIC_ASSERT(sizeof(struct rt_sparse_quant_sm90_params) == 896, "sm90 sparse_attend_quant ABI");

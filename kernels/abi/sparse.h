@@ -62,12 +62,14 @@ struct rt_sparse_attend_params {
     uint32_t q_len;      /* tokens of a row */
     uint32_t reserved;
     struct rt_counted_view counted; /* of the same lists */
+    uint64_t *stamp_last;           /* where nothing is reduced, as reduce has it; else null */
 };
 #define RT_SPARSE_ATTEND_PARAMS_ADDRESSES(type, at)                                                \
     (RT_ATTEND_PARAMS_ADDRESSES(type, at attend.) | RT_SPARSE_ADDRESSES(type, at keys) |           \
      RT_SPARSE_ADDRESSES(type, at extra) | RT_KV_ADDRESSES(type, at extra_kv) |                    \
-     RT_ADDRESS(type, at slot) | RT_COUNTED_ADDRESSES(type, at counted))
-RT_STATIC_ASSERT(sizeof(struct rt_sparse_attend_params) == 504, "sparse_attend ABI");
+     RT_ADDRESS(type, at slot) | RT_COUNTED_ADDRESSES(type, at counted) |                          \
+     RT_ADDRESS(type, at stamp_last))
+RT_STATIC_ASSERT(sizeof(struct rt_sparse_attend_params) == 512, "sparse_attend ABI");
 
 /* Entries of a list that hold. `token` counts from the tensors' beginning. */
 static RT_HD inline uint32_t rt_sparse_count(const struct rt_sparse_view *view, uint32_t token)

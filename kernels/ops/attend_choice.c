@@ -30,6 +30,8 @@
  * and ends 1 us later than a block, which long parts win back. Likewise workers that have blocks of
  * their own, whose segments end later. */
 #define SHARED_PARTS_PER_ROW 2u
+/* Entries up to which rows of few tokens are a cluster's: docs/sparse.md. */
+#define WHOLE_TOPK 2048u
 #define APART_PARTS_PER_ROW 2u
 
 #define SM90_CC 90
@@ -174,6 +176,20 @@ static const struct many_kernel {
      .parts_per_row = APART_PARTS_PER_ROW,                                                         \
      .scales = RT_ATTEND_SCALES_##scales_,                                                         \
      .reason = "three workers"},
+#include "kernels/kernels.inc"
+};
+
+/* Of few query tokens over lists. */
+static const struct whole_kernel {
+    const char *entry;
+    uint32_t d_qk, d_v, tile_rows;
+} whole_kernels[] = {
+#define RT_KERNEL(entry_, image_, params_, addresses_, smem_, waits_, ref_)
+#define RT_SPARSE_SM90_WHOLE(d_qk_, d_v_, tile_rows_)                                              \
+    {.entry = "rt_mla_sparse_sm90_" #d_qk_ "x" #d_v_ "_w" #tile_rows_,                             \
+     .d_qk = (d_qk_),                                                                              \
+     .d_v = (d_v_),                                                                                \
+     .tile_rows = (tile_rows_)},
 #include "kernels/kernels.inc"
 };
 
@@ -374,6 +390,33 @@ static const struct many_kernel *find_many(const struct attend_kernel *kernel, u
     return NULL;
 }
 
+/*
+ * Where as many clusters as there are query tokens have room at the same time, for one more waits
+ * for a whole row; and from half of those on, for fewer leave most of the device idle: of two tiles
+ * of eight query rows, which send twice as much, one more. Of an H200's 132 multiprocessors 15
+ * clusters of 8 have room, since an eleventh of them are neighbours of too few; another device may
+ * have less, and a row waits there. Of longer lists each block has so many keys that rows cut over
+ * all multiprocessors are quicker.
+ */
+static void find_whole(const struct rt_device_caps *caps, const struct attend_kernel *kernel,
+                       struct rt_variant *choice)
+{
+    const uint32_t neighbours = caps->sm_count - caps->sm_count / 11;
+    const uint32_t most = neighbours / RT_SPARSE_WHOLE_BLOCKS / choice->m_tiles;
+    if (kernel->op != RT_OP_SPARSE_ATTEND || kernel->backend != RT_BACKEND_SM90 || most == 0)
+        return;
+    for (size_t i = 0; i < sizeof(whole_kernels) / sizeof(whole_kernels[0]); i++) {
+        const struct whole_kernel *whole = &whole_kernels[i];
+        if (whole->d_qk != kernel->d_qk || whole->d_v != kernel->d_v ||
+            whole->tile_rows != kernel->tile_rows)
+            continue;
+        choice->whole_entry = whole->entry;
+        choice->whole_least = rt_max_u32(1, (most + 1) / 2) + (whole->tile_rows > 8 ? 1 : 0);
+        choice->whole_most = most;
+        choice->whole_topk = WHOLE_TOPK;
+    }
+}
+
 static void describe(const struct rt_device_caps *caps, const struct rt_op_request *request,
                      const struct attend_kernel *kernel, const struct rt_variant *choice,
                      const struct many_kernel *of_many, const char *why_not, char *text)
@@ -386,6 +429,9 @@ static void describe(const struct rt_device_caps *caps, const struct rt_op_reque
         (void)snprintf(few, sizeof(few), " up to batch %u and %u blocks of keys", limit.rows,
                        limit.blocks);
     }
+    if (choice->whole_entry)
+        (void)snprintf(few, sizeof(few), ", whole ones by %u blocks of %u to %u query tokens",
+                       RT_SPARSE_WHOLE_BLOCKS, choice->whole_least, choice->whole_most);
     if (of_many)
         (void)snprintf(many, sizeof(many), ", %s from batch %u on", of_many->reason,
                        choice->many_rows);
@@ -432,6 +478,7 @@ static void choose(const struct rt_device_caps *caps, const struct rt_op_request
         .invariant = kernel->invariant,
         .scales = kernel->scales,
     };
+    find_whole(caps, kernel, &choice);
     describe(caps, request, kernel, &choice, many, why_not, choice.reason);
     *out = choice;
 }

@@ -86,6 +86,12 @@ bool rt_attend_counts(const struct rt_variant *attend, uint32_t tokens)
            attend->parts <= RT_COUNTED_PARTS;
 }
 
+bool rt_attend_is_whole(const struct rt_variant *attend, uint32_t tokens, uint32_t topk)
+{
+    return attend->whole_entry && tokens >= attend->whole_least && tokens <= attend->whole_most &&
+           topk <= attend->whole_topk && rt_attend_counts(attend, tokens);
+}
+
 static struct rt_count_view count_view(const struct rt_sparse_view *list)
 {
     return (struct rt_count_view){.count = list->index ? list->count : NULL,
@@ -141,6 +147,26 @@ static enum rt_status check_attend(const struct rt_variant *variant,
     return p->extra.index ? check_cache(&p->extra_kv, err) : RT_OK;
 }
 
+static bool is_whole(const struct rt_variant *variant, const struct rt_sparse_attend_params *p)
+{
+    return p->counted.min_blocks > 0 &&
+           rt_attend_is_whole(variant, p->attend.rows.count,
+                              p->counted.keys.topk + p->counted.extra.topk);
+}
+
+/* A row by a cluster. */
+static enum rt_status launch_whole(const struct rt_kernels *k, const struct rt_variant *variant,
+                                   const struct rt_sparse_sm90_params *p, struct rt_launch *out,
+                                   struct rt_error *err)
+{
+    RT_TRY(rt_launch_grid(k, variant->whole_entry, p, sizeof(*p),
+                          RT_SPARSE_WHOLE_BLOCKS * variant->m_tiles, p->sparse.attend.rows.count,
+                          variant->threads, out, err));
+    out->cluster_x = RT_SPARSE_WHOLE_BLOCKS;
+    out->own_cluster = true;
+    return RT_OK;
+}
+
 enum rt_status rt_sparse_attend_build(const struct rt_kernels *k, const struct rt_variant *variant,
                                       const void *params, struct rt_launch *out,
                                       struct rt_error *err)
@@ -152,6 +178,8 @@ enum rt_status rt_sparse_attend_build(const struct rt_kernels *k, const struct r
                               variant->threads, out, err);
     struct rt_sparse_sm90_params sm90 = {.sparse = *p};
     RT_TRY(make_maps(k, variant, p, &sm90.q_even, &sm90.q_map, &sm90.q_rest_map, err));
+    if (is_whole(variant, p))
+        return launch_whole(k, variant, &sm90, out, err);
     return rt_launch_grid(k, variant->entry, &sm90, sizeof(sm90), variant->m_tiles, variant->parts,
                           variant->threads, out, err);
 }

@@ -53,6 +53,7 @@ void rt_ref_attend(const void *params);
 void rt_ref_attend_quant(const void *params);
 void rt_ref_sparse_schedule(const void *params);
 void rt_ref_sparse_attend(const void *params);
+void rt_ref_sparse_attend_whole(const void *params);
 void rt_ref_sparse_attend_quant(const void *params);
 void rt_ref_reduce(const void *params);
 void rt_ref_kv_convert(const void *params);

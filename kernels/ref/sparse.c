@@ -203,6 +203,24 @@ void rt_ref_sparse_attend(const void *params)
     attend(params, (struct views){NULL, NULL});
 }
 
+/* Tokens whole, those without keys, too. */
+void rt_ref_sparse_attend_whole(const void *params)
+{
+    const struct rt_sparse_attend_params *p = params;
+    const uint32_t row_base = rt_row_base(&p->attend.rows);
+    if (p->attend.stamp_first)
+        *p->attend.stamp_first = rt_ref_now_ns();
+    if (p->attend.d_qk > RT_REF_MAX_D || p->attend.d_v > p->attend.d_qk)
+        return;
+    for (uint32_t t = 0; t < p->attend.rows.count; t++) {
+        const struct piece piece = {
+            .token = t, .end = rt_counted_length(&p->counted, row_base, t), .slot = -1};
+        attend_piece(p, &(struct views){NULL, NULL}, &piece);
+    }
+    if (p->stamp_last)
+        *p->stamp_last = rt_max_u64(*p->stamp_last, rt_ref_now_ns());
+}
+
 void rt_ref_sparse_attend_quant(const void *params)
 {
     const struct rt_sparse_attend_quant_params *p = params;

@@ -46,6 +46,7 @@
  *   q_full         warp 1 (bytes)                           workers    q of the segment is there;
  *                                                                      not where workers bring it
  *   q_empty        warps of both workers                    warp 1     no score of the segment open
+ *   sent_full      bytes of a cluster's blocks              workers    all of a row have sent
  *   seg_full[i]    warp 0                                   others     a segment is there
  *   seg_empty[i]   workers' warps; of boxes: warp 1         warp 0     all have copied it
  */
@@ -134,14 +135,23 @@ template <> struct rt_sm90_scales_desk<true> {
     uint32_t scale[2][2][128];
 };
 
+/* Where the blocks of a cluster have a row together (kernels/sm90/attend_whole.cuh). */
+template <bool WHOLE, int TILE_ROWS> struct rt_sm90_whole_desk {
+};
+template <int TILE_ROWS> struct rt_sm90_whole_desk<true, TILE_ROWS> {
+    float2 states[RT_SPARSE_WHOLE_BLOCKS][TILE_ROWS]; /* maximum and sum, of every block */
+    uint64_t sent_full;
+};
+
 template <class KEYS, int STAGES, int TILE_ROWS, int VECTORS, bool OWN_, bool FOLDS_, bool BYTES,
-          bool IN_PIECES, int WORKERS>
+          bool IN_PIECES, int WORKERS, bool WHOLE>
 struct alignas(16) rt_sm90_desk : rt_sm90_fold_desk<TILE_ROWS, FOLDS_>,
                                   rt_sm90_pieces_desk<IN_PIECES, STAGES>,
                                   KEYS::template marks<STAGES>,
                                   rt_sm90_units_desk<KEYS::F16, STAGES, TILE_ROWS>,
                                   rt_sm90_bytes_desk<BYTES, STAGES>,
                                   rt_sm90_scales_desk<(WORKERS > RT_SM90_WORKERS)>,
+                                  rt_sm90_whole_desk<WHOLE, TILE_ROWS>,
                                   rt_sm90_walk_desk<KEYS::F16 && TILE_ROWS == 64> {
     static constexpr bool OWN = OWN_;
     uint64_t kv_full[STAGES][2], kv_empty[STAGES][2];
@@ -161,7 +171,7 @@ struct alignas(16) rt_sm90_desk : rt_sm90_fold_desk<TILE_ROWS, FOLDS_>,
 };
 
 template <int D_QK_, int D_V_, int TILE_ROWS_, class KEYS, enum rt_sm90_cuts CUTS = RT_SM90_EVEN,
-          bool SHARED_ = false, int WORKERS_ = RT_SM90_WORKERS>
+          bool SHARED_ = false, int WORKERS_ = RT_SM90_WORKERS, bool WHOLE_ = false>
 struct rt_sm90_shape {
     typedef KEYS keys;
     typedef typename KEYS::params params;
@@ -174,6 +184,9 @@ struct rt_sm90_shape {
     /* One warp group, or two where they convert for 64 query rows (attend_through.cuh). */
     static constexpr int LOADING_WARPS = F16 && TILE_ROWS_ == 64 ? 8 : 4;
     static constexpr int WORKERS = WORKERS_;
+    /* A row is a cluster's (attend_whole.cuh). */
+    static constexpr bool WHOLE = WHOLE_;
+    static constexpr int ROW_BLOCKS = WHOLE ? RT_SPARSE_WHOLE_BLOCKS : 1;
     /* Each has blocks of its own, and all columns of their values (attend_apart.cuh). */
     static constexpr bool APART = WORKERS > RT_SM90_WORKERS;
     static constexpr int THREADS = 32 * (LOADING_WARPS + WORKERS * RT_SM90_WORKER_WARPS);
@@ -222,21 +235,27 @@ struct rt_sm90_shape {
     static constexpr int STAGING_STRIDE = 2 * STAGING_COLUMNS + 4;
     static constexpr int STAGING_BYTES =
         TILE_ROWS < 64 && !BYTES ? 4 * TILE_ROWS * STAGING_STRIDE : 0;
+    /* A block of a cluster gets of each all query rows' states, and values of its columns. */
+    static constexpr int SENT_COLUMNS = D_V / ROW_BLOCKS;
+    static constexpr int SENT_BYTES = ROW_BLOCKS * TILE_ROWS * (8 + 4 * SENT_COLUMNS);
+    static_assert(!WHOLE || ROW_BLOCKS * TILE_ROWS * 4 * SENT_COLUMNS <= STAGING_BYTES, "room");
     static constexpr int VECTORS = OUT_TILES * 8; /* of 8 columns, of a worker's */
-    typedef rt_sm90_desk<KEYS, STAGES, TILE_ROWS, VECTORS, OWN, FOLDS, BYTES, IN_PIECES, WORKERS>
+    typedef rt_sm90_desk<KEYS, STAGES, TILE_ROWS, VECTORS, OWN, FOLDS, BYTES, IN_PIECES, WORKERS,
+                         WHOLE>
         desk;
     static constexpr int DESK_BYTES =
         APART   ? RT_ATTEND_APART_SM90_DESK_BYTES(TILE_ROWS, D_QK, D_V)
         : BYTES ? RT_ATTEND_BYTES_SM90_DESK_BYTES(TILE_ROWS, D_QK)
                 : RT_ATTEND_SM90_DESK_BYTES(TILE_ROWS) +
-                      (BY == RT_SM90_BY_CONVERSION ? RT_ATTEND_SM90_UNITS_BYTES(D_QK) : 0);
+                      (BY == RT_SM90_BY_CONVERSION ? RT_ATTEND_SM90_UNITS_BYTES(D_QK) : 0) +
+                      (WHOLE ? RT_SPARSE_WHOLE_SM90_DESK_BYTES(TILE_ROWS) : 0);
     static_assert(sizeof(desk) <= DESK_BYTES, "desk's formula");
 };
 
 /* The first query row of the tile that a block works on. */
 template <class SHAPE> static __device__ __forceinline__ int rt_sm90_first_query(void)
 {
-    return (int)blockIdx.x * SHAPE::TILE_ROWS;
+    return (int)blockIdx.x / SHAPE::ROW_BLOCKS * SHAPE::TILE_ROWS;
 }
 
 /* Where things are. */
@@ -340,6 +359,10 @@ static __device__ __forceinline__ void rt_sm90_init_barriers(typename SHAPE::des
             if constexpr (SHAPE::IN_PIECES)
                 rt_mbarrier_init(&desk.kv_early[stage][half], readers);
         }
+    if constexpr (SHAPE::WHOLE) {
+        rt_mbarrier_init(&desk.sent_full, 1);
+        rt_mbarrier_arrive_expect(&desk.sent_full, SHAPE::SENT_BYTES);
+    }
     rt_mbarrier_init(&desk.q_full, 1);
     rt_mbarrier_init(&desk.q_empty, SHAPE::WORKERS * RT_SM90_WORKER_WARPS);
     for (int i = 0; i < RT_SM90_SEGMENTS; i++) {

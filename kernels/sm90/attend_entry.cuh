@@ -17,6 +17,7 @@
 #include "kernels/sm90/attend_narrow.cuh"
 #include "kernels/sm90/attend_queries.cuh"
 #include "kernels/sm90/attend_through.cuh"
+#include "kernels/sm90/attend_whole.cuh"
 #include "kernels/sm90/attend_wide.cuh"
 
 /* 128 * 56 + 256 * 224 = 128 * 72 + 256 * 216 = 128 * 40 + 256 * 232 = 64512 registers, as at the
@@ -159,12 +160,17 @@ static __device__ __forceinline__ void rt_sm90_attend(const typename SHAPE::para
     if (leaves)
         return;
     __syncthreads();
-    if (SHAPE::SHARED)
+    if (SHAPE::SHARED || SHAPE::WHOLE)
         rt_cluster_meet(); /* nobody copies to a block, or arrives there, whose barriers are none */
     rt_sm90_divide<SHAPE, MATH>(all, room);
     if (SHAPE::SHARED) {
         __syncwarp();
         rt_cluster_part(); /* likewise one that has left */
+    }
+    if constexpr (SHAPE::WHOLE) {
+        __syncwarp();
+        rt_cluster_meet(); /* nor copies from it: all have what was sent */
+        rt_sm90_stamp_last(all);
     }
 }
 
@@ -241,6 +247,18 @@ using rt_sm90_math = typename rt_sm90_math_by<SHAPE, SHAPE::BYTES, SHAPE::TILE_R
         rt_sm90_attend<shape, rt_sm90_apart>(p);                                                   \
     }
 
+/* Likewise over listed keys, of few query tokens: a row is a cluster's. */
+#define RT_SM90_WHOLE_ENTRY(d_qk, d_v, tile_rows)                                                  \
+    extern "C" __global__ void __cluster_dims__(RT_SPARSE_WHOLE_BLOCKS, 1, 1)                      \
+        __launch_bounds__(RT_SM90_BOUND(tile_rows, false, true), 1)                                \
+            rt_mla_sparse_sm90_##d_qk##x##d_v##_w##tile_rows(                                      \
+                const __grid_constant__ struct rt_sparse_sm90_params p)                            \
+    {                                                                                              \
+        using shape = rt_sm90_shape<d_qk, d_v, tile_rows, rt_sm90_listed_keys, RT_SM90_EVEN,       \
+                                    false, RT_SM90_WORKERS, true>;                                 \
+        rt_sm90_attend<shape, rt_sm90_whole>(p);                                                   \
+    }
+
 /* Those of two workers with fewer than 64 query rows a tile. */
 #define RT_SM90_SCALES_GEOMETRY(d_qk, d_v, scales)                                                 \
     RT_SM90_ENTRY(quant_sm90, rt_sm90_quant_row_keys_of<RT_ATTEND_SCALES_##scales>, d_qk, d_v,     \
@@ -265,7 +283,9 @@ using rt_sm90_math = typename rt_sm90_math_by<SHAPE, SHAPE::BYTES, SHAPE::TILE_R
 
 /* Likewise over listed keys. */
 #define RT_SM90_SPARSE_GEOMETRY(d_qk, d_v)                                                         \
-    RT_SM90_TILES(sparse_sm90, rt_sm90_listed_keys, d_qk, d_v)
+    RT_SM90_TILES(sparse_sm90, rt_sm90_listed_keys, d_qk, d_v)                                     \
+    RT_SM90_WHOLE_ENTRY(d_qk, d_v, 8)                                                              \
+    RT_SM90_WHOLE_ENTRY(d_qk, d_v, 16)
 
 /* Likewise of e4m3. */
 #define RT_SM90_QUANT_GEOMETRY(d_qk, d_v)                                                          \

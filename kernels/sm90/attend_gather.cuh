@@ -166,8 +166,57 @@ template <class SHAPE> struct rt_sm90_gatherer {
         return part;
     }
 
+    /* Of the row's blocks those that this block of its cluster has. */
+    static __device__ __forceinline__ struct rt_attend_step cut(uint32_t keys)
+    {
+        const uint32_t rank = rt_cluster_rank(), blocks = (keys + 63) / 64;
+        const int first = (int)(rank * blocks / RT_SPARSE_WHOLE_BLOCKS) * 64;
+        const int end = (int)((rank + 1) * blocks / RT_SPARSE_WHOLE_BLOCKS) * 64;
+        return {(int)blockIdx.y, first, min(end, (int)keys), (int)keys, (int)blockIdx.y};
+    }
+
+    /* Of a row that is a cluster's, this block's keys: first as if lists were full, beside counts;
+     * and once more where they are not, or rows begin elsewhere. */
+    __device__ __forceinline__ struct rt_attend_step cut_row(void)
+    {
+        const struct rt_counted_view &view = lists.p.counted;
+        const uint32_t full = view.keys.topk + view.extra.topk;
+        struct rt_attend_step at = cut(full);
+        rt_pdl_wait();
+        uint32_t counted = rt_counted_length(&view, 0, blockIdx.y);
+        const uint32_t row_base = rt_row_base(&p.rows);
+        open(0, at);
+        if (row_base > 0)
+            counted = rt_counted_length(&view, row_base, blockIdx.y);
+        if (counted != full || row_base > 0) {
+            at = cut(counted);
+            open(row_base, at);
+        }
+        return at;
+    }
+
+    __device__ __forceinline__ void run_whole(void)
+    {
+        const struct rt_sm90_rows unsplit(p);
+        const struct rt_attend_part all = {};
+        const struct rt_attend_step at = cut_row();
+        if (warp == QUERY_WARP) {
+            rt_pdl_launch_dependents();
+            queries.stamp();
+        }
+        if (warp == 0) {
+            rt_sm90_publish(room.desk, 0, all, at, unsplit);
+            rt_sm90_publish(room.desk, 1, all, {RT_ATTEND_NONE, 0, 0, 0, -1}, unsplit);
+        }
+        bring_segment(0, at);
+    }
+
     __device__ __forceinline__ void run(void)
     {
+        if constexpr (SHAPE::WHOLE) {
+            run_whole();
+            return;
+        }
         const bool counts = MAY_COUNT && lists.p.counted.min_blocks > 0;
         struct rt_sm90_rows few(p);
         struct rt_attend_step at;

@@ -13,6 +13,7 @@
  */
 #include "kernels/sm90/attend_narrow_out.cuh"
 #include "kernels/sm90/attend_softmax.cuh"
+#include "kernels/sm90/attend_whole_out.cuh"
 
 template <class SHAPE> struct rt_sm90_narrow : rt_sm90_softmax<SHAPE, rt_sm90_worker_base<SHAPE>> {
     typedef rt_sm90_softmax<SHAPE, rt_sm90_worker_base<SHAPE>> base;
@@ -68,8 +69,12 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_softmax<SHAPE, rt_sm90_wo
         rt_wgmma_wait<0>();
         this->settle_out();
         this->release(j);
-        if (ends)
+        if constexpr (SHAPE::WHOLE) {
+            if (ends)
+                rt_sm90_whole_out<SHAPE>(leaves).send_values(out);
+        } else if (ends) {
             leaves.store(out, by, this->spoilt);
+        }
     }
 
     /* The scores of block j are done: its weights, for both workers. */
@@ -123,6 +128,10 @@ template <class SHAPE> struct rt_sm90_narrow : rt_sm90_softmax<SHAPE, rt_sm90_wo
     {
         this->leave_sums();
         this->sync_both();
+        if constexpr (SHAPE::WHOLE) {
+            rt_sm90_whole_out<SHAPE>(leaves).send_states();
+            return;
+        }
         leaves.find_inverses(by);
         if (worker == 0)
             leaves.store_lse();

@@ -208,6 +208,7 @@ static void outputs_of(const struct ck_sparse_rig *rig, const struct ck_buffer *
  * schedule's, whose outputs lie there. */
 static void check_counted(struct ck *ck, const struct ck_sparse *c, struct ck_sparse_rig *rig)
 {
+    const char *whole = rig->choice.whole_entry;
     const struct ck_buffer *outputs[OUTPUTS];
     void *expected[OUTPUTS];
     struct rt_launch launches[2];
@@ -220,7 +221,9 @@ static void check_counted(struct ck *ck, const struct ck_sparse *c, struct ck_sp
         ck_upload(ck, outputs[i]);
     }
     ck_sparse_count(c, rig);
+    rig->choice.whole_entry = NULL;
     ck_sparse_attend(ck, rig, &launches[0]);
+    rig->choice.whole_entry = whole;
     ck_must(ck, ck_build(ck, RT_OP_REDUCE, &rig->reduce, sizeof(rig->reduce), &launches[1], &err),
             &err);
     ck_launch_chain(ck, launches, 2);
@@ -230,6 +233,32 @@ static void check_counted(struct ck *ck, const struct ck_sparse *c, struct ck_sp
                         outputs[i]->bytes + CK_GUARD_BYTES);
         free(found);
         free(expected[i]);
+    }
+}
+
+/* A kernel that leaves nothing to reduce makes its plan, too, and writes no piece. */
+static void check_whole(struct ck *ck, const struct ck_sparse *c, struct ck_sparse_rig *rig,
+                        const struct truth *truth)
+{
+    const struct ck_buffer *outputs[OUTPUTS];
+    struct rt_launch launch;
+    if (!rig->choice.whole_entry || !rt_attend_counts(&rig->choice, c->rows * c->q_len))
+        return;
+    rig->choice.whole_least = 0; /* it is right of all, though not chosen */
+    rig->choice.whole_most = rig->choice.whole_topk = UINT32_MAX;
+    ck_case(ck, "%s, %u heads, %u rows of %u, whole", rig->choice.whole_entry, c->heads, c->rows,
+            c->q_len);
+    outputs_of(rig, outputs);
+    for (uint32_t i = 0; i < OUTPUTS; i++)
+        ck_upload(ck, outputs[i]);
+    ck_sparse_attend(ck, rig, &launch);
+    ck_launch_chain(ck, &launch, 1);
+    compare(ck, c, rig, truth);
+    for (uint32_t i = 2; i < OUTPUTS; i++) {
+        void *found = ck_fetch(ck, outputs[i]);
+        ck_expect_bytes(ck, outputs[i]->name, found, outputs[i]->ref,
+                        outputs[i]->bytes + CK_GUARD_BYTES);
+        free(found);
     }
 }
 
@@ -257,6 +286,7 @@ static void check_on(struct ck *ck, const struct ck_sparse *c)
     compare(ck, c, &rig, &truth);
     check_guard(ck, &rig.partial_out);
     check_guard(ck, &rig.partial_lse);
+    check_whole(ck, c, &rig, &truth);
     free(truth.out);
     free(truth.lse);
     ck_sparse_free(ck, &rig);

@@ -20,3 +20,8 @@ void emu_store_4(void *to, uint32_t value)
 {
     *(uint32_t *)to = value;
 }
+
+void emu_store_8(void *to, uint64_t value)
+{
+    *(uint64_t *)to = value;
+}

@@ -13,6 +13,7 @@ struct alignas(16) emu_16_bytes {
 };
 
 struct emu_16_bytes emu_load_16(const void *from);
+void emu_store_8(void *to, uint64_t value);
 void emu_store_16(void *to, struct emu_16_bytes value);
 uint32_t emu_load_4(const void *from);
 void emu_store_4(void *to, uint32_t value);

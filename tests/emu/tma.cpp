@@ -20,6 +20,8 @@ struct box {
     int at[RT_TENSOR_MAP_DIMS];
     const unsigned char *from; /* of a bulk copy, which is no box and has no map: null else */
     uint32_t bytes;
+    bool is_word; /* two numbers that a thread sends to another block: what they are */
+    float word[2];
     void *agent;
 };
 
@@ -59,7 +61,7 @@ static uint64_t extent(const struct box *b, unsigned dim)
 static uint64_t bytes_of(const struct box *b)
 {
     uint64_t bytes = 2;
-    if (b->from)
+    if (b->from || b->is_word)
         return b->bytes;
     for (unsigned i = 0; i < b->map[EMU_MAP_DIMS]; i++)
         bytes *= extent(b, i);
@@ -94,11 +96,22 @@ static void copy_bytes(const struct box *b, bool poison)
         emu_store_16(b->to + i, poison ? nothing : emu_load_16(b->from + i));
 }
 
+static uint64_t word_of(const struct box *b)
+{
+    uint64_t word;
+    memcpy(&word, b->word, sizeof(word));
+    return word;
+}
+
 /* Likewise. */
 static void copy_vectors(const struct box *b, bool poison)
 {
     if (b->from) {
         copy_bytes(b, poison);
+        return;
+    }
+    if (b->is_word) {
+        emu_store_8(b->to, poison ? UINT64_MAX : word_of(b));
         return;
     }
     const uint64_t count = bytes_of(b) / VECTOR, of_row = extent(b, 0) * 2 / VECTOR;
@@ -202,6 +215,43 @@ void emu_bulk_load(void *shared, const void *global, uint32_t bytes, uint64_t *b
     if (at < 0 || at + (ptrdiff_t)bytes > EMU_SHARED_BYTES || bytes == 0 ||
         (at | (ptrdiff_t)bytes | (ptrdiff_t)(uintptr_t)global) % VECTOR != 0)
         emu_fail("bulk copy of %u bytes to byte %td of shared memory", bytes, at);
+    ask(b);
+}
+
+/* What goes to a place of another block, of so many bytes. */
+static struct box sent_to(uint32_t place, uint32_t barrier, uint32_t bytes, uint32_t align)
+{
+    struct box b = {};
+    const unsigned rank = place >> EMU_PLACE_BITS, at = place & ((1u << EMU_PLACE_BITS) - 1);
+    if (at % align != 0 || at + bytes > EMU_SHARED_BYTES || barrier >> EMU_PLACE_BITS != rank)
+        emu_fail("%u bytes to byte %u of block %u, a barrier of block %u", bytes, at, rank,
+                 barrier >> EMU_PLACE_BITS);
+    b.to = emu_cluster_at(rt_attend_shared + at, rank, &b.shared);
+    b.barrier = (uint64_t *)emu_cluster_at(
+        rt_attend_shared + (barrier & ((1u << EMU_PLACE_BITS) - 1)), rank, &b.shared);
+    b.bytes = bytes;
+    return b;
+}
+
+void emu_cluster_send(uint32_t place, uint32_t barrier, float low, float high)
+{
+    const emu_unseen unseen;
+    struct box b = sent_to(place, barrier, sizeof(b.word), sizeof(b.word));
+    b.is_word = true;
+    b.word[0] = low;
+    b.word[1] = high;
+    ask(b);
+}
+
+void emu_cluster_send_bytes(uint32_t place, uint32_t barrier, const void *shared, uint32_t bytes)
+{
+    const emu_unseen unseen;
+    struct box b = sent_to(place, barrier, bytes, VECTOR);
+    b.from = (const unsigned char *)shared;
+    const ptrdiff_t at = b.from - rt_attend_shared;
+    if (at < 0 || at + (ptrdiff_t)bytes > EMU_SHARED_BYTES || bytes == 0 || bytes % VECTOR != 0 ||
+        at % VECTOR != 0)
+        emu_fail("%u bytes from byte %td of shared memory", bytes, at);
     ask(b);
 }
 

@@ -24,6 +24,12 @@ void emu_tma_load(void *shared, const void *map, uint64_t *barrier, int dims, co
 /* Likewise for each block of the cluster whose rank's bit is set, at the same place of each. */
 void emu_tma_share(void *shared, const void *map, uint64_t *barrier, int dims, const int *at,
                    unsigned ranks);
+/* Two numbers to a place of another block of the cluster, which count at its barrier. A place is a
+ * block's rank above a byte of its memory. */
+enum { EMU_PLACE_BITS = 20 };
+void emu_cluster_send(uint32_t place, uint32_t barrier, float low, float high);
+/* Bytes of this block's shared memory, likewise. */
+void emu_cluster_send_bytes(uint32_t place, uint32_t barrier, const void *shared, uint32_t bytes);
 /* Bytes one behind the other. */
 void emu_bulk_load(void *shared, const void *global, uint32_t bytes, uint64_t *barrier);
 #endif

@@ -69,6 +69,38 @@ static void test_sparse(void **state)
            "no kernel serves sparse attention of d_qk/d_v 320/256; served are 576/512, 512/512");
 }
 
+/* A row by a cluster, where most of the device then has work and no row waits for another. */
+static void test_whole_rows(void **state)
+{
+    (void)state;
+    const struct rt_kv_format kv = {.d_qk = 576, .d_v = 512};
+    const struct {
+        uint32_t heads;
+        const char *entry;
+    } tiles[] = {{1, "w8"}, {8, "w8"}, {9, "w16"}, {16, "w16"}, {17, NULL}, {64, NULL}};
+    for (size_t i = 0; i < sizeof(tiles) / sizeof(tiles[0]); i++) {
+        const struct rt_op_request r = request(&kv, tiles[i].heads, 1, 64, RT_BACKEND_AUTO);
+        struct rt_variant v;
+        char entry[64];
+        assert_int_equal(rt_op_resolve(RT_OP_SPARSE_ATTEND, &r, &v, NULL), RT_OK);
+        if (!tiles[i].entry) {
+            assert_null(v.whole_entry);
+            continue;
+        }
+        (void)snprintf(entry, sizeof(entry), "rt_mla_sparse_sm90_576x512_%s", tiles[i].entry);
+        assert_string_equal(v.whole_entry, entry);
+        assert_int_equal(v.whole_least, tiles[i].heads > 8 ? 9 : 8);
+        assert_int_equal(v.whole_most, 15);
+        assert_non_null(strstr(v.reason, tiles[i].heads > 8
+                                             ? "whole ones by 8 blocks of 9 to 15 query tokens"
+                                             : "whole ones by 8 blocks of 8 to 15 query tokens"));
+    }
+    const struct rt_op_request r = request(&kv, 8, 1, 64, RT_BACKEND_GENERIC);
+    struct rt_variant v;
+    assert_int_equal(rt_op_resolve(RT_OP_SPARSE_ATTEND, &r, &v, NULL), RT_OK);
+    assert_null(v.whole_entry);
+}
+
 static void test_small_pages(void **state)
 {
     (void)state;
@@ -124,6 +156,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sparse),
+        cmocka_unit_test(test_whole_rows),
         cmocka_unit_test(test_small_pages),
         cmocka_unit_test(test_quantised),
     };

@@ -155,6 +155,31 @@ static void test_counts(void **state)
     assert_int_equal(view.q_len, 2);
 }
 
+/* Who leaves nothing to reduce: of as many tokens as was chosen, and of lists so long. */
+static void test_whole(void **state)
+{
+    (void)state;
+    const struct rt_variant good = {.op = RT_OP_SPARSE_ATTEND,
+                                    .backend = RT_BACKEND_SM90,
+                                    .tile_rows = 16,
+                                    .parts = 132,
+                                    .whole_entry = "whole",
+                                    .whole_least = 8,
+                                    .whole_most = 15,
+                                    .whole_topk = 2048};
+    assert_true(rt_attend_is_whole(&good, 8, 2048) && rt_attend_is_whole(&good, 15, 1));
+    assert_false(rt_attend_is_whole(&good, 7, 2048));
+    assert_false(rt_attend_is_whole(&good, 16, 2048));
+    assert_false(rt_attend_is_whole(&good, 8, 2049));
+    struct rt_variant bad = good;
+    bad.whole_entry = NULL;
+    assert_false(rt_attend_is_whole(&bad, 8, 2048));
+    bad = good;
+    bad.whole_most = 40; /* more than make their plan themselves */
+    assert_true(rt_attend_is_whole(&bad, RT_COUNTED_ROWS, 64));
+    assert_false(rt_attend_is_whole(&bad, RT_COUNTED_ROWS + 1, 64));
+}
+
 /* The reference's plan of counts: what sparse_schedule writes of them. */
 static void test_reference(void **state)
 {
@@ -190,9 +215,8 @@ static void test_reference(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_schedule),
-        cmocka_unit_test(test_attend),
-        cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_schedule),  cmocka_unit_test(test_attend),
+        cmocka_unit_test(test_counts),    cmocka_unit_test(test_whole),
         cmocka_unit_test(test_reference),
     };
     return cmocka_run_group_tests_name("sparse_build", tests, NULL, NULL);

@@ -47,6 +47,38 @@ static __device__ __forceinline__ void rt_cluster_arrive_at(uint64_t *barrier, u
         : "memory");
 }
 
+/* A place of this block's shared memory in that of the block of that rank: PTX ISA, "mapa". */
+static __device__ __forceinline__ uint32_t rt_cluster_place(const void *shared, uint32_t rank)
+{
+    uint32_t place;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;"
+        : "=r"(place)
+        : "r"(rt_shared_address(shared)), "r"(rank));
+    return place;
+}
+
+/* Two numbers to such a place, which count as 8 bytes copied in at that block's barrier, behind
+ * which it sees them: PTX ISA, "st.async". */
+static __device__ __forceinline__ void rt_cluster_send(uint32_t place, uint32_t barrier, float low,
+                                                       float high)
+{
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%2, "
+                 "%3}, [%1];" ::"r"(place),
+                 "r"(barrier), "f"(low), "f"(high)
+                 : "memory");
+}
+
+/* Bytes, multiples of 16, of this block's memory to such a place; else likewise. They are read some
+ * time: this block may not leave before the other one has them. PTX ISA, "cp.async.bulk". */
+static __device__ __forceinline__ void rt_cluster_send_bytes(uint32_t place, uint32_t barrier,
+                                                             const void *shared, uint32_t bytes)
+{
+    asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], "
+                 "[%2], %3, [%1];" ::"r"(place),
+                 "r"(barrier), "r"(rt_shared_address(shared)), "r"(bytes)
+                 : "memory");
+}
+
 /* Boxes for several blocks of a cluster, bit r of `ranks` for that of rank r: each gets it at the
  * same place of its shared memory, and counts it at its own barrier. */
 static __device__ __forceinline__ void rt_tma_share_3(void *shared, const void *map,

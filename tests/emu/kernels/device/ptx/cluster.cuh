@@ -27,6 +27,22 @@ static inline void rt_cluster_arrive_at(uint64_t *barrier, uint32_t rank)
     emu_mbarrier_arrive((uint64_t *)emu_cluster_at(barrier, rank, &base), 0);
 }
 
+static inline uint32_t rt_cluster_place(const void *shared, uint32_t rank)
+{
+    return rank << EMU_PLACE_BITS | rt_shared_address(shared);
+}
+
+static inline void rt_cluster_send(uint32_t place, uint32_t barrier, float low, float high)
+{
+    emu_cluster_send(place, barrier, low, high);
+}
+
+static inline void rt_cluster_send_bytes(uint32_t place, uint32_t barrier, const void *shared,
+                                         uint32_t bytes)
+{
+    emu_cluster_send_bytes(place, barrier, shared, bytes);
+}
+
 static inline void rt_tma_share_3(void *shared, const void *map, uint64_t *barrier, int x, int y,
                                   int z, uint16_t ranks, uint64_t)
 {
