@@ -34,13 +34,20 @@ struct rt_counted_view {
      RT_ADDRESS(type, member.row_length))
 RT_STATIC_ASSERT(sizeof(struct rt_counted_view) == 56, "counted ABI");
 
-/* Entries of a list that hold. `token` counts from the tensors' beginning. */
+/* Entries that hold of a list of `topk`. `counts` of all lists or null: they all do; `token` counts
+ * from the tensors' beginning, and so many tokens in turn have one list. */
+static RT_HD inline uint32_t rt_list_count(const int32_t *counts, uint32_t count_tokens,
+                                           uint32_t topk, uint32_t token)
+{
+    if (!counts)
+        return topk;
+    const int32_t count = counts[count_tokens > 1 ? token / count_tokens : token];
+    return count <= 0 ? 0 : (uint32_t)count < topk ? (uint32_t)count : topk;
+}
+
 static RT_HD inline uint32_t rt_count_of(const struct rt_count_view *view, uint32_t token)
 {
-    if (!view->topk || !view->count)
-        return view->topk;
-    const int32_t count = view->count[view->count_tokens > 1 ? token / view->count_tokens : token];
-    return count <= 0 ? 0 : (uint32_t)count < view->topk ? (uint32_t)count : view->topk;
+    return view->topk ? rt_list_count(view->count, view->count_tokens, view->topk, token) : 0;
 }
 
 /* Keys of the replay's token `token`, whose row 0 is the tensors' row `row_base`. */

@@ -71,15 +71,9 @@ struct rt_sparse_attend_params {
      RT_ADDRESS(type, at stamp_last))
 RT_STATIC_ASSERT(sizeof(struct rt_sparse_attend_params) == 512, "sparse_attend ABI");
 
-/* Entries of a list that hold. `token` counts from the tensors' beginning. */
 static RT_HD inline uint32_t rt_sparse_count(const struct rt_sparse_view *view, uint32_t token)
 {
-    if (!view->index)
-        return 0;
-    if (!view->count)
-        return view->topk;
-    const int32_t count = view->count[view->count_tokens > 1 ? token / view->count_tokens : token];
-    return count <= 0 ? 0 : (uint32_t)count < view->topk ? (uint32_t)count : view->topk;
+    return view->index ? rt_list_count(view->count, view->count_tokens, view->topk, token) : 0;
 }
 
 /* An entry's page, which may be none of the pool's. `line` of the block table, negative: none. */
