@@ -84,13 +84,28 @@ template <class SHAPE> struct rt_sm90_whole_out {
                         make_float2(out[t][leaving::at_of(i, n)], out[t][leaving::at_of(i + 1, n)]);
         rt_fence_async();
         __syncwarp();
-        if (at.lane < SHAPE::HALF_TILES) {
+        const int own = (int)rt_cluster_rank() - leaves.worker * SHAPE::HALF_TILES;
+        if (at.lane < SHAPE::HALF_TILES && at.lane != own) {
             const uint32_t rank = (uint32_t)(leaves.worker * SHAPE::HALF_TILES + at.lane);
             rt_cluster_send_bytes(rt_cluster_place(sent(rt_cluster_rank(), at.warp), rank),
                                   rt_cluster_place(&room.desk.sent_full, rank),
                                   to_send(at.lane, at.warp), CHUNK * 4);
         }
+        if (own >= 0 && own < SHAPE::HALF_TILES)
+            keep_values(at, own);
         __syncwarp();
+    }
+
+    /* This block's own tile, which a copy between blocks is not for. It counts as those do. */
+    __device__ __forceinline__ void keep_values(const place &at, int tile) const
+    {
+        const uint32_t rank = rt_cluster_rank();
+        const float2 *from = (const float2 *)to_send(tile, at.warp);
+        const float2 *to = (const float2 *)sent(rank, at.warp);
+#pragma unroll
+        for (int i = at.lane; i < CHUNK / 2; i += 32)
+            rt_cluster_send(rt_cluster_place(to + i, rank),
+                            rt_cluster_place(&room.desk.sent_full, rank), from[i].x, from[i].y);
     }
 
     /* What a block's sums are multiplied by. Where its sum is 0 it has seen no key. */

@@ -252,6 +252,8 @@ void emu_cluster_send_bytes(uint32_t place, uint32_t barrier, const void *shared
     if (at < 0 || at + (ptrdiff_t)bytes > EMU_SHARED_BYTES || bytes == 0 || bytes % VECTOR != 0 ||
         at % VECTOR != 0)
         emu_fail("%u bytes from byte %td of shared memory", bytes, at);
+    if (b.to == rt_attend_shared + (place & ((1u << EMU_PLACE_BITS) - 1)))
+        emu_fail("%u bytes from byte %td of shared memory to the same block", bytes, at);
     ask(b);
 }
 

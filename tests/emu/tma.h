@@ -28,7 +28,7 @@ void emu_tma_share(void *shared, const void *map, uint64_t *barrier, int dims, c
  * block's rank above a byte of its memory. */
 enum { EMU_PLACE_BITS = 20 };
 void emu_cluster_send(uint32_t place, uint32_t barrier, float low, float high);
-/* Bytes of this block's shared memory, likewise. */
+/* Bytes of this block's shared memory, likewise, but not to itself. */
 void emu_cluster_send_bytes(uint32_t place, uint32_t barrier, const void *shared, uint32_t bytes);
 /* Bytes one behind the other. */
 void emu_bulk_load(void *shared, const void *global, uint32_t bytes, uint64_t *barrier);

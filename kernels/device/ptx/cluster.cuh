@@ -68,8 +68,9 @@ static __device__ __forceinline__ void rt_cluster_send(uint32_t place, uint32_t 
                  : "memory");
 }
 
-/* Bytes, multiples of 16, of this block's memory to such a place; else likewise. They are read some
- * time: this block may not leave before the other one has them. PTX ISA, "cp.async.bulk". */
+/* Bytes, multiples of 16, of this block's memory to such a place of another block; else likewise.
+ * They are read some time: this block may not leave before the other one has them. PTX ISA,
+ * "cp.async.bulk"; to a block itself compute-sanitizer takes it for an invalid write. */
 static __device__ __forceinline__ void rt_cluster_send_bytes(uint32_t place, uint32_t barrier,
                                                              const void *shared, uint32_t bytes)
 {
