@@ -131,7 +131,8 @@ static void json_measured(cJSON *j, const struct bench_row *row)
     const struct figures f = figures_of(row);
     cJSON_AddStringToObject(j, "backend", backend_name(r->backend));
     cJSON_AddStringToObject(j, "kernel", r->kernel);
-    cJSON_AddStringToObject(j, "reduction", r->reduction);
+    if (r->reduction)
+        cJSON_AddStringToObject(j, "reduction", r->reduction);
     json_uint(j, "parts", r->parts);
     json_uint(j, "layers", r->layers);
     json_uint(j, "layer_bytes", r->layer_bytes);

@@ -4,6 +4,7 @@
 #include "bench/measure_check.h"
 #include "bench/measure_lists.h"
 #include "bench/measure_time.h"
+#include "kernels/counted_view.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -88,20 +89,27 @@ static enum rt_status measure(const struct rt_rig *rig, struct rt_measure_check 
     return time_chain(rig, LINK_APPEND, CHAIN, &r->append_ns);
 }
 
+static void name_kernels(struct rt_rig *rig, struct rt_measure_attention_result *r)
+{
+    const struct rt_variant *attend = rt_rig_attend(rig, RT_RIG_TIMED);
+    const uint32_t rows = rig->shape.batch, tokens = rows * rig->shape.query_len;
+    const uint32_t topk = rig->params->topk;
+    const bool whole = topk && rt_attend_is_whole(attend, tokens, topk);
+    r->backend = attend->backend;
+    r->kernel = topk ? rt_sparse_attend_entry(attend, tokens, topk) : rt_attend_entry(attend, rows);
+    r->reduction = whole ? NULL : rig->choices[RT_RIG_TIMED].reduce.entry;
+    r->parts = attend->parts;
+}
+
 static enum rt_status measure_shape(struct rt_measure *m,
                                     const struct rt_measure_attention_params *params,
                                     struct rt_measure_attention_result *out)
 {
     struct rt_rig rig;
     RT_TRY(rt_rig_make(m, params, &rig));
-    const struct rt_variant *attend = rt_rig_attend(&rig, RT_RIG_TIMED);
-    struct rt_measure_attention_result result = {.backend = attend->backend,
-                                                 .kernel = rt_attend_entry(attend, rig.shape.batch),
-                                                 .reduction =
-                                                     rig.choices[RT_RIG_TIMED].reduce.entry,
-                                                 .parts = attend->parts,
-                                                 .layers = rig.layers,
+    struct rt_measure_attention_result result = {.layers = rig.layers,
                                                  .layer_bytes = rig.layer_bytes};
+    name_kernels(&rig, &result);
     struct rt_measure_check check = {0};
     enum rt_status status = measure(&rig, &check, &result);
     if (status == RT_OK)

@@ -86,10 +86,10 @@ struct rt_measure_attention_params {
 struct rt_measure_attention_result {
     enum rt_backend backend; /* never auto */
     const char *kernel;      /* attend's entry point; static storage, as is reduction */
-    const char *reduction;
-    uint32_t parts;       /* of the schedule */
-    uint32_t layers;      /* of the graphs below */
-    uint64_t layer_bytes; /* one layer's KV pool */
+    const char *reduction;   /* null: there is none */
+    uint32_t parts;          /* of the schedule */
+    uint32_t layers;         /* of the graphs below */
+    uint64_t layer_bytes;    /* one layer's KV pool */
 
     double layer_ns; /* (attend, reduce) of every layer: graph time / layers */
     /* (append, attend, reduce) of every layer, of listed keys with a schedule behind the append, as

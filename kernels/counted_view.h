@@ -12,6 +12,8 @@ bool rt_attend_counts(const struct rt_variant *attend, uint32_t tokens);
 /* Whether it then leaves nothing to reduce, which is no node; `topk`: entries of both lists. Pure.
  */
 bool rt_attend_is_whole(const struct rt_variant *attend, uint32_t tokens, uint32_t topk);
+/* Sparse attention's kernel of so many query tokens. Pure. */
+const char *rt_sparse_attend_entry(const struct rt_variant *attend, uint32_t tokens, uint32_t topk);
 
 /* What both are told then. `row_length` may be null. Pure. */
 struct rt_counted_view rt_counted_view_make(const struct rt_variant *attend,

@@ -2,6 +2,7 @@
 /* The plan: what create would do, from the same blueprint and the same stage list, with no device.
  */
 #include "graphs/dump.h"
+#include "kernels/counted_view.h"
 #include "runtime/open.h"
 #include "runtime/ranks_impl.h"
 
@@ -224,6 +225,13 @@ static enum rt_status check_graph(const rt_plan *plan, uint32_t index, const cha
     return RT_OK;
 }
 
+static const char *attend_entry(const struct rt_blueprint *b, const struct rt_graph_spec *spec,
+                                const struct rt_variant *attend)
+{
+    const uint32_t rows = rt_blueprint_attend_rows(b, spec), topk = b->config.topk;
+    return topk ? rt_sparse_attend_entry(attend, rows, topk) : rt_attend_entry(attend, rows);
+}
+
 enum rt_status rt_plan_graph(const rt_plan *plan, uint32_t index, struct rt_plan_graph *out)
 {
     RT_TRY(check_graph(plan, index, __func__));
@@ -233,19 +241,19 @@ enum rt_status rt_plan_graph(const rt_plan *plan, uint32_t index, struct rt_plan
     const bool is_chunk = rt_spec_is_chunk(&p->spec);
     const struct rt_variant *attend = rt_attend_variant(
         b, is_chunk ? rt_blueprint_beside(b, &p->spec) : rt_blueprint_variants(b, &p->spec));
-    const struct rt_plan_graph mine = {
-        .batch = p->spec.rows,
-        .query_len = rt_spec_query_len(&p->spec),
-        .stages = p->count,
-        .backend = rt_backend_name(attend->backend),
-        .attend = rt_attend_entry(attend, rt_blueprint_attend_rows(b, &p->spec)),
-        .reason = attend->reason,
-        .parts = attend->parts,
-        .chunk = rt_spec_chunk(&p->spec),
-        .decode_rows = is_chunk ? p->spec.decode_rows : 0,
-        .context_tokens = rt_blueprint_context(b, &p->spec),
-        .form = is_chunk ? rt_blueprint_reason(b, &p->spec) : p->form,
-        .most_blocks = p->spec.most_blocks};
+    const struct rt_plan_graph mine = {.batch = p->spec.rows,
+                                       .query_len = rt_spec_query_len(&p->spec),
+                                       .stages = p->count,
+                                       .backend = rt_backend_name(attend->backend),
+                                       .attend = attend_entry(b, &p->spec, attend),
+                                       .reason = attend->reason,
+                                       .parts = attend->parts,
+                                       .chunk = rt_spec_chunk(&p->spec),
+                                       .decode_rows = is_chunk ? p->spec.decode_rows : 0,
+                                       .context_tokens = rt_blueprint_context(b, &p->spec),
+                                       .form =
+                                           is_chunk ? rt_blueprint_reason(b, &p->spec) : p->form,
+                                       .most_blocks = p->spec.most_blocks};
     rt_struct_write(out, &mine, sizeof(mine));
     return RT_OK;
 }

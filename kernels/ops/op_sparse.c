@@ -92,6 +92,11 @@ bool rt_attend_is_whole(const struct rt_variant *attend, uint32_t tokens, uint32
            topk <= attend->whole_topk && rt_attend_counts(attend, tokens);
 }
 
+const char *rt_sparse_attend_entry(const struct rt_variant *attend, uint32_t tokens, uint32_t topk)
+{
+    return rt_attend_is_whole(attend, tokens, topk) ? attend->whole_entry : attend->entry;
+}
+
 static struct rt_count_view count_view(const struct rt_sparse_view *list)
 {
     return (struct rt_count_view){.count = list->index ? list->count : NULL,

@@ -262,6 +262,38 @@ static void refusals(void **state)
            "topk is 80: must be absent but with d_qk/d_v 576/512 or 512/512");
 }
 
+/* A plan names each graph's kernel: 8 to 15 tokens of few heads have one without a reduction. */
+static void plan_names_the_kernel(void **state)
+{
+    (void)state;
+    static const uint32_t sizes[] = {7, 8, 15, 16};
+    struct rt_config config;
+    struct rt_error error = {0};
+    rt_plan *plan;
+    fixture_config(&config);
+    config.geometry.heads = 8;
+    config.geometry.kv_lora_rank = D_V;
+    config.geometry.qk_rope_head_dim = D_QK - D_V;
+    config.topk = TOPK;
+    (void)snprintf(config.device, sizeof(config.device), "auto");
+    config.query_len_count = 1;
+    config.query_lens[0] = 1;
+    config.batch_size_count = sizeof(sizes) / sizeof(sizes[0]);
+    memcpy(config.batch_sizes, sizes, sizeof(sizes));
+    config.max_sequences = 16;
+    if (rt_plan_create(&config, "h200", &plan, &error) != RT_OK)
+        fail_msg("%s", error.message);
+    for (uint32_t i = 0; i < config.batch_size_count; i++) {
+        struct rt_plan_graph g = {.struct_size = sizeof(g)};
+        const bool whole = sizes[i] >= 8 && sizes[i] <= 15;
+        assert_int_equal(rt_plan_graph(plan, i, &g), RT_OK);
+        assert_int_equal(g.batch, sizes[i]);
+        assert_string_equal(g.attend, whole ? "rt_mla_sparse_sm90_576x512_w8"
+                                            : "rt_mla_sparse_sm90_576x512_n8");
+    }
+    rt_plan_destroy(&plan);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -269,6 +301,7 @@ int main(void)
         cmocka_unit_test(replay_is_eager),
         cmocka_unit_test(padding_is_zero),
         cmocka_unit_test(refusals),
+        cmocka_unit_test(plan_names_the_kernel),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which kernels serve lists of keys, pages of a few tokens, and e4m3. */
+#include "kernels/counted_view.h"
 #include "kernels/op.h"
 #include "tests/support/device_caps.h"
 
@@ -85,10 +86,15 @@ static void test_whole_rows(void **state)
         assert_int_equal(rt_op_resolve(RT_OP_SPARSE_ATTEND, &r, &v, NULL), RT_OK);
         if (!tiles[i].entry) {
             assert_null(v.whole_entry);
+            assert_string_equal(rt_sparse_attend_entry(&v, 12, 2048), v.entry);
             continue;
         }
         (void)snprintf(entry, sizeof(entry), "rt_mla_sparse_sm90_576x512_%s", tiles[i].entry);
         assert_string_equal(v.whole_entry, entry);
+        assert_string_equal(rt_sparse_attend_entry(&v, 15, 2048), entry);
+        assert_string_equal(rt_sparse_attend_entry(&v, 15, 2049), v.entry);
+        assert_string_equal(rt_sparse_attend_entry(&v, 16, 2048), v.entry);
+        assert_string_equal(rt_sparse_attend_entry(&v, 7, 2048), v.entry);
         assert_int_equal(v.whole_least, tiles[i].heads > 8 ? 9 : 8);
         assert_int_equal(v.whole_most, 15);
         assert_non_null(strstr(v.reason, tiles[i].heads > 8
