@@ -19,7 +19,7 @@ static const struct small_tile {
 } of_bf16[] = {{16, 8, 48},   {32, 8, 16}, {32, 16, 512}, {64, 8, 8}, {64, 16, 132},
                {128, 16, 72}, {0}},
   /* e4m3, a token's latent with one scale */
-    of_one_scale[] = {{16, 8, 128},  {32, 8, 32}, {32, 16, 512}, {64, 8, 16},
+    of_one_scale[] = {{16, 8, 256},  {32, 8, 32}, {32, 16, 512}, {64, 8, 16},
                       {64, 16, 128}, {128, 8, 8}, {128, 16, 64}, {0}},
   /* with one for each tile of it, whose numbers cost a small tile more */
     of_tile_scales[] = {{16, 8, 128}, {32, 8, 32}, {32, 16, 384}, {64, 8, 16},
